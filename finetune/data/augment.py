@@ -1,0 +1,57 @@
+"""Augmentation of waveforms and features, each drawn from (seed, epoch, utterance id) alone."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import soxr
+from torch import Tensor
+
+from finetune.data.audio import SAMPLE_RATE
+
+
+@dataclass(frozen=True)
+class WaveAugment:
+    """Ranges; zero is off. `speed` is a share, `gain_db` and `noise_db` are decibels."""
+
+    speed: float
+    gain_db: float
+    noise_db: float
+
+
+def sample_rng(seed: int, epoch: int, utterance_id: str) -> np.random.Generator:
+    """The same draws for an utterance whatever the worker, rank or order."""
+    digest = hashlib.blake2b(f"{seed}/{epoch}/{utterance_id}".encode(), digest_size=8).digest()
+    return np.random.default_rng(int.from_bytes(digest, "little"))
+
+
+def augment_wave(wave: np.ndarray, ranges: WaveAugment, rng: np.random.Generator) -> np.ndarray:
+    """Speed (with pitch), gain and white noise on a waveform (N,) float32."""
+    if ranges.speed:
+        factor = float(rng.uniform(1.0 - ranges.speed, 1.0 + ranges.speed))
+        wave = soxr.resample(wave, SAMPLE_RATE * factor, SAMPLE_RATE).astype(np.float32)
+    if ranges.noise_db and rng.random() < 0.5:
+        ratio = rng.uniform(ranges.noise_db, ranges.noise_db + 30.0)
+        level = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64)))) * 10.0 ** (-ratio / 20.0)
+        wave = wave + (level * rng.standard_normal(len(wave))).astype(np.float32)
+    if ranges.gain_db:
+        wave = wave * np.float32(10.0 ** (rng.uniform(-ranges.gain_db, ranges.gain_db) / 20.0))
+    return wave
+
+
+def mask_features(features: Tensor, mel_mask: int, time_mask: int, rng: np.random.Generator) -> Tensor:
+    """SpecAugment (arXiv 1904.08779): two masks over mels and two over frames of (T, 160), filled with the mean.
+
+    A time mask takes at most an eighth of the clip.
+    """
+    mean, mels = float(features.mean()), features.clone().view(len(features), 2, -1)
+    for _ in range(2):
+        if mel_mask:
+            width = int(rng.integers(0, mel_mask + 1))
+            start = int(rng.integers(0, mels.shape[2] - width + 1))
+            mels[:, :, start : start + width] = mean
+        if time_mask:
+            width = int(rng.integers(0, min(time_mask, len(features) // 8) + 1))
+            start = int(rng.integers(0, len(features) - width + 1))
+            mels[start : start + width] = mean
+    return mels.view(len(features), -1)

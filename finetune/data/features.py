@@ -1,0 +1,58 @@
+"""The log-mel front end of Granite Speech, on any device and without torchaudio.
+
+Equal to transformers' `GraniteSpeechFeatureExtractor` for one clip (tests hold it to 1e-5). Features
+are made for each clip alone and padded afterwards, so a batch gives what a batch of one gives.
+"""
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from finetune.data.audio import SAMPLE_RATE
+
+N_FFT, WIN_LENGTH, HOP_LENGTH, NUM_MELS = 512, 400, 160, 80
+FEATURE_DIM = 2 * NUM_MELS
+FRAME_SECONDS = 2 * HOP_LENGTH / SAMPLE_RATE
+
+
+def num_frames(num_samples: int) -> int:
+    """Encoder frames (20 ms) of a clip of `num_samples` at 16 kHz."""
+    return (num_samples // HOP_LENGTH + 1) // 2
+
+
+@lru_cache(maxsize=8)
+def _mel_filters(device: torch.device) -> Tensor:
+    """Triangular HTK mel filters, no area normalization: (257, 80)."""
+    bins = torch.linspace(0, SAMPLE_RATE // 2, N_FFT // 2 + 1)
+    top = 2595.0 * math.log10(1.0 + SAMPLE_RATE / 2 / 700.0)
+    edges = 700.0 * (10.0 ** (torch.linspace(0.0, top, NUM_MELS + 2) / 2595.0) - 1.0)
+    slopes = edges[None, :] - bins[:, None]
+    widths = edges[1:] - edges[:-1]
+    down, up = -slopes[:, :-2] / widths[:-1], slopes[:, 2:] / widths[1:]
+    return torch.clamp(torch.minimum(down, up), min=0.0).to(device)
+
+
+def log_mel(wave: Tensor) -> Tensor:
+    """Log-mel features of one clip.
+
+    Args:
+        wave: (N,) float32 at 16 kHz, N at least 257.
+
+    Returns:
+        (T, 160) float32: two 10 ms frames of 80 mels side by side, T = `num_frames(N)`.
+    """
+    window = torch.hann_window(WIN_LENGTH, device=wave.device)
+    spectrum = torch.stft(wave, N_FFT, HOP_LENGTH, WIN_LENGTH, window, center=True,
+                          pad_mode="reflect", return_complex=True)
+    power = spectrum.real.square() + spectrum.imag.square()
+    mel = (power.transpose(0, 1) @ _mel_filters(wave.device)).clamp_min(1e-10).log10()
+    mel = torch.maximum(mel, mel.max() - 8.0) / 4.0 + 1.0
+    return mel[: len(mel) // 2 * 2].reshape(-1, FEATURE_DIM)
+
+
+def pad_features(features: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Clips of (T, 160) to a zero-padded batch (B, T, 160) and its frame counts (B,)."""
+    counts = torch.tensor([len(item) for item in features], device=features[0].device)
+    return torch.nn.utils.rnn.pad_sequence(features, batch_first=True), counts

@@ -1,0 +1,1 @@
+"""Scores of recognized text: normalizers, word and character errors, term recall, intervals."""

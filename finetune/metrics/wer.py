@@ -1,0 +1,105 @@
+"""Word and character error rates of a corpus, pooled over its utterances, counted by jiwer.
+
+Pooled: all errors over all reference words, so a long utterance weighs more than a short one. Empty
+texts are kept: an empty hypothesis deletes every reference word, and each word said where the
+reference is empty is an insertion. jiwer reports the count of insertions as the rate of a corpus
+without reference words; here it is 0.0 without errors and 1.0 with, so that a rate stays a rate.
+"""
+
+from dataclasses import dataclass
+
+import jiwer
+
+from finetune.errors import DataError
+from finetune.metrics.normalizer import normalize
+
+
+@dataclass(frozen=True)
+class WordErrors:
+    """Error rates as fractions (0.05 is 5 %; insertions can lift them over 1) and the counts behind them."""
+
+    wer: float
+    cer: float
+    substitutions: int
+    deletions: int
+    insertions: int
+    hits: int
+    reference_words: int
+    char_errors: int
+    reference_chars: int
+
+
+def error_rate(errors: int, reference_length: int) -> float:
+    """Errors over reference words (or characters); without any of these 0.0 if there are no errors, else 1.0."""
+    return errors / reference_length if reference_length else float(errors > 0)
+
+
+def score(references: list[str], hypotheses: list[str], preset: str) -> WordErrors:
+    """Corpus error rates of normalized text.
+
+    Characters are those of the normalized text, the spaces between words included. Under a preset
+    without spaces (`ja-cer@1`) an utterance is one word: read its `cer`.
+
+    Args:
+        references: what was said, one text an utterance; may be empty.
+        hypotheses: what was recognized, in the same order.
+        preset: a name in `NORMALIZERS`, applied to both sides.
+
+    Raises:
+        DataError: nothing to score, or lists of unequal length.
+        RecipeError: unknown preset.
+    """
+    if not references and not hypotheses:
+        raise DataError("there are no utterances to score; check that the manifest is not empty")
+    refs, hyps = _normalized(references, hypotheses, preset)
+    words, chars = jiwer.process_words(refs, hyps), jiwer.process_characters(refs, hyps)
+    reference_words = words.hits + words.substitutions + words.deletions
+    reference_chars = chars.hits + chars.substitutions + chars.deletions
+    char_errors = chars.substitutions + chars.deletions + chars.insertions
+    return WordErrors(
+        wer=error_rate(words.substitutions + words.deletions + words.insertions, reference_words),
+        cer=error_rate(char_errors, reference_chars),
+        substitutions=words.substitutions, deletions=words.deletions, insertions=words.insertions, hits=words.hits,
+        reference_words=reference_words, char_errors=char_errors, reference_chars=reference_chars,
+    )
+
+
+def errors_per_utterance(references: list[str], hypotheses: list[str], preset: str) -> list[tuple[int, int]]:
+    """(word errors, reference words) of each utterance; they sum to the counts of `score`.
+
+    Raises:
+        DataError: lists of unequal length.
+        RecipeError: unknown preset.
+    """
+    refs, hyps = _normalized(references, hypotheses, preset)
+    if not refs:
+        return []
+    aligned = jiwer.process_words(refs, hyps)
+    return [
+        (sum(max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
+             for chunk in chunks if chunk.type != "equal"), len(words))
+        for chunks, words in zip(aligned.alignments, aligned.references, strict=True)
+    ]
+
+
+def changed_by_normalizer(references: list[str], preset: str) -> list[int]:
+    """Indices of references that the preset empties, or shortens by more than half of their characters.
+
+    A reference that was empty before is not among them. Such texts are mostly punctuation or symbols:
+    their score says little about what was said, and a report should name them.
+
+    Raises:
+        RecipeError: unknown preset.
+    """
+    return [
+        index for index, text in enumerate(references)
+        if 2 * len(normalize(text, preset)) < len(normalize(text, "none"))
+    ]
+
+
+def _normalized(references: list[str], hypotheses: list[str], preset: str) -> tuple[list[str], list[str]]:
+    if len(references) != len(hypotheses):
+        raise DataError(
+            f"{len(references)} references but {len(hypotheses)} hypotheses: give one hypothesis for each "
+            "reference, an empty text where nothing was recognized")
+    return [normalize(text, preset) for text in references], [normalize(text, preset) for text in hypotheses]

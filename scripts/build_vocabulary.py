@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+"""Speaks data/vocabulary/sentences.tsv with synthetic voices: audio files and manifests beside it.
+
+Run it as `python scripts/build_vocabulary.py`; it needs espeak-ng, flite, numpy, soundfile and soxr.
+Which voice says a sentence, how fast and how high, depends on its place in the file and its id alone.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import soundfile as sf
+
+from nano.speech import SAMPLE_RATE, Voice, speak
+
+FOLDER = Path(__file__).resolve().parents[1] / "data" / "vocabulary"
+SPLITS = ("train", "valid", "test", "canary")
+VOICES = {
+    "en-us-f3": Voice("espeak", "en-us+f3", 165, 50),
+    "en-us-m3": Voice("espeak", "en-us+m3", 160, 45),
+    "en-gb-f2": Voice("espeak", "en-gb+f2", 160, 55),
+    "en-gb-m7": Voice("espeak", "en-gb+m7", 165, 45),
+    "en-gb-scotland-m2": Voice("espeak", "en-gb-scotland+m2", 155, 45),
+    "flite-slt": Voice("flite", "slt", 1.0, 175),
+    "flite-rms": Voice("flite", "rms", 1.0, 95),
+    "flite-awb": Voice("flite", "awb", 1.0, 125),
+    "flite-kal16": Voice("flite", "kal16", 1.05, 105),
+}
+TEST_ONLY = {"en-029-f4": Voice("espeak", "en-029+f4", 160, 50)}
+SECOND_VOICES = {"train": (2, 3), "test": (1, 5)}  # 2 of every 3 train sentences are said twice, 1 of 5 in test
+LOUDNESS, PEAK = 10 ** (-23 / 20), 10 ** (-1 / 20)  # dB below full scale
+SILENCE, MARGIN = 10 ** (-40 / 20), 0.1  # 40 dB below the loudest 10 ms; seconds kept around speech
+COMPRESSION = 0.95  # libsndfile's scale: Opus at about 19 kbit/s
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One sentence in one voice."""
+
+    id: str
+    split: str
+    text: str
+    speaker: str
+
+
+def read_sentences(path: Path) -> list[tuple[str, str, str]]:
+    """(id, split, text) of every line under the header."""
+    rows = []
+    for line in path.read_text().splitlines()[1:]:
+        ident, split, text = line.split("\t")
+        rows.append((ident, split, text))
+    return rows
+
+
+def plan(sentences: list[tuple[str, str, str]]) -> list[Clip]:
+    """Deals the voices out in turn; a test sentence's second voice is the one that train never hears."""
+    clips, place = [], Counter[str]()
+    names = list(VOICES)
+    for ident, split, text in sentences:
+        number, place[split] = place[split], place[split] + 1
+        speakers = [names[number % len(names)]]
+        take, of = SECOND_VOICES.get(split, (0, 1))
+        if number % of < take:
+            step = 1 + number // len(names) % (len(names) - 1)  # never a whole round, so the two differ
+            speakers += list(TEST_ONLY) if split == "test" else [names[(number + step) % len(names)]]
+        clips += [Clip(f"{ident}-{speaker}", split, text, speaker) for speaker in speakers]
+    return clips
+
+
+def vary(voice: Voice, ident: str) -> Voice:
+    """The voice a little faster or slower, higher or lower; the same for the same clip at every build."""
+    rng = np.random.default_rng(crc32(ident.encode()))
+    return Voice(voice.engine, voice.name, voice.rate * rng.uniform(0.9, 1.1), voice.pitch * rng.uniform(0.92, 1.08))
+
+
+def trim(wave: np.ndarray) -> np.ndarray:
+    """Cuts silence before and after speech, (N,) -> (M,), and keeps MARGIN seconds of it."""
+    frame = SAMPLE_RATE // 100
+    frames = wave[: len(wave) // frame * frame].reshape(-1, frame)
+    level = np.sqrt(np.mean(frames**2, axis=1))
+    loud = np.flatnonzero(level > SILENCE * level.max())
+    margin = int(MARGIN * SAMPLE_RATE)
+    return wave[max(0, int(loud[0]) * frame - margin) : (int(loud[-1]) + 1) * frame + margin]
+
+
+def level(wave: np.ndarray) -> np.ndarray:
+    """To LOUDNESS (root mean square) unless that would take the peak above PEAK."""
+    gain = min(LOUDNESS / float(np.sqrt(np.mean(wave**2))), PEAK / float(np.abs(wave).max()))
+    return wave * gain
+
+
+def build(clip: Clip, terms: set[str]) -> dict[str, object]:
+    """Speaks and saves a clip; returns its manifest row."""
+    path = FOLDER / "audio" / clip.split / f"{clip.id}.opus"
+    voice = vary((VOICES | TEST_ONLY)[clip.speaker], clip.id)
+    wave = level(trim(speak(clip.text, voice)))
+    sf.write(path, wave, SAMPLE_RATE, format="OGG", subtype="OPUS", compression_level=COMPRESSION)
+    return {
+        "id": clip.id,
+        "audio_filepath": path.relative_to(FOLDER).as_posix(),
+        "duration": sf.info(path).frames / SAMPLE_RATE,
+        "text": clip.text,
+        "speaker": clip.speaker,
+        "language": "en",
+        "terms": [word for word in clip.text.split() if word in terms],
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workers", type=int, default=2, help="sentences spoken at once")
+    workers = parser.parse_args().workers
+    missing = [program for program in ("espeak-ng", "flite") if shutil.which(program) is None]
+    if missing:
+        print(f"{' and '.join(missing)} not found: apt-get install espeak-ng flite", file=sys.stderr)
+        return 1
+    terms = set((FOLDER / "terms.txt").read_text().split())
+    clips = plan(read_sentences(FOLDER / "sentences.tsv"))
+    for split in SPLITS:
+        shutil.rmtree(FOLDER / "audio" / split, ignore_errors=True)
+        (FOLDER / "audio" / split).mkdir(parents=True)
+    with ThreadPoolExecutor(workers) as pool:
+        rows = list(pool.map(lambda clip: build(clip, terms), clips))
+    for split in SPLITS:
+        chosen = [row for row, clip in zip(rows, clips, strict=True) if clip.split == split]
+        (FOLDER / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chosen))
+        minutes = sum(float(str(row["duration"])) for row in chosen) / 60
+        print(f"{split}: {len({row['text'] for row in chosen})} sentences, {len(chosen)} clips, {minutes:.1f} minutes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The parts of `scripts/build_nano.py`: text, speech, encoder stage, decoder stage."""

@@ -1,0 +1,153 @@
+"""Stages 2 and 3 of the build: the language model on text, then projector and LLM on the frozen
+encoder's cached states, then a short joint polish of everything."""
+
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from finetune.decoding.decode import decode
+from finetune.decoding.draft import no_draft
+from finetune.model.conformer import encode, project
+from finetune.model.granite import Audio, GraniteSpeech
+from finetune.model.prompt import encode_text, render
+from finetune.training.loss import IGNORE, token_loss
+from nano.encoder import MIDDLE_WEIGHT, ctc_loss, make_batches, one_cycle, optimizers, to_features
+
+INSTRUCTION = "can you transcribe the speech into a written format?"
+
+
+@torch.no_grad()
+def cache_states(model: GraniteSpeech, waves: list[np.ndarray]) -> list[Tensor]:
+    """Encoder states of every clip, (T, D) float16, encoded alone or in batches: the same by design."""
+    model.eval()
+    states: dict[int, Tensor] = {}
+    for batch in make_batches(waves, random.Random(0)):
+        features, frames = to_features([waves[i] for i in batch])
+        hidden, _ = encode(model.encoder, features, frames)
+        for row, index in enumerate(batch):
+            states[index] = hidden[row, : frames[row]].half()
+    return [states[i] for i in range(len(waves))]
+
+
+def sequences(model: GraniteSpeech, texts: list[str], audio_tokens: list[int]) -> tuple[Tensor, Tensor]:
+    """Right-padded prompts with targets, and their labels: both (B, L)."""
+    prompt = render(model.tokenizer, INSTRUCTION)
+    ids, labels = [], []
+    for text, count in zip(texts, audio_tokens, strict=True):
+        before = prompt.around(model.audio_token_id, count)
+        target = [*encode_text(model.tokenizer, text), model.tokenizer.eos_token_id]
+        ids.append(torch.tensor(before + target))
+        labels.append(torch.tensor([IGNORE] * len(before) + target))
+    pad = nn.utils.rnn.pad_sequence
+    return pad(ids, True, model.tokenizer.pad_token_id), pad(labels, True, IGNORE)
+
+
+def text_loss(model: GraniteSpeech, texts: list[str], audio: Audio | None = None) -> Tensor:
+    """Mean loss over the target tokens of a batch, with or without its audio."""
+    counts = [0] * len(texts) if audio is None else audio.num_tokens.tolist()
+    ids, labels = sequences(model, texts, counts)
+    hidden = model.language_model(inputs_embeds=model.embed(ids, audio), use_cache=False).last_hidden_state
+    return token_loss(hidden, labels, model.logits) / (labels != IGNORE).sum()
+
+
+def _step(modules: list[nn.Module], optims: list[torch.optim.Optimizer], loss: Tensor, rate: float) -> None:
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_([p for m in modules for p in m.parameters() if p.grad is not None], 1.0)
+    for optim in optims:
+        for group in optim.param_groups:
+            group["lr"] = rate
+        if torch.isfinite(norm):
+            optim.step()
+        optim.zero_grad(set_to_none=True)
+
+
+def pretrain(model: GraniteSpeech, texts: list[str], epochs: int, rate: float = 3e-3, size: int = 128) -> None:
+    """The LLM learns the sentences as text, behind the prompt without audio."""
+    modules = [model.language_model, model.lm_head]
+    optims = optimizers(nn.ModuleDict({"llm": model.language_model, "lm_head": model.lm_head}), rate)
+    steps, step = epochs * (len(texts) // size + 1), 0
+    for epoch in range(epochs):
+        order = sorted(texts, key=lambda text: len(text) + 5 * random.Random(text + str(epoch)).random())
+        batches = [order[i : i + size] for i in range(0, len(order), size)]
+        random.Random(epoch).shuffle(batches)
+        total = 0.0
+        for batch in batches:
+            loss = text_loss(model, batch)
+            _step(modules, optims, loss, rate * one_cycle(step, steps))
+            step, total = step + 1, total + loss.item()
+        print(f"text epoch {epoch} loss {total / len(batches):.3f}", flush=True)
+
+
+def align(model: GraniteSpeech, states: list[Tensor], texts: list[str], state: Path, epochs: int,
+          rate: float = 3e-3, seconds: float = 150.0) -> None:
+    """Projector and LLM learn to read the encoder's cached states; resumes from `state` by epoch."""
+    trained = nn.ModuleDict({"projector": model.projector, "llm": model.language_model, "lm_head": model.lm_head})
+    optims = optimizers(trained, rate)
+    lengths = [np.empty(len(item) * 320, dtype=np.int8) for item in states]  # only their lengths are read
+    step, first = 0, 0
+    steps = epochs * len(make_batches(lengths, random.Random(0), seconds))
+    if state.exists():
+        saved = torch.load(state, weights_only=True)
+        trained.load_state_dict(saved["trained"])
+        for optim, stored in zip(optims, saved["optims"], strict=True):
+            optim.load_state_dict(stored)
+        step, first = saved["step"], saved["epoch"]
+    for epoch in range(first, epochs):
+        started, total = time.monotonic(), 0.0
+        for number, batch in enumerate(make_batches(lengths, random.Random(epoch), seconds), start=1):
+            frames = torch.tensor([len(states[i]) for i in batch])
+            hidden = nn.utils.rnn.pad_sequence([states[i].float() for i in batch], True)
+            audio = Audio(hidden, frames, hidden, project(model.projector, hidden, frames),
+                          model.num_audio_tokens(frames))
+            loss = text_loss(model, [texts[i] for i in batch], audio)
+            _step(list(trained.values()), optims, loss, rate * one_cycle(step, steps))
+            step, total = step + 1, total + loss.item()
+            if number % 50 == 0:
+                print(f"align epoch {epoch} {number} loss {total / 50:.3f} "
+                      f"{(time.monotonic() - started) / number:.2f} s/step", flush=True)
+                total = 0.0
+        torch.save({"trained": trained.state_dict(), "optims": [o.state_dict() for o in optims],
+                    "step": step, "epoch": epoch + 1}, state)
+
+
+def polish(model: GraniteSpeech, waves: list[np.ndarray], texts: list[str], steps: int, rate: float = 6e-4) -> None:
+    """Everything learns together: the LLM's loss, and CTC at a like weight so that drafts stay good."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(module, nn.BatchNorm1d):
+            module.eval()
+    optims = optimizers(model, rate)
+    batches = make_batches(waves, random.Random(99))[:steps]
+    for number, batch in enumerate(batches):
+        features, frames = to_features([waves[i] for i in batch], np.random.default_rng((5, number)))
+        said = [texts[i] for i in batch]
+        audio = model.listen(features, frames)
+        loss = text_loss(model, said, audio)
+        final = ctc_loss(model.ctc_logits(audio.states), frames, said)
+        ctc = (1 - MIDDLE_WEIGHT) * final + MIDDLE_WEIGHT * ctc_loss(audio.middle, frames, said)
+        _step([model], optims, loss + ctc, rate * one_cycle(number, len(batches)))
+        if number % 25 == 0:
+            print(f"polish {number}/{len(batches)} llm {loss.item():.3f} ctc {ctc.item():.3f}", flush=True)
+
+
+
+
+@torch.no_grad()
+def transcribe(model: GraniteSpeech, waves: list[np.ndarray]) -> list[str]:
+    """Greedy text of the language model for each clip."""
+    model.eval()
+    prompt, heard = render(model.tokenizer, INSTRUCTION), {}
+    for batch in make_batches(waves, random.Random(0)):
+        features, frames = to_features([waves[i] for i in batch])
+        audio = model.listen(features, frames)
+        ids = [prompt.around(model.audio_token_id, count) for count in audio.num_tokens.tolist()]
+        rows = decode(model, audio, ids, [no_draft() for _ in batch], 60)
+        for index, row in zip(batch, rows, strict=True):
+            heard[index] = " ".join(model.tokenizer.decode(row.tokens).split())
+    return [heard[i] for i in range(len(waves))]
