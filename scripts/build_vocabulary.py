@@ -21,7 +21,7 @@ import soundfile as sf
 from nano.speech import SAMPLE_RATE, Voice, speak
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "vocabulary"
-SPLITS = ("train", "valid", "test", "canary")
+SPLITS = ("train", "valid", "test", "canary", "replay")
 VOICES = {
     "en-us-f3": Voice("espeak", "en-us+f3", 165, 50),
     "en-us-m3": Voice("espeak", "en-us+m3", 160, 45),
@@ -116,19 +116,20 @@ def build(clip: Clip, terms: set[str]) -> dict[str, object]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, default=2, help="sentences spoken at once")
-    workers = parser.parse_args().workers
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="speak these and leave the rest")
+    arguments = parser.parse_args()
     missing = [program for program in ("espeak-ng", "flite") if shutil.which(program) is None]
     if missing:
         print(f"{' and '.join(missing)} not found: apt-get install espeak-ng flite", file=sys.stderr)
         return 1
     terms = set((FOLDER / "terms.txt").read_text().split())
-    clips = plan(read_sentences(FOLDER / "sentences.tsv"))
-    for split in SPLITS:
+    clips = [clip for clip in plan(read_sentences(FOLDER / "sentences.tsv")) if clip.split in arguments.splits]
+    for split in arguments.splits:
         shutil.rmtree(FOLDER / "audio" / split, ignore_errors=True)
         (FOLDER / "audio" / split).mkdir(parents=True)
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(arguments.workers) as pool:
         rows = list(pool.map(lambda clip: build(clip, terms), clips))
-    for split in SPLITS:
+    for split in arguments.splits:
         chosen = [row for row, clip in zip(rows, clips, strict=True) if clip.split == split]
         (FOLDER / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chosen))
         minutes = sum(float(str(row["duration"])) for row in chosen) / 60

@@ -18,7 +18,7 @@ import soundfile
 ROOT = Path(__file__).resolve().parents[1]
 VOCABULARY = ROOT / "data" / "vocabulary"
 IVR = ROOT / "data" / "ivr-en"
-NAMES = ("train", "valid", "test", "canary")
+NAMES = ("train", "valid", "test", "canary", "replay")
 MANIFESTS = {
     name: [json.loads(line) for line in (VOCABULARY / f"{name}.jsonl").read_text().splitlines()] for name in NAMES
 }
@@ -41,8 +41,8 @@ def transcripts() -> list[dict[str, str]]:
 def test_the_splits_have_the_promised_size() -> None:
     clips = {name: len(rows) for name, rows in MANIFESTS.items()}
     sentences = {name: len({row["text"] for row in rows}) for name, rows in MANIFESTS.items()}
-    assert clips == {"train": 600, "valid": 50, "test": 132, "canary": 80}
-    assert sentences == {"train": 360, "valid": 50, "test": 110, "canary": 80}
+    assert clips == {"train": 600, "valid": 50, "test": 132, "canary": 80, "replay": 261}
+    assert sentences == {"train": 360, "valid": 50, "test": 110, "canary": 80, "replay": 261}
     assert len({row["id"] for row in ROWS}) == len(ROWS)
 
 
@@ -73,7 +73,7 @@ def test_manifests_say_what_sentences_tsv_says() -> None:
     lines = (VOCABULARY / "sentences.tsv").read_text().splitlines()[1:]
     written = {(split, text) for _, split, text in (line.split("\t") for line in lines)}
     assert written == {(name, row["text"]) for name in NAMES for row in MANIFESTS[name]}
-    assert len(written) == len(lines) == 600
+    assert len(written) == len(lines) == 861
 
 
 def test_no_sentence_is_in_two_splits() -> None:
@@ -85,7 +85,7 @@ def test_terms_of_a_row_are_the_listed_terms_of_its_text() -> None:
     for row in ROWS:
         assert row["terms"] == [word for word in row["text"].split() if word in TERMS], row["id"]
     assert all(row["terms"] for name in ("train", "valid", "test") for row in MANIFESTS[name])
-    assert not any(row["terms"] for row in MANIFESTS["canary"])
+    assert not any(row["terms"] for name in ("canary", "replay") for row in MANIFESTS[name])
 
 
 def test_each_term_is_tested_and_either_well_taught_or_never() -> None:
@@ -100,7 +100,7 @@ def test_each_term_is_tested_and_either_well_taught_or_never() -> None:
 def test_one_voice_is_in_test_alone_and_every_other_in_all_splits() -> None:
     voices = {name: {row["speaker"] for row in MANIFESTS[name]} for name in NAMES}
     assert voices["test"] - voices["train"] == {"en-029-f4"}
-    assert voices["train"] == voices["valid"] == voices["canary"] == voices["test"] - {"en-029-f4"}
+    assert voices["train"] == voices["valid"] == voices["canary"] == voices["replay"] == voices["test"] - {"en-029-f4"}
     said = {(row["text"], row["speaker"]) for row in ROWS}
     assert len(said) == len(ROWS)
 

@@ -1,5 +1,4 @@
-"""Stages 2 and 3 of the build: the language model on text, then projector and LLM on the frozen
-encoder's cached states, then a short joint polish of everything."""
+"""Stage 2 of the build: the language model on text, then projector and LLM on the frozen encoder's cached states."""
 
 import random
 import time
@@ -15,7 +14,7 @@ from finetune.model.conformer import encode, project
 from finetune.model.granite import Audio, GraniteSpeech
 from finetune.model.prompt import encode_text, render
 from finetune.training.loss import IGNORE, token_loss
-from nano.encoder import MIDDLE_WEIGHT, ctc_loss, make_batches, one_cycle, optimizers, to_features
+from nano.encoder import make_batches, one_cycle, optimizers, to_features
 
 INSTRUCTION = "can you transcribe the speech into a written format?"
 
@@ -83,7 +82,7 @@ def pretrain(model: GraniteSpeech, texts: list[str], epochs: int, rate: float = 
 
 
 def align(model: GraniteSpeech, states: list[Tensor], texts: list[str], state: Path, epochs: int,
-          rate: float = 3e-3, seconds: float = 150.0) -> None:
+          rate: float, seconds: float = 110.0) -> None:
     """Projector and LLM learn to read the encoder's cached states; resumes from `state` by epoch."""
     trained = nn.ModuleDict({"projector": model.projector, "llm": model.language_model, "lm_head": model.lm_head})
     optims = optimizers(trained, rate)
@@ -112,30 +111,6 @@ def align(model: GraniteSpeech, states: list[Tensor], texts: list[str], state: P
                 total = 0.0
         torch.save({"trained": trained.state_dict(), "optims": [o.state_dict() for o in optims],
                     "step": step, "epoch": epoch + 1}, state)
-
-
-def polish(model: GraniteSpeech, waves: list[np.ndarray], texts: list[str], steps: int, rate: float = 6e-4) -> None:
-    """Everything learns together: the LLM's loss, and CTC at a like weight so that drafts stay good."""
-    model.train()
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        if isinstance(module, nn.BatchNorm1d):
-            module.eval()
-    optims = optimizers(model, rate)
-    batches = make_batches(waves, random.Random(99))[:steps]
-    for number, batch in enumerate(batches):
-        features, frames = to_features([waves[i] for i in batch], np.random.default_rng((5, number)))
-        said = [texts[i] for i in batch]
-        audio = model.listen(features, frames)
-        loss = text_loss(model, said, audio)
-        final = ctc_loss(model.ctc_logits(audio.states), frames, said)
-        ctc = (1 - MIDDLE_WEIGHT) * final + MIDDLE_WEIGHT * ctc_loss(audio.middle, frames, said)
-        _step([model], optims, loss + ctc, rate * one_cycle(number, len(batches)))
-        if number % 25 == 0:
-            print(f"polish {number}/{len(batches)} llm {loss.item():.3f} ctc {ctc.item():.3f}", flush=True)
-
-
 
 
 @torch.no_grad()

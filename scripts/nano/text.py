@@ -12,6 +12,7 @@ from pathlib import Path
 FORTUNES = Path("/usr/share/games/fortunes")
 WORDNET = Path("/usr/share/wordnet")
 VOCABULARY = 4000
+RARER = 9000
 MIN_WORDS, MAX_WORDS = 3, 9
 
 
@@ -38,8 +39,7 @@ def _pieces(text: str) -> list[str]:
     return found
 
 
-def collect() -> list[str]:
-    """Distinct sentences of 3 to 9 words over the commonest words, in a fixed shuffled order."""
+def _raw() -> list[str]:
     raw: list[str] = []
     for path in sorted(FORTUNES.glob("*")):
         if path.suffix or "art" in path.name or path.name in {"translate-me", "perl", "magic"}:
@@ -50,14 +50,26 @@ def collect() -> list[str]:
         for line in (WORDNET / f"data.{name}").read_text(encoding="utf-8").splitlines():
             for example in re.findall(r'"([^"]+)"', line.partition(" | ")[2]):
                 raw += _pieces(example)
+    return raw
+
+
+def collect() -> tuple[list[str], list[str]]:
+    """Distinct sentences of 3 to 9 words, in a fixed shuffled order.
+
+    Returns:
+        Those over the 4,000 commonest words, and `RARER` of those that hold a rarer word: they teach the
+        language model to spell what it hears where it does not know the word.
+    """
+    raw = _raw()
     counts = Counter(word for text in raw for word in text.split())
     common = {word for word, _ in counts.most_common(VOCABULARY)}
-    kept = sorted({text for text in raw if all(word in common for word in text.split())})
+    known = {text: all(word in common for word in text.split()) for text in raw}
+    kept, rarer = sorted(t for t, yes in known.items() if yes), sorted(t for t, yes in known.items() if not yes)
     random.Random(0).shuffle(kept)
-    return kept
+    random.Random(0).shuffle(rarer)
+    return kept, rarer[:RARER]
 
 
 if __name__ == "__main__":
-    texts = collect()
-    print(len(texts), "sentences,", sum(len(t.split()) for t in texts), "words")
-    print("\n".join(texts[:12]))
+    for texts in collect():
+        print(len(texts), "sentences,", sum(len(t.split()) for t in texts), "words:", texts[:5])

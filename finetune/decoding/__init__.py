@@ -1,0 +1,1 @@
+"""Audio to text: greedy and speculative decoding, drafts, subtitles."""

@@ -1,0 +1,1 @@
+"""Granite Speech itself: its forward pass, its prompt, its adapters."""

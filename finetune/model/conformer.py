@@ -1,0 +1,95 @@
+"""The conformer encoder and the Q-Former projector, run so that a clip's output never depends on its batch.
+
+transformers' own forward pads without a mask: a clip's last block attends to padding, and its
+depthwise convolution reads it. Here padded keys are masked, padded frames are zeroed after the
+GLU and before the projector's windows, and attention is computed on blocks no longer than the
+batch needs. For one clip alone the result equals transformers'.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Module = Any  # transformers' modules; torch would give each of their attributes the type Tensor | Module
+
+
+def frame_mask(num_frames: Tensor, length: int) -> Tensor:
+    """True on real frames: (B,) counts -> (B, length)."""
+    return torch.arange(length, device=num_frames.device)[None, :] < num_frames[:, None]
+
+
+def _attend(attn: Module, x: Tensor, mask: Tensor) -> Tensor:
+    """Block attention with Shaw's relative positions (arXiv 1803.02155): x (B, T, D), mask (B, T)."""
+    batch, length, _ = x.shape
+    block = min(length, attn.context_size)
+    blocks = math.ceil(length / block)
+    pad = blocks * block - length
+    x = F.pad(attn.pre_norm(x), (0, 0, 0, pad))
+    keep = F.pad(mask, (0, pad)).view(batch * blocks, 1, 1, block)
+
+    def heads(y: Tensor) -> Tensor:
+        return y.reshape(batch * blocks, block, attn.num_heads, attn.dim_head).transpose(1, 2)
+
+    query = heads(attn.to_q(x)) * attn.scale
+    key, value = (heads(y) for y in attn.to_kv(x).chunk(2, dim=-1))
+    # Row i of `distance` scores positions i - key from block - 1 down to 1 - block; the shift below
+    # lines them up with the keys. One matrix product instead of one per query position.
+    offsets = torch.arange(block - 1, -block, -1, device=x.device) + attn.max_pos_emb
+    distance = query @ attn.rel_pos_emb(offsets).to(query.dtype).t()
+    shifted = F.pad(distance, (1, 0)).flatten(2)[..., block:].reshape(*distance.shape[:3], 2 * block - 1)
+    scores = query @ key.transpose(-1, -2) + shifted[..., :block]  # bfloat16 under autocast, whatever x is
+    scores = scores.masked_fill(~keep, torch.finfo(scores.dtype).min)
+    out = (scores.softmax(-1) @ value).transpose(1, 2).reshape(batch, blocks * block, -1)
+    return attn.dropout(attn.to_out(out[:, :length]))
+
+
+def _convolve(conv: Module, x: Tensor, mask: Tensor) -> Tensor:
+    """The convolution module with padded frames zeroed where the depthwise kernel would read them."""
+    x = conv.glu(conv.up_conv(conv.norm(x).transpose(1, 2)))
+    x = conv.depth_conv(x.masked_fill(~mask[:, None, :], 0.0))
+    x = conv.silu(conv.batch_norm(x))
+    return conv.dropout(conv.down_conv(x).transpose(1, 2))
+
+
+def conform(layer: Module, x: Tensor, mask: Tensor) -> Tensor:
+    """One conformer block: x (B, T, D) -> (B, T, D)."""
+    x = 0.5 * layer.ff1(x) + x
+    x = _attend(layer.attn, x, mask) + x
+    x = _convolve(layer.conv, x, mask) + x
+    x = 0.5 * layer.ff2(x) + x
+    return layer.post_norm(x)
+
+
+def encode(encoder: Module, features: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-mel features to encoder states.
+
+    Args:
+        encoder: transformers' `GraniteSpeechCTCEncoder`.
+        features: (B, T, 160), padded at the right.
+        num_frames: (B,) real frames of each clip.
+
+    Returns:
+        States (B, T, D), meaningful on real frames only, and the middle CTC logits (B, T, 348)
+        whose softmax was fed back (self-conditioned CTC, arXiv 2104.02724).
+    """
+    mask = frame_mask(num_frames, features.shape[1])
+    x = encoder.input_linear(features)
+    middle = x
+    for index, layer in enumerate(encoder.layers, start=1):
+        x = conform(layer, x, mask)
+        if index == encoder.num_layers // 2:
+            middle = encoder.out(x)
+            x = x + encoder.out_mid(middle.softmax(dim=-1))
+    return x, middle
+
+
+def project(projector: Module, states: Tensor, num_frames: Tensor) -> Tensor:
+    """Encoder states (B, T, D) to audio embeddings (B, A, H): 3 for each window of 15 frames.
+
+    Embeddings from index `ceil(num_frames / 15) * 3` on belong to padding.
+    """
+    states = states.masked_fill(~frame_mask(num_frames, states.shape[1])[..., None], 0.0)
+    return projector(states)

@@ -1,0 +1,164 @@
+"""The only file that names parts of transformers' Granite Speech class: loading, embedding, logits.
+
+Two faults of transformers 5.10 to 5.23 are kept out of every other file: the parts moved below
+`model.model`, and `forward` lost the division by `logits_scaling`. Here logits are always
+`lm_head(h) / logits_scaling`, and `forward` of the transformers class is never called.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoTokenizer, GraniteSpeechConfig, GraniteSpeechForConditionalGeneration
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from finetune.errors import ModelError
+from finetune.model.conformer import encode, frame_mask, project
+
+AUDIO_TOKEN = "<|audio|>"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Audio:
+    """A batch of clips after the encoder and the projector."""
+
+    states: Tensor  # (B, T, D)
+    num_frames: Tensor  # (B,)
+    middle: Tensor  # (B, T, 348) CTC logits of the middle layer
+    embeds: Tensor  # (B, A, H)
+    num_tokens: Tensor  # (B,)
+
+
+class GraniteSpeech(nn.Module):
+    """A Granite Speech model with its tokenizer; `hf` is the transformers object, adapted in place."""
+
+    def __init__(self, hf: GraniteSpeechForConditionalGeneration, tokenizer: Tokenizer, source: str) -> None:
+        super().__init__()
+        self.hf = hf
+        self.tokenizer = tokenizer
+        self.source = source
+        config = hf.config
+        self.logits_scaling = float(config.text_config.logits_scaling)
+        self.audio_token_id = int(config.audio_token_id)
+        self.window, self.queries = config.window_size, config.window_size // config.downsample_rate
+
+    # The parts are Any: torch gives each attribute of an nn.Module the type Tensor | Module.
+    @property
+    def encoder(self) -> Any:
+        return self.hf.model.encoder
+
+    @property
+    def projector(self) -> Any:
+        return self.hf.model.projector
+
+    @property
+    def language_model(self) -> Any:
+        return self.hf.model.language_model
+
+    @property
+    def lm_head(self) -> Any:
+        return self.hf.lm_head
+
+    @property
+    def device(self) -> torch.device:
+        return self.lm_head.weight.device
+
+    def num_audio_tokens(self, num_frames: Tensor) -> Tensor:
+        """LLM positions of clips with `num_frames` encoder frames: 3 for each begun window of 15."""
+        return (num_frames + self.window - 1) // self.window * self.queries
+
+    def listen(self, features: Tensor, num_frames: Tensor) -> Audio:
+        """Features (B, T, 160) and frame counts (B,) to audio embeddings; independent of the batch."""
+        features = features.to(self.encoder.input_linear.weight.dtype)
+        trains = any(p.requires_grad for p in self.encoder.parameters())
+        with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
+            states, middle = encode(self.encoder, features, num_frames)
+        embeds = project(self.projector, states, num_frames)
+        return Audio(states, num_frames, middle, embeds, self.num_audio_tokens(num_frames))
+
+    def ctc_logits(self, states: Tensor) -> Tensor:
+        """Encoder states (B, T, D) to final CTC logits (B, T, 348)."""
+        return self.encoder.out(states)
+
+    def embed(self, input_ids: Tensor, audio: Audio | None = None) -> Tensor:
+        """Token ids (B, L) to embeddings (B, L, H), each `<|audio|>` replaced by its audio embedding."""
+        places = input_ids == self.audio_token_id
+        embeds = self.language_model.get_input_embeddings()(input_ids.masked_fill(places, 0))
+        if audio is None:
+            return embeds
+        counts = places.sum(1)
+        if not torch.equal(counts, audio.num_tokens):  # row by row: the scatter below would shift clips silently
+            raise ModelError(f"{counts.tolist()} {AUDIO_TOKEN} positions for {audio.num_tokens.tolist()} embeddings")
+        real = audio.embeds[frame_mask(audio.num_tokens, audio.embeds.shape[1])]
+        return embeds.masked_scatter(places[..., None], real.to(embeds.dtype))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., H) to float32 logits (..., V), scaled as the config says."""
+        return self.lm_head(hidden).float() / self.logits_scaling
+
+    def forward(self, features: Tensor, num_frames: Tensor, input_ids: Tensor) -> tuple[Tensor, Audio]:
+        """Right-padded prompts with targets (B, L) to hidden states (B, L, H).
+
+        Causal attention alone keeps right padding out of every real position, so no mask is needed.
+        """
+        audio = self.listen(features, num_frames)
+        output = self.language_model(inputs_embeds=self.embed(input_ids, audio), use_cache=False)
+        return output.last_hidden_state, audio
+
+
+def read_config(source: str, revision: str | None = None) -> GraniteSpeechConfig:
+    """The configuration of a local folder or a hub name. Raises ModelError when it is not Granite Speech."""
+    folder = Path(source)
+    if folder.exists() or source.startswith((".", "/")):
+        path = folder / "config.json"
+        if not path.is_file():
+            raise ModelError(f"{source}: no config.json there; a model folder or a hub name is wanted")
+        try:
+            kind = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+        except (OSError, ValueError, AttributeError) as error:
+            raise ModelError(f"{path}: not the configuration of a model ({error})") from error
+        if kind != "granite_speech":
+            raise ModelError(f"{source}: model_type is {kind!r}; this toolkit adapts 'granite_speech'")
+        if not any(folder.glob("*.safetensors")):
+            raise ModelError(f"{source}: no *.safetensors there; the folder has a configuration but no weights")
+    try:
+        return GraniteSpeechConfig.from_pretrained(source, revision=revision)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{source}: cannot be read: {error}") from error
+
+
+def load_model(source: str, dtype: str, device: torch.device | str = "cpu",
+               revision: str | None = None) -> GraniteSpeech:
+    """Loads base or exported model for inference (everything frozen, in eval mode).
+
+    Args:
+        source: local folder in hub layout, or hub name.
+        dtype: `float32`, `bfloat16`, or `auto` (bfloat16 on CUDA, float32 elsewhere).
+
+    Raises:
+        ModelError: the folder or the hub name does not give a Granite Speech model with all its weights.
+    """
+    config = read_config(source, revision)
+    if getattr(config, "has_lora_adapter", False):
+        raise ModelError(f"{source}: ships its own LoRA (has_lora_adapter); merge it first")
+    if dtype == "auto":
+        dtype = "bfloat16" if torch.device(device).type == "cuda" else "float32"
+    try:
+        hf, info = GraniteSpeechForConditionalGeneration.from_pretrained(
+            source, config=config, dtype=DTYPES[dtype], revision=revision, output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{source}: cannot be loaded: {error}") from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(f"{source}: {len(missing)} weights are missing, such as {missing[0]}")
+    if any("lora_" in name for name, _ in hf.named_parameters()):
+        raise ModelError(f"{source}: an adapter lies beside the weights (adapter_config.json), and transformers put "
+                         "it on; merge it, or move it away")
+    hf.requires_grad_(False)
+    return GraniteSpeech(hf.to(device), tokenizer, source).eval()

@@ -1,0 +1,112 @@
+"""Runs a recipe from corpora to exported model: the stages in order, each skipped where it is done."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from finetune.config import Recipe
+from finetune.errors import CheckpointError
+from finetune.runs import RunDir, digest, read_json, write_json
+
+log = logging.getLogger(__name__)
+
+STAGES = ("prepare", "train", "evaluate", "export")
+# What a stage reads besides the stages before it; a change there makes it run again.
+READS = {"prepare": ("data",), "train": ("model", "augment", "train", "seed"),
+         "evaluate": ("decode", "evaluate"), "export": ("export",)}
+
+
+def run_recipe(recipe: Recipe, last: str) -> RunDir:
+    """Runs the stages up to `last` ("export" is all) in `<runs>/<name>` and writes `summary.json` after all of them.
+
+    Raises:
+        CheckpointError: the directory holds the run of another recipe, or another process works in it.
+    """
+    run = RunDir(f"{recipe.runs}/{recipe.name}")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return _train_together(recipe, run, last)
+    with run.locked():
+        content = recipe.model_dump(mode="json")
+        run.claim({key: content[key] for stage in ("prepare", "train") for key in READS[stage]})
+        inputs = _inputs(recipe)
+        for stage in STAGES[: STAGES.index(last) + 1]:
+            done = run.done(stage)
+            if done is not None and done.get("inputs") == inputs[stage]:
+                log.info("%s: done before", stage)
+                continue
+            log.info("%s ...", stage)
+            run.marker(stage).unlink(missing_ok=True)
+            result = asdict(_verb(stage)(recipe, run))
+            run.finish(stage, {**result, "inputs": inputs[stage]})
+        if last == STAGES[-1]:
+            write_json(run.summary, summarize(run))
+    return run
+
+
+def _train_together(recipe: Recipe, run: RunDir, last: str) -> RunDir:
+    """One of several processes started by `accelerate launch`: they train; all other stages are for one process."""
+    if last != "train" or run.done("prepare") is None:
+        raise CheckpointError("several processes can only train: run `finetune prepare RECIPE` first, then "
+                              "`accelerate launch -m finetune train RECIPE`, then `finetune run RECIPE`")
+    result = asdict(_verb("train")(recipe, run))
+    if int(os.environ.get("RANK", "0")) == 0:
+        run.finish("train", {**result, "inputs": _inputs(recipe)["train"]})
+    return run
+
+
+def _verb(stage: str) -> Callable[[Recipe, RunDir], Any]:
+    """The stage's function; imported here, because training's imports take ten seconds that others need not pay."""
+    if stage == "prepare":
+        from finetune.prepare import prepare
+
+        return prepare
+    if stage == "train":
+        from finetune.train import train
+
+        return train
+    if stage == "evaluate":
+        from finetune.evaluate import evaluate
+
+        return evaluate
+    from finetune.export import export
+
+    return export
+
+
+def _inputs(recipe: Recipe) -> dict[str, str]:
+    """By stage: a hash of all settings that it and the stages before it read, and of the corpora's files."""
+    content, data = recipe.model_dump(mode="json"), recipe.data
+    sources = [Path(source) for source in (*data.train, *data.valid, *data.test, *data.canary)]
+    key = "".join(digest(path) for path in sources if path.is_file())
+    keys = {}
+    for stage in STAGES:
+        part = json.dumps([key, *(content[name] for name in READS[stage])], sort_keys=True)
+        keys[stage] = key = hashlib.sha256(part.encode()).hexdigest()
+    return keys
+
+
+def summarize(run: RunDir) -> dict[str, Any]:
+    """The figures of a finished run, from what its stages recorded; rates are fractions.
+
+    Raises:
+        CheckpointError: a stage has not finished.
+    """
+    records = {stage: run.done(stage) for stage in STAGES}
+    missing = [stage for stage, record in records.items() if record is None]
+    if missing:
+        raise CheckpointError(f"{run.root}: {missing[0]} has not finished")
+    scores = read_json(run.evaluation / "scores.json")
+    train, export = records["train"] or {}, records["export"] or {}
+    return {
+        **scores["scores"],
+        "differences": scores["differences"],
+        "decode": scores["decode"],
+        "export": {key: export[key] for key in ("dir", "max_abs_logit_diff", "transcripts_equal", "dtype")},
+        "seconds": {stage: (record or {}).get("seconds") for stage, record in records.items()},
+        "parameters": {"total": train["total_parameters"], "trained": train["trained_parameters"]},
+    }

@@ -1,0 +1,88 @@
+"""Corpora to audited manifests: reads every split, checks all of it, reports all problems at once."""
+
+import logging
+import time
+from dataclasses import asdict, dataclass, replace
+
+from finetune.config import Recipe
+from finetune.data.audit import Problem, audit, leaks, report
+from finetune.data.corpora import read_corpus
+from finetune.data.manifest import Utterance, manifest_hash, write_manifest
+from finetune.errors import DataError
+from finetune.metrics.terms import read_terms, term_recall
+from finetune.runs import RunDir, write_json
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "valid", "test", "canary")
+SPECIAL_TOKENS = ("<|audio|>", "<|end_of_text|>", "<|pad|>", "<|start_of_role|>", "<|end_of_role|>")
+
+
+@dataclass(frozen=True)
+class PrepareResult:
+    """By split: utterances kept, hours of audio, rows dropped, SHA-256 of the manifest."""
+
+    kept: dict[str, int]
+    hours: dict[str, float]
+    dropped: dict[str, int]
+    hashes: dict[str, str]
+    seconds: float
+
+
+def prepare(recipe: Recipe, run: RunDir) -> PrepareResult:
+    """Writes `manifests/<split>.jsonl` and `manifests/problems.json`.
+
+    Raises:
+        DataError: a source cannot be read, a split is empty, too large a share of its rows is bad, or
+            a sentence of train stands in valid or test (unless the recipe allows it); a term that the normalizer
+            empties.
+    """
+    started = time.monotonic()
+    settings = recipe.data
+    if settings.terms:  # looked at now: evaluate reads it only after hours of training
+        term_recall([], [], read_terms(settings.terms), recipe.evaluate.normalizer)
+    splits: dict[str, list[Utterance]] = {}
+    dropped: dict[str, list[Problem]] = {}
+    warnings: dict[str, list[Problem]] = {}
+    for split in SPLITS:
+        sources: list[str] = getattr(settings, split)
+        if not sources:
+            continue
+        rows = [row for source in sources for row in read_corpus(source, run.media, {})]
+        checked = audit(
+            rows, min_duration=settings.min_duration, max_duration=settings.max_duration,
+            max_chars_per_second=settings.max_chars_per_second, special_tokens=SPECIAL_TOKENS, workers=2)
+        splits[split] = [_styled(item, settings.lowercase) for item in checked.kept]
+        dropped[split], warnings[split] = checked.dropped, checked.warnings
+        hours = sum(item.duration for item in checked.kept) / 3600
+        log.info("%-6s %5d clips, %.2f h%s", split, len(checked.kept), hours,
+                 f"; {len(checked.dropped)} of {len(rows)} dropped" if checked.dropped else "")
+        if checked.dropped or checked.warnings:
+            log.info(report([*checked.dropped, *checked.warnings]))
+        if not checked.kept:
+            raise DataError(f"data.{split}: no usable clip is left of {len(rows)}")
+        if len(checked.dropped) > settings.max_bad_fraction * len(rows):
+            raise DataError(f"data.{split}: {len(checked.dropped)} of {len(rows)} rows are unusable, more than "
+                            f"data.max_bad_fraction {settings.max_bad_fraction:g} allows; mend them or raise it")
+    leaked = {split: leaks(splits["train"], splits[split]) for split in ("valid", "test")}
+    for split, found in leaked.items():
+        copied = [problem for problem in found if not problem.kind.startswith("speaker")]
+        if copied:
+            log.info(report(copied))
+            if not settings.allow_leaks:
+                raise DataError(f"data.{split}: {len(copied)} of its clips stand in data.train too, so its score "
+                                "would flatter; remove them, or set data.allow_leaks: true")
+    for split, utterances in splits.items():
+        write_manifest(run.manifest(split), utterances)
+    write_json(run.manifests / "problems.json", {
+        split: {"dropped": [asdict(p) for p in dropped[split]],
+                "warnings": [asdict(p) for p in [*warnings[split], *leaked.get(split, [])]]} for split in splits})
+    return PrepareResult(
+        {split: len(items) for split, items in splits.items()},
+        {split: round(sum(item.duration for item in items) / 3600, 4) for split, items in splits.items()},
+        {split: len(items) for split, items in dropped.items()},
+        {split: manifest_hash(run.manifest(split)) for split in splits}, round(time.monotonic() - started, 1))
+
+
+def _styled(item: Utterance, lowercase: bool) -> Utterance:
+    return replace(item, text=item.text.lower()) if lowercase else item

@@ -1,0 +1,41 @@
+"""The training loss, said once: summed over target tokens, divided by those of the whole optimizer step."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORE = -100
+CHUNK = 1024  # target positions whose logits exist at once
+
+
+def token_loss(hidden: Tensor, labels: Tensor, logits: Callable[[Tensor], Tensor]) -> Tensor:
+    """Summed cross entropy of the next token, at target positions only.
+
+    Args:
+        hidden: (B, L, H) states of the language model.
+        labels: (B, L) token ids, `IGNORE` where nothing is predicted; position i is predicted from i - 1.
+        logits: (n, H) -> (n, V) float32, already divided by `logits_scaling`.
+
+    Returns:
+        A scalar sum; the caller divides by the number of target tokens of its optimizer step.
+    """
+    wanted = labels[:, 1:] != IGNORE
+    states, targets = hidden[:, :-1][wanted], labels[:, 1:][wanted]
+    total = hidden.new_zeros((), dtype=torch.float32)
+    for start in range(0, len(targets), CHUNK):
+        part = logits(states[start : start + CHUNK])
+        total = total + F.cross_entropy(part, targets[start : start + CHUNK], reduction="sum")
+    return total
+
+
+def ctc_loss(logits: Tensor, num_frames: Tensor, targets: list[list[int]]) -> Tensor:
+    """Summed CTC loss (blank 0) over a batch: logits (B, T, V), labels per clip.
+
+    A clip with fewer frames than its labels need has no path and counts as zero.
+    """
+    lengths = torch.tensor([len(target) for target in targets], device=logits.device)
+    flat = torch.tensor([label for target in targets for label in target], dtype=torch.long, device=logits.device)
+    log_probs = logits.float().log_softmax(-1).transpose(0, 1)
+    return F.ctc_loss(log_probs, flat, num_frames, lengths, reduction="sum", zero_infinity=True)

@@ -1,0 +1,103 @@
+"""What the model tests share: the embedded model, clips that are embedded with it, and manifests of a few."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from finetune.data.manifest import Utterance, write_manifest
+
+# Before torch is imported, which only the model tests do.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tensors are small: threads would only wait for each other
+
+if TYPE_CHECKING:
+    from finetune.config import Recipe
+    from finetune.model.granite import GraniteSpeech
+    from finetune.runs import RunDir
+
+ROOT = Path(__file__).resolve().parents[1]
+VOCABULARY = ROOT / "data" / "vocabulary"
+
+
+def embedded(split: str, count: int) -> list[Utterance]:
+    """The `count` shortest embedded clips of a split, with paths that hold from anywhere."""
+    rows = [json.loads(line) for line in (VOCABULARY / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
+    shortest = sorted(rows, key=lambda row: row["duration"])[:count]
+    return [Utterance(row["id"], str(VOCABULARY / row["audio_filepath"]), row["duration"], row["text"],
+                      speaker=row["speaker"]) for row in shortest]
+
+
+@pytest.fixture(scope="session")
+def nano() -> Path:
+    """The embedded model's folder."""
+    return ROOT / "data" / "granite-speech-nano"
+
+
+@pytest.fixture(scope="session")
+def model(nano: Path) -> "Callable[[], GraniteSpeech]":
+    """Loads the embedded model afresh at each call, so that no test sees what another did to it."""
+    from finetune.model.granite import load_model
+
+    return lambda: load_model(str(nano), "float32")
+
+
+@pytest.fixture(scope="session")
+def clips() -> list[Utterance]:
+    """Eight short clips, of eight lengths and some with keywords."""
+    found = embedded("valid", 50)[::6][:8]
+    assert len({item.duration for item in found}) == 8
+    return [Utterance(item.id, item.audio_filepath, item.duration, item.text,
+                      keywords=("amoxicillin", "stent") if index % 3 == 0 else ()) for index, item in enumerate(found)]
+
+
+@pytest.fixture(scope="session")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """By split: a manifest of 6 clips to train on, 3 of valid, 3 of test, 2 of canary."""
+    folder = tmp_path_factory.mktemp("corpora")
+    for split, count in (("train", 6), ("valid", 3), ("test", 3), ("canary", 2)):
+        write_manifest(folder / f"{split}.jsonl", embedded(split, count))
+    return {path.stem: str(path) for path in folder.glob("*.jsonl")}
+
+
+@pytest.fixture(scope="session")
+def tiny(nano: Path, corpora: dict[str, str]) -> "Callable[..., Recipe]":
+    """A recipe of two epochs over six clips that trains every kind of part; keywords change its `train` section."""
+    from finetune.config import Recipe
+
+    def recipe(runs: Path, name: str, **train: object) -> Recipe:
+        settings = {
+            "epochs": 2, "batch_seconds": 4.0, "accumulation": 2, "lora_rank": 4, "lora_dropout": 0.2,
+            "projector": True, "encoder_blocks": 1, "ctc_weight": 0.1, "learning_rate": 2e-3, "warmup": 0.5}
+        return Recipe.model_validate({
+            "name": name, "runs": str(runs), "model": {"base": str(nano)}, "train": {**settings, **train},
+            "data": {**{split: [path] for split, path in corpora.items()}, "max_duration": 4.0},
+            "augment": {"speed": 0.1, "gain_db": 3, "noise_db": 20, "mel_mask": 8, "time_mask": 8},
+            "decode": {"max_new_tokens": 6}, "export": {"clips": 3}})
+
+    return recipe
+
+
+@pytest.fixture(scope="session")
+def trained(tiny: "Callable[..., Recipe]",
+            tmp_path_factory: pytest.TempPathFactory) -> "tuple[Recipe, RunDir, GraniteSpeech]":
+    """A run that went through in one piece up to `train`, and the model in memory as training left it."""
+    from finetune.model.granite import load_model
+    from finetune.pipeline import run_recipe
+
+    recipe = tiny(tmp_path_factory.mktemp("runs"), "whole")
+    loaded: list[GraniteSpeech] = []
+
+    def load(*arguments: Any) -> "GraniteSpeech":
+        loaded.append(load_model(*arguments))
+        return loaded[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("finetune.train.load_model", load)
+        run = run_recipe(recipe, "train")
+    assert len(loaded) == 1
+    return recipe, run, loaded[0]

@@ -1,0 +1,71 @@
+"""Things that several model tests do: batches of clips, transformers' own generate, a model that says much."""
+
+import torch
+from torch import Tensor
+
+from finetune.data.features import pad_features
+from finetune.data.manifest import Utterance
+from finetune.decoding.recognize import clip_features
+from finetune.model.granite import GraniteSpeech
+from finetune.model.prompt import encode_text, render
+from finetune.training.loss import IGNORE, token_loss
+
+INSTRUCTION = "can you transcribe the speech into a written format?"
+
+
+def noise(frames: int, seed: int) -> Tensor:
+    """Features (frames, 160) of no clip, in the range of log-mels."""
+    return torch.randn(frames, 160, generator=torch.Generator().manual_seed(seed)) * 0.5
+
+
+def lively(model: GraniteSpeech) -> GraniteSpeech:
+    """Random weights in place of the loaded ones, large in the language model: greedy text that never loops."""
+    torch.manual_seed(5)
+    model.hf = type(model.hf)(model.hf.config).eval().requires_grad_(False)
+    with torch.no_grad():
+        for parameter in model.language_model.parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(0, 0.15)
+        model.lm_head.weight.normal_(0, 1)
+        model.lm_head.weight[model.audio_token_id] = 0  # never the best: transformers would want audio for it
+    return model
+
+
+def hf_inputs(model: GraniteSpeech, item: Utterance) -> dict[str, Tensor]:
+    """What transformers' `forward` and `generate` take for one clip."""
+    features, frames = pad_features([clip_features(model, item)])
+    count = int(model.num_audio_tokens(frames)[0])
+    ids = torch.tensor([render(model.tokenizer, INSTRUCTION, item.keywords).around(model.audio_token_id, count)])
+    return {"input_ids": ids, "input_features": features, "attention_mask": torch.ones_like(ids),
+            "input_features_mask": torch.ones(1, count, dtype=torch.bool)}
+
+
+@torch.inference_mode()
+def hf_tokens(model: GraniteSpeech, item: Utterance, max_new_tokens: int) -> tuple[int, ...]:
+    """Greedy tokens of transformers' own `generate`, without the end of text."""
+    inputs = hf_inputs(model, item)
+    eos = model.tokenizer.eos_token_id
+    out = model.hf.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1,
+                            eos_token_id=eos, pad_token_id=model.tokenizer.pad_token_id)
+    tokens = out[0, inputs["input_ids"].shape[1] :].tolist()
+    return tuple(tokens[: tokens.index(eos)] if eos in tokens else tokens)
+
+
+def batch(model: GraniteSpeech, items: list[Utterance]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Features, frame counts, ids and labels (B, L) of clips with their transcripts, padded at the right."""
+    features, frames = pad_features([clip_features(model, item) for item in items])
+    ids, labels = [], []
+    for item, count in zip(items, model.num_audio_tokens(frames).tolist(), strict=True):
+        prompt = render(model.tokenizer, INSTRUCTION, item.keywords).around(model.audio_token_id, count)
+        target = [*encode_text(model.tokenizer, item.text), model.tokenizer.eos_token_id]
+        ids.append(torch.tensor(prompt + target))
+        labels.append(torch.tensor([IGNORE] * len(prompt) + target))
+    pad = torch.nn.utils.rnn.pad_sequence
+    return features, frames, pad(ids, True, 0), pad(labels, True, IGNORE)
+
+
+def summed_loss(model: GraniteSpeech, items: list[Utterance]) -> Tensor:
+    """The training loss of a batch, summed over its target tokens."""
+    features, frames, ids, labels = batch(model, items)
+    hidden, _ = model(features, frames, ids)
+    return token_loss(hidden, labels, model.logits)

@@ -1,0 +1,272 @@
+"""The command as a person meets it: exit codes, messages, help."""
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import soundfile
+
+from finetune.cli import STAGES, main
+from finetune.runs import write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+NANO = ROOT / "data" / "granite-speech-nano"
+QUICKSTART = ROOT / "recipes" / "quickstart.yaml"
+COMMANDS = [*STAGES, "check", "transcribe"]
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Said]
+
+
+@pytest.fixture
+def finetune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs the command in this process, with its log where a terminal would show it."""
+    def call(*arguments: object) -> Said:
+        monkeypatch.setattr(logging.root, "handlers", [])
+        capsys.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return Said(code, *capsys.readouterr())
+    return call
+
+
+def noise(path: Path, seconds: float = 1.0) -> Path:
+    rng = np.random.default_rng(sum(map(ord, path.name)))
+    soundfile.write(path, rng.uniform(-0.3, 0.3, round(16_000 * seconds)).astype(np.float32), 16_000, subtype="FLOAT")
+    return path
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with mine.yaml, train, valid and test manifests of two clips each."""
+    for split in ("train", "valid", "test"):
+        rows = [{"audio_filepath": noise(tmp_path / f"{split}{n}.wav").name, "text": f"{split} number {n}"}
+                for n in "ab"]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "mine.yaml").write_text(
+        f"model:\n  base: {NANO}\nruns: {tmp_path / 'runs'}\ndata:\n"
+        + "".join(f"  {split}: [{tmp_path / split}.jsonl]\n" for split in ("train", "valid", "test")))
+    return tmp_path
+
+
+def add_row(project: Path, audio: str, text: str = "another one") -> None:
+    with (project / "train.jsonl").open("a") as out:
+        out.write(json.dumps({"audio_filepath": audio, "text": text}) + "\n")
+
+
+# Help
+
+def test_help_is_there_at_once() -> None:
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", "finetune", "--help"], cwd=ROOT, capture_output=True, text=True,
+                              check=True)
+        times.append(time.perf_counter() - started)
+    assert all(command in done.stdout for command in COMMANDS)
+    assert min(times) < 0.4
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_shows_an_example(finetune: Command, command: str) -> None:
+    said = finetune(command, "--help")
+    assert said.code == 0 and f"example: finetune {command} " in said.out
+
+
+def test_no_command_is_wrong_usage(finetune: Command) -> None:
+    assert finetune().code == finetune("trian", "x.yaml").code == 2
+
+
+def test_check_prints_settings_with_their_origin_and_what_would_be_trained(finetune: Command) -> None:
+    said = finetune("check", QUICKSTART, "--set", "train.epochs=2", "--set", f"model.base={NANO}")
+    assert said.code == 0
+    origins = {line.split()[0]: line.split()[-1] for line in said.out.splitlines() if line.strip()}
+    assert origins["train.warmup"] == "default"
+    assert origins["data.train"] == f"{QUICKSTART}:7"
+    assert any(line.split() == ["train.epochs", "2", "--set", "train.epochs=2"] for line in said.out.splitlines())
+    assert "trains:" in said.out and "LoRA" in said.out
+
+
+def test_check_tells_the_settings_even_of_a_base_model_that_is_not_there(finetune: Command, project: Path) -> None:
+    said = finetune("check", project / "mine.yaml", "--set", "model.base=./nowhere")
+    assert said.code == 0 and "base model not looked into: ./nowhere: no config.json there" in said.out
+
+
+# Recipes and data
+
+def test_a_good_project_is_prepared(finetune: Command, project: Path) -> None:
+    said = finetune("prepare", project / "mine.yaml")
+    assert (said.code, said.err) == (0, "")
+    assert "train      2 clips, 0.00 h" in said.out
+    assert (project / "runs" / "mine" / "manifests" / "train.jsonl").is_file()
+    assert "prepare: done before" in finetune("prepare", project / "mine.yaml").out
+
+
+def test_a_misspelt_key_is_wrong_usage(finetune: Command, project: Path) -> None:
+    recipe = project / "mine.yaml"
+    recipe.write_text(recipe.read_text() + "train:\n  learning_rte: 1e-4\n")
+    said = finetune("run", recipe)
+    assert said == (2, "", f"finetune: {recipe}:9: unknown key 'train.learning_rte'; did you mean "
+                           "'train.learning_rate'?\n")
+
+
+def test_a_missing_recipe_is_wrong_usage(finetune: Command) -> None:
+    said = finetune("run", "nowhere.yaml")
+    assert said.code == 2 and said.err.startswith("finetune: nowhere.yaml: no such file")
+
+
+def test_a_missing_data_file_is_named_with_its_neighbour(finetune: Command, project: Path) -> None:
+    said = finetune("prepare", project / "mine.yaml", "--set", f"data.test={project}/tests.jsonl")
+    assert (said.code, said.err) == (
+        1, f"finetune: {project}/tests.jsonl: no such file or folder; did you mean {project}/test.jsonl?\n")
+
+
+def test_a_missing_list_of_terms_is_found_before_training(finetune: Command, project: Path) -> None:
+    said = finetune("prepare", project / "mine.yaml", "--set", "data.terms=terms.txt")
+    assert said.code == 1 and "terms.txt: a list of terms that cannot be read" in said.err
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ("", "train.jsonl: holds no rows"),
+    ("path,sentence\na.wav,hello\n", "train.jsonl:1: not JSON"),
+    ('{"wave": "a.wav", "words": "x"}\n', "train.jsonl: no column for audio_filepath; the columns are 'wave', 'words'"),
+    ('{"audio_filepath": "gone.wav", "text": "hello"}\n', "train.jsonl: 0 of 1 audio files found; tried"),
+])
+def test_a_manifest_that_is_none_is_refused(finetune: Command, project: Path, content: str, message: str) -> None:
+    (project / "train.jsonl").write_text(content)
+    said = finetune("prepare", project / "mine.yaml")
+    assert said.code == 1 and message in said.err and "Traceback" not in said.err
+
+
+def half_a_wav(path: Path) -> None:
+    content = noise(path).read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def not_a_number(path: Path) -> None:
+    soundfile.write(path, np.full(16_000, np.nan, np.float32), 16_000, subtype="FLOAT")
+
+
+@pytest.mark.parametrize(("spoil", "text", "message"), [
+    (half_a_wav, "another one", "cut short: the header promises"),
+    (lambda path: path.write_text("hello there"), "another one", "not audio that can be decoded"),
+    (not_a_number, "another one", "holds samples that are not finite"),
+    (noise, "now <|audio|> again", "special token in text: 1"),
+    (noise, " ", "empty text: 1"),
+    (lambda path: None, "another one", "bad.wav: no such file"),
+])
+def test_a_bad_clip_is_named_with_its_line_and_stops_the_run(
+        finetune: Command, project: Path, spoil: Callable[[Path], object], text: str, message: str) -> None:
+    spoil(project / "bad.wav")
+    add_row(project, "bad.wav", text)
+    said = finetune("prepare", project / "mine.yaml")
+    assert said.code == 1
+    assert message in said.out and f"bad ({project / 'train.jsonl'}:3)" in said.out
+    assert said.err == ("finetune: data.train: 1 of 3 rows are unusable, more than data.max_bad_fraction 0.02 allows; "
+                        "mend them or raise it\n")
+    said = finetune("prepare", project / "mine.yaml", "--set", "data.max_bad_fraction=0.5")
+    assert said.code == 0 and "1 of 3 dropped" in said.out
+
+
+def test_a_test_sentence_in_train_stops_the_run(finetune: Command, project: Path) -> None:
+    add_row(project, "traina.wav", "Test number A!")
+    said = finetune("prepare", project / "mine.yaml")
+    assert said.code == 1 and "data.test: 1 of its clips stand in data.train too" in said.err
+    assert finetune("prepare", project / "mine.yaml", "--set", "data.allow_leaks=yes").code == 0
+
+
+def test_the_folder_of_another_run_is_refused(finetune: Command, project: Path) -> None:
+    assert finetune("prepare", project / "mine.yaml").code == 0
+    (project / "runs" / "mine" / "checkpoint").mkdir()
+    said = finetune("train", project / "mine.yaml", "--set", "train.epochs=9")
+    assert said.code == 1 and "holds a run of another recipe (differs in train.epochs)" in said.err
+    assert "Traceback" not in said.err
+
+
+def test_a_folder_that_is_no_run_is_refused(finetune: Command, project: Path) -> None:
+    (project / "runs" / "mine").mkdir(parents=True)
+    (project / "runs" / "mine" / "thesis.txt").write_text("mine")
+    said = finetune("prepare", project / "mine.yaml")
+    assert said.code == 1 and "exists and is not a run directory" in said.err
+
+
+# Transcribing
+
+def test_a_bad_file_among_good_ones_is_named_and_the_good_one_heard(finetune: Command, tmp_path: Path) -> None:
+    bad, good = tmp_path / "bad.wav", noise(tmp_path / "good.wav")
+    bad.write_text("not audio")
+    said = finetune("transcribe", bad, good, tmp_path / "gone.wav", "--model", NANO, "--max-new-tokens", 4)
+    assert said.code == 1
+    assert f"{bad}: not audio" in said.err and f"{tmp_path / 'gone.wav'}: no such file" in said.err
+    assert [line for line in said.out.splitlines() if line.startswith(f"{good}:")]
+    assert "1.0 s of audio in" in said.err
+
+
+def test_formats_and_files(finetune: Command, tmp_path: Path) -> None:
+    clip, out = noise(tmp_path / "clip.wav"), tmp_path / "out"
+    said = finetune("transcribe", clip, "--model", NANO, "--max-new-tokens", 4, "--format", "json", "--output", out)
+    assert (said.code, said.out) == (0, f"{clip} -> {out / 'clip.json'}\n")
+    written = json.loads((out / "clip.json").read_text())
+    assert written["audio_filepath"] == str(clip) and written["duration"] == 1.0
+    assert [segment["id"] for segment in written["segments"]] == [0]
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), [
+    (["gone.wav", "also_gone.wav", "--model", NANO], 1, "gone.wav: no such file\nalso_gone.wav: no such file"),
+    ([QUICKSTART, "--model", NANO, "--max-new-tokens", "0"], 2, "--max-new-tokens: Input should be greater"),
+    ([QUICKSTART, "--model", NANO, "--batch-seconds", "-1"], 2, "--batch-seconds: Input should be greater"),
+    ([QUICKSTART, "--model", NANO, "--batch-seconds", "x"], 2, "invalid float value: 'x'"),
+    ([QUICKSTART, "--model", ROOT / "recipes"], 1, "recipes: no config.json there"),
+    ([QUICKSTART, "a/quickstart.wav", "--model", NANO, "--output", "out"], 1, "is already the output of"),
+])
+def test_wrong_arguments_are_refused(finetune: Command, arguments: list[object], code: int, message: str) -> None:
+    said = finetune("transcribe", *arguments)
+    assert said.code == code and message in said.err and "Traceback" not in said.err
+
+
+def without_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def half_the_weights(folder: Path) -> None:
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+
+
+def another_model(folder: Path) -> None:
+    write_json(folder / "config.json", {"model_type": "whisper"})
+
+
+def broken_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+@pytest.mark.parametrize(("spoil", "message"), [
+    (without_weights, "no *.safetensors there"),
+    (half_the_weights, "cannot be loaded"),
+    (another_model, "model_type is 'whisper'"),
+    (broken_config, "config.json: not the configuration of a model"),
+])
+def test_a_model_folder_that_is_none_is_refused(
+        finetune: Command, tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
+    folder = Path(shutil.copytree(NANO, tmp_path / "model"))
+    spoil(folder)
+    said = finetune("transcribe", noise(tmp_path / "a.wav"), "--model", folder)
+    assert said.code == 1 and said.err.startswith(f"finetune: {folder}") and message in said.err
+    assert "Traceback" not in said.err

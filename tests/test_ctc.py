@@ -1,0 +1,51 @@
+"""The CTC head's alphabet and its best path."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.model.ctc import BLANK, NUM_LABELS, greedy_text, to_labels, to_text
+
+
+def one_hot(path: list[int]) -> torch.Tensor:
+    return torch.nn.functional.one_hot(torch.tensor(path), NUM_LABELS).float()
+
+
+@given(st.lists(st.integers(1, NUM_LABELS - 1)))
+def test_every_label_but_the_blank_comes_back(labels: list[int]) -> None:
+    text = to_text(labels)
+    again, lost = to_labels(text)
+    assert lost == 0
+    assert to_text(again) == text.lower()
+
+
+@given(st.text())
+def test_characters_are_labelled_or_counted(text: str) -> None:
+    labels, lost = to_labels(text)
+    assert len(labels) + lost == len(text.lower())
+    assert all(BLANK < label < NUM_LABELS for label in labels)
+
+
+def test_latin_letters_are_code_points() -> None:
+    assert to_labels("Ab ü'") == ([97, 98, 32, 252, 39], 0)
+    assert to_text([112, 234, 99, 104]) == "pêch"
+
+
+def test_katakana_follows_latin() -> None:
+    assert to_labels("ァーア") == ([256, 256 + 91, 257], 0)
+    assert to_text([256, 347]) == "ァー"
+
+
+def test_what_the_alphabet_lacks_is_counted() -> None:
+    assert to_labels("a漢\x00€ヾ") == ([97], 4)
+
+
+def test_repeats_collapse_unless_a_blank_parts_them() -> None:
+    path = [BLANK, *map(ord, "ttoo"), BLANK, ord("o"), BLANK, BLANK]
+    assert greedy_text(one_hot(path)) == "too"
+
+
+def test_spaces_fold_and_silence_is_no_text() -> None:
+    assert greedy_text(one_hot([32, 0, 97, 32, 0, 32, 98, 0, 32])) == "a b"
+    assert greedy_text(one_hot([0, 0, 0])) == ""
+    assert greedy_text(torch.zeros(0, NUM_LABELS)) == ""

@@ -1,0 +1,172 @@
+"""The stages in order: what is done is skipped, what changed runs again, and what the summary says."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune import pipeline
+from finetune.config import Recipe
+from finetune.errors import CheckpointError, DataError
+from finetune.pipeline import STAGES, run_recipe, summarize
+from finetune.runs import RunDir, read_json, write_json
+from finetune.summary import newcomer_table
+
+SCORE = {"wer": 0.25, "terms": {"seen": {"recall": 0.5}, "unseen": {"recall": None}}}
+SCORES = {
+    "scores": {split: {which: SCORE for which in ("base", "adapted")} for split in ("test", "canary")},
+    "differences": {"test": {"difference": -0.1}, "canary": {"difference": 0.0}},
+    "decode": {"tokens_equal": True, "greedy_passes": 10.0, "speculative_passes": 3.0}}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What all four fakes return together."""
+
+    seconds: float = 1.5
+    total_parameters: int = 100
+    trained_parameters: int = 10
+    dir: str = "out/export"
+    max_abs_logit_diff: float = 0.0
+    transcripts_equal: bool = True
+    dtype: str = "float32"
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Stages that ran, in order; none of them does any work."""
+    stages: list[str] = []
+
+    def verb(stage: str) -> Callable[[Recipe, RunDir], Result]:
+        def work(recipe: Recipe, run: RunDir) -> Result:
+            stages.append(stage)
+            if stage == "evaluate":
+                write_json(run.evaluation / "scores.json", SCORES)
+            return Result()
+        return work
+
+    monkeypatch.setattr(pipeline, "_verb", verb)
+    return stages
+
+
+def recipe(tmp_path: Path, **sections: dict[str, Any]) -> Recipe:
+    data = {"train": ["a.jsonl"], "valid": ["b.jsonl"], "test": ["c.jsonl"]}
+    return Recipe.model_validate({"name": "r", "runs": str(tmp_path), "data": data, **sections})
+
+
+def test_all_stages_run_once_and_then_none(tmp_path: Path, ran: list[str]) -> None:
+    run_recipe(recipe(tmp_path), "export")
+    assert ran == list(STAGES)
+    run_recipe(recipe(tmp_path), "export")
+    assert ran == list(STAGES)
+
+
+def test_stages_up_to_the_one_asked_for(tmp_path: Path, ran: list[str]) -> None:
+    run = run_recipe(recipe(tmp_path), "train")
+    assert ran == ["prepare", "train"] and not run.summary.exists()
+    run_recipe(recipe(tmp_path), "export")
+    assert ran == list(STAGES)
+
+
+@pytest.mark.parametrize(("change", "again"), [
+    ({"decode": {"decoder": "speculative"}}, ["evaluate", "export"]),
+    ({"evaluate": {"normalizer": "none"}}, ["evaluate", "export"]),
+    ({"export": {"dtype": "bfloat16"}}, ["export"]),
+])
+def test_a_changed_setting_runs_its_stage_again_and_no_earlier_one(
+        tmp_path: Path, ran: list[str], change: dict[str, Any], again: list[str]) -> None:
+    run_recipe(recipe(tmp_path), "export")
+    ran.clear()
+    run_recipe(recipe(tmp_path, **change), "export")
+    assert ran == again
+
+
+def test_an_edited_corpus_is_prepared_again(tmp_path: Path, ran: list[str]) -> None:
+    corpus = tmp_path / "a.jsonl"
+    corpus.write_text("one")
+    mine = recipe(tmp_path, data={"train": [str(corpus)], "valid": ["b.jsonl"], "test": ["c.jsonl"]})
+    run_recipe(mine, "prepare")
+    corpus.touch()
+    run_recipe(mine, "prepare")
+    assert ran == ["prepare"]
+    corpus.write_text("two")
+    run_recipe(mine, "prepare")
+    assert ran == ["prepare", "prepare"]
+
+
+def test_a_change_of_what_is_trained_wants_another_name(tmp_path: Path, ran: list[str]) -> None:
+    run = run_recipe(recipe(tmp_path), "export")
+    run.best.mkdir()
+    with pytest.raises(CheckpointError, match=r"differs in train\.epochs"):
+        run_recipe(recipe(tmp_path, train={"epochs": 9}), "export")
+    assert ran == list(STAGES)
+
+
+def test_a_stage_that_failed_is_not_done(tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    verb = pipeline._verb
+
+    def failing(recipe: Recipe, run: RunDir) -> Result:
+        raise DataError("broken")
+
+    monkeypatch.setattr(pipeline, "_verb", lambda stage: failing if stage == "train" else verb(stage))
+    with pytest.raises(DataError):
+        run_recipe(recipe(tmp_path), "export")
+    monkeypatch.setattr(pipeline, "_verb", verb)
+    run_recipe(recipe(tmp_path), "export")
+    assert ran == list(STAGES)  # prepare once, train when it worked
+
+
+def test_several_processes_train_what_one_prepared_and_one_goes_on(
+        tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for last in ("train", "export"):
+        with pytest.raises(CheckpointError, match="run `finetune prepare RECIPE` first"):
+            run_recipe(recipe(tmp_path), last)
+    monkeypatch.delenv("WORLD_SIZE")
+    run = run_recipe(recipe(tmp_path), "prepare")
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, done in (("1", False), ("0", True)):
+        monkeypatch.setenv("RANK", rank)
+        run_recipe(recipe(tmp_path), "train")
+        assert (run.done("train") is not None) == done
+    monkeypatch.delenv("WORLD_SIZE")
+    run_recipe(recipe(tmp_path), "export")
+    assert ran == ["prepare", "train", "train", "evaluate", "export"]
+
+
+def test_the_summary_holds_the_figures_of_a_run(tmp_path: Path, ran: list[str]) -> None:
+    run = run_recipe(recipe(tmp_path), "export")
+    summary = read_json(run.summary)
+    assert summary == summarize(run)
+    assert set(summary) == {"test", "canary", "differences", "decode", "export", "seconds", "parameters"}
+    assert summary["test"]["adapted"]["wer"] == 0.25
+    assert summary["export"] == {"dir": "out/export", "max_abs_logit_diff": 0.0, "transcripts_equal": True,
+                                 "dtype": "float32"}
+    assert summary["parameters"] == {"total": 100, "trained": 10}
+    assert set(summary["seconds"]) == set(STAGES)
+
+
+def test_there_is_no_summary_of_half_a_run(tmp_path: Path, ran: list[str]) -> None:
+    run = run_recipe(recipe(tmp_path), "train")
+    with pytest.raises(CheckpointError, match="evaluate has not finished"):
+        summarize(run)
+
+
+def test_the_table_shows_both_models_and_the_clips_that_gained_most(tmp_path: Path, ran: list[str]) -> None:
+    run = run_recipe(recipe(tmp_path), "export")
+    said = [f"take drug {number}" for number in range(5)]
+    for which, heard in (("base", "take the rug"), ("adapted", "take drug 3")):
+        rows = [{"audio_filepath": f"{i}.wav", "text": text, "pred_text": heard} for i, text in enumerate(said)]
+        run.hypotheses("test", which).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = newcomer_table(run, read_json(run.summary)).splitlines()
+    assert lines[2].split() == ["your", "domain", "(test)", "25.0", "25.0"]
+    assert lines[3].split() == ["general", "speech", "(canary)", "25.0", "25.0"]
+    assert lines[4].split() == ["terms", "heard,", "seen", "in", "training", "50", "%", "50", "%"]
+    assert not any("unseen" in line for line in lines)
+    first = lines.index("said     take drug 3")
+    assert lines[first + 1 : first + 3] == ["  base     take the rug", "  adapted  take drug 3"]
+    assert lines[-1] == "next: finetune transcribe 0.wav --model out/export"
