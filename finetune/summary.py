@@ -53,8 +53,9 @@ def _examples(run: RunDir) -> list[str]:
     before, after = (errors_per_utterance(references, [row["pred_text"] for row in rows], "basic@1")
                      for rows in (base, adapted))
     gains = sorted(range(len(base)), key=lambda i: after[i][0] - before[i][0])
+    first = {references[index]: index for index in reversed(gains)}  # one clip of each sentence, the best
     lines = []
-    for index in gains[:EXAMPLES]:
+    for index in sorted(first.values(), key=gains.index)[:EXAMPLES]:
         lines += [f"said     {references[index]}", f"  base     {base[index]['pred_text']}",
                   f"  adapted  {adapted[index]['pred_text']}"]
     return lines

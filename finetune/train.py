@@ -119,7 +119,7 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
             tokens = sum(data.num_tokens(i) for micro in step for i in micro)
             characters = max(1, sum(len(data.labels[i]) for micro in step for i in micro))
             done = state["step"]
-            scale = (done + 1) / warmup if done < warmup else 1 - done / steps
+            scale = (done + 1) / warmup if done < warmup else (steps - done) / (steps - warmup)
             for slot, rate in zip(optimizer.param_groups, rates, strict=True):
                 slot["lr"] = rate * scale
             step_loss = 0.0

@@ -207,3 +207,19 @@ def test_a_run_without_an_adapter_has_nothing_to_export(trained: Trained, monkey
     monkeypatch.setattr(run, "best", tmp_path / "best")
     with pytest.raises(CheckpointError, match="no adapter there"):
         exporting.export(recipe, run)
+
+
+def test_side_files_of_a_hub_snapshot(tmp_path: Path) -> None:
+    """As the real base has them: shards with an index, `torch_dtype`, and for 4.1 a second head beside the model."""
+    base, staged = tmp_path / "base", tmp_path / "staged"
+    base.mkdir()
+    staged.mkdir()
+    kept = ("out_llm.safetensors", "preprocessor_config.json", "multilingual_sample.wav")
+    left = ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "adapter_config.json",
+            "adapter_model.safetensors", "README.md")
+    for name in (*kept, *left):
+        (base / name).write_text(name)
+    (base / "config.json").write_text('{"torch_dtype": "bfloat16", "audio_token_index": 100352}')
+    exporting._copy_side_files(base, staged, "float32")
+    assert {path.name for path in staged.iterdir()} == {*kept, "config.json"}
+    assert json.loads((staged / "config.json").read_text()) == {"torch_dtype": "float32", "audio_token_index": 100352}

@@ -107,5 +107,5 @@ def test_a_clip_without_room_for_its_labels_counts_nothing() -> None:
     logits = torch.randn(1, 2, 348, requires_grad=True)
     loss = ctc_loss(logits, torch.tensor([2]), [[97, 97]])  # a blank must stand between: three frames
     loss.backward()  # type: ignore[no-untyped-call]
-    assert float(loss) == 0.0
+    assert loss.item() == 0.0
     assert logits.grad is not None and logits.grad.isfinite().all()
