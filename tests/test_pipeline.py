@@ -72,7 +72,7 @@ def test_stages_up_to_the_one_asked_for(tmp_path: Path, ran: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("change", "again"), [
-    ({"decode": {"decoder": "speculative"}}, ["evaluate", "export"]),
+    ({"decode": {"decoder": "greedy"}}, ["evaluate", "export"]),
     ({"evaluate": {"normalizer": "none"}}, ["evaluate", "export"]),
     ({"export": {"dtype": "bfloat16"}}, ["export"]),
 ])
