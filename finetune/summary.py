@@ -54,7 +54,7 @@ def _examples(run: RunDir) -> list[str]:
                      for rows in (base, adapted))
     gains = sorted(range(len(base)), key=lambda i: after[i][0] - before[i][0])
     first = {references[index]: index for index in reversed(gains)}  # one clip of each sentence, the best
-    lines = []
+    lines = ["the sentences that gained most:"]
     for index in sorted(first.values(), key=gains.index)[:EXAMPLES]:
         lines += [f"said     {references[index]}", f"  base     {base[index]['pred_text']}",
                   f"  adapted  {adapted[index]['pred_text']}"]
