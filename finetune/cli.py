@@ -1,6 +1,6 @@
 """The `finetune` command. Nothing heavy is imported before a subcommand is known.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage (arguments or recipe).
+Exit codes: 0 done, 1 failed, 2 wrong usage (arguments or recipe), 128 and the signal's number when stopped.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 
 from finetune import __version__
-from finetune.errors import DataError, FinetuneError, RecipeError
+from finetune.errors import DataError, FinetuneError, Interrupted, RecipeError
 
 STAGES = {
     "prepare": "read and audit the corpora, write manifests",
@@ -40,6 +40,9 @@ def main(argv: list[str] | None = None) -> int:
     except RecipeError as error:
         print(f"finetune: {error}", file=sys.stderr)
         return 2
+    except Interrupted as error:
+        print(f"finetune: {error}", file=sys.stderr)
+        return 128 + error.signum
     except FinetuneError as error:
         print(f"finetune: {error}", file=sys.stderr)
         return 1
@@ -83,23 +86,23 @@ def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from finetune.config import load_recipe
+    from finetune.recipe_file import load_recipe
 
     recipe, settings = load_recipe(arguments.recipe, arguments.overrides)
     width = max(len(setting.key) for setting in settings)
     for setting in settings:
         print(f"{setting.key:{width}}  {setting.value!s:48} {setting.origin}")
     from finetune.model.outline import outline
+    from finetune.train import parts_of
 
     print()
-    for line in outline(recipe.model.base, recipe.model.revision, recipe.train.lora_rank, recipe.train.lora_modules,
-                        recipe.train.projector, recipe.train.encoder_blocks):
+    for line in outline(recipe.model.base, recipe.model.revision, parts_of(recipe)):
         print(line)
     return 0
 
 
 def _stage(arguments: argparse.Namespace) -> int:
-    from finetune.config import load_recipe
+    from finetune.recipe_file import load_recipe
 
     recipe, _ = load_recipe(arguments.recipe, arguments.overrides)
     from finetune.pipeline import run_recipe, summarize

@@ -1,18 +1,8 @@
-"""The recipe: every setting, its type, its range and its default, and nowhere else.
+"""The recipe: every setting, its type, its range and its default, and nowhere else; `recipe_file` reads it."""
 
-A YAML file is read as plain strings and converted by each field's type, so `1e-5` is a number and
-`no` is what its field says. `--set a.b=value` goes over the file; the origin of each value is kept.
-"""
+from typing import Literal
 
-import difflib
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
-
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from finetune.errors import RecipeError
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Section(BaseModel):
@@ -28,6 +18,8 @@ class ModelSection(Section):
     """Commit of a hub name; pin it for a result that can be repeated."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the weights in memory; auto is bfloat16 on CUDA and float32 elsewhere."""
+    quantize: Literal["none", "4bit"] = "none"
+    """Of the frozen language model while training; 4bit needs CUDA and the extra [quant]."""
     instruction: str = "can you transcribe the speech into a written format?"
     """Follows the audio in the prompt; this one is the model card's."""
 
@@ -39,6 +31,10 @@ class DataSection(Section):
     test: list[str] = Field(min_length=1)
     canary: list[str] = []
     """General speech that must not get worse."""
+    replay: list[str] = []
+    """General speech mixed into training, against forgetting."""
+    replay_weight: float = Field(1.0, gt=0)
+    """How often a replayed clip is heard in an epoch: 0.5 is half of them each time, drawn anew."""
     terms: str | None = None
     """A file of terms, one a line, whose recall is reported."""
     lowercase: bool = True
@@ -50,7 +46,7 @@ class DataSection(Section):
     max_bad_fraction: float = Field(0.02, ge=0, le=1)
     """More unusable rows than this share stop the run."""
     allow_leaks: bool = False
-    """Go on although a test sentence stands in train."""
+    """Go on although a sentence of valid, test or canary stands in train or replay."""
 
 
 class AugmentSection(Section):
@@ -65,42 +61,105 @@ class AugmentSection(Section):
     """Widest of two masks over 20 ms frames."""
 
 
+class LoraPart(Section):
+    rank: int = Field(16, ge=0)
+    """0 is no LoRA."""
+    alpha: float = Field(32.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    variant: Literal["lora", "rslora", "dora"] = "lora"
+    modules: list[str] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    """Linear layers of the language model, by their last name; the encoder's are never meant."""
+    learning_rate: float | None = Field(None, gt=0, le=1)
+
+
+class ProjectorPart(Section):
+    mode: Literal["frozen", "full", "lora"] = "frozen"
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0)
+    learning_rate: float | None = Field(None, gt=0, le=1)
+
+
+class EncoderPart(Section):
+    mode: Literal["frozen", "full", "lora"] = "frozen"
+    blocks: int = Field(4, ge=1)
+    """How many of the upper conformer blocks."""
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0)
+    learning_rate: float | None = Field(None, gt=0, le=1)
+
+
+class CtcHeadPart(Section):
+    mode: Literal["frozen", "full"] = "frozen"
+    learning_rate: float | None = Field(None, gt=0, le=1)
+
+
+class LmHeadPart(Section):
+    mode: Literal["frozen", "full"] = "frozen"
+    learning_rate: float | None = Field(None, gt=0, le=1)
+
+
+class LanguageModelPart(Section):
+    layers: int = Field(0, ge=0)
+    """How many of the last layers train in full."""
+    learning_rate: float | None = Field(None, gt=0, le=1)
+
+
+class PartsSection(Section):
+    """What trains. A part without a learning rate of its own has that of `train`."""
+
+    lora: LoraPart = LoraPart()
+    projector: ProjectorPart = ProjectorPart()
+    encoder: EncoderPart = EncoderPart()
+    ctc_head: CtcHeadPart = CtcHeadPart()
+    lm_head: LmHeadPart = LmHeadPart()
+    language_model: LanguageModelPart = LanguageModelPart()
+
+
 class TrainSection(Section):
+    goal: Literal["vocabulary", "accent", "domain", "language"] | None = None
+    """A preset of parts and augmentation (`GOALS`); whatever the recipe says itself goes before it."""
     epochs: int = Field(4, ge=1)
+    batch: Literal["fixed", "auto"] = "fixed"
+    """auto halves `batch_seconds` until the largest batch fits into memory, and remembers it for this machine."""
     batch_seconds: float = Field(120.0, gt=0)
     """Padded audio in a batch on one device."""
+    batch_tokens: int = Field(16_000, ge=64)
+    """Padded positions of the language model in such a batch."""
     accumulation: int = Field(1, ge=1)
-    """Batches summed into one optimizer step."""
-    lora_rank: int = Field(16, ge=0)
-    """0 is no LoRA."""
-    lora_alpha: float = Field(32.0, gt=0)
-    lora_dropout: float = Field(0.0, ge=0, lt=1)
-    lora_modules: list[str] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    """Linear layers of the language model, by their last name."""
-    projector: bool = False
-    """Train the projector in full."""
-    encoder_blocks: int = Field(0, ge=0)
-    """Train this many upper conformer blocks and the CTC head in full."""
-    ctc_weight: float = Field(0.0, ge=0)
-    """Of the encoder's CTC loss; it needs encoder_blocks."""
+    """Batches summed into one optimizer step, on each device."""
     learning_rate: float = Field(2e-4, gt=0, le=1)
-    """Of LoRA, and of the other parts where they have none of their own."""
-    projector_learning_rate: float | None = Field(None, gt=0, le=1)
-    encoder_learning_rate: float | None = Field(None, gt=0, le=1)
     warmup: float = Field(0.1, ge=0, le=1)
     """Share of the steps over which the rate rises; it then falls linearly."""
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    ctc_weight: float = Field(0.0, ge=0)
+    """Of the encoder's CTC loss beside the language model's; the encoder or its CTC head must train."""
     evaluate_every: int = Field(1, ge=1)
-    """Epochs between two generated valid scores."""
+    """Epochs between two generated valid (and canary) scores."""
     patience: int = Field(0, ge=0)
-    """Stop after so many valid scores without a better one; 0 is never."""
+    """Stop after so many of them without a better adapter; 0 is never."""
+    max_canary_loss: float | None = Field(None, ge=0, le=1)
+    """The best adapter may lose at most this much WER (0.02 is two points) on the canary; none is no limit."""
+    max_skipped_steps: int = Field(5, ge=0)
+    """Steps with a loss or gradient that is no number, before training stops."""
+
+
+class MachineSection(Section):
+    """How, and not what: a change here never makes it another run."""
+
+    processes: int = Field(0, ge=0)
+    """Training processes on this machine; 0 is one for each GPU, or one."""
     workers: int = Field(0, ge=0)
-    """Processes that decode audio ahead."""
+    """Processes that decode audio ahead, for each training process."""
     gradient_checkpointing: bool = False
     """Of the language model: less memory, slower."""
-    wandb: bool = False
-    """Mirror metrics to Weights & Biases; WANDB_MODE=offline needs no account."""
+    cache_encoder: bool = False
+    """Keep the frozen encoder's output on disk; needs training without augmentation."""
+    checkpoint_every: int = Field(200, ge=1)
+    """Steps between two checkpoints; one more stands at the end of each epoch."""
+    trackers: list[Literal["wandb", "tensorboard", "trackio"]] = []
+    """Mirrors of metrics.jsonl; WANDB_MODE=offline needs no account."""
 
 
 class DecodeSection(Section):
@@ -134,175 +193,53 @@ class Recipe(Section):
     model: ModelSection = ModelSection()
     data: DataSection
     augment: AugmentSection = AugmentSection()
+    parts: PartsSection = PartsSection()
     train: TrainSection = TrainSection()
+    machine: MachineSection = MachineSection()
     decode: DecodeSection = DecodeSection()
     evaluate: EvaluateSection = EvaluateSection()
     export: ExportSection = ExportSection()
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One resolved value and where it came from: `default`, `recipe.yaml:12` or `--set`."""
-
-    key: str
-    value: Any
-    origin: str
-
-
-def known_keys(section: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:
-    """Every dotted key of a recipe."""
-    keys = []
-    for name, field in section.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            keys += known_keys(kind, f"{prefix}{name}.")
-        else:
-            keys.append(prefix + name)
-    return keys
+# By goal: what a recipe gets where it says nothing itself. Rates stay those of `train`.
+GOALS: dict[str, dict[str, str]] = {
+    "vocabulary": {"parts.lora.rank": "32", "parts.projector.mode": "full"},
+    "accent": {"parts.projector.mode": "full", "parts.encoder.mode": "lora", "augment.speed": "0.1",
+               "augment.mel_mask": "12", "augment.time_mask": "12"},
+    "domain": {"parts.projector.mode": "full", "parts.encoder.mode": "full", "parts.encoder.blocks": "4",
+               "parts.ctc_head.mode": "full", "train.ctc_weight": "0.3", "augment.speed": "0.1",
+               "augment.gain_db": "6", "augment.mel_mask": "12", "augment.time_mask": "12"},
+    "language": {"parts.lora.rank": "64", "parts.projector.mode": "full", "parts.encoder.mode": "full",
+                 "parts.encoder.blocks": "8", "parts.ctc_head.mode": "full", "parts.lm_head.mode": "full",
+                 "train.ctc_weight": "0.3", "augment.speed": "0.1"},
+}
 
 
-def _flatten(node: yaml.Node, where: str, prefix: str = "") -> dict[str, tuple[Any, str]]:
-    """Dotted keys of a YAML mapping with their raw values and `file:line`."""
-    found: dict[str, tuple[Any, str]] = {}
-    if not isinstance(node, yaml.MappingNode):
-        raise RecipeError(f"{where}:{node.start_mark.line + 1}: a recipe is a mapping of keys to values")
-    for key_node, value in node.value:
-        line = f"{where}:{key_node.start_mark.line + 1}"
-        key = prefix + str(key_node.value)
-        if isinstance(value, yaml.MappingNode):
-            inner = _flatten(value, where, key + ".")
-        elif isinstance(value, yaml.SequenceNode):
-            if not all(isinstance(item, yaml.ScalarNode) and item.value.strip() for item in value.value):
-                raise RecipeError(f"{line}: {key}: a list of plain values is wanted")
-            inner = {key: ([item.value for item in value.value], line)}
-        else:
-            inner = {key: (_plain(value.value, value.style), line)}
-        for name, entry in inner.items():
-            if name in found:
-                raise RecipeError(f"{entry[1]}: {name} stands twice")
-            found[name] = entry
-    return found
-
-
-def _plain(text: str, style: str | None = None) -> str | None:
-    return None if style is None and text.strip().lower() in {"", "~", "null"} else text
-
-
-def _as_field(key: str, value: Any) -> Any:
-    """A raw value as its field's kind writes it: lists from `a,b`, None from `none` where there may be none."""
-    kind: Any = Recipe
-    for part in key.split("."):
-        kind = kind.model_fields[part].annotation
-    if get_origin(kind) is list and not isinstance(value, list):
-        text = value or ""
-        text = text[1:-1] if text[:1] + text[-1:] == "[]" else text
-        return [part.strip() for part in text.split(",") if part.strip()]
-    if isinstance(value, str) and value.strip().lower() == "none" and type(None) in get_args(kind):
-        return None
-    return value
-
-
-def _nearest(key: str, known: list[str]) -> str | None:
-    """The known key most like an unknown one, first by the whole of it, then by its last part."""
-    names = {name.rpartition(".")[2]: name for name in reversed(known)}
-    whole = difflib.get_close_matches(key, known, 1, 0.8)
-    last = difflib.get_close_matches(key.rpartition(".")[2], names, 1, 0.6)
-    return whole[0] if whole else names[last[0]] if last else None
-
-
-def _nest(flat: dict[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for key, value in flat.items():
-        *sections, last = key.split(".")
-        level = nested
-        for section in sections:
-            level = level.setdefault(section, {})
-        level[last] = value
-    return nested
-
-
-def load_recipe(path: str | Path, overrides: list[str] | None = None) -> tuple[Recipe, list[Setting]]:
-    """Reads, overrides and checks a recipe.
-
-    Args:
-        path: the YAML file.
-        overrides: `a.b=value` strings, as after `--set`; a list is written `a,b`.
-
-    Returns:
-        The frozen recipe, and every setting with its origin, in the order of the sections.
-
-    Raises:
-        RecipeError: no such file, broken YAML, an unknown key (with the nearest known one), a wrong
-            value; each with file:line or the override that brought it.
-    """
-    path = Path(path)
-    try:
-        node = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
-    except FileNotFoundError as error:
-        raise RecipeError(f"{path}: no such file; a recipe is wanted, such as recipes/quickstart.yaml") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {error}") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        hint = " (indent with spaces)" if "\\t" in str(error.problem) else ""
-        raise RecipeError(f"{path}:{line}: not valid YAML: {error.problem}{hint}") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not valid YAML: {error}") from error
-    if node is None:
-        raise RecipeError(f"{path}: the recipe is empty")
-    flat = _flatten(node, str(path))
-    for item in overrides or []:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise RecipeError(f"--set {item}: wants key=value")
-        flat[key.strip()] = (_plain(value), f"--set {item}")
-    known = known_keys()
-    for key, (value, origin) in list(flat.items()):
-        if any(name.startswith(f"{key}.") for name in known):
-            if value is not None:
-                raise RecipeError(f"{origin}: '{key}' is a section; its settings stand below it, indented")
-            del flat[key]
-            continue
-        if key not in known:
-            near = _nearest(key, known)
-            raise RecipeError(f"{origin}: unknown key '{key}'" + (f"; did you mean '{near}'?" if near else ""))
-        flat[key] = (_as_field(key, value), origin)
-    flat.setdefault("name", (path.stem, "default"))
-    try:
-        recipe = Recipe.model_validate(_nest({key: value for key, (value, _) in flat.items()}))
-    except ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            key = ".".join(str(part) for part in problem["loc"] if isinstance(part, str))
-            origin = flat[key][1] if key in flat else str(path)
-            lines.append(f"{origin}: {key}: {problem['msg']}" + (f", got {problem['input']!r}" if key in flat else ""))
-        raise RecipeError("\n".join(lines)) from error
-    _check_together(recipe, flat, str(path))
-    return recipe, [Setting(key, _value(recipe, key), flat[key][1] if key in flat else "default") for key in known]
-
-
-def _value(recipe: Recipe, key: str) -> Any:
-    value: Any = recipe
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value
-
-
-def _check_together(recipe: Recipe, flat: dict[str, tuple[Any, str]], path: str) -> None:
-    """What no single field can say."""
-    def fail(key: str, text: str) -> None:
-        raise RecipeError(f"{flat[key][1] if key in flat else path}: {key}: {text}")
-
-    train = recipe.train
-    if not (train.lora_rank or train.projector or train.encoder_blocks):
-        fail("train.lora_rank", "nothing would be trained; set lora_rank, projector or encoder_blocks")
-    if train.lora_rank and not train.lora_modules:
-        fail("train.lora_modules", "LoRA needs at least one; train.lora_rank of 0 is no LoRA")
-    if train.ctc_weight and not train.encoder_blocks:
-        fail("train.ctc_weight", "the CTC loss needs train.encoder_blocks of at least 1")
-    if recipe.data.min_duration >= recipe.data.max_duration:
-        fail("data.min_duration", "must be below data.max_duration")
-    if recipe.data.max_duration > train.batch_seconds:
-        fail("train.batch_seconds", "must hold the longest clip, data.max_duration")
+def contradictions(recipe: Recipe) -> list[tuple[str, str]]:
+    """What no single field can say: (dotted key, what is wrong with it)."""
+    found = []
+    parts, train, data = recipe.parts, recipe.train, recipe.data
+    modes = [part.mode for part in (parts.projector, parts.encoder, parts.ctc_head, parts.lm_head)]
+    if not (parts.lora.rank or parts.language_model.layers or any(mode != "frozen" for mode in modes)):
+        found.append(("parts.lora.rank", "nothing would be trained; give it a rank, or open another part"))
+    if parts.lora.rank and not parts.lora.modules:
+        found.append(("parts.lora.modules", "LoRA needs at least one; parts.lora.rank of 0 is no LoRA"))
+    if train.ctc_weight and parts.encoder.mode == parts.ctc_head.mode == "frozen":
+        found.append(("train.ctc_weight", "the CTC loss needs parts.encoder or parts.ctc_head to train"))
+    if parts.ctc_head.mode == "full" and not train.ctc_weight:
+        found.append(("parts.ctc_head.mode", "the CTC head learns from train.ctc_weight, which is 0"))
+    if data.min_duration >= data.max_duration:
+        found.append(("data.min_duration", "must be below data.max_duration"))
+    if data.max_duration > train.batch_seconds:
+        found.append(("train.batch_seconds", "must hold the longest clip, data.max_duration"))
+    if train.max_canary_loss is not None and not data.canary:
+        found.append(("train.max_canary_loss", "needs data.canary to measure it on"))
+    augments = any(getattr(recipe.augment, name) for name in AugmentSection.model_fields)
+    if recipe.machine.cache_encoder and augments:
+        found.append(("machine.cache_encoder", "what is augmented differs in every epoch and cannot be cached; "
+                      "set all of augment to 0, or leave the cache off"))
+    if recipe.machine.cache_encoder and (parts.encoder.mode != "frozen" or parts.ctc_head.mode != "frozen"):
+        found.append(("machine.cache_encoder", "the encoder or its CTC head trains, so its output changes"))
     if not recipe.name or "/" in recipe.name or recipe.name.startswith("."):
-        fail("name", "must be a plain folder name")
+        found.append(("name", "must be a plain folder name"))
+    return found

@@ -1,5 +1,7 @@
 """What can go wrong, by where the cure lies. Every message says what, where, and what to do."""
 
+import signal
+
 
 class FinetuneError(Exception):
     """The base of all errors that a user can mend; the command prints it without a traceback."""
@@ -19,3 +21,17 @@ class ModelError(FinetuneError):
 
 class CheckpointError(FinetuneError):
     """A run directory or a checkpoint that does not fit what is asked."""
+
+
+class Interrupted(FinetuneError):
+    """A signal stopped the run, in good order."""
+
+    def __init__(self, step: int | None, signum: int) -> None:
+        """`step` is the last one in the checkpoint, where it is known."""
+        super().__init__(step, signum)
+        self.signum = signum
+
+    def __str__(self) -> str:
+        step, signum = self.args
+        where = "" if step is None else f" after step {step}"
+        return f"stopped by {signal.Signals(signum).name}{where}; the same command goes on from there"

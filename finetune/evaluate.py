@@ -14,8 +14,8 @@ from finetune.decoding.recognize import DecodeOptions, Hypothesis, recognize
 from finetune.metrics.significance import bootstrap_wer, paired_difference
 from finetune.metrics.terms import read_terms, summarize, term_recall
 from finetune.metrics.wer import errors_per_utterance, score
+from finetune.model.adapter import load_adapter
 from finetune.model.granite import GraniteSpeech, load_model
-from finetune.model.lora import load_adapter
 from finetune.runs import RunDir, write_json
 
 log = logging.getLogger(__name__)

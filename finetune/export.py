@@ -19,8 +19,8 @@ from finetune.config import Recipe
 from finetune.data.manifest import read_manifest, write_manifest
 from finetune.decoding.recognize import DecodeOptions, recognize
 from finetune.errors import ModelError
+from finetune.model.adapter import load_adapter, merge
 from finetune.model.granite import DTYPES, load_model
-from finetune.model.lora import load_adapter, merge
 from finetune.parity import largest_difference, read_answer, target_logits, write_request
 from finetune.runs import RunDir, read_json, write_json
 from finetune.training.checkpoint import replace_folder

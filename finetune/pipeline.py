@@ -5,19 +5,21 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from finetune.config import Recipe
 from finetune.errors import CheckpointError
+from finetune.launch import CHILD, processes_for, train_on_all
 from finetune.runs import RunDir, digest, read_json, write_json
 
 log = logging.getLogger(__name__)
 
 STAGES = ("prepare", "train", "evaluate", "export")
 # What a stage reads besides the stages before it; a change there makes it run again.
-READS = {"prepare": ("data",), "train": ("model", "augment", "train", "seed"),
+READS = {"prepare": ("data",), "train": ("model", "augment", "parts", "train", "seed"),
          "evaluate": ("decode", "evaluate"), "export": ("export",)}
 
 
@@ -31,8 +33,7 @@ def run_recipe(recipe: Recipe, last: str) -> RunDir:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return _train_together(recipe, run, last)
     with run.locked():
-        content = recipe.model_dump(mode="json")
-        run.claim({key: content[key] for stage in ("prepare", "train") for key in READS[stage]})
+        run.claim(_own(recipe))
         inputs = _inputs(recipe)
         for stage in STAGES[: STAGES.index(last) + 1]:
             done = run.done(stage)
@@ -41,6 +42,10 @@ def run_recipe(recipe: Recipe, last: str) -> RunDir:
                 continue
             log.info("%s ...", stage)
             run.marker(stage).unlink(missing_ok=True)
+            processes = processes_for(recipe) if stage == "train" else 1
+            if processes > 1:
+                train_on_all(recipe, run, processes)
+                continue
             result = asdict(_verb(stage)(recipe, run))
             run.finish(stage, {**result, "inputs": inputs[stage]})
         if last == STAGES[-1]:
@@ -49,14 +54,27 @@ def run_recipe(recipe: Recipe, last: str) -> RunDir:
 
 
 def _train_together(recipe: Recipe, run: RunDir, last: str) -> RunDir:
-    """One of several processes started by `accelerate launch`: they train; all other stages are for one process."""
+    """One of several processes, started by `launch` or `accelerate launch`: they train; the rest is for one process."""
     if last != "train" or run.done("prepare") is None:
         raise CheckpointError("several processes can only train: run `finetune prepare RECIPE` first, then "
                               "`accelerate launch -m finetune train RECIPE`, then `finetune run RECIPE`")
-    result = asdict(_verb("train")(recipe, run))
-    if int(os.environ.get("RANK", "0")) == 0:
-        run.finish("train", {**result, "inputs": _inputs(recipe)["train"]})
+    main, inputs = os.environ.get("RANK", "0") == "0", _inputs(recipe)
+    with run.locked() if main and CHILD not in os.environ else nullcontext():
+        if main:
+            run.claim(_own(recipe))
+            done = run.done("prepare")
+            if done is not None and done["inputs"] != inputs["prepare"]:
+                raise CheckpointError("the corpora or the data section changed since `finetune prepare`; run it again")
+        result = asdict(_verb("train")(recipe, run))
+        if main:
+            run.finish("train", {**result, "inputs": inputs["train"]})
     return run
+
+
+def _own(recipe: Recipe) -> dict[str, Any]:
+    """What makes a run directory this recipe's."""
+    content = recipe.model_dump(mode="json")
+    return {key: content[key] for stage in ("prepare", "train") for key in READS[stage]}
 
 
 def _verb(stage: str) -> Callable[[Recipe, RunDir], Any]:
@@ -81,7 +99,7 @@ def _verb(stage: str) -> Callable[[Recipe, RunDir], Any]:
 def _inputs(recipe: Recipe) -> dict[str, str]:
     """By stage: a hash of all settings that it and the stages before it read, and of the corpora's files."""
     content, data = recipe.model_dump(mode="json"), recipe.data
-    sources = [Path(source) for source in (*data.train, *data.valid, *data.test, *data.canary)]
+    sources = [Path(source) for source in (*data.train, *data.replay, *data.valid, *data.test, *data.canary)]
     key = "".join(digest(path) for path in sources if path.is_file())
     keys = {}
     for stage in STAGES:

@@ -3,18 +3,19 @@
 import logging
 import time
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 
 from finetune.config import Recipe
 from finetune.data.audit import Problem, audit, leaks, report
 from finetune.data.corpora import read_corpus
-from finetune.data.manifest import Utterance, manifest_hash, write_manifest
+from finetune.data.manifest import Utterance, manifest_hash, unique_id, write_manifest
 from finetune.errors import DataError
 from finetune.metrics.terms import read_terms, term_recall
 from finetune.runs import RunDir, write_json
 
 log = logging.getLogger(__name__)
 
-SPLITS = ("train", "valid", "test", "canary")
+SPLITS = ("train", "replay", "valid", "test", "canary")
 SPECIAL_TOKENS = ("<|audio|>", "<|end_of_text|>", "<|pad|>", "<|start_of_role|>", "<|end_of_role|>")
 
 
@@ -33,9 +34,9 @@ def prepare(recipe: Recipe, run: RunDir) -> PrepareResult:
     """Writes `manifests/<split>.jsonl` and `manifests/problems.json`.
 
     Raises:
-        DataError: a source cannot be read, a split is empty, too large a share of its rows is bad, or
-            a sentence of train stands in valid or test (unless the recipe allows it); a term that the normalizer
-            empties.
+        DataError: a source cannot be read, a split is empty, too large a share of its rows is bad, or a sentence
+            of train or replay stands in valid, test or canary (unless the recipe allows it); a term that the
+            normalizer empties.
     """
     started = time.monotonic()
     settings = recipe.data
@@ -64,14 +65,20 @@ def prepare(recipe: Recipe, run: RunDir) -> PrepareResult:
         if len(checked.dropped) > settings.max_bad_fraction * len(rows):
             raise DataError(f"data.{split}: {len(checked.dropped)} of {len(rows)} rows are unusable, more than "
                             f"data.max_bad_fraction {settings.max_bad_fraction:g} allows; mend them or raise it")
-    leaked = {split: leaks(splits["train"], splits[split]) for split in ("valid", "test")}
-    for split, found in leaked.items():
-        copied = [problem for problem in found if not problem.kind.startswith("speaker")]
-        if copied:
-            log.info(report(copied))
-            if not settings.allow_leaks:
-                raise DataError(f"data.{split}: {len(copied)} of its clips stand in data.train too, so its score "
-                                "would flatter; remove them, or set data.allow_leaks: true")
+    if "replay" in splits:
+        splits["replay"], warnings["replay"] = _told_apart(splits["replay"], splits["train"], warnings["replay"])
+    leaked: dict[str, list[Problem]] = {"valid": [], "test": [], "canary": []}
+    copied = []
+    for heard, split in product(("train", "replay"), leaked):
+        found = [replace(problem, kind=problem.kind.replace("in train", f"in {heard}"))
+                 for problem in leaks(splits.get(heard, []), splits.get(split, []))]
+        leaked[split] += found
+        if same := [problem for problem in found if not problem.kind.startswith("speaker")]:
+            log.info(report(same))
+            clips = len({problem.id for problem in same})
+            copied.append(f"data.{split}: {clips} of its clips stand in data.{heard} too")
+    if copied and not settings.allow_leaks:
+        raise DataError(f"{'; '.join(copied)}, so its score would flatter; remove them, or set data.allow_leaks: true")
     for split, utterances in splits.items():
         write_manifest(run.manifest(split), utterances)
     write_json(run.manifests / "problems.json", {
@@ -82,6 +89,23 @@ def prepare(recipe: Recipe, run: RunDir) -> PrepareResult:
         {split: round(sum(item.duration for item in items) / 3600, 4) for split, items in splits.items()},
         {split: len(items) for split, items in dropped.items()},
         {split: manifest_hash(run.manifest(split)) for split in splits}, round(time.monotonic() - started, 1))
+
+
+def _told_apart(replay: list[Utterance], train: list[Utterance],
+                warnings: list[Problem]) -> tuple[list[Utterance], list[Problem]]:
+    """Replay with other ids where train has the same, for an epoch hears both; and its warnings, with these."""
+    theirs = {item.id for item in train}
+    taken, kept, renamed = theirs | {item.id for item in replay}, [], []
+    for item in replay:
+        if item.id in theirs:
+            name = unique_id(item.audio_filepath, item.offset, taken)
+            taken.add(name)
+            renamed.append(Problem("id changed", name, item.audio_filepath, f"{item.id!r} is an id of data.train too"))
+            item = replace(item, id=name)
+        kept.append(item)
+    if renamed:
+        log.info(report(renamed))
+    return kept, [*warnings, *renamed]
 
 
 def _styled(item: Utterance, lowercase: bool) -> Utterance:

@@ -21,6 +21,7 @@ class RunDir:
         self.media = self.root / "media"
         self.checkpoint = self.root / "checkpoint"
         self.best = self.root / "best"
+        self.cache = self.root / "cache"
         self.metrics = self.root / "metrics.jsonl"
         self.evaluation = self.root / "evaluation"
         self.export = self.root / "export"

@@ -1,247 +1,261 @@
 """Adapts a base model to the prepared manifests, read from top to bottom; the best adapter is kept.
 
-One process a device (Accelerate). The plan of an epoch is the same on every rank, and a step's loss
-is the sum over its target tokens, on all ranks and micro-batches, divided by their number.
+One process a device (Accelerate). Which clips make up an optimizer step depends on the recipe alone, and a
+step's loss is the sum over its target tokens, on all ranks and micro-batches, divided by their number.
 """
 
 import logging
+import os
+import shutil
+import signal
+import sys
 import time
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
-from torch import Tensor
+from peft import PeftModel
+from safetensors import SafetensorError
 
 from finetune.config import Recipe
-from finetune.data.augment import WaveAugment, mask_features, sample_rng
-from finetune.data.features import log_mel, pad_features
-from finetune.data.loader import Clips, plan_epoch, share, waves_of
+from finetune.data.loader import draw, padding_share, plan_epoch, share
 from finetune.data.manifest import Utterance, manifest_hash, read_manifest
-from finetune.decoding.recognize import DecodeOptions, recognize
-from finetune.errors import CheckpointError
-from finetune.metrics.wer import score
-from finetune.model.ctc import to_labels
+from finetune.errors import CheckpointError, Interrupted
+from finetune.examples import Examples, Feed
+from finetune.model.adapter import save_adapter
 from finetune.model.granite import GraniteSpeech, load_model
-from finetune.model.lora import add_lora, count_trained, open_parts, part_of, save_adapter, set_mode, trained_parameters
-from finetune.model.prompt import encode_text, render
+from finetune.model.parts import Lora, Part, Parts, fingerprints, open_parts, set_mode, table, trained_parameters
 from finetune.runs import RunDir
+from finetune.selection import Scores, canary_loss, measure, rank, said
+from finetune.step import Done, Engine, fitting_seconds, parameter_groups, rate_of, schedule, take_step
 from finetune.training import checkpoint
-from finetune.training.loss import IGNORE, ctc_loss, token_loss
+from finetune.training.interrupt import interruptible
+from finetune.training.progress import Progress
 from finetune.training.tracking import Tracker
 
 log = logging.getLogger(__name__)
+NOTES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetune-granite-speech" / "batch.json"
+SPLITS = ("train", "replay", "valid", "canary")
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """WER as fractions, on the valid manifest; `seconds` of this process only."""
+    """WER as fractions; `within_canary_limit` is whether the best adapter keeps `train.max_canary_loss`."""
 
     best_epoch: int
     best_valid_wer: float
     base_valid_wer: float
+    best_canary_wer: float | None
+    base_canary_wer: float | None
+    within_canary_limit: bool
     steps: int
+    skipped_steps: int
+    padding: float
+    clips_per_second: float
     trained_parameters: int
     total_parameters: int
     seconds: float
+
+
+@dataclass
+class State:
+    """Where training stands; a checkpoint holds it."""
+
+    epoch: int = 0
+    steps_in_epoch: int = 0
+    step: int = 0
+    skipped: int = 0
+    loss: float = 0.0  # summed over the epoch's steps so far
+    base: dict[str, Any] | None = None  # Scores
+    best: dict[str, Any] | None = None
+    best_epoch: int = 0
+    finished: bool = False
 
 
 def train(recipe: Recipe, run: RunDir) -> TrainResult:
     """Trains, resuming from the run's checkpoint where there is one, and leaves the best adapter in `run.best`.
 
     Raises:
-        CheckpointError: the checkpoint was made from other data or other parts.
-        ModelError: the base cannot be loaded, or a LoRA module does not exist.
+        CheckpointError: the checkpoint is of another recipe, base or data, or is damaged; too many steps had a
+            loss or gradient that is no number.
+        ModelError: the base cannot be loaded, a part does not exist, or not even the longest clip fits.
+        Interrupted: a signal stopped it; the checkpoint holds the last step.
     """
-    started = time.monotonic()
-    settings = recipe.train
+    started, settings = time.monotonic(), recipe.train
     accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+    ranks, main = accelerator.num_processes, accelerator.is_main_process
     torch.manual_seed(recipe.seed)
-    model = load_model(recipe.model.base, recipe.model.dtype, accelerator.device, recipe.model.revision)
+    model = load_model(recipe.model.base, recipe.model.dtype, accelerator.device, recipe.model.revision,
+                       recipe.model.quantize)
+    base = f"{sum(fingerprints(model).values()) % 2**64:016x}"
     total = sum(p.numel() for p in model.parameters())
-    adapted = None
-    if settings.lora_rank:
-        adapted = add_lora(model, settings.lora_rank, settings.lora_alpha, settings.lora_dropout, settings.lora_modules)
-    open_parts(model, settings.projector, settings.encoder_blocks)
-    if settings.gradient_checkpointing:
+    adapted = open_parts(model, parts_of(recipe))
+    if recipe.machine.gradient_checkpointing:
         model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
         model.language_model.enable_input_require_grads()
     parameters = trained_parameters(model)
-    data = _Examples(model, recipe, read_manifest(run.manifest("train")))
-    valid = read_manifest(run.manifest("valid"))
+    optimizer = torch.optim.AdamW(parameter_groups(recipe, parameters), weight_decay=settings.weight_decay)
 
-    group = accelerator.num_processes * settings.accumulation
-    plans = [plan_epoch(data.durations, settings.batch_seconds, group, recipe.seed, epoch)
-             for epoch in range(settings.epochs)]
-    steps = sum(map(len, plans))
-    optimizer = torch.optim.AdamW(_groups(recipe, parameters), weight_decay=settings.weight_decay)
-    warmup = max(1, round(settings.warmup * steps))
-    rates = [group["lr"] for group in optimizer.param_groups]
-    data_hash = manifest_hash(run.manifest("train"))
-    state = {"epoch": 0, "step": 0, "best_epoch": 0, "best_valid_wer": float("inf"), "base_valid_wer": 0.0,
-             "data": data_hash, "accumulation": group}
+    manifests = {split: run.manifest(split) for split in SPLITS if getattr(recipe.data, split)}
+    clips = {split: read_manifest(path) for split, path in manifests.items()}
+    replay = clips.get("replay", [])
+    heard: dict[str, list[Utterance]] = {split: clips[split] for split in ("valid", "canary") if split in clips}
+    data = Examples(model, recipe, [*clips["train"], *replay])
+    feed = Feed(data, recipe, run.cache, base, main)
+    engine = Engine(recipe, accelerator, model, model, optimizer, parameters, data)
     saved = checkpoint.find(run.checkpoint)
-    if saved is not None:
-        state = checkpoint.restore(saved, parameters, optimizer)
-        if state["data"] != data_hash:
-            raise CheckpointError(f"{saved}: made from another train manifest; delete {run.root} to start again")
-        if state["accumulation"] != group:
-            raise CheckpointError(f"{saved}: made with {state['accumulation']} batches in a step (devices times "
-                                  f"train.accumulation), now there are {group}; use as many devices as before")
-        log.info("resumed after epoch %d of %d", state["epoch"], settings.epochs)
+    group, seconds = ranks * settings.accumulation, settings.batch_seconds
+    if settings.batch == "auto":
+        seconds = (checkpoint.read_origin(saved)["batch_seconds"] if saved else
+                   fitting_seconds(engine, feed, base, NOTES))
+    origin = {**recipe.model_dump(mode="json", include={"model", "augment", "parts", "train", "seed"}), "base": base,
+              "hashes": {split: manifest_hash(path) for split, path in manifests.items()},
+              "replay_weight": recipe.data.replay_weight, "batches_in_a_step": group, "batch_seconds": seconds}
+    plans = [plan_epoch(data.durations, data.positions, seconds, settings.batch_tokens, group, recipe.seed, epoch,
+                        draw(len(clips["train"]), len(replay), recipe.data.replay_weight, recipe.seed, epoch))
+             for epoch in range(settings.epochs)]
+    steps, padding = sum(map(len, plans)), padding_share(plans[0], data.durations)
+    rates = [slot["lr"] for slot in optimizer.param_groups]
     wrapped, optimizer = accelerator.prepare(model, optimizer)
+    state = _resume(saved, origin, run, parameters, optimizer) if saved else State()
+    engine = Engine(recipe, accelerator, model, wrapped, optimizer, parameters, data)
 
-    tracker = None
-    if accelerator.is_main_process:
-        tracker = Tracker(run.metrics, recipe.name, settings.wandb, recipe.model_dump())
-        for part, (tensors, count) in count_trained(model).items():
-            log.info("trains %-14s %4d tensors %11s parameters", part, tensors, f"{count:,}")
-    if saved is None:
-        state["base_valid_wer"] = _valid_wer(model, valid, recipe, accelerator)
-        if accelerator.is_main_process:
-            log.info("valid WER of the base model %.1f %%", 100 * state["base_valid_wer"])
+    def save() -> bool:
+        return checkpoint.save(run.checkpoint, parameters, optimizer, asdict(state), origin)
 
-    for epoch in range(state["epoch"], settings.epochs):
-        torch.manual_seed(recipe.seed + epoch)  # LoRA's dropout, alike in a run that was stopped and resumed
-        set_mode(model, training=True)
-        ranges = WaveAugment(recipe.augment.speed, recipe.augment.gain_db, recipe.augment.noise_db)
-        clips = Clips(data.utterances, ranges, recipe.seed, epoch)
-        mine = [share(step, accelerator.process_index, accelerator.num_processes, settings.accumulation)
-                for step in plans[epoch]]
-        # A rank with nothing to do in a step's last micro-batches repeats the first with weight 0.
-        batches = [micro or plans[epoch][number][0] for number, step in enumerate(mine) for micro in step]
-        waves = waves_of(clips, batches, settings.workers)
-        clock, seen, losses = time.monotonic(), 0, 0.0
-        for number, step in enumerate(plans[epoch]):
-            tokens = sum(data.num_tokens(i) for micro in step for i in micro)
-            characters = max(1, sum(len(data.labels[i]) for micro in step for i in micro))
-            done = state["step"]
-            scale = (done + 1) / warmup if done < warmup else (steps - done) / (steps - warmup)
-            for slot, rate in zip(optimizer.param_groups, rates, strict=True):
-                slot["lr"] = rate * scale
-            step_loss = 0.0
-            for position, micro in enumerate(mine[number]):
-                chosen = micro or step[0]
-                features, frames = data.features(chosen, next(waves), epoch)
-                ids, labels = data.sequences(chosen, model.num_audio_tokens(frames).tolist())
-                last = position == len(mine[number]) - 1
-                with accelerator.no_sync(wrapped) if not last else nullcontext(), accelerator.autocast():
-                    hidden, audio = wrapped(features, frames, ids)
-                    loss = token_loss(hidden, labels, model.logits) / tokens
-                    step_loss += loss.item() if micro else 0.0
-                    if settings.ctc_weight:
-                        targets = [data.labels[i] for i in chosen]
-                        ctc = ctc_loss(model.ctc_logits(audio.states), frames, targets)
-                        loss = loss + settings.ctc_weight * ctc / characters
-                    # DDP averages over ranks; the sum over all of them is wanted.
-                    accelerator.backward(loss * accelerator.num_processes * bool(micro))
-            norm = accelerator.clip_grad_norm_(list(parameters.values()), settings.max_grad_norm)
-            if not torch.isfinite(norm):
-                raise CheckpointError(f"gradient is {float(norm)} at step {state['step'] + 1} "
-                                      f"(utterances {[data.utterances[i].id for i in step[0][:5]]}); lower the rate")
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            state["step"] += 1
-            step_loss = float(accelerator.reduce(torch.tensor(step_loss, device=accelerator.device), "sum"))
-            losses += step_loss
-            seen += sum(map(len, step))
-            if tracker:
-                tracker.record(kind="step", step=state["step"], loss=step_loss, grad_norm=float(norm),
-                               rate=scale * rates[0])
-        state["epoch"] = epoch + 1
-        text = (f"epoch {epoch + 1}/{settings.epochs}  loss {losses / len(plans[epoch]):.3f}  "
-                f"{seen / (time.monotonic() - clock):.1f} clips/s")
-        stop = False
-        if (epoch + 1) % settings.evaluate_every == 0 or epoch + 1 == settings.epochs:
-            wer = _valid_wer(model, valid, recipe, accelerator)
-            text += f"  valid WER {100 * wer:.1f} %"
-            if wer < state["best_valid_wer"]:
-                state["best_valid_wer"], state["best_epoch"] = wer, epoch + 1
-                if accelerator.is_main_process:
-                    staged = run.best.with_name("best.part")
-                    save_adapter(model, adapted, staged)
-                    checkpoint.replace_folder(staged, run.best)
-                text += "  (best)"
-            waited = epoch + 1 - state["best_epoch"]
-            stop = 0 < settings.patience * settings.evaluate_every <= waited
-            if tracker:
-                tracker.record(kind="valid", epoch=epoch + 1, step=state["step"], wer=wer)
-        if accelerator.is_main_process:
-            log.info(text)
-            checkpoint.save(run.checkpoint, parameters, optimizer, state)
-        accelerator.wait_for_everyone()
-        if stop:
-            log.info("no better valid WER for %d epochs: stopped early", epoch + 1 - state["best_epoch"])
-            break
-    if tracker:
-        tracker.close()
-    return TrainResult(state["best_epoch"], state["best_valid_wer"], state["base_valid_wer"], state["step"],
-                       sum(p.numel() for p in parameters.values()), total, round(time.monotonic() - started, 1))
+    def agreed(fine: bool) -> bool:
+        """Whether it is so on every rank."""
+        return int(accelerator.reduce(torch.tensor(int(fine), device=accelerator.device), "sum")) == ranks
+
+    with ExitStack() as stack:
+        stop = stack.enter_context(interruptible())
+        tracker = None
+        if main:
+            tracker = Tracker(run.metrics, recipe.name, list(recipe.machine.trackers), recipe.model_dump(mode="json"),
+                              state.step if saved else None)
+            stack.callback(tracker.close)
+            for row in table(model):
+                log.info("trains %-14s %4d modules %12s parameters, rate %g", row.part, row.modules,
+                         f"{row.parameters:,}", rate_of(recipe, row.part))
+            log.info("%d steps, %.1f %% padding, batches of up to %g s", steps, 100 * padding, seconds)
+        progress = stack.enter_context(Progress(steps, state.step, settings.epochs, sys.stdout.isatty(), main))
+        if state.base is None:
+            set_mode(model, training=False)
+            state.base = asdict(measure(model, heard, recipe, accelerator))
+            progress.say(f"base model: {said(Scores(**state.base))}")
+        before: dict[str, int] | None = fingerprints(model)
+        count, spent = 0, 0.0
+        while state.epoch < settings.epochs and not state.finished:
+            set_mode(model, training=True)
+            plan = plans[state.epoch][state.steps_in_epoch :]
+            mine = [share(step, accelerator.process_index, ranks) for step in plan]
+            batches = feed.batches([micro or step[0] for step, own in zip(plan, mine, strict=True) for micro in own],
+                                   state.epoch)
+            for step, own in zip(plan, mine, strict=True):
+                factor = schedule(state.step, steps, settings.warmup)
+                for slot, rate in zip(optimizer.param_groups, rates, strict=True):
+                    slot["lr"] = rate * factor
+                clock = time.monotonic()
+                done = take_step(engine, step, own, batches, state.step, stop.signum, before)
+                spent += time.monotonic() - clock
+                state.step, state.steps_in_epoch = state.step + 1, state.steps_in_epoch + 1
+                if done.taken:
+                    before, state.loss = None, state.loss + done.loss
+                else:
+                    _skip(state, step, data, done, settings.max_skipped_steps)
+                chosen = [data.utterances[index] for micro in step for index in micro]
+                count += len(chosen)
+                progress.step(epoch=state.epoch + 1, loss=done.loss, rate=factor * rates[0],
+                              audio_seconds=sum(item.duration for item in chosen),
+                              padding=padding_share([step], data.durations))
+                if tracker:
+                    tracker.record("step", state.step, loss=done.loss, grad_norm=done.grad_norm, rate=factor * rates[0])
+                due = state.step % recipe.machine.checkpoint_every == 0 and step is not plan[-1]
+                kept = main and (done.stop or due) and save()
+                if done.stop:
+                    raise Interrupted(state.step if kept or not main else None, stop.signum or signal.SIGTERM)
+            text = f"epoch {state.epoch + 1}/{settings.epochs}  loss {state.loss / len(plans[state.epoch]):.3f}"
+            state.epoch, state.steps_in_epoch, state.loss = state.epoch + 1, 0, 0.0
+            if state.epoch % settings.evaluate_every == 0 or state.epoch == settings.epochs:
+                set_mode(model, training=False)
+                now = measure(model, heard, recipe, accelerator)
+                better = _is_better(now, state, settings.max_canary_loss)
+                better = better and agreed(not main or _save_best(model, adapted, run))
+                if better:
+                    state.best, state.best_epoch = asdict(now), state.epoch
+                if tracker:
+                    tracker.record("valid", state.step, epoch=state.epoch, wer=now.valid, canary_wer=now.canary)
+                state.finished = 0 < settings.patience * settings.evaluate_every <= state.epoch - state.best_epoch
+                text += f"  {said(now)}{'  (best)' if better else ''}" + "; stopped early" * state.finished
+            progress.say(text)
+            kept = main and save()
+            if not agreed(not stop.signum):  # it came during the evaluation
+                raise Interrupted(state.step if kept or not main else None, stop.signum or signal.SIGTERM)
+
+    first, best = Scores(**(state.base or {})), Scores(**(state.best or {}))
+    within = rank(best, first, settings.max_canary_loss)[0] == 0
+    if not within:
+        log.warning("no adapter kept the canary within train.max_canary_loss; the nearest is kept, %.1f points worse "
+                    "than the base", 100 * canary_loss(best, first))
+    return TrainResult(
+        state.best_epoch, best.valid, first.valid, best.canary, first.canary, within, state.step, state.skipped,
+        round(padding, 4), round(count / max(1e-9, spent), 2),
+        sum(p.numel() for p in parameters.values()), total, round(time.monotonic() - started, 1))
 
 
-class _Examples:
-    """The train manifest as tensors: prompts, targets and CTC labels made once, features on demand."""
-
-    def __init__(self, model: GraniteSpeech, recipe: Recipe, utterances: list[Utterance]) -> None:
-        self.model, self.recipe, self.utterances = model, recipe, utterances
-        self.durations = [item.duration for item in utterances]
-        tokenizer = model.tokenizer
-        self.prompts = [render(tokenizer, recipe.model.instruction, item.keywords) for item in utterances]
-        self.targets = [[*encode_text(tokenizer, item.text), tokenizer.eos_token_id] for item in utterances]
-        lost, self.labels = 0, []
-        for item in utterances:
-            labels, missing = to_labels(item.text)
-            self.labels.append(labels)
-            lost += missing
-        if lost and recipe.train.ctc_weight:
-            log.warning("%d characters are outside the CTC alphabet and left out of its targets", lost)
-
-    def num_tokens(self, index: int) -> int:
-        return len(self.targets[index])
-
-    def features(self, indices: list[int], waves: list[np.ndarray], epoch: int) -> tuple[Tensor, Tensor]:
-        """Features of a micro-batch on the model's device, each clip's own before padding."""
-        masks = self.recipe.augment
-        made = []
-        for index, wave in zip(indices, waves, strict=True):
-            item = log_mel(torch.from_numpy(wave).to(self.model.device))
-            if masks.mel_mask or masks.time_mask:
-                rng = sample_rng(self.recipe.seed, epoch, self.utterances[index].id + "/mask")
-                item = mask_features(item, masks.mel_mask, masks.time_mask, rng)
-            made.append(item)
-        return pad_features(made)
-
-    def sequences(self, indices: list[int], audio_tokens: list[int]) -> tuple[Tensor, Tensor]:
-        """Right-padded token ids and labels (B, L) of a micro-batch."""
-        pad, device = torch.nn.utils.rnn.pad_sequence, self.model.device
-        ids, labels = [], []
-        for index, count in zip(indices, audio_tokens, strict=True):
-            before = self.prompts[index].around(self.model.audio_token_id, count)
-            ids.append(torch.tensor(before + self.targets[index], device=device))
-            labels.append(torch.tensor([IGNORE] * len(before) + self.targets[index], device=device))
-        return pad(ids, True, 0), pad(labels, True, IGNORE)
+def parts_of(recipe: Recipe) -> Parts:
+    """The recipe's parts as plain values."""
+    parts = recipe.parts
+    lora = parts.lora
+    return Parts(
+        Lora(lora.rank, lora.alpha, lora.dropout, lora.variant, list(lora.modules)),
+        Part(parts.projector.mode, parts.projector.rank, parts.projector.alpha),
+        Part(parts.encoder.mode, parts.encoder.rank, parts.encoder.alpha), parts.encoder.blocks,
+        parts.ctc_head.mode == "full", parts.lm_head.mode == "full", parts.language_model.layers)
 
 
-def _groups(recipe: Recipe, parameters: dict[str, torch.nn.Parameter]) -> list[dict[str, Any]]:
-    """Optimizer groups, one for each part that trains, with its learning rate."""
-    settings = recipe.train
-    rates = {"projector": settings.projector_learning_rate, "encoder": settings.encoder_learning_rate}
-    parts: dict[str, list[torch.nn.Parameter]] = {}
-    for name, parameter in parameters.items():
-        parts.setdefault(part_of(name), []).append(parameter)
-    return [{"params": members, "lr": rates.get(part) or settings.learning_rate} for part, members in parts.items()]
+def _resume(saved: Path, origin: dict[str, Any], run: RunDir, parameters: dict[str, torch.nn.Parameter],
+            optimizer: torch.optim.Optimizer) -> State:
+    changed = checkpoint.differences(checkpoint.read_origin(saved), origin)
+    if changed:
+        raise CheckpointError(f"{saved} was made otherwise: {'; '.join(changed[:5])}. Put it back, choose another name "
+                              f"with --set name=..., or delete {run.root} to start again")
+    state = State(**checkpoint.restore(saved, parameters, optimizer))
+    log.info("resumed after step %d, in epoch %d", state.step, state.epoch + 1)
+    return state
 
 
-def _valid_wer(model: GraniteSpeech, valid: list[Utterance], recipe: Recipe, accelerator: Accelerator) -> float:
-    """Corpus WER of generated text on the valid manifest, each rank hearing its share."""
-    set_mode(model, training=False)
-    options = DecodeOptions(recipe.model.instruction, recipe.decode.decoder == "speculative",
-                            recipe.decode.batch_seconds, recipe.decode.max_new_tokens)
-    mine = valid[accelerator.process_index :: accelerator.num_processes]
-    with accelerator.autocast():
-        heard = [(hypothesis.id, hypothesis.text) for hypothesis in recognize(model, mine, options)]
-    texts = dict(gather_object(heard))
-    return score([item.text for item in valid], [texts[item.id] for item in valid], recipe.evaluate.normalizer).wer
+def _skip(state: State, step: list[list[int]], data: Examples, done: Done, budget: int) -> None:
+    """Counts a step that was not taken. Raises CheckpointError beyond the budget: nothing is saved any more."""
+    state.skipped += 1
+    ids = [data.utterances[index].id for micro in step for index in micro]
+    text = f"step {state.step}: loss {done.loss:g}, gradient {done.grad_norm:g}, utterances {', '.join(ids[:8])}"
+    text += f" and {len(ids) - 8} more" if len(ids) > 8 else ""
+    if state.skipped > budget:
+        raise CheckpointError(f"{text}. More than train.max_skipped_steps {budget} such steps: look at these clips, or "
+                              "lower the learning rates; the last checkpoint is good")
+    log.warning("%s: skipped", text)
+
+
+def _is_better(now: Scores, state: State, max_canary_loss: float | None) -> bool:
+    first = Scores(**(state.base or {}))
+    return state.best is None or (rank(now, first, max_canary_loss)
+                                  < rank(Scores(**state.best), first, max_canary_loss))
+
+
+def _save_best(model: GraniteSpeech, adapted: PeftModel | None, run: RunDir) -> bool:
+    """False where the disk is full: the best one so far stays."""
+    staged = run.best.with_name("best.part")
+    try:
+        save_adapter(model, adapted, staged)
+        checkpoint.replace_folder(staged, run.best)
+    except (OSError, SafetensorError) as error:
+        if not checkpoint.is_full(error):
+            raise
+        shutil.rmtree(staged, ignore_errors=True)
+        log.warning("%s: the disk is full; this better adapter is not kept", run.best)
+        return False
+    return True

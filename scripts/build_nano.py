@@ -1,4 +1,4 @@
-"""Builds the embedded model `data/granite-speech-nano` from nothing: about three hours on two CPU cores.
+"""Builds the embedded model `data/granite-speech-nano` from nothing: about four hours on two CPU cores.
 
     python scripts/build_nano.py --work build/nano
 
@@ -21,39 +21,48 @@ from finetune.model.granite import GraniteSpeech
 from nano.corpus import load, synthesize
 from nano.decoder import align, cache_states, pretrain, transcribe
 from nano.encoder import evaluate, train
+from nano.polish import polish
 from nano.scaffold import build_model, build_tokenizer
-from nano.text import collect
+from nano.text import collect, invent
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "data" / "granite-speech-nano"
-DEV = 400  # the first sentences of the shuffled collection are heard only in the evaluation
+DEV = 400  # that many sentences of each kind are heard only in the evaluation
 EPOCHS = {"encoder": 2.7, "text": 1, "align": 4, "rarer": 1}
+ALIGN_RARER = 8000  # how many rarer sentences the last pass of stage 2 hears; stage 3 hears all
+POLISH = {"polish": (1900, 1.2e-3, 1.0), "cool": (300, 4e-4, 3.0)}  # steps, rate, weight of the CTC losses
 Spoken = tuple[list[np.ndarray], list[str]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "nano", help="audio and stages (4 GB)")
-    parser.add_argument("--sentences", type=int, default=None, help="fewer sentences, for a trial")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "nano", help="audio and stages (10 GB)")
+    parser.add_argument("--sentences", type=int, default=None, help="fewer sentences of each kind, for a trial")
     arguments = parser.parse_args()
     work: Path = arguments.work
     folder = work / "model"
     folder.mkdir(parents=True, exist_ok=True)
-    spoken = []
-    for name, texts in zip(("common", "rarer"), collect(), strict=True):
+    common, rarer = collect()
+    dev, spoken = {}, {}
+    for name, texts in {"common": common, "rarer": rarer, "invented": invent(common, rarer)}.items():
         synthesize(texts[: arguments.sentences], work / name)
-        spoken.append(load(work / name))
-    (waves, texts), rarer = spoken
-    dev, common = (waves[:DEV], texts[:DEV]), (waves[DEV:], texts[DEV:])
+        waves, said = load(work / name)
+        heard = slice(DEV) if name == "common" else slice(-DEV, None)
+        kept = slice(DEV, None) if name == "common" else slice(-DEV)
+        dev[name], spoken[name] = (waves[heard], said[heard]), (waves[kept], said[kept])
 
-    build_tokenizer(common[1], folder)
+    build_tokenizer(spoken["common"][1], folder)
     torch.manual_seed(0)
     hf = build_model()
     model = GraniteSpeech(hf, AutoTokenizer.from_pretrained(folder), str(folder))
-    train(model.encoder, *common, dev, work / "encoder.pt", EPOCHS["encoder"])
-    _read(model, work, common, rarer)
+    train(model.encoder, *spoken["common"], dev["common"], work / "encoder.pt", EPOCHS["encoder"])
+    _read(model, work, spoken["common"], spoken["rarer"])
+    waves, texts = ([item for spoken_kind in spoken.values() for item in spoken_kind[part]] for part in (0, 1))
+    for name, (steps, rate, ctc_weight) in POLISH.items():
+        polish(model, waves, texts, work / f"{name}.pt", steps, rate, ctc_weight)
     hf.save_pretrained(folder)
-    print(json.dumps(_scores(model, *dev), indent=2))
+    for name, (waves, texts) in dev.items():
+        print(name, json.dumps(_scores(model, waves, texts), indent=2))
     TARGET.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
         if path.name != "generation_config.json":  # the real checkpoint has none
@@ -62,6 +71,8 @@ def main() -> None:
 
 def _read(model: GraniteSpeech, work: Path, common: Spoken, rarer: Spoken) -> None:
     """Stage 2: the language model on text, then projector and language model on cached encoder states."""
+    if (work / "polish.pt").exists():
+        return
     llm = work / "text.pt"
     if llm.exists():
         model.hf.load_state_dict(torch.load(llm, weights_only=True), strict=False)
@@ -69,6 +80,7 @@ def _read(model: GraniteSpeech, work: Path, common: Spoken, rarer: Spoken) -> No
         pretrain(model, common[1], EPOCHS["text"])
         keep = {k: v for k, v in model.hf.state_dict().items() if "language_model" in k or "lm_head" in k}
         torch.save(keep, llm)
+    rarer = (rarer[0][:ALIGN_RARER], rarer[1][:ALIGN_RARER])
     states = []
     for name, (waves, _) in (("common", common), ("rarer", rarer)):
         cache = work / f"{name}.states.pt"

@@ -69,12 +69,15 @@ def tiny(nano: Path, corpora: dict[str, str]) -> "Callable[..., Recipe]":
     """A recipe of two epochs over six clips that trains every kind of part; keywords change its `train` section."""
     from finetune.config import Recipe
 
-    def recipe(runs: Path, name: str, **train: object) -> Recipe:
-        settings = {
-            "epochs": 2, "batch_seconds": 4.0, "accumulation": 2, "lora_rank": 4, "lora_dropout": 0.2,
-            "projector": True, "encoder_blocks": 1, "ctc_weight": 0.1, "learning_rate": 2e-3, "warmup": 0.5}
+    def recipe(runs: Path, name: str, parts: dict[str, object] | None = None, machine: dict[str, object] | None = None,
+               **train: object) -> Recipe:
+        settings = {"epochs": 2, "batch_seconds": 5.0, "accumulation": 2, "ctc_weight": 0.1, "learning_rate": 2e-3,
+                    "warmup": 0.5}
+        everything = {"lora": {"rank": 4, "dropout": 0.2}, "projector": {"mode": "full"},
+                      "encoder": {"mode": "full", "blocks": 1}, "ctc_head": {"mode": "full"}}
         return Recipe.model_validate({
             "name": name, "runs": str(runs), "model": {"base": str(nano)}, "train": {**settings, **train},
+            "parts": everything if parts is None else parts, "machine": {"processes": 1, **(machine or {})},
             "data": {**{split: [path] for split, path in corpora.items()}, "max_duration": 4.0},
             "augment": {"speed": 0.1, "gain_db": 3, "noise_db": 20, "mel_mask": 8, "time_mask": 8},
             "decode": {"max_new_tokens": 6}, "export": {"clips": 3}})

@@ -68,4 +68,4 @@ def summed_loss(model: GraniteSpeech, items: list[Utterance]) -> Tensor:
     """The training loss of a batch, summed over its target tokens."""
     features, frames, ids, labels = batch(model, items)
     hidden, _ = model(features, frames, ids)
-    return token_loss(hidden, labels, model.logits)
+    return token_loss(hidden, labels, model.logits, 0.0)

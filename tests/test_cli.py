@@ -2,7 +2,9 @@
 
 import json
 import logging
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ import pytest
 import soundfile
 
 from finetune.cli import STAGES, main
+from finetune.errors import CheckpointError, Interrupted
 from finetune.runs import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,12 +103,49 @@ def test_check_prints_settings_with_their_origin_and_what_would_be_trained(finet
     assert origins["train.warmup"] == "default"
     assert origins["data.train"] == f"{QUICKSTART}:7"
     assert any(line.split() == ["train.epochs", "2", "--set", "train.epochs=2"] for line in said.out.splitlines())
-    assert "trains:" in said.out and "LoRA" in said.out
+    trains = said.out.partition("trains:\n")[2].splitlines()
+    assert {line.split()[0] for line in trains} == {"encoder", "ctc_head", "projector", "lora"}
+    assert all(re.fullmatch(r"\w+ +[\d,]+ parameters  in \d+ tensors of \d+ modules", line) for line in trains)
+
+
+def test_check_tells_what_a_goal_opens(finetune: Command, project: Path) -> None:
+    said = finetune("check", project / "mine.yaml", "--set", "train.goal=vocabulary")
+    assert said.code == 0
+    assert ["parts.lora.rank", "32", "goal", "vocabulary"] in [line.split() for line in said.out.splitlines()]
+    assert {line.split()[0] for line in said.out.partition("trains:\n")[2].splitlines()} == {"projector", "lora"}
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("parts.lora.modules=qproj", "parts.lora.modules: ['qproj'] match nothing in the language model; there are"),
+    ("parts.language_model.layers=99", "parts.language_model.layers: 99, but the language model has 5"),
+])
+def test_check_refuses_parts_that_the_base_has_not(finetune: Command, project: Path, override: str,
+                                                   message: str) -> None:
+    said = finetune("check", project / "mine.yaml", "--set", override)
+    assert said.code == 1 and said.err.startswith(f"finetune: {message}")
 
 
 def test_check_tells_the_settings_even_of_a_base_model_that_is_not_there(finetune: Command, project: Path) -> None:
     said = finetune("check", project / "mine.yaml", "--set", "model.base=./nowhere")
     assert said.code == 0 and "base model not looked into: ./nowhere: no config.json there" in said.out
+
+
+@pytest.mark.parametrize(("error", "code", "message"), [
+    (Interrupted(120, signal.SIGTERM), 143, "stopped by SIGTERM after step 120; the same command goes on from there"),
+    (Interrupted(None, signal.SIGINT), 130, "stopped by SIGINT; the same command goes on from there"),
+    (Interrupted(0, signal.SIGUSR1), 128 + signal.SIGUSR1, "stopped by SIGUSR1 after step 0; "),
+    (KeyboardInterrupt(), 130, "stopped; the same command goes on from the last checkpoint"),
+    (CheckpointError("damaged"), 1, "damaged"),
+])
+def test_how_a_run_ended_is_the_exit_code(finetune: Command, project: Path, monkeypatch: pytest.MonkeyPatch,
+                                          error: BaseException, code: int, message: str) -> None:
+    def end(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("finetune.pipeline.run_recipe", end)
+    said = finetune("train", project / "mine.yaml")
+    assert said.code == code and said.out == ""
+    assert said.err.startswith(f"finetune: {message}") and said.err.count("\n") == 1
 
 
 # Recipes and data
@@ -124,6 +164,12 @@ def test_a_misspelt_key_is_wrong_usage(finetune: Command, project: Path) -> None
     said = finetune("run", recipe)
     assert said == (2, "", f"finetune: {recipe}:9: unknown key 'train.learning_rte'; did you mean "
                            "'train.learning_rate'?\n")
+
+
+def test_a_contradiction_is_wrong_usage(finetune: Command, project: Path) -> None:
+    said = finetune("run", project / "mine.yaml", "--set", "train.max_canary_loss=0.02")
+    assert said == (2, "", "finetune: --set train.max_canary_loss=0.02: train.max_canary_loss: needs data.canary to "
+                           "measure it on\n")
 
 
 def test_a_missing_recipe_is_wrong_usage(finetune: Command) -> None:

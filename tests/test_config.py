@@ -1,14 +1,14 @@
-"""Recipes: what is read, what is refused, and where the message points."""
+"""The recipe's settings: defaults that hold, presets of a goal, contradictions, and no torch on the way."""
 
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from finetune.config import Recipe, Setting, known_keys, load_recipe
+from finetune.config import GOALS, DataSection, Recipe, contradictions
 from finetune.errors import RecipeError
+from finetune.recipe_file import known_keys, load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = "data:\n  train: [a.jsonl]\n  valid: [b.jsonl]\n  test: [c.jsonl]\n"
@@ -21,159 +21,103 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
-def load(path: Path, text: str, *overrides: str) -> Recipe:
-    path.write_text(text)
-    return load_recipe(path, list(overrides))[0]
+def value(found: Recipe, key: str) -> object:
+    for part in key.split("."):
+        found = getattr(found, part)
+    return found
 
 
-def refusal(path: Path, text: str, *overrides: str) -> str:
-    with pytest.raises(RecipeError) as caught:
-        load(path, text, *overrides)
-    return str(caught.value)
-
-
-def value(found: Recipe, key: str) -> Any:
-    section, _, name = key.rpartition(".")
-    return getattr(getattr(found, section) if section else found, name)
-
-
-def test_every_setting_is_listed_once_with_its_origin(recipe: Path) -> None:
-    recipe.write_text(DATA + "train:\n  epochs: 3\n  learning_rate: 3e-5\n")
-    found, settings = load_recipe(recipe, ["train.learning_rate=5e-5"])
-    assert [setting.key for setting in settings] == known_keys()
-    by_key = {setting.key: setting for setting in settings}
-    assert by_key["train.epochs"] == Setting("train.epochs", 3, f"{recipe}:6")
-    assert by_key["train.learning_rate"] == Setting("train.learning_rate", 5e-5, "--set train.learning_rate=5e-5")
-    assert by_key["train.warmup"] == Setting("train.warmup", 0.1, "default")
-    assert by_key["data.train"] == Setting("data.train", ["a.jsonl"], f"{recipe}:2")
-    assert by_key["name"] == Setting("name", "mine", "default")
-    assert found.train.learning_rate == 5e-5
+def test_defaults_are_within_their_own_ranges_and_do_not_contradict() -> None:
+    plain = Recipe(name="x", data=DataSection(train=["a"], valid=["b"], test=["c"]))
+    assert Recipe.model_validate(plain.model_dump(mode="json")) == plain
+    assert contradictions(plain) == []
 
 
 def test_a_recipe_cannot_be_changed_after_it_was_read(recipe: Path) -> None:
     with pytest.raises(ValueError, match="frozen"):
-        load(recipe, DATA).train.epochs = 2  # type: ignore[misc]
+        load_recipe(recipe)[0].train.epochs = 2  # type: ignore[misc]
 
 
-@pytest.mark.parametrize(("line", "key", "wanted"), [
-    ("train:\n  learning_rate: 1e-5", "train.learning_rate", 1e-5),  # YAML 1.1: a string
-    ("train:\n  projector: no", "train.projector", False),
-    ("train:\n  projector: On", "train.projector", True),
-    ("name: no", "name", "no"),  # YAML 1.1: False
-    ("name: 007", "name", "007"),  # YAML 1.1: 7
-    ("name: 12:30", "name", "12:30"),  # YAML 1.1: 750
-    ("data.terms: null", "data.terms", None),
-    ("data.terms: ~", "data.terms", None),
-    ("data.terms:", "data.terms", None),
-    ("data.terms: None", "data.terms", None),
-    ("data.terms: 'null'", "data.terms", "null"),
-    ("evaluate:\n  normalizer: none", "evaluate.normalizer", "none"),
-    ("train:\n  epochs: 1_000", "train.epochs", 1000),
-    ("data.canary: d.jsonl, e.csv", "data.canary", ["d.jsonl", "e.csv"]),
-    ("data.canary:\n- d.jsonl\n- hf:org/set:test", "data.canary", ["d.jsonl", "hf:org/set:test"]),
-    ("data.canary:", "data.canary", []),
-    ("augment:\n  # all off", "augment.speed", 0.0),  # a section without settings
-])
-def test_values_are_what_their_field_says(recipe: Path, line: str, key: str, wanted: object) -> None:
-    assert value(load(recipe, DATA + line + "\n"), key) == wanted
+# Goals
 
 
-@pytest.mark.parametrize(("override", "key", "wanted"), [
-    ("train.learning_rate=1e-5", "train.learning_rate", 1e-5),
-    ("data.train=x.jsonl,y.csv", "data.train", ["x.jsonl", "y.csv"]),
-    ("data.train=[x.jsonl, y.csv]", "data.train", ["x.jsonl", "y.csv"]),
-    ("data.canary=", "data.canary", []),
-    ("data.terms=none", "data.terms", None),
-    ("model.instruction=a=b", "model.instruction", "a=b"),
-    (" train.epochs =2", "train.epochs", 2),
-])
-def test_set_goes_over_the_file(recipe: Path, override: str, key: str, wanted: object) -> None:
-    assert value(load(recipe, DATA + "model:\n  instruction: x\n", override), key) == wanted
+@pytest.mark.parametrize("goal", GOALS)
+def test_a_goal_fills_what_the_recipe_leaves_out_and_says_so(recipe: Path, goal: str) -> None:
+    recipe.write_text(DATA + f"train:\n  goal: {goal}\n")
+    found, settings = load_recipe(recipe)
+    plain, _ = load_recipe(recipe, ["train.goal=none"])
+    assert GOALS[goal].keys() <= set(known_keys())
+    assert {setting.key for setting in settings if setting.origin == f"goal {goal}"} == GOALS[goal].keys()
+    for setting in settings:
+        if setting.key in GOALS[goal]:
+            assert str(setting.value).removesuffix(".0") == GOALS[goal][setting.key]
+        elif setting.key != "train.goal":
+            assert setting.value == value(plain, setting.key)
+    assert found.train.goal == goal
 
 
-@pytest.mark.parametrize(("key", "near"), [
-    ("train.learning_rte", "train.learning_rate"),
-    ("train.learningrate", "train.learning_rate"),
-    ("learning_rate", "train.learning_rate"),
-    ("train.max_new_tokens", "decode.max_new_tokens"),
-    ("decode.batch_second", "decode.batch_seconds"),
-    ("nam", "name"),
-])
-def test_an_unknown_key_is_refused_with_the_nearest(recipe: Path, key: str, near: str) -> None:
-    assert refusal(recipe, DATA + f"{key}: 1\n") == f"{recipe}:5: unknown key '{key}'; did you mean '{near}'?"
-    assert refusal(recipe, DATA, f"{key}=1") == f"--set {key}=1: unknown key '{key}'; did you mean '{near}'?"
+def test_what_the_recipe_says_itself_goes_before_the_goal(recipe: Path) -> None:
+    recipe.write_text(DATA + "train:\n  goal: accent\nparts:\n  projector:\n    mode: frozen\n")
+    found, settings = load_recipe(recipe, ["augment.speed=0"])
+    origins = {setting.key: setting.origin for setting in settings}
+    assert (found.parts.projector.mode, origins["parts.projector.mode"]) == ("frozen", f"{recipe}:9")
+    assert (found.augment.speed, origins["augment.speed"]) == (0.0, "--set augment.speed=0")
+    assert (found.parts.encoder.mode, origins["parts.encoder.mode"]) == ("lora", "goal accent")
+    other, settings = load_recipe(recipe, ["train.goal=vocabulary"])
+    assert (other.parts.lora.rank, other.parts.encoder.mode, other.parts.projector.mode) == (32, "frozen", "frozen")
 
 
-def test_a_key_like_no_other_is_refused_without_a_guess(recipe: Path) -> None:
-    assert refusal(recipe, DATA + "zzz: 1\n") == f"{recipe}:5: unknown key 'zzz'"
+def test_a_goal_that_contradicts_the_recipe_is_named(recipe: Path) -> None:
+    recipe.write_text(DATA + "train:\n  goal: domain\n  ctc_weight: 0\n")
+    with pytest.raises(RecipeError, match=r"^goal domain: parts\.ctc_head\.mode: the CTC head learns from"):
+        load_recipe(recipe)
 
 
-@pytest.mark.parametrize(("line", "message"), [
-    ("train:\n  epochs: many", "6: train.epochs: Input should be a valid integer, unable to parse string as an integer"
-                               ", got 'many'"),
-    ("train:\n  epochs: 0", "6: train.epochs: Input should be greater than or equal to 1, got '0'"),
-    ("train:\n  epochs: 2.5", "6: train.epochs: Input should be a valid integer"),
-    ("train:\n  epochs:", "6: train.epochs: Input should be a valid integer, got None"),
-    ("train:\n  epochs: [1, 2]", "6: train.epochs: Input should be a valid integer, got ['1', '2']"),
-    ("train:\n  projector: perhaps", "6: train.projector: Input should be a valid boolean"),
-    ("train:\n  learning_rate: nan", "6: train.learning_rate: Input should be"),
-    ("decode:\n  decoder: beam", "6: decode.decoder: Input should be 'greedy' or 'speculative', got 'beam'"),
-    ("data.canary:\n- a: b", "5: data.canary: a list of plain values is wanted"),
-    ("train: 3", "5: 'train' is a section; its settings stand below it, indented"),
-    ("train:\n  epochs: 1\ntrain:\n  epochs: 2", "8: train.epochs stands twice"),
-    ("train:\n\tepochs: 1", "6: not valid YAML: found character '\\t' that cannot start any token (indent with "),
-    ("train: {epochs: 1", "6: not valid YAML: "),
+# Contradictions
+
+PAIRS = [
+    ("parts:\n  lora:\n    rank: 0", "7: parts.lora.rank: nothing would be trained"),
+    ("parts:\n  lora:\n    modules: []", "7: parts.lora.modules: LoRA needs at least one"),
+    ("train:\n  ctc_weight: 0.5", "6: train.ctc_weight: the CTC loss needs parts.encoder or parts.ctc_head"),
+    ("parts:\n  ctc_head:\n    mode: full", "7: parts.ctc_head.mode: the CTC head learns from train.ctc_weight"),
+    ("data.min_duration: 30", "5: data.min_duration: must be below data.max_duration"),
+    ("train:\n  batch_seconds: 29.9", "6: train.batch_seconds: must hold the longest clip"),
+    ("train:\n  max_canary_loss: 0.02", "6: train.max_canary_loss: needs data.canary"),
+    ("machine:\n  cache_encoder: yes\naugment:\n  time_mask: 5", "6: machine.cache_encoder: what is augmented differs"),
+    ("machine:\n  cache_encoder: yes\nparts:\n  encoder:\n    mode: lora", "6: machine.cache_encoder: the encoder or"),
+    ("machine:\n  cache_encoder: yes\ntrain.goal: accent", "6: machine.cache_encoder: what is augmented differs"),
     ("name: a/b", "5: name: must be a plain folder name"),
     ("name: ..", "5: name: must be a plain folder name"),
-])
-def test_a_wrong_value_is_refused_at_its_line(recipe: Path, line: str, message: str) -> None:
-    assert refusal(recipe, DATA + line + "\n").startswith(f"{recipe}:{message}")
+    ("name: ''", "5: name: must be a plain folder name"),
+]
 
 
-def test_all_wrong_values_are_named_at_once(recipe: Path) -> None:
-    lines = refusal(recipe, "train:\n  epochs: x\n", "seed=y").splitlines()
-    assert [line.split(": Input")[0] for line in lines] == [
-        "--set seed=y: seed", f"{recipe}: data: Field required", f"{recipe}:2: train.epochs"]
-
-
-@pytest.mark.parametrize(("overrides", "message"), [
-    (["train.lora_rank=0"], "--set train.lora_rank=0: train.lora_rank: nothing would be trained"),
-    (["train.lora_modules="], "--set train.lora_modules=: train.lora_modules: LoRA needs at least one"),
-    (["train.ctc_weight=0.5"], "--set train.ctc_weight=0.5: train.ctc_weight: the CTC loss needs"),
-    (["data.min_duration=40"], "--set data.min_duration=40: data.min_duration: must be below"),
-    (["train.batch_seconds=20"], "--set train.batch_seconds=20: train.batch_seconds: must hold the longest clip"),
-    (["train.epochs"], "--set train.epochs: wants key=value"),
-])
-def test_contradictions_are_refused(recipe: Path, overrides: list[str], message: str) -> None:
-    assert refusal(recipe, DATA, *overrides).startswith(message)
-
-
-@pytest.mark.parametrize(("content", "message"), [
-    (b"", "the recipe is empty"),
-    (b"# only words\n", "the recipe is empty"),
-    (b"- a\n- b\n", "a recipe is a mapping"),
-    (b"just words\n", "a recipe is a mapping"),
-    (b"name: \xff\n", "cannot be read"),
-    (b"name: a\x01b\n", "not valid YAML"),
-])
-def test_what_is_no_recipe_is_refused(recipe: Path, content: bytes, message: str) -> None:
-    recipe.write_bytes(content)
-    with pytest.raises(RecipeError, match=message) as caught:
+@pytest.mark.parametrize(("lines", "message"), PAIRS)
+def test_contradictions_are_refused_where_they_stand(recipe: Path, lines: str, message: str) -> None:
+    recipe.write_text(DATA + lines + "\n")
+    with pytest.raises(RecipeError) as caught:
         load_recipe(recipe)
-    assert str(caught.value).startswith(str(recipe))
+    assert str(caught.value).startswith(f"{recipe}:{message}")
 
 
-def test_a_missing_recipe_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"none\.yaml: no such file"):
-        load_recipe(tmp_path / "none.yaml")
-    with pytest.raises(RecipeError, match="cannot be read"):
-        load_recipe(tmp_path)
+@pytest.mark.parametrize("overrides", [
+    ["parts.lora.rank=0", "parts.projector.mode=lora"],
+    ["parts.lora.rank=0", "parts.lora.modules=", "parts.language_model.layers=2"],
+    ["train.ctc_weight=0.5", "parts.encoder.mode=lora"],
+    ["train.ctc_weight=0.5", "parts.ctc_head.mode=full"],
+    ["train.max_canary_loss=0.02", "data.canary=d.jsonl"],
+    ["machine.cache_encoder=yes", "parts.projector.mode=full"],
+    ["data.max_duration=60", "train.batch_seconds=60"],
+])
+def test_what_goes_together_is_accepted(recipe: Path, overrides: list[str]) -> None:
+    load_recipe(recipe, overrides)
 
 
 def test_help_and_checks_need_no_torch() -> None:
-    modules = ["finetune.errors", "finetune.runs", "finetune.config", "finetune.data.manifest", "finetune.prepare",
+    modules = ["finetune.errors", "finetune.runs", "finetune.config", "finetune.recipe_file", "finetune.data.manifest",
+               "finetune.prepare",
                *(f"finetune.metrics.{path.stem}" for path in sorted((ROOT / "finetune" / "metrics").glob("[!_]*.py"))),
-               "finetune.summary", "finetune.pipeline", "finetune.cli"]
+               "finetune.summary", "finetune.launch", "finetune.pipeline", "finetune.cli"]
     assert len(modules) > 10
     code = ("import importlib, sys\nfor name in sys.argv[1:]:\n    importlib.import_module(name)\n"
             "    assert not {'torch', 'transformers'} & set(sys.modules), name")

@@ -2,16 +2,18 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from support import noise
+from test_parts import FULL, NOTHING
 from torch import Tensor
 
 from finetune.data.features import pad_features
 from finetune.model.conformer import conform, frame_mask
 from finetune.model.granite import Audio, GraniteSpeech
-from finetune.model.lora import open_parts, set_mode, trained_parameters
+from finetune.model.parts import open_parts, set_mode, trained_parameters
 
 LENGTHS = [1, 2, 14, 15, 16, 137, 199, 200, 201, 400, 401, 1015]  # a block is 200 frames, a window 15
 
@@ -105,7 +107,7 @@ def trained_gradients(granite: GraniteSpeech, batches: list[list[Tensor]]) -> di
 
 def test_gradients_flow_to_what_is_open_and_do_not_depend_on_the_batch(model: Callable[[], GraniteSpeech]) -> None:
     granite = model()
-    open_parts(granite, projector=True, encoder_blocks=2)
+    open_parts(granite, replace(NOTHING, projector=FULL, encoder=FULL, ctc_head=True))
     set_mode(granite, training=True)
     clips = [noise(40, 1), noise(97, 2), noise(205, 3)]
     together, alone = trained_gradients(granite, [clips]), trained_gradients(granite, [[clip] for clip in clips])

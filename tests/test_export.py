@@ -21,8 +21,8 @@ from finetune.config import Recipe
 from finetune.data.manifest import read_manifest
 from finetune.decoding.recognize import DecodeOptions, recognize
 from finetune.errors import CheckpointError, ModelError
+from finetune.model.adapter import load_adapter, merge
 from finetune.model.granite import GraniteSpeech, load_model
-from finetune.model.lora import load_adapter, merge
 from finetune.pipeline import run_recipe
 from finetune.runs import RunDir, read_json
 
@@ -110,7 +110,7 @@ def test_it_tells_where_it_comes_from(exported: Path, trained: Trained) -> None:
     recipe, run, _ = trained
     story = read_json(exported / "adaptation.json")
     assert story["base"] == recipe.model.base
-    assert story["recipe"]["train"]["lora_rank"] == 4
+    assert story["recipe"]["parts"]["lora"]["rank"] == 4
     assert set(story["data"]) == {"train", "valid", "test", "canary"}
     assert story["scores"]["test"]["adapted"]["wer"] >= 0
     assert read_json(run.summary)["export"]["transcripts_equal"] is True

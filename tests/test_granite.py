@@ -10,13 +10,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support import hf_inputs, noise
+from test_parts import LORA
 from torch import Tensor
 
 from finetune.data.features import pad_features
 from finetune.data.manifest import Utterance
 from finetune.errors import ModelError
+from finetune.model.adapter import save_adapter
 from finetune.model.granite import GraniteSpeech, load_model
-from finetune.model.lora import add_lora, save_adapter
+from finetune.model.parts import open_parts
 from finetune.training.loss import IGNORE, token_loss
 
 HUB_LAYOUT = ("encoder.", "projector.", "language_model.model.", "language_model.lm_head.weight")
@@ -94,6 +96,22 @@ def test_audio_embeddings_lie_where_the_audio_tokens_are(granite: GraniteSpeech)
     assert torch.equal(embeds[0, [0, 10]], words) and torch.equal(embeds[1, [0, 7]], words)
 
 
+@torch.inference_mode()
+def test_what_was_cached_is_heard_as_the_audio_is(granite: GraniteSpeech) -> None:
+    """Encoder states or audio embeddings of each clip, padded with zeros."""
+    features, frames = pad_features([noise(130, 1), noise(310, 2)])
+    audio = granite.hear(features, frames, "features")
+    prompts = [torch.tensor([604, *[granite.audio_token_id] * int(count), 5]) for count in audio.num_tokens]
+    ids = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True)
+    expected, _ = granite(features, frames, ids)
+    for kind, rows, counts in (("states", audio.states, frames), ("embeds", audio.embeds, audio.num_tokens)):
+        cached = [row[:count] for row, count in zip(rows, counts.tolist(), strict=True)]
+        hidden, heard = granite(torch.nn.utils.rnn.pad_sequence(cached, True), counts, ids, kind)
+        assert torch.equal(heard.num_tokens, audio.num_tokens)
+        for got, wanted, prompt in zip(hidden, expected, prompts, strict=True):
+            assert float((got - wanted)[: len(prompt)].abs().max()) < 1e-5, kind
+
+
 def test_logits_are_made_at_targets_only(granite: GraniteSpeech) -> None:
     """All positions of a batch would be gigabytes at the real vocabulary of 100,353."""
     rows: list[int] = []
@@ -105,7 +123,7 @@ def test_logits_are_made_at_targets_only(granite: GraniteSpeech) -> None:
     labels = torch.full((2, 500), IGNORE)
     labels[0, 480:] = 3
     labels[1, 490:] = 4
-    token_loss(torch.randn(2, 500, granite.lm_head.in_features), labels, counted)
+    token_loss(torch.randn(2, 500, granite.lm_head.in_features), labels, counted, 0.0)
     assert sum(rows) == 30
 
 
@@ -174,7 +192,7 @@ def test_an_adapter_beside_the_weights_is_refused(nano: Path, tmp_path: Path,
     folder = copy_of(nano, tmp_path, weights=False)
     (folder / "model.safetensors").symlink_to(nano / "model.safetensors")
     donor = model()
-    save_adapter(donor, add_lora(donor, 2, 4.0, 0.0, ["q_proj"]), folder)
+    save_adapter(donor, open_parts(donor, LORA), folder)
     with pytest.raises(ModelError, match=r"adapter_config\.json"):
         load_model(str(folder), "float32")
 

@@ -9,13 +9,16 @@ FILES = sorted((ROOT / "finetune").rglob("*.py"))
 GROUND = {"config", "runs", "errors"}
 ROOMS = {"data", "model", "training", "metrics", "decoding"}
 VERBS = {"prepare", "train", "evaluate", "export", "transcribe"}
+TRAINING = {"examples", "step", "selection"}  # what the verb train alone is made of
 # The first name below `finetune` -> those it may import, besides itself.
 MAY = {
-    "errors": set(), "config": {"errors"}, "runs": {"errors"},
+    "errors": set(), "config": set(), "recipe_file": {"config", "errors"}, "runs": {"errors"},
     "data": {"errors"}, "model": {"errors"}, "metrics": {"errors"}, "training": {"errors", "runs"},
     "decoding": {"errors", "data", "model"}, "parity": {"errors", "data", "model", "decoding"},
-    "summary": {"metrics", "runs"}, **{verb: GROUND | ROOMS for verb in VERBS}, "export": GROUND | ROOMS | {"parity"},
-    "pipeline": GROUND | VERBS, "cli": GROUND | ROOMS | VERBS | {"pipeline", "summary"}, "__main__": {"cli"},
+    "examples": GROUND | ROOMS, "step": GROUND | ROOMS | {"examples"}, "selection": GROUND | ROOMS,
+    "summary": {"metrics", "runs"}, **{verb: GROUND | ROOMS for verb in VERBS}, "train": GROUND | ROOMS | TRAINING,
+    "export": GROUND | ROOMS | {"parity"}, "launch": GROUND | {"training"}, "pipeline": GROUND | VERBS | {"launch"},
+    "cli": GROUND | ROOMS | VERBS | {"recipe_file", "pipeline", "summary"}, "__main__": {"cli"},
 }
 
 

@@ -1,30 +1,27 @@
 """The loss is transformers' at the right scale, and a step's gradient does not depend on how it was split."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from support import batch, summed_loss
+from test_parts import FULL, LORA, shake
 from torch import Tensor
 from torch.nn import functional as F
 
 from finetune.data.manifest import Utterance
 from finetune.model.granite import GraniteSpeech
-from finetune.model.lora import add_lora, open_parts, set_mode, trained_parameters
+from finetune.model.parts import open_parts, set_mode, trained_parameters
 from finetune.training.loss import CHUNK, IGNORE, ctc_loss, token_loss
 
 
 @pytest.fixture(scope="module")
 def granite(model: Callable[[], GraniteSpeech]) -> GraniteSpeech:
-    """With LoRA that has left its starting point, and the upper encoder block open."""
+    """With LoRA that has left its starting point, and the upper encoder blocks open."""
     made = model()
-    torch.manual_seed(0)
-    add_lora(made, 4, 8.0, 0.0, ["q_proj", "v_proj", "down_proj"])
-    open_parts(made, projector=True, encoder_blocks=1)
-    with torch.no_grad():
-        for name, parameter in trained_parameters(made).items():
-            if "lora_B" in name:
-                parameter.normal_(0, 0.02)
+    open_parts(made, replace(LORA, projector=FULL, encoder=FULL, ctc_head=True))
+    shake(made)
     set_mode(made, training=True)
     return made
 
@@ -66,23 +63,36 @@ def test_one_batch_of_eight_is_two_of_four_is_eight_of_one(granite: GraniteSpeec
             assert float((split[name] - gradient).abs().max()) < 1e-3 * scale, name
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("targets", [1, 7, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 3])
-def test_chunks_add_up(targets: int) -> None:
+def test_chunks_have_the_value_and_the_gradients_of_one_plain_loss(targets: int, smoothing: float) -> None:
     generator = torch.Generator().manual_seed(targets)
     hidden = torch.randn(1, targets + 1, 6, generator=generator, requires_grad=True)
-    labels = torch.randint(0, 6, (1, targets + 1), generator=generator)
-    total = token_loss(hidden, labels, lambda states: states * 2)
-    expected = F.cross_entropy(hidden[0, :-1] * 2, labels[0, 1:], reduction="sum")
-    assert total.item() == pytest.approx(expected.item(), rel=1e-5)
-    total.backward()  # type: ignore[no-untyped-call]
-    assert hidden.grad is not None and not hidden.grad[0, -1].any(), "the last position predicts nothing"
+    head = torch.randn(6, 9, generator=generator, requires_grad=True)
+    labels = torch.randint(0, 9, (1, targets + 1), generator=generator)
+    labels[0, 1 : targets // 3] = IGNORE
+    made: list[int] = []
+
+    def logits(states: Tensor) -> Tensor:
+        made.append(len(states))
+        return states @ head
+
+    total = token_loss(hidden, labels, logits, smoothing)
+    ours = torch.autograd.grad(total, [hidden, head])
+    plain = F.cross_entropy(hidden[0, :-1] @ head, labels[0, 1:], reduction="sum", label_smoothing=smoothing)
+    assert total.item() == pytest.approx(plain.item(), rel=1e-5)
+    for mine, theirs in zip(ours, torch.autograd.grad(plain, [hidden, head]), strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-4)
+    wanted = int((labels[0, 1:] != IGNORE).sum())
+    assert max(made) <= CHUNK
+    assert sum(made) == wanted * (2 if wanted > CHUNK else 1), "made again in the backward pass, and kept nowhere"
 
 
 def test_position_i_is_predicted_from_the_one_before() -> None:
     hidden = torch.full((1, 4, 5), -30.0)
     labels = torch.tensor([[IGNORE, IGNORE, 2, 4]])
     hidden[0, 1, 2] = hidden[0, 2, 4] = 30.0
-    assert float(token_loss(hidden, labels, lambda states: states)) == pytest.approx(0.0, abs=1e-6)
+    assert float(token_loss(hidden, labels, lambda states: states, 0.0)) == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize(("frames", "target"), [(20, [97, 98]), (9, [97, 97, 98]), (3, [97, 98]), (7, [])])

@@ -1,17 +1,24 @@
 """The stages in order: what is done is skipped, what changed runs again, and what the summary says."""
 
 import json
+import os
+import re
+import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from finetune import pipeline
+from finetune import launch, pipeline
 from finetune.config import Recipe
-from finetune.errors import CheckpointError, DataError
+from finetune.errors import CheckpointError, DataError, Interrupted
+from finetune.launch import processes_for, train_on_all
 from finetune.pipeline import STAGES, run_recipe, summarize
+from finetune.recipe_file import load_recipe
 from finetune.runs import RunDir, read_json, write_json
 from finetune.summary import newcomer_table
 
@@ -54,7 +61,8 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def recipe(tmp_path: Path, **sections: dict[str, Any]) -> Recipe:
     data = {"train": ["a.jsonl"], "valid": ["b.jsonl"], "test": ["c.jsonl"]}
-    return Recipe.model_validate({"name": "r", "runs": str(tmp_path), "data": data, **sections})
+    machine = {"processes": 1}
+    return Recipe.model_validate({"name": "r", "runs": str(tmp_path), "data": data, "machine": machine, **sections})
 
 
 def test_all_stages_run_once_and_then_none(tmp_path: Path, ran: list[str]) -> None:
@@ -75,10 +83,12 @@ def test_stages_up_to_the_one_asked_for(tmp_path: Path, ran: list[str]) -> None:
     ({"decode": {"decoder": "greedy"}}, ["evaluate", "export"]),
     ({"evaluate": {"normalizer": "none"}}, ["evaluate", "export"]),
     ({"export": {"dtype": "bfloat16"}}, ["export"]),
+    ({"machine": {"processes": 1, "workers": 3, "checkpoint_every": 7, "gradient_checkpointing": True}}, []),
 ])
 def test_a_changed_setting_runs_its_stage_again_and_no_earlier_one(
         tmp_path: Path, ran: list[str], change: dict[str, Any], again: list[str]) -> None:
-    run_recipe(recipe(tmp_path), "export")
+    run = run_recipe(recipe(tmp_path), "export")
+    run.best.mkdir()
     ran.clear()
     run_recipe(recipe(tmp_path, **change), "export")
     assert ran == again
@@ -97,11 +107,15 @@ def test_an_edited_corpus_is_prepared_again(tmp_path: Path, ran: list[str]) -> N
     assert ran == ["prepare", "prepare"]
 
 
-def test_a_change_of_what_is_trained_wants_another_name(tmp_path: Path, ran: list[str]) -> None:
+@pytest.mark.parametrize(("change", "key"), [
+    ({"train": {"epochs": 9}}, "train.epochs"), ({"parts": {"lora": {"rank": 8}}}, "parts.lora.rank"),
+    ({"augment": {"speed": 0.1}}, "augment.speed"), ({"seed": 2}, "seed")])
+def test_a_change_of_what_is_trained_wants_another_name(
+        tmp_path: Path, ran: list[str], change: dict[str, Any], key: str) -> None:
     run = run_recipe(recipe(tmp_path), "export")
     run.best.mkdir()
-    with pytest.raises(CheckpointError, match=r"differs in train\.epochs"):
-        run_recipe(recipe(tmp_path, train={"epochs": 9}), "export")
+    with pytest.raises(CheckpointError, match=rf"differs in {re.escape(key)}\)"):
+        run_recipe(recipe(tmp_path, **change), "export")
     assert ran == list(STAGES)
 
 
@@ -117,6 +131,74 @@ def test_a_stage_that_failed_is_not_done(tmp_path: Path, ran: list[str], monkeyp
     monkeypatch.setattr(pipeline, "_verb", verb)
     run_recipe(recipe(tmp_path), "export")
     assert ran == list(STAGES)  # prepare once, train when it worked
+
+
+# Several processes
+
+@pytest.mark.parametrize(("asked", "gpus", "count"), [(0, 0, 1), (0, 1, 1), (0, 4, 4), (3, 0, 3), (1, 4, 1)])
+def test_a_process_for_each_gpu_unless_the_recipe_says_otherwise(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int, gpus: int, count: int) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert processes_for(recipe(tmp_path, machine={"processes": asked})) == count
+
+
+def test_the_marker_of_several_processes_is_as_that_of_one(
+        tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The launched ones write it; the process that waits for them holds the lock and does the other stages."""
+    asked: list[int] = []
+
+    def launched(mine: Recipe, run: RunDir, processes: int) -> None:
+        asked.append(processes)
+        with monkeypatch.context() as patch:
+            for name, value in (("WORLD_SIZE", "2"), (launch.CHILD, "1"), ("RANK", "1")):
+                patch.setenv(name, value)
+            run_recipe(mine, "train")
+            assert run.done("train") is None, "only rank 0 writes"
+            patch.setenv("RANK", "0")
+            run_recipe(mine, "train")
+
+    monkeypatch.setattr(pipeline, "train_on_all", launched)
+    two = run_recipe(recipe(tmp_path / "two", machine={"processes": 2}), "export")
+    assert ran == ["prepare", "train", "train", "evaluate", "export"] and asked == [2]
+    one = run_recipe(recipe(tmp_path / "one"), "export")
+    assert two.done("train") == one.done("train") and read_json(two.summary) == read_json(one.summary)
+    ran.clear()
+    run_recipe(recipe(tmp_path / "two"), "export")
+    assert ran == [], "one process goes on where several have trained"
+
+
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    """Runs a shell script in place of Python and torch's launcher."""
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\ncd "{tmp_path}"\necho "$@" > said\necho "${launch.CHILD}" >> said\n{body}\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+
+
+def test_the_launched_processes_get_the_whole_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path, monkeypatch, "exit 0")
+    mine = recipe(tmp_path, train={"goal": "accent", "max_canary_loss": None}, augment={"speed": 0.0},
+                  model={"instruction": "say: 'what' is \"heard\" – no, null\n"}, machine={"trackers": ["wandb"]})
+    run = RunDir(tmp_path / "r")
+    train_on_all(mine, run, 2)
+    words, told = (tmp_path / "said").read_text().splitlines()
+    assert words.startswith("-m torch.distributed.run --standalone --nproc-per-node 2 -m finetune train ")
+    assert load_recipe(words.split()[-1])[0] == mine and told == "1"
+
+
+def test_a_launched_process_that_fails_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path, monkeypatch, "exit 3")
+    with pytest.raises(CheckpointError, match=r"in 2 processes failed \(exit code 3\)"):
+        train_on_all(recipe(tmp_path), RunDir(tmp_path / "r"), 2)
+
+
+def test_a_signal_reaches_the_launched_processes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path, monkeypatch, "trap 'echo TERM >> said; sleep 1; exit 1' TERM\n"
+                                   f"kill -USR1 {os.getpid()}\nwhile :; do sleep 0.05; done")
+    with pytest.raises(Interrupted) as caught:
+        train_on_all(recipe(tmp_path), RunDir(tmp_path / "r"), 2)
+    assert caught.value.signum == signal.SIGUSR1
+    assert (tmp_path / "said").read_text().count("TERM") == 1
 
 
 def test_several_processes_train_what_one_prepared_and_one_goes_on(
@@ -137,6 +219,17 @@ def test_several_processes_train_what_one_prepared_and_one_goes_on(
     run_recipe(recipe(tmp_path), "export")
     assert ran == ["prepare", "train", "train", "evaluate", "export"]
 
+
+def test_a_machine_of_several_does_not_train_on_changed_corpora(
+        tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    run_recipe(recipe(tmp_path), "prepare")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(CheckpointError, match="changed since `finetune prepare`"):
+        run_recipe(recipe(tmp_path, data={"train": ["other"], "valid": ["b.jsonl"], "test": ["c.jsonl"]}), "train")
+    assert ran == ["prepare"]
+
+
+# What a run says
 
 def test_the_summary_holds_the_figures_of_a_run(tmp_path: Path, ran: list[str]) -> None:
     run = run_recipe(recipe(tmp_path), "export")

@@ -1,12 +1,13 @@
 """Every recipe that ships: it resolves, it says what it needs, and its data can be had. The real model's sizes."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
-from finetune.config import load_recipe
+from finetune.recipe_file import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -20,6 +21,14 @@ def header(path: Path) -> str:
     return "\n".join(line.removeprefix("#").strip() for line in lines[:count])
 
 
+@pytest.fixture
+def real(tmp_path: Path) -> Path:
+    """ibm-granite/granite-4.0-1b-speech as far as it is here: its configuration, with a file in place of weights."""
+    (tmp_path / "model.safetensors").touch()
+    shutil.copy(Path(__file__).parent / "data" / "granite-4.0-1b-speech" / "config.json", tmp_path)
+    return tmp_path
+
+
 def test_there_are_recipes() -> None:
     assert {"quickstart.yaml", "ivr_telephone.yaml", "granite_1b.yaml"} <= {path.name for path in RECIPES}
 
@@ -28,7 +37,7 @@ def test_there_are_recipes() -> None:
 def test_a_recipe_resolves_and_says_what_it_needs(path: Path) -> None:
     recipe, settings = load_recipe(path)
     assert recipe.name == path.stem
-    assert all(setting.origin == "default" or setting.origin.startswith(f"{path}:") for setting in settings)
+    assert all(setting.origin.startswith(("default", "goal ", f"{path}:")) for setting in settings)
     for word in ("Needs:", "Run", "Override:", f"recipes/{path.name}"):
         assert word in header(path), f"the header of {path.name} lacks {word!r}"
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 40
@@ -45,7 +54,7 @@ def test_what_a_header_tells_to_type_is_a_setting_of_the_recipe(path: Path) -> N
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_the_data_of_a_recipe_is_here_or_the_header_says_where_from(path: Path) -> None:
     data = load_recipe(path)[0].data
-    sources = [*data.train, *data.valid, *data.test, *data.canary, *([data.terms] if data.terms else [])]
+    sources = [*data.train, *data.replay, *data.valid, *data.test, *data.canary, *([data.terms] if data.terms else [])]
     makers = [ROOT / name for name in re.findall(r"scripts/\w+", header(path))]
     for source in sources:
         if source.startswith("my_data/"):
@@ -55,6 +64,13 @@ def test_the_data_of_a_recipe_is_here_or_the_header_says_where_from(path: Path) 
             assert any(folder in script.read_text(encoding="utf-8") for script in makers), f"where is {source} from?"
 
 
+def test_replay_is_none_of_what_is_scored() -> None:
+    replayed = [data for data in (load_recipe(path)[0].data for path in RECIPES) if data.replay]
+    assert replayed
+    for data in replayed:
+        assert not set(data.replay) & {*data.train, *data.valid, *data.test, *data.canary}
+
+
 def test_one_gpu_and_four_make_the_same_optimizer_steps() -> None:
     one, four = (yaml.safe_load((ROOT / "recipes" / f"granite_1b{which}.yaml").read_text())
                  for which in ("", "_multi_gpu"))
@@ -62,19 +78,27 @@ def test_one_gpu_and_four_make_the_same_optimizer_steps() -> None:
     assert one == four
 
 
-def test_the_real_model_has_the_parts_and_the_lora_that_the_recipe_counts_on() -> None:
-    from transformers import GraniteSpeechConfig
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_what_a_recipe_trains_is_there_in_its_base(path: Path, real: Path) -> None:
+    from finetune.model.outline import outline
+    from finetune.train import parts_of
 
-    from finetune.model.outline import count_parts, lora_targets, on_meta
+    recipe, _ = load_recipe(path)
+    base = real if recipe.model.base.startswith("ibm-granite/") else ROOT / recipe.model.base
+    lines = outline(str(base), None, parts_of(recipe))
+    parts = {name for name, part in recipe.parts if getattr(part, "mode", "frozen") != "frozen"}
+    parts |= {"lora"} if recipe.parts.lora.rank else set()
+    assert {line.split()[0] for line in lines[lines.index("trains:") + 1 :]} == parts
 
-    # The values of ibm-granite/granite-4.0-1b-speech; its weights are not here.
-    hf = on_meta(GraniteSpeechConfig.from_pretrained(Path(__file__).parent / "data" / "granite-4.0-1b-speech"))
-    assert count_parts(hf) == {
-        "encoder": 440_168_796, "projector": 35_697_664, "language model": 1_631_752_192, "lm_head": 205_522_944}
 
-    train = load_recipe(ROOT / "recipes" / "granite_1b.yaml")[0].train
-    assert train.lora_modules == ALL_LINEAR and train.lora_rank == 16
-    targets = lora_targets(hf, train.lora_modules)
-    assert len(targets) == 280 == 7 * 40
-    assert all("language_model.layers." in name for name in targets)
-    assert sum(16 * (layer.in_features + layer.out_features) for layer in targets.values()) == 20_316_160
+def test_the_real_model_has_the_parts_and_the_lora_that_the_recipe_counts_on(real: Path) -> None:
+    from finetune.model.outline import outline
+    from finetune.train import parts_of
+
+    recipe, _ = load_recipe(ROOT / "recipes" / "granite_1b.yaml")
+    assert recipe.parts.lora.modules == ALL_LINEAR and recipe.parts.lora.rank == 16
+    assert [" ".join(line.split()) for line in outline(str(real), None, parts_of(recipe))] == [
+        "encoder 440,168,796 parameters", "projector 35,697,664 parameters",
+        "language model 1,631,752,192 parameters", "lm_head 205,522,944 parameters", "", "trains:",
+        "projector 35,697,664 parameters in 57 tensors of 29 modules",
+        "lora 20,316,160 parameters in 560 tensors of 280 modules"]

@@ -1,9 +1,10 @@
-"""Training end to end on six clips: what changes, what is kept, and that a stopped run loses nothing."""
+"""Training end to end on six clips: what changes, what is kept, what is refused, and that no work is lost."""
 
 import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,30 +14,28 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support import summed_loss
 
 from finetune import train as training
-from finetune.config import AugmentSection, Recipe
-from finetune.data.loader import plan_epoch
+from finetune.config import Recipe
 from finetune.data.manifest import read_manifest, write_manifest
 from finetune.decoding.recognize import DecodeOptions, recognize
-from finetune.errors import CheckpointError
+from finetune.errors import CheckpointError, Interrupted
 from finetune.metrics.wer import score
+from finetune.model.adapter import ADAPTER_WEIGHTS, WHOLE_WEIGHTS, load_adapter
 from finetune.model.granite import GraniteSpeech
-from finetune.model.lora import ADAPTER_WEIGHTS, WHOLE_WEIGHTS, load_adapter, part_of, trained_parameters
-from finetune.model.prompt import encode_text
+from finetune.model.parts import part_of, trained_parameters
 from finetune.pipeline import run_recipe
 from finetune.runs import RunDir
+from finetune.selection import Scores
+from finetune.step import Done
 from finetune.training import checkpoint
-from finetune.training.loss import token_loss
-from finetune.training.tracking import Tracker
 
 ROOT = Path(__file__).resolve().parents[1]
 Tiny = Callable[..., Recipe]
 Trained = tuple[Recipe, RunDir, GraniteSpeech]
 
 
-class Stopped(BaseException):
+class Killed(BaseException):
     """As if the process ended here."""
 
 
@@ -47,23 +46,34 @@ def weights(run: RunDir) -> dict[str, torch.Tensor]:
 
 def records(run: RunDir, kind: str) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
-    return [row for row in rows if row["kind"] == kind]
+    return [{key: value for key, value in row.items() if key != "time"} for row in rows if row["kind"] == kind]
 
 
-def stop(*_: object, **__: object) -> None:
-    raise Stopped
+def prepared(run: RunDir, root: Path) -> RunDir:
+    """A new run directory with the manifests of another run."""
+    shutil.copytree(run.manifests, root / "manifests")
+    return RunDir(root)
 
 
-def stop_after_epoch(patch: pytest.MonkeyPatch, epoch: int) -> None:
-    """Ends the process right after the checkpoint of that epoch was written."""
-    save = checkpoint.save
+def kill_in_step(patch: pytest.MonkeyPatch, number: int) -> None:
+    """Ends the process in the middle of that step of this call (from 0)."""
+    take_step, calls = training.take_step, iter(range(1_000_000))
 
-    def stopping(*arguments: Any) -> None:
-        save(*arguments)
-        if arguments[-1]["epoch"] == epoch:
-            raise Stopped
+    def killing(*arguments: Any) -> Done:
+        if next(calls) == number:
+            raise Killed
+        return take_step(*arguments)
 
-    patch.setattr(checkpoint, "save", stopping)
+    patch.setattr(training, "take_step", killing)
+
+
+def assert_same_run(run: RunDir, whole: RunDir) -> None:
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(run)[name]), name
+    for name in (ADAPTER_WEIGHTS, WHOLE_WEIGHTS):
+        assert (whole.best / name).read_bytes() == (run.best / name).read_bytes()
+    for kind in ("step", "valid"):
+        assert records(run, kind) == records(whole, kind)
 
 
 def test_only_what_trains_has_changed(trained: Trained, model: Callable[[], GraniteSpeech]) -> None:
@@ -71,7 +81,7 @@ def test_only_what_trains_has_changed(trained: Trained, model: Callable[[], Gran
     _, _, after = trained
     base = {**dict(model().hf.named_parameters()), **dict(model().hf.named_buffers())}
     open_names = set(trained_parameters(after))
-    assert {part_of(name) for name in open_names} == {"lora", "projector", "encoder"}
+    assert {part_of(name) for name in open_names} == {"lora", "projector", "encoder", "ctc_head"}
     compared = 0
     for name, value in [*after.hf.named_parameters(), *after.hf.named_buffers()]:
         original = base.get(name.replace(".base_layer", ""))
@@ -92,13 +102,12 @@ def test_the_best_adapter_is_the_one_of_the_best_epoch(trained: Trained, model: 
     wers = {row["epoch"]: row["wer"] for row in records(run, "valid")}
     assert set(wers) == {1, 2}
     assert done["best_valid_wer"] == min(wers.values()) == wers[done["best_epoch"]]
-    assert {ADAPTER_WEIGHTS, WHOLE_WEIGHTS} <= {path.name for path in run.best.iterdir()}
     adapted = model()
     load_adapter(adapted, run.best)
-    heard = recognize(adapted, read_manifest(run.manifest("valid")), DecodeOptions(
+    valid = read_manifest(run.manifest("valid"))
+    heard = recognize(adapted, valid, DecodeOptions(
         recipe.model.instruction, False, recipe.decode.batch_seconds, recipe.decode.max_new_tokens))
-    references = [item.text for item in read_manifest(run.manifest("valid"))]
-    again = score(references, [item.text for item in heard], recipe.evaluate.normalizer).wer
+    again = score([item.text for item in valid], [item.text for item in heard], recipe.evaluate.normalizer).wer
     assert again == pytest.approx(done["best_valid_wer"])
 
 
@@ -108,64 +117,45 @@ def test_the_record_says_what_happened(trained: Trained) -> None:
     assert done is not None
     steps = records(run, "step")
     assert [row["step"] for row in steps] == list(range(1, done["steps"] + 1))
-    assert done["steps"] >= 2 * recipe.train.epochs, "a step holds two batches of at most 4 s"
+    assert done["steps"] >= 2 * recipe.train.epochs, "a step holds two batches of at most 5 s"
     assert all(0 < row["loss"] < 20 and row["grad_norm"] > 0 for row in steps)
     assert max(row["rate"] for row in steps) <= recipe.train.learning_rate
     assert done["trained_parameters"] == sum(value.numel() for value in trained_parameters(after).values())
     assert done["total_parameters"] == sum(v.numel() for n, v in after.hf.named_parameters() if "lora_" not in n)
-    assert 0 <= done["base_valid_wer"] < 100
+    assert 0 <= done["padding"] < 0.5 and done["skipped_steps"] == 0
 
 
-def test_a_step_divides_by_all_of_its_target_tokens(trained: Trained, tiny: Tiny, tmp_path: Path,
-                                                    model: Callable[[], GraniteSpeech]) -> None:
-    """And not batch by batch, which would weigh short transcripts more."""
-    _, run, _ = trained
-    other = copy_of(run, tmp_path)
-    shutil.rmtree(other.checkpoint)
-    recipe = tiny(tmp_path, "x", epochs=1, lora_dropout=0.0).model_copy(update={"augment": AugmentSection()})
-    training.train(recipe, other)
-    utterances = read_manifest(other.manifest("train"))
-    plan = plan_epoch([item.duration for item in utterances], recipe.train.batch_seconds, 2, recipe.seed, 0)
-    base, total, tokens = model(), 0.0, 0
-    assert len(plan[0]) == 2
-    for micro in plan[0]:
-        items = [utterances[index] for index in micro]
-        total += summed_loss(base, items).item()
-        tokens += sum(len(encode_text(base.tokenizer, item.text)) + 1 for item in items)
-    assert records(other, "step")[0]["loss"] == pytest.approx(total / tokens, rel=1e-5)
+def test_a_run_killed_in_any_step_goes_on_to_the_same_weights(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
+    """With dropout and augmentation; each attempt is killed in its second step, and one while it saves."""
+    recipe = tiny(tmp_path, "killed", machine={"checkpoint_every": 1})
+    attempts = 0
+    while attempts < 10:
+        with pytest.MonkeyPatch.context() as patch:
+            kill_in_step(patch, 1)
+            if attempts == 1:
+                patch.setattr(checkpoint, "write_json", lambda *_: (_ for _ in ()).throw(Killed))
+            try:
+                run = run_recipe(recipe, "train")
+                break
+            except Killed:
+                attempts += 1
+    assert attempts >= 4
+    assert_same_run(run, trained[1])
 
 
-def test_the_checkpoint_is_the_model_at_the_end(trained: Trained) -> None:
-    _, run, after = trained
-    stored = weights(run)
-    assert set(stored) == set(trained_parameters(after))
-    for name, value in trained_parameters(after).items():
-        assert torch.equal(stored[name], value), name
-
-
-def test_a_stopped_run_goes_on_to_the_same_weights(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
-    """With dropout and augmentation, and stopped twice: after the first epoch, and within the second."""
-    recipe = tiny(tmp_path, "stopped")
+def test_a_signal_ends_the_step_and_the_next_call_goes_on(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
+    recipe = tiny(tmp_path, "asked")
     with pytest.MonkeyPatch.context() as patch:
-        stop_after_epoch(patch, 1)
-        with pytest.raises(Stopped):
+        take_step = training.take_step
+
+        def signalled(*arguments: Any) -> Done:
+            os.kill(os.getpid(), signal.SIGTERM)  # arrives during the step
+            return take_step(*arguments[:5], 15, *arguments[6:])
+
+        patch.setattr(training, "take_step", signalled)
+        with pytest.raises(Interrupted, match="SIGTERM after step 1"):
             run_recipe(recipe, "train")
-    run = RunDir(tmp_path / "stopped")
-    assert run.done("train") is None
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tracker, "record", stop)
-        with pytest.raises(Stopped):
-            run_recipe(recipe, "train")
-    run_recipe(recipe, "train")
-    _, whole, _ = trained
-    for name, value in weights(whole).items():
-        assert torch.equal(value, weights(run)[name]), name
-    before, after = whole.done("train"), run.done("train")
-    assert before is not None and after is not None
-    for key in ("best_epoch", "best_valid_wer", "base_valid_wer", "steps"):
-        assert before[key] == after[key]
-    for name in (ADAPTER_WEIGHTS, WHOLE_WEIGHTS):
-        assert (whole.best / name).read_bytes() == (run.best / name).read_bytes()
+    assert_same_run(run_recipe(recipe, "train"), trained[1])
 
 
 def test_a_finished_run_is_not_trained_again(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,60 +164,122 @@ def test_a_finished_run_is_not_trained_again(trained: Trained, monkeypatch: pyte
     assert run_recipe(recipe, "train").done("train") == run.done("train")
 
 
-def test_other_settings_do_not_go_on_from_this_run(trained: Trained, tiny: Tiny) -> None:
+def test_a_run_killed_after_its_last_step_only_reports(trained: Trained, tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, run, _ = trained
+    other = prepared(run, tmp_path)
+    for part in ("checkpoint", "best"):
+        shutil.copytree(run.root / part, tmp_path / part)
+    monkeypatch.setattr(training, "take_step", lambda *_: pytest.fail("trained again"))
+    done = run.done("train")
+    assert done is not None
+    assert training.train(recipe, other).best_epoch == done["best_epoch"]
+
+
+def test_what_changed_is_named_and_nothing_is_lost(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
     recipe, run, _ = trained
     with pytest.raises(CheckpointError, match=r"differs in train\.learning_rate"):
         run_recipe(tiny(run.root.parent, recipe.name, learning_rate=1e-5), "train")
-
-
-def copy_of(run: RunDir, root: Path) -> RunDir:
-    """A run directory with the checkpoint and manifests of another."""
-    for part in ("checkpoint", "manifests"):
-        shutil.copytree(run.root / part, root / part)
-    return RunDir(root)
-
-
-def test_other_data_do_not_go_on_from_this_checkpoint(trained: Trained, tmp_path: Path) -> None:
-    recipe, run, _ = trained
-    other = copy_of(run, tmp_path)
+    other = prepared(run, tmp_path)
+    shutil.copytree(run.checkpoint, other.checkpoint)
+    with pytest.raises(CheckpointError, match="batches_in_a_step: 2 then, 3 now"):
+        training.train(recipe.model_copy(update={"train": recipe.train.model_copy(update={"accumulation": 3})}), other)
     write_manifest(other.manifest("train"), read_manifest(other.manifest("train"))[:-1])
-    with pytest.raises(CheckpointError, match="another train manifest"):
+    with pytest.raises(CheckpointError, match=r"hashes\.train"):
+        training.train(recipe, other)
+    for name, value in weights(run).items():
+        assert torch.equal(value, weights(other)[name]), name
+
+
+def test_another_base_does_not_go_on(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, run, _ = trained
+    other = prepared(run, tmp_path)
+    shutil.copytree(run.checkpoint, other.checkpoint)
+    load = training.load_model
+
+    def changed(*arguments: Any) -> GraniteSpeech:
+        model = load(*arguments)
+        with torch.no_grad():
+            model.lm_head.weight[0, 0] += 1e-3
+        return model
+
+    monkeypatch.setattr(training, "load_model", changed)
+    with pytest.raises(CheckpointError, match="base: "):
         training.train(recipe, other)
 
 
-def test_another_batch_size_does_not_go_on_from_this_checkpoint(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
-    """As when another number of processes resumes: the same clips would make up other steps."""
-    _, run, _ = trained
-    with pytest.raises(CheckpointError, match="2 batches in a step .* there are 3"):
-        training.train(tiny(tmp_path, "x", accumulation=3), copy_of(run, tmp_path))
+@pytest.mark.parametrize("budget", [0, 1])
+def test_steps_that_are_no_number_are_skipped_within_a_budget(trained: Trained, tiny: Tiny, tmp_path: Path, budget: int,
+                                                              caplog: pytest.LogCaptureFixture) -> None:
+    """The second step's loss is NaN once: skipped with its clips named, or the end, with the checkpoint before it."""
+    other = prepared(trained[1], tmp_path)
+    recipe = tiny(tmp_path, "x", max_skipped_steps=budget, machine={"checkpoint_every": 1})
+    with pytest.MonkeyPatch.context() as patch:
+        from finetune import step
+
+        calls, plain = iter(range(1000)), step.token_loss
+        patch.setattr(step, "token_loss", lambda *given: plain(*given) * (float("nan") if next(calls) == 2 else 1.0))
+        if budget:
+            result = training.train(recipe, other)
+            assert result.skipped_steps == 1 and "step 2: loss nan" in caplog.text and "train-" in caplog.text
+            assert all(torch.isfinite(value).all() for value in weights(other).values())
+            return
+        with pytest.raises(CheckpointError, match=r"step 2: loss nan.*train-.*max_skipped_steps"):
+            training.train(recipe, other)
+    assert training.train(recipe, other).steps == len(records(other, "step"))  # goes on from step 1
 
 
-def test_training_stops_at_a_gradient_that_is_no_number(trained: Trained, tiny: Tiny, tmp_path: Path,
-                                                        monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before the step, so that no checkpoint is spoiled, and with the clips named."""
-    _, run, _ = trained
-    other = RunDir(tmp_path)
-    for split in ("train", "valid"):
-        write_manifest(other.manifest(split), read_manifest(run.manifest(split)))
-    monkeypatch.setattr(training, "token_loss", lambda *arguments: token_loss(*arguments) * float("nan"))
-    with pytest.raises(CheckpointError, match=r"gradient is nan at step 1 .*train-"):
-        training.train(tiny(tmp_path, "x"), other)
-    assert not other.checkpoint.exists() and not other.best.exists()
+def test_a_full_disk_keeps_the_last_checkpoint_and_goes_on(trained: Trained, tiny: Tiny, tmp_path: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    other = prepared(trained[1], tmp_path)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    result = training.train(tiny(tmp_path, "x"), other)
+    assert result.steps == len(records(trained[1], "step")) and not other.checkpoint.exists()
+
+
+def test_the_canary_limits_which_adapter_is_the_best(trained: Trained, tiny: Tiny, tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch,
+                                                     caplog: pytest.LogCaptureFixture) -> None:
+    """Base, then four epochs: the best valid WER is forbidden by its canary, the last one is worse than the third."""
+    scores = iter([Scores(0.9, 0.10), Scores(0.7, 0.20), Scores(0.4, 0.30), Scores(0.6, 0.11), Scores(0.65, 0.09)])
+    monkeypatch.setattr(training, "measure", lambda *_: next(scores))
+    run = prepared(trained[1], tmp_path / "a")
+    result = training.train(tiny(tmp_path, "a", epochs=4, max_canary_loss=0.02), run)
+    assert (result.best_epoch, result.best_valid_wer, result.within_canary_limit) == (3, 0.6, True)
+    assert [row["canary_wer"] for row in records(run, "valid")] == [0.20, 0.30, 0.11, 0.09]
+    scores = iter([Scores(0.9, 0.10), Scores(0.7, 0.50), Scores(0.8, 0.30)])
+    result = training.train(tiny(tmp_path, "b", max_canary_loss=0.02), prepared(trained[1], tmp_path / "b"))
+    assert (result.best_epoch, result.within_canary_limit) == (2, False)
+    assert "no adapter kept the canary" in caplog.text
 
 
 def test_patience_ends_a_run_that_no_longer_gains(trained: Trained, tiny: Tiny, tmp_path: Path,
                                                   caplog: pytest.LogCaptureFixture) -> None:
-    _, run, _ = trained
-    other = RunDir(tmp_path)
-    for split in ("train", "valid"):
-        write_manifest(other.manifest(split), read_manifest(run.manifest(split)))
-    recipe = tiny(tmp_path, "x", epochs=9, patience=1, learning_rate=1e-12,
-                  projector=False, encoder_blocks=0, ctc_weight=0)
+    other = prepared(trained[1], tmp_path)
+    recipe = tiny(tmp_path, "x", parts={"lora": {"rank": 4}}, epochs=9, patience=1, learning_rate=1e-12, ctc_weight=0)
     with caplog.at_level(logging.INFO):
         result = training.train(recipe, other)
     assert result.best_epoch == 1
     assert [row["epoch"] for row in records(other, "valid")] == [1, 2]
     assert "stopped early" in caplog.text
+
+
+@pytest.mark.parametrize("projector", ["frozen", "full"])
+def test_the_cache_changes_no_loss(trained: Trained, tiny: Tiny, tmp_path: Path, projector: str) -> None:
+    from finetune.config import AugmentSection
+
+    runs = []
+    for cache in (False, True):
+        recipe = tiny(tmp_path, f"cache{cache}", parts={"lora": {"rank": 4}, "projector": {"mode": projector}},
+                      machine={"cache_encoder": cache}, ctc_weight=0).model_copy(update={"augment": AugmentSection()})
+        runs.append(prepared(trained[1], tmp_path / f"{cache}"))
+        training.train(recipe, runs[-1])
+    for before, after in zip(records(runs[0], "step"), records(runs[1], "step"), strict=True):
+        assert before["loss"] == pytest.approx(after["loss"], rel=1e-4)
 
 
 def test_several_processes_may_only_train(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,22 +289,18 @@ def test_several_processes_may_only_train(tiny: Tiny, tmp_path: Path, monkeypatc
             run_recipe(tiny(tmp_path, "many"), last)
 
 
-def test_two_processes_do_what_one_with_twice_the_batches_does(tiny: Tiny, tmp_path: Path) -> None:
-    """Two ranks on the CPU (gloo) against accumulation 2, both without dropout, which each rank draws for itself."""
-    one = run_recipe(tiny(tmp_path, "one", epochs=1, lora_dropout=0.0, accumulation=2), "train")
-    recipe = tiny(tmp_path, "two", epochs=1, lora_dropout=0.0, accumulation=1)
-    two = run_recipe(recipe, "prepare")
-    (tmp_path / "two.yaml").write_text(recipe.model_dump_json(exclude_none=True))  # JSON is YAML
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-         "-m", "finetune", "train", str(tmp_path / "two.yaml")],
-        cwd=ROOT, env={**os.environ, "ACCELERATE_USE_CPU": "true"}, capture_output=True, text=True, check=False)
+def test_a_second_process_in_the_same_directory_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    recipe = tiny(tmp_path, "locked")
+    (tmp_path / "locked.yaml").write_text(recipe.model_dump_json(exclude_none=True))  # JSON is YAML
+    with RunDir(tmp_path / "locked").locked():
+        done = subprocess.run([sys.executable, "-m", "finetune", "train", str(tmp_path / "locked.yaml")],
+                              cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "another process works in this run directory" in done.stderr
+
+
+def test_sigkill_at_random_moments_changes_nothing() -> None:
+    """Three kills; `scripts/kill_resume.py` alone does twenty."""
+    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "kill_resume.py"), "--kills", "3"],
+                          capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert two.done("train") is not None
-    for name, value in weights(one).items():
-        assert torch.allclose(value, weights(two)[name], atol=1e-6), name
-    for before, after in zip(records(one, "step"), records(two, "step"), strict=True):
-        for key in ("step", "loss", "grad_norm", "rate"):
-            assert before[key] == pytest.approx(after[key], rel=1e-4)
-    run_recipe(recipe, "train")  # one process goes on where several have trained: nothing is left to do
-    assert len(records(two, "step")) == len(records(one, "step"))
+    assert "every loss, score and weight equals the unbroken run" in done.stdout

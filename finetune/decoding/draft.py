@@ -8,20 +8,27 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from finetune.model.ctc import greedy_text
 from finetune.model.prompt import encode_text
 
+NARROW = 4
 REACH = 24  # draft tokens searched for the word just written
 
 
 @dataclass
 class Draft:
-    """Token ids of a guess, which of them begin a word, the next one to offer, and the first not yet agreed upon."""
+    """Token ids of a guess, which of them begin a word, the next one to offer, and the first not yet agreed upon.
+
+    A pass is offered all that is left of it, but only `NARROW` tokens while one pass after another refuses it at
+    once: a poor guess costs little then.
+    """
 
     tokens: list[int]
     begins: list[bool]
     at: int = 0
     settled: int = 0
+    refused: int = 0
 
     def rest(self) -> list[int]:
-        return self.tokens[self.at :]
+        """What the next pass is offered."""
+        return self.tokens[self.at :][: NARROW if self.refused > 1 else None]
 
     def settle(self, agreed: int, written: int) -> None:
         """After the LLM agreed with that many offered tokens and then wrote `written`: where the draft goes on.
@@ -30,6 +37,7 @@ class Draft:
         (the draft has words too many or too few); else at the word after the refused one, for as long as
         the LLM still writes its own in place of it. A bad guess is refused by the next pass and costs no pass.
         """
+        self.refused = 0 if agreed > 1 else self.refused + 1
         self.at += agreed
         if agreed:
             self.settled = self.at

@@ -40,9 +40,9 @@ def _attend(attn: Module, x: Tensor, mask: Tensor) -> Tensor:
     offsets = torch.arange(block - 1, -block, -1, device=x.device) + attn.max_pos_emb
     distance = query @ attn.rel_pos_emb(offsets).to(query.dtype).t()
     shifted = F.pad(distance, (1, 0)).flatten(2)[..., block:].reshape(*distance.shape[:3], 2 * block - 1)
-    scores = query @ key.transpose(-1, -2) + shifted[..., :block]  # bfloat16 under autocast, whatever x is
-    scores = scores.masked_fill(~keep, torch.finfo(scores.dtype).min)
-    out = (scores.softmax(-1) @ value).transpose(1, 2).reshape(batch, blocks * block, -1)
+    bias = shifted[..., :block].masked_fill(~keep, torch.finfo(shifted.dtype).min)  # bfloat16 under autocast
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)  # the query is scaled
+    out = out.transpose(1, 2).reshape(batch, blocks * block, -1)
     return attn.dropout(attn.to_out(out[:, :length]))
 
 

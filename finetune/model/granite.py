@@ -7,6 +7,7 @@ Two faults of transformers 5.10 to 5.23 are kept out of every other file: the pa
 
 import json
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -101,14 +102,27 @@ class GraniteSpeech(nn.Module):
         """Hidden states (..., H) to float32 logits (..., V), scaled as the config says."""
         return self.lm_head(hidden).float() / self.logits_scaling
 
-    def forward(self, features: Tensor, num_frames: Tensor, input_ids: Tensor) -> tuple[Tensor, Audio]:
-        """Right-padded prompts with targets (B, L) to hidden states (B, L, H).
+    def hear(self, audio: Tensor, num_frames: Tensor, kind: str) -> Audio:
+        """`listen` for `features` (B, T, 160); or goes on from cached `states` (B, T, D) or `embeds` (B, A, H).
+
+        For the last, `num_frames` counts audio tokens; neither has middle logits.
+        """
+        if kind == "features":
+            return self.listen(audio, num_frames)
+        if kind == "states":
+            return Audio(audio, num_frames, audio[:0], project(self.projector, audio, num_frames),
+                         self.num_audio_tokens(num_frames))
+        return Audio(audio[:0], num_frames, audio[:0], audio, num_frames)
+
+    def forward(self, audio: Tensor, num_frames: Tensor, input_ids: Tensor,
+                kind: str = "features") -> tuple[Tensor, Audio]:
+        """Audio as `hear` takes it, right-padded prompts with targets (B, L) -> hidden states (B, L, H).
 
         Causal attention alone keeps right padding out of every real position, so no mask is needed.
         """
-        audio = self.listen(features, num_frames)
-        output = self.language_model(inputs_embeds=self.embed(input_ids, audio), use_cache=False)
-        return output.last_hidden_state, audio
+        heard = self.hear(audio, num_frames, kind)
+        output = self.language_model(inputs_embeds=self.embed(input_ids, heard), use_cache=False)
+        return output.last_hidden_state, heard
 
 
 def read_config(source: str, revision: str | None = None) -> GraniteSpeechConfig:
@@ -132,16 +146,32 @@ def read_config(source: str, revision: str | None = None) -> GraniteSpeechConfig
         raise ModelError(f"{source}: cannot be read: {error}") from error
 
 
+def _quantization(quantize: str, dtype: torch.dtype, device: torch.device | str) -> dict[str, Any]:
+    """Arguments of `from_pretrained`; encoder, projector and head keep their precision."""
+    if quantize == "none":
+        return {}
+    if torch.device(device).type != "cuda" or find_spec("bitsandbytes") is None:
+        raise ModelError("model.quantize: 4bit needs a CUDA GPU and bitsandbytes (pip install "
+                         "'finetune-granite-speech[quant]'); leave it at none here")
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype,
+                                llm_int8_skip_modules=["model.encoder", "model.projector", "lm_head"])
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
 def load_model(source: str, dtype: str, device: torch.device | str = "cpu",
-               revision: str | None = None) -> GraniteSpeech:
-    """Loads base or exported model for inference (everything frozen, in eval mode).
+               revision: str | None = None, quantize: str = "none") -> GraniteSpeech:
+    """Loads base or exported model, everything frozen and in eval mode.
 
     Args:
         source: local folder in hub layout, or hub name.
         dtype: `float32`, `bfloat16`, or `auto` (bfloat16 on CUDA, float32 elsewhere).
+        quantize: `none`, or `4bit` for the linear layers of the language model (NF4, arXiv 2305.14314).
 
     Raises:
-        ModelError: the folder or the hub name does not give a Granite Speech model with all its weights.
+        ModelError: the folder or the hub name does not give a Granite Speech model with all its weights, or 4 bits
+            are asked for where they cannot be had.
     """
     config = read_config(source, revision)
     if getattr(config, "has_lora_adapter", False):
@@ -150,7 +180,8 @@ def load_model(source: str, dtype: str, device: torch.device | str = "cpu",
         dtype = "bfloat16" if torch.device(device).type == "cuda" else "float32"
     try:
         hf, info = GraniteSpeechForConditionalGeneration.from_pretrained(
-            source, config=config, dtype=DTYPES[dtype], revision=revision, output_loading_info=True)
+            source, config=config, dtype=DTYPES[dtype], revision=revision, output_loading_info=True,
+            **_quantization(quantize, DTYPES[dtype], device))
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{source}: cannot be loaded: {error}") from error
@@ -161,4 +192,4 @@ def load_model(source: str, dtype: str, device: torch.device | str = "cpu",
         raise ModelError(f"{source}: an adapter lies beside the weights (adapter_config.json), and transformers put "
                          "it on; merge it, or move it away")
     hf.requires_grad_(False)
-    return GraniteSpeech(hf.to(device), tokenizer, source).eval()
+    return GraniteSpeech(hf if quantize != "none" else hf.to(device), tokenizer, source).eval()

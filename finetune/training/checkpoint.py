@@ -1,5 +1,8 @@
-"""Checkpoints: staged, then renamed; tensors in safetensors, the rest in JSON, no pickle."""
+"""Checkpoints: staged, hashed, then renamed; tensors in safetensors, the rest in JSON, no pickle."""
 
+import errno
+import json
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -11,14 +14,27 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from finetune.errors import CheckpointError
-from finetune.runs import read_json, write_json
+from finetune.runs import digest, read_json, write_json
+
+log = logging.getLogger(__name__)
 
 WEIGHTS, OPTIMIZER, PROGRESS = "weights.safetensors", "optimizer.safetensors", "progress.json"
+ORIGIN, FILES = "origin.json", "files.json"
+HASHED = (WEIGHTS, OPTIMIZER, PROGRESS, ORIGIN)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".old")
 
 
 def replace_folder(staged: Path, target: Path) -> None:
-    """Puts a finished folder in the place of an older one; a kill leaves one of the two whole."""
-    old = target.with_name(target.name + ".old")
+    """Puts a finished folder on disk in the place of an older one; a kill leaves one of the two whole."""
+    for path in staged.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as handle:  # else a power cut may leave the new name on unwritten content
+                os.fsync(handle.fileno())
+    old = _old(target)
     if target.exists():  # else a kill fell between the two renames, and `old` is all there is
         shutil.rmtree(old, ignore_errors=True)
         os.replace(target, old)
@@ -27,31 +43,81 @@ def replace_folder(staged: Path, target: Path) -> None:
 
 
 def save(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer,
-         progress: dict[str, Any]) -> None:
-    """Writes weights, AdamW's moments (by parameter name) and `progress`, all or nothing."""
+         progress: dict[str, Any], origin: dict[str, Any]) -> bool:
+    """Writes weights, AdamW's moments (by parameter name), `progress` and `origin`, all or nothing.
+
+    Args:
+        progress: where training stands; `restore` gives it back.
+        origin: what the run was made from, for `differences`.
+
+    Returns:
+        False where the disk is full: the last checkpoint stands, and a warning says so.
+    """
     staged = folder.with_name(folder.name + ".part")
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir(parents=True)
-    save_file({name: value.detach().cpu().contiguous() for name, value in parameters.items()}, staged / WEIGHTS)
-    moments = {}
-    for name, parameter in parameters.items():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            moments[f"{name}:{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
-    save_file(moments, staged / OPTIMIZER)
-    write_json(staged / PROGRESS, progress)
-    replace_folder(staged, folder)
+    try:
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir(parents=True)
+        save_file({name: value.detach().cpu().contiguous() for name, value in parameters.items()}, staged / WEIGHTS)
+        moments = {}
+        for name, parameter in parameters.items():
+            for key, value in optimizer.state.get(parameter, {}).items():
+                moments[f"{name}:{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+        save_file(moments, staged / OPTIMIZER)
+        write_json(staged / PROGRESS, progress)
+        write_json(staged / ORIGIN, origin)
+        write_json(staged / FILES, {name: digest(staged / name) for name in HASHED})
+        if _old(folder).exists() and _damage(folder):  # the older one is all there is: it must not give way to this
+            shutil.rmtree(folder, ignore_errors=True)
+        replace_folder(staged, folder)
+    except (OSError, SafetensorError) as error:
+        if not is_full(error):
+            raise
+        shutil.rmtree(staged, ignore_errors=True)
+        log.warning("%s: no checkpoint, the disk is full (%s); the last one stays, training goes on", folder, error)
+        return False
+    return True
+
+
+def is_full(error: Exception) -> bool:
+    """Also where safetensors has made a text of the system's error."""
+    return getattr(error, "errno", None) in FULL or any(os.strerror(number) in str(error) for number in FULL)
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint's files; None where all of them have their hashes."""
+    try:
+        hashes = read_json(folder / FILES)
+        wrong = [name for name in HASHED if hashes[name] != digest(folder / name)]
+    except OSError as error:
+        return str(error)
+    except (ValueError, LookupError, TypeError) as error:
+        return f"{FILES}: {type(error).__name__}: {error}"
+    return f"{wrong[0]} is not what was written" if wrong else None
 
 
 def find(folder: Path) -> Path | None:
-    """The checkpoint, or the older one where a save was killed between its two renames."""
-    for candidate in (folder, folder.with_name(folder.name + ".old")):
-        if (candidate / PROGRESS).is_file():
+    """The newest whole checkpoint: `folder`, or the older one that a killed save has left beside it.
+
+    Raises:
+        CheckpointError: something is there, and none of it is whole.
+    """
+    damaged: list[str] = []
+    for candidate in (folder, _old(folder)):
+        if not candidate.exists():
+            continue
+        problem = _damage(candidate)
+        if problem is None:
+            if damaged:
+                log.warning("%s; going on from the one before, %s", damaged[0], candidate)
             return candidate
+        damaged.append(f"{candidate}: unreadable ({problem})")
+    if damaged:
+        raise CheckpointError(f"{'; '.join(damaged)}; delete it to start again")
     return None
 
 
 def restore(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Loads what `save` wrote into parameters and optimizer; returns its progress.
+    """Loads what `save` wrote into parameters and optimizer, bit by bit; returns its progress.
 
     Raises:
         CheckpointError: a file is damaged, or its parameters are not those that train now.
@@ -62,14 +128,44 @@ def restore(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.
         progress: dict[str, Any] = read_json(folder / PROGRESS)
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: damaged ({error}); delete it to start again") from error
-    odd = sorted({(name, value.shape) for name, value in weights.items()} ^
-                 {(name, value.shape) for name, value in parameters.items()})
+    odd = sorted({(name, str(value.dtype), value.shape) for name, value in weights.items()} ^
+                 {(name, str(value.dtype), value.shape) for name, value in parameters.items()})
     if odd:
-        raise CheckpointError(f"{folder}: other parts were trained there ({odd[0][0]}); delete it to start again")
+        name, dtype, shape = odd[0]
+        raise CheckpointError(f"{folder}: other parts were trained there ({name}, {dtype}, {list(shape)}, stands on "
+                              "one side only); delete it to start again")
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
-            optimizer.state[parameter] = {
-                key.rpartition(":")[2]: value.to(parameter.device) if value.ndim else value
-                for key, value in moments.items() if key.rpartition(":")[0] == name}
+    # The optimizer's own loading, as it knows which of the values belong on the device.
+    members = [member for group in optimizer.param_groups for member in group["params"]]
+    indices = {id(member): index for index, member in enumerate(members)}
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in moments.items():
+        name, _, kind = key.rpartition(":")
+        state.setdefault(indices[id(parameters[name])], {})[kind] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return progress
+
+
+def read_origin(folder: Path) -> dict[str, Any]:
+    """What the run of a checkpoint from `find` was made from."""
+    origin: dict[str, Any] = read_json(folder / ORIGIN)
+    return origin
+
+
+def differences(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The dotted keys in which two origins differ, with both values: `train.epochs: 4 then, 6 now`."""
+    before, after = _flat(saved), _flat(json.loads(json.dumps(now)))  # as JSON brings it back: a tuple is a list
+
+    def said(flat: dict[str, Any], key: str) -> str:
+        return json.dumps(flat[key], ensure_ascii=False) if key in flat else "nothing"
+
+    return [f"{key}: {said(before, key)} then, {said(after, key)} now" for key in sorted({*before, *after})
+            if before.get(key, ...) != after.get(key, ...)]  # None is a value too
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix.rstrip("."): tree}
+    return {key: value for name, inner in tree.items() for key, value in _flat(inner, f"{prefix}{name}.").items()}

@@ -5,28 +5,36 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 IGNORE = -100
 CHUNK = 1024  # target positions whose logits exist at once
 
 
-def token_loss(hidden: Tensor, labels: Tensor, logits: Callable[[Tensor], Tensor]) -> Tensor:
+def token_loss(hidden: Tensor, labels: Tensor, logits: Callable[[Tensor], Tensor], smoothing: float) -> Tensor:
     """Summed cross entropy of the next token, at target positions only.
 
     Args:
         hidden: (B, L, H) states of the language model.
         labels: (B, L) token ids, `IGNORE` where nothing is predicted; position i is predicted from i - 1.
         logits: (n, H) -> (n, V) float32, already divided by `logits_scaling`.
+        smoothing: share of the probability that is spread over all tokens (arXiv 1512.00567).
 
     Returns:
         A scalar sum; the caller divides by the number of target tokens of its optimizer step.
     """
     wanted = labels[:, 1:] != IGNORE
     states, targets = hidden[:, :-1][wanted], labels[:, 1:][wanted]
+
+    def part(some: Tensor, wanted: Tensor) -> Tensor:
+        return F.cross_entropy(logits(some), wanted, reduction="sum", label_smoothing=smoothing)
+
+    if len(targets) <= CHUNK:
+        return part(states, targets)
     total = hidden.new_zeros((), dtype=torch.float32)
-    for start in range(0, len(targets), CHUNK):
-        part = logits(states[start : start + CHUNK])
-        total = total + F.cross_entropy(part, targets[start : start + CHUNK], reduction="sum")
+    for start in range(0, len(targets), CHUNK):  # each chunk's logits are made again in the backward pass
+        total = total + checkpoint(part, states[start : start + CHUNK], targets[start : start + CHUNK],
+                                   use_reentrant=False)
     return total
 
 

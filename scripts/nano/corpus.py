@@ -48,5 +48,5 @@ def load(folder: Path) -> tuple[list[np.ndarray], list[str]]:
         samples = np.memmap(index.with_suffix(".i16"), dtype=np.int16, mode="r")
         for row in json.loads(index.read_text()):
             waves.append(samples[row["start"] : row["start"] + row["num_samples"]])
-            texts.append(row["text"])
+            texts.append(row["text"].replace(",", ""))
     return waves, texts

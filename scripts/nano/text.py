@@ -1,7 +1,8 @@
-"""Collects general English sentences from two Debian packages, at build time only.
+"""Collects general English sentences from two Debian packages, and invents more, at build time only.
 
-Sources: the quotations of `fortunes` and the example sentences of `wordnet-base`. None of
-their text is committed; the model card names them.
+Sources: the quotations of `fortunes`, the example sentences and the word list of `wordnet-base`. None
+of their text is committed; the model card names them. The words that the embedded vocabulary recipe
+teaches are kept out, so that the base has never met them.
 """
 
 import random
@@ -12,7 +13,9 @@ from pathlib import Path
 FORTUNES = Path("/usr/share/games/fortunes")
 WORDNET = Path("/usr/share/wordnet")
 VOCABULARY = 4000
-RARER = 9000
+RARER = 24_000
+INVENTED = 24_000
+TAUGHT = Path(__file__).resolve().parents[2] / "data" / "vocabulary" / "terms.txt"
 MIN_WORDS, MAX_WORDS = 3, 9
 
 
@@ -57,8 +60,8 @@ def collect() -> tuple[list[str], list[str]]:
     """Distinct sentences of 3 to 9 words, in a fixed shuffled order.
 
     Returns:
-        Those over the 4,000 commonest words, and `RARER` of those that hold a rarer word: they teach the
-        language model to spell what it hears where it does not know the word.
+        Those over the 4,000 commonest words, and `RARER` of those that hold a rarer word: they teach to
+        spell what is heard where the word is not known.
     """
     raw = _raw()
     counts = Counter(word for text in raw for word in text.split())
@@ -67,9 +70,69 @@ def collect() -> tuple[list[str], list[str]]:
     kept, rarer = sorted(t for t, yes in known.items() if yes), sorted(t for t, yes in known.items() if not yes)
     random.Random(0).shuffle(kept)
     random.Random(0).shuffle(rarer)
-    return kept, rarer[:RARER]
+    taught = set(TAUGHT.read_text(encoding="utf-8").split())
+    return kept, [text for text in rarer[:RARER] if not taught & set(text.split())]
+
+
+def invent(common: list[str], rarer: list[str]) -> list[str]:
+    """`INVENTED` texts that no language model can foresee, and long ones; a comma is a pause, not text.
+
+    In equal parts: sentences with a word or two exchanged for any word of WordNet or for a made-up one,
+    runs of such words alone, and two to five sentences in one breath (up to 20 seconds).
+    """
+    rng = random.Random(1)
+    words = _words()
+    chain = _letters(words)
+    draw = lambda: _made_up(chain, rng) if rng.random() < 0.4 else rng.choice(words)  # noqa: E731
+    plain = common[len(common) // 50 :]  # the first sentences are heard only in the evaluation
+    texts = []
+    for number in range(INVENTED):
+        if number % 3 == 0:
+            said = rng.choice(plain).split()
+            for place in rng.sample(range(len(said)), rng.choice((1, 1, 2))):
+                said[place] = draw()
+            texts.append(" ".join(said))
+        elif number % 3 == 1:
+            texts.append(" ".join(draw() for _ in range(rng.randint(2, 6))))
+        else:
+            parts = rng.choices(plain, k=rng.randint(1, 3)) + rng.choices(rarer[: RARER // 2], k=rng.randint(1, 2))
+            rng.shuffle(parts)
+            texts.append(rng.choice((" ", ", ")).join(parts))
+    return texts
+
+
+def _words() -> list[str]:
+    """Single words of WordNet's index, without those that a recipe teaches."""
+    taught, found = set(TAUGHT.read_text(encoding="utf-8").split()), set()
+    for name in ("noun", "verb", "adj", "adv"):
+        for line in (WORDNET / f"index.{name}").read_text(encoding="utf-8").splitlines():
+            word = line.partition(" ")[0]
+            if re.fullmatch("[a-z]{3,14}", word) and word not in taught:
+                found.add(word)
+    return sorted(found)
+
+
+def _letters(words: list[str]) -> dict[str, str]:
+    """Which letters follow each three in `words`; ^ begins a word and $ ends it."""
+    chain: dict[str, list[str]] = {}
+    for word in words:
+        padded = f"^^^{word}$"
+        for i in range(len(padded) - 3):
+            chain.setdefault(padded[i : i + 3], []).append(padded[i + 3])
+    return {key: "".join(value) for key, value in chain.items()}
+
+
+def _made_up(chain: dict[str, str], rng: random.Random) -> str:
+    """A word of 4 to 13 letters that sounds English and is probably none."""
+    while True:
+        word = "^^^"
+        while word[-1] != "$":
+            word += rng.choice(chain[word[-3:]])
+        if 4 <= len(word) - 4 <= 13:
+            return word[3:-1]
 
 
 if __name__ == "__main__":
-    for texts in collect():
-        print(len(texts), "sentences,", sum(len(t.split()) for t in texts), "words:", texts[:5])
+    known, less_known = collect()
+    for texts in (known, less_known, invent(known, less_known)):
+        print(len(texts), "sentences,", sum(len(t.split()) for t in texts), "words:", texts[:6])

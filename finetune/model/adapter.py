@@ -1,0 +1,96 @@
+"""An adapter on disk: PEFT's files for LoRA, `whole.safetensors` for what trained in full; loaded, and merged."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from finetune.errors import CheckpointError
+from finetune.model.granite import GraniteSpeech
+from finetune.model.parts import trained_parameters
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS, WHOLE_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "whole.safetensors"
+PARTS = "parts.json"  # the SHA-256 of each weights file, so that one lost, damaged or left from elsewhere is noticed
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of the weights files that are there."""
+    found = {}
+    for name in (ADAPTER_WEIGHTS, WHOLE_WEIGHTS):
+        if (folder / name).is_file():
+            with (folder / name).open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def save_adapter(model: GraniteSpeech, adapted: PeftModel | None, folder: Path) -> None:
+    """Writes what trains; plain PEFT opens the folder too where all of it is LoRA."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (PARTS, ADAPTER_WEIGHTS, WHOLE_WEIGHTS):
+        (folder / name).unlink(missing_ok=True)
+    if adapted is not None:
+        config = adapted.peft_config["default"]
+        config.base_model_name_or_path = model.source
+        config.inference_mode = True
+        config.save_pretrained(folder)
+        config.inference_mode = False
+        _write(get_peft_model_state_dict(adapted, save_embedding_layers=False), folder / ADAPTER_WEIGHTS)
+    whole: dict[str, Tensor] = {n: value for n, value in trained_parameters(model).items() if "lora_" not in n}
+    if whole:
+        _write(whole, folder / WHOLE_WEIGHTS)
+    (folder / PARTS).write_text(json.dumps(_digests(folder), indent=2) + "\n", encoding="utf-8")
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path,
+              metadata={"format": "pt"})
+
+
+def load_adapter(model: GraniteSpeech, folder: Path) -> PeftModel | None:
+    """Puts a saved adapter on a freshly loaded base model, frozen.
+
+    Raises:
+        CheckpointError: a file is missing or not the one that was saved, or does not fit this base model.
+    """
+    adapted: PeftModel | None = None
+    whole, lora = folder / WHOLE_WEIGHTS, folder / ADAPTER_WEIGHTS
+    if not (folder / PARTS).is_file():
+        raise CheckpointError(f"{folder}: no adapter there, or an unfinished one (no {PARTS})")
+    try:
+        recorded, present = json.loads((folder / PARTS).read_text(encoding="utf-8")), _digests(folder)
+        odd = sorted(name for name in recorded.keys() | present.keys() if recorded.get(name) != present.get(name))
+        if odd:
+            raise CheckpointError(f"{folder / odd[0]}: damaged, lost, or not the file that {PARTS} was written with")
+        own: dict[str, Tensor] = dict(model.hf.named_parameters())
+        for name, value in (load_file(whole) if whole.is_file() else {}).items():
+            if name not in own or own[name].shape != value.shape:
+                raise CheckpointError(f"{whole}: {name} {tuple(value.shape)} does not fit the base model "
+                                      f"{model.source}")
+            with torch.no_grad():
+                own[name].copy_(value)
+        if lora.is_file():
+            config = LoraConfig.from_pretrained(str(folder))
+            config.inference_mode = False
+            adapted = get_peft_model(model.hf, config)
+            stored = load_file(lora)
+            odd = sorted(set(stored) ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
+            if odd:
+                raise CheckpointError(f"{lora}: {odd[0]} does not fit {ADAPTER_CONFIG} or the base model "
+                                      f"{model.source}")
+            set_peft_model_state_dict(adapted, stored)
+    except (OSError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: damaged, or not made from the base model {model.source}: {error}") from error
+    model.hf.requires_grad_(False)
+    model.eval()
+    return adapted
+
+
+def merge(model: GraniteSpeech, adapted: PeftModel | None) -> None:
+    """Adds LoRA to the weights, in place; do it in float32 and cast afterwards (peft#1388)."""
+    if adapted is not None:
+        model.hf = adapted.merge_and_unload(safe_merge=True)

@@ -1,0 +1,1 @@
+"""What `bench_train.py` is made of."""

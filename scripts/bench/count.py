@@ -1,0 +1,133 @@
+"""The yardsticks: operations that a pass needs, what the machine could do at most, memory at its peak, padding."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Numbers of weights by how often they are used; biases, norms and embedding tables multiply no matrix."""
+
+    encoder: int  # on each encoder frame
+    keys: int  # the projector's keys and values, on each encoder frame
+    projector: int  # its others, on each audio token
+    llm: int  # on each position of the language model
+    lora: int  # likewise
+    head: int  # on each target token
+
+
+@dataclass(frozen=True)
+class Amount:
+    """What real clips consist of; padding is no work that is needed."""
+
+    frames: int
+    audio_tokens: int
+    positions: int
+    targets: int
+
+
+@dataclass
+class Tally:
+    """Encoder frames and positions of the language model: those needed, and those there were with padding."""
+
+    needed: list[int] = field(default_factory=lambda: [0, 0])
+    padded: list[int] = field(default_factory=lambda: [0, 0])
+
+    def add(self, needed: tuple[int, int], padded: tuple[int, int]) -> None:
+        self.needed = [total + more for total, more in zip(self.needed, needed, strict=True)]
+        self.padded = [total + more for total, more in zip(self.padded, padded, strict=True)]
+
+    def share(self) -> list[float]:
+        """The padded share of frames, and of positions."""
+        return [1 - needed / max(1, padded) for needed, padded in zip(self.needed, self.padded, strict=True)]
+
+
+def count_weights(hf: nn.Module) -> Weights:
+    """Weights of a Granite Speech model of transformers, with or without LoRA."""
+    counts = dict.fromkeys(("encoder", "keys", "projector", "llm", "lora", "head"), 0)
+    for name, value in hf.named_parameters():
+        if value.ndim < 2 or name.endswith(("embed_tokens.weight", "projector.query")) or "rel_pos_emb" in name:
+            continue
+        if "lora_" in name:
+            part = "lora"
+        elif "model.encoder." in name:
+            part = "encoder"
+        elif "model.projector." in name:
+            part = "keys" if "crossattention.attention.key" in name or "crossattention.attention.value" in name \
+                else "projector"
+        else:
+            part = "head" if name.startswith("lm_head.") else "llm"
+        counts[part] += value.numel()
+    return Weights(**counts)
+
+
+def pass_flops(weights: Weights, amount: Amount, heard: bool) -> float:
+    """Floating-point operations that training on clips needs, whoever does it.
+
+    A weight costs 2 operations (multiply, add) at each place where it is used:
+
+        forward   2 (encoder + keys) frames + 2 projector audio + 2 (llm + lora) positions + 2 head targets
+        backward  to the inputs, wherever something that trains lies below:
+                  2 projector audio + 2 (llm + lora) positions + 2 head targets
+                  to the weights, where they train: 2 keys frames + 2 projector audio + 2 lora positions
+
+    The encoder is frozen and nothing below it trains: it has no backward pass. Left out on both sides: attention
+    scores and their product with the values, which have no weights; and all that is done beyond need, namely
+    padding, logits that no loss is taken of, and what gradient checkpointing computes twice.
+
+    Args:
+        heard: False where the encoder's output comes from a cache.
+    """
+    frames = amount.frames
+    forward = (weights.encoder * heard + weights.keys) * frames + weights.projector * amount.audio_tokens
+    forward += (weights.llm + weights.lora) * amount.positions + weights.head * amount.targets
+    inputs = weights.projector * amount.audio_tokens + (weights.llm + weights.lora) * amount.positions
+    inputs += weights.head * amount.targets
+    trained = weights.keys * frames + weights.projector * amount.audio_tokens + weights.lora * amount.positions
+    return 2.0 * (forward + inputs + trained)
+
+
+def now(device: str) -> float:
+    """Seconds, once everything that was asked of the device is done."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def matmul_limit(device: str) -> float:
+    """Operations a second of one large matrix product in the dtype of training: bfloat16 on CUDA, else float32."""
+    size, dtype = (8192, torch.bfloat16) if device == "cuda" else (1024, torch.float32)
+    left, right = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
+    best = 0.0
+    for _ in range(4):
+        start = now(device)
+        for _ in range(5):
+            left @ right
+        best = max(best, 5 * 2 * size**3 / (now(device) - start))
+    return best
+
+
+def _status(entry: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{entry}:"):
+            return 1024 * int(line.split()[1])
+    raise OSError(f"/proc/self/status has no {entry}")
+
+
+def forget_peak(device: str) -> int:
+    """Starts the peak anew; returns the bytes to take off: on a CPU (Linux) what the process holds by now."""
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return 0
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def peak_memory(device: str) -> int:
+    """Bytes at the peak: all that was allocated on CUDA, weights too; on a CPU the resident set of the process."""
+    return torch.cuda.max_memory_allocated() if device == "cuda" else _status("VmHWM")

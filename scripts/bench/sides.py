@@ -1,0 +1,251 @@
+"""The two sides: training as IBM's notebook sets it up (transformers' Trainer), and the engine of this toolkit."""
+
+import random
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.utils import logging
+
+from bench.count import Amount, Tally, count_weights, forget_peak, matmul_limit, now, pass_flops, peak_memory
+from bench.material import ACCUMULATION, BATCH, LORA, Material, Setup, build_model, gather, opened, recipe_of
+from finetune.data.features import FEATURE_DIM, log_mel, num_frames
+from finetune.data.loader import plan_epoch
+from finetune.data.states import StateCache, cached_states
+from finetune.examples import Batch, Examples
+from finetune.model.granite import GraniteSpeech
+from finetune.model.parts import open_parts, set_mode, target_pattern, trained_parameters
+from finetune.step import Engine, parameter_groups, take_step
+from finetune.training.loss import IGNORE
+
+# What is measured, in this order. All but the first two are our engine with one thing changed.
+VARIANTS = {
+    "baseline": "the notebook's recipe (Trainer)",
+    "ours": "ours",
+    "all_logits": "  logits at every position",
+    "no_buckets": "  16 clips at random, no buckets",
+    "hf_encoder": "  transformers' encoder forward",
+    "cache": "  with the encoder's output cached",
+    "checkpointing": "  with gradient checkpointing",
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One variant: seconds of each pass over the clips after the first, and what a pass holds."""
+
+    variant: str
+    seconds: list[float]
+    memory: int  # bytes, see `peak_memory`
+    frame_padding: float
+    position_padding: float
+    flops: float  # needed in a pass
+    limit: float  # of the machine, the better of just before and just after: operations a second
+    clips: int
+    audio_seconds: float
+    optimizer_steps: int  # in the last pass
+    trained: int  # parameters
+
+
+def measure(setup: Setup, variant: str) -> Measured:
+    """Builds the model and trains it for a pass to warm up and `setup.steps` more; to be run in a fresh process."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    warnings.simplefilter("ignore", FutureWarning)  # PEFT's use of a name that transformers gives up
+    model = build_model(setup.size, setup.device)
+    material = gather(setup, model)
+    recipe = recipe_of(setup, material.utterances, variant == "checkpointing")
+    data, tally, marks = Examples(model, recipe, material.utterances), Tally(), list[float]()
+    limit = matmul_limit(setup.device)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if variant == "all_logits":
+            stack.enter_context(patch("finetune.step.token_loss", every_position))
+        if variant == "hf_encoder":
+            stack.enter_context(patch("finetune.model.granite.encode", as_transformers))
+        if variant == "baseline":
+            run = notebook(setup, data, material, tally, marks, folder)
+        else:
+            run = engine(setup, data, material, tally, marks, folder, variant)
+        held = forget_peak(setup.device)
+        steps = run()
+        memory = peak_memory(setup.device) - held
+    limit = max(limit, matmul_limit(setup.device))
+    frames = sum(num_frames(len(wave)) for wave in material.waves)
+    audio = sum(model.num_audio_tokens(torch.tensor([num_frames(len(wave)) for wave in material.waves])).tolist())
+    everything = list(range(setup.clips))
+    amount = Amount(frames, audio, sum(data.positions), data.tokens(everything))
+    frame_padding, position_padding = tally.share()
+    return Measured(
+        variant, [end - start for start, end in pairwise(marks[1:])], memory, frame_padding, position_padding,
+        pass_flops(count_weights(model.hf), amount, heard=variant != "cache"), limit, setup.clips,
+        sum(item.duration for item in material.utterances), steps,
+        sum(value.numel() for value in trained_parameters(model).values()))
+
+
+# -- the notebook's recipe --
+
+def open_as_notebook(model: GraniteSpeech, rank: int) -> nn.Module:
+    """Freezes all but the parameters whose name holds `projector` or `lora`; LoRA is put on first, with PEFT.
+
+    granite-4.0-1b-speech has no LoRA of its own, so the notebook trains its projector alone: rank 0 here.
+    """
+    adapted: nn.Module = model.hf
+    if rank:
+        pattern = target_pattern(LORA.modules, len(model.language_model.layers))
+        adapted = get_peft_model(model.hf, LoraConfig(r=rank, lora_alpha=LORA.alpha, target_modules=pattern))
+    for name, value in model.hf.named_parameters():
+        value.requires_grad_("projector" in name or "lora" in name)
+    return adapted
+
+
+def collate(data: Examples, waves: list[np.ndarray], chosen: Sequence[int]) -> dict[str, Tensor]:
+    """A batch as IBM's processor and the notebook's collator shape it; features are by our front end.
+
+    Waveforms are padded to the longest before their features are made; prompts are padded at the left and targets at
+    the right, so padding stands in the middle of short rows too; labels are IGNORE on prompts and on padding.
+    """
+    model, pad = data.model, torch.nn.utils.rnn.pad_sequence
+    longest = max(len(waves[index]) for index in chosen)
+    features = [log_mel(F.pad(torch.from_numpy(waves[index]).to(model.device), (0, longest - len(waves[index]))))
+                for index in chosen]
+    counts = model.num_audio_tokens(torch.tensor([num_frames(len(waves[index])) for index in chosen]))
+    prompts = [torch.tensor(data.prompts[index].around(model.audio_token_id, count))
+               for index, count in zip(chosen, counts.tolist(), strict=True)]
+    targets = [torch.tensor(data.targets[index]) for index in chosen]
+    before = pad(prompts, True, -1, padding_side="left")
+    after = pad(targets, True, -1)
+    ids = torch.cat([before, after], dim=1)
+    labels = torch.cat([torch.full_like(before, IGNORE), after.masked_fill(after < 0, IGNORE)], dim=1)
+    made = {"input_ids": ids.masked_fill(ids < 0, model.tokenizer.pad_token_id), "attention_mask": (ids >= 0).long(),
+            "labels": labels, "input_features": torch.stack(features),
+            "input_features_mask": torch.arange(int(counts.max()))[None, :] < counts[:, None]}
+    return {name: value.to(model.device) for name, value in made.items()}
+
+
+class Clock(TrainerCallback):  # type: ignore[misc]
+    """Notes the time at the start of training and at the end of each epoch, which is a pass over the clips."""
+
+    def __init__(self, marks: list[float], device: str) -> None:
+        self.marks, self.device = marks, device
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self.marks.append(now(self.device))
+
+    def on_epoch_end(self, *_: Any, **__: Any) -> None:
+        self.marks.append(now(self.device))
+
+
+def notebook(setup: Setup, data: Examples, material: Material, tally: Tally, marks: list[float],
+             folder: Path) -> Callable[[], int]:
+    """Everything set up for the notebook's training; calling the result runs it and returns optimizer steps a pass.
+
+    Its settings: batches of 16 in random order, 2 of them accumulated, learning rate 3e-5, bfloat16 autocast on a GPU,
+    and the Trainer's defaults for the rest (fused AdamW; everything in train mode, frozen parts too).
+    """
+    adapted = open_as_notebook(data.model, setup.rank)
+
+    def collator(chosen: list[int]) -> dict[str, Tensor]:
+        batch = collate(data, material.waves, chosen)
+        needed = sum(num_frames(len(material.waves[index])) for index in chosen)
+        tally.add((needed, sum(data.positions[index] for index in chosen)),
+                  (batch["input_features"].numel() // FEATURE_DIM, batch["input_ids"].numel()))
+        return batch
+
+    trainer = Trainer(
+        adapted, TrainingArguments(
+            str(folder), per_device_train_batch_size=BATCH, gradient_accumulation_steps=ACCUMULATION,
+            num_train_epochs=1 + setup.steps, learning_rate=3e-5, bf16=setup.device == "cuda",
+            use_cpu=setup.device == "cpu", remove_unused_columns=False, label_names=["labels"], save_strategy="no",
+            logging_strategy="no", report_to="none", disable_tqdm=True,
+            dataloader_pin_memory=False),  # batches are made on the device
+        data_collator=collator, train_dataset=list(range(setup.clips)),
+        callbacks=[Clock(marks, setup.device)])
+    trainer.remove_callback(PrinterCallback)
+    return lambda: trainer.train().global_step // (1 + setup.steps)
+
+
+# -- ours --
+
+def every_position(hidden: Tensor, labels: Tensor, logits: Callable[[Tensor], Tensor], smoothing: float) -> Tensor:
+    """`token_loss` as a model's own forward computes it: logits wherever there is a position, padding too."""
+    return F.cross_entropy(logits(hidden[:, :-1]).flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE,
+                           reduction="sum", label_smoothing=smoothing)
+
+
+def as_transformers(encoder: Any, features: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor]:
+    """`encode` by transformers: blocks of 200 frames always, its own attention, no mask for padding."""
+    states: Tensor = encoder(features).last_hidden_state
+    return states, states[:0]
+
+
+def engine(setup: Setup, data: Examples, material: Material, tally: Tally, marks: list[float], folder: Path,
+           variant: str) -> Callable[[], int]:
+    """Our training as `finetune.train` puts it together, set up; calling the result runs it, as for `notebook`."""
+    accelerator = Accelerator(mixed_precision="bf16" if setup.device == "cuda" else "no", cpu=setup.device == "cpu")
+    model, recipe = data.model, data.recipe
+    states = cached(data, material, folder) if variant == "cache" else None
+    open_parts(model, opened(setup.rank))
+    if recipe.machine.gradient_checkpointing:
+        model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.language_model.enable_input_require_grads()
+    parameters = trained_parameters(model)
+    wrapped, optimizer = accelerator.prepare(model, torch.optim.AdamW(parameter_groups(recipe, parameters),
+                                                                      weight_decay=recipe.train.weight_decay))
+    works = Engine(recipe, accelerator, model, wrapped, optimizer, parameters, data)
+
+    def batch(chosen: list[int]) -> Batch:
+        made = (data.batch(chosen, [material.waves[index] for index in chosen], 0) if states is None else
+                data.cached(chosen, "states", [states[index] for index in chosen]))
+        needed = sum(num_frames(len(material.waves[index])) for index in chosen)
+        tally.add((needed, sum(data.positions[index] for index in chosen)),
+                  (made.audio.shape[0] * made.audio.shape[1], made.ids.numel()))
+        return made
+
+    def plan(epoch: int) -> list[list[list[int]]]:
+        if variant != "no_buckets":
+            return plan_epoch(data.durations, data.positions, recipe.train.batch_seconds, recipe.train.batch_tokens,
+                              ACCUMULATION, recipe.seed, epoch, range(setup.clips))
+        order = random.Random(epoch).sample(range(setup.clips), setup.clips)
+        batches = [order[start : start + BATCH] for start in range(0, setup.clips, BATCH)]
+        return [batches[start : start + ACCUMULATION] for start in range(0, len(batches), ACCUMULATION)]
+
+    def run() -> int:
+        taken = 0
+        marks.append(now(setup.device))
+        for epoch in range(1 + setup.steps):
+            steps = plan(epoch)
+            set_mode(model, training=True)
+            for step in steps:
+                take_step(works, step, step, map(batch, step), taken, 0, None)
+                taken += 1
+            marks.append(now(setup.device))
+        return len(steps)
+
+    return run
+
+
+def cached(data: Examples, material: Material, folder: Path) -> StateCache:
+    """The frozen encoder's output of each clip (T, D), on disk as training keeps it; made before the clock runs."""
+
+    @torch.inference_mode()
+    def encode(chosen: Sequence[int]) -> list[Tensor]:
+        batch = data.batch(list(chosen), [material.waves[index] for index in chosen], 0)
+        heard = data.model.listen(batch.audio, batch.num_frames)
+        return [row[:count] for row, count in zip(heard.states, heard.num_frames.tolist(), strict=True)]
+
+    batches = [[index] for index in range(len(material.waves))]
+    return cached_states(folder / "cache", "bench", data.model.lm_head.weight.dtype, batches, encode)

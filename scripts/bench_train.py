@@ -1,0 +1,113 @@
+"""Times a training step of this toolkit against the recipe of IBM's fine-tuning notebook, on the same clips.
+
+    python scripts/bench_train.py --size nano                # the embedded model on a CPU: minutes
+    python scripts/bench_train.py --size full --json out.json     # the real dimensions, random weights, on a GPU
+
+Both sides train the same parameters: LoRA on the language model and the projector in full, or with `--rank 0` the
+projector alone, which is all that the notebook's filter of names finds in granite-4.0-1b-speech. Each variant has
+a process of its own, one after the other in the order of the lines; the lines below `ours` change one thing each and
+leave the rest as it is. A pass goes over all clips once; the first one warms up, the median of the others counts.
+Audio is decoded before; features are made within, by our front end on both sides, as torchaudio is not needed here.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import transformers
+
+from bench.material import ACCUMULATION, BATCH, LORA, SIZES, Setup
+from bench.sides import VARIANTS, Measured, measure
+
+HEAD = f"{'':35}{'clips/s':>9}{'audio s/s':>11}{'memory GB':>11}{'padded frames':>15}{'positions':>11}{'of limit':>10}"
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="nano")
+    parser.add_argument("--steps", type=int, default=5, help="passes over the clips that count (default 5)")
+    parser.add_argument("--clips", type=int, help="how many; a multiple of the notebook's 32 (default "
+                        + ", ".join(f"{name} {count}" for name, count in SIZES.items()) + ")")
+    parser.add_argument("--rank", type=int, default=LORA.rank, help=f"of LoRA, on both sides (default {LORA.rank})")
+    parser.add_argument("--batch-seconds", type=float, help="padded audio in one of our batches (default: 16 clips of "
+                        "the mean duration, so that an optimizer step hears as many clips on both sides)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cpu for nano, else cuda where there is one")
+    parser.add_argument("--only", default=",".join(VARIANTS), help="variants to run, such as baseline,ours")
+    parser.add_argument("--json", type=Path, help="write everything that was measured to this file too")
+    given = parser.parse_args()
+    given.device = given.device or ("cuda" if given.size != "nano" and torch.cuda.is_available() else "cpu")
+    given.clips = given.clips or SIZES[given.size]
+    given.only = given.only.split(",")
+    if given.size == "full" and given.device == "cpu":
+        parser.error("--size full wants a GPU; try --size middle here")
+    if unknown := set(given.only) - VARIANTS.keys():
+        parser.error(f"--only: there is no {', '.join(sorted(unknown))}; there are {', '.join(VARIANTS)}")
+    if given.clips < 1 or given.clips % (BATCH * ACCUMULATION) or given.steps < 1:
+        parser.error("--clips must be a multiple of 32, and --steps at least 1")
+    return given
+
+
+def line(found: Measured) -> dict[str, Any]:
+    """A variant's figures: memory in bytes, padding and the share of the machine's limit as fractions."""
+    seconds = median(found.seconds)
+    return {"clips_per_second": found.clips / seconds, "audio_seconds_per_second": found.audio_seconds / seconds,
+            "share_of_limit": found.flops / seconds / found.limit, **asdict(found)}
+
+
+def header(setup: Setup) -> list[str]:
+    """What was measured, where, and how to read it."""
+    name = torch.cuda.get_device_name() if setup.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    cuda = setup.device == "cuda"
+    clips = ("embedded clips (data/vocabulary)" if setup.size == "nano" else "clips of noise, log-normal durations of "
+             "1 to 20 s around 5 s and random words, 3.3 tokens a second")
+    return [
+        f"{setup.size}: {'embedded weights' if setup.size == 'nano' else 'random weights'}, {name}, "
+        f"{'bfloat16' if cuda else 'float32'}, torch {torch.__version__}, transformers {transformers.__version__}",
+        f"{setup.clips} {clips}; trained: the projector" + (f" and LoRA of rank {setup.rank}" if setup.rank else ""),
+        "memory: " + ("all that was allocated on the GPU at the peak, weights too" if cuda else
+                      "peak of the resident set above what the process held with the model loaded"),
+        f"of limit: operations that the clips need (no padding, nothing twice) against a matrix product in "
+        f"{'bfloat16' if cuda else 'float32'}, timed before and after; without the encoder where it is cached",
+        f"one process a line, in this order; median of {setup.steps} passes after one to warm up", ""]
+
+
+def main() -> None:
+    given = arguments()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # the Trainer would spread over all there are
+    setup = Setup(given.size, given.device, given.clips, given.steps, given.rank, given.batch_seconds)
+    print("\n".join([*header(setup), HEAD]), flush=True)
+    lines = dict[str, dict[str, Any]]()
+    for variant in [name for name in VARIANTS if name in given.only]:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            try:
+                row = line(pool.submit(measure, setup, variant).result())
+            except torch.OutOfMemoryError:
+                print(f"{VARIANTS[variant]:35}does not fit into memory", flush=True)
+                continue
+        lines[variant] = row
+        print(f"{VARIANTS[variant]:35}{row['clips_per_second']:9.2f}{row['audio_seconds_per_second']:11.1f}"
+              f"{row['memory'] / 1e9:11.2f}{row['frame_padding']:15.1%}{row['position_padding']:11.1%}"
+              f"{row['share_of_limit']:10.1%}", flush=True)
+    ratio = {}
+    if {"baseline", "ours"} <= lines.keys():
+        ours, theirs = lines["ours"], lines["baseline"]
+        ratio = {key: ours[key] / theirs[key] for key in ("clips_per_second", "memory")}
+        print(f"\nours / baseline: {ratio['clips_per_second']:.2f} x the utterances a second, "
+              f"{ratio['memory']:.2f} x the memory")
+    if given.json:
+        given.json.write_text(json.dumps({
+            "setup": asdict(setup), "machine": platform.platform(), "header": header(setup), "variants": lines,
+            "ours_over_baseline": ratio}, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
