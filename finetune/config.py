@@ -88,12 +88,7 @@ class EncoderPart(Section):
     learning_rate: float | None = Field(None, gt=0, le=1)
 
 
-class CtcHeadPart(Section):
-    mode: Literal["frozen", "full"] = "frozen"
-    learning_rate: float | None = Field(None, gt=0, le=1)
-
-
-class LmHeadPart(Section):
+class HeadPart(Section):
     mode: Literal["frozen", "full"] = "frozen"
     learning_rate: float | None = Field(None, gt=0, le=1)
 
@@ -110,8 +105,8 @@ class PartsSection(Section):
     lora: LoraPart = LoraPart()
     projector: ProjectorPart = ProjectorPart()
     encoder: EncoderPart = EncoderPart()
-    ctc_head: CtcHeadPart = CtcHeadPart()
-    lm_head: LmHeadPart = LmHeadPart()
+    ctc_head: HeadPart = HeadPart()
+    lm_head: HeadPart = HeadPart()
     language_model: LanguageModelPart = LanguageModelPart()
 
 

@@ -48,8 +48,8 @@ def train_on_all(recipe: Recipe, run: RunDir, processes: int) -> None:
                 if stop.signum and not told:
                     child.terminate()  # which it passes on to every process
                     told = True
-        except BaseException:  # a second signal: at once, and no orphans
-            child.kill()
+        except BaseException:  # a second signal; killed, the launcher would leave the processes behind
+            child.terminate()
             raise
         if stop.signum:
             raise Interrupted(None, stop.signum)

@@ -71,7 +71,7 @@ class RunDir:
         """
         self.root.mkdir(parents=True, exist_ok=True)
         if self.recipe.is_file():
-            before, now = _flat(read_json(self.recipe)), _flat(recipe)
+            before, now = flatten(read_json(self.recipe)), flatten(recipe)
             changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
             if changed and (self.checkpoint.exists() or self.best.exists()):
                 raise CheckpointError(
@@ -83,10 +83,11 @@ class RunDir:
         write_json(self.recipe, recipe)
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones."""
     if not isinstance(tree, dict):
         return {prefix.rstrip("."): tree}
-    return {key: value for name, inner in tree.items() for key, value in _flat(inner, f"{prefix}{name}.").items()}
+    return {key: value for name, inner in tree.items() for key, value in flatten(inner, f"{prefix}{name}.").items()}
 
 
 def read_json(path: Path) -> Any:

@@ -14,7 +14,7 @@ from finetune.config import Recipe
 from finetune.data.loader import plan_epoch
 from finetune.examples import Batch, Examples, Feed
 from finetune.model.granite import GraniteSpeech
-from finetune.model.parts import check_changed, fingerprints, part_of, with_gradient
+from finetune.model.parts import check_changed, fingerprints, part_of, set_mode, with_gradient
 from finetune.training.fit import largest_that_fits, remember, remembered
 from finetune.training.loss import ctc_loss, token_loss
 
@@ -131,6 +131,7 @@ def fitting_seconds(engine: Engine, feed: Feed, base: str, notes: Path) -> float
            f"{recipe.machine.gradient_checkpointing}")
     seconds = remembered(notes, device, key)
     if seconds is None:
+        set_mode(engine.model, training=True)
 
         def attempt(seconds: float) -> None:
             """The largest padded batch by audio, and the one by positions, with room for AdamW's two moments."""

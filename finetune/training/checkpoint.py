@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from finetune.errors import CheckpointError
-from finetune.runs import digest, read_json, write_json
+from finetune.runs import digest, flatten, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -156,16 +156,10 @@ def read_origin(folder: Path) -> dict[str, Any]:
 
 def differences(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """The dotted keys in which two origins differ, with both values: `train.epochs: 4 then, 6 now`."""
-    before, after = _flat(saved), _flat(json.loads(json.dumps(now)))  # as JSON brings it back: a tuple is a list
+    before, after = flatten(saved), flatten(json.loads(json.dumps(now)))  # as JSON brings it back: a tuple is a list
 
     def said(flat: dict[str, Any], key: str) -> str:
         return json.dumps(flat[key], ensure_ascii=False) if key in flat else "nothing"
 
     return [f"{key}: {said(before, key)} then, {said(after, key)} now" for key in sorted({*before, *after})
             if before.get(key, ...) != after.get(key, ...)]  # None is a value too
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix.rstrip("."): tree}
-    return {key: value for name, inner in tree.items() for key, value in _flat(inner, f"{prefix}{name}.").items()}
