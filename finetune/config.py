@@ -59,6 +59,8 @@ class AugmentSection(Section):
     """Widest of two masks over mel bins (SpecAugment)."""
     time_mask: int = Field(0, ge=0, le=100)
     """Widest of two masks over 20 ms frames."""
+    join: float = Field(0.0, ge=0, lt=1)
+    """How often a clip goes on with another one, and that with a third, up to data.max_duration."""
 
 
 class LoraPart(Section):

@@ -1,6 +1,7 @@
 """The train manifest as tensors: prompts, targets and CTC labels made once, audio on demand or from a cache."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,12 @@ from finetune.config import Recipe
 from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.augment import WaveAugment, mask_features, sample_rng
 from finetune.data.features import log_mel, num_frames, pad_features
-from finetune.data.loader import Clips, plan_epoch, waves_of
-from finetune.data.manifest import Utterance
+from finetune.data.loader import Clips, draw, join, plan_epoch, waves_of
+from finetune.data.manifest import Utterance, in_a_row
 from finetune.data.states import StateCache, cache_key, cached_states, predicted_bytes
 from finetune.model.ctc import to_labels
 from finetune.model.granite import GraniteSpeech
-from finetune.model.prompt import encode_text, render
+from finetune.model.prompt import Prompt, encode_text, render
 from finetune.training.loss import IGNORE
 
 log = logging.getLogger(__name__)
@@ -37,24 +38,62 @@ class Batch:
 
 
 class Examples:
-    """All clips that training may hear: first those of train, then those of replay."""
+    """All that training may hear: the clips of train, those of replay, and what the epochs make of them."""
 
-    def __init__(self, model: GraniteSpeech, recipe: Recipe, utterances: list[Utterance]) -> None:
-        self.model, self.recipe, self.utterances = model, recipe, utterances
-        tokenizer = model.tokenizer
-        self.prompts = [render(tokenizer, recipe.model.instruction, item.keywords) for item in utterances]
-        self.targets = [[*encode_text(tokenizer, item.text), tokenizer.eos_token_id] for item in utterances]
-        labels = [to_labels(item.text) for item in utterances]
-        self.characters = [known for known, _ in labels]
-        lost = sum(missing for _, missing in labels)
+    def __init__(self, model: GraniteSpeech, recipe: Recipe, train: list[Utterance],
+                 replay: Sequence[Utterance] = ()) -> None:
+        self.model, self.recipe = model, recipe
+        self.counts = (len(train), len(replay))
+        self.utterances: list[Utterance] = []
+        self.spoken: list[tuple[Utterance, ...]] = []  # the clips that each is made of
+        self.prompts: list[Prompt] = []
+        self.targets: list[list[int]] = []
+        self.characters: list[list[int]] = []
+        self.durations: list[float] = []  # the longest that augmentation can make them: batches must hold it
+        self.positions: list[int] = []
+        lost = self._add([(item, (item,)) for item in [*train, *replay]])
         if lost and recipe.train.ctc_weight:
             log.warning("%d characters are outside the CTC alphabet and left out of its targets", lost)
-        # The longest that augmentation can make a clip: batches must hold it.
-        self.durations = [item.duration / (1.0 - recipe.augment.speed) for item in utterances]
-        frames = torch.tensor([num_frames(round(seconds * SAMPLE_RATE)) for seconds in self.durations])
-        audio = model.num_audio_tokens(frames).tolist()
-        self.positions = [len(prompt.around(model.audio_token_id, count)) + len(target)
-                          for prompt, count, target in zip(self.prompts, audio, self.targets, strict=True)]
+
+    def _add(self, items: list[tuple[Utterance, tuple[Utterance, ...]]]) -> int:
+        """More to hear; returns how many characters are outside the CTC alphabet."""
+        tokenizer, first = self.model.tokenizer, len(self.utterances)
+        utterances = [item for item, _ in items]
+        self.utterances += utterances
+        self.spoken += [clips for _, clips in items]
+        self.prompts += [render(tokenizer, self.recipe.model.instruction, item.keywords) for item in utterances]
+        self.targets += [[*encode_text(tokenizer, item.text), tokenizer.eos_token_id] for item in utterances]
+        labels = [to_labels(item.text) for item in utterances]
+        self.characters += [known for known, _ in labels]
+        self.durations += [item.duration / (1.0 - self.recipe.augment.speed) for item in utterances]
+        frames = torch.tensor([num_frames(round(seconds * SAMPLE_RATE)) for seconds in self.durations[first:]])
+        audio = self.model.num_audio_tokens(frames).tolist()
+        self.positions += [len(prompt.around(self.model.audio_token_id, count)) + len(target) for prompt, count, target
+                           in zip(self.prompts[first:], audio, self.targets[first:], strict=True)]
+        return sum(missing for _, missing in labels)
+
+    def heard(self, epoch: int) -> list[int]:
+        """What an epoch hears: `draw` and `join`. Clips joined, or heard again, are added as new ones.
+
+        So a clip heard twice is augmented twice.
+        """
+        recipe = self.recipe
+        chosen = draw(*self.counts, recipe.data.replay_weight, recipe.seed, epoch)
+        if recipe.machine.cache_encoder:  # nothing is augmented
+            return chosen
+        groups = join(chosen, [item.duration for item in self.utterances], [item.language for item in self.utterances],
+                      recipe.augment.join, recipe.data.max_duration, recipe.seed, epoch)
+        times, once, new = Counter[tuple[int, ...]](), [], []
+        for group in groups:
+            times[group] += 1
+            if len(group) == times[group] == 1:
+                once.append(group[0])
+            else:
+                clips = tuple(self.utterances[index] for index in group)
+                new.append((in_a_row(clips, times[group]), clips))
+        first = len(self.utterances)
+        self._add(new)
+        return [*once, *range(first, len(self.utterances))]
 
     def tokens(self, indices: list[int]) -> int:
         """Target tokens of clips, the end of text included."""
@@ -115,7 +154,7 @@ class Feed:
             return
         augment = self.recipe.augment
         ranges = WaveAugment(augment.speed, augment.gain_db, augment.noise_db)
-        clips = Clips(self.data.utterances, ranges, self.recipe.seed, epoch)
+        clips = Clips([item.id for item in self.data.utterances], self.data.spoken, ranges, self.recipe.seed, epoch)
         for chosen, waves in zip(plan, waves_of(clips, plan, self.recipe.machine.workers), strict=True):
             yield self.data.batch(chosen, waves, epoch)
 

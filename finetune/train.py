@@ -21,7 +21,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 
 from finetune.config import Recipe
-from finetune.data.loader import draw, padding_share, plan_epoch, share
+from finetune.data.loader import padding_share, plan_epoch, share
 from finetune.data.manifest import Utterance, manifest_hash, read_manifest
 from finetune.errors import CheckpointError, Interrupted
 from finetune.examples import Examples, Feed
@@ -101,9 +101,9 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
 
     manifests = {split: run.manifest(split) for split in SPLITS if getattr(recipe.data, split)}
     clips = {split: read_manifest(path) for split, path in manifests.items()}
-    replay = clips.get("replay", [])
     heard: dict[str, list[Utterance]] = {split: clips[split] for split in ("valid", "canary") if split in clips}
-    data = Examples(model, recipe, [*clips["train"], *replay])
+    data = Examples(model, recipe, clips["train"], clips.get("replay", []))
+    epochs = [data.heard(epoch) for epoch in range(settings.epochs)]
     feed = Feed(data, recipe, run.cache, base, main)
     engine = Engine(recipe, accelerator, model, model, optimizer, parameters, data)
     saved = checkpoint.find(run.checkpoint)
@@ -115,8 +115,7 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
               "hashes": {split: manifest_hash(path) for split, path in manifests.items()},
               "replay_weight": recipe.data.replay_weight, "batches_in_a_step": group, "batch_seconds": seconds}
     plans = [plan_epoch(data.durations, data.positions, seconds, settings.batch_tokens, group, recipe.seed, epoch,
-                        draw(len(clips["train"]), len(replay), recipe.data.replay_weight, recipe.seed, epoch))
-             for epoch in range(settings.epochs)]
+                        chosen) for epoch, chosen in enumerate(epochs)]
     steps, padding = sum(map(len, plans)), padding_share(plans[0], data.durations)
     rates = [slot["lr"] for slot in optimizer.param_groups]
     wrapped, optimizer = accelerator.prepare(model, optimizer)

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
+from finetune.data.augment import WaveAugment
 from finetune.data.features import pad_features
+from finetune.data.loader import Clips
 from finetune.data.manifest import Utterance
 from finetune.decoding.recognize import clip_features
 from finetune.model.granite import GraniteSpeech
@@ -11,6 +13,11 @@ from finetune.model.prompt import encode_text, render
 from finetune.training.loss import IGNORE, token_loss
 
 INSTRUCTION = "can you transcribe the speech into a written format?"
+
+
+def waves_from(clips: list[Utterance], augment: WaveAugment) -> Clips:
+    """Each clip by itself, of seed 1 and epoch 0."""
+    return Clips([clip.id for clip in clips], [(clip,) for clip in clips], augment, 1, 0)
 
 
 def noise(frames: int, seed: int) -> Tensor:

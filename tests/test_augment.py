@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from support import waves_from
 
 from finetune.data.audio import SAMPLE_RATE
 from finetune.data.augment import WaveAugment, augment_wave, mask_features, sample_rng
 from finetune.data.features import FEATURE_DIM
-from finetune.data.loader import Clips
 from finetune.data.manifest import Utterance
 
 OFF = WaveAugment(0.0, 0.0, 0.0)
@@ -31,9 +31,9 @@ def test_off_is_off(wave: np.ndarray) -> None:
 
 
 def test_a_clip_is_augmented_alike_in_any_order(clips: list[Utterance]) -> None:
-    forward = Clips(clips, ALL, 1, 0)
+    forward = waves_from(clips, ALL)
     first = {clips[i].id: forward[i] for i in range(len(clips))}
-    backward = Clips(clips[::-1], ALL, 1, 0)
+    backward = waves_from(clips[::-1], ALL)
     for index, item in reversed(list(enumerate(clips[::-1]))):
         assert np.array_equal(backward[index], first[item.id])
 

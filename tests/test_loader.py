@@ -11,10 +11,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import waves_from
 
 from finetune.data.augment import WaveAugment
-from finetune.data.loader import Clips, draw, padding_share, plan_epoch, share, waves_of
-from finetune.data.manifest import Utterance
+from finetune.data.loader import Clips, draw, join, padding_share, plan_epoch, share, waves_of
+from finetune.data.manifest import Utterance, in_a_row
 from finetune.errors import DataError
 
 SIZE, SEED = st.integers(1, 90), st.integers(0, 10_000)
@@ -141,6 +142,40 @@ def test_a_weight_of_less_than_a_clip_is_still_heard_now_and_then() -> None:
     assert 3 <= sum(len(draw(0, 1, 0.1, 1, epoch)) for epoch in range(100)) <= 20
 
 
+# Clips in a row
+
+@given(SIZE, SEED, st.floats(0, 0.95), st.floats(1, 40))
+def test_joined_clips_are_each_heard_once_within_the_limit_and_in_one_language(
+        size: int, seed: int, portion: float, longest: float) -> None:
+    durations, languages = speech(size, seed)[0], ["en" if index % 3 else "fr" for index in range(size)]
+    groups = join(range(size), durations, languages, portion, longest, seed, 0)
+    assert sorted(itertools.chain(*groups)) == list(range(size))
+    for group in groups:
+        assert len(group) == 1 or sum(durations[index] for index in group) <= longest
+        assert len({languages[index] for index in group}) == 1
+    assert groups == join(range(size), durations, languages, portion, longest, seed, 0)
+
+
+def test_the_share_says_how_often_a_clip_goes_on() -> None:
+    plain = join(range(400), [1.0] * 400, [""] * 400, 0.0, 1e9, 1, 0)
+    assert plain == [(index,) for index in range(400)]
+    groups = join(range(4000), [1.0] * 4000, [""] * 4000, 0.5, 1e9, 1, 0)
+    assert 0.47 < 1 - len(groups) / 4000 < 0.53
+    assert {len(group) for group in groups} >= {1, 2, 3, 4}
+    assert groups != join(range(4000), [1.0] * 4000, [""] * 4000, 0.5, 1e9, 1, 1)
+
+
+def test_a_row_of_clips_sounds_as_they_do_one_after_another(clips: list[Utterance]) -> None:
+    off = WaveAugment(0.0, 0.0, 0.0)
+    alone = waves_from(clips, off)
+    row = Clips(["row"], [tuple(clips[:3])], off, 1, 0)[0]
+    assert np.array_equal(row, np.concatenate([alone[index] for index in range(3)]))
+    said = in_a_row(clips[:3], 1)
+    assert said.text.split() == [word for clip in clips[:3] for word in clip.text.split()]
+    assert said.duration == pytest.approx(sum(clip.duration for clip in clips[:3]))
+    assert said.id != in_a_row(clips[:3], 2).id
+
+
 # Audio to a plan
 
 AUGMENT = WaveAugment(0.1, 6.0, 20.0)
@@ -150,7 +185,7 @@ BATCHES = [[3, 0], [5], [1, 2, 4], [0]]
 @pytest.mark.parametrize("workers", [0, 2])
 def test_waves_come_in_the_plans_order(clips: list[Utterance], workers: int) -> None:
     """And are the same whatever the number of workers and the order."""
-    made = Clips(clips, AUGMENT, 1, 0)
+    made = waves_from(clips, AUGMENT)
     found = list(waves_of(made, BATCHES, workers))
     assert [len(waves) for waves in found] == [2, 1, 3, 1]
     for waves, batch in zip(found, BATCHES, strict=True):
@@ -162,7 +197,7 @@ def test_waves_come_in_the_plans_order(clips: list[Utterance], workers: int) -> 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_resumed_epoch_hears_what_was_left_and_draws_no_random_numbers_of_torch(
         clips: list[Utterance], workers: int) -> None:
-    made, before = Clips(clips, AUGMENT, 1, 0), torch.random.get_rng_state()
+    made, before = waves_from(clips, AUGMENT), torch.random.get_rng_state()
     whole = list(waves_of(made, BATCHES, workers))
     for done in range(len(BATCHES) + 1):
         rest = list(waves_of(made, BATCHES[done:], workers if done == 2 else 0))
@@ -175,7 +210,7 @@ def test_a_resumed_epoch_hears_what_was_left_and_draws_no_random_numbers_of_torc
 @pytest.mark.parametrize("workers", [0, 1])
 def test_audio_that_is_gone_is_named_in_one_line(clips: list[Utterance], workers: int) -> None:
     gone = replace(clips[1], audio_filepath="/nowhere/gone.wav")
-    waves = waves_of(Clips([clips[0], gone], AUGMENT, 1, 0), [[0], [1]], workers)
+    waves = waves_of(waves_from([clips[0], gone], AUGMENT), [[0], [1]], workers)
     assert len(next(waves)) == 1
     with pytest.raises(DataError) as caught:
         next(waves)
@@ -183,7 +218,7 @@ def test_audio_that_is_gone_is_named_in_one_line(clips: list[Utterance], workers
 
 
 def test_ctrl_c_in_the_terminal_does_not_reach_the_workers(clips: list[Utterance]) -> None:
-    before, waves = multiprocessing.active_children(), waves_of(Clips(clips, AUGMENT, 1, 0), BATCHES, 2)
-    next(waves)
+    before, waves = multiprocessing.active_children(), waves_of(waves_from(clips, AUGMENT), BATCHES, 2)
+    next(waves), next(waves)  # one of each worker: both are up
     groups = [os.getpgid(worker.pid or 0) for worker in multiprocessing.active_children() if worker not in before]
     assert len(groups) == 2 and os.getpgrp() not in groups

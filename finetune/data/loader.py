@@ -32,6 +32,29 @@ def draw(count_train: int, count_replay: int, replay_weight: float, seed: int, e
     return [*range(count_train), *list(replay) * int(times), *sorted(some)]
 
 
+def join(chosen: Sequence[int], durations: Sequence[float], languages: Sequence[str], share: float, longest: float,
+         seed: int, epoch: int) -> list[tuple[int, ...]]:
+    """Clips that are spoken one after another as one: long speech and new neighbours for words, out of short clips.
+
+    In a random order, each clip follows the one before with probability `share`, so groups of k clips have a share of
+    (1 - share) * share ** (k - 1); only clips of one language meet, in at most `longest` seconds.
+    """
+    if not share:
+        return [(index,) for index in chosen]
+    rng = random.Random(f"{seed}/{epoch}/join")
+    groups: list[tuple[list[int], float]] = []
+    last: dict[str, int] = {}  # the group of a language that may grow
+    for index in rng.sample(chosen, len(chosen)):
+        place = last.get(languages[index], -1)
+        follows = place >= 0 and rng.random() < share
+        if follows and groups[place][1] + durations[index] <= longest:
+            groups[place] = ([*groups[place][0], index], groups[place][1] + durations[index])
+        else:
+            last[languages[index]] = len(groups)
+            groups.append(([index], durations[index]))
+    return [tuple(group) for group, _ in groups]
+
+
 def plan_epoch(durations: Sequence[float], positions: Sequence[int], batch_seconds: float, batch_tokens: int,
                group: int, seed: int, epoch: int, chosen: Sequence[int]) -> list[list[list[int]]]:
     """Optimizer steps of one epoch, each a list of micro-batches, each a list of clip indices.
@@ -86,18 +109,21 @@ def share(step: list[list[int]], rank: int, ranks: int) -> list[list[int]]:
 
 
 class Clips(Dataset[np.ndarray]):
-    """Augmented waveforms (N,) of utterances; the draw depends on seed, epoch and id only, not on workers."""
+    """Augmented waveforms (N,), each of one utterance or of several in a row.
 
-    def __init__(self, utterances: list[Utterance], augment: WaveAugment, seed: int, epoch: int) -> None:
-        self.utterances, self.augment, self.seed, self.epoch = utterances, augment, seed, epoch
+    What is drawn depends on seed, epoch and id only, not on workers.
+    """
+
+    def __init__(self, ids: Sequence[str], spoken: Sequence[Sequence[Utterance]], augment: WaveAugment, seed: int,
+                 epoch: int) -> None:
+        self.ids, self.spoken, self.augment, self.seed, self.epoch = ids, spoken, augment, seed, epoch
 
     def __len__(self) -> int:
-        return len(self.utterances)
+        return len(self.ids)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        item = self.utterances[index]
-        wave = load_audio(item.audio_filepath, item.offset, item.duration)
-        return augment_wave(wave, self.augment, sample_rng(self.seed, self.epoch, item.id))
+        waves = [load_audio(item.audio_filepath, item.offset, item.duration) for item in self.spoken[index]]
+        return augment_wave(np.concatenate(waves), self.augment, sample_rng(self.seed, self.epoch, self.ids[index]))
 
 
 def _as_list(waves: list[np.ndarray]) -> list[np.ndarray]:

@@ -8,8 +8,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path, PurePath
 
@@ -31,6 +31,14 @@ class Utterance:
     speaker: str = ""
     keywords: tuple[str, ...] = ()
     extra: dict[str, object] = field(default_factory=dict, hash=False)
+
+
+def in_a_row(clips: Sequence[Utterance], time: int) -> Utterance:
+    """Clips spoken one after another as one, for the `time`-th time; file and offset are those of the first."""
+    keywords = dict.fromkeys(word for clip in clips for word in clip.keywords)
+    return replace(clips[0], id="+".join(clip.id for clip in clips) + f"#{time}" * (time > 1),
+                   duration=sum(clip.duration for clip in clips), text=" ".join(clip.text for clip in clips),
+                   keywords=tuple(keywords))
 
 
 def unique_id(audio_filepath: str, offset: float, taken: Collection[str]) -> str:
