@@ -34,7 +34,7 @@ VOICES = {
     "flite-kal16": Voice("flite", "kal16", 1.05, 105),
 }
 TEST_ONLY = {"en-029-f4": Voice("espeak", "en-029+f4", 160, 50)}
-SECOND_VOICES = {"train": (2, 3), "test": (1, 5)}  # 2 of every 3 train sentences are said twice, 1 of 5 in test
+SECOND_VOICES = {"train": (1, 3), "test": (1, 5)}  # 1 of every 3 train sentences is said twice, 1 of 5 in test
 LOUDNESS, PEAK = 10 ** (-23 / 20), 10 ** (-1 / 20)  # dB below full scale
 SILENCE, MARGIN = 10 ** (-40 / 20), 0.1  # 40 dB below the loudest 10 ms; seconds kept around speech
 COMPRESSION = 0.95  # libsndfile's scale: Opus at about 19 kbit/s

@@ -35,12 +35,13 @@ def _attend(attn: Module, x: Tensor, mask: Tensor) -> Tensor:
 
     query = heads(attn.to_q(x)) * attn.scale
     key, value = (heads(y) for y in attn.to_kv(x).chunk(2, dim=-1))
-    # Row i of `distance` scores positions i - key from block - 1 down to 1 - block; the shift below
-    # lines them up with the keys. One matrix product instead of one per query position.
+    # Row i of `distance` scores positions i - key from block - 1 down to 1 - block: one matrix product instead of one
+    # per query position. Read with each row starting one place earlier, it is in line with the keys; no copy is made.
     offsets = torch.arange(block - 1, -block, -1, device=x.device) + attn.max_pos_emb
-    distance = query @ attn.rel_pos_emb(offsets).to(query.dtype).t()
-    shifted = F.pad(distance, (1, 0)).flatten(2)[..., block:].reshape(*distance.shape[:3], 2 * block - 1)
-    bias = shifted[..., :block].masked_fill(~keep, torch.finfo(shifted.dtype).min)  # bfloat16 under autocast
+    distance = (query @ attn.rel_pos_emb(offsets).to(query.dtype).t()).contiguous()
+    lined_up = distance.as_strided((*distance.shape[:3], block), (*distance.stride()[:2], 2 * block - 2, 1), block - 1)
+    hidden = torch.zeros_like(keep, dtype=distance.dtype).masked_fill(~keep, torch.finfo(distance.dtype).min)
+    bias = lined_up + hidden  # bfloat16 under autocast
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)  # the query is scaled
     out = out.transpose(1, 2).reshape(batch, blocks * block, -1)
     return attn.dropout(attn.to_out(out[:, :length]))
@@ -48,10 +49,14 @@ def _attend(attn: Module, x: Tensor, mask: Tensor) -> Tensor:
 
 def _convolve(conv: Module, x: Tensor, mask: Tensor) -> Tensor:
     """The convolution module with padded frames zeroed where the depthwise kernel would read them."""
-    x = conv.glu(conv.up_conv(conv.norm(x).transpose(1, 2)))
-    x = conv.depth_conv(x.masked_fill(~mask[:, None, :], 0.0))
-    x = conv.silu(conv.batch_norm(x))
-    return conv.dropout(conv.down_conv(x).transpose(1, 2))
+    x = F.glu(_pointwise(conv.up_conv, conv.norm(x))) * mask[..., None]
+    x = conv.silu(conv.batch_norm(conv.depth_conv(x.transpose(1, 2))))
+    return conv.dropout(_pointwise(conv.down_conv, x.transpose(1, 2)))
+
+
+def _pointwise(conv: Module, x: Tensor) -> Tensor:
+    """A convolution of width 1 as the matrix product that it is: x (B, T, D) -> (B, T, D')."""
+    return F.linear(x, conv.weight.squeeze(-1), conv.bias)
 
 
 def conform(layer: Module, x: Tensor, mask: Tensor) -> Tensor:
