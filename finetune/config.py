@@ -146,7 +146,8 @@ class MachineSection(Section):
     """How, and not what: a change here never makes it another run."""
 
     processes: int = Field(0, ge=0)
-    """Training processes on this machine; 0 is one for each GPU, or one."""
+    """Training processes on this machine, but no more than GPUs where there are any; 0 is one for each GPU, or one.
+    On CPU cores, a small model trains faster in a process for each than in one with many threads."""
     workers: int = Field(0, ge=0)
     """Processes that decode audio ahead, for each training process."""
     gradient_checkpointing: bool = False

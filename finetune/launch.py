@@ -14,12 +14,11 @@ CHILD = "FINETUNE_LAUNCHED"  # set for processes whose parent holds the lock of 
 
 
 def processes_for(recipe: Recipe) -> int:
-    """`machine.processes`, or one for each visible GPU, or one."""
-    if recipe.machine.processes:
-        return recipe.machine.processes
+    """`machine.processes`, or one for each visible GPU, or one; two on one GPU would be slower than one."""
     import torch
 
-    return max(1, torch.cuda.device_count())
+    gpus, wanted = torch.cuda.device_count(), recipe.machine.processes
+    return min(wanted or gpus, gpus) if gpus else wanted or 1
 
 
 def train_on_all(recipe: Recipe, run: RunDir, processes: int) -> None:

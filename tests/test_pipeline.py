@@ -135,7 +135,8 @@ def test_a_stage_that_failed_is_not_done(tmp_path: Path, ran: list[str], monkeyp
 
 # Several processes
 
-@pytest.mark.parametrize(("asked", "gpus", "count"), [(0, 0, 1), (0, 1, 1), (0, 4, 4), (3, 0, 3), (1, 4, 1)])
+@pytest.mark.parametrize(("asked", "gpus", "count"), [(0, 0, 1), (0, 1, 1), (0, 4, 4), (3, 0, 3), (1, 4, 1),
+                                                        (3, 1, 1), (3, 2, 2)])
 def test_a_process_for_each_gpu_unless_the_recipe_says_otherwise(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int, gpus: int, count: int) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
