@@ -34,6 +34,7 @@ from finetune.step import Done, Engine, fitting_seconds, parameter_groups, rate_
 from finetune.training import checkpoint
 from finetune.training.interrupt import interruptible
 from finetune.training.progress import Progress
+from finetune.training.shrink import shrunk, starting_points
 from finetune.training.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -43,9 +44,11 @@ SPLITS = ("train", "replay", "valid", "canary")
 
 @dataclass(frozen=True)
 class TrainResult:
-    """WER as fractions; `within_canary_limit` is whether the best adapter keeps `train.max_canary_loss`."""
+    """WER as fractions; `within_canary_limit` is whether the best adapter keeps `train.max_canary_loss`;
+    `best_share` is below 1 where `train.shrink` gave the best."""
 
     best_epoch: int
+    best_share: float
     best_valid_wer: float
     base_valid_wer: float
     best_canary_wer: float | None
@@ -72,6 +75,7 @@ class State:
     base: dict[str, Any] | None = None  # Scores
     best: dict[str, Any] | None = None
     best_epoch: int = 0
+    best_share: float = 1.0  # of the way from the base's weights to that epoch's
     finished: bool = False
 
 
@@ -119,6 +123,7 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
     steps, padding = sum(map(len, plans)), padding_share(plans[0], data.durations)
     rates = [slot["lr"] for slot in optimizer.param_groups]
     wrapped, optimizer = accelerator.prepare(model, optimizer)
+    start = starting_points(parameters) if settings.shrink else {}
     state = _resume(saved, origin, run, parameters, optimizer) if saved else State()
     engine = Engine(recipe, accelerator, model, wrapped, optimizer, parameters, data)
 
@@ -129,9 +134,22 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
         """Whether it is so on every rank."""
         return int(accelerator.reduce(torch.tensor(int(fine), device=accelerator.device), "sum")) == ranks
 
+    tracker: Tracker | None = None
+
+    def judge(way: float) -> tuple[Scores, bool]:
+        """Scores of the weights as they stand, and whether they are the best so far: then they are kept."""
+        set_mode(model, training=False)
+        now = measure(model, heard, recipe, accelerator)
+        better = _is_better(now, state, settings.max_canary_loss)
+        better = better and agreed(not main or _save_best(model, adapted, run))
+        if better:
+            state.best, state.best_epoch, state.best_share = asdict(now), state.epoch, way
+        if tracker:
+            tracker.record("valid", state.step, epoch=state.epoch, share=way, wer=now.valid, canary_wer=now.canary)
+        return now, better
+
     with ExitStack() as stack:
         stop = stack.enter_context(interruptible())
-        tracker = None
         if main:
             tracker = Tracker(run.metrics, recipe.name, list(recipe.machine.trackers), recipe.model_dump(mode="json"),
                               state.step if saved else None)
@@ -179,20 +197,17 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
             text = f"epoch {state.epoch + 1}/{settings.epochs}  loss {state.loss / len(plans[state.epoch]):.3f}"
             state.epoch, state.steps_in_epoch, state.loss = state.epoch + 1, 0, 0.0
             if state.epoch % settings.evaluate_every == 0 or state.epoch == settings.epochs:
-                set_mode(model, training=False)
-                now = measure(model, heard, recipe, accelerator)
-                better = _is_better(now, state, settings.max_canary_loss)
-                better = better and agreed(not main or _save_best(model, adapted, run))
-                if better:
-                    state.best, state.best_epoch = asdict(now), state.epoch
-                if tracker:
-                    tracker.record("valid", state.step, epoch=state.epoch, wer=now.valid, canary_wer=now.canary)
+                now, better = judge(1.0)
                 state.finished = 0 < settings.patience * settings.evaluate_every <= state.epoch - state.best_epoch
                 text += f"  {said(now)}{'  (best)' if better else ''}" + "; stopped early" * state.finished
             progress.say(text)
             kept = main and save()
             if not agreed(not stop.signum):  # it came during the evaluation
                 raise Interrupted(state.step if kept or not main else None, stop.signum or signal.SIGTERM)
+        for way in settings.shrink:
+            with shrunk(parameters, start, way):
+                now, better = judge(way)
+            progress.say(f"{100 * way:g} % of the way from the base  {said(now)}{'  (best)' if better else ''}")
 
     first, best = Scores(**(state.base or {})), Scores(**(state.best or {}))
     within = rank(best, first, settings.max_canary_loss)[0] == 0
@@ -200,8 +215,8 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
         log.warning("no adapter kept the canary within train.max_canary_loss; the nearest is kept, %.1f points worse "
                     "than the base", 100 * canary_loss(best, first))
     return TrainResult(
-        state.best_epoch, best.valid, first.valid, best.canary, first.canary, within, state.step, state.skipped,
-        round(padding, 4), round(count / max(1e-9, spent), 2),
+        state.best_epoch, state.best_share, best.valid, first.valid, best.canary, first.canary, within, state.step,
+        state.skipped, round(padding, 4), round(count / max(1e-9, spent), 2),
         sum(p.numel() for p in parameters.values()), total, round(time.monotonic() - started, 1))
 
 

@@ -257,6 +257,23 @@ def test_the_canary_limits_which_adapter_is_the_best(trained: Trained, tiny: Tin
     assert "no adapter kept the canary" in caplog.text
 
 
+def test_a_share_of_the_way_is_the_best_where_the_whole_costs_the_canary_too_much(
+        trained: Trained, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        model: Callable[[], GraniteSpeech]) -> None:
+    scores = iter([Scores(0.9, 0.10), Scores(0.4, 0.20), Scores(0.4, 0.15), Scores(0.5, 0.11), Scores(0.6, 0.11)])
+    monkeypatch.setattr(training, "measure", lambda *_: next(scores))
+    run = prepared(trained[1], tmp_path)
+    result = training.train(tiny(tmp_path, "a", epochs=1, max_canary_loss=0.02, shrink=[0.9, 0.5, 0.4]), run)
+    assert (result.best_share, result.best_valid_wer, result.within_canary_limit) == (0.5, 0.5, True)
+    assert [row["share"] for row in records(run, "valid")] == [1.0, 0.9, 0.5, 0.4]
+    kept, base = model(), model().hf.state_dict()
+    load_adapter(kept, run.best)
+    reached = load_file(run.checkpoint / checkpoint.WEIGHTS)
+    name = next(name for name in reached if "projector" in name and "lora" not in name and name in base)
+    assert torch.allclose(kept.hf.state_dict()[name], (base[name] + reached[name]) / 2, atol=1e-6)
+    assert not torch.equal(reached[name], base[name])  # training itself goes on from where it stood
+
+
 def test_patience_ends_a_run_that_no_longer_gains(trained: Trained, tiny: Tiny, tmp_path: Path,
                                                   caplog: pytest.LogCaptureFixture) -> None:
     other = prepared(trained[1], tmp_path)
