@@ -25,7 +25,7 @@ import torch
 import transformers
 
 from bench.material import ACCUMULATION, BATCH, LORA, SIZES, Setup
-from bench.sides import VARIANTS, Measured, measure
+from bench.sides import LLM, VARIANTS, Measured, measure
 
 HEAD = f"{'':35}{'clips/s':>9}{'audio s/s':>11}{'memory GB':>11}{'padded frames':>15}{'positions':>11}{'of limit':>10}"
 
@@ -50,6 +50,8 @@ def arguments() -> argparse.Namespace:
         parser.error("--size full wants a GPU; try --size middle here")
     if unknown := set(given.only) - VARIANTS.keys():
         parser.error(f"--only: there is no {', '.join(sorted(unknown))}; there are {', '.join(VARIANTS)}")
+    if not given.rank and set(given.only) & set(LLM):
+        given.only = [name for name in given.only if name not in LLM]  # nothing would train
     if given.clips < 1 or given.clips % (BATCH * ACCUMULATION) or given.steps < 1:
         parser.error("--clips must be a multiple of 32, and --steps at least 1")
     return given
@@ -97,16 +99,19 @@ def main() -> None:
         print(f"{VARIANTS[variant]:35}{row['clips_per_second']:9.2f}{row['audio_seconds_per_second']:11.1f}"
               f"{row['memory'] / 1e9:11.2f}{row['frame_padding']:15.1%}{row['position_padding']:11.1%}"
               f"{row['share_of_limit']:10.1%}", flush=True)
-    ratio = {}
+    ratio, reached = dict[str, float](), dict[str, float]()
     if {"baseline", "ours"} <= lines.keys():
         ours, theirs = lines["ours"], lines["baseline"]
         ratio = {key: ours[key] / theirs[key] for key in ("clips_per_second", "memory")}
         print(f"\nours / baseline: {ratio['clips_per_second']:.2f} x the utterances a second, "
               f"{ratio['memory']:.2f} x the memory")
+    for variant in lines.keys() & {"cache", "cache_embeds"} if "llm" in lines else ():
+        reached[variant] = lines[variant]["clips_per_second"] / lines["llm"]["clips_per_second"]
+        print(f"{VARIANTS[variant].strip()}: {reached[variant]:.2f} of the speed of the language model alone")
     if given.json:
         given.json.write_text(json.dumps({
             "setup": asdict(setup), "machine": platform.platform(), "header": header(setup), "variants": lines,
-            "ours_over_baseline": ratio}, indent=2) + "\n", encoding="utf-8")
+            "ours_over_baseline": ratio, "cached_over_llm": reached}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def test_weights_of_the_embedded_model_against_a_hand_count(model: Load) -> None
     plain = Weights(encoder=6 * block + d * d + 2 * 348 * d, keys=2 * 2 * d * d,
                     projector=2 * (4 + 2 + 8) * d * d + d * h, llm=5 * layer, lora=0, head=1024 * h)
     assert count_weights(loaded.hf) == plain
-    open_parts(loaded, opened(4))
+    open_parts(loaded, opened(4, "full"))
     ends = 2 * (h + h) + 2 * (h + 64) + 3 * (h + 512)  # of q, o, k, v, gate, up, down
     assert count_weights(loaded.hf) == Weights(**{**vars(plain), "lora": 5 * 4 * ends})
 
@@ -62,7 +62,7 @@ def test_weights_of_the_embedded_model_against_a_hand_count(model: Load) -> None
 def test_operations_are_those_that_torch_counts(model: Load, data: Examples, noise: Material) -> None:
     """But for attention and a last window of the projector that is not full, both of a few percent."""
     loaded = model()
-    open_parts(loaded, opened(16))
+    open_parts(loaded, opened(16, "full"))
     batch = data.batch([0], [noise.waves[0]], 0)
     with FlopCounterMode(display=False) as counter:
         hidden, audio = loaded(batch.audio, batch.num_frames, batch.ids)
@@ -75,7 +75,7 @@ def test_operations_are_those_that_torch_counts(model: Load, data: Examples, noi
 @pytest.mark.parametrize("rank", [0, 16])
 def test_both_sides_train_the_same_parameters(model: Load, rank: int) -> None:
     ours, theirs = model(), model()
-    open_parts(ours, opened(rank))
+    open_parts(ours, opened(rank, "full"))
     open_as_notebook(theirs, rank)
     shapes = [{name: value.shape for name, value in trained_parameters(side).items()} for side in (ours, theirs)]
     assert shapes[0] == shapes[1]

@@ -129,7 +129,7 @@ def recipe_of(setup: Setup, utterances: list[Utterance], checkpointing: bool) ->
         "machine": {"gradient_checkpointing": checkpointing}})
 
 
-def opened(rank: int) -> Parts:
-    """LoRA on the language model, and the projector in full; without LoRA (rank 0) it is what the notebook trains."""
-    frozen = Part("frozen", 1, 1.0)
-    return Parts(Lora(rank, LORA.alpha, 0.0, "lora", LORA.modules), Part("full", 1, 1.0), frozen, 1, False, False, 0)
+def opened(rank: int, projector: str) -> Parts:
+    """LoRA on the language model, and the projector full or frozen; rank 0 and full is what the notebook trains."""
+    return Parts(Lora(rank, LORA.alpha, 0.0, "lora", LORA.modules), Part(projector, 1, 1.0), Part("frozen", 1, 1.0), 1,
+                 False, False, 0)
