@@ -12,6 +12,7 @@ from pathlib import Path
 
 from finetune import __version__
 from finetune.errors import DataError, FinetuneError, Interrupted, RecipeError
+from finetune.runs import CHILD
 
 STAGES = {
     "prepare": "read and audit the corpora, write manifests",
@@ -25,7 +26,8 @@ FORMATS = ("text", "json", "srt")
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    first = os.environ.get("RANK", "0") == "0"  # of several processes one speaks, unless it is of an error
+    logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s", stream=sys.stdout)
     for noisy in ("httpx", "huggingface_hub", "transformers", "accelerate", "datasets"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries about each other; no user can heed them
@@ -41,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"finetune: {error}", file=sys.stderr)
         return 2
     except Interrupted as error:
-        print(f"finetune: {error}", file=sys.stderr)
+        if first and CHILD not in os.environ:  # the process that has started this one says it
+            print(f"finetune: {error}", file=sys.stderr)
         return 128 + error.signum
     except FinetuneError as error:
         print(f"finetune: {error}", file=sys.stderr)

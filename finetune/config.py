@@ -225,6 +225,9 @@ def contradictions(recipe: Recipe) -> list[tuple[str, str]]:
         found.append(("parts.lora.rank", "nothing would be trained; give it a rank, or open another part"))
     if parts.lora.rank and not parts.lora.modules:
         found.append(("parts.lora.modules", "LoRA needs at least one; parts.lora.rank of 0 is no LoRA"))
+    if recipe.model.quantize == "4bit" and parts.lora.rank and parts.lora.variant == "dora":
+        found.append(("parts.lora.variant", "DoRA learns the lengths of the rows of the 4-bit weights, which are not "
+                      "those of the weights it is merged into; take lora or rslora, or set model.quantize: none"))
     if train.ctc_weight and parts.encoder.mode == parts.ctc_head.mode == "frozen":
         found.append(("train.ctc_weight", "the CTC loss needs parts.encoder or parts.ctc_head to train"))
     if parts.ctc_head.mode == "full" and not train.ctc_weight:

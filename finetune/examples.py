@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from finetune.config import Recipe
 from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.augment import WaveAugment, mask_features, sample_rng
-from finetune.data.features import log_mel, num_frames, pad_features
+from finetune.data.features import log_mel, num_frames
 from finetune.data.loader import Clips, draw, join, plan_epoch, waves_of
 from finetune.data.manifest import Utterance, in_a_row
 from finetune.data.states import StateCache, cache_key, cached_states, predicted_bytes
@@ -106,32 +107,33 @@ class Examples:
     def batch(self, indices: list[int], waves: list[np.ndarray], epoch: int) -> Batch:
         """A micro-batch from waveforms, each clip's features its own before padding."""
         masks, made = self.recipe.augment, []
-        for index, wave in zip(indices, waves, strict=True):
-            item = log_mel(torch.from_numpy(wave).to(self.model.device))
+        heard = torch.split(self._moved(torch.from_numpy(np.concatenate(waves))), [len(wave) for wave in waves])
+        for index, wave in zip(indices, heard, strict=True):
+            item = log_mel(wave)
             if masks.mel_mask or masks.time_mask:
                 rng = sample_rng(self.recipe.seed, epoch, self.utterances[index].id + "/mask")
                 item = mask_features(item, masks.mel_mask, masks.time_mask, rng)
             made.append(item)
-        features, frames = pad_features(made)
-        return self._with_text(indices, "features", features, frames, self.model.num_audio_tokens(frames))
+        return self._with_text(indices, "features", pad_sequence(made, True), [len(item) for item in made])
 
     def cached(self, indices: list[int], kind: str, rows: list[Tensor]) -> Batch:
         """A micro-batch from cached encoder states (T, D) or audio embeddings (A, H) of each clip."""
-        device = self.model.device
-        lengths = torch.tensor([len(row) for row in rows], device=device)
-        audio = torch.nn.utils.rnn.pad_sequence([row.to(device, non_blocking=True) for row in rows], True)
-        counts = self.model.num_audio_tokens(lengths) if kind == "states" else lengths
-        return self._with_text(indices, kind, audio, lengths, counts)
+        return self._with_text(indices, kind, self._moved(pad_sequence(rows, True)), [len(row) for row in rows])
 
-    def _with_text(self, indices: list[int], kind: str, audio: Tensor, frames: Tensor, counts: Tensor) -> Batch:
-        pad, device = torch.nn.utils.rnn.pad_sequence, self.model.device
-        ids, labels = [], []
+    def _with_text(self, indices: list[int], kind: str, audio: Tensor, lengths: list[int]) -> Batch:
+        frames, ids, labels = torch.tensor(lengths), [], []
+        counts = frames if kind == "embeds" else self.model.num_audio_tokens(frames)
         for index, count in zip(indices, counts.tolist(), strict=True):
             before = self.prompts[index].around(self.model.audio_token_id, count)
             ids.append(torch.tensor(before + self.targets[index]))
             labels.append(torch.tensor([IGNORE] * len(before) + self.targets[index]))
-        return Batch(kind, audio, frames, pad(ids, True, 0).to(device), pad(labels, True, IGNORE).to(device),
-                     [self.characters[index] for index in indices])
+        return Batch(kind, audio, self._moved(frames), self._moved(pad_sequence(ids, True, 0)),
+                     self._moved(pad_sequence(labels, True, IGNORE)), [self.characters[index] for index in indices])
+
+    def _moved(self, value: Tensor) -> Tensor:
+        """On the model's device. From pinned memory the copy waits for nothing that runs there."""
+        device = self.model.device
+        return (value.pin_memory() if device.type == "cuda" else value).to(device, non_blocking=True)
 
 
 class Feed:
@@ -161,7 +163,7 @@ class Feed:
     def _cached(self, folder: Path, base: str, shown: bool) -> StateCache:
         model, clips = self.data.model, self.data.utterances
         width = model.lm_head.in_features if self.kind == "embeds" else model.encoder.input_linear.out_features
-        dtype = model.lm_head.weight.dtype
+        dtype = model.encoder.input_linear.weight.dtype
         lengths = torch.tensor([num_frames(round(item.duration * SAMPLE_RATE)) for item in clips])
         frames = (model.num_audio_tokens(lengths) if self.kind == "embeds" else lengths).tolist()
         if shown:

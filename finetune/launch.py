@@ -1,16 +1,19 @@
 """Starts one training process for each device of this machine, and passes signals on to them."""
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 from finetune.config import Recipe
 from finetune.errors import CheckpointError, Interrupted
-from finetune.runs import RunDir, write_json
-from finetune.training.interrupt import interruptible
+from finetune.runs import CHILD, RunDir, write_json
+from finetune.training.interrupt import NAMES, interruptible
 
-CHILD = "FINETUNE_LAUNCHED"  # set for processes whose parent holds the lock of the run directory
+STOPPED = [128 + getattr(signal, name) for name in NAMES if hasattr(signal, name)]  # exit codes of those that stopped
 
 
 def processes_for(recipe: Recipe) -> int:
@@ -24,34 +27,62 @@ def processes_for(recipe: Recipe) -> int:
 def train_on_all(recipe: Recipe, run: RunDir, processes: int) -> None:
     """Trains in `processes` processes (torch.distributed; NCCL on GPUs, gloo on CPUs) and waits for them.
 
+    Not by torchrun, which ends with a traceback of its own, and kills 30 seconds after a signal what may still be in
+    the step before its checkpoint.
+
     Raises:
         Interrupted: a signal stopped them; their checkpoint holds the last step.
-        CheckpointError: they failed; what they said stands above.
+        CheckpointError: one failed, and the others were ended; what it said stands above.
     """
-    import torch
-
     path = run.root / "launched.json"  # JSON is YAML: a recipe with every value in it
     write_json(path, recipe.model_dump(mode="json", exclude_none=True))
-    environment = {**os.environ, CHILD: "1"}
-    if not torch.cuda.is_available():
-        environment["ACCELERATE_USE_CPU"] = "true"
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
-               "-m", "finetune", "train", str(path)]
-    # In a session of its own: Ctrl-C would reach every process twice, and the second signal ends it at once.
-    with interruptible() as stop, subprocess.Popen(command, env=environment, start_new_session=True) as child:
-        told = False
+    command = [sys.executable, "-m", "finetune", "train", str(path)]
+    with interruptible() as stop, ExitStack() as stack:
+        # Each in a session of its own: Ctrl-C would reach it twice, and the second signal ends it at once. With the
+        # file descriptor of the lock: were this process killed, no other could begin while they go on.
+        children = [stack.enter_context(subprocess.Popen(command, env=environment, start_new_session=True,
+                                                         close_fds=False))
+                    for environment in _environments(processes)]
+        told, failed = False, 0
         try:
-            while child.poll() is None:
-                time.sleep(0.2)
+            while True:
+                codes = [code for child in children if (code := child.poll()) is not None]  # of those that ended
+                failed = failed or next((code for code in codes if code not in (0, *STOPPED)), 0)
+                if len(codes) == processes:
+                    break
+                if failed:  # the others would wait for it in vain
+                    _kill(children)
                 if stop.signum and not told:
-                    child.terminate()  # which it passes on to every process
+                    for child in children:
+                        child.terminate()
                     told = True
-        except BaseException:  # a second signal; killed, the launcher would leave the processes behind
-            child.terminate()
+                time.sleep(0.1)
+        except BaseException:  # a second signal
+            _kill(children)
             raise
-        if stop.signum:
-            raise Interrupted(None, stop.signum)
-        if child.returncode:
-            raise CheckpointError(f"training in {processes} processes failed (exit code {child.returncode}); the first "
-                                  "error above says why")
+    stopped = [code - 128 for code in codes if code in STOPPED]
+    if stop.signum or (stopped and not failed):
+        raise Interrupted(None, stop.signum or stopped[0])
+    if failed:
+        raise CheckpointError(f"training in {processes} processes failed (exit code {failed}); the first error above "
+                              "says why")
+
+
+def _environments(processes: int) -> list[dict[str, str]]:
+    """What tells each process its place, as torch.distributed reads it."""
+    import torch
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {**os.environ, CHILD: "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+              "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    shared.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    if not torch.cuda.is_available():
+        shared["ACCELERATE_USE_CPU"] = "true"
+    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+
+
+def _kill(children: list[subprocess.Popen[bytes]]) -> None:
+    for child in children:
+        child.kill()

@@ -12,8 +12,8 @@ from typing import Any
 
 from finetune.config import Recipe
 from finetune.errors import CheckpointError
-from finetune.launch import CHILD, processes_for, train_on_all
-from finetune.runs import RunDir, digest, read_json, write_json
+from finetune.launch import processes_for, train_on_all
+from finetune.runs import CHILD, RunDir, digest, read_json, write_json
 
 log = logging.getLogger(__name__)
 

@@ -144,9 +144,9 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> tuple[R
             raise RecipeError(f"{origin}: unknown key '{key}'" + (f"; did you mean '{near}'?" if near else ""))
         flat[key] = (_as_field(key, value), origin)
     flat.setdefault("name", (path.stem, "default"))
-    goal = flat.get("train.goal", (None, ""))[0]
-    for key, value in GOALS.get(str(goal), {}).items():
-        flat.setdefault(key, (value, f"goal {goal}"))
+    goal, goal_origin = flat.get("train.goal", (None, ""))
+    preset = {key: value for key, value in GOALS.get(str(goal), {}).items() if key not in flat}
+    flat.update({key: (value, f"goal {goal}") for key, value in preset.items()})
     try:
         recipe = Recipe.model_validate(_nest({key: value for key, (value, _) in flat.items()}))
     except ValidationError as error:
@@ -157,6 +157,8 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> tuple[R
             lines.append(f"{origin}: {key}: {problem['msg']}" + (f", got {problem['input']!r}" if key in flat else ""))
         raise RecipeError("\n".join(lines)) from error
     for key, text in contradictions(recipe):
+        if key in preset:
+            raise RecipeError(f"{goal_origin}: {key}, set by train.goal: {goal}: {text}")
         raise RecipeError(f"{flat[key][1] if key in flat else path}: {key}: {text}")
     return recipe, [Setting(key, _value(recipe, key), flat[key][1] if key in flat else "default") for key in known]
 

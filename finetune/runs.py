@@ -10,6 +10,8 @@ from typing import Any
 
 from finetune.errors import CheckpointError
 
+CHILD = "FINETUNE_LAUNCHED"  # set for processes whose parent holds the lock of the run directory
+
 
 class RunDir:
     """`runs/<name>`: where each stage reads and writes."""
@@ -59,6 +61,7 @@ class RunDir:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise CheckpointError(f"{self.root}: another process works in this run directory") from error
+            os.set_inheritable(handle.fileno(), True)  # held as long as a process lives that `launch` has started
             yield
 
     def claim(self, recipe: dict[str, Any]) -> None:

@@ -29,8 +29,9 @@ def measure(model: GraniteSpeech, splits: dict[str, list[Utterance]], recipe: Re
     for split, utterances in splits.items():
         by_length = sorted(utterances, key=lambda item: -item.duration)
         mine = by_length[accelerator.process_index :: accelerator.num_processes]
-        heard = [(item.text, hypothesis.text)
-                 for item, hypothesis in zip(mine, recognize(model, mine, options), strict=True)]
+        with model.autocast():  # the parts that train are float32, whatever the others are
+            hypotheses = recognize(model, mine, options)
+        heard = [(item.text, hypothesis.text) for item, hypothesis in zip(mine, hypotheses, strict=True)]
         pairs = gather_object(heard) if accelerator.num_processes > 1 else heard
         wers[split] = score([a for a, _ in pairs], [b for _, b in pairs], recipe.evaluate.normalizer).wer
     return Scores(wers["valid"], wers.get("canary"))

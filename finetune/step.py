@@ -97,7 +97,7 @@ def take_step(engine: Engine, step: list[list[int]], mine: list[list[int]], batc
         place = position * accelerator.num_processes + accelerator.process_index
         torch.manual_seed((engine.recipe.seed * 1_000_003 + number) * 4099 + place)
         last = position == len(mine) - 1
-        with accelerator.no_sync(engine.wrapped) if not last else nullcontext(), accelerator.autocast():
+        with accelerator.no_sync(engine.wrapped) if not last else nullcontext(), engine.model.autocast():
             said, whole = losses(engine, next(batches), tokens, characters)
             loss[0] += said.detach() * bool(micro)
             # DDP averages over ranks; the sum over all of them is wanted.
@@ -134,15 +134,17 @@ def fitting_seconds(engine: Engine, feed: Feed, base: str, notes: Path) -> float
         set_mode(engine.model, training=True)
 
         def attempt(seconds: float) -> None:
-            """The largest padded batch by audio, and the one by positions, with room for AdamW's two moments."""
+            """The largest padded batch by audio, and the one by positions; with room for AdamW's two moments, and for
+            the buckets in which several ranks add up their gradients."""
             plan = plan_epoch(data.durations, data.positions, seconds, settings.batch_tokens, 1, recipe.seed, 0,
                               range(len(data.durations)))
             batches = [step[0] for step in plan]
             worst = [max(batches, key=lambda batch: max(sizes[i] for i in batch) * len(batch))
                      for sizes in (data.durations, data.positions)]
-            room = [torch.empty_like(parameter) for parameter in engine.parameters.values() for _ in range(2)]
+            copies = 2 + (engine.accelerator.num_processes > 1)
+            room = [torch.empty_like(parameter) for parameter in engine.parameters.values() for _ in range(copies)]
             for batch in feed.batches(worst, 0):
-                with engine.accelerator.autocast():
+                with engine.model.autocast():
                     torch.autograd.backward(losses(engine, batch, 1, 1)[1])
             for parameter in engine.parameters.values():
                 parameter.grad = None

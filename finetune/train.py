@@ -89,7 +89,7 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
         Interrupted: a signal stopped it; the checkpoint holds the last step.
     """
     started, settings = time.monotonic(), recipe.train
-    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+    accelerator = Accelerator()
     ranks, main = accelerator.num_processes, accelerator.is_main_process
     torch.manual_seed(recipe.seed)
     model = load_model(recipe.model.base, recipe.model.dtype, accelerator.device, recipe.model.revision,
@@ -99,7 +99,6 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
     adapted = open_parts(model, parts_of(recipe))
     if recipe.machine.gradient_checkpointing:
         model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.language_model.enable_input_require_grads()
     parameters = trained_parameters(model)
     optimizer = torch.optim.AdamW(parameter_groups(recipe, parameters), weight_decay=settings.weight_decay)
 
@@ -108,7 +107,8 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
     heard: dict[str, list[Utterance]] = {split: clips[split] for split in ("valid", "canary") if split in clips}
     data = Examples(model, recipe, clips["train"], clips.get("replay", []))
     epochs = [data.heard(epoch) for epoch in range(settings.epochs)]
-    feed = Feed(data, recipe, run.cache, base, main)
+    with model.autocast():
+        feed = Feed(data, recipe, run.cache, base, main)
     engine = Engine(recipe, accelerator, model, model, optimizer, parameters, data)
     saved = checkpoint.find(run.checkpoint)
     group, seconds = ranks * settings.accumulation, settings.batch_seconds

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Trains a recipe once with each goal's preset in place of its own parts and augmentation, and prints what came out.
+"""Trains a recipe as it stands and then with each goal's preset in its place, and prints what came out.
 
     python scripts/compare_goals.py recipes/quickstart.yaml --set train.epochs=4
 
-Scores are of the valid manifest and the canary, as training itself measures them; test is not touched. Everything
-else stays the recipe's own, the learning rates too, so this compares what is trained and not how well it is tuned.
+A preset takes the place of the recipe's own parts and augmentation. Everything else stays the recipe's, the learning
+rates of `train` too, so this compares what is trained and not how well it is tuned. Scores are of the valid manifest
+and the canary, as training itself measures them; test is not touched. Run again, it goes on where it was.
 """
 
 import argparse
@@ -14,42 +15,57 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from finetune.config import GOALS, AugmentSection, PartsSection, Recipe  # noqa: E402
+from finetune.config import GOALS, AugmentSection, PartsSection, Recipe, contradictions  # noqa: E402
+from finetune.model.granite import read_config  # noqa: E402
 from finetune.pipeline import run_recipe  # noqa: E402
 from finetune.recipe_file import load_recipe  # noqa: E402
 
+OWN = "own"  # the recipe as it stands
+
 
 def with_goal(recipe: Recipe, goal: str, blocks: int) -> Recipe:
-    """The recipe with a goal's preset; no more encoder blocks than `blocks`."""
+    """The recipe with a goal's preset; of the encoder no more than the `blocks` that the base has."""
     content = recipe.model_dump()
-    content.update(name=f"{recipe.name}-{goal}", parts=PartsSection().model_dump(),
-                   augment=AugmentSection().model_dump())
-    content["train"].update(goal=goal, ctc_weight=0.0)
-    for key, value in GOALS[goal].items():
-        *sections, last = key.split(".")
-        level = content
-        for section in sections:
-            level = level[section]
-        level[last] = value
-    content["parts"]["encoder"]["blocks"] = min(blocks, int(content["parts"]["encoder"]["blocks"]))
-    return Recipe.model_validate(content)
+    content["name"] = f"{recipe.name}-{goal}"
+    if goal != OWN:
+        content.update(parts=PartsSection().model_dump(), augment=AugmentSection().model_dump())
+        content["train"].update(goal=goal, ctc_weight=0.0)
+        for key, value in GOALS[goal].items():
+            *sections, last = key.split(".")
+            level = content
+            for section in sections:
+                level = level[section]
+            level[last] = value
+        content["parts"]["encoder"]["blocks"] = min(blocks, int(content["parts"]["encoder"]["blocks"]))
+    found = Recipe.model_validate(content)
+    if wrong := contradictions(found):
+        sys.exit(f"{goal}: {wrong[0][0]}: {wrong[0][1]}")
+    return found
+
+
+def line(name: str, trained: int, valid: float, canary: float | None, rest: str) -> str:
+    heard = "-" if canary is None else f"{100 * canary:.1f}"
+    return f"{name:12}{trained:12,}{100 * valid:12.1f}{heard:>12}{rest}"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
-    parser.add_argument("--goals", default=",".join(GOALS), help="which of them (default: all)")
-    parser.add_argument("--blocks", type=int, default=6, help="encoder blocks that the base has (default 6)")
+    parser.add_argument("--goals", default=",".join([OWN, *GOALS]), help="which of them, and `own` (default: all)")
     arguments = parser.parse_args()
     recipe, _ = load_recipe(arguments.recipe, arguments.overrides)
-    print(f"{'goal':12}{'trained':>12}{'valid WER':>12}{'canary WER':>12}{'clips/s':>9}{'seconds':>9}")
-    for goal in arguments.goals.split(","):
-        done = run_recipe(with_goal(recipe, goal, arguments.blocks), "train").done("train") or {}
-        canary = done["best_canary_wer"]
-        print(f"{goal:12}{done['trained_parameters']:12,}{100 * done['best_valid_wer']:12.1f}"
-              f"{'-' if canary is None else f'{100 * canary:.1f}':>12}{done['clips_per_second']:9.1f}"
-              f"{done['seconds']:9.0f}", flush=True)
+    blocks = int(read_config(recipe.model.base, recipe.model.revision).encoder_config.num_layers)
+    goals = arguments.goals.split(",")
+    if unknown := set(goals) - {OWN, *GOALS}:
+        parser.error(f"--goals: there is no {', '.join(sorted(unknown))}; there are {OWN}, {', '.join(GOALS)}")
+    print(f"{'':12}{'trained':>12}{'valid WER':>12}{'canary WER':>12}{'epoch':>7}{'clips/s':>9}{'seconds':>9}")
+    for goal in goals:
+        done = run_recipe(with_goal(recipe, goal, blocks), "train").done("train") or {}
+        if goal == goals[0]:
+            print(line("base", 0, done["base_valid_wer"], done["base_canary_wer"], ""))
+        print(line(goal, done["trained_parameters"], done["best_valid_wer"], done["best_canary_wer"],
+                   f"{done['best_epoch']:7}{done['clips_per_second']:9.1f}{done['seconds']:9.0f}"), flush=True)
     return 0
 
 

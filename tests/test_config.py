@@ -69,8 +69,10 @@ def test_what_the_recipe_says_itself_goes_before_the_goal(recipe: Path) -> None:
 
 def test_a_goal_that_contradicts_the_recipe_is_named(recipe: Path) -> None:
     recipe.write_text(DATA + "train:\n  goal: domain\n  ctc_weight: 0\n")
-    with pytest.raises(RecipeError, match=r"^goal domain: parts\.ctc_head\.mode: the CTC head learns from"):
+    with pytest.raises(RecipeError) as caught:
         load_recipe(recipe)
+    assert str(caught.value).startswith(
+        f"{recipe}:6: parts.ctc_head.mode, set by train.goal: domain: the CTC head learns from")
 
 
 # Contradictions
@@ -86,6 +88,7 @@ PAIRS = [
     ("machine:\n  cache_encoder: yes\naugment:\n  time_mask: 5", "6: machine.cache_encoder: what is augmented differs"),
     ("machine:\n  cache_encoder: yes\nparts:\n  encoder:\n    mode: lora", "6: machine.cache_encoder: the encoder or"),
     ("machine:\n  cache_encoder: yes\ntrain.goal: accent", "6: machine.cache_encoder: what is augmented differs"),
+    ("model:\n  quantize: 4bit\nparts:\n  lora:\n    variant: dora", "9: parts.lora.variant: DoRA learns the lengths"),
     ("name: a/b", "5: name: must be a plain folder name"),
     ("name: ..", "5: name: must be a plain folder name"),
     ("name: ''", "5: name: must be a plain folder name"),

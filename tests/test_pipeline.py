@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from finetune import launch, pipeline
+from finetune import pipeline
 from finetune.config import Recipe
 from finetune.errors import CheckpointError, DataError, Interrupted
 from finetune.launch import processes_for, train_on_all
 from finetune.pipeline import STAGES, run_recipe, summarize
 from finetune.recipe_file import load_recipe
-from finetune.runs import RunDir, read_json, write_json
+from finetune.runs import CHILD, RunDir, read_json, write_json
 from finetune.summary import newcomer_table
 
 SCORE = {"wer": 0.25, "terms": {"seen": {"recall": 0.5}, "unseen": {"recall": None}}}
@@ -151,7 +152,7 @@ def test_the_marker_of_several_processes_is_as_that_of_one(
     def launched(mine: Recipe, run: RunDir, processes: int) -> None:
         asked.append(processes)
         with monkeypatch.context() as patch:
-            for name, value in (("WORLD_SIZE", "2"), (launch.CHILD, "1"), ("RANK", "1")):
+            for name, value in (("WORLD_SIZE", "2"), (CHILD, "1"), ("RANK", "1")):
                 patch.setenv(name, value)
             run_recipe(mine, "train")
             assert run.done("train") is None, "only rank 0 writes"
@@ -169,9 +170,10 @@ def test_the_marker_of_several_processes_is_as_that_of_one(
 
 
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
-    """Runs a shell script in place of Python and torch's launcher."""
+    """Runs a shell script in place of Python."""
     script = tmp_path / "python"
-    script.write_text(f'#!/bin/sh\ncd "{tmp_path}"\necho "$@" > said\necho "${launch.CHILD}" >> said\n{body}\n')
+    script.write_text(f'#!/bin/sh\ncd "{tmp_path}"\necho "$@" > said$RANK\n'
+                      f'echo "${CHILD} $LOCAL_RANK $WORLD_SIZE $MASTER_ADDR" >> said$RANK\n{body}\n')
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
 
@@ -180,26 +182,65 @@ def test_the_launched_processes_get_the_whole_recipe(tmp_path: Path, monkeypatch
     program(tmp_path, monkeypatch, "exit 0")
     mine = recipe(tmp_path, train={"goal": "accent", "max_canary_loss": None}, augment={"speed": 0.0},
                   model={"instruction": "say: 'what' is \"heard\" – no, null\n"}, machine={"trackers": ["wandb"]})
-    run = RunDir(tmp_path / "r")
-    train_on_all(mine, run, 2)
-    words, told = (tmp_path / "said").read_text().splitlines()
-    assert words.startswith("-m torch.distributed.run --standalone --nproc-per-node 2 -m finetune train ")
-    assert load_recipe(words.split()[-1])[0] == mine and told == "1"
+    train_on_all(mine, RunDir(tmp_path / "r"), 2)
+    for rank in ("0", "1"):
+        words, told = (tmp_path / f"said{rank}").read_text().splitlines()
+        assert words.startswith("-m finetune train ") and told == f"1 {rank} 2 127.0.0.1"
+        assert load_recipe(words.split()[-1])[0] == mine
 
 
-def test_a_launched_process_that_fails_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program(tmp_path, monkeypatch, "exit 3")
+def test_one_process_that_fails_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path, monkeypatch, "[ $RANK = 1 ] && exit 3\nwhile :; do sleep 0.05; done")
     with pytest.raises(CheckpointError, match=r"in 2 processes failed \(exit code 3\)"):
         train_on_all(recipe(tmp_path), RunDir(tmp_path / "r"), 2)
 
 
-def test_a_signal_reaches_the_launched_processes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program(tmp_path, monkeypatch, "trap 'echo TERM >> said; sleep 1; exit 1' TERM\n"
-                                   f"kill -USR1 {os.getpid()}\nwhile :; do sleep 0.05; done")
+def test_a_signal_reaches_each_launched_process_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first that ends leaves the other the time for its checkpoint."""
+    program(tmp_path, monkeypatch,
+            "trap 'echo TERM >> said$RANK; sleep $RANK; echo saved >> said$RANK; exit 143' TERM\n: > ready$RANK\n"
+            f"while [ $RANK = 1 -a ! -e ready0 ]; do sleep 0.05; done\n[ $RANK = 1 ] && kill -USR1 {os.getpid()}\n"
+            "while :; do sleep 0.05; done")
     with pytest.raises(Interrupted) as caught:
         train_on_all(recipe(tmp_path), RunDir(tmp_path / "r"), 2)
     assert caught.value.signum == signal.SIGUSR1
-    assert (tmp_path / "said").read_text().count("TERM") == 1
+    for rank in ("0", "1"):
+        assert (tmp_path / f"said{rank}").read_text().splitlines()[2:] == ["TERM", "saved"]
+
+
+def test_a_signal_to_the_launched_processes_alone_is_no_failure(tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheduler tells every process."""
+    program(tmp_path, monkeypatch, "sleep 0.$RANK\nexit 143")
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"):
+        train_on_all(recipe(tmp_path), RunDir(tmp_path / "r"), 2)
+
+
+def test_the_lock_is_held_as_long_as_a_launched_process_lives(tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that launched them was killed: no other may begin beside them."""
+    program(tmp_path, monkeypatch, "echo $$ > pid$RANK\nwhile :; do sleep 0.05; done")
+    run = RunDir(tmp_path / "r")
+    parent = os.fork()
+    if parent == 0:
+        with run.locked():
+            train_on_all(recipe(tmp_path), run, 1)
+        os._exit(0)
+    while not (tmp_path / "pid0").exists() or not (tmp_path / "pid0").read_text().strip():
+        time.sleep(0.05)
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    with pytest.raises(CheckpointError, match="another process works"), run.locked():
+        pass
+    os.kill(int((tmp_path / "pid0").read_text()), signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            with run.locked():
+                return
+        except CheckpointError:  # the `sleep` of the script still holds it
+            time.sleep(0.05)
+    pytest.fail("still locked")
 
 
 def test_several_processes_train_what_one_prepared_and_one_goes_on(

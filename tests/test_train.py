@@ -285,18 +285,39 @@ def test_patience_ends_a_run_that_no_longer_gains(trained: Trained, tiny: Tiny, 
     assert "stopped early" in caplog.text
 
 
-@pytest.mark.parametrize("projector", ["frozen", "full"])
-def test_the_cache_changes_no_loss(trained: Trained, tiny: Tiny, tmp_path: Path, projector: str) -> None:
+@pytest.mark.parametrize(("projector", "dtype", "off"), [("frozen", "float32", 1e-4), ("full", "float32", 1e-4),
+                                                         ("full", "bfloat16", 1e-2)])
+def test_the_cache_changes_no_loss(trained: Trained, tiny: Tiny, tmp_path: Path, projector: str, dtype: str,
+                                   off: float) -> None:
     from finetune.config import AugmentSection
 
     runs = []
     for cache in (False, True):
         recipe = tiny(tmp_path, f"cache{cache}", parts={"lora": {"rank": 4}, "projector": {"mode": projector}},
-                      machine={"cache_encoder": cache}, ctc_weight=0).model_copy(update={"augment": AugmentSection()})
+                      machine={"cache_encoder": cache}, ctc_weight=0)
+        model = recipe.model.model_copy(update={"dtype": dtype})
+        recipe = recipe.model_copy(update={"augment": AugmentSection(), "model": model})
         runs.append(prepared(trained[1], tmp_path / f"{cache}"))
         training.train(recipe, runs[-1])
     for before, after in zip(records(runs[0], "step"), records(runs[1], "step"), strict=True):
-        assert before["loss"] == pytest.approx(after["loss"], rel=1e-4)
+        assert before["loss"] == pytest.approx(after["loss"], rel=off)
+
+
+def test_a_bfloat16_base_trains_in_every_part(trained: Trained, tiny: Tiny, tmp_path: Path,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under autocast, as on a GPU; what trains is float32 beside bfloat16, in decoding and in the cache too."""
+    loaded: list[GraniteSpeech] = []
+    load = training.load_model
+    monkeypatch.setattr(training, "load_model", lambda *given: loaded.append(load(*given)) or loaded[-1])
+    all_parts = {"lora": {"rank": 4}, "projector": {"mode": "full"}, "encoder": {"mode": "full", "blocks": 1},
+                 "ctc_head": {"mode": "full"}, "lm_head": {"mode": "full"}, "language_model": {"layers": 1}}
+    recipe = tiny(tmp_path, "x", parts=all_parts, epochs=1)
+    low = recipe.model_copy(update={"model": recipe.model.model_copy(update={"dtype": "bfloat16"})})
+    run = prepared(trained[1], tmp_path)
+    training.train(low, run)
+    assert {value.dtype for value in loaded[0].hf.parameters()} == {torch.float32, torch.bfloat16}
+    assert {value.dtype for value in weights(run).values()} == {torch.float32}
+    assert records(run, "step")[0]["loss"] == pytest.approx(records(trained[1], "step")[0]["loss"], rel=0.03)
 
 
 def test_several_processes_may_only_train(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def mask_features(features: Tensor, mel_mask: int, time_mask: int, rng: np.rando
 
     A time mask takes at most an eighth of the clip.
     """
-    mean, mels = float(features.mean()), features.clone().view(len(features), 2, -1)
+    mean, mels = features.mean(), features.clone().view(len(features), 2, -1)
     for _ in range(2):
         if mel_mask:
             width = int(rng.integers(0, mel_mask + 1))

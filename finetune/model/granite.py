@@ -69,6 +69,11 @@ class GraniteSpeech(nn.Module):
     def device(self) -> torch.device:
         return self.lm_head.weight.device
 
+    def autocast(self) -> torch.autocast:
+        """bfloat16 on CUDA and where the base's weights are; for the parts that train are float32 beside them."""
+        low = self.device.type == "cuda" or self.encoder.input_linear.weight.dtype == torch.bfloat16
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
+
     def num_audio_tokens(self, num_frames: Tensor) -> Tensor:
         """LLM positions of clips with `num_frames` encoder frames: 3 for each begun window of 15."""
         return (num_frames + self.window - 1) // self.window * self.queries

@@ -188,14 +188,18 @@ def set_mode(model: GraniteSpeech, training: bool) -> None:
 
     BatchNorm must stay in eval mode even where its block trains: its running statistics belong to the
     base model, no adapter stores them, and other engines fold them into the convolution.
+
+    Below float32 training is under autocast, and PEFT's own cast of what goes into LoRA would only make copies, from
+    bfloat16 to float32 and back, and keep them for the backward pass. DoRA takes its norms in that float32.
     """
     model.eval()
-    for module in model.hf.modules() if training else []:
+    for module in model.hf.modules():
         if hasattr(module, "lora_dropout"):
-            module.training = True  # DoRA asks the layer itself whether to drop
-            module.lora_dropout.train()
+            module.training = training  # DoRA asks the layer itself whether to drop
+            module.lora_dropout.train(training)
+            module.cast_input_dtype_enabled = not training or bool(module.lora_magnitude_vector)
         if getattr(module, "gradient_checkpointing", False):
-            module.training = True
+            module.training = training
 
 
 def fingerprints(model: GraniteSpeech) -> dict[str, int]:

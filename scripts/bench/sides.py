@@ -202,14 +202,13 @@ def as_transformers(encoder: Any, features: Tensor, num_frames: Tensor) -> tuple
 def engine(setup: Setup, data: Examples, material: Material, tally: Tally, marks: list[float], folder: Path,
            variant: str) -> Callable[[], int]:
     """Our training as `finetune.train` puts it together, set up; calling the result runs it, as for `notebook`."""
-    accelerator = Accelerator(mixed_precision="bf16" if setup.device == "cuda" else "no", cpu=setup.device == "cpu")
+    accelerator = Accelerator(cpu=setup.device == "cpu")
     model, recipe = data.model, data.recipe
     kind = "embeds" if variant in LLM else "states" if variant == "cache" else "features"
     states = cached(data, material, kind, folder) if kind != "features" else None
     open_parts(model, opened(setup.rank, "frozen" if variant in LLM else "full"))
     if recipe.machine.gradient_checkpointing:
         model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.language_model.enable_input_require_grads()
     parameters = trained_parameters(model)
     wrapped, optimizer = accelerator.prepare(model, torch.optim.AdamW(parameter_groups(recipe, parameters),
                                                                       weight_decay=recipe.train.weight_decay))
@@ -251,7 +250,7 @@ def engine(setup: Setup, data: Examples, material: Material, tally: Tally, marks
 
 
 def cached(data: Examples, material: Material, kind: str, folder: Path) -> StateCache:
-    """Encoder `states` of each clip (T, D), or `embeds` (A, H), on disk as training keeps them; made before the clock."""
+    """Encoder `states` of each clip (T, D), or `embeds` (A, H), on disk as training keeps them."""
 
     @torch.inference_mode()
     def encode(chosen: Sequence[int]) -> list[Tensor]:
