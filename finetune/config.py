@@ -171,7 +171,8 @@ class DecodeSection(Section):
 
 
 class EvaluateSection(Section):
-    normalizer: Literal["none", "basic@1", "ja-cer@1"] = "basic@1"
+    normalizer: Literal["none", "basic@1", "ja-cer@1", "multi@1", "whisper-en@1", "openasr@2026-08"] = "basic@1"
+    """What counts as the same word; metrics/normalizer.py says what each does."""
     replicas: int = Field(2000, ge=100)
     """Of the bootstrap behind each interval."""
 

@@ -1,14 +1,17 @@
 """Word and character errors: golden counts, the meaning of empty texts, equality with independent counts."""
 
+import random
 import subprocess
 import sys
 
 import jiwer
+import kaldialign
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.errors import DataError, RecipeError
+from finetune.metrics.normalizer import NORMALIZERS, normalize
 from finetune.metrics.wer import WordErrors, changed_by_normalizer, errors_per_utterance, score
 
 SENTENCE = st.lists(st.sampled_from(["a", "b", "c", "dd"]), max_size=8).map(" ".join)
@@ -78,6 +81,18 @@ def test_equal_to_jiwer(pairs: list[tuple[str, str]]) -> None:
     assert result.cer == jiwer.cer(references, hypotheses)
 
 
+def test_equal_to_jiwer_and_kaldialign_on_ten_thousand_pairs() -> None:
+    rng = random.Random(0)
+    texts = [" ".join(rng.choices("abcdefgh", k=rng.randint(0, 9))) for _ in range(20_000)]
+    references, hypotheses = texts[::2], texts[1::2]
+    counted = errors_per_utterance(references, hypotheses, "none")
+    split = [(ref.split(), hyp.split()) for ref, hyp in zip(references, hypotheses, strict=True)]
+    assert [errors for errors, _ in counted] == [kaldialign.edit_distance(*pair)["total"] for pair in split]
+    pooled = kaldialign.batch_error_rate([ref for ref, _ in split], [hyp for _, hyp in split])
+    wer = score(references, hypotheses, "none").wer
+    assert wer == pytest.approx(pooled["err_rate"]) and wer == jiwer.wer(references, hypotheses)
+
+
 @given(PAIRS)
 def test_every_utterance_has_its_own_edit_distance(pairs: list[tuple[str, str]]) -> None:
     references, hypotheses = map(list, zip(*pairs, strict=True))
@@ -101,6 +116,14 @@ def test_references_that_the_normalizer_eats_are_named() -> None:
     references = ["plain words", "?!", "", "   ", "(((ok)))", "U.S.A."]
     assert changed_by_normalizer(references, "basic@1") == [1, 4]
     assert changed_by_normalizer(references, "none") == []
+    assert changed_by_normalizer(["(said) [not] so", "[noise]", "(laughs)"], "multi@1") == [0, 1, 2]
+
+
+@pytest.mark.parametrize("preset", NORMALIZERS)
+@given(text=st.text(max_size=30))
+def test_no_text_is_emptied_without_being_named(preset: str, text: str) -> None:
+    emptied = bool(normalize(text, "none")) and not normalize(text, preset)
+    assert not emptied or changed_by_normalizer([text], preset) == [0]
 
 
 def test_scoring_does_not_pay_for_torch() -> None:

@@ -82,17 +82,17 @@ def errors_per_utterance(references: list[str], hypotheses: list[str], preset: s
     ]
 
 
-def changed_by_normalizer(references: list[str], preset: str) -> list[int]:
-    """Indices of references that the preset empties, or shortens by more than half of their characters.
+def changed_by_normalizer(texts: list[str], preset: str) -> list[int]:
+    """Indices of texts that the preset empties, or shortens by more than half of their characters.
 
-    A reference that was empty before is not among them. Such texts are mostly punctuation or symbols:
-    their score says little about what was said, and a report should name them.
+    A text that was empty before is not among them. Such texts are mostly punctuation or symbols, or stand in
+    brackets: their score says little about what was said, and a report should name them.
 
     Raises:
         RecipeError: unknown preset.
     """
     return [
-        index for index, text in enumerate(references)
+        index for index, text in enumerate(texts)
         if 2 * len(normalize(text, preset)) < len(normalize(text, "none"))
     ]
 
