@@ -51,7 +51,7 @@ def score(references: list[str], hypotheses: list[str], preset: str) -> WordErro
     """
     if not references and not hypotheses:
         raise DataError("there are no utterances to score; check that the manifest is not empty")
-    refs, hyps = _normalized(references, hypotheses, preset)
+    refs, hyps = normalized(references, hypotheses, preset)
     words, chars = jiwer.process_words(refs, hyps), jiwer.process_characters(refs, hyps)
     reference_words = words.hits + words.substitutions + words.deletions
     reference_chars = chars.hits + chars.substitutions + chars.deletions
@@ -71,7 +71,7 @@ def errors_per_utterance(references: list[str], hypotheses: list[str], preset: s
         DataError: lists of unequal length.
         RecipeError: unknown preset.
     """
-    refs, hyps = _normalized(references, hypotheses, preset)
+    refs, hyps = normalized(references, hypotheses, preset)
     if not refs:
         return []
     aligned = jiwer.process_words(refs, hyps)
@@ -97,7 +97,7 @@ def changed_by_normalizer(texts: list[str], preset: str) -> list[int]:
     ]
 
 
-def _normalized(references: list[str], hypotheses: list[str], preset: str) -> tuple[list[str], list[str]]:
+def normalized(references: list[str], hypotheses: list[str], preset: str) -> tuple[list[str], list[str]]:
     if len(references) != len(hypotheses):
         raise DataError(
             f"{len(references)} references but {len(hypotheses)} hypotheses: give one hypothesis for each "
