@@ -1,3 +1,21 @@
-"""Fine-tuning and domain adaptation for IBM Granite Speech."""
+"""Fine-tuning and domain adaptation for IBM Granite Speech.
+
+From Python: `finetune.transcribe(paths, model=...)`, see `finetune.api`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from finetune.api import transcribe as transcribe
+    from finetune.transcription import load as load
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Imports torch only when the API is used."""
+    if name in ("transcribe", "load"):
+        from finetune import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'finetune' has no attribute {name!r}")

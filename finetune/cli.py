@@ -8,10 +8,11 @@ import logging
 import os
 import sys
 import warnings
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from finetune import __version__
-from finetune.errors import DataError, FinetuneError, Interrupted, RecipeError
+from finetune import __version__, transcribe_cli
+from finetune.errors import FinetuneError, Interrupted, RecipeError
 from finetune.runs import CHILD
 
 STAGES = {
@@ -21,7 +22,7 @@ STAGES = {
     "export": "... then merge, save in hub layout and check the export",
     "run": "all stages and a summary; what is done already is skipped",
 }
-FORMATS = ("text", "json", "srt")
+LONG = 60.0  # seconds of audio for which progress is shown
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,15 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     transcribe = commands.add_parser(
         "transcribe", help="audio files to text with a base or exported model",
         epilog="example: finetune transcribe call.wav --model runs/quickstart/export --format srt")
-    transcribe.add_argument("files", nargs="+", metavar="FILE")
     transcribe.add_argument("--model", required=True, metavar="DIR", help="exported folder, base model or hub name")
-    transcribe.add_argument("--format", choices=FORMATS, help="text (default), json (one object a line) or srt")
-    transcribe.add_argument("--output", metavar="DIR", help="write one file for each input instead of printing")
-    transcribe.add_argument("--decoder", choices=("greedy", "speculative"),
-                            help="speculative drafts with the CTC head; both write the same tokens")
-    transcribe.add_argument("--keywords", metavar="A,B", help="words to expect, put into the prompt")
-    transcribe.add_argument("--batch-seconds", type=float, metavar="S", help="padded audio decoded at once")
-    transcribe.add_argument("--max-new-tokens", type=int, metavar="N", help="for each window of audio")
+    transcribe_cli.add_arguments(transcribe)
     return parser
 
 
@@ -119,55 +113,31 @@ def _stage(arguments: argparse.Namespace) -> int:
 
 
 def _transcribe(arguments: argparse.Namespace) -> int:
-    from pydantic import ValidationError
+    from finetune.deploy import settings_of
 
-    from finetune.config import DataSection, DecodeSection, ModelSection
+    with _bar() as watch:
+        return transcribe_cli.run(arguments, settings_of(arguments.model), arguments.model, watch)
 
-    # Defaults and ranges of the recipe's fields; this command has no recipe.
-    given = {name: getattr(arguments, name) for name in ("decoder", "batch_seconds", "max_new_tokens")}
+
+@contextmanager
+def _bar() -> Iterator[transcribe_cli.Watch | None]:
+    """A bar on standard error for audio of some length, if a person sits there."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    # What is printed meanwhile goes above the bar, unless it goes into a file.
+    bar = Progress(console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty())
+    task = bar.add_task("listening")
+
+    def watch(heard: float, found: float) -> None:
+        if found > LONG:
+            bar.start()
+        bar.update(task, completed=heard, total=found)
+
     try:
-        decode = DecodeSection.model_validate({key: value for key, value in given.items() if value is not None})
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise RecipeError(f"--{str(problem['loc'][0]).replace('_', '-')}: {problem['msg']}") from error
-    longest = float(DataSection.model_fields["max_duration"].default)
-    missing = [path for path in arguments.files if not Path(path).exists()]
-    if len(missing) == len(arguments.files):
-        raise DataError("\n".join(f"{path}: no such file" for path in missing))
-    from finetune.decoding.recognize import DecodeOptions
-    from finetune.transcribe import output_path, render_transcript, transcribe
-
-    options = DecodeOptions(ModelSection().instruction, decode.decoder == "speculative", decode.batch_seconds,
-                            decode.max_new_tokens)
-    keywords = tuple(word.strip() for word in (arguments.keywords or "").split(",") if word.strip())
-    form, bad, done = arguments.format or FORMATS[0], [], []
-    if arguments.output:
-        sources: dict[Path, str] = {}
-        for path in arguments.files:
-            target = output_path(path, form, Path(arguments.output))
-            if sources.setdefault(target, path) != path:
-                raise DataError(f"{path}: {target} is already the output of {sources[target]}; rename one of them")
-
-    def failed(path: str, error: DataError) -> None:
-        bad.append(path)
-        print(f"finetune: {error}", file=sys.stderr)
-
-    for item in transcribe(arguments.files, arguments.model, options, longest, keywords, failed):
-        done.append(item)
-        text = render_transcript(item, form)
-        if arguments.output:
-            target = output_path(item.path, form, Path(arguments.output))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text + "\n", encoding="utf-8")
-            print(f"{item.path} -> {target}")
-        else:
-            print(f"{item.path}: {text}" if form == "text" and len(arguments.files) > 1 else text)
-        if item.truncated:
-            print(f"finetune: {item.path}: cut at --max-new-tokens {options.max_new_tokens}", file=sys.stderr)
-    if done:
-        audio, seconds = sum(item.duration for item in done), sum(item.seconds for item in done)
-        accepted = [item.acceptance for item in done if item.acceptance is not None]
-        share = f", {100 * sum(accepted) / len(accepted):.0f} % of the draft accepted" if accepted else ""
-        print(f"{audio:.1f} s of audio in {seconds:.1f} s (real-time factor {seconds / audio:.3f}{share})",
-              file=sys.stderr)
-    return 1 if bad else 0
+        yield watch
+    finally:
+        bar.stop()

@@ -170,6 +170,18 @@ class DecodeSection(Section):
     batch_seconds: float = Field(240.0, gt=0)
 
 
+class TranscribeSection(Section):
+    """Of `finetune transcribe` and the copy of it in an export; no recipe has it. The decoder is that of `decode`."""
+
+    format: Literal["text", "json", "srt", "vtt", "tsv"] = "text"
+    vad: Literal["level", "silero"] = "level"
+    """What finds pauses: the level of the sound, or silero-vad (extra [vad])."""
+    max_window: float = Field(30.0, ge=1, le=30)
+    """Seconds of audio that the model hears at once."""
+    max_new_tokens: int = Field(400, ge=1)
+    """For each window."""
+
+
 class EvaluateSection(Section):
     normalizer: Literal["none", "basic@1", "ja-cer@1", "multi@1", "whisper-en@1", "openasr@2026-08"] = "basic@1"
     """What counts as the same word; metrics/normalizer.py says what each does."""

@@ -18,6 +18,7 @@ from finetune import __version__
 from finetune.config import Recipe
 from finetune.data.manifest import read_manifest, write_manifest
 from finetune.decoding.recognize import DecodeOptions, recognize
+from finetune.deploy import add_transcriber
 from finetune.errors import ModelError
 from finetune.model.adapter import load_adapter, merge
 from finetune.model.granite import DTYPES, load_model
@@ -80,6 +81,7 @@ def export(recipe: Recipe, run: RunDir) -> ExportResult:
     staged.mkdir(parents=True)
     model.hf.to(DTYPES[dtype]).save_pretrained(staged)
     _copy_side_files(base, staged, dtype)
+    add_transcriber(staged, recipe)
     write_json(staged / "adaptation.json", _provenance(recipe, run))
     folder = run.root / "parity"
     folder.mkdir(exist_ok=True)

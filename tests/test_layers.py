@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "finetune").rglob("*.py"))
 GROUND = {"config", "runs", "errors"}
 ROOMS = {"data", "model", "training", "metrics", "decoding"}
-VERBS = {"prepare", "train", "evaluate", "export", "transcribe"}
+VERBS = {"prepare", "train", "evaluate", "export", "transcription"}
 TRAINING = {"examples", "step", "selection"}  # what the verb train alone is made of
 # The first name below `finetune` -> those it may import, besides itself.
 MAY = {
@@ -16,9 +16,12 @@ MAY = {
     "data": {"errors"}, "model": {"errors"}, "metrics": {"errors"}, "training": {"errors", "runs"},
     "decoding": {"errors", "data", "model"}, "parity": {"errors", "data", "model", "decoding"},
     "examples": GROUND | ROOMS, "step": GROUND | ROOMS | {"examples"}, "selection": GROUND | ROOMS,
+    "transcribe_cli": {"errors", "model", "decoding", "transcription"}, "deploy": {"config", "errors", "model"},
+    "api": {"errors", "model", "decoding", "transcription", "deploy"},
     "summary": {"metrics", "runs"}, **{verb: GROUND | ROOMS for verb in VERBS}, "train": GROUND | ROOMS | TRAINING,
-    "export": GROUND | ROOMS | {"parity"}, "launch": GROUND | {"training"}, "pipeline": GROUND | VERBS | {"launch"},
-    "cli": GROUND | ROOMS | VERBS | {"recipe_file", "pipeline", "summary"}, "__main__": {"cli"},
+    "export": GROUND | ROOMS | {"parity", "deploy"}, "launch": GROUND | {"training"},
+    "pipeline": GROUND | VERBS | {"launch"}, "__main__": {"cli"},
+    "cli": GROUND | ROOMS | VERBS | {"recipe_file", "pipeline", "summary", "deploy", "transcribe_cli"},
 }
 
 

@@ -60,6 +60,29 @@ def load_audio(path: str | Path, offset: float = 0.0, duration: float | None = N
     return wave
 
 
+def stream_audio(path: str | Path) -> Iterator[NDArray[np.float32]]:
+    """What `load_audio` gives for a whole file, in blocks (n,) and so in bounded memory.
+
+    Raises:
+        DataError: as `load_audio` does, once the reading has come that far.
+    """
+    num_samples = 0
+    with _opened(path) as file:
+        rate = file.samplerate
+        resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, quality="HQ") if rate != SAMPLE_RATE else None
+        for block in _mono_blocks(file, path, 0.0, None):
+            if resampler:
+                block = resampler.resample_chunk(block)
+            num_samples += len(block)
+            yield block
+    if resampler:
+        block = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        num_samples += len(block)
+        yield block
+    if num_samples < MIN_SAMPLES:
+        raise DataError(f"{path}: {_too_short(num_samples / SAMPLE_RATE)}")
+
+
 def measure(path: str | Path, offset: float = 0.0, duration: float | None = None) -> AudioFacts:
     """Decode what `load_audio` would, in bounded memory, and tell what is there.
 

@@ -74,6 +74,11 @@ class GraniteSpeech(nn.Module):
         low = self.device.type == "cuda" or self.encoder.input_linear.weight.dtype == torch.bfloat16
         return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
 
+    @property
+    def max_positions(self) -> int:
+        """Of the language model: audio tokens, text around them and text written, together."""
+        return int(self.hf.config.text_config.max_position_embeddings)
+
     def num_audio_tokens(self, num_frames: Tensor) -> Tensor:
         """LLM positions of clips with `num_frames` encoder frames: 3 for each begun window of 15."""
         return (num_frames + self.window - 1) // self.window * self.queries
