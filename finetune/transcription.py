@@ -12,10 +12,10 @@ from finetune.data.audio import SAMPLE_RATE
 from finetune.data.features import FRAME_SECONDS, num_frames, pad_features
 from finetune.data.manifest import Utterance
 from finetune.decoding.activity import Finder, by_level, by_silero
-from finetune.decoding.alignment import word_frames
 from finetune.decoding.longform import cut
 from finetune.decoding.recognize import DecodeOptions, Hypothesis, clip_features, recognize
 from finetune.decoding.transcript import Segment, Transcript, Word, joined, split_words
+from finetune.decoding.wordtimes import word_frames
 from finetune.errors import DataError, ModelError
 from finetune.model.conformer import encode
 from finetune.model.ctc import BLANK

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from finetune.data.audio import MIN_SAMPLES, SAMPLE_RATE, load_audio, measure
+from finetune.data.audio import MIN_SAMPLES, SAMPLE_RATE, load_audio, measure, stream_audio
 from finetune.errors import DataError
 
 
@@ -68,7 +68,7 @@ def test_shortest_clip(tmp_path: Path) -> None:
     assert len(load_audio(wav(tmp_path / "a.wav", tone(1.0)[:MIN_SAMPLES]))) == MIN_SAMPLES
     measure(tmp_path / "a.wav")
     short = wav(tmp_path / "b.wav", tone(1.0)[: MIN_SAMPLES - 1])
-    for read in (load_audio, measure):
+    for read in (load_audio, measure, lambda path: list(stream_audio(path))):
         with pytest.raises(DataError, match="too short"):
             read(short)
 
@@ -117,7 +117,7 @@ def test_every_fault_has_a_reason_and_names_the_file(tmp_path: Path) -> None:
     faults = damaged(tmp_path)
     assert len(faults) > 20
     for name, (path, message) in faults.items():
-        for read in (load_audio, measure):
+        for read in (load_audio, measure, lambda path: list(stream_audio(path))):
             with pytest.raises(DataError, match=message) as caught:
                 read(path)
             assert str(caught.value).startswith(str(path)), name
@@ -161,6 +161,15 @@ def test_blocks_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("finetune.data.audio.BLOCK_FRAMES", 1000)
     np.testing.assert_array_equal(load_audio(path), whole)
     assert measure(path) == facts
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+def test_a_stream_is_the_whole_file_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: int) -> None:
+    whole = load_audio(wav(tmp_path / "a.wav", tone(1.0, rate), rate))
+    monkeypatch.setattr("finetune.data.audio.BLOCK_FRAMES", 1000)
+    blocks = list(stream_audio(tmp_path / "a.wav"))
+    assert len(blocks) > 8 and all(block.dtype == np.float32 for block in blocks)
+    np.testing.assert_allclose(np.concatenate(blocks), whole, atol=1e-5)
 
 
 def test_audio_needs_no_torch() -> None:

@@ -106,6 +106,15 @@ def test_plain_transformers_hears_the_same(exported: Path, trained: Trained) -> 
     assert [item.tokens for item in ours] == [hf_tokens(wrapped, item, 6) for item in clips]
 
 
+def test_it_can_transcribe_by_itself(exported: Path, trained: Trained) -> None:
+    """tests/test_deploy.py runs such a folder where nothing else is installed."""
+    recipe, _, _ = trained
+    assert {path.name for path in (exported / "transcribe").iterdir()} == {"__main__.py", "finetune", "settings.json"}
+    settings = read_json(exported / "transcribe" / "settings.json")
+    assert settings["instruction"] == recipe.model.instruction
+    assert settings["batch_seconds"] == recipe.decode.batch_seconds
+
+
 def test_it_tells_where_it_comes_from(exported: Path, trained: Trained) -> None:
     recipe, run, _ = trained
     story = read_json(exported / "adaptation.json")

@@ -24,16 +24,14 @@ def cut(activity: Activity, longest: float) -> list[tuple[float, float]]:
     if activity.duration <= longest:
         return [] if activity.silent.all() else [(0.0, activity.duration)]
     frame, total = activity.frame, len(activity.speech)
-    least = round(LEAST / frame)
-    padded = [_padded(activity, *talk) for talk in _joined(_runs(activity.speech), round(APART / frame))]
+    least, apart = round(LEAST / frame), round(APART / frame)
+    padded = [_padded(activity, *talk) for talk in _joined(_runs(activity.speech), apart)]
     found = []
     for gap_start, (start, end) in zip([0, *(end for _, end in padded)], [*padded, (total, total)], strict=True):
-        unsure = np.flatnonzero(~activity.silent[gap_start:start])
-        if len(unsure):
-            first, last = gap_start + int(unsure[0]), gap_start + int(unsure[-1]) + 1
-            middle = (first + last) // 2
-            found.append((max(gap_start, min(first, middle - least // 2)),
-                          min(start, max(last, middle + least // 2))))
+        for first, last in _joined(_runs(~activity.silent[gap_start:start]), apart):
+            middle = gap_start + (first + last) // 2
+            found.append((max(gap_start, min(gap_start + first, middle - least // 2)),
+                          min(start, max(gap_start + last, middle + least // 2))))
         if end > start:
             found.append((start, end))
     pieces = [piece for start, end in found for piece in _split(activity, start, end, int(longest / frame))]

@@ -109,35 +109,42 @@ def _narrow(word: str) -> list[str]:
 
 
 def _cut(pieces: list[_Piece]) -> list[Cue]:
-    """The cheapest way to cut, found from the front: `best[i]` is the cost of all before piece i and its cues."""
-    best: list[tuple[float, list[Cue]]] = [(0.0, [])]
+    """The cheapest way to cut, found from the front: `best[i]` is the cost of all before piece i, and where it cuts."""
+    edges = [0, *accumulate(len(piece.glue) + _width(piece.text) for piece in pieces)]
+
+    def width(first: int, stop: int) -> int:
+        return edges[stop] - edges[first] - len(pieces[first].glue)
+
+    def fold(first: int, stop: int) -> int | None:
+        """Where the second line begins, `stop` if there is none, None if two are not enough."""
+        if width(first, stop) <= COLUMNS:
+            return stop
+        wide, at = min((max(width(first, at), width(at, stop)), at) for at in range(first + 1, stop))
+        return at if wide <= COLUMNS else None
+
+    best = [(0.0, 0, 0)]
     for stop in range(1, len(pieces) + 1):
+        bonus = CLOSING_BONUS if SENTENCE.search(pieces[stop - 1].text) else 0.0
         options = []
         for first in reversed(range(stop)):
-            if first < stop - 1 and pieces[first + 1].start - pieces[first].end > PAUSE:
+            alone = first == stop - 1
+            late = not alone and (pieces[first + 1].start - pieces[first].end > PAUSE
+                                  or pieces[stop - 1].end > pieces[first].start + LONGEST)
+            at = fold(first, stop)
+            if late or at is None:
                 break
-            end = min(pieces[stop - 1].end, pieces[first].start + LONGEST)
-            lines = _lines(pieces[first:stop])
-            if not lines or (first < stop - 1 and end < pieces[stop - 1].end):
-                break
-            spare = 1 - sum(map(_width, lines)) / (COLUMNS * LINES)
-            bonus = CLOSING_BONUS if SENTENCE.search(lines[-1]) else 0.0
-            cost, before = best[first]
-            options.append((cost + 1 + spare**2 - bonus, [*before, Cue(pieces[first].start, end, lines)]))
-        best.append(min(options, key=lambda option: option[0]))
-    return best[-1][1]
-
-
-def _lines(pieces: list[_Piece]) -> tuple[str, ...]:
-    """The pieces in one line, or in two as even as they can be; empty where they do not fit."""
-    def line(some: list[_Piece]) -> str:
-        return "".join(piece.glue + piece.text for piece in some).strip()
-
-    if _width(line(pieces)) <= COLUMNS:
-        return (line(pieces),)
-    halves = [(line(pieces[:at]), line(pieces[at:])) for at in range(1, len(pieces))]
-    wide = [(max(map(_width, pair)), pair) for pair in halves]
-    return min((item for item in wide if item[0] <= COLUMNS), default=(0, ()), key=lambda item: item[0])[1]
+            spare = 1 - width(first, stop) / (COLUMNS * LINES)
+            options.append((best[first][0] + 1 + spare**2 - bonus, first, at))
+        best.append(min(options))
+    found: list[Cue] = []
+    stop = len(pieces)
+    while stop:
+        _, first, at = best[stop]
+        lines = ["".join(piece.glue + piece.text for piece in some).strip()
+                 for some in (pieces[first:at], pieces[at:stop]) if some]
+        found.append(Cue(pieces[first].start, min(pieces[stop - 1].end, pieces[first].start + LONGEST), tuple(lines)))
+        stop = first
+    return found[::-1]
 
 
 def _width(text: str) -> int:

@@ -43,8 +43,9 @@ def render(tokenizer: Tokenizer, instruction: str, keywords: tuple[str, ...] = (
     before, mark, after = str(text).partition(AUDIO_TOKEN)
     if not mark or AUDIO_TOKEN in after:
         raise ModelError(f"the prompt must hold {AUDIO_TOKEN} exactly once, got {text!r}")
-    return Prompt(tuple(tokenizer.encode(before, add_special_tokens=False)),
-                  tuple(tokenizer.encode(after, add_special_tokens=False)))
+    # Not verbose: whether the prompt is too long is for those to say who know how long the audio is.
+    return Prompt(tuple(tokenizer.encode(before, add_special_tokens=False, verbose=False)),
+                  tuple(tokenizer.encode(after, add_special_tokens=False, verbose=False)))
 
 
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Self
 from unicodedata import category
@@ -99,9 +98,8 @@ def _code(said: str | None, known: dict[str, str]) -> str:
     code = names.get(name, name.split("-")[0])
     if code in known:
         return code
-    near = get_close_matches(name, [*known, *names], n=1, cutoff=0.5)
-    raise RecipeError(f"language {said!r} is not one of {', '.join(f'{key} ({value})' for key, value in known.items())}"
-                      + (f"; did you mean {near[0]}?" if near else ""))
+    raise RecipeError(f"language {said!r} is not one of "
+                      + ", ".join(f"{key} ({value})" for key, value in known.items()))
 
 
 def _keywords(words: Iterable[str]) -> tuple[str, ...]:

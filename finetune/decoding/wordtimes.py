@@ -28,7 +28,7 @@ def word_frames(log_probs: NDArray[np.float32], text: str) -> list[tuple[int, in
         if labels and start > spans[number - 1][1]:
             labels.append(ord(" "))
             owners.append(-1)
-        found, _ = to_labels(text[start:end].translate(HIRAGANA))
+        found, _ = to_labels("".join(filter(_spoken, text[start:end].translate(HIRAGANA))))
         labels += found
         owners += [number] * len(found)
     frames: list[tuple[int, int] | None] = [None] * len(spans)
@@ -38,6 +38,11 @@ def word_frames(log_probs: NDArray[np.float32], text: str) -> list[tuple[int, in
             begun = frames[owner]
             frames[owner] = (begun[0] if begun else frame, frame + 1)
     return _filled(frames, [end - start for start, end in spans], len(log_probs))
+
+
+def _spoken(char: str) -> bool:
+    """The head writes no punctuation."""
+    return char.isalnum() or char in "'-ー"
 
 
 def _path(log_probs: NDArray[np.float32], labels: NDArray[np.intp]) -> list[int]:
