@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace, settings: Settings, model: str, watch: Wa
 
     Raises:
         RecipeError: arguments that contradict each other, no files, an unknown language, a bad keyword.
-        DataError: none of the files is there.
+        DataError: none of the files is there; a list of them cannot be read, or an output not written.
         ModelError: the model cannot be loaded, or does not take this prompt.
     """
     paths = _paths(arguments)
@@ -71,8 +71,11 @@ def run(arguments: argparse.Namespace, settings: Settings, model: str, watch: Wa
         text = render(item, settings.format)
         if targets:
             target = targets[item.path]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text + "\n", encoding="utf-8")
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(text + "\n", encoding="utf-8")
+            except OSError as error:
+                raise DataError(f"{target}: cannot be written ({error.strerror})") from error
             print(f"{item.path} -> {target}")
         else:
             print(f"{item.path}: {text}" if settings.format == "text" and len(paths) > 1 else text, flush=True)

@@ -17,7 +17,6 @@ from finetune.decoding.recognize import DecodeOptions, Hypothesis, clip_features
 from finetune.decoding.transcript import Segment, Transcript, Word, joined, split_words
 from finetune.decoding.wordtimes import word_frames
 from finetune.errors import DataError, ModelError
-from finetune.model.conformer import encode
 from finetune.model.ctc import BLANK
 from finetune.model.granite import GraniteSpeech, load_model
 from finetune.model.prompt import render
@@ -190,8 +189,7 @@ def _log_probs(model: GraniteSpeech, windows: list[Utterance], batch_seconds: fl
         size = max(1, int(batch_seconds / windows[order[0]].duration))
         batch, order = order[:size], order[size:]
         features, frames = pad_features([clip_features(model, windows[number]) for number in batch])
-        states, _ = encode(model.encoder, features.to(model.encoder.input_linear.weight.dtype), frames)
-        chances = model.ctc_logits(states).float().log_softmax(-1)
+        chances = model.ctc_logits(model.listen(features, frames).states).float().log_softmax(-1)
         for row, number in enumerate(batch):
             found[number] = chances[row, : int(frames[row])].cpu().numpy()
     return [found[number] for number in range(len(windows))]
