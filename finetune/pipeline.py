@@ -21,6 +21,7 @@ STAGES = ("prepare", "train", "evaluate", "export")
 # What a stage reads besides the stages before it; a change there makes it run again.
 READS = {"prepare": ("data",), "train": ("model", "augment", "parts", "train", "seed"),
          "evaluate": ("decode", "evaluate"), "export": ("export",)}
+PEER_GONE = ("Connection closed by peer", "Connection reset by peer")  # so says gloo; NCCL waits to be ended
 
 
 def run_recipe(recipe: Recipe, last: str) -> RunDir:
@@ -65,7 +66,12 @@ def _train_together(recipe: Recipe, run: RunDir, last: str) -> RunDir:
             done = run.done("prepare")
             if done is not None and done["inputs"] != inputs["prepare"]:
                 raise CheckpointError("the corpora or the data section changed since `finetune prepare`; run it again")
-        result = asdict(_verb("train")(recipe, run))
+        try:
+            result = asdict(_verb("train")(recipe, run))
+        except RuntimeError as error:
+            if not any(words in str(error) for words in PEER_GONE):
+                raise
+            raise CheckpointError("another of the processes failed, and says why") from error
         if main:
             run.finish("train", {**result, "inputs": inputs["train"]})
     return run

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import CheckpointError
+
+log = logging.getLogger(__name__)
 
 CHILD = "FINETUNE_LAUNCHED"  # set for processes whose parent holds the lock of the run directory
 
@@ -41,9 +44,7 @@ class RunDir:
 
     def done(self, stage: str) -> dict[str, Any] | None:
         """What a finished stage recorded; None when it has not finished."""
-        path = self.marker(stage)
-        result: dict[str, Any] | None = read_json(path) if path.is_file() else None
-        return result
+        return _whole(self.marker(stage))
 
     def finish(self, stage: str, record: dict[str, Any]) -> None:
         """Written last, so that a killed stage is never taken for a finished one."""
@@ -74,7 +75,8 @@ class RunDir:
         """
         self.root.mkdir(parents=True, exist_ok=True)
         if self.recipe.is_file():
-            before, now = flatten(read_json(self.recipe)), flatten(recipe)
+            last = _whole(self.recipe)  # without it the checkpoint alone says whether it fits
+            before, now = flatten(recipe if last is None else last), flatten(recipe)
             changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
             if changed and (self.checkpoint.exists() or self.best.exists()):
                 raise CheckpointError(
@@ -91,6 +93,18 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict):
         return {prefix.rstrip("."): tree}
     return {key: value for name, inner in tree.items() for key, value in flatten(inner, f"{prefix}{name}.").items()}
+
+
+def _whole(path: Path) -> dict[str, Any] | None:
+    """The content of a JSON file; None where it is missing, or damaged, which is said."""
+    try:
+        content: dict[str, Any] = read_json(path)
+        return content
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        log.warning("%s: damaged, and taken for missing (%s)", path, error)
+        return None
 
 
 def read_json(path: Path) -> Any:

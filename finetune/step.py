@@ -135,7 +135,7 @@ def fitting_seconds(engine: Engine, feed: Feed, base: str, notes: Path) -> float
 
         def attempt(seconds: float) -> None:
             """The largest padded batch by audio, and the one by positions; with room for AdamW's two moments, and for
-            the buckets in which several ranks add up their gradients."""
+            the buckets in which several ranks gather their gradients."""
             plan = plan_epoch(data.durations, data.positions, seconds, settings.batch_tokens, 1, recipe.seed, 0,
                               range(len(data.durations)))
             batches = [step[0] for step in plan]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from peft import PeftModel
 from safetensors import SafetensorError
 
@@ -89,7 +89,9 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
         Interrupted: a signal stopped it; the checkpoint holds the last step.
     """
     started, settings = time.monotonic(), recipe.train
-    accelerator = Accelerator()
+    # Buffers never change, and gradients need not lie in memory twice.
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+    accelerator = Accelerator(kwargs_handlers=[ddp])
     ranks, main = accelerator.num_processes, accelerator.is_main_process
     torch.manual_seed(recipe.seed)
     model = load_model(recipe.model.base, recipe.model.dtype, accelerator.device, recipe.model.revision,
@@ -116,7 +118,7 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
         seconds = (checkpoint.read_origin(saved)["batch_seconds"] if saved else
                    fitting_seconds(engine, feed, base, NOTES))
     origin = {**recipe.model_dump(mode="json", include={"model", "augment", "parts", "train", "seed"}), "base": base,
-              "hashes": {split: manifest_hash(path) for split, path in manifests.items()},
+              "data": {split: manifest_hash(path) for split, path in manifests.items()},
               "replay_weight": recipe.data.replay_weight, "batches_in_a_step": group, "batch_seconds": seconds}
     plans = [plan_epoch(data.durations, data.positions, seconds, settings.batch_tokens, group, recipe.seed, epoch,
                         chosen) for epoch, chosen in enumerate(epochs)]
@@ -238,7 +240,7 @@ def _resume(saved: Path, origin: dict[str, Any], run: RunDir, parameters: dict[s
         raise CheckpointError(f"{saved} was made otherwise: {'; '.join(changed[:5])}. Put it back, choose another name "
                               f"with --set name=..., or delete {run.root} to start again")
     state = State(**checkpoint.restore(saved, parameters, optimizer))
-    log.info("resumed after step %d, in epoch %d", state.step, state.epoch + 1)
+    log.info("resumed after step %d", state.step)
     return state
 
 

@@ -27,6 +27,18 @@ def test_a_stage_is_done_only_after_its_marker(tmp_path: Path) -> None:
     assert run.done("export") is None
 
 
+def test_a_damaged_record_is_taken_for_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A stage runs again; a recipe that cannot be compared is the checkpoint's to judge."""
+    run = RunDir(tmp_path / "run")
+    run.claim(RECIPE)
+    run.checkpoint.mkdir()
+    for path in (run.marker("train"), run.recipe):
+        path.write_text('{"epo')
+    assert run.done("train") is None
+    run.claim({**RECIPE, "seed": 2})
+    assert caplog.text.count("damaged, and taken for missing") == 2 and read_json(run.recipe)["seed"] == 2
+
+
 def test_json_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "a.json"
     write_json(path, {"a": "é"})

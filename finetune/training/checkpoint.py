@@ -159,7 +159,8 @@ def differences(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
     before, after = flatten(saved), flatten(json.loads(json.dumps(now)))  # as JSON brings it back: a tuple is a list
 
     def said(flat: dict[str, Any], key: str) -> str:
-        return json.dumps(flat[key], ensure_ascii=False) if key in flat else "nothing"
+        text = json.dumps(flat[key], ensure_ascii=False) if key in flat else "nothing"
+        return text if len(text) < 66 else text[:17] + "…"  # such as a hash, which is 66 long
 
     return [f"{key}: {said(before, key)} then, {said(after, key)} now" for key in sorted({*before, *after})
             if before.get(key, ...) != after.get(key, ...)]  # None is a value too
