@@ -248,8 +248,8 @@ def contradictions(recipe: Recipe) -> list[tuple[str, str]]:
     if data.min_duration >= data.max_duration:
         found.append(("data.min_duration", "must be below data.max_duration"))
     if data.max_duration > train.batch_seconds:
-        found.append(("train.batch_seconds", f"must hold the longest clip, data.max_duration {data.max_duration:g}; raise "
-                      "it, or lower that"))
+        found.append(("train.batch_seconds", "must hold the longest clip, data.max_duration "
+                      f"{data.max_duration:g}; raise it, or lower that"))
     if train.max_canary_loss is not None and not data.canary:
         found.append(("train.max_canary_loss", "needs data.canary to measure it on"))
     augments = any(getattr(recipe.augment, name) for name in AugmentSection.model_fields)

@@ -107,7 +107,7 @@ def test_check_prints_settings_with_their_origin_and_what_would_be_trained(finet
     assert origins["data.train"] == f"{QUICKSTART}:7"
     assert any(line.split() == ["train.epochs", "2", "--set", "train.epochs=2"] for line in said.out.splitlines())
     trains = said.out.partition("trains:\n")[2].splitlines()
-    assert {line.split()[0] for line in trains} == {"encoder", "ctc_head", "projector", "lora"}
+    assert {line.split()[0] for line in trains} == {"encoder", "ctc_head", "projector", "lora", "lm_head"}
     assert all(re.fullmatch(r"\w+ +[\d,]+ parameters  in \d+ tensors of \d+ modules", line) for line in trains)
 
 

@@ -294,7 +294,7 @@ def test_the_cache_changes_no_loss(trained: Trained, tiny: Tiny, tmp_path: Path,
     runs = []
     for cache in (False, True):
         recipe = tiny(tmp_path, f"cache{cache}", parts={"lora": {"rank": 4}, "projector": {"mode": projector}},
-                      machine={"cache_encoder": cache}, ctc_weight=0)
+                      machine={"cache_encoder": cache}, ctc_weight=0, epochs=1)
         model = recipe.model.model_copy(update={"dtype": dtype})
         recipe = recipe.model_copy(update={"augment": AugmentSection(), "model": model})
         runs.append(prepared(trained[1], tmp_path / f"{cache}"))
