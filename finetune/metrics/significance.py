@@ -77,7 +77,7 @@ def choose_blocks(units: Mapping[str, Sequence[str]]) -> Blocks:
             is taken if no other has enough.
     """
     *coarse, last = units
-    notes = []
+    notes: list[str] = []
     for unit in coarse:
         names, count = units[unit], len(set(units[unit]))
         if "" in names or count == len(names):
