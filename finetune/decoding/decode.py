@@ -1,17 +1,25 @@
 """Greedy decoding in batches; with drafts, several tokens a pass and still exactly the greedy ones.
 
-A pass feeds each row its last token and the rest of its draft. The model's own greedy choices are
-kept as long as they equal the draft, plus the one after it, so the output never depends on the draft
-(lossless speculative decoding, arXiv 2211.17192, with greedy acceptance).
+A pass feeds each row its last token and a part of its draft. The model's own greedy choices are kept as long as they
+equal the draft, plus the one after it, so the output never depends on the draft (lossless speculative decoding,
+arXiv 2211.17192, with greedy acceptance). Relaxed decoding also keeps a draft token that the model holds likely
+enough (arXiv 2603.11243), and is not lossless.
 """
 
+import math
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
+from torch import Tensor
 
 from finetune.decoding.draft import Draft
 from finetune.decoding.session import Session
 from finetune.model.granite import Audio, GraniteSpeech
+
+# Tokens whose arithmetic takes about as long as a pass takes to read the weights (operations a second over twice
+# the weights read a second): more of them in one pass cost time, and draft tokens must be likely to be worth it.
+FREE_TOKENS = {"cpu": 16, "cuda": 256}
 
 
 @dataclass
@@ -28,7 +36,7 @@ class Decoded:
 
 @torch.inference_mode()
 def decode(model: GraniteSpeech, audio: Audio, prompts: list[list[int]], drafts: list[Draft],
-           max_new_tokens: int) -> list[Decoded]:
+           max_new_tokens: int, plausible: float | None = None) -> list[Decoded]:
     """Greedy continuation of each prompt up to the end of text.
 
     Args:
@@ -36,49 +44,59 @@ def decode(model: GraniteSpeech, audio: Audio, prompts: list[list[int]], drafts:
         prompts: (B) token ids, of any lengths.
         drafts: (B) guesses; an empty one gives plain greedy decoding. They are used up.
         max_new_tokens: a row that reaches it without an end of text is `truncated`.
+        plausible: a draft token of at least this probability is kept too; None keeps the model's own choices alone.
     """
     eos = model.tokenizer.eos_token_id
     done = [Decoded() for _ in prompts]
-    session = Session(model)
-    active = list(range(len(prompts)))
-    feed = [prompt + _offer(drafts[row], max_new_tokens) for row, prompt in enumerate(prompts)]
-    anchors = [len(prompt) - 1 for prompt in prompts]  # where in `feed` the first choice is made
+    session = Session(model, len(prompts))
+    active, feed = list(range(len(prompts))), prompts
     while active:
-        start = session.alive.shape[1]
-        hidden = session.read(feed, audio if start == 0 else None)
-        spans = [len(fed) - anchor for fed, anchor in zip(feed, anchors, strict=True)]
-        states = torch.cat([hidden[i, anchors[i] : anchors[i] + spans[i]] for i in range(len(active))])
-        best, choice = model.logits(states).log_softmax(-1).max(-1)
-        choices, scores = torch.split(choice, spans), torch.split(best, spans)
-        kept, next_feed = [], []
-        for i, row in enumerate(active):
-            offered = feed[i][anchors[i] + 1 :]
-            chosen = choices[i].tolist()
-            agreed = next((n for n, token in enumerate(offered) if token != chosen[n]), len(offered))
-            session.forget(i, start + anchors[i] + 1 + agreed, start + len(feed[i]))
-            out, draft = done[row], drafts[row]
-            fresh = chosen[: agreed + 1]
+        worth = len(active) / (len(active) + FREE_TOKENS[model.device.type])
+        offers = [drafts[row].offer(max_new_tokens - len(done[row].tokens) - 1, worth) for row in active]
+        hidden = session.read([fed + offer for fed, offer in zip(feed, offers, strict=True)],
+                              audio if feed is prompts else None)
+        verdicts = _judge(model, hidden, feed, offers, plausible)
+        kept, feed = [], []
+        for index, (row, offer, verdict) in enumerate(zip(active, offers, verdicts, strict=True)):
+            out = done[row]
+            agreed = next((n for n, (_, _, right) in enumerate(verdict[:-1]) if not right), len(offer))
+            session.forget(index, len(offer) - agreed)
+            fresh = [*offer[:agreed], verdict[agreed][0]]
+            out.log_probability += sum(score for _, score, _ in verdict[: agreed + 1])
             if eos in fresh:
                 fresh = fresh[: fresh.index(eos)]
             fresh = fresh[: max_new_tokens - len(out.tokens)]
             out.tokens += fresh
-            out.log_probability += float(scores[i][: agreed + 1].sum())
             out.passes += 1
-            out.drafted += len(offered)
+            out.drafted += len(offer)
             out.accepted += min(agreed, len(fresh))
             out.truncated = len(out.tokens) >= max_new_tokens
             if len(fresh) <= agreed or out.truncated:
                 continue
-            draft.settle(agreed, fresh[-1])
-            kept.append(i)
-            next_feed.append([fresh[-1], *_offer(draft, max_new_tokens - len(out.tokens))])
+            drafts[row].settle(agreed, fresh)
+            kept.append(index)
+            feed.append(fresh[-1:])
         if kept and len(kept) < len(active):
             session.select(kept)
-        active = [active[i] for i in kept]
-        feed, anchors = next_feed, [0] * len(next_feed)
+        active = [active[index] for index in kept]
     return done
 
 
-def _offer(draft: Draft, room: int) -> list[int]:
-    """As much of the draft as can still be written."""
-    return draft.rest()[: max(0, room - 1)]
+def _judge(model: GraniteSpeech, hidden: Tensor, feed: list[list[int]], offers: list[list[int]],
+           plausible: float | None) -> list[list[tuple[int, float, bool]]]:
+    """For each row, at its last fed token and at each offered one: what comes next, its log probability, and
+    whether that is what the draft says (the last has no draft to agree with)."""
+    asked, start = list[int](), 0
+    for fed, offer in zip(feed, offers, strict=True):
+        asked += range(start + len(fed) - 1, start + len(fed) + len(offer))
+        start += len(fed) + len(offer)
+    drafted = torch.tensor([token for offer in offers for token in (*offer, -1)], device=hidden.device)
+    logits = model.logits(hidden if len(asked) == start else hidden[torch.tensor(asked, device=hidden.device)])
+    best, choice = logits.max(-1)
+    right = choice == drafted
+    if plausible is not None:
+        guess = logits.gather(-1, drafted.clamp_min(0)[:, None])[:, 0]
+        right |= (guess - logits.logsumexp(-1) >= math.log(plausible)) & (drafted >= 0)
+        choice, best = torch.where(right, drafted, choice), torch.where(right, guess, best)
+    rows = zip(choice.tolist(), (best - logits.logsumexp(-1)).tolist(), right.tolist(), strict=True)
+    return [list(islice(rows, len(offer) + 1)) for offer in offers]

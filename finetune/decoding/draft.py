@@ -1,65 +1,146 @@
-"""Drafts for speculative decoding: a guess at the coming tokens, and where to take it up again."""
+"""A draft for speculative decoding: a guess at the coming tokens, taken up again after each fault."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import cache
 
-from torch import Tensor
+import numpy as np
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from finetune.model.ctc import greedy_text
-from finetune.model.prompt import encode_text
+from finetune.decoding.sources import look_up
 
-NARROW = 4
-REACH = 24  # draft tokens searched for the word just written
+TRUST = (3.2, 4.0)  # a draft starts as if 3.2 of 4 tokens had been accepted: a beta prior
+STEM = 2  # characters left of a broken word that are worth a guess; a single one is passed over
+WORD = 3  # characters of a word that must be written before the rest of an expected one is offered
+LOOK_UP = 0.5  # taken for the chance of a token that was looked up
 
 
-@dataclass
+@cache
+def piece(tokenizer: Tokenizer, token: int) -> str:
+    """The text of one token."""
+    return str(tokenizer.decode([token]))
+
+
 class Draft:
-    """Token ids of a guess, which of them begin a word, the next one to offer, and the first not yet agreed upon.
+    """A guessed text, what the language model has written, and how the one lies along the other.
 
-    A pass is offered all that is left of it, but only `NARROW` tokens while one pass after another refuses it at
-    once: a poor guess costs little then.
+    After a fault the written characters are aligned with the draft by their edit distance, and the draft goes on
+    behind them: with the rest of a word that is half written, else with the next word. So a word that is wrong, too
+    many, too few, split or joined costs the passes in which the model writes it, and not the rest of the draft.
     """
 
-    tokens: list[int]
-    begins: list[bool]
-    at: int = 0
-    settled: int = 0
-    refused: int = 0
+    def __init__(self, tokenizer: Tokenizer, tokens: Sequence[int] = (), chances: Sequence[float] = (),
+                 phrases: Sequence[Sequence[int]] | None = None) -> None:
+        """Without tokens and phrases there is never anything to offer: plain decoding.
 
-    def rest(self) -> list[int]:
-        """What the next pass is offered."""
-        return self.tokens[self.at :][: NARROW if self.refused > 1 else None]
-
-    def settle(self, agreed: int, written: int) -> None:
-        """After the LLM agreed with that many offered tokens and then wrote `written`: where the draft goes on.
-
-        If `written` begins a word that stands in the draft since the last agreement, behind that word
-        (the draft has words too many or too few); else at the word after the refused one, for as long as
-        the LLM still writes its own in place of it. A bad guess is refused by the next pass and costs no pass.
+        Args:
+            tokens: the guess.
+            chances: of each token, that it is right where those before it are.
+            phrases: tokens of expected words for `look_up`, which helps out where the guess ends or was refused; an
+                empty list looks in the written text alone, None nowhere.
         """
-        self.refused = 0 if agreed > 1 else self.refused + 1
-        self.at += agreed
-        if agreed:
-            self.settled = self.at
-        places = range(self.settled, min(self.settled + REACH, len(self.tokens)))
-        found = next((i for i in places if self.begins[i] and self.tokens[i] == written), None)
-        if found is not None:
-            self.at = found + 1
+        self.tokenizer, self.tokens, self.phrases = tokenizer, list(tokens), phrases
+        self.gave_up = False  # so much was refused that nothing was offered for a while
+        self._chances = list(chances)
+        self._accepted, self._decided = TRUST
+        self._offered = 0
+        self._text = "".join(piece(tokenizer, token) for token in tokens)
+        self._folded = np.array([char.lower()[:1] for char in self._text], dtype="U1")
+        self._ends = np.cumsum([len(piece(tokenizer, token)) for token in tokens], dtype=np.int64)
+        self._places = np.arange(len(self._text) + 1)  # between the characters
+        self._stops = np.array([char == " " for char in self._text + " "])
+        self._costs = self._places  # edits from the text before each place to what was written since all agreed
+        self._rest = self._from(0)
+        self._written: list[int] = []
+        self._word = 0  # where in it the current word begins
+        self._unread = 0  # how many of its last tokens have not been compared yet
+
+    def _from(self, index: int) -> list[tuple[int, float, int]]:
+        """The draft's tokens from `index` on: token, chance, and place behind it."""
+        return list(zip(self.tokens[index:], self._chances[index:], self._ends[index:].tolist(), strict=True))
+
+    def offer(self, room: int, worth: float) -> list[int]:
+        """Tokens for the next pass: at most `room`, and while the chance that all of them are right is `worth` it."""
+        self._offered = 0
+        if not self.tokens and self.phrases is None:
+            return []
+        if self._accepted / self._decided < worth:
+            self.gave_up = True
+            return []
+        chance, offered = 1.0, list[int]()
+        for number, (token, likely, _) in enumerate(self._guess()[: max(0, room)]):
+            chance *= likely * (self._accepted + number) / (self._decided + number)  # were all before it accepted
+            if chance < worth:
+                break
+            offered.append(token)
+        self._offered = len(offered)
+        return offered
+
+    def settle(self, accepted: int, fresh: list[int]) -> None:
+        """The model accepted so many of the offered tokens; `fresh` are those and the one that it wrote behind."""
+        if not self.tokens and self.phrases is None:
             return
-        self.at = next((i for i in range(self.settled + 1, len(self.tokens)) if self.begins[i]), len(self.tokens))
+        self._accepted += accepted
+        self._decided += min(accepted + 1, self._offered)
+        for token in fresh:
+            if piece(self.tokenizer, token)[:1].isspace():
+                self._word = len(self._written)
+            self._written.append(token)
+        self._unread += len(fresh)
+
+    def _guess(self) -> list[tuple[int, float, int]]:
+        """Compares the draft with all that was written since the last guess; what is likely to come."""
+        fresh = self._written[len(self._written) - self._unread :]
+        self._unread = 0
+        agreed = 0
+        while agreed < min(len(fresh), len(self._rest)) and fresh[agreed] == self._rest[agreed][0]:
+            agreed += 1
+        if agreed:
+            self._costs = abs(self._places - self._rest[agreed - 1][2])
+            self._rest = self._rest[agreed:]
+        refused = fresh[agreed:]
+        if refused and self.tokens:
+            self._follow("".join(piece(self.tokenizer, token) for token in refused))
+            self._rest = self._resume()
+        if self.phrases is not None and (refused or not self._rest):
+            known = len(self._spelt().strip()) >= WORD
+            found = look_up(self._written, self._word if known else len(self._written), self.phrases)
+            if found:
+                return [(token, LOOK_UP, 0) for token in found]
+        return self._rest
+
+    def _spelt(self) -> str:
+        """The current word as far as it is written."""
+        return "".join(piece(self.tokenizer, token) for token in self._written[self._word :])
+
+    def _follow(self, text: str) -> None:
+        """A row of the edit distance (Wagner and Fischer 1974) for each character, over all places at once."""
+        for char in text.lower():
+            moved = np.minimum(self._costs[1:] + 1, self._costs[:-1] + (self._folded != char))
+            row = np.concatenate((self._costs[:1] + 1, moved))
+            self._costs = np.minimum.accumulate(row - self._places) + self._places
+
+    def _resume(self) -> list[tuple[int, float, int]]:
+        """What follows the place that takes the fewest edits to reach: the rest of its word, and the words behind."""
+        place = int((2 * self._costs - self._stops).argmin())  # of equals, where a word ends
+        if self._text[:place].endswith(" "):
+            place -= 1
+        end = self._text.find(" ", place) % (len(self._text) + 1)  # the draft's end where there is none
+        index = int(np.searchsorted(self._ends, end, side="right"))
+        if place == 0 or end - place < STEM:
+            return self._from(index)
+        word = self._written[self._word :]
+        made = self.tokenizer.encode(self._spelt() + self._text[place:end], add_special_tokens=False,
+                                     split_special_tokens=True)
+        if made[: len(word)] != word:
+            return self._from(index)
+        rest, chance = made[len(word) :], self._chances[index - 1]
+        places = place + np.cumsum([len(piece(self.tokenizer, token)) for token in rest], dtype=np.int64)
+        return [*((token, chance, at) for token, at in zip(rest, places.tolist(), strict=True)), *self._from(index)]
 
 
-def no_draft() -> Draft:
-    return Draft([], [])
-
-
-def draft_from_text(tokenizer: Tokenizer, text: str) -> Draft:
-    """Tokens of `text` as the model would write it."""
-    tokens = encode_text(tokenizer, text)
-    begins = [tokenizer.decode([token])[:1] in ("", " ") for token in tokens]
-    return Draft(tokens, begins)
-
-
-def ctc_draft(tokenizer: Tokenizer, logits: Tensor) -> Draft:
-    """Draft from the CTC head's greedy text: logits (T, 348) of one clip's real frames."""
-    return draft_from_text(tokenizer, greedy_text(logits))
+def text_draft(tokenizer: Tokenizer, text: str, chances: Sequence[float],
+               phrases: Sequence[Sequence[int]] | None = None) -> Draft:
+    """Draft of `text` as the model would write it; a token is as likely as the least likely of its characters."""
+    made = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+    likely = [min(chances[start:end], default=1.0) for start, end in made["offset_mapping"]]
+    return Draft(tokenizer, made["input_ids"], likely, phrases)

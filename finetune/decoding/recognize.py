@@ -1,24 +1,37 @@
-"""From features to hypotheses: sorts clips by length, batches them, drafts, decodes."""
+"""From audio to hypotheses: sorts clips by length, batches them, drafts, decodes."""
 
+import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from finetune.data.audio import load_audio
 from finetune.data.features import log_mel, pad_features
 from finetune.data.manifest import Utterance
 from finetune.decoding.decode import decode
-from finetune.decoding.draft import ctc_draft, no_draft
-from finetune.model.granite import GraniteSpeech
-from finetune.model.prompt import render
+from finetune.decoding.draft import Draft, text_draft
+from finetune.decoding.sources import ctc_texts
+from finetune.decoding.thresholds import Thresholds
+from finetune.model.conformer import frame_mask
+from finetune.model.ctc import entropy
+from finetune.model.granite import Audio, GraniteSpeech
+from finetune.model.prompt import encode_text, render
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What was heard in one clip. `seconds` is the clip's share of its batch's time."""
+    """What was heard in one clip.
+
+    `seconds` is the clip's share of its batch's time. `passes` counts runs of the language model, `drafted` and
+    `accepted` draft tokens. `accepted_by` says who has written: `ctc` without a look of the language model, `draft`
+    where one pass accepted all of it, else `llm`. `gave_up` if so much was refused that drafting paused.
+    """
 
     id: str
     text: str
@@ -29,28 +42,32 @@ class Hypothesis:
     drafted: int
     accepted: int
     truncated: bool
-
-
-def _batches(durations: list[float], batch_seconds: float) -> list[list[int]]:
-    """Longest first, so that a batch too large fails at once."""
-    order = sorted(range(len(durations)), key=lambda i: -durations[i])
-    batches: list[list[int]] = []
-    for index in order:
-        if batches and durations[batches[-1][0]] * (len(batches[-1]) + 1) <= batch_seconds:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches
+    accepted_by: str = "llm"
+    gave_up: bool = False
 
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """`batch_seconds` is padded audio in a batch; `speculative` drafts with the CTC head."""
+    """`batch_seconds` is padded audio in a batch; `speculative` drafts with the CTC head, and writes the same as
+    greedy decoding unless there are `relaxed` thresholds."""
 
     instruction: str
     speculative: bool
     batch_seconds: float
     max_new_tokens: int
+    relaxed: Thresholds | None = None
+
+
+def batches(durations: list[float], batch_seconds: float) -> list[list[int]]:
+    """Indices of clips, batch by batch; longest first, so that a batch too large fails at once."""
+    order = sorted(range(len(durations)), key=lambda i: -durations[i])
+    found: list[list[int]] = []
+    for index in order:
+        if found and durations[found[-1][0]] * (len(found[-1]) + 1) <= batch_seconds:
+            found[-1].append(index)
+        else:
+            found.append([index])
+    return found
 
 
 def clip_features(model: GraniteSpeech, utterance: Utterance) -> Tensor:
@@ -62,30 +79,70 @@ def clip_features(model: GraniteSpeech, utterance: Utterance) -> Tensor:
 @torch.inference_mode()
 def recognize(model: GraniteSpeech, utterances: list[Utterance], options: DecodeOptions,
               progress: Callable[[int], None] | None = None) -> list[Hypothesis]:
-    """Hypotheses in the order given; neither the batch nor the draft changes a clip's tokens.
+    """Hypotheses in the order given; neither the batch nor, unless relaxed, the draft changes a clip's tokens.
 
     Args:
         utterances: their keywords go into the prompt.
         progress: called with the number of clips just done.
     """
     heard: dict[int, Hypothesis] = {}
-    for batch in _batches([item.duration for item in utterances], options.batch_seconds):
+    for batch in batches([item.duration for item in utterances], options.batch_seconds):
         started = time.perf_counter()
-        features, frames = pad_features([clip_features(model, utterances[index]) for index in batch])
-        audio = model.listen(features, frames)
-        drafts = [no_draft() for _ in batch]
-        if options.speculative:
-            logits = model.ctc_logits(audio.states)
-            drafts = [ctc_draft(model.tokenizer, logits[row, :count]) for row, count in enumerate(frames.tolist())]
-        prompts = [render(model.tokenizer, options.instruction, utterances[index].keywords).around(
-                       model.audio_token_id, count)
-                   for index, count in zip(batch, audio.num_tokens.tolist(), strict=True)]
-        rows = decode(model, audio, prompts, drafts, options.max_new_tokens)
+        items = [utterances[index] for index in batch]
+        audio = model.listen(*pad_features([clip_features(model, item) for item in items]))
+        found = transcribe_batch(model, audio, items, options)
         seconds = (time.perf_counter() - started) / len(batch)
-        for index, row in zip(batch, rows, strict=True):
-            text = " ".join(str(model.tokenizer.decode(row.tokens, skip_special_tokens=True)).split())
-            heard[index] = Hypothesis(utterances[index].id, text, tuple(row.tokens), row.log_probability, seconds,
-                                      row.passes, row.drafted, row.accepted, row.truncated)
+        heard |= {index: replace(item, seconds=seconds) for index, item in zip(batch, found, strict=True)}
         if progress:
             progress(len(batch))
     return [heard[index] for index in range(len(utterances))]
+
+
+@torch.inference_mode()
+def transcribe_batch(model: GraniteSpeech, audio: Audio, items: Sequence[Utterance],
+                     options: DecodeOptions) -> list[Hypothesis]:
+    """Hypotheses of clips that the encoder has heard; their `seconds` are left at 0."""
+    tokenizer = model.tokenizer
+    drafts = [Draft(tokenizer) for _ in items]
+    found: dict[int, Hypothesis] = {}
+    if options.speculative:
+        logits = model.ctc_logits(audio.states)
+        texts = ctc_texts(logits, audio.num_frames.tolist())
+        drafts = [text_draft(tokenizer, text, chances, _phrases(tokenizer, item.keywords))
+                  for item, (text, chances) in zip(items, texts, strict=True)]
+        if options.relaxed:
+            doubts = entropy(logits).masked_fill(~frame_mask(audio.num_frames, logits.shape[1]), 0.0).amax(1).tolist()
+            for row, (text, chances) in enumerate(texts):
+                if text and doubts[row] < options.relaxed.max_entropy:
+                    found[row] = Hypothesis(items[row].id, text, tuple(drafts[row].tokens), sum(map(math.log, chances)),
+                                            0.0, 0, 0, 0, False, "ctc")
+    left = [row for row in range(len(items)) if row not in found]
+    if left:
+        counts = audio.num_tokens.tolist()
+        prompts = [render(tokenizer, options.instruction, items[row].keywords).around(model.audio_token_id, counts[row])
+                   for row in left]
+        part = replace(audio, embeds=audio.embeds[left], num_tokens=audio.num_tokens[left])
+        rows = decode(model, part, prompts, [drafts[row] for row in left], options.max_new_tokens,
+                      options.relaxed.min_probability if options.relaxed else None)
+        for row, out in zip(left, rows, strict=True):
+            text = " ".join(str(tokenizer.decode(out.tokens, skip_special_tokens=True)).split())
+            found[row] = Hypothesis(items[row].id, text, tuple(out.tokens), out.log_probability, 0.0, out.passes,
+                                    out.drafted, out.accepted, out.truncated,
+                                    "draft" if out.passes == 1 and out.drafted else "llm", drafts[row].gave_up)
+    return [found[row] for row in range(len(items))]
+
+
+def _phrases(tokenizer: Tokenizer, words: tuple[str, ...]) -> list[list[int]]:
+    """Keywords as tokens, as they stand behind a space and at the beginning of a text."""
+    return [encode_text(tokenizer, before + word) for word in words for before in (" ", "")]
+
+
+def decoding_summary(heard: Sequence[Hypothesis]) -> dict[str, Any]:
+    """How clips were decoded: the share of draft tokens accepted (None without any), LLM passes and seconds a clip,
+    how many clips gave up drafting, and how many were written by whom."""
+    drafted, clips = sum(item.drafted for item in heard), max(1, len(heard))
+    return {"acceptance": sum(item.accepted for item in heard) / drafted if drafted else None,
+            "passes": sum(item.passes for item in heard) / clips,
+            "seconds": sum(item.seconds for item in heard) / clips,
+            "gave_up": sum(item.gave_up for item in heard),
+            "accepted_by": dict(Counter(item.accepted_by for item in heard))}

@@ -1,57 +1,44 @@
-"""The language model's cache over a batch of rows that grow at different speeds.
-
-Every pass appends one slot per fed token to all rows. A token that a row rejects keeps its slot but
-is marked dead, so rows may accept different lengths in the same pass and nothing is ever re-fed.
-"""
+"""The language model's cache over a batch of rows that grow at different speeds."""
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from finetune.model.granite import Audio, GraniteSpeech
+from finetune.model.llm import Cache, Places, read_on
 
 
 class Session:
-    """Rows of a batch: what each has read, and which cache slots are alive."""
+    """Rows of a batch, each with what it has read so far."""
 
-    def __init__(self, model: GraniteSpeech) -> None:
+    def __init__(self, model: GraniteSpeech, rows: int) -> None:
         self.model = model
-        self.cache = DynamicCache()
-        self.alive = torch.zeros(0, 0, dtype=torch.bool)  # (B, S) cache slots a row may attend to
-        self.lengths = torch.zeros(0, dtype=torch.long)  # (B,) alive slots, the next position
+        self.cache = Cache(model.language_model, rows)
+        self.lengths = [0] * rows  # tokens that each row has read and not forgotten
 
     def read(self, rows: list[list[int]], audio: Audio | None = None) -> Tensor:
-        """Feeds token ids, right-padded, and returns hidden states (B, K, H); all fed tokens are alive after."""
-        device = self.model.device
-        counts = torch.tensor([len(row) for row in rows], device=device)
-        width = int(counts.max())
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = torch.tensor(row)
-        embeds = self.model.embed(ids.to(device), audio)
-        if audio is not None:
-            self.alive = torch.zeros(len(rows), 0, dtype=torch.bool, device=device)
-            self.lengths = torch.zeros(len(rows), dtype=torch.long, device=device)
-        steps = torch.arange(width, device=device)
-        causal = (steps[None, :] <= steps[:, None]).expand(len(rows), width, width)
-        past = self.alive[:, None, :].expand(-1, width, -1)
-        output = self.model.language_model(
-            inputs_embeds=embeds, past_key_values=self.cache, use_cache=True,
-            attention_mask=torch.cat([past, causal], dim=-1)[:, None],
-            position_ids=self.lengths[:, None] + steps[None, :])
-        self.alive = torch.cat([self.alive, steps[None, :] < counts[:, None]], dim=-1)
-        self.lengths = self.lengths + counts
-        hidden: Tensor = output.last_hidden_state
-        return hidden
+        """Reads new tokens of each row; returns their hidden states (N, H), one row behind the other."""
+        counts = [len(row) for row in rows]
+        packed = torch.tensor([[token for row in rows for token in row],
+                               [index for index, count in enumerate(counts) for _ in range(count)],
+                               [before + step for before, count in zip(self.lengths, counts, strict=True)
+                                for step in range(count)],
+                               [step for count in counts for step in range(count)]]).to(self.model.device)
+        ids, owners, slots, offsets = packed
+        self.lengths = [before + count for before, count in zip(self.lengths, counts, strict=True)]
+        if audio is None:
+            embeds = self.model.embed(ids[None])[0]
+        else:  # row by row, so that each is compared with its clip
+            padded = ids.new_zeros(len(rows), max(counts))
+            padded[owners, offsets] = ids
+            embeds = self.model.embed(padded, audio)[owners, offsets]
+        places = Places(owners, slots, offsets, counts, max(self.lengths))
+        return read_on(self.model.language_model, embeds, places, self.cache)
 
-    def forget(self, row: int, start: int, stop: int) -> None:
-        """Kills the slots of fed tokens `start` to `stop` of the last pass, counted from the cache's end."""
-        if stop > start:
-            self.alive[row, start:stop] = False
-            self.lengths[row] -= stop - start
+    def forget(self, row: int, count: int) -> None:
+        """Takes back a row's last tokens."""
+        self.lengths[row] -= count
 
     def select(self, rows: list[int]) -> None:
         """Keeps only these rows: a finished row costs nothing."""
-        index = torch.tensor(rows, device=self.alive.device)
-        self.cache.batch_select_indices(index)
-        self.alive, self.lengths = self.alive[index], self.lengths[index]
+        self.cache.select(rows)
+        self.lengths = [self.lengths[row] for row in rows]

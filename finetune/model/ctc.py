@@ -1,6 +1,8 @@
 """The alphabet of the character CTC head: 348 labels, blank 0, code points below 256, then katakana."""
 
-import torch
+from itertools import groupby
+from operator import itemgetter
+
 from torch import Tensor
 
 BLANK = 0
@@ -28,7 +30,25 @@ def to_text(labels: list[int]) -> str:
     return "".join(chr(label) if label < LATIN else chr(KATAKANA + label - LATIN) for label in labels)
 
 
+def best_path(labels: list[int], peaks: list[float]) -> tuple[str, list[float]]:
+    """The likeliest label of each real frame and its posterior -> text with spaces folded, and the highest posterior
+    of each of its characters."""
+    text, chances = "", list[float]()
+    for label, run in groupby(zip(labels, peaks, strict=True), key=itemgetter(0)):
+        char = "" if label == BLANK else to_text([label])
+        if not char or (char.isspace() and (not text or text.endswith(" "))):
+            continue
+        text += " " if char.isspace() else char
+        chances.append(max(peak for _, peak in run))
+    return (text[:-1], chances[:-1]) if text.endswith(" ") else (text, chances)
+
+
 def greedy_text(logits: Tensor) -> str:
     """The best path of one clip: logits (T, 348) over its real frames only -> text, spaces folded."""
-    path = torch.unique_consecutive(logits.argmax(-1)).tolist()
-    return " ".join(to_text([label for label in path if label != BLANK]).split())
+    return best_path(logits.argmax(-1).tolist(), [1.0] * len(logits))[0]
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Of each frame's labels, in nats: logits (..., T, 348) -> (..., T)."""
+    logs = logits.float().log_softmax(-1)
+    return -(logs.exp() * logs).sum(-1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from finetune.decoding.decode import decode
-from finetune.decoding.draft import no_draft
+from finetune.decoding.draft import Draft
 from finetune.model.conformer import encode, project
 from finetune.model.granite import Audio, GraniteSpeech
 from finetune.model.prompt import encode_text, render
@@ -122,7 +122,7 @@ def transcribe(model: GraniteSpeech, waves: list[np.ndarray]) -> list[str]:
         features, frames = to_features([waves[i] for i in batch])
         audio = model.listen(features, frames)
         ids = [prompt.around(model.audio_token_id, count) for count in audio.num_tokens.tolist()]
-        rows = decode(model, audio, ids, [no_draft() for _ in batch], 60)
+        rows = decode(model, audio, ids, [Draft(model.tokenizer) for _ in batch], 60)
         for index, row in zip(batch, rows, strict=True):
             heard[index] = " ".join(model.tokenizer.decode(row.tokens).split())
     return [heard[i] for i in range(len(waves))]
