@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from finetune.decoding.thresholds import calibrated
 from finetune.decoding.transcript import Transcript
 from finetune.deploy import settings_of
 from finetune.errors import DataError
@@ -46,7 +47,8 @@ def transcribe(paths: str | Path | Iterable[str | Path], model: str | Path | Gra
     given: dict[str, Any] = {"decoder": decoder, "vad": vad, "batch_seconds": batch_seconds,
                              "max_new_tokens": max_new_tokens}
     loaded = model if isinstance(model, GraniteSpeech) else load(str(model))
-    settings = replace(settings_of(loaded.source), **{key: value for key, value in given.items() if value is not None})
+    settings = replace(calibrated(settings_of(loaded.source), loaded.source),
+                       **{key: value for key, value in given.items() if value is not None})
     request = request_for(settings, Wish.of(language, translate_to, keywords))
     chosen = [paths] if isinstance(paths, str | Path) else paths
     return list(transcripts(loaded, [str(path) for path in chosen], request, failed))

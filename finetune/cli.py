@@ -10,9 +10,10 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from finetune import __version__, transcribe_cli
-from finetune.errors import FinetuneError, Interrupted, RecipeError
+from finetune.errors import DataError, FinetuneError, Interrupted, RecipeError
 from finetune.runs import CHILD
 
 STAGES = {
@@ -37,6 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if arguments.command == "check":
             return _check(arguments)
+        if arguments.command == "calibrate":
+            return _calibrate(arguments)
         if arguments.command == "transcribe":
             return _transcribe(arguments)
         return _stage(arguments)
@@ -68,6 +71,13 @@ def _parser() -> argparse.ArgumentParser:
         stage = commands.add_parser(name, help=text, description=text,
                                     epilog=f"example: finetune {name} recipes/quickstart.yaml --set train.epochs=2")
         _recipe_arguments(stage)
+    calibrate = commands.add_parser(
+        "calibrate", help="find the thresholds of relaxed decoding for a model, and keep them beside it",
+        epilog="example: finetune calibrate --model runs/quickstart/export --manifest valid.jsonl --max-wer-loss 0.2")
+    calibrate.add_argument("--model", required=True, metavar="DIR", help="exported folder or local base model")
+    calibrate.add_argument("--manifest", required=True, metavar="FILE", help="clips with transcripts, never the test's")
+    calibrate.add_argument("--max-wer-loss", required=True, type=float, metavar="POINTS",
+                           help="WER that may be lost against lossless decoding; 0.2 is 0.2 points in 100")
     transcribe = commands.add_parser(
         "transcribe", help="audio files to text with a base or exported model",
         epilog="example: finetune transcribe call.wav --model runs/quickstart/export --format srt")
@@ -109,6 +119,18 @@ def _stage(arguments: argparse.Namespace) -> int:
     run = run_recipe(recipe, "export" if whole else arguments.command)
     if whole:
         print(newcomer_table(run, summarize(run)))
+    return 0
+
+
+def _calibrate(arguments: argparse.Namespace) -> int:
+    if not Path(arguments.model).is_dir():
+        raise DataError(f"{arguments.model}: the calibration is kept in the model's folder, and this is none")
+    from finetune.calibrate import calibrate, frontier_table
+    from finetune.config import DecodeSection, EvaluateSection, ModelSection
+
+    result = calibrate(arguments.model, arguments.manifest, arguments.max_wer_loss, ModelSection().instruction,
+                       DecodeSection(), EvaluateSection().normalizer)
+    print("\n".join(frontier_table(result)))
     return 0
 
 

@@ -164,8 +164,13 @@ class MachineSection(Section):
 
 
 class DecodeSection(Section):
-    decoder: Literal["greedy", "speculative"] = "speculative"
-    """Speculative drafts with the CTC head; both write the same tokens."""
+    decoder: Literal["greedy", "speculative", "relaxed"] = "speculative"
+    """Speculative drafts with the CTC head and writes what greedy does; relaxed also keeps what is likely enough."""
+    max_entropy: float = Field(0.7, ge=0)
+    """Relaxed: a clip whose CTC entropy (nats) is below it in every frame keeps its CTC text (arXiv 2603.11243: 0.7,
+    or 3.0 for speed)."""
+    min_probability: float = Field(0.2, gt=0, le=1)
+    """Relaxed: a draft token at least so likely to the language model is kept (arXiv 2603.11243: 0.2, or 0.1)."""
     max_new_tokens: int = Field(200, ge=1)
     batch_seconds: float = Field(240.0, gt=0)
 

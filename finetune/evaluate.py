@@ -10,7 +10,8 @@ import torch
 
 from finetune.config import Recipe
 from finetune.data.manifest import Utterance, read_manifest
-from finetune.decoding.recognize import DecodeOptions, Hypothesis, recognize
+from finetune.decoding.recognize import DecodeOptions, Hypothesis, decoding_summary, recognize
+from finetune.decoding.thresholds import Thresholds
 from finetune.metrics.significance import bootstrap_wer, paired_difference
 from finetune.metrics.terms import read_terms, summarize, term_recall
 from finetune.metrics.wer import errors_per_utterance, score
@@ -51,7 +52,7 @@ def evaluate(recipe: Recipe, run: RunDir) -> EvaluateResult:
         if which == "adapted":
             load_adapter(model, run.best)
         for split, utterances in splits.items():
-            heard[split][which] = recognize(model, utterances, _options(recipe, recipe.decode.decoder == "speculative"))
+            heard[split][which] = recognize(model, utterances, _options(recipe, recipe.decode.decoder))
             _write(run, split, which, utterances, heard[split][which])
     decode = _compare_decoders(model, splits["test"], recipe)
 
@@ -72,9 +73,11 @@ def evaluate(recipe: Recipe, run: RunDir) -> EvaluateResult:
     return EvaluateResult(scores, differences, decode, round(time.monotonic() - started, 1))
 
 
-def _options(recipe: Recipe, speculative: bool) -> DecodeOptions:
-    return DecodeOptions(recipe.model.instruction, speculative, recipe.decode.batch_seconds,
-                         recipe.decode.max_new_tokens)
+def _options(recipe: Recipe, decoder: str) -> DecodeOptions:
+    decode = recipe.decode
+    relaxed = Thresholds(decode.max_entropy, decode.min_probability) if decoder == "relaxed" else None
+    return DecodeOptions(recipe.model.instruction, decoder != "greedy", decode.batch_seconds, decode.max_new_tokens,
+                         relaxed)
 
 
 def _blocks(utterances: list[Utterance]) -> list[str]:
@@ -103,7 +106,8 @@ def _score(recipe: Recipe, utterances: list[Utterance], heard: list[Hypothesis],
     interval = bootstrap_wer([e for e, _ in pairs], [w for _, w in pairs], _blocks(utterances),
                              recipe.evaluate.replicas, recipe.seed)
     entry = {**asdict(score(references, hypotheses, preset)), "interval": asdict(interval), "normalizer": preset,
-             "raw_wer": score(references, hypotheses, "none").wer, "truncated": sum(item.truncated for item in heard)}
+             "raw_wer": score(references, hypotheses, "none").wer, "truncated": sum(item.truncated for item in heard),
+             "decoding": decoding_summary(heard)}
     if terms:
         rows = term_recall(references, hypotheses, terms, preset)
         entry["terms"] = {
@@ -114,8 +118,8 @@ def _score(recipe: Recipe, utterances: list[Utterance], heard: list[Hypothesis],
 
 def _compare_decoders(model: GraniteSpeech, utterances: list[Utterance], recipe: Recipe) -> dict[str, Any]:
     """Greedy against speculative on the adapted model: the same tokens, the time and the acceptance."""
-    greedy = recognize(model, utterances, _options(recipe, False))
-    speculative = recognize(model, utterances, _options(recipe, True))
+    greedy = recognize(model, utterances, _options(recipe, "greedy"))
+    speculative = recognize(model, utterances, _options(recipe, "speculative"))
     differing = [a.id for a, b in zip(greedy, speculative, strict=True) if a.tokens != b.tokens]
     if differing:
         log.warning("speculative decoding differs from greedy on %d clips: %s", len(differing), differing[:3])

@@ -128,8 +128,8 @@ def _copy_side_files(base: Path, staged: Path, dtype: str) -> None:
     """
     for path in base.iterdir():
         weights = path.name.startswith("model") and ".safetensors" in path.name
-        skipped = weights or path.name in ("README.md", "adapter_config.json", "adapter_model.safetensors")
-        if path.is_file() and not skipped:
+        ours = path.name in ("README.md", "decode.json", "adapter_config.json", "adapter_model.safetensors")
+        if path.is_file() and not weights and not ours:
             shutil.copyfile(path, staged / path.name)
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype

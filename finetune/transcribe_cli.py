@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finetune.decoding.thresholds import calibrated
 from finetune.errors import DataError, FinetuneError, ModelError, RecipeError
 from finetune.model.request import DECODERS, FORMATS, HEARD, VADS, WRITTEN, Settings, Wish
 
@@ -29,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keywords", metavar="A,B", help="words to expect, put into the prompt")
     parser.add_argument("--keywords-file", metavar="LIST", help="a text file of them, one a line")
     parser.add_argument("--decoder", choices=DECODERS,
-                        help="speculative drafts with the CTC head; both write the same tokens")
+                        help="speculative drafts with the CTC head and writes what greedy does; relaxed is faster and "
+                        "writes a little worse")
+    parser.add_argument("--max-entropy", type=float, metavar="NATS", help="relaxed: in place of the calibrated one")
+    parser.add_argument("--min-probability", type=float, metavar="P", help="relaxed: likewise")
     parser.add_argument("--vad", choices=VADS, help="what finds pauses: the sound's level (default), or silero-vad")
     parser.add_argument("--batch-seconds", type=float, metavar="S", help="padded audio decoded at once")
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="for each window of audio")
@@ -48,8 +52,9 @@ def run(arguments: argparse.Namespace, settings: Settings, model: str, watch: Wa
     """
     paths = _paths(arguments)
     given = {name: getattr(arguments, name) for name in
-             ("format", "decoder", "vad", "batch_seconds", "max_new_tokens")}
-    settings = replace(settings, **{name: value for name, value in given.items() if value is not None})
+             ("format", "decoder", "max_entropy", "min_probability", "vad", "batch_seconds", "max_new_tokens")}
+    settings = replace(calibrated(settings, model),
+                       **{name: value for name, value in given.items() if value is not None})
     keywords = [*(arguments.keywords or "").split(","), *_lines(arguments.keywords_file)]
     wish = Wish.of(arguments.language, arguments.translate_to, keywords)
     targets = _targets(paths, settings.format, arguments.output)

@@ -14,6 +14,7 @@ from finetune.data.manifest import Utterance
 from finetune.decoding.activity import Finder, by_level, by_silero
 from finetune.decoding.longform import cut
 from finetune.decoding.recognize import DecodeOptions, Hypothesis, clip_features, recognize
+from finetune.decoding.thresholds import Thresholds
 from finetune.decoding.transcript import Segment, Transcript, Word, joined, split_words
 from finetune.decoding.wordtimes import word_frames
 from finetune.errors import DataError, ModelError
@@ -43,9 +44,10 @@ class Request:
 
 def request_for(settings: Settings, wish: Wish) -> Request:
     """No draft for a translation, nor for Japanese: the CTC head writes neither."""
-    drafts = settings.decoder == "speculative" and not wish.written and wish.heard != "ja"
+    drafts = settings.decoder != "greedy" and not wish.written and wish.heard != "ja"
+    relaxed = Thresholds(settings.max_entropy, settings.min_probability) if settings.decoder == "relaxed" else None
     decode = DecodeOptions(wish.instruction or settings.instruction, drafts, settings.batch_seconds,
-                           settings.max_new_tokens)
+                           settings.max_new_tokens, relaxed if drafts else None)
     return Request(decode, wish.written or wish.heard, wish.keywords, settings.max_window, settings.vad,
                    not wish.written)
 

@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "finetune").rglob("*.py"))
 GROUND = {"config", "runs", "errors"}
 ROOMS = {"data", "model", "training", "metrics", "decoding"}
-VERBS = {"prepare", "train", "evaluate", "export", "transcription"}
+VERBS = {"prepare", "train", "evaluate", "export", "calibrate", "transcription"}
 TRAINING = {"examples", "step", "selection"}  # what the verb train alone is made of
 # The first name below `finetune` -> those it may import, besides itself.
 MAY = {

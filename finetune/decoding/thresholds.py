@@ -1,10 +1,11 @@
 """The two thresholds of relaxed decoding, and the file beside a model that keeps those calibrated for it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finetune.errors import ModelError
+from finetune.model.request import Settings
 
 FILE = "decode.json"
 
@@ -35,3 +36,9 @@ def stored_thresholds(model: str) -> Thresholds | None:
         return Thresholds(float(content["max_entropy"]), float(content["min_probability"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path}: not a calibration ({error!r}); delete it or calibrate again") from error
+
+
+def calibrated(settings: Settings, model: str) -> Settings:
+    """Settings with the thresholds that were calibrated for this model, where they were. Raises ModelError as above."""
+    kept = stored_thresholds(model)
+    return replace(settings, max_entropy=kept.max_entropy, min_probability=kept.min_probability) if kept else settings

@@ -13,7 +13,7 @@ from finetune.errors import ModelError, RecipeError
 HEARD = {"en": "English", "fr": "French", "de": "German", "es": "Spanish", "pt": "Portuguese", "ja": "Japanese"}
 WRITTEN = {**HEARD, "it": "Italian", "zh": "Mandarin"}
 FORMATS = ("text", "json", "srt", "vtt", "tsv")
-DECODERS = ("greedy", "speculative")
+DECODERS = ("greedy", "speculative", "relaxed")
 VADS = ("level", "silero")
 CONTROLS = ("Cc", "Cs", "Zl", "Zp")  # line breaks and tabs are among them
 
@@ -28,6 +28,8 @@ class Settings:
 
     instruction: str
     decoder: str
+    max_entropy: float
+    min_probability: float
     batch_seconds: float
     max_new_tokens: int
     max_window: float
@@ -38,9 +40,11 @@ class Settings:
         for name, known in (("decoder", DECODERS), ("vad", VADS), ("format", FORMATS)):
             if getattr(self, name) not in known:
                 raise RecipeError(f"{name}: {getattr(self, name)!r} is none of {', '.join(known)}")
-        for name in ("batch_seconds", "max_new_tokens", "max_window"):
+        for name in ("min_probability", "batch_seconds", "max_new_tokens", "max_window"):
             if not getattr(self, name) > 0:
                 raise RecipeError(f"{name}: must be above 0, got {getattr(self, name)}")
+        if not (self.max_entropy >= 0 and self.min_probability <= 1):
+            raise RecipeError("max_entropy must not be below 0, nor min_probability above 1")
 
     @staticmethod
     def file(folder: str | Path) -> Path:
