@@ -192,6 +192,13 @@ class EvaluateSection(Section):
     """What counts as the same word; metrics/normalizer.py says what each does."""
     replicas: int = Field(2000, ge=100)
     """Of the bootstrap behind each interval."""
+    groups: list[str] = ["speaker"]
+    """Columns of the test manifest by which errors are split; duration, bandwidth and noise are split by anyway."""
+    probes: bool = True
+    """Listen to eight clips without speech, for which every word is made up."""
+    keyword_lists: list[Annotated[int, Field(ge=0)]] = []
+    """Distractors beside a clip's own terms in its prompt, such as [0, 100, 1000]: term recall for each, and without
+    keywords. Each decodes the test clips once more with either model."""
 
 
 class ExportSection(Section):

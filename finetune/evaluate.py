@@ -1,6 +1,5 @@
-"""Base and adapted model on test and canary: every hypothesis kept, word errors with an interval."""
+"""Base and adapted model on test and canary: every hypothesis kept, what got better, what it cost, how sure that is."""
 
-import json
 import logging
 import time
 from dataclasses import asdict, dataclass
@@ -10,21 +9,30 @@ import torch
 
 from finetune.config import Recipe
 from finetune.data.manifest import Utterance, read_manifest
-from finetune.decoding.recognize import DecodeOptions, Hypothesis, decoding_summary, recognize
+from finetune.data.probes import write_probes
+from finetune.decoding.ctc_text import ctc_texts
+from finetune.decoding.recognize import DecodeOptions, Hypothesis, decoding_summary
 from finetune.decoding.thresholds import Thresholds
-from finetune.metrics.significance import bootstrap_wer, paired_difference
-from finetune.metrics.terms import read_terms, summarize, term_recall
-from finetune.metrics.wer import errors_per_utterance, score
+from finetune.metrics.exports import write_rows
+from finetune.metrics.scorecard import Setting, comparison, group_tables, scorecard
+from finetune.metrics.suspicion import agreeing_against
+from finetune.metrics.terms import column_terms, read_terms, term_recall
+from finetune.metrics.words import word_counts
 from finetune.model.adapter import load_adapter
 from finetune.model.granite import GraniteSpeech, load_model
+from finetune.records import clip_of, heard_of, hypothesis_row, rows_of, sets_of, write_transcripts
 from finetune.runs import RunDir, write_json
+from finetune.trials import hear, keyword_lists, probe
 
 log = logging.getLogger(__name__)
+
+SCHEMA = 1
+SYSTEMS = ("base", "adapted")
 
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """Scores by split and model (rates are fractions), and how the two decoders compare on test."""
+    """Scores by set and model (rates are fractions), and how the two decoders compare on test."""
 
     scores: dict[str, dict[str, dict[str, Any]]]
     differences: dict[str, dict[str, Any]]
@@ -33,7 +41,7 @@ class EvaluateResult:
 
 
 def evaluate(recipe: Recipe, run: RunDir) -> EvaluateResult:
-    """Decodes, scores and writes `evaluation/<split>.<base|adapted>.jsonl` and `evaluation/scores.json`.
+    """Decodes, scores and writes `evaluation/`: `metrics.json`, and per utterance what was heard.
 
     Raises:
         DataError: the list of terms cannot be read.
@@ -41,36 +49,56 @@ def evaluate(recipe: Recipe, run: RunDir) -> EvaluateResult:
     """
     started = time.monotonic()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    manifests = {split: run.manifest(split) for split in ("test", "canary")}
-    splits = {split: read_manifest(path) for split, path in manifests.items() if path.is_file()}
-    terms = read_terms(recipe.data.terms) if recipe.data.terms else []
-    taught = [item.text for item in read_manifest(run.manifest("train"))]
-    seen = {row.term for row in term_recall(taught, taught, terms, recipe.evaluate.normalizer) if row.support}
-    heard: dict[str, dict[str, list[Hypothesis]]] = {split: {} for split in splits}
-    for which in ("base", "adapted"):
+    decoded = {split: read_manifest(run.manifest(split)) for split in ("test", "canary")
+               if run.manifest(split).is_file()}
+    setting = _setting(recipe, run, decoded["test"])
+    options = _options(recipe, recipe.decode.decoder)
+    probes = write_probes(run.probes, recipe.seed) if recipe.evaluate.probes else []
+    heard: dict[str, dict[str, list[Hypothesis]]] = {split: {} for split in decoded}
+    trials: dict[str, dict[str, Any]] = {"probes": {}, "keyword_lists": {}}
+    for which in SYSTEMS:
         model = load_model(recipe.model.base, recipe.model.dtype, device, recipe.model.revision)
         if which == "adapted":
             load_adapter(model, run.best)
-        for split, utterances in splits.items():
-            heard[split][which] = recognize(model, utterances, _options(recipe, recipe.decode.decoder))
-            _write(run, split, which, utterances, heard[split][which])
-    decode = _compare_decoders(model, splits["test"], recipe)
+        for split, utterances in decoded.items():
+            heard[split][which] = hear(model, utterances, options)
+            write_rows(run.hypotheses(split, which), map(hypothesis_row, utterances, heard[split][which]))
+        if probes:
+            trials["probes"][which] = probe(model, probes, options)
+        if recipe.evaluate.keyword_lists and setting.terms:
+            trials["keyword_lists"][which] = keyword_lists(
+                model, decoded["test"], options, list(setting.terms), sorted(setting.trained),
+                recipe.evaluate.keyword_lists, setting.preset, setting.seed)
+    decode = _compare_decoders(model, decoded["test"], heard["test"]["adapted"], recipe)
+    suspects = _suspicious(model, decoded["test"], heard["test"], setting.preset)
+    write_rows(run.suspicious, suspects)
 
-    scores: dict[str, dict[str, dict[str, Any]]] = {}
-    differences: dict[str, dict[str, Any]] = {}
-    for split, utterances in splits.items():
-        scores[split] = {which: _score(recipe, utterances, heard[split][which], terms, seen) for which in heard[split]}
-        references, groups = [item.text for item in utterances], _blocks(utterances)
-        errors = {which: errors_per_utterance(references, [h.text for h in hypotheses], recipe.evaluate.normalizer)
-                  for which, hypotheses in heard[split].items()}
-        pair = paired_difference([e for e, _ in errors["base"]], [e for e, _ in errors["adapted"]],
-                                 [w for _, w in errors["base"]], groups, recipe.evaluate.replicas, recipe.seed)
-        differences[split] = asdict(pair)
-        for which, entry in scores[split].items():
-            log.info("%-6s %-7s WER %5.1f %% (95 %%: %.1f to %.1f)  CER %5.1f %%", split, which, 100 * entry["wer"],
-                     100 * entry["interval"]["low"], 100 * entry["interval"]["high"], 100 * entry["cer"])
-    write_json(run.evaluation / "scores.json", {"scores": scores, "differences": differences, "decode": decode})
-    return EvaluateResult(scores, differences, decode, round(time.monotonic() - started, 1))
+    result: dict[str, dict[str, Any]] = {"scores": {}, "differences": {}, "details": {}, "groups": {}}
+    rows: list[dict[str, Any]] = []
+    for name, (split, chosen) in sets_of(decoded).items():
+        items = [decoded[split][i] for i in chosen]
+        clips = [clip_of(item, recipe.model.instruction, split == "test") for item in items]
+        texts = {which: [heard_of(found[i]) for i in chosen] for which, found in heard[split].items()}
+        cards = {which: scorecard(clips, found, setting) for which, found in texts.items()}
+        result["scores"][name] = {
+            which: {**entry, "decoding": decoding_summary([heard[split][which][i] for i in chosen])}
+            for which, (entry, _) in cards.items()}
+        result["details"][name] = {which: details for which, (_, details) in cards.items()}
+        result["differences"][name] = comparison(clips, texts["base"], texts["adapted"], setting)
+        tables = group_tables(clips, texts, recipe.evaluate.groups, setting)
+        result["groups"][name] = [asdict(table) for table in tables]
+        for column in {*recipe.evaluate.groups} - {table.column for table in tables}:
+            log.info("%-6s no clip has a %s: nothing is known of groups by it", name, column)
+        if name in decoded:
+            write_transcripts(run, name, clips, texts, setting.preset)
+            rows += rows_of(name, items, clips, texts, setting.preset)
+        _tell(name, result["scores"][name], result["differences"][name])
+    write_rows(run.utterances, rows)
+    write_json(run.scores, {
+        "schema": SCHEMA, "settings": {**recipe.evaluate.model_dump(), "seed": recipe.seed,
+                                       "instruction": recipe.model.instruction, "decoder": recipe.decode.decoder},
+        **result, "decode": decode, **trials, "suspicious": len(suspects)})
+    return EvaluateResult(result["scores"], result["differences"], decode, round(time.monotonic() - started, 1))
 
 
 def _options(recipe: Recipe, decoder: str) -> DecodeOptions:
@@ -80,46 +108,39 @@ def _options(recipe: Recipe, decoder: str) -> DecodeOptions:
                          relaxed)
 
 
-def _blocks(utterances: list[Utterance]) -> list[str]:
-    """What the bootstrap draws: speakers where there are ten or more, else utterances."""
-    speakers = {item.speaker for item in utterances}
-    by_speaker = len(speakers) >= 10 and "" not in speakers
-    return [item.speaker if by_speaker else item.id for item in utterances]
-
-
-def _write(run: RunDir, split: str, which: str, utterances: list[Utterance], heard: list[Hypothesis]) -> None:
-    path = run.hypotheses(split, which)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as out:
-        for item, hypothesis in zip(utterances, heard, strict=True):
-            row = {"id": item.id, "audio_filepath": item.audio_filepath, "duration": item.duration, "text": item.text,
-                   "pred_text": hypothesis.text, "log_probability": round(hypothesis.log_probability, 4),
-                   "time": round(hypothesis.seconds, 4), "truncated": hypothesis.truncated}
-            out.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def _score(recipe: Recipe, utterances: list[Utterance], heard: list[Hypothesis], terms: list[str],
-           seen: set[str]) -> dict[str, Any]:
-    references, hypotheses = [item.text for item in utterances], [item.text for item in heard]
+def _setting(recipe: Recipe, run: RunDir, test: list[Utterance]) -> Setting:
+    """How to count, with the recipe's terms, or those of the test manifest's columns `terms` and `keywords`."""
     preset = recipe.evaluate.normalizer
-    pairs = errors_per_utterance(references, hypotheses, preset)
-    interval = bootstrap_wer([e for e, _ in pairs], [w for _, w in pairs], _blocks(utterances),
-                             recipe.evaluate.replicas, recipe.seed)
-    entry = {**asdict(score(references, hypotheses, preset)), "interval": asdict(interval), "normalizer": preset,
-             "raw_wer": score(references, hypotheses, "none").wer, "truncated": sum(item.truncated for item in heard),
-             "decoding": decoding_summary(heard)}
-    if terms:
-        rows = term_recall(references, hypotheses, terms, preset)
-        entry["terms"] = {
-            "seen": summarize([row for row in rows if row.term in seen]),
-            "unseen": summarize([row for row in rows if row.term not in seen])}
-    return entry
+    taught = [item.text for split in ("train", "replay") if run.manifest(split).is_file()
+              for item in read_manifest(run.manifest(split))]
+    cells = [cell for item in test for cell in (item.keywords, item.extra.get("terms"))]
+    terms = read_terms(recipe.data.terms) if recipe.data.terms else column_terms(cells, preset)
+    seen = frozenset(row.term for row in term_recall(taught, taught, terms, preset) if row.support)
+    return Setting(preset, recipe.evaluate.replicas, recipe.seed, tuple(terms), seen, word_counts(taught, preset))
 
 
-def _compare_decoders(model: GraniteSpeech, utterances: list[Utterance], recipe: Recipe) -> dict[str, Any]:
+def _suspicious(model: GraniteSpeech, utterances: list[Utterance], heard: dict[str, list[Hypothesis]],
+                preset: str) -> list[dict[str, Any]]:
+    """Clips whose text stands alone against base, adapted and the CTC head, the most suspicious first."""
+    texts = {which: [item.text for item in heard[which]] for which in SYSTEMS}
+    doubt = agreeing_against([item.text for item in utterances], [texts[which] for which in SYSTEMS], preset)
+    chosen = [index for index, value in enumerate(doubt) if value > 0]  # the CTC head is asked only about these
+    items = [utterances[index] for index in chosen]
+    drafts = ctc_texts(model, items)
+    readings = [*([texts[which][index] for index in chosen] for which in SYSTEMS), drafts]
+    rows = [{"id": item.id, "audio_filepath": item.audio_filepath, "offset": item.offset, "duration": item.duration,
+             "text": item.text, "pred_text": adapted, "pred_text_base": base, "pred_text_ctc": draft,
+             "suspicion": round(value, 4)}
+            for item, base, adapted, draft, value in
+            zip(items, *readings, agreeing_against([item.text for item in items], readings, preset), strict=True)]
+    return sorted((row for row in rows if row["suspicion"] > 0), key=lambda row: -row["suspicion"])
+
+
+def _compare_decoders(model: GraniteSpeech, utterances: list[Utterance], heard: list[Hypothesis],
+                      recipe: Recipe) -> dict[str, Any]:
     """Greedy against speculative on the adapted model: the same tokens, the time and the acceptance."""
-    greedy = recognize(model, utterances, _options(recipe, "greedy"))
-    speculative = recognize(model, utterances, _options(recipe, "speculative"))
+    greedy, speculative = (heard if recipe.decode.decoder == decoder else
+                           hear(model, utterances, _options(recipe, decoder)) for decoder in ("greedy", "speculative"))
     differing = [a.id for a, b in zip(greedy, speculative, strict=True) if a.tokens != b.tokens]
     if differing:
         log.warning("speculative decoding differs from greedy on %d clips: %s", len(differing), differing[:3])
@@ -131,3 +152,14 @@ def _compare_decoders(model: GraniteSpeech, utterances: list[Utterance], recipe:
         "acceptance": round(sum(item.accepted for item in speculative) / max(1, drafted), 4),
         "greedy_passes": round(sum(item.passes for item in greedy) / len(greedy), 2),
         "speculative_passes": round(sum(item.passes for item in speculative) / len(speculative), 2)}
+
+
+def _tell(name: str, scores: dict[str, dict[str, Any]], difference: dict[str, Any]) -> None:
+    for which, entry in scores.items():
+        log.info("%-6s %-7s WER %5.1f %% (95 %%: %.1f to %.1f)  CER %5.1f %%", name, which, 100 * entry["wer"],
+                 100 * entry["interval"]["low"], 100 * entry["interval"]["high"], 100 * entry["cer"])
+    if note := difference["note"] or scores["adapted"]["blocks"]["note"]:
+        log.info("%-6s %s", name, note)
+    if given := scores["adapted"]["prompted"]["said"]:
+        log.warning("%s: %d of %d prompts hold a keyword that is said in their clip: this is how well the model hears "
+                    "words that it is told", name, given, scores["adapted"]["utterances"])

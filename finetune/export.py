@@ -140,8 +140,8 @@ def _copy_side_files(base: Path, staged: Path, dtype: str) -> None:
 
 def _provenance(recipe: Recipe, run: RunDir) -> dict[str, Any]:
     """What the folder was made from: base, recipe, data hashes, scores."""
-    scores = run.evaluation / "scores.json"
     return {"toolkit": __version__, "torch": torch.__version__, "base": recipe.model.base,
             "revision": recipe.model.revision, "recipe": recipe.model_dump(),
             "data": (run.done("prepare") or {}).get("hashes", {}),
-            "train": run.done("train") or {}, "scores": read_json(scores)["scores"] if scores.is_file() else None}
+            "train": run.done("train") or {},
+            "scores": read_json(run.scores)["scores"] if run.scores.is_file() else None}

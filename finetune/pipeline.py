@@ -124,7 +124,7 @@ def summarize(run: RunDir) -> dict[str, Any]:
     missing = [stage for stage, record in records.items() if record is None]
     if missing:
         raise CheckpointError(f"{run.root}: {missing[0]} has not finished")
-    scores = read_json(run.evaluation / "scores.json")
+    scores = read_json(run.scores)
     train, export = records["train"] or {}, records["export"] or {}
     return {
         **scores["scores"],

@@ -49,7 +49,8 @@ def prepare(recipe: Recipe, run: RunDir) -> PrepareResult:
         sources: list[str] = getattr(settings, split)
         if not sources:
             continue
-        rows = [row for source in sources for row in read_corpus(source, run.media, {})]
+        rows = [replace(row, values={"corpus": source, **row.values}) if len(sources) > 1 else row
+                for source in sources for row in read_corpus(source, run.media, {})]  # evaluate scores each by itself
         checked = audit(
             rows, min_duration=settings.min_duration, max_duration=settings.max_duration,
             max_chars_per_second=settings.max_chars_per_second, special_tokens=SPECIAL_TOKENS, workers=2)

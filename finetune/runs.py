@@ -29,6 +29,10 @@ class RunDir:
         self.cache = self.root / "cache"
         self.metrics = self.root / "metrics.jsonl"
         self.evaluation = self.root / "evaluation"
+        self.scores = self.evaluation / "metrics.json"
+        self.utterances = self.evaluation / "utterances.jsonl"
+        self.suspicious = self.evaluation / "suspicious.jsonl"
+        self.probes = self.evaluation / "probes"
         self.export = self.root / "export"
         self.summary = self.root / "summary.json"
 
@@ -38,6 +42,10 @@ class RunDir:
     def hypotheses(self, split: str, which: str) -> Path:
         """`which` is base or adapted."""
         return self.evaluation / f"{split}.{which}.jsonl"
+
+    def transcripts(self, split: str, which: str, form: str) -> Path:
+        """`which` is ref, base or adapted, `form` trn, stm or ctm."""
+        return self.evaluation / f"{split}.{which}.{form}"
 
     def marker(self, stage: str) -> Path:
         return self.root / f"{stage}.done.json"

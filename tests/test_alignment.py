@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.errors import DataError
-from finetune.metrics.alignment import Confusion, Edit, align, confusions, errors
+from finetune.metrics.alignment import Confusion, Edit, align, confusions, count_errors, count_words
 from finetune.metrics.mapsswe import mapsswe
 from finetune.metrics.wer import errors_per_utterance
 
@@ -21,7 +21,8 @@ def test_both_sides_are_rebuilt(pairs: list[tuple[str, str]]) -> None:
     rows = align(references, hypotheses, "none")
     assert [" ".join(edit.reference for edit in row if edit.reference) for row in rows] == references
     assert [" ".join(edit.hypothesis for edit in row if edit.hypothesis) for row in rows] == hypotheses
-    assert [errors(row) for row in rows] == [n for n, _ in errors_per_utterance(references, hypotheses, "none")]
+    counted = [(count_errors(row), count_words(row)) for row in rows]
+    assert counted == errors_per_utterance(references, hypotheses, "none")
     for edit in (edit for row in rows for edit in row):
         kind = "equal" if edit.reference == edit.hypothesis else "substitute"
         assert edit.op == ("insert" if not edit.reference else "delete" if not edit.hypothesis else kind)
@@ -41,6 +42,7 @@ def test_confusions_are_counted() -> None:
                        Edit("substitute", "stent", "tent")]
     assert confusions(rows, 3) == [Confusion("the", "a", 2), Confusion("", "up", 1), Confusion("no", "", 1)]
     assert align([], [], "none") == []
+    assert [edit.op for edit in align(["今日は"], ["今 日"], "ja-cer@1")[0]] == ["equal", "equal", "delete"]
 
 
 def compared(reference: str, first: str, second: str) -> list[int]:

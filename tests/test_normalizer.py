@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.config import EvaluateSection
@@ -98,12 +98,14 @@ def test_idempotent(preset: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("preset", NORMALIZERS)
+@settings(deadline=None)  # the first text loads a package
 @given(text=ANY_TEXT)
 def test_composed_and_decomposed_are_equal(preset: str, text: str) -> None:
     assert normalize(unicodedata.normalize("NFD", text), preset) == normalize(text, preset)
 
 
 @pytest.mark.parametrize("preset", NORMALIZERS)
+@settings(deadline=None)  # the first text loads a package
 @given(text=ANY_TEXT)
 def test_whitespace_is_folded(preset: str, text: str) -> None:
     words = normalize(text, preset).split()

@@ -52,7 +52,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         def work(recipe: Recipe, run: RunDir) -> Result:
             stages.append(stage)
             if stage == "evaluate":
-                write_json(run.evaluation / "scores.json", SCORES)
+                write_json(run.scores, SCORES)
             return Result()
         return work
 

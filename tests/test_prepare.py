@@ -48,6 +48,16 @@ def test_replay_is_a_split_like_the_others(corpora: Corpora, tmp_path: Path) -> 
     assert [item.id for item in read_manifest(run.manifest("train"))] == ["train-a", "train-b"]
 
 
+def test_a_row_knows_which_of_several_corpora_it_is_from(corpora: Corpora, tmp_path: Path) -> None:
+    run, recipe = RunDir(tmp_path / "run"), corpora()
+    other = str(tmp_path / "replay.jsonl")
+    data = recipe.data.model_copy(update={"canary": [*recipe.data.canary, other], "replay": []})
+    prepare(recipe.model_copy(update={"data": data}), run)
+    found = [item.extra["corpus"] for item in read_manifest(run.manifest("canary"))]
+    assert found == [data.canary[0]] * 2 + [other] * 2
+    assert all("corpus" not in item.extra for item in read_manifest(run.manifest("test")))
+
+
 def test_a_bad_clip_of_replay_stops_the_run(corpora: Corpora, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="data.replay: 1 of 3 rows are unusable"):
         prepare(corpora(replay=[{"audio_filepath": str(tmp_path / "gone.wav"), "text": "x"}]), RunDir(tmp_path / "run"))

@@ -110,7 +110,7 @@ def test_a_key_like_no_other_is_refused_without_a_guess(recipe: Path) -> None:
     ("train:\n  epochs: [1, 2]", "6: train.epochs: Input should be a valid integer, got ['1', '2']"),
     ("machine:\n  cache_encoder: perhaps", "6: machine.cache_encoder: Input should be a valid boolean"),
     ("train:\n  learning_rate: nan", "6: train.learning_rate: Input should be"),
-    ("decode:\n  decoder: beam", "6: decode.decoder: Input should be 'greedy' or 'speculative', got 'beam'"),
+    ("decode:\n  decoder: beam", "6: decode.decoder: Input should be 'greedy', 'speculative' or 'relaxed', got 'beam'"),
     ("data.canary:\n- a: b", "5: data.canary: a list of plain values is wanted"),
     ("train: 3", "5: 'train' is a section; its settings stand below it, indented"),
     ("parts:\n  lora: 8", "6: 'parts.lora' is a section; its settings stand below it, indented"),

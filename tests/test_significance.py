@@ -42,13 +42,17 @@ def test_few_blocks_are_wide_and_say_so() -> None:
     t, error = 3.182446, np.std([0.1, 0.3, 0.2, 0.1], ddof=1) / 2  # Student, 3 degrees of freedom
     assert few.low == pytest.approx(max(0, 0.175 - t * error)) and few.high == pytest.approx(0.175 + t * error)
     assert "only 4 blocks" in few.note
-    assert "errors in only 3 of 50 blocks" in bootstrap_wer([1] * 3 + [0] * 47, [10] * 50, range(50), 1000, 0).note
+    assert "only 3 of 50 blocks" in bootstrap_wer([1] * 3 + [0] * 47, [10] * 50, range(50), 1000, 0).note
     assert bootstrap_wer([1] * 12 + [0] * 38, [10] * 50, range(50), 1000, 0).note == ""
 
 
-def test_no_error_is_no_proof_of_none() -> None:
+def test_no_error_is_no_proof_of_none_nor_is_nothing_right() -> None:
     result = bootstrap_wer([0] * 60, [10] * 60, range(60), 100, 0)
-    assert (result.low, result.high) == (0.0, 0.05) and "no errors" in result.note
+    assert (result.low, result.high) == (0.0, 0.05) and "alike in all 60 blocks" in result.note
+    result = bootstrap_wer([3] * 60, [3] * 60, range(60), 100, 0)
+    assert (result.low, result.high) == (0.95, 1.0) and "alike" in result.note
+    missed = bootstrap_wer([4] * 11 + [3], [4] * 12, range(12), 1000, 0)  # one of 48 was not missed
+    assert 0.9 < missed.low < 47 / 48 < missed.high < 1.05 and "only 1 of 12" in missed.note
 
 
 def test_blocks_are_the_coarsest_of_which_there_are_enough() -> None:

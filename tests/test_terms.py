@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.errors import DataError, RecipeError
-from finetune.metrics.terms import TermRecall, summarize, term_recall
+from finetune.metrics.terms import TermRecall, TermSummary, column_terms, count_terms, summarize, term_recall
 
 TEXTS = st.lists(st.lists(st.sampled_from(["a", "b", "ab"]), max_size=8).map(" ".join), min_size=1, max_size=5)
 
@@ -54,9 +54,22 @@ def test_bad_input_is_refused() -> None:
 
 def test_summary() -> None:
     rows = [TermRecall("a", 3, 2, 1), TermRecall("b", 1, 1, 0)]
-    assert summarize(rows) == {"recall": 3 / 4, "precision": 3 / 4, "support": 4}
-    assert summarize([TermRecall("a", 0, 0, 2)]) == {"recall": None, "precision": 0.0, "support": 0}
-    assert summarize([]) == {"recall": None, "precision": None, "support": 0}
+    assert summarize(rows) == TermSummary(recall=3 / 4, precision=3 / 4, support=4, false_alarms=1, terms_said=2,
+                                          macro_recall=(2 / 3 + 1) / 2)
+    assert summarize([TermRecall("a", 0, 0, 2)]) == TermSummary(None, 0.0, 0, 2, 0, None)
+    assert summarize([]) == TermSummary(None, None, 0, 0, 0, None)
+
+
+def test_misses_stand_by_utterance() -> None:
+    counts = count_terms(["a b a", "b", ""], ["a", "b b", "a"], ["a", "b"], "none")
+    assert counts.misses(["a"]) == ([1, 0, 0], [2, 0, 0])
+    assert counts.misses(["a", "b"]) == ([2, 0, 0], [3, 1, 0])
+    assert counts.misses([]) == ([0, 0, 0], [0, 0, 0])
+
+
+def test_terms_of_a_column() -> None:
+    cells = [["IBM", "New  York"], "stent; IBM, graft", None, 3, ["?!", 4], ""]
+    assert column_terms(cells, "basic@1") == ["IBM", "New York", "stent", "graft"]
 
 
 @given(TEXTS, TEXTS)
@@ -67,6 +80,6 @@ def test_bounds(references: list[str], hypotheses: list[str]) -> None:
         assert 0 <= result.hits <= result.support
         assert result.false_alarms >= 0
     perfect = summarize(term_recall(references, references, terms, "basic@1"))
-    assert perfect["recall"] in (1.0, None) and perfect["precision"] in (1.0, None)
+    assert perfect.recall in (1.0, None) and perfect.precision in (1.0, None) and perfect.false_alarms == 0
     words = sum(text.split().count("a") for text in references)
     assert term_recall(references, references, ["a"], "none")[0].support == words

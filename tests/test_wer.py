@@ -7,7 +7,7 @@ import sys
 import jiwer
 import kaldialign
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.errors import DataError, RecipeError
@@ -40,7 +40,8 @@ def test_the_preset_decides_what_is_an_error() -> None:
 
 def test_japanese_is_scored_in_characters() -> None:
     result = score(["今日は、晴れ。"], ["今日 は 雨"], "ja-cer@1")
-    assert (result.char_errors, result.reference_chars, result.cer) == (2, 5, 0.4)
+    assert (result.char_errors, result.reference_chars, result.cer, result.wer) == (2, 5, 0.4, 0.4)
+    assert errors_per_utterance(["今日は、晴れ。"], ["今日 は 雨"], "ja-cer@1") == [(2, 5)]
 
 
 def test_decomposed_kana_are_not_errors() -> None:
@@ -120,6 +121,7 @@ def test_references_that_the_normalizer_eats_are_named() -> None:
 
 
 @pytest.mark.parametrize("preset", NORMALIZERS)
+@settings(deadline=None)  # the first text loads a package
 @given(text=st.text(max_size=30))
 def test_no_text_is_emptied_without_being_named(preset: str, text: str) -> None:
     emptied = bool(normalize(text, "none")) and not normalize(text, preset)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jiwer
 
-from finetune.metrics.wer import normalized
+from finetune.metrics.wer import normalized, spaced
 
 
 class Edit(NamedTuple):
@@ -35,24 +35,34 @@ def align(references: list[str], hypotheses: list[str], preset: str) -> list[lis
         RecipeError: unknown preset.
     """
     refs, hyps = normalized(references, hypotheses, preset)
-    if not refs:
+    return align_words(*([spaced(text, preset).split() for text in texts] for texts in (refs, hyps)))
+
+
+def align_words(references: list[list[str]], hypotheses: list[list[str]]) -> list[list[Edit]]:
+    """As `align`, of words that need no normalizer and hold no space."""
+    if not references:
         return []
-    output = jiwer.process_words(refs, hyps)
+    chunks_of_all = jiwer.process_words([" ".join(words) for words in references],
+                                        [" ".join(words) for words in hypotheses]).alignments
     rows = []
-    for chunks, ref, hyp in zip(output.alignments, output.references, output.hypotheses, strict=True):
+    for chunks, ref, hyp in zip(chunks_of_all, references, hypotheses, strict=True):
         edits: list[Edit] = []
         for chunk in chunks:
             said = ref[chunk.ref_start_idx:chunk.ref_end_idx]
             heard = hyp[chunk.hyp_start_idx:chunk.hyp_end_idx]
-            length = max(len(said), len(heard))
-            edits += [Edit(chunk.type, *pair) for pair in
-                      zip(said or [""] * length, heard or [""] * length, strict=True)]
+            nothing = [""] * max(len(said), len(heard))
+            edits += [Edit(chunk.type, *pair) for pair in zip(said or nothing, heard or nothing, strict=True)]
         rows.append(edits)
     return rows
 
 
-def errors(edits: Sequence[Edit]) -> int:
+def count_errors(edits: Sequence[Edit]) -> int:
     return sum(edit.op != "equal" for edit in edits)
+
+
+def count_words(edits: Sequence[Edit]) -> int:
+    """Words of the reference."""
+    return sum(edit.op != "insert" for edit in edits)
 
 
 def confusions(rows: Sequence[Sequence[Edit]], most: int) -> list[Confusion]:

@@ -9,7 +9,6 @@ It does not know that utterances of one speaker err alike: the block bootstrap o
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 from finetune.errors import DataError
 from finetune.metrics.alignment import Edit
@@ -46,7 +45,7 @@ def mapsswe(rows_a: Sequence[Sequence[Edit]], rows_b: Sequence[Sequence[Edit]]) 
     if not variance:
         return Mapsswe(count, mean, None, None, note)
     z = mean / math.sqrt(variance / count)
-    return Mapsswe(count, mean, z, 2 * NormalDist().cdf(-abs(z)), note)
+    return Mapsswe(count, mean, z, math.erfc(abs(z) / math.sqrt(2)), note)
 
 
 def _segments(edits_a: Sequence[Edit], edits_b: Sequence[Edit]) -> list[tuple[int, int]]:

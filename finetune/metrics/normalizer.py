@@ -9,7 +9,7 @@ and voicing marks in Japanese; the two of `english`, which do what others do, ar
 import re
 import unicodedata
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 
 from finetune.errors import RecipeError
 from finetune.metrics.english import openasr, whisper
@@ -99,6 +99,7 @@ NORMALIZERS: dict[str, Callable[[str], str]] = {
 UNSPACED = frozenset({"ja-cer@1"})  # presets whose output has no words to part
 
 
+@lru_cache(maxsize=1 << 16)  # one evaluation asks for each text several times
 def normalize(text: str, preset: str) -> str:
     """`text` as the named preset writes it.
 

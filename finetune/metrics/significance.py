@@ -104,12 +104,12 @@ def bootstrap_wer(errors: Sequence[int], words: Sequence[int], groups: Sequence[
         DataError: no utterances, or lists of unequal length.
     """
     top, below = _block_sums([errors, words], groups)
-    blocks, wrong = len(top), int(np.count_nonzero(top))
-    note = _doubt(blocks, wrong, "errors")
-    if below.any() and not wrong:  # the rule of three
-        return Interval(0.0, min(1.0, 3 / blocks), blocks, note or "no errors: up to three in as many blocks, at 95 %")
-    ratio = _ratio(top, below, replicas, seed)
-    return Interval(max(0.0, ratio.low), ratio.high, blocks, note)
+    blocks, ratio = len(top), _ratio(top, below, replicas, seed)
+    low, high, note = max(0.0, ratio.low), ratio.high, _doubt(top, below)
+    if below.any() and not note and not _telling(top, below):  # the rule of three
+        low, high = (low, min(1.0, 3 / blocks)) if not top.any() else (max(0.0, 1 - 3 / blocks), high)
+        note = f"alike in all {blocks} blocks: at 95 % fewer than three in as many would differ"
+    return Interval(low, high, blocks, note)
 
 
 def paired_difference(errors_a: Sequence[int], errors_b: Sequence[int], words: Sequence[int],
@@ -133,7 +133,7 @@ def paired_difference(errors_a: Sequence[int], errors_b: Sequence[int], words: S
     return PairedDifference(
         difference=ratio.value, low=ratio.low, high=ratio.high, probability_better=ratio.below_zero,
         p_value=ratio.p_value, detectable=power * ratio.error if ratio.error else None, blocks=blocks,
-        note=_doubt(blocks, int(np.count_nonzero(a - b)), "the two differ"))
+        note=_doubt(b - a, below))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -172,7 +172,7 @@ def _ratio(top: FloatArray, words: FloatArray, replicas: int, seed: int) -> _Rat
     if not words.any() or error < 1e-12:
         return _Ratio(value, value, value, 0.0, 1.0, below_zero)
     values, seen = _rates(drawn_top, drawn_words), value / error
-    if min(blocks, int(np.count_nonzero(top))) < MIN_BLOCKS:
+    if min(blocks, _telling(top, words)) < MIN_BLOCKS:
         t = t_quantile(1 - _TAIL, blocks - 1)
         level = NormalDist().cdf(-math.sqrt(scale) * t)
         low, high = (float(bound) for bound in np.quantile(values, [level, 1 - level]))
@@ -187,12 +187,18 @@ def _ratio(top: FloatArray, words: FloatArray, replicas: int, seed: int) -> _Rat
                   min(1.0, 2 * (beyond + 1) / (replicas + 1)), below_zero)
 
 
-def _doubt(blocks: int, telling: int, what: str) -> str:
+def _telling(top: FloatArray, words: FloatArray) -> int:
+    """Blocks that have errors, or those that have something right, whichever are fewer: only they tell of spread."""
+    return min(int(np.count_nonzero(top)), int(np.count_nonzero(top != words)))
+
+
+def _doubt(top: FloatArray, words: FloatArray) -> str:
     """What makes an interval doubtful: too few blocks, or too few of them that say anything."""
+    blocks, telling = len(top), _telling(top, words)
     if blocks < MIN_BLOCKS:
         return f"only {blocks} block{'s' * (blocks > 1)}: take the interval for a guess"
     if 0 < telling < MIN_BLOCKS:
-        return f"{what} in only {telling} of {blocks} blocks: take the interval for a guess"
+        return f"only {telling} of {blocks} blocks differ from the rest: take the interval for a guess"
     return ""
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import jiwer
 
 from finetune.errors import DataError
-from finetune.metrics.normalizer import normalize
+from finetune.metrics.normalizer import UNSPACED, normalize
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def score(references: list[str], hypotheses: list[str], preset: str) -> WordErro
     """Corpus error rates of normalized text.
 
     Characters are those of the normalized text, the spaces between words included. Under a preset
-    without spaces (`ja-cer@1`) an utterance is one word: read its `cer`.
+    without spaces (`ja-cer@1`) every character is a word, so `wer` is the `cer`.
 
     Args:
         references: what was said, one text an utterance; may be empty.
@@ -52,7 +52,8 @@ def score(references: list[str], hypotheses: list[str], preset: str) -> WordErro
     if not references and not hypotheses:
         raise DataError("there are no utterances to score; check that the manifest is not empty")
     refs, hyps = normalized(references, hypotheses, preset)
-    words, chars = jiwer.process_words(refs, hyps), jiwer.process_characters(refs, hyps)
+    chars = jiwer.process_characters(refs, hyps)
+    words = jiwer.process_words([spaced(text, preset) for text in refs], [spaced(text, preset) for text in hyps])
     reference_words = words.hits + words.substitutions + words.deletions
     reference_chars = chars.hits + chars.substitutions + chars.deletions
     char_errors = chars.substitutions + chars.deletions + chars.insertions
@@ -74,11 +75,19 @@ def errors_per_utterance(references: list[str], hypotheses: list[str], preset: s
     refs, hyps = normalized(references, hypotheses, preset)
     if not refs:
         return []
-    aligned = jiwer.process_words(refs, hyps)
+    output = jiwer.process_words([spaced(text, preset) for text in refs], [spaced(text, preset) for text in hyps])
+    return list(zip(_errors(output.alignments), map(len, output.references), strict=True))
+
+
+def character_distances(first: list[str], second: list[str]) -> list[int]:
+    """Edits between the characters of each pair of texts, as they are."""
+    return _errors(jiwer.process_characters(first, second).alignments) if first else []
+
+
+def _errors(alignments: list[list[jiwer.AlignmentChunk]]) -> list[int]:
     return [
-        (sum(max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
-             for chunk in chunks if chunk.type != "equal"), len(words))
-        for chunks, words in zip(aligned.alignments, aligned.references, strict=True)
+        sum(max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
+            for chunk in chunks if chunk.type != "equal") for chunks in alignments
     ]
 
 
@@ -95,6 +104,11 @@ def changed_by_normalizer(texts: list[str], preset: str) -> list[int]:
         index for index, text in enumerate(texts)
         if 2 * len(normalize(text, preset)) < len(normalize(text, "none"))
     ]
+
+
+def spaced(text: str, preset: str) -> str:
+    """Normalized text with a space between what counts as words: characters, under a preset without spaces."""
+    return " ".join(text) if preset in UNSPACED else text
 
 
 def normalized(references: list[str], hypotheses: list[str], preset: str) -> tuple[list[str], list[str]]:

@@ -1,0 +1,81 @@
+"""Utterance by utterance: what a score needs to know of each, and the rows and transcripts that evaluate writes."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from finetune.data.acoustics import bandwidth, snr
+from finetune.data.audio import load_audio
+from finetune.data.manifest import Utterance
+from finetune.decoding.recognize import Hypothesis
+from finetune.metrics.exports import Segment, ctm, stm, trn, write_lines
+from finetune.metrics.scorecard import Clip, Heard, flags_of
+from finetune.metrics.wer import errors_per_utterance
+from finetune.runs import RunDir
+
+
+def instruction_of(item: Utterance, otherwise: str) -> str:
+    """What the clip's prompt asks: its column `instruction`, such as "translate the speech to French"."""
+    return str(item.extra.get("instruction") or otherwise)
+
+
+def sets_of(decoded: dict[str, list[Utterance]]) -> dict[str, tuple[str, list[int]]]:
+    """What is scored by itself: test, canary without translations, and each corpus of a canary that has several."""
+    sets = {}
+    for split, utterances in decoded.items():
+        corpora: dict[str, list[int]] = {}
+        for index, item in enumerate(utterances):
+            corpora.setdefault(str(item.extra.get("corpus", "")), []).append(index)
+        spoken = [index for index, item in enumerate(utterances) if not item.extra.get("target_language")]
+        sets[split] = (split, spoken or list(range(len(utterances))))
+        if split == "canary" and len(corpora) > 1:
+            sets |= {f"{split}: {corpus}": (split, chosen) for corpus, chosen in corpora.items()}
+    return sets
+
+
+def clip_of(item: Utterance, instruction: str, measured: bool) -> Clip:
+    columns = {"speaker": item.speaker, "language": item.language, **{key: str(v) for key, v in item.extra.items()}}
+    measures = {"duration": item.duration}
+    if measured:
+        wave = load_audio(item.audio_filepath, item.offset, item.duration)
+        measures |= {"bandwidth": round(bandwidth(wave)), "snr": round(snr(wave), 1)}
+    return Clip(item.id, item.text, item.duration, item.speaker, str(item.extra.get("recording", item.audio_filepath)),
+                instruction_of(item, instruction), item.keywords,
+                str(item.extra.get("target_language") or ""), columns, measures)
+
+
+def heard_of(hypothesis: Hypothesis) -> Heard:
+    return Heard(hypothesis.text, hypothesis.seconds, hypothesis.truncated)
+
+
+def hypothesis_row(item: Utterance, hypothesis: Hypothesis) -> dict[str, Any]:
+    return {"id": item.id, "audio_filepath": item.audio_filepath, "duration": item.duration, "text": item.text,
+            "pred_text": hypothesis.text, "log_probability": round(hypothesis.log_probability, 4),
+            "time": round(hypothesis.seconds, 4), "truncated": hypothesis.truncated}
+
+
+def rows_of(name: str, items: Sequence[Utterance], clips: Sequence[Clip], heard: dict[str, list[Heard]],
+            preset: str) -> Iterable[dict[str, Any]]:
+    """Both systems side by side, in the leaderboards' keys; `pred_text` is the adapted model's."""
+    errors = {which: errors_per_utterance([clip.text for clip in clips], [found.text for found in texts], preset)
+              for which, texts in heard.items()}
+    flagged = {which: flags_of(clips, texts, preset) for which, texts in heard.items()}
+    for index, item in enumerate(items):
+        base, adapted = (heard[which][index] for which in ("base", "adapted"))
+        yield {"set": name, "id": item.id, "audio_filepath": item.audio_filepath, "offset": item.offset,
+               "duration": item.duration, "time": round(adapted.seconds, 4), "text": item.text,
+               "pred_text": adapted.text, "pred_text_base": base.text, "speaker": item.speaker,
+               "language": item.language, "words": errors["base"][index][1],
+               "errors": errors["adapted"][index][0], "errors_base": errors["base"][index][0],
+               "flags": flagged["adapted"][index], "flags_base": flagged["base"][index], **clips[index].measures}
+
+
+def write_transcripts(run: RunDir, name: str, clips: Sequence[Clip], heard: dict[str, list[Heard]],
+                      preset: str) -> None:
+    texts = {"ref": [clip.text for clip in clips], **{which: [item.text for item in items]
+                                                      for which, items in heard.items()}}
+    for which, column in texts.items():
+        segments = [Segment(clip.id, clip.speaker, clip.duration, text)
+                    for clip, text in zip(clips, column, strict=True)]
+        for form, lines in (("trn", trn), ("stm", stm), ("ctm", ctm)):
+            if (form, which) != ("ctm", "ref"):
+                write_lines(run.transcripts(name, which, form), lines(segments, preset))

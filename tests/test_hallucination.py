@@ -1,0 +1,65 @@
+"""Flags of single hypotheses, keywords that nobody said, and the summary of probes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.metrics.hallucination import FLAGS, Probe, ProbeSummary, flags, summarize_probes, unsaid
+
+INSTRUCTION = "can you transcribe the speech into a written format?"
+
+
+def of(reference: str, hypothesis: str, duration: float = 5.0, keywords: tuple[str, ...] = (), truncated: bool = False,
+       preset: str = "basic@1") -> tuple[str, ...]:
+    return flags(reference, hypothesis, duration=duration, instruction=INSTRUCTION, keywords=keywords,
+                 truncated=truncated, preset=preset)
+
+
+@pytest.mark.parametrize("reference, hypothesis, expected", [
+    ("take two now", "take two now", ()),
+    ("take two now", "take to no", ()),
+    ("", "", ()),
+    ("no no no no no", "no no no no no", ()),  # said so
+    ("no", "no no no no", ("loop",)),
+    ("one word", "and then and then and then and then", ("loop", "long")),
+    ("one two three", "one two three one two three one two three", ()),  # three times is no loop
+    ("the cat", "the cat sat on the mat and", ()),
+    ("the cat", "the cat sat on the mat and purred", ("long",)),
+    ("", "thanks for watching it", ("long",)),
+    ("yes", "you transcribe the speech", ("echo",)),
+    ("can you transcribe the speech now", "can you transcribe the speech now", ()),
+])
+def test_flags(reference: str, hypothesis: str, expected: tuple[str, ...]) -> None:
+    assert of(reference, hypothesis) == expected
+
+
+def test_speed_is_words_or_characters_a_second() -> None:
+    assert of("a b c d e f", "a b c d e f g", duration=1.0) == ("fast",)
+    assert of("a b c d e f g", "a b c d e f g", duration=1.0) == ()  # the speaker was fast
+    assert of("今日は", "今日は晴れで明日は雨です", duration=0.5, preset="ja-cer@1") == ("fast", "long")
+    assert of("one two", "one two", truncated=True) == ("truncated",)
+
+
+def test_compression_finds_what_repeats_with_changes() -> None:
+    text = " ".join(f"and so on to {number % 7} and on" for number in range(40))
+    assert "loop" in of("words", text, duration=100)
+
+
+def test_keywords_that_nobody_said() -> None:
+    keywords = ("Stent", "New York", "graft", "?!")
+    assert unsaid("the stent", "the stent in new york", keywords, "basic@1") == ["New York"]
+    assert of("the stent", "the stent in new york", keywords=keywords) == ("keyword",)
+    assert of("the stent", "the stents", keywords=keywords) == ()
+
+
+def test_probes_are_summed_up() -> None:
+    probes = [Probe("silence", 3.0, ""), Probe("hum", 3.0, "..."), Probe("noise", 3.0, "thank you"),
+              Probe("tone", 3.0, "yes")]
+    assert summarize_probes(probes) == ProbeSummary(4, 2, 0.5, 15.0)
+    assert summarize_probes([]) == ProbeSummary(0, 0, 0.0, 0.0)
+
+
+@given(st.text(max_size=40), st.floats(0.1, 30))
+def test_a_perfect_hypothesis_has_no_flag(text: str, duration: float) -> None:
+    assert of(text, text, duration) == ()
+    assert set(of("", text, duration)) <= set(FLAGS)

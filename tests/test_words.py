@@ -1,0 +1,88 @@
+"""Errors by kind of word: frequency bins, numbers and entities, casing and punctuation."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.metrics.alignment import align
+from finetune.metrics.words import (
+    EntityRecall,
+    FrequencyBin,
+    NumeralErrors,
+    Style,
+    by_frequency,
+    entities,
+    numeral_errors,
+    style,
+    word_counts,
+)
+
+
+def test_words_fall_into_the_bin_of_their_training_count() -> None:
+    trained = word_counts(["often " * 51, "Some, some some six " * 2, "rare"], "basic@1")
+    assert trained == {"often": 51, "some": 6, "six": 2, "rare": 1}
+    rows = align(["often some rare never"], ["often same never"], "basic@1")
+    assert by_frequency(rows, trained, "basic@1") == [
+        FrequencyBin("unseen", 1, 0, 0), FrequencyBin("1 to 5", 1, 1, 0), FrequencyBin("6 to 50", 1, 1, 0),
+        FrequencyBin("more than 50", 1, 0, 0)]
+    assert by_frequency(align(["日本"], ["日"], "ja-cer@1"), {}, "ja-cer@1") == []
+
+
+def test_bins_hold_all_words() -> None:
+    references, hypotheses = ["a b c d", "e f", ""], ["a x c", "e f g", "h"]
+    bins = by_frequency(align(references, hypotheses, "none"), {"a": 1, "b": 10, "e": 100}, "none")
+    assert sum(item.words for item in bins) == 6
+    assert sum(item.missed + item.inserted for item in bins) == 4
+
+
+def entity(kind: str, reference: str, hypothesis: str) -> tuple[int, int, int]:
+    found = {row.kind: row for row in entities([reference], [hypothesis], "basic@1")}
+    row = found.get(kind, EntityRecall(kind, 0, 0, 0))
+    return row.said, row.right, row.invented
+
+
+@pytest.mark.parametrize("kind, reference, hypothesis, expected", [
+    ("number", "room twenty one on floor three", "room twenty one on floor four", (2, 1, 1)),
+    ("number", "two hundred and six people", "two hundred and sixty people", (1, 0, 1)),
+    ("number", "call 5551212 now", "call 5551212 now", (1, 1, 0)),
+    ("number", "no one had a second thought", "no one", (0, 0, 0)),  # pronoun and adjective
+    ("number", "the twenty second of May", "the twenty second", (1, 1, 0)),
+    ("number", "someone threefold weighty", "someone", (0, 0, 0)),
+    ("time", "at 10:30 or 11:45", "at 10:30", (2, 1, 0)),
+    ("date", "on 2024-05-01", "on 2024-05-02", (1, 0, 1)),
+    ("e-mail", "to Jane.Doe@example.com.", "to jane.doe@example.com", (1, 1, 0)),
+    ("code", "gate 12B and the 21st", "gate 12b", (1, 1, 0)),
+    ("name", "He met Anna Novak in Paris.", "he met anna novak in paris", (2, 0, 0)),
+    ("name", "He met Anna Novak in Paris.", "He met Anna Novak in Rome.", (2, 1, 1)),
+])
+def test_entities(kind: str, reference: str, hypothesis: str, expected: tuple[int, int, int]) -> None:
+    assert entity(kind, reference, hypothesis) == expected
+
+
+def test_kinds_that_nobody_says_are_left_out() -> None:
+    assert entities(["plain words"], ["plain words"], "basic@1") == []
+
+
+def test_numerals_in_another_style_are_told_from_wrong_ones() -> None:
+    rows = align(["take twenty milligrams at three"], ["take 20 milligrams at four"], "basic@1")
+    assert numeral_errors(rows) == NumeralErrors(errors=2, numeral=2, style=1)
+    assert numeral_errors(align(["one house"], ["one horse"], "basic@1")) == NumeralErrors(1, 0, 0)
+
+
+@pytest.mark.parametrize("reference, hypothesis, expected", [
+    ("Hello, world. Yes!", "hello world. yes?", Style(3, 2, 3, 1, 1)),
+    ("It’s fine", "It's fine", Style(2, 0, 0, 0, 0)),
+    ("the cat sat.", "the dog sat.", Style(2, 0, 1, 1, 0)),  # another word says nothing of style
+    ("", "Words, here.", Style(0, 0, 0, 0, 0)),
+    ("wait... what", "wait what...", Style(2, 0, 1, 0, 1)),
+])
+def test_style(reference: str, hypothesis: str, expected: Style) -> None:
+    assert style([reference], [hypothesis]) == expected
+
+
+@given(st.lists(st.text("aB ,.9'?", max_size=20), min_size=1, max_size=4))
+def test_a_text_has_its_own_style(texts: list[str]) -> None:
+    result = style(texts, texts)
+    assert (result.case_errors, result.marks_invented) == (0, 0) and result.marks_right == result.marks_said
+    for row in entities(texts, texts, "none"):
+        assert row.right == row.said and row.invented == 0
