@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from finetune.data.corpora import read_corpus
+
 ROOT = Path(__file__).resolve().parents[1]
 VOCABULARY = ROOT / "data" / "vocabulary"
 IVR = ROOT / "data" / "ivr-en"
@@ -86,6 +88,12 @@ def test_terms_of_a_row_are_the_listed_terms_of_its_text() -> None:
         assert row["terms"] == [word for word in row["text"].split() if word in TERMS], row["id"]
     assert all(row["terms"] for name in ("train", "valid", "test") for row in MANIFESTS[name])
     assert not any(row["terms"] for name in ("canary", "replay") for row in MANIFESTS[name])
+
+
+def test_the_terms_of_a_row_are_for_scoring_and_never_told_to_the_model(tmp_path: Path) -> None:
+    rows = read_corpus(str(VOCABULARY / "test.jsonl"), tmp_path, {})
+    assert len(rows) == len(MANIFESTS["test"])
+    assert not any("keywords" in row.values for row in rows) and all(row.values["terms"] for row in rows)
 
 
 def test_each_term_is_tested_and_either_well_taught_or_never() -> None:

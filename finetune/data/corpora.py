@@ -29,7 +29,7 @@ ALIASES = {  # in order of preference; all in lower case with underscores
     "duration": ("duration", "length", "seconds", "duration_seconds"),
     "language": ("language", "lang", "locale"),
     "speaker": ("speaker", "speaker_id", "client_id"),
-    "keywords": ("keywords", "hotwords", "terms"),
+    "keywords": ("keywords", "hotwords"),
 }
 TABLES = {".csv": ",;\t|", ".tsv": "\t"}
 AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64", ".caf"}
