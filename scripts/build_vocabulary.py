@@ -34,10 +34,11 @@ VOICES = {
     "flite-kal16": Voice("flite", "kal16", 1.05, 105),
 }
 TEST_ONLY = {"en-029-f4": Voice("espeak", "en-029+f4", 160, 50)}
-SECOND_VOICES = {"train": (1, 3), "test": (1, 5)}  # 1 of every 3 train sentences is said twice, 1 of 5 in test
+TEST_AGAIN = 5
 LOUDNESS, PEAK = 10 ** (-23 / 20), 10 ** (-1 / 20)  # dB below full scale
 SILENCE, MARGIN = 10 ** (-40 / 20), 0.1  # 40 dB below the loudest 10 ms; seconds kept around speech
-COMPRESSION = 0.95  # libsndfile's scale: Opus at about 19 kbit/s
+COMPRESSION = {"train": 0.985}  # libsndfile's scale: Opus at about 12 kbit/s
+OTHERWISE = 0.95  # about 19 kbit/s
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,18 @@ def read_sentences(path: Path) -> list[tuple[str, str, str]]:
 
 
 def plan(sentences: list[tuple[str, str, str]]) -> list[Clip]:
-    """Deals the voices out in turn; a test sentence's second voice is the one that train never hears."""
+    """Deals the voices out in turn: two say a train sentence, and a third says two of five.
+
+    One test sentence of TEST_AGAIN is said again in the voice that train never hears.
+    """
     clips, place = [], Counter[str]()
     names = list(VOICES)
     for ident, split, text in sentences:
         number, place[split] = place[split], place[split] + 1
-        speakers = [names[number % len(names)]]
-        take, of = SECOND_VOICES.get(split, (0, 1))
-        if number % of < take:
-            step = 1 + number // len(names) % (len(names) - 1)  # never a whole round, so the two differ
-            speakers += list(TEST_ONLY) if split == "test" else [names[(number + step) % len(names)]]
+        steps = ((0, 3, 6) if number % 5 < 2 else (0, 3)) if split == "train" else (0,)
+        speakers = [names[(number + step) % len(names)] for step in steps]
+        if split == "test" and number % TEST_AGAIN == 0:
+            speakers += list(TEST_ONLY)
         clips += [Clip(f"{ident}-{speaker}", split, text, speaker) for speaker in speakers]
     return clips
 
@@ -101,7 +104,8 @@ def build(clip: Clip, terms: set[str]) -> dict[str, object]:
     path = FOLDER / "audio" / clip.split / f"{clip.id}.opus"
     voice = vary((VOICES | TEST_ONLY)[clip.speaker], clip.id)
     wave = level(trim(speak(clip.text, voice)))
-    sf.write(path, wave, SAMPLE_RATE, format="OGG", subtype="OPUS", compression_level=COMPRESSION)
+    scale = COMPRESSION.get(clip.split, OTHERWISE)
+    sf.write(path, wave, SAMPLE_RATE, format="OGG", subtype="OPUS", compression_level=scale)
     return {
         "id": clip.id,
         "audio_filepath": path.relative_to(FOLDER).as_posix(),
