@@ -148,17 +148,18 @@ def _compare_decoders(model: GraniteSpeech, utterances: list[Utterance], heard: 
     """Greedy against speculative on the adapted model: the same tokens, the time and the acceptance."""
     greedy, speculative = (heard if recipe.decode.decoder == decoder else
                            hear(model, utterances, _options(recipe, decoder)) for decoder in ("greedy", "speculative"))
-    texts = [item.text for item in utterances]
-    wers = [score(texts, [item.text for item in found], recipe.evaluate.normalizer).wer
-            for found in (greedy, speculative)]
     differing = [a.id for a, b in zip(greedy, speculative, strict=True) if a.tokens != b.tokens]
     if differing:
         log.warning("speculative decoding differs from greedy on %d clips: %s", len(differing), differing[:3])
+    texts, preset = [item.text for item in utterances], recipe.evaluate.normalizer
+    greedy_wer = score(texts, [item.text for item in greedy], preset).wer
     drafted = sum(item.drafted for item in speculative)
     return {
         "greedy_seconds": round(sum(item.seconds for item in greedy), 3),
         "speculative_seconds": round(sum(item.seconds for item in speculative), 3),
-        "greedy_wer": wers[0], "speculative_wer": wers[1], "tokens_equal": not differing,
+        "greedy_wer": greedy_wer,
+        "speculative_wer": score(texts, [item.text for item in speculative], preset).wer if differing else greedy_wer,
+        "tokens_equal": not differing,
         "acceptance": round(sum(item.accepted for item in speculative) / max(1, drafted), 4),
         "greedy_passes": round(sum(item.passes for item in greedy) / len(greedy), 2),
         "speculative_passes": round(sum(item.passes for item in speculative) / len(speculative), 2)}

@@ -13,6 +13,7 @@ from finetune.errors import CheckpointError
 from finetune.metrics.alignment import align
 from finetune.metrics.changes import word_changes
 from finetune.metrics.hallucination import FLAGS
+from finetune.metrics.normalizer import UNSPACED
 from finetune.report import charts, verdict
 from finetune.report.advice import advise
 from finetune.report.facts import Facts
@@ -61,7 +62,7 @@ def write_report(run: RunDir) -> ReportResult:
                              for key in ("pred_text_base", "pred_text")))
     command = shlex.join(["finetune", "run", str(run.resolved), "--set", f"name={recipe['name']}-again"])
     content = Content(
-        run.root.name, findings, advise(facts), list(metrics["scores"]), metrics, asdict(changes),
+        run.root.resolve().name, "character" if preset in UNSPACED else "word", findings, advise(facts), list(metrics["scores"]), metrics, asdict(changes),
         clip_lists(rows, _rows(run.suspicious), preset, run.report), _charts(metrics, records, trained), FLAGS,
         _absent(metrics, recipe), _provenance(run, metrics, recipe, trained), command)
     page = html(content)

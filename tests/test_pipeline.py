@@ -74,6 +74,15 @@ def test_all_stages_run_once_and_then_none(tmp_path: Path, ran: list[str]) -> No
     assert ran == list(STAGES)
 
 
+def test_a_run_holds_a_recipe_that_makes_it_again(tmp_path: Path, ran: list[str]) -> None:
+    mine = recipe(tmp_path, train={"epochs": 3})
+    run = run_recipe(mine, "prepare")
+    assert load_recipe(run.resolved)[0] == mine
+    again, _ = load_recipe(run.resolved, ["name=again"])
+    run_recipe(again, "prepare")
+    assert ran == ["prepare", "prepare"] and (tmp_path / "again").is_dir()
+
+
 def test_stages_up_to_the_one_asked_for(tmp_path: Path, ran: list[str]) -> None:
     run = run_recipe(recipe(tmp_path), "train")
     assert ran == ["prepare", "train"] and not run.summary.exists()

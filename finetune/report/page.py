@@ -30,7 +30,7 @@ _MARKDOWN = re.compile(r"([\\`*_\[\]#|~$@])")
 
 MOST_TERMS = 200
 SECTIONS = (("advice", "Next steps"), ("scores", "Scores"), ("changes", "Fixed and broken"), ("terms", "Terms"),
-            ("keywords", "Keywords"), ("words", "Words"), ("groups", "Groups"), ("probes", "No speech"),
+            ("keywords", "Keywords"), ("words", "Words"), ("groups", "Groups"), ("probes", "Made-up words"),
             ("suspicious", "Suspicious references"), ("training", "Training and speed"), ("provenance", "Provenance"))
 
 
@@ -40,6 +40,7 @@ class Content:
 
     Attributes:
         name: of the run.
+        unit: what the normalizer counts, word or character.
         findings: the verdict; the first is the one on the domain.
         sets: names of the sets, test first.
         metrics: as `evaluate` wrote them.
@@ -51,6 +52,7 @@ class Content:
     """
 
     name: str
+    unit: str
     findings: Sequence[Finding]
     advice: Sequence[Advice]
     sets: Sequence[str]
@@ -94,7 +96,7 @@ def _tables(content: Content) -> dict[str, Any]:
         "flags": sorted({*test["base"]["flags"], *test["adapted"]["flags"]}),
         "scale": tables.scale(content.metrics["differences"]["test"])}
     there = {"advice": content.advice, "terms": terms, "keywords": lists, "groups": content.metrics["groups"]["test"],
-             "probes": content.metrics["probes"], "suspicious": content.lists["suspicious"],
+             "probes": content.metrics["probes"] or found["flags"], "suspicious": content.lists["suspicious"],
              "training": {*content.charts} & {"learning", "speed"}}
     return {**found, "sections": [(anchor, title) for anchor, title in SECTIONS if there.get(anchor, True)]}
 

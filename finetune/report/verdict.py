@@ -100,7 +100,7 @@ def leak(leaked: Mapping[str, int], speakers: int) -> Finding:
     if both:
         return Finding(subject, BAD, "It leaks", f"{' and '.join(both)}: its score flatters.", _sentence([voices]))
     if voices:
-        return Finding(subject, OPEN, "Sentences, not speakers", "No sentence and no audio of test is in train.",
+        return Finding(subject, OPEN, "By sentence, not by speaker", "No sentence and no audio of test is in train.",
                        _sentence([voices]))
     return Finding(subject, GOOD, "Yes", "No sentence, no audio and no known speaker of test is in train.")
 
