@@ -62,9 +62,11 @@ def write_report(run: RunDir) -> ReportResult:
                              for key in ("pred_text_base", "pred_text")))
     command = shlex.join(["finetune", "run", str(run.resolved), "--set", f"name={recipe['name']}-again"])
     content = Content(
-        run.root.resolve().name, "character" if preset in UNSPACED else "word", findings, advise(facts), list(metrics["scores"]), metrics, asdict(changes),
-        clip_lists(rows, _rows(run.suspicious), preset, run.report), _charts(metrics, records, trained), FLAGS,
-        _absent(metrics, recipe), _provenance(run, metrics, recipe, trained), command)
+        name=run.root.resolve().name, unit="character" if preset in UNSPACED else "word", findings=findings,
+        advice=advise(facts), sets=list(metrics["scores"]), metrics=metrics, changes=asdict(changes),
+        lists=clip_lists(rows, _rows(run.suspicious), preset, run.report), charts=_charts(metrics, records, trained),
+        meanings=FLAGS, absent=_absent(metrics, recipe), provenance=_provenance(run, metrics, recipe, trained),
+        command=command)
     page = html(content)
     write_text(run.page, page)
     write_text(run.digest, summary(content))
@@ -104,7 +106,7 @@ def _charts(metrics: Mapping[str, Any], records: Sequence[Row], trained: Mapping
                                                                      and row["share"] == 1.0)])
     decode, scores = metrics["decode"], metrics["scores"]["test"]
     audio = scores["adapted"]["audio_seconds"]
-    timed = [("base", scores["base"]["seconds"], scores["base"]["wer"]),
+    timed = [(f"base, {metrics['settings']['decoder']}", scores["base"]["seconds"], scores["base"]["wer"]),
              *((f"adapted, {name}", decode[f"{name}_seconds"], decode[f"{name}_wer"])
                for name in ("greedy", "speculative"))]
     if metrics["settings"]["decoder"] == "relaxed":
