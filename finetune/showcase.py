@@ -12,7 +12,7 @@ from finetune.data.snippet import mp3
 from finetune.errors import DataError
 from finetune.metrics.alignment import align
 from finetune.metrics.changes import columns
-from finetune.report.clips import Player, Shown, cells
+from finetune.report.clips import Player, Shown, cells, direction
 from finetune.report.wording import count
 
 log = logging.getLogger(__name__)
@@ -58,8 +58,8 @@ def _shown(anchor: str, row: Row, preset: str, audio: "_Audio") -> Shown:
         facts.append(f"suspicion {row['suspicion']:.2f}")
     else:
         facts.append(f"errors {row['errors_base']} → {row['errors']} in {count(row['words'], 'word')}")
-    return Shown(row["id"], anchor, facts, [cells(column) for column in columns(base, adapted)], texts,
-                 row.get("flags", []), audio.player(row, anchor))
+    return Shown(row["id"], anchor, facts, direction(row["text"]), [cells(column) for column in columns(base, adapted)],
+                 texts, row.get("flags", []), audio.player(row, anchor))
 
 
 class _Audio:

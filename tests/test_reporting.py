@@ -18,7 +18,7 @@ from bench.synthetic_run import synthetic_run
 from finetune import cli
 from finetune.data.manifest import Utterance
 from finetune.report import tables
-from finetune.report.clips import cells
+from finetune.report.clips import cells, direction
 from finetune.report.page import visible
 from finetune.report.wording import count, percent, points
 from finetune.reporting import write_report
@@ -184,6 +184,11 @@ def test_three_rows() -> None:
     assert cells(("take", "take", "make")) == (("take", "right"), ("take", "right"), ("make", "wrong"))
     assert cells(("take", "", "take")) == (("take", "right"), ("", "missing"), ("take", "right"))
     assert cells(("", "the", "")) == (("", "gap"), ("the", "added"), ("", "gap"))
+
+
+def test_a_script_that_is_written_from_right_to_left() -> None:
+    assert [direction(text) for text in ("12 " + ARABIC, "a " + ARABIC, "漢字", "123", "")] == [
+        "rtl", "ltr", "ltr", "ltr", "ltr"]
 
 
 def test_rows_side_by_side() -> None:

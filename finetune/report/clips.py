@@ -1,5 +1,6 @@
 """A clip as a report shows it: three rows of words, one above the other, each with what became of it."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,15 +26,22 @@ class Player:
 @dataclass(frozen=True)
 class Shown:
     """`rows` are what was said, what the base heard and what the adapted model heard, as scored; `texts` the same as
-    written, and what else was heard, by who heard it."""
+    written, and what else was heard, by who heard it. `direction` is that of what was said, ltr or rtl."""
 
     id: str
     anchor: str
     facts: Sequence[str]
+    direction: str
     columns: Sequence[tuple[Cell, Cell, Cell]]
     texts: Sequence[tuple[str, str]]
     flags: Sequence[str]
     player: Player | None
+
+
+def direction(text: str) -> str:
+    """rtl where the first letter is of a script that is written so."""
+    letters = (unicodedata.bidirectional(char) for char in text)
+    return "rtl" if next((kind for kind in letters if kind in ("L", "R", "AL")), "L") != "L" else "ltr"
 
 
 def cells(column: tuple[str, str, str]) -> tuple[Cell, Cell, Cell]:

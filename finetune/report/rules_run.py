@@ -15,7 +15,7 @@ SLOWER = 1.1  # time of speculative decoding over that of greedy
 def leaking(facts: Facts) -> Advice | None:
     if not facts.leaked["clips"]:
         return None
-    return Advice("leaking", f"{count(facts.leaked['clips'], 'test clip')} are trained on, by text or audio.",
+    return Advice("leaking", f"Trained on, by text or audio: {count(facts.leaked['clips'], 'test clip')}.",
                   "Remove them from train (manifests/problems.json names each) and train again: until then every "
                   "figure of test is too good.")
 
@@ -90,8 +90,8 @@ def suspicious(facts: Facts) -> Advice | None:
     found = facts.metrics["suspicious"]
     if found < max(1, SUSPICIOUS_SHARE * facts.test["utterances"]):
         return None
-    return Advice("suspicious", f"{count(found, 'test reference')} stand alone against base, adapted model and CTC "
-                  "draft.", "Listen to them (evaluation/suspicious.jsonl): a wrong reference counts against whichever "
+    return Advice("suspicious", f"Against base, adapted model and CTC draft alone: {count(found, 'test reference')}.",
+                  "Listen to them (evaluation/suspicious.jsonl): a wrong reference counts against whichever "
                   "model hears right.")
 
 
