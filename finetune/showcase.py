@@ -77,7 +77,7 @@ class _Audio:
         if not Path(path).is_file():
             return None
         if seconds > EMBEDDED_SECONDS or not self.room:
-            source = f"{quote(os.path.relpath(path, self.folder))}#t={start:g},{start + seconds:g}"
+            source = f"{quote(os.fsencode(os.path.relpath(path, self.folder)))}#t={start:g},{start + seconds:g}"
         else:
             try:
                 sound = mp3(path, start, seconds)
