@@ -14,12 +14,12 @@ from pathlib import Path
 
 from finetune import __version__, transcribe_cli
 from finetune.errors import DataError, FinetuneError, Interrupted, RecipeError
-from finetune.runs import CHILD
+from finetune.runs import CHILD, RunDir
 
 STAGES = {
     "prepare": "read and audit the corpora, write manifests",
     "train": "prepare, then adapt the model and keep the best adapter",
-    "evaluate": "... then score base and adapted model on test and canary",
+    "evaluate": "... then score base and adapted model on test and canary, and write the report",
     "export": "... then merge, save in hub layout and check the export",
     "run": "all stages and a summary; what is done already is skipped",
 }
@@ -40,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
             return _check(arguments)
         if arguments.command == "calibrate":
             return _calibrate(arguments)
+        if arguments.command == "report":
+            return _report(arguments)
         if arguments.command == "transcribe":
             return _transcribe(arguments)
         return _stage(arguments)
@@ -71,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
         stage = commands.add_parser(name, help=text, description=text,
                                     epilog=f"example: finetune {name} recipes/quickstart.yaml --set train.epochs=2")
         _recipe_arguments(stage)
+    report = commands.add_parser("report", help="write the report of an evaluated run again",
+                                 epilog="example: finetune report runs/quickstart")
+    report.add_argument("run", metavar="RUN_DIR", help="a run directory, such as runs/quickstart")
     calibrate = commands.add_parser(
         "calibrate", help="find the thresholds of relaxed decoding for a model, and keep them beside it",
         epilog="example: finetune calibrate --model runs/quickstart/export --manifest valid.jsonl --max-wer-loss 0.2")
@@ -116,9 +121,21 @@ def _stage(arguments: argparse.Namespace) -> int:
     from finetune.summary import newcomer_table
 
     whole = arguments.command == "run"
-    run = run_recipe(recipe, "export" if whole else arguments.command)
+    last = {"run": "export", "evaluate": "report"}.get(arguments.command, arguments.command)
+    run = run_recipe(recipe, last)
     if whole:
         print(newcomer_table(run, summarize(run)))
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    run = RunDir(arguments.run)
+    if not run.root.is_dir():
+        raise DataError(f"{arguments.run}: no such run directory")
+    from finetune.reporting import write_report
+
+    with run.locked():
+        write_report(run)
     return 0
 
 

@@ -15,18 +15,20 @@ from finetune.decoding.recognize import DecodeOptions, Hypothesis, decoding_summ
 from finetune.decoding.thresholds import Thresholds
 from finetune.metrics.exports import write_rows
 from finetune.metrics.scorecard import Setting, comparison, group_tables, scorecard
+from finetune.metrics.significance import holm
 from finetune.metrics.suspicion import agreeing_against
 from finetune.metrics.terms import column_terms, read_terms, term_recall
+from finetune.metrics.wer import score
 from finetune.metrics.words import word_counts
 from finetune.model.adapter import load_adapter
-from finetune.model.granite import GraniteSpeech, load_model
+from finetune.model.granite import GraniteSpeech, load_model, resolved_dtype
+from finetune.provenance import provenance
 from finetune.records import clip_of, heard_of, hypothesis_row, rows_of, sets_of, write_transcripts
-from finetune.runs import RunDir, write_json
+from finetune.runs import SCHEMA, RunDir, write_json
 from finetune.trials import hear, keyword_lists, probe
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
 SYSTEMS = ("base", "adapted")
 
 
@@ -93,11 +95,16 @@ def evaluate(recipe: Recipe, run: RunDir) -> EvaluateResult:
             write_transcripts(run, name, clips, texts, setting.preset)
             rows += rows_of(name, items, clips, texts, setting.preset)
         _tell(name, result["scores"][name], result["differences"][name])
+    canaries = [difference for name, difference in result["differences"].items() if name != "test"]
+    for difference, adjusted in zip(canaries, holm([found["p_value"] for found in canaries]), strict=True):
+        difference["p_holm"] = adjusted  # so many tests for the same question: did general speech get worse?
     write_rows(run.utterances, rows)
+    machine = torch.cuda.get_device_name() if device == "cuda" else device
     write_json(run.scores, {
         "schema": SCHEMA, "settings": {**recipe.evaluate.model_dump(), "seed": recipe.seed,
                                        "instruction": recipe.model.instruction, "decoder": recipe.decode.decoder},
-        **result, "decode": decode, **trials, "suspicious": len(suspects)})
+        "provenance": provenance(machine, resolved_dtype(recipe.model.dtype, device)), **result,
+        "decode": decode, **trials, "suspicious": len(suspects)})
     return EvaluateResult(result["scores"], result["differences"], decode, round(time.monotonic() - started, 1))
 
 
@@ -144,10 +151,14 @@ def _compare_decoders(model: GraniteSpeech, utterances: list[Utterance], heard: 
     differing = [a.id for a, b in zip(greedy, speculative, strict=True) if a.tokens != b.tokens]
     if differing:
         log.warning("speculative decoding differs from greedy on %d clips: %s", len(differing), differing[:3])
+    texts, preset = [item.text for item in utterances], recipe.evaluate.normalizer
+    greedy_wer = score(texts, [item.text for item in greedy], preset).wer
     drafted = sum(item.drafted for item in speculative)
     return {
         "greedy_seconds": round(sum(item.seconds for item in greedy), 3),
         "speculative_seconds": round(sum(item.seconds for item in speculative), 3),
+        "greedy_wer": greedy_wer,
+        "speculative_wer": score(texts, [item.text for item in speculative], preset).wer if differing else greedy_wer,
         "tokens_equal": not differing,
         "acceptance": round(sum(item.accepted for item in speculative) / max(1, drafted), 4),
         "greedy_passes": round(sum(item.passes for item in greedy) / len(greedy), 2),

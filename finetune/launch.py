@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 from finetune.config import Recipe
 from finetune.errors import CheckpointError, Interrupted
-from finetune.runs import CHILD, RunDir, write_json
+from finetune.runs import CHILD, RunDir
 from finetune.training.interrupt import NAMES, interruptible
 
 STOPPED = [128 + getattr(signal, name) for name in NAMES if hasattr(signal, name)]  # exit codes of those that stopped
@@ -24,19 +24,17 @@ def processes_for(recipe: Recipe) -> int:
     return min(wanted or gpus, gpus) if gpus else wanted or 1
 
 
-def train_on_all(recipe: Recipe, run: RunDir, processes: int) -> None:
+def train_on_all(run: RunDir, processes: int) -> None:
     """Trains in `processes` processes (torch.distributed; NCCL on GPUs, gloo on CPUs) and waits for them.
 
-    Not by torchrun, which ends with a traceback of its own, and kills 30 seconds after a signal what may still be in
-    the step before its checkpoint.
+    Each reads `resolved.json`. Not by torchrun, which ends with a traceback of its own, and kills 30 seconds after a
+    signal what may still be in the step before its checkpoint.
 
     Raises:
         Interrupted: a signal stopped them; their checkpoint holds the last step.
         CheckpointError: one failed, and the others were ended; what it said stands above.
     """
-    path = run.root / "launched.json"  # JSON is YAML: a recipe with every value in it
-    write_json(path, recipe.model_dump(mode="json", exclude_none=True))
-    command = [sys.executable, "-m", "finetune", "train", str(path)]
+    command = [sys.executable, "-m", "finetune", "train", str(run.resolved)]
     with interruptible() as stop, ExitStack() as stack:
         # Each in a session of its own: Ctrl-C would reach it twice, and the second signal ends it at once. With the
         # file descriptor of the lock: were this process killed, no other could begin while they go on.

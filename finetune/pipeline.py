@@ -17,10 +17,10 @@ from finetune.runs import CHILD, RunDir, digest, read_json, write_json
 
 log = logging.getLogger(__name__)
 
-STAGES = ("prepare", "train", "evaluate", "export")
+STAGES = ("prepare", "train", "evaluate", "report", "export")
 # What a stage reads besides the stages before it; a change there makes it run again.
 READS = {"prepare": ("data",), "train": ("model", "augment", "parts", "train", "seed"),
-         "evaluate": ("decode", "evaluate"), "export": ("export",)}
+         "evaluate": ("decode", "evaluate"), "report": (), "export": ("export",)}
 PEER_GONE = ("Connection closed by peer", "Connection reset by peer")  # so says gloo; NCCL waits to be ended
 
 
@@ -35,6 +35,7 @@ def run_recipe(recipe: Recipe, last: str) -> RunDir:
         return _train_together(recipe, run, last)
     with run.locked():
         run.claim(_own(recipe))
+        write_json(run.resolved, recipe.model_dump(mode="json", exclude_none=True))
         inputs = _inputs(recipe)
         for stage in STAGES[: STAGES.index(last) + 1]:
             done = run.done(stage)
@@ -45,7 +46,7 @@ def run_recipe(recipe: Recipe, last: str) -> RunDir:
             run.marker(stage).unlink(missing_ok=True)
             processes = processes_for(recipe) if stage == "train" else 1
             if processes > 1:
-                train_on_all(recipe, run, processes)
+                train_on_all(run, processes)
                 continue
             result = asdict(_verb(stage)(recipe, run))
             run.finish(stage, {**result, "inputs": inputs[stage]})
@@ -97,6 +98,10 @@ def _verb(stage: str) -> Callable[[Recipe, RunDir], Any]:
         from finetune.evaluate import evaluate
 
         return evaluate
+    if stage == "report":
+        from finetune.reporting import write_report
+
+        return lambda recipe, run: write_report(run)
     from finetune.export import export
 
     return export
@@ -130,6 +135,7 @@ def summarize(run: RunDir) -> dict[str, Any]:
         **scores["scores"],
         "differences": scores["differences"],
         "decode": scores["decode"],
+        "report": (records["report"] or {})["page"],
         "export": {key: export[key] for key in ("dir", "max_abs_logit_diff", "transcripts_equal", "dtype")},
         "seconds": {stage: (record or {}).get("seconds") for stage, record in records.items()},
         "parameters": {"total": train["total_parameters"], "trained": train["trained_parameters"]},

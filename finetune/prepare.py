@@ -82,7 +82,7 @@ def prepare(recipe: Recipe, run: RunDir) -> PrepareResult:
         raise DataError(f"{'; '.join(copied)}, so its score would flatter; remove them, or set data.allow_leaks: true")
     for split, utterances in splits.items():
         write_manifest(run.manifest(split), utterances)
-    write_json(run.manifests / "problems.json", {
+    write_json(run.problems, {
         split: {"dropped": [asdict(p) for p in dropped[split]],
                 "warnings": [asdict(p) for p in [*warnings[split], *leaked.get(split, [])]]} for split in splits})
     return PrepareResult(

@@ -13,6 +13,7 @@ from finetune.errors import CheckpointError
 
 log = logging.getLogger(__name__)
 
+SCHEMA = 2  # of evaluation/metrics.json: one more for each change of what its keys mean
 CHILD = "FINETUNE_LAUNCHED"  # set for processes whose parent holds the lock of the run directory
 
 
@@ -21,7 +22,9 @@ class RunDir:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        self.recipe = self.root / "recipe.json"
+        self.recipe = self.root / "recipe.json"  # what makes the directory this recipe's own
+        self.resolved = self.root / "resolved.json"  # every value of the recipe; JSON is YAML, so it can be run
+        self.problems = self.root / "manifests" / "problems.json"
         self.manifests = self.root / "manifests"
         self.media = self.root / "media"
         self.checkpoint = self.root / "checkpoint"
@@ -33,6 +36,9 @@ class RunDir:
         self.utterances = self.evaluation / "utterances.jsonl"
         self.suspicious = self.evaluation / "suspicious.jsonl"
         self.probes = self.evaluation / "probes"
+        self.report = self.root / "report"
+        self.page = self.report / "report.html"
+        self.digest = self.report / "summary.md"
         self.export = self.root / "export"
         self.summary = self.root / "summary.json"
 
@@ -120,10 +126,14 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, content: Any) -> None:
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
     """Whole or not at all: a temporary file, then a rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.write_text(text, encoding="utf-8")
     os.replace(part, path)
 
 

@@ -27,6 +27,7 @@ def newcomer_table(run: RunDir, summary: dict[str, Any]) -> str:
     same = "the same tokens" if decode["tokens_equal"] else "NOT the same tokens"
     lines.append(f"speculative decoding: {same} as greedy, {decode['speculative_passes']:.1f} LLM passes a clip "
                  f"instead of {decode['greedy_passes']:.1f}")
+    lines.append(f"report: {summary['report']}")
     lines.append(f"adapted model: {summary['export']['dir']}")
     audio = _rows(run.hypotheses("test", "adapted"))[0]["audio_filepath"]
     lines.append(f"next: finetune transcribe {_short(audio)} --model {summary['export']['dir']}")

@@ -13,7 +13,7 @@ from finetune import records, trials
 from finetune.config import DataSection, EvaluateSection, Recipe
 from finetune.data.manifest import Utterance, write_manifest
 from finetune.decoding.recognize import DecodeOptions, Hypothesis
-from finetune.runs import RunDir, read_json
+from finetune.runs import SCHEMA, RunDir, read_json
 
 SAID = ["take metoprolol now", "give apixaban twice", "nothing new today"]
 HEARD = {"base": ["take met now", "give a pixie ban twice", "nothing new today"],
@@ -86,7 +86,10 @@ def test_scores_terms_and_decoders(run: RunDir, tmp_path: Path) -> None:
 def test_the_file_of_scores_says_all_and_how(run: RunDir) -> None:
     result = module.evaluate(recipe(), run)
     found = read_json(run.scores)
-    assert found["schema"] == 1 and found["settings"]["normalizer"] == "basic@1"
+    assert found["schema"] == SCHEMA and found["settings"]["normalizer"] == "basic@1"
+    assert found["provenance"]["dtype"] == "float32" and found["provenance"]["libraries"]["torch"]
+    assert {found["decode"][f"{name}_wer"] for name in ("greedy", "speculative")} == {
+        result.scores["test"]["adapted"]["wer"]}
     assert found["scores"] == json.loads(json.dumps(result.scores))
     for which in ("base", "adapted"):
         assert found["probes"][which]["with_output"] == found["probes"][which]["clips"] == 8
@@ -121,6 +124,7 @@ def test_each_corpus_of_a_canary_and_each_translation_is_scored_by_itself(run: R
     assert result.scores["canary"]["base"]["reference_words"] == 3  # a translation's words are no errors of hearing
     assert "translation" not in result.scores["canary"]["base"]
     assert result.scores["canary: b.jsonl"]["adapted"]["translation"]["de"]["bleu"] == pytest.approx(100)
+    assert [found.get("p_holm") for found in result.differences.values()] == [None, 1.0, 1.0, 1.0]
     asked = {name: instruction for name, instruction, _ in MODELS[0].asked}
     assert asked["c1"] == "translate the speech to German" and asked["c0"] == recipe().model.instruction
 

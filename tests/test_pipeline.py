@@ -40,6 +40,7 @@ class Result:
     dir: str = "out/export"
     max_abs_logit_diff: float = 0.0
     transcripts_equal: bool = True
+    page: str = "out/report.html"
     dtype: str = "float32"
 
 
@@ -73,6 +74,15 @@ def test_all_stages_run_once_and_then_none(tmp_path: Path, ran: list[str]) -> No
     assert ran == list(STAGES)
 
 
+def test_a_run_holds_a_recipe_that_makes_it_again(tmp_path: Path, ran: list[str]) -> None:
+    mine = recipe(tmp_path, train={"epochs": 3})
+    run = run_recipe(mine, "prepare")
+    assert load_recipe(run.resolved)[0] == mine
+    again, _ = load_recipe(run.resolved, ["name=again"])
+    run_recipe(again, "prepare")
+    assert ran == ["prepare", "prepare"] and (tmp_path / "again").is_dir()
+
+
 def test_stages_up_to_the_one_asked_for(tmp_path: Path, ran: list[str]) -> None:
     run = run_recipe(recipe(tmp_path), "train")
     assert ran == ["prepare", "train"] and not run.summary.exists()
@@ -81,8 +91,8 @@ def test_stages_up_to_the_one_asked_for(tmp_path: Path, ran: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("change", "again"), [
-    ({"decode": {"decoder": "greedy"}}, ["evaluate", "export"]),
-    ({"evaluate": {"normalizer": "none"}}, ["evaluate", "export"]),
+    ({"decode": {"decoder": "greedy"}}, ["evaluate", "report", "export"]),
+    ({"evaluate": {"normalizer": "none"}}, ["evaluate", "report", "export"]),
     ({"export": {"dtype": "bfloat16"}}, ["export"]),
     ({"machine": {"processes": 1, "workers": 3, "checkpoint_every": 7, "gradient_checkpointing": True}}, []),
 ])
@@ -149,8 +159,9 @@ def test_the_marker_of_several_processes_is_as_that_of_one(
     """The launched ones write it; the process that waits for them holds the lock and does the other stages."""
     asked: list[int] = []
 
-    def launched(mine: Recipe, run: RunDir, processes: int) -> None:
+    def launched(run: RunDir, processes: int) -> None:
         asked.append(processes)
+        mine = load_recipe(run.resolved)[0]
         with monkeypatch.context() as patch:
             for name, value in (("WORLD_SIZE", "2"), (CHILD, "1"), ("RANK", "1")):
                 patch.setenv(name, value)
@@ -161,7 +172,7 @@ def test_the_marker_of_several_processes_is_as_that_of_one(
 
     monkeypatch.setattr(pipeline, "train_on_all", launched)
     two = run_recipe(recipe(tmp_path / "two", machine={"processes": 2}), "export")
-    assert ran == ["prepare", "train", "train", "evaluate", "export"] and asked == [2]
+    assert ran == ["prepare", "train", "train", "evaluate", "report", "export"] and asked == [2]
     one = run_recipe(recipe(tmp_path / "one"), "export")
     assert two.done("train") == one.done("train") and read_json(two.summary) == read_json(one.summary)
     ran.clear()
@@ -178,11 +189,12 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     monkeypatch.setattr(sys, "executable", str(script))
 
 
-def test_the_launched_processes_get_the_whole_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_launched_processes_get_the_whole_recipe(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ran: list[str]) -> None:
     program(tmp_path, monkeypatch, "exit 0")
     mine = recipe(tmp_path, train={"goal": "accent", "max_canary_loss": None}, augment={"speed": 0.0},
                   model={"instruction": "say: 'what' is \"heard\" – no, null\n"}, machine={"trackers": ["wandb"]})
-    train_on_all(mine, RunDir(tmp_path / "r"), 2)
+    train_on_all(run_recipe(mine, "prepare"), 2)
     for rank in ("0", "1"):
         words, told = (tmp_path / f"said{rank}").read_text().splitlines()
         assert words.startswith("-m finetune train ") and told == f"1 {rank} 2 127.0.0.1"
@@ -192,7 +204,7 @@ def test_the_launched_processes_get_the_whole_recipe(tmp_path: Path, monkeypatch
 def test_one_process_that_fails_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path, monkeypatch, "[ $RANK = 1 ] && exit 3\nwhile :; do sleep 0.05; done")
     with pytest.raises(CheckpointError, match=r"in 2 processes failed \(exit code 3\)"):
-        train_on_all(recipe(tmp_path), RunDir(tmp_path / "r"), 2)
+        train_on_all(RunDir(tmp_path / "r"), 2)
 
 
 def test_a_signal_reaches_each_launched_process_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +214,7 @@ def test_a_signal_reaches_each_launched_process_once(tmp_path: Path, monkeypatch
             f"while [ $RANK = 1 -a ! -e ready0 ]; do sleep 0.05; done\n[ $RANK = 1 ] && kill -USR1 {os.getpid()}\n"
             "while :; do sleep 0.05; done")
     with pytest.raises(Interrupted) as caught:
-        train_on_all(recipe(tmp_path), RunDir(tmp_path / "r"), 2)
+        train_on_all(RunDir(tmp_path / "r"), 2)
     assert caught.value.signum == signal.SIGUSR1
     for rank in ("0", "1"):
         assert (tmp_path / f"said{rank}").read_text().splitlines()[2:] == ["TERM", "saved"]
@@ -213,7 +225,7 @@ def test_a_signal_to_the_launched_processes_alone_is_no_failure(tmp_path: Path,
     """A scheduler tells every process."""
     program(tmp_path, monkeypatch, "sleep 0.$RANK\nexit 143")
     with pytest.raises(Interrupted, match="stopped by SIGTERM"):
-        train_on_all(recipe(tmp_path), RunDir(tmp_path / "r"), 2)
+        train_on_all(RunDir(tmp_path / "r"), 2)
 
 
 def test_the_lock_is_held_as_long_as_a_launched_process_lives(tmp_path: Path,
@@ -224,7 +236,7 @@ def test_the_lock_is_held_as_long_as_a_launched_process_lives(tmp_path: Path,
     parent = os.fork()
     if parent == 0:
         with run.locked():
-            train_on_all(recipe(tmp_path), run, 1)
+            train_on_all(run, 1)
         os._exit(0)
     while not (tmp_path / "pid0").exists() or not (tmp_path / "pid0").read_text().strip():
         time.sleep(0.05)
@@ -259,7 +271,7 @@ def test_several_processes_train_what_one_prepared_and_one_goes_on(
         assert (run.done("train") is not None) == done
     monkeypatch.delenv("WORLD_SIZE")
     run_recipe(recipe(tmp_path), "export")
-    assert ran == ["prepare", "train", "train", "evaluate", "export"]
+    assert ran == ["prepare", "train", "train", "evaluate", "report", "export"]
 
 
 def test_a_machine_of_several_does_not_train_on_changed_corpora(
@@ -277,7 +289,7 @@ def test_the_summary_holds_the_figures_of_a_run(tmp_path: Path, ran: list[str]) 
     run = run_recipe(recipe(tmp_path), "export")
     summary = read_json(run.summary)
     assert summary == summarize(run)
-    assert set(summary) == {"test", "canary", "differences", "decode", "export", "seconds", "parameters"}
+    assert set(summary) == {"test", "canary", "differences", "decode", "report", "export", "seconds", "parameters"}
     assert summary["test"]["adapted"]["wer"] == 0.25
     assert summary["export"] == {"dir": "out/export", "max_abs_logit_diff": 0.0, "transcripts_equal": True,
                                  "dtype": "float32"}
@@ -304,4 +316,5 @@ def test_the_table_shows_both_models_and_the_clips_that_gained_most(tmp_path: Pa
     assert not any("unseen" in line for line in lines)
     first = lines.index("said     take drug 3")
     assert lines[first + 1 : first + 3] == ["  base     take the rug", "  adapted  take drug 3"]
+    assert lines[-3] == "report: out/report.html"
     assert lines[-1] == "next: finetune transcribe 0.wav --model out/export"

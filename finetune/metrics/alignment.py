@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jiwer
 
-from finetune.metrics.wer import normalized, spaced
+from finetune.metrics.wer import alignments, normalized, spaced
 
 
 class Edit(NamedTuple):
@@ -40,10 +40,8 @@ def align(references: list[str], hypotheses: list[str], preset: str) -> list[lis
 
 def align_words(references: list[list[str]], hypotheses: list[list[str]]) -> list[list[Edit]]:
     """As `align`, of words that need no normalizer and hold no space."""
-    if not references:
-        return []
-    chunks_of_all = jiwer.process_words([" ".join(words) for words in references],
-                                        [" ".join(words) for words in hypotheses]).alignments
+    chunks_of_all = alignments(jiwer.process_words, [" ".join(words) for words in references],
+                               [" ".join(words) for words in hypotheses])
     rows = []
     for chunks, ref, hyp in zip(chunks_of_all, references, hypotheses, strict=True):
         edits: list[Edit] = []

@@ -215,15 +215,26 @@ def _block_sums(columns: list[Sequence[int]], groups: Sequence[Hashable]) -> Flo
 
 
 def _resample(sums: FloatArray, replicas: int, seed: int) -> FloatArray:
-    """Draw K of K blocks with replacement, `replicas` times: (M, K) to totals (M, replicas)."""
-    rng = np.random.default_rng(seed)
-    blocks = sums.shape[1]
-    rows = max(1, _DRAWS_AT_ONCE // blocks)
+    """Draw K of K blocks with replacement, `replicas` times: (M, K) to totals (M, replicas).
+
+    Blocks with equal sums cannot be told apart, so where there are few kinds of blocks it is drawn how often each kind
+    comes: the same distribution, and much faster for many utterances.
+    """
+    rng, blocks = np.random.default_rng(seed), sums.shape[1]
+    _, first, counts = np.unique(sums, axis=1, return_index=True, return_counts=True)
+    seen = np.argsort(first)  # in order of first sight, so that exchanged systems are drawn alike
+    few = len(seen) < blocks / 8  # a draw of a kind takes longer than one of a block
+    columns, chances = (sums[:, first[seen]], counts[seen] / blocks) if few else (sums, counts)
+    rows = max(1, _DRAWS_AT_ONCE // columns.shape[1])
     totals = np.empty((len(sums), replicas))
     for start in range(0, replicas, rows):
-        draws = rng.integers(blocks, size=(min(rows, replicas - start), blocks))
-        for total, column in zip(totals, sums, strict=True):
-            total[start:start + rows] = column[draws].sum(axis=1)
+        size = min(rows, replicas - start)
+        if few:
+            totals[:, start:start + size] = columns @ rng.multinomial(blocks, chances, size).T
+        else:
+            draws = rng.integers(blocks, size=(size, blocks))
+            for total, column in zip(totals, columns, strict=True):
+                total[start:start + size] = column[draws].sum(axis=1)
     return totals
 
 

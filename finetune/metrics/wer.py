@@ -6,12 +6,17 @@ reference is empty is an insertion. jiwer reports the count of insertions as the
 without reference words; here it is 0.0 without errors and 1.0 with, so that a rate stays a rate.
 """
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import jiwer
 
 from finetune.errors import DataError
 from finetune.metrics.normalizer import UNSPACED, normalize
+
+AT_ONCE = 1000  # texts that jiwer gets together: it keeps several copies of them
+Process = Callable[[list[str], list[str]], Any]  # jiwer's process_words or process_characters
 
 
 @dataclass(frozen=True)
@@ -52,17 +57,32 @@ def score(references: list[str], hypotheses: list[str], preset: str) -> WordErro
     if not references and not hypotheses:
         raise DataError("there are no utterances to score; check that the manifest is not empty")
     refs, hyps = normalized(references, hypotheses, preset)
-    chars = jiwer.process_characters(refs, hyps)
-    words = jiwer.process_words([spaced(text, preset) for text in refs], [spaced(text, preset) for text in hyps])
-    reference_words = words.hits + words.substitutions + words.deletions
-    reference_chars = chars.hits + chars.substitutions + chars.deletions
-    char_errors = chars.substitutions + chars.deletions + chars.insertions
+    same, *edits = _counts(jiwer.process_characters, refs, hyps)
+    hits, substitutions, deletions, insertions = _counts(
+        jiwer.process_words, [spaced(text, preset) for text in refs], [spaced(text, preset) for text in hyps])
+    reference_words, reference_chars = hits + substitutions + deletions, same + edits[0] + edits[1]
     return WordErrors(
-        wer=error_rate(words.substitutions + words.deletions + words.insertions, reference_words),
-        cer=error_rate(char_errors, reference_chars),
-        substitutions=words.substitutions, deletions=words.deletions, insertions=words.insertions, hits=words.hits,
-        reference_words=reference_words, char_errors=char_errors, reference_chars=reference_chars,
+        wer=error_rate(substitutions + deletions + insertions, reference_words),
+        cer=error_rate(sum(edits), reference_chars),
+        substitutions=substitutions, deletions=deletions, insertions=insertions, hits=hits,
+        reference_words=reference_words, char_errors=sum(edits), reference_chars=reference_chars,
     )
+
+
+def _counts(process: Process, refs: list[str], hyps: list[str]) -> list[int]:
+    """Hits, substitutions, deletions and insertions of all texts."""
+    counts = [0, 0, 0, 0]
+    for start in range(0, len(refs), AT_ONCE):
+        found = process(refs[start:start + AT_ONCE], hyps[start:start + AT_ONCE])
+        counts = [count + more for count, more in
+                  zip(counts, (found.hits, found.substitutions, found.deletions, found.insertions), strict=True)]
+    return counts
+
+
+def alignments(process: Process, refs: list[str], hyps: list[str]) -> Iterator[list[jiwer.AlignmentChunk]]:
+    """The alignment of each pair of texts, in order."""
+    for start in range(0, len(refs), AT_ONCE):
+        yield from process(refs[start:start + AT_ONCE], hyps[start:start + AT_ONCE]).alignments
 
 
 def errors_per_utterance(references: list[str], hypotheses: list[str], preset: str) -> list[tuple[int, int]]:
@@ -72,22 +92,20 @@ def errors_per_utterance(references: list[str], hypotheses: list[str], preset: s
         DataError: lists of unequal length.
         RecipeError: unknown preset.
     """
-    refs, hyps = normalized(references, hypotheses, preset)
-    if not refs:
-        return []
-    output = jiwer.process_words([spaced(text, preset) for text in refs], [spaced(text, preset) for text in hyps])
-    return list(zip(_errors(output.alignments), map(len, output.references), strict=True))
+    refs, hyps = ([spaced(text, preset) for text in texts] for texts in normalized(references, hypotheses, preset))
+    return list(zip(_errors(alignments(jiwer.process_words, refs, hyps)), (len(text.split()) for text in refs),
+                    strict=True))
 
 
 def character_distances(first: list[str], second: list[str]) -> list[int]:
     """Edits between the characters of each pair of texts, as they are."""
-    return _errors(jiwer.process_characters(first, second).alignments) if first else []
+    return _errors(alignments(jiwer.process_characters, first, second))
 
 
-def _errors(alignments: list[list[jiwer.AlignmentChunk]]) -> list[int]:
+def _errors(found: Iterable[list[jiwer.AlignmentChunk]]) -> list[int]:
     return [
         sum(max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
-            for chunk in chunks if chunk.type != "equal") for chunks in alignments
+            for chunk in chunks if chunk.type != "equal") for chunks in found
     ]
 
 

@@ -170,6 +170,13 @@ def _quantization(quantize: str, dtype: torch.dtype, device: torch.device | str)
     return {"quantization_config": config, "device_map": {"": device}}
 
 
+def resolved_dtype(dtype: str, device: torch.device | str) -> str:
+    """`auto` is bfloat16 on CUDA and float32 elsewhere."""
+    if dtype != "auto":
+        return dtype
+    return "bfloat16" if torch.device(device).type == "cuda" else "float32"
+
+
 def load_model(source: str, dtype: str, device: torch.device | str = "cpu",
                revision: str | None = None, quantize: str = "none") -> GraniteSpeech:
     """Loads base or exported model, everything frozen and in eval mode.
@@ -186,8 +193,7 @@ def load_model(source: str, dtype: str, device: torch.device | str = "cpu",
     config = read_config(source, revision)
     if getattr(config, "has_lora_adapter", False):
         raise ModelError(f"{source}: ships its own LoRA (has_lora_adapter); merge it first")
-    if dtype == "auto":
-        dtype = "bfloat16" if torch.device(device).type == "cuda" else "float32"
+    dtype = resolved_dtype(dtype, device)
     try:
         hf, info = GraniteSpeechForConditionalGeneration.from_pretrained(
             source, config=config, dtype=DTYPES[dtype], revision=revision, output_loading_info=True,
