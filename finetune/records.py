@@ -1,16 +1,18 @@
 """Utterance by utterance: what a score needs to know of each, and the rows and transcripts that evaluate writes."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune.data.acoustics import bandwidth, snr
 from finetune.data.audio import load_audio
 from finetune.data.manifest import Utterance
-from finetune.decoding.recognize import Hypothesis
 from finetune.metrics.exports import Segment, ctm, stm, trn, write_lines
 from finetune.metrics.scorecard import Clip, Heard, flags_of
 from finetune.metrics.wer import errors_per_utterance
 from finetune.runs import RunDir
+
+if TYPE_CHECKING:
+    from finetune.decoding.recognize import Hypothesis  # torch with it, which files of hypotheses do without
 
 
 def instruction_of(item: Utterance, otherwise: str) -> str:
@@ -43,11 +45,11 @@ def clip_of(item: Utterance, instruction: str, measured: bool) -> Clip:
                 str(item.extra.get("target_language") or ""), columns, measures)
 
 
-def heard_of(hypothesis: Hypothesis) -> Heard:
+def heard_of(hypothesis: "Hypothesis") -> Heard:
     return Heard(hypothesis.text, hypothesis.seconds, hypothesis.truncated)
 
 
-def hypothesis_row(item: Utterance, hypothesis: Hypothesis) -> dict[str, Any]:
+def hypothesis_row(item: Utterance, hypothesis: "Hypothesis") -> dict[str, Any]:
     return {"id": item.id, "audio_filepath": item.audio_filepath, "duration": item.duration, "text": item.text,
             "pred_text": hypothesis.text, "log_probability": round(hypothesis.log_probability, 4),
             "time": round(hypothesis.seconds, 4), "truncated": hypothesis.truncated}
