@@ -43,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
             return _check(arguments)
         if arguments.command == "calibrate":
             return _calibrate(arguments)
+        if arguments.command == "score":
+            return _score(arguments)
         if arguments.command == "compare":
             return compare_cli.run(arguments)
         if arguments.command == "transcribe":
@@ -76,6 +78,12 @@ def _parser() -> argparse.ArgumentParser:
         stage = commands.add_parser(name, help=text, description=text,
                                     epilog=f"example: finetune {name} recipes/quickstart.yaml --set train.epochs=2")
         _recipe_arguments(stage)
+    score = commands.add_parser(
+        "score", help="the base model as it is on each test set by itself: WER, their mean, speed",
+        description="Scores model.base on each corpus of data.test, as leaderboards do; nothing is trained. A clip "
+        "whose normalized reference is empty is left out and counted; any other that cannot be used stops it.",
+        epilog="example: finetune score recipes/openasr.yaml --set model.base=runs/my/export")
+    _recipe_arguments(score)
     calibrate = commands.add_parser(
         "calibrate", help="find the thresholds of relaxed decoding for a model, and keep them beside it",
         epilog="example: finetune calibrate --model runs/quickstart/export --manifest valid.jsonl --max-wer-loss 0.2")
@@ -113,6 +121,9 @@ def _check(arguments: argparse.Namespace) -> int:
     from finetune.train import parts_of
 
     print()
+    if not recipe.data.train:
+        print("nothing to train on: this recipe is for finetune score")
+        return 0
     for line in outline(recipe.model.base, recipe.model.revision, parts_of(recipe)):
         print(line)
     return 0
@@ -129,6 +140,17 @@ def _stage(arguments: argparse.Namespace) -> int:
     run = run_recipe(recipe, "export" if whole else arguments.command)
     if whole:
         print(visible(newcomer_table(run, summarize(run))))
+    return 0
+
+
+def _score(arguments: argparse.Namespace) -> int:
+    from finetune.recipe_file import load_recipe
+
+    recipe, _ = load_recipe(arguments.recipe, arguments.overrides)
+    from finetune.pipeline import score_recipe
+    from finetune.score import score_table
+
+    print(visible("\n".join(score_table(score_recipe(recipe)))))
     return 0
 
 

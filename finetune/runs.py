@@ -33,6 +33,7 @@ class RunDir:
         self.utterances = self.evaluation / "utterances.jsonl"
         self.suspicious = self.evaluation / "suspicious.jsonl"
         self.probes = self.evaluation / "probes"
+        self.score = self.root / "score"
         self.export = self.root / "export"
         self.summary = self.root / "summary.json"
 

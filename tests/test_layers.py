@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "finetune").rglob("*.py"))
 GROUND = {"config", "runs", "errors"}
 ROOMS = {"data", "model", "training", "metrics", "decoding", "recognizers"}
-VERBS = {"prepare", "train", "evaluate", "export", "calibrate", "transcription", "compare"}
+VERBS = {"prepare", "train", "evaluate", "export", "calibrate", "transcription", "compare", "score"}
 TRAINING = {"examples", "step", "selection"}  # what the verb train alone is made of
 # The first name below `finetune` -> those it may import, besides itself.
 MAY = {
@@ -23,6 +23,7 @@ MAY = {
     "api": {"errors", "model", "decoding", "transcription", "deploy"},
     "summary": {"metrics", "runs"}, **{verb: GROUND | ROOMS for verb in VERBS}, "train": GROUND | ROOMS | TRAINING,
     "compare": GROUND | ROOMS | {"records", "systems"},
+    "score": GROUND | ROOMS | {"records", "trials"},
     "evaluate": GROUND | ROOMS | {"records", "trials"}, "export": GROUND | ROOMS | {"parity", "deploy"},
     "launch": GROUND | {"training"},
     "pipeline": GROUND | VERBS | {"launch"}, "__main__": {"cli"},
