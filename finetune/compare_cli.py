@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.config import EvaluateSection, ModelSection, Recipe
 from finetune.metrics.gate import GRAMMAR, parse_condition
 from finetune.terminal import visible
 
@@ -49,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from pydantic import ValidationError
 
+    from finetune.config import EvaluateSection, ModelSection, Recipe
     from finetune.errors import RecipeError
 
     conditions = [parse_condition(text) for text in arguments.fail_if]
