@@ -9,11 +9,11 @@ from typing import Any
 from finetune.data.manifest import Utterance, manifest_hash, read_manifest
 from finetune.errors import DataError, RecipeError
 from finetune.metrics.gate import Condition
-from finetune.metrics.normalizer import normalize
+from finetune.metrics.normalizer import UNSPACED, normalize
 from finetune.metrics.scorecard import Clip, Heard, Setting, comparison, scorecard
 from finetune.metrics.significance import CONFIDENCE, holm
 from finetune.metrics.terms import column_terms, read_terms, term_recall
-from finetune.records import clip_of
+from finetune.records import clip_of, is_japanese
 from finetune.runs import RunDir, write_json
 from finetune.systems import KINDS, Answer, System, listen, system_of
 
@@ -153,6 +153,9 @@ def _notes(spoken: Sequence[Utterance], every: int, kept: int, answers: dict[str
                          f"{other[0]!r}; the manifest's is scored")
     if kept < len(spoken):
         notes.append(f"{len(spoken) - kept} clips are left out for all systems, because one failed on them")
+    if setting.preset not in UNSPACED and (japanese := sum(map(is_japanese, spoken))):
+        notes.append(f"{japanese} clips are Japanese, which {setting.preset} counts in words that it has not: score "
+                     "them by themselves with --normalizer ja-cer@1")
     if any(system.kind == "model" for system in systems) and any(clip.keywords for clip in clips):
         notes.append("models decoded now were told the manifest's keywords, other systems were not")
     return notes

@@ -19,8 +19,9 @@ A system is one of
   whisper:SIZE        Whisper by faster-whisper, openai-whisper or transformers, whichever is installed first
   openai:MODEL        an OpenAI-compatible endpoint at OPENAI_BASE_URL, with OPENAI_API_KEY
 
-The interval is of 95 %, drawn by speaker where there are enough; p is of the difference, adjusted for the number of
-systems (Holm). RTFx is seconds of audio in a second of recognition, measured here or in the run; "-" is not measured.
+The interval is of 95 %, drawn by speaker where there are enough; raw is the WER of texts as written; p is of the
+difference, adjusted for the number of systems (Holm). RTFx is seconds of audio in a second of recognition, measured
+here or in the run; "-" is not measured.
 
 --fail-if takes {GRAMMAR}.
 Figures are points of 100 and the condition is asked of every system but the first, which is `base`; intervals play no
@@ -81,13 +82,14 @@ def table(result: "CompareResult") -> list[str]:
     head = result.systems[first]
     lines = [f"{result.clips} clips, {head['audio_seconds'] / 60:.1f} min, {result.words} words; normalizer "
              f"{result.settings['normalizer']}; intervals by {head['blocks']['unit']}", "",
-             f"{'':{width}}  {'WER (95 %)':>22}{'CER':>7}{'S':>6}{'D':>6}{'I':>6}" + f"{'recall':>8}" * bool(terms)
-             + f"{'RTFx':>8}"]
+             f"{'':{width}}  {'WER (95 %)':>22}{'raw':>7}{'CER':>7}{'S':>6}{'D':>6}{'I':>6}"
+             + f"{'recall':>8}" * bool(terms) + f"{'RTFx':>8}"]
     for name, entry in result.systems.items():
+        counts = (f"{entry[kind]:6}" for kind in ("substitutions", "deletions", "insertions"))
         recall = f"{_percent(entry['terms']['recall']):>8}" if terms else ""
         speed = f"{entry['rtfx']:.1f}" if entry["rtfx"] else "-"
-        lines.append(f"{name:{width}}  {_rate(entry['wer'], entry['interval']):>22}{100 * entry['cer']:7.1f}"
-                     f"{entry['substitutions']:6}{entry['deletions']:6}{entry['insertions']:6}{recall}{speed:>8}")
+        lines.append(f"{name:{width}}  {_rate(entry['wer'], entry['interval']):>22}{100 * entry['raw_wer']:7.1f}"
+                     f"{100 * entry['cer']:7.1f}{''.join(counts)}{recall}{speed:>8}")
     lines += ["", f"{against:{width}}  {'difference (95 %)':>22}{'better':>8}{'p':>8}{'MAPSSWE':>9}  verdict"]
     for name in others:
         row = result.comparisons[name]

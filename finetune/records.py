@@ -21,17 +21,33 @@ def instruction_of(item: Utterance, otherwise: str) -> str:
 
 
 def sets_of(decoded: dict[str, list[Utterance]]) -> dict[str, tuple[str, list[int]]]:
-    """What is scored by itself: test, canary without translations, and each corpus of a canary that has several."""
+    """What is scored by itself: test and canary without translations, and each corpus of a canary that has several.
+
+    Japanese has no words to count: beside other speech it is a set of its own, `preset_of` says how it is scored.
+    """
     sets = {}
     for split, utterances in decoded.items():
         corpora: dict[str, list[int]] = {}
         for index, item in enumerate(utterances):
             corpora.setdefault(str(item.extra.get("corpus", "")), []).append(index)
         spoken = [index for index, item in enumerate(utterances) if not item.extra.get("target_language")]
-        sets[split] = (split, spoken or list(range(len(utterances))))
+        worded = [index for index in spoken if not is_japanese(utterances[index])]
+        sets[split] = (split, worded or spoken or list(range(len(utterances))))
         if split == "canary" and len(corpora) > 1:
             sets |= {f"{split}: {corpus}": (split, chosen) for corpus, chosen in corpora.items()}
+        left = [index for index in spoken if worded and is_japanese(utterances[index])]
+        if left and not any(left == chosen for _, chosen in sets.values()):
+            sets[f"{split}: Japanese"] = (split, left)
     return sets
+
+
+def is_japanese(item: Utterance) -> bool:
+    return item.language.lower().partition("-")[0] in ("ja", "jpn", "japanese")
+
+
+def preset_of(items: Sequence[Utterance], otherwise: str) -> str:
+    """The normalizer of a set: for Japanese the one that counts characters, whatever the recipe says of words."""
+    return "ja-cer@1" if all(map(is_japanese, items)) else otherwise
 
 
 def clip_of(item: Utterance, instruction: str, measured: bool) -> Clip:

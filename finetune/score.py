@@ -24,7 +24,7 @@ from finetune.metrics.exports import write_rows
 from finetune.metrics.normalizer import normalize
 from finetune.metrics.scorecard import Heard, Setting, scorecard
 from finetune.model.granite import GraniteSpeech, load_model
-from finetune.records import clip_of, heard_of, hypothesis_row
+from finetune.records import clip_of, heard_of, hypothesis_row, preset_of
 from finetune.runs import RunDir, digest, read_json, write_json
 from finetune.trials import hear
 
@@ -67,7 +67,8 @@ def score(recipe: Recipe, run: RunDir) -> ScoreResult:
         if heard is None:
             model = model or _load(recipe)
             heard = _decode(model, recipe, clips, run, name, _inputs(recipe, source))
-        entry, _ = scorecard([clip_of(item, recipe.model.instruction, False) for item in clips], heard, setting)
+        entry, _ = scorecard([clip_of(item, recipe.model.instruction, False) for item in clips], heard,
+                             replace(setting, preset=preset_of(clips, setting.preset)))
         del entry["frequency"]  # nothing was trained
         sets[name] = {"source": source, "unscored": unscored, **entry}
     audio, seconds = (sum(entry[key] for entry in sets.values()) for key in ("audio_seconds", "seconds"))

@@ -211,6 +211,14 @@ def test_other_references_are_said(compare: Run) -> None:
     assert "good.jsonl has another reference than the manifest for 1 clips, such as 'u0'" in out
 
 
+def test_japanese_under_a_normalizer_of_words_is_said(compare: Run) -> None:
+    write("test.jsonl", [{**row, "language": "ja"} for row in read("test.jsonl")])
+    _, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl")
+    assert "40 clips are Japanese" in out and "--normalizer ja-cer@1" in out
+    _, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--normalizer", "ja-cer@1")
+    assert "Japanese" not in out
+
+
 def test_translations_are_left_out_and_said(compare: Run) -> None:
     rows = read("test.jsonl")
     write("test.jsonl", [{**rows[0], "id": "t", "target_language": "de"}, *rows])
