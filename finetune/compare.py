@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from finetune.data.corpora import read_corpus, read_table
 from finetune.data.manifest import Utterance, manifest_hash, read_manifest
 from finetune.errors import DataError, RecipeError
 from finetune.metrics.gate import Condition
@@ -13,7 +14,7 @@ from finetune.metrics.normalizer import UNSPACED, normalize
 from finetune.metrics.scorecard import Clip, Heard, Setting, comparison, scorecard
 from finetune.metrics.significance import CONFIDENCE, holm
 from finetune.metrics.terms import column_terms, read_terms, term_recall
-from finetune.records import clip_of, is_japanese
+from finetune.records import clip_of, is_japanese, usable
 from finetune.runs import RunDir, write_json
 from finetune.systems import KINDS, Answer, System, listen, system_of
 
@@ -114,7 +115,9 @@ def _manifest_of(systems: Sequence[System]) -> str:
 
 
 def _clips(path: Path) -> list[Utterance]:
-    """The manifest, with audio that is looked for from its folder."""
+    """The manifest, with audio that is looked for from its folder; without durations the audio is measured."""
+    if path.suffix.lower() != ".jsonl" or any("duration" not in row.values for row in read_table(path)):
+        return usable(read_corpus(str(path), path.parent, {}), str(path))
     return [replace(item, audio_filepath=str(path.parent / item.audio_filepath)) for item in read_manifest(path)]
 
 

@@ -1,11 +1,15 @@
 """Utterance by utterance: what a score needs to know of each, and the rows and transcripts that evaluate writes."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from finetune.data.acoustics import bandwidth, snr
 from finetune.data.audio import load_audio
+from finetune.data.audit import audit, report
+from finetune.data.hub import Row
 from finetune.data.manifest import Utterance
+from finetune.errors import DataError
 from finetune.metrics.exports import Segment, ctm, stm, trn, write_lines
 from finetune.metrics.scorecard import Clip, Heard, flags_of
 from finetune.metrics.wer import errors_per_utterance
@@ -13,6 +17,20 @@ from finetune.runs import RunDir
 
 if TYPE_CHECKING:
     from finetune.decoding.recognize import Hypothesis  # torch with it, which files of hypotheses do without
+
+
+def usable(rows: Sequence[Row], source: str) -> list[Utterance]:
+    """Every row of a corpus as it is, whatever its length, with its audio measured.
+
+    Raises:
+        DataError: a row cannot be used (all are named).
+    """
+    checked = audit(rows, min_duration=0.0, max_duration=math.inf, max_chars_per_second=math.inf, special_tokens=(),
+                    workers=2)
+    if checked.dropped:
+        raise DataError(f"{source}: {len(checked.dropped)} of {len(rows)} clips cannot be used, and a score without "
+                        f"them would be that of another set\n{report(checked.dropped)}")
+    return checked.kept
 
 
 def instruction_of(item: Utterance, otherwise: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from finetune.config import Recipe
-from finetune.data.audit import audit, clean_text, report
+from finetune.data.audit import clean_text
 from finetune.data.corpora import read_corpus
 from finetune.data.hub import Row
 from finetune.data.manifest import Utterance
@@ -24,7 +24,7 @@ from finetune.metrics.exports import write_rows
 from finetune.metrics.normalizer import normalize
 from finetune.metrics.scorecard import Heard, Setting, scorecard
 from finetune.model.granite import GraniteSpeech, load_model
-from finetune.records import clip_of, heard_of, hypothesis_row, preset_of
+from finetune.records import clip_of, heard_of, hypothesis_row, preset_of, usable
 from finetune.runs import RunDir, digest, read_json, write_json
 from finetune.trials import hear
 
@@ -122,12 +122,7 @@ def _clips(source: str, media: Path, preset: str) -> tuple[list[Utterance], int]
     scored = [row for row in rows if normalize(clean_text(row.values.get("text")), preset) not in UNSCORED]
     if not scored:
         raise DataError(f"{source}: no clip has a reference that normalizer {preset} leaves anything of")
-    checked = audit(_told_apart(scored), min_duration=0.0, max_duration=float("inf"),
-                    max_chars_per_second=float("inf"), special_tokens=(), workers=2)
-    if checked.dropped:
-        raise DataError(f"{source}: {len(checked.dropped)} of {len(scored)} clips cannot be used, and a score without "
-                        f"them would be that of another set\n{report(checked.dropped)}")
-    return checked.kept, len(rows) - len(scored)
+    return usable(_told_apart(scored), source), len(rows) - len(scored)
 
 
 def _told_apart(rows: list[Row]) -> list[Row]:

@@ -94,6 +94,23 @@ def test_order_of_clips_and_rows_changes_no_score(compare: Run) -> None:
         "segments"]
 
 
+def test_a_manifest_as_people_have_it(compare: Run) -> None:
+    rows = read("test.jsonl")
+    arguments = ("bad.jsonl", "good.jsonl", "--json", "o.json", "--manifest")
+    compare(*arguments, "test.jsonl")
+    wers = {name: entry["wer"] for name, entry in json.loads(Path("o.json").read_text())["systems"].items()}
+    write("bare.jsonl", [{key: row[key] for key in ("id", "audio_filepath", "text")} for row in rows])
+    Path("table.csv").write_text("id,path,sentence\n" + "".join(f"{row['id']},a.wav,{row['text']}\n" for row in rows))
+    for name in ("bare.jsonl", "table.csv"):
+        code, out, _ = compare(*arguments, name)
+        assert code == 0 and "40 clips, 2.7 min" in out
+        assert {name: entry["wer"] for name, entry in json.loads(Path("o.json").read_text())["systems"].items()} == wers
+    write("bare.jsonl", [{"id": "u0", "audio_filepath": "a.wav", "text": ""},
+                         *({"id": row["id"], "audio_filepath": "a.wav", "text": row["text"]} for row in rows[1:])])
+    code, _, err = compare(*arguments, "bare.jsonl")
+    assert code == 1 and "1 of 40 clips cannot be used" in err and "empty text" in err
+
+
 def test_a_system_against_itself_is_not_proven(compare: Run, here: Path) -> None:
     Path("same.jsonl").write_bytes(Path("bad.jsonl").read_bytes())
     compare("bad.jsonl", "same.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--json", "o.json")
@@ -141,7 +158,7 @@ def test_wrong_usage_is_two(compare: Run, arguments: list[str], message: str) ->
 @pytest.mark.parametrize("arguments, message", [
     (["bad.jsonl", "nothing.jsonl", "--manifest", "test.jsonl"], "nothing.jsonl: neither a run directory, a file of"),
     (["bad.jsonl", ".", "--manifest", "test.jsonl"], ".: neither a run directory"),
-    (["bad.jsonl", "good.jsonl", "--manifest", "none.jsonl"], "cannot read this manifest"),
+    (["bad.jsonl", "good.jsonl", "--manifest", "none.jsonl"], "none.jsonl: cannot be read (No such file"),
     (["bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--terms", "none.txt"], "cannot be read"),
     (["bad.jsonl", "short.jsonl", "--manifest", "test.jsonl"], "1 of 40 clips have no hypothesis: 'u39'"),
 ])
