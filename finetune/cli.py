@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from finetune import __version__, transcribe_cli
+from finetune import __version__, compare_cli, transcribe_cli
 from finetune.errors import DataError, FinetuneError, Interrupted, RecipeError
 from finetune.runs import CHILD, RunDir
+from finetune.terminal import VisibleFormatter, visible
 
 STAGES = {
     "prepare": "read and audit the corpora, write manifests",
@@ -29,7 +30,9 @@ LONG = 60.0  # seconds of audio for which progress is shown
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     first = os.environ.get("RANK", "0") == "0"  # of several processes one speaks, unless it is of an error
-    logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s", stream=sys.stdout)
+    log = logging.StreamHandler(sys.stdout)
+    log.setFormatter(VisibleFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO if first else logging.ERROR, handlers=[log])
     for noisy in ("httpx", "huggingface_hub", "transformers", "accelerate", "datasets"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries about each other; no user can heed them
@@ -42,18 +45,22 @@ def main(argv: list[str] | None = None) -> int:
             return _calibrate(arguments)
         if arguments.command == "report":
             return _report(arguments)
+        if arguments.command == "score":
+            return _score(arguments)
+        if arguments.command == "compare":
+            return compare_cli.run(arguments)
         if arguments.command == "transcribe":
             return _transcribe(arguments)
         return _stage(arguments)
     except RecipeError as error:
-        print(f"finetune: {error}", file=sys.stderr)
+        print(visible(f"finetune: {error}"), file=sys.stderr)
         return 2
     except Interrupted as error:
         if first and CHILD not in os.environ:  # the process that has started this one says it
-            print(f"finetune: {error}", file=sys.stderr)
+            print(visible(f"finetune: {error}"), file=sys.stderr)
         return 128 + error.signum
     except FinetuneError as error:
-        print(f"finetune: {error}", file=sys.stderr)
+        print(visible(f"finetune: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("finetune: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
@@ -76,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write the report of an evaluated run again",
                                  epilog="example: finetune report runs/quickstart")
     report.add_argument("run", metavar="RUN_DIR", help="a run directory, such as runs/quickstart")
+    score = commands.add_parser(
+        "score", help="the base model as it is on each test set by itself: WER, their mean, speed",
+        description="Scores model.base on each corpus of data.test, as leaderboards do; nothing is trained. A clip "
+        "whose normalized reference is empty is left out and counted; any other that cannot be used stops it.",
+        epilog="example: finetune score recipes/openasr.yaml --set model.base=runs/my/export")
+    _recipe_arguments(score)
     calibrate = commands.add_parser(
         "calibrate", help="find the thresholds of relaxed decoding for a model, and keep them beside it",
         epilog="example: finetune calibrate --model runs/quickstart/export --manifest valid.jsonl --max-wer-loss 0.2")
@@ -83,6 +96,11 @@ def _parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--manifest", required=True, metavar="FILE", help="clips with transcripts, never the test's")
     calibrate.add_argument("--max-wer-loss", required=True, type=float, metavar="POINTS",
                            help="WER that may be lost against lossless decoding; 0.2 is 0.2 points in 100")
+    compare = commands.add_parser(
+        "compare", help="runs, models, other recognizers and their files on the same clips, tested against the first",
+        formatter_class=argparse.RawDescriptionHelpFormatter, description=compare_cli.DESCRIPTION,
+        epilog="example: finetune compare runs/quickstart:base runs/quickstart other.jsonl --fail-if 'wer > base'")
+    compare_cli.add_arguments(compare)
     transcribe = commands.add_parser(
         "transcribe", help="audio files to text with a base or exported model",
         epilog="example: finetune transcribe call.wav --model runs/quickstart/export --format srt")
@@ -108,6 +126,9 @@ def _check(arguments: argparse.Namespace) -> int:
     from finetune.train import parts_of
 
     print()
+    if not recipe.data.train:
+        print("nothing to train on: this recipe is for finetune score")
+        return 0
     for line in outline(recipe.model.base, recipe.model.revision, parts_of(recipe)):
         print(line)
     return 0
@@ -124,7 +145,18 @@ def _stage(arguments: argparse.Namespace) -> int:
     last = {"run": "export", "evaluate": "report"}.get(arguments.command, arguments.command)
     run = run_recipe(recipe, last)
     if whole:
-        print(newcomer_table(run, summarize(run)))
+        print(visible(newcomer_table(run, summarize(run))))
+    return 0
+
+
+def _score(arguments: argparse.Namespace) -> int:
+    from finetune.recipe_file import load_recipe
+
+    recipe, _ = load_recipe(arguments.recipe, arguments.overrides)
+    from finetune.pipeline import score_recipe
+    from finetune.score import score_table
+
+    print(visible("\n".join(score_table(score_recipe(recipe)))))
     return 0
 
 

@@ -25,10 +25,11 @@ class ModelSection(Section):
 
 
 class DataSection(Section):
-    train: list[str] = Field(min_length=1)
-    """Corpora: .jsonl, .csv, .tsv, .parquet, a folder, or hf:NAME:SPLIT."""
-    valid: list[str] = Field(min_length=1)
+    train: list[str] = []
+    """Corpora: .jsonl, .csv, .tsv, .parquet, a folder, or hf:NAME:SPLIT. A recipe for `finetune score` has none."""
+    valid: list[str] = []
     test: list[str] = Field(min_length=1)
+    """`finetune score` takes each of them by itself."""
     canary: list[str] = []
     """General speech that must not get worse."""
     replay: list[str] = []
@@ -257,6 +258,9 @@ def contradictions(recipe: Recipe) -> list[tuple[str, str]]:
         found.append(("train.ctc_weight", "the CTC loss needs parts.encoder or parts.ctc_head to train"))
     if parts.ctc_head.mode == "full" and not train.ctc_weight:
         found.append(("parts.ctc_head.mode", "the CTC head learns from train.ctc_weight, which is 0"))
+    if bool(data.train) != bool(data.valid):
+        found.append((f"data.{'valid' if data.train else 'train'}", "is missing: training needs data.train, and "
+                      "data.valid to choose the best adapter"))
     if data.min_duration >= data.max_duration:
         found.append(("data.min_duration", "must be below data.max_duration"))
     if data.max_duration > train.batch_seconds:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from finetune.metrics.words import word_counts
 from finetune.model.adapter import load_adapter
 from finetune.model.granite import GraniteSpeech, load_model, resolved_dtype
 from finetune.provenance import provenance
-from finetune.records import clip_of, heard_of, hypothesis_row, rows_of, sets_of, write_transcripts
+from finetune.records import clip_of, heard_of, hypothesis_row, preset_of, rows_of, sets_of, write_transcripts
 from finetune.runs import SCHEMA, RunDir, write_json
 from finetune.trials import hear, keyword_lists, probe
 
@@ -79,21 +79,22 @@ def evaluate(recipe: Recipe, run: RunDir) -> EvaluateResult:
     rows: list[dict[str, Any]] = []
     for name, (split, chosen) in sets_of(decoded).items():
         items = [decoded[split][i] for i in chosen]
+        counted = replace(setting, preset=preset_of(items, setting.preset))
         clips = [clip_of(item, recipe.model.instruction, split == "test") for item in items]
         texts = {which: [heard_of(found[i]) for i in chosen] for which, found in heard[split].items()}
-        cards = {which: scorecard(clips, found, setting) for which, found in texts.items()}
+        cards = {which: scorecard(clips, found, counted) for which, found in texts.items()}
         result["scores"][name] = {
             which: {**entry, "decoding": decoding_summary([heard[split][which][i] for i in chosen])}
             for which, (entry, _) in cards.items()}
         result["details"][name] = {which: details for which, (_, details) in cards.items()}
-        result["differences"][name] = comparison(clips, texts["base"], texts["adapted"], setting)
-        tables = group_tables(clips, texts, recipe.evaluate.groups, setting)
+        result["differences"][name] = comparison(clips, texts["base"], texts["adapted"], counted)
+        tables = group_tables(clips, texts, recipe.evaluate.groups, counted)
         result["groups"][name] = [asdict(table) for table in tables]
         for column in {*recipe.evaluate.groups} - {table.column for table in tables}:
             log.info("%-6s no clip has a %s: nothing is known of groups by it", name, column)
         if name in decoded:
-            write_transcripts(run, name, clips, texts, setting.preset)
-            rows += rows_of(name, items, clips, texts, setting.preset)
+            write_transcripts(run, name, clips, texts, counted.preset)
+            rows += rows_of(name, items, clips, texts, counted.preset)
         _tell(name, result["scores"][name], result["differences"][name])
     canaries = [difference for name, difference in result["differences"].items() if name != "test"]
     for difference, adjusted in zip(canaries, holm([found["p_value"] for found in canaries]), strict=True):
@@ -167,8 +168,9 @@ def _compare_decoders(model: GraniteSpeech, utterances: list[Utterance], heard: 
 
 def _tell(name: str, scores: dict[str, dict[str, Any]], difference: dict[str, Any]) -> None:
     for which, entry in scores.items():
-        log.info("%-6s %-7s WER %5.1f %% (95 %%: %.1f to %.1f)  CER %5.1f %%", name, which, 100 * entry["wer"],
-                 100 * entry["interval"]["low"], 100 * entry["interval"]["high"], 100 * entry["cer"])
+        log.info("%-6s %-7s WER %5.1f %% (95 %%: %.1f to %.1f)  as written %5.1f %%  CER %5.1f %%", name, which,
+                 100 * entry["wer"], 100 * entry["interval"]["low"], 100 * entry["interval"]["high"],
+                 100 * entry["raw_wer"], 100 * entry["cer"])
     if note := difference["note"] or scores["adapted"]["blocks"]["note"]:
         log.info("%-6s %s", name, note)
     if given := scores["adapted"]["prompted"]["said"]:

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune.config import Recipe
-from finetune.errors import CheckpointError
+from finetune.errors import CheckpointError, RecipeError
 from finetune.launch import processes_for, train_on_all
 from finetune.runs import CHILD, RunDir, digest, read_json, write_json
+
+if TYPE_CHECKING:
+    from finetune.score import ScoreResult
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +31,11 @@ def run_recipe(recipe: Recipe, last: str) -> RunDir:
     """Runs the stages up to `last` ("export" is all) in `<runs>/<name>` and writes `summary.json` after all of them.
 
     Raises:
+        RecipeError: there is nothing to train on.
         CheckpointError: the directory holds the run of another recipe, or another process works in it.
     """
+    if not recipe.data.train:
+        raise RecipeError("data.train: nothing to train on; `finetune score` takes a recipe that has data.test alone")
     run = RunDir(f"{recipe.runs}/{recipe.name}")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return _train_together(recipe, run, last)
@@ -53,6 +59,16 @@ def run_recipe(recipe: Recipe, last: str) -> RunDir:
         if last == STAGES[-1]:
             write_json(run.summary, summarize(run))
     return run
+
+
+def score_recipe(recipe: Recipe) -> "ScoreResult":
+    """Scores `model.base` on each corpus of `data.test` and keeps all in `<runs>/<name>/score`. Raises as above."""
+    from finetune.score import score
+
+    run = RunDir(f"{recipe.runs}/{recipe.name}")
+    with run.locked():
+        run.claim(_own(recipe))
+        return score(recipe, run)
 
 
 def _train_together(recipe: Recipe, run: RunDir, last: str) -> RunDir:

@@ -1,16 +1,36 @@
 """Utterance by utterance: what a score needs to know of each, and the rows and transcripts that evaluate writes."""
 
+import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune.data.acoustics import bandwidth, snr
 from finetune.data.audio import load_audio
+from finetune.data.audit import audit, report
+from finetune.data.hub import Row
 from finetune.data.manifest import Utterance
-from finetune.decoding.recognize import Hypothesis
+from finetune.errors import DataError
 from finetune.metrics.exports import Segment, ctm, stm, trn, write_lines
 from finetune.metrics.scorecard import Clip, Heard, flags_of
 from finetune.metrics.wer import errors_per_utterance
 from finetune.runs import RunDir
+
+if TYPE_CHECKING:
+    from finetune.decoding.recognize import Hypothesis  # torch with it, which files of hypotheses do without
+
+
+def usable(rows: Sequence[Row], source: str) -> list[Utterance]:
+    """Every row of a corpus as it is, whatever its length, with its audio measured.
+
+    Raises:
+        DataError: a row cannot be used (all are named).
+    """
+    checked = audit(rows, min_duration=0.0, max_duration=math.inf, max_chars_per_second=math.inf, special_tokens=(),
+                    workers=2)
+    if checked.dropped:
+        raise DataError(f"{source}: {len(checked.dropped)} of {len(rows)} clips cannot be used, and a score without "
+                        f"them would be that of another set\n{report(checked.dropped)}")
+    return checked.kept
 
 
 def instruction_of(item: Utterance, otherwise: str) -> str:
@@ -19,17 +39,33 @@ def instruction_of(item: Utterance, otherwise: str) -> str:
 
 
 def sets_of(decoded: dict[str, list[Utterance]]) -> dict[str, tuple[str, list[int]]]:
-    """What is scored by itself: test, canary without translations, and each corpus of a canary that has several."""
+    """What is scored by itself: test and canary without translations, and each corpus of a canary that has several.
+
+    Japanese has no words to count: beside other speech it is a set of its own, `preset_of` says how it is scored.
+    """
     sets = {}
     for split, utterances in decoded.items():
         corpora: dict[str, list[int]] = {}
         for index, item in enumerate(utterances):
             corpora.setdefault(str(item.extra.get("corpus", "")), []).append(index)
         spoken = [index for index, item in enumerate(utterances) if not item.extra.get("target_language")]
-        sets[split] = (split, spoken or list(range(len(utterances))))
+        worded = [index for index in spoken if not is_japanese(utterances[index])]
+        sets[split] = (split, worded or spoken or list(range(len(utterances))))
         if split == "canary" and len(corpora) > 1:
             sets |= {f"{split}: {corpus}": (split, chosen) for corpus, chosen in corpora.items()}
+        left = [index for index in spoken if worded and is_japanese(utterances[index])]
+        if left and not any(left == chosen for _, chosen in sets.values()):
+            sets[f"{split}: Japanese"] = (split, left)
     return sets
+
+
+def is_japanese(item: Utterance) -> bool:
+    return item.language.lower().partition("-")[0] in ("ja", "jpn", "japanese")
+
+
+def preset_of(items: Sequence[Utterance], otherwise: str) -> str:
+    """The normalizer of a set: for Japanese the one that counts characters, whatever the recipe says of words."""
+    return "ja-cer@1" if all(map(is_japanese, items)) else otherwise
 
 
 def clip_of(item: Utterance, instruction: str, measured: bool) -> Clip:
@@ -43,11 +79,11 @@ def clip_of(item: Utterance, instruction: str, measured: bool) -> Clip:
                 str(item.extra.get("target_language") or ""), columns, measures)
 
 
-def heard_of(hypothesis: Hypothesis) -> Heard:
+def heard_of(hypothesis: "Hypothesis") -> Heard:
     return Heard(hypothesis.text, hypothesis.seconds, hypothesis.truncated)
 
 
-def hypothesis_row(item: Utterance, hypothesis: Hypothesis) -> dict[str, Any]:
+def hypothesis_row(item: Utterance, hypothesis: "Hypothesis") -> dict[str, Any]:
     return {"id": item.id, "audio_filepath": item.audio_filepath, "duration": item.duration, "text": item.text,
             "pred_text": hypothesis.text, "log_probability": round(hypothesis.log_probability, 4),
             "time": round(hypothesis.seconds, 4), "truncated": hypothesis.truncated}

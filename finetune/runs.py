@@ -39,6 +39,7 @@ class RunDir:
         self.report = self.root / "report"
         self.page = self.report / "report.html"
         self.digest = self.report / "summary.md"
+        self.score = self.root / "score"
         self.export = self.root / "export"
         self.summary = self.root / "summary.json"
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from finetune.decoding.thresholds import calibrated
 from finetune.errors import DataError, FinetuneError, ModelError, RecipeError
 from finetune.model.request import DECODERS, FORMATS, HEARD, VADS, WRITTEN, Settings, Wish
+from finetune.terminal import visible
 
 if TYPE_CHECKING:
     from finetune.decoding.transcript import Transcript
@@ -83,7 +84,8 @@ def run(arguments: argparse.Namespace, settings: Settings, model: str, watch: Wa
                 raise DataError(f"{target}: cannot be written ({error.strerror})") from error
             print(f"{item.path} -> {target}")
         else:
-            print(f"{item.path}: {text}" if settings.format == "text" and len(paths) > 1 else text, flush=True)
+            shown = f"{item.path}: {text}" if settings.format == "text" and len(paths) > 1 else text
+            print(visible(shown) if sys.stdout.isatty() else shown, flush=True)
         if not item.segments:
             _say(f"{item.path}: no speech was found")
         if item.truncated:
@@ -159,4 +161,4 @@ def _summary(done: "list[Transcript]") -> str:
 
 
 def _say(text: str, plain: bool = False) -> None:
-    print(text if plain else f"finetune: {text}", file=sys.stderr)
+    print(visible(text if plain else f"finetune: {text}"), file=sys.stderr)

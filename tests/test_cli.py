@@ -26,7 +26,7 @@ NANO = ROOT / "data" / "granite-speech-nano"
 QUICKSTART = ROOT / "recipes" / "quickstart.yaml"
 PARK, DOOR = (ROOT / "data/vocabulary/audio/canary" / name for name in ("canary-001-en-us-f3.opus",
                                                                         "canary-002-en-us-m3.opus"))
-COMMANDS = [*STAGES, "check", "transcribe"]
+COMMANDS = [*STAGES, "check", "score", "calibrate", "compare", "transcribe"]
 
 
 class Said(NamedTuple):

@@ -129,6 +129,20 @@ def test_each_corpus_of_a_canary_and_each_translation_is_scored_by_itself(run: R
     assert asked["c1"] == "translate the speech to German" and asked["c0"] == recipe().model.instruction
 
 
+def test_japanese_is_scored_in_characters_and_apart(run: RunDir) -> None:
+    rows = [Utterance("c0", "/a.wav", 2.0, "some words here", language="en"),
+            Utterance("c1", "/b.wav", 2.0, "今日は、晴れ。", language="ja"),
+            Utterance("c2", "/c.wav", 2.0, "明日は雨", language="ja-JP")]
+    write_manifest(run.manifest("canary"), rows)
+    result = module.evaluate(recipe(), run)
+    assert list(result.scores) == ["test", "canary", "canary: Japanese"]
+    assert result.scores["canary"]["base"]["reference_words"] == 3
+    japanese = result.scores["canary: Japanese"]["adapted"]
+    assert (japanese["normalizer"], japanese["reference_words"], japanese["cer"]) == ("ja-cer@1", 9, 0.0)
+    write_manifest(run.manifest("canary"), rows[1:])
+    assert module.evaluate(recipe(), run).scores["canary"]["base"]["normalizer"] == "ja-cer@1"
+
+
 def test_told_keywords_are_said_loudly(run: RunDir, caplog: pytest.LogCaptureFixture) -> None:
     write_manifest(run.manifest("test"), [Utterance("u", "/0.wav", 2.0, SAID[0], keywords=("metoprolol", "stent"))])
     with caplog.at_level(logging.WARNING):

@@ -7,25 +7,31 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "finetune").rglob("*.py"))
 GROUND = {"config", "runs", "errors"}
-ROOMS = {"data", "model", "training", "metrics", "decoding", "report"}
-VERBS = {"prepare", "train", "evaluate", "reporting", "export", "calibrate", "transcription"}
+ROOMS = {"data", "model", "training", "metrics", "decoding", "report", "recognizers"}
+VERBS = {"prepare", "train", "evaluate", "reporting", "export", "calibrate", "transcription", "compare", "score"}
 TRAINING = {"examples", "step", "selection"}  # what the verb train alone is made of
 # The first name below `finetune` -> those it may import, besides itself.
 MAY = {
-    "errors": set(), "config": set(), "recipe_file": {"config", "errors"}, "runs": {"errors"},
+    "errors": set(), "terminal": set(), "config": set(), "recipe_file": {"config", "errors"}, "runs": {"errors"},
     "data": {"errors"}, "model": {"errors"}, "metrics": {"errors"}, "training": {"errors", "runs"},
     "report": {"errors"}, "provenance": set(),
+    "recognizers": {"errors", "data"}, "systems": GROUND | ROOMS | {"trials", "deploy"},
+    "compare_cli": GROUND | ROOMS | {"terminal", "compare"},
     "decoding": {"errors", "data", "model"}, "parity": {"errors", "data", "model", "decoding"},
     "records": GROUND | ROOMS, "trials": GROUND | ROOMS | {"records"},
     "examples": GROUND | ROOMS, "step": GROUND | ROOMS | {"examples"}, "selection": GROUND | ROOMS,
-    "transcribe_cli": {"errors", "model", "decoding", "transcription"}, "deploy": {"config", "errors", "model"},
+    "transcribe_cli": {"errors", "terminal", "model", "decoding", "transcription"},
+    "deploy": {"config", "errors", "model"},
     "api": {"errors", "model", "decoding", "transcription", "deploy"},
     "summary": {"metrics", "runs"}, **{verb: GROUND | ROOMS for verb in VERBS}, "train": GROUND | ROOMS | TRAINING,
     "showcase": ROOMS | {"errors"}, "reporting": GROUND | ROOMS | {"showcase"},
+    "compare": GROUND | ROOMS | {"records", "systems"},
+    "score": GROUND | ROOMS | {"records", "trials"},
     "evaluate": GROUND | ROOMS | {"records", "trials", "provenance"}, "export": GROUND | ROOMS | {"parity", "deploy"},
     "launch": GROUND | {"training"},
     "pipeline": GROUND | VERBS | {"launch"}, "__main__": {"cli"},
-    "cli": GROUND | ROOMS | VERBS | {"recipe_file", "pipeline", "summary", "deploy", "transcribe_cli"},
+    "cli": GROUND | ROOMS | VERBS | {"recipe_file", "pipeline", "summary", "deploy", "transcribe_cli", "compare_cli",
+                                      "terminal"},
 }
 
 

@@ -148,6 +148,19 @@ def test_equal_to_the_reference_packages() -> None:
     assert differing("multi@1", BasicTextNormalizer(preserve_marks=True)) == {"Straße, smørrebrød, Łódź and cœur."}
 
 
+def test_a_second_pass_of_whispers_is_whispers_too() -> None:
+    """Theirs are no fixed points: signs, points and runs of numerals change again. No other text may."""
+    spellings = json.loads(files("whisper_normalizer").joinpath("normalizers/english.json").read_text())
+    theirs = whisper_of_transformers().EnglishTextNormalizer(spellings)
+    for preset in ("whisper-en@1", "openasr@2026-08"):
+        once = [normalize(line, preset) for line in SENTENCES]
+        moved = [text for text in once if normalize(text, preset) != text]
+        assert 0 < len(moved) < 0.07 * len(SENTENCES)
+        assert all(any(char.isdigit() or char in ".-" for char in text) for text in moved)
+        if preset == "whisper-en@1":
+            assert [normalize(text, preset) for text in once] == [" ".join(theirs(text).split()) for text in once]
+
+
 def test_openasr_is_whispers_where_its_own_rules_do_not_apply() -> None:
     plain = 0
     for line in SENTENCES:

@@ -59,6 +59,8 @@ def test_the_data_of_a_recipe_is_here_or_the_header_says_where_from(path: Path) 
     for source in sources:
         if source.startswith("my_data/"):
             assert "my_data/" in header(path) and "your" in header(path)
+        elif source.startswith("hf:"):
+            assert "from the hub" in header(path)
         elif not (ROOT / source).exists():
             folder = Path(source).parent.name
             assert any(folder in script.read_text(encoding="utf-8") for script in makers), f"where is {source} from?"

@@ -4,6 +4,7 @@ import json
 import random
 import time
 import tracemalloc
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -29,19 +30,18 @@ def hear(said: list[Clip], rate: float, seed: int) -> list[Heard]:
                   False) for clip in said]
 
 
-def without_draws(entry: dict[str, Any]) -> dict[str, Any]:
-    """Blocks are drawn in order of first sight: only the intervals know of an order."""
-    terms = {kind: entry["terms"][kind]["recall"] for kind in ("seen", "unseen")}
-    return {key: value for key, value in entry.items() if key not in ("interval", "terms")} | terms
-
-
 def test_scores_do_not_depend_on_order() -> None:
-    said = clips(60, 0)
-    heard = hear(said, 0.2, 1)
     order = random.Random(2).sample(range(60), 60)
-    entry, details = scorecard(said, heard, SETTING)
-    shuffled, again = scorecard([said[i] for i in order], [heard[i] for i in order], SETTING)
-    assert without_draws(entry) == without_draws(shuffled) and details == again
+    said = clips(60, 0)
+    base, adapted = hear(said, 0.3, 1), hear(said, 0.2, 2)
+
+    def everything(order: Sequence[int]) -> Any:
+        some = [said[i] for i in order]
+        heard = {name: [found[i] for i in order] for name, found in (("base", base), ("adapted", adapted))}
+        return (scorecard(some, heard["base"], SETTING), comparison(some, *heard.values(), SETTING),
+                group_tables(some, heard, ["accent"], SETTING))
+
+    assert everything(order) == everything(range(60))
 
 
 def test_all_of_it_is_json() -> None:

@@ -31,6 +31,7 @@ ALIASES = {  # in order of preference; all in lower case with underscores
     "speaker": ("speaker", "speaker_id", "client_id"),
     "keywords": ("keywords", "hotwords"),
 }
+JSON = (".jsonl", ".json")
 TABLES = {".csv": ",;\t|", ".tsv": "\t"}
 AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64", ".caf"}
 AUDIO_FOLDERS = ("", "clips", "wavs", "audio")  # where Common Voice, LJSpeech and others keep the files of a table
@@ -68,18 +69,30 @@ def read_corpus(source: str, media_dir: Path, columns: Mapping[str, str]) -> lis
     rows: Iterable[Row]
     if suffix == ".parquet":
         rows = hub.read_parquet(path, media_dir)
-    elif suffix in (".jsonl", ".json"):
-        rows = _read_json(path)
-    elif suffix in TABLES:
-        rows = _read_table(path, TABLES[suffix])
+    elif suffix in (*JSON, *TABLES):
+        rows = read_table(path)
     else:
         raise DataError(f"{source}: a corpus is a .jsonl, .json, .csv, .tsv or .parquet file, a folder of audio, or "
                         f"hf:NAME:SPLIT; not {suffix or 'a file without suffix'} (unpack archives first)")
     return _located(_named(rows, columns, str(path)), str(path), path.parent)
 
 
+def read_table(path: Path) -> list[Row]:
+    """The rows of a .jsonl, .json, .csv or .tsv file as they stand there, with its own names of columns.
+
+    Raises:
+        DataError: the file cannot be read, or is none of these.
+    """
+    suffix = path.suffix.lower()
+    if suffix in TABLES:
+        return _read_table(path, TABLES[suffix])
+    if suffix in JSON:
+        return _read_json(path)
+    raise DataError(f"{path}: a table is a .jsonl, .json, .csv or .tsv file, not {suffix or 'a file without suffix'}")
+
+
 def _read_json(path: Path) -> list[Row]:
-    text = _decoded(path)
+    text = decoded(path)
     if text.lstrip().startswith("["):
         try:
             items = enumerate(json.loads(text), 1)
@@ -104,7 +117,7 @@ def _read_json(path: Path) -> list[Row]:
 
 
 def _read_table(path: Path, delimiters: str) -> list[Row]:
-    text = _decoded(path)
+    text = decoded(path)
     if hint := re.match(r"sep=(.)\r?\n", text):  # Excel's own first line
         delimiters, text = hint[1], text[hint.end():]
     header_line = text.lstrip("\r\n").split("\n", 1)[0]
@@ -158,15 +171,19 @@ def _read_folder(folder: Path) -> list[Row]:
     rows = []
     for path in files:
         script = texts.get(path.with_suffix(""))
-        text = _decoded(script) if script else None
+        text = decoded(script) if script else None
         rows.append(Row(str(script or path), {"audio_filepath": os.path.abspath(path), "text": text}))
     audible = {path.with_suffix("") for path in files}
     return rows + [Row(str(script), {"audio_filepath": os.path.abspath(stem.with_suffix(".wav")), "text": None})
                    for stem, script in texts.items() if stem not in audible]
 
 
-def _decoded(path: Path) -> str:
-    """A text file's content, whichever UTF it is in."""
+def decoded(path: Path) -> str:
+    """A text file's content, whichever UTF it is in.
+
+    Raises:
+        DataError: it cannot be read, or is no text in UTF-8 or UTF-16.
+    """
     try:
         data = path.read_bytes()
         if data.startswith((b"\xff\xfe", b"\xfe\xff")):

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
@@ -28,9 +30,10 @@ from finetune.model.prompt import encode_text, render
 class Hypothesis:
     """What was heard in one clip.
 
-    `seconds` is the clip's share of its batch's time. `passes` counts runs of the language model, `drafted` and
-    `accepted` draft tokens. `accepted_by` says who has written: `ctc` without a look of the language model, `draft`
-    where one pass accepted all of it, else `llm`. `gave_up` if so much was refused that drafting paused.
+    `seconds` is the clip's share of its batch's time, the reading of files left out. `passes` counts runs of the
+    language model, `drafted` and `accepted` draft tokens. `accepted_by` says who has written: `ctc` without a look of
+    the language model, `draft` where one pass accepted all of it, else `llm`. `gave_up` if so much was refused that
+    drafting paused.
     """
 
     id: str
@@ -72,7 +75,10 @@ def batches(durations: list[float], batch_seconds: float) -> list[list[int]]:
 
 def clip_features(model: GraniteSpeech, utterance: Utterance) -> Tensor:
     """Features (T, 160) of one utterance on the model's device. Raises DataError for unusable audio."""
-    wave = load_audio(utterance.audio_filepath, utterance.offset, utterance.duration)
+    return _features(model, load_audio(utterance.audio_filepath, utterance.offset, utterance.duration))
+
+
+def _features(model: GraniteSpeech, wave: NDArray[np.float32]) -> Tensor:
     return log_mel(torch.from_numpy(wave).to(model.device))
 
 
@@ -87,9 +93,10 @@ def recognize(model: GraniteSpeech, utterances: list[Utterance], options: Decode
     """
     heard: dict[int, Hypothesis] = {}
     for batch in batches([item.duration for item in utterances], options.batch_seconds):
-        started = time.perf_counter()
         items = [utterances[index] for index in batch]
-        audio = model.listen(*pad_features([clip_features(model, item) for item in items]))
+        waves = [load_audio(item.audio_filepath, item.offset, item.duration) for item in items]
+        started = time.perf_counter()
+        audio = model.listen(*pad_features([_features(model, wave) for wave in waves]))
         found = transcribe_batch(model, audio, items, options)
         seconds = (time.perf_counter() - started) / len(batch)
         heard |= {index: replace(item, seconds=seconds) for index, item in zip(batch, found, strict=True)}

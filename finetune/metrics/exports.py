@@ -2,7 +2,7 @@
 
 sclite reads them: `sclite -r test.ref.trn -h test.adapted.trn -i spu_id`, or `-r test.ref.stm stm -h
 test.adapted.ctm ctm`. Texts are those that were scored, normalized by the same preset; characters by which
-sclite marks alternatives, fragments or comments are left out.
+sclite marks alternatives, fragments or comments, and control characters, are left out.
 """
 
 import json
@@ -13,7 +13,8 @@ from pathlib import Path
 
 from finetune.metrics.normalizer import normalize
 
-_MARKUP = re.compile(r"[(){}/@<>;*~\\]")
+_CONTROL = r"\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"  # those that are not white space
+_MARKUP = re.compile(rf"[(){{}}/@<>;*~\\{_CONTROL}]")
 
 
 @dataclass(frozen=True)
@@ -29,19 +30,19 @@ class Segment:
 def trn(segments: Sequence[Segment], preset: str) -> list[str]:
     """`words (speaker-id)`, one line an utterance; a line without words is an empty hypothesis."""
     return [f"{_text(item, preset)} ({label})".lstrip() if _text(item, preset) else f" ({label})"
-            for item, label in zip(segments, _labels(segments), strict=True)]
+            for item, label in zip(segments, labels_of(segments), strict=True)]
 
 
 def stm(segments: Sequence[Segment], preset: str) -> list[str]:
     """`file channel speaker start end words`: each clip is a file of its own."""
     return [f"{label} 1 {_name(item.speaker) or 'unknown'} 0.000 {item.duration:.3f} {_text(item, preset)}".rstrip()
-            for item, label in zip(segments, _labels(segments), strict=True)]
+            for item, label in zip(segments, labels_of(segments), strict=True)]
 
 
 def ctm(segments: Sequence[Segment], preset: str) -> list[str]:
     """`file channel start duration word`. No times of words are known: they are spread evenly over the clip."""
     lines = [";; times of words are not measured: they are spread evenly over each clip"]
-    for item, label in zip(segments, _labels(segments), strict=True):
+    for item, label in zip(segments, labels_of(segments), strict=True):
         words = _text(item, preset).split()
         each = item.duration / max(1, len(words))
         lines += [f"{label} 1 {number * each:.3f} {each:.3f} {word}" for number, word in enumerate(words)]
@@ -72,10 +73,10 @@ def _text(item: Segment, preset: str) -> str:
 
 
 def _name(text: str) -> str:
-    return re.sub(r"[\s(){};]+", "_", text).encode("utf-8", "replace").decode()
+    return re.sub(rf"[\s(){{}};{_CONTROL}]+", "_", text).encode("utf-8", "replace").decode()
 
 
-def _labels(segments: Sequence[Segment]) -> list[str]:
+def labels_of(segments: Sequence[Segment]) -> list[str]:
     """`speaker-id` without spaces or brackets, each once: a number is added where that made two equal."""
     taken: set[str] = set()
     labels = []

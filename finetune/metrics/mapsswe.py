@@ -40,7 +40,7 @@ def mapsswe(rows_a: Sequence[Sequence[Edit]], rows_b: Sequence[Sequence[Edit]]) 
     differences = [b - a for edits in zip(rows_a, rows_b, strict=True) for a, b in _segments(*edits)]
     count = len(differences)
     mean = sum(differences) / count if count else 0.0
-    variance = sum((item - mean) ** 2 for item in differences) / (count - 1) if count > 1 else 0.0
+    variance = math.fsum((item - mean) ** 2 for item in differences) / (count - 1) if count > 1 else 0.0
     note = "" if count >= MIN_SEGMENTS else f"only {count} segments with errors: take the test for a guess"
     if not variance:
         return Mapsswe(count, mean, None, None, note)

@@ -158,7 +158,13 @@ class _Ratio:
 
 
 def _ratio(top: FloatArray, words: FloatArray, replicas: int, seed: int) -> _Ratio:
-    """`top` over `words`, each (K,), from draws of whole blocks."""
+    """`top` over `words`, each (K,), from draws of whole blocks.
+
+    The blocks are put in an order that their sums alone give, the same for `-top`: so neither the order of utterances
+    nor which of two systems comes first decides what is drawn.
+    """
+    order = np.lexsort((top if top.sum() >= 0 else -top, words))
+    top, words = top[order], words[order]
     blocks, total = len(top), max(float(words.sum()), 1.0)
     value = float(_rates(top.sum(keepdims=True), words.sum(keepdims=True))[0])
     drawn_top, drawn_words, *squares = _resample(

@@ -1,0 +1,1 @@
+"""What other recognizers have heard, or hear now: their files, Whisper's engines, transcription endpoints."""
