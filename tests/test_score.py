@@ -82,7 +82,8 @@ def test_sets_of_the_published_shape(command: Callable[..., int], tmp_path: Path
     monkeypatch.setattr(module, "load_model", lambda *_: pytest.fail("decoded again"))
     assert command("evaluate.normalizer=whisper-en@1") == 0  # scored again, and no more
     again = read_json(tmp_path / "openasr" / "score" / "scores.json")["sets"]["hard"]
-    assert again["normalizer"] == "whisper-en@1" and again["seconds"] == found["sets"]["hard"]["seconds"]
+    assert again["normalizer"] == "whisper-en@1"
+    assert again["seconds"] == pytest.approx(found["sets"]["hard"]["seconds"], abs=0.01)  # rounded in a row for each clip
     with pytest.raises(pytest.fail.Exception, match="decoded again"):
         command("evaluate.normalizer=none")  # which scores the two others as well
 
