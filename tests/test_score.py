@@ -83,7 +83,7 @@ def test_sets_of_the_published_shape(command: Callable[..., int], tmp_path: Path
     assert command("evaluate.normalizer=whisper-en@1") == 0  # scored again, and no more
     again = read_json(tmp_path / "openasr" / "score" / "scores.json")["sets"]["hard"]
     assert again["normalizer"] == "whisper-en@1"
-    assert again["seconds"] == pytest.approx(found["sets"]["hard"]["seconds"], abs=0.01)  # rounded in a row for each clip
+    assert again["seconds"] == pytest.approx(found["sets"]["hard"]["seconds"], abs=0.01)
     with pytest.raises(pytest.fail.Exception, match="decoded again"):
         command("evaluate.normalizer=none")  # which scores the two others as well
 
