@@ -220,6 +220,8 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
             with shrunk(parameters, start, way):
                 now, better = judge(way)
             progress.say(f"{100 * way:g} % of the way from the base  {said(now)}{'  (best)' if better else ''}")
+            if not agreed(not stop.signum):
+                raise Interrupted(state.step, stop.signum or signal.SIGTERM)
 
     first, best = Scores(**(state.base or {})), Scores(**(state.best or {}))
     within = rank(best, first, settings.max_canary_loss)[0] == 0

@@ -92,8 +92,8 @@ def main() -> None:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             try:
                 row = line(pool.submit(measure, setup, variant).result())
-            except torch.OutOfMemoryError:
-                print(f"{VARIANTS[variant]:35}does not fit into memory", flush=True)
+            except Exception as error:  # such as want of memory; the lines below it still count
+                print(f"{VARIANTS[variant]:35}failed: {type(error).__name__}: {str(error).strip()[:200]}", flush=True)
                 continue
         lines[variant] = row
         print(f"{VARIANTS[variant]:35}{row['clips_per_second']:9.2f}{row['audio_seconds_per_second']:11.1f}"

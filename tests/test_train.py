@@ -276,6 +276,28 @@ def test_a_share_of_the_way_is_the_best_where_the_whole_costs_the_canary_too_muc
     assert not torch.equal(reached[name], base[name])  # training itself goes on from where it stood
 
 
+def test_a_signal_while_shares_are_scored_ends_the_run_and_loses_nothing(
+        trained: Trained, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes with the second of three shares; the next call scores all of them and trains no step again."""
+    scores = [Scores(0.9, None), Scores(0.5, None), Scores(0.4, None), Scores(0.6, None), Scores(0.7, None)]
+    heard = iter(scores[:4])
+
+    def measured(*_: Any) -> Scores:
+        found = next(heard)
+        if found is scores[3]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return found
+
+    monkeypatch.setattr(training, "measure", measured)
+    recipe, run = tiny(tmp_path, "a", epochs=1, shrink=[0.9, 0.5, 0.4]), prepared(trained[1], tmp_path)
+    with pytest.raises(Interrupted, match="SIGTERM after step"):
+        training.train(recipe, run)
+    heard = iter([scores[2], replace(scores[3]), scores[4]])
+    monkeypatch.setattr(training, "take_step", lambda *_: pytest.fail("trained again"))
+    result = training.train(recipe, run)
+    assert (result.best_share, result.best_valid_wer, result.base_valid_wer) == (0.9, 0.4, 0.9)
+
+
 def test_patience_ends_a_run_that_no_longer_gains(trained: Trained, tiny: Tiny, tmp_path: Path,
                                                   caplog: pytest.LogCaptureFixture) -> None:
     other = prepared(trained[1], tmp_path)
