@@ -201,7 +201,7 @@ def test_the_launched_processes_get_the_whole_recipe(
         assert load_recipe(words.split()[-1])[0] == mine
 
 
-@pytest.mark.parametrize(("end", "why"), [("exit 3", "exit code 3; the first error"), ("kill -9 $$", "SIGKILL; if nob")])
+@pytest.mark.parametrize(("end", "why"), [("exit 3", "exit code 3; the first"), ("kill -9 $$", "SIGKILL; if nobody")])
 def test_one_process_that_fails_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str,
                                                 why: str) -> None:
     program(tmp_path, monkeypatch, f"[ $RANK = 1 ] && {end}\nwhile :; do sleep 0.05; done")
