@@ -207,6 +207,7 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
                 if done.stop:
                     raise Interrupted(state.step if kept or not main else None, stop.signum or signal.SIGTERM)
             text = f"epoch {state.epoch + 1}/{settings.epochs}  loss {state.loss / len(plans[state.epoch]):.3f}"
+            text += f"  {count / spent:.1f} clips/s" if spent else ""
             state.epoch, state.steps_in_epoch, state.loss = state.epoch + 1, 0, 0.0
             if state.epoch % settings.evaluate_every == 0 or state.epoch == settings.epochs:
                 now, better = judge(1.0)
