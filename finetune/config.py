@@ -230,7 +230,9 @@ class Recipe(Section):
 
 # By goal: what a recipe gets where it says nothing itself. Rates stay those of `train`.
 GOALS: dict[str, dict[str, str]] = {
-    "vocabulary": {"parts.lora.rank": "32", "parts.projector.mode": "full"},
+    "vocabulary": {"parts.lora.rank": "32", "parts.projector.mode": "full", "parts.encoder.mode": "full",
+                   "parts.encoder.blocks": "3", "parts.ctc_head.mode": "full", "train.ctc_weight": "0.3",
+                   "augment.speed": "0.1", "augment.mel_mask": "10", "augment.time_mask": "8"},
     "accent": {"parts.projector.mode": "full", "parts.encoder.mode": "lora", "augment.speed": "0.1",
                "augment.mel_mask": "12", "augment.time_mask": "12"},
     "domain": {"parts.projector.mode": "full", "parts.encoder.mode": "full", "parts.encoder.blocks": "4",

@@ -18,7 +18,7 @@ from finetune.data.features import log_mel, num_frames
 from finetune.data.loader import Clips, draw, join, plan_epoch, waves_of
 from finetune.data.manifest import Utterance, in_a_row
 from finetune.data.states import StateCache, cache_key, cached_states, predicted_bytes
-from finetune.model.ctc import to_labels
+from finetune.model.ctc import frames_needed, to_labels
 from finetune.model.granite import GraniteSpeech
 from finetune.model.prompt import Prompt, encode_text, render
 from finetune.training.loss import IGNORE
@@ -53,8 +53,8 @@ class Examples:
         self.durations: list[float] = []  # the longest that augmentation can make them: batches must hold it
         self.positions: list[int] = []
         lost = self._add([(item, (item,)) for item in [*train, *replay]])
-        if lost and recipe.train.ctc_weight:
-            log.warning("%d characters are outside the CTC alphabet and left out of its targets", lost)
+        if recipe.train.ctc_weight:
+            self._say_what_ctc_leaves_out(lost)
 
     def _add(self, items: list[tuple[Utterance, tuple[Utterance, ...]]]) -> int:
         """More to hear; returns how many characters are outside the CTC alphabet."""
@@ -72,6 +72,17 @@ class Examples:
         self.positions += [len(prompt.around(self.model.audio_token_id, count)) + len(target) for prompt, count, target
                            in zip(self.prompts[first:], audio, self.targets[first:], strict=True)]
         return sum(missing for _, missing in labels)
+
+    def _say_what_ctc_leaves_out(self, lost: int) -> None:
+        """Of characters, `lost`; and of clips, those that have too few frames for their text at the fastest speed."""
+        if lost:
+            log.warning("%d characters are outside the CTC alphabet and left out of its targets", lost)
+        fastest = SAMPLE_RATE / (1 + self.recipe.augment.speed)
+        short = [item.id for item, labels in zip(self.utterances, self.characters, strict=True)
+                 if frames_needed(labels) > num_frames(round(item.duration * fastest))]
+        if short:
+            log.warning("%d clips are spoken too fast for the CTC loss, which leaves them out (such as %s)", len(short),
+                        short[0])
 
     def heard(self, epoch: int) -> list[int]:
         """What an epoch hears: `draw` and `join`. Clips joined, or heard again, are added as new ones.

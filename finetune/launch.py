@@ -62,8 +62,9 @@ def train_on_all(run: RunDir, processes: int) -> None:
     if stop.signum or (stopped and not failed):
         raise Interrupted(None, stop.signum or stopped[0])
     if failed:
-        raise CheckpointError(f"training in {processes} processes failed (exit code {failed}); the first error above "
-                              "says why")
+        why = (f"exit code {failed}; the first error above says why" if failed > 0 else
+               f"{signal.Signals(-failed).name}; if nobody sent it, main memory may have been short")
+        raise CheckpointError(f"training in {processes} processes failed ({why})")
 
 
 def _environments(processes: int) -> list[dict[str, str]]:

@@ -127,8 +127,9 @@ def fitting_seconds(engine: Engine, feed: Feed, base: str, notes: Path) -> float
     recipe, data, device = engine.recipe, engine.data, engine.accelerator.device
     settings = recipe.train
     content = recipe.model_dump(include={"parts", "model"})
-    key = (f"{base} {content} {settings.batch_seconds} {settings.batch_tokens} {max(data.durations)} "
-           f"{recipe.machine.gradient_checkpointing}")
+    several = engine.accelerator.num_processes > 1
+    key = (f"{base} {content} {settings.batch_seconds} {settings.batch_tokens} {settings.ctc_weight > 0} "
+           f"{max(data.durations)} {recipe.machine.gradient_checkpointing} {feed.kind} {several}")
     seconds = remembered(notes, device, key)
     if seconds is None:
         set_mode(engine.model, training=True)
@@ -141,7 +142,7 @@ def fitting_seconds(engine: Engine, feed: Feed, base: str, notes: Path) -> float
             batches = [step[0] for step in plan]
             worst = [max(batches, key=lambda batch: max(sizes[i] for i in batch) * len(batch))
                      for sizes in (data.durations, data.positions)]
-            copies = 2 + (engine.accelerator.num_processes > 1)
+            copies = 2 + several
             room = [torch.empty_like(parameter) for parameter in engine.parameters.values() for _ in range(copies)]
             for batch in feed.batches(worst, 0):
                 with engine.model.autocast():

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from finetune.config import Recipe
 from finetune.data.loader import padding_share, plan_epoch, share
 from finetune.data.manifest import Utterance, manifest_hash, read_manifest
-from finetune.errors import CheckpointError, Interrupted
+from finetune.errors import CheckpointError, Interrupted, RecipeError
 from finetune.examples import Examples, Feed
 from finetune.model.adapter import save_adapter
 from finetune.model.granite import GraniteSpeech, load_model
@@ -40,6 +40,7 @@ from finetune.training.tracking import Tracker
 log = logging.getLogger(__name__)
 NOTES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetune-granite-speech" / "batch.json"
 SPLITS = ("train", "replay", "valid", "canary")
+SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")  # what `accelerate launch` may be asked for
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,19 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
 
     Raises:
         CheckpointError: the checkpoint is of another recipe, base or data, or is damaged; too many steps had a
-            loss or gradient that is no number.
+            loss or gradient that is no number; the launcher asked for a model in pieces.
+        RecipeError: a batch cannot hold the longest clip.
         ModelError: the base cannot be loaded, a part does not exist, or not even the longest clip fits.
         Interrupted: a signal stopped it; the checkpoint holds the last step.
     """
     started, settings = time.monotonic(), recipe.train
-    # Buffers never change, and gradients need not lie in memory twice.
+    if sharded := [name for name in SHARDED if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"]:
+        raise CheckpointError(f"accelerate launch was asked for {sharded[0]}, but here each process holds the whole "
+                              "model: launch with --multi_gpu; where memory is short, set train.batch: auto, "
+                              "machine.gradient_checkpointing: true or model.quantize: 4bit")
+    # Buffers never change, and gradients need not lie in memory twice. Precision is the recipe's, not the launcher's.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-    accelerator = Accelerator(kwargs_handlers=[ddp])
+    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[ddp])
     ranks, main = accelerator.num_processes, accelerator.is_main_process
     torch.manual_seed(recipe.seed)
     model = load_model(recipe.model.base, recipe.model.dtype, accelerator.device, recipe.model.revision,
@@ -109,6 +115,10 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
     heard: dict[str, list[Utterance]] = {split: clips[split] for split in ("valid", "canary") if split in clips}
     data = Examples(model, recipe, clips["train"], clips.get("replay", []))
     epochs = [data.heard(epoch) for epoch in range(settings.epochs)]
+    longest = max(range(len(data.positions)), key=data.positions.__getitem__)
+    if data.positions[longest] > settings.batch_tokens:
+        raise RecipeError(f"train.batch_tokens: {settings.batch_tokens} cannot hold {data.utterances[longest].id}, "
+                          f"which takes {data.positions[longest]} positions; raise it, or lower data.max_duration")
     with model.autocast():
         feed = Feed(data, recipe, run.cache, base, main)
     engine = Engine(recipe, accelerator, model, model, optimizer, parameters, data)
@@ -197,6 +207,7 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
                 if done.stop:
                     raise Interrupted(state.step if kept or not main else None, stop.signum or signal.SIGTERM)
             text = f"epoch {state.epoch + 1}/{settings.epochs}  loss {state.loss / len(plans[state.epoch]):.3f}"
+            text += f"  {count / spent:.1f} clips/s" if spent else ""
             state.epoch, state.steps_in_epoch, state.loss = state.epoch + 1, 0, 0.0
             if state.epoch % settings.evaluate_every == 0 or state.epoch == settings.epochs:
                 now, better = judge(1.0)
@@ -210,6 +221,8 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
             with shrunk(parameters, start, way):
                 now, better = judge(way)
             progress.say(f"{100 * way:g} % of the way from the base  {said(now)}{'  (best)' if better else ''}")
+            if not agreed(not stop.signum):
+                raise Interrupted(state.step, stop.signum or signal.SIGTERM)
 
     first, best = Scores(**(state.base or {})), Scores(**(state.best or {}))
     within = rank(best, first, settings.max_canary_loss)[0] == 0

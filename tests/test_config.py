@@ -64,7 +64,7 @@ def test_what_the_recipe_says_itself_goes_before_the_goal(recipe: Path) -> None:
     assert (found.augment.speed, origins["augment.speed"]) == (0.0, "--set augment.speed=0")
     assert (found.parts.encoder.mode, origins["parts.encoder.mode"]) == ("lora", "goal accent")
     other, settings = load_recipe(recipe, ["train.goal=vocabulary"])
-    assert (other.parts.lora.rank, other.parts.encoder.mode, other.parts.projector.mode) == (32, "frozen", "frozen")
+    assert (other.parts.lora.rank, other.parts.encoder.mode, other.parts.projector.mode) == (32, "full", "frozen")
 
 
 def test_a_goal_that_contradicts_the_recipe_is_named(recipe: Path) -> None:

@@ -1,6 +1,9 @@
 """What must not depend on how the work is divided: the same loss and gradient for any accumulation and ranks."""
 
 import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from finetune.runs import RunDir
 from finetune.step import Engine, take_step
 from finetune.training.loss import IGNORE
 
+ROOT = Path(__file__).resolve().parents[1]
 Tiny = Callable[..., Recipe]
 Trained = tuple[Recipe, RunDir, GraniteSpeech]
 
@@ -119,6 +123,32 @@ def test_two_processes_train_as_one(tiny: Tiny, tmp_path: Path, monkeypatch: pyt
     for name, value in weights(one).items():
         assert torch.allclose(value, weights(two)[name], atol=1e-4), name
     assert [row["wer"] for row in records(one, "valid")] == [row["wer"] for row in records(two, "valid")]
+
+
+def test_two_machines_train_as_one(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
+    """`accelerate launch` on each, here both on this one; the precision that it is asked for is not the recipe's."""
+    recipe = tiny(tmp_path, "far", accumulation=1)
+    run = run_recipe(recipe, "prepare")
+    (tmp_path / "far.yaml").write_text(recipe.model_dump_json(exclude_none=True))  # JSON is YAML
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "2",
+               "--num_processes", "2", "--mixed_precision", "bf16", "--main_process_ip", "127.0.0.1",
+               "--main_process_port", str(port)]
+    machines = [subprocess.Popen([*command, "--machine_rank", rank, "-m", "finetune", "train",
+                                  str(tmp_path / "far.yaml")], cwd=ROOT, stderr=subprocess.PIPE, text=True,
+                                 env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"})
+                for rank in ("0", "1")]
+    errors = [machine.communicate()[1][-3000:] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], errors
+    steps = records(trained[1], "step")
+    assert len(steps) >= 4
+    for before, after in zip(steps, records(run, "step"), strict=True):
+        assert before["loss"] == pytest.approx(after["loss"], rel=1e-5)
+    for name, value in weights(trained[1]).items():
+        assert torch.allclose(value, weights(run)[name], atol=1e-4), name
+    assert run.done("train") is not None
 
 
 def test_the_instruction_of_the_tests_is_that_of_the_recipe() -> None:

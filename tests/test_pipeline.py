@@ -201,9 +201,11 @@ def test_the_launched_processes_get_the_whole_recipe(
         assert load_recipe(words.split()[-1])[0] == mine
 
 
-def test_one_process_that_fails_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program(tmp_path, monkeypatch, "[ $RANK = 1 ] && exit 3\nwhile :; do sleep 0.05; done")
-    with pytest.raises(CheckpointError, match=r"in 2 processes failed \(exit code 3\)"):
+@pytest.mark.parametrize(("end", "why"), [("exit 3", "exit code 3; the first"), ("kill -9 $$", "SIGKILL; if nobody")])
+def test_one_process_that_fails_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str,
+                                                why: str) -> None:
+    program(tmp_path, monkeypatch, f"[ $RANK = 1 ] && {end}\nwhile :; do sleep 0.05; done")
+    with pytest.raises(CheckpointError, match=rf"in 2 processes failed \({why}"):
         train_on_all(RunDir(tmp_path / "r"), 2)
 
 

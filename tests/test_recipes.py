@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from compare_goals import OWN, with_goal
+from finetune.config import GOALS, contradictions
 from finetune.recipe_file import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,6 +66,24 @@ def test_the_data_of_a_recipe_is_here_or_the_header_says_where_from(path: Path) 
         elif not (ROOT / source).exists():
             folder = Path(source).parent.name
             assert any(folder in script.read_text(encoding="utf-8") for script in makers), f"where is {source} from?"
+
+
+@pytest.mark.parametrize("goal", [OWN, *GOALS])
+@pytest.mark.parametrize("name", ["quickstart", "ivr_telephone"])
+def test_a_goal_can_stand_in_for_what_a_recipe_trains(name: str, goal: str) -> None:
+    """As scripts/compare_goals.py lets it: the preset and nothing of the recipe's own parts and augmentation."""
+    recipe, _ = load_recipe(ROOT / "recipes" / f"{name}.yaml")
+    found = with_goal(recipe, goal, 6)
+    assert not contradictions(found) and found.name == f"{name}-{goal}"
+    assert (found.data, found.train.epochs, found.train.learning_rate) == (
+        recipe.data, recipe.train.epochs, recipe.train.learning_rate)
+    if goal == OWN:
+        assert (found.parts, found.augment, found.train) == (recipe.parts, recipe.augment, recipe.train)
+        return
+    alone, _ = load_recipe(ROOT / "recipes" / "granite_1b.yaml", [f"train.goal={goal}"])  # it sets the projector alone
+    encoder = alone.parts.encoder.model_copy(update={"blocks": min(6, alone.parts.encoder.blocks)})
+    assert (found.parts.lora, found.parts.encoder) == (alone.parts.lora, encoder)
+    assert (found.augment, found.train.ctc_weight) == (alone.augment, alone.train.ctc_weight)
 
 
 def test_replay_is_none_of_what_is_scored() -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from safetensors.torch import load_file
 
 from finetune import train as training
 from finetune.config import Recipe
-from finetune.data.manifest import read_manifest, write_manifest
+from finetune.data.manifest import Utterance, read_manifest, write_manifest
 from finetune.decoding.recognize import DecodeOptions, recognize
-from finetune.errors import CheckpointError, Interrupted
+from finetune.errors import CheckpointError, Interrupted, RecipeError
+from finetune.examples import Examples
 from finetune.metrics.wer import score
 from finetune.model.adapter import ADAPTER_WEIGHTS, WHOLE_WEIGHTS, load_adapter
 from finetune.model.granite import GraniteSpeech
@@ -274,6 +276,28 @@ def test_a_share_of_the_way_is_the_best_where_the_whole_costs_the_canary_too_muc
     assert not torch.equal(reached[name], base[name])  # training itself goes on from where it stood
 
 
+def test_a_signal_while_shares_are_scored_ends_the_run_and_loses_nothing(
+        trained: Trained, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes with the second of three shares; the next call scores all of them and trains no step again."""
+    scores = [Scores(0.9, None), Scores(0.5, None), Scores(0.4, None), Scores(0.6, None), Scores(0.7, None)]
+    heard = iter(scores[:4])
+
+    def measured(*_: Any) -> Scores:
+        found = next(heard)
+        if found is scores[3]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return found
+
+    monkeypatch.setattr(training, "measure", measured)
+    recipe, run = tiny(tmp_path, "a", epochs=1, shrink=[0.9, 0.5, 0.4]), prepared(trained[1], tmp_path)
+    with pytest.raises(Interrupted, match="SIGTERM after step"):
+        training.train(recipe, run)
+    heard = iter([scores[2], replace(scores[3]), scores[4]])
+    monkeypatch.setattr(training, "take_step", lambda *_: pytest.fail("trained again"))
+    result = training.train(recipe, run)
+    assert (result.best_share, result.best_valid_wer, result.base_valid_wer) == (0.9, 0.4, 0.9)
+
+
 def test_patience_ends_a_run_that_no_longer_gains(trained: Trained, tiny: Tiny, tmp_path: Path,
                                                   caplog: pytest.LogCaptureFixture) -> None:
     other = prepared(trained[1], tmp_path)
@@ -318,6 +342,60 @@ def test_a_bfloat16_base_trains_in_every_part(trained: Trained, tiny: Tiny, tmp_
     assert {value.dtype for value in loaded[0].hf.parameters()} == {torch.float32, torch.bfloat16}
     assert {value.dtype for value in weights(run).values()} == {torch.float32}
     assert records(run, "step")[0]["loss"] == pytest.approx(records(trained[1], "step")[0]["loss"], rel=0.03)
+
+
+def test_a_batch_that_fits_is_found_once_for_a_machine(trained: Trained, tiny: Tiny, tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if memory held 3 s of padded audio; a run that is resumed keeps the size that it began with."""
+    from finetune import step
+
+    recipe, losses, tried = tiny(tmp_path, "auto", batch="auto", batch_seconds=10, epochs=1), step.losses, list[float]()
+
+    def small(engine: Any, batch: Any, *rest: Any) -> Any:
+        tried.append(batch.audio.shape[0] * batch.audio.shape[1] * 0.02)
+        if tried[-1] > 3.0:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return losses(engine, batch, *rest)
+
+    monkeypatch.setattr(training, "NOTES", tmp_path / "batch.json")
+    runs = [prepared(trained[1], tmp_path / name) for name in ("first", "second")]
+    for run, memory in zip(runs, (small, losses), strict=True):
+        monkeypatch.setattr(step, "losses", memory)
+        training.train(recipe, run)
+        assert checkpoint.read_origin(run.checkpoint)["batch_seconds"] == 2.5
+    assert 10 >= tried[0] > 5 >= tried[1] > 3 >= max(tried[2:]), "halved twice"
+    assert [row["loss"] for row in records(runs[0], "step")] == [row["loss"] for row in records(runs[1], "step")]
+    (tmp_path / "batch.json").unlink()
+    assert training.train(recipe, runs[0]).steps == len(records(runs[0], "step"))  # 10 s would fit now
+
+
+@pytest.mark.parametrize("way", ["FSDP", "DEEPSPEED"])
+def test_a_model_in_pieces_is_refused(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                      way: str) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{way}", "true")
+    with pytest.raises(CheckpointError, match=f"asked for {way}, but here each process holds the whole model"):
+        training.train(trained[0], prepared(trained[1], tmp_path))
+
+
+def test_a_batch_must_hold_the_longest_clip(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
+    recipe = tiny(tmp_path, "x", batch_tokens=64)
+    model = recipe.model.model_copy(update={"instruction": "what is said here? " * 20})
+    with pytest.raises(RecipeError, match=r"train\.batch_tokens: 64 cannot hold train-.*positions; raise it"):
+        training.train(recipe.model_copy(update={"model": model}), prepared(trained[1], tmp_path))
+
+
+def test_what_the_ctc_loss_leaves_out_is_said(tiny: Tiny, tmp_path: Path, model: Callable[[], GraniteSpeech],
+                                              clips: list[Utterance], caplog: pytest.LogCaptureFixture) -> None:
+    """And the language model's target keeps it."""
+    plain, fast = clips[0], replace(clips[1], text=clips[1].text * 9)
+    odd = replace(plain, id="odd", text=f"{plain.text} 漢字")
+    data = Examples(model(), tiny(tmp_path, "x"), [plain, odd, fast])
+    assert "2 characters are outside the CTC alphabet" in caplog.text
+    assert f"1 clips are spoken too fast for the CTC loss, which leaves them out (such as {fast.id})" in caplog.text
+    assert data.labels([1]) == data.labels([0]) + 1 and data.tokens([1]) > data.tokens([0]) + 1
+    caplog.clear()
+    Examples(model(), tiny(tmp_path, "y", ctc_weight=0, parts={"lora": {"rank": 4}}), [odd, fast])
+    assert not caplog.records
 
 
 def test_several_processes_may_only_train(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

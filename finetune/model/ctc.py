@@ -1,6 +1,6 @@
 """The alphabet of the character CTC head: 348 labels, blank 0, code points below 256, then katakana."""
 
-from itertools import groupby
+from itertools import groupby, pairwise
 from operator import itemgetter
 
 from torch import Tensor
@@ -23,6 +23,11 @@ def to_labels(text: str) -> tuple[list[int], int]:
         else:
             lost += 1
     return labels, lost
+
+
+def frames_needed(labels: list[int]) -> int:
+    """The fewest frames in which CTC can write them: one each, and a blank between two that are alike."""
+    return len(labels) + sum(left == right for left, right in pairwise(labels))
 
 
 def to_text(labels: list[int]) -> str:

@@ -41,6 +41,7 @@ VARIANTS = {
     "hf_encoder": "  transformers' encoder forward",
     "cache": "  with the encoder's output cached",
     "checkpointing": "  with gradient checkpointing",
+    "compile": "  with the LLM's layers compiled",
     "llm": "the language model alone",
     "cache_embeds": "  with the projector's output cached",
 }
@@ -209,6 +210,8 @@ def engine(setup: Setup, data: Examples, material: Material, tally: Tally, marks
     open_parts(model, opened(setup.rank, "frozen" if variant in LLM else "full"))
     if recipe.machine.gradient_checkpointing:
         model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    for layer in model.language_model.layers if variant == "compile" else ():
+        layer.compile(dynamic=True)  # each layer, as they share what is compiled; the lengths of batches differ
     parameters = trained_parameters(model)
     wrapped, optimizer = accelerator.prepare(model, torch.optim.AdamW(parameter_groups(recipe, parameters),
                                                                       weight_decay=recipe.train.weight_decay))
