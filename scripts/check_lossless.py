@@ -64,8 +64,9 @@ def check(model: GraniteSpeech, manifest: Path, sizes: list[int]) -> int:
     clips, started = clips_of(manifest), time.monotonic()
     oracle = in_batches(model, "generate", clips, 1)
     tokens = sum(len(item.tokens) for item in oracle)
-    print(f"{manifest}: {len(oracle)} clips, {sum(item.duration for item in clips.items):.0f} s; generate wrote {tokens} "
-          f"tokens, {sum(item.truncated for item in oracle)} clips up to the limit of {clips.max_new_tokens}", flush=True)
+    print(f"{manifest}: {len(oracle)} clips, {sum(item.duration for item in clips.items):.0f} s; generate wrote "
+          f"{tokens} tokens, {sum(item.truncated for item in oracle)} clips up to the limit of {clips.max_new_tokens}",
+          flush=True)
     different: dict[str, str] = {}
     for way in OURS:
         for size in sizes:

@@ -18,8 +18,8 @@ from finetune.decoding.session import Session
 from finetune.model.granite import Audio, GraniteSpeech
 
 # What a pass costs, counted in tokens that it reads. For all rows together: calls, and reading the weights (about
-# operations a second over twice the weights read a second). For each row: its own token, and its past. On two CPU
-# cores with AVX-512 the embedded model had 41 and 1.7 (`scripts/bench_decode.py --costs`); CUDA's are estimates.
+# operations a second over twice the weights read a second). For each row: its own token, and its past. The embedded
+# model had 41 and 1.7 on one CPU core with AVX-512 (recipes/RESULTS.md); those of CUDA are estimates.
 FREE_TOKENS = {"cpu": 32, "cuda": 256}
 ROW_TOKENS = 1.7
 

@@ -110,8 +110,8 @@ class Draft:
             if piece(self.tokenizer, token)[:1].isspace():
                 self._word = len(self._written)
             self._written.append(token)
-        agreed = 0
-        while not self._refused and agreed < min(len(fresh), len(self._rest)) and fresh[agreed] == self._rest[agreed][0]:
+        agreed, most = 0, 0 if self._refused else min(len(fresh), len(self._rest))
+        while agreed < most and fresh[agreed] == self._rest[agreed][0]:
             agreed += 1
         if agreed:
             self._costs = abs(self._places - self._rest[agreed - 1][2])
