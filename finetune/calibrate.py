@@ -8,16 +8,8 @@ from pathlib import Path
 import torch
 
 from finetune.config import DecodeSection
-from finetune.data.features import pad_features
 from finetune.data.manifest import read_manifest
-from finetune.decoding.recognize import (
-    DecodeOptions,
-    Hypothesis,
-    batches,
-    clip_features,
-    decoding_summary,
-    transcribe_batch,
-)
+from finetune.decoding.recognize import DecodeOptions, Hypothesis, decoding_summary, listened, transcribe_batch
 from finetune.decoding.thresholds import FILE, Thresholds
 from finetune.errors import DataError
 from finetune.metrics.wer import score
@@ -73,18 +65,13 @@ def calibrate(model: str, manifest: str, max_wer_loss: float, instruction: str, 
     pairs = [None, *(Thresholds(entropy, chance) for entropy in ENTROPIES for chance in PROBABILITIES)]
     options = DecodeOptions(instruction, True, decode.batch_seconds, decode.max_new_tokens)
     heard: dict[Thresholds | None, dict[int, Hypothesis]] = {pair: {} for pair in pairs}
-    for batch in batches([item.duration for item in clips], decode.batch_seconds):
-        items = [clips[index] for index in batch]
-        started = time.perf_counter()
-        with torch.inference_mode():
-            audio = loaded.listen(*pad_features([clip_features(loaded, item) for item in items]))
-        listened = time.perf_counter() - started
+    for batch, audio, hearing in listened(loaded, clips, decode.batch_seconds):
         for pair in pairs:
             started = time.perf_counter()
-            rows = transcribe_batch(loaded, audio, items, replace(options, relaxed=pair))
-            seconds = (time.perf_counter() - started + listened) / len(batch)
+            rows = transcribe_batch(loaded, audio, [clips[index] for index in batch], replace(options, relaxed=pair))
+            seconds = (time.perf_counter() - started + hearing) / len(batch)
             heard[pair] |= {index: replace(row, seconds=seconds) for index, row in zip(batch, rows, strict=True)}
-    points = {}
+        points = {}
     for pair, by_index in heard.items():
         rows = [by_index[index] for index in range(len(clips))]
         wer = score([item.text for item in clips], [row.text for row in rows], normalizer).wer

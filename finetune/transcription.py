@@ -4,16 +4,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from finetune.data.audio import SAMPLE_RATE
-from finetune.data.features import FRAME_SECONDS, num_frames, pad_features
+from finetune.data.features import FRAME_SECONDS, num_frames
 from finetune.data.manifest import Utterance
 from finetune.decoding.activity import Finder, by_level, by_silero
 from finetune.decoding.longform import cut
-from finetune.decoding.recognize import DecodeOptions, Hypothesis, clip_features, recognize
+from finetune.decoding.recognize import DecodeOptions, Hypothesis, listened, transcribe_batch
 from finetune.decoding.thresholds import Thresholds
 from finetune.decoding.transcript import Segment, Transcript, Word, joined, split_words
 from finetune.decoding.wordtimes import word_frames
@@ -163,38 +161,26 @@ def _hear_apart(model: GraniteSpeech, group: list[tuple[_File, Utterance]], requ
         file.seconds += spent * window.duration / _seconds(group)
 
 
+@torch.inference_mode()
 def _hear(model: GraniteSpeech, windows: list[Utterance],
           request: Request) -> list[tuple[Segment, Hypothesis] | None]:
-    """What is said in each window, with the times of its words where they are wanted."""
-    evidence = _log_probs(model, windows, request.decode.batch_seconds)
-    spoken = [number for number, found in enumerate(evidence) if (found.argmax(1) != BLANK).any()]
-    said = recognize(model, [windows[number] for number in spoken], request.decode)
+    """What is said in each window, with the times of its words where they are wanted; the encoder hears it once."""
     heard: list[tuple[Segment, Hypothesis] | None] = [None] * len(windows)
-    for number, hypothesis in zip(spoken, said, strict=True):
-        start, text = windows[number].offset, hypothesis.text
-        end = start + windows[number].duration
-        words: tuple[Word, ...] = ()
-        if request.word_times:
-            frames = word_frames(evidence[number], text)
-            words = tuple(Word(text[a:b], start + first * FRAME_SECONDS, min(end, start + behind * FRAME_SECONDS))
-                          for (a, b), (first, behind) in zip(split_words(text), frames, strict=True))
-        heard[number] = Segment(start, end, text, words), hypothesis
+    for batch, audio, _ in listened(model, windows, request.decode.batch_seconds):
+        chances = model.ctc_logits(audio.states).float().log_softmax(-1)
+        evidence = [row[:count].cpu().numpy() for row, count in zip(chances, audio.num_frames.tolist(), strict=True)]
+        spoken = [row for row, found in enumerate(evidence) if (found.argmax(1) != BLANK).any()]
+        said = transcribe_batch(model, audio.rows(spoken), [windows[batch[row]] for row in spoken], request.decode)
+        for row, hypothesis in zip(spoken, said, strict=True):
+            start, text = windows[batch[row]].offset, hypothesis.text
+            end = start + windows[batch[row]].duration
+            words: tuple[Word, ...] = ()
+            if request.word_times:
+                frames = word_frames(evidence[row], text)
+                words = tuple(Word(text[a:b], start + first * FRAME_SECONDS, min(end, start + behind * FRAME_SECONDS))
+                              for (a, b), (first, behind) in zip(split_words(text), frames, strict=True))
+            heard[batch[row]] = Segment(start, end, text, words), hypothesis
     return heard
-
-
-@torch.inference_mode()
-def _log_probs(model: GraniteSpeech, windows: list[Utterance], batch_seconds: float) -> list[NDArray[np.float32]]:
-    """CTC log-probabilities (T, 348) of each window's real frames."""
-    found: dict[int, NDArray[np.float32]] = {}
-    order = sorted(range(len(windows)), key=lambda number: -windows[number].duration)
-    while order:
-        size = max(1, int(batch_seconds / windows[order[0]].duration))
-        batch, order = order[:size], order[size:]
-        features, frames = pad_features([clip_features(model, windows[number]) for number in batch])
-        chances = model.ctc_logits(model.listen(features, frames).states).float().log_softmax(-1)
-        for row, number in enumerate(batch):
-            found[number] = chances[row, : int(frames[row])].cpu().numpy()
-    return [found[number] for number in range(len(windows))]
 
 
 def _transcript(file: _File, language: str) -> Transcript:

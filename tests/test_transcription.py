@@ -1,6 +1,6 @@
 """Files to transcripts on the embedded model: whatever comes in, each file is heard, found silent or refused."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,15 +10,16 @@ import pytest
 import soundfile
 from conftest import VOCABULARY
 from numpy.typing import NDArray
+from torch import Tensor
 
 import finetune
 from finetune import transcription
 from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.manifest import Utterance
-from finetune.decoding.recognize import DecodeOptions, Hypothesis, recognize
+from finetune.decoding.recognize import DecodeOptions, Hypothesis, listened, transcribe_batch
 from finetune.deploy import settings_of
 from finetune.errors import DataError, ModelError, RecipeError
-from finetune.model.granite import GraniteSpeech
+from finetune.model.granite import Audio, GraniteSpeech
 from finetune.model.request import Wish
 from finetune.transcription import request_for, transcripts
 
@@ -69,11 +70,12 @@ def test_files_come_in_order_and_their_windows_in_common_batches(
         granite: GraniteSpeech, long: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[list[str]] = []
 
-    def counted(model: GraniteSpeech, windows: list[Utterance], options: DecodeOptions) -> list[Hypothesis]:
+    def counted(model: GraniteSpeech, windows: list[Utterance],
+                seconds: float) -> Iterator[tuple[list[int], Audio, float]]:
         calls.append([window.audio_filepath for window in windows])
-        return recognize(model, windows, options)
+        return listened(model, windows, seconds)
 
-    monkeypatch.setattr(transcription, "recognize", counted)
+    monkeypatch.setattr(transcription, "listened", counted)
     request = request_for(settings_of("nowhere"), Wish.of("en", None, []))
     paths = [str(path) for path in (GARDEN, long, PARK)]
     watched: list[tuple[float, float]] = []
@@ -92,15 +94,31 @@ def test_files_come_in_order_and_their_windows_in_common_batches(
     assert all(one != two for one, two in pairwise(calls))
 
 
+def test_the_encoder_hears_each_window_once(granite: GraniteSpeech, long: Path,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """Word times, whether anybody speaks and the draft come from the pass that the language model reads too."""
+    heard: list[int] = []
+    listen = granite.listen
+
+    def counted(features: Tensor, frames: Tensor) -> Audio:
+        heard.append(len(frames))
+        return listen(features, frames)
+
+    monkeypatch.setattr(granite, "listen", counted)
+    (found,) = finetune.transcribe(long, granite)
+    assert sum(heard) == len(found.segments) == 3 and all(segment.words for segment in found.segments)
+
+
 def test_no_window_reaches_the_model_that_is_too_long_or_silent(
         granite: GraniteSpeech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Utterance] = []
 
-    def watched(model: GraniteSpeech, windows: list[Utterance], options: DecodeOptions) -> list[Hypothesis]:
+    def watched(model: GraniteSpeech, audio: Audio, windows: Sequence[Utterance],
+                options: DecodeOptions) -> list[Hypothesis]:
         seen.extend(windows)
-        return recognize(model, windows, options)
+        return transcribe_batch(model, audio, windows, options)
 
-    monkeypatch.setattr(transcription, "recognize", watched)
+    monkeypatch.setattr(transcription, "transcribe_batch", watched)
     speech = load_audio(PARK)
     path = wav(tmp_path / "talk.wav", *[speech] * 5, silence(40), speech)
     request = request_for(replace(settings_of("nowhere"), max_new_tokens=8, max_window=4.0), Wish.of(None, None, []))
@@ -122,10 +140,10 @@ def test_silence_gives_no_text(granite: GraniteSpeech, tmp_path: Path, monkeypat
                                name: str) -> None:
     """A tone has windows, and no character in them."""
     def never(*_: object) -> list[Hypothesis]:
-        assert not _[1], "silence was given to the language model"
+        assert not _[2], "silence was given to the language model"
         return []
 
-    monkeypatch.setattr(transcription, "recognize", never)
+    monkeypatch.setattr(transcription, "transcribe_batch", never)
     (heard,) = finetune.transcribe(wav(tmp_path / "a.wav", QUIET[name]), granite)
     assert (heard.text, heard.segments, heard.acceptance) == ("", (), None)
     assert heard.duration == len(QUIET[name]) / SAMPLE_RATE

@@ -17,9 +17,11 @@ from finetune.decoding.draft import Draft
 from finetune.decoding.session import Session
 from finetune.model.granite import Audio, GraniteSpeech
 
-# Tokens whose arithmetic takes about as long as a pass takes to read the weights (operations a second over twice
-# the weights read a second): more of them in one pass cost time, and draft tokens must be likely to be worth it.
-FREE_TOKENS = {"cpu": 16, "cuda": 256}
+# What a pass costs, counted in tokens that it reads. For all rows together: calls, and reading the weights (about
+# operations a second over twice the weights read a second). For each row: its own token, and its past. The embedded
+# model had 41 and 1.7 on one CPU core with AVX-512 (recipes/RESULTS.md); those of CUDA are estimates.
+FREE_TOKENS = {"cpu": 32, "cuda": 256}
+ROW_TOKENS = 1.7
 
 
 @dataclass
@@ -51,7 +53,8 @@ def decode(model: GraniteSpeech, audio: Audio, prompts: list[list[int]], drafts:
     session = Session(model, len(prompts))
     active, feed = list(range(len(prompts))), prompts
     while active:
-        worth = len(active) / (len(active) + FREE_TOKENS[model.device.type])
+        # An accepted token saves its row's share of one more pass; every token costs itself.
+        worth = len(active) / (FREE_TOKENS[model.device.type] + ROW_TOKENS * len(active))
         offers = [drafts[row].offer(max_new_tokens - len(done[row].tokens) - 1, worth) for row in active]
         hidden = session.read([fed + offer for fed, offer in zip(feed, offers, strict=True)],
                               audio if feed is prompts else None)

@@ -1,14 +1,17 @@
 """A draft for speculative decoding: a guess at the coming tokens, taken up again after each fault."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from finetune.decoding.sources import look_up
+from finetune.model.prompt import encode_text
 
-TRUST = (3.2, 4.0)  # a draft starts as if 3.2 of 4 tokens had been accepted: a beta prior
+ALONG = (3.6, 4.0)  # while it agrees, a draft starts as if 3.6 of 4 tokens had been accepted: a beta prior
+AFRESH = (1.4, 4.0)  # and the first token after a fault
 STEM = 2  # characters left of a broken word that are worth a guess; a single one is passed over
 WORD = 3  # characters of a word that must be written before the rest of an expected one is offered
 LOOK_UP = 0.5  # taken for the chance of a token that was looked up
@@ -20,12 +23,30 @@ def piece(tokenizer: Tokenizer, token: int) -> str:
     return str(tokenizer.decode([token]))
 
 
+@dataclass
+class Trust:
+    """How many draft tokens were accepted of those that were decided, in one kind of place."""
+
+    accepted: float
+    decided: float
+
+    def share(self, more: int = 0) -> float:
+        """What to expect of the next one, were so many more accepted before it."""
+        return (self.accepted + more) / (self.decided + more)
+
+    def learn(self, accepted: int, decided: int) -> None:
+        self.accepted += accepted
+        self.decided += decided
+
+
 class Draft:
     """A guessed text, what the language model has written, and how the one lies along the other.
 
     After a fault the written characters are aligned with the draft by their edit distance, and the draft goes on
     behind them: with the rest of a word that is half written, else with the next word. So a word that is wrong, too
-    many, too few, split or joined costs the passes in which the model writes it, and not the rest of the draft.
+    many, too few, split or joined costs the passes in which the model writes it, and not the rest of the draft. How
+    likely a token is right, the draft learns from what became of those before it; a first one after a fault is right
+    far less often than the others.
     """
 
     def __init__(self, tokenizer: Tokenizer, tokens: Sequence[int] = (), chances: Sequence[float] = (),
@@ -41,7 +62,7 @@ class Draft:
         self.tokenizer, self.tokens, self.phrases = tokenizer, list(tokens), phrases
         self.gave_up = False  # so much was refused that nothing was offered for a while
         self._chances = list(chances)
-        self._accepted, self._decided = TRUST
+        self._along, self._afresh = Trust(*ALONG), Trust(*AFRESH)
         self._offered = 0
         self._text = "".join(piece(tokenizer, token) for token in tokens)
         self._folded = np.array([char.lower()[:1] for char in self._text], dtype="U1")
@@ -52,7 +73,8 @@ class Draft:
         self._rest = self._from(0)
         self._written: list[int] = []
         self._word = 0  # where in it the current word begins
-        self._unread = 0  # how many of its last tokens have not been compared yet
+        self._refused: list[int] = []  # its last tokens, since it left the draft; not aligned yet
+        self._resumed = False  # what was offered last stood behind such a fault
 
     def _from(self, index: int) -> list[tuple[int, float, int]]:
         """The draft's tokens from `index` on: token, chance, and place behind it."""
@@ -63,12 +85,13 @@ class Draft:
         self._offered = 0
         if not self.tokens and self.phrases is None:
             return []
-        if self._accepted / self._decided < worth:
+        if (self._afresh if self._refused else self._along).share() < worth:
             self.gave_up = True
             return []
         chance, offered = 1.0, list[int]()
         for number, (token, likely, _) in enumerate(self._guess()[: max(0, room)]):
-            chance *= likely * (self._accepted + number) / (self._decided + number)  # were all before it accepted
+            first = self._resumed and not number
+            chance *= likely * (self._afresh.share() if first else self._along.share(number - self._resumed))
             if chance < worth:
                 break
             offered.append(token)
@@ -79,32 +102,37 @@ class Draft:
         """The model accepted so many of the offered tokens; `fresh` are those and the one that it wrote behind."""
         if not self.tokens and self.phrases is None:
             return
-        self._accepted += accepted
-        self._decided += min(accepted + 1, self._offered)
+        decided = min(accepted + 1, self._offered)
+        first = int(self._resumed and decided > 0)
+        self._afresh.learn(min(first, accepted), first)
+        self._along.learn(accepted - min(first, accepted), decided - first)
         for token in fresh:
             if piece(self.tokenizer, token)[:1].isspace():
                 self._word = len(self._written)
             self._written.append(token)
-        self._unread += len(fresh)
-
-    def _guess(self) -> list[tuple[int, float, int]]:
-        """Compares the draft with all that was written since the last guess; what is likely to come."""
-        fresh = self._written[len(self._written) - self._unread :]
-        self._unread = 0
-        agreed = 0
-        while agreed < min(len(fresh), len(self._rest)) and fresh[agreed] == self._rest[agreed][0]:
+        agreed, most = 0, 0 if self._refused else min(len(fresh), len(self._rest))
+        while agreed < most and fresh[agreed] == self._rest[agreed][0]:
             agreed += 1
         if agreed:
             self._costs = abs(self._places - self._rest[agreed - 1][2])
             self._rest = self._rest[agreed:]
-        refused = fresh[agreed:]
+        self._refused += fresh[agreed:]
+
+    def _guess(self) -> list[tuple[int, float, int]]:
+        """What is likely to come; the draft is aligned with what was written since a fault."""
+        refused, self._refused = self._refused, []
+        self._resumed = bool(refused)
         if refused and self.tokens:
-            self._follow("".join(piece(self.tokenizer, token) for token in refused))
-            self._rest = self._resume()
+            expected = piece(self.tokenizer, self._rest[0][0]) if self._rest else ""
+            text = "".join(piece(self.tokenizer, token) for token in refused)
+            self._follow(text)
+            # Where the model wrote a beginning of the token, it is the rest of it that it refused.
+            self._rest = [] if text != expected and expected.startswith(text) else self._resume()
         if self.phrases is not None and (refused or not self._rest):
             known = len(self._spelt().strip()) >= WORD
             found = look_up(self._written, self._word if known else len(self._written), self.phrases)
             if found:
+                self._resumed = False
                 return [(token, LOOK_UP, 0) for token in found]
         return self._rest
 
@@ -128,12 +156,10 @@ class Draft:
         index = int(np.searchsorted(self._ends, end, side="right"))
         if place == 0 or end - place < STEM:
             return self._from(index)
-        word = self._written[self._word :]
-        made = self.tokenizer.encode(self._spelt() + self._text[place:end], add_special_tokens=False,
-                                     split_special_tokens=True)
-        if made[: len(word)] != word:
-            return self._from(index)
-        rest, chance = made[len(word) :], self._chances[index - 1]
+        word, chance = self._written[self._word :], self._chances[index - 1]
+        rest = encode_text(self.tokenizer, self._spelt() + self._text[place:end])
+        # What is written may end where the tokenizer would not: then the rest stands for itself.
+        rest = rest[len(word) :] if rest[: len(word)] == word else encode_text(self.tokenizer, self._text[place:end])
         places = place + np.cumsum([len(piece(self.tokenizer, token)) for token in rest], dtype=np.int64)
         return [*((token, chance, at) for token, at in zip(rest, places.tolist(), strict=True)), *self._from(index)]
 

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,6 +82,22 @@ def _features(model: GraniteSpeech, wave: NDArray[np.float32]) -> Tensor:
     return log_mel(torch.from_numpy(wave).to(model.device))
 
 
+def listened(model: GraniteSpeech, utterances: Sequence[Utterance],
+             batch_seconds: float) -> Iterator[tuple[list[int], Audio, float]]:
+    """Batch by batch: which clips it holds, what the encoder made of them, and in how many seconds.
+
+    Raises:
+        DataError: unusable audio.
+    """
+    for batch in batches([item.duration for item in utterances], batch_seconds):
+        items = [utterances[index] for index in batch]
+        waves = [load_audio(item.audio_filepath, item.offset, item.duration) for item in items]
+        started = time.perf_counter()
+        with torch.inference_mode():
+            audio = model.listen(*pad_features([_features(model, wave) for wave in waves]))
+        yield batch, audio, time.perf_counter() - started
+
+
 @torch.inference_mode()
 def recognize(model: GraniteSpeech, utterances: list[Utterance], options: DecodeOptions,
               progress: Callable[[int], None] | None = None) -> list[Hypothesis]:
@@ -92,13 +108,10 @@ def recognize(model: GraniteSpeech, utterances: list[Utterance], options: Decode
         progress: called with the number of clips just done.
     """
     heard: dict[int, Hypothesis] = {}
-    for batch in batches([item.duration for item in utterances], options.batch_seconds):
-        items = [utterances[index] for index in batch]
-        waves = [load_audio(item.audio_filepath, item.offset, item.duration) for item in items]
+    for batch, audio, hearing in listened(model, utterances, options.batch_seconds):
         started = time.perf_counter()
-        audio = model.listen(*pad_features([_features(model, wave) for wave in waves]))
-        found = transcribe_batch(model, audio, items, options)
-        seconds = (time.perf_counter() - started) / len(batch)
+        found = transcribe_batch(model, audio, [utterances[index] for index in batch], options)
+        seconds = (hearing + time.perf_counter() - started) / len(batch)
         heard |= {index: replace(item, seconds=seconds) for index, item in zip(batch, found, strict=True)}
         if progress:
             progress(len(batch))
@@ -126,10 +139,9 @@ def transcribe_batch(model: GraniteSpeech, audio: Audio, items: Sequence[Utteran
     left = [row for row in range(len(items)) if row not in found]
     if left:
         counts = audio.num_tokens.tolist()
-        prompts = [render(tokenizer, options.instruction, items[row].keywords).around(model.audio_token_id, counts[row])
-                   for row in left]
-        part = replace(audio, embeds=audio.embeds[left], num_tokens=audio.num_tokens[left])
-        rows = decode(model, part, prompts, [drafts[row] for row in left], options.max_new_tokens,
+        rendered = {words: render(tokenizer, options.instruction, words) for words in {item.keywords for item in items}}
+        prompts = [rendered[items[row].keywords].around(model.audio_token_id, counts[row]) for row in left]
+        rows = decode(model, audio.rows(left), prompts, [drafts[row] for row in left], options.max_new_tokens,
                       options.relaxed.min_probability if options.relaxed else None)
         for row, out in zip(left, rows, strict=True):
             text = " ".join(str(tokenizer.decode(out.tokens, skip_special_tokens=True)).split())

@@ -14,9 +14,10 @@ def ctc_texts(logits: Tensor, counts: Sequence[int]) -> list[tuple[str, list[flo
 
     The head has the sounds of Japanese and not its script: a text that is mostly katakana is no draft, and empty.
     """
-    peaks = logits.float().softmax(-1).max(-1)
-    rows = zip(peaks.indices.tolist(), peaks.values.tolist(), counts, strict=True)
-    found = [best_path(labels[:count], posteriors[:count]) for labels, posteriors, count in rows]
+    peaks, labels = logits.float().max(-1)
+    posteriors = (peaks - logits.float().logsumexp(-1)).exp().cpu().numpy()
+    rows = zip(labels.cpu().numpy(), posteriors, counts, strict=True)
+    found = [best_path(row[:count], chances[:count]) for row, chances, count in rows]
     return [("", []) if _phonetic(text) else (text, chances) for text, chances in found]
 
 

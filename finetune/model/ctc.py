@@ -1,8 +1,9 @@
 """The alphabet of the character CTC head: 348 labels, blank 0, code points below 256, then katakana."""
 
-from itertools import groupby, pairwise
-from operator import itemgetter
+from itertools import pairwise
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 BLANK = 0
@@ -35,22 +36,24 @@ def to_text(labels: list[int]) -> str:
     return "".join(chr(label) if label < LATIN else chr(KATAKANA + label - LATIN) for label in labels)
 
 
-def best_path(labels: list[int], peaks: list[float]) -> tuple[str, list[float]]:
-    """The likeliest label of each real frame and its posterior -> text with spaces folded, and the highest posterior
-    of each of its characters."""
+def best_path(labels: NDArray[np.int64], peaks: NDArray[np.float32]) -> tuple[str, list[float]]:
+    """The likeliest label (T,) of each real frame and its posterior (T,) -> text with spaces folded, and the highest
+    posterior of each of its characters."""
     text, chances = "", list[float]()
-    for label, run in groupby(zip(labels, peaks, strict=True), key=itemgetter(0)):
+    runs = np.flatnonzero(np.diff(labels, prepend=-1))
+    for label, peak in zip(labels[runs].tolist(), np.maximum.reduceat(peaks, runs).tolist(), strict=True):
         char = "" if label == BLANK else to_text([label])
         if not char or (char.isspace() and (not text or text.endswith(" "))):
             continue
         text += " " if char.isspace() else char
-        chances.append(max(peak for _, peak in run))
+        chances.append(peak)
     return (text[:-1], chances[:-1]) if text.endswith(" ") else (text, chances)
 
 
 def greedy_text(logits: Tensor) -> str:
     """The best path of one clip: logits (T, 348) over its real frames only -> text, spaces folded."""
-    return best_path(logits.argmax(-1).tolist(), [1.0] * len(logits))[0]
+    labels = logits.argmax(-1).cpu().numpy()
+    return best_path(labels, np.ones(len(labels), np.float32))[0]
 
 
 def entropy(logits: Tensor) -> Tensor:

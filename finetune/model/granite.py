@@ -34,6 +34,11 @@ class Audio:
     embeds: Tensor  # (B, A, H)
     num_tokens: Tensor  # (B,)
 
+    def rows(self, chosen: list[int]) -> "Audio":
+        """These clips alone."""
+        return Audio(*(part[chosen] for part in (self.states, self.num_frames, self.middle, self.embeds,
+                                                 self.num_tokens)))
+
 
 class GraniteSpeech(nn.Module):
     """A Granite Speech model with its tokenizer; `hf` is the transformers object, adapted in place."""

@@ -100,7 +100,7 @@ def all_or_nothing(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
     left = [row for row in range(len(frames)) if row not in done]
     if left:
         ids = pad_sequence([torch.tensor(prompts[row] + drafts[row]) for row in left], True).to(model.device)
-        hidden = model.language_model(inputs_embeds=model.embed(ids, _part(audio, left)),
+        hidden = model.language_model(inputs_embeds=model.embed(ids, audio.rows(left)),
                                       use_cache=False).last_hidden_state
         for index, row in enumerate(left):
             start, stop = len(prompts[row]) - 1, len(prompts[row]) + len(drafts[row]) - 1
@@ -111,7 +111,7 @@ def all_or_nothing(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
     left = [row for row in left if row not in done]
     if left:
         ids = pad_sequence([torch.tensor(prompts[row]) for row in left], True, -1, "left").to(model.device)
-        embeds = model.embed(ids.clamp_min(0), _part(audio, left))
+        embeds = model.embed(ids.clamp_min(0), audio.rows(left))
         rows = model.hf.generate(inputs_embeds=embeds, attention_mask=(ids >= 0).long(),
                                  **_settings(model, batch)).tolist()
         for row, tokens in zip(left, rows, strict=True):
@@ -130,10 +130,6 @@ def _generated(model: GraniteSpeech, item: Utterance, tokens: list[int], limit: 
     """One pass a token, the end of text among them."""
     found = result(model, item, tokens, 0, limit)
     return replace(found, passes=len(found.tokens) + (not found.truncated))
-
-
-def _part(audio: Audio, rows: list[int]) -> Audio:
-    return replace(audio, embeds=audio.embeds[rows], num_tokens=audio.num_tokens[rows])
 
 
 # -- ours --
