@@ -130,6 +130,6 @@ def decoders(facts: Facts) -> Advice | None:
                       "Take decode.decoder: greedy where that matters, and report it: in exact arithmetic they agree.")
     if found["speculative_seconds"] <= SLOWER * found["greedy_seconds"]:
         return None
-    return Advice("decoders", f"Speculative decoding took {found['speculative_seconds']:.0f} s where greedy took "
-                  f"{found['greedy_seconds']:.0f} s: too few of its drafts are right here.",
+    return Advice("decoders", f"Speculative decoding took {found['speculative_seconds']:.1f} s where greedy took "
+                  f"{found['greedy_seconds']:.1f} s: too few of its drafts are right here.",
                   "Set decode.decoder: greedy, or train the CTC head too (parts.ctc_head, train.ctc_weight).")
