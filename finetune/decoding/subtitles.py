@@ -90,7 +90,7 @@ def _pieces(segment: Segment) -> list[_Piece]:
     pieces = []
     for number, ((begin, stop), (start, end)) in enumerate(zip(spans, times, strict=True)):
         glue = " " if number and begin > spans[number - 1][1] else ""
-        for part in _narrow(segment.text[begin:stop]):
+        for part in filter(str.strip, _narrow(segment.text[begin:stop])):  # a wide space may stand for a word
             pieces.append(_Piece(part, glue, round(1000 * start), round(1000 * end)))
             glue = ""
     return pieces
