@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage (arguments or recipe), 128 and the s
 
 import argparse
 import logging
+import math
 import os
 import sys
 import warnings
@@ -174,6 +175,8 @@ def _report(arguments: argparse.Namespace) -> int:
 def _calibrate(arguments: argparse.Namespace) -> int:
     if not Path(arguments.model).is_dir():
         raise DataError(f"{arguments.model}: the calibration is kept in the model's folder, and this is none")
+    if not 0 <= arguments.max_wer_loss < math.inf:
+        raise RecipeError(f"--max-wer-loss {arguments.max_wer_loss:g}: points of WER, 0 or more")
     from finetune.calibrate import calibrate, frontier_table
     from finetune.config import DecodeSection, EvaluateSection, ModelSection
 

@@ -380,3 +380,10 @@ def test_a_model_folder_that_is_none_is_refused(
     said = finetune("transcribe", noise(tmp_path / "a.wav"), "--model", folder)
     assert said.code == 1 and said.err.startswith(f"finetune: {folder}") and message in said.err
     assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("points", ["-1", "nan", "inf"])
+def test_calibrate_refuses_a_loss_that_no_pair_can_meet(points: str, tmp_path: Path,
+                                                        capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", "--model", str(tmp_path), "--manifest", "none.jsonl", "--max-wer-loss", points]) == 2
+    assert "--max-wer-loss" in capsys.readouterr().err
