@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 
 from finetune.config import DecodeSection
-from finetune.data.manifest import read_manifest
 from finetune.decoding.recognize import DecodeOptions, Hypothesis, decoding_summary, listened, transcribe_batch
 from finetune.decoding.thresholds import FILE, Thresholds
 from finetune.errors import DataError
 from finetune.metrics.wer import score
 from finetune.model.granite import load_model
+from finetune.records import clips_of_file
 from finetune.runs import write_json
 
 ENTROPIES = (0.0, 0.3, 0.7, 1.5, 3.0)  # nats; at 0 no clip keeps its CTC text unseen
@@ -56,9 +56,7 @@ def calibrate(model: str, manifest: str, max_wer_loss: float, instruction: str, 
         DataError: the manifest has no clip with a transcript.
         ModelError: the model cannot be loaded.
     """
-    folder = Path(manifest).parent
-    clips = [replace(item, audio_filepath=str(folder / item.audio_filepath)) for item in read_manifest(manifest)
-             if item.text]
+    clips = [item for item in clips_of_file(Path(manifest)) if item.text]
     if not clips:
         raise DataError(f"{manifest}: no clip with a transcript to calibrate on")
     loaded = load_model(model, "auto", "cuda" if torch.cuda.is_available() else "cpu")
@@ -71,7 +69,7 @@ def calibrate(model: str, manifest: str, max_wer_loss: float, instruction: str, 
             rows = transcribe_batch(loaded, audio, [clips[index] for index in batch], replace(options, relaxed=pair))
             seconds = (time.perf_counter() - started + hearing) / len(batch)
             heard[pair] |= {index: replace(row, seconds=seconds) for index, row in zip(batch, rows, strict=True)}
-        points = {}
+    points = {}
     for pair, by_index in heard.items():
         rows = [by_index[index] for index in range(len(clips))]
         wer = score([item.text for item in clips], [row.text for row in rows], normalizer).wer

@@ -178,10 +178,11 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     if not 0 <= arguments.max_wer_loss < math.inf:
         raise RecipeError(f"--max-wer-loss {arguments.max_wer_loss:g}: points of WER, 0 or more")
     from finetune.calibrate import calibrate, frontier_table
-    from finetune.config import DecodeSection, EvaluateSection, ModelSection
+    from finetune.config import DecodeSection, EvaluateSection
+    from finetune.deploy import settings_of
 
-    result = calibrate(arguments.model, arguments.manifest, arguments.max_wer_loss, ModelSection().instruction,
-                       DecodeSection(), EvaluateSection().normalizer)
+    result = calibrate(arguments.model, arguments.manifest, arguments.max_wer_loss,
+                       settings_of(arguments.model).instruction, DecodeSection(), EvaluateSection().normalizer)
     print("\n".join(frontier_table(result)))
     return 0
 

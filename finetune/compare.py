@@ -6,15 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finetune.data.corpora import read_corpus, read_table
-from finetune.data.manifest import Utterance, manifest_hash, read_manifest
+from finetune.data.manifest import Utterance, manifest_hash
 from finetune.errors import DataError, RecipeError
 from finetune.metrics.gate import Condition
 from finetune.metrics.normalizer import UNSPACED, normalize
 from finetune.metrics.scorecard import Clip, Heard, Setting, comparison, scorecard
 from finetune.metrics.significance import CONFIDENCE, holm
 from finetune.metrics.terms import column_terms, read_terms, term_recall
-from finetune.records import clip_of, is_japanese, usable
+from finetune.records import clip_of, clips_of_file, is_japanese
 from finetune.runs import RunDir, write_json
 from finetune.systems import KINDS, Answer, System, listen, system_of
 
@@ -64,7 +63,7 @@ def compare(names: Sequence[str], manifest: str | None, setting: Setting, terms:
         raise RecipeError("compare wants two or more systems, each once; the others are compared with the first")
     systems = [system_of(name) for name in names]
     path = manifest or _manifest_of(systems)
-    every = _clips(Path(path))
+    every = clips_of_file(Path(path))
     spoken = [item for item in every if not item.extra.get("target_language")]
     if not spoken:
         raise DataError(f"{path}: holds translations only, whose words are no errors of hearing")
@@ -112,13 +111,6 @@ def _manifest_of(systems: Sequence[System]) -> str:
     if run is None:
         raise RecipeError("which clips? Give --manifest FILE (a run directory among the systems would bring its own)")
     return str(run.manifest("test"))
-
-
-def _clips(path: Path) -> list[Utterance]:
-    """The manifest, with audio that is looked for from its folder; without durations the audio is measured."""
-    if path.suffix.lower() != ".jsonl" or any("duration" not in row.values for row in read_table(path)):
-        return usable(read_corpus(str(path), path.parent, {}), str(path))
-    return [replace(item, audio_filepath=str(path.parent / item.audio_filepath)) for item in read_manifest(path)]
 
 
 def _scores(clips: Sequence[Clip], heard: Sequence[Heard], setting: Setting) -> dict[str, Any]:

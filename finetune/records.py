@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.data.acoustics import bandwidth, snr
 from finetune.data.audio import load_audio
 from finetune.data.audit import audit, report
+from finetune.data.corpora import read_corpus, read_table
 from finetune.data.hub import Row
-from finetune.data.manifest import Utterance
+from finetune.data.manifest import Utterance, read_manifest
 from finetune.errors import DataError
 from finetune.metrics.exports import Segment, ctm, stm, trn, write_lines
 from finetune.metrics.scorecard import Clip, Heard, flags_of
@@ -31,6 +34,13 @@ def usable(rows: Sequence[Row], source: str) -> list[Utterance]:
         raise DataError(f"{source}: {len(checked.dropped)} of {len(rows)} clips cannot be used, and a score without "
                         f"them would be that of another set\n{report(checked.dropped)}")
     return checked.kept
+
+
+def clips_of_file(path: Path) -> list[Utterance]:
+    """The manifest, with audio that is looked for from its folder; without durations the audio is measured."""
+    if path.suffix.lower() != ".jsonl" or any("duration" not in row.values for row in read_table(path)):
+        return usable(read_corpus(str(path), path.parent, {}), str(path))
+    return [replace(item, audio_filepath=str(path.parent / item.audio_filepath)) for item in read_manifest(path)]
 
 
 def instruction_of(item: Utterance, otherwise: str) -> str:

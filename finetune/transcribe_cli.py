@@ -56,6 +56,8 @@ def run(arguments: argparse.Namespace, settings: Settings, model: str, watch: Wa
              ("format", "decoder", "max_entropy", "min_probability", "vad", "batch_seconds", "max_new_tokens")}
     settings = replace(calibrated(settings, model),
                        **{name: value for name, value in given.items() if value is not None})
+    if settings.decoder != "relaxed" and {arguments.max_entropy, arguments.min_probability} != {None}:
+        raise RecipeError("--max-entropy and --min-probability are thresholds of --decoder relaxed")
     keywords = [*(arguments.keywords or "").split(","), *_lines(arguments.keywords_file)]
     wish = Wish.of(arguments.language, arguments.translate_to, keywords)
     targets = _targets(paths, settings.format, arguments.output)

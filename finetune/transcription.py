@@ -126,7 +126,7 @@ def _check_prompt(model: GraniteSpeech, request: Request) -> None:
     if words + audio + text > model.max_positions:
         raise ModelError(f"the prompt's words ({words} tokens, {len(request.keywords)} keywords), a window of audio "
                          f"({audio}) and its text ({text}) are more than the model's {model.max_positions} positions; "
-                         "give fewer keywords")
+                         f"{'give fewer keywords' if request.keywords else 'lower --max-new-tokens'}")
 
 
 def _look(path: str, find: Finder, request: Request) -> _File:

@@ -25,7 +25,7 @@ MAY = {
     "api": {"errors", "model", "decoding", "transcription", "deploy"},
     "summary": {"metrics", "runs"}, **{verb: GROUND | ROOMS for verb in VERBS}, "train": GROUND | ROOMS | TRAINING,
     "showcase": ROOMS | {"errors"}, "reporting": GROUND | ROOMS | {"showcase"},
-    "compare": GROUND | ROOMS | {"records", "systems"},
+    "compare": GROUND | ROOMS | {"records", "systems"}, "calibrate": GROUND | ROOMS | {"records"},
     "score": GROUND | ROOMS | {"records", "trials"},
     "evaluate": GROUND | ROOMS | {"records", "trials", "provenance"}, "export": GROUND | ROOMS | {"parity", "deploy"},
     "launch": GROUND | {"training"},

@@ -219,8 +219,8 @@ def _named(rows: Iterable[Row], columns: Mapping[str, str], source: str) -> list
         elif key in ("audio_filepath", "text"):
             near = [plain[name] for alias in aliases for name in difflib.get_close_matches(alias, plain, 1, 0.75)]
             guess = f"; is it {near[0]!r}?" if near else ""
-            raise DataError(f"{source}: no column for {key}; the columns are {', '.join(map(repr, seen))}{guess} "
-                            f"Name it one of {', '.join(aliases)}, or set `columns`")
+            raise DataError(f"{source}: no column for {key}; the columns are {', '.join(map(repr, seen))}{guess}. "
+                            f"Name it one of {', '.join(aliases)}")
     for name in seen:  # a column that bears a key's name while another was chosen for that key
         if name not in names and name in names.values():
             names[name] = f"{name}_original"
