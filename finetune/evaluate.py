@@ -11,8 +11,7 @@ from finetune.config import Recipe
 from finetune.data.manifest import Utterance, read_manifest
 from finetune.data.probes import write_probes
 from finetune.decoding.ctc_text import ctc_texts
-from finetune.decoding.recognize import DecodeOptions, Hypothesis, decoding_summary
-from finetune.decoding.thresholds import Thresholds
+from finetune.decoding.recognize import Hypothesis, decoding_summary
 from finetune.metrics.exports import write_rows
 from finetune.metrics.scorecard import Setting, comparison, group_tables, scorecard
 from finetune.metrics.significance import holm
@@ -25,7 +24,7 @@ from finetune.model.granite import GraniteSpeech, load_model, resolved_dtype
 from finetune.provenance import provenance
 from finetune.records import clip_of, heard_of, hypothesis_row, preset_of, rows_of, sets_of, write_transcripts
 from finetune.runs import SCHEMA, RunDir, write_json
-from finetune.trials import hear, keyword_lists, probe
+from finetune.trials import hear, keyword_lists, options_of, probe
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ def evaluate(recipe: Recipe, run: RunDir) -> EvaluateResult:
     decoded = {split: read_manifest(run.manifest(split)) for split in ("test", "canary")
                if run.manifest(split).is_file()}
     setting = _setting(recipe, run, decoded["test"])
-    options = _options(recipe, recipe.decode.decoder)
+    options = options_of(recipe, recipe.decode.decoder)
     probes = write_probes(run.probes, recipe.seed) if recipe.evaluate.probes else []
     heard: dict[str, dict[str, list[Hypothesis]]] = {split: {} for split in decoded}
     trials: dict[str, dict[str, Any]] = {"probes": {}, "keyword_lists": {}}
@@ -109,13 +108,6 @@ def evaluate(recipe: Recipe, run: RunDir) -> EvaluateResult:
     return EvaluateResult(result["scores"], result["differences"], decode, round(time.monotonic() - started, 1))
 
 
-def _options(recipe: Recipe, decoder: str) -> DecodeOptions:
-    decode = recipe.decode
-    relaxed = Thresholds(decode.max_entropy, decode.min_probability) if decoder == "relaxed" else None
-    return DecodeOptions(recipe.model.instruction, decoder != "greedy", decode.batch_seconds, decode.max_new_tokens,
-                         relaxed)
-
-
 def _setting(recipe: Recipe, run: RunDir, test: list[Utterance]) -> Setting:
     """How to count, with the recipe's terms, or those of the test manifest's columns `terms` and `keywords`."""
     preset = recipe.evaluate.normalizer
@@ -147,8 +139,9 @@ def _suspicious(model: GraniteSpeech, utterances: list[Utterance], heard: dict[s
 def _compare_decoders(model: GraniteSpeech, utterances: list[Utterance], heard: list[Hypothesis],
                       recipe: Recipe) -> dict[str, Any]:
     """Greedy against speculative on the adapted model: the same tokens, the time and the acceptance."""
-    greedy, speculative = (heard if recipe.decode.decoder == decoder else
-                           hear(model, utterances, _options(recipe, decoder)) for decoder in ("greedy", "speculative"))
+    greedy, speculative = (
+        heard if recipe.decode.decoder == decoder else hear(model, utterances, options_of(recipe, decoder))
+        for decoder in ("greedy", "speculative"))
     differing = [a.id for a, b in zip(greedy, speculative, strict=True) if a.tokens != b.tokens]
     if differing:
         log.warning("speculative decoding differs from greedy on %d clips: %s", len(differing), differing[:3])

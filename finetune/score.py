@@ -17,8 +17,7 @@ from finetune.data.audit import clean_text
 from finetune.data.corpora import read_corpus
 from finetune.data.hub import Row
 from finetune.data.manifest import Utterance
-from finetune.decoding.recognize import DecodeOptions, decoding_summary
-from finetune.decoding.thresholds import Thresholds
+from finetune.decoding.recognize import decoding_summary
 from finetune.errors import DataError
 from finetune.metrics.exports import write_rows
 from finetune.metrics.normalizer import normalize
@@ -26,7 +25,7 @@ from finetune.metrics.scorecard import Heard, Setting, scorecard
 from finetune.model.granite import GraniteSpeech, load_model
 from finetune.records import clip_of, heard_of, hypothesis_row, preset_of, usable
 from finetune.runs import RunDir, digest, read_json, write_json
-from finetune.trials import hear
+from finetune.trials import hear, options_of
 
 log = logging.getLogger(__name__)
 
@@ -140,10 +139,7 @@ def _load(recipe: Recipe) -> GraniteSpeech:
 
 def _decode(model: GraniteSpeech, recipe: Recipe, clips: list[Utterance], run: RunDir, name: str,
             inputs: str) -> list[Heard]:
-    decode = recipe.decode
-    relaxed = Thresholds(decode.max_entropy, decode.min_probability) if decode.decoder == "relaxed" else None
-    found = hear(model, clips, DecodeOptions(recipe.model.instruction, decode.decoder != "greedy",
-                                             decode.batch_seconds, decode.max_new_tokens, relaxed))
+    found = hear(model, clips, options_of(recipe, recipe.decode.decoder))
     write_rows(run.score / f"{name}.jsonl", map(hypothesis_row, clips, found))
     write_json(run.score / f"{name}.done.json", {"inputs": inputs, "decoding": decoding_summary(found)})
     return [heard_of(item) for item in found]

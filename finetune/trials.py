@@ -4,8 +4,10 @@ from dataclasses import asdict, replace
 from random import Random
 from typing import Any
 
+from finetune.config import Recipe
 from finetune.data.manifest import Utterance
 from finetune.decoding.recognize import DecodeOptions, Hypothesis, recognize
+from finetune.decoding.thresholds import Thresholds
 from finetune.metrics.hallucination import Probe, summarize_probes, unsaid
 from finetune.metrics.normalizer import normalize
 from finetune.metrics.terms import count_terms, summarize
@@ -14,6 +16,14 @@ from finetune.model.granite import GraniteSpeech
 from finetune.records import instruction_of
 
 PROBE_TOKENS = 40  # twice what three seconds of speech would need
+
+
+def options_of(recipe: Recipe, decoder: str) -> DecodeOptions:
+    """How a recipe decodes, with another decoder in place of its own where one is compared."""
+    decode = recipe.decode
+    relaxed = Thresholds(decode.max_entropy, decode.min_probability) if decoder == "relaxed" else None
+    return DecodeOptions(recipe.model.instruction, decoder != "greedy", decode.batch_seconds, decode.max_new_tokens,
+                         relaxed)
 
 
 def hear(model: GraniteSpeech, utterances: list[Utterance], options: DecodeOptions) -> list[Hypothesis]:

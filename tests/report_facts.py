@@ -53,7 +53,8 @@ def metrics() -> dict[str, Any]:
 def facts(found: dict[str, Any] | None = None, **changes: Any) -> Facts:
     unremarkable = {
         "metrics": found or metrics(),
-        "recipe": {"data": {"canary": ["c"], "replay": ["r"]}, "train": {"shrink": [0.9], "max_canary_loss": 0.02}},
+        "recipe": {"data": {"canary": ["c"], "replay": ["r"]}, "train": {"shrink": [0.9], "max_canary_loss": 0.02},
+                   "parts": {"ctc_head": {"mode": "frozen"}}},
         "valid": [(1, 0.2), (2, 0.199)],
         "leaked": {"clips": 0, "sentences": 0, "audio": 0, "speakers": 0}, "flagged_errors": 0}
     return Facts(**{**unremarkable, **changes})

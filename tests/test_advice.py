@@ -123,6 +123,9 @@ def test_the_rest() -> None:
     texts = rules(found=found, leaked={"clips": 3, "sentences": 3, "audio": 0, "speakers": 0},
                   valid=[(1, 0.2), (2, 0.19)])
     assert set(texts) == {"leaking", "suspicious", "no canary", "made up", "still learning", "emptied", "decoders"}
+    assert "train the CTC head too" in texts["decoders"]
+    opened = rules(found=found, recipe={"data": {}, "train": {}, "parts": {"ctc_head": {"mode": "full"}}})
+    assert opened["decoders"].endswith("decode.decoder: greedy.")
     assert "Trained on, by text or audio: 3 test clips." in texts["leaking"] and "base for 0" in texts["made up"]
     found["decode"] |= {"tokens_equal": False, "speculative_seconds": 1.0}
     found["suspicious"] = 1

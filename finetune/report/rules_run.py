@@ -130,6 +130,8 @@ def decoders(facts: Facts) -> Advice | None:
                       "Take decode.decoder: greedy where that matters, and report it: in exact arithmetic they agree.")
     if found["speculative_seconds"] <= SLOWER * found["greedy_seconds"]:
         return None
+    drafts = facts.recipe["parts"]["ctc_head"]["mode"]
+    cure = "." if drafts != "frozen" else ", or train the CTC head too (parts.ctc_head, train.ctc_weight)."
     return Advice("decoders", f"Speculative decoding took {found['speculative_seconds']:.1f} s where greedy took "
                   f"{found['greedy_seconds']:.1f} s: too few of its drafts are right here.",
-                  "Set decode.decoder: greedy, or train the CTC head too (parts.ctc_head, train.ctc_weight).")
+                  f"Set decode.decoder: greedy{cure}")
