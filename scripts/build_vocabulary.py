@@ -61,7 +61,7 @@ def read_sentences(path: Path) -> list[tuple[str, str, str]]:
 
 
 def plan(sentences: list[tuple[str, str, str]]) -> list[Clip]:
-    """Deals the voices out in turn: two say a train sentence, and a third says two of five.
+    """Deals the voices out in turn: two say a train sentence, and a third says one of four.
 
     One test sentence of TEST_AGAIN is said again in the voice that train never hears.
     """
@@ -69,7 +69,7 @@ def plan(sentences: list[tuple[str, str, str]]) -> list[Clip]:
     names = list(VOICES)
     for ident, split, text in sentences:
         number, place[split] = place[split], place[split] + 1
-        steps = ((0, 3, 6) if number % 5 < 2 else (0, 3)) if split == "train" else (0,)
+        steps = ((0, 4, 8) if number % 4 == 0 else (0, 4)) if split == "train" else (0,)
         speakers = [names[(number + step) % len(names)] for step in steps]
         if split == "test" and number % TEST_AGAIN == 0:
             speakers += list(TEST_ONLY)

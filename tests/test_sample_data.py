@@ -43,7 +43,7 @@ def transcripts() -> list[dict[str, str]]:
 def test_the_splits_have_the_promised_size() -> None:
     clips = {name: len(rows) for name, rows in MANIFESTS.items()}
     sentences = {name: len({row["text"] for row in rows}) for name, rows in MANIFESTS.items()}
-    assert clips == {"train": 1056, "valid": 50, "test": 132, "canary": 80, "replay": 261}
+    assert clips == {"train": 990, "valid": 50, "test": 132, "canary": 80, "replay": 261}
     assert sentences == {"train": 440, "valid": 50, "test": 110, "canary": 80, "replay": 261}
     assert len({row["id"] for row in ROWS}) == len(ROWS)
 
@@ -55,7 +55,7 @@ def test_audio_is_there_at_16_khz_and_as_long_as_its_row_says() -> None:
         info = soundfile.info(VOCABULARY / row["audio_filepath"])
         assert (info.samplerate, info.channels) == (16_000, 1), row["id"]
         assert info.duration == pytest.approx(row["duration"], abs=1e-6), row["id"]
-        assert 1.0 < row["duration"] < 7.0, row["id"]
+        assert 1.0 < row["duration"] < 6.5, row["id"]
 
 
 def test_a_clip_of_each_voice_decodes_to_speech_at_an_even_level() -> None:
@@ -113,8 +113,8 @@ def test_one_voice_is_in_test_alone_and_every_other_in_all_splits() -> None:
     assert len(said) == len(ROWS)
 
 
-def test_the_audio_stays_small() -> None:
-    assert 0 < sum(path.stat().st_size for path in VOCABULARY.rglob("*.opus")) < 8_000_000
+def test_the_folder_stays_small() -> None:
+    assert sum(path.stat().st_size for path in VOCABULARY.rglob("*") if path.is_file()) < 8_000_000
 
 
 def test_ivr_transcripts_have_the_facts_of_their_readme() -> None:
