@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from finetune.decoding.activity import Activity
@@ -24,6 +24,7 @@ def activity(*parts: tuple[int, float], frame: float = FRAME) -> Activity:
 @given(parts=st.lists(st.tuples(st.sampled_from([SPEECH, UNSURE, SILENCE]), st.floats(0.04, 40)), min_size=1,
                       max_size=12),
        longest=st.sampled_from([3.0, 10.0, 30.0]), frame=st.sampled_from([0.02, 0.032]))
+@example(parts=[(SILENCE, 1.0), (SPEECH, 3.0), (SPEECH, 1.3125), (SILENCE, 1.0)], longest=3.0, frame=0.032)
 def test_all_that_is_not_silent_is_in_one_window_and_none_is_too_long(
         parts: list[tuple[int, float]], longest: float, frame: float) -> None:
     found = activity(*parts, frame=frame)

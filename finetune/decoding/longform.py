@@ -34,7 +34,8 @@ def cut(activity: Activity, longest: float) -> list[tuple[float, float]]:
                           min(start, max(gap_start + last, middle + least // 2))))
         if end > start:
             found.append((start, end))
-    pieces = [piece for start, end in found for piece in _split(activity, start, end, int(longest / frame))]
+    pieces = [piece for start, end in found for piece in _split(activity, start, end, int(longest / frame))
+              if not activity.silent[slice(*piece)].all()]  # padding may stand alone behind the last cut
     return [(start * frame, min(end * frame, activity.duration)) for start, end in pieces]
 
 
