@@ -42,12 +42,13 @@ class Done:
     stop: int  # a signal that some rank has received, or 0
 
 
-def parameter_groups(recipe: Recipe, parameters: dict[str, nn.Parameter]) -> list[dict[str, Any]]:
-    """Optimizer groups, one for each part that trains, with its learning rate."""
+def optimizer_of(recipe: Recipe, parameters: dict[str, nn.Parameter]) -> torch.optim.AdamW:
+    """AdamW with a group for each part that trains, at its learning rate."""
     parts: dict[str, list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         parts.setdefault(part_of(name), []).append(parameter)
-    return [{"params": members, "lr": rate_of(recipe, part)} for part, members in parts.items()]
+    groups = [{"params": members, "lr": rate_of(recipe, part)} for part, members in parts.items()]
+    return torch.optim.AdamW(groups, weight_decay=recipe.train.weight_decay, fused=True)
 
 
 def rate_of(recipe: Recipe, part: str) -> float:

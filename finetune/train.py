@@ -30,7 +30,7 @@ from finetune.model.granite import GraniteSpeech, load_model
 from finetune.model.parts import Lora, Part, Parts, fingerprints, open_parts, set_mode, table, trained_parameters
 from finetune.runs import RunDir
 from finetune.selection import Scores, canary_loss, measure, rank, said
-from finetune.step import Done, Engine, fitting_seconds, parameter_groups, rate_of, schedule, take_step
+from finetune.step import Done, Engine, fitting_seconds, optimizer_of, rate_of, schedule, take_step
 from finetune.training import checkpoint
 from finetune.training.interrupt import interruptible
 from finetune.training.progress import Progress
@@ -108,7 +108,7 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
     if recipe.machine.gradient_checkpointing:
         model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
     parameters = trained_parameters(model)
-    optimizer = torch.optim.AdamW(parameter_groups(recipe, parameters), weight_decay=settings.weight_decay)
+    optimizer = optimizer_of(recipe, parameters)
 
     manifests = {split: run.manifest(split) for split in SPLITS if getattr(recipe.data, split)}
     clips = {split: read_manifest(path) for split, path in manifests.items()}

@@ -28,7 +28,7 @@ from finetune.data.states import StateCache, cached_states
 from finetune.examples import Batch, Examples
 from finetune.model.granite import GraniteSpeech
 from finetune.model.parts import open_parts, set_mode, target_pattern, trained_parameters
-from finetune.step import Engine, parameter_groups, take_step
+from finetune.step import Engine, optimizer_of, take_step
 from finetune.training.loss import IGNORE
 
 # What is measured, in this order. Below `ours` is our engine with one thing changed. The language model alone has its
@@ -213,8 +213,7 @@ def engine(setup: Setup, data: Examples, material: Material, tally: Tally, marks
     for layer in model.language_model.layers if variant == "compile" else ():
         layer.compile(dynamic=True)  # each layer, as they share what is compiled; the lengths of batches differ
     parameters = trained_parameters(model)
-    wrapped, optimizer = accelerator.prepare(model, torch.optim.AdamW(parameter_groups(recipe, parameters),
-                                                                      weight_decay=recipe.train.weight_decay))
+    wrapped, optimizer = accelerator.prepare(model, optimizer_of(recipe, parameters))
     works = Engine(recipe, accelerator, model, wrapped, optimizer, parameters, data)
 
     def batch(chosen: list[int]) -> Batch:
