@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: finetune run recipes/quickstart.yaml --set train.epochs=2")
     parser.add_argument("--version", action="version", version=f"finetune {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    check = commands.add_parser("check", help="print every setting with its origin, and what would be trained",
+    check = commands.add_parser("check", help="print each setting with its origin, what would be trained, and the data",
                                 epilog="example: finetune check recipes/quickstart.yaml")
     _recipe_arguments(check)
     for name, text in STAGES.items():
@@ -124,14 +124,17 @@ def _check(arguments: argparse.Namespace) -> int:
     for setting in settings:
         print(f"{setting.key:{width}}  {setting.value!s:48} {setting.origin}")
     from finetune.model.outline import outline
+    from finetune.prepare import look
     from finetune.train import parts_of
 
     print()
-    if not recipe.data.train:
+    if recipe.data.train:
+        print("\n".join(outline(recipe.model.base, recipe.model.revision, parts_of(recipe))))
+    else:
         print("nothing to train on: this recipe is for finetune score")
-        return 0
-    for line in outline(recipe.model.base, recipe.model.revision, parts_of(recipe)):
-        print(line)
+    print("\ndata:")
+    for line in look(recipe):
+        print(visible(line))
     return 0
 
 

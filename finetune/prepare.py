@@ -2,12 +2,13 @@
 
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 
 from finetune.config import Recipe
 from finetune.data.audit import Problem, audit, leaks, report
-from finetune.data.corpora import read_corpus
+from finetune.data.corpora import count_rows, read_corpus
 from finetune.data.manifest import Utterance, manifest_hash, unique_id, write_manifest
 from finetune.errors import DataError
 from finetune.metrics.terms import read_terms, term_recall
@@ -30,6 +31,29 @@ class PrepareResult:
     seconds: float
 
 
+def look(recipe: Recipe) -> Iterator[str]:
+    """A line for each corpus of a recipe; no audio is opened and nothing written.
+
+    Raises:
+        DataError: at the end, with all that cannot be read.
+    """
+    faults = []
+    for split in SPLITS:
+        for source in getattr(recipe.data, split):
+            try:
+                rows = count_rows(source)
+                yield f"{split:6} {f'{rows:,} rows' if rows is not None else 'not opened':>12}  {source}"
+            except DataError as error:
+                faults.append(f"data.{split}: {error}")
+    if recipe.data.terms:
+        try:
+            yield f"terms  {f'{len(read_terms(recipe.data.terms)):,} terms':>12}  {recipe.data.terms}"
+        except DataError as error:
+            faults.append(f"data.terms: {error}")
+    if faults:
+        raise DataError("\n".join(faults))
+
+
 def prepare(recipe: Recipe, run: RunDir) -> PrepareResult:
     """Writes `manifests/<split>.jsonl` and `manifests/problems.json`.
 
@@ -50,14 +74,13 @@ def prepare(recipe: Recipe, run: RunDir) -> PrepareResult:
         if not sources:
             continue
         rows = [replace(row, values={"corpus": source, **row.values}) if len(sources) > 1 else row
-                for source in sources for row in read_corpus(source, run.media, {})]  # evaluate scores each by itself
+                for source in sources for row in read_corpus(source, run.media)]  # evaluate scores each by itself
         checked = audit(
             rows, min_duration=settings.min_duration, max_duration=settings.max_duration,
             max_chars_per_second=settings.max_chars_per_second, special_tokens=SPECIAL_TOKENS, workers=2)
         splits[split] = [_styled(item, settings.lowercase) for item in checked.kept]
         dropped[split], warnings[split] = checked.dropped, checked.warnings
-        hours = sum(item.duration for item in checked.kept) / 3600
-        log.info("%-6s %5d clips, %.2f h%s", split, len(checked.kept), hours,
+        log.info("%-6s %5d clips, %s%s", split, len(checked.kept), _length(sum(item.duration for item in checked.kept)),
                  f"; {len(checked.dropped)} of {len(rows)} dropped" if checked.dropped else "")
         if checked.dropped or checked.warnings:
             log.info(report([*checked.dropped, *checked.warnings]))
@@ -107,6 +130,13 @@ def _told_apart(replay: list[Utterance], train: list[Utterance],
     if renamed:
         log.info(report(renamed))
     return kept, [*warnings, *renamed]
+
+
+def _length(seconds: float) -> str:
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
 
 
 def _styled(item: Utterance, lowercase: bool) -> Utterance:

@@ -39,7 +39,7 @@ def usable(rows: Sequence[Row], source: str) -> list[Utterance]:
 def clips_of_file(path: Path) -> list[Utterance]:
     """The manifest, with audio that is looked for from its folder; without durations the audio is measured."""
     if path.suffix.lower() != ".jsonl" or any("duration" not in row.values for row in read_table(path)):
-        return usable(read_corpus(str(path), path.parent, {}), str(path))
+        return usable(read_corpus(str(path), path.parent), str(path))
     return [replace(item, audio_filepath=str(path.parent / item.audio_filepath)) for item in read_manifest(path)]
 
 

@@ -117,7 +117,7 @@ def _inputs(recipe: Recipe, source: str) -> str:
 
 def _clips(source: str, media: Path, preset: str) -> tuple[list[Utterance], int]:
     """Every clip of a corpus that has a reference, and how many have none."""
-    rows = read_corpus(source, media, {})
+    rows = read_corpus(source, media)
     scored = [row for row in rows if normalize(clean_text(row.values.get("text")), preset) not in UNSCORED]
     if not scored:
         raise DataError(f"{source}: no clip has a reference that normalizer {preset} leaves anything of")

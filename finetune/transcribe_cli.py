@@ -1,6 +1,7 @@
 """`finetune transcribe`: its arguments, what it prints, its exit code. An export carries a copy of it."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -104,6 +105,7 @@ def standalone(folder: Path, argv: Sequence[str] | None = None) -> int:
         "Needs torch, transformers, soundfile and soxr.", epilog=f"example: python {folder.name}/transcribe call.wav")
     add_arguments(parser)
     arguments = parser.parse_args(argv)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers shows one while it opens the weights
     try:
         settings = Settings.beside(folder)
         if settings is None:

@@ -106,16 +106,27 @@ def test_check_prints_settings_with_their_origin_and_what_would_be_trained(finet
     assert origins["train.warmup"] == "default"
     assert origins["data.train"] == f"{QUICKSTART}:7"
     assert any(line.split() == ["train.epochs", "2", "--set", "train.epochs=2"] for line in said.out.splitlines())
-    trains = said.out.partition("trains:\n")[2].splitlines()
+    trains = said.out.partition("trains:\n")[2].partition("\n\n")[0].splitlines()
     assert {line.split()[0] for line in trains} == {"encoder", "ctc_head", "projector", "lora", "lm_head"}
     assert all(re.fullmatch(r"\w+ +[\d,]+ parameters  in \d+ tensors of \d+ modules", line) for line in trains)
+
+
+def test_check_counts_the_data_and_names_all_that_is_missing(finetune: Command) -> None:
+    said = finetune("check", QUICKSTART)
+    rows = len((QUICKSTART.parent.parent / "data/vocabulary/train.jsonl").read_text().splitlines())
+    assert f"train {rows:8,} rows  data/vocabulary/train.jsonl\n" in said.out
+    said = finetune("check", QUICKSTART, "--set", "data.train=gone.jsonl", "--set", "data.terms=gone.txt",
+                    "--set", "data.replay=hf:org/name:train")
+    assert said.code == 1 and said.err.startswith("finetune: data.train: gone.jsonl: no such file or folder")
+    assert "\ndata.terms: gone.txt: a list of terms that cannot be read" in said.err
+    assert "replay   not opened  hf:org/name:train\n" in said.out
 
 
 def test_check_tells_what_a_goal_opens(finetune: Command, project: Path) -> None:
     said = finetune("check", project / "mine.yaml", "--set", "train.goal=vocabulary")
     assert said.code == 0
     assert ["parts.lora.rank", "32", "goal", "vocabulary"] in [line.split() for line in said.out.splitlines()]
-    opened = {line.split()[0] for line in said.out.partition("trains:\n")[2].splitlines()}
+    opened = {line.split()[0] for line in said.out.partition("trains:\n")[2].partition("\n\n")[0].splitlines()}
     assert opened == {"projector", "lora", "encoder", "ctc_head"}
 
 
@@ -157,7 +168,7 @@ def test_how_a_run_ended_is_the_exit_code(finetune: Command, project: Path, monk
 def test_a_good_project_is_prepared(finetune: Command, project: Path) -> None:
     said = finetune("prepare", project / "mine.yaml")
     assert (said.code, said.err) == (0, "")
-    assert "train      2 clips, 0.00 h" in said.out
+    assert "train      2 clips, 2.0 s" in said.out
     assert (project / "runs" / "mine" / "manifests" / "train.jsonl").is_file()
     assert "prepare: done before" in finetune("prepare", project / "mine.yaml").out
 

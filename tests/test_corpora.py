@@ -21,9 +21,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def read(source: Path | str, **columns: str) -> list[Row]:
+def read(source: Path | str) -> list[Row]:
     media = Path(source if os.path.isdir(source) else os.path.dirname(source) or ".") / "media"
-    return read_corpus(str(source), media, columns)
+    return read_corpus(str(source), media)
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -89,14 +89,10 @@ def test_column_aliases(folder: Path, header: str) -> None:
     assert texts(read(write(folder / "m.csv", f"{header}\na.wav,one\n"))) == ["one"]
 
 
-def test_named_columns_win_and_nothing_is_lost(folder: Path) -> None:
-    path = write(folder / "m.csv", "path,text,verbatim\na.wav,One.,one\n")
-    assert read(path, text="verbatim")[0].values == {
-        "audio_filepath": str(folder / "a.wav"), "text": "one", "text_original": "One."}
-    with pytest.raises(DataError, match="no column 'x' for text; the columns are path, text, verbatim"):
-        read(path, text="x")
-    with pytest.raises(DataError, match="'txt'.* are not keys"):
-        read(path, txt="verbatim")
+def test_of_two_columns_for_a_key_none_is_lost(folder: Path) -> None:
+    path = write(folder / "m.csv", "path,Text,text\na.wav,One.,one\n")
+    assert read(path)[0].values == {
+        "audio_filepath": str(folder / "a.wav"), "text": "One.", "text_original": "one"}
 
 
 def test_a_short_row_is_left_to_the_audit(folder: Path) -> None:
@@ -198,7 +194,7 @@ def test_datasets(folder: Path, embed: bool, form: str) -> None:
     data = dataset(folder, embed)
     getattr(data, "save_to_disk" if form == "disk" else "to_parquet")(str(source))
     for _ in range(2):  # the second time finds its files written
-        rows = read_corpus(str(source), folder / "media", {})
+        rows = read_corpus(str(source), folder / "media")
         assert texts(rows) == ["one", "two"] and [row.values["language"] for row in rows] == ["en", "de"]
         for row, name in zip(rows, ("a.wav", "b.wav"), strict=True):
             path = Path(str(row.values["audio_filepath"]))
@@ -222,19 +218,19 @@ def test_hub_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
     for source in ("hf:org/corpus", "hf:org/corpus:", "hf:a:b:c:d"):
         with pytest.raises(DataError, match="hf:NAME:SPLIT"):
-            read_corpus(source, tmp_path, {})
+            read_corpus(source, tmp_path)
 
     def refuse(*args: str, split: str) -> None:
         raise RuntimeError("Dataset scripts are no longer supported") if args == ("org/c", "en") else AssertionError
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(DataError, match=r"hf:org/c:en:train: RuntimeError: Dataset scripts .*\n.*Parquet"):
-        read_corpus("hf:org/c:en:train", tmp_path, {})
+        read_corpus("hf:org/c:en:train", tmp_path)
 
 
 def test_hub_rows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets, "load_dataset", lambda name, split: dataset(folder, True))
-    rows = read_corpus("hf:org/c:train", folder / "media", {})
+    rows = read_corpus("hf:org/c:train", folder / "media")
     assert texts(rows) == ["one", "two"] and rows[1].where == "hf:org/c:train: row 1"
     assert str(rows[0].values["audio_filepath"]).startswith(str(folder / "media" / "a-"))

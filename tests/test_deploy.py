@@ -109,6 +109,7 @@ def test_it_runs_where_nothing_else_is_installed(folder: Path, site: Path, tmp_p
     done = subprocess.run(command, cwd=tmp_path, env={**clean, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     assert "finetune: bad.wav: not audio that can be decoded" in done.stderr
+    assert "Loading weights" not in done.stderr
     here = finetune.transcribe(CLIPS, folder)
     assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == [item.text for item in here]
     assert [len(json.loads(line)["segments"][0]["words"]) for line in done.stdout.splitlines()] == [7, 7]

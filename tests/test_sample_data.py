@@ -91,7 +91,7 @@ def test_terms_of_a_row_are_the_listed_terms_of_its_text() -> None:
 
 
 def test_the_terms_of_a_row_are_for_scoring_and_never_told_to_the_model(tmp_path: Path) -> None:
-    rows = read_corpus(str(VOCABULARY / "test.jsonl"), tmp_path, {})
+    rows = read_corpus(str(VOCABULARY / "test.jsonl"), tmp_path)
     assert len(rows) == len(MANIFESTS["test"])
     assert not any("keywords" in row.values for row in rows) and all(row.values["terms"] for row in rows)
 

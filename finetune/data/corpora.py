@@ -12,7 +12,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,29 +37,28 @@ AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".ai
 AUDIO_FOLDERS = ("", "clips", "wavs", "audio")  # where Common Voice, LJSpeech and others keep the files of a table
 
 
-def read_corpus(source: str, media_dir: Path, columns: Mapping[str, str]) -> list[Row]:
+def read_corpus(source: str, media_dir: Path) -> list[Row]:
     """Read a corpus.
 
     Args:
         source: a .jsonl, .json, .csv, .tsv or .parquet file, a folder of audio or of `save_to_disk`, or
             `hf:NAME[:CONFIG]:SPLIT`.
         media_dir: where audio that lies inside a dataset is written as files.
-        columns: the manifest's key -> the name of the source's column, for names that ALIASES does not know.
 
     Returns:
         At least one row; `audio_filepath` is an absolute path wherever the file was found.
 
     Raises:
-        DataError: the source is missing, empty or of another format; a column is missing; none of its audio
-            files exists.
+        DataError: the source is missing, empty or of another format; a column is missing (ALIASES has their names);
+            none of its audio files exists.
     """
     if source.startswith("hf:"):
-        return _located(_named(hub.read_hub(source, media_dir), columns, source), source, Path.cwd())
+        return _located(_named(hub.read_hub(source, media_dir), source), source, Path.cwd())
     path = Path(source).expanduser()
     if not path.exists():
         raise DataError(f"{source}: no such file or folder{_neighbours(path)}")
     if path.is_dir() and hub.is_saved_dataset(path):
-        return _located(_named(hub.read_saved(path, media_dir), columns, source), source, path)
+        return _located(_named(hub.read_saved(path, media_dir), source), source, path)
     if path.is_dir():
         tables = [path / name for name in ("metadata.csv", "metadata.tsv", "metadata.jsonl") if (path / name).exists()]
         if not tables:
@@ -74,7 +73,18 @@ def read_corpus(source: str, media_dir: Path, columns: Mapping[str, str]) -> lis
     else:
         raise DataError(f"{source}: a corpus is a .jsonl, .json, .csv, .tsv or .parquet file, a folder of audio, or "
                         f"hf:NAME:SPLIT; not {suffix or 'a file without suffix'} (unpack archives first)")
-    return _located(_named(rows, columns, str(path)), str(path), path.parent)
+    return _located(_named(rows, str(path)), str(path), path.parent)
+
+
+def count_rows(source: str) -> int | None:
+    """How many rows `read_corpus` will find; None of a dataset, which is opened when it is wanted in earnest.
+
+    Raises:
+        DataError: as `read_corpus`.
+    """
+    path = Path(source).expanduser()
+    within = path.suffix.lower() == ".parquet" or hub.is_saved_dataset(path)
+    return None if source.startswith("hf:") or (path.exists() and within) else len(read_corpus(source, path))
 
 
 def read_table(path: Path) -> list[Row]:
@@ -199,22 +209,16 @@ def decoded(path: Path) -> str:
     return text
 
 
-def _named(rows: Iterable[Row], columns: Mapping[str, str], source: str) -> list[Row]:
+def _named(rows: Iterable[Row], source: str) -> list[Row]:
     """Rename the columns to the manifest's keys; columns without a meaning here keep their names."""
     rows = list(rows)
     if not rows:
         raise DataError(f"{source}: holds no rows")
     seen = dict.fromkeys(name for row in rows for name in row.values)
-    if unknown := sorted(set(columns) - set(ALIASES)):
-        raise DataError(f"columns: {unknown} are not keys of a manifest; known are {', '.join(ALIASES)}")
     names = {}
     plain = {re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"): name for name in reversed(seen)}
     for key, aliases in ALIASES.items():
-        if key in columns:
-            if columns[key] not in seen:
-                raise DataError(f"{source}: no column {columns[key]!r} for {key}; the columns are {', '.join(seen)}")
-            names[columns[key]] = key
-        elif name := next((plain[alias] for alias in aliases if alias in plain), None):
+        if name := next((plain[alias] for alias in aliases if alias in plain), None):
             names[name] = key
         elif key in ("audio_filepath", "text"):
             near = [plain[name] for alias in aliases for name in difflib.get_close_matches(alias, plain, 1, 0.75)]
