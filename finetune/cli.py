@@ -7,6 +7,7 @@ import argparse
 import logging
 import math
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -64,8 +65,11 @@ def main(argv: list[str] | None = None) -> int:
         print(visible(f"finetune: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("finetune: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
+        onward = "; the same command goes on from the last checkpoint" if arguments.command in STAGES else ""
+        print(f"finetune: stopped{onward}", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # as of `| head`, which needs no word
+        return 128 + signal.SIGPIPE
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -48,6 +49,7 @@ def run(arguments: argparse.Namespace, settings: Settings, model: str, watch: Wa
         watch: called with the seconds of audio heard and those found so far.
 
     Raises:
+        BrokenPipeError: nobody reads standard output any more.
         RecipeError: arguments that contradict each other, no files, an unknown language, a bad keyword.
         DataError: none of the files is there; a list of them cannot be read, or an output not written.
         ModelError: the model cannot be loaded, or does not take this prompt.
@@ -64,6 +66,11 @@ def run(arguments: argparse.Namespace, settings: Settings, model: str, watch: Wa
     targets = _targets(paths, settings.format, arguments.output)
     if not any(Path(path).exists() for path in paths):
         raise DataError("\n".join(f"{path}: no such file" for path in paths))
+    if arguments.output:
+        try:
+            Path(arguments.output).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{arguments.output}: cannot be written ({error.strerror})") from error
 
     from finetune.decoding.subtitles import render
     from finetune.decoding.transcript import Transcript
@@ -81,16 +88,14 @@ def run(arguments: argparse.Namespace, settings: Settings, model: str, watch: Wa
         if targets:
             target = targets[item.path]
             try:
-                target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_text(text + "\n", encoding="utf-8")
             except OSError as error:
                 raise DataError(f"{target}: cannot be written ({error.strerror})") from error
-            print(f"{item.path} -> {target}")
+            _print(f"{item.path} -> {target}")
         else:
-            shown = f"{item.path}: {text}" if settings.format == "text" and len(paths) > 1 else text
-            print(visible(shown) if sys.stdout.isatty() else shown, flush=True)
+            _print(f"{item.path}: {text}" if settings.format == "text" and len(paths) > 1 else text)
         if not item.segments:
-            _say(f"{item.path}: no speech was found")
+            _say(f"{item.path}: no words were found")
         if item.truncated:
             _say(f"{item.path}: a window was cut at --max-new-tokens {settings.max_new_tokens}")
     if done:
@@ -115,14 +120,16 @@ def standalone(folder: Path, argv: Sequence[str] | None = None) -> int:
         _say(str(error))
         return 2 if isinstance(error, RecipeError) else 1
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        return 128 + signal.SIGPIPE
 
 
 def _paths(arguments: argparse.Namespace) -> list[str]:
     """The files asked for, with lists read."""
-    paths = []
+    paths = list[str]()
     for name in arguments.files:
-        paths += [line.rstrip("\n") for line in sys.stdin if line.strip()] if name == "-" else [name]
+        paths += _lines(name) if name == "-" else [name]
     if arguments.files_from:
         paths += _lines(arguments.files_from)
     if not paths:
@@ -131,14 +138,14 @@ def _paths(arguments: argparse.Namespace) -> list[str]:
 
 
 def _lines(path: str | None) -> list[str]:
-    """What stands in a text file, one a line."""
+    """What stands in a text file, or for `-` on standard input, one a line."""
     if path is None:
         return []
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: a list that cannot be read ({error})") from error
-    return [line.strip() for line in lines if line.strip()]
+    return [line.strip() for line in text.removeprefix("\ufeff").split("\n") if line.strip()]
 
 
 def _targets(paths: list[str], form: str, folder: str | None) -> dict[str, Path]:
@@ -162,6 +169,17 @@ def _summary(done: "list[Transcript]") -> str:
     accepted = [item.acceptance for item in done if item.acceptance is not None]
     share = f", {100 * sum(accepted) / len(accepted):.0f} % of the draft accepted" if accepted else ""
     return f"{audio:.1f} s of audio in {seconds:.1f} s (real-time factor {seconds / audio:.3f}{share})"
+
+
+def _print(text: str) -> None:
+    """A line on standard output at once. Raises BrokenPipeError, and DataError where it cannot be written."""
+    try:
+        print(visible(text) if sys.stdout.isatty() else text, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or what is left would fail again at the end
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise DataError(f"standard output cannot be written ({error.strerror})") from error
 
 
 def _say(text: str, plain: bool = False) -> None:

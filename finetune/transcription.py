@@ -79,7 +79,8 @@ def transcripts(model: GraniteSpeech, paths: Sequence[str], request: Request,
         watch: called with the seconds of audio heard and those found so far.
 
     Raises:
-        ModelError: the prompt holds a special token or is too long; silero-vad is wanted and not installed.
+        ModelError: the prompt holds a special token or is too long; silero-vad is wanted and not installed; a batch
+            does not fit into the GPU's memory.
     """
     _check_prompt(model, request)
     find = by_silero() if request.vad == "silero" else by_level
@@ -155,6 +156,9 @@ def _hear_apart(model: GraniteSpeech, group: list[tuple[_File, Utterance]], requ
             else:
                 _hear_apart(model, [piece for piece in group if piece[0] is file], request)
         return
+    except torch.OutOfMemoryError as error:
+        raise ModelError(f"{request.decode.batch_seconds:g} s of audio at once are more than fit into the GPU's memory; "
+                         "lower batch_seconds") from error
     spent = time.perf_counter() - started
     for (file, window), result in zip(group, heard, strict=True):
         file.heard.append(result)

@@ -1,6 +1,7 @@
 """Decoding: 16 kHz mono whatever comes, and a reason for everything that cannot be decoded."""
 
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -80,6 +81,8 @@ def damaged(folder: Path) -> dict[str, tuple[Path, str]]:
         "missing": (folder / "none.wav", "no such file"),
         "folder": (folder, "a folder or a device"),
         "long name": (folder / ("x" * 300), "cannot be read"),
+        "not UTF-8": (Path(os.fsdecode(shutil.copy(folder / "good.wav", os.fsencode(folder) + b"/\xff.wav"))),
+                      "rename the file"),
         "nul": (folder / "a\0.wav", "no such file|cannot be read"),
         "url": (Path("https://a.org/b.wav"), "no such file"),
         "device": (Path("/dev/zero"), "a folder or a device"),

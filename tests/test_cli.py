@@ -1,5 +1,6 @@
 """The command as a person meets it: exit codes, messages, help."""
 
+import errno
 import io
 import json
 import logging
@@ -8,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from finetune import cli
 from finetune.cli import STAGES, main
 from finetune.errors import CheckpointError, Interrupted
 from finetune.runs import write_json
@@ -295,16 +298,58 @@ def test_formats_and_files(finetune: Command, tmp_path: Path) -> None:
 
 def test_files_are_taken_from_lists(finetune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list.txt").write_text(f"{DOOR}\n\n")
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{PARK}\n{tmp_path / 'gone.wav'}\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"\ufeff{PARK}\r\n \r\n{tmp_path / 'gone.wav'}\r\n"))
     said = finetune("transcribe", "-", "--files-from", tmp_path / "list.txt", "--model", NANO)
     assert said.code == 1 and "gone.wav: no such file" in said.err
     assert said.out == f"{PARK}: we went to the park after lunch\n{DOOR}: please close the door when you leave\n"
 
 
+class Deaf(io.StringIO):
+    """Standard output whose reader has gone, or whose disk is full."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self.error, self.sink = error, tempfile.TemporaryFile()
+
+    def write(self, text: str) -> int:
+        raise self.error
+
+    def fileno(self) -> int:
+        return self.sink.fileno()
+
+
+@pytest.mark.parametrize(("fault", "code", "message"), [
+    (BrokenPipeError(), 128 + signal.SIGPIPE, ""),
+    (OSError(errno.ENOSPC, "No space left on device"), 1,
+     "finetune: standard output cannot be written (No space left on device)\n"),
+])
+def test_standard_output_that_takes_no_more_ends_it(finetune: Command, monkeypatch: pytest.MonkeyPatch,
+                                                    fault: OSError, code: int, message: str) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", Deaf(fault))
+        said = finetune("transcribe", PARK, DOOR, "--model", NANO)
+    assert (said.code, said.err) == (code, message)
+
+
+@pytest.mark.parametrize(("command", "message"), [
+    (["transcribe", PARK, "--model", NANO], "finetune: stopped\n"),
+    (["train", QUICKSTART], "finetune: stopped; the same command goes on from the last checkpoint\n"),
+])
+def test_a_stopped_command_promises_only_what_it_keeps(finetune: Command, monkeypatch: pytest.MonkeyPatch,
+                                                       command: list[object], message: str) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_stage", stop)
+    monkeypatch.setattr(cli, "_transcribe", stop)
+    said = finetune(*command)
+    assert (said.code, said.err) == (130, message)
+
+
 def test_silence_is_said_to_be_none(finetune: Command, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
     said = finetune("transcribe", tmp_path / "a.wav", "--model", NANO)
-    assert (said.code, said.out) == (0, "\n") and f"{tmp_path / 'a.wav'}: no speech was found" in said.err
+    assert (said.code, said.out) == (0, "\n") and f"{tmp_path / 'a.wav'}: no words were found" in said.err
 
 
 def test_keywords_and_translation_are_asked_for(finetune: Command, tmp_path: Path,
@@ -345,7 +390,7 @@ def test_progress_is_for_a_person_and_goes_to_standard_error(finetune: Command, 
     ([QUICKSTART, "--model", NANO, "--batch-seconds", "x"], 2, "invalid float value: 'x'"),
     ([QUICKSTART, "--model", ROOT / "recipes"], 1, "recipes: no config.json there"),
     ([QUICKSTART, "a/quickstart.wav", "--model", NANO, "--output", "out"], 1, "is already the output of"),
-    ([PARK, "--model", NANO, "--output", QUICKSTART], 1, "canary-001-en-us-f3.txt: cannot be written"),
+    ([PARK, "--model", NANO, "--output", QUICKSTART], 1, "quickstart.yaml: cannot be written (File exists)"),
     (["--model", NANO], 2, "no audio files"),
     ([QUICKSTART, "b.wav", "--model", NANO, "--format", "srt"], 2, "2 files as srt would run into each other"),
     ([QUICKSTART, "--model", NANO, "--language", "jp"], 2, "language 'jp' is not one of en (English)"),

@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from finetune.data.manifest import Utterance
 from finetune.decoding.decode import FREE_TOKENS, Decoded, decode
 from finetune.decoding.draft import Draft
 from finetune.decoding.recognize import DecodeOptions, recognize
+from finetune.decoding.thresholds import Thresholds
 from finetune.model.granite import Audio, GraniteSpeech
 
 FRAMES = [40, 200, 83, 130, 61, 97]
@@ -190,6 +192,34 @@ def test_each_batch_holds_its_seconds_and_reports_its_clips(
     longest = sorted((item.duration for item in clips), reverse=True)
     for number, count in enumerate(batches):
         assert longest[sum(batches[:number])] * count <= limit
+
+
+def test_a_clip_that_keeps_its_ctc_text_keeps_the_limit_too(model: Callable[[], GraniteSpeech],
+                                                            clips: list[Utterance]) -> None:
+    """A text longer than the limit is left to the language model, which cuts it and says so."""
+    loaded, free = model(), Thresholds(math.inf, 1.0)
+    whole = recognize(loaded, clips, replace(options(True), max_new_tokens=400, relaxed=free))
+    assert {item.accepted_by for item in whole} == {"ctc"} and any(len(item.tokens) > SHORT for item in whole)
+    for item, cut in zip(whole, recognize(loaded, clips, replace(options(True), relaxed=free)), strict=True):
+        assert (cut.accepted_by == "ctc") == (len(item.tokens) < SHORT) and len(cut.tokens) <= SHORT
+        assert not (cut.accepted_by == "ctc" and cut.truncated)
+
+
+def test_a_pass_asks_the_device_once(granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]],
+                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answer from a GPU is waited for, so what a pass has found comes in one."""
+    asked: list[Tensor] = []
+    fetch = Tensor.tolist
+
+    def counted(self: Tensor) -> object:
+        asked.append(self)
+        return fetch(self)
+
+    monkeypatch.setattr(Tensor, "tolist", counted)
+    for name in ("item", "cpu", "numpy", "__bool__", "__int__", "__float__"):
+        monkeypatch.setattr(Tensor, name, lambda self, name=name: pytest.fail(f"{name} asks the device"))
+    rows = decoded(granite, prompts, alone)
+    assert len(asked) == max(row.passes for row in rows)
 
 
 def test_no_clips_give_no_hypotheses(granite: GraniteSpeech) -> None:

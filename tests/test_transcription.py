@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from conftest import VOCABULARY
 from numpy.typing import NDArray
 from torch import Tensor
@@ -189,6 +190,16 @@ def test_a_file_that_breaks_after_it_was_looked_at_takes_no_other_with_it(
     told: list[str] = []
     heard = finetune.transcribe([PARK, copy, DOOR], granite, failed=lambda path, error: told.append(str(error)))
     assert [item.text for item in heard] == SAID[:2] and told == [f"{copy}: no such file"]
+
+
+def test_a_batch_too_large_for_the_gpu_says_what_to_lower(granite: GraniteSpeech,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(transcription, "transcribe_batch", full)
+    with pytest.raises(ModelError, match="200 s of audio at once .* lower batch_seconds"):
+        finetune.transcribe(PARK, granite, batch_seconds=200)
 
 
 def test_any_rate_and_number_of_channels_is_heard(granite: GraniteSpeech, tmp_path: Path) -> None:

@@ -125,6 +125,8 @@ def _opened(path: str | Path) -> Iterator[soundfile.SoundFile]:
         raise DataError(f"{path}: cannot be read ({error})") from error
     try:
         file = soundfile.SoundFile(path)
+    except UnicodeEncodeError as error:
+        raise DataError(f"{path}: its name is not UTF-8; rename the file") from error
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
         raise DataError(f"{path}: {_not_audio(head)} ({error})") from error
     with file:

@@ -88,18 +88,23 @@ def decode(model: GraniteSpeech, audio: Audio, prompts: list[list[int]], drafts:
 def _judge(model: GraniteSpeech, hidden: Tensor, feed: list[list[int]], offers: list[list[int]],
            plausible: float | None) -> list[list[tuple[int, float, bool]]]:
     """For each row, at its last fed token and at each offered one: what comes next, its log probability, and
-    whether that is what the draft says (the last has no draft to agree with)."""
+    whether that is what the draft says (the last has no draft to agree with).
+
+    All of it comes from the device in one copy, for each copy waits until the device has done what was asked.
+    """
     asked, start = list[int](), 0
     for fed, offer in zip(feed, offers, strict=True):
         asked += range(start + len(fed) - 1, start + len(fed) + len(offer))
         start += len(fed) + len(offer)
     drafted = torch.tensor([token for offer in offers for token in (*offer, -1)], device=hidden.device)
     logits = model.logits(hidden if len(asked) == start else hidden[torch.tensor(asked, device=hidden.device)])
+    total = logits.logsumexp(-1)
     best, choice = logits.max(-1)
     right = choice == drafted
     if plausible is not None:
         guess = logits.gather(-1, drafted.clamp_min(0)[:, None])[:, 0]
-        right |= (guess - logits.logsumexp(-1) >= math.log(plausible)) & (drafted >= 0)
+        right |= (guess - total >= math.log(plausible)) & (drafted >= 0)
         choice, best = torch.where(right, drafted, choice), torch.where(right, guess, best)
-    rows = zip(choice.tolist(), (best - logits.logsumexp(-1)).tolist(), right.tolist(), strict=True)
+    judged = torch.stack([column.double() for column in (choice, best - total, right)], 1).tolist()
+    rows = ((int(token), score, bool(agrees)) for token, score, agrees in judged)
     return [list(islice(rows, len(offer) + 1)) for offer in offers]

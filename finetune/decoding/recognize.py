@@ -133,7 +133,8 @@ def transcribe_batch(model: GraniteSpeech, audio: Audio, items: Sequence[Utteran
         if options.relaxed:
             doubts = entropy(logits).masked_fill(~frame_mask(audio.num_frames, logits.shape[1]), 0.0).amax(1).tolist()
             for row, (text, chances) in enumerate(texts):
-                if text and doubts[row] < options.relaxed.max_entropy:
+                fits = len(drafts[row].tokens) < options.max_new_tokens  # else the language model cuts it, and says so
+                if text and fits and doubts[row] < options.relaxed.max_entropy:
                     found[row] = Hypothesis(items[row].id, text, tuple(drafts[row].tokens), sum(map(math.log, chances)),
                                             0.0, 0, 0, 0, False, "ctc")
     left = [row for row in range(len(items)) if row not in found]
