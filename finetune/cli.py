@@ -182,6 +182,9 @@ def _report(arguments: argparse.Namespace) -> int:
 def _calibrate(arguments: argparse.Namespace) -> int:
     if not Path(arguments.model).is_dir():
         raise DataError(f"{arguments.model}: the calibration is kept in the model's folder, and this is none")
+    if not os.access(arguments.model, os.W_OK):
+        raise DataError(f"{arguments.model}: the calibration is kept in the model's folder, which cannot be written; "
+                        "calibrate a copy")
     if not 0 <= arguments.max_wer_loss < math.inf:
         raise RecipeError(f"--max-wer-loss {arguments.max_wer_loss:g}: points of WER, 0 or more")
     from finetune.calibrate import calibrate, frontier_table

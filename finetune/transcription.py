@@ -157,7 +157,7 @@ def _hear_apart(model: GraniteSpeech, group: list[tuple[_File, Utterance]], requ
                 _hear_apart(model, [piece for piece in group if piece[0] is file], request)
         return
     except torch.OutOfMemoryError as error:
-        raise ModelError(f"{request.decode.batch_seconds:g} s of audio at once are more than fit into the GPU's memory; "
+        raise ModelError(f"{request.decode.batch_seconds:g} s of audio at once are more than the GPU's memory holds; "
                          "lower batch_seconds") from error
     spent = time.perf_counter() - started
     for (file, window), result in zip(group, heard, strict=True):

@@ -4,12 +4,12 @@ import errno
 import io
 import json
 import logging
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -309,13 +309,13 @@ class Deaf(io.StringIO):
 
     def __init__(self, error: OSError) -> None:
         super().__init__()
-        self.error, self.sink = error, tempfile.TemporaryFile()
+        self.error, self.sink = error, os.open(os.devnull, os.O_WRONLY)
 
     def write(self, text: str) -> int:
         raise self.error
 
     def fileno(self) -> int:
-        return self.sink.fileno()
+        return self.sink
 
 
 @pytest.mark.parametrize(("fault", "code", "message"), [
@@ -436,6 +436,12 @@ def test_a_model_folder_that_is_none_is_refused(
     said = finetune("transcribe", noise(tmp_path / "a.wav"), "--model", folder)
     assert said.code == 1 and said.err.startswith(f"finetune: {folder}") and message in said.err
     assert "Traceback" not in said.err
+
+
+def test_calibrate_wants_a_folder_that_it_can_write(finetune: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    said = finetune("calibrate", "--model", NANO, "--manifest", "none.jsonl", "--max-wer-loss", "1")
+    assert said.code == 1 and f"{NANO}: the calibration is kept in the model's folder, which cannot be" in said.err
 
 
 @pytest.mark.parametrize("points", ["-1", "nan", "inf"])
