@@ -15,7 +15,7 @@ from finetune.transcription import load, request_for, transcripts
 
 
 def transcribe(paths: str | Path | Iterable[str | Path], model: str | Path | GraniteSpeech, *,
-               keywords: Iterable[str] = (), language: str | None = None, translate_to: str | None = None,
+               keywords: str | Iterable[str] = (), language: str | None = None, translate_to: str | None = None,
                decoder: str | None = None, vad: str | None = None, batch_seconds: float | None = None,
                max_new_tokens: int | None = None,
                failed: Callable[[str, DataError], None] | None = None) -> list[Transcript]:
@@ -32,7 +32,7 @@ def transcribe(paths: str | Path | Iterable[str | Path], model: str | Path | Gra
     Args:
         paths: audio files, or one.
         model: an exported folder, a base model, a hub name; or what `finetune.load(...)` gave, to load it only once.
-        keywords: words to expect, put into the prompt.
+        keywords: words to expect, put into the prompt; a list, or `"a, b"`.
         language: of the speech, such as `fr`.
         translate_to: the language to write instead; there are no word times then.
         decoder, vad, batch_seconds, max_new_tokens: as on the command line; None is the export's own setting, else

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from finetune.data.audio import MIN_SAMPLES, SAMPLE_RATE, load_audio, measure, stream_audio
+from finetune.data.audio import MIN_SAMPLES, SAMPLE_RATE, load_audio, load_segments, measure, stream_audio
 from finetune.errors import DataError
 
 
@@ -59,6 +59,21 @@ def test_segments(tmp_path: Path) -> None:
     for offset, duration in ((3.0, None), (-1.0, None), (2.5, 0.7), (1e9, 1.0), (0.0, 0.0)):
         with pytest.raises(DataError, match=r"outside|beyond|too short"):
             load_audio(path, offset, duration)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3", "a.opus"])
+def test_segments_of_a_file_opened_once_are_those_of_each(tmp_path: Path, name: str,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, 4 * 24_000).astype(np.float32)
+    path = wav(tmp_path / name, noise, 24_000, **({"format": "OGG", "subtype": "OPUS"} if name == "a.opus" else {}))
+    places = [(2.5, 1.0), (0.0, 1.0), (0.5, 0.25), (0.5, None), (0.0, None)]
+    alone = [load_audio(path, *place) for place in places]
+    opened: list[object] = []
+    whole = soundfile.SoundFile
+    monkeypatch.setattr(soundfile, "SoundFile", lambda file: (opened.append(file), whole(file))[1])
+    for one, wave in zip(load_segments(path, places), alone, strict=True):
+        np.testing.assert_allclose(one, wave, atol=1e-6)
+    assert len(opened) == 1
 
 
 def test_mp3_named_wav_is_fine(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def test_the_instruction_to_translate_is_the_model_cards() -> None:
 def test_keywords_are_trimmed_and_each_stands_once() -> None:
     assert Wish.of(None, None, [" stent", "", "New  York", "stent ", " ", "Stent"]).keywords == (
         "stent", "New  York", "Stent")
+    assert Wish.of(None, None, "stent, New York,").keywords == ("stent", "New York"), "no letters of a string"
     assert len(Wish.of(None, None, [f"word{n}" for n in range(1000)]).keywords) == 1000
 
 

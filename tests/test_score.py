@@ -109,13 +109,13 @@ def test_another_model_or_set_is_decoded_anew(command: Callable[..., int], sets:
 def test_the_clock_stands_while_files_are_read(model: Callable[[], GraniteSpeech], clips: list[Utterance],
                                                monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    load = recognize.load_audio
+    load = recognize.load_segments
 
     def slow(*arguments: Any) -> NDArray[np.float32]:
         now[0] += 100.0
         return load(*arguments)
 
-    monkeypatch.setattr(recognize, "load_audio", slow)
+    monkeypatch.setattr(recognize, "load_segments", slow)
     monkeypatch.setattr(recognize.time, "perf_counter", lambda: now[0])
     found = recognize.recognize(model(), clips[:2], DecodeOptions("write", False, 60.0, 2))
     assert now[0] == 200.0 and [item.seconds for item in found] == [0.0, 0.0]

@@ -6,7 +6,7 @@ states no length: one that was cut short shows only by a text that is too long f
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,14 +50,25 @@ def load_audio(path: str | Path, offset: float = 0.0, duration: float | None = N
         DataError: the file is missing, not audio, empty, cut short, or shorter than the segment; its samples
             are not finite or not in the range of audio; fewer than 257 samples remain.
     """
+    return load_segments(path, [(offset, duration)])[0]
+
+
+def load_segments(path: str | Path, segments: Iterable[tuple[float, float | None]]) -> list[NDArray[np.float32]]:
+    """What `load_audio` gives for each offset and duration; in a long MP3 a place is searched once, not for each.
+
+    Raises:
+        DataError: as `load_audio` does.
+    """
+    waves = []
     with _opened(path) as file:
-        rate = file.samplerate
-        wave = np.concatenate(list(_mono_blocks(file, path, offset, duration)))
-    if rate != SAMPLE_RATE:
-        wave = soxr.resample(wave, rate, SAMPLE_RATE, quality="HQ").astype(np.float32, copy=False)
-    if len(wave) < MIN_SAMPLES:
-        raise DataError(f"{path}: {_too_short(len(wave) / SAMPLE_RATE)}")
-    return wave
+        for offset, duration in segments:
+            wave = np.concatenate(list(_mono_blocks(file, path, offset, duration)))
+            if file.samplerate != SAMPLE_RATE:
+                wave = soxr.resample(wave, file.samplerate, SAMPLE_RATE, quality="HQ").astype(np.float32, copy=False)
+            if len(wave) < MIN_SAMPLES:
+                raise DataError(f"{path}: {_too_short(len(wave) / SAMPLE_RATE)}")
+            waves.append(wave)
+    return waves
 
 
 def stream_audio(path: str | Path) -> Iterator[NDArray[np.float32]]:
@@ -154,7 +165,7 @@ def _mono_blocks(
     if not wanted:
         raise DataError(f"{path}: {_too_short(0.0)}")
     try:
-        if start:
+        if file.tell() != start:
             file.seek(start)
         while remaining > 0:
             block = file.read(min(remaining, BLOCK_FRAMES), dtype="float32", always_2d=True)

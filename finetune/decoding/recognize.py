@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from finetune.data.audio import load_audio
+from finetune.data.audio import load_audio, load_segments
 from finetune.data.features import log_mel, pad_features
 from finetune.data.manifest import Utterance
 from finetune.decoding.decode import decode
@@ -82,6 +82,18 @@ def _features(model: GraniteSpeech, wave: NDArray[np.float32]) -> Tensor:
     return log_mel(torch.from_numpy(wave).to(model.device))
 
 
+def _waves(items: Sequence[Utterance]) -> list[NDArray[np.float32]]:
+    """The clips' samples; each file is opened once."""
+    files: dict[str, list[int]] = {}
+    for row, item in enumerate(items):
+        files.setdefault(item.audio_filepath, []).append(row)
+    found: dict[int, NDArray[np.float32]] = {}
+    for path, rows in files.items():
+        waves = load_segments(path, [(items[row].offset, items[row].duration) for row in rows])
+        found |= dict(zip(rows, waves, strict=True))
+    return [found[row] for row in range(len(items))]
+
+
 def listened(model: GraniteSpeech, utterances: Sequence[Utterance],
              batch_seconds: float) -> Iterator[tuple[list[int], Audio, float]]:
     """Batch by batch: which clips it holds, what the encoder made of them, and in how many seconds.
@@ -91,7 +103,7 @@ def listened(model: GraniteSpeech, utterances: Sequence[Utterance],
     """
     for batch in batches([item.duration for item in utterances], batch_seconds):
         items = [utterances[index] for index in batch]
-        waves = [load_audio(item.audio_filepath, item.offset, item.duration) for item in items]
+        waves = _waves(items)
         started = time.perf_counter()
         with torch.inference_mode():
             audio = model.listen(*pad_features([_features(model, wave) for wave in waves]))

@@ -76,8 +76,8 @@ class Wish:
     keywords: tuple[str, ...]
 
     @classmethod
-    def of(cls, heard: str | None, written: str | None, keywords: Iterable[str]) -> Self:
-        """Checked and in one spelling.
+    def of(cls, heard: str | None, written: str | None, keywords: str | Iterable[str]) -> Self:
+        """Checked and in one spelling; keywords in one string stand between commas.
 
         Raises:
             RecipeError: an unknown language, a translation into the language spoken, a bad keyword.
@@ -106,10 +106,10 @@ def _code(said: str | None, known: dict[str, str]) -> str:
                       + ", ".join(f"{key} ({value})" for key, value in known.items()))
 
 
-def _keywords(words: Iterable[str]) -> tuple[str, ...]:
+def _keywords(words: str | Iterable[str]) -> tuple[str, ...]:
     """Trimmed, in the order given, each once; empty ones left out."""
     kept: dict[str, None] = {}
-    for word in map(str.strip, words):
+    for word in map(str.strip, words.split(",") if isinstance(words, str) else words):
         bad = next((char for char in word if char == "," or category(char) in CONTROLS), None)
         if bad:
             raise RecipeError(f"keyword {word!r} holds {bad!r}; give each keyword for itself, on one line")
