@@ -1,14 +1,19 @@
 """The encoder and the projector: transformers' numbers for one clip, and the same numbers in any batch."""
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from support import noise
 from test_parts import FULL, NOTHING
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from finetune.data.features import pad_features
 from finetune.model.conformer import conform, frame_mask
@@ -123,3 +128,49 @@ def test_a_frozen_encoder_and_projector_cost_no_graph(model: Callable[[], Granit
     audio = model().listen(*pad_features([noise(40, 1)]))
     assert not audio.states.requires_grad
     assert not audio.embeds.requires_grad
+
+
+class MemoryEfficient(torch.autograd.Function):
+    """Attention in the arithmetic of CUDA's memory-efficient kernel, which no CPU has: scores in powers of 2, sums
+    divided at the end, and the backward pass from the logarithms of those sums (arXiv 2112.05682)."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+        scores = query @ key.mT + bias
+        twos = scores * math.log2(math.e)
+        top = twos.amax(-1, keepdim=True)
+        powers = torch.exp2(twos - top.masked_fill(top == -math.inf, 0.0))
+        total = powers.sum(-1, keepdim=True)
+        out = (powers @ value) * (1 / total)
+        ctx.save_for_backward(query, key, value, scores, out, top / math.log2(math.e) + total.log())
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        query, key, value, scores, out, logs = ctx.saved_tensors
+        weights = (scores - logs).exp()
+        of_scores = weights * (gradient @ value.mT - (gradient * out).sum(-1, keepdim=True))
+        return of_scores @ key, of_scores.mT @ query, weights.mT @ gradient, of_scores
+
+
+def test_a_block_of_padding_alone_is_no_nan_on_a_gpu(model: Callable[[], GraniteSpeech],
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward, with 410 frames beside 130: the shorter clip's other two blocks are padding."""
+    granite = model()
+    open_parts(granite, replace(NOTHING, encoder=FULL, ctc_head=True, projector=FULL))
+    clips = [noise(130, 1), noise(410, 2)]
+    exact = listen(granite, clips)
+    wanted = trained_gradients(granite, [clips])
+
+    def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor, scale: float) -> Tensor:
+        assert scale == 1.0
+        return MemoryEfficient.apply(query, key, value, attn_mask)  # type: ignore[no-any-return,no-untyped-call]
+
+    monkeypatch.setattr("finetune.model.conformer.F", SimpleNamespace(
+        pad=F.pad, glu=F.glu, linear=F.linear, scaled_dot_product_attention=attention))
+    there = listen(granite, clips)
+    real = frame_mask(exact.num_frames, 410)
+    assert apart(there.states[real], exact.states[real]) < 1e-5
+    for name, gradient in trained_gradients(granite, [clips]).items():
+        assert float((gradient - wanted[name]).abs().max()) < 1e-3 * max(1.0, float(wanted[name].abs().max())), name

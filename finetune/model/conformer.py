@@ -15,6 +15,11 @@ from torch.nn import functional as F
 
 Module = Any  # transformers' modules; torch would give each of their attributes the type Tensor | Module
 
+# Added to the scores of padded keys, whose weight is then exactly 0. Where a whole block is padding it is all there is:
+# the smallest number of a dtype would overflow in CUDA's memory-efficient kernel, which counts in powers of 2, and come
+# out as NaN (pytorch#110213), and the convolution would carry that into real frames.
+HIDDEN = -1e4
+
 
 def frame_mask(num_frames: Tensor, length: int) -> Tensor:
     """True on real frames: (B,) counts -> (B, length)."""
@@ -40,7 +45,7 @@ def _attend(attn: Module, x: Tensor, mask: Tensor) -> Tensor:
     offsets = torch.arange(block - 1, -block, -1, device=x.device) + attn.max_pos_emb
     distance = (query @ attn.rel_pos_emb(offsets).to(query.dtype).t()).contiguous()
     lined_up = distance.as_strided((*distance.shape[:3], block), (*distance.stride()[:2], 2 * block - 2, 1), block - 1)
-    hidden = torch.zeros_like(keep, dtype=distance.dtype).masked_fill(~keep, torch.finfo(distance.dtype).min)
+    hidden = torch.zeros_like(keep, dtype=distance.dtype).masked_fill(~keep, HIDDEN)
     bias = lined_up + hidden  # bfloat16 under autocast
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)  # the query is scaled
     out = out.transpose(1, 2).reshape(batch, blocks * block, -1)
