@@ -37,6 +37,14 @@ def test_it_loads_frozen_in_eval_mode(granite: GraniteSpeech) -> None:
     assert granite.tokenizer.convert_tokens_to_ids("<|audio|>") == granite.audio_token_id
 
 
+def test_attention_is_not_left_to_cudnn(granite: GraniteSpeech) -> None:
+    """The kernels that are left give the bias of the encoder's attention its gradient; cuDNN's does not."""
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    query, bias = torch.zeros(1, 1, 8, 64, device="meta"), torch.zeros(1, 1, 8, 8, device="meta", requires_grad=True)
+    with pytest.raises(RuntimeError, match="not differentiable with respect to argument 'attn_bias'"):
+        torch.ops.aten._scaled_dot_product_cudnn_attention(query, query, query, bias, True)
+
+
 def test_the_saved_names_are_those_of_the_hub(nano: Path) -> None:
     """What vLLM, llama.cpp and mlx-audio read."""
     with safe_open(str(nano / "model.safetensors"), "pt") as weights:
