@@ -1,5 +1,6 @@
 """One optimizer step: its micro-batches forward and backward, on every rank, and the update if all numbers are."""
 
+import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -97,23 +98,25 @@ def take_step(engine: Engine, step: list[list[int]], mine: list[list[int]], batc
     for position, micro in enumerate(mine):
         place = position * accelerator.num_processes + accelerator.process_index
         torch.manual_seed((engine.recipe.seed * 1_000_003 + number) * 4099 + place)
-        last = position == len(mine) - 1
-        with accelerator.no_sync(engine.wrapped) if not last else nullcontext(), engine.model.autocast():
-            said, whole = losses(engine, next(batches), tokens, characters)
+        last, batch = position == len(mine) - 1, next(batches)
+        with accelerator.no_sync(engine.wrapped) if not last else nullcontext():
+            with engine.model.autocast():
+                said, whole = losses(engine, batch, tokens, characters)
             loss[0] += said.detach() * bool(micro)
             # DDP averages over ranks; the sum over all of them is wanted.
             accelerator.backward(whole * accelerator.num_processes * bool(micro))
     norm = accelerator.clip_grad_norm_(list(engine.parameters.values()), settings.max_grad_norm)
     loss[1] = stop
-    loss = accelerator.reduce(loss, "sum")
-    taken = bool(torch.isfinite(norm) & torch.isfinite(loss[0]))  # the same on all ranks
+    # One transfer, and before the update, which a GPU then does while the next batch is made; the same on all ranks.
+    total, told, length = torch.stack([*accelerator.reduce(loss, "sum"), norm]).tolist()
+    taken = math.isfinite(length) and math.isfinite(total)
     if taken:
-        moved = with_gradient(engine.parameters) if before is not None else set()
+        moved = with_gradient(engine.parameters, engine.optimizer.param_groups) if before is not None else set()
         engine.optimizer.step()
         if before is not None:
             check_changed(before, fingerprints(engine.model), set(engine.parameters), moved)
     engine.optimizer.zero_grad(set_to_none=True)
-    return Done(float(loss[0]), float(norm), taken, int(loss[1]))
+    return Done(total, length, taken, int(told))
 
 
 def fitting_seconds(engine: Engine, feed: Feed, base: str, notes: Path) -> float:
@@ -147,7 +150,8 @@ def fitting_seconds(engine: Engine, feed: Feed, base: str, notes: Path) -> float
             room = [torch.empty_like(parameter) for parameter in engine.parameters.values() for _ in range(copies)]
             for batch in feed.batches(worst, 0):
                 with engine.model.autocast():
-                    torch.autograd.backward(losses(engine, batch, 1, 1)[1])
+                    whole = losses(engine, batch, 1, 1)[1]
+                torch.autograd.backward(whole)
             for parameter in engine.parameters.values():
                 parameter.grad = None
             del room

@@ -20,6 +20,13 @@ def test_features_equal_transformers(name: str) -> None:
     assert float((ours - theirs).abs().max()) < 1e-5
 
 
+def test_features_are_float32_under_autocast_too() -> None:
+    wave = torch.from_numpy(REFERENCE["a_wave"])
+    with torch.autocast("cpu", torch.bfloat16):
+        low = log_mel(wave)
+    assert torch.equal(low, log_mel(wave))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_audio_tokens_follow_from_the_frames(name: str) -> None:
     frames = num_frames(len(REFERENCE[f"{name}_wave"]))

@@ -254,7 +254,7 @@ def test_training_changes_what_trains_and_nothing_else(model: Load, clips: list[
     first = before = fingerprints(granite)
     for step in range(2):
         summed_loss(granite, clips[:3]).backward()  # type: ignore[no-untyped-call]
-        moved = with_gradient(trained)
+        moved = with_gradient(trained, optimizer.param_groups)
         still = {name for name in set(trained) - moved if not name.endswith("key.bias")}  # a softmax is blind to it
         assert still == {name for name in trained if "lora_A" in name and step == 0}  # as B is zero
         optimizer.step()
@@ -320,9 +320,27 @@ def test_a_step_that_changes_the_wrong_things_is_refused_with_their_names() -> N
 def test_a_parameter_that_the_loss_does_not_reach_is_refused() -> None:
     reached, lost, still = (nn.Parameter(torch.ones(2)) for _ in range(3))
     reached.grad, still.grad = torch.tensor([0.0, 1.0]), torch.zeros(2)
-    assert with_gradient({"reached": reached, "still": still}) == {"reached"}
+    groups = [{"params": [reached, lost, still], "lr": 1e-3}]
+    assert with_gradient({"reached": reached, "still": still}, groups) == {"reached"}
     with pytest.raises(ModelError, match="lost: no gradient after the first backward pass"):
-        with_gradient({"reached": reached, "lost": lost})
+        with_gradient({"reached": reached, "lost": lost}, groups)
+
+
+@pytest.mark.parametrize("rate", [1e-3, 1e-7, 3e-8, 1e-9, 1e-20])
+def test_a_step_too_small_for_float32_is_no_fault(rate: float) -> None:
+    """As the first of a long warm-up is for a norm's weights near 1, but not for a matrix that has small elements."""
+    torch.manual_seed(0)
+    parameters = {"norm": nn.Parameter(1 + torch.rand(64)), "matrix": nn.Parameter(torch.randn(64, 64) * 1e-3)}
+    optimizer = torch.optim.AdamW(parameters.values(), lr=rate, weight_decay=0.0)
+    before = {name: value.detach().clone() for name, value in parameters.items()}
+    for value in parameters.values():
+        value.grad = torch.randn_like(value)
+    moved = with_gradient(parameters, optimizer.param_groups)
+    optimizer.step()
+    changed = {name for name, value in parameters.items() if not torch.equal(value, before[name])}
+    assert moved <= changed
+    assert moved == ({"norm", "matrix"} if rate == 1e-3 else {"matrix"} if rate > 1e-10 else set())
+    assert with_gradient(parameters, []) == {"norm", "matrix"}
 
 
 def test_batch_norm_and_dropout_stay_in_eval_mode(model: Load) -> None:

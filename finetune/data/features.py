@@ -47,7 +47,8 @@ def log_mel(wave: Tensor) -> Tensor:
     spectrum = torch.stft(wave, N_FFT, HOP_LENGTH, WIN_LENGTH, window, center=True,
                           pad_mode="reflect", return_complex=True)
     power = spectrum.real.square() + spectrum.imag.square()
-    mel = (power.transpose(0, 1) @ _mel_filters(wave.device)).clamp_min(1e-10).log10()
+    with torch.autocast(wave.device.type, enabled=False):  # batches are made while a model trains in bfloat16
+        mel = (power.transpose(0, 1) @ _mel_filters(wave.device)).clamp_min(1e-10).log10()
     mel = torch.maximum(mel, mel.max() - 8.0) / 4.0 + 1.0
     return mel[: len(mel) // 2 * 2].reshape(-1, FEATURE_DIM)
 

@@ -6,6 +6,7 @@ because bare names such as `up_proj` stand in the language model and in the enco
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -219,11 +220,16 @@ def fingerprints(model: GraniteSpeech) -> dict[str, int]:
     return dict(zip(held, torch.stack(sums).tolist(), strict=True))
 
 
-def with_gradient(parameters: dict[str, nn.Parameter]) -> set[str]:
-    """Names whose gradient, before the optimizer's step, must move them.
+@torch.no_grad()
+def with_gradient(parameters: dict[str, nn.Parameter], groups: list[dict[str, Any]]) -> set[str]:
+    """Names whose gradient, before AdamW's first step, must move them.
 
-    LoRA's A has none in the first step, as B is zero. Below AdamW's epsilon of 1e-8 a step may be lost in
-    rounding: a softmax is blind to the bias of its keys, for one, whose gradient is noise.
+    LoRA's A has none in that step, as B is zero. Below AdamW's epsilon of 1e-8 a step may be lost in
+    rounding: a softmax is blind to the bias of its keys, for one, whose gradient is noise. And at the beginning of a
+    long warm-up a step, which is about as large as the learning rate, may be less than float32 can add to any element.
+
+    Args:
+        groups: the optimizer's, with the learning rates of the step.
 
     Raises:
         ModelError: a gradient is None: the loss does not reach the parameter, which would never train.
@@ -232,8 +238,14 @@ def with_gradient(parameters: dict[str, nn.Parameter]) -> set[str]:
     if lost:
         raise ModelError(f"{_listed(lost)}: no gradient after the first backward pass, so the loss does not reach it "
                          "and it would never train; leave this part frozen")
-    felt: list[Tensor] = [(value.grad.abs() > 1e-7).any() for value in parameters.values() if value.grad is not None]
-    return {name for name, moves in zip(parameters, torch.stack(felt).tolist(), strict=True) if moves}
+    rates = {id(value): group["lr"] for group in groups for value in group["params"]}
+
+    def moves(value: Tensor, gradient: Tensor) -> Tensor:
+        half = 0.5 * rates.get(id(value), 1.0) * gradient.sign()  # what is in no group is held to account all the more
+        return ((gradient.abs() > 1e-7) & (value - half != value)).any()
+
+    felt = [moves(value, value.grad) for value in parameters.values() if value.grad is not None]
+    return {name for name, moved in zip(parameters, torch.stack(felt).tolist(), strict=True) if moved}
 
 
 def check_changed(before: dict[str, int], after: dict[str, int], trained: set[str], with_gradient: set[str]) -> None:
