@@ -32,6 +32,7 @@ from finetune.runs import RunDir
 from finetune.selection import Scores, canary_loss, measure, rank, said
 from finetune.step import Done, Engine, fitting_seconds, optimizer_of, rate_of, schedule, take_step
 from finetune.training import checkpoint
+from finetune.training.fit import memory_watched
 from finetune.training.interrupt import interruptible
 from finetune.training.progress import Progress
 from finetune.training.shrink import shrunk, starting_points
@@ -87,7 +88,7 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
         CheckpointError: the checkpoint is of another recipe, base or data, or is damaged; too many steps had a
             loss or gradient that is no number; the launcher asked for a model in pieces.
         RecipeError: a batch cannot hold the longest clip.
-        ModelError: the base cannot be loaded, a part does not exist, or not even the longest clip fits.
+        ModelError: the base cannot be loaded, a part does not exist, or memory runs out.
         Interrupted: a signal stopped it; the checkpoint holds the last step.
     """
     started, settings = time.monotonic(), recipe.train
@@ -160,7 +161,7 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
             tracker.record("valid", state.step, epoch=state.epoch, share=way, wer=now.valid, canary_wer=now.canary)
         return now, better
 
-    with ExitStack() as stack:
+    with memory_watched(), ExitStack() as stack:
         stop = stack.enter_context(interruptible())
         if main:
             tracker = Tracker(run.metrics, recipe.name, list(recipe.machine.trackers), recipe.model_dump(mode="json"),
@@ -223,6 +224,7 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
             progress.say(f"{100 * way:g} % of the way from the base  {said(now)}{'  (best)' if better else ''}")
             if not agreed(not stop.signum):
                 raise Interrupted(state.step, stop.signum or signal.SIGTERM)
+    accelerator.end_training()  # NCCL wants its processes to part in good order
 
     first, best = Scores(**(state.base or {})), Scores(**(state.best or {}))
     within = rank(best, first, settings.max_canary_loss)[0] == 0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from finetune.errors import ModelError
-from finetune.training.fit import largest_that_fits, remember, remembered
+from finetune.training.fit import largest_that_fits, memory_watched, remember, remembered
 
 CPU = torch.device("cpu")
 
@@ -54,6 +54,8 @@ def test_each_way_to_run_out_of_memory_is_known(error: Exception) -> None:
             raise error
 
     assert largest_that_fits(100.0, 10.0, attempt) == 25.0
+    with pytest.raises(ModelError, match=r"gradient_checkpointing: true .* train.batch: auto"), memory_watched():
+        raise error
 
 
 def test_the_real_error_of_the_cpu_is_known() -> None:
@@ -71,7 +73,7 @@ def test_another_error_is_passed_on_at_once() -> None:
         tried.append(seconds)
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)")
 
-    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), memory_watched():
         largest_that_fits(100.0, 10.0, attempt)
     assert tried == [100.0]
 

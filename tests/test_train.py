@@ -20,7 +20,7 @@ from finetune import train as training
 from finetune.config import Recipe
 from finetune.data.manifest import Utterance, read_manifest, write_manifest
 from finetune.decoding.recognize import DecodeOptions, recognize
-from finetune.errors import CheckpointError, Interrupted, RecipeError
+from finetune.errors import CheckpointError, Interrupted, ModelError, RecipeError
 from finetune.examples import Examples
 from finetune.metrics.wer import score
 from finetune.model.adapter import ADAPTER_WEIGHTS, WHOLE_WEIGHTS, load_adapter
@@ -229,6 +229,27 @@ def test_steps_that_are_no_number_are_skipped_within_a_budget(trained: Trained, 
         with pytest.raises(CheckpointError, match=r"step 2: loss nan.*train-.*max_skipped_steps"):
             training.train(recipe, other)
     assert training.train(recipe, other).steps == len(records(other, "step"))  # goes on from step 1
+
+
+def test_a_run_out_of_memory_goes_on_with_checkpointing(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
+    """As the message says: `machine` is not part of what a run is, and the recomputed layers give the same losses."""
+    from finetune import step
+
+    other = prepared(trained[1], tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        calls, plain = iter(range(1000)), step.token_loss
+
+        def full(*given: Any) -> torch.Tensor:
+            if next(calls) == 2:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return plain(*given)
+
+        patch.setattr(step, "token_loss", full)
+        with pytest.raises(ModelError, match="Tried to allocate 2.00 GiB.*machine.gradient_checkpointing: true"):
+            training.train(tiny(tmp_path, "x", machine={"checkpoint_every": 1}), other)
+    training.train(tiny(tmp_path, "x", machine={"gradient_checkpointing": True}), other)
+    for before, after in zip(records(trained[1], "step"), records(other, "step"), strict=True):
+        assert before["loss"] == pytest.approx(after["loss"], rel=1e-5)
 
 
 def test_a_full_disk_keeps_the_last_checkpoint_and_goes_on(trained: Trained, tiny: Tiny, tmp_path: Path,

@@ -6,7 +6,8 @@ import logging
 import math
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -55,9 +56,33 @@ def _attempted(attempt: Callable[[float], None], seconds: float) -> str | None:
         attempt(seconds)
         return None
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, RuntimeError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+        if (found := _want_of_memory(error)) is None:
             raise
-        return (str(error).strip() or "MemoryError").splitlines()[0]
+        return found
+
+
+def _want_of_memory(error: Exception) -> str | None:
+    """What is said of it; None where the error is another."""
+    if isinstance(error, RuntimeError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+        return None
+    return (str(error).strip() or "MemoryError").splitlines()[0]
+
+
+@contextmanager
+def memory_watched() -> Iterator[None]:
+    """Says what to do where memory runs out inside the block.
+
+    Raises:
+        ModelError: it did. Any other error is passed on.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if (found := _want_of_memory(error)) is None:
+            raise
+        raise ModelError(f"out of memory ({found}); with machine.gradient_checkpointing: true the run goes on from its "
+                         "last checkpoint; else begin anew with train.batch: auto or fewer train.batch_seconds; where "
+                         "valid was being decoded, lower decode.batch_seconds") from error
 
 
 def remembered(path: Path, device: torch.device, key: str) -> float | None:
