@@ -111,7 +111,8 @@ def take_step(engine: Engine, step: list[list[int]], mine: list[list[int]], batc
     total, told, length = torch.stack([*accelerator.reduce(loss, "sum"), norm]).tolist()
     taken = math.isfinite(length) and math.isfinite(total)
     if taken:
-        moved = with_gradient(engine.parameters, engine.optimizer.param_groups) if before is not None else set()
+        first = before is not None and not engine.optimizer.state  # a resumed run's moments make a step of any size
+        moved = with_gradient(engine.parameters, engine.optimizer.param_groups) if first else set()
         engine.optimizer.step()
         if before is not None:
             check_changed(before, fingerprints(engine.model), set(engine.parameters), moved)

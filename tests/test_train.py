@@ -145,6 +145,23 @@ def test_a_run_killed_in_any_step_goes_on_to_the_same_weights(trained: Trained, 
     assert_same_run(run, trained[1])
 
 
+def test_a_resumed_run_is_not_held_to_how_far_its_step_goes(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
+    """Where gradients turn round, AdamW's moments cancel: a step may then be lost in rounding and is no fault."""
+    from finetune import step
+
+    other = prepared(trained[1], tmp_path)
+    recipe = tiny(tmp_path, "x", machine={"checkpoint_every": 1})
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        kill_in_step(patch, 2)
+        training.train(recipe, other)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step, "with_gradient", lambda *_: {"a part that did not move"})
+        training.train(recipe, other)
+        assert_same_run(other, trained[1])
+        with pytest.raises(ModelError, match="a part that did not move: has a gradient"):
+            training.train(recipe, prepared(trained[1], tmp_path / "anew"))
+
+
 def test_a_signal_ends_the_step_and_the_next_call_goes_on(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
     recipe = tiny(tmp_path, "asked")
     with pytest.MonkeyPatch.context() as patch:
