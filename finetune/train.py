@@ -98,7 +98,8 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
                               "machine.gradient_checkpointing: true or model.quantize: 4bit")
     # Buffers never change, and gradients need not lie in memory twice. Precision is the recipe's, not the launcher's.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[ddp])
+    # Nor is its choice of a device: on a Mac it would take the GPU, on which nothing here has run.
+    accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available(), kwargs_handlers=[ddp])
     ranks, main = accelerator.num_processes, accelerator.is_main_process
     torch.manual_seed(recipe.seed)
     model = load_model(recipe.model.base, recipe.model.dtype, accelerator.device, recipe.model.revision,
