@@ -1,12 +1,14 @@
 """What the model tests share: the embedded model, clips that are embedded with it, and manifests of a few."""
 
 import json
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from command import Command, Said
 
 from finetune.data.manifest import Utterance, write_manifest
 
@@ -30,6 +32,22 @@ def embedded(split: str, count: int) -> list[Utterance]:
     shortest = sorted(rows, key=lambda row: row["duration"])[:count]
     return [Utterance(row["id"], str(VOCABULARY / row["audio_filepath"]), row["duration"], row["text"],
                       speaker=row["speaker"]) for row in shortest]
+
+
+@pytest.fixture
+def finetune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs the command in this process, with its log where a terminal would show it."""
+    from finetune.cli import main
+
+    def call(*arguments: object) -> Said:
+        monkeypatch.setattr(logging.root, "handlers", [])
+        capsys.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return Said(code, *capsys.readouterr())
+    return call
 
 
 @pytest.fixture(scope="session")
