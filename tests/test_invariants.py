@@ -12,7 +12,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from support import INSTRUCTION, batch
-from test_train import prepared, records, weights
+from training_runs import prepared, records, weights
 
 from finetune import train as training
 from finetune.config import AugmentSection, Recipe
