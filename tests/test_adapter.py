@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from opened import ALL, CASES, FULL, LORA, LORA_EVERYWHERE, ctc_logits, logits, shake
 from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from test_parts import ALL, CASES, FULL, LORA, LORA_EVERYWHERE, ctc_logits, logits, shake
 
 from finetune.data.manifest import Utterance
 from finetune.errors import CheckpointError

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from opened import FULL, NOTHING
 from support import noise
-from test_parts import FULL, NOTHING
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 

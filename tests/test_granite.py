@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from opened import LORA
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support import hf_inputs, noise
-from test_parts import LORA
 from torch import Tensor
 
 from finetune.data.features import pad_features

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from opened import FULL, LORA, shake
 from support import batch, summed_loss
-from test_parts import FULL, LORA, shake
 from torch import Tensor
 from torch.nn import functional as F
 
