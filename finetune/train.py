@@ -225,7 +225,8 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
             progress.say(f"{100 * way:g} % of the way from the base  {said(now)}{'  (best)' if better else ''}")
             if not agreed(not stop.signum):
                 raise Interrupted(state.step, stop.signum or signal.SIGTERM)
-    accelerator.end_training()  # NCCL wants its processes to part in good order
+    # The process group ends with the process: taken apart sooner, DDP's reducer is the last to hold it, and joins gloo's
+    # threads under the lock of Python that one of them may wait for.
 
     first, best = Scores(**(state.base or {})), Scores(**(state.best or {}))
     within = rank(best, first, settings.max_canary_loss)[0] == 0
