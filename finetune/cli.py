@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage (arguments or recipe), 128 and the s
 """
 
 import argparse
+import errno
 import logging
 import math
 import os
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from finetune import __version__, compare_cli, transcribe_cli
-from finetune.errors import DataError, FinetuneError, Interrupted, RecipeError
+from finetune.errors import DataError, FinetuneError, Interrupted, ModelError, RecipeError
 from finetune.runs import CHILD, RunDir
 from finetune.terminal import VisibleFormatter, visible
 
@@ -35,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     log = logging.StreamHandler(sys.stdout)
     log.setFormatter(VisibleFormatter("%(message)s"))
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, handlers=[log])
+    logging.raiseExceptions = False  # a run outlives whoever read its log
     for noisy in ("httpx", "huggingface_hub", "transformers", "accelerate", "datasets"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries about each other; no user can heed them
@@ -70,6 +72,11 @@ def main(argv: list[str] | None = None) -> int:
         return 128 + signal.SIGINT
     except BrokenPipeError:  # as of `| head`, which needs no word
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"finetune: {error}; make room, and run the same command again", file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -132,13 +139,22 @@ def _check(arguments: argparse.Namespace) -> int:
     from finetune.train import parts_of
 
     print()
-    if recipe.data.train:
-        print("\n".join(outline(recipe.model.base, recipe.model.revision, parts_of(recipe))))
-    else:
-        print("nothing to train on: this recipe is for finetune score")
+    faults = []
+    try:
+        if recipe.data.train:
+            print("\n".join(outline(recipe.model.base, recipe.model.revision, parts_of(recipe))))
+        else:
+            print("nothing to train on: this recipe is for finetune score")
+    except ModelError as error:
+        faults.append(str(error))
     print("\ndata:")
-    for line in look(recipe):
-        print(visible(line))
+    try:
+        for line in look(recipe):
+            print(visible(line))
+    except DataError as error:
+        faults.append(str(error))
+    if faults:
+        raise DataError("\n".join(faults))
     return 0
 
 

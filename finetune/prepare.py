@@ -41,10 +41,13 @@ def look(recipe: Recipe) -> Iterator[str]:
     for split in SPLITS:
         for source in getattr(recipe.data, split):
             try:
-                rows = count_rows(source)
-                yield f"{split:6} {f'{rows:,} rows' if rows is not None else 'not opened':>12}  {source}"
+                found = count_rows(source)
             except DataError as error:
                 faults.append(f"data.{split}: {error}")
+                continue
+            yield f"{split:6} {f'{found[0]:,} rows' if found else 'not opened':>12}  {source}"
+            if found and found[1] > recipe.data.max_bad_fraction * found[0]:
+                faults.append(f"data.{split}: {source}: the audio of {found[1]} of {found[0]} rows is not there")
     if recipe.data.terms:
         try:
             yield f"terms  {f'{len(read_terms(recipe.data.terms)):,} terms':>12}  {recipe.data.terms}"

@@ -86,7 +86,7 @@ def take_step(engine: Engine, step: list[list[int]], mine: list[list[int]], batc
         number: of the step, from 0; dropout draws from it and the micro-batch's place alone, so it is alike for
             any split over ranks and in a run that was resumed.
         stop: a signal that this rank has received, or 0.
-        before: fingerprints of the model before the first step, which is held to what was to train; None later.
+        before: fingerprints of the model before this call's first step, which is held to what may change; None later.
 
     Raises:
         ModelError: a frozen tensor changed, or one that should train did not.

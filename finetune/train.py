@@ -225,8 +225,8 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
             progress.say(f"{100 * way:g} % of the way from the base  {said(now)}{'  (best)' if better else ''}")
             if not agreed(not stop.signum):
                 raise Interrupted(state.step, stop.signum or signal.SIGTERM)
-    # The process group ends with the process: taken apart sooner, DDP's reducer is the last to hold it, and joins gloo's
-    # threads under the lock of Python that one of them may wait for.
+    # The process group ends with the process: taken apart sooner, DDP's reducer is the last to hold it, and waits for
+    # gloo's threads while it has Python's lock, for which one of them may wait.
 
     first, best = Scores(**(state.base or {})), Scores(**(state.best or {}))
     within = rank(best, first, settings.max_canary_loss)[0] == 0

@@ -79,13 +79,19 @@ def test_check_prints_settings_with_their_origin_and_what_would_be_trained(finet
     assert all(re.fullmatch(r"\w+ +[\d,]+ parameters  in \d+ tensors of \d+ modules", line) for line in trains)
 
 
-def test_check_counts_the_data_and_names_all_that_is_missing(finetune: Command) -> None:
+def test_check_counts_the_data_and_names_all_that_is_missing(finetune: Command, tmp_path: Path) -> None:
     said = finetune("check", QUICKSTART)
     rows = len((QUICKSTART.parent.parent / "data/vocabulary/train.jsonl").read_text().splitlines())
     assert f"train {rows:8,} rows  data/vocabulary/train.jsonl\n" in said.out
+    noise(tmp_path / "a.wav")
+    (tmp_path / "half.jsonl").write_text("".join(json.dumps({"audio_filepath": name, "text": "a"}) + "\n"
+                                                 for name in ("a.wav", "b.wav")))
     said = finetune("check", QUICKSTART, "--set", "data.train=gone.jsonl", "--set", "data.terms=gone.txt",
-                    "--set", "data.replay=hf:org/name:train")
+                    "--set", "data.replay=hf:org/name:train", "--set", f"data.valid={tmp_path / 'half.jsonl'}",
+                    "--set", "data.test=~nobody-of-that-name/a.csv")
     assert said.code == 1 and said.err.startswith("finetune: data.train: gone.jsonl: no such file or folder")
+    assert f"data.valid: {tmp_path / 'half.jsonl'}: the audio of 1 of 2 rows is not there\n" in said.err
+    assert "data.test: ~nobody-of-that-name/a.csv: cannot be looked for" in said.err
     assert "\ndata.terms: gone.txt: a list of terms that cannot be read" in said.err
     assert "replay   not opened  hf:org/name:train\n" in said.out
 
@@ -110,7 +116,8 @@ def test_check_refuses_parts_that_the_base_has_not(finetune: Command, project: P
 
 def test_check_tells_the_settings_even_of_a_base_model_that_is_not_there(finetune: Command, project: Path) -> None:
     said = finetune("check", project / "mine.yaml", "--set", "model.base=./nowhere")
-    assert said.code == 0 and "base model not looked into: ./nowhere: no config.json there" in said.out
+    assert said.code == 1 and said.err.startswith("finetune: ./nowhere: no config.json there")
+    assert "train.epochs" in said.out and "\ndata:\n" in said.out
 
 
 @pytest.mark.parametrize(("error", "code", "message"), [

@@ -15,6 +15,7 @@ from opened import (
 )
 from transformers import GraniteSpeechConfig
 
+from finetune.errors import ModelError
 from finetune.model.outline import count_parts, on_meta, outline
 from finetune.model.parts import (
     Lora,
@@ -47,4 +48,6 @@ def test_the_real_model_has_280_layers_for_the_default_lora() -> None:
 
 
 def test_the_outline_of_a_base_that_is_not_there_says_so(tmp_path: Path) -> None:
-    assert "not looked into" in outline(str(tmp_path), None, LORA)[0]
+    assert "not looked into" in outline("nobody/nothing", None, LORA)[0]
+    with pytest.raises(ModelError, match="no config.json there"):
+        outline(str(tmp_path), None, LORA)

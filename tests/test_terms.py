@@ -1,11 +1,21 @@
 """Term recall: what counts as an occurrence, and the bounds of its rates."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.errors import DataError, RecipeError
-from finetune.metrics.terms import TermRecall, TermSummary, column_terms, count_terms, summarize, term_recall
+from finetune.metrics.terms import (
+    TermRecall,
+    TermSummary,
+    column_terms,
+    count_terms,
+    read_terms,
+    summarize,
+    term_recall,
+)
 
 TEXTS = st.lists(st.lists(st.sampled_from(["a", "b", "ab"]), max_size=8).map(" ".join), min_size=1, max_size=5)
 
@@ -83,3 +93,9 @@ def test_bounds(references: list[str], hypotheses: list[str]) -> None:
     assert perfect.recall in (1.0, None) and perfect.precision in (1.0, None) and perfect.false_alarms == 0
     words = sum(text.split().count("a") for text in references)
     assert term_recall(references, references, ["a"], "none")[0].support == words
+
+
+def test_a_list_without_terms_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "terms.txt").write_text("\n \n")
+    with pytest.raises(DataError, match="holds no terms"):
+        read_terms(tmp_path / "terms.txt")

@@ -76,15 +76,24 @@ def read_corpus(source: str, media_dir: Path) -> list[Row]:
     return _located(_named(rows, str(path)), str(path), path.parent)
 
 
-def count_rows(source: str) -> int | None:
-    """How many rows `read_corpus` will find; None of a dataset, which is opened when it is wanted in earnest.
+def count_rows(source: str) -> tuple[int, int] | None:
+    """How many rows `read_corpus` will find, and how many of them name audio that is not there.
+
+    None of a dataset, which is opened when it is wanted in earnest.
 
     Raises:
-        DataError: as `read_corpus`.
+        DataError: as `read_corpus`; a name that no file can have.
     """
-    path = Path(source).expanduser()
-    within = path.suffix.lower() == ".parquet" or hub.is_saved_dataset(path)
-    return None if source.startswith("hf:") or (path.exists() and within) else len(read_corpus(source, path))
+    if source.startswith("hf:"):
+        return None
+    try:
+        path = Path(source).expanduser()
+        if path.exists() and (path.suffix.lower() == ".parquet" or hub.is_saved_dataset(path)):
+            return None
+    except (OSError, RuntimeError) as error:  # too long; the home of nobody
+        raise DataError(f"{source}: cannot be looked for ({error})") from error
+    audio = [row.values.get("audio_filepath") for row in read_corpus(source, path)]
+    return len(audio), sum(not (isinstance(name, str) and _is_there(Path(name))) for name in audio)
 
 
 def read_table(path: Path) -> list[Row]:
@@ -222,8 +231,8 @@ def _named(rows: Iterable[Row], source: str) -> list[Row]:
             names[name] = key
         elif key in ("audio_filepath", "text"):
             near = [plain[name] for alias in aliases for name in difflib.get_close_matches(alias, plain, 1, 0.75)]
-            guess = f"; is it {near[0]!r}?" if near else ""
-            raise DataError(f"{source}: no column for {key}; the columns are {', '.join(map(repr, seen))}{guess}. "
+            guess = f"; is it {near[0]!r}?" if near else "."
+            raise DataError(f"{source}: no column for {key}; the columns are {', '.join(map(repr, seen))}{guess} "
                             f"Name it one of {', '.join(aliases)}")
     for name in seen:  # a column that bears a key's name while another was chosen for that key
         if name not in names and name in names.values():

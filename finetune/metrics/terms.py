@@ -63,13 +63,16 @@ def read_terms(path: str | Path) -> list[str]:
     """A list of terms, one a line; empty lines are skipped.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: the file cannot be read, or holds none.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: a list of terms that cannot be read ({error})") from error
-    return [" ".join(line.split()) for line in lines if line.strip()]
+    terms = [" ".join(line.split()) for line in lines if line.strip()]
+    if not terms:
+        raise DataError(f"{path}: holds no terms; write one a line")
+    return terms
 
 
 def column_terms(cells: Iterable[object], preset: str) -> list[str]:

@@ -62,8 +62,8 @@ def _convolve(conv: Module, x: Tensor, mask: Tensor) -> Tensor:
 def _depthwise(depth: Module, x: Tensor) -> Tensor:
     """The convolution of each channel over time: x (B, T, D) -> (B, D, T).
 
-    On a CPU as one of an image of height 1: its channels come last, as they lie in x, and oneDNN takes a twentieth of
-    the time (recipes/RESULTS.md).
+    On a CPU as one of an image of height 1: its channels come last, as they lie in x, which is what oneDNN is
+    fast with (recipes/RESULTS.md).
     """
     if x.device.type != "cpu":
         return depth(x.transpose(1, 2))

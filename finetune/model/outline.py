@@ -1,5 +1,7 @@
 """What a base model consists of and what a recipe would train, counted on the meta device: no weights are read."""
 
+from pathlib import Path
+
 import torch
 from transformers import GraniteSpeechConfig, GraniteSpeechForConditionalGeneration
 
@@ -25,11 +27,13 @@ def outline(base: str, revision: str | None, parts: Parts) -> list[str]:
     """Lines for `finetune check`: parts of the base, then what trains with its size.
 
     Raises:
-        ModelError: the base has no such modules or layers as `parts` names.
+        ModelError: the base has no such modules or layers as `parts` names, or is a local folder and no model.
     """
     try:
         config = read_config(base, revision)
     except ModelError as error:
+        if base.startswith((".", "/")) or Path(base).exists():
+            raise
         return [f"base model not looked into: {str(error).splitlines()[0]}"]
     model = on_meta(config, base)
     lines = [f"{name:15} {count:>15,} parameters" for name, count in count_parts(model).items()]
