@@ -158,7 +158,7 @@ def _hear_apart(model: GraniteSpeech, group: list[tuple[_File, Utterance]], requ
         return
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{request.decode.batch_seconds:g} s of audio at once are more than the GPU's memory holds; "
-                         "lower --batch-seconds, or the window") from error
+                         "lower batch_seconds") from error
     spent = time.perf_counter() - started
     for (file, window), result in zip(group, heard, strict=True):
         file.heard.append(result)
