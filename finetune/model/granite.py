@@ -53,7 +53,7 @@ class GraniteSpeech(nn.Module):
         self.audio_token_id = int(config.audio_token_id)
         self.window, self.queries = config.window_size, config.window_size // config.downsample_rate
         # torch prefers it on an H100. It plans anew for every shape, and here each batch and each decoding pass has its
-        # own; and with a mask its gradients were NaN (pytorch#196678).
+        # own; and at some lengths its gradients under a mask were NaN (pytorch#196678).
         torch.backends.cuda.enable_cudnn_sdp(False)
 
     # The parts are Any: torch gives each attribute of an nn.Module the type Tensor | Module.
