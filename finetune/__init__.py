@@ -5,11 +5,12 @@ From Python: `finetune.transcribe(paths, model=...)`, see `finetune.api`.
 
 from typing import TYPE_CHECKING, Any
 
+from finetune.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from finetune.api import transcribe as transcribe
-    from finetune.transcription import load as load
+    from finetune.inference.transcribe import load as load
 
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

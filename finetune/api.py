@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from finetune.decoding.thresholds import calibrated
-from finetune.decoding.transcript import Transcript
-from finetune.deploy import settings_of
-from finetune.errors import DataError
+from finetune.core.errors import DataError
+from finetune.inference.options import Wish
+from finetune.inference.settings import settings_of
+from finetune.inference.thresholds import calibrated
+from finetune.inference.transcribe import load, request_for, transcripts
+from finetune.inference.transcript import Transcript
 from finetune.model.granite import GraniteSpeech
-from finetune.model.request import Wish
-from finetune.transcription import load, request_for, transcripts
 
 
 def transcribe(paths: str | Path | Iterable[str | Path], model: str | Path | GraniteSpeech, *,

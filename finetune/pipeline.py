@@ -10,13 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.config import Recipe
-from finetune.errors import CheckpointError, RecipeError
-from finetune.launch import processes_for, train_on_all
-from finetune.runs import CHILD, RunDir, digest, read_json, write_json
+from finetune.core.config import Recipe
+from finetune.core.errors import CheckpointError, RecipeError
+from finetune.core.run_dir import CHILD, RunDir, digest, read_json, write_json
+from finetune.training.launch import processes_for, train_on_all
 
 if TYPE_CHECKING:
-    from finetune.score import ScoreResult
+    from finetune.evaluation.score import ScoreResult
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def run_recipe(recipe: Recipe, last: str) -> RunDir:
 
 def score_recipe(recipe: Recipe) -> "ScoreResult":
     """Scores `model.base` on each corpus of `data.test` and keeps all in `<runs>/<name>/score`. Raises as above."""
-    from finetune.score import score
+    from finetune.evaluation.score import score
 
     run = RunDir(f"{recipe.runs}/{recipe.name}")
     with run.locked():
@@ -103,22 +103,22 @@ def _own(recipe: Recipe) -> dict[str, Any]:
 def _verb(stage: str) -> Callable[[Recipe, RunDir], Any]:
     """The stage's function; imported here, because training's imports take ten seconds that others need not pay."""
     if stage == "prepare":
-        from finetune.prepare import prepare
+        from finetune.data.prepare import prepare
 
         return prepare
     if stage == "train":
-        from finetune.train import train
+        from finetune.training.trainer import train
 
         return train
     if stage == "evaluate":
-        from finetune.evaluate import evaluate
+        from finetune.evaluation.evaluate import evaluate
 
         return evaluate
     if stage == "report":
-        from finetune.reporting import write_report
+        from finetune.report.write_report import write_report
 
         return lambda recipe, run: write_report(run)
-    from finetune.export import export
+    from finetune.export.export import export
 
     return export
 

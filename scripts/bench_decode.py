@@ -26,10 +26,10 @@ import transformers
 from bench.count import now
 from bench.decoders import NAMES, WAYS, Batch, corrupt, enliven
 from bench.material import NANO, SIZES, TOKENS_PER_SECOND, VOCABULARY, Material, Setup, build_model, gather
-from finetune.config import DecodeSection
+from finetune.core.config import DecodeSection
 from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.manifest import read_manifest
-from finetune.decoding.recognize import Hypothesis, decoding_summary
+from finetune.inference.recognize import Hypothesis, decoding_summary
 from finetune.metrics.wer import score
 from finetune.model.granite import GraniteSpeech, load_model
 

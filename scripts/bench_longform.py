@@ -22,9 +22,9 @@ import webvtt
 import finetune
 from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.manifest import read_manifest
-from finetune.decoding.recognize import DecodeOptions, recognize
-from finetune.decoding.subtitles import render
-from finetune.deploy import settings_of
+from finetune.inference.recognize import DecodeOptions, recognize
+from finetune.inference.settings import settings_of
+from finetune.inference.subtitles import render
 from finetune.metrics.wer import score
 
 ROOT = Path(__file__).resolve().parent.parent

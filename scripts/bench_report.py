@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.synthetic_run import synthetic_run
 from finetune.data.manifest import Utterance
-from finetune.reporting import write_report
+from finetune.report.write_report import write_report
 
 TERMS = 100
 VOCABULARY = 5000

@@ -21,11 +21,11 @@ import transformers
 
 from bench.decoders import WAYS, Batch, hear, prompts_of
 from bench.material import NANO, VOCABULARY
-from finetune.config import DecodeSection
+from finetune.core.config import DecodeSection
 from finetune.data.audio import load_audio
 from finetune.data.manifest import read_manifest
-from finetune.decoding.recognize import Hypothesis
-from finetune.decoding.session import Session
+from finetune.inference.recognize import Hypothesis
+from finetune.inference.session import Session
 from finetune.model.granite import GraniteSpeech, load_model
 
 OURS = ("greedy", "lossless")

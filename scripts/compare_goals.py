@@ -15,10 +15,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from finetune.config import GOALS, AugmentSection, PartsSection, Recipe, contradictions  # noqa: E402
+from finetune.core.config import GOALS, AugmentSection, PartsSection, Recipe, contradictions  # noqa: E402
+from finetune.core.recipe import load_recipe  # noqa: E402
 from finetune.model.granite import read_config  # noqa: E402
 from finetune.pipeline import run_recipe  # noqa: E402
-from finetune.recipe_file import load_recipe  # noqa: E402
 
 OWN = "own"  # the recipe as it stands
 

@@ -22,11 +22,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from finetune.config import Recipe  # noqa: E402
+from finetune.core.config import Recipe  # noqa: E402
+from finetune.core.run_dir import RunDir  # noqa: E402
+from finetune.data.prepare import prepare  # noqa: E402
 from finetune.model.adapter import ADAPTER_WEIGHTS, WHOLE_WEIGHTS  # noqa: E402
-from finetune.prepare import prepare  # noqa: E402
-from finetune.runs import RunDir  # noqa: E402
-from finetune.train import train  # noqa: E402
+from finetune.training.trainer import train  # noqa: E402
 
 CLIPS = 6
 

@@ -18,9 +18,9 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tensors are small: threads would only wait for each other
 
 if TYPE_CHECKING:
-    from finetune.config import Recipe
+    from finetune.core.config import Recipe
+    from finetune.core.run_dir import RunDir
     from finetune.model.granite import GraniteSpeech
-    from finetune.runs import RunDir
 
 ROOT = Path(__file__).resolve().parents[1]
 VOCABULARY = ROOT / "data" / "vocabulary"
@@ -37,7 +37,7 @@ def embedded(split: str, count: int) -> list[Utterance]:
 @pytest.fixture
 def finetune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs the command in this process, with its log where a terminal would show it."""
-    from finetune.cli import main
+    from finetune.cli.main import main
 
     def call(*arguments: object) -> Said:
         monkeypatch.setattr(logging.root, "handlers", [])
@@ -85,7 +85,7 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def tiny(nano: Path, corpora: dict[str, str]) -> "Callable[..., Recipe]":
     """A recipe of two epochs over six clips that trains every kind of part; keywords change its `train` section."""
-    from finetune.config import Recipe
+    from finetune.core.config import Recipe
 
     def recipe(runs: Path, name: str, parts: dict[str, object] | None = None, machine: dict[str, object] | None = None,
                **train: object) -> Recipe:
@@ -118,7 +118,7 @@ def trained(tiny: "Callable[..., Recipe]",
         return loaded[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("finetune.train.load_model", load)
+        patch.setattr("finetune.training.trainer.load_model", load)
         run = run_recipe(recipe, "train")
     assert len(loaded) == 1
     return recipe, run, loaded[0]

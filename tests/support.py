@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor
 
-from finetune.data.augment import WaveAugment
 from finetune.data.features import pad_features
-from finetune.data.loader import Clips
 from finetune.data.manifest import Utterance
-from finetune.decoding.recognize import clip_features
+from finetune.inference.recognize import clip_features
 from finetune.model.granite import GraniteSpeech
 from finetune.model.prompt import encode_text, render
+from finetune.training.augment import WaveAugment
 from finetune.training.loss import IGNORE, token_loss
+from finetune.training.sampler import Clips
 
 INSTRUCTION = "can you transcribe the speech into a written format?"
 

@@ -1,4 +1,4 @@
-"""The layers of the package: who may import whom, read from the source."""
+"""The layers of the package and the size of its parts, read from the source."""
 
 import ast
 from graphlib import TopologicalSorter
@@ -6,33 +6,23 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "finetune").rglob("*.py"))
-GROUND = {"config", "runs", "errors"}
-ROOMS = {"data", "model", "training", "metrics", "decoding", "report", "recognizers"}
-VERBS = {"prepare", "train", "evaluate", "reporting", "export", "calibrate", "transcription", "compare", "score"}
-TRAINING = {"examples", "step", "selection"}  # what the verb train alone is made of
-# The first name below `finetune` -> those it may import, besides itself.
-MAY = {
-    "errors": set(), "terminal": set(), "config": set(), "recipe_file": {"config", "errors"}, "runs": {"errors"},
-    "data": {"errors"}, "model": {"errors"}, "metrics": {"errors"}, "training": {"errors", "runs"},
-    "report": {"errors"}, "provenance": set(),
-    "recognizers": {"errors", "data"}, "systems": GROUND | ROOMS | {"trials", "deploy"},
-    "compare_cli": GROUND | ROOMS | {"terminal", "compare"},
-    "decoding": {"errors", "data", "model"}, "parity": {"errors", "data", "model", "decoding"},
-    "records": GROUND | ROOMS, "trials": GROUND | ROOMS | {"records"},
-    "examples": GROUND | ROOMS, "step": GROUND | ROOMS | {"examples"}, "selection": GROUND | ROOMS,
-    "transcribe_cli": {"errors", "terminal", "model", "decoding", "transcription"},
-    "deploy": {"config", "errors", "model"},
-    "api": {"errors", "model", "decoding", "transcription", "deploy"},
-    "summary": {"metrics", "runs"}, **{verb: GROUND | ROOMS for verb in VERBS}, "train": GROUND | ROOMS | TRAINING,
-    "showcase": ROOMS | {"errors"}, "reporting": GROUND | ROOMS | {"showcase"},
-    "compare": GROUND | ROOMS | {"records", "systems"}, "calibrate": GROUND | ROOMS | {"records"},
-    "score": GROUND | ROOMS | {"records", "trials"},
-    "evaluate": GROUND | ROOMS | {"records", "trials", "provenance"}, "export": GROUND | ROOMS | {"parity", "deploy"},
-    "launch": GROUND | {"training"},
-    "pipeline": GROUND | VERBS | {"launch"}, "__main__": {"cli"},
-    "cli": GROUND | ROOMS | VERBS | {"recipe_file", "pipeline", "summary", "deploy", "transcribe_cli", "compare_cli",
-                                      "terminal"},
-}
+# From the bottom up. A package imports from those below it, never from its own level or above.
+LAYERS = (
+    {"version"},
+    {"core"},
+    {"model", "metrics"},
+    {"data"},
+    {"inference", "report"},
+    {"training", "evaluation"},
+    {"export"},
+    {"pipeline"},
+    {"api"},
+    {"cli"},
+    {"__main__"},
+)
+WITHOUT_TORCH = ("core", "metrics", "report")
+LONGEST_FUNCTION = 60  # lines
+TO_SPLIT = {"load_recipe", "evaluate", "export", "train", "prepare", "compare", "run", "audit", "group_table", "_parser"}
 
 
 def name_of(path: Path) -> str:
@@ -40,43 +30,73 @@ def name_of(path: Path) -> str:
 
 
 MODULES = {name_of(path): path for path in FILES}
+TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in MODULES.items()}
 
 
-def imports(path: Path) -> set[str]:
+def imports(module: str) -> set[str]:
     """Every module that a file imports, anywhere in it; `from package import module` counts as the module."""
     found = set[str]()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(TREES[module]):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            assert node.level == 0, f"{module}:{node.lineno}: a relative import"
             names = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= (names & MODULES.keys()) or {str(node.module)}
     return found
 
 
-def test_no_file_imports_what_its_layer_may_not() -> None:
+def level(module: str) -> int:
+    part = module.split(".")[1]
+    return next(index for index, names in enumerate(LAYERS) if part in names)
+
+
+def test_imports_go_downward_only() -> None:
     assert len(FILES) > 25
-    for module, path in MODULES.items():
-        if module == "finetune":
-            continue
-        part = module.split(".")[1]
-        below = {name.split(".")[1] for name in imports(path) if name.startswith("finetune.")}
-        assert below - {part} <= MAY[part], f"{module} imports {sorted(below - {part} - MAY[part])}"
+    for module in MODULES.keys() - {"finetune"}:
+        package = module.split(".")[1]
+        for name in imports(module):
+            if name.startswith("finetune.") and name.split(".")[1] != package:
+                assert level(name) < level(module), f"{module} imports {name}"
 
 
 def test_no_two_modules_import_each_other() -> None:
-    order = TopologicalSorter({module: imports(path) & MODULES.keys() for module, path in MODULES.items()})
+    order = TopologicalSorter({module: imports(module) & MODULES.keys() for module in MODULES})
     assert len(list(order.static_order())) == len(MODULES)
+
+
+def test_core_metrics_report_and_the_manifest_do_without_torch() -> None:
+    for module in MODULES:
+        if module.split(".")[1:2] and (module.split(".")[1] in WITHOUT_TORCH or module == "finetune.data.manifest"):
+            assert not {name.split(".")[0] for name in imports(module)} & {"torch", "transformers", "peft"}, module
+
+
+def test_the_top_of_the_package_stays_small() -> None:
+    top = [path for path in (ROOT / "finetune").iterdir() if path.is_file()]
+    assert len(top) <= 12
+
+
+def test_package_inits_are_empty() -> None:
+    for path in FILES:
+        if path.name == "__init__.py" and path.parent.name != "finetune":
+            assert not path.read_text(encoding="utf-8").strip(), path
 
 
 def test_the_package_imports_nothing_of_scripts() -> None:
     scripts = {path.stem for path in (ROOT / "scripts").iterdir()} | {"scripts"}
     assert len(scripts) > 5
+    for module in MODULES:
+        assert not {name.split(".")[0] for name in imports(module)} & scripts, module
+
+
+def test_each_file_starts_with_its_purpose() -> None:
     for module, path in MODULES.items():
-        assert not {name.split(".")[0] for name in imports(path)} & scripts, module
+        assert (path.name == "__init__.py" and module != "finetune") or ast.get_docstring(TREES[module]), path
 
 
-def test_each_file_says_first_what_it_is_for() -> None:
-    for path in FILES:
-        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
+def test_no_function_is_longer_than_a_screen() -> None:
+    for module, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name not in TO_SPLIT:
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                assert lines <= LONGEST_FUNCTION, f"{module}.{node.name}: {lines} lines"

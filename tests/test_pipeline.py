@@ -15,13 +15,13 @@ import pytest
 import torch
 
 from finetune import pipeline
-from finetune.config import Recipe
-from finetune.errors import CheckpointError, DataError, Interrupted
-from finetune.launch import processes_for, train_on_all
+from finetune.core.config import Recipe
+from finetune.core.errors import CheckpointError, DataError, Interrupted
+from finetune.core.recipe import load_recipe
+from finetune.core.run_dir import CHILD, RunDir, read_json, write_json
 from finetune.pipeline import STAGES, run_recipe, summarize
-from finetune.recipe_file import load_recipe
-from finetune.runs import CHILD, RunDir, read_json, write_json
-from finetune.summary import newcomer_table
+from finetune.report.summary import newcomer_table
+from finetune.training.launch import processes_for, train_on_all
 
 SCORE = {"wer": 0.25, "terms": {"seen": {"recall": 0.5}, "unseen": {"recall": None}}}
 SCORES = {

@@ -26,13 +26,6 @@ def test_paths_named_in_the_readme_exist() -> None:
     assert not missing
 
 
-def test_every_module_stands_in_the_tree() -> None:
-    tree = README.partition("## The house")[2].partition("\n```\n")[2].partition("```")[0]
-    modules = [path for path in (ROOT / "finetune").rglob("*.py") if not path.name.startswith("__")]
-    assert len(modules) > 25
-    assert [path.name for path in modules if not re.search(rf"\b{path.stem}\b", tree)] == []
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_of_the_readme_are_known(command: str) -> None:
     done = subprocess.run([sys.executable, "-m", *command.split(), "--help"], cwd=ROOT, capture_output=True, text=True)

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from compare_goals import OWN, with_goal
-from finetune.config import GOALS, contradictions
-from finetune.recipe_file import load_recipe
+from finetune.core.config import GOALS, contradictions
+from finetune.core.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -27,7 +27,7 @@ def header(path: Path) -> str:
 def real(tmp_path: Path) -> Path:
     """ibm-granite/granite-4.0-1b-speech as far as it is here: its configuration, with a file in place of weights."""
     (tmp_path / "model.safetensors").touch()
-    shutil.copy(Path(__file__).parent / "data" / "granite-4.0-1b-speech" / "config.json", tmp_path)
+    shutil.copy(ROOT / "tests" / "fixtures" / "granite-4.0-1b-speech" / "config.json", tmp_path)
     return tmp_path
 
 
@@ -102,8 +102,8 @@ def test_one_gpu_and_four_make_the_same_optimizer_steps() -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_what_a_recipe_trains_is_there_in_its_base(path: Path, real: Path) -> None:
-    from finetune.model.outline import outline
-    from finetune.train import parts_of
+    from finetune.model.model_summary import outline
+    from finetune.training.trainer import parts_of
 
     recipe, _ = load_recipe(path)
     base = real if recipe.model.base.startswith("ibm-granite/") else ROOT / recipe.model.base
@@ -114,8 +114,8 @@ def test_what_a_recipe_trains_is_there_in_its_base(path: Path, real: Path) -> No
 
 
 def test_the_real_model_has_the_parts_and_the_lora_that_the_recipe_counts_on(real: Path) -> None:
-    from finetune.model.outline import outline
-    from finetune.train import parts_of
+    from finetune.model.model_summary import outline
+    from finetune.training.trainer import parts_of
 
     recipe, _ = load_recipe(ROOT / "recipes" / "granite_1b.yaml")
     assert recipe.parts.lora.modules == ALL_LINEAR and recipe.parts.lora.rank == 16

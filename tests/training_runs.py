@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from finetune.runs import RunDir
+from finetune.core.run_dir import RunDir
 from finetune.training import checkpoint
 
 

@@ -1,1 +1,0 @@
-"""Audio and text to batches: manifests, corpora, features, loading."""

@@ -16,7 +16,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from finetune.errors import DataError
+from finetune.core.errors import DataError
 
 SAMPLE_RATE = 16_000
 MIN_SAMPLES = 257  # the log-mel's reflected edges need one sample more than half its 512-point window

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from finetune.core.errors import DataError
 from finetune.data.audio import AudioFacts, measure
 from finetune.data.hub import Row
 from finetune.data.manifest import KEYS, Utterance, unique_id
-from finetune.errors import DataError
 
 NO_TEXT = {"nan", "NaN", "<NA>", "#N/A", "null", "NULL", "None"}  # what tables and their tools write for "nothing"
 # Soft hyphen, zero-width space, byte-order mark, marks of direction: not seen, not said, yet other tokens.

@@ -16,9 +16,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from finetune.core.errors import DataError
 from finetune.data import hub
 from finetune.data.hub import Row
-from finetune.errors import DataError
 
 ALIASES = {  # in order of preference; all in lower case with underscores
     "audio_filepath": ("audio_filepath", "audio_file", "audio_path", "path", "file", "file_name", "filename", "audio",

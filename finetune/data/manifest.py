@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path, PurePath
 
-from finetune.errors import DataError
+from finetune.core.errors import DataError
 
 KEYS = ("id", "audio_filepath", "offset", "duration", "text", "language", "speaker", "keywords")
 

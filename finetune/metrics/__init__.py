@@ -1,1 +1,0 @@
-"""Scores of recognized text: normalizers, word and character errors, term recall, intervals."""

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finetune.errors import DataError
+from finetune.core.errors import DataError
 from finetune.metrics.alignment import Edit
 
 GOOD_WORDS = 2

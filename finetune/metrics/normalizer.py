@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable
 from functools import cache, lru_cache
 
-from finetune.errors import RecipeError
+from finetune.core.errors import RecipeError
 from finetune.metrics.english import openasr, whisper
 
 # Quotes, primes and accents that people type for an apostrophe; ™ and ℠ must go before NFKC spells them "tm", "sm".

@@ -18,8 +18,8 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from finetune.errors import DataError
-from finetune.metrics.student import t_cdf, t_quantile
+from finetune.core.errors import DataError
+from finetune.metrics.t_distribution import t_cdf, t_quantile
 
 CONFIDENCE = 0.95
 POWER = 0.8

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from finetune.errors import DataError
+from finetune.core.errors import DataError
 from finetune.metrics.normalizer import UNSPACED, normalize
 
 IntArray = npt.NDArray[np.int64]

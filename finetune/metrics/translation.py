@@ -7,7 +7,7 @@ WMT 2018, arXiv 1804.08771). Text is scored as written: no normalizer.
 import unicodedata
 from dataclasses import dataclass
 
-from finetune.errors import DataError
+from finetune.core.errors import DataError
 
 # By target language; "13a" elsewhere. Japanese in characters: its word tokenizer is one more package, and never mixed.
 _TOKENIZERS = {"ja": "char", "zh": "zh", "ko": "char"}

@@ -12,7 +12,7 @@ from typing import Any
 
 import jiwer
 
-from finetune.errors import DataError
+from finetune.core.errors import DataError
 from finetune.metrics.normalizer import UNSPACED, normalize
 
 AT_ONCE = 1000  # texts that jiwer gets together: it keeps several copies of them

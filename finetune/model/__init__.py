@@ -1,1 +1,0 @@
-"""Granite Speech itself: its forward pass, its prompt, its adapters."""

@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from finetune.errors import CheckpointError
+from finetune.core.errors import CheckpointError
 from finetune.model.granite import GraniteSpeech
-from finetune.model.parts import trained_parameters
+from finetune.model.trainable import trained_parameters
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS, WHOLE_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "whole.safetensors"
 PARTS = "parts.json"  # the SHA-256 of each weights file, so that one lost, damaged or left from elsewhere is noticed

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, GraniteSpeechConfig, GraniteSpeechForConditionalGeneration
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from finetune.errors import ModelError
+from finetune.core.errors import ModelError
 from finetune.model.conformer import encode, frame_mask, project
 
 AUDIO_TOKEN = "<|audio|>"

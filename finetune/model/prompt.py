@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from finetune.errors import ModelError
+from finetune.core.errors import ModelError
 from finetune.model.granite import AUDIO_TOKEN
 
 

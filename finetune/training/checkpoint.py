@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from finetune.errors import CheckpointError
-from finetune.runs import digest, flatten, read_json, write_json
+from finetune.core.errors import CheckpointError
+from finetune.core.run_dir import digest, flatten, read_json, write_json
 
 log = logging.getLogger(__name__)
 

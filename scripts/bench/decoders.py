@@ -12,15 +12,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from finetune.config import ModelSection
+from finetune.core.config import ModelSection
 from finetune.data.features import log_mel, pad_features
 from finetune.data.manifest import Utterance
-from finetune.decoding.decode import decode
-from finetune.decoding.draft import Draft, piece
-from finetune.decoding.recognize import DecodeOptions, Hypothesis, transcribe_batch
-from finetune.decoding.session import Session
-from finetune.decoding.sources import ctc_texts
-from finetune.decoding.thresholds import Thresholds
+from finetune.inference.decode import decode
+from finetune.inference.draft import Draft, piece
+from finetune.inference.draft_sources import ctc_texts
+from finetune.inference.recognize import DecodeOptions, Hypothesis, transcribe_batch
+from finetune.inference.session import Session
+from finetune.inference.thresholds import Thresholds
 from finetune.model.ctc import entropy
 from finetune.model.granite import Audio, GraniteSpeech
 from finetune.model.prompt import encode_text, render
@@ -195,7 +195,7 @@ def simulated(model: GraniteSpeech, drafts: list[list[int]] | None) -> Iterator[
         yield
         return
     made = iter([Draft(model.tokenizer, draft, [1.0] * len(draft), []) for draft in drafts])
-    with patch("finetune.decoding.recognize.text_draft", lambda *_: next(made)):
+    with patch("finetune.inference.recognize.text_draft", lambda *_: next(made)):
         yield
 
 

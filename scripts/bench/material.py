@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, GraniteSpeechConfig, GraniteSpeechForConditionalGeneration
 
-from finetune.config import LoraPart, Recipe
+from finetune.core.config import LoraPart, Recipe
 from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.manifest import Utterance, read_manifest
 from finetune.model.granite import GraniteSpeech, load_model
-from finetune.model.parts import Lora, Part, Parts
 from finetune.model.prompt import encode_text
+from finetune.model.trainable import Lora, Part, Parts
 
 ROOT = Path(__file__).resolve().parents[2]
 NANO, VOCABULARY = ROOT / "data" / "granite-speech-nano", ROOT / "data" / "vocabulary"

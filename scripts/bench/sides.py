@@ -23,13 +23,13 @@ from transformers.utils import logging
 from bench.count import Amount, Tally, count_weights, forget_peak, matmul_limit, now, pass_flops, peak_memory
 from bench.material import ACCUMULATION, BATCH, LORA, Material, Setup, build_model, gather, opened, recipe_of
 from finetune.data.features import FEATURE_DIM, log_mel, num_frames
-from finetune.data.loader import plan_epoch
-from finetune.data.states import StateCache, cached_states
-from finetune.examples import Batch, Examples
 from finetune.model.granite import GraniteSpeech
-from finetune.model.parts import open_parts, set_mode, target_pattern, trained_parameters
-from finetune.step import Engine, optimizer_of, take_step
+from finetune.model.trainable import open_parts, set_mode, target_pattern, trained_parameters
+from finetune.training.dataset import Batch, Examples
+from finetune.training.encoder_cache import StateCache, cached_states
 from finetune.training.loss import IGNORE
+from finetune.training.sampler import plan_epoch
+from finetune.training.step import Engine, optimizer_of, take_step
 
 # What is measured, in this order. Below `ours` is our engine with one thing changed. The language model alone has its
 # batches ready in memory before the clock runs, and nothing to do with the audio: the most that a cache can reach.
@@ -78,7 +78,7 @@ def measure(setup: Setup, variant: str) -> Measured:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if variant == "all_logits":
-            stack.enter_context(patch("finetune.step.token_loss", every_position))
+            stack.enter_context(patch("finetune.training.step.token_loss", every_position))
         if variant == "hf_encoder":
             stack.enter_context(patch("finetune.model.granite.encode", as_transformers))
         if variant == "baseline":
@@ -202,7 +202,7 @@ def as_transformers(encoder: Any, features: Tensor, num_frames: Tensor) -> tuple
 
 def engine(setup: Setup, data: Examples, material: Material, tally: Tally, marks: list[float], folder: Path,
            variant: str) -> Callable[[], int]:
-    """Our training as `finetune.train` puts it together, set up; calling the result runs it, as for `notebook`."""
+    """Our training as `training.trainer` puts it together, set up; calling the result runs it, as for `notebook`."""
     accelerator = Accelerator(cpu=setup.device == "cpu")
     model, recipe = data.model, data.recipe
     kind = "embeds" if variant in LLM else "states" if variant == "cache" else "features"

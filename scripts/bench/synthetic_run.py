@@ -7,12 +7,12 @@ from unittest.mock import patch
 
 import numpy as np
 
-from finetune import evaluate, records, trials
-from finetune.config import Recipe
+from finetune.core.config import Recipe
+from finetune.core.run_dir import RunDir, write_json
 from finetune.data.audit import leaks
 from finetune.data.manifest import Utterance, manifest_hash, write_manifest
-from finetune.decoding.recognize import DecodeOptions, Hypothesis
-from finetune.runs import RunDir, write_json
+from finetune.evaluation import evaluate, records, trials
+from finetune.inference.recognize import DecodeOptions, Hypothesis
 
 
 class Recognizer:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from finetune.decoding.decode import decode
-from finetune.decoding.draft import Draft
+from finetune.inference.decode import decode
+from finetune.inference.draft import Draft
 from finetune.model.conformer import encode, project
 from finetune.model.granite import Audio, GraniteSpeech
 from finetune.model.prompt import encode_text, render

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from finetune.data.augment import WaveAugment, augment_wave
 from finetune.data.features import num_frames
 from finetune.model.conformer import encode, project
 from finetune.model.granite import Audio, GraniteSpeech
+from finetune.training.augment import WaveAugment, augment_wave
 from nano.decoder import text_loss
 from nano.encoder import MIDDLE_WEIGHT, ctc_loss, make_batches, one_cycle, optimizers, to_features
 

@@ -1,1 +1,0 @@
-"""Audio to text: greedy and speculative decoding, drafts, subtitles."""

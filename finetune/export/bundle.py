@@ -1,0 +1,68 @@
+"""What lets a folder transcribe by itself: settings of its own, and a copy of the modules that transcribing needs."""
+
+import ast
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+from finetune.core.config import Recipe
+from finetune.inference.options import Settings
+from finetune.inference.settings import settings_from
+
+ENTRY = "finetune.cli.transcribe"
+MAIN = '''"""Transcribes audio with the model in the folder above; needs torch, transformers, soundfile and soxr.
+
+    python EXPORT/transcribe call.wav --format srt
+
+The code beside this file is a part of the toolkit that made it, unchanged; settings.json has the defaults.
+"""
+
+import sys
+from pathlib import Path
+
+from {entry} import standalone
+
+sys.exit(standalone(Path(__file__).resolve().parent.parent))
+'''
+
+
+def add_transcriber(folder: Path, recipe: Recipe) -> None:
+    """Puts `transcribe/` into an exported folder: `python FOLDER/transcribe FILE ...`.
+
+    Python looks for modules beside `__main__.py` first, so an installed `finetune` of another version is no matter.
+    """
+    target = folder / "transcribe"
+    for name, path in modules().items():
+        copy = target / Path(*name.split(".")) / "__init__.py" if path.name == "__init__.py" else \
+            target / Path(*name.split(".")).with_suffix(".py")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    (target / "finetune" / "__init__.py").write_text(
+        '"""The part of finetune that transcribes."""\n', encoding="utf-8")
+    (target / "__main__.py").write_text(MAIN.format(entry=ENTRY), encoding="utf-8")
+    path = Settings.file(folder)
+    path.write_text(json.dumps(asdict(settings_from(recipe.model, recipe.decode)), indent=2) + "\n", encoding="utf-8")
+
+
+def modules() -> dict[str, Path]:
+    """By name, the modules of this package that `ENTRY` imports, directly or not; of packages, all above them."""
+    root = Path(__file__).resolve().parents[2]
+    found: dict[str, Path] = {}
+    todo = [ENTRY]
+    while todo:
+        name = todo.pop()
+        plain = root.joinpath(*name.split(".")).with_suffix(".py")
+        path = plain if plain.is_file() else root.joinpath(*name.split("."), "__init__.py")
+        if name in found or not name.startswith("finetune") or not path.is_file():
+            continue
+        found[name] = path
+        todo += [name.rpartition(".")[0]] if "." in name else []
+        if name == "finetune":  # it imports the Python API, which has the recipe's defaults
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                todo += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                todo += [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found

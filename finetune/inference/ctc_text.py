@@ -1,0 +1,22 @@
+"""What the encoder's CTC head alone hears: a second opinion that no language model has smoothed."""
+
+from collections.abc import Sequence
+
+import torch
+
+from finetune.data.features import pad_features
+from finetune.data.manifest import Utterance
+from finetune.inference.recognize import clip_features
+from finetune.model.ctc import greedy_text
+from finetune.model.granite import GraniteSpeech
+
+
+@torch.inference_mode()
+def ctc_texts(model: GraniteSpeech, utterances: Sequence[Utterance]) -> list[str]:
+    """The best path of each clip, one clip at a time. Raises DataError for unusable audio."""
+    texts = []
+    for item in utterances:
+        features, frames = pad_features([clip_features(model, item)])
+        logits = model.ctc_logits(model.listen(features, frames).states)
+        texts.append(greedy_text(logits[0, : int(frames[0])]))
+    return texts

@@ -1,0 +1,44 @@
+"""What a base model consists of and what a recipe would train, counted on the meta device: no weights are read."""
+
+from pathlib import Path
+
+import torch
+from transformers import GraniteSpeechConfig, GraniteSpeechForConditionalGeneration
+
+from finetune.core.errors import ModelError
+from finetune.model.granite import GraniteSpeech, read_config
+from finetune.model.trainable import Parts, open_parts, table
+
+
+def on_meta(config: GraniteSpeechConfig, source: str) -> GraniteSpeech:
+    """The model's modules with shapes and no storage, and no tokenizer."""
+    with torch.device("meta"):
+        return GraniteSpeech(GraniteSpeechForConditionalGeneration(config).requires_grad_(False), None, source)
+
+
+def count_parts(model: GraniteSpeech) -> dict[str, int]:
+    """Parameters of encoder, projector, language model body and head."""
+    parts = {"encoder": model.encoder, "projector": model.projector,
+             "language model": model.language_model, "lm_head": model.lm_head}
+    return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+
+
+def outline(base: str, revision: str | None, parts: Parts) -> list[str]:
+    """Lines for `finetune check`: parts of the base, then what trains with its size.
+
+    Raises:
+        ModelError: the base has no such modules or layers as `parts` names, or is a local folder and no model.
+    """
+    try:
+        config = read_config(base, revision)
+    except ModelError as error:
+        if base.startswith((".", "/")) or Path(base).exists():
+            raise
+        return [f"base model not looked into: {str(error).splitlines()[0]}"]
+    model = on_meta(config, base)
+    lines = [f"{name:15} {count:>15,} parameters" for name, count in count_parts(model).items()]
+    with torch.device("meta"):
+        open_parts(model, parts)
+    trains = [f"{row.part:15} {row.parameters:>15,} parameters  in {row.tensors} tensors of {row.modules} modules"
+              for row in table(model)]
+    return [*lines, "", "trains:", *trains]

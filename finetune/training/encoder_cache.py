@@ -1,0 +1,142 @@
+"""What a frozen encoder (or projector) makes of clips that never change, kept on disk instead of computed again."""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finetune.core.errors import DataError
+from finetune.data.audio import SAMPLE_RATE
+from finetune.data.features import HOP_LENGTH, N_FFT, NUM_MELS, WIN_LENGTH
+from finetune.data.manifest import Utterance
+
+log = logging.getLogger(__name__)
+
+ROWS, INDEX = "rows.bin", "index.json"
+FRONT_END = [1, SAMPLE_RATE, N_FFT, WIN_LENGTH, HOP_LENGTH, NUM_MELS]  # first a number to raise if features change
+
+
+@dataclass(frozen=True, eq=False)
+class StateCache:
+    """States of each clip, memory-mapped: `cache[i]` is (T, D), or (A, H) of a projector, bit for bit as written."""
+
+    rows: np.ndarray  # (total frames, bytes of a frame) uint8, on disk
+    offsets: list[int]
+    frames: list[int]
+    dtype: torch.dtype
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> Tensor:
+        start = self.offsets[index]
+        return torch.from_numpy(self.rows[start : start + self.frames[index]].copy()).view(self.dtype)
+
+
+def cache_key(weights: str, clips: Sequence[Utterance]) -> str:
+    """SHA-256 over all that states depend on: weights, front end, and the audio of each clip in its order.
+
+    Args:
+        weights: the caller's name for what encodes: base, revision, dtype on which device, up to which part.
+        clips: their files are read whole, each once.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    files: dict[str, str] = {}
+    for path in {clip.audio_filepath for clip in clips}:
+        try:
+            with open(path, "rb") as file:
+                files[path] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    audio = [(files[clip.audio_filepath], clip.offset, clip.duration) for clip in clips]
+    return hashlib.sha256(json.dumps([weights, FRONT_END, audio]).encode()).hexdigest()
+
+
+def predicted_bytes(frames: Iterable[int], width: int, dtype: torch.dtype) -> int:
+    """What a cache of clips of so many frames, each `width` numbers, will take on disk."""
+    return sum(frames) * width * dtype.itemsize
+
+
+def cached_states(folder: Path, key: str, dtype: torch.dtype, batches: Iterable[Sequence[int]],
+                  encode: Callable[[Sequence[int]], Sequence[Tensor]]) -> StateCache:
+    """Opens the cache in `folder`, built first where there is none, a broken one, or one of another key or dtype.
+
+    Of several processes one builds and the others wait for it. A build is staged beside the folder, so that a
+    killed one is never taken for whole.
+
+    Args:
+        folder: the cache's own; what lies there under another key is replaced.
+        key: as `cache_key` gives it.
+        dtype: of the numbers on disk.
+        batches: clip indices, each of 0 to the number of clips once.
+        encode: a batch of indices -> the states of each of its clips, (T, D) with one D for all.
+
+    Raises:
+        DataError: the cache cannot be written.
+    """
+    key = f"{key}/{dtype}"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with folder.with_name(folder.name + ".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if (cache := _opened(folder, key, dtype)) is None:
+                _build(folder, key, dtype, batches, encode)
+                cache = _opened(folder, key, dtype)
+    except OSError as error:
+        raise DataError(f"{folder}: the cache of audio states cannot be written ({error.strerror or error}); make room "
+                        "there, or set machine.cache_encoder: false") from error
+    if cache is None:
+        raise DataError(f"{folder}: the cache of audio states does not hold what was just written to it; look after "
+                        "the disk, or set machine.cache_encoder: false")
+    return cache
+
+
+def _opened(folder: Path, key: str, dtype: torch.dtype) -> StateCache | None:
+    try:
+        index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        if index["key"] != key:
+            log.info("%s is of other weights or other audio, and is built anew", folder)
+            return None
+        rows = np.memmap(folder / ROWS, np.uint8, "r").reshape(sum(index["frames"]), index["width"] * dtype.itemsize)
+        return StateCache(rows, index["offsets"], index["frames"], dtype)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s is damaged and is built anew (%s)", folder, error)
+        return None
+
+
+def _build(folder: Path, key: str, dtype: torch.dtype, batches: Iterable[Sequence[int]],
+           encode: Callable[[Sequence[int]], Sequence[Tensor]]) -> None:
+    staged = folder.with_name(folder.name + ".part")
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir()
+    offsets, frames, width, total = dict[int, int](), dict[int, int](), 0, 0
+    try:
+        with open(staged / ROWS, "wb") as file:
+            for batch in batches:
+                for index, states in zip(batch, encode(batch), strict=True):
+                    offsets[index], frames[index] = total, len(states)
+                    total, width = total + len(states), states.shape[1]
+                    file.write(states.detach().to("cpu", dtype).contiguous().view(torch.uint8).numpy().data)
+            file.flush()
+            os.fsync(file.fileno())
+        clips = range(len(frames))
+        (staged / INDEX).write_text(json.dumps({
+            "key": key, "width": width, "offsets": [offsets[i] for i in clips], "frames": [frames[i] for i in clips]}))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(staged, folder)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)

@@ -1,0 +1,87 @@
+"""Starts one training process for each device of this machine, and passes signals on to them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+
+from finetune.core.config import Recipe
+from finetune.core.errors import CheckpointError, Interrupted
+from finetune.core.run_dir import CHILD, RunDir
+from finetune.training.signals import NAMES, interruptible
+
+STOPPED = [128 + getattr(signal, name) for name in NAMES if hasattr(signal, name)]  # exit codes of those that stopped
+
+
+def processes_for(recipe: Recipe) -> int:
+    """`machine.processes`, or one for each visible GPU, or one; two on one GPU would be slower than one."""
+    import torch
+
+    gpus, wanted = torch.cuda.device_count(), recipe.machine.processes
+    return min(wanted or gpus, gpus) if gpus else wanted or 1
+
+
+def train_on_all(run: RunDir, processes: int) -> None:
+    """Trains in `processes` processes (torch.distributed; NCCL on GPUs, gloo on CPUs) and waits for them.
+
+    Each reads `resolved.json`. Not by torchrun, which ends with a traceback of its own, and kills 30 seconds after a
+    signal what may still be in the step before its checkpoint.
+
+    Raises:
+        Interrupted: a signal stopped them; their checkpoint holds the last step.
+        CheckpointError: one failed, and the others were ended; what it said stands above.
+    """
+    command = [sys.executable, "-m", "finetune", "train", str(run.resolved)]
+    with interruptible() as stop, ExitStack() as stack:
+        # Each in a session of its own: Ctrl-C would reach it twice, and the second signal ends it at once. With the
+        # file descriptor of the lock: were this process killed, no other could begin while they go on.
+        children = [stack.enter_context(subprocess.Popen(command, env=environment, start_new_session=True,
+                                                         close_fds=False))
+                    for environment in _environments(processes)]
+        told, failed = False, 0
+        try:
+            while True:
+                codes = [code for child in children if (code := child.poll()) is not None]  # of those that ended
+                failed = failed or next((code for code in codes if code not in (0, *STOPPED)), 0)
+                if len(codes) == processes:
+                    break
+                if failed:  # the others would wait for it in vain
+                    _kill(children)
+                if stop.signum and not told:
+                    for child in children:
+                        child.terminate()
+                    told = True
+                time.sleep(0.1)
+        except BaseException:  # a second signal
+            _kill(children)
+            raise
+    stopped = [code - 128 for code in codes if code in STOPPED]
+    if stop.signum or (stopped and not failed):
+        raise Interrupted(None, stop.signum or stopped[0])
+    if failed:
+        why = (f"exit code {failed}; the first error above says why" if failed > 0 else
+               f"{signal.Signals(-failed).name}; if nobody sent it, main memory may have been short")
+        raise CheckpointError(f"training in {processes} processes failed ({why})")
+
+
+def _environments(processes: int) -> list[dict[str, str]]:
+    """What tells each process its place, as torch.distributed reads it."""
+    import torch
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {**os.environ, CHILD: "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+              "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    shared.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    if not torch.cuda.is_available():
+        shared["ACCELERATE_USE_CPU"] = "true"
+    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+
+
+def _kill(children: list[subprocess.Popen[bytes]]) -> None:
+    for child in children:
+        child.kill()

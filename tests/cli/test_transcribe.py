@@ -1,0 +1,174 @@
+"""`finetune transcribe` as a person meets it: files good and bad, lists, formats, a pipe that closes, refusals."""
+
+import errno
+import io
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from command import Command, noise
+
+from finetune.core.run_dir import write_json
+
+ROOT = Path(__file__).resolve().parents[2]
+NANO = ROOT / "data" / "granite-speech-nano"
+QUICKSTART = ROOT / "recipes" / "quickstart.yaml"
+PARK, DOOR = (ROOT / "data/vocabulary/audio/canary" / name for name in ("canary-001-en-us-f3.opus",
+                                                                        "canary-002-en-us-m3.opus"))
+
+
+def test_a_bad_file_among_good_ones_is_named_and_the_good_one_heard(finetune: Command, tmp_path: Path) -> None:
+    bad, good = tmp_path / "bad.wav", noise(tmp_path / "good.wav")
+    bad.write_text("not audio")
+    said = finetune("transcribe", bad, good, tmp_path / "gone.wav", "--model", NANO, "--max-new-tokens", 4)
+    assert said.code == 1
+    assert f"{bad}: not audio" in said.err and f"{tmp_path / 'gone.wav'}: no such file" in said.err
+    assert [line for line in said.out.splitlines() if line.startswith(f"{good}:")]
+    assert "1.0 s of audio in" in said.err
+
+
+def test_formats_and_files(finetune: Command, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for form, suffix in (("json", "json"), ("srt", "srt"), ("text", "txt")):
+        said = finetune("transcribe", PARK, DOOR, "--model", NANO, "--format", form, "--output", out, "--language",
+                        "en")
+        written = [out / f"{clip.stem}.{suffix}" for clip in (PARK, DOOR)]
+        assert (said.code, said.out) == (0, f"{PARK} -> {written[0]}\n{DOOR} -> {written[1]}\n")
+    assert (out / f"{PARK.stem}.txt").read_text() == "we went to the park after lunch\n"
+    content = json.loads((out / f"{PARK.stem}.json").read_text())
+    assert (content["audio_filepath"], content["language"], content["duration"]) == (str(PARK), "en", 1.77)
+    assert [word["word"] for word in content["segments"][0]["words"]] == content["text"].split()
+    assert (out / f"{PARK.stem}.srt").read_text().endswith("\nwe went to the park after lunch\n\n")
+
+
+def test_files_are_taken_from_lists(finetune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "list.txt").write_text(f"{DOOR}\n\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"\ufeff{PARK}\r\n \r\n{tmp_path / 'gone.wav'}\r\n"))
+    said = finetune("transcribe", "-", "--files-from", tmp_path / "list.txt", "--model", NANO)
+    assert said.code == 1 and "gone.wav: no such file" in said.err
+    assert said.out == f"{PARK}: we went to the park after lunch\n{DOOR}: please close the door when you leave\n"
+
+
+class Deaf(io.StringIO):
+    """Standard output whose reader has gone, or whose disk is full."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self.error, self.sink = error, os.open(os.devnull, os.O_WRONLY)
+
+    def write(self, text: str) -> int:
+        raise self.error
+
+    def fileno(self) -> int:
+        return self.sink
+
+
+@pytest.mark.parametrize(("fault", "code", "message"), [
+    (BrokenPipeError(), 128 + signal.SIGPIPE, ""),
+    (OSError(errno.ENOSPC, "No space left on device"), 1,
+     "finetune: standard output cannot be written (No space left on device)\n"),
+])
+def test_standard_output_that_takes_no_more_ends_it(finetune: Command, monkeypatch: pytest.MonkeyPatch,
+                                                    fault: OSError, code: int, message: str) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", Deaf(fault))
+        said = finetune("transcribe", PARK, DOOR, "--model", NANO)
+    assert (said.code, said.err) == (code, message)
+
+
+def test_silence_is_said_to_be_none(finetune: Command, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
+    said = finetune("transcribe", tmp_path / "a.wav", "--model", NANO)
+    assert (said.code, said.out) == (0, "\n") and f"{tmp_path / 'a.wav'}: no words were found" in said.err
+
+
+def test_keywords_and_translation_are_asked_for(finetune: Command, tmp_path: Path,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    from finetune.inference import transcribe as transcription
+
+    asked: list[transcription.Request] = []
+
+    def ask(model: object, paths: list[str], request: transcription.Request, *_: object) -> list[object]:
+        asked.append(request)
+        return []
+
+    monkeypatch.setattr(transcription, "transcripts", ask)
+    (tmp_path / "words.txt").write_text("stent\nNew York\n\nlupus\n", encoding="utf-8-sig")
+    said = finetune("transcribe", PARK, "--model", NANO, "--keywords", " lupus ,, stent,", "--keywords-file",
+                    tmp_path / "words.txt", "--translate-to", "de", "--vad", "silero")
+    assert said == (0, "", "")
+    assert asked[0].keywords == ("lupus", "stent", "New York") and asked[0].vad == "silero"
+    assert asked[0].decode.instruction == "translate the speech to German."
+
+
+def test_progress_is_for_a_person_and_goes_to_standard_error(finetune: Command, tmp_path: Path,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = soundfile.read(PARK, dtype="float32")[0]
+    soundfile.write(tmp_path / "a.wav", np.concatenate([clip, np.zeros(16_000)] * 2), 16_000)
+    monkeypatch.setattr("finetune.cli.main.LONG", 1.0)
+    for terminal in (False, True):
+        monkeypatch.setattr("sys.stderr.isatty", lambda terminal=terminal: terminal, raising=False)
+        monkeypatch.setenv("TTY_COMPATIBLE", "1" if terminal else "0")
+        said = finetune("transcribe", tmp_path / "a.wav", "--model", NANO)
+        assert "listening" not in said.out and ("listening" in said.err) == terminal
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), [
+    (["gone.wav", "also_gone.wav", "--model", NANO], 1, "gone.wav: no such file\nalso_gone.wav: no such file"),
+    ([QUICKSTART, "--model", NANO, "--max-new-tokens", "0"], 2, "max_new_tokens: must be above 0, got 0"),
+    ([QUICKSTART, "--model", NANO, "--batch-seconds", "-1"], 2, "batch_seconds: must be above 0, got -1.0"),
+    ([QUICKSTART, "--model", NANO, "--batch-seconds", "x"], 2, "invalid float value: 'x'"),
+    ([QUICKSTART, "--model", ROOT / "recipes"], 1, "recipes: no config.json there"),
+    ([QUICKSTART, "a/quickstart.wav", "--model", NANO, "--output", "out"], 1, "is already the output of"),
+    ([PARK, "--model", NANO, "--output", QUICKSTART], 1, "quickstart.yaml: cannot be written (File exists)"),
+    (["--model", NANO], 2, "no audio files"),
+    ([QUICKSTART, "b.wav", "--model", NANO, "--format", "srt"], 2, "2 files as srt would run into each other"),
+    ([QUICKSTART, "--model", NANO, "--language", "jp"], 2, "language 'jp' is not one of en (English)"),
+    ([QUICKSTART, "--model", NANO, "--translate-to", "la"], 2, "language 'la' is not one of"),
+    ([QUICKSTART, "--model", NANO, "--keywords", "a\nb"], 2, "keyword 'a\\nb' holds '\\n'"),
+    ([PARK, "--model", NANO, "--keywords", "a<|audio|>"], 1, "a keyword holds <|audio|>"),
+    ([PARK, "--model", NANO, "--keywords", ",".join(f"medication {n}" for n in range(1000))], 1, "give fewer keywords"),
+    ([QUICKSTART, "--model", NANO, "--keywords-file", "gone.txt"], 1, "gone.txt: a list that cannot be read"),
+    ([QUICKSTART, "--model", NANO, "--vad", "ears"], 2, "invalid choice: 'ears'"),
+])
+def test_wrong_arguments_are_refused(finetune: Command, arguments: list[object], code: int, message: str) -> None:
+    said = finetune("transcribe", *arguments)
+    assert said.code == code and message in said.err and "Traceback" not in said.err
+
+
+def without_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def half_the_weights(folder: Path) -> None:
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+
+
+def another_model(folder: Path) -> None:
+    write_json(folder / "config.json", {"model_type": "whisper"})
+
+
+def broken_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+@pytest.mark.parametrize(("spoil", "message"), [
+    (without_weights, "no *.safetensors there"),
+    (half_the_weights, "cannot be loaded"),
+    (another_model, "model_type is 'whisper'"),
+    (broken_config, "config.json: not the configuration of a model"),
+])
+def test_a_model_folder_that_is_none_is_refused(
+        finetune: Command, tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
+    folder = Path(shutil.copytree(NANO, tmp_path / "model"))
+    spoil(folder)
+    said = finetune("transcribe", noise(tmp_path / "a.wav"), "--model", folder)
+    assert said.code == 1 and said.err.startswith(f"finetune: {folder}") and message in said.err
+    assert "Traceback" not in said.err

@@ -1,0 +1,236 @@
+"""Readers: corpora as users have them, good and bad, give rows or one clear reason."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from finetune.core.errors import DataError
+from finetune.data.corpora import read_corpus
+from finetune.data.hub import Row
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the audio files a.wav and b.wav."""
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, np.full(8000, 0.1, np.float32), 16_000)
+    return tmp_path
+
+
+def read(source: Path | str) -> list[Row]:
+    media = Path(source if os.path.isdir(source) else os.path.dirname(source) or ".") / "media"
+    return read_corpus(str(source), media)
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def texts(rows: list[Row]) -> list[object]:
+    return [row.values["text"] for row in rows]
+
+
+def test_json_lines_and_their_places(folder: Path) -> None:
+    lines = ['{"audio_filepath": "a.wav", "text": "line\u2028one", "dialect": "x"}', "",
+             '{"audio_filepath": "b.wav", "text": "two"}', ""]
+    rows = read(write(folder / "m.json", b"\xef\xbb\xbf" + "\r\n".join(lines).encode()))
+    assert [row.where.rsplit(":")[-1] for row in rows] == ["1", "3"]
+    assert rows[0].values == {"audio_filepath": str(folder / "a.wav"), "text": "line\u2028one", "dialect": "x"}
+
+
+def test_json_list(folder: Path) -> None:
+    rows = read(write(folder / "m.json", json.dumps([{"path": "a.wav", "sentence": "one"}], indent=2)))
+    assert texts(rows) == ["one"] and rows[0].where.endswith("item 1")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_csv_dialects(folder: Path, delimiter: str, end: str, encoding: str) -> None:
+    lines = ["Path;Sentence;Locale", 'a.wav;"says ""no""; never, | or";de', "", 'b.wav;"two\nlines";de']
+    table = end.join(lines).replace("\n", end if end in lines[3] else "\n")
+    quoted = '"says ""no""; never, | or"'
+    table = table.replace(quoted, "\0").replace(";", delimiter).replace("\0", quoted)
+    if delimiter in "\t|":
+        table = table.replace('"two\nlines"', "two").replace('"two\r\nlines"', "two")
+    rows = read(write(folder / "m.csv", table.encode(encoding)))
+    assert rows[0].values == {
+        "audio_filepath": str(folder / "a.wav"), "text": 'says "no"; never, | or', "language": "de"}
+    assert str(rows[1].values["text"]).split()[0] == "two"
+    assert [row.where.rsplit(":")[-1] for row in rows] == ["2", "4"]
+
+
+def test_excel_names_its_delimiter(folder: Path) -> None:
+    rows = read(write(folder / "m.csv", "sep=;\r\nfile;text\r\na.wav;one, two\r\n"))
+    assert texts(rows) == ["one, two"] and rows[0].where.endswith(":3")
+
+
+@pytest.mark.parametrize("raw", ['"Hello," he said.', '"Hello', '5" pipe', '"a" "b"'])
+def test_tab_separated_quotation_marks_are_text(folder: Path, raw: str) -> None:
+    rows = read(write(folder / "m.tsv", f"path\tsentence\na.wav\t{raw}\nb.wav\ttwo\n"))
+    assert texts(rows) == [raw, "two"]
+
+
+def test_common_voice_keeps_its_clips_in_a_folder(folder: Path) -> None:
+    (folder / "clips").mkdir()
+    (folder / "a.wav").rename(folder / "clips" / "c.wav")
+    rows = read(write(folder / "m.tsv", "client_id\tpath\tsentence\tup_votes\n7\tc.wav\thi\t2\n"))
+    assert rows[0].values == {
+        "speaker": "7", "audio_filepath": str(folder / "clips" / "c.wav"), "text": "hi", "up_votes": "2"}
+
+
+@pytest.mark.parametrize("header", ["audio_filepath,text", "Path,Normalized Text", "FILE-NAME,transcript", "wav,Label"])
+def test_column_aliases(folder: Path, header: str) -> None:
+    assert texts(read(write(folder / "m.csv", f"{header}\na.wav,one\n"))) == ["one"]
+
+
+def test_of_two_columns_for_a_key_none_is_lost(folder: Path) -> None:
+    path = write(folder / "m.csv", "path,Text,text\na.wav,One.,one\n")
+    assert read(path)[0].values == {
+        "audio_filepath": str(folder / "a.wav"), "text": "One.", "text_original": "one"}
+
+
+def test_a_short_row_is_left_to_the_audit(folder: Path) -> None:
+    assert texts(read(write(folder / "m.csv", "path,text\na.wav\nb.wav,two,,\n"))) == ["", "two"]
+
+
+def test_relative_paths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "lists").mkdir()
+    path = write(folder / "lists" / "m.csv", "path,text\na.wav,one\nnone.wav,two\n")
+    with pytest.raises(DataError, match=r"0 of 2 audio files found; tried .*lists/a.wav and .*m.csv:2"):
+        read(path)
+    monkeypatch.chdir(folder)
+    rows = read(path)
+    assert rows[0].values["audio_filepath"] == str(folder / "a.wav")
+    assert rows[1].values["audio_filepath"] == str(folder / "lists" / "none.wav")  # for the audit to report
+
+
+def test_odd_paths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["with space.wav", "u\u0308ber.wav", "sub/x.wav", "home.wav"]
+    (folder / "sub").mkdir()
+    for name in names:
+        (folder / name).write_bytes((folder / "a.wav").read_bytes())
+    monkeypatch.setenv("HOME", str(folder))
+    table = "path,text\nwith space.wav,a\n\u00fcber.wav,b\nsub\\x.wav,c\n~/home.wav,d\n"
+    rows = read(write(folder / "m.csv", table))
+    assert [row.values["audio_filepath"] for row in rows] == [str(folder / name) for name in names]
+
+
+def test_folder_with_texts(folder: Path) -> None:
+    write(folder / "a.txt", "one\n")
+    write(folder / "sole.txt", "no audio\n")
+    rows = read(folder)
+    assert [(Path(str(row.values["audio_filepath"])).name, row.values["text"]) for row in rows] == [
+        ("a.wav", "one\n"), ("b.wav", None), ("sole.wav", None)]
+    (folder / "a.txt").unlink()
+    with pytest.raises(DataError, match="2 audio files, but none has its transcript beside it"):
+        read(folder)
+    write(folder / "metadata.csv", "file_name,transcription\na.wav,one\n")
+    assert texts(read(folder)) == ["one"]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("m.jsonl", "", "holds no rows"),
+    ("m.csv", "", "holds no rows"),
+    ("m.csv", "path,text\n", "holds no rows"),
+    ("m.jsonl", '{"text": "a"}\n{broken\n', r"m.jsonl:2: not JSON"),
+    ("m.jsonl", "{\n" * 5, r"and 2 more lines"),
+    ("m.jsonl", "audio_filepath: a.wav\ntext: yes\n", r"m.jsonl:1: not JSON"),
+    ("m.json", '{"data": [{"path": "a.wav", "text": "a"}]}', "no column for audio_filepath; the columns are 'data'"),
+    ("m.json", "[1, 2]", "item 1: not a JSON object"),
+    ("m.json", "[1, 2", "neither JSON Lines nor"),
+    ("m.jsonl", "3\n", "m.jsonl:1: not a JSON object"),
+    ("m.yaml", "path: a.wav\n", "not .yaml"),
+    ("m.zip", "PK", "unpack"),
+    ("m", "x", "a file without suffix"),
+    ("m.csv", b"path,text\na.wav,one\nb.wav,caf\xe9\n", "m.csv:3: not UTF-8"),
+    ("m.csv", b"PK\x03\x04\0\0\0", "binary file"),
+    ("m.csv", "path,text\na.wav,one, two\n", "m.csv:2: 3 cells where the header has 2"),
+    ("m.csv", 'path,text\nb.wav,x\na.wav,"one" two\n', "m.csv:3: not a well-formed"),
+    ("m.csv", 'path,text\na.wav,"one\n', "m.csv:2: not a well-formed"),
+    ("m.csv", "path,text,text\na.wav,one,two\n", r"\['text'\] occur more than once"),
+    ("m.csv", "path,language\na.wav,de\n", "no column for text; the columns are 'path', 'language'"),
+    ("m.csv", "path,sentense\na.wav,one\n", "is it 'sentense'"),
+    ("m.jsonl", '{"text": "a", "audio_filepath": ""}', "0 of 1 audio files found"),
+    ("m.jsonl", '{"text": "a", "audio_filepath": "https://a.org/a.wav"}', "0 of 1 audio files found; tried 'https"),
+    ("m.parquet", "no parquet", "not a Parquet file"),
+])
+def test_bad_sources(folder: Path, name: str, content: str | bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        read(write(folder / name, content))
+    assert name in str(caught.value)
+
+
+def test_missing_sources(folder: Path, tmp_path: Path) -> None:
+    write(folder / "train.csv", "path,text\na.wav,one\n")
+    with pytest.raises(DataError, match=r"no such file or folder; did you mean .*train\.csv"):
+        read(folder / "trian.csv")
+    with pytest.raises(DataError, match="hf:NAME:SPLIT"):
+        read("org/corpus")
+    (folder / "empty").mkdir()
+    with pytest.raises(DataError, match="no audio files in this folder"):
+        read(folder / "empty")
+
+
+def dataset(folder: Path, embed: bool) -> object:
+    """Two rows with an Audio column: as bytes inside of the dataset, or as paths."""
+    datasets = pytest.importorskip("datasets")
+    audio = [{"bytes": (folder / name).read_bytes() if embed else None, "path": name if embed else str(folder / name)}
+             for name in ("a.wav", "b.wav")]
+    data = datasets.Dataset.from_dict({"audio": audio, "sentence": ["one", "two"], "lang": [1, 0]})
+    data = data.cast_column("lang", datasets.ClassLabel(names=["de", "en"]))
+    return data.cast_column("audio", datasets.Audio())  # as it comes: decoding on, which would need torchcodec
+
+
+@pytest.mark.parametrize("embed", [True, False])
+@pytest.mark.parametrize("form", ["disk", "parquet"])
+def test_datasets(folder: Path, embed: bool, form: str) -> None:
+    source = folder / ("saved" if form == "disk" else "m.parquet")
+    data = dataset(folder, embed)
+    getattr(data, "save_to_disk" if form == "disk" else "to_parquet")(str(source))
+    for _ in range(2):  # the second time finds its files written
+        rows = read_corpus(str(source), folder / "media")
+        assert texts(rows) == ["one", "two"] and [row.values["language"] for row in rows] == ["en", "de"]
+        for row, name in zip(rows, ("a.wav", "b.wav"), strict=True):
+            path = Path(str(row.values["audio_filepath"]))
+            assert path.read_bytes() == (folder / name).read_bytes()
+            if embed or form == "disk":  # `save_to_disk` always takes the bytes in
+                assert path.parent == folder / "media" and path.name.startswith(name[0])
+            else:
+                assert path == folder / name
+    assert len(list((folder / "media").glob("*.wav"))) in (0, 2)
+
+
+def test_several_splits_need_a_choice(folder: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.DatasetDict({"train": dataset(folder, True)}).save_to_disk(str(folder / "saved"))
+    with pytest.raises(DataError, match=r"holds the splits train; name one, such as .*saved/train"):
+        read(folder / "saved")
+    assert len(read(folder / "saved" / "train")) == 2
+
+
+def test_hub_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    for source in ("hf:org/corpus", "hf:org/corpus:", "hf:a:b:c:d"):
+        with pytest.raises(DataError, match="hf:NAME:SPLIT"):
+            read_corpus(source, tmp_path)
+
+    def refuse(*args: str, split: str) -> None:
+        raise RuntimeError("Dataset scripts are no longer supported") if args == ("org/c", "en") else AssertionError
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(DataError, match=r"hf:org/c:en:train: RuntimeError: Dataset scripts .*\n.*Parquet"):
+        read_corpus("hf:org/c:en:train", tmp_path)
+
+
+def test_hub_rows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: dataset(folder, True))
+    rows = read_corpus("hf:org/c:train", folder / "media")
+    assert texts(rows) == ["one", "two"] and rows[1].where == "hf:org/c:train: row 1"
+    assert str(rows[0].values["audio_filepath"]).startswith(str(folder / "media" / "a-"))

@@ -1,0 +1,119 @@
+"""The manifest: what is written is read again, and a damaged one is never half believed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.core.errors import DataError
+from finetune.data.manifest import KEYS, Utterance, manifest_hash, read_manifest, unique_id, write_manifest
+
+SECONDS = st.floats(0.001, 1e6)
+WORDS = st.text(st.characters(), max_size=30)  # every character, lone surrogates and line separators too
+VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | WORDS
+UTTERANCES = st.lists(
+    st.builds(
+        Utterance,
+        id=WORDS.filter(bool),
+        audio_filepath=WORDS,
+        duration=SECONDS,
+        text=WORDS,
+        offset=st.just(0.0) | SECONDS,
+        language=WORDS,
+        speaker=WORDS,
+        keywords=st.lists(WORDS, max_size=3).map(tuple),
+        extra=st.dictionaries(WORDS.filter(lambda key: key not in KEYS), VALUES | st.lists(VALUES), max_size=3),
+    ),
+    min_size=1,
+    max_size=4,
+    unique_by=lambda utterance: utterance.id,
+)
+
+
+def line(**changes: object) -> str:
+    return json.dumps({"audio_filepath": "/a/b.wav", "duration": 1.5, "text": "hello"} | changes)
+
+
+@given(UTTERANCES)
+def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory, utterances: list[Utterance]) -> None:
+    path = tmp_path_factory.getbasetemp() / "round.jsonl"
+    write_manifest(path, utterances)
+    assert read_manifest(path) == utterances
+    before = manifest_hash(path)
+    write_manifest(path, read_manifest(path))
+    assert manifest_hash(path) == before
+
+
+def test_keys_of_the_leaderboards_and_nothing_superfluous(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "train.jsonl"
+    write_manifest(path, [Utterance("a", "/x/a.wav", 2.0, "grüß dich", extra={"dialect": "Wien"})])
+    assert json.loads(path.read_text()) == {
+        "id": "a", "audio_filepath": "/x/a.wav", "duration": 2.0, "text": "grüß dich", "dialect": "Wien"}
+    assert "grüß" in path.read_text("utf-8")  # a person can read it
+
+
+def test_byte_order_mark_and_windows_line_ends_are_fine(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + line(text="one").encode() + b"\r\n\r\n" + line(text="two").encode())
+    assert [item.text for item in read_manifest(path)] == ["one", "two"]
+
+
+def test_ids_are_made_from_stems_offsets_and_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text("\n".join([line(), line(offset=1.25), line(audio_filepath="/c/b.wav"), line(id="b-2")]))
+    assert [item.id for item in read_manifest(path)] == ["b", "b@1.250", "b-3", "b-2"]
+    assert unique_id("/a/b.wav", 0.0, ()) == "b"
+
+
+@pytest.mark.parametrize(("bad", "message"), [
+    ("{", "m.jsonl:2: not JSON"),
+    ("[1]", "m.jsonl:2: a line must be a JSON object"),
+    (line(text=None), "m.jsonl:2: `text`"),
+    (line(audio_filepath=3), "m.jsonl:2: `audio_filepath`"),
+    (line(duration=0), "m.jsonl:2: `duration`"),
+    (line(duration="1.5"), "m.jsonl:2: `duration`"),
+    (line(duration=float("nan")), "m.jsonl:2: `duration`"),
+    (line(duration=True), "m.jsonl:2: `duration`"),
+    (line(offset=-1), "m.jsonl:2: `offset`"),
+    (line(id=7), "m.jsonl:2: `id`"),
+    (line(keywords="a,b"), "m.jsonl:2: `keywords`"),
+    (line(id="first"), "m.jsonl:2: id 'first' was given at .*m.jsonl:1"),
+])
+def test_a_bad_line_is_named(tmp_path: Path, bad: str, message: str) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text(line(id="first") + "\n" + bad + "\n")
+    with pytest.raises(DataError, match=message):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"", "empty"), (b"\n\n", "empty"), (b"\xff\x00\x80", "not UTF-8")])
+def test_a_file_that_is_no_manifest(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_manifest(path)
+
+
+def test_missing_and_folder(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.jsonl", tmp_path):
+        with pytest.raises(DataError, match="cannot read"):
+            read_manifest(path)
+
+
+@pytest.mark.parametrize("extra", [{"score": float("nan")}, {"when": object()}, {"text": "other"}])
+def test_a_failed_write_leaves_the_old_manifest(tmp_path: Path, extra: dict[str, object]) -> None:
+    path, good = tmp_path / "m.jsonl", Utterance("a", "/a.wav", 1.0, "a")
+    write_manifest(path, [good])
+    with pytest.raises(DataError, match="'b'"):
+        write_manifest(path, [good, Utterance("b", "/b.wav", 1.0, "b", extra=extra)])
+    assert read_manifest(path) == [good]
+    assert [item.name for item in tmp_path.iterdir()] == ["m.jsonl"]
+
+
+def test_reading_manifests_costs_no_heavy_import() -> None:
+    check = "import sys, finetune.data.manifest; print({'torch', 'numpy', 'soundfile', 'datasets'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout.strip() == "set()"

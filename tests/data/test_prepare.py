@@ -1,0 +1,102 @@
+"""Preparing with replay: audited like the others, told apart from train by id, and kept out of what is scored."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from finetune.core.config import Recipe
+from finetune.core.errors import DataError
+from finetune.core.run_dir import RunDir
+from finetune.data.manifest import read_manifest
+from finetune.data.prepare import prepare
+
+SPLITS = ("train", "replay", "valid", "test", "canary")
+Corpora = Callable[..., Recipe]
+
+
+@pytest.fixture
+def corpora(tmp_path: Path) -> Corpora:
+    """A recipe of five splits of two clips each; a keyword adds rows to a split."""
+    def make(allow_leaks: bool = False, **more: list[dict[str, Any]]) -> Recipe:
+        for split in SPLITS:
+            rows = list[dict[str, Any]]()
+            for name in "ab":
+                path = tmp_path / split / f"{name}.wav"
+                path.parent.mkdir(exist_ok=True)
+                samples = np.random.default_rng(len(rows) + 9 * SPLITS.index(split)).uniform(-0.3, 0.3, 8000)
+                soundfile.write(path, samples, 16_000)
+                rows.append({"id": f"{split}-{name}", "audio_filepath": str(path), "text": f"{split} number {name}"})
+            rows += more.get(split, [])
+            (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        data: dict[str, Any] = {split: [str(tmp_path / f"{split}.jsonl")] for split in SPLITS}
+        return Recipe.model_validate({"name": "mine", "data": {**data, "allow_leaks": allow_leaks}})
+
+    return make
+
+
+def test_replay_is_a_split_like_the_others(corpora: Corpora, tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    result = prepare(corpora(), run)
+    assert result.kept == dict.fromkeys(SPLITS, 2) and set(result.hashes) == set(SPLITS)
+    assert [item.id for item in read_manifest(run.manifest("replay"))] == ["replay-a", "replay-b"]
+    assert [item.id for item in read_manifest(run.manifest("train"))] == ["train-a", "train-b"]
+
+
+def test_a_row_knows_which_of_several_corpora_it_is_from(corpora: Corpora, tmp_path: Path) -> None:
+    run, recipe = RunDir(tmp_path / "run"), corpora()
+    other = str(tmp_path / "replay.jsonl")
+    data = recipe.data.model_copy(update={"canary": [*recipe.data.canary, other], "replay": []})
+    prepare(recipe.model_copy(update={"data": data}), run)
+    found = [item.extra["corpus"] for item in read_manifest(run.manifest("canary"))]
+    assert found == [data.canary[0]] * 2 + [other] * 2
+    assert all("corpus" not in item.extra for item in read_manifest(run.manifest("test")))
+
+
+def test_a_bad_clip_of_replay_stops_the_run(corpora: Corpora, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="data.replay: 1 of 3 rows are unusable"):
+        prepare(corpora(replay=[{"audio_filepath": str(tmp_path / "gone.wav"), "text": "x"}]), RunDir(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("heard", ["train", "replay"])
+@pytest.mark.parametrize("split", ["valid", "test", "canary"])
+def test_what_is_scored_may_not_be_heard(corpora: Corpora, tmp_path: Path, heard: str, split: str) -> None:
+    copied = {"id": "copied", "audio_filepath": str(tmp_path / split / "a.wav"), "text": f"{split.upper()}, number a!"}
+    run = RunDir(tmp_path / "run")
+    with pytest.raises(DataError, match=f"^data.{split}: 1 of its clips stand in data.{heard} too, so its score"):
+        prepare(corpora(**{heard: [copied]}), run)
+    assert not run.manifests.exists()
+    prepare(corpora(allow_leaks=True, **{heard: [copied]}), run)
+    found = json.loads((run.manifests / "problems.json").read_text())[split]["warnings"]
+    assert [problem["kind"] for problem in found] == [f"sentence also in {heard}", f"audio file also in {heard}"]
+
+
+def test_all_leaks_are_told_at_once(corpora: Corpora, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    twice = [{"audio_filepath": str(tmp_path / "train" / "a.wav"), "text": text}
+             for text in ("test number a", "canary number b")]
+    with pytest.raises(DataError, match="data.test: 1 .* data.train too; data.canary: 1 .* data.train too, so"):
+        prepare(corpora(train=twice), RunDir(tmp_path / "run"))
+    assert "test-a" in caplog.text and "canary-b" in caplog.text
+
+
+def test_ids_are_unique_over_train_and_replay(corpora: Corpora, tmp_path: Path,
+                                              caplog: pytest.LogCaptureFixture) -> None:
+    """An id is what augmentation is drawn from; two corpora may well use the same."""
+    caplog.set_level(logging.INFO)
+    run = RunDir(tmp_path / "run")
+    same = [{"id": name, "audio_filepath": str(tmp_path / "replay" / "a.wav"), "text": "some other words"}
+            for name in ("train-b", "a", "train-a")]
+    prepare(corpora(replay=same), run)
+    train, replay = read_manifest(run.manifest("train")), read_manifest(run.manifest("replay"))
+    assert [item.id for item in train] == ["train-a", "train-b"]
+    assert [item.id for item in replay] == ["replay-a", "replay-b", "a-2", "a", "a-3"]
+    found = json.loads((run.manifests / "problems.json").read_text())["replay"]["warnings"]
+    assert [(problem["id"], problem["detail"]) for problem in found if problem["kind"] == "id changed"] == [
+        ("a-2", "'train-b' is an id of data.train too"), ("a-3", "'train-a' is an id of data.train too")]
+    assert "id changed: 2" in caplog.text

@@ -1,0 +1,206 @@
+"""The embedded sample data: manifests agree with their audio, and the splits are honest."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import wave
+from collections import Counter
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from finetune.data.corpora import read_corpus
+
+ROOT = Path(__file__).resolve().parents[2]
+VOCABULARY = ROOT / "data" / "vocabulary"
+IVR = ROOT / "data" / "ivr-en"
+NAMES = ("train", "valid", "test", "canary", "replay")
+MANIFESTS = {
+    name: [json.loads(line) for line in (VOCABULARY / f"{name}.jsonl").read_text().splitlines()] for name in NAMES
+}
+ROWS = [row for name in NAMES for row in MANIFESTS[name]]
+TERMS = set((VOCABULARY / "terms.txt").read_text().split())
+MEMBER = "./usr/share/asterisk/sounds/en_US_f_Allison/{}.wav"
+
+
+def terms_of(name: str) -> Counter[str]:
+    """Sentences (not clips) of a split by the terms in them."""
+    texts = {row["text"] for row in MANIFESTS[name]}
+    return Counter(word for text in texts for word in set(text.split()) & TERMS)
+
+
+def transcripts() -> list[dict[str, str]]:
+    with (IVR / "transcripts.tsv").open(newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def test_the_splits_have_the_promised_size() -> None:
+    clips = {name: len(rows) for name, rows in MANIFESTS.items()}
+    sentences = {name: len({row["text"] for row in rows}) for name, rows in MANIFESTS.items()}
+    assert clips == {"train": 990, "valid": 50, "test": 132, "canary": 80, "replay": 261}
+    assert sentences == {"train": 440, "valid": 50, "test": 110, "canary": 80, "replay": 261}
+    assert len({row["id"] for row in ROWS}) == len(ROWS)
+
+
+def test_audio_is_there_at_16_khz_and_as_long_as_its_row_says() -> None:
+    files = {row["audio_filepath"] for row in ROWS}
+    assert files == {path.relative_to(VOCABULARY).as_posix() for path in (VOCABULARY / "audio").rglob("*.*")}
+    for row in ROWS:
+        info = soundfile.info(VOCABULARY / row["audio_filepath"])
+        assert (info.samplerate, info.channels) == (16_000, 1), row["id"]
+        assert info.duration == pytest.approx(row["duration"], abs=1e-6), row["id"]
+        assert 1.0 < row["duration"] < 6.5, row["id"]
+
+
+def test_a_clip_of_each_voice_decodes_to_speech_at_an_even_level() -> None:
+    for row in {row["speaker"]: row for row in ROWS}.values():
+        wave_, _ = soundfile.read(VOCABULARY / row["audio_filepath"])
+        assert 0.03 < float((wave_**2).mean() ** 0.5) < 0.1, row["id"]
+        assert float(abs(wave_).max()) <= 1.0, row["id"]
+
+
+def test_text_is_three_to_fifteen_lower_case_words() -> None:
+    for row in ROWS:
+        assert re.fullmatch(r"[a-z']+( [a-z']+){2,14}", row["text"]), row["id"]
+        assert row["language"] == "en"
+
+
+def test_manifests_say_what_sentences_tsv_says() -> None:
+    lines = (VOCABULARY / "sentences.tsv").read_text().splitlines()[1:]
+    written = {(split, text) for _, split, text in (line.split("\t") for line in lines)}
+    assert written == {(name, row["text"]) for name in NAMES for row in MANIFESTS[name]}
+    assert len(written) == len(lines) == 941
+
+
+def test_no_sentence_is_in_two_splits() -> None:
+    splits = Counter(text for name in NAMES for text in {row["text"] for row in MANIFESTS[name]})
+    assert max(splits.values()) == 1
+
+
+def test_terms_of_a_row_are_the_listed_terms_of_its_text() -> None:
+    for row in ROWS:
+        assert row["terms"] == [word for word in row["text"].split() if word in TERMS], row["id"]
+    assert all(row["terms"] for name in ("train", "valid", "test") for row in MANIFESTS[name])
+    assert not any(row["terms"] for name in ("canary", "replay") for row in MANIFESTS[name])
+
+
+def test_the_terms_of_a_row_are_for_scoring_and_never_told_to_the_model(tmp_path: Path) -> None:
+    rows = read_corpus(str(VOCABULARY / "test.jsonl"), tmp_path)
+    assert len(rows) == len(MANIFESTS["test"])
+    assert not any("keywords" in row.values for row in rows) and all(row.values["terms"] for row in rows)
+
+
+def test_each_term_is_tested_and_either_well_taught_or_never() -> None:
+    train, test = terms_of("train"), terms_of("test")
+    unseen = TERMS - set(train)
+    assert set(test) == TERMS
+    assert min(train.values()) >= 6
+    assert len(unseen) == 15
+    assert not unseen & set(terms_of("valid"))
+
+
+def test_one_voice_is_in_test_alone_and_every_other_in_all_splits() -> None:
+    voices = {name: {row["speaker"] for row in MANIFESTS[name]} for name in NAMES}
+    assert voices["test"] - voices["train"] == {"en-029-f4"}
+    assert voices["train"] == voices["valid"] == voices["canary"] == voices["replay"] == voices["test"] - {"en-029-f4"}
+    said = {(row["text"], row["speaker"]) for row in ROWS}
+    assert len(said) == len(ROWS)
+
+
+def test_the_folder_stays_small() -> None:
+    assert sum(path.stat().st_size for path in VOCABULARY.rglob("*") if path.is_file()) < 8_000_000
+
+
+def test_ivr_transcripts_have_the_facts_of_their_readme() -> None:
+    rows = transcripts()
+    assert Counter(row["split"] for row in rows) == {"train": 459, "dev": 33, "test": 61}
+    splits = Counter(text for _, text in {(row["split"], row["text"]) for row in rows})
+    assert max(splits.values()) == 1
+    assert min(len(row["text"].split()) for row in rows if row["split"] != "train") >= 3
+    train = {word for row in rows if row["split"] == "train" for word in row["text"].split()}
+    words = [word for row in rows if row["split"] == "test" for word in row["text"].split()]
+    assert len(words) == 735
+    assert sum(word not in train for word in words) / len(words) == pytest.approx(0.097, abs=5e-4)
+
+
+# -- scripts/fetch_ivr, in a copy of the folders that it writes to -------------------------------------------------
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "data" / "ivr-en").mkdir(parents=True)
+    shutil.copy(ROOT / "scripts" / "fetch_ivr", tmp_path / "scripts")
+    shutil.copy(IVR / "transcripts.tsv", tmp_path / "data" / "ivr-en")
+    return tmp_path
+
+
+def fetch(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs the script from another folder and where no apt-get is to be found."""
+    command = [sys.executable, str(tree / "scripts" / "fetch_ivr"), *arguments]
+    return subprocess.run(command, cwd="/", env={"PATH": ""}, capture_output=True, text=True, check=False)
+
+
+def package(path: Path, rows: list[dict[str, str]]) -> str:
+    """A .deb (an ar archive) with silence of the right length for each row; slashes in names as in the real one."""
+    data = BytesIO()
+    with tarfile.open(fileobj=data, mode="w:xz") as tar:
+        for row in rows:
+            sound = BytesIO()
+            with wave.open(sound, "wb") as out:
+                out.setnchannels(1)
+                out.setsampwidth(2)
+                out.setframerate(8000)
+                out.writeframes(bytes(2 * round(float(row["seconds"]) * 8000)))
+            member = tarfile.TarInfo(MEMBER.format(row["id"].replace("_", "/", 1)))
+            member.size = len(sound.getvalue())
+            sound.seek(0)
+            tar.addfile(member, sound)
+    parts = [(b"debian-binary", b"2.0\n"), (b"control.tar.xz", b"odd"), (b"data.tar.xz", data.getvalue())]
+    archive = b"!<arch>\n"
+    for name, content in parts:
+        archive += name.ljust(48) + str(len(content)).encode().ljust(10) + b"`\n" + content + b"\n" * (len(content) % 2)
+    path.write_bytes(archive)
+    return str(path)
+
+
+def test_fetch_ivr_unpacks_once_and_writes_manifests(tree: Path) -> None:
+    deb = package(tree / "sounds.deb", transcripts())
+    first = fetch(tree, deb)
+    assert first.returncode == 0, first.stderr
+    rows = [json.loads(line) for line in (tree / "data" / "ivr-en" / "valid.jsonl").read_text().splitlines()]
+    assert len(rows) == 33
+    assert rows[0].keys() == MANIFESTS["train"][0].keys() - {"terms"}
+    for row in rows:
+        info = soundfile.info(tree / "data" / "ivr-en" / row["audio_filepath"])
+        assert info.duration == pytest.approx(row["duration"], abs=1e-6)
+    again = fetch(tree)
+    assert again.returncode == 0
+    assert "already" in again.stdout
+
+
+def test_fetch_ivr_names_missing_clips(tree: Path) -> None:
+    rows = transcripts()
+    done = fetch(tree, package(tree / "sounds.deb", rows[2:]))
+    assert done.returncode == 1
+    assert "2 of 553 clips are missing" in done.stderr
+    assert rows[0]["id"] in done.stderr
+    assert not (tree / "data" / "ivr-en" / "train.jsonl").exists()
+
+
+def test_fetch_ivr_without_apt_or_with_a_bad_file_says_how_to_go_on(tree: Path) -> None:
+    (tree / "page.deb").write_text("<html>")
+    package(tree / "cut.deb", transcripts())
+    (tree / "cut.deb").write_bytes((tree / "cut.deb").read_bytes()[:2000])
+    for arguments in ([], [str(tree / "none.deb")], [str(tree / "page.deb")], [str(tree / "cut.deb")]):
+        done = fetch(tree, *arguments)
+        assert done.returncode == 1
+        assert "packages.debian.org" in done.stderr
+        assert "scripts/fetch_ivr PATH.deb" in done.stderr
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,28 @@
+"""The CTC head's own text of a clip, on the embedded model."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from finetune.data.features import pad_features
+from finetune.data.manifest import Utterance
+from finetune.inference.ctc_text import ctc_texts
+from finetune.inference.recognize import clip_features
+from finetune.metrics.wer import score
+from finetune.model.ctc import greedy_text
+
+if TYPE_CHECKING:
+    from finetune.model.granite import GraniteSpeech
+
+
+def test_a_clip_reads_the_same_alone_as_in_a_batch(model: "Callable[[], GraniteSpeech]",
+                                                   clips: list[Utterance]) -> None:
+    loaded = model()
+    texts = ctc_texts(loaded, clips[:4])
+    features, frames = pad_features([clip_features(loaded, item) for item in clips[:4]])
+    with torch.inference_mode():
+        logits = loaded.ctc_logits(loaded.listen(features, frames).states)
+    assert texts == [greedy_text(logits[row, :count]) for row, count in enumerate(frames.tolist())]
+    assert score([item.text for item in clips[:4]], texts, "basic@1").cer < 0.9
+    assert ctc_texts(loaded, []) == []

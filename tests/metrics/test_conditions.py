@@ -1,0 +1,59 @@
+"""Conditions of --fail-if: what they say, where they hold, and that nothing else is read."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.core.errors import DataError, RecipeError
+from finetune.metrics.conditions import METRICS, parse_condition
+
+BASE = {"wer": 0.212, "cer": 0.1, "recall": 0.8}
+
+
+@pytest.mark.parametrize("text, wer, fires", [
+    ("wer > base + 0.2", 0.214, False),  # equal is not above, in binary fractions too
+    ("wer > base + 0.2", 0.2141, True),
+    ("wer>=base+0.2", 0.214, True),
+    ("wer > base", 0.212, False),
+    ("wer >= base", 0.212, True),
+    ("wer > base - 5", 0.17, True),
+    (" wer<base-5 ", 0.16, True),
+    ("wer > 20", 0.2001, True),
+    ("wer <= 20.5", 0.205, True),
+    ("wer < 20", 0.2, False),
+])
+def test_conditions(text: str, wer: float, fires: bool) -> None:
+    assert parse_condition(text).fires({**BASE, "wer": wer}, BASE) is fires
+
+
+def test_each_metric_is_its_own() -> None:
+    other = {"wer": 0.9, "cer": 0.05, "recall": 0.7}
+    assert [parse_condition(f"{name} > base").fires(other, BASE) for name in METRICS] == [True, False, False]
+    with pytest.raises(DataError, match="no term was said"):
+        parse_condition("recall < 50").fires({**other, "recall": None}, BASE)
+    with pytest.raises(DataError, match="no term was said"):
+        parse_condition("recall < base").fires(other, {**BASE, "recall": None})
+
+
+@pytest.mark.parametrize("text", [
+    "", "wer", "wer >", "wer > bass", "mer > base", "wer => base", "wer > base + ", "wer > base 0.2", "wer > -1",
+    "wer > base + 1e3", "wer > 1 + 1", "base > wer", "wer > base; wer > 1", "__import__('os')", "wer > base\nwer > 1",
+    "WER > base"])
+def test_anything_else_is_refused_with_the_grammar(text: str) -> None:
+    with pytest.raises(RecipeError, match="cannot be read; write wer, cer or recall, then .* such as 'wer > base"):
+        parse_condition(text)
+
+
+@given(st.text(max_size=20))
+def test_no_text_does_harm(text: str) -> None:
+    try:
+        condition = parse_condition(text)
+    except RecipeError:
+        return
+    assert condition.metric in METRICS
+
+
+@given(st.floats(0, 2), st.floats(0, 2), st.integers(0, 50))
+def test_above_and_not_above_are_opposites(wer: float, base: float, points: int) -> None:
+    found = [parse_condition(f"wer {sign} base + {points}").fires({"wer": wer}, {"wer": base}) for sign in (">", "<=")]
+    assert found[0] is not found[1]

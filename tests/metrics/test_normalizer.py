@@ -1,0 +1,176 @@
+"""Normalizers: golden texts, what must hold for any text, and equality with the packages they follow."""
+
+import importlib.util
+import json
+import unicodedata
+from importlib.resources import files
+from pathlib import Path
+from types import ModuleType
+from typing import get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetune.core.config import EvaluateSection
+from finetune.core.errors import RecipeError
+from finetune.metrics.normalizer import NORMALIZERS, UNSPACED, normalize
+
+# Characters that interact: bare and composed accents, signs that fold to several characters, things that vanish.
+TRICKY = st.text(st.sampled_from("aéEİßſ '’´`-–/_.,…!¨゛\u0301\u0308\u3099がカｶﾞー〜～½²™ﬁΣς"
+                                 "\u1ffd\u200b\u00ad\ufe0f❤️1٣\n\u3000"))
+ANY_TEXT = TRICKY | st.text()
+OURS = ["none", "basic@1", "ja-cer@1", "multi@1"]  # the others do once what others' code does once
+SENTENCES = (Path(__file__).parent / "normalizer_sentences.txt").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("raw, expected", [
+    ("  Hello,\tWORLD!\n", "hello world"),
+    ("Don’t panic: it's 'fine'", "don't panic it's fine"),
+    ("don´t don`t donʼt don＇t", "don't don't don't don't"),
+    ("the dogs' bowl, rock 'n' roll", "the dogs bowl rock n roll"),
+    ("state-of-the-art — e–mail and/or snake_case", "state of the art e mail and or snake case"),
+    ("$3,000.50 at 10:30 in the U.S.", "300050 at 1030 in the us"),
+    ("½ Granite™ ﬁle ＡＢＣ", "1 2 granite file abc"),
+    ("Straße ΣΊΣΥΦΟΣ", "strasse σίσυφοσ"),
+    ("soft\u00adhyphen zero\u200bwidth \ufeffbom", "softhyphen zerowidth bom"),
+    ("I ❤️ it 👍🏽 ¨ '", "i it"),
+    ("हिन्दी में", "हिन्दी में"),
+    ("?!", ""),
+    ("", ""),
+])
+def test_basic(raw: str, expected: str) -> None:
+    assert normalize(raw, "basic@1") == expected
+
+
+@pytest.mark.parametrize("raw, expected", [
+    ("今日は、 良い　天気です。", "今日は良い天気です"),
+    ("ｶﾞｷﾞ コーヒー・ＡＢＣ １２３", "ガギコーヒーabc123"),
+    ("か゛「が」", "がが"),
+    ("え〜と、え～と", "えとえと"),
+    ("「それ」！", "それ"),
+])
+def test_ja_cer(raw: str, expected: str) -> None:
+    assert normalize(raw, "ja-cer@1") == expected
+
+
+@pytest.mark.parametrize("raw, expected", [
+    ("Don't panic: l’été, c'est fini!", "don t panic l été c est fini"),
+    ("[noise] Größe (lacht) 3,5 %", "grösse 3 5"),
+    ("Niño, français, Łódź", "niño français łódź"),
+    ("ＦＵＬＬ　ｗｉｄｔｈ［音楽］", "full width"),
+    ("हिन्दी, में।", "हिन्दी में"),
+    ("a\u00adb\u200bc", "abc"),
+])
+def test_multi(raw: str, expected: str) -> None:
+    assert normalize(raw, "multi@1") == expected
+
+
+@pytest.mark.parametrize("raw, whisper, openasr", [
+    ("Mr. Hall won't pay $3,000.50, um, today!", "mister hall will not pay $3000.50 today", None),
+    ("Two thousand and twenty-four colours", "2024 colors", None),
+    ("The cat's e-mail: what's new?", "the cat is e mail what is new", "the cat s email what is new"),
+    ("Uh huh, B B C at 5 p.m., all right", "huh b b c at 5 p m all right", "bbc at 5 pm alright"),
+    ("a I phone, A I D plan", "a i phone a i d plan", "a i phone aid plan"),
+    ("OK, Etcetera", "ok etcetera", "okay etc"),
+    ("kinda, 'cause I dunno", "kinda cause i dunno", None),
+    ("O'Brien is 20mm tall", "0 brien is 20 mm tall", None),  # faults that are theirs
+])
+def test_english_of_others(raw: str, whisper: str, openasr: str | None) -> None:
+    assert normalize(raw, "whisper-en@1") == whisper
+    assert normalize(raw, "openasr@2026-08") == (openasr or whisper)
+
+
+def test_none_folds_only_composition_and_whitespace() -> None:
+    assert normalize(" Cafe\u0301,\u3000 ＯＫ?\n", "none") == "Café, ＯＫ?"
+
+
+def test_unknown_preset_names_the_known_ones() -> None:
+    with pytest.raises(RecipeError, match="'basic'.*none, basic@1, ja-cer@1"):
+        normalize("a", "basic")
+
+
+@pytest.mark.parametrize("preset", OURS)
+@given(text=ANY_TEXT)
+def test_idempotent(preset: str, text: str) -> None:
+    once = normalize(text, preset)
+    assert normalize(once, preset) == once
+
+
+@pytest.mark.parametrize("preset", NORMALIZERS)
+@settings(deadline=None)  # the first text loads a package
+@given(text=ANY_TEXT)
+def test_composed_and_decomposed_are_equal(preset: str, text: str) -> None:
+    assert normalize(unicodedata.normalize("NFD", text), preset) == normalize(text, preset)
+
+
+@pytest.mark.parametrize("preset", NORMALIZERS)
+@settings(deadline=None)  # the first text loads a package
+@given(text=ANY_TEXT)
+def test_whitespace_is_folded(preset: str, text: str) -> None:
+    words = normalize(text, preset).split()
+    assert normalize(text, preset) == " ".join(words)
+    assert preset not in UNSPACED or len(words) <= 1
+
+
+@pytest.mark.parametrize("preset", ["basic@1", "ja-cer@1", "multi@1"])
+@given(text=ANY_TEXT)
+def test_no_punctuation_or_symbol_is_left(preset: str, text: str) -> None:
+    left = normalize(text, preset).replace("'", "") if preset == "basic@1" else normalize(text, preset)
+    assert not any(unicodedata.category(char)[0] in "PS" for char in left)
+
+
+def whisper_of_transformers() -> ModuleType:
+    """Its file alone: importing the package around it takes seconds."""
+    package = importlib.util.find_spec("transformers")
+    assert package and package.submodule_search_locations
+    path = Path(package.submodule_search_locations[0]) / "models" / "whisper" / "english_normalizer.py"
+    spec = importlib.util.spec_from_file_location("english_normalizer", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def differing(preset: str, reference: object) -> set[str]:
+    return {line for line in SENTENCES
+            if " ".join(reference(line).split()) != normalize(line, preset)}  # type: ignore[operator]
+
+
+def test_equal_to_the_reference_packages() -> None:
+    assert len(SENTENCES) >= 300
+    spellings = json.loads(files("whisper_normalizer").joinpath("normalizers/english.json").read_text())
+    assert differing("whisper-en@1", whisper_of_transformers().EnglishTextNormalizer(spellings)) == set()
+
+    from whisper_normalizer.basic import BasicTextNormalizer
+
+    # The reference only lowers case; case folding also makes "ss" of the German letter.
+    assert differing("multi@1", BasicTextNormalizer(preserve_marks=True)) == {"Straße, smørrebrød, Łódź and cœur."}
+
+
+def test_a_second_pass_of_whispers_is_whispers_too() -> None:
+    """Theirs are no fixed points: signs, points and runs of numerals change again. No other text may."""
+    spellings = json.loads(files("whisper_normalizer").joinpath("normalizers/english.json").read_text())
+    theirs = whisper_of_transformers().EnglishTextNormalizer(spellings)
+    for preset in ("whisper-en@1", "openasr@2026-08"):
+        once = [normalize(line, preset) for line in SENTENCES]
+        moved = [text for text in once if normalize(text, preset) != text]
+        assert 0 < len(moved) < 0.07 * len(SENTENCES)
+        assert all(any(char.isdigit() or char in ".-" for char in text) for text in moved)
+        if preset == "whisper-en@1":
+            assert [normalize(text, preset) for text in once] == [" ".join(theirs(text).split()) for text in once]
+
+
+def test_openasr_is_whispers_where_its_own_rules_do_not_apply() -> None:
+    plain = 0
+    for line in SENTENCES:
+        words = normalize(line, "whisper-en@1").split()
+        own = {"ah", "aha", "eh", "em", "hum", "huh", "ok", "etcetera", "et", "right", "ever", "fi"} & set(words)
+        if "'s" not in line and not own and not any(len(word) == 1 for word in words):
+            assert normalize(line, "openasr@2026-08") == " ".join(words)
+            plain += 1
+    assert plain > 100
+
+
+def test_the_recipe_offers_every_preset() -> None:
+    assert get_args(EvaluateSection.model_fields["normalizer"].annotation) == tuple(NORMALIZERS)

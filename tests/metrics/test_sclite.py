@@ -1,0 +1,32 @@
+"""Transcripts for other tools: sclite's forms, and hostile text in them."""
+
+import json
+from pathlib import Path
+
+from finetune.metrics.sclite import Segment, ctm, stm, trn, write_lines, write_rows
+
+SEGMENTS = [Segment("u 1", "Anna-B", 2.0, "Hello, world!"), Segment("u(2)", "", 1.5, ""),
+            Segment("u_1", "Anna_B", 3.0, "it's; a {test} / <b>")]
+
+
+def test_trn() -> None:
+    assert trn(SEGMENTS, "basic@1") == ["hello world (Anna_B-u_1)", " (unknown-u_2_)", "it's a test b (Anna_B-u_1_2)"]
+
+
+def test_stm_and_ctm_name_the_same_files() -> None:
+    assert stm(SEGMENTS, "none") == [
+        "Anna_B-u_1 1 Anna-B 0.000 2.000 Hello, world!", "unknown-u_2_ 1 unknown 0.000 1.500",
+        "Anna_B-u_1_2 1 Anna_B 0.000 3.000 it's a test b"]
+    comment, *words = ctm(SEGMENTS, "basic@1")
+    assert comment.startswith(";; ")
+    assert words[:2] == ["Anna_B-u_1 1 0.000 1.000 hello", "Anna_B-u_1 1 1.000 1.000 world"]
+    assert all(float(word.split()[2]) + float(word.split()[3]) <= 3.001 for word in words) and len(words) == 6
+
+
+def test_any_text_is_written(tmp_path: Path) -> None:
+    rows = [{"text": "<script>alert(1)</script> \u202e\u0000 日本"}, {"text": "broken \udce4"}]
+    write_rows(tmp_path / "a" / "rows.jsonl", rows)
+    lines = (tmp_path / "a" / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == rows and "日本" in lines[0]
+    write_lines(tmp_path / "x.trn", trn([Segment("\udce4", "", 1.0, "a \udce4 b\nc")], "none"))
+    assert (tmp_path / "x.trn").read_text(encoding="utf-8") == "a ? b c (unknown-?)\n"

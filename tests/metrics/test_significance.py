@@ -1,0 +1,206 @@
+"""The bootstrap: exact small cases, coverage and power on simulated speakers, and its speed."""
+
+import time
+import tracemalloc
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from finetune.core.errors import DataError
+from finetune.metrics import significance
+from finetune.metrics.significance import (
+    MIN_BLOCKS,
+    PairedDifference,
+    bootstrap_wer,
+    choose_blocks,
+    holm,
+    paired_difference,
+)
+from finetune.metrics.t_distribution import t_cdf, t_quantile
+
+
+def simulate(rng: np.random.Generator, speakers: int, utterances: int, spread: float) -> tuple[list[int], list[int]]:
+    """Errors of 10-word utterances by speakers whose true WER varies about 0.2, and their speakers."""
+    rates = np.clip(rng.normal(0.2, spread, speakers), 0.0, 1.0).repeat(utterances)
+    return rng.binomial(10, rates).tolist(), np.arange(speakers).repeat(utterances).tolist()
+
+
+def test_nothing_varies_where_all_utterances_are_alike() -> None:
+    result = bootstrap_wer([1, 2, 1], [10, 20, 10], ["a", "b", "c"], 100, 0)
+    assert (result.low, result.high, result.blocks) == (0.1, 0.1, 3)
+
+
+def test_one_speaker_tells_nothing_of_others() -> None:
+    result = bootstrap_wer([0, 9], [10, 10], ["anna", "anna"], 100, 0)
+    assert (result.low, result.high, result.blocks) == (0.0, 1.0, 1)
+    assert "only 1 block:" in result.note
+
+
+def test_few_blocks_are_wide_and_say_so() -> None:
+    few = bootstrap_wer([1, 3, 2, 1], [10] * 4, range(4), 1000, 0)
+    t, error = 3.182446, np.std([0.1, 0.3, 0.2, 0.1], ddof=1) / 2  # Student, 3 degrees of freedom
+    assert few.low == pytest.approx(max(0, 0.175 - t * error)) and few.high == pytest.approx(0.175 + t * error)
+    assert "only 4 blocks" in few.note
+    assert "only 3 of 50 blocks" in bootstrap_wer([1] * 3 + [0] * 47, [10] * 50, range(50), 1000, 0).note
+    assert bootstrap_wer([1] * 12 + [0] * 38, [10] * 50, range(50), 1000, 0).note == ""
+
+
+def test_no_error_is_no_proof_of_none_nor_is_nothing_right() -> None:
+    result = bootstrap_wer([0] * 60, [10] * 60, range(60), 100, 0)
+    assert (result.low, result.high) == (0.0, 0.05) and "alike in all 60 blocks" in result.note
+    result = bootstrap_wer([3] * 60, [3] * 60, range(60), 100, 0)
+    assert (result.low, result.high) == (0.95, 1.0) and "alike" in result.note
+    missed = bootstrap_wer([4] * 11 + [3], [4] * 12, range(12), 1000, 0)  # one of 48 was not missed
+    assert 0.9 < missed.low < 47 / 48 < missed.high < 1.05 and "only 1 of 12" in missed.note
+
+
+def test_blocks_are_the_coarsest_of_which_there_are_enough() -> None:
+    ids = [f"u{number}" for number in range(40)]
+    ten, two = [f"s{number % MIN_BLOCKS}" for number in range(40)], ["a", "b"] * 20
+    assert choose_blocks({"speaker": ten, "recording": two, "utterance": ids}).unit == "speaker"
+    few = choose_blocks({"speaker": two, "recording": ten, "utterance": ids})
+    assert (few.unit, few.names) == ("recording", tuple(ten)) and "only 2 speakers" in few.note
+    none = choose_blocks({"speaker": ["", *ten[1:]], "recording": ids, "utterance": ids})
+    assert (none.unit, none.note) == ("utterance", "")
+    one = choose_blocks({"speaker": ["a"] * 40, "recording": two, "utterance": ids})
+    assert one.unit == "utterance" and "only 1 speaker:" in one.note and "only 2 recordings" in one.note
+
+
+def test_the_seed_decides_and_the_names_of_blocks_do_not() -> None:
+    errors, speakers = simulate(np.random.default_rng(0), 20, 5, 0.1)
+    words = [10] * len(errors)
+    result = bootstrap_wer(errors, words, speakers, 500, 7)
+    assert result == bootstrap_wer(errors, words, [f"speaker {number}" for number in speakers], 500, 7)
+    assert result != bootstrap_wer(errors, words, speakers, 500, 8)
+
+
+def test_the_size_of_a_chunk_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors, speakers = simulate(np.random.default_rng(5), 20, 5, 0.1)
+    whole = bootstrap_wer(errors, [10] * len(errors), speakers, 500, 7)
+    monkeypatch.setattr(significance, "_DRAWS_AT_ONCE", 130)  # six replicas at a time, and a rest of two
+    assert bootstrap_wer(errors, [10] * len(errors), speakers, 500, 7) == whole
+
+
+def test_utterances_without_words_have_a_rate() -> None:
+    assert bootstrap_wer([0, 0], [0, 0], [1, 2], 100, 0).high == 0.0
+    result = bootstrap_wer([3, 1], [0, 0], [1, 2], 100, 0)
+    assert (result.low, result.high) == (1.0, 1.0)
+
+
+def covered(rates: Callable[[np.random.Generator], np.ndarray], true: float, trials: int, uneven: bool) -> float:
+    """How often the interval of 20 speakers holds the true WER."""
+    rng, held = np.random.default_rng(1), 0
+    for trial in range(trials):
+        words = 10 * (rng.integers(5, 60, 20) if uneven else np.full(20, 30))
+        errors = rng.binomial(words, rates(rng))
+        interval = bootstrap_wer(errors.tolist(), words.tolist(), range(20), 500, trial)
+        held += interval.low <= true <= interval.high
+    return held / trials
+
+
+def test_coverage_with_twenty_speakers_is_at_least_93_per_cent() -> None:
+    alike = covered(lambda rng: rng.normal(0.2, 0.06, 20).clip(0, 1), 0.2, 800, uneven=False)
+    skewed = covered(lambda rng: rng.beta(1, 9, 20), 0.1, 800, uneven=False)  # most hear well, some very badly
+    uneven = covered(lambda rng: rng.beta(2, 18, 20), 0.1, 800, uneven=True)
+    assert min(alike, skewed, uneven) >= 0.93 and max(alike, skewed, uneven) <= 0.98
+
+
+def test_coverage_of_independent_utterances() -> None:
+    rng, held = np.random.default_rng(1), 0
+    for trial in range(200):
+        errors, _ = simulate(rng, 1, 200, 0.0)
+        interval = bootstrap_wer(errors, [10] * 200, range(200), 400, trial)
+        held += interval.low <= 0.2 <= interval.high
+    assert 0.90 <= held / 200 <= 0.99
+
+
+def test_utterances_of_one_speaker_are_not_independent() -> None:
+    rng, held = np.random.default_rng(2), 0
+    for trial in range(100):
+        errors, _ = simulate(rng, 20, 30, 0.1)
+        single = bootstrap_wer(errors, [10] * len(errors), range(len(errors)), 400, trial)
+        held += single.low <= 0.2 <= single.high
+    assert held <= 65
+
+
+def test_the_detectable_difference_is_found_in_80_of_100_cases() -> None:
+    rng, found, false = np.random.default_rng(4), 0, 0
+
+    def trial(gain: float, seed: int) -> PairedDifference:
+        rates = rng.normal(0.3, 0.05, 25).clip(0.05, 1)
+        base = rng.binomial(300, rates)
+        better = rng.binomial(300, (rates - gain).clip(0, 1))
+        return paired_difference(base.tolist(), better.tolist(), [300] * 25, range(25), 400, seed)
+
+    detectable = float(np.mean([trial(0.0, seed).detectable or 0 for seed in range(50)]))
+    for seed in range(300):
+        found += trial(detectable, seed).high < 0
+        false += trial(0.0, seed).p_value < 0.05
+    assert 0.72 <= found / 300 <= 0.88
+    assert false / 300 <= 0.08
+
+
+def test_the_p_value_agrees_with_the_interval() -> None:
+    rng = np.random.default_rng(6)
+    for seed in range(40):
+        base = rng.integers(0, 5, 30)
+        other = np.maximum(0, base - rng.integers(-1, 3, 30))
+        result = paired_difference(base.tolist(), other.tolist(), [10] * 30, range(30), 999, seed)
+        if abs(result.p_value - 0.05) > 0.01:
+            assert (result.p_value < 0.05) == (not result.low <= 0 <= result.high)
+
+
+def test_holm() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_student() -> None:
+    for share, df, t in ((0.975, 1, 12.7062), (0.975, 19, 2.0930), (0.8, 5, 0.9195), (0.975, 120, 1.9799)):
+        assert t_quantile(share, df) == pytest.approx(t, abs=2e-4)
+        assert t_cdf(t, df) == pytest.approx(share, abs=1e-4)
+    assert t_quantile(0.975, 10**6) == pytest.approx(1.96, abs=2e-3)
+
+
+def test_a_better_system_is_told_from_an_equal_one() -> None:
+    rng = np.random.default_rng(3)
+    base, speakers = simulate(rng, 40, 20, 0.1)
+    words = [10] * len(base)
+    better = [max(0, errors - int(rng.random() < 0.3)) for errors in base]
+
+    result = paired_difference(base, better, words, speakers, 1000, 0)
+    assert result.difference == pytest.approx((sum(better) - sum(base)) / sum(words))
+    assert result.low <= result.difference <= result.high < 0
+    assert (result.probability_better, result.blocks) == (1.0, 40)
+
+    # Drawn jointly, what both find hard cancels: far narrower than the interval of either.
+    alone = bootstrap_wer(base, words, speakers, 1000, 0)
+    assert result.high - result.low < (alone.high - alone.low) / 4
+
+    mirrored = paired_difference(better, base, words, speakers, 1000, 0)
+    assert (mirrored.difference, mirrored.low, mirrored.high) == pytest.approx(
+        (-result.difference, -result.high, -result.low))
+    assert mirrored.probability_better == 0.0
+
+    same = paired_difference(base, base, words, speakers, 1000, 0)
+    assert (same.difference, same.low, same.high, same.probability_better) == (0.0, 0.0, 0.0, 0.0)
+    assert (same.p_value, same.detectable) == (1.0, None)
+
+
+def test_lists_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(DataError, match=r"\[2, 2, 1\]"):
+        bootstrap_wer([1, 2], [3, 4], ["a"], 10, 0)
+    with pytest.raises(DataError, match="no utterances"):
+        paired_difference([], [], [], [], 10, 0)
+
+
+def test_ten_thousand_utterances_take_seconds_and_little_memory() -> None:
+    rng = np.random.default_rng(4)
+    errors, words = rng.integers(0, 4, 10_000).tolist(), rng.integers(5, 20, 10_000).tolist()
+    tracemalloc.start()
+    start = time.process_time()
+    paired_difference(errors, errors[::-1], words, range(10_000), 2_000, 0)
+    seconds, (_, peak) = time.process_time() - start, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert seconds < 10 and peak < 64e6

@@ -1,0 +1,101 @@
+"""Term recall: what counts as an occurrence, and the bounds of its rates."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.core.errors import DataError, RecipeError
+from finetune.metrics.terms import (
+    TermRecall,
+    TermSummary,
+    column_terms,
+    count_terms,
+    read_terms,
+    summarize,
+    term_recall,
+)
+
+TEXTS = st.lists(st.lists(st.sampled_from(["a", "b", "ab"]), max_size=8).map(" ".join), min_size=1, max_size=5)
+
+
+def row(term: str, reference: str, hypothesis: str, preset: str = "basic@1") -> tuple[int, int, int]:
+    (result,) = term_recall([reference], [hypothesis], [term], preset)
+    assert result.term == term
+    return result.support, result.hits, result.false_alarms
+
+
+@pytest.mark.parametrize("term, reference, hypothesis, expected", [
+    ("Granite Speech", "We tune granite-speech.", "we tune Granite speech", (1, 1, 0)),  # several words, normalized
+    ("Granite Speech", "granite speech", "granite peach", (1, 0, 0)),
+    ("cat", "concatenate the cats", "cat", (0, 0, 1)),  # whole words only
+    ("no", "no no no", "no no", (3, 2, 0)),  # neighbours count each
+    ("no", "no", "no no no", (1, 1, 2)),
+    ("a b a", "a b a b a", "a b a", (1, 1, 0)),  # without overlap
+    ("don't", "I don’t", "i dont", (1, 0, 0)),
+    ("x", "", "", (0, 0, 0)),
+])
+def test_occurrences(term: str, reference: str, hypothesis: str, expected: tuple[int, int, int]) -> None:
+    assert row(term, reference, hypothesis) == expected
+
+
+def test_a_hit_in_another_utterance_does_not_help() -> None:
+    assert term_recall(["ibm", "no"], ["no", "ibm"], ["IBM"], "basic@1") == [TermRecall("IBM", 1, 0, 1)]
+
+
+def test_terms_are_found_in_text_without_spaces() -> None:
+    assert row("東京 タワー", "昨日、東京タワーへ", "昨日 東京 タワー へ", "ja-cer@1") == (1, 1, 0)
+
+
+def test_spellings_made_equal_are_counted_once() -> None:
+    rows = term_recall(["the ibm granite"], ["the granite"], ["Granite", "IBM", "granite"], "basic@1")
+    assert rows == [TermRecall("Granite", 1, 1, 0), TermRecall("IBM", 1, 0, 0)]
+
+
+def test_bad_input_is_refused() -> None:
+    with pytest.raises(DataError, match=r"term 2 \('\+\+'\).*basic@1"):
+        term_recall([], [], ["C", "++"], "basic@1")
+    with pytest.raises(DataError, match="2 references but 1"):
+        term_recall(["a", "b"], ["a"], ["a"], "none")
+    with pytest.raises(RecipeError, match="basic@1"):
+        term_recall(["a"], ["a"], ["a"], "basic")
+
+
+def test_summary() -> None:
+    rows = [TermRecall("a", 3, 2, 1), TermRecall("b", 1, 1, 0)]
+    assert summarize(rows) == TermSummary(recall=3 / 4, precision=3 / 4, support=4, false_alarms=1, terms_said=2,
+                                          macro_recall=(2 / 3 + 1) / 2)
+    assert summarize([TermRecall("a", 0, 0, 2)]) == TermSummary(None, 0.0, 0, 2, 0, None)
+    assert summarize([]) == TermSummary(None, None, 0, 0, 0, None)
+
+
+def test_misses_stand_by_utterance() -> None:
+    counts = count_terms(["a b a", "b", ""], ["a", "b b", "a"], ["a", "b"], "none")
+    assert counts.misses(["a"]) == ([1, 0, 0], [2, 0, 0])
+    assert counts.misses(["a", "b"]) == ([2, 0, 0], [3, 1, 0])
+    assert counts.misses([]) == ([0, 0, 0], [0, 0, 0])
+
+
+def test_terms_of_a_column() -> None:
+    cells = [["IBM", "New  York"], "stent; IBM, graft", None, 3, ["?!", 4], ""]
+    assert column_terms(cells, "basic@1") == ["IBM", "New York", "stent", "graft"]
+
+
+@given(TEXTS, TEXTS)
+def test_bounds(references: list[str], hypotheses: list[str]) -> None:
+    size = min(len(references), len(hypotheses))
+    terms = ["a", "b", "a b", "ab"]
+    for result in term_recall(references[:size], hypotheses[:size], terms, "basic@1"):
+        assert 0 <= result.hits <= result.support
+        assert result.false_alarms >= 0
+    perfect = summarize(term_recall(references, references, terms, "basic@1"))
+    assert perfect.recall in (1.0, None) and perfect.precision in (1.0, None) and perfect.false_alarms == 0
+    words = sum(text.split().count("a") for text in references)
+    assert term_recall(references, references, ["a"], "none")[0].support == words
+
+
+def test_a_list_without_terms_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "terms.txt").write_text("\n \n")
+    with pytest.raises(DataError, match="holds no terms"):
+        read_terms(tmp_path / "terms.txt")

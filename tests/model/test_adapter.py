@@ -1,0 +1,157 @@
+"""That an adapter saved, loaded or merged is the one that was trained, and that nothing less is taken for it."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from opened import ALL, CASES, FULL, LORA, LORA_EVERYWHERE, ctc_logits, logits, shake
+from peft import PeftModel
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from finetune.core.errors import CheckpointError
+from finetune.data.manifest import Utterance
+from finetune.model import adapter
+from finetune.model.adapter import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    PARTS,
+    WHOLE_WEIGHTS,
+    load_adapter,
+    merge,
+    save_adapter,
+)
+from finetune.model.granite import GraniteSpeech, load_model
+from finetune.model.trainable import Lora, Parts, open_parts, part_of
+
+Load = Callable[[], GraniteSpeech]
+LORA_AND_WHOLE = replace(LORA, projector=FULL)
+
+
+def shaken(model: GraniteSpeech, parts: Parts) -> PeftModel | None:
+    adapted = open_parts(model, parts)
+    shake(model)
+    return adapted
+
+
+def record(folder: Path) -> None:
+    """Makes the files that lie there the ones that were saved."""
+    (folder / PARTS).write_text(json.dumps(adapter._digests(folder)))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_adapter_comes_back(model: Load, clips: list[Utterance], tmp_path: Path, case: str) -> None:
+    granite = model()
+    plain = logits(granite, clips)
+    adapted = shaken(granite, CASES[case])
+    save_adapter(granite, adapted, tmp_path)
+    files = {path.name for path in tmp_path.iterdir()}
+    assert ({ADAPTER_CONFIG, ADAPTER_WEIGHTS} <= files) == (case != "no lora")
+    assert (WHOLE_WEIGHTS in files) == (case in ("all parts", "no lora"))
+    assert any(value.requires_grad for value in granite.parameters()), "saving ends no training"
+
+    again = model()
+    load_adapter(again, tmp_path)
+    assert not any(value.requires_grad for value in again.parameters())
+    assert not any(module.training for module in again.modules())
+    assert not torch.allclose(logits(granite, clips), plain, atol=1e-3), "the shaking is seen at all"
+    assert torch.allclose(logits(again, clips), logits(granite, clips), atol=1e-5)
+    assert torch.allclose(ctc_logits(again, clips), ctc_logits(granite, clips), atol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_merging_saving_and_opening_keeps_the_logits(model: Load, clips: list[Utterance], tmp_path: Path,
+                                                     case: str) -> None:
+    granite = model()
+    ctc_plain = ctc_logits(granite, clips)
+    adapted = shaken(granite, CASES[case])
+    before, ctc_before = logits(granite, clips), ctc_logits(granite, clips)
+    assert torch.equal(ctc_before, ctc_plain) == (case in ("lora", "no lora")), "LoRA in the encoder is heard"
+    merge(granite, adapted)
+    assert not any("lora_" in name for name, _ in granite.hf.named_parameters())
+    assert float((logits(granite, clips) - before).abs().max()) < 1e-4
+    assert float((ctc_logits(granite, clips) - ctc_before).abs().max()) < 1e-4
+    granite.hf.save_pretrained(tmp_path)
+    granite.tokenizer.save_pretrained(tmp_path)
+    with safe_open(str(tmp_path / "model.safetensors"), "pt") as weights:
+        names = list(weights.keys())
+    assert {part_of("model." + name) for name in names} == {
+        "encoder", "ctc_head", "projector", "language_model", "lm_head"}
+    assert [name for name in names if "base_layer" in name or "lora" in name] == []
+    again = load_model(str(tmp_path), "float32")
+    assert float((logits(again, clips) - before).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize("variant", ["lora", "rslora", "dora"])
+def test_plain_peft_opens_the_folder(model: Load, clips: list[Utterance], tmp_path: Path, nano: Path,
+                                     variant: str) -> None:
+    granite = model()
+    save_adapter(granite, shaken(granite, replace(LORA_EVERYWHERE, lora=Lora(4, 8.0, 0.0, variant, ALL))), tmp_path)
+    config = json.loads((tmp_path / ADAPTER_CONFIG).read_text())
+    assert (config["r"], config["lora_alpha"], config["inference_mode"]) == (4, 8.0, True)
+    assert config["base_model_name_or_path"] == str(nano)
+    other = model()
+    opened = PeftModel.from_pretrained(other.hf, str(tmp_path))
+    theirs = {n: p for n, p in opened.named_parameters() if "lora_" in n}
+    ours = {n: p for n, p in granite.hf.named_parameters() if "lora_" in n}
+    assert len(theirs) == len(ours) > 0
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[f"base_model.model.{name}"]), name
+    assert torch.allclose(logits(other.eval(), clips), logits(granite, clips), atol=1e-5)
+
+
+def test_an_adapter_that_is_not_there_or_damaged_is_refused(model: Load, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no adapter there"):
+        load_adapter(model(), tmp_path)
+    granite = model()
+    save_adapter(granite, shaken(granite, LORA_AND_WHOLE), tmp_path)
+    files = [tmp_path / name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, WHOLE_WEIGHTS, PARTS)]
+    base = model()
+    for path in files:
+        kept = path.read_bytes()
+        path.write_bytes(kept[: len(kept) // 2])
+        with pytest.raises(CheckpointError, match="damaged"):
+            load_adapter(base, tmp_path)
+        path.unlink()  # the rest alone would be another model
+        with pytest.raises(CheckpointError):
+            load_adapter(base, tmp_path)
+        path.write_bytes(kept)
+    bits = bytearray(files[2].read_bytes())
+    bits[-1] ^= 1
+    files[2].write_bytes(bits)
+    with pytest.raises(CheckpointError, match=r"whole\.safetensors: damaged"):
+        load_adapter(base, tmp_path)
+
+
+def test_nothing_of_an_older_adapter_is_left_in_the_folder(model: Load, tmp_path: Path) -> None:
+    for parts, there in ((LORA_AND_WHOLE, True), (LORA, False)):
+        granite = model()
+        save_adapter(granite, shaken(granite, parts), tmp_path)
+        assert (tmp_path / WHOLE_WEIGHTS).is_file() == there
+    load_adapter(model(), tmp_path)
+    save_file({"model.projector.nothing": torch.zeros(2)}, tmp_path / WHOLE_WEIGHTS)
+    with pytest.raises(CheckpointError, match=r"whole\.safetensors"):
+        load_adapter(model(), tmp_path)
+
+
+def test_an_adapter_of_other_shape_is_refused(model: Load, tmp_path: Path) -> None:
+    granite = model()
+    save_adapter(granite, shaken(granite, LORA_AND_WHOLE), tmp_path)
+    lora, whole = tmp_path / ADAPTER_WEIGHTS, tmp_path / WHOLE_WEIGHTS
+    weights = load_file(lora)
+    first = next(iter(weights))
+    for changed in ({k: v for k, v in weights.items() if k != first},  # one less: it would stay at random
+                    {**weights, "base_model.model.model.language_model.layers.99.x": torch.zeros(2)},
+                    {**weights, first: weights[first][:1].contiguous()}):
+        save_file(changed, lora)
+        record(tmp_path)
+        with pytest.raises(CheckpointError, match="base model"):
+            load_adapter(model(), tmp_path)
+    save_file(weights, lora)
+    save_file({"model.projector.nothing": torch.zeros(2)}, whole)
+    record(tmp_path)
+    with pytest.raises(CheckpointError, match="does not fit the base model"):
+        load_adapter(model(), tmp_path)

@@ -1,0 +1,176 @@
+"""The encoder and the projector: transformers' numbers for one clip, and the same numbers in any batch."""
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from opened import FULL, NOTHING
+from support import noise
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from finetune.data.features import pad_features
+from finetune.model.conformer import conform, frame_mask
+from finetune.model.granite import Audio, GraniteSpeech
+from finetune.model.trainable import open_parts, set_mode, trained_parameters
+
+LENGTHS = [1, 2, 14, 15, 16, 137, 199, 200, 201, 400, 401, 1015]  # a block is 200 frames, a window 15
+
+
+def apart(ours: Tensor, theirs: Tensor) -> float:
+    """Largest difference, as a share of the largest value where that is above 1."""
+    assert ours.shape == theirs.shape
+    return float((ours - theirs).abs().max()) / max(1.0, float(theirs.abs().max()))
+
+
+@pytest.fixture(scope="module")
+def granite(model: Callable[[], GraniteSpeech]) -> GraniteSpeech:
+    return model()
+
+
+@torch.inference_mode()
+def listen(granite: GraniteSpeech, features: list[Tensor]) -> Audio:
+    return granite.listen(*pad_features(features))
+
+
+@pytest.mark.parametrize("frames", LENGTHS)
+@torch.inference_mode()
+def test_one_clip_equals_transformers(granite: GraniteSpeech, frames: int) -> None:
+    features = noise(frames, frames)
+    ours = listen(granite, [features])
+    middle: list[Tensor] = []
+    hook = granite.encoder.out.register_forward_hook(lambda _, __, output: middle.append(output))
+    theirs = granite.hf.get_audio_features(features[None])
+    hook.remove()
+    assert apart(ours.states, theirs.last_hidden_state) < 1e-5
+    assert apart(ours.middle, middle[0]) < 1e-5
+    assert int(ours.num_tokens[0]) == ours.embeds.shape[1] == -(-frames // 15) * 3
+    assert apart(ours.embeds, theirs.pooler_output) < 1e-5
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_clip_is_heard_alike_in_any_batch(granite: GraniteSpeech, seed: int) -> None:
+    rng = random.Random(seed)
+    lengths = rng.sample([1, 15, 37, 130, 137, 199, 200, 201, 310, 415], 4)
+    features = [noise(frames, frames) for frames in lengths]
+    together = listen(granite, features)
+    for row, (frames, clip) in enumerate(zip(lengths, features, strict=True)):
+        alone = listen(granite, [clip])
+        tokens = int(alone.num_tokens[0])
+        assert int(together.num_tokens[row]) == tokens
+        assert apart(together.states[row, :frames], alone.states[0]) < 1e-5
+        assert apart(together.middle[row, :frames], alone.middle[0]) < 1e-5
+        assert apart(together.embeds[row, :tokens], alone.embeds[0, :tokens]) < 1e-5
+
+
+@torch.inference_mode()
+def test_what_lies_in_the_padding_does_not_matter(granite: GraniteSpeech) -> None:
+    features, counts = pad_features([noise(130, 1), noise(310, 2)])
+    clean = granite.listen(features, counts)
+    dirty = granite.listen(features.masked_fill(~frame_mask(counts, 310)[..., None], 50.0), counts)
+    assert apart(dirty.states[0, :130], clean.states[0, :130]) < 1e-5
+    assert apart(dirty.embeds[0, :27], clean.embeds[0, :27]) < 1e-5
+
+
+@torch.inference_mode()
+def test_transformers_itself_is_not_invariant(granite: GraniteSpeech) -> None:
+    """The reason for conformer.py: when this fails, transformers has learned to mask and could be used again."""
+    features, _ = pad_features([noise(130, 1), noise(310, 2)])
+    alone = granite.hf.get_audio_features(features[:1, :130])
+    together = granite.hf.get_audio_features(features)
+    assert float((together.last_hidden_state[0, :130] - alone.last_hidden_state[0]).abs().max()) > 1e-3
+
+
+def test_a_block_runs_under_autocast_with_padding(granite: GraniteSpeech) -> None:
+    """On CUDA autocast a layer norm gives float32 and a product bfloat16; float32 states bring that about here."""
+    states, counts = pad_features([noise(20, 1), noise(33, 2)])
+    mask = frame_mask(counts, 33)
+    layer = granite.encoder.layers[0]
+    with torch.no_grad():
+        exact = conform(layer, states, mask)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = conform(layer, states, mask)
+    assert apart(rounded[mask], exact[mask]) < 0.1
+
+
+def trained_gradients(granite: GraniteSpeech, batches: list[list[Tensor]]) -> dict[str, Tensor]:
+    """Gradients of a sum over audio embeddings and CTC logits, gathered over batches of clips."""
+    granite.zero_grad()
+    for batch in batches:
+        audio = granite.listen(*pad_features(batch))
+        states = granite.ctc_logits(audio.states).log_softmax(-1)[frame_mask(audio.num_frames, audio.states.shape[1])]
+        embeds = audio.embeds[frame_mask(audio.num_tokens, audio.embeds.shape[1])]
+        (states[:, 0].sum() + embeds.square().sum()).backward()  # type: ignore[no-untyped-call]
+    return {name: value.grad.clone() for name, value in trained_parameters(granite).items() if value.grad is not None}
+
+
+def test_gradients_flow_to_what_is_open_and_do_not_depend_on_the_batch(model: Callable[[], GraniteSpeech]) -> None:
+    granite = model()
+    open_parts(granite, replace(NOTHING, projector=FULL, encoder=FULL, ctc_head=True))
+    set_mode(granite, training=True)
+    clips = [noise(40, 1), noise(97, 2), noise(205, 3)]
+    together, alone = trained_gradients(granite, [clips]), trained_gradients(granite, [[clip] for clip in clips])
+    assert set(together) == set(trained_parameters(granite))
+    largest = max(float(gradient.abs().max()) for gradient in alone.values())
+    for name, gradient in together.items():  # some are zero but for rounding, as a key's bias, which moves no softmax
+        scale = max(1e-3 * largest, float(alone[name].abs().max()))
+        assert float((gradient - alone[name]).abs().max()) < 1e-3 * scale, name
+    assert [name for name, gradient in together.items() if not gradient.any()] == []
+
+
+def test_a_frozen_encoder_and_projector_cost_no_graph(model: Callable[[], GraniteSpeech]) -> None:
+    audio = model().listen(*pad_features([noise(40, 1)]))
+    assert not audio.states.requires_grad
+    assert not audio.embeds.requires_grad
+
+
+class MemoryEfficient(torch.autograd.Function):
+    """Attention in the arithmetic of CUDA's memory-efficient kernel, which no CPU has: scores in powers of 2, sums
+    divided at the end, and the backward pass from the logarithms of those sums (arXiv 2112.05682)."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+        scores = query @ key.mT + bias
+        twos = scores * math.log2(math.e)
+        top = twos.amax(-1, keepdim=True)
+        powers = torch.exp2(twos - top.masked_fill(top == -math.inf, 0.0))
+        total = powers.sum(-1, keepdim=True)
+        out = (powers @ value) * (1 / total)
+        ctx.save_for_backward(query, key, value, scores, out, top / math.log2(math.e) + total.log())
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        query, key, value, scores, out, logs = ctx.saved_tensors
+        weights = (scores - logs).exp()
+        of_scores = weights * (gradient @ value.mT - (gradient * out).sum(-1, keepdim=True))
+        return of_scores @ key, of_scores.mT @ query, weights.mT @ gradient, of_scores
+
+
+def test_a_block_of_padding_alone_is_no_nan_on_a_gpu(model: Callable[[], GraniteSpeech],
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward, with 410 frames beside 130: the shorter clip's other two blocks are padding."""
+    granite = model()
+    open_parts(granite, replace(NOTHING, encoder=FULL, ctc_head=True, projector=FULL))
+    clips = [noise(130, 1), noise(410, 2)]
+    exact = listen(granite, clips)
+    wanted = trained_gradients(granite, [clips])
+
+    def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor, scale: float) -> Tensor:
+        assert scale == 1.0
+        return MemoryEfficient.apply(query, key, value, attn_mask)  # type: ignore[no-any-return,no-untyped-call]
+
+    instead = SimpleNamespace(**{**vars(F), "scaled_dot_product_attention": attention})
+    monkeypatch.setattr("finetune.model.conformer.F", instead)
+    there = listen(granite, clips)
+    real = frame_mask(exact.num_frames, 410)
+    assert apart(there.states[real], exact.states[real]) < 1e-5
+    for name, gradient in trained_gradients(granite, [clips]).items():
+        assert float((gradient - wanted[name]).abs().max()) < 1e-3 * max(1.0, float(wanted[name].abs().max())), name

@@ -1,0 +1,210 @@
+"""The model as loaded: transformers' numbers with the scaling it lost, and folders that are none refused."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from opened import LORA
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from support import hf_inputs, noise
+from torch import Tensor
+
+from finetune.core.errors import ModelError
+from finetune.data.features import pad_features
+from finetune.data.manifest import Utterance
+from finetune.model.adapter import save_adapter
+from finetune.model.granite import GraniteSpeech, load_model
+from finetune.model.trainable import open_parts
+from finetune.training.loss import IGNORE, token_loss
+
+HUB_LAYOUT = ("encoder.", "projector.", "language_model.model.", "language_model.lm_head.weight")
+
+
+@pytest.fixture(scope="module")
+def granite(model: Callable[[], GraniteSpeech]) -> GraniteSpeech:
+    return model()
+
+
+def test_it_loads_frozen_in_eval_mode(granite: GraniteSpeech) -> None:
+    assert not granite.training
+    assert not any(module.training for module in granite.modules())
+    assert not any(parameter.requires_grad for parameter in granite.parameters())
+    assert {parameter.dtype for parameter in granite.parameters()} == {torch.float32}
+    assert granite.tokenizer.convert_tokens_to_ids("<|audio|>") == granite.audio_token_id
+
+
+def test_attention_is_not_left_to_cudnn(granite: GraniteSpeech) -> None:
+    """The kernels that are left give the bias of the encoder's attention its gradient; cuDNN's does not."""
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    query, bias = torch.zeros(1, 1, 8, 64, device="meta"), torch.zeros(1, 1, 8, 8, device="meta", requires_grad=True)
+    with pytest.raises(RuntimeError, match="not differentiable with respect to argument 'attn_bias'"):
+        torch.ops.aten._scaled_dot_product_cudnn_attention(query, query, query, bias, True)
+
+
+def test_the_saved_names_are_those_of_the_hub(nano: Path) -> None:
+    """What vLLM, llama.cpp and mlx-audio read."""
+    with safe_open(str(nano / "model.safetensors"), "pt") as weights:
+        names = list(weights.keys())
+    assert len(names) > 100
+    assert [name for name in names if not name.startswith(HUB_LAYOUT)] == []
+    for part in HUB_LAYOUT:
+        assert any(name.startswith(part) for name in names), part
+
+
+@torch.inference_mode()
+def test_logits_are_transformers_divided_by_the_scaling(granite: GraniteSpeech, clips: list[Utterance]) -> None:
+    """transformers 5.10 to 5.23 forget the division. Should this fail because the two are equal, the installed one
+    divides by itself again: nothing here is wrong (its `forward` is never called), only granite.py's first lines."""
+    inputs = hf_inputs(granite, clips[0])
+    theirs = granite.hf(**inputs).logits
+    frames = torch.tensor([inputs["input_features"].shape[1]])
+    hidden, _ = granite(inputs["input_features"], frames, inputs["input_ids"])
+    ours = granite.logits(hidden)
+    assert granite.logits_scaling == 8.0
+    scales_itself = torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert not scales_itself, "the installed transformers divides by logits_scaling: mend the text of granite.py"
+    assert float((ours - theirs / 8.0).abs().max()) < 1e-5 * max(1.0, float(theirs.abs().max()))
+    assert ours.dtype == torch.float32
+
+
+@torch.inference_mode()
+def test_right_padding_changes_no_hidden_state(granite: GraniteSpeech) -> None:
+    features = [noise(130, 1), noise(310, 2)]
+    prompts = [[604, *[granite.audio_token_id] * 27, 612, 5, 6], [604, *[granite.audio_token_id] * 63, 612]]
+    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in prompts], batch_first=True)
+    together, _ = granite(*pad_features(features), ids)
+    for row, clip, prompt in zip(together, features, prompts, strict=True):
+        alone, _ = granite(*pad_features([clip]), torch.tensor([prompt]))
+        assert float((row[: len(prompt)] - alone[0]).abs().max()) < 1e-4
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("counts", [(26, 63), (28, 63), (30, 60), (27, 0)])
+def test_wrong_numbers_of_audio_tokens_are_refused(granite: GraniteSpeech, counts: tuple[int, int]) -> None:
+    """(30, 60) has the right sum: only a look at each row sees that a clip would be read with another's frames."""
+    audio = granite.listen(*pad_features([noise(130, 1), noise(310, 2)]))
+    rows = [torch.tensor([604, *[granite.audio_token_id] * count]) for count in counts]
+    with pytest.raises(ModelError, match=r"\[27, 63\]"):
+        granite.embed(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), audio)
+
+
+@torch.inference_mode()
+def test_audio_embeddings_lie_where_the_audio_tokens_are(granite: GraniteSpeech) -> None:
+    audio = granite.listen(*pad_features([noise(40, 1), noise(20, 2)]))
+    mark = granite.audio_token_id
+    ids = torch.tensor([[5, *[mark] * 9, 6], [5, *[mark] * 6, 6, 0, 0, 0]])
+    embeds = granite.embed(ids, audio)
+    words = granite.language_model.get_input_embeddings()(torch.tensor([5, 6]))
+    assert torch.equal(embeds[0, 1:10], audio.embeds[0, :9])
+    assert torch.equal(embeds[1, 1:7], audio.embeds[1, :6])
+    assert torch.equal(embeds[0, [0, 10]], words) and torch.equal(embeds[1, [0, 7]], words)
+
+
+@torch.inference_mode()
+def test_what_was_cached_is_heard_as_the_audio_is(granite: GraniteSpeech) -> None:
+    """Encoder states or audio embeddings of each clip, padded with zeros."""
+    features, frames = pad_features([noise(130, 1), noise(310, 2)])
+    audio = granite.hear(features, frames, "features")
+    prompts = [torch.tensor([604, *[granite.audio_token_id] * int(count), 5]) for count in audio.num_tokens]
+    ids = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True)
+    expected, _ = granite(features, frames, ids)
+    for kind, rows, counts in (("states", audio.states, frames), ("embeds", audio.embeds, audio.num_tokens)):
+        cached = [row[:count] for row, count in zip(rows, counts.tolist(), strict=True)]
+        hidden, heard = granite(torch.nn.utils.rnn.pad_sequence(cached, True), counts, ids, kind)
+        assert torch.equal(heard.num_tokens, audio.num_tokens)
+        for got, wanted, prompt in zip(hidden, expected, prompts, strict=True):
+            assert float((got - wanted)[: len(prompt)].abs().max()) < 1e-5, kind
+
+
+def test_logits_are_made_at_targets_only(granite: GraniteSpeech) -> None:
+    """All positions of a batch would be gigabytes at the real vocabulary of 100,353."""
+    rows: list[int] = []
+
+    def counted(hidden: Tensor) -> Tensor:
+        rows.append(len(hidden))
+        return granite.logits(hidden)
+
+    labels = torch.full((2, 500), IGNORE)
+    labels[0, 480:] = 3
+    labels[1, 490:] = 4
+    token_loss(torch.randn(2, 500, granite.lm_head.in_features), labels, counted, 0.0)
+    assert sum(rows) == 30
+
+
+def copy_of(nano: Path, tmp_path: Path, weights: bool = True) -> Path:
+    folder = tmp_path / "model"
+    shutil.copytree(nano, folder, ignore=None if weights else shutil.ignore_patterns("*.safetensors"))
+    return folder
+
+
+def edit_config(folder: Path, **changes: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+def test_a_folder_without_weights_is_refused(nano: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no weights"):
+        load_model(str(copy_of(nano, tmp_path, weights=False)), "float32")
+
+
+def test_a_folder_without_config_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        load_model(str(tmp_path), "float32")
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        load_model(str(tmp_path / "nowhere"), "float32")
+
+
+def test_other_models_and_unmerged_ones_are_refused(nano: Path, tmp_path: Path) -> None:
+    folder = copy_of(nano, tmp_path, weights=False)
+    (folder / "model.safetensors").symlink_to(nano / "model.safetensors")
+    edit_config(folder, model_type="whisper")
+    with pytest.raises(ModelError, match="'whisper'"):
+        load_model(str(folder), "float32")
+    edit_config(folder, model_type="granite_speech", has_lora_adapter=True)
+    with pytest.raises(ModelError, match="has_lora_adapter"):
+        load_model(str(folder), "float32")
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"config\.json"):
+        load_model(str(folder), "float32")
+
+
+def test_a_missing_or_misshapen_weight_is_named(nano: Path, tmp_path: Path) -> None:
+    """transformers would fill it with random numbers and a warning."""
+    folder = copy_of(nano, tmp_path, weights=False)
+    weights = load_file(nano / "model.safetensors")
+    lost = weights.pop("language_model.model.layers.0.self_attn.q_proj.weight")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"1 weights are missing, such as .*q_proj"):
+        load_model(str(folder), "float32")
+    weights["language_model.model.layers.0.self_attn.q_proj.weight"] = lost[:10].contiguous()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(str(folder), "float32")
+
+
+@pytest.mark.parametrize("damage", [b"version https://git-lfs.github.com/spec/v1\n", b"\x00" * 100, b""])
+def test_damaged_weights_are_refused(nano: Path, tmp_path: Path, damage: bytes) -> None:
+    folder = copy_of(nano, tmp_path, weights=False)
+    (folder / "model.safetensors").write_bytes(damage)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(str(folder), "float32")
+
+
+def test_an_adapter_beside_the_weights_is_refused(nano: Path, tmp_path: Path,
+                                                  model: Callable[[], GraniteSpeech]) -> None:
+    """transformers would put it on in silence, and a merge of ours would then hold it twice."""
+    folder = copy_of(nano, tmp_path, weights=False)
+    (folder / "model.safetensors").symlink_to(nano / "model.safetensors")
+    donor = model()
+    save_adapter(donor, open_parts(donor, LORA), folder)
+    with pytest.raises(ModelError, match=r"adapter_config\.json"):
+        load_model(str(folder), "float32")
+
+
+def test_a_hub_name_that_is_not_there_is_an_error_of_the_model() -> None:
+    with pytest.raises(ModelError, match="ibm-granite/no-such-model"):
+        load_model("ibm-granite/no-such-model", "float32")

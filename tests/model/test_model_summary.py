@@ -1,0 +1,53 @@
+"""What `finetune check` says would be trained, counted without weights."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from opened import (
+    ALL,
+    CASES,
+    FULL,
+    LORA,
+    Load,
+)
+from transformers import GraniteSpeechConfig
+
+from finetune.core.errors import ModelError
+from finetune.model.model_summary import count_parts, on_meta, outline
+from finetune.model.trainable import (
+    Lora,
+    Row,
+    open_parts,
+    table,
+)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_outline_counts_what_would_be_opened(model: Load, nano: Path, case: str) -> None:
+    granite = model()
+    open_parts(granite, CASES[case])
+    text = "\n".join(outline(str(nano), None, CASES[case]))
+    rows = re.findall(r"^(\w+) +([\d,]+) parameters  in (\d+) tensors of (\d+) modules$", text, re.M)
+    assert [Row(part, int(modules), int(tensors), int(count.replace(",", "")))
+            for part, count, tensors, modules in rows] == table(granite)
+
+
+def test_the_real_model_has_280_layers_for_the_default_lora() -> None:
+    """The values of ibm-granite/granite-4.0-1b-speech; its weights are not here."""
+    folder = Path(__file__).resolve().parents[1] / "fixtures" / "granite-4.0-1b-speech"
+    granite = on_meta(GraniteSpeechConfig.from_pretrained(folder), "meta")
+    assert count_parts(granite) == {
+        "encoder": 440_168_796, "projector": 35_697_664, "language model": 1_631_752_192, "lm_head": 205_522_944}
+    with torch.device("meta"):
+        open_parts(granite, replace(LORA, lora=Lora(16, 32.0, 0.0, "lora", ALL), projector=FULL))
+    assert table(granite)[-1] == Row("lora", 280, 560, 20_316_160)
+    assert table(granite)[0].parameters == 35_697_664
+
+
+def test_the_outline_of_a_base_that_is_not_there_says_so(tmp_path: Path) -> None:
+    assert "not looked into" in outline("nobody/nothing", None, LORA)[0]
+    with pytest.raises(ModelError, match="no config.json there"):
+        outline(str(tmp_path), None, LORA)

@@ -1,0 +1,57 @@
+"""What may train, as the tests of parts and adapters open it, and how they move and read what was opened."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from support import batch
+from torch import Tensor, nn
+
+from finetune.data.manifest import Utterance
+from finetune.model.granite import GraniteSpeech
+from finetune.model.trainable import (
+    Lora,
+    Part,
+    Parts,
+    trained_parameters,
+)
+
+ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+FROZEN, FULL = Part("frozen", 1, 1.0), Part("full", 1, 1.0)
+NOTHING = Parts(Lora(0, 8.0, 0.0, "lora", ALL), FROZEN, FROZEN, 2, False, False, 0)
+LORA = replace(NOTHING, lora=Lora(4, 8.0, 0.0, "lora", ALL))
+LORA_EVERYWHERE = replace(LORA, projector=Part("lora", 2, 6.0), encoder=Part("lora", 8, 4.0))
+CASES = {
+    "lora": LORA,
+    "rslora everywhere": replace(LORA_EVERYWHERE, lora=Lora(4, 8.0, 0.0, "rslora", ALL)),
+    "dora everywhere": replace(LORA_EVERYWHERE, lora=Lora(4, 8.0, 0.0, "dora", ALL)),
+    "all parts": replace(LORA, projector=FULL, encoder=FULL, ctc_head=True, lm_head=True, llm_layers=2),
+    "no lora": replace(NOTHING, projector=FULL),
+    "lora in the encoder alone": replace(NOTHING, encoder=Part("lora", 2, 4.0)),
+}
+Load = Callable[[], GraniteSpeech]
+
+
+def adapted_layers(model: GraniteSpeech) -> dict[str, nn.Module]:
+    """The layers that carry LoRA, by name."""
+    return {name: module for name, module in model.hf.named_modules() if hasattr(module, "lora_A")}
+
+
+def shake(model: GraniteSpeech) -> None:
+    """Moves all that trains, as training would: LoRA's B starts at zero."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in trained_parameters(model).values():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+
+
+@torch.no_grad()
+def logits(model: GraniteSpeech, clips: list[Utterance]) -> Tensor:
+    features, frames, ids, _ = batch(model, clips[:2])
+    return model.logits(model(features, frames, ids)[0])
+
+
+@torch.no_grad()
+def ctc_logits(model: GraniteSpeech, clips: list[Utterance]) -> Tensor:
+    features, frames, _, _ = batch(model, clips[:1])
+    return model.ctc_logits(model.listen(features, frames).states)

@@ -1,0 +1,270 @@
+"""The report of a run: what stands in it, that hostile text is text, and that a real browser shows it.
+
+The run is evaluated by the real code on hypotheses that are made up here; the browser is Chromium, without network.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import embedded
+
+from bench.synthetic_run import synthetic_run
+from finetune.cli import main as cli
+from finetune.core.run_dir import RunDir, read_json, write_json
+from finetune.data.manifest import Utterance
+from finetune.report import tables
+from finetune.report.clips import cells, direction
+from finetune.report.page import visible
+from finetune.report.wording import count, percent, points
+from finetune.report.write_report import write_report
+
+SCRIPT = "<script>window.hacked = true</script>"
+TURNED = "safe \u202egnp.exe\u202c \u2066x\u2069 bell\x07"
+ARABIC = "مرحبا بالعالم"
+HOSTILE = [SCRIPT, "</style></pre>--><img src=https://example.com/x onerror=window.hacked=true>", TURNED, ARABIC,
+           "{{ 7 * 7 }} {% raw %} `|*_ & \"quotes\" 'and' more", "漢字 かな", "word " * 120]
+SECTIONS = ("verdict", "advice", "scores", "changes", "terms", "keywords", "words", "groups", "probes", "suspicious",
+            "training", "provenance")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """Twelve clips with audio, and one for each hostile text, whose audio is not there."""
+    folder = tmp_path_factory.mktemp("runs")
+    real = [Utterance(item.id, item.audio_filepath, item.duration, item.text, speaker=item.speaker)
+            for item in embedded("test", 12)]
+    hostile = [Utterance(f'"><b>{number}', f"/gone/{number}\"'><script>.wav", 1.0 + number, text,
+                         speaker="<img src=x onerror=window.hacked=true>", extra={"accent": f"{SCRIPT}\u202e{number}"})
+               for number, text in enumerate(HOSTILE)]
+    terms = folder / "terms.txt"
+    terms.write_text(f"{real[0].text.split()[-1]}\n<b>bold</b> term\nword\n", encoding="utf-8")
+    told = {which: {item.id: change(item.text) for item in [*real, *hostile]} for which, change in (
+        ("base", lambda text: " ".join(text.split()[::2])), ("adapted", lambda text: text))}
+    told["adapted"][real[3].id] = told["base"][real[3].id] = f"something {SCRIPT} else"  # the reference stands alone
+    told["adapted"][real[4].id], told["base"][real[4].id] = "nothing of it", real[4].text  # broken
+    canary = [Utterance(f"c{number}", f"/gone/{number}", 2.0, "some general words here") for number in range(30)]
+    for which in told:
+        told[which] |= {item.id: item.text for item in canary}
+    train = [Utterance("t", "/gone/t", 1.0, real[1].text, speaker=real[0].speaker)]
+    return synthetic_run(folder / "hostile", {"train": train, "test": [*real, *hostile], "canary": canary}, told, {
+        "data": {"terms": str(terms)}, "model": {"instruction": f"write {SCRIPT}"},
+        "evaluate": {"groups": ["accent", "speaker"], "replicas": 200, "keyword_lists": [0, 5]}})
+
+
+@pytest.fixture(scope="module")
+def page(run: RunDir) -> str:
+    result = write_report(run)
+    assert Path(result.page) == run.page and result.size == run.page.stat().st_size
+    return run.page.read_text(encoding="utf-8")
+
+
+class Elements(HTMLParser):
+    """Tags with their attributes, and the text between them, as a browser reads them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_hostile_text_is_text(page: str) -> None:
+    found = Elements(page)
+    assert [tag for tag, _ in found.tags].count("script") == 1, "its own"
+    assert not {"b>0", "img", "iframe", "object", "link"} & {tag for tag, _ in found.tags}
+    for tag, attributes in found.tags:
+        assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
+        for name in ("src", "href"):
+            address = attributes.get(name) or ""
+            assert not re.match(r"[a-z]+:(?!audio/mpeg)", address, re.I), address[:80]
+    assert SCRIPT in found.text and "{{ 7 * 7 }} {% raw %}" in found.text and ARABIC in found.text
+    assert "safe ⟨U+202E⟩gnp.exe⟨U+202C⟩ ⟨U+2066⟩x⟨U+2069⟩ bell⟨U+0007⟩" in found.text
+    assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069]", page)
+
+
+def test_every_section_has_its_place(page: str) -> None:
+    ids = [attributes["id"] for tag, attributes in Elements(page).tags if tag == "section"]
+    assert ids == list(SECTIONS)
+    anchors = {attributes["href"] for tag, attributes in Elements(page).tags if tag == "a" and attributes.get("href")}
+    everything = {f"#{attributes['id']}" for _, attributes in Elements(page).tags if "id" in attributes}
+    assert {f"#{name}" for name in SECTIONS[1:]} <= anchors <= everything
+
+
+def test_figures_are_those_of_the_evaluation(run: RunDir, page: str) -> None:
+    text, metrics = Elements(page).text, read_json(run.scores)
+    for name in ("test", "canary"):
+        for which in ("base", "adapted"):
+            assert f"{100 * metrics['scores'][name][which]['wer']:.1f}" in text
+    assert "1 clip of test with a sentence of train" in text
+    assert f"finetune run {run.resolved} --set name=hostile-again" in text
+    for value in (*read_json(run.marker("prepare"))["hashes"].values(), metrics["provenance"]["device"]):
+        assert value in text
+
+
+def test_audio_is_in_the_page_once(page: str) -> None:
+    sources = [attributes["src"] for tag, attributes in Elements(page).tags if tag == "audio"]
+    assert len(sources) > 5 and len(sources) == len(set(sources))
+    assert all(str(source).startswith("data:audio/mpeg;base64,") for source in sources)
+    assert "The audio was not found" in page
+
+
+def test_audio_beyond_the_room_is_linked(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune.report.clip_lists.EMBEDDED_BYTES", 1)
+    write_report(run)
+    sources = [str(attributes["src"]) for tag, attributes in Elements(run.page.read_text(encoding="utf-8")).tags
+               if tag == "audio"]
+    assert [source.startswith("data:") for source in sources] == [True] + [False] * (len(sources) - 1)
+    path = (run.report / sources[1].partition("#")[0]).resolve()
+    assert path.is_file() and sources[1].partition("#")[2].startswith("t=0,")
+
+
+def test_the_summary_is_short_and_says_the_same(run: RunDir, page: str) -> None:
+    write_report(run)
+    text = run.digest.read_text(encoding="utf-8")
+    title = re.search(r"<title>(.*?)</title>", page)
+    assert title and text.startswith(f"## {title[1]}")
+    assert len(text.splitlines()) < 60 and "<" not in text and "| test |" in text and "| canary |" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
+
+
+def test_the_command_writes_it_again_and_says_what_is_missing(
+        run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run.page.unlink(missing_ok=True)
+    assert cli.main(["report", str(run.root)]) == 0 and run.page.is_file()
+    assert cli.main(["report", str(tmp_path / "nothing")]) == 1
+    assert "no such run directory" in capsys.readouterr().err
+    assert cli.main(["report", str(tmp_path)]) == 1
+    assert "nothing to report yet" in capsys.readouterr().err
+    other = shutil.copytree(run.root, tmp_path / "other")
+    write_json(RunDir(other).scores, {**read_json(run.scores), "schema": 1})
+    assert cli.main(["report", str(other)]) == 1
+    assert "of another version (schema 1" in capsys.readouterr().err
+
+
+def test_a_run_with_little_in_it(run: RunDir, tmp_path: Path) -> None:
+    clips = [Utterance(f"u{number}", f"/gone/{number}", 2.0, "all is said") for number in range(3)]
+    same = {item.id: item.text for item in clips}
+    little = synthetic_run(tmp_path / "little", {"train": clips[:1], "test": clips}, {"base": same, "adapted": same},
+                           {"evaluate": {"replicas": 200, "probes": False}})
+    little.metrics.unlink()
+    write_report(little)
+    found = Elements(little.page.read_text(encoding="utf-8"))
+    ids = [attributes["id"] for tag, attributes in found.tags if tag == "section"]
+    assert not {"terms", "keywords", "probes", "suspicious"} & set(ids)
+    for reason in ("data.canary names no manifest", "evaluate.probes is off", "neither data.terms nor a column"):
+        assert reason in found.text
+    assert "Not proven" in found.text and "only 3 blocks" in found.text.lower()
+
+
+def test_numbers_as_a_person_writes_them() -> None:
+    assert (percent(0.2144), percent(None)) == ("21.4", "–")
+    assert (points(-0.595), points(0.018), points(-0.0001), points(0.0)) == ("−59.5", "+1.8", "0.0", "0.0")
+    assert (count(1, "clip"), count(10_000, "clip")) == ("1 clip", "10,000 clips")
+
+
+def test_what_cannot_be_seen_is_shown() -> None:
+    assert visible("a\u200bb\ud800\U000e0041") == "a⟨U+200B⟩b⟨U+D800⟩⟨U+E0041⟩"
+    assert visible("क्\u200dष 👩\u200d👧 nbsp\u00a0 tab\t") == "क्\u200dष 👩\u200d👧 nbsp\u00a0 tab\t"
+
+
+def test_three_rows() -> None:
+    assert cells(("take", "take", "make")) == (("take", "right"), ("take", "right"), ("make", "wrong"))
+    assert cells(("take", "", "take")) == (("take", "right"), ("", "missing"), ("take", "right"))
+    assert cells(("", "the", "")) == (("", "gap"), ("the", "added"), ("", "gap"))
+
+
+def test_a_script_that_is_written_from_right_to_left() -> None:
+    assert [direction(text) for text in ("12 " + ARABIC, "a " + ARABIC, "漢字", "123", "")] == [
+        "rtl", "ltr", "ltr", "ltr", "ltr"]
+
+
+def test_rows_side_by_side() -> None:
+    row = {"term": "a", "support": 3, "hits": 1, "false_alarms": 0, "seen": True}
+    only = {"term": "b", "support": 0, "hits": 0, "false_alarms": 2, "seen": False}
+    assert [(found["term"], found["base"], found["adapted"], found["false_base"])
+            for found in tables.terms([row, only], [{**row, "hits": 3}])] == [("a", 1, 3, 0), ("b", 0, 0, 2)]
+    place = tables.scale({"difference": -0.1, "low": -0.2, "high": -0.05})
+    assert 0 < place["left"] < place["value"] < place["left"] + place["width"] < place["zero"] < 100
+
+
+# A real browser
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if BROWSER is None:
+        pytest.skip("no Chromium on this machine (on Debian: apt-get install chromium)")
+    playwright = pytest.importorskip("playwright.sync_api", reason="the extra [dev] brings playwright")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.mark.parametrize(("width", "scheme", "scripts"), [
+    (1280, "light", True), (390, "light", True), (1280, "dark", True), (390, "dark", False)])
+def test_a_browser_shows_it(browser: Any, run: RunDir, page: str, width: int, scheme: str, scripts: bool) -> None:
+    from PIL import Image
+
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True,
+                                  java_script_enabled=scripts)
+    tab, said, asked = context.new_page(), list[str](), list[str]()
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(run.page.as_uri())
+    assert asked == [run.page.as_uri()], "no request leaves"
+    for name in SECTIONS:
+        assert tab.locator(f"#{name}").is_visible(), name
+    assert tab.locator(".filter").is_visible() == scripts
+    assert tab.locator("figure svg").count() == 3
+    picture = Image.open(BytesIO(tab.screenshot()))
+    colours = picture.convert("RGB").getcolors(1 << 20) or []
+    assert len(colours) > 100 and max(number for number, _ in colours) < 0.98 * width * 900, "not blank"
+    background = max(colours)[1]
+    assert (sum(background) < 200) == (scheme == "dark")
+    if scripts:
+        tab.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true; })")
+        wide, seen = tab.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+        assert wide <= seen == width, "no scroll bar for the whole page"
+        assert tab.evaluate("window.hacked") is None
+        tab.locator(".filter input").fill("not there at all")
+        assert tab.locator(".clip:visible").count() == 0
+        tab.locator(".filter input").fill("")
+        head = tab.locator("#terms table.sortable th.n button").first
+        head.click()
+        cells = tab.locator("#terms table.sortable tbody td:nth-child(3)").all_inner_texts()
+        assert [int(cell) for cell in cells] == sorted(map(int, cells), reverse=True)
+        assert tab.evaluate("""() => new Promise(done => { const sound = document.querySelector('audio');
+            sound.onloadedmetadata = () => done(sound.duration > 0.5); sound.onerror = () => done('error');
+            sound.preload = 'auto'; sound.load(); })""") is True
+    assert said == []
+    context.close()
+
+
+def test_the_page_prints(browser: Any, run: RunDir, page: str) -> None:
+    tab = browser.new_page()
+    tab.goto(run.page.as_uri())
+    assert tab.pdf(format="A4").startswith(b"%PDF")
+    tab.close()
+
+
+def test_the_page_is_bounded(page: str) -> None:
+    assert len(page) < 2_000_000

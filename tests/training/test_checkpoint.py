@@ -1,0 +1,310 @@
+"""A checkpoint comes back whole or is refused by name, wherever the save was killed."""
+
+import errno
+import functools
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from finetune.core.errors import CheckpointError
+from finetune.training import checkpoint
+
+State = tuple[dict[str, nn.Parameter], torch.optim.AdamW]
+ORIGIN = {"recipe": {"train": {"epochs": 4, "goal": None}, "parts": {"lora": {"modules": ["q", "v"]}}}, "base": "é1"}
+ALL = [checkpoint.WEIGHTS, checkpoint.OPTIMIZER, checkpoint.PROGRESS, checkpoint.ORIGIN, checkpoint.FILES]
+
+
+def made(seed: int, steps: int, names: tuple[str, ...] = ("a", "b.c:d", "scalar")) -> State:
+    """Parameters that took some AdamW steps."""
+    torch.manual_seed(seed)
+    shapes: dict[str, tuple[int, ...]] = {"a": (3, 4), "b.c:d": (5,), "scalar": ()}
+    parameters = {name: nn.Parameter(torch.randn(shapes.get(name, (2,)))) for name in names}
+    first, *rest = parameters.values()
+    groups: list[dict[str, Any]] = [{"params": rest, "lr": 0.02}, {"params": [first]}]
+    optimizer = torch.optim.AdamW(groups, lr=0.01, weight_decay=0.1)
+    for _ in range(steps):
+        _step(parameters, optimizer)
+    return parameters, optimizer
+
+
+kept = functools.cache(made)
+"""Where it does not matter that it is the same one again."""
+
+
+def _step(parameters: dict[str, nn.Parameter], optimizer: torch.optim.AdamW) -> None:
+    optimizer.zero_grad()
+    sum((value**3).sum() for value in parameters.values()).backward()  # type: ignore[union-attr]
+    optimizer.step()
+
+
+def saved(folder: Path, steps: int) -> dict[str, Any]:
+    progress = {"epoch": steps, "step": 7 * steps, "best_valid_wer": float("inf"), "data": "abc"}
+    assert checkpoint.save(folder, *kept(1, steps), progress, ORIGIN)
+    return progress
+
+
+def saved_beside(folder: Path, steps: int) -> None:
+    """Saves without taking away the older one, as a kill right after the last rename leaves it."""
+    saved(folder.with_name("elsewhere"), steps)
+    os.replace(folder.with_name("elsewhere"), folder)
+
+
+def epoch_of(folder: Path) -> int | None:
+    """The epoch that a resumed run would find, read as it would."""
+    found = checkpoint.find(folder)
+    return None if found is None else int(checkpoint.restore(found, *kept(2, 0))["epoch"])
+
+
+@pytest.mark.parametrize("steps", [0, 1, 5])
+def test_training_goes_on_as_if_never_stopped(tmp_path: Path, steps: int) -> None:
+    progress = saved(tmp_path / "checkpoint", steps)
+    parameters, optimizer = made(1, steps)
+    other, other_optimizer = made(2, 0)
+    assert checkpoint.restore(tmp_path / "checkpoint", other, other_optimizer) == progress
+    for _ in range(3):
+        for name, value in parameters.items():
+            assert torch.equal(value, other[name]), name
+            mine, its = optimizer.state[value], other_optimizer.state[other[name]]
+            assert mine.keys() == its.keys() and all(torch.equal(mine[key], its[key]) for key in mine), name
+        _step(parameters, optimizer)
+        _step(other, other_optimizer)
+    assert [group["lr"] for group in other_optimizer.param_groups] == [0.02, 0.01]
+    assert {path.name for path in (tmp_path / "checkpoint").iterdir()} == set(ALL), "and no pickle"
+
+
+def test_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    for steps in (1, 2, 3):
+        saved(tmp_path / "checkpoint", steps)
+        assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+        assert epoch_of(tmp_path / "checkpoint") == steps
+
+
+def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:
+    assert checkpoint.find(tmp_path / "checkpoint") is None
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "gone"])
+def test_a_damaged_file_is_seen_and_the_one_before_is_used(tmp_path: Path, name: str, damage: str,
+                                                           caplog: pytest.LogCaptureFixture) -> None:
+    folder, old = tmp_path / "checkpoint", tmp_path / "checkpoint.old"
+    saved(folder, 1)
+    os.replace(folder, old)
+    saved_beside(folder, 2)
+    assert checkpoint.find(folder) == folder, "the newest"
+    content = bytearray((folder / name).read_bytes())
+    if damage == "gone":
+        (folder / name).unlink()
+    else:
+        middle = len(content) // 2
+        content[middle] ^= 1
+        (folder / name).write_bytes({"flip": content, "cut": content[:middle], "empty": bytearray()}[damage])
+    assert checkpoint.find(folder) == old
+    named = name if (name, damage) != (checkpoint.FILES, "flip") else ""  # that may fall into a file's hash
+    for part in (f"{folder}: unreadable", named, f"going on from the one before, {old}"):
+        assert part in caplog.text
+    shutil.rmtree(old)
+    with pytest.raises(CheckpointError, match=rf"checkpoint: unreadable \(.*{named}.*\); delete it to start again"):
+        checkpoint.find(folder)
+
+
+def test_two_damaged_ones_are_both_named(tmp_path: Path) -> None:
+    for name in ("checkpoint", "checkpoint.old"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(CheckpointError, match=r"checkpoint: unreadable .*checkpoint\.old: unreadable .*delete it"):
+        checkpoint.find(tmp_path / "checkpoint")
+
+
+@pytest.mark.parametrize("name", [checkpoint.WEIGHTS, checkpoint.OPTIMIZER, checkpoint.PROGRESS])
+@pytest.mark.parametrize("damage", ["cut", "empty", "zeros", "gone"])
+def test_a_file_that_went_bad_since_is_named_and_nothing_is_loaded(tmp_path: Path, name: str, damage: str) -> None:
+    folder = tmp_path / "checkpoint"
+    saved(folder, 2)
+    content = (folder / name).read_bytes()
+    if damage == "gone":
+        (folder / name).unlink()
+    else:
+        size = len(content)
+        (folder / name).write_bytes({"cut": content[: size // 2], "empty": b"", "zeros": bytes(size)}[damage])
+    parameters, optimizer = made(2, 0)
+    before = {key: value.detach().clone() for key, value in parameters.items()}
+    with pytest.raises(CheckpointError, match=r"checkpoint.*damaged.*delete it"):
+        checkpoint.restore(folder, parameters, optimizer)
+    assert all(torch.equal(value, before[key]) for key, value in parameters.items())
+
+
+def test_other_parameters_are_refused(tmp_path: Path) -> None:
+    saved(tmp_path / "checkpoint", 1)
+    for names in (("a", "b.c:d"), ("a", "b.c:d", "scalar", "more"), ("a", "b.c:d", "other")):
+        with pytest.raises(CheckpointError, match="other parts were trained there"):
+            checkpoint.restore(tmp_path / "checkpoint", *made(1, 0, names))
+
+
+def test_parameters_of_another_shape_are_refused(tmp_path: Path) -> None:
+    """Also where torch could broadcast: (1, 4) into (3, 4) would be no error of its own."""
+    for shape in ((1, 4), (6, 4)):
+        parameters, optimizer = made(1, 1)
+        parameters["a"] = nn.Parameter(torch.zeros(shape))
+        checkpoint.save(tmp_path / "checkpoint", parameters, optimizer, {}, {})
+        with pytest.raises(CheckpointError, match="other parts were trained there"):
+            checkpoint.restore(tmp_path / "checkpoint", *made(1, 0))
+
+
+def test_parameters_of_another_dtype_are_refused(tmp_path: Path) -> None:
+    """Which torch would round in silence."""
+    saved(tmp_path / "checkpoint", 1)
+    parameters, optimizer = made(1, 0)
+    parameters["a"] = nn.Parameter(parameters["a"].detach().bfloat16())
+    with pytest.raises(CheckpointError, match=r"other parts were trained there \(a, torch.bfloat16, \[3, 4\]"):
+        checkpoint.restore(tmp_path / "checkpoint", parameters, optimizer)
+
+
+class Killed(BaseException):
+    """As if the process ended here."""
+
+
+def fault_at(patch: pytest.MonkeyPatch, number: int, error: BaseException) -> None:
+    """Raises at the `number`th file operation of a save: half of a removal is done then, nothing of any other."""
+    calls = 0
+
+    def wrap(module: Any, name: str) -> None:
+        real = getattr(module, name)
+
+        def counted(*arguments: Any, **keywords: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                if name == "rmtree":
+                    for path in list(Path(arguments[0]).glob("*"))[:2]:
+                        path.unlink()
+                raise error
+            return real(*arguments, **keywords)
+
+        patch.setattr(module, name, counted)
+
+    patch.setattr(os, "fsync", lambda descriptor: None)  # nothing to tear between, and slow
+    wrap(os, "replace")
+    wrap(os, "fsync")
+    wrap(shutil, "rmtree")
+    wrap(checkpoint, "save_file")
+    wrap(checkpoint, "write_json")
+
+
+@pytest.mark.parametrize("start", ["one", "with an older one", "damaged, with an older one"])
+def test_a_kill_anywhere_leaves_the_last_or_the_one_before(tmp_path: Path, start: str) -> None:
+    """One kill, then another anywhere in the save after the resumed epoch; then a save that ends."""
+    outcomes, first, finished = set(), 0, False
+    while not finished:
+        first += 1
+        for second in range(1 + first % 2 if start == "one" else 30, 40, 2):
+            folder = tmp_path / f"{first}-{second}" / "checkpoint"
+            saved(folder, 1)
+            if start != "one":
+                os.replace(folder, folder.with_name("checkpoint.old"))
+                saved_beside(folder, 1)
+            if "damaged" in start:
+                (folder / checkpoint.WEIGHTS).write_bytes(b"")
+            done = []
+            for kill, steps in ((first, 2), (second, 3)):
+                before = epoch_of(folder)
+                with pytest.MonkeyPatch.context() as patch:
+                    fault_at(patch, kill, Killed())
+                    try:
+                        saved(folder, steps)
+                        done.append(steps)
+                    except Killed:
+                        pass
+                assert epoch_of(folder) in ({steps} if steps in done else {before, steps}), (first, second)
+                outcomes.add(epoch_of(folder))
+            saved(folder, 4)
+            assert epoch_of(folder) == 4
+            assert [path.name for path in folder.parent.iterdir()] == ["checkpoint"]
+            shutil.rmtree(folder.parent)
+            finished = 2 in done
+            if 3 in done:
+                break
+        else:
+            raise AssertionError("a save has fewer file operations")
+    assert outcomes == {1, 2, 3} and first > 15
+
+
+def test_a_process_killed_at_any_moment_leaves_a_whole_one(tmp_path: Path) -> None:
+    """And not only between two of Python's calls."""
+    folder, rng, reached = tmp_path / "checkpoint", random.Random(1), 0
+    states = [made(1, steps) for steps in range(3)]
+    for _ in range(12):
+        child = os.fork()
+        if child == 0:
+            try:
+                for step in range(reached + 1, reached + 10**6):
+                    checkpoint.save(folder, *states[step % 3], {"step": step}, ORIGIN)
+            finally:
+                os._exit(1)
+        while not reached and not folder.exists():
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0.0, 0.1))
+        os.kill(child, signal.SIGKILL)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        found = checkpoint.find(folder)
+        assert found is not None
+        other, optimizer = made(2, 0)
+        step = checkpoint.restore(found, other, optimizer)["step"]
+        assert step >= reached
+        assert all(torch.equal(value, other[name]) for name, value in states[step % 3][0].items())
+        reached = step
+    assert reached > 1
+
+
+@pytest.mark.parametrize("error", [
+    OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), OSError(errno.EDQUOT, "quota"),
+    SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")])
+def test_a_full_disk_keeps_the_last_one_and_training_goes_on(tmp_path: Path, error: Exception,
+                                                             caplog: pytest.LogCaptureFixture) -> None:
+    folder, number, full = tmp_path / "checkpoint", 1, 0
+    done = False
+    while not done:
+        number += 1  # the first is the removal of what is not there
+        saved(folder, 1)
+        with pytest.MonkeyPatch.context() as patch:
+            fault_at(patch, number, error)
+            done = checkpoint.save(folder, *kept(1, 2), {"epoch": 2}, ORIGIN)
+        assert epoch_of(folder) in ({2} if done else {1, 2})
+        assert not folder.with_name("checkpoint.part").exists()
+        full += not done
+    assert full > 10
+    assert caplog.text.count("the disk is full") == full
+    saved(folder, 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_another_error_is_not_passed_over(tmp_path: Path) -> None:
+    saved(tmp_path / "checkpoint", 1)
+    for error in (PermissionError(errno.EACCES, "no"), SafetensorError("Error while serializing: something else")):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(type(error)):
+            fault_at(patch, 2, error)
+            saved(tmp_path / "checkpoint", 2)
+    assert epoch_of(tmp_path / "checkpoint") == 1
+
+
+def test_the_origin_comes_back(tmp_path: Path) -> None:
+    saved(tmp_path / "checkpoint", 1)
+    assert checkpoint.read_origin(tmp_path / "checkpoint") == ORIGIN
+
+
+def test_differences_name_the_keys_with_both_values() -> None:
+    then = {"train": {"epochs": 4, "goal": None, "modules": ["q", "v"]}, "base": "abc", "group": 2, "gone": {"x": 1}}
+    now = {"train": {"epochs": 6, "goal": "é", "modules": ("q", "v")}, "base": "abc", "group": 2.0,
+           "parts": {"lora": {"rank": None}}}
+    assert checkpoint.differences(then, now) == [
+        "gone.x: 1 then, nothing now", "parts.lora.rank: nothing then, null now", "train.epochs: 4 then, 6 now",
+        'train.goal: null then, "é" now']
+    assert checkpoint.differences(then, then) == []

@@ -1,0 +1,44 @@
+"""Weights between the base and what was trained: half the way is half the change, and nothing is left behind."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from finetune.model.adapter import merge
+from finetune.model.granite import GraniteSpeech
+from finetune.model.trainable import Lora, Part, Parts, open_parts, trained_parameters
+from finetune.training.interpolate import shrunk, starting_points
+
+PARTS = Parts(Lora(4, 8.0, 0.0, "lora", ["q_proj", "down_proj"]), Part("full", 4, 8.0), Part("lora", 4, 8.0), 2,
+              False, True, 0)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_share_of_the_way_is_that_share_of_every_change(model: Callable[[], GraniteSpeech], share: float) -> None:
+    """LoRA's too, merged into the weights it changes."""
+    loaded = model()
+    before = {name: value.clone() for name, value in loaded.hf.state_dict().items()}
+    adapted = open_parts(loaded, PARTS)
+    parameters = trained_parameters(loaded)
+    start = starting_points(parameters)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for value in parameters.values():
+            value.add_(0.01 * torch.randn_like(value))
+    reached = {name: value.clone() for name, value in parameters.items()}
+
+    def merged() -> dict[str, torch.Tensor]:
+        twin = copy.deepcopy((loaded, adapted))
+        merge(*twin)
+        return {name: value.clone() for name, value in twin[0].hf.state_dict().items()}
+
+    whole = merged()
+    with shrunk(parameters, start, share):
+        part = merged()
+    assert all(torch.equal(parameters[name], value) for name, value in reached.items())
+    changed = [name for name, value in whole.items() if not torch.equal(value, before[name])]
+    assert len(changed) > 50
+    for name in changed:
+        assert torch.allclose(part[name] - before[name], share * (whole[name] - before[name]), atol=1e-6), name

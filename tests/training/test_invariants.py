@@ -1,0 +1,158 @@
+"""What must not depend on how the work is divided: the same loss and gradient for any accumulation and ranks."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from support import INSTRUCTION, batch
+from training_runs import prepared, records, weights
+
+from finetune.core.config import AugmentSection, Recipe
+from finetune.core.run_dir import RunDir
+from finetune.data.manifest import read_manifest
+from finetune.model.granite import GraniteSpeech
+from finetune.model.trainable import open_parts, set_mode, trained_parameters
+from finetune.pipeline import run_recipe
+from finetune.training import trainer as training
+from finetune.training.dataset import Examples, Feed
+from finetune.training.loss import IGNORE
+from finetune.training.step import Engine, take_step
+
+ROOT = Path(__file__).resolve().parents[2]
+Tiny = Callable[..., Recipe]
+Trained = tuple[Recipe, RunDir, GraniteSpeech]
+
+
+def plain(recipe: Recipe) -> Recipe:
+    """Without augmentation, which the hand-written loss does not know."""
+    return recipe.model_copy(update={"augment": AugmentSection()})
+
+
+class Kept(torch.optim.SGD):
+    """Keeps the gradients that it is given and changes nothing."""
+
+    def __init__(self, parameters: dict[str, torch.nn.Parameter]) -> None:
+        super().__init__(parameters.values(), lr=0.0)
+        self.named, self.kept = parameters, dict[str, torch.Tensor]()
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.kept = {name: value.grad.clone() for name, value in self.named.items() if value.grad is not None}
+
+
+def one_step(model: GraniteSpeech, recipe: Recipe, run: RunDir,
+             step: list[list[int]]) -> tuple[float, float, dict[str, torch.Tensor]]:
+    """Loss, gradient norm and gradients of one optimizer step over clips of the train manifest."""
+    torch.manual_seed(recipe.seed)  # of LoRA's first values
+    open_parts(model, training.parts_of(recipe))
+    set_mode(model, training=True)
+    parameters = trained_parameters(model)
+    data = Examples(model, recipe, read_manifest(run.manifest("train")))
+    optimizer = Kept(parameters)
+    engine = Engine(recipe, Accelerator(cpu=True), model, model, optimizer, parameters, data)
+    done = take_step(engine, step, step, Feed(data, recipe, run.cache, "", False).batches(step, 0), 0, 0, None)
+    assert done.taken
+    return done.loss, done.grad_norm, optimizer.kept
+
+
+def by_hand(model: GraniteSpeech, run: RunDir, step: list[list[int]]) -> float:
+    """The loss written out: log-softmax of lm_head(h) / logits_scaling at each target, their mean over all tokens."""
+    utterances, scaling = read_manifest(run.manifest("train")), model.hf.config.text_config.logits_scaling
+    assert scaling == 8
+    total, count = 0.0, 0
+    for index in [index for micro in step for index in micro]:
+        features, frames, ids, labels = batch(model, [utterances[index]])
+        hidden, _ = model(features, frames, ids)
+        logp = (model.lm_head(hidden).double() / scaling).log_softmax(-1)
+        for place in range(1, labels.shape[1]):
+            if labels[0, place] != IGNORE:
+                total -= float(logp[0, place - 1, labels[0, place]])
+                count += 1
+    return total / count
+
+
+@pytest.mark.parametrize("split", [[[0, 1, 2, 3, 4, 5]], [[0, 1, 2], [3, 4, 5]], [[0], [1], [2], [3], [4], [5]],
+                                   [[5, 0], [1, 4, 3], [2]]])
+def test_loss_and_gradient_do_not_depend_on_the_micro_batches(
+        trained: Trained, tiny: Tiny, tmp_path: Path, model: Callable[[], GraniteSpeech],
+        split: list[list[int]]) -> None:
+    """And equal the loss written out by hand, on ragged targets."""
+    run = trained[1]
+    parts = {"lora": {"rank": 4}, "projector": {"mode": "full"}, "encoder": {"mode": "full", "blocks": 1}}
+    recipe = plain(tiny(tmp_path, "x", parts=parts))
+    loss, norm, gradients = one_step(model(), recipe, run, split)
+    whole_loss, whole_norm, whole = one_step(model(), recipe, run, [[0, 1, 2, 3, 4, 5]])
+    assert loss == pytest.approx(whole_loss, rel=1e-5)
+    assert norm == pytest.approx(whole_norm, rel=1e-5)
+    for name, value in whole.items():
+        assert torch.allclose(value, gradients[name], rtol=1e-3, atol=1e-5 * float(value.abs().max()) + 1e-8), name
+    assert loss == pytest.approx(by_hand(model(), run, split), rel=1e-5)
+
+
+def test_a_frozen_encoder_is_bit_equal_after_training(trained: Trained, tiny: Tiny, tmp_path: Path,
+                                                      model: Callable[[], GraniteSpeech]) -> None:
+    """Parameters and buffers, where the LLM and the projector train."""
+    loaded: list[GraniteSpeech] = []
+    load = training.load_model
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "load_model", lambda *given: loaded.append(load(*given)) or loaded[-1])
+        training.train(tiny(tmp_path, "x", parts={"lora": {"rank": 4}, "projector": {"mode": "full"}}, ctc_weight=0,
+                            epochs=1), prepared(trained[1], tmp_path))
+    before, after = model().encoder.state_dict(), loaded[0].encoder.state_dict()
+    assert len(before) > 100 and before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_two_processes_train_as_one(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ranks (gloo) against accumulation 2, with dropout and augmentation, over 20 steps and more."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    one = run_recipe(tiny(tmp_path, "one", epochs=10, accumulation=2, evaluate_every=10), "train")
+    two = run_recipe(tiny(tmp_path, "two", epochs=10, accumulation=1, evaluate_every=10, machine={"processes": 2}),
+                     "train")
+    steps = records(one, "step")
+    assert len(steps) >= 20
+    for before, after in zip(steps, records(two, "step"), strict=True):
+        assert before["loss"] == pytest.approx(after["loss"], rel=1e-5)
+        assert before["grad_norm"] == pytest.approx(after["grad_norm"], rel=1e-3)
+    for name, value in weights(one).items():
+        assert torch.allclose(value, weights(two)[name], atol=1e-4), name
+    assert [row["wer"] for row in records(one, "valid")] == [row["wer"] for row in records(two, "valid")]
+
+
+def test_two_machines_train_as_one(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
+    """`accelerate launch` on each, here both on this one; the precision that it is asked for is not the recipe's."""
+    recipe = tiny(tmp_path, "far", accumulation=1)
+    run = run_recipe(recipe, "prepare")
+    (tmp_path / "far.yaml").write_text(recipe.model_dump_json(exclude_none=True))  # JSON is YAML
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "2",
+               "--num_processes", "2", "--mixed_precision", "bf16", "--main_process_ip", "127.0.0.1",
+               "--main_process_port", str(port)]
+    machines = [subprocess.Popen([*command, "--machine_rank", rank, "-m", "finetune", "train",
+                                  str(tmp_path / "far.yaml")], cwd=ROOT, stderr=subprocess.PIPE, text=True,
+                                 env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"})
+                for rank in ("0", "1")]
+    errors = [machine.communicate()[1][-3000:] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], errors
+    steps = records(trained[1], "step")
+    assert len(steps) >= 4
+    for before, after in zip(steps, records(run, "step"), strict=True):
+        assert before["loss"] == pytest.approx(after["loss"], rel=1e-5)
+    for name, value in weights(trained[1]).items():
+        assert torch.allclose(value, weights(run)[name], atol=1e-4), name
+    assert run.done("train") is not None
+
+
+def test_the_instruction_of_the_tests_is_that_of_the_recipe() -> None:
+    from finetune.core.config import ModelSection
+
+    assert ModelSection().instruction == INSTRUCTION
+    assert os.environ["HF_HUB_OFFLINE"] == "1"

@@ -1,0 +1,224 @@
+"""The plan of an epoch: every clip as often as wanted, within the budgets, the same in a step however it is split."""
+
+import itertools
+import multiprocessing
+import os
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import waves_from
+
+from finetune.core.errors import DataError
+from finetune.data.manifest import Utterance, in_a_row
+from finetune.training.augment import WaveAugment
+from finetune.training.sampler import Clips, draw, join, padding_share, plan_epoch, share, waves_of
+
+SIZE, SEED = st.integers(1, 90), st.integers(0, 10_000)
+Plan = list[list[list[int]]]
+
+
+def plan_of(durations: list[float], positions: list[int] | None = None, *, seconds: float = 60.0, tokens: int = 4000,
+            group: int = 1, seed: int = 1, epoch: int = 0, chosen: list[int] | None = None) -> Plan:
+    return plan_epoch(durations, positions or [20] * len(durations), seconds, tokens, group, seed, epoch,
+                      chosen if chosen is not None else list(range(len(durations))))
+
+
+def batches_of(plan: Plan) -> list[list[int]]:
+    return [batch for step in plan for batch in step]
+
+
+def speech(count: int, seed: int) -> tuple[list[float], list[int]]:
+    """Durations and positions as a corpus has them: many short clips, few long ones, slow and fast talkers."""
+    rng = np.random.default_rng(seed)
+    durations = np.clip(rng.lognormal(1.7, 0.7, count), 0.5, 30.0)
+    return durations.tolist(), [int(value) for value in 20 + durations * (10 + rng.uniform(1.5, 5.0, count))]
+
+
+# The plan
+
+@settings(deadline=None)
+@given(SIZE, SEED, st.floats(5.0, 240.0), st.integers(64, 4000), st.integers(1, 8), st.integers(0, 120))
+def test_each_clip_as_often_as_chosen_and_both_budgets_held(size: int, epoch: int, seconds: float, tokens: int,
+                                                            group: int, heard: int) -> None:
+    durations, positions = speech(size, epoch)
+    chosen = np.random.default_rng(epoch).integers(0, size, heard).tolist()
+    plan = plan_epoch(durations, positions, seconds, tokens, group, 1, epoch, chosen)
+    batches = batches_of(plan)
+    assert Counter(itertools.chain(*batches)) == Counter(chosen)
+    for batch in batches:
+        assert len(batch) == 1 or max(durations[i] for i in batch) * len(batch) <= seconds
+        assert len(batch) == 1 or max(positions[i] for i in batch) * len(batch) <= tokens
+    assert all(len(step) == group for step in plan[:-1]) and all(1 <= len(step) <= group for step in plan)
+    assert plan == plan_epoch(durations, positions, seconds, tokens, group, 1, epoch, chosen)
+
+
+def test_a_clip_above_the_budget_stands_alone() -> None:
+    assert sorted(map(sorted, batches_of(plan_of([50.0, 1.0, 1.0], seconds=10.0)))) == [[0], [1, 2]]
+    assert sorted(map(sorted, batches_of(plan_of([1.0, 1.0, 1.0], [20, 900, 20], tokens=100)))) == [[0, 2], [1]]
+
+
+@settings(deadline=None, max_examples=50)
+@given(SIZE, SEED)
+def test_one_by_eight_is_two_by_four_is_eight_by_one(size: int, epoch: int) -> None:
+    """Ranks times accumulation is what counts: the same clips make up each step, and every rank has as much to do."""
+    durations, positions = speech(size, epoch)
+    seen = []
+    for ranks, accumulation in [(1, 8), (2, 4), (4, 2), (8, 1)]:
+        plan = plan_of(durations, positions, group=ranks * accumulation, epoch=epoch)
+        shares = [[share(step, rank, ranks) for rank in range(ranks)] for step in plan]
+        assert all(len(mine) == len(step[0]) <= accumulation for step in shares for mine in step)
+        seen.append([sorted(itertools.chain(*itertools.chain(*step))) for step in shares])
+    assert all(steps == seen[0] for steps in seen)
+
+
+def pairs(plan: Plan) -> set[tuple[int, int]]:
+    return {pair for batch in batches_of(plan) for pair in itertools.combinations(sorted(batch), 2)}
+
+
+def test_epochs_and_seeds_have_other_clips_together() -> None:
+    durations, positions = speech(600, 0)
+    plans = [plan_of(durations, positions, seed=seed, epoch=epoch) for seed in (1, 2) for epoch in (0, 1)]
+    for one, two in itertools.combinations(map(pairs, plans), 2):
+        assert len(one & two) < 0.7 * len(one)
+
+
+def test_even_clips_all_alike_are_mixed() -> None:
+    plans = [pairs(plan_of([2.0] * 60, seed=seed, epoch=epoch)) for seed in (1, 2) for epoch in (0, 1)]
+    assert all(len(one & two) < 0.7 * len(one) for one, two in itertools.combinations(plans, 2))
+
+
+def test_lengths_are_shuffled_over_the_steps() -> None:
+    durations, positions = speech(2000, 0)
+    means = [np.mean([durations[i] for i in batch]) for batch in batches_of(plan_of(durations, positions))]
+    assert abs(np.corrcoef(np.arange(len(means)), means)[0, 1]) < 0.2
+
+
+@settings(deadline=None, max_examples=20)
+@given(SEED)
+def test_little_of_a_batch_is_padding_in_audio_or_in_text(seed: int) -> None:
+    durations, positions = speech(2000, seed)
+    plan = plan_of(durations, positions, seconds=120.0, tokens=16_000, epoch=seed)
+    assert padding_share(plan, durations) < 0.06
+    assert padding_share(plan, positions) < 0.07
+
+
+def test_padding_share_by_hand() -> None:
+    assert padding_share([[[0, 1]], [[2]]], [1.0, 3.0, 2.0]) == pytest.approx(2.0 / 8.0)
+    assert padding_share([[[0], [1]]], [1.0, 3.0]) == 0.0
+
+
+# What an epoch hears
+
+@settings(deadline=None)
+@given(st.integers(1, 50), st.integers(0, 50), st.floats(0.01, 4.0), st.integers(0, 9))
+def test_train_is_heard_once_and_replay_as_often_as_its_weight_says(
+        train: int, replay: int, weight: float, epoch: int) -> None:
+    heard = Counter(draw(train, replay, weight, 1, epoch))
+    assert heard == Counter(draw(train, replay, weight, 1, epoch))
+    assert all(heard.pop(index) == 1 for index in range(train))
+    assert set(heard) <= set(range(train, train + replay))
+    assert all(int(weight) <= heard[index] <= int(weight) + 1 for index in range(train, train + replay))
+    assert abs(sum(heard.values()) - weight * replay) <= 1
+
+
+def test_half_of_replay_is_another_half_in_each_epoch_and_each_seed() -> None:
+    halves = [frozenset(draw(3, 40, 0.5, seed, epoch)[3:]) for seed in (1, 2) for epoch in range(10)]
+    assert all(len(half) == 20 for half in halves) and len(set(halves)) == 20
+    assert set().union(*halves[:10]) == set(range(3, 43))
+
+
+def test_whole_weights_and_none() -> None:
+    assert draw(2, 2, 1.0, 1, 0) == [0, 1, 2, 3]
+    assert sorted(draw(1, 2, 2.0, 1, 0)) == [0, 1, 1, 2, 2]
+    assert draw(3, 0, 0.5, 1, 0) == [0, 1, 2]
+
+
+def test_a_weight_of_less_than_a_clip_is_still_heard_now_and_then() -> None:
+    assert 3 <= sum(len(draw(0, 1, 0.1, 1, epoch)) for epoch in range(100)) <= 20
+
+
+# Clips in a row
+
+@given(SIZE, SEED, st.floats(0, 0.95), st.floats(1, 40))
+def test_joined_clips_are_each_heard_once_within_the_limit_and_in_one_language(
+        size: int, seed: int, portion: float, longest: float) -> None:
+    durations, languages = speech(size, seed)[0], ["en" if index % 3 else "fr" for index in range(size)]
+    groups = join(range(size), durations, languages, portion, longest, seed, 0)
+    assert sorted(itertools.chain(*groups)) == list(range(size))
+    for group in groups:
+        assert len(group) == 1 or sum(durations[index] for index in group) <= longest
+        assert len({languages[index] for index in group}) == 1
+    assert groups == join(range(size), durations, languages, portion, longest, seed, 0)
+
+
+def test_the_share_says_how_often_a_clip_goes_on() -> None:
+    plain = join(range(400), [1.0] * 400, [""] * 400, 0.0, 1e9, 1, 0)
+    assert plain == [(index,) for index in range(400)]
+    groups = join(range(4000), [1.0] * 4000, [""] * 4000, 0.5, 1e9, 1, 0)
+    assert 0.47 < 1 - len(groups) / 4000 < 0.53
+    assert {len(group) for group in groups} >= {1, 2, 3, 4}
+    assert groups != join(range(4000), [1.0] * 4000, [""] * 4000, 0.5, 1e9, 1, 1)
+
+
+def test_a_row_of_clips_sounds_as_they_do_one_after_another(clips: list[Utterance]) -> None:
+    off = WaveAugment(0.0, 0.0, 0.0)
+    alone = waves_from(clips, off)
+    row = Clips(["row"], [tuple(clips[:3])], off, 1, 0)[0]
+    assert np.array_equal(row, np.concatenate([alone[index] for index in range(3)]))
+    said = in_a_row(clips[:3], 1)
+    assert said.text.split() == [word for clip in clips[:3] for word in clip.text.split()]
+    assert said.duration == pytest.approx(sum(clip.duration for clip in clips[:3]))
+    assert said.id != in_a_row(clips[:3], 2).id
+
+
+# Audio to a plan
+
+AUGMENT = WaveAugment(0.1, 6.0, 20.0)
+BATCHES = [[3, 0], [5], [1, 2, 4], [0]]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_waves_come_in_the_plans_order(clips: list[Utterance], workers: int) -> None:
+    """And are the same whatever the number of workers and the order."""
+    made = waves_from(clips, AUGMENT)
+    found = list(waves_of(made, BATCHES, workers))
+    assert [len(waves) for waves in found] == [2, 1, 3, 1]
+    for waves, batch in zip(found, BATCHES, strict=True):
+        for wave, index in zip(waves, batch, strict=True):
+            assert isinstance(wave, np.ndarray) and wave.dtype == np.float32
+            assert np.array_equal(wave, made[index])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_resumed_epoch_hears_what_was_left_and_draws_no_random_numbers_of_torch(
+        clips: list[Utterance], workers: int) -> None:
+    made, before = waves_from(clips, AUGMENT), torch.random.get_rng_state()
+    whole = list(waves_of(made, BATCHES, workers))
+    for done in range(len(BATCHES) + 1):
+        rest = list(waves_of(made, BATCHES[done:], workers if done == 2 else 0))
+        assert len(rest) == len(BATCHES) - done
+        for ours, theirs in zip(itertools.chain(*rest), itertools.chain(*whole[done:]), strict=True):
+            assert np.array_equal(ours, theirs)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_audio_that_is_gone_is_named_in_one_line(clips: list[Utterance], workers: int) -> None:
+    gone = replace(clips[1], audio_filepath="/nowhere/gone.wav")
+    waves = waves_of(waves_from([clips[0], gone], AUGMENT), [[0], [1]], workers)
+    assert len(next(waves)) == 1
+    with pytest.raises(DataError) as caught:
+        next(waves)
+    assert str(caught.value) == "/nowhere/gone.wav: no such file"
+
+
+def test_ctrl_c_in_the_terminal_does_not_reach_the_workers(clips: list[Utterance]) -> None:
+    before, waves = multiprocessing.active_children(), waves_of(waves_from(clips, AUGMENT), BATCHES, 2)
+    next(waves), next(waves)  # one of each worker: both are up
+    groups = [os.getpgid(worker.pid or 0) for worker in multiprocessing.active_children() if worker not in before]
+    assert len(groups) == 2 and os.getpgrp() not in groups

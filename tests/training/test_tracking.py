@@ -1,0 +1,246 @@
+"""What a run records: metrics.jsonl and its mirrors."""
+
+import json
+import math
+import os
+import resource
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from finetune.training import tracking
+from finetune.training.tracking import Tracker, rewind
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """The records, but for their time of day; every line must be JSON without NaN."""
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    read = [json.loads(line, parse_constant=refuse) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+    assert all(row.pop("time") > 0 for row in read)
+    return read
+
+
+def train(path: Path, first: int, last: int, step: int | None) -> None:
+    """Steps `first` to `last` of a run whose epochs have three, and which scores its base model when it starts."""
+    tracker = Tracker(path, "run", [], {}, step)
+    if step is None:
+        tracker.record("valid", 0, epoch=0, wer=1.0)
+    for number in range(first, last + 1):
+        tracker.record("step", number, loss=1 / number, text="grüß dich\u2028")
+        if number % 3 == 0:
+            tracker.record("valid", number, epoch=number // 3, wer=1 / number)
+    tracker.close()
+
+
+# -- metrics.jsonl
+
+
+def test_a_run_killed_anywhere_and_resumed_records_what_an_unbroken_one_does(tmp_path: Path) -> None:
+    """The checkpoint stands at step 3; the kill falls after any byte from there on."""
+    whole, path = tmp_path / "whole.jsonl", tmp_path / "metrics.jsonl"
+    train(whole, 1, 3, None)
+    start = whole.stat().st_size
+    train(whole, 4, 6, 3)
+    assert [(row["kind"], row["step"]) for row in rows(whole)] == [
+        ("valid", 0), ("step", 1), ("step", 2), ("step", 3), ("valid", 3),
+        ("step", 4), ("step", 5), ("step", 6), ("valid", 6)]
+    content = whole.read_bytes()
+    for cut in range(start, len(content) + 1):
+        path.write_bytes(content[:cut])
+        train(path, 4, 6, 3)
+        assert rows(path) == rows(whole), cut
+
+
+def test_a_run_that_starts_anew_forgets_the_steps_of_an_earlier_attempt(tmp_path: Path) -> None:
+    path, whole = tmp_path / "metrics.jsonl", tmp_path / "whole.jsonl"
+    train(path, 1, 5, None)
+    train(path, 1, 6, None)
+    train(whole, 1, 6, None)
+    assert rows(path) == rows(whole)
+
+
+def test_rewinding_keeps_records_of_other_kinds(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    tracker = Tracker(path, "run", [], {}, None)
+    for number in (1, 2):
+        tracker.record("step", number)
+        tracker.record("skipped", number, clips=["a", "b"])
+    rewind(path, 1)
+    assert [(row["kind"], row["step"]) for row in rows(path)] == [("step", 1), ("skipped", 1), ("skipped", 2)]
+
+
+def test_lines_that_are_no_record_are_dropped_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "metrics.jsonl"
+    train(path, 1, 1, None)
+    before = rows(path)
+    with path.open("ab") as handle:
+        handle.write(b'\0\0\0\n7\n{"time": 1}\n\xff\n')
+    rewind(path, 1)
+    assert rows(path) == before
+    assert "no whole record: 4" in caplog.text
+
+
+def test_a_rewind_that_fails_leaves_the_file_and_does_not_stop_training(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "metrics.jsonl"
+    train(path, 1, 3, None)
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", full)
+    Tracker(path, "run", [], {}, 1)
+    assert path.read_bytes() == before
+    assert "keeps what an earlier attempt recorded: disk full" in caplog.text
+
+
+def test_what_is_no_number_becomes_null_and_keeps_its_key(tmp_path: Path, fakes: dict[str, list[Any]]) -> None:
+    path = tmp_path / "metrics.jsonl"
+    tracker = Tracker(path, "run", ["wandb"], {}, None)
+    tracker.record("step", 1, loss=math.nan, norm=-math.inf, parts={"lora": [math.inf, 0.5]}, rate=1e-4)
+    assert rows(path) == [{"kind": "step", "step": 1, "loss": None, "norm": None, "parts": {"lora": [None, 0.5]},
+                           "rate": 1e-4}]
+    assert fakes["wandb"][-1] == {"step/rate": 1e-4, "optimizer_step": 1}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+def test_a_full_disk_is_said_once_and_training_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    tracker = Tracker(Path("/dev/full"), "run", [], {}, None)
+    for number in range(5):
+        tracker.record("step", number)
+    assert caplog.text.count("training goes on") == 1
+    tracker.close()
+    assert "/dev/full lacks 5 records" in caplog.text
+
+
+def test_half_a_record_is_taken_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The disk takes some bytes of a line and no more, and later there is room again."""
+    path = tmp_path / "metrics.jsonl"
+    tracker = Tracker(path, "run", [], {}, None)
+    tracker.record("step", 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, hard))
+    try:
+        tracker.record("step", 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    tracker.record("step", 3)
+    assert [row["step"] for row in rows(path)] == [1, 3]
+    assert caplog.text.count("training goes on") == 1
+
+
+# -- mirrors
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+    """wandb, trackio and tensorboard as modules that note what they are given."""
+    seen: dict[str, list[Any]] = {"wandb": [], "trackio": [], "tensorboard": []}
+    run = SimpleNamespace(log=seen["wandb"].append, define_metric=lambda *_, **__: None,
+                          finish=lambda: seen["wandb"].append("closed"))
+
+    def init(**given: Any) -> SimpleNamespace:
+        seen["wandb"].append(given)
+        return run
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, Settings=lambda **given: given))
+    monkeypatch.setitem(sys.modules, "trackio", SimpleNamespace(
+        init=lambda **given: seen["trackio"].append(given),
+        log=lambda values, step: seen["trackio"].append((values, step)),
+        finish=lambda: seen["trackio"].append("closed")))
+
+    def writer(folder: str, purge_step: int) -> SimpleNamespace:
+        seen["tensorboard"].append((Path(folder).name, purge_step))
+        return SimpleNamespace(add_scalar=lambda *given: seen["tensorboard"].append(given),
+                               close=lambda: seen["tensorboard"].append("closed"))
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=writer))
+    return seen
+
+
+MIRRORS = ["wandb", "tensorboard", "trackio"]
+
+
+def test_every_mirror_of_the_recipe_is_known() -> None:
+    from finetune.core.config import MachineSection
+
+    names = MachineSection.model_json_schema()["properties"]["trackers"]["items"]["enum"]
+    assert sorted(names) == sorted(tracking._START) == sorted(MIRRORS)
+
+
+def test_a_resumed_run_goes_on_in_the_same_curves(tmp_path: Path, fakes: dict[str, list[Any]]) -> None:
+    path = tmp_path / "metrics.jsonl"
+    for step in (None, 3, None):
+        tracker = Tracker(path, "run", MIRRORS, {"seed": 1}, step)
+        tracker.record("step", 1 if step is None else 4, loss=0.5, text="x")
+        tracker.close()
+    first, again, anew = [given["id"] for given in fakes["wandb"] if isinstance(given, dict) and "id" in given]
+    assert first == again != anew
+    assert fakes["wandb"][1:3] == [{"step/loss": 0.5, "optimizer_step": 1}, "closed"]
+    assert fakes["wandb"][0]["config"] == {"seed": 1}
+    assert fakes["tensorboard"][:6] == [("tensorboard", 0), ("step/loss", 0.5, 1), "closed",
+                                        ("tensorboard", 4), ("step/loss", 0.5, 4), "closed"]
+    assert fakes["trackio"][1:3] == [({"step/loss": 0.5}, 1), "closed"]
+    assert [given["resume"] for given in fakes["trackio"] if isinstance(given, dict)] == ["never", "allow", "never"]
+
+
+def broken(*_: object, **__: object) -> None:
+    raise RuntimeError("the server is down")
+
+
+@pytest.mark.parametrize("when", ["import", "start", "log", "close"])
+def test_mirrors_that_fail_are_dropped_with_one_warning_each(
+        when: str, tmp_path: Path, fakes: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture) -> None:
+    modules = {"wandb": "wandb", "trackio": "trackio", "tensorboard": "torch.utils.tensorboard"}
+    names = {"start": ["init", "SummaryWriter"], "log": ["log", "add_scalar"], "close": ["finish", "close"]}
+    for module in modules.values():
+        if when == "import":
+            monkeypatch.setitem(sys.modules, module, None)
+    if when != "import":
+        made = sys.modules["torch.utils.tensorboard"].SummaryWriter("x", 0)
+        monkeypatch.setattr(sys.modules["torch.utils.tensorboard"], "SummaryWriter", lambda *_, **__: made)
+        for target in (sys.modules["wandb"], sys.modules["wandb"].init(), sys.modules["trackio"],
+                       sys.modules["torch.utils.tensorboard"], made):
+            for name in names[when]:
+                if hasattr(target, name):
+                    monkeypatch.setattr(target, name, broken)
+    path = tmp_path / "metrics.jsonl"
+    tracker = Tracker(path, "run", MIRRORS, {}, None)
+    for number in range(3):
+        tracker.record("step", number, loss=0.5)
+    tracker.close()
+    assert [row["step"] for row in rows(path)] == [0, 1, 2]
+    for name in MIRRORS:
+        assert sum(record.getMessage().startswith(name) for record in caplog.records) == 1
+    assert len(caplog.records) == 3
+    assert ("pip install tensorboard" if when == "import" else "the server is down") in caplog.text
+
+
+def test_one_mirror_that_fails_does_not_take_the_others_along(tmp_path: Path, fakes: dict[str, list[Any]],
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["wandb"].init(), "log", broken)
+    tracker = Tracker(tmp_path / "metrics.jsonl", "run", MIRRORS, {}, None)
+    tracker.record("step", 1, loss=0.5)
+    tracker.record("step", 2, loss=0.25)
+    assert list(tracker.mirrors) == ["tensorboard", "trackio"]
+    assert fakes["trackio"][-1] == ({"step/loss": 0.25}, 2)
+
+
+def test_wandb_itself_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    tracker = Tracker(tmp_path / "metrics.jsonl", "run", ["wandb"], {"seed": 1, "parts": {"rank": 4}}, None)
+    assert list(tracker.mirrors) == ["wandb"]
+    tracker.record("step", 1, loss=0.5)
+    tracker.close()
+    wandb.teardown()  # as at the end of a process: what wandb's own service writes may come after the run's end
+    (written,) = tmp_path.glob(f"wandb/offline-run-*/run-{(tmp_path / 'wandb-id').read_text()}.wandb")
+    assert b"step/loss" in written.read_bytes() and b"optimizer_step" in written.read_bytes()

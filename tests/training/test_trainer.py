@@ -1,0 +1,212 @@
+"""Training end to end on six clips: what changes, which adapter is the best, what is refused."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from training_runs import prepared, records, weights
+
+from finetune.core.config import Recipe
+from finetune.core.errors import CheckpointError, RecipeError
+from finetune.core.run_dir import RunDir
+from finetune.data.manifest import Utterance, read_manifest
+from finetune.inference.recognize import DecodeOptions, recognize
+from finetune.metrics.wer import score
+from finetune.model.adapter import load_adapter
+from finetune.model.granite import GraniteSpeech
+from finetune.model.trainable import part_of, trained_parameters
+from finetune.training import checkpoint
+from finetune.training import trainer as training
+from finetune.training.dataset import Examples
+from finetune.training.selection import Scores
+
+ROOT = Path(__file__).resolve().parents[2]
+Tiny = Callable[..., Recipe]
+Trained = tuple[Recipe, RunDir, GraniteSpeech]
+
+
+def test_only_what_trains_has_changed(trained: Trained, model: Callable[[], GraniteSpeech]) -> None:
+    """And no buffer: BatchNorm's statistics are the base model's."""
+    _, _, after = trained
+    base = {**dict(model().hf.named_parameters()), **dict(model().hf.named_buffers())}
+    open_names = set(trained_parameters(after))
+    assert {part_of(name) for name in open_names} == {"lora", "projector", "encoder", "ctc_head"}
+    compared = 0
+    for name, value in [*after.hf.named_parameters(), *after.hf.named_buffers()]:
+        original = base.get(name.replace(".base_layer", ""))
+        if "lora_" in name:
+            continue
+        assert original is not None, name
+        assert torch.equal(value, original) == (name not in open_names), name
+        compared += 1
+    assert compared == len(base)
+    assert any("running_mean" in name for name in base)
+    assert all(value.any() for name, value in after.hf.named_parameters() if "lora_B" in name)
+
+
+def test_the_best_adapter_is_the_one_of_the_best_epoch(trained: Trained, model: Callable[[], GraniteSpeech]) -> None:
+    recipe, run, _ = trained
+    done = run.done("train")
+    assert done is not None
+    wers = {row["epoch"]: row["wer"] for row in records(run, "valid")}
+    assert set(wers) == {1, 2}
+    assert done["best_valid_wer"] == min(wers.values()) == wers[done["best_epoch"]]
+    adapted = model()
+    load_adapter(adapted, run.best)
+    valid = read_manifest(run.manifest("valid"))
+    heard = recognize(adapted, valid, DecodeOptions(
+        recipe.model.instruction, False, recipe.decode.batch_seconds, recipe.decode.max_new_tokens))
+    again = score([item.text for item in valid], [item.text for item in heard], recipe.evaluate.normalizer).wer
+    assert again == pytest.approx(done["best_valid_wer"])
+
+
+def test_the_record_says_what_happened(trained: Trained) -> None:
+    recipe, run, after = trained
+    done = run.done("train")
+    assert done is not None
+    steps = records(run, "step")
+    assert [row["step"] for row in steps] == list(range(1, done["steps"] + 1))
+    assert done["steps"] >= 2 * recipe.train.epochs, "a step holds two batches of at most 5 s"
+    assert all(0 < row["loss"] < 20 and row["grad_norm"] > 0 for row in steps)
+    assert max(row["rate"] for row in steps) <= recipe.train.learning_rate
+    assert done["trained_parameters"] == sum(value.numel() for value in trained_parameters(after).values())
+    assert done["total_parameters"] == sum(v.numel() for n, v in after.hf.named_parameters() if "lora_" not in n)
+    assert 0 <= done["padding"] < 0.5 and done["skipped_steps"] == 0
+
+
+def test_the_canary_limits_which_adapter_is_the_best(trained: Trained, tiny: Tiny, tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch,
+                                                     caplog: pytest.LogCaptureFixture) -> None:
+    """Base, then four epochs: the best valid WER is forbidden by its canary, the last one is worse than the third."""
+    scores = iter([Scores(0.9, 0.10), Scores(0.7, 0.20), Scores(0.4, 0.30), Scores(0.6, 0.11), Scores(0.65, 0.09)])
+    monkeypatch.setattr(training, "measure", lambda *_: next(scores))
+    run = prepared(trained[1], tmp_path / "a")
+    result = training.train(tiny(tmp_path, "a", epochs=4, max_canary_loss=0.02), run)
+    assert (result.best_epoch, result.best_valid_wer, result.within_canary_limit) == (3, 0.6, True)
+    assert [row["canary_wer"] for row in records(run, "valid")] == [0.20, 0.30, 0.11, 0.09]
+    scores = iter([Scores(0.9, 0.10), Scores(0.7, 0.50), Scores(0.8, 0.30)])
+    result = training.train(tiny(tmp_path, "b", max_canary_loss=0.02), prepared(trained[1], tmp_path / "b"))
+    assert (result.best_epoch, result.within_canary_limit) == (2, False)
+    assert "no adapter kept the canary" in caplog.text
+
+
+def test_a_share_of_the_way_is_the_best_where_the_whole_costs_the_canary_too_much(
+        trained: Trained, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        model: Callable[[], GraniteSpeech]) -> None:
+    scores = iter([Scores(0.9, 0.10), Scores(0.4, 0.20), Scores(0.4, 0.15), Scores(0.5, 0.11), Scores(0.6, 0.11)])
+    monkeypatch.setattr(training, "measure", lambda *_: next(scores))
+    run = prepared(trained[1], tmp_path)
+    result = training.train(tiny(tmp_path, "a", epochs=1, max_canary_loss=0.02, shrink=[0.9, 0.5, 0.4]), run)
+    assert (result.best_share, result.best_valid_wer, result.within_canary_limit) == (0.5, 0.5, True)
+    assert [row["share"] for row in records(run, "valid")] == [1.0, 0.9, 0.5, 0.4]
+    kept, base = model(), model().hf.state_dict()
+    load_adapter(kept, run.best)
+    reached = load_file(run.checkpoint / checkpoint.WEIGHTS)
+    name = next(name for name in reached if "projector" in name and "lora" not in name and name in base)
+    assert torch.allclose(kept.hf.state_dict()[name], (base[name] + reached[name]) / 2, atol=1e-6)
+    assert not torch.equal(reached[name], base[name])  # training itself goes on from where it stood
+
+
+def test_patience_ends_a_run_that_no_longer_gains(trained: Trained, tiny: Tiny, tmp_path: Path,
+                                                  caplog: pytest.LogCaptureFixture) -> None:
+    other = prepared(trained[1], tmp_path)
+    recipe = tiny(tmp_path, "x", parts={"lora": {"rank": 4}}, epochs=9, patience=1, learning_rate=1e-12, ctc_weight=0)
+    with caplog.at_level(logging.INFO):
+        result = training.train(recipe, other)
+    assert result.best_epoch == 1
+    assert [row["epoch"] for row in records(other, "valid")] == [1, 2]
+    assert "stopped early" in caplog.text
+
+
+@pytest.mark.parametrize(("projector", "dtype", "off"), [("frozen", "float32", 1e-4), ("full", "float32", 1e-4),
+                                                         ("full", "bfloat16", 1e-2)])
+def test_the_cache_changes_no_loss(trained: Trained, tiny: Tiny, tmp_path: Path, projector: str, dtype: str,
+                                   off: float) -> None:
+    from finetune.core.config import AugmentSection
+
+    runs = []
+    for cache in (False, True):
+        recipe = tiny(tmp_path, f"cache{cache}", parts={"lora": {"rank": 4}, "projector": {"mode": projector}},
+                      machine={"cache_encoder": cache}, ctc_weight=0, epochs=1)
+        model = recipe.model.model_copy(update={"dtype": dtype})
+        recipe = recipe.model_copy(update={"augment": AugmentSection(), "model": model})
+        runs.append(prepared(trained[1], tmp_path / f"{cache}"))
+        training.train(recipe, runs[-1])
+    for before, after in zip(records(runs[0], "step"), records(runs[1], "step"), strict=True):
+        assert before["loss"] == pytest.approx(after["loss"], rel=off)
+
+
+def test_a_bfloat16_base_trains_in_every_part(trained: Trained, tiny: Tiny, tmp_path: Path,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under autocast, as on a GPU; what trains is float32 beside bfloat16, in decoding and in the cache too."""
+    loaded: list[GraniteSpeech] = []
+    load = training.load_model
+    monkeypatch.setattr(training, "load_model", lambda *given: loaded.append(load(*given)) or loaded[-1])
+    all_parts = {"lora": {"rank": 4}, "projector": {"mode": "full"}, "encoder": {"mode": "full", "blocks": 1},
+                 "ctc_head": {"mode": "full"}, "lm_head": {"mode": "full"}, "language_model": {"layers": 1}}
+    recipe = tiny(tmp_path, "x", parts=all_parts, epochs=1)
+    low = recipe.model_copy(update={"model": recipe.model.model_copy(update={"dtype": "bfloat16"})})
+    run = prepared(trained[1], tmp_path)
+    training.train(low, run)
+    assert {value.dtype for value in loaded[0].hf.parameters()} == {torch.float32, torch.bfloat16}
+    assert {value.dtype for value in weights(run).values()} == {torch.float32}
+    assert records(run, "step")[0]["loss"] == pytest.approx(records(trained[1], "step")[0]["loss"], rel=0.03)
+
+
+def test_a_batch_that_fits_is_found_once_for_a_machine(trained: Trained, tiny: Tiny, tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if memory held 3 s of padded audio; a run that is resumed keeps the size that it began with."""
+    from finetune.training import step
+
+    recipe, losses, tried = tiny(tmp_path, "auto", batch="auto", batch_seconds=10, epochs=1), step.losses, list[float]()
+
+    def small(engine: Any, batch: Any, *rest: Any) -> Any:
+        tried.append(batch.audio.shape[0] * batch.audio.shape[1] * 0.02)
+        if tried[-1] > 3.0:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return losses(engine, batch, *rest)
+
+    monkeypatch.setattr(training, "NOTES", tmp_path / "batch.json")
+    runs = [prepared(trained[1], tmp_path / name) for name in ("first", "second")]
+    for run, memory in zip(runs, (small, losses), strict=True):
+        monkeypatch.setattr(step, "losses", memory)
+        training.train(recipe, run)
+        assert checkpoint.read_origin(run.checkpoint)["batch_seconds"] == 2.5
+    assert 10 >= tried[0] > 5 >= tried[1] > 3 >= max(tried[2:]), "halved twice"
+    assert [row["loss"] for row in records(runs[0], "step")] == [row["loss"] for row in records(runs[1], "step")]
+    (tmp_path / "batch.json").unlink()
+    assert training.train(recipe, runs[0]).steps == len(records(runs[0], "step"))  # 10 s would fit now
+
+
+@pytest.mark.parametrize("way", ["FSDP", "DEEPSPEED"])
+def test_a_model_in_pieces_is_refused(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                      way: str) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{way}", "true")
+    with pytest.raises(CheckpointError, match=f"asked for {way}, but here each process holds the whole model"):
+        training.train(trained[0], prepared(trained[1], tmp_path))
+
+
+def test_a_batch_must_hold_the_longest_clip(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
+    recipe = tiny(tmp_path, "x", batch_tokens=64)
+    model = recipe.model.model_copy(update={"instruction": "what is said here? " * 20})
+    with pytest.raises(RecipeError, match=r"train\.batch_tokens: 64 cannot hold train-.*positions; raise it"):
+        training.train(recipe.model_copy(update={"model": model}), prepared(trained[1], tmp_path))
+
+
+def test_what_the_ctc_loss_leaves_out_is_said(tiny: Tiny, tmp_path: Path, model: Callable[[], GraniteSpeech],
+                                              clips: list[Utterance], caplog: pytest.LogCaptureFixture) -> None:
+    """And the language model's target keeps it."""
+    plain, fast = clips[0], replace(clips[1], text=clips[1].text * 9)
+    odd = replace(plain, id="odd", text=f"{plain.text} 漢字")
+    data = Examples(model(), tiny(tmp_path, "x"), [plain, odd, fast])
+    assert "2 characters are outside the CTC alphabet" in caplog.text
+    assert f"1 clips are spoken too fast for the CTC loss, which leaves them out (such as {fast.id})" in caplog.text
+    assert data.labels([1]) == data.labels([0]) + 1 and data.tokens([1]) > data.tokens([0]) + 1
+    caplog.clear()
+    Examples(model(), tiny(tmp_path, "y", ctc_weight=0, parts={"lora": {"rank": 4}}), [odd, fast])
+    assert not caplog.records
