@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from finetune.inference.transcribe import load as load
 
 
-
 def __getattr__(name: str) -> Any:
     """Imports torch only when the API is used."""
     if name in ("transcribe", "load"):

@@ -14,11 +14,19 @@ from finetune.inference.transcript import Transcript
 from finetune.model.granite import GraniteSpeech
 
 
-def transcribe(paths: str | Path | Iterable[str | Path], model: str | Path | GraniteSpeech, *,
-               keywords: str | Iterable[str] = (), language: str | None = None, translate_to: str | None = None,
-               decoder: str | None = None, vad: str | None = None, batch_seconds: float | None = None,
-               max_new_tokens: int | None = None,
-               failed: Callable[[str, DataError], None] | None = None) -> list[Transcript]:
+def transcribe(
+    paths: str | Path | Iterable[str | Path],
+    model: str | Path | GraniteSpeech,
+    *,
+    keywords: str | Iterable[str] = (),
+    language: str | None = None,
+    translate_to: str | None = None,
+    decoder: str | None = None,
+    vad: str | None = None,
+    batch_seconds: float | None = None,
+    max_new_tokens: int | None = None,
+    failed: Callable[[str, DataError], None] | None = None,
+) -> list[Transcript]:
     """Audio files of any length to transcripts, in the order given.
 
         import finetune
@@ -44,11 +52,17 @@ def transcribe(paths: str | Path | Iterable[str | Path], model: str | Path | Gra
         ModelError: the model cannot be loaded, or does not take this prompt.
         RecipeError: an unknown language, or a keyword that is none.
     """
-    given: dict[str, Any] = {"decoder": decoder, "vad": vad, "batch_seconds": batch_seconds,
-                             "max_new_tokens": max_new_tokens}
+    given: dict[str, Any] = {
+        "decoder": decoder,
+        "vad": vad,
+        "batch_seconds": batch_seconds,
+        "max_new_tokens": max_new_tokens,
+    }
     loaded = model if isinstance(model, GraniteSpeech) else load(str(model))
-    settings = replace(calibrated(settings_of(loaded.source), loaded.source),
-                       **{key: value for key, value in given.items() if value is not None})
+    settings = replace(
+        calibrated(settings_of(loaded.source), loaded.source),
+        **{key: value for key, value in given.items() if value is not None},
+    )
     request = request_for(settings, Wish.of(language, translate_to, keywords))
     chosen = [paths] if isinstance(paths, str | Path) else paths
     return list(transcripts(loaded, [str(path) for path in chosen], request, failed))

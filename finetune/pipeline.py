@@ -22,8 +22,13 @@ log = logging.getLogger(__name__)
 
 STAGES = ("prepare", "train", "evaluate", "report", "export")
 # What a stage reads besides the stages before it; a change there makes it run again.
-READS = {"prepare": ("data",), "train": ("model", "augment", "parts", "train", "seed"),
-         "evaluate": ("decode", "evaluate"), "report": (), "export": ("export",)}
+READS = {
+    "prepare": ("data",),
+    "train": ("model", "augment", "parts", "train", "seed"),
+    "evaluate": ("decode", "evaluate"),
+    "report": (),
+    "export": ("export",),
+}
 PEER_GONE = ("Connection closed by peer", "Connection reset by peer")  # so says gloo; NCCL waits to be ended
 
 
@@ -74,8 +79,10 @@ def score_recipe(recipe: Recipe) -> "ScoreResult":
 def _train_together(recipe: Recipe, run: RunDir, last: str) -> RunDir:
     """One of several processes, started by `launch` or `accelerate launch`: they train; the rest is for one process."""
     if last != "train" or run.done("prepare") is None:
-        raise CheckpointError("several processes can only train: run `finetune prepare RECIPE` first, then "
-                              "`accelerate launch -m finetune train RECIPE`, then `finetune run RECIPE`")
+        raise CheckpointError(
+            "several processes can only train: run `finetune prepare RECIPE` first, then "
+            "`accelerate launch -m finetune train RECIPE`, then `finetune run RECIPE`"
+        )
     main, inputs = os.environ.get("RANK", "0") == "0", _inputs(recipe)
     with run.locked() if main and CHILD not in os.environ else nullcontext():
         if main:

@@ -33,8 +33,10 @@ from finetune.inference.recognize import Hypothesis, decoding_summary
 from finetune.metrics.wer import score
 from finetune.model.granite import GraniteSpeech, load_model
 
-HEAD = f"{'':26}{'ms/clip':>9}{'x generate':>12}{'x floor':>9}{'passes':>8}{'accepted':>10}{'RTF':>8}{'WER':>8}" \
-       f"{'as greedy':>11}"
+HEAD = (
+    f"{'':26}{'ms/clip':>9}{'x generate':>12}{'x floor':>9}{'passes':>8}{'accepted':>10}{'RTF':>8}{'WER':>8}"
+    f"{'as greedy':>11}"
+)
 CORRUPTED = (0.0, 0.02, 0.05, 0.1)
 DRAFTED = ("lossless", "accurate", "fast", "ibm")  # where simulated drafts make a difference
 
@@ -60,8 +62,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="that count (default 3)")
     parser.add_argument("--only", default=",".join(WAYS), help="ways to run, such as greedy,lossless")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cpu for nano, else cuda where there is one")
-    parser.add_argument("--cpu-time", action="store_true", help="the process's CPU time in place of the wall clock's, "
-                        "where other work shares the CPU; with OMP_NUM_THREADS=1")
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="the process's CPU time in place of the wall clock's, "
+        "where other work shares the CPU; with OMP_NUM_THREADS=1",
+    )
     parser.add_argument("--json", type=Path, help="write everything that was measured to this file too")
     given = parser.parse_args()
     given.device = given.device or ("cuda" if given.size != "nano" and torch.cuda.is_available() else "cpu")
@@ -98,8 +104,11 @@ def batches_of(given: argparse.Namespace, clips: Material, size: int) -> list[Ba
     found = []
     for start in range(0, len(clips.waves) // size * size, size):
         waves = clips.waves[start : start + size]
-        limit = DecodeSection().max_new_tokens if given.size == "nano" else round(
-            TOKENS_PER_SECOND * len(waves[0]) / SAMPLE_RATE)
+        limit = (
+            DecodeSection().max_new_tokens
+            if given.size == "nano"
+            else round(TOKENS_PER_SECOND * len(waves[0]) / SAMPLE_RATE)
+        )
         found.append(Batch(clips.utterances[start : start + size], waves, limit))
     return found
 
@@ -116,9 +125,16 @@ def measure(given: argparse.Namespace, model: GraniteSpeech, clips: Material, si
             runs.append((way, None, plain))
             continue
         for share in CORRUPTED:
-            runs.append((way, share, [
-                replace(batch, drafts=[corrupt(model, tokens, share, seed) for seed, tokens in enumerate(rows)])
-                for batch, rows in zip(plain, spoken, strict=True)]))
+            runs.append(
+                (
+                    way,
+                    share,
+                    [
+                        replace(batch, drafts=[corrupt(model, tokens, share, seed) for seed, tokens in enumerate(rows)])
+                        for batch, rows in zip(plain, spoken, strict=True)
+                    ],
+                )
+            )
     clock = time.process_time if given.cpu_time else lambda: now(given.device)
     seconds = [float("inf")] * len(runs)
     heard: list[list[Hypothesis]] = [[] for _ in runs]
@@ -128,8 +144,10 @@ def measure(given: argparse.Namespace, model: GraniteSpeech, clips: Material, si
             heard[index] = [row for batch in batches for row in WAYS[way](model, batch)]
             if number:
                 seconds[index] = min(seconds[index], clock() - started)
-    return [Line(way, size, share, seconds[index] / len(heard[index]), heard[index])
-            for index, (way, share, _) in enumerate(runs)]
+    return [
+        Line(way, size, share, seconds[index] / len(heard[index]), heard[index])
+        for index, (way, share, _) in enumerate(runs)
+    ]
 
 
 def figures(line: Line, lines: list[Line], clips: Material, texts: bool) -> dict[str, Any]:
@@ -140,14 +158,23 @@ def figures(line: Line, lines: list[Line], clips: Material, texts: bool) -> dict
     whole = line.way != "floor"
     references = [item.text for item in clips.utterances[: len(line.heard)]]
     return {
-        "way": line.way, "batch": line.batch, "corrupted": line.corrupted, "ms": 1000 * line.seconds,
+        "way": line.way,
+        "batch": line.batch,
+        "corrupted": line.corrupted,
+        "ms": 1000 * line.seconds,
         "over_generate": base["generate"].seconds / line.seconds if "generate" in base else None,
         "over_floor": line.seconds / base["floor"].seconds if "floor" in base else None,
-        "passes": how["passes"], "acceptance": how["acceptance"], "gave_up": how["gave_up"],
-        "accepted_by": how["accepted_by"], "rtf": line.seconds * len(line.heard) / audio,
+        "passes": how["passes"],
+        "acceptance": how["acceptance"],
+        "gave_up": how["gave_up"],
+        "accepted_by": how["accepted_by"],
+        "rtf": line.seconds * len(line.heard) / audio,
         "wer": score(references, [row.text for row in line.heard], "basic@1").wer if whole and texts else None,
         "as_greedy": sum(a.tokens == b.tokens for a, b in zip(line.heard, base["greedy"].heard, strict=True))
-        if whole and "greedy" in base else None, "clips": len(line.heard)}
+        if whole and "greedy" in base
+        else None,
+        "clips": len(line.heard),
+    }
 
 
 def shown(row: dict[str, Any]) -> str:
@@ -155,19 +182,34 @@ def shown(row: dict[str, Any]) -> str:
         return f"{'-' if row[name] is None else format(row[name], form):>{width}}"
 
     name = NAMES[row["way"]] + ("" if row["corrupted"] is None else f", {100 * row['corrupted']:.0f} %")
-    return (f"{name:26}" + cell("ms", ".1f", 9) + cell("over_generate", ".2f", 12) + cell("over_floor", ".2f", 9)
-            + cell("passes", ".2f", 8) + cell("acceptance", ".1%", 10) + cell("rtf", ".4f", 8) + cell("wer", ".1%", 8)
-            + f"{'-' if row['as_greedy'] is None else '{as_greedy} of {clips}'.format(**row):>11}")
+    return (
+        f"{name:26}"
+        + cell("ms", ".1f", 9)
+        + cell("over_generate", ".2f", 12)
+        + cell("over_floor", ".2f", 9)
+        + cell("passes", ".2f", 8)
+        + cell("acceptance", ".1%", 10)
+        + cell("rtf", ".4f", 8)
+        + cell("wer", ".1%", 8)
+        + f"{'-' if row['as_greedy'] is None else '{as_greedy} of {clips}'.format(**row):>11}"
+    )
 
 
 def header(given: argparse.Namespace, clips: Material) -> list[str]:
     name = torch.cuda.get_device_name() if given.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    what = (f"{given.model}, {given.manifest}" if given.size == "nano" else
-            f"{given.size}: random weights and clips of noise; drafts simulated, with the share of wrong words named")
+    what = (
+        f"{given.model}, {given.manifest}"
+        if given.size == "nano"
+        else f"{given.size}: random weights and clips of noise; drafts simulated, with the share of wrong words named"
+    )
     seconds = sum(item.duration for item in clips.utterances)
-    return [what, f"{name}, {'bfloat16' if given.device == 'cuda' else 'float32'}, torch {torch.__version__}, "
-            f"transformers {transformers.__version__}; {len(clips.waves)} clips, {seconds:.0f} s; best of "
-            f"{given.rounds} rounds" + (", CPU time" if given.cpu_time else ""), ""]
+    return [
+        what,
+        f"{name}, {'bfloat16' if given.device == 'cuda' else 'float32'}, torch {torch.__version__}, "
+        f"transformers {transformers.__version__}; {len(clips.waves)} clips, {seconds:.0f} s; best of "
+        f"{given.rounds} rounds" + (", CPU time" if given.cpu_time else ""),
+        "",
+    ]
 
 
 def main() -> None:
@@ -185,8 +227,11 @@ def main() -> None:
         rows += found
     print(f"{time.monotonic() - started:.0f} s")
     if given.json:
-        given.json.write_text(json.dumps({"machine": platform.platform(), "header": header(given, clips),
-                                          "lines": rows}, indent=2) + "\n", encoding="utf-8")
+        given.json.write_text(
+            json.dumps({"machine": platform.platform(), "header": header(given, clips), "lines": rows}, indent=2)
+            + "\n",
+            encoding="utf-8",
+        )
 
 
 if __name__ == "__main__":

@@ -56,10 +56,14 @@ def main() -> None:
 
     model = finetune.load(given.model)
     settings = settings_of(given.model)
-    options = DecodeOptions(settings.instruction, settings.decoder == "speculative", settings.batch_seconds,
-                            settings.max_new_tokens)
-    unique = list({clip.id: replace(clip, audio_filepath=str(given.manifest.parent / clip.audio_filepath))
-                   for clip in chosen}.values())
+    options = DecodeOptions(
+        settings.instruction, settings.decoder == "speculative", settings.batch_seconds, settings.max_new_tokens
+    )
+    unique = list(
+        {
+            clip.id: replace(clip, audio_filepath=str(given.manifest.parent / clip.audio_filepath)) for clip in chosen
+        }.values()
+    )
     alone = {item.id: item.text for item in recognize(model, unique, options)}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "joined.wav"
@@ -69,24 +73,32 @@ def main() -> None:
         seconds = time.perf_counter() - started
 
     words = [word for segment in heard.segments for word in segment.words]
-    placed = [" ".join(word.text for word in words if start < (word.start + word.end) / 2 < start + clip.duration)
-              for clip, start in zip(chosen, starts, strict=True)]
+    placed = [
+        " ".join(word.text for word in words if start < (word.start + word.end) / 2 < start + clip.duration)
+        for clip, start in zip(chosen, starts, strict=True)
+    ]
     references = [clip.text for clip in chosen]
     longest = max(segment.end - segment.start for segment in heard.segments)
-    print(f"{len(chosen)} clips in {heard.duration:.0f} s, heard in {seconds:.0f} s; {len(heard.segments)} windows, "
-          f"the longest {longest:.2f} s")
+    print(
+        f"{len(chosen)} clips in {heard.duration:.0f} s, heard in {seconds:.0f} s; {len(heard.segments)} windows, "
+        f"the longest {longest:.2f} s"
+    )
     for name, said in (("alone", [alone[clip.id] for clip in chosen]), ("by time", placed)):
         print(f"{name:8} WER {100 * score(references, said, 'basic@1').wer:.2f} %")
     whole = score([" ".join(references)], [heard.text], "basic@1")
     print(f"{'joined':8} WER {100 * whole.wer:.2f} %")
-    cues = [(cue.start.total_seconds(), cue.end.total_seconds(), cue.content)
-            for cue in srt.parse(render(heard, "srt"), ignore_errors=False)]
+    cues = [
+        (cue.start.total_seconds(), cue.end.total_seconds(), cue.content)
+        for cue in srt.parse(render(heard, "srt"), ignore_errors=False)
+    ]
     again = webvtt.from_string(render(heard, "vtt"))
     assert [(cue.start_in_seconds, cue.text) for cue in again] == [(int(start), text) for start, _, text in cues]
     assert all(one[0] < one[1] <= two[0] for one, two in pairwise(cues))
     assert " ".join(" ".join(text for _, _, text in cues).split()) == heard.text
-    print(f"{len(cues)} cues, read back by srt and webvtt-py: {min(end - start for start, end, _ in cues):.2f} to "
-          f"{max(end - start for start, end, _ in cues):.2f} s")
+    print(
+        f"{len(cues)} cues, read back by srt and webvtt-py: {min(end - start for start, end, _ in cues):.2f} to "
+        f"{max(end - start for start, end, _ in cues):.2f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -34,11 +34,17 @@ def main() -> None:
     weights = [1 / rank for rank in range(1, VOCABULARY + 1)]  # as words of a language (Zipf)
 
     def clips(split: str, count: int) -> list[Utterance]:
-        return [Utterance(f"{split}-{number}", f"{split}-{number}.wav", rng.uniform(1, 25),
-                          " ".join(rng.choices(words, weights, k=rng.randint(3, 2 * arguments.words - 3))),
-                          speaker=f"s{rng.randrange(arguments.speakers)}" if arguments.speakers else "",
-                          extra={"accent": rng.choice(["north", "south", "east", "west"])})
-                for number in range(count)]
+        return [
+            Utterance(
+                f"{split}-{number}",
+                f"{split}-{number}.wav",
+                rng.uniform(1, 25),
+                " ".join(rng.choices(words, weights, k=rng.randint(3, 2 * arguments.words - 3))),
+                speaker=f"s{rng.randrange(arguments.speakers)}" if arguments.speakers else "",
+                extra={"accent": rng.choice(["north", "south", "east", "west"])},
+            )
+            for number in range(count)
+        ]
 
     def mangled(text: str, rate: float) -> str:
         heard = []
@@ -52,22 +58,37 @@ def main() -> None:
         return " ".join(heard)
 
     splits = {"train": clips("train", 2000), "test": clips("test", arguments.clips), "canary": clips("canary", 500)}
-    heard = {which: {item.id: mangled(item.text, rate) for split in ("test", "canary") for item in splits[split]}
-             for which, rate in (("base", 0.3), ("adapted", 0.12))}
+    heard = {
+        which: {item.id: mangled(item.text, rate) for split in ("test", "canary") for item in splits[split]}
+        for which, rate in (("base", 0.3), ("adapted", 0.12))
+    }
     with tempfile.TemporaryDirectory() as folder:
         terms = Path(folder) / "terms.txt"
-        terms.write_text("\n".join(words[200:200 + TERMS]), encoding="utf-8")
+        terms.write_text("\n".join(words[200 : 200 + TERMS]), encoding="utf-8")
         before, started, worked = memory(), time.monotonic(), time.process_time()
-        run = synthetic_run(Path(folder) / "many", splits, heard, {
-            "data": {"terms": str(terms)}, "evaluate": {"replicas": arguments.replicas, "probes": False, "groups": [
-                "speaker", "accent"], "normalizer": arguments.normalizer}})
+        run = synthetic_run(
+            Path(folder) / "many",
+            splits,
+            heard,
+            {
+                "data": {"terms": str(terms)},
+                "evaluate": {
+                    "replicas": arguments.replicas,
+                    "probes": False,
+                    "groups": ["speaker", "accent"],
+                    "normalizer": arguments.normalizer,
+                },
+            },
+        )
         scored = time.monotonic() - started
         report = write_report(run)
         worked = time.process_time() - worked
-        print(f"{arguments.clips} clips, {arguments.replicas} replicas, {arguments.speakers or 'no'} speakers, "
-              f"{arguments.normalizer}: scored in {scored:.1f} s, reported in {report.seconds:.1f} s, {worked:.1f} s "
-              f"of one core in all; memory {before:.0f} MB before, {memory():.0f} MB at most; report of "
-              f"{report.size / 1e6:.1f} MB")
+        print(
+            f"{arguments.clips} clips, {arguments.replicas} replicas, {arguments.speakers or 'no'} speakers, "
+            f"{arguments.normalizer}: scored in {scored:.1f} s, reported in {report.seconds:.1f} s, {worked:.1f} s "
+            f"of one core in all; memory {before:.0f} MB before, {memory():.0f} MB at most; report of "
+            f"{report.size / 1e6:.1f} MB"
+        )
 
 
 def memory() -> float:

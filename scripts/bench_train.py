@@ -35,14 +35,27 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="nano")
     parser.add_argument("--steps", type=int, default=5, help="passes over the clips that count (default 5)")
-    parser.add_argument("--clips", type=int, help="how many; a multiple of the notebook's 32 (default "
-                        + ", ".join(f"{name} {count}" for name, count in SIZES.items()) + ")")
+    parser.add_argument(
+        "--clips",
+        type=int,
+        help="how many; a multiple of the notebook's 32 (default "
+        + ", ".join(f"{name} {count}" for name, count in SIZES.items())
+        + ")",
+    )
     parser.add_argument("--rank", type=int, default=LORA.rank, help=f"of LoRA, on both sides (default {LORA.rank})")
-    parser.add_argument("--batch-seconds", type=float, help="padded audio in one of our batches (default: 16 clips of "
-                        "the mean duration, so that an optimizer step hears as many clips on both sides)")
+    parser.add_argument(
+        "--batch-seconds",
+        type=float,
+        help="padded audio in one of our batches (default: 16 clips of "
+        "the mean duration, so that an optimizer step hears as many clips on both sides)",
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cpu for nano, else cuda where there is one")
-    parser.add_argument("--own-time", action="store_true", help="count the processor's seconds in place of the "
-                        "clock's: on a CPU that others use too, with OMP_NUM_THREADS=1")
+    parser.add_argument(
+        "--own-time",
+        action="store_true",
+        help="count the processor's seconds in place of the "
+        "clock's: on a CPU that others use too, with OMP_NUM_THREADS=1",
+    )
     parser.add_argument("--only", default=",".join(VARIANTS), help="variants to run, such as baseline,ours")
     parser.add_argument("--json", type=Path, help="write everything that was measured to this file too")
     given = parser.parse_args()
@@ -65,26 +78,39 @@ def arguments() -> argparse.Namespace:
 def line(found: Measured) -> dict[str, Any]:
     """A variant's figures: memory in bytes, padding and the share of the machine's limit as fractions."""
     seconds = median(found.seconds)
-    return {"clips_per_second": found.clips / seconds, "audio_seconds_per_second": found.audio_seconds / seconds,
-            "share_of_limit": found.flops / seconds / found.limit, **asdict(found)}
+    return {
+        "clips_per_second": found.clips / seconds,
+        "audio_seconds_per_second": found.audio_seconds / seconds,
+        "share_of_limit": found.flops / seconds / found.limit,
+        **asdict(found),
+    }
 
 
 def header(setup: Setup) -> list[str]:
     """What was measured, where, and how to read it."""
     name = torch.cuda.get_device_name() if setup.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     cuda = setup.device == "cuda"
-    clips = ("embedded clips (data/vocabulary)" if setup.size == "nano" else "clips of noise, log-normal durations of "
-             "1 to 20 s around 5 s and random words, 3.3 tokens a second")
+    clips = (
+        "embedded clips (data/vocabulary)"
+        if setup.size == "nano"
+        else "clips of noise, log-normal durations of 1 to 20 s around 5 s and random words, 3.3 tokens a second"
+    )
     return [
         f"{setup.size}: {'embedded weights' if setup.size == 'nano' else 'random weights'}, {name}, "
         f"{'bfloat16' if cuda else 'float32'}, torch {torch.__version__}, transformers {transformers.__version__}",
         f"{setup.clips} {clips}; trained: the projector" + (f" and LoRA of rank {setup.rank}" if setup.rank else ""),
-        "memory: " + ("all that was allocated on the GPU at the peak, weights too" if cuda else
-                      "peak of the resident set above what the process held with the model loaded"),
+        "memory: "
+        + (
+            "all that was allocated on the GPU at the peak, weights too"
+            if cuda
+            else "peak of the resident set above what the process held with the model loaded"
+        ),
         f"of limit: operations that the clips need (no padding, nothing twice) against a matrix product in "
         f"{'bfloat16' if cuda else 'float32'}, timed before and after; without the encoder where it is cached",
         f"one process a line, in this order; median of {setup.steps} passes after one to warm up"
-        + ("; seconds of the processor, not of the clock" if OWN_TIME in os.environ else ""), ""]
+        + ("; seconds of the processor, not of the clock" if OWN_TIME in os.environ else ""),
+        "",
+    ]
 
 
 def main() -> None:
@@ -104,22 +130,39 @@ def main() -> None:
                 print(f"{VARIANTS[variant]:35}failed: {type(error).__name__}: {str(error).strip()[:200]}", flush=True)
                 continue
         lines[variant] = row
-        print(f"{VARIANTS[variant]:35}{row['clips_per_second']:9.2f}{row['audio_seconds_per_second']:11.1f}"
-              f"{row['memory'] / 1e9:11.2f}{row['frame_padding']:15.1%}{row['position_padding']:11.1%}"
-              f"{row['share_of_limit']:10.1%}", flush=True)
+        print(
+            f"{VARIANTS[variant]:35}{row['clips_per_second']:9.2f}{row['audio_seconds_per_second']:11.1f}"
+            f"{row['memory'] / 1e9:11.2f}{row['frame_padding']:15.1%}{row['position_padding']:11.1%}"
+            f"{row['share_of_limit']:10.1%}",
+            flush=True,
+        )
     ratio, reached = dict[str, float](), dict[str, float]()
     if {"baseline", "ours"} <= lines.keys():
         ours, theirs = lines["ours"], lines["baseline"]
         ratio = {key: ours[key] / theirs[key] for key in ("clips_per_second", "memory")}
-        print(f"\nours / baseline: {ratio['clips_per_second']:.2f} x the utterances a second, "
-              f"{ratio['memory']:.2f} x the memory")
+        print(
+            f"\nours / baseline: {ratio['clips_per_second']:.2f} x the utterances a second, "
+            f"{ratio['memory']:.2f} x the memory"
+        )
     for variant in lines.keys() & {"cache", "cache_embeds"} if "llm" in lines else ():
         reached[variant] = lines[variant]["clips_per_second"] / lines["llm"]["clips_per_second"]
         print(f"{VARIANTS[variant].strip()}: {reached[variant]:.2f} of the speed of the language model alone")
     if given.json:
-        given.json.write_text(json.dumps({
-            "setup": asdict(setup), "machine": platform.platform(), "header": header(setup), "variants": lines,
-            "ours_over_baseline": ratio, "cached_over_llm": reached}, indent=2) + "\n", encoding="utf-8")
+        given.json.write_text(
+            json.dumps(
+                {
+                    "setup": asdict(setup),
+                    "machine": platform.platform(),
+                    "header": header(setup),
+                    "variants": lines,
+                    "ours_over_baseline": ratio,
+                    "cached_over_llm": reached,
+                },
+                indent=2,
+            )
+            + "\n",
+            encoding="utf-8",
+        )
 
 
 if __name__ == "__main__":

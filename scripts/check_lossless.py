@@ -64,16 +64,21 @@ def check(model: GraniteSpeech, manifest: Path, sizes: list[int]) -> int:
     clips, started = clips_of(manifest), time.monotonic()
     oracle = in_batches(model, "generate", clips, 1)
     tokens = sum(len(item.tokens) for item in oracle)
-    print(f"{manifest}: {len(oracle)} clips, {sum(item.duration for item in clips.items):.0f} s; generate wrote "
-          f"{tokens} tokens, {sum(item.truncated for item in oracle)} clips up to the limit of {clips.max_new_tokens}",
-          flush=True)
+    print(
+        f"{manifest}: {len(oracle)} clips, {sum(item.duration for item in clips.items):.0f} s; generate wrote "
+        f"{tokens} tokens, {sum(item.truncated for item in oracle)} clips up to the limit of {clips.max_new_tokens}",
+        flush=True,
+    )
     different: dict[str, str] = {}
     for way in OURS:
         for size in sizes:
             heard = in_batches(model, way, clips, size)
             wrong = [row for row, (a, b) in enumerate(zip(oracle, heard, strict=True)) if a.tokens != b.tokens]
-            print(f"  {way:9}batch {size:<4}{len(oracle) - len(wrong):5} of {len(oracle)} equal"
-                  f"{sum(item.passes for item in heard) / len(heard):9.2f} passes a clip", flush=True)
+            print(
+                f"  {way:9}batch {size:<4}{len(oracle) - len(wrong):5} of {len(oracle)} equal"
+                f"{sum(item.passes for item in heard) / len(heard):9.2f} passes a clip",
+                flush=True,
+            )
             for row in wrong:
                 clip = Batch([clips.items[row]], [clips.waves[row]], clips.max_new_tokens)
                 where = gap(model, clip, oracle[row].tokens, heard[row].tokens)

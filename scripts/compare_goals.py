@@ -64,8 +64,16 @@ def main() -> int:
         done = run_recipe(with_goal(recipe, goal, blocks), "train").done("train") or {}
         if goal == goals[0]:
             print(line("base", 0, done["base_valid_wer"], done["base_canary_wer"], ""))
-        print(line(goal, done["trained_parameters"], done["best_valid_wer"], done["best_canary_wer"],
-                   f"{done['best_epoch']:7}{done['clips_per_second']:9.1f}{done['seconds']:9.0f}"), flush=True)
+        print(
+            line(
+                goal,
+                done["trained_parameters"],
+                done["best_valid_wer"],
+                done["best_canary_wer"],
+                f"{done['best_epoch']:7}{done['clips_per_second']:9.1f}{done['seconds']:9.0f}",
+            ),
+            flush=True,
+        )
     return 0
 
 

@@ -42,13 +42,24 @@ def recipe(folder: Path, name: str) -> Recipe:
         path = folder / f"{split}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         data[split] = [str(path)]
-    return Recipe.model_validate({
-        "name": name, "runs": str(folder), "data": data, "model": {"base": str(ROOT / "data" / "granite-speech-nano")},
-        "augment": {"speed": 0.1, "noise_db": 20, "mel_mask": 8},
-        "parts": {"lora": {"rank": 4, "dropout": 0.2}, "projector": {"mode": "full"},
-                  "encoder": {"mode": "lora", "blocks": 2}, "ctc_head": {"mode": "full"}},
-        "train": {"epochs": 3, "batch_seconds": 5, "ctc_weight": 0.2, "learning_rate": 1e-3},
-        "machine": {"checkpoint_every": 1}, "decode": {"max_new_tokens": 6}})
+    return Recipe.model_validate(
+        {
+            "name": name,
+            "runs": str(folder),
+            "data": data,
+            "model": {"base": str(ROOT / "data" / "granite-speech-nano")},
+            "augment": {"speed": 0.1, "noise_db": 20, "mel_mask": 8},
+            "parts": {
+                "lora": {"rank": 4, "dropout": 0.2},
+                "projector": {"mode": "full"},
+                "encoder": {"mode": "lora", "blocks": 2},
+                "ctc_head": {"mode": "full"},
+            },
+            "train": {"epochs": 3, "batch_seconds": 5, "ctc_weight": 0.2, "learning_rate": 1e-3},
+            "machine": {"checkpoint_every": 1},
+            "decode": {"max_new_tokens": 6},
+        }
+    )
 
 
 def attempt(settings: Recipe, run: RunDir, after: float | None) -> bool:
@@ -70,9 +81,17 @@ def attempt(settings: Recipe, run: RunDir, after: float | None) -> bool:
 def outcome(run: RunDir) -> dict[str, object]:
     """All that must be equal: recorded steps and scores, the best adapter's bytes, the last checkpoint's weights."""
     rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
-    return {"records": [{key: value for key, value in row.items() if key != "time"} for row in rows],
-            **{str(path): (folder / path).read_bytes() for folder, path in (
-                (run.best, ADAPTER_WEIGHTS), (run.best, WHOLE_WEIGHTS), (run.checkpoint, "weights.safetensors"))}}
+    return {
+        "records": [{key: value for key, value in row.items() if key != "time"} for row in rows],
+        **{
+            str(path): (folder / path).read_bytes()
+            for folder, path in (
+                (run.best, ADAPTER_WEIGHTS),
+                (run.best, WHOLE_WEIGHTS),
+                (run.checkpoint, "weights.safetensors"),
+            )
+        },
+    }
 
 
 def main() -> int:

@@ -30,8 +30,12 @@ def embedded(split: str, count: int) -> list[Utterance]:
     """The `count` shortest embedded clips of a split, with paths that hold from anywhere."""
     rows = [json.loads(line) for line in (VOCABULARY / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
     shortest = sorted(rows, key=lambda row: row["duration"])[:count]
-    return [Utterance(row["id"], str(VOCABULARY / row["audio_filepath"]), row["duration"], row["text"],
-                      speaker=row["speaker"]) for row in shortest]
+    return [
+        Utterance(
+            row["id"], str(VOCABULARY / row["audio_filepath"]), row["duration"], row["text"], speaker=row["speaker"]
+        )
+        for row in shortest
+    ]
 
 
 @pytest.fixture
@@ -47,6 +51,7 @@ def finetune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         except SystemExit as stop:
             code = int(stop.code or 0)
         return Said(code, *capsys.readouterr())
+
     return call
 
 
@@ -69,8 +74,16 @@ def clips() -> list[Utterance]:
     """Eight short clips, of eight lengths and some with keywords."""
     found = embedded("valid", 50)[::6][:8]
     assert len({item.duration for item in found}) == 8
-    return [Utterance(item.id, item.audio_filepath, item.duration, item.text,
-                      keywords=("amoxicillin", "stent") if index % 3 == 0 else ()) for index, item in enumerate(found)]
+    return [
+        Utterance(
+            item.id,
+            item.audio_filepath,
+            item.duration,
+            item.text,
+            keywords=("amoxicillin", "stent") if index % 3 == 0 else (),
+        )
+        for index, item in enumerate(found)
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -87,25 +100,49 @@ def tiny(nano: Path, corpora: dict[str, str]) -> "Callable[..., Recipe]":
     """A recipe of two epochs over six clips that trains every kind of part; keywords change its `train` section."""
     from finetune.core.config import Recipe
 
-    def recipe(runs: Path, name: str, parts: dict[str, object] | None = None, machine: dict[str, object] | None = None,
-               **train: object) -> Recipe:
-        settings = {"epochs": 2, "batch_seconds": 5.0, "accumulation": 2, "ctc_weight": 0.1, "learning_rate": 2e-3,
-                    "warmup": 0.5}
-        everything = {"lora": {"rank": 4, "dropout": 0.2}, "projector": {"mode": "full"},
-                      "encoder": {"mode": "full", "blocks": 1}, "ctc_head": {"mode": "full"}}
-        return Recipe.model_validate({
-            "name": name, "runs": str(runs), "model": {"base": str(nano)}, "train": {**settings, **train},
-            "parts": everything if parts is None else parts, "machine": {"processes": 1, **(machine or {})},
-            "data": {**{split: [path] for split, path in corpora.items()}, "max_duration": 4.0},
-            "augment": {"speed": 0.1, "gain_db": 3, "noise_db": 20, "mel_mask": 8, "time_mask": 8},
-            "decode": {"max_new_tokens": 6}, "export": {"clips": 3}})
+    def recipe(
+        runs: Path,
+        name: str,
+        parts: dict[str, object] | None = None,
+        machine: dict[str, object] | None = None,
+        **train: object,
+    ) -> Recipe:
+        settings = {
+            "epochs": 2,
+            "batch_seconds": 5.0,
+            "accumulation": 2,
+            "ctc_weight": 0.1,
+            "learning_rate": 2e-3,
+            "warmup": 0.5,
+        }
+        everything = {
+            "lora": {"rank": 4, "dropout": 0.2},
+            "projector": {"mode": "full"},
+            "encoder": {"mode": "full", "blocks": 1},
+            "ctc_head": {"mode": "full"},
+        }
+        return Recipe.model_validate(
+            {
+                "name": name,
+                "runs": str(runs),
+                "model": {"base": str(nano)},
+                "train": {**settings, **train},
+                "parts": everything if parts is None else parts,
+                "machine": {"processes": 1, **(machine or {})},
+                "data": {**{split: [path] for split, path in corpora.items()}, "max_duration": 4.0},
+                "augment": {"speed": 0.1, "gain_db": 3, "noise_db": 20, "mel_mask": 8, "time_mask": 8},
+                "decode": {"max_new_tokens": 6},
+                "export": {"clips": 3},
+            }
+        )
 
     return recipe
 
 
 @pytest.fixture(scope="session")
-def trained(tiny: "Callable[..., Recipe]",
-            tmp_path_factory: pytest.TempPathFactory) -> "tuple[Recipe, RunDir, GraniteSpeech]":
+def trained(
+    tiny: "Callable[..., Recipe]", tmp_path_factory: pytest.TempPathFactory
+) -> "tuple[Recipe, RunDir, GraniteSpeech]":
     """A run that went through in one piece up to `train`, and the model in memory as training left it."""
     from finetune.model.granite import load_model
     from finetune.pipeline import run_recipe

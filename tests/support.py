@@ -43,8 +43,12 @@ def hf_inputs(model: GraniteSpeech, item: Utterance) -> dict[str, Tensor]:
     features, frames = pad_features([clip_features(model, item)])
     count = int(model.num_audio_tokens(frames)[0])
     ids = torch.tensor([render(model.tokenizer, INSTRUCTION, item.keywords).around(model.audio_token_id, count)])
-    return {"input_ids": ids, "input_features": features, "attention_mask": torch.ones_like(ids),
-            "input_features_mask": torch.ones(1, count, dtype=torch.bool)}
+    return {
+        "input_ids": ids,
+        "input_features": features,
+        "attention_mask": torch.ones_like(ids),
+        "input_features_mask": torch.ones(1, count, dtype=torch.bool),
+    }
 
 
 @torch.inference_mode()
@@ -52,8 +56,14 @@ def hf_tokens(model: GraniteSpeech, item: Utterance, max_new_tokens: int) -> tup
     """Greedy tokens of transformers' own `generate`, without the end of text."""
     inputs = hf_inputs(model, item)
     eos = model.tokenizer.eos_token_id
-    out = model.hf.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1,
-                            eos_token_id=eos, pad_token_id=model.tokenizer.pad_token_id)
+    out = model.hf.generate(
+        **inputs,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        eos_token_id=eos,
+        pad_token_id=model.tokenizer.pad_token_id,
+    )
     tokens = out[0, inputs["input_ids"].shape[1] :].tolist()
     return tuple(tokens[: tokens.index(eos)] if eos in tokens else tokens)
 

@@ -27,7 +27,8 @@ SCORE = {"wer": 0.25, "terms": {"seen": {"recall": 0.5}, "unseen": {"recall": No
 SCORES = {
     "scores": {split: {which: SCORE for which in ("base", "adapted")} for split in ("test", "canary")},
     "differences": {"test": {"difference": -0.1}, "canary": {"difference": 0.0}},
-    "decode": {"tokens_equal": True, "greedy_passes": 10.0, "speculative_passes": 3.0}}
+    "decode": {"tokens_equal": True, "greedy_passes": 10.0, "speculative_passes": 3.0},
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             if stage == "evaluate":
                 write_json(run.scores, SCORES)
             return Result()
+
         return work
 
     monkeypatch.setattr(pipeline, "_verb", verb)
@@ -90,14 +92,18 @@ def test_stages_up_to_the_one_asked_for(tmp_path: Path, ran: list[str]) -> None:
     assert ran == list(STAGES)
 
 
-@pytest.mark.parametrize(("change", "again"), [
-    ({"decode": {"decoder": "greedy"}}, ["evaluate", "report", "export"]),
-    ({"evaluate": {"normalizer": "none"}}, ["evaluate", "report", "export"]),
-    ({"export": {"dtype": "bfloat16"}}, ["export"]),
-    ({"machine": {"processes": 1, "workers": 3, "checkpoint_every": 7, "gradient_checkpointing": True}}, []),
-])
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        ({"decode": {"decoder": "greedy"}}, ["evaluate", "report", "export"]),
+        ({"evaluate": {"normalizer": "none"}}, ["evaluate", "report", "export"]),
+        ({"export": {"dtype": "bfloat16"}}, ["export"]),
+        ({"machine": {"processes": 1, "workers": 3, "checkpoint_every": 7, "gradient_checkpointing": True}}, []),
+    ],
+)
 def test_a_changed_setting_runs_its_stage_again_and_no_earlier_one(
-        tmp_path: Path, ran: list[str], change: dict[str, Any], again: list[str]) -> None:
+    tmp_path: Path, ran: list[str], change: dict[str, Any], again: list[str]
+) -> None:
     run = run_recipe(recipe(tmp_path), "export")
     run.best.mkdir()
     ran.clear()
@@ -118,11 +124,18 @@ def test_an_edited_corpus_is_prepared_again(tmp_path: Path, ran: list[str]) -> N
     assert ran == ["prepare", "prepare"]
 
 
-@pytest.mark.parametrize(("change", "key"), [
-    ({"train": {"epochs": 9}}, "train.epochs"), ({"parts": {"lora": {"rank": 8}}}, "parts.lora.rank"),
-    ({"augment": {"speed": 0.1}}, "augment.speed"), ({"seed": 2}, "seed")])
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"train": {"epochs": 9}}, "train.epochs"),
+        ({"parts": {"lora": {"rank": 8}}}, "parts.lora.rank"),
+        ({"augment": {"speed": 0.1}}, "augment.speed"),
+        ({"seed": 2}, "seed"),
+    ],
+)
 def test_a_change_of_what_is_trained_wants_another_name(
-        tmp_path: Path, ran: list[str], change: dict[str, Any], key: str) -> None:
+    tmp_path: Path, ran: list[str], change: dict[str, Any], key: str
+) -> None:
     run = run_recipe(recipe(tmp_path), "export")
     run.best.mkdir()
     with pytest.raises(CheckpointError, match=rf"differs in {re.escape(key)}\)"):
@@ -146,16 +159,20 @@ def test_a_stage_that_failed_is_not_done(tmp_path: Path, ran: list[str], monkeyp
 
 # Several processes
 
-@pytest.mark.parametrize(("asked", "gpus", "count"), [(0, 0, 1), (0, 1, 1), (0, 4, 4), (3, 0, 3), (1, 4, 1),
-                                                        (3, 1, 1), (3, 2, 2)])
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "count"), [(0, 0, 1), (0, 1, 1), (0, 4, 4), (3, 0, 3), (1, 4, 1), (3, 1, 1), (3, 2, 2)]
+)
 def test_a_process_for_each_gpu_unless_the_recipe_says_otherwise(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int, gpus: int, count: int) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int, gpus: int, count: int
+) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     assert processes_for(recipe(tmp_path, machine={"processes": asked})) == count
 
 
 def test_the_marker_of_several_processes_is_as_that_of_one(
-        tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The launched ones write it; the process that waits for them holds the lock and does the other stages."""
     asked: list[int] = []
 
@@ -183,17 +200,25 @@ def test_the_marker_of_several_processes_is_as_that_of_one(
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     """Runs a shell script in place of Python."""
     script = tmp_path / "python"
-    script.write_text(f'#!/bin/sh\ncd "{tmp_path}"\necho "$@" > said$RANK\n'
-                      f'echo "${CHILD} $LOCAL_RANK $WORLD_SIZE $MASTER_ADDR" >> said$RANK\n{body}\n')
+    script.write_text(
+        f'#!/bin/sh\ncd "{tmp_path}"\necho "$@" > said$RANK\n'
+        f'echo "${CHILD} $LOCAL_RANK $WORLD_SIZE $MASTER_ADDR" >> said$RANK\n{body}\n'
+    )
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
 
 
 def test_the_launched_processes_get_the_whole_recipe(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ran: list[str]) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ran: list[str]
+) -> None:
     program(tmp_path, monkeypatch, "exit 0")
-    mine = recipe(tmp_path, train={"goal": "accent", "max_canary_loss": None}, augment={"speed": 0.0},
-                  model={"instruction": "say: 'what' is \"heard\" – no, null\n"}, machine={"trackers": ["wandb"]})
+    mine = recipe(
+        tmp_path,
+        train={"goal": "accent", "max_canary_loss": None},
+        augment={"speed": 0.0},
+        model={"instruction": "say: 'what' is \"heard\" – no, null\n"},
+        machine={"trackers": ["wandb"]},
+    )
     train_on_all(run_recipe(mine, "prepare"), 2)
     for rank in ("0", "1"):
         words, told = (tmp_path / f"said{rank}").read_text().splitlines()
@@ -202,8 +227,9 @@ def test_the_launched_processes_get_the_whole_recipe(
 
 
 @pytest.mark.parametrize(("end", "why"), [("exit 3", "exit code 3; the first"), ("kill -9 $$", "SIGKILL; if nobody")])
-def test_one_process_that_fails_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str,
-                                                why: str) -> None:
+def test_one_process_that_fails_ends_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, why: str
+) -> None:
     program(tmp_path, monkeypatch, f"[ $RANK = 1 ] && {end}\nwhile :; do sleep 0.05; done")
     with pytest.raises(CheckpointError, match=rf"in 2 processes failed \({why}"):
         train_on_all(RunDir(tmp_path / "r"), 2)
@@ -211,10 +237,13 @@ def test_one_process_that_fails_ends_the_others(tmp_path: Path, monkeypatch: pyt
 
 def test_a_signal_reaches_each_launched_process_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first that ends leaves the other the time for its checkpoint."""
-    program(tmp_path, monkeypatch,
-            "trap 'echo TERM >> said$RANK; sleep $RANK; echo saved >> said$RANK; exit 143' TERM\n: > ready$RANK\n"
-            f"while [ $RANK = 1 -a ! -e ready0 ]; do sleep 0.05; done\n[ $RANK = 1 ] && kill -USR1 {os.getpid()}\n"
-            "while :; do sleep 0.05; done")
+    program(
+        tmp_path,
+        monkeypatch,
+        "trap 'echo TERM >> said$RANK; sleep $RANK; echo saved >> said$RANK; exit 143' TERM\n: > ready$RANK\n"
+        f"while [ $RANK = 1 -a ! -e ready0 ]; do sleep 0.05; done\n[ $RANK = 1 ] && kill -USR1 {os.getpid()}\n"
+        "while :; do sleep 0.05; done",
+    )
     with pytest.raises(Interrupted) as caught:
         train_on_all(RunDir(tmp_path / "r"), 2)
     assert caught.value.signum == signal.SIGUSR1
@@ -222,16 +251,16 @@ def test_a_signal_reaches_each_launched_process_once(tmp_path: Path, monkeypatch
         assert (tmp_path / f"said{rank}").read_text().splitlines()[2:] == ["TERM", "saved"]
 
 
-def test_a_signal_to_the_launched_processes_alone_is_no_failure(tmp_path: Path,
-                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_to_the_launched_processes_alone_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A scheduler tells every process."""
     program(tmp_path, monkeypatch, "sleep 0.$RANK\nexit 143")
     with pytest.raises(Interrupted, match="stopped by SIGTERM"):
         train_on_all(RunDir(tmp_path / "r"), 2)
 
 
-def test_the_lock_is_held_as_long_as_a_launched_process_lives(tmp_path: Path,
-                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lock_is_held_as_long_as_a_launched_process_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process that launched them was killed: no other may begin beside them."""
     program(tmp_path, monkeypatch, "echo $$ > pid$RANK\nwhile :; do sleep 0.05; done")
     run = RunDir(tmp_path / "r")
@@ -258,7 +287,8 @@ def test_the_lock_is_held_as_long_as_a_launched_process_lives(tmp_path: Path,
 
 
 def test_several_processes_train_what_one_prepared_and_one_goes_on(
-        tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     for last in ("train", "export"):
         with pytest.raises(CheckpointError, match="run `finetune prepare RECIPE` first"):
@@ -277,7 +307,8 @@ def test_several_processes_train_what_one_prepared_and_one_goes_on(
 
 
 def test_a_machine_of_several_does_not_train_on_changed_corpora(
-        tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_recipe(recipe(tmp_path), "prepare")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(CheckpointError, match="changed since `finetune prepare`"):
@@ -287,14 +318,19 @@ def test_a_machine_of_several_does_not_train_on_changed_corpora(
 
 # What a run says
 
+
 def test_the_summary_holds_the_figures_of_a_run(tmp_path: Path, ran: list[str]) -> None:
     run = run_recipe(recipe(tmp_path), "export")
     summary = read_json(run.summary)
     assert summary == summarize(run)
     assert set(summary) == {"test", "canary", "differences", "decode", "report", "export", "seconds", "parameters"}
     assert summary["test"]["adapted"]["wer"] == 0.25
-    assert summary["export"] == {"dir": "out/export", "max_abs_logit_diff": 0.0, "transcripts_equal": True,
-                                 "dtype": "float32"}
+    assert summary["export"] == {
+        "dir": "out/export",
+        "max_abs_logit_diff": 0.0,
+        "transcripts_equal": True,
+        "dtype": "float32",
+    }
     assert summary["parameters"] == {"total": 100, "trained": 10}
     assert set(summary["seconds"]) == set(STAGES)
 

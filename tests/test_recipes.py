@@ -76,7 +76,10 @@ def test_a_goal_can_stand_in_for_what_a_recipe_trains(name: str, goal: str) -> N
     found = with_goal(recipe, goal, 6)
     assert not contradictions(found) and found.name == f"{name}-{goal}"
     assert (found.data, found.train.epochs, found.train.learning_rate) == (
-        recipe.data, recipe.train.epochs, recipe.train.learning_rate)
+        recipe.data,
+        recipe.train.epochs,
+        recipe.train.learning_rate,
+    )
     if goal == OWN:
         assert (found.parts, found.augment, found.train) == (recipe.parts, recipe.augment, recipe.train)
         return
@@ -94,8 +97,9 @@ def test_replay_is_none_of_what_is_scored() -> None:
 
 
 def test_one_gpu_and_four_make_the_same_optimizer_steps() -> None:
-    one, four = (yaml.safe_load((ROOT / "recipes" / f"granite_1b{which}.yaml").read_text())
-                 for which in ("", "_multi_gpu"))
+    one, four = (
+        yaml.safe_load((ROOT / "recipes" / f"granite_1b{which}.yaml").read_text()) for which in ("", "_multi_gpu")
+    )
     assert one["train"].pop("accumulation") == 4 * four["train"].pop("accumulation")
     assert one == four
 
@@ -120,7 +124,12 @@ def test_the_real_model_has_the_parts_and_the_lora_that_the_recipe_counts_on(rea
     recipe, _ = load_recipe(ROOT / "recipes" / "granite_1b.yaml")
     assert recipe.parts.lora.modules == ALL_LINEAR and recipe.parts.lora.rank == 16
     assert [" ".join(line.split()) for line in outline(str(real), None, parts_of(recipe))] == [
-        "encoder 440,168,796 parameters", "projector 35,697,664 parameters",
-        "language model 1,631,752,192 parameters", "lm_head 205,522,944 parameters", "", "trains:",
+        "encoder 440,168,796 parameters",
+        "projector 35,697,664 parameters",
+        "language model 1,631,752,192 parameters",
+        "lm_head 205,522,944 parameters",
+        "",
+        "trains:",
         "projector 35,697,664 parameters in 57 tensors of 29 modules",
-        "lora 20,316,160 parameters in 560 tensors of 280 modules"]
+        "lora 20,316,160 parameters in 560 tensors of 280 modules",
+    ]

@@ -30,14 +30,22 @@ part. Exit codes: 0 none holds, 1 one holds or something failed, 2 wrong usage o
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("systems", nargs="+", metavar="SYSTEM", help="two or more; the first is the one to beat")
-    parser.add_argument("--manifest", metavar="FILE", help="the clips and what is said in them; without it the test "
-                        "set of the first run directory among the systems")
+    parser.add_argument(
+        "--manifest",
+        metavar="FILE",
+        help="the clips and what is said in them; without it the test set of the first run directory among the systems",
+    )
     parser.add_argument("--normalizer", metavar="NAME", help="what counts as the same word, as in a recipe")
     parser.add_argument("--replicas", type=int, metavar="N", help="of the bootstrap behind each interval")
     parser.add_argument("--terms", metavar="FILE", help="words whose recall is shown, one a line")
     parser.add_argument("--json", metavar="FILE", help="write all figures there")
-    parser.add_argument("--fail-if", action="append", default=[], metavar="CONDITION",
-                        help="such as 'wer > base + 0.2'; may be repeated")
+    parser.add_argument(
+        "--fail-if",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="such as 'wer > base + 0.2'; may be repeated",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -64,8 +72,9 @@ def run(arguments: argparse.Namespace) -> int:
     from finetune.metrics.scorecard import Setting
 
     setting = Setting(section.normalizer, section.replicas, Recipe.model_fields["seed"].default, (), frozenset(), {})
-    result = compare(arguments.systems, arguments.manifest, setting, arguments.terms, ModelSection().instruction,
-                     conditions)
+    result = compare(
+        arguments.systems, arguments.manifest, setting, arguments.terms, ModelSection().instruction, conditions
+    )
     print(visible("\n".join(table(result))))
     if arguments.json:
         write_comparison(Path(arguments.json), result)
@@ -80,23 +89,36 @@ def table(result: "CompareResult") -> list[str]:
     width = max(map(len, [*result.systems, against := f"against {first}"]))
     terms = result.settings["terms"]
     head = result.systems[first]
-    lines = [f"{result.clips} clips, {head['audio_seconds'] / 60:.1f} min, {result.words} words; normalizer "
-             f"{result.settings['normalizer']}; intervals by {head['blocks']['unit']}", "",
-             f"{'':{width}}  {'WER (95 %)':>22}{'raw':>7}{'CER':>7}{'S':>6}{'D':>6}{'I':>6}"
-             + f"{'recall':>8}" * bool(terms) + f"{'RTFx':>8}"]
+    lines = [
+        f"{result.clips} clips, {head['audio_seconds'] / 60:.1f} min, {result.words} words; normalizer "
+        f"{result.settings['normalizer']}; intervals by {head['blocks']['unit']}",
+        "",
+        f"{'':{width}}  {'WER (95 %)':>22}{'raw':>7}{'CER':>7}{'S':>6}{'D':>6}{'I':>6}"
+        + f"{'recall':>8}" * bool(terms)
+        + f"{'RTFx':>8}",
+    ]
     for name, entry in result.systems.items():
         counts = (f"{entry[kind]:6}" for kind in ("substitutions", "deletions", "insertions"))
         recall = f"{_percent(entry['terms']['recall']):>8}" if terms else ""
         speed = f"{entry['rtfx']:.1f}" if entry["rtfx"] else "-"
-        lines.append(f"{name:{width}}  {_rate(entry['wer'], entry['interval']):>22}{100 * entry['raw_wer']:7.1f}"
-                     f"{100 * entry['cer']:7.1f}{''.join(counts)}{recall}{speed:>8}")
+        lines.append(
+            f"{name:{width}}  {_rate(entry['wer'], entry['interval']):>22}{100 * entry['raw_wer']:7.1f}"
+            f"{100 * entry['cer']:7.1f}{''.join(counts)}{recall}{speed:>8}"
+        )
     lines += ["", f"{against:{width}}  {'difference (95 %)':>22}{'better':>8}{'p':>8}{'MAPSSWE':>9}  verdict"]
     for name in others:
         row = result.comparisons[name]
-        lines.append(f"{name:{width}}  {_rate(row['difference'], row, '+'):>22}{_percent(row['probability_better']):>8}"
-                     f"{_small(row['p_holm']):>8}{_small(row['mapsswe']['p_value']):>9}  {row['verdict']}")
-    doubts = [head["blocks"]["note"], *(entry["interval"]["note"] for entry in result.systems.values()),
-              *(row["note"] for row in result.comparisons.values()), *result.notes, *_flagged(result)]
+        lines.append(
+            f"{name:{width}}  {_rate(row['difference'], row, '+'):>22}{_percent(row['probability_better']):>8}"
+            f"{_small(row['p_holm']):>8}{_small(row['mapsswe']['p_value']):>9}  {row['verdict']}"
+        )
+    doubts = [
+        head["blocks"]["note"],
+        *(entry["interval"]["note"] for entry in result.systems.values()),
+        *(row["note"] for row in result.comparisons.values()),
+        *result.notes,
+        *_flagged(result),
+    ]
     return [*lines, *([""] if any(doubts) else []), *dict.fromkeys(note for note in doubts if note)]
 
 
@@ -105,13 +127,20 @@ def _flagged(result: "CompareResult") -> list[str]:
     for name, entry in result.systems.items():
         if entry["flags"]:
             kinds = ", ".join(f"{count} {flag}" for flag, count in entry["flags"].items())
-            found.append(f"{name}: {entry['utterances'] - entry['without_flagged']['utterances']} suspicious clips "
-                         f"({kinds}); WER without them {100 * entry['without_flagged']['wer']:.1f}")
-    changes = {(change["id"], change["side"]) for entry in result.systems.values()
-               for change in entry["details"]["normalizer_changes"]}
+            found.append(
+                f"{name}: {entry['utterances'] - entry['without_flagged']['utterances']} suspicious clips "
+                f"({kinds}); WER without them {100 * entry['without_flagged']['wer']:.1f}"
+            )
+    changes = {
+        (change["id"], change["side"])
+        for entry in result.systems.values()
+        for change in entry["details"]["normalizer_changes"]
+    }
     if changes:
-        found.append(f"the normalizer empties or halves {len(changes)} texts, such as that of {min(changes)[0]!r} "
-                     "(--json lists them)")
+        found.append(
+            f"the normalizer empties or halves {len(changes)} texts, such as that of {min(changes)[0]!r} "
+            "(--json lists them)"
+        )
     return found
 
 

@@ -83,41 +83,65 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="finetune", description="Adapt IBM Granite Speech to your words, voices and channels.",
-        epilog="example: finetune run recipes/quickstart.yaml --set train.epochs=2")
+        prog="finetune",
+        description="Adapt IBM Granite Speech to your words, voices and channels.",
+        epilog="example: finetune run recipes/quickstart.yaml --set train.epochs=2",
+    )
     parser.add_argument("--version", action="version", version=f"finetune {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    check = commands.add_parser("check", help="print each setting with its origin, what would be trained, and the data",
-                                epilog="example: finetune check recipes/quickstart.yaml")
+    check = commands.add_parser(
+        "check",
+        help="print each setting with its origin, what would be trained, and the data",
+        epilog="example: finetune check recipes/quickstart.yaml",
+    )
     _recipe_arguments(check)
     for name, text in STAGES.items():
-        stage = commands.add_parser(name, help=text, description=text,
-                                    epilog=f"example: finetune {name} recipes/quickstart.yaml --set train.epochs=2")
+        stage = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=f"example: finetune {name} recipes/quickstart.yaml --set train.epochs=2",
+        )
         _recipe_arguments(stage)
-    report = commands.add_parser("report", help="write the report of an evaluated run again",
-                                 epilog="example: finetune report runs/quickstart")
+    report = commands.add_parser(
+        "report", help="write the report of an evaluated run again", epilog="example: finetune report runs/quickstart"
+    )
     report.add_argument("run", metavar="RUN_DIR", help="a run directory, such as runs/quickstart")
     score = commands.add_parser(
-        "score", help="the base model as it is on each test set by itself: WER, their mean, speed",
+        "score",
+        help="the base model as it is on each test set by itself: WER, their mean, speed",
         description="Scores model.base on each corpus of data.test, as leaderboards do; nothing is trained. A clip "
         "whose normalized reference is empty is left out and counted; any other that cannot be used stops it.",
-        epilog="example: finetune score recipes/openasr.yaml --set model.base=runs/my/export")
+        epilog="example: finetune score recipes/openasr.yaml --set model.base=runs/my/export",
+    )
     _recipe_arguments(score)
     calibrate = commands.add_parser(
-        "calibrate", help="find the thresholds of relaxed decoding for a model, and keep them beside it",
-        epilog="example: finetune calibrate --model runs/quickstart/export --manifest valid.jsonl --max-wer-loss 0.2")
+        "calibrate",
+        help="find the thresholds of relaxed decoding for a model, and keep them beside it",
+        epilog="example: finetune calibrate --model runs/quickstart/export --manifest valid.jsonl --max-wer-loss 0.2",
+    )
     calibrate.add_argument("--model", required=True, metavar="DIR", help="exported folder or local base model")
     calibrate.add_argument("--manifest", required=True, metavar="FILE", help="clips with transcripts, never the test's")
-    calibrate.add_argument("--max-wer-loss", required=True, type=float, metavar="POINTS",
-                           help="WER that may be lost against lossless decoding; 0.2 is 0.2 points in 100")
+    calibrate.add_argument(
+        "--max-wer-loss",
+        required=True,
+        type=float,
+        metavar="POINTS",
+        help="WER that may be lost against lossless decoding; 0.2 is 0.2 points in 100",
+    )
     compare = commands.add_parser(
-        "compare", help="runs, models, other recognizers and their files on the same clips, tested against the first",
-        formatter_class=argparse.RawDescriptionHelpFormatter, description=compare_cli.DESCRIPTION,
-        epilog="example: finetune compare runs/quickstart:base runs/quickstart other.jsonl --fail-if 'wer > base'")
+        "compare",
+        help="runs, models, other recognizers and their files on the same clips, tested against the first",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=compare_cli.DESCRIPTION,
+        epilog="example: finetune compare runs/quickstart:base runs/quickstart other.jsonl --fail-if 'wer > base'",
+    )
     compare_cli.add_arguments(compare)
     transcribe = commands.add_parser(
-        "transcribe", help="audio files to text with a base or exported model",
-        epilog="example: finetune transcribe call.wav --model runs/quickstart/export --format srt")
+        "transcribe",
+        help="audio files to text with a base or exported model",
+        epilog="example: finetune transcribe call.wav --model runs/quickstart/export --format srt",
+    )
     transcribe.add_argument("--model", required=True, metavar="DIR", help="exported folder, base model or hub name")
     transcribe_cli.add_arguments(transcribe)
     return parser
@@ -125,8 +149,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file; see recipes/")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-                        help="override a setting, such as train.learning_rate=1e-4; may be repeated")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="override a setting, such as train.learning_rate=1e-4; may be repeated",
+    )
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -201,16 +231,24 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     if not Path(arguments.model).is_dir():
         raise DataError(f"{arguments.model}: the calibration is kept in the model's folder, and this is none")
     if not os.access(arguments.model, os.W_OK):
-        raise DataError(f"{arguments.model}: the calibration is kept in the model's folder, which cannot be written; "
-                        "calibrate a copy")
+        raise DataError(
+            f"{arguments.model}: the calibration is kept in the model's folder, which cannot be written; "
+            "calibrate a copy"
+        )
     if not 0 <= arguments.max_wer_loss < math.inf:
         raise RecipeError(f"--max-wer-loss {arguments.max_wer_loss:g}: points of WER, 0 or more")
     from finetune.core.config import DecodeSection, EvaluateSection
     from finetune.evaluation.calibrate import calibrate, frontier_table
     from finetune.inference.settings import settings_of
 
-    result = calibrate(arguments.model, arguments.manifest, arguments.max_wer_loss,
-                       settings_of(arguments.model).instruction, DecodeSection(), EvaluateSection().normalizer)
+    result = calibrate(
+        arguments.model,
+        arguments.manifest,
+        arguments.max_wer_loss,
+        settings_of(arguments.model).instruction,
+        DecodeSection(),
+        EvaluateSection().normalizer,
+    )
     print("\n".join(frontier_table(result)))
     return 0
 

@@ -24,17 +24,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All but --model. None is "not said"; defaults are the settings'."""
     parser.add_argument("files", nargs="*", metavar="FILE", help="audio; - is a list of files on standard input")
     parser.add_argument("--files-from", metavar="LIST", help="a text file that names audio files, one a line")
-    parser.add_argument("--format", choices=FORMATS,
-                        help="text (default), json (one object a line), srt, vtt, or tsv (milliseconds)")
+    parser.add_argument(
+        "--format", choices=FORMATS, help="text (default), json (one object a line), srt, vtt, or tsv (milliseconds)"
+    )
     parser.add_argument("--output", metavar="DIR", help="write one file for each input instead of printing")
-    parser.add_argument("--language", metavar="CODE", help=f"of the speech: {' '.join(HEARD)}; the model hears it by "
-                        "itself, this is noted in json, and for Japanese no draft is made")
+    parser.add_argument(
+        "--language",
+        metavar="CODE",
+        help=f"of the speech: {' '.join(HEARD)}; the model hears it by "
+        "itself, this is noted in json, and for Japanese no draft is made",
+    )
     parser.add_argument("--translate-to", metavar="CODE", help=f"write another language: {' '.join(WRITTEN)}")
     parser.add_argument("--keywords", metavar="A,B", help="words to expect, put into the prompt")
     parser.add_argument("--keywords-file", metavar="LIST", help="a text file of them, one a line")
-    parser.add_argument("--decoder", choices=DECODERS,
-                        help="speculative drafts with the CTC head and writes what greedy does; relaxed is faster and "
-                        "writes a little worse")
+    parser.add_argument(
+        "--decoder",
+        choices=DECODERS,
+        help="speculative drafts with the CTC head and writes what greedy does; relaxed is faster and "
+        "writes a little worse",
+    )
     parser.add_argument("--max-entropy", type=float, metavar="NATS", help="relaxed: in place of the calibrated one")
     parser.add_argument("--min-probability", type=float, metavar="P", help="relaxed: likewise")
     parser.add_argument("--vad", choices=VADS, help="what finds pauses: the sound's level (default), or silero-vad")
@@ -55,10 +63,13 @@ def run(arguments: argparse.Namespace, settings: Settings, model: str, watch: Wa
         ModelError: the model cannot be loaded, or does not take this prompt.
     """
     paths = _paths(arguments)
-    given = {name: getattr(arguments, name) for name in
-             ("format", "decoder", "max_entropy", "min_probability", "vad", "batch_seconds", "max_new_tokens")}
-    settings = replace(calibrated(settings, model),
-                       **{name: value for name, value in given.items() if value is not None})
+    given = {
+        name: getattr(arguments, name)
+        for name in ("format", "decoder", "max_entropy", "min_probability", "vad", "batch_seconds", "max_new_tokens")
+    }
+    settings = replace(
+        calibrated(settings, model), **{name: value for name, value in given.items() if value is not None}
+    )
     if settings.decoder != "relaxed" and {arguments.max_entropy, arguments.min_probability} != {None}:
         raise RecipeError("--max-entropy and --min-probability are thresholds of --decoder relaxed")
     keywords = [*(arguments.keywords or "").split(","), *_lines(arguments.keywords_file)]
@@ -106,8 +117,10 @@ def run(arguments: argparse.Namespace, settings: Settings, model: str, watch: Wa
 def standalone(folder: Path, argv: Sequence[str] | None = None) -> int:
     """The command as an export carries it: the model is `folder`, the settings lie beside the code."""
     parser = argparse.ArgumentParser(
-        prog=f"python {folder.name}/transcribe", description="Audio files to text with the model in this folder. "
-        "Needs torch, transformers, soundfile and soxr.", epilog=f"example: python {folder.name}/transcribe call.wav")
+        prog=f"python {folder.name}/transcribe",
+        description="Audio files to text with the model in this folder. Needs torch, transformers, soundfile and soxr.",
+        epilog=f"example: python {folder.name}/transcribe call.wav",
+    )
     add_arguments(parser)
     arguments = parser.parse_args(argv)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers shows one while it opens the weights

@@ -230,17 +230,45 @@ class Recipe(Section):
 
 # By goal: what a recipe gets where it says nothing itself. Rates stay those of `train`.
 GOALS: dict[str, dict[str, str]] = {
-    "vocabulary": {"parts.lora.rank": "32", "parts.projector.mode": "full", "parts.encoder.mode": "full",
-                   "parts.encoder.blocks": "3", "parts.ctc_head.mode": "full", "train.ctc_weight": "0.3",
-                   "augment.speed": "0.1", "augment.mel_mask": "10", "augment.time_mask": "8"},
-    "accent": {"parts.projector.mode": "full", "parts.encoder.mode": "lora", "augment.speed": "0.1",
-               "augment.mel_mask": "12", "augment.time_mask": "12"},
-    "domain": {"parts.projector.mode": "full", "parts.encoder.mode": "full", "parts.encoder.blocks": "4",
-               "parts.ctc_head.mode": "full", "train.ctc_weight": "0.3", "augment.speed": "0.1",
-               "augment.gain_db": "6", "augment.mel_mask": "12", "augment.time_mask": "12"},
-    "language": {"parts.lora.rank": "64", "parts.projector.mode": "full", "parts.encoder.mode": "full",
-                 "parts.encoder.blocks": "8", "parts.ctc_head.mode": "full", "parts.lm_head.mode": "full",
-                 "train.ctc_weight": "0.3", "augment.speed": "0.1"},
+    "vocabulary": {
+        "parts.lora.rank": "32",
+        "parts.projector.mode": "full",
+        "parts.encoder.mode": "full",
+        "parts.encoder.blocks": "3",
+        "parts.ctc_head.mode": "full",
+        "train.ctc_weight": "0.3",
+        "augment.speed": "0.1",
+        "augment.mel_mask": "10",
+        "augment.time_mask": "8",
+    },
+    "accent": {
+        "parts.projector.mode": "full",
+        "parts.encoder.mode": "lora",
+        "augment.speed": "0.1",
+        "augment.mel_mask": "12",
+        "augment.time_mask": "12",
+    },
+    "domain": {
+        "parts.projector.mode": "full",
+        "parts.encoder.mode": "full",
+        "parts.encoder.blocks": "4",
+        "parts.ctc_head.mode": "full",
+        "train.ctc_weight": "0.3",
+        "augment.speed": "0.1",
+        "augment.gain_db": "6",
+        "augment.mel_mask": "12",
+        "augment.time_mask": "12",
+    },
+    "language": {
+        "parts.lora.rank": "64",
+        "parts.projector.mode": "full",
+        "parts.encoder.mode": "full",
+        "parts.encoder.blocks": "8",
+        "parts.ctc_head.mode": "full",
+        "parts.lm_head.mode": "full",
+        "train.ctc_weight": "0.3",
+        "augment.speed": "0.1",
+    },
 }
 
 
@@ -254,26 +282,44 @@ def contradictions(recipe: Recipe) -> list[tuple[str, str]]:
     if parts.lora.rank and not parts.lora.modules:
         found.append(("parts.lora.modules", "LoRA needs at least one; parts.lora.rank of 0 is no LoRA"))
     if recipe.model.quantize == "4bit" and parts.lora.rank and parts.lora.variant == "dora":
-        found.append(("parts.lora.variant", "DoRA learns the lengths of the rows of the 4-bit weights, which are not "
-                      "those of the weights it is merged into; take lora or rslora, or set model.quantize: none"))
+        found.append(
+            (
+                "parts.lora.variant",
+                "DoRA learns the lengths of the rows of the 4-bit weights, which are not "
+                "those of the weights it is merged into; take lora or rslora, or set model.quantize: none",
+            )
+        )
     if train.ctc_weight and parts.encoder.mode == parts.ctc_head.mode == "frozen":
         found.append(("train.ctc_weight", "the CTC loss needs parts.encoder or parts.ctc_head to train"))
     if parts.ctc_head.mode == "full" and not train.ctc_weight:
         found.append(("parts.ctc_head.mode", "the CTC head learns from train.ctc_weight, which is 0"))
     if bool(data.train) != bool(data.valid):
-        found.append((f"data.{'valid' if data.train else 'train'}", "is missing: training needs data.train, and "
-                      "data.valid to choose the best adapter"))
+        found.append(
+            (
+                f"data.{'valid' if data.train else 'train'}",
+                "is missing: training needs data.train, and data.valid to choose the best adapter",
+            )
+        )
     if data.min_duration >= data.max_duration:
         found.append(("data.min_duration", "must be below data.max_duration"))
     if data.max_duration > train.batch_seconds:
-        found.append(("train.batch_seconds", "must hold the longest clip, data.max_duration "
-                      f"{data.max_duration:g}; raise it, or lower that"))
+        found.append(
+            (
+                "train.batch_seconds",
+                f"must hold the longest clip, data.max_duration {data.max_duration:g}; raise it, or lower that",
+            )
+        )
     if train.max_canary_loss is not None and not data.canary:
         found.append(("train.max_canary_loss", "needs data.canary to measure it on"))
     augments = any(getattr(recipe.augment, name) for name in AugmentSection.model_fields)
     if recipe.machine.cache_encoder and augments:
-        found.append(("machine.cache_encoder", "what is augmented differs in every epoch and cannot be cached; "
-                      "set all of augment to 0, or leave the cache off"))
+        found.append(
+            (
+                "machine.cache_encoder",
+                "what is augmented differs in every epoch and cannot be cached; "
+                "set all of augment to 0, or leave the cache off",
+            )
+        )
     if recipe.machine.cache_encoder and (parts.encoder.mode != "frozen" or parts.ctc_head.mode != "frozen"):
         found.append(("machine.cache_encoder", "the encoder or its CTC head trains, so its output changes"))
     if not recipe.name or "/" in recipe.name or recipe.name.startswith("."):

@@ -20,9 +20,16 @@ def provenance(device: str, dtype: str) -> dict[str, Any]:
         device: what the model ran on, such as a GPU's name; the processor where it is "cpu".
         dtype: of the weights in memory.
     """
-    return {"made": datetime.now(UTC).isoformat(timespec="seconds"), "toolkit": __version__, "commit": _commit(),
-            "python": platform.python_version(), "libraries": {name: _version(name) for name in LIBRARIES},
-            "device": _processor() if device == "cpu" else device, "dtype": dtype, "system": platform.platform()}
+    return {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "toolkit": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "libraries": {name: _version(name) for name in LIBRARIES},
+        "device": _processor() if device == "cpu" else device,
+        "dtype": dtype,
+        "system": platform.platform(),
+    }
 
 
 def _version(name: str) -> str:
@@ -36,8 +43,13 @@ def _commit() -> str | None:
     folder = Path(__file__).resolve().parents[1]
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=20)
-        changes = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no", "."], cwd=folder,
-                                 capture_output=True, text=True, timeout=20)
+        changes = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no", "."],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return commit.stdout.strip() + "+" * bool(changes.stdout) if commit.returncode == 0 else None

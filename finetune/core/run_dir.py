@@ -96,10 +96,12 @@ class RunDir:
             if changed and (self.checkpoint.exists() or self.best.exists()):
                 raise CheckpointError(
                     f"{self.root} holds a run of another recipe (differs in {', '.join(changed[:5])}); "
-                    "choose another name with --set name=..., or delete the directory")
+                    "choose another name with --set name=..., or delete the directory"
+                )
         elif any(path.name != "lock" for path in self.root.iterdir()):
-            raise CheckpointError(f"{self.root} exists and is not a run directory; choose another name "
-                                  "with --set name=...")
+            raise CheckpointError(
+                f"{self.root} exists and is not a run directory; choose another name with --set name=..."
+            )
         write_json(self.recipe, recipe)
 
 

@@ -9,8 +9,10 @@ JOINERS = "\u200c\u200d"  # letters of Persian and Hindi need them
 
 def visible(text: str) -> str:
     """`text` with every character that acts instead of standing there as its escape, such as `\\x1b`; lines stay."""
-    return "".join(repr(char)[1:-1] if unicodedata.category(char) in HARMFUL and char not in "\n\t" + JOINERS else char
-                   for char in text)
+    return "".join(
+        repr(char)[1:-1] if unicodedata.category(char) in HARMFUL and char not in "\n\t" + JOINERS else char
+        for char in text
+    )
 
 
 class VisibleFormatter(logging.Formatter):

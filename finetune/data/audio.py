@@ -142,8 +142,10 @@ def _opened(path: str | Path) -> Iterator[soundfile.SoundFile]:
         raise DataError(f"{path}: {_not_audio(head)} ({error})") from error
     with file:
         if not MIN_SOURCE_RATE <= file.samplerate <= MAX_SOURCE_RATE:
-            raise DataError(f"{path}: the header gives {file.samplerate} Hz, outside of {MIN_SOURCE_RATE} to "
-                            f"{MAX_SOURCE_RATE} Hz; it is damaged, encode the audio again")
+            raise DataError(
+                f"{path}: the header gives {file.samplerate} Hz, outside of {MIN_SOURCE_RATE} to "
+                f"{MAX_SOURCE_RATE} Hz; it is damaged, encode the audio again"
+            )
         if file.frames <= 0:
             raise DataError(f"{path}: a header without samples")
         yield file
@@ -159,8 +161,10 @@ def _mono_blocks(
         raise DataError(f"{path}: offset {offset:.3f} s is outside of the file, which has {length / rate:.3f} s")
     wanted = length - start if duration is None else round(duration * rate)
     if start + wanted > length + SLACK * rate:
-        raise DataError(f"{path}: the segment {offset:.3f} to {offset + wanted / rate:.3f} s goes beyond the end of "
-                        f"the file at {length / rate:.3f} s")
+        raise DataError(
+            f"{path}: the segment {offset:.3f} to {offset + wanted / rate:.3f} s goes beyond the end of "
+            f"the file at {length / rate:.3f} s"
+        )
     wanted = remaining = max(min(wanted, length - start), 0)
     if not wanted:
         raise DataError(f"{path}: {_too_short(0.0)}")
@@ -177,15 +181,19 @@ def _mono_blocks(
             if not np.isfinite(peak):
                 raise DataError(f"{path}: holds samples that are not finite (NaN or infinity)")
             if peak > 8.0:  # full scale is 1; lossy codecs overshoot by a little, never by this
-                raise DataError(f"{path}: samples reach {peak:.0f} where full scale is 1: floating-point audio that "
-                                "was not divided by its integer range; write it again as 16-bit PCM")
+                raise DataError(
+                    f"{path}: samples reach {peak:.0f} where full scale is 1: floating-point audio that "
+                    "was not divided by its integer range; write it again as 16-bit PCM"
+                )
             yield np.ascontiguousarray(mono)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise DataError(f"{path}: decoding broke off: the file is damaged or cut short ({error})") from error
     # A compressed file's length is an estimate of its header, so a little less is no fault.
     if remaining > SLACK * rate + 0.01 * wanted or remaining == wanted:
-        raise DataError(f"{path}: cut short: the header promises {length / rate:.2f} s, only "
-                        f"{(start + wanted - remaining) / rate:.2f} s can be decoded")
+        raise DataError(
+            f"{path}: cut short: the header promises {length / rate:.2f} s, only "
+            f"{(start + wanted - remaining) / rate:.2f} s can be decoded"
+        )
 
 
 def _check_wav_size(path: str | Path) -> None:
@@ -202,11 +210,15 @@ def _check_wav_size(path: str | Path) -> None:
                 raw.seek(promised + promised % 2, 1)
                 continue
             if not promised and present > 1024:
-                raise DataError(f"{path}: the header says 0 samples but {present} bytes follow: a recording that was "
-                                "not closed; repair the header, such as with `ffmpeg -i IN -c copy OUT`")
+                raise DataError(
+                    f"{path}: the header says 0 samples but {present} bytes follow: a recording that was "
+                    "not closed; repair the header, such as with `ffmpeg -i IN -c copy OUT`"
+                )
             if promised < UNKNOWN_SIZE and promised - present > 1024:
-                raise DataError(f"{path}: cut short: the header promises {promised} bytes of audio, "
-                                f"the file holds {present}; copy or download it again")
+                raise DataError(
+                    f"{path}: cut short: the header promises {promised} bytes of audio, "
+                    f"the file holds {present}; copy or download it again"
+                )
             return
 
 

@@ -76,15 +76,26 @@ def audit(
         for row, facts in zip(rows, pool.map(_facts, rows), strict=True):
             path, name = _words(row.values.get("audio_filepath")), _name(row)
             if name in first:
-                dropped.append(Problem("duplicate id", name, row.where, f"{first[name]} has this id already; make ids "
-                                       "unique, or leave the column out and they are made from the file names"))
+                dropped.append(
+                    Problem(
+                        "duplicate id",
+                        name,
+                        row.where,
+                        f"{first[name]} has this id already; make ids "
+                        "unique, or leave the column out and they are made from the file names",
+                    )
+                )
                 continue
             name = name or unique_id(path or "row", _number(row.values.get("offset")) or 0.0, taken)
             taken.add(name)
             first[name] = row.where
             text, keywords = clean_text(row.values.get("text")), _keywords(row.values.get("keywords"))
-            fault = facts if isinstance(facts, tuple) else _text_fault(text, keywords, special_tokens) or _length_fault(
-                facts.duration, text, min_duration, max_duration, max_chars_per_second)
+            fault = (
+                facts
+                if isinstance(facts, tuple)
+                else _text_fault(text, keywords, special_tokens)
+                or _length_fault(facts.duration, text, min_duration, max_duration, max_chars_per_second)
+            )
             if isinstance(facts, AudioFacts) and not fault:
                 kept.append(_utterance(row, name, path, text, facts))
                 twin = by_audio.setdefault(facts.digest, kept[-1])
@@ -180,8 +191,9 @@ def _length_fault(
     if duration > max_duration:
         return "too long", f"{duration:.2f} s, the most is {max_duration:g} s; cut it into segments"
     if len(text) > max_chars_per_second * duration:
-        return "text too long for the audio", (f"{len(text)} characters in {duration:.2f} s, the most is "
-                                               f"{max_chars_per_second:g} a second: {text[:60]!r}")
+        return "text too long for the audio", (
+            f"{len(text)} characters in {duration:.2f} s, the most is {max_chars_per_second:g} a second: {text[:60]!r}"
+        )
     return None
 
 

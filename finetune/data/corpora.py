@@ -21,8 +21,19 @@ from finetune.data import hub
 from finetune.data.hub import Row
 
 ALIASES = {  # in order of preference; all in lower case with underscores
-    "audio_filepath": ("audio_filepath", "audio_file", "audio_path", "path", "file", "file_name", "filename", "audio",
-                       "wav", "wav_path", "wav_file"),
+    "audio_filepath": (
+        "audio_filepath",
+        "audio_file",
+        "audio_path",
+        "path",
+        "file",
+        "file_name",
+        "filename",
+        "audio",
+        "wav",
+        "wav_path",
+        "wav_file",
+    ),
     "text": ("text", "sentence", "transcript", "transcription", "normalized_text", "reference", "label"),
     "id": ("id", "utterance_id", "utt_id", "segment_id"),
     "offset": ("offset",),
@@ -71,8 +82,10 @@ def read_corpus(source: str, media_dir: Path) -> list[Row]:
     elif suffix in (*JSON, *TABLES):
         rows = read_table(path)
     else:
-        raise DataError(f"{source}: a corpus is a .jsonl, .json, .csv, .tsv or .parquet file, a folder of audio, or "
-                        f"hf:NAME:SPLIT; not {suffix or 'a file without suffix'} (unpack archives first)")
+        raise DataError(
+            f"{source}: a corpus is a .jsonl, .json, .csv, .tsv or .parquet file, a folder of audio, or "
+            f"hf:NAME:SPLIT; not {suffix or 'a file without suffix'} (unpack archives first)"
+        )
     return _located(_named(rows, str(path)), str(path), path.parent)
 
 
@@ -138,7 +151,7 @@ def _read_json(path: Path) -> list[Row]:
 def _read_table(path: Path, delimiters: str) -> list[Row]:
     text = decoded(path)
     if hint := re.match(r"sep=(.)\r?\n", text):  # Excel's own first line
-        delimiters, text = hint[1], text[hint.end():]
+        delimiters, text = hint[1], text[hint.end() :]
     header_line = text.lstrip("\r\n").split("\n", 1)[0]
     delimiter = max(delimiters, key=re.sub(r'"[^"]*"', "", header_line).count)
     table = _cells(text, delimiter, path)
@@ -150,9 +163,11 @@ def _read_table(path: Path, delimiters: str) -> list[Row]:
     rows = []
     for line, cells in table[1:]:
         where = f"{path}:{line + first - 1}"
-        if any(cell.strip() for cell in cells[len(header):]):
-            raise DataError(f"{where}: {len(cells)} cells where the header has {len(header)}; a text that holds "
-                            f"{delimiter!r} must stand in quotes")
+        if any(cell.strip() for cell in cells[len(header) :]):
+            raise DataError(
+                f"{where}: {len(cells)} cells where the header has {len(header)}; a text that holds "
+                f"{delimiter!r} must stand in quotes"
+            )
         cells += [""] * (len(header) - len(cells))
         rows.append(Row(where, {name: cell for name, cell in zip(header, cells, strict=False) if name}))
     return rows
@@ -185,16 +200,21 @@ def _read_folder(folder: Path) -> list[Row]:
     if not files:
         raise DataError(f"{folder}: no audio files in this folder (looked for {', '.join(sorted(AUDIO_SUFFIXES))})")
     if not any(path.with_suffix("") in texts for path in files):
-        raise DataError(f"{folder}: {len(files)} audio files, but none has its transcript beside it: expected such as "
-                        f"{files[0].with_suffix('.txt')}, or a metadata.csv with the columns file_name and text")
+        raise DataError(
+            f"{folder}: {len(files)} audio files, but none has its transcript beside it: expected such as "
+            f"{files[0].with_suffix('.txt')}, or a metadata.csv with the columns file_name and text"
+        )
     rows = []
     for path in files:
         script = texts.get(path.with_suffix(""))
         text = decoded(script) if script else None
         rows.append(Row(str(script or path), {"audio_filepath": os.path.abspath(path), "text": text}))
     audible = {path.with_suffix("") for path in files}
-    return rows + [Row(str(script), {"audio_filepath": os.path.abspath(stem.with_suffix(".wav")), "text": None})
-                   for stem, script in texts.items() if stem not in audible]
+    return rows + [
+        Row(str(script), {"audio_filepath": os.path.abspath(stem.with_suffix(".wav")), "text": None})
+        for stem, script in texts.items()
+        if stem not in audible
+    ]
 
 
 def decoded(path: Path) -> str:
@@ -232,8 +252,10 @@ def _named(rows: Iterable[Row], source: str) -> list[Row]:
         elif key in ("audio_filepath", "text"):
             near = [plain[name] for alias in aliases for name in difflib.get_close_matches(alias, plain, 1, 0.75)]
             guess = f"; is it {near[0]!r}?" if near else "."
-            raise DataError(f"{source}: no column for {key}; the columns are {', '.join(map(repr, seen))}{guess} "
-                            f"Name it one of {', '.join(aliases)}")
+            raise DataError(
+                f"{source}: no column for {key}; the columns are {', '.join(map(repr, seen))}{guess} "
+                f"Name it one of {', '.join(aliases)}"
+            )
     for name in seen:  # a column that bears a key's name while another was chosen for that key
         if name not in names and name in names.values():
             names[name] = f"{name}_original"
@@ -247,8 +269,15 @@ def _located(rows: list[Row], source: str, folder: Path) -> list[Row]:
     for row in rows:
         given = row.values.get("audio_filepath")
         if isinstance(given, str) and given.strip() and "://" not in given:
-            spelled = dict.fromkeys((given, given.strip(), unicodedata.normalize("NFC", given),
-                                     unicodedata.normalize("NFD", given), given.replace("\\", "/")))
+            spelled = dict.fromkeys(
+                (
+                    given,
+                    given.strip(),
+                    unicodedata.normalize("NFC", given),
+                    unicodedata.normalize("NFD", given),
+                    given.replace("\\", "/"),
+                )
+            )
             paths = [base / Path(name).expanduser() for name in spelled for base in bases]
             path = next((path for path in paths if _is_there(path)), None)
             found += path is not None

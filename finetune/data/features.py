@@ -44,8 +44,9 @@ def log_mel(wave: Tensor) -> Tensor:
         (T, 160) float32: two 10 ms frames of 80 mels side by side, T = `num_frames(N)`.
     """
     window = torch.hann_window(WIN_LENGTH, device=wave.device)
-    spectrum = torch.stft(wave, N_FFT, HOP_LENGTH, WIN_LENGTH, window, center=True,
-                          pad_mode="reflect", return_complex=True)
+    spectrum = torch.stft(
+        wave, N_FFT, HOP_LENGTH, WIN_LENGTH, window, center=True, pad_mode="reflect", return_complex=True
+    )
     power = spectrum.real.square() + spectrum.imag.square()
     with torch.autocast(wave.device.type, enabled=False):  # batches are made while a model trains in bfloat16
         mel = (power.transpose(0, 1) @ _mel_filters(wave.device)).clamp_min(1e-10).log10()

@@ -38,8 +38,10 @@ def read_hub(source: str, media_dir: Path) -> Iterator[Row]:
     try:
         dataset = datasets.load_dataset(parts[0], *parts[1:-1], split=parts[-1])
     except Exception as error:  # network, access, scripts, names: `datasets` has no common base for them
-        raise DataError(f"{source}: {_reason(error)}\nCheck the name, config and split; for a gated dataset accept its "
-                        "terms and `hf auth login`; one with a loading script must be converted to Parquet") from error
+        raise DataError(
+            f"{source}: {_reason(error)}\nCheck the name, config and split; for a gated dataset accept its "
+            "terms and `hf auth login`; one with a loading script must be converted to Parquet"
+        ) from error
     return _rows(dataset, source, media_dir)
 
 
@@ -56,8 +58,11 @@ def read_saved(folder: Path, media_dir: Path) -> Iterator[Row]:
     """
     if (folder / "dataset_dict.json").exists():
         splits = sorted(path.parent.name for path in folder.glob("*/state.json"))
-        raise DataError(f"{folder}: holds the splits {', '.join(splits)}; name one, such as {folder / splits[0]}"
-                        if splits else f"{folder}: a saved dataset without splits")
+        raise DataError(
+            f"{folder}: holds the splits {', '.join(splits)}; name one, such as {folder / splits[0]}"
+            if splits
+            else f"{folder}: a saved dataset without splits"
+        )
     datasets = _datasets(folder)
     try:
         dataset = datasets.load_from_disk(str(folder))
@@ -103,8 +108,10 @@ def _rows(dataset: Any, source: str, media_dir: Path) -> Iterator[Row]:
         if isinstance(kind, datasets.Audio):
             dataset = dataset.cast_column(name, datasets.Audio(decode=False))
     for number, values in enumerate(dataset):
-        row = {name: labels[name].int2str(value) if name in labels and value is not None else value
-               for name, value in values.items()}
+        row = {
+            name: labels[name].int2str(value) if name in labels and value is not None else value
+            for name, value in values.items()
+        }
         for name, value in list(row.items()):
             if isinstance(value, dict) and value.keys() == {"bytes", "path"}:
                 row["audio_filepath"] = _audio_file(row.pop(name), media_dir)

@@ -36,9 +36,13 @@ class Utterance:
 def in_a_row(clips: Sequence[Utterance], time: int) -> Utterance:
     """Clips spoken one after another as one, for the `time`-th time; file and offset are those of the first."""
     keywords = dict.fromkeys(word for clip in clips for word in clip.keywords)
-    return replace(clips[0], id="+".join(clip.id for clip in clips) + f"#{time}" * (time > 1),
-                   duration=sum(clip.duration for clip in clips), text=" ".join(clip.text for clip in clips),
-                   keywords=tuple(keywords))
+    return replace(
+        clips[0],
+        id="+".join(clip.id for clip in clips) + f"#{time}" * (time > 1),
+        duration=sum(clip.duration for clip in clips),
+        text=" ".join(clip.text for clip in clips),
+        keywords=tuple(keywords),
+    )
 
 
 def unique_id(audio_filepath: str, offset: float, taken: Collection[str]) -> str:
@@ -113,7 +117,7 @@ def _parse(line: str, where: str) -> dict[str, object]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error})") from error
     if not isinstance(row, dict):
-        raise DataError(f"{where}: a line must be a JSON object such as {{\"audio_filepath\": ...}}")
+        raise DataError(f'{where}: a line must be a JSON object such as {{"audio_filepath": ...}}')
     return row
 
 

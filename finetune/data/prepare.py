@@ -76,29 +76,46 @@ def prepare(recipe: Recipe, run: RunDir) -> PrepareResult:
         sources: list[str] = getattr(settings, split)
         if not sources:
             continue
-        rows = [replace(row, values={"corpus": source, **row.values}) if len(sources) > 1 else row
-                for source in sources for row in read_corpus(source, run.media)]  # evaluate scores each by itself
+        rows = [
+            replace(row, values={"corpus": source, **row.values}) if len(sources) > 1 else row
+            for source in sources
+            for row in read_corpus(source, run.media)
+        ]  # evaluate scores each by itself
         checked = audit(
-            rows, min_duration=settings.min_duration, max_duration=settings.max_duration,
-            max_chars_per_second=settings.max_chars_per_second, special_tokens=SPECIAL_TOKENS, workers=2)
+            rows,
+            min_duration=settings.min_duration,
+            max_duration=settings.max_duration,
+            max_chars_per_second=settings.max_chars_per_second,
+            special_tokens=SPECIAL_TOKENS,
+            workers=2,
+        )
         splits[split] = [_styled(item, settings.lowercase) for item in checked.kept]
         dropped[split], warnings[split] = checked.dropped, checked.warnings
-        log.info("%-6s %5d clips, %s%s", split, len(checked.kept), _length(sum(item.duration for item in checked.kept)),
-                 f"; {len(checked.dropped)} of {len(rows)} dropped" if checked.dropped else "")
+        log.info(
+            "%-6s %5d clips, %s%s",
+            split,
+            len(checked.kept),
+            _length(sum(item.duration for item in checked.kept)),
+            f"; {len(checked.dropped)} of {len(rows)} dropped" if checked.dropped else "",
+        )
         if checked.dropped or checked.warnings:
             log.info(report([*checked.dropped, *checked.warnings]))
         if not checked.kept:
             raise DataError(f"data.{split}: no usable clip is left of {len(rows)}")
         if len(checked.dropped) > settings.max_bad_fraction * len(rows):
-            raise DataError(f"data.{split}: {len(checked.dropped)} of {len(rows)} rows are unusable, more than "
-                            f"data.max_bad_fraction {settings.max_bad_fraction:g} allows; mend them or raise it")
+            raise DataError(
+                f"data.{split}: {len(checked.dropped)} of {len(rows)} rows are unusable, more than "
+                f"data.max_bad_fraction {settings.max_bad_fraction:g} allows; mend them or raise it"
+            )
     if "replay" in splits:
         splits["replay"], warnings["replay"] = _told_apart(splits["replay"], splits["train"], warnings["replay"])
     leaked: dict[str, list[Problem]] = {"valid": [], "test": [], "canary": []}
     copied = []
     for heard, split in product(("train", "replay"), leaked):
-        found = [replace(problem, kind=problem.kind.replace("in train", f"in {heard}"))
-                 for problem in leaks(splits.get(heard, []), splits.get(split, []))]
+        found = [
+            replace(problem, kind=problem.kind.replace("in train", f"in {heard}"))
+            for problem in leaks(splits.get(heard, []), splits.get(split, []))
+        ]
         leaked[split] += found
         if same := [problem for problem in found if not problem.kind.startswith("speaker")]:
             log.info(report(same))
@@ -108,18 +125,28 @@ def prepare(recipe: Recipe, run: RunDir) -> PrepareResult:
         raise DataError(f"{'; '.join(copied)}, so its score would flatter; remove them, or set data.allow_leaks: true")
     for split, utterances in splits.items():
         write_manifest(run.manifest(split), utterances)
-    write_json(run.problems, {
-        split: {"dropped": [asdict(p) for p in dropped[split]],
-                "warnings": [asdict(p) for p in [*warnings[split], *leaked.get(split, [])]]} for split in splits})
+    write_json(
+        run.problems,
+        {
+            split: {
+                "dropped": [asdict(p) for p in dropped[split]],
+                "warnings": [asdict(p) for p in [*warnings[split], *leaked.get(split, [])]],
+            }
+            for split in splits
+        },
+    )
     return PrepareResult(
         {split: len(items) for split, items in splits.items()},
         {split: round(sum(item.duration for item in items) / 3600, 4) for split, items in splits.items()},
         {split: len(items) for split, items in dropped.items()},
-        {split: manifest_hash(run.manifest(split)) for split in splits}, round(time.monotonic() - started, 1))
+        {split: manifest_hash(run.manifest(split)) for split in splits},
+        round(time.monotonic() - started, 1),
+    )
 
 
-def _told_apart(replay: list[Utterance], train: list[Utterance],
-                warnings: list[Problem]) -> tuple[list[Utterance], list[Problem]]:
+def _told_apart(
+    replay: list[Utterance], train: list[Utterance], warnings: list[Problem]
+) -> tuple[list[Utterance], list[Problem]]:
     """Replay with other ids where train has the same, for an epoch hears both; and its warnings, with these."""
     theirs = {item.id for item in train}
     taken, kept, renamed = theirs | {item.id for item in replay}, [], []

@@ -42,8 +42,9 @@ class CalibrateResult:
     max_wer_loss: float
 
 
-def calibrate(model: str, manifest: str, max_wer_loss: float, instruction: str, decode: DecodeSection,
-              normalizer: str) -> CalibrateResult:
+def calibrate(
+    model: str, manifest: str, max_wer_loss: float, instruction: str, decode: DecodeSection, normalizer: str
+) -> CalibrateResult:
     """Decodes the clips with every pair, writes the chosen one beside the model, and returns what was measured.
 
     The fastest is the one with the fewest LLM passes, which every machine counts alike; among equals that with the
@@ -79,9 +80,19 @@ def calibrate(model: str, manifest: str, max_wer_loss: float, instruction: str, 
     order = sorted(points.values(), key=lambda point: (point.passes, point.wer))
     chosen = next(point for point in order if 100 * (point.wer - lossless.wer) <= max_wer_loss + 1e-9)
     assert chosen.thresholds is not None
-    write_json(Path(model) / FILE, {
-        **asdict(chosen.thresholds), "wer": chosen.wer, "lossless_wer": lossless.wer, "max_wer_loss": max_wer_loss,
-        "passes": chosen.passes, "lossless_passes": lossless.passes, "manifest": manifest, "clips": len(clips)})
+    write_json(
+        Path(model) / FILE,
+        {
+            **asdict(chosen.thresholds),
+            "wer": chosen.wer,
+            "lossless_wer": lossless.wer,
+            "max_wer_loss": max_wer_loss,
+            "passes": chosen.passes,
+            "lossless_passes": lossless.passes,
+            "manifest": manifest,
+            "clips": len(clips),
+        },
+    )
     return CalibrateResult(tuple(order), lossless, chosen, max_wer_loss)
 
 
@@ -93,8 +104,10 @@ def frontier_table(result: CalibrateResult) -> list[str]:
         if point.wer >= best or point.thresholds is None:
             continue
         best = point.wer
-        lines.append(f"{point.thresholds.max_entropy:8.2f}{point.thresholds.min_probability:13.2f}{_figures(point)}"
-                     + (f"  <- kept (at most {result.max_wer_loss:g} points lost)" if point is result.chosen else ""))
+        lines.append(
+            f"{point.thresholds.max_entropy:8.2f}{point.thresholds.min_probability:13.2f}{_figures(point)}"
+            + (f"  <- kept (at most {result.max_wer_loss:g} points lost)" if point is result.chosen else "")
+        )
     return [*lines, f"{'lossless':>21}{_figures(result.lossless)}"]
 
 

@@ -40,8 +40,14 @@ class CompareResult:
     fired: list[str]
 
 
-def compare(names: Sequence[str], manifest: str | None, setting: Setting, terms: str | None, instruction: str,
-            conditions: Sequence[Condition]) -> CompareResult:
+def compare(
+    names: Sequence[str],
+    manifest: str | None,
+    setting: Setting,
+    terms: str | None,
+    instruction: str,
+    conditions: Sequence[Condition],
+) -> CompareResult:
     """Hears, scores and tests; every system on the same clips under the same normalizer.
 
     Clips in which a system failed (an endpoint that gave no text) are left out for all, which is said.
@@ -67,8 +73,13 @@ def compare(names: Sequence[str], manifest: str | None, setting: Setting, terms:
     spoken = [item for item in every if not item.extra.get("target_language")]
     if not spoken:
         raise DataError(f"{path}: holds translations only, whose words are no errors of hearing")
-    listed = read_terms(terms) if terms else column_terms(
-        [cell for item in spoken for cell in (item.keywords, item.extra.get("terms"))], setting.preset)
+    listed = (
+        read_terms(terms)
+        if terms
+        else column_terms(
+            [cell for item in spoken for cell in (item.keywords, item.extra.get("terms"))], setting.preset
+        )
+    )
     term_recall([], [], listed, setting.preset)  # looked at before anything is decoded
     if not listed and any(condition.metric == "recall" for condition in conditions):
         raise RecipeError("--fail-if recall: there are no terms; give --terms FILE, or the manifest a column `terms`")
@@ -76,26 +87,44 @@ def compare(names: Sequence[str], manifest: str | None, setting: Setting, terms:
     answers: dict[str, Answer] = {}
     for system in sorted(systems, key=lambda item: KINDS.index(item.kind)):
         answers[system.name] = listen(system, spoken)
-    kept = [index for index in range(len(spoken))
-            if all(answers[name].heard[index] is not None for name in names)]
+    kept = [index for index in range(len(spoken)) if all(answers[name].heard[index] is not None for name in names)]
     if not kept:
         raise DataError("no clip was transcribed by all of the systems")
     clips = [clip_of(spoken[index], instruction, False) for index in kept]
     heard = {name: [item for index in kept if (item := answers[name].heard[index])] for name in names}
-    entries = {system.name: {"kind": system.kind, "about": answers[system.name].about,
-                             "failures": answers[system.name].failures, **_scores(clips, heard[system.name], setting)}
-               for system in systems}
+    entries = {
+        system.name: {
+            "kind": system.kind,
+            "about": answers[system.name].about,
+            "failures": answers[system.name].failures,
+            **_scores(clips, heard[system.name], setting),
+        }
+        for system in systems
+    }
     comparisons = _comparisons(clips, heard, setting)
-    rates = {name: {"wer": entry["wer"], "cer": entry["cer"], "recall": (entry.get("terms") or {}).get("recall")}
-             for name, entry in entries.items()}
-    fired = [f"{name}: {condition.text} ({condition.metric} {100 * (rates[name][condition.metric] or 0):.2f}, base "
-             f"{100 * (rates[names[0]][condition.metric] or 0):.2f})"
-             for condition in conditions for name in names[1:] if condition.fires(rates[name], rates[names[0]])]
+    rates = {
+        name: {"wer": entry["wer"], "cer": entry["cer"], "recall": (entry.get("terms") or {}).get("recall")}
+        for name, entry in entries.items()
+    }
+    fired = [
+        f"{name}: {condition.text} ({condition.metric} {100 * (rates[name][condition.metric] or 0):.2f}, base "
+        f"{100 * (rates[names[0]][condition.metric] or 0):.2f})"
+        for condition in conditions
+        for name in names[1:]
+        if condition.fires(rates[name], rates[names[0]])
+    ]
     notes = _notes(spoken, len(every), len(kept), answers, systems, clips, setting)
     return CompareResult(
-        str(path), manifest_hash(path), {"normalizer": setting.preset, "replicas": setting.replicas,
-                                         "seed": setting.seed, "terms": len(listed)},
-        len(clips), entries[names[0]]["reference_words"], entries, comparisons, notes, fired)
+        str(path),
+        manifest_hash(path),
+        {"normalizer": setting.preset, "replicas": setting.replicas, "seed": setting.seed, "terms": len(listed)},
+        len(clips),
+        entries[names[0]]["reference_words"],
+        entries,
+        comparisons,
+        notes,
+        fired,
+    )
 
 
 def write_comparison(path: Path, result: CompareResult) -> None:
@@ -132,8 +161,15 @@ def _comparisons(clips: Sequence[Clip], heard: dict[str, list[Heard]], setting: 
     return found
 
 
-def _notes(spoken: Sequence[Utterance], every: int, kept: int, answers: dict[str, Answer], systems: Sequence[System],
-           clips: Sequence[Clip], setting: Setting) -> list[str]:
+def _notes(
+    spoken: Sequence[Utterance],
+    every: int,
+    kept: int,
+    answers: dict[str, Answer],
+    systems: Sequence[System],
+    clips: Sequence[Clip],
+    setting: Setting,
+) -> list[str]:
     notes = []
     if every > len(spoken):
         notes.append(f"{every - len(spoken)} translations are left out")
@@ -141,16 +177,23 @@ def _notes(spoken: Sequence[Utterance], every: int, kept: int, answers: dict[str
         if answer.failures:
             clip, why = next(iter(answer.failures.items()))
             notes.append(f"{name} failed on {len(answer.failures)} of {len(spoken)} clips, the first {clip!r}: {why}")
-        other = [clip.id for clip, text in zip(spoken, answer.references, strict=False)
-                 if text and normalize(text, setting.preset) != normalize(clip.text, setting.preset)]
+        other = [
+            clip.id
+            for clip, text in zip(spoken, answer.references, strict=False)
+            if text and normalize(text, setting.preset) != normalize(clip.text, setting.preset)
+        ]
         if other:
-            notes.append(f"{name} has another reference than the manifest for {len(other)} clips, such as "
-                         f"{other[0]!r}; the manifest's is scored")
+            notes.append(
+                f"{name} has another reference than the manifest for {len(other)} clips, such as "
+                f"{other[0]!r}; the manifest's is scored"
+            )
     if kept < len(spoken):
         notes.append(f"{len(spoken) - kept} clips are left out for all systems, because one failed on them")
     if setting.preset not in UNSPACED and (japanese := sum(map(is_japanese, spoken))):
-        notes.append(f"{japanese} clips are Japanese, which {setting.preset} counts in words that it has not: score "
-                     "them by themselves with --normalizer ja-cer@1")
+        notes.append(
+            f"{japanese} clips are Japanese, which {setting.preset} counts in words that it has not: score "
+            "them by themselves with --normalizer ja-cer@1"
+        )
     if any(system.kind == "model" for system in systems) and any(clip.keywords for clip in clips):
         notes.append("models decoded now were told the manifest's keywords, other systems were not")
     return notes

@@ -70,21 +70,29 @@ class _Endpoint:
         self.name = f"openai:{model} at {self.url.host or '?'}"
         if self.url.scheme not in ("http", "https") or not self.url.host:
             raise ModelError(f"openai:{model}: {URL} must begin with http:// or https:// and name a host")
-        self.client = httpx.Client(headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
-                                   timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS))
+        self.client = httpx.Client(
+            headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
+            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+        )
 
     def ask(self, clip: Utterance) -> Reply:
         sound = io.BytesIO()
-        soundfile.write(sound, load_audio(clip.audio_filepath, clip.offset, clip.duration), SAMPLE_RATE, format="WAV",
-                        subtype="PCM_16")
+        soundfile.write(
+            sound,
+            load_audio(clip.audio_filepath, clip.offset, clip.duration),
+            SAMPLE_RATE,
+            format="WAV",
+            subtype="PCM_16",
+        )
         data = {"model": self.model, "response_format": "json", "temperature": "0"}
         if clip.language:
             data["language"] = clip.language.split("-")[0]
         for attempt in range(ATTEMPTS):
             started, pause = time.perf_counter(), 2.0**attempt
             try:
-                answer = self.client.post(self.url, data=data, files={"file": ("clip.wav", sound.getvalue(),
-                                                                               "audio/wav")})
+                answer = self.client.post(
+                    self.url, data=data, files={"file": ("clip.wav", sound.getvalue(), "audio/wav")}
+                )
             except httpx.ConnectError as error:
                 if attempt == ATTEMPTS - 1:
                     raise ModelError(f"{self.name}: cannot be reached ({self._shown(str(error))})") from None

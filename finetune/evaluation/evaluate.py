@@ -58,8 +58,9 @@ def evaluate(recipe: Recipe, run: RunDir) -> EvaluateResult:
     """
     started = time.monotonic()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    decoded = {split: read_manifest(run.manifest(split)) for split in ("test", "canary")
-               if run.manifest(split).is_file()}
+    decoded = {
+        split: read_manifest(run.manifest(split)) for split in ("test", "canary") if run.manifest(split).is_file()
+    }
     setting = _setting(recipe, run, decoded["test"])
     options = options_of(recipe, recipe.decode.decoder)
     probes = write_probes(run.probes, recipe.seed) if recipe.evaluate.probes else []
@@ -76,8 +77,15 @@ def evaluate(recipe: Recipe, run: RunDir) -> EvaluateResult:
             trials["probes"][which] = probe(model, probes, options)
         if recipe.evaluate.keyword_lists and setting.terms:
             trials["keyword_lists"][which] = keyword_lists(
-                model, decoded["test"], options, list(setting.terms), sorted(setting.trained),
-                recipe.evaluate.keyword_lists, setting.preset, setting.seed)
+                model,
+                decoded["test"],
+                options,
+                list(setting.terms),
+                sorted(setting.trained),
+                recipe.evaluate.keyword_lists,
+                setting.preset,
+                setting.seed,
+            )
     decode = _compare_decoders(model, decoded["test"], heard["test"]["adapted"], recipe)
     suspects = _suspicious(model, decoded["test"], heard["test"], setting.preset)
     write_rows(run.suspicious, suspects)
@@ -92,7 +100,8 @@ def evaluate(recipe: Recipe, run: RunDir) -> EvaluateResult:
         cards = {which: scorecard(clips, found, counted) for which, found in texts.items()}
         result["scores"][name] = {
             which: {**entry, "decoding": decoding_summary([heard[split][which][i] for i in chosen])}
-            for which, (entry, _) in cards.items()}
+            for which, (entry, _) in cards.items()
+        }
         result["details"][name] = {which: details for which, (_, details) in cards.items()}
         result["differences"][name] = comparison(clips, texts["base"], texts["adapted"], counted)
         tables = group_tables(clips, texts, recipe.evaluate.groups, counted)
@@ -108,27 +117,44 @@ def evaluate(recipe: Recipe, run: RunDir) -> EvaluateResult:
         difference["p_holm"] = adjusted  # so many tests for the same question: did general speech get worse?
     write_rows(run.utterances, rows)
     machine = torch.cuda.get_device_name() if device == "cuda" else device
-    write_json(run.scores, {
-        "schema": SCHEMA, "settings": {**recipe.evaluate.model_dump(), "seed": recipe.seed,
-                                       "instruction": recipe.model.instruction, "decoder": recipe.decode.decoder},
-        "provenance": provenance(machine, resolved_dtype(recipe.model.dtype, device)), **result,
-        "decode": decode, **trials, "suspicious": len(suspects)})
+    write_json(
+        run.scores,
+        {
+            "schema": SCHEMA,
+            "settings": {
+                **recipe.evaluate.model_dump(),
+                "seed": recipe.seed,
+                "instruction": recipe.model.instruction,
+                "decoder": recipe.decode.decoder,
+            },
+            "provenance": provenance(machine, resolved_dtype(recipe.model.dtype, device)),
+            **result,
+            "decode": decode,
+            **trials,
+            "suspicious": len(suspects),
+        },
+    )
     return EvaluateResult(result["scores"], result["differences"], decode, round(time.monotonic() - started, 1))
 
 
 def _setting(recipe: Recipe, run: RunDir, test: list[Utterance]) -> Setting:
     """How to count, with the recipe's terms, or those of the test manifest's columns `terms` and `keywords`."""
     preset = recipe.evaluate.normalizer
-    taught = [item.text for split in ("train", "replay") if run.manifest(split).is_file()
-              for item in read_manifest(run.manifest(split))]
+    taught = [
+        item.text
+        for split in ("train", "replay")
+        if run.manifest(split).is_file()
+        for item in read_manifest(run.manifest(split))
+    ]
     cells = [cell for item in test for cell in (item.keywords, item.extra.get("terms"))]
     terms = read_terms(recipe.data.terms) if recipe.data.terms else column_terms(cells, preset)
     seen = frozenset(row.term for row in term_recall(taught, taught, terms, preset) if row.support)
     return Setting(preset, recipe.evaluate.replicas, recipe.seed, tuple(terms), seen, word_counts(taught, preset))
 
 
-def _suspicious(model: GraniteSpeech, utterances: list[Utterance], heard: dict[str, list[Hypothesis]],
-                preset: str) -> list[dict[str, Any]]:
+def _suspicious(
+    model: GraniteSpeech, utterances: list[Utterance], heard: dict[str, list[Hypothesis]], preset: str
+) -> list[dict[str, Any]]:
     """Clips whose text stands alone against base, adapted and the CTC head, the most suspicious first."""
     texts = {which: [item.text for item in heard[which]] for which in SYSTEMS}
     doubt = agreeing_against([item.text for item in utterances], [texts[which] for which in SYSTEMS], preset)
@@ -136,20 +162,33 @@ def _suspicious(model: GraniteSpeech, utterances: list[Utterance], heard: dict[s
     items = [utterances[index] for index in chosen]
     drafts = ctc_texts(model, items)
     readings = [*([texts[which][index] for index in chosen] for which in SYSTEMS), drafts]
-    rows = [{"id": item.id, "audio_filepath": item.audio_filepath, "offset": item.offset, "duration": item.duration,
-             "text": item.text, "pred_text": adapted, "pred_text_base": base, "pred_text_ctc": draft,
-             "suspicion": round(value, 4)}
-            for item, base, adapted, draft, value in
-            zip(items, *readings, agreeing_against([item.text for item in items], readings, preset), strict=True)]
+    rows = [
+        {
+            "id": item.id,
+            "audio_filepath": item.audio_filepath,
+            "offset": item.offset,
+            "duration": item.duration,
+            "text": item.text,
+            "pred_text": adapted,
+            "pred_text_base": base,
+            "pred_text_ctc": draft,
+            "suspicion": round(value, 4),
+        }
+        for item, base, adapted, draft, value in zip(
+            items, *readings, agreeing_against([item.text for item in items], readings, preset), strict=True
+        )
+    ]
     return sorted((row for row in rows if row["suspicion"] > 0), key=lambda row: -row["suspicion"])
 
 
-def _compare_decoders(model: GraniteSpeech, utterances: list[Utterance], heard: list[Hypothesis],
-                      recipe: Recipe) -> dict[str, Any]:
+def _compare_decoders(
+    model: GraniteSpeech, utterances: list[Utterance], heard: list[Hypothesis], recipe: Recipe
+) -> dict[str, Any]:
     """Greedy against speculative on the adapted model: the same tokens, the time and the acceptance."""
     greedy, speculative = (
         heard if recipe.decode.decoder == decoder else hear(model, utterances, options_of(recipe, decoder))
-        for decoder in ("greedy", "speculative"))
+        for decoder in ("greedy", "speculative")
+    )
     differing = [a.id for a, b in zip(greedy, speculative, strict=True) if a.tokens != b.tokens]
     if differing:
         log.warning("speculative decoding differs from greedy on %d clips: %s", len(differing), differing[:3])
@@ -164,16 +203,29 @@ def _compare_decoders(model: GraniteSpeech, utterances: list[Utterance], heard: 
         "tokens_equal": not differing,
         "acceptance": round(sum(item.accepted for item in speculative) / max(1, drafted), 4),
         "greedy_passes": round(sum(item.passes for item in greedy) / len(greedy), 2),
-        "speculative_passes": round(sum(item.passes for item in speculative) / len(speculative), 2)}
+        "speculative_passes": round(sum(item.passes for item in speculative) / len(speculative), 2),
+    }
 
 
 def _tell(name: str, scores: dict[str, dict[str, Any]], difference: dict[str, Any]) -> None:
     for which, entry in scores.items():
-        log.info("%-6s %-7s WER %5.1f %% (95 %%: %.1f to %.1f)  as written %5.1f %%  CER %5.1f %%", name, which,
-                 100 * entry["wer"], 100 * entry["interval"]["low"], 100 * entry["interval"]["high"],
-                 100 * entry["raw_wer"], 100 * entry["cer"])
+        log.info(
+            "%-6s %-7s WER %5.1f %% (95 %%: %.1f to %.1f)  as written %5.1f %%  CER %5.1f %%",
+            name,
+            which,
+            100 * entry["wer"],
+            100 * entry["interval"]["low"],
+            100 * entry["interval"]["high"],
+            100 * entry["raw_wer"],
+            100 * entry["cer"],
+        )
     if note := difference["note"] or scores["adapted"]["blocks"]["note"]:
         log.info("%-6s %s", name, note)
     if given := scores["adapted"]["prompted"]["said"]:
-        log.warning("%s: %d of %d prompts hold a keyword that is said in their clip: this is how well the model hears "
-                    "words that it is told", name, given, scores["adapted"]["utterances"])
+        log.warning(
+            "%s: %d of %d prompts hold a keyword that is said in their clip: this is how well the model hears "
+            "words that it is told",
+            name,
+            given,
+            scores["adapted"]["utterances"],
+        )

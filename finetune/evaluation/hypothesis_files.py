@@ -56,13 +56,21 @@ def read_hypotheses(path: Path, clips: Sequence[Names]) -> list[Hypothesis]:
         else:
             found[place] = row
     missing = [clip.id for index, clip in enumerate(clips) if index not in found]
-    faults = [f"{len(names)} {what}: {', '.join(map(repr, names[:_EXAMPLES]))}{' ...' * (len(names) > _EXAMPLES)}"
-              for what, names in ((f"of {len(clips)} clips have no hypothesis", missing),
-                                  (f"of {len(rows)} rows are of no clip", strange),
-                                  ("rows name a clip that has one already", doubled)) if names]
+    faults = [
+        f"{len(names)} {what}: {', '.join(map(repr, names[:_EXAMPLES]))}{' ...' * (len(names) > _EXAMPLES)}"
+        for what, names in (
+            (f"of {len(clips)} clips have no hypothesis", missing),
+            (f"of {len(rows)} rows are of no clip", strange),
+            ("rows name a clip that has one already", doubled),
+        )
+        if names
+    ]
     if faults:
-        raise DataError(f"{path} does not fit the clips, so nothing was scored\n  " + "\n  ".join(faults)
-                        + "\nIt needs one row for each clip of the manifest, and no other.")
+        raise DataError(
+            f"{path} does not fit the clips, so nothing was scored\n  "
+            + "\n  ".join(faults)
+            + "\nIt needs one row for each clip of the manifest, and no other."
+        )
     return [found[index].said for index in range(len(clips))]
 
 
@@ -83,8 +91,10 @@ def _table_rows(path: Path) -> list[_Row]:
     for row in read_table(path):
         cells = {str(name).strip(): value for name, value in row.values.items()}
         if not isinstance(text := cells.get(TEXT), str):
-            raise DataError(f"{row.where}: no text in {TEXT!r}; the row has {', '.join(map(repr, cells)) or 'nothing'}."
-                            f" A hypothesis is a string in {TEXT!r}, empty where nothing was heard")
+            raise DataError(
+                f"{row.where}: no text in {TEXT!r}; the row has {', '.join(map(repr, cells)) or 'nothing'}."
+                f" A hypothesis is a string in {TEXT!r}, empty where nothing was heard"
+            )
         keys = {key: str(cells[key]).strip() for key in KEYS if cells.get(key) not in (None, "")}
         if not keys:
             raise DataError(f"{row.where}: neither an id nor an audio_filepath tells which clip this is")
@@ -128,8 +138,11 @@ def _by_file(clips: Sequence[Names], path: Path) -> Callable[[str], int | None]:
 
     def find(name: str) -> int | None:
         parts = _parts(name, path.parent)
-        fitting = [(other, index) for other, index in known.get(parts[-1], [])
-                   if all(a == b for a, b in zip(reversed(parts), reversed(other), strict=False))]
+        fitting = [
+            (other, index)
+            for other, index in known.get(parts[-1], [])
+            if all(a == b for a, b in zip(reversed(parts), reversed(other), strict=False))
+        ]
         fitting = [item for item in fitting if item[0] == parts] or fitting
         if len(fitting) > 1:
             raise DataError(f"{path}: {len(fitting)} clips are of the audio file {name!r}; tell them apart by id")

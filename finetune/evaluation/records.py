@@ -28,11 +28,14 @@ def usable(rows: Sequence[Row], source: str) -> list[Utterance]:
     Raises:
         DataError: a row cannot be used (all are named).
     """
-    checked = audit(rows, min_duration=0.0, max_duration=math.inf, max_chars_per_second=math.inf, special_tokens=(),
-                    workers=2)
+    checked = audit(
+        rows, min_duration=0.0, max_duration=math.inf, max_chars_per_second=math.inf, special_tokens=(), workers=2
+    )
     if checked.dropped:
-        raise DataError(f"{source}: {len(checked.dropped)} of {len(rows)} clips cannot be used, and a score without "
-                        f"them would be that of another set\n{report(checked.dropped)}")
+        raise DataError(
+            f"{source}: {len(checked.dropped)} of {len(rows)} clips cannot be used, and a score without "
+            f"them would be that of another set\n{report(checked.dropped)}"
+        )
     return checked.kept
 
 
@@ -84,9 +87,18 @@ def clip_of(item: Utterance, instruction: str, measured: bool) -> Clip:
     if measured:
         wave = load_audio(item.audio_filepath, item.offset, item.duration)
         measures |= {"bandwidth": round(bandwidth(wave)), "snr": round(snr(wave), 1)}
-    return Clip(item.id, item.text, item.duration, item.speaker, str(item.extra.get("recording", item.audio_filepath)),
-                instruction_of(item, instruction), item.keywords,
-                str(item.extra.get("target_language") or ""), columns, measures)
+    return Clip(
+        item.id,
+        item.text,
+        item.duration,
+        item.speaker,
+        str(item.extra.get("recording", item.audio_filepath)),
+        instruction_of(item, instruction),
+        item.keywords,
+        str(item.extra.get("target_language") or ""),
+        columns,
+        measures,
+    )
 
 
 def heard_of(hypothesis: "Hypothesis") -> Heard:
@@ -94,34 +106,61 @@ def heard_of(hypothesis: "Hypothesis") -> Heard:
 
 
 def hypothesis_row(item: Utterance, hypothesis: "Hypothesis") -> dict[str, Any]:
-    return {"id": item.id, "audio_filepath": item.audio_filepath, "duration": item.duration, "text": item.text,
-            "pred_text": hypothesis.text, "log_probability": round(hypothesis.log_probability, 4),
-            "time": round(hypothesis.seconds, 4), "truncated": hypothesis.truncated}
+    return {
+        "id": item.id,
+        "audio_filepath": item.audio_filepath,
+        "duration": item.duration,
+        "text": item.text,
+        "pred_text": hypothesis.text,
+        "log_probability": round(hypothesis.log_probability, 4),
+        "time": round(hypothesis.seconds, 4),
+        "truncated": hypothesis.truncated,
+    }
 
 
-def rows_of(name: str, items: Sequence[Utterance], clips: Sequence[Clip], heard: dict[str, list[Heard]],
-            preset: str) -> Iterable[dict[str, Any]]:
+def rows_of(
+    name: str, items: Sequence[Utterance], clips: Sequence[Clip], heard: dict[str, list[Heard]], preset: str
+) -> Iterable[dict[str, Any]]:
     """Both systems side by side, in the leaderboards' keys; `pred_text` is the adapted model's."""
-    errors = {which: errors_per_utterance([clip.text for clip in clips], [found.text for found in texts], preset)
-              for which, texts in heard.items()}
+    errors = {
+        which: errors_per_utterance([clip.text for clip in clips], [found.text for found in texts], preset)
+        for which, texts in heard.items()
+    }
     flagged = {which: flags_of(clips, texts, preset) for which, texts in heard.items()}
     for index, item in enumerate(items):
         base, adapted = (heard[which][index] for which in ("base", "adapted"))
-        yield {"set": name, "id": item.id, "audio_filepath": item.audio_filepath, "offset": item.offset,
-               "duration": item.duration, "time": round(adapted.seconds, 4), "text": item.text,
-               "pred_text": adapted.text, "pred_text_base": base.text, "speaker": item.speaker,
-               "language": item.language, "words": errors["base"][index][1],
-               "errors": errors["adapted"][index][0], "errors_base": errors["base"][index][0],
-               "flags": flagged["adapted"][index], "flags_base": flagged["base"][index], **clips[index].measures}
+        yield {
+            "set": name,
+            "id": item.id,
+            "audio_filepath": item.audio_filepath,
+            "offset": item.offset,
+            "duration": item.duration,
+            "time": round(adapted.seconds, 4),
+            "text": item.text,
+            "pred_text": adapted.text,
+            "pred_text_base": base.text,
+            "speaker": item.speaker,
+            "language": item.language,
+            "words": errors["base"][index][1],
+            "errors": errors["adapted"][index][0],
+            "errors_base": errors["base"][index][0],
+            "flags": flagged["adapted"][index],
+            "flags_base": flagged["base"][index],
+            **clips[index].measures,
+        }
 
 
-def write_transcripts(run: RunDir, name: str, clips: Sequence[Clip], heard: dict[str, list[Heard]],
-                      preset: str) -> None:
-    texts = {"ref": [clip.text for clip in clips], **{which: [item.text for item in items]
-                                                      for which, items in heard.items()}}
+def write_transcripts(
+    run: RunDir, name: str, clips: Sequence[Clip], heard: dict[str, list[Heard]], preset: str
+) -> None:
+    texts = {
+        "ref": [clip.text for clip in clips],
+        **{which: [item.text for item in items] for which, items in heard.items()},
+    }
     for which, column in texts.items():
-        segments = [Segment(clip.id, clip.speaker, clip.duration, text)
-                    for clip, text in zip(clips, column, strict=True)]
+        segments = [
+            Segment(clip.id, clip.speaker, clip.duration, text) for clip, text in zip(clips, column, strict=True)
+        ]
         for form, lines in (("trn", trn), ("stm", stm), ("ctm", ctm)):
             if (form, which) != ("ctm", "ref"):
                 write_lines(run.transcripts(name, which, form), lines(segments, preset))

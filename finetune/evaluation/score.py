@@ -66,8 +66,11 @@ def score(recipe: Recipe, run: RunDir) -> ScoreResult:
         if heard is None:
             model = model or _load(recipe)
             heard = _decode(model, recipe, clips, run, name, _inputs(recipe, source))
-        entry, _ = scorecard([clip_of(item, recipe.model.instruction, False) for item in clips], heard,
-                             replace(setting, preset=preset_of(clips, setting.preset)))
+        entry, _ = scorecard(
+            [clip_of(item, recipe.model.instruction, False) for item in clips],
+            heard,
+            replace(setting, preset=preset_of(clips, setting.preset)),
+        )
         del entry["frequency"]  # nothing was trained
         sets[name] = {"source": source, "unscored": unscored, **entry}
     audio, seconds = (sum(entry[key] for entry in sets.values()) for key in ("audio_seconds", "seconds"))
@@ -85,8 +88,10 @@ def score_table(result: ScoreResult) -> list[str]:
     for name, entry in result.sets.items():
         low, high = (100 * entry["interval"][end] for end in ("low", "high"))
         wer = f"{100 * entry['wer']:.2f} ({low:.2f} to {high:.2f})"
-        lines.append(f"{name:{width}}{entry['utterances']:8}{entry['unscored']:10}{entry['reference_words']:9}{wer:>24}"
-                     f"{100 * entry['cer']:8.2f}{entry['rtfx'] or 0:9.2f}")
+        lines.append(
+            f"{name:{width}}{entry['utterances']:8}{entry['unscored']:10}{entry['reference_words']:9}{wer:>24}"
+            f"{100 * entry['cer']:8.2f}{entry['rtfx'] or 0:9.2f}"
+        )
     return [*lines, f"{last:{width}}{'':27}{100 * result.macro_wer:>8.2f}{'':24}{result.rtfx or 0:9.2f}"]
 
 
@@ -137,8 +142,9 @@ def _load(recipe: Recipe) -> GraniteSpeech:
     return load_model(recipe.model.base, recipe.model.dtype, device, recipe.model.revision)
 
 
-def _decode(model: GraniteSpeech, recipe: Recipe, clips: list[Utterance], run: RunDir, name: str,
-            inputs: str) -> list[Heard]:
+def _decode(
+    model: GraniteSpeech, recipe: Recipe, clips: list[Utterance], run: RunDir, name: str, inputs: str
+) -> list[Heard]:
     found = hear(model, clips, options_of(recipe, recipe.decode.decoder))
     write_rows(run.score / f"{name}.jsonl", map(hypothesis_row, clips, found))
     write_json(run.score / f"{name}.done.json", {"inputs": inputs, "decoding": decoding_summary(found)})
@@ -150,8 +156,12 @@ def _kept(run: RunDir, name: str, inputs: str, clips: list[Utterance]) -> list[H
     record = run.score / f"{name}.done.json"
     if not record.is_file() or read_json(record)["inputs"] != inputs:
         return None
-    rows = {row["id"]: row for line in (run.score / f"{name}.jsonl").read_text(encoding="utf-8").split("\n") if line
-            for row in [json.loads(line)]}
+    rows = {
+        row["id"]: row
+        for line in (run.score / f"{name}.jsonl").read_text(encoding="utf-8").split("\n")
+        if line
+        for row in [json.loads(line)]
+    }
     if any(item.id not in rows for item in clips):  # another normalizer leaves more references
         return None
     return [Heard(row["pred_text"], row["time"], row["truncated"]) for row in (rows[item.id] for item in clips)]

@@ -67,8 +67,10 @@ def system_of(name: str) -> System:
         return System(name, "run", root, side)
     if (path / "config.json").is_file() or (_HUB_NAME.fullmatch(root) and not path.parent.exists()):
         return System(name, "model", root)
-    raise DataError(f"{name}: neither a run directory, a file of hypotheses nor a model folder; nor is it whisper:SIZE "
-                    "or openai:MODEL")
+    raise DataError(
+        f"{name}: neither a run directory, a file of hypotheses nor a model folder; nor is it whisper:SIZE "
+        "or openai:MODEL"
+    )
 
 
 def listen(system: System, clips: Sequence[Utterance]) -> Answer:
@@ -96,8 +98,11 @@ def listen(system: System, clips: Sequence[Utterance]) -> Answer:
     failures = {clip.id: reply.fault for clip, reply in zip(clips, replies, strict=True) if reply.text is None}
     if len(failures) == len(clips):
         raise ModelError(f"{system.name}: no clip was transcribed; the first: {next(iter(failures.values()))}")
-    return Answer([None if reply.text is None else Heard(reply.text, reply.seconds, False) for reply in replies],
-                  f"endpoint, {endpoint.PARALLEL} clips at a time, the network's time included", failures)
+    return Answer(
+        [None if reply.text is None else Heard(reply.text, reply.seconds, False) for reply in replies],
+        f"endpoint, {endpoint.PARALLEL} clips at a time, the network's time included",
+        failures,
+    )
 
 
 def _kept(system: System, clips: Sequence[Utterance]) -> Answer:
@@ -117,17 +122,20 @@ def _kept(system: System, clips: Sequence[Utterance]) -> Answer:
 
 def _read(path: Path, clips: Sequence[Utterance], about: str, timed: bool) -> Answer:
     labels = labels_of([Segment(clip.id, clip.speaker, clip.duration, "") for clip in clips])
-    rows = read_hypotheses(path, [Names(clip.id, clip.audio_filepath, label)
-                                  for clip, label in zip(clips, labels, strict=True)])
-    return Answer([_heard(row, timed) for row in rows], about,
-                  references=[str(row.cells.get("text") or "") for row in rows])
+    rows = read_hypotheses(
+        path, [Names(clip.id, clip.audio_filepath, label) for clip, label in zip(clips, labels, strict=True)]
+    )
+    return Answer(
+        [_heard(row, timed) for row in rows], about, references=[str(row.cells.get("text") or "") for row in rows]
+    )
 
 
 def _heard(row: Hypothesis, timed: bool) -> Heard:
     """Seconds of a stranger's file were measured elsewhere, and are not taken over."""
     time = row.cells.get("time")
-    return Heard(row.text, time if timed and isinstance(time, int | float) else 0.0,
-                 timed and row.cells.get("truncated") is True)
+    return Heard(
+        row.text, time if timed and isinstance(time, int | float) else 0.0, timed and row.cells.get("truncated") is True
+    )
 
 
 def _decode(source: str, clips: Sequence[Utterance]) -> Answer:
@@ -141,10 +149,16 @@ def _decode(source: str, clips: Sequence[Utterance]) -> Answer:
 
     settings, decode = calibrated(settings_of(source), source), DecodeSection()
     relaxed = settings.decoder == "relaxed"
-    options = DecodeOptions(settings.instruction, settings.decoder != "greedy", decode.batch_seconds,
-                            decode.max_new_tokens,
-                            Thresholds(settings.max_entropy, settings.min_probability) if relaxed else None)
+    options = DecodeOptions(
+        settings.instruction,
+        settings.decoder != "greedy",
+        decode.batch_seconds,
+        decode.max_new_tokens,
+        Thresholds(settings.max_entropy, settings.min_probability) if relaxed else None,
+    )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     found = hear(load_model(source, "auto", device), list(clips), options)
-    return Answer([Heard(item.text, item.seconds, item.truncated) for item in found],
-                  f"{settings.decoder} decoding on {device} now")
+    return Answer(
+        [Heard(item.text, item.seconds, item.truncated) for item in found],
+        f"{settings.decoder} decoding on {device} now",
+    )

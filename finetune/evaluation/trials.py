@@ -22,8 +22,9 @@ def options_of(recipe: Recipe, decoder: str) -> DecodeOptions:
     """How a recipe decodes, with another decoder in place of its own where one is compared."""
     decode = recipe.decode
     relaxed = Thresholds(decode.max_entropy, decode.min_probability) if decoder == "relaxed" else None
-    return DecodeOptions(recipe.model.instruction, decoder != "greedy", decode.batch_seconds, decode.max_new_tokens,
-                         relaxed)
+    return DecodeOptions(
+        recipe.model.instruction, decoder != "greedy", decode.batch_seconds, decode.max_new_tokens, relaxed
+    )
 
 
 def hear(model: GraniteSpeech, utterances: list[Utterance], options: DecodeOptions) -> list[Hypothesis]:
@@ -43,12 +44,23 @@ def probe(model: GraniteSpeech, probes: list[Utterance], options: DecodeOptions)
     limit = min(PROBE_TOKENS, options.max_new_tokens)
     heard = recognize(model, probes, replace(options, max_new_tokens=limit))
     found = [Probe(item.id, item.duration, hypothesis.text) for item, hypothesis in zip(probes, heard, strict=True)]
-    return {**asdict(summarize_probes(found)), "truncated": sum(item.truncated for item in heard),
-            "outputs": [asdict(item) for item in found]}
+    return {
+        **asdict(summarize_probes(found)),
+        "truncated": sum(item.truncated for item in heard),
+        "outputs": [asdict(item) for item in found],
+    }
 
 
-def keyword_lists(model: GraniteSpeech, utterances: list[Utterance], options: DecodeOptions, terms: list[str],
-                  others: list[str], sizes: list[int], preset: str, seed: int) -> list[dict[str, Any]]:
+def keyword_lists(
+    model: GraniteSpeech,
+    utterances: list[Utterance],
+    options: DecodeOptions,
+    terms: list[str],
+    others: list[str],
+    sizes: list[int],
+    preset: str,
+    seed: int,
+) -> list[dict[str, Any]]:
     """Term recall without keywords, and with a clip's own terms among so many distractors in its prompt.
 
     After Le et al., "Contextualized streaming end-to-end speech recognition with trie-based deep biasing and shallow
@@ -79,7 +91,14 @@ def keyword_lists(model: GraniteSpeech, utterances: list[Utterance], options: De
         heard = [item.text for item in hear(model, prompted, options)]
         summary = summarize(count_terms(references, heard, terms, preset).rows())
         false = sum(len(unsaid(a.text, b, a.keywords, preset)) for a, b in zip(prompted, heard, strict=True))
-        rows.append({"distractors": size, "mean_keywords": sum(len(item.keywords) for item in prompted) / len(prompted),
-                     "wer": score(references, heard, preset).wer, "recall": summary.recall,
-                     "precision": summary.precision, "keywords_unsaid_per_clip": false / len(prompted)})
+        rows.append(
+            {
+                "distractors": size,
+                "mean_keywords": sum(len(item.keywords) for item in prompted) / len(prompted),
+                "wer": score(references, heard, preset).wer,
+                "recall": summary.recall,
+                "precision": summary.precision,
+                "keywords_unsaid_per_clip": false / len(prompted),
+            }
+        )
     return rows

@@ -35,8 +35,10 @@ def transcribe(model: str, clips: Sequence[Utterance]) -> tuple[list[tuple[str, 
     try:
         hear = _LOADERS[name](model)
     except Exception as error:  # network, cache, files, names: the engines have no common base for them
-        raise ModelError(f"whisper:{model}: {PACKAGES[name]} cannot load it ({str(error).strip()[:300]}). Without "
-                         "network give a folder that holds it: whisper:FOLDER") from error
+        raise ModelError(
+            f"whisper:{model}: {PACKAGES[name]} cannot load it ({str(error).strip()[:300]}). Without "
+            "network give a folder that holds it: whisper:FOLDER"
+        ) from error
     found = []
     for clip in clips:
         wave = load_audio(clip.audio_filepath, clip.offset, clip.duration)
@@ -53,8 +55,10 @@ def _engine(model: str) -> str:
     for name in wanted:
         if find_spec(name):
             return name
-    raise ModelError(f"whisper:{model}: needs one of {', '.join(PACKAGES[name] for name in wanted)}, and none is "
-                     "installed; pip install faster-whisper")
+    raise ModelError(
+        f"whisper:{model}: needs one of {', '.join(PACKAGES[name] for name in wanted)}, and none is "
+        "installed; pip install faster-whisper"
+    )
 
 
 def _faster(model: str) -> Hear:
@@ -63,6 +67,7 @@ def _faster(model: str) -> Hear:
     def hear(wave: Wave, language: str) -> str:
         segments, _ = loaded.transcribe(wave, language=language or None)
         return " ".join(segment.text for segment in segments)
+
     return hear
 
 
@@ -71,6 +76,7 @@ def _openai(model: str) -> Hear:
 
     def hear(wave: Wave, language: str) -> str:
         return str(loaded.transcribe(wave, language=language or None)["text"])
+
     return hear
 
 
@@ -92,8 +98,12 @@ def _transformers(model: str) -> Hear:
         with torch.inference_mode():
             tokens = loaded.generate(**inputs.to(loaded.device), return_timestamps=long, **asked)
         return str(processor.batch_decode(tokens, skip_special_tokens=True)[0])
+
     return hear
 
 
-_LOADERS: dict[str, Callable[[str], Hear]] = {"faster_whisper": _faster, "whisper": _openai,
-                                              "transformers": _transformers}
+_LOADERS: dict[str, Callable[[str], Hear]] = {
+    "faster_whisper": _faster,
+    "whisper": _openai,
+    "transformers": _transformers,
+}

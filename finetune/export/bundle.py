@@ -34,12 +34,14 @@ def add_transcriber(folder: Path, recipe: Recipe) -> None:
     """
     target = folder / "transcribe"
     for name, path in modules().items():
-        copy = target / Path(*name.split(".")) / "__init__.py" if path.name == "__init__.py" else \
-            target / Path(*name.split(".")).with_suffix(".py")
+        copy = (
+            target / Path(*name.split(".")) / "__init__.py"
+            if path.name == "__init__.py"
+            else target / Path(*name.split(".")).with_suffix(".py")
+        )
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
-    (target / "finetune" / "__init__.py").write_text(
-        '"""The part of finetune that transcribes."""\n', encoding="utf-8")
+    (target / "finetune" / "__init__.py").write_text('"""The part of finetune that transcribes."""\n', encoding="utf-8")
     (target / "__main__.py").write_text(MAIN.format(entry=ENTRY), encoding="utf-8")
     path = Settings.file(folder)
     path.write_text(json.dumps(asdict(settings_from(recipe.model, recipe.decode)), indent=2) + "\n", encoding="utf-8")

@@ -66,8 +66,10 @@ def export(recipe: Recipe, run: RunDir) -> ExportResult:
     merge(model, adapted)
     merged = largest_difference(before, target_logits(model, clips, options.instruction, tokens))
     if not merged <= recipe.export.tolerance:  # so that NaN is refused too
-        raise ModelError(f"merged logits differ by {merged:.2g} from the unmerged model's (export.tolerance "
-                         f"{recipe.export.tolerance:g}); nothing was exported")
+        raise ModelError(
+            f"merged logits differ by {merged:.2g} from the unmerged model's (export.tolerance "
+            f"{recipe.export.tolerance:g}); nothing was exported"
+        )
     rounded, rounded_tokens = before, tokens
     if dtype != "float32":
         for tensor in model.hf.state_dict().values():  # what is saved: the rotary frequencies are not, and stay exact
@@ -87,8 +89,12 @@ def export(recipe: Recipe, run: RunDir) -> ExportResult:
     folder.mkdir(exist_ok=True)
     write_manifest(folder / "clips.jsonl", clips)
     write_request(folder, options, tokens)
-    done = subprocess.run([sys.executable, "-m", "finetune.export.verify", str(staged), str(folder)],
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "finetune.export.verify", str(staged), str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise ModelError(f"the exported folder cannot be opened afresh:\n{done.stderr[-2000:]}")
     logits, heard = read_answer(folder)
@@ -96,15 +102,29 @@ def export(recipe: Recipe, run: RunDir) -> ExportResult:
     moved = largest_difference(rounded, logits)
     equal = heard == rounded_tokens
     if not (moved <= recipe.export.tolerance and equal):
-        raise ModelError(f"opened afresh, the export differs: logits by {moved:.2g}, transcripts "
-                         f"{'equal' if equal else 'not equal'}; it was left at {staged} and not released")
+        raise ModelError(
+            f"opened afresh, the export differs: logits by {moved:.2g}, transcripts "
+            f"{'equal' if equal else 'not equal'}; it was left at {staged} and not released"
+        )
     replace_folder(staged, run.export)
-    result = ExportResult(str(run.export), dtype, largest_difference(before, logits), heard == tokens,
-                          sum(a != b for a, b in zip(heard, tokens, strict=True)), len(clips),
-                          round(time.monotonic() - started, 1))
+    result = ExportResult(
+        str(run.export),
+        dtype,
+        largest_difference(before, logits),
+        heard == tokens,
+        sum(a != b for a, b in zip(heard, tokens, strict=True)),
+        len(clips),
+        round(time.monotonic() - started, 1),
+    )
     same = "equal" if result.transcripts_equal else "differ"
-    log.info("exported to %s (%s); logits differ by %.2g from the trained model, transcripts of %d clips %s",
-             run.export, dtype, result.max_abs_logit_diff, len(clips), same)
+    log.info(
+        "exported to %s (%s); logits differ by %.2g from the trained model, transcripts of %d clips %s",
+        run.export,
+        dtype,
+        result.max_abs_logit_diff,
+        len(clips),
+        same,
+    )
     return result
 
 
@@ -140,8 +160,13 @@ def _copy_side_files(base: Path, staged: Path, dtype: str) -> None:
 
 def _provenance(recipe: Recipe, run: RunDir) -> dict[str, Any]:
     """What the folder was made from: base, recipe, data hashes, scores."""
-    return {"toolkit": __version__, "torch": torch.__version__, "base": recipe.model.base,
-            "revision": recipe.model.revision, "recipe": recipe.model_dump(),
-            "data": (run.done("prepare") or {}).get("hashes", {}),
-            "train": run.done("train") or {},
-            "scores": read_json(run.scores)["scores"] if run.scores.is_file() else None}
+    return {
+        "toolkit": __version__,
+        "torch": torch.__version__,
+        "base": recipe.model.base,
+        "revision": recipe.model.revision,
+        "recipe": recipe.model_dump(),
+        "data": (run.done("prepare") or {}).get("hashes", {}),
+        "train": run.done("train") or {},
+        "scores": read_json(run.scores)["scores"] if run.scores.is_file() else None,
+    }

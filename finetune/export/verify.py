@@ -16,8 +16,9 @@ from finetune.model.prompt import render
 
 
 @torch.inference_mode()
-def target_logits(model: GraniteSpeech, utterances: list[Utterance], instruction: str,
-                  tokens: list[list[int]]) -> dict[str, Tensor]:
+def target_logits(
+    model: GraniteSpeech, utterances: list[Utterance], instruction: str, tokens: list[list[int]]
+) -> dict[str, Tensor]:
     """By utterance id: float32 logits (n, V) of the given tokens, read with teacher forcing, one clip at a time."""
     found = {}
     for item, target in zip(utterances, tokens, strict=True):
@@ -36,9 +37,18 @@ def largest_difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
 
 def write_request(folder: Path, options: DecodeOptions, tokens: list[list[int]]) -> None:
     """What the other process needs besides the manifest."""
-    (folder / "request.json").write_text(json.dumps({
-        "instruction": options.instruction, "speculative": options.speculative, "tokens": tokens,
-        "batch_seconds": options.batch_seconds, "max_new_tokens": options.max_new_tokens}), encoding="utf-8")
+    (folder / "request.json").write_text(
+        json.dumps(
+            {
+                "instruction": options.instruction,
+                "speculative": options.speculative,
+                "tokens": tokens,
+                "batch_seconds": options.batch_seconds,
+                "max_new_tokens": options.max_new_tokens,
+            }
+        ),
+        encoding="utf-8",
+    )
 
 
 def answer(export_dir: str, folder: Path) -> None:

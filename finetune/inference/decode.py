@@ -37,8 +37,14 @@ class Decoded:
 
 
 @torch.inference_mode()
-def decode(model: GraniteSpeech, audio: Audio, prompts: list[list[int]], drafts: list[Draft],
-           max_new_tokens: int, plausible: float | None = None) -> list[Decoded]:
+def decode(
+    model: GraniteSpeech,
+    audio: Audio,
+    prompts: list[list[int]],
+    drafts: list[Draft],
+    max_new_tokens: int,
+    plausible: float | None = None,
+) -> list[Decoded]:
     """Greedy continuation of each prompt up to the end of text.
 
     Args:
@@ -56,8 +62,9 @@ def decode(model: GraniteSpeech, audio: Audio, prompts: list[list[int]], drafts:
         # An accepted token saves its row's share of one more pass; every token costs itself.
         worth = len(active) / (FREE_TOKENS[model.device.type] + ROW_TOKENS * len(active))
         offers = [drafts[row].offer(max_new_tokens - len(done[row].tokens) - 1, worth) for row in active]
-        hidden = session.read([fed + offer for fed, offer in zip(feed, offers, strict=True)],
-                              audio if feed is prompts else None)
+        hidden = session.read(
+            [fed + offer for fed, offer in zip(feed, offers, strict=True)], audio if feed is prompts else None
+        )
         verdicts = _judge(model, hidden, feed, offers, plausible)
         kept, feed = [], []
         for index, (row, offer, verdict) in enumerate(zip(active, offers, verdicts, strict=True)):
@@ -85,8 +92,9 @@ def decode(model: GraniteSpeech, audio: Audio, prompts: list[list[int]], drafts:
     return done
 
 
-def _judge(model: GraniteSpeech, hidden: Tensor, feed: list[list[int]], offers: list[list[int]],
-           plausible: float | None) -> list[list[tuple[int, float, bool]]]:
+def _judge(
+    model: GraniteSpeech, hidden: Tensor, feed: list[list[int]], offers: list[list[int]], plausible: float | None
+) -> list[list[tuple[int, float, bool]]]:
     """For each row, at its last fed token and at each offered one: what comes next, its log probability, and
     whether that is what the draft says (the last has no draft to agree with).
 

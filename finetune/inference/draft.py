@@ -49,8 +49,13 @@ class Draft:
     far less often than the others.
     """
 
-    def __init__(self, tokenizer: Tokenizer, tokens: Sequence[int] = (), chances: Sequence[float] = (),
-                 phrases: Sequence[Sequence[int]] | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        tokens: Sequence[int] = (),
+        chances: Sequence[float] = (),
+        phrases: Sequence[Sequence[int]] | None = None,
+    ) -> None:
         """Without tokens and phrases there is never anything to offer: plain decoding.
 
         Args:
@@ -164,8 +169,9 @@ class Draft:
         return [*((token, chance, at) for token, at in zip(rest, places.tolist(), strict=True)), *self._from(index)]
 
 
-def text_draft(tokenizer: Tokenizer, text: str, chances: Sequence[float],
-               phrases: Sequence[Sequence[int]] | None = None) -> Draft:
+def text_draft(
+    tokenizer: Tokenizer, text: str, chances: Sequence[float], phrases: Sequence[Sequence[int]] | None = None
+) -> Draft:
     """Draft of `text` as the model would write it; a token is as likely as the least likely of its characters."""
     made = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
     likely = [min(chances[start:end], default=1.0) for start, end in made["offset_mapping"]]

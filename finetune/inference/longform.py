@@ -30,12 +30,20 @@ def cut(activity: Activity, longest: float) -> list[tuple[float, float]]:
     for gap_start, (start, end) in zip([0, *(end for _, end in padded)], [*padded, (total, total)], strict=True):
         for first, last in _joined(_runs(~activity.silent[gap_start:start]), apart):
             middle = gap_start + (first + last) // 2
-            found.append((max(gap_start, min(gap_start + first, middle - least // 2)),
-                          min(start, max(gap_start + last, middle + least // 2))))
+            found.append(
+                (
+                    max(gap_start, min(gap_start + first, middle - least // 2)),
+                    min(start, max(gap_start + last, middle + least // 2)),
+                )
+            )
         if end > start:
             found.append((start, end))
-    pieces = [piece for start, end in found for piece in _split(activity, start, end, int(longest / frame))
-              if not activity.silent[slice(*piece)].all()]  # padding may stand alone behind the last cut
+    pieces = [
+        piece
+        for start, end in found
+        for piece in _split(activity, start, end, int(longest / frame))
+        if not activity.silent[slice(*piece)].all()
+    ]  # padding may stand alone behind the last cut
     return [(start * frame, min(end * frame, activity.duration)) for start, end in pieces]
 
 

@@ -102,8 +102,9 @@ def _code(said: str | None, known: dict[str, str]) -> str:
     code = names.get(name, name.split("-")[0])
     if code in known:
         return code
-    raise RecipeError(f"language {said!r} is not one of "
-                      + ", ".join(f"{key} ({value})" for key, value in known.items()))
+    raise RecipeError(
+        f"language {said!r} is not one of " + ", ".join(f"{key} ({value})" for key, value in known.items())
+    )
 
 
 def _keywords(words: str | Iterable[str]) -> tuple[str, ...]:

@@ -94,8 +94,9 @@ def _waves(items: Sequence[Utterance]) -> list[NDArray[np.float32]]:
     return [found[row] for row in range(len(items))]
 
 
-def listened(model: GraniteSpeech, utterances: Sequence[Utterance],
-             batch_seconds: float) -> Iterator[tuple[list[int], Audio, float]]:
+def listened(
+    model: GraniteSpeech, utterances: Sequence[Utterance], batch_seconds: float
+) -> Iterator[tuple[list[int], Audio, float]]:
     """Batch by batch: which clips it holds, what the encoder made of them, and in how many seconds.
 
     Raises:
@@ -111,8 +112,12 @@ def listened(model: GraniteSpeech, utterances: Sequence[Utterance],
 
 
 @torch.inference_mode()
-def recognize(model: GraniteSpeech, utterances: list[Utterance], options: DecodeOptions,
-              progress: Callable[[int], None] | None = None) -> list[Hypothesis]:
+def recognize(
+    model: GraniteSpeech,
+    utterances: list[Utterance],
+    options: DecodeOptions,
+    progress: Callable[[int], None] | None = None,
+) -> list[Hypothesis]:
     """Hypotheses in the order given; neither the batch nor, unless relaxed, the draft changes a clip's tokens.
 
     Args:
@@ -131,8 +136,9 @@ def recognize(model: GraniteSpeech, utterances: list[Utterance], options: Decode
 
 
 @torch.inference_mode()
-def transcribe_batch(model: GraniteSpeech, audio: Audio, items: Sequence[Utterance],
-                     options: DecodeOptions) -> list[Hypothesis]:
+def transcribe_batch(
+    model: GraniteSpeech, audio: Audio, items: Sequence[Utterance], options: DecodeOptions
+) -> list[Hypothesis]:
     """Hypotheses of clips that the encoder has heard; their `seconds` are left at 0."""
     tokenizer = model.tokenizer
     drafts = [Draft(tokenizer) for _ in items]
@@ -140,27 +146,55 @@ def transcribe_batch(model: GraniteSpeech, audio: Audio, items: Sequence[Utteran
     if options.speculative:
         logits = model.ctc_logits(audio.states)
         texts = ctc_texts(logits, audio.num_frames.tolist())
-        drafts = [text_draft(tokenizer, text, chances, _phrases(tokenizer, item.keywords))
-                  for item, (text, chances) in zip(items, texts, strict=True)]
+        drafts = [
+            text_draft(tokenizer, text, chances, _phrases(tokenizer, item.keywords))
+            for item, (text, chances) in zip(items, texts, strict=True)
+        ]
         if options.relaxed:
             doubts = entropy(logits).masked_fill(~frame_mask(audio.num_frames, logits.shape[1]), 0.0).amax(1).tolist()
             for row, (text, chances) in enumerate(texts):
                 fits = len(drafts[row].tokens) < options.max_new_tokens  # else the language model cuts it, and says so
                 if text and fits and doubts[row] < options.relaxed.max_entropy:
-                    found[row] = Hypothesis(items[row].id, text, tuple(drafts[row].tokens), sum(map(math.log, chances)),
-                                            0.0, 0, 0, 0, False, "ctc")
+                    found[row] = Hypothesis(
+                        items[row].id,
+                        text,
+                        tuple(drafts[row].tokens),
+                        sum(map(math.log, chances)),
+                        0.0,
+                        0,
+                        0,
+                        0,
+                        False,
+                        "ctc",
+                    )
     left = [row for row in range(len(items)) if row not in found]
     if left:
         counts = audio.num_tokens.tolist()
         rendered = {words: render(tokenizer, options.instruction, words) for words in {item.keywords for item in items}}
         prompts = [rendered[items[row].keywords].around(model.audio_token_id, counts[row]) for row in left]
-        rows = decode(model, audio.rows(left), prompts, [drafts[row] for row in left], options.max_new_tokens,
-                      options.relaxed.min_probability if options.relaxed else None)
+        rows = decode(
+            model,
+            audio.rows(left),
+            prompts,
+            [drafts[row] for row in left],
+            options.max_new_tokens,
+            options.relaxed.min_probability if options.relaxed else None,
+        )
         for row, out in zip(left, rows, strict=True):
             text = " ".join(str(tokenizer.decode(out.tokens, skip_special_tokens=True)).split())
-            found[row] = Hypothesis(items[row].id, text, tuple(out.tokens), out.log_probability, 0.0, out.passes,
-                                    out.drafted, out.accepted, out.truncated,
-                                    "draft" if out.passes == 1 and out.drafted else "llm", drafts[row].gave_up)
+            found[row] = Hypothesis(
+                items[row].id,
+                text,
+                tuple(out.tokens),
+                out.log_probability,
+                0.0,
+                out.passes,
+                out.drafted,
+                out.accepted,
+                out.truncated,
+                "draft" if out.passes == 1 and out.drafted else "llm",
+                drafts[row].gave_up,
+            )
     return [found[row] for row in range(len(items))]
 
 
@@ -173,8 +207,10 @@ def decoding_summary(heard: Sequence[Hypothesis]) -> dict[str, Any]:
     """How clips were decoded: the share of draft tokens accepted (None without any), LLM passes and seconds a clip,
     how many clips gave up drafting, and how many were written by whom."""
     drafted, clips = sum(item.drafted for item in heard), max(1, len(heard))
-    return {"acceptance": sum(item.accepted for item in heard) / drafted if drafted else None,
-            "passes": sum(item.passes for item in heard) / clips,
-            "seconds": sum(item.seconds for item in heard) / clips,
-            "gave_up": sum(item.gave_up for item in heard),
-            "accepted_by": dict(Counter(item.accepted_by for item in heard))}
+    return {
+        "acceptance": sum(item.accepted for item in heard) / drafted if drafted else None,
+        "passes": sum(item.passes for item in heard) / clips,
+        "seconds": sum(item.seconds for item in heard) / clips,
+        "gave_up": sum(item.gave_up for item in heard),
+        "accepted_by": dict(Counter(item.accepted_by for item in heard)),
+    }

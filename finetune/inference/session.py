@@ -18,11 +18,14 @@ class Session:
     def read(self, rows: list[list[int]], audio: Audio | None = None) -> Tensor:
         """Reads new tokens of each row; returns their hidden states (N, H), one row behind the other."""
         counts = [len(row) for row in rows]
-        packed = torch.tensor([[token for row in rows for token in row],
-                               [index for index, count in enumerate(counts) for _ in range(count)],
-                               [before + step for before, count in zip(self.lengths, counts, strict=True)
-                                for step in range(count)],
-                               [step for count in counts for step in range(count)]]).to(self.model.device)
+        packed = torch.tensor(
+            [
+                [token for row in rows for token in row],
+                [index for index, count in enumerate(counts) for _ in range(count)],
+                [before + step for before, count in zip(self.lengths, counts, strict=True) for step in range(count)],
+                [step for count in counts for step in range(count)],
+            ]
+        ).to(self.model.device)
         ids, owners, slots, offsets = packed
         self.lengths = [before + count for before, count in zip(self.lengths, counts, strict=True)]
         if audio is None:

@@ -12,5 +12,14 @@ def settings_of(model: str) -> Settings:
 def settings_from(model: ModelSection, decode: DecodeSection) -> Settings:
     """As a recipe says them."""
     own = TranscribeSection()
-    return Settings(model.instruction, decode.decoder, decode.max_entropy, decode.min_probability,
-                    decode.batch_seconds, own.max_new_tokens, own.max_window, own.vad, own.format)
+    return Settings(
+        model.instruction,
+        decode.decoder,
+        decode.max_entropy,
+        decode.min_probability,
+        decode.batch_seconds,
+        own.max_new_tokens,
+        own.max_window,
+        own.vad,
+        own.format,
+    )

@@ -59,18 +59,22 @@ def render(transcript: Transcript, form: str) -> str:
 
 def srt(segments: Sequence[Segment]) -> str:
     """SubRip."""
-    return "\n".join(f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n" + "\n".join(cue.lines) + "\n"
-                     for number, cue in enumerate(cues(segments), start=1))
+    return "\n".join(
+        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n" + "\n".join(cue.lines) + "\n"
+        for number, cue in enumerate(cues(segments), start=1)
+    )
 
 
 def vtt(segments: Sequence[Segment]) -> str:
     """WebVTT (w3.org/TR/webvtt1)."""
+
     def safe(line: str) -> str:
         return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
     return "WEBVTT\n" + "".join(
         f"\n{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n" + "\n".join(map(safe, cue.lines)) + "\n"
-        for cue in cues(segments))
+        for cue in cues(segments)
+    )
 
 
 def tsv(segments: Sequence[Segment]) -> str:
@@ -128,8 +132,10 @@ def _cut(pieces: list[_Piece]) -> list[Cue]:
         options = []
         for first in reversed(range(stop)):
             alone = first == stop - 1
-            late = not alone and (pieces[first + 1].start - pieces[first].end > PAUSE
-                                  or pieces[stop - 1].end > pieces[first].start + LONGEST)
+            late = not alone and (
+                pieces[first + 1].start - pieces[first].end > PAUSE
+                or pieces[stop - 1].end > pieces[first].start + LONGEST
+            )
             at = fold(first, stop)
             if late or at is None:
                 break
@@ -140,8 +146,11 @@ def _cut(pieces: list[_Piece]) -> list[Cue]:
     stop = len(pieces)
     while stop:
         _, first, at = best[stop]
-        lines = ["".join(piece.glue + piece.text for piece in some).strip()
-                 for some in (pieces[first:at], pieces[at:stop]) if some]
+        lines = [
+            "".join(piece.glue + piece.text for piece in some).strip()
+            for some in (pieces[first:at], pieces[at:stop])
+            if some
+        ]
         found.append(Cue(pieces[first].start, min(pieces[stop - 1].end, pieces[first].start + LONGEST), tuple(lines)))
         stop = first
     return found[::-1]

@@ -44,10 +44,16 @@ def request_for(settings: Settings, wish: Wish) -> Request:
     """No draft for a translation, nor for Japanese: the CTC head writes neither."""
     drafts = settings.decoder != "greedy" and not wish.written and wish.heard != "ja"
     relaxed = Thresholds(settings.max_entropy, settings.min_probability) if settings.decoder == "relaxed" else None
-    decode = DecodeOptions(wish.instruction or settings.instruction, drafts, settings.batch_seconds,
-                           settings.max_new_tokens, relaxed if drafts else None)
-    return Request(decode, wish.written or wish.heard, wish.keywords, settings.max_window, settings.vad,
-                   not wish.written)
+    decode = DecodeOptions(
+        wish.instruction or settings.instruction,
+        drafts,
+        settings.batch_seconds,
+        settings.max_new_tokens,
+        relaxed if drafts else None,
+    )
+    return Request(
+        decode, wish.written or wish.heard, wish.keywords, settings.max_window, settings.vad, not wish.written
+    )
 
 
 def load(model: str) -> GraniteSpeech:
@@ -67,9 +73,13 @@ class _File:
     error: DataError | None = None
 
 
-def transcripts(model: GraniteSpeech, paths: Sequence[str], request: Request,
-                failed: Callable[[str, DataError], None] | None = None,
-                watch: Callable[[float, float], None] | None = None) -> Iterator[Transcript]:
+def transcripts(
+    model: GraniteSpeech,
+    paths: Sequence[str],
+    request: Request,
+    failed: Callable[[str, DataError], None] | None = None,
+    watch: Callable[[float, float], None] | None = None,
+) -> Iterator[Transcript]:
     """Transcripts in the order of `paths`, each as soon as it and those before it are ready.
 
     A window in which the CTC head finds no character is not given to the language model, which would make words up.
@@ -125,9 +135,11 @@ def _check_prompt(model: GraniteSpeech, request: Request) -> None:
     audio = int(model.num_audio_tokens(torch.tensor(num_frames(round(request.longest * SAMPLE_RATE)))))
     words, text = len(prompt.prefix) + len(prompt.suffix), request.decode.max_new_tokens
     if words + audio + text > model.max_positions:
-        raise ModelError(f"the prompt's words ({words} tokens, {len(request.keywords)} keywords), a window of audio "
-                         f"({audio}) and its text ({text}) are more than the model's {model.max_positions} positions; "
-                         f"{'give fewer keywords' if request.keywords else 'lower --max-new-tokens'}")
+        raise ModelError(
+            f"the prompt's words ({words} tokens, {len(request.keywords)} keywords), a window of audio "
+            f"({audio}) and its text ({text}) are more than the model's {model.max_positions} positions; "
+            f"{'give fewer keywords' if request.keywords else 'lower --max-new-tokens'}"
+        )
 
 
 def _look(path: str, find: Finder, request: Request) -> _File:
@@ -137,8 +149,18 @@ def _look(path: str, find: Finder, request: Request) -> _File:
         activity = find(path)
     except DataError as error:
         return _File(path, error=error)
-    windows = [Utterance(f"{path}@{start:.2f}", path, end - start, "", offset=start, language=request.language,
-                         keywords=request.keywords) for start, end in cut(activity, request.longest)]
+    windows = [
+        Utterance(
+            f"{path}@{start:.2f}",
+            path,
+            end - start,
+            "",
+            offset=start,
+            language=request.language,
+            keywords=request.keywords,
+        )
+        for start, end in cut(activity, request.longest)
+    ]
     return _File(path, activity.duration, windows, seconds=time.perf_counter() - started)
 
 
@@ -157,8 +179,10 @@ def _hear_apart(model: GraniteSpeech, group: list[tuple[_File, Utterance]], requ
                 _hear_apart(model, [piece for piece in group if piece[0] is file], request)
         return
     except torch.OutOfMemoryError as error:
-        raise ModelError(f"{request.decode.batch_seconds:g} s of audio at once are more than the GPU's memory holds; "
-                         "lower batch_seconds") from error
+        raise ModelError(
+            f"{request.decode.batch_seconds:g} s of audio at once are more than the GPU's memory holds; "
+            "lower batch_seconds"
+        ) from error
     spent = time.perf_counter() - started
     for (file, window), result in zip(group, heard, strict=True):
         file.heard.append(result)
@@ -166,8 +190,7 @@ def _hear_apart(model: GraniteSpeech, group: list[tuple[_File, Utterance]], requ
 
 
 @torch.inference_mode()
-def _hear(model: GraniteSpeech, windows: list[Utterance],
-          request: Request) -> list[tuple[Segment, Hypothesis] | None]:
+def _hear(model: GraniteSpeech, windows: list[Utterance], request: Request) -> list[tuple[Segment, Hypothesis] | None]:
     """What is said in each window, with the times of its words where they are wanted; the encoder hears it once."""
     heard: list[tuple[Segment, Hypothesis] | None] = [None] * len(windows)
     for batch, audio, _ in listened(model, windows, request.decode.batch_seconds):
@@ -181,8 +204,10 @@ def _hear(model: GraniteSpeech, windows: list[Utterance],
             words: tuple[Word, ...] = ()
             if request.word_times:
                 frames = word_frames(evidence[row], text)
-                words = tuple(Word(text[a:b], start + first * FRAME_SECONDS, min(end, start + behind * FRAME_SECONDS))
-                              for (a, b), (first, behind) in zip(split_words(text), frames, strict=True))
+                words = tuple(
+                    Word(text[a:b], start + first * FRAME_SECONDS, min(end, start + behind * FRAME_SECONDS))
+                    for (a, b), (first, behind) in zip(split_words(text), frames, strict=True)
+                )
             heard[batch[row]] = Segment(start, end, text, words), hypothesis
     return heard
 
@@ -191,10 +216,15 @@ def _transcript(file: _File, language: str) -> Transcript:
     heard = [item for item in file.heard if item and item[0].text]
     drafted = sum(hypothesis.drafted for _, hypothesis in heard)
     return Transcript(
-        file.path, joined(segment.text for segment, _ in heard), file.duration,
-        tuple(segment for segment, _ in heard), language, file.seconds,
+        file.path,
+        joined(segment.text for segment, _ in heard),
+        file.duration,
+        tuple(segment for segment, _ in heard),
+        language,
+        file.seconds,
         sum(hypothesis.accepted for _, hypothesis in heard) / drafted if drafted else None,
-        any(hypothesis.truncated for _, hypothesis in heard))
+        any(hypothesis.truncated for _, hypothesis in heard),
+    )
 
 
 def _seconds(group: list[tuple[_File, Utterance]]) -> float:

@@ -61,6 +61,7 @@ def split_words(text: str) -> list[tuple[int, int]]:
 
 def joined(pieces: Iterable[str]) -> str:
     """Texts of windows as one: a space between two of them, and none between Japanese or Chinese characters."""
+
     def append(text: str, piece: str) -> str:
         return f"{text}{'' if SEAM.fullmatch(text[-1:] + piece[:1]) else ' '}{piece}"
 
@@ -71,8 +72,11 @@ def joined(pieces: Iterable[str]) -> str:
 def as_json(transcript: Transcript) -> str:
     """One line; keys as in OpenAI's and IBM's transcripts, times in seconds."""
     content: dict[str, Any] = {
-        "audio_filepath": transcript.path, "duration": round(transcript.duration, 3), "text": transcript.text,
-        "segments": [_segment(number, segment) for number, segment in enumerate(transcript.segments)]}
+        "audio_filepath": transcript.path,
+        "duration": round(transcript.duration, 3),
+        "text": transcript.text,
+        "segments": [_segment(number, segment) for number, segment in enumerate(transcript.segments)],
+    }
     if transcript.language:
         content["language"] = transcript.language
     return json.dumps({**content, "truncated": transcript.truncated}, ensure_ascii=False)

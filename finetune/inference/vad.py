@@ -72,8 +72,9 @@ def by_silero() -> Finder:
     try:
         from silero_vad import load_silero_vad
     except ImportError as error:
-        raise ModelError("silero-vad is not installed: pip install 'finetune-granite-speech[vad]', "
-                         "or cut at pauses by level") from error
+        raise ModelError(
+            "silero-vad is not installed: pip install 'finetune-granite-speech[vad]', or cut at pauses by level"
+        ) from error
     finally:
         torch.set_num_threads(threads)  # importing it sets one thread for the whole process
     network = load_silero_vad()
@@ -86,8 +87,9 @@ def by_silero() -> Finder:
             likely += [network(frame, SAMPLE_RATE).item() for frame in torch.from_numpy(frames)]
             samples += count
         level = np.array(likely, np.float32)
-        return Activity(samples / SAMPLE_RATE, SILERO_SAMPLES / SAMPLE_RATE, level, level >= SILERO_SPEECH,
-                        level < SILERO_SILENCE)
+        return Activity(
+            samples / SAMPLE_RATE, SILERO_SAMPLES / SAMPLE_RATE, level, level >= SILERO_SPEECH, level < SILERO_SILENCE
+        )
 
     return find
 

@@ -40,14 +40,15 @@ def align(references: list[str], hypotheses: list[str], preset: str) -> list[lis
 
 def align_words(references: list[list[str]], hypotheses: list[list[str]]) -> list[list[Edit]]:
     """As `align`, of words that need no normalizer and hold no space."""
-    chunks_of_all = alignments(jiwer.process_words, [" ".join(words) for words in references],
-                               [" ".join(words) for words in hypotheses])
+    chunks_of_all = alignments(
+        jiwer.process_words, [" ".join(words) for words in references], [" ".join(words) for words in hypotheses]
+    )
     rows = []
     for chunks, ref, hyp in zip(chunks_of_all, references, hypotheses, strict=True):
         edits: list[Edit] = []
         for chunk in chunks:
-            said = ref[chunk.ref_start_idx:chunk.ref_end_idx]
-            heard = hyp[chunk.hyp_start_idx:chunk.hyp_end_idx]
+            said = ref[chunk.ref_start_idx : chunk.ref_end_idx]
+            heard = hyp[chunk.hyp_start_idx : chunk.hyp_end_idx]
             nothing = [""] * max(len(said), len(heard))
             edits += [Edit(chunk.type, *pair) for pair in zip(said or nothing, heard or nothing, strict=True)]
         rows.append(edits)
@@ -66,5 +67,6 @@ def count_words(edits: Sequence[Edit]) -> int:
 def confusions(rows: Sequence[Sequence[Edit]], most: int) -> list[Confusion]:
     """The `most` frequent errors, each with its count; ties in alphabetical order."""
     counts = Counter((edit.reference, edit.hypothesis) for edits in rows for edit in edits if edit.op != "equal")
-    return [Confusion(*pair, count)
-            for pair, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]]
+    return [
+        Confusion(*pair, count) for pair, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]
+    ]

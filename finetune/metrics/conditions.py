@@ -9,8 +9,10 @@ from finetune.core.errors import DataError, RecipeError
 METRICS = ("wer", "cer", "recall")
 GRAMMAR = f"{', '.join(METRICS[:-1])} or {METRICS[-1]}, then > >= < or <=, then base, base + N, base - N or N"
 _NUMBER = r"\d+(?:\.\d+)?"
-_CONDITION = re.compile(rf"(?P<metric>{'|'.join(METRICS)})\s*(?P<sign>>=|<=|>|<)\s*"
-                        rf"(?:base(?:\s*(?P<way>[+-])\s*(?P<shift>{_NUMBER}))?|(?P<limit>{_NUMBER}))")
+_CONDITION = re.compile(
+    rf"(?P<metric>{'|'.join(METRICS)})\s*(?P<sign>>=|<=|>|<)\s*"
+    rf"(?:base(?:\s*(?P<way>[+-])\s*(?P<shift>{_NUMBER}))?|(?P<limit>{_NUMBER}))"
+)
 _ROUNDING = 1e-9  # points: 21.4 is not above 21.2 + 0.2, whatever their binary fractions add up to
 
 
@@ -43,8 +45,10 @@ def parse_condition(text: str) -> Condition:
     """Raises RecipeError where `text` is not of the grammar."""
     match = _CONDITION.fullmatch(text.strip())
     if not match:
-        raise RecipeError(f"--fail-if {text!r}: cannot be read; write {GRAMMAR}, such as 'wer > base + 0.2' "
-                          "(points of 100)")
+        raise RecipeError(
+            f"--fail-if {text!r}: cannot be read; write {GRAMMAR}, such as 'wer > base + 0.2' (points of 100)"
+        )
     shift = float(match["limit"] or match["shift"] or 0)
-    return Condition(text.strip(), match["metric"], match["sign"], match["limit"] is None,
-                     -shift if match["way"] == "-" else shift)
+    return Condition(
+        text.strip(), match["metric"], match["sign"], match["limit"] is None, -shift if match["way"] == "-" else shift
+    )

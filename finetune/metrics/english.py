@@ -17,14 +17,49 @@ if TYPE_CHECKING:
 # whisper-normalizer 0.1.15 has these contractions beyond openai-whisper 20250625 and transformers 5.
 _NOT_OF_WHISPER = (r"\bkinda\b", r"\bsorta\b", r"\bdunno\b", r"\bcause\b")
 
-_FILLERS = ("hmm", "mm", "mhm", "mmm", "uh", "um", "ah", "aha", "ahh", "ahm", "eh", "ehehe", "em", "hm", "huh", "hum",
-            "mhum", "uhm", "umm", "uhuh")
+_FILLERS = (
+    "hmm",
+    "mm",
+    "mhm",
+    "mmm",
+    "uh",
+    "um",
+    "ah",
+    "aha",
+    "ahh",
+    "ahm",
+    "eh",
+    "ehehe",
+    "em",
+    "hm",
+    "huh",
+    "hum",
+    "mhum",
+    "uhm",
+    "umm",
+    "uhuh",
+)
 _SPELLINGS = {"ok": "okay", "kay": "okay", "etcetera": "etc"}
 # Said after these, 's is "is"; after any other word it is a possessive and becomes a word "s".
 _PRONOUNS = ("it", "he", "she", "what", "that", "who", "here", "there", "how", "when", "where", "why", "this")
-_COMPOUNDS = {"et cetera": "etc", "all right": "alright", "al right": "alright", "how ever": "however", "wi fi": "wifi",
-              "hi fi": "hifi", "lo fi": "lofi", "sci fi": "scifi", "e mail": "email", "e book": "ebook",
-              "e commerce": "ecommerce", "x ray": "xray", "t shirt": "tshirt", "a m": "am", "p m": "pm", "o k": "okay"}
+_COMPOUNDS = {
+    "et cetera": "etc",
+    "all right": "alright",
+    "al right": "alright",
+    "how ever": "however",
+    "wi fi": "wifi",
+    "hi fi": "hifi",
+    "lo fi": "lofi",
+    "sci fi": "scifi",
+    "e mail": "email",
+    "e book": "ebook",
+    "e commerce": "ecommerce",
+    "x ray": "xray",
+    "t shirt": "tshirt",
+    "a m": "am",
+    "p m": "pm",
+    "o k": "okay",
+}
 _COMPOUND = re.compile(r"\b(" + "|".join(_COMPOUNDS).replace(" ", r"\s+") + r")\b")
 
 
@@ -66,8 +101,9 @@ def _openasr_rules() -> "EnglishTextNormalizer":
     rules = _whisper_rules.__wrapped__()
     rules.ignore_patterns = rf"\b({'|'.join(_FILLERS)})\b"
     after_pronoun = (rf"\b({'|'.join(_PRONOUNS)})'s\b", r"\1 is")
-    rules.replacers = dict(after_pronoun if pattern == r"'s\b" else (pattern, words)
-                           for pattern, words in rules.replacers.items())
+    rules.replacers = dict(
+        after_pronoun if pattern == r"'s\b" else (pattern, words) for pattern, words in rules.replacers.items()
+    )
     rules.standardize_spellings.mapping = {**rules.standardize_spellings.mapping, **_SPELLINGS}
     numbers, spellings = rules.standardize_numbers, rules.standardize_spellings
     rules.standardize_numbers = lambda text: numbers(_COMPOUND.sub(_joined, text))

@@ -49,8 +49,16 @@ class GroupTable:
     note: str
 
 
-def group_table(column: str, names: Sequence[str], order: Sequence[str], errors: Mapping[str, Sequence[int]],
-                words: Sequence[int], units: Mapping[str, Sequence[str]], replicas: int, seed: int) -> GroupTable:
+def group_table(
+    column: str,
+    names: Sequence[str],
+    order: Sequence[str],
+    errors: Mapping[str, Sequence[int]],
+    words: Sequence[int],
+    units: Mapping[str, Sequence[str]],
+    replicas: int,
+    seed: int,
+) -> GroupTable:
     """Splits utterances by `names` and scores each group.
 
     Args:
@@ -75,13 +83,23 @@ def group_table(column: str, names: Sequence[str], order: Sequence[str], errors:
         blocks = choose_blocks({unit: [column[i] for i in chosen] for unit, column in units.items()})
         few = "" in voices or column == "speaker"
         by_clips |= few
-        rows.append(GroupRow(
-            name, len(chosen), len(voices - {""}), sum(below),
-            {system: error_rate(sum(count), sum(below)) for system, count in counts.items()},
-            {system: bootstrap_wer(count, below, blocks.names, replicas, seed) for system, count in counts.items()},
-            paired_difference(counts[systems[0]], counts[systems[-1]], below, blocks.names, replicas, seed)
-            if len(systems) > 1 else None,
-            None, name != UNKNOWN and (len(chosen) if few else len(voices)) >= MIN_SPEAKERS, blocks.unit, blocks.note))
+        rows.append(
+            GroupRow(
+                name,
+                len(chosen),
+                len(voices - {""}),
+                sum(below),
+                {system: error_rate(sum(count), sum(below)) for system, count in counts.items()},
+                {system: bootstrap_wer(count, below, blocks.names, replicas, seed) for system, count in counts.items()},
+                paired_difference(counts[systems[0]], counts[systems[-1]], below, blocks.names, replicas, seed)
+                if len(systems) > 1
+                else None,
+                None,
+                name != UNKNOWN and (len(chosen) if few else len(voices)) >= MIN_SPEAKERS,
+                blocks.unit,
+                blocks.note,
+            )
+        )
     rows = _adjusted(rows)
     ranked = [row for row in rows if row.ranked]
     notes = [f"the {len(members) - len(largest)} smallest groups are left out"] if len(members) > len(largest) else []
@@ -89,8 +107,9 @@ def group_table(column: str, names: Sequence[str], order: Sequence[str], errors:
         notes.append("ranked by clips, of which a group needs five: this says nothing of other speakers")
     if len(ranked) < 2:
         wanted = "clips" if by_clips else "speakers"
-        return GroupTable(column, rows, {}, {}, "; ".join([*notes, f"no ranking: fewer than two groups have "
-                                                                   f"{MIN_SPEAKERS} {wanted}"]))
+        return GroupTable(
+            column, rows, {}, {}, "; ".join([*notes, f"no ranking: fewer than two groups have {MIN_SPEAKERS} {wanted}"])
+        )
     worst = {system: max(ranked, key=lambda row: row.wer[system]) for system in errors}
     gap = {system: worst[system].wer[system] - min(row.wer[system] for row in ranked) for system in errors}
     return GroupTable(column, rows, {system: row.name for system, row in worst.items()}, gap, "; ".join(notes))
@@ -98,14 +117,15 @@ def group_table(column: str, names: Sequence[str], order: Sequence[str], errors:
 
 def in_bins(values: Sequence[float], edges: Sequence[float], unit: str) -> tuple[list[str], list[str]]:
     """The name of each value's bin, such as "2 to 5 s", and all names in order."""
-    names = [f"below {edges[0]:g} {unit}",
-             *(f"{low:g} to {high:g} {unit}" for low, high in pairwise(edges)),
-             f"{edges[-1]:g} {unit} and more"]
+    names = [
+        f"below {edges[0]:g} {unit}",
+        *(f"{low:g} to {high:g} {unit}" for low, high in pairwise(edges)),
+        f"{edges[-1]:g} {unit} and more",
+    ]
     return [names[sum(value >= edge for edge in edges)] for value in values], names
 
 
 def _adjusted(rows: list[GroupRow]) -> list[GroupRow]:
     tested = [row.difference.p_value for row in rows if row.difference is not None]
     adjusted = iter(holm(tested))
-    return [GroupRow(**{**vars(row), "p_holm": next(adjusted) if row.difference is not None else None})
-            for row in rows]
+    return [GroupRow(**{**vars(row), "p_holm": next(adjusted) if row.difference is not None else None}) for row in rows]

@@ -43,8 +43,16 @@ class ProbeSummary:
     words_per_minute: float
 
 
-def flags(reference: str, hypothesis: str, *, duration: float, instruction: str, keywords: Sequence[str],
-          truncated: bool, preset: str) -> tuple[str, ...]:
+def flags(
+    reference: str,
+    hypothesis: str,
+    *,
+    duration: float,
+    instruction: str,
+    keywords: Sequence[str],
+    truncated: bool,
+    preset: str,
+) -> tuple[str, ...]:
     """Which of `FLAGS` a hypothesis deserves; what the reference does as well is no fault.
 
     Args:
@@ -82,8 +90,9 @@ def summarize_probes(probes: Sequence[Probe]) -> ProbeSummary:
     spoken = [len(_words(probe.text, "basic@1")) for probe in probes]
     minutes = sum(probe.seconds for probe in probes) / 60
     output = sum(map(bool, spoken))
-    return ProbeSummary(len(probes), output, output / len(probes) if probes else 0.0,
-                        sum(spoken) / minutes if minutes else 0.0)
+    return ProbeSummary(
+        len(probes), output, output / len(probes) if probes else 0.0, sum(spoken) / minutes if minutes else 0.0
+    )
 
 
 def _words(text: str, preset: str) -> list[str]:
@@ -108,4 +117,4 @@ def _compression(text: str) -> float:
 
 
 def _runs(words: Sequence[str]) -> set[tuple[str, ...]]:
-    return {tuple(words[start:start + ECHO_WORDS]) for start in range(len(words) - ECHO_WORDS + 1)}
+    return {tuple(words[start : start + ECHO_WORDS]) for start in range(len(words) - ECHO_WORDS + 1)}

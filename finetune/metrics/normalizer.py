@@ -15,8 +15,9 @@ from finetune.core.errors import RecipeError
 from finetune.metrics.english import openasr, whisper
 
 # Quotes, primes and accents that people type for an apostrophe; ™ and ℠ must go before NFKC spells them "tm", "sm".
-_TYPED_VARIANTS = str.maketrans(dict.fromkeys("\u2018\u2019\u02bb\u02bc\u00b4\u0060\u2032\uff07", "'")
-                                | dict.fromkeys("\u2122\u2120", ""))
+_TYPED_VARIANTS = str.maketrans(
+    dict.fromkeys("\u2018\u2019\u02bb\u02bc\u00b4\u0060\u2032\uff07", "'") | dict.fromkeys("\u2122\u2120", "")
+)
 _WORD_JOINERS = "/\u2044"  # slash, and the fraction slash that NFKC makes of ½
 _BRACKETED = re.compile(r"[<\[][^>\]]*[>\]]|\([^)]+\)")
 _VARIATION_SELECTORS = ("\ufe00", "\ufe0f"), ("\U000e0100", "\U000e01ef")

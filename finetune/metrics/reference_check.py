@@ -26,5 +26,7 @@ def agreeing_against(references: list[str], readings: Sequence[list[str]], prese
 
 
 def _distances(first: list[str], second: list[str]) -> list[float]:
-    return [edits / max(len(a), len(b), 1)
-            for edits, a, b in zip(character_distances(first, second), first, second, strict=True)]
+    return [
+        edits / max(len(a), len(b), 1)
+        for edits, a, b in zip(character_distances(first, second), first, second, strict=True)
+    ]

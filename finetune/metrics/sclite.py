@@ -29,14 +29,18 @@ class Segment:
 
 def trn(segments: Sequence[Segment], preset: str) -> list[str]:
     """`words (speaker-id)`, one line an utterance; a line without words is an empty hypothesis."""
-    return [f"{_text(item, preset)} ({label})".lstrip() if _text(item, preset) else f" ({label})"
-            for item, label in zip(segments, labels_of(segments), strict=True)]
+    return [
+        f"{_text(item, preset)} ({label})".lstrip() if _text(item, preset) else f" ({label})"
+        for item, label in zip(segments, labels_of(segments), strict=True)
+    ]
 
 
 def stm(segments: Sequence[Segment], preset: str) -> list[str]:
     """`file channel speaker start end words`: each clip is a file of its own."""
-    return [f"{label} 1 {_name(item.speaker) or 'unknown'} 0.000 {item.duration:.3f} {_text(item, preset)}".rstrip()
-            for item, label in zip(segments, labels_of(segments), strict=True)]
+    return [
+        f"{label} 1 {_name(item.speaker) or 'unknown'} 0.000 {item.duration:.3f} {_text(item, preset)}".rstrip()
+        for item, label in zip(segments, labels_of(segments), strict=True)
+    ]
 
 
 def ctm(segments: Sequence[Segment], preset: str) -> list[str]:

@@ -18,8 +18,11 @@ from finetune.metrics.wer import changed_by_normalizer, error_rate, errors_per_u
 from finetune.metrics.words import by_frequency, entities, numeral_errors, style
 
 CONFUSIONS = 100
-BINS = {"duration": ((1.0, 2.0, 5.0, 10.0, 20.0), "s"), "bandwidth": ((3600.0, 5500.0), "Hz"),
-        "snr": ((5.0, 15.0, 25.0), "dB")}
+BINS = {
+    "duration": ((1.0, 2.0, 5.0, 10.0, 20.0), "s"),
+    "bandwidth": ((3600.0, 5500.0), "Hz"),
+    "snr": ((5.0, 15.0, 25.0), "dB"),
+}
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,27 @@ class Setting:
 
 def units_of(clips: Sequence[Clip]) -> dict[str, list[str]]:
     """What the bootstrap may draw, for `significance.choose_blocks`."""
-    return {"speaker": [clip.speaker for clip in clips], "recording": [clip.recording for clip in clips],
-            "utterance": [clip.id for clip in clips]}
+    return {
+        "speaker": [clip.speaker for clip in clips],
+        "recording": [clip.recording for clip in clips],
+        "utterance": [clip.id for clip in clips],
+    }
 
 
 def flags_of(clips: Sequence[Clip], heard: Sequence[Heard], preset: str) -> list[tuple[str, ...]]:
     """Of each hypothesis, which flags of `hallucination.FLAGS` it has."""
-    return [flags(clip.text, item.text, duration=clip.duration, instruction=clip.instruction, keywords=clip.keywords,
-                  truncated=item.truncated, preset=preset) for clip, item in zip(clips, heard, strict=True)]
+    return [
+        flags(
+            clip.text,
+            item.text,
+            duration=clip.duration,
+            instruction=clip.instruction,
+            keywords=clip.keywords,
+            truncated=item.truncated,
+            preset=preset,
+        )
+        for clip, item in zip(clips, heard, strict=True)
+    ]
 
 
 def scorecard(clips: Sequence[Clip], heard: Sequence[Heard], setting: Setting) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -92,34 +108,44 @@ def scorecard(clips: Sequence[Clip], heard: Sequence[Heard], setting: Setting) -
         **asdict(counts),
         "interval": asdict(bootstrap_wer(errors, words, blocks.names, setting.replicas, setting.seed)),
         "blocks": {"unit": blocks.unit, "note": blocks.note},
-        "normalizer": preset, "raw_wer": raw.wer, "raw_cer": raw.cer,
-        "utterances": len(clips), "utterances_wrong": sum(count > 0 for count in errors),
+        "normalizer": preset,
+        "raw_wer": raw.wer,
+        "raw_cer": raw.cer,
+        "utterances": len(clips),
+        "utterances_wrong": sum(count > 0 for count in errors),
         "prompted": {"utterances": sum(bool(clip.keywords) for clip in clips), "said": _told(clips, preset)},
         "truncated": sum(item.truncated for item in heard),
         "empty_hypotheses": sum(not item.text.strip() for item in heard),
         "flags": {name: sum(name in found for found in flagged) for name in sorted({*sum(flagged, ())})},
-        "without_flagged": {"utterances": len(kept), "wer": error_rate(sum(errors[i] for i in kept),
-                                                                      sum(words[i] for i in kept))},
+        "without_flagged": {
+            "utterances": len(kept),
+            "wer": error_rate(sum(errors[i] for i in kept), sum(words[i] for i in kept)),
+        },
         "frequency": [asdict(row) for row in by_frequency(rows, setting.trained, preset)],
         "entities": [asdict(row) for row in entities(references, hypotheses, preset)],
         "numerals": asdict(numeral_errors(rows)),
         "style": asdict(style(references, hypotheses)),
-        "audio_seconds": round(audio, 3), "seconds": round(seconds, 3),
+        "audio_seconds": round(audio, 3),
+        "seconds": round(seconds, 3),
         "rtfx": round(audio / seconds, 2) if seconds else None,
     }
     details: dict[str, Any] = {
         "confusions": [asdict(row) for row in confusions(rows, CONFUSIONS)],
-        "normalizer_changes": [{"id": clips[index].id, "side": side, "text": texts[index]}
-                               for side, texts in (("reference", references), ("hypothesis", hypotheses))
-                               for index in changed_by_normalizer(texts, preset)]}
+        "normalizer_changes": [
+            {"id": clips[index].id, "side": side, "text": texts[index]}
+            for side, texts in (("reference", references), ("hypothesis", hypotheses))
+            for index in changed_by_normalizer(texts, preset)
+        ],
+    }
     if setting.terms:
         entry["terms"], details["terms"] = _terms(references, hypotheses, blocks.names, setting)
     if languages := {clip.target_language for clip in clips if clip.target_language}:
         entry["translation"] = {}
         for language in sorted(languages):
             chosen = [i for i, clip in enumerate(clips) if clip.target_language == language]
-            entry["translation"][language] = asdict(translation_scores(
-                [references[i] for i in chosen], [hypotheses[i] for i in chosen], language))
+            entry["translation"][language] = asdict(
+                translation_scores([references[i] for i in chosen], [hypotheses[i] for i in chosen], language)
+            )
     return entry, details
 
 
@@ -128,8 +154,9 @@ def _told(clips: Sequence[Clip], preset: str) -> int:
     return sum(bool(unsaid("", clip.text, clip.keywords, preset)) for clip in clips)
 
 
-def _terms(references: list[str], hypotheses: list[str], blocks: Sequence[str],
-           setting: Setting) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _terms(
+    references: list[str], hypotheses: list[str], blocks: Sequence[str], setting: Setting
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Recall by whether training had the term, with the interval of the share missed, and one row a term."""
     counts = count_terms(references, hypotheses, list(setting.terms), setting.preset)
     rows, found = counts.rows(), {}
@@ -140,12 +167,12 @@ def _terms(references: list[str], hypotheses: list[str], blocks: Sequence[str],
             missed = bootstrap_wer(*counts.misses(row.term for row in chosen), blocks, setting.replicas, setting.seed)
             summary |= {"low": max(0.0, 1 - missed.high), "high": 1 - missed.low, "note": missed.note}
         found[kind] = summary
-    return found, [{**asdict(row), "seen": row.term in setting.seen}
-                   for row in rows if row.support or row.false_alarms]
+    return found, [{**asdict(row), "seen": row.term in setting.seen} for row in rows if row.support or row.false_alarms]
 
 
-def comparison(clips: Sequence[Clip], first: Sequence[Heard], second: Sequence[Heard],
-               setting: Setting) -> dict[str, Any]:
+def comparison(
+    clips: Sequence[Clip], first: Sequence[Heard], second: Sequence[Heard], setting: Setting
+) -> dict[str, Any]:
     """The second system against the first on one set: the block bootstrap, and MAPSSWE for a second opinion."""
     references = [clip.text for clip in clips]
     rows = [align(references, [item.text for item in heard], setting.preset) for heard in (first, second)]
@@ -156,12 +183,15 @@ def comparison(clips: Sequence[Clip], first: Sequence[Heard], second: Sequence[H
     return {**asdict(pair), "mapsswe": asdict(mapsswe(rows[0], rows[1]))}
 
 
-def group_tables(clips: Sequence[Clip], heard: Mapping[str, Sequence[Heard]], columns: Sequence[str],
-                 setting: Setting) -> list[GroupTable]:
+def group_tables(
+    clips: Sequence[Clip], heard: Mapping[str, Sequence[Heard]], columns: Sequence[str], setting: Setting
+) -> list[GroupTable]:
     """By each column that some clip has, and by bins of each measure that all clips have."""
     references = [clip.text for clip in clips]
-    pairs = {system: errors_per_utterance(references, [item.text for item in items], setting.preset)
-             for system, items in heard.items()}
+    pairs = {
+        system: errors_per_utterance(references, [item.text for item in items], setting.preset)
+        for system, items in heard.items()
+    }
     errors = {system: [count for count, _ in column] for system, column in pairs.items()}
     words = [count for _, count in next(iter(pairs.values()))]
     named = {column: [clip.columns.get(column, "") for clip in clips] for column in columns}
@@ -169,5 +199,7 @@ def group_tables(clips: Sequence[Clip], heard: Mapping[str, Sequence[Heard]], co
     for measure, (edges, unit) in BINS.items():
         if all(measure in clip.measures for clip in clips):
             split[measure] = in_bins([clip.measures[measure] for clip in clips], edges, unit)
-    return [group_table(column, names, order, errors, words, units_of(clips), setting.replicas, setting.seed)
-            for column, (names, order) in split.items()]
+    return [
+        group_table(column, names, order, errors, words, units_of(clips), setting.replicas, setting.seed)
+        for column, (names, order) in split.items()
+    ]

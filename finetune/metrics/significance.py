@@ -88,8 +88,9 @@ def choose_blocks(units: Mapping[str, Sequence[str]]) -> Blocks:
     return Blocks(last, tuple(units[last]), "; ".join(notes))
 
 
-def bootstrap_wer(errors: Sequence[int], words: Sequence[int], groups: Sequence[Hashable],
-                  replicas: int, seed: int) -> Interval:
+def bootstrap_wer(
+    errors: Sequence[int], words: Sequence[int], groups: Sequence[Hashable], replicas: int, seed: int
+) -> Interval:
     """Interval of the pooled WER over resampled blocks.
 
     Args:
@@ -112,8 +113,14 @@ def bootstrap_wer(errors: Sequence[int], words: Sequence[int], groups: Sequence[
     return Interval(low, high, blocks, note)
 
 
-def paired_difference(errors_a: Sequence[int], errors_b: Sequence[int], words: Sequence[int],
-                      groups: Sequence[Hashable], replicas: int, seed: int) -> PairedDifference:
+def paired_difference(
+    errors_a: Sequence[int],
+    errors_b: Sequence[int],
+    words: Sequence[int],
+    groups: Sequence[Hashable],
+    replicas: int,
+    seed: int,
+) -> PairedDifference:
     """Difference of two systems on the same utterances, both resampled by the same draws.
 
     Args:
@@ -131,9 +138,15 @@ def paired_difference(errors_a: Sequence[int], errors_b: Sequence[int], words: S
     blocks, ratio = len(a), _ratio(b - a, below, replicas, seed)
     power = t_quantile(1 - _TAIL, blocks - 1) + t_quantile(POWER, blocks - 1) if blocks > 1 else math.inf
     return PairedDifference(
-        difference=ratio.value, low=ratio.low, high=ratio.high, probability_better=ratio.below_zero,
-        p_value=ratio.p_value, detectable=power * ratio.error if ratio.error else None, blocks=blocks,
-        note=_doubt(b - a, below))
+        difference=ratio.value,
+        low=ratio.low,
+        high=ratio.high,
+        probability_better=ratio.below_zero,
+        p_value=ratio.p_value,
+        detectable=power * ratio.error if ratio.error else None,
+        blocks=blocks,
+        note=_doubt(b - a, below),
+    )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -168,7 +181,8 @@ def _ratio(top: FloatArray, words: FloatArray, replicas: int, seed: int) -> _Rat
     blocks, total = len(top), max(float(words.sum()), 1.0)
     value = float(_rates(top.sum(keepdims=True), words.sum(keepdims=True))[0])
     drawn_top, drawn_words, *squares = _resample(
-        np.stack([top, words, top * top, top * words, words * words]), replicas, seed)
+        np.stack([top, words, top * top, top * words, words * words]), replicas, seed
+    )
     below_zero = float(np.mean(drawn_top < 0))
     if blocks == 1:
         reach = max(1.0, abs(value))  # one block says nothing of how blocks differ
@@ -182,15 +196,22 @@ def _ratio(top: FloatArray, words: FloatArray, replicas: int, seed: int) -> _Rat
         t = t_quantile(1 - _TAIL, blocks - 1)
         level = NormalDist().cdf(-math.sqrt(scale) * t)
         low, high = (float(bound) for bound in np.quantile(values, [level, 1 - level]))
-        return _Ratio(value, min(value - t * error, low), max(value + t * error, high), error,
-                      2 * (1 - t_cdf(abs(seen), blocks - 1)), below_zero)
+        return _Ratio(
+            value,
+            min(value - t * error, low),
+            max(value + t * error, high),
+            error,
+            2 * (1 - t_cdf(abs(seen), blocks - 1)),
+            below_zero,
+        )
     variance = scale * (squares[0] - 2 * values * squares[1] + values * values * squares[2])
     errors = np.sqrt(np.maximum(variance, 0)) / np.maximum(drawn_words, 1)
     studentized = (values - value) / np.maximum(errors, 1e-9)
     low, high = (float(bound) for bound in np.quantile(studentized, [_TAIL, 1 - _TAIL]))
     beyond = min(int(np.sum(studentized >= seen)), int(np.sum(studentized <= seen)))
-    return _Ratio(value, value - high * error, value - low * error, error,
-                  min(1.0, 2 * (beyond + 1) / (replicas + 1)), below_zero)
+    return _Ratio(
+        value, value - high * error, value - low * error, error, min(1.0, 2 * (beyond + 1) / (replicas + 1)), below_zero
+    )
 
 
 def _telling(top: FloatArray, words: FloatArray) -> int:
@@ -236,11 +257,11 @@ def _resample(sums: FloatArray, replicas: int, seed: int) -> FloatArray:
     for start in range(0, replicas, rows):
         size = min(rows, replicas - start)
         if few:
-            totals[:, start:start + size] = columns @ rng.multinomial(blocks, chances, size).T
+            totals[:, start : start + size] = columns @ rng.multinomial(blocks, chances, size).T
         else:
             draws = rng.integers(blocks, size=(size, blocks))
             for total, column in zip(totals, columns, strict=True):
-                total[start:start + size] = column[draws].sum(axis=1)
+                total[start : start + size] = column[draws].sum(axis=1)
     return totals
 
 

@@ -49,8 +49,10 @@ class TermCounts:
     def rows(self) -> list[TermRecall]:
         """One a term. In an utterance, hits are the smaller count and false alarms what was heard beyond the said."""
         hits, more = np.minimum(self.said, self.heard), np.maximum(self.heard - self.said, 0)
-        return [TermRecall(term, int(said), int(hit), int(false)) for term, said, hit, false in
-                zip(self.terms, self.said.sum(1), hits.sum(1), more.sum(1), strict=True)]
+        return [
+            TermRecall(term, int(said), int(hit), int(false))
+            for term, said, hit, false in zip(self.terms, self.said.sum(1), hits.sum(1), more.sum(1), strict=True)
+        ]
 
     def misses(self, terms: Iterable[str]) -> tuple[list[int], list[int]]:
         """By utterance, of the terms named: occurrences missed, and occurrences said."""
@@ -113,16 +115,24 @@ def count_terms(references: list[str], hypotheses: list[str], terms: list[str], 
     for number, term in enumerate(terms, start=1):
         key = normalize(term, preset)
         if not key:
-            raise DataError(f"term {number} ({term!r}) has nothing left under normalizer {preset!r}; "
-                            "remove it, or spell it as it is spoken")
+            raise DataError(
+                f"term {number} ({term!r}) has nothing left under normalizer {preset!r}; "
+                "remove it, or spell it as it is spoken"
+            )
         spellings.setdefault(key, term)
     needles = [searchable(key, preset) for key in spellings]
-    said, heard = ([[text.count(needle) for text in searched] for needle in needles]
-                   for searched in ([searchable(normalize(text, preset), preset) for text in texts]
-                                    for texts in (references, hypotheses)))
+    said, heard = (
+        [[text.count(needle) for text in searched] for needle in needles]
+        for searched in (
+            [searchable(normalize(text, preset), preset) for text in texts] for texts in (references, hypotheses)
+        )
+    )
     shape = (len(needles), len(references))
-    return TermCounts(tuple(spellings.values()), np.array(said, dtype=np.int64).reshape(shape),
-                      np.array(heard, dtype=np.int64).reshape(shape))
+    return TermCounts(
+        tuple(spellings.values()),
+        np.array(said, dtype=np.int64).reshape(shape),
+        np.array(heard, dtype=np.int64).reshape(shape),
+    )
 
 
 def term_recall(references: list[str], hypotheses: list[str], terms: list[str], preset: str) -> list[TermRecall]:
@@ -137,8 +147,11 @@ def summarize(rows: Sequence[TermRecall]) -> TermSummary:
     return TermSummary(
         recall=hits / support if support else None,
         precision=hits / (hits + false_alarms) if hits + false_alarms else None,
-        support=support, false_alarms=false_alarms, terms_said=len(each),
-        macro_recall=sum(each) / len(each) if each else None)
+        support=support,
+        false_alarms=false_alarms,
+        terms_said=len(each),
+        macro_recall=sum(each) / len(each) if each else None,
+    )
 
 
 def searchable(text: str, preset: str) -> str:

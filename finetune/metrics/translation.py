@@ -36,8 +36,10 @@ def translation_scores(references: list[str], hypotheses: list[str], target_lang
         DataError: no segments, lists of unequal length, or an empty reference, against which nothing can be scored.
     """
     if not references or len(references) != len(hypotheses):
-        raise DataError(f"{len(references)} references and {len(hypotheses)} hypotheses: a translation needs one of "
-                        "each for every segment")
+        raise DataError(
+            f"{len(references)} references and {len(hypotheses)} hypotheses: a translation needs one of "
+            "each for every segment"
+        )
     if empty := [number for number, text in enumerate(references, 1) if not text.strip()]:
         raise DataError(f"the reference translations number {empty[:5]} are empty; remove these rows")
     from sacrebleu.metrics.bleu import BLEU
@@ -47,5 +49,9 @@ def translation_scores(references: list[str], hypotheses: list[str], target_lang
     refs, hyps = ([unicodedata.normalize("NFC", text) for text in texts] for texts in (references, hypotheses))
     bleu_score, chrf_score = bleu.corpus_score(hyps, [refs]), chrf.corpus_score(hyps, [refs])
     return TranslationScores(
-        bleu_score.score, str(bleu.get_signature()), chrf_score.score, str(chrf.get_signature()),
-        sum(not text.strip() for text in hypotheses))
+        bleu_score.score,
+        str(bleu.get_signature()),
+        chrf_score.score,
+        str(chrf.get_signature()),
+        sum(not text.strip() for text in hypotheses),
+    )

@@ -59,13 +59,19 @@ def score(references: list[str], hypotheses: list[str], preset: str) -> WordErro
     refs, hyps = normalized(references, hypotheses, preset)
     same, *edits = _counts(jiwer.process_characters, refs, hyps)
     hits, substitutions, deletions, insertions = _counts(
-        jiwer.process_words, [spaced(text, preset) for text in refs], [spaced(text, preset) for text in hyps])
+        jiwer.process_words, [spaced(text, preset) for text in refs], [spaced(text, preset) for text in hyps]
+    )
     reference_words, reference_chars = hits + substitutions + deletions, same + edits[0] + edits[1]
     return WordErrors(
         wer=error_rate(substitutions + deletions + insertions, reference_words),
         cer=error_rate(sum(edits), reference_chars),
-        substitutions=substitutions, deletions=deletions, insertions=insertions, hits=hits,
-        reference_words=reference_words, char_errors=sum(edits), reference_chars=reference_chars,
+        substitutions=substitutions,
+        deletions=deletions,
+        insertions=insertions,
+        hits=hits,
+        reference_words=reference_words,
+        char_errors=sum(edits),
+        reference_chars=reference_chars,
     )
 
 
@@ -73,16 +79,20 @@ def _counts(process: Process, refs: list[str], hyps: list[str]) -> list[int]:
     """Hits, substitutions, deletions and insertions of all texts."""
     counts = [0, 0, 0, 0]
     for start in range(0, len(refs), AT_ONCE):
-        found = process(refs[start:start + AT_ONCE], hyps[start:start + AT_ONCE])
-        counts = [count + more for count, more in
-                  zip(counts, (found.hits, found.substitutions, found.deletions, found.insertions), strict=True)]
+        found = process(refs[start : start + AT_ONCE], hyps[start : start + AT_ONCE])
+        counts = [
+            count + more
+            for count, more in zip(
+                counts, (found.hits, found.substitutions, found.deletions, found.insertions), strict=True
+            )
+        ]
     return counts
 
 
 def alignments(process: Process, refs: list[str], hyps: list[str]) -> Iterator[list[jiwer.AlignmentChunk]]:
     """The alignment of each pair of texts, in order."""
     for start in range(0, len(refs), AT_ONCE):
-        yield from process(refs[start:start + AT_ONCE], hyps[start:start + AT_ONCE]).alignments
+        yield from process(refs[start : start + AT_ONCE], hyps[start : start + AT_ONCE]).alignments
 
 
 def errors_per_utterance(references: list[str], hypotheses: list[str], preset: str) -> list[tuple[int, int]]:
@@ -93,8 +103,9 @@ def errors_per_utterance(references: list[str], hypotheses: list[str], preset: s
         RecipeError: unknown preset.
     """
     refs, hyps = ([spaced(text, preset) for text in texts] for texts in normalized(references, hypotheses, preset))
-    return list(zip(_errors(alignments(jiwer.process_words, refs, hyps)), (len(text.split()) for text in refs),
-                    strict=True))
+    return list(
+        zip(_errors(alignments(jiwer.process_words, refs, hyps)), (len(text.split()) for text in refs), strict=True)
+    )
 
 
 def character_distances(first: list[str], second: list[str]) -> list[int]:
@@ -104,8 +115,12 @@ def character_distances(first: list[str], second: list[str]) -> list[int]:
 
 def _errors(found: Iterable[list[jiwer.AlignmentChunk]]) -> list[int]:
     return [
-        sum(max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
-            for chunk in chunks if chunk.type != "equal") for chunks in found
+        sum(
+            max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
+            for chunk in chunks
+            if chunk.type != "equal"
+        )
+        for chunks in found
     ]
 
 
@@ -119,8 +134,7 @@ def changed_by_normalizer(texts: list[str], preset: str) -> list[int]:
         RecipeError: unknown preset.
     """
     return [
-        index for index, text in enumerate(texts)
-        if 2 * len(normalize(text, preset)) < len(normalize(text, "none"))
+        index for index, text in enumerate(texts) if 2 * len(normalize(text, preset)) < len(normalize(text, "none"))
     ]
 
 
@@ -133,5 +147,6 @@ def normalized(references: list[str], hypotheses: list[str], preset: str) -> tup
     if len(references) != len(hypotheses):
         raise DataError(
             f"{len(references)} references but {len(hypotheses)} hypotheses: give one hypothesis for each "
-            "reference, an empty text where nothing was recognized")
+            "reference, an empty text where nothing was recognized"
+        )
     return [normalize(text, preset) for text in references], [normalize(text, preset) for text in hypotheses]

@@ -49,8 +49,9 @@ def columns(base: Sequence[Edit], adapted: Sequence[Edit]) -> list[Column]:
     first, second = _by_word(base), _by_word(adapted)
     for (extra_base, word, at_base), (extra_adapted, _, at_adapted) in zip(first, second, strict=True):
         for place in range(max(len(extra_base), len(extra_adapted))):
-            found.append(Column("", *(extra[place] if place < len(extra) else ""
-                                      for extra in (extra_base, extra_adapted))))
+            found.append(
+                Column("", *(extra[place] if place < len(extra) else "" for extra in (extra_base, extra_adapted)))
+            )
         if word:
             found.append(Column(word, at_base, at_adapted))
     return found
@@ -70,8 +71,15 @@ def word_changes(base: Sequence[Sequence[Edit]], adapted: Sequence[Sequence[Edit
             if state[0] != state[1]:
                 (fixed if state[1] else broken)[first.reference] += 1
     most = sorted({*fixed, *broken}, key=lambda word: (-fixed[word] - broken[word], word))[:MOST_WORDS]
-    return Changes(right[False, True], right[True, False], right[True, True], right[False, False], inserted[0],
-                   inserted[1], [WordChange(word, fixed[word], broken[word]) for word in most])
+    return Changes(
+        right[False, True],
+        right[True, False],
+        right[True, True],
+        right[False, False],
+        inserted[0],
+        inserted[1],
+        [WordChange(word, fixed[word], broken[word]) for word in most],
+    )
 
 
 def _by_word(edits: Sequence[Edit]) -> list[tuple[list[str], str, str]]:

@@ -16,7 +16,8 @@ _NUMERALS = (
     "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion trillion "
     "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth "
     "sixteenth seventeenth eighteenth nineteenth twentieth thirtieth fortieth fiftieth sixtieth seventieth eightieth "
-    "ninetieth hundredth thousandth millionth").replace(" ", "|")
+    "ninetieth hundredth thousandth millionth"
+).replace(" ", "|")
 _NUMBER = rf"(?:[^\W\d_]?\d[\w.,:]*|(?:{_NUMERALS})\b)"
 NOT_NUMBERS = {"one", "second"}  # alone they mostly count nothing
 _KINDS = {  # found in the text as written, compared without case
@@ -85,8 +86,15 @@ def by_frequency(rows: Sequence[Sequence[Edit]], trained: Mapping[str, int], pre
         times = trained.get(edit.reference or edit.hypothesis, 0)
         name = next(name for name, most in FREQUENCIES if most is None or times <= most)
         counts[name][edit.op] += 1
-    return [FrequencyBin(name, count["equal"] + count["substitute"] + count["delete"],
-                         count["substitute"] + count["delete"], count["insert"]) for name, count in counts.items()]
+    return [
+        FrequencyBin(
+            name,
+            count["equal"] + count["substitute"] + count["delete"],
+            count["substitute"] + count["delete"],
+            count["insert"],
+        )
+        for name, count in counts.items()
+    ]
 
 
 def entities(references: list[str], hypotheses: list[str], preset: str) -> list[EntityRecall]:
@@ -101,16 +109,22 @@ def entities(references: list[str], hypotheses: list[str], preset: str) -> list[
 
     rows = [_recall("number", map(numbers, references), map(numbers, hypotheses))]
     for kind, pattern in _KINDS.items():
-        said, heard = ([[found.casefold() for found in pattern.findall(unicodedata.normalize("NFC", text))]
-                        for text in texts] for texts in (references, hypotheses))
+        said, heard = (
+            [[found.casefold() for found in pattern.findall(unicodedata.normalize("NFC", text))] for text in texts]
+            for texts in (references, hypotheses)
+        )
         rows.append(_recall(kind, said, heard))
     return [row for row in rows if row.said or row.invented]
 
 
 def _recall(kind: str, said: Iterable[list[str]], heard: Iterable[list[str]]) -> EntityRecall:
     pairs = [(Counter(a), Counter(b)) for a, b in zip(said, heard, strict=True)]
-    return EntityRecall(kind, sum(a.total() for a, _ in pairs), sum((a & b).total() for a, b in pairs),
-                        sum((b - a).total() for a, b in pairs))
+    return EntityRecall(
+        kind,
+        sum(a.total() for a, _ in pairs),
+        sum((a & b).total() for a, b in pairs),
+        sum((b - a).total() for a, b in pairs),
+    )
 
 
 def numeral_errors(rows: Sequence[Sequence[Edit]]) -> NumeralErrors:
@@ -119,8 +133,11 @@ def numeral_errors(rows: Sequence[Sequence[Edit]]) -> NumeralErrors:
     numeral = re.compile(rf"{_NUMBER}$")
     kinds = [tuple(bool(word and numeral.match(word)) for word in edit[1:]) for edit in wrong]
     digits = [tuple(any(map(str.isdigit, word)) for word in edit[1:]) for edit in wrong]
-    return NumeralErrors(len(wrong), sum(map(any, kinds)),
-                         sum(all(kind) and digit[0] != digit[1] for kind, digit in zip(kinds, digits, strict=True)))
+    return NumeralErrors(
+        len(wrong),
+        sum(map(any, kinds)),
+        sum(all(kind) and digit[0] != digit[1] for kind, digit in zip(kinds, digits, strict=True)),
+    )
 
 
 def style(references: list[str], hypotheses: list[str]) -> Style:

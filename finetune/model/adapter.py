@@ -47,8 +47,9 @@ def save_adapter(model: GraniteSpeech, adapted: PeftModel | None, folder: Path) 
 
 
 def _write(tensors: dict[str, Tensor], path: Path) -> None:
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path,
-              metadata={"format": "pt"})
+    save_file(
+        {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path, metadata={"format": "pt"}
+    )
 
 
 def load_adapter(model: GraniteSpeech, folder: Path) -> PeftModel | None:
@@ -69,8 +70,9 @@ def load_adapter(model: GraniteSpeech, folder: Path) -> PeftModel | None:
         own: dict[str, Tensor] = dict(model.hf.named_parameters())
         for name, value in (load_file(whole) if whole.is_file() else {}).items():
             if name not in own or own[name].shape != value.shape:
-                raise CheckpointError(f"{whole}: {name} {tuple(value.shape)} does not fit the base model "
-                                      f"{model.source}")
+                raise CheckpointError(
+                    f"{whole}: {name} {tuple(value.shape)} does not fit the base model {model.source}"
+                )
             with torch.no_grad():
                 own[name].copy_(value)
         if lora.is_file():
@@ -80,8 +82,9 @@ def load_adapter(model: GraniteSpeech, folder: Path) -> PeftModel | None:
             stored = load_file(lora)
             odd = sorted(set(stored) ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
             if odd:
-                raise CheckpointError(f"{lora}: {odd[0]} does not fit {ADAPTER_CONFIG} or the base model "
-                                      f"{model.source}")
+                raise CheckpointError(
+                    f"{lora}: {odd[0]} does not fit {ADAPTER_CONFIG} or the base model {model.source}"
+                )
             set_peft_model_state_dict(adapted, stored)
     except (OSError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: damaged, or not made from the base model {model.source}: {error}") from error

@@ -36,8 +36,9 @@ class Audio:
 
     def rows(self, chosen: list[int]) -> "Audio":
         """These clips alone."""
-        return Audio(*(part[chosen] for part in (self.states, self.num_frames, self.middle, self.embeds,
-                                                 self.num_tokens)))
+        return Audio(
+            *(part[chosen] for part in (self.states, self.num_frames, self.middle, self.embeds, self.num_tokens))
+        )
 
 
 class GraniteSpeech(nn.Module):
@@ -128,12 +129,18 @@ class GraniteSpeech(nn.Module):
         if kind == "features":
             return self.listen(audio, num_frames)
         if kind == "states":
-            return Audio(audio, num_frames, audio[:0], project(self.projector, audio, num_frames),
-                         self.num_audio_tokens(num_frames))
+            return Audio(
+                audio,
+                num_frames,
+                audio[:0],
+                project(self.projector, audio, num_frames),
+                self.num_audio_tokens(num_frames),
+            )
         return Audio(audio[:0], num_frames, audio[:0], audio, num_frames)
 
-    def forward(self, audio: Tensor, num_frames: Tensor, input_ids: Tensor,
-                kind: str = "features") -> tuple[Tensor, Audio]:
+    def forward(
+        self, audio: Tensor, num_frames: Tensor, input_ids: Tensor, kind: str = "features"
+    ) -> tuple[Tensor, Audio]:
         """Audio as `hear` takes it, right-padded prompts with targets (B, L) -> hidden states (B, L, H).
 
         Causal attention alone keeps right padding out of every real position, so no mask is needed.
@@ -169,12 +176,18 @@ def _quantization(quantize: str, dtype: torch.dtype, device: torch.device | str)
     if quantize == "none":
         return {}
     if torch.device(device).type != "cuda" or find_spec("bitsandbytes") is None:
-        raise ModelError("model.quantize: 4bit needs a CUDA GPU and bitsandbytes (pip install "
-                         "'finetune-granite-speech[quant]'); leave it at none here")
+        raise ModelError(
+            "model.quantize: 4bit needs a CUDA GPU and bitsandbytes (pip install "
+            "'finetune-granite-speech[quant]'); leave it at none here"
+        )
     from transformers import BitsAndBytesConfig
 
-    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype,
-                                llm_int8_skip_modules=["model.encoder", "model.projector", "lm_head"])
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=["model.encoder", "model.projector", "lm_head"],
+    )
     return {"quantization_config": config, "device_map": {"": device}}
 
 
@@ -185,8 +198,9 @@ def resolved_dtype(dtype: str, device: torch.device | str) -> str:
     return "bfloat16" if torch.device(device).type == "cuda" else "float32"
 
 
-def load_model(source: str, dtype: str, device: torch.device | str = "cpu",
-               revision: str | None = None, quantize: str = "none") -> GraniteSpeech:
+def load_model(
+    source: str, dtype: str, device: torch.device | str = "cpu", revision: str | None = None, quantize: str = "none"
+) -> GraniteSpeech:
     """Loads base or exported model, everything frozen and in eval mode.
 
     Args:
@@ -204,8 +218,13 @@ def load_model(source: str, dtype: str, device: torch.device | str = "cpu",
     dtype = resolved_dtype(dtype, device)
     try:
         hf, info = GraniteSpeechForConditionalGeneration.from_pretrained(
-            source, config=config, dtype=DTYPES[dtype], revision=revision, output_loading_info=True,
-            **_quantization(quantize, DTYPES[dtype], device))
+            source,
+            config=config,
+            dtype=DTYPES[dtype],
+            revision=revision,
+            output_loading_info=True,
+            **_quantization(quantize, DTYPES[dtype], device),
+        )
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{source}: cannot be loaded: {error}") from error
@@ -213,7 +232,9 @@ def load_model(source: str, dtype: str, device: torch.device | str = "cpu",
     if missing:
         raise ModelError(f"{source}: {len(missing)} weights are missing, such as {missing[0]}")
     if any("lora_" in name for name, _ in hf.named_parameters()):
-        raise ModelError(f"{source}: an adapter lies beside the weights (adapter_config.json), and transformers put "
-                         "it on; merge it, or move it away")
+        raise ModelError(
+            f"{source}: an adapter lies beside the weights (adapter_config.json), and transformers put "
+            "it on; merge it, or move it away"
+        )
     hf.requires_grad_(False)
     return GraniteSpeech(hf if quantize != "none" else hf.to(device), tokenizer, source).eval()

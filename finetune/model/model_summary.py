@@ -18,8 +18,12 @@ def on_meta(config: GraniteSpeechConfig, source: str) -> GraniteSpeech:
 
 def count_parts(model: GraniteSpeech) -> dict[str, int]:
     """Parameters of encoder, projector, language model body and head."""
-    parts = {"encoder": model.encoder, "projector": model.projector,
-             "language model": model.language_model, "lm_head": model.lm_head}
+    parts = {
+        "encoder": model.encoder,
+        "projector": model.projector,
+        "language model": model.language_model,
+        "lm_head": model.lm_head,
+    }
     return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
 
 
@@ -39,6 +43,8 @@ def outline(base: str, revision: str | None, parts: Parts) -> list[str]:
     lines = [f"{name:15} {count:>15,} parameters" for name, count in count_parts(model).items()]
     with torch.device("meta"):
         open_parts(model, parts)
-    trains = [f"{row.part:15} {row.parameters:>15,} parameters  in {row.tensors} tensors of {row.modules} modules"
-              for row in table(model)]
+    trains = [
+        f"{row.part:15} {row.parameters:>15,} parameters  in {row.tensors} tensors of {row.modules} modules"
+        for row in table(model)
+    ]
     return [*lines, "", "trains:", *trains]

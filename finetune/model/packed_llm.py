@@ -24,8 +24,9 @@ class Cache:
         config = llm.config
         weight = llm.embed_tokens.weight
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self.data = torch.zeros(len(llm.layers), 2, rows, 0, config.num_key_value_heads, size,
-                                dtype=weight.dtype, device=weight.device)
+        self.data = torch.zeros(
+            len(llm.layers), 2, rows, 0, config.num_key_value_heads, size, dtype=weight.dtype, device=weight.device
+        )
 
     def hold(self, slots: int) -> None:
         """Makes room for `slots` in each row. New ones are zero: a masked NaN would still be one."""

@@ -37,15 +37,18 @@ def render(tokenizer: Tokenizer, instruction: str, keywords: tuple[str, ...] = (
         request += f" Keywords: {', '.join(keywords)}"
     try:
         text = tokenizer.apply_chat_template(
-            [{"role": "user", "content": request}], tokenize=False, add_generation_prompt=True)
+            [{"role": "user", "content": request}], tokenize=False, add_generation_prompt=True
+        )
     except ValueError as error:
         raise ModelError(f"the base model's tokenizer has no chat template: {error}") from error
     before, mark, after = str(text).partition(AUDIO_TOKEN)
     if not mark or AUDIO_TOKEN in after:
         raise ModelError(f"the prompt must hold {AUDIO_TOKEN} exactly once, got {text!r}")
     # Not verbose: whether the prompt is too long is for those to say who know how long the audio is.
-    return Prompt(tuple(tokenizer.encode(before, add_special_tokens=False, verbose=False)),
-                  tuple(tokenizer.encode(after, add_special_tokens=False, verbose=False)))
+    return Prompt(
+        tuple(tokenizer.encode(before, add_special_tokens=False, verbose=False)),
+        tuple(tokenizer.encode(after, add_special_tokens=False, verbose=False)),
+    )
 
 
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -85,8 +85,10 @@ def _lora_targets(model: GraniteSpeech, parts: Parts) -> list[tuple[str, int, fl
     layers, blocks = len(model.language_model.layers) - parts.llm_layers, len(model.encoder.layers)
     if parts.lora.rank:
         if layers == 0:
-            raise ModelError(f"parts.language_model.layers: all {parts.llm_layers} train in full and leave none for "
-                             "LoRA; set parts.lora.rank to 0")
+            raise ModelError(
+                f"parts.language_model.layers: all {parts.llm_layers} train in full and leave none for "
+                "LoRA; set parts.lora.rank to 0"
+            )
         known = _linear_names(model.language_model.layers[0])
         unknown = sorted(set(parts.lora.modules) - set(known))
         if unknown or not parts.lora.modules:
@@ -133,17 +135,23 @@ def open_parts(model: GraniteSpeech, parts: Parts) -> PeftModel | None:
     if targets:
         (first, rank, alpha), *others = targets
         config = LoraConfig(
-            r=rank, lora_alpha=alpha, lora_dropout=parts.lora.dropout,
+            r=rank,
+            lora_alpha=alpha,
+            lora_dropout=parts.lora.dropout,
             target_modules="|".join([first, *(pattern for pattern, _, _ in others)]),
             rank_pattern={pattern: rank for pattern, rank, _ in others},
             alpha_pattern={pattern: alpha for pattern, _, alpha in others},
-            use_rslora=parts.lora.variant == "rslora", use_dora=parts.lora.variant == "dora")
+            use_rslora=parts.lora.variant == "rslora",
+            use_dora=parts.lora.variant == "dora",
+        )
         adapted = get_peft_model(model.hf, config)  # freezes all else
         check_landing(model, parts)
     for member in _members(model, parts, "full"):
         if not all(value.is_floating_point() for value in member.parameters()):
-            raise ModelError("parts.language_model.layers: quantized layers cannot train in full; set model.quantize "
-                             "to none, or train them with LoRA alone")
+            raise ModelError(
+                "parts.language_model.layers: quantized layers cannot train in full; set model.quantize "
+                "to none, or train them with LoRA alone"
+            )
         member.requires_grad_(True).float()  # the buffers too; small updates vanish in bfloat16
     for value in trained_parameters(model).values():
         value.data = value.data.float()
@@ -153,16 +161,26 @@ def open_parts(model: GraniteSpeech, parts: Parts) -> PeftModel | None:
 def check_landing(model: GraniteSpeech, parts: Parts) -> None:
     """Raises ModelError when LoRA stands on a module outside the parts that are to have it."""
     inside = {id(module) for member in _members(model, parts, "lora") for module in member.modules()}
-    outside = sorted({re.sub(r"\.\d+\.", ".*.", name) for name, module in model.hf.named_modules()
-                      if hasattr(module, "lora_A") and id(module) not in inside})
+    outside = sorted(
+        {
+            re.sub(r"\.\d+\.", ".*.", name)
+            for name, module in model.hf.named_modules()
+            if hasattr(module, "lora_A") and id(module) not in inside
+        }
+    )
     if outside:
         raise ModelError(f"LoRA stands outside the parts that the recipe names: {', '.join(outside)}")
 
 
 def part_of(name: str) -> str:
     """The part of a parameter, by its name; LoRA inside the projector or the encoder belongs to these."""
-    for part, prefix in (("projector", "model.projector."), ("ctc_head", "model.encoder.out."),
-                         ("encoder", "model.encoder."), ("lora", "lora_"), ("lm_head", "lm_head.")):
+    for part, prefix in (
+        ("projector", "model.projector."),
+        ("ctc_head", "model.encoder.out."),
+        ("encoder", "model.encoder."),
+        ("lora", "lora_"),
+        ("lm_head", "lm_head."),
+    ):
         if prefix in name:
             return part
     return "language_model"
@@ -236,8 +254,10 @@ def with_gradient(parameters: dict[str, nn.Parameter], groups: list[dict[str, An
     """
     lost = [name for name, value in parameters.items() if value.grad is None]
     if lost:
-        raise ModelError(f"{_listed(lost)}: no gradient after the first backward pass, so the loss does not reach it "
-                         "and it would never train; leave this part frozen")
+        raise ModelError(
+            f"{_listed(lost)}: no gradient after the first backward pass, so the loss does not reach it "
+            "and it would never train; leave this part frozen"
+        )
     rates = {id(value): group["lr"] for group in groups for value in group["params"]}
 
     def moves(value: Tensor, gradient: Tensor) -> Tensor:
@@ -264,8 +284,10 @@ def check_changed(before: dict[str, int], after: dict[str, int], trained: set[st
     if changed - trained:
         raise ModelError(f"{_listed(changed - trained)}: frozen, but changed by the first training step")
     if with_gradient - changed:
-        raise ModelError(f"{_listed(with_gradient - changed)}: has a gradient, but the first training step did not "
-                         "change it; is it in the optimizer, and the learning rate of its part large enough?")
+        raise ModelError(
+            f"{_listed(with_gradient - changed)}: has a gradient, but the first training step did not "
+            "change it; is it in the optimizer, and the learning rate of its part large enough?"
+        )
 
 
 def _listed(names: set[str] | list[str]) -> str:

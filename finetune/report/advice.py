@@ -8,10 +8,28 @@ from finetune.report import rules_run as run
 from finetune.report.facts import Advice, Facts
 
 RULES: tuple[Callable[[Facts], Advice | None], ...] = (
-    run.leaking, run.told_keywords, run.suspicious, run.forgotten, run.no_canary, run.made_up, run.not_proven,
-    run.few_speakers, errors.numerals, errors.style, errors.truncated, errors.runaways, errors.deletions,
-    errors.insertions, errors.taught_terms, errors.untaught_terms, errors.invented_terms, errors.new_words,
-    run.still_learning, run.emptied, run.decoders)
+    run.leaking,
+    run.told_keywords,
+    run.suspicious,
+    run.forgotten,
+    run.no_canary,
+    run.made_up,
+    run.not_proven,
+    run.few_speakers,
+    errors.numerals,
+    errors.style,
+    errors.truncated,
+    errors.runaways,
+    errors.deletions,
+    errors.insertions,
+    errors.taught_terms,
+    errors.untaught_terms,
+    errors.invented_terms,
+    errors.new_words,
+    run.still_learning,
+    run.emptied,
+    run.decoders,
+)
 MANY: tuple[Callable[[Facts], list[Advice]], ...] = (errors.kinds_of_clips, run.uneven)
 
 

@@ -32,19 +32,42 @@ def by_duration(table: Mapping[str, Any]) -> Chart:
     figure, axes = _axes("WER, %")
     for system, colour, marker, shift in (("base", BASE, "s", -0.09), ("adapted", ADAPTED, "o", 0.09)):
         wers = [100 * row["wer"][system] for row in rows]
-        reach = [[max(0.0, wer - 100 * row["interval"][system]["low"]) for wer, row in zip(wers, rows, strict=True)],
-                 [max(0.0, 100 * row["interval"][system]["high"] - wer) for wer, row in zip(wers, rows, strict=True)]]
-        axes.errorbar([place + shift for place in range(len(rows))], wers, reach, fmt=f"{marker}-", color=colour,
-                      capsize=3, linewidth=1.2, markersize=5, label=system)
+        reach = [
+            [max(0.0, wer - 100 * row["interval"][system]["low"]) for wer, row in zip(wers, rows, strict=True)],
+            [max(0.0, 100 * row["interval"][system]["high"] - wer) for wer, row in zip(wers, rows, strict=True)],
+        ]
+        axes.errorbar(
+            [place + shift for place in range(len(rows))],
+            wers,
+            reach,
+            fmt=f"{marker}-",
+            color=colour,
+            capsize=3,
+            linewidth=1.2,
+            markersize=5,
+            label=system,
+        )
     axes.set_xlim(-0.6, len(rows) - 0.4)
     names = [row["name"].replace(" and more", "+").replace("below ", "< ").replace(" to ", "–") for row in rows]
     axes.set_xticks(range(len(rows)), names)
     axes.set_ylim(bottom=0)
     figure.legend(loc="outside upper left", ncols=2)
-    return Chart("WER by duration", "Error rate of clips by their length, with 95 % intervals.",
-                 _svg(figure, "duration"), ("duration", "clips", "words", "base, %", "adapted, %"),
-                 [(row["name"], str(row["clips"]), str(row["words"]), f"{100 * row['wer']['base']:.1f}",
-                   f"{100 * row['wer']['adapted']:.1f}") for row in rows])
+    return Chart(
+        "WER by duration",
+        "Error rate of clips by their length, with 95 % intervals.",
+        _svg(figure, "duration"),
+        ("duration", "clips", "words", "base, %", "adapted, %"),
+        [
+            (
+                row["name"],
+                str(row["clips"]),
+                str(row["words"]),
+                f"{100 * row['wer']['base']:.1f}",
+                f"{100 * row['wer']['adapted']:.1f}",
+            )
+            for row in rows
+        ],
+    )
 
 
 def learning_curve(losses: Sequence[tuple[int, float]], scores: Sequence[Mapping[str, Any]]) -> Chart:
@@ -68,17 +91,30 @@ def learning_curve(losses: Sequence[tuple[int, float]], scores: Sequence[Mapping
         right = axes.twinx()
         right.set_ylabel("WER, %")
         right.spines["top"].set_visible(False)
-        for key, colour, marker, label in (("wer", ADAPTED, "o", "valid WER"),
-                                           ("canary_wer", THIRD, "D", "canary WER")):
+        for key, colour, marker, label in (
+            ("wer", ADAPTED, "o", "valid WER"),
+            ("canary_wer", THIRD, "D", "canary WER"),
+        ):
             if points := [(row["step"], 100 * row[key]) for row in scores if row[key] is not None]:
-                lines += right.plot(*zip(*points, strict=True), f"{marker}--", color=colour, linewidth=1.2,
-                                    markersize=5, label=label)
+                lines += right.plot(
+                    *zip(*points, strict=True), f"{marker}--", color=colour, linewidth=1.2, markersize=5, label=label
+                )
         right.set_ylim(bottom=0)
     figure.legend(handles=lines, loc="outside upper left", ncols=3)
-    return Chart("Learning curve", "Training loss by step, and error rates of what was scored on the way.",
-                 _svg(figure, "learning"), ("step", "valid WER, %", "canary WER, %"),
-                 [(str(row["step"]), f"{100 * row['wer']:.1f}",
-                   "–" if row["canary_wer"] is None else f"{100 * row['canary_wer']:.1f}") for row in scores])
+    return Chart(
+        "Learning curve",
+        "Training loss by step, and error rates of what was scored on the way.",
+        _svg(figure, "learning"),
+        ("step", "valid WER, %", "canary WER, %"),
+        [
+            (
+                str(row["step"]),
+                f"{100 * row['wer']:.1f}",
+                "–" if row["canary_wer"] is None else f"{100 * row['canary_wer']:.1f}",
+            )
+            for row in scores
+        ],
+    )
 
 
 def speed(points: Sequence[tuple[str, float, float]]) -> Chart:
@@ -94,9 +130,13 @@ def speed(points: Sequence[tuple[str, float, float]]) -> Chart:
     axes.set_xlim(0, 1.15 * max(rate for _, rate, _ in points))
     axes.set_ylim(0, max(1.0, 115 * max(wer for *_, wer in points)))
     figure.legend(loc="outside upper left", ncols=2)
-    return Chart("WER against speed", "Right and low is better. Times of this machine, of test decoded in batches.",
-                 _svg(figure, "speed"), ("decoder", "RTFx", "WER, %"),
-                 [(name, f"{rate:.1f}", f"{100 * wer:.1f}") for name, rate, wer in points])
+    return Chart(
+        "WER against speed",
+        "Right and low is better. Times of this machine, of test decoded in batches.",
+        _svg(figure, "speed"),
+        ("decoder", "RTFx", "WER, %"),
+        [(name, f"{rate:.1f}", f"{100 * wer:.1f}") for name, rate, wer in points],
+    )
 
 
 def _axes(label: str) -> tuple[Any, Any]:
@@ -130,7 +170,7 @@ def _svg(figure: Any, name: str) -> str:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     text = out.getvalue()
-    text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", text[text.index("<svg"):])
+    text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", text[text.index("<svg") :])
     text = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', text, count=1)
     text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text, flags=re.DOTALL).replace("xlink:href", "href")
     for colour, variable in VARIABLES.items():

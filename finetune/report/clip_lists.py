@@ -32,6 +32,7 @@ def clip_lists(rows: Sequence[Row], suspicious: Sequence[Row], preset: str, fold
         preset: normalizer of what is shown word by word.
         folder: where the page will lie; links to audio start there.
     """
+
     def first(chosen: Iterable[Row]) -> list[Row]:
         sentences: dict[str, Row] = {}
         for row in chosen:
@@ -43,10 +44,13 @@ def clip_lists(rows: Sequence[Row], suspicious: Sequence[Row], preset: str, fold
         "fixed": first(row for row in by_gain if row["errors"] < row["errors_base"]),
         "broken": first(row for row in reversed(by_gain) if row["errors"] > row["errors_base"]),
         "worst": first(row for row in sorted(rows, key=lambda row: -row["errors"]) if row["errors"]),
-        "suspicious": suspicious[:SHOWN]}
+        "suspicious": suspicious[:SHOWN],
+    }
     audio = _Audio(folder)
-    return {name: [_shown(f"{name}-{place}", row, preset, audio) for place, row in enumerate(found, 1)]
-            for name, found in chosen.items()}
+    return {
+        name: [_shown(f"{name}-{place}", row, preset, audio) for place, row in enumerate(found, 1)]
+        for name, found in chosen.items()
+    }
 
 
 def _shown(anchor: str, row: Row, preset: str, audio: "_Audio") -> Shown:
@@ -58,8 +62,16 @@ def _shown(anchor: str, row: Row, preset: str, audio: "_Audio") -> Shown:
         facts.append(f"suspicion {row['suspicion']:.2f}")
     else:
         facts.append(f"errors {row['errors_base']} → {row['errors']} in {count(row['words'], 'word')}")
-    return Shown(row["id"], anchor, facts, direction(row["text"]), [cells(column) for column in columns(base, adapted)],
-                 texts, row.get("flags", []), audio.player(row, anchor))
+    return Shown(
+        row["id"],
+        anchor,
+        facts,
+        direction(row["text"]),
+        [cells(column) for column in columns(base, adapted)],
+        texts,
+        row.get("flags", []),
+        audio.player(row, anchor),
+    )
 
 
 class _Audio:

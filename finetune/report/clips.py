@@ -47,6 +47,11 @@ def direction(text: str) -> str:
 def cells(column: tuple[str, str, str]) -> tuple[Cell, Cell, Cell]:
     """One place of a three-row alignment (what was said, base, adapted; "" is nothing) with its states."""
     said = column[0]
-    heard = [Cell(word, RIGHT if said and word == said else WRONG if said and word else MISSING if said else
-                  ADDED if word else GAP) for word in column[1:]]
+    heard = [
+        Cell(
+            word,
+            RIGHT if said and word == said else WRONG if said and word else MISSING if said else ADDED if word else GAP,
+        )
+        for word in column[1:]
+    ]
     return Cell(said, RIGHT if said else GAP), heard[0], heard[1]

@@ -23,15 +23,27 @@ from finetune.report.facts import Advice
 from finetune.report.verdict import Finding
 
 # Control characters, surrogates, and what turns the direction of text; joiners of letters and emoji stay.
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2060"
-                     "\u2066-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]")
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2060"
+    "\u2066-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
 _MARKDOWN = re.compile(r"([\\`*_\[\]#|~$@])")
 
 
 MOST_TERMS = 200
-SECTIONS = (("advice", "Next steps"), ("scores", "Scores"), ("changes", "Fixed and broken"), ("terms", "Terms"),
-            ("keywords", "Keywords"), ("words", "Words"), ("groups", "Groups"), ("probes", "Made-up words"),
-            ("suspicious", "Suspicious references"), ("training", "Training and speed"), ("provenance", "Provenance"))
+SECTIONS = (
+    ("advice", "Next steps"),
+    ("scores", "Scores"),
+    ("changes", "Fixed and broken"),
+    ("terms", "Terms"),
+    ("keywords", "Keywords"),
+    ("words", "Words"),
+    ("groups", "Groups"),
+    ("probes", "Made-up words"),
+    ("suspicious", "Suspicious references"),
+    ("training", "Training and speed"),
+    ("provenance", "Provenance"),
+)
 
 
 @dataclass(frozen=True)
@@ -69,17 +81,30 @@ class Content:
 def html(content: Content) -> str:
     script, style = _part("script.js"), _part("style.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment = Environment(loader=PackageLoader("finetune", "report/templates"), autoescape=True,
-                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=visible)
+    environment = Environment(
+        loader=PackageLoader("finetune", "report/templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=visible,
+    )
     environment.filters.update(_FILTERS, svg=Markup)
     return environment.get_template("report.html.jinja").render(
-        **vars(content), **_tables(content), script=Markup(script), style=Markup(style), script_hash=Markup(digest))
+        **vars(content), **_tables(content), script=Markup(script), style=Markup(style), script_hash=Markup(digest)
+    )
 
 
 def summary(content: Content) -> str:
     """Markdown for a pull request: verdict, main table, advice."""
-    environment = Environment(loader=PackageLoader("finetune", "report/templates"), autoescape=False,
-                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_plain)
+    environment = Environment(
+        loader=PackageLoader("finetune", "report/templates"),
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_plain,
+    )
     environment.filters.update(_FILTERS, code=lambda text: Markup(visible(text).replace("`", "'")))
     return environment.get_template("summary.md.jinja").render(**vars(content)).strip() + "\n"
 
@@ -89,15 +114,23 @@ def _tables(content: Content) -> dict[str, Any]:
     terms = tables.terms(*(details[which].get("terms", []) for which in ("base", "adapted")))
     lists = content.metrics["keyword_lists"]
     found = {
-        "terms": terms[:MOST_TERMS], "more_terms": len(terms[MOST_TERMS:]),
+        "terms": terms[:MOST_TERMS],
+        "more_terms": len(terms[MOST_TERMS:]),
         "entities": tables.entities(*(test[which]["entities"] for which in ("base", "adapted"))),
         "confusions": tables.confusions(*(details[which]["confusions"] for which in ("base", "adapted"))),
         "pairs": list(zip(lists["base"], lists["adapted"], strict=True)) if lists else [],
         "flags": sorted({*test["base"]["flags"], *test["adapted"]["flags"]}),
-        "scale": tables.scale(content.metrics["differences"]["test"])}
-    there = {"advice": content.advice, "terms": terms, "keywords": lists, "groups": content.metrics["groups"]["test"],
-             "probes": content.metrics["probes"] or found["flags"], "suspicious": content.lists["suspicious"],
-             "training": {*content.charts} & {"learning", "speed"}}
+        "scale": tables.scale(content.metrics["differences"]["test"]),
+    }
+    there = {
+        "advice": content.advice,
+        "terms": terms,
+        "keywords": lists,
+        "groups": content.metrics["groups"]["test"],
+        "probes": content.metrics["probes"] or found["flags"],
+        "suspicious": content.lists["suspicious"],
+        "training": {*content.charts} & {"learning", "speed"},
+    }
     return {**found, "sections": [(anchor, title) for anchor, title in SECTIONS if there.get(anchor, True)]}
 
 
@@ -120,6 +153,13 @@ def _part(name: str) -> str:
     return files("finetune.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
-_FILTERS = {"percent": wording.percent, "points": wording.points, "span": wording.span,
-            "span_of_points": wording.span_of_points, "counted": wording.count, "p": wording.p_value,
-            "sentence": wording.sentence, "tight": wording.tight}
+_FILTERS = {
+    "percent": wording.percent,
+    "points": wording.points,
+    "span": wording.span,
+    "span_of_points": wording.span_of_points,
+    "counted": wording.count,
+    "p": wording.p_value,
+    "sentence": wording.sentence,
+    "tight": wording.tight,
+}

@@ -25,8 +25,10 @@ def newcomer_table(run: RunDir, summary: dict[str, Any]) -> str:
     lines += ["", *_examples(run), ""]
     decode = summary["decode"]
     same = "the same tokens" if decode["tokens_equal"] else "NOT the same tokens"
-    lines.append(f"speculative decoding: {same} as greedy, {decode['speculative_passes']:.1f} LLM passes a clip "
-                 f"instead of {decode['greedy_passes']:.1f}")
+    lines.append(
+        f"speculative decoding: {same} as greedy, {decode['speculative_passes']:.1f} LLM passes a clip "
+        f"instead of {decode['greedy_passes']:.1f}"
+    )
     lines.append(f"report: {summary['report']}")
     lines.append(f"adapted model: {summary['export']['dir']}")
     audio = _rows(run.hypotheses("test", "adapted"))[0]["audio_filepath"]
@@ -51,12 +53,16 @@ def _examples(run: RunDir) -> list[str]:
     """The clips that gained the most, with reference, before and after."""
     base, adapted = (_rows(run.hypotheses("test", which)) for which in ("base", "adapted"))
     references = [row["text"] for row in base]
-    before, after = (errors_per_utterance(references, [row["pred_text"] for row in rows], "basic@1")
-                     for rows in (base, adapted))
+    before, after = (
+        errors_per_utterance(references, [row["pred_text"] for row in rows], "basic@1") for rows in (base, adapted)
+    )
     gains = sorted(range(len(base)), key=lambda i: after[i][0] - before[i][0])
     first = {references[index]: index for index in reversed(gains)}  # one clip of each sentence, the best
     lines = ["the sentences that gained most:"]
     for index in sorted(first.values(), key=gains.index)[:EXAMPLES]:
-        lines += [f"said     {references[index]}", f"  base     {base[index]['pred_text']}",
-                  f"  adapted  {adapted[index]['pred_text']}"]
+        lines += [
+            f"said     {references[index]}",
+            f"  base     {base[index]['pred_text']}",
+            f"  adapted  {adapted[index]['pred_text']}",
+        ]
     return lines

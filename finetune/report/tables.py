@@ -13,24 +13,36 @@ def terms(base: Sequence[Mapping[str, Any]], adapted: Sequence[Mapping[str, Any]
     rows = []
     for term, row in {**before, **after}.items():
         first, second = before.get(term, nothing), after.get(term, nothing)
-        rows.append({"term": term, "seen": row["seen"], "support": row["support"], "base": first["hits"],
-                     "adapted": second["hits"], "false_base": first["false_alarms"],
-                     "false_adapted": second["false_alarms"]})
+        rows.append(
+            {
+                "term": term,
+                "seen": row["seen"],
+                "support": row["support"],
+                "base": first["hits"],
+                "adapted": second["hits"],
+                "false_base": first["false_alarms"],
+                "false_adapted": second["false_alarms"],
+            }
+        )
     return sorted(rows, key=lambda row: (row["adapted"] - row["support"], -row["support"], row["term"]))
 
 
 def entities(base: Sequence[Mapping[str, Any]], adapted: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row a kind that was said."""
     right = {row["kind"]: row["right"] for row in adapted}
-    return [{"kind": row["kind"], "said": row["said"], "base": row["right"], "adapted": right[row["kind"]]}
-            for row in base if row["said"]]
+    return [
+        {"kind": row["kind"], "said": row["said"], "base": row["right"], "adapted": right[row["kind"]]}
+        for row in base
+        if row["said"]
+    ]
 
 
 def confusions(base: Sequence[Mapping[str, Any]], adapted: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The adapted model's most frequent errors, with the base's count where that is among its own most frequent."""
     before = {(row["reference"], row["hypothesis"]): row["count"] for row in base}
-    return [{**row, "base": before.get((row["reference"], row["hypothesis"]), "–")}
-            for row in adapted[:MOST_CONFUSIONS]]
+    return [
+        {**row, "base": before.get((row["reference"], row["hypothesis"]), "–")} for row in adapted[:MOST_CONFUSIONS]
+    ]
 
 
 def scale(difference: Mapping[str, Any]) -> dict[str, float]:
@@ -42,5 +54,9 @@ def scale(difference: Mapping[str, Any]) -> dict[str, float]:
     def place(value: float) -> float:
         return round(100 * (value - low) / (high - low), 2)
 
-    return {"zero": place(0.0), "value": place(difference["difference"]), "left": place(difference["low"]),
-            "width": round(place(difference["high"]) - place(difference["low"]), 2)}
+    return {
+        "zero": place(0.0),
+        "value": place(difference["difference"]),
+        "left": place(difference["low"]),
+        "width": round(place(difference["high"]) - place(difference["low"]), 2),
+    }

@@ -28,16 +28,21 @@ class Finding:
 def domain(metrics: Mapping[str, Any]) -> Finding:
     """Better or worse only where the 95 % interval of the paired difference on test excludes 0."""
     found, scores = metrics["differences"]["test"], metrics["scores"]["test"]
-    state, headline = ((GOOD, "Better") if found["high"] < 0 else (BAD, "Worse") if found["low"] > 0
-                       else (OPEN, "Not proven"))
-    detail = (f"WER {percent(scores['base']['wer'])} % → {percent(scores['adapted']['wer'])} %, "
-              f"{points(found['difference'])} points (95 %: {span_of_points(found)}).")
+    state, headline = (
+        (GOOD, "Better") if found["high"] < 0 else (BAD, "Worse") if found["low"] > 0 else (OPEN, "Not proven")
+    )
+    detail = (
+        f"WER {percent(scores['base']['wer'])} % → {percent(scores['adapted']['wer'])} %, "
+        f"{points(found['difference'])} points (95 %: {span_of_points(found)})."
+    )
     if state == OPEN and found["detectable"] is not None:
         detail += f" This test set shows differences of {100 * found['detectable']:.1f} points and more."
     caveats = [found["note"] or scores["adapted"]["blocks"]["note"]]
     if told := scores["adapted"]["prompted"]["said"]:
-        caveats.append(f"{told} of {count(scores['adapted']['utterances'], 'prompt')} hold a keyword that is said in "
-                       "their clip: this is how well the model hears words that it is told")
+        caveats.append(
+            f"{told} of {count(scores['adapted']['utterances'], 'prompt')} hold a keyword that is said in "
+            "their clip: this is how well the model hears words that it is told"
+        )
     if "translation" in scores["adapted"]:
         caveats.append("these are translations: read BLEU and chrF, not word errors")
     return Finding("Your domain", state, headline, detail, _sentence(caveats))
@@ -57,8 +62,10 @@ def forgetting(metrics: Mapping[str, Any], limit: float | None) -> Finding:
     lost = [name for name, found in sets.items() if found["difference"] > 0 and found["p_holm"] <= SIGNIFICANCE]
     name = max(lost or sets, key=lambda name: sets[name]["difference"])
     found, scores = sets[name], metrics["scores"][name]
-    detail = (f"{name.capitalize()}: WER {percent(scores['base']['wer'])} % → {percent(scores['adapted']['wer'])} %, "
-              f"{points(found['difference'])} points (95 %: {span_of_points(found)}).")
+    detail = (
+        f"{name.capitalize()}: WER {percent(scores['base']['wer'])} % → {percent(scores['adapted']['wer'])} %, "
+        f"{points(found['difference'])} points (95 %: {span_of_points(found)})."
+    )
     caveat = _sentence([found["note"] or scores["adapted"]["blocks"]["note"]])
     if lost:
         more = f" {count(len(lost), 'set')} of {len(sets)} lost." if len(sets) > 1 else ""
@@ -66,8 +73,13 @@ def forgetting(metrics: Mapping[str, Any], limit: float | None) -> Finding:
     highest = max(found["high"] for found in sets.values())
     if highest <= (limit or 0.0):
         return Finding(subject, GOOD, "Intact", detail, caveat)
-    return Finding(subject, OPEN, "No loss proven", f"{detail} A loss of up to {100 * highest:.1f} points cannot be "
-                   "excluded.", caveat)
+    return Finding(
+        subject,
+        OPEN,
+        "No loss proven",
+        f"{detail} A loss of up to {100 * highest:.1f} points cannot be excluded.",
+        caveat,
+    )
 
 
 def hallucination(metrics: Mapping[str, Any]) -> Finding:
@@ -76,9 +88,11 @@ def hallucination(metrics: Mapping[str, Any]) -> Finding:
     if not metrics["probes"]:
         return Finding(subject, UNKNOWN, "Not measured", "evaluate.probes is off.")
     base, adapted = metrics["probes"]["base"], metrics["probes"]["adapted"]
-    detail = (f"Words for {adapted['with_output']} of {count(adapted['clips'], 'clip')} without speech (base "
-              f"{base['with_output']}), {adapted['words_per_minute']:.0f} a minute (base "
-              f"{base['words_per_minute']:.0f}).")
+    detail = (
+        f"Words for {adapted['with_output']} of {count(adapted['clips'], 'clip')} without speech (base "
+        f"{base['with_output']}), {adapted['words_per_minute']:.0f} a minute (base "
+        f"{base['words_per_minute']:.0f})."
+    )
     if not adapted["with_output"]:
         return Finding(subject, GOOD, "None", detail)
     more = adapted["with_output"] > base["with_output"]
@@ -93,15 +107,26 @@ def leak(leaked: Mapping[str, int], speakers: int) -> Finding:
         speakers: known ones of test.
     """
     subject = "Test kept apart"
-    both = [f"{count(leaked[kind], 'clip')} of test with {what}" for kind, what in
-            (("sentences", "a sentence of train"), ("audio", "audio of train")) if leaked[kind]]
-    voices = (f"{leaked['speakers']} of {count(speakers, 'test speaker')} are in train too: this says less of new "
-              "voices" if leaked["speakers"] else "")
+    both = [
+        f"{count(leaked[kind], 'clip')} of test with {what}"
+        for kind, what in (("sentences", "a sentence of train"), ("audio", "audio of train"))
+        if leaked[kind]
+    ]
+    voices = (
+        f"{leaked['speakers']} of {count(speakers, 'test speaker')} are in train too: this says less of new voices"
+        if leaked["speakers"]
+        else ""
+    )
     if both:
         return Finding(subject, BAD, "It leaks", f"{' and '.join(both)}: its score flatters.", _sentence([voices]))
     if voices:
-        return Finding(subject, OPEN, "By sentence, not by speaker", "No sentence and no audio of test is in train.",
-                       _sentence([voices]))
+        return Finding(
+            subject,
+            OPEN,
+            "By sentence, not by speaker",
+            "No sentence and no audio of test is in train.",
+            _sentence([voices]),
+        )
     return Finding(subject, GOOD, "Yes", "No sentence, no audio and no known speaker of test is in train.")
 
 

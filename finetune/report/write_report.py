@@ -48,25 +48,43 @@ def write_report(run: RunDir) -> ReportResult:
         raise CheckpointError(f"{run.root}: nothing to report yet; `finetune evaluate RECIPE` comes first")
     metrics = read_json(run.scores)
     if metrics["schema"] != SCHEMA:
-        raise CheckpointError(f"{run.scores}: of another version (schema {metrics['schema']}, not {SCHEMA}); delete "
-                              f"{run.marker('evaluate')} and run the recipe again")
+        raise CheckpointError(
+            f"{run.scores}: of another version (schema {metrics['schema']}, not {SCHEMA}); delete "
+            f"{run.marker('evaluate')} and run the recipe again"
+        )
     recipe, rows = read_json(run.resolved), [row for row in _rows(run.utterances) if row["set"] == "test"]
     records = _rows(run.metrics) if run.metrics.is_file() else []
     leaked = _leaked(run)
     facts = Facts(metrics, recipe, _valid(records), leaked, sum(row["errors"] for row in rows if row["flags"]))
-    findings = [verdict.domain(metrics), verdict.forgetting(metrics, recipe["train"].get("max_canary_loss")),
-                verdict.hallucination(metrics),
-                verdict.leak(leaked, len({row["speaker"] for row in rows} - {""}))]
+    findings = [
+        verdict.domain(metrics),
+        verdict.forgetting(metrics, recipe["train"].get("max_canary_loss")),
+        verdict.hallucination(metrics),
+        verdict.leak(leaked, len({row["speaker"] for row in rows} - {""})),
+    ]
     preset = metrics["settings"]["normalizer"]
-    changes = word_changes(*(align([row["text"] for row in rows], [row[key] for row in rows], preset)
-                             for key in ("pred_text_base", "pred_text")))
+    changes = word_changes(
+        *(
+            align([row["text"] for row in rows], [row[key] for row in rows], preset)
+            for key in ("pred_text_base", "pred_text")
+        )
+    )
     command = shlex.join(["finetune", "run", str(run.resolved), "--set", f"name={recipe['name']}-again"])
     content = Content(
-        name=run.root.resolve().name, unit="character" if preset in UNSPACED else "word", findings=findings,
-        advice=advise(facts), sets=list(metrics["scores"]), metrics=metrics, changes=asdict(changes),
-        lists=clip_lists(rows, _rows(run.suspicious), preset, run.report), charts=_charts(metrics, records, trained),
-        meanings=FLAGS, absent=_absent(metrics, recipe), provenance=_provenance(run, metrics, recipe, trained),
-        command=command)
+        name=run.root.resolve().name,
+        unit="character" if preset in UNSPACED else "word",
+        findings=findings,
+        advice=advise(facts),
+        sets=list(metrics["scores"]),
+        metrics=metrics,
+        changes=asdict(changes),
+        lists=clip_lists(rows, _rows(run.suspicious), preset, run.report),
+        charts=_charts(metrics, records, trained),
+        meanings=FLAGS,
+        absent=_absent(metrics, recipe),
+        provenance=_provenance(run, metrics, recipe, trained),
+        command=command,
+    )
     page = html(content)
     write_text(run.page, page)
     write_text(run.digest, summary(content))
@@ -86,8 +104,11 @@ def _leaked(run: RunDir) -> dict[str, int]:
     named = {key: [problem for problem in found if problem["kind"].startswith(kind)] for key, kind in kinds.items()}
     clips = {key: len({problem["id"] for problem in named[key]}) for key in kinds}
     voices = {problem["detail"].partition(", as in ")[0] for problem in named["speakers"]}
-    return {**clips, "speakers": len(voices),
-            "clips": len({problem["id"] for key in ("sentences", "audio") for problem in named[key]})}
+    return {
+        **clips,
+        "speakers": len(voices),
+        "clips": len({problem["id"] for key in ("sentences", "audio") for problem in named[key]}),
+    }
 
 
 def _valid(records: Iterable[Row]) -> list[tuple[int, float]]:
@@ -102,13 +123,15 @@ def _charts(metrics: Mapping[str, Any], records: Sequence[Row], trained: Mapping
     losses = [(row["step"], row["loss"]) for row in records if row["kind"] == "step" and row["loss"] is not None]
     if len(losses) > 1:
         before = {"step": 0, "wer": trained["base_valid_wer"], "canary_wer": trained["base_canary_wer"]}
-        found["learning"] = charts.learning_curve(losses, [before, *(row for row in records if row["kind"] == "valid"
-                                                                     and row["share"] == 1.0)])
+        found["learning"] = charts.learning_curve(
+            losses, [before, *(row for row in records if row["kind"] == "valid" and row["share"] == 1.0)]
+        )
     decode, scores = metrics["decode"], metrics["scores"]["test"]
     audio = scores["adapted"]["audio_seconds"]
-    timed = [(f"base, {metrics['settings']['decoder']}", scores["base"]["seconds"], scores["base"]["wer"]),
-             *((f"adapted, {name}", decode[f"{name}_seconds"], decode[f"{name}_wer"])
-               for name in ("greedy", "speculative"))]
+    timed = [
+        (f"base, {metrics['settings']['decoder']}", scores["base"]["seconds"], scores["base"]["wer"]),
+        *((f"adapted, {name}", decode[f"{name}_seconds"], decode[f"{name}_wer"]) for name in ("greedy", "speculative")),
+    ]
     if metrics["settings"]["decoder"] == "relaxed":
         timed.append(("adapted, relaxed", scores["adapted"]["seconds"], scores["adapted"]["wer"]))
     if all(seconds for _, seconds, _ in timed):
@@ -121,38 +144,64 @@ def _absent(metrics: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[tuple
     said = sum(test["terms"][kind]["support"] for kind in ("seen", "unseen")) if "terms" in test else 0
     reasons = [
         ("General speech", "data.canary names no manifest", not data.get("canary")),
-        ("Terms", "there is neither data.terms nor a column of terms or keywords in test" if "terms" not in test
-         else "none of the terms was said in test", not said),
-        ("Keywords in the prompt", "evaluate.keyword_lists is empty, or there are no terms",
-         not metrics["keyword_lists"]),
+        (
+            "Terms",
+            "there is neither data.terms nor a column of terms or keywords in test"
+            if "terms" not in test
+            else "none of the terms was said in test",
+            not said,
+        ),
+        (
+            "Keywords in the prompt",
+            "evaluate.keyword_lists is empty, or there are no terms",
+            not metrics["keyword_lists"],
+        ),
         ("Clips without speech", "evaluate.probes is off", not metrics["probes"]),
-        ("Suspicious references", "no reference stands alone against what was heard", not metrics["suspicious"])]
+        ("Suspicious references", "no reference stands alone against what was heard", not metrics["suspicious"]),
+    ]
     return [(title, reason) for title, reason, missing in reasons if missing]
 
 
-def _provenance(run: RunDir, metrics: Mapping[str, Any], recipe: Mapping[str, Any],
-                trained: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _provenance(
+    run: RunDir, metrics: Mapping[str, Any], recipe: Mapping[str, Any], trained: Mapping[str, Any]
+) -> list[tuple[str, str]]:
     made, prepared, origin = metrics["provenance"], run.done("prepare") or {}, run.checkpoint / "origin.json"
     settings, model = metrics["settings"], recipe["model"]
-    decode = ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
-                       for key, value in recipe["decode"].items()
-                       if settings["decoder"] == "relaxed" or key not in ("max_entropy", "min_probability"))
+    decode = ", ".join(
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in recipe["decode"].items()
+        if settings["decoder"] == "relaxed" or key not in ("max_entropy", "min_probability")
+    )
     base = f", fingerprint {read_json(origin)['base']}" if origin.is_file() else ""
     best = sorted(run.best.glob("*.safetensors"))
     return [
         ("Base model", model["base"] + (f" at {model['revision']}" if model.get("revision") else "") + base),
-        ("Adapter", f"epoch {trained['best_epoch']}, {100 * trained['best_share']:g} % of the way from the base, "
-                    f"{trained['trained_parameters']:,} of {trained['total_parameters']:,} parameters trained"),
+        (
+            "Adapter",
+            f"epoch {trained['best_epoch']}, {100 * trained['best_share']:g} % of the way from the base, "
+            f"{trained['trained_parameters']:,} of {trained['total_parameters']:,} parameters trained",
+        ),
         *((f"SHA-256 of {path.name}", digest(path)) for path in best),
-        *((f"SHA-256 of {split}.jsonl", f"{value} ({count(prepared['kept'][split], 'clip')}, "
-           f"{prepared['hours'][split]:.2f} h)") for split, value in prepared.get("hashes", {}).items()),
+        *(
+            (
+                f"SHA-256 of {split}.jsonl",
+                f"{value} ({count(prepared['kept'][split], 'clip')}, {prepared['hours'][split]:.2f} h)",
+            )
+            for split, value in prepared.get("hashes", {}).items()
+        ),
         ("Prompt", settings["instruction"]),
         ("Decoding", decode),
         ("Normalizer", settings["normalizer"]),
         ("Bootstrap", f"{settings['replicas']:,} replicas"),
-        ("Weights", made["dtype"]), ("Machine", made["device"]), ("Seed", str(settings["seed"])),
+        ("Weights", made["dtype"]),
+        ("Machine", made["device"]),
+        ("Seed", str(settings["seed"])),
         ("Toolkit", f"finetune {made['toolkit']}" + (f", commit {made['commit']}" if made["commit"] else "")),
-        ("Libraries", ", ".join([f"Python {made['python']}", *(f"{name} {version}" for name, version
-                                                               in made["libraries"].items())])),
-        ("Evaluated", made["made"])]
-
+        (
+            "Libraries",
+            ", ".join(
+                [f"Python {made['python']}", *(f"{name} {version}" for name, version in made["libraries"].items())]
+            ),
+        ),
+        ("Evaluated", made["made"]),
+    ]

@@ -45,7 +45,8 @@ def largest_that_fits(start: float, floor: float, attempt: Callable[[float], Non
         if seconds <= floor:
             raise ModelError(
                 f"not even the longest clip ({floor:.1f} s) fits into memory; lower data.max_duration, turn on "
-                f"machine.gradient_checkpointing, train fewer parts, or set model.quantize: 4bit ({found})")
+                f"machine.gradient_checkpointing, train fewer parts, or set model.quantize: 4bit ({found})"
+            )
         log.info("a batch of %.1f s does not fit into memory", seconds)
         seconds = max(seconds / 2, floor)
 
@@ -80,9 +81,11 @@ def memory_watched() -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if (found := _want_of_memory(error)) is None:
             raise
-        raise ModelError(f"out of memory ({found}); with machine.gradient_checkpointing: true the run goes on from its "
-                         "last checkpoint; else begin anew with train.batch: auto or fewer train.batch_seconds; where "
-                         "valid was being decoded, lower decode.batch_seconds") from error
+        raise ModelError(
+            f"out of memory ({found}); with machine.gradient_checkpointing: true the run goes on from its "
+            "last checkpoint; else begin anew with train.batch: auto or fewer train.batch_seconds; where "
+            "valid was being decoded, lower decode.batch_seconds"
+        ) from error
 
 
 def remembered(path: Path, device: torch.device, key: str) -> float | None:

@@ -42,8 +42,13 @@ def replace_folder(staged: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def save(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer,
-         progress: dict[str, Any], origin: dict[str, Any]) -> bool:
+def save(
+    folder: Path,
+    parameters: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    progress: dict[str, Any],
+    origin: dict[str, Any],
+) -> bool:
     """Writes weights, AdamW's moments (by parameter name), `progress` and `origin`, all or nothing.
 
     Args:
@@ -128,12 +133,16 @@ def restore(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.
         progress: dict[str, Any] = read_json(folder / PROGRESS)
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: damaged ({error}); delete it to start again") from error
-    odd = sorted({(name, str(value.dtype), value.shape) for name, value in weights.items()} ^
-                 {(name, str(value.dtype), value.shape) for name, value in parameters.items()})
+    odd = sorted(
+        {(name, str(value.dtype), value.shape) for name, value in weights.items()}
+        ^ {(name, str(value.dtype), value.shape) for name, value in parameters.items()}
+    )
     if odd:
         name, dtype, shape = odd[0]
-        raise CheckpointError(f"{folder}: other parts were trained there ({name}, {dtype}, {list(shape)}, stands on "
-                              "one side only); delete it to start again")
+        raise CheckpointError(
+            f"{folder}: other parts were trained there ({name}, {dtype}, {list(shape)}, stands on "
+            "one side only); delete it to start again"
+        )
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
@@ -162,5 +171,8 @@ def differences(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
         text = json.dumps(flat[key], ensure_ascii=False) if key in flat else "nothing"
         return text if len(text) < 66 else text[:17] + "…"  # such as a hash, which is 66 long
 
-    return [f"{key}: {said(before, key)} then, {said(after, key)} now" for key in sorted({*before, *after})
-            if before.get(key, ...) != after.get(key, ...)]  # None is a value too
+    return [
+        f"{key}: {said(before, key)} then, {said(after, key)} now"
+        for key in sorted({*before, *after})
+        if before.get(key, ...) != after.get(key, ...)
+    ]  # None is a value too

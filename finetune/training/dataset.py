@@ -41,8 +41,9 @@ class Batch:
 class Examples:
     """All that training may hear: the clips of train, those of replay, and what the epochs make of them."""
 
-    def __init__(self, model: GraniteSpeech, recipe: Recipe, train: list[Utterance],
-                 replay: Sequence[Utterance] = ()) -> None:
+    def __init__(
+        self, model: GraniteSpeech, recipe: Recipe, train: list[Utterance], replay: Sequence[Utterance] = ()
+    ) -> None:
         self.model, self.recipe = model, recipe
         self.counts = (len(train), len(replay))
         self.utterances: list[Utterance] = []
@@ -69,8 +70,10 @@ class Examples:
         self.durations += [item.duration / (1.0 - self.recipe.augment.speed) for item in utterances]
         frames = torch.tensor([num_frames(round(seconds * SAMPLE_RATE)) for seconds in self.durations[first:]])
         audio = self.model.num_audio_tokens(frames).tolist()
-        self.positions += [len(prompt.around(self.model.audio_token_id, count)) + len(target) for prompt, count, target
-                           in zip(self.prompts[first:], audio, self.targets[first:], strict=True)]
+        self.positions += [
+            len(prompt.around(self.model.audio_token_id, count)) + len(target)
+            for prompt, count, target in zip(self.prompts[first:], audio, self.targets[first:], strict=True)
+        ]
         return sum(missing for _, missing in labels)
 
     def _say_what_ctc_leaves_out(self, lost: int) -> None:
@@ -78,11 +81,17 @@ class Examples:
         if lost:
             log.warning("%d characters are outside the CTC alphabet and left out of its targets", lost)
         fastest = SAMPLE_RATE / (1 + self.recipe.augment.speed)
-        short = [item.id for item, labels in zip(self.utterances, self.characters, strict=True)
-                 if frames_needed(labels) > num_frames(round(item.duration * fastest))]
+        short = [
+            item.id
+            for item, labels in zip(self.utterances, self.characters, strict=True)
+            if frames_needed(labels) > num_frames(round(item.duration * fastest))
+        ]
         if short:
-            log.warning("%d clips are spoken too fast for the CTC loss, which leaves them out (such as %s)", len(short),
-                        short[0])
+            log.warning(
+                "%d clips are spoken too fast for the CTC loss, which leaves them out (such as %s)",
+                len(short),
+                short[0],
+            )
 
     def heard(self, epoch: int) -> list[int]:
         """What an epoch hears: `draw` and `join`. Clips joined, or heard again, are added as new ones.
@@ -93,8 +102,15 @@ class Examples:
         chosen = draw(*self.counts, recipe.data.replay_weight, recipe.seed, epoch)
         if recipe.machine.cache_encoder:  # nothing is augmented
             return chosen
-        groups = join(chosen, [item.duration for item in self.utterances], [item.language for item in self.utterances],
-                      recipe.augment.join, recipe.data.max_duration, recipe.seed, epoch)
+        groups = join(
+            chosen,
+            [item.duration for item in self.utterances],
+            [item.language for item in self.utterances],
+            recipe.augment.join,
+            recipe.data.max_duration,
+            recipe.seed,
+            epoch,
+        )
         times, once, new = Counter[tuple[int, ...]](), [], []
         for group in groups:
             times[group] += 1
@@ -138,8 +154,14 @@ class Examples:
             before = self.prompts[index].around(self.model.audio_token_id, count)
             ids.append(torch.tensor(before + self.targets[index]))
             labels.append(torch.tensor([IGNORE] * len(before) + self.targets[index]))
-        return Batch(kind, audio, self._moved(frames), self._moved(pad_sequence(ids, True, 0)),
-                     self._moved(pad_sequence(labels, True, IGNORE)), [self.characters[index] for index in indices])
+        return Batch(
+            kind,
+            audio,
+            self._moved(frames),
+            self._moved(pad_sequence(ids, True, 0)),
+            self._moved(pad_sequence(labels, True, IGNORE)),
+            [self.characters[index] for index in indices],
+        )
 
     def _moved(self, value: Tensor) -> Tensor:
         """On the model's device. From pinned memory the copy waits for nothing that runs there."""
@@ -178,20 +200,34 @@ class Feed:
         lengths = torch.tensor([num_frames(round(item.duration * SAMPLE_RATE)) for item in clips])
         frames = (model.num_audio_tokens(lengths) if self.kind == "embeds" else lengths).tolist()
         if shown:
-            log.info("the encoder's output of %d clips is cached: %.2f GB in %s", len(clips),
-                     predicted_bytes(frames, width, dtype) / 1e9, folder)
+            log.info(
+                "the encoder's output of %d clips is cached: %.2f GB in %s",
+                len(clips),
+                predicted_bytes(frames, width, dtype) / 1e9,
+                folder,
+            )
 
         @torch.inference_mode()
         def encode(chosen: Sequence[int]) -> list[Tensor]:
             waves = [load_audio(clips[i].audio_filepath, clips[i].offset, clips[i].duration) for i in chosen]
             batch = self.data.batch(list(chosen), waves, 0)
             audio = model.listen(batch.audio, batch.num_frames)
-            rows, counts = ((audio.embeds, audio.num_tokens) if self.kind == "embeds"
-                            else (audio.states, audio.num_frames))
+            rows, counts = (
+                (audio.embeds, audio.num_tokens) if self.kind == "embeds" else (audio.states, audio.num_frames)
+            )
             return [row[:count] for row, count in zip(rows, counts.tolist(), strict=True)]
 
         durations = self.data.durations
-        plan = plan_epoch(durations, self.data.positions, self.recipe.train.batch_seconds,
-                          self.recipe.train.batch_tokens, 1, self.recipe.seed, 0, range(len(clips)))
-        return cached_states(folder, cache_key(f"{base}/{self.kind}", clips), dtype,
-                             [batch for step in plan for batch in step], encode)
+        plan = plan_epoch(
+            durations,
+            self.data.positions,
+            self.recipe.train.batch_seconds,
+            self.recipe.train.batch_tokens,
+            1,
+            self.recipe.seed,
+            0,
+            range(len(clips)),
+        )
+        return cached_states(
+            folder, cache_key(f"{base}/{self.kind}", clips), dtype, [batch for step in plan for batch in step], encode
+        )

@@ -69,8 +69,13 @@ def predicted_bytes(frames: Iterable[int], width: int, dtype: torch.dtype) -> in
     return sum(frames) * width * dtype.itemsize
 
 
-def cached_states(folder: Path, key: str, dtype: torch.dtype, batches: Iterable[Sequence[int]],
-                  encode: Callable[[Sequence[int]], Sequence[Tensor]]) -> StateCache:
+def cached_states(
+    folder: Path,
+    key: str,
+    dtype: torch.dtype,
+    batches: Iterable[Sequence[int]],
+    encode: Callable[[Sequence[int]], Sequence[Tensor]],
+) -> StateCache:
     """Opens the cache in `folder`, built first where there is none, a broken one, or one of another key or dtype.
 
     Of several processes one builds and the others wait for it. A build is staged beside the folder, so that a
@@ -95,11 +100,15 @@ def cached_states(folder: Path, key: str, dtype: torch.dtype, batches: Iterable[
                 _build(folder, key, dtype, batches, encode)
                 cache = _opened(folder, key, dtype)
     except OSError as error:
-        raise DataError(f"{folder}: the cache of audio states cannot be written ({error.strerror or error}); make room "
-                        "there, or set machine.cache_encoder: false") from error
+        raise DataError(
+            f"{folder}: the cache of audio states cannot be written ({error.strerror or error}); make room "
+            "there, or set machine.cache_encoder: false"
+        ) from error
     if cache is None:
-        raise DataError(f"{folder}: the cache of audio states does not hold what was just written to it; look after "
-                        "the disk, or set machine.cache_encoder: false")
+        raise DataError(
+            f"{folder}: the cache of audio states does not hold what was just written to it; look after "
+            "the disk, or set machine.cache_encoder: false"
+        )
     return cache
 
 
@@ -118,8 +127,13 @@ def _opened(folder: Path, key: str, dtype: torch.dtype) -> StateCache | None:
         return None
 
 
-def _build(folder: Path, key: str, dtype: torch.dtype, batches: Iterable[Sequence[int]],
-           encode: Callable[[Sequence[int]], Sequence[Tensor]]) -> None:
+def _build(
+    folder: Path,
+    key: str,
+    dtype: torch.dtype,
+    batches: Iterable[Sequence[int]],
+    encode: Callable[[Sequence[int]], Sequence[Tensor]],
+) -> None:
     staged = folder.with_name(folder.name + ".part")
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir()
@@ -134,8 +148,16 @@ def _build(folder: Path, key: str, dtype: torch.dtype, batches: Iterable[Sequenc
             file.flush()
             os.fsync(file.fileno())
         clips = range(len(frames))
-        (staged / INDEX).write_text(json.dumps({
-            "key": key, "width": width, "offsets": [offsets[i] for i in clips], "frames": [frames[i] for i in clips]}))
+        (staged / INDEX).write_text(
+            json.dumps(
+                {
+                    "key": key,
+                    "width": width,
+                    "offsets": [offsets[i] for i in clips],
+                    "frames": [frames[i] for i in clips],
+                }
+            )
+        )
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(staged, folder)
     finally:

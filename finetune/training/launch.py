@@ -38,9 +38,10 @@ def train_on_all(run: RunDir, processes: int) -> None:
     with interruptible() as stop, ExitStack() as stack:
         # Each in a session of its own: Ctrl-C would reach it twice, and the second signal ends it at once. With the
         # file descriptor of the lock: were this process killed, no other could begin while they go on.
-        children = [stack.enter_context(subprocess.Popen(command, env=environment, start_new_session=True,
-                                                         close_fds=False))
-                    for environment in _environments(processes)]
+        children = [
+            stack.enter_context(subprocess.Popen(command, env=environment, start_new_session=True, close_fds=False))
+            for environment in _environments(processes)
+        ]
         told, failed = False, 0
         try:
             while True:
@@ -62,8 +63,11 @@ def train_on_all(run: RunDir, processes: int) -> None:
     if stop.signum or (stopped and not failed):
         raise Interrupted(None, stop.signum or stopped[0])
     if failed:
-        why = (f"exit code {failed}; the first error above says why" if failed > 0 else
-               f"{signal.Signals(-failed).name}; if nobody sent it, main memory may have been short")
+        why = (
+            f"exit code {failed}; the first error above says why"
+            if failed > 0
+            else f"{signal.Signals(-failed).name}; if nobody sent it, main memory may have been short"
+        )
         raise CheckpointError(f"training in {processes} processes failed ({why})")
 
 
@@ -74,8 +78,14 @@ def _environments(processes: int) -> list[dict[str, str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {**os.environ, CHILD: "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-              "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    shared = {
+        **os.environ,
+        CHILD: "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+    }
     shared.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     if not torch.cuda.is_available():
         shared["ACCELERATE_USE_CPU"] = "true"

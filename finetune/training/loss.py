@@ -33,8 +33,9 @@ def token_loss(hidden: Tensor, labels: Tensor, logits: Callable[[Tensor], Tensor
         return part(states, targets)
     total = hidden.new_zeros((), dtype=torch.float32)
     for start in range(0, len(targets), CHUNK):  # each chunk's logits are made again in the backward pass
-        total = total + checkpoint(part, states[start : start + CHUNK], targets[start : start + CHUNK],
-                                   use_reentrant=False)
+        total = total + checkpoint(
+            part, states[start : start + CHUNK], targets[start : start + CHUNK], use_reentrant=False
+        )
     return total
 
 

@@ -30,8 +30,15 @@ class Progress:
         clock: Seconds; the tests bring their own.
     """
 
-    def __init__(self, steps: int, done: int, epochs: int, terminal: bool, shown: bool,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        steps: int,
+        done: int,
+        epochs: int,
+        terminal: bool,
+        shown: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.steps, self.first, self.done, self.epochs = steps, done, done, epochs
         self.shown, self.clock = shown, clock
         self.bar: Any = _bar() if terminal and shown else None
@@ -51,8 +58,9 @@ class Progress:
                     self.streams.append((handler, handler.setStream(sys.stdout)))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.bar:
             for handler, stream in self.streams:
                 handler.setStream(stream)
@@ -80,10 +88,16 @@ class Progress:
             return
         self.drawn = now
         left = (now - self.started) / (self.done - self.first) * (self.steps - self.done)
-        facts = [f"epoch {epoch}/{self.epochs}", f"step {self.done}/{self.steps}",
-                 f"{timedelta(seconds=round(left))} left", f"loss {self.loss:.3f}", f"rate {rate:.1e}",
-                 f"{self.audio / self.spent:.1f} s audio/s" if self.spent else "",
-                 f"{100 * self.padding:.0f} % padding", f"{_memory():.1f} GiB"]
+        facts = [
+            f"epoch {epoch}/{self.epochs}",
+            f"step {self.done}/{self.steps}",
+            f"{timedelta(seconds=round(left))} left",
+            f"loss {self.loss:.3f}",
+            f"rate {rate:.1e}",
+            f"{self.audio / self.spent:.1f} s audio/s" if self.spent else "",
+            f"{100 * self.padding:.0f} % padding",
+            f"{_memory():.1f} GiB",
+        ]
         text = "  ".join(filter(None, facts))
         if self.bar:
             self.bar.update(self.bar.task_ids[0], total=self.steps, completed=self.done, facts=text)
@@ -110,8 +124,13 @@ def _bar() -> Any:
     except ImportError:
         return None
     # No auto_refresh: its thread would take time from the loop's, and be there when data workers fork.
-    bar = Bar(BarColumn(bar_width=12), TextColumn("{task.fields[facts]}", markup=False, table_column=Column()),
-              console=Console(force_terminal=True), auto_refresh=False, transient=True)
+    bar = Bar(
+        BarColumn(bar_width=12),
+        TextColumn("{task.fields[facts]}", markup=False, table_column=Column()),
+        console=Console(force_terminal=True),
+        auto_refresh=False,
+        transient=True,
+    )
     bar.add_task("", total=None, facts="the first step ...")
     return bar
 

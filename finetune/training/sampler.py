@@ -32,8 +32,15 @@ def draw(count_train: int, count_replay: int, replay_weight: float, seed: int, e
     return [*range(count_train), *list(replay) * int(times), *sorted(some)]
 
 
-def join(chosen: Sequence[int], durations: Sequence[float], languages: Sequence[str], share: float, longest: float,
-         seed: int, epoch: int) -> list[tuple[int, ...]]:
+def join(
+    chosen: Sequence[int],
+    durations: Sequence[float],
+    languages: Sequence[str],
+    share: float,
+    longest: float,
+    seed: int,
+    epoch: int,
+) -> list[tuple[int, ...]]:
     """Clips that are spoken one after another as one: long speech and new neighbours for words, out of short clips.
 
     In a random order, each clip follows the one before with probability `share`, so groups of k clips have a share of
@@ -55,8 +62,16 @@ def join(chosen: Sequence[int], durations: Sequence[float], languages: Sequence[
     return [tuple(group) for group, _ in groups]
 
 
-def plan_epoch(durations: Sequence[float], positions: Sequence[int], batch_seconds: float, batch_tokens: int,
-               group: int, seed: int, epoch: int, chosen: Sequence[int]) -> list[list[list[int]]]:
+def plan_epoch(
+    durations: Sequence[float],
+    positions: Sequence[int],
+    batch_seconds: float,
+    batch_tokens: int,
+    group: int,
+    seed: int,
+    epoch: int,
+    chosen: Sequence[int],
+) -> list[list[list[int]]]:
     """Optimizer steps of one epoch, each a list of micro-batches, each a list of clip indices.
 
     Clips of like duration, and among them of like text, share a micro-batch; which ones, differs between epochs.
@@ -114,8 +129,9 @@ class Clips(Dataset[np.ndarray]):
     What is drawn depends on seed, epoch and id only, not on workers.
     """
 
-    def __init__(self, ids: Sequence[str], spoken: Sequence[Sequence[Utterance]], augment: WaveAugment, seed: int,
-                 epoch: int) -> None:
+    def __init__(
+        self, ids: Sequence[str], spoken: Sequence[Sequence[Utterance]], augment: WaveAugment, seed: int, epoch: int
+    ) -> None:
         self.ids, self.spoken, self.augment, self.seed, self.epoch = ids, spoken, augment, seed, epoch
 
     def __len__(self) -> int:
@@ -143,8 +159,14 @@ def waves_of(clips: Clips, batches: list[list[int]], workers: int) -> Iterator[l
     Raises:
         DataError: a clip cannot be decoded any more.
     """
-    loader = DataLoader(clips, batch_sampler=batches, collate_fn=_as_list, num_workers=workers,
-                        generator=torch.Generator(), worker_init_fn=_apart)
+    loader = DataLoader(
+        clips,
+        batch_sampler=batches,
+        collate_fn=_as_list,
+        num_workers=workers,
+        generator=torch.Generator(),
+        worker_init_fn=_apart,
+    )
     try:
         yield from loader
     except DataError as error:  # a worker's comes with its whole traceback, of which the last line is the message

@@ -20,11 +20,16 @@ class Scores:
     canary: float | None
 
 
-def measure(model: GraniteSpeech, splits: dict[str, list[Utterance]], recipe: Recipe,
-            accelerator: Accelerator) -> Scores:
+def measure(
+    model: GraniteSpeech, splits: dict[str, list[Utterance]], recipe: Recipe, accelerator: Accelerator
+) -> Scores:
     """WER of generated text on `valid` and, where there is one, on `canary`; each rank hears its share."""
-    options = DecodeOptions(recipe.model.instruction, recipe.decode.decoder != "greedy",
-                            recipe.decode.batch_seconds, recipe.decode.max_new_tokens)
+    options = DecodeOptions(
+        recipe.model.instruction,
+        recipe.decode.decoder != "greedy",
+        recipe.decode.batch_seconds,
+        recipe.decode.max_new_tokens,
+    )
     wers = {}
     for split, utterances in splits.items():
         by_length = sorted(utterances, key=lambda item: -item.duration)

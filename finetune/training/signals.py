@@ -59,8 +59,9 @@ def interruptible() -> Iterator[Stop]:
             return  # an echo, see below
         stop.signum = number
         with suppress(RuntimeError):  # the signal may have come in the middle of a write to the same stream
-            log.warning("%s: stopping after this step, with a checkpoint; once more ends at once",
-                        signal.Signals(number).name)
+            log.warning(
+                "%s: stopping after this step, with a checkpoint; once more ends at once", signal.Signals(number).name
+            )
         time.sleep(ECHO)
         put_back()
 

@@ -75,8 +75,15 @@ def losses(engine: Engine, batch: Batch, tokens: int, characters: int) -> tuple[
     return said, said + settings.ctc_weight * ctc / characters
 
 
-def take_step(engine: Engine, step: list[list[int]], mine: list[list[int]], batches: Iterator[Batch], number: int,
-              stop: int, before: dict[str, int] | None) -> Done:
+def take_step(
+    engine: Engine,
+    step: list[list[int]],
+    mine: list[list[int]],
+    batches: Iterator[Batch],
+    number: int,
+    stop: int,
+    before: dict[str, int] | None,
+) -> Done:
     """Forward, backward and update for one step of the plan.
 
     Args:
@@ -133,8 +140,10 @@ def fitting_seconds(engine: Engine, feed: Feed, base: str, notes: Path) -> float
     settings = recipe.train
     content = recipe.model_dump(include={"parts", "model"})
     several = engine.accelerator.num_processes > 1
-    key = (f"{base} {content} {settings.batch_seconds} {settings.batch_tokens} {settings.ctc_weight > 0} "
-           f"{max(data.durations)} {recipe.machine.gradient_checkpointing} {feed.kind} {several}")
+    key = (
+        f"{base} {content} {settings.batch_seconds} {settings.batch_tokens} {settings.ctc_weight > 0} "
+        f"{max(data.durations)} {recipe.machine.gradient_checkpointing} {feed.kind} {several}"
+    )
     seconds = remembered(notes, device, key)
     if seconds is None:
         set_mode(engine.model, training=True)
@@ -142,11 +151,21 @@ def fitting_seconds(engine: Engine, feed: Feed, base: str, notes: Path) -> float
         def attempt(seconds: float) -> None:
             """The largest padded batch by audio, and the one by positions; with room for AdamW's two moments, and for
             the buckets in which several ranks gather their gradients."""
-            plan = plan_epoch(data.durations, data.positions, seconds, settings.batch_tokens, 1, recipe.seed, 0,
-                              range(len(data.durations)))
+            plan = plan_epoch(
+                data.durations,
+                data.positions,
+                seconds,
+                settings.batch_tokens,
+                1,
+                recipe.seed,
+                0,
+                range(len(data.durations)),
+            )
             batches = [step[0] for step in plan]
-            worst = [max(batches, key=lambda batch: max(sizes[i] for i in batch) * len(batch))
-                     for sizes in (data.durations, data.positions)]
+            worst = [
+                max(batches, key=lambda batch: max(sizes[i] for i in batch) * len(batch))
+                for sizes in (data.durations, data.positions)
+            ]
             copies = 2 + several
             room = [torch.empty_like(parameter) for parameter in engine.parameters.values() for _ in range(copies)]
             for batch in feed.batches(worst, 0):

@@ -122,8 +122,15 @@ def _wandb(folder: Path, name: str, settings: dict[str, Any], step: int | None) 
     stored = folder / "wandb-id"
     if step is None or not stored.is_file():
         stored.write_text(secrets.token_hex(4), encoding="utf-8")
-    run = wandb.init(project=PROJECT, name=name, id=stored.read_text(encoding="utf-8"), resume="allow",
-                     config=settings, dir=str(folder), settings=wandb.Settings(console="off"))
+    run = wandb.init(
+        project=PROJECT,
+        name=name,
+        id=stored.read_text(encoding="utf-8"),
+        resume="allow",
+        config=settings,
+        dir=str(folder),
+        settings=wandb.Settings(console="off"),
+    )
     # wandb's own step only rises, so it would refuse the steps that a resumed run repeats.
     run.define_metric("*", step_metric="optimizer_step")
     return Mirror(lambda values, at: run.log({**values, "optimizer_step": at}), run.finish)

@@ -93,17 +93,20 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
     """
     started, settings = time.monotonic(), recipe.train
     if sharded := [name for name in SHARDED if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"]:
-        raise CheckpointError(f"accelerate launch was asked for {sharded[0]}, but here each process holds the whole "
-                              "model: launch with --multi_gpu; where memory is short, set train.batch: auto, "
-                              "machine.gradient_checkpointing: true or model.quantize: 4bit")
+        raise CheckpointError(
+            f"accelerate launch was asked for {sharded[0]}, but here each process holds the whole "
+            "model: launch with --multi_gpu; where memory is short, set train.batch: auto, "
+            "machine.gradient_checkpointing: true or model.quantize: 4bit"
+        )
     # Buffers never change, and gradients need not lie in memory twice. Precision is the recipe's, not the launcher's.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     # Nor is its choice of a device: on a Mac it would take the GPU, on which nothing here has run.
     accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available(), kwargs_handlers=[ddp])
     ranks, main = accelerator.num_processes, accelerator.is_main_process
     torch.manual_seed(recipe.seed)
-    model = load_model(recipe.model.base, recipe.model.dtype, accelerator.device, recipe.model.revision,
-                       recipe.model.quantize)
+    model = load_model(
+        recipe.model.base, recipe.model.dtype, accelerator.device, recipe.model.revision, recipe.model.quantize
+    )
     base = f"{sum(fingerprints(model).values()) % 2**64:016x}"
     total = sum(p.numel() for p in model.parameters())
     adapted = open_parts(model, parts_of(recipe))
@@ -119,21 +122,31 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
     epochs = [data.heard(epoch) for epoch in range(settings.epochs)]
     longest = max(range(len(data.positions)), key=data.positions.__getitem__)
     if data.positions[longest] > settings.batch_tokens:
-        raise RecipeError(f"train.batch_tokens: {settings.batch_tokens} cannot hold {data.utterances[longest].id}, "
-                          f"which takes {data.positions[longest]} positions; raise it, or lower data.max_duration")
+        raise RecipeError(
+            f"train.batch_tokens: {settings.batch_tokens} cannot hold {data.utterances[longest].id}, "
+            f"which takes {data.positions[longest]} positions; raise it, or lower data.max_duration"
+        )
     with model.autocast():
         feed = Feed(data, recipe, run.cache, base, main)
     engine = Engine(recipe, accelerator, model, model, optimizer, parameters, data)
     saved = checkpoint.find(run.checkpoint)
     group, seconds = ranks * settings.accumulation, settings.batch_seconds
     if settings.batch == "auto":
-        seconds = (checkpoint.read_origin(saved)["batch_seconds"] if saved else
-                   fitting_seconds(engine, feed, base, NOTES))
-    origin = {**recipe.model_dump(mode="json", include={"model", "augment", "parts", "train", "seed"}), "base": base,
-              "data": {split: manifest_hash(path) for split, path in manifests.items()},
-              "replay_weight": recipe.data.replay_weight, "batches_in_a_step": group, "batch_seconds": seconds}
-    plans = [plan_epoch(data.durations, data.positions, seconds, settings.batch_tokens, group, recipe.seed, epoch,
-                        chosen) for epoch, chosen in enumerate(epochs)]
+        seconds = (
+            checkpoint.read_origin(saved)["batch_seconds"] if saved else fitting_seconds(engine, feed, base, NOTES)
+        )
+    origin = {
+        **recipe.model_dump(mode="json", include={"model", "augment", "parts", "train", "seed"}),
+        "base": base,
+        "data": {split: manifest_hash(path) for split, path in manifests.items()},
+        "replay_weight": recipe.data.replay_weight,
+        "batches_in_a_step": group,
+        "batch_seconds": seconds,
+    }
+    plans = [
+        plan_epoch(data.durations, data.positions, seconds, settings.batch_tokens, group, recipe.seed, epoch, chosen)
+        for epoch, chosen in enumerate(epochs)
+    ]
     steps, padding = sum(map(len, plans)), padding_share(plans[0], data.durations)
     rates = [slot["lr"] for slot in optimizer.param_groups]
     wrapped, optimizer = accelerator.prepare(model, optimizer)
@@ -165,12 +178,22 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
     with memory_watched(), ExitStack() as stack:
         stop = stack.enter_context(interruptible())
         if main:
-            tracker = Tracker(run.metrics, recipe.name, list(recipe.machine.trackers), recipe.model_dump(mode="json"),
-                              state.step if saved else None)
+            tracker = Tracker(
+                run.metrics,
+                recipe.name,
+                list(recipe.machine.trackers),
+                recipe.model_dump(mode="json"),
+                state.step if saved else None,
+            )
             stack.callback(tracker.close)
             for row in table(model):
-                log.info("trains %-14s %4d modules %12s parameters, rate %g", row.part, row.modules,
-                         f"{row.parameters:,}", rate_of(recipe, row.part))
+                log.info(
+                    "trains %-14s %4d modules %12s parameters, rate %g",
+                    row.part,
+                    row.modules,
+                    f"{row.parameters:,}",
+                    rate_of(recipe, row.part),
+                )
             log.info("%d steps, %.1f %% padding, batches of up to %g s", steps, 100 * padding, seconds)
         progress = stack.enter_context(Progress(steps, state.step, settings.epochs, sys.stdout.isatty(), main))
         if state.base is None:
@@ -183,8 +206,9 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
             set_mode(model, training=True)
             plan = plans[state.epoch][state.steps_in_epoch :]
             mine = [share(step, accelerator.process_index, ranks) for step in plan]
-            batches = feed.batches([micro or step[0] for step, own in zip(plan, mine, strict=True) for micro in own],
-                                   state.epoch)
+            batches = feed.batches(
+                [micro or step[0] for step, own in zip(plan, mine, strict=True) for micro in own], state.epoch
+            )
             for step, own in zip(plan, mine, strict=True):
                 factor = schedule(state.step, steps, settings.warmup)
                 for slot, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -199,9 +223,13 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
                     _skip(state, step, data, done, settings.max_skipped_steps)
                 chosen = [data.utterances[index] for micro in step for index in micro]
                 count += len(chosen)
-                progress.step(epoch=state.epoch + 1, loss=done.loss, rate=factor * rates[0],
-                              audio_seconds=sum(item.duration for item in chosen),
-                              padding=padding_share([step], data.durations))
+                progress.step(
+                    epoch=state.epoch + 1,
+                    loss=done.loss,
+                    rate=factor * rates[0],
+                    audio_seconds=sum(item.duration for item in chosen),
+                    padding=padding_share([step], data.durations),
+                )
                 if tracker:
                     tracker.record("step", state.step, loss=done.loss, grad_norm=done.grad_norm, rate=factor * rates[0])
                 due = state.step % recipe.machine.checkpoint_every == 0 and step is not plan[-1]
@@ -231,12 +259,27 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
     first, best = Scores(**(state.base or {})), Scores(**(state.best or {}))
     within = rank(best, first, settings.max_canary_loss)[0] == 0
     if not within:
-        log.warning("no adapter kept the canary within train.max_canary_loss; the nearest is kept, %.1f points worse "
-                    "than the base", 100 * canary_loss(best, first))
+        log.warning(
+            "no adapter kept the canary within train.max_canary_loss; the nearest is kept, %.1f points worse "
+            "than the base",
+            100 * canary_loss(best, first),
+        )
     return TrainResult(
-        state.best_epoch, state.best_share, best.valid, first.valid, best.canary, first.canary, within, state.step,
-        state.skipped, round(padding, 4), round(count / max(1e-9, spent), 2),
-        sum(p.numel() for p in parameters.values()), total, round(time.monotonic() - started, 1))
+        state.best_epoch,
+        state.best_share,
+        best.valid,
+        first.valid,
+        best.canary,
+        first.canary,
+        within,
+        state.step,
+        state.skipped,
+        round(padding, 4),
+        round(count / max(1e-9, spent), 2),
+        sum(p.numel() for p in parameters.values()),
+        total,
+        round(time.monotonic() - started, 1),
+    )
 
 
 def parts_of(recipe: Recipe) -> Parts:
@@ -246,16 +289,27 @@ def parts_of(recipe: Recipe) -> Parts:
     return Parts(
         Lora(lora.rank, lora.alpha, lora.dropout, lora.variant, list(lora.modules)),
         Part(parts.projector.mode, parts.projector.rank, parts.projector.alpha),
-        Part(parts.encoder.mode, parts.encoder.rank, parts.encoder.alpha), parts.encoder.blocks,
-        parts.ctc_head.mode == "full", parts.lm_head.mode == "full", parts.language_model.layers)
+        Part(parts.encoder.mode, parts.encoder.rank, parts.encoder.alpha),
+        parts.encoder.blocks,
+        parts.ctc_head.mode == "full",
+        parts.lm_head.mode == "full",
+        parts.language_model.layers,
+    )
 
 
-def _resume(saved: Path, origin: dict[str, Any], run: RunDir, parameters: dict[str, torch.nn.Parameter],
-            optimizer: torch.optim.Optimizer) -> State:
+def _resume(
+    saved: Path,
+    origin: dict[str, Any],
+    run: RunDir,
+    parameters: dict[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+) -> State:
     changed = checkpoint.differences(checkpoint.read_origin(saved), origin)
     if changed:
-        raise CheckpointError(f"{saved} was made otherwise: {'; '.join(changed[:5])}. Put it back, choose another name "
-                              f"with --set name=..., or delete {run.root} to start again")
+        raise CheckpointError(
+            f"{saved} was made otherwise: {'; '.join(changed[:5])}. Put it back, choose another name "
+            f"with --set name=..., or delete {run.root} to start again"
+        )
     state = State(**checkpoint.restore(saved, parameters, optimizer))
     log.info("resumed after step %d", state.step)
     return state
@@ -268,15 +322,18 @@ def _skip(state: State, step: list[list[int]], data: Examples, done: Done, budge
     text = f"step {state.step}: loss {done.loss:g}, gradient {done.grad_norm:g}, utterances {', '.join(ids[:8])}"
     text += f" and {len(ids) - 8} more" if len(ids) > 8 else ""
     if state.skipped > budget:
-        raise CheckpointError(f"{text}. More than train.max_skipped_steps {budget} such steps: look at these clips, or "
-                              "lower the learning rates; the last checkpoint is good")
+        raise CheckpointError(
+            f"{text}. More than train.max_skipped_steps {budget} such steps: look at these clips, or "
+            "lower the learning rates; the last checkpoint is good"
+        )
     log.warning("%s: skipped", text)
 
 
 def _is_better(now: Scores, state: State, max_canary_loss: float | None) -> bool:
     first = Scores(**(state.base or {}))
-    return state.best is None or (rank(now, first, max_canary_loss)
-                                  < rank(Scores(**state.best), first, max_canary_loss))
+    return state.best is None or (
+        rank(now, first, max_canary_loss) < rank(Scores(**state.best), first, max_canary_loss)
+    )
 
 
 def _save_best(model: GraniteSpeech, adapted: PeftModel | None, run: RunDir) -> bool:

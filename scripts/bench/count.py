@@ -60,8 +60,11 @@ def count_weights(hf: nn.Module) -> Weights:
         elif "model.encoder." in name:
             part = "encoder"
         elif "model.projector." in name:
-            part = "keys" if "crossattention.attention.key" in name or "crossattention.attention.value" in name \
+            part = (
+                "keys"
+                if "crossattention.attention.key" in name or "crossattention.attention.value" in name
                 else "projector"
+            )
         else:
             part = "head" if name.startswith("lm_head.") else "llm"
         counts[part] += value.numel()

@@ -48,17 +48,30 @@ def hear(model: GraniteSpeech, batch: Batch) -> Audio:
 
 def prompts_of(model: GraniteSpeech, batch: Batch, counts: list[int]) -> list[list[int]]:
     instruction = ModelSection().instruction
-    return [render(model.tokenizer, instruction, item.keywords).around(model.audio_token_id, count)
-            for item, count in zip(batch.items, counts, strict=True)]
+    return [
+        render(model.tokenizer, instruction, item.keywords).around(model.audio_token_id, count)
+        for item, count in zip(batch.items, counts, strict=True)
+    ]
 
 
-def result(model: GraniteSpeech, item: Utterance, tokens: list[int], passes: int, limit: int,
-           accepted_by: str = "llm") -> Hypothesis:
+def result(
+    model: GraniteSpeech, item: Utterance, tokens: list[int], passes: int, limit: int, accepted_by: str = "llm"
+) -> Hypothesis:
     """Of tokens that may hold an end of text, and what follows it."""
     eos = model.tokenizer.eos_token_id
     tokens = tokens[: tokens.index(eos)] if eos in tokens else tokens
-    return Hypothesis(item.id, " ".join(model.tokenizer.decode(tokens).split()), tuple(tokens), 0.0, 0.0, passes, 0, 0,
-                      len(tokens) >= limit, accepted_by)
+    return Hypothesis(
+        item.id,
+        " ".join(model.tokenizer.decode(tokens).split()),
+        tuple(tokens),
+        0.0,
+        0.0,
+        passes,
+        0,
+        0,
+        len(tokens) >= limit,
+        accepted_by,
+    )
 
 
 # -- others --
@@ -73,9 +86,12 @@ def generate(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
     frames = torch.tensor([len(wave) // 160 + 1 for wave in batch.waves]) // 2
     counts = model.num_audio_tokens(frames)
     ids = pad_sequence([torch.tensor(prompt) for prompt in prompts_of(model, batch, counts.tolist())], True, -1, "left")
-    made = {"input_ids": ids.masked_fill(ids < 0, model.tokenizer.pad_token_id), "attention_mask": (ids >= 0).long(),
-            "input_features": features.to(model.lm_head.weight.dtype),
-            "input_features_mask": torch.arange(int(counts.max()))[None, :] < counts[:, None]}
+    made = {
+        "input_ids": ids.masked_fill(ids < 0, model.tokenizer.pad_token_id),
+        "attention_mask": (ids >= 0).long(),
+        "input_features": features.to(model.lm_head.weight.dtype),
+        "input_features_mask": torch.arange(int(counts.max()))[None, :] < counts[:, None],
+    }
     out = model.hf.generate(**{name: value.to(model.device) for name, value in made.items()}, **_settings(model, batch))
     rows = out[:, ids.shape[1] :].tolist()
     return [_generated(model, item, row, batch.max_new_tokens) for item, row in zip(batch.items, rows, strict=True)]
@@ -100,8 +116,9 @@ def all_or_nothing(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
     left = [row for row in range(len(frames)) if row not in done]
     if left:
         ids = pad_sequence([torch.tensor(prompts[row] + drafts[row]) for row in left], True).to(model.device)
-        hidden = model.language_model(inputs_embeds=model.embed(ids, audio.rows(left)),
-                                      use_cache=False).last_hidden_state
+        hidden = model.language_model(
+            inputs_embeds=model.embed(ids, audio.rows(left)), use_cache=False
+        ).last_hidden_state
         for index, row in enumerate(left):
             start, stop = len(prompts[row]) - 1, len(prompts[row]) + len(drafts[row]) - 1
             likely = model.logits(hidden[index, start:stop]).softmax(-1)
@@ -112,18 +129,26 @@ def all_or_nothing(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
     if left:
         ids = pad_sequence([torch.tensor(prompts[row]) for row in left], True, -1, "left").to(model.device)
         embeds = model.embed(ids.clamp_min(0), audio.rows(left))
-        rows = model.hf.generate(inputs_embeds=embeds, attention_mask=(ids >= 0).long(),
-                                 **_settings(model, batch)).tolist()
+        rows = model.hf.generate(
+            inputs_embeds=embeds, attention_mask=(ids >= 0).long(), **_settings(model, batch)
+        ).tolist()
         for row, tokens in zip(left, rows, strict=True):
             found = _generated(model, batch.items[row], tokens, batch.max_new_tokens)
             done[row] = replace(found, passes=found.passes + 1, drafted=len(drafts[row]))
-    return [replace(done[row], drafted=len(drafts[row]), accepted=len(drafts[row]) * (done[row].accepted_by == "draft"))
-            for row in range(len(frames))]
+    return [
+        replace(done[row], drafted=len(drafts[row]), accepted=len(drafts[row]) * (done[row].accepted_by == "draft"))
+        for row in range(len(frames))
+    ]
 
 
 def _settings(model: GraniteSpeech, batch: Batch) -> dict[str, object]:
-    return {"max_new_tokens": batch.max_new_tokens, "do_sample": False, "num_beams": 1,
-            "eos_token_id": model.tokenizer.eos_token_id, "pad_token_id": model.tokenizer.pad_token_id}
+    return {
+        "max_new_tokens": batch.max_new_tokens,
+        "do_sample": False,
+        "num_beams": 1,
+        "eos_token_id": model.tokenizer.eos_token_id,
+        "pad_token_id": model.tokenizer.pad_token_id,
+    }
 
 
 def _generated(model: GraniteSpeech, item: Utterance, tokens: list[int], limit: int) -> Hypothesis:
@@ -147,11 +172,19 @@ def ours(speculative: bool, relaxed: Thresholds | None = None) -> Way:
 def look_up_alone(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
     """Drafts from the prompt's keywords and the text already written, none from the CTC head."""
     audio = hear(model, batch)
-    drafts = [Draft(model.tokenizer, phrases=[encode_text(model.tokenizer, f" {word}") for word in item.keywords])
-              for item in batch.items]
+    drafts = [
+        Draft(model.tokenizer, phrases=[encode_text(model.tokenizer, f" {word}") for word in item.keywords])
+        for item in batch.items
+    ]
     rows = decode(model, audio, prompts_of(model, batch, audio.num_tokens.tolist()), drafts, batch.max_new_tokens)
-    return [replace(result(model, item, row.tokens, row.passes, batch.max_new_tokens), drafted=row.drafted,
-                    accepted=row.accepted) for item, row in zip(batch.items, rows, strict=True)]
+    return [
+        replace(
+            result(model, item, row.tokens, row.passes, batch.max_new_tokens),
+            drafted=row.drafted,
+            accepted=row.accepted,
+        )
+        for item, row in zip(batch.items, rows, strict=True)
+    ]
 
 
 def floor(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
@@ -165,11 +198,25 @@ def floor(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
 
 
 WAYS: dict[str, Way] = {
-    "generate": generate, "greedy": ours(False), "lossless": ours(True), "accurate": ours(True, ACCURATE),
-    "fast": ours(True, FAST), "ibm": all_or_nothing, "look-up": look_up_alone, "floor": floor}
-NAMES = {"generate": "transformers generate", "greedy": "greedy", "lossless": "lossless",
-         "accurate": "relaxed 0.7 / 0.2", "fast": "relaxed 3.0 / 0.1", "ibm": "IBM's, all or nothing",
-         "look-up": "look-up alone", "floor": "floor: encoder, prefill"}
+    "generate": generate,
+    "greedy": ours(False),
+    "lossless": ours(True),
+    "accurate": ours(True, ACCURATE),
+    "fast": ours(True, FAST),
+    "ibm": all_or_nothing,
+    "look-up": look_up_alone,
+    "floor": floor,
+}
+NAMES = {
+    "generate": "transformers generate",
+    "greedy": "greedy",
+    "lossless": "lossless",
+    "accurate": "relaxed 0.7 / 0.2",
+    "fast": "relaxed 3.0 / 0.1",
+    "ibm": "IBM's, all or nothing",
+    "look-up": "look-up alone",
+    "floor": "floor: encoder, prefill",
+}
 
 
 # -- simulated drafts --

@@ -27,8 +27,15 @@ LORA = LoraPart()
 MIDDLE: dict[str, dict[str, float]] = {
     "encoder_config": {"num_layers": 8, "hidden_dim": 320, "num_heads": 5, "dim_head": 64},
     "projector_config": {"hidden_size": 320, "encoder_hidden_size": 320, "intermediate_size": 1280},
-    "text_config": {"num_hidden_layers": 16, "hidden_size": 640, "intermediate_size": 1280, "num_attention_heads": 10,
-                    "num_key_value_heads": 2, "vocab_size": 16384, "attention_multiplier": 1 / 64},
+    "text_config": {
+        "num_hidden_layers": 16,
+        "hidden_size": 640,
+        "intermediate_size": 1280,
+        "num_attention_heads": 10,
+        "num_key_value_heads": 2,
+        "vocab_size": 16384,
+        "attention_multiplier": 1 / 64,
+    },
 }
 
 
@@ -73,8 +80,9 @@ def build_model(size: str, device: str) -> GraniteSpeech:
     return GraniteSpeech(hf.requires_grad_(False), AutoTokenizer.from_pretrained(NANO), size).eval()
 
 
-def random_weights(config: GraniteSpeechConfig, dtype: torch.dtype,
-                   device: str) -> GraniteSpeechForConditionalGeneration:
+def random_weights(
+    config: GraniteSpeechConfig, dtype: torch.dtype, device: str
+) -> GraniteSpeechForConditionalGeneration:
     """A model with seeded random weights, made on the device in the dtype."""
     for part in (config, config.encoder_config, config.projector_config, config.text_config):
         part.dtype = dtype  # each part is made in its own
@@ -96,8 +104,9 @@ def gather(setup: Setup, model: GraniteSpeech) -> Material:
     """
     if setup.size == "nano":
         chosen = random.Random(0).sample(read_manifest(VOCABULARY / "train.jsonl"), setup.clips)
-        return Material(chosen, [load_audio(VOCABULARY / item.audio_filepath, item.offset, item.duration)
-                                 for item in chosen])
+        return Material(
+            chosen, [load_audio(VOCABULARY / item.audio_filepath, item.offset, item.duration) for item in chosen]
+        )
     rng = np.random.default_rng(0)
     rows = (VOCABULARY / "sentences.tsv").read_text(encoding="utf-8").splitlines()[1:]
     words = sorted({word for row in rows for word in row.split("\t")[2].split()})
@@ -122,14 +131,25 @@ def recipe_of(setup: Setup, utterances: list[Utterance], checkpointing: bool) ->
     """
     durations = [item.duration for item in utterances]
     seconds = setup.batch_seconds or max(BATCH * sum(durations) / len(durations), *durations)
-    return Recipe.model_validate({
-        "name": "bench", "data": {"train": ["-"], "valid": ["-"], "test": ["-"]},
-        "parts": {"lora": {"rank": setup.rank}, "projector": {"mode": "full"}},
-        "train": {"batch_seconds": seconds, "accumulation": ACCUMULATION, "learning_rate": 3e-5},
-        "machine": {"gradient_checkpointing": checkpointing}})
+    return Recipe.model_validate(
+        {
+            "name": "bench",
+            "data": {"train": ["-"], "valid": ["-"], "test": ["-"]},
+            "parts": {"lora": {"rank": setup.rank}, "projector": {"mode": "full"}},
+            "train": {"batch_seconds": seconds, "accumulation": ACCUMULATION, "learning_rate": 3e-5},
+            "machine": {"gradient_checkpointing": checkpointing},
+        }
+    )
 
 
 def opened(rank: int, projector: str) -> Parts:
     """LoRA on the language model, and the projector full or frozen; rank 0 and full is what the notebook trains."""
-    return Parts(Lora(rank, LORA.alpha, 0.0, "lora", LORA.modules), Part(projector, 1, 1.0), Part("frozen", 1, 1.0), 1,
-                 False, False, 0)
+    return Parts(
+        Lora(rank, LORA.alpha, 0.0, "lora", LORA.modules),
+        Part(projector, 1, 1.0),
+        Part("frozen", 1, 1.0),
+        1,
+        False,
+        False,
+        0,
+    )

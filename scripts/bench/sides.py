@@ -98,13 +98,22 @@ def measure(setup: Setup, variant: str) -> Measured:
     if variant in LLM:
         weights = replace(weights, encoder=0, keys=0, projector=0)
     return Measured(
-        variant, [end - start for start, end in pairwise(marks[1:])], memory, frame_padding, position_padding,
-        pass_flops(weights, amount, heard=variant != "cache"), limit, setup.clips,
-        sum(item.duration for item in material.utterances), steps,
-        sum(value.numel() for value in trained_parameters(model).values()))
+        variant,
+        [end - start for start, end in pairwise(marks[1:])],
+        memory,
+        frame_padding,
+        position_padding,
+        pass_flops(weights, amount, heard=variant != "cache"),
+        limit,
+        setup.clips,
+        sum(item.duration for item in material.utterances),
+        steps,
+        sum(value.numel() for value in trained_parameters(model).values()),
+    )
 
 
 # -- the notebook's recipe --
+
 
 def open_as_notebook(model: GraniteSpeech, rank: int) -> nn.Module:
     """Freezes all but the parameters whose name holds `projector` or `lora`; LoRA is put on first, with PEFT.
@@ -128,19 +137,27 @@ def collate(data: Examples, waves: list[np.ndarray], chosen: Sequence[int]) -> d
     """
     model, pad = data.model, torch.nn.utils.rnn.pad_sequence
     longest = max(len(waves[index]) for index in chosen)
-    features = [log_mel(F.pad(torch.from_numpy(waves[index]).to(model.device), (0, longest - len(waves[index]))))
-                for index in chosen]
+    features = [
+        log_mel(F.pad(torch.from_numpy(waves[index]).to(model.device), (0, longest - len(waves[index]))))
+        for index in chosen
+    ]
     counts = model.num_audio_tokens(torch.tensor([num_frames(len(waves[index])) for index in chosen]))
-    prompts = [torch.tensor(data.prompts[index].around(model.audio_token_id, count))
-               for index, count in zip(chosen, counts.tolist(), strict=True)]
+    prompts = [
+        torch.tensor(data.prompts[index].around(model.audio_token_id, count))
+        for index, count in zip(chosen, counts.tolist(), strict=True)
+    ]
     targets = [torch.tensor(data.targets[index]) for index in chosen]
     before = pad(prompts, True, -1, padding_side="left")
     after = pad(targets, True, -1)
     ids = torch.cat([before, after], dim=1)
     labels = torch.cat([torch.full_like(before, IGNORE), after.masked_fill(after < 0, IGNORE)], dim=1)
-    made = {"input_ids": ids.masked_fill(ids < 0, model.tokenizer.pad_token_id), "attention_mask": (ids >= 0).long(),
-            "labels": labels, "input_features": torch.stack(features),
-            "input_features_mask": torch.arange(int(counts.max()))[None, :] < counts[:, None]}
+    made = {
+        "input_ids": ids.masked_fill(ids < 0, model.tokenizer.pad_token_id),
+        "attention_mask": (ids >= 0).long(),
+        "labels": labels,
+        "input_features": torch.stack(features),
+        "input_features_mask": torch.arange(int(counts.max()))[None, :] < counts[:, None],
+    }
     return {name: value.to(model.device) for name, value in made.items()}
 
 
@@ -157,8 +174,9 @@ class Clock(TrainerCallback):  # type: ignore[misc]
         self.marks.append(now(self.device))
 
 
-def notebook(setup: Setup, data: Examples, material: Material, tally: Tally, marks: list[float],
-             folder: Path) -> Callable[[], int]:
+def notebook(
+    setup: Setup, data: Examples, material: Material, tally: Tally, marks: list[float], folder: Path
+) -> Callable[[], int]:
     """Everything set up for the notebook's training; calling the result runs it and returns optimizer steps a pass.
 
     Its settings: batches of 16 in random order, 2 of them accumulated, learning rate 3e-5, bfloat16 autocast on a GPU,
@@ -169,29 +187,50 @@ def notebook(setup: Setup, data: Examples, material: Material, tally: Tally, mar
     def collator(chosen: list[int]) -> dict[str, Tensor]:
         batch = collate(data, material.waves, chosen)
         needed = sum(num_frames(len(material.waves[index])) for index in chosen)
-        tally.add((needed, sum(data.positions[index] for index in chosen)),
-                  (batch["input_features"].numel() // FEATURE_DIM, batch["input_ids"].numel()))
+        tally.add(
+            (needed, sum(data.positions[index] for index in chosen)),
+            (batch["input_features"].numel() // FEATURE_DIM, batch["input_ids"].numel()),
+        )
         return batch
 
     trainer = Trainer(
-        adapted, TrainingArguments(
-            str(folder), per_device_train_batch_size=BATCH, gradient_accumulation_steps=ACCUMULATION,
-            num_train_epochs=1 + setup.steps, learning_rate=3e-5, bf16=setup.device == "cuda",
-            use_cpu=setup.device == "cpu", remove_unused_columns=False, label_names=["labels"], save_strategy="no",
-            logging_strategy="no", report_to="none", disable_tqdm=True,
-            dataloader_pin_memory=False),  # batches are made on the device
-        data_collator=collator, train_dataset=list(range(setup.clips)),
-        callbacks=[Clock(marks, setup.device)])
+        adapted,
+        TrainingArguments(
+            str(folder),
+            per_device_train_batch_size=BATCH,
+            gradient_accumulation_steps=ACCUMULATION,
+            num_train_epochs=1 + setup.steps,
+            learning_rate=3e-5,
+            bf16=setup.device == "cuda",
+            use_cpu=setup.device == "cpu",
+            remove_unused_columns=False,
+            label_names=["labels"],
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+        ),  # batches are made on the device
+        data_collator=collator,
+        train_dataset=list(range(setup.clips)),
+        callbacks=[Clock(marks, setup.device)],
+    )
     trainer.remove_callback(PrinterCallback)
     return lambda: trainer.train().global_step // (1 + setup.steps)
 
 
 # -- ours --
 
+
 def every_position(hidden: Tensor, labels: Tensor, logits: Callable[[Tensor], Tensor], smoothing: float) -> Tensor:
     """`token_loss` as a model's own forward computes it: logits wherever there is a position, padding too."""
-    return F.cross_entropy(logits(hidden[:, :-1]).flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE,
-                           reduction="sum", label_smoothing=smoothing)
+    return F.cross_entropy(
+        logits(hidden[:, :-1]).flatten(0, 1),
+        labels[:, 1:].flatten(),
+        ignore_index=IGNORE,
+        reduction="sum",
+        label_smoothing=smoothing,
+    )
 
 
 def as_transformers(encoder: Any, features: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -200,8 +239,9 @@ def as_transformers(encoder: Any, features: Tensor, num_frames: Tensor) -> tuple
     return states, states[:0]
 
 
-def engine(setup: Setup, data: Examples, material: Material, tally: Tally, marks: list[float], folder: Path,
-           variant: str) -> Callable[[], int]:
+def engine(
+    setup: Setup, data: Examples, material: Material, tally: Tally, marks: list[float], folder: Path, variant: str
+) -> Callable[[], int]:
     """Our training as `training.trainer` puts it together, set up; calling the result runs it, as for `notebook`."""
     accelerator = Accelerator(cpu=setup.device == "cpu")
     model, recipe = data.model, data.recipe
@@ -217,18 +257,32 @@ def engine(setup: Setup, data: Examples, material: Material, tally: Tally, marks
     works = Engine(recipe, accelerator, model, wrapped, optimizer, parameters, data)
 
     def batch(chosen: list[int]) -> Batch:
-        made = (data.batch(chosen, [material.waves[index] for index in chosen], 0) if states is None else
-                data.cached(chosen, kind, [states[index] for index in chosen]))
-        lengths = [num_frames(len(material.waves[index])) if states is None else states.frames[index]
-                   for index in chosen]
-        tally.add((sum(lengths), sum(data.positions[index] for index in chosen)),
-                  (made.audio.shape[0] * made.audio.shape[1], made.ids.numel()))
+        made = (
+            data.batch(chosen, [material.waves[index] for index in chosen], 0)
+            if states is None
+            else data.cached(chosen, kind, [states[index] for index in chosen])
+        )
+        lengths = [
+            num_frames(len(material.waves[index])) if states is None else states.frames[index] for index in chosen
+        ]
+        tally.add(
+            (sum(lengths), sum(data.positions[index] for index in chosen)),
+            (made.audio.shape[0] * made.audio.shape[1], made.ids.numel()),
+        )
         return made
 
     def plan(epoch: int) -> list[list[list[int]]]:
         if variant != "no_buckets":
-            return plan_epoch(data.durations, data.positions, recipe.train.batch_seconds, recipe.train.batch_tokens,
-                              ACCUMULATION, recipe.seed, epoch, range(setup.clips))
+            return plan_epoch(
+                data.durations,
+                data.positions,
+                recipe.train.batch_seconds,
+                recipe.train.batch_tokens,
+                ACCUMULATION,
+                recipe.seed,
+                epoch,
+                range(setup.clips),
+            )
         order = random.Random(epoch).sample(range(setup.clips), setup.clips)
         batches = [order[start : start + BATCH] for start in range(0, setup.clips, BATCH)]
         return [batches[start : start + ACCUMULATION] for start in range(0, len(batches), ACCUMULATION)]
@@ -242,8 +296,9 @@ def engine(setup: Setup, data: Examples, material: Material, tally: Tally, marks
         for epoch, steps in enumerate(plans):
             set_mode(model, training=True)
             for place, step in enumerate(steps):
-                take_step(works, step, step, map(batch, step) if ready is None else iter(ready[epoch][place]), taken, 0,
-                          None)
+                take_step(
+                    works, step, step, map(batch, step) if ready is None else iter(ready[epoch][place]), taken, 0, None
+                )
                 taken += 1
             marks.append(now(setup.device))
         return len(plans[-1])

@@ -21,8 +21,13 @@ class Recognizer:
     which = "base"
 
 
-def synthetic_run(root: Path, splits: Mapping[str, Sequence[Utterance]], heard: Mapping[str, Mapping[str, str]],
-                  sections: Mapping[str, Any], audio: bool = False) -> RunDir:
+def synthetic_run(
+    root: Path,
+    splits: Mapping[str, Sequence[Utterance]],
+    heard: Mapping[str, Mapping[str, str]],
+    sections: Mapping[str, Any],
+    audio: bool = False,
+) -> RunDir:
     """Runs the real `evaluate` on hypotheses from elsewhere and leaves what the stages before it would have left.
 
     Args:
@@ -36,35 +41,70 @@ def synthetic_run(root: Path, splits: Mapping[str, Sequence[Utterance]], heard: 
     for split, items in splits.items():
         write_manifest(run.manifest(split), items)
     data = {split: [str(run.manifest(split))] for split in splits} | {"valid": [str(run.manifest("train"))]}
-    recipe = Recipe.model_validate({"name": root.name, "runs": str(root.parent), **sections,
-                                    "data": data | sections.get("data", {})})
+    recipe = Recipe.model_validate(
+        {"name": root.name, "runs": str(root.parent), **sections, "data": data | sections.get("data", {})}
+    )
     write_json(run.resolved, recipe.model_dump(mode="json", exclude_none=True))
-    write_json(run.problems, {"test": {"dropped": [], "warnings": [
-        vars(problem) for problem in leaks(splits["train"], splits["test"])]}})
-    run.finish("prepare", {"kept": {split: len(items) for split, items in splits.items()},
-                           "hours": {split: sum(item.duration for item in items) / 3600
-                                     for split, items in splits.items()},
-                           "hashes": {split: manifest_hash(run.manifest(split)) for split in splits}})
-    run.finish("train", {"best_epoch": 2, "best_share": 1.0, "base_valid_wer": 0.5, "base_canary_wer": 0.1,
-                         "trained_parameters": 10, "total_parameters": 100})
+    write_json(
+        run.problems,
+        {"test": {"dropped": [], "warnings": [vars(problem) for problem in leaks(splits["train"], splits["test"])]}},
+    )
+    run.finish(
+        "prepare",
+        {
+            "kept": {split: len(items) for split, items in splits.items()},
+            "hours": {split: sum(item.duration for item in items) / 3600 for split, items in splits.items()},
+            "hashes": {split: manifest_hash(run.manifest(split)) for split in splits},
+        },
+    )
+    run.finish(
+        "train",
+        {
+            "best_epoch": 2,
+            "best_share": 1.0,
+            "base_valid_wer": 0.5,
+            "base_canary_wer": 0.1,
+            "trained_parameters": 10,
+            "total_parameters": 100,
+        },
+    )
     run.metrics.write_text(
         "".join(f'{{"kind": "step", "step": {step}, "loss": {4 / step}}}\n' for step in range(1, 41))
-        + "".join(f'{{"kind": "valid", "step": {step}, "epoch": {epoch}, "share": 1.0, "wer": {0.5 / epoch}, '
-                  '"canary_wer": 0.1}\n' for epoch, step in ((1, 20), (2, 40))), encoding="utf-8")
+        + "".join(
+            f'{{"kind": "valid", "step": {step}, "epoch": {epoch}, "share": 1.0, "wer": {0.5 / epoch}, '
+            '"canary_wer": 0.1}\n'
+            for epoch, step in ((1, 20), (2, 40))
+        ),
+        encoding="utf-8",
+    )
 
     def listen(model: Recognizer, items: Sequence[Utterance], options: DecodeOptions) -> list[Hypothesis]:
-        return [Hypothesis(item.id, heard[model.which].get(item.id, ""), (1, 2), -1.0,
-                           item.duration / (40 if options.speculative else 30), 2 if options.speculative else 9, 9, 6,
-                           False) for item in items]
+        return [
+            Hypothesis(
+                item.id,
+                heard[model.which].get(item.id, ""),
+                (1, 2),
+                -1.0,
+                item.duration / (40 if options.speculative else 30),
+                2 if options.speculative else 9,
+                9,
+                6,
+                False,
+            )
+            for item in items
+        ]
 
     def drafts(model: Recognizer, items: Sequence[Utterance]) -> list[str]:
         return [heard["adapted"].get(item.id, "") for item in items]
 
     noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
-    with (patch.object(evaluate, "load_model", lambda *_: Recognizer()),
-          patch.object(evaluate, "load_adapter", lambda model, _: setattr(model, "which", "adapted")),
-          patch.object(evaluate, "ctc_texts", drafts), patch.object(trials, "recognize", listen),
-          patch.object(records, "load_audio", records.load_audio if audio else lambda *_: noise)):
+    with (
+        patch.object(evaluate, "load_model", lambda *_: Recognizer()),
+        patch.object(evaluate, "load_adapter", lambda model, _: setattr(model, "which", "adapted")),
+        patch.object(evaluate, "ctc_texts", drafts),
+        patch.object(trials, "recognize", listen),
+        patch.object(records, "load_audio", records.load_audio if audio else lambda *_: noise),
+    ):
         result = evaluate.evaluate(recipe, run)
     run.finish("evaluate", {"seconds": result.seconds})
     return run

@@ -81,8 +81,15 @@ def pretrain(model: GraniteSpeech, texts: list[str], epochs: int, rate: float = 
         print(f"text epoch {epoch} loss {total / len(batches):.3f}", flush=True)
 
 
-def align(model: GraniteSpeech, states: list[Tensor], texts: list[str], state: Path, epochs: int,
-          rate: float, seconds: float = 110.0) -> None:
+def align(
+    model: GraniteSpeech,
+    states: list[Tensor],
+    texts: list[str],
+    state: Path,
+    epochs: int,
+    rate: float,
+    seconds: float = 110.0,
+) -> None:
     """Projector and LLM learn to read the encoder's cached states; resumes from `state` by epoch."""
     trained = nn.ModuleDict({"projector": model.projector, "llm": model.language_model, "lm_head": model.lm_head})
     optims = optimizers(trained, rate)
@@ -100,17 +107,28 @@ def align(model: GraniteSpeech, states: list[Tensor], texts: list[str], state: P
         for number, batch in enumerate(make_batches(lengths, random.Random(epoch), seconds), start=1):
             frames = torch.tensor([len(states[i]) for i in batch])
             hidden = nn.utils.rnn.pad_sequence([states[i].float() for i in batch], True)
-            audio = Audio(hidden, frames, hidden, project(model.projector, hidden, frames),
-                          model.num_audio_tokens(frames))
+            audio = Audio(
+                hidden, frames, hidden, project(model.projector, hidden, frames), model.num_audio_tokens(frames)
+            )
             loss = text_loss(model, [texts[i] for i in batch], audio)
             _step(list(trained.values()), optims, loss, rate * one_cycle(step, steps))
             step, total = step + 1, total + loss.item()
             if number % 50 == 0:
-                print(f"align epoch {epoch} {number} loss {total / 50:.3f} "
-                      f"{(time.monotonic() - started) / number:.2f} s/step", flush=True)
+                print(
+                    f"align epoch {epoch} {number} loss {total / 50:.3f} "
+                    f"{(time.monotonic() - started) / number:.2f} s/step",
+                    flush=True,
+                )
                 total = 0.0
-        torch.save({"trained": trained.state_dict(), "optims": [o.state_dict() for o in optims],
-                    "step": step, "epoch": epoch + 1}, state)
+        torch.save(
+            {
+                "trained": trained.state_dict(),
+                "optims": [o.state_dict() for o in optims],
+                "step": step,
+                "epoch": epoch + 1,
+            },
+            state,
+        )
 
 
 @torch.no_grad()

@@ -104,8 +104,14 @@ def evaluate(encoder: nn.Module, waves: list[np.ndarray], texts: list[str]) -> t
     return jiwer.cer(texts, said), jiwer.wer(texts, said), said
 
 
-def train(encoder: nn.Module, waves: list[np.ndarray], texts: list[str], dev: tuple[list[np.ndarray], list[str]],
-          state: Path, epochs: float) -> None:
+def train(
+    encoder: nn.Module,
+    waves: list[np.ndarray],
+    texts: list[str],
+    dev: tuple[list[np.ndarray], list[str]],
+    state: Path,
+    epochs: float,
+) -> None:
     """Trains in place for `epochs` (the last may be a part); `state` keeps the last finished one for a second call."""
     for module in encoder.modules():
         if isinstance(module, nn.Dropout):
@@ -143,11 +149,21 @@ def train(encoder: nn.Module, waves: list[np.ndarray], texts: list[str], dev: tu
             encoder.zero_grad(set_to_none=True)
             step, total = step + 1, total + loss.item()
             if number % 50 == 0:
-                print(f"encoder epoch {epoch} {number}/{len(batches)} loss {total / 50:.3f} "
-                      f"{(time.monotonic() - started) / number:.2f} s/step", flush=True)
+                print(
+                    f"encoder epoch {epoch} {number}/{len(batches)} loss {total / 50:.3f} "
+                    f"{(time.monotonic() - started) / number:.2f} s/step",
+                    flush=True,
+                )
                 total = 0.0
         cer, wer, said = evaluate(encoder, *dev)
         print(f"encoder epoch {epoch} dev CER {cer:.4f} WER {wer:.4f} {time.monotonic() - started:.0f} s")
         print("\n".join(f"  {a} | {b}" for a, b in list(zip(dev[1], said, strict=True))[:4]), flush=True)
-        torch.save({"encoder": encoder.state_dict(), "optims": [o.state_dict() for o in optims],
-                    "step": step, "epoch": epoch + 1}, state)
+        torch.save(
+            {
+                "encoder": encoder.state_dict(),
+                "optims": [o.state_dict() for o in optims],
+                "step": step,
+                "epoch": epoch + 1,
+            },
+            state,
+        )

@@ -19,8 +19,16 @@ from nano.encoder import MIDDLE_WEIGHT, ctc_loss, make_batches, one_cycle, optim
 SPEED = WaveAugment(speed=0.12, gain_db=0.0, noise_db=0.0)  # with pitch: voices the synthesizers do not have
 
 
-def polish(model: GraniteSpeech, waves: list[np.ndarray], texts: list[str], state: Path, steps: int,
-           rate: float, ctc_weight: float, seconds: float = 72.0) -> None:
+def polish(
+    model: GraniteSpeech,
+    waves: list[np.ndarray],
+    texts: list[str],
+    state: Path,
+    steps: int,
+    rate: float,
+    ctc_weight: float,
+    seconds: float = 72.0,
+) -> None:
     """Trains all parts in place for `steps`; resumes from `state`, which is written every 250 steps."""
     model.train()
     for module in model.modules():
@@ -28,8 +36,9 @@ def polish(model: GraniteSpeech, waves: list[np.ndarray], texts: list[str], stat
             module.p = 0.0
     fits = [i for i, wave in enumerate(waves) if 0.87 * num_frames(len(wave)) >= len(texts[i]) + 4]
     waves, texts = [waves[i] for i in fits], [texts[i] for i in fits]
-    parts = nn.ModuleDict({"encoder": model.encoder, "projector": model.projector, "llm": model.language_model,
-                           "lm_head": model.lm_head})
+    parts = nn.ModuleDict(
+        {"encoder": model.encoder, "projector": model.projector, "llm": model.language_model, "lm_head": model.lm_head}
+    )
     optims = optimizers(parts, rate)
     step = 0
     if state.exists():
@@ -52,8 +61,11 @@ def polish(model: GraniteSpeech, waves: list[np.ndarray], texts: list[str], stat
         features, frames = to_features(heard, rng)
         states, middle = encode(model.encoder, features, frames)
         audio = Audio(states, frames, middle, project(model.projector, states, frames), model.num_audio_tokens(frames))
-        losses = (text_loss(model, said, audio), ctc_loss(model.encoder.out(states), frames, said),
-                  ctc_loss(middle, frames, said))
+        losses = (
+            text_loss(model, said, audio),
+            ctc_loss(model.encoder.out(states), frames, said),
+            ctc_loss(middle, frames, said),
+        )
         (losses[0] + ctc_weight * ((1 - MIDDLE_WEIGHT) * losses[1] + MIDDLE_WEIGHT * losses[2])).backward()
         norm = nn.utils.clip_grad_norm_(parts.parameters(), 5.0)
         for optim in optims:
@@ -65,8 +77,11 @@ def polish(model: GraniteSpeech, waves: list[np.ndarray], texts: list[str], stat
         step, totals = step + 1, totals + [float(loss.detach()) for loss in losses]
         if step % 50 == 0:
             mean = totals / 50
-            print(f"polish {step}/{steps} llm {mean[0]:.3f} ctc {mean[1]:.3f} middle {mean[2]:.3f} "
-                  f"{(time.monotonic() - started) / (step - first):.2f} s/step", flush=True)
+            print(
+                f"polish {step}/{steps} llm {mean[0]:.3f} ctc {mean[1]:.3f} middle {mean[2]:.3f} "
+                f"{(time.monotonic() - started) / (step - first):.2f} s/step",
+                flush=True,
+            )
             totals[:] = 0.0
         if step % 250 == 0 or step == steps:
             part = state.with_suffix(".part")

@@ -9,8 +9,19 @@ import soundfile as sf
 import soxr
 
 SAMPLE_RATE = 16_000
-ACCENTS = ("en-us", "en-us", "en-us", "en-gb", "en-gb", "en-gb-scotland", "en-gb-x-rp",
-           "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029", "en-us-nyc")
+ACCENTS = (
+    "en-us",
+    "en-us",
+    "en-us",
+    "en-gb",
+    "en-gb",
+    "en-gb-scotland",
+    "en-gb-x-rp",
+    "en-gb-x-gbclan",
+    "en-gb-x-gbcwmd",
+    "en-029",
+    "en-us-nyc",
+)
 VARIANTS = ("f1", "f2", "f3", "f4", "f5", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "klatt2")
 FLITE = ("slt", "slt", "rms", "awb", "kal16")
 
@@ -38,11 +49,31 @@ def draw_voice(rng: np.random.Generator) -> Voice:
 def speak(text: str, voice: Voice) -> np.ndarray:
     """Mono float32 (N,) at 16 kHz. Raises CalledProcessError when the engine fails."""
     if voice.engine == "espeak":
-        command = ["espeak-ng", "-v", voice.name, "-s", str(int(voice.rate)), "-p", str(int(voice.pitch)),
-                   "--stdout", text]
+        command = [
+            "espeak-ng",
+            "-v",
+            voice.name,
+            "-s",
+            str(int(voice.rate)),
+            "-p",
+            str(int(voice.pitch)),
+            "--stdout",
+            text,
+        ]
     else:
-        command = ["flite", "-voice", voice.name, "--setf", f"duration_stretch={voice.rate:.3f}",
-                   "--setf", f"int_f0_target_mean={voice.pitch:.1f}", "-t", text, "-o", "/dev/stdout"]
+        command = [
+            "flite",
+            "-voice",
+            voice.name,
+            "--setf",
+            f"duration_stretch={voice.rate:.3f}",
+            "--setf",
+            f"int_f0_target_mean={voice.pitch:.1f}",
+            "-t",
+            text,
+            "-o",
+            "/dev/stdout",
+        ]
     done = subprocess.run(command, check=True, capture_output=True)
     wave, rate = sf.read(io.BytesIO(done.stdout), dtype="float32")
     return wave if rate == SAMPLE_RATE else soxr.resample(wave, rate, SAMPLE_RATE).astype(np.float32)

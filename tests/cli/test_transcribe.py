@@ -19,8 +19,9 @@ from finetune.core.run_dir import write_json
 ROOT = Path(__file__).resolve().parents[2]
 NANO = ROOT / "data" / "granite-speech-nano"
 QUICKSTART = ROOT / "recipes" / "quickstart.yaml"
-PARK, DOOR = (ROOT / "data/vocabulary/audio/canary" / name for name in ("canary-001-en-us-f3.opus",
-                                                                        "canary-002-en-us-m3.opus"))
+PARK, DOOR = (
+    ROOT / "data/vocabulary/audio/canary" / name for name in ("canary-001-en-us-f3.opus", "canary-002-en-us-m3.opus")
+)
 
 
 def test_a_bad_file_among_good_ones_is_named_and_the_good_one_heard(finetune: Command, tmp_path: Path) -> None:
@@ -36,8 +37,9 @@ def test_a_bad_file_among_good_ones_is_named_and_the_good_one_heard(finetune: Co
 def test_formats_and_files(finetune: Command, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for form, suffix in (("json", "json"), ("srt", "srt"), ("text", "txt")):
-        said = finetune("transcribe", PARK, DOOR, "--model", NANO, "--format", form, "--output", out, "--language",
-                        "en")
+        said = finetune(
+            "transcribe", PARK, DOOR, "--model", NANO, "--format", form, "--output", out, "--language", "en"
+        )
         written = [out / f"{clip.stem}.{suffix}" for clip in (PARK, DOOR)]
         assert (said.code, said.out) == (0, f"{PARK} -> {written[0]}\n{DOOR} -> {written[1]}\n")
     assert (out / f"{PARK.stem}.txt").read_text() == "we went to the park after lunch\n"
@@ -69,13 +71,20 @@ class Deaf(io.StringIO):
         return self.sink
 
 
-@pytest.mark.parametrize(("fault", "code", "message"), [
-    (BrokenPipeError(), 128 + signal.SIGPIPE, ""),
-    (OSError(errno.ENOSPC, "No space left on device"), 1,
-     "finetune: standard output cannot be written (No space left on device)\n"),
-])
-def test_standard_output_that_takes_no_more_ends_it(finetune: Command, monkeypatch: pytest.MonkeyPatch,
-                                                    fault: OSError, code: int, message: str) -> None:
+@pytest.mark.parametrize(
+    ("fault", "code", "message"),
+    [
+        (BrokenPipeError(), 128 + signal.SIGPIPE, ""),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            1,
+            "finetune: standard output cannot be written (No space left on device)\n",
+        ),
+    ],
+)
+def test_standard_output_that_takes_no_more_ends_it(
+    finetune: Command, monkeypatch: pytest.MonkeyPatch, fault: OSError, code: int, message: str
+) -> None:
     with monkeypatch.context() as patched:
         patched.setattr("sys.stdout", Deaf(fault))
         said = finetune("transcribe", PARK, DOOR, "--model", NANO)
@@ -88,8 +97,9 @@ def test_silence_is_said_to_be_none(finetune: Command, tmp_path: Path) -> None:
     assert (said.code, said.out) == (0, "\n") and f"{tmp_path / 'a.wav'}: no words were found" in said.err
 
 
-def test_keywords_and_translation_are_asked_for(finetune: Command, tmp_path: Path,
-                                                monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keywords_and_translation_are_asked_for(
+    finetune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from finetune.inference import transcribe as transcription
 
     asked: list[transcription.Request] = []
@@ -100,15 +110,28 @@ def test_keywords_and_translation_are_asked_for(finetune: Command, tmp_path: Pat
 
     monkeypatch.setattr(transcription, "transcripts", ask)
     (tmp_path / "words.txt").write_text("stent\nNew York\n\nlupus\n", encoding="utf-8-sig")
-    said = finetune("transcribe", PARK, "--model", NANO, "--keywords", " lupus ,, stent,", "--keywords-file",
-                    tmp_path / "words.txt", "--translate-to", "de", "--vad", "silero")
+    said = finetune(
+        "transcribe",
+        PARK,
+        "--model",
+        NANO,
+        "--keywords",
+        " lupus ,, stent,",
+        "--keywords-file",
+        tmp_path / "words.txt",
+        "--translate-to",
+        "de",
+        "--vad",
+        "silero",
+    )
     assert said == (0, "", "")
     assert asked[0].keywords == ("lupus", "stent", "New York") and asked[0].vad == "silero"
     assert asked[0].decode.instruction == "translate the speech to German."
 
 
-def test_progress_is_for_a_person_and_goes_to_standard_error(finetune: Command, tmp_path: Path,
-                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_for_a_person_and_goes_to_standard_error(
+    finetune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clip = soundfile.read(PARK, dtype="float32")[0]
     soundfile.write(tmp_path / "a.wav", np.concatenate([clip, np.zeros(16_000)] * 2), 16_000)
     monkeypatch.setattr("finetune.cli.main.LONG", 1.0)
@@ -119,24 +142,31 @@ def test_progress_is_for_a_person_and_goes_to_standard_error(finetune: Command, 
         assert "listening" not in said.out and ("listening" in said.err) == terminal
 
 
-@pytest.mark.parametrize(("arguments", "code", "message"), [
-    (["gone.wav", "also_gone.wav", "--model", NANO], 1, "gone.wav: no such file\nalso_gone.wav: no such file"),
-    ([QUICKSTART, "--model", NANO, "--max-new-tokens", "0"], 2, "max_new_tokens: must be above 0, got 0"),
-    ([QUICKSTART, "--model", NANO, "--batch-seconds", "-1"], 2, "batch_seconds: must be above 0, got -1.0"),
-    ([QUICKSTART, "--model", NANO, "--batch-seconds", "x"], 2, "invalid float value: 'x'"),
-    ([QUICKSTART, "--model", ROOT / "recipes"], 1, "recipes: no config.json there"),
-    ([QUICKSTART, "a/quickstart.wav", "--model", NANO, "--output", "out"], 1, "is already the output of"),
-    ([PARK, "--model", NANO, "--output", QUICKSTART], 1, "quickstart.yaml: cannot be written (File exists)"),
-    (["--model", NANO], 2, "no audio files"),
-    ([QUICKSTART, "b.wav", "--model", NANO, "--format", "srt"], 2, "2 files as srt would run into each other"),
-    ([QUICKSTART, "--model", NANO, "--language", "jp"], 2, "language 'jp' is not one of en (English)"),
-    ([QUICKSTART, "--model", NANO, "--translate-to", "la"], 2, "language 'la' is not one of"),
-    ([QUICKSTART, "--model", NANO, "--keywords", "a\nb"], 2, "keyword 'a\\nb' holds '\\n'"),
-    ([PARK, "--model", NANO, "--keywords", "a<|audio|>"], 1, "a keyword holds <|audio|>"),
-    ([PARK, "--model", NANO, "--keywords", ",".join(f"medication {n}" for n in range(1000))], 1, "give fewer keywords"),
-    ([QUICKSTART, "--model", NANO, "--keywords-file", "gone.txt"], 1, "gone.txt: a list that cannot be read"),
-    ([QUICKSTART, "--model", NANO, "--vad", "ears"], 2, "invalid choice: 'ears'"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["gone.wav", "also_gone.wav", "--model", NANO], 1, "gone.wav: no such file\nalso_gone.wav: no such file"),
+        ([QUICKSTART, "--model", NANO, "--max-new-tokens", "0"], 2, "max_new_tokens: must be above 0, got 0"),
+        ([QUICKSTART, "--model", NANO, "--batch-seconds", "-1"], 2, "batch_seconds: must be above 0, got -1.0"),
+        ([QUICKSTART, "--model", NANO, "--batch-seconds", "x"], 2, "invalid float value: 'x'"),
+        ([QUICKSTART, "--model", ROOT / "recipes"], 1, "recipes: no config.json there"),
+        ([QUICKSTART, "a/quickstart.wav", "--model", NANO, "--output", "out"], 1, "is already the output of"),
+        ([PARK, "--model", NANO, "--output", QUICKSTART], 1, "quickstart.yaml: cannot be written (File exists)"),
+        (["--model", NANO], 2, "no audio files"),
+        ([QUICKSTART, "b.wav", "--model", NANO, "--format", "srt"], 2, "2 files as srt would run into each other"),
+        ([QUICKSTART, "--model", NANO, "--language", "jp"], 2, "language 'jp' is not one of en (English)"),
+        ([QUICKSTART, "--model", NANO, "--translate-to", "la"], 2, "language 'la' is not one of"),
+        ([QUICKSTART, "--model", NANO, "--keywords", "a\nb"], 2, "keyword 'a\\nb' holds '\\n'"),
+        ([PARK, "--model", NANO, "--keywords", "a<|audio|>"], 1, "a keyword holds <|audio|>"),
+        (
+            [PARK, "--model", NANO, "--keywords", ",".join(f"medication {n}" for n in range(1000))],
+            1,
+            "give fewer keywords",
+        ),
+        ([QUICKSTART, "--model", NANO, "--keywords-file", "gone.txt"], 1, "gone.txt: a list that cannot be read"),
+        ([QUICKSTART, "--model", NANO, "--vad", "ears"], 2, "invalid choice: 'ears'"),
+    ],
+)
 def test_wrong_arguments_are_refused(finetune: Command, arguments: list[object], code: int, message: str) -> None:
     said = finetune("transcribe", *arguments)
     assert said.code == code and message in said.err and "Traceback" not in said.err
@@ -159,14 +189,18 @@ def broken_config(folder: Path) -> None:
     (folder / "config.json").write_text("{")
 
 
-@pytest.mark.parametrize(("spoil", "message"), [
-    (without_weights, "no *.safetensors there"),
-    (half_the_weights, "cannot be loaded"),
-    (another_model, "model_type is 'whisper'"),
-    (broken_config, "config.json: not the configuration of a model"),
-])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (without_weights, "no *.safetensors there"),
+        (half_the_weights, "cannot be loaded"),
+        (another_model, "model_type is 'whisper'"),
+        (broken_config, "config.json: not the configuration of a model"),
+    ],
+)
 def test_a_model_folder_that_is_none_is_refused(
-        finetune: Command, tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
+    finetune: Command, tmp_path: Path, spoil: Callable[[Path], None], message: str
+) -> None:
     folder = Path(shutil.copytree(NANO, tmp_path / "model"))
     spoil(folder)
     said = finetune("transcribe", noise(tmp_path / "a.wav"), "--model", folder)

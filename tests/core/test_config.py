@@ -66,7 +66,8 @@ def test_a_goal_that_contradicts_the_recipe_is_named(recipe: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         load_recipe(recipe)
     assert str(caught.value).startswith(
-        f"{recipe}:6: parts.ctc_head.mode, set by train.goal: domain: the CTC head learns from")
+        f"{recipe}:6: parts.ctc_head.mode, set by train.goal: domain: the CTC head learns from"
+    )
 
 
 # Contradictions
@@ -97,26 +98,40 @@ def test_contradictions_are_refused_where_they_stand(recipe: Path, lines: str, m
     assert str(caught.value).startswith(f"{recipe}:{message}")
 
 
-@pytest.mark.parametrize("overrides", [
-    ["parts.lora.rank=0", "parts.projector.mode=lora"],
-    ["parts.lora.rank=0", "parts.lora.modules=", "parts.language_model.layers=2"],
-    ["train.ctc_weight=0.5", "parts.encoder.mode=lora"],
-    ["train.ctc_weight=0.5", "parts.ctc_head.mode=full"],
-    ["train.max_canary_loss=0.02", "data.canary=d.jsonl"],
-    ["machine.cache_encoder=yes", "parts.projector.mode=full"],
-    ["data.max_duration=60", "train.batch_seconds=60"],
-])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["parts.lora.rank=0", "parts.projector.mode=lora"],
+        ["parts.lora.rank=0", "parts.lora.modules=", "parts.language_model.layers=2"],
+        ["train.ctc_weight=0.5", "parts.encoder.mode=lora"],
+        ["train.ctc_weight=0.5", "parts.ctc_head.mode=full"],
+        ["train.max_canary_loss=0.02", "data.canary=d.jsonl"],
+        ["machine.cache_encoder=yes", "parts.projector.mode=full"],
+        ["data.max_duration=60", "train.batch_seconds=60"],
+    ],
+)
 def test_what_goes_together_is_accepted(recipe: Path, overrides: list[str]) -> None:
     load_recipe(recipe, overrides)
 
 
 def test_help_and_checks_need_no_torch() -> None:
-    modules = ["finetune.core.errors", "finetune.core.run_dir", "finetune.core.config", "finetune.core.recipe",
-               "finetune.data.manifest", "finetune.data.prepare",
-               *(f"finetune.metrics.{path.stem}" for path in sorted((ROOT / "finetune" / "metrics").glob("[!_]*.py"))),
-               "finetune.report.summary", "finetune.training.launch", "finetune.pipeline", "finetune.cli.main"]
+    modules = [
+        "finetune.core.errors",
+        "finetune.core.run_dir",
+        "finetune.core.config",
+        "finetune.core.recipe",
+        "finetune.data.manifest",
+        "finetune.data.prepare",
+        *(f"finetune.metrics.{path.stem}" for path in sorted((ROOT / "finetune" / "metrics").glob("[!_]*.py"))),
+        "finetune.report.summary",
+        "finetune.training.launch",
+        "finetune.pipeline",
+        "finetune.cli.main",
+    ]
     assert len(modules) > 10
-    code = ("import importlib, sys\nfor name in sys.argv[1:]:\n    importlib.import_module(name)\n"
-            "    assert not {'torch', 'transformers'} & set(sys.modules), name")
+    code = (
+        "import importlib, sys\nfor name in sys.argv[1:]:\n    importlib.import_module(name)\n"
+        "    assert not {'torch', 'transformers'} & set(sys.modules), name"
+    )
     done = subprocess.run([sys.executable, "-c", code, *modules], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -50,8 +50,12 @@ def test_json_is_replaced_whole(tmp_path: Path) -> None:
 
 def test_the_lock_refuses_a_second_process_and_outlives_no_first_one(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(run.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                          cwd=Path(__file__).parents[2]) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(run.root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    ) as other:
         assert other.stdout is not None and other.stdout.readline() == b"held\n"
         with pytest.raises(CheckpointError, match="another process works in this run directory"), run.locked():
             raise AssertionError("got in")

@@ -10,17 +10,20 @@ from hypothesis import strategies as st
 from finetune.core.terminal import HARMFUL, JOINERS, VisibleFormatter, visible
 
 
-@pytest.mark.parametrize("text, shown", [
-    ("plain größer 今日 é 👍", "plain größer 今日 é 👍"),
-    ("<script>alert(1)</script>", "<script>alert(1)</script>"),
-    ("\x1b[2Jgone\x07", "\\x1b[2Jgone\\x07"),
-    ("\x9b31m", "\\x9b31m"),
-    ("safe\u202egnp.exe", "safe\\u202egnp.exe"),
-    ("over\rwritten", "over\\rwritten"),
-    ("two\nlines\tand a tab", "two\nlines\tand a tab"),
-    ("half \ud800 a pair", "half \\ud800 a pair"),
-    ("می\u200cخواهم", "می\u200cخواهم"),
-])
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("plain größer 今日 é 👍", "plain größer 今日 é 👍"),
+        ("<script>alert(1)</script>", "<script>alert(1)</script>"),
+        ("\x1b[2Jgone\x07", "\\x1b[2Jgone\\x07"),
+        ("\x9b31m", "\\x9b31m"),
+        ("safe\u202egnp.exe", "safe\\u202egnp.exe"),
+        ("over\rwritten", "over\\rwritten"),
+        ("two\nlines\tand a tab", "two\nlines\tand a tab"),
+        ("half \ud800 a pair", "half \\ud800 a pair"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+    ],
+)
 def test_visible(text: str, shown: str) -> None:
     assert visible(text) == shown
 

@@ -62,8 +62,9 @@ def test_segments(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3", "a.opus"])
-def test_segments_of_a_file_opened_once_are_those_of_each(tmp_path: Path, name: str,
-                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+def test_segments_of_a_file_opened_once_are_those_of_each(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     noise = np.random.default_rng(0).uniform(-0.3, 0.3, 4 * 24_000).astype(np.float32)
     path = wav(tmp_path / name, noise, 24_000, **({"format": "OGG", "subtype": "OPUS"} if name == "a.opus" else {}))
     places = [(2.5, 1.0), (0.0, 1.0), (0.5, 0.25), (0.5, None), (0.0, None)]
@@ -96,8 +97,10 @@ def damaged(folder: Path) -> dict[str, tuple[Path, str]]:
         "missing": (folder / "none.wav", "no such file"),
         "folder": (folder, "a folder or a device"),
         "long name": (folder / ("x" * 300), "cannot be read"),
-        "not UTF-8": (Path(os.fsdecode(shutil.copy(folder / "good.wav", os.fsencode(folder) + b"/\xff.wav"))),
-                      "rename the file"),
+        "not UTF-8": (
+            Path(os.fsdecode(shutil.copy(folder / "good.wav", os.fsencode(folder) + b"/\xff.wav"))),
+            "rename the file",
+        ),
         "nul": (folder / "a\0.wav", "no such file|cannot be read"),
         "url": (Path("https://a.org/b.wav"), "no such file"),
         "device": (Path("/dev/zero"), "a folder or a device"),

@@ -35,10 +35,28 @@ def kinds(problems: list[Problem]) -> list[str]:
 
 def test_a_good_row_is_kept_whole(tmp_path: Path) -> None:
     path = clip(tmp_path, "a.wav")
-    result = check({"audio_filepath": path, "text": "hello there", "duration": "2,0", "language": "en", "speaker": 7,
-                    "keywords": "Granite, IBM; IBM", "id": 12, "dialect": "x", "score": float("nan")})
-    assert result == Audit([Utterance("12", path, 2.0, "hello there", 0.0, "en", "7", ("Granite", "IBM"),
-                                      {"dialect": "x", "score": None})], [], [])
+    result = check(
+        {
+            "audio_filepath": path,
+            "text": "hello there",
+            "duration": "2,0",
+            "language": "en",
+            "speaker": 7,
+            "keywords": "Granite, IBM; IBM",
+            "id": 12,
+            "dialect": "x",
+            "score": float("nan"),
+        }
+    )
+    assert result == Audit(
+        [
+            Utterance(
+                "12", path, 2.0, "hello there", 0.0, "en", "7", ("Granite", "IBM"), {"dialect": "x", "score": None}
+            )
+        ],
+        [],
+        [],
+    )
     write_manifest(tmp_path / "m.jsonl", result.kept)
     assert read_manifest(tmp_path / "m.jsonl") == result.kept
 
@@ -85,8 +103,12 @@ def test_ids(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     one, two = clip(tmp_path, "a.wav"), clip(tmp_path, "sub/a.wav")
     rows: list[dict[str, object]] = [
-        {"audio_filepath": one}, {"audio_filepath": two}, {"audio_filepath": one, "offset": 1, "id": ""},
-        {"audio_filepath": two, "offset": 0.5, "id": "a-2"}, {"audio_filepath": one, "offset": 1.2, "id": "a-2"}]
+        {"audio_filepath": one},
+        {"audio_filepath": two},
+        {"audio_filepath": one, "offset": 1, "id": ""},
+        {"audio_filepath": two, "offset": 0.5, "id": "a-2"},
+        {"audio_filepath": one, "offset": 1.2, "id": "a-2"},
+    ]
     result = check(*({"text": "fine"} | row for row in rows))
     assert [item.id for item in result.kept] == ["a", "a-3", "a@1.000", "a-2"]
     assert kinds(result.dropped) == ["duplicate id"] and "m.csv:5" in result.dropped[0].detail
@@ -94,8 +116,11 @@ def test_ids(tmp_path: Path) -> None:
 
 def test_the_same_audio_twice_is_a_warning(tmp_path: Path) -> None:
     paths = [clip(tmp_path, f"{name}.wav", seed=1) for name in "ab"]
-    result = check({"audio_filepath": paths[0], "text": "one"}, {"audio_filepath": paths[1], "text": "two"},
-                   {"audio_filepath": paths[0], "text": "one"})
+    result = check(
+        {"audio_filepath": paths[0], "text": "one"},
+        {"audio_filepath": paths[1], "text": "two"},
+        {"audio_filepath": paths[0], "text": "one"},
+    )
     assert kinds(result.warnings) == ["same audio twice"] * 2 and len(result.kept) == 3
     assert "another text: 'one', here 'two'" in result.warnings[0].detail
     assert "the same text" in result.warnings[1].detail
@@ -115,8 +140,10 @@ def test_a_right_or_absent_duration_is_no_warning(tmp_path: Path, stated: object
 
 def test_segments_and_their_rest(tmp_path: Path) -> None:
     path = clip(tmp_path, "a.wav", 5.0)
-    result = check({"audio_filepath": path, "text": "a", "offset": "1.5", "duration": "1.25"},
-                   {"audio_filepath": path, "text": "b", "offset": 3})
+    result = check(
+        {"audio_filepath": path, "text": "a", "offset": "1.5", "duration": "1.25"},
+        {"audio_filepath": path, "text": "b", "offset": 3},
+    )
     assert [(item.offset, item.duration) for item in result.kept] == [(1.5, 1.25), (3.0, 2.0)]
 
 
@@ -124,25 +151,43 @@ def test_silence_is_kept_with_a_warning(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
     noise = np.random.default_rng(0).uniform(-0.3, 0.3, 16_000)
     soundfile.write(tmp_path / "b.wav", np.stack([noise, -noise], 1), 16_000, subtype="FLOAT")
-    result = check({"audio_filepath": str(tmp_path / "a.wav"), "text": "hm"},
-                   {"audio_filepath": str(tmp_path / "b.wav"), "text": "hm"})
+    result = check(
+        {"audio_filepath": str(tmp_path / "a.wav"), "text": "hm"},
+        {"audio_filepath": str(tmp_path / "b.wav"), "text": "hm"},
+    )
     assert kinds(result.warnings) == ["silence"] * 2 and len(result.kept) == 2
     assert "2 channels" in result.warnings[1].detail
 
 
 def test_texts_are_cleaned_and_said_to_be(tmp_path: Path) -> None:
     path = clip(tmp_path, "a.wav")
-    result = check({"audio_filepath": path, "text": " two \n words "}, {"audio_filepath": path, "text": "u\u0308ber"},
-                   {"audio_filepath": path, "text": "Tom &amp; caf\u00c3\u00a9"})
+    result = check(
+        {"audio_filepath": path, "text": " two \n words "},
+        {"audio_filepath": path, "text": "u\u0308ber"},
+        {"audio_filepath": path, "text": "Tom &amp; caf\u00c3\u00a9"},
+    )
     assert [item.text for item in result.kept] == ["two words", "\u00fcber", "Tom &amp; caf\u00c3\u00a9"]
     assert [kind for kind in kinds(result.warnings) if kind != "same audio twice"] == [
-        "text corrected", "damaged characters in text"]
+        "text corrected",
+        "damaged characters in text",
+    ]
 
 
-@pytest.mark.parametrize(("raw", "clean"), [
-    ("soft\u00adhyphen", "softhyphen"), ("a\u00a0b\tc", "a b c"), ("a\x00b", "a b"), ("\ufeffword\u200f", "word"),
-    ("\u0645\u06cc\u200c\u0631\u0648\u0645", "\u0645\u06cc\u200c\u0631\u0648\u0645"),  # Persian needs its joiner
-    (5, "5"), (None, ""), ("nan", ""), ("nancy", "nancy"), ("日本語", "日本語")])
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        ("soft\u00adhyphen", "softhyphen"),
+        ("a\u00a0b\tc", "a b c"),
+        ("a\x00b", "a b"),
+        ("\ufeffword\u200f", "word"),
+        ("\u0645\u06cc\u200c\u0631\u0648\u0645", "\u0645\u06cc\u200c\u0631\u0648\u0645"),  # Persian needs its joiner
+        (5, "5"),
+        (None, ""),
+        ("nan", ""),
+        ("nancy", "nancy"),
+        ("日本語", "日本語"),
+    ],
+)
 def test_clean_text(raw: object, clean: str) -> None:
     assert clean_text(raw) == clean
     assert clean_text(clean) == clean
@@ -153,10 +198,18 @@ def test_leaks() -> None:
         return Utterance(name, path, 1.0, text, speaker=speaker)
 
     train = [item("a", "Guten Tag, Herr Maier!", "/a.wav", "s1"), item("b", "...", "/b.wav", "s2")]
-    other = [item("x", "guten tag herr maier", "/x.wav"), item("y", "?", "/b.wav"), item("z", "new", "/z.wav", "s1"),
-             item("w", "newer", "/w.wav", "s1"), item("v", "fine", "/v.wav", "s3")]
+    other = [
+        item("x", "guten tag herr maier", "/x.wav"),
+        item("y", "?", "/b.wav"),
+        item("z", "new", "/z.wav", "s1"),
+        item("w", "newer", "/w.wav", "s1"),
+        item("v", "fine", "/v.wav", "s3"),
+    ]
     assert [(problem.kind, problem.id) for problem in leaks(train, other)] == [
-        ("sentence also in train", "x"), ("audio file also in train", "y"), ("speaker also in train", "z")]
+        ("sentence also in train", "x"),
+        ("audio file also in train", "y"),
+        ("speaker also in train", "z"),
+    ]
     assert leaks(train, iter([])) == []
 
 
@@ -164,6 +217,12 @@ def test_report_counts_and_names() -> None:
     problems = [Problem("empty text", f"u{n}", f"m.csv:{n}", "no transcript") for n in range(5)]
     problems.append(Problem("too long", "v", "m.csv:9", "31 s"))
     assert report(problems).splitlines() == [
-        "empty text: 5", "  u0 (m.csv:0): no transcript", "  u1 (m.csv:1): no transcript",
-        "  u2 (m.csv:2): no transcript", "  ... and 2 more", "too long: 1", "  v (m.csv:9): 31 s"]
+        "empty text: 5",
+        "  u0 (m.csv:0): no transcript",
+        "  u1 (m.csv:1): no transcript",
+        "  u2 (m.csv:2): no transcript",
+        "  ... and 2 more",
+        "too long: 1",
+        "  v (m.csv:9): 31 s",
+    ]
     assert report([]) == ""

@@ -36,8 +36,12 @@ def texts(rows: list[Row]) -> list[object]:
 
 
 def test_json_lines_and_their_places(folder: Path) -> None:
-    lines = ['{"audio_filepath": "a.wav", "text": "line\u2028one", "dialect": "x"}', "",
-             '{"audio_filepath": "b.wav", "text": "two"}', ""]
+    lines = [
+        '{"audio_filepath": "a.wav", "text": "line\u2028one", "dialect": "x"}',
+        "",
+        '{"audio_filepath": "b.wav", "text": "two"}',
+        "",
+    ]
     rows = read(write(folder / "m.json", b"\xef\xbb\xbf" + "\r\n".join(lines).encode()))
     assert [row.where.rsplit(":")[-1] for row in rows] == ["1", "3"]
     assert rows[0].values == {"audio_filepath": str(folder / "a.wav"), "text": "line\u2028one", "dialect": "x"}
@@ -60,7 +64,10 @@ def test_csv_dialects(folder: Path, delimiter: str, end: str, encoding: str) -> 
         table = table.replace('"two\nlines"', "two").replace('"two\r\nlines"', "two")
     rows = read(write(folder / "m.csv", table.encode(encoding)))
     assert rows[0].values == {
-        "audio_filepath": str(folder / "a.wav"), "text": 'says "no"; never, | or', "language": "de"}
+        "audio_filepath": str(folder / "a.wav"),
+        "text": 'says "no"; never, | or',
+        "language": "de",
+    }
     assert str(rows[1].values["text"]).split()[0] == "two"
     assert [row.where.rsplit(":")[-1] for row in rows] == ["2", "4"]
 
@@ -81,7 +88,11 @@ def test_common_voice_keeps_its_clips_in_a_folder(folder: Path) -> None:
     (folder / "a.wav").rename(folder / "clips" / "c.wav")
     rows = read(write(folder / "m.tsv", "client_id\tpath\tsentence\tup_votes\n7\tc.wav\thi\t2\n"))
     assert rows[0].values == {
-        "speaker": "7", "audio_filepath": str(folder / "clips" / "c.wav"), "text": "hi", "up_votes": "2"}
+        "speaker": "7",
+        "audio_filepath": str(folder / "clips" / "c.wav"),
+        "text": "hi",
+        "up_votes": "2",
+    }
 
 
 @pytest.mark.parametrize("header", ["audio_filepath,text", "Path,Normalized Text", "FILE-NAME,transcript", "wav,Label"])
@@ -91,8 +102,7 @@ def test_column_aliases(folder: Path, header: str) -> None:
 
 def test_of_two_columns_for_a_key_none_is_lost(folder: Path) -> None:
     path = write(folder / "m.csv", "path,Text,text\na.wav,One.,one\n")
-    assert read(path)[0].values == {
-        "audio_filepath": str(folder / "a.wav"), "text": "One.", "text_original": "one"}
+    assert read(path)[0].values == {"audio_filepath": str(folder / "a.wav"), "text": "One.", "text_original": "one"}
 
 
 def test_a_short_row_is_left_to_the_audit(folder: Path) -> None:
@@ -126,7 +136,10 @@ def test_folder_with_texts(folder: Path) -> None:
     write(folder / "sole.txt", "no audio\n")
     rows = read(folder)
     assert [(Path(str(row.values["audio_filepath"])).name, row.values["text"]) for row in rows] == [
-        ("a.wav", "one\n"), ("b.wav", None), ("sole.wav", None)]
+        ("a.wav", "one\n"),
+        ("b.wav", None),
+        ("sole.wav", None),
+    ]
     (folder / "a.txt").unlink()
     with pytest.raises(DataError, match="2 audio files, but none has its transcript beside it"):
         read(folder)
@@ -134,32 +147,39 @@ def test_folder_with_texts(folder: Path) -> None:
     assert texts(read(folder)) == ["one"]
 
 
-@pytest.mark.parametrize(("name", "content", "message"), [
-    ("m.jsonl", "", "holds no rows"),
-    ("m.csv", "", "holds no rows"),
-    ("m.csv", "path,text\n", "holds no rows"),
-    ("m.jsonl", '{"text": "a"}\n{broken\n', r"m.jsonl:2: not JSON"),
-    ("m.jsonl", "{\n" * 5, r"and 2 more lines"),
-    ("m.jsonl", "audio_filepath: a.wav\ntext: yes\n", r"m.jsonl:1: not JSON"),
-    ("m.json", '{"data": [{"path": "a.wav", "text": "a"}]}', "no column for audio_filepath; the columns are 'data'"),
-    ("m.json", "[1, 2]", "item 1: not a JSON object"),
-    ("m.json", "[1, 2", "neither JSON Lines nor"),
-    ("m.jsonl", "3\n", "m.jsonl:1: not a JSON object"),
-    ("m.yaml", "path: a.wav\n", "not .yaml"),
-    ("m.zip", "PK", "unpack"),
-    ("m", "x", "a file without suffix"),
-    ("m.csv", b"path,text\na.wav,one\nb.wav,caf\xe9\n", "m.csv:3: not UTF-8"),
-    ("m.csv", b"PK\x03\x04\0\0\0", "binary file"),
-    ("m.csv", "path,text\na.wav,one, two\n", "m.csv:2: 3 cells where the header has 2"),
-    ("m.csv", 'path,text\nb.wav,x\na.wav,"one" two\n', "m.csv:3: not a well-formed"),
-    ("m.csv", 'path,text\na.wav,"one\n', "m.csv:2: not a well-formed"),
-    ("m.csv", "path,text,text\na.wav,one,two\n", r"\['text'\] occur more than once"),
-    ("m.csv", "path,language\na.wav,de\n", "no column for text; the columns are 'path', 'language'"),
-    ("m.csv", "path,sentense\na.wav,one\n", "is it 'sentense'"),
-    ("m.jsonl", '{"text": "a", "audio_filepath": ""}', "0 of 1 audio files found"),
-    ("m.jsonl", '{"text": "a", "audio_filepath": "https://a.org/a.wav"}', "0 of 1 audio files found; tried 'https"),
-    ("m.parquet", "no parquet", "not a Parquet file"),
-])
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.jsonl", "", "holds no rows"),
+        ("m.csv", "", "holds no rows"),
+        ("m.csv", "path,text\n", "holds no rows"),
+        ("m.jsonl", '{"text": "a"}\n{broken\n', r"m.jsonl:2: not JSON"),
+        ("m.jsonl", "{\n" * 5, r"and 2 more lines"),
+        ("m.jsonl", "audio_filepath: a.wav\ntext: yes\n", r"m.jsonl:1: not JSON"),
+        (
+            "m.json",
+            '{"data": [{"path": "a.wav", "text": "a"}]}',
+            "no column for audio_filepath; the columns are 'data'",
+        ),
+        ("m.json", "[1, 2]", "item 1: not a JSON object"),
+        ("m.json", "[1, 2", "neither JSON Lines nor"),
+        ("m.jsonl", "3\n", "m.jsonl:1: not a JSON object"),
+        ("m.yaml", "path: a.wav\n", "not .yaml"),
+        ("m.zip", "PK", "unpack"),
+        ("m", "x", "a file without suffix"),
+        ("m.csv", b"path,text\na.wav,one\nb.wav,caf\xe9\n", "m.csv:3: not UTF-8"),
+        ("m.csv", b"PK\x03\x04\0\0\0", "binary file"),
+        ("m.csv", "path,text\na.wav,one, two\n", "m.csv:2: 3 cells where the header has 2"),
+        ("m.csv", 'path,text\nb.wav,x\na.wav,"one" two\n', "m.csv:3: not a well-formed"),
+        ("m.csv", 'path,text\na.wav,"one\n', "m.csv:2: not a well-formed"),
+        ("m.csv", "path,text,text\na.wav,one,two\n", r"\['text'\] occur more than once"),
+        ("m.csv", "path,language\na.wav,de\n", "no column for text; the columns are 'path', 'language'"),
+        ("m.csv", "path,sentense\na.wav,one\n", "is it 'sentense'"),
+        ("m.jsonl", '{"text": "a", "audio_filepath": ""}', "0 of 1 audio files found"),
+        ("m.jsonl", '{"text": "a", "audio_filepath": "https://a.org/a.wav"}', "0 of 1 audio files found; tried 'https"),
+        ("m.parquet", "no parquet", "not a Parquet file"),
+    ],
+)
 def test_bad_sources(folder: Path, name: str, content: str | bytes, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         read(write(folder / name, content))
@@ -180,8 +200,10 @@ def test_missing_sources(folder: Path, tmp_path: Path) -> None:
 def dataset(folder: Path, embed: bool) -> object:
     """Two rows with an Audio column: as bytes inside of the dataset, or as paths."""
     datasets = pytest.importorskip("datasets")
-    audio = [{"bytes": (folder / name).read_bytes() if embed else None, "path": name if embed else str(folder / name)}
-             for name in ("a.wav", "b.wav")]
+    audio = [
+        {"bytes": (folder / name).read_bytes() if embed else None, "path": name if embed else str(folder / name)}
+        for name in ("a.wav", "b.wav")
+    ]
     data = datasets.Dataset.from_dict({"audio": audio, "sentence": ["one", "two"], "lang": [1, 0]})
     data = data.cast_column("lang", datasets.ClassLabel(names=["de", "en"]))
     return data.cast_column("audio", datasets.Audio())  # as it comes: decoding on, which would need torchcodec

@@ -52,7 +52,12 @@ def test_keys_of_the_leaderboards_and_nothing_superfluous(tmp_path: Path) -> Non
     path = tmp_path / "deep" / "train.jsonl"
     write_manifest(path, [Utterance("a", "/x/a.wav", 2.0, "grüß dich", extra={"dialect": "Wien"})])
     assert json.loads(path.read_text()) == {
-        "id": "a", "audio_filepath": "/x/a.wav", "duration": 2.0, "text": "grüß dich", "dialect": "Wien"}
+        "id": "a",
+        "audio_filepath": "/x/a.wav",
+        "duration": 2.0,
+        "text": "grüß dich",
+        "dialect": "Wien",
+    }
     assert "grüß" in path.read_text("utf-8")  # a person can read it
 
 
@@ -69,20 +74,23 @@ def test_ids_are_made_from_stems_offsets_and_numbers(tmp_path: Path) -> None:
     assert unique_id("/a/b.wav", 0.0, ()) == "b"
 
 
-@pytest.mark.parametrize(("bad", "message"), [
-    ("{", "m.jsonl:2: not JSON"),
-    ("[1]", "m.jsonl:2: a line must be a JSON object"),
-    (line(text=None), "m.jsonl:2: `text`"),
-    (line(audio_filepath=3), "m.jsonl:2: `audio_filepath`"),
-    (line(duration=0), "m.jsonl:2: `duration`"),
-    (line(duration="1.5"), "m.jsonl:2: `duration`"),
-    (line(duration=float("nan")), "m.jsonl:2: `duration`"),
-    (line(duration=True), "m.jsonl:2: `duration`"),
-    (line(offset=-1), "m.jsonl:2: `offset`"),
-    (line(id=7), "m.jsonl:2: `id`"),
-    (line(keywords="a,b"), "m.jsonl:2: `keywords`"),
-    (line(id="first"), "m.jsonl:2: id 'first' was given at .*m.jsonl:1"),
-])
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("{", "m.jsonl:2: not JSON"),
+        ("[1]", "m.jsonl:2: a line must be a JSON object"),
+        (line(text=None), "m.jsonl:2: `text`"),
+        (line(audio_filepath=3), "m.jsonl:2: `audio_filepath`"),
+        (line(duration=0), "m.jsonl:2: `duration`"),
+        (line(duration="1.5"), "m.jsonl:2: `duration`"),
+        (line(duration=float("nan")), "m.jsonl:2: `duration`"),
+        (line(duration=True), "m.jsonl:2: `duration`"),
+        (line(offset=-1), "m.jsonl:2: `offset`"),
+        (line(id=7), "m.jsonl:2: `id`"),
+        (line(keywords="a,b"), "m.jsonl:2: `keywords`"),
+        (line(id="first"), "m.jsonl:2: id 'first' was given at .*m.jsonl:1"),
+    ],
+)
 def test_a_bad_line_is_named(tmp_path: Path, bad: str, message: str) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text(line(id="first") + "\n" + bad + "\n")

@@ -23,6 +23,7 @@ Corpora = Callable[..., Recipe]
 @pytest.fixture
 def corpora(tmp_path: Path) -> Corpora:
     """A recipe of five splits of two clips each; a keyword adds rows to a split."""
+
     def make(allow_leaks: bool = False, **more: list[dict[str, Any]]) -> Recipe:
         for split in SPLITS:
             rows = list[dict[str, Any]]()
@@ -78,25 +79,32 @@ def test_what_is_scored_may_not_be_heard(corpora: Corpora, tmp_path: Path, heard
 
 def test_all_leaks_are_told_at_once(corpora: Corpora, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    twice = [{"audio_filepath": str(tmp_path / "train" / "a.wav"), "text": text}
-             for text in ("test number a", "canary number b")]
+    twice = [
+        {"audio_filepath": str(tmp_path / "train" / "a.wav"), "text": text}
+        for text in ("test number a", "canary number b")
+    ]
     with pytest.raises(DataError, match="data.test: 1 .* data.train too; data.canary: 1 .* data.train too, so"):
         prepare(corpora(train=twice), RunDir(tmp_path / "run"))
     assert "test-a" in caplog.text and "canary-b" in caplog.text
 
 
-def test_ids_are_unique_over_train_and_replay(corpora: Corpora, tmp_path: Path,
-                                              caplog: pytest.LogCaptureFixture) -> None:
+def test_ids_are_unique_over_train_and_replay(
+    corpora: Corpora, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """An id is what augmentation is drawn from; two corpora may well use the same."""
     caplog.set_level(logging.INFO)
     run = RunDir(tmp_path / "run")
-    same = [{"id": name, "audio_filepath": str(tmp_path / "replay" / "a.wav"), "text": "some other words"}
-            for name in ("train-b", "a", "train-a")]
+    same = [
+        {"id": name, "audio_filepath": str(tmp_path / "replay" / "a.wav"), "text": "some other words"}
+        for name in ("train-b", "a", "train-a")
+    ]
     prepare(corpora(replay=same), run)
     train, replay = read_manifest(run.manifest("train")), read_manifest(run.manifest("replay"))
     assert [item.id for item in train] == ["train-a", "train-b"]
     assert [item.id for item in replay] == ["replay-a", "replay-b", "a-2", "a", "a-3"]
     found = json.loads((run.manifests / "problems.json").read_text())["replay"]["warnings"]
     assert [(problem["id"], problem["detail"]) for problem in found if problem["kind"] == "id changed"] == [
-        ("a-2", "'train-b' is an id of data.train too"), ("a-3", "'train-a' is an id of data.train too")]
+        ("a-2", "'train-b' is an id of data.train too"),
+        ("a-3", "'train-a' is an id of data.train too"),
+    ]
     assert "id changed: 2" in caplog.text

@@ -31,12 +31,26 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rng = random.Random(5)
     said = [" ".join(rng.choices(WORDS, k=8)) for _ in range(CLIPS)]
     soundfile.write(tmp_path / "a.wav", rng_wave(), 16_000)
-    rows = [{"id": f"u{number}", "audio_filepath": "a.wav", "duration": 4.0, "text": text, "language": "en",
-             "speaker": f"s{number % 12}"} for number, text in enumerate(said)]
+    rows = [
+        {
+            "id": f"u{number}",
+            "audio_filepath": "a.wav",
+            "duration": 4.0,
+            "text": text,
+            "language": "en",
+            "speaker": f"s{number % 12}",
+        }
+        for number, text in enumerate(said)
+    ]
     write("test.jsonl", rows)
     for name, rate in (("bad", 0.4), ("good", 0.1)):
-        write(f"{name}.jsonl", [{"id": row["id"], "pred_text": garbled(text, rate, rng), "time": 0.1}
-                                for row, text in zip(rows, said, strict=True)])
+        write(
+            f"{name}.jsonl",
+            [
+                {"id": row["id"], "pred_text": garbled(text, rate, rng), "time": 0.1}
+                for row, text in zip(rows, said, strict=True)
+            ],
+        )
     return tmp_path
 
 
@@ -62,6 +76,7 @@ def compare(here: Path, capsys: pytest.CaptureFixture[str]) -> Run:
         capsys.readouterr()
         code = main(["compare", *arguments])
         return code, *capsys.readouterr()
+
     return call
 
 
@@ -89,8 +104,10 @@ def test_order_of_clips_and_rows_changes_no_score(compare: Run) -> None:
     for name in ("bad.jsonl", "good.jsonl"):
         for key in ("wer", "cer", "raw_wer", "substitutions", "deletions", "insertions", "flags", "style"):
             assert one["systems"][name][key] == two["systems"][name][key]
-    assert one["comparisons"]["good.jsonl"]["mapsswe"]["segments"] == two["comparisons"]["good.jsonl"]["mapsswe"][
-        "segments"]
+    assert (
+        one["comparisons"]["good.jsonl"]["mapsswe"]["segments"]
+        == two["comparisons"]["good.jsonl"]["mapsswe"]["segments"]
+    )
 
 
 def test_a_manifest_as_people_have_it(compare: Run) -> None:
@@ -104,8 +121,13 @@ def test_a_manifest_as_people_have_it(compare: Run) -> None:
         code, out, _ = compare(*arguments, name)
         assert code == 0 and "40 clips, 2.7 min" in out
         assert {name: entry["wer"] for name, entry in json.loads(Path("o.json").read_text())["systems"].items()} == wers
-    write("bare.jsonl", [{"id": "u0", "audio_filepath": "a.wav", "text": ""},
-                         *({"id": row["id"], "audio_filepath": "a.wav", "text": row["text"]} for row in rows[1:])])
+    write(
+        "bare.jsonl",
+        [
+            {"id": "u0", "audio_filepath": "a.wav", "text": ""},
+            *({"id": row["id"], "audio_filepath": "a.wav", "text": row["text"]} for row in rows[1:]),
+        ],
+    )
     code, _, err = compare(*arguments, "bare.jsonl")
     assert code == 1 and "1 of 40 clips cannot be used" in err and "empty text" in err
 
@@ -131,36 +153,53 @@ def test_normalizer_and_terms_are_as_asked(compare: Run) -> None:
     assert json.loads(Path("o.json").read_text())["systems"]["good.jsonl"]["wer"] == entry["raw_wer"]
 
 
-@pytest.mark.parametrize("conditions, code", [
-    (["wer > base + 0.2"], 0), (["wer > base - 50"], 1), (["cer < base"], 1), (["wer > base", "wer < 90"], 1)])
+@pytest.mark.parametrize(
+    "conditions, code",
+    [(["wer > base + 0.2"], 0), (["wer > base - 50"], 1), (["cer < base"], 1), (["wer > base", "wer < 90"], 1)],
+)
 def test_fail_if_decides_the_exit_code(compare: Run, conditions: list[str], code: int) -> None:
     flags = [part for text in conditions for part in ("--fail-if", text)]
     found, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", *flags)
     assert found == code and ("fails: good.jsonl: " + conditions[-1] in out) is bool(code)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--fail-if", "wer is bad"], "cannot be read; write wer"),
-    (["bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--fail-if", "recall < 1"], "there are no terms"),
-    (["bad.jsonl", "--manifest", "test.jsonl"], "two or more systems"),
-    (["bad.jsonl", "bad.jsonl", "--manifest", "test.jsonl"], "each once"),
-    (["bad.jsonl", "good.jsonl"], "which clips"),
-    (["bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--normalizer", "olb"], "--normalizer: Input should be"),
-    (["bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--replicas", "3"], "--replicas: Input should be"),
-    (["bad.jsonl", "whisper:", "--manifest", "test.jsonl"], "which model"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            ["bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--fail-if", "wer is bad"],
+            "cannot be read; write wer",
+        ),
+        (["bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--fail-if", "recall < 1"], "there are no terms"),
+        (["bad.jsonl", "--manifest", "test.jsonl"], "two or more systems"),
+        (["bad.jsonl", "bad.jsonl", "--manifest", "test.jsonl"], "each once"),
+        (["bad.jsonl", "good.jsonl"], "which clips"),
+        (
+            ["bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--normalizer", "olb"],
+            "--normalizer: Input should be",
+        ),
+        (["bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--replicas", "3"], "--replicas: Input should be"),
+        (["bad.jsonl", "whisper:", "--manifest", "test.jsonl"], "which model"),
+    ],
+)
 def test_wrong_usage_is_two(compare: Run, arguments: list[str], message: str) -> None:
     code, out, err = compare(*arguments)
     assert code == 2 and message in err and out == ""
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["bad.jsonl", "nothing.jsonl", "--manifest", "test.jsonl"], "nothing.jsonl: neither a run directory, a file of"),
-    (["bad.jsonl", ".", "--manifest", "test.jsonl"], ".: neither a run directory"),
-    (["bad.jsonl", "good.jsonl", "--manifest", "none.jsonl"], "none.jsonl: cannot be read (No such file"),
-    (["bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--terms", "none.txt"], "cannot be read"),
-    (["bad.jsonl", "short.jsonl", "--manifest", "test.jsonl"], "1 of 40 clips have no hypothesis: 'u39'"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            ["bad.jsonl", "nothing.jsonl", "--manifest", "test.jsonl"],
+            "nothing.jsonl: neither a run directory, a file of",
+        ),
+        (["bad.jsonl", ".", "--manifest", "test.jsonl"], ".: neither a run directory"),
+        (["bad.jsonl", "good.jsonl", "--manifest", "none.jsonl"], "none.jsonl: cannot be read (No such file"),
+        (["bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--terms", "none.txt"], "cannot be read"),
+        (["bad.jsonl", "short.jsonl", "--manifest", "test.jsonl"], "1 of 40 clips have no hypothesis: 'u39'"),
+    ],
+)
 def test_what_does_not_fit_is_one(compare: Run, arguments: list[str], message: str) -> None:
     write("short.jsonl", read("good.jsonl")[:-1])
     code, out, err = compare(*arguments)
@@ -272,24 +311,30 @@ def test_what_costs_nothing_is_looked_at_first(compare: Run, monkeypatch: pytest
     assert compare("whisper:small", "bad.jsonl", "--manifest", "test.jsonl")[0] == 1
 
 
-@pytest.mark.parametrize("name, expected", [
-    ("whisper:large-v3", System("whisper:large-v3", "whisper", "large-v3")),
-    ("openai:org/model", System("openai:org/model", "openai", "org/model")),
-    ("bad.jsonl", System("bad.jsonl", "file", "bad.jsonl")),
-    ("runs/mine", System("runs/mine", "run", "runs/mine", "adapted")),
-    ("runs/mine:base", System("runs/mine:base", "run", "runs/mine", "base")),
-    ("model", System("model", "model", "model", "")),
-    ("ibm-granite/granite-4.0-1b-speech", System("ibm-granite/granite-4.0-1b-speech", "model",
-                                                 "ibm-granite/granite-4.0-1b-speech")),
-])
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("whisper:large-v3", System("whisper:large-v3", "whisper", "large-v3")),
+        ("openai:org/model", System("openai:org/model", "openai", "org/model")),
+        ("bad.jsonl", System("bad.jsonl", "file", "bad.jsonl")),
+        ("runs/mine", System("runs/mine", "run", "runs/mine", "adapted")),
+        ("runs/mine:base", System("runs/mine:base", "run", "runs/mine", "base")),
+        ("model", System("model", "model", "model", "")),
+        (
+            "ibm-granite/granite-4.0-1b-speech",
+            System("ibm-granite/granite-4.0-1b-speech", "model", "ibm-granite/granite-4.0-1b-speech"),
+        ),
+    ],
+)
 def test_names(run: RunDir, name: str, expected: System) -> None:
     Path("model").mkdir()
     Path("model/config.json").touch()
     assert system_of(name) == expected
 
 
-@pytest.mark.parametrize("name", ["runs/other", "bad.json", "gone/hyp.jsonl", "./a/b", "", "runs",
-                                  "runs/mine:best", "/no/such"])
+@pytest.mark.parametrize(
+    "name", ["runs/other", "bad.json", "gone/hyp.jsonl", "./a/b", "", "runs", "runs/mine:best", "/no/such"]
+)
 def test_names_of_nothing(run: RunDir, name: str) -> None:
     with pytest.raises(DataError, match="neither a run directory"):
         system_of(name)
@@ -297,19 +342,24 @@ def test_names_of_nothing(run: RunDir, name: str) -> None:
         system_of("openai:")
 
 
-def test_a_model_folder_listens_now(nano: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-                                    tmp_path: Path) -> None:
+def test_a_model_folder_listens_now(
+    nano: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     root = nano.parents[1]
     rows = (root / "data/vocabulary/canary.jsonl").read_text(encoding="utf-8").splitlines()[:3]
     clips = [json.loads(row) for row in rows]
     manifest = tmp_path / "clips.jsonl"
-    manifest.write_text("".join(json.dumps({**clip, "audio_filepath": str(root / "data/vocabulary"
-                                                                         / clip["audio_filepath"])}) + "\n"
-                                for clip in clips))
+    manifest.write_text(
+        "".join(
+            json.dumps({**clip, "audio_filepath": str(root / "data/vocabulary" / clip["audio_filepath"])}) + "\n"
+            for clip in clips
+        )
+    )
     silent = tmp_path / "silent.csv"
     silent.write_text("id,pred_text\n" + "".join(f"{clip['id']},\n" for clip in clips))
-    assert main(["compare", str(silent), str(nano), "--manifest", str(manifest), "--json",
-                 str(tmp_path / "o.json")]) == 0
+    assert (
+        main(["compare", str(silent), str(nano), "--manifest", str(manifest), "--json", str(tmp_path / "o.json")]) == 0
+    )
     found = json.loads((tmp_path / "o.json").read_text())
     assert found["systems"][str(silent)]["wer"] == 1 and found["systems"][str(nano)]["wer"] < 0.5
     assert found["systems"][str(nano)]["rtfx"] > 1 and "speculative" in found["systems"][str(nano)]["about"]
@@ -317,9 +367,17 @@ def test_a_model_folder_listens_now(nano: Path, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_comparing_files_does_not_pay_for_torch(here: Path) -> None:
-    code = ("import sys; from finetune.cli.main import main\n"
-            "code = main(['compare', 'bad.jsonl', 'good.jsonl', '--manifest', 'test.jsonl'])\n"
-            "sys.exit(code or any(name in sys.modules for name in ('torch', 'transformers')))")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
-                          cwd=here, env={"PYTHONPATH": str(Path(systems.__file__).parents[2])})
+    code = (
+        "import sys; from finetune.cli.main import main\n"
+        "code = main(['compare', 'bad.jsonl', 'good.jsonl', '--manifest', 'test.jsonl'])\n"
+        "sys.exit(code or any(name in sys.modules for name in ('torch', 'transformers')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=here,
+        env={"PYTHONPATH": str(Path(systems.__file__).parents[2])},
+    )
     assert done.returncode == 0, done.stderr

@@ -69,8 +69,10 @@ def server(monkeypatch: pytest.MonkeyPatch, pauses: list[float]) -> Iterator[Ser
 def clips(tmp_path: Path) -> list[Utterance]:
     path = tmp_path / "a.wav"
     soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 32_000), 16_000)
-    return [Utterance("u0", str(path), 0.5, "clip 0", offset=1.0, language="en-US"),
-            Utterance("u1", str(path), 2.0, "clip 1")]
+    return [
+        Utterance("u0", str(path), 0.5, "clip 0", offset=1.0, language="en-US"),
+        Utterance("u1", str(path), 2.0, "clip 1"),
+    ]
 
 
 def test_a_clip_is_sent_as_the_interface_wants_it(server: Server, clips: list[Utterance]) -> None:
@@ -79,7 +81,7 @@ def test_a_clip_is_sent_as_the_interface_wants_it(server: Server, clips: list[Ut
     assert path == "/v1/audio/transcriptions" and headers["Authorization"] == f"Bearer {SECRET}"
     for name, value in (("model", "org/model"), ("response_format", "json"), ("temperature", "0"), ("language", "en")):
         assert f'name="{name}"\r\n\r\n{value}\r\n'.encode() in body
-    sound = body[body.index(b"RIFF"):]
+    sound = body[body.index(b"RIFF") :]
     assert int.from_bytes(sound[24:28], "little") == 16_000 and 16_000 <= len(sound) < 17_000  # half a second
 
 
@@ -89,19 +91,34 @@ def test_without_a_key_none_is_sent(server: Server, clips: list[Utterance], monk
     assert all("Authorization" not in headers for _, headers, _ in server.asked)
 
 
-@pytest.mark.parametrize("code, headers, expected", [
-    (429, {"Retry-After": "7"}, [7.0, 7.0]), (503, {}, [1.0, 2.0]), (429, {"Retry-After": "9000"}, [60.0, 60.0]),
-    (500, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, [1.0, 2.0])])
-def test_what_passes_is_tried_again(server: Server, clips: list[Utterance], pauses: list[float], code: int,
-                                    headers: dict[str, str], expected: list[float]) -> None:
+@pytest.mark.parametrize(
+    "code, headers, expected",
+    [
+        (429, {"Retry-After": "7"}, [7.0, 7.0]),
+        (503, {}, [1.0, 2.0]),
+        (429, {"Retry-After": "9000"}, [60.0, 60.0]),
+        (500, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, [1.0, 2.0]),
+    ],
+)
+def test_what_passes_is_tried_again(
+    server: Server,
+    clips: list[Utterance],
+    pauses: list[float],
+    code: int,
+    headers: dict[str, str],
+    expected: list[float],
+) -> None:
     server.reply = lambda number: (code, headers, b"busy") if number < 2 else (200, {}, b'{"text": "heard"}')
     assert endpoint.transcribe("m", clips[:1])[0].text == "heard"
     assert pauses == expected
 
 
 def test_a_clip_that_fails_is_no_silence_and_stops_no_other(server: Server, clips: list[Utterance]) -> None:
-    server.reply = lambda number: (200, {}, b'{"text": ""}') if len(server.asked[number][2]) < 40_000 else (
-        413, {}, f"too large for {SECRET}".encode())
+    server.reply = lambda number: (
+        (200, {}, b'{"text": ""}')
+        if len(server.asked[number][2]) < 40_000
+        else (413, {}, f"too large for {SECRET}".encode())
+    )
     small, large = endpoint.transcribe("m", clips)
     assert small.text == "" and large.text is None
     assert large.fault == "HTTP 413: too large for ***" and len(server.asked) == 2  # not asked again
@@ -138,8 +155,9 @@ def test_a_refusal_stops_at_once(server: Server, clips: list[Utterance], code: i
     assert len(server.asked) == 1
 
 
-def test_an_endpoint_that_is_not_there(clips: list[Utterance], monkeypatch: pytest.MonkeyPatch,
-                                       pauses: list[float]) -> None:
+def test_an_endpoint_that_is_not_there(
+    clips: list[Utterance], monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
     monkeypatch.setenv(endpoint.KEY, SECRET)
     monkeypatch.setenv(endpoint.URL, "http://user:hunter2@127.0.0.1:9/v1")
     with pytest.raises(ModelError, match="cannot be reached") as caught:
@@ -147,13 +165,21 @@ def test_an_endpoint_that_is_not_there(clips: list[Utterance], monkeypatch: pyte
     assert SECRET not in str(caught.value) and "hunter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url, key, message", [
-    ("", "", "OPENAI_API_KEY is not set"), ("ftp://host/v1", SECRET, "must begin with http"),
-    ("host", SECRET, "must begin with http"), ("http://", SECRET, "must begin with http"),
-    ("http://h:port/", SECRET, "not an address"), ("http://h", SECRET + "\x1b\n", "characters that no key has"),
-    ("http://h", "schlüssel", "characters that no key has")])
-def test_settings_that_cannot_be(monkeypatch: pytest.MonkeyPatch, clips: list[Utterance], url: str, key: str,
-                                 message: str) -> None:
+@pytest.mark.parametrize(
+    "url, key, message",
+    [
+        ("", "", "OPENAI_API_KEY is not set"),
+        ("ftp://host/v1", SECRET, "must begin with http"),
+        ("host", SECRET, "must begin with http"),
+        ("http://", SECRET, "must begin with http"),
+        ("http://h:port/", SECRET, "not an address"),
+        ("http://h", SECRET + "\x1b\n", "characters that no key has"),
+        ("http://h", "schlüssel", "characters that no key has"),
+    ],
+)
+def test_settings_that_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, clips: list[Utterance], url: str, key: str, message: str
+) -> None:
     monkeypatch.setenv(endpoint.URL, url)
     monkeypatch.setenv(endpoint.KEY, key)
     with pytest.raises(ModelError, match=message) as caught:
@@ -161,15 +187,35 @@ def test_settings_that_cannot_be(monkeypatch: pytest.MonkeyPatch, clips: list[Ut
     assert SECRET not in str(caught.value) and "schl" not in str(caught.value)
 
 
-def test_the_key_stands_in_no_output_and_no_file(server: Server, clips: list[Utterance], tmp_path: Path,
-                                                 capsys: pytest.CaptureFixture[str],
-                                                 caplog: pytest.LogCaptureFixture) -> None:
-    rows = [{"id": clip.id, "audio_filepath": clip.audio_filepath, "duration": clip.duration, "offset": clip.offset,
-             "text": clip.text, "pred_text": "x"} for clip in clips]
+def test_the_key_stands_in_no_output_and_no_file(
+    server: Server,
+    clips: list[Utterance],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rows = [
+        {
+            "id": clip.id,
+            "audio_filepath": clip.audio_filepath,
+            "duration": clip.duration,
+            "offset": clip.offset,
+            "text": clip.text,
+            "pred_text": "x",
+        }
+        for clip in clips
+    ]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     server.reply = lambda number: (200, {}, b'{"text": "clip 0"}') if number else (400, {}, SECRET.encode())
-    arguments = ["compare", str(tmp_path / "t.jsonl"), "openai:m", "--manifest", str(tmp_path / "t.jsonl"),
-                 "--json", str(tmp_path / "o.json")]
+    arguments = [
+        "compare",
+        str(tmp_path / "t.jsonl"),
+        "openai:m",
+        "--manifest",
+        str(tmp_path / "t.jsonl"),
+        "--json",
+        str(tmp_path / "o.json"),
+    ]
     with caplog.at_level(logging.DEBUG):
         assert main(arguments) == 0
     written = (tmp_path / "o.json").read_text()

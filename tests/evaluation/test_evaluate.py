@@ -16,8 +16,10 @@ from finetune.evaluation import records, trials
 from finetune.inference.recognize import DecodeOptions, Hypothesis
 
 SAID = ["take metoprolol now", "give apixaban twice", "nothing new today"]
-HEARD = {"base": ["take met now", "give a pixie ban twice", "nothing new today"],
-         "adapted": ["take metoprolol now", "give apixaban twice", "nothing new to day"]}
+HEARD = {
+    "base": ["take met now", "give a pixie ban twice", "nothing new today"],
+    "adapted": ["take metoprolol now", "give apixaban twice", "nothing new to day"],
+}
 
 
 class Recognizer:
@@ -36,8 +38,10 @@ def listen(model: Recognizer, utterances: list[Utterance], options: DecodeOption
     model.asked += [(item.id, options.instruction, item.keywords) for item in utterances]
     heard = dict(zip(SAID, HEARD[model.which], strict=True)) | {"": "um"}
     texts = [heard.get(item.text, item.text) for item in utterances]
-    return [Hypothesis(item.id, text, (1, 2, 3), -1.0, 0.5, 1 if options.speculative else 4, 3, 2, False)
-            for item, text in zip(utterances, texts, strict=True)]
+    return [
+        Hypothesis(item.id, text, (1, 2, 3), -1.0, 0.5, 1 if options.speculative else 4, 3, 2, False)
+        for item, text in zip(utterances, texts, strict=True)
+    ]
 
 
 @pytest.fixture
@@ -89,7 +93,8 @@ def test_the_file_of_scores_says_all_and_how(run: RunDir) -> None:
     assert found["schema"] == SCHEMA and found["settings"]["normalizer"] == "basic@1"
     assert found["provenance"]["dtype"] == "float32" and found["provenance"]["libraries"]["torch"]
     assert {found["decode"][f"{name}_wer"] for name in ("greedy", "speculative")} == {
-        result.scores["test"]["adapted"]["wer"]}
+        result.scores["test"]["adapted"]["wer"]
+    }
     assert found["scores"] == json.loads(json.dumps(result.scores))
     for which in ("base", "adapted"):
         assert found["probes"][which]["with_output"] == found["probes"][which]["clips"] == 8
@@ -108,16 +113,24 @@ def test_every_hypothesis_is_kept(run: RunDir) -> None:
         trn = run.transcripts("test", which, "trn").read_text(encoding="utf-8").splitlines()
         assert [line.rsplit(" ", 1)[0] for line in trn] == texts
     both = [json.loads(line) for line in run.utterances.read_text(encoding="utf-8").splitlines()]
-    assert [(row["pred_text"], row["pred_text_base"]) for row in both] == list(zip(*reversed(HEARD.values()),
-                                                                                   strict=True))
+    assert [(row["pred_text"], row["pred_text_base"]) for row in both] == list(
+        zip(*reversed(HEARD.values()), strict=True)
+    )
     assert [(row["words"], row["errors"], row["errors_base"]) for row in both] == [(3, 0, 1), (3, 0, 3), (3, 2, 0)]
     assert not run.probes.exists()
 
 
 def test_each_corpus_of_a_canary_and_each_translation_is_scored_by_itself(run: RunDir) -> None:
-    rows = [Utterance("c0", "/a.wav", 2.0, "some words here", extra={"corpus": "a.jsonl"}),
-            Utterance("c1", "/b.wav", 2.0, "Das ist ein Haus", extra={
-                "corpus": "b.jsonl", "target_language": "de", "instruction": "translate the speech to German"})]
+    rows = [
+        Utterance("c0", "/a.wav", 2.0, "some words here", extra={"corpus": "a.jsonl"}),
+        Utterance(
+            "c1",
+            "/b.wav",
+            2.0,
+            "Das ist ein Haus",
+            extra={"corpus": "b.jsonl", "target_language": "de", "instruction": "translate the speech to German"},
+        ),
+    ]
     write_manifest(run.manifest("canary"), rows)
     result = module.evaluate(recipe(), run)
     assert list(result.scores) == ["test", "canary", "canary: a.jsonl", "canary: b.jsonl"]
@@ -130,9 +143,11 @@ def test_each_corpus_of_a_canary_and_each_translation_is_scored_by_itself(run: R
 
 
 def test_japanese_is_scored_in_characters_and_apart(run: RunDir) -> None:
-    rows = [Utterance("c0", "/a.wav", 2.0, "some words here", language="en"),
-            Utterance("c1", "/b.wav", 2.0, "今日は、晴れ。", language="ja"),
-            Utterance("c2", "/c.wav", 2.0, "明日は雨", language="ja-JP")]
+    rows = [
+        Utterance("c0", "/a.wav", 2.0, "some words here", language="en"),
+        Utterance("c1", "/b.wav", 2.0, "今日は、晴れ。", language="ja"),
+        Utterance("c2", "/c.wav", 2.0, "明日は雨", language="ja-JP"),
+    ]
     write_manifest(run.manifest("canary"), rows)
     result = module.evaluate(recipe(), run)
     assert list(result.scores) == ["test", "canary", "canary: Japanese"]
@@ -153,15 +168,17 @@ def test_told_keywords_are_said_loudly(run: RunDir, caplog: pytest.LogCaptureFix
 
 
 def test_keyword_lists_of_each_size(run: RunDir) -> None:
-    rows = [Utterance(f"u{number}", f"/{number}.wav", 2.0, text, extra={"terms": ["metoprolol", "apixaban", "stent"]})
-            for number, text in enumerate(SAID)]
+    rows = [
+        Utterance(f"u{number}", f"/{number}.wav", 2.0, text, extra={"terms": ["metoprolol", "apixaban", "stent"]})
+        for number, text in enumerate(SAID)
+    ]
     write_manifest(run.manifest("test"), rows)
     module.evaluate(recipe(evaluate=EvaluateSection(keyword_lists=[0, 2], probes=False)), run)
     found = read_json(run.scores)["keyword_lists"]
     assert [row["distractors"] for row in found["base"]] == [None, 0, 2]
     assert [row["mean_keywords"] for row in found["base"]] == pytest.approx([0, 2 / 3, 2 + 2 / 3])
     assert [row["recall"] for row in found["base"]] == [0, 0, 0] and found["adapted"][0]["recall"] == 1
-    none, own, more = (MODELS[0].asked[start:start + 3] for start in (3, 6, 9))
+    none, own, more = (MODELS[0].asked[start : start + 3] for start in (3, 6, 9))
     assert [keywords for *_, keywords in none] == [(), (), ()]
     assert [keywords for *_, keywords in own] == [("metoprolol",), ("apixaban",), ()]
     assert {"metoprolol", "stent"} <= {*more[0][2], "stent"} and all(len(keywords) >= 2 for *_, keywords in more)

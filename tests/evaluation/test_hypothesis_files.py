@@ -13,7 +13,7 @@ from finetune.evaluation.hypothesis_files import Names, read_hypotheses
 from finetune.metrics.sclite import Segment, labels_of, trn
 
 CLIPS = [Names(f"u{number}", f"/data/clips/{number}.wav", f"anna-u{number}") for number in range(4)]
-SAID = ["take two", "", "now, \"quoted\"", "the end"]
+SAID = ["take two", "", 'now, "quoted"', "the end"]
 
 
 def texts(path: Path, clips: list[Names] = CLIPS) -> list[str]:
@@ -56,20 +56,26 @@ def test_other_encodings_of_unicode_are_read(tmp_path: Path, encoding: str) -> N
     assert texts(tmp_path / "a.jsonl", CLIPS[:1]) == ["größer 今日"]
 
 
-@pytest.mark.parametrize("data, message", [
-    ('{"id": "u0", "pred_text": "größer"}\n'.encode("latin-1"), r"a\.jsonl:1: not UTF-8 text.*save the file as UTF-8"),
-    (b'{"id": "u0", "pred_text": "ok"}\n{"id": "u1", "pred_text": "\xe9t\xe9"}', r"a\.jsonl:2: not UTF-8"),
-    ('{"id": "u0", "pred_text": "no mark"}'.encode("utf-16-le"), "a binary file, not text"),
-    (b"", "holds no hypotheses"),
-    (b"\n\n \n", "holds no hypotheses"),
-    (b'{"id": "u0", "pred_text": null}', r"a\.jsonl:1: no text in 'pred_text'; the row has 'id', 'pred_text'"),
-    (b'{"id": "u0", "text": "the reference"}', r"no text in 'pred_text'; the row has 'id', 'text'"),
-    (b'{"id": "u0", "pred_text": ["a"]}', "no text in 'pred_text'"),
-    (b'{"pred_text": "of whom"}', r"a\.jsonl:1: neither an id nor an audio_filepath"),
-    (b'{"id": "u0", "pred_text": "cut', r"a\.jsonl:1: not JSON"),
-    (b'["u0"]', "not a JSON object"),
-    (b'{"id": "u0", "pred_text": ""}\n{"audio_filepath": "1.wav", "pred_text": ""}', "give all of them the same"),
-])
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (
+            '{"id": "u0", "pred_text": "größer"}\n'.encode("latin-1"),
+            r"a\.jsonl:1: not UTF-8 text.*save the file as UTF-8",
+        ),
+        (b'{"id": "u0", "pred_text": "ok"}\n{"id": "u1", "pred_text": "\xe9t\xe9"}', r"a\.jsonl:2: not UTF-8"),
+        ('{"id": "u0", "pred_text": "no mark"}'.encode("utf-16-le"), "a binary file, not text"),
+        (b"", "holds no hypotheses"),
+        (b"\n\n \n", "holds no hypotheses"),
+        (b'{"id": "u0", "pred_text": null}', r"a\.jsonl:1: no text in 'pred_text'; the row has 'id', 'pred_text'"),
+        (b'{"id": "u0", "text": "the reference"}', r"no text in 'pred_text'; the row has 'id', 'text'"),
+        (b'{"id": "u0", "pred_text": ["a"]}', "no text in 'pred_text'"),
+        (b'{"pred_text": "of whom"}', r"a\.jsonl:1: neither an id nor an audio_filepath"),
+        (b'{"id": "u0", "pred_text": "cut', r"a\.jsonl:1: not JSON"),
+        (b'["u0"]', "not a JSON object"),
+        (b'{"id": "u0", "pred_text": ""}\n{"audio_filepath": "1.wav", "pred_text": ""}', "give all of them the same"),
+    ],
+)
 def test_what_cannot_be_read_is_said_with_its_line(tmp_path: Path, data: bytes, message: str) -> None:
     (tmp_path / "a.jsonl").write_bytes(data)
     with pytest.raises(DataError, match=message):
@@ -102,8 +108,10 @@ def test_missing_extra_and_double_ids_are_counted_and_named(tmp_path: Path) -> N
         texts(tmp_path / "a.trn")
 
 
-@pytest.mark.parametrize("shape", ["{}.wav", "clips/{}.wav", "./clips/{}.wav", "/data/clips/{}.wav",
-                                   "clips\\{}.wav", "/mnt/data/clips/{}.wav"])
+@pytest.mark.parametrize(
+    "shape",
+    ["{}.wav", "clips/{}.wav", "./clips/{}.wav", "/data/clips/{}.wav", "clips\\{}.wav", "/mnt/data/clips/{}.wav"],
+)
 def test_clips_are_told_by_their_file(tmp_path: Path, shape: str) -> None:
     named = [{"audio_filepath": shape.format(number), "pred_text": said} for number, said in enumerate(SAID)]
     assert texts(jsonl(tmp_path / "a.jsonl", named)) == SAID
@@ -134,12 +142,19 @@ def test_segments_of_one_file_need_ids(tmp_path: Path) -> None:
         texts(jsonl(tmp_path / "a.jsonl", [{"audio_filepath": "call.wav", "pred_text": "x"}]), clips)
 
 
-WORDS = st.lists(st.text("abcé今' ", min_size=1, max_size=6), max_size=4).map(lambda words: " ".join(" ".join(
-    words).split()))
+WORDS = st.lists(st.text("abcé今' ", min_size=1, max_size=6), max_size=4).map(
+    lambda words: " ".join(" ".join(words).split())
+)
 
 
-@given(st.lists(st.tuples(st.text(max_size=12), st.text("ab- ()", max_size=6), WORDS), min_size=1, max_size=6,
-                unique_by=lambda row: row[0]))
+@given(
+    st.lists(
+        st.tuples(st.text(max_size=12), st.text("ab- ()", max_size=6), WORDS),
+        min_size=1,
+        max_size=6,
+        unique_by=lambda row: row[0],
+    )
+)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_our_own_transcripts_come_back(tmp_path: Path, clips: list[tuple[str, str, str]]) -> None:
     segments = [Segment(name, speaker, 1.0, text) for name, speaker, text in clips]

@@ -32,8 +32,10 @@ EMPTY = ("(um)", "ignore_time_segment_in_scoring")  # nothing to score, by the l
 def parquet(path: Path, clips: list[Utterance], extra: tuple[str, ...] = ()) -> Path:
     """As datasets writes it: audio as {bytes, path}, and ids that are not unique."""
     texts = [*(clip.text.capitalize() + "." for clip in clips), *extra]
-    audio = [{"bytes": Path(clips[number % len(clips)].audio_filepath).read_bytes(), "path": None}
-             for number in range(len(texts))]
+    audio = [
+        {"bytes": Path(clips[number % len(clips)].audio_filepath).read_bytes(), "path": None}
+        for number in range(len(texts))
+    ]
     pyarrow.parquet.write_table(pyarrow.table({"audio": audio, "text": texts, "id": ["x"] * len(texts)}), path)
     return path
 
@@ -50,12 +52,17 @@ def command(sets: list[Path], tmp_path: Path, nano: Path) -> Callable[..., int]:
     def call(*overrides: str) -> int:
         settings = [f"runs={tmp_path}", f"model.base={nano}", f"data.test={','.join(map(str, sets))}", *overrides]
         return main(["score", str(OPENASR), *(part for setting in settings for part in ("--set", setting))])
+
     return call
 
 
-def test_sets_of_the_published_shape(command: Callable[..., int], tmp_path: Path,
-                                     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-                                     caplog: pytest.LogCaptureFixture) -> None:
+def test_sets_of_the_published_shape(
+    command: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with caplog.at_level(logging.INFO):
         assert command() == 0
     found = read_json(tmp_path / "openasr" / "score" / "scores.json")
@@ -68,8 +75,9 @@ def test_sets_of_the_published_shape(command: Callable[..., int], tmp_path: Path
         assert rows[0]["text"][0].isupper() and rows[0]["text"].endswith(".")  # raw, as the leaderboard keeps it
         entry = found["sets"][name]
         assert (entry["utterances"], entry["unscored"], len(rows)) == (count, unscored, count)
-        assert entry["wer"] == jiwer.wer(*([normalize(row[key], "openasr@2026-08") for row in rows]
-                                           for key in ("text", "pred_text")))
+        assert entry["wer"] == jiwer.wer(
+            *([normalize(row[key], "openasr@2026-08") for row in rows] for key in ("text", "pred_text"))
+        )
         rates.append(round(100 * entry["wer"], 2))
         audio, seconds = audio + sum(row["duration"] for row in rows), seconds + sum(row["time"] for row in rows)
     assert found["macro_wer"] == pytest.approx(np.mean(rates) / 100)
@@ -88,8 +96,9 @@ def test_sets_of_the_published_shape(command: Callable[..., int], tmp_path: Path
         command("evaluate.normalizer=none")  # which scores the two others as well
 
 
-def test_another_model_or_set_is_decoded_anew(command: Callable[..., int], sets: list[Path], tmp_path: Path,
-                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_model_or_set_is_decoded_anew(
+    command: Callable[..., int], sets: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[list[str]] = []
 
     def listen(model: object, clips: list[Utterance], options: DecodeOptions) -> list[recognize.Hypothesis]:
@@ -103,11 +112,13 @@ def test_another_model_or_set_is_decoded_anew(command: Callable[..., int], sets:
         assert command(*overrides) == 0 and len(asked) == decoded
     found = read_json(tmp_path / "openasr" / "score" / "scores.json")
     assert found["macro_wer"] == 0 and [entry["rtfx"] for entry in found["sets"].values()] == pytest.approx(
-        [entry["audio_seconds"] / (0.5 * entry["utterances"]) for entry in found["sets"].values()], rel=0.01)
+        [entry["audio_seconds"] / (0.5 * entry["utterances"]) for entry in found["sets"].values()], rel=0.01
+    )
 
 
-def test_the_clock_stands_while_files_are_read(model: Callable[[], GraniteSpeech], clips: list[Utterance],
-                                               monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_clock_stands_while_files_are_read(
+    model: Callable[[], GraniteSpeech], clips: list[Utterance], monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = [0.0]
     load = recognize.load_segments
 
@@ -121,20 +132,28 @@ def test_the_clock_stands_while_files_are_read(model: Callable[[], GraniteSpeech
     assert now[0] == 200.0 and [item.seconds for item in found] == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("row, message", [
-    ({"text": "lost", "audio": {"bytes": b"no sound", "path": None}}, r"1 of 2 clips cannot be used.*\n.*unreadable"),
-    ({"text": "a", "audio": {"bytes": None, "path": "gone.wav"}}, "1 of 2 clips cannot be used"),
-])
-def test_a_clip_that_cannot_be_heard_stops_it(command: Callable[..., int], tmp_path: Path, row: dict[str, Any],
-                                              message: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        (
+            {"text": "lost", "audio": {"bytes": b"no sound", "path": None}},
+            r"1 of 2 clips cannot be used.*\n.*unreadable",
+        ),
+        ({"text": "a", "audio": {"bytes": None, "path": "gone.wav"}}, "1 of 2 clips cannot be used"),
+    ],
+)
+def test_a_clip_that_cannot_be_heard_stops_it(
+    command: Callable[..., int], tmp_path: Path, row: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     good = {"text": "fine", "audio": {"bytes": Path(embedded("test", 1)[0].audio_filepath).read_bytes(), "path": None}}
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([good, row]), tmp_path / "bad.parquet")
     assert command(f"data.test={tmp_path / 'bad.parquet'}") == 1
     assert re.search(message, capsys.readouterr().err)
 
 
-def test_a_set_without_a_reference_is_refused(command: Callable[..., int], tmp_path: Path,
-                                              capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_set_without_a_reference_is_refused(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     table = pyarrow.parquet.read_table(parquet(tmp_path / "empty.parquet", embedded("test", 1)))
     pyarrow.parquet.write_table(table.set_column(1, "text", [["(um)"]]), tmp_path / "empty.parquet")
     assert command(f"data.test={tmp_path / 'empty.parquet'}") == 1
@@ -142,9 +161,19 @@ def test_a_set_without_a_reference_is_refused(command: Callable[..., int], tmp_p
 
 
 def test_names_of_sets() -> None:
-    assert list(module._names(["hf:org/sets:ami:test", "hf:org/sets:librispeech:test.clean", "hf:org/other:test",
-                               "a/test.jsonl", "b/test.jsonl", "b/My set.csv", "hf:org/more:test"])) == [
-        "ami.test", "librispeech.test.clean", "org_other.test", "test", "test-2", "My_set", "org_more.test"]
+    assert list(
+        module._names(
+            [
+                "hf:org/sets:ami:test",
+                "hf:org/sets:librispeech:test.clean",
+                "hf:org/other:test",
+                "a/test.jsonl",
+                "b/test.jsonl",
+                "b/My set.csv",
+                "hf:org/more:test",
+            ]
+        )
+    ) == ["ami.test", "librispeech.test.clean", "org_other.test", "test", "test-2", "My_set", "org_more.test"]
 
 
 def test_the_recipe_is_the_published_protocol() -> None:

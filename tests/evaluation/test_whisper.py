@@ -22,8 +22,9 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
     yield names
 
 
-def test_faster_whisper_goes_first(clips: list[Utterance], installed: set[str],
-                                   monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faster_whisper_goes_first(
+    clips: list[Utterance], installed: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[Any] = []
 
     class WhisperModel:
@@ -41,15 +42,20 @@ def test_faster_whisper_goes_first(clips: list[Utterance], installed: set[str],
     spoken = [Utterance("a", clips[0].audio_filepath, clips[0].duration, "", language="de-DE"), clips[1]]
     found, name = whisper.transcribe("small", spoken)
     assert [text for text, _ in found] == ["Two parts, one text."] * 2 and name == "faster-whisper 9.9"
-    assert asked == ["small", (pytest.approx(clips[0].duration, abs=0.02), "float32", "de"),
-                     (pytest.approx(clips[1].duration, abs=0.02), "float32", None)]
+    assert asked == [
+        "small",
+        (pytest.approx(clips[0].duration, abs=0.02), "float32", "de"),
+        (pytest.approx(clips[1].duration, abs=0.02), "float32", None),
+    ]
 
 
-def test_openai_whisper_goes_second(clips: list[Utterance], installed: set[str],
-                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openai_whisper_goes_second(
+    clips: list[Utterance], installed: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = ModuleType("whisper")
     engine.load_model = lambda name: SimpleNamespace(  # type: ignore[attr-defined]
-        transcribe=lambda wave, language: {"text": f" {name} in {language}"})
+        transcribe=lambda wave, language: {"text": f" {name} in {language}"}
+    )
     monkeypatch.setitem(sys.modules, "whisper", engine)
     installed |= {"whisper", "transformers"}
     found, name = whisper.transcribe("turbo", clips[:1])
@@ -57,8 +63,10 @@ def test_openai_whisper_goes_second(clips: list[Utterance], installed: set[str],
 
 
 def test_none_is_said_with_what_to_install(clips: list[Utterance], installed: set[str], tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="whisper:small: needs one of faster-whisper, openai-whisper, transformers.*"
-                                         "pip install faster-whisper"):
+    with pytest.raises(
+        ModelError,
+        match="whisper:small: needs one of faster-whisper, openai-whisper, transformers.*pip install faster-whisper",
+    ):
         whisper.transcribe("small", clips)
     (tmp_path / "model.bin").touch()
     installed |= {"transformers"}
@@ -87,30 +95,57 @@ def random_whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("whisper")
     words = sorted(pre_tokenizers.ByteLevel.alphabet())
-    special = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|de|>", "<|transcribe|>", "<|translate|>",
-               "<|notimestamps|>", *(f"<|{number / 50:.2f}|>" for number in range(1501))]
+    special = [
+        "<|endoftext|>",
+        "<|startoftranscript|>",
+        "<|en|>",
+        "<|de|>",
+        "<|transcribe|>",
+        "<|translate|>",
+        "<|notimestamps|>",
+        *(f"<|{number / 50:.2f}|>" for number in range(1501)),
+    ]
     tokenizer = Tokenizer(models.BPE({word: number for number, word in enumerate(words)}, []))
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     tokenizer.add_special_tokens(special)
-    fast = WhisperTokenizerFast(tokenizer_object=tokenizer, unk_token=special[0], bos_token=special[0],
-                                eos_token=special[0], pad_token=special[0])
+    fast = WhisperTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token=special[0],
+        bos_token=special[0],
+        eos_token=special[0],
+        pad_token=special[0],
+    )
     fast.save_pretrained(folder)
     WhisperFeatureExtractor(feature_size=80).save_pretrained(folder)
     place = {name: len(words) + number for number, name in enumerate(special)}
     config = WhisperConfig(
-        vocab_size=len(words) + len(special), d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, pad_token_id=place["<|endoftext|>"],
-        bos_token_id=place["<|endoftext|>"], eos_token_id=place["<|endoftext|>"],
-        decoder_start_token_id=place["<|startoftranscript|>"])
+        vocab_size=len(words) + len(special),
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=16,
+        decoder_ffn_dim=16,
+        pad_token_id=place["<|endoftext|>"],
+        bos_token_id=place["<|endoftext|>"],
+        eos_token_id=place["<|endoftext|>"],
+        decoder_start_token_id=place["<|startoftranscript|>"],
+    )
     torch.manual_seed(0)  # whatever ran before: with some weights it writes nothing but spaces
     model = WhisperForConditionalGeneration(config)
     model.generation_config = GenerationConfig(
-        max_length=12, suppress_tokens=list(range(len(words), len(words) + len(special))),
-        eos_token_id=place["<|endoftext|>"], pad_token_id=place["<|endoftext|>"],
-        bos_token_id=place["<|endoftext|>"], decoder_start_token_id=place["<|startoftranscript|>"],
-        no_timestamps_token_id=place["<|notimestamps|>"], is_multilingual=True,
+        max_length=12,
+        suppress_tokens=list(range(len(words), len(words) + len(special))),
+        eos_token_id=place["<|endoftext|>"],
+        pad_token_id=place["<|endoftext|>"],
+        bos_token_id=place["<|endoftext|>"],
+        decoder_start_token_id=place["<|startoftranscript|>"],
+        no_timestamps_token_id=place["<|notimestamps|>"],
+        is_multilingual=True,
         lang_to_id={"<|en|>": place["<|en|>"], "<|de|>": place["<|de|>"]},
-        task_to_id={"transcribe": place["<|transcribe|>"], "translate": place["<|translate|>"]})
+        task_to_id={"transcribe": place["<|transcribe|>"], "translate": place["<|translate|>"]},
+    )
     model.save_pretrained(folder)
     return folder
 

@@ -49,8 +49,10 @@ def folder(nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_is_copied_imports_nothing_that_is_not_copied_or_needed(folder: Path) -> None:
-    copied = {".".join(path.relative_to(folder / "transcribe").with_suffix("").parts).removesuffix(".__init__"): path
-              for path in (folder / "transcribe").rglob("*.py")}
+    copied = {
+        ".".join(path.relative_to(folder / "transcribe").with_suffix("").parts).removesuffix(".__init__"): path
+        for path in (folder / "transcribe").rglob("*.py")
+    }
     assert len(copied) > 15 and {"__main__", "finetune", "finetune.inference.transcribe"} <= copied.keys()
     foreign = set[str]()
     for name, path in copied.items():
@@ -101,10 +103,23 @@ def test_it_runs_where_nothing_else_is_installed(folder: Path, site: Path, tmp_p
     """-I and -S: no PYTHONPATH, no site-packages, no current folder; then the site above alone."""
     soundfile.write(tmp_path / "long.wav", load_audio(CLIPS[0]), 16_000)
     (tmp_path / "bad.wav").write_text("no audio")
-    start = ("import runpy, sys; sys.path.append(sys.argv.pop(1)); sys.argv.pop(0); "
-             "runpy.run_path(sys.argv[0], run_name='__main__')")
-    command = [sys.executable, "-I", "-S", "-c", start, str(site), str(folder / "transcribe"), *map(str, CLIPS),
-               "bad.wav", "--format", "json"]
+    start = (
+        "import runpy, sys; sys.path.append(sys.argv.pop(1)); sys.argv.pop(0); "
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        start,
+        str(site),
+        str(folder / "transcribe"),
+        *map(str, CLIPS),
+        "bad.wav",
+        "--format",
+        "json",
+    ]
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     done = subprocess.run(command, cwd=tmp_path, env={**clean, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
@@ -116,19 +131,24 @@ def test_it_runs_where_nothing_else_is_installed(folder: Path, site: Path, tmp_p
 
 
 def test_python_runs_the_folder_itself(folder: Path) -> None:
-    done = subprocess.run([sys.executable, "-I", "my export/transcribe", "--help"], cwd=folder.parent,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-I", "my export/transcribe", "--help"], cwd=folder.parent, capture_output=True, text=True
+    )
     assert done.returncode == 0 and "example: python my export/transcribe call.wav" in done.stdout
 
 
-@pytest.mark.parametrize(("arguments", "code", "message"), [
-    (["gone.wav"], 1, "finetune: gone.wav: no such file"),
-    ([], 2, "finetune: no audio files"),
-    (["a.wav", "--language", "jp"], 2, "finetune: language 'jp' is not one of"),
-    ([str(CLIPS[0]), "--keywords", "<|audio|>"], 1, "a keyword holds <|audio|>"),
-])
-def test_its_exit_codes_are_the_commands(folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str],
-                                         code: int, message: str) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["gone.wav"], 1, "finetune: gone.wav: no such file"),
+        ([], 2, "finetune: no audio files"),
+        (["a.wav", "--language", "jp"], 2, "finetune: language 'jp' is not one of"),
+        ([str(CLIPS[0]), "--keywords", "<|audio|>"], 1, "a keyword holds <|audio|>"),
+    ],
+)
+def test_its_exit_codes_are_the_commands(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
+) -> None:
     assert standalone(folder, arguments) == code
     assert message in capsys.readouterr().err
 

@@ -40,6 +40,7 @@ def exported(trained: Trained) -> Path:
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The parity check within this process: the same work without its ten seconds of imports."""
+
     def answer(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
         assert command[1:3] == ["-m", "finetune.export.verify"]
         parity.answer(command[3], Path(command[4]))
@@ -66,8 +67,10 @@ def test_no_adapter_file_is_there(exported: Path) -> None:
 
 
 def test_the_weights_are_the_bases_in_name_shape_and_type(exported: Path, nano: Path) -> None:
-    with safe_open(str(exported / "model.safetensors"), "pt") as ours, \
-            safe_open(str(nano / "model.safetensors"), "pt") as base:
+    with (
+        safe_open(str(exported / "model.safetensors"), "pt") as ours,
+        safe_open(str(nano / "model.safetensors"), "pt") as base,
+    ):
         assert set(ours.keys()) == set(base.keys())
         for name in base.keys():  # noqa: SIM118 (not a dict)
             one, two = ours.get_slice(name), base.get_slice(name)
@@ -88,8 +91,10 @@ def test_it_says_what_was_trained(exported: Path, trained: Trained, model: Calla
     assert [item.tokens for item in recognize(merged, clips, options)] == expected
     tokens = [list(item) for item in expected]
     instruction = recipe.model.instruction
-    apart = parity.largest_difference(parity.target_logits(adapted, clips, instruction, tokens),
-                                      parity.target_logits(merged, clips, instruction, tokens))
+    apart = parity.largest_difference(
+        parity.target_logits(adapted, clips, instruction, tokens),
+        parity.target_logits(merged, clips, instruction, tokens),
+    )
     assert apart < 1e-3
     done = run.done("export")
     assert done is not None and done["max_abs_logit_diff"] == pytest.approx(apart, abs=1e-5)
@@ -126,7 +131,8 @@ def test_it_tells_where_it_comes_from(exported: Path, trained: Trained) -> None:
 
 
 def test_a_bfloat16_export_is_checked_against_rounded_weights(
-        exported: Path, trained: Trained, here: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    exported: Path, trained: Trained, here: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """As for the real base, whose files are bfloat16. What is never saved, as the rotary frequencies, stays exact."""
     recipe, run, _ = trained
     differences: list[float] = []
@@ -168,8 +174,9 @@ def refused(trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, m
     assert [path.name for path in (tmp_path / "export").iterdir()] == ["before"]
 
 
-def test_a_merge_that_loses_the_adapter_is_refused(trained: Trained, monkeypatch: pytest.MonkeyPatch,
-                                                    tmp_path: Path) -> None:
+def test_a_merge_that_loses_the_adapter_is_refused(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def lose(model: GraniteSpeech, adapted: Any) -> None:
         model.hf = adapted.unload()
 
@@ -177,9 +184,11 @@ def test_a_merge_that_loses_the_adapter_is_refused(trained: Trained, monkeypatch
     refused(trained, monkeypatch, tmp_path, "merged logits differ")
 
 
-def test_a_merge_that_is_no_number_is_refused(trained: Trained, monkeypatch: pytest.MonkeyPatch,
-                                              tmp_path: Path) -> None:
+def test_a_merge_that_is_no_number_is_refused(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """No comparison with NaN is true, so a check that asks whether it is too large would pass it."""
+
     def spoil(model: GraniteSpeech, adapted: Any) -> None:
         merge(model, adapted)
         model.lm_head.weight.data[5] = float("nan")
@@ -190,7 +199,8 @@ def test_a_merge_that_is_no_number_is_refused(trained: Trained, monkeypatch: pyt
 
 @pytest.mark.parametrize("value", [1.5, float("nan")])
 def test_weights_that_change_on_the_way_to_disk_are_refused(
-        trained: Trained, here: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: float) -> None:
+    trained: Trained, here: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: float
+) -> None:
     copy = exporting._copy_side_files
 
     def tamper(base: Path, staged: Path, dtype: str) -> None:
@@ -204,14 +214,16 @@ def test_weights_that_change_on_the_way_to_disk_are_refused(
 
 
 def test_a_folder_that_cannot_be_opened_is_refused_with_the_reason(
-        trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     failure = subprocess.CompletedProcess([], 1, "", "Traceback: no such weight")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failure)
     refused(trained, monkeypatch, tmp_path, "(?s)cannot be opened afresh.*no such weight")
 
 
-def test_a_run_without_an_adapter_has_nothing_to_export(trained: Trained, monkeypatch: pytest.MonkeyPatch,
-                                                        tmp_path: Path) -> None:
+def test_a_run_without_an_adapter_has_nothing_to_export(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     recipe, run, _ = trained
     monkeypatch.setattr(run, "best", tmp_path / "best")
     with pytest.raises(CheckpointError, match="no adapter there"):
@@ -224,8 +236,13 @@ def test_side_files_of_a_hub_snapshot(tmp_path: Path) -> None:
     base.mkdir()
     staged.mkdir()
     kept = ("out_llm.safetensors", "preprocessor_config.json", "multilingual_sample.wav")
-    left = ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "adapter_config.json",
-            "adapter_model.safetensors", "README.md")
+    left = (
+        "model-00001-of-00002.safetensors",
+        "model.safetensors.index.json",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "README.md",
+    )
     for name in (*kept, *left):
         (base / name).write_text(name)
     (base / "config.json").write_text('{"torch_dtype": "bfloat16", "audio_token_index": 100352}')

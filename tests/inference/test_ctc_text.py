@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from finetune.model.granite import GraniteSpeech
 
 
-def test_a_clip_reads_the_same_alone_as_in_a_batch(model: "Callable[[], GraniteSpeech]",
-                                                   clips: list[Utterance]) -> None:
+def test_a_clip_reads_the_same_alone_as_in_a_batch(
+    model: "Callable[[], GraniteSpeech]", clips: list[Utterance]
+) -> None:
     loaded = model()
     texts = ctc_texts(loaded, clips[:4])
     features, frames = pad_features([clip_features(loaded, item) for item in clips[:4]])

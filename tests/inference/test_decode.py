@@ -38,8 +38,10 @@ def granite(model: Callable[[], GraniteSpeech]) -> GraniteSpeech:
 def prompts(granite: GraniteSpeech) -> list[list[int]]:
     """Of six lengths: a prefix of 3 to 8 tokens, the audio, a suffix."""
     tokens = [granite.num_audio_tokens(torch.tensor(frames)) for frames in FRAMES]
-    return [[*range(20 + row, 28 - row), *range(50, 50 + 2 * row), *[granite.audio_token_id] * int(count), 11, 12 + row]
-            for row, count in enumerate(tokens)]
+    return [
+        [*range(20 + row, 28 - row), *range(50, 50 + 2 * row), *[granite.audio_token_id] * int(count), 11, 12 + row]
+        for row, count in enumerate(tokens)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +62,9 @@ def alone(granite: GraniteSpeech, prompts: list[list[int]]) -> list[list[int]]:
     return found
 
 
-def decoded(granite: GraniteSpeech, prompts: list[list[int]], drafts: list[list[int]],
-            limit: int = LIMIT) -> list[Decoded]:
+def decoded(
+    granite: GraniteSpeech, prompts: list[list[int]], drafts: list[list[int]], limit: int = LIMIT
+) -> list[Decoded]:
     """All clips in one batch."""
     with torch.inference_mode():
         audio = granite.listen(*pad_features([noise(frames, frames) for frames in FRAMES]))
@@ -76,8 +79,9 @@ def test_the_oracle_is_worth_something(alone: list[list[int]]) -> None:
     assert not any(NEVER in tokens for tokens in alone)
 
 
-def test_greedy_in_a_batch_is_greedy_alone(granite: GraniteSpeech, prompts: list[list[int]],
-                                           alone: list[list[int]]) -> None:
+def test_greedy_in_a_batch_is_greedy_alone(
+    granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]]
+) -> None:
     rows = decoded(granite, prompts, [[]] * 6)
     assert [row.tokens for row in rows] == alone
     for row in rows:
@@ -87,8 +91,9 @@ def test_greedy_in_a_batch_is_greedy_alone(granite: GraniteSpeech, prompts: list
         assert math.isfinite(row.log_probability) and row.log_probability < 0
 
 
-def test_a_perfect_draft_takes_one_pass(granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]],
-                                        monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_perfect_draft_takes_one_pass(
+    granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(FREE_TOKENS, "cpu", 256)  # else six rows share what a pass has room for
     plain = decoded(granite, prompts, [[]] * 6)
     rows = decoded(granite, prompts, alone)
@@ -100,8 +105,9 @@ def test_a_perfect_draft_takes_one_pass(granite: GraniteSpeech, prompts: list[li
         assert row.log_probability == pytest.approx(reference.log_probability, abs=1e-3)
 
 
-def test_a_draft_that_is_never_right_costs_no_pass(granite: GraniteSpeech, prompts: list[list[int]],
-                                                   alone: list[list[int]]) -> None:
+def test_a_draft_that_is_never_right_costs_no_pass(
+    granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]]
+) -> None:
     plain = decoded(granite, prompts, [[]] * 6)
     rows = decoded(granite, prompts, [[NEVER] * 30] * 6)
     assert [row.tokens for row in rows] == alone
@@ -111,8 +117,9 @@ def test_a_draft_that_is_never_right_costs_no_pass(granite: GraniteSpeech, promp
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_any_mixture_of_drafts_gives_the_greedy_tokens(granite: GraniteSpeech, prompts: list[list[int]],
-                                                       alone: list[list[int]], seed: int) -> None:
+def test_any_mixture_of_drafts_gives_the_greedy_tokens(
+    granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]], seed: int
+) -> None:
     """Rows that are right always, never and sometimes finish at different times and drop out of the batch."""
     rng = random.Random(seed)
 
@@ -164,10 +171,12 @@ def test_clips_are_heard_as_transformers_hears_them(either: GraniteSpeech, clips
 
 def test_neither_batch_nor_order_nor_draft_changes_a_token(either: GraniteSpeech, clips: list[Utterance]) -> None:
     alone = recognize(either, clips, options(batch_seconds=0.1))
-    for other in (recognize(either, clips, options()),
-                  recognize(either, clips, options(batch_seconds=8.0)),
-                  recognize(either, clips, options(speculative=True)),
-                  recognize(either, clips[::-1], options(speculative=True, batch_seconds=8.0))[::-1]):
+    for other in (
+        recognize(either, clips, options()),
+        recognize(either, clips, options(batch_seconds=8.0)),
+        recognize(either, clips, options(speculative=True)),
+        recognize(either, clips[::-1], options(speculative=True, batch_seconds=8.0))[::-1],
+    ):
         assert [item.tokens for item in other] == [item.tokens for item in alone]
         assert [item.id for item in other] == [item.id for item in clips]
         assert [item.truncated for item in other] == [item.truncated for item in alone]
@@ -176,7 +185,8 @@ def test_neither_batch_nor_order_nor_draft_changes_a_token(either: GraniteSpeech
 
 
 def test_each_batch_holds_its_seconds_and_reports_its_clips(
-        granite: GraniteSpeech, clips: list[Utterance], monkeypatch: pytest.MonkeyPatch) -> None:
+    granite: GraniteSpeech, clips: list[Utterance], monkeypatch: pytest.MonkeyPatch
+) -> None:
     batches: list[int] = []
     listen = granite.listen
 
@@ -195,8 +205,9 @@ def test_each_batch_holds_its_seconds_and_reports_its_clips(
         assert longest[sum(batches[:number])] * count <= limit
 
 
-def test_a_clip_that_keeps_its_ctc_text_keeps_the_limit_too(model: Callable[[], GraniteSpeech],
-                                                            clips: list[Utterance]) -> None:
+def test_a_clip_that_keeps_its_ctc_text_keeps_the_limit_too(
+    model: Callable[[], GraniteSpeech], clips: list[Utterance]
+) -> None:
     """A text longer than the limit is left to the language model, which cuts it and says so."""
     loaded, free = model(), Thresholds(math.inf, 1.0)
     whole = recognize(loaded, clips, replace(options(True), max_new_tokens=400, relaxed=free))
@@ -218,8 +229,9 @@ def test_bfloat16_is_decoded_and_judged_in_float32(nano: Path, clips: list[Utter
         assert all(item.tokens and item.log_probability <= 0 for item in heard)
 
 
-def test_a_pass_asks_the_device_once(granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]],
-                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_asks_the_device_once(
+    granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each answer from a GPU is waited for, so what a pass has found comes in one."""
     asked: list[Tensor] = []
     fetch = Tensor.tolist

@@ -77,9 +77,15 @@ Run = Callable[..., list[Decoded]]
 
 @pytest.fixture
 def run(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> Run:
-    def decoded(texts: list[str], drafts: list[Draft], limit: int = LIMIT, plausible: float | None = None,
-                likely: dict[int, float] | None = None, tables: list[Table] | None = None,
-                free: int = 10_000) -> list[Decoded]:
+    def decoded(
+        texts: list[str],
+        drafts: list[Draft],
+        limit: int = LIMIT,
+        plausible: float | None = None,
+        likely: dict[int, float] | None = None,
+        tables: list[Table] | None = None,
+        free: int = 10_000,
+    ) -> list[Decoded]:
         table = Table(tokenizer, texts, likely)
         if tables is not None:
             tables.append(table)
@@ -94,42 +100,45 @@ def sure(tokenizer: Tokenizer, text: str, phrases: list[list[int]] | None = None
     return text_draft(tokenizer, text, [1.0] * len(text), phrases)
 
 
-@pytest.mark.parametrize(("draft", "passes"), [
-    (SAID, 1),
-    (SAID + " now", 1),
-    (SAID.replace("went", "want"), 2),
-    (SAID.replace("this", "these"), 2),
-    (SAID.replace("this ", ""), 2),
-    (SAID.replace("the airport", "theairport"), 2),
-    (SAID.replace("airport", "air port"), 3),  # the model's airport has four tokens
-    (SAID.replace("children", "childern"), 2),
-    (SAID.removeprefix("the "), 3),
-    ("a " + SAID.removeprefix("the "), 2),
-    (SAID.replace("this", "under"), 3),  # so unlike that it may stand beside what was said as well as for it
-    (SAID.replace("went", "want").replace("waited for", "waited four").replace("train", "rain"), 4),
-    ("", 29),
-    (OTHER, 29),
-])
+@pytest.mark.parametrize(
+    ("draft", "passes"),
+    [
+        (SAID, 1),
+        (SAID + " now", 1),
+        (SAID.replace("went", "want"), 2),
+        (SAID.replace("this", "these"), 2),
+        (SAID.replace("this ", ""), 2),
+        (SAID.replace("the airport", "theairport"), 2),
+        (SAID.replace("airport", "air port"), 3),  # the model's airport has four tokens
+        (SAID.replace("children", "childern"), 2),
+        (SAID.removeprefix("the "), 3),
+        ("a " + SAID.removeprefix("the "), 2),
+        (SAID.replace("this", "under"), 3),  # so unlike that it may stand beside what was said as well as for it
+        (SAID.replace("went", "want").replace("waited for", "waited four").replace("train", "rain"), 4),
+        ("", 29),
+        (OTHER, 29),
+    ],
+)
 def test_a_fault_costs_about_a_pass(tokenizer: Tokenizer, run: Run, draft: str, passes: int) -> None:
-    out, = run([SAID], [sure(tokenizer, draft)])
+    (out,) = run([SAID], [sure(tokenizer, draft)])
     assert tokenizer.decode(out.tokens) == SAID
     assert out.passes == passes
     assert not out.truncated
 
 
 def test_a_word_too_many_costs_no_more_than_the_models_own_words(tokenizer: Tokenizer, run: Run) -> None:
-    out, = run([SAID], [sure(tokenizer, SAID.replace("this", "this very"))])
+    (out,) = run([SAID], [sure(tokenizer, SAID.replace("this", "this very"))])
     assert out.passes <= 1 + len(encode_text(tokenizer, " morning"))
 
 
 def test_a_missing_phrase_costs_its_tokens_and_not_the_rest(tokenizer: Tokenizer, run: Run) -> None:
-    out, = run([SAID], [sure(tokenizer, SAID.replace(" this morning", ""))])
+    (out,) = run([SAID], [sure(tokenizer, SAID.replace(" this morning", ""))])
     assert out.passes <= 2 + len(encode_text(tokenizer, " this morning"))
 
 
 def test_letter_case_and_punctuation_do_not_lose_the_draft(tokenizer: Tokenizer, run: Run) -> None:
     written = "we waited, and waited. Then the train went to the garden"
-    out, = run([written], [sure(tokenizer, "we waited and waited then the train went to the garden")])
+    (out,) = run([written], [sure(tokenizer, "we waited and waited then the train went to the garden")])
     assert tokenizer.decode(out.tokens) == written
     assert out.passes <= 5
 
@@ -142,17 +151,19 @@ def test_rows_of_a_batch_agree_each_at_its_own_speed(tokenizer: Tokenizer, run: 
     rows = run(texts, [sure(tokenizer, draft) for draft in drafts], tables=tables)
     assert [tokenizer.decode(row.tokens) for row in rows] == texts
     assert [row.passes for row in rows] == [
-        run([text], [sure(tokenizer, draft)])[0].passes for text, draft in zip(texts, drafts, strict=True)]
-    assert [len(widths) for widths in tables[0].widths] == [sum(row.passes > n for row in rows)
-                                                           for n in range(max(row.passes for row in rows))]
+        run([text], [sure(tokenizer, draft)])[0].passes for text, draft in zip(texts, drafts, strict=True)
+    ]
+    assert [len(widths) for widths in tables[0].widths] == [
+        sum(row.passes > n for row in rows) for n in range(max(row.passes for row in rows))
+    ]
 
 
 def test_a_draft_without_an_end_meets_the_end_of_text(tokenizer: Tokenizer, run: Run) -> None:
     """The model ends in the middle of the draft; then the limit does."""
     text = SAID.partition(" and")[0]
-    out, = run([text], [sure(tokenizer, SAID)])
+    (out,) = run([text], [sure(tokenizer, SAID)])
     assert (tokenizer.decode(out.tokens), out.passes, out.truncated) == (text, 1, False)
-    cut, = run([SAID], [sure(tokenizer, SAID)], limit=4)
+    (cut,) = run([SAID], [sure(tokenizer, SAID)], limit=4)
     assert (len(cut.tokens), cut.truncated, cut.drafted, cut.accepted) == (4, True, 3, 3)
 
 
@@ -218,20 +229,20 @@ def test_relaxed_keeps_what_is_likely_enough_and_goes_on_from_there(tokenizer: T
     draft = SAID.replace("went", "want").replace("this", "these")
     want, these = encode_text(tokenizer, " want")[0], encode_text(tokenizer, " these")[0]
     likely = {want: 0.3, these: 0.05}
-    strict, = run([SAID], [sure(tokenizer, draft)], likely=likely)
+    (strict,) = run([SAID], [sure(tokenizer, draft)], likely=likely)
     assert (tokenizer.decode(strict.tokens), strict.passes) == (SAID, 3)
-    relaxed, = run([SAID], [sure(tokenizer, draft)], likely=likely, plausible=0.2)
+    (relaxed,) = run([SAID], [sure(tokenizer, draft)], likely=likely, plausible=0.2)
     assert (tokenizer.decode(relaxed.tokens), relaxed.passes) == (SAID.replace("went", "want"), 2)
     assert relaxed.log_probability < strict.log_probability
-    freer, = run([SAID], [sure(tokenizer, draft)], likely=likely, plausible=0.01)
+    (freer,) = run([SAID], [sure(tokenizer, draft)], likely=likely, plausible=0.01)
     assert (tokenizer.decode(freer.tokens), freer.passes) == (draft, 1)
 
 
 def test_relaxed_asks_for_the_end_of_text(tokenizer: Tokenizer, run: Run) -> None:
     """A draft that stops too early is gone on with; one that goes on too long stops where the model does."""
-    short, = run([SAID], [sure(tokenizer, SAID.partition(" and")[0])], plausible=0.2)
+    (short,) = run([SAID], [sure(tokenizer, SAID.partition(" and")[0])], plausible=0.2)
     assert tokenizer.decode(short.tokens) == SAID
-    long, = run([SAID.partition(" and")[0]], [sure(tokenizer, SAID)], plausible=0.2)
+    (long,) = run([SAID.partition(" and")[0]], [sure(tokenizer, SAID)], plausible=0.2)
     assert tokenizer.decode(long.tokens) == SAID.partition(" and")[0]
 
 
@@ -242,9 +253,9 @@ def test_expected_words_finish_what_is_begun(tokenizer: Tokenizer, run: Run) -> 
     """The prompt's keywords help where the draft knows nothing, and a wrong keyword changes no token."""
     said = "was there any clopidogrel in the bag"
     words = [encode_text(tokenizer, f" {word}") for word in ("clopidogrel", "clofibrate")]
-    plain, = run([said], [sure(tokenizer, "")])
-    helped, = run([said], [sure(tokenizer, "", words)])
-    hindered, = run([said], [sure(tokenizer, "", words[1:])])
+    (plain,) = run([said], [sure(tokenizer, "")])
+    (helped,) = run([said], [sure(tokenizer, "", words)])
+    (hindered,) = run([said], [sure(tokenizer, "", words[1:])])
     assert plain.tokens == helped.tokens == hindered.tokens
     assert helped.passes < plain.passes == hindered.passes
 
@@ -266,6 +277,7 @@ def test_a_draft_of_text_is_as_the_model_writes_it(tokenizer: Tokenizer) -> None
 
 def test_the_ctc_head_has_no_script_for_japanese() -> None:
     """Its katakana stand for sounds: no draft. Real frames alone count."""
+
     def path(text: str) -> list[int]:
         return [ord(char) if ord(char) < LATIN else LATIN + ord(char) - KATAKANA for char in text]
 

@@ -21,12 +21,15 @@ def activity(*parts: tuple[int, float], frame: float = FRAME) -> Activity:
 
 
 @settings(max_examples=100, deadline=None)
-@given(parts=st.lists(st.tuples(st.sampled_from([SPEECH, UNSURE, SILENCE]), st.floats(0.04, 40)), min_size=1,
-                      max_size=12),
-       longest=st.sampled_from([3.0, 10.0, 30.0]), frame=st.sampled_from([0.02, 0.032]))
+@given(
+    parts=st.lists(st.tuples(st.sampled_from([SPEECH, UNSURE, SILENCE]), st.floats(0.04, 40)), min_size=1, max_size=12),
+    longest=st.sampled_from([3.0, 10.0, 30.0]),
+    frame=st.sampled_from([0.02, 0.032]),
+)
 @example(parts=[(SILENCE, 1.0), (SPEECH, 3.0), (SPEECH, 1.3125), (SILENCE, 1.0)], longest=3.0, frame=0.032)
 def test_all_that_is_not_silent_is_in_one_window_and_none_is_too_long(
-        parts: list[tuple[int, float]], longest: float, frame: float) -> None:
+    parts: list[tuple[int, float]], longest: float, frame: float
+) -> None:
     found = activity(*parts, frame=frame)
     windows = cut(found, longest)
     assert all(0 < end - start <= longest + 1e-9 for start, end in windows)
@@ -53,8 +56,9 @@ def test_long_pauses_part_and_short_ones_do_not() -> None:
 
 
 def test_too_long_a_stretch_is_cut_in_the_longest_pause_of_its_second_half() -> None:
-    found = activity((SPEECH, 4.0), (UNSURE, 0.4), (SPEECH, 13.6), (UNSURE, 0.2), (SPEECH, 6.8), (UNSURE, 0.1),
-                     (SPEECH, 20.0))
+    found = activity(
+        (SPEECH, 4.0), (UNSURE, 0.4), (SPEECH, 13.6), (UNSURE, 0.2), (SPEECH, 6.8), (UNSURE, 0.1), (SPEECH, 20.0)
+    )
     assert cut(found, 30.0) == [(0.0, pytest.approx(18.1)), (pytest.approx(18.1), pytest.approx(45.1))]
 
 

@@ -14,18 +14,22 @@ from finetune.inference.options import DECODERS, FORMATS, VADS, Settings, Wish
 from finetune.inference.settings import settings_from, settings_of
 
 
-@pytest.mark.parametrize(("said", "code"), [("fr", "fr"), ("FR-ca", "fr"), ("pt_BR", "pt"), ("Japanese", "ja"),
-                                            (None, ""), ("", "")])
+@pytest.mark.parametrize(
+    ("said", "code"), [("fr", "fr"), ("FR-ca", "fr"), ("pt_BR", "pt"), ("Japanese", "ja"), (None, ""), ("", "")]
+)
 def test_languages_are_known_by_code_and_name(said: str | None, code: str) -> None:
     assert Wish.of(said, None, []).heard == code
 
 
-@pytest.mark.parametrize(("heard", "written", "message"), [
-    ("jp", None, r"'jp' is not one of en \(English\), .*, ja \(Japanese\)$"),
-    ("it", None, "'it' is not one of"),  # it is written, not heard
-    (None, "klingon", "'klingon' is not one of"),
-    ("en", "english", "speech in English needs no translation"),
-])
+@pytest.mark.parametrize(
+    ("heard", "written", "message"),
+    [
+        ("jp", None, r"'jp' is not one of en \(English\), .*, ja \(Japanese\)$"),
+        ("it", None, "'it' is not one of"),  # it is written, not heard
+        (None, "klingon", "'klingon' is not one of"),
+        ("en", "english", "speech in English needs no translation"),
+    ],
+)
 def test_other_languages_are_refused(heard: str | None, written: str | None, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         Wish.of(heard, written, [])
@@ -38,7 +42,10 @@ def test_the_instruction_to_translate_is_the_model_cards() -> None:
 
 def test_keywords_are_trimmed_and_each_stands_once() -> None:
     assert Wish.of(None, None, [" stent", "", "New  York", "stent ", " ", "Stent"]).keywords == (
-        "stent", "New  York", "Stent")
+        "stent",
+        "New  York",
+        "Stent",
+    )
     assert Wish.of(None, None, "stent, New York,").keywords == ("stent", "New York"), "no letters of a string"
     assert len(Wish.of(None, None, [f"word{n}" for n in range(1000)]).keywords) == 1000
 
@@ -61,8 +68,17 @@ def test_every_choice_is_that_of_the_configuration() -> None:
     assert settings.instruction == ModelSection().instruction
 
 
-@pytest.mark.parametrize("wrong", [{"vad": "ears"}, {"decoder": "psychic"}, {"format": "doc"}, {"batch_seconds": 0},
-                                   {"max_new_tokens": -1}, {"batch_seconds": float("nan")}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"vad": "ears"},
+        {"decoder": "psychic"},
+        {"format": "doc"},
+        {"batch_seconds": 0},
+        {"max_new_tokens": -1},
+        {"batch_seconds": float("nan")},
+    ],
+)
 def test_settings_that_are_none_are_refused(wrong: dict[str, object]) -> None:
     good = vars(settings_of("nowhere"))
     with pytest.raises(RecipeError, match=next(iter(wrong))):
@@ -81,6 +97,8 @@ def test_an_exports_own_settings_go_first(tmp_path: Path) -> None:
 
 
 def test_checking_needs_no_torch() -> None:
-    check = ("import sys, finetune, finetune.cli.transcribe, finetune.export.bundle; "
-             "print('torch' in sys.modules, 'transformers' in sys.modules)")
+    check = (
+        "import sys, finetune, finetune.cli.transcribe, finetune.export.bundle; "
+        "print('torch' in sys.modules, 'transformers' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout.split() == ["False"] * 2

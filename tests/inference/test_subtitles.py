@@ -19,8 +19,10 @@ def segment(text: str, start: float = 0.0, pace: float = 0.3, timed: bool = True
     return Segment(start, timing[-1].end if timing else start, text, tuple(timing) if timed else ())
 
 
-LONG = ("here is a sentence that alone is too long for a line of it. and behind it a second one, which is longer than "
-        "the first and ends here.")
+LONG = (
+    "here is a sentence that alone is too long for a line of it. and behind it a second one, which is longer than "
+    "the first and ends here."
+)
 
 
 def test_a_long_text_is_cut_at_words_and_sentences() -> None:
@@ -48,16 +50,35 @@ def test_a_translation_is_spread_over_its_window() -> None:
     assert all(one.end <= two.start for one, two in pairwise(found))
 
 
-TEXTS = st.lists(st.sampled_from([
-    "a", "word", "another", "sentence.", "x" * 50, "薬を飲む。", "モデル", "<b>", "&", "-->", "1", "é!", "\u3000全角"]),
-    min_size=0, max_size=40).map(" ".join)
+TEXTS = st.lists(
+    st.sampled_from(
+        [
+            "a",
+            "word",
+            "another",
+            "sentence.",
+            "x" * 50,
+            "薬を飲む。",
+            "モデル",
+            "<b>",
+            "&",
+            "-->",
+            "1",
+            "é!",
+            "\u3000全角",
+        ]
+    ),
+    min_size=0,
+    max_size=40,
+).map(" ".join)
 TIMES = st.lists(st.floats(0, 3), min_size=160, max_size=160)
 
 
 @settings(max_examples=50, deadline=None)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=3), steps=TIMES, timed=st.booleans())
 def test_any_text_at_any_times_gives_sane_cues_that_parsers_read_back(
-        texts: list[str], steps: list[float], timed: bool) -> None:
+    texts: list[str], steps: list[float], timed: bool
+) -> None:
     now, step, segments = 3595.0, iter(steps * 4), []
     for text in texts:
         start, words = now, []
@@ -77,11 +98,13 @@ def test_any_text_at_any_times_gives_sane_cues_that_parsers_read_back(
     expected = [(cue.start, cue.end, "\n".join(cue.lines)) for cue in found]
     parsed = list(srt_parser.parse(srt(segments), ignore_errors=False))
     assert [cue.index for cue in parsed] == list(range(1, len(found) + 1))
-    assert [(round(cue.start.total_seconds() * 1000), round(cue.end.total_seconds() * 1000), cue.content)
-            for cue in parsed] == [(start, end, text.strip()) for start, end, text in expected]
+    assert [
+        (round(cue.start.total_seconds() * 1000), round(cue.end.total_seconds() * 1000), cue.content) for cue in parsed
+    ] == [(start, end, text.strip()) for start, end, text in expected]
     read = webvtt.from_string(vtt(segments))
     assert [(round(1000 * to_seconds(cue.start)), round(1000 * to_seconds(cue.end))) for cue in read] == [
-        (start, end) for start, end, _ in expected]
+        (start, end) for start, end, _ in expected
+    ]
 
 
 def to_seconds(clock: str) -> float:

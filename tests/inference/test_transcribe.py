@@ -26,8 +26,11 @@ from finetune.model.granite import Audio, GraniteSpeech
 
 CANARY = VOCABULARY / "audio" / "canary"
 PARK, DOOR, GARDEN = (CANARY / f"canary-00{name}.opus" for name in ("1-en-us-f3", "2-en-us-m3", "6-flite-slt"))
-SAID = ["we went to the park after lunch", "please close the door when you leave",
-        "the children are playing in the garden"]
+SAID = [
+    "we went to the park after lunch",
+    "please close the door when you leave",
+    "the children are playing in the garden",
+]
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +51,16 @@ def silence(seconds: float) -> NDArray[np.float32]:
 def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """45 seconds with three sentences."""
     waves = [load_audio(path) for path in (PARK, DOOR, GARDEN)]
-    return wav(tmp_path_factory.mktemp("long") / "long.wav", silence(1), waves[0], silence(9),
-               waves[1], silence(20), waves[2], silence(9))
+    return wav(
+        tmp_path_factory.mktemp("long") / "long.wav",
+        silence(1),
+        waves[0],
+        silence(9),
+        waves[1],
+        silence(20),
+        waves[2],
+        silence(9),
+    )
 
 
 def test_a_long_file_is_heard_as_its_sentences_alone(granite: GraniteSpeech, long: Path) -> None:
@@ -68,11 +79,13 @@ def test_a_long_file_is_heard_as_its_sentences_alone(granite: GraniteSpeech, lon
 
 
 def test_files_come_in_order_and_their_windows_in_common_batches(
-        granite: GraniteSpeech, long: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    granite: GraniteSpeech, long: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[list[str]] = []
 
-    def counted(model: GraniteSpeech, windows: list[Utterance],
-                seconds: float) -> Iterator[tuple[list[int], Audio, float]]:
+    def counted(
+        model: GraniteSpeech, windows: list[Utterance], seconds: float
+    ) -> Iterator[tuple[list[int], Audio, float]]:
         calls.append([window.audio_filepath for window in windows])
         return listened(model, windows, seconds)
 
@@ -95,8 +108,9 @@ def test_files_come_in_order_and_their_windows_in_common_batches(
     assert all(one != two for one, two in pairwise(calls))
 
 
-def test_the_encoder_hears_each_window_once(granite: GraniteSpeech, long: Path,
-                                            monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_encoder_hears_each_window_once(
+    granite: GraniteSpeech, long: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Word times, whether anybody speaks and the draft come from the pass that the language model reads too."""
     heard: list[int] = []
     listen = granite.listen
@@ -111,11 +125,13 @@ def test_the_encoder_hears_each_window_once(granite: GraniteSpeech, long: Path,
 
 
 def test_no_window_reaches_the_model_that_is_too_long_or_silent(
-        granite: GraniteSpeech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    granite: GraniteSpeech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[Utterance] = []
 
-    def watched(model: GraniteSpeech, audio: Audio, windows: Sequence[Utterance],
-                options: DecodeOptions) -> list[Hypothesis]:
+    def watched(
+        model: GraniteSpeech, audio: Audio, windows: Sequence[Utterance], options: DecodeOptions
+    ) -> list[Hypothesis]:
         seen.extend(windows)
         return transcribe_batch(model, audio, windows, options)
 
@@ -130,16 +146,20 @@ def test_no_window_reaches_the_model_that_is_too_long_or_silent(
 
 
 QUIET: dict[str, NDArray[np.float32]] = {
-    "zeros": silence(2), "an offset": silence(2) + 0.25, "nearly silent": silence(2) + 1e-4 * np.float32(
-        np.random.default_rng(0).standard_normal(2 * SAMPLE_RATE)), "a minute": silence(60),
+    "zeros": silence(2),
+    "an offset": silence(2) + 0.25,
+    "nearly silent": silence(2) + 1e-4 * np.float32(np.random.default_rng(0).standard_normal(2 * SAMPLE_RATE)),
+    "a minute": silence(60),
     "a tone": np.float32(0.1) * np.sin(np.arange(2 * SAMPLE_RATE) / 10).astype(np.float32),
 }
 
 
 @pytest.mark.parametrize("name", QUIET)
-def test_silence_gives_no_text(granite: GraniteSpeech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                               name: str) -> None:
+def test_silence_gives_no_text(
+    granite: GraniteSpeech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     """A tone has windows, and no character in them."""
+
     def never(*_: object) -> list[Hypothesis]:
         assert not _[2], "silence was given to the language model"
         return []
@@ -158,8 +178,15 @@ def bad_files(folder: Path) -> dict[str, str]:
     (folder / "page.mp3").write_text("<html>gone</html>")
     wav(folder / "one.wav", silence(1 / SAMPLE_RATE))
     wav(folder / "nan.wav", silence(1) + np.float32("nan"))
-    return {"empty.wav": "0 bytes", "half.wav": "cut short", "page.mp3": "a web page", "one.wav": "too short: 0.1 ms",
-            "nan.wav": "not finite", "gone.wav": "no such file", "": "a folder"}
+    return {
+        "empty.wav": "0 bytes",
+        "half.wav": "cut short",
+        "page.mp3": "a web page",
+        "one.wav": "too short: 0.1 ms",
+        "nan.wav": "not finite",
+        "gone.wav": "no such file",
+        "": "a folder",
+    }
 
 
 def test_bad_files_are_named_and_the_others_heard(granite: GraniteSpeech, tmp_path: Path) -> None:
@@ -176,7 +203,8 @@ def test_bad_files_are_named_and_the_others_heard(granite: GraniteSpeech, tmp_pa
 
 
 def test_a_file_that_breaks_after_it_was_looked_at_takes_no_other_with_it(
-        granite: GraniteSpeech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    granite: GraniteSpeech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy = tmp_path / "copy.wav"
     wav(copy, load_audio(GARDEN))
     cut = transcription.cut
@@ -192,8 +220,9 @@ def test_a_file_that_breaks_after_it_was_looked_at_takes_no_other_with_it(
     assert [item.text for item in heard] == SAID[:2] and told == [f"{copy}: no such file"]
 
 
-def test_a_batch_too_large_for_the_gpu_says_what_to_lower(granite: GraniteSpeech,
-                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_too_large_for_the_gpu_says_what_to_lower(
+    granite: GraniteSpeech, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError
 
@@ -214,8 +243,11 @@ def test_any_rate_and_number_of_channels_is_heard(granite: GraniteSpeech, tmp_pa
 def test_keywords_go_into_the_prompt_up_to_its_room(granite: GraniteSpeech) -> None:
     (heard,) = finetune.transcribe(PARK, granite, keywords=["the park", "lunch"])
     assert heard.text
-    with pytest.raises(ModelError, match=r"1000 keywords\), a window of audio \(300\) and its text \(400\) are more "
-                                         r"than the model's 4096 positions; give fewer"):
+    with pytest.raises(
+        ModelError,
+        match=r"1000 keywords\), a window of audio \(300\) and its text \(400\) are more "
+        r"than the model's 4096 positions; give fewer",
+    ):
         finetune.transcribe(PARK, granite, keywords=[f"medication number {n}" for n in range(1000)])
     with pytest.raises(ModelError, match=r"keyword holds <\|audio\|>"):
         finetune.transcribe(PARK, granite, keywords=["a<|audio|>b"])

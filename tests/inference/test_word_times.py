@@ -19,22 +19,25 @@ def heard(path: str, sure: float = 0.9) -> NDArray[np.float32]:
     return np.log(chances).astype(np.float32)
 
 
-@pytest.mark.parametrize(("path", "text", "frames"), [
-    ("__hh_i__ __yy_ou__", "hi you", [(2, 6), (11, 16)]),
-    ("aab_b c", "abb c", [(0, 5), (6, 7)]),  # a character twice needs a blank between
-    ("_h_i_", "hi", [(1, 4)]),
-    ("__hi__you__", "hi you", [(2, 4), (6, 9)]),  # no space was heard
-    ("_hi_you_", "«Hi, you!»", [(1, 3), (4, 7)]),
-    ("_he_y ther_e__", "hey there", [(1, 5), (6, 12)]),
-    ("__ク_スリ__", "クスリ", [(2, 3), (4, 5), (5, 6)]),
-    ("__ク_スリ__", "くすり", [(2, 3), (4, 5), (5, 6)]),  # the head writes katakana for hiragana too
-    ("_タ__ベル_", "食べる", [(0, 4), (4, 5), (5, 6)]),  # the first has no label: it gets what is left
-    ("_a____b_", "a 薬 b", [(1, 2), (2, 6), (6, 7)]),
-    ("______", "薬品", [(0, 3), (3, 6)]),
-    ("ab", "far too long for it", [(0, 0), (0, 0), (0, 1), (1, 1), (1, 2)]),
-    ("____", "", []),
-    ("", "hi you", [(0, 0), (0, 0)]),
-])
+@pytest.mark.parametrize(
+    ("path", "text", "frames"),
+    [
+        ("__hh_i__ __yy_ou__", "hi you", [(2, 6), (11, 16)]),
+        ("aab_b c", "abb c", [(0, 5), (6, 7)]),  # a character twice needs a blank between
+        ("_h_i_", "hi", [(1, 4)]),
+        ("__hi__you__", "hi you", [(2, 4), (6, 9)]),  # no space was heard
+        ("_hi_you_", "«Hi, you!»", [(1, 3), (4, 7)]),
+        ("_he_y ther_e__", "hey there", [(1, 5), (6, 12)]),
+        ("__ク_スリ__", "クスリ", [(2, 3), (4, 5), (5, 6)]),
+        ("__ク_スリ__", "くすり", [(2, 3), (4, 5), (5, 6)]),  # the head writes katakana for hiragana too
+        ("_タ__ベル_", "食べる", [(0, 4), (4, 5), (5, 6)]),  # the first has no label: it gets what is left
+        ("_a____b_", "a 薬 b", [(1, 2), (2, 6), (6, 7)]),
+        ("______", "薬品", [(0, 3), (3, 6)]),
+        ("ab", "far too long for it", [(0, 0), (0, 0), (0, 1), (1, 1), (1, 2)]),
+        ("____", "", []),
+        ("", "hi you", [(0, 0), (0, 0)]),
+    ],
+)
 def test_words_are_where_they_were_heard(path: str, text: str, frames: list[tuple[int, int]]) -> None:
     assert word_frames(heard(path).reshape(-1, NUM_LABELS), text) == frames
 

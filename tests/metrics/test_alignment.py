@@ -31,15 +31,19 @@ def test_both_sides_are_rebuilt(pairs: list[tuple[str, str]]) -> None:
 @given(PAIRS, st.randoms(use_true_random=False))
 def test_order_does_not_matter(pairs: list[tuple[str, str]], rng: random.Random) -> None:
     shuffled = rng.sample(pairs, len(pairs))
-    counted = [sorted(errors_per_utterance([a for a, _ in some], [b for _, b in some], "none"))
-               for some in (pairs, shuffled)]
+    counted = [
+        sorted(errors_per_utterance([a for a, _ in some], [b for _, b in some], "none")) for some in (pairs, shuffled)
+    ]
     assert counted[0] == counted[1]
 
 
 def test_confusions_are_counted() -> None:
     rows = align(["take the stent", "take the stent", "no"], ["take a tent", "take a stent up", ""], "basic@1")
-    assert rows[0] == [Edit("equal", "take", "take"), Edit("substitute", "the", "a"),
-                       Edit("substitute", "stent", "tent")]
+    assert rows[0] == [
+        Edit("equal", "take", "take"),
+        Edit("substitute", "the", "a"),
+        Edit("substitute", "stent", "tent"),
+    ]
     assert confusions(rows, 3) == [Confusion("the", "a", 2), Confusion("", "up", 1), Confusion("no", "", 1)]
     assert align([], [], "none") == []
     assert [edit.op for edit in align(["今日は"], ["今 日"], "ja-cer@1")[0]] == ["equal", "equal", "delete"]
@@ -50,16 +54,19 @@ def compared(reference: str, first: str, second: str) -> list[int]:
     return [result.segments, round(result.mean_difference * result.segments)]
 
 
-@pytest.mark.parametrize("first, second, segments, difference", [
-    ("a b c d e f g h", "a b c d e f g h", 0, 0),
-    ("a b X d e f g h", "a b c d e f Y h", 2, 0),  # three right words between them
-    ("a b X d Y f g h", "a b c d e f g h", 1, -2),  # one right word does not part them
-    ("a b X d e f g h", "a b c d e X g h", 2, 0),  # two do
-    ("a b X d e Z f g h", "a b c d e f g h", 2, -2),  # nor does an insertion count as right
-    ("X b c d e f g Y", "X b c d e f g Y", 2, 0),  # both wrong alike: segments without a difference
-    ("", "a b c d e f g h", 1, -8),
-    ("a b c d e f g h", "a b c d e f g h i j", 1, 2),
-])
+@pytest.mark.parametrize(
+    "first, second, segments, difference",
+    [
+        ("a b c d e f g h", "a b c d e f g h", 0, 0),
+        ("a b X d e f g h", "a b c d e f Y h", 2, 0),  # three right words between them
+        ("a b X d Y f g h", "a b c d e f g h", 1, -2),  # one right word does not part them
+        ("a b X d e f g h", "a b c d e X g h", 2, 0),  # two do
+        ("a b X d e Z f g h", "a b c d e f g h", 2, -2),  # nor does an insertion count as right
+        ("X b c d e f g Y", "X b c d e f g Y", 2, 0),  # both wrong alike: segments without a difference
+        ("", "a b c d e f g h", 1, -8),
+        ("a b c d e f g h", "a b c d e f g h i j", 1, 2),
+    ],
+)
 def test_segments(first: str, second: str, segments: int, difference: int) -> None:
     assert compared("a b c d e f g h", first, second) == [segments, difference]
 

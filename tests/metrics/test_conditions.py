@@ -10,18 +10,21 @@ from finetune.metrics.conditions import METRICS, parse_condition
 BASE = {"wer": 0.212, "cer": 0.1, "recall": 0.8}
 
 
-@pytest.mark.parametrize("text, wer, fires", [
-    ("wer > base + 0.2", 0.214, False),  # equal is not above, in binary fractions too
-    ("wer > base + 0.2", 0.2141, True),
-    ("wer>=base+0.2", 0.214, True),
-    ("wer > base", 0.212, False),
-    ("wer >= base", 0.212, True),
-    ("wer > base - 5", 0.17, True),
-    (" wer<base-5 ", 0.16, True),
-    ("wer > 20", 0.2001, True),
-    ("wer <= 20.5", 0.205, True),
-    ("wer < 20", 0.2, False),
-])
+@pytest.mark.parametrize(
+    "text, wer, fires",
+    [
+        ("wer > base + 0.2", 0.214, False),  # equal is not above, in binary fractions too
+        ("wer > base + 0.2", 0.2141, True),
+        ("wer>=base+0.2", 0.214, True),
+        ("wer > base", 0.212, False),
+        ("wer >= base", 0.212, True),
+        ("wer > base - 5", 0.17, True),
+        (" wer<base-5 ", 0.16, True),
+        ("wer > 20", 0.2001, True),
+        ("wer <= 20.5", 0.205, True),
+        ("wer < 20", 0.2, False),
+    ],
+)
 def test_conditions(text: str, wer: float, fires: bool) -> None:
     assert parse_condition(text).fires({**BASE, "wer": wer}, BASE) is fires
 
@@ -35,10 +38,27 @@ def test_each_metric_is_its_own() -> None:
         parse_condition("recall < base").fires(other, {**BASE, "recall": None})
 
 
-@pytest.mark.parametrize("text", [
-    "", "wer", "wer >", "wer > bass", "mer > base", "wer => base", "wer > base + ", "wer > base 0.2", "wer > -1",
-    "wer > base + 1e3", "wer > 1 + 1", "base > wer", "wer > base; wer > 1", "__import__('os')", "wer > base\nwer > 1",
-    "WER > base"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "wer",
+        "wer >",
+        "wer > bass",
+        "mer > base",
+        "wer => base",
+        "wer > base + ",
+        "wer > base 0.2",
+        "wer > -1",
+        "wer > base + 1e3",
+        "wer > 1 + 1",
+        "base > wer",
+        "wer > base; wer > 1",
+        "__import__('os')",
+        "wer > base\nwer > 1",
+        "WER > base",
+    ],
+)
 def test_anything_else_is_refused_with_the_grammar(text: str) -> None:
     with pytest.raises(RecipeError, match="cannot be read; write wer, cer or recall, then .* such as 'wer > base"):
         parse_condition(text)

@@ -6,8 +6,9 @@ from finetune.metrics.groups import UNKNOWN, GroupTable, group_table, in_bins
 from finetune.metrics.reference_check import agreeing_against
 
 
-def table(column: str, names: list[str], speakers: list[str], errors: list[int],
-          better: list[int] | None = None) -> GroupTable:
+def table(
+    column: str, names: list[str], speakers: list[str], errors: list[int], better: list[int] | None = None
+) -> GroupTable:
     systems = {"base": errors, **({"adapted": better} if better else {})}
     units = {"speaker": speakers, "utterance": [f"u{number}" for number in range(len(names))]}
     return group_table(column, names, sorted({*names} - {""}), systems, [10] * len(names), units, 200, 0)
@@ -17,7 +18,10 @@ def test_groups_of_enough_speakers_are_ranked() -> None:
     names = ["north"] * 6 + ["south"] * 6 + ["west"] * 4
     result = table("accent", names, [f"s{number}" for number in range(16)], [1] * 6 + [3] * 6 + [9] * 4)
     assert [(row.name, row.clips, row.speakers, row.words, row.ranked) for row in result.rows] == [
-        ("north", 6, 6, 60, True), ("south", 6, 6, 60, True), ("west", 4, 4, 40, False)]
+        ("north", 6, 6, 60, True),
+        ("south", 6, 6, 60, True),
+        ("west", 4, 4, 40, False),
+    ]
     assert result.worst == {"base": "south"} and result.gap == {"base": pytest.approx(0.2)}
     assert result.rows[2].wer == {"base": 0.9} and result.rows[0].difference is None and result.note == ""
 
@@ -48,8 +52,10 @@ def test_two_systems_are_compared_in_each_group() -> None:
     names = [f"g{number % 3}" for number in range(60)]
     speakers = [f"s{number}" for number in range(60)]
     base = [3 + number % 2 for number in range(60)]
-    better = [count - (name == "g0") - (number % 5 == 0) * (name == "g1")
-              for number, (count, name) in enumerate(zip(base, names, strict=True))]
+    better = [
+        count - (name == "g0") - (number % 5 == 0) * (name == "g1")
+        for number, (count, name) in enumerate(zip(base, names, strict=True))
+    ]
     rows = {row.name: row for row in table("column", names, speakers, base, better).rows}
     assert rows["g0"].difference is not None and rows["g0"].difference.difference == pytest.approx(-0.1)
     for row in rows.values():

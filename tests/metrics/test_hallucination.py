@@ -9,26 +9,42 @@ from finetune.metrics.hallucination import FLAGS, Probe, ProbeSummary, flags, su
 INSTRUCTION = "can you transcribe the speech into a written format?"
 
 
-def of(reference: str, hypothesis: str, duration: float = 5.0, keywords: tuple[str, ...] = (), truncated: bool = False,
-       preset: str = "basic@1") -> tuple[str, ...]:
-    return flags(reference, hypothesis, duration=duration, instruction=INSTRUCTION, keywords=keywords,
-                 truncated=truncated, preset=preset)
+def of(
+    reference: str,
+    hypothesis: str,
+    duration: float = 5.0,
+    keywords: tuple[str, ...] = (),
+    truncated: bool = False,
+    preset: str = "basic@1",
+) -> tuple[str, ...]:
+    return flags(
+        reference,
+        hypothesis,
+        duration=duration,
+        instruction=INSTRUCTION,
+        keywords=keywords,
+        truncated=truncated,
+        preset=preset,
+    )
 
 
-@pytest.mark.parametrize("reference, hypothesis, expected", [
-    ("take two now", "take two now", ()),
-    ("take two now", "take to no", ()),
-    ("", "", ()),
-    ("no no no no no", "no no no no no", ()),  # said so
-    ("no", "no no no no", ("loop",)),
-    ("one word", "and then and then and then and then", ("loop", "long")),
-    ("one two three", "one two three one two three one two three", ()),  # three times is no loop
-    ("the cat", "the cat sat on the mat and", ()),
-    ("the cat", "the cat sat on the mat and purred", ("long",)),
-    ("", "thanks for watching it", ("long",)),
-    ("yes", "you transcribe the speech", ("echo",)),
-    ("can you transcribe the speech now", "can you transcribe the speech now", ()),
-])
+@pytest.mark.parametrize(
+    "reference, hypothesis, expected",
+    [
+        ("take two now", "take two now", ()),
+        ("take two now", "take to no", ()),
+        ("", "", ()),
+        ("no no no no no", "no no no no no", ()),  # said so
+        ("no", "no no no no", ("loop",)),
+        ("one word", "and then and then and then and then", ("loop", "long")),
+        ("one two three", "one two three one two three one two three", ()),  # three times is no loop
+        ("the cat", "the cat sat on the mat and", ()),
+        ("the cat", "the cat sat on the mat and purred", ("long",)),
+        ("", "thanks for watching it", ("long",)),
+        ("yes", "you transcribe the speech", ("echo",)),
+        ("can you transcribe the speech now", "can you transcribe the speech now", ()),
+    ],
+)
 def test_flags(reference: str, hypothesis: str, expected: tuple[str, ...]) -> None:
     assert of(reference, hypothesis) == expected
 
@@ -53,8 +69,12 @@ def test_keywords_that_nobody_said() -> None:
 
 
 def test_probes_are_summed_up() -> None:
-    probes = [Probe("silence", 3.0, ""), Probe("hum", 3.0, "..."), Probe("noise", 3.0, "thank you"),
-              Probe("tone", 3.0, "yes")]
+    probes = [
+        Probe("silence", 3.0, ""),
+        Probe("hum", 3.0, "..."),
+        Probe("noise", 3.0, "thank you"),
+        Probe("tone", 3.0, "yes"),
+    ]
     assert summarize_probes(probes) == ProbeSummary(4, 2, 0.5, 15.0)
     assert summarize_probes([]) == ProbeSummary(0, 0, 0.0, 0.0)
 

@@ -17,65 +17,78 @@ from finetune.core.errors import RecipeError
 from finetune.metrics.normalizer import NORMALIZERS, UNSPACED, normalize
 
 # Characters that interact: bare and composed accents, signs that fold to several characters, things that vanish.
-TRICKY = st.text(st.sampled_from("aéEİßſ '’´`-–/_.,…!¨゛\u0301\u0308\u3099がカｶﾞー〜～½²™ﬁΣς"
-                                 "\u1ffd\u200b\u00ad\ufe0f❤️1٣\n\u3000"))
+TRICKY = st.text(
+    st.sampled_from("aéEİßſ '’´`-–/_.,…!¨゛\u0301\u0308\u3099がカｶﾞー〜～½²™ﬁΣς\u1ffd\u200b\u00ad\ufe0f❤️1٣\n\u3000")
+)
 ANY_TEXT = TRICKY | st.text()
 OURS = ["none", "basic@1", "ja-cer@1", "multi@1"]  # the others do once what others' code does once
 SENTENCES = (Path(__file__).parent / "normalizer_sentences.txt").read_text(encoding="utf-8").splitlines()
 
 
-@pytest.mark.parametrize("raw, expected", [
-    ("  Hello,\tWORLD!\n", "hello world"),
-    ("Don’t panic: it's 'fine'", "don't panic it's fine"),
-    ("don´t don`t donʼt don＇t", "don't don't don't don't"),
-    ("the dogs' bowl, rock 'n' roll", "the dogs bowl rock n roll"),
-    ("state-of-the-art — e–mail and/or snake_case", "state of the art e mail and or snake case"),
-    ("$3,000.50 at 10:30 in the U.S.", "300050 at 1030 in the us"),
-    ("½ Granite™ ﬁle ＡＢＣ", "1 2 granite file abc"),
-    ("Straße ΣΊΣΥΦΟΣ", "strasse σίσυφοσ"),
-    ("soft\u00adhyphen zero\u200bwidth \ufeffbom", "softhyphen zerowidth bom"),
-    ("I ❤️ it 👍🏽 ¨ '", "i it"),
-    ("हिन्दी में", "हिन्दी में"),
-    ("?!", ""),
-    ("", ""),
-])
+@pytest.mark.parametrize(
+    "raw, expected",
+    [
+        ("  Hello,\tWORLD!\n", "hello world"),
+        ("Don’t panic: it's 'fine'", "don't panic it's fine"),
+        ("don´t don`t donʼt don＇t", "don't don't don't don't"),
+        ("the dogs' bowl, rock 'n' roll", "the dogs bowl rock n roll"),
+        ("state-of-the-art — e–mail and/or snake_case", "state of the art e mail and or snake case"),
+        ("$3,000.50 at 10:30 in the U.S.", "300050 at 1030 in the us"),
+        ("½ Granite™ ﬁle ＡＢＣ", "1 2 granite file abc"),
+        ("Straße ΣΊΣΥΦΟΣ", "strasse σίσυφοσ"),
+        ("soft\u00adhyphen zero\u200bwidth \ufeffbom", "softhyphen zerowidth bom"),
+        ("I ❤️ it 👍🏽 ¨ '", "i it"),
+        ("हिन्दी में", "हिन्दी में"),
+        ("?!", ""),
+        ("", ""),
+    ],
+)
 def test_basic(raw: str, expected: str) -> None:
     assert normalize(raw, "basic@1") == expected
 
 
-@pytest.mark.parametrize("raw, expected", [
-    ("今日は、 良い　天気です。", "今日は良い天気です"),
-    ("ｶﾞｷﾞ コーヒー・ＡＢＣ １２３", "ガギコーヒーabc123"),
-    ("か゛「が」", "がが"),
-    ("え〜と、え～と", "えとえと"),
-    ("「それ」！", "それ"),
-])
+@pytest.mark.parametrize(
+    "raw, expected",
+    [
+        ("今日は、 良い　天気です。", "今日は良い天気です"),
+        ("ｶﾞｷﾞ コーヒー・ＡＢＣ １２３", "ガギコーヒーabc123"),
+        ("か゛「が」", "がが"),
+        ("え〜と、え～と", "えとえと"),
+        ("「それ」！", "それ"),
+    ],
+)
 def test_ja_cer(raw: str, expected: str) -> None:
     assert normalize(raw, "ja-cer@1") == expected
 
 
-@pytest.mark.parametrize("raw, expected", [
-    ("Don't panic: l’été, c'est fini!", "don t panic l été c est fini"),
-    ("[noise] Größe (lacht) 3,5 %", "grösse 3 5"),
-    ("Niño, français, Łódź", "niño français łódź"),
-    ("ＦＵＬＬ　ｗｉｄｔｈ［音楽］", "full width"),
-    ("हिन्दी, में।", "हिन्दी में"),
-    ("a\u00adb\u200bc", "abc"),
-])
+@pytest.mark.parametrize(
+    "raw, expected",
+    [
+        ("Don't panic: l’été, c'est fini!", "don t panic l été c est fini"),
+        ("[noise] Größe (lacht) 3,5 %", "grösse 3 5"),
+        ("Niño, français, Łódź", "niño français łódź"),
+        ("ＦＵＬＬ　ｗｉｄｔｈ［音楽］", "full width"),
+        ("हिन्दी, में।", "हिन्दी में"),
+        ("a\u00adb\u200bc", "abc"),
+    ],
+)
 def test_multi(raw: str, expected: str) -> None:
     assert normalize(raw, "multi@1") == expected
 
 
-@pytest.mark.parametrize("raw, whisper, openasr", [
-    ("Mr. Hall won't pay $3,000.50, um, today!", "mister hall will not pay $3000.50 today", None),
-    ("Two thousand and twenty-four colours", "2024 colors", None),
-    ("The cat's e-mail: what's new?", "the cat is e mail what is new", "the cat s email what is new"),
-    ("Uh huh, B B C at 5 p.m., all right", "huh b b c at 5 p m all right", "bbc at 5 pm alright"),
-    ("a I phone, A I D plan", "a i phone a i d plan", "a i phone aid plan"),
-    ("OK, Etcetera", "ok etcetera", "okay etc"),
-    ("kinda, 'cause I dunno", "kinda cause i dunno", None),
-    ("O'Brien is 20mm tall", "0 brien is 20 mm tall", None),  # faults that are theirs
-])
+@pytest.mark.parametrize(
+    "raw, whisper, openasr",
+    [
+        ("Mr. Hall won't pay $3,000.50, um, today!", "mister hall will not pay $3000.50 today", None),
+        ("Two thousand and twenty-four colours", "2024 colors", None),
+        ("The cat's e-mail: what's new?", "the cat is e mail what is new", "the cat s email what is new"),
+        ("Uh huh, B B C at 5 p.m., all right", "huh b b c at 5 p m all right", "bbc at 5 pm alright"),
+        ("a I phone, A I D plan", "a i phone a i d plan", "a i phone aid plan"),
+        ("OK, Etcetera", "ok etcetera", "okay etc"),
+        ("kinda, 'cause I dunno", "kinda cause i dunno", None),
+        ("O'Brien is 20mm tall", "0 brien is 20 mm tall", None),  # faults that are theirs
+    ],
+)
 def test_english_of_others(raw: str, whisper: str, openasr: str | None) -> None:
     assert normalize(raw, "whisper-en@1") == whisper
     assert normalize(raw, "openasr@2026-08") == (openasr or whisper)
@@ -133,8 +146,7 @@ def whisper_of_transformers() -> ModuleType:
 
 
 def differing(preset: str, reference: object) -> set[str]:
-    return {line for line in SENTENCES
-            if " ".join(reference(line).split()) != normalize(line, preset)}  # type: ignore[operator]
+    return {line for line in SENTENCES if " ".join(reference(line).split()) != normalize(line, preset)}  # type: ignore[operator]
 
 
 def test_equal_to_the_reference_packages() -> None:

@@ -5,8 +5,11 @@ from pathlib import Path
 
 from finetune.metrics.sclite import Segment, ctm, stm, trn, write_lines, write_rows
 
-SEGMENTS = [Segment("u 1", "Anna-B", 2.0, "Hello, world!"), Segment("u(2)", "", 1.5, ""),
-            Segment("u_1", "Anna_B", 3.0, "it's; a {test} / <b>")]
+SEGMENTS = [
+    Segment("u 1", "Anna-B", 2.0, "Hello, world!"),
+    Segment("u(2)", "", 1.5, ""),
+    Segment("u_1", "Anna_B", 3.0, "it's; a {test} / <b>"),
+]
 
 
 def test_trn() -> None:
@@ -15,8 +18,10 @@ def test_trn() -> None:
 
 def test_stm_and_ctm_name_the_same_files() -> None:
     assert stm(SEGMENTS, "none") == [
-        "Anna_B-u_1 1 Anna-B 0.000 2.000 Hello, world!", "unknown-u_2_ 1 unknown 0.000 1.500",
-        "Anna_B-u_1_2 1 Anna_B 0.000 3.000 it's a test b"]
+        "Anna_B-u_1 1 Anna-B 0.000 2.000 Hello, world!",
+        "unknown-u_2_ 1 unknown 0.000 1.500",
+        "Anna_B-u_1_2 1 Anna_B 0.000 3.000 it's a test b",
+    ]
     comment, *words = ctm(SEGMENTS, "basic@1")
     assert comment.startswith(";; ")
     assert words[:2] == ["Anna_B-u_1 1 0.000 1.000 hello", "Anna_B-u_1 1 1.000 1.000 world"]

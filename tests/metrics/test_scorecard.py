@@ -19,15 +19,27 @@ SETTING = Setting("basic@1", 200, 1, tuple(WORDS[:20]), frozenset(WORDS[:10]), {
 
 def clips(count: int, seed: int) -> list[Clip]:
     rng = random.Random(seed)
-    return [Clip(f"u{number}", " ".join(rng.choices(WORDS, k=10)), rng.uniform(2, 12), f"s{number % 20}",
-                 f"{number}.wav", "write what is said", columns={"accent": f"a{number % 3}"},
-                 measures={"duration": rng.uniform(0.5, 30)}) for number in range(count)]
+    return [
+        Clip(
+            f"u{number}",
+            " ".join(rng.choices(WORDS, k=10)),
+            rng.uniform(2, 12),
+            f"s{number % 20}",
+            f"{number}.wav",
+            "write what is said",
+            columns={"accent": f"a{number % 3}"},
+            measures={"duration": rng.uniform(0.5, 30)},
+        )
+        for number in range(count)
+    ]
 
 
 def hear(said: list[Clip], rate: float, seed: int) -> list[Heard]:
     rng = random.Random(seed)
-    return [Heard(" ".join(rng.choice(WORDS) if rng.random() < rate else word for word in clip.text.split()), 0.5,
-                  False) for clip in said]
+    return [
+        Heard(" ".join(rng.choice(WORDS) if rng.random() < rate else word for word in clip.text.split()), 0.5, False)
+        for clip in said
+    ]
 
 
 def test_scores_do_not_depend_on_order() -> None:
@@ -38,8 +50,11 @@ def test_scores_do_not_depend_on_order() -> None:
     def everything(order: Sequence[int]) -> Any:
         some = [said[i] for i in order]
         heard = {name: [found[i] for i in order] for name, found in (("base", base), ("adapted", adapted))}
-        return (scorecard(some, heard["base"], SETTING), comparison(some, *heard.values(), SETTING),
-                group_tables(some, heard, ["accent"], SETTING))
+        return (
+            scorecard(some, heard["base"], SETTING),
+            comparison(some, *heard.values(), SETTING),
+            group_tables(some, heard, ["accent"], SETTING),
+        )
 
     assert everything(order) == everything(range(60))
 
@@ -55,8 +70,11 @@ def test_all_of_it_is_json() -> None:
 
 
 def test_what_scores_are_made_of() -> None:
-    said = [Clip("a", "take the stent", 2.0, "", "a.wav", "", keywords=("stent", "graft")),
-            Clip("b", "?!", 2.0, "", "b.wav", ""), Clip("c", "no", 1.0, "", "c.wav", "")]
+    said = [
+        Clip("a", "take the stent", 2.0, "", "a.wav", "", keywords=("stent", "graft")),
+        Clip("b", "?!", 2.0, "", "b.wav", ""),
+        Clip("c", "no", 1.0, "", "c.wav", ""),
+    ]
     heard = [Heard("Take the graft.", 1.0, False), Heard("", 0.5, False), Heard("no no no no no", 0.5, True)]
     entry, details = scorecard(said, heard, SETTING)
     assert (entry["wer"], entry["raw_wer"], entry["normalizer"]) == (5 / 4, 7 / 5, "basic@1")

@@ -180,7 +180,8 @@ def test_a_better_system_is_told_from_an_equal_one() -> None:
 
     mirrored = paired_difference(better, base, words, speakers, 1000, 0)
     assert (mirrored.difference, mirrored.low, mirrored.high) == pytest.approx(
-        (-result.difference, -result.high, -result.low))
+        (-result.difference, -result.high, -result.low)
+    )
     assert mirrored.probability_better == 0.0
 
     same = paired_difference(base, base, words, speakers, 1000, 0)

@@ -26,16 +26,19 @@ def row(term: str, reference: str, hypothesis: str, preset: str = "basic@1") -> 
     return result.support, result.hits, result.false_alarms
 
 
-@pytest.mark.parametrize("term, reference, hypothesis, expected", [
-    ("Granite Speech", "We tune granite-speech.", "we tune Granite speech", (1, 1, 0)),  # several words, normalized
-    ("Granite Speech", "granite speech", "granite peach", (1, 0, 0)),
-    ("cat", "concatenate the cats", "cat", (0, 0, 1)),  # whole words only
-    ("no", "no no no", "no no", (3, 2, 0)),  # neighbours count each
-    ("no", "no", "no no no", (1, 1, 2)),
-    ("a b a", "a b a b a", "a b a", (1, 1, 0)),  # without overlap
-    ("don't", "I don’t", "i dont", (1, 0, 0)),
-    ("x", "", "", (0, 0, 0)),
-])
+@pytest.mark.parametrize(
+    "term, reference, hypothesis, expected",
+    [
+        ("Granite Speech", "We tune granite-speech.", "we tune Granite speech", (1, 1, 0)),  # several words, normalized
+        ("Granite Speech", "granite speech", "granite peach", (1, 0, 0)),
+        ("cat", "concatenate the cats", "cat", (0, 0, 1)),  # whole words only
+        ("no", "no no no", "no no", (3, 2, 0)),  # neighbours count each
+        ("no", "no", "no no no", (1, 1, 2)),
+        ("a b a", "a b a b a", "a b a", (1, 1, 0)),  # without overlap
+        ("don't", "I don’t", "i dont", (1, 0, 0)),
+        ("x", "", "", (0, 0, 0)),
+    ],
+)
 def test_occurrences(term: str, reference: str, hypothesis: str, expected: tuple[int, int, int]) -> None:
     assert row(term, reference, hypothesis) == expected
 
@@ -64,8 +67,9 @@ def test_bad_input_is_refused() -> None:
 
 def test_summary() -> None:
     rows = [TermRecall("a", 3, 2, 1), TermRecall("b", 1, 1, 0)]
-    assert summarize(rows) == TermSummary(recall=3 / 4, precision=3 / 4, support=4, false_alarms=1, terms_said=2,
-                                          macro_recall=(2 / 3 + 1) / 2)
+    assert summarize(rows) == TermSummary(
+        recall=3 / 4, precision=3 / 4, support=4, false_alarms=1, terms_said=2, macro_recall=(2 / 3 + 1) / 2
+    )
     assert summarize([TermRecall("a", 0, 0, 2)]) == TermSummary(None, 0.0, 0, 2, 0, None)
     assert summarize([]) == TermSummary(None, None, 0, 0, 0, None)
 

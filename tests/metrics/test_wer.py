@@ -29,8 +29,17 @@ def edit_distance(first: list[str], second: list[str]) -> int:
 
 def test_counts_are_pooled_over_utterances() -> None:
     result = score(["The cat sat.", "yes"], ["the cat sad down", ""], "basic@1")
-    assert result == WordErrors(wer=3 / 4, cer=9 / 14, substitutions=1, deletions=1, insertions=1, hits=2,
-                                reference_words=4, char_errors=9, reference_chars=14)
+    assert result == WordErrors(
+        wer=3 / 4,
+        cer=9 / 14,
+        substitutions=1,
+        deletions=1,
+        insertions=1,
+        hits=2,
+        reference_words=4,
+        char_errors=9,
+        reference_chars=14,
+    )
 
 
 def test_the_preset_decides_what_is_an_error() -> None:
@@ -48,13 +57,16 @@ def test_decomposed_kana_are_not_errors() -> None:
     assert score(["ガギ"], ["カ\u3099キ\u3099"], "none").cer == 0.0
 
 
-@pytest.mark.parametrize("references, hypotheses, wer, insertions, deletions", [
-    ([""], [""], 0.0, 0, 0),
-    (["", "?!"], ["", "..."], 0.0, 0, 0),  # empty once normalized
-    ([""], ["three words said"], 1.0, 3, 0),  # a rate, not a count of three
-    (["one two"], [""], 1.0, 0, 2),
-    (["", "one two"], ["three words said", "one two"], 1.5, 3, 0),
-])
+@pytest.mark.parametrize(
+    "references, hypotheses, wer, insertions, deletions",
+    [
+        ([""], [""], 0.0, 0, 0),
+        (["", "?!"], ["", "..."], 0.0, 0, 0),  # empty once normalized
+        ([""], ["three words said"], 1.0, 3, 0),  # a rate, not a count of three
+        (["one two"], [""], 1.0, 0, 2),
+        (["", "one two"], ["three words said", "one two"], 1.5, 3, 0),
+    ],
+)
 def test_empty_texts(references: list[str], hypotheses: list[str], wer: float, insertions: int, deletions: int) -> None:
     result = score(references, hypotheses, "basic@1")
     assert (result.wer, result.insertions, result.deletions) == (wer, insertions, deletions)
@@ -129,6 +141,8 @@ def test_no_text_is_emptied_without_being_named(preset: str, text: str) -> None:
 
 
 def test_scoring_does_not_pay_for_torch() -> None:
-    code = ("import sys, finetune.metrics.wer, finetune.metrics.terms, finetune.metrics.significance\n"
-            "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))")
+    code = (
+        "import sys, finetune.metrics.wer, finetune.metrics.terms, finetune.metrics.significance\n"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

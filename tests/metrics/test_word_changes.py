@@ -13,7 +13,8 @@ TEXTS = st.lists(st.sampled_from("abcd"), max_size=6)
 def test_each_row_is_its_text(said: list[str], base: list[str], adapted: list[str]) -> None:
     rows = columns(*(align_words([said], [heard])[0] for heard in (base, adapted)))
     assert [[word for word in row if word] for row in zip(*rows, strict=True)] == (
-        [said, base, adapted] if rows else [])
+        [said, base, adapted] if rows else []
+    )
     assert all(any(column) for column in rows)
     assert rows or not (said or base or adapted)
 

@@ -23,8 +23,11 @@ def test_words_fall_into_the_bin_of_their_training_count() -> None:
     assert trained == {"often": 51, "some": 6, "six": 2, "rare": 1}
     rows = align(["often some rare never"], ["often same never"], "basic@1")
     assert by_frequency(rows, trained, "basic@1") == [
-        FrequencyBin("unseen", 1, 0, 0), FrequencyBin("1 to 5", 1, 1, 0), FrequencyBin("6 to 50", 1, 1, 0),
-        FrequencyBin("more than 50", 1, 0, 0)]
+        FrequencyBin("unseen", 1, 0, 0),
+        FrequencyBin("1 to 5", 1, 1, 0),
+        FrequencyBin("6 to 50", 1, 1, 0),
+        FrequencyBin("more than 50", 1, 0, 0),
+    ]
     assert by_frequency(align(["日本"], ["日"], "ja-cer@1"), {}, "ja-cer@1") == []
 
 
@@ -41,20 +44,23 @@ def entity(kind: str, reference: str, hypothesis: str) -> tuple[int, int, int]:
     return row.said, row.right, row.invented
 
 
-@pytest.mark.parametrize("kind, reference, hypothesis, expected", [
-    ("number", "room twenty one on floor three", "room twenty one on floor four", (2, 1, 1)),
-    ("number", "two hundred and six people", "two hundred and sixty people", (1, 0, 1)),
-    ("number", "call 5551212 now", "call 5551212 now", (1, 1, 0)),
-    ("number", "no one had a second thought", "no one", (0, 0, 0)),  # pronoun and adjective
-    ("number", "the twenty second of May", "the twenty second", (1, 1, 0)),
-    ("number", "someone threefold weighty", "someone", (0, 0, 0)),
-    ("time", "at 10:30 or 11:45", "at 10:30", (2, 1, 0)),
-    ("date", "on 2024-05-01", "on 2024-05-02", (1, 0, 1)),
-    ("e-mail", "to Jane.Doe@example.com.", "to jane.doe@example.com", (1, 1, 0)),
-    ("code", "gate 12B and the 21st", "gate 12b", (1, 1, 0)),
-    ("name", "He met Anna Novak in Paris.", "he met anna novak in paris", (2, 0, 0)),
-    ("name", "He met Anna Novak in Paris.", "He met Anna Novak in Rome.", (2, 1, 1)),
-])
+@pytest.mark.parametrize(
+    "kind, reference, hypothesis, expected",
+    [
+        ("number", "room twenty one on floor three", "room twenty one on floor four", (2, 1, 1)),
+        ("number", "two hundred and six people", "two hundred and sixty people", (1, 0, 1)),
+        ("number", "call 5551212 now", "call 5551212 now", (1, 1, 0)),
+        ("number", "no one had a second thought", "no one", (0, 0, 0)),  # pronoun and adjective
+        ("number", "the twenty second of May", "the twenty second", (1, 1, 0)),
+        ("number", "someone threefold weighty", "someone", (0, 0, 0)),
+        ("time", "at 10:30 or 11:45", "at 10:30", (2, 1, 0)),
+        ("date", "on 2024-05-01", "on 2024-05-02", (1, 0, 1)),
+        ("e-mail", "to Jane.Doe@example.com.", "to jane.doe@example.com", (1, 1, 0)),
+        ("code", "gate 12B and the 21st", "gate 12b", (1, 1, 0)),
+        ("name", "He met Anna Novak in Paris.", "he met anna novak in paris", (2, 0, 0)),
+        ("name", "He met Anna Novak in Paris.", "He met Anna Novak in Rome.", (2, 1, 1)),
+    ],
+)
 def test_entities(kind: str, reference: str, hypothesis: str, expected: tuple[int, int, int]) -> None:
     assert entity(kind, reference, hypothesis) == expected
 
@@ -69,13 +75,16 @@ def test_numerals_in_another_style_are_told_from_wrong_ones() -> None:
     assert numeral_errors(align(["one house"], ["one horse"], "basic@1")) == NumeralErrors(1, 0, 0)
 
 
-@pytest.mark.parametrize("reference, hypothesis, expected", [
-    ("Hello, world. Yes!", "hello world. yes?", Style(3, 2, 3, 1, 1)),
-    ("It’s fine", "It's fine", Style(2, 0, 0, 0, 0)),
-    ("the cat sat.", "the dog sat.", Style(2, 0, 1, 1, 0)),  # another word says nothing of style
-    ("", "Words, here.", Style(0, 0, 0, 0, 0)),
-    ("wait... what", "wait what...", Style(2, 0, 1, 0, 1)),
-])
+@pytest.mark.parametrize(
+    "reference, hypothesis, expected",
+    [
+        ("Hello, world. Yes!", "hello world. yes?", Style(3, 2, 3, 1, 1)),
+        ("It’s fine", "It's fine", Style(2, 0, 0, 0, 0)),
+        ("the cat sat.", "the dog sat.", Style(2, 0, 1, 1, 0)),  # another word says nothing of style
+        ("", "Words, here.", Style(0, 0, 0, 0, 0)),
+        ("wait... what", "wait what...", Style(2, 0, 1, 0, 1)),
+    ],
+)
 def test_style(reference: str, hypothesis: str, expected: Style) -> None:
     assert style([reference], [hypothesis]) == expected
 

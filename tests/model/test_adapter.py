@@ -63,8 +63,9 @@ def test_an_adapter_comes_back(model: Load, clips: list[Utterance], tmp_path: Pa
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_merging_saving_and_opening_keeps_the_logits(model: Load, clips: list[Utterance], tmp_path: Path,
-                                                     case: str) -> None:
+def test_merging_saving_and_opening_keeps_the_logits(
+    model: Load, clips: list[Utterance], tmp_path: Path, case: str
+) -> None:
     granite = model()
     ctc_plain = ctc_logits(granite, clips)
     adapted = shaken(granite, CASES[case])
@@ -79,15 +80,21 @@ def test_merging_saving_and_opening_keeps_the_logits(model: Load, clips: list[Ut
     with safe_open(str(tmp_path / "model.safetensors"), "pt") as weights:
         names = list(weights.keys())
     assert {part_of("model." + name) for name in names} == {
-        "encoder", "ctc_head", "projector", "language_model", "lm_head"}
+        "encoder",
+        "ctc_head",
+        "projector",
+        "language_model",
+        "lm_head",
+    }
     assert [name for name in names if "base_layer" in name or "lora" in name] == []
     again = load_model(str(tmp_path), "float32")
     assert float((logits(again, clips) - before).abs().max()) < 1e-4
 
 
 @pytest.mark.parametrize("variant", ["lora", "rslora", "dora"])
-def test_plain_peft_opens_the_folder(model: Load, clips: list[Utterance], tmp_path: Path, nano: Path,
-                                     variant: str) -> None:
+def test_plain_peft_opens_the_folder(
+    model: Load, clips: list[Utterance], tmp_path: Path, nano: Path, variant: str
+) -> None:
     granite = model()
     save_adapter(granite, shaken(granite, replace(LORA_EVERYWHERE, lora=Lora(4, 8.0, 0.0, variant, ALL))), tmp_path)
     config = json.loads((tmp_path / ADAPTER_CONFIG).read_text())
@@ -143,9 +150,11 @@ def test_an_adapter_of_other_shape_is_refused(model: Load, tmp_path: Path) -> No
     lora, whole = tmp_path / ADAPTER_WEIGHTS, tmp_path / WHOLE_WEIGHTS
     weights = load_file(lora)
     first = next(iter(weights))
-    for changed in ({k: v for k, v in weights.items() if k != first},  # one less: it would stay at random
-                    {**weights, "base_model.model.model.language_model.layers.99.x": torch.zeros(2)},
-                    {**weights, first: weights[first][:1].contiguous()}):
+    for changed in (
+        {k: v for k, v in weights.items() if k != first},  # one less: it would stay at random
+        {**weights, "base_model.model.model.language_model.layers.99.x": torch.zeros(2)},
+        {**weights, first: weights[first][:1].contiguous()},
+    ):
         save_file(changed, lora)
         record(tmp_path)
         with pytest.raises(CheckpointError, match="base model"):

@@ -154,8 +154,9 @@ class MemoryEfficient(torch.autograd.Function):
         return of_scores @ key, of_scores.mT @ query, weights.mT @ gradient, of_scores
 
 
-def test_a_block_of_padding_alone_is_no_nan_on_a_gpu(model: Callable[[], GraniteSpeech],
-                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_of_padding_alone_is_no_nan_on_a_gpu(
+    model: Callable[[], GraniteSpeech], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Forward and backward, with 410 frames beside 130: the shorter clip's other two blocks are padding."""
     granite = model()
     open_parts(granite, replace(NOTHING, encoder=FULL, ctc_head=True, projector=FULL))

@@ -50,8 +50,12 @@ def test_text_needs_a_frame_a_letter_and_a_blank_between_two_alike() -> None:
     needed = frames_needed(labels)
     assert needed == 9 and frames_needed([]) == 0
     for frames, possible in ((needed, True), (needed - 1, False)):
-        loss = torch.nn.functional.ctc_loss(torch.zeros(frames, 1, NUM_LABELS).log_softmax(-1), torch.tensor([labels]),
-                                            torch.tensor([frames]), torch.tensor([len(labels)]))
+        loss = torch.nn.functional.ctc_loss(
+            torch.zeros(frames, 1, NUM_LABELS).log_softmax(-1),
+            torch.tensor([labels]),
+            torch.tensor([frames]),
+            torch.tensor([len(labels)]),
+        )
         assert bool(torch.isfinite(loss)) == possible
 
 

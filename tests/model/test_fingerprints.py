@@ -4,10 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from opened import (
-    CASES,
-    Load,
-)
+from opened import CASES, Load
 from support import summed_loss
 from torch import Tensor, nn
 
@@ -49,19 +46,26 @@ def test_training_changes_what_trains_and_nothing_else(model: Load, clips: list[
 def test_fingerprints_see_one_bit_of_any_tensor(model: Load) -> None:
     granite = model()
     encoder = granite.encoder
-    for name, value in (("of_bfloat16", torch.ones(5).bfloat16()), ("of_bool", torch.tensor([True, False])),
-                        ("of_int", torch.tensor(7)), ("of_nothing", torch.zeros(0)),
-                        ("of_float64", torch.ones(3).double())):
+    for name, value in (
+        ("of_bfloat16", torch.ones(5).bfloat16()),
+        ("of_bool", torch.tensor([True, False])),
+        ("of_int", torch.tensor(7)),
+        ("of_nothing", torch.zeros(0)),
+        ("of_float64", torch.ones(3).double()),
+    ):
         encoder.register_buffer(name, value)
     named = {**dict(granite.hf.named_parameters()), **dict(granite.hf.named_buffers())}
     before = fingerprints(granite)
     assert before == fingerprints(granite) and set(before) == set(named)
     assert any("running_mean" in name for name in before)
     changes: dict[str, Callable[[Tensor], object]] = {
-        "model.encoder.of_bfloat16": lambda t: t[4].mul_(1.01), "model.encoder.of_bool": lambda t: t[1].fill_(True),
-        "model.encoder.of_int": lambda t: t.add_(1), "model.encoder.of_float64": lambda t: t[2].add_(1e-15),
+        "model.encoder.of_bfloat16": lambda t: t[4].mul_(1.01),
+        "model.encoder.of_bool": lambda t: t[1].fill_(True),
+        "model.encoder.of_int": lambda t: t.add_(1),
+        "model.encoder.of_float64": lambda t: t[2].add_(1e-15),
         "lm_head.weight": lambda t: t[-1, -1].mul_(1 + 1e-6),
-        "model.encoder.layers.0.conv.batch_norm.running_var": lambda t: t[0].mul_(1 + 1e-6)}
+        "model.encoder.layers.0.conv.batch_norm.running_var": lambda t: t[0].mul_(1 + 1e-6),
+    }
     with torch.no_grad():
         for change, function in changes.items():
             function(named[change])

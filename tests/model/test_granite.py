@@ -194,8 +194,9 @@ def test_damaged_weights_are_refused(nano: Path, tmp_path: Path, damage: bytes) 
         load_model(str(folder), "float32")
 
 
-def test_an_adapter_beside_the_weights_is_refused(nano: Path, tmp_path: Path,
-                                                  model: Callable[[], GraniteSpeech]) -> None:
+def test_an_adapter_beside_the_weights_is_refused(
+    nano: Path, tmp_path: Path, model: Callable[[], GraniteSpeech]
+) -> None:
     """transformers would put it on in silence, and a merge of ours would then hold it twice."""
     folder = copy_of(nano, tmp_path, weights=False)
     (folder / "model.safetensors").symlink_to(nano / "model.safetensors")

@@ -6,23 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from opened import (
-    ALL,
-    CASES,
-    FULL,
-    LORA,
-    Load,
-)
+from opened import ALL, CASES, FULL, LORA, Load
 from transformers import GraniteSpeechConfig
 
 from finetune.core.errors import ModelError
 from finetune.model.model_summary import count_parts, on_meta, outline
-from finetune.model.trainable import (
-    Lora,
-    Row,
-    open_parts,
-    table,
-)
+from finetune.model.trainable import Lora, Row, open_parts, table
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -31,8 +20,9 @@ def test_the_outline_counts_what_would_be_opened(model: Load, nano: Path, case: 
     open_parts(granite, CASES[case])
     text = "\n".join(outline(str(nano), None, CASES[case]))
     rows = re.findall(r"^(\w+) +([\d,]+) parameters  in (\d+) tensors of (\d+) modules$", text, re.M)
-    assert [Row(part, int(modules), int(tensors), int(count.replace(",", "")))
-            for part, count, tensors, modules in rows] == table(granite)
+    assert [
+        Row(part, int(modules), int(tensors), int(count.replace(",", ""))) for part, count, tensors, modules in rows
+    ] == table(granite)
 
 
 def test_the_real_model_has_280_layers_for_the_default_lora() -> None:
@@ -40,7 +30,11 @@ def test_the_real_model_has_280_layers_for_the_default_lora() -> None:
     folder = Path(__file__).resolve().parents[1] / "fixtures" / "granite-4.0-1b-speech"
     granite = on_meta(GraniteSpeechConfig.from_pretrained(folder), "meta")
     assert count_parts(granite) == {
-        "encoder": 440_168_796, "projector": 35_697_664, "language model": 1_631_752_192, "lm_head": 205_522_944}
+        "encoder": 440_168_796,
+        "projector": 35_697_664,
+        "language model": 1_631_752_192,
+        "lm_head": 205_522_944,
+    }
     with torch.device("meta"):
         open_parts(granite, replace(LORA, lora=Lora(16, 32.0, 0.0, "lora", ALL), projector=FULL))
     assert table(granite)[-1] == Row("lora", 280, 560, 20_316_160)

@@ -6,18 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from opened import (
-    ALL,
-    CASES,
-    FULL,
-    LORA,
-    LORA_EVERYWHERE,
-    NOTHING,
-    Load,
-    adapted_layers,
-    logits,
-    shake,
-)
+from opened import ALL, CASES, FULL, LORA, LORA_EVERYWHERE, NOTHING, Load, adapted_layers, logits, shake
 from peft import LoraConfig, get_peft_model
 from support import summed_loss
 from torch import nn
@@ -55,9 +44,15 @@ def test_lora_goes_into_the_language_model_only(model: Load) -> None:
 def test_every_linear_layer_of_a_part_gets_its_own_rank_and_scale(model: Load, variant: str) -> None:
     granite = model()
     blocks = range(len(granite.encoder.layers) - 2, len(granite.encoder.layers))
-    wanted = {name for name, module in granite.hf.named_modules() if isinstance(module, nn.Linear) and (
-        name.startswith(("model.language_model.", "model.projector."))
-        or name.startswith(tuple(f"model.encoder.layers.{block}." for block in blocks)))}
+    wanted = {
+        name
+        for name, module in granite.hf.named_modules()
+        if isinstance(module, nn.Linear)
+        and (
+            name.startswith(("model.language_model.", "model.projector."))
+            or name.startswith(tuple(f"model.encoder.layers.{block}." for block in blocks))
+        )
+    }
     open_parts(granite, replace(LORA_EVERYWHERE, lora=Lora(4, 8.0, 0.0, variant, ALL)))
     found = adapted_layers(granite)
     assert set(found) == wanted
@@ -80,12 +75,20 @@ def test_layers_that_train_in_full_get_no_lora(model: Load) -> None:
         assert any("lora_" in name for name in names) == (index < last)
 
 
-@pytest.mark.parametrize("name", [
-    "model.encoder.layers.0.ff1.up_proj", "model.encoder.layers.0.mlp.up_proj",
-    "model.projector.qformer.encoder.layer.0.attention.attention.query",
-    "model.projector.linear", "lm_head", "model.language_model.layers.0.mlp.up_proj_extra",
-    "model.language_model.layers.0.mlp.xup_proj", "model.language_model.layers.5.mlp.up_proj",
-    "model.language_model.layers.10.mlp.up_proj"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.encoder.layers.0.ff1.up_proj",
+        "model.encoder.layers.0.mlp.up_proj",
+        "model.projector.qformer.encoder.layer.0.attention.attention.query",
+        "model.projector.linear",
+        "lm_head",
+        "model.language_model.layers.0.mlp.up_proj_extra",
+        "model.language_model.layers.0.mlp.xup_proj",
+        "model.language_model.layers.5.mlp.up_proj",
+        "model.language_model.layers.10.mlp.up_proj",
+    ],
+)
 def test_the_pattern_leaves_all_else_alone(name: str) -> None:
     pattern = target_pattern([*ALL, "query", "linear"], 5)
     assert not re.fullmatch(pattern, name)
@@ -98,11 +101,15 @@ def test_unknown_modules_are_refused_with_those_there_are(model: Load, modules: 
         open_parts(model(), replace(NOTHING, lora=Lora(4, 8.0, 0.0, "lora", modules)))
 
 
-@pytest.mark.parametrize(("parts", "message"), [
-    (replace(NOTHING, encoder=FULL, encoder_blocks=99), r"parts\.encoder\.blocks: 99, but the encoder has 6"),
-    (replace(NOTHING, encoder=Part("lora", 2, 4.0), encoder_blocks=99), r"parts\.encoder\.blocks: 99"),
-    (replace(NOTHING, llm_layers=99), r"parts\.language_model\.layers: 99, but the language model has 5"),
-    (replace(LORA, llm_layers=5), r"parts\.language_model\.layers: all 5 .* set parts\.lora\.rank to 0")])
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (replace(NOTHING, encoder=FULL, encoder_blocks=99), r"parts\.encoder\.blocks: 99, but the encoder has 6"),
+        (replace(NOTHING, encoder=Part("lora", 2, 4.0), encoder_blocks=99), r"parts\.encoder\.blocks: 99"),
+        (replace(NOTHING, llm_layers=99), r"parts\.language_model\.layers: 99, but the language model has 5"),
+        (replace(LORA, llm_layers=5), r"parts\.language_model\.layers: all 5 .* set parts\.lora\.rank to 0"),
+    ],
+)
 def test_layers_that_there_are_not_are_refused(model: Load, parts: Parts, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         open_parts(model(), parts)
@@ -134,12 +141,19 @@ def test_lora_outside_the_parts_named_is_caught(model: Load) -> None:
         check_landing(granite, replace(whole, encoder_blocks=1))
 
 
-@pytest.mark.parametrize("name, part", [
-    ("model.encoder.layers.3.attn.to_q.lora_A.default.weight", "encoder"), ("model.encoder.out.weight", "ctc_head"),
-    ("model.encoder.out_mid.weight", "encoder"), ("model.projector.qformer.encoder.layer.0.x.weight", "projector"),
-    ("model.projector.linear.lora_magnitude_vector.default.weight", "projector"), ("lm_head.weight", "lm_head"),
-    ("model.language_model.layers.0.mlp.up_proj.lora_B.default.weight", "lora"),
-    ("model.language_model.layers.0.mlp.up_proj.weight", "language_model")])
+@pytest.mark.parametrize(
+    "name, part",
+    [
+        ("model.encoder.layers.3.attn.to_q.lora_A.default.weight", "encoder"),
+        ("model.encoder.out.weight", "ctc_head"),
+        ("model.encoder.out_mid.weight", "encoder"),
+        ("model.projector.qformer.encoder.layer.0.x.weight", "projector"),
+        ("model.projector.linear.lora_magnitude_vector.default.weight", "projector"),
+        ("lm_head.weight", "lm_head"),
+        ("model.language_model.layers.0.mlp.up_proj.lora_B.default.weight", "lora"),
+        ("model.language_model.layers.0.mlp.up_proj.weight", "language_model"),
+    ],
+)
 def test_a_name_tells_its_part(name: str, part: str) -> None:
     assert part_of(name) == part
 
@@ -156,7 +170,8 @@ def test_the_table_counts_each_part_once(model: Load) -> None:
         assert rows[part].tensors == len(list(whole.parameters()))
         assert rows[part].modules == sum(bool(list(module.parameters(recurse=False))) for module in whole.modules())
     assert sum(row.parameters for row in rows.values()) == sum(
-        value.numel() for value in granite.parameters() if value.requires_grad)
+        value.numel() for value in granite.parameters() if value.requires_grad
+    )
 
 
 @pytest.mark.parametrize("case", ["all parts", "dora everywhere"])
@@ -214,12 +229,16 @@ def test_batch_norm_and_dropout_stay_in_eval_mode(model: Load) -> None:
 
 @pytest.mark.parametrize("variant", ["lora", "rslora", "dora"])
 @pytest.mark.parametrize("part", ["language_model", "projector", "encoder"])
-def test_dropout_drops_in_training_and_only_there(model: Load, clips: list[Utterance], variant: str,
-                                                  part: str) -> None:
+def test_dropout_drops_in_training_and_only_there(model: Load, clips: list[Utterance], variant: str, part: str) -> None:
     granite = model()
-    open_parts(granite, replace(
-        NOTHING, lora=Lora(4 * (part == "language_model"), 8.0, 0.5, variant, ALL),
-        **{part: Part("lora", 4, 8.0)} if part != "language_model" else {}))
+    open_parts(
+        granite,
+        replace(
+            NOTHING,
+            lora=Lora(4 * (part == "language_model"), 8.0, 0.5, variant, ALL),
+            **{part: Part("lora", 4, 8.0)} if part != "language_model" else {},
+        ),
+    )
     shake(granite)
     for training in (True, False):
         set_mode(granite, training=training)

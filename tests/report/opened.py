@@ -9,12 +9,7 @@ from torch import Tensor, nn
 
 from finetune.data.manifest import Utterance
 from finetune.model.granite import GraniteSpeech
-from finetune.model.trainable import (
-    Lora,
-    Part,
-    Parts,
-    trained_parameters,
-)
+from finetune.model.trainable import Lora, Part, Parts, trained_parameters
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 FROZEN, FULL = Part("frozen", 1, 1.0), Part("full", 1, 1.0)

@@ -26,11 +26,21 @@ THRESHOLDS = [
     ("taught terms", "terms.seen", {"recall": 0.9}, {"recall": 0.89}, "89.0 % are heard"),
     ("untaught terms", "terms.unseen", {"recall": 0.475}, {"recall": 0.47}, "47.0 % of cases, others in 95.0 %"),
     ("invented terms", "terms.seen", {"false_alarms": 21}, {"false_alarms": 22}, "22 of 212 terms"),
-    ("new words", "frequency", [{"name": "unseen", "missed": 29}, {"name": "1 to 5", "missed": 71}],
-     [{"name": "unseen", "missed": 30}, {"name": "1 to 5", "missed": 70}], "30.0 % of the missed words"),
+    (
+        "new words",
+        "frequency",
+        [{"name": "unseen", "missed": 29}, {"name": "1 to 5", "missed": 71}],
+        [{"name": "unseen", "missed": 30}, {"name": "1 to 5", "missed": 70}],
+        "30.0 % of the missed words",
+    ),
     ("told keywords", "prompted", {"said": 0}, {"said": 5}, "5 of 100 test prompts"),
-    ("few speakers", "blocks", {"note": ""}, {"note": "only 2 speakers: the interval says nothing of others"},
-     "only 2 speakers"),
+    (
+        "few speakers",
+        "blocks",
+        {"note": ""},
+        {"note": "only 2 speakers: the interval says nothing of others"},
+        "only 2 speakers",
+    ),
 ]
 
 
@@ -50,14 +60,22 @@ def test_thresholds(rule: str, path: str, silent: Any, speaks: Any, words: str) 
 
 def test_shares_of_few_errors_mean_nothing() -> None:
     found = metrics()
-    found["scores"]["test"]["adapted"] |= {"substitutions": 0, "deletions": 19, "insertions": 0, "numerals": {
-        "errors": 19, "numeral": 19, "style": 19}}
+    found["scores"]["test"]["adapted"] |= {
+        "substitutions": 0,
+        "deletions": 19,
+        "insertions": 0,
+        "numerals": {"errors": 19, "numeral": 19, "style": 19},
+    }
     assert rules(found=found, flagged_errors=19) == {}
 
 
-@pytest.mark.parametrize(("said", "heard", "words"), [
-    ("3", "three", "your transcripts use digits where the model writes words"),
-    ("three", "3", "your transcripts spell out what the model writes in digits")])
+@pytest.mark.parametrize(
+    ("said", "heard", "words"),
+    [
+        ("3", "three", "your transcripts use digits where the model writes words"),
+        ("three", "3", "your transcripts spell out what the model writes in digits"),
+    ],
+)
 def test_numerals_in_another_style(said: str, heard: str, words: str) -> None:
     found = metrics()
     found["scores"]["test"]["adapted"]["numerals"] = {"errors": 100, "numeral": 62, "style": 50}
@@ -68,8 +86,10 @@ def test_numerals_in_another_style(said: str, heard: str, words: str) -> None:
 
 def test_style_names_what_differs_most() -> None:
     found = metrics()
-    found["scores"]["test"]["adapted"] |= {"raw_wer": 0.4, "style": {
-        "words": 900, "case_errors": 100, "marks_said": 90, "marks_right": 10, "marks_invented": 0}}
+    found["scores"]["test"]["adapted"] |= {
+        "raw_wer": 0.4,
+        "style": {"words": 900, "case_errors": 100, "marks_said": 90, "marks_right": 10, "marks_invented": 0},
+    }
     assert "mostly casing (100 words in other case, 80 marks missing" in rules(found=found)["style"]
 
 
@@ -77,17 +97,23 @@ def test_runaways() -> None:
     assert "runaways" not in rules(flagged_errors=19)
     found = metrics()
     found["scores"]["test"]["adapted"]["without_flagged"] = {"utterances": 98, "wer": 0.08}
-    assert "2 flagged clips with 20.0 % of the errors; without them WER is 8.0 %" in rules(
-        found=found, flagged_errors=20)["runaways"]
+    assert (
+        "2 flagged clips with 20.0 % of the errors; without them WER is 8.0 %"
+        in rules(found=found, flagged_errors=20)["runaways"]
+    )
 
 
-@pytest.mark.parametrize(("column", "rows", "said"), [
-    ("duration", {"short": (500, 0.08), "long": (500, 0.14)}, False),  # not 1.5 times all
-    ("duration", {"short": (500, 0.05), "long": (500, 0.16)}, True),
-    ("duration", {"short": (960, 0.05), "long": (40, 0.3)}, False),  # too few words
-    ("snr", {"loud": (500, 0.05), "noisy": (500, 0.16)}, True),
-    ("accent", {"north": (500, 0.1), "south": (500, 0.19)}, False),
-    ("accent", {"north": (500, 0.1), "south": (500, 0.21)}, True)])
+@pytest.mark.parametrize(
+    ("column", "rows", "said"),
+    [
+        ("duration", {"short": (500, 0.08), "long": (500, 0.14)}, False),  # not 1.5 times all
+        ("duration", {"short": (500, 0.05), "long": (500, 0.16)}, True),
+        ("duration", {"short": (960, 0.05), "long": (40, 0.3)}, False),  # too few words
+        ("snr", {"loud": (500, 0.05), "noisy": (500, 0.16)}, True),
+        ("accent", {"north": (500, 0.1), "south": (500, 0.19)}, False),
+        ("accent", {"north": (500, 0.1), "south": (500, 0.21)}, True),
+    ],
+)
 def test_groups_that_are_heard_much_worse(column: str, rows: dict[str, tuple[int, float]], said: bool) -> None:
     found = metrics()
     found["groups"]["test"] = [group(column, **rows)]
@@ -120,8 +146,9 @@ def test_the_rest() -> None:
     found["suspicious"] = 2
     found["decode"]["speculative_seconds"] = 111.0
     found["details"]["test"]["adapted"]["normalizer_changes"] = [{"side": "reference"}, {"side": "hypothesis"}]
-    texts = rules(found=found, leaked={"clips": 3, "sentences": 3, "audio": 0, "speakers": 0},
-                  valid=[(1, 0.2), (2, 0.19)])
+    texts = rules(
+        found=found, leaked={"clips": 3, "sentences": 3, "audio": 0, "speakers": 0}, valid=[(1, 0.2), (2, 0.19)]
+    )
     assert set(texts) == {"leaking", "suspicious", "no canary", "made up", "still learning", "emptied", "decoders"}
     assert "train the CTC head too" in texts["decoders"]
     opened = rules(found=found, recipe={"data": {}, "train": {}, "parts": {"ctc_head": {"mode": "full"}}})

@@ -8,9 +8,16 @@ from report_facts import DIFFERENCE, SAME, metrics
 from finetune.report.verdict import BAD, GOOD, OPEN, UNKNOWN, domain, forgetting, hallucination, leak
 
 
-@pytest.mark.parametrize(("low", "high", "state", "headline"), [
-    (-0.15, -0.05, GOOD, "Better"), (-0.15, 0.0, OPEN, "Not proven"), (-0.15, 0.01, OPEN, "Not proven"),
-    (0.0, 0.1, OPEN, "Not proven"), (0.01, 0.1, BAD, "Worse")])
+@pytest.mark.parametrize(
+    ("low", "high", "state", "headline"),
+    [
+        (-0.15, -0.05, GOOD, "Better"),
+        (-0.15, 0.0, OPEN, "Not proven"),
+        (-0.15, 0.01, OPEN, "Not proven"),
+        (0.0, 0.1, OPEN, "Not proven"),
+        (0.01, 0.1, BAD, "Worse"),
+    ],
+)
 def test_only_an_interval_without_zero_proves_anything(low: float, high: float, state: str, headline: str) -> None:
     found = metrics()
     found["differences"]["test"] |= {"low": low, "high": high, "difference": (low + high) / 2}
@@ -30,12 +37,16 @@ def test_what_makes_a_verdict_doubtful_is_said_beside_it() -> None:
     assert "BLEU" in domain(found).caveat
 
 
-@pytest.mark.parametrize(("change", "limit", "state"), [
-    ({"difference": 0.02, "low": 0.01, "high": 0.03, "p_holm": 0.01}, 0.02, BAD),
-    ({"difference": 0.02, "low": 0.01, "high": 0.03, "p_holm": 0.051}, 0.02, OPEN),  # not after Holm
-    ({"difference": -0.02, "low": -0.03, "high": -0.01, "p_holm": 0.01}, None, GOOD),
-    ({"difference": 0.0, "low": -0.01, "high": 0.019, "p_holm": 1.0}, 0.02, GOOD),
-    ({"difference": 0.0, "low": -0.01, "high": 0.019, "p_holm": 1.0}, None, OPEN)])
+@pytest.mark.parametrize(
+    ("change", "limit", "state"),
+    [
+        ({"difference": 0.02, "low": 0.01, "high": 0.03, "p_holm": 0.01}, 0.02, BAD),
+        ({"difference": 0.02, "low": 0.01, "high": 0.03, "p_holm": 0.051}, 0.02, OPEN),  # not after Holm
+        ({"difference": -0.02, "low": -0.03, "high": -0.01, "p_holm": 0.01}, None, GOOD),
+        ({"difference": 0.0, "low": -0.01, "high": 0.019, "p_holm": 1.0}, 0.02, GOOD),
+        ({"difference": 0.0, "low": -0.01, "high": 0.019, "p_holm": 1.0}, None, OPEN),
+    ],
+)
 def test_forgetting(change: dict[str, Any], limit: float | None, state: str) -> None:
     found = metrics()
     found["differences"]["canary"] |= change

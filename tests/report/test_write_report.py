@@ -27,34 +27,72 @@ from finetune.report.write_report import write_report
 SCRIPT = "<script>window.hacked = true</script>"
 TURNED = "safe \u202egnp.exe\u202c \u2066x\u2069 bell\x07"
 ARABIC = "مرحبا بالعالم"
-HOSTILE = [SCRIPT, "</style></pre>--><img src=https://example.com/x onerror=window.hacked=true>", TURNED, ARABIC,
-           "{{ 7 * 7 }} {% raw %} `|*_ & \"quotes\" 'and' more", "漢字 かな", "word " * 120]
-SECTIONS = ("verdict", "advice", "scores", "changes", "terms", "keywords", "words", "groups", "probes", "suspicious",
-            "training", "provenance")
+HOSTILE = [
+    SCRIPT,
+    "</style></pre>--><img src=https://example.com/x onerror=window.hacked=true>",
+    TURNED,
+    ARABIC,
+    "{{ 7 * 7 }} {% raw %} `|*_ & \"quotes\" 'and' more",
+    "漢字 かな",
+    "word " * 120,
+]
+SECTIONS = (
+    "verdict",
+    "advice",
+    "scores",
+    "changes",
+    "terms",
+    "keywords",
+    "words",
+    "groups",
+    "probes",
+    "suspicious",
+    "training",
+    "provenance",
+)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """Twelve clips with audio, and one for each hostile text, whose audio is not there."""
     folder = tmp_path_factory.mktemp("runs")
-    real = [Utterance(item.id, item.audio_filepath, item.duration, item.text, speaker=item.speaker)
-            for item in embedded("test", 12)]
-    hostile = [Utterance(f'"><b>{number}', f"/gone/{number}\"'><script>.wav", 1.0 + number, text,
-                         speaker="<img src=x onerror=window.hacked=true>", extra={"accent": f"{SCRIPT}\u202e{number}"})
-               for number, text in enumerate(HOSTILE)]
+    real = [
+        Utterance(item.id, item.audio_filepath, item.duration, item.text, speaker=item.speaker)
+        for item in embedded("test", 12)
+    ]
+    hostile = [
+        Utterance(
+            f'"><b>{number}',
+            f"/gone/{number}\"'><script>.wav",
+            1.0 + number,
+            text,
+            speaker="<img src=x onerror=window.hacked=true>",
+            extra={"accent": f"{SCRIPT}\u202e{number}"},
+        )
+        for number, text in enumerate(HOSTILE)
+    ]
     terms = folder / "terms.txt"
     terms.write_text(f"{real[0].text.split()[-1]}\n<b>bold</b> term\nword\n", encoding="utf-8")
-    told = {which: {item.id: change(item.text) for item in [*real, *hostile]} for which, change in (
-        ("base", lambda text: " ".join(text.split()[::2])), ("adapted", lambda text: text))}
+    told = {
+        which: {item.id: change(item.text) for item in [*real, *hostile]}
+        for which, change in (("base", lambda text: " ".join(text.split()[::2])), ("adapted", lambda text: text))
+    }
     told["adapted"][real[3].id] = told["base"][real[3].id] = f"something {SCRIPT} else"  # the reference stands alone
     told["adapted"][real[4].id], told["base"][real[4].id] = "nothing of it", real[4].text  # broken
     canary = [Utterance(f"c{number}", f"/gone/{number}", 2.0, "some general words here") for number in range(30)]
     for which in told:
         told[which] |= {item.id: item.text for item in canary}
     train = [Utterance("t", "/gone/t", 1.0, real[1].text, speaker=real[0].speaker)]
-    return synthetic_run(folder / "hostile", {"train": train, "test": [*real, *hostile], "canary": canary}, told, {
-        "data": {"terms": str(terms)}, "model": {"instruction": f"write {SCRIPT}"},
-        "evaluate": {"groups": ["accent", "speaker"], "replicas": 200, "keyword_lists": [0, 5]}})
+    return synthetic_run(
+        folder / "hostile",
+        {"train": train, "test": [*real, *hostile], "canary": canary},
+        told,
+        {
+            "data": {"terms": str(terms)},
+            "model": {"instruction": f"write {SCRIPT}"},
+            "evaluate": {"groups": ["accent", "speaker"], "replicas": 200, "keyword_lists": [0, 5]},
+        },
+    )
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +161,11 @@ def test_audio_is_in_the_page_once(page: str) -> None:
 def test_audio_beyond_the_room_is_linked(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finetune.report.clip_lists.EMBEDDED_BYTES", 1)
     write_report(run)
-    sources = [str(attributes["src"]) for tag, attributes in Elements(run.page.read_text(encoding="utf-8")).tags
-               if tag == "audio"]
+    sources = [
+        str(attributes["src"])
+        for tag, attributes in Elements(run.page.read_text(encoding="utf-8")).tags
+        if tag == "audio"
+    ]
     assert [source.startswith("data:") for source in sources] == [True] + [False] * (len(sources) - 1)
     path = (run.report / sources[1].partition("#")[0]).resolve()
     assert path.is_file() and sources[1].partition("#")[2].startswith("t=0,")
@@ -141,7 +182,8 @@ def test_the_summary_is_short_and_says_the_same(run: RunDir, page: str) -> None:
 
 
 def test_the_command_writes_it_again_and_says_what_is_missing(
-        run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run.page.unlink(missing_ok=True)
     assert cli.main(["report", str(run.root)]) == 0 and run.page.is_file()
     assert cli.main(["report", str(tmp_path / "nothing")]) == 1
@@ -157,8 +199,12 @@ def test_the_command_writes_it_again_and_says_what_is_missing(
 def test_a_run_with_little_in_it(run: RunDir, tmp_path: Path) -> None:
     clips = [Utterance(f"u{number}", f"/gone/{number}", 2.0, "all is said") for number in range(3)]
     same = {item.id: item.text for item in clips}
-    little = synthetic_run(tmp_path / "little", {"train": clips[:1], "test": clips}, {"base": same, "adapted": same},
-                           {"evaluate": {"replicas": 200, "probes": False}})
+    little = synthetic_run(
+        tmp_path / "little",
+        {"train": clips[:1], "test": clips},
+        {"base": same, "adapted": same},
+        {"evaluate": {"replicas": 200, "probes": False}},
+    )
     little.metrics.unlink()
     write_report(little)
     found = Elements(little.page.read_text(encoding="utf-8"))
@@ -188,14 +234,21 @@ def test_three_rows() -> None:
 
 def test_a_script_that_is_written_from_right_to_left() -> None:
     assert [direction(text) for text in ("12 " + ARABIC, "a " + ARABIC, "漢字", "123", "")] == [
-        "rtl", "ltr", "ltr", "ltr", "ltr"]
+        "rtl",
+        "ltr",
+        "ltr",
+        "ltr",
+        "ltr",
+    ]
 
 
 def test_rows_side_by_side() -> None:
     row = {"term": "a", "support": 3, "hits": 1, "false_alarms": 0, "seen": True}
     only = {"term": "b", "support": 0, "hits": 0, "false_alarms": 2, "seen": False}
-    assert [(found["term"], found["base"], found["adapted"], found["false_base"])
-            for found in tables.terms([row, only], [{**row, "hits": 3}])] == [("a", 1, 3, 0), ("b", 0, 0, 2)]
+    assert [
+        (found["term"], found["base"], found["adapted"], found["false_base"])
+        for found in tables.terms([row, only], [{**row, "hits": 3}])
+    ] == [("a", 1, 3, 0), ("b", 0, 0, 2)]
     place = tables.scale({"difference": -0.1, "low": -0.2, "high": -0.05})
     assert 0 < place["left"] < place["value"] < place["left"] + place["width"] < place["zero"] < 100
 
@@ -203,8 +256,15 @@ def test_rows_side_by_side() -> None:
 # A real browser
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="module")
@@ -218,13 +278,16 @@ def browser() -> Iterator[Any]:
         opened.close()
 
 
-@pytest.mark.parametrize(("width", "scheme", "scripts"), [
-    (1280, "light", True), (390, "light", True), (1280, "dark", True), (390, "dark", False)])
+@pytest.mark.parametrize(
+    ("width", "scheme", "scripts"),
+    [(1280, "light", True), (390, "light", True), (1280, "dark", True), (390, "dark", False)],
+)
 def test_a_browser_shows_it(browser: Any, run: RunDir, page: str, width: int, scheme: str, scripts: bool) -> None:
     from PIL import Image
 
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True,
-                                  java_script_enabled=scripts)
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True, java_script_enabled=scripts
+    )
     tab, said, asked = context.new_page(), list[str](), list[str]()
     tab.on("console", lambda message: said.append(message.text))
     tab.on("pageerror", lambda error: said.append(str(error)))
@@ -252,9 +315,12 @@ def test_a_browser_shows_it(browser: Any, run: RunDir, page: str, width: int, sc
         head.click()
         cells = tab.locator("#terms table.sortable tbody td:nth-child(3)").all_inner_texts()
         assert [int(cell) for cell in cells] == sorted(map(int, cells), reverse=True)
-        assert tab.evaluate("""() => new Promise(done => { const sound = document.querySelector('audio');
+        assert (
+            tab.evaluate("""() => new Promise(done => { const sound = document.querySelector('audio');
             sound.onloadedmetadata = () => done(sound.duration > 0.5); sound.onerror = () => done('error');
-            sound.preload = 'auto'; sound.load(); })""") is True
+            sound.preload = 'auto'; sound.load(); })""")
+            is True
+        )
     assert said == []
     context.close()
 

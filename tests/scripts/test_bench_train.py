@@ -51,8 +51,14 @@ def test_weights_of_the_embedded_model_against_a_hand_count(model: Load) -> None
     d, h = 160, 192
     block = 16 * d * d + 4 * d * d + (4 + 2) * d * d + 2 * d * 15  # ff1 and ff2, attention, convolution
     layer = 2 * h * h + 2 * h * 64 + 3 * h * 512
-    plain = Weights(encoder=6 * block + d * d + 2 * 348 * d, keys=2 * 2 * d * d,
-                    projector=2 * (4 + 2 + 8) * d * d + d * h, llm=5 * layer, lora=0, head=1024 * h)
+    plain = Weights(
+        encoder=6 * block + d * d + 2 * 348 * d,
+        keys=2 * 2 * d * d,
+        projector=2 * (4 + 2 + 8) * d * d + d * h,
+        llm=5 * layer,
+        lora=0,
+        head=1024 * h,
+    )
     assert count_weights(loaded.hf) == plain
     open_parts(loaded, opened(4, "full"))
     ends = 2 * (h + h) + 2 * (h + 64) + 3 * (h + 512)  # of q, o, k, v, gate, up, down
@@ -92,7 +98,8 @@ def test_both_sides_have_the_same_tokens(base: GraniteSpeech, data: Examples, no
         unscaled = token_loss(hidden, batch.labels, base.lm_head, 0.0) / data.tokens([1])
     assert theirs.logits.shape[1] == data.positions[1]
     assert theirs.loss.item() == pytest.approx(unscaled.item(), rel=1e-4) or theirs.loss.item() == pytest.approx(
-        token_loss(hidden, batch.labels, base.logits, 0.0).item() / data.tokens([1]), rel=1e-4)
+        token_loss(hidden, batch.labels, base.logits, 0.0).item() / data.tokens([1]), rel=1e-4
+    )
 
 
 def test_the_notebooks_batch_is_padded_on_both_sides(base: GraniteSpeech, data: Examples, noise: Material) -> None:
@@ -113,7 +120,8 @@ def test_logits_at_every_position_give_the_same_loss(base: GraniteSpeech, data: 
     labels = torch.randint(0, 1000, (2, 9))
     labels[:, :5] = IGNORE
     assert every_position(hidden, labels, base.logits, 0.0).item() == pytest.approx(
-        token_loss(hidden, labels, base.logits, 0.0).item(), rel=1e-5)
+        token_loss(hidden, labels, base.logits, 0.0).item(), rel=1e-5
+    )
 
 
 def test_the_middle_model_has_about_a_hundred_million_parameters() -> None:

@@ -52,8 +52,10 @@ def test_speed_stays_in_its_range_and_varies(wave: np.ndarray) -> None:
 
 
 def test_gain_and_noise_are_what_they_say(wave: np.ndarray) -> None:
-    gains = [20 * np.log10(rms(augment_wave(wave, WaveAugment(0.0, 6.0, 0.0), sample_rng(1, 0, str(i)))) / rms(wave))
-             for i in range(30)]
+    gains = [
+        20 * np.log10(rms(augment_wave(wave, WaveAugment(0.0, 6.0, 0.0), sample_rng(1, 0, str(i)))) / rms(wave))
+        for i in range(30)
+    ]
     assert -6.01 <= min(gains) < -2 and 2 < max(gains) <= 6.01
     noises = [rms(augment_wave(wave, WaveAugment(0.0, 0.0, 20.0), sample_rng(1, 0, str(i))) - wave) for i in range(40)]
     ratios = [20 * np.log10(rms(wave) / noise) for noise in noises if noise]

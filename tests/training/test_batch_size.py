@@ -41,13 +41,19 @@ def test_halves_until_it_fits_and_no_further(start: float, floor: float, memory:
     assert all(later == max(earlier / 2, floor) for earlier, later in itertools.pairwise(tried))
 
 
-@pytest.mark.parametrize("error", [
-    torch.cuda.OutOfMemoryError("CUDA out of memory."), MemoryError(),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
-    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
-    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-    RuntimeError("CUDA error: out of memory"),
-])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory."),
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"
+        ),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: out of memory"),
+    ],
+)
 def test_each_way_to_run_out_of_memory_is_known(error: Exception) -> None:
     def attempt(seconds: float) -> None:
         if seconds > 30.0:
@@ -99,6 +105,7 @@ def test_memory_of_a_failed_attempt_is_given_back_before_the_next() -> None:
 
 
 # Remembered
+
 
 def test_what_fits_is_remembered_for_each_key(tmp_path: Path) -> None:
     path = tmp_path / "cache" / "fit.json"

@@ -94,8 +94,9 @@ def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "gone"])
-def test_a_damaged_file_is_seen_and_the_one_before_is_used(tmp_path: Path, name: str, damage: str,
-                                                           caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_file_is_seen_and_the_one_before_is_used(
+    tmp_path: Path, name: str, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     folder, old = tmp_path / "checkpoint", tmp_path / "checkpoint.old"
     saved(folder, 1)
     os.replace(folder, old)
@@ -264,11 +265,17 @@ def test_a_process_killed_at_any_moment_leaves_a_whole_one(tmp_path: Path) -> No
     assert reached > 1
 
 
-@pytest.mark.parametrize("error", [
-    OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), OSError(errno.EDQUOT, "quota"),
-    SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")])
-def test_a_full_disk_keeps_the_last_one_and_training_goes_on(tmp_path: Path, error: Exception,
-                                                             caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        OSError(errno.EDQUOT, "quota"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_keeps_the_last_one_and_training_goes_on(
+    tmp_path: Path, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     folder, number, full = tmp_path / "checkpoint", 1, 0
     done = False
     while not done:
@@ -302,9 +309,16 @@ def test_the_origin_comes_back(tmp_path: Path) -> None:
 
 def test_differences_name_the_keys_with_both_values() -> None:
     then = {"train": {"epochs": 4, "goal": None, "modules": ["q", "v"]}, "base": "abc", "group": 2, "gone": {"x": 1}}
-    now = {"train": {"epochs": 6, "goal": "é", "modules": ("q", "v")}, "base": "abc", "group": 2.0,
-           "parts": {"lora": {"rank": None}}}
+    now = {
+        "train": {"epochs": 6, "goal": "é", "modules": ("q", "v")},
+        "base": "abc",
+        "group": 2.0,
+        "parts": {"lora": {"rank": None}},
+    }
     assert checkpoint.differences(then, now) == [
-        "gone.x: 1 then, nothing now", "parts.lora.rank: nothing then, null now", "train.epochs: 4 then, 6 now",
-        'train.goal: null then, "é" now']
+        "gone.x: 1 then, nothing now",
+        "parts.lora.rank: nothing then, null now",
+        "train.epochs: 4 then, 6 now",
+        'train.goal: null then, "é" now',
+    ]
     assert checkpoint.differences(then, then) == []

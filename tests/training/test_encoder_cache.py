@@ -36,21 +36,33 @@ class Encoder:
         return [self.states[index] for index in batch]
 
 
-def build(folder: Path, encode: Encoder, key: str = "key", dtype: torch.dtype = torch.float32,
-          batches: Sequence[Sequence[int]] = BATCHES) -> StateCache:
+def build(
+    folder: Path,
+    encode: Encoder,
+    key: str = "key",
+    dtype: torch.dtype = torch.float32,
+    batches: Sequence[Sequence[int]] = BATCHES,
+) -> StateCache:
     return cached_states(folder, key, dtype, batches, encode)
 
 
 def same(cache: StateCache, states: list[Tensor]) -> bool:
     return len(cache) == len(states) and all(
-        cache[i].dtype == states[i].dtype and torch.equal(cache[i], states[i]) for i in range(len(states)))
+        cache[i].dtype == states[i].dtype and torch.equal(cache[i], states[i]) for i in range(len(states))
+    )
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 33),
-       st.sampled_from([torch.float32, torch.bfloat16]), st.integers(1, 4), st.randoms(use_true_random=False))
-def test_what_is_read_is_what_was_written(tmp_path_factory: pytest.TempPathFactory, frames: list[int], width: int,
-                                          dtype: torch.dtype, size: int, random: Any) -> None:
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=12),
+    st.integers(1, 33),
+    st.sampled_from([torch.float32, torch.bfloat16]),
+    st.integers(1, 4),
+    st.randoms(use_true_random=False),
+)
+def test_what_is_read_is_what_was_written(
+    tmp_path_factory: pytest.TempPathFactory, frames: list[int], width: int, dtype: torch.dtype, size: int, random: Any
+) -> None:
     folder = tmp_path_factory.mktemp("cache") / "states"
     encode, order = Encoder(frames, width, dtype), list(range(len(frames)))
     random.shuffle(order)
@@ -99,15 +111,18 @@ def test_another_key_or_dtype_is_built_in_its_place(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["states", "states.lock"]
 
 
-@pytest.mark.parametrize("spoil", [
-    lambda folder: (folder / "rows.bin").unlink(),
-    lambda folder: (folder / "index.json").unlink(),
-    lambda folder: os.truncate(folder / "rows.bin", (folder / "rows.bin").stat().st_size - 4),
-    lambda folder: os.truncate(folder / "rows.bin", 0),
-    lambda folder: (folder / "index.json").write_text('{"key": "key/torch.fl'),
-    lambda folder: (folder / "index.json").write_text("[]"),
-    lambda folder: (folder / "index.json").write_text(json.dumps({"key": "key/torch.float32"})),
-])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder: (folder / "rows.bin").unlink(),
+        lambda folder: (folder / "index.json").unlink(),
+        lambda folder: os.truncate(folder / "rows.bin", (folder / "rows.bin").stat().st_size - 4),
+        lambda folder: os.truncate(folder / "rows.bin", 0),
+        lambda folder: (folder / "index.json").write_text('{"key": "key/torch.fl'),
+        lambda folder: (folder / "index.json").write_text("[]"),
+        lambda folder: (folder / "index.json").write_text(json.dumps({"key": "key/torch.float32"})),
+    ],
+)
 def test_a_damaged_cache_is_built_anew(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
     folder, encode = tmp_path / "states", Encoder(FRAMES, 5, torch.float32)
     build(folder, encode)
@@ -129,7 +144,8 @@ def test_a_killed_build_is_never_taken_for_whole(tmp_path: Path, after: int, old
         return [encode.states[index] for index in batch]
 
     child = multiprocessing.get_context("fork").Process(
-        target=cached_states, args=(folder, "key", torch.float32, BATCHES, killed))
+        target=cached_states, args=(folder, "key", torch.float32, BATCHES, killed)
+    )
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL and (tmp_path / "states.part").is_dir()
@@ -181,13 +197,17 @@ def test_of_several_processes_one_builds(tmp_path: Path) -> None:
 
 # The key
 
+
 @pytest.fixture
 def audio(tmp_path: Path) -> list[Utterance]:
     """Three clips of two files."""
     for name in "ab":
         (tmp_path / name).write_bytes(b"samples of " + name.encode())
-    return [Utterance("1", str(tmp_path / "a"), 1.0, "x"), Utterance("2", str(tmp_path / "a"), 1.0, "x", 1.0),
-            Utterance("3", str(tmp_path / "b"), 2.0, "x")]
+    return [
+        Utterance("1", str(tmp_path / "a"), 1.0, "x"),
+        Utterance("2", str(tmp_path / "a"), 1.0, "x", 1.0),
+        Utterance("3", str(tmp_path / "b"), 2.0, "x"),
+    ]
 
 
 def test_the_key_is_of_weights_and_audio_and_not_of_text_or_places(audio: list[Utterance], tmp_path: Path) -> None:
@@ -197,9 +217,13 @@ def test_the_key_is_of_weights_and_audio_and_not_of_text_or_places(audio: list[U
     os.rename(tmp_path / "b", moved)
     audio[2] = replace(audio[2], audio_filepath=str(moved), id="4", text="y")
     assert key == cache_key("base", audio)
-    changed = [("other base", audio), ("base", audio[:2]), ("base", audio[::-1]),
-               ("base", [replace(audio[0], offset=0.5), *audio[1:]]),
-               ("base", [replace(audio[0], duration=1.5), *audio[1:]])]
+    changed = [
+        ("other base", audio),
+        ("base", audio[:2]),
+        ("base", audio[::-1]),
+        ("base", [replace(audio[0], offset=0.5), *audio[1:]]),
+        ("base", [replace(audio[0], duration=1.5), *audio[1:]]),
+    ]
     keys = {key, *(cache_key(weights, clips) for weights, clips in changed)}
     assert len(keys) == 6
     moved.write_bytes(b"other samples")

@@ -11,8 +11,9 @@ from finetune.model.granite import GraniteSpeech
 from finetune.model.trainable import Lora, Part, Parts, open_parts, trained_parameters
 from finetune.training.interpolate import shrunk, starting_points
 
-PARTS = Parts(Lora(4, 8.0, 0.0, "lora", ["q_proj", "down_proj"]), Part("full", 4, 8.0), Part("lora", 4, 8.0), 2,
-              False, True, 0)
+PARTS = Parts(
+    Lora(4, 8.0, 0.0, "lora", ["q_proj", "down_proj"]), Part("full", 4, 8.0), Part("lora", 4, 8.0), 2, False, True, 0
+)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9])

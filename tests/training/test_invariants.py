@@ -46,8 +46,9 @@ class Kept(torch.optim.SGD):
         self.kept = {name: value.grad.clone() for name, value in self.named.items() if value.grad is not None}
 
 
-def one_step(model: GraniteSpeech, recipe: Recipe, run: RunDir,
-             step: list[list[int]]) -> tuple[float, float, dict[str, torch.Tensor]]:
+def one_step(
+    model: GraniteSpeech, recipe: Recipe, run: RunDir, step: list[list[int]]
+) -> tuple[float, float, dict[str, torch.Tensor]]:
     """Loss, gradient norm and gradients of one optimizer step over clips of the train manifest."""
     torch.manual_seed(recipe.seed)  # of LoRA's first values
     open_parts(model, training.parts_of(recipe))
@@ -77,11 +78,12 @@ def by_hand(model: GraniteSpeech, run: RunDir, step: list[list[int]]) -> float:
     return total / count
 
 
-@pytest.mark.parametrize("split", [[[0, 1, 2, 3, 4, 5]], [[0, 1, 2], [3, 4, 5]], [[0], [1], [2], [3], [4], [5]],
-                                   [[5, 0], [1, 4, 3], [2]]])
+@pytest.mark.parametrize(
+    "split", [[[0, 1, 2, 3, 4, 5]], [[0, 1, 2], [3, 4, 5]], [[0], [1], [2], [3], [4], [5]], [[5, 0], [1, 4, 3], [2]]]
+)
 def test_loss_and_gradient_do_not_depend_on_the_micro_batches(
-        trained: Trained, tiny: Tiny, tmp_path: Path, model: Callable[[], GraniteSpeech],
-        split: list[list[int]]) -> None:
+    trained: Trained, tiny: Tiny, tmp_path: Path, model: Callable[[], GraniteSpeech], split: list[list[int]]
+) -> None:
     """And equal the loss written out by hand, on ragged targets."""
     run = trained[1]
     parts = {"lora": {"rank": 4}, "projector": {"mode": "full"}, "encoder": {"mode": "full", "blocks": 1}}
@@ -95,15 +97,18 @@ def test_loss_and_gradient_do_not_depend_on_the_micro_batches(
     assert loss == pytest.approx(by_hand(model(), run, split), rel=1e-5)
 
 
-def test_a_frozen_encoder_is_bit_equal_after_training(trained: Trained, tiny: Tiny, tmp_path: Path,
-                                                      model: Callable[[], GraniteSpeech]) -> None:
+def test_a_frozen_encoder_is_bit_equal_after_training(
+    trained: Trained, tiny: Tiny, tmp_path: Path, model: Callable[[], GraniteSpeech]
+) -> None:
     """Parameters and buffers, where the LLM and the projector train."""
     loaded: list[GraniteSpeech] = []
     load = training.load_model
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "load_model", lambda *given: loaded.append(load(*given)) or loaded[-1])
-        training.train(tiny(tmp_path, "x", parts={"lora": {"rank": 4}, "projector": {"mode": "full"}}, ctc_weight=0,
-                            epochs=1), prepared(trained[1], tmp_path))
+        training.train(
+            tiny(tmp_path, "x", parts={"lora": {"rank": 4}, "projector": {"mode": "full"}}, ctc_weight=0, epochs=1),
+            prepared(trained[1], tmp_path),
+        )
     before, after = model().encoder.state_dict(), loaded[0].encoder.state_dict()
     assert len(before) > 100 and before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -113,8 +118,9 @@ def test_two_processes_train_as_one(tiny: Tiny, tmp_path: Path, monkeypatch: pyt
     """Two ranks (gloo) against accumulation 2, with dropout and augmentation, over 20 steps and more."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     one = run_recipe(tiny(tmp_path, "one", epochs=10, accumulation=2, evaluate_every=10), "train")
-    two = run_recipe(tiny(tmp_path, "two", epochs=10, accumulation=1, evaluate_every=10, machine={"processes": 2}),
-                     "train")
+    two = run_recipe(
+        tiny(tmp_path, "two", epochs=10, accumulation=1, evaluate_every=10, machine={"processes": 2}), "train"
+    )
     steps = records(one, "step")
     assert len(steps) >= 20
     for before, after in zip(steps, records(two, "step"), strict=True):
@@ -133,13 +139,32 @@ def test_two_machines_train_as_one(trained: Trained, tiny: Tiny, tmp_path: Path)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "2",
-               "--num_processes", "2", "--mixed_precision", "bf16", "--main_process_ip", "127.0.0.1",
-               "--main_process_port", str(port)]
-    machines = [subprocess.Popen([*command, "--machine_rank", rank, "-m", "finetune", "train",
-                                  str(tmp_path / "far.yaml")], cwd=ROOT, stderr=subprocess.PIPE, text=True,
-                                 env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"})
-                for rank in ("0", "1")]
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_machines",
+        "2",
+        "--num_processes",
+        "2",
+        "--mixed_precision",
+        "bf16",
+        "--main_process_ip",
+        "127.0.0.1",
+        "--main_process_port",
+        str(port),
+    ]
+    machines = [
+        subprocess.Popen(
+            [*command, "--machine_rank", rank, "-m", "finetune", "train", str(tmp_path / "far.yaml")],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        )
+        for rank in ("0", "1")
+    ]
     errors = [machine.communicate()[1][-3000:] for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], errors
     steps = records(trained[1], "step")

@@ -31,8 +31,12 @@ def test_it_equals_transformers_loss_at_logits_over_eight(granite: GraniteSpeech
     features, frames, ids, labels = batch(granite, clips[:1])
     count = int(granite.num_audio_tokens(frames)[0])
     granite.hf.lm_head.weight.div_(8.0)  # what transformers' own loss lacks
-    theirs = granite.hf(input_ids=ids, input_features=features, labels=labels,
-                        input_features_mask=torch.ones(1, count, dtype=torch.bool)).loss
+    theirs = granite.hf(
+        input_ids=ids,
+        input_features=features,
+        labels=labels,
+        input_features_mask=torch.ones(1, count, dtype=torch.bool),
+    ).loss
     granite.hf.lm_head.weight.mul_(8.0)
     ours = summed_loss(granite, clips[:1]) / int((labels != IGNORE).sum())
     assert float(ours) == pytest.approx(float(theirs), rel=1e-5)
@@ -99,8 +103,14 @@ def test_position_i_is_predicted_from_the_one_before() -> None:
 def test_ctc_of_one_clip_is_torchs(frames: int, target: list[int]) -> None:
     logits = torch.randn(1, frames, 348, generator=torch.Generator().manual_seed(frames))
     ours = ctc_loss(logits, torch.tensor([frames]), [target])
-    theirs = F.ctc_loss(logits.log_softmax(-1).transpose(0, 1), torch.tensor([target], dtype=torch.long),
-                        torch.tensor([frames]), torch.tensor([len(target)]), blank=0, reduction="sum")
+    theirs = F.ctc_loss(
+        logits.log_softmax(-1).transpose(0, 1),
+        torch.tensor([target], dtype=torch.long),
+        torch.tensor([frames]),
+        torch.tensor([len(target)]),
+        blank=0,
+        reduction="sum",
+    )
     assert float(ours) == pytest.approx(float(theirs), rel=1e-5)
     assert float(ours) > 0
 

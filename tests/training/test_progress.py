@@ -29,10 +29,15 @@ def test_plain_lines_come_at_most_every_half_minute(caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.INFO), Progress(1000, 0, 2, False, True, clock) as progress:
         walk(progress, clock, [1.0] * 100, 3.0)
     assert [record.getMessage().split("  ")[1] for record in caplog.records] == [
-        "step 1/1000", "step 31/1000", "step 61/1000", "step 91/1000"]
+        "step 1/1000",
+        "step 31/1000",
+        "step 61/1000",
+        "step 91/1000",
+    ]
     line = caplog.records[-1].getMessage()
-    assert line.startswith("epoch 1/2  step 91/1000  0:15:09 left  loss 3.000  rate 2.0e-04  90.0 s audio/s  "
-                           "25 % padding  ")
+    assert line.startswith(
+        "epoch 1/2  step 91/1000  0:15:09 left  loss 3.000  rate 2.0e-04  90.0 s audio/s  25 % padding  "
+    )
     assert float(line.split("  ")[-1].removesuffix(" GiB")) >= 0
 
 
@@ -83,7 +88,8 @@ def logged() -> Iterator[None]:
 
 @pytest.mark.parametrize("width", ["40", "80", "200"])
 def test_a_terminal_shows_one_live_line_and_log_lines_above_it(
-        width: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    width: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", width)
     monkeypatch.setenv("TERM", "xterm")
     clock, before = Clock(), sys.stdout
@@ -102,8 +108,9 @@ def test_a_terminal_shows_one_live_line_and_log_lines_above_it(
     assert out.count("\x1b[?25l") == out.count("\x1b[?25h") == 1  # the cursor comes back
 
 
-def test_the_cursor_and_the_log_come_back_after_an_error(capsys: pytest.CaptureFixture[str],
-                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cursor_and_the_log_come_back_after_an_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TERM", "xterm")
     before = sys.stdout
     with logged():
@@ -115,8 +122,9 @@ def test_the_cursor_and_the_log_come_back_after_an_error(capsys: pytest.CaptureF
     assert capsys.readouterr().out == "after\n"
 
 
-def test_without_rich_a_terminal_gets_plain_lines(caplog: pytest.LogCaptureFixture,
-                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_rich_a_terminal_gets_plain_lines(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "rich.progress", None)
     clock = Clock()
     with caplog.at_level(logging.INFO), Progress(10, 0, 1, True, True, clock) as progress:
@@ -125,8 +133,9 @@ def test_without_rich_a_terminal_gets_plain_lines(caplog: pytest.LogCaptureFixtu
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_other_ranks_show_nothing(terminal: bool, caplog: pytest.LogCaptureFixture,
-                                  capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_ranks_show_nothing(
+    terminal: bool, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     clock = Clock()
     with caplog.at_level(logging.INFO), Progress(10, 0, 1, terminal, False, clock) as progress:
         walk(progress, clock, [40.0] * 10, 3.0)

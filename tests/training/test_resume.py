@@ -112,8 +112,9 @@ def test_a_finished_run_is_not_trained_again(trained: Trained, monkeypatch: pyte
     assert run_recipe(recipe, "train").done("train") == run.done("train")
 
 
-def test_a_run_killed_after_its_last_step_only_reports(trained: Trained, tmp_path: Path,
-                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_killed_after_its_last_step_only_reports(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe, run, _ = trained
     other = prepared(run, tmp_path)
     for part in ("checkpoint", "best"):
@@ -157,8 +158,9 @@ def test_another_base_does_not_go_on(trained: Trained, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("budget", [0, 1])
-def test_steps_that_are_no_number_are_skipped_within_a_budget(trained: Trained, tiny: Tiny, tmp_path: Path, budget: int,
-                                                              caplog: pytest.LogCaptureFixture) -> None:
+def test_steps_that_are_no_number_are_skipped_within_a_budget(
+    trained: Trained, tiny: Tiny, tmp_path: Path, budget: int, caplog: pytest.LogCaptureFixture
+) -> None:
     """The second step's loss is NaN once: skipped with its clips named, or the end, with the checkpoint before it."""
     other = prepared(trained[1], tmp_path)
     recipe = tiny(tmp_path, "x", max_skipped_steps=budget, machine={"checkpoint_every": 1})
@@ -198,8 +200,9 @@ def test_a_run_out_of_memory_goes_on_with_checkpointing(trained: Trained, tiny: 
         assert before["loss"] == pytest.approx(after["loss"], rel=1e-5)
 
 
-def test_a_full_disk_keeps_the_last_checkpoint_and_goes_on(trained: Trained, tiny: Tiny, tmp_path: Path,
-                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_the_last_checkpoint_and_goes_on(
+    trained: Trained, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = prepared(trained[1], tmp_path)
 
     def full(*_: object, **__: object) -> None:
@@ -211,7 +214,8 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_goes_on(trained: Trained, tin
 
 
 def test_a_signal_while_shares_are_scored_ends_the_run_and_loses_nothing(
-        trained: Trained, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: Trained, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It comes with the second of three shares; the next call scores all of them and trains no step again."""
     scores = [Scores(0.9, None), Scores(0.5, None), Scores(0.4, None), Scores(0.6, None), Scores(0.7, None)]
     heard = iter(scores[:4])
@@ -243,14 +247,23 @@ def test_a_second_process_in_the_same_directory_is_refused(tiny: Tiny, tmp_path:
     recipe = tiny(tmp_path, "locked")
     (tmp_path / "locked.yaml").write_text(recipe.model_dump_json(exclude_none=True))  # JSON is YAML
     with RunDir(tmp_path / "locked").locked():
-        done = subprocess.run([sys.executable, "-m", "finetune", "train", str(tmp_path / "locked.yaml")],
-                              cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "finetune", "train", str(tmp_path / "locked.yaml")],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert done.returncode == 1 and "another process works in this run directory" in done.stderr
 
 
 def test_sigkill_at_random_moments_changes_nothing() -> None:
     """Three kills; `scripts/kill_resume.py` alone does twenty."""
-    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "kill_resume.py"), "--kills", "3"],
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "kill_resume.py"), "--kills", "3"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "every loss, score and weight equals the unbroken run" in done.stdout

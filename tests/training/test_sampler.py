@@ -22,10 +22,27 @@ SIZE, SEED = st.integers(1, 90), st.integers(0, 10_000)
 Plan = list[list[list[int]]]
 
 
-def plan_of(durations: list[float], positions: list[int] | None = None, *, seconds: float = 60.0, tokens: int = 4000,
-            group: int = 1, seed: int = 1, epoch: int = 0, chosen: list[int] | None = None) -> Plan:
-    return plan_epoch(durations, positions or [20] * len(durations), seconds, tokens, group, seed, epoch,
-                      chosen if chosen is not None else list(range(len(durations))))
+def plan_of(
+    durations: list[float],
+    positions: list[int] | None = None,
+    *,
+    seconds: float = 60.0,
+    tokens: int = 4000,
+    group: int = 1,
+    seed: int = 1,
+    epoch: int = 0,
+    chosen: list[int] | None = None,
+) -> Plan:
+    return plan_epoch(
+        durations,
+        positions or [20] * len(durations),
+        seconds,
+        tokens,
+        group,
+        seed,
+        epoch,
+        chosen if chosen is not None else list(range(len(durations))),
+    )
 
 
 def batches_of(plan: Plan) -> list[list[int]]:
@@ -41,10 +58,12 @@ def speech(count: int, seed: int) -> tuple[list[float], list[int]]:
 
 # The plan
 
+
 @settings(deadline=None)
 @given(SIZE, SEED, st.floats(5.0, 240.0), st.integers(64, 4000), st.integers(1, 8), st.integers(0, 120))
-def test_each_clip_as_often_as_chosen_and_both_budgets_held(size: int, epoch: int, seconds: float, tokens: int,
-                                                            group: int, heard: int) -> None:
+def test_each_clip_as_often_as_chosen_and_both_budgets_held(
+    size: int, epoch: int, seconds: float, tokens: int, group: int, heard: int
+) -> None:
     durations, positions = speech(size, epoch)
     chosen = np.random.default_rng(epoch).integers(0, size, heard).tolist()
     plan = plan_epoch(durations, positions, seconds, tokens, group, 1, epoch, chosen)
@@ -114,10 +133,12 @@ def test_padding_share_by_hand() -> None:
 
 # What an epoch hears
 
+
 @settings(deadline=None)
 @given(st.integers(1, 50), st.integers(0, 50), st.floats(0.01, 4.0), st.integers(0, 9))
 def test_train_is_heard_once_and_replay_as_often_as_its_weight_says(
-        train: int, replay: int, weight: float, epoch: int) -> None:
+    train: int, replay: int, weight: float, epoch: int
+) -> None:
     heard = Counter(draw(train, replay, weight, 1, epoch))
     assert heard == Counter(draw(train, replay, weight, 1, epoch))
     assert all(heard.pop(index) == 1 for index in range(train))
@@ -144,9 +165,11 @@ def test_a_weight_of_less_than_a_clip_is_still_heard_now_and_then() -> None:
 
 # Clips in a row
 
+
 @given(SIZE, SEED, st.floats(0, 0.95), st.floats(1, 40))
 def test_joined_clips_are_each_heard_once_within_the_limit_and_in_one_language(
-        size: int, seed: int, portion: float, longest: float) -> None:
+    size: int, seed: int, portion: float, longest: float
+) -> None:
     durations, languages = speech(size, seed)[0], ["en" if index % 3 else "fr" for index in range(size)]
     groups = join(range(size), durations, languages, portion, longest, seed, 0)
     assert sorted(itertools.chain(*groups)) == list(range(size))
@@ -196,7 +219,8 @@ def test_waves_come_in_the_plans_order(clips: list[Utterance], workers: int) -> 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_resumed_epoch_hears_what_was_left_and_draws_no_random_numbers_of_torch(
-        clips: list[Utterance], workers: int) -> None:
+    clips: list[Utterance], workers: int
+) -> None:
     made, before = waves_from(clips, AUGMENT), torch.random.get_rng_state()
     whole = list(waves_of(made, BATCHES, workers))
     for done in range(len(BATCHES) + 1):

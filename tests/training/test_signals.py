@@ -40,8 +40,13 @@ print("ended", flush=True)
 
 def program(how: str) -> "subprocess.Popen[str]":
     """A process that waits in its block for a signal."""
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, how], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True, cwd=Path(__file__).resolve().parents[2])
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, how],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).resolve().parents[2],
+    )
     assert process.stdout and process.stdout.readline() == "ready\n"
     return process
 

@@ -17,6 +17,7 @@ from finetune.training.tracking import Tracker, rewind
 
 def rows(path: Path) -> list[dict[str, Any]]:
     """The records, but for their time of day; every line must be JSON without NaN."""
+
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is no JSON")
 
@@ -47,8 +48,16 @@ def test_a_run_killed_anywhere_and_resumed_records_what_an_unbroken_one_does(tmp
     start = whole.stat().st_size
     train(whole, 4, 6, 3)
     assert [(row["kind"], row["step"]) for row in rows(whole)] == [
-        ("valid", 0), ("step", 1), ("step", 2), ("step", 3), ("valid", 3),
-        ("step", 4), ("step", 5), ("step", 6), ("valid", 6)]
+        ("valid", 0),
+        ("step", 1),
+        ("step", 2),
+        ("step", 3),
+        ("valid", 3),
+        ("step", 4),
+        ("step", 5),
+        ("step", 6),
+        ("valid", 6),
+    ]
     content = whole.read_bytes()
     for cut in range(start, len(content) + 1):
         path.write_bytes(content[:cut])
@@ -86,7 +95,8 @@ def test_lines_that_are_no_record_are_dropped_and_counted(tmp_path: Path, caplog
 
 
 def test_a_rewind_that_fails_leaves_the_file_and_does_not_stop_training(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "metrics.jsonl"
     train(path, 1, 3, None)
     before = path.read_bytes()
@@ -104,8 +114,9 @@ def test_what_is_no_number_becomes_null_and_keeps_its_key(tmp_path: Path, fakes:
     path = tmp_path / "metrics.jsonl"
     tracker = Tracker(path, "run", ["wandb"], {}, None)
     tracker.record("step", 1, loss=math.nan, norm=-math.inf, parts={"lora": [math.inf, 0.5]}, rate=1e-4)
-    assert rows(path) == [{"kind": "step", "step": 1, "loss": None, "norm": None, "parts": {"lora": [None, 0.5]},
-                           "rate": 1e-4}]
+    assert rows(path) == [
+        {"kind": "step", "step": 1, "loss": None, "norm": None, "parts": {"lora": [None, 0.5]}, "rate": 1e-4}
+    ]
     assert fakes["wandb"][-1] == {"step/rate": 1e-4, "optimizer_step": 1}
 
 
@@ -142,23 +153,31 @@ def test_half_a_record_is_taken_back(tmp_path: Path, caplog: pytest.LogCaptureFi
 def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     """wandb, trackio and tensorboard as modules that note what they are given."""
     seen: dict[str, list[Any]] = {"wandb": [], "trackio": [], "tensorboard": []}
-    run = SimpleNamespace(log=seen["wandb"].append, define_metric=lambda *_, **__: None,
-                          finish=lambda: seen["wandb"].append("closed"))
+    run = SimpleNamespace(
+        log=seen["wandb"].append, define_metric=lambda *_, **__: None, finish=lambda: seen["wandb"].append("closed")
+    )
 
     def init(**given: Any) -> SimpleNamespace:
         seen["wandb"].append(given)
         return run
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, Settings=lambda **given: given))
-    monkeypatch.setitem(sys.modules, "trackio", SimpleNamespace(
-        init=lambda **given: seen["trackio"].append(given),
-        log=lambda values, step: seen["trackio"].append((values, step)),
-        finish=lambda: seen["trackio"].append("closed")))
+    monkeypatch.setitem(
+        sys.modules,
+        "trackio",
+        SimpleNamespace(
+            init=lambda **given: seen["trackio"].append(given),
+            log=lambda values, step: seen["trackio"].append((values, step)),
+            finish=lambda: seen["trackio"].append("closed"),
+        ),
+    )
 
     def writer(folder: str, purge_step: int) -> SimpleNamespace:
         seen["tensorboard"].append((Path(folder).name, purge_step))
-        return SimpleNamespace(add_scalar=lambda *given: seen["tensorboard"].append(given),
-                               close=lambda: seen["tensorboard"].append("closed"))
+        return SimpleNamespace(
+            add_scalar=lambda *given: seen["tensorboard"].append(given),
+            close=lambda: seen["tensorboard"].append("closed"),
+        )
 
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=writer))
     return seen
@@ -184,8 +203,14 @@ def test_a_resumed_run_goes_on_in_the_same_curves(tmp_path: Path, fakes: dict[st
     assert first == again != anew
     assert fakes["wandb"][1:3] == [{"step/loss": 0.5, "optimizer_step": 1}, "closed"]
     assert fakes["wandb"][0]["config"] == {"seed": 1}
-    assert fakes["tensorboard"][:6] == [("tensorboard", 0), ("step/loss", 0.5, 1), "closed",
-                                        ("tensorboard", 4), ("step/loss", 0.5, 4), "closed"]
+    assert fakes["tensorboard"][:6] == [
+        ("tensorboard", 0),
+        ("step/loss", 0.5, 1),
+        "closed",
+        ("tensorboard", 4),
+        ("step/loss", 0.5, 4),
+        "closed",
+    ]
     assert fakes["trackio"][1:3] == [({"step/loss": 0.5}, 1), "closed"]
     assert [given["resume"] for given in fakes["trackio"] if isinstance(given, dict)] == ["never", "allow", "never"]
 
@@ -196,8 +221,12 @@ def broken(*_: object, **__: object) -> None:
 
 @pytest.mark.parametrize("when", ["import", "start", "log", "close"])
 def test_mirrors_that_fail_are_dropped_with_one_warning_each(
-        when: str, tmp_path: Path, fakes: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch,
-        caplog: pytest.LogCaptureFixture) -> None:
+    when: str,
+    tmp_path: Path,
+    fakes: dict[str, list[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     modules = {"wandb": "wandb", "trackio": "trackio", "tensorboard": "torch.utils.tensorboard"}
     names = {"start": ["init", "SummaryWriter"], "log": ["log", "add_scalar"], "close": ["finish", "close"]}
     for module in modules.values():
@@ -206,8 +235,13 @@ def test_mirrors_that_fail_are_dropped_with_one_warning_each(
     if when != "import":
         made = sys.modules["torch.utils.tensorboard"].SummaryWriter("x", 0)
         monkeypatch.setattr(sys.modules["torch.utils.tensorboard"], "SummaryWriter", lambda *_, **__: made)
-        for target in (sys.modules["wandb"], sys.modules["wandb"].init(), sys.modules["trackio"],
-                       sys.modules["torch.utils.tensorboard"], made):
+        for target in (
+            sys.modules["wandb"],
+            sys.modules["wandb"].init(),
+            sys.modules["trackio"],
+            sys.modules["torch.utils.tensorboard"],
+            made,
+        ):
             for name in names[when]:
                 if hasattr(target, name):
                     monkeypatch.setattr(target, name, broken)
@@ -223,8 +257,9 @@ def test_mirrors_that_fail_are_dropped_with_one_warning_each(
     assert ("pip install tensorboard" if when == "import" else "the server is down") in caplog.text
 
 
-def test_one_mirror_that_fails_does_not_take_the_others_along(tmp_path: Path, fakes: dict[str, list[Any]],
-                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_mirror_that_fails_does_not_take_the_others_along(
+    tmp_path: Path, fakes: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys.modules["wandb"].init(), "log", broken)
     tracker = Tracker(tmp_path / "metrics.jsonl", "run", MIRRORS, {}, None)
     tracker.record("step", 1, loss=0.5)

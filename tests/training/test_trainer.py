@@ -59,8 +59,11 @@ def test_the_best_adapter_is_the_one_of_the_best_epoch(trained: Trained, model: 
     adapted = model()
     load_adapter(adapted, run.best)
     valid = read_manifest(run.manifest("valid"))
-    heard = recognize(adapted, valid, DecodeOptions(
-        recipe.model.instruction, False, recipe.decode.batch_seconds, recipe.decode.max_new_tokens))
+    heard = recognize(
+        adapted,
+        valid,
+        DecodeOptions(recipe.model.instruction, False, recipe.decode.batch_seconds, recipe.decode.max_new_tokens),
+    )
     again = score([item.text for item in valid], [item.text for item in heard], recipe.evaluate.normalizer).wer
     assert again == pytest.approx(done["best_valid_wer"])
 
@@ -79,9 +82,9 @@ def test_the_record_says_what_happened(trained: Trained) -> None:
     assert 0 <= done["padding"] < 0.5 and done["skipped_steps"] == 0
 
 
-def test_the_canary_limits_which_adapter_is_the_best(trained: Trained, tiny: Tiny, tmp_path: Path,
-                                                     monkeypatch: pytest.MonkeyPatch,
-                                                     caplog: pytest.LogCaptureFixture) -> None:
+def test_the_canary_limits_which_adapter_is_the_best(
+    trained: Trained, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Base, then four epochs: the best valid WER is forbidden by its canary, the last one is worse than the third."""
     scores = iter([Scores(0.9, 0.10), Scores(0.7, 0.20), Scores(0.4, 0.30), Scores(0.6, 0.11), Scores(0.65, 0.09)])
     monkeypatch.setattr(training, "measure", lambda *_: next(scores))
@@ -96,8 +99,8 @@ def test_the_canary_limits_which_adapter_is_the_best(trained: Trained, tiny: Tin
 
 
 def test_a_share_of_the_way_is_the_best_where_the_whole_costs_the_canary_too_much(
-        trained: Trained, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-        model: Callable[[], GraniteSpeech]) -> None:
+    trained: Trained, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Callable[[], GraniteSpeech]
+) -> None:
     scores = iter([Scores(0.9, 0.10), Scores(0.4, 0.20), Scores(0.4, 0.15), Scores(0.5, 0.11), Scores(0.6, 0.11)])
     monkeypatch.setattr(training, "measure", lambda *_: next(scores))
     run = prepared(trained[1], tmp_path)
@@ -112,8 +115,9 @@ def test_a_share_of_the_way_is_the_best_where_the_whole_costs_the_canary_too_muc
     assert not torch.equal(reached[name], base[name])  # training itself goes on from where it stood
 
 
-def test_patience_ends_a_run_that_no_longer_gains(trained: Trained, tiny: Tiny, tmp_path: Path,
-                                                  caplog: pytest.LogCaptureFixture) -> None:
+def test_patience_ends_a_run_that_no_longer_gains(
+    trained: Trained, tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     other = prepared(trained[1], tmp_path)
     recipe = tiny(tmp_path, "x", parts={"lora": {"rank": 4}}, epochs=9, patience=1, learning_rate=1e-12, ctc_weight=0)
     with caplog.at_level(logging.INFO):
@@ -123,16 +127,24 @@ def test_patience_ends_a_run_that_no_longer_gains(trained: Trained, tiny: Tiny, 
     assert "stopped early" in caplog.text
 
 
-@pytest.mark.parametrize(("projector", "dtype", "off"), [("frozen", "float32", 1e-4), ("full", "float32", 1e-4),
-                                                         ("full", "bfloat16", 1e-2)])
-def test_the_cache_changes_no_loss(trained: Trained, tiny: Tiny, tmp_path: Path, projector: str, dtype: str,
-                                   off: float) -> None:
+@pytest.mark.parametrize(
+    ("projector", "dtype", "off"), [("frozen", "float32", 1e-4), ("full", "float32", 1e-4), ("full", "bfloat16", 1e-2)]
+)
+def test_the_cache_changes_no_loss(
+    trained: Trained, tiny: Tiny, tmp_path: Path, projector: str, dtype: str, off: float
+) -> None:
     from finetune.core.config import AugmentSection
 
     runs = []
     for cache in (False, True):
-        recipe = tiny(tmp_path, f"cache{cache}", parts={"lora": {"rank": 4}, "projector": {"mode": projector}},
-                      machine={"cache_encoder": cache}, ctc_weight=0, epochs=1)
+        recipe = tiny(
+            tmp_path,
+            f"cache{cache}",
+            parts={"lora": {"rank": 4}, "projector": {"mode": projector}},
+            machine={"cache_encoder": cache},
+            ctc_weight=0,
+            epochs=1,
+        )
         model = recipe.model.model_copy(update={"dtype": dtype})
         recipe = recipe.model_copy(update={"augment": AugmentSection(), "model": model})
         runs.append(prepared(trained[1], tmp_path / f"{cache}"))
@@ -141,14 +153,21 @@ def test_the_cache_changes_no_loss(trained: Trained, tiny: Tiny, tmp_path: Path,
         assert before["loss"] == pytest.approx(after["loss"], rel=off)
 
 
-def test_a_bfloat16_base_trains_in_every_part(trained: Trained, tiny: Tiny, tmp_path: Path,
-                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bfloat16_base_trains_in_every_part(
+    trained: Trained, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Under autocast, as on a GPU; what trains is float32 beside bfloat16, in decoding and in the cache too."""
     loaded: list[GraniteSpeech] = []
     load = training.load_model
     monkeypatch.setattr(training, "load_model", lambda *given: loaded.append(load(*given)) or loaded[-1])
-    all_parts = {"lora": {"rank": 4}, "projector": {"mode": "full"}, "encoder": {"mode": "full", "blocks": 1},
-                 "ctc_head": {"mode": "full"}, "lm_head": {"mode": "full"}, "language_model": {"layers": 1}}
+    all_parts = {
+        "lora": {"rank": 4},
+        "projector": {"mode": "full"},
+        "encoder": {"mode": "full", "blocks": 1},
+        "ctc_head": {"mode": "full"},
+        "lm_head": {"mode": "full"},
+        "language_model": {"layers": 1},
+    }
     recipe = tiny(tmp_path, "x", parts=all_parts, epochs=1)
     low = recipe.model_copy(update={"model": recipe.model.model_copy(update={"dtype": "bfloat16"})})
     run = prepared(trained[1], tmp_path)
@@ -158,8 +177,9 @@ def test_a_bfloat16_base_trains_in_every_part(trained: Trained, tiny: Tiny, tmp_
     assert records(run, "step")[0]["loss"] == pytest.approx(records(trained[1], "step")[0]["loss"], rel=0.03)
 
 
-def test_a_batch_that_fits_is_found_once_for_a_machine(trained: Trained, tiny: Tiny, tmp_path: Path,
-                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_fits_is_found_once_for_a_machine(
+    trained: Trained, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As if memory held 3 s of padded audio; a run that is resumed keeps the size that it began with."""
     from finetune.training import step
 
@@ -184,8 +204,9 @@ def test_a_batch_that_fits_is_found_once_for_a_machine(trained: Trained, tiny: T
 
 
 @pytest.mark.parametrize("way", ["FSDP", "DEEPSPEED"])
-def test_a_model_in_pieces_is_refused(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                      way: str) -> None:
+def test_a_model_in_pieces_is_refused(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
     monkeypatch.setenv(f"ACCELERATE_USE_{way}", "true")
     with pytest.raises(CheckpointError, match=f"asked for {way}, but here each process holds the whole model"):
         training.train(trained[0], prepared(trained[1], tmp_path))
@@ -198,8 +219,13 @@ def test_a_batch_must_hold_the_longest_clip(trained: Trained, tiny: Tiny, tmp_pa
         training.train(recipe.model_copy(update={"model": model}), prepared(trained[1], tmp_path))
 
 
-def test_what_the_ctc_loss_leaves_out_is_said(tiny: Tiny, tmp_path: Path, model: Callable[[], GraniteSpeech],
-                                              clips: list[Utterance], caplog: pytest.LogCaptureFixture) -> None:
+def test_what_the_ctc_loss_leaves_out_is_said(
+    tiny: Tiny,
+    tmp_path: Path,
+    model: Callable[[], GraniteSpeech],
+    clips: list[Utterance],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """And the language model's target keeps it."""
     plain, fast = clips[0], replace(clips[1], text=clips[1].text * 9)
     odd = replace(plain, id="odd", text=f"{plain.text} 漢字")
