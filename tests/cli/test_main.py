@@ -15,7 +15,7 @@ import soundfile
 from command import Command, noise
 
 from finetune.cli import main as cli
-from finetune.cli.main import STAGES, main
+from finetune.cli.main import STAGES
 from finetune.core.errors import CheckpointError, Interrupted
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -292,7 +292,7 @@ def test_a_folder_that_is_no_run_is_refused(finetune: Command, project: Path) ->
     assert said.code == 1 and "exists and is not a run directory" in said.err
 
 
-# Stopping and calibrating
+# Stopping
 
 
 @pytest.mark.parametrize(
@@ -312,17 +312,3 @@ def test_a_stopped_command_promises_only_what_it_keeps(
     monkeypatch.setattr(cli, "_transcribe", stop)
     said = finetune(*command)
     assert (said.code, said.err) == (130, message)
-
-
-def test_calibrate_wants_a_folder_that_it_can_write(finetune: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.access", lambda *_: False)
-    said = finetune("calibrate", "--model", NANO, "--manifest", "none.jsonl", "--max-wer-loss", "1")
-    assert said.code == 1 and f"{NANO}: the calibration is kept in the model's folder, which cannot be" in said.err
-
-
-@pytest.mark.parametrize("points", ["-1", "nan", "inf"])
-def test_calibrate_refuses_a_loss_that_no_pair_can_meet(
-    points: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["calibrate", "--model", str(tmp_path), "--manifest", "none.jsonl", "--max-wer-loss", points]) == 2
-    assert "--max-wer-loss" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from command import Command, noise
+from command import Command, noise, with_thresholds
 
 from finetune.core.run_dir import write_json
 
@@ -140,6 +140,26 @@ def test_progress_is_for_a_person_and_goes_to_standard_error(
         monkeypatch.setenv("TTY_COMPATIBLE", "1" if terminal else "0")
         said = finetune("transcribe", tmp_path / "a.wav", "--model", NANO)
         assert "listening" not in said.out and ("listening" in said.err) == terminal
+
+
+def test_relaxed_decoding_takes_the_thresholds_of_the_calibration(finetune: Command, tmp_path: Path) -> None:
+    """An entropy that every clip passes: the CTC text is kept, and no draft is shown to the language model."""
+    folder = with_thresholds(NANO, tmp_path / "model", 100.0, 0.5)
+    for arguments, drafted in (([NANO], True), ([folder], False), ([folder, "--max-entropy", 0], True)):
+        said = finetune("transcribe", DOOR, "--decoder", "relaxed", "--model", *arguments)
+        assert (said.code, said.out) == (0, "please close the door when you leave\n")
+        assert ("of the draft accepted" in said.err) == drafted
+    said = finetune("transcribe", DOOR, "--model", folder)
+    assert said.code == 0 and "of the draft accepted" in said.err, "the default decoder is lossless and has none"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"max_entropy": 1.0}', '{"max_entropy": 1, "min_probability": null}'])
+def test_a_calibration_that_is_none_is_refused(finetune: Command, tmp_path: Path, content: str) -> None:
+    folder = with_thresholds(NANO, tmp_path / "model", 100.0, 0.5)
+    (folder / "decode.json").write_text(content)
+    said = finetune("transcribe", DOOR, "--decoder", "relaxed", "--model", folder)
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith(f"finetune: {folder / 'decode.json'}: not a calibration (")
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,15 @@ def test_short_hisses_count() -> None:
     assert bandwidth(voice) < 1500 < 7000 < bandwidth(hissed)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_one_weak_tone_is_no_bandwidth_and_a_strong_one_is(seed: int) -> None:
+    """A whistle in a single bin, 47 dB below the voice: over five bins that is 52 dB; 6 dB more are heard."""
+    voice = soxr.resample(noise(3, seed)[::8], 2000, RATE).astype(np.float32)
+    tone = 2.7e-4 * np.sin(2 * np.pi * 6000 * np.arange(len(voice)) / RATE).astype(np.float32)
+    assert bandwidth(voice + tone) == bandwidth(voice) < 1500
+    assert 6000 <= bandwidth(voice + 2 * tone) < 6100
+
+
 @pytest.mark.parametrize("decibels", [5, 15, 30])
 def test_snr_of_bursts_over_noise(decibels: int) -> None:
     count = 4 * RATE

@@ -11,12 +11,16 @@ import jiwer
 import numpy as np
 import pytest
 import soundfile
+from command import with_thresholds
 
 from finetune.cli.main import main
+from finetune.core.config import Recipe
 from finetune.core.errors import DataError, RecipeError
 from finetune.core.run_dir import RunDir, write_json
+from finetune.data.manifest import Utterance
 from finetune.evaluation import endpoint, systems, whisper
-from finetune.evaluation.systems import System, system_of
+from finetune.evaluation.systems import System, listen, system_of
+from finetune.export.bundle import add_transcriber
 from finetune.metrics.significance import holm
 
 WORDS = ["take", "hold", "start", "stop", "aspirin", "digoxin", "twice", "daily", "now", "again"]
@@ -364,6 +368,29 @@ def test_a_model_folder_listens_now(
     assert found["systems"][str(silent)]["wer"] == 1 and found["systems"][str(nano)]["wer"] < 0.5
     assert found["systems"][str(nano)]["rtfx"] > 1 and "speculative" in found["systems"][str(nano)]["about"]
     assert "better" in capsys.readouterr().out
+
+
+def test_a_model_that_decodes_relaxed_is_heard_with_its_calibration(
+    nano: Path, tmp_path: Path, clips: list[Utterance]
+) -> None:
+    """An entropy that every clip passes: the CTC head's text is kept."""
+    from finetune.inference.recognize import DecodeOptions, recognize
+    from finetune.inference.thresholds import Thresholds
+    from finetune.inference.transcribe import load
+
+    export = with_thresholds(nano, tmp_path / "export", 100.0, 0.5)
+    sides = {side: ["x"] for side in ("train", "valid", "test")}
+    recipe = Recipe.model_validate({"name": "x", "data": sides, "decode": {"decoder": "relaxed"}})
+    add_transcriber(export, recipe)
+    model, defaults = load(str(nano)), Thresholds(recipe.decode.max_entropy, recipe.decode.min_probability)
+    expected, other = (
+        recognize(model, clips[:4], DecodeOptions(recipe.model.instruction, True, 30, 200, pair))
+        for pair in (Thresholds(100.0, 0.5), defaults)
+    )
+    answer = listen(system_of(str(export)), clips[:4])
+    assert [item.text for item in answer.heard if item] == [item.text for item in expected]
+    assert [item.text for item in expected] != [item.text for item in other]
+    assert answer.about.startswith("relaxed decoding on ")
 
 
 def test_comparing_files_does_not_pay_for_torch(here: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
+from command import with_thresholds
 from conftest import VOCABULARY
 from packaging.requirements import Requirement
 
@@ -151,6 +152,16 @@ def test_its_exit_codes_are_the_commands(
 ) -> None:
     assert standalone(folder, arguments) == code
     assert message in capsys.readouterr().err
+
+
+def test_its_calibration_counts(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An entropy that every clip passes: the CTC text is kept, and no draft is shown to the language model."""
+    calibrated = with_thresholds(folder, tmp_path / "calibrated", 100.0, 0.5)
+    for model, drafted in ((folder, True), (calibrated, False)):
+        assert standalone(model, [str(CLIPS[1]), "--decoder", "relaxed"]) == 0
+        said = capsys.readouterr()
+        assert said.out == "the children are playing in the garden\n"
+        assert ("of the draft accepted" in said.err) == drafted
 
 
 def test_it_says_when_its_settings_are_gone(nano: Path, capsys: pytest.CaptureFixture[str]) -> None:

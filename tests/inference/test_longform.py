@@ -55,6 +55,25 @@ def test_long_pauses_part_and_short_ones_do_not() -> None:
     assert windows == [(0.0, pytest.approx(20.4)), (pytest.approx(28.2), pytest.approx(33.3))]
 
 
+@pytest.mark.parametrize(
+    ("pause", "windows"),
+    [
+        (0.5, [(0.0, 10.1), (10.4, 35.5)]),
+        (0.48, [(0.0, 25.18), (25.18, 35.48)]),  # one talk, cut where it is quietest
+    ],
+)
+def test_a_pause_of_half_a_second_parts_and_a_frame_less_does_not(
+    pause: float, windows: list[tuple[float, float]]
+) -> None:
+    found = activity((SPEECH, 10.0), (SILENCE, pause), (SPEECH, 25.0))
+    found.level[1257:1262] -= 1.0  # its middle is at 25.18 s
+    assert cut(found, 30.0) == [(pytest.approx(start), pytest.approx(end)) for start, end in windows]
+
+
+def test_a_stretch_as_long_as_a_window_may_be_is_not_cut() -> None:
+    assert cut(activity((SPEECH, 29.9), (SILENCE, 5.0)), 30.0) == [(0.0, pytest.approx(30.0))]
+
+
 def test_too_long_a_stretch_is_cut_in_the_longest_pause_of_its_second_half() -> None:
     found = activity(
         (SPEECH, 4.0), (UNSURE, 0.4), (SPEECH, 13.6), (UNSURE, 0.2), (SPEECH, 6.8), (UNSURE, 0.1), (SPEECH, 20.0)

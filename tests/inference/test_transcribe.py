@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from command import with_thresholds
 from conftest import VOCABULARY
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,9 +20,10 @@ from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.manifest import Utterance
 from finetune.inference import transcribe as transcription
 from finetune.inference.options import Wish
-from finetune.inference.recognize import DecodeOptions, Hypothesis, listened, transcribe_batch
+from finetune.inference.recognize import DecodeOptions, Hypothesis, listened, recognize, transcribe_batch
 from finetune.inference.settings import settings_of
-from finetune.inference.transcribe import request_for, transcripts
+from finetune.inference.thresholds import Thresholds
+from finetune.inference.transcribe import load, request_for, transcripts
 from finetune.model.granite import Audio, GraniteSpeech
 
 CANARY = VOCABULARY / "audio" / "canary"
@@ -264,6 +266,23 @@ def test_a_translation_has_its_own_prompt_no_draft_and_no_word_times(granite: Gr
     (heard,) = finetune.transcribe(PARK, granite, translate_to="fr", max_new_tokens=5)
     assert heard.language == "fr" and heard.acceptance is None
     assert all(not segment.words for segment in heard.segments)
+
+
+@pytest.mark.parametrize("pair", [Thresholds(100.0, 0.5), Thresholds(0.0, 0.02)])
+def test_a_calibrated_model_is_heard_with_its_own_thresholds(nano: Path, tmp_path: Path, pair: Thresholds) -> None:
+    """On a clip that the CTC head, a lenient and a strict language model spell in three ways."""
+    rain = CANARY / "canary-004-en-gb-m7.opus"
+    model = load(str(with_thresholds(nano, tmp_path / "model", pair.max_entropy, pair.min_probability)))
+    settings, clip = settings_of(model.source), Utterance("rain", str(rain), len(load_audio(rain)) / SAMPLE_RATE, "")
+    options = DecodeOptions(settings.instruction, True, settings.batch_seconds, settings.max_new_tokens)
+    lossless, default, calibrated = (
+        recognize(model, [clip], replace(options, relaxed=relaxed))[0]
+        for relaxed in (None, Thresholds(settings.max_entropy, settings.min_probability), pair)
+    )
+    assert calibrated.text not in (lossless.text, default.text)
+    (heard,) = finetune.transcribe(rain, model, decoder="relaxed")
+    assert heard.text == calibrated.text and (heard.acceptance is None) == (pair.max_entropy > 0)
+    assert [item.text for item in finetune.transcribe([rain], model)] == [lossless.text], "drafts alone lose nothing"
 
 
 def test_no_files_give_no_transcripts(granite: GraniteSpeech) -> None:

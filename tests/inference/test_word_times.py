@@ -27,6 +27,7 @@ def heard(path: str, sure: float = 0.9) -> NDArray[np.float32]:
         ("_h_i_", "hi", [(1, 4)]),
         ("__hi__you__", "hi you", [(2, 4), (6, 9)]),  # no space was heard
         ("_hi_you_", "«Hi, you!»", [(1, 3), (4, 7)]),
+        ("_'t_is dogs'__", "'t is dogs'", [(1, 3), (4, 6), (7, 12)]),  # the head writes apostrophes
         ("_he_y ther_e__", "hey there", [(1, 5), (6, 12)]),
         ("__ク_スリ__", "クスリ", [(2, 3), (4, 5), (5, 6)]),
         ("__ク_スリ__", "くすり", [(2, 3), (4, 5), (5, 6)]),  # the head writes katakana for hiragana too

@@ -45,6 +45,8 @@ def test_confusions_are_counted() -> None:
         Edit("substitute", "stent", "tent"),
     ]
     assert confusions(rows, 3) == [Confusion("the", "a", 2), Confusion("", "up", 1), Confusion("no", "", 1)]
+    (row,) = align(["it's the dogs' bed"], ["its the dogs bed"], "basic@1")
+    assert row[0] == Edit("substitute", "it's", "its") and count_errors(row) == 1  # one inside a word is part of it
     assert align([], [], "none") == []
     assert [edit.op for edit in align(["今日は"], ["今 日"], "ja-cer@1")[0]] == ["equal", "equal", "delete"]
 

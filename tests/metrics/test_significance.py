@@ -151,6 +151,15 @@ def test_the_p_value_agrees_with_the_interval() -> None:
             assert (result.p_value < 0.05) == (not result.low <= 0 <= result.high)
 
 
+@pytest.mark.parametrize("replicas", [99, 999])
+def test_a_p_value_counts_what_was_seen_among_the_replicas_and_is_never_zero(replicas: int) -> None:
+    """B errs less in every block, by 1 to 3 words of 10: no replica lies beyond."""
+    base, better = [5] * 30, [2 + number % 3 for number in range(30)]
+    for pair in ((base, better), (better, base)):
+        result = paired_difference(*pair, [10] * 30, range(30), replicas, 0)
+        assert result.p_value == pytest.approx(2 / (replicas + 1), rel=1e-9)
+
+
 def test_holm() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.9]) == [1.0, 1.0] and holm([]) == []

@@ -182,10 +182,15 @@ def test_joined_clips_are_each_heard_once_within_the_limit_and_in_one_language(
 def test_the_share_says_how_often_a_clip_goes_on() -> None:
     plain = join(range(400), [1.0] * 400, [""] * 400, 0.0, 1e9, 1, 0)
     assert plain == [(index,) for index in range(400)]
-    groups = join(range(4000), [1.0] * 4000, [""] * 4000, 0.5, 1e9, 1, 0)
-    assert 0.47 < 1 - len(groups) / 4000 < 0.53
-    assert {len(group) for group in groups} >= {1, 2, 3, 4}
-    assert groups != join(range(4000), [1.0] * 4000, [""] * 4000, 0.5, 1e9, 1, 1)
+    for portion in (0.2, 0.5, 0.8):
+        groups = join(range(4000), [1.0] * 4000, [""] * 4000, portion, 1e9, 1, 0)
+        assert 1 - len(groups) / 4000 == pytest.approx(portion, abs=0.03)
+        sizes = Counter(map(len, groups))
+        assert all(
+            sizes[size] / len(groups) == pytest.approx((1 - portion) * portion ** (size - 1), abs=0.03)
+            for size in range(1, 6)
+        )
+    assert groups != join(range(4000), [1.0] * 4000, [""] * 4000, portion, 1e9, 1, 1)
 
 
 def test_a_row_of_clips_sounds_as_they_do_one_after_another(clips: list[Utterance]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import embedded
 from safetensors.torch import load_file
 from training_runs import prepared, records, weights
 
@@ -24,6 +25,7 @@ from finetune.training import checkpoint
 from finetune.training import trainer as training
 from finetune.training.dataset import Examples
 from finetune.training.selection import Scores
+from finetune.training.step import schedule
 
 ROOT = Path(__file__).resolve().parents[2]
 Tiny = Callable[..., Recipe]
@@ -80,6 +82,19 @@ def test_the_record_says_what_happened(trained: Trained) -> None:
     assert done["trained_parameters"] == sum(value.numel() for value in trained_parameters(after).values())
     assert done["total_parameters"] == sum(v.numel() for n, v in after.hf.named_parameters() if "lora_" not in n)
     assert 0 <= done["padding"] < 0.5 and done["skipped_steps"] == 0
+
+
+@pytest.mark.parametrize(
+    ("warmup", "factors"),
+    [
+        (0.3, [1 / 3, 2 / 3, 1, 1, 6 / 7, 5 / 7, 4 / 7, 3 / 7, 2 / 7, 1 / 7]),
+        (0.0, [1, 1, 8 / 9, 7 / 9, 6 / 9, 5 / 9, 4 / 9, 3 / 9, 2 / 9, 1 / 9]),
+        (1.0, [step / 10 for step in range(1, 11)]),
+    ],
+)
+def test_the_rate_rises_and_falls_and_no_step_is_without_one(warmup: float, factors: list[float]) -> None:
+    assert [schedule(step, 10, warmup) for step in range(10)] == pytest.approx(factors)
+    assert schedule(0, 1, warmup) == 1
 
 
 def test_the_canary_limits_which_adapter_is_the_best(
@@ -217,6 +232,23 @@ def test_a_batch_must_hold_the_longest_clip(trained: Trained, tiny: Tiny, tmp_pa
     model = recipe.model.model_copy(update={"instruction": "what is said here? " * 20})
     with pytest.raises(RecipeError, match=r"train\.batch_tokens: 64 cannot hold train-.*positions; raise it"):
         training.train(recipe.model_copy(update={"model": model}), prepared(trained[1], tmp_path))
+
+
+@pytest.mark.parametrize(("share", "groups"), [(0.2, range(27, 38)), (0.8, range(3, 14))])
+def test_the_recipe_says_how_many_clips_go_on(
+    tiny: Tiny, tmp_path: Path, model: Callable[[], GraniteSpeech], share: float, groups: range
+) -> None:
+    plain, train = tiny(tmp_path, "x"), embedded("train", 40)
+    recipe = plain.model_copy(
+        update={
+            "augment": plain.augment.model_copy(update={"join": share}),
+            "data": plain.data.model_copy(update={"max_duration": 1000.0}),
+        }
+    )
+    data = Examples(model(), recipe, train)
+    heard = data.heard(0)
+    assert len(heard) in groups, "40 clips, of which this share follows another one"
+    assert sorted(clip.id for index in heard for clip in data.spoken[index]) == sorted(clip.id for clip in train)
 
 
 def test_what_the_ctc_loss_leaves_out_is_said(
