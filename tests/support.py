@@ -25,7 +25,7 @@ def noise(frames: int, seed: int) -> Tensor:
     return torch.randn(frames, 160, generator=torch.Generator().manual_seed(seed)) * 0.5
 
 
-def lively(model: GraniteSpeech) -> GraniteSpeech:
+def randomize(model: GraniteSpeech) -> GraniteSpeech:
     """Random weights in place of the loaded ones, large in the language model: greedy text that never loops."""
     torch.manual_seed(5)
     model.hf = type(model.hf)(model.hf.config).eval().requires_grad_(False)

@@ -20,7 +20,7 @@ from finetune.core.errors import CheckpointError, DataError, Interrupted
 from finetune.core.recipe import load_recipe
 from finetune.core.run_dir import CHILD, RunDir, read_json, write_json
 from finetune.pipeline import STAGES, run_recipe, summarize
-from finetune.report.summary import newcomer_table
+from finetune.report.summary import format_summary
 from finetune.training.launch import processes_for, train_on_all
 
 SCORE = {"wer": 0.25, "terms": {"seen": {"recall": 0.5}, "unseen": {"recall": None}}}
@@ -347,7 +347,7 @@ def test_the_table_shows_both_models_and_the_clips_that_gained_most(tmp_path: Pa
     for which, heard in (("base", "take the rug"), ("adapted", "take drug 3")):
         rows = [{"audio_filepath": f"{i}.wav", "text": text, "pred_text": heard} for i, text in enumerate(said)]
         run.hypotheses("test", which).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    lines = newcomer_table(run, read_json(run.summary)).splitlines()
+    lines = format_summary(run, read_json(run.summary)).splitlines()
     assert lines[2].split() == ["your", "domain", "(test)", "25.0", "25.0"]
     assert lines[3].split() == ["general", "speech", "(canary)", "25.0", "25.0"]
     assert lines[4].split() == ["terms", "heard,", "seen", "in", "training", "50", "%", "50", "%"]

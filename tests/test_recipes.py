@@ -106,24 +106,24 @@ def test_one_gpu_and_four_make_the_same_optimizer_steps() -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_what_a_recipe_trains_is_there_in_its_base(path: Path, real: Path) -> None:
-    from finetune.model.model_summary import outline
-    from finetune.training.trainer import parts_of
+    from finetune.model.model_summary import summarize_model
+    from finetune.training.trainer import trainable_parts
 
     recipe, _ = load_recipe(path)
     base = real if recipe.model.base.startswith("ibm-granite/") else ROOT / recipe.model.base
-    lines = outline(str(base), None, parts_of(recipe))
+    lines = summarize_model(str(base), None, trainable_parts(recipe))
     parts = {name for name, part in recipe.parts if getattr(part, "mode", "frozen") != "frozen"}
     parts |= {"lora"} if recipe.parts.lora.rank else set()
     assert {line.split()[0] for line in lines[lines.index("trains:") + 1 :]} == parts
 
 
 def test_the_real_model_has_the_parts_and_the_lora_that_the_recipe_counts_on(real: Path) -> None:
-    from finetune.model.model_summary import outline
-    from finetune.training.trainer import parts_of
+    from finetune.model.model_summary import summarize_model
+    from finetune.training.trainer import trainable_parts
 
     recipe, _ = load_recipe(ROOT / "recipes" / "granite_1b.yaml")
     assert recipe.parts.lora.modules == ALL_LINEAR and recipe.parts.lora.rank == 16
-    assert [" ".join(line.split()) for line in outline(str(real), None, parts_of(recipe))] == [
+    assert [" ".join(line.split()) for line in summarize_model(str(real), None, trainable_parts(recipe))] == [
         "encoder 440,168,796 parameters",
         "projector 35,697,664 parameters",
         "language model 1,631,752,192 parameters",

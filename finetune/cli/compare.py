@@ -69,9 +69,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise RecipeError("\n".join(faults)) from error
 
     from finetune.evaluation.compare import compare, write_comparison
-    from finetune.metrics.scorecard import Setting
+    from finetune.metrics.scorecard import ScoringOptions
 
-    setting = Setting(section.normalizer, section.replicas, Recipe.model_fields["seed"].default, (), frozenset(), {})
+    setting = ScoringOptions(
+        section.normalizer, section.replicas, Recipe.model_fields["seed"].default, (), frozenset(), {}
+    )
     result = compare(
         arguments.systems, arguments.manifest, setting, arguments.terms, ModelSection().instruction, conditions
     )

@@ -166,22 +166,22 @@ def _check(arguments: argparse.Namespace) -> int:
     width = max(len(setting.key) for setting in settings)
     for setting in settings:
         print(f"{setting.key:{width}}  {setting.value!s:48} {setting.origin}")
-    from finetune.data.prepare import look
-    from finetune.model.model_summary import outline
-    from finetune.training.trainer import parts_of
+    from finetune.data.prepare import preview_corpora
+    from finetune.model.model_summary import summarize_model
+    from finetune.training.trainer import trainable_parts
 
     print()
     faults = []
     try:
         if recipe.data.train:
-            print("\n".join(outline(recipe.model.base, recipe.model.revision, parts_of(recipe))))
+            print("\n".join(summarize_model(recipe.model.base, recipe.model.revision, trainable_parts(recipe))))
         else:
             print("nothing to train on: this recipe is for finetune score")
     except ModelError as error:
         faults.append(str(error))
     print("\ndata:")
     try:
-        for line in look(recipe):
+        for line in preview_corpora(recipe):
             print(visible(line))
     except DataError as error:
         faults.append(str(error))
@@ -195,13 +195,13 @@ def _stage(arguments: argparse.Namespace) -> int:
 
     recipe, _ = load_recipe(arguments.recipe, arguments.overrides)
     from finetune.pipeline import run_recipe, summarize
-    from finetune.report.summary import newcomer_table
+    from finetune.report.summary import format_summary
 
     whole = arguments.command == "run"
     last = {"run": "export", "evaluate": "report"}.get(arguments.command, arguments.command)
     run = run_recipe(recipe, last)
     if whole:
-        print(visible(newcomer_table(run, summarize(run))))
+        print(visible(format_summary(run, summarize(run))))
     return 0
 
 

@@ -60,7 +60,7 @@ class AugmentSection(Section):
     """Widest of two masks over mel bins (SpecAugment)."""
     time_mask: int = Field(0, ge=0, le=100)
     """Widest of two masks over 20 ms frames."""
-    join: float = Field(0.0, ge=0, lt=1)
+    concat: float = Field(0.0, ge=0, lt=1)
     """How often a clip goes on with another one, and that with a third, up to data.max_duration."""
 
 
@@ -139,7 +139,7 @@ class TrainSection(Section):
     """Stop after so many of them without a better adapter; 0 is never."""
     max_canary_loss: float | None = Field(None, ge=0, le=1)
     """The best adapter may lose at most this much WER (0.02 is two points) on the canary; none is no limit."""
-    shrink: list[Annotated[float, Field(gt=0, lt=1)]] = []
+    interpolate: list[Annotated[float, Field(gt=0, lt=1)]] = []
     """Shares of the way from the base's weights to the last epoch's that are scored too: a little less than all of it
     often costs the domain nothing and gives general speech back. Keeps the best of all within max_canary_loss."""
     max_skipped_steps: int = Field(5, ge=0)

@@ -33,7 +33,7 @@ class Utterance:
     extra: dict[str, object] = field(default_factory=dict, hash=False)
 
 
-def in_a_row(clips: Sequence[Utterance], time: int) -> Utterance:
+def concatenated(clips: Sequence[Utterance], time: int) -> Utterance:
     """Clips spoken one after another as one, for the `time`-th time; file and offset are those of the first."""
     keywords = dict.fromkeys(word for clip in clips for word in clip.keywords)
     return replace(

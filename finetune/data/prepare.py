@@ -31,7 +31,7 @@ class PrepareResult:
     seconds: float
 
 
-def look(recipe: Recipe) -> Iterator[str]:
+def preview_corpora(recipe: Recipe) -> Iterator[str]:
     """A line for each corpus of a recipe; no audio is opened and nothing written.
 
     Raises:

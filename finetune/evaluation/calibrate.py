@@ -11,7 +11,7 @@ from finetune.core.config import DecodeSection
 from finetune.core.errors import DataError
 from finetune.core.run_dir import write_json
 from finetune.evaluation.records import clips_of_file
-from finetune.inference.recognize import DecodeOptions, Hypothesis, decoding_summary, listened, transcribe_batch
+from finetune.inference.recognize import DecodeOptions, Hypothesis, decoding_summary, encode_batches, transcribe_batch
 from finetune.inference.thresholds import FILE, Thresholds
 from finetune.metrics.wer import score
 from finetune.model.granite import load_model
@@ -64,7 +64,7 @@ def calibrate(
     pairs = [None, *(Thresholds(entropy, chance) for entropy in ENTROPIES for chance in PROBABILITIES)]
     options = DecodeOptions(instruction, True, decode.batch_seconds, decode.max_new_tokens)
     heard: dict[Thresholds | None, dict[int, Hypothesis]] = {pair: {} for pair in pairs}
-    for batch, audio, hearing in listened(loaded, clips, decode.batch_seconds):
+    for batch, audio, hearing in encode_batches(loaded, clips, decode.batch_seconds):
         for pair in pairs:
             started = time.perf_counter()
             rows = transcribe_batch(loaded, audio, [clips[index] for index in batch], replace(options, relaxed=pair))

@@ -10,10 +10,10 @@ from finetune.core.errors import DataError, RecipeError
 from finetune.core.run_dir import RunDir, write_json
 from finetune.data.manifest import Utterance, manifest_hash
 from finetune.evaluation.records import clip_of, clips_of_file, is_japanese
-from finetune.evaluation.systems import KINDS, Answer, System, listen, system_of
+from finetune.evaluation.systems import KINDS, Answer, System, run_system, system_of
 from finetune.metrics.conditions import Condition
 from finetune.metrics.normalizer import UNSPACED, normalize
-from finetune.metrics.scorecard import Clip, Heard, Setting, comparison, scorecard
+from finetune.metrics.scorecard import Clip, ScoringOptions, SystemOutput, comparison, scorecard
 from finetune.metrics.significance import CONFIDENCE, holm
 from finetune.metrics.terms import column_terms, read_terms, term_recall
 
@@ -43,7 +43,7 @@ class CompareResult:
 def compare(
     names: Sequence[str],
     manifest: str | None,
-    setting: Setting,
+    setting: ScoringOptions,
     terms: str | None,
     instruction: str,
     conditions: Sequence[Condition],
@@ -86,7 +86,7 @@ def compare(
     setting = replace(setting, terms=tuple(listed))
     answers: dict[str, Answer] = {}
     for system in sorted(systems, key=lambda item: KINDS.index(item.kind)):
-        answers[system.name] = listen(system, spoken)
+        answers[system.name] = run_system(system, spoken)
     kept = [index for index in range(len(spoken)) if all(answers[name].heard[index] is not None for name in names)]
     if not kept:
         raise DataError("no clip was transcribed by all of the systems")
@@ -142,7 +142,7 @@ def _manifest_of(systems: Sequence[System]) -> str:
     return str(run.manifest("test"))
 
 
-def _scores(clips: Sequence[Clip], heard: Sequence[Heard], setting: Setting) -> dict[str, Any]:
+def _scores(clips: Sequence[Clip], heard: Sequence[SystemOutput], setting: ScoringOptions) -> dict[str, Any]:
     """As `scorecard`, with the terms together: what training has seen is not known here."""
     entry, details = scorecard(clips, heard, setting)
     del entry["frequency"]
@@ -151,7 +151,9 @@ def _scores(clips: Sequence[Clip], heard: Sequence[Heard], setting: Setting) -> 
     return {**entry, "details": details}
 
 
-def _comparisons(clips: Sequence[Clip], heard: dict[str, list[Heard]], setting: Setting) -> dict[str, dict[str, Any]]:
+def _comparisons(
+    clips: Sequence[Clip], heard: dict[str, list[SystemOutput]], setting: ScoringOptions
+) -> dict[str, dict[str, Any]]:
     """Each system against the first; p values are adjusted for how many these are, and the verdict follows them."""
     first, *others = heard
     found = {name: comparison(clips, heard[first], heard[name], setting) for name in others}
@@ -168,7 +170,7 @@ def _notes(
     answers: dict[str, Answer],
     systems: Sequence[System],
     clips: Sequence[Clip],
-    setting: Setting,
+    setting: ScoringOptions,
 ) -> list[str]:
     notes = []
     if every > len(spoken):

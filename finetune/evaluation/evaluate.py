@@ -21,12 +21,12 @@ from finetune.evaluation.records import (
     sets_of,
     write_transcripts,
 )
-from finetune.evaluation.trials import hear, keyword_lists, options_of, probe
+from finetune.evaluation.trials import decode_utterances, keyword_lists, options_of, probe
 from finetune.inference.ctc_text import ctc_texts
 from finetune.inference.recognize import Hypothesis, decoding_summary
 from finetune.metrics.reference_check import agreeing_against
 from finetune.metrics.sclite import write_rows
-from finetune.metrics.scorecard import Setting, comparison, group_tables, scorecard
+from finetune.metrics.scorecard import ScoringOptions, comparison, group_tables, scorecard
 from finetune.metrics.significance import holm
 from finetune.metrics.terms import column_terms, read_terms, term_recall
 from finetune.metrics.wer import score
@@ -71,7 +71,7 @@ def evaluate(recipe: Recipe, run: RunDir) -> EvaluateResult:
         if which == "adapted":
             load_adapter(model, run.best)
         for split, utterances in decoded.items():
-            heard[split][which] = hear(model, utterances, options)
+            heard[split][which] = decode_utterances(model, utterances, options)
             write_rows(run.hypotheses(split, which), map(hypothesis_row, utterances, heard[split][which]))
         if probes:
             trials["probes"][which] = probe(model, probes, options)
@@ -137,7 +137,7 @@ def evaluate(recipe: Recipe, run: RunDir) -> EvaluateResult:
     return EvaluateResult(result["scores"], result["differences"], decode, round(time.monotonic() - started, 1))
 
 
-def _setting(recipe: Recipe, run: RunDir, test: list[Utterance]) -> Setting:
+def _setting(recipe: Recipe, run: RunDir, test: list[Utterance]) -> ScoringOptions:
     """How to count, with the recipe's terms, or those of the test manifest's columns `terms` and `keywords`."""
     preset = recipe.evaluate.normalizer
     taught = [
@@ -149,7 +149,9 @@ def _setting(recipe: Recipe, run: RunDir, test: list[Utterance]) -> Setting:
     cells = [cell for item in test for cell in (item.keywords, item.extra.get("terms"))]
     terms = read_terms(recipe.data.terms) if recipe.data.terms else column_terms(cells, preset)
     seen = frozenset(row.term for row in term_recall(taught, taught, terms, preset) if row.support)
-    return Setting(preset, recipe.evaluate.replicas, recipe.seed, tuple(terms), seen, word_counts(taught, preset))
+    return ScoringOptions(
+        preset, recipe.evaluate.replicas, recipe.seed, tuple(terms), seen, word_counts(taught, preset)
+    )
 
 
 def _suspicious(
@@ -186,7 +188,7 @@ def _compare_decoders(
 ) -> dict[str, Any]:
     """Greedy against speculative on the adapted model: the same tokens, the time and the acceptance."""
     greedy, speculative = (
-        heard if recipe.decode.decoder == decoder else hear(model, utterances, options_of(recipe, decoder))
+        heard if recipe.decode.decoder == decoder else decode_utterances(model, utterances, options_of(recipe, decoder))
         for decoder in ("greedy", "speculative")
     )
     differing = [a.id for a, b in zip(greedy, speculative, strict=True) if a.tokens != b.tokens]

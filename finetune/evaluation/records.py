@@ -15,7 +15,7 @@ from finetune.data.corpora import read_corpus, read_table
 from finetune.data.hub import Row
 from finetune.data.manifest import Utterance, read_manifest
 from finetune.metrics.sclite import Segment, ctm, stm, trn, write_lines
-from finetune.metrics.scorecard import Clip, Heard, flags_of
+from finetune.metrics.scorecard import Clip, SystemOutput, flags_of
 from finetune.metrics.wer import errors_per_utterance
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ def clip_of(item: Utterance, instruction: str, measured: bool) -> Clip:
     )
 
 
-def heard_of(hypothesis: "Hypothesis") -> Heard:
-    return Heard(hypothesis.text, hypothesis.seconds, hypothesis.truncated)
+def heard_of(hypothesis: "Hypothesis") -> SystemOutput:
+    return SystemOutput(hypothesis.text, hypothesis.seconds, hypothesis.truncated)
 
 
 def hypothesis_row(item: Utterance, hypothesis: "Hypothesis") -> dict[str, Any]:
@@ -119,7 +119,7 @@ def hypothesis_row(item: Utterance, hypothesis: "Hypothesis") -> dict[str, Any]:
 
 
 def rows_of(
-    name: str, items: Sequence[Utterance], clips: Sequence[Clip], heard: dict[str, list[Heard]], preset: str
+    name: str, items: Sequence[Utterance], clips: Sequence[Clip], heard: dict[str, list[SystemOutput]], preset: str
 ) -> Iterable[dict[str, Any]]:
     """Both systems side by side, in the leaderboards' keys; `pred_text` is the adapted model's."""
     errors = {
@@ -151,7 +151,7 @@ def rows_of(
 
 
 def write_transcripts(
-    run: RunDir, name: str, clips: Sequence[Clip], heard: dict[str, list[Heard]], preset: str
+    run: RunDir, name: str, clips: Sequence[Clip], heard: dict[str, list[SystemOutput]], preset: str
 ) -> None:
     texts = {
         "ref": [clip.text for clip in clips],

@@ -20,11 +20,11 @@ from finetune.data.corpora import read_corpus
 from finetune.data.hub import Row
 from finetune.data.manifest import Utterance
 from finetune.evaluation.records import clip_of, heard_of, hypothesis_row, preset_of, usable
-from finetune.evaluation.trials import hear, options_of
+from finetune.evaluation.trials import decode_utterances, options_of
 from finetune.inference.recognize import decoding_summary
 from finetune.metrics.normalizer import normalize
 from finetune.metrics.sclite import write_rows
-from finetune.metrics.scorecard import Heard, Setting, scorecard
+from finetune.metrics.scorecard import ScoringOptions, SystemOutput, scorecard
 from finetune.model.granite import GraniteSpeech, load_model
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def score(recipe: Recipe, run: RunDir) -> ScoreResult:
         ModelError: the model cannot be loaded.
     """
     evaluate, model = recipe.evaluate, None
-    setting = Setting(evaluate.normalizer, evaluate.replicas, recipe.seed, (), frozenset(), {})
+    setting = ScoringOptions(evaluate.normalizer, evaluate.replicas, recipe.seed, (), frozenset(), {})
     sets = {}
     for name, source in _names(recipe.data.test).items():
         clips, unscored = _clips(source, run.media / name, evaluate.normalizer)
@@ -144,14 +144,14 @@ def _load(recipe: Recipe) -> GraniteSpeech:
 
 def _decode(
     model: GraniteSpeech, recipe: Recipe, clips: list[Utterance], run: RunDir, name: str, inputs: str
-) -> list[Heard]:
-    found = hear(model, clips, options_of(recipe, recipe.decode.decoder))
+) -> list[SystemOutput]:
+    found = decode_utterances(model, clips, options_of(recipe, recipe.decode.decoder))
     write_rows(run.score / f"{name}.jsonl", map(hypothesis_row, clips, found))
     write_json(run.score / f"{name}.done.json", {"inputs": inputs, "decoding": decoding_summary(found)})
     return [heard_of(item) for item in found]
 
 
-def _kept(run: RunDir, name: str, inputs: str, clips: list[Utterance]) -> list[Heard] | None:
+def _kept(run: RunDir, name: str, inputs: str, clips: list[Utterance]) -> list[SystemOutput] | None:
     """What the same model has heard in these clips before; None where it has not."""
     record = run.score / f"{name}.done.json"
     if not record.is_file() or read_json(record)["inputs"] != inputs:
@@ -164,4 +164,4 @@ def _kept(run: RunDir, name: str, inputs: str, clips: list[Utterance]) -> list[H
     }
     if any(item.id not in rows for item in clips):  # another normalizer leaves more references
         return None
-    return [Heard(row["pred_text"], row["time"], row["truncated"]) for row in (rows[item.id] for item in clips)]
+    return [SystemOutput(row["pred_text"], row["time"], row["truncated"]) for row in (rows[item.id] for item in clips)]

@@ -13,7 +13,7 @@ from finetune.data.manifest import Utterance
 from finetune.evaluation.hypothesis_files import Hypothesis, Names, read_hypotheses
 from finetune.inference.settings import settings_of
 from finetune.metrics.sclite import Segment, labels_of
-from finetune.metrics.scorecard import Heard
+from finetune.metrics.scorecard import SystemOutput
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Answer:
     `references` are the texts that a file says were spoken ("" where it says nothing), `about` is how it was heard.
     """
 
-    heard: list[Heard | None]
+    heard: list[SystemOutput | None]
     about: str
     failures: dict[str, str] = field(default_factory=dict)
     references: list[str] = field(default_factory=list)
@@ -73,7 +73,7 @@ def system_of(name: str) -> System:
     )
 
 
-def listen(system: System, clips: Sequence[Utterance]) -> Answer:
+def run_system(system: System, clips: Sequence[Utterance]) -> Answer:
     """What a system hears in the clips.
 
     Raises:
@@ -91,7 +91,7 @@ def listen(system: System, clips: Sequence[Utterance]) -> Answer:
         from finetune.evaluation import whisper
 
         found, engine = whisper.transcribe(system.source, clips)
-        return Answer([Heard(text, seconds, False) for text, seconds in found], f"{engine}, one clip at a time")
+        return Answer([SystemOutput(text, seconds, False) for text, seconds in found], f"{engine}, one clip at a time")
     from finetune.evaluation import endpoint
 
     replies = endpoint.transcribe(system.source, clips)
@@ -99,7 +99,7 @@ def listen(system: System, clips: Sequence[Utterance]) -> Answer:
     if len(failures) == len(clips):
         raise ModelError(f"{system.name}: no clip was transcribed; the first: {next(iter(failures.values()))}")
     return Answer(
-        [None if reply.text is None else Heard(reply.text, reply.seconds, False) for reply in replies],
+        [None if reply.text is None else SystemOutput(reply.text, reply.seconds, False) for reply in replies],
         f"endpoint, {endpoint.PARALLEL} clips at a time, the network's time included",
         failures,
     )
@@ -130,10 +130,10 @@ def _read(path: Path, clips: Sequence[Utterance], about: str, timed: bool) -> An
     )
 
 
-def _heard(row: Hypothesis, timed: bool) -> Heard:
+def _heard(row: Hypothesis, timed: bool) -> SystemOutput:
     """Seconds of a stranger's file were measured elsewhere, and are not taken over."""
     time = row.cells.get("time")
-    return Heard(
+    return SystemOutput(
         row.text, time if timed and isinstance(time, int | float) else 0.0, timed and row.cells.get("truncated") is True
     )
 
@@ -142,7 +142,7 @@ def _decode(source: str, clips: Sequence[Utterance]) -> Answer:
     """With an export's own instruction and decoder, or the recipe's defaults; batches and lengths as in evaluate."""
     import torch
 
-    from finetune.evaluation.trials import hear
+    from finetune.evaluation.trials import decode_utterances
     from finetune.inference.recognize import DecodeOptions
     from finetune.inference.thresholds import Thresholds, calibrated
     from finetune.model.granite import load_model
@@ -157,8 +157,8 @@ def _decode(source: str, clips: Sequence[Utterance]) -> Answer:
         Thresholds(settings.max_entropy, settings.min_probability) if relaxed else None,
     )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    found = hear(load_model(source, "auto", device), list(clips), options)
+    found = decode_utterances(load_model(source, "auto", device), list(clips), options)
     return Answer(
-        [Heard(item.text, item.seconds, item.truncated) for item in found],
+        [SystemOutput(item.text, item.seconds, item.truncated) for item in found],
         f"{settings.decoder} decoding on {device} now",
     )

@@ -27,7 +27,7 @@ def options_of(recipe: Recipe, decoder: str) -> DecodeOptions:
     )
 
 
-def hear(model: GraniteSpeech, utterances: list[Utterance], options: DecodeOptions) -> list[Hypothesis]:
+def decode_utterances(model: GraniteSpeech, utterances: list[Utterance], options: DecodeOptions) -> list[Hypothesis]:
     """`recognize`, with the manifest's `instruction` in place of the recipe's where a clip has one."""
     asked: dict[str, list[int]] = {}
     for index, item in enumerate(utterances):
@@ -88,7 +88,7 @@ def keyword_lists(
             keywords = [*own, *drawn, *[word for word in far if word not in spoken][:missing]]
             rng.shuffle(keywords)
             prompted.append(replace(item, keywords=() if size is None else tuple(keywords)))
-        heard = [item.text for item in hear(model, prompted, options)]
+        heard = [item.text for item in decode_utterances(model, prompted, options)]
         summary = summarize(count_terms(references, heard, terms, preset).rows())
         false = sum(len(unsaid(a.text, b, a.keywords, preset)) for a, b in zip(prompted, heard, strict=True))
         rows.append(

@@ -17,6 +17,6 @@ def ctc_texts(model: GraniteSpeech, utterances: Sequence[Utterance]) -> list[str
     texts = []
     for item in utterances:
         features, frames = pad_features([clip_features(model, item)])
-        logits = model.ctc_logits(model.listen(features, frames).states)
+        logits = model.ctc_logits(model.encode(features, frames).states)
         texts.append(greedy_text(logits[0, : int(frames[0])]))
     return texts

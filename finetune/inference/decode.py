@@ -60,12 +60,12 @@ def decode(
     active, feed = list(range(len(prompts))), prompts
     while active:
         # An accepted token saves its row's share of one more pass; every token costs itself.
-        worth = len(active) / (FREE_TOKENS[model.device.type] + ROW_TOKENS * len(active))
-        offers = [drafts[row].offer(max_new_tokens - len(done[row].tokens) - 1, worth) for row in active]
+        min_prob = len(active) / (FREE_TOKENS[model.device.type] + ROW_TOKENS * len(active))
+        offers = [drafts[row].propose(max_new_tokens - len(done[row].tokens) - 1, min_prob) for row in active]
         hidden = session.read(
             [fed + offer for fed, offer in zip(feed, offers, strict=True)], audio if feed is prompts else None
         )
-        verdicts = _judge(model, hidden, feed, offers, plausible)
+        verdicts = _verify_draft(model, hidden, feed, offers, plausible)
         kept, feed = [], []
         for index, (row, offer, verdict) in enumerate(zip(active, offers, verdicts, strict=True)):
             out = done[row]
@@ -83,7 +83,7 @@ def decode(
             out.truncated = len(out.tokens) >= max_new_tokens
             if len(fresh) <= agreed or out.truncated:
                 continue
-            drafts[row].settle(agreed, fresh)
+            drafts[row].observe(agreed, fresh)
             kept.append(index)
             feed.append(fresh[-1:])
         if kept and len(kept) < len(active):
@@ -92,7 +92,7 @@ def decode(
     return done
 
 
-def _judge(
+def _verify_draft(
     model: GraniteSpeech, hidden: Tensor, feed: list[list[int]], offers: list[list[int]], plausible: float | None
 ) -> list[list[tuple[int, float, bool]]]:
     """For each row, at its last fed token and at each offered one: what comes next, its log probability, and

@@ -53,20 +53,20 @@ class Draft:
         self,
         tokenizer: Tokenizer,
         tokens: Sequence[int] = (),
-        chances: Sequence[float] = (),
+        probs: Sequence[float] = (),
         phrases: Sequence[Sequence[int]] | None = None,
     ) -> None:
         """Without tokens and phrases there is never anything to offer: plain decoding.
 
         Args:
             tokens: the guess.
-            chances: of each token, that it is right where those before it are.
+            probs: of each token, that it is right where those before it are.
             phrases: tokens of expected words for `look_up`, which helps out where the guess ends or was refused; an
                 empty list looks in the written text alone, None nowhere.
         """
         self.tokenizer, self.tokens, self.phrases = tokenizer, list(tokens), phrases
         self.gave_up = False  # so much was refused that nothing was offered for a while
-        self._chances = list(chances)
+        self._probs = list(probs)
         self._along, self._afresh = Trust(*ALONG), Trust(*AFRESH)
         self._offered = 0
         self._text = "".join(piece(tokenizer, token) for token in tokens)
@@ -83,27 +83,27 @@ class Draft:
 
     def _from(self, index: int) -> list[tuple[int, float, int]]:
         """The draft's tokens from `index` on: token, chance, and place behind it."""
-        return list(zip(self.tokens[index:], self._chances[index:], self._ends[index:].tolist(), strict=True))
+        return list(zip(self.tokens[index:], self._probs[index:], self._ends[index:].tolist(), strict=True))
 
-    def offer(self, room: int, worth: float) -> list[int]:
-        """Tokens for the next pass: at most `room`, and while the chance that all of them are right is `worth` it."""
+    def propose(self, room: int, min_prob: float) -> list[int]:
+        """Tokens for the next pass: at most `room`, while the probability that all are right is at least `min_prob`."""
         self._offered = 0
         if not self.tokens and self.phrases is None:
             return []
-        if (self._afresh if self._refused else self._along).share() < worth:
+        if (self._afresh if self._refused else self._along).share() < min_prob:
             self.gave_up = True
             return []
         chance, offered = 1.0, list[int]()
         for number, (token, likely, _) in enumerate(self._guess()[: max(0, room)]):
             first = self._resumed and not number
             chance *= likely * (self._afresh.share() if first else self._along.share(number - self._resumed))
-            if chance < worth:
+            if chance < min_prob:
                 break
             offered.append(token)
         self._offered = len(offered)
         return offered
 
-    def settle(self, accepted: int, fresh: list[int]) -> None:
+    def observe(self, accepted: int, fresh: list[int]) -> None:
         """The model accepted so many of the offered tokens; `fresh` are those and the one that it wrote behind."""
         if not self.tokens and self.phrases is None:
             return
@@ -161,7 +161,7 @@ class Draft:
         index = int(np.searchsorted(self._ends, end, side="right"))
         if place == 0 or end - place < STEM:
             return self._from(index)
-        word, chance = self._written[self._word :], self._chances[index - 1]
+        word, chance = self._written[self._word :], self._probs[index - 1]
         rest = encode_text(self.tokenizer, self._spelt() + self._text[place:end])
         # What is written may end where the tokenizer would not: then the rest stands for itself.
         rest = rest[len(word) :] if rest[: len(word)] == word else encode_text(self.tokenizer, self._text[place:end])
@@ -170,9 +170,9 @@ class Draft:
 
 
 def text_draft(
-    tokenizer: Tokenizer, text: str, chances: Sequence[float], phrases: Sequence[Sequence[int]] | None = None
+    tokenizer: Tokenizer, text: str, probs: Sequence[float], phrases: Sequence[Sequence[int]] | None = None
 ) -> Draft:
     """Draft of `text` as the model would write it; a token is as likely as the least likely of its characters."""
     made = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
-    likely = [min(chances[start:end], default=1.0) for start, end in made["offset_mapping"]]
+    likely = [min(probs[start:end], default=1.0) for start, end in made["offset_mapping"]]
     return Draft(tokenizer, made["input_ids"], likely, phrases)

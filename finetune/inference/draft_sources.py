@@ -17,8 +17,8 @@ def ctc_texts(logits: Tensor, counts: Sequence[int]) -> list[tuple[str, list[flo
     peaks, labels = logits.float().max(-1)
     posteriors = (peaks - logits.float().logsumexp(-1)).exp().cpu().numpy()
     rows = zip(labels.cpu().numpy(), posteriors, counts, strict=True)
-    found = [best_path(row[:count], chances[:count]) for row, chances, count in rows]
-    return [("", []) if _phonetic(text) else (text, chances) for text, chances in found]
+    found = [best_path(row[:count], probs[:count]) for row, probs, count in rows]
+    return [("", []) if _phonetic(text) else (text, probs) for text, probs in found]
 
 
 def _phonetic(text: str) -> bool:

@@ -94,7 +94,7 @@ def _waves(items: Sequence[Utterance]) -> list[NDArray[np.float32]]:
     return [found[row] for row in range(len(items))]
 
 
-def listened(
+def encode_batches(
     model: GraniteSpeech, utterances: Sequence[Utterance], batch_seconds: float
 ) -> Iterator[tuple[list[int], Audio, float]]:
     """Batch by batch: which clips it holds, what the encoder made of them, and in how many seconds.
@@ -107,7 +107,7 @@ def listened(
         waves = _waves(items)
         started = time.perf_counter()
         with torch.inference_mode():
-            audio = model.listen(*pad_features([_features(model, wave) for wave in waves]))
+            audio = model.encode(*pad_features([_features(model, wave) for wave in waves]))
         yield batch, audio, time.perf_counter() - started
 
 
@@ -125,7 +125,7 @@ def recognize(
         progress: called with the number of clips just done.
     """
     heard: dict[int, Hypothesis] = {}
-    for batch, audio, hearing in listened(model, utterances, options.batch_seconds):
+    for batch, audio, hearing in encode_batches(model, utterances, options.batch_seconds):
         started = time.perf_counter()
         found = transcribe_batch(model, audio, [utterances[index] for index in batch], options)
         seconds = (hearing + time.perf_counter() - started) / len(batch)
@@ -147,19 +147,19 @@ def transcribe_batch(
         logits = model.ctc_logits(audio.states)
         texts = ctc_texts(logits, audio.num_frames.tolist())
         drafts = [
-            text_draft(tokenizer, text, chances, _phrases(tokenizer, item.keywords))
-            for item, (text, chances) in zip(items, texts, strict=True)
+            text_draft(tokenizer, text, probs, _phrases(tokenizer, item.keywords))
+            for item, (text, probs) in zip(items, texts, strict=True)
         ]
         if options.relaxed:
             doubts = entropy(logits).masked_fill(~frame_mask(audio.num_frames, logits.shape[1]), 0.0).amax(1).tolist()
-            for row, (text, chances) in enumerate(texts):
+            for row, (text, probs) in enumerate(texts):
                 fits = len(drafts[row].tokens) < options.max_new_tokens  # else the language model cuts it, and says so
                 if text and fits and doubts[row] < options.relaxed.max_entropy:
                     found[row] = Hypothesis(
                         items[row].id,
                         text,
                         tuple(drafts[row].tokens),
-                        sum(map(math.log, chances)),
+                        sum(map(math.log, probs)),
                         0.0,
                         0,
                         0,

@@ -12,7 +12,7 @@ from finetune.data.features import FRAME_SECONDS, num_frames
 from finetune.data.manifest import Utterance
 from finetune.inference.longform import cut
 from finetune.inference.options import Settings, Wish
-from finetune.inference.recognize import DecodeOptions, Hypothesis, listened, transcribe_batch
+from finetune.inference.recognize import DecodeOptions, Hypothesis, encode_batches, transcribe_batch
 from finetune.inference.thresholds import Thresholds
 from finetune.inference.transcript import Segment, Transcript, Word, joined, split_words
 from finetune.inference.vad import Finder, by_level, by_silero
@@ -193,9 +193,9 @@ def _hear_apart(model: GraniteSpeech, group: list[tuple[_File, Utterance]], requ
 def _hear(model: GraniteSpeech, windows: list[Utterance], request: Request) -> list[tuple[Segment, Hypothesis] | None]:
     """What is said in each window, with the times of its words where they are wanted; the encoder hears it once."""
     heard: list[tuple[Segment, Hypothesis] | None] = [None] * len(windows)
-    for batch, audio, _ in listened(model, windows, request.decode.batch_seconds):
-        chances = model.ctc_logits(audio.states).float().log_softmax(-1)
-        evidence = [row[:count].cpu().numpy() for row, count in zip(chances, audio.num_frames.tolist(), strict=True)]
+    for batch, audio, _ in encode_batches(model, windows, request.decode.batch_seconds):
+        probs = model.ctc_logits(audio.states).float().log_softmax(-1)
+        evidence = [row[:count].cpu().numpy() for row, count in zip(probs, audio.num_frames.tolist(), strict=True)]
         spoken = [row for row, found in enumerate(evidence) if (found.argmax(1) != BLANK).any()]
         said = transcribe_batch(model, audio.rows(spoken), [windows[batch[row]] for row in spoken], request.decode)
         for row, hypothesis in zip(spoken, said, strict=True):

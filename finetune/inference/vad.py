@@ -26,7 +26,7 @@ class Activity:
     """A file of `duration` seconds in F frames of `frame` seconds.
 
     `level` (F,) is higher where speech is likelier. `speech` and `silent` (F,) are the frames that surely are; what
-    is neither can be cut, but must be listened to.
+    is neither can be cut, but must be encode_batches to.
     """
 
     duration: float

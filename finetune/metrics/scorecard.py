@@ -43,7 +43,7 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Heard:
+class SystemOutput:
     """A hypothesis, the seconds it took (0 is unknown), and whether it was cut off by the limit of tokens."""
 
     text: str
@@ -52,7 +52,7 @@ class Heard:
 
 
 @dataclass(frozen=True)
-class Setting:
+class ScoringOptions:
     """How to count: normalizer preset, bootstrap, the terms of the domain, which of these training had (`seen`), and
     how often it had each word."""
 
@@ -73,7 +73,7 @@ def units_of(clips: Sequence[Clip]) -> dict[str, list[str]]:
     }
 
 
-def flags_of(clips: Sequence[Clip], heard: Sequence[Heard], preset: str) -> list[tuple[str, ...]]:
+def flags_of(clips: Sequence[Clip], heard: Sequence[SystemOutput], preset: str) -> list[tuple[str, ...]]:
     """Of each hypothesis, which flags of `hallucination.FLAGS` it has."""
     return [
         flags(
@@ -89,7 +89,9 @@ def flags_of(clips: Sequence[Clip], heard: Sequence[Heard], preset: str) -> list
     ]
 
 
-def scorecard(clips: Sequence[Clip], heard: Sequence[Heard], setting: Setting) -> tuple[dict[str, Any], dict[str, Any]]:
+def scorecard(
+    clips: Sequence[Clip], heard: Sequence[SystemOutput], setting: ScoringOptions
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """One system on one set: its scores, and the lists behind them. Rates are fractions; counts stand beside them.
 
     Raises:
@@ -155,7 +157,7 @@ def _told(clips: Sequence[Clip], preset: str) -> int:
 
 
 def _terms(
-    references: list[str], hypotheses: list[str], blocks: Sequence[str], setting: Setting
+    references: list[str], hypotheses: list[str], blocks: Sequence[str], setting: ScoringOptions
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Recall by whether training had the term, with the interval of the share missed, and one row a term."""
     counts = count_terms(references, hypotheses, list(setting.terms), setting.preset)
@@ -171,7 +173,7 @@ def _terms(
 
 
 def comparison(
-    clips: Sequence[Clip], first: Sequence[Heard], second: Sequence[Heard], setting: Setting
+    clips: Sequence[Clip], first: Sequence[SystemOutput], second: Sequence[SystemOutput], setting: ScoringOptions
 ) -> dict[str, Any]:
     """The second system against the first on one set: the block bootstrap, and MAPSSWE for a second opinion."""
     references = [clip.text for clip in clips]
@@ -184,7 +186,7 @@ def comparison(
 
 
 def group_tables(
-    clips: Sequence[Clip], heard: Mapping[str, Sequence[Heard]], columns: Sequence[str], setting: Setting
+    clips: Sequence[Clip], heard: Mapping[str, Sequence[SystemOutput]], columns: Sequence[str], setting: ScoringOptions
 ) -> list[GroupTable]:
     """By each column that some clip has, and by bins of each measure that all clips have."""
     references = [clip.text for clip in clips]

@@ -39,15 +39,15 @@ def to_text(labels: list[int]) -> str:
 def best_path(labels: NDArray[np.int64], peaks: NDArray[np.float32]) -> tuple[str, list[float]]:
     """The likeliest label (T,) of each real frame and its posterior (T,) -> text with spaces folded, and the highest
     posterior of each of its characters."""
-    text, chances = "", list[float]()
+    text, probs = "", list[float]()
     runs = np.flatnonzero(np.diff(labels, prepend=-1))
     for label, peak in zip(labels[runs].tolist(), np.maximum.reduceat(peaks, runs).tolist(), strict=True):
         char = "" if label == BLANK else to_text([label])
         if not char or (char.isspace() and (not text or text.endswith(" "))):
             continue
         text += " " if char.isspace() else char
-        chances.append(peak)
-    return (text[:-1], chances[:-1]) if text.endswith(" ") else (text, chances)
+        probs.append(peak)
+    return (text[:-1], probs[:-1]) if text.endswith(" ") else (text, probs)
 
 
 def greedy_text(logits: Tensor) -> str:

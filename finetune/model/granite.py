@@ -92,7 +92,7 @@ class GraniteSpeech(nn.Module):
         """LLM positions of clips with `num_frames` encoder frames: 3 for each begun window of 15."""
         return (num_frames + self.window - 1) // self.window * self.queries
 
-    def listen(self, features: Tensor, num_frames: Tensor) -> Audio:
+    def encode(self, features: Tensor, num_frames: Tensor) -> Audio:
         """Features (B, T, 160) and frame counts (B,) to audio embeddings; independent of the batch."""
         features = features.to(self.encoder.input_linear.weight.dtype)
         trains = any(p.requires_grad for p in self.encoder.parameters())
@@ -121,13 +121,13 @@ class GraniteSpeech(nn.Module):
         """Hidden states (..., H) to float32 logits (..., V), scaled as the config says."""
         return self.lm_head(hidden).float() / self.logits_scaling
 
-    def hear(self, audio: Tensor, num_frames: Tensor, kind: str) -> Audio:
-        """`listen` for `features` (B, T, 160); or goes on from cached `states` (B, T, D) or `embeds` (B, A, H).
+    def embed_audio(self, audio: Tensor, num_frames: Tensor, kind: str) -> Audio:
+        """`encode` for `features` (B, T, 160); or goes on from cached `states` (B, T, D) or `embeds` (B, A, H).
 
         For the last, `num_frames` counts audio tokens; neither has middle logits.
         """
         if kind == "features":
-            return self.listen(audio, num_frames)
+            return self.encode(audio, num_frames)
         if kind == "states":
             return Audio(
                 audio,
@@ -141,11 +141,11 @@ class GraniteSpeech(nn.Module):
     def forward(
         self, audio: Tensor, num_frames: Tensor, input_ids: Tensor, kind: str = "features"
     ) -> tuple[Tensor, Audio]:
-        """Audio as `hear` takes it, right-padded prompts with targets (B, L) -> hidden states (B, L, H).
+        """Audio as `embed_audio` takes it, right-padded prompts with targets (B, L) -> hidden states (B, L, H).
 
         Causal attention alone keeps right padding out of every real position, so no mask is needed.
         """
-        heard = self.hear(audio, num_frames, kind)
+        heard = self.embed_audio(audio, num_frames, kind)
         output = self.language_model(inputs_embeds=self.embed(input_ids, heard), use_cache=False)
         return output.last_hidden_state, heard
 

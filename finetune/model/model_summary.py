@@ -7,7 +7,7 @@ from transformers import GraniteSpeechConfig, GraniteSpeechForConditionalGenerat
 
 from finetune.core.errors import ModelError
 from finetune.model.granite import GraniteSpeech, read_config
-from finetune.model.trainable import Parts, open_parts, table
+from finetune.model.trainable import TrainableParts, open_parts, summarize_parts
 
 
 def on_meta(config: GraniteSpeechConfig, source: str) -> GraniteSpeech:
@@ -27,7 +27,7 @@ def count_parts(model: GraniteSpeech) -> dict[str, int]:
     return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
 
 
-def outline(base: str, revision: str | None, parts: Parts) -> list[str]:
+def summarize_model(base: str, revision: str | None, parts: TrainableParts) -> list[str]:
     """Lines for `finetune check`: parts of the base, then what trains with its size.
 
     Raises:
@@ -45,6 +45,6 @@ def outline(base: str, revision: str | None, parts: Parts) -> list[str]:
         open_parts(model, parts)
     trains = [
         f"{row.part:15} {row.parameters:>15,} parameters  in {row.tensors} tensors of {row.modules} modules"
-        for row in table(model)
+        for row in summarize_parts(model)
     ]
     return [*lines, "", "trains:", *trains]

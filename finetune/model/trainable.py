@@ -20,7 +20,7 @@ CHUNK = 1 << 22  # elements of a tensor that are mixed at once: 32 MiB, a few ti
 
 
 @dataclass(frozen=True)
-class Lora:
+class LoraSpec:
     """LoRA on the language model (arXiv 2106.09685), with rank 0 for none.
 
     `dropout` and `variant` hold for LoRA in the projector and the encoder too.
@@ -34,7 +34,7 @@ class Lora:
 
 
 @dataclass(frozen=True)
-class Part:
+class PartSpec:
     """The projector or the encoder: `mode` is frozen, full or lora; the other two are of lora."""
 
     mode: str
@@ -43,12 +43,12 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Parts:
+class TrainableParts:
     """Everything that trains."""
 
-    lora: Lora
-    projector: Part
-    encoder: Part
+    lora: LoraSpec
+    projector: PartSpec
+    encoder: PartSpec
     encoder_blocks: int  # the upper ones
     ctc_head: bool
     lm_head: bool
@@ -56,7 +56,7 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class Row:
+class PartSummary:
     """What trains in one part, counted; `modules` own the tensors, or carry them as LoRA."""
 
     part: str
@@ -79,7 +79,7 @@ def _linear_names(module: nn.Module) -> list[str]:
     return sorted({name.rpartition(".")[2] for name, found in module.named_modules() if isinstance(found, nn.Linear)})
 
 
-def _lora_targets(model: GraniteSpeech, parts: Parts) -> list[tuple[str, int, float]]:
+def _lora_targets(model: GraniteSpeech, parts: TrainableParts) -> list[tuple[str, int, float]]:
     """(pattern, rank, alpha) of each part that gets LoRA."""
     targets = []
     layers, blocks = len(model.language_model.layers) - parts.llm_layers, len(model.encoder.layers)
@@ -104,7 +104,7 @@ def _lora_targets(model: GraniteSpeech, parts: Parts) -> list[tuple[str, int, fl
     return targets
 
 
-def _members(model: GraniteSpeech, parts: Parts, mode: str) -> list[nn.Module]:
+def _members(model: GraniteSpeech, parts: TrainableParts, mode: str) -> list[nn.Module]:
     """The modules inside which everything trains in full, or those inside which LoRA may stand."""
     layers, blocks = model.language_model.layers, model.encoder.layers
     first = len(layers) - parts.llm_layers
@@ -117,7 +117,7 @@ def _members(model: GraniteSpeech, parts: Parts, mode: str) -> list[nn.Module]:
     return [*found, *heads, *layers[first:]]
 
 
-def open_parts(model: GraniteSpeech, parts: Parts) -> PeftModel | None:
+def open_parts(model: GraniteSpeech, parts: TrainableParts) -> PeftModel | None:
     """Makes what the recipe names trainable, in place and in float32; returns PEFT's view where there is LoRA.
 
     Raises:
@@ -158,7 +158,7 @@ def open_parts(model: GraniteSpeech, parts: Parts) -> PeftModel | None:
     return adapted
 
 
-def check_landing(model: GraniteSpeech, parts: Parts) -> None:
+def check_landing(model: GraniteSpeech, parts: TrainableParts) -> None:
     """Raises ModelError when LoRA stands on a module outside the parts that are to have it."""
     inside = {id(module) for member in _members(model, parts, "lora") for module in member.modules()}
     outside = sorted(
@@ -191,14 +191,14 @@ def trained_parameters(model: GraniteSpeech) -> dict[str, nn.Parameter]:
     return {name: value for name, value in model.hf.named_parameters() if value.requires_grad}
 
 
-def table(model: GraniteSpeech) -> list[Row]:
+def summarize_parts(model: GraniteSpeech) -> list[PartSummary]:
     """What trains, one row a part."""
     trained = trained_parameters(model)
     rows = []
     for part in dict.fromkeys(map(part_of, trained)):
         names = [name for name in trained if part_of(name) == part]
         owners = {re.split(r"\.lora_|\.[^.]+$", name)[0] for name in names}
-        rows.append(Row(part, len(owners), len(names), sum(trained[name].numel() for name in names)))
+        rows.append(PartSummary(part, len(owners), len(names), sum(trained[name].numel() for name in names)))
     return rows
 
 

@@ -9,7 +9,7 @@ from finetune.report.facts import Advice, Facts
 
 RULES: tuple[Callable[[Facts], Advice | None], ...] = (
     run.leaking,
-    run.told_keywords,
+    run.prompted_keywords,
     run.suspicious,
     run.forgotten,
     run.no_canary,

@@ -12,7 +12,7 @@ class Facts:
     Attributes:
         metrics: as `evaluate` wrote them.
         recipe: all its sections, with every value.
-        valid: valid WER of whole adapters (nothing shrunk), by epoch.
+        valid: valid WER of whole adapters (nothing interpolated), by epoch.
         leaked: `clips` of test whose text (`sentences`) or `audio` is trained on, and `speakers` that are.
         flagged_errors: word errors of the adapted model in test clips that have a flag.
     """

@@ -69,7 +69,7 @@ def deletions(facts: Facts) -> Advice | None:
         "deletions",
         f"{percent(found['deletions'] / facts.errors)} % of the errors are words left out.",
         "Listen to the worst clips: texts that go on where the audio ends, or clips longer than those of "
-        "train (data.max_duration, augment.join)?",
+        "train (data.max_duration, augment.concat)?",
     )
 
 
@@ -163,7 +163,7 @@ def invented_terms(facts: Facts) -> Advice | None:
 def kinds_of_clips(facts: Facts) -> list[Advice]:
     """One for each measure of clips of which a bin is heard much worse than all, and holds words enough to tell."""
     cures = {
-        "duration": "Add clips of that length to train, or join short ones (augment.join); cut long files at "
+        "duration": "Add clips of that length to train, or join short ones (augment.concat); cut long files at "
         "pauses before they are transcribed.",
         "bandwidth": "Add clips of that channel to train.",
         "snr": "Add noisy clips to train, or noise to clean ones (augment.noise_db).",

@@ -23,7 +23,7 @@ def leaking(facts: Facts) -> Advice | None:
     )
 
 
-def told_keywords(facts: Facts) -> Advice | None:
+def prompted_keywords(facts: Facts) -> Advice | None:
     prompted = facts.test["prompted"]
     if not prompted["said"]:
         return None
@@ -92,7 +92,7 @@ def forgotten(facts: Facts) -> Advice | None:
         for wanted, cure in (
             (not data.get("replay"), "mix general speech into training (data.replay)"),
             (bool(data.get("replay")), "raise data.replay_weight"),
-            (not train.get("shrink"), "go back a little towards the base (train.shrink: [0.95, 0.9])"),
+            (not train.get("interpolate"), "go back a little towards the base (train.interpolate: [0.95, 0.9])"),
             (
                 train.get("max_canary_loss") is None,
                 "keep no adapter that loses more than you allow (train.max_canary_loss: 0.02)",
@@ -114,7 +114,7 @@ def made_up(facts: Facts) -> Advice | None:
         f"{count(probes['adapted']['clips'], 'clip')} without speech, the base for "
         f"{probes['base']['with_output']}.",
         "Leave silence out before decoding (finetune transcribe does, "
-        "at pauses; --vad silero in noise), or go back towards the base (train.shrink).",
+        "at pauses; --vad silero in noise), or go back towards the base (train.interpolate).",
     )
 
 

@@ -10,7 +10,7 @@ from finetune.metrics.wer import errors_per_utterance
 EXAMPLES = 3
 
 
-def newcomer_table(run: RunDir, summary: dict[str, Any]) -> str:
+def format_summary(run: RunDir, summary: dict[str, Any]) -> str:
     """WER of base and adapted, what was heard before and after, where the model lies, what to type next."""
     lines = ["", f"{'words wrong, in 100':28} {'base':>8} {'adapted':>9}"]
     for split, label in (("test", "your domain (test)"), ("canary", "general speech (canary)")):

@@ -112,7 +112,7 @@ def _leaked(run: RunDir) -> dict[str, int]:
 
 
 def _valid(records: Iterable[Row]) -> list[tuple[int, float]]:
-    return [(row["epoch"], row["wer"]) for row in records if row["kind"] == "valid" and row["share"] == 1.0]
+    return [(row["epoch"], row["wer"]) for row in records if row["kind"] == "valid" and row["alpha"] == 1.0]
 
 
 def _charts(metrics: Mapping[str, Any], records: Sequence[Row], trained: Mapping[str, Any]) -> dict[str, charts.Chart]:
@@ -124,7 +124,7 @@ def _charts(metrics: Mapping[str, Any], records: Sequence[Row], trained: Mapping
     if len(losses) > 1:
         before = {"step": 0, "wer": trained["base_valid_wer"], "canary_wer": trained["base_canary_wer"]}
         found["learning"] = charts.learning_curve(
-            losses, [before, *(row for row in records if row["kind"] == "valid" and row["share"] == 1.0)]
+            losses, [before, *(row for row in records if row["kind"] == "valid" and row["alpha"] == 1.0)]
         )
     decode, scores = metrics["decode"], metrics["scores"]["test"]
     audio = scores["adapted"]["audio_seconds"]
@@ -178,7 +178,7 @@ def _provenance(
         ("Base model", model["base"] + (f" at {model['revision']}" if model.get("revision") else "") + base),
         (
             "Adapter",
-            f"epoch {trained['best_epoch']}, {100 * trained['best_share']:g} % of the way from the base, "
+            f"epoch {trained['best_epoch']}, {100 * trained['best_alpha']:g} % of the way from the base, "
             f"{trained['trained_parameters']:,} of {trained['total_parameters']:,} parameters trained",
         ),
         *((f"SHA-256 of {path.name}", digest(path)) for path in best),

@@ -14,14 +14,14 @@ from torch.nn.utils.rnn import pad_sequence
 from finetune.core.config import Recipe
 from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.features import log_mel, num_frames
-from finetune.data.manifest import Utterance, in_a_row
+from finetune.data.manifest import Utterance, concatenated
 from finetune.model.ctc import frames_needed, to_labels
 from finetune.model.granite import GraniteSpeech
 from finetune.model.prompt import Prompt, encode_text, render
 from finetune.training.augment import WaveAugment, mask_features, sample_rng
 from finetune.training.encoder_cache import StateCache, cache_key, cached_states, predicted_bytes
 from finetune.training.loss import IGNORE
-from finetune.training.sampler import Clips, draw, join, plan_epoch, waves_of
+from finetune.training.sampler import Clips, concat_utterances, plan_epoch, sample_replay, waves_of
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Batch:
     characters: list[list[int]]
 
 
-class Examples:
+class SpeechDataset:
     """All that training may hear: the clips of train, those of replay, and what the epochs make of them."""
 
     def __init__(
@@ -94,19 +94,19 @@ class Examples:
             )
 
     def heard(self, epoch: int) -> list[int]:
-        """What an epoch hears: `draw` and `join`. Clips joined, or heard again, are added as new ones.
+        """The clips of an epoch. Concatenated or repeated clips are added as new ones.
 
         So a clip heard twice is augmented twice.
         """
         recipe = self.recipe
-        chosen = draw(*self.counts, recipe.data.replay_weight, recipe.seed, epoch)
+        chosen = sample_replay(*self.counts, recipe.data.replay_weight, recipe.seed, epoch)
         if recipe.machine.cache_encoder:  # nothing is augmented
             return chosen
-        groups = join(
+        groups = concat_utterances(
             chosen,
             [item.duration for item in self.utterances],
             [item.language for item in self.utterances],
-            recipe.augment.join,
+            recipe.augment.concat,
             recipe.data.max_duration,
             recipe.seed,
             epoch,
@@ -118,7 +118,7 @@ class Examples:
                 once.append(group[0])
             else:
                 clips = tuple(self.utterances[index] for index in group)
-                new.append((in_a_row(clips, times[group]), clips))
+                new.append((concatenated(clips, times[group]), clips))
         first = len(self.utterances)
         self._add(new)
         return [*once, *range(first, len(self.utterances))]
@@ -169,10 +169,10 @@ class Examples:
         return (value.pin_memory() if device.type == "cuda" else value).to(device, non_blocking=True)
 
 
-class Feed:
+class BatchSource:
     """Gives micro-batches in a plan's order: features made from audio, or the frozen encoder's output from a cache."""
 
-    def __init__(self, data: Examples, recipe: Recipe, cache: Path, base: str, shown: bool) -> None:
+    def __init__(self, data: SpeechDataset, recipe: Recipe, cache: Path, base: str, shown: bool) -> None:
         """`cache` is the folder for cached states, `base` the fingerprint of the base's weights."""
         self.data, self.recipe = data, recipe
         self.kind = "features"
@@ -211,7 +211,7 @@ class Feed:
         def encode(chosen: Sequence[int]) -> list[Tensor]:
             waves = [load_audio(clips[i].audio_filepath, clips[i].offset, clips[i].duration) for i in chosen]
             batch = self.data.batch(list(chosen), waves, 0)
-            audio = model.listen(batch.audio, batch.num_frames)
+            audio = model.encode(batch.audio, batch.num_frames)
             rows, counts = (
                 (audio.embeds, audio.num_tokens) if self.kind == "embeds" else (audio.states, audio.num_frames)
             )

@@ -16,7 +16,9 @@ def starting_points(parameters: Mapping[str, torch.nn.Parameter]) -> dict[str, T
 
 
 @contextmanager
-def shrunk(parameters: Mapping[str, torch.nn.Parameter], start: Mapping[str, Tensor], share: float) -> Iterator[None]:
+def interpolated(
+    parameters: Mapping[str, torch.nn.Parameter], start: Mapping[str, Tensor], share: float
+) -> Iterator[None]:
     """Within it, `parameters` are `share` of the way from `start` to where they stand; afterwards as they were."""
     reached = {name: parameters[name].detach().clone() for name in start}
     with torch.no_grad():

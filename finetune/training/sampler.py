@@ -18,7 +18,7 @@ WINDOW = 0.06  # clips whose lengths differ by less than this share count as ali
 JITTER = 0.05  # share by which positions are shaken within a window, so that epochs have other batches
 
 
-def draw(count_train: int, count_replay: int, replay_weight: float, seed: int, epoch: int) -> list[int]:
+def sample_replay(count_train: int, count_replay: int, replay_weight: float, seed: int, epoch: int) -> list[int]:
     """The clips of one epoch: all of train once, those of replay (which stand after them) `replay_weight` times.
 
     Of a weight's fraction as large a share of the replay clips is drawn, anew for each epoch: with 1.5 each is
@@ -32,7 +32,7 @@ def draw(count_train: int, count_replay: int, replay_weight: float, seed: int, e
     return [*range(count_train), *list(replay) * int(times), *sorted(some)]
 
 
-def join(
+def concat_utterances(
     chosen: Sequence[int],
     durations: Sequence[float],
     languages: Sequence[str],
@@ -87,7 +87,7 @@ def plan_epoch(
         group: micro-batches in a step.
         seed: of the run.
         epoch: from 0.
-        chosen: the indices that this epoch hears, as `draw` gives them.
+        chosen: the indices that this epoch hears, as `sample_replay` gives them.
     """
     rng = random.Random(f"{seed}/{epoch}")
     phase = rng.random()
@@ -117,7 +117,7 @@ def padding_share(plan: list[list[list[int]]], durations: Sequence[float]) -> fl
     return 1 - math.fsum(map(math.fsum, batches)) / math.fsum(max(batch) * len(batch) for batch in batches)
 
 
-def share(step: list[list[int]], rank: int, ranks: int) -> list[list[int]]:
+def shard_for_rank(step: list[list[int]], rank: int, ranks: int) -> list[list[int]]:
     """This rank's micro-batches of a step, as many on every rank; an empty list is one with nothing to do."""
     mine = step[rank::ranks]
     return mine + [[]] * (-(-len(step) // ranks) - len(mine))

@@ -42,7 +42,7 @@ def measure(
     return Scores(wers["valid"], wers.get("canary"))
 
 
-def said(scores: Scores) -> str:
+def format_scores(scores: Scores) -> str:
     canary = "" if scores.canary is None else f", canary {100 * scores.canary:.1f} %"
     return f"valid WER {100 * scores.valid:.1f} %{canary}"
 

@@ -15,13 +15,13 @@ from finetune.core.config import Recipe
 from finetune.model.granite import GraniteSpeech
 from finetune.model.trainable import check_changed, fingerprints, part_of, set_mode, with_gradient
 from finetune.training.batch_size import largest_that_fits, remember, remembered
-from finetune.training.dataset import Batch, Examples, Feed
+from finetune.training.dataset import Batch, BatchSource, SpeechDataset
 from finetune.training.loss import ctc_loss, token_loss
 from finetune.training.sampler import plan_epoch
 
 
 @dataclass(frozen=True)
-class Engine:
+class TrainContext:
     """What a step works on; `wrapped` and `optimizer` are Accelerate's."""
 
     recipe: Recipe
@@ -30,11 +30,11 @@ class Engine:
     wrapped: nn.Module
     optimizer: Any
     parameters: dict[str, nn.Parameter]
-    data: Examples
+    data: SpeechDataset
 
 
 @dataclass(frozen=True)
-class Done:
+class StepResult:
     """A step's loss per target token and gradient norm; `taken` is False where one of them is no number."""
 
     loss: float
@@ -64,7 +64,7 @@ def schedule(step: int, steps: int, warmup: float) -> float:
     return (step + 1) / rise if step < rise else (steps - step) / max(1, steps - rise)
 
 
-def losses(engine: Engine, batch: Batch, tokens: int, characters: int) -> tuple[Tensor, Tensor]:
+def losses(engine: TrainContext, batch: Batch, tokens: int, characters: int) -> tuple[Tensor, Tensor]:
     """A micro-batch's share of the step's loss: the language model's alone, and with CTC as it is trained on."""
     settings = engine.recipe.train
     hidden, audio = engine.wrapped(batch.audio, batch.num_frames, batch.ids, batch.kind)
@@ -76,14 +76,14 @@ def losses(engine: Engine, batch: Batch, tokens: int, characters: int) -> tuple[
 
 
 def take_step(
-    engine: Engine,
+    engine: TrainContext,
     step: list[list[int]],
     mine: list[list[int]],
     batches: Iterator[Batch],
     number: int,
     stop: int,
     before: dict[str, int] | None,
-) -> Done:
+) -> StepResult:
     """Forward, backward and update for one step of the plan.
 
     Args:
@@ -124,10 +124,10 @@ def take_step(
         if before is not None:
             check_changed(before, fingerprints(engine.model), set(engine.parameters), moved)
     engine.optimizer.zero_grad(set_to_none=True)
-    return Done(total, length, taken, int(told))
+    return StepResult(total, length, taken, int(told))
 
 
-def fitting_seconds(engine: Engine, feed: Feed, base: str, notes: Path) -> float:
+def fitting_seconds(engine: TrainContext, feed: BatchSource, base: str, notes: Path) -> float:
     """`train.batch_seconds`, halved until the worst batch of the first epoch fits into memory; remembered in `notes`.
 
     Args:

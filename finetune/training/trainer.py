@@ -26,16 +26,25 @@ from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance, manifest_hash, read_manifest
 from finetune.model.adapter import save_adapter
 from finetune.model.granite import GraniteSpeech, load_model
-from finetune.model.trainable import Lora, Part, Parts, fingerprints, open_parts, set_mode, table, trained_parameters
+from finetune.model.trainable import (
+    LoraSpec,
+    PartSpec,
+    TrainableParts,
+    fingerprints,
+    open_parts,
+    set_mode,
+    summarize_parts,
+    trained_parameters,
+)
 from finetune.training import checkpoint
 from finetune.training.batch_size import memory_watched
-from finetune.training.dataset import Examples, Feed
-from finetune.training.interpolate import shrunk, starting_points
+from finetune.training.dataset import BatchSource, SpeechDataset
+from finetune.training.interpolate import interpolated, starting_points
 from finetune.training.progress import Progress
-from finetune.training.sampler import padding_share, plan_epoch, share
-from finetune.training.selection import Scores, canary_loss, measure, rank, said
+from finetune.training.sampler import padding_share, plan_epoch, shard_for_rank
+from finetune.training.selection import Scores, canary_loss, format_scores, measure, rank
 from finetune.training.signals import interruptible
-from finetune.training.step import Done, Engine, fitting_seconds, optimizer_of, rate_of, schedule, take_step
+from finetune.training.step import StepResult, TrainContext, fitting_seconds, optimizer_of, rate_of, schedule, take_step
 from finetune.training.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -47,10 +56,10 @@ SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")  # what `ac
 @dataclass(frozen=True)
 class TrainResult:
     """WER as fractions; `within_canary_limit` is whether the best adapter keeps `train.max_canary_loss`;
-    `best_share` is below 1 where `train.shrink` gave the best."""
+    `best_alpha` is below 1 where `train.interpolate` gave the best."""
 
     best_epoch: int
-    best_share: float
+    best_alpha: float
     best_valid_wer: float
     base_valid_wer: float
     best_canary_wer: float | None
@@ -77,7 +86,7 @@ class State:
     base: dict[str, Any] | None = None  # Scores
     best: dict[str, Any] | None = None
     best_epoch: int = 0
-    best_share: float = 1.0  # of the way from the base's weights to that epoch's
+    best_alpha: float = 1.0  # of the way from the base's weights to that epoch's
     finished: bool = False
 
 
@@ -109,7 +118,7 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
     )
     base = f"{sum(fingerprints(model).values()) % 2**64:016x}"
     total = sum(p.numel() for p in model.parameters())
-    adapted = open_parts(model, parts_of(recipe))
+    adapted = open_parts(model, trainable_parts(recipe))
     if recipe.machine.gradient_checkpointing:
         model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
     parameters = trained_parameters(model)
@@ -118,7 +127,7 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
     manifests = {split: run.manifest(split) for split in SPLITS if getattr(recipe.data, split)}
     clips = {split: read_manifest(path) for split, path in manifests.items()}
     heard: dict[str, list[Utterance]] = {split: clips[split] for split in ("valid", "canary") if split in clips}
-    data = Examples(model, recipe, clips["train"], clips.get("replay", []))
+    data = SpeechDataset(model, recipe, clips["train"], clips.get("replay", []))
     epochs = [data.heard(epoch) for epoch in range(settings.epochs)]
     longest = max(range(len(data.positions)), key=data.positions.__getitem__)
     if data.positions[longest] > settings.batch_tokens:
@@ -127,8 +136,8 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
             f"which takes {data.positions[longest]} positions; raise it, or lower data.max_duration"
         )
     with model.autocast():
-        feed = Feed(data, recipe, run.cache, base, main)
-    engine = Engine(recipe, accelerator, model, model, optimizer, parameters, data)
+        feed = BatchSource(data, recipe, run.cache, base, main)
+    engine = TrainContext(recipe, accelerator, model, model, optimizer, parameters, data)
     saved = checkpoint.find(run.checkpoint)
     group, seconds = ranks * settings.accumulation, settings.batch_seconds
     if settings.batch == "auto":
@@ -150,9 +159,9 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
     steps, padding = sum(map(len, plans)), padding_share(plans[0], data.durations)
     rates = [slot["lr"] for slot in optimizer.param_groups]
     wrapped, optimizer = accelerator.prepare(model, optimizer)
-    start = starting_points(parameters) if settings.shrink else {}
+    start = starting_points(parameters) if settings.interpolate else {}
     state = _resume(saved, origin, run, parameters, optimizer) if saved else State()
-    engine = Engine(recipe, accelerator, model, wrapped, optimizer, parameters, data)
+    engine = TrainContext(recipe, accelerator, model, wrapped, optimizer, parameters, data)
 
     def save() -> bool:
         return checkpoint.save(run.checkpoint, parameters, optimizer, asdict(state), origin)
@@ -170,9 +179,9 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
         better = _is_better(now, state, settings.max_canary_loss)
         better = better and agreed(not main or _save_best(model, adapted, run))
         if better:
-            state.best, state.best_epoch, state.best_share = asdict(now), state.epoch, way
+            state.best, state.best_epoch, state.best_alpha = asdict(now), state.epoch, way
         if tracker:
-            tracker.record("valid", state.step, epoch=state.epoch, share=way, wer=now.valid, canary_wer=now.canary)
+            tracker.record("valid", state.step, epoch=state.epoch, alpha=way, wer=now.valid, canary_wer=now.canary)
         return now, better
 
     with memory_watched(), ExitStack() as stack:
@@ -186,7 +195,7 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
                 state.step if saved else None,
             )
             stack.callback(tracker.close)
-            for row in table(model):
+            for row in summarize_parts(model):
                 log.info(
                     "trains %-14s %4d modules %12s parameters, rate %g",
                     row.part,
@@ -199,13 +208,13 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
         if state.base is None:
             set_mode(model, training=False)
             state.base = asdict(measure(model, heard, recipe, accelerator))
-            progress.say(f"base model: {said(Scores(**state.base))}")
+            progress.say(f"base model: {format_scores(Scores(**state.base))}")
         before: dict[str, int] | None = fingerprints(model)
         count, spent = 0, 0.0
         while state.epoch < settings.epochs and not state.finished:
             set_mode(model, training=True)
             plan = plans[state.epoch][state.steps_in_epoch :]
-            mine = [share(step, accelerator.process_index, ranks) for step in plan]
+            mine = [shard_for_rank(step, accelerator.process_index, ranks) for step in plan]
             batches = feed.batches(
                 [micro or step[0] for step, own in zip(plan, mine, strict=True) for micro in own], state.epoch
             )
@@ -242,15 +251,17 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
             if state.epoch % settings.evaluate_every == 0 or state.epoch == settings.epochs:
                 now, better = judge(1.0)
                 state.finished = 0 < settings.patience * settings.evaluate_every <= state.epoch - state.best_epoch
-                text += f"  {said(now)}{'  (best)' if better else ''}" + "; stopped early" * state.finished
+                text += f"  {format_scores(now)}{'  (best)' if better else ''}" + "; stopped early" * state.finished
             progress.say(text)
             kept = main and save()
             if not agreed(not stop.signum):  # it came during the evaluation
                 raise Interrupted(state.step if kept or not main else None, stop.signum or signal.SIGTERM)
-        for way in settings.shrink:
-            with shrunk(parameters, start, way):
+        for way in settings.interpolate:
+            with interpolated(parameters, start, way):
                 now, better = judge(way)
-            progress.say(f"{100 * way:g} % of the way from the base  {said(now)}{'  (best)' if better else ''}")
+            progress.say(
+                f"{100 * way:g} % of the way from the base  {format_scores(now)}{'  (best)' if better else ''}"
+            )
             if not agreed(not stop.signum):
                 raise Interrupted(state.step, stop.signum or signal.SIGTERM)
     # The process group ends with the process: taken apart sooner, DDP's reducer is the last to hold it, and waits for
@@ -266,7 +277,7 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
         )
     return TrainResult(
         state.best_epoch,
-        state.best_share,
+        state.best_alpha,
         best.valid,
         first.valid,
         best.canary,
@@ -282,14 +293,14 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
     )
 
 
-def parts_of(recipe: Recipe) -> Parts:
+def trainable_parts(recipe: Recipe) -> TrainableParts:
     """The recipe's parts as plain values."""
     parts = recipe.parts
     lora = parts.lora
-    return Parts(
-        Lora(lora.rank, lora.alpha, lora.dropout, lora.variant, list(lora.modules)),
-        Part(parts.projector.mode, parts.projector.rank, parts.projector.alpha),
-        Part(parts.encoder.mode, parts.encoder.rank, parts.encoder.alpha),
+    return TrainableParts(
+        LoraSpec(lora.rank, lora.alpha, lora.dropout, lora.variant, list(lora.modules)),
+        PartSpec(parts.projector.mode, parts.projector.rank, parts.projector.alpha),
+        PartSpec(parts.encoder.mode, parts.encoder.rank, parts.encoder.alpha),
         parts.encoder.blocks,
         parts.ctc_head.mode == "full",
         parts.lm_head.mode == "full",
@@ -315,7 +326,7 @@ def _resume(
     return state
 
 
-def _skip(state: State, step: list[list[int]], data: Examples, done: Done, budget: int) -> None:
+def _skip(state: State, step: list[list[int]], data: SpeechDataset, done: StepResult, budget: int) -> None:
     """Counts a step that was not taken. Raises CheckpointError beyond the budget: nothing is saved any more."""
     state.skipped += 1
     ids = [data.utterances[index].id for micro in step for index in micro]

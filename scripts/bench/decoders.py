@@ -43,7 +43,7 @@ Way = Callable[[GraniteSpeech, Batch], list[Hypothesis]]
 
 
 def hear(model: GraniteSpeech, batch: Batch) -> Audio:
-    return model.listen(*pad_features([log_mel(torch.from_numpy(wave).to(model.device)) for wave in batch.waves]))
+    return model.encode(*pad_features([log_mel(torch.from_numpy(wave).to(model.device)) for wave in batch.waves]))
 
 
 def prompts_of(model: GraniteSpeech, batch: Batch, counts: list[int]) -> list[list[int]]:
@@ -122,8 +122,8 @@ def all_or_nothing(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
         for index, row in enumerate(left):
             start, stop = len(prompts[row]) - 1, len(prompts[row]) + len(drafts[row]) - 1
             likely = model.logits(hidden[index, start:stop]).softmax(-1)
-            chances = likely.gather(-1, ids[index, start + 1 : stop + 1, None])
-            if bool((chances >= NOTEBOOK.min_probability).all()):
+            probs = likely.gather(-1, ids[index, start + 1 : stop + 1, None])
+            if bool((probs >= NOTEBOOK.min_probability).all()):
                 done[row] = result(model, batch.items[row], drafts[row], 1, batch.max_new_tokens, "draft")
     left = [row for row in left if row not in done]
     if left:

@@ -13,11 +13,11 @@ from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.manifest import Utterance, read_manifest
 from finetune.model.granite import GraniteSpeech, load_model
 from finetune.model.prompt import encode_text
-from finetune.model.trainable import Lora, Part, Parts
+from finetune.model.trainable import LoraSpec, PartSpec, TrainableParts
 
 ROOT = Path(__file__).resolve().parents[2]
 NANO, VOCABULARY = ROOT / "data" / "granite-speech-nano", ROOT / "data" / "vocabulary"
-REAL = ROOT / "tests" / "data" / "granite-4.0-1b-speech"  # its config.json alone
+REAL = ROOT / "tests" / "fixtures" / "granite-4.0-1b-speech"  # its config.json alone
 BATCH, ACCUMULATION = 16, 2  # the notebook's
 SIZES = {"nano": 128, "middle": 32, "full": 256}  # clips of each
 TOKENS_PER_SECOND = 3.3  # of text: 150 English words a minute in the real model's vocabulary
@@ -142,12 +142,12 @@ def recipe_of(setup: Setup, utterances: list[Utterance], checkpointing: bool) ->
     )
 
 
-def opened(rank: int, projector: str) -> Parts:
+def opened(rank: int, projector: str) -> TrainableParts:
     """LoRA on the language model, and the projector full or frozen; rank 0 and full is what the notebook trains."""
-    return Parts(
-        Lora(rank, LORA.alpha, 0.0, "lora", LORA.modules),
-        Part(projector, 1, 1.0),
-        Part("frozen", 1, 1.0),
+    return TrainableParts(
+        LoraSpec(rank, LORA.alpha, 0.0, "lora", LORA.modules),
+        PartSpec(projector, 1, 1.0),
+        PartSpec("frozen", 1, 1.0),
         1,
         False,
         False,

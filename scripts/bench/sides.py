@@ -25,11 +25,11 @@ from bench.material import ACCUMULATION, BATCH, LORA, Material, Setup, build_mod
 from finetune.data.features import FEATURE_DIM, log_mel, num_frames
 from finetune.model.granite import GraniteSpeech
 from finetune.model.trainable import open_parts, set_mode, target_pattern, trained_parameters
-from finetune.training.dataset import Batch, Examples
+from finetune.training.dataset import Batch, SpeechDataset
 from finetune.training.encoder_cache import StateCache, cached_states
 from finetune.training.loss import IGNORE
 from finetune.training.sampler import plan_epoch
-from finetune.training.step import Engine, optimizer_of, take_step
+from finetune.training.step import TrainContext, optimizer_of, take_step
 
 # What is measured, in this order. Below `ours` is our engine with one thing changed. The language model alone has its
 # batches ready in memory before the clock runs, and nothing to do with the audio: the most that a cache can reach.
@@ -73,7 +73,7 @@ def measure(setup: Setup, variant: str) -> Measured:
     model = build_model(setup.size, setup.device)
     material = gather(setup, model)
     recipe = recipe_of(setup, material.utterances, variant == "checkpointing")
-    data, tally, marks = Examples(model, recipe, material.utterances), Tally(), list[float]()
+    data, tally, marks = SpeechDataset(model, recipe, material.utterances), Tally(), list[float]()
     limit = matmul_limit(setup.device)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -129,7 +129,7 @@ def open_as_notebook(model: GraniteSpeech, rank: int) -> nn.Module:
     return adapted
 
 
-def collate(data: Examples, waves: list[np.ndarray], chosen: Sequence[int]) -> dict[str, Tensor]:
+def collate(data: SpeechDataset, waves: list[np.ndarray], chosen: Sequence[int]) -> dict[str, Tensor]:
     """A batch as IBM's processor and the notebook's collator shape it; features are by our front end.
 
     Waveforms are padded to the longest before their features are made; prompts are padded at the left and targets at
@@ -175,7 +175,7 @@ class Clock(TrainerCallback):  # type: ignore[misc]
 
 
 def notebook(
-    setup: Setup, data: Examples, material: Material, tally: Tally, marks: list[float], folder: Path
+    setup: Setup, data: SpeechDataset, material: Material, tally: Tally, marks: list[float], folder: Path
 ) -> Callable[[], int]:
     """Everything set up for the notebook's training; calling the result runs it and returns optimizer steps a pass.
 
@@ -240,7 +240,7 @@ def as_transformers(encoder: Any, features: Tensor, num_frames: Tensor) -> tuple
 
 
 def engine(
-    setup: Setup, data: Examples, material: Material, tally: Tally, marks: list[float], folder: Path, variant: str
+    setup: Setup, data: SpeechDataset, material: Material, tally: Tally, marks: list[float], folder: Path, variant: str
 ) -> Callable[[], int]:
     """Our training as `training.trainer` puts it together, set up; calling the result runs it, as for `notebook`."""
     accelerator = Accelerator(cpu=setup.device == "cpu")
@@ -254,7 +254,7 @@ def engine(
         layer.compile(dynamic=True)  # each layer, as they share what is compiled; the lengths of batches differ
     parameters = trained_parameters(model)
     wrapped, optimizer = accelerator.prepare(model, optimizer_of(recipe, parameters))
-    works = Engine(recipe, accelerator, model, wrapped, optimizer, parameters, data)
+    works = TrainContext(recipe, accelerator, model, wrapped, optimizer, parameters, data)
 
     def batch(chosen: list[int]) -> Batch:
         made = (
@@ -306,13 +306,13 @@ def engine(
     return run
 
 
-def cached(data: Examples, material: Material, kind: str, folder: Path) -> StateCache:
+def cached(data: SpeechDataset, material: Material, kind: str, folder: Path) -> StateCache:
     """Encoder `states` of each clip (T, D), or `embeds` (A, H), on disk as training keeps them."""
 
     @torch.inference_mode()
     def encode(chosen: Sequence[int]) -> list[Tensor]:
         batch = data.batch(list(chosen), [material.waves[index] for index in chosen], 0)
-        heard = data.model.listen(batch.audio, batch.num_frames)
+        heard = data.model.encode(batch.audio, batch.num_frames)
         rows, counts = (heard.embeds, heard.num_tokens) if kind == "embeds" else (heard.states, heard.num_frames)
         return [row[:count] for row, count in zip(rows, counts.tolist(), strict=True)]
 

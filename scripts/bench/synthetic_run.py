@@ -61,7 +61,7 @@ def synthetic_run(
         "train",
         {
             "best_epoch": 2,
-            "best_share": 1.0,
+            "best_alpha": 1.0,
             "base_valid_wer": 0.5,
             "base_canary_wer": 0.1,
             "trained_parameters": 10,
@@ -71,7 +71,7 @@ def synthetic_run(
     run.metrics.write_text(
         "".join(f'{{"kind": "step", "step": {step}, "loss": {4 / step}}}\n' for step in range(1, 41))
         + "".join(
-            f'{{"kind": "valid", "step": {step}, "epoch": {epoch}, "share": 1.0, "wer": {0.5 / epoch}, '
+            f'{{"kind": "valid", "step": {step}, "epoch": {epoch}, "alpha": 1.0, "wer": {0.5 / epoch}, '
             '"canary_wer": 0.1}\n'
             for epoch, step in ((1, 20), (2, 40))
         ),

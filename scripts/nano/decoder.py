@@ -138,7 +138,7 @@ def transcribe(model: GraniteSpeech, waves: list[np.ndarray]) -> list[str]:
     prompt, heard = render(model.tokenizer, INSTRUCTION), {}
     for batch in make_batches(waves, random.Random(0)):
         features, frames = to_features([waves[i] for i in batch])
-        audio = model.listen(features, frames)
+        audio = model.encode(features, frames)
         ids = [prompt.around(model.audio_token_id, count) for count in audio.num_tokens.tolist()]
         rows = decode(model, audio, ids, [Draft(model.tokenizer) for _ in batch], 60)
         for index, row in zip(batch, rows, strict=True):

@@ -1,4 +1,4 @@
-"""The log-mel front end equals transformers' (stored, see tests/data/README.md) and knows nothing of batches."""
+"""The log-mel front end equals transformers' (stored, see tests/fixtures/README.md) and knows nothing of batches."""
 
 from pathlib import Path
 

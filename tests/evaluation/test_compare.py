@@ -19,7 +19,7 @@ from finetune.core.errors import DataError, RecipeError
 from finetune.core.run_dir import RunDir, write_json
 from finetune.data.manifest import Utterance
 from finetune.evaluation import endpoint, systems, whisper
-from finetune.evaluation.systems import System, listen, system_of
+from finetune.evaluation.systems import System, run_system, system_of
 from finetune.export.bundle import add_transcriber
 from finetune.metrics.significance import holm
 
@@ -310,7 +310,7 @@ def test_whisper_is_an_engine_with_a_speed(compare: Run, monkeypatch: pytest.Mon
 
 
 def test_what_costs_nothing_is_looked_at_first(compare: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whisper, "transcribe", lambda *_: pytest.fail("listened before the file was read"))
+    monkeypatch.setattr(whisper, "transcribe", lambda *_: pytest.fail("encode_batches before the file was read"))
     Path("bad.jsonl").write_text("{}")
     assert compare("whisper:small", "bad.jsonl", "--manifest", "test.jsonl")[0] == 1
 
@@ -387,7 +387,7 @@ def test_a_model_that_decodes_relaxed_is_heard_with_its_calibration(
         recognize(model, clips[:4], DecodeOptions(recipe.model.instruction, True, 30, 200, pair))
         for pair in (Thresholds(100.0, 0.5), defaults)
     )
-    answer = listen(system_of(str(export)), clips[:4])
+    answer = run_system(system_of(str(export)), clips[:4])
     assert [item.text for item in answer.heard if item] == [item.text for item in expected]
     assert [item.text for item in expected] != [item.text for item in other]
     assert answer.about.startswith("relaxed decoding on ")

@@ -105,7 +105,7 @@ def test_another_model_or_set_is_decoded_anew(
         asked.append([clip.text for clip in clips])
         return [recognize.Hypothesis(clip.id, clip.text, (), 0.0, 0.5, 1, 0, 0, False) for clip in clips]
 
-    monkeypatch.setattr(module, "hear", listen)
+    monkeypatch.setattr(module, "decode_utterances", listen)
     monkeypatch.setattr(module, "load_model", lambda *_: object())
     for overrides, decoded in (((), 2), ((), 0), (("decode.max_new_tokens=100",), 2), ((), 2)):
         asked.clear()

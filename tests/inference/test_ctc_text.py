@@ -23,7 +23,7 @@ def test_a_clip_reads_the_same_alone_as_in_a_batch(
     texts = ctc_texts(loaded, clips[:4])
     features, frames = pad_features([clip_features(loaded, item) for item in clips[:4]])
     with torch.inference_mode():
-        logits = loaded.ctc_logits(loaded.listen(features, frames).states)
+        logits = loaded.ctc_logits(loaded.encode(features, frames).states)
     assert texts == [greedy_text(logits[row, :count]) for row, count in enumerate(frames.tolist())]
     assert score([item.text for item in clips[:4]], texts, "basic@1").cer < 0.9
     assert ctc_texts(loaded, []) == []

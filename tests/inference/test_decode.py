@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import INSTRUCTION, hf_tokens, lively, noise
+from support import INSTRUCTION, hf_tokens, noise, randomize
 from torch import Tensor
 
 from finetune.data.features import pad_features
@@ -27,7 +27,7 @@ NEVER = 9  # a token that the model below never writes
 @pytest.fixture(scope="module")
 def granite(model: Callable[[], GraniteSpeech]) -> GraniteSpeech:
     """Writes changing tokens and, often enough, the end of text."""
-    made = lively(model())
+    made = randomize(model())
     with torch.no_grad():
         made.lm_head.weight[made.tokenizer.eos_token_id] *= 1.9
         made.lm_head.weight[NEVER] = 0
@@ -50,7 +50,7 @@ def alone(granite: GraniteSpeech, prompts: list[list[int]]) -> list[list[int]]:
     eos, found = granite.tokenizer.eos_token_id, []
     with torch.inference_mode():
         for frames, prompt in zip(FRAMES, prompts, strict=True):
-            audio = granite.listen(*pad_features([noise(frames, frames)]))
+            audio = granite.encode(*pad_features([noise(frames, frames)]))
             ids = list(prompt)
             while len(ids) - len(prompt) < LIMIT:
                 embeds = granite.embed(torch.tensor([ids]), audio)
@@ -67,7 +67,7 @@ def decoded(
 ) -> list[Decoded]:
     """All clips in one batch."""
     with torch.inference_mode():
-        audio = granite.listen(*pad_features([noise(frames, frames) for frames in FRAMES]))
+        audio = granite.encode(*pad_features([noise(frames, frames) for frames in FRAMES]))
     return decode(granite, audio, prompts, [Draft(granite.tokenizer, d, [1.0] * len(d)) for d in drafts], limit)
 
 
@@ -155,9 +155,9 @@ def test_a_row_that_is_cut_says_so(granite: GraniteSpeech, prompts: list[list[in
 SHORT = 10
 
 
-@pytest.fixture(scope="module", params=["embedded", "lively"])
+@pytest.fixture(scope="module", params=["embedded", "randomize"])
 def either(request: pytest.FixtureRequest, model: Callable[[], GraniteSpeech]) -> GraniteSpeech:
-    return model() if request.param == "embedded" else lively(model())
+    return model() if request.param == "embedded" else randomize(model())
 
 
 def options(speculative: bool = False, batch_seconds: float = 240.0) -> DecodeOptions:
@@ -188,13 +188,13 @@ def test_each_batch_holds_its_seconds_and_reports_its_clips(
     granite: GraniteSpeech, clips: list[Utterance], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches: list[int] = []
-    listen = granite.listen
+    listen = granite.encode
 
     def counted(features: Tensor, frames: Tensor) -> Audio:
         batches.append(len(frames))
         return listen(features, frames)
 
-    monkeypatch.setattr(granite, "listen", counted)
+    monkeypatch.setattr(granite, "encode", counted)
     done: list[int] = []
     limit = 3 * max(item.duration for item in clips)
     recognize(granite, clips, options(batch_seconds=limit), done.append)

@@ -188,38 +188,38 @@ def test_a_draft_that_is_refused_and_refused_is_given_up_and_says_so(tokenizer: 
 
 def test_trust_is_the_share_of_decided_tokens(tokenizer: Tokenizer) -> None:
     draft = sure(tokenizer, SAID)
-    assert draft.offer(99, ALONG[0] / ALONG[1] + 0.01) == [] and draft.gave_up
-    offered = draft.offer(99, 1e-9)
+    assert draft.propose(99, ALONG[0] / ALONG[1] + 0.01) == [] and draft.gave_up
+    offered = draft.propose(99, 1e-9)
     assert offered == encode_text(tokenizer, SAID)
-    draft.settle(2, [*offered[:2], 9])  # two right, one wrong, the rest of them never decided
+    draft.observe(2, [*offered[:2], 9])  # two right, one wrong, the rest of them never decided
     along = (ALONG[0] + 2) / (ALONG[1] + 3)
-    assert draft.offer(99, along + 0.01) == []
+    assert draft.propose(99, along + 0.01) == []
 
 
 def test_the_first_token_after_a_fault_is_trusted_by_itself(tokenizer: Tokenizer) -> None:
     """It is right less often than the others, and where it is wrong they lose no trust."""
     draft = sure(tokenizer, SAID)
-    (the, *_), (wrong,) = draft.offer(99, 1e-9), encode_text(tokenizer, " she")
-    draft.settle(1, [the, wrong])
+    (the, *_), (wrong,) = draft.propose(99, 1e-9), encode_text(tokenizer, " she")
+    draft.observe(1, [the, wrong])
     along, afresh = (ALONG[0] + 1) / (ALONG[1] + 2), AFRESH[0] / AFRESH[1]
-    assert draft.offer(99, afresh + 0.01) == [] and draft.gave_up
-    assert len(draft.offer(99, afresh * along - 0.01)) == 2
-    draft.settle(0, [wrong])
+    assert draft.propose(99, afresh + 0.01) == [] and draft.gave_up
+    assert len(draft.propose(99, afresh * along - 0.01)) == 2
+    draft.observe(0, [wrong])
     afresh = AFRESH[0] / (AFRESH[1] + 1)
-    assert draft.offer(99, afresh + 0.01) == []
-    assert len(draft.offer(99, afresh * along - 0.01)) == 2
+    assert draft.propose(99, afresh + 0.01) == []
+    assert len(draft.propose(99, afresh * along - 0.01)) == 2
 
 
 def test_a_refused_token_is_not_offered_in_pieces(tokenizer: Tokenizer) -> None:
     """The model wrote a beginning of it: so it is the rest that it refused."""
     draft = sure(tokenizer, SAID)
-    the, children, *_ = draft.offer(99, 1e-9)
+    the, children, *_ = draft.propose(99, 1e-9)
     (begun,) = encode_text(tokenizer, " c")
     assert piece(tokenizer, children) == " children"
-    draft.settle(1, [the, begun])
-    assert draft.offer(99, 1e-9) == []
-    draft.settle(0, encode_text(tokenizer, "h"))
-    assert draft.offer(99, 1e-9) != []
+    draft.observe(1, [the, begun])
+    assert draft.propose(99, 1e-9) == []
+    draft.observe(0, encode_text(tokenizer, "h"))
+    assert draft.propose(99, 1e-9) != []
 
 
 # --- relaxed ---
@@ -271,8 +271,8 @@ def test_a_draft_of_text_is_as_the_model_writes_it(tokenizer: Tokenizer) -> None
     text = "colchicine in the morning"
     draft = text_draft(tokenizer, text, [0.5 if index == text.index("m") else 1.0 for index in range(len(text))])
     assert draft.tokens == encode_text(tokenizer, text)
-    assert tokenizer.decode(draft.offer(99, 0.5)) == "colchicine in the"  # a word of doubtful letters is left out
-    assert sure(tokenizer, "").offer(99, 0.0) == []
+    assert tokenizer.decode(draft.propose(99, 0.5)) == "colchicine in the"  # a word of doubtful letters is left out
+    assert sure(tokenizer, "").propose(99, 0.0) == []
 
 
 def test_the_ctc_head_has_no_script_for_japanese() -> None:

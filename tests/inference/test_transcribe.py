@@ -20,7 +20,7 @@ from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.manifest import Utterance
 from finetune.inference import transcribe as transcription
 from finetune.inference.options import Wish
-from finetune.inference.recognize import DecodeOptions, Hypothesis, listened, recognize, transcribe_batch
+from finetune.inference.recognize import DecodeOptions, Hypothesis, encode_batches, recognize, transcribe_batch
 from finetune.inference.settings import settings_of
 from finetune.inference.thresholds import Thresholds
 from finetune.inference.transcribe import load, request_for, transcripts
@@ -89,9 +89,9 @@ def test_files_come_in_order_and_their_windows_in_common_batches(
         model: GraniteSpeech, windows: list[Utterance], seconds: float
     ) -> Iterator[tuple[list[int], Audio, float]]:
         calls.append([window.audio_filepath for window in windows])
-        return listened(model, windows, seconds)
+        return encode_batches(model, windows, seconds)
 
-    monkeypatch.setattr(transcription, "listened", counted)
+    monkeypatch.setattr(transcription, "encode_batches", counted)
     request = request_for(settings_of("nowhere"), Wish.of("en", None, []))
     paths = [str(path) for path in (GARDEN, long, PARK)]
     watched: list[tuple[float, float]] = []
@@ -115,13 +115,13 @@ def test_the_encoder_hears_each_window_once(
 ) -> None:
     """Word times, whether anybody speaks and the draft come from the pass that the language model reads too."""
     heard: list[int] = []
-    listen = granite.listen
+    listen = granite.encode
 
     def counted(features: Tensor, frames: Tensor) -> Audio:
         heard.append(len(frames))
         return listen(features, frames)
 
-    monkeypatch.setattr(granite, "listen", counted)
+    monkeypatch.setattr(granite, "encode", counted)
     (found,) = finetune.transcribe(long, granite)
     assert sum(heard) == len(found.segments) == 3 and all(segment.words for segment in found.segments)
 

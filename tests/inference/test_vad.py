@@ -56,7 +56,7 @@ def test_speech_between_pauses(tmp_path: Path, silero: Finder, which: str, backg
 
 
 def test_the_level_calls_nothing_silent_where_nothing_stands_out(tmp_path: Path) -> None:
-    """Noise all over may be a crowd that speaks: it has to be listened to."""
+    """Noise all over may be a crowd that speaks: it has to be encode_batches to."""
     signs = found(tmp_path, by_level, noise(3.0, -30.0))
     assert not signs.silent.any()
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from finetune.core.errors import DataError
-from finetune.metrics.scorecard import Clip, Heard, Setting, comparison, group_tables, scorecard
+from finetune.metrics.scorecard import Clip, ScoringOptions, SystemOutput, comparison, group_tables, scorecard
 
 WORDS = [f"word{number}" for number in range(300)]
-SETTING = Setting("basic@1", 200, 1, tuple(WORDS[:20]), frozenset(WORDS[:10]), {word: 3 for word in WORDS[:150]})
+SETTING = ScoringOptions("basic@1", 200, 1, tuple(WORDS[:20]), frozenset(WORDS[:10]), {word: 3 for word in WORDS[:150]})
 
 
 def clips(count: int, seed: int) -> list[Clip]:
@@ -34,10 +34,12 @@ def clips(count: int, seed: int) -> list[Clip]:
     ]
 
 
-def hear(said: list[Clip], rate: float, seed: int) -> list[Heard]:
+def hear(said: list[Clip], rate: float, seed: int) -> list[SystemOutput]:
     rng = random.Random(seed)
     return [
-        Heard(" ".join(rng.choice(WORDS) if rng.random() < rate else word for word in clip.text.split()), 0.5, False)
+        SystemOutput(
+            " ".join(rng.choice(WORDS) if rng.random() < rate else word for word in clip.text.split()), 0.5, False
+        )
         for clip in said
     ]
 
@@ -75,7 +77,11 @@ def test_what_scores_are_made_of() -> None:
         Clip("b", "?!", 2.0, "", "b.wav", ""),
         Clip("c", "no", 1.0, "", "c.wav", ""),
     ]
-    heard = [Heard("Take the graft.", 1.0, False), Heard("", 0.5, False), Heard("no no no no no", 0.5, True)]
+    heard = [
+        SystemOutput("Take the graft.", 1.0, False),
+        SystemOutput("", 0.5, False),
+        SystemOutput("no no no no no", 0.5, True),
+    ]
     entry, details = scorecard(said, heard, SETTING)
     assert (entry["wer"], entry["raw_wer"], entry["normalizer"]) == (5 / 4, 7 / 5, "basic@1")
     assert entry["flags"] == {"keyword": 1, "loop": 1, "truncated": 1}

@@ -25,13 +25,13 @@ from finetune.model.adapter import (
     save_adapter,
 )
 from finetune.model.granite import GraniteSpeech, load_model
-from finetune.model.trainable import Lora, Parts, open_parts, part_of
+from finetune.model.trainable import LoraSpec, TrainableParts, open_parts, part_of
 
 Load = Callable[[], GraniteSpeech]
 LORA_AND_WHOLE = replace(LORA, projector=FULL)
 
 
-def shaken(model: GraniteSpeech, parts: Parts) -> PeftModel | None:
+def shaken(model: GraniteSpeech, parts: TrainableParts) -> PeftModel | None:
     adapted = open_parts(model, parts)
     shake(model)
     return adapted
@@ -96,7 +96,7 @@ def test_plain_peft_opens_the_folder(
     model: Load, clips: list[Utterance], tmp_path: Path, nano: Path, variant: str
 ) -> None:
     granite = model()
-    save_adapter(granite, shaken(granite, replace(LORA_EVERYWHERE, lora=Lora(4, 8.0, 0.0, variant, ALL))), tmp_path)
+    save_adapter(granite, shaken(granite, replace(LORA_EVERYWHERE, lora=LoraSpec(4, 8.0, 0.0, variant, ALL))), tmp_path)
     config = json.loads((tmp_path / ADAPTER_CONFIG).read_text())
     assert (config["r"], config["lora_alpha"], config["inference_mode"]) == (4, 8.0, True)
     assert config["base_model_name_or_path"] == str(nano)

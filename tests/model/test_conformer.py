@@ -36,7 +36,7 @@ def granite(model: Callable[[], GraniteSpeech]) -> GraniteSpeech:
 
 @torch.inference_mode()
 def listen(granite: GraniteSpeech, features: list[Tensor]) -> Audio:
-    return granite.listen(*pad_features(features))
+    return granite.encode(*pad_features(features))
 
 
 @pytest.mark.parametrize("frames", LENGTHS)
@@ -72,8 +72,8 @@ def test_a_clip_is_heard_alike_in_any_batch(granite: GraniteSpeech, seed: int) -
 @torch.inference_mode()
 def test_what_lies_in_the_padding_does_not_matter(granite: GraniteSpeech) -> None:
     features, counts = pad_features([noise(130, 1), noise(310, 2)])
-    clean = granite.listen(features, counts)
-    dirty = granite.listen(features.masked_fill(~frame_mask(counts, 310)[..., None], 50.0), counts)
+    clean = granite.encode(features, counts)
+    dirty = granite.encode(features.masked_fill(~frame_mask(counts, 310)[..., None], 50.0), counts)
     assert apart(dirty.states[0, :130], clean.states[0, :130]) < 1e-5
     assert apart(dirty.embeds[0, :27], clean.embeds[0, :27]) < 1e-5
 
@@ -103,7 +103,7 @@ def trained_gradients(granite: GraniteSpeech, batches: list[list[Tensor]]) -> di
     """Gradients of a sum over audio embeddings and CTC logits, gathered over batches of clips."""
     granite.zero_grad()
     for batch in batches:
-        audio = granite.listen(*pad_features(batch))
+        audio = granite.encode(*pad_features(batch))
         states = granite.ctc_logits(audio.states).log_softmax(-1)[frame_mask(audio.num_frames, audio.states.shape[1])]
         embeds = audio.embeds[frame_mask(audio.num_tokens, audio.embeds.shape[1])]
         (states[:, 0].sum() + embeds.square().sum()).backward()  # type: ignore[no-untyped-call]
@@ -125,7 +125,7 @@ def test_gradients_flow_to_what_is_open_and_do_not_depend_on_the_batch(model: Ca
 
 
 def test_a_frozen_encoder_and_projector_cost_no_graph(model: Callable[[], GraniteSpeech]) -> None:
-    audio = model().listen(*pad_features([noise(40, 1)]))
+    audio = model().encode(*pad_features([noise(40, 1)]))
     assert not audio.states.requires_grad
     assert not audio.embeds.requires_grad
 

@@ -86,7 +86,7 @@ def test_right_padding_changes_no_hidden_state(granite: GraniteSpeech) -> None:
 @pytest.mark.parametrize("counts", [(26, 63), (28, 63), (30, 60), (27, 0)])
 def test_wrong_numbers_of_audio_tokens_are_refused(granite: GraniteSpeech, counts: tuple[int, int]) -> None:
     """(30, 60) has the right sum: only a look at each row sees that a clip would be read with another's frames."""
-    audio = granite.listen(*pad_features([noise(130, 1), noise(310, 2)]))
+    audio = granite.encode(*pad_features([noise(130, 1), noise(310, 2)]))
     rows = [torch.tensor([604, *[granite.audio_token_id] * count]) for count in counts]
     with pytest.raises(ModelError, match=r"\[27, 63\]"):
         granite.embed(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), audio)
@@ -94,7 +94,7 @@ def test_wrong_numbers_of_audio_tokens_are_refused(granite: GraniteSpeech, count
 
 @torch.inference_mode()
 def test_audio_embeddings_lie_where_the_audio_tokens_are(granite: GraniteSpeech) -> None:
-    audio = granite.listen(*pad_features([noise(40, 1), noise(20, 2)]))
+    audio = granite.encode(*pad_features([noise(40, 1), noise(20, 2)]))
     mark = granite.audio_token_id
     ids = torch.tensor([[5, *[mark] * 9, 6], [5, *[mark] * 6, 6, 0, 0, 0]])
     embeds = granite.embed(ids, audio)
@@ -108,7 +108,7 @@ def test_audio_embeddings_lie_where_the_audio_tokens_are(granite: GraniteSpeech)
 def test_what_was_cached_is_heard_as_the_audio_is(granite: GraniteSpeech) -> None:
     """Encoder states or audio embeddings of each clip, padded with zeros."""
     features, frames = pad_features([noise(130, 1), noise(310, 2)])
-    audio = granite.hear(features, frames, "features")
+    audio = granite.embed_audio(features, frames, "features")
     prompts = [torch.tensor([604, *[granite.audio_token_id] * int(count), 5]) for count in audio.num_tokens]
     ids = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True)
     expected, _ = granite(features, frames, ids)

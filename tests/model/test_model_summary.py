@@ -10,19 +10,20 @@ from opened import ALL, CASES, FULL, LORA, Load
 from transformers import GraniteSpeechConfig
 
 from finetune.core.errors import ModelError
-from finetune.model.model_summary import count_parts, on_meta, outline
-from finetune.model.trainable import Lora, Row, open_parts, table
+from finetune.model.model_summary import count_parts, on_meta, summarize_model
+from finetune.model.trainable import LoraSpec, PartSummary, open_parts, summarize_parts
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_outline_counts_what_would_be_opened(model: Load, nano: Path, case: str) -> None:
     granite = model()
     open_parts(granite, CASES[case])
-    text = "\n".join(outline(str(nano), None, CASES[case]))
+    text = "\n".join(summarize_model(str(nano), None, CASES[case]))
     rows = re.findall(r"^(\w+) +([\d,]+) parameters  in (\d+) tensors of (\d+) modules$", text, re.M)
     assert [
-        Row(part, int(modules), int(tensors), int(count.replace(",", ""))) for part, count, tensors, modules in rows
-    ] == table(granite)
+        PartSummary(part, int(modules), int(tensors), int(count.replace(",", "")))
+        for part, count, tensors, modules in rows
+    ] == summarize_parts(granite)
 
 
 def test_the_real_model_has_280_layers_for_the_default_lora() -> None:
@@ -36,12 +37,12 @@ def test_the_real_model_has_280_layers_for_the_default_lora() -> None:
         "lm_head": 205_522_944,
     }
     with torch.device("meta"):
-        open_parts(granite, replace(LORA, lora=Lora(16, 32.0, 0.0, "lora", ALL), projector=FULL))
-    assert table(granite)[-1] == Row("lora", 280, 560, 20_316_160)
-    assert table(granite)[0].parameters == 35_697_664
+        open_parts(granite, replace(LORA, lora=LoraSpec(16, 32.0, 0.0, "lora", ALL), projector=FULL))
+    assert summarize_parts(granite)[-1] == PartSummary("lora", 280, 560, 20_316_160)
+    assert summarize_parts(granite)[0].parameters == 35_697_664
 
 
 def test_the_outline_of_a_base_that_is_not_there_says_so(tmp_path: Path) -> None:
-    assert "not looked into" in outline("nobody/nothing", None, LORA)[0]
+    assert "not looked into" in summarize_model("nobody/nothing", None, LORA)[0]
     with pytest.raises(ModelError, match="no config.json there"):
-        outline(str(tmp_path), None, LORA)
+        summarize_model(str(tmp_path), None, LORA)

@@ -16,15 +16,15 @@ from finetune.data.manifest import Utterance
 from finetune.inference.recognize import DecodeOptions, recognize
 from finetune.model.granite import load_model
 from finetune.model.trainable import (
-    Lora,
-    Part,
-    Parts,
-    Row,
+    LoraSpec,
+    PartSpec,
+    PartSummary,
+    TrainableParts,
     check_landing,
     open_parts,
     part_of,
     set_mode,
-    table,
+    summarize_parts,
     target_pattern,
     trained_parameters,
 )
@@ -53,7 +53,7 @@ def test_every_linear_layer_of_a_part_gets_its_own_rank_and_scale(model: Load, v
             or name.startswith(tuple(f"model.encoder.layers.{block}." for block in blocks))
         )
     }
-    open_parts(granite, replace(LORA_EVERYWHERE, lora=Lora(4, 8.0, 0.0, variant, ALL)))
+    open_parts(granite, replace(LORA_EVERYWHERE, lora=LoraSpec(4, 8.0, 0.0, variant, ALL)))
     found = adapted_layers(granite)
     assert set(found) == wanted
     assert sum(name.startswith("model.encoder.") for name in found) == 2 * 7  # feed forwards, to_q, to_kv, to_out
@@ -98,19 +98,19 @@ def test_the_pattern_leaves_all_else_alone(name: str) -> None:
 @pytest.mark.parametrize("modules", [["q_proj", "qproj"], ["query"], ["to_q"], ["act_fn"], ["lm_head"], [".*"], []])
 def test_unknown_modules_are_refused_with_those_there_are(model: Load, modules: list[str]) -> None:
     with pytest.raises(ModelError, match=r"parts\.lora\.modules: .*gate_proj"):
-        open_parts(model(), replace(NOTHING, lora=Lora(4, 8.0, 0.0, "lora", modules)))
+        open_parts(model(), replace(NOTHING, lora=LoraSpec(4, 8.0, 0.0, "lora", modules)))
 
 
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
         (replace(NOTHING, encoder=FULL, encoder_blocks=99), r"parts\.encoder\.blocks: 99, but the encoder has 6"),
-        (replace(NOTHING, encoder=Part("lora", 2, 4.0), encoder_blocks=99), r"parts\.encoder\.blocks: 99"),
+        (replace(NOTHING, encoder=PartSpec("lora", 2, 4.0), encoder_blocks=99), r"parts\.encoder\.blocks: 99"),
         (replace(NOTHING, llm_layers=99), r"parts\.language_model\.layers: 99, but the language model has 5"),
         (replace(LORA, llm_layers=5), r"parts\.language_model\.layers: all 5 .* set parts\.lora\.rank to 0"),
     ],
 )
-def test_layers_that_there_are_not_are_refused(model: Load, parts: Parts, message: str) -> None:
+def test_layers_that_there_are_not_are_refused(model: Load, parts: TrainableParts, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         open_parts(model(), parts)
 
@@ -161,10 +161,10 @@ def test_a_name_tells_its_part(name: str, part: str) -> None:
 def test_the_table_counts_each_part_once(model: Load) -> None:
     granite = model()
     open_parts(granite, CASES["all parts"])
-    rows = {row.part: row for row in table(granite)}
+    rows = {row.part: row for row in summarize_parts(granite)}
     assert set(rows) == {"lora", "projector", "encoder", "ctc_head", "lm_head", "language_model"}
     assert rows["lora"].modules == 7 * 3 and rows["lora"].tensors == 2 * 7 * 3
-    assert rows["ctc_head"] == Row("ctc_head", 1, 2, sum(p.numel() for p in granite.encoder.out.parameters()))
+    assert rows["ctc_head"] == PartSummary("ctc_head", 1, 2, sum(p.numel() for p in granite.encoder.out.parameters()))
     for part, whole in (("projector", granite.projector), ("encoder", granite.encoder.layers[-2:])):
         assert rows[part].parameters == sum(p.numel() for p in whole.parameters())
         assert rows[part].tensors == len(list(whole.parameters()))
@@ -186,7 +186,7 @@ def test_what_trains_is_float32_on_a_bfloat16_base(nano: Path, case: str) -> Non
 def test_no_copies_of_what_goes_into_lora_are_kept(nano: Path, clips: list[Utterance], variant: str) -> None:
     """Under autocast PEFT's cast to float32 and autocast's back change no gradient of LoRA, and are left out."""
     granite = load_model(str(nano), "bfloat16")
-    open_parts(granite, replace(NOTHING, lora=Lora(4, 8.0, 0.0, variant, ALL)))
+    open_parts(granite, replace(NOTHING, lora=LoraSpec(4, 8.0, 0.0, variant, ALL)))
     shake(granite)
     set_mode(granite, training=True)
     found: list[dict[str, torch.Tensor | None]] = []
@@ -213,7 +213,7 @@ def test_four_bits_are_refused_where_they_cannot_be_had(nano: Path) -> None:
 def test_batch_norm_and_dropout_stay_in_eval_mode(model: Load) -> None:
     """A frozen BatchNorm in train mode would drift, and no adapter would hold the drift."""
     granite = model()
-    parts = replace(LORA_EVERYWHERE, lora=Lora(4, 8.0, 0.3, "lora", ["q_proj"]))
+    parts = replace(LORA_EVERYWHERE, lora=LoraSpec(4, 8.0, 0.3, "lora", ["q_proj"]))
     open_parts(granite, parts)
     set_mode(granite, training=True)
     norms = [module for module in granite.modules() if isinstance(module, nn.BatchNorm1d)]
@@ -235,8 +235,8 @@ def test_dropout_drops_in_training_and_only_there(model: Load, clips: list[Utter
         granite,
         replace(
             NOTHING,
-            lora=Lora(4 * (part == "language_model"), 8.0, 0.5, variant, ALL),
-            **{part: Part("lora", 4, 8.0)} if part != "language_model" else {},
+            lora=LoraSpec(4 * (part == "language_model"), 8.0, 0.5, variant, ALL),
+            **{part: PartSpec("lora", 4, 8.0)} if part != "language_model" else {},
         ),
     )
     shake(granite)

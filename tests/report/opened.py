@@ -9,20 +9,20 @@ from torch import Tensor, nn
 
 from finetune.data.manifest import Utterance
 from finetune.model.granite import GraniteSpeech
-from finetune.model.trainable import Lora, Part, Parts, trained_parameters
+from finetune.model.trainable import LoraSpec, PartSpec, TrainableParts, trained_parameters
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-FROZEN, FULL = Part("frozen", 1, 1.0), Part("full", 1, 1.0)
-NOTHING = Parts(Lora(0, 8.0, 0.0, "lora", ALL), FROZEN, FROZEN, 2, False, False, 0)
-LORA = replace(NOTHING, lora=Lora(4, 8.0, 0.0, "lora", ALL))
-LORA_EVERYWHERE = replace(LORA, projector=Part("lora", 2, 6.0), encoder=Part("lora", 8, 4.0))
+FROZEN, FULL = PartSpec("frozen", 1, 1.0), PartSpec("full", 1, 1.0)
+NOTHING = TrainableParts(LoraSpec(0, 8.0, 0.0, "lora", ALL), FROZEN, FROZEN, 2, False, False, 0)
+LORA = replace(NOTHING, lora=LoraSpec(4, 8.0, 0.0, "lora", ALL))
+LORA_EVERYWHERE = replace(LORA, projector=PartSpec("lora", 2, 6.0), encoder=PartSpec("lora", 8, 4.0))
 CASES = {
     "lora": LORA,
-    "rslora everywhere": replace(LORA_EVERYWHERE, lora=Lora(4, 8.0, 0.0, "rslora", ALL)),
-    "dora everywhere": replace(LORA_EVERYWHERE, lora=Lora(4, 8.0, 0.0, "dora", ALL)),
+    "rslora everywhere": replace(LORA_EVERYWHERE, lora=LoraSpec(4, 8.0, 0.0, "rslora", ALL)),
+    "dora everywhere": replace(LORA_EVERYWHERE, lora=LoraSpec(4, 8.0, 0.0, "dora", ALL)),
     "all parts": replace(LORA, projector=FULL, encoder=FULL, ctc_head=True, lm_head=True, llm_layers=2),
     "no lora": replace(NOTHING, projector=FULL),
-    "lora in the encoder alone": replace(NOTHING, encoder=Part("lora", 2, 4.0)),
+    "lora in the encoder alone": replace(NOTHING, encoder=PartSpec("lora", 2, 4.0)),
 }
 Load = Callable[[], GraniteSpeech]
 
@@ -49,4 +49,4 @@ def logits(model: GraniteSpeech, clips: list[Utterance]) -> Tensor:
 @torch.no_grad()
 def ctc_logits(model: GraniteSpeech, clips: list[Utterance]) -> Tensor:
     features, frames, _, _ = batch(model, clips[:1])
-    return model.ctc_logits(model.listen(features, frames).states)
+    return model.ctc_logits(model.encode(features, frames).states)

@@ -135,7 +135,7 @@ def facts(found: dict[str, Any] | None = None, **changes: Any) -> Facts:
         "metrics": found or metrics(),
         "recipe": {
             "data": {"canary": ["c"], "replay": ["r"]},
-            "train": {"shrink": [0.9], "max_canary_loss": 0.02},
+            "train": {"interpolate": [0.9], "max_canary_loss": 0.02},
             "parts": {"ctc_head": {"mode": "frozen"}},
         },
         "valid": [(1, 0.2), (2, 0.199)],

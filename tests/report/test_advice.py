@@ -134,9 +134,9 @@ def test_what_is_done_already_is_not_advised() -> None:
     found = metrics()
     found["differences"]["canary"] = {**DIFFERENCE, "difference": 0.1}
     text = rules(found=found)["forgotten"]
-    assert "replay_weight" in text and "train.shrink" not in text and "max_canary_loss" not in text
+    assert "replay_weight" in text and "train.interpolate" not in text and "max_canary_loss" not in text
     text = rules(found=found, recipe={"data": {"canary": ["c"]}, "train": {}})["forgotten"]
-    assert "(data.replay)" in text and "train.shrink" in text and "train.max_canary_loss" in text
+    assert "(data.replay)" in text and "train.interpolate" in text and "train.max_canary_loss" in text
 
 
 def test_the_rest() -> None:

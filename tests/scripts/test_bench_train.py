@@ -14,7 +14,7 @@ from bench.sides import collate, every_position, open_as_notebook
 from finetune.model.granite import GraniteSpeech
 from finetune.model.model_summary import count_parts, on_meta
 from finetune.model.trainable import open_parts, trained_parameters
-from finetune.training.dataset import Examples
+from finetune.training.dataset import SpeechDataset
 from finetune.training.loss import IGNORE, token_loss
 
 Load = Callable[[], GraniteSpeech]
@@ -32,8 +32,8 @@ def noise(base: GraniteSpeech) -> Material:
 
 
 @pytest.fixture(scope="module")
-def data(base: GraniteSpeech, noise: Material) -> Examples:
-    return Examples(base, recipe_of(SETUP, noise.utterances, False), noise.utterances)
+def data(base: GraniteSpeech, noise: Material) -> SpeechDataset:
+    return SpeechDataset(base, recipe_of(SETUP, noise.utterances, False), noise.utterances)
 
 
 def test_operations_of_a_pass_against_a_hand_count() -> None:
@@ -65,7 +65,7 @@ def test_weights_of_the_embedded_model_against_a_hand_count(model: Load) -> None
     assert count_weights(loaded.hf) == Weights(**{**vars(plain), "lora": 5 * 4 * ends})
 
 
-def test_operations_are_those_that_torch_counts(model: Load, data: Examples, noise: Material) -> None:
+def test_operations_are_those_that_torch_counts(model: Load, data: SpeechDataset, noise: Material) -> None:
     """But for attention and a last window of the projector that is not full, both of a few percent."""
     loaded = model()
     open_parts(loaded, opened(16, "full"))
@@ -89,7 +89,7 @@ def test_both_sides_train_the_same_parameters(model: Load, rank: int) -> None:
     assert any("lora_" in name for name in shapes[0]) == bool(rank)
 
 
-def test_both_sides_have_the_same_tokens(base: GraniteSpeech, data: Examples, noise: Material) -> None:
+def test_both_sides_have_the_same_tokens(base: GraniteSpeech, data: SpeechDataset, noise: Material) -> None:
     """One clip alone, where nothing is padded: the same loss but for `logits_scaling`, which transformers forgets."""
     batch = data.batch([1], [noise.waves[1]], 0)
     with torch.inference_mode():
@@ -102,7 +102,7 @@ def test_both_sides_have_the_same_tokens(base: GraniteSpeech, data: Examples, no
     )
 
 
-def test_the_notebooks_batch_is_padded_on_both_sides(base: GraniteSpeech, data: Examples, noise: Material) -> None:
+def test_the_notebooks_batch_is_padded_on_both_sides(base: GraniteSpeech, data: SpeechDataset, noise: Material) -> None:
     made = collate(data, noise.waves, [0, 1, 2])
     ids, labels, mask = made["input_ids"], made["labels"], made["attention_mask"]
     prompts = [data.positions[index] - data.tokens([index]) for index in range(3)]
@@ -114,7 +114,7 @@ def test_the_notebooks_batch_is_padded_on_both_sides(base: GraniteSpeech, data: 
     assert len(made["input_features"]) == 3
 
 
-def test_logits_at_every_position_give_the_same_loss(base: GraniteSpeech, data: Examples) -> None:
+def test_logits_at_every_position_give_the_same_loss(base: GraniteSpeech, data: SpeechDataset) -> None:
     torch.manual_seed(0)
     hidden = torch.randn(2, 9, base.lm_head.in_features)
     labels = torch.randint(0, 1000, (2, 9))
@@ -134,7 +134,7 @@ def test_the_full_model_has_the_real_ones_weights_in_one_dtype() -> None:
     assert {value.dtype for value in hf.parameters()} == {torch.bfloat16}
 
 
-def test_clips_of_noise_are_the_same_every_time(base: GraniteSpeech, noise: Material, data: Examples) -> None:
+def test_clips_of_noise_are_the_same_every_time(base: GraniteSpeech, noise: Material, data: SpeechDataset) -> None:
     again = gather(SETUP, base)
     assert again.utterances == noise.utterances
     assert all(np.array_equal(one, other) for one, other in zip(again.waves, noise.waves, strict=True))

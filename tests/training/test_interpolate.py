@@ -8,11 +8,17 @@ import torch
 
 from finetune.model.adapter import merge
 from finetune.model.granite import GraniteSpeech
-from finetune.model.trainable import Lora, Part, Parts, open_parts, trained_parameters
-from finetune.training.interpolate import shrunk, starting_points
+from finetune.model.trainable import LoraSpec, PartSpec, TrainableParts, open_parts, trained_parameters
+from finetune.training.interpolate import interpolated, starting_points
 
-PARTS = Parts(
-    Lora(4, 8.0, 0.0, "lora", ["q_proj", "down_proj"]), Part("full", 4, 8.0), Part("lora", 4, 8.0), 2, False, True, 0
+PARTS = TrainableParts(
+    LoraSpec(4, 8.0, 0.0, "lora", ["q_proj", "down_proj"]),
+    PartSpec("full", 4, 8.0),
+    PartSpec("lora", 4, 8.0),
+    2,
+    False,
+    True,
+    0,
 )
 
 
@@ -36,7 +42,7 @@ def test_a_share_of_the_way_is_that_share_of_every_change(model: Callable[[], Gr
         return {name: value.clone() for name, value in twin[0].hf.state_dict().items()}
 
     whole = merged()
-    with shrunk(parameters, start, share):
+    with interpolated(parameters, start, share):
         part = merged()
     assert all(torch.equal(parameters[name], value) for name, value in reached.items())
     changed = [name for name, value in whole.items() if not torch.equal(value, before[name])]

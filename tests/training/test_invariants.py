@@ -21,9 +21,9 @@ from finetune.model.granite import GraniteSpeech
 from finetune.model.trainable import open_parts, set_mode, trained_parameters
 from finetune.pipeline import run_recipe
 from finetune.training import trainer as training
-from finetune.training.dataset import Examples, Feed
+from finetune.training.dataset import BatchSource, SpeechDataset
 from finetune.training.loss import IGNORE
-from finetune.training.step import Engine, take_step
+from finetune.training.step import TrainContext, take_step
 
 ROOT = Path(__file__).resolve().parents[2]
 Tiny = Callable[..., Recipe]
@@ -51,13 +51,13 @@ def one_step(
 ) -> tuple[float, float, dict[str, torch.Tensor]]:
     """Loss, gradient norm and gradients of one optimizer step over clips of the train manifest."""
     torch.manual_seed(recipe.seed)  # of LoRA's first values
-    open_parts(model, training.parts_of(recipe))
+    open_parts(model, training.trainable_parts(recipe))
     set_mode(model, training=True)
     parameters = trained_parameters(model)
-    data = Examples(model, recipe, read_manifest(run.manifest("train")))
+    data = SpeechDataset(model, recipe, read_manifest(run.manifest("train")))
     optimizer = Kept(parameters)
-    engine = Engine(recipe, Accelerator(cpu=True), model, model, optimizer, parameters, data)
-    done = take_step(engine, step, step, Feed(data, recipe, run.cache, "", False).batches(step, 0), 0, 0, None)
+    engine = TrainContext(recipe, Accelerator(cpu=True), model, model, optimizer, parameters, data)
+    done = take_step(engine, step, step, BatchSource(data, recipe, run.cache, "", False).batches(step, 0), 0, 0, None)
     assert done.taken
     return done.loss, done.grad_norm, optimizer.kept
 

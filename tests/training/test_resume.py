@@ -24,7 +24,7 @@ from finetune.pipeline import run_recipe
 from finetune.training import checkpoint
 from finetune.training import trainer as training
 from finetune.training.selection import Scores
-from finetune.training.step import Done
+from finetune.training.step import StepResult
 
 ROOT = Path(__file__).resolve().parents[2]
 Tiny = Callable[..., Recipe]
@@ -39,7 +39,7 @@ def kill_in_step(patch: pytest.MonkeyPatch, number: int) -> None:
     """Ends the process in the middle of that step of this call (from 0)."""
     take_step, calls = training.take_step, iter(range(1_000_000))
 
-    def killing(*arguments: Any) -> Done:
+    def killing(*arguments: Any) -> StepResult:
         if next(calls) == number:
             raise Killed
         return take_step(*arguments)
@@ -96,7 +96,7 @@ def test_a_signal_ends_the_step_and_the_next_call_goes_on(trained: Trained, tiny
     with pytest.MonkeyPatch.context() as patch:
         take_step = training.take_step
 
-        def signalled(*arguments: Any) -> Done:
+        def signalled(*arguments: Any) -> StepResult:
             os.kill(os.getpid(), signal.SIGTERM)  # arrives during the step
             return take_step(*arguments[:5], 15, *arguments[6:])
 
@@ -227,13 +227,13 @@ def test_a_signal_while_shares_are_scored_ends_the_run_and_loses_nothing(
         return found
 
     monkeypatch.setattr(training, "measure", measured)
-    recipe, run = tiny(tmp_path, "a", epochs=1, shrink=[0.9, 0.5, 0.4]), prepared(trained[1], tmp_path)
+    recipe, run = tiny(tmp_path, "a", epochs=1, interpolate=[0.9, 0.5, 0.4]), prepared(trained[1], tmp_path)
     with pytest.raises(Interrupted, match="SIGTERM after step"):
         training.train(recipe, run)
     heard = iter([scores[2], replace(scores[3]), scores[4]])
     monkeypatch.setattr(training, "take_step", lambda *_: pytest.fail("trained again"))
     result = training.train(recipe, run)
-    assert (result.best_share, result.best_valid_wer, result.base_valid_wer) == (0.9, 0.4, 0.9)
+    assert (result.best_alpha, result.best_valid_wer, result.base_valid_wer) == (0.9, 0.4, 0.9)
 
 
 def test_several_processes_may_only_train(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

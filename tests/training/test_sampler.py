@@ -14,9 +14,17 @@ from hypothesis import strategies as st
 from support import waves_from
 
 from finetune.core.errors import DataError
-from finetune.data.manifest import Utterance, in_a_row
+from finetune.data.manifest import Utterance, concatenated
 from finetune.training.augment import WaveAugment
-from finetune.training.sampler import Clips, draw, join, padding_share, plan_epoch, share, waves_of
+from finetune.training.sampler import (
+    Clips,
+    concat_utterances,
+    padding_share,
+    plan_epoch,
+    sample_replay,
+    shard_for_rank,
+    waves_of,
+)
 
 SIZE, SEED = st.integers(1, 90), st.integers(0, 10_000)
 Plan = list[list[list[int]]]
@@ -89,7 +97,7 @@ def test_one_by_eight_is_two_by_four_is_eight_by_one(size: int, epoch: int) -> N
     seen = []
     for ranks, accumulation in [(1, 8), (2, 4), (4, 2), (8, 1)]:
         plan = plan_of(durations, positions, group=ranks * accumulation, epoch=epoch)
-        shares = [[share(step, rank, ranks) for rank in range(ranks)] for step in plan]
+        shares = [[shard_for_rank(step, rank, ranks) for rank in range(ranks)] for step in plan]
         assert all(len(mine) == len(step[0]) <= accumulation for step in shares for mine in step)
         seen.append([sorted(itertools.chain(*itertools.chain(*step))) for step in shares])
     assert all(steps == seen[0] for steps in seen)
@@ -139,8 +147,8 @@ def test_padding_share_by_hand() -> None:
 def test_train_is_heard_once_and_replay_as_often_as_its_weight_says(
     train: int, replay: int, weight: float, epoch: int
 ) -> None:
-    heard = Counter(draw(train, replay, weight, 1, epoch))
-    assert heard == Counter(draw(train, replay, weight, 1, epoch))
+    heard = Counter(sample_replay(train, replay, weight, 1, epoch))
+    assert heard == Counter(sample_replay(train, replay, weight, 1, epoch))
     assert all(heard.pop(index) == 1 for index in range(train))
     assert set(heard) <= set(range(train, train + replay))
     assert all(int(weight) <= heard[index] <= int(weight) + 1 for index in range(train, train + replay))
@@ -148,19 +156,19 @@ def test_train_is_heard_once_and_replay_as_often_as_its_weight_says(
 
 
 def test_half_of_replay_is_another_half_in_each_epoch_and_each_seed() -> None:
-    halves = [frozenset(draw(3, 40, 0.5, seed, epoch)[3:]) for seed in (1, 2) for epoch in range(10)]
+    halves = [frozenset(sample_replay(3, 40, 0.5, seed, epoch)[3:]) for seed in (1, 2) for epoch in range(10)]
     assert all(len(half) == 20 for half in halves) and len(set(halves)) == 20
     assert set().union(*halves[:10]) == set(range(3, 43))
 
 
 def test_whole_weights_and_none() -> None:
-    assert draw(2, 2, 1.0, 1, 0) == [0, 1, 2, 3]
-    assert sorted(draw(1, 2, 2.0, 1, 0)) == [0, 1, 1, 2, 2]
-    assert draw(3, 0, 0.5, 1, 0) == [0, 1, 2]
+    assert sample_replay(2, 2, 1.0, 1, 0) == [0, 1, 2, 3]
+    assert sorted(sample_replay(1, 2, 2.0, 1, 0)) == [0, 1, 1, 2, 2]
+    assert sample_replay(3, 0, 0.5, 1, 0) == [0, 1, 2]
 
 
 def test_a_weight_of_less_than_a_clip_is_still_heard_now_and_then() -> None:
-    assert 3 <= sum(len(draw(0, 1, 0.1, 1, epoch)) for epoch in range(100)) <= 20
+    assert 3 <= sum(len(sample_replay(0, 1, 0.1, 1, epoch)) for epoch in range(100)) <= 20
 
 
 # Clips in a row
@@ -171,26 +179,26 @@ def test_joined_clips_are_each_heard_once_within_the_limit_and_in_one_language(
     size: int, seed: int, portion: float, longest: float
 ) -> None:
     durations, languages = speech(size, seed)[0], ["en" if index % 3 else "fr" for index in range(size)]
-    groups = join(range(size), durations, languages, portion, longest, seed, 0)
+    groups = concat_utterances(range(size), durations, languages, portion, longest, seed, 0)
     assert sorted(itertools.chain(*groups)) == list(range(size))
     for group in groups:
         assert len(group) == 1 or sum(durations[index] for index in group) <= longest
         assert len({languages[index] for index in group}) == 1
-    assert groups == join(range(size), durations, languages, portion, longest, seed, 0)
+    assert groups == concat_utterances(range(size), durations, languages, portion, longest, seed, 0)
 
 
 def test_the_share_says_how_often_a_clip_goes_on() -> None:
-    plain = join(range(400), [1.0] * 400, [""] * 400, 0.0, 1e9, 1, 0)
+    plain = concat_utterances(range(400), [1.0] * 400, [""] * 400, 0.0, 1e9, 1, 0)
     assert plain == [(index,) for index in range(400)]
     for portion in (0.2, 0.5, 0.8):
-        groups = join(range(4000), [1.0] * 4000, [""] * 4000, portion, 1e9, 1, 0)
+        groups = concat_utterances(range(4000), [1.0] * 4000, [""] * 4000, portion, 1e9, 1, 0)
         assert 1 - len(groups) / 4000 == pytest.approx(portion, abs=0.03)
         sizes = Counter(map(len, groups))
         assert all(
             sizes[size] / len(groups) == pytest.approx((1 - portion) * portion ** (size - 1), abs=0.03)
             for size in range(1, 6)
         )
-    assert groups != join(range(4000), [1.0] * 4000, [""] * 4000, portion, 1e9, 1, 1)
+    assert groups != concat_utterances(range(4000), [1.0] * 4000, [""] * 4000, portion, 1e9, 1, 1)
 
 
 def test_a_row_of_clips_sounds_as_they_do_one_after_another(clips: list[Utterance]) -> None:
@@ -198,10 +206,10 @@ def test_a_row_of_clips_sounds_as_they_do_one_after_another(clips: list[Utteranc
     alone = waves_from(clips, off)
     row = Clips(["row"], [tuple(clips[:3])], off, 1, 0)[0]
     assert np.array_equal(row, np.concatenate([alone[index] for index in range(3)]))
-    said = in_a_row(clips[:3], 1)
+    said = concatenated(clips[:3], 1)
     assert said.text.split() == [word for clip in clips[:3] for word in clip.text.split()]
     assert said.duration == pytest.approx(sum(clip.duration for clip in clips[:3]))
-    assert said.id != in_a_row(clips[:3], 2).id
+    assert said.id != concatenated(clips[:3], 2).id
 
 
 # Audio to a plan

@@ -23,7 +23,7 @@ from finetune.model.granite import GraniteSpeech
 from finetune.model.trainable import part_of, trained_parameters
 from finetune.training import checkpoint
 from finetune.training import trainer as training
-from finetune.training.dataset import Examples
+from finetune.training.dataset import SpeechDataset
 from finetune.training.selection import Scores
 from finetune.training.step import schedule
 
@@ -119,9 +119,9 @@ def test_a_share_of_the_way_is_the_best_where_the_whole_costs_the_canary_too_muc
     scores = iter([Scores(0.9, 0.10), Scores(0.4, 0.20), Scores(0.4, 0.15), Scores(0.5, 0.11), Scores(0.6, 0.11)])
     monkeypatch.setattr(training, "measure", lambda *_: next(scores))
     run = prepared(trained[1], tmp_path)
-    result = training.train(tiny(tmp_path, "a", epochs=1, max_canary_loss=0.02, shrink=[0.9, 0.5, 0.4]), run)
-    assert (result.best_share, result.best_valid_wer, result.within_canary_limit) == (0.5, 0.5, True)
-    assert [row["share"] for row in records(run, "valid")] == [1.0, 0.9, 0.5, 0.4]
+    result = training.train(tiny(tmp_path, "a", epochs=1, max_canary_loss=0.02, interpolate=[0.9, 0.5, 0.4]), run)
+    assert (result.best_alpha, result.best_valid_wer, result.within_canary_limit) == (0.5, 0.5, True)
+    assert [row["alpha"] for row in records(run, "valid")] == [1.0, 0.9, 0.5, 0.4]
     kept, base = model(), model().hf.state_dict()
     load_adapter(kept, run.best)
     reached = load_file(run.checkpoint / checkpoint.WEIGHTS)
@@ -241,11 +241,11 @@ def test_the_recipe_says_how_many_clips_go_on(
     plain, train = tiny(tmp_path, "x"), embedded("train", 40)
     recipe = plain.model_copy(
         update={
-            "augment": plain.augment.model_copy(update={"join": share}),
+            "augment": plain.augment.model_copy(update={"concat": share}),
             "data": plain.data.model_copy(update={"max_duration": 1000.0}),
         }
     )
-    data = Examples(model(), recipe, train)
+    data = SpeechDataset(model(), recipe, train)
     heard = data.heard(0)
     assert len(heard) in groups, "40 clips, of which this share follows another one"
     assert sorted(clip.id for index in heard for clip in data.spoken[index]) == sorted(clip.id for clip in train)
@@ -261,10 +261,10 @@ def test_what_the_ctc_loss_leaves_out_is_said(
     """And the language model's target keeps it."""
     plain, fast = clips[0], replace(clips[1], text=clips[1].text * 9)
     odd = replace(plain, id="odd", text=f"{plain.text} 漢字")
-    data = Examples(model(), tiny(tmp_path, "x"), [plain, odd, fast])
+    data = SpeechDataset(model(), tiny(tmp_path, "x"), [plain, odd, fast])
     assert "2 characters are outside the CTC alphabet" in caplog.text
     assert f"1 clips are spoken too fast for the CTC loss, which leaves them out (such as {fast.id})" in caplog.text
     assert data.labels([1]) == data.labels([0]) + 1 and data.tokens([1]) > data.tokens([0]) + 1
     caplog.clear()
-    Examples(model(), tiny(tmp_path, "y", ctc_weight=0, parts={"lora": {"rank": 4}}), [odd, fast])
+    SpeechDataset(model(), tiny(tmp_path, "y", ctc_weight=0, parts={"lora": {"rank": 4}}), [odd, fast])
     assert not caplog.records
