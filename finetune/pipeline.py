@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, RecipeError
-from finetune.core.run_dir import CHILD, RunDir, digest, read_json, write_json
+from finetune.core.files import read_json, sha256_file, write_json
+from finetune.core.run_dir import CHILD, RunDir
 from finetune.training.launch import processes_for, train_on_all
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _inputs(recipe: Recipe) -> dict[str, str]:
     """By stage: a hash of all settings that it and the stages before it read, and of the corpora's files."""
     content, data = recipe.model_dump(mode="json"), recipe.data
     sources = [Path(source) for source in (*data.train, *data.replay, *data.valid, *data.test, *data.canary)]
-    key = "".join(digest(path) for path in sources if path.is_file())
+    key = "".join(sha256_file(path) for path in sources if path.is_file())
     keys = {}
     for stage in STAGES:
         part = json.dumps([key, *(content[name] for name in READS[stage])], sort_keys=True)

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from finetune.core.config import Recipe  # noqa: E402
+from finetune.core.files import read_jsonl  # noqa: E402
 from finetune.core.run_dir import RunDir  # noqa: E402
 from finetune.data.prepare import prepare  # noqa: E402
 from finetune.model.adapter import ADAPTER_WEIGHTS, WHOLE_WEIGHTS  # noqa: E402
@@ -36,7 +37,7 @@ def recipe(folder: Path, name: str) -> Recipe:
     data: dict[str, object] = {"max_duration": 4.0}
     for split in ("train", "valid", "test"):
         source = ROOT / "data" / "vocabulary" / f"{split}.jsonl"
-        rows = sorted(map(json.loads, source.read_text().splitlines()), key=lambda row: float(row["duration"]))[:CLIPS]
+        rows = sorted(read_jsonl(source), key=lambda row: float(row["duration"]))[:CLIPS]
         for row in rows:
             row["audio_filepath"] = str(source.parent / row["audio_filepath"])
         path = folder / f"{split}.jsonl"
@@ -80,7 +81,7 @@ def attempt(settings: Recipe, run: RunDir, after: float | None) -> bool:
 
 def outcome(run: RunDir) -> dict[str, object]:
     """All that must be equal: recorded steps and scores, the best adapter's bytes, the last checkpoint's weights."""
-    rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    rows = read_jsonl(run.metrics)
     return {
         "records": [{key: value for key, value in row.items() if key != "time"} for row in rows],
         **{

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from finetune.core.run_dir import write_json
+from finetune.core.files import write_json
 from finetune.inference.thresholds import FILE
 
 

@@ -17,8 +17,9 @@ import torch
 from finetune import pipeline
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, DataError, Interrupted
+from finetune.core.files import read_json, write_json
 from finetune.core.recipe import load_recipe
-from finetune.core.run_dir import CHILD, RunDir, read_json, write_json
+from finetune.core.run_dir import CHILD, RunDir
 from finetune.pipeline import STAGES, run_recipe, summarize
 from finetune.report.summary import format_summary
 from finetune.training.launch import processes_for, train_on_all

@@ -1,7 +1,5 @@
 """The name of every file in a run directory, its lock, and the markers that say a stage is done."""
 
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Iterator
@@ -10,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.core.errors import CheckpointError
+from finetune.core.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -122,25 +121,3 @@ def _whole(path: Path) -> dict[str, Any] | None:
     except ValueError as error:
         log.warning("%s: damaged, and taken for missing (%s)", path, error)
         return None
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def write_json(path: Path, content: Any) -> None:
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Whole or not at all: a temporary file, then a rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

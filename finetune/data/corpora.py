@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from finetune.core.errors import DataError
+from finetune.core.files import parse_jsonl
 from finetune.data import hub
 from finetune.data.hub import Row
 
@@ -125,23 +126,12 @@ def read_table(path: Path) -> list[Row]:
 
 def _read_json(path: Path) -> list[Row]:
     text = decoded(path)
-    if text.lstrip().startswith("["):
-        try:
-            items = enumerate(json.loads(text), 1)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}: neither JSON Lines nor a JSON list ({error})") from error
-        rows = [Row(f"{path}: item {number}", item) for number, item in items]
-    else:
-        rows, faults = [], []
-        for number, line in enumerate(text.split("\n"), 1):  # splitlines() would also split inside of a text
-            if line.strip():
-                try:
-                    rows.append(Row(f"{path}:{number}", json.loads(line)))
-                except (ValueError, RecursionError) as error:
-                    faults.append(f"{path}:{number}: not JSON ({error})")
-        if faults:
-            rest = f"\n... and {len(faults) - 3} more lines" if len(faults) > 3 else ""
-            raise DataError("\n".join(faults[:3]) + rest + "\nA manifest has one whole JSON object on each line.")
+    if not text.lstrip().startswith("["):
+        return [Row(where, values) for where, values in parse_jsonl(text, path)]
+    try:
+        rows = [Row(f"{path}: item {number}", values) for number, values in enumerate(json.loads(text), 1)]
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: neither JSON Lines nor a JSON list ({error})") from error
     for row in rows:
         if not isinstance(row.values, dict):
             raise DataError(f"{row.where}: not a JSON object with keys such as audio_filepath and text")

@@ -4,7 +4,6 @@ The keys are those of NeMo and of the speech leaderboards: `audio_filepath`, `du
 known, `id`, `offset`, `language`, `speaker`, `keywords`. Every other key is carried along in `extra`.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -14,6 +13,7 @@ from itertools import count
 from pathlib import Path, PurePath
 
 from finetune.core.errors import DataError
+from finetune.core.files import parse_jsonl
 
 KEYS = ("id", "audio_filepath", "offset", "duration", "text", "language", "speaker", "keywords")
 
@@ -60,12 +60,8 @@ def read_manifest(path: str | Path) -> list[Utterance]:
     Raises:
         DataError: the file cannot be read or is empty, or a line is not an utterance (names file:line).
     """
-    rows: list[tuple[str, dict[str, object]]] = []
     try:
-        with open(path, encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    rows.append((f"{path}:{number}", _parse(line, f"{path}:{number}")))
+        rows = parse_jsonl(Path(path).read_text(encoding="utf-8-sig"), path)
     except OSError as error:
         raise DataError(f"{path}: cannot read this manifest ({error.strerror})") from error
     except UnicodeDecodeError as error:
@@ -103,22 +99,6 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def manifest_hash(path: str | Path) -> str:
-    """The sha256 of the manifest file, in hexadecimal: tells whether the data changed under a run."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _parse(line: str, where: str) -> dict[str, object]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise DataError(f'{where}: a line must be a JSON object such as {{"audio_filepath": ...}}')
-    return row
 
 
 def _utterance(row: dict[str, object], where: str, taken: Collection[str]) -> Utterance:

@@ -8,10 +8,11 @@ from itertools import product
 
 from finetune.core.config import Recipe
 from finetune.core.errors import DataError
-from finetune.core.run_dir import RunDir, write_json
+from finetune.core.files import sha256_file, write_json
+from finetune.core.run_dir import RunDir
 from finetune.data.audit import Problem, audit, leaks, report
 from finetune.data.corpora import count_rows, read_corpus
-from finetune.data.manifest import Utterance, manifest_hash, unique_id, write_manifest
+from finetune.data.manifest import Utterance, unique_id, write_manifest
 from finetune.metrics.terms import read_terms, term_recall
 
 log = logging.getLogger(__name__)
@@ -139,7 +140,7 @@ def prepare(recipe: Recipe, run: RunDir) -> PrepareResult:
         {split: len(items) for split, items in splits.items()},
         {split: round(sum(item.duration for item in items) / 3600, 4) for split, items in splits.items()},
         {split: len(items) for split, items in dropped.items()},
-        {split: manifest_hash(run.manifest(split)) for split in splits},
+        {split: sha256_file(run.manifest(split)) for split in splits},
         round(time.monotonic() - started, 1),
     )
 

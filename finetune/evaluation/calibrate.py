@@ -9,7 +9,7 @@ import torch
 
 from finetune.core.config import DecodeSection
 from finetune.core.errors import DataError
-from finetune.core.run_dir import write_json
+from finetune.core.files import write_json
 from finetune.evaluation.records import clips_of_file
 from finetune.inference.recognize import DecodeOptions, Hypothesis, decoding_summary, encode_batches, transcribe_batch
 from finetune.inference.thresholds import FILE, Thresholds

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from finetune.core.errors import DataError, RecipeError
-from finetune.core.run_dir import RunDir, write_json
-from finetune.data.manifest import Utterance, manifest_hash
+from finetune.core.files import sha256_file, write_json
+from finetune.core.run_dir import RunDir
+from finetune.data.manifest import Utterance
 from finetune.evaluation.records import clip_of, clips_of_file, is_japanese
 from finetune.evaluation.systems import KINDS, Answer, System, run_system, system_of
 from finetune.metrics.conditions import Condition
@@ -116,7 +117,7 @@ def compare(
     notes = _notes(spoken, len(every), len(kept), answers, systems, clips, setting)
     return CompareResult(
         str(path),
-        manifest_hash(path),
+        sha256_file(path),
         {"normalizer": setting.preset, "replicas": setting.replicas, "seed": setting.seed, "terms": len(listed)},
         len(clips),
         entries[names[0]]["reference_words"],

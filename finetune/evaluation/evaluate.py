@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from finetune.core.config import Recipe
+from finetune.core.files import write_json
 from finetune.core.provenance import provenance
-from finetune.core.run_dir import SCHEMA, RunDir, write_json
+from finetune.core.run_dir import SCHEMA, RunDir
 from finetune.data.manifest import Utterance, read_manifest
 from finetune.data.probes import write_probes
 from finetune.evaluation.records import (

@@ -14,7 +14,8 @@ import torch
 
 from finetune.core.config import Recipe
 from finetune.core.errors import DataError
-from finetune.core.run_dir import RunDir, digest, read_json, write_json
+from finetune.core.files import read_json, read_jsonl, sha256_file, write_json
+from finetune.core.run_dir import RunDir
 from finetune.data.audit import clean_text
 from finetune.data.corpora import read_corpus
 from finetune.data.hub import Row
@@ -116,7 +117,7 @@ def _inputs(recipe: Recipe, source: str) -> str:
     """A hash of all that a set's hypotheses depend on; of a local model and corpus, of their files."""
     files = [Path(source), *sorted(Path(recipe.model.base).glob("*.safetensors"))]
     content = recipe.model_dump(mode="json")
-    known = [source, content["model"], content["decode"], *(digest(path) for path in files if path.is_file())]
+    known = [source, content["model"], content["decode"], *(sha256_file(path) for path in files if path.is_file())]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
@@ -156,12 +157,7 @@ def _kept(run: RunDir, name: str, inputs: str, clips: list[Utterance]) -> list[S
     record = run.score / f"{name}.done.json"
     if not record.is_file() or read_json(record)["inputs"] != inputs:
         return None
-    rows = {
-        row["id"]: row
-        for line in (run.score / f"{name}.jsonl").read_text(encoding="utf-8").split("\n")
-        if line
-        for row in [json.loads(line)]
-    }
+    rows = {row["id"]: row for row in read_jsonl(run.score / f"{name}.jsonl")}
     if any(item.id not in rows for item in clips):  # another normalizer leaves more references
         return None
     return [SystemOutput(row["pred_text"], row["time"], row["truncated"]) for row in (rows[item.id] for item in clips)]

@@ -16,14 +16,14 @@ from safetensors import safe_open
 
 from finetune.core.config import Recipe
 from finetune.core.errors import ModelError
-from finetune.core.run_dir import RunDir, read_json, write_json
+from finetune.core.files import read_json, replace_folder, write_json
+from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest, write_manifest
 from finetune.export.bundle import add_transcriber
 from finetune.export.verify import largest_difference, read_answer, target_logits, write_request
 from finetune.inference.recognize import DecodeOptions, recognize
 from finetune.model.adapter import load_adapter, merge
 from finetune.model.granite import DTYPES, load_model
-from finetune.training.checkpoint import replace_folder
 from finetune.version import __version__
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,5 @@
 """An adapter on disk: PEFT's files for LoRA, `whole.safetensors` for what trained in full; loaded, and merged."""
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from finetune.core.errors import CheckpointError
+from finetune.core.files import sha256_file
 from finetune.model.granite import GraniteSpeech
 from finetune.model.trainable import trained_parameters
 
@@ -20,12 +20,8 @@ PARTS = "parts.json"  # the SHA-256 of each weights file, so that one lost, dama
 
 def _digests(folder: Path) -> dict[str, str]:
     """SHA-256 of the weights files that are there."""
-    found = {}
-    for name in (ADAPTER_WEIGHTS, WHOLE_WEIGHTS):
-        if (folder / name).is_file():
-            with (folder / name).open("rb") as file:
-                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    names = (ADAPTER_WEIGHTS, WHOLE_WEIGHTS)
+    return {name: sha256_file(folder / name) for name in names if (folder / name).is_file()}
 
 
 def save_adapter(model: GraniteSpeech, adapted: PeftModel | None, folder: Path) -> None:

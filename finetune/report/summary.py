@@ -1,9 +1,9 @@
 """What a finished run says to a person who has never seen one."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from finetune.core.files import read_jsonl
 from finetune.core.run_dir import RunDir
 from finetune.metrics.wer import errors_per_utterance
 
@@ -31,7 +31,7 @@ def format_summary(run: RunDir, summary: dict[str, Any]) -> str:
     )
     lines.append(f"report: {summary['report']}")
     lines.append(f"adapted model: {summary['export']['dir']}")
-    audio = _rows(run.hypotheses("test", "adapted"))[0]["audio_filepath"]
+    audio = read_jsonl(run.hypotheses("test", "adapted"))[0]["audio_filepath"]
     lines.append(f"next: finetune transcribe {_short(audio)} --model {summary['export']['dir']}")
     return "\n".join(lines)
 
@@ -45,13 +45,9 @@ def _short(path: str) -> str:
     return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def _examples(run: RunDir) -> list[str]:
     """The clips that gained the most, with reference, before and after."""
-    base, adapted = (_rows(run.hypotheses("test", which)) for which in ("base", "adapted"))
+    base, adapted = (read_jsonl(run.hypotheses("test", which)) for which in ("base", "adapted"))
     references = [row["text"] for row in base]
     before, after = (
         errors_per_utterance(references, [row["pred_text"] for row in rows], "basic@1") for rows in (base, adapted)

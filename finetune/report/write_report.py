@@ -1,16 +1,15 @@
 """A finished evaluation as one page a person can act on: `report/report.html`, and `summary.md` for a pull request."""
 
-import json
 import logging
 import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from finetune.core.errors import CheckpointError
-from finetune.core.run_dir import SCHEMA, RunDir, digest, read_json, write_text
+from finetune.core.files import read_json, read_jsonl, sha256_file, write_text
+from finetune.core.run_dir import SCHEMA, RunDir
 from finetune.metrics.alignment import align
 from finetune.metrics.hallucination import FLAGS
 from finetune.metrics.normalizer import UNSPACED
@@ -52,8 +51,8 @@ def write_report(run: RunDir) -> ReportResult:
             f"{run.scores}: of another version (schema {metrics['schema']}, not {SCHEMA}); delete "
             f"{run.marker('evaluate')} and run the recipe again"
         )
-    recipe, rows = read_json(run.resolved), [row for row in _rows(run.utterances) if row["set"] == "test"]
-    records = _rows(run.metrics) if run.metrics.is_file() else []
+    recipe, rows = read_json(run.resolved), [row for row in read_jsonl(run.utterances) if row["set"] == "test"]
+    records = read_jsonl(run.metrics) if run.metrics.is_file() else []
     leaked = _leaked(run)
     facts = Facts(metrics, recipe, _valid(records), leaked, sum(row["errors"] for row in rows if row["flags"]))
     findings = [
@@ -78,7 +77,7 @@ def write_report(run: RunDir) -> ReportResult:
         sets=list(metrics["scores"]),
         metrics=metrics,
         changes=asdict(changes),
-        lists=clip_lists(rows, _rows(run.suspicious), preset, run.report),
+        lists=clip_lists(rows, read_jsonl(run.suspicious), preset, run.report),
         charts=_charts(metrics, records, trained),
         meanings=FLAGS,
         absent=_absent(metrics, recipe),
@@ -90,11 +89,6 @@ def write_report(run: RunDir) -> ReportResult:
     write_text(run.digest, summary(content))
     log.info("report: %s", run.page)
     return ReportResult(str(run.page), len(page.encode()), round(time.monotonic() - started, 1))
-
-
-def _rows(path: Path) -> list[Row]:
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines if line.strip()]
 
 
 def _leaked(run: RunDir) -> dict[str, int]:
@@ -181,7 +175,7 @@ def _provenance(
             f"epoch {trained['best_epoch']}, {100 * trained['best_alpha']:g} % of the way from the base, "
             f"{trained['trained_parameters']:,} of {trained['total_parameters']:,} parameters trained",
         ),
-        *((f"SHA-256 of {path.name}", digest(path)) for path in best),
+        *((f"SHA-256 of {path.name}", sha256_file(path)) for path in best),
         *(
             (
                 f"SHA-256 of {split}.jsonl",

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from finetune.core.errors import ModelError
-from finetune.core.run_dir import read_json, write_json
+from finetune.core.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 

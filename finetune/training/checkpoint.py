@@ -1,9 +1,7 @@
 """Checkpoints: staged, hashed, then renamed; tensors in safetensors, the rest in JSON, no pickle."""
 
-import errno
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,32 +12,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from finetune.core.errors import CheckpointError
-from finetune.core.run_dir import digest, flatten, read_json, write_json
+from finetune.core.files import backup_folder, is_full, read_json, replace_folder, sha256_file, write_json
+from finetune.core.run_dir import flatten
 
 log = logging.getLogger(__name__)
 
 WEIGHTS, OPTIMIZER, PROGRESS = "weights.safetensors", "optimizer.safetensors", "progress.json"
 ORIGIN, FILES = "origin.json", "files.json"
 HASHED = (WEIGHTS, OPTIMIZER, PROGRESS, ORIGIN)
-FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-def _old(folder: Path) -> Path:
-    return folder.with_name(folder.name + ".old")
-
-
-def replace_folder(staged: Path, target: Path) -> None:
-    """Puts a finished folder on disk in the place of an older one; a kill leaves one of the two whole."""
-    for path in staged.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as handle:  # else a power cut may leave the new name on unwritten content
-                os.fsync(handle.fileno())
-    old = _old(target)
-    if target.exists():  # else a kill fell between the two renames, and `old` is all there is
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(target, old)
-    os.replace(staged, target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def save(
@@ -70,8 +50,10 @@ def save(
         save_file(moments, staged / OPTIMIZER)
         write_json(staged / PROGRESS, progress)
         write_json(staged / ORIGIN, origin)
-        write_json(staged / FILES, {name: digest(staged / name) for name in HASHED})
-        if _old(folder).exists() and _damage(folder):  # the older one is all there is: it must not give way to this
+        write_json(staged / FILES, {name: sha256_file(staged / name) for name in HASHED})
+        if backup_folder(folder).exists() and _damage(
+            folder
+        ):  # the older one is all there is: it must not give way to this
             shutil.rmtree(folder, ignore_errors=True)
         replace_folder(staged, folder)
     except (OSError, SafetensorError) as error:
@@ -83,16 +65,11 @@ def save(
     return True
 
 
-def is_full(error: Exception) -> bool:
-    """Also where safetensors has made a text of the system's error."""
-    return getattr(error, "errno", None) in FULL or any(os.strerror(number) in str(error) for number in FULL)
-
-
 def _damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint's files; None where all of them have their hashes."""
     try:
         hashes = read_json(folder / FILES)
-        wrong = [name for name in HASHED if hashes[name] != digest(folder / name)]
+        wrong = [name for name in HASHED if hashes[name] != sha256_file(folder / name)]
     except OSError as error:
         return str(error)
     except (ValueError, LookupError, TypeError) as error:
@@ -107,7 +84,7 @@ def find(folder: Path) -> Path | None:
         CheckpointError: something is there, and none of it is whole.
     """
     damaged: list[str] = []
-    for candidate in (folder, _old(folder)):
+    for candidate in (folder, backup_folder(folder)):
         if not candidate.exists():
             continue
         problem = _damage(candidate)

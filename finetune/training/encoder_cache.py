@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from finetune.core.errors import DataError
+from finetune.core.files import sha256_file
 from finetune.data.audio import SAMPLE_RATE
 from finetune.data.features import HOP_LENGTH, N_FFT, NUM_MELS, WIN_LENGTH
 from finetune.data.manifest import Utterance
@@ -56,8 +57,7 @@ def cache_key(weights: str, clips: Sequence[Utterance]) -> str:
     files: dict[str, str] = {}
     for path in {clip.audio_filepath for clip in clips}:
         try:
-            with open(path, "rb") as file:
-                files[path] = hashlib.file_digest(file, "sha256").hexdigest()
+            files[path] = sha256_file(path)
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     audio = [(files[clip.audio_filepath], clip.offset, clip.duration) for clip in clips]

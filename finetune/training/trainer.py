@@ -22,8 +22,9 @@ from safetensors import SafetensorError
 
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, Interrupted, RecipeError
+from finetune.core.files import is_full, replace_folder, sha256_file
 from finetune.core.run_dir import RunDir
-from finetune.data.manifest import Utterance, manifest_hash, read_manifest
+from finetune.data.manifest import Utterance, read_manifest
 from finetune.model.adapter import save_adapter
 from finetune.model.granite import GraniteSpeech, load_model
 from finetune.model.trainable import (
@@ -147,7 +148,7 @@ def train(recipe: Recipe, run: RunDir) -> TrainResult:
     origin = {
         **recipe.model_dump(mode="json", include={"model", "augment", "parts", "train", "seed"}),
         "base": base,
-        "data": {split: manifest_hash(path) for split, path in manifests.items()},
+        "data": {split: sha256_file(path) for split, path in manifests.items()},
         "replay_weight": recipe.data.replay_weight,
         "batches_in_a_step": group,
         "batch_seconds": seconds,
@@ -352,9 +353,9 @@ def _save_best(model: GraniteSpeech, adapted: PeftModel | None, run: RunDir) -> 
     staged = run.best.with_name("best.part")
     try:
         save_adapter(model, adapted, staged)
-        checkpoint.replace_folder(staged, run.best)
+        replace_folder(staged, run.best)
     except (OSError, SafetensorError) as error:
-        if not checkpoint.is_full(error):
+        if not is_full(error):
             raise
         shutil.rmtree(staged, ignore_errors=True)
         log.warning("%s: the disk is full; this better adapter is not kept", run.best)

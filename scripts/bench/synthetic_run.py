@@ -8,9 +8,10 @@ from unittest.mock import patch
 import numpy as np
 
 from finetune.core.config import Recipe
-from finetune.core.run_dir import RunDir, write_json
+from finetune.core.files import sha256_file, write_json
+from finetune.core.run_dir import RunDir
 from finetune.data.audit import leaks
-from finetune.data.manifest import Utterance, manifest_hash, write_manifest
+from finetune.data.manifest import Utterance, write_manifest
 from finetune.evaluation import evaluate, records, trials
 from finetune.inference.recognize import DecodeOptions, Hypothesis
 
@@ -54,7 +55,7 @@ def synthetic_run(
         {
             "kept": {split: len(items) for split, items in splits.items()},
             "hours": {split: sum(item.duration for item in items) / 3600 for split, items in splits.items()},
-            "hashes": {split: manifest_hash(run.manifest(split)) for split in splits},
+            "hashes": {split: sha256_file(run.manifest(split)) for split in splits},
         },
     )
     run.finish(

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from command import Command, noise, with_thresholds
 
-from finetune.core.run_dir import write_json
+from finetune.core.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 NANO = ROOT / "data" / "granite-speech-nano"

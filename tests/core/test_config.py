@@ -117,6 +117,7 @@ def test_what_goes_together_is_accepted(recipe: Path, overrides: list[str]) -> N
 def test_help_and_checks_need_no_torch() -> None:
     modules = [
         "finetune.core.errors",
+        "finetune.core.files",
         "finetune.core.run_dir",
         "finetune.core.config",
         "finetune.core.recipe",

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from finetune.core.errors import CheckpointError
-from finetune.core.run_dir import RunDir, digest, read_json, write_json
+from finetune.core.files import read_json
+from finetune.core.run_dir import RunDir
 
 HOLD = """
 import sys
@@ -37,15 +38,6 @@ def test_a_damaged_record_is_taken_for_missing(tmp_path: Path, caplog: pytest.Lo
     assert run.done("train") is None
     run.claim({**RECIPE, "seed": 2})
     assert caplog.text.count("damaged, and taken for missing") == 2 and read_json(run.recipe)["seed"] == 2
-
-
-def test_json_is_replaced_whole(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "a.json"
-    write_json(path, {"a": "é"})
-    before = digest(path)
-    with pytest.raises(TypeError):
-        write_json(path, {"a": object()})
-    assert read_json(path) == {"a": "é"} and digest(path) == before
 
 
 def test_the_lock_refuses_a_second_process_and_outlives_no_first_one(tmp_path: Path) -> None:

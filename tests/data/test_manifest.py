@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.core.errors import DataError
-from finetune.data.manifest import KEYS, Utterance, manifest_hash, read_manifest, unique_id, write_manifest
+from finetune.core.files import sha256_file
+from finetune.data.manifest import KEYS, Utterance, read_manifest, unique_id, write_manifest
 
 SECONDS = st.floats(0.001, 1e6)
 WORDS = st.text(st.characters(), max_size=30)  # every character, lone surrogates and line separators too
@@ -43,9 +44,9 @@ def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory,
     path = tmp_path_factory.getbasetemp() / "round.jsonl"
     write_manifest(path, utterances)
     assert read_manifest(path) == utterances
-    before = manifest_hash(path)
+    before = sha256_file(path)
     write_manifest(path, read_manifest(path))
-    assert manifest_hash(path) == before
+    assert sha256_file(path) == before
 
 
 def test_keys_of_the_leaderboards_and_nothing_superfluous(tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_ids_are_made_from_stems_offsets_and_numbers(tmp_path: Path) -> None:
     ("bad", "message"),
     [
         ("{", "m.jsonl:2: not JSON"),
-        ("[1]", "m.jsonl:2: a line must be a JSON object"),
+        ("[1]", "m.jsonl:2: not a JSON object"),
         (line(text=None), "m.jsonl:2: `text`"),
         (line(audio_filepath=3), "m.jsonl:2: `audio_filepath`"),
         (line(duration=0), "m.jsonl:2: `duration`"),

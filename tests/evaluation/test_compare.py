@@ -16,7 +16,8 @@ from command import with_thresholds
 from finetune.cli.main import main
 from finetune.core.config import Recipe
 from finetune.core.errors import DataError, RecipeError
-from finetune.core.run_dir import RunDir, write_json
+from finetune.core.files import write_json
+from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
 from finetune.evaluation import endpoint, systems, whisper
 from finetune.evaluation.systems import System, run_system, system_of

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from finetune.core.config import DataSection, EvaluateSection, Recipe
-from finetune.core.run_dir import SCHEMA, RunDir, read_json
+from finetune.core.files import read_json
+from finetune.core.run_dir import SCHEMA, RunDir
 from finetune.data.manifest import Utterance, write_manifest
 from finetune.evaluation import evaluate as module
 from finetune.evaluation import records, trials

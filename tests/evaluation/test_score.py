@@ -15,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from finetune.cli.main import main
+from finetune.core.files import read_json
 from finetune.core.recipe import load_recipe
-from finetune.core.run_dir import read_json
 from finetune.data.manifest import Utterance
 from finetune.evaluation import score as module
 from finetune.inference import recognize

@@ -17,7 +17,8 @@ from transformers import AutoTokenizer, GraniteSpeechForConditionalGeneration
 
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, ModelError
-from finetune.core.run_dir import RunDir, read_json
+from finetune.core.files import read_json
+from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest
 from finetune.export import export as exporting
 from finetune.export import verify as parity

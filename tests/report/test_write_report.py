@@ -16,7 +16,8 @@ from conftest import embedded
 
 from bench.synthetic_run import synthetic_run
 from finetune.cli import main as cli
-from finetune.core.run_dir import RunDir, read_json, write_json
+from finetune.core.files import read_json, write_json
+from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
 from finetune.report import tables
 from finetune.report.clips import cells, direction

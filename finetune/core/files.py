@@ -1,0 +1,100 @@
+"""Read and write JSON, JSON Lines and text; hash a file; replace a file or a folder atomically."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from finetune.core.errors import DataError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+MAX_BAD_LINES = 3  # lines that an error message lists
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file in UTF-8."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes `content` as indented JSON, atomically."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file atomically: a temporary file, then a rename. Creates missing parent folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
+    """The objects of a JSON Lines file in UTF-8, with or without a byte-order mark. Blank lines are skipped.
+
+    Raises:
+        OSError: the file cannot be read.
+        DataError: a line is not a JSON object.
+    """
+    return [row for _, row in parse_jsonl(Path(path).read_text(encoding="utf-8-sig"), path)]
+
+
+def parse_jsonl(text: str, path: str | Path) -> list[tuple[str, dict[str, Any]]]:
+    """The objects of JSON Lines text, each with its position `path:line`. Blank lines are skipped.
+
+    Raises:
+        DataError: lines are not JSON objects. The message lists the first three.
+    """
+    rows: list[tuple[str, dict[str, Any]]] = []
+    errors: list[str] = []
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines() also splits at U+2028 inside a string
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            errors.append(f"{where}: not JSON ({error})")
+            continue
+        if isinstance(row, dict):
+            rows.append((where, row))
+        else:
+            errors.append(f"{where}: not a JSON object")
+    if errors:
+        rest = [f"... and {len(errors) - MAX_BAD_LINES} more lines"] if len(errors) > MAX_BAD_LINES else []
+        hint = 'Write one JSON object on each line, such as {"audio_filepath": "a.wav", "text": "hello"}.'
+        raise DataError("\n".join([*errors[:MAX_BAD_LINES], *rest, hint]))
+    return rows
+
+
+def sha256_file(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def backup_folder(folder: Path) -> Path:
+    """Where `replace_folder` moves the previous version of `folder` while it works."""
+    return folder.with_name(folder.name + ".old")
+
+
+def replace_folder(staged: Path, target: Path) -> None:
+    """Moves a complete folder to `target` and deletes the previous one. After a kill, one of the two is complete."""
+    for path in staged.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as handle:  # without it, a power cut may leave the new name with unwritten content
+                os.fsync(handle.fileno())
+    old = backup_folder(target)
+    if target.exists():  # if not, a kill came between the two renames, and `old` is the only version
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(target, old)
+    os.replace(staged, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def is_full(error: Exception) -> bool:
+    """Whether an error means that the disk is full; safetensors passes the system's error on as text only."""
+    return getattr(error, "errno", None) in DISK_FULL or any(os.strerror(code) in str(error) for code in DISK_FULL)
