@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -112,17 +112,11 @@ def encode_batches(
 
 
 @torch.inference_mode()
-def recognize(
-    model: GraniteSpeech,
-    utterances: list[Utterance],
-    options: DecodeOptions,
-    progress: Callable[[int], None] | None = None,
-) -> list[Hypothesis]:
+def recognize(model: GraniteSpeech, utterances: list[Utterance], options: DecodeOptions) -> list[Hypothesis]:
     """Hypotheses in the order given; neither the batch nor, unless relaxed, the draft changes a clip's tokens.
 
     Args:
         utterances: their keywords go into the prompt.
-        progress: called with the number of clips just done.
     """
     heard: dict[int, Hypothesis] = {}
     for batch, audio, hearing in encode_batches(model, utterances, options.batch_seconds):
@@ -130,8 +124,6 @@ def recognize(
         found = transcribe_batch(model, audio, [utterances[index] for index in batch], options)
         seconds = (hearing + time.perf_counter() - started) / len(batch)
         heard |= {index: replace(item, seconds=seconds) for index, item in zip(batch, found, strict=True)}
-        if progress:
-            progress(len(batch))
     return [heard[index] for index in range(len(utterances))]
 
 

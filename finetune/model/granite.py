@@ -30,15 +30,12 @@ class Audio:
 
     states: Tensor  # (B, T, D)
     num_frames: Tensor  # (B,)
-    middle: Tensor  # (B, T, 348) CTC logits of the middle layer
     embeds: Tensor  # (B, A, H)
     num_tokens: Tensor  # (B,)
 
     def rows(self, chosen: list[int]) -> "Audio":
         """These clips alone."""
-        return Audio(
-            *(part[chosen] for part in (self.states, self.num_frames, self.middle, self.embeds, self.num_tokens))
-        )
+        return Audio(*(part[chosen] for part in (self.states, self.num_frames, self.embeds, self.num_tokens)))
 
 
 class GraniteSpeech(nn.Module):
@@ -97,9 +94,9 @@ class GraniteSpeech(nn.Module):
         features = features.to(self.encoder.input_linear.weight.dtype)
         trains = any(p.requires_grad for p in self.encoder.parameters())
         with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
-            states, middle = encode(self.encoder, features, num_frames)
+            states, _ = encode(self.encoder, features, num_frames)
         embeds = project(self.projector, states, num_frames)
-        return Audio(states, num_frames, middle, embeds, self.num_audio_tokens(num_frames))
+        return Audio(states, num_frames, embeds, self.num_audio_tokens(num_frames))
 
     def ctc_logits(self, states: Tensor) -> Tensor:
         """Encoder states (B, T, D) to final CTC logits (B, T, 348)."""
@@ -124,19 +121,14 @@ class GraniteSpeech(nn.Module):
     def embed_audio(self, audio: Tensor, num_frames: Tensor, kind: str) -> Audio:
         """`encode` for `features` (B, T, 160); or goes on from cached `states` (B, T, D) or `embeds` (B, A, H).
 
-        For the last, `num_frames` counts audio tokens; neither has middle logits.
+        For the last, `num_frames` counts audio tokens.
         """
         if kind == "features":
             return self.encode(audio, num_frames)
         if kind == "states":
-            return Audio(
-                audio,
-                num_frames,
-                audio[:0],
-                project(self.projector, audio, num_frames),
-                self.num_audio_tokens(num_frames),
-            )
-        return Audio(audio[:0], num_frames, audio[:0], audio, num_frames)
+            embeds = project(self.projector, audio, num_frames)
+            return Audio(audio, num_frames, embeds, self.num_audio_tokens(num_frames))
+        return Audio(audio[:0], num_frames, audio, num_frames)
 
     def forward(
         self, audio: Tensor, num_frames: Tensor, input_ids: Tensor, kind: str = "features"

@@ -107,9 +107,8 @@ def align(
         for number, batch in enumerate(make_batches(lengths, random.Random(epoch), seconds), start=1):
             frames = torch.tensor([len(states[i]) for i in batch])
             hidden = nn.utils.rnn.pad_sequence([states[i].float() for i in batch], True)
-            audio = Audio(
-                hidden, frames, hidden, project(model.projector, hidden, frames), model.num_audio_tokens(frames)
-            )
+            embeds = project(model.projector, hidden, frames)
+            audio = Audio(hidden, frames, embeds, model.num_audio_tokens(frames))
             loss = text_loss(model, [texts[i] for i in batch], audio)
             _step(list(trained.values()), optims, loss, rate * one_cycle(step, steps))
             step, total = step + 1, total + loss.item()

@@ -60,7 +60,7 @@ def polish(
                 said.append(texts[i])
         features, frames = to_features(heard, rng)
         states, middle = encode(model.encoder, features, frames)
-        audio = Audio(states, frames, middle, project(model.projector, states, frames), model.num_audio_tokens(frames))
+        audio = Audio(states, frames, project(model.projector, states, frames), model.num_audio_tokens(frames))
         losses = (
             text_loss(model, said, audio),
             ctc_loss(model.encoder.out(states), frames, said),
