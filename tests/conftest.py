@@ -1,14 +1,13 @@
 """What the model tests share: the embedded model, clips that are embedded with it, and manifests of a few."""
 
 import json
-import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command import Command, Said
+from command import Command, CommandResult
 
 from finetune.data.manifest import Utterance, write_manifest
 
@@ -39,18 +38,17 @@ def embedded(split: str, count: int) -> list[Utterance]:
 
 
 @pytest.fixture
-def finetune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs the command in this process, with its log where a terminal would show it."""
+def finetune(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs the command in this process; keywords are those of `main`."""
     from finetune.cli.main import main
 
-    def call(*arguments: object) -> Said:
-        monkeypatch.setattr(logging.root, "handlers", [])
+    def call(*args: object, **keywords: Any) -> CommandResult:
         capsys.readouterr()
         try:
-            code = main([str(argument) for argument in arguments])
+            code = main([str(arg) for arg in args], **keywords)
         except SystemExit as stop:
             code = int(stop.code or 0)
-        return Said(code, *capsys.readouterr())
+        return CommandResult(code, *capsys.readouterr())
 
     return call
 

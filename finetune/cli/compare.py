@@ -1,44 +1,53 @@
-"""`finetune compare`: its arguments, its table, its exit code."""
+"""`finetune compare`: scores several systems on the same clips and tests each against the first."""
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.core.errors import RecipeError
 from finetune.core.terminal import visible
 from finetune.metrics.conditions import GRAMMAR, parse_condition
 
 if TYPE_CHECKING:
     from finetune.evaluation.compare import CompareResult
+    from finetune.metrics.scorecard import ScoringOptions
 
-DESCRIPTION = f"""Scores systems on the same clips, under the same normalizer, and tests each against the first.
+DESCRIPTION = f"""Scores systems on the same clips with the same normalizer, and tests each against the first system.
 
 A system is one of
-  runs/NAME           the adapted model's hypotheses that a run keeps; runs/NAME:base are its base's
+  runs/NAME           the adapted model's hypotheses in a run directory; runs/NAME:base are those of its base model
   FILE                hypotheses: JSON Lines or CSV/TSV with pred_text and id (or audio_filepath), or TRN
-  FOLDER              an exported or base model, which listens now; a hub name too
-  whisper:SIZE        Whisper by faster-whisper, openai-whisper or transformers, whichever is installed first
+  FOLDER              an exported or base model, or a hub name; it transcribes the clips now
+  whisper:SIZE        Whisper with faster-whisper, openai-whisper or transformers, the first that is installed
   openai:MODEL        an OpenAI-compatible endpoint at OPENAI_BASE_URL, with OPENAI_API_KEY
 
-The interval is of 95 %, drawn by speaker where there are enough; raw is the WER of texts as written; p is of the
-difference, adjusted for the number of systems (Holm). RTFx is seconds of audio in a second of recognition, measured
-here or in the run; "-" is not measured.
+Intervals are bootstrap intervals of 95 %, resampled by speaker if there are enough speakers. raw is the WER without
+normalization. p is the p-value of the difference, adjusted for the number of systems (Holm). RTFx is seconds of audio
+per second of recognition, measured now or in the run; "-" means not measured.
 
 --fail-if takes {GRAMMAR}.
-Figures are points of 100 and the condition is asked of every system but the first, which is `base`; intervals play no
-part. Exit codes: 0 none holds, 1 one holds or something failed, 2 wrong usage or a condition that cannot be read."""
+Its figures are percentage points. The condition is checked for every system but the first, which is `base`; intervals
+are not used. Exit codes: 0 no condition holds, 1 one holds or something failed, 2 wrong usage or invalid condition."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("systems", nargs="+", metavar="SYSTEM", help="two or more; the first is the one to beat")
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser(
+        "compare",
+        help="score runs, models, other recognizers and hypothesis files on the same clips",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=DESCRIPTION,
+        epilog="example: finetune compare runs/quickstart:base runs/quickstart other.jsonl --fail-if 'wer > base'",
+    )
+    parser.add_argument("systems", nargs="+", metavar="SYSTEM", help="two or more; the first is the baseline")
     parser.add_argument(
         "--manifest",
         metavar="FILE",
-        help="the clips and what is said in them; without it the test set of the first run directory among the systems",
+        help="clips with references; the default is the test set of the first run directory among the systems",
     )
-    parser.add_argument("--normalizer", metavar="NAME", help="what counts as the same word, as in a recipe")
-    parser.add_argument("--replicas", type=int, metavar="N", help="of the bootstrap behind each interval")
-    parser.add_argument("--terms", metavar="FILE", help="words whose recall is shown, one a line")
-    parser.add_argument("--json", metavar="FILE", help="write all figures there")
+    parser.add_argument("--normalizer", metavar="NAME", help="text normalizer, one of those of a recipe")
+    parser.add_argument("--replicas", type=int, metavar="N", help="bootstrap replicas for each interval")
+    parser.add_argument("--terms", metavar="FILE", help="terms whose recall is reported, one a line")
+    parser.add_argument("--json", metavar="FILE", help="write all figures to this file")
     parser.add_argument(
         "--fail-if",
         action="append",
@@ -46,58 +55,79 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CONDITION",
         help="such as 'wer > base + 0.2'; may be repeated",
     )
+    parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Compares, prints, and says by the exit code whether a condition holds.
+def run(args: argparse.Namespace) -> int:
+    """Compares and prints; 1 if a condition of --fail-if holds.
 
     Raises:
-        RecipeError: arguments that cannot be read or contradict each other.
-        DataError, ModelError: as `compare.compare`.
+        RecipeError: an argument is invalid, or two contradict each other.
+        DataError, ModelError: as `evaluation.compare.compare`.
     """
-    from pydantic import ValidationError
-
-    from finetune.core.config import EvaluateSection, ModelSection, Recipe
-    from finetune.core.errors import RecipeError
-
-    conditions = [parse_condition(text) for text in arguments.fail_if]
-    given = {name: getattr(arguments, name) for name in ("normalizer", "replicas")}
-    try:
-        section = EvaluateSection(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        faults = (f"--{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())
-        raise RecipeError("\n".join(faults)) from error
-
+    from finetune.core.config import INSTRUCTION
     from finetune.evaluation.compare import compare, write_comparison
-    from finetune.metrics.scorecard import ScoringOptions
 
-    setting = ScoringOptions(
-        section.normalizer, section.replicas, Recipe.model_fields["seed"].default, (), frozenset(), {}
-    )
-    result = compare(
-        arguments.systems, arguments.manifest, setting, arguments.terms, ModelSection().instruction, conditions
-    )
-    print(visible("\n".join(table(result))))
-    if arguments.json:
-        write_comparison(Path(arguments.json), result)
+    conditions = [parse_condition(text) for text in args.fail_if]
+    result = compare(args.systems, args.manifest, _scoring_options(args), args.terms, INSTRUCTION, conditions)
+    print(visible("\n".join(format_comparison(result))))
+    if args.json:
+        write_comparison(Path(args.json), result)
     for line in result.fired:
-        print(visible(f"fails: {line}"))
+        print(visible(f"condition holds: {line}"))
     return 1 if result.fired else 0
 
 
-def table(result: "CompareResult") -> list[str]:
-    """What was scored and how, a row a system, a row a comparison, and what a reader must know."""
-    first, *others = result.systems
-    width = max(map(len, [*result.systems, against := f"against {first}"]))
-    terms = result.settings["terms"]
-    head = result.systems[first]
-    lines = [
-        f"{result.clips} clips, {head['audio_seconds'] / 60:.1f} min, {result.words} words; normalizer "
-        f"{result.settings['normalizer']}; intervals by {head['blocks']['unit']}",
+def _scoring_options(args: argparse.Namespace) -> "ScoringOptions":
+    """--normalizer and --replicas, with the defaults and ranges of a recipe."""
+    from pydantic import ValidationError
+
+    from finetune.core.config import EvaluateSection, Recipe
+    from finetune.metrics.scorecard import ScoringOptions
+
+    options = {name: getattr(args, name) for name in ("normalizer", "replicas")}
+    try:
+        section = EvaluateSection(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        problems = (f"--{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())
+        raise RecipeError("\n".join(problems)) from error
+    seed = Recipe.model_fields["seed"].default
+    return ScoringOptions(section.normalizer, section.replicas, seed, (), frozenset(), {})
+
+
+def format_comparison(result: "CompareResult") -> list[str]:
+    """A line on the data, a table of systems, a table of comparisons, and the notes."""
+    first = result.systems[next(iter(result.systems))]
+    notes = [
+        first["blocks"]["note"],
+        *(entry["interval"]["note"] for entry in result.systems.values()),
+        *(row["note"] for row in result.comparisons.values()),
+        *result.notes,
+        *_suspicious_clips(result),
+        *_normalizer_changes(result),
+    ]
+    return [
+        f"{result.clips} clips, {first['audio_seconds'] / 60:.1f} min, {result.words} words; normalizer "
+        f"{result.settings['normalizer']}; intervals by {first['blocks']['unit']}",
         "",
+        *_systems_table(result),
+        "",
+        *_comparisons_table(result),
+        *([""] if any(notes) else []),
+        *dict.fromkeys(note for note in notes if note),
+    ]
+
+
+def _name_width(result: "CompareResult") -> int:
+    return max(map(len, [*result.systems, f"against {next(iter(result.systems))}"]))
+
+
+def _systems_table(result: "CompareResult") -> list[str]:
+    width, terms = _name_width(result), result.settings["terms"]
+    lines = [
         f"{'':{width}}  {'WER (95 %)':>22}{'raw':>7}{'CER':>7}{'S':>6}{'D':>6}{'I':>6}"
         + f"{'recall':>8}" * bool(terms)
-        + f"{'RTFx':>8}",
+        + f"{'RTFx':>8}"
     ]
     for name, entry in result.systems.items():
         counts = (f"{entry[kind]:6}" for kind in ("substitutions", "deletions", "insertions"))
@@ -107,43 +137,46 @@ def table(result: "CompareResult") -> list[str]:
             f"{name:{width}}  {_rate(entry['wer'], entry['interval']):>22}{100 * entry['raw_wer']:7.1f}"
             f"{100 * entry['cer']:7.1f}{''.join(counts)}{recall}{speed:>8}"
         )
-    lines += ["", f"{against:{width}}  {'difference (95 %)':>22}{'better':>8}{'p':>8}{'MAPSSWE':>9}  verdict"]
+    return lines
+
+
+def _comparisons_table(result: "CompareResult") -> list[str]:
+    first, *others = result.systems
+    width = _name_width(result)
+    lines = [f"{f'against {first}':{width}}  {'difference (95 %)':>22}{'better':>8}{'p':>8}{'MAPSSWE':>9}  verdict"]
     for name in others:
         row = result.comparisons[name]
         lines.append(
             f"{name:{width}}  {_rate(row['difference'], row, '+'):>22}{_percent(row['probability_better']):>8}"
-            f"{_small(row['p_holm']):>8}{_small(row['mapsswe']['p_value']):>9}  {row['verdict']}"
+            f"{_p_value(row['p_holm']):>8}{_p_value(row['mapsswe']['p_value']):>9}  {row['verdict']}"
         )
-    doubts = [
-        head["blocks"]["note"],
-        *(entry["interval"]["note"] for entry in result.systems.values()),
-        *(row["note"] for row in result.comparisons.values()),
-        *result.notes,
-        *_flagged(result),
-    ]
-    return [*lines, *([""] if any(doubts) else []), *dict.fromkeys(note for note in doubts if note)]
+    return lines
 
 
-def _flagged(result: "CompareResult") -> list[str]:
-    found = []
+def _suspicious_clips(result: "CompareResult") -> list[str]:
+    notes = []
     for name, entry in result.systems.items():
         if entry["flags"]:
             kinds = ", ".join(f"{count} {flag}" for flag, count in entry["flags"].items())
-            found.append(
+            notes.append(
                 f"{name}: {entry['utterances'] - entry['without_flagged']['utterances']} suspicious clips "
                 f"({kinds}); WER without them {100 * entry['without_flagged']['wer']:.1f}"
             )
+    return notes
+
+
+def _normalizer_changes(result: "CompareResult") -> list[str]:
     changes = {
         (change["id"], change["side"])
         for entry in result.systems.values()
         for change in entry["details"]["normalizer_changes"]
     }
-    if changes:
-        found.append(
-            f"the normalizer empties or halves {len(changes)} texts, such as that of {min(changes)[0]!r} "
-            "(--json lists them)"
-        )
-    return found
+    if not changes:
+        return []
+    return [
+        f"the normalizer removes at least half of {len(changes)} texts, such as that of clip {min(changes)[0]!r} "
+        "(--json lists them)"
+    ]
 
 
 def _rate(value: float, interval: dict[str, Any], sign: str = "") -> str:
@@ -154,5 +187,5 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.0f} %"
 
 
-def _small(value: float | None) -> str:
+def _p_value(value: float | None) -> str:
     return "-" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"

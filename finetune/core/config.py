@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+INSTRUCTION = "can you transcribe the speech into a written format?"  # of the model card of granite-4.0-1b-speech
+
 
 class Section(BaseModel):
     """Frozen, and closed to unknown keys."""
@@ -20,8 +22,8 @@ class ModelSection(Section):
     """Of the weights in memory; auto is bfloat16 on CUDA and float32 elsewhere."""
     quantize: Literal["none", "4bit"] = "none"
     """Of the frozen language model while training; 4bit needs CUDA and the extra [quant]."""
-    instruction: str = "can you transcribe the speech into a written format?"
-    """Follows the audio in the prompt; this one is the model card's."""
+    instruction: str = INSTRUCTION
+    """The text after the audio in the prompt; the default is that of the model card."""
 
 
 class DataSection(Section):

@@ -34,4 +34,4 @@ class Interrupted(FinetuneError):
     def __str__(self) -> str:
         step, signum = self.args
         where = "" if step is None else f" after step {step}"
-        return f"stopped by {signal.Signals(signum).name}{where}; the same command goes on from there"
+        return f"stopped by {signal.Signals(signum).name}{where}; rerun to resume"

@@ -7,13 +7,15 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from command import Command, noise, with_thresholds
+from command import Command, Replaced, noise, with_thresholds
 
+from finetune.cli import transcribe_command
 from finetune.core.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,12 +136,12 @@ def test_progress_is_for_a_person_and_goes_to_standard_error(
 ) -> None:
     clip = soundfile.read(PARK, dtype="float32")[0]
     soundfile.write(tmp_path / "a.wav", np.concatenate([clip, np.zeros(16_000)] * 2), 16_000)
-    monkeypatch.setattr("finetune.cli.main.LONG", 1.0)
+    command = Replaced(transcribe_command, partial(transcribe_command.run, min_audio_for_bar=1.0))
     for terminal in (False, True):
         monkeypatch.setattr("sys.stderr.isatty", lambda terminal=terminal: terminal, raising=False)
         monkeypatch.setenv("TTY_COMPATIBLE", "1" if terminal else "0")
-        said = finetune("transcribe", tmp_path / "a.wav", "--model", NANO)
-        assert "listening" not in said.out and ("listening" in said.err) == terminal
+        said = finetune("transcribe", tmp_path / "a.wav", "--model", NANO, commands=[command])
+        assert "transcribing" not in said.out and ("transcribing" in said.err) == terminal
 
 
 def test_relaxed_decoding_takes_the_thresholds_of_the_calibration(finetune: Command, tmp_path: Path) -> None:

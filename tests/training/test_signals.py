@@ -197,4 +197,4 @@ def test_the_error_says_where_it_stopped_and_how_to_go_on() -> None:
     error = Interrupted(120, signal.SIGTERM)
     for one in (error, pickle.loads(pickle.dumps(error))):
         assert isinstance(one, Interrupted) and one.signum == signal.SIGTERM
-        assert str(one) == "stopped by SIGTERM after step 120; the same command goes on from there"
+        assert str(one) == "stopped by SIGTERM after step 120; rerun to resume"

@@ -1,0 +1,63 @@
+"""`finetune calibrate`: finds the thresholds of relaxed decoding for a model and saves them in its folder."""
+
+import argparse
+import math
+import os
+from pathlib import Path
+
+from finetune.core.errors import DataError, RecipeError
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "find the thresholds of relaxed decoding for a model and save them in its folder"
+    parser = subparsers.add_parser(
+        "calibrate",
+        help=text,
+        description=text,
+        epilog="example: finetune calibrate --model runs/quickstart/export --manifest valid.jsonl --max-wer-loss 0.2",
+    )
+    parser.add_argument("--model", required=True, metavar="DIR", help="exported folder or local base model")
+    parser.add_argument(
+        "--manifest", required=True, metavar="FILE", help="clips with transcripts; do not use the test set"
+    )
+    parser.add_argument(
+        "--max-wer-loss",
+        required=True,
+        type=float,
+        metavar="POINTS",
+        help="largest increase of WER over lossless decoding, in percentage points",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Calibrates and prints the measured thresholds.
+
+    Raises:
+        DataError: the model is not a writable folder, or the manifest has no clip with a transcript.
+        RecipeError: --max-wer-loss is negative or not a number.
+        ModelError: the model cannot be loaded.
+    """
+    if not Path(args.model).is_dir():
+        raise DataError(f"{args.model}: not a directory; the thresholds are saved in the model's folder")
+    if not os.access(args.model, os.W_OK):
+        raise DataError(
+            f"{args.model}: not writable; the thresholds are saved in the model's folder, so calibrate a copy of it"
+        )
+    if not 0 <= args.max_wer_loss < math.inf:
+        raise RecipeError(f"--max-wer-loss {args.max_wer_loss:g}: must be 0 or more percentage points of WER")
+
+    from finetune.core.config import DecodeSection, EvaluateSection
+    from finetune.evaluation.calibrate import calibrate, frontier_table
+    from finetune.inference.settings import settings_of
+
+    result = calibrate(
+        args.model,
+        args.manifest,
+        args.max_wer_loss,
+        settings_of(args.model).instruction,
+        DecodeSection(),
+        EvaluateSection().normalizer,
+    )
+    print("\n".join(frontier_table(result)))
+    return 0

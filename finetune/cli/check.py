@@ -1,0 +1,54 @@
+"""`finetune check`: prints each setting with its origin, the trainable parts and the corpora; trains nothing."""
+
+import argparse
+
+from finetune.cli.recipe_arguments import add_recipe_arguments
+from finetune.core.errors import DataError, ModelError
+from finetune.core.terminal import visible
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "print each setting with its origin, what would be trained, and the data"
+    parser = subparsers.add_parser(
+        "check", help=text, description=text, epilog="example: finetune check recipes/quickstart.yaml"
+    )
+    add_recipe_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the resolved recipe, then the model and the data.
+
+    Raises:
+        RecipeError: the recipe is invalid.
+        DataError: the model or a corpus cannot be read; the message names each of them.
+    """
+    from finetune.core.recipe import load_recipe
+
+    recipe, settings = load_recipe(args.recipe, args.overrides)
+    width = max(len(setting.key) for setting in settings)
+    for setting in settings:
+        print(f"{setting.key:{width}}  {setting.value!s:48} {setting.origin}")
+
+    from finetune.data.prepare import preview_corpora
+    from finetune.model.model_summary import summarize_model
+    from finetune.training.trainer import trainable_parts
+
+    print()
+    problems = []
+    try:
+        if recipe.data.train:
+            print("\n".join(summarize_model(recipe.model.base, recipe.model.revision, trainable_parts(recipe))))
+        else:
+            print("data.train is empty: this recipe is for `finetune score`")
+    except ModelError as error:
+        problems.append(str(error))
+    print("\ndata:")
+    try:
+        for line in preview_corpora(recipe):
+            print(visible(line))
+    except DataError as error:
+        problems.append(str(error))
+    if problems:
+        raise DataError("\n".join(problems))
+    return 0

@@ -1,0 +1,58 @@
+"""`finetune transcribe` of the toolkit: `cli.transcribe` with --model and a progress bar.
+
+An export carries `cli.transcribe` alone, without this file.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from finetune.cli import transcribe
+
+MIN_AUDIO_FOR_BAR = 60.0  # seconds; shorter jobs show no progress bar
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "transcribe audio files with a base or exported model"
+    parser = subparsers.add_parser(
+        "transcribe",
+        help=text,
+        description=text,
+        epilog="example: finetune transcribe call.wav --model runs/quickstart/export --format srt",
+    )
+    parser.add_argument("--model", required=True, metavar="DIR", help="exported folder, base model or hub name")
+    transcribe.add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, min_audio_for_bar: float = MIN_AUDIO_FOR_BAR) -> int:
+    """Transcribes with the model's own settings; raises as `transcribe.run` does."""
+    from finetune.inference.settings import settings_of
+
+    with _progress_bar(min_audio_for_bar) as watch:
+        return transcribe.run(args, settings_of(args.model), args.model, watch)
+
+
+@contextmanager
+def _progress_bar(min_audio: float) -> Iterator[transcribe.Watch | None]:
+    """A progress bar on standard error, for `min_audio` seconds or more; None if standard error is not a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    # Lines printed to a terminal appear above the bar.
+    bar = Progress(console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty())
+    task = bar.add_task("transcribing")
+
+    def watch(done: float, total: float) -> None:
+        if total > min_audio:
+            bar.start()
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield watch
+    finally:
+        bar.stop()
