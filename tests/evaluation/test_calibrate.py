@@ -142,7 +142,7 @@ def test_a_model_that_is_no_folder_is_refused(finetune: Command, tmp_path: Path)
     (tmp_path / "file").write_text("")
     for model in ("ibm-granite/granite-4.0-1b-speech", tmp_path / "file"):
         said = finetune("calibrate", "--model", model, "--manifest", "none.jsonl", "--max-wer-loss", 1)
-        assert said == (1, "", f"finetune: {model}: the calibration is kept in the model's folder, and this is none\n")
+        assert said == (1, "", f"finetune: {model}: not a directory; the thresholds are saved in the model's folder\n")
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_model_is_loaded(
@@ -158,18 +158,18 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_model_is_loaded(
     assert said == (
         1,
         "",
-        f"finetune: {locked}: the calibration is kept in the model's folder, which cannot be "
-        "written; calibrate a copy\n",
+        f"finetune: {locked}: not writable; the thresholds are saved in the model's folder, "
+        "so calibrate a copy of it\n",
     )
 
 
 @pytest.mark.parametrize(
     ("points", "code", "message"),
     [
-        ("-1", 2, "finetune: --max-wer-loss -1: points of WER, 0 or more"),
-        ("-0.001", 2, "finetune: --max-wer-loss -0.001: points of WER, 0 or more"),
-        ("nan", 2, "finetune: --max-wer-loss nan: points of WER, 0 or more"),
-        ("inf", 2, "finetune: --max-wer-loss inf: points of WER, 0 or more"),
+        ("-1", 2, "finetune: --max-wer-loss -1: must be 0 or more percentage points of WER"),
+        ("-0.001", 2, "finetune: --max-wer-loss -0.001: must be 0 or more percentage points of WER"),
+        ("nan", 2, "finetune: --max-wer-loss nan: must be 0 or more percentage points of WER"),
+        ("inf", 2, "finetune: --max-wer-loss inf: must be 0 or more percentage points of WER"),
         ("some", 2, "argument --max-wer-loss: invalid float value: 'some'"),
         ("0", 1, "finetune: none.jsonl: cannot be read (No such file or directory)"),  # a loss of 0 is one
     ],

@@ -187,6 +187,6 @@ def test_a_recipe_for_scoring_cannot_train_and_says_so(capsys: pytest.CaptureFix
     assert main(["run", str(OPENASR), "--set", f"runs={tmp_path}"]) == 2
     assert "data.train: nothing to train on; `finetune score`" in capsys.readouterr().err
     assert main(["check", str(OPENASR)]) == 0
-    assert "\nnothing to train on: this recipe is for finetune score\n" in capsys.readouterr().out
+    assert "\ndata.train is empty: this recipe is for `finetune score`\n" in capsys.readouterr().out
     assert main(["check", str(OPENASR), "--set", "data.train=a.jsonl"]) == 2
     assert "data.valid: is missing" in capsys.readouterr().err
