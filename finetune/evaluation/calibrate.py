@@ -10,7 +10,7 @@ import torch
 from finetune.core.config import DecodeSection
 from finetune.core.errors import DataError
 from finetune.core.files import write_json
-from finetune.evaluation.records import clips_of_file
+from finetune.evaluation.utterances import read_utterances
 from finetune.inference.recognize import DecodeOptions, Hypothesis, decoding_summary, encode_batches, transcribe_batch
 from finetune.inference.thresholds import FILE, Thresholds
 from finetune.metrics.wer import score
@@ -57,7 +57,7 @@ def calibrate(
         DataError: the manifest has no clip with a transcript.
         ModelError: the model cannot be loaded.
     """
-    clips = [item for item in clips_of_file(Path(manifest)) if item.text]
+    clips = [item for item in read_utterances(Path(manifest)) if item.text]
     if not clips:
         raise DataError(f"{manifest}: no clip with a transcript to calibrate on")
     loaded = load_model(model, "auto", "cuda" if torch.cuda.is_available() else "cpu")

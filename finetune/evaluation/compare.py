@@ -10,8 +10,9 @@ from finetune.core.errors import DataError, RecipeError
 from finetune.core.files import sha256_file, write_json
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
-from finetune.evaluation.records import clip_of, clips_of_file, is_japanese
+from finetune.evaluation.scoring_sets import is_japanese
 from finetune.evaluation.systems import KINDS, Answer, System, run_system, system_of
+from finetune.evaluation.utterances import clip_of, read_utterances
 from finetune.metrics.conditions import Condition
 from finetune.metrics.normalizer import UNSPACED, normalize
 from finetune.metrics.scorecard import Clip, ScoringOptions, SystemOutput, comparison, scorecard
@@ -70,7 +71,7 @@ def compare(
         raise RecipeError("compare wants two or more systems, each once; the others are compared with the first")
     systems = [system_of(name) for name in names]
     path = manifest or _manifest_of(systems)
-    every = clips_of_file(Path(path))
+    every = read_utterances(Path(path))
     spoken = [item for item in every if not item.extra.get("target_language")]
     if not spoken:
         raise DataError(f"{path}: holds translations only, whose words are no errors of hearing")

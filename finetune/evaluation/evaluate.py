@@ -13,16 +13,12 @@ from finetune.core.provenance import provenance
 from finetune.core.run_dir import SCHEMA, RunDir
 from finetune.data.manifest import Utterance, read_manifest
 from finetune.data.probes import write_probes
-from finetune.evaluation.records import (
-    clip_of,
-    heard_of,
-    hypothesis_row,
-    preset_of,
-    rows_of,
-    sets_of,
-    write_transcripts,
-)
-from finetune.evaluation.trials import decode_utterances, keyword_lists, options_of, probe
+from finetune.evaluation.decode import decode_utterances, options_of, system_output
+from finetune.evaluation.keyword_lists import evaluate_keyword_lists
+from finetune.evaluation.probes import evaluate_probes
+from finetune.evaluation.scoring_sets import normalizer_for, scoring_sets
+from finetune.evaluation.utterance_rows import hypothesis_row, utterance_rows, write_transcripts
+from finetune.evaluation.utterances import clip_of
 from finetune.inference.ctc_text import ctc_texts
 from finetune.inference.recognize import Hypothesis, decoding_summary
 from finetune.metrics.reference_check import agreeing_against
@@ -75,9 +71,9 @@ def evaluate(recipe: Recipe, run: RunDir) -> EvaluateResult:
             heard[split][which] = decode_utterances(model, utterances, options)
             write_rows(run.hypotheses(split, which), map(hypothesis_row, utterances, heard[split][which]))
         if probes:
-            trials["probes"][which] = probe(model, probes, options)
+            trials["probes"][which] = asdict(evaluate_probes(model, probes, options))
         if recipe.evaluate.keyword_lists and setting.terms:
-            trials["keyword_lists"][which] = keyword_lists(
+            keyword_scores = evaluate_keyword_lists(
                 model,
                 decoded["test"],
                 options,
@@ -87,17 +83,18 @@ def evaluate(recipe: Recipe, run: RunDir) -> EvaluateResult:
                 setting.preset,
                 setting.seed,
             )
+            trials["keyword_lists"][which] = [asdict(row) for row in keyword_scores]
     decode = _compare_decoders(model, decoded["test"], heard["test"]["adapted"], recipe)
     suspects = _suspicious(model, decoded["test"], heard["test"], setting.preset)
     write_rows(run.suspicious, suspects)
 
     result: dict[str, dict[str, Any]] = {"scores": {}, "differences": {}, "details": {}, "groups": {}}
     rows: list[dict[str, Any]] = []
-    for name, (split, chosen) in sets_of(decoded).items():
+    for name, (split, chosen) in scoring_sets(decoded).items():
         items = [decoded[split][i] for i in chosen]
-        counted = replace(setting, preset=preset_of(items, setting.preset))
+        counted = replace(setting, preset=normalizer_for(items, setting.preset))
         clips = [clip_of(item, recipe.model.instruction, split == "test") for item in items]
-        texts = {which: [heard_of(found[i]) for i in chosen] for which, found in heard[split].items()}
+        texts = {which: [system_output(found[i]) for i in chosen] for which, found in heard[split].items()}
         cards = {which: scorecard(clips, found, counted) for which, found in texts.items()}
         result["scores"][name] = {
             which: {**entry, "decoding": decoding_summary([heard[split][which][i] for i in chosen])}
@@ -111,7 +108,7 @@ def evaluate(recipe: Recipe, run: RunDir) -> EvaluateResult:
             log.info("%-6s no clip has a %s: nothing is known of groups by it", name, column)
         if name in decoded:
             write_transcripts(run, name, clips, texts, counted.preset)
-            rows += rows_of(name, items, clips, texts, counted.preset)
+            rows += utterance_rows(name, items, clips, texts, counted.preset)
         _tell(name, result["scores"][name], result["differences"][name])
     canaries = [difference for name, difference in result["differences"].items() if name != "test"]
     for difference, adjusted in zip(canaries, holm([found["p_value"] for found in canaries]), strict=True):

@@ -20,8 +20,10 @@ from finetune.data.audit import clean_text
 from finetune.data.corpora import read_corpus
 from finetune.data.hub import Row
 from finetune.data.manifest import Utterance
-from finetune.evaluation.records import clip_of, heard_of, hypothesis_row, preset_of, usable
-from finetune.evaluation.trials import decode_utterances, options_of
+from finetune.evaluation.decode import decode_utterances, options_of, system_output
+from finetune.evaluation.scoring_sets import normalizer_for
+from finetune.evaluation.utterance_rows import hypothesis_row
+from finetune.evaluation.utterances import audited_utterances, clip_of
 from finetune.inference.recognize import decoding_summary
 from finetune.metrics.normalizer import normalize
 from finetune.metrics.sclite import write_rows
@@ -70,7 +72,7 @@ def score(recipe: Recipe, run: RunDir) -> ScoreResult:
         entry, _ = scorecard(
             [clip_of(item, recipe.model.instruction, False) for item in clips],
             heard,
-            replace(setting, preset=preset_of(clips, setting.preset)),
+            replace(setting, preset=normalizer_for(clips, setting.preset)),
         )
         del entry["frequency"]  # nothing was trained
         sets[name] = {"source": source, "unscored": unscored, **entry}
@@ -127,7 +129,7 @@ def _clips(source: str, media: Path, preset: str) -> tuple[list[Utterance], int]
     scored = [row for row in rows if normalize(clean_text(row.values.get("text")), preset) not in UNSCORED]
     if not scored:
         raise DataError(f"{source}: no clip has a reference that normalizer {preset} leaves anything of")
-    return usable(_told_apart(scored), source), len(rows) - len(scored)
+    return audited_utterances(_told_apart(scored), source), len(rows) - len(scored)
 
 
 def _told_apart(rows: list[Row]) -> list[Row]:
@@ -149,7 +151,7 @@ def _decode(
     found = decode_utterances(model, clips, options_of(recipe, recipe.decode.decoder))
     write_rows(run.score / f"{name}.jsonl", map(hypothesis_row, clips, found))
     write_json(run.score / f"{name}.done.json", {"inputs": inputs, "decoding": decoding_summary(found)})
-    return [heard_of(item) for item in found]
+    return [system_output(item) for item in found]
 
 
 def _kept(run: RunDir, name: str, inputs: str, clips: list[Utterance]) -> list[SystemOutput] | None:

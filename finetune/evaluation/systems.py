@@ -142,7 +142,7 @@ def _decode(source: str, clips: Sequence[Utterance]) -> Answer:
     """With an export's own instruction and decoder, or the recipe's defaults; batches and lengths as in evaluate."""
     import torch
 
-    from finetune.evaluation.trials import decode_utterances
+    from finetune.evaluation.decode import decode_utterances
     from finetune.inference.recognize import DecodeOptions
     from finetune.inference.thresholds import Thresholds, calibrated
     from finetune.model.granite import load_model

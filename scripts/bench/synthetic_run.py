@@ -12,7 +12,7 @@ from finetune.core.files import sha256_file, write_json
 from finetune.core.run_dir import RunDir
 from finetune.data.audit import leaks
 from finetune.data.manifest import Utterance, write_manifest
-from finetune.evaluation import evaluate, records, trials
+from finetune.evaluation import decode, evaluate, utterances
 from finetune.inference.recognize import DecodeOptions, Hypothesis
 
 
@@ -103,8 +103,8 @@ def synthetic_run(
         patch.object(evaluate, "load_model", lambda *_: Recognizer()),
         patch.object(evaluate, "load_adapter", lambda model, _: setattr(model, "which", "adapted")),
         patch.object(evaluate, "ctc_texts", drafts),
-        patch.object(trials, "recognize", listen),
-        patch.object(records, "load_audio", records.load_audio if audio else lambda *_: noise),
+        patch.object(decode, "recognize", listen),
+        patch.object(utterances, "load_audio", utterances.load_audio if audio else lambda *_: noise),
     ):
         result = evaluate.evaluate(recipe, run)
     run.finish("evaluate", {"seconds": result.seconds})

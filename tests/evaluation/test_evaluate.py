@@ -12,8 +12,8 @@ from finetune.core.config import DataSection, EvaluateSection, Recipe
 from finetune.core.files import read_json
 from finetune.core.run_dir import SCHEMA, RunDir
 from finetune.data.manifest import Utterance, write_manifest
+from finetune.evaluation import decode, utterances
 from finetune.evaluation import evaluate as module
-from finetune.evaluation import records, trials
 from finetune.inference.recognize import DecodeOptions, Hypothesis
 
 SAID = ["take metoprolol now", "give apixaban twice", "nothing new today"]
@@ -54,9 +54,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     MODELS.clear()
     monkeypatch.setattr(module, "load_model", load)
     monkeypatch.setattr(module, "load_adapter", lambda model, _: setattr(model, "which", "adapted"))
-    monkeypatch.setattr(trials, "recognize", listen)
+    monkeypatch.setattr(decode, "recognize", listen)
     monkeypatch.setattr(module, "ctc_texts", lambda _, items: [item.text.replace("now", "never") for item in items])
-    monkeypatch.setattr(records, "load_audio", lambda *_: np.random.default_rng(0).normal(0, 0.1, 32_000))
+    monkeypatch.setattr(utterances, "load_audio", lambda *_: np.random.default_rng(0).normal(0, 0.1, 32_000))
     run = RunDir(tmp_path / "run")
     rows = [Utterance(f"u{number}", f"/{number}.wav", 2.0, text) for number, text in enumerate(SAID)]
     write_manifest(run.manifest("test"), rows)

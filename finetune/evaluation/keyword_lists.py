@@ -1,0 +1,106 @@
+"""Term recall as a function of the number of distractors among the keywords of a prompt."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+from finetune.data.manifest import Utterance
+from finetune.evaluation.decode import decode_utterances
+from finetune.inference.recognize import DecodeOptions
+from finetune.metrics.hallucination import unsaid
+from finetune.metrics.normalizer import normalize
+from finetune.metrics.terms import count_terms, summarize
+from finetune.metrics.wer import score
+from finetune.model.granite import GraniteSpeech
+
+
+@dataclass(frozen=True)
+class KeywordListScore:
+    """Scores with `distractors` in each prompt; None is prompts without keywords.
+
+    `keywords_unsaid_per_clip` counts keywords of the prompt that are in the hypothesis but not in the reference.
+    """
+
+    distractors: int | None
+    mean_keywords: float
+    wer: float
+    recall: float | None
+    precision: float | None
+    keywords_unsaid_per_clip: float
+
+
+def evaluate_keyword_lists(
+    model: GraniteSpeech,
+    utterances: list[Utterance],
+    options: DecodeOptions,
+    terms: list[str],
+    other_words: list[str],
+    sizes: list[int],
+    preset: str,
+    seed: int,
+) -> list[KeywordListScore]:
+    """Scores term recall without keywords, and with the terms of an utterance among distractors in its prompt.
+
+    After Le et al., "Contextualized streaming end-to-end speech recognition with trie-based deep biasing and shallow
+    fusion", Interspeech 2021: the terms of an utterance are those that occur in its reference.
+
+    Args:
+        model: the model.
+        utterances: their own keywords are replaced.
+        options: the decoding options.
+        terms: the domain terms. Distractors come from the terms that occur in other utterances first.
+        other_words: words of the training data, for the distractors that the terms do not provide.
+        sizes: numbers of distractors.
+        preset: the normalizer.
+        seed: seeds the choice and the order of the keywords.
+
+    Returns:
+        The scores without keywords, then those of each size.
+    """
+    references = [item.text for item in utterances]
+    counts = count_terms(references, references, terms, preset)
+    own_terms = [
+        [term for term, count in zip(counts.terms, counts.said[:, index], strict=True) if count]
+        for index in range(len(utterances))
+    ]
+    normalized_terms = {normalize(term, preset) for term in terms}
+    other_words = [word for word in other_words if word not in normalized_terms]
+    scores = []
+    for size in (None, *sizes):
+        rng = Random(seed)
+        prompted = []
+        for item, own in zip(utterances, own_terms, strict=True):
+            keywords = _sample_keywords(own, counts.terms, other_words, normalize(item.text, preset), size or 0, rng)
+            prompted.append(replace(item, keywords=() if size is None else keywords))
+        hypotheses = [item.text for item in decode_utterances(model, prompted, options)]
+        summary = summarize(count_terms(references, hypotheses, terms, preset).rows())
+        false_keywords = sum(
+            len(unsaid(item.text, hypothesis, item.keywords, preset))
+            for item, hypothesis in zip(prompted, hypotheses, strict=True)
+        )
+        scores.append(
+            KeywordListScore(
+                distractors=size,
+                mean_keywords=sum(len(item.keywords) for item in prompted) / len(prompted),
+                wer=score(references, hypotheses, preset).wer,
+                recall=summary.recall,
+                precision=summary.precision,
+                keywords_unsaid_per_clip=false_keywords / len(prompted),
+            )
+        )
+    return scores
+
+
+def _sample_keywords(
+    own: Sequence[str], terms: Sequence[str], other_words: list[str], reference: str, distractors: int, rng: Random
+) -> tuple[str, ...]:
+    """The terms of one utterance and its distractors, shuffled; no distractor is a word of the reference."""
+    reference_words = set(reference.split())
+    other_terms = [term for term in terms if term not in own]
+    sampled_terms = rng.sample(other_terms, min(distractors, len(other_terms)))
+    missing = distractors - len(sampled_terms)
+    candidates = rng.sample(other_words, min(missing + len(reference_words), len(other_words)))
+    sampled_words = [word for word in candidates if word not in reference_words][:missing]
+    keywords = [*own, *sampled_terms, *sampled_words]
+    rng.shuffle(keywords)
+    return tuple(keywords)

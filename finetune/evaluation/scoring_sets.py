@@ -1,0 +1,38 @@
+"""Divides test and canary utterances into the sets that are scored separately."""
+
+from collections.abc import Mapping, Sequence
+
+from finetune.data.manifest import Utterance
+
+JAPANESE_NORMALIZER = "ja-cer@1"  # Japanese is written without spaces: characters are scored instead of words
+
+
+def scoring_sets(splits: Mapping[str, Sequence[Utterance]]) -> dict[str, tuple[str, list[int]]]:
+    """By name of a set: its split, and the indices of its utterances in the split.
+
+    Test and canary are sets without their translations. Each corpus of a canary of several corpora is a set too.
+    Japanese utterances among utterances of other languages are a set of their own (`normalizer_for` scores it).
+    """
+    sets = {}
+    for split, utterances in splits.items():
+        corpora: dict[str, list[int]] = {}
+        for index, item in enumerate(utterances):
+            corpora.setdefault(str(item.extra.get("corpus", "")), []).append(index)
+        transcripts = [index for index, item in enumerate(utterances) if not item.extra.get("target_language")]
+        spaced = [index for index in transcripts if not is_japanese(utterances[index])]
+        sets[split] = (split, spaced or transcripts or list(range(len(utterances))))
+        if split == "canary" and len(corpora) > 1:
+            sets |= {f"{split}: {corpus}": (split, indices) for corpus, indices in corpora.items()}
+        japanese = [index for index in transcripts if spaced and is_japanese(utterances[index])]
+        if japanese and not any(japanese == indices for _, indices in sets.values()):
+            sets[f"{split}: Japanese"] = (split, japanese)
+    return sets
+
+
+def is_japanese(item: Utterance) -> bool:
+    return item.language.lower().partition("-")[0] in ("ja", "jpn", "japanese")
+
+
+def normalizer_for(utterances: Sequence[Utterance], default: str) -> str:
+    """The normalizer of a set: `ja-cer@1` if all its utterances are Japanese, else `default`."""
+    return JAPANESE_NORMALIZER if all(map(is_japanese, utterances)) else default

@@ -1,0 +1,81 @@
+"""Reads the utterances to score, and converts them to the clips of a scorecard."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from finetune.core.errors import DataError
+from finetune.data.acoustics import bandwidth, snr
+from finetune.data.audio import load_audio
+from finetune.data.audit import audit, report
+from finetune.data.corpora import read_corpus, read_table
+from finetune.data.hub import Row
+from finetune.data.manifest import Utterance, read_manifest
+from finetune.metrics.scorecard import Clip
+
+
+def read_utterances(path: Path) -> list[Utterance]:
+    """Reads a manifest or a table of clips; paths of audio are relative to its folder.
+
+    A JSON Lines file with a `duration` in every row is read as a manifest. For any other file the duration is
+    measured from the audio.
+
+    Raises:
+        DataError: the file cannot be read, or a clip cannot be used (the message names each one).
+    """
+    if path.suffix.lower() != ".jsonl" or any("duration" not in row.values for row in read_table(path)):
+        return audited_utterances(read_corpus(str(path), path.parent), str(path))
+    return [replace(item, audio_filepath=str(path.parent / item.audio_filepath)) for item in read_manifest(path)]
+
+
+def audited_utterances(rows: Sequence[Row], source: str) -> list[Utterance]:
+    """Utterances of all rows, with measured durations and without limits on length or speaking rate.
+
+    Raises:
+        DataError: a clip cannot be used (the message names each one).
+    """
+    audited = audit(
+        rows, min_duration=0.0, max_duration=math.inf, max_chars_per_second=math.inf, special_tokens=(), workers=2
+    )
+    if audited.dropped:
+        raise DataError(
+            f"{source}: {len(audited.dropped)} of {len(rows)} clips cannot be used. A score without them is not a "
+            f"score of this set; fix or remove them\n{report(audited.dropped)}"
+        )
+    return audited.kept
+
+
+def instruction_of(item: Utterance, default: str) -> str:
+    """The instruction of the prompt: the manifest column `instruction`, else `default`."""
+    return str(item.extra.get("instruction") or default)
+
+
+def clip_of(item: Utterance, instruction: str, measure_audio: bool) -> Clip:
+    """Converts an utterance to a clip for scoring.
+
+    Args:
+        item: the utterance.
+        instruction: the default instruction.
+        measure_audio: whether to read the audio and measure bandwidth (Hz) and signal-to-noise ratio (dB).
+
+    Raises:
+        DataError: the audio cannot be read.
+    """
+    columns = {"speaker": item.speaker, "language": item.language, **{key: str(v) for key, v in item.extra.items()}}
+    measures = {"duration": item.duration}
+    if measure_audio:
+        wave = load_audio(item.audio_filepath, item.offset, item.duration)
+        measures |= {"bandwidth": round(bandwidth(wave)), "snr": round(snr(wave), 1)}
+    return Clip(
+        item.id,
+        item.text,
+        item.duration,
+        item.speaker,
+        str(item.extra.get("recording", item.audio_filepath)),
+        instruction_of(item, instruction),
+        item.keywords,
+        str(item.extra.get("target_language") or ""),
+        columns,
+        measures,
+    )
