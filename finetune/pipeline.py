@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.core.config import Recipe
-from finetune.core.errors import CheckpointError, RecipeError
+from finetune.core.errors import CheckpointError, MissingExtraError, RecipeError
 from finetune.core.files import read_json, sha256_file, write_json
 from finetune.core.run_dir import CHILD, RunDir
 from finetune.training.launch import processes_for, train_on_all
@@ -60,7 +60,13 @@ def run_recipe(recipe: Recipe, last: str) -> RunDir:
             if processes > 1:
                 train_on_all(run, processes)
                 continue
-            result = asdict(_verb(stage)(recipe, run))
+            try:
+                result = asdict(_verb(stage)(recipe, run))
+            except MissingExtraError as error:
+                if stage != "report":
+                    raise
+                log.warning("report: skipped: %s; then: finetune report %s", error, run.root)
+                continue
             run.finish(stage, {**result, "inputs": inputs[stage]})
         if last == STAGES[-1]:
             write_json(run.summary, summarize(run))
@@ -150,7 +156,7 @@ def summarize(run: RunDir) -> dict[str, Any]:
         CheckpointError: a stage has not finished.
     """
     records = {stage: run.done(stage) for stage in STAGES}
-    missing = [stage for stage, record in records.items() if record is None]
+    missing = [stage for stage, record in records.items() if record is None and stage != "report"]
     if missing:
         raise CheckpointError(f"{run.root}: {missing[0]} has not finished")
     scores = read_json(run.scores)
@@ -159,7 +165,7 @@ def summarize(run: RunDir) -> dict[str, Any]:
         **scores["scores"],
         "differences": scores["differences"],
         "decode": scores["decode"],
-        "report": (records["report"] or {})["page"],
+        "report": (records["report"] or {}).get("page"),
         "export": {key: export[key] for key in ("dir", "max_abs_logit_diff", "transcripts_equal", "dtype")},
         "seconds": {stage: (record or {}).get("seconds") for stage, record in records.items()},
         "parameters": {"total": train["total_parameters"], "trained": train["trained_parameters"]},

@@ -17,6 +17,7 @@ import torch
 from finetune import pipeline
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, DataError, Interrupted
+from finetune.core.extras import require
 from finetune.core.files import read_json, write_json
 from finetune.core.recipe import load_recipe
 from finetune.core.run_dir import CHILD, RunDir
@@ -156,6 +157,27 @@ def test_a_stage_that_failed_is_not_done(tmp_path: Path, ran: list[str], monkeyp
     monkeypatch.setattr(pipeline, "_verb", verb)
     run_recipe(recipe(tmp_path), "export")
     assert ran == list(STAGES)  # prepare once, train when it worked
+
+
+def test_a_report_without_its_extra_is_skipped_and_the_run_goes_on_to_export(
+    tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage_function = pipeline._verb
+
+    def without_report(stage: str) -> Callable[[Recipe, RunDir], Any]:
+        return (
+            (lambda recipe, run: require("no_such_package", extra="report"))
+            if stage == "report"
+            else (stage_function(stage))
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "_verb", without_report)
+        run = run_recipe(recipe(tmp_path), "export")
+    assert "pip install 'finetune-granite-speech[report]'; then: finetune report" in caplog.text
+    assert ran == ["prepare", "train", "evaluate", "export"] and read_json(run.summary)["report"] is None
+    run_recipe(recipe(tmp_path), "export")
+    assert ran[-1] == "report" and read_json(run.summary)["report"] == "out/report.html"
 
 
 # Several processes

@@ -23,6 +23,10 @@ class CheckpointError(FinetuneError):
     """A run directory or a checkpoint that does not fit what is asked."""
 
 
+class MissingExtraError(FinetuneError):
+    """A package of an optional extra is not installed."""
+
+
 class Interrupted(FinetuneError):
     """A signal stopped the run, in good order."""
 

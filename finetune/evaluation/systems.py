@@ -8,6 +8,7 @@ from pathlib import Path
 
 from finetune.core.config import DecodeSection
 from finetune.core.errors import DataError, ModelError, RecipeError
+from finetune.core.extras import require
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
 from finetune.evaluation.hypothesis_files import Hypothesis, Names, read_hypotheses
@@ -79,6 +80,7 @@ def run_system(system: System, clips: Sequence[Utterance]) -> Answer:
     Raises:
         DataError: a file or a run that does not fit the clips, or audio that cannot be read.
         ModelError: a model, an engine or an endpoint that cannot be used, or that failed on every clip.
+        MissingExtraError: the endpoint needs httpx, which is not installed.
     """
     if system.kind == "file":
         return _read(Path(system.source), clips, f"read from {system.source}", timed=False)
@@ -92,6 +94,7 @@ def run_system(system: System, clips: Sequence[Utterance]) -> Answer:
 
         found, engine = whisper.transcribe(system.source, clips)
         return Answer([SystemOutput(text, seconds, False) for text, seconds in found], f"{engine}, one clip at a time")
+    require("httpx", extra="compare")
     from finetune.evaluation import endpoint
 
     replies = endpoint.transcribe(system.source, clips)

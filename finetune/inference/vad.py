@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from finetune.core.errors import ModelError
+from finetune.core.extras import require
 from finetune.data.audio import SAMPLE_RATE, stream_audio
 
 LEVEL_SAMPLES = 320  # 20 ms
@@ -66,18 +66,14 @@ def by_silero() -> Finder:
     """Activity from silero-vad (github.com/snakers4/silero-vad), which knows speech from noise and music.
 
     Raises:
-        ModelError: it is not installed.
+        MissingExtraError: silero-vad is not installed.
     """
     threads = torch.get_num_threads()
     try:
-        from silero_vad import load_silero_vad
-    except ImportError as error:
-        raise ModelError(
-            "silero-vad is not installed: pip install 'finetune-granite-speech[vad]', or cut at pauses by level"
-        ) from error
+        silero = require("silero_vad", extra="vad")
     finally:
         torch.set_num_threads(threads)  # importing it sets one thread for the whole process
-    network = load_silero_vad()
+    network = silero.load_silero_vad()
 
     @torch.inference_mode()
     def find(path: str | Path) -> Activity:

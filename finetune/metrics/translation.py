@@ -8,6 +8,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from finetune.core.errors import DataError
+from finetune.core.extras import require
 
 # By target language; "13a" elsewhere. Japanese in characters: its word tokenizer is one more package, and never mixed.
 _TOKENIZERS = {"ja": "char", "zh": "zh", "ko": "char"}
@@ -34,6 +35,7 @@ def translation_scores(references: list[str], hypotheses: list[str], target_lang
 
     Raises:
         DataError: no segments, lists of unequal length, or an empty reference, against which nothing can be scored.
+        MissingExtraError: sacrebleu is not installed.
     """
     if not references or len(references) != len(hypotheses):
         raise DataError(
@@ -42,10 +44,9 @@ def translation_scores(references: list[str], hypotheses: list[str], target_lang
         )
     if empty := [number for number, text in enumerate(references, 1) if not text.strip()]:
         raise DataError(f"the reference translations number {empty[:5]} are empty; remove these rows")
-    from sacrebleu.metrics.bleu import BLEU
-    from sacrebleu.metrics.chrf import CHRF
-
-    bleu, chrf = BLEU(tokenize=_TOKENIZERS.get(target_language.split("-")[0].lower(), "13a")), CHRF()
+    metrics = require("sacrebleu.metrics", extra="st")
+    tokenizer = _TOKENIZERS.get(target_language.split("-")[0].lower(), "13a")
+    bleu, chrf = metrics.BLEU(tokenize=tokenizer), metrics.CHRF()
     refs, hyps = ([unicodedata.normalize("NFC", text) for text in texts] for texts in (references, hypotheses))
     bleu_score, chrf_score = bleu.corpus_score(hyps, [refs]), chrf.corpus_score(hyps, [refs])
     return TranslationScores(

@@ -7,7 +7,6 @@ Two faults of transformers 5.10 to 5.23 are kept out of every other file: the pa
 
 import json
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from transformers import AutoTokenizer, GraniteSpeechConfig, GraniteSpeechForCon
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from finetune.core.errors import ModelError
+from finetune.core.extras import require
 from finetune.model.conformer import encode, frame_mask, project
 
 AUDIO_TOKEN = "<|audio|>"
@@ -167,11 +167,9 @@ def _quantization(quantize: str, dtype: torch.dtype, device: torch.device | str)
     """Arguments of `from_pretrained`; encoder, projector and head keep their precision."""
     if quantize == "none":
         return {}
-    if torch.device(device).type != "cuda" or find_spec("bitsandbytes") is None:
-        raise ModelError(
-            "model.quantize: 4bit needs a CUDA GPU and bitsandbytes (pip install "
-            "'finetune-granite-speech[quant]'); leave it at none here"
-        )
+    if torch.device(device).type != "cuda":
+        raise ModelError("model.quantize: 4bit needs a CUDA GPU; set model.quantize to none on this machine")
+    require("bitsandbytes", extra="quant")
     from transformers import BitsAndBytesConfig
 
     config = BitsAndBytesConfig(

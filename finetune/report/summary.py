@@ -29,7 +29,8 @@ def format_summary(run: RunDir, summary: dict[str, Any]) -> str:
         f"speculative decoding: {same} as greedy, {decode['speculative_passes']:.1f} LLM passes a clip "
         f"instead of {decode['greedy_passes']:.1f}"
     )
-    lines.append(f"report: {summary['report']}")
+    if summary["report"]:
+        lines.append(f"report: {summary['report']}")
     lines.append(f"adapted model: {summary['export']['dir']}")
     audio = read_jsonl(run.hypotheses("test", "adapted"))[0]["audio_filepath"]
     lines.append(f"next: finetune transcribe {_short(audio)} --model {summary['export']['dir']}")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from finetune.core.errors import CheckpointError
+from finetune.core.extras import require
 from finetune.core.files import read_json, read_jsonl, sha256_file, write_text
 from finetune.core.run_dir import SCHEMA, RunDir
 from finetune.metrics.alignment import align
@@ -40,7 +41,9 @@ def write_report(run: RunDir) -> ReportResult:
 
     Raises:
         CheckpointError: the run has not been evaluated, or by another version.
+        MissingExtraError: matplotlib is not installed.
     """
+    require("matplotlib", extra="report")
     started = time.monotonic()
     trained = run.done("train")
     if trained is None or run.done("evaluate") is None or not run.scores.is_file():

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune.core.extras import require
+
 log = logging.getLogger(__name__)
 
 PROJECT = "finetune-granite-speech"
@@ -50,8 +52,7 @@ class Tracker:
             try:
                 self.mirrors[mirror] = _START[mirror](path.parent, name, settings, step)
             except Exception as error:  # any failure of a tracker is less than a training run
-                cure = f"; pip install {mirror}" if isinstance(error, ImportError) else ""
-                log.warning("%s is off for this run: %s%s", mirror, error, cure)
+                log.warning("%s is off for this run: %s", mirror, error)
 
     def record(self, kind: str, step: int, **values: Any) -> None:
         """Appends `values` with the time of day (seconds since 1970); NaN and infinity become null."""
@@ -137,9 +138,8 @@ def _wandb(folder: Path, name: str, settings: dict[str, Any], step: int | None) 
 
 
 def _tensorboard(folder: Path, name: str, settings: dict[str, Any], step: int | None) -> Mirror:
-    from torch.utils.tensorboard import SummaryWriter
-
-    writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=0 if step is None else step + 1)
+    module = require("torch.utils.tensorboard", extra="tensorboard")
+    writer = module.SummaryWriter(str(folder / "tensorboard"), purge_step=0 if step is None else step + 1)
 
     def add(values: dict[str, float], at: int) -> None:
         for key, value in values.items():
@@ -149,7 +149,7 @@ def _tensorboard(folder: Path, name: str, settings: dict[str, Any], step: int | 
 
 
 def _trackio(folder: Path, name: str, settings: dict[str, Any], step: int | None) -> Mirror:
-    import trackio
+    trackio = require("trackio", extra="trackio")
 
     trackio.init(project=PROJECT, name=name, config=settings, resume="never" if step is None else "allow")
     return Mirror(lambda values, at: trackio.log(values, step=at), trackio.finish)

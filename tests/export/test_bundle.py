@@ -22,8 +22,8 @@ from finetune.export.bundle import add_transcriber, modules
 
 CLIPS = [VOCABULARY / "audio" / "canary" / name for name in ("canary-001-en-us-f3.opus", "canary-006-flite-slt.opus")]
 NEEDED = ("torch", "transformers", "soundfile", "soxr")
-# numpy and safetensors come with those; silero_vad is imported only for --vad silero.
-FOREIGN = {"torch", "transformers", "soundfile", "soxr", "numpy", "safetensors", "silero_vad"}
+# numpy and safetensors come with those; silero_vad and bitsandbytes are imported only when an option asks for them.
+FOREIGN = {"torch", "transformers", "soundfile", "soxr", "numpy", "safetensors", "silero_vad", "bitsandbytes"}
 
 
 def imported(path: Path) -> set[str]:
@@ -34,6 +34,8 @@ def imported(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "require":
+            found |= {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
     return found
 
 

@@ -1,9 +1,8 @@
 """Where somebody speaks: by level and by silero-vad, on sounds that are known, and in bounded memory."""
 
-import builtins
+import sys
 import tracemalloc
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ import torch
 from conftest import VOCABULARY
 from numpy.typing import NDArray
 
-from finetune.core.errors import ModelError
+from finetune.core.errors import MissingExtraError
 from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.inference.vad import Activity, Finder, by_level, by_silero
 
@@ -82,15 +81,8 @@ def test_silero_knows_noise_from_speech_and_leaves_torch_its_threads(tmp_path: P
 
 
 def test_without_silero_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *rest: Any) -> Any:
-        if name == "silero_vad":
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ModelError, match=r"pip install 'finetune-granite-speech\[vad\]'"):
+    monkeypatch.setitem(sys.modules, "silero_vad", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'finetune-granite-speech\[vad\]'"):
         by_silero()
 
 

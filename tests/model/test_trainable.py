@@ -206,7 +206,7 @@ def test_no_copies_of_what_goes_into_lora_are_kept(nano: Path, clips: list[Utter
 
 
 def test_four_bits_are_refused_where_they_cannot_be_had(nano: Path) -> None:
-    with pytest.raises(ModelError, match=r"finetune-granite-speech\[quant\]"):
+    with pytest.raises(ModelError, match="needs a CUDA GPU"):
         load_model(str(nano), "float32", "cpu", None, "4bit")
 
 

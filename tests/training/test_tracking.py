@@ -254,7 +254,9 @@ def test_mirrors_that_fail_are_dropped_with_one_warning_each(
     for name in MIRRORS:
         assert sum(record.getMessage().startswith(name) for record in caplog.records) == 1
     assert len(caplog.records) == 3
-    assert ("pip install tensorboard" if when == "import" else "the server is down") in caplog.text
+    assert (
+        "pip install 'finetune-granite-speech[tensorboard]'" if when == "import" else "the server is down"
+    ) in caplog.text
 
 
 def test_one_mirror_that_fails_does_not_take_the_others_along(

@@ -1,0 +1,53 @@
+"""A missing optional package: one sentence with the pip command, and exit code 1 from the command."""
+
+import json
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from finetune.cli.main import main
+from finetune.core.errors import MissingExtraError
+from finetune.core.extras import DISTRIBUTION, require
+from finetune.core.run_dir import RunDir
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def test_an_installed_module_is_returned() -> None:
+    assert require("json", extra="report") is json
+
+
+@pytest.mark.parametrize("module", ["no_such_package", "no_such_package.metrics"])
+def test_a_missing_module_names_the_pip_command(module: str) -> None:
+    with pytest.raises(MissingExtraError) as caught:
+        require(module, extra="report")
+    assert str(caught.value) == f"no_such_package is not installed; run: pip install '{DISTRIBUTION}[report]'"
+
+
+def test_the_distribution_and_the_extras_are_those_of_pyproject() -> None:
+    assert PROJECT["name"] == DISTRIBUTION
+    assert {"tensorboard", "trackio", "report", "st", "compare", "vad", "quant", "all", "dev"} == set(
+        PROJECT["optional-dependencies"]
+    )
+
+
+def test_each_extra_named_in_the_code_exists() -> None:
+    named = set()
+    for path in (ROOT / "finetune").rglob("*.py"):
+        named |= set(re.findall(r'require\(\s*"[\w.]+",\s*extra="(\w+)"', path.read_text(encoding="utf-8")))
+    assert {"report", "st", "compare", "vad", "quant"} <= named <= set(PROJECT["optional-dependencies"])
+
+
+def test_the_report_command_without_its_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    RunDir(tmp_path / "run").root.mkdir(exist_ok=True)
+    assert main(["report", str(tmp_path / "run")]) == 1
+    assert capsys.readouterr().err == (
+        "finetune: matplotlib is not installed; run: pip install 'finetune-granite-speech[report]'\n"
+    )
