@@ -1,6 +1,11 @@
 """Fine-tuning and domain adaptation for IBM Granite Speech.
 
-From Python: `finetune.transcribe(paths, model=...)`, see `finetune.api`.
+    import finetune
+
+    model = finetune.load("runs/quickstart/export")
+    print(model.transcribe("call.wav").text)
+
+See `finetune.api`. Importing this package does not import torch; using a name does.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -8,14 +13,20 @@ from typing import TYPE_CHECKING, Any
 from finetune.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from finetune.api import GraniteSpeech as GraniteSpeech
+    from finetune.api import load as load
     from finetune.api import transcribe as transcribe
-    from finetune.inference.transcribe import load as load
+
+__all__ = ["GraniteSpeech", "__version__", "load", "transcribe"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports torch only when the API is used."""
-    if name in ("transcribe", "load"):
+    if name in __all__:
         from finetune import api
 
         return getattr(api, name)
     raise AttributeError(f"module 'finetune' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,68 +1,103 @@
-"""The Python API: `finetune.transcribe`."""
+"""The Python API: load a model, transcribe files and arrays."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from finetune.core.errors import DataError
-from finetune.inference.options import Wish
-from finetune.inference.settings import settings_of
-from finetune.inference.thresholds import calibrated
-from finetune.inference.transcribe import load, request_for, transcripts
+from finetune.core.options import TranscribeOptions, override
+from finetune.data.waveform import Recording, to_recording
+from finetune.inference import transcribe as inference
+from finetune.inference.saved_options import options_for
 from finetune.inference.transcript import Transcript
-from finetune.model.granite import GraniteSpeech
+from finetune.model import granite
+
+Audio = Any  # a path, a NumPy array, a torch tensor, or {"array": ..., "sampling_rate": ...} as `datasets` gives it
 
 
-def transcribe(
-    paths: str | Path | Iterable[str | Path],
-    model: str | Path | GraniteSpeech,
-    *,
-    keywords: str | Iterable[str] = (),
-    language: str | None = None,
-    translate_to: str | None = None,
-    decoder: str | None = None,
-    vad: str | None = None,
-    batch_seconds: float | None = None,
-    max_new_tokens: int | None = None,
-    failed: Callable[[str, DataError], None] | None = None,
-) -> list[Transcript]:
-    """Audio files of any length to transcripts, in the order given.
+class GraniteSpeech:
+    """A loaded model that transcribes.
 
-        import finetune
+    Attributes:
+        network: the torch module, with its tokenizer.
+        options: defaults of `transcribe`: those of the export, or of the toolkit.
+    """
 
-        for heard in finetune.transcribe(["a.wav", "b.mp3"], model="runs/my/export", keywords=["metoprolol"]):
-            print(heard.path, heard.text)
-            for segment in heard.segments:
-                for word in segment.words:
-                    print(word.start, word.end, word.text)
+    def __init__(self, network: granite.GraniteSpeech, options: TranscribeOptions) -> None:
+        self.network, self.options = network, options
 
-    Args:
-        paths: audio files, or one.
-        model: an exported folder, a base model, a hub name; or what `finetune.load(...)` gave, to load it only once.
-        keywords: words to expect, put into the prompt; a list, or `"a, b"`.
-        language: of the speech, such as `fr`.
-        translate_to: the language to write instead; there are no word times then.
-        decoder, vad, batch_seconds, max_new_tokens: as on the command line; None is the export's own setting, else
-            the recipe's default.
-        failed: called for a file that cannot be read, which is then left out; without it the error is raised.
+    @overload
+    def transcribe(self, audio: list[Any] | tuple[Any, ...], **options: Any) -> list[Transcript]: ...
+    @overload
+    def transcribe(self, audio: Audio, **options: Any) -> Transcript: ...
+    def transcribe(
+        self,
+        audio: Any,
+        *,
+        sample_rate: int | None = None,
+        keywords: str | Iterable[str] = (),
+        language: str | None = None,
+        translate_to: str | None = None,
+        failed: Callable[[str, DataError], None] | None = None,
+        progress: Callable[[float, float], None] | None = None,
+        **options: Any,
+    ) -> Transcript | list[Transcript]:
+        """Transcribes audio of any length.
+
+            model = finetune.load("runs/quickstart/export")
+            transcript = model.transcribe("call.wav", keywords=["metoprolol"])
+            print(transcript.text)
+            for word in transcript.words:
+                print(word.start, word.end, word.text)
+
+        Args:
+            audio: a path; a NumPy array or torch tensor (N,), (C, N) or (N, C); a dict with `array` and
+                `sampling_rate`; or a list or tuple of these.
+            sample_rate: of arrays, in Hz; required for them.
+            keywords: expected words, added to the prompt: a list, or `"a, b"`.
+            language: of the speech, such as `fr` or `French`.
+            translate_to: write this language instead; there are no word times then.
+            failed: called with the name and the error of audio that cannot be read, which is then skipped. Without
+                it the error is raised.
+            progress: called with the seconds of audio transcribed and those read so far.
+            **options: other fields of `TranscribeOptions` and `DecodingOptions`, such as `decoder`, `vad`,
+                `max_window`, `batch_seconds` or `max_new_tokens`.
+
+        Returns:
+            A transcript; for a list or tuple, a list of transcripts in its order.
+
+        Raises:
+            DataError: audio cannot be read, or an array has no sample rate.
+            ModelError: the model does not accept this prompt, or a batch does not fit into GPU memory.
+            RecipeError: an unknown language or option, a value out of range, a bad keyword.
+        """
+        chosen = override(self.options, keywords=keywords, language=language, translate_to=translate_to, **options)
+        several = isinstance(audio, list | tuple)
+        items: Sequence[Any] = audio if several else [audio]
+        sources = [_source(item, sample_rate, f"array {number}") for number, item in enumerate(items, start=1)]
+        transcripts = list(inference.transcripts(self.network, sources, chosen, failed, progress))
+        return transcripts if several else transcripts[0]
+
+
+def load(model: str | Path) -> GraniteSpeech:
+    """Loads an exported folder, a base model folder or a hub name, on the GPU if there is one.
 
     Raises:
-        DataError: a file cannot be read.
-        ModelError: the model cannot be loaded, or does not take this prompt.
-        RecipeError: an unknown language, or a keyword that is none.
+        ModelError: it is not a Granite Speech model with all its weights, or its options are damaged.
     """
-    given: dict[str, Any] = {
-        "decoder": decoder,
-        "vad": vad,
-        "batch_seconds": batch_seconds,
-        "max_new_tokens": max_new_tokens,
-    }
-    loaded = model if isinstance(model, GraniteSpeech) else load(str(model))
-    settings = replace(
-        calibrated(settings_of(loaded.source), loaded.source),
-        **{key: value for key, value in given.items() if value is not None},
-    )
-    request = request_for(settings, Wish.of(language, translate_to, keywords))
-    chosen = [paths] if isinstance(paths, str | Path) else paths
-    return list(transcripts(loaded, [str(path) for path in chosen], request, failed))
+    options = options_for(model)
+    return GraniteSpeech(inference.load(model), options)
+
+
+def transcribe(audio: Any, model: str | Path | GraniteSpeech, **arguments: Any) -> Any:
+    """`load(model).transcribe(audio, ...)`; `model` may also be a loaded one. Arguments and errors are the same."""
+    loaded = model if isinstance(model, GraniteSpeech) else load(model)
+    return loaded.transcribe(audio, **arguments)
+
+
+def _source(item: Any, sample_rate: int | None, name: str) -> str | Path | Recording:
+    if isinstance(item, str | Path):
+        return item
+    if isinstance(item, dict) and {"array", "sampling_rate"} <= item.keys():
+        return to_recording(item["array"], int(item["sampling_rate"]), str(item.get("path") or name))
+    return to_recording(item, sample_rate, name)

@@ -26,7 +26,7 @@ import transformers
 from bench.count import now
 from bench.decoders import NAMES, WAYS, Batch, corrupt, enliven
 from bench.material import NANO, SIZES, TOKENS_PER_SECOND, VOCABULARY, Material, Setup, build_model, gather
-from finetune.core.config import DecodeSection
+from finetune.core.options import DecodingOptions
 from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.manifest import read_manifest
 from finetune.inference.recognize import Hypothesis, decoding_summary
@@ -105,7 +105,7 @@ def batches_of(given: argparse.Namespace, clips: Material, size: int) -> list[Ba
     for start in range(0, len(clips.waves) // size * size, size):
         waves = clips.waves[start : start + size]
         limit = (
-            DecodeSection().max_new_tokens
+            DecodingOptions().max_new_tokens
             if given.size == "nano"
             else round(TOKENS_PER_SECOND * len(waves[0]) / SAMPLE_RATE)
         )

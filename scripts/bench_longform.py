@@ -22,8 +22,7 @@ import webvtt
 import finetune
 from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.manifest import read_manifest
-from finetune.inference.recognize import DecodeOptions, recognize
-from finetune.inference.settings import settings_of
+from finetune.inference.recognize import recognize
 from finetune.inference.subtitles import render
 from finetune.metrics.wer import score
 
@@ -55,21 +54,20 @@ def main() -> None:
         joined += 10 ** (given.noise / 20) * noise.standard_normal(len(joined)).astype(np.float32)
 
     model = finetune.load(given.model)
-    settings = settings_of(given.model)
-    options = DecodeOptions(
-        settings.instruction, settings.decoder == "speculative", settings.batch_seconds, settings.max_new_tokens
-    )
     unique = list(
         {
             clip.id: replace(clip, audio_filepath=str(given.manifest.parent / clip.audio_filepath)) for clip in chosen
         }.values()
     )
-    alone = {item.id: item.text for item in recognize(model, unique, options)}
+    alone = {
+        item.id: item.text
+        for item in recognize(model.network, unique, model.options.instruction, model.options.decoding)
+    }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "joined.wav"
         soundfile.write(path, joined, SAMPLE_RATE)
         started = time.perf_counter()
-        (heard,) = finetune.transcribe(path, model, vad=given.vad)
+        heard = model.transcribe(path, vad=given.vad)
         seconds = time.perf_counter() - started
 
     words = [word for segment in heard.segments for word in segment.words]

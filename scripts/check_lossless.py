@@ -21,7 +21,7 @@ import transformers
 
 from bench.decoders import WAYS, Batch, hear, prompts_of
 from bench.material import NANO, VOCABULARY
-from finetune.core.config import DecodeSection
+from finetune.core.options import DecodingOptions
 from finetune.data.audio import load_audio
 from finetune.data.manifest import read_manifest
 from finetune.inference.recognize import Hypothesis
@@ -35,7 +35,7 @@ def clips_of(manifest: Path) -> Batch:
     """All clips of a manifest, the longest first, as `recognize` sorts them."""
     items = sorted(read_manifest(manifest), key=lambda item: -item.duration)
     waves = [load_audio(manifest.parent / item.audio_filepath, item.offset, item.duration) for item in items]
-    return Batch(items, waves, DecodeSection().max_new_tokens)
+    return Batch(items, waves, DecodingOptions().max_new_tokens)
 
 
 def in_batches(model: GraniteSpeech, way: str, clips: Batch, size: int) -> list[Hypothesis]:

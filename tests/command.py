@@ -10,7 +10,7 @@ import soundfile
 
 from finetune.cli import main as cli
 from finetune.core.files import write_json
-from finetune.inference.thresholds import FILE
+from finetune.inference.saved_options import CALIBRATION
 
 
 class CommandResult(NamedTuple):
@@ -48,5 +48,5 @@ def with_thresholds(model: Path, folder: Path, max_entropy: float, min_probabili
     folder.mkdir()
     for path in model.iterdir():
         (folder / path.name).symlink_to(path)
-    write_json(folder / FILE, {"max_entropy": max_entropy, "min_probability": min_probability})
+    write_json(folder / CALIBRATION, {"max_entropy": max_entropy, "min_probability": min_probability})
     return folder

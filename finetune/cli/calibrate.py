@@ -47,16 +47,17 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= args.max_wer_loss < math.inf:
         raise RecipeError(f"--max-wer-loss {args.max_wer_loss:g}: must be 0 or more percentage points of WER")
 
-    from finetune.core.config import DecodeSection, EvaluateSection
+    from finetune.core.config import EvaluateSection
+    from finetune.core.options import DecodingOptions
     from finetune.evaluation.calibrate import calibrate, frontier_table
-    from finetune.inference.settings import settings_of
+    from finetune.inference.saved_options import options_for
 
     result = calibrate(
         args.model,
         args.manifest,
         args.max_wer_loss,
-        settings_of(args.model).instruction,
-        DecodeSection(),
+        options_for(args.model).instruction,
+        DecodingOptions(),
         EvaluateSection().normalizer,
     )
     print("\n".join(frontier_table(result)))

@@ -1,136 +1,151 @@
-"""`finetune transcribe`: its arguments, what it prints, its exit code. An export carries a copy of it."""
+"""`finetune transcribe`: arguments, output, exit code. An export contains a copy of this file."""
 
 import argparse
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.core.errors import DataError, FinetuneError, ModelError, RecipeError
+from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS
+from finetune.core.options import FORMATS, DecodingOptions, TranscribeOptions, choices, override
 from finetune.core.terminal import visible
-from finetune.inference.options import DECODERS, FORMATS, HEARD, VADS, WRITTEN, Settings, Wish
-from finetune.inference.thresholds import calibrated
+from finetune.inference.saved_options import calibrated, options_path, read_options
 
 if TYPE_CHECKING:
     from finetune.inference.transcript import Transcript
 
-Watch = Callable[[float, float], None]
+Progress = Callable[[float, float], None]  # seconds of audio transcribed, seconds read so far
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """All but --model. None is "not said"; defaults are the settings'."""
-    parser.add_argument("files", nargs="*", metavar="FILE", help="audio; - is a list of files on standard input")
-    parser.add_argument("--files-from", metavar="LIST", help="a text file that names audio files, one a line")
+    """All arguments except --model. None means that the model's own option holds."""
+    parser.add_argument("files", nargs="*", metavar="FILE", help="audio file; - reads a list of files from stdin")
+    parser.add_argument("--files-from", metavar="LIST", help="text file with one audio file per line")
     parser.add_argument(
-        "--format", choices=FORMATS, help="text (default), json (one object a line), srt, vtt, or tsv (milliseconds)"
+        "--format", choices=FORMATS, help=f"{FORMATS[0]} (default), json (one object per line), srt, vtt, or tsv (ms)"
     )
-    parser.add_argument("--output", metavar="DIR", help="write one file for each input instead of printing")
+    parser.add_argument("--output", metavar="DIR", help="write one file per input into DIR instead of printing")
     parser.add_argument(
         "--language",
         metavar="CODE",
-        help=f"of the speech: {' '.join(HEARD)}; the model hears it by "
-        "itself, this is noted in json, and for Japanese no draft is made",
+        help=f"spoken language: {' '.join(SPEECH_LANGUAGES)}. The model detects it; the code is written into json, and "
+        "Japanese is decoded without a draft",
     )
-    parser.add_argument("--translate-to", metavar="CODE", help=f"write another language: {' '.join(WRITTEN)}")
-    parser.add_argument("--keywords", metavar="A,B", help="words to expect, put into the prompt")
-    parser.add_argument("--keywords-file", metavar="LIST", help="a text file of them, one a line")
+    parser.add_argument("--translate-to", metavar="CODE", help=f"translate into: {' '.join(TRANSLATION_TARGETS)}")
+    parser.add_argument("--keywords", metavar="A,B", help="expected words, added to the prompt")
+    parser.add_argument("--keywords-file", metavar="LIST", help="text file with one keyword per line")
     parser.add_argument(
         "--decoder",
-        choices=DECODERS,
-        help="speculative drafts with the CTC head and writes what greedy does; relaxed is faster and "
-        "writes a little worse",
+        choices=choices(DecodingOptions, "decoder"),
+        help="speculative drafts with the CTC head and writes the same text as greedy; relaxed is faster and less "
+        "accurate",
     )
-    parser.add_argument("--max-entropy", type=float, metavar="NATS", help="relaxed: in place of the calibrated one")
-    parser.add_argument("--min-probability", type=float, metavar="P", help="relaxed: likewise")
-    parser.add_argument("--vad", choices=VADS, help="what finds pauses: the sound's level (default), or silero-vad")
-    parser.add_argument("--batch-seconds", type=float, metavar="S", help="padded audio decoded at once")
-    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="for each window of audio")
+    parser.add_argument("--max-entropy", type=float, metavar="NATS", help="threshold of relaxed decoding")
+    parser.add_argument("--min-probability", type=float, metavar="P", help="threshold of relaxed decoding")
+    parser.add_argument(
+        "--vad", choices=choices(TranscribeOptions, "vad"), help="find pauses by sound level (default) or silero-vad"
+    )
+    parser.add_argument("--batch-seconds", type=float, metavar="S", help="padded audio in a batch")
+    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="tokens per window of audio")
 
 
-def run(arguments: argparse.Namespace, settings: Settings, model: str, watch: Watch | None) -> int:
-    """Transcribes, prints or writes; 1 where a file could not be read.
-
-    Args:
-        watch: called with the seconds of audio heard and those found so far.
+def options_from(args: argparse.Namespace, saved: TranscribeOptions, model: str) -> TranscribeOptions:
+    """The options of a call: the command line over calibrated thresholds over the saved options.
 
     Raises:
-        BrokenPipeError: nobody reads standard output any more.
-        RecipeError: arguments that contradict each other, no files, an unknown language, a bad keyword.
-        DataError: none of the files is there; a list of them cannot be read, or an output not written.
-        ModelError: the model cannot be loaded, or does not take this prompt.
+        RecipeError: a value out of range, an unknown language, a bad keyword, thresholds without relaxed decoding.
+        DataError: the list of keywords cannot be read.
+        ModelError: the calibration is damaged.
     """
-    paths = _paths(arguments)
-    given = {
-        name: getattr(arguments, name)
-        for name in ("format", "decoder", "max_entropy", "min_probability", "vad", "batch_seconds", "max_new_tokens")
-    }
-    settings = replace(
-        calibrated(settings, model), **{name: value for name, value in given.items() if value is not None}
+    options = override(
+        saved,
+        decoding=calibrated(saved.decoding, model),
+        language=args.language,
+        translate_to=args.translate_to,
+        keywords=[*(args.keywords or "").split(","), *_lines(args.keywords_file)],
+        **{
+            name: getattr(args, name)
+            for name in ("decoder", "max_entropy", "min_probability", "vad", "batch_seconds", "max_new_tokens")
+        },
     )
-    if settings.decoder != "relaxed" and {arguments.max_entropy, arguments.min_probability} != {None}:
-        raise RecipeError("--max-entropy and --min-probability are thresholds of --decoder relaxed")
-    keywords = [*(arguments.keywords or "").split(","), *_lines(arguments.keywords_file)]
-    wish = Wish.of(arguments.language, arguments.translate_to, keywords)
-    targets = _targets(paths, settings.format, arguments.output)
+    if options.decoding.decoder != "relaxed" and {args.max_entropy, args.min_probability} != {None}:
+        raise RecipeError("--max-entropy and --min-probability need --decoder relaxed")
+    return options
+
+
+def run(args: argparse.Namespace, saved: TranscribeOptions, model: str, progress: Progress | None) -> int:
+    """Transcribes and prints or writes the transcripts. Returns 1 if a file could not be read.
+
+    Args:
+        saved: the options of the model.
+        progress: called with the seconds of audio transcribed and those read so far.
+
+    Raises:
+        BrokenPipeError: standard output was closed.
+        RecipeError: contradicting arguments, no files, an unknown language, a bad keyword.
+        DataError: none of the files exists, a list cannot be read, or an output cannot be written.
+        ModelError: the model cannot be loaded, or does not accept this prompt.
+    """
+    paths, form = _paths(args), args.format or FORMATS[0]
+    options = options_from(args, saved, model)
+    targets = _targets(paths, form, args.output)
     if not any(Path(path).exists() for path in paths):
         raise DataError("\n".join(f"{path}: no such file" for path in paths))
-    if arguments.output:
+    if args.output:
         try:
-            Path(arguments.output).mkdir(parents=True, exist_ok=True)
+            Path(args.output).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DataError(f"{arguments.output}: cannot be written ({error.strerror})") from error
+            raise DataError(f"{args.output}: cannot be written ({error.strerror})") from error
 
-    from finetune.inference.subtitles import render
-    from finetune.inference.transcribe import load, request_for, transcripts
-    from finetune.inference.transcript import Transcript
+    from finetune.inference.transcribe import load, transcripts
 
-    bad, done = list[str](), list[Transcript]()
+    failures, done = list[str](), list["Transcript"]()
 
     def failed(path: str, error: DataError) -> None:
-        bad.append(path)
-        _say(str(error))
+        failures.append(path)
+        _log(f"finetune: {error}")
 
-    for item in transcripts(load(model), paths, request_for(settings, wish), failed, watch):
+    for item in transcripts(load(model), paths, options, failed, progress):
         done.append(item)
-        text = render(item, settings.format)
         if targets:
-            target = targets[item.path]
-            try:
-                target.write_text(text + "\n", encoding="utf-8")
-            except OSError as error:
-                raise DataError(f"{target}: cannot be written ({error.strerror})") from error
-            _print(f"{item.path} -> {target}")
+            _write(targets[item.path], item.render(form))
+            _print(f"{item.path} -> {targets[item.path]}")
         else:
-            _print(f"{item.path}: {text}" if settings.format == "text" and len(paths) > 1 else text)
+            prefix = f"{item.path}: " if form == "text" and len(paths) > 1 else ""
+            _print(prefix + item.render(form))
         if not item.segments:
-            _say(f"{item.path}: no words were found")
+            _log(f"finetune: {item.path}: no speech")
         if item.truncated:
-            _say(f"{item.path}: a window was cut at --max-new-tokens {settings.max_new_tokens}")
+            _log(
+                f"finetune: {item.path}: the text of a window reached {options.decoding.max_new_tokens} tokens and was "
+                "cut; raise --max-new-tokens"
+            )
     if done:
-        _say(_summary(done), plain=True)
-    return 1 if bad else 0
+        _log(_summary(done))
+    return 1 if failures else 0
 
 
 def standalone(folder: Path, argv: Sequence[str] | None = None) -> int:
-    """The command as an export carries it: the model is `folder`, the settings lie beside the code."""
+    """The command of an export: the model is `folder`, with its own options."""
     parser = argparse.ArgumentParser(
         prog=f"python {folder.name}/transcribe",
-        description="Audio files to text with the model in this folder. Needs torch, transformers, soundfile and soxr.",
+        description="Transcribes audio files with the model in this folder. Needs torch, transformers, soundfile and "
+        "soxr.",
         epilog=f"example: python {folder.name}/transcribe call.wav",
     )
     add_arguments(parser)
-    arguments = parser.parse_args(argv)
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers shows one while it opens the weights
+    args = parser.parse_args(argv)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers shows one while it loads the weights
     try:
-        settings = Settings.beside(folder)
-        if settings is None:
-            raise ModelError(f"{Settings.file(folder)}: no such file; export again")
-        return run(arguments, settings, str(folder), None)
+        saved = read_options(folder)
+        if saved is None:
+            raise ModelError(f"{options_path(folder)}: no such file; run `finetune export` again")
+        return run(args, saved, str(folder), None)
     except FinetuneError as error:
-        _say(str(error))
+        _log(f"finetune: {error}")
         return 2 if isinstance(error, RecipeError) else 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -138,62 +153,69 @@ def standalone(folder: Path, argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGPIPE
 
 
-def _paths(arguments: argparse.Namespace) -> list[str]:
-    """The files asked for, with lists read."""
+def _paths(args: argparse.Namespace) -> list[str]:
+    """The audio files of the command line and of its lists."""
     paths = list[str]()
-    for name in arguments.files:
+    for name in args.files:
         paths += _lines(name) if name == "-" else [name]
-    if arguments.files_from:
-        paths += _lines(arguments.files_from)
+    if args.files_from:
+        paths += _lines(args.files_from)
     if not paths:
-        raise RecipeError("no audio files; name some, or give - and a list of them on standard input")
+        raise RecipeError("no audio files; name files, or give - and a list of files on standard input")
     return paths
 
 
 def _lines(path: str | None) -> list[str]:
-    """What stands in a text file, or for `-` on standard input, one a line."""
+    """The lines of a text file that are not empty; `-` is standard input."""
     if path is None:
         return []
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: a list that cannot be read ({error})") from error
+        raise DataError(f"{path}: cannot read this list ({error})") from error
     return [line.strip() for line in text.removeprefix("\ufeff").split("\n") if line.strip()]
 
 
 def _targets(paths: list[str], form: str, folder: str | None) -> dict[str, Path]:
-    """Where each transcript is written; nowhere without a folder."""
+    """The output file of each input; empty without a folder."""
     if folder is None:
         if form in ("srt", "vtt", "tsv") and len(paths) > 1:
-            raise RecipeError(f"{len(paths)} files as {form} would run into each other; say --output DIR")
+            raise RecipeError(f"{len(paths)} files as {form} cannot be printed together; add --output DIR")
         return {}
     targets: dict[str, Path] = {}
     for path in paths:
         target = Path(folder) / f"{Path(path).stem}.{'txt' if form == 'text' else form}"
         other = next((known for known, taken in targets.items() if taken == target and known != path), None)
         if other is not None:
-            raise DataError(f"{path}: {target} is already the output of {other}; rename one of them")
+            raise DataError(f"{path}: {target} is also the output of {other}; rename one of the two")
         targets[path] = target
     return targets
 
 
-def _summary(done: "list[Transcript]") -> str:
-    audio, seconds = sum(item.duration for item in done), sum(item.seconds for item in done)
-    accepted = [item.acceptance for item in done if item.acceptance is not None]
-    share = f", {100 * sum(accepted) / len(accepted):.0f} % of the draft accepted" if accepted else ""
-    return f"{audio:.1f} s of audio in {seconds:.1f} s (real-time factor {seconds / audio:.3f}{share})"
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _summary(transcripts: "list[Transcript]") -> str:
+    audio, seconds = sum(item.duration for item in transcripts), sum(item.seconds for item in transcripts)
+    acceptances = [item.acceptance for item in transcripts if item.acceptance is not None]
+    draft = f", {100 * sum(acceptances) / len(acceptances):.0f} % of the draft accepted" if acceptances else ""
+    return f"{audio:.1f} s of audio in {seconds:.1f} s (real-time factor {seconds / audio:.3f}{draft})"
 
 
 def _print(text: str) -> None:
-    """A line on standard output at once. Raises BrokenPipeError, and DataError where it cannot be written."""
+    """Prints and flushes. Raises BrokenPipeError, and DataError if standard output cannot be written."""
     try:
         print(visible(text) if sys.stdout.isatty() else text, flush=True)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or what is left would fail again at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's exit does not fail
         if isinstance(error, BrokenPipeError):
             raise
         raise DataError(f"standard output cannot be written ({error.strerror})") from error
 
 
-def _say(text: str, plain: bool = False) -> None:
-    print(visible(text if plain else f"finetune: {text}"), file=sys.stderr)
+def _log(text: str) -> None:
+    print(visible(text), file=sys.stderr)

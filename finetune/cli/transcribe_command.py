@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from finetune.cli import transcribe
+from finetune.core.options import TranscribeOptions
+from finetune.inference.saved_options import read_options
 
 MIN_AUDIO_FOR_BAR = 60.0  # seconds; shorter jobs show no progress bar
 
@@ -27,15 +29,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(args: argparse.Namespace, min_audio_for_bar: float = MIN_AUDIO_FOR_BAR) -> int:
-    """Transcribes with the model's own settings; raises as `transcribe.run` does."""
-    from finetune.inference.settings import settings_of
-
-    with _progress_bar(min_audio_for_bar) as watch:
-        return transcribe.run(args, settings_of(args.model), args.model, watch)
+    """Transcribes with the model's own options; raises as `transcribe.run` does."""
+    saved = read_options(args.model) or TranscribeOptions()
+    with _progress_bar(min_audio_for_bar) as progress:
+        return transcribe.run(args, saved, args.model, progress)
 
 
 @contextmanager
-def _progress_bar(min_audio: float) -> Iterator[transcribe.Watch | None]:
+def _progress_bar(min_audio: float) -> Iterator[transcribe.Progress | None]:
     """A progress bar on standard error, for `min_audio` seconds or more; None if standard error is not a terminal."""
     if not sys.stderr.isatty():
         yield None

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-INSTRUCTION = "can you transcribe the speech into a written format?"  # of the model card of granite-4.0-1b-speech
+from finetune.core.options import INSTRUCTION, DecodingOptions
 
 
 class Section(BaseModel):
@@ -166,30 +166,6 @@ class MachineSection(Section):
     """Mirrors of metrics.jsonl; WANDB_MODE=offline needs no account."""
 
 
-class DecodeSection(Section):
-    decoder: Literal["greedy", "speculative", "relaxed"] = "speculative"
-    """Speculative drafts with the CTC head and writes what greedy does; relaxed also keeps what is likely enough."""
-    max_entropy: float = Field(0.7, ge=0)
-    """Relaxed: a clip whose CTC entropy (nats) is below it in every frame keeps its CTC text (arXiv 2603.11243: 0.7,
-    or 3.0 for speed)."""
-    min_probability: float = Field(0.2, gt=0, le=1)
-    """Relaxed: a draft token at least so likely to the language model is kept (arXiv 2603.11243: 0.2, or 0.1)."""
-    max_new_tokens: int = Field(200, ge=1)
-    batch_seconds: float = Field(240.0, gt=0)
-
-
-class TranscribeSection(Section):
-    """Of `finetune transcribe` and the copy of it in an export; no recipe has it. The decoder is that of `decode`."""
-
-    format: Literal["text", "json", "srt", "vtt", "tsv"] = "text"
-    vad: Literal["level", "silero"] = "level"
-    """What finds pauses: the level of the sound, or silero-vad (extra [vad])."""
-    max_window: float = Field(30.0, ge=1, le=30)
-    """Seconds of audio that the model hears at once."""
-    max_new_tokens: int = Field(400, ge=1)
-    """For each window."""
-
-
 class EvaluateSection(Section):
     normalizer: Literal["none", "basic@1", "ja-cer@1", "multi@1", "whisper-en@1", "openasr@2026-08"] = "basic@1"
     """What counts as the same word; metrics/normalizer.py says what each does."""
@@ -225,7 +201,7 @@ class Recipe(Section):
     parts: PartsSection = PartsSection()
     train: TrainSection = TrainSection()
     machine: MachineSection = MachineSection()
-    decode: DecodeSection = DecodeSection()
+    decode: DecodingOptions = DecodingOptions()
     evaluate: EvaluateSection = EvaluateSection()
     export: ExportSection = ExportSection()
 

@@ -5,9 +5,9 @@ A YAML file is read as plain strings and converted by each field's type, so `1e-
 """
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -25,12 +25,20 @@ class Setting:
     origin: str
 
 
-def known_keys(section: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:
+def field_types(section: Any) -> dict[str, Any]:
+    """The fields of a section with their types; empty for a type that is not a section."""
+    if is_dataclass(section):
+        return {field.name: get_type_hints(section)[field.name] for field in fields(section)}
+    if isinstance(section, type) and issubclass(section, BaseModel):
+        return {name: field.annotation for name, field in section.model_fields.items()}
+    return {}
+
+
+def known_keys(section: Any = Recipe, prefix: str = "") -> list[str]:
     """Every dotted key of a recipe."""
     keys = []
-    for name, field in section.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
+    for name, kind in field_types(section).items():
+        if field_types(kind):
             keys += known_keys(kind, f"{prefix}{name}.")
         else:
             keys.append(prefix + name)
@@ -68,7 +76,7 @@ def _as_field(key: str, value: Any) -> Any:
     """A raw value as its field's kind writes it: lists from `a,b`, None from `none` where there may be none."""
     kind: Any = Recipe
     for part in key.split("."):
-        kind = kind.model_fields[part].annotation
+        kind = field_types(kind)[part]
     if get_origin(kind) is list and not isinstance(value, list):
         text = value or ""
         text = text[1:-1] if text[:1] + text[-1:] == "[]" else text

@@ -23,6 +23,7 @@ MIN_SAMPLES = 257  # the log-mel's reflected edges need one sample more than hal
 MIN_SOURCE_RATE, MAX_SOURCE_RATE = 4_000, 384_000  # outside of this a header is damaged or forged
 SLACK = 0.1  # seconds by which a segment may overshoot its file, or a compressed file its header
 BLOCK_FRAMES = 1 << 20
+FULL_SCALE_LIMIT = 8.0  # full scale is 1; lossy codecs overshoot by a little, never by this
 UNKNOWN_SIZE = 0x7FFF_F000  # ffmpeg and sox write this much or more when they stream a WAV and cannot know its size
 
 
@@ -180,7 +181,7 @@ def _mono_blocks(
             peak = float(np.abs(mono).max())
             if not np.isfinite(peak):
                 raise DataError(f"{path}: holds samples that are not finite (NaN or infinity)")
-            if peak > 8.0:  # full scale is 1; lossy codecs overshoot by a little, never by this
+            if peak > FULL_SCALE_LIMIT:
                 raise DataError(
                     f"{path}: samples reach {peak:.0f} where full scale is 1: floating-point audio that "
                     "was not divided by its integer range; write it again as 16-bit PCM"

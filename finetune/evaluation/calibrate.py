@@ -7,17 +7,25 @@ from pathlib import Path
 
 import torch
 
-from finetune.core.config import DecodeSection
 from finetune.core.errors import DataError
 from finetune.core.files import write_json
+from finetune.core.options import DecodingOptions
 from finetune.evaluation.utterances import read_utterances
-from finetune.inference.recognize import DecodeOptions, Hypothesis, decoding_summary, encode_batches, transcribe_batch
-from finetune.inference.thresholds import FILE, Thresholds
+from finetune.inference.recognize import Hypothesis, decoding_summary, encode_batches, transcribe_batch
+from finetune.inference.saved_options import CALIBRATION
 from finetune.metrics.wer import score
 from finetune.model.granite import load_model
 
 ENTROPIES = (0.0, 0.3, 0.7, 1.5, 3.0)  # nats; at 0 no clip keeps its CTC text unseen
 PROBABILITIES = (0.5, 0.2, 0.1, 0.02)  # at 0.5 the language model keeps its own choices alone
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """A pair of thresholds of relaxed decoding, see `DecodingOptions`."""
+
+    max_entropy: float
+    min_probability: float
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class CalibrateResult:
 
 
 def calibrate(
-    model: str, manifest: str, max_wer_loss: float, instruction: str, decode: DecodeSection, normalizer: str
+    model: str, manifest: str, max_wer_loss: float, instruction: str, decode: DecodingOptions, normalizer: str
 ) -> CalibrateResult:
     """Decodes the clips with every pair, writes the chosen one beside the model, and returns what was measured.
 
@@ -62,12 +70,15 @@ def calibrate(
         raise DataError(f"{manifest}: no clip with a transcript to calibrate on")
     loaded = load_model(model, "auto", "cuda" if torch.cuda.is_available() else "cpu")
     pairs = [None, *(Thresholds(entropy, chance) for entropy in ENTROPIES for chance in PROBABILITIES)]
-    options = DecodeOptions(instruction, True, decode.batch_seconds, decode.max_new_tokens)
+    options = {
+        pair: replace(decode, decoder="relaxed", **asdict(pair)) if pair else replace(decode, decoder="speculative")
+        for pair in pairs
+    }
     heard: dict[Thresholds | None, dict[int, Hypothesis]] = {pair: {} for pair in pairs}
     for batch, audio, hearing in encode_batches(loaded, clips, decode.batch_seconds):
         for pair in pairs:
             started = time.perf_counter()
-            rows = transcribe_batch(loaded, audio, [clips[index] for index in batch], replace(options, relaxed=pair))
+            rows = transcribe_batch(loaded, audio, [clips[index] for index in batch], instruction, options[pair])
             seconds = (time.perf_counter() - started + hearing) / len(batch)
             heard[pair] |= {index: replace(row, seconds=seconds) for index, row in zip(batch, rows, strict=True)}
     points = {}
@@ -81,7 +92,7 @@ def calibrate(
     chosen = next(point for point in order if 100 * (point.wer - lossless.wer) <= max_wer_loss + 1e-9)
     assert chosen.thresholds is not None
     write_json(
-        Path(model) / FILE,
+        Path(model) / CALIBRATION,
         {
             **asdict(chosen.thresholds),
             "wer": chosen.wer,

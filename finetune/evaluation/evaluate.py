@@ -13,7 +13,7 @@ from finetune.core.provenance import provenance
 from finetune.core.run_dir import SCHEMA, RunDir
 from finetune.data.manifest import Utterance, read_manifest
 from finetune.data.probes import write_probes
-from finetune.evaluation.decode import decode_utterances, options_of, system_output
+from finetune.evaluation.decode import decode_utterances, system_output
 from finetune.evaluation.keyword_lists import evaluate_keyword_lists
 from finetune.evaluation.probes import evaluate_probes
 from finetune.evaluation.scoring_sets import normalizer_for, scoring_sets
@@ -59,7 +59,7 @@ def evaluate(recipe: Recipe, run: RunDir) -> EvaluateResult:
         split: read_manifest(run.manifest(split)) for split in ("test", "canary") if run.manifest(split).is_file()
     }
     setting = _setting(recipe, run, decoded["test"])
-    options = options_of(recipe, recipe.decode.decoder)
+    instruction, options = recipe.model.instruction, recipe.decode
     probes = write_probes(run.probes, recipe.seed) if recipe.evaluate.probes else []
     heard: dict[str, dict[str, list[Hypothesis]]] = {split: {} for split in decoded}
     trials: dict[str, dict[str, Any]] = {"probes": {}, "keyword_lists": {}}
@@ -68,14 +68,15 @@ def evaluate(recipe: Recipe, run: RunDir) -> EvaluateResult:
         if which == "adapted":
             load_adapter(model, run.best)
         for split, utterances in decoded.items():
-            heard[split][which] = decode_utterances(model, utterances, options)
+            heard[split][which] = decode_utterances(model, utterances, instruction, options)
             write_rows(run.hypotheses(split, which), map(hypothesis_row, utterances, heard[split][which]))
         if probes:
-            trials["probes"][which] = asdict(evaluate_probes(model, probes, options))
+            trials["probes"][which] = asdict(evaluate_probes(model, probes, instruction, options))
         if recipe.evaluate.keyword_lists and setting.terms:
             keyword_scores = evaluate_keyword_lists(
                 model,
                 decoded["test"],
+                instruction,
                 options,
                 list(setting.terms),
                 sorted(setting.trained),
@@ -186,7 +187,9 @@ def _compare_decoders(
 ) -> dict[str, Any]:
     """Greedy against speculative on the adapted model: the same tokens, the time and the acceptance."""
     greedy, speculative = (
-        heard if recipe.decode.decoder == decoder else decode_utterances(model, utterances, options_of(recipe, decoder))
+        heard
+        if recipe.decode.decoder == decoder
+        else decode_utterances(model, utterances, recipe.model.instruction, replace(recipe.decode, decoder=decoder))
         for decoder in ("greedy", "speculative")
     )
     differing = [a.id for a, b in zip(greedy, speculative, strict=True) if a.tokens != b.tokens]

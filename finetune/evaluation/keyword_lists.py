@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
+from finetune.core.options import DecodingOptions
 from finetune.data.manifest import Utterance
 from finetune.evaluation.decode import decode_utterances
-from finetune.inference.recognize import DecodeOptions
 from finetune.metrics.hallucination import unsaid
 from finetune.metrics.normalizer import normalize
 from finetune.metrics.terms import count_terms, summarize
@@ -32,7 +32,8 @@ class KeywordListScore:
 def evaluate_keyword_lists(
     model: GraniteSpeech,
     utterances: list[Utterance],
-    options: DecodeOptions,
+    instruction: str,
+    options: DecodingOptions,
     terms: list[str],
     other_words: list[str],
     sizes: list[int],
@@ -72,7 +73,7 @@ def evaluate_keyword_lists(
         for item, own in zip(utterances, own_terms, strict=True):
             keywords = _sample_keywords(own, counts.terms, other_words, normalize(item.text, preset), size or 0, rng)
             prompted.append(replace(item, keywords=() if size is None else keywords))
-        hypotheses = [item.text for item in decode_utterances(model, prompted, options)]
+        hypotheses = [item.text for item in decode_utterances(model, prompted, instruction, options)]
         summary = summarize(count_terms(references, hypotheses, terms, preset).rows())
         false_keywords = sum(
             len(unsaid(item.text, hypothesis, item.keywords, preset))

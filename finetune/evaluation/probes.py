@@ -2,9 +2,9 @@
 
 from dataclasses import asdict, dataclass, replace
 
+from finetune.core.options import DecodingOptions
 from finetune.data.manifest import Utterance
 from finetune.evaluation.decode import decode_utterances
-from finetune.inference.recognize import DecodeOptions
 from finetune.metrics.hallucination import Probe, ProbeSummary, summarize_probes
 from finetune.model.granite import GraniteSpeech
 
@@ -19,10 +19,12 @@ class ProbeResult(ProbeSummary):
     outputs: tuple[Probe, ...]
 
 
-def evaluate_probes(model: GraniteSpeech, probes: list[Utterance], options: DecodeOptions) -> ProbeResult:
+def evaluate_probes(
+    model: GraniteSpeech, probes: list[Utterance], instruction: str, options: DecodingOptions
+) -> ProbeResult:
     """Decodes clips without speech, with at most `PROBE_TOKENS` tokens for each clip."""
     limit = min(PROBE_TOKENS, options.max_new_tokens)
-    hypotheses = decode_utterances(model, probes, replace(options, max_new_tokens=limit))
+    hypotheses = decode_utterances(model, probes, instruction, replace(options, max_new_tokens=limit))
     outputs = tuple(
         Probe(item.id, item.duration, hypothesis.text) for item, hypothesis in zip(probes, hypotheses, strict=True)
     )

@@ -20,7 +20,7 @@ from finetune.data.audit import clean_text
 from finetune.data.corpora import read_corpus
 from finetune.data.hub import Row
 from finetune.data.manifest import Utterance
-from finetune.evaluation.decode import decode_utterances, options_of, system_output
+from finetune.evaluation.decode import decode_utterances, system_output
 from finetune.evaluation.scoring_sets import normalizer_for
 from finetune.evaluation.utterance_rows import hypothesis_row
 from finetune.evaluation.utterances import audited_utterances, clip_of
@@ -148,7 +148,7 @@ def _load(recipe: Recipe) -> GraniteSpeech:
 def _decode(
     model: GraniteSpeech, recipe: Recipe, clips: list[Utterance], run: RunDir, name: str, inputs: str
 ) -> list[SystemOutput]:
-    found = decode_utterances(model, clips, options_of(recipe, recipe.decode.decoder))
+    found = decode_utterances(model, clips, recipe.model.instruction, recipe.decode)
     write_rows(run.score / f"{name}.jsonl", map(hypothesis_row, clips, found))
     write_json(run.score / f"{name}.done.json", {"inputs": inputs, "decoding": decoding_summary(found)})
     return [system_output(item) for item in found]

@@ -3,16 +3,16 @@
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from finetune.core.config import DecodeSection
 from finetune.core.errors import DataError, ModelError, RecipeError
 from finetune.core.extras import require
+from finetune.core.options import DecodingOptions
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
 from finetune.evaluation.hypothesis_files import Hypothesis, Names, read_hypotheses
-from finetune.inference.settings import settings_of
+from finetune.inference.saved_options import options_for
 from finetune.metrics.sclite import Segment, labels_of
 from finetune.metrics.scorecard import SystemOutput
 
@@ -146,22 +146,13 @@ def _decode(source: str, clips: Sequence[Utterance]) -> Answer:
     import torch
 
     from finetune.evaluation.decode import decode_utterances
-    from finetune.inference.recognize import DecodeOptions
-    from finetune.inference.thresholds import Thresholds, calibrated
     from finetune.model.granite import load_model
 
-    settings, decode = calibrated(settings_of(source), source), DecodeSection()
-    relaxed = settings.decoder == "relaxed"
-    options = DecodeOptions(
-        settings.instruction,
-        settings.decoder != "greedy",
-        decode.batch_seconds,
-        decode.max_new_tokens,
-        Thresholds(settings.max_entropy, settings.min_probability) if relaxed else None,
-    )
+    saved, default = options_for(source), DecodingOptions()
+    options = replace(saved.decoding, batch_seconds=default.batch_seconds, max_new_tokens=default.max_new_tokens)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    found = decode_utterances(load_model(source, "auto", device), list(clips), options)
+    found = decode_utterances(load_model(source, "auto", device), list(clips), saved.instruction, options)
     return Answer(
         [SystemOutput(item.text, item.seconds, item.truncated) for item in found],
-        f"{settings.decoder} decoding on {device} now",
+        f"{options.decoder} decoding on {device} now",
     )

@@ -1,14 +1,13 @@
 """What lets a folder transcribe by itself: settings of its own, and a copy of the modules that transcribing needs."""
 
 import ast
-import json
 import shutil
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 from finetune.core.config import Recipe
-from finetune.inference.options import Settings
-from finetune.inference.settings import settings_from
+from finetune.core.options import TranscribeOptions
+from finetune.inference.saved_options import write_options
 
 ENTRY = "finetune.cli.transcribe"
 MAIN = '''"""Transcribes audio with the model in the folder above; needs torch, transformers, soundfile and soxr.
@@ -43,8 +42,9 @@ def add_transcriber(folder: Path, recipe: Recipe) -> None:
         shutil.copyfile(path, copy)
     (target / "finetune" / "__init__.py").write_text('"""The part of finetune that transcribes."""\n', encoding="utf-8")
     (target / "__main__.py").write_text(MAIN.format(entry=ENTRY), encoding="utf-8")
-    path = Settings.file(folder)
-    path.write_text(json.dumps(asdict(settings_from(recipe.model, recipe.decode)), indent=2) + "\n", encoding="utf-8")
+    default = TranscribeOptions()
+    decoding = replace(recipe.decode, max_new_tokens=default.decoding.max_new_tokens)
+    write_options(folder, replace(default, instruction=recipe.model.instruction, decoding=decoding))
 
 
 def modules() -> dict[str, Path]:

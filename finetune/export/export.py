@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest, write_manifest
 from finetune.export.bundle import add_transcriber
 from finetune.export.verify import largest_difference, read_answer, target_logits, write_request
-from finetune.inference.recognize import DecodeOptions, recognize
+from finetune.inference.recognize import recognize
 from finetune.model.adapter import load_adapter, merge
 from finetune.model.granite import DTYPES, load_model
 from finetune.version import __version__
@@ -58,13 +58,13 @@ def export(recipe: Recipe, run: RunDir) -> ExportResult:
     base = _base_folder(recipe)
     dtype = _stored_dtype(base) if recipe.export.dtype == "auto" else recipe.export.dtype
     clips = read_manifest(run.manifest("test"))[: recipe.export.clips]
-    options = DecodeOptions(recipe.model.instruction, False, recipe.decode.batch_seconds, recipe.decode.max_new_tokens)
+    instruction, options = recipe.model.instruction, replace(recipe.decode, decoder="greedy")
     model = load_model(recipe.model.base, "float32", "cpu", recipe.model.revision)
     adapted = load_adapter(model, run.best)
-    tokens = [list(item.tokens) for item in recognize(model, clips, options)]
-    before = target_logits(model, clips, options.instruction, tokens)
+    tokens = [list(item.tokens) for item in recognize(model, clips, instruction, options)]
+    before = target_logits(model, clips, instruction, tokens)
     merge(model, adapted)
-    merged = largest_difference(before, target_logits(model, clips, options.instruction, tokens))
+    merged = largest_difference(before, target_logits(model, clips, instruction, tokens))
     if not merged <= recipe.export.tolerance:  # so that NaN is refused too
         raise ModelError(
             f"merged logits differ by {merged:.2g} from the unmerged model's (export.tolerance "
@@ -75,8 +75,8 @@ def export(recipe: Recipe, run: RunDir) -> ExportResult:
         for tensor in model.hf.state_dict().values():  # what is saved: the rotary frequencies are not, and stay exact
             if tensor.is_floating_point():
                 tensor.copy_(tensor.to(DTYPES[dtype]))
-        rounded = target_logits(model, clips, options.instruction, tokens)
-        rounded_tokens = [list(item.tokens) for item in recognize(model, clips, options)]
+        rounded = target_logits(model, clips, instruction, tokens)
+        rounded_tokens = [list(item.tokens) for item in recognize(model, clips, instruction, options)]
 
     staged = run.export.with_name("export.part")
     shutil.rmtree(staged, ignore_errors=True)
@@ -88,7 +88,7 @@ def export(recipe: Recipe, run: RunDir) -> ExportResult:
     folder = run.root / "parity"
     folder.mkdir(exist_ok=True)
     write_manifest(folder / "clips.jsonl", clips)
-    write_request(folder, options, tokens)
+    write_request(folder, instruction, options, tokens)
     done = subprocess.run(
         [sys.executable, "-m", "finetune.export.verify", str(staged), str(folder)],
         capture_output=True,

@@ -2,15 +2,17 @@
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from finetune.core.options import DecodingOptions
 from finetune.data.features import pad_features
 from finetune.data.manifest import Utterance, read_manifest
-from finetune.inference.recognize import DecodeOptions, clip_features, recognize
+from finetune.inference.recognize import clip_features, recognize
 from finetune.model.granite import GraniteSpeech, load_model
 from finetune.model.prompt import render
 
@@ -35,31 +37,21 @@ def largest_difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     return float(torch.stack([(a[key] - b[key]).abs().max() for key in a]).max())
 
 
-def write_request(folder: Path, options: DecodeOptions, tokens: list[list[int]]) -> None:
+def write_request(folder: Path, instruction: str, options: DecodingOptions, tokens: list[list[int]]) -> None:
     """What the other process needs besides the manifest."""
     (folder / "request.json").write_text(
-        json.dumps(
-            {
-                "instruction": options.instruction,
-                "speculative": options.speculative,
-                "tokens": tokens,
-                "batch_seconds": options.batch_seconds,
-                "max_new_tokens": options.max_new_tokens,
-            }
-        ),
-        encoding="utf-8",
+        json.dumps({"instruction": instruction, "options": asdict(options), "tokens": tokens}), encoding="utf-8"
     )
 
 
 def answer(export_dir: str, folder: Path) -> None:
     """Loads the exported folder in float32 and leaves its logits and tokens beside the request."""
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    tokens = request.pop("tokens")
-    options = DecodeOptions(**request)
+    instruction, options = request["instruction"], DecodingOptions(**request["options"])
     utterances = read_manifest(folder / "clips.jsonl")
     model = load_model(export_dir, "float32")
-    save_file(target_logits(model, utterances, options.instruction, tokens), folder / "logits.safetensors")
-    heard = [list(item.tokens) for item in recognize(model, utterances, options)]
+    save_file(target_logits(model, utterances, instruction, request["tokens"]), folder / "logits.safetensors")
+    heard = [list(item.tokens) for item in recognize(model, utterances, instruction, options)]
     (folder / "answer.json").write_text(json.dumps(heard), encoding="utf-8")
 
 

@@ -1,9 +1,9 @@
-"""From audio to hypotheses: sorts clips by length, batches them, drafts, decodes."""
+"""Transcribes utterances in batches: sorts by length, encodes, drafts with the CTC head, decodes."""
 
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,64 +13,60 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from finetune.core.options import DecodingOptions
 from finetune.data.audio import load_audio, load_segments
 from finetune.data.features import log_mel, pad_features
 from finetune.data.manifest import Utterance
 from finetune.inference.decode import decode
 from finetune.inference.draft import Draft, text_draft
 from finetune.inference.draft_sources import ctc_texts
-from finetune.inference.thresholds import Thresholds
 from finetune.model.conformer import frame_mask
 from finetune.model.ctc import entropy
 from finetune.model.granite import Audio, GraniteSpeech
 from finetune.model.prompt import encode_text, render
 
+Waveform = NDArray[np.float32]
+Loader = Callable[[Sequence[Utterance]], list[Waveform]]
+
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What was heard in one clip.
+    """The text of one utterance, and how it was decoded.
 
-    `seconds` is the clip's share of its batch's time, the reading of files left out. `passes` counts runs of the
-    language model, `drafted` and `accepted` draft tokens. `accepted_by` says who has written: `ctc` without a look of
-    the language model, `draft` where one pass accepted all of it, else `llm`. `gave_up` if so much was refused that
-    drafting paused.
+    Attributes:
+        seconds: the utterance's share of its batch's computing time, without reading files.
+        passes: forward passes of the language model.
+        drafted: draft tokens that were proposed.
+        accepted: draft tokens that were accepted.
+        truncated: the text reached `max_new_tokens`.
+        accepted_by: `ctc` if the CTC text was kept without the language model (relaxed decoding only), `draft` if one
+            pass accepted the whole draft, else `llm`.
+        gave_up: drafting paused because too many draft tokens were rejected.
     """
 
     id: str
     text: str
     tokens: tuple[int, ...]
     log_probability: float
-    seconds: float
-    passes: int
-    drafted: int
-    accepted: int
-    truncated: bool
+    seconds: float = 0.0
+    passes: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    truncated: bool = False
     accepted_by: str = "llm"
     gave_up: bool = False
 
 
-@dataclass(frozen=True)
-class DecodeOptions:
-    """`batch_seconds` is padded audio in a batch; `speculative` drafts with the CTC head, and writes the same as
-    greedy decoding unless there are `relaxed` thresholds."""
-
-    instruction: str
-    speculative: bool
-    batch_seconds: float
-    max_new_tokens: int
-    relaxed: Thresholds | None = None
-
-
 def batches(durations: list[float], batch_seconds: float) -> list[list[int]]:
-    """Indices of clips, batch by batch; longest first, so that a batch too large fails at once."""
+    """Indices of utterances by batch, longest first, so that a batch that does not fit into memory fails at once."""
     order = sorted(range(len(durations)), key=lambda i: -durations[i])
-    found: list[list[int]] = []
+    plan: list[list[int]] = []
     for index in order:
-        if found and durations[found[-1][0]] * (len(found[-1]) + 1) <= batch_seconds:
-            found[-1].append(index)
+        if plan and durations[plan[-1][0]] * (len(plan[-1]) + 1) <= batch_seconds:
+            plan[-1].append(index)
         else:
-            found.append([index])
-    return found
+            plan.append([index])
+    return plan
 
 
 def clip_features(model: GraniteSpeech, utterance: Utterance) -> Tensor:
@@ -78,33 +74,34 @@ def clip_features(model: GraniteSpeech, utterance: Utterance) -> Tensor:
     return _features(model, load_audio(utterance.audio_filepath, utterance.offset, utterance.duration))
 
 
-def _features(model: GraniteSpeech, wave: NDArray[np.float32]) -> Tensor:
-    return log_mel(torch.from_numpy(wave).to(model.device))
-
-
-def _waves(items: Sequence[Utterance]) -> list[NDArray[np.float32]]:
-    """The clips' samples; each file is opened once."""
-    files: dict[str, list[int]] = {}
-    for row, item in enumerate(items):
-        files.setdefault(item.audio_filepath, []).append(row)
-    found: dict[int, NDArray[np.float32]] = {}
-    for path, rows in files.items():
-        waves = load_segments(path, [(items[row].offset, items[row].duration) for row in rows])
-        found |= dict(zip(rows, waves, strict=True))
-    return [found[row] for row in range(len(items))]
+def load_waveforms(utterances: Sequence[Utterance]) -> list[Waveform]:
+    """The samples (N,) of each utterance; each file is opened once. Raises DataError for unusable audio."""
+    by_file: dict[str, list[int]] = {}
+    for row, item in enumerate(utterances):
+        by_file.setdefault(item.audio_filepath, []).append(row)
+    waves: dict[int, Waveform] = {}
+    for path, rows in by_file.items():
+        segments = load_segments(path, [(utterances[row].offset, utterances[row].duration) for row in rows])
+        waves |= dict(zip(rows, segments, strict=True))
+    return [waves[row] for row in range(len(utterances))]
 
 
 def encode_batches(
-    model: GraniteSpeech, utterances: Sequence[Utterance], batch_seconds: float
+    model: GraniteSpeech, utterances: Sequence[Utterance], batch_seconds: float, load: Loader = load_waveforms
 ) -> Iterator[tuple[list[int], Audio, float]]:
-    """Batch by batch: which clips it holds, what the encoder made of them, and in how many seconds.
+    """Encodes utterances batch by batch.
+
+    Args:
+        load: gives the samples (N,) at 16 kHz of some of the utterances.
+
+    Yields:
+        The indices of a batch, its encoder output, and the seconds that encoding took.
 
     Raises:
         DataError: unusable audio.
     """
     for batch in batches([item.duration for item in utterances], batch_seconds):
-        items = [utterances[index] for index in batch]
-        waves = _waves(items)
+        waves = load([utterances[index] for index in batch])
         started = time.perf_counter()
         with torch.inference_mode():
             audio = model.encode(*pad_features([_features(model, wave) for wave in waves]))
@@ -112,86 +109,101 @@ def encode_batches(
 
 
 @torch.inference_mode()
-def recognize(model: GraniteSpeech, utterances: list[Utterance], options: DecodeOptions) -> list[Hypothesis]:
-    """Hypotheses in the order given; neither the batch nor, unless relaxed, the draft changes a clip's tokens.
+def recognize(
+    model: GraniteSpeech, utterances: Sequence[Utterance], instruction: str, options: DecodingOptions
+) -> list[Hypothesis]:
+    """Hypotheses of the utterances, in order.
+
+    The tokens of an utterance depend neither on its batch nor, unless decoding is relaxed, on the draft.
 
     Args:
-        utterances: their keywords go into the prompt.
+        utterances: their keywords are added to the prompt.
+        instruction: what the prompt asks for.
+
+    Raises:
+        DataError: unusable audio.
     """
-    heard: dict[int, Hypothesis] = {}
-    for batch, audio, hearing in encode_batches(model, utterances, options.batch_seconds):
+    hypotheses: dict[int, Hypothesis] = {}
+    for batch, audio, encoding_seconds in encode_batches(model, utterances, options.batch_seconds):
         started = time.perf_counter()
-        found = transcribe_batch(model, audio, [utterances[index] for index in batch], options)
-        seconds = (hearing + time.perf_counter() - started) / len(batch)
-        heard |= {index: replace(item, seconds=seconds) for index, item in zip(batch, found, strict=True)}
-    return [heard[index] for index in range(len(utterances))]
+        rows = transcribe_batch(model, audio, [utterances[index] for index in batch], instruction, options)
+        seconds = (encoding_seconds + time.perf_counter() - started) / len(batch)
+        hypotheses |= {index: replace(row, seconds=seconds) for index, row in zip(batch, rows, strict=True)}
+    return [hypotheses[index] for index in range(len(utterances))]
 
 
 @torch.inference_mode()
 def transcribe_batch(
-    model: GraniteSpeech, audio: Audio, items: Sequence[Utterance], options: DecodeOptions
+    model: GraniteSpeech, audio: Audio, utterances: Sequence[Utterance], instruction: str, options: DecodingOptions
 ) -> list[Hypothesis]:
-    """Hypotheses of clips that the encoder has heard; their `seconds` are left at 0."""
+    """Hypotheses of encoded utterances. Their `seconds` are 0."""
     tokenizer = model.tokenizer
-    drafts = [Draft(tokenizer) for _ in items]
-    found: dict[int, Hypothesis] = {}
-    if options.speculative:
+    drafts = [Draft(tokenizer) for _ in utterances]
+    hypotheses: dict[int, Hypothesis] = {}
+    if options.decoder != "greedy":
         logits = model.ctc_logits(audio.states)
         texts = ctc_texts(logits, audio.num_frames.tolist())
         drafts = [
             text_draft(tokenizer, text, probs, _phrases(tokenizer, item.keywords))
-            for item, (text, probs) in zip(items, texts, strict=True)
+            for item, (text, probs) in zip(utterances, texts, strict=True)
         ]
-        if options.relaxed:
-            doubts = entropy(logits).masked_fill(~frame_mask(audio.num_frames, logits.shape[1]), 0.0).amax(1).tolist()
-            for row, (text, probs) in enumerate(texts):
-                fits = len(drafts[row].tokens) < options.max_new_tokens  # else the language model cuts it, and says so
-                if text and fits and doubts[row] < options.relaxed.max_entropy:
-                    found[row] = Hypothesis(
-                        items[row].id,
-                        text,
-                        tuple(drafts[row].tokens),
-                        sum(map(math.log, probs)),
-                        0.0,
-                        0,
-                        0,
-                        0,
-                        False,
-                        "ctc",
-                    )
-    left = [row for row in range(len(items)) if row not in found]
-    if left:
+        if options.decoder == "relaxed":
+            hypotheses = _confident_ctc_texts(utterances, logits, audio.num_frames, texts, drafts, options)
+    rest = [row for row in range(len(utterances)) if row not in hypotheses]
+    if rest:
         counts = audio.num_tokens.tolist()
-        rendered = {words: render(tokenizer, options.instruction, words) for words in {item.keywords for item in items}}
-        prompts = [rendered[items[row].keywords].around(model.audio_token_id, counts[row]) for row in left]
-        rows = decode(
+        prompts = {words: render(tokenizer, instruction, words) for words in {item.keywords for item in utterances}}
+        decoded = decode(
             model,
-            audio.rows(left),
-            prompts,
-            [drafts[row] for row in left],
+            audio.rows(rest),
+            [prompts[utterances[row].keywords].around(model.audio_token_id, counts[row]) for row in rest],
+            [drafts[row] for row in rest],
             options.max_new_tokens,
-            options.relaxed.min_probability if options.relaxed else None,
+            options.min_probability if options.decoder == "relaxed" else None,
         )
-        for row, out in zip(left, rows, strict=True):
-            text = " ".join(str(tokenizer.decode(out.tokens, skip_special_tokens=True)).split())
-            found[row] = Hypothesis(
-                items[row].id,
-                text,
-                tuple(out.tokens),
-                out.log_probability,
-                0.0,
-                out.passes,
-                out.drafted,
-                out.accepted,
-                out.truncated,
-                "draft" if out.passes == 1 and out.drafted else "llm",
-                drafts[row].gave_up,
+        for row, out in zip(rest, decoded, strict=True):
+            hypotheses[row] = Hypothesis(
+                id=utterances[row].id,
+                text=" ".join(str(tokenizer.decode(out.tokens, skip_special_tokens=True)).split()),
+                tokens=tuple(out.tokens),
+                log_probability=out.log_probability,
+                passes=out.passes,
+                drafted=out.drafted,
+                accepted=out.accepted,
+                truncated=out.truncated,
+                accepted_by="draft" if out.passes == 1 and out.drafted else "llm",
+                gave_up=drafts[row].gave_up,
             )
-    return [found[row] for row in range(len(items))]
+    return [hypotheses[row] for row in range(len(utterances))]
+
+
+def _confident_ctc_texts(
+    utterances: Sequence[Utterance],
+    logits: Tensor,
+    num_frames: Tensor,
+    texts: list[tuple[str, list[float]]],
+    drafts: list[Draft],
+    options: DecodingOptions,
+) -> dict[int, Hypothesis]:
+    """By row: utterances that keep their CTC text, because its entropy is low in every frame (arXiv 2603.11243)."""
+    mask = frame_mask(num_frames, logits.shape[1])
+    highest = entropy(logits).masked_fill(~mask, 0.0).amax(1).tolist()
+    kept = {}
+    for row, (text, probs) in enumerate(texts):
+        fits = len(drafts[row].tokens) < options.max_new_tokens  # else the language model truncates it
+        if text and fits and highest[row] < options.max_entropy:
+            tokens = tuple(drafts[row].tokens)
+            log_probability = sum(map(math.log, probs))
+            kept[row] = Hypothesis(utterances[row].id, text, tokens, log_probability, accepted_by="ctc")
+    return kept
+
+
+def _features(model: GraniteSpeech, wave: Waveform) -> Tensor:
+    return log_mel(torch.from_numpy(wave).to(model.device))
 
 
 def _phrases(tokenizer: Tokenizer, words: tuple[str, ...]) -> list[list[int]]:
-    """Keywords as tokens, as they stand behind a space and at the beginning of a text."""
+    """Keywords as tokens, as they are written after a space and at the start of a text."""
     return [encode_text(tokenizer, before + word) for word in words for before in (" ", "")]
 
 

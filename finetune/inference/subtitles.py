@@ -1,4 +1,4 @@
-"""What a transcript is printed as; for subtitles, its words as cues that can be read."""
+"""Subtitles: the words of a transcript as cues that are short enough to read."""
 
 import re
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from unicodedata import east_asian_width
 
-from finetune.inference.transcript import Segment, Transcript, as_json, joined, split_words
+from finetune.inference.segments import Segment, join_texts, split_words
 
 COLUMNS, LINES = 42, 2  # a Chinese or Japanese character is two columns wide
 LONGEST, SHORTEST = 7000, 1000  # milliseconds; a cue is shorter only where the next one follows
@@ -50,13 +50,6 @@ def cues(segments: Sequence[Segment]) -> list[Cue]:
     return placed
 
 
-def render(transcript: Transcript, form: str) -> str:
-    """`text`, `json` (one line), `srt`, `vtt` or `tsv`."""
-    if form == "text":
-        return transcript.text
-    return as_json(transcript) if form == "json" else {"srt": srt, "vtt": vtt, "tsv": tsv}[form](transcript.segments)
-
-
 def srt(segments: Sequence[Segment]) -> str:
     """SubRip."""
     return "\n".join(
@@ -79,7 +72,8 @@ def vtt(segments: Sequence[Segment]) -> str:
 
 def tsv(segments: Sequence[Segment]) -> str:
     """A table of cues: start and end in milliseconds, text."""
-    return "\n".join(["start\tend\ttext", *(f"{cue.start}\t{cue.end}\t{joined(cue.lines)}" for cue in cues(segments))])
+    rows = (f"{cue.start}\t{cue.end}\t{join_texts(cue.lines)}" for cue in cues(segments))
+    return "\n".join(["start\tend\ttext", *rows])
 
 
 def _pieces(segment: Segment) -> list[_Piece]:

@@ -1,231 +1,274 @@
-"""Audio files to transcripts: windows of all files in common batches, silence left out, words with their times."""
+"""Transcribes recordings of any length: windows of all recordings in common batches, silence skipped, word times."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from finetune.core.errors import DataError, ModelError
-from finetune.data.audio import SAMPLE_RATE
+from finetune.core.options import DecodingOptions, TranscribeOptions
+from finetune.data.audio import SAMPLE_RATE, stream_audio
 from finetune.data.features import FRAME_SECONDS, num_frames
 from finetune.data.manifest import Utterance
+from finetune.data.waveform import Recording
 from finetune.inference.longform import cut
-from finetune.inference.options import Settings, Wish
-from finetune.inference.recognize import DecodeOptions, Hypothesis, encode_batches, transcribe_batch
-from finetune.inference.thresholds import Thresholds
-from finetune.inference.transcript import Segment, Transcript, Word, joined, split_words
-from finetune.inference.vad import Finder, by_level, by_silero
+from finetune.inference.recognize import Hypothesis, Waveform, encode_batches, load_waveforms, transcribe_batch
+from finetune.inference.segments import Segment, Word, join_texts, split_words
+from finetune.inference.transcript import Transcript
+from finetune.inference.vad import Activity, by_level, by_silero
 from finetune.inference.word_times import word_frames
 from finetune.model.ctc import BLANK
-from finetune.model.granite import GraniteSpeech, load_model
+from finetune.model.granite import Audio, GraniteSpeech, load_model
 from finetune.model.prompt import render
 
-BATCHES = 2  # of audio heard before the files that are complete are handed out
+BATCHES_AHEAD = 2  # batches of audio that are collected before they are transcribed together
+
+Source = str | Path | Recording
+Detector = Callable[[Source], Activity]
+BatchDecoder = Callable[[GraniteSpeech, Audio, Sequence[Utterance], str, DecodingOptions], list[Hypothesis]]
+Result = tuple[Segment, Hypothesis] | None  # None: no speech in the window
 
 
-@dataclass(frozen=True)
-class Request:
-    """How to transcribe.
-
-    `language` is of the text, where it is known. `longest` is the limit of a window in seconds; `vad` finds pauses by
-    `level` or by `silero`. `word_times` must be off for a translation: its words were not spoken.
-    """
-
-    decode: DecodeOptions
-    language: str
-    keywords: tuple[str, ...]
-    longest: float
-    vad: str
-    word_times: bool
+def load(model: str | Path) -> GraniteSpeech:
+    """Loads a model for inference, on the GPU if there is one."""
+    return load_model(str(model), "auto", "cuda" if torch.cuda.is_available() else "cpu")
 
 
-def request_for(settings: Settings, wish: Wish) -> Request:
-    """No draft for a translation, nor for Japanese: the CTC head writes neither."""
-    drafts = settings.decoder != "greedy" and not wish.written and wish.heard != "ja"
-    relaxed = Thresholds(settings.max_entropy, settings.min_probability) if settings.decoder == "relaxed" else None
-    decode = DecodeOptions(
-        wish.instruction or settings.instruction,
-        drafts,
-        settings.batch_seconds,
-        settings.max_new_tokens,
-        relaxed if drafts else None,
-    )
-    return Request(
-        decode, wish.written or wish.heard, wish.keywords, settings.max_window, settings.vad, not wish.written
-    )
-
-
-def load(model: str) -> GraniteSpeech:
-    """A model to transcribe with, on the GPU where there is one."""
-    return load_model(model, "auto", "cuda" if torch.cuda.is_available() else "cpu")
+def activity_detector(vad: str) -> Detector:
+    """The detector of speech and pauses that an option names. Raises ModelError if silero-vad is not installed."""
+    detect = by_silero() if vad == "silero" else by_level
+    return lambda source: detect([source.samples] if isinstance(source, Recording) else stream_audio(source))
 
 
 @dataclass
-class _File:
-    """A file on its way: its windows, and what has been heard in the first of them; None is no speech."""
+class _Job:
+    """One recording: its windows, and the results of the first of them."""
 
-    path: str
+    source: Source
     duration: float = 0.0
     windows: list[Utterance] = field(default_factory=list)
-    heard: list[tuple[Segment, Hypothesis] | None] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
     seconds: float = 0.0
     error: DataError | None = None
+
+    @property
+    def name(self) -> str:
+        return self.source.name if isinstance(self.source, Recording) else str(self.source)
+
+    @property
+    def complete(self) -> bool:
+        return self.error is not None or len(self.results) == len(self.windows)
+
+    def load(self, windows: Sequence[Utterance]) -> list[Waveform]:
+        """The samples of some of its windows."""
+        if not isinstance(self.source, Recording):
+            return load_waveforms(windows)
+        edges = [(round(w.offset * SAMPLE_RATE), round(w.duration * SAMPLE_RATE)) for w in windows]
+        return [self.source.samples[start : start + count] for start, count in edges]
+
+
+class Transcriber:
+    """A model with the options and functions to transcribe with.
+
+    Args:
+        detect: finds speech and pauses in a recording; by default what `options.vad` names.
+        decode: decodes a batch of encoded windows.
+    """
+
+    def __init__(
+        self,
+        model: GraniteSpeech,
+        options: TranscribeOptions,
+        detect: Detector | None = None,
+        decode: BatchDecoder = transcribe_batch,
+    ) -> None:
+        self.model, self.options, self.decode = model, options, decode
+        self.detect = detect or activity_detector(options.vad)
+
+    def stream(
+        self,
+        sources: Sequence[Source],
+        failed: Callable[[str, DataError], None] | None = None,
+        progress: Callable[[float, float], None] | None = None,
+    ) -> Iterator[Transcript]:
+        """Transcripts in the order of `sources`, each as soon as it and those before it are complete.
+
+        A window in which the CTC head finds no character is not given to the language model, which would invent words.
+
+        Args:
+            failed: called with the name and the error of a recording that cannot be read, which is then skipped.
+                Without it the error is raised.
+            progress: called with the seconds of audio transcribed and those read so far.
+
+        Raises:
+            ModelError: the prompt contains a special token or is too long; a batch does not fit into GPU memory.
+        """
+        self._check_prompt()
+        waiting: list[_Job] = []
+        group: list[tuple[_Job, Utterance]] = []
+        done = total = 0.0
+
+        def flush() -> Iterator[Transcript]:
+            nonlocal done
+            self._transcribe_group(group)
+            done += _seconds(group)
+            group.clear()
+            if progress:
+                progress(done, total)
+            while waiting and waiting[0].complete:
+                job = waiting.pop(0)
+                if not job.error:
+                    yield _transcript(job, self.options.text_language)
+                elif failed:
+                    failed(job.name, job.error)
+                else:
+                    raise job.error
+
+        for source in sources:
+            job = self._open(source)
+            waiting.append(job)
+            total += sum(window.duration for window in job.windows)
+            for window in job.windows:
+                group.append((job, window))
+                if _seconds(group) >= BATCHES_AHEAD * self.options.decoding.batch_seconds:
+                    yield from flush()
+        yield from flush()
+
+    def _check_prompt(self) -> None:
+        """Raises ModelError if the longest window does not fit between the prompt's words and the text."""
+        options = self.options
+        prompt = render(self.model.tokenizer, options.prompt, options.keywords)
+        audio = int(self.model.num_audio_tokens(torch.tensor(num_frames(round(options.max_window * SAMPLE_RATE)))))
+        words, text = len(prompt.prefix) + len(prompt.suffix), options.decoding.max_new_tokens
+        if words + audio + text > self.model.max_positions:
+            raise ModelError(
+                f"the prompt ({words} tokens, {len(options.keywords)} keywords), the audio of a window ({audio}) and "
+                f"its text ({text}) need more than the model's {self.model.max_positions} positions; "
+                f"{'give fewer keywords' if options.keywords else 'lower max_new_tokens'}"
+            )
+
+    def _open(self, source: Source) -> _Job:
+        """The recording's windows, or why it cannot be read."""
+        started, job = time.perf_counter(), _Job(source)
+        try:
+            activity = self.detect(source)
+        except DataError as error:
+            job.error = error
+            return job
+        job.duration = activity.duration
+        job.windows = [
+            Utterance(
+                f"{job.name}@{start:.2f}",
+                job.name,
+                end - start,
+                "",
+                offset=start,
+                language=self.options.text_language,
+                keywords=self.options.keywords,
+            )
+            for start, end in cut(activity, self.options.max_window)
+        ]
+        job.seconds = time.perf_counter() - started
+        return job
+
+    def _transcribe_group(self, group: list[tuple[_Job, Utterance]]) -> None:
+        """All windows together; if a file can no longer be read, each recording separately."""
+        group = [(job, window) for job, window in group if not job.error]
+        started = time.perf_counter()
+        try:
+            results = self._transcribe_windows(group)
+        except DataError as error:
+            jobs = {id(job): job for job, _ in group}
+            for job in jobs.values():
+                if len(jobs) == 1:
+                    job.error = error
+                else:
+                    self._transcribe_group([pair for pair in group if pair[0] is job])
+            return
+        except torch.OutOfMemoryError as error:
+            raise ModelError(
+                f"a batch of {self.options.decoding.batch_seconds:g} s of audio does not fit into GPU memory; lower "
+                "batch_seconds"
+            ) from error
+        spent = time.perf_counter() - started
+        for (job, window), result in zip(group, results, strict=True):
+            job.results.append(result)
+            job.seconds += spent * window.duration / _seconds(group)
+
+    @torch.inference_mode()
+    def _transcribe_windows(self, group: list[tuple[_Job, Utterance]]) -> list[Result]:
+        """The segment and hypothesis of each window. Each window is encoded once."""
+        jobs, windows = {window.id: job for job, window in group}, [window for _, window in group]
+        results: list[Result] = [None] * len(windows)
+
+        def load(chosen: Sequence[Utterance]) -> list[Waveform]:
+            by_job: dict[int, list[int]] = {}
+            for row, window in enumerate(chosen):
+                by_job.setdefault(id(jobs[window.id]), []).append(row)
+            waves: dict[int, Waveform] = {}
+            for rows in by_job.values():
+                samples = jobs[chosen[rows[0]].id].load([chosen[row] for row in rows])
+                waves |= dict(zip(rows, samples, strict=True))
+            return [waves[row] for row in range(len(chosen))]
+
+        for batch, audio, _ in encode_batches(self.model, windows, self.options.decoding.batch_seconds, load):
+            log_probs = self.model.ctc_logits(audio.states).float().log_softmax(-1)
+            counts = audio.num_frames.tolist()
+            evidence = [row[:count].cpu().numpy() for row, count in zip(log_probs, counts, strict=True)]
+            speech = [row for row, frames in enumerate(evidence) if (frames.argmax(1) != BLANK).any()]
+            hypotheses = self.decode(
+                self.model,
+                audio.rows(speech),
+                [windows[batch[row]] for row in speech],
+                self.options.prompt,
+                self.options.effective_decoding,
+            )
+            for row, hypothesis in zip(speech, hypotheses, strict=True):
+                window = windows[batch[row]]
+                results[batch[row]] = self._segment(window, hypothesis.text, evidence[row]), hypothesis
+        return results
+
+    def _segment(self, window: Utterance, text: str, evidence: NDArray[np.float32]) -> Segment:
+        """The text of a window with word times from the CTC log probabilities (T, V); a translation has no times."""
+        start, end = window.offset, window.offset + window.duration
+        if self.options.translate_to:
+            return Segment(start, end, text)
+        words = tuple(
+            Word(text[a:b], start + first * FRAME_SECONDS, min(end, start + last * FRAME_SECONDS))
+            for (a, b), (first, last) in zip(split_words(text), word_frames(evidence, text), strict=True)
+        )
+        return Segment(start, end, text, words)
 
 
 def transcripts(
     model: GraniteSpeech,
-    paths: Sequence[str],
-    request: Request,
+    sources: Sequence[Source],
+    options: TranscribeOptions,
     failed: Callable[[str, DataError], None] | None = None,
-    watch: Callable[[float, float], None] | None = None,
+    progress: Callable[[float, float], None] | None = None,
 ) -> Iterator[Transcript]:
-    """Transcripts in the order of `paths`, each as soon as it and those before it are ready.
-
-    A window in which the CTC head finds no character is not given to the language model, which would make words up.
-
-    Args:
-        failed: called for a file that cannot be read, which is then left out; without it the error is raised.
-        watch: called with the seconds of audio heard and those found so far.
-
-    Raises:
-        ModelError: the prompt holds a special token or is too long; silero-vad is wanted and not installed; a batch
-            does not fit into the GPU's memory.
-    """
-    _check_prompt(model, request)
-    find = by_silero() if request.vad == "silero" else by_level
-    waiting: list[_File] = []
-    group: list[tuple[_File, Utterance]] = []
-    heard = found = 0.0
-
-    def hear() -> None:
-        nonlocal heard
-        _hear_apart(model, group, request)
-        heard += _seconds(group)
-        group.clear()
-        if watch:
-            watch(heard, found)
-
-    def complete() -> Iterator[Transcript]:
-        while waiting and (waiting[0].error or len(waiting[0].heard) == len(waiting[0].windows)):
-            file = waiting.pop(0)
-            if not file.error:
-                yield _transcript(file, request.language)
-            elif failed:
-                failed(file.path, file.error)
-            else:
-                raise file.error
-
-    for path in paths:
-        file = _look(path, find, request)
-        waiting.append(file)
-        found += sum(window.duration for window in file.windows)
-        for window in file.windows:
-            group.append((file, window))
-            if _seconds(group) >= BATCHES * request.decode.batch_seconds:
-                hear()
-                yield from complete()
-    hear()
-    yield from complete()
+    """`Transcriber.stream` with the functions that the options name."""
+    return Transcriber(model, options).stream(sources, failed, progress)
 
 
-def _check_prompt(model: GraniteSpeech, request: Request) -> None:
-    """Raises ModelError where the longest window would not fit between the prompt's words and the text."""
-    prompt = render(model.tokenizer, request.decode.instruction, request.keywords)
-    audio = int(model.num_audio_tokens(torch.tensor(num_frames(round(request.longest * SAMPLE_RATE)))))
-    words, text = len(prompt.prefix) + len(prompt.suffix), request.decode.max_new_tokens
-    if words + audio + text > model.max_positions:
-        raise ModelError(
-            f"the prompt's words ({words} tokens, {len(request.keywords)} keywords), a window of audio "
-            f"({audio}) and its text ({text}) are more than the model's {model.max_positions} positions; "
-            f"{'give fewer keywords' if request.keywords else 'lower --max-new-tokens'}"
-        )
-
-
-def _look(path: str, find: Finder, request: Request) -> _File:
-    """The file's windows, or why it cannot be read."""
-    started = time.perf_counter()
-    try:
-        activity = find(path)
-    except DataError as error:
-        return _File(path, error=error)
-    windows = [
-        Utterance(
-            f"{path}@{start:.2f}",
-            path,
-            end - start,
-            "",
-            offset=start,
-            language=request.language,
-            keywords=request.keywords,
-        )
-        for start, end in cut(activity, request.longest)
-    ]
-    return _File(path, activity.duration, windows, seconds=time.perf_counter() - started)
-
-
-def _hear_apart(model: GraniteSpeech, group: list[tuple[_File, Utterance]], request: Request) -> None:
-    """All windows together; where a file breaks that now cannot be read any more, each file by itself."""
-    group = [(file, window) for file, window in group if not file.error]
-    started = time.perf_counter()
-    try:
-        heard = _hear(model, [window for _, window in group], request)
-    except DataError as error:
-        files = {id(file): file for file, _ in group}
-        for file in files.values():
-            if len(files) == 1:
-                file.error = error
-            else:
-                _hear_apart(model, [piece for piece in group if piece[0] is file], request)
-        return
-    except torch.OutOfMemoryError as error:
-        raise ModelError(
-            f"{request.decode.batch_seconds:g} s of audio at once are more than the GPU's memory holds; "
-            "lower batch_seconds"
-        ) from error
-    spent = time.perf_counter() - started
-    for (file, window), result in zip(group, heard, strict=True):
-        file.heard.append(result)
-        file.seconds += spent * window.duration / _seconds(group)
-
-
-@torch.inference_mode()
-def _hear(model: GraniteSpeech, windows: list[Utterance], request: Request) -> list[tuple[Segment, Hypothesis] | None]:
-    """What is said in each window, with the times of its words where they are wanted; the encoder hears it once."""
-    heard: list[tuple[Segment, Hypothesis] | None] = [None] * len(windows)
-    for batch, audio, _ in encode_batches(model, windows, request.decode.batch_seconds):
-        probs = model.ctc_logits(audio.states).float().log_softmax(-1)
-        evidence = [row[:count].cpu().numpy() for row, count in zip(probs, audio.num_frames.tolist(), strict=True)]
-        spoken = [row for row, found in enumerate(evidence) if (found.argmax(1) != BLANK).any()]
-        said = transcribe_batch(model, audio.rows(spoken), [windows[batch[row]] for row in spoken], request.decode)
-        for row, hypothesis in zip(spoken, said, strict=True):
-            start, text = windows[batch[row]].offset, hypothesis.text
-            end = start + windows[batch[row]].duration
-            words: tuple[Word, ...] = ()
-            if request.word_times:
-                frames = word_frames(evidence[row], text)
-                words = tuple(
-                    Word(text[a:b], start + first * FRAME_SECONDS, min(end, start + behind * FRAME_SECONDS))
-                    for (a, b), (first, behind) in zip(split_words(text), frames, strict=True)
-                )
-            heard[batch[row]] = Segment(start, end, text, words), hypothesis
-    return heard
-
-
-def _transcript(file: _File, language: str) -> Transcript:
-    heard = [item for item in file.heard if item and item[0].text]
-    drafted = sum(hypothesis.drafted for _, hypothesis in heard)
+def _transcript(job: _Job, language: str) -> Transcript:
+    results = [result for result in job.results if result and result[0].text]
+    drafted = sum(hypothesis.drafted for _, hypothesis in results)
     return Transcript(
-        file.path,
-        joined(segment.text for segment, _ in heard),
-        file.duration,
-        tuple(segment for segment, _ in heard),
-        language,
-        file.seconds,
-        sum(hypothesis.accepted for _, hypothesis in heard) / drafted if drafted else None,
-        any(hypothesis.truncated for _, hypothesis in heard),
+        path=job.name,
+        text=join_texts(segment.text for segment, _ in results),
+        duration=job.duration,
+        segments=tuple(segment for segment, _ in results),
+        language=language,
+        seconds=job.seconds,
+        acceptance=sum(hypothesis.accepted for _, hypothesis in results) / drafted if drafted else None,
+        truncated=any(hypothesis.truncated for _, hypothesis in results),
     )
 
 
-def _seconds(group: list[tuple[_File, Utterance]]) -> float:
+def _seconds(group: list[tuple[_Job, Utterance]]) -> float:
     return sum(window.duration for _, window in group)

@@ -1,47 +1,24 @@
-"""What was heard in a file: text, segments, words; and how texts are split into words and joined."""
+"""The transcript of one recording, and the formats it is written in."""
 
 import json
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
-# Scripts written without spaces: kana, Chinese characters, their punctuation and full-width forms.
-UNSPACED = "\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef"
-CLOSING = "、。，．・！？）」』】ー"  # never alone: it stays with what stands before it
-WORD = re.compile(f"[{UNSPACED}][{CLOSING}]*|[^\\s{UNSPACED}]+")
-SEAM = re.compile(f"[{UNSPACED}][{UNSPACED}]")
-
-
-@dataclass(frozen=True)
-class Word:
-    """A word and its place in the file, in seconds."""
-
-    text: str
-    start: float
-    end: float
-
-
-@dataclass(frozen=True)
-class Segment:
-    """What was heard in one window, whose place in the file is `start` to `end` seconds.
-
-    `words` are those of `split_words`, or none where their times are not known.
-    """
-
-    start: float
-    end: float
-    text: str
-    words: tuple[Word, ...] = ()
+from finetune.inference import subtitles
+from finetune.inference.segments import Segment, Word
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was heard in one file of `duration` seconds; a window without speech has no segment.
+    """The text of a recording of `duration` seconds.
 
-    `seconds` is computing time, `acceptance` the share of draft tokens kept; `truncated` says that a window's text
-    reached the limit of tokens; `language` is of the text, where it is known.
+    Attributes:
+        path: the file, or the name of an array.
+        segments: one for each window with speech, in order.
+        language: of the text, "" if it is not known.
+        seconds: computing time.
+        acceptance: share of the draft tokens that were accepted, None without a draft.
+        truncated: the text of a window reached `max_new_tokens`.
     """
 
     path: str
@@ -53,33 +30,42 @@ class Transcript:
     acceptance: float | None
     truncated: bool
 
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """All words with their times; empty for a translation, whose words were not spoken."""
+        return tuple(word for segment in self.segments for word in segment.words)
 
-def split_words(text: str) -> list[tuple[int, int]]:
-    """Where words begin and end in `text`; in Japanese and Chinese each character is one."""
-    return [match.span() for match in WORD.finditer(text)]
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, with the keys of OpenAI's and IBM's transcripts; times in seconds."""
+        content: dict[str, Any] = {
+            "audio_filepath": self.path,
+            "duration": round(self.duration, 3),
+            "text": self.text,
+            "segments": [_segment(number, segment) for number, segment in enumerate(self.segments)],
+        }
+        if self.language:
+            content["language"] = self.language
+        return {**content, "truncated": self.truncated}
 
+    def to_json(self) -> str:
+        """`to_dict` on one line."""
+        return json.dumps(self.to_dict(), ensure_ascii=False)
 
-def joined(pieces: Iterable[str]) -> str:
-    """Texts of windows as one: a space between two of them, and none between Japanese or Chinese characters."""
+    def to_srt(self) -> str:
+        """SubRip subtitles."""
+        return subtitles.srt(self.segments)
 
-    def append(text: str, piece: str) -> str:
-        return f"{text}{'' if SEAM.fullmatch(text[-1:] + piece[:1]) else ' '}{piece}"
+    def to_vtt(self) -> str:
+        """WebVTT subtitles."""
+        return subtitles.vtt(self.segments)
 
-    filled = [piece for piece in pieces if piece]
-    return reduce(append, filled[1:], filled[0]) if filled else ""
+    def to_tsv(self) -> str:
+        """A table of cues: start and end in milliseconds, text."""
+        return subtitles.tsv(self.segments)
 
-
-def as_json(transcript: Transcript) -> str:
-    """One line; keys as in OpenAI's and IBM's transcripts, times in seconds."""
-    content: dict[str, Any] = {
-        "audio_filepath": transcript.path,
-        "duration": round(transcript.duration, 3),
-        "text": transcript.text,
-        "segments": [_segment(number, segment) for number, segment in enumerate(transcript.segments)],
-    }
-    if transcript.language:
-        content["language"] = transcript.language
-    return json.dumps({**content, "truncated": transcript.truncated}, ensure_ascii=False)
+    def render(self, form: str) -> str:
+        """The transcript as `text`, `json` (one line), `srt`, `vtt` or `tsv`."""
+        return self.text if form == "text" else str(getattr(self, f"to_{form}")())
 
 
 def _segment(number: int, segment: Segment) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from finetune.core.extras import require
-from finetune.data.audio import SAMPLE_RATE, stream_audio
+from finetune.data.audio import SAMPLE_RATE
 
 LEVEL_SAMPLES = 320  # 20 ms
 SILENCE_DB = -65.0  # below full scale; nobody is heard in less, whatever else the file holds
@@ -36,17 +35,14 @@ class Activity:
     silent: NDArray[np.bool_]
 
 
-Finder = Callable[[str | Path], Activity]
+Blocks = Iterable[NDArray[np.float32]]  # consecutive samples (n,) of one recording, mono, 16 kHz
+Finder = Callable[[Blocks], Activity]
 
 
-def by_level(path: str | Path) -> Activity:
-    """Activity from the level of each 20 ms, whatever it is that sounds.
-
-    Raises:
-        DataError: the file cannot be decoded to its end.
-    """
+def by_level(blocks: Blocks) -> Activity:
+    """Activity from the level of each 20 ms, whatever it is that sounds."""
     levels, samples = [], 0
-    for frames, count in _framed(stream_audio(path), LEVEL_SAMPLES):
+    for frames, count in _framed(blocks, LEVEL_SAMPLES):
         levels.append(20 * np.log10(np.maximum(frames.std(axis=1), 1e-6)))  # of a constant the standard deviation is 0
         samples += count
     level = np.concatenate(levels)
@@ -76,10 +72,10 @@ def by_silero() -> Finder:
     network = silero.load_silero_vad()
 
     @torch.inference_mode()
-    def find(path: str | Path) -> Activity:
+    def find(blocks: Blocks) -> Activity:
         network.reset_states()
         likely, samples = [], 0
-        for frames, count in _framed(stream_audio(path), SILERO_SAMPLES):
+        for frames, count in _framed(blocks, SILERO_SAMPLES):
             likely += [network(frame, SAMPLE_RATE).item() for frame in torch.from_numpy(frames)]
             samples += count
         level = np.array(likely, np.float32)
@@ -90,7 +86,7 @@ def by_silero() -> Finder:
     return find
 
 
-def _framed(blocks: Iterable[NDArray[np.float32]], span: int) -> Iterator[tuple[NDArray[np.float32], int]]:
+def _framed(blocks: Blocks, span: int) -> Iterator[tuple[NDArray[np.float32], int]]:
     """Blocks as frames (n, span), the last one filled with zeros, and how many samples are new in them."""
     rest = np.zeros(0, np.float32)
     for block in blocks:

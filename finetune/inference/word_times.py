@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.inference.transcript import split_words
+from finetune.inference.segments import split_words
 from finetune.model.ctc import BLANK, to_labels
 
 HIRAGANA = {code: code + 0x60 for code in range(0x3041, 0x3097)}  # the head writes all kana as katakana

@@ -1,13 +1,13 @@
 """Which adapter is the best: lowest valid WER among those that keep general speech (the canary) intact."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from finetune.core.config import Recipe
 from finetune.data.manifest import Utterance
-from finetune.inference.recognize import DecodeOptions, recognize
+from finetune.inference.recognize import recognize
 from finetune.metrics.wer import score
 from finetune.model.granite import GraniteSpeech
 
@@ -24,18 +24,14 @@ def measure(
     model: GraniteSpeech, splits: dict[str, list[Utterance]], recipe: Recipe, accelerator: Accelerator
 ) -> Scores:
     """WER of generated text on `valid` and, where there is one, on `canary`; each rank hears its share."""
-    options = DecodeOptions(
-        recipe.model.instruction,
-        recipe.decode.decoder != "greedy",
-        recipe.decode.batch_seconds,
-        recipe.decode.max_new_tokens,
-    )
+    lossless = recipe.decode.decoder if recipe.decode.decoder != "relaxed" else "speculative"
+    options = replace(recipe.decode, decoder=lossless)
     wers = {}
     for split, utterances in splits.items():
         by_length = sorted(utterances, key=lambda item: -item.duration)
         mine = by_length[accelerator.process_index :: accelerator.num_processes]
         with model.autocast():  # the parts that train are float32, whatever the others are
-            hypotheses = recognize(model, mine, options)
+            hypotheses = recognize(model, mine, recipe.model.instruction, options)
         heard = [(item.text, hypothesis.text) for item, hypothesis in zip(mine, hypotheses, strict=True)]
         pairs = gather_object(heard) if accelerator.num_processes > 1 else heard
         wers[split] = score([a for a, _ in pairs], [b for _, b in pairs], recipe.evaluate.normalizer).wer

@@ -12,21 +12,21 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from finetune.core.config import ModelSection
+from finetune.core.options import INSTRUCTION, DecodingOptions
 from finetune.data.features import log_mel, pad_features
 from finetune.data.manifest import Utterance
 from finetune.inference.decode import decode
 from finetune.inference.draft import Draft, piece
 from finetune.inference.draft_sources import ctc_texts
-from finetune.inference.recognize import DecodeOptions, Hypothesis, transcribe_batch
+from finetune.inference.recognize import Hypothesis, transcribe_batch
 from finetune.inference.session import Session
-from finetune.inference.thresholds import Thresholds
 from finetune.model.ctc import entropy
 from finetune.model.granite import Audio, GraniteSpeech
 from finetune.model.prompt import encode_text, render
 
-ACCURATE, FAST = Thresholds(0.7, 0.2), Thresholds(3.0, 0.1)  # arXiv 2603.11243
-NOTEBOOK = Thresholds(0.7, 0.1)  # IBM's speculative_decoding_notebook.ipynb
+ACCURATE = DecodingOptions("relaxed", max_entropy=0.7, min_probability=0.2)  # arXiv 2603.11243
+FAST = DecodingOptions("relaxed", max_entropy=3.0, min_probability=0.1)  # arXiv 2603.11243
+NOTEBOOK = DecodingOptions("relaxed", max_entropy=0.7, min_probability=0.1)  # IBM's speculative_decoding_notebook.ipynb
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +47,8 @@ def hear(model: GraniteSpeech, batch: Batch) -> Audio:
 
 
 def prompts_of(model: GraniteSpeech, batch: Batch, counts: list[int]) -> list[list[int]]:
-    instruction = ModelSection().instruction
     return [
-        render(model.tokenizer, instruction, item.keywords).around(model.audio_token_id, count)
+        render(model.tokenizer, INSTRUCTION, item.keywords).around(model.audio_token_id, count)
         for item, count in zip(batch.items, counts, strict=True)
     ]
 
@@ -160,11 +159,11 @@ def _generated(model: GraniteSpeech, item: Utterance, tokens: list[int], limit: 
 # -- ours --
 
 
-def ours(speculative: bool, relaxed: Thresholds | None = None) -> Way:
+def ours(options: DecodingOptions) -> Way:
     def way(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
-        options = DecodeOptions(ModelSection().instruction, speculative, 0.0, batch.max_new_tokens, relaxed)
+        limited = replace(options, max_new_tokens=batch.max_new_tokens)
         with simulated(model, batch.drafts):
-            return transcribe_batch(model, hear(model, batch), batch.items, options)
+            return transcribe_batch(model, hear(model, batch), batch.items, INSTRUCTION, limited)
 
     return way
 
@@ -199,10 +198,10 @@ def floor(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
 
 WAYS: dict[str, Way] = {
     "generate": generate,
-    "greedy": ours(False),
-    "lossless": ours(True),
-    "accurate": ours(True, ACCURATE),
-    "fast": ours(True, FAST),
+    "greedy": ours(DecodingOptions("greedy")),
+    "lossless": ours(DecodingOptions("speculative")),
+    "accurate": ours(ACCURATE),
+    "fast": ours(FAST),
     "ibm": all_or_nothing,
     "look-up": look_up_alone,
     "floor": floor,

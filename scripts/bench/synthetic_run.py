@@ -9,11 +9,12 @@ import numpy as np
 
 from finetune.core.config import Recipe
 from finetune.core.files import sha256_file, write_json
+from finetune.core.options import DecodingOptions
 from finetune.core.run_dir import RunDir
 from finetune.data.audit import leaks
 from finetune.data.manifest import Utterance, write_manifest
 from finetune.evaluation import decode, evaluate, utterances
-from finetune.inference.recognize import DecodeOptions, Hypothesis
+from finetune.inference.recognize import Hypothesis
 
 
 class Recognizer:
@@ -79,15 +80,17 @@ def synthetic_run(
         encoding="utf-8",
     )
 
-    def listen(model: Recognizer, items: Sequence[Utterance], options: DecodeOptions) -> list[Hypothesis]:
+    def listen(
+        model: Recognizer, items: Sequence[Utterance], instruction: str, options: DecodingOptions
+    ) -> list[Hypothesis]:
         return [
             Hypothesis(
                 item.id,
                 heard[model.which].get(item.id, ""),
                 (1, 2),
                 -1.0,
-                item.duration / (40 if options.speculative else 30),
-                2 if options.speculative else 9,
+                item.duration / (40 if (options.decoder != "greedy") else 30),
+                2 if (options.decoder != "greedy") else 9,
                 9,
                 6,
                 False,

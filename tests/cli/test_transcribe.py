@@ -1,5 +1,6 @@
-"""`finetune transcribe` as a person meets it: files good and bad, lists, formats, a pipe that closes, refusals."""
+"""`finetune transcribe`: good and bad files, lists, formats, a closed pipe, bad arguments."""
 
+import argparse
 import errno
 import io
 import json
@@ -16,7 +17,9 @@ import soundfile
 from command import Command, Replaced, noise, with_thresholds
 
 from finetune.cli import transcribe_command
+from finetune.cli.transcribe import add_arguments, options_from
 from finetune.core.files import write_json
+from finetune.core.options import TranscribeOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 NANO = ROOT / "data" / "granite-speech-nano"
@@ -26,24 +29,24 @@ PARK, DOOR = (
 )
 
 
-def test_a_bad_file_among_good_ones_is_named_and_the_good_one_heard(finetune: Command, tmp_path: Path) -> None:
+def test_a_bad_file_is_named_and_the_others_are_transcribed(finetune: Command, tmp_path: Path) -> None:
     bad, good = tmp_path / "bad.wav", noise(tmp_path / "good.wav")
     bad.write_text("not audio")
-    said = finetune("transcribe", bad, good, tmp_path / "gone.wav", "--model", NANO, "--max-new-tokens", 4)
-    assert said.code == 1
-    assert f"{bad}: not audio" in said.err and f"{tmp_path / 'gone.wav'}: no such file" in said.err
-    assert [line for line in said.out.splitlines() if line.startswith(f"{good}:")]
-    assert "1.0 s of audio in" in said.err
+    result = finetune("transcribe", bad, good, tmp_path / "gone.wav", "--model", NANO, "--max-new-tokens", 4)
+    assert result.code == 1
+    assert f"{bad}: not audio" in result.err and f"{tmp_path / 'gone.wav'}: no such file" in result.err
+    assert [line for line in result.out.splitlines() if line.startswith(f"{good}:")]
+    assert "1.0 s of audio in" in result.err
 
 
 def test_formats_and_files(finetune: Command, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for form, suffix in (("json", "json"), ("srt", "srt"), ("text", "txt")):
-        said = finetune(
+        result = finetune(
             "transcribe", PARK, DOOR, "--model", NANO, "--format", form, "--output", out, "--language", "en"
         )
         written = [out / f"{clip.stem}.{suffix}" for clip in (PARK, DOOR)]
-        assert (said.code, said.out) == (0, f"{PARK} -> {written[0]}\n{DOOR} -> {written[1]}\n")
+        assert (result.code, result.out) == (0, f"{PARK} -> {written[0]}\n{DOOR} -> {written[1]}\n")
     assert (out / f"{PARK.stem}.txt").read_text() == "we went to the park after lunch\n"
     content = json.loads((out / f"{PARK.stem}.json").read_text())
     assert (content["audio_filepath"], content["language"], content["duration"]) == (str(PARK), "en", 1.77)
@@ -54,12 +57,12 @@ def test_formats_and_files(finetune: Command, tmp_path: Path) -> None:
 def test_files_are_taken_from_lists(finetune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list.txt").write_text(f"{DOOR}\n\n")
     monkeypatch.setattr("sys.stdin", io.StringIO(f"\ufeff{PARK}\r\n \r\n{tmp_path / 'gone.wav'}\r\n"))
-    said = finetune("transcribe", "-", "--files-from", tmp_path / "list.txt", "--model", NANO)
-    assert said.code == 1 and "gone.wav: no such file" in said.err
-    assert said.out == f"{PARK}: we went to the park after lunch\n{DOOR}: please close the door when you leave\n"
+    result = finetune("transcribe", "-", "--files-from", tmp_path / "list.txt", "--model", NANO)
+    assert result.code == 1 and "gone.wav: no such file" in result.err
+    assert result.out == f"{PARK}: we went to the park after lunch\n{DOOR}: please close the door when you leave\n"
 
 
-class Deaf(io.StringIO):
+class BrokenOutput(io.StringIO):
     """Standard output whose reader has gone, or whose disk is full."""
 
     def __init__(self, error: OSError) -> None:
@@ -84,51 +87,32 @@ class Deaf(io.StringIO):
         ),
     ],
 )
-def test_standard_output_that_takes_no_more_ends_it(
+def test_a_closed_or_full_standard_output_ends_the_command(
     finetune: Command, monkeypatch: pytest.MonkeyPatch, fault: OSError, code: int, message: str
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("sys.stdout", Deaf(fault))
-        said = finetune("transcribe", PARK, DOOR, "--model", NANO)
-    assert (said.code, said.err) == (code, message)
+        patched.setattr("sys.stdout", BrokenOutput(fault))
+        result = finetune("transcribe", PARK, DOOR, "--model", NANO)
+    assert (result.code, result.err) == (code, message)
 
 
-def test_silence_is_said_to_be_none(finetune: Command, tmp_path: Path) -> None:
+def test_silence_is_reported(finetune: Command, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
-    said = finetune("transcribe", tmp_path / "a.wav", "--model", NANO)
-    assert (said.code, said.out) == (0, "\n") and f"{tmp_path / 'a.wav'}: no words were found" in said.err
+    result = finetune("transcribe", tmp_path / "a.wav", "--model", NANO)
+    assert (result.code, result.out) == (0, "\n") and f"{tmp_path / 'a.wav'}: no speech" in result.err
 
 
-def test_keywords_and_translation_are_asked_for(
-    finetune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from finetune.inference import transcribe as transcription
-
-    asked: list[transcription.Request] = []
-
-    def ask(model: object, paths: list[str], request: transcription.Request, *_: object) -> list[object]:
-        asked.append(request)
-        return []
-
-    monkeypatch.setattr(transcription, "transcripts", ask)
+def test_options_of_a_call_come_from_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("stent\nNew York\n\nlupus\n", encoding="utf-8-sig")
-    said = finetune(
-        "transcribe",
-        PARK,
-        "--model",
-        NANO,
-        "--keywords",
-        " lupus ,, stent,",
-        "--keywords-file",
-        tmp_path / "words.txt",
-        "--translate-to",
-        "de",
-        "--vad",
-        "silero",
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    args = parser.parse_args(
+        ["a.wav", "--keywords", " lupus ,, stent,", "--keywords-file", str(tmp_path / "words.txt")]
+        + ["--translate-to", "de", "--vad", "silero", "--max-new-tokens", "9"]
     )
-    assert said == (0, "", "")
-    assert asked[0].keywords == ("lupus", "stent", "New York") and asked[0].vad == "silero"
-    assert asked[0].decode.instruction == "translate the speech to German."
+    options = options_from(args, TranscribeOptions(), str(NANO))
+    assert options.keywords == ("lupus", "stent", "New York") and options.vad == "silero"
+    assert options.prompt == "translate the speech to German." and options.decoding.max_new_tokens == 9
 
 
 def test_progress_is_for_a_person_and_goes_to_standard_error(
@@ -140,58 +124,62 @@ def test_progress_is_for_a_person_and_goes_to_standard_error(
     for terminal in (False, True):
         monkeypatch.setattr("sys.stderr.isatty", lambda terminal=terminal: terminal, raising=False)
         monkeypatch.setenv("TTY_COMPATIBLE", "1" if terminal else "0")
-        said = finetune("transcribe", tmp_path / "a.wav", "--model", NANO, commands=[command])
-        assert "transcribing" not in said.out and ("transcribing" in said.err) == terminal
+        result = finetune("transcribe", tmp_path / "a.wav", "--model", NANO, commands=[command])
+        assert "transcribing" not in result.out and ("transcribing" in result.err) == terminal
 
 
 def test_relaxed_decoding_takes_the_thresholds_of_the_calibration(finetune: Command, tmp_path: Path) -> None:
     """An entropy that every clip passes: the CTC text is kept, and no draft is shown to the language model."""
     folder = with_thresholds(NANO, tmp_path / "model", 100.0, 0.5)
     for arguments, drafted in (([NANO], True), ([folder], False), ([folder, "--max-entropy", 0], True)):
-        said = finetune("transcribe", DOOR, "--decoder", "relaxed", "--model", *arguments)
-        assert (said.code, said.out) == (0, "please close the door when you leave\n")
-        assert ("of the draft accepted" in said.err) == drafted
-    said = finetune("transcribe", DOOR, "--model", folder)
-    assert said.code == 0 and "of the draft accepted" in said.err, "the default decoder is lossless and has none"
+        result = finetune("transcribe", DOOR, "--decoder", "relaxed", "--model", *arguments)
+        assert (result.code, result.out) == (0, "please close the door when you leave\n")
+        assert ("of the draft accepted" in result.err) == drafted
+    result = finetune("transcribe", DOOR, "--model", folder)
+    assert result.code == 0 and "of the draft accepted" in result.err, "the default decoder is lossless and has none"
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"max_entropy": 1.0}', '{"max_entropy": 1, "min_probability": null}'])
-def test_a_calibration_that_is_none_is_refused(finetune: Command, tmp_path: Path, content: str) -> None:
+def test_a_damaged_calibration_is_refused(finetune: Command, tmp_path: Path, content: str) -> None:
     folder = with_thresholds(NANO, tmp_path / "model", 100.0, 0.5)
     (folder / "decode.json").write_text(content)
-    said = finetune("transcribe", DOOR, "--decoder", "relaxed", "--model", folder)
-    assert (said.code, said.out) == (1, "")
-    assert said.err.startswith(f"finetune: {folder / 'decode.json'}: not a calibration (")
+    result = finetune("transcribe", DOOR, "--decoder", "relaxed", "--model", folder)
+    assert (result.code, result.out) == (1, "")
+    assert result.err.startswith(f"finetune: {folder / 'decode.json'}: not a calibration (")
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (["gone.wav", "also_gone.wav", "--model", NANO], 1, "gone.wav: no such file\nalso_gone.wav: no such file"),
-        ([QUICKSTART, "--model", NANO, "--max-new-tokens", "0"], 2, "max_new_tokens: must be above 0, got 0"),
-        ([QUICKSTART, "--model", NANO, "--batch-seconds", "-1"], 2, "batch_seconds: must be above 0, got -1.0"),
+        (
+            [QUICKSTART, "--model", NANO, "--max-new-tokens", "0"],
+            2,
+            "max_new_tokens: must be greater than or equal to 1, got 0",
+        ),
+        ([QUICKSTART, "--model", NANO, "--batch-seconds", "-1"], 2, "batch_seconds: must be greater than 0, got -1.0"),
         ([QUICKSTART, "--model", NANO, "--batch-seconds", "x"], 2, "invalid float value: 'x'"),
         ([QUICKSTART, "--model", ROOT / "recipes"], 1, "recipes: no config.json there"),
-        ([QUICKSTART, "a/quickstart.wav", "--model", NANO, "--output", "out"], 1, "is already the output of"),
+        ([QUICKSTART, "a/quickstart.wav", "--model", NANO, "--output", "out"], 1, "is also the output of"),
         ([PARK, "--model", NANO, "--output", QUICKSTART], 1, "quickstart.yaml: cannot be written (File exists)"),
         (["--model", NANO], 2, "no audio files"),
-        ([QUICKSTART, "b.wav", "--model", NANO, "--format", "srt"], 2, "2 files as srt would run into each other"),
+        ([QUICKSTART, "b.wav", "--model", NANO, "--format", "srt"], 2, "2 files as srt cannot be printed together"),
         ([QUICKSTART, "--model", NANO, "--language", "jp"], 2, "language 'jp' is not one of en (English)"),
         ([QUICKSTART, "--model", NANO, "--translate-to", "la"], 2, "language 'la' is not one of"),
-        ([QUICKSTART, "--model", NANO, "--keywords", "a\nb"], 2, "keyword 'a\\nb' holds '\\n'"),
+        ([QUICKSTART, "--model", NANO, "--keywords", "a\nb"], 2, "keyword 'a\\nb' contains '\\n'"),
         ([PARK, "--model", NANO, "--keywords", "a<|audio|>"], 1, "a keyword holds <|audio|>"),
         (
             [PARK, "--model", NANO, "--keywords", ",".join(f"medication {n}" for n in range(1000))],
             1,
             "give fewer keywords",
         ),
-        ([QUICKSTART, "--model", NANO, "--keywords-file", "gone.txt"], 1, "gone.txt: a list that cannot be read"),
+        ([QUICKSTART, "--model", NANO, "--keywords-file", "gone.txt"], 1, "gone.txt: cannot read this list"),
         ([QUICKSTART, "--model", NANO, "--vad", "ears"], 2, "invalid choice: 'ears'"),
     ],
 )
 def test_wrong_arguments_are_refused(finetune: Command, arguments: list[object], code: int, message: str) -> None:
-    said = finetune("transcribe", *arguments)
-    assert said.code == code and message in said.err and "Traceback" not in said.err
+    result = finetune("transcribe", *arguments)
+    assert result.code == code and message in result.err and "Traceback" not in result.err
 
 
 def without_weights(folder: Path) -> None:
@@ -220,11 +208,11 @@ def broken_config(folder: Path) -> None:
         (broken_config, "config.json: not the configuration of a model"),
     ],
 )
-def test_a_model_folder_that_is_none_is_refused(
+def test_a_broken_model_folder_is_refused(
     finetune: Command, tmp_path: Path, spoil: Callable[[Path], None], message: str
 ) -> None:
     folder = Path(shutil.copytree(NANO, tmp_path / "model"))
     spoil(folder)
-    said = finetune("transcribe", noise(tmp_path / "a.wav"), "--model", folder)
-    assert said.code == 1 and said.err.startswith(f"finetune: {folder}") and message in said.err
-    assert "Traceback" not in said.err
+    result = finetune("transcribe", noise(tmp_path / "a.wav"), "--model", folder)
+    assert result.code == 1 and result.err.startswith(f"finetune: {folder}") and message in result.err
+    assert "Traceback" not in result.err

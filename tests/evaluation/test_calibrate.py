@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,12 +12,20 @@ import pytest
 from command import Command
 from conftest import VOCABULARY
 
-from finetune.core.config import DecodeSection, EvaluateSection
+from finetune.core.config import EvaluateSection
+from finetune.core.options import DecodingOptions
 from finetune.data.manifest import Utterance, read_manifest, write_manifest
-from finetune.evaluation.calibrate import ENTROPIES, PROBABILITIES, CalibrateResult, Point, calibrate, frontier_table
-from finetune.inference.recognize import DecodeOptions, recognize
-from finetune.inference.settings import settings_of
-from finetune.inference.thresholds import FILE, Thresholds, stored_thresholds
+from finetune.evaluation.calibrate import (
+    ENTROPIES,
+    PROBABILITIES,
+    CalibrateResult,
+    Point,
+    Thresholds,
+    calibrate,
+    frontier_table,
+)
+from finetune.inference.recognize import recognize
+from finetune.inference.saved_options import CALIBRATION, options_for
 from finetune.inference.transcribe import load
 from finetune.metrics.normalizer import normalize
 
@@ -49,9 +57,7 @@ def manifest(speech: list[Utterance], tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def generous(folder: Path, manifest: Path) -> CalibrateResult:
     """What is measured and chosen where any WER may be lost."""
-    return calibrate(
-        str(folder), str(manifest), 1000.0, settings_of(str(folder)).instruction, DecodeSection(), NORMALIZER
-    )
+    return calibrate(str(folder), str(manifest), 1000.0, options_for(folder).instruction, DecodingOptions(), NORMALIZER)
 
 
 def test_every_pair_is_measured_and_without_a_limit_the_fastest_is_chosen(generous: CalibrateResult) -> None:
@@ -84,8 +90,9 @@ def test_the_command_keeps_the_fastest_pair_within_the_limit(
 
     said = finetune("calibrate", "--model", folder, "--manifest", manifest, "--max-wer-loss", limit)
     assert (said.code, said.err) == (0, "")
-    assert stored_thresholds(str(folder)) == chosen.thresholds
-    assert json.loads((folder / FILE).read_text()) == {
+    kept_options = options_for(folder).decoding
+    assert Thresholds(kept_options.max_entropy, kept_options.min_probability) == chosen.thresholds
+    assert json.loads((folder / CALIBRATION).read_text()) == {
         "max_entropy": chosen.thresholds.max_entropy,
         "min_probability": chosen.thresholds.min_probability,
         "wer": chosen.wer,
@@ -106,10 +113,9 @@ def test_the_command_keeps_the_fastest_pair_within_the_limit(
     ]
 
     # What is written is what decoding with the pair gives.
-    model, decode = load(str(folder)), DecodeSection()
-    options = DecodeOptions(settings_of(str(folder)).instruction, True, decode.batch_seconds, decode.max_new_tokens)
-    for pair, point in ((None, generous.lossless), (chosen.thresholds, chosen)):
-        rows = recognize(model, speech, replace(options, relaxed=pair))
+    model, relaxed = load(str(folder)), replace(DecodingOptions("relaxed"), **asdict(chosen.thresholds))
+    for options, point in ((DecodingOptions(), generous.lossless), (relaxed, chosen)):
+        rows = recognize(model, speech, options_for(folder).instruction, options)
         texts = [
             [normalize(text, NORMALIZER) for text in side]
             for side in ([item.text for item in speech], [row.text for row in rows])
@@ -192,4 +198,4 @@ def test_clips_without_transcripts_are_refused(
         write_manifest(manifest, clips)
         said = finetune("calibrate", "--model", model, "--manifest", manifest, "--max-wer-loss", 1)
         assert said == (1, "", f"finetune: {manifest}: {message}\n")
-    assert not (model / FILE).exists()
+    assert not (model / CALIBRATION).exists()

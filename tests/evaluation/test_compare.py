@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import jiwer
@@ -375,18 +376,16 @@ def test_a_model_that_decodes_relaxed_is_heard_with_its_calibration(
     nano: Path, tmp_path: Path, clips: list[Utterance]
 ) -> None:
     """An entropy that every clip passes: the CTC head's text is kept."""
-    from finetune.inference.recognize import DecodeOptions, recognize
-    from finetune.inference.thresholds import Thresholds
+    from finetune.inference.recognize import recognize
     from finetune.inference.transcribe import load
 
     export = with_thresholds(nano, tmp_path / "export", 100.0, 0.5)
     sides = {side: ["x"] for side in ("train", "valid", "test")}
     recipe = Recipe.model_validate({"name": "x", "data": sides, "decode": {"decoder": "relaxed"}})
     add_transcriber(export, recipe)
-    model, defaults = load(str(nano)), Thresholds(recipe.decode.max_entropy, recipe.decode.min_probability)
+    model, calibrated = load(str(nano)), replace(recipe.decode, max_entropy=100.0, min_probability=0.5)
     expected, other = (
-        recognize(model, clips[:4], DecodeOptions(recipe.model.instruction, True, 30, 200, pair))
-        for pair in (Thresholds(100.0, 0.5), defaults)
+        recognize(model, clips[:4], recipe.model.instruction, options) for options in (calibrated, recipe.decode)
     )
     answer = run_system(system_of(str(export)), clips[:4])
     assert [item.text for item in answer.heard if item] == [item.text for item in expected]

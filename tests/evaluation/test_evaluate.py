@@ -10,11 +10,12 @@ import pytest
 
 from finetune.core.config import DataSection, EvaluateSection, Recipe
 from finetune.core.files import read_json
+from finetune.core.options import DecodingOptions
 from finetune.core.run_dir import SCHEMA, RunDir
 from finetune.data.manifest import Utterance, write_manifest
 from finetune.evaluation import decode, utterances
 from finetune.evaluation import evaluate as module
-from finetune.inference.recognize import DecodeOptions, Hypothesis
+from finetune.inference.recognize import Hypothesis
 
 SAID = ["take metoprolol now", "give apixaban twice", "nothing new today"]
 HEARD = {
@@ -35,12 +36,14 @@ class Recognizer:
 MODELS: list[Recognizer] = []
 
 
-def listen(model: Recognizer, utterances: list[Utterance], options: DecodeOptions) -> list[Hypothesis]:
-    model.asked += [(item.id, options.instruction, item.keywords) for item in utterances]
+def listen(
+    model: Recognizer, utterances: list[Utterance], instruction: str, options: DecodingOptions
+) -> list[Hypothesis]:
+    model.asked += [(item.id, instruction, item.keywords) for item in utterances]
     heard = dict(zip(SAID, HEARD[model.which], strict=True)) | {"": "um"}
     texts = [heard.get(item.text, item.text) for item in utterances]
     return [
-        Hypothesis(item.id, text, (1, 2, 3), -1.0, 0.5, 1 if options.speculative else 4, 3, 2, False)
+        Hypothesis(item.id, text, (1, 2, 3), -1.0, 0.5, 1 if options.decoder != "greedy" else 4, 3, 2, False)
         for item, text in zip(utterances, texts, strict=True)
     ]
 

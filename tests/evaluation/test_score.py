@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from finetune.cli.main import main
 from finetune.core.files import read_json
+from finetune.core.options import DecodingOptions
 from finetune.core.recipe import load_recipe
 from finetune.data.manifest import Utterance
 from finetune.evaluation import score as module
 from finetune.inference import recognize
-from finetune.inference.recognize import DecodeOptions
 from finetune.metrics.normalizer import normalize
 from finetune.model.granite import GraniteSpeech
 from tests.conftest import ROOT, embedded
@@ -101,7 +101,9 @@ def test_another_model_or_set_is_decoded_anew(
 ) -> None:
     asked: list[list[str]] = []
 
-    def listen(model: object, clips: list[Utterance], options: DecodeOptions) -> list[recognize.Hypothesis]:
+    def listen(
+        model: object, clips: list[Utterance], instruction: str, options: DecodingOptions
+    ) -> list[recognize.Hypothesis]:
         asked.append([clip.text for clip in clips])
         return [recognize.Hypothesis(clip.id, clip.text, (), 0.0, 0.5, 1, 0, 0, False) for clip in clips]
 
@@ -128,7 +130,7 @@ def test_the_clock_stands_while_files_are_read(
 
     monkeypatch.setattr(recognize, "load_segments", slow)
     monkeypatch.setattr(recognize.time, "perf_counter", lambda: now[0])
-    found = recognize.recognize(model(), clips[:2], DecodeOptions("write", False, 60.0, 2))
+    found = recognize.recognize(model(), clips[:2], "write", DecodingOptions("greedy", max_new_tokens=2))
     assert now[0] == 200.0 and [item.seconds for item in found] == [0.0, 0.0]
 
 

@@ -168,4 +168,4 @@ def test_its_calibration_counts(folder: Path, tmp_path: Path, capsys: pytest.Cap
 
 def test_it_says_when_its_settings_are_gone(nano: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert standalone(nano, ["a.wav"]) == 1
-    assert "settings.json: no such file; export again" in capsys.readouterr().err
+    assert "settings.json: no such file; run `finetune export` again" in capsys.readouterr().err

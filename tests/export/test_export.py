@@ -18,11 +18,12 @@ from transformers import AutoTokenizer, GraniteSpeechForConditionalGeneration
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, ModelError
 from finetune.core.files import read_json
+from finetune.core.options import DecodingOptions
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest
 from finetune.export import export as exporting
 from finetune.export import verify as parity
-from finetune.inference.recognize import DecodeOptions, recognize
+from finetune.inference.recognize import recognize
 from finetune.model.adapter import load_adapter, merge
 from finetune.model.granite import GraniteSpeech, load_model
 from finetune.pipeline import run_recipe
@@ -84,12 +85,12 @@ def test_the_weights_are_the_bases_in_name_shape_and_type(exported: Path, nano: 
 def test_it_says_what_was_trained(exported: Path, trained: Trained, model: Callable[[], GraniteSpeech]) -> None:
     recipe, run, _ = trained
     clips = read_manifest(run.manifest("test"))
-    options = DecodeOptions(recipe.model.instruction, False, 240.0, 6)
+    options = DecodingOptions("greedy", max_new_tokens=6)
     adapted = model()
     load_adapter(adapted, run.best)
     merged = load_model(str(exported), "float32")
-    expected = [item.tokens for item in recognize(adapted, clips, options)]
-    assert [item.tokens for item in recognize(merged, clips, options)] == expected
+    expected = [item.tokens for item in recognize(adapted, clips, recipe.model.instruction, options)]
+    assert [item.tokens for item in recognize(merged, clips, recipe.model.instruction, options)] == expected
     tokens = [list(item) for item in expected]
     instruction = recipe.model.instruction
     apart = parity.largest_difference(
@@ -105,8 +106,8 @@ def test_it_says_what_was_trained(exported: Path, trained: Trained, model: Calla
 def test_plain_transformers_hears_the_same(exported: Path, trained: Trained) -> None:
     recipe, run, _ = trained
     clips = read_manifest(run.manifest("test"))
-    options = DecodeOptions(recipe.model.instruction, True, 240.0, 6)
-    ours = recognize(load_model(str(exported), "float32"), clips, options)
+    options = DecodingOptions(max_new_tokens=6)
+    ours = recognize(load_model(str(exported), "float32"), clips, recipe.model.instruction, options)
     plain = GraniteSpeechForConditionalGeneration.from_pretrained(str(exported), dtype=torch.float32).eval()
     wrapped = GraniteSpeech(plain, AutoTokenizer.from_pretrained(str(exported)), str(exported))
     assert [item.tokens for item in ours] == [hf_tokens(wrapped, item, 6) for item in clips]

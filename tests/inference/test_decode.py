@@ -11,12 +11,12 @@ import torch
 from support import INSTRUCTION, hf_tokens, noise, randomize
 from torch import Tensor
 
+from finetune.core.options import DecodingOptions
 from finetune.data.features import pad_features
 from finetune.data.manifest import Utterance
 from finetune.inference.decode import FREE_TOKENS, Decoded, decode
 from finetune.inference.draft import Draft
-from finetune.inference.recognize import DecodeOptions, recognize
-from finetune.inference.thresholds import Thresholds
+from finetune.inference.recognize import recognize
 from finetune.model.granite import GraniteSpeech, load_model
 
 FRAMES = [40, 200, 83, 130, 61, 97]
@@ -160,22 +160,23 @@ def either(request: pytest.FixtureRequest, model: Callable[[], GraniteSpeech]) -
     return model() if request.param == "embedded" else randomize(model())
 
 
-def options(speculative: bool = False, batch_seconds: float = 240.0) -> DecodeOptions:
-    return DecodeOptions(INSTRUCTION, speculative, batch_seconds, SHORT)
+def options(speculative: bool = False, batch_seconds: float = 240.0) -> DecodingOptions:
+    decoder = "speculative" if speculative else "greedy"
+    return DecodingOptions(decoder, max_new_tokens=SHORT, batch_seconds=batch_seconds)
 
 
 def test_clips_are_heard_as_transformers_hears_them(either: GraniteSpeech, clips: list[Utterance]) -> None:
-    heard = recognize(either, clips[:4], options())
+    heard = recognize(either, clips[:4], INSTRUCTION, options())
     assert [item.tokens for item in heard] == [hf_tokens(either, item, SHORT) for item in clips[:4]]
 
 
 def test_neither_batch_nor_order_nor_draft_changes_a_token(either: GraniteSpeech, clips: list[Utterance]) -> None:
-    alone = recognize(either, clips, options(batch_seconds=0.1))
+    alone = recognize(either, clips, INSTRUCTION, options(batch_seconds=0.1))
     for other in (
-        recognize(either, clips, options()),
-        recognize(either, clips, options(batch_seconds=8.0)),
-        recognize(either, clips, options(speculative=True)),
-        recognize(either, clips[::-1], options(speculative=True, batch_seconds=8.0))[::-1],
+        recognize(either, clips, INSTRUCTION, options()),
+        recognize(either, clips, INSTRUCTION, options(batch_seconds=8.0)),
+        recognize(either, clips, INSTRUCTION, options(speculative=True)),
+        recognize(either, clips[::-1], INSTRUCTION, options(speculative=True, batch_seconds=8.0))[::-1],
     ):
         assert [item.tokens for item in other] == [item.tokens for item in alone]
         assert [item.id for item in other] == [item.id for item in clips]
@@ -188,7 +189,7 @@ def test_no_batch_is_longer_than_batch_seconds(granite: GraniteSpeech, clips: li
     batches: list[int] = []
     hook = granite.encoder.input_linear.register_forward_hook(lambda _, inputs, __: batches.append(len(inputs[0])))
     limit = 3 * max(item.duration for item in clips)
-    recognize(granite, clips, options(batch_seconds=limit))
+    recognize(granite, clips, INSTRUCTION, options(batch_seconds=limit))
     hook.remove()
     assert sum(batches) == len(clips) and max(batches) >= 3
     longest = sorted((item.duration for item in clips), reverse=True)
@@ -200,10 +201,12 @@ def test_a_clip_that_keeps_its_ctc_text_keeps_the_limit_too(
     model: Callable[[], GraniteSpeech], clips: list[Utterance]
 ) -> None:
     """A text longer than the limit is left to the language model, which cuts it and says so."""
-    loaded, free = model(), Thresholds(math.inf, 1.0)
-    whole = recognize(loaded, clips, replace(options(True), max_new_tokens=400, relaxed=free))
+    loaded, free = model(), DecodingOptions("relaxed", max_entropy=math.inf, min_probability=1.0, max_new_tokens=400)
+    whole = recognize(loaded, clips, INSTRUCTION, free)
     assert {item.accepted_by for item in whole} == {"ctc"} and any(len(item.tokens) > SHORT for item in whole)
-    for item, cut in zip(whole, recognize(loaded, clips, replace(options(True), relaxed=free)), strict=True):
+    for item, cut in zip(
+        whole, recognize(loaded, clips, INSTRUCTION, replace(free, max_new_tokens=SHORT)), strict=True
+    ):
         assert (cut.accepted_by == "ctc") == (len(item.tokens) < SHORT) and len(cut.tokens) <= SHORT
         assert not (cut.accepted_by == "ctc" and cut.truncated)
 
@@ -211,12 +214,12 @@ def test_a_clip_that_keeps_its_ctc_text_keeps_the_limit_too(
 def test_bfloat16_is_decoded_and_judged_in_float32(nano: Path, clips: list[Utterance]) -> None:
     """As on CUDA. Near ties may fall otherwise there, so not every clip must be as transformers hears it."""
     narrow = load_model(str(nano), "bfloat16")
-    greedy = recognize(narrow, clips[:3], options())
+    greedy = recognize(narrow, clips[:3], INSTRUCTION, options())
     assert sum(item.tokens == hf_tokens(narrow, clip, SHORT) for item, clip in zip(greedy, clips[:3], strict=True)) >= 2
     with torch.inference_mode():
         assert narrow.logits(torch.zeros(1, narrow.lm_head.in_features, dtype=torch.bfloat16)).dtype == torch.float32
-    for relaxed in (None, Thresholds(0.7, 0.2)):
-        heard = recognize(narrow, clips[:3], replace(options(True), relaxed=relaxed))
+    for decoder in ("speculative", "relaxed"):
+        heard = recognize(narrow, clips[:3], INSTRUCTION, replace(options(), decoder=decoder))
         assert all(item.tokens and item.log_probability <= 0 for item in heard)
 
 
@@ -239,4 +242,4 @@ def test_a_pass_asks_the_device_once(
 
 
 def test_no_clips_give_no_hypotheses(granite: GraniteSpeech) -> None:
-    assert recognize(granite, [], options()) == []
+    assert recognize(granite, [], INSTRUCTION, options()) == []

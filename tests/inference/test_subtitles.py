@@ -8,8 +8,8 @@ import webvtt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from finetune.inference.segments import Segment, Word, join_texts, split_words
 from finetune.inference.subtitles import COLUMNS, LINES, LONGEST, SHORTEST, cues, srt, tsv, vtt
-from finetune.inference.transcript import Segment, Word, joined, split_words
 
 
 def segment(text: str, start: float = 0.0, pace: float = 0.3, timed: bool = True) -> Segment:
@@ -131,4 +131,4 @@ def test_a_table_has_milliseconds() -> None:
 def test_clocks_round_and_carry(seconds: float) -> None:
     (cue,) = srt_parser.parse(srt([Segment(seconds, seconds + 1, "x")]))
     assert cue.start.total_seconds() == pytest.approx(seconds, abs=6e-4)
-    assert joined([cue.content]) == "x"
+    assert join_texts([cue.content]) == "x"

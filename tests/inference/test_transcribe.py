@@ -1,8 +1,7 @@
-"""Files to transcripts on the embedded model: whatever comes in, each file is heard, found silent or refused."""
+"""Files and arrays of any length to transcripts, on the embedded model."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,23 +11,23 @@ import torch
 from command import with_thresholds
 from conftest import VOCABULARY
 from numpy.typing import NDArray
-from torch import Tensor
 
 import finetune
+from finetune import GraniteSpeech
 from finetune.core.errors import DataError, ModelError, RecipeError
+from finetune.core.options import DecodingOptions, TranscribeOptions
 from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.manifest import Utterance
-from finetune.inference import transcribe as transcription
-from finetune.inference.options import Wish
-from finetune.inference.recognize import DecodeOptions, Hypothesis, encode_batches, recognize, transcribe_batch
-from finetune.inference.settings import settings_of
-from finetune.inference.thresholds import Thresholds
-from finetune.inference.transcribe import load, request_for, transcripts
-from finetune.model.granite import Audio, GraniteSpeech
+from finetune.inference.recognize import Hypothesis, recognize, transcribe_batch
+from finetune.inference.transcribe import Source, Transcriber, activity_detector
+from finetune.inference.transcript import Transcript
+from finetune.inference.vad import Activity
+from finetune.model import granite as granite_module
+from finetune.model.granite import Audio
 
 CANARY = VOCABULARY / "audio" / "canary"
 PARK, DOOR, GARDEN = (CANARY / f"canary-00{name}.opus" for name in ("1-en-us-f3", "2-en-us-m3", "6-flite-slt"))
-SAID = [
+TEXTS = [
     "we went to the park after lunch",
     "please close the door when you leave",
     "the children are playing in the garden",
@@ -36,8 +35,8 @@ SAID = [
 
 
 @pytest.fixture(scope="module")
-def granite(model: Callable[[], GraniteSpeech]) -> GraniteSpeech:
-    return model()
+def granite(model: Callable[[], granite_module.GraniteSpeech]) -> GraniteSpeech:
+    return GraniteSpeech(model(), TranscribeOptions())
 
 
 def wav(path: Path, *waves: NDArray[np.float32], rate: int = SAMPLE_RATE) -> Path:
@@ -66,85 +65,78 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_long_file_is_heard_as_its_sentences_alone(granite: GraniteSpeech, long: Path) -> None:
-    (heard,) = finetune.transcribe(long, granite)
-    assert heard.text == " ".join(SAID)
-    assert heard.duration == pytest.approx(len(load_audio(long)) / SAMPLE_RATE)
-    assert [segment.text for segment in heard.segments] == SAID
-    words = [word for segment in heard.segments for word in segment.words]
-    assert [word.text for word in words] == " ".join(SAID).split()
+    transcript = finetune.transcribe(long, granite)
+    assert transcript.text == " ".join(TEXTS)
+    assert transcript.duration == pytest.approx(len(load_audio(long)) / SAMPLE_RATE)
+    assert [segment.text for segment in transcript.segments] == TEXTS
+    words = [word for segment in transcript.segments for word in segment.words]
+    assert [word.text for word in words] == " ".join(TEXTS).split()
     edges = [edge for word in words for edge in (word.start, word.end)]
     assert edges == sorted(edges)
-    for segment, (start, end) in zip(heard.segments, ((1.0, 2.8), (11.8, 13.9), (33.8, 36.0)), strict=True):
+    for segment, (start, end) in zip(transcript.segments, ((1.0, 2.8), (11.8, 13.9), (33.8, 36.0)), strict=True):
         assert start - 0.2 < segment.start <= segment.words[0].start < segment.words[-1].end <= segment.end < end + 0.2
         assert segment.words[0].start < start + 0.4 and segment.words[-1].end > end - 0.6
-    assert heard.acceptance is not None and heard.acceptance > 0.3 and not heard.truncated
+    assert transcript.acceptance is not None and transcript.acceptance > 0.3 and not transcript.truncated
 
 
-def test_files_come_in_order_and_their_windows_in_common_batches(
-    granite: GraniteSpeech, long: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[list[str]] = []
+class Recorder:
+    """Decodes batches as usual, and keeps their windows."""
 
-    def counted(
-        model: GraniteSpeech, windows: list[Utterance], seconds: float
-    ) -> Iterator[tuple[list[int], Audio, float]]:
-        calls.append([window.audio_filepath for window in windows])
-        return encode_batches(model, windows, seconds)
+    def __init__(self) -> None:
+        self.batches: list[list[Utterance]] = []
 
-    monkeypatch.setattr(transcription, "encode_batches", counted)
-    request = request_for(settings_of("nowhere"), Wish.of("en", None, []))
-    paths = [str(path) for path in (GARDEN, long, PARK)]
-    watched: list[tuple[float, float]] = []
-    found = list(transcripts(granite, paths, request, watch=lambda *pair: watched.append(pair)))
-    assert [item.path for item in found] == paths
-    texts = [SAID[2], " ".join(SAID), SAID[0]]
-    assert [item.text for item in found] == texts
-    assert [len(call) for call in calls] == [5] and {item.language for item in found} == {"en"}
-    assert watched[-1][0] == pytest.approx(watched[-1][1])
-
-    small = replace(request, decode=replace(request.decode, batch_seconds=2.0))
-    calls.clear()
-    stream = transcripts(granite, paths, small)
-    assert next(stream).text == SAID[2] and len(calls) == 1, "the first file is there before the others are read"
-    assert [item.text for item in stream] == texts[1:] and len(calls) == 2
-    assert all(one != two for one, two in pairwise(calls))
-
-
-def test_the_encoder_hears_each_window_once(
-    granite: GraniteSpeech, long: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Word times, whether anybody speaks and the draft come from the pass that the language model reads too."""
-    heard: list[int] = []
-    listen = granite.encode
-
-    def counted(features: Tensor, frames: Tensor) -> Audio:
-        heard.append(len(frames))
-        return listen(features, frames)
-
-    monkeypatch.setattr(granite, "encode", counted)
-    (found,) = finetune.transcribe(long, granite)
-    assert sum(heard) == len(found.segments) == 3 and all(segment.words for segment in found.segments)
-
-
-def test_no_window_reaches_the_model_that_is_too_long_or_silent(
-    granite: GraniteSpeech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[Utterance] = []
-
-    def watched(
-        model: GraniteSpeech, audio: Audio, windows: Sequence[Utterance], options: DecodeOptions
+    def __call__(
+        self,
+        model: granite_module.GraniteSpeech,
+        audio: Audio,
+        windows: Sequence[Utterance],
+        instruction: str,
+        options: DecodingOptions,
     ) -> list[Hypothesis]:
-        seen.extend(windows)
-        return transcribe_batch(model, audio, windows, options)
+        self.batches.append(list(windows))
+        return transcribe_batch(model, audio, windows, instruction, options)
 
-    monkeypatch.setattr(transcription, "transcribe_batch", watched)
+
+def test_files_keep_their_order_and_share_batches(granite: GraniteSpeech, long: Path) -> None:
+    paths = [str(path) for path in (GARDEN, long, PARK)]
+    texts = [TEXTS[2], " ".join(TEXTS), TEXTS[0]]
+    progress: list[tuple[float, float]] = []
+    recorder = Recorder()
+    transcriber = Transcriber(granite.network, TranscribeOptions(language="en"), decode=recorder)
+    transcripts = list(transcriber.stream(paths, progress=lambda *pair: progress.append(pair)))
+    assert [item.path for item in transcripts] == paths
+    assert [item.text for item in transcripts] == texts
+    assert [len(batch) for batch in recorder.batches] == [5] and {item.language for item in transcripts} == {"en"}
+    assert len(progress) == 1 and progress[0][0] == pytest.approx(progress[0][1])
+
+    small = replace(transcriber.options, decoding=replace(transcriber.options.decoding, batch_seconds=2.0))
+    recorder.batches.clear()
+    stream = Transcriber(granite.network, small, decode=recorder).stream(paths)
+    assert next(stream).text == TEXTS[2]
+    early = [window.audio_filepath for batch in recorder.batches for window in batch]
+    assert paths[2] not in early, "the first transcript comes before the last file is read"
+    assert [item.text for item in stream] == texts[1:]
+
+
+def test_each_window_is_encoded_once(granite: GraniteSpeech, long: Path) -> None:
+    """Word times, speech detection and the draft use the encoder output that the language model reads."""
+    rows: list[int] = []
+    hook = granite.network.encoder.input_linear.register_forward_hook(lambda _, args, out: rows.append(len(out)))
+    transcript = granite.transcribe(long)
+    hook.remove()
+    assert sum(rows) == len(transcript.segments) == 3 and all(segment.words for segment in transcript.segments)
+
+
+def test_no_window_is_too_long_or_silent(granite: GraniteSpeech, tmp_path: Path) -> None:
     speech = load_audio(PARK)
     path = wav(tmp_path / "talk.wav", *[speech] * 5, silence(40), speech)
-    request = request_for(replace(settings_of("nowhere"), max_new_tokens=8, max_window=4.0), Wish.of(None, None, []))
-    (heard,) = transcripts(granite, [str(path)], request)
-    assert len(seen) >= 4 and all(window.duration <= 4 for window in seen)
-    assert sum(window.duration for window in seen) == pytest.approx(6 * len(speech) / SAMPLE_RATE, abs=0.7)
-    assert heard.truncated
+    recorder = Recorder()
+    options = TranscribeOptions(decoding=DecodingOptions(max_new_tokens=8), max_window=4.0)
+    (transcript,) = Transcriber(granite.network, options, decode=recorder).stream([path])
+    windows = [window for batch in recorder.batches for window in batch]
+    assert len(windows) >= 4 and all(window.duration <= 4 for window in windows)
+    assert sum(window.duration for window in windows) == pytest.approx(6 * len(speech) / SAMPLE_RATE, abs=0.7)
+    assert transcript.truncated
 
 
 QUIET: dict[str, NDArray[np.float32]] = {
@@ -157,19 +149,14 @@ QUIET: dict[str, NDArray[np.float32]] = {
 
 
 @pytest.mark.parametrize("name", QUIET)
-def test_silence_gives_no_text(
-    granite: GraniteSpeech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    """A tone has windows, and no character in them."""
-
-    def never(*_: object) -> list[Hypothesis]:
-        assert not _[2], "silence was given to the language model"
-        return []
-
-    monkeypatch.setattr(transcription, "transcribe_batch", never)
-    (heard,) = finetune.transcribe(wav(tmp_path / "a.wav", QUIET[name]), granite)
-    assert (heard.text, heard.segments, heard.acceptance) == ("", (), None)
-    assert heard.duration == len(QUIET[name]) / SAMPLE_RATE
+def test_silence_gives_no_text(granite: GraniteSpeech, tmp_path: Path, name: str) -> None:
+    """A tone has windows, and the CTC head finds no character in them."""
+    recorder = Recorder()
+    path = wav(tmp_path / "a.wav", QUIET[name])
+    (transcript,) = Transcriber(granite.network, TranscribeOptions(), decode=recorder).stream([path])
+    assert not any(recorder.batches), "silence was given to the language model"
+    assert (transcript.text, transcript.segments, transcript.acceptance) == ("", (), None)
+    assert transcript.duration == len(QUIET[name]) / SAMPLE_RATE
 
 
 def bad_files(folder: Path) -> dict[str, str]:
@@ -191,64 +178,60 @@ def bad_files(folder: Path) -> dict[str, str]:
     }
 
 
-def test_bad_files_are_named_and_the_others_heard(granite: GraniteSpeech, tmp_path: Path) -> None:
+def test_bad_files_are_reported_and_the_others_transcribed(granite: GraniteSpeech, tmp_path: Path) -> None:
     faults = {str(tmp_path / name): message for name, message in bad_files(tmp_path).items()}
-    told: dict[str, str] = {}
+    errors: dict[str, str] = {}
     paths = [str(PARK), *faults, str(DOOR)]
-    heard = finetune.transcribe(paths, granite, failed=lambda path, error: told.update({path: str(error)}))
-    assert [item.text for item in heard] == SAID[:2]
-    assert told.keys() == faults.keys()
+    transcripts = granite.transcribe(paths, failed=lambda path, error: errors.update({path: str(error)}))
+    assert [item.text for item in transcripts] == TEXTS[:2]
+    assert errors.keys() == faults.keys()
     for path, message in faults.items():
-        assert told[path].startswith(path) and message in told[path]
+        assert errors[path].startswith(path) and message in errors[path]
     with pytest.raises(DataError, match="0 bytes"):
-        finetune.transcribe(tmp_path / "empty.wav", granite)
+        granite.transcribe(tmp_path / "empty.wav")
 
 
-def test_a_file_that_breaks_after_it_was_looked_at_takes_no_other_with_it(
-    granite: GraniteSpeech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copy = tmp_path / "copy.wav"
-    wav(copy, load_audio(GARDEN))
-    cut = transcription.cut
+def test_a_file_that_vanishes_after_it_was_opened_fails_alone(granite: GraniteSpeech, tmp_path: Path) -> None:
+    copy = wav(tmp_path / "copy.wav", load_audio(GARDEN))
+    detect = activity_detector("level")
 
-    def vanish(*arguments: object) -> object:
-        windows = cut(*arguments)  # type: ignore[arg-type]
-        copy.unlink(missing_ok=True)
-        return windows
+    def vanish(source: Source) -> Activity:
+        activity = detect(source)
+        if source == copy:
+            copy.unlink()
+        return activity
 
-    monkeypatch.setattr(transcription, "cut", vanish)
-    told: list[str] = []
-    heard = finetune.transcribe([PARK, copy, DOOR], granite, failed=lambda path, error: told.append(str(error)))
-    assert [item.text for item in heard] == SAID[:2] and told == [f"{copy}: no such file"]
+    errors: list[str] = []
+    transcriber = Transcriber(granite.network, TranscribeOptions(), detect=vanish)
+    transcripts = list(transcriber.stream([PARK, copy, DOOR], failed=lambda path, error: errors.append(str(error))))
+    assert [item.text for item in transcripts] == TEXTS[:2] and errors == [f"{copy}: no such file"]
 
 
-def test_a_batch_too_large_for_the_gpu_says_what_to_lower(
-    granite: GraniteSpeech, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
+def test_a_batch_too_large_for_the_gpu_says_what_to_lower(granite: GraniteSpeech) -> None:
+    def full(*_: object) -> list[Hypothesis]:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(transcription, "transcribe_batch", full)
-    with pytest.raises(ModelError, match="200 s of audio at once .* lower batch_seconds"):
-        finetune.transcribe(PARK, granite, batch_seconds=200)
+    options = TranscribeOptions(decoding=DecodingOptions(batch_seconds=200))
+    with pytest.raises(ModelError, match="a batch of 200 s .* lower batch_seconds"):
+        list(Transcriber(granite.network, options, decode=full).stream([PARK]))
 
 
-def test_any_rate_and_number_of_channels_is_heard(granite: GraniteSpeech, tmp_path: Path) -> None:
+def test_any_rate_and_number_of_channels(granite: GraniteSpeech, tmp_path: Path) -> None:
     wave = load_audio(GARDEN)
     soundfile.write(tmp_path / "stereo.wav", np.stack([wave, wave], 1), SAMPLE_RATE, subtype="FLOAT")
     phone = wave[: len(wave) // 2 * 2].reshape(-1, 2).mean(1)
     wav(tmp_path / "phone.wav", phone, rate=8_000)
     stereo, telephone = finetune.transcribe([tmp_path / "stereo.wav", tmp_path / "phone.wav"], granite)
-    assert stereo.text == SAID[2] and telephone.text.split()[:2] == SAID[2].split()[:2]
+    assert stereo.text == TEXTS[2] and telephone.text.split()[:2] == TEXTS[2].split()[:2]
 
 
 def test_keywords_go_into_the_prompt_up_to_its_room(granite: GraniteSpeech) -> None:
-    (heard,) = finetune.transcribe(PARK, granite, keywords=["the park", "lunch"])
-    assert heard.text
+    transcript = finetune.transcribe(PARK, granite, keywords=["the park", "lunch"])
+    assert transcript.text
     with pytest.raises(
         ModelError,
-        match=r"1000 keywords\), a window of audio \(300\) and its text \(400\) are more "
-        r"than the model's 4096 positions; give fewer",
+        match=r"1000 keywords\), the audio of a window \(300\) and its text \(400\) need more than the model's 4096 "
+        "positions; give fewer",
     ):
         finetune.transcribe(PARK, granite, keywords=[f"medication number {n}" for n in range(1000)])
     with pytest.raises(ModelError, match=r"keyword holds <\|audio\|>"):
@@ -258,37 +241,112 @@ def test_keywords_go_into_the_prompt_up_to_its_room(granite: GraniteSpeech) -> N
 
 
 def test_a_translation_has_its_own_prompt_no_draft_and_no_word_times(granite: GraniteSpeech) -> None:
-    request = request_for(settings_of("nowhere"), Wish.of("en", "French", ["Granite"]))
-    assert request.decode.instruction == "translate the speech to French." and not request.decode.speculative
-    assert (request.language, request.word_times) == ("fr", False)
-    assert not request_for(settings_of("nowhere"), Wish.of("ja", None, [])).decode.speculative
-    assert request_for(settings_of("nowhere"), Wish.of("fr", None, [])).decode.speculative
-    (heard,) = finetune.transcribe(PARK, granite, translate_to="fr", max_new_tokens=5)
-    assert heard.language == "fr" and heard.acceptance is None
-    assert all(not segment.words for segment in heard.segments)
+    options = TranscribeOptions(language="en", translate_to="French", keywords=("Granite",))
+    assert options.prompt == "translate the speech to French." and options.effective_decoding.decoder == "greedy"
+    assert options.text_language == "fr"
+    assert TranscribeOptions(language="ja").effective_decoding.decoder == "greedy"
+    assert TranscribeOptions(language="fr").effective_decoding.decoder == "speculative"
+    transcript = granite.transcribe(PARK, translate_to="fr", max_new_tokens=5)
+    assert transcript.language == "fr" and transcript.acceptance is None
+    assert transcript.segments and not transcript.words
 
 
-@pytest.mark.parametrize("pair", [Thresholds(100.0, 0.5), Thresholds(0.0, 0.02)])
-def test_a_calibrated_model_is_heard_with_its_own_thresholds(nano: Path, tmp_path: Path, pair: Thresholds) -> None:
+@pytest.mark.parametrize("pair", [(100.0, 0.5), (0.0, 0.02)])
+def test_a_calibrated_model_uses_its_own_thresholds(nano: Path, tmp_path: Path, pair: tuple[float, float]) -> None:
     """On a clip that the CTC head, a lenient and a strict language model spell in three ways."""
     rain = CANARY / "canary-004-en-gb-m7.opus"
-    model = load(str(with_thresholds(nano, tmp_path / "model", pair.max_entropy, pair.min_probability)))
-    settings, clip = settings_of(model.source), Utterance("rain", str(rain), len(load_audio(rain)) / SAMPLE_RATE, "")
-    options = DecodeOptions(settings.instruction, True, settings.batch_seconds, settings.max_new_tokens)
-    lossless, default, calibrated = (
-        recognize(model, [clip], replace(options, relaxed=relaxed))[0]
-        for relaxed in (None, Thresholds(settings.max_entropy, settings.min_probability), pair)
+    model = finetune.load(with_thresholds(nano, tmp_path / "model", *pair))
+    clip = Utterance("rain", str(rain), len(load_audio(rain)) / SAMPLE_RATE, "")
+    default = replace(TranscribeOptions().decoding, decoder="relaxed")
+    strict = replace(default, max_entropy=pair[0], min_probability=pair[1])
+    lossless, uncalibrated, calibrated = (
+        recognize(model.network, [clip], model.options.instruction, options)[0]
+        for options in (replace(default, decoder="speculative"), default, strict)
     )
-    assert calibrated.text not in (lossless.text, default.text)
-    (heard,) = finetune.transcribe(rain, model, decoder="relaxed")
-    assert heard.text == calibrated.text and (heard.acceptance is None) == (pair.max_entropy > 0)
-    assert [item.text for item in finetune.transcribe([rain], model)] == [lossless.text], "drafts alone lose nothing"
+    assert calibrated.text not in (lossless.text, uncalibrated.text)
+    transcript = model.transcribe(rain, decoder="relaxed")
+    assert transcript.text == calibrated.text and (transcript.acceptance is None) == (pair[0] > 0)
+    assert [item.text for item in model.transcribe([rain])] == [lossless.text], "drafts alone lose nothing"
+
+
+def arrays() -> dict[str, object]:
+    """One recording at 16 kHz in several shapes and types."""
+    wave = load_audio(PARK)
+    return {
+        "float32": wave,
+        "float64": wave.astype(np.float64),
+        "int16": np.round(wave * 32767).astype(np.int16),
+        "tensor": torch.from_numpy(wave),
+        "half tensor": torch.from_numpy(wave).to(torch.float16),
+        "channels first": np.stack([wave, wave]),
+        "channels last": np.stack([wave, wave], 1),
+        "datasets": {"array": wave, "sampling_rate": SAMPLE_RATE, "path": None},
+    }
+
+
+@pytest.mark.parametrize("name", arrays())
+def test_an_array_is_transcribed_as_its_file(granite: GraniteSpeech, name: str) -> None:
+    transcript = granite.transcribe(arrays()[name], sample_rate=SAMPLE_RATE)
+    expected = granite.transcribe(PARK)
+    assert isinstance(transcript, Transcript) and transcript.path == "array 1"
+    assert transcript.text == expected.text == TEXTS[0] and transcript.duration == expected.duration
+    if name in ("float32", "tensor", "datasets"):
+        assert transcript.segments == expected.segments
+
+
+def test_arrays_of_another_rate_are_resampled_as_files_are(granite: GraniteSpeech, tmp_path: Path) -> None:
+    samples = np.repeat(load_audio(PARK), 3)
+    path = wav(tmp_path / "a.wav", samples, rate=3 * SAMPLE_RATE)
+    first, second = granite.transcribe([samples, path], sample_rate=3 * SAMPLE_RATE)
+    assert (first.text, first.duration) == (second.text, second.duration)
+
+
+def test_a_long_array_is_cut_as_its_file(granite: GraniteSpeech, long: Path) -> None:
+    transcript = granite.transcribe(load_audio(long), sample_rate=SAMPLE_RATE)
+    assert transcript.segments == granite.transcribe(long).segments
+
+
+@pytest.mark.parametrize(
+    ("array", "rate", "message"),
+    [
+        (np.zeros(16_000, np.float32), None, "array 1: an array needs its sample rate, such as sample_rate=16000"),
+        (np.zeros(16_000, np.float32), 10, "array 1: sample_rate 10 is not between 4000 and 384000 Hz"),
+        (np.full(16_000, np.nan, np.float32), 16_000, "not finite"),
+        (np.full(16_000, 9000.0), 16_000, "samples reach 9000"),
+        (np.zeros(100, np.float32), 16_000, "too short: 100 samples"),
+        (np.zeros(0, np.float32), 16_000, "too short: 0 samples"),
+        (np.zeros((3, 9, 9), np.float32), 16_000, "shape"),
+        (np.zeros((100, 100), np.float32), 16_000, "shape"),
+        (np.zeros(16_000, np.uint8), 16_000, "unsigned integers"),
+        (np.array(["a"]), 16_000, "not an array of samples"),
+        (None, 16_000, "not an array of samples"),
+        (b"RIFF", 16_000, "not an array of samples"),
+    ],
+)
+def test_a_bad_array_is_refused(granite: GraniteSpeech, array: object, rate: int | None, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        granite.transcribe(array, sample_rate=rate)
+
+
+def test_unknown_options_are_refused(granite: GraniteSpeech) -> None:
+    with pytest.raises(RecipeError, match="unknown option 'sampling_rate'"):
+        granite.transcribe(PARK, sampling_rate=16_000)
+    with pytest.raises(RecipeError, match="batch_seconds: must be greater than 0, got 0"):
+        granite.transcribe(PARK, batch_seconds=0)
+
+
+def test_a_transcript_in_every_format(granite: GraniteSpeech) -> None:
+    transcript = granite.transcribe(PARK, language="English")
+    assert [word.text for word in transcript.words] == TEXTS[0].split()
+    assert transcript.to_dict()["segments"][0]["words"][0]["word"] == "we" and transcript.to_dict()["language"] == "en"
+    assert transcript.to_srt().startswith("1\n00:00:0") and TEXTS[0] in transcript.to_srt()
+    assert transcript.to_vtt().startswith("WEBVTT\n\n00:0") and TEXTS[0] in transcript.to_vtt()
 
 
 def test_no_files_give_no_transcripts(granite: GraniteSpeech) -> None:
     assert finetune.transcribe([], granite) == []
 
 
-def test_the_package_has_nothing_else_to_give() -> None:
+def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="transcripe"):
         _ = finetune.transcripe  # type: ignore[attr-defined]

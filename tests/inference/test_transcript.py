@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from finetune.inference.transcript import Segment, Transcript, Word, as_json, joined, split_words
+from finetune.inference.segments import Segment, Word, join_texts, split_words
+from finetune.inference.transcript import Transcript
 
 
 @pytest.mark.parametrize(
@@ -20,7 +21,7 @@ from finetune.inference.transcript import Segment, Transcript, Word, as_json, jo
     ],
 )
 def test_windows_are_joined_as_their_script_is_written(pieces: list[str], text: str) -> None:
-    assert joined(pieces) == text
+    assert join_texts(pieces) == text
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ def test_json_has_segments_and_words_with_their_times() -> None:
         Segment(0.0, 1.23456, "hi you", (Word("hi", 0.1, 0.30001), Word("you", 0.4, 0.5))),
         Segment(2.0, 3.0, "salut"),
     )
-    line = as_json(Transcript("a.wav", "hi you salut", 3.00001, segments, "en", 0.5, 0.9, True))
+    line = Transcript("a.wav", "hi you salut", 3.00001, segments, "en", 0.5, 0.9, True).to_json()
     assert "\n" not in line
     assert json.loads(line) == {
         "audio_filepath": "a.wav",
@@ -61,5 +62,5 @@ def test_json_has_segments_and_words_with_their_times() -> None:
             {"id": 1, "start": 2.0, "end": 3.0, "text": "salut"},
         ],
     }
-    silent = json.loads(as_json(Transcript("a.wav", "", 3.0, (), "", 0.5, None, False)))
+    silent = json.loads(Transcript("a.wav", "", 3.0, (), "", 0.5, None, False).to_json())
     assert silent == {"audio_filepath": "a.wav", "duration": 3.0, "text": "", "segments": [], "truncated": False}

@@ -12,7 +12,7 @@ from conftest import VOCABULARY
 from numpy.typing import NDArray
 
 from finetune.core.errors import MissingExtraError
-from finetune.data.audio import SAMPLE_RATE, load_audio
+from finetune.data.audio import SAMPLE_RATE, load_audio, stream_audio
 from finetune.inference.vad import Activity, Finder, by_level, by_silero
 
 CLIP = VOCABULARY / "audio" / "canary" / "canary-006-flite-slt.opus"
@@ -25,7 +25,7 @@ def noise(seconds: float, decibels: float) -> NDArray[np.float32]:
 
 def found(folder: Path, find: Finder, *parts: NDArray[np.float32]) -> Activity:
     soundfile.write(folder / "a.wav", np.concatenate(parts), SAMPLE_RATE, subtype="FLOAT")
-    return find(folder / "a.wav")
+    return find(stream_audio(folder / "a.wav"))
 
 
 def share(mask: NDArray[np.bool_], frame: float, start: float, end: float) -> float:
@@ -92,7 +92,7 @@ def test_the_last_samples_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     whole = found(tmp_path, by_level, *parts)
     assert whole.duration == pytest.approx(1.1871, abs=1e-4) and len(whole.level) == 60
     monkeypatch.setattr("finetune.data.audio.BLOCK_FRAMES", 997)
-    again = by_level(tmp_path / "a.wav")
+    again = by_level(stream_audio(tmp_path / "a.wav"))
     np.testing.assert_allclose(again.level, whole.level, atol=1e-3)
     assert again.duration == whole.duration
 
@@ -110,7 +110,7 @@ def test_an_hour_is_read_in_bounded_memory(tmp_path: Path) -> None:
         file.truncate(at + 4 + rate * seconds)
     tracemalloc.start()
     try:
-        signs = by_level(tmp_path / "hour.wav")
+        signs = by_level(stream_audio(tmp_path / "hour.wav"))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from finetune.inference.transcript import split_words
+from finetune.inference.segments import split_words
 from finetune.inference.word_times import word_frames
 from finetune.model.ctc import KATAKANA, LATIN, NUM_LABELS
 

@@ -16,7 +16,7 @@ from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, RecipeError
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance, read_manifest
-from finetune.inference.recognize import DecodeOptions, recognize
+from finetune.inference.recognize import recognize
 from finetune.metrics.wer import score
 from finetune.model.adapter import load_adapter
 from finetune.model.granite import GraniteSpeech
@@ -61,11 +61,7 @@ def test_the_best_adapter_is_the_one_of_the_best_epoch(trained: Trained, model: 
     adapted = model()
     load_adapter(adapted, run.best)
     valid = read_manifest(run.manifest("valid"))
-    heard = recognize(
-        adapted,
-        valid,
-        DecodeOptions(recipe.model.instruction, False, recipe.decode.batch_seconds, recipe.decode.max_new_tokens),
-    )
+    heard = recognize(adapted, valid, recipe.model.instruction, replace(recipe.decode, decoder="greedy"))
     again = score([item.text for item in valid], [item.text for item in heard], recipe.evaluate.normalizer).wer
     assert again == pytest.approx(done["best_valid_wer"])
 

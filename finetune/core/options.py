@@ -1,0 +1,176 @@
+"""How to decode and how to transcribe: one type for recipes, the command line, exports and the Python API.
+
+The defaults and ranges of these options have no other home. Without pydantic and torch, so that an exported folder
+can carry this file.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from unicodedata import category
+
+from finetune.core.errors import RecipeError
+from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS, language_code
+
+INSTRUCTION = "can you transcribe the speech into a written format?"  # from the model card of granite-4.0-1b-speech
+FORMATS = ("text", "json", "srt", "vtt", "tsv")  # of a printed transcript; the first is the default
+CONTROL_CHARACTERS = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories; line breaks and tabs are among them
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number, for `Annotated`. Pydantic checks them in a recipe, `check_options` in a dataclass."""
+
+    gt: float | None = None
+    ge: float | None = None
+    le: float | None = None
+
+    def check(self, value: float) -> float:
+        """The value. Raises ValueError if it is out of range or not a number."""
+        for bound, holds, text in (
+            (self.gt, self.gt is None or value > self.gt, "greater than"),
+            (self.ge, self.ge is None or value >= self.ge, "greater than or equal to"),
+            (self.le, self.le is None or value <= self.le, "less than or equal to"),
+        ):
+            if not holds:
+                raise ValueError(f"must be {text} {bound:g}")
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return handler(source) | {name: bound for name, bound in asdict(self).items() if bound is not None}
+
+
+def check_options(options: Any) -> None:
+    """Checks the choices and ranges of a dataclass.
+
+    Raises:
+        RecipeError: a value is not allowed; the message starts with the name of its field.
+    """
+    for name, hint in get_type_hints(type(options), include_extras=True).items():
+        value = getattr(options, name)
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            raise RecipeError(f"{name}: {value!r} is not one of {', '.join(get_args(hint))}")
+        if get_origin(hint) is Annotated:
+            try:
+                hint.__metadata__[0].check(value)
+            except (ValueError, TypeError) as error:
+                raise RecipeError(f"{name}: {error}, got {value!r}") from error
+
+
+def field_names(options: type) -> tuple[str, ...]:
+    """The names of a dataclass's fields."""
+    return tuple(item.name for item in fields(options))
+
+
+def choices(options: type, name: str) -> tuple[str, ...]:
+    """The allowed values of a `Literal` field."""
+    return get_args(get_type_hints(options)[name])
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """How the language model writes the text of an utterance.
+
+    Raises:
+        RecipeError: a value out of range.
+    """
+
+    decoder: Literal["greedy", "speculative", "relaxed"] = "speculative"
+    """Speculative decoding drafts with the CTC head and writes the same text as greedy decoding. Relaxed decoding also
+    accepts draft tokens that are likely enough: faster, and not lossless."""
+    max_entropy: Annotated[float, Range(ge=0)] = 0.7
+    """For relaxed decoding: an utterance whose CTC entropy (nats) is below this in every frame keeps its CTC text
+    (arXiv 2603.11243 uses 0.7, or 3.0 for speed)."""
+    min_probability: Annotated[float, Range(gt=0, le=1)] = 0.2
+    """For relaxed decoding: a draft token with at least this probability is accepted (arXiv 2603.11243 uses 0.2 and
+    0.1)."""
+    max_new_tokens: Annotated[int, Range(ge=1)] = 200
+    """Tokens per utterance."""
+    batch_seconds: Annotated[float, Range(gt=0)] = 240.0
+    """Padded audio in a batch."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True)
+class TranscribeOptions:
+    """How to transcribe audio of any length: the prompt, the segments, the decoding.
+
+    `language` and `translate_to` may be a code (`fr`, `fr-CA`) or an English name (`French`); "" is not known or no
+    translation. `keywords` may be one string with commas. All are stored in one spelling.
+
+    Raises:
+        RecipeError: a value out of range, an unknown language, a translation into the spoken language, or a keyword
+            with a comma or a control character.
+    """
+
+    instruction: str = INSTRUCTION
+    decoding: DecodingOptions = DecodingOptions(max_new_tokens=400)
+    vad: Literal["level", "silero"] = "level"
+    """How pauses are found: by the level of the sound, or with silero-vad (extra [vad])."""
+    max_window: Annotated[float, Range(ge=1, le=30)] = 30.0
+    """Longest window in seconds. Longer audio is cut at pauses."""
+    language: str = ""
+    translate_to: str = ""
+    keywords: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        object.__setattr__(self, "language", language_code(self.language, SPEECH_LANGUAGES))
+        object.__setattr__(self, "translate_to", language_code(self.translate_to, TRANSLATION_TARGETS))
+        object.__setattr__(self, "keywords", parse_keywords(self.keywords))
+        if self.translate_to and self.language == self.translate_to:
+            raise RecipeError(f"translate_to: the speech is {SPEECH_LANGUAGES[self.language]} already")
+
+    @property
+    def prompt(self) -> str:
+        """The instruction in the prompt. To translate, that of the model card of granite-speech-4.1."""
+        target = TRANSLATION_TARGETS.get(self.translate_to)
+        return f"translate the speech to {target}." if target else self.instruction
+
+    @property
+    def text_language(self) -> str:
+        """The language of the text, "" if it is not known."""
+        return self.translate_to or self.language
+
+    @property
+    def effective_decoding(self) -> DecodingOptions:
+        """Greedy for a translation and for Japanese, because the CTC head writes neither."""
+        without_draft = self.translate_to or self.language == "ja"
+        return replace(self.decoding, decoder="greedy") if without_draft else self.decoding
+
+
+def parse_keywords(words: str | Iterable[str]) -> tuple[str, ...]:
+    """Keywords without surrounding spaces, in order, each once, no empty ones.
+
+    Args:
+        words: a list, or one string with commas between keywords.
+
+    Raises:
+        RecipeError: a keyword contains a comma or a control character.
+    """
+    kept: dict[str, None] = {}
+    for word in map(str.strip, words.split(",") if isinstance(words, str) else words):
+        bad = next((char for char in word if char == "," or category(char) in CONTROL_CHARACTERS), None)
+        if bad:
+            raise RecipeError(f"keyword {word!r} contains {bad!r}; give each keyword separately, on one line")
+        if word:
+            kept[word] = None
+    return tuple(kept)
+
+
+def override(options: TranscribeOptions, **values: Any) -> TranscribeOptions:
+    """The options with other values, by field name; those of `decoding` are named directly. None changes nothing.
+
+    Raises:
+        RecipeError: a value out of range, or an unknown name.
+    """
+    changed = {name: value for name, value in values.items() if value is not None}
+    decoding = {name: changed.pop(name) for name in field_names(DecodingOptions) if name in changed}
+    if unknown := changed.keys() - {*field_names(TranscribeOptions)}:
+        raise RecipeError(f"unknown option {min(unknown)!r}")
+    base = changed.pop("decoding", options.decoding)
+    return replace(options, **changed, decoding=replace(base, **decoding))

@@ -1,0 +1,80 @@
+"""Audio in memory: arrays of any rate and shape to 16 kHz mono, with the checks that files get."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from finetune.core.errors import DataError
+from finetune.data.audio import FULL_SCALE_LIMIT, MAX_SOURCE_RATE, MIN_SAMPLES, MIN_SOURCE_RATE, SAMPLE_RATE
+
+MAX_CHANNELS = 8  # the shorter side of a 2-D array counts channels
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """Audio in memory: `samples` (N,) float32, mono, 16 kHz. Messages use its `name`."""
+
+    name: str
+    samples: NDArray[np.float32]
+
+
+def to_recording(array: Any, sample_rate: int | None, name: str) -> Recording:
+    """Converts an array to a 16 kHz mono recording, in the same way as a file is read.
+
+    Channels are averaged; other rates are resampled with soxr "HQ".
+
+    Args:
+        array: NumPy array, torch tensor or list of numbers: (N,), (C, N) or (N, C) with at most 8 channels. Floats
+            have full scale 1; integers are divided by the range of their type.
+        sample_rate: in Hz; required, because an array does not say it.
+        name: what messages call this audio.
+
+    Raises:
+        DataError: no sample rate, another shape or type, samples that are not finite or beyond full scale, too few
+            samples.
+    """
+    if sample_rate is None:
+        raise DataError(f"{name}: an array needs its sample rate, such as sample_rate=16000")
+    if not MIN_SOURCE_RATE <= sample_rate <= MAX_SOURCE_RATE:
+        raise DataError(f"{name}: sample_rate {sample_rate} is not between {MIN_SOURCE_RATE} and {MAX_SOURCE_RATE} Hz")
+    wave = _mono(_numbers(array, name), name)
+    peak = float(np.abs(wave).max(initial=0.0))
+    if not np.isfinite(peak):
+        raise DataError(f"{name}: contains samples that are not finite (NaN or infinity)")
+    if peak > FULL_SCALE_LIMIT:
+        raise DataError(f"{name}: samples reach {peak:.0f}, but full scale of a float array is 1; scale them first")
+    if sample_rate != SAMPLE_RATE and len(wave):
+        wave = soxr.resample(wave, sample_rate, SAMPLE_RATE, quality="HQ")
+    if len(wave) < MIN_SAMPLES:
+        raise DataError(f"{name}: too short: {len(wave)} samples at 16 kHz, at least {MIN_SAMPLES} are needed")
+    return Recording(name, np.ascontiguousarray(wave, dtype=np.float32))
+
+
+def _numbers(array: Any, name: str) -> NDArray[Any]:
+    """The array as float32 with full scale 1."""
+    if hasattr(array, "detach"):  # a torch tensor; bfloat16 has no NumPy type
+        array = array.detach().cpu()
+        array = (array.float() if array.is_floating_point() else array).numpy()
+    try:
+        values = np.asarray(array)
+        if values.dtype.kind == "u":
+            raise TypeError("unsigned integers; convert them to signed integers or floats")
+        if values.dtype.kind not in "fi":
+            raise TypeError(f"its type is {values.dtype}")
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name}: not an array of samples ({error})") from error
+    if values.dtype.kind == "i":
+        return values.astype(np.float32) / np.float32(-int(np.iinfo(values.dtype).min))
+    return values.astype(np.float32, copy=False)
+
+
+def _mono(values: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    if values.ndim == 2 and min(values.shape) <= MAX_CHANNELS:
+        channels_first = values.shape[0] <= values.shape[1]
+        return values.mean(axis=0 if channels_first else 1)
+    if values.ndim != 1:
+        raise DataError(f"{name}: shape {values.shape}; expected (N,), (C, N) or (N, C), C at most {MAX_CHANNELS}")
+    return values

@@ -1,0 +1,66 @@
+"""The options of a model folder: those that its export saved, and the thresholds that were calibrated for it."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from finetune.core.errors import ModelError, RecipeError
+from finetune.core.options import DecodingOptions, TranscribeOptions, field_names
+
+CALIBRATION = "decode.json"  # written by `finetune calibrate`
+
+
+def options_path(model: str | Path) -> Path:
+    """Where an export keeps its options."""
+    return Path(model) / "transcribe" / "settings.json"
+
+
+def options_for(model: str | Path) -> TranscribeOptions:
+    """The options of an export with its calibrated thresholds; for any other model the defaults.
+
+    Raises:
+        ModelError: a file is damaged.
+    """
+    saved = read_options(model) or TranscribeOptions()
+    return replace(saved, decoding=calibrated(saved.decoding, model))
+
+
+def read_options(model: str | Path) -> TranscribeOptions | None:
+    """The options that an export saved, None if the folder has none. Raises ModelError if the file is damaged."""
+    path = options_path(model)
+    if not path.is_file():
+        return None
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if "decoding" not in content:  # version 0.1 wrote all options on one level
+            content.pop("format")
+            content["decoding"] = {name: content.pop(name) for name in field_names(DecodingOptions)}
+        return TranscribeOptions(**{**content, "decoding": DecodingOptions(**content["decoding"])})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecipeError) as error:
+        raise ModelError(f"{path}: not the options of an export ({error}); run `finetune export` again") from error
+
+
+def write_options(model: Path, options: TranscribeOptions) -> None:
+    """Saves the options beside an export's transcriber."""
+    content = asdict(options)
+    for name in ("language", "translate_to", "keywords"):  # of one call, not of a model
+        del content[name]
+    options_path(model).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def calibrated(decoding: DecodingOptions, model: str | Path) -> DecodingOptions:
+    """The options with the thresholds that `finetune calibrate` left beside a model, if any.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    path = Path(model) / CALIBRATION
+    if not path.is_file():
+        return decoding
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        thresholds = {name: float(content[name]) for name in ("max_entropy", "min_probability")}
+        return replace(decoding, **thresholds)  # type: ignore[arg-type]
+    except (OSError, ValueError, KeyError, TypeError, RecipeError) as error:
+        raise ModelError(f"{path}: not a calibration ({error!r}); delete it, or calibrate again") from error

@@ -1,0 +1,113 @@
+"""Languages, keywords and decoding options are checked before anything is loaded."""
+
+import subprocess
+import sys
+
+import pytest
+
+from finetune.core.config import Recipe
+from finetune.core.errors import RecipeError
+from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS, language_code
+from finetune.core.options import (
+    FORMATS,
+    INSTRUCTION,
+    DecodingOptions,
+    TranscribeOptions,
+    choices,
+    override,
+    parse_keywords,
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("fr", "fr"), ("FR-ca", "fr"), ("pt_BR", "pt"), ("Japanese", "ja"), (None, ""), ("", "")]
+)
+def test_languages_are_known_by_code_and_name(name: str | None, code: str) -> None:
+    assert language_code(name, SPEECH_LANGUAGES) == code
+    assert TranscribeOptions(language=name or "").language == code
+
+
+@pytest.mark.parametrize(
+    ("language", "translate_to", "message"),
+    [
+        ("jp", "", r"'jp' is not one of en \(English\), .*, ja \(Japanese\)$"),
+        ("it", "", "'it' is not one of"),  # a translation target, not a speech language
+        ("", "klingon", "'klingon' is not one of"),
+        ("en", "english", "translate_to: the speech is English already"),
+    ],
+)
+def test_other_languages_are_refused(language: str, translate_to: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        TranscribeOptions(language=language, translate_to=translate_to)
+
+
+def test_the_prompt_of_a_translation_is_the_model_cards() -> None:
+    assert "it" in TRANSLATION_TARGETS
+    assert TranscribeOptions(language="en", translate_to="zh").prompt == "translate the speech to Mandarin."
+    assert TranscribeOptions(language="en").prompt == INSTRUCTION
+    assert TranscribeOptions("write it down").prompt == "write it down"
+
+
+def test_keywords_are_trimmed_and_each_is_kept_once() -> None:
+    assert parse_keywords([" stent", "", "New  York", "stent ", " ", "Stent"]) == ("stent", "New  York", "Stent")
+    assert parse_keywords("stent, New York,") == ("stent", "New York"), "not the letters of the string"
+    assert len(TranscribeOptions(keywords=tuple(f"word{n}" for n in range(1000))).keywords) == 1000
+
+
+@pytest.mark.parametrize("word", ["a,b", "a\nb", "a\tb", "a\x00", "a\u2028b", "\ud800"])
+def test_a_keyword_with_a_comma_or_control_character_is_refused(word: str) -> None:
+    with pytest.raises(RecipeError, match="give each keyword separately, on one line"):
+        parse_keywords(["good", word])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"vad": "ears"},
+        {"decoder": "psychic"},
+        {"batch_seconds": 0},
+        {"max_new_tokens": -1},
+        {"batch_seconds": float("nan")},
+        {"min_probability": 1.5},
+        {"max_window": 31.0},
+        {"batch_seconds": "many"},
+    ],
+)
+def test_values_out_of_range_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(RecipeError, match=f"^{next(iter(wrong))}: "):
+        override(TranscribeOptions(), **wrong)
+
+
+def test_override_sets_fields_of_both_levels_and_skips_none() -> None:
+    options = override(TranscribeOptions(), vad="silero", decoder="greedy", batch_seconds=None, language="fr")
+    assert (options.vad, options.language) == ("silero", "fr")
+    assert options.decoding == DecodingOptions("greedy", max_new_tokens=400)
+    other = override(options, decoding=DecodingOptions(max_new_tokens=7), decoder="relaxed")
+    assert other.decoding == DecodingOptions("relaxed", max_new_tokens=7)
+    with pytest.raises(RecipeError, match="unknown option 'beams'"):
+        override(options, beams=4)
+
+
+def test_a_recipe_checks_the_same_ranges() -> None:
+    sides = {side: ["x"] for side in ("train", "valid", "test")}
+    recipe = Recipe.model_validate({"name": "x", "data": sides, "decode": {"batch_seconds": "9"}})
+    assert recipe.decode == DecodingOptions(batch_seconds=9.0)
+    for name, value in (
+        ("batch_seconds", 0),
+        ("min_probability", 2),
+        ("max_new_tokens", 0),
+        ("decoder", "x"),
+        ("y", 1),
+    ):
+        with pytest.raises(ValueError, match=f"decode.{name}"):
+            Recipe.model_validate({"name": "x", "data": sides, "decode": {name: value}})
+
+
+def test_choices_are_those_of_the_types() -> None:
+    assert choices(DecodingOptions, "decoder") == ("greedy", "speculative", "relaxed")
+    assert choices(TranscribeOptions, "vad") == ("level", "silero") and FORMATS[0] == "text"
+
+
+def test_options_need_neither_torch_nor_pydantic() -> None:
+    check = "import sys, finetune.cli.transcribe; print({'torch', 'transformers', 'pydantic'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout.strip() == "set()"
