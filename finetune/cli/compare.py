@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         RecipeError: an argument is invalid, or two contradict each other.
         DataError, ModelError: as `evaluation.compare.compare`.
     """
-    from finetune.core.config import INSTRUCTION
+    from finetune.core.options import INSTRUCTION
     from finetune.evaluation.compare import compare, write_comparison
 
     conditions = [parse_condition(text) for text in args.fail_if]

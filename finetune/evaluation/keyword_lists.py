@@ -46,9 +46,8 @@ def evaluate_keyword_lists(
     fusion", Interspeech 2021: the terms of an utterance are those that occur in its reference.
 
     Args:
-        model: the model.
         utterances: their own keywords are replaced.
-        options: the decoding options.
+        instruction, options: the prompt and the decoding options.
         terms: the domain terms. Distractors come from the terms that occur in other utterances first.
         other_words: words of the training data, for the distractors that the terms do not provide.
         sizes: numbers of distractors.
