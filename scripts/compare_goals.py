@@ -15,7 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from finetune.core.config import GOALS, AugmentSection, PartsSection, Recipe, contradictions  # noqa: E402
+from finetune.core.config import GOALS, AugmentSection, PartsSection, Recipe  # noqa: E402
+from finetune.core.contradictions import contradictions  # noqa: E402
 from finetune.core.recipe import load_recipe  # noqa: E402
 from finetune.model.granite import read_config  # noqa: E402
 from finetune.pipeline import run_recipe  # noqa: E402

@@ -9,6 +9,7 @@ import numpy as np
 import soundfile
 
 from finetune.cli import main as cli
+from finetune.cli.arguments import Subparsers
 from finetune.core.files import write_json
 from finetune.inference.saved_options import CALIBRATION
 
@@ -30,7 +31,7 @@ class Replaced:
     def __init__(self, command: cli.Command, run: Callable[[argparse.Namespace], int]) -> None:
         self.command, self.run = command, run
 
-    def add_parser(self, subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    def add_parser(self, subparsers: Subparsers) -> None:
         self.command.add_parser(subparsers)
         for parser in subparsers.choices.values():
             parser.set_defaults(run=self.run)

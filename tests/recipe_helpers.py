@@ -1,11 +1,9 @@
-"""The smallest recipe, and a value of one by its dotted key."""
+"""The smallest recipe as YAML."""
 
-from finetune.core.config import Recipe
-
-DATA = "data:\n  train: [a.jsonl]\n  valid: [b.jsonl]\n  test: [c.jsonl]\n"
-
-
-def value(found: Recipe, key: str) -> object:
-    for part in key.split("."):
-        found = getattr(found, part)
-    return found
+# Of four lines, so that a setting appended by a test is on line 5.
+RECIPE = """\
+model: {base: nowhere}
+data: {train: [a.jsonl],
+       valid: [b.jsonl],
+       test: [c.jsonl]}
+"""

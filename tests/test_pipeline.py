@@ -68,7 +68,9 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def recipe(tmp_path: Path, **sections: dict[str, Any]) -> Recipe:
     data = {"train": ["a.jsonl"], "valid": ["b.jsonl"], "test": ["c.jsonl"]}
     machine = {"processes": 1}
-    return Recipe.model_validate({"name": "r", "runs": str(tmp_path), "data": data, "machine": machine, **sections})
+    return Recipe.model_validate(
+        {"name": "r", "runs": str(tmp_path), "model": {"base": "-"}, "data": data, "machine": machine, **sections}
+    )
 
 
 def test_all_stages_run_once_and_then_none(tmp_path: Path, ran: list[str]) -> None:
@@ -239,7 +241,7 @@ def test_the_launched_processes_get_the_whole_recipe(
         tmp_path,
         train={"goal": "accent", "max_canary_loss": None},
         augment={"speed": 0.0},
-        model={"instruction": "say: 'what' is \"heard\" – no, null\n"},
+        model={"base": "-", "instruction": "say: 'what' is \"heard\" – no, null\n"},
         machine={"trackers": ["wandb"]},
     )
     train_on_all(run_recipe(mine, "prepare"), 2)

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from compare_goals import OWN, with_goal
-from finetune.core.config import GOALS, contradictions
+from finetune.core.config import GOALS
+from finetune.core.contradictions import contradictions
 from finetune.core.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]

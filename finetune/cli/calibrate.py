@@ -5,10 +5,11 @@ import math
 import os
 from pathlib import Path
 
+from finetune.cli.arguments import Subparsers
 from finetune.core.errors import DataError, RecipeError
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(subparsers: Subparsers) -> None:
     text = "find the thresholds of relaxed decoding for a model and save them in its folder"
     parser = subparsers.add_parser(
         "calibrate",

@@ -2,12 +2,12 @@
 
 import argparse
 
-from finetune.cli.recipe_arguments import add_recipe_arguments
+from finetune.cli.arguments import Subparsers, add_recipe_arguments
 from finetune.core.errors import DataError, ModelError
 from finetune.core.terminal import visible
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(subparsers: Subparsers) -> None:
     text = "print each setting with its origin, what would be trained, and the data"
     parser = subparsers.add_parser(
         "check", help=text, description=text, epilog="example: finetune check recipes/quickstart.yaml"

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.cli.arguments import Subparsers
 from finetune.core.errors import RecipeError
 from finetune.core.terminal import visible
 from finetune.metrics.conditions import GRAMMAR, parse_condition
@@ -30,7 +31,7 @@ Its figures are percentage points. The condition is checked for every system but
 are not used. Exit codes: 0 no condition holds, 1 one holds or something failed, 2 wrong usage or invalid condition."""
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "compare",
         help="score runs, models, other recognizers and hypothesis files on the same clips",

@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from finetune.cli import calibrate, check, compare, report, score, stages, transcribe_command
+from finetune.cli import calibrate, check, compare, demo, report, score, stages, transcribe_command
+from finetune.cli.arguments import Subparsers
 from finetune.core.errors import FinetuneError, Interrupted, RecipeError
 from finetune.core.run_dir import CHILD
 from finetune.core.terminal import VisibleFormatter, visible
@@ -27,10 +28,10 @@ NOISY_LOGGERS = ("httpx", "huggingface_hub", "transformers", "accelerate", "data
 class Command(Protocol):
     """A module of this package; its parsers set `run`, a function of the parsed arguments that returns an exit code."""
 
-    def add_parser(self, subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None: ...
+    def add_parser(self, subparsers: Subparsers) -> None: ...
 
 
-COMMANDS: tuple[Command, ...] = (check, stages, report, score, calibrate, compare, transcribe_command)
+COMMANDS: tuple[Command, ...] = (check, stages, report, score, calibrate, compare, transcribe_command, demo)
 
 
 def main(argv: list[str] | None = None, commands: Sequence[Command] = COMMANDS) -> int:

@@ -2,11 +2,12 @@
 
 import argparse
 
+from finetune.cli.arguments import Subparsers
 from finetune.core.errors import DataError
 from finetune.core.run_dir import RunDir
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(subparsers: Subparsers) -> None:
     text = "write the report of an evaluated run again"
     parser = subparsers.add_parser(
         "report", help=text, description=text, epilog="example: finetune report runs/quickstart"

@@ -2,11 +2,11 @@
 
 import argparse
 
-from finetune.cli.recipe_arguments import add_recipe_arguments
+from finetune.cli.arguments import Subparsers, add_recipe_arguments
 from finetune.core.terminal import visible
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "score",
         help="score model.base on each test set: WER, their mean, speed",

@@ -2,7 +2,7 @@
 
 import argparse
 
-from finetune.cli.recipe_arguments import add_recipe_arguments
+from finetune.cli.arguments import Subparsers, add_recipe_arguments
 from finetune.core.terminal import visible
 
 HELP = {
@@ -15,7 +15,7 @@ HELP = {
 LAST_STAGE = {"prepare": "prepare", "train": "train", "evaluate": "report", "export": "export", "run": "export"}
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(subparsers: Subparsers) -> None:
     for name, text in HELP.items():
         example = f"example: finetune {name} recipes/quickstart.yaml --set train.epochs=2"
         parser = subparsers.add_parser(name, help=text, description=text, epilog=example)

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from finetune.cli import transcribe
+from finetune.cli.arguments import Subparsers
 from finetune.core.options import TranscribeOptions
 from finetune.inference.saved_options import read_options
 
 MIN_AUDIO_FOR_BAR = 60.0  # seconds; shorter jobs show no progress bar
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(subparsers: Subparsers) -> None:
     text = "transcribe audio files with a base or exported model"
     parser = subparsers.add_parser(
         "transcribe",

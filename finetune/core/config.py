@@ -1,4 +1,4 @@
-"""The recipe: every setting, its type, its range and its default, and nowhere else; `recipe_file` reads it."""
+"""The recipe: every setting with its type, range and default; `core.recipe` reads it from YAML."""
 
 from typing import Annotated, Literal
 
@@ -8,72 +8,77 @@ from finetune.core.options import INSTRUCTION, DecodingOptions
 
 
 class Section(BaseModel):
-    """Frozen, and closed to unknown keys."""
+    """A frozen group of settings that refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class ModelSection(Section):
-    base: str = "data/granite-speech-nano"
-    """Local folder in hub layout, or a hub name such as ibm-granite/granite-4.0-1b-speech."""
+    base: str
+    """The base model: a local folder in hub layout, or a hub name such as ibm-granite/granite-4.0-1b-speech."""
     revision: str | None = None
-    """Commit of a hub name; pin it for a result that can be repeated."""
+    """Commit of the hub repository; set it for reproducible results."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the weights in memory; auto is bfloat16 on CUDA and float32 elsewhere."""
+    """Data type of the weights in memory; auto is bfloat16 on CUDA, else float32."""
     quantize: Literal["none", "4bit"] = "none"
-    """Of the frozen language model while training; 4bit needs CUDA and the extra [quant]."""
+    """Quantization of the frozen language model during training; 4bit needs CUDA and the extra [quant]."""
     instruction: str = INSTRUCTION
     """The text after the audio in the prompt; the default is that of the model card."""
 
 
 class DataSection(Section):
     train: list[str] = []
-    """Corpora: .jsonl, .csv, .tsv, .parquet, a folder, or hf:NAME:SPLIT. A recipe for `finetune score` has none."""
+    """Training corpora: .jsonl, .csv, .tsv, .parquet, a folder, or hf:NAME:SPLIT. Empty for `finetune score`."""
     valid: list[str] = []
+    """Validation corpora, which choose the best adapter."""
     test: list[str] = Field(min_length=1)
-    """`finetune score` takes each of them by itself."""
+    """Test corpora; `finetune score` scores each of them separately."""
     canary: list[str] = []
-    """General speech that must not get worse."""
+    """Corpora of general speech, which show what the model forgets."""
     replay: list[str] = []
-    """General speech mixed into training, against forgetting."""
+    """Corpora of general speech that are mixed into training, against forgetting."""
     replay_weight: float = Field(1.0, gt=0)
-    """How often a replayed clip is heard in an epoch: 0.5 is half of them each time, drawn anew."""
+    """How often a replay clip occurs in an epoch; at 0.5, each epoch uses a new random half of them."""
     terms: str | None = None
-    """A file of terms, one a line, whose recall is reported."""
+    """A text file of terms, one a line; their recall is reported."""
     lowercase: bool = True
-    """Transcripts to lower case, as the base model writes."""
+    """Convert transcripts to lower case, which is what the base model writes."""
     min_duration: float = Field(0.2, gt=0)
+    """Shortest clip, in seconds; shorter ones are dropped."""
     max_duration: float = Field(30.0, gt=0)
-    """Seconds."""
+    """Longest clip, in seconds; longer ones are dropped."""
     max_chars_per_second: float = Field(40.0, gt=0)
+    """A clip with more characters of transcript per second is dropped."""
     max_bad_fraction: float = Field(0.02, ge=0, le=1)
-    """More unusable rows than this share stop the run."""
+    """Largest fraction of dropped clips in a split; above it the run stops."""
     allow_leaks: bool = False
-    """Go on although a sentence of valid, test or canary stands in train or replay."""
+    """Continue although train or replay contains a sentence of valid, test or canary."""
 
 
 class AugmentSection(Section):
     speed: float = Field(0.0, ge=0, le=0.3)
-    """Playing speed is drawn from 1 - speed to 1 + speed."""
+    """Speed perturbation: a random factor between 1 - speed and 1 + speed."""
     gain_db: float = Field(0.0, ge=0, le=30)
+    """Volume perturbation: a random gain between -gain_db and +gain_db."""
     noise_db: float = Field(0.0, ge=0, le=60)
-    """White noise at a signal-to-noise ratio of this to 30 dB more, on half of the clips; 0 is off."""
+    """White noise on half of the clips, at a random SNR between noise_db and noise_db + 30 dB; 0 is off."""
     mel_mask: int = Field(0, ge=0, le=40)
-    """Widest of two masks over mel bins (SpecAugment)."""
+    """SpecAugment: largest width of each of two masks, in mel bins."""
     time_mask: int = Field(0, ge=0, le=100)
-    """Widest of two masks over 20 ms frames."""
+    """SpecAugment: largest width of each of two masks, in frames of 20 ms."""
     concat: float = Field(0.0, ge=0, lt=1)
-    """How often a clip goes on with another one, and that with a third, up to data.max_duration."""
+    """Probability that another clip is appended, and again a third, up to data.max_duration."""
 
 
 class LoraPart(Section):
     rank: int = Field(16, ge=0)
-    """0 is no LoRA."""
+    """LoRA rank; 0 is no LoRA."""
     alpha: float = Field(32.0, gt=0)
+    """LoRA scaling: alpha / rank, or alpha / sqrt(rank) for rslora."""
     dropout: float = Field(0.0, ge=0, lt=1)
     variant: Literal["lora", "rslora", "dora"] = "lora"
     modules: list[str] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    """Linear layers of the language model, by their last name; the encoder's are never meant."""
+    """Last parts of the names of the language model's linear layers with LoRA; encoder layers never match."""
     learning_rate: float | None = Field(None, gt=0, le=1)
 
 
@@ -87,7 +92,7 @@ class ProjectorPart(Section):
 class EncoderPart(Section):
     mode: Literal["frozen", "full", "lora"] = "frozen"
     blocks: int = Field(4, ge=1)
-    """How many of the upper conformer blocks."""
+    """How many of the last conformer blocks train."""
     rank: int = Field(16, ge=1)
     alpha: float = Field(32.0, gt=0)
     learning_rate: float | None = Field(None, gt=0, le=1)
@@ -100,12 +105,12 @@ class HeadPart(Section):
 
 class LanguageModelPart(Section):
     layers: int = Field(0, ge=0)
-    """How many of the last layers train in full."""
+    """How many of the last layers train in full, without LoRA."""
     learning_rate: float | None = Field(None, gt=0, le=1)
 
 
 class PartsSection(Section):
-    """What trains. A part without a learning rate of its own has that of `train`."""
+    """The trainable parts. A part without its own learning_rate uses train.learning_rate."""
 
     lora: LoraPart = LoraPart()
     projector: ProjectorPart = ProjectorPart()
@@ -117,85 +122,91 @@ class PartsSection(Section):
 
 class TrainSection(Section):
     goal: Literal["vocabulary", "accent", "domain", "language"] | None = None
-    """A preset of parts and augmentation (`GOALS`); whatever the recipe says itself goes before it."""
+    """A preset of parts and augmentation (`GOALS`); the recipe's own settings override it."""
     epochs: int = Field(4, ge=1)
     batch: Literal["fixed", "auto"] = "fixed"
-    """auto halves `batch_seconds` until the largest batch fits into memory, and remembers it for this machine."""
+    """auto halves batch_seconds until the largest batch fits into memory, and stores the result for this machine."""
     batch_seconds: float = Field(120.0, gt=0)
-    """Padded audio in a batch on one device."""
+    """Padded audio in a batch on one device, in seconds."""
     batch_tokens: int = Field(16_000, ge=64)
-    """Padded positions of the language model in such a batch."""
+    """Padded language model positions in a batch on one device."""
     accumulation: int = Field(1, ge=1)
-    """Batches summed into one optimizer step, on each device."""
+    """Batches per optimizer step on each device (gradient accumulation)."""
     learning_rate: float = Field(2e-4, gt=0, le=1)
+    """Peak learning rate of AdamW."""
     warmup: float = Field(0.1, ge=0, le=1)
-    """Share of the steps over which the rate rises; it then falls linearly."""
+    """Fraction of the steps with a rising learning rate; it then decays linearly to 0."""
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     ctc_weight: float = Field(0.0, ge=0)
-    """Of the encoder's CTC loss beside the language model's; the encoder or its CTC head must train."""
+    """Weight of the encoder's CTC loss, added to that of the language model; the encoder or its CTC head must
+    train."""
     evaluate_every: int = Field(1, ge=1)
-    """Epochs between two generated valid (and canary) scores."""
+    """Epochs between two validations: WER of generated transcripts of valid and canary."""
     patience: int = Field(0, ge=0)
-    """Stop after so many of them without a better adapter; 0 is never."""
+    """Stop after this many validations without a better adapter; 0 is never."""
     max_canary_loss: float | None = Field(None, ge=0, le=1)
-    """The best adapter may lose at most this much WER (0.02 is two points) on the canary; none is no limit."""
+    """Largest increase of the canary WER for the best adapter (0.02 is two percentage points); none is no limit."""
     interpolate: list[Annotated[float, Field(gt=0, lt=1)]] = []
-    """Shares of the way from the base's weights to the last epoch's that are scored too: a little less than all of it
-    often costs the domain nothing and gives general speech back. Keeps the best of all within max_canary_loss."""
+    """Interpolation weights alpha: also validate base + alpha * (trained - base) after the last epoch. An alpha a
+    little below 1 often keeps the gain on the domain and forgets less. The best model within
+    max_canary_loss is kept."""
     max_skipped_steps: int = Field(5, ge=0)
-    """Steps with a loss or gradient that is no number, before training stops."""
+    """Steps with a non-finite loss or gradient are skipped; training stops after more than this many."""
 
 
 class MachineSection(Section):
-    """How, and not what: a change here never makes it another run."""
+    """How the run is executed; a change here keeps the run and its checkpoint valid."""
 
     processes: int = Field(0, ge=0)
-    """Training processes on this machine, but no more than GPUs where there are any; 0 is one for each GPU, or one.
-    On CPU cores, a small model trains faster in a process for each than in one with many threads."""
+    """Training processes on this machine, at most one for each GPU if there are GPUs; 0 is one for each GPU, or one.
+    On a CPU, a small model trains faster in one process per core than in one process with many threads."""
     workers: int = Field(0, ge=0)
-    """Processes that decode audio ahead, for each training process."""
+    """Data loader processes that decode audio, for each training process."""
     gradient_checkpointing: bool = False
-    """Of the language model: less memory, slower."""
+    """Recompute activations of the language model in the backward pass: less memory, slower."""
     cache_encoder: bool = False
-    """Keep the frozen encoder's output on disk; needs training without augmentation."""
+    """Cache the frozen encoder's output on disk; needs training without augmentation."""
     checkpoint_every: int = Field(200, ge=1)
-    """Steps between two checkpoints; one more stands at the end of each epoch."""
+    """Steps between two checkpoints; each epoch also ends with one."""
     trackers: list[Literal["wandb", "tensorboard", "trackio"]] = []
-    """Mirrors of metrics.jsonl; WANDB_MODE=offline needs no account."""
+    """Experiment trackers that receive metrics.jsonl; wandb needs no account with WANDB_MODE=offline."""
 
 
 class EvaluateSection(Section):
     normalizer: Literal["none", "basic@1", "ja-cer@1", "multi@1", "whisper-en@1", "openasr@2026-08"] = "basic@1"
-    """What counts as the same word; metrics/normalizer.py says what each does."""
+    """Text normalizer before scoring; metrics/normalizer.py describes each."""
     replicas: int = Field(2000, ge=100)
-    """Of the bootstrap behind each interval."""
+    """Bootstrap replicas for each confidence interval."""
     groups: list[str] = ["speaker"]
-    """Columns of the test manifest by which errors are split; duration, bandwidth and noise are split by anyway."""
+    """Columns of the test manifest by which errors are grouped; duration, bandwidth and noise are always grouped."""
     probes: bool = True
-    """Listen to eight clips without speech, for which every word is made up."""
+    """Also transcribe eight clips without speech, where every word is a hallucination."""
     keyword_lists: list[Annotated[int, Field(ge=0)]] = []
-    """Distractors beside a clip's own terms in its prompt, such as [0, 100, 1000]: term recall for each, and without
-    keywords. Each decodes the test clips once more with either model."""
+    """Keyword prompts to test: for each number N, a clip's own terms and N distractors, such as [0, 100, 1000]; term
+    recall is reported for each and without keywords. Each N decodes the test clips once more with both models."""
 
 
 class ExportSection(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the saved weights; auto is that of the base's files."""
+    """Data type of the saved weights; auto is that of the base model's files."""
     clips: int = Field(16, ge=1)
-    """Test clips on which the exported folder is compared with what was trained."""
+    """Test clips on which the exported model is compared with the trained one."""
     tolerance: float = Field(1e-3, gt=0)
-    """Largest difference of logits between the merged float32 weights and the unmerged model."""
+    """Largest allowed difference of logits between the merged float32 weights and the unmerged model."""
 
 
 class Recipe(Section):
+    """Everything that a run depends on."""
+
     name: str
-    """The run directory below `runs`; the file's name unless said otherwise."""
+    """Name of the run directory below `runs`; the default is the name of the recipe's file."""
     seed: int = 1
+    """Seed of all random numbers."""
     runs: str = "runs"
-    """Where run directories are made."""
-    model: ModelSection = ModelSection()
+    """Folder of the run directories."""
+    model: ModelSection
     data: DataSection
     augment: AugmentSection = AugmentSection()
     parts: PartsSection = PartsSection()
@@ -206,7 +217,7 @@ class Recipe(Section):
     export: ExportSection = ExportSection()
 
 
-# By goal: what a recipe gets where it says nothing itself. Rates stay those of `train`.
+# The preset of each train.goal: settings that the recipe does not set itself. No preset sets a learning rate.
 GOALS: dict[str, dict[str, str]] = {
     "vocabulary": {
         "parts.lora.rank": "32",
@@ -248,58 +259,3 @@ GOALS: dict[str, dict[str, str]] = {
         "augment.speed": "0.1",
     },
 }
-
-
-def contradictions(recipe: Recipe) -> list[tuple[str, str]]:
-    """What no single field can say: (dotted key, what is wrong with it)."""
-    found = []
-    parts, train, data = recipe.parts, recipe.train, recipe.data
-    modes = [part.mode for part in (parts.projector, parts.encoder, parts.ctc_head, parts.lm_head)]
-    if not (parts.lora.rank or parts.language_model.layers or any(mode != "frozen" for mode in modes)):
-        found.append(("parts.lora.rank", "nothing would be trained; give it a rank, or open another part"))
-    if parts.lora.rank and not parts.lora.modules:
-        found.append(("parts.lora.modules", "LoRA needs at least one; parts.lora.rank of 0 is no LoRA"))
-    if recipe.model.quantize == "4bit" and parts.lora.rank and parts.lora.variant == "dora":
-        found.append(
-            (
-                "parts.lora.variant",
-                "DoRA learns the lengths of the rows of the 4-bit weights, which are not "
-                "those of the weights it is merged into; take lora or rslora, or set model.quantize: none",
-            )
-        )
-    if train.ctc_weight and parts.encoder.mode == parts.ctc_head.mode == "frozen":
-        found.append(("train.ctc_weight", "the CTC loss needs parts.encoder or parts.ctc_head to train"))
-    if parts.ctc_head.mode == "full" and not train.ctc_weight:
-        found.append(("parts.ctc_head.mode", "the CTC head learns from train.ctc_weight, which is 0"))
-    if bool(data.train) != bool(data.valid):
-        found.append(
-            (
-                f"data.{'valid' if data.train else 'train'}",
-                "is missing: training needs data.train, and data.valid to choose the best adapter",
-            )
-        )
-    if data.min_duration >= data.max_duration:
-        found.append(("data.min_duration", "must be below data.max_duration"))
-    if data.max_duration > train.batch_seconds:
-        found.append(
-            (
-                "train.batch_seconds",
-                f"must hold the longest clip, data.max_duration {data.max_duration:g}; raise it, or lower that",
-            )
-        )
-    if train.max_canary_loss is not None and not data.canary:
-        found.append(("train.max_canary_loss", "needs data.canary to measure it on"))
-    augments = any(getattr(recipe.augment, name) for name in AugmentSection.model_fields)
-    if recipe.machine.cache_encoder and augments:
-        found.append(
-            (
-                "machine.cache_encoder",
-                "what is augmented differs in every epoch and cannot be cached; "
-                "set all of augment to 0, or leave the cache off",
-            )
-        )
-    if recipe.machine.cache_encoder and (parts.encoder.mode != "frozen" or parts.ctc_head.mode != "frozen"):
-        found.append(("machine.cache_encoder", "the encoder or its CTC head trains, so its output changes"))
-    if not recipe.name or "/" in recipe.name or recipe.name.startswith("."):
-        found.append(("name", "must be a plain folder name"))
-    return found

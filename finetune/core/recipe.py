@@ -1,24 +1,36 @@
-"""Reads a recipe: YAML and `--set` to typed values, each with where it came from.
+"""Reads a recipe: YAML and `--set` to typed settings, each with its origin; writes `resolved.json`.
 
-A YAML file is read as plain strings and converted by each field's type, so `1e-5` is a number and
-`no` is what its field says. `--set a.b=value` goes over the file, the file over its goal's preset.
+A YAML file is read as plain strings and converted by the type of each field, so `1e-5` is a number and `no` is what its
+field makes of it. `--set a.b=value` overrides the file, the file overrides the preset of its goal.
 """
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from finetune.core.config import GOALS, Recipe, contradictions
+from finetune.core.config import GOALS, Recipe
+from finetune.core.contradictions import contradictions
 from finetune.core.errors import RecipeError
+from finetune.core.files import write_json
+from finetune.core.renamed import RENAMED
+from finetune.version import __version__
+
+VERSION_KEY = "toolkit_version"  # in resolved.json: which version wrote it; not a setting
+REQUIRED = {
+    "model.base": "required; set model.base to a local folder or a hub name such as "
+    "ibm-granite/granite-4.0-1b-speech; to try the toolkit, use the embedded model data/granite-speech-nano of the "
+    "source tree (`finetune demo DIR` copies it)"
+}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One resolved value and where it came from: `default`, `goal accent`, `recipe.yaml:12` or `--set ...`."""
+    """One resolved value and its origin: `default`, `goal accent`, `recipe.yaml:12` or `--set ...`."""
 
     key: str
     value: Any
@@ -34,6 +46,57 @@ def field_types(section: Any) -> dict[str, Any]:
     return {}
 
 
+class RawValue(NamedTuple):
+    """A value as text, a list of texts or None, and its origin."""
+
+    value: Any
+    origin: str
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe, list[Setting]]:
+    """Reads, overrides and validates a recipe.
+
+    Args:
+        path: the YAML file, or the `resolved.json` of a run.
+        overrides: `a.b=value` strings, as after `--set`; a list is written `a,b`.
+
+    Returns:
+        The frozen recipe, and every setting with its origin, in the order of the sections.
+
+    Raises:
+        RecipeError: no such file, invalid YAML, an unknown key (with the nearest known one), an invalid value; each
+            with file:line or the override that set it.
+    """
+    path = Path(path)
+    raw = _check_keys({**parse(path), **_parse_overrides(overrides)})
+    raw.setdefault("name", RawValue(path.stem, "default"))
+    goal = raw.get("train.goal", RawValue(None, ""))
+    preset = {
+        key: RawValue(value, f"goal {goal.value}")
+        for key, value in GOALS.get(str(goal.value), {}).items()
+        if key not in raw
+    }
+    raw |= preset
+    recipe = _validate(raw, path)
+    for key, text in contradictions(recipe):
+        if key in preset:
+            raise RecipeError(f"{goal.origin}: {key}, set by train.goal: {goal.value}: {text}")
+        raise RecipeError(f"{raw[key].origin if key in raw else path}: {key}: {text}")
+    return recipe, [
+        Setting(key, get_setting(recipe, key), raw[key].origin if key in raw else "default") for key in known_keys()
+    ]
+
+
+def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe alone; arguments and errors are those of `load_recipe`."""
+    return load_recipe(path, overrides)[0]
+
+
+def save_recipe(path: Path, recipe: Recipe) -> None:
+    """Writes every setting and the version of the toolkit as JSON; `load_recipe` reads it, because JSON is YAML."""
+    write_json(path, {VERSION_KEY: __version__, **recipe.model_dump(mode="json", exclude_none=True)})
+
+
 def known_keys(section: Any = Recipe, prefix: str = "") -> list[str]:
     """Every dotted key of a recipe."""
     keys = []
@@ -45,35 +108,96 @@ def known_keys(section: Any = Recipe, prefix: str = "") -> list[str]:
     return keys
 
 
-def _flatten(node: yaml.Node, where: str, prefix: str = "") -> dict[str, tuple[Any, str]]:
-    """Dotted keys of a YAML mapping with their raw values and `file:line`."""
-    found: dict[str, tuple[Any, str]] = {}
+def get_setting(recipe: Recipe, key: str) -> Any:
+    """The value at a dotted key."""
+    value: Any = recipe
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def parse(path: Path) -> dict[str, RawValue]:
+    """The dotted keys of a YAML file with their raw values.
+
+    Raises:
+        RecipeError: the file cannot be read, is empty or is not a mapping; a key is set twice.
+    """
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
+    except FileNotFoundError as error:
+        raise RecipeError(f"{path}: no such file; pass a recipe, such as recipes/quickstart.yaml") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        hint = " (indent with spaces)" if "\\t" in str(error.problem) else ""
+        raise RecipeError(f"{path}:{line}: invalid YAML: {error.problem}{hint}") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: invalid YAML: {error}") from error
+    if node is None:
+        raise RecipeError(f"{path}: the recipe is empty")
+    raw = _flatten(node, str(path))
+    raw.pop(VERSION_KEY, None)
+    return raw
+
+
+def _flatten(node: yaml.Node, path: str, prefix: str = "") -> dict[str, RawValue]:
+    """The dotted keys of a YAML mapping, with `path:line` as their origin."""
+    raw: dict[str, RawValue] = {}
     if not isinstance(node, yaml.MappingNode):
-        raise RecipeError(f"{where}:{node.start_mark.line + 1}: a recipe is a mapping of keys to values")
+        raise RecipeError(f"{path}:{node.start_mark.line + 1}: a recipe must be a mapping of keys to values")
     for key_node, value in node.value:
-        line = f"{where}:{key_node.start_mark.line + 1}"
+        origin = f"{path}:{key_node.start_mark.line + 1}"
         key = prefix + str(key_node.value)
         if isinstance(value, yaml.MappingNode):
-            inner = _flatten(value, where, key + ".")
+            inner = _flatten(value, path, key + ".")
         elif isinstance(value, yaml.SequenceNode):
             if not all(isinstance(item, yaml.ScalarNode) and item.value.strip() for item in value.value):
-                raise RecipeError(f"{line}: {key}: a list of plain values is wanted")
-            inner = {key: ([item.value for item in value.value], line)}
+                raise RecipeError(f"{origin}: {key}: must be a list of plain values")
+            inner = {key: RawValue([item.value for item in value.value], origin)}
         else:
-            inner = {key: (_plain(value.value, value.style), line)}
+            inner = {key: RawValue(_text_or_none(value.value, value.style), origin)}
         for name, entry in inner.items():
-            if name in found:
-                raise RecipeError(f"{entry[1]}: {name} stands twice")
-            found[name] = entry
-    return found
+            if name in raw:
+                raise RecipeError(f"{entry.origin}: {name} is set twice")
+            raw[name] = entry
+    return raw
 
 
-def _plain(text: str, style: str | None = None) -> str | None:
+def _text_or_none(text: str, style: str | None = None) -> str | None:
+    """None for an empty, `~` or `null` value without quotes."""
     return None if style is None and text.strip().lower() in {"", "~", "null"} else text
 
 
+def _parse_overrides(overrides: Sequence[str]) -> dict[str, RawValue]:
+    raw = {}
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise RecipeError(f"--set {override}: must be KEY=VALUE")
+        raw[key.strip()] = RawValue(_text_or_none(value), f"--set {override}")
+    return raw
+
+
+def _check_keys(raw: dict[str, RawValue]) -> dict[str, RawValue]:
+    """Values prepared for their fields; refuses unknown and renamed keys, and a section with a value."""
+    known, checked = known_keys(), {}
+    for key, (value, origin) in raw.items():
+        if any(name.startswith(f"{key}.") for name in known):
+            if value is not None:
+                raise RecipeError(f"{origin}: '{key}' is a section; put its settings below it, indented")
+        elif key in known:
+            checked[key] = RawValue(_as_field(key, value), origin)
+        elif key in RENAMED:
+            raise RecipeError(f"{origin}: '{key}' was renamed to '{RENAMED[key]}'")
+        else:
+            near = _nearest(key, known)
+            raise RecipeError(f"{origin}: unknown key '{key}'" + (f"; did you mean '{near}'?" if near else ""))
+    return checked
+
+
 def _as_field(key: str, value: Any) -> Any:
-    """A raw value as its field's kind writes it: lists from `a,b`, None from `none` where there may be none."""
+    """A raw value as its field's type needs it: lists from `a,b`, None from `none` where None is allowed."""
     kind: Any = Recipe
     for part in key.split("."):
         kind = field_types(kind)[part]
@@ -87,11 +211,26 @@ def _as_field(key: str, value: Any) -> Any:
 
 
 def _nearest(key: str, known: list[str]) -> str | None:
-    """The known key most like an unknown one, first by the whole of it, then by its last part."""
+    """The known key most similar to an unknown one, compared as a whole, then by its last part."""
     names = {name.rpartition(".")[2]: name for name in reversed(known)}
-    whole = difflib.get_close_matches(key, known, 1, 0.8)
-    last = difflib.get_close_matches(key.rpartition(".")[2], names, 1, 0.6)
-    return whole[0] if whole else names[last[0]] if last else None
+    full_matches = difflib.get_close_matches(key, known, 1, 0.8)
+    last_matches = difflib.get_close_matches(key.rpartition(".")[2], names, 1, 0.6)
+    return full_matches[0] if full_matches else names[last_matches[0]] if last_matches else None
+
+
+def _validate(raw: dict[str, RawValue], path: Path) -> Recipe:
+    """Raises RecipeError that names every invalid value."""
+    try:
+        return Recipe.model_validate(_nest({"model": {}, **{key: entry.value for key, entry in raw.items()}}))
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            key = ".".join(str(part) for part in problem["loc"] if isinstance(part, str))
+            if key in raw:
+                lines.append(f"{raw[key].origin}: {key}: {problem['msg']}, got {problem['input']!r}")
+            else:
+                lines.append(f"{path}: {key}: {REQUIRED.get(key, problem['msg'])}")
+        raise RecipeError("\n".join(lines)) from error
 
 
 def _nest(flat: dict[str, Any]) -> dict[str, Any]:
@@ -103,76 +242,3 @@ def _nest(flat: dict[str, Any]) -> dict[str, Any]:
             level = level.setdefault(section, {})
         level[last] = value
     return nested
-
-
-def load_recipe(path: str | Path, overrides: list[str] | None = None) -> tuple[Recipe, list[Setting]]:
-    """Reads, overrides and checks a recipe.
-
-    Args:
-        path: the YAML file.
-        overrides: `a.b=value` strings, as after `--set`; a list is written `a,b`.
-
-    Returns:
-        The frozen recipe, and every setting with its origin, in the order of the sections.
-
-    Raises:
-        RecipeError: no such file, broken YAML, an unknown key (with the nearest known one), a wrong
-            value; each with file:line or the override that brought it.
-    """
-    path = Path(path)
-    try:
-        node = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
-    except FileNotFoundError as error:
-        raise RecipeError(f"{path}: no such file; a recipe is wanted, such as recipes/quickstart.yaml") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {error}") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        hint = " (indent with spaces)" if "\\t" in str(error.problem) else ""
-        raise RecipeError(f"{path}:{line}: not valid YAML: {error.problem}{hint}") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not valid YAML: {error}") from error
-    if node is None:
-        raise RecipeError(f"{path}: the recipe is empty")
-    flat = _flatten(node, str(path))
-    for item in overrides or []:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise RecipeError(f"--set {item}: wants key=value")
-        flat[key.strip()] = (_plain(value), f"--set {item}")
-    known = known_keys()
-    for key, (value, origin) in list(flat.items()):
-        if any(name.startswith(f"{key}.") for name in known):
-            if value is not None:
-                raise RecipeError(f"{origin}: '{key}' is a section; its settings stand below it, indented")
-            del flat[key]
-            continue
-        if key not in known:
-            near = _nearest(key, known)
-            raise RecipeError(f"{origin}: unknown key '{key}'" + (f"; did you mean '{near}'?" if near else ""))
-        flat[key] = (_as_field(key, value), origin)
-    flat.setdefault("name", (path.stem, "default"))
-    goal, goal_origin = flat.get("train.goal", (None, ""))
-    preset = {key: value for key, value in GOALS.get(str(goal), {}).items() if key not in flat}
-    flat.update({key: (value, f"goal {goal}") for key, value in preset.items()})
-    try:
-        recipe = Recipe.model_validate(_nest({key: value for key, (value, _) in flat.items()}))
-    except ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            key = ".".join(str(part) for part in problem["loc"] if isinstance(part, str))
-            origin = flat[key][1] if key in flat else str(path)
-            lines.append(f"{origin}: {key}: {problem['msg']}" + (f", got {problem['input']!r}" if key in flat else ""))
-        raise RecipeError("\n".join(lines)) from error
-    for key, text in contradictions(recipe):
-        if key in preset:
-            raise RecipeError(f"{goal_origin}: {key}, set by train.goal: {goal}: {text}")
-        raise RecipeError(f"{flat[key][1] if key in flat else path}: {key}: {text}")
-    return recipe, [Setting(key, _value(recipe, key), flat[key][1] if key in flat else "default") for key in known]
-
-
-def _value(recipe: Recipe, key: str) -> Any:
-    value: Any = recipe
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value

@@ -134,6 +134,7 @@ def recipe_of(setup: Setup, utterances: list[Utterance], checkpointing: bool) ->
     return Recipe.model_validate(
         {
             "name": "bench",
+            "model": {"base": "-"},
             "data": {"train": ["-"], "valid": ["-"], "test": ["-"]},
             "parts": {"lora": {"rank": setup.rank}, "projector": {"mode": "full"}},
             "train": {"batch_seconds": seconds, "accumulation": ACCUMULATION, "learning_rate": 3e-5},

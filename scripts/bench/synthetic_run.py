@@ -44,7 +44,13 @@ def synthetic_run(
         write_manifest(run.manifest(split), items)
     data = {split: [str(run.manifest(split))] for split in splits} | {"valid": [str(run.manifest("train"))]}
     recipe = Recipe.model_validate(
-        {"name": root.name, "runs": str(root.parent), **sections, "data": data | sections.get("data", {})}
+        {
+            "name": root.name,
+            "runs": str(root.parent),
+            "model": {"base": "base"},
+            **sections,
+            "data": data | sections.get("data", {}),
+        }
     )
     write_json(run.resolved, recipe.model_dump(mode="json", exclude_none=True))
     write_json(

@@ -27,7 +27,7 @@ QUICKSTART = ROOT / "recipes" / "quickstart.yaml"
 PARK, DOOR = (
     ROOT / "data/vocabulary/audio/canary" / name for name in ("canary-001-en-us-f3.opus", "canary-002-en-us-m3.opus")
 )
-COMMANDS = [*stages.HELP, "check", "score", "report", "calibrate", "compare", "transcribe"]
+COMMANDS = [*stages.HELP, "check", "score", "report", "calibrate", "compare", "transcribe", "demo"]
 
 
 @pytest.fixture
@@ -192,7 +192,8 @@ def test_a_contradiction_is_wrong_usage(finetune: Command, project: Path) -> Non
     assert result == (
         2,
         "",
-        "finetune: --set train.max_canary_loss=0.02: train.max_canary_loss: needs data.canary to measure it on\n",
+        "finetune: --set train.max_canary_loss=0.02: train.max_canary_loss: needs data.canary, on which it is "
+        "measured\n",
     )
 
 

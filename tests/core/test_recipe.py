@@ -1,18 +1,20 @@
-"""Recipes as YAML and `--set`: what is read, what is refused, and where the message points."""
+"""Recipes as YAML and `--set`: conversion, refusals, and the line or override that a message names."""
 
 from pathlib import Path
 
 import pytest
-from recipe_helpers import DATA, value
+from recipe_helpers import RECIPE
 
 from finetune.core.config import Recipe
 from finetune.core.errors import RecipeError
-from finetune.core.recipe import Setting, known_keys, load_recipe
+from finetune.core.files import read_json
+from finetune.core.recipe import REQUIRED, Setting, get_setting, known_keys, load_recipe, read_recipe, save_recipe
+from finetune.version import __version__
 
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    return tmp_path / "mine.yaml"
+    return tmp_path / "recipe.yaml"
 
 
 def load(path: Path, text: str, *overrides: str) -> Recipe:
@@ -27,20 +29,20 @@ def refusal(path: Path, text: str, *overrides: str) -> str:
 
 
 def test_every_setting_is_listed_once_with_its_origin(recipe: Path) -> None:
-    recipe.write_text(DATA + "train:\n  epochs: 3\n  learning_rate: 3e-5\n")
-    found, settings = load_recipe(recipe, ["train.learning_rate=5e-5"])
+    recipe.write_text(RECIPE + "train:\n  epochs: 3\n  learning_rate: 3e-5\n")
+    loaded, settings = load_recipe(recipe, ["train.learning_rate=5e-5"])
     assert [setting.key for setting in settings] == known_keys()
     by_key = {setting.key: setting for setting in settings}
     assert by_key["train.epochs"] == Setting("train.epochs", 3, f"{recipe}:6")
     assert by_key["train.learning_rate"] == Setting("train.learning_rate", 5e-5, "--set train.learning_rate=5e-5")
     assert by_key["train.warmup"] == Setting("train.warmup", 0.1, "default")
     assert by_key["data.train"] == Setting("data.train", ["a.jsonl"], f"{recipe}:2")
-    assert by_key["name"] == Setting("name", "mine", "default")
-    assert found.train.learning_rate == 5e-5
+    assert by_key["name"] == Setting("name", "recipe", "default")
+    assert loaded.train.learning_rate == 5e-5
 
 
 @pytest.mark.parametrize(
-    ("line", "key", "wanted"),
+    ("line", "key", "expected"),
     [
         ("train:\n  learning_rate: 1e-5", "train.learning_rate", 1e-5),  # YAML 1.1: a string
         ("machine:\n  cache_encoder: no", "machine.cache_encoder", False),
@@ -66,12 +68,12 @@ def test_every_setting_is_listed_once_with_its_origin(recipe: Path) -> None:
         ("augment:\n  # all off", "augment.speed", 0.0),  # a section without settings
     ],
 )
-def test_values_are_what_their_field_says(recipe: Path, line: str, key: str, wanted: object) -> None:
-    assert value(load(recipe, DATA + line + "\n"), key) == wanted
+def test_values_are_converted_by_their_fields_type(recipe: Path, line: str, key: str, expected: object) -> None:
+    assert get_setting(load(recipe, RECIPE + line + "\n"), key) == expected
 
 
 @pytest.mark.parametrize(
-    ("override", "key", "wanted"),
+    ("override", "key", "expected"),
     [
         ("train.learning_rate=1e-5", "train.learning_rate", 1e-5),
         ("data.train=x.jsonl,y.csv", "data.train", ["x.jsonl", "y.csv"]),
@@ -82,8 +84,8 @@ def test_values_are_what_their_field_says(recipe: Path, line: str, key: str, wan
         (" train.epochs =2", "train.epochs", 2),
     ],
 )
-def test_set_goes_over_the_file(recipe: Path, override: str, key: str, wanted: object) -> None:
-    assert value(load(recipe, DATA + "model:\n  instruction: x\n", override), key) == wanted
+def test_set_overrides_the_file(recipe: Path, override: str, key: str, expected: object) -> None:
+    assert get_setting(load(recipe, RECIPE + "model:\n  instruction: x\n", override), key) == expected
 
 
 @pytest.mark.parametrize(
@@ -101,13 +103,13 @@ def test_set_goes_over_the_file(recipe: Path, override: str, key: str, wanted: o
         ("nam", "name"),
     ],
 )
-def test_an_unknown_key_is_refused_with_the_nearest(recipe: Path, key: str, near: str) -> None:
-    assert refusal(recipe, DATA + f"{key}: 1\n") == f"{recipe}:5: unknown key '{key}'; did you mean '{near}'?"
-    assert refusal(recipe, DATA, f"{key}=1") == f"--set {key}=1: unknown key '{key}'; did you mean '{near}'?"
+def test_an_unknown_key_is_refused_with_the_nearest_known_key(recipe: Path, key: str, near: str) -> None:
+    assert refusal(recipe, RECIPE + f"{key}: 1\n") == f"{recipe}:5: unknown key '{key}'; did you mean '{near}'?"
+    assert refusal(recipe, RECIPE, f"{key}=1") == f"--set {key}=1: unknown key '{key}'; did you mean '{near}'?"
 
 
-def test_a_key_like_no_other_is_refused_without_a_guess(recipe: Path) -> None:
-    assert refusal(recipe, DATA + "zzz: 1\n") == f"{recipe}:5: unknown key 'zzz'"
+def test_an_unknown_key_unlike_any_other_is_refused_without_a_suggestion(recipe: Path) -> None:
+    assert refusal(recipe, RECIPE + "zzz: 1\n") == f"{recipe}:5: unknown key 'zzz'"
 
 
 @pytest.mark.parametrize(
@@ -127,9 +129,9 @@ def test_a_key_like_no_other_is_refused_without_a_guess(recipe: Path) -> None:
             "decode:\n  decoder: beam",
             "6: decode.decoder: Input should be 'greedy', 'speculative' or 'relaxed', got 'beam'",
         ),
-        ("data.canary:\n- a: b", "5: data.canary: a list of plain values is wanted"),
-        ("train: 3", "5: 'train' is a section; its settings stand below it, indented"),
-        ("parts:\n  lora: 8", "6: 'parts.lora' is a section; its settings stand below it, indented"),
+        ("data.canary:\n- a: b", "5: data.canary: must be a list of plain values"),
+        ("train: 3", "5: 'train' is a section; put its settings below it, indented"),
+        ("parts:\n  lora: 8", "6: 'parts.lora' is a section; put its settings below it, indented"),
         (
             "parts:\n  encoder:\n    mode: some",
             "7: parts.encoder.mode: Input should be 'frozen', 'full' or 'lora', got",
@@ -143,29 +145,30 @@ def test_a_key_like_no_other_is_refused_without_a_guess(recipe: Path) -> None:
             "6: train.goal: Input should be 'vocabulary', 'accent', 'domain' or 'language', got 'accents'",
         ),
         ("train:\n  goal: [accent]", "6: train.goal: Input should be"),
-        ("train:\n  epochs: 1\ntrain:\n  epochs: 2", "8: train.epochs stands twice"),
-        ("train:\n\tepochs: 1", "6: not valid YAML: found character '\\t' that cannot start any token (indent with "),
-        ("train: {epochs: 1", "6: not valid YAML: "),
+        ("train:\n  epochs: 1\ntrain:\n  epochs: 2", "8: train.epochs is set twice"),
+        ("train:\n\tepochs: 1", "6: invalid YAML: found character '\\t' that cannot start any token (indent with "),
+        ("train: {epochs: 1", "6: invalid YAML: "),
     ],
 )
-def test_a_wrong_value_is_refused_at_its_line(recipe: Path, line: str, message: str) -> None:
-    assert refusal(recipe, DATA + line + "\n").startswith(f"{recipe}:{message}")
+def test_an_invalid_value_is_refused_with_its_line(recipe: Path, line: str, message: str) -> None:
+    assert refusal(recipe, RECIPE + line + "\n").startswith(f"{recipe}:{message}")
 
 
-def test_all_wrong_values_are_named_at_once(recipe: Path) -> None:
+def test_all_invalid_values_are_named_at_once(recipe: Path) -> None:
     lines = refusal(recipe, "train:\n  epochs: x\n", "seed=y").splitlines()
     assert [line.split(": Input")[0] for line in lines] == [
         "--set seed=y: seed",
+        f"{recipe}: model.base: {REQUIRED['model.base']}",
         f"{recipe}: data: Field required",
         f"{recipe}:2: train.epochs",
     ]
 
 
-def test_a_contradiction_is_refused_with_the_override_that_brought_it(recipe: Path) -> None:
-    assert refusal(recipe, DATA, "parts.lora.rank=0").startswith(
+def test_a_contradiction_is_refused_with_the_override_that_caused_it(recipe: Path) -> None:
+    assert refusal(recipe, RECIPE, "parts.lora.rank=0").startswith(
         "--set parts.lora.rank=0: parts.lora.rank: nothing would be trained"
     )
-    assert refusal(recipe, DATA, "train.epochs") == "--set train.epochs: wants key=value"
+    assert refusal(recipe, RECIPE, "train.epochs") == "--set train.epochs: must be KEY=VALUE"
 
 
 @pytest.mark.parametrize(
@@ -173,13 +176,13 @@ def test_a_contradiction_is_refused_with_the_override_that_brought_it(recipe: Pa
     [
         (b"", "the recipe is empty"),
         (b"# only words\n", "the recipe is empty"),
-        (b"- a\n- b\n", "a recipe is a mapping"),
-        (b"just words\n", "a recipe is a mapping"),
+        (b"- a\n- b\n", "a recipe must be a mapping"),
+        (b"just words\n", "a recipe must be a mapping"),
         (b"name: \xff\n", "cannot be read"),
-        (b"name: a\x01b\n", "not valid YAML"),
+        (b"name: a\x01b\n", "invalid YAML"),
     ],
 )
-def test_what_is_no_recipe_is_refused(recipe: Path, content: bytes, message: str) -> None:
+def test_a_file_that_is_not_a_recipe_is_refused(recipe: Path, content: bytes, message: str) -> None:
     recipe.write_bytes(content)
     with pytest.raises(RecipeError, match=message) as caught:
         load_recipe(recipe)
@@ -191,3 +194,26 @@ def test_a_missing_recipe_is_refused(tmp_path: Path) -> None:
         load_recipe(tmp_path / "none.yaml")
     with pytest.raises(RecipeError, match="cannot be read"):
         load_recipe(tmp_path)
+
+
+@pytest.mark.parametrize(("key", "new"), [("train.shrink", "train.interpolate"), ("augment.join", "augment.concat")])
+def test_a_renamed_key_is_refused_with_its_new_name(recipe: Path, key: str, new: str) -> None:
+    assert refusal(recipe, RECIPE + f"{key}: 0.5\n") == f"{recipe}:5: '{key}' was renamed to '{new}'"
+    assert refusal(recipe, RECIPE, f"{key}=0.5") == f"--set {key}=0.5: '{key}' was renamed to '{new}'"
+    assert new in known_keys() and key not in known_keys()
+
+
+def test_a_recipe_without_a_base_model_is_refused_with_where_to_find_one(recipe: Path) -> None:
+    message = refusal(recipe, "data.test: [c.jsonl]\n")
+    assert message.startswith(f"{recipe}: model.base: required; set model.base to a local folder or a hub name")
+    assert "data/granite-speech-nano" in message and "finetune demo DIR" in message
+    assert load(recipe, "data.test: [c.jsonl]\n", "model.base=org/name").model.base == "org/name"
+    assert refusal(recipe, "model.base:\ndata.test: [c.jsonl]\n").startswith(f"{recipe}:1: model.base: Input should be")
+
+
+def test_a_saved_recipe_is_the_same_when_read_and_names_the_toolkits_version(recipe: Path, tmp_path: Path) -> None:
+    loaded = load(recipe, RECIPE, "train.epochs=7", "train.goal=accent", "model.instruction=say: 'x', no")
+    save_recipe(tmp_path / "resolved.json", loaded)
+    assert read_json(tmp_path / "resolved.json")["toolkit_version"] == __version__
+    assert load_recipe(tmp_path / "resolved.json")[0] == read_recipe(tmp_path / "resolved.json") == loaded
+    assert read_recipe(tmp_path / "resolved.json", ["train.epochs=2"]).train.epochs == 2

@@ -36,7 +36,9 @@ def corpora(tmp_path: Path) -> Corpora:
             rows += more.get(split, [])
             (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         data: dict[str, Any] = {split: [str(tmp_path / f"{split}.jsonl")] for split in SPLITS}
-        return Recipe.model_validate({"name": "mine", "data": {**data, "allow_leaks": allow_leaks}})
+        return Recipe.model_validate(
+            {"name": "x", "model": {"base": "-"}, "data": {**data, "allow_leaks": allow_leaks}}
+        )
 
     return make
 

@@ -381,7 +381,9 @@ def test_a_model_that_decodes_relaxed_is_heard_with_its_calibration(
 
     export = with_thresholds(nano, tmp_path / "export", 100.0, 0.5)
     sides = {side: ["x"] for side in ("train", "valid", "test")}
-    recipe = Recipe.model_validate({"name": "x", "data": sides, "decode": {"decoder": "relaxed"}})
+    recipe = Recipe.model_validate(
+        {"name": "x", "model": {"base": str(nano)}, "data": sides, "decode": {"decoder": "relaxed"}}
+    )
     add_transcriber(export, recipe)
     model, calibrated = load(str(nano)), replace(recipe.decode, max_entropy=100.0, min_probability=0.5)
     expected, other = (

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune.core.config import DataSection, EvaluateSection, Recipe
+from finetune.core.config import DataSection, EvaluateSection, ModelSection, Recipe
 from finetune.core.files import read_json
 from finetune.core.options import DecodingOptions
 from finetune.core.run_dir import SCHEMA, RunDir
@@ -68,7 +68,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
 
 
 def recipe(**sections: Any) -> Recipe:
-    return Recipe(name="x", **{"data": DataSection(train=["-"], valid=["-"], test=["-"]), **sections})
+    data = DataSection(train=["-"], valid=["-"], test=["-"])
+    return Recipe(name="x", **{"model": ModelSection(base="-"), "data": data, **sections})
 
 
 def test_scores_terms_and_decoders(run: RunDir, tmp_path: Path) -> None:

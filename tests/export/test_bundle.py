@@ -47,7 +47,8 @@ def folder(nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in nano.iterdir():
         (made / path.name).symlink_to(path)
     sides = {side: ["x"] for side in ("train", "valid", "test")}
-    add_transcriber(made, Recipe.model_validate({"name": "x", "data": sides, "decode": {"batch_seconds": 99}}))
+    recipe = {"name": "x", "model": {"base": str(nano)}, "data": sides, "decode": {"batch_seconds": 99}}
+    add_transcriber(made, Recipe.model_validate(recipe))
     return made
 
 

@@ -90,7 +90,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
         told,
         {
             "data": {"terms": str(terms)},
-            "model": {"instruction": f"write {SCRIPT}"},
+            "model": {"base": "base", "instruction": f"write {SCRIPT}"},
             "evaluate": {"groups": ["accent", "speaker"], "replicas": 200, "keyword_lists": [0, 5]},
         },
     )

@@ -177,7 +177,7 @@ def test_two_machines_train_as_one(trained: Trained, tiny: Tiny, tmp_path: Path)
 
 
 def test_the_instruction_of_the_tests_is_that_of_the_recipe() -> None:
-    from finetune.core.config import ModelSection
+    from finetune.core import config
 
-    assert ModelSection().instruction == INSTRUCTION
+    assert INSTRUCTION == config.INSTRUCTION
     assert os.environ["HF_HUB_OFFLINE"] == "1"

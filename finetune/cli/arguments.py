@@ -1,6 +1,12 @@
-"""The arguments that commands with a recipe share: RECIPE and --set."""
+"""What commands share: the type of their subparsers, and the arguments RECIPE and --set."""
 
 import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+else:
+    Subparsers = argparse._SubParsersAction
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:

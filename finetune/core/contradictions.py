@@ -1,0 +1,63 @@
+"""Settings of a recipe that exclude each other, which no single field can check."""
+
+from collections.abc import Iterator
+
+from finetune.core.config import AugmentSection, Recipe
+
+
+def contradictions(recipe: Recipe) -> list[tuple[str, str]]:
+    """Each as (dotted key, message)."""
+    problems = [*_parts(recipe), *_data(recipe), *_cache(recipe)]
+    if not recipe.name or "/" in recipe.name or recipe.name.startswith("."):
+        problems.append(("name", "must be a folder name without slashes, and not start with a dot"))
+    return problems
+
+
+def _parts(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    parts, train = recipe.parts, recipe.train
+    modes = [part.mode for part in (parts.projector, parts.encoder, parts.ctc_head, parts.lm_head)]
+    if not (parts.lora.rank or parts.language_model.layers or any(mode != "frozen" for mode in modes)):
+        yield "parts.lora.rank", "nothing would be trained; set a rank above 0, or train another part"
+    if parts.lora.rank and not parts.lora.modules:
+        yield "parts.lora.modules", "LoRA needs at least one module; to train without LoRA, set parts.lora.rank to 0"
+    if recipe.model.quantize == "4bit" and parts.lora.rank and parts.lora.variant == "dora":
+        yield (
+            "parts.lora.variant",
+            "DoRA learns the row norms of the 4-bit weights, which differ from those of the weights that it is merged "
+            "into; set lora or rslora, or model.quantize: none",
+        )
+    if train.ctc_weight and parts.encoder.mode == parts.ctc_head.mode == "frozen":
+        yield "train.ctc_weight", "the CTC loss needs parts.encoder or parts.ctc_head to train"
+    if parts.ctc_head.mode == "full" and not train.ctc_weight:
+        yield "parts.ctc_head.mode", "the CTC head trains on the CTC loss only; set train.ctc_weight above 0"
+
+
+def _data(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    train, data = recipe.train, recipe.data
+    if bool(data.train) != bool(data.valid):
+        yield (
+            f"data.{'valid' if data.train else 'train'}",
+            "is missing; training needs data.train, and data.valid to choose the best adapter",
+        )
+    if data.min_duration >= data.max_duration:
+        yield "data.min_duration", "must be below data.max_duration"
+    if data.max_duration > train.batch_seconds:
+        yield (
+            "train.batch_seconds",
+            f"must be at least data.max_duration ({data.max_duration:g}), so that the longest clip fits into a batch",
+        )
+    if train.max_canary_loss is not None and not data.canary:
+        yield "train.max_canary_loss", "needs data.canary, on which it is measured"
+
+
+def _cache(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    parts = recipe.parts
+    augments = any(getattr(recipe.augment, name) for name in AugmentSection.model_fields)
+    if recipe.machine.cache_encoder and augments:
+        yield (
+            "machine.cache_encoder",
+            "augmented audio differs in every epoch and cannot be cached; set all of augment to 0, or turn the cache "
+            "off",
+        )
+    if recipe.machine.cache_encoder and (parts.encoder.mode != "frozen" or parts.ctc_head.mode != "frozen"):
+        yield "machine.cache_encoder", "the encoder or its CTC head trains, so its output changes; turn the cache off"
