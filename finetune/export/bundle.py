@@ -18,6 +18,7 @@ The code beside this file is a part of the toolkit that made it, unchanged; sett
 """
 
 import sys
+from pathlib import Path
 
 from {entry} import standalone
 

@@ -89,8 +89,8 @@ def test_override_sets_fields_of_both_levels_and_skips_none() -> None:
 
 
 def test_a_recipe_checks_the_same_ranges() -> None:
-    sides = {side: ["x"] for side in ("train", "valid", "test")}
-    recipe = Recipe.model_validate({"name": "x", "data": sides, "decode": {"batch_seconds": "9"}})
+    plain = {"name": "x", "model": {"base": "x"}, "data": {side: ["x"] for side in ("train", "valid", "test")}}
+    recipe = Recipe.model_validate({**plain, "decode": {"batch_seconds": "9"}})
     assert recipe.decode == DecodingOptions(batch_seconds=9.0)
     for name, value in (
         ("batch_seconds", 0),
@@ -100,7 +100,7 @@ def test_a_recipe_checks_the_same_ranges() -> None:
         ("y", 1),
     ):
         with pytest.raises(ValueError, match=f"decode.{name}"):
-            Recipe.model_validate({"name": "x", "data": sides, "decode": {name: value}})
+            Recipe.model_validate({**plain, "decode": {name: value}})
 
 
 def test_choices_are_those_of_the_types() -> None:
