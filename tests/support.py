@@ -1,4 +1,4 @@
-"""Things that several model tests do: batches of clips, transformers' own generate, a model that says much."""
+"""Helpers of several model tests: batches of clips, transformers' own generate, a model with random weights."""
 
 import torch
 from torch import Tensor
@@ -16,17 +16,17 @@ INSTRUCTION = "can you transcribe the speech into a written format?"
 
 
 def waves_from(clips: list[Utterance], augment: WaveAugment) -> Clips:
-    """Each clip by itself, of seed 1 and epoch 0."""
+    """One waveform for each clip, with seed 1 and epoch 0."""
     return Clips([clip.id for clip in clips], [(clip,) for clip in clips], augment, 1, 0)
 
 
 def noise(frames: int, seed: int) -> Tensor:
-    """Features (frames, 160) of no clip, in the range of log-mels."""
+    """Random features (frames, 160) in the range of log-mels."""
     return torch.randn(frames, 160, generator=torch.Generator().manual_seed(seed)) * 0.5
 
 
 def randomize(model: GraniteSpeech) -> GraniteSpeech:
-    """Random weights in place of the loaded ones, large in the language model: greedy text that never loops."""
+    """Replaces the weights by random ones, large in the language model so that greedy text does not loop."""
     torch.manual_seed(5)
     model.hf = type(model.hf)(model.hf.config).eval().requires_grad_(False)
     with torch.no_grad():
@@ -34,12 +34,12 @@ def randomize(model: GraniteSpeech) -> GraniteSpeech:
             if parameter.ndim == 2:
                 parameter.normal_(0, 0.15)
         model.lm_head.weight.normal_(0, 1)
-        model.lm_head.weight[model.audio_token_id] = 0  # never the best: transformers would want audio for it
+        model.lm_head.weight[model.audio_token_id] = 0  # never generated: transformers would need audio for it
     return model
 
 
 def hf_inputs(model: GraniteSpeech, item: Utterance) -> dict[str, Tensor]:
-    """What transformers' `forward` and `generate` take for one clip."""
+    """Inputs of transformers' `forward` and `generate` for one clip."""
     features, frames = pad_features([clip_features(model, item)])
     count = int(model.num_audio_tokens(frames)[0])
     ids = torch.tensor([render(model.tokenizer, INSTRUCTION, item.keywords).around(model.audio_token_id, count)])
@@ -53,7 +53,7 @@ def hf_inputs(model: GraniteSpeech, item: Utterance) -> dict[str, Tensor]:
 
 @torch.inference_mode()
 def hf_tokens(model: GraniteSpeech, item: Utterance, max_new_tokens: int) -> tuple[int, ...]:
-    """Greedy tokens of transformers' own `generate`, without the end of text."""
+    """Greedy tokens of transformers' own `generate`, without the end-of-text token."""
     inputs = hf_inputs(model, item)
     eos = model.tokenizer.eos_token_id
     out = model.hf.generate(
@@ -69,7 +69,7 @@ def hf_tokens(model: GraniteSpeech, item: Utterance, max_new_tokens: int) -> tup
 
 
 def batch(model: GraniteSpeech, items: list[Utterance]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Features, frame counts, ids and labels (B, L) of clips with their transcripts, padded at the right."""
+    """Features (B, T, 160), frame counts (B,), ids and labels (B, L) of clips with transcripts, right-padded."""
     features, frames = pad_features([clip_features(model, item) for item in items])
     ids, labels = [], []
     for item, count in zip(items, model.num_audio_tokens(frames).tolist(), strict=True):
@@ -82,7 +82,7 @@ def batch(model: GraniteSpeech, items: list[Utterance]) -> tuple[Tensor, Tensor,
 
 
 def summed_loss(model: GraniteSpeech, items: list[Utterance]) -> Tensor:
-    """The training loss of a batch, summed over its target tokens."""
+    """Training loss of a batch, summed over its target tokens."""
     features, frames, ids, labels = batch(model, items)
     hidden, _ = model(features, frames, ids)
     return token_loss(hidden, labels, model.logits, 0.0)

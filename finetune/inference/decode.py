@@ -15,7 +15,7 @@ from torch import Tensor
 
 from finetune.inference.draft import Draft
 from finetune.inference.session import Session
-from finetune.model.granite import Audio, GraniteSpeech
+from finetune.model.granite import EncodedAudio, GraniteSpeech
 
 # What a pass costs, counted in tokens that it reads. For all rows together: calls, and reading the weights (about
 # operations a second over twice the weights read a second). For each row: its own token, and its past. The embedded
@@ -39,7 +39,7 @@ class Decoded:
 @torch.inference_mode()
 def decode(
     model: GraniteSpeech,
-    audio: Audio,
+    audio: EncodedAudio,
     prompts: list[list[int]],
     drafts: list[Draft],
     max_new_tokens: int,

@@ -22,7 +22,7 @@ from finetune.inference.draft import Draft, text_draft
 from finetune.inference.draft_sources import ctc_texts
 from finetune.model.conformer import frame_mask
 from finetune.model.ctc import entropy
-from finetune.model.granite import Audio, GraniteSpeech
+from finetune.model.granite import EncodedAudio, GraniteSpeech
 from finetune.model.prompt import encode_text, render
 
 Waveform = NDArray[np.float32]
@@ -88,7 +88,7 @@ def load_waveforms(utterances: Sequence[Utterance]) -> list[Waveform]:
 
 def encode_batches(
     model: GraniteSpeech, utterances: Sequence[Utterance], batch_seconds: float, load: Loader = load_waveforms
-) -> Iterator[tuple[list[int], Audio, float]]:
+) -> Iterator[tuple[list[int], EncodedAudio, float]]:
     """Encodes utterances batch by batch.
 
     Args:
@@ -134,7 +134,11 @@ def recognize(
 
 @torch.inference_mode()
 def transcribe_batch(
-    model: GraniteSpeech, audio: Audio, utterances: Sequence[Utterance], instruction: str, options: DecodingOptions
+    model: GraniteSpeech,
+    audio: EncodedAudio,
+    utterances: Sequence[Utterance],
+    instruction: str,
+    options: DecodingOptions,
 ) -> list[Hypothesis]:
     """Hypotheses of encoded utterances. Their `seconds` are 0."""
     tokenizer = model.tokenizer
@@ -155,7 +159,7 @@ def transcribe_batch(
         prompts = {words: render(tokenizer, instruction, words) for words in {item.keywords for item in utterances}}
         decoded = decode(
             model,
-            audio.rows(rest),
+            audio.select(rest),
             [prompts[utterances[row].keywords].around(model.audio_token_id, counts[row]) for row in rest],
             [drafts[row] for row in rest],
             options.max_new_tokens,

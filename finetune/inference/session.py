@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from finetune.model.granite import Audio, GraniteSpeech
-from finetune.model.packed_llm import Cache, Places, read_on
+from finetune.model.granite import EncodedAudio, GraniteSpeech
+from finetune.model.packed_llm import KeyValueCache, PackedPositions, forward_packed
 
 
 class Session:
@@ -12,10 +12,10 @@ class Session:
 
     def __init__(self, model: GraniteSpeech, rows: int) -> None:
         self.model = model
-        self.cache = Cache(model.language_model, rows)
+        self.cache = KeyValueCache(model.language_model, rows)
         self.lengths = [0] * rows  # tokens that each row has read and not forgotten
 
-    def read(self, rows: list[list[int]], audio: Audio | None = None) -> Tensor:
+    def read(self, rows: list[list[int]], audio: EncodedAudio | None = None) -> Tensor:
         """Reads new tokens of each row; returns their hidden states (N, H), one row behind the other."""
         counts = [len(row) for row in rows]
         packed = torch.tensor(
@@ -34,8 +34,8 @@ class Session:
             padded = ids.new_zeros(len(rows), max(counts))
             padded[owners, offsets] = ids
             embeds = self.model.embed(padded, audio)[owners, offsets]
-        places = Places(owners, slots, offsets, counts, max(self.lengths))
-        return read_on(self.model.language_model, embeds, places, self.cache)
+        positions = PackedPositions(owners, slots, offsets, counts, max(self.lengths))
+        return forward_packed(self.model.language_model, embeds, positions, self.cache)
 
     def forget(self, row: int, count: int) -> None:
         """Takes back a row's last tokens."""

@@ -22,14 +22,14 @@ from finetune.inference.transcript import Transcript
 from finetune.inference.vad import Activity, by_level, by_silero
 from finetune.inference.word_times import word_frames
 from finetune.model.ctc import BLANK
-from finetune.model.granite import Audio, GraniteSpeech, load_model
+from finetune.model.granite import EncodedAudio, GraniteSpeech, load_model
 from finetune.model.prompt import render
 
 BATCHES_AHEAD = 2  # batches of audio that are collected before they are transcribed together
 
 Source = str | Path | Recording
 Detector = Callable[[Source], Activity]
-BatchDecoder = Callable[[GraniteSpeech, Audio, Sequence[Utterance], str, DecodingOptions], list[Hypothesis]]
+BatchDecoder = Callable[[GraniteSpeech, EncodedAudio, Sequence[Utterance], str, DecodingOptions], list[Hypothesis]]
 Result = tuple[Segment, Hypothesis] | None  # None: no speech in the window
 
 
@@ -222,7 +222,7 @@ class Transcriber:
             speech = [row for row, frames in enumerate(evidence) if (frames.argmax(1) != BLANK).any()]
             hypotheses = self.decode(
                 self.model,
-                audio.rows(speech),
+                audio.select(speech),
                 [windows[batch[row]] for row in speech],
                 self.options.prompt,
                 self.options.effective_decoding,

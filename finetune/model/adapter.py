@@ -1,4 +1,4 @@
-"""An adapter on disk: PEFT's files for LoRA, `whole.safetensors` for what trained in full; loaded, and merged."""
+"""Save, load and merge adapters: PEFT's files for LoRA, `whole.safetensors` for parameters that trained in full."""
 
 import json
 from pathlib import Path
@@ -15,17 +15,17 @@ from finetune.model.granite import GraniteSpeech
 from finetune.model.trainable import trained_parameters
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS, WHOLE_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "whole.safetensors"
-PARTS = "parts.json"  # the SHA-256 of each weights file, so that one lost, damaged or left from elsewhere is noticed
+PARTS = "parts.json"  # SHA-256 of each weights file, to detect lost, damaged and foreign files
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of the weights files that are there."""
+    """SHA-256 of each weights file that exists in the folder."""
     names = (ADAPTER_WEIGHTS, WHOLE_WEIGHTS)
     return {name: sha256_file(folder / name) for name in names if (folder / name).is_file()}
 
 
 def save_adapter(model: GraniteSpeech, adapted: PeftModel | None, folder: Path) -> None:
-    """Writes what trains; plain PEFT opens the folder too where all of it is LoRA."""
+    """Saves all trainable parameters. If all of them are LoRA, PEFT alone can load the folder too."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (PARTS, ADAPTER_WEIGHTS, WHOLE_WEIGHTS):
         (folder / name).unlink(missing_ok=True)
@@ -49,47 +49,52 @@ def _write(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def load_adapter(model: GraniteSpeech, folder: Path) -> PeftModel | None:
-    """Puts a saved adapter on a freshly loaded base model, frozen.
+    """Loads a saved adapter into a newly loaded base model and freezes all parameters.
+
+    Returns:
+        PEFT's view of the model, or None if the adapter has no LoRA.
 
     Raises:
-        CheckpointError: a file is missing or not the one that was saved, or does not fit this base model.
+        CheckpointError: a file is missing or was changed after saving, or the adapter does not fit this base model.
     """
     adapted: PeftModel | None = None
     whole, lora = folder / WHOLE_WEIGHTS, folder / ADAPTER_WEIGHTS
     if not (folder / PARTS).is_file():
-        raise CheckpointError(f"{folder}: no adapter there, or an unfinished one (no {PARTS})")
+        raise CheckpointError(f"{folder}: no complete adapter found ({PARTS} is missing)")
     try:
         recorded, present = json.loads((folder / PARTS).read_text(encoding="utf-8")), _digests(folder)
-        odd = sorted(name for name in recorded.keys() | present.keys() if recorded.get(name) != present.get(name))
-        if odd:
-            raise CheckpointError(f"{folder / odd[0]}: damaged, lost, or not the file that {PARTS} was written with")
-        own: dict[str, Tensor] = dict(model.hf.named_parameters())
+        wrong = sorted(name for name in recorded.keys() | present.keys() if recorded.get(name) != present.get(name))
+        if wrong:
+            raise CheckpointError(
+                f"{folder / wrong[0]}: damaged, missing, or not the file that {PARTS} was written for"
+            )
+        parameters: dict[str, Tensor] = dict(model.hf.named_parameters())
         for name, value in (load_file(whole) if whole.is_file() else {}).items():
-            if name not in own or own[name].shape != value.shape:
+            if name not in parameters or parameters[name].shape != value.shape:
                 raise CheckpointError(
-                    f"{whole}: {name} {tuple(value.shape)} does not fit the base model {model.source}"
+                    f"{whole}: {name} with shape {tuple(value.shape)} does not fit the base model {model.source}"
                 )
             with torch.no_grad():
-                own[name].copy_(value)
+                parameters[name].copy_(value)
         if lora.is_file():
             config = LoraConfig.from_pretrained(str(folder))
             config.inference_mode = False
             adapted = get_peft_model(model.hf, config)
             stored = load_file(lora)
-            odd = sorted(set(stored) ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
-            if odd:
+            wrong = sorted(set(stored) ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
+            if wrong:
                 raise CheckpointError(
-                    f"{lora}: {odd[0]} does not fit {ADAPTER_CONFIG} or the base model {model.source}"
+                    f"{lora}: {wrong[0]} does not fit {ADAPTER_CONFIG} or the base model {model.source}"
                 )
             set_peft_model_state_dict(adapted, stored)
     except (OSError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: damaged, or not made from the base model {model.source}: {error}") from error
+        raise CheckpointError(f"{folder}: damaged, or does not fit the base model {model.source}: {error}") from error
     model.hf.requires_grad_(False)
     model.eval()
     return adapted
 
 
 def merge(model: GraniteSpeech, adapted: PeftModel | None) -> None:
-    """Adds LoRA to the weights, in place; do it in float32 and cast afterwards (peft#1388)."""
+    """Merges LoRA into the weights, in place. Merge in float32 and cast afterwards (peft#1388)."""
     if adapted is not None:
         model.hf = adapted.merge_and_unload(safe_merge=True)

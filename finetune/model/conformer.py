@@ -1,9 +1,9 @@
-"""The conformer encoder and the Q-Former projector, run so that a clip's output never depends on its batch.
+"""Forward pass of the conformer encoder and the Q-Former projector; the output of a clip is independent of its batch.
 
-transformers' own forward pads without a mask: a clip's last block attends to padding, and its
-depthwise convolution reads it. Here padded keys are masked, padded frames are zeroed after the
-GLU and before the projector's windows, and attention is computed on blocks no longer than the
-batch needs. For one clip alone the result equals transformers'.
+transformers' own forward pads without a mask: the last block of a clip attends to padding, and the depthwise
+convolution reads padding. Here padded keys are masked, and padded frames are set to zero after the GLU and before the
+projector's windows. A block of attention is no longer than the longest clip of the batch. For a single clip the
+result equals that of transformers.
 """
 
 import math
@@ -15,19 +15,19 @@ from torch.nn import functional as F
 
 Module = Any  # transformers' modules; torch would give each of their attributes the type Tensor | Module
 
-# Added to the scores of padded keys, whose weight is then exactly 0. Where a whole block is padding it is all there is:
-# the smallest number of a dtype would overflow in CUDA's memory-efficient kernel, which counts in powers of 2, and come
-# out as NaN (pytorch#110213), and the convolution would carry that into real frames.
-HIDDEN = -1e4
+# Added to the attention scores of padded keys; their weight is then exactly 0. In a block of padding only, every score
+# has this value. The minimum of the dtype would overflow to NaN in CUDA's memory-efficient kernel, which computes in
+# powers of 2 (pytorch#110213), and the convolution would spread the NaN to real frames.
+MASKED_SCORE = -1e4
 
 
 def frame_mask(num_frames: Tensor, length: int) -> Tensor:
-    """True on real frames: (B,) counts -> (B, length)."""
+    """Mask that is True on real frames: counts (B,) -> (B, length)."""
     return torch.arange(length, device=num_frames.device)[None, :] < num_frames[:, None]
 
 
 def _attend(attn: Module, x: Tensor, mask: Tensor) -> Tensor:
-    """Block attention with Shaw's relative positions (arXiv 1803.02155): x (B, T, D), mask (B, T)."""
+    """Block attention with relative positions (arXiv 1803.02155): x (B, T, D), mask (B, T) -> (B, T, D)."""
     batch, length, _ = x.shape
     block = min(length, attn.context_size)
     blocks = math.ceil(length / block)
@@ -40,30 +40,31 @@ def _attend(attn: Module, x: Tensor, mask: Tensor) -> Tensor:
 
     query = heads(attn.to_q(x)) * attn.scale
     key, value = (heads(y) for y in attn.to_kv(x).chunk(2, dim=-1))
-    # Row i of `distance` scores positions i - key from block - 1 down to 1 - block: one matrix product instead of one
-    # per query position. Read with each row starting one place earlier, it is in line with the keys; no copy is made.
+    # Row i of `distance` holds the scores of relative positions block - 1 down to 1 - block, from one matrix product
+    # instead of one for each query. The strided view starts each row one element earlier and so aligns the scores
+    # with the keys, without a copy.
     offsets = torch.arange(block - 1, -block, -1, device=x.device) + attn.max_pos_emb
     distance = (query @ attn.rel_pos_emb(offsets).to(query.dtype).t()).contiguous()
-    lined_up = distance.as_strided((*distance.shape[:3], block), (*distance.stride()[:2], 2 * block - 2, 1), block - 1)
-    hidden = torch.zeros_like(keep, dtype=distance.dtype).masked_fill(~keep, HIDDEN)
-    bias = lined_up + hidden  # bfloat16 under autocast
-    out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)  # the query is scaled
+    aligned = distance.as_strided((*distance.shape[:3], block), (*distance.stride()[:2], 2 * block - 2, 1), block - 1)
+    padding = torch.zeros_like(keep, dtype=distance.dtype).masked_fill(~keep, MASKED_SCORE)
+    bias = aligned + padding  # bfloat16 under autocast
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)  # `query` is already scaled
     out = out.transpose(1, 2).reshape(batch, blocks * block, -1)
     return attn.dropout(attn.to_out(out[:, :length]))
 
 
 def _convolve(conv: Module, x: Tensor, mask: Tensor) -> Tensor:
-    """The convolution module with padded frames zeroed where the depthwise kernel would read them."""
+    """Convolution module with padded frames set to zero before the depthwise kernel: x (B, T, D) -> (B, T, D)."""
     x = F.glu(_pointwise(conv.up_conv, conv.norm(x))) * mask[..., None]
     x = conv.silu(conv.batch_norm(_depthwise(conv.depth_conv, x)))
     return conv.dropout(_pointwise(conv.down_conv, x.transpose(1, 2)))
 
 
 def _depthwise(depth: Module, x: Tensor) -> Tensor:
-    """The convolution of each channel over time: x (B, T, D) -> (B, D, T).
+    """Depthwise convolution over time: x (B, T, D) -> (B, D, T).
 
-    On a CPU as one of an image of height 1: its channels come last, as they lie in x, which is what oneDNN is
-    fast with (recipes/RESULTS.md).
+    On a CPU it runs as a 2-D convolution of an image of height 1. The image is channels-last without a copy, and oneDNN
+    is fastest in this layout (measured in recipes/RESULTS.md).
     """
     if x.device.type != "cpu":
         return depth(x.transpose(1, 2))
@@ -72,12 +73,12 @@ def _depthwise(depth: Module, x: Tensor) -> Tensor:
 
 
 def _pointwise(conv: Module, x: Tensor) -> Tensor:
-    """A convolution of width 1 as the matrix product that it is: x (B, T, D) -> (B, T, D')."""
+    """Convolution with kernel width 1, computed as a matrix product: x (B, T, D) -> (B, T, D')."""
     return F.linear(x, conv.weight.squeeze(-1), conv.bias)
 
 
-def conform(layer: Module, x: Tensor, mask: Tensor) -> Tensor:
-    """One conformer block: x (B, T, D) -> (B, T, D)."""
+def conformer_block(layer: Module, x: Tensor, mask: Tensor) -> Tensor:
+    """One conformer block (arXiv 2005.08100): x (B, T, D), mask (B, T) -> (B, T, D)."""
     x = 0.5 * layer.ff1(x) + x
     x = _attend(layer.attn, x, mask) + x
     x = _convolve(layer.conv, x, mask) + x
@@ -86,22 +87,22 @@ def conform(layer: Module, x: Tensor, mask: Tensor) -> Tensor:
 
 
 def encode(encoder: Module, features: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-mel features to encoder states.
+    """Computes encoder states from log-mel features.
 
     Args:
         encoder: transformers' `GraniteSpeechCTCEncoder`.
-        features: (B, T, 160), padded at the right.
-        num_frames: (B,) real frames of each clip.
+        features: (B, T, 160) stacked log-mel features, right-padded.
+        num_frames: (B,) number of real frames of each clip.
 
     Returns:
-        States (B, T, D), meaningful on real frames only, and the middle CTC logits (B, T, 348)
-        whose softmax was fed back (self-conditioned CTC, arXiv 2104.02724).
+        Encoder states (B, T, D), valid on real frames only, and the CTC logits (B, T, 348) of the middle layer, whose
+        softmax is added back to the states (self-conditioned CTC, arXiv 2104.02724).
     """
     mask = frame_mask(num_frames, features.shape[1])
     x = encoder.input_linear(features)
     middle = x
     for index, layer in enumerate(encoder.layers, start=1):
-        x = conform(layer, x, mask)
+        x = conformer_block(layer, x, mask)
         if index == encoder.num_layers // 2:
             middle = encoder.out(x)
             x = x + encoder.out_mid(middle.softmax(dim=-1))
@@ -109,9 +110,9 @@ def encode(encoder: Module, features: Tensor, num_frames: Tensor) -> tuple[Tenso
 
 
 def project(projector: Module, states: Tensor, num_frames: Tensor) -> Tensor:
-    """Encoder states (B, T, D) to audio embeddings (B, A, H): 3 for each window of 15 frames.
+    """Projects encoder states (B, T, D) to audio embeddings (B, A, H): 3 for each window of 15 frames.
 
-    Embeddings from index `ceil(num_frames / 15) * 3` on belong to padding.
+    Embeddings from index `ceil(num_frames / 15) * 3` on are padding.
     """
     states = states.masked_fill(~frame_mask(num_frames, states.shape[1])[..., None], 0.0)
     return projector(states)

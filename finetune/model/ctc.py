@@ -1,4 +1,4 @@
-"""The alphabet of the character CTC head: 348 labels, blank 0, code points below 256, then katakana."""
+"""Alphabet of the character CTC head: 348 labels (blank 0, code points 1 to 255, then katakana) and greedy decoding."""
 
 from itertools import pairwise
 
@@ -7,14 +7,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 BLANK = 0
-LATIN = 256
-KATAKANA = 0x30A1
+LATIN = 256  # labels below it equal the code point
+KATAKANA = 0x30A1  # code point of label 256
 NUM_LABELS = 348
 
 
 def to_labels(text: str) -> tuple[list[int], int]:
-    """Labels of `text` in lower case, and how many characters the alphabet lacks (they are left out)."""
-    labels, lost = [], 0
+    """Labels of the lower-cased `text`, and the number of characters that are not in the alphabet and are left out."""
+    labels, num_unknown = [], 0
     for char in text.lower():
         point = ord(char)
         if 0 < point < LATIN:
@@ -22,23 +22,30 @@ def to_labels(text: str) -> tuple[list[int], int]:
         elif 0 <= point - KATAKANA < NUM_LABELS - LATIN:
             labels.append(LATIN + point - KATAKANA)
         else:
-            lost += 1
-    return labels, lost
+            num_unknown += 1
+    return labels, num_unknown
 
 
 def frames_needed(labels: list[int]) -> int:
-    """The fewest frames in which CTC can write them: one each, and a blank between two that are alike."""
+    """Minimum number of frames for CTC to emit `labels`: one each, and a blank between two equal neighbours."""
     return len(labels) + sum(left == right for left, right in pairwise(labels))
 
 
 def to_text(labels: list[int]) -> str:
-    """Characters of labels that hold no blank."""
+    """Text of `labels`, which must not contain the blank."""
     return "".join(chr(label) if label < LATIN else chr(KATAKANA + label - LATIN) for label in labels)
 
 
 def best_path(labels: NDArray[np.int64], peaks: NDArray[np.float32]) -> tuple[str, list[float]]:
-    """The likeliest label (T,) of each real frame and its posterior (T,) -> text with spaces folded, and the highest
-    posterior of each of its characters."""
+    """Greedy CTC decoding: collapses repeats and removes blanks.
+
+    Args:
+        labels: (T,) most probable label of each real frame.
+        peaks: (T,) posterior of that label.
+
+    Returns:
+        The text, with runs of spaces reduced to one, and for each character its highest posterior.
+    """
     text, probs = "", list[float]()
     runs = np.flatnonzero(np.diff(labels, prepend=-1))
     for label, peak in zip(labels[runs].tolist(), np.maximum.reduceat(peaks, runs).tolist(), strict=True):
@@ -51,12 +58,12 @@ def best_path(labels: NDArray[np.int64], peaks: NDArray[np.float32]) -> tuple[st
 
 
 def greedy_text(logits: Tensor) -> str:
-    """The best path of one clip: logits (T, 348) over its real frames only -> text, spaces folded."""
+    """Greedy CTC text of one clip: logits (T, 348) of its real frames -> text, with runs of spaces reduced to one."""
     labels = logits.argmax(-1).cpu().numpy()
     return best_path(labels, np.ones(len(labels), np.float32))[0]
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Of each frame's labels, in nats: logits (..., T, 348) -> (..., T)."""
-    logs = logits.float().log_softmax(-1)
-    return -(logs.exp() * logs).sum(-1)
+    """Entropy in nats of the label distribution of each frame: logits (..., T, 348) -> (..., T)."""
+    log_probs = logits.float().log_softmax(-1)
+    return -(log_probs.exp() * log_probs).sum(-1)

@@ -1,8 +1,8 @@
-"""The only file that names parts of transformers' Granite Speech class: loading, embedding, logits.
+"""The Granite Speech model: loading, audio encoding, embedding and logits.
 
-Two faults of transformers 5.10 to 5.23 are kept out of every other file: the parts moved below
-`model.model`, and `forward` lost the division by `logits_scaling`. Here logits are always
-`lm_head(h) / logits_scaling`, and `forward` of the transformers class is never called.
+No other file accesses attributes of transformers' Granite Speech class, because transformers 5.10 to 5.23 has two
+pitfalls: its submodules moved to `model.model`, and its `forward` omits the division by `logits_scaling`. Here logits
+are always `lm_head(h) / logits_scaling`, and `forward` of the transformers class is never called.
 """
 
 import json
@@ -25,21 +25,22 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
-class Audio:
+class EncodedAudio:
     """A batch of clips after the encoder and the projector."""
 
-    states: Tensor  # (B, T, D)
-    num_frames: Tensor  # (B,)
-    embeds: Tensor  # (B, A, H)
-    num_tokens: Tensor  # (B,)
+    states: Tensor  # (B, T, D) encoder states
+    num_frames: Tensor  # (B,) real encoder frames
+    embeds: Tensor  # (B, A, H) audio embeddings
+    num_tokens: Tensor  # (B,) real audio tokens
 
-    def rows(self, chosen: list[int]) -> "Audio":
-        """These clips alone."""
-        return Audio(*(part[chosen] for part in (self.states, self.num_frames, self.embeds, self.num_tokens)))
+    def select(self, rows: list[int]) -> "EncodedAudio":
+        """The clips with these row indices."""
+        tensors = (self.states, self.num_frames, self.embeds, self.num_tokens)
+        return EncodedAudio(*(tensor[rows] for tensor in tensors))
 
 
 class GraniteSpeech(nn.Module):
-    """A Granite Speech model with its tokenizer; `hf` is the transformers object, adapted in place."""
+    """A Granite Speech model with its tokenizer; `hf` is the transformers model, which training changes in place."""
 
     def __init__(self, hf: GraniteSpeechForConditionalGeneration, tokenizer: Tokenizer, source: str) -> None:
         super().__init__()
@@ -50,11 +51,11 @@ class GraniteSpeech(nn.Module):
         self.logits_scaling = float(config.text_config.logits_scaling)
         self.audio_token_id = int(config.audio_token_id)
         self.window, self.queries = config.window_size, config.window_size // config.downsample_rate
-        # torch prefers it on an H100. It plans anew for every shape, and here each batch and each decoding pass has its
-        # own; and at some lengths its gradients under a mask were NaN (pytorch#196678).
+        # torch prefers cuDNN attention on an H100. It builds a new plan for each shape, and here the shape differs
+        # in each batch and decoding pass. At some lengths its gradients under a mask are NaN (pytorch#196678).
         torch.backends.cuda.enable_cudnn_sdp(False)
 
-    # The parts are Any: torch gives each attribute of an nn.Module the type Tensor | Module.
+    # The return types are Any because torch types each attribute of an nn.Module as Tensor | Module.
     @property
     def encoder(self) -> Any:
         return self.hf.model.encoder
@@ -76,95 +77,124 @@ class GraniteSpeech(nn.Module):
         return self.lm_head.weight.device
 
     def autocast(self) -> torch.autocast:
-        """bfloat16 on CUDA and where the base's weights are; for the parts that train are float32 beside them."""
+        """Autocast to bfloat16 on CUDA and for bfloat16 weights, because trainable parameters are float32."""
         low = self.device.type == "cuda" or self.encoder.input_linear.weight.dtype == torch.bfloat16
         return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
 
     @property
     def max_positions(self) -> int:
-        """Of the language model: audio tokens, text around them and text written, together."""
+        """Context length of the language model: audio tokens, prompt text and generated text together."""
         return int(self.hf.config.text_config.max_position_embeddings)
 
     def num_audio_tokens(self, num_frames: Tensor) -> Tensor:
-        """LLM positions of clips with `num_frames` encoder frames: 3 for each begun window of 15."""
+        """Audio tokens (B,) of clips with `num_frames` (B,) encoder frames: 3 for each full or partial window of 15."""
         return (num_frames + self.window - 1) // self.window * self.queries
 
-    def encode(self, features: Tensor, num_frames: Tensor) -> Audio:
-        """Features (B, T, 160) and frame counts (B,) to audio embeddings; independent of the batch."""
+    def encode(self, features: Tensor, num_frames: Tensor) -> EncodedAudio:
+        """Encodes features (B, T, 160) with frame counts (B,). The result of a clip is independent of its batch."""
         features = features.to(self.encoder.input_linear.weight.dtype)
         trains = any(p.requires_grad for p in self.encoder.parameters())
         with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
             states, _ = encode(self.encoder, features, num_frames)
         embeds = project(self.projector, states, num_frames)
-        return Audio(states, num_frames, embeds, self.num_audio_tokens(num_frames))
+        return EncodedAudio(states, num_frames, embeds, self.num_audio_tokens(num_frames))
 
     def ctc_logits(self, states: Tensor) -> Tensor:
-        """Encoder states (B, T, D) to final CTC logits (B, T, 348)."""
+        """CTC logits (B, T, 348) of the last layer from encoder states (B, T, D)."""
         return self.encoder.out(states)
 
-    def embed(self, input_ids: Tensor, audio: Audio | None = None) -> Tensor:
-        """Token ids (B, L) to embeddings (B, L, H), each `<|audio|>` replaced by its audio embedding."""
-        places = input_ids == self.audio_token_id
-        embeds = self.language_model.get_input_embeddings()(input_ids.masked_fill(places, 0))
+    def embed(self, input_ids: Tensor, audio: EncodedAudio | None = None) -> Tensor:
+        """Embeds token ids (B, L) as (B, L, H), with an audio embedding at each `<|audio|>` position.
+
+        Raises:
+            ModelError: the number of `<|audio|>` positions of a row differs from its number of audio tokens.
+        """
+        is_audio = input_ids == self.audio_token_id
+        embeds = self.language_model.get_input_embeddings()(input_ids.masked_fill(is_audio, 0))
         if audio is None:
             return embeds
-        counts = places.sum(1)
-        if not torch.equal(counts, audio.num_tokens):  # row by row: the scatter below would shift clips silently
-            raise ModelError(f"{counts.tolist()} {AUDIO_TOKEN} positions for {audio.num_tokens.tolist()} embeddings")
+        counts = is_audio.sum(1)
+        if not torch.equal(counts, audio.num_tokens):  # a wrong count shifts the clips that follow
+            raise ModelError(
+                f"the prompts have {counts.tolist()} {AUDIO_TOKEN} positions, "
+                f"but the clips have {audio.num_tokens.tolist()} audio tokens"
+            )
         real = audio.embeds[frame_mask(audio.num_tokens, audio.embeds.shape[1])]
-        return embeds.masked_scatter(places[..., None], real.to(embeds.dtype))
+        return embeds.masked_scatter(is_audio[..., None], real.to(embeds.dtype))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states (..., H) to float32 logits (..., V), scaled as the config says."""
+        """Float32 logits (..., V) from hidden states (..., H), divided by `logits_scaling` of the configuration."""
         return self.lm_head(hidden).float() / self.logits_scaling
 
-    def embed_audio(self, audio: Tensor, num_frames: Tensor, kind: str) -> Audio:
-        """`encode` for `features` (B, T, 160); or goes on from cached `states` (B, T, D) or `embeds` (B, A, H).
+    def embed_audio(self, audio: Tensor, num_frames: Tensor, kind: str) -> EncodedAudio:
+        """Encodes features, or completes what a cache holds of the encoder's output.
 
-        For the last, `num_frames` counts audio tokens.
+        Args:
+            audio: `features` (B, T, 160), or cached encoder `states` (B, T, D), or cached audio `embeds` (B, A, H).
+            num_frames: (B,) encoder frames; for `embeds` the number of audio tokens.
+            kind: `features`, `states` or `embeds`: what `audio` holds.
+
+        Returns:
+            The encoded batch. From cached `embeds`, its `states` are empty.
+
+        Raises:
+            ValueError: `kind` has another value.
         """
         if kind == "features":
             return self.encode(audio, num_frames)
         if kind == "states":
             embeds = project(self.projector, audio, num_frames)
-            return Audio(audio, num_frames, embeds, self.num_audio_tokens(num_frames))
-        return Audio(audio[:0], num_frames, audio, num_frames)
+            return EncodedAudio(audio, num_frames, embeds, self.num_audio_tokens(num_frames))
+        if kind != "embeds":
+            raise ValueError(f"kind must be features, states or embeds, not {kind!r}")
+        return EncodedAudio(audio[:0], num_frames, audio, num_frames)
 
     def forward(
         self, audio: Tensor, num_frames: Tensor, input_ids: Tensor, kind: str = "features"
-    ) -> tuple[Tensor, Audio]:
-        """Audio as `embed_audio` takes it, right-padded prompts with targets (B, L) -> hidden states (B, L, H).
+    ) -> tuple[Tensor, EncodedAudio]:
+        """Hidden states for teacher forcing.
 
-        Causal attention alone keeps right padding out of every real position, so no mask is needed.
+        No attention mask is needed: with causal attention no real position attends to right padding.
+
+        Args:
+            audio: as in `embed_audio`, like `num_frames` and `kind`.
+            input_ids: (B, L) prompts with targets, right-padded.
+
+        Returns:
+            Hidden states (B, L, H) of the language model, and the encoded audio.
         """
-        heard = self.embed_audio(audio, num_frames, kind)
-        output = self.language_model(inputs_embeds=self.embed(input_ids, heard), use_cache=False)
-        return output.last_hidden_state, heard
+        encoded = self.embed_audio(audio, num_frames, kind)
+        output = self.language_model(inputs_embeds=self.embed(input_ids, encoded), use_cache=False)
+        return output.last_hidden_state, encoded
 
 
 def read_config(source: str, revision: str | None = None) -> GraniteSpeechConfig:
-    """The configuration of a local folder or a hub name. Raises ModelError when it is not Granite Speech."""
+    """Reads the configuration of a local folder or a hub name.
+
+    Raises:
+        ModelError: there is no model, the model is not Granite Speech, or a local folder has no weights.
+    """
     folder = Path(source)
     if folder.exists() or source.startswith((".", "/")):
         path = folder / "config.json"
         if not path.is_file():
-            raise ModelError(f"{source}: no config.json there; a model folder or a hub name is wanted")
+            raise ModelError(f"{source}: no config.json found; give a model folder or a hub name")
         try:
             kind = json.loads(path.read_text(encoding="utf-8")).get("model_type")
         except (OSError, ValueError, AttributeError) as error:
-            raise ModelError(f"{path}: not the configuration of a model ({error})") from error
+            raise ModelError(f"{path}: not a valid model configuration ({error})") from error
         if kind != "granite_speech":
-            raise ModelError(f"{source}: model_type is {kind!r}; this toolkit adapts 'granite_speech'")
+            raise ModelError(f"{source}: model_type is {kind!r}; this toolkit supports only 'granite_speech'")
         if not any(folder.glob("*.safetensors")):
-            raise ModelError(f"{source}: no *.safetensors there; the folder has a configuration but no weights")
+            raise ModelError(f"{source}: no *.safetensors found; the folder has a configuration but no weights")
     try:
         return GraniteSpeechConfig.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{source}: cannot be read: {error}") from error
+        raise ModelError(f"{source}: cannot read the model configuration: {error}") from error
 
 
 def _quantization(quantize: str, dtype: torch.dtype, device: torch.device | str) -> dict[str, Any]:
-    """Arguments of `from_pretrained`; encoder, projector and head keep their precision."""
+    """Quantization arguments of `from_pretrained`; encoder, projector and head keep their precision."""
     if quantize == "none":
         return {}
     if torch.device(device).type != "cuda":
@@ -182,7 +212,7 @@ def _quantization(quantize: str, dtype: torch.dtype, device: torch.device | str)
 
 
 def resolved_dtype(dtype: str, device: torch.device | str) -> str:
-    """`auto` is bfloat16 on CUDA and float32 elsewhere."""
+    """The dtype name; `auto` is bfloat16 on CUDA and float32 on other devices."""
     if dtype != "auto":
         return dtype
     return "bfloat16" if torch.device(device).type == "cuda" else "float32"
@@ -191,20 +221,21 @@ def resolved_dtype(dtype: str, device: torch.device | str) -> str:
 def load_model(
     source: str, dtype: str, device: torch.device | str = "cpu", revision: str | None = None, quantize: str = "none"
 ) -> GraniteSpeech:
-    """Loads base or exported model, everything frozen and in eval mode.
+    """Loads a base or exported model, frozen and in eval mode.
 
     Args:
         source: local folder in hub layout, or hub name.
-        dtype: `float32`, `bfloat16`, or `auto` (bfloat16 on CUDA, float32 elsewhere).
+        dtype: `float32`, `bfloat16`, or `auto` (bfloat16 on CUDA, float32 on other devices).
+        device: where the weights are loaded.
+        revision: branch, tag or commit of a hub name.
         quantize: `none`, or `4bit` for the linear layers of the language model (NF4, arXiv 2305.14314).
 
     Raises:
-        ModelError: the folder or the hub name does not give a Granite Speech model with all its weights, or 4 bits
-            are asked for where they cannot be had.
+        ModelError: `source` is not a complete Granite Speech model, or `4bit` is not available on this machine.
     """
     config = read_config(source, revision)
     if getattr(config, "has_lora_adapter", False):
-        raise ModelError(f"{source}: ships its own LoRA (has_lora_adapter); merge it first")
+        raise ModelError(f"{source}: the model contains a LoRA adapter (has_lora_adapter); merge the adapter first")
     dtype = resolved_dtype(dtype, device)
     try:
         hf, info = GraniteSpeechForConditionalGeneration.from_pretrained(
@@ -220,11 +251,11 @@ def load_model(
         raise ModelError(f"{source}: cannot be loaded: {error}") from error
     missing = sorted(info["missing_keys"])
     if missing:
-        raise ModelError(f"{source}: {len(missing)} weights are missing, such as {missing[0]}")
+        raise ModelError(f"{source}: {len(missing)} weights are missing, for example {missing[0]}")
     if any("lora_" in name for name, _ in hf.named_parameters()):
         raise ModelError(
-            f"{source}: an adapter lies beside the weights (adapter_config.json), and transformers put "
-            "it on; merge it, or move it away"
+            f"{source}: the folder also contains an adapter (adapter_config.json), which transformers loads; "
+            "merge the adapter or move it to another folder"
         )
     hf.requires_grad_(False)
     return GraniteSpeech(hf if quantize != "none" else hf.to(device), tokenizer, source).eval()

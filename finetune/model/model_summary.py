@@ -1,4 +1,4 @@
-"""What a base model consists of and what a recipe would train, counted on the meta device: no weights are read."""
+"""Parameter counts of a base model and of its trainable parts, computed on the meta device without reading weights."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from finetune.model.trainable import TrainableParts, open_parts, summarize_parts
 
 
 def on_meta(config: GraniteSpeechConfig, source: str) -> GraniteSpeech:
-    """The model's modules with shapes and no storage, and no tokenizer."""
+    """Builds the model on the meta device: shapes without storage, and no tokenizer."""
     with torch.device("meta"):
         return GraniteSpeech(GraniteSpeechForConditionalGeneration(config).requires_grad_(False), None, source)
 
 
 def count_parts(model: GraniteSpeech) -> dict[str, int]:
-    """Parameters of encoder, projector, language model body and head."""
+    """Number of parameters of encoder, projector, language model body and head."""
     parts = {
         "encoder": model.encoder,
         "projector": model.projector,
@@ -28,23 +28,25 @@ def count_parts(model: GraniteSpeech) -> dict[str, int]:
 
 
 def summarize_model(base: str, revision: str | None, parts: TrainableParts) -> list[str]:
-    """Lines for `finetune check`: parts of the base, then what trains with its size.
+    """Lines for `finetune check`: the parts of the base model, then the trainable parts, with parameter counts.
+
+    If `base` is a hub name whose configuration cannot be read, one line says so.
 
     Raises:
-        ModelError: the base has no such modules or layers as `parts` names, or is a local folder and no model.
+        ModelError: `parts` names modules or layers that the base does not have, or a local folder is not a model.
     """
     try:
         config = read_config(base, revision)
     except ModelError as error:
         if base.startswith((".", "/")) or Path(base).exists():
             raise
-        return [f"base model not looked into: {str(error).splitlines()[0]}"]
+        return [f"base model not checked: {str(error).splitlines()[0]}"]
     model = on_meta(config, base)
     lines = [f"{name:15} {count:>15,} parameters" for name, count in count_parts(model).items()]
     with torch.device("meta"):
         open_parts(model, parts)
-    trains = [
+    trainable = [
         f"{row.part:15} {row.parameters:>15,} parameters  in {row.tensors} tensors of {row.modules} modules"
         for row in summarize_parts(model)
     ]
-    return [*lines, "", "trains:", *trains]
+    return [*lines, "", "trainable:", *trainable]

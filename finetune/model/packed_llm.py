@@ -1,8 +1,9 @@
-"""The Granite language model over rows of different lengths: no padding, no dead slots, few operations.
+"""Incremental forward pass of the Granite language model over rows of different lengths, without padding.
 
-transformers' own forward pads all rows to the longest and its caches grow by the same width for each. Here the new
-tokens of all rows lie one behind the other (N), and each row's keys and values lie side by side from slot 0 on, at
-the slot of their position. A row forgets tokens when its length is set back: the next ones overwrite them.
+transformers' own forward pads all rows to the longest, and its caches grow by the same number of slots for each row.
+Here the new tokens of all rows are packed into one sequence of N tokens. The key and value of a token are stored in
+its row of the cache, at the slot that equals its position. To remove a row's last tokens, the caller reduces the
+row's length; the next tokens overwrite their slots.
 """
 
 from dataclasses import dataclass
@@ -14,11 +15,11 @@ from torch.nn import functional as F
 
 Module = Any  # transformers' modules; torch would give each of their attributes the type Tensor | Module
 
-SPARE = 64  # slots that a cache grows by beyond what it must hold
+EXTRA_SLOTS = 64  # a cache grows by so many slots more than it needs, so that it is copied less often
 
 
-class Cache:
-    """Keys and values of all layers: (layers, 2, B, S, key heads, head size)."""
+class KeyValueCache:
+    """Keys and values of all layers: (layers, 2, B, S, key heads, head size), with S slots for each of B rows."""
 
     def __init__(self, llm: Module, rows: int) -> None:
         config = llm.config
@@ -28,79 +29,94 @@ class Cache:
             len(llm.layers), 2, rows, 0, config.num_key_value_heads, size, dtype=weight.dtype, device=weight.device
         )
 
-    def hold(self, slots: int) -> None:
-        """Makes room for `slots` in each row. New ones are zero: a masked NaN would still be one."""
-        short = slots - self.data.shape[3]
-        if short > 0:
-            self.data = F.pad(self.data, (0, 0, 0, 0, 0, short + SPARE))
+    def reserve(self, slots: int) -> None:
+        """Grows to at least `slots` slots for each row. New slots are zero, because a masked NaN would stay NaN."""
+        missing = slots - self.data.shape[3]
+        if missing > 0:
+            self.data = F.pad(self.data, (0, 0, 0, 0, 0, missing + EXTRA_SLOTS))
 
     def select(self, rows: list[int]) -> None:
-        """Keeps only these rows."""
+        """Keeps only these rows, in this order."""
         self.data = self.data[:, :, torch.tensor(rows, device=self.data.device)]
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where N packed tokens belong: row, slot in its cache, and offset among the row's new tokens."""
+class PackedPositions:
+    """The row and position of each of N packed tokens."""
 
-    rows: Tensor  # (N,)
-    slots: Tensor  # (N,)
-    offsets: Tensor  # (N,)
+    rows: Tensor  # (N,) index of the token's row
+    slots: Tensor  # (N,) slot in the row's cache, equal to the position in the row
+    offsets: Tensor  # (N,) index among the row's new tokens
     counts: list[int]  # (B,) new tokens of each row
-    longest: int  # slots in use after these tokens
+    used_slots: int  # slots in use after these tokens, in the longest row
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions (arXiv 2104.09864): x (N, heads, size), cos and sin (N, 1, size)."""
-    one, two = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-two, one), dim=-1) * sin
+    """Rotary position embedding (arXiv 2104.09864): x (N, heads, size), cos and sin (N, 1, size)."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
-def _mask(places: Places, groups: int, dtype: torch.dtype) -> Tensor | None:
-    """What is added to the scores, (B, 1, K * groups, S): a token attends to its own slot and those before it."""
-    width, rows = max(places.counts), len(places.counts)
+def _causal_mask(positions: PackedPositions, groups: int, dtype: torch.dtype) -> Tensor | None:
+    """Attention bias (B, 1, K * groups, S) for K queries a row: a token attends to its own slot and earlier slots.
+
+    Returns None for one row with one token, which attends to all slots in use.
+    """
+    width, rows = max(positions.counts), len(positions.counts)
     if width == 1 and rows == 1:
         return None
-    own = torch.full((rows, width), places.longest, device=places.slots.device)  # padded queries: any, but not none
-    own[places.rows, places.offsets] = places.slots
-    hidden = torch.arange(places.longest, device=own.device) > own[..., None]  # (B, K, S)
-    mask = torch.zeros(hidden.shape, dtype=dtype, device=own.device).masked_fill_(hidden, float("-inf"))
+    # A padded query attends to every slot: its output is not used, and a query without any slot would give NaN.
+    own = torch.full((rows, width), positions.used_slots, device=positions.slots.device)
+    own[positions.rows, positions.offsets] = positions.slots
+    later = torch.arange(positions.used_slots, device=own.device) > own[..., None]  # (B, K, S)
+    mask = torch.zeros(later.shape, dtype=dtype, device=own.device).masked_fill_(later, float("-inf"))
     return mask.repeat_interleave(groups, dim=1)[:, None]
 
 
-def read_on(llm: Module, embeds: Tensor, places: Places, cache: Cache) -> Tensor:
-    """Embeddings of the new tokens (N, H) -> their hidden states (N, H); their keys and values are in the cache."""
+def forward_packed(llm: Module, embeds: Tensor, positions: PackedPositions, cache: KeyValueCache) -> Tensor:
+    """Runs the language model on new tokens and adds their keys and values to the cache.
+
+    Args:
+        llm: transformers' Granite model body, without the head.
+        embeds: (N, H) embeddings of the new tokens of all rows.
+        positions: row and position of each token.
+        cache: keys and values of earlier tokens, extended in place.
+
+    Returns:
+        Hidden states (N, H) after the last norm.
+    """
     first = llm.layers[0].self_attn
     heads, size = llm.config.num_attention_heads, first.head_dim
-    keys_of = llm.config.num_key_value_heads
-    groups, width, rows = heads // keys_of, max(places.counts), len(places.counts)
+    key_heads = llm.config.num_key_value_heads
+    groups, width, rows = heads // key_heads, max(positions.counts), len(positions.counts)
     even = width * rows == len(embeds)
-    cache.hold(places.longest)
+    cache.reserve(positions.used_slots)
     x = embeds * llm.embedding_multiplier
-    cos, sin = (part[0, :, None] for part in llm.rotary_emb(x, places.slots[None]))
-    mask = _mask(places, groups, cache.data.dtype)
+    cos, sin = (part[0, :, None] for part in llm.rotary_emb(x, positions.slots[None]))
+    mask = _causal_mask(positions, groups, cache.data.dtype)
     for layer, (keys, values) in zip(llm.layers, cache.data, strict=True):
         attn = layer.self_attn
         normed = _norm(layer.input_layernorm, x)
-        turned = torch.cat((attn.q_proj(normed), attn.k_proj(normed)), dim=-1).view(len(x), -1, size)
-        turned = _rotate(turned, cos, sin).to(keys.dtype)  # under autocast it is another
-        query = turned[:, :heads]
-        keys[places.rows, places.slots] = turned[:, heads:]
-        values[places.rows, places.slots] = attn.v_proj(normed).view(len(x), -1, size).to(keys.dtype)
+        rotated = torch.cat((attn.q_proj(normed), attn.k_proj(normed)), dim=-1).view(len(x), -1, size)
+        rotated = _rotate(rotated, cos, sin).to(keys.dtype)  # autocast gives another dtype
+        query = rotated[:, :heads]
+        keys[positions.rows, positions.slots] = rotated[:, heads:]
+        values[positions.rows, positions.slots] = attn.v_proj(normed).view(len(x), -1, size).to(keys.dtype)
         if not even:
             padded = query.new_zeros(rows, width, heads, size)
-            padded[places.rows, places.offsets] = query
+            padded[positions.rows, positions.offsets] = query
             query = padded
-        # The heads that share a key stand as further queries beside each other: nothing is repeated.
-        query = query.reshape(rows, width, keys_of, groups, size).transpose(1, 2).reshape(rows, keys_of, -1, size)
-        key, value = (part[:, : places.longest].transpose(1, 2) for part in (keys, values))
+        # Heads that share a key become additional queries, so keys and values are not repeated.
+        query = query.reshape(rows, width, key_heads, groups, size).transpose(1, 2).reshape(rows, key_heads, -1, size)
+        key, value = (part[:, : positions.used_slots].transpose(1, 2) for part in (keys, values))
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=attn.scaling)
-        out = out.view(rows, keys_of, width, groups, size).transpose(1, 2).reshape(rows, width, -1)
-        out = out.flatten(0, 1) if even else out[places.rows, places.offsets]
+        out = out.view(rows, key_heads, width, groups, size).transpose(1, 2).reshape(rows, width, -1)
+        out = out.flatten(0, 1) if even else out[positions.rows, positions.offsets]
         x = torch.add(x, attn.o_proj(out), alpha=layer.residual_multiplier)
         x = torch.add(x, layer.mlp(_norm(layer.post_attention_layernorm, x)), alpha=layer.residual_multiplier)
     return _norm(llm.norm, x)
 
 
 def _norm(norm: Module, x: Tensor) -> Tensor:
+    """RMS norm over the last dimension, as one fused operation."""
     return F.rms_norm(x.to(norm.weight.dtype), (x.shape[-1],), norm.weight, norm.variance_epsilon)

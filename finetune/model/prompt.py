@@ -1,4 +1,4 @@
-"""What the language model reads around the audio, as token ids."""
+"""Prompts and transcripts as token ids."""
 
 from dataclasses import dataclass
 
@@ -10,28 +10,30 @@ from finetune.model.granite import AUDIO_TOKEN
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids before and after the audio positions."""
+    """Token ids before and after the audio tokens."""
 
     prefix: tuple[int, ...]
     suffix: tuple[int, ...]
 
     def around(self, audio_token_id: int, num_audio_tokens: int) -> list[int]:
-        """The whole prompt for a clip of `num_audio_tokens`."""
+        """The complete prompt (L,) with `num_audio_tokens` audio tokens between prefix and suffix."""
         return [*self.prefix, *[audio_token_id] * num_audio_tokens, *self.suffix]
 
 
 def render(tokenizer: Tokenizer, instruction: str, keywords: tuple[str, ...] = ()) -> Prompt:
-    """Renders the chat template around `<|audio|>` + instruction.
+    """Renders the chat template for `<|audio|>` followed by the instruction.
 
-    Keywords are appended as the model card asks: `... Keywords: a, b`.
+    Keywords are appended in the format of the model card: `... Keywords: a, b`.
 
     Raises:
-        ModelError: the instruction or a keyword holds a control token such as `<|audio|>`, or the tokenizer
-            has no chat template that keeps the audio.
+        ModelError: the instruction or a keyword contains a special token such as `<|audio|>`, or the chat template is
+            missing or does not contain the audio token exactly once.
     """
-    found = [mark for mark in tokenizer.get_added_vocab() if any(mark in part for part in (instruction, *keywords))]
-    if found:
-        raise ModelError(f"the instruction or a keyword holds {found[0]}, which the model would read as a command")
+    special = [
+        token for token in tokenizer.get_added_vocab() if any(token in text for text in (instruction, *keywords))
+    ]
+    if special:
+        raise ModelError(f"the instruction or a keyword holds {special[0]}, a special token; remove it")
     request = f"{AUDIO_TOKEN}{instruction}"
     if keywords:
         request += f" Keywords: {', '.join(keywords)}"
@@ -41,10 +43,10 @@ def render(tokenizer: Tokenizer, instruction: str, keywords: tuple[str, ...] = (
         )
     except ValueError as error:
         raise ModelError(f"the base model's tokenizer has no chat template: {error}") from error
-    before, mark, after = str(text).partition(AUDIO_TOKEN)
-    if not mark or AUDIO_TOKEN in after:
-        raise ModelError(f"the prompt must hold {AUDIO_TOKEN} exactly once, got {text!r}")
-    # Not verbose: whether the prompt is too long is for those to say who know how long the audio is.
+    before, token, after = str(text).partition(AUDIO_TOKEN)
+    if not token or AUDIO_TOKEN in after:
+        raise ModelError(f"the chat template must contain {AUDIO_TOKEN} exactly once, but it gives {text!r}")
+    # verbose=False: the length is checked by the caller, which knows the length of the audio.
     return Prompt(
         tuple(tokenizer.encode(before, add_special_tokens=False, verbose=False)),
         tuple(tokenizer.encode(after, add_special_tokens=False, verbose=False)),
@@ -52,5 +54,5 @@ def render(tokenizer: Tokenizer, instruction: str, keywords: tuple[str, ...] = (
 
 
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Token ids of a transcript as the model writes it; markers of special tokens stay plain text."""
+    """Token ids of a transcript. The text of a special token such as `<|audio|>` is encoded as plain text."""
     return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))

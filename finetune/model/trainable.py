@@ -1,7 +1,7 @@
-"""What trains: LoRA on linear layers and parts in full; and the proof, after a step, that nothing else changed.
+"""Trainable parameters: LoRA on linear layers, parts trained in full, and a check that a step changes nothing else.
 
-All LoRA is one PEFT adapter. Its targets are full-match patterns anchored to the part they are meant for,
-because bare names such as `up_proj` stand in the language model and in the encoder.
+All LoRA layers belong to one PEFT adapter. Its targets are full-match patterns for one part of the model, because
+names such as `up_proj` occur in the language model and in the encoder.
 """
 
 import re
@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from finetune.core.errors import ModelError
 from finetune.model.granite import GraniteSpeech
 
-BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-CHUNK = 1 << 22  # elements of a tensor that are mixed at once: 32 MiB, a few times over
+INT_DTYPES = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+CHUNK = 1 << 22  # elements hashed at once: 32 MiB as int64, and a few temporary copies
 
 
 @dataclass(frozen=True)
 class LoraSpec:
-    """LoRA on the language model (arXiv 2106.09685), with rank 0 for none.
+    """LoRA on the language model (arXiv 2106.09685); rank 0 means no LoRA.
 
-    `dropout` and `variant` hold for LoRA in the projector and the encoder too.
+    `dropout` and `variant` also apply to LoRA in the projector and the encoder.
     """
 
     rank: int
@@ -35,7 +35,7 @@ class LoraSpec:
 
 @dataclass(frozen=True)
 class PartSpec:
-    """The projector or the encoder: `mode` is frozen, full or lora; the other two are of lora."""
+    """How the projector or the encoder trains: `mode` is frozen, full or lora; `rank` and `alpha` are used by lora."""
 
     mode: str
     rank: int
@@ -44,20 +44,20 @@ class PartSpec:
 
 @dataclass(frozen=True)
 class TrainableParts:
-    """Everything that trains."""
+    """All trainable parts."""
 
     lora: LoraSpec
     projector: PartSpec
     encoder: PartSpec
-    encoder_blocks: int  # the upper ones
+    encoder_blocks: int  # the last blocks
     ctc_head: bool
     lm_head: bool
-    llm_layers: int  # the last ones, in full; LoRA goes on those below
+    llm_layers: int  # the last layers, which train in full; the earlier layers get LoRA
 
 
 @dataclass(frozen=True)
 class PartSummary:
-    """What trains in one part, counted; `modules` own the tensors, or carry them as LoRA."""
+    """Number of trainable parameters and tensors in one part, and of the modules that own them or have LoRA."""
 
     part: str
     modules: int
@@ -75,24 +75,24 @@ def target_pattern(modules: list[str], layers: int) -> str:
 
 
 def _linear_names(module: nn.Module) -> list[str]:
-    """The last names of the linear layers below a module."""
-    return sorted({name.rpartition(".")[2] for name, found in module.named_modules() if isinstance(found, nn.Linear)})
+    """The last name components of the linear layers in a module."""
+    return sorted({name.rpartition(".")[2] for name, layer in module.named_modules() if isinstance(layer, nn.Linear)})
 
 
 def _lora_targets(model: GraniteSpeech, parts: TrainableParts) -> list[tuple[str, int, float]]:
-    """(pattern, rank, alpha) of each part that gets LoRA."""
+    """Pattern, rank and alpha for each part with LoRA."""
     targets = []
     layers, blocks = len(model.language_model.layers) - parts.llm_layers, len(model.encoder.layers)
     if parts.lora.rank:
         if layers == 0:
             raise ModelError(
-                f"parts.language_model.layers: all {parts.llm_layers} train in full and leave none for "
+                f"parts.language_model.layers: all {parts.llm_layers} layers train in full, so none is left for "
                 "LoRA; set parts.lora.rank to 0"
             )
         known = _linear_names(model.language_model.layers[0])
         unknown = sorted(set(parts.lora.modules) - set(known))
         if unknown or not parts.lora.modules:
-            raise ModelError(f"parts.lora.modules: {unknown} match nothing in the language model; there are {known}")
+            raise ModelError(f"parts.lora.modules: {unknown} do not exist in the language model; choose from {known}")
         targets.append((target_pattern(parts.lora.modules, layers), parts.lora.rank, parts.lora.alpha))
     if parts.projector.mode == "lora":
         pattern = rf"model\.projector\.(.+\.)?{_any(_linear_names(model.projector))}"
@@ -104,32 +104,35 @@ def _lora_targets(model: GraniteSpeech, parts: TrainableParts) -> list[tuple[str
     return targets
 
 
-def _members(model: GraniteSpeech, parts: TrainableParts, mode: str) -> list[nn.Module]:
-    """The modules inside which everything trains in full, or those inside which LoRA may stand."""
+def _modules_with_mode(model: GraniteSpeech, parts: TrainableParts, mode: str) -> list[nn.Module]:
+    """The modules that train in full (`full`), or the modules whose submodules may have LoRA (`lora`)."""
     layers, blocks = model.language_model.layers, model.encoder.layers
     first = len(layers) - parts.llm_layers
-    found = [model.projector] if parts.projector.mode == mode else []
+    modules = [model.projector] if parts.projector.mode == mode else []
     if parts.encoder.mode == mode:
-        found += blocks[len(blocks) - parts.encoder_blocks :]
+        modules += blocks[len(blocks) - parts.encoder_blocks :]
     if mode == "lora":
-        return [*found, *(layers[:first] if parts.lora.rank else [])]
+        return [*modules, *(layers[:first] if parts.lora.rank else [])]
     heads = [model.encoder.out] * parts.ctc_head + [model.lm_head] * parts.lm_head
-    return [*found, *heads, *layers[first:]]
+    return [*modules, *heads, *layers[first:]]
 
 
 def open_parts(model: GraniteSpeech, parts: TrainableParts) -> PeftModel | None:
-    """Makes what the recipe names trainable, in place and in float32; returns PEFT's view where there is LoRA.
+    """Makes the parts of the recipe trainable, in place and in float32.
+
+    Returns:
+        PEFT's view of the model, or None without LoRA.
 
     Raises:
-        ModelError: the model has fewer layers or other modules than asked for, or cannot train a part in full.
+        ModelError: the model does not have these layers or modules, or cannot train a part in full.
     """
     layers, blocks = len(model.language_model.layers), len(model.encoder.layers)
     if parts.llm_layers > layers:
-        raise ModelError(f"parts.language_model.layers: {parts.llm_layers}, but the language model has {layers}")
+        raise ModelError(f"parts.language_model.layers: {parts.llm_layers}, but the language model has only {layers}")
     if parts.encoder.mode != "frozen" and parts.encoder_blocks > blocks:
-        raise ModelError(f"parts.encoder.blocks: {parts.encoder_blocks}, but the encoder has {blocks}")
+        raise ModelError(f"parts.encoder.blocks: {parts.encoder_blocks}, but the encoder has only {blocks}")
     if parts.lm_head and model.lm_head.weight is model.language_model.get_input_embeddings().weight:
-        raise ModelError(f"parts.lm_head: in {model.source} it is tied to the input embeddings; leave it frozen")
+        raise ModelError(f"parts.lm_head: tied to the input embeddings in {model.source}; set it to frozen")
     adapted: PeftModel | None = None
     targets = _lora_targets(model, parts)
     if targets:
@@ -144,23 +147,27 @@ def open_parts(model: GraniteSpeech, parts: TrainableParts) -> PeftModel | None:
             use_rslora=parts.lora.variant == "rslora",
             use_dora=parts.lora.variant == "dora",
         )
-        adapted = get_peft_model(model.hf, config)  # freezes all else
-        check_landing(model, parts)
-    for member in _members(model, parts, "full"):
-        if not all(value.is_floating_point() for value in member.parameters()):
+        adapted = get_peft_model(model.hf, config)  # freezes all other parameters
+        check_lora_targets(model, parts)
+    for module in _modules_with_mode(model, parts, "full"):
+        if not all(value.is_floating_point() for value in module.parameters()):
             raise ModelError(
                 "parts.language_model.layers: quantized layers cannot train in full; set model.quantize "
-                "to none, or train them with LoRA alone"
+                "to none, or use only LoRA"
             )
-        member.requires_grad_(True).float()  # the buffers too; small updates vanish in bfloat16
+        module.requires_grad_(True).float()  # buffers too; small updates are lost in bfloat16
     for value in trained_parameters(model).values():
         value.data = value.data.float()
     return adapted
 
 
-def check_landing(model: GraniteSpeech, parts: TrainableParts) -> None:
-    """Raises ModelError when LoRA stands on a module outside the parts that are to have it."""
-    inside = {id(module) for member in _members(model, parts, "lora") for module in member.modules()}
+def check_lora_targets(model: GraniteSpeech, parts: TrainableParts) -> None:
+    """Checks that LoRA is only inside the parts that the recipe names.
+
+    Raises:
+        ModelError: a module outside these parts has LoRA.
+    """
+    inside = {id(module) for part in _modules_with_mode(model, parts, "lora") for module in part.modules()}
     outside = sorted(
         {
             re.sub(r"\.\d+\.", ".*.", name)
@@ -169,11 +176,11 @@ def check_landing(model: GraniteSpeech, parts: TrainableParts) -> None:
         }
     )
     if outside:
-        raise ModelError(f"LoRA stands outside the parts that the recipe names: {', '.join(outside)}")
+        raise ModelError(f"LoRA was added outside the parts that the recipe names: {', '.join(outside)}")
 
 
 def part_of(name: str) -> str:
-    """The part of a parameter, by its name; LoRA inside the projector or the encoder belongs to these."""
+    """The part of a parameter, from its name; LoRA in the projector or the encoder belongs to that part."""
     for part, prefix in (
         ("projector", "model.projector."),
         ("ctc_head", "model.encoder.out."),
@@ -187,12 +194,12 @@ def part_of(name: str) -> str:
 
 
 def trained_parameters(model: GraniteSpeech) -> dict[str, nn.Parameter]:
-    """Everything that requires a gradient, by name."""
+    """The parameters that require a gradient, by name."""
     return {name: value for name, value in model.hf.named_parameters() if value.requires_grad}
 
 
 def summarize_parts(model: GraniteSpeech) -> list[PartSummary]:
-    """What trains, one row a part."""
+    """Counts of the trainable parameters, one row for each part."""
     trained = trained_parameters(model)
     rows = []
     for part in dict.fromkeys(map(part_of, trained)):
@@ -203,18 +210,19 @@ def summarize_parts(model: GraniteSpeech) -> list[PartSummary]:
 
 
 def set_mode(model: GraniteSpeech, training: bool) -> None:
-    """Everything in eval mode; in training, LoRA's own dropout and the LLM's checkpointed layers are not.
+    """Sets all modules to eval mode; in training, only LoRA's dropout and checkpointed LLM layers are in train mode.
 
-    BatchNorm must stay in eval mode even where its block trains: its running statistics belong to the
-    base model, no adapter stores them, and other engines fold them into the convolution.
+    BatchNorm stays in eval mode even if its block trains: its running statistics belong to the base model, an adapter
+    does not store them, and other engines fold them into the convolution.
 
-    Below float32 training is under autocast, and PEFT's own cast of what goes into LoRA would only make copies, from
-    bfloat16 to float32 and back, and keep them for the backward pass. DoRA takes its norms in that float32.
+    With bfloat16 weights training runs under autocast. PEFT's own cast of LoRA inputs would then only copy them from
+    bfloat16 to float32 and back, and keep the copies for the backward pass, so it is disabled. DoRA needs the cast,
+    because it computes its norms in float32.
     """
     model.eval()
     for module in model.hf.modules():
         if hasattr(module, "lora_dropout"):
-            module.training = training  # DoRA asks the layer itself whether to drop
+            module.training = training  # DoRA reads the mode of the layer itself
             module.lora_dropout.train(training)
             module.cast_input_dtype_enabled = not training or bool(module.lora_magnitude_vector)
         if getattr(module, "gradient_checkpointing", False):
@@ -222,63 +230,67 @@ def set_mode(model: GraniteSpeech, training: bool) -> None:
 
 
 def fingerprints(model: GraniteSpeech) -> dict[str, int]:
-    """A number for the raw bits of each parameter and buffer, made where it lies; one transfer at the end.
+    """A hash of the raw bits of each parameter and buffer, computed on its device, with one transfer at the end.
 
-    A plain sum of the bits would not do: Adam's first step adds the same amount as often as it takes it
-    away. So each element's bits are mixed first, and only a new order would go unseen.
+    The bits of each element are mixed before they are summed: in a plain sum the changes of Adam's first step can
+    cancel, because they have equal size and both signs. A permutation of the elements of a tensor is not detected.
     """
-    held = {**dict(model.hf.named_parameters()), **dict(model.hf.named_buffers())}
+    tensors = {**dict(model.hf.named_parameters()), **dict(model.hf.named_buffers())}
     sums = []
-    for value in held.values():
+    for value in tensors.values():
         total = torch.zeros((), dtype=torch.int64, device=model.device)
-        for chunk in value.detach().reshape(-1).view(BITS[value.element_size()]).split(CHUNK):
-            mixed = chunk.long() * 0x9E3779B97F4A7C1  # odd, and wraps around
+        for chunk in value.detach().reshape(-1).view(INT_DTYPES[value.element_size()]).split(CHUNK):
+            mixed = chunk.long() * 0x9E3779B97F4A7C1  # an odd factor; the product wraps around
             total += (mixed ^ (mixed >> 29)).sum().to(model.device)
         sums.append(total)
-    return dict(zip(held, torch.stack(sums).tolist(), strict=True))
+    return dict(zip(tensors, torch.stack(sums).tolist(), strict=True))
 
 
 @torch.no_grad()
 def with_gradient(parameters: dict[str, nn.Parameter], groups: list[dict[str, Any]]) -> set[str]:
-    """Names whose gradient, before AdamW's first step, must move them.
+    """Names of the parameters that AdamW's first step must change, from their gradients.
 
-    LoRA's A has none in that step, as B is zero. Below AdamW's epsilon of 1e-8 a step may be lost in
-    rounding: a softmax is blind to the bias of its keys, for one, whose gradient is noise. And at the beginning of a
-    long warm-up a step, which is about as large as the learning rate, may be less than float32 can add to any element.
+    Not all parameters change in that step:
+    - The gradient of LoRA's A is zero, because B is zero.
+    - A gradient near AdamW's epsilon of 1e-8 may be lost in rounding. For example, a softmax does not depend on the
+      bias of its keys, so the gradient of that bias is noise.
+    - At the start of a long warm-up the step, which is about as large as the learning rate, may be too small for
+      float32 to change any element.
 
     Args:
-        groups: the optimizer's, with the learning rates of the step.
+        parameters: trainable parameters by name, with the gradients of the step.
+        groups: parameter groups of the optimizer, with the learning rates of the step.
 
     Raises:
-        ModelError: a gradient is None: the loss does not reach the parameter, which would never train.
+        ModelError: a gradient is None: the loss does not depend on the parameter, so it would never train.
     """
-    lost = [name for name, value in parameters.items() if value.grad is None]
-    if lost:
+    unused = [name for name, value in parameters.items() if value.grad is None]
+    if unused:
         raise ModelError(
-            f"{_listed(lost)}: no gradient after the first backward pass, so the loss does not reach it "
-            "and it would never train; leave this part frozen"
+            f"{_listed(unused)}: no gradient after the first backward pass, so the loss does not depend on it "
+            "and it would never train; set this part to frozen"
         )
     rates = {id(value): group["lr"] for group in groups for value in group["params"]}
 
     def moves(value: Tensor, gradient: Tensor) -> Tensor:
-        half = 0.5 * rates.get(id(value), 1.0) * gradient.sign()  # what is in no group is held to account all the more
+        half = 0.5 * rates.get(id(value), 1.0) * gradient.sign()  # in no group: rate 1, so a missing step is detected
         return ((gradient.abs() > 1e-7) & (value - half != value)).any()
 
-    felt = [moves(value, value.grad) for value in parameters.values() if value.grad is not None]
-    return {name for name, moved in zip(parameters, torch.stack(felt).tolist(), strict=True) if moved}
+    changes = [moves(value, value.grad) for value in parameters.values() if value.grad is not None]
+    return {name for name, moved in zip(parameters, torch.stack(changes).tolist(), strict=True) if moved}
 
 
 def check_changed(before: dict[str, int], after: dict[str, int], trained: set[str], with_gradient: set[str]) -> None:
-    """Holds the first optimizer step to what was to train.
+    """Checks that the first optimizer step changed the trainable parameters and nothing else.
 
     Args:
         before: fingerprints before the step.
-        after: fingerprints after it.
-        trained: names of what trains.
-        with_gradient: those of them with a gradient in this step.
+        after: fingerprints after the step.
+        trained: names of the trainable parameters.
+        with_gradient: names of the parameters that the step must change.
 
     Raises:
-        ModelError: a frozen tensor changed, or one with a gradient did not.
+        ModelError: a frozen tensor changed, or a tensor of `with_gradient` did not change.
     """
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     if changed - trained:
@@ -286,11 +298,11 @@ def check_changed(before: dict[str, int], after: dict[str, int], trained: set[st
     if with_gradient - changed:
         raise ModelError(
             f"{_listed(with_gradient - changed)}: has a gradient, but the first training step did not "
-            "change it; is it in the optimizer, and the learning rate of its part large enough?"
+            "change it; check that the optimizer has it and that the learning rate of its part is large enough"
         )
 
 
 def _listed(names: set[str] | list[str]) -> str:
-    """The first few of many names."""
+    """The first five names, and the number of the others."""
     first = sorted(names)[:5]
     return ", ".join(first) + (f" and {len(names) - len(first)} more" if len(names) > len(first) else "")

@@ -21,7 +21,7 @@ from finetune.inference.draft_sources import ctc_texts
 from finetune.inference.recognize import Hypothesis, transcribe_batch
 from finetune.inference.session import Session
 from finetune.model.ctc import entropy
-from finetune.model.granite import Audio, GraniteSpeech
+from finetune.model.granite import EncodedAudio, GraniteSpeech
 from finetune.model.prompt import encode_text, render
 
 ACCURATE = DecodingOptions("relaxed", max_entropy=0.7, min_probability=0.2)  # arXiv 2603.11243
@@ -42,7 +42,7 @@ class Batch:
 Way = Callable[[GraniteSpeech, Batch], list[Hypothesis]]
 
 
-def hear(model: GraniteSpeech, batch: Batch) -> Audio:
+def hear(model: GraniteSpeech, batch: Batch) -> EncodedAudio:
     return model.encode(*pad_features([log_mel(torch.from_numpy(wave).to(model.device)) for wave in batch.waves]))
 
 
@@ -116,7 +116,7 @@ def all_or_nothing(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
     if left:
         ids = pad_sequence([torch.tensor(prompts[row] + drafts[row]) for row in left], True).to(model.device)
         hidden = model.language_model(
-            inputs_embeds=model.embed(ids, audio.rows(left)), use_cache=False
+            inputs_embeds=model.embed(ids, audio.select(left)), use_cache=False
         ).last_hidden_state
         for index, row in enumerate(left):
             start, stop = len(prompts[row]) - 1, len(prompts[row]) + len(drafts[row]) - 1
@@ -127,7 +127,7 @@ def all_or_nothing(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
     left = [row for row in left if row not in done]
     if left:
         ids = pad_sequence([torch.tensor(prompts[row]) for row in left], True, -1, "left").to(model.device)
-        embeds = model.embed(ids.clamp_min(0), audio.rows(left))
+        embeds = model.embed(ids.clamp_min(0), audio.select(left))
         rows = model.hf.generate(
             inputs_embeds=embeds, attention_mask=(ids >= 0).long(), **_settings(model, batch)
         ).tolist()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from finetune.inference.decode import decode
 from finetune.inference.draft import Draft
 from finetune.model.conformer import encode, project
-from finetune.model.granite import Audio, GraniteSpeech
+from finetune.model.granite import EncodedAudio, GraniteSpeech
 from finetune.model.prompt import encode_text, render
 from finetune.training.loss import IGNORE, token_loss
 from nano.encoder import make_batches, one_cycle, optimizers, to_features
@@ -45,7 +45,7 @@ def sequences(model: GraniteSpeech, texts: list[str], audio_tokens: list[int]) -
     return pad(ids, True, model.tokenizer.pad_token_id), pad(labels, True, IGNORE)
 
 
-def text_loss(model: GraniteSpeech, texts: list[str], audio: Audio | None = None) -> Tensor:
+def text_loss(model: GraniteSpeech, texts: list[str], audio: EncodedAudio | None = None) -> Tensor:
     """Mean loss over the target tokens of a batch, with or without its audio."""
     counts = [0] * len(texts) if audio is None else audio.num_tokens.tolist()
     ids, labels = sequences(model, texts, counts)
@@ -108,7 +108,7 @@ def align(
             frames = torch.tensor([len(states[i]) for i in batch])
             hidden = nn.utils.rnn.pad_sequence([states[i].float() for i in batch], True)
             embeds = project(model.projector, hidden, frames)
-            audio = Audio(hidden, frames, embeds, model.num_audio_tokens(frames))
+            audio = EncodedAudio(hidden, frames, embeds, model.num_audio_tokens(frames))
             loss = text_loss(model, [texts[i] for i in batch], audio)
             _step(list(trained.values()), optims, loss, rate * one_cycle(step, steps))
             step, total = step + 1, total + loss.item()

@@ -11,7 +11,7 @@ from torch import nn
 
 from finetune.data.features import num_frames
 from finetune.model.conformer import encode, project
-from finetune.model.granite import Audio, GraniteSpeech
+from finetune.model.granite import EncodedAudio, GraniteSpeech
 from finetune.training.augment import WaveAugment, augment_wave
 from nano.decoder import text_loss
 from nano.encoder import MIDDLE_WEIGHT, ctc_loss, make_batches, one_cycle, optimizers, to_features
@@ -60,7 +60,7 @@ def polish(
                 said.append(texts[i])
         features, frames = to_features(heard, rng)
         states, middle = encode(model.encoder, features, frames)
-        audio = Audio(states, frames, project(model.projector, states, frames), model.num_audio_tokens(frames))
+        audio = EncodedAudio(states, frames, project(model.projector, states, frames), model.num_audio_tokens(frames))
         losses = (
             text_loss(model, said, audio),
             ctc_loss(model.encoder.out(states), frames, said),

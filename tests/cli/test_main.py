@@ -82,7 +82,7 @@ def test_check_prints_settings_with_their_origin_and_the_trainable_parts(finetun
     assert origins["train.warmup"] == "default"
     assert origins["data.train"] == f"{QUICKSTART}:7"
     assert any(line.split() == ["train.epochs", "2", "--set", "train.epochs=2"] for line in result.out.splitlines())
-    trains = result.out.partition("trains:\n")[2].partition("\n\n")[0].splitlines()
+    trains = result.out.partition("trainable:\n")[2].partition("\n\n")[0].splitlines()
     assert {line.split()[0] for line in trains} == {"encoder", "ctc_head", "projector", "lora", "lm_head"}
     assert all(re.fullmatch(r"\w+ +[\d,]+ parameters  in \d+ tensors of \d+ modules", line) for line in trains)
 
@@ -120,15 +120,15 @@ def test_check_shows_the_settings_of_a_goal_and_the_parts_it_trains(finetune: Co
     result = finetune("check", project / "recipe.yaml", "--set", "train.goal=vocabulary")
     assert result.code == 0
     assert ["parts.lora.rank", "32", "goal", "vocabulary"] in [line.split() for line in result.out.splitlines()]
-    opened = {line.split()[0] for line in result.out.partition("trains:\n")[2].partition("\n\n")[0].splitlines()}
+    opened = {line.split()[0] for line in result.out.partition("trainable:\n")[2].partition("\n\n")[0].splitlines()}
     assert opened == {"projector", "lora", "encoder", "ctc_head"}
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("parts.lora.modules=qproj", "parts.lora.modules: ['qproj'] match nothing in the language model; there are"),
-        ("parts.language_model.layers=99", "parts.language_model.layers: 99, but the language model has 5"),
+        ("parts.lora.modules=qproj", "parts.lora.modules: ['qproj'] do not exist in the language model; choose from"),
+        ("parts.language_model.layers=99", "parts.language_model.layers: 99, but the language model has only 5"),
     ],
 )
 def test_check_refuses_trainable_parts_that_the_base_model_lacks(
@@ -140,7 +140,7 @@ def test_check_refuses_trainable_parts_that_the_base_model_lacks(
 
 def test_check_prints_settings_and_data_even_if_the_base_model_is_missing(finetune: Command, project: Path) -> None:
     result = finetune("check", project / "recipe.yaml", "--set", "model.base=./nowhere")
-    assert result.code == 1 and result.err.startswith("finetune: ./nowhere: no config.json there")
+    assert result.code == 1 and result.err.startswith("finetune: ./nowhere: no config.json found")
     assert "train.epochs" in result.out and "\ndata:\n" in result.out
 
 

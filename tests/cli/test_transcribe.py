@@ -159,7 +159,7 @@ def test_a_damaged_calibration_is_refused(finetune: Command, tmp_path: Path, con
         ),
         ([QUICKSTART, "--model", NANO, "--batch-seconds", "-1"], 2, "batch_seconds: must be greater than 0, got -1.0"),
         ([QUICKSTART, "--model", NANO, "--batch-seconds", "x"], 2, "invalid float value: 'x'"),
-        ([QUICKSTART, "--model", ROOT / "recipes"], 1, "recipes: no config.json there"),
+        ([QUICKSTART, "--model", ROOT / "recipes"], 1, "recipes: no config.json found"),
         ([QUICKSTART, "a/quickstart.wav", "--model", NANO, "--output", "out"], 1, "is also the output of"),
         ([PARK, "--model", NANO, "--output", QUICKSTART], 1, "quickstart.yaml: cannot be written (File exists)"),
         (["--model", NANO], 2, "no audio files"),

@@ -228,7 +228,7 @@ def test_a_run_without_an_adapter_has_nothing_to_export(
 ) -> None:
     recipe, run, _ = trained
     monkeypatch.setattr(run, "best", tmp_path / "best")
-    with pytest.raises(CheckpointError, match="no adapter there"):
+    with pytest.raises(CheckpointError, match="no complete adapter found"):
         exporting.export(recipe, run)
 
 

@@ -17,7 +17,7 @@ from finetune.inference.decode import Decoded, decode
 from finetune.inference.draft import AFRESH, ALONG, Draft, piece, text_draft
 from finetune.inference.draft_sources import ctc_texts, look_up
 from finetune.model.ctc import KATAKANA, LATIN, NUM_LABELS
-from finetune.model.granite import Audio, GraniteSpeech
+from finetune.model.granite import EncodedAudio, GraniteSpeech
 from finetune.model.prompt import encode_text, render
 
 SAID = "the children went to the airport this morning and we waited for the train to the garden"
@@ -47,7 +47,7 @@ class Table:
     def session(self, *_: object) -> "Table":
         return self
 
-    def read(self, rows: list[list[int]], audio: Audio | None) -> Tensor:
+    def read(self, rows: list[list[int]], audio: EncodedAudio | None) -> Tensor:
         found = []
         for index, fed in enumerate(rows):
             for _ in fed:
@@ -91,7 +91,9 @@ def run(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> Run:
             tables.append(table)
         monkeypatch.setattr(module, "Session", table.session)
         monkeypatch.setitem(module.FREE_TOKENS, "cpu", free)
-        return decode(cast(GraniteSpeech, table), cast(Audio, None), [[5, 6] for _ in texts], drafts, limit, plausible)
+        return decode(
+            cast(GraniteSpeech, table), cast(EncodedAudio, None), [[5, 6] for _ in texts], drafts, limit, plausible
+        )
 
     return decoded
 

@@ -23,7 +23,7 @@ from finetune.inference.transcribe import Source, Transcriber, activity_detector
 from finetune.inference.transcript import Transcript
 from finetune.inference.vad import Activity
 from finetune.model import granite as granite_module
-from finetune.model.granite import Audio
+from finetune.model.granite import EncodedAudio
 
 CANARY = VOCABULARY / "audio" / "canary"
 PARK, DOOR, GARDEN = (CANARY / f"canary-00{name}.opus" for name in ("1-en-us-f3", "2-en-us-m3", "6-flite-slt"))
@@ -88,7 +88,7 @@ class Recorder:
     def __call__(
         self,
         model: granite_module.GraniteSpeech,
-        audio: Audio,
+        audio: EncodedAudio,
         windows: Sequence[Utterance],
         instruction: str,
         options: DecodingOptions,

@@ -1,4 +1,4 @@
-"""That an adapter saved, loaded or merged is the one that was trained, and that nothing less is taken for it."""
+"""Adapters: saving, loading and merging keep the trained weights; damaged and foreign files are refused."""
 
 import json
 from collections.abc import Callable
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from opened import ALL, CASES, FULL, LORA, LORA_EVERYWHERE, ctc_logits, logits, shake
 from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from trainable_cases import ALL, CASES, FULL, LORA, LORA_EVERYWHERE, ctc_logits, logits, perturb
 
 from finetune.core.errors import CheckpointError
 from finetune.data.manifest import Utterance
@@ -31,46 +31,48 @@ Load = Callable[[], GraniteSpeech]
 LORA_AND_WHOLE = replace(LORA, projector=FULL)
 
 
-def shaken(model: GraniteSpeech, parts: TrainableParts) -> PeftModel | None:
+def opened_and_perturbed(model: GraniteSpeech, parts: TrainableParts) -> PeftModel | None:
     adapted = open_parts(model, parts)
-    shake(model)
+    perturb(model)
     return adapted
 
 
-def record(folder: Path) -> None:
-    """Makes the files that lie there the ones that were saved."""
+def record_digests(folder: Path) -> None:
+    """Records the current files as the saved ones."""
     (folder / PARTS).write_text(json.dumps(adapter._digests(folder)))
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_an_adapter_comes_back(model: Load, clips: list[Utterance], tmp_path: Path, case: str) -> None:
+def test_loaded_adapter_equals_saved_adapter(model: Load, clips: list[Utterance], tmp_path: Path, case: str) -> None:
     granite = model()
     plain = logits(granite, clips)
-    adapted = shaken(granite, CASES[case])
+    adapted = opened_and_perturbed(granite, CASES[case])
     save_adapter(granite, adapted, tmp_path)
     files = {path.name for path in tmp_path.iterdir()}
     assert ({ADAPTER_CONFIG, ADAPTER_WEIGHTS} <= files) == (case != "no lora")
     assert (WHOLE_WEIGHTS in files) == (case in ("all parts", "no lora"))
-    assert any(value.requires_grad for value in granite.parameters()), "saving ends no training"
+    assert any(value.requires_grad for value in granite.parameters()), "saving freezes no parameter"
 
     again = model()
     load_adapter(again, tmp_path)
     assert not any(value.requires_grad for value in again.parameters())
     assert not any(module.training for module in again.modules())
-    assert not torch.allclose(logits(granite, clips), plain, atol=1e-3), "the shaking is seen at all"
+    assert not torch.allclose(logits(granite, clips), plain, atol=1e-3), "the perturbation changes the logits"
     assert torch.allclose(logits(again, clips), logits(granite, clips), atol=1e-5)
     assert torch.allclose(ctc_logits(again, clips), ctc_logits(granite, clips), atol=1e-5)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_merging_saving_and_opening_keeps_the_logits(
+def test_merged_and_saved_model_keeps_the_logits(
     model: Load, clips: list[Utterance], tmp_path: Path, case: str
 ) -> None:
     granite = model()
     ctc_plain = ctc_logits(granite, clips)
-    adapted = shaken(granite, CASES[case])
+    adapted = opened_and_perturbed(granite, CASES[case])
     before, ctc_before = logits(granite, clips), ctc_logits(granite, clips)
-    assert torch.equal(ctc_before, ctc_plain) == (case in ("lora", "no lora")), "LoRA in the encoder is heard"
+    assert torch.equal(ctc_before, ctc_plain) == (case in ("lora", "no lora")), (
+        "LoRA in the encoder changes the CTC logits"
+    )
     merge(granite, adapted)
     assert not any("lora_" in name for name, _ in granite.hf.named_parameters())
     assert float((logits(granite, clips) - before).abs().max()) < 1e-4
@@ -92,29 +94,31 @@ def test_merging_saving_and_opening_keeps_the_logits(
 
 
 @pytest.mark.parametrize("variant", ["lora", "rslora", "dora"])
-def test_plain_peft_opens_the_folder(
-    model: Load, clips: list[Utterance], tmp_path: Path, nano: Path, variant: str
-) -> None:
+def test_peft_loads_the_folder(model: Load, clips: list[Utterance], tmp_path: Path, nano: Path, variant: str) -> None:
     granite = model()
-    save_adapter(granite, shaken(granite, replace(LORA_EVERYWHERE, lora=LoraSpec(4, 8.0, 0.0, variant, ALL))), tmp_path)
+    save_adapter(
+        granite,
+        opened_and_perturbed(granite, replace(LORA_EVERYWHERE, lora=LoraSpec(4, 8.0, 0.0, variant, ALL))),
+        tmp_path,
+    )
     config = json.loads((tmp_path / ADAPTER_CONFIG).read_text())
     assert (config["r"], config["lora_alpha"], config["inference_mode"]) == (4, 8.0, True)
     assert config["base_model_name_or_path"] == str(nano)
     other = model()
     opened = PeftModel.from_pretrained(other.hf, str(tmp_path))
-    theirs = {n: p for n, p in opened.named_parameters() if "lora_" in n}
-    ours = {n: p for n, p in granite.hf.named_parameters() if "lora_" in n}
-    assert len(theirs) == len(ours) > 0
-    for name, value in ours.items():
-        assert torch.equal(value, theirs[f"base_model.model.{name}"]), name
+    peft_weights = {n: p for n, p in opened.named_parameters() if "lora_" in n}
+    weights = {n: p for n, p in granite.hf.named_parameters() if "lora_" in n}
+    assert len(peft_weights) == len(weights) > 0
+    for name, value in weights.items():
+        assert torch.equal(value, peft_weights[f"base_model.model.{name}"]), name
     assert torch.allclose(logits(other.eval(), clips), logits(granite, clips), atol=1e-5)
 
 
-def test_an_adapter_that_is_not_there_or_damaged_is_refused(model: Load, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no adapter there"):
+def test_missing_and_damaged_adapters_are_refused(model: Load, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no complete adapter found"):
         load_adapter(model(), tmp_path)
     granite = model()
-    save_adapter(granite, shaken(granite, LORA_AND_WHOLE), tmp_path)
+    save_adapter(granite, opened_and_perturbed(granite, LORA_AND_WHOLE), tmp_path)
     files = [tmp_path / name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, WHOLE_WEIGHTS, PARTS)]
     base = model()
     for path in files:
@@ -122,7 +126,7 @@ def test_an_adapter_that_is_not_there_or_damaged_is_refused(model: Load, tmp_pat
         path.write_bytes(kept[: len(kept) // 2])
         with pytest.raises(CheckpointError, match="damaged"):
             load_adapter(base, tmp_path)
-        path.unlink()  # the rest alone would be another model
+        path.unlink()  # the other files alone would give another model
         with pytest.raises(CheckpointError):
             load_adapter(base, tmp_path)
         path.write_bytes(kept)
@@ -133,34 +137,34 @@ def test_an_adapter_that_is_not_there_or_damaged_is_refused(model: Load, tmp_pat
         load_adapter(base, tmp_path)
 
 
-def test_nothing_of_an_older_adapter_is_left_in_the_folder(model: Load, tmp_path: Path) -> None:
-    for parts, there in ((LORA_AND_WHOLE, True), (LORA, False)):
+def test_saving_removes_files_of_an_older_adapter(model: Load, tmp_path: Path) -> None:
+    for parts, exists in ((LORA_AND_WHOLE, True), (LORA, False)):
         granite = model()
-        save_adapter(granite, shaken(granite, parts), tmp_path)
-        assert (tmp_path / WHOLE_WEIGHTS).is_file() == there
+        save_adapter(granite, opened_and_perturbed(granite, parts), tmp_path)
+        assert (tmp_path / WHOLE_WEIGHTS).is_file() == exists
     load_adapter(model(), tmp_path)
     save_file({"model.projector.nothing": torch.zeros(2)}, tmp_path / WHOLE_WEIGHTS)
     with pytest.raises(CheckpointError, match=r"whole\.safetensors"):
         load_adapter(model(), tmp_path)
 
 
-def test_an_adapter_of_other_shape_is_refused(model: Load, tmp_path: Path) -> None:
+def test_adapter_with_other_names_or_shapes_is_refused(model: Load, tmp_path: Path) -> None:
     granite = model()
-    save_adapter(granite, shaken(granite, LORA_AND_WHOLE), tmp_path)
+    save_adapter(granite, opened_and_perturbed(granite, LORA_AND_WHOLE), tmp_path)
     lora, whole = tmp_path / ADAPTER_WEIGHTS, tmp_path / WHOLE_WEIGHTS
     weights = load_file(lora)
     first = next(iter(weights))
     for changed in (
-        {k: v for k, v in weights.items() if k != first},  # one less: it would stay at random
+        {k: v for k, v in weights.items() if k != first},  # a missing tensor would keep its initial values
         {**weights, "base_model.model.model.language_model.layers.99.x": torch.zeros(2)},
         {**weights, first: weights[first][:1].contiguous()},
     ):
         save_file(changed, lora)
-        record(tmp_path)
+        record_digests(tmp_path)
         with pytest.raises(CheckpointError, match="base model"):
             load_adapter(model(), tmp_path)
     save_file(weights, lora)
     save_file({"model.projector.nothing": torch.zeros(2)}, whole)
-    record(tmp_path)
+    record_digests(tmp_path)
     with pytest.raises(CheckpointError, match="does not fit the base model"):
         load_adapter(model(), tmp_path)

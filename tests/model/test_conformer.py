@@ -1,32 +1,32 @@
-"""The encoder and the projector: transformers' numbers for one clip, and the same numbers in any batch."""
+"""Encoder and projector: equal to transformers for one clip, and independent of the batch."""
 
 import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from opened import FULL, NOTHING
 from support import noise
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.overrides import TorchFunctionMode
+from trainable_cases import FULL, NOTHING
 
 from finetune.data.features import pad_features
-from finetune.model.conformer import conform, encode, frame_mask
-from finetune.model.granite import Audio, GraniteSpeech
+from finetune.model.conformer import conformer_block, encode, frame_mask
+from finetune.model.granite import EncodedAudio, GraniteSpeech
 from finetune.model.trainable import open_parts, set_mode, trained_parameters
 
-LENGTHS = [1, 2, 14, 15, 16, 137, 199, 200, 201, 400, 401, 1015]  # a block is 200 frames, a window 15
+LENGTHS = [1, 2, 14, 15, 16, 137, 199, 200, 201, 400, 401, 1015]  # frames; a block has 200, a window 15
 
 
-def apart(ours: Tensor, theirs: Tensor) -> float:
-    """Largest difference, as a share of the largest value where that is above 1."""
-    assert ours.shape == theirs.shape
-    return float((ours - theirs).abs().max()) / max(1.0, float(theirs.abs().max()))
+def relative_difference(actual: Tensor, expected: Tensor) -> float:
+    """Largest difference, divided by the largest expected value if that is above 1."""
+    assert actual.shape == expected.shape
+    return float((actual - expected).abs().max()) / max(1.0, float(expected.abs().max()))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def granite(model: Callable[[], GraniteSpeech]) -> GraniteSpeech:
 
 
 @torch.inference_mode()
-def listen(granite: GraniteSpeech, features: list[Tensor]) -> Audio:
+def encode_clips(granite: GraniteSpeech, features: list[Tensor]) -> EncodedAudio:
     return granite.encode(*pad_features(features))
 
 
@@ -43,64 +43,64 @@ def listen(granite: GraniteSpeech, features: list[Tensor]) -> Audio:
 @torch.inference_mode()
 def test_one_clip_equals_transformers(granite: GraniteSpeech, frames: int) -> None:
     features = noise(frames, frames)
-    ours = listen(granite, [features])
+    ours = encode_clips(granite, [features])
     _, middle = encode(granite.encoder, *pad_features([features]))
     theirs_middle: list[Tensor] = []
     hook = granite.encoder.out.register_forward_hook(lambda _, __, output: theirs_middle.append(output))
     theirs = granite.hf.get_audio_features(features[None])
     hook.remove()
-    assert apart(ours.states, theirs.last_hidden_state) < 1e-5
-    assert apart(middle, theirs_middle[0]) < 1e-5
+    assert relative_difference(ours.states, theirs.last_hidden_state) < 1e-5
+    assert relative_difference(middle, theirs_middle[0]) < 1e-5
     assert int(ours.num_tokens[0]) == ours.embeds.shape[1] == -(-frames // 15) * 3
-    assert apart(ours.embeds, theirs.pooler_output) < 1e-5
+    assert relative_difference(ours.embeds, theirs.pooler_output) < 1e-5
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_clip_is_heard_alike_in_any_batch(granite: GraniteSpeech, seed: int) -> None:
+def test_clip_is_encoded_the_same_in_any_batch(granite: GraniteSpeech, seed: int) -> None:
     rng = random.Random(seed)
     lengths = rng.sample([1, 15, 37, 130, 137, 199, 200, 201, 310, 415], 4)
     features = [noise(frames, frames) for frames in lengths]
-    together = listen(granite, features)
+    together = encode_clips(granite, features)
     for row, (frames, clip) in enumerate(zip(lengths, features, strict=True)):
-        alone = listen(granite, [clip])
+        alone = encode_clips(granite, [clip])
         tokens = int(alone.num_tokens[0])
         assert int(together.num_tokens[row]) == tokens
-        assert apart(together.states[row, :frames], alone.states[0]) < 1e-5
-        assert apart(together.embeds[row, :tokens], alone.embeds[0, :tokens]) < 1e-5
+        assert relative_difference(together.states[row, :frames], alone.states[0]) < 1e-5
+        assert relative_difference(together.embeds[row, :tokens], alone.embeds[0, :tokens]) < 1e-5
 
 
 @torch.inference_mode()
-def test_what_lies_in_the_padding_does_not_matter(granite: GraniteSpeech) -> None:
+def test_values_in_the_padding_have_no_effect(granite: GraniteSpeech) -> None:
     features, counts = pad_features([noise(130, 1), noise(310, 2)])
     clean = granite.encode(features, counts)
     dirty = granite.encode(features.masked_fill(~frame_mask(counts, 310)[..., None], 50.0), counts)
-    assert apart(dirty.states[0, :130], clean.states[0, :130]) < 1e-5
-    assert apart(dirty.embeds[0, :27], clean.embeds[0, :27]) < 1e-5
+    assert relative_difference(dirty.states[0, :130], clean.states[0, :130]) < 1e-5
+    assert relative_difference(dirty.embeds[0, :27], clean.embeds[0, :27]) < 1e-5
 
 
 @torch.inference_mode()
-def test_transformers_itself_is_not_invariant(granite: GraniteSpeech) -> None:
-    """The reason for conformer.py: when this fails, transformers has learned to mask and could be used again."""
+def test_transformers_output_depends_on_the_batch(granite: GraniteSpeech) -> None:
+    """The reason for conformer.py: if this test fails, transformers masks padding and its forward could be used."""
     features, _ = pad_features([noise(130, 1), noise(310, 2)])
     alone = granite.hf.get_audio_features(features[:1, :130])
     together = granite.hf.get_audio_features(features)
     assert float((together.last_hidden_state[0, :130] - alone.last_hidden_state[0]).abs().max()) > 1e-3
 
 
-def test_a_block_runs_under_autocast_with_padding(granite: GraniteSpeech) -> None:
-    """On CUDA autocast a layer norm gives float32 and a product bfloat16; float32 states bring that about here."""
+def test_block_runs_under_autocast_with_padding(granite: GraniteSpeech) -> None:
+    """Under CUDA autocast a layer norm gives float32 and a product bfloat16; float32 states give the same here."""
     states, counts = pad_features([noise(20, 1), noise(33, 2)])
     mask = frame_mask(counts, 33)
     layer = granite.encoder.layers[0]
     with torch.no_grad():
-        exact = conform(layer, states, mask)
+        exact = conformer_block(layer, states, mask)
         with torch.autocast("cpu", torch.bfloat16):
-            rounded = conform(layer, states, mask)
-    assert apart(rounded[mask], exact[mask]) < 0.1
+            rounded = conformer_block(layer, states, mask)
+    assert relative_difference(rounded[mask], exact[mask]) < 0.1
 
 
 def trained_gradients(granite: GraniteSpeech, batches: list[list[Tensor]]) -> dict[str, Tensor]:
-    """Gradients of a sum over audio embeddings and CTC logits, gathered over batches of clips."""
+    """Gradients of a sum over audio embeddings and CTC logits, accumulated over batches of clips."""
     granite.zero_grad()
     for batch in batches:
         audio = granite.encode(*pad_features(batch))
@@ -110,7 +110,9 @@ def trained_gradients(granite: GraniteSpeech, batches: list[list[Tensor]]) -> di
     return {name: value.grad.clone() for name, value in trained_parameters(granite).items() if value.grad is not None}
 
 
-def test_gradients_flow_to_what_is_open_and_do_not_depend_on_the_batch(model: Callable[[], GraniteSpeech]) -> None:
+def test_gradients_reach_trainable_parameters_and_do_not_depend_on_the_batch(
+    model: Callable[[], GraniteSpeech],
+) -> None:
     granite = model()
     open_parts(granite, replace(NOTHING, projector=FULL, encoder=FULL, ctc_head=True))
     set_mode(granite, training=True)
@@ -118,21 +120,24 @@ def test_gradients_flow_to_what_is_open_and_do_not_depend_on_the_batch(model: Ca
     together, alone = trained_gradients(granite, [clips]), trained_gradients(granite, [[clip] for clip in clips])
     assert set(together) == set(trained_parameters(granite))
     largest = max(float(gradient.abs().max()) for gradient in alone.values())
-    for name, gradient in together.items():  # some are zero but for rounding, as a key's bias, which moves no softmax
+    for name, gradient in together.items():  # some are zero except for rounding, such as the bias of keys
         scale = max(1e-3 * largest, float(alone[name].abs().max()))
         assert float((gradient - alone[name]).abs().max()) < 1e-3 * scale, name
     assert [name for name, gradient in together.items() if not gradient.any()] == []
 
 
-def test_a_frozen_encoder_and_projector_cost_no_graph(model: Callable[[], GraniteSpeech]) -> None:
+def test_frozen_encoder_and_projector_build_no_graph(model: Callable[[], GraniteSpeech]) -> None:
     audio = model().encode(*pad_features([noise(40, 1)]))
     assert not audio.states.requires_grad
     assert not audio.embeds.requires_grad
 
 
 class MemoryEfficient(torch.autograd.Function):
-    """Attention in the arithmetic of CUDA's memory-efficient kernel, which no CPU has: scores in powers of 2, sums
-    divided at the end, and the backward pass from the logarithms of those sums (arXiv 2112.05682)."""
+    """Attention with the arithmetic of CUDA's memory-efficient kernel, in operations that a CPU has.
+
+    Weights are powers of 2, sums are divided at the end, and the backward pass uses the logarithms of the sums
+    (arXiv 2112.05682).
+    """
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
@@ -154,24 +159,35 @@ class MemoryEfficient(torch.autograd.Function):
         return of_scores @ key, of_scores.mT @ query, weights.mT @ gradient, of_scores
 
 
-def test_a_block_of_padding_alone_is_no_nan_on_a_gpu(
-    model: Callable[[], GraniteSpeech], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Forward and backward, with 410 frames beside 130: the shorter clip's other two blocks are padding."""
+class UseMemoryEfficient(TorchFunctionMode):
+    """Replaces `scaled_dot_product_attention` by `MemoryEfficient` in this context."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not F.scaled_dot_product_attention or kwargs.get("attn_mask") is None:
+            return func(*args, **kwargs)
+        assert set(kwargs) == {"attn_mask", "scale"} and kwargs["scale"] == 1.0
+        self.calls += 1
+        return MemoryEfficient.apply(*args, kwargs["attn_mask"])  # type: ignore[no-untyped-call]
+
+
+def test_block_of_padding_gives_no_nan_in_the_memory_efficient_kernel(model: Callable[[], GraniteSpeech]) -> None:
+    """Forward and backward with 410 and 130 frames: two blocks of the shorter clip contain only padding."""
     granite = model()
     open_parts(granite, replace(NOTHING, encoder=FULL, ctc_head=True, projector=FULL))
     clips = [noise(130, 1), noise(410, 2)]
-    exact = listen(granite, clips)
-    wanted = trained_gradients(granite, [clips])
-
-    def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor, scale: float) -> Tensor:
-        assert scale == 1.0
-        return MemoryEfficient.apply(query, key, value, attn_mask)  # type: ignore[no-any-return,no-untyped-call]
-
-    instead = SimpleNamespace(**{**vars(F), "scaled_dot_product_attention": attention})
-    monkeypatch.setattr("finetune.model.conformer.F", instead)
-    there = listen(granite, clips)
+    exact = encode_clips(granite, clips)
+    expected = trained_gradients(granite, [clips])
+    with UseMemoryEfficient() as mode:
+        actual = encode_clips(granite, clips)
+        gradients = trained_gradients(granite, [clips])
+    assert mode.calls == 2 * len(granite.encoder.layers), "the encoder's attention was not replaced"
     real = frame_mask(exact.num_frames, 410)
-    assert apart(there.states[real], exact.states[real]) < 1e-5
-    for name, gradient in trained_gradients(granite, [clips]).items():
-        assert float((gradient - wanted[name]).abs().max()) < 1e-3 * max(1.0, float(wanted[name].abs().max())), name
+    assert relative_difference(actual.states[real], exact.states[real]) < 1e-5
+    assert set(gradients) == set(expected)
+    for name, gradient in gradients.items():
+        assert float((gradient - expected[name]).abs().max()) < 1e-3 * max(1.0, float(expected[name].abs().max())), name

@@ -1,4 +1,4 @@
-"""The CTC head's alphabet and its best path."""
+"""Alphabet of the CTC head and greedy decoding."""
 
 import torch
 from hypothesis import given
@@ -12,7 +12,7 @@ def one_hot(path: list[int]) -> torch.Tensor:
 
 
 @given(st.lists(st.integers(1, NUM_LABELS - 1)))
-def test_every_label_but_the_blank_comes_back(labels: list[int]) -> None:
+def test_labels_round_trip_through_text(labels: list[int]) -> None:
     text = to_text(labels)
     again, lost = to_labels(text)
     assert lost == 0
@@ -20,7 +20,7 @@ def test_every_label_but_the_blank_comes_back(labels: list[int]) -> None:
 
 
 @given(st.text())
-def test_characters_are_labelled_or_counted(text: str) -> None:
+def test_each_character_gets_a_label_or_is_counted(text: str) -> None:
     labels, lost = to_labels(text)
     assert len(labels) + lost == len(text.lower())
     assert all(BLANK < label < NUM_LABELS for label in labels)
@@ -36,16 +36,16 @@ def test_katakana_follows_latin() -> None:
     assert to_text([256, 347]) == "ァー"
 
 
-def test_what_the_alphabet_lacks_is_counted() -> None:
+def test_characters_outside_the_alphabet_are_counted() -> None:
     assert to_labels("a漢\x00€ヾ") == ([97], 4)
 
 
-def test_repeats_collapse_unless_a_blank_parts_them() -> None:
+def test_repeats_collapse_unless_a_blank_separates_them() -> None:
     path = [BLANK, *map(ord, "ttoo"), BLANK, ord("o"), BLANK, BLANK]
     assert greedy_text(one_hot(path)) == "too"
 
 
-def test_text_needs_a_frame_a_letter_and_a_blank_between_two_alike() -> None:
+def test_frames_needed_counts_labels_and_blanks_between_equal_labels() -> None:
     labels = to_labels("all too")[0]
     needed = frames_needed(labels)
     assert needed == 9 and frames_needed([]) == 0
@@ -59,7 +59,7 @@ def test_text_needs_a_frame_a_letter_and_a_blank_between_two_alike() -> None:
         assert bool(torch.isfinite(loss)) == possible
 
 
-def test_spaces_fold_and_silence_is_no_text() -> None:
+def test_spaces_collapse_and_blanks_give_empty_text() -> None:
     assert greedy_text(one_hot([32, 0, 97, 32, 0, 32, 98, 0, 32])) == "a b"
     assert greedy_text(one_hot([0, 0, 0])) == ""
     assert greedy_text(torch.zeros(0, NUM_LABELS)) == ""

@@ -1,12 +1,12 @@
-"""By its bits: a step changes what trains and nothing else, and a step that does not is refused."""
+"""Fingerprints: a training step changes the trainable parameters and nothing else; other steps are refused."""
 
 from collections.abc import Callable
 
 import pytest
 import torch
-from opened import CASES, Load
 from support import summed_loss
 from torch import Tensor, nn
+from trainable_cases import CASES, Load
 
 from finetune.core.errors import ModelError
 from finetune.data.manifest import Utterance
@@ -21,7 +21,7 @@ from finetune.model.trainable import (
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_training_changes_what_trains_and_nothing_else(model: Load, clips: list[Utterance], case: str) -> None:
+def test_training_changes_only_trainable_parameters(model: Load, clips: list[Utterance], case: str) -> None:
     granite = model()
     open_parts(granite, CASES[case])
     trained = trained_parameters(granite)
@@ -31,19 +31,21 @@ def test_training_changes_what_trains_and_nothing_else(model: Load, clips: list[
     for step in range(2):
         summed_loss(granite, clips[:3]).backward()  # type: ignore[no-untyped-call]
         moved = with_gradient(trained, optimizer.param_groups)
-        still = {name for name in set(trained) - moved if not name.endswith("key.bias")}  # a softmax is blind to it
-        assert still == {name for name in trained if "lora_A" in name and step == 0}  # as B is zero
+        unchanged = {
+            name for name in set(trained) - moved if not name.endswith("key.bias")
+        }  # a softmax does not depend on it
+        assert unchanged == {name for name in trained if "lora_A" in name and step == 0}  # as B is zero
         optimizer.step()
         optimizer.zero_grad()
         after = fingerprints(granite)
         check_changed(before, after, set(trained), moved)
         before = after
-    # The final CTC logits are no part of this loss, but `out` also feeds the middle layer's back.
+    # This loss does not contain the final CTC logits, but `out` is also used in the middle layer.
     changed = {name for name, value in first.items() if value != after[name]}
     assert {name for name in changed ^ set(trained) if not name.endswith("key.bias")} == set()
 
 
-def test_fingerprints_see_one_bit_of_any_tensor(model: Load) -> None:
+def test_fingerprints_detect_a_small_change_in_any_tensor(model: Load) -> None:
     granite = model()
     encoder = granite.encoder
     for name, value in (
@@ -73,8 +75,8 @@ def test_fingerprints_see_one_bit_of_any_tensor(model: Load) -> None:
     assert {name for name in before if before[name] != after[name]} == set(changes)
 
 
-def test_fingerprints_see_what_cancels_in_a_sum(model: Load) -> None:
-    """Equal weights, moved by the same amount up and down: Adam's first step on a norm."""
+def test_fingerprints_detect_changes_that_cancel_in_a_sum(model: Load) -> None:
+    """Equal weights, half increased and half decreased by the same amount, as in Adam's first step on a norm."""
     granite = model()
     weight = granite.language_model.norm.weight
     with torch.no_grad():
@@ -86,7 +88,7 @@ def test_fingerprints_see_what_cancels_in_a_sum(model: Load) -> None:
     assert before["model.language_model.norm.weight"] != fingerprints(granite)["model.language_model.norm.weight"]
 
 
-def test_a_step_that_changes_the_wrong_things_is_refused_with_their_names() -> None:
+def test_wrong_changes_are_refused_with_the_tensor_names() -> None:
     before = {"a": 1, "frozen": 2, "b": 3}
     check_changed(before, {"a": 9, "frozen": 2, "b": 3}, {"a", "b"}, {"a"})
     with pytest.raises(ModelError, match=r"frozen: frozen, but changed"):
@@ -100,18 +102,18 @@ def test_a_step_that_changes_the_wrong_things_is_refused_with_their_names() -> N
         check_changed(many, {name: -1 for name in many}, set(), set())
 
 
-def test_a_parameter_that_the_loss_does_not_reach_is_refused() -> None:
-    reached, lost, still = (nn.Parameter(torch.ones(2)) for _ in range(3))
-    reached.grad, still.grad = torch.tensor([0.0, 1.0]), torch.zeros(2)
-    groups = [{"params": [reached, lost, still], "lr": 1e-3}]
-    assert with_gradient({"reached": reached, "still": still}, groups) == {"reached"}
-    with pytest.raises(ModelError, match="lost: no gradient after the first backward pass"):
-        with_gradient({"reached": reached, "lost": lost}, groups)
+def test_parameter_without_gradient_is_refused() -> None:
+    reached, unused, zero = (nn.Parameter(torch.ones(2)) for _ in range(3))
+    reached.grad, zero.grad = torch.tensor([0.0, 1.0]), torch.zeros(2)
+    groups = [{"params": [reached, unused, zero], "lr": 1e-3}]
+    assert with_gradient({"reached": reached, "zero": zero}, groups) == {"reached"}
+    with pytest.raises(ModelError, match="unused: no gradient after the first backward pass"):
+        with_gradient({"reached": reached, "unused": unused}, groups)
 
 
 @pytest.mark.parametrize("rate", [1e-3, 1e-7, 3e-8, 1e-9, 1e-20])
-def test_a_step_too_small_for_float32_is_no_fault(rate: float) -> None:
-    """As the first of a long warm-up is for a norm's weights near 1, but not for a matrix that has small elements."""
+def test_step_too_small_for_float32_is_accepted(rate: float) -> None:
+    """The first step of a long warm-up may not change weights near 1, but changes the small elements of a matrix."""
     torch.manual_seed(0)
     parameters = {"norm": nn.Parameter(1 + torch.rand(64)), "matrix": nn.Parameter(torch.randn(64, 64) * 1e-3)}
     optimizer = torch.optim.AdamW(parameters.values(), lr=rate, weight_decay=0.0)

@@ -1,4 +1,4 @@
-"""The model as loaded: transformers' numbers with the scaling it lost, and folders that are none refused."""
+"""Loading and forward pass: equal to transformers except for the logits scaling; invalid folders are refused."""
 
 import json
 import shutil
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from opened import LORA
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support import hf_inputs, noise
 from torch import Tensor
+from trainable_cases import LORA
 
 from finetune.core.errors import ModelError
 from finetune.data.features import pad_features
@@ -29,7 +29,7 @@ def granite(model: Callable[[], GraniteSpeech]) -> GraniteSpeech:
     return model()
 
 
-def test_it_loads_frozen_in_eval_mode(granite: GraniteSpeech) -> None:
+def test_model_loads_frozen_in_eval_mode(granite: GraniteSpeech) -> None:
     assert not granite.training
     assert not any(module.training for module in granite.modules())
     assert not any(parameter.requires_grad for parameter in granite.parameters())
@@ -37,16 +37,16 @@ def test_it_loads_frozen_in_eval_mode(granite: GraniteSpeech) -> None:
     assert granite.tokenizer.convert_tokens_to_ids("<|audio|>") == granite.audio_token_id
 
 
-def test_attention_is_not_left_to_cudnn(granite: GraniteSpeech) -> None:
-    """The kernels that are left give the bias of the encoder's attention its gradient; cuDNN's does not."""
+def test_cudnn_attention_is_disabled(granite: GraniteSpeech) -> None:
+    """cuDNN attention gives no gradient for the attention bias of the encoder; the other kernels do."""
     assert not torch.backends.cuda.cudnn_sdp_enabled()
     query, bias = torch.zeros(1, 1, 8, 64, device="meta"), torch.zeros(1, 1, 8, 8, device="meta", requires_grad=True)
     with pytest.raises(RuntimeError, match="not differentiable with respect to argument 'attn_bias'"):
         torch.ops.aten._scaled_dot_product_cudnn_attention(query, query, query, bias, True)
 
 
-def test_the_saved_names_are_those_of_the_hub(nano: Path) -> None:
-    """What vLLM, llama.cpp and mlx-audio read."""
+def test_saved_tensor_names_are_those_of_the_hub(nano: Path) -> None:
+    """vLLM, llama.cpp and mlx-audio expect these names."""
     with safe_open(str(nano / "model.safetensors"), "pt") as weights:
         names = list(weights.keys())
     assert len(names) > 100
@@ -56,18 +56,25 @@ def test_the_saved_names_are_those_of_the_hub(nano: Path) -> None:
 
 
 @torch.inference_mode()
-def test_logits_are_transformers_divided_by_the_scaling(granite: GraniteSpeech, clips: list[Utterance]) -> None:
-    """transformers 5.10 to 5.23 forget the division. Should this fail because the two are equal, the installed one
-    divides by itself again: nothing here is wrong (its `forward` is never called), only granite.py's first lines."""
+def test_logits_are_those_of_transformers_divided_by_logits_scaling(
+    granite: GraniteSpeech, clips: list[Utterance]
+) -> None:
+    """transformers 5.10 to 5.23 omits the division.
+
+    If this test fails because both are equal, the installed transformers divides again. The code here stays correct,
+    because it never calls that `forward`; only the module docstring of granite.py must change.
+    """
     inputs = hf_inputs(granite, clips[0])
-    theirs = granite.hf(**inputs).logits
+    unscaled = granite.hf(**inputs).logits
     frames = torch.tensor([inputs["input_features"].shape[1]])
     hidden, _ = granite(inputs["input_features"], frames, inputs["input_ids"])
     ours = granite.logits(hidden)
     assert granite.logits_scaling == 8.0
-    scales_itself = torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4)
-    assert not scales_itself, "the installed transformers divides by logits_scaling: mend the text of granite.py"
-    assert float((ours - theirs / 8.0).abs().max()) < 1e-5 * max(1.0, float(theirs.abs().max()))
+    already_scaled = torch.allclose(ours, unscaled, rtol=1e-4, atol=1e-4)
+    assert not already_scaled, (
+        "the installed transformers divides by logits_scaling: update the docstring of granite.py"
+    )
+    assert float((ours - unscaled / 8.0).abs().max()) < 1e-5 * max(1.0, float(unscaled.abs().max()))
     assert ours.dtype == torch.float32
 
 
@@ -85,7 +92,7 @@ def test_right_padding_changes_no_hidden_state(granite: GraniteSpeech) -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize("counts", [(26, 63), (28, 63), (30, 60), (27, 0)])
 def test_wrong_numbers_of_audio_tokens_are_refused(granite: GraniteSpeech, counts: tuple[int, int]) -> None:
-    """(30, 60) has the right sum: only a look at each row sees that a clip would be read with another's frames."""
+    """(30, 60) has the right sum, but a clip would get embeddings of the other clip."""
     audio = granite.encode(*pad_features([noise(130, 1), noise(310, 2)]))
     rows = [torch.tensor([604, *[granite.audio_token_id] * count]) for count in counts]
     with pytest.raises(ModelError, match=r"\[27, 63\]"):
@@ -93,10 +100,10 @@ def test_wrong_numbers_of_audio_tokens_are_refused(granite: GraniteSpeech, count
 
 
 @torch.inference_mode()
-def test_audio_embeddings_lie_where_the_audio_tokens_are(granite: GraniteSpeech) -> None:
+def test_audio_embeddings_replace_audio_tokens(granite: GraniteSpeech) -> None:
     audio = granite.encode(*pad_features([noise(40, 1), noise(20, 2)]))
-    mark = granite.audio_token_id
-    ids = torch.tensor([[5, *[mark] * 9, 6], [5, *[mark] * 6, 6, 0, 0, 0]])
+    audio_id = granite.audio_token_id
+    ids = torch.tensor([[5, *[audio_id] * 9, 6], [5, *[audio_id] * 6, 6, 0, 0, 0]])
     embeds = granite.embed(ids, audio)
     words = granite.language_model.get_input_embeddings()(torch.tensor([5, 6]))
     assert torch.equal(embeds[0, 1:10], audio.embeds[0, :9])
@@ -105,8 +112,8 @@ def test_audio_embeddings_lie_where_the_audio_tokens_are(granite: GraniteSpeech)
 
 
 @torch.inference_mode()
-def test_what_was_cached_is_heard_as_the_audio_is(granite: GraniteSpeech) -> None:
-    """Encoder states or audio embeddings of each clip, padded with zeros."""
+def test_cached_states_and_embeddings_give_the_same_hidden_states(granite: GraniteSpeech) -> None:
+    """Encoder states or audio embeddings of each clip, padded with zeros; another kind is an error."""
     features, frames = pad_features([noise(130, 1), noise(310, 2)])
     audio = granite.embed_audio(features, frames, "features")
     prompts = [torch.tensor([604, *[granite.audio_token_id] * int(count), 5]) for count in audio.num_tokens]
@@ -114,14 +121,16 @@ def test_what_was_cached_is_heard_as_the_audio_is(granite: GraniteSpeech) -> Non
     expected, _ = granite(features, frames, ids)
     for kind, rows, counts in (("states", audio.states, frames), ("embeds", audio.embeds, audio.num_tokens)):
         cached = [row[:count] for row, count in zip(rows, counts.tolist(), strict=True)]
-        hidden, heard = granite(torch.nn.utils.rnn.pad_sequence(cached, True), counts, ids, kind)
-        assert torch.equal(heard.num_tokens, audio.num_tokens)
-        for got, wanted, prompt in zip(hidden, expected, prompts, strict=True):
-            assert float((got - wanted)[: len(prompt)].abs().max()) < 1e-5, kind
+        hidden, encoded = granite(torch.nn.utils.rnn.pad_sequence(cached, True), counts, ids, kind)
+        assert torch.equal(encoded.num_tokens, audio.num_tokens)
+        for row, reference, prompt in zip(hidden, expected, prompts, strict=True):
+            assert float((row - reference)[: len(prompt)].abs().max()) < 1e-5, kind
+    with pytest.raises(ValueError, match="not 'logits'"):
+        granite.embed_audio(features, frames, "logits")
 
 
-def test_logits_are_made_at_targets_only(granite: GraniteSpeech) -> None:
-    """All positions of a batch would be gigabytes at the real vocabulary of 100,353."""
+def test_loss_computes_logits_at_targets_only(granite: GraniteSpeech) -> None:
+    """Logits at all positions would need gigabytes with the real vocabulary of 100,353 tokens."""
     rows: list[int] = []
 
     def counted(hidden: Tensor) -> Tensor:
@@ -146,19 +155,19 @@ def edit_config(folder: Path, **changes: object) -> None:
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
 
 
-def test_a_folder_without_weights_is_refused(nano: Path, tmp_path: Path) -> None:
+def test_folder_without_weights_is_refused(nano: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no weights"):
         load_model(str(copy_of(nano, tmp_path, weights=False)), "float32")
 
 
-def test_a_folder_without_config_is_refused(tmp_path: Path) -> None:
+def test_folder_without_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no config\.json"):
         load_model(str(tmp_path), "float32")
     with pytest.raises(ModelError, match=r"no config\.json"):
         load_model(str(tmp_path / "nowhere"), "float32")
 
 
-def test_other_models_and_unmerged_ones_are_refused(nano: Path, tmp_path: Path) -> None:
+def test_other_models_and_unmerged_adapters_are_refused(nano: Path, tmp_path: Path) -> None:
     folder = copy_of(nano, tmp_path, weights=False)
     (folder / "model.safetensors").symlink_to(nano / "model.safetensors")
     edit_config(folder, model_type="whisper")
@@ -172,15 +181,15 @@ def test_other_models_and_unmerged_ones_are_refused(nano: Path, tmp_path: Path) 
         load_model(str(folder), "float32")
 
 
-def test_a_missing_or_misshapen_weight_is_named(nano: Path, tmp_path: Path) -> None:
-    """transformers would fill it with random numbers and a warning."""
+def test_missing_weights_and_wrong_shapes_are_refused(nano: Path, tmp_path: Path) -> None:
+    """transformers would initialize a missing weight at random and only warn."""
     folder = copy_of(nano, tmp_path, weights=False)
     weights = load_file(nano / "model.safetensors")
-    lost = weights.pop("language_model.model.layers.0.self_attn.q_proj.weight")
+    removed = weights.pop("language_model.model.layers.0.self_attn.q_proj.weight")
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"1 weights are missing, such as .*q_proj"):
+    with pytest.raises(ModelError, match=r"1 weights are missing, for example .*q_proj"):
         load_model(str(folder), "float32")
-    weights["language_model.model.layers.0.self_attn.q_proj.weight"] = lost[:10].contiguous()
+    weights["language_model.model.layers.0.self_attn.q_proj.weight"] = removed[:10].contiguous()
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_model(str(folder), "float32")
@@ -194,10 +203,8 @@ def test_damaged_weights_are_refused(nano: Path, tmp_path: Path, damage: bytes) 
         load_model(str(folder), "float32")
 
 
-def test_an_adapter_beside_the_weights_is_refused(
-    nano: Path, tmp_path: Path, model: Callable[[], GraniteSpeech]
-) -> None:
-    """transformers would put it on in silence, and a merge of ours would then hold it twice."""
+def test_adapter_next_to_the_weights_is_refused(nano: Path, tmp_path: Path, model: Callable[[], GraniteSpeech]) -> None:
+    """transformers would load it without a message, and a merge would then apply an adapter twice."""
     folder = copy_of(nano, tmp_path, weights=False)
     (folder / "model.safetensors").symlink_to(nano / "model.safetensors")
     donor = model()
@@ -206,6 +213,6 @@ def test_an_adapter_beside_the_weights_is_refused(
         load_model(str(folder), "float32")
 
 
-def test_a_hub_name_that_is_not_there_is_an_error_of_the_model() -> None:
+def test_unknown_hub_name_raises_model_error() -> None:
     with pytest.raises(ModelError, match="ibm-granite/no-such-model"):
         load_model("ibm-granite/no-such-model", "float32")

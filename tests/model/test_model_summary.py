@@ -1,4 +1,4 @@
-"""What `finetune check` says would be trained, counted without weights."""
+"""Parameter counts of `finetune check`, computed without weights."""
 
 import re
 from dataclasses import replace
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from opened import ALL, CASES, FULL, LORA, Load
+from trainable_cases import ALL, CASES, FULL, LORA, Load
 from transformers import GraniteSpeechConfig
 
 from finetune.core.errors import ModelError
@@ -15,7 +15,7 @@ from finetune.model.trainable import LoraSpec, PartSummary, open_parts, summariz
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_outline_counts_what_would_be_opened(model: Load, nano: Path, case: str) -> None:
+def test_summary_counts_the_trainable_parts(model: Load, nano: Path, case: str) -> None:
     granite = model()
     open_parts(granite, CASES[case])
     text = "\n".join(summarize_model(str(nano), None, CASES[case]))
@@ -26,8 +26,8 @@ def test_the_outline_counts_what_would_be_opened(model: Load, nano: Path, case: 
     ] == summarize_parts(granite)
 
 
-def test_the_real_model_has_280_layers_for_the_default_lora() -> None:
-    """The values of ibm-granite/granite-4.0-1b-speech; its weights are not here."""
+def test_real_model_has_280_layers_for_the_default_lora() -> None:
+    """Counts of ibm-granite/granite-4.0-1b-speech from its configuration alone."""
     folder = Path(__file__).resolve().parents[1] / "fixtures" / "granite-4.0-1b-speech"
     granite = on_meta(GraniteSpeechConfig.from_pretrained(folder), "meta")
     assert count_parts(granite) == {
@@ -42,7 +42,7 @@ def test_the_real_model_has_280_layers_for_the_default_lora() -> None:
     assert summarize_parts(granite)[0].parameters == 35_697_664
 
 
-def test_the_outline_of_a_base_that_is_not_there_says_so(tmp_path: Path) -> None:
-    assert "not looked into" in summarize_model("nobody/nothing", None, LORA)[0]
-    with pytest.raises(ModelError, match="no config.json there"):
+def test_unknown_base_is_reported(tmp_path: Path) -> None:
+    assert "not checked" in summarize_model("nobody/nothing", None, LORA)[0]
+    with pytest.raises(ModelError, match="no config.json found"):
         summarize_model(str(tmp_path), None, LORA)

@@ -1,4 +1,4 @@
-"""The prompt is the model card's to the letter, and no text of a user becomes a control token."""
+"""Prompts: equal to the model card, and no text of a user becomes a special token."""
 
 from pathlib import Path
 
@@ -18,53 +18,55 @@ def tokenizer(nano: Path) -> PreTrainedTokenizerBase:
     return loaded
 
 
-def written(tokenizer: PreTrainedTokenizerBase, *keywords: str) -> str:
+def prompt_text(tokenizer: PreTrainedTokenizerBase, *keywords: str) -> str:
     audio = tokenizer.convert_tokens_to_ids("<|audio|>")
     return str(tokenizer.decode(render(tokenizer, INSTRUCTION, keywords).around(audio, 1)))
 
 
-def test_the_prompt_is_the_model_cards(tokenizer: PreTrainedTokenizerBase) -> None:
-    assert written(tokenizer) == CARD
+def test_prompt_equals_the_model_card(tokenizer: PreTrainedTokenizerBase) -> None:
+    assert prompt_text(tokenizer) == CARD
 
 
-def test_keywords_end_the_request(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_keywords_follow_the_instruction(tokenizer: PreTrainedTokenizerBase) -> None:
     expected = CARD.replace("format?", "format? Keywords: warfarin, New York")
-    assert written(tokenizer, "warfarin", "New York") == expected
+    assert prompt_text(tokenizer, "warfarin", "New York") == expected
 
 
-def test_the_tokens_are_those_of_the_whole_string(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Cut at the audio token, which the tokenizer splits off before anything else."""
+def test_tokens_equal_those_of_the_complete_string(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Prefix and suffix are encoded separately, which is safe because the tokenizer splits at special tokens first."""
     audio = tokenizer.convert_tokens_to_ids("<|audio|>")
     assert render(tokenizer, INSTRUCTION).around(audio, 1) == tokenizer.encode(CARD, add_special_tokens=False)
 
 
-def test_every_audio_token_has_its_place(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_prompt_contains_every_audio_token(tokenizer: PreTrainedTokenizerBase) -> None:
     prompt = render(tokenizer, INSTRUCTION)
     ids = prompt.around(7, 24)
     assert ids.count(7) == 24 and len(ids) == 24 + len(prompt.prefix) + len(prompt.suffix)
 
 
-@pytest.mark.parametrize("mark", ["<|audio|>", "<|end_of_text|>", "<|pad|>"])
-def test_control_tokens_are_refused_in_a_request(tokenizer: PreTrainedTokenizerBase, mark: str) -> None:
-    for instruction, keywords in ((f"please {mark}", ()), (INSTRUCTION, ("warfarin", f"x{mark}"))):
+@pytest.mark.parametrize("token", ["<|audio|>", "<|end_of_text|>", "<|pad|>"])
+def test_special_tokens_in_a_request_are_refused(tokenizer: PreTrainedTokenizerBase, token: str) -> None:
+    for instruction, keywords in ((f"please {token}", ()), (INSTRUCTION, ("warfarin", f"x{token}"))):
         with pytest.raises(ModelError, match=r"holds <\|"):
             render(tokenizer, instruction, keywords)
 
 
-@pytest.mark.parametrize("mark", ["<|audio|>", "<|end_of_text|>", "<|pad|>"])
-def test_control_tokens_in_a_transcript_stay_text(tokenizer: PreTrainedTokenizerBase, mark: str) -> None:
-    ids = encode_text(tokenizer, f"a {mark} b")
-    assert tokenizer.decode(ids) == f"a {mark} b"
+@pytest.mark.parametrize("token", ["<|audio|>", "<|end_of_text|>", "<|pad|>"])
+def test_special_tokens_in_a_transcript_stay_text(tokenizer: PreTrainedTokenizerBase, token: str) -> None:
+    ids = encode_text(tokenizer, f"a {token} b")
+    assert tokenizer.decode(ids) == f"a {token} b"
     assert not set(ids) & set(tokenizer.get_added_vocab().values())
-    assert tokenizer.encode(mark, add_special_tokens=False) == [tokenizer.convert_tokens_to_ids(mark)], "switched back"
+    assert tokenizer.encode(token, add_special_tokens=False) == [tokenizer.convert_tokens_to_ids(token)], (
+        "encode_text leaves the tokenizer unchanged"
+    )
 
 
 @pytest.mark.parametrize("text", ["colchicine at night", "it's 5 o'clock, isn't it?", "pêcheur ß", "日本語 カタ", ""])
-def test_transcripts_come_back_from_their_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
+def test_transcripts_round_trip_through_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
     assert tokenizer.decode(encode_text(tokenizer, text)) == text
 
 
-def test_a_tokenizer_without_a_template_is_an_error_of_the_model(nano: Path) -> None:
+def test_invalid_chat_template_raises_model_error(nano: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(str(nano))
     tokenizer.chat_template = None
     with pytest.raises(ModelError, match="chat template"):

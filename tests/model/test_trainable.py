@@ -1,4 +1,4 @@
-"""What trains, at which rank, and that nothing else does."""
+"""Trainable parts: the right layers, ranks and modes, and nothing else."""
 
 import re
 from dataclasses import replace
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from opened import ALL, CASES, FULL, LORA, LORA_EVERYWHERE, NOTHING, Load, adapted_layers, logits, shake
 from peft import LoraConfig, get_peft_model
 from support import summed_loss
 from torch import nn
+from trainable_cases import ALL, CASES, FULL, LORA, LORA_EVERYWHERE, NOTHING, Load, adapted_layers, logits, perturb
 
 from finetune.core.errors import ModelError
 from finetune.core.options import DecodingOptions
@@ -21,7 +21,7 @@ from finetune.model.trainable import (
     PartSpec,
     PartSummary,
     TrainableParts,
-    check_landing,
+    check_lora_targets,
     open_parts,
     part_of,
     set_mode,
@@ -32,20 +32,20 @@ from finetune.model.trainable import (
 
 
 def test_lora_goes_into_the_language_model_only(model: Load) -> None:
-    """`up_proj` and `down_proj` stand in the encoder too."""
+    """`up_proj` and `down_proj` occur in the encoder too."""
     granite = model()
     open_parts(granite, LORA)
-    found = adapted_layers(granite)
-    assert len(found) == 7 * len(granite.language_model.layers)
-    assert all(name.startswith("model.language_model.layers.") for name in found)
+    adapted = adapted_layers(granite)
+    assert len(adapted) == 7 * len(granite.language_model.layers)
+    assert all(name.startswith("model.language_model.layers.") for name in adapted)
     assert {part_of(name) for name in trained_parameters(granite)} == {"lora"}
 
 
 @pytest.mark.parametrize("variant", ["lora", "rslora", "dora"])
-def test_every_linear_layer_of_a_part_gets_its_own_rank_and_scale(model: Load, variant: str) -> None:
+def test_linear_layers_get_the_rank_and_scale_of_their_part(model: Load, variant: str) -> None:
     granite = model()
     blocks = range(len(granite.encoder.layers) - 2, len(granite.encoder.layers))
-    wanted = {
+    expected = {
         name
         for name, module in granite.hf.named_modules()
         if isinstance(module, nn.Linear)
@@ -55,11 +55,11 @@ def test_every_linear_layer_of_a_part_gets_its_own_rank_and_scale(model: Load, v
         )
     }
     open_parts(granite, replace(LORA_EVERYWHERE, lora=LoraSpec(4, 8.0, 0.0, variant, ALL)))
-    found = adapted_layers(granite)
-    assert set(found) == wanted
-    assert sum(name.startswith("model.encoder.") for name in found) == 2 * 7  # feed forwards, to_q, to_kv, to_out
+    adapted = adapted_layers(granite)
+    assert set(adapted) == expected
+    assert sum(name.startswith("model.encoder.") for name in adapted) == 2 * 7  # feed forwards, to_q, to_kv, to_out
     ranks = {"lora": (4, 8.0), "projector": (2, 6.0), "encoder": (8, 4.0)}
-    for name, layer in found.items():
+    for name, layer in adapted.items():
         rank, alpha = ranks[part_of(f"{name}.lora_A")]
         assert layer.lora_A["default"].weight.shape[0] == layer.lora_B["default"].weight.shape[1] == rank
         assert layer.scaling["default"] == pytest.approx(alpha / (rank**0.5 if variant == "rslora" else rank))
@@ -90,14 +90,14 @@ def test_layers_that_train_in_full_get_no_lora(model: Load) -> None:
         "model.language_model.layers.10.mlp.up_proj",
     ],
 )
-def test_the_pattern_leaves_all_else_alone(name: str) -> None:
+def test_target_pattern_matches_nothing_else(name: str) -> None:
     pattern = target_pattern([*ALL, "query", "linear"], 5)
     assert not re.fullmatch(pattern, name)
     assert re.fullmatch(pattern, "model.language_model.layers.0.mlp.up_proj")
 
 
 @pytest.mark.parametrize("modules", [["q_proj", "qproj"], ["query"], ["to_q"], ["act_fn"], ["lm_head"], [".*"], []])
-def test_unknown_modules_are_refused_with_those_there_are(model: Load, modules: list[str]) -> None:
+def test_unknown_modules_are_refused_and_known_ones_listed(model: Load, modules: list[str]) -> None:
     with pytest.raises(ModelError, match=r"parts\.lora\.modules: .*gate_proj"):
         open_parts(model(), replace(NOTHING, lora=LoraSpec(4, 8.0, 0.0, "lora", modules)))
 
@@ -105,41 +105,43 @@ def test_unknown_modules_are_refused_with_those_there_are(model: Load, modules: 
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        (replace(NOTHING, encoder=FULL, encoder_blocks=99), r"parts\.encoder\.blocks: 99, but the encoder has 6"),
+        (replace(NOTHING, encoder=FULL, encoder_blocks=99), r"parts\.encoder\.blocks: 99, but the encoder has only 6"),
         (replace(NOTHING, encoder=PartSpec("lora", 2, 4.0), encoder_blocks=99), r"parts\.encoder\.blocks: 99"),
-        (replace(NOTHING, llm_layers=99), r"parts\.language_model\.layers: 99, but the language model has 5"),
+        (replace(NOTHING, llm_layers=99), r"parts\.language_model\.layers: 99, but the language model has only 5"),
         (replace(LORA, llm_layers=5), r"parts\.language_model\.layers: all 5 .* set parts\.lora\.rank to 0"),
     ],
 )
-def test_layers_that_there_are_not_are_refused(model: Load, parts: TrainableParts, message: str) -> None:
+def test_more_layers_than_exist_are_refused(model: Load, parts: TrainableParts, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         open_parts(model(), parts)
 
 
-def test_what_cannot_train_in_full_is_refused(model: Load) -> None:
+def test_tied_and_quantized_weights_cannot_train_in_full(model: Load) -> None:
     granite = model()
     granite.lm_head.weight = granite.language_model.get_input_embeddings().weight
-    with pytest.raises(ModelError, match=r"parts\.lm_head: .* tied"):
+    with pytest.raises(ModelError, match=r"parts\.lm_head: tied"):
         open_parts(granite, replace(NOTHING, lm_head=True))
     projection = granite.language_model.layers[-1].mlp.up_proj
-    projection.weight = nn.Parameter(torch.zeros(4, dtype=torch.uint8), requires_grad=False)  # as bitsandbytes keeps it
+    projection.weight = nn.Parameter(
+        torch.zeros(4, dtype=torch.uint8), requires_grad=False
+    )  # the format of bitsandbytes
     with pytest.raises(ModelError, match=r"quantized .* model\.quantize"):
         open_parts(granite, replace(NOTHING, llm_layers=1))
 
 
-def test_lora_outside_the_parts_named_is_caught(model: Load) -> None:
-    """What PEFT does with a bare name."""
+def test_lora_outside_the_named_parts_is_refused(model: Load) -> None:
+    """PEFT adds LoRA to all modules that match a bare name."""
     granite = model()
     get_peft_model(granite.hf, LoraConfig(r=2, target_modules=["up_proj", "query"]))
     with pytest.raises(ModelError) as caught:
-        check_landing(granite, LORA)
+        check_lora_targets(granite, LORA)
     assert "model.encoder.layers.*.ff1.up_proj" in str(caught.value)
     assert "model.projector.qformer.encoder.layer.*.attention.attention.query" in str(caught.value)
     assert "language_model" not in str(caught.value)
     whole = replace(LORA_EVERYWHERE, encoder_blocks=len(granite.encoder.layers))
-    check_landing(granite, whole)
+    check_lora_targets(granite, whole)
     with pytest.raises(ModelError, match=r"encoder\.layers"):
-        check_landing(granite, replace(whole, encoder_blocks=1))
+        check_lora_targets(granite, replace(whole, encoder_blocks=1))
 
 
 @pytest.mark.parametrize(
@@ -155,11 +157,11 @@ def test_lora_outside_the_parts_named_is_caught(model: Load) -> None:
         ("model.language_model.layers.0.mlp.up_proj.weight", "language_model"),
     ],
 )
-def test_a_name_tells_its_part(name: str, part: str) -> None:
+def test_part_of_parameter_name(name: str, part: str) -> None:
     assert part_of(name) == part
 
 
-def test_the_table_counts_each_part_once(model: Load) -> None:
+def test_summary_counts_each_part_once(model: Load) -> None:
     granite = model()
     open_parts(granite, CASES["all parts"])
     rows = {row.part: row for row in summarize_parts(granite)}
@@ -176,7 +178,7 @@ def test_the_table_counts_each_part_once(model: Load) -> None:
 
 
 @pytest.mark.parametrize("case", ["all parts", "dora everywhere"])
-def test_what_trains_is_float32_on_a_bfloat16_base(nano: Path, case: str) -> None:
+def test_trainable_parameters_are_float32_on_a_bfloat16_base(nano: Path, case: str) -> None:
     granite = load_model(str(nano), "bfloat16")
     open_parts(granite, CASES[case])
     assert {value.dtype for value in trained_parameters(granite).values()} == {torch.float32}
@@ -184,35 +186,35 @@ def test_what_trains_is_float32_on_a_bfloat16_base(nano: Path, case: str) -> Non
 
 
 @pytest.mark.parametrize("variant", ["lora", "dora"])
-def test_no_copies_of_what_goes_into_lora_are_kept(nano: Path, clips: list[Utterance], variant: str) -> None:
-    """Under autocast PEFT's cast to float32 and autocast's back change no gradient of LoRA, and are left out."""
+def test_lora_input_cast_is_disabled_and_changes_no_gradient(nano: Path, clips: list[Utterance], variant: str) -> None:
+    """Under autocast, PEFT's cast of LoRA inputs to float32 and back has no effect on the gradients."""
     granite = load_model(str(nano), "bfloat16")
     open_parts(granite, replace(NOTHING, lora=LoraSpec(4, 8.0, 0.0, variant, ALL)))
-    shake(granite)
+    perturb(granite)
     set_mode(granite, training=True)
-    found: list[dict[str, torch.Tensor | None]] = []
+    gradients: list[dict[str, torch.Tensor | None]] = []
     for cast in (variant == "dora", True):
         assert all(layer.cast_input_dtype_enabled == cast for layer in adapted_layers(granite).values())
         with torch.autocast("cpu", torch.bfloat16):
             summed_loss(granite, clips[:2]).backward()  # type: ignore[no-untyped-call]
-        found.append({name: value.grad for name, value in trained_parameters(granite).items()})
+        gradients.append({name: value.grad for name, value in trained_parameters(granite).items()})
         for name, value in trained_parameters(granite).items():
             assert value.grad is not None and value.grad.dtype == torch.float32 and value.grad.abs().sum() > 0, name
             value.grad = None
         for layer in adapted_layers(granite).values():
             layer.cast_input_dtype_enabled = True
-    for name, gradient in found[0].items():
-        again = found[1][name]
+    for name, gradient in gradients[0].items():
+        again = gradients[1][name]
         assert gradient is not None and again is not None and torch.equal(gradient, again), name
 
 
-def test_four_bits_are_refused_where_they_cannot_be_had(nano: Path) -> None:
+def test_4bit_without_cuda_is_refused(nano: Path) -> None:
     with pytest.raises(ModelError, match="needs a CUDA GPU"):
         load_model(str(nano), "float32", "cpu", None, "4bit")
 
 
 def test_batch_norm_and_dropout_stay_in_eval_mode(model: Load) -> None:
-    """A frozen BatchNorm in train mode would drift, and no adapter would hold the drift."""
+    """A BatchNorm in train mode would change its statistics, and no adapter stores them."""
     granite = model()
     parts = replace(LORA_EVERYWHERE, lora=LoraSpec(4, 8.0, 0.3, "lora", ["q_proj"]))
     open_parts(granite, parts)
@@ -230,7 +232,7 @@ def test_batch_norm_and_dropout_stay_in_eval_mode(model: Load) -> None:
 
 @pytest.mark.parametrize("variant", ["lora", "rslora", "dora"])
 @pytest.mark.parametrize("part", ["language_model", "projector", "encoder"])
-def test_dropout_drops_in_training_and_only_there(model: Load, clips: list[Utterance], variant: str, part: str) -> None:
+def test_dropout_is_active_in_training_only(model: Load, clips: list[Utterance], variant: str, part: str) -> None:
     granite = model()
     open_parts(
         granite,
@@ -240,7 +242,7 @@ def test_dropout_drops_in_training_and_only_there(model: Load, clips: list[Utter
             **{part: PartSpec("lora", 4, 8.0)} if part != "language_model" else {},
         ),
     )
-    shake(granite)
+    perturb(granite)
     for training in (True, False):
         set_mode(granite, training=training)
         torch.manual_seed(0)
@@ -249,12 +251,12 @@ def test_dropout_drops_in_training_and_only_there(model: Load, clips: list[Utter
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(model: Load, clips: list[Utterance]) -> None:
-    found = []
-    for saving in (False, True):
+    gradients = []
+    for checkpointing in (False, True):
         granite = model()
         torch.manual_seed(0)
         open_parts(granite, LORA)
-        shake(granite)
+        perturb(granite)
         runs = 0
 
         def counted(*_: object) -> None:
@@ -262,15 +264,15 @@ def test_gradient_checkpointing_gives_the_same_gradients(model: Load, clips: lis
             runs += 1
 
         granite.language_model.layers[0].mlp.register_forward_pre_hook(counted)
-        if saving:
+        if checkpointing:
             granite.language_model.gradient_checkpointing_enable({"use_reentrant": False})
         set_mode(granite, training=True)
         summed_loss(granite, clips[:2]).backward()  # type: ignore[no-untyped-call]
-        assert runs == (2 if saving else 1), "the layer runs again in the backward pass, or saves nothing"
-        found.append({name: value.grad for name, value in trained_parameters(granite).items()})
-        set_mode(granite, training=False)  # as between epochs
+        assert runs == (2 if checkpointing else 1), "a checkpointed layer runs again in the backward pass"
+        gradients.append({name: value.grad for name, value in trained_parameters(granite).items()})
+        set_mode(granite, training=False)  # as in validation between epochs
         assert recognize(granite, clips[:1], "x", DecodingOptions(max_new_tokens=3))
-    for name, gradient in found[0].items():
-        again = found[1][name]
+    for name, gradient in gradients[0].items():
+        again = gradients[1][name]
         assert gradient is not None and again is not None
         assert torch.allclose(gradient, again, rtol=1e-4, atol=1e-6), name

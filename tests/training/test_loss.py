@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from opened import FULL, LORA, shake
 from support import batch, summed_loss
 from torch import Tensor
 from torch.nn import functional as F
+from trainable_cases import FULL, LORA, perturb
 
 from finetune.data.manifest import Utterance
 from finetune.model.granite import GraniteSpeech
@@ -21,7 +21,7 @@ def granite(model: Callable[[], GraniteSpeech]) -> GraniteSpeech:
     """With LoRA that has left its starting point, and the upper encoder blocks open."""
     made = model()
     open_parts(made, replace(LORA, projector=FULL, encoder=FULL, ctc_head=True))
-    shake(made)
+    perturb(made)
     set_mode(made, training=True)
     return made
 

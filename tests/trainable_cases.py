@@ -1,4 +1,4 @@
-"""What may train, as the tests of parts and adapters open it, and how they move and read what was opened."""
+"""Sets of trainable parts for the tests of parts and adapters, and helpers to perturb and read such models."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,12 +28,12 @@ Load = Callable[[], GraniteSpeech]
 
 
 def adapted_layers(model: GraniteSpeech) -> dict[str, nn.Module]:
-    """The layers that carry LoRA, by name."""
+    """The layers with LoRA, by name."""
     return {name: module for name, module in model.hf.named_modules() if hasattr(module, "lora_A")}
 
 
-def shake(model: GraniteSpeech) -> None:
-    """Moves all that trains, as training would: LoRA's B starts at zero."""
+def perturb(model: GraniteSpeech) -> None:
+    """Adds noise to all trainable parameters, as a stand-in for training: LoRA's B starts at zero."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in trained_parameters(model).values():
@@ -42,11 +42,13 @@ def shake(model: GraniteSpeech) -> None:
 
 @torch.no_grad()
 def logits(model: GraniteSpeech, clips: list[Utterance]) -> Tensor:
+    """Logits (2, L, V) of two clips."""
     features, frames, ids, _ = batch(model, clips[:2])
     return model.logits(model(features, frames, ids)[0])
 
 
 @torch.no_grad()
 def ctc_logits(model: GraniteSpeech, clips: list[Utterance]) -> Tensor:
+    """CTC logits (1, T, 348) of one clip."""
     features, frames, _, _ = batch(model, clips[:1])
     return model.ctc_logits(model.encode(features, frames).states)
