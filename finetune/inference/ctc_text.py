@@ -1,4 +1,4 @@
-"""What the encoder's CTC head alone hears: a second opinion that no language model has smoothed."""
+"""Transcripts of the encoder's CTC head alone, without the language model, as an independent hypothesis."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,11 @@ from finetune.model.granite import GraniteSpeech
 
 @torch.inference_mode()
 def ctc_texts(model: GraniteSpeech, utterances: Sequence[Utterance]) -> list[str]:
-    """The best path of each clip, one clip at a time. Raises DataError for unusable audio."""
+    """The greedy CTC text of each utterance, computed one utterance at a time.
+
+    Raises:
+        DataError: audio that cannot be used.
+    """
     texts = []
     for item in utterances:
         features, frames = pad_features([clip_features(model, item)])

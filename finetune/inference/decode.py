@@ -1,14 +1,15 @@
-"""Greedy decoding in batches; with drafts, several tokens a pass and still exactly the greedy ones.
+"""Greedy decoding of a batch. With drafts, a pass may accept several tokens, and the result stays the same.
 
-A pass feeds each row its last token and a part of its draft. The model's own greedy choices are kept as long as they
-equal the draft, plus the one after it, so the output never depends on the draft (lossless speculative decoding,
-arXiv 2211.17192, with greedy acceptance). Relaxed decoding also keeps a draft token that the model holds likely
-enough (arXiv 2603.11243), and is not lossless.
+Each pass reads the last token of each row and a part of its draft. The model's own greedy tokens are kept while they
+equal the draft, and also the token after them, so the output does not depend on the draft (lossless speculative
+decoding, arXiv 2211.17192, with greedy acceptance). Relaxed decoding also accepts draft tokens that the model finds
+probable enough (arXiv 2603.11243); it is not lossless.
 """
 
 import math
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,16 +18,25 @@ from finetune.inference.draft import Draft
 from finetune.inference.session import Session
 from finetune.model.granite import EncodedAudio, GraniteSpeech
 
-# What a pass costs, counted in tokens that it reads. For all rows together: calls, and reading the weights (about
-# operations a second over twice the weights read a second). For each row: its own token, and its past. The embedded
-# model had 41 and 1.7 on one CPU core with AVX-512 (recipes/RESULTS.md); those of CUDA are estimates.
-FREE_TOKENS = {"cpu": 32, "cuda": 256}
-ROW_TOKENS = 1.7
+# The cost of a pass, in units of one token read. PASS_COST is the cost for the whole batch: calls, and reading the
+# weights (about operations per second divided by twice the weights read per second). ROW_COST is the cost for each row:
+# its own token, and attention to earlier tokens. On one CPU core with AVX-512 the embedded model has 41 and 1.7
+# (recipes/RESULTS.md); the CUDA value is an estimate.
+PASS_COST = {"cpu": 32, "cuda": 256}
+ROW_COST = 1.7
+
+
+class Verdict(NamedTuple):
+    """The token at one position after verification, its log probability, and whether the draft token was accepted."""
+
+    token: int
+    log_prob: float
+    accepted: bool
 
 
 @dataclass
-class Decoded:
-    """What one row wrote, and how: `passes` of the LLM, draft tokens offered and accepted."""
+class DecodedRow:
+    """The tokens of one row, its `passes` of the language model, and its proposed and accepted draft tokens."""
 
     tokens: list[int] = field(default_factory=list)
     log_probability: float = 0.0
@@ -34,6 +44,24 @@ class Decoded:
     drafted: int = 0
     accepted: int = 0
     truncated: bool = False
+
+    def extend(self, verdicts: list[Verdict], accepted: int, eos: int, max_new_tokens: int) -> list[int]:
+        """Adds the accepted tokens of a pass and the token after them, up to the end of text and the limit.
+
+        Returns:
+            The tokens that were added; at most `accepted` if the row is finished by the end of text.
+        """
+        new_tokens = [verdict.token for verdict in verdicts[: accepted + 1]]
+        self.log_probability += sum(verdict.log_prob for verdict in verdicts[: accepted + 1])
+        if eos in new_tokens:
+            new_tokens = new_tokens[: new_tokens.index(eos)]
+        new_tokens = new_tokens[: max_new_tokens - len(self.tokens)]
+        self.tokens += new_tokens
+        self.passes += 1
+        self.drafted += len(verdicts) - 1
+        self.accepted += min(accepted, len(new_tokens))
+        self.truncated = len(self.tokens) >= max_new_tokens
+        return new_tokens
 
 
 @torch.inference_mode()
@@ -43,76 +71,89 @@ def decode(
     prompts: list[list[int]],
     drafts: list[Draft],
     max_new_tokens: int,
-    plausible: float | None = None,
-) -> list[Decoded]:
+    min_probability: float | None = None,
+    session: Session | None = None,
+    pass_cost: float | None = None,
+) -> list[DecodedRow]:
     """Greedy continuation of each prompt up to the end of text.
 
     Args:
-        audio: the batch's clips, whose embeddings fill the `<|audio|>` positions of `prompts`.
+        model: the model to decode with.
+        audio: the batch's clips, whose embeddings replace the `<|audio|>` positions of `prompts`.
         prompts: (B) token ids, of any lengths.
-        drafts: (B) guesses; an empty one gives plain greedy decoding. They are used up.
-        max_new_tokens: a row that reaches it without an end of text is `truncated`.
-        plausible: a draft token of at least this probability is kept too; None keeps the model's own choices alone.
+        drafts: (B) drafts, which are changed; an empty draft gives plain greedy decoding.
+        max_new_tokens: limit for each row; a row that reaches it is `truncated`.
+        min_probability: for relaxed decoding, accepts a draft token of at least this probability; None is lossless.
+        session: decoding state of the batch; by default a new one.
+        pass_cost: cost of a pass in tokens; by default that of the device.
+
+    Returns:
+        (B) decoded rows.
     """
-    eos = model.tokenizer.eos_token_id
-    done = [Decoded() for _ in prompts]
-    session = Session(model, len(prompts))
-    active, feed = list(range(len(prompts))), prompts
+    rows = [DecodedRow() for _ in prompts]
+    session = Session(model, len(prompts)) if session is None else session
+    pass_cost = PASS_COST[model.device.type] if pass_cost is None else pass_cost
+    active, inputs = list(range(len(prompts))), prompts
     while active:
-        # An accepted token saves its row's share of one more pass; every token costs itself.
-        min_prob = len(active) / (FREE_TOKENS[model.device.type] + ROW_TOKENS * len(active))
-        offers = [drafts[row].propose(max_new_tokens - len(done[row].tokens) - 1, min_prob) for row in active]
+        # An accepted token saves the row's share of one more pass; each proposed token costs 1.
+        min_prob = len(active) / (pass_cost + ROW_COST * len(active))
+        proposals = [drafts[row].propose(max_new_tokens - len(rows[row].tokens) - 1, min_prob) for row in active]
         hidden = session.read(
-            [fed + offer for fed, offer in zip(feed, offers, strict=True)], audio if feed is prompts else None
+            [read + proposal for read, proposal in zip(inputs, proposals, strict=True)],
+            audio if inputs is prompts else None,
         )
-        verdicts = _verify_draft(model, hidden, feed, offers, plausible)
-        kept, feed = [], []
-        for index, (row, offer, verdict) in enumerate(zip(active, offers, verdicts, strict=True)):
-            out = done[row]
-            agreed = next((n for n, (_, _, right) in enumerate(verdict[:-1]) if not right), len(offer))
-            session.forget(index, len(offer) - agreed)
-            fresh = [*offer[:agreed], verdict[agreed][0]]
-            out.log_probability += sum(score for _, score, _ in verdict[: agreed + 1])
-            if eos in fresh:
-                fresh = fresh[: fresh.index(eos)]
-            fresh = fresh[: max_new_tokens - len(out.tokens)]
-            out.tokens += fresh
-            out.passes += 1
-            out.drafted += len(offer)
-            out.accepted += min(agreed, len(fresh))
-            out.truncated = len(out.tokens) >= max_new_tokens
-            if len(fresh) <= agreed or out.truncated:
+        batch_verdicts = _verify_draft(model, hidden, inputs, proposals, min_probability)
+        kept, inputs = [], []
+        for index, (row, verdicts) in enumerate(zip(active, batch_verdicts, strict=True)):
+            num_proposed = len(verdicts) - 1
+            accepted = next((n for n, verdict in enumerate(verdicts[:-1]) if not verdict.accepted), num_proposed)
+            session.forget(index, num_proposed - accepted)
+            new_tokens = rows[row].extend(verdicts, accepted, model.tokenizer.eos_token_id, max_new_tokens)
+            if len(new_tokens) <= accepted or rows[row].truncated:
                 continue
-            drafts[row].observe(agreed, fresh)
+            drafts[row].observe(accepted, new_tokens)
             kept.append(index)
-            feed.append(fresh[-1:])
+            inputs.append(new_tokens[-1:])
         if kept and len(kept) < len(active):
             session.select(kept)
         active = [active[index] for index in kept]
-    return done
+    return rows
 
 
 def _verify_draft(
-    model: GraniteSpeech, hidden: Tensor, feed: list[list[int]], offers: list[list[int]], plausible: float | None
-) -> list[list[tuple[int, float, bool]]]:
-    """For each row, at its last fed token and at each offered one: what comes next, its log probability, and
-    whether that is what the draft says (the last has no draft to agree with).
+    model: GraniteSpeech,
+    hidden: Tensor,
+    inputs: list[list[int]],
+    proposals: list[list[int]],
+    min_probability: float | None,
+) -> list[list[Verdict]]:
+    """For each row, a verdict after its last input token and after each proposed token.
 
-    All of it comes from the device in one copy, for each copy waits until the device has done what was asked.
+    The last verdict of a row is never `accepted`, because no draft token follows. All results are copied from the
+    device at once, because each copy waits until the device has finished.
+
+    Args:
+        model: the model to decode with.
+        hidden: (N, H) hidden states of the inputs and proposals of all rows.
+        inputs: (B) tokens read before the proposals.
+        proposals: (B) draft tokens.
+        min_probability: as in `decode`.
     """
-    asked, start = list[int](), 0
-    for fed, offer in zip(feed, offers, strict=True):
-        asked += range(start + len(fed) - 1, start + len(fed) + len(offer))
-        start += len(fed) + len(offer)
-    drafted = torch.tensor([token for offer in offers for token in (*offer, -1)], device=hidden.device)
-    logits = model.logits(hidden if len(asked) == start else hidden[torch.tensor(asked, device=hidden.device)])
-    total = logits.logsumexp(-1)
-    best, choice = logits.max(-1)
-    right = choice == drafted
-    if plausible is not None:
-        guess = logits.gather(-1, drafted.clamp_min(0)[:, None])[:, 0]
-        right |= (guess - total >= math.log(plausible)) & (drafted >= 0)
-        choice, best = torch.where(right, drafted, choice), torch.where(right, guess, best)
-    judged = torch.stack([column.double() for column in (choice, best - total, right)], 1).tolist()
-    rows = ((int(token), score, bool(agrees)) for token, score, agrees in judged)
-    return [list(islice(rows, len(offer) + 1)) for offer in offers]
+    positions, start = list[int](), 0
+    for read, proposal in zip(inputs, proposals, strict=True):
+        positions += range(start + len(read) - 1, start + len(read) + len(proposal))
+        start += len(read) + len(proposal)
+    drafted = torch.tensor([token for proposal in proposals for token in (*proposal, -1)], device=hidden.device)
+    logits = model.logits(hidden if len(positions) == start else hidden[torch.tensor(positions, device=hidden.device)])
+    log_normalizer = logits.logsumexp(-1)
+    token_logits, tokens = logits.max(-1)
+    accepted = tokens == drafted
+    if min_probability is not None:
+        draft_logits = logits.gather(-1, drafted.clamp_min(0)[:, None])[:, 0]
+        accepted |= (draft_logits - log_normalizer >= math.log(min_probability)) & (drafted >= 0)
+        tokens = torch.where(accepted, drafted, tokens)
+        token_logits = torch.where(accepted, draft_logits, token_logits)
+    columns = (tokens, token_logits - log_normalizer, accepted)
+    table = torch.stack([column.double() for column in columns], 1).tolist()
+    verdicts = (Verdict(int(token), log_prob, bool(accept)) for token, log_prob, accept in table)
+    return [list(islice(verdicts, len(proposal) + 1)) for proposal in proposals]

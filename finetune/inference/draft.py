@@ -1,4 +1,4 @@
-"""A draft for speculative decoding: a guess at the coming tokens, taken up again after each fault."""
+"""A draft for speculative decoding: a predicted text that resumes after each mismatch with the model's tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,46 +7,48 @@ from functools import cache
 import numpy as np
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from finetune.inference.draft_sources import look_up
+from finetune.inference.draft_sources import prompt_lookup
 from finetune.model.prompt import encode_text
 
-ALONG = (3.6, 4.0)  # while it agrees, a draft starts as if 3.6 of 4 tokens had been accepted: a beta prior
-AFRESH = (1.4, 4.0)  # and the first token after a fault
-STEM = 2  # characters left of a broken word that are worth a guess; a single one is passed over
-WORD = 3  # characters of a word that must be written before the rest of an expected one is offered
-LOOK_UP = 0.5  # taken for the chance of a token that was looked up
+MATCH_PRIOR = (3.6, 4.0)  # beta prior of the acceptance rate while the draft matches: 3.6 of 4 tokens accepted
+RESUME_PRIOR = (1.4, 4.0)  # the same for the first token after a mismatch
+MIN_REST = 2  # characters: a shorter rest of an interrupted word is skipped
+MIN_PREFIX = 3  # characters of a word that must be written before a phrase may complete it
+LOOKUP_PROB = 0.5  # assumed probability of a token from prompt lookup
 
 
 @cache
-def piece(tokenizer: Tokenizer, token: int) -> str:
+def token_text(tokenizer: Tokenizer, token: int) -> str:
     """The text of one token."""
     return str(tokenizer.decode([token]))
 
 
 @dataclass
-class Trust:
-    """How many draft tokens were accepted of those that were decided, in one kind of place."""
+class AcceptanceRate:
+    """Accepted draft tokens out of those that the model accepted or refused."""
 
     accepted: float
     decided: float
 
-    def share(self, more: int = 0) -> float:
-        """What to expect of the next one, were so many more accepted before it."""
-        return (self.accepted + more) / (self.decided + more)
+    def expected(self, more_accepted: int = 0) -> float:
+        """Expected acceptance probability of the next token if `more_accepted` tokens before it are accepted."""
+        return (self.accepted + more_accepted) / (self.decided + more_accepted)
 
-    def learn(self, accepted: int, decided: int) -> None:
+    def update(self, accepted: int, decided: int) -> None:
+        """Counts the outcome of one pass."""
         self.accepted += accepted
         self.decided += decided
 
 
 class Draft:
-    """A guessed text, what the language model has written, and how the one lies along the other.
+    """A draft text, the tokens that the language model has written, and the alignment of both.
 
-    After a fault the written characters are aligned with the draft by their edit distance, and the draft goes on
-    behind them: with the rest of a word that is half written, else with the next word. So a word that is wrong, too
-    many, too few, split or joined costs the passes in which the model writes it, and not the rest of the draft. How
-    likely a token is right, the draft learns from what became of those before it; a first one after a fault is right
-    far less often than the others.
+    After a mismatch the written characters are aligned with the draft by edit distance, and the draft resumes there:
+    with the rest of a partially written word, otherwise with the next word. A wrong, inserted, missing, split or merged
+    word therefore costs the passes in which the model writes it, but not the rest of the draft.
+
+    The draft estimates acceptance probabilities from the outcomes of earlier tokens. The first token after a mismatch
+    has its own estimate, because it is accepted far less often than others.
     """
 
     def __init__(
@@ -56,123 +58,139 @@ class Draft:
         probs: Sequence[float] = (),
         phrases: Sequence[Sequence[int]] | None = None,
     ) -> None:
-        """Without tokens and phrases there is never anything to offer: plain decoding.
+        """Without tokens and phrases nothing is proposed, which gives plain greedy decoding.
 
         Args:
-            tokens: the guess.
-            probs: of each token, that it is right where those before it are.
-            phrases: tokens of expected words for `look_up`, which helps out where the guess ends or was refused; an
-                empty list looks in the written text alone, None nowhere.
+            tokenizer: tokenizer of the language model.
+            tokens: token ids of the draft text.
+            probs: for each token, the probability that it is right if the tokens before it are right.
+            phrases: token ids of expected phrases for `prompt_lookup`, which is used at the end of the draft and after
+                a mismatch. With an empty list the lookup searches only the written text; None disables it.
         """
         self.tokenizer, self.tokens, self.phrases = tokenizer, list(tokens), phrases
-        self.gave_up = False  # so much was refused that nothing was offered for a while
+        self.gave_up = False  # True if so many tokens were refused that a pass had no proposal
         self._probs = list(probs)
-        self._along, self._afresh = Trust(*ALONG), Trust(*AFRESH)
-        self._offered = 0
-        self._text = "".join(piece(tokenizer, token) for token in tokens)
-        self._folded = np.array([char.lower()[:1] for char in self._text], dtype="U1")
-        self._ends = np.cumsum([len(piece(tokenizer, token)) for token in tokens], dtype=np.int64)
-        self._places = np.arange(len(self._text) + 1)  # between the characters
-        self._stops = np.array([char == " " for char in self._text + " "])
-        self._costs = self._places  # edits from the text before each place to what was written since all agreed
-        self._rest = self._from(0)
+        self._match_rate, self._resume_rate = AcceptanceRate(*MATCH_PRIOR), AcceptanceRate(*RESUME_PRIOR)
+        self._num_proposed = 0
+        self._text = "".join(token_text(tokenizer, token) for token in tokens)
+        self._lower = np.array([char.lower()[:1] for char in self._text], dtype="U1")
+        self._token_ends = np.cumsum([len(token_text(tokenizer, token)) for token in tokens], dtype=np.int64)
+        self._positions = np.arange(len(self._text) + 1)  # between the characters of the draft text
+        self._is_word_end = np.array([char == " " for char in self._text + " "])
+        # Edits from the draft text before each position to the text written since the last match.
+        self._edit_costs = self._positions
+        self._remaining = self._tokens_from(0)
         self._written: list[int] = []
-        self._word = 0  # where in it the current word begins
-        self._refused: list[int] = []  # its last tokens, since it left the draft; not aligned yet
-        self._resumed = False  # what was offered last stood behind such a fault
+        self._word_start = 0  # index in `_written` of the first token of the current word
+        self._unaligned: list[int] = []  # tokens written since the mismatch, not yet aligned
+        self._after_mismatch = False  # whether the last proposal was the first one after a mismatch
 
-    def _from(self, index: int) -> list[tuple[int, float, int]]:
-        """The draft's tokens from `index` on: token, chance, and place behind it."""
-        return list(zip(self.tokens[index:], self._probs[index:], self._ends[index:].tolist(), strict=True))
+    def _tokens_from(self, index: int) -> list[tuple[int, float, int]]:
+        """The draft's tokens from `index` on: token id, probability, and position in the text after the token."""
+        return list(zip(self.tokens[index:], self._probs[index:], self._token_ends[index:].tolist(), strict=True))
 
-    def propose(self, room: int, min_prob: float) -> list[int]:
-        """Tokens for the next pass: at most `room`, while the probability that all are right is at least `min_prob`."""
-        self._offered = 0
+    def propose(self, max_tokens: int, min_prob: float) -> list[int]:
+        """Up to `max_tokens` tokens for the next pass; the probability that all are right is at least `min_prob`."""
+        self._num_proposed = 0
         if not self.tokens and self.phrases is None:
             return []
-        if (self._afresh if self._refused else self._along).share() < min_prob:
+        if (self._resume_rate if self._unaligned else self._match_rate).expected() < min_prob:
             self.gave_up = True
             return []
-        chance, offered = 1.0, list[int]()
-        for number, (token, likely, _) in enumerate(self._guess()[: max(0, room)]):
-            first = self._resumed and not number
-            chance *= likely * (self._afresh.share() if first else self._along.share(number - self._resumed))
-            if chance < min_prob:
+        prob, proposal = 1.0, list[int]()
+        for number, (token, token_prob, _) in enumerate(self._candidates()[: max(0, max_tokens)]):
+            resumes = self._after_mismatch and not number
+            rate = self._resume_rate.expected() if resumes else self._match_rate.expected(number - self._after_mismatch)
+            prob *= token_prob * rate
+            if prob < min_prob:
                 break
-            offered.append(token)
-        self._offered = len(offered)
-        return offered
+            proposal.append(token)
+        self._num_proposed = len(proposal)
+        return proposal
 
-    def observe(self, accepted: int, fresh: list[int]) -> None:
-        """The model accepted so many of the offered tokens; `fresh` are those and the one that it wrote behind."""
+    def observe(self, accepted: int, new_tokens: list[int]) -> None:
+        """Records the outcome of a pass.
+
+        Args:
+            accepted: proposed tokens that the model accepted.
+            new_tokens: the accepted tokens, and the token that the model wrote after them.
+        """
         if not self.tokens and self.phrases is None:
             return
-        decided = min(accepted + 1, self._offered)
-        first = int(self._resumed and decided > 0)
-        self._afresh.learn(min(first, accepted), first)
-        self._along.learn(accepted - min(first, accepted), decided - first)
-        for token in fresh:
-            if piece(self.tokenizer, token)[:1].isspace():
-                self._word = len(self._written)
+        decided = min(accepted + 1, self._num_proposed)
+        first = int(self._after_mismatch and decided > 0)
+        self._resume_rate.update(min(first, accepted), first)
+        self._match_rate.update(accepted - min(first, accepted), decided - first)
+        for token in new_tokens:
+            if token_text(self.tokenizer, token)[:1].isspace():
+                self._word_start = len(self._written)
             self._written.append(token)
-        agreed, most = 0, 0 if self._refused else min(len(fresh), len(self._rest))
-        while agreed < most and fresh[agreed] == self._rest[agreed][0]:
-            agreed += 1
-        if agreed:
-            self._costs = abs(self._places - self._rest[agreed - 1][2])
-            self._rest = self._rest[agreed:]
-        self._refused += fresh[agreed:]
+        matched, limit = 0, 0 if self._unaligned else min(len(new_tokens), len(self._remaining))
+        while matched < limit and new_tokens[matched] == self._remaining[matched][0]:
+            matched += 1
+        if matched:
+            self._edit_costs = abs(self._positions - self._remaining[matched - 1][2])
+            self._remaining = self._remaining[matched:]
+        self._unaligned += new_tokens[matched:]
 
-    def _guess(self) -> list[tuple[int, float, int]]:
-        """What is likely to come; the draft is aligned with what was written since a fault."""
-        refused, self._refused = self._refused, []
-        self._resumed = bool(refused)
+    def _candidates(self) -> list[tuple[int, float, int]]:
+        """The tokens expected next. Aligns the draft with the tokens written since a mismatch."""
+        refused, self._unaligned = self._unaligned, []
+        self._after_mismatch = bool(refused)
         if refused and self.tokens:
-            expected = piece(self.tokenizer, self._rest[0][0]) if self._rest else ""
-            text = "".join(piece(self.tokenizer, token) for token in refused)
-            self._follow(text)
-            # Where the model wrote a beginning of the token, it is the rest of it that it refused.
-            self._rest = [] if text != expected and expected.startswith(text) else self._resume()
-        if self.phrases is not None and (refused or not self._rest):
-            known = len(self._spelt().strip()) >= WORD
-            found = look_up(self._written, self._word if known else len(self._written), self.phrases)
-            if found:
-                self._resumed = False
-                return [(token, LOOK_UP, 0) for token in found]
-        return self._rest
+            expected = token_text(self.tokenizer, self._remaining[0][0]) if self._remaining else ""
+            text = "".join(token_text(self.tokenizer, token) for token in refused)
+            self._update_edit_costs(text)
+            # If the model wrote only the beginning of the expected token, it refused the rest of that token.
+            self._remaining = [] if text != expected and expected.startswith(text) else self._resume_after_mismatch()
+        if self.phrases is not None and (refused or not self._remaining):
+            has_prefix = len(self._current_word().strip()) >= MIN_PREFIX
+            word_start = self._word_start if has_prefix else len(self._written)
+            continuation = prompt_lookup(self._written, word_start, self.phrases)
+            if continuation:
+                self._after_mismatch = False
+                return [(token, LOOKUP_PROB, 0) for token in continuation]
+        return self._remaining
 
-    def _spelt(self) -> str:
-        """The current word as far as it is written."""
-        return "".join(piece(self.tokenizer, token) for token in self._written[self._word :])
+    def _current_word(self) -> str:
+        """The text of the current word so far."""
+        return "".join(token_text(self.tokenizer, token) for token in self._written[self._word_start :])
 
-    def _follow(self, text: str) -> None:
-        """A row of the edit distance (Wagner and Fischer 1974) for each character, over all places at once."""
+    def _update_edit_costs(self, text: str) -> None:
+        """Computes a row of the edit distance matrix (Wagner and Fischer 1974) for each character of `text`."""
         for char in text.lower():
-            moved = np.minimum(self._costs[1:] + 1, self._costs[:-1] + (self._folded != char))
-            row = np.concatenate((self._costs[:1] + 1, moved))
-            self._costs = np.minimum.accumulate(row - self._places) + self._places
+            moved = np.minimum(self._edit_costs[1:] + 1, self._edit_costs[:-1] + (self._lower != char))
+            row = np.concatenate((self._edit_costs[:1] + 1, moved))
+            self._edit_costs = np.minimum.accumulate(row - self._positions) + self._positions
 
-    def _resume(self) -> list[tuple[int, float, int]]:
-        """What follows the place that takes the fewest edits to reach: the rest of its word, and the words behind."""
-        place = int((2 * self._costs - self._stops).argmin())  # of equals, where a word ends
-        if self._text[:place].endswith(" "):
-            place -= 1
-        end = self._text.find(" ", place) % (len(self._text) + 1)  # the draft's end where there is none
-        index = int(np.searchsorted(self._ends, end, side="right"))
-        if place == 0 or end - place < STEM:
-            return self._from(index)
-        word, chance = self._written[self._word :], self._probs[index - 1]
-        rest = encode_text(self.tokenizer, self._spelt() + self._text[place:end])
-        # What is written may end where the tokenizer would not: then the rest stands for itself.
-        rest = rest[len(word) :] if rest[: len(word)] == word else encode_text(self.tokenizer, self._text[place:end])
-        places = place + np.cumsum([len(piece(self.tokenizer, token)) for token in rest], dtype=np.int64)
-        return [*((token, chance, at) for token, at in zip(rest, places.tolist(), strict=True)), *self._from(index)]
+    def _resume_after_mismatch(self) -> list[tuple[int, float, int]]:
+        """The draft after the position with the fewest edits: the rest of the word there, then the next words."""
+        position = int((2 * self._edit_costs - self._is_word_end).argmin())  # with equal costs, a word end is preferred
+        if self._text[:position].endswith(" "):
+            position -= 1
+        end = self._text.find(" ", position) % (len(self._text) + 1)  # the end of the draft if there is no space
+        index = int(np.searchsorted(self._token_ends, end, side="right"))
+        if position == 0 or end - position < MIN_REST:
+            return self._tokens_from(index)
+        word, prob = self._written[self._word_start :], self._probs[index - 1]
+        rest = encode_text(self.tokenizer, self._current_word() + self._text[position:end])
+        # The tokens of the complete word may differ from those already written; then the rest is encoded alone.
+        rest = rest[len(word) :] if rest[: len(word)] == word else encode_text(self.tokenizer, self._text[position:end])
+        ends = position + np.cumsum([len(token_text(self.tokenizer, token)) for token in rest], dtype=np.int64)
+        return [*((token, prob, at) for token, at in zip(rest, ends.tolist(), strict=True)), *self._tokens_from(index)]
 
 
 def text_draft(
     tokenizer: Tokenizer, text: str, probs: Sequence[float], phrases: Sequence[Sequence[int]] | None = None
 ) -> Draft:
-    """Draft of `text` as the model would write it; a token is as likely as the least likely of its characters."""
-    made = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
-    likely = [min(probs[start:end], default=1.0) for start, end in made["offset_mapping"]]
-    return Draft(tokenizer, made["input_ids"], likely, phrases)
+    """A draft of `text`, tokenized as a transcript.
+
+    Args:
+        tokenizer: tokenizer of the language model.
+        text: the predicted text.
+        probs: probability of each character; a token gets the smallest one of its characters.
+        phrases: as in `Draft`.
+    """
+    encoding = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+    token_probs = [min(probs[start:end], default=1.0) for start, end in encoding["offset_mapping"]]
+    return Draft(tokenizer, encoding["input_ids"], token_probs, phrases)

@@ -1,4 +1,4 @@
-"""Where drafts come from: the CTC head, expected words, the text itself. Each source is a function."""
+"""Sources of draft tokens: the CTC head, expected phrases, and the text that is already written."""
 
 from collections.abc import Sequence
 
@@ -6,37 +6,43 @@ from torch import Tensor
 
 from finetune.model.ctc import KATAKANA, best_path
 
-NGRAM = 3  # written tokens that must stand earlier too before what followed there is offered
+NGRAM = 3  # written tokens that must occur earlier before their continuation is proposed
 
 
-def ctc_texts(logits: Tensor, counts: Sequence[int]) -> list[tuple[str, list[float]]]:
-    """The CTC head's greedy text of each clip over its real frames, and each character's chance; (B, T, 348), (B).
+def ctc_drafts(logits: Tensor, counts: Sequence[int]) -> list[tuple[str, list[float]]]:
+    """The greedy text of the CTC head for each clip, with the posterior of each character.
 
-    The head has the sounds of Japanese and not its script: a text that is mostly katakana is no draft, and empty.
+    The alphabet of the head has only katakana for Japanese. Text that is mostly katakana cannot be a draft and is
+    replaced by an empty draft.
+
+    Args:
+        logits: (B, T, 348) CTC logits.
+        counts: (B) real frames of each clip.
     """
     peaks, labels = logits.float().max(-1)
     posteriors = (peaks - logits.float().logsumexp(-1)).exp().cpu().numpy()
     rows = zip(labels.cpu().numpy(), posteriors, counts, strict=True)
-    found = [best_path(row[:count], probs[:count]) for row, probs, count in rows]
-    return [("", []) if _phonetic(text) else (text, probs) for text, probs in found]
+    drafts = [best_path(row[:count], probs[:count]) for row, probs, count in rows]
+    return [("", []) if _mostly_katakana(text) else (text, probs) for text, probs in drafts]
 
 
-def _phonetic(text: str) -> bool:
+def _mostly_katakana(text: str) -> bool:
     return 2 * sum(ord(char) >= KATAKANA for char in text) > len(text.replace(" ", ""))
 
 
-def look_up(written: Sequence[int], begun: int, phrases: Sequence[Sequence[int]]) -> list[int]:
-    """What may follow `written`, from prompt look-up (arXiv 2304.04487 copies from the context in this way).
+def prompt_lookup(written: Sequence[int], word_start: int, phrases: Sequence[Sequence[int]]) -> list[int]:
+    """Proposes a continuation of `written` by prompt lookup, which copies from the context (as in arXiv 2304.04487).
 
     Args:
-        written: token ids so far; those from `begun` on are of the current word.
-        phrases: token ids of expected words, as written behind a space.
+        written: token ids so far.
+        word_start: index of the first token of the current word; `len(written)` if no word has begun.
+        phrases: token ids of each expected phrase.
 
     Returns:
-        The rest of the first phrase that the current word begins; else what followed the last `NGRAM` tokens where
-        they stood before; else nothing.
+        The rest of the first phrase that starts with the current word. Otherwise the continuation of the latest earlier
+        occurrence of the last `NGRAM` tokens. Otherwise nothing.
     """
-    word = list(written[begun:])
+    word = list(written[word_start:])
     if word:
         for phrase in phrases:
             if len(phrase) > len(word) and list(phrase[: len(word)]) == word:

@@ -1,55 +1,63 @@
-"""Long audio: windows around what is spoken, none longer than the model may hear at once, cut at pauses."""
+"""Splits long audio into windows around speech, cut at pauses, none longer than a limit."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune.inference.vad import Activity
 
-PAUSE = 0.1  # seconds: a gap of this length is a place to cut
-APART = 0.5  # a gap of this length always separates two windows
-SOFT = 0.14  # speech may begin and end softly: this far out, what is not silent belongs to it
-PAD = 0.1  # of silence kept on both sides
-LEAST = 0.5  # of a window around something that may be speech
-SEARCH = 6.0  # where nobody pauses, the quietest place this far back from the limit
+# All in seconds.
+MIN_PAUSE = 0.1  # shortest pause to cut in
+MIN_GAP = 0.5  # a gap of this length always separates two windows
+SOFT_EDGE = 0.14  # frames that are not silent belong to speech within this distance, which may begin and end softly
+PADDING = 0.1  # silence kept on both sides of speech
+MIN_UNCERTAIN = 0.5  # shortest window around frames that may be speech
+SEARCH_RANGE = 6.0  # without a pause, the cut is at the quietest frame within this distance of the limit
 
 Runs = list[tuple[int, int]]
 
 
-def cut(activity: Activity, longest: float) -> list[tuple[float, float]]:
-    """Windows (start, end) in seconds, in order and without overlap, none above `longest`.
+def speech_windows(activity: Activity, max_window: float) -> list[tuple[float, float]]:
+    """Splits a recording into windows that contain all frames that are not silent.
 
-    They leave out nothing but silence: what is neither speech nor silence for sure has windows of its own, or
-    stands in those of the speech beside it. A file that is short enough is one window, as in training and evaluation.
+    Frames that are neither speech nor silent are in a window of their own or in the window of adjacent speech. A
+    recording of at most `max_window` seconds is one window, as in training and evaluation.
+
+    Args:
+        activity: the detected speech.
+        max_window: limit of a window in seconds.
+
+    Returns:
+        Start and end of each window in seconds, in order and without overlap.
     """
-    if activity.duration <= longest:
+    if activity.duration <= max_window:
         return [] if activity.silent.all() else [(0.0, activity.duration)]
-    frame, total = activity.frame, len(activity.speech)
-    least, apart = round(LEAST / frame), round(APART / frame)
-    padded = [_padded(activity, *talk) for talk in _joined(_runs(activity.speech), apart)]
-    found = []
+    frame, total = activity.frame_seconds, len(activity.speech)
+    min_uncertain, min_gap = round(MIN_UNCERTAIN / frame), round(MIN_GAP / frame)
+    padded = [_pad(activity, *run) for run in _merge(_runs(activity.speech), min_gap)]
+    windows = []
     for gap_start, (start, end) in zip([0, *(end for _, end in padded)], [*padded, (total, total)], strict=True):
-        for first, last in _joined(_runs(~activity.silent[gap_start:start]), apart):
+        for first, last in _merge(_runs(~activity.silent[gap_start:start]), min_gap):
             middle = gap_start + (first + last) // 2
-            found.append(
+            windows.append(
                 (
-                    max(gap_start, min(gap_start + first, middle - least // 2)),
-                    min(start, max(gap_start + last, middle + least // 2)),
+                    max(gap_start, min(gap_start + first, middle - min_uncertain // 2)),
+                    min(start, max(gap_start + last, middle + min_uncertain // 2)),
                 )
             )
         if end > start:
-            found.append((start, end))
+            windows.append((start, end))
     pieces = [
         piece
-        for start, end in found
-        for piece in _split(activity, start, end, int(longest / frame))
+        for start, end in windows
+        for piece in _split(activity, start, end, int(max_window / frame))
         if not activity.silent[slice(*piece)].all()
-    ]  # padding may stand alone behind the last cut
+    ]  # after the last cut a piece may contain only padding
     return [(start * frame, min(end * frame, activity.duration)) for start, end in pieces]
 
 
-def _padded(activity: Activity, start: int, end: int) -> tuple[int, int]:
-    """With its soft beginning and end and a little silence: on each side less than half of what sets talks apart."""
-    soft, pad = round(SOFT / activity.frame), round(PAD / activity.frame)
+def _pad(activity: Activity, start: int, end: int) -> tuple[int, int]:
+    """Extends a run of speech by its soft edges and some silence, on each side by less than half of `MIN_GAP`."""
+    soft, pad = round(SOFT_EDGE / activity.frame_seconds), round(PADDING / activity.frame_seconds)
     before, after = activity.silent[max(0, start - soft) : start], activity.silent[end : end + soft]
     start -= int(np.argmax(before[::-1])) if before.any() else len(before)
     end += int(np.argmax(after)) if after.any() else len(after)
@@ -57,34 +65,34 @@ def _padded(activity: Activity, start: int, end: int) -> tuple[int, int]:
 
 
 def _runs(mask: NDArray[np.bool_]) -> Runs:
-    """Where a mask is true: (first frame, frame behind the last)."""
+    """The runs of True in a mask (F,): first frame, and the frame after the last."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
     return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
 
 
-def _joined(runs: Runs, gap: int) -> Runs:
-    """Runs with less than `gap` frames between them as one."""
-    joined: Runs = []
+def _merge(runs: Runs, min_gap: int) -> Runs:
+    """Merges runs with less than `min_gap` frames between them."""
+    merged: Runs = []
     for start, end in runs:
-        if joined and start - joined[-1][1] < gap:
-            joined[-1] = (joined[-1][0], end)
+        if merged and start - merged[-1][1] < min_gap:
+            merged[-1] = (merged[-1][0], end)
         else:
-            joined.append((start, end))
-    return joined
+            merged.append((start, end))
+    return merged
 
 
-def _split(activity: Activity, start: int, end: int, longest: int) -> Runs:
-    """A stretch in pieces of at most `longest` frames, cut in the longest pause that leaves half of that or more."""
-    pieces, width = [], round(PAUSE / activity.frame)
-    while end - start > longest:
-        first, limit = start + longest // 2, start + longest
+def _split(activity: Activity, start: int, end: int, max_frames: int) -> Runs:
+    """Splits a window into pieces of at most `max_frames`, each cut in the longest pause of the second half."""
+    pieces, width = [], round(MIN_PAUSE / activity.frame_seconds)
+    while end - start > max_frames:
+        first, limit = start + max_frames // 2, start + max_frames
         pauses = [run for run in _runs(~activity.speech[first:limit]) if run[1] - run[0] >= width]
         if pauses:
             begin, stop = max(pauses, key=lambda run: run[1] - run[0])
             at = first + (begin + stop) // 2
         else:
-            late = max(first, limit - round(SEARCH / activity.frame))
-            smooth = np.convolve(activity.level[late:limit], np.full(width, 1 / width), "valid")
+            late = max(first, limit - round(SEARCH_RANGE / activity.frame_seconds))
+            smooth = np.convolve(activity.scores[late:limit], np.full(width, 1 / width), "valid")
             at = late + int(smooth.argmin()) + width // 2
         pieces.append((start, at))
         start = at

@@ -19,7 +19,7 @@ from finetune.data.features import log_mel, pad_features
 from finetune.data.manifest import Utterance
 from finetune.inference.decode import decode
 from finetune.inference.draft import Draft, text_draft
-from finetune.inference.draft_sources import ctc_texts
+from finetune.inference.draft_sources import ctc_drafts
 from finetune.model.conformer import frame_mask
 from finetune.model.ctc import entropy
 from finetune.model.granite import EncodedAudio, GraniteSpeech
@@ -146,7 +146,7 @@ def transcribe_batch(
     hypotheses: dict[int, Hypothesis] = {}
     if options.decoder != "greedy":
         logits = model.ctc_logits(audio.states)
-        texts = ctc_texts(logits, audio.num_frames.tolist())
+        texts = ctc_drafts(logits, audio.num_frames.tolist())
         drafts = [
             text_draft(tokenizer, text, probs, _phrases(tokenizer, item.keywords))
             for item, (text, probs) in zip(utterances, texts, strict=True)

@@ -15,11 +15,11 @@ from finetune.data.audio import SAMPLE_RATE, stream_audio
 from finetune.data.features import FRAME_SECONDS, num_frames
 from finetune.data.manifest import Utterance
 from finetune.data.waveform import Recording
-from finetune.inference.longform import cut
+from finetune.inference.longform import speech_windows
 from finetune.inference.recognize import Hypothesis, Waveform, encode_batches, load_waveforms, transcribe_batch
 from finetune.inference.segments import Segment, Word, join_texts, split_words
 from finetune.inference.transcript import Transcript
-from finetune.inference.vad import Activity, by_level, by_silero
+from finetune.inference.vad import Activity, energy_vad, silero_vad
 from finetune.inference.word_times import word_frames
 from finetune.model.ctc import BLANK
 from finetune.model.granite import EncodedAudio, GraniteSpeech, load_model
@@ -40,7 +40,7 @@ def load(model: str | Path) -> GraniteSpeech:
 
 def activity_detector(vad: str) -> Detector:
     """The detector of speech and pauses that an option names. Raises ModelError if silero-vad is not installed."""
-    detect = by_silero() if vad == "silero" else by_level
+    detect = silero_vad() if vad == "silero" else energy_vad
     return lambda source: detect([source.samples] if isinstance(source, Recording) else stream_audio(source))
 
 
@@ -170,7 +170,7 @@ class Transcriber:
                 language=self.options.text_language,
                 keywords=self.options.keywords,
             )
-            for start, end in cut(activity, self.options.max_window)
+            for start, end in speech_windows(activity, self.options.max_window)
         ]
         job.seconds = time.perf_counter() - started
         return job

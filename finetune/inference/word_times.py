@@ -1,4 +1,4 @@
-"""When each word was said: the text, aligned to the CTC head's probabilities of the window it was heard in."""
+"""Word times by CTC forced alignment of the text with the probabilities of the CTC head."""
 
 from itertools import pairwise
 
@@ -8,19 +8,22 @@ from numpy.typing import NDArray
 from finetune.inference.segments import split_words
 from finetune.model.ctc import BLANK, to_labels
 
-HIRAGANA = {code: code + 0x60 for code in range(0x3041, 0x3097)}  # the head writes all kana as katakana
+TO_KATAKANA = {code: code + 0x60 for code in range(0x3041, 0x3097)}  # the CTC alphabet has no hiragana
 
 
 def word_frames(log_probs: NDArray[np.float32], text: str) -> list[tuple[int, int]]:
-    """Of each word of `split_words`: its first frame and the one behind its last, in order, within 0 to T.
+    """Aligns the words of a text with the frames of its window.
 
-    The most probable path through blanks and the text's characters (Viterbi over CTC, as in arXiv 2007.09127). A word
-    without a character that the head can write, such as a Chinese one, has what its neighbours leave. Where the
-    frames are too few for the text, all share them by their lengths.
+    The alignment is the most probable path through blanks and the characters of the text (Viterbi over CTC, as in arXiv
+    2007.09127). A word without any character of the CTC alphabet, such as a Chinese character, gets the frames between
+    its neighbours. If there are too few frames for the text, all words divide them in proportion to their lengths.
 
     Args:
-        log_probs: (T, 348), of the window's real frames.
-        text: what was written for the window.
+        log_probs: (T, 348) log probabilities of the CTC head for the window's real frames.
+        text: the transcript of the window.
+
+    Returns:
+        For each word of `split_words`, its first frame and the frame after its last one, in order, within 0 to T.
     """
     spans = split_words(text)
     labels, owners = list[int](), list[int]()
@@ -28,37 +31,37 @@ def word_frames(log_probs: NDArray[np.float32], text: str) -> list[tuple[int, in
         if labels and start > spans[number - 1][1]:
             labels.append(ord(" "))
             owners.append(-1)
-        found, _ = to_labels("".join(filter(_spoken, text[start:end].translate(HIRAGANA))))
-        labels += found
-        owners += [number] * len(found)
+        word_labels, _ = to_labels("".join(filter(_has_label, text[start:end].translate(TO_KATAKANA))))
+        labels += word_labels
+        owners += [number] * len(word_labels)
     frames: list[tuple[int, int] | None] = [None] * len(spans)
-    for frame, label in enumerate(_path(log_probs, np.array(labels, np.intp))):
+    for frame, label in enumerate(_best_path(log_probs, np.array(labels, np.intp))):
         owner = owners[label] if label >= 0 else -1
         if owner >= 0:
-            begun = frames[owner]
-            frames[owner] = (begun[0] if begun else frame, frame + 1)
-    return _filled(frames, [end - start for start, end in spans], len(log_probs))
+            span = frames[owner]
+            frames[owner] = (span[0] if span else frame, frame + 1)
+    return _fill_gaps(frames, [end - start for start, end in spans], len(log_probs))
 
 
-def _spoken(char: str) -> bool:
-    """The head writes no punctuation."""
+def _has_label(char: str) -> bool:
+    """Whether the CTC head emits the character; it emits no punctuation."""
     return char.isalnum() or char in "'-ー"
 
 
-def _path(log_probs: NDArray[np.float32], labels: NDArray[np.intp]) -> list[int]:
-    """For each frame, which of `labels` (L,) it writes, or -1 for blank; empty where they do not fit."""
+def _best_path(log_probs: NDArray[np.float32], labels: NDArray[np.intp]) -> list[int]:
+    """For each frame, the index of its label in `labels` (L,), or -1 for blank; empty if the frames are too few."""
     if not len(labels) or len(log_probs) < len(labels) + int((labels[1:] == labels[:-1]).sum()):
         return []
     states = np.full(2 * len(labels) + 1, BLANK)
     states[1::2] = labels
-    skipping = np.full(len(states), -np.inf, np.float32)  # a blank may be left out between two different characters
-    skipping[3::2][labels[1:] != labels[:-1]] = 0
+    skip_penalty = np.full(len(states), -np.inf, np.float32)  # a blank is optional between different characters
+    skip_penalty[3::2][labels[1:] != labels[:-1]] = 0
     emitted = log_probs[:, states]
-    score = np.full(2 + len(states), -np.inf, np.float32)  # two more before the first state, so that all can look back
+    score = np.full(2 + len(states), -np.inf, np.float32)  # two extra entries before the first state
     score[2:4] = emitted[0, :2]
     stepped, skipped = np.zeros(emitted.shape, bool), np.zeros(emitted.shape, bool)
     for frame in range(1, len(emitted)):
-        step, skip = score[1:-1], score[:-2] + skipping
+        step, skip = score[1:-1], score[:-2] + skip_penalty
         best = np.maximum(score[2:], step)
         np.greater(step, score[2:], out=stepped[frame])
         np.greater(skip, best, out=skipped[frame])
@@ -71,8 +74,8 @@ def _path(log_probs: NDArray[np.float32], labels: NDArray[np.intp]) -> list[int]
     return path[::-1]
 
 
-def _filled(frames: list[tuple[int, int] | None], lengths: list[int], total: int) -> list[tuple[int, int]]:
-    """Words without frames share those between their neighbours by their lengths."""
+def _fill_gaps(frames: list[tuple[int, int] | None], lengths: list[int], total: int) -> list[tuple[int, int]]:
+    """Divides the frames between neighbours among words without frames, in proportion to their lengths."""
     filled: list[tuple[int, int]] = []
     while len(filled) < len(frames):
         known = frames[len(filled)]
@@ -82,8 +85,8 @@ def _filled(frames: list[tuple[int, int] | None], lengths: list[int], total: int
         first = len(filled)
         last = next((i for i in range(first, len(frames)) if frames[i]), len(frames))
         start = filled[-1][1] if filled else 0
-        follower = frames[last] if last < len(frames) else None
-        end = follower[0] if follower else total
+        next_span = frames[last] if last < len(frames) else None
+        end = next_span[0] if next_span else total
         edges = start + np.cumsum([0, *lengths[first:last]]) * (end - start) // max(1, sum(lengths[first:last]))
         filled += [(int(a), int(b)) for a, b in pairwise(edges)]
     return filled

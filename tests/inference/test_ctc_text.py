@@ -1,4 +1,4 @@
-"""The CTC head's own text of a clip, on the embedded model."""
+"""Transcripts of the CTC head, on the embedded model."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from finetune.model.granite import GraniteSpeech
 
 
-def test_a_clip_reads_the_same_alone_as_in_a_batch(
-    model: "Callable[[], GraniteSpeech]", clips: list[Utterance]
-) -> None:
+def test_text_equals_that_of_a_batch(model: "Callable[[], GraniteSpeech]", clips: list[Utterance]) -> None:
     loaded = model()
     texts = ctc_texts(loaded, clips[:4])
     features, frames = pad_features([clip_features(loaded, item) for item in clips[:4]])

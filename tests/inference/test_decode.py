@@ -1,53 +1,54 @@
-"""Every batch and every draft, right or wrong, gives token for token what the model writes alone, one at a time."""
+"""Decoding: any batch and any draft give the same tokens as one clip decoded without cache and draft."""
 
 import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from support import INSTRUCTION, hf_tokens, noise, randomize
-from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from finetune.core.options import DecodingOptions
 from finetune.data.features import pad_features
 from finetune.data.manifest import Utterance
-from finetune.inference.decode import FREE_TOKENS, Decoded, decode
+from finetune.inference.decode import DecodedRow, decode
 from finetune.inference.draft import Draft
 from finetune.inference.recognize import recognize
 from finetune.model.granite import GraniteSpeech, load_model
 
 FRAMES = [40, 200, 83, 130, 61, 97]
 LIMIT = 20
-NEVER = 9  # a token that the model below never writes
+NEVER = 9  # a token that the model below never generates
 
 
 @pytest.fixture(scope="module")
 def granite(model: Callable[[], GraniteSpeech]) -> GraniteSpeech:
-    """Writes changing tokens and, often enough, the end of text."""
-    made = randomize(model())
+    """Random weights; some rows end with the end of text and some at the limit."""
+    granite = randomize(model())
     with torch.no_grad():
-        made.lm_head.weight[made.tokenizer.eos_token_id] *= 1.9
-        made.lm_head.weight[NEVER] = 0
-    return made
+        granite.lm_head.weight[granite.tokenizer.eos_token_id] *= 1.9
+        granite.lm_head.weight[NEVER] = 0
+    return granite
 
 
 @pytest.fixture(scope="module")
 def prompts(granite: GraniteSpeech) -> list[list[int]]:
-    """Of six lengths: a prefix of 3 to 8 tokens, the audio, a suffix."""
-    tokens = [granite.num_audio_tokens(torch.tensor(frames)) for frames in FRAMES]
+    """Six prompts of different lengths: prefix, audio tokens, suffix."""
+    counts = [granite.num_audio_tokens(torch.tensor(frames)) for frames in FRAMES]
     return [
         [*range(20 + row, 28 - row), *range(50, 50 + 2 * row), *[granite.audio_token_id] * int(count), 11, 12 + row]
-        for row, count in enumerate(tokens)
+        for row, count in enumerate(counts)
     ]
 
 
 @pytest.fixture(scope="module")
 def alone(granite: GraniteSpeech, prompts: list[list[int]]) -> list[list[int]]:
-    """The oracle: whole forward passes over one clip, no cache, one token at a time, the end of text left out."""
-    eos, found = granite.tokenizer.eos_token_id, []
+    """The reference: full forward passes over one clip, without cache, one token at a time, without end of text."""
+    eos, rows = granite.tokenizer.eos_token_id, []
     with torch.inference_mode():
         for frames, prompt in zip(FRAMES, prompts, strict=True):
             audio = granite.encode(*pad_features([noise(frames, frames)]))
@@ -58,31 +59,36 @@ def alone(granite: GraniteSpeech, prompts: list[list[int]]) -> list[list[int]]:
                 ids.append(int(granite.logits(hidden[0, -1]).argmax()))
                 if ids[-1] == eos:
                     break
-            found.append([token for token in ids[len(prompt) :] if token != eos])
-    return found
+            rows.append([token for token in ids[len(prompt) :] if token != eos])
+    return rows
 
 
-def decoded(
-    granite: GraniteSpeech, prompts: list[list[int]], drafts: list[list[int]], limit: int = LIMIT
-) -> list[Decoded]:
-    """All clips in one batch."""
+def decode_batch(
+    granite: GraniteSpeech,
+    prompts: list[list[int]],
+    drafts: list[list[int]],
+    limit: int = LIMIT,
+    pass_cost: float | None = None,
+) -> list[DecodedRow]:
+    """Decodes all clips in one batch."""
     with torch.inference_mode():
         audio = granite.encode(*pad_features([noise(frames, frames) for frames in FRAMES]))
-    return decode(granite, audio, prompts, [Draft(granite.tokenizer, d, [1.0] * len(d)) for d in drafts], limit)
+    made = [Draft(granite.tokenizer, tokens, [1.0] * len(tokens)) for tokens in drafts]
+    return decode(granite, audio, prompts, made, limit, pass_cost=pass_cost)
 
 
-def test_the_oracle_is_worth_something(alone: list[list[int]]) -> None:
-    """Rows end at different times, some by the end of text and some by the limit, and never loop."""
+def test_reference_covers_the_cases(alone: list[list[int]]) -> None:
+    """Rows end at different lengths, some with the end of text and some at the limit, and do not loop."""
     assert len({len(tokens) for tokens in alone}) >= 3
     assert any(len(tokens) == LIMIT for tokens in alone) and any(len(tokens) < LIMIT for tokens in alone)
     assert all(len(set(tokens)) > len(tokens) // 2 for tokens in alone)
     assert not any(NEVER in tokens for tokens in alone)
 
 
-def test_greedy_in_a_batch_is_greedy_alone(
+def test_greedy_batch_equals_single_clips(
     granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]]
 ) -> None:
-    rows = decoded(granite, prompts, [[]] * 6)
+    rows = decode_batch(granite, prompts, [[]] * 6)
     assert [row.tokens for row in rows] == alone
     for row in rows:
         assert row.truncated == (len(row.tokens) == LIMIT)
@@ -91,25 +97,20 @@ def test_greedy_in_a_batch_is_greedy_alone(
         assert math.isfinite(row.log_probability) and row.log_probability < 0
 
 
-def test_a_perfect_draft_takes_one_pass(
-    granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(FREE_TOKENS, "cpu", 256)  # else six rows share what a pass has room for
-    plain = decoded(granite, prompts, [[]] * 6)
-    rows = decoded(granite, prompts, alone)
+def test_perfect_draft_takes_one_pass(granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]]) -> None:
+    plain = decode_batch(granite, prompts, [[]] * 6)
+    rows = decode_batch(granite, prompts, alone, pass_cost=256)  # so that each row can propose all its tokens
     assert [row.tokens for row in rows] == alone
     for row, reference in zip(rows, plain, strict=True):
         assert row.passes == 1
-        assert row.drafted == row.accepted == min(len(row.tokens), LIMIT - 1)  # the last one needs no offer
+        assert row.drafted == row.accepted == min(len(row.tokens), LIMIT - 1)  # the last token is not proposed
         assert row.truncated == reference.truncated
         assert row.log_probability == pytest.approx(reference.log_probability, abs=1e-3)
 
 
-def test_a_draft_that_is_never_right_costs_no_pass(
-    granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]]
-) -> None:
-    plain = decoded(granite, prompts, [[]] * 6)
-    rows = decoded(granite, prompts, [[NEVER] * 30] * 6)
+def test_wrong_draft_costs_no_pass(granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]]) -> None:
+    plain = decode_batch(granite, prompts, [[]] * 6)
+    rows = decode_batch(granite, prompts, [[NEVER] * 30] * 6)
     assert [row.tokens for row in rows] == alone
     assert [row.passes for row in rows] == [row.passes for row in plain]
     assert [row.accepted for row in rows] == [0] * 6
@@ -117,17 +118,17 @@ def test_a_draft_that_is_never_right_costs_no_pass(
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_any_mixture_of_drafts_gives_the_greedy_tokens(
+def test_mixed_drafts_give_the_greedy_tokens(
     granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]], seed: int
 ) -> None:
-    """Rows that are right always, never and sometimes finish at different times and drop out of the batch."""
+    """Rows with right, wrong and partly right drafts finish in different passes and leave the batch."""
     rng = random.Random(seed)
 
     def draft(tokens: list[int]) -> list[int]:
-        share = rng.choice([0.0, 0.2, 0.5, 1.0])
+        error_rate = rng.choice([0.0, 0.2, 0.5, 1.0])
         edited: list[int] = []
         for token in tokens:
-            if rng.random() >= share:
+            if rng.random() >= error_rate:
                 edited.append(token)
             else:
                 edited += rng.choice([[], [NEVER], [token, NEVER], [rng.randrange(1000)], [token, token]])
@@ -135,7 +136,7 @@ def test_any_mixture_of_drafts_gives_the_greedy_tokens(
 
     drafts = [draft(tokens) for tokens in alone]
     limit = rng.choice([1, 2, 7, LIMIT])
-    rows = decoded(granite, prompts, drafts, limit)
+    rows = decode_batch(granite, prompts, drafts, limit)
     assert [row.tokens for row in rows] == [tokens[:limit] for tokens in alone]
     for row, tokens in zip(rows, alone, strict=True):
         assert row.truncated == (len(tokens) >= limit)
@@ -143,14 +144,16 @@ def test_any_mixture_of_drafts_gives_the_greedy_tokens(
         assert row.accepted <= min(row.drafted, len(row.tokens))
 
 
-def test_a_row_that_is_cut_says_so(granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]]) -> None:
+def test_row_at_the_limit_is_truncated(
+    granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]]
+) -> None:
     limit = min(len(tokens) for tokens in alone) + 1
-    rows = decoded(granite, prompts, [[]] * 6, limit)
+    rows = decode_batch(granite, prompts, [[]] * 6, limit)
     assert {row.truncated for row in rows} == {True, False}
     assert [row.truncated for row in rows] == [len(tokens) >= limit for tokens in alone]
 
 
-# --- whole clips ---
+# --- complete clips ---
 
 SHORT = 10
 
@@ -165,12 +168,12 @@ def options(speculative: bool = False, batch_seconds: float = 240.0) -> Decoding
     return DecodingOptions(decoder, max_new_tokens=SHORT, batch_seconds=batch_seconds)
 
 
-def test_clips_are_heard_as_transformers_hears_them(either: GraniteSpeech, clips: list[Utterance]) -> None:
-    heard = recognize(either, clips[:4], INSTRUCTION, options())
-    assert [item.tokens for item in heard] == [hf_tokens(either, item, SHORT) for item in clips[:4]]
+def test_clips_get_the_tokens_of_transformers(either: GraniteSpeech, clips: list[Utterance]) -> None:
+    hypotheses = recognize(either, clips[:4], INSTRUCTION, options())
+    assert [item.tokens for item in hypotheses] == [hf_tokens(either, item, SHORT) for item in clips[:4]]
 
 
-def test_neither_batch_nor_order_nor_draft_changes_a_token(either: GraniteSpeech, clips: list[Utterance]) -> None:
+def test_batch_size_order_and_draft_change_no_token(either: GraniteSpeech, clips: list[Utterance]) -> None:
     alone = recognize(either, clips, INSTRUCTION, options(batch_seconds=0.1))
     for other in (
         recognize(either, clips, INSTRUCTION, options()),
@@ -197,48 +200,60 @@ def test_no_batch_is_longer_than_batch_seconds(granite: GraniteSpeech, clips: li
         assert longest[sum(batches[:number])] * count <= limit
 
 
-def test_a_clip_that_keeps_its_ctc_text_keeps_the_limit_too(
-    model: Callable[[], GraniteSpeech], clips: list[Utterance]
-) -> None:
-    """A text longer than the limit is left to the language model, which cuts it and says so."""
-    loaded, free = model(), DecodingOptions("relaxed", max_entropy=math.inf, min_probability=1.0, max_new_tokens=400)
-    whole = recognize(loaded, clips, INSTRUCTION, free)
-    assert {item.accepted_by for item in whole} == {"ctc"} and any(len(item.tokens) > SHORT for item in whole)
-    for item, cut in zip(
-        whole, recognize(loaded, clips, INSTRUCTION, replace(free, max_new_tokens=SHORT)), strict=True
-    ):
-        assert (cut.accepted_by == "ctc") == (len(item.tokens) < SHORT) and len(cut.tokens) <= SHORT
-        assert not (cut.accepted_by == "ctc" and cut.truncated)
+def test_accepted_ctc_text_respects_the_token_limit(model: Callable[[], GraniteSpeech], clips: list[Utterance]) -> None:
+    """A CTC text longer than the limit is not accepted; the language model truncates its own text and reports it."""
+    loaded = model()
+    accept_all = DecodingOptions("relaxed", max_entropy=math.inf, min_probability=1.0, max_new_tokens=400)
+    unlimited = recognize(loaded, clips, INSTRUCTION, accept_all)
+    assert {item.accepted_by for item in unlimited} == {"ctc"} and any(len(item.tokens) > SHORT for item in unlimited)
+    limited = recognize(loaded, clips, INSTRUCTION, replace(accept_all, max_new_tokens=SHORT))
+    for full, item in zip(unlimited, limited, strict=True):
+        assert (item.accepted_by == "ctc") == (len(full.tokens) < SHORT) and len(item.tokens) <= SHORT
+        assert not (item.accepted_by == "ctc" and item.truncated)
 
 
-def test_bfloat16_is_decoded_and_judged_in_float32(nano: Path, clips: list[Utterance]) -> None:
-    """As on CUDA. Near ties may fall otherwise there, so not every clip must be as transformers hears it."""
+def test_bfloat16_model_gives_float32_logits(nano: Path, clips: list[Utterance]) -> None:
+    """The dtype on CUDA. Near ties may resolve differently, so one clip may differ from transformers."""
     narrow = load_model(str(nano), "bfloat16")
     greedy = recognize(narrow, clips[:3], INSTRUCTION, options())
     assert sum(item.tokens == hf_tokens(narrow, clip, SHORT) for item, clip in zip(greedy, clips[:3], strict=True)) >= 2
     with torch.inference_mode():
         assert narrow.logits(torch.zeros(1, narrow.lm_head.in_features, dtype=torch.bfloat16)).dtype == torch.float32
     for decoder in ("speculative", "relaxed"):
-        heard = recognize(narrow, clips[:3], INSTRUCTION, replace(options(), decoder=decoder))
-        assert all(item.tokens and item.log_probability <= 0 for item in heard)
+        hypotheses = recognize(narrow, clips[:3], INSTRUCTION, replace(options(), decoder=decoder))
+        assert all(item.tokens and item.log_probability <= 0 for item in hypotheses)
 
 
-def test_a_pass_asks_the_device_once(
-    granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]], monkeypatch: pytest.MonkeyPatch
+class DeviceReads(TorchFunctionMode):
+    """Records the calls that copy the values of a tensor to the host."""
+
+    NAMES = ("tolist", "item", "cpu", "numpy", "__bool__", "__int__", "__float__")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in self.NAMES:
+            self.calls.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_device_reads_are_recorded() -> None:
+    with DeviceReads() as reads:
+        one = torch.ones(1)
+        one.tolist(), one.item(), one.cpu(), one.numpy(), bool(one), int(one), float(one)
+    assert tuple(reads.calls) == DeviceReads.NAMES
+
+
+def test_pass_reads_from_the_device_once(
+    granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]]
 ) -> None:
-    """Each answer from a GPU is waited for, so what a pass has found comes in one."""
-    asked: list[Tensor] = []
-    fetch = Tensor.tolist
-
-    def counted(self: Tensor) -> object:
-        asked.append(self)
-        return fetch(self)
-
-    monkeypatch.setattr(Tensor, "tolist", counted)
-    for name in ("item", "cpu", "numpy", "__bool__", "__int__", "__float__"):
-        monkeypatch.setattr(Tensor, name, lambda self, name=name: pytest.fail(f"{name} asks the device"))
-    rows = decoded(granite, prompts, alone)
-    assert len(asked) == max(row.passes for row in rows)
+    """Each read waits until a GPU has finished, so a pass copies all its results at once."""
+    with DeviceReads() as reads:
+        rows = decode_batch(granite, prompts, alone)
+    assert reads.calls == ["tolist"] * max(row.passes for row in rows)
 
 
 def test_no_clips_give_no_hypotheses(granite: GraniteSpeech) -> None:
