@@ -1,10 +1,8 @@
-"""Ways to decode a batch of clips: transformers' generate, IBM's all-or-nothing drafts, ours, and the floor of all."""
+"""Decoders of the benchmark: transformers' generate, IBM's all-or-nothing drafts, this toolkit's, and a lower bound."""
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -16,8 +14,8 @@ from finetune.core.options import INSTRUCTION, DecodingOptions
 from finetune.data.features import log_mel, pad_features
 from finetune.data.manifest import Utterance
 from finetune.inference.decode import decode
-from finetune.inference.draft import Draft, piece
-from finetune.inference.draft_sources import ctc_texts
+from finetune.inference.draft import Draft, token_text
+from finetune.inference.draft_sources import ctc_drafts
 from finetune.inference.recognize import Hypothesis, transcribe_batch
 from finetune.inference.session import Session
 from finetune.model.ctc import entropy
@@ -31,32 +29,34 @@ NOTEBOOK = DecodingOptions("relaxed", max_entropy=0.7, min_probability=0.1)  # I
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Clips decoded together, with waveforms (N,) at 16 kHz; `drafts` in place of the CTC head's, where simulated."""
+    """Utterances that are decoded together."""
 
     items: list[Utterance]
-    waves: list[np.ndarray]
+    waves: list[np.ndarray]  # (N,) samples at 16 kHz
     max_new_tokens: int
-    drafts: list[list[int]] | None = None
+    drafts: list[list[int]] | None = None  # simulated drafts, which replace those of the CTC head
 
 
-Way = Callable[[GraniteSpeech, Batch], list[Hypothesis]]
+Decoder = Callable[[GraniteSpeech, Batch], list[Hypothesis]]
 
 
-def hear(model: GraniteSpeech, batch: Batch) -> EncodedAudio:
+def encode(model: GraniteSpeech, batch: Batch) -> EncodedAudio:
+    """Encodes the waveforms of a batch."""
     return model.encode(*pad_features([log_mel(torch.from_numpy(wave).to(model.device)) for wave in batch.waves]))
 
 
 def prompts_of(model: GraniteSpeech, batch: Batch, counts: list[int]) -> list[list[int]]:
+    """Prompts (B) with `counts` (B) audio tokens."""
     return [
         render(model.tokenizer, INSTRUCTION, item.keywords).around(model.audio_token_id, count)
         for item, count in zip(batch.items, counts, strict=True)
     ]
 
 
-def result(
+def hypothesis(
     model: GraniteSpeech, item: Utterance, tokens: list[int], passes: int, limit: int, accepted_by: str = "llm"
 ) -> Hypothesis:
-    """Of tokens that may hold an end of text, and what follows it."""
+    """A hypothesis from tokens, which are cut at the end of text."""
     eos = model.tokenizer.eos_token_id
     tokens = tokens[: tokens.index(eos)] if eos in tokens else tokens
     return Hypothesis(
@@ -73,74 +73,91 @@ def result(
     )
 
 
-# -- others --
+# -- other decoders --
 
 
 def generate(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
-    """transformers' `generate`, greedy, with the batch as IBM's processor pads it: waveforms to the longest before
-    their features are made, prompts at the left."""
+    """transformers' greedy `generate`, with the padding of IBM's processor.
+
+    Waveforms are padded to the longest before the features are computed, and prompts are left-padded.
+    """
     longest = max(len(wave) for wave in batch.waves)
     waves = [torch.from_numpy(wave).to(model.device) for wave in batch.waves]
     features = torch.stack([log_mel(F.pad(wave, (0, longest - len(wave)))) for wave in waves])
     frames = torch.tensor([len(wave) // 160 + 1 for wave in batch.waves]) // 2
     counts = model.num_audio_tokens(frames)
     ids = pad_sequence([torch.tensor(prompt) for prompt in prompts_of(model, batch, counts.tolist())], True, -1, "left")
-    made = {
+    inputs = {
         "input_ids": ids.masked_fill(ids < 0, model.tokenizer.pad_token_id),
         "attention_mask": (ids >= 0).long(),
         "input_features": features.to(model.lm_head.weight.dtype),
         "input_features_mask": torch.arange(int(counts.max()))[None, :] < counts[:, None],
     }
-    out = model.hf.generate(**{name: value.to(model.device) for name, value in made.items()}, **_settings(model, batch))
-    rows = out[:, ids.shape[1] :].tolist()
-    return [_generated(model, item, row, batch.max_new_tokens) for item, row in zip(batch.items, rows, strict=True)]
+    inputs = {name: value.to(model.device) for name, value in inputs.items()}
+    rows = model.hf.generate(**inputs, **_generate_options(model, batch))[:, ids.shape[1] :].tolist()
+    return [_from_generate(model, item, row, batch.max_new_tokens) for item, row in zip(batch.items, rows, strict=True)]
 
 
 def all_or_nothing(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
-    """IBM's notebook: a sure CTC text is final; else the LLM reads the draft once and all of it must be likely, the
-    end of text not asked for; else decoding starts again from the prompt, which is computed again.
+    """The decoder of IBM's notebook.
 
-    Our encoder on both sides, and entropy over real frames alone: in a batch the notebook's would count padding too.
+    A CTC text with low entropy is final. Otherwise the language model reads the draft once, and accepts it if all of
+    its tokens are probable; the end of text is not checked. Otherwise decoding starts from the prompt, which is
+    computed again. Unlike the notebook this uses the encoder of this toolkit, and the entropy of real frames only: in a
+    batch the notebook would include padding.
     """
-    audio = hear(model, batch)
+    audio = encode(model, batch)
     logits, frames = model.ctc_logits(audio.states), audio.num_frames.tolist()
-    texts = [text for text, _ in ctc_texts(logits, frames)]
-    doubts = [float(row[:count].max()) for row, count in zip(entropy(logits), frames, strict=True)]
+    texts = [text for text, _ in ctc_drafts(logits, frames)]
+    entropies = [float(row[:count].max()) for row, count in zip(entropy(logits), frames, strict=True)]
     drafts = batch.drafts or [encode_text(model.tokenizer, text) for text in texts]
     prompts = prompts_of(model, batch, audio.num_tokens.tolist())
     done: dict[int, Hypothesis] = {}
-    for row, (item, doubt) in enumerate(zip(batch.items, doubts, strict=True)):
-        if doubt <= NOTEBOOK.max_entropy and batch.drafts is None:
-            done[row] = result(model, item, drafts[row], 0, batch.max_new_tokens, "ctc")
-    left = [row for row in range(len(frames)) if row not in done]
-    if left:
-        ids = pad_sequence([torch.tensor(prompts[row] + drafts[row]) for row in left], True).to(model.device)
-        hidden = model.language_model(
-            inputs_embeds=model.embed(ids, audio.select(left)), use_cache=False
-        ).last_hidden_state
-        for index, row in enumerate(left):
-            start, stop = len(prompts[row]) - 1, len(prompts[row]) + len(drafts[row]) - 1
-            likely = model.logits(hidden[index, start:stop]).softmax(-1)
-            probs = likely.gather(-1, ids[index, start + 1 : stop + 1, None])
-            if bool((probs >= NOTEBOOK.min_probability).all()):
-                done[row] = result(model, batch.items[row], drafts[row], 1, batch.max_new_tokens, "draft")
-    left = [row for row in left if row not in done]
-    if left:
-        ids = pad_sequence([torch.tensor(prompts[row]) for row in left], True, -1, "left").to(model.device)
-        embeds = model.embed(ids.clamp_min(0), audio.select(left))
+    for row, (item, max_entropy) in enumerate(zip(batch.items, entropies, strict=True)):
+        if max_entropy <= NOTEBOOK.max_entropy and batch.drafts is None:
+            done[row] = hypothesis(model, item, drafts[row], 0, batch.max_new_tokens, "ctc")
+    remaining = [row for row in range(len(frames)) if row not in done]
+    if remaining:
+        done |= _probable_drafts(model, batch, audio, prompts, drafts, remaining)
+    remaining = [row for row in remaining if row not in done]
+    if remaining:
+        ids = pad_sequence([torch.tensor(prompts[row]) for row in remaining], True, -1, "left").to(model.device)
+        embeds = model.embed(ids.clamp_min(0), audio.select(remaining))
         rows = model.hf.generate(
-            inputs_embeds=embeds, attention_mask=(ids >= 0).long(), **_settings(model, batch)
+            inputs_embeds=embeds, attention_mask=(ids >= 0).long(), **_generate_options(model, batch)
         ).tolist()
-        for row, tokens in zip(left, rows, strict=True):
-            found = _generated(model, batch.items[row], tokens, batch.max_new_tokens)
-            done[row] = replace(found, passes=found.passes + 1, drafted=len(drafts[row]))
+        for row, tokens in zip(remaining, rows, strict=True):
+            result = _from_generate(model, batch.items[row], tokens, batch.max_new_tokens)
+            done[row] = replace(result, passes=result.passes + 1, drafted=len(drafts[row]))
     return [
         replace(done[row], drafted=len(drafts[row]), accepted=len(drafts[row]) * (done[row].accepted_by == "draft"))
         for row in range(len(frames))
     ]
 
 
-def _settings(model: GraniteSpeech, batch: Batch) -> dict[str, object]:
+def _probable_drafts(
+    model: GraniteSpeech,
+    batch: Batch,
+    audio: EncodedAudio,
+    prompts: list[list[int]],
+    drafts: list[list[int]],
+    rows: list[int],
+) -> dict[int, Hypothesis]:
+    """The drafts of these rows of which every token is probable enough, from one pass."""
+    ids = pad_sequence([torch.tensor(prompts[row] + drafts[row]) for row in rows], True).to(model.device)
+    embeds = model.embed(ids, audio.select(rows))
+    hidden = model.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
+    accepted = {}
+    for index, row in enumerate(rows):
+        start, stop = len(prompts[row]) - 1, len(prompts[row]) + len(drafts[row]) - 1
+        distributions = model.logits(hidden[index, start:stop]).softmax(-1)
+        probs = distributions.gather(-1, ids[index, start + 1 : stop + 1, None])
+        if bool((probs >= NOTEBOOK.min_probability).all()):
+            accepted[row] = hypothesis(model, batch.items[row], drafts[row], 1, batch.max_new_tokens, "draft")
+    return accepted
+
+
+def _generate_options(model: GraniteSpeech, batch: Batch) -> dict[str, object]:
     return {
         "max_new_tokens": batch.max_new_tokens,
         "do_sample": False,
@@ -150,60 +167,85 @@ def _settings(model: GraniteSpeech, batch: Batch) -> dict[str, object]:
     }
 
 
-def _generated(model: GraniteSpeech, item: Utterance, tokens: list[int], limit: int) -> Hypothesis:
-    """One pass a token, the end of text among them."""
-    found = result(model, item, tokens, 0, limit)
-    return replace(found, passes=len(found.tokens) + (not found.truncated))
+def _from_generate(model: GraniteSpeech, item: Utterance, tokens: list[int], limit: int) -> Hypothesis:
+    """A hypothesis with one pass for each token, the end of text included."""
+    result = hypothesis(model, item, tokens, 0, limit)
+    return replace(result, passes=len(result.tokens) + (not result.truncated))
 
 
-# -- ours --
+# -- decoders of this toolkit --
 
 
-def ours(options: DecodingOptions) -> Way:
-    def way(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
+def toolkit(options: DecodingOptions) -> Decoder:
+    """Decoding as in `recognize`; simulated drafts replace those of the CTC head."""
+
+    def run(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
+        audio = encode(model, batch)
+        if batch.drafts is not None and options.decoder != "greedy":
+            return _decode_simulated(model, batch, audio, batch.drafts, options)
         limited = replace(options, max_new_tokens=batch.max_new_tokens)
-        with simulated(model, batch.drafts):
-            return transcribe_batch(model, hear(model, batch), batch.items, INSTRUCTION, limited)
+        return transcribe_batch(model, audio, batch.items, INSTRUCTION, limited)
 
-    return way
+    return run
 
 
-def look_up_alone(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
-    """Drafts from the prompt's keywords and the text already written, none from the CTC head."""
-    audio = hear(model, batch)
+def _decode_simulated(
+    model: GraniteSpeech, batch: Batch, audio: EncodedAudio, tokens: list[list[int]], options: DecodingOptions
+) -> list[Hypothesis]:
+    """Decodes with simulated drafts. The CTC head is computed too, because it is part of the measured time."""
+    logits = model.ctc_logits(audio.states)
+    ctc_drafts(logits, audio.num_frames.tolist())
+    relaxed = options.decoder == "relaxed"
+    if relaxed:
+        entropy(logits).amax(1).tolist()
+    drafts = [Draft(model.tokenizer, row, [1.0] * len(row), []) for row in tokens]
+    return _decode_drafts(model, batch, audio, drafts, options.min_probability if relaxed else None)
+
+
+def lookup_only(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
+    """Drafts from the prompt's keywords and the written text, without the CTC head."""
     drafts = [
         Draft(model.tokenizer, phrases=[encode_text(model.tokenizer, f" {word}") for word in item.keywords])
         for item in batch.items
     ]
-    rows = decode(model, audio, prompts_of(model, batch, audio.num_tokens.tolist()), drafts, batch.max_new_tokens)
+    return _decode_drafts(model, batch, encode(model, batch), drafts, None)
+
+
+def _decode_drafts(
+    model: GraniteSpeech, batch: Batch, audio: EncodedAudio, drafts: list[Draft], min_probability: float | None
+) -> list[Hypothesis]:
+    prompts = prompts_of(model, batch, audio.num_tokens.tolist())
+    rows = decode(model, audio, prompts, drafts, batch.max_new_tokens, min_probability)
     return [
         replace(
-            result(model, item, row.tokens, row.passes, batch.max_new_tokens),
+            hypothesis(model, item, row.tokens, row.passes, batch.max_new_tokens),
             drafted=row.drafted,
             accepted=row.accepted,
+            accepted_by="draft" if row.passes == 1 and row.drafted else "llm",
+            gave_up=draft.gave_up,
         )
-        for item, row in zip(batch.items, rows, strict=True)
+        for item, row, draft in zip(batch.items, rows, drafts, strict=True)
     ]
 
 
 def floor(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
-    """The encoder and one pass over the prompts, with the next token of each: what every way must do."""
-    audio = hear(model, batch)
+    """A lower bound of the time: the encoder, and one pass over the prompts with the next token of each."""
+    audio = encode(model, batch)
     prompts = prompts_of(model, batch, audio.num_tokens.tolist())
     hidden = Session(model, len(prompts)).read(prompts, audio)
     last = torch.tensor([len(prompt) for prompt in prompts]).cumsum(0) - 1
     tokens = model.logits(hidden[last.to(hidden.device)]).argmax(-1).tolist()
-    return [result(model, item, [token], 1, 1) for item, token in zip(batch.items, tokens, strict=True)]
+    return [hypothesis(model, item, [token], 1, 1) for item, token in zip(batch.items, tokens, strict=True)]
 
 
-WAYS: dict[str, Way] = {
+DECODERS: dict[str, Decoder] = {
     "generate": generate,
-    "greedy": ours(DecodingOptions("greedy")),
-    "lossless": ours(DecodingOptions("speculative")),
-    "accurate": ours(ACCURATE),
-    "fast": ours(FAST),
+    "greedy": toolkit(DecodingOptions("greedy")),
+    "lossless": toolkit(DecodingOptions("speculative")),
+    "accurate": toolkit(ACCURATE),
+    "fast": toolkit(FAST),
     "ibm": all_or_nothing,
-    "look-up": look_up_alone,
+    "look-up": lookup_only,
     "floor": floor,
 }
 NAMES = {
@@ -212,8 +254,8 @@ NAMES = {
     "lossless": "lossless",
     "accurate": "relaxed 0.7 / 0.2",
     "fast": "relaxed 3.0 / 0.1",
-    "ibm": "IBM's, all or nothing",
-    "look-up": "look-up alone",
+    "ibm": "IBM, all or nothing",
+    "look-up": "prompt lookup only",
     "floor": "floor: encoder, prefill",
 }
 
@@ -221,33 +263,24 @@ NAMES = {
 # -- simulated drafts --
 
 
-def corrupt(model: GraniteSpeech, tokens: list[int], share: float, seed: int) -> list[int]:
-    """Tokens with this share of their words replaced, dropped or doubled, in equal parts; words begin at a space."""
+def corrupt(model: GraniteSpeech, tokens: list[int], error_rate: float, seed: int) -> list[int]:
+    """Replaces, deletes or doubles this fraction of the words, in equal parts; a word begins with a space."""
     rng, words = random.Random(seed), list[list[int]]()
     for token in tokens:
-        if words and not piece(model.tokenizer, token).startswith(" "):
+        if words and not token_text(model.tokenizer, token).startswith(" "):
             words[-1].append(token)
         else:
             words.append([token])
-    for index in rng.sample(range(len(words)), round(share * len(words))):
+    for index in rng.sample(range(len(words)), round(error_rate * len(words))):
         words[index] = rng.choice([[rng.choice(tokens)], [], words[index] * 2])
     return [token for word in words for token in word]
 
 
-@contextmanager
-def simulated(model: GraniteSpeech, drafts: list[list[int]] | None) -> Iterator[None]:
-    """The CTC head is read as ever, and then these drafts stand in place of its own."""
-    if drafts is None:
-        yield
-        return
-    made = iter([Draft(model.tokenizer, draft, [1.0] * len(draft), []) for draft in drafts])
-    with patch("finetune.inference.recognize.text_draft", lambda *_: next(made)):
-        yield
+def set_random_weights(model: GraniteSpeech) -> None:
+    """Sets random weights for which greedy text does not loop and does not end.
 
-
-def enliven(model: GraniteSpeech) -> None:
-    """Random weights large enough for a greedy text that never loops; it never ends, and has the tokens of the small
-    tokenizer alone, whose text is known."""
+    The text has only the tokens of the small tokenizer, because the text of others is not known.
+    """
     generator = torch.Generator(model.device).manual_seed(5)
 
     def fill(weight: Tensor, scale: float) -> None:

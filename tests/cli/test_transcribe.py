@@ -202,10 +202,10 @@ def broken_config(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (without_weights, "no *.safetensors there"),
+        (without_weights, "no *.safetensors found"),
         (half_the_weights, "cannot be loaded"),
         (another_model, "model_type is 'whisper'"),
-        (broken_config, "config.json: not the configuration of a model"),
+        (broken_config, "config.json: not a valid model configuration"),
     ],
 )
 def test_a_broken_model_folder_is_refused(
