@@ -1,18 +1,19 @@
-"""Runs a recipe from corpora to exported model: the stages in order, each skipped where it is done."""
+"""Runs the stages of a recipe in order, from corpora to exported model; completed stages are skipped."""
 
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, MissingExtraError, RecipeError
 from finetune.core.files import read_json, sha256_file, write_json
+from finetune.core.recipe import save_recipe
 from finetune.core.run_dir import CHILD, RunDir
 from finetune.training.launch import processes_for, train_on_all
 
@@ -21,132 +22,177 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STAGES = ("prepare", "train", "evaluate", "report", "export")
-# What a stage reads besides the stages before it; a change there makes it run again.
-READS = {
-    "prepare": ("data",),
-    "train": ("model", "augment", "parts", "train", "seed"),
-    "evaluate": ("decode", "evaluate"),
-    "report": (),
-    "export": ("export",),
-}
-PEER_GONE = ("Connection closed by peer", "Connection reset by peer")  # so says gloo; NCCL waits to be ended
+PEER_GONE = ("Connection closed by peer", "Connection reset by peer")  # messages of gloo when another rank has failed
 
 
-def run_recipe(recipe: Recipe, last: str) -> RunDir:
-    """Runs the stages up to `last` ("export" is all) in `<runs>/<name>` and writes `summary.json` after all of them.
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run.
+
+    Attributes:
+        name: As in `<name>.done.json`.
+        reads: Sections of the recipe that it reads, besides those of earlier stages; a change there reruns it.
+        run: Does the work; returns a dataclass, which is recorded.
+        optional: Skipped with a warning if its extra is not installed.
+    """
+
+    name: str
+    reads: tuple[str, ...]
+    run: Callable[[Recipe, RunDir], Any]
+    optional: bool = False
+
+
+# The imports are inside these functions because those of training take ten seconds.
+def _prepare(recipe: Recipe, run: RunDir) -> Any:
+    from finetune.data.prepare import prepare
+
+    return prepare(recipe, run)
+
+
+def _train(recipe: Recipe, run: RunDir) -> Any:
+    from finetune.training.trainer import train
+
+    return train(recipe, run)
+
+
+def _evaluate(recipe: Recipe, run: RunDir) -> Any:
+    from finetune.evaluation.evaluate import evaluate
+
+    return evaluate(recipe, run)
+
+
+def _report(recipe: Recipe, run: RunDir) -> Any:
+    from finetune.report.write_report import write_report
+
+    return write_report(run)
+
+
+def _export(recipe: Recipe, run: RunDir) -> Any:
+    from finetune.export.export import export
+
+    return export(recipe, run)
+
+
+STAGES = (
+    Stage("prepare", ("data",), _prepare),
+    Stage("train", ("model", "augment", "parts", "train", "seed"), _train),
+    Stage("evaluate", ("decode", "evaluate"), _evaluate),
+    Stage("report", (), _report, optional=True),
+    Stage("export", ("export",), _export),
+)
+STAGE_NAMES = [stage.name for stage in STAGES]
+
+
+def run_recipe(
+    recipe: Recipe, last: str, stages: Sequence[Stage] = STAGES, launch: Callable[[RunDir, int], None] = train_on_all
+) -> RunDir:
+    """Runs the stages up to `last` in `<runs>/<name>`; after `export`, writes `summary.json`.
+
+    Args:
+        recipe: The recipe.
+        last: Name of the last stage to run.
+        stages: What to run, with the names of `STAGES`.
+        launch: Trains in several processes, which run this function with WORLD_SIZE set.
 
     Raises:
-        RecipeError: there is nothing to train on.
-        CheckpointError: the directory holds the run of another recipe, or another process works in it.
+        RecipeError: data.train is empty.
+        CheckpointError: the directory holds a run of another recipe, or another process uses it.
     """
     if not recipe.data.train:
-        raise RecipeError("data.train: nothing to train on; `finetune score` takes a recipe that has data.test alone")
+        raise RecipeError("data.train: empty, so nothing can be trained; `finetune score` needs data.test alone")
     run = RunDir(f"{recipe.runs}/{recipe.name}")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return _train_together(recipe, run, last)
+        return _train_as_rank(recipe, run, last, stages)
     with run.locked():
-        run.claim(_own(recipe))
-        write_json(run.resolved, recipe.model_dump(mode="json", exclude_none=True))
-        inputs = _inputs(recipe)
-        for stage in STAGES[: STAGES.index(last) + 1]:
-            done = run.done(stage)
-            if done is not None and done.get("inputs") == inputs[stage]:
-                log.info("%s: done before", stage)
+        run.claim(_settings_of_training(recipe))
+        save_recipe(run.resolved, recipe)
+        inputs = _stage_inputs(recipe)
+        for stage in stages[: [stage.name for stage in stages].index(last) + 1]:
+            record = run.done(stage.name)
+            if record is not None and record.get("inputs") == inputs[stage.name]:
+                log.info("%s: skipped, already done", stage.name)
                 continue
-            log.info("%s ...", stage)
-            run.marker(stage).unlink(missing_ok=True)
-            processes = processes_for(recipe) if stage == "train" else 1
+            log.info("%s ...", stage.name)
+            run.marker(stage.name).unlink(missing_ok=True)
+            processes = processes_for(recipe) if stage.name == "train" else 1
             if processes > 1:
-                train_on_all(run, processes)
-                continue
-            try:
-                result = asdict(_verb(stage)(recipe, run))
-            except MissingExtraError as error:
-                if stage != "report":
-                    raise
-                log.warning("report: skipped: %s; then: finetune report %s", error, run.root)
-                continue
-            run.finish(stage, {**result, "inputs": inputs[stage]})
-        if last == STAGES[-1]:
+                launch(run, processes)
+            else:
+                _run_stage(stage, recipe, run, inputs[stage.name])
+        if last == stages[-1].name:
             write_json(run.summary, summarize(run))
     return run
 
 
+def _run_stage(stage: Stage, recipe: Recipe, run: RunDir, inputs: str) -> None:
+    try:
+        result = asdict(stage.run(recipe, run))
+    except MissingExtraError as error:
+        if not stage.optional:
+            raise
+        log.warning("%s: skipped: %s; then: finetune %s %s", stage.name, error, stage.name, run.root)
+        return
+    run.finish(stage.name, {**result, "inputs": inputs})
+
+
 def score_recipe(recipe: Recipe) -> "ScoreResult":
-    """Scores `model.base` on each corpus of `data.test` and keeps all in `<runs>/<name>/score`. Raises as above."""
+    """Scores `model.base` on each corpus of `data.test`; writes to `<runs>/<name>/score`.
+
+    Raises:
+        CheckpointError: the directory holds a run of another recipe, or another process uses it.
+    """
     from finetune.evaluation.score import score
 
     run = RunDir(f"{recipe.runs}/{recipe.name}")
     with run.locked():
-        run.claim(_own(recipe))
+        run.claim(_settings_of_training(recipe))
         return score(recipe, run)
 
 
-def _train_together(recipe: Recipe, run: RunDir, last: str) -> RunDir:
-    """One of several processes, started by `launch` or `accelerate launch`: they train; the rest is for one process."""
+def _train_as_rank(recipe: Recipe, run: RunDir, last: str, stages: Sequence[Stage]) -> RunDir:
+    """Trains as one of several processes, which `launch` or `accelerate launch` has started; runs no other stage."""
     if last != "train" or run.done("prepare") is None:
         raise CheckpointError(
             "several processes can only train: run `finetune prepare RECIPE` first, then "
             "`accelerate launch -m finetune train RECIPE`, then `finetune run RECIPE`"
         )
-    main, inputs = os.environ.get("RANK", "0") == "0", _inputs(recipe)
+    main, inputs = os.environ.get("RANK", "0") == "0", _stage_inputs(recipe)
     with run.locked() if main and CHILD not in os.environ else nullcontext():
         if main:
-            run.claim(_own(recipe))
-            done = run.done("prepare")
-            if done is not None and done["inputs"] != inputs["prepare"]:
-                raise CheckpointError("the corpora or the data section changed since `finetune prepare`; run it again")
+            run.claim(_settings_of_training(recipe))
+            prepared = run.done("prepare")
+            if prepared is not None and prepared["inputs"] != inputs["prepare"]:
+                raise CheckpointError(
+                    "the corpora or the data section changed since `finetune prepare`; run `finetune prepare` again"
+                )
+        train = next(stage for stage in stages if stage.name == "train")
         try:
-            result = asdict(_verb("train")(recipe, run))
+            result = asdict(train.run(recipe, run))
         except RuntimeError as error:
-            if not any(words in str(error) for words in PEER_GONE):
+            if not any(message in str(error) for message in PEER_GONE):
                 raise
-            raise CheckpointError("another of the processes failed, and says why") from error
+            raise CheckpointError("another training process failed; its error message names the cause") from error
         if main:
             run.finish("train", {**result, "inputs": inputs["train"]})
     return run
 
 
-def _own(recipe: Recipe) -> dict[str, Any]:
-    """What makes a run directory this recipe's."""
+def _settings_of_training(recipe: Recipe) -> dict[str, Any]:
+    """The sections that must not change in a run directory: those of `prepare` and `train`."""
     content = recipe.model_dump(mode="json")
-    return {key: content[key] for stage in ("prepare", "train") for key in READS[stage]}
+    return {name: content[name] for stage in STAGES if stage.name in ("prepare", "train") for name in stage.reads}
 
 
-def _verb(stage: str) -> Callable[[Recipe, RunDir], Any]:
-    """The stage's function; imported here, because training's imports take ten seconds that others need not pay."""
-    if stage == "prepare":
-        from finetune.data.prepare import prepare
-
-        return prepare
-    if stage == "train":
-        from finetune.training.trainer import train
-
-        return train
-    if stage == "evaluate":
-        from finetune.evaluation.evaluate import evaluate
-
-        return evaluate
-    if stage == "report":
-        from finetune.report.write_report import write_report
-
-        return lambda recipe, run: write_report(run)
-    from finetune.export.export import export
-
-    return export
-
-
-def _inputs(recipe: Recipe) -> dict[str, str]:
-    """By stage: a hash of all settings that it and the stages before it read, and of the corpora's files."""
+def _stage_inputs(recipe: Recipe) -> dict[str, str]:
+    """By stage: a hash of all settings that it and earlier stages read, and of the corpora's files."""
     content, data = recipe.model_dump(mode="json"), recipe.data
     sources = [Path(source) for source in (*data.train, *data.replay, *data.valid, *data.test, *data.canary)]
     key = "".join(sha256_file(path) for path in sources if path.is_file())
-    keys = {}
+    hashes = {}
     for stage in STAGES:
-        part = json.dumps([key, *(content[name] for name in READS[stage])], sort_keys=True)
-        keys[stage] = key = hashlib.sha256(part.encode()).hexdigest()
-    return keys
+        settings = json.dumps([key, *(content[name] for name in stage.reads)], sort_keys=True)
+        hashes[stage.name] = key = hashlib.sha256(settings.encode()).hexdigest()
+    return hashes
 
 
 def summarize(run: RunDir) -> dict[str, Any]:
@@ -155,7 +201,7 @@ def summarize(run: RunDir) -> dict[str, Any]:
     Raises:
         CheckpointError: a stage has not finished.
     """
-    records = {stage: run.done(stage) for stage in STAGES}
+    records = {stage: run.done(stage) for stage in STAGE_NAMES}
     missing = [stage for stage, record in records.items() if record is None and stage != "report"]
     if missing:
         raise CheckpointError(f"{run.root}: {missing[0]} has not finished")

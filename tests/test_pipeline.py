@@ -1,27 +1,25 @@
-"""The stages in order: what is done is skipped, what changed runs again, and what the summary says."""
+"""The pipeline: completed stages are skipped, changed ones rerun; several processes; the summary of a run."""
 
 import json
 import os
 import re
 import signal
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from finetune import pipeline
 from finetune.core.config import Recipe
-from finetune.core.errors import CheckpointError, DataError, Interrupted
+from finetune.core.errors import CheckpointError, DataError, Interrupted, MissingExtraError
 from finetune.core.extras import require
 from finetune.core.files import read_json, write_json
 from finetune.core.recipe import load_recipe
 from finetune.core.run_dir import CHILD, RunDir
-from finetune.pipeline import STAGES, run_recipe, summarize
+from finetune.pipeline import STAGE_NAMES, STAGES, run_recipe, summarize
 from finetune.report.summary import format_summary
 from finetune.training.launch import processes_for, train_on_all
 
@@ -35,7 +33,7 @@ SCORES = {
 
 @dataclass(frozen=True)
 class Result:
-    """What all four fakes return together."""
+    """What every fake stage returns: the fields of all real results that the summary reads."""
 
     seconds: float = 1.5
     total_parameters: int = 100
@@ -47,22 +45,34 @@ class Result:
     dtype: str = "float32"
 
 
+class FakeStages:
+    """Stages that record their names and do no work.
+
+    Attributes:
+        names: Stages that ran, in order.
+        replaced: By name, functions to run instead.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.replaced: dict[str, Callable[[Recipe, RunDir], Any]] = {}
+
+    def run(self, recipe: Recipe, last: str, **keywords: Any) -> RunDir:
+        stages = [
+            replace(stage, run=self.replaced.get(stage.name, partial(self._work, stage.name))) for stage in STAGES
+        ]
+        return run_recipe(recipe, last, stages, **keywords)
+
+    def _work(self, name: str, recipe: Recipe, run: RunDir) -> Result:
+        self.names.append(name)
+        if name == "evaluate":
+            write_json(run.scores, SCORES)
+        return Result()
+
+
 @pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Stages that ran, in order; none of them does any work."""
-    stages: list[str] = []
-
-    def verb(stage: str) -> Callable[[Recipe, RunDir], Result]:
-        def work(recipe: Recipe, run: RunDir) -> Result:
-            stages.append(stage)
-            if stage == "evaluate":
-                write_json(run.scores, SCORES)
-            return Result()
-
-        return work
-
-    monkeypatch.setattr(pipeline, "_verb", verb)
-    return stages
+def fake() -> FakeStages:
+    return FakeStages()
 
 
 def recipe(tmp_path: Path, **sections: dict[str, Any]) -> Recipe:
@@ -73,27 +83,27 @@ def recipe(tmp_path: Path, **sections: dict[str, Any]) -> Recipe:
     )
 
 
-def test_all_stages_run_once_and_then_none(tmp_path: Path, ran: list[str]) -> None:
-    run_recipe(recipe(tmp_path), "export")
-    assert ran == list(STAGES)
-    run_recipe(recipe(tmp_path), "export")
-    assert ran == list(STAGES)
+def test_all_stages_run_once(tmp_path: Path, fake: FakeStages) -> None:
+    fake.run(recipe(tmp_path), "export")
+    assert fake.names == STAGE_NAMES
+    fake.run(recipe(tmp_path), "export")
+    assert fake.names == STAGE_NAMES
 
 
-def test_a_run_holds_a_recipe_that_makes_it_again(tmp_path: Path, ran: list[str]) -> None:
-    mine = recipe(tmp_path, train={"epochs": 3})
-    run = run_recipe(mine, "prepare")
-    assert load_recipe(run.resolved)[0] == mine
+def test_resolved_json_is_a_recipe_that_repeats_the_run(tmp_path: Path, fake: FakeStages) -> None:
+    original = recipe(tmp_path, train={"epochs": 3})
+    run = fake.run(original, "prepare")
+    assert load_recipe(run.resolved)[0] == original
     again, _ = load_recipe(run.resolved, ["name=again"])
-    run_recipe(again, "prepare")
-    assert ran == ["prepare", "prepare"] and (tmp_path / "again").is_dir()
+    fake.run(again, "prepare")
+    assert fake.names == ["prepare", "prepare"] and (tmp_path / "again").is_dir()
 
 
-def test_stages_up_to_the_one_asked_for(tmp_path: Path, ran: list[str]) -> None:
-    run = run_recipe(recipe(tmp_path), "train")
-    assert ran == ["prepare", "train"] and not run.summary.exists()
-    run_recipe(recipe(tmp_path), "export")
-    assert ran == list(STAGES)
+def test_stages_run_up_to_the_last_one_named(tmp_path: Path, fake: FakeStages) -> None:
+    run = fake.run(recipe(tmp_path), "train")
+    assert fake.names == ["prepare", "train"] and not run.summary.exists()
+    fake.run(recipe(tmp_path), "export")
+    assert fake.names == STAGE_NAMES
 
 
 @pytest.mark.parametrize(
@@ -105,27 +115,27 @@ def test_stages_up_to_the_one_asked_for(tmp_path: Path, ran: list[str]) -> None:
         ({"machine": {"processes": 1, "workers": 3, "checkpoint_every": 7, "gradient_checkpointing": True}}, []),
     ],
 )
-def test_a_changed_setting_runs_its_stage_again_and_no_earlier_one(
-    tmp_path: Path, ran: list[str], change: dict[str, Any], again: list[str]
+def test_a_changed_setting_reruns_the_stages_from_the_one_that_reads_it(
+    tmp_path: Path, fake: FakeStages, change: dict[str, Any], again: list[str]
 ) -> None:
-    run = run_recipe(recipe(tmp_path), "export")
+    run = fake.run(recipe(tmp_path), "export")
     run.best.mkdir()
-    ran.clear()
-    run_recipe(recipe(tmp_path, **change), "export")
-    assert ran == again
+    fake.names.clear()
+    fake.run(recipe(tmp_path, **change), "export")
+    assert fake.names == again
 
 
-def test_an_edited_corpus_is_prepared_again(tmp_path: Path, ran: list[str]) -> None:
+def test_a_changed_corpus_reruns_prepare(tmp_path: Path, fake: FakeStages) -> None:
     corpus = tmp_path / "a.jsonl"
     corpus.write_text("one")
-    mine = recipe(tmp_path, data={"train": [str(corpus)], "valid": ["b.jsonl"], "test": ["c.jsonl"]})
-    run_recipe(mine, "prepare")
+    original = recipe(tmp_path, data={"train": [str(corpus)], "valid": ["b.jsonl"], "test": ["c.jsonl"]})
+    fake.run(original, "prepare")
     corpus.touch()
-    run_recipe(mine, "prepare")
-    assert ran == ["prepare"]
+    fake.run(original, "prepare")
+    assert fake.names == ["prepare"]
     corpus.write_text("two")
-    run_recipe(mine, "prepare")
-    assert ran == ["prepare", "prepare"]
+    fake.run(original, "prepare")
+    assert fake.names == ["prepare", "prepare"]
 
 
 @pytest.mark.parametrize(
@@ -137,168 +147,153 @@ def test_an_edited_corpus_is_prepared_again(tmp_path: Path, ran: list[str]) -> N
         ({"seed": 2}, "seed"),
     ],
 )
-def test_a_change_of_what_is_trained_wants_another_name(
-    tmp_path: Path, ran: list[str], change: dict[str, Any], key: str
+def test_a_changed_training_setting_is_refused_after_training(
+    tmp_path: Path, fake: FakeStages, change: dict[str, Any], key: str
 ) -> None:
-    run = run_recipe(recipe(tmp_path), "export")
+    run = fake.run(recipe(tmp_path), "export")
     run.best.mkdir()
     with pytest.raises(CheckpointError, match=rf"differs in {re.escape(key)}\)"):
-        run_recipe(recipe(tmp_path, **change), "export")
-    assert ran == list(STAGES)
+        fake.run(recipe(tmp_path, **change), "export")
+    assert fake.names == STAGE_NAMES
 
 
-def test_a_stage_that_failed_is_not_done(tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    verb = pipeline._verb
-
-    def failing(recipe: Recipe, run: RunDir) -> Result:
+def test_a_failed_stage_runs_again(tmp_path: Path, fake: FakeStages) -> None:
+    def fail(recipe: Recipe, run: RunDir) -> Result:
         raise DataError("broken")
 
-    monkeypatch.setattr(pipeline, "_verb", lambda stage: failing if stage == "train" else verb(stage))
+    fake.replaced["train"] = fail
     with pytest.raises(DataError):
-        run_recipe(recipe(tmp_path), "export")
-    monkeypatch.setattr(pipeline, "_verb", verb)
-    run_recipe(recipe(tmp_path), "export")
-    assert ran == list(STAGES)  # prepare once, train when it worked
+        fake.run(recipe(tmp_path), "export")
+    del fake.replaced["train"]
+    fake.run(recipe(tmp_path), "export")
+    assert fake.names == STAGE_NAMES  # prepare ran once
 
 
-def test_a_report_without_its_extra_is_skipped_and_the_run_goes_on_to_export(
-    tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_report_without_its_extra_is_skipped_and_the_run_continues_to_export(
+    tmp_path: Path, fake: FakeStages, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stage_function = pipeline._verb
-
-    def without_report(stage: str) -> Callable[[Recipe, RunDir], Any]:
-        return (
-            (lambda recipe, run: require("no_such_package", extra="report"))
-            if stage == "report"
-            else (stage_function(stage))
-        )
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "_verb", without_report)
-        run = run_recipe(recipe(tmp_path), "export")
+    fake.replaced["report"] = lambda recipe, run: require("no_such_package", extra="report")
+    run = fake.run(recipe(tmp_path), "export")
     assert "pip install 'finetune-granite-speech[report]'; then: finetune report" in caplog.text
-    assert ran == ["prepare", "train", "evaluate", "export"] and read_json(run.summary)["report"] is None
-    run_recipe(recipe(tmp_path), "export")
-    assert ran[-1] == "report" and read_json(run.summary)["report"] == "out/report.html"
+    assert fake.names == ["prepare", "train", "evaluate", "export"] and read_json(run.summary)["report"] is None
+    del fake.replaced["report"]
+    fake.run(recipe(tmp_path), "export")
+    assert fake.names[-1] == "report" and read_json(run.summary)["report"] == "out/report.html"
+
+
+def test_a_missing_extra_of_another_stage_stops_the_run(tmp_path: Path, fake: FakeStages) -> None:
+    fake.replaced["evaluate"] = lambda recipe, run: require("no_such_package", extra="report")
+    with pytest.raises(MissingExtraError):
+        fake.run(recipe(tmp_path), "export")
+    assert fake.names == ["prepare", "train"]
 
 
 # Several processes
 
 
 @pytest.mark.parametrize(
-    ("asked", "gpus", "count"), [(0, 0, 1), (0, 1, 1), (0, 4, 4), (3, 0, 3), (1, 4, 1), (3, 1, 1), (3, 2, 2)]
+    ("setting", "gpus", "count"), [(0, 0, 1), (0, 1, 1), (0, 4, 4), (3, 0, 3), (1, 4, 1), (3, 1, 1), (3, 2, 2)]
 )
-def test_a_process_for_each_gpu_unless_the_recipe_says_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int, gpus: int, count: int
+def test_the_number_of_training_processes(tmp_path: Path, setting: int, gpus: int, count: int) -> None:
+    assert processes_for(recipe(tmp_path, machine={"processes": setting}), gpus) == count
+
+
+def test_several_processes_leave_the_same_record_as_one(
+    tmp_path: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    assert processes_for(recipe(tmp_path, machine={"processes": asked})) == count
+    """Rank 0 writes the record; the parent process holds the lock and runs the other stages."""
+    launched: list[int] = []
 
-
-def test_the_marker_of_several_processes_is_as_that_of_one(
-    tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The launched ones write it; the process that waits for them holds the lock and does the other stages."""
-    asked: list[int] = []
-
-    def launched(run: RunDir, processes: int) -> None:
-        asked.append(processes)
-        mine = load_recipe(run.resolved)[0]
+    def launch(run: RunDir, processes: int) -> None:
+        launched.append(processes)
+        original = load_recipe(run.resolved)[0]
         with monkeypatch.context() as patch:
             for name, value in (("WORLD_SIZE", "2"), (CHILD, "1"), ("RANK", "1")):
                 patch.setenv(name, value)
-            run_recipe(mine, "train")
+            fake.run(original, "train")
             assert run.done("train") is None, "only rank 0 writes"
             patch.setenv("RANK", "0")
-            run_recipe(mine, "train")
+            fake.run(original, "train")
 
-    monkeypatch.setattr(pipeline, "train_on_all", launched)
-    two = run_recipe(recipe(tmp_path / "two", machine={"processes": 2}), "export")
-    assert ran == ["prepare", "train", "train", "evaluate", "report", "export"] and asked == [2]
-    one = run_recipe(recipe(tmp_path / "one"), "export")
+    two = fake.run(recipe(tmp_path / "two", machine={"processes": 2}), "export", launch=launch)
+    assert fake.names == ["prepare", "train", "train", "evaluate", "report", "export"] and launched == [2]
+    one = fake.run(recipe(tmp_path / "one"), "export")
     assert two.done("train") == one.done("train") and read_json(two.summary) == read_json(one.summary)
-    ran.clear()
-    run_recipe(recipe(tmp_path / "two"), "export")
-    assert ran == [], "one process goes on where several have trained"
+    fake.names.clear()
+    fake.run(recipe(tmp_path / "two"), "export")
+    assert fake.names == [], "what several processes trained is complete for one"
 
 
-def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
-    """Runs a shell script in place of Python."""
+def program(tmp_path: Path, body: str) -> str:
+    """A shell script to run instead of Python; it writes its arguments and environment to `call<RANK>`."""
     script = tmp_path / "python"
     script.write_text(
-        f'#!/bin/sh\ncd "{tmp_path}"\necho "$@" > said$RANK\n'
-        f'echo "${CHILD} $LOCAL_RANK $WORLD_SIZE $MASTER_ADDR" >> said$RANK\n{body}\n'
+        f'#!/bin/sh\ncd "{tmp_path}"\necho "$@" > call$RANK\n'
+        f'echo "${CHILD} $LOCAL_RANK $WORLD_SIZE $MASTER_ADDR" >> call$RANK\n{body}\n'
     )
     script.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(script))
+    return str(script)
 
 
-def test_the_launched_processes_get_the_whole_recipe(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ran: list[str]
-) -> None:
-    program(tmp_path, monkeypatch, "exit 0")
-    mine = recipe(
+def test_launched_processes_read_the_resolved_recipe(tmp_path: Path, fake: FakeStages) -> None:
+    python = program(tmp_path, "exit 0")
+    original = recipe(
         tmp_path,
         train={"goal": "accent", "max_canary_loss": None},
         augment={"speed": 0.0},
-        model={"base": "-", "instruction": "say: 'what' is \"heard\" – no, null\n"},
+        model={"base": "-", "instruction": "write: 'what' is \"this\" – no, null\n"},
         machine={"trackers": ["wandb"]},
     )
-    train_on_all(run_recipe(mine, "prepare"), 2)
+    train_on_all(fake.run(original, "prepare"), 2, python)
     for rank in ("0", "1"):
-        words, told = (tmp_path / f"said{rank}").read_text().splitlines()
-        assert words.startswith("-m finetune train ") and told == f"1 {rank} 2 127.0.0.1"
-        assert load_recipe(words.split()[-1])[0] == mine
+        args, environment = (tmp_path / f"call{rank}").read_text().splitlines()
+        assert args.startswith("-m finetune train ") and environment == f"1 {rank} 2 127.0.0.1"
+        assert load_recipe(args.split()[-1])[0] == original
 
 
 @pytest.mark.parametrize(("end", "why"), [("exit 3", "exit code 3; the first"), ("kill -9 $$", "SIGKILL; if nobody")])
-def test_one_process_that_fails_ends_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, why: str
-) -> None:
-    program(tmp_path, monkeypatch, f"[ $RANK = 1 ] && {end}\nwhile :; do sleep 0.05; done")
+def test_a_failed_process_ends_the_others(tmp_path: Path, end: str, why: str) -> None:
+    python = program(tmp_path, f"[ $RANK = 1 ] && {end}\nwhile :; do sleep 0.05; done")
     with pytest.raises(CheckpointError, match=rf"in 2 processes failed \({why}"):
-        train_on_all(RunDir(tmp_path / "r"), 2)
+        train_on_all(RunDir(tmp_path / "r"), 2, python)
 
 
-def test_a_signal_reaches_each_launched_process_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first that ends leaves the other the time for its checkpoint."""
-    program(
+def test_a_signal_reaches_each_launched_process_once(tmp_path: Path) -> None:
+    """A process that stops first does not end the other, which may still write its checkpoint."""
+    python = program(
         tmp_path,
-        monkeypatch,
-        "trap 'echo TERM >> said$RANK; sleep $RANK; echo saved >> said$RANK; exit 143' TERM\n: > ready$RANK\n"
+        "trap 'echo TERM >> call$RANK; sleep $RANK; echo saved >> call$RANK; exit 143' TERM\n: > ready$RANK\n"
         f"while [ $RANK = 1 -a ! -e ready0 ]; do sleep 0.05; done\n[ $RANK = 1 ] && kill -USR1 {os.getpid()}\n"
         "while :; do sleep 0.05; done",
     )
     with pytest.raises(Interrupted) as caught:
-        train_on_all(RunDir(tmp_path / "r"), 2)
+        train_on_all(RunDir(tmp_path / "r"), 2, python)
     assert caught.value.signum == signal.SIGUSR1
     for rank in ("0", "1"):
-        assert (tmp_path / f"said{rank}").read_text().splitlines()[2:] == ["TERM", "saved"]
+        assert (tmp_path / f"call{rank}").read_text().splitlines()[2:] == ["TERM", "saved"]
 
 
-def test_a_signal_to_the_launched_processes_alone_is_no_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A scheduler tells every process."""
-    program(tmp_path, monkeypatch, "sleep 0.$RANK\nexit 143")
+def test_a_signal_to_the_launched_processes_alone_is_an_interruption(tmp_path: Path) -> None:
+    """A scheduler may send the signal to every process."""
+    python = program(tmp_path, "sleep 0.$RANK\nexit 143")
     with pytest.raises(Interrupted, match="stopped by SIGTERM"):
-        train_on_all(RunDir(tmp_path / "r"), 2)
+        train_on_all(RunDir(tmp_path / "r"), 2, python)
 
 
-def test_the_lock_is_held_as_long_as_a_launched_process_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process that launched them was killed: no other may begin beside them."""
-    program(tmp_path, monkeypatch, "echo $$ > pid$RANK\nwhile :; do sleep 0.05; done")
+def test_the_lock_is_held_as_long_as_a_launched_process_lives(tmp_path: Path) -> None:
+    """After the parent process was killed, no other run may start while its children live."""
+    python = program(tmp_path, "echo $$ > pid$RANK\nwhile :; do sleep 0.05; done")
     run = RunDir(tmp_path / "r")
     parent = os.fork()
     if parent == 0:
         with run.locked():
-            train_on_all(run, 1)
+            train_on_all(run, 1, python)
         os._exit(0)
     while not (tmp_path / "pid0").exists() or not (tmp_path / "pid0").read_text().strip():
         time.sleep(0.05)
     os.kill(parent, signal.SIGKILL)
     os.waitpid(parent, 0)
-    with pytest.raises(CheckpointError, match="another process works"), run.locked():
+    with pytest.raises(CheckpointError, match="another process uses"), run.locked():
         pass
     os.kill(int((tmp_path / "pid0").read_text()), signal.SIGKILL)
     deadline = time.monotonic() + 10
@@ -311,41 +306,41 @@ def test_the_lock_is_held_as_long_as_a_launched_process_lives(tmp_path: Path, mo
     pytest.fail("still locked")
 
 
-def test_several_processes_train_what_one_prepared_and_one_goes_on(
-    tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+def test_several_processes_train_between_prepare_and_evaluate_of_one(
+    tmp_path: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     for last in ("train", "export"):
         with pytest.raises(CheckpointError, match="run `finetune prepare RECIPE` first"):
-            run_recipe(recipe(tmp_path), last)
+            fake.run(recipe(tmp_path), last)
     monkeypatch.delenv("WORLD_SIZE")
-    run = run_recipe(recipe(tmp_path), "prepare")
+    run = fake.run(recipe(tmp_path), "prepare")
 
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank, done in (("1", False), ("0", True)):
         monkeypatch.setenv("RANK", rank)
-        run_recipe(recipe(tmp_path), "train")
+        fake.run(recipe(tmp_path), "train")
         assert (run.done("train") is not None) == done
     monkeypatch.delenv("WORLD_SIZE")
-    run_recipe(recipe(tmp_path), "export")
-    assert ran == ["prepare", "train", "train", "evaluate", "report", "export"]
+    fake.run(recipe(tmp_path), "export")
+    assert fake.names == ["prepare", "train", "train", "evaluate", "report", "export"]
 
 
-def test_a_machine_of_several_does_not_train_on_changed_corpora(
-    tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+def test_several_processes_do_not_train_on_changed_corpora(
+    tmp_path: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_recipe(recipe(tmp_path), "prepare")
+    fake.run(recipe(tmp_path), "prepare")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(CheckpointError, match="changed since `finetune prepare`"):
-        run_recipe(recipe(tmp_path, data={"train": ["other"], "valid": ["b.jsonl"], "test": ["c.jsonl"]}), "train")
-    assert ran == ["prepare"]
+        fake.run(recipe(tmp_path, data={"train": ["other"], "valid": ["b.jsonl"], "test": ["c.jsonl"]}), "train")
+    assert fake.names == ["prepare"]
 
 
-# What a run says
+# Summary
 
 
-def test_the_summary_holds_the_figures_of_a_run(tmp_path: Path, ran: list[str]) -> None:
-    run = run_recipe(recipe(tmp_path), "export")
+def test_the_summary_has_the_figures_of_every_stage(tmp_path: Path, fake: FakeStages) -> None:
+    run = fake.run(recipe(tmp_path), "export")
     summary = read_json(run.summary)
     assert summary == summarize(run)
     assert set(summary) == {"test", "canary", "differences", "decode", "report", "export", "seconds", "parameters"}
@@ -357,20 +352,22 @@ def test_the_summary_holds_the_figures_of_a_run(tmp_path: Path, ran: list[str]) 
         "dtype": "float32",
     }
     assert summary["parameters"] == {"total": 100, "trained": 10}
-    assert set(summary["seconds"]) == set(STAGES)
+    assert set(summary["seconds"]) == set(STAGE_NAMES)
 
 
-def test_there_is_no_summary_of_half_a_run(tmp_path: Path, ran: list[str]) -> None:
-    run = run_recipe(recipe(tmp_path), "train")
+def test_an_incomplete_run_has_no_summary(tmp_path: Path, fake: FakeStages) -> None:
+    run = fake.run(recipe(tmp_path), "train")
     with pytest.raises(CheckpointError, match="evaluate has not finished"):
         summarize(run)
 
 
-def test_the_table_shows_both_models_and_the_clips_that_gained_most(tmp_path: Path, ran: list[str]) -> None:
-    run = run_recipe(recipe(tmp_path), "export")
-    said = [f"take drug {number}" for number in range(5)]
-    for which, heard in (("base", "take the rug"), ("adapted", "take drug 3")):
-        rows = [{"audio_filepath": f"{i}.wav", "text": text, "pred_text": heard} for i, text in enumerate(said)]
+def test_the_printed_summary_has_both_models_and_the_most_improved_clips(tmp_path: Path, fake: FakeStages) -> None:
+    run = fake.run(recipe(tmp_path), "export")
+    references = [f"take drug {number}" for number in range(5)]
+    for which, hypothesis in (("base", "take the rug"), ("adapted", "take drug 3")):
+        rows = [
+            {"audio_filepath": f"{i}.wav", "text": text, "pred_text": hypothesis} for i, text in enumerate(references)
+        ]
         run.hypotheses("test", which).write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines = format_summary(run, read_json(run.summary)).splitlines()
     assert lines[2].split() == ["your", "domain", "(test)", "25.0", "25.0"]

@@ -1,4 +1,4 @@
-"""The name of every file in a run directory, its lock, and the markers that say a stage is done."""
+"""The run directory: the names of its files, its lock, and the markers of completed stages."""
 
 import logging
 import os
@@ -9,20 +9,21 @@ from typing import Any
 
 from finetune.core.errors import CheckpointError
 from finetune.core.files import read_json, write_json
+from finetune.core.renamed import RENAMED
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 2  # of evaluation/metrics.json: one more for each change of what its keys mean
-CHILD = "FINETUNE_LAUNCHED"  # set for processes whose parent holds the lock of the run directory
+SCHEMA = 2  # of evaluation/metrics.json; raised by one when the meaning of its keys changes
+CHILD = "FINETUNE_LAUNCHED"  # set in processes whose parent holds the lock of the run directory
 
 
 class RunDir:
-    """`runs/<name>`: where each stage reads and writes."""
+    """The paths in `runs/<name>`, where each stage reads and writes."""
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        self.recipe = self.root / "recipe.json"  # what makes the directory this recipe's own
-        self.resolved = self.root / "resolved.json"  # every value of the recipe; JSON is YAML, so it can be run
+        self.recipe = self.root / "recipe.json"  # the settings that must not change in this directory
+        self.resolved = self.root / "resolved.json"  # every setting of the recipe; `finetune run` reads it
         self.problems = self.root / "manifests" / "problems.json"
         self.manifests = self.root / "manifests"
         self.media = self.root / "media"
@@ -57,16 +58,20 @@ class RunDir:
         return self.root / f"{stage}.done.json"
 
     def done(self, stage: str) -> dict[str, Any] | None:
-        """What a finished stage recorded; None when it has not finished."""
-        return _whole(self.marker(stage))
+        """The record of a completed stage; None if it has not completed."""
+        return _read_record(self.marker(stage))
 
     def finish(self, stage: str, record: dict[str, Any]) -> None:
-        """Written last, so that a killed stage is never taken for a finished one."""
+        """Writes the record of a completed stage; a stage that is killed leaves none."""
         write_json(self.marker(stage), record)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Refuses a second process in the same run directory; a lock left by a dead one is taken over."""
+        """Holds the lock of the run directory; the lock of a process that died does not count.
+
+        Raises:
+            CheckpointError: another process holds it.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
         lock = self.root / "lock"
         import fcntl
@@ -75,49 +80,63 @@ class RunDir:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise CheckpointError(f"{self.root}: another process works in this run directory") from error
-            os.set_inheritable(handle.fileno(), True)  # held as long as a process lives that `launch` has started
+                raise CheckpointError(f"{self.root}: another process uses this run directory") from error
+            os.set_inheritable(handle.fileno(), True)  # launched processes hold the lock too
             yield
 
-    def claim(self, recipe: dict[str, Any]) -> None:
-        """Makes the directory this recipe's own.
+    def claim(self, settings: dict[str, Any]) -> None:
+        """Records the settings that this directory belongs to. Before anything was trained, they may change.
 
-        A recipe that changes before anything was trained (a failed prepare, too large a batch) may come back.
+        Args:
+            settings: Sections of a recipe.
 
         Raises:
-            CheckpointError: it holds what another recipe trained (the message names what differs), or is no run.
+            CheckpointError: another recipe was trained here (the message names the differing keys), an earlier version
+                of the toolkit trained here, or this is not a run directory.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         if self.recipe.is_file():
-            last = _whole(self.recipe)  # without it the checkpoint alone says whether it fits
-            before, now = flatten(recipe if last is None else last), flatten(recipe)
-            changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
-            if changed and (self.checkpoint.exists() or self.best.exists()):
-                raise CheckpointError(
-                    f"{self.root} holds a run of another recipe (differs in {', '.join(changed[:5])}); "
-                    "choose another name with --set name=..., or delete the directory"
-                )
+            recorded = _read_record(self.recipe)
+            if recorded is not None and (self.checkpoint.exists() or self.best.exists()):
+                self._check_unchanged(flatten(recorded), flatten(settings))
+            # A damaged record is replaced; the checkpoint holds the settings too, and training compares them.
         elif any(path.name != "lock" for path in self.root.iterdir()):
             raise CheckpointError(
                 f"{self.root} exists and is not a run directory; choose another name with --set name=..."
             )
-        write_json(self.recipe, recipe)
+        write_json(self.recipe, settings)
+
+    def _check_unchanged(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        renamed = sorted(before.keys() & RENAMED.keys())
+        if renamed:
+            new_names = ", ".join(RENAMED[key] for key in renamed)
+            raise CheckpointError(
+                f"{self.root} was trained by an earlier version of the toolkit and cannot be resumed (its recipe has "
+                f"{', '.join(renamed)}, now {new_names}). Train again under another name with --set name=..., or "
+                "delete the directory; `finetune compare` and `finetune transcribe` can still use it"
+            )
+        changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+        if changed:
+            raise CheckpointError(
+                f"{self.root} holds a run of another recipe (differs in {', '.join(changed[:5])}); "
+                "choose another name with --set name=..., or delete the directory"
+            )
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested keys as dotted ones."""
+    """Nested keys as dotted keys."""
     if not isinstance(tree, dict):
         return {prefix.rstrip("."): tree}
     return {key: value for name, inner in tree.items() for key, value in flatten(inner, f"{prefix}{name}.").items()}
 
 
-def _whole(path: Path) -> dict[str, Any] | None:
-    """The content of a JSON file; None where it is missing, or damaged, which is said."""
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """The content of a JSON file; None if it is missing, or damaged, which is logged."""
     try:
         content: dict[str, Any] = read_json(path)
         return content
     except FileNotFoundError:
         return None
     except ValueError as error:
-        log.warning("%s: damaged, and taken for missing (%s)", path, error)
+        log.warning("%s: damaged, so it is ignored (%s)", path, error)
         return None

@@ -16,15 +16,22 @@ from finetune.training.signals import NAMES, interruptible
 STOPPED = [128 + getattr(signal, name) for name in NAMES if hasattr(signal, name)]  # exit codes of those that stopped
 
 
-def processes_for(recipe: Recipe) -> int:
-    """`machine.processes`, or one for each visible GPU, or one; two on one GPU would be slower than one."""
-    import torch
+def processes_for(recipe: Recipe, gpus: int | None = None) -> int:
+    """How many processes train: `machine.processes`, at most one for each GPU; 0 is one for each GPU, or one.
 
-    gpus, wanted = torch.cuda.device_count(), recipe.machine.processes
-    return min(wanted or gpus, gpus) if gpus else wanted or 1
+    Args:
+        recipe: The recipe.
+        gpus: Number of GPUs; None counts those of this machine.
+    """
+    if gpus is None:
+        import torch
+
+        gpus = torch.cuda.device_count()
+    processes = recipe.machine.processes
+    return min(processes or gpus, gpus) if gpus else processes or 1
 
 
-def train_on_all(run: RunDir, processes: int) -> None:
+def train_on_all(run: RunDir, processes: int, python: str = sys.executable) -> None:
     """Trains in `processes` processes (torch.distributed; NCCL on GPUs, gloo on CPUs) and waits for them.
 
     Each reads `resolved.json`. Not by torchrun, which ends with a traceback of its own, and kills 30 seconds after a
@@ -34,7 +41,7 @@ def train_on_all(run: RunDir, processes: int) -> None:
         Interrupted: a signal stopped them; their checkpoint holds the last step.
         CheckpointError: one failed, and the others were ended; what it said stands above.
     """
-    command = [sys.executable, "-m", "finetune", "train", str(run.resolved)]
+    command = [python, "-m", "finetune", "train", str(run.resolved)]
     with interruptible() as stop, ExitStack() as stack:
         # Each in a session of its own: Ctrl-C would reach it twice, and the second signal ends it at once. With the
         # file descriptor of the lock: were this process killed, no other could begin while they go on.

@@ -173,7 +173,7 @@ def test_prepare_writes_manifests_and_is_skipped_when_repeated(finetune: Command
     assert (result.code, result.err) == (0, "")
     assert "train      2 clips, 2.0 s" in result.out
     assert (project / "runs" / "recipe" / "manifests" / "train.jsonl").is_file()
-    assert "prepare: done before" in finetune("prepare", project / "recipe.yaml").out
+    assert "prepare: skipped, already done" in finetune("prepare", project / "recipe.yaml").out
 
 
 def test_an_unknown_recipe_key_is_wrong_usage(finetune: Command, project: Path) -> None:

@@ -1,4 +1,4 @@
-"""The run directory: markers, the lock, and whose directory it is."""
+"""The run directory: markers, the lock, and which recipe it belongs to."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ with RunDir(sys.argv[1]).locked():
 RECIPE = {"data": {"train": ["a.jsonl"]}, "train": {"epochs": 3, "learning_rate": 1e-3}, "seed": 1}
 
 
-def test_a_stage_is_done_only_after_its_marker(tmp_path: Path) -> None:
+def test_a_stage_is_complete_when_its_marker_is_written(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     assert run.done("train") is None
     run.finish("train", {"steps": 7})
@@ -28,8 +28,8 @@ def test_a_stage_is_done_only_after_its_marker(tmp_path: Path) -> None:
     assert run.done("export") is None
 
 
-def test_a_damaged_record_is_taken_for_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A stage runs again; a recipe that cannot be compared is the checkpoint's to judge."""
+def test_a_damaged_record_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The stage reruns; without its record, a recipe is compared with the checkpoint when training starts."""
     run = RunDir(tmp_path / "run")
     run.claim(RECIPE)
     run.checkpoint.mkdir()
@@ -37,10 +37,10 @@ def test_a_damaged_record_is_taken_for_missing(tmp_path: Path, caplog: pytest.Lo
         path.write_text('{"epo')
     assert run.done("train") is None
     run.claim({**RECIPE, "seed": 2})
-    assert caplog.text.count("damaged, and taken for missing") == 2 and read_json(run.recipe)["seed"] == 2
+    assert caplog.text.count("damaged, so it is ignored") == 2 and read_json(run.recipe)["seed"] == 2
 
 
-def test_the_lock_refuses_a_second_process_and_outlives_no_first_one(tmp_path: Path) -> None:
+def test_the_lock_refuses_a_second_process_until_the_first_ends(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(run.root)],
@@ -49,14 +49,14 @@ def test_the_lock_refuses_a_second_process_and_outlives_no_first_one(tmp_path: P
         cwd=Path(__file__).parents[2],
     ) as other:
         assert other.stdout is not None and other.stdout.readline() == b"held\n"
-        with pytest.raises(CheckpointError, match="another process works in this run directory"), run.locked():
-            raise AssertionError("got in")
+        with pytest.raises(CheckpointError, match="another process uses this run directory"), run.locked():
+            raise AssertionError("not refused")
         other.kill()
     with run.locked():
         pass
 
 
-def test_the_same_recipe_may_come_back(tmp_path: Path) -> None:
+def test_the_same_recipe_may_claim_a_directory_again(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     with run.locked():
         run.claim(RECIPE)
@@ -64,7 +64,7 @@ def test_the_same_recipe_may_come_back(tmp_path: Path) -> None:
     assert read_json(run.recipe) == RECIPE
 
 
-def test_another_recipe_is_refused_and_the_difference_named(tmp_path: Path) -> None:
+def test_another_recipe_is_refused_with_the_keys_that_differ(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     run.claim(RECIPE)
     run.checkpoint.mkdir()
@@ -75,15 +75,29 @@ def test_another_recipe_is_refused_and_the_difference_named(tmp_path: Path) -> N
     assert read_json(run.recipe) == RECIPE
 
 
-def test_a_recipe_may_change_until_something_is_trained(tmp_path: Path) -> None:
+def test_a_recipe_may_change_before_anything_is_trained(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     run.claim({**RECIPE, "seed": 2})
     run.claim(RECIPE)
     assert read_json(run.recipe) == RECIPE
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("mine")
+def test_a_folder_that_is_not_a_run_directory_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("text")
     with pytest.raises(CheckpointError, match="exists and is not a run directory"):
         RunDir(tmp_path).claim(RECIPE)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("trained", ["checkpoint", "best"])
+def test_a_run_of_an_earlier_version_is_refused_with_what_to_do(tmp_path: Path, trained: str) -> None:
+    """As its recipe.json was: `train.interpolate` was `train.shrink`, `augment.concat` was `augment.join`."""
+    run = RunDir(tmp_path / "run")
+    before = {**RECIPE, "train": {"shrink": [0.9]}, "augment": {"join": 0.0}}
+    run.claim(before)
+    (run.root / trained).mkdir()
+    with pytest.raises(CheckpointError) as caught:
+        run.claim({**RECIPE, "train": {"interpolate": [0.9]}, "augment": {"concat": 0.0}})
+    for text in (str(run.root), "augment.join, train.shrink", "augment.concat, train.interpolate", "--set name=..."):
+        assert text in str(caught.value)
+    assert read_json(run.recipe) == before

@@ -187,7 +187,7 @@ def test_the_recipe_is_the_published_protocol() -> None:
 
 def test_a_recipe_for_scoring_cannot_train_and_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["run", str(OPENASR), "--set", f"runs={tmp_path}"]) == 2
-    assert "data.train: nothing to train on; `finetune score`" in capsys.readouterr().err
+    assert "data.train: empty, so nothing can be trained; `finetune score`" in capsys.readouterr().err
     assert main(["check", str(OPENASR)]) == 0
     assert "\ndata.train is empty: this recipe is for `finetune score`\n" in capsys.readouterr().out
     assert main(["check", str(OPENASR), "--set", "data.train=a.jsonl"]) == 2

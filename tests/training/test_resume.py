@@ -254,7 +254,7 @@ def test_a_second_process_in_the_same_directory_is_refused(tiny: Tiny, tmp_path:
             text=True,
             check=False,
         )
-    assert done.returncode == 1 and "another process works in this run directory" in done.stderr
+    assert done.returncode == 1 and "another process uses this run directory" in done.stderr
 
 
 def test_sigkill_at_random_moments_changes_nothing() -> None:
