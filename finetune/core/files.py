@@ -65,8 +65,7 @@ def parse_jsonl(text: str, path: str | Path) -> list[tuple[str, dict[str, Any]]]
             errors.append(f"{where}: not a JSON object")
     if errors:
         rest = [f"... and {len(errors) - MAX_BAD_LINES} more lines"] if len(errors) > MAX_BAD_LINES else []
-        hint = 'Write one JSON object on each line, such as {"audio_filepath": "a.wav", "text": "hello"}.'
-        raise DataError("\n".join([*errors[:MAX_BAD_LINES], *rest, hint]))
+        raise DataError("\n".join([*errors[:MAX_BAD_LINES], *rest, "Write one JSON object on each line."]))
     return rows
 
 

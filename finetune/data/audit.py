@@ -1,48 +1,44 @@
-"""Looks at every row of a corpus and its audio, keeps what can be trained on, and names everything else.
+"""Checks every row of a corpus and its audio; keeps the usable rows and reports every problem.
 
-All faults are gathered before anything is reported, so a corpus is mended once and not fault by fault.
+All problems are collected before any is reported, so that a user can fix a corpus in one pass.
 """
 
 import html
-import json
-import math
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from finetune.core.errors import DataError
-from finetune.data.audio import AudioFacts, measure
+from finetune.data.audio import AudioInfo, inspect_audio
+from finetune.data.cells import cell_keywords, cell_number, cell_text, clean_text, json_value
 from finetune.data.hub import Row
 from finetune.data.manifest import KEYS, Utterance, unique_id
+from finetune.data.problems import Problem
 
-NO_TEXT = {"nan", "NaN", "<NA>", "#N/A", "null", "NULL", "None"}  # what tables and their tools write for "nothing"
-# Soft hyphen, zero-width space, byte-order mark, marks of direction: not seen, not said, yet other tokens.
-INVISIBLE = re.compile("[\u00ad\u200b\ufeff\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069]")
 MOJIBAKE = re.compile("\ufffd|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac")  # such as "Ã©" for "é"
 TAGS = re.compile(r"\[[^\]]*\]|<[^>]*>")  # such as [noise]
-Fault = tuple[str, str]  # kind and detail
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One finding: its kind, the utterance's id (or its file), where the row stands, and what is wrong."""
-
-    kind: str
-    id: str
-    where: str
-    detail: str
 
 
 @dataclass(frozen=True)
 class Audit:
-    """The utterances to use, and what was found: each dropped row has one Problem, warnings may be several."""
+    """The utterances to use and the problems: one Problem for each dropped row, any number of warnings."""
 
     kept: list[Utterance]
     dropped: list[Problem]
     warnings: list[Problem]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A problem's kind and details, before it is assigned to a row."""
+
+    kind: str
+    detail: str
+
+    def at(self, utterance_id: str, row: Row) -> Problem:
+        return Problem(self.kind, utterance_id, row.where, self.detail)
 
 
 def audit(
@@ -54,216 +50,137 @@ def audit(
     special_tokens: Sequence[str],
     workers: int,
 ) -> Audit:
-    """Check every row of a corpus; nothing is raised for a bad row.
+    """Checks every row of a corpus. A bad row never raises an error.
 
-    A row with an `offset` is the segment of `duration` seconds from there on (to the end without a duration).
-    A row without one is the whole file, and its `duration` is a claim that is checked and corrected.
+    A row with an `offset` is a segment of `duration` seconds, or the rest of the file without a duration. A row
+    without an `offset` is the whole file; its `duration` is compared with the audio and corrected.
 
     Args:
-        rows: what `read_corpus` gave.
+        rows: the rows from `read_corpus`.
         min_duration: seconds; shorter utterances are dropped.
         max_duration: seconds; longer utterances are dropped.
-        max_chars_per_second: a text with more is not the text of its audio.
-        special_tokens: the tokenizer's control tokens, such as `<|audio|>`, which no text may hold: they would
-            be read as commands.
-        workers: threads that decode.
+        max_chars_per_second: utterances with a higher rate are dropped, because the text belongs to other audio.
+        special_tokens: the tokenizer's control tokens, such as `<|audio|>`. In a text they would act as commands.
+        workers: number of threads that decode audio.
     """
-    taken = {name for row in rows if (name := _name(row))}
-    first, by_audio = dict[str, str](), dict[str, Utterance]()
-    kept, dropped, warnings = list[Utterance](), list[Problem](), list[Problem]()
+    ids = {stated for row in rows if (stated := _stated_id(row))}
+    positions, by_digest = dict[str, str](), dict[str, Utterance]()
+    result = Audit([], [], [])
     pool = ThreadPoolExecutor(workers)
     try:
-        for row, facts in zip(rows, pool.map(_facts, rows), strict=True):
-            path, name = _words(row.values.get("audio_filepath")), _name(row)
-            if name in first:
-                dropped.append(
-                    Problem(
-                        "duplicate id",
-                        name,
-                        row.where,
-                        f"{first[name]} has this id already; make ids "
-                        "unique, or leave the column out and they are made from the file names",
-                    )
-                )
+        for row, audio in zip(rows, pool.map(_inspect_row, rows), strict=True):
+            utterance_id = _stated_id(row)
+            if utterance_id in positions:
+                detail = f"{positions[utterance_id]} has the same id"
+                result.dropped.append(Problem("duplicate id", utterance_id, row.where, detail))
                 continue
-            name = name or unique_id(path or "row", _number(row.values.get("offset")) or 0.0, taken)
-            taken.add(name)
-            first[name] = row.where
-            text, keywords = clean_text(row.values.get("text")), _keywords(row.values.get("keywords"))
-            fault = (
-                facts
-                if isinstance(facts, tuple)
-                else _text_fault(text, keywords, special_tokens)
-                or _length_fault(facts.duration, text, min_duration, max_duration, max_chars_per_second)
+            utterance_id = utterance_id or _made_id(row, ids)
+            ids.add(utterance_id)
+            positions[utterance_id] = row.where
+            if isinstance(audio, Finding):
+                result.dropped.append(audio.at(utterance_id, row))
+                continue
+            utterance = _utterance(row, utterance_id, audio.duration)
+            finding = _check_text(utterance, special_tokens) or _check_length(
+                utterance, min_duration, max_duration, max_chars_per_second
             )
-            if isinstance(facts, AudioFacts) and not fault:
-                kept.append(_utterance(row, name, path, text, facts))
-                twin = by_audio.setdefault(facts.digest, kept[-1])
-                doubts = _doubts(row, kept[-1], facts, twin)
-                warnings += [Problem(kind, name, row.where, detail) for kind, detail in doubts]
-            elif fault:
-                dropped.append(Problem(fault[0], name, row.where, fault[1]))
+            if finding:
+                result.dropped.append(finding.at(utterance_id, row))
+                continue
+            result.kept.append(utterance)
+            first = by_digest.setdefault(audio.digest, utterance)
+            result.warnings.extend(item.at(utterance_id, row) for item in _warnings(row, utterance, audio, first))
     finally:
         pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for the whole corpus
-    return Audit(kept, dropped, warnings)
+    return result
 
 
-def leaks(train: Iterable[Utterance], other: Iterable[Utterance]) -> list[Problem]:
-    """What `other` (valid or test) has in common with `train`, which makes its score too good.
-
-    Kinds: "sentence also in train" (case, width and punctuation apart), "audio file also in train" (the same
-    segment), "speaker also in train" (once a speaker). Short answers recur in honest data; judge by the count.
-    """
-    train = list(train)
-    sentences = {_sentence(item.text): item for item in train}
-    segments = {(item.audio_filepath, item.offset): item for item in train}
-    speakers = {item.speaker: item for item in train}
-    problems, reported = list[Problem](), set[str]()
-    for item in other:
-        found = list[Fault]()
-        if (key := _sentence(item.text)) and (twin := sentences.get(key)):
-            found.append(("sentence also in train", f"{twin.id}: {twin.text[:80]!r}"))
-        if twin := segments.get((item.audio_filepath, item.offset)):
-            found.append(("audio file also in train", f"as {twin.id}"))
-        if item.speaker and item.speaker not in reported and (twin := speakers.get(item.speaker)):
-            reported.add(item.speaker)
-            found.append(("speaker also in train", f"{item.speaker!r}, as in {twin.id}"))
-        problems += [Problem(kind, item.id, item.audio_filepath, detail) for kind, detail in found]
-    return problems
+def _stated_id(row: Row) -> str:
+    return " ".join(cell_text(row.values.get("id")).split())
 
 
-def report(problems: Sequence[Problem], examples: int = 3) -> str:
-    """Counts by kind, most frequent first, with the first few of each; empty without problems."""
-    lines = []
-    for kind, number in Counter(problem.kind for problem in problems).most_common():
-        lines.append(f"{kind}: {number}")
-        some = [problem for problem in problems if problem.kind == kind][:examples]
-        lines += [f"  {problem.id} ({problem.where}): {problem.detail}" for problem in some]
-        if number > len(some):
-            lines.append(f"  ... and {number - len(some)} more")
-    return "\n".join(lines)
+def _made_id(row: Row, ids: set[str]) -> str:
+    path = cell_text(row.values.get("audio_filepath"))
+    return unique_id(path or "row", cell_number(row.values.get("offset")) or 0.0, ids)
 
 
-def clean_text(value: object) -> str:
-    """A transcript in NFC, without invisible and control characters, white space folded; "" for no text."""
-    if isinstance(value, list | dict):
-        return ""
-    text = INVISIBLE.sub("", unicodedata.normalize("NFC", _words(value)))
-    text = "".join(" " if unicodedata.category(char) == "Cc" else char for char in text)
-    text = " ".join(text.split())
-    return "" if text in NO_TEXT else text
-
-
-def _facts(row: Row) -> AudioFacts | Fault:
-    """What the row's audio is, or the kind and detail of what is wrong with it."""
-    path, offset, duration = _words(row.values.get("audio_filepath")), 0.0, None
+def _inspect_row(row: Row) -> AudioInfo | Finding:
+    """Decodes the row's audio; a Finding says why it is unusable."""
+    path, offset, duration = cell_text(row.values.get("audio_filepath")), 0.0, None
     if not path:
-        return "missing audio", "the row names no audio file"
+        return Finding("missing audio", "the row has no path of an audio file")
     if (stated := row.values.get("offset")) not in (None, ""):
-        number = _number(stated)
+        number = cell_number(stated)
         if number is None or number < 0:
-            return "bad offset", f"offset is {stated!r}; it must be seconds, 0 or more"
-        offset, duration = number, _number(row.values.get("duration"))
+            return Finding("invalid offset", f"offset is {stated!r}")
+        offset, duration = number, cell_number(row.values.get("duration"))
     try:
-        return measure(path, offset, duration if duration and duration > 0 else None)
+        return inspect_audio(path, offset, duration if duration and duration > 0 else None)
     except DataError as error:
-        kind = "missing audio" if "no such file" in str(error) else "unreadable audio"
-        return kind, str(error)
+        return Finding("missing audio" if "no such file" in str(error) else "unreadable audio", str(error))
 
 
-def _text_fault(text: str, keywords: Sequence[str], special_tokens: Sequence[str]) -> Fault | None:
+def _utterance(row: Row, utterance_id: str, duration: float) -> Utterance:
+    return Utterance(
+        id=utterance_id,
+        audio_filepath=cell_text(row.values.get("audio_filepath")),
+        duration=duration,
+        text=clean_text(row.values.get("text")),
+        offset=cell_number(row.values.get("offset")) or 0.0,
+        language=cell_text(row.values.get("language")),
+        speaker=cell_text(row.values.get("speaker")),
+        keywords=tuple(cell_keywords(row.values.get("keywords"))),
+        extra={key: json_value(value) for key, value in row.values.items() if key not in KEYS},
+    )
+
+
+def _check_text(utterance: Utterance, special_tokens: Sequence[str]) -> Finding | None:
+    """A reason to drop the utterance for its transcript or keywords."""
+    text, texts = utterance.text, (utterance.text, *utterance.keywords)
     if not text:
-        return "empty text", "no transcript"
-    if found := [token for token in special_tokens if token and any(token in words for words in (text, *keywords))]:
-        return "special token in text", f"{', '.join(found)} would be read as a command by the model: {text[:60]!r}"
+        return Finding("empty transcript", "the row has no transcript")
+    if tokens := [token for token in special_tokens if token and any(token in item for item in texts)]:
+        return Finding("special token in transcript", f"{', '.join(tokens)} is a command for the model: {text[:60]!r}")
     if not any(char.isalnum() for char in TAGS.sub("", text)):
-        return "no words in text", f"only punctuation or tags: {text[:60]!r}"
+        return Finding("no words in transcript", f"only punctuation or tags: {text[:60]!r}")
     if any(unicodedata.category(char) == "Cs" for char in text):
-        return "broken characters in text", f"half of a surrogate pair: {text[:60]!a}"
+        return Finding("invalid Unicode in transcript", f"half of a surrogate pair: {text[:60]!a}")
     return None
 
 
-def _length_fault(
-    duration: float, text: str, min_duration: float, max_duration: float, max_chars_per_second: float
-) -> Fault | None:
+def _check_length(
+    utterance: Utterance, min_duration: float, max_duration: float, max_chars_per_second: float
+) -> Finding | None:
+    """A reason to drop the utterance for its duration, or for a text that is too long for it."""
+    duration, text = utterance.duration, utterance.text
     if duration < min_duration:
-        return "too short", f"{duration:.2f} s, the least is {min_duration:g} s"
+        return Finding("audio too short", f"{duration:.2f} s; the minimum is {min_duration:g} s")
     if duration > max_duration:
-        return "too long", f"{duration:.2f} s, the most is {max_duration:g} s; cut it into segments"
+        return Finding("audio too long", f"{duration:.2f} s; the maximum is {max_duration:g} s")
     if len(text) > max_chars_per_second * duration:
-        return "text too long for the audio", (
-            f"{len(text)} characters in {duration:.2f} s, the most is {max_chars_per_second:g} a second: {text[:60]!r}"
+        return Finding(
+            "too many characters per second",
+            f"{len(text)} characters in {duration:.2f} s; the maximum is {max_chars_per_second:g} "
+            f"per second: {text[:60]!r}",
         )
     return None
 
 
-def _doubts(row: Row, utterance: Utterance, facts: AudioFacts, twin: Utterance) -> list[Fault]:
-    """What is odd about a row that is kept; `twin` is the first utterance with the same samples."""
-    found, text = list[Fault](), utterance.text
-    stated, raw = row.values.get("duration"), _words(row.values.get("text"))
-    number = _number(stated)
-    if stated not in (None, "") and (number is None or abs(number - facts.duration) > 0.1 + 0.01 * facts.duration):
-        found.append(("duration corrected", f"stated {stated!r}, measured {facts.duration:.2f} s"))
+def _warnings(row: Row, utterance: Utterance, audio: AudioInfo, first: Utterance) -> list[Finding]:
+    """What is unusual about a usable row; `first` is the first utterance with the same samples."""
+    findings, text = list[Finding](), utterance.text
+    stated, raw = row.values.get("duration"), cell_text(row.values.get("text"))
+    number = cell_number(stated)
+    if stated not in (None, "") and (number is None or abs(number - audio.duration) > 0.1 + 0.01 * audio.duration):
+        findings.append(Finding("duration corrected", f"stated {stated!r}, measured {audio.duration:.2f} s"))
     if " ".join(raw.split()) != text:
-        found.append(("text corrected", f"to composed characters (NFC) without invisible ones: {raw[:60]!a}"))
+        findings.append(Finding("transcript cleaned", f"to NFC without invisible characters: {raw[:60]!a}"))
     if MOJIBAKE.search(text) or html.unescape(text) != text:
-        found.append(("damaged characters in text", f"the text was encoded twice: {text[:60]!r}"))
-    if facts.silent:
-        mixed = f" after its {facts.channels} channels are averaged" if facts.channels > 1 else ""
-        found.append(("silence", f"nothing is heard{mixed}, yet the text is {text[:60]!r}"))
-    elif twin is not utterance:
-        other = "the same text" if twin.text == text else f"another text: {twin.text[:60]!r}, here {text[:60]!r}"
-        found.append(("same audio twice", f"sounds the same as {twin.id!r}, with {other}"))
-    return found
-
-
-def _utterance(row: Row, name: str, path: str, text: str, facts: AudioFacts) -> Utterance:
-    return Utterance(
-        id=name,
-        audio_filepath=path,
-        duration=facts.duration,
-        text=text,
-        offset=_number(row.values.get("offset")) or 0.0,
-        language=_words(row.values.get("language")),
-        speaker=_words(row.values.get("speaker")),
-        keywords=tuple(_keywords(row.values.get("keywords"))),
-        extra={key: _jsonable(value) for key, value in row.values.items() if key not in KEYS},
-    )
-
-
-def _name(row: Row) -> str:
-    return " ".join(_words(row.values.get("id")).split())
-
-
-def _words(value: object) -> str:
-    """A cell as a string; "" where it holds nothing."""
-    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value).strip()
-
-
-def _number(value: object) -> float | None:
-    """A cell as a finite number, whichever way a table spells it; None where it is not one."""
-    try:
-        number = float(str(value).strip().replace(",", "."))
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _keywords(value: object) -> list[str]:
-    """Keywords of a list, or of a cell that parts them by comma, semicolon or line."""
-    parts = value if isinstance(value, list | tuple) else re.split(r"[,;\n]", _words(value))
-    return list(dict.fromkeys(word for part in parts if (word := clean_text(part))))
-
-
-def _jsonable(value: object) -> object:
-    """A value that JSON can hold: no NaN, and dates or the like as strings."""
-    try:
-        return json.loads(json.dumps(value, allow_nan=False, default=str))
-    except (TypeError, ValueError):
-        return None if isinstance(value, float) else str(value)
-
-
-def _sentence(text: str) -> str:
-    """A text for comparison: width, case, punctuation and spacing folded away."""
-    text = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join("".join(" " if unicodedata.category(char)[0] in "PSZ" else char for char in text).split())
+        findings.append(Finding("encoding errors in transcript", f"mojibake or HTML entities: {text[:60]!r}"))
+    if audio.silent:
+        mixed = f" after averaging {audio.channels} channels" if audio.channels > 1 else ""
+        findings.append(Finding("silent audio", f"no sound{mixed}, but the transcript is {text[:60]!r}"))
+    elif first is not utterance:
+        other = "the same transcript" if first.text == text else f"transcripts {first.text[:60]!r} and {text[:60]!r}"
+        findings.append(Finding("duplicate audio", f"same samples as {first.id!r}, {other}"))
+    return findings

@@ -1,8 +1,8 @@
-"""Corpora as people have them -> rows with the manifest's keys, and for each row where it stands.
+"""Reads corpora of many formats to rows with the manifest's keys and a position (file:line) for each row.
 
-Read here: JSON Lines (and a JSON list), CSV and TSV of any delimiter, a folder of audio with same-named .txt
-files or a metadata.csv, and through `hub` Hugging Face datasets. Nothing is judged here but the form;
-`audit` looks at each row.
+Formats: JSON Lines, a JSON list, CSV and TSV with any delimiter, a folder of audio files with a .txt file of the same
+name beside each or with a metadata.csv, and Hugging Face datasets (`hub`). This module checks only the format; `audit`
+checks the content of each row.
 """
 
 import csv
@@ -12,16 +12,17 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from finetune.core.errors import DataError
 from finetune.core.files import parse_jsonl
 from finetune.data import hub
 from finetune.data.hub import Row
 
-ALIASES = {  # in order of preference; all in lower case with underscores
+ALIASES = {  # column names for each key, the preferred one first; lower case with underscores
     "audio_filepath": (
         "audio_filepath",
         "audio_file",
@@ -46,57 +47,53 @@ ALIASES = {  # in order of preference; all in lower case with underscores
 JSON = (".jsonl", ".json")
 TABLES = {".csv": ",;\t|", ".tsv": "\t"}
 AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64", ".caf"}
-AUDIO_FOLDERS = ("", "clips", "wavs", "audio")  # where Common Voice, LJSpeech and others keep the files of a table
+AUDIO_FOLDERS = ("", "clips", "wavs", "audio")  # Common Voice, LJSpeech and others keep the audio of a table there
 
 
-def read_corpus(source: str, media_dir: Path) -> list[Row]:
-    """Read a corpus.
+def read_corpus(source: str, media_dir: Path, load_dataset: Callable[..., Any] | None = None) -> list[Row]:
+    """Reads the rows of a corpus.
 
     Args:
         source: a .jsonl, .json, .csv, .tsv or .parquet file, a folder of audio or of `save_to_disk`, or
             `hf:NAME[:CONFIG]:SPLIT`.
-        media_dir: where audio that lies inside a dataset is written as files.
+        media_dir: folder for audio that is embedded in a dataset and must become files.
+        load_dataset: replaces `datasets.load_dataset` for `hf:` sources.
 
     Returns:
-        At least one row; `audio_filepath` is an absolute path wherever the file was found.
+        At least one row. `audio_filepath` is an absolute path where it names a file.
 
     Raises:
-        DataError: the source is missing, empty or of another format; a column is missing (ALIASES has their names);
-            none of its audio files exists.
+        DataError: the source is missing, empty or of another format; a column is missing (ALIASES has the accepted
+            names); none of the audio files exists.
     """
     if source.startswith("hf:"):
-        return _located(_named(hub.read_hub(source, media_dir), source), source, Path.cwd())
+        return _to_manifest_keys(hub.read_hub(source, media_dir, load_dataset), source, Path.cwd())
     path = Path(source).expanduser()
     if not path.exists():
-        raise DataError(f"{source}: no such file or folder{_neighbours(path)}")
+        raise DataError(f"{source}: no such file or folder{_suggestion(path)}")
     if path.is_dir() and hub.is_saved_dataset(path):
-        return _located(_named(hub.read_saved(path, media_dir), source), source, path)
+        return _to_manifest_keys(hub.read_saved(path, media_dir), source, path)
     if path.is_dir():
         tables = [path / name for name in ("metadata.csv", "metadata.tsv", "metadata.jsonl") if (path / name).exists()]
         if not tables:
             return _read_folder(path)
         path = tables[0]
     suffix = path.suffix.lower()
-    rows: Iterable[Row]
     if suffix == ".parquet":
-        rows = hub.read_parquet(path, media_dir)
-    elif suffix in (*JSON, *TABLES):
-        rows = read_table(path)
-    else:
-        raise DataError(
-            f"{source}: a corpus is a .jsonl, .json, .csv, .tsv or .parquet file, a folder of audio, or "
-            f"hf:NAME:SPLIT; not {suffix or 'a file without suffix'} (unpack archives first)"
-        )
-    return _located(_named(rows, str(path)), str(path), path.parent)
+        return _to_manifest_keys(hub.read_parquet(path, media_dir), str(path), path.parent)
+    if suffix in (*JSON, *TABLES):
+        return _to_manifest_keys(read_table(path), str(path), path.parent)
+    raise DataError(
+        f"{source}: unknown format {suffix or '(no suffix)'}; use a .jsonl, .json, .csv, .tsv or .parquet file, a "
+        "folder of audio, or hf:NAME:SPLIT (unpack archives first)"
+    )
 
 
 def count_rows(source: str) -> tuple[int, int] | None:
-    """How many rows `read_corpus` will find, and how many of them name audio that is not there.
-
-    None of a dataset, which is opened when it is wanted in earnest.
+    """The number of rows of a corpus and the number of missing audio files; None for datasets, which stay closed.
 
     Raises:
-        DataError: as `read_corpus`; a name that no file can have.
+        DataError: as `read_corpus`; the source cannot be a file name.
     """
     if source.startswith("hf:"):
         return None
@@ -104,28 +101,28 @@ def count_rows(source: str) -> tuple[int, int] | None:
         path = Path(source).expanduser()
         if path.exists() and (path.suffix.lower() == ".parquet" or hub.is_saved_dataset(path)):
             return None
-    except (OSError, RuntimeError) as error:  # too long; the home of nobody
-        raise DataError(f"{source}: cannot be looked for ({error})") from error
+    except (OSError, RuntimeError) as error:  # a name that is too long, or ~user of an unknown user
+        raise DataError(f"{source}: not a valid path ({error})") from error
     audio = [row.values.get("audio_filepath") for row in read_corpus(source, path)]
-    return len(audio), sum(not (isinstance(name, str) and _is_there(Path(name))) for name in audio)
+    return len(audio), sum(not (isinstance(name, str) and _exists(Path(name))) for name in audio)
 
 
 def read_table(path: Path) -> list[Row]:
-    """The rows of a .jsonl, .json, .csv or .tsv file as they stand there, with its own names of columns.
+    """The rows of a .jsonl, .json, .csv or .tsv file, with the column names of the file.
 
     Raises:
-        DataError: the file cannot be read, or is none of these.
+        DataError: the file cannot be read or has another format.
     """
     suffix = path.suffix.lower()
     if suffix in TABLES:
         return _read_table(path, TABLES[suffix])
     if suffix in JSON:
         return _read_json(path)
-    raise DataError(f"{path}: a table is a .jsonl, .json, .csv or .tsv file, not {suffix or 'a file without suffix'}")
+    raise DataError(f"{path}: unknown format {suffix or '(no suffix)'}; use .jsonl, .json, .csv or .tsv")
 
 
 def _read_json(path: Path) -> list[Row]:
-    text = decoded(path)
+    text = read_text(path)
     if not text.lstrip().startswith("["):
         return [Row(where, values) for where, values in parse_jsonl(text, path)]
     try:
@@ -139,8 +136,8 @@ def _read_json(path: Path) -> list[Row]:
 
 
 def _read_table(path: Path, delimiters: str) -> list[Row]:
-    text = decoded(path)
-    if hint := re.match(r"sep=(.)\r?\n", text):  # Excel's own first line
+    text = read_text(path)
+    if hint := re.match(r"sep=(.)\r?\n", text):  # the first line that Excel writes
         delimiters, text = hint[1], text[hint.end() :]
     header_line = text.lstrip("\r\n").split("\n", 1)[0]
     delimiter = max(delimiters, key=re.sub(r'"[^"]*"', "", header_line).count)
@@ -148,15 +145,15 @@ def _read_table(path: Path, delimiters: str) -> list[Row]:
     if not table:
         return []
     header, first = [name.strip() for name in table[0][1]], 2 if hint else 1
-    if doubled := sorted({name for name in header if name and header.count(name) > 1}):
-        raise DataError(f"{path}:{first}: the column names {doubled} occur more than once")
+    if duplicates := sorted({name for name in header if name and header.count(name) > 1}):
+        raise DataError(f"{path}:{first}: the column names {duplicates} occur more than once; rename them")
     rows = []
     for line, cells in table[1:]:
         where = f"{path}:{line + first - 1}"
         if any(cell.strip() for cell in cells[len(header) :]):
             raise DataError(
-                f"{where}: {len(cells)} cells where the header has {len(header)}; a text that holds "
-                f"{delimiter!r} must stand in quotes"
+                f"{where}: {len(cells)} cells, but the header has {len(header)}; put a text with "
+                f"{delimiter!r} in quotes"
             )
         cells += [""] * (len(header) - len(cells))
         rows.append(Row(where, {name: cell for name, cell in zip(header, cells, strict=False) if name}))
@@ -164,54 +161,54 @@ def _read_table(path: Path, delimiters: str) -> list[Row]:
 
 
 def _cells(text: str, delimiter: str, path: Path) -> list[tuple[int, list[str]]]:
-    """The table's non-empty rows, each with the number of its first line."""
-    # Texts between tabs or bars often hold quotation marks that quote nothing (Common Voice, LJSpeech): where
-    # quoting does not come out even, or would join lines, the marks are taken as plain characters.
+    """The non-empty rows of a table, each with the number of its first line."""
+    # Tables with tabs or bars often have texts with plain quotation marks (Common Voice, LJSpeech). Where the quotes do
+    # not match or would merge lines, they count as plain characters.
     unquoted = delimiter in "\t|"
     for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE) if unquoted else (csv.QUOTE_MINIMAL,):
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
-        table, line, fault = list[tuple[int, list[str]]](), 1, ""
+        table, line, problem = list[tuple[int, list[str]]](), 1, ""
         try:
             for cells in reader:
                 if any(cell.strip() for cell in cells):
                     table.append((line, cells))
                 line = reader.line_num + 1
         except csv.Error as error:
-            fault = f"{path}:{line}: not a well-formed table row: {error}"
-        if not fault and not (unquoted and any("\n" in cell for _, cells in table for cell in cells)):
+            problem = f"{path}:{line}: not a well-formed table row: {error}"
+        if not problem and not (unquoted and any("\n" in cell for _, cells in table for cell in cells)):
             return table
-    raise DataError(f"{fault}; a text that holds {delimiter!r} or a quote must stand in quotes, quotes inside doubled")
+    raise DataError(f"{problem}; put a text with {delimiter!r} or a quote in quotes, and double the quotes inside it")
 
 
 def _read_folder(folder: Path) -> list[Row]:
-    """Audio files with a same-named .txt each; either without the other becomes a row for the audit to report."""
+    """Audio files, each with a .txt file of the same name. One without the other is a row that `audit` reports."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
     texts = {path.with_suffix(""): path for path in sorted(folder.rglob("*.txt"))}
     if not files:
-        raise DataError(f"{folder}: no audio files in this folder (looked for {', '.join(sorted(AUDIO_SUFFIXES))})")
+        raise DataError(f"{folder}: no audio files in this folder (suffixes: {', '.join(sorted(AUDIO_SUFFIXES))})")
     if not any(path.with_suffix("") in texts for path in files):
         raise DataError(
-            f"{folder}: {len(files)} audio files, but none has its transcript beside it: expected such as "
+            f"{folder}: {len(files)} audio files, but none has a transcript; add files such as "
             f"{files[0].with_suffix('.txt')}, or a metadata.csv with the columns file_name and text"
         )
     rows = []
     for path in files:
-        script = texts.get(path.with_suffix(""))
-        text = decoded(script) if script else None
-        rows.append(Row(str(script or path), {"audio_filepath": os.path.abspath(path), "text": text}))
-    audible = {path.with_suffix("") for path in files}
+        transcript = texts.get(path.with_suffix(""))
+        text = read_text(transcript) if transcript else None
+        rows.append(Row(str(transcript or path), {"audio_filepath": os.path.abspath(path), "text": text}))
+    stems = {path.with_suffix("") for path in files}
     return rows + [
-        Row(str(script), {"audio_filepath": os.path.abspath(stem.with_suffix(".wav")), "text": None})
-        for stem, script in texts.items()
-        if stem not in audible
+        Row(str(transcript), {"audio_filepath": os.path.abspath(stem.with_suffix(".wav")), "text": None})
+        for stem, transcript in texts.items()
+        if stem not in stems
     ]
 
 
-def decoded(path: Path) -> str:
-    """A text file's content, whichever UTF it is in.
+def read_text(path: Path) -> str:
+    """The content of a text file in UTF-8 or UTF-16.
 
     Raises:
-        DataError: it cannot be read, or is no text in UTF-8 or UTF-16.
+        DataError: the file cannot be read, or is not text in UTF-8 or UTF-16.
     """
     try:
         data = path.read_bytes()
@@ -224,73 +221,82 @@ def decoded(path: Path) -> str:
         line = data[: error.start].count(b"\n") + 1
         raise DataError(f"{path}:{line}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
     if "\0" in text:
-        raise DataError(f"{path}: a binary file, not text")
+        raise DataError(f"{path}: a binary file, not text; export it as UTF-8 text")
     return text
 
 
-def _named(rows: Iterable[Row], source: str) -> list[Row]:
-    """Rename the columns to the manifest's keys; columns without a meaning here keep their names."""
+def _to_manifest_keys(rows: Iterable[Row], source: str, folder: Path) -> list[Row]:
+    """Rows with the manifest's keys and absolute audio paths."""
+    return _resolve_paths(_rename_columns(rows, source), source, folder)
+
+
+def _rename_columns(rows: Iterable[Row], source: str) -> list[Row]:
+    """Renames the columns to the manifest's keys. Columns that match no key keep their names."""
     rows = list(rows)
     if not rows:
-        raise DataError(f"{source}: holds no rows")
-    seen = dict.fromkeys(name for row in rows for name in row.values)
+        raise DataError(f"{source}: the corpus has no rows")
+    columns = dict.fromkeys(name for row in rows for name in row.values)
     names = {}
-    plain = {re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"): name for name in reversed(seen)}
+    normalized = {re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"): name for name in reversed(columns)}
     for key, aliases in ALIASES.items():
-        if name := next((plain[alias] for alias in aliases if alias in plain), None):
+        if name := next((normalized[alias] for alias in aliases if alias in normalized), None):
             names[name] = key
         elif key in ("audio_filepath", "text"):
-            near = [plain[name] for alias in aliases for name in difflib.get_close_matches(alias, plain, 1, 0.75)]
-            guess = f"; is it {near[0]!r}?" if near else "."
+            similar = [
+                normalized[name] for alias in aliases for name in difflib.get_close_matches(alias, normalized, 1, 0.75)
+            ]
+            hint = f"; did you mean {similar[0]!r}?" if similar else "."
             raise DataError(
-                f"{source}: no column for {key}; the columns are {', '.join(map(repr, seen))}{guess} "
-                f"Name it one of {', '.join(aliases)}"
+                f"{source}: no column for {key}; the columns are {', '.join(map(repr, columns))}{hint} "
+                f"Use one of the names {', '.join(aliases)}"
             )
-    for name in seen:  # a column that bears a key's name while another was chosen for that key
+    for name in columns:  # a column with the name of a key, where another column was chosen for that key
         if name not in names and name in names.values():
             names[name] = f"{name}_original"
     return [replace(row, values={names.get(name, name): value for name, value in row.values.items()}) for row in rows]
 
 
-def _located(rows: list[Row], source: str, folder: Path) -> list[Row]:
-    """Make audio paths absolute: relative ones are looked for from `folder`, then from the current one."""
+def _resolve_paths(rows: list[Row], source: str, folder: Path) -> list[Row]:
+    """Makes audio paths absolute. Relative paths start at `folder`, or else at the current directory."""
     bases = [folder / name for name in AUDIO_FOLDERS] + [Path.cwd()]
-    located, found, tried = [], 0, list[Path]()
+    resolved, num_files, tried = [], 0, list[Path]()
     for row in rows:
-        given = row.values.get("audio_filepath")
-        if isinstance(given, str) and given.strip() and "://" not in given:
-            spelled = dict.fromkeys(
+        name = row.values.get("audio_filepath")
+        if isinstance(name, str) and name.strip() and "://" not in name:
+            spellings = dict.fromkeys(
                 (
-                    given,
-                    given.strip(),
-                    unicodedata.normalize("NFC", given),
-                    unicodedata.normalize("NFD", given),
-                    given.replace("\\", "/"),
+                    name,
+                    name.strip(),
+                    unicodedata.normalize("NFC", name),
+                    unicodedata.normalize("NFD", name),
+                    name.replace("\\", "/"),
                 )
             )
-            paths = [base / Path(name).expanduser() for name in spelled for base in bases]
-            path = next((path for path in paths if _is_there(path)), None)
-            found += path is not None
+            paths = [base / Path(spelling).expanduser() for spelling in spellings for base in bases]
+            path = next((path for path in paths if _exists(path)), None)
+            num_files += path is not None
             tried = tried or list(dict.fromkeys((paths[0], paths[len(bases) - 1])))
             row = replace(row, values=row.values | {"audio_filepath": os.path.abspath(path or paths[0])})
-        located.append(row)
-    if not found:
+        resolved.append(row)
+    if not num_files:
         names = " and ".join(map(str, tried)) or repr(rows[0].values.get("audio_filepath"))
-        raise DataError(f"{source}: 0 of {len(rows)} audio files found; tried {names} for {rows[0].where}")
-    return located
+        raise DataError(
+            f"{source}: 0 of {len(rows)} audio files exist; tried {names} for {rows[0].where}; correct the paths"
+        )
+    return resolved
 
 
-def _is_there(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     try:
         return path.exists()
     except OSError:  # a name that is too long
         return False
 
 
-def _neighbours(path: Path) -> str:
-    """A guess at what was meant, for the end of a message."""
+def _suggestion(path: Path) -> str:
+    """A suggestion for a path that does not exist, for the end of an error message."""
     if not path.parent.is_dir():
-        known = "" if path.is_absolute() else "; for a Hugging Face dataset write hf:NAME:SPLIT"
-        return f"; nor is there a folder {path.parent}{known}"
-    near = difflib.get_close_matches(path.name, [other.name for other in path.parent.iterdir()], 1)
-    return f"; did you mean {path.parent / near[0]}?" if near else f" (looked in {path.parent.absolute()})"
+        hint = "" if path.is_absolute() else "; for a Hugging Face dataset write hf:NAME:SPLIT"
+        return f"; the folder {path.parent} does not exist{hint}"
+    similar = difflib.get_close_matches(path.name, [other.name for other in path.parent.iterdir()], 1)
+    return f"; did you mean {path.parent / similar[0]}?" if similar else f" in {path.parent.absolute()}"

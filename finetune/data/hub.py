@@ -1,13 +1,13 @@
-"""Hugging Face datasets -> rows, without the torchcodec that `datasets` wants for decoding audio.
+"""Reads Hugging Face datasets to rows, without torchcodec, which `datasets` requires to decode audio.
 
-Audio stays undecoded (`Audio(decode=False)`); bytes that lie inside a dataset are written out as they are, so
-the audit meets the same faults in them as in any file.
+Audio stays encoded (`Audio(decode=False)`). Audio bytes inside a dataset are written to files unchanged, so `audit`
+checks them like any other file.
 """
 
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -19,69 +19,74 @@ MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3\x03": ".mp3",
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a corpus as found: `where` it stands (file:line or row number) and its `values` by column."""
+    """One row of a corpus: its position `where` (file:line or row number) and its `values` by column."""
 
     where: str
     values: dict[str, object]
 
 
-def read_hub(source: str, media_dir: Path) -> Iterator[Row]:
+def read_hub(source: str, media_dir: Path, load_dataset: Callable[..., Any] | None = None) -> Iterator[Row]:
     """Rows of `hf:NAME[:CONFIG]:SPLIT`.
 
+    Args:
+        source: name, optional config and split of a dataset.
+        media_dir: folder for embedded audio.
+        load_dataset: replaces `datasets.load_dataset`.
+
     Raises:
-        DataError: a source of another form; the dataset, config or split cannot be had.
+        DataError: the source has another form; the dataset, config or split cannot be loaded.
     """
     parts = source.split(":")[1:]
     if len(parts) not in (2, 3) or not all(parts):
         raise DataError(f"{source}: write hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT, such as hf:org/corpus:en:train")
-    datasets = _datasets(source)
+    load_dataset = load_dataset or _datasets(source).load_dataset
     try:
-        dataset = datasets.load_dataset(parts[0], *parts[1:-1], split=parts[-1])
-    except Exception as error:  # network, access, scripts, names: `datasets` has no common base for them
+        dataset = load_dataset(parts[0], *parts[1:-1], split=parts[-1])
+    except Exception as error:  # the errors of `datasets` have no common base class
         raise DataError(
-            f"{source}: {_reason(error)}\nCheck the name, config and split; for a gated dataset accept its "
-            "terms and `hf auth login`; one with a loading script must be converted to Parquet"
+            f"{source}: {_reason(error)}\nCheck the name, config and split. For a gated dataset, accept its "
+            "terms and run `hf auth login`. Convert a dataset with a loading script to Parquet."
         ) from error
     return _rows(dataset, source, media_dir)
 
 
 def is_saved_dataset(folder: Path) -> bool:
-    """Whether `save_to_disk` wrote this folder."""
+    """Whether the folder was written by `save_to_disk`."""
     return (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
 
 
 def read_saved(folder: Path, media_dir: Path) -> Iterator[Row]:
-    """Rows of one split that `save_to_disk` wrote.
+    """Rows of one split from `save_to_disk`.
 
     Raises:
-        DataError: the folder holds several splits, or is damaged.
+        DataError: the folder has several splits, or is damaged.
     """
     if (folder / "dataset_dict.json").exists():
         splits = sorted(path.parent.name for path in folder.glob("*/state.json"))
         raise DataError(
-            f"{folder}: holds the splits {', '.join(splits)}; name one, such as {folder / splits[0]}"
+            f"{folder}: the dataset has the splits {', '.join(splits)}; choose one, such as {folder / splits[0]}"
             if splits
-            else f"{folder}: a saved dataset without splits"
+            else f"{folder}: the saved dataset has no splits"
         )
     datasets = _datasets(folder)
     try:
         dataset = datasets.load_from_disk(str(folder))
     except Exception as error:
-        raise DataError(f"{folder}: not a dataset that can be loaded: {_reason(error)}") from error
+        raise DataError(f"{folder}: cannot load the dataset: {_reason(error)}") from error
     return _rows(dataset, str(folder), media_dir)
 
 
 def read_parquet(path: Path, media_dir: Path) -> Iterator[Row]:
-    """Rows of a Parquet file; its audio may be a path or the {bytes, path} that `datasets` writes.
+    """Rows of a Parquet file. Its audio is a path, or bytes and a path as written by `datasets`.
 
     Raises:
-        DataError: not a Parquet file.
+        DataError: the file is not Parquet.
     """
     datasets = _datasets(path)
     try:
         dataset = datasets.Dataset.from_parquet(str(path), cache_dir=str(media_dir / "arrow"))
     except Exception as error:
-        raise DataError(f"{path}: not a Parquet file that can be loaded: {_reason(error)}") from error
+        raise DataError(f"{path}: cannot load the Parquet file: {_reason(error)}") from error
     return _rows(dataset, str(path), media_dir)
 
 
@@ -89,12 +94,12 @@ def _datasets(source: object) -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise DataError(f"{source}: reading it needs the package `datasets`: pip install datasets") from error
+        raise DataError(f"{source}: this source requires the package `datasets`; run `pip install datasets`") from error
     return datasets
 
 
 def _reason(error: Exception) -> str:
-    while isinstance(error.__cause__, Exception):  # `datasets` hides the reason beneath "an error occurred"
+    while isinstance(error.__cause__, Exception):  # `datasets` wraps the reason in a general error
         error = error.__cause__
     return f"{type(error).__name__}: {str(error).strip()[:300]}"
 
@@ -119,7 +124,7 @@ def _rows(dataset: Any, source: str, media_dir: Path) -> Iterator[Row]:
 
 
 def _audio_file(audio: dict[str, Any], media_dir: Path) -> str | None:
-    """The path of a clip; one that is held as bytes is written into `media_dir`, once."""
+    """The path of an audio file. Embedded bytes are written to `media_dir`, once."""
     data, path = audio["bytes"], audio["path"]
     if not data:
         return path or None

@@ -1,7 +1,7 @@
-"""The manifest: one JSON line for each utterance, the form in which all data travels.
+"""The manifest: a JSON Lines file with one utterance per line. All stages read and write data in this format.
 
-The keys are those of NeMo and of the speech leaderboards: `audio_filepath`, `duration`, `text` and, where
-known, `id`, `offset`, `language`, `speaker`, `keywords`. Every other key is carried along in `extra`.
+The keys are those of NeMo and of the speech leaderboards: `audio_filepath`, `duration`, `text`, and optionally `id`,
+`offset`, `language`, `speaker` and `keywords`. All other keys are kept in `extra`.
 """
 
 import json
@@ -20,7 +20,7 @@ KEYS = ("id", "audio_filepath", "offset", "duration", "text", "language", "speak
 
 @dataclass(frozen=True)
 class Utterance:
-    """A piece of audio and what is said in it: the seconds `offset` to `offset + duration` of one file."""
+    """A segment of an audio file, from `offset` to `offset + duration` seconds, and its transcript."""
 
     id: str
     audio_filepath: str
@@ -33,59 +33,66 @@ class Utterance:
     extra: dict[str, object] = field(default_factory=dict, hash=False)
 
 
-def concatenated(clips: Sequence[Utterance], time: int) -> Utterance:
-    """Clips spoken one after another as one, for the `time`-th time; file and offset are those of the first."""
+def concatenated(clips: Sequence[Utterance], occurrence: int) -> Utterance:
+    """Several utterances, one after another, as one utterance with the file and offset of the first.
+
+    Args:
+        clips: the utterances in their order.
+        occurrence: 1 for the first concatenation of these clips, 2 for the second and so on; part of the id.
+    """
     keywords = dict.fromkeys(word for clip in clips for word in clip.keywords)
     return replace(
         clips[0],
-        id="+".join(clip.id for clip in clips) + f"#{time}" * (time > 1),
+        id="+".join(clip.id for clip in clips) + f"#{occurrence}" * (occurrence > 1),
         duration=sum(clip.duration for clip in clips),
         text=" ".join(clip.text for clip in clips),
         keywords=tuple(keywords),
     )
 
 
-def unique_id(audio_filepath: str, offset: float, taken: Collection[str]) -> str:
-    """An id for a row that has none: the file's stem, with the offset or a number where that is not enough."""
+def unique_id(audio_filepath: str, offset: float, used_ids: Collection[str]) -> str:
+    """An id for a row without one: the stem of the file, with the offset and a number where needed."""
     stem = PurePath(audio_filepath).stem
     name = f"{stem}@{offset:.3f}" if offset else stem
-    if name not in taken:
+    if name not in used_ids:
         return name
-    return next(numbered for n in count(2) if (numbered := f"{name}-{n}") not in taken)
+    return next(numbered for n in count(2) if (numbered := f"{name}-{n}") not in used_ids)
 
 
 def read_manifest(path: str | Path) -> list[Utterance]:
-    """Read a manifest that `write_manifest` wrote; anything odd in it is an error.
+    """Reads a manifest from `write_manifest`. Every invalid line is an error.
 
     Raises:
-        DataError: the file cannot be read or is empty, or a line is not an utterance (names file:line).
+        DataError: the file cannot be read or is empty, or a line is not an utterance (the message has file:line).
     """
     try:
         rows = parse_jsonl(Path(path).read_text(encoding="utf-8-sig"), path)
     except OSError as error:
-        raise DataError(f"{path}: cannot read this manifest ({error.strerror})") from error
+        raise DataError(f"{path}: cannot read the manifest ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a manifest: the file is not UTF-8 text ({error.reason})") from error
+        raise DataError(f"{path}: not UTF-8 text ({error.reason}); save the manifest as UTF-8") from error
     if not rows:
         raise DataError(f"{path}: the manifest is empty")
-    taken = {str(row["id"]) for _, row in rows if row.get("id")}
-    seen: dict[str, str] = {}
+    used_ids = {str(row["id"]) for _, row in rows if row.get("id")}
+    positions: dict[str, str] = {}
     utterances = []
     for where, row in rows:
-        utterance = _utterance(row, where, taken)
-        if utterance.id in seen:
-            raise DataError(f"{where}: id {utterance.id!r} was given at {seen[utterance.id]} already")
-        seen[utterance.id] = where
-        taken.add(utterance.id)
+        utterance = _utterance(row, where, used_ids)
+        if utterance.id in positions:
+            raise DataError(
+                f"{where}: id {utterance.id!r} is used at {positions[utterance.id]} already; make the ids unique"
+            )
+        positions[utterance.id] = where
+        used_ids.add(utterance.id)
         utterances.append(utterance)
     return utterances
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
-    """Write a manifest whole or not at all: a reader never sees half of it.
+    """Writes a manifest atomically: a temporary file, then a rename.
 
     Raises:
-        DataError: an utterance cannot be written as JSON (names its id).
+        DataError: an utterance cannot be written as JSON (the message has its id).
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,8 +108,8 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _utterance(row: dict[str, object], where: str, taken: Collection[str]) -> Utterance:
-    """One checked row. `taken` is consulted only if the row has no id of its own."""
+def _utterance(row: dict[str, object], where: str, used_ids: Collection[str]) -> Utterance:
+    """A row with checked values. `used_ids` holds the ids in use; it matters only for a row without an id."""
     for key in ("audio_filepath", "text"):
         if not isinstance(row.get(key), str):
             raise DataError(f"{where}: `{key}` must be a string; found {row.get(key)!r}")
@@ -111,13 +118,13 @@ def _utterance(row: dict[str, object], where: str, taken: Collection[str]) -> Ut
             raise DataError(f"{where}: `{key}` must be a string; found {row[key]!r}")
     duration, offset = _seconds(row, "duration", where), _seconds(row, "offset", where) if "offset" in row else 0.0
     if duration == 0:
-        raise DataError(f"{where}: `duration` is 0")
+        raise DataError(f"{where}: `duration` must be more than 0")
     keywords = row.get("keywords", [])
     if not isinstance(keywords, list) or not all(isinstance(word, str) for word in keywords):
         raise DataError(f"{where}: `keywords` must be a list of strings; found {keywords!r}")
     path = str(row["audio_filepath"])
     return Utterance(
-        id=str(row.get("id") or unique_id(path, offset, taken)),
+        id=str(row.get("id") or unique_id(path, offset, used_ids)),
         audio_filepath=path,
         duration=duration,
         text=str(row["text"]),
@@ -140,7 +147,7 @@ def _line(utterance: Utterance) -> bytes:
     row: dict[str, object] = {key: getattr(utterance, key) for key in KEYS}
     row = {key: value for key, value in row.items() if value or key in ("audio_filepath", "duration", "text")}
     if clash := sorted(set(KEYS) & set(utterance.extra)):
-        raise DataError(f"utterance {utterance.id!r}: `extra` may not hold the manifest's own keys {clash}")
+        raise DataError(f"utterance {utterance.id!r}: `extra` may not have the manifest's own keys {clash}")
     try:
         line = json.dumps(row | utterance.extra, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:

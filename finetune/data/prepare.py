@@ -1,23 +1,27 @@
-"""Corpora to audited manifests: reads every split, checks all of it, reports all problems at once."""
+"""Corpora to audited manifests: reads every split, checks it, reports all problems, writes the manifests."""
 
 import logging
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import product
+from pathlib import Path
 
-from finetune.core.config import Recipe
+from finetune.core.config import DataSection, Recipe
 from finetune.core.errors import DataError
 from finetune.core.files import sha256_file, write_json
 from finetune.core.run_dir import RunDir
-from finetune.data.audit import Problem, audit, leaks, report
+from finetune.data.audit import Audit, audit
 from finetune.data.corpora import count_rows, read_corpus
-from finetune.data.manifest import Utterance, unique_id, write_manifest
+from finetune.data.leaks import find_leaks
+from finetune.data.manifest import unique_id, write_manifest
+from finetune.data.problems import Problem, format_problems
 from finetune.metrics.terms import read_terms, term_recall
 
 log = logging.getLogger(__name__)
 
-SPLITS = ("train", "replay", "valid", "test", "canary")
+TRAINING_SPLITS, SCORED_SPLITS = ("train", "replay"), ("valid", "test", "canary")
+SPLITS = (*TRAINING_SPLITS, *SCORED_SPLITS)
 SPECIAL_TOKENS = ("<|audio|>", "<|end_of_text|>", "<|pad|>", "<|start_of_role|>", "<|end_of_role|>")
 
 
@@ -33,142 +37,152 @@ class PrepareResult:
 
 
 def preview_corpora(recipe: Recipe) -> Iterator[str]:
-    """A line for each corpus of a recipe; no audio is opened and nothing written.
+    """A line for each corpus of a recipe. Decodes no audio and writes nothing.
 
     Raises:
-        DataError: at the end, with all that cannot be read.
+        DataError: after the last line, if a source cannot be read or lacks audio. The message lists all of them.
     """
-    faults = []
+    problems = []
     for split in SPLITS:
         for source in getattr(recipe.data, split):
             try:
-                found = count_rows(source)
+                counts = count_rows(source)
             except DataError as error:
-                faults.append(f"data.{split}: {error}")
+                problems.append(f"data.{split}: {error}")
                 continue
-            yield f"{split:6} {f'{found[0]:,} rows' if found else 'not opened':>12}  {source}"
-            if found and found[1] > recipe.data.max_bad_fraction * found[0]:
-                faults.append(f"data.{split}: {source}: the audio of {found[1]} of {found[0]} rows is not there")
+            yield f"{split:6} {f'{counts[0]:,} rows' if counts else 'not opened':>12}  {source}"
+            if counts and counts[1] > recipe.data.max_bad_fraction * counts[0]:
+                problems.append(f"data.{split}: {source}: {counts[1]} of {counts[0]} rows have no audio file")
     if recipe.data.terms:
         try:
             yield f"terms  {f'{len(read_terms(recipe.data.terms)):,} terms':>12}  {recipe.data.terms}"
         except DataError as error:
-            faults.append(f"data.terms: {error}")
-    if faults:
-        raise DataError("\n".join(faults))
+            problems.append(f"data.terms: {error}")
+    if problems:
+        raise DataError("\n".join(problems))
 
 
 def prepare(recipe: Recipe, run: RunDir) -> PrepareResult:
     """Writes `manifests/<split>.jsonl` and `manifests/problems.json`.
 
     Raises:
-        DataError: a source cannot be read, a split is empty, too large a share of its rows is bad, or a sentence
-            of train or replay stands in valid, test or canary (unless the recipe allows it); a term that the
-            normalizer empties.
+        DataError: a source cannot be read; a split has no usable row or too many bad rows; a sentence or audio file of
+            train or replay is also in valid, test or canary, and the recipe does not allow it; the normalizer
+            removes all of a term.
     """
     started = time.monotonic()
-    settings = recipe.data
-    if settings.terms:  # looked at now: evaluate reads it only after hours of training
-        term_recall([], [], read_terms(settings.terms), recipe.evaluate.normalizer)
-    splits: dict[str, list[Utterance]] = {}
-    dropped: dict[str, list[Problem]] = {}
-    warnings: dict[str, list[Problem]] = {}
-    for split in SPLITS:
-        sources: list[str] = getattr(settings, split)
-        if not sources:
-            continue
-        rows = [
-            replace(row, values={"corpus": source, **row.values}) if len(sources) > 1 else row
-            for source in sources
-            for row in read_corpus(source, run.media)
-        ]  # evaluate scores each by itself
-        checked = audit(
-            rows,
-            min_duration=settings.min_duration,
-            max_duration=settings.max_duration,
-            max_chars_per_second=settings.max_chars_per_second,
-            special_tokens=SPECIAL_TOKENS,
-            workers=2,
-        )
-        splits[split] = [_styled(item, settings.lowercase) for item in checked.kept]
-        dropped[split], warnings[split] = checked.dropped, checked.warnings
-        log.info(
-            "%-6s %5d clips, %s%s",
-            split,
-            len(checked.kept),
-            _length(sum(item.duration for item in checked.kept)),
-            f"; {len(checked.dropped)} of {len(rows)} dropped" if checked.dropped else "",
-        )
-        if checked.dropped or checked.warnings:
-            log.info(report([*checked.dropped, *checked.warnings]))
-        if not checked.kept:
-            raise DataError(f"data.{split}: no usable clip is left of {len(rows)}")
-        if len(checked.dropped) > settings.max_bad_fraction * len(rows):
-            raise DataError(
-                f"data.{split}: {len(checked.dropped)} of {len(rows)} rows are unusable, more than "
-                f"data.max_bad_fraction {settings.max_bad_fraction:g} allows; mend them or raise it"
-            )
-    if "replay" in splits:
-        splits["replay"], warnings["replay"] = _told_apart(splits["replay"], splits["train"], warnings["replay"])
-    leaked: dict[str, list[Problem]] = {"valid": [], "test": [], "canary": []}
-    copied = []
-    for heard, split in product(("train", "replay"), leaked):
-        found = [
-            replace(problem, kind=problem.kind.replace("in train", f"in {heard}"))
-            for problem in leaks(splits.get(heard, []), splits.get(split, []))
-        ]
-        leaked[split] += found
-        if same := [problem for problem in found if not problem.kind.startswith("speaker")]:
-            log.info(report(same))
-            clips = len({problem.id for problem in same})
-            copied.append(f"data.{split}: {clips} of its clips stand in data.{heard} too")
-    if copied and not settings.allow_leaks:
-        raise DataError(f"{'; '.join(copied)}, so its score would flatter; remove them, or set data.allow_leaks: true")
-    for split, utterances in splits.items():
-        write_manifest(run.manifest(split), utterances)
-    write_json(
-        run.problems,
-        {
-            split: {
-                "dropped": [asdict(p) for p in dropped[split]],
-                "warnings": [asdict(p) for p in [*warnings[split], *leaked.get(split, [])]],
-            }
-            for split in splits
-        },
-    )
+    if recipe.data.terms:  # checked now, because evaluate reads the terms after hours of training
+        term_recall([], [], read_terms(recipe.data.terms), recipe.evaluate.normalizer)
+    audits = _read(recipe.data, run.media)
+    audits = _check_leaks(audits, recipe.data.allow_leaks)
+    _write(audits, run)
     return PrepareResult(
-        {split: len(items) for split, items in splits.items()},
-        {split: round(sum(item.duration for item in items) / 3600, 4) for split, items in splits.items()},
-        {split: len(items) for split, items in dropped.items()},
-        {split: sha256_file(run.manifest(split)) for split in splits},
-        round(time.monotonic() - started, 1),
+        kept={split: len(result.kept) for split, result in audits.items()},
+        hours={split: round(_seconds(result) / 3600, 4) for split, result in audits.items()},
+        dropped={split: len(result.dropped) for split, result in audits.items()},
+        hashes={split: sha256_file(run.manifest(split)) for split in audits},
+        seconds=round(time.monotonic() - started, 1),
     )
 
 
-def _told_apart(
-    replay: list[Utterance], train: list[Utterance], warnings: list[Problem]
-) -> tuple[list[Utterance], list[Problem]]:
-    """Replay with other ids where train has the same, for an epoch hears both; and its warnings, with these."""
-    theirs = {item.id for item in train}
-    taken, kept, renamed = theirs | {item.id for item in replay}, [], []
-    for item in replay:
-        if item.id in theirs:
-            name = unique_id(item.audio_filepath, item.offset, taken)
-            taken.add(name)
-            renamed.append(Problem("id changed", name, item.audio_filepath, f"{item.id!r} is an id of data.train too"))
-            item = replace(item, id=name)
+def _read(data: DataSection, media: Path) -> dict[str, Audit]:
+    """Every split of the recipe, audited; ids are unique over train and replay."""
+    audits = {split: _read_split(split, data, media) for split in SPLITS if getattr(data, split)}
+    if "replay" in audits:
+        audits["replay"] = _rename_shared_ids(audits["replay"], audits["train"])
+    return audits
+
+
+def _read_split(split: str, data: DataSection, media: Path) -> Audit:
+    """The rows of all corpora of a split, audited. With several corpora each row records its own, for evaluate."""
+    sources: list[str] = getattr(data, split)
+    rows = [
+        replace(row, values={"corpus": source, **row.values}) if len(sources) > 1 else row
+        for source in sources
+        for row in read_corpus(source, media)
+    ]
+    result = audit(
+        rows,
+        min_duration=data.min_duration,
+        max_duration=data.max_duration,
+        max_chars_per_second=data.max_chars_per_second,
+        special_tokens=SPECIAL_TOKENS,
+        workers=2,
+    )
+    num_dropped = len(result.dropped)
+    dropped = f"; {num_dropped} of {len(rows)} rows dropped" if num_dropped else ""
+    log.info("%-6s %5d utterances, %s%s", split, len(result.kept), _format_duration(_seconds(result)), dropped)
+    if result.dropped or result.warnings:
+        log.info(format_problems([*result.dropped, *result.warnings]))
+    if not result.kept:
+        raise DataError(f"data.{split}: none of {len(rows)} rows is usable; fix the problems above")
+    if num_dropped > data.max_bad_fraction * len(rows):
+        raise DataError(
+            f"data.{split}: {num_dropped} of {len(rows)} rows are unusable, more than data.max_bad_fraction "
+            f"{data.max_bad_fraction:g} allows; fix the rows or raise data.max_bad_fraction"
+        )
+    if data.lowercase:
+        return replace(result, kept=[replace(item, text=item.text.lower()) for item in result.kept])
+    return result
+
+
+def _rename_shared_ids(replay: Audit, train: Audit) -> Audit:
+    """Replay with a new id for each id that train has too, because an epoch contains both."""
+    train_ids = {item.id for item in train.kept}
+    used_ids, kept, renamed = train_ids | {item.id for item in replay.kept}, [], []
+    for item in replay.kept:
+        if item.id in train_ids:
+            new_id = unique_id(item.audio_filepath, item.offset, used_ids)
+            used_ids.add(new_id)
+            detail = f"data.train has the id {item.id!r} too"
+            renamed.append(Problem("id changed", new_id, item.audio_filepath, detail))
+            item = replace(item, id=new_id)
         kept.append(item)
     if renamed:
-        log.info(report(renamed))
-    return kept, [*warnings, *renamed]
+        log.info(format_problems(renamed))
+    return replace(replay, kept=kept, warnings=[*replay.warnings, *renamed])
 
 
-def _length(seconds: float) -> str:
+def _check_leaks(audits: dict[str, Audit], allow_leaks: bool) -> dict[str, Audit]:
+    """The splits, with a warning for each leak from a training split to a scored split.
+
+    Raises:
+        DataError: a sentence or an audio file leaks, and `allow_leaks` is false.
+    """
+    audits, errors = dict(audits), []
+    for trained, scored in product(TRAINING_SPLITS, SCORED_SPLITS):
+        if trained not in audits or scored not in audits:
+            continue
+        leaks = find_leaks(audits[trained].kept, audits[scored].kept, trained)
+        audits[scored] = replace(audits[scored], warnings=[*audits[scored].warnings, *leaks])
+        if copies := [problem for problem in leaks if not problem.kind.startswith("speaker")]:
+            log.info(format_problems(copies))
+            number = len({problem.id for problem in copies})
+            errors.append(f"data.{scored}: {number} of its utterances are also in data.{trained}")
+    if errors and not allow_leaks:
+        raise DataError(f"{'; '.join(errors)}: the scores would be too good. Remove them or set data.allow_leaks: true")
+    return audits
+
+
+def _write(audits: dict[str, Audit], run: RunDir) -> None:
+    for split, result in audits.items():
+        write_manifest(run.manifest(split), result.kept)
+    problems = {
+        split: {
+            "dropped": [asdict(problem) for problem in result.dropped],
+            "warnings": [asdict(problem) for problem in result.warnings],
+        }
+        for split, result in audits.items()
+    }
+    write_json(run.problems, problems)
+
+
+def _seconds(result: Audit) -> float:
+    return sum(item.duration for item in result.kept)
+
+
+def _format_duration(seconds: float) -> str:
     for unit, size in (("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.1f} s"
-
-
-def _styled(item: Utterance, lowercase: bool) -> Utterance:
-    return replace(item, text=item.text.lower()) if lowercase else item

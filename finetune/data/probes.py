@@ -1,4 +1,4 @@
-"""Clips without any speech, made on the spot: whatever a recognizer writes for them, it made up."""
+"""Synthetic audio without speech: every word that a model transcribes from it is a hallucination."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ Wave = NDArray[np.float64]
 
 
 def probe_waves(seed: int) -> dict[str, Wave]:
-    """By kind: (48000,) at 16 kHz, full scale 1. The same seed gives the same samples."""
+    """Waveforms (48000,) at 16 kHz by kind, full scale 1. The same seed gives the same samples."""
     rng = np.random.default_rng(seed)
     count = int(SECONDS * SAMPLE_RATE)
     time = np.arange(count) / SAMPLE_RATE
@@ -37,11 +37,11 @@ def probe_waves(seed: int) -> dict[str, Wave]:
 
 
 def write_probes(folder: Path, seed: int) -> list[Utterance]:
-    """Writes each as a WAV file; an utterance's text is empty, its id is the kind."""
+    """Writes each probe as a WAV file in `folder`. The utterances have empty texts; an id is the kind of probe."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = []
+    utterances = []
     for kind, wave in probe_waves(seed).items():
         path = folder / f"{kind.replace(' ', '_')}.wav"
         soundfile.write(path, wave.clip(-1, 1), SAMPLE_RATE, subtype="PCM_16")
-        found.append(Utterance(kind, str(path.resolve()), SECONDS, ""))
-    return found
+        utterances.append(Utterance(kind, str(path.resolve()), SECONDS, ""))
+    return utterances

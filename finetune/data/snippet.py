@@ -1,4 +1,4 @@
-"""A clip as a few kilobytes that a browser plays."""
+"""A segment of audio as MP3, small enough to embed in an HTML page."""
 
 import io
 from pathlib import Path
@@ -9,10 +9,15 @@ from finetune.data.audio import SAMPLE_RATE, load_audio
 
 
 def mp3(path: str | Path, offset: float, duration: float | None) -> bytes:
-    """The segment as mono MP3 of 16 kHz, about 4 kB a second.
+    """The segment as 16 kHz mono MP3, about 4 kB per second.
+
+    Args:
+        path: an audio file.
+        offset: seconds from the start of the file.
+        duration: seconds; None takes the rest of the file.
 
     Raises:
-        DataError: as `load_audio` does.
+        DataError: as `load_audio`.
     """
     out = io.BytesIO()
     soundfile.write(out, load_audio(path, offset, duration).clip(-1, 1), SAMPLE_RATE, format="MP3")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.core.errors import DataError
-from finetune.data.corpora import decoded, read_table
+from finetune.data.corpora import read_table, read_text
 
 TEXT = "pred_text"
 KEYS = ("id", "audio_filepath")  # by which a row tells its clip
@@ -104,7 +104,7 @@ def _table_rows(path: Path) -> list[_Row]:
 
 def _trn_rows(path: Path) -> list[_Row]:
     found = []
-    for number, line in enumerate(decoded(path).split("\n"), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         line = line.rstrip("\r")
         if not line.strip() or line.startswith(";;"):
             continue

@@ -16,7 +16,7 @@ from finetune.core.config import Recipe
 from finetune.core.errors import DataError
 from finetune.core.files import read_json, read_jsonl, sha256_file, write_json
 from finetune.core.run_dir import RunDir
-from finetune.data.audit import clean_text
+from finetune.data.cells import clean_text
 from finetune.data.corpora import read_corpus
 from finetune.data.hub import Row
 from finetune.data.manifest import Utterance

@@ -8,10 +8,11 @@ from pathlib import Path
 from finetune.core.errors import DataError
 from finetune.data.acoustics import bandwidth, snr
 from finetune.data.audio import load_audio
-from finetune.data.audit import audit, report
+from finetune.data.audit import audit
 from finetune.data.corpora import read_corpus, read_table
 from finetune.data.hub import Row
 from finetune.data.manifest import Utterance, read_manifest
+from finetune.data.problems import format_problems
 from finetune.metrics.scorecard import Clip
 
 
@@ -41,7 +42,7 @@ def audited_utterances(rows: Sequence[Row], source: str) -> list[Utterance]:
     if audited.dropped:
         raise DataError(
             f"{source}: {len(audited.dropped)} of {len(rows)} clips cannot be used. A score without them is not a "
-            f"score of this set; fix or remove them\n{report(audited.dropped)}"
+            f"score of this set; fix or remove them\n{format_problems(audited.dropped)}"
         )
     return audited.kept
 

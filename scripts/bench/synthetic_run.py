@@ -11,7 +11,7 @@ from finetune.core.config import Recipe
 from finetune.core.files import sha256_file, write_json
 from finetune.core.options import DecodingOptions
 from finetune.core.run_dir import RunDir
-from finetune.data.audit import leaks
+from finetune.data.leaks import find_leaks
 from finetune.data.manifest import Utterance, write_manifest
 from finetune.evaluation import decode, evaluate, utterances
 from finetune.inference.recognize import Hypothesis
@@ -55,7 +55,12 @@ def synthetic_run(
     write_json(run.resolved, recipe.model_dump(mode="json", exclude_none=True))
     write_json(
         run.problems,
-        {"test": {"dropped": [], "warnings": [vars(problem) for problem in leaks(splits["train"], splits["test"])]}},
+        {
+            "test": {
+                "dropped": [],
+                "warnings": [vars(problem) for problem in find_leaks(splits["train"], splits["test"])],
+            }
+        },
     )
     run.finish(
         "prepare",

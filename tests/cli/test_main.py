@@ -110,8 +110,8 @@ def test_check_counts_rows_and_names_every_missing_file(finetune: Command, tmp_p
         "data.test=~nobody-of-that-name/a.csv",
     )
     assert result.code == 1 and result.err.startswith("finetune: data.train: gone.jsonl: no such file or folder")
-    assert f"data.valid: {tmp_path / 'half.jsonl'}: the audio of 1 of 2 rows is not there\n" in result.err
-    assert "data.test: ~nobody-of-that-name/a.csv: cannot be looked for" in result.err
+    assert f"data.valid: {tmp_path / 'half.jsonl'}: 1 of 2 rows have no audio file\n" in result.err
+    assert "data.test: ~nobody-of-that-name/a.csv: not a valid path" in result.err
     assert "\ndata.terms: gone.txt: a list of terms that cannot be read" in result.err
     assert "replay   not opened  hf:org/name:train\n" in result.out
 
@@ -171,7 +171,7 @@ def test_the_exit_code_tells_how_a_run_ended(
 def test_prepare_writes_manifests_and_is_skipped_when_repeated(finetune: Command, project: Path) -> None:
     result = finetune("prepare", project / "recipe.yaml")
     assert (result.code, result.err) == (0, "")
-    assert "train      2 clips, 2.0 s" in result.out
+    assert "train      2 utterances, 2.0 s" in result.out
     assert (project / "runs" / "recipe" / "manifests" / "train.jsonl").is_file()
     assert "prepare: skipped, already done" in finetune("prepare", project / "recipe.yaml").out
 
@@ -218,13 +218,13 @@ def test_a_missing_terms_file_stops_prepare(finetune: Command, project: Path) ->
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "train.jsonl: holds no rows"),
+        ("", "train.jsonl: the corpus has no rows"),
         ("path,sentence\na.wav,hello\n", "train.jsonl:1: not JSON"),
         (
             '{"wave": "a.wav", "words": "x"}\n',
             "train.jsonl: no column for audio_filepath; the columns are 'wave', 'words'",
         ),
-        ('{"audio_filepath": "gone.wav", "text": "hello"}\n', "train.jsonl: 0 of 1 audio files found; tried"),
+        ('{"audio_filepath": "gone.wav", "text": "hello"}\n', "train.jsonl: 0 of 1 audio files exist; tried"),
     ],
 )
 def test_an_invalid_manifest_is_refused(finetune: Command, project: Path, content: str, message: str) -> None:
@@ -245,11 +245,11 @@ def write_nan_wav(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "text", "message"),
     [
-        (write_truncated_wav, "another one", "cut short: the header promises"),
-        (lambda path: path.write_text("hello there"), "another one", "not audio that can be decoded"),
-        (write_nan_wav, "another one", "holds samples that are not finite"),
-        (noise, "now <|audio|> again", "special token in text: 1"),
-        (noise, " ", "empty text: 1"),
+        (write_truncated_wav, "another one", "truncated: the header states"),
+        (lambda path: path.write_text("hello there"), "another one", "not audio in a supported format"),
+        (write_nan_wav, "another one", "samples are NaN or infinite"),
+        (noise, "now <|audio|> again", "special token in transcript: 1"),
+        (noise, " ", "empty transcript: 1"),
         (lambda path: None, "another one", "bad.wav: no such file"),
     ],
 )
@@ -263,16 +263,16 @@ def test_an_unusable_clip_is_reported_with_its_line_and_stops_prepare(
     assert message in result.out and f"bad ({project / 'train.jsonl'}:3)" in result.out
     assert result.err == (
         "finetune: data.train: 1 of 3 rows are unusable, more than data.max_bad_fraction 0.02 allows; "
-        "mend them or raise it\n"
+        "fix the rows or raise data.max_bad_fraction\n"
     )
     result = finetune("prepare", project / "recipe.yaml", "--set", "data.max_bad_fraction=0.5")
-    assert result.code == 0 and "1 of 3 dropped" in result.out
+    assert result.code == 0 and "1 of 3 rows dropped" in result.out
 
 
 def test_a_test_sentence_in_train_stops_prepare(finetune: Command, project: Path) -> None:
     add_row(project, "traina.wav", "Test number A!")
     result = finetune("prepare", project / "recipe.yaml")
-    assert result.code == 1 and "data.test: 1 of its clips stand in data.train too" in result.err
+    assert result.code == 1 and "data.test: 1 of its utterances are also in data.train" in result.err
     assert finetune("prepare", project / "recipe.yaml", "--set", "data.allow_leaks=yes").code == 0
 
 

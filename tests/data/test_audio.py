@@ -1,19 +1,30 @@
-"""Decoding: 16 kHz mono whatever comes, and a reason for everything that cannot be decoded."""
+"""Decoding: every format becomes 16 kHz mono, and every damaged file gives an error with a reason."""
 
+import hashlib
 import os
 import shutil
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from numpy.typing import NDArray
 
 from finetune.core.errors import DataError
-from finetune.data.audio import MIN_SAMPLES, SAMPLE_RATE, load_audio, load_segments, measure, stream_audio
+from finetune.data.audio import (
+    BLOCK_FRAMES,
+    MIN_SAMPLES,
+    SAMPLE_RATE,
+    inspect_audio,
+    load_audio,
+    load_segments,
+    stream_audio,
+)
 
 
 def tone(seconds: float, rate: int = SAMPLE_RATE, hertz: float = 440.0) -> NDArray[np.float32]:
@@ -31,8 +42,8 @@ def test_formats_decode_to_the_same_length(tmp_path: Path, suffix: str) -> None:
     wave = load_audio(path)
     assert wave.dtype == np.float32 and wave.shape == (SAMPLE_RATE,)
     assert abs(float(np.sqrt(np.mean(wave**2))) - 0.3 / np.sqrt(2)) < 0.02
-    facts = measure(path)
-    assert (facts.duration, facts.sample_rate, facts.channels, facts.silent) == (1.0, SAMPLE_RATE, 1, False)
+    info = inspect_audio(path)
+    assert (info.duration, info.channels, info.silent) == (1.0, 1, False)
 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000, 96_000])
@@ -42,58 +53,57 @@ def test_resampling_keeps_the_tone(tmp_path: Path, rate: int) -> None:
     np.testing.assert_allclose(wave[1000:-1000], tone(1.0)[1000:-1000], atol=1e-3)
 
 
-def test_channels_are_averaged_and_opposite_ones_are_called_silent(tmp_path: Path) -> None:
+def test_channels_are_averaged_and_opposite_ones_are_silent(tmp_path: Path) -> None:
     left = tone(1.0)
     np.testing.assert_allclose(load_audio(wav(tmp_path / "a.wav", np.stack([left, 0 * left], 1))), left / 2, atol=1e-4)
-    facts = measure(wav(tmp_path / "b.wav", np.stack([left, -left], 1), subtype="FLOAT"))
-    assert facts.silent and facts.channels == 2
+    info = inspect_audio(wav(tmp_path / "b.wav", np.stack([left, -left], 1), subtype="FLOAT"))
+    assert info.silent and info.channels == 2
 
 
-def test_segments(tmp_path: Path) -> None:
+def test_segments_equal_slices_of_the_file(tmp_path: Path) -> None:
     path = wav(tmp_path / "a.flac", tone(3.0))
     whole = load_audio(path)
     np.testing.assert_array_equal(load_audio(path, 1.0, 0.5), whole[16_000:24_000])
     np.testing.assert_array_equal(load_audio(path, 2.5), whole[40_000:])
-    assert len(load_audio(path, 2.5, 0.55)) == 8_000  # overshoot by rounding is cut, not refused
-    assert measure(path, 1.0, 0.5).duration == 0.5
+    assert len(load_audio(path, 2.5, 0.55)) == 8_000  # a small overshoot is cut, not an error
+    assert inspect_audio(path, 1.0, 0.5).duration == 0.5
     for offset, duration in ((3.0, None), (-1.0, None), (2.5, 0.7), (1e9, 1.0), (0.0, 0.0)):
-        with pytest.raises(DataError, match=r"outside|beyond|too short"):
+        with pytest.raises(DataError, match=r"outside|ends after|too short"):
             load_audio(path, offset, duration)
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3", "a.opus"])
-def test_segments_of_a_file_opened_once_are_those_of_each(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_load_segments_opens_the_file_once(tmp_path: Path, name: str) -> None:
     noise = np.random.default_rng(0).uniform(-0.3, 0.3, 4 * 24_000).astype(np.float32)
     path = wav(tmp_path / name, noise, 24_000, **({"format": "OGG", "subtype": "OPUS"} if name == "a.opus" else {}))
-    places = [(2.5, 1.0), (0.0, 1.0), (0.5, 0.25), (0.5, None), (0.0, None)]
-    alone = [load_audio(path, *place) for place in places]
-    opened: list[object] = []
-    whole = soundfile.SoundFile
-    monkeypatch.setattr(soundfile, "SoundFile", lambda file: (opened.append(file), whole(file))[1])
-    for one, wave in zip(load_segments(path, places), alone, strict=True):
-        np.testing.assert_allclose(one, wave, atol=1e-6)
-    assert len(opened) == 1
+    segments = [(2.5, 1.0), (0.0, 1.0), (0.5, 0.25), (0.5, None), (0.0, None)]
+    expected = [load_audio(path, *segment) for segment in segments]
+
+    def delete_after_opening() -> Iterator[tuple[float, float | None]]:
+        path.unlink()
+        yield from segments
+
+    for wave, single in zip(load_segments(path, delete_after_opening()), expected, strict=True):
+        np.testing.assert_allclose(wave, single, atol=1e-6)
 
 
-def test_mp3_named_wav_is_fine(tmp_path: Path) -> None:
+def test_an_mp3_with_the_suffix_wav_is_decoded(tmp_path: Path) -> None:
     assert len(load_audio(wav(tmp_path / "a.mp3", tone(1.0)).rename(tmp_path / "a.wav"))) == SAMPLE_RATE
 
 
-def test_shortest_clip(tmp_path: Path) -> None:
+def test_audio_shorter_than_257_samples_is_an_error(tmp_path: Path) -> None:
     assert len(load_audio(wav(tmp_path / "a.wav", tone(1.0)[:MIN_SAMPLES]))) == MIN_SAMPLES
-    measure(tmp_path / "a.wav")
+    inspect_audio(tmp_path / "a.wav")
     short = wav(tmp_path / "b.wav", tone(1.0)[: MIN_SAMPLES - 1])
-    for read in (load_audio, measure, lambda path: list(stream_audio(path))):
+    for read in (load_audio, inspect_audio, lambda path: list(stream_audio(path))):
         with pytest.raises(DataError, match="too short"):
             read(short)
 
 
 def damaged(folder: Path) -> dict[str, tuple[Path, str]]:
-    """Each fault: a file that has it, and what the message must say."""
+    """By kind of damage: a file with it, and a pattern of the error message."""
     good = wav(folder / "good.wav", tone(2.0)).read_bytes()
-    faults: dict[str, tuple[Path, str]] = {
+    damages: dict[str, tuple[Path, str]] = {
         "missing": (folder / "none.wav", "no such file"),
         "folder": (folder, "a folder or a device"),
         "long name": (folder / ("x" * 300), "cannot be read"),
@@ -104,8 +114,8 @@ def damaged(folder: Path) -> dict[str, tuple[Path, str]]:
         "nul": (folder / "a\0.wav", "no such file|cannot be read"),
         "url": (Path("https://a.org/b.wav"), "no such file"),
         "device": (Path("/dev/zero"), "a folder or a device"),
-        "nan": (wav(folder / "nan.wav", np.where(tone(1.0) > 0.29, np.nan, 0), subtype="FLOAT"), "not finite"),
-        "inf": (wav(folder / "inf.wav", np.where(tone(1.0) > 0.29, np.inf, 0), subtype="FLOAT"), "not finite"),
+        "nan": (wav(folder / "nan.wav", np.where(tone(1.0) > 0.29, np.nan, 0), subtype="FLOAT"), "NaN or infinite"),
+        "inf": (wav(folder / "inf.wav", np.where(tone(1.0) > 0.29, np.inf, 0), subtype="FLOAT"), "NaN or infinite"),
         "scaled": (wav(folder / "scaled.wav", 32768 * tone(1.0), subtype="FLOAT"), "16-bit PCM"),
         "low rate": (wav(folder / "low.wav", tone(1.0), 3_999), "3999 Hz"),
         "high rate": (wav(folder / "high.wav", tone(1.0), 400_000), "400000 Hz"),
@@ -118,38 +128,38 @@ def damaged(folder: Path) -> dict[str, tuple[Path, str]]:
         "m4a": (b"\0\0\0\x20ftypM4A " + b"\0" * 100, "m4a"),
         "noise": (bytes(range(256)) * 20, "not audio"),
         "header only": (good[:40] + struct.pack("<I", 0), "without samples"),
-        "header only, size kept": (good[:44], "cut short"),
-        "half": (good[: len(good) // 2], "cut short"),
+        "header only, size kept": (good[:44], "truncated"),
+        "half": (good[: len(good) // 2], "truncated"),
         "not closed": (good[:40] + struct.pack("<I", 0) + good[44:], "not closed"),
         "rate 0": (good[:24] + struct.pack("<I", 0) + good[28:], "not audio"),
         "forged rate": (good[:24] + struct.pack("<I", 2**31 - 1) + good[28:], "2147483647 Hz"),
     }
     for suffix in ("flac", "mp3"):  # an Ogg stream states no length
         whole = wav(folder / f"good.{suffix}", tone(4.0)).read_bytes()
-        files[f"half {suffix}"] = (whole[: len(whole) // 2], "cut short|not audio")
+        files[f"half {suffix}"] = (whole[: len(whole) // 2], "truncated|not audio")
     for name, (content, message) in files.items():
         path = folder / f"{name}.wav"
         path.write_bytes(content)
-        faults[name] = (path, message)
-    return faults
+        damages[name] = (path, message)
+    return damages
 
 
-def test_every_fault_has_a_reason_and_names_the_file(tmp_path: Path) -> None:
-    faults = damaged(tmp_path)
-    assert len(faults) > 20
-    for name, (path, message) in faults.items():
-        for read in (load_audio, measure, lambda path: list(stream_audio(path))):
+def test_every_damaged_file_gives_an_error_with_its_path(tmp_path: Path) -> None:
+    damages = damaged(tmp_path)
+    assert len(damages) > 20
+    for name, (path, message) in damages.items():
+        for read in (load_audio, inspect_audio, lambda path: list(stream_audio(path))):
             with pytest.raises(DataError, match=message) as caught:
                 read(path)
             assert str(caught.value).startswith(str(path)), name
 
 
-def test_urls_are_refused_as_such() -> None:
-    with pytest.raises(DataError, match="download it first"):
+def test_a_url_is_an_error() -> None:
+    with pytest.raises(DataError, match="download the file first"):
         load_audio("https://example.org/a.wav")
 
 
-def test_streamed_wav_without_a_size_is_read_whole(tmp_path: Path) -> None:
+def test_a_streamed_wav_without_a_size_is_read_to_its_end(tmp_path: Path) -> None:
     content = wav(tmp_path / "a.wav", tone(1.0)).read_bytes()
     for size in (0xFFFF_FFFF, 0x7FFF_FFFF):
         (tmp_path / "b.wav").write_bytes(content[:40] + struct.pack("<I", size) + content[44:])
@@ -157,42 +167,41 @@ def test_streamed_wav_without_a_size_is_read_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_a_pipe_or_a_circle_of_links_does_not_hang(tmp_path: Path) -> None:
+def test_a_pipe_or_a_symlink_loop_is_an_error(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")
     for name in ("pipe.wav", "loop.wav"):
         with pytest.raises(DataError):
-            measure(tmp_path / name)
+            inspect_audio(tmp_path / name)
 
 
-def test_silence_and_offset_are_silent_and_copies_have_one_digest(tmp_path: Path) -> None:
-    assert measure(wav(tmp_path / "a.wav", 0 * tone(1.0))).silent
-    assert measure(wav(tmp_path / "b.wav", 0 * tone(1.0) + 0.25)).silent
+def test_constant_audio_is_silent_and_copies_have_the_same_digest(tmp_path: Path) -> None:
+    assert inspect_audio(wav(tmp_path / "a.wav", 0 * tone(1.0))).silent
+    assert inspect_audio(wav(tmp_path / "b.wav", 0 * tone(1.0) + 0.25)).silent
     pcm = (32767 * tone(1.0)).astype(np.int16)
     one, two = tmp_path / "c.wav", tmp_path / "d.flac"
     soundfile.write(one, pcm, SAMPLE_RATE)
     soundfile.write(two, pcm, SAMPLE_RATE)
-    assert measure(one).digest == measure(two).digest != measure(one, 0.5).digest
-    assert abs(measure(one).peak - 0.3) < 1e-3
+    assert inspect_audio(one).digest == inspect_audio(two).digest != inspect_audio(one, 0.5).digest
 
 
-def test_blocks_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = wav(tmp_path / "a.ogg", tone(1.0, 44_100), 44_100)
-    whole, facts = load_audio(path), measure(path)
-    monkeypatch.setattr("finetune.data.audio.BLOCK_FRAMES", 1000)
-    np.testing.assert_array_equal(load_audio(path), whole)
-    assert measure(path) == facts
+def test_audio_longer_than_a_block_equals_one_read(tmp_path: Path) -> None:
+    path = wav(tmp_path / "a.flac", tone(2.5 * BLOCK_FRAMES / 44_100, 44_100), 44_100)
+    samples, rate = soundfile.read(path, dtype="float32")
+    np.testing.assert_array_equal(load_audio(path), soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ"))
+    info = inspect_audio(path)
+    assert info.duration == len(samples) / rate
+    assert info.digest == hashlib.blake2b(samples.tobytes(), digest_size=16).hexdigest()
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
-def test_a_stream_is_the_whole_file_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: int) -> None:
-    whole = load_audio(wav(tmp_path / "a.wav", tone(1.0, rate), rate))
-    monkeypatch.setattr("finetune.data.audio.BLOCK_FRAMES", 1000)
-    blocks = list(stream_audio(tmp_path / "a.wav"))
-    assert len(blocks) > 8 and all(block.dtype == np.float32 for block in blocks)
-    np.testing.assert_allclose(np.concatenate(blocks), whole, atol=1e-5)
+def test_stream_audio_yields_the_same_samples_in_blocks(tmp_path: Path, rate: int) -> None:
+    path = wav(tmp_path / "a.wav", tone(2.5 * BLOCK_FRAMES / rate, rate), rate)
+    blocks = list(stream_audio(path))
+    assert len(blocks) >= 3 and all(block.dtype == np.float32 for block in blocks)
+    np.testing.assert_allclose(np.concatenate(blocks), load_audio(path), atol=1e-5)
 
 
-def test_audio_needs_no_torch() -> None:
+def test_the_audio_module_does_not_import_torch() -> None:
     check = "import sys, finetune.data.audio, finetune.data.audit; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout.strip() == "False"

@@ -1,4 +1,4 @@
-"""The log-mel front end equals transformers' (stored, see tests/fixtures/README.md) and knows nothing of batches."""
+"""Log-mel features equal those of transformers (stored, see tests/fixtures/README.md), alone and in a batch."""
 
 from pathlib import Path
 
@@ -20,21 +20,21 @@ def test_features_equal_transformers(name: str) -> None:
     assert float((ours - theirs).abs().max()) < 1e-5
 
 
-def test_features_are_float32_under_autocast_too() -> None:
+def test_features_are_the_same_under_autocast() -> None:
     wave = torch.from_numpy(REFERENCE["a_wave"])
     with torch.autocast("cpu", torch.bfloat16):
-        low = log_mel(wave)
-    assert torch.equal(low, log_mel(wave))
+        under_autocast = log_mel(wave)
+    assert torch.equal(under_autocast, log_mel(wave))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_audio_tokens_follow_from_the_frames(name: str) -> None:
+def test_num_frames_gives_the_number_of_audio_tokens(name: str) -> None:
     frames = num_frames(len(REFERENCE[f"{name}_wave"]))
     assert -(-frames // 15) * 3 == int(REFERENCE[f"{name}_embeds"][0])
 
 
 @pytest.mark.parametrize("num_samples", [257, 319, 320, 321, 479, 480, 481, 16_000, 16_160, 48_123])
-def test_num_frames_says_what_log_mel_makes(num_samples: int) -> None:
+def test_num_frames_equals_the_rows_of_log_mel(num_samples: int) -> None:
     wave = torch.randn(num_samples, generator=torch.Generator().manual_seed(num_samples)) * 0.1
     features = log_mel(wave)
     assert features.shape == (num_frames(num_samples), FEATURE_DIM)
@@ -46,14 +46,14 @@ def test_a_frame_is_20_ms() -> None:
     assert abs(num_frames(30 * 16_000) * FRAME_SECONDS - 30) <= FRAME_SECONDS
 
 
-def test_loudness_moves_features_only_where_the_floor_is() -> None:
-    """The floor hangs 8 below the clip's own loudest mel, so a gain is a shift and nothing else."""
+def test_a_gain_shifts_all_features_by_a_constant() -> None:
+    """The floor is relative to the loudest mel of the utterance, so a gain only shifts the features."""
     wave = torch.from_numpy(REFERENCE["a_wave"])
     shift = log_mel(wave * 0.1) - log_mel(wave)
     assert float((shift + 0.5).abs().max()) < 1e-4  # log10(0.01) / 4
 
 
-def test_padding_leaves_each_clip_as_it_is() -> None:
+def test_padding_does_not_change_an_utterance() -> None:
     clips = [log_mel(torch.from_numpy(REFERENCE[f"{name}_wave"])) for name in "abc"]
     batch, counts = pad_features(clips)
     assert counts.tolist() == [50, 119, 2]

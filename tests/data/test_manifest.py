@@ -1,4 +1,4 @@
-"""The manifest: what is written is read again, and a damaged one is never half believed."""
+"""The manifest: a round trip keeps every value, and a damaged file is an error."""
 
 import json
 import subprocess
@@ -40,7 +40,7 @@ def line(**changes: object) -> str:
 
 
 @given(UTTERANCES)
-def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory, utterances: list[Utterance]) -> None:
+def test_write_and_read_round_trip(tmp_path_factory: pytest.TempPathFactory, utterances: list[Utterance]) -> None:
     path = tmp_path_factory.getbasetemp() / "round.jsonl"
     write_manifest(path, utterances)
     assert read_manifest(path) == utterances
@@ -49,7 +49,7 @@ def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory,
     assert sha256_file(path) == before
 
 
-def test_keys_of_the_leaderboards_and_nothing_superfluous(tmp_path: Path) -> None:
+def test_empty_values_are_not_written(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "train.jsonl"
     write_manifest(path, [Utterance("a", "/x/a.wav", 2.0, "grüß dich", extra={"dialect": "Wien"})])
     assert json.loads(path.read_text()) == {
@@ -59,10 +59,10 @@ def test_keys_of_the_leaderboards_and_nothing_superfluous(tmp_path: Path) -> Non
         "text": "grüß dich",
         "dialect": "Wien",
     }
-    assert "grüß" in path.read_text("utf-8")  # a person can read it
+    assert "grüß" in path.read_text("utf-8")  # readable, not escaped
 
 
-def test_byte_order_mark_and_windows_line_ends_are_fine(tmp_path: Path) -> None:
+def test_byte_order_mark_and_windows_line_ends_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + line(text="one").encode() + b"\r\n\r\n" + line(text="two").encode())
     assert [item.text for item in read_manifest(path)] == ["one", "two"]
@@ -89,10 +89,10 @@ def test_ids_are_made_from_stems_offsets_and_numbers(tmp_path: Path) -> None:
         (line(offset=-1), "m.jsonl:2: `offset`"),
         (line(id=7), "m.jsonl:2: `id`"),
         (line(keywords="a,b"), "m.jsonl:2: `keywords`"),
-        (line(id="first"), "m.jsonl:2: id 'first' was given at .*m.jsonl:1"),
+        (line(id="first"), "m.jsonl:2: id 'first' is used at .*m.jsonl:1"),
     ],
 )
-def test_a_bad_line_is_named(tmp_path: Path, bad: str, message: str) -> None:
+def test_the_error_has_the_bad_line(tmp_path: Path, bad: str, message: str) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text(line(id="first") + "\n" + bad + "\n")
     with pytest.raises(DataError, match=message):
@@ -100,21 +100,21 @@ def test_a_bad_line_is_named(tmp_path: Path, bad: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"", "empty"), (b"\n\n", "empty"), (b"\xff\x00\x80", "not UTF-8")])
-def test_a_file_that_is_no_manifest(tmp_path: Path, content: bytes, message: str) -> None:
+def test_an_empty_or_binary_file_is_an_error(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "m.jsonl"
     path.write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_manifest(path)
 
 
-def test_missing_and_folder(tmp_path: Path) -> None:
+def test_a_missing_file_or_a_folder_is_an_error(tmp_path: Path) -> None:
     for path in (tmp_path / "none.jsonl", tmp_path):
         with pytest.raises(DataError, match="cannot read"):
             read_manifest(path)
 
 
 @pytest.mark.parametrize("extra", [{"score": float("nan")}, {"when": object()}, {"text": "other"}])
-def test_a_failed_write_leaves_the_old_manifest(tmp_path: Path, extra: dict[str, object]) -> None:
+def test_a_failed_write_keeps_the_old_manifest(tmp_path: Path, extra: dict[str, object]) -> None:
     path, good = tmp_path / "m.jsonl", Utterance("a", "/a.wav", 1.0, "a")
     write_manifest(path, [good])
     with pytest.raises(DataError, match="'b'"):
@@ -123,6 +123,6 @@ def test_a_failed_write_leaves_the_old_manifest(tmp_path: Path, extra: dict[str,
     assert [item.name for item in tmp_path.iterdir()] == ["m.jsonl"]
 
 
-def test_reading_manifests_costs_no_heavy_import() -> None:
+def test_the_manifest_module_imports_no_heavy_package() -> None:
     check = "import sys, finetune.data.manifest; print({'torch', 'numpy', 'soundfile', 'datasets'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout.strip() == "set()"

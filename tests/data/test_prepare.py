@@ -1,4 +1,4 @@
-"""Preparing with replay: audited like the others, told apart from train by id, and kept out of what is scored."""
+"""The prepare stage: replay is audited, its ids differ from train, and leaks into scored splits are errors."""
 
 import json
 import logging
@@ -12,6 +12,7 @@ import soundfile
 
 from finetune.core.config import Recipe
 from finetune.core.errors import DataError
+from finetune.core.files import read_json
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest
 from finetune.data.prepare import prepare
@@ -22,9 +23,9 @@ Corpora = Callable[..., Recipe]
 
 @pytest.fixture
 def corpora(tmp_path: Path) -> Corpora:
-    """A recipe of five splits of two clips each; a keyword adds rows to a split."""
+    """Makes a recipe of five splits with two utterances each; a keyword argument adds rows to a split."""
 
-    def make(allow_leaks: bool = False, **more: list[dict[str, Any]]) -> Recipe:
+    def make(allow_leaks: bool = False, **extra_rows: list[dict[str, Any]]) -> Recipe:
         for split in SPLITS:
             rows = list[dict[str, Any]]()
             for name in "ab":
@@ -33,7 +34,7 @@ def corpora(tmp_path: Path) -> Corpora:
                 samples = np.random.default_rng(len(rows) + 9 * SPLITS.index(split)).uniform(-0.3, 0.3, 8000)
                 soundfile.write(path, samples, 16_000)
                 rows.append({"id": f"{split}-{name}", "audio_filepath": str(path), "text": f"{split} number {name}"})
-            rows += more.get(split, [])
+            rows += extra_rows.get(split, [])
             (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         data: dict[str, Any] = {split: [str(tmp_path / f"{split}.jsonl")] for split in SPLITS}
         return Recipe.model_validate(
@@ -51,49 +52,49 @@ def test_replay_is_a_split_like_the_others(corpora: Corpora, tmp_path: Path) -> 
     assert [item.id for item in read_manifest(run.manifest("train"))] == ["train-a", "train-b"]
 
 
-def test_a_row_knows_which_of_several_corpora_it_is_from(corpora: Corpora, tmp_path: Path) -> None:
+def test_rows_of_several_corpora_record_their_corpus(corpora: Corpora, tmp_path: Path) -> None:
     run, recipe = RunDir(tmp_path / "run"), corpora()
     other = str(tmp_path / "replay.jsonl")
     data = recipe.data.model_copy(update={"canary": [*recipe.data.canary, other], "replay": []})
     prepare(recipe.model_copy(update={"data": data}), run)
-    found = [item.extra["corpus"] for item in read_manifest(run.manifest("canary"))]
-    assert found == [data.canary[0]] * 2 + [other] * 2
+    recorded = [item.extra["corpus"] for item in read_manifest(run.manifest("canary"))]
+    assert recorded == [data.canary[0]] * 2 + [other] * 2
     assert all("corpus" not in item.extra for item in read_manifest(run.manifest("test")))
 
 
-def test_a_bad_clip_of_replay_stops_the_run(corpora: Corpora, tmp_path: Path) -> None:
+def test_a_bad_row_of_replay_is_an_error(corpora: Corpora, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="data.replay: 1 of 3 rows are unusable"):
         prepare(corpora(replay=[{"audio_filepath": str(tmp_path / "gone.wav"), "text": "x"}]), RunDir(tmp_path / "run"))
 
 
-@pytest.mark.parametrize("heard", ["train", "replay"])
+@pytest.mark.parametrize("trained", ["train", "replay"])
 @pytest.mark.parametrize("split", ["valid", "test", "canary"])
-def test_what_is_scored_may_not_be_heard(corpora: Corpora, tmp_path: Path, heard: str, split: str) -> None:
+def test_a_leak_into_a_scored_split_is_an_error(corpora: Corpora, tmp_path: Path, trained: str, split: str) -> None:
     copied = {"id": "copied", "audio_filepath": str(tmp_path / split / "a.wav"), "text": f"{split.upper()}, number a!"}
     run = RunDir(tmp_path / "run")
-    with pytest.raises(DataError, match=f"^data.{split}: 1 of its clips stand in data.{heard} too, so its score"):
-        prepare(corpora(**{heard: [copied]}), run)
+    with pytest.raises(DataError, match=f"^data.{split}: 1 of its utterances are also in data.{trained}: the scores"):
+        prepare(corpora(**{trained: [copied]}), run)
     assert not run.manifests.exists()
-    prepare(corpora(allow_leaks=True, **{heard: [copied]}), run)
-    found = json.loads((run.manifests / "problems.json").read_text())[split]["warnings"]
-    assert [problem["kind"] for problem in found] == [f"sentence also in {heard}", f"audio file also in {heard}"]
+    prepare(corpora(allow_leaks=True, **{trained: [copied]}), run)
+    kinds = [problem["kind"] for problem in read_json(run.problems)[split]["warnings"]]
+    assert kinds == [f"sentence also in {trained}", f"audio file also in {trained}"]
 
 
-def test_all_leaks_are_told_at_once(corpora: Corpora, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_error_lists_all_leaks(corpora: Corpora, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    twice = [
+    copies = [
         {"audio_filepath": str(tmp_path / "train" / "a.wav"), "text": text}
         for text in ("test number a", "canary number b")
     ]
-    with pytest.raises(DataError, match="data.test: 1 .* data.train too; data.canary: 1 .* data.train too, so"):
-        prepare(corpora(train=twice), RunDir(tmp_path / "run"))
+    with pytest.raises(DataError, match="data.test: 1 .* in data.train; data.canary: 1 .* in data.train: the scores"):
+        prepare(corpora(train=copies), RunDir(tmp_path / "run"))
     assert "test-a" in caplog.text and "canary-b" in caplog.text
 
 
 def test_ids_are_unique_over_train_and_replay(
     corpora: Corpora, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An id is what augmentation is drawn from; two corpora may well use the same."""
+    """The id seeds the augmentation, and two corpora may use the same ids."""
     caplog.set_level(logging.INFO)
     run = RunDir(tmp_path / "run")
     same = [
@@ -104,9 +105,9 @@ def test_ids_are_unique_over_train_and_replay(
     train, replay = read_manifest(run.manifest("train")), read_manifest(run.manifest("replay"))
     assert [item.id for item in train] == ["train-a", "train-b"]
     assert [item.id for item in replay] == ["replay-a", "replay-b", "a-2", "a", "a-3"]
-    found = json.loads((run.manifests / "problems.json").read_text())["replay"]["warnings"]
-    assert [(problem["id"], problem["detail"]) for problem in found if problem["kind"] == "id changed"] == [
-        ("a-2", "'train-b' is an id of data.train too"),
-        ("a-3", "'train-a' is an id of data.train too"),
+    warnings = read_json(run.problems)["replay"]["warnings"]
+    assert [(problem["id"], problem["detail"]) for problem in warnings if problem["kind"] == "id changed"] == [
+        ("a-2", "data.train has the id 'train-b' too"),
+        ("a-3", "data.train has the id 'train-a' too"),
     ]
     assert "id changed: 2" in caplog.text

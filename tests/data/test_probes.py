@@ -1,4 +1,4 @@
-"""Clips without speech, and what is measured of a recording's sound."""
+"""Probes without speech, and the estimates of bandwidth and signal-to-noise ratio."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from finetune.data.probes import SECONDS, write_probes
 RATE = 16_000
 
 
-def test_probes_can_be_loaded_and_are_the_same_each_time(tmp_path: Path) -> None:
+def test_probes_depend_only_on_the_seed(tmp_path: Path) -> None:
     first, again, other = (write_probes(tmp_path / name, seed) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
     waves = [[load_audio(item.audio_filepath) for item in items] for items in (first, again, other)]
     assert len({item.id for item in first}) == len(first) == 8 and all(item.text == "" for item in first)
@@ -27,7 +27,7 @@ def noise(seconds: float, seed: int) -> NDArray[np.float32]:
     return np.random.default_rng(seed).normal(0, 0.1, int(seconds * RATE)).astype(np.float32)
 
 
-def test_bandwidth_of_telephone_speech_is_seen_after_resampling() -> None:
+def test_bandwidth_of_telephone_speech_after_resampling() -> None:
     wide = noise(2, 0)
     narrow = soxr.resample(soxr.resample(wide, RATE, 8000), 8000, RATE).astype(np.float32)
     assert bandwidth(wide) > 7500
@@ -35,16 +35,16 @@ def test_bandwidth_of_telephone_speech_is_seen_after_resampling() -> None:
     assert bandwidth(np.zeros(RATE, np.float32)) == 0
 
 
-def test_short_hisses_count() -> None:
+def test_short_fricatives_count_for_the_bandwidth() -> None:
     voice = soxr.resample(noise(3, 0)[::8], 2000, RATE).astype(np.float32)
-    hissed = voice.copy()
-    hissed[: len(voice) // 10] += 0.05 * noise(3, 1)[: len(voice) // 10]
-    assert bandwidth(voice) < 1500 < 7000 < bandwidth(hissed)
+    with_fricatives = voice.copy()
+    with_fricatives[: len(voice) // 10] += 0.05 * noise(3, 1)[: len(voice) // 10]
+    assert bandwidth(voice) < 1500 < 7000 < bandwidth(with_fricatives)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_one_weak_tone_is_no_bandwidth_and_a_strong_one_is(seed: int) -> None:
-    """A whistle in a single bin, 47 dB below the voice: over five bins that is 52 dB; 6 dB more are heard."""
+def test_a_weak_tone_does_not_change_the_bandwidth(seed: int) -> None:
+    """A tone in one bin is 47 dB below the voice, smoothed over five bins 52 dB: too weak. With 6 dB more it counts."""
     voice = soxr.resample(noise(3, seed)[::8], 2000, RATE).astype(np.float32)
     tone = 2.7e-4 * np.sin(2 * np.pi * 6000 * np.arange(len(voice)) / RATE).astype(np.float32)
     assert bandwidth(voice + tone) == bandwidth(voice) < 1500

@@ -1,7 +1,6 @@
-"""The embedded sample data: manifests agree with their audio, and the splits are honest."""
+"""The sample data of the repository: the manifests match the audio, and no sentence is in two splits."""
 
 import csv
-import json
 import re
 import shutil
 import subprocess
@@ -15,22 +14,21 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from finetune.core.files import read_jsonl
 from finetune.data.corpora import read_corpus
 
 ROOT = Path(__file__).resolve().parents[2]
 VOCABULARY = ROOT / "data" / "vocabulary"
 IVR = ROOT / "data" / "ivr-en"
 NAMES = ("train", "valid", "test", "canary", "replay")
-MANIFESTS = {
-    name: [json.loads(line) for line in (VOCABULARY / f"{name}.jsonl").read_text().splitlines()] for name in NAMES
-}
+MANIFESTS = {name: read_jsonl(VOCABULARY / f"{name}.jsonl") for name in NAMES}
 ROWS = [row for name in NAMES for row in MANIFESTS[name]]
 TERMS = set((VOCABULARY / "terms.txt").read_text().split())
 MEMBER = "./usr/share/asterisk/sounds/en_US_f_Allison/{}.wav"
 
 
 def terms_of(name: str) -> Counter[str]:
-    """Sentences (not clips) of a split by the terms in them."""
+    """Number of sentences (not utterances) of a split for each term."""
     texts = {row["text"] for row in MANIFESTS[name]}
     return Counter(word for text in texts for word in set(text.split()) & TERMS)
 
@@ -40,7 +38,7 @@ def transcripts() -> list[dict[str, str]]:
         return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-def test_the_splits_have_the_promised_size() -> None:
+def test_the_splits_have_the_documented_sizes() -> None:
     clips = {name: len(rows) for name, rows in MANIFESTS.items()}
     sentences = {name: len({row["text"] for row in rows}) for name, rows in MANIFESTS.items()}
     assert clips == {"train": 990, "valid": 50, "test": 132, "canary": 80, "replay": 261}
@@ -48,7 +46,7 @@ def test_the_splits_have_the_promised_size() -> None:
     assert len({row["id"] for row in ROWS}) == len(ROWS)
 
 
-def test_audio_is_there_at_16_khz_and_as_long_as_its_row_says() -> None:
+def test_audio_is_16_khz_mono_with_the_duration_of_its_row() -> None:
     files = {row["audio_filepath"] for row in ROWS}
     assert files == {path.relative_to(VOCABULARY).as_posix() for path in (VOCABULARY / "audio").rglob("*.*")}
     for row in ROWS:
@@ -58,7 +56,7 @@ def test_audio_is_there_at_16_khz_and_as_long_as_its_row_says() -> None:
         assert 1.0 < row["duration"] < 6.5, row["id"]
 
 
-def test_a_clip_of_each_voice_decodes_to_speech_at_an_even_level() -> None:
+def test_the_level_of_each_voice_is_in_range() -> None:
     for row in {row["speaker"]: row for row in ROWS}.values():
         wave_, _ = soundfile.read(VOCABULARY / row["audio_filepath"])
         assert 0.03 < float((wave_**2).mean() ** 0.5) < 0.1, row["id"]
@@ -71,11 +69,11 @@ def test_text_is_three_to_fifteen_lower_case_words() -> None:
         assert row["language"] == "en"
 
 
-def test_manifests_say_what_sentences_tsv_says() -> None:
+def test_manifests_match_sentences_tsv() -> None:
     lines = (VOCABULARY / "sentences.tsv").read_text().splitlines()[1:]
-    written = {(split, text) for _, split, text in (line.split("\t") for line in lines)}
-    assert written == {(name, row["text"]) for name in NAMES for row in MANIFESTS[name]}
-    assert len(written) == len(lines) == 941
+    listed = {(split, text) for _, split, text in (line.split("\t") for line in lines)}
+    assert listed == {(name, row["text"]) for name in NAMES for row in MANIFESTS[name]}
+    assert len(listed) == len(lines) == 941
 
 
 def test_no_sentence_is_in_two_splits() -> None:
@@ -90,13 +88,13 @@ def test_terms_of_a_row_are_the_listed_terms_of_its_text() -> None:
     assert not any(row["terms"] for name in ("canary", "replay") for row in MANIFESTS[name])
 
 
-def test_the_terms_of_a_row_are_for_scoring_and_never_told_to_the_model(tmp_path: Path) -> None:
+def test_rows_have_terms_for_scoring_and_no_keywords(tmp_path: Path) -> None:
     rows = read_corpus(str(VOCABULARY / "test.jsonl"), tmp_path)
     assert len(rows) == len(MANIFESTS["test"])
     assert not any("keywords" in row.values for row in rows) and all(row.values["terms"] for row in rows)
 
 
-def test_each_term_is_tested_and_either_well_taught_or_never() -> None:
+def test_each_term_is_in_test_and_is_trained_often_or_never() -> None:
     train, test = terms_of("train"), terms_of("test")
     unseen = TERMS - set(train)
     assert set(test) == TERMS
@@ -105,19 +103,19 @@ def test_each_term_is_tested_and_either_well_taught_or_never() -> None:
     assert not unseen & set(terms_of("valid"))
 
 
-def test_one_voice_is_in_test_alone_and_every_other_in_all_splits() -> None:
+def test_one_voice_is_only_in_test_and_the_others_are_in_all_splits() -> None:
     voices = {name: {row["speaker"] for row in MANIFESTS[name]} for name in NAMES}
     assert voices["test"] - voices["train"] == {"en-029-f4"}
     assert voices["train"] == voices["valid"] == voices["canary"] == voices["replay"] == voices["test"] - {"en-029-f4"}
-    said = {(row["text"], row["speaker"]) for row in ROWS}
-    assert len(said) == len(ROWS)
+    pairs = {(row["text"], row["speaker"]) for row in ROWS}
+    assert len(pairs) == len(ROWS)
 
 
 def test_the_folder_stays_small() -> None:
     assert sum(path.stat().st_size for path in VOCABULARY.rglob("*") if path.is_file()) < 8_000_000
 
 
-def test_ivr_transcripts_have_the_facts_of_their_readme() -> None:
+def test_ivr_transcripts_match_their_readme() -> None:
     rows = transcripts()
     assert Counter(row["split"] for row in rows) == {"train": 459, "dev": 33, "test": 61}
     splits = Counter(text for _, text in {(row["split"], row["text"]) for row in rows})
@@ -129,7 +127,7 @@ def test_ivr_transcripts_have_the_facts_of_their_readme() -> None:
     assert sum(word not in train for word in words) / len(words) == pytest.approx(0.097, abs=5e-4)
 
 
-# -- scripts/fetch_ivr, in a copy of the folders that it writes to -------------------------------------------------
+# -- scripts/fetch_ivr, in a copy of its folders ------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -142,13 +140,13 @@ def tree(tmp_path: Path) -> Path:
 
 
 def fetch(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs the script from another folder and where no apt-get is to be found."""
+    """Runs the script in another working directory and without apt-get."""
     command = [sys.executable, str(tree / "scripts" / "fetch_ivr"), *arguments]
     return subprocess.run(command, cwd="/", env={"PATH": ""}, capture_output=True, text=True, check=False)
 
 
 def package(path: Path, rows: list[dict[str, str]]) -> str:
-    """A .deb (an ar archive) with silence of the right length for each row; slashes in names as in the real one."""
+    """Writes a .deb (an ar archive) with silence of the stated length for each row; ids become paths with slashes."""
     data = BytesIO()
     with tarfile.open(fileobj=data, mode="w:xz") as tar:
         for row in rows:
@@ -174,7 +172,7 @@ def test_fetch_ivr_unpacks_once_and_writes_manifests(tree: Path) -> None:
     deb = package(tree / "sounds.deb", transcripts())
     first = fetch(tree, deb)
     assert first.returncode == 0, first.stderr
-    rows = [json.loads(line) for line in (tree / "data" / "ivr-en" / "valid.jsonl").read_text().splitlines()]
+    rows = read_jsonl(tree / "data" / "ivr-en" / "valid.jsonl")
     assert len(rows) == 33
     assert rows[0].keys() == MANIFESTS["train"][0].keys() - {"terms"}
     for row in rows:
@@ -185,7 +183,7 @@ def test_fetch_ivr_unpacks_once_and_writes_manifests(tree: Path) -> None:
     assert "already" in again.stdout
 
 
-def test_fetch_ivr_names_missing_clips(tree: Path) -> None:
+def test_fetch_ivr_lists_missing_clips(tree: Path) -> None:
     rows = transcripts()
     done = fetch(tree, package(tree / "sounds.deb", rows[2:]))
     assert done.returncode == 1
@@ -194,7 +192,7 @@ def test_fetch_ivr_names_missing_clips(tree: Path) -> None:
     assert not (tree / "data" / "ivr-en" / "train.jsonl").exists()
 
 
-def test_fetch_ivr_without_apt_or_with_a_bad_file_says_how_to_go_on(tree: Path) -> None:
+def test_fetch_ivr_without_apt_or_with_a_bad_file_explains_what_to_do(tree: Path) -> None:
     (tree / "page.deb").write_text("<html>")
     package(tree / "cut.deb", transcripts())
     (tree / "cut.deb").write_bytes((tree / "cut.deb").read_bytes()[:2000])

@@ -135,7 +135,7 @@ def test_a_manifest_as_people_have_it(compare: Run) -> None:
         ],
     )
     code, _, err = compare(*arguments, "bare.jsonl")
-    assert code == 1 and "1 of 40 clips cannot be used" in err and "empty text" in err
+    assert code == 1 and "1 of 40 clips cannot be used" in err and "empty transcript" in err
 
 
 def test_a_system_against_itself_is_not_proven(compare: Run, here: Path) -> None:

@@ -87,7 +87,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.trn:2: not a line of TRN"):
         texts(tmp_path / "a.trn")
     (tmp_path / "a.txt").write_text("words\n")
-    with pytest.raises(DataError, match=r"a table is a .*not \.txt"):
+    with pytest.raises(DataError, match=r"unknown format \.txt; use \.jsonl"):
         texts(tmp_path / "a.txt")
 
 

@@ -169,10 +169,10 @@ def bad_files(folder: Path) -> dict[str, str]:
     wav(folder / "nan.wav", silence(1) + np.float32("nan"))
     return {
         "empty.wav": "0 bytes",
-        "half.wav": "cut short",
+        "half.wav": "truncated",
         "page.mp3": "a web page",
         "one.wav": "too short: 0.1 ms",
-        "nan.wav": "not finite",
+        "nan.wav": "NaN or infinite",
         "gone.wav": "no such file",
         "": "a folder",
     }

@@ -1,0 +1,51 @@
+"""Problems of a corpus: their kinds, what a user can do about each, and the text of a report."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# What to do, by kind. A leak has the name of the other split in its kind: "sentence also in train".
+ADVICE = {
+    "duplicate id": "Make the ids unique, or remove the column; ids are then made from the file names.",
+    "missing audio": "Correct the paths, or remove the rows.",
+    "unreadable audio": "Replace or convert the files, or remove the rows.",
+    "invalid offset": "Write the offsets in seconds, 0 or more.",
+    "audio too short": "Remove the rows, or lower data.min_duration.",
+    "audio too long": "Cut the audio into segments, or raise data.max_duration.",
+    "empty transcript": "Add the transcripts, or remove the rows.",
+    "no words in transcript": "Add the spoken words, or remove the rows.",
+    "special token in transcript": "Remove the token from the transcript or the keywords.",
+    "invalid Unicode in transcript": "Export the transcripts again as UTF-8.",
+    "too many characters per second": "Check that each transcript belongs to its audio.",
+    "duration corrected": "The measured duration is used. Check that the path and the row belong together.",
+    "transcript cleaned": "The cleaned transcript is used. No action is needed.",
+    "encoding errors in transcript": "The transcript stays unchanged. Export it as UTF-8 without HTML entities.",
+    "silent audio": "Check the recordings, or remove the rows.",
+    "duplicate audio": "Remove the copies; where the transcripts differ, correct the wrong one.",
+    "id changed": "The new id is used. No action is needed.",
+    "sentence": "Remove the sentence from one of the two splits.",
+    "audio file": "Remove the audio from one of the two splits.",
+    "speaker": "Scores on new speakers may be lower. To measure them, give each split its own speakers.",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem of one row: its kind, the utterance's id, the row's position (file:line), and the details."""
+
+    kind: str
+    id: str
+    where: str
+    detail: str
+
+
+def format_problems(problems: Sequence[Problem], examples: int = 3) -> str:
+    """The problems by kind, the most frequent first: their number, what to do, and the first `examples` of each."""
+    lines = []
+    for kind, number in Counter(problem.kind for problem in problems).most_common():
+        lines.append(f"{kind}: {number}. {ADVICE[kind.partition(' also in ')[0]]}")
+        first = [problem for problem in problems if problem.kind == kind][:examples]
+        lines += [f"  {problem.id} ({problem.where}): {problem.detail}" for problem in first]
+        if number > len(first):
+            lines.append(f"  ... and {number - len(first)} more")
+    return "\n".join(lines)
