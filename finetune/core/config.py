@@ -76,37 +76,51 @@ class LoraPart(Section):
     alpha: float = Field(32.0, gt=0)
     """LoRA scaling: alpha / rank, or alpha / sqrt(rank) for rslora."""
     dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout before the LoRA layers."""
     variant: Literal["lora", "rslora", "dora"] = "lora"
+    """LoRA (arXiv 2106.09685), rank-stabilized LoRA (arXiv 2312.03732) or DoRA (arXiv 2402.09353)."""
     modules: list[str] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     """Last parts of the names of the language model's linear layers with LoRA; encoder layers never match."""
     learning_rate: float | None = Field(None, gt=0, le=1)
+    """Its own learning rate; none is train.learning_rate."""
 
 
 class ProjectorPart(Section):
     mode: Literal["frozen", "full", "lora"] = "frozen"
+    """frozen, all weights, or LoRA."""
     rank: int = Field(16, ge=1)
+    """LoRA rank, if mode is lora."""
     alpha: float = Field(32.0, gt=0)
+    """LoRA scaling, if mode is lora."""
     learning_rate: float | None = Field(None, gt=0, le=1)
+    """Its own learning rate; none is train.learning_rate."""
 
 
 class EncoderPart(Section):
     mode: Literal["frozen", "full", "lora"] = "frozen"
+    """frozen, all weights, or LoRA."""
     blocks: int = Field(4, ge=1)
     """How many of the last conformer blocks train."""
     rank: int = Field(16, ge=1)
+    """LoRA rank, if mode is lora."""
     alpha: float = Field(32.0, gt=0)
+    """LoRA scaling, if mode is lora."""
     learning_rate: float | None = Field(None, gt=0, le=1)
+    """Its own learning rate; none is train.learning_rate."""
 
 
 class HeadPart(Section):
     mode: Literal["frozen", "full"] = "frozen"
+    """frozen, or all weights."""
     learning_rate: float | None = Field(None, gt=0, le=1)
+    """Its own learning rate; none is train.learning_rate."""
 
 
 class LanguageModelPart(Section):
     layers: int = Field(0, ge=0)
     """How many of the last layers train in full, without LoRA."""
     learning_rate: float | None = Field(None, gt=0, le=1)
+    """Its own learning rate; none is train.learning_rate."""
 
 
 class PartsSection(Section):
@@ -124,6 +138,7 @@ class TrainSection(Section):
     goal: Literal["vocabulary", "accent", "domain", "language"] | None = None
     """A preset of parts and augmentation (`GOALS`); the recipe's own settings override it."""
     epochs: int = Field(4, ge=1)
+    """Passes over the training data."""
     batch: Literal["fixed", "auto"] = "fixed"
     """auto halves batch_seconds until the largest batch fits into memory, and stores the result for this machine."""
     batch_seconds: float = Field(120.0, gt=0)
@@ -137,8 +152,11 @@ class TrainSection(Section):
     warmup: float = Field(0.1, ge=0, le=1)
     """Fraction of the steps with a rising learning rate; it then decays linearly to 0."""
     weight_decay: float = Field(0.0, ge=0)
+    """Weight decay of AdamW."""
     max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients with a larger norm are scaled down to it."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Probability mass that the loss spreads over the vocabulary."""
     ctc_weight: float = Field(0.0, ge=0)
     """Weight of the encoder's CTC loss, added to that of the language model; the encoder or its CTC head must
     train."""

@@ -89,7 +89,7 @@ class DecodingOptions:
     batch_seconds: Annotated[float, Range(gt=0)] = 240.0
     """Padded audio in a batch."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -207,7 +207,9 @@ def test_weights_that_change_on_the_way_to_disk_are_refused(
 
     def tamper(base: Path, staged: Path, dtype: str) -> None:
         copy(base, staged, dtype)
-        weights = load_file(staged / "model.safetensors")
+        weights = {
+            name: value.clone() for name, value in load_file(staged / "model.safetensors").items()
+        }  # not mapped to the file
         weights["language_model.model.norm.weight"] *= value
         save_file(weights, staged / "model.safetensors", metadata={"format": "pt"})
 
