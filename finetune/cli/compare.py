@@ -22,9 +22,10 @@ A system is one of
   whisper:SIZE        Whisper with faster-whisper, openai-whisper or transformers, the first that is installed
   openai:MODEL        an OpenAI-compatible endpoint at OPENAI_BASE_URL, with OPENAI_API_KEY
 
-Intervals are bootstrap intervals of 95 %, resampled by speaker if there are enough speakers. raw is the WER without
-normalization. p is the p-value of the difference, adjusted for the number of systems (Holm). RTFx is seconds of audio
-per second of recognition, measured now or in the run; "-" means not measured.
+Intervals are 95 % bootstrap intervals, resampled by speaker if there are enough speakers. raw WER is the WER without
+normalization; sub, del and ins count word errors. P(better) is the share of bootstrap replicas in which the system is
+better than the first. p (Holm) is the p-value of the difference, adjusted for the number of systems. RTFx is seconds
+of audio per second of recognition, measured now or in the run; "-" means not measured.
 
 --fail-if takes {GRAMMAR}.
 Its figures are percentage points. The condition is checked for every system but the first, which is `base`; intervals
@@ -98,18 +99,18 @@ def _scoring_options(args: argparse.Namespace) -> "ScoringOptions":
 
 def format_comparison(result: "CompareResult") -> list[str]:
     """A line on the data, a table of systems, a table of comparisons, and the notes."""
-    first = result.systems[next(iter(result.systems))]
+    first = result.systems[next(iter(result.systems))].scores
     notes = [
         first["blocks"]["note"],
-        *(entry["interval"]["note"] for entry in result.systems.values()),
-        *(row["note"] for row in result.comparisons.values()),
+        *(entry.scores["interval"]["note"] for entry in result.systems.values()),
+        *(row.test["note"] for row in result.comparisons.values()),
         *result.notes,
         *_suspicious_clips(result),
         *_normalizer_changes(result),
     ]
     return [
         f"{result.clips} clips, {first['audio_seconds'] / 60:.1f} min, {result.words} words; normalizer "
-        f"{result.settings['normalizer']}; intervals by {first['blocks']['unit']}",
+        f"{result.settings.normalizer}; intervals by {first['blocks']['unit']}",
         "",
         *_systems_table(result),
         "",
@@ -124,19 +125,20 @@ def _name_width(result: "CompareResult") -> int:
 
 
 def _systems_table(result: "CompareResult") -> list[str]:
-    width, terms = _name_width(result), result.settings["terms"]
+    width, terms = _name_width(result), result.settings.terms
     lines = [
-        f"{'':{width}}  {'WER (95 %)':>22}{'raw':>7}{'CER':>7}{'S':>6}{'D':>6}{'I':>6}"
+        f"{'':{width}}  {'WER % (95 % CI)':>22}{'raw WER':>9}{'CER':>7}{'sub':>6}{'del':>6}{'ins':>6}"
         + f"{'recall':>8}" * bool(terms)
         + f"{'RTFx':>8}"
     ]
     for name, entry in result.systems.items():
-        counts = (f"{entry[kind]:6}" for kind in ("substitutions", "deletions", "insertions"))
-        recall = f"{_percent(entry['terms']['recall']):>8}" if terms else ""
-        speed = f"{entry['rtfx']:.1f}" if entry["rtfx"] else "-"
+        scores = entry.scores
+        counts = (f"{scores[kind]:6}" for kind in ("substitutions", "deletions", "insertions"))
+        recall = f"{_percent(scores['terms']['recall']):>8}" if terms else ""
+        speed = f"{scores['rtfx']:.1f}" if scores["rtfx"] else "-"
         lines.append(
-            f"{name:{width}}  {_rate(entry['wer'], entry['interval']):>22}{100 * entry['raw_wer']:7.1f}"
-            f"{100 * entry['cer']:7.1f}{''.join(counts)}{recall}{speed:>8}"
+            f"{name:{width}}  {_rate(scores['wer'], scores['interval']):>22}{100 * scores['raw_wer']:9.1f}"
+            f"{100 * scores['cer']:7.1f}{''.join(counts)}{recall}{speed:>8}"
         )
     return lines
 
@@ -144,12 +146,16 @@ def _systems_table(result: "CompareResult") -> list[str]:
 def _comparisons_table(result: "CompareResult") -> list[str]:
     first, *others = result.systems
     width = _name_width(result)
-    lines = [f"{f'against {first}':{width}}  {'difference (95 %)':>22}{'better':>8}{'p':>8}{'MAPSSWE':>9}  verdict"]
+    lines = [
+        f"{f'against {first}':{width}}  {'difference (95 % CI)':>22}{'P(better)':>11}{'p (Holm)':>10}{'MAPSSWE p':>11}"
+        "  verdict"
+    ]
     for name in others:
         row = result.comparisons[name]
+        test = row.test
         lines.append(
-            f"{name:{width}}  {_rate(row['difference'], row, '+'):>22}{_percent(row['probability_better']):>8}"
-            f"{_p_value(row['p_holm']):>8}{_p_value(row['mapsswe']['p_value']):>9}  {row['verdict']}"
+            f"{name:{width}}  {_rate(test['difference'], test, '+'):>22}{_percent(test['probability_better']):>11}"
+            f"{_p_value(row.p_holm):>10}{_p_value(test['mapsswe']['p_value']):>11}  {row.verdict}"
         )
     return lines
 
@@ -157,11 +163,12 @@ def _comparisons_table(result: "CompareResult") -> list[str]:
 def _suspicious_clips(result: "CompareResult") -> list[str]:
     notes = []
     for name, entry in result.systems.items():
-        if entry["flags"]:
-            kinds = ", ".join(f"{count} {flag}" for flag, count in entry["flags"].items())
+        scores = entry.scores
+        if scores["flags"]:
+            kinds = ", ".join(f"{count} {flag}" for flag, count in scores["flags"].items())
             notes.append(
-                f"{name}: {entry['utterances'] - entry['without_flagged']['utterances']} suspicious clips "
-                f"({kinds}); WER without them {100 * entry['without_flagged']['wer']:.1f}"
+                f"{name}: {scores['utterances'] - scores['without_flagged']['utterances']} suspicious clips "
+                f"({kinds}); WER without them {100 * scores['without_flagged']['wer']:.1f}"
             )
     return notes
 
@@ -170,7 +177,7 @@ def _normalizer_changes(result: "CompareResult") -> list[str]:
     changes = {
         (change["id"], change["side"])
         for entry in result.systems.values()
-        for change in entry["details"]["normalizer_changes"]
+        for change in entry.details["normalizer_changes"]
     }
     if not changes:
         return []

@@ -1,4 +1,4 @@
-"""Thresholds of relaxed decoding for one model: the fastest pair that loses no more WER than it may."""
+"""Calibrates the thresholds of relaxed decoding for one model: the fastest pair within a limit on the lost WER."""
 
 import math
 import time
@@ -10,14 +10,16 @@ import torch
 from finetune.core.errors import DataError
 from finetune.core.files import write_json
 from finetune.core.options import DecodingOptions
+from finetune.data.manifest import Utterance
 from finetune.evaluation.utterances import read_utterances
 from finetune.inference.recognize import Hypothesis, decoding_summary, encode_batches, transcribe_batch
 from finetune.inference.saved_options import CALIBRATION
 from finetune.metrics.wer import score
-from finetune.model.granite import load_model
+from finetune.model.granite import GraniteSpeech, load_model
 
-ENTROPIES = (0.0, 0.3, 0.7, 1.5, 3.0)  # nats; at 0 no clip keeps its CTC text unseen
-PROBABILITIES = (0.5, 0.2, 0.1, 0.02)  # at 0.5 the language model keeps its own choices alone
+ENTROPIES = (0.0, 0.3, 0.7, 1.5, 3.0)  # nats; with 0 the language model checks every clip
+PROBABILITIES = (0.5, 0.2, 0.1, 0.02)  # with 0.5 a draft token is accepted only if it is the most probable one
+ROUNDING = 1e-9  # points of WER
 
 
 @dataclass(frozen=True)
@@ -30,19 +32,26 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Point:
-    """One decoder on all clips: WER (a fraction), LLM passes and seconds a clip, the encoder's among them, and the
-    share of clips that kept their CTC text unseen. `thresholds` are None for lossless decoding."""
+    """Measurements of one decoder on all clips.
+
+    Attributes:
+        thresholds: None for lossless decoding.
+        wer: a fraction.
+        passes: passes of the language model, mean over clips.
+        seconds: decoding time with the encoder, mean over clips.
+        ctc_only: share of clips that keep their CTC text without the language model.
+    """
 
     thresholds: Thresholds | None
     wer: float
     passes: float
     seconds: float
-    unseen: float
+    ctc_only: float
 
 
 @dataclass(frozen=True)
 class CalibrateResult:
-    """Every pair, the fastest first; `lossless` beside them; and the pair that was chosen."""
+    """All pairs, the fastest first; lossless decoding; the chosen pair; and the limit on the lost WER in points."""
 
     points: tuple[Point, ...]
     lossless: Point
@@ -53,74 +62,100 @@ class CalibrateResult:
 def calibrate(
     model: str, manifest: str, max_wer_loss: float, instruction: str, decode: DecodingOptions, normalizer: str
 ) -> CalibrateResult:
-    """Decodes the clips with every pair, writes the chosen one beside the model, and returns what was measured.
+    """Decodes the clips with every pair of thresholds and writes the fastest allowed pair into the model's folder.
 
-    The fastest is the one with the fewest LLM passes, which every machine counts alike; among equals that with the
-    lower WER. With a probability of 0.5 and no entropy that passes, the output is lossless, so one pair always fits.
+    The fastest pair has the fewest passes of the language model, a number that does not depend on the machine; among
+    equals it is the pair with the lowest WER. The pair (0, 0.5) is lossless, so one pair is always allowed.
 
     Args:
-        max_wer_loss: points of WER that the pair may lose against lossless decoding of the same clips (0.2 is 0.002).
+        model: the model's folder.
+        manifest: the clips; clips without a transcript are ignored.
+        max_wer_loss: points of WER that the pair may lose against lossless decoding (0.2 is 0.002).
+        instruction: the instruction of the prompt.
+        decode: the decoding options; decoder and thresholds are replaced.
+        normalizer: the normalizer of the WER.
 
     Raises:
         DataError: the manifest has no clip with a transcript.
         ModelError: the model cannot be loaded.
     """
-    clips = [item for item in read_utterances(Path(manifest)) if item.text]
-    if not clips:
-        raise DataError(f"{manifest}: no clip with a transcript to calibrate on")
+    utterances = [item for item in read_utterances(Path(manifest)) if item.text]
+    if not utterances:
+        raise DataError(f"{manifest}: no clip has a transcript; calibration needs transcripts to measure WER")
     loaded = load_model(model, "auto", "cuda" if torch.cuda.is_available() else "cpu")
-    pairs = [None, *(Thresholds(entropy, chance) for entropy in ENTROPIES for chance in PROBABILITIES)]
+    lossless, *points = _measure(loaded, utterances, instruction, decode, normalizer)
+    result = choose(points, lossless, max_wer_loss)
+    _write_thresholds(Path(model) / CALIBRATION, result, manifest, len(utterances))
+    return result
+
+
+def choose(points: list[Point], lossless: Point, max_wer_loss: float) -> CalibrateResult:
+    """Sorts the points by passes, then WER, and chooses the first that loses at most `max_wer_loss` points of WER."""
+    ordered = sorted(points, key=lambda point: (point.passes, point.wer))
+    chosen = next(point for point in ordered if 100 * (point.wer - lossless.wer) <= max_wer_loss + ROUNDING)
+    return CalibrateResult(tuple(ordered), lossless, chosen, max_wer_loss)
+
+
+def _measure(
+    model: GraniteSpeech, utterances: list[Utterance], instruction: str, decode: DecodingOptions, normalizer: str
+) -> list[Point]:
+    """Lossless decoding, then every pair of thresholds. The encoder runs once for each batch."""
+    pairs = [None, *(Thresholds(entropy, probability) for entropy in ENTROPIES for probability in PROBABILITIES)]
     options = {
         pair: replace(decode, decoder="relaxed", **asdict(pair)) if pair else replace(decode, decoder="speculative")
         for pair in pairs
     }
-    heard: dict[Thresholds | None, dict[int, Hypothesis]] = {pair: {} for pair in pairs}
-    for batch, audio, hearing in encode_batches(loaded, clips, decode.batch_seconds):
+    hypotheses: dict[Thresholds | None, dict[int, Hypothesis]] = {pair: {} for pair in pairs}
+    for batch, audio, encoder_seconds in encode_batches(model, utterances, decode.batch_seconds):
+        items = [utterances[index] for index in batch]
         for pair in pairs:
             started = time.perf_counter()
-            rows = transcribe_batch(loaded, audio, [clips[index] for index in batch], instruction, options[pair])
-            seconds = (time.perf_counter() - started + hearing) / len(batch)
-            heard[pair] |= {index: replace(row, seconds=seconds) for index, row in zip(batch, rows, strict=True)}
-    points = {}
-    for pair, by_index in heard.items():
-        rows = [by_index[index] for index in range(len(clips))]
-        wer = score([item.text for item in clips], [row.text for row in rows], normalizer).wer
-        how = decoding_summary(rows)
-        points[pair] = Point(pair, wer, how["passes"], how["seconds"], how["accepted_by"].get("ctc", 0) / len(clips))
-    lossless = points.pop(None)
-    order = sorted(points.values(), key=lambda point: (point.passes, point.wer))
-    chosen = next(point for point in order if 100 * (point.wer - lossless.wer) <= max_wer_loss + 1e-9)
+            rows = transcribe_batch(model, audio, items, instruction, options[pair])
+            seconds = (time.perf_counter() - started + encoder_seconds) / len(batch)
+            hypotheses[pair] |= {index: replace(row, seconds=seconds) for index, row in zip(batch, rows, strict=True)}
+    references = [item.text for item in utterances]
+    points = []
+    for pair, by_index in hypotheses.items():
+        rows = [by_index[index] for index in range(len(utterances))]
+        wer = score(references, [row.text for row in rows], normalizer).wer
+        summary = decoding_summary(rows)
+        ctc_only = summary["accepted_by"].get("ctc", 0) / len(utterances)
+        points.append(Point(pair, wer, summary["passes"], summary["seconds"], ctc_only))
+    return points
+
+
+def _write_thresholds(path: Path, result: CalibrateResult, manifest: str, clips: int) -> None:
+    chosen, lossless = result.chosen, result.lossless
     assert chosen.thresholds is not None
     write_json(
-        Path(model) / CALIBRATION,
+        path,
         {
             **asdict(chosen.thresholds),
             "wer": chosen.wer,
             "lossless_wer": lossless.wer,
-            "max_wer_loss": max_wer_loss,
+            "max_wer_loss": result.max_wer_loss,
             "passes": chosen.passes,
             "lossless_passes": lossless.passes,
             "manifest": manifest,
-            "clips": len(clips),
+            "clips": clips,
         },
     )
-    return CalibrateResult(tuple(order), lossless, chosen, max_wer_loss)
 
 
 def frontier_table(result: CalibrateResult) -> list[str]:
-    """The pairs that no other beats in both passes and WER, the fastest first, and lossless decoding below."""
-    lines = [f"{'entropy':>8}{'probability':>13}{'WER':>9}{'passes':>9}{'ms a clip':>11}{'CTC alone':>11}"]
+    """The pairs that no other pair beats in both passes and WER, the fastest first, then lossless decoding."""
+    lines = [f"{'entropy':>8}{'probability':>13}{'WER':>9}{'passes':>9}{'ms/clip':>11}{'CTC only':>11}"]
     best = math.inf
     for point in result.points:
         if point.wer >= best or point.thresholds is None:
             continue
         best = point.wer
         lines.append(
-            f"{point.thresholds.max_entropy:8.2f}{point.thresholds.min_probability:13.2f}{_figures(point)}"
-            + (f"  <- kept (at most {result.max_wer_loss:g} points lost)" if point is result.chosen else "")
+            f"{point.thresholds.max_entropy:8.2f}{point.thresholds.min_probability:13.2f}{_columns(point)}"
+            + (f"  <- chosen (loses at most {result.max_wer_loss:g} points of WER)" if point is result.chosen else "")
         )
-    return [*lines, f"{'lossless':>21}{_figures(result.lossless)}"]
+    return [*lines, f"{'lossless':>21}{_columns(result.lossless)}"]
 
 
-def _figures(point: Point) -> str:
-    return f"{100 * point.wer:8.2f}%{point.passes:9.2f}{1000 * point.seconds:11.1f}{100 * point.unseen:10.0f}%"
+def _columns(point: Point) -> str:
+    return f"{100 * point.wer:8.2f}%{point.passes:9.2f}{1000 * point.seconds:11.1f}{100 * point.ctc_only:10.0f}%"

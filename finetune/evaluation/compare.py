@@ -1,8 +1,8 @@
-"""Any systems on the same clips: quality and speed side by side, each tested against the first."""
+"""Compares systems on the same clips: scores quality and speed of each, and tests each against the first."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from finetune.core.files import sha256_file, write_json
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
 from finetune.evaluation.scoring_sets import is_japanese
-from finetune.evaluation.systems import KINDS, Answer, System, run_system, system_of
+from finetune.evaluation.systems import System, SystemHypotheses, Transcriber, parse_system, run_system
 from finetune.evaluation.utterances import clip_of, read_utterances
 from finetune.metrics.conditions import Condition
 from finetune.metrics.normalizer import UNSPACED, normalize
@@ -22,182 +22,293 @@ from finetune.metrics.terms import column_terms, read_terms, term_recall
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
+RUN_ORDER = ("file", "run", "model", "whisper", "openai")  # files first: an invalid file stops before a model decodes
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """How the systems are scored; `terms` is the number of terms."""
+
+    normalizer: str
+    replicas: int
+    seed: int
+    terms: int
+
+
+@dataclass(frozen=True)
+class SystemScores:
+    """The scores of one system.
+
+    Attributes:
+        kind: as in `systems.System`.
+        about: how the hypotheses were made.
+        failures: by id of a clip, why the system has no hypothesis for it.
+        scores: as `scorecard` has them, with all terms together.
+        details: the lists behind the scores.
+    """
+
+    kind: str
+    about: str
+    failures: dict[str, str]
+    scores: dict[str, Any]
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SystemComparison:
+    """One system against the first.
+
+    Attributes:
+        test: as `scorecard.comparison` has it.
+        p_holm: the p-value, adjusted for the number of comparisons.
+        verdict: `better`, `worse` or `not proven`.
+    """
+
+    test: dict[str, Any]
+    p_holm: float
+    verdict: str
 
 
 @dataclass(frozen=True)
 class CompareResult:
-    """By system: scores, what stands behind them, and how it was heard. By system but the first: the comparison.
+    """The result of a comparison.
 
-    `notes` is what a reader must know, `fired` the conditions that hold, each with its system and figures.
+    Attributes:
+        manifest: its path.
+        manifest_sha256: the hash of its content.
+        settings: how the systems are scored.
+        clips: number of clips that are scored.
+        words: number of words in their references.
+        systems: by name of a system, its scores.
+        comparisons: by name of each system but the first, its comparison with the first.
+        notes: limits of the comparison, for the reader.
+        fired: the conditions that hold, each with its system and figures.
     """
 
     manifest: str
     manifest_sha256: str
-    settings: dict[str, Any]
+    settings: CompareSettings
     clips: int
     words: int
-    systems: dict[str, dict[str, Any]]
-    comparisons: dict[str, dict[str, Any]]
+    systems: dict[str, SystemScores]
+    comparisons: dict[str, SystemComparison]
     notes: list[str]
     fired: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of the JSON file: the scores of a system are keys of its entry."""
+        return {
+            "schema": SCHEMA,
+            **vars(self),
+            "settings": asdict(self.settings),
+            "systems": {
+                name: {
+                    "kind": entry.kind,
+                    "about": entry.about,
+                    "failures": entry.failures,
+                    **entry.scores,
+                    "details": entry.details,
+                }
+                for name, entry in self.systems.items()
+            },
+            "comparisons": {
+                name: {**entry.test, "p_holm": entry.p_holm, "verdict": entry.verdict}
+                for name, entry in self.comparisons.items()
+            },
+        }
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """Systems in the order of the user, the utterances to score, and how many the manifest has with translations."""
+
+    systems: list[System]
+    manifest: str
+    manifest_clips: int
+    utterances: list[Utterance]
+    options: ScoringOptions
 
 
 def compare(
     names: Sequence[str],
     manifest: str | None,
-    setting: ScoringOptions,
+    options: ScoringOptions,
     terms: str | None,
     instruction: str,
     conditions: Sequence[Condition],
+    transcribers: Mapping[str, Transcriber] | None = None,
 ) -> CompareResult:
-    """Hears, scores and tests; every system on the same clips under the same normalizer.
+    """Transcribes, scores and tests all systems on the same clips with the same normalizer.
 
-    Clips in which a system failed (an endpoint that gave no text) are left out for all, which is said.
+    A clip on which one system failed is left out for all systems, with a note.
 
     Args:
-        names: two or more systems (`systems.system_of`); the others are compared with the first.
+        names: two or more systems (`systems.parse_system`); each is compared with the first.
         manifest: the clips; None is the test set of the first run directory among the systems.
-        setting: its terms are ignored.
-        terms: a file of them; None is the manifest's columns `terms` and `keywords`.
-        instruction: of clips whose manifest has none; for the flag of an echoed one.
-        conditions: what must not be.
+        options: how to score; its terms are replaced.
+        terms: a file of terms; None is the manifest columns `terms` and `keywords`.
+        instruction: the instruction of clips without their own, for the flag `echo`.
+        conditions: conditions to check on each system but the first.
+        transcribers: by kind of a system, the function that transcribes; the default is `systems.TRANSCRIBERS`.
 
     Raises:
-        RecipeError: fewer than two systems, one twice, no manifest; a condition on terms without any.
-        DataError: clips, terms or hypotheses that cannot be read or do not fit each other.
-        ModelError: a system that cannot be used.
+        RecipeError: fewer than two systems, a system twice, no manifest, or a condition on terms without terms.
+        DataError: clips, terms or hypotheses cannot be read or do not match.
+        ModelError: a system cannot be used.
     """
-    if len(names) < 2 or len({*names}) < len(names):
-        raise RecipeError("compare wants two or more systems, each once; the others are compared with the first")
-    systems = [system_of(name) for name in names]
-    path = manifest or _manifest_of(systems)
-    every = read_utterances(Path(path))
-    spoken = [item for item in every if not item.extra.get("target_language")]
-    if not spoken:
-        raise DataError(f"{path}: holds translations only, whose words are no errors of hearing")
-    listed = (
-        read_terms(terms)
-        if terms
-        else column_terms(
-            [cell for item in spoken for cell in (item.keywords, item.extra.get("terms"))], setting.preset
-        )
-    )
-    term_recall([], [], listed, setting.preset)  # looked at before anything is decoded
-    if not listed and any(condition.metric == "recall" for condition in conditions):
-        raise RecipeError("--fail-if recall: there are no terms; give --terms FILE, or the manifest a column `terms`")
-    setting = replace(setting, terms=tuple(listed))
-    answers: dict[str, Answer] = {}
-    for system in sorted(systems, key=lambda item: KINDS.index(item.kind)):
-        answers[system.name] = run_system(system, spoken)
-    kept = [index for index in range(len(spoken)) if all(answers[name].heard[index] is not None for name in names)]
-    if not kept:
-        raise DataError("no clip was transcribed by all of the systems")
-    clips = [clip_of(spoken[index], instruction, False) for index in kept]
-    heard = {name: [item for index in kept if (item := answers[name].heard[index])] for name in names}
-    entries = {
-        system.name: {
-            "kind": system.kind,
-            "about": answers[system.name].about,
-            "failures": answers[system.name].failures,
-            **_scores(clips, heard[system.name], setting),
-        }
-        for system in systems
-    }
-    comparisons = _comparisons(clips, heard, setting)
-    rates = {
-        name: {"wer": entry["wer"], "cer": entry["cer"], "recall": (entry.get("terms") or {}).get("recall")}
-        for name, entry in entries.items()
-    }
-    fired = [
-        f"{name}: {condition.text} ({condition.metric} {100 * (rates[name][condition.metric] or 0):.2f}, base "
-        f"{100 * (rates[names[0]][condition.metric] or 0):.2f})"
-        for condition in conditions
-        for name in names[1:]
-        if condition.fires(rates[name], rates[names[0]])
-    ]
-    notes = _notes(spoken, len(every), len(kept), answers, systems, clips, setting)
-    return CompareResult(
-        str(path),
-        sha256_file(path),
-        {"normalizer": setting.preset, "replicas": setting.replicas, "seed": setting.seed, "terms": len(listed)},
-        len(clips),
-        entries[names[0]]["reference_words"],
-        entries,
-        comparisons,
-        notes,
-        fired,
-    )
+    inputs = _resolve(names, manifest, options, terms, conditions)
+    hypotheses = _decode(inputs, transcribers)
+    return _score(inputs, hypotheses, instruction, conditions)
 
 
 def write_comparison(path: Path, result: CompareResult) -> None:
-    """Raises DataError where the file cannot be written."""
+    """Writes a result as JSON. Raises DataError if the file cannot be written."""
     try:
-        write_json(path, {"schema": SCHEMA, **vars(result)})
+        write_json(path, result.to_json())
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _resolve(
+    names: Sequence[str],
+    manifest: str | None,
+    options: ScoringOptions,
+    terms: str | None,
+    conditions: Sequence[Condition],
+) -> _Inputs:
+    """Reads and checks everything that can fail before a system decodes."""
+    if len(names) < 2 or len({*names}) < len(names):
+        raise RecipeError("compare: give two or more different systems; each is compared with the first")
+    systems = [parse_system(name) for name in names]
+    path = manifest or _manifest_of(systems)
+    utterances = read_utterances(Path(path))
+    transcripts = [item for item in utterances if not item.extra.get("target_language")]
+    if not transcripts:
+        raise DataError(f"{path}: all clips are translations; compare scores transcripts only")
+    cells = [cell for item in transcripts for cell in (item.keywords, item.extra.get("terms"))]
+    term_list = read_terms(terms) if terms else column_terms(cells, options.preset)
+    term_recall([], [], term_list, options.preset)  # raises DataError for an invalid term
+    if not term_list and any(condition.metric == "recall" for condition in conditions):
+        raise RecipeError(
+            "--fail-if recall: there are no terms; give --terms FILE, or add a column `terms` to the manifest"
+        )
+    return _Inputs(systems, str(path), len(utterances), transcripts, replace(options, terms=tuple(term_list)))
 
 
 def _manifest_of(systems: Sequence[System]) -> str:
     run = next((RunDir(system.source) for system in systems if system.kind == "run"), None)
     if run is None:
-        raise RecipeError("which clips? Give --manifest FILE (a run directory among the systems would bring its own)")
+        raise RecipeError("--manifest: is missing; it is optional only if one of the systems is a run directory")
     return str(run.manifest("test"))
 
 
-def _scores(clips: Sequence[Clip], heard: Sequence[SystemOutput], setting: ScoringOptions) -> dict[str, Any]:
-    """As `scorecard`, with the terms together: what training has seen is not known here."""
-    entry, details = scorecard(clips, heard, setting)
-    del entry["frequency"]
-    if setting.terms:
-        entry["terms"] = entry["terms"]["unseen"]
-    return {**entry, "details": details}
+def _decode(inputs: _Inputs, transcribers: Mapping[str, Transcriber] | None) -> dict[str, SystemHypotheses]:
+    systems = sorted(inputs.systems, key=lambda system: RUN_ORDER.index(system.kind))
+    return {system.name: run_system(system, inputs.utterances, transcribers) for system in systems}
+
+
+def _score(
+    inputs: _Inputs, hypotheses: Mapping[str, SystemHypotheses], instruction: str, conditions: Sequence[Condition]
+) -> CompareResult:
+    options, names = inputs.options, [system.name for system in inputs.systems]
+    columns = [hypotheses[name].outputs for name in names]
+    complete = [index for index, outputs in enumerate(zip(*columns, strict=True)) if None not in outputs]
+    if not complete:
+        raise DataError("no clip was transcribed by all systems")
+    clips = [clip_of(inputs.utterances[index], instruction, measure_audio=False) for index in complete]
+    outputs = {
+        name: [output for index in complete if (output := column[index]) is not None]
+        for name, column in zip(names, columns, strict=True)
+    }
+    scores = {
+        system.name: _system_scores(system, hypotheses[system.name], clips, outputs[system.name], options)
+        for system in inputs.systems
+    }
+    return CompareResult(
+        manifest=inputs.manifest,
+        manifest_sha256=sha256_file(Path(inputs.manifest)),
+        settings=CompareSettings(options.preset, options.replicas, options.seed, len(options.terms)),
+        clips=len(clips),
+        words=scores[names[0]].scores["reference_words"],
+        systems=scores,
+        comparisons=_comparisons(clips, outputs, options),
+        notes=list(_notes(inputs, hypotheses, clips)),
+        fired=_fired(conditions, scores),
+    )
+
+
+def _system_scores(
+    system: System,
+    hypotheses: SystemHypotheses,
+    clips: Sequence[Clip],
+    outputs: Sequence[SystemOutput],
+    options: ScoringOptions,
+) -> SystemScores:
+    """The scorecard without what depends on the training data, which is unknown here."""
+    scores, details = scorecard(clips, outputs, options)
+    del scores["frequency"]
+    if options.terms:
+        scores["terms"] = scores["terms"]["unseen"]
+    return SystemScores(system.kind, hypotheses.about, hypotheses.failures, scores, details)
 
 
 def _comparisons(
-    clips: Sequence[Clip], heard: dict[str, list[SystemOutput]], setting: ScoringOptions
-) -> dict[str, dict[str, Any]]:
-    """Each system against the first; p values are adjusted for how many these are, and the verdict follows them."""
-    first, *others = heard
-    found = {name: comparison(clips, heard[first], heard[name], setting) for name in others}
-    for (name, row), adjusted in zip(found.items(), holm([row["p_value"] for row in found.values()]), strict=True):
-        proven = "better" if row["difference"] < 0 else "worse"
-        found[name] = {**row, "p_holm": adjusted, "verdict": proven if adjusted < 1 - CONFIDENCE else "not proven"}
-    return found
+    clips: Sequence[Clip], outputs: Mapping[str, list[SystemOutput]], options: ScoringOptions
+) -> dict[str, SystemComparison]:
+    """Each system against the first. The verdict follows the p-values, adjusted by Holm's method."""
+    first, *others = outputs
+    tests = {name: comparison(clips, outputs[first], outputs[name], options) for name in others}
+    comparisons = {}
+    for (name, test), p_holm in zip(tests.items(), holm([test["p_value"] for test in tests.values()]), strict=True):
+        direction = "better" if test["difference"] < 0 else "worse"
+        comparisons[name] = SystemComparison(test, p_holm, direction if p_holm < 1 - CONFIDENCE else "not proven")
+    return comparisons
 
 
-def _notes(
-    spoken: Sequence[Utterance],
-    every: int,
-    kept: int,
-    answers: dict[str, Answer],
-    systems: Sequence[System],
-    clips: Sequence[Clip],
-    setting: ScoringOptions,
-) -> list[str]:
-    notes = []
-    if every > len(spoken):
-        notes.append(f"{every - len(spoken)} translations are left out")
-    for name, answer in answers.items():
-        if answer.failures:
-            clip, why = next(iter(answer.failures.items()))
-            notes.append(f"{name} failed on {len(answer.failures)} of {len(spoken)} clips, the first {clip!r}: {why}")
-        other = [
-            clip.id
-            for clip, text in zip(spoken, answer.references, strict=False)
-            if text and normalize(text, setting.preset) != normalize(clip.text, setting.preset)
+def _fired(conditions: Sequence[Condition], scores: Mapping[str, SystemScores]) -> list[str]:
+    """The conditions that hold, for each system but the first, which is the base."""
+    rates = {
+        name: {
+            "wer": entry.scores["wer"],
+            "cer": entry.scores["cer"],
+            "recall": (entry.scores.get("terms") or {}).get("recall"),
+        }
+        for name, entry in scores.items()
+    }
+    base, *others = rates
+    return [
+        f"{name}: {condition.text} ({condition.metric} {100 * (rates[name][condition.metric] or 0):.2f}, base "
+        f"{100 * (rates[base][condition.metric] or 0):.2f})"
+        for condition in conditions
+        for name in others
+        if condition.fires(rates[name], rates[base])
+    ]
+
+
+def _notes(inputs: _Inputs, hypotheses: Mapping[str, SystemHypotheses], clips: Sequence[Clip]) -> Iterator[str]:
+    utterances, preset = inputs.utterances, inputs.options.preset
+    if translations := inputs.manifest_clips - len(utterances):
+        yield f"{translations} clips are translations and are not scored"
+    for name, column in hypotheses.items():
+        if column.failures:
+            clip_id, error = next(iter(column.failures.items()))
+            yield f"{name} failed on {len(column.failures)} of {len(utterances)} clips, the first {clip_id!r}: {error}"
+        different = [
+            item.id
+            for item, text in zip(utterances, column.references, strict=False)
+            if text and normalize(text, preset) != normalize(item.text, preset)
         ]
-        if other:
-            notes.append(
-                f"{name} has another reference than the manifest for {len(other)} clips, such as "
-                f"{other[0]!r}; the manifest's is scored"
+        if different:
+            yield (
+                f"{name} has a different reference for {len(different)} clips, such as {different[0]!r}; "
+                "the references of the manifest are used"
             )
-    if kept < len(spoken):
-        notes.append(f"{len(spoken) - kept} clips are left out for all systems, because one failed on them")
-    if setting.preset not in UNSPACED and (japanese := sum(map(is_japanese, spoken))):
-        notes.append(
-            f"{japanese} clips are Japanese, which {setting.preset} counts in words that it has not: score "
-            "them by themselves with --normalizer ja-cer@1"
+    if failed := len(utterances) - len(clips):
+        yield f"{failed} clips are left out for all systems, because a system failed on them"
+    if preset not in UNSPACED and (japanese := sum(map(is_japanese, utterances))):
+        yield (
+            f"{japanese} clips are Japanese, which has no spaces between words, but {preset} counts words: score "
+            "these clips separately with --normalizer ja-cer@1"
         )
-    if any(system.kind == "model" for system in systems) and any(clip.keywords for clip in clips):
-        notes.append("models decoded now were told the manifest's keywords, other systems were not")
-    return notes
+    if any(system.kind == "model" for system in inputs.systems) and any(clip.keywords for clip in clips):
+        yield "models that decoded now had the keywords of the manifest in their prompts; the other systems did not"

@@ -1,13 +1,13 @@
-"""An OpenAI-compatible transcription endpoint: each clip sent as a WAV file; what was refused is no silence.
+"""Transcribes clips with an OpenAI-compatible endpoint: sends each clip as a WAV file.
 
 The request is that of `POST /v1/audio/transcriptions` (platform.openai.com/docs/api-reference/audio), which vLLM,
-LocalAI and others answer too.
+LocalAI and other servers accept too.
 """
 
 import io
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -18,117 +18,141 @@ from finetune.core.errors import ModelError
 from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.manifest import Utterance
 
-URL, KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
+URL, KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"  # environment variables
 OPENAI = "https://api.openai.com/v1"
-CONNECT_SECONDS, ANSWER_SECONDS = 10.0, 120.0
-ATTEMPTS = 5
-LONGEST_WAIT = 60.0  # seconds before another attempt, whatever the server asks for
-PARALLEL = 4
-REFUSED = (401, 403, 404)  # key, rights, address or model: no clip will be heard
-BUSY = (408, 425, 429)  # and all from 500 on: worth another attempt
+CONNECT_TIMEOUT = 10.0  # seconds
+PARALLEL_REQUESTS = 4
+FATAL_STATUS = (401, 403, 404)  # wrong key, permission, address or model: every clip would fail
+RETRY_STATUS = (408, 425, 429)  # and all from 500
+
+
+@dataclass(frozen=True)
+class Retries:
+    """When to send a request again, and when not.
+
+    Attributes:
+        attempts: requests for one clip.
+        timeout: seconds to wait for a response.
+        max_pause: seconds between two attempts, at most, even if the server asks for more.
+        sleep: waits a number of seconds.
+    """
+
+    attempts: int = 5
+    timeout: float = 120.0
+    max_pause: float = 60.0
+    sleep: Callable[[float], None] = time.sleep
 
 
 @dataclass(frozen=True)
 class Reply:
-    """`text` of one clip and the seconds it took; None and the `fault` where the endpoint gave none."""
+    """The text of one clip and the seconds of its request; None and the `error` if there is no text."""
 
     text: str | None
     seconds: float
-    fault: str = ""
+    error: str = ""
 
 
-def transcribe(model: str, clips: Sequence[Utterance]) -> list[Reply]:
-    """Asks for every clip, in the order given, a few at a time; URL and key come from the environment.
+def transcribe(model: str, clips: Sequence[Utterance], retries: Retries | None = None) -> list[Reply]:
+    """Sends all clips, `PARALLEL_REQUESTS` at a time. URL and key come from the environment.
 
-    Timeouts, 429 and server errors are tried again with growing pauses. A clip that still fails has a `fault`.
+    The first clip is sent alone, so that a wrong key or model costs one request. Timeouts, status 429 and server
+    errors are retried with increasing pauses. A clip that still fails has an `error` in its reply.
+
+    Args:
+        model: its name at the endpoint.
+        clips: the clips.
+        retries: the default is `Retries()`.
+
+    Returns:
+        One reply for each clip, in their order.
 
     Raises:
-        ModelError: no key or an impossible address, an endpoint that cannot be reached or refuses the key or the model.
+        ModelError: the key is missing, the URL is invalid, the endpoint cannot be reached, or it rejects the key or
+            the model.
         DataError: the audio of a clip cannot be read.
     """
-    endpoint = _Endpoint(model)
-    pool = ThreadPoolExecutor(PARALLEL)
+    endpoint = _Endpoint(model, retries or Retries())
+    pool = ThreadPoolExecutor(PARALLEL_REQUESTS)
     try:
-        return [endpoint.ask(clips[0]), *pool.map(endpoint.ask, clips[1:])]  # the first shows whether it is worth it
+        return [endpoint.transcribe(clips[0]), *pool.map(endpoint.transcribe, clips[1:])]
     finally:
         pool.shutdown(cancel_futures=True)
         endpoint.client.close()
 
 
 class _Endpoint:
-    def __init__(self, model: str) -> None:
-        self.model, self.key = model, os.environ.get(KEY, "").strip()
+    def __init__(self, model: str, retries: Retries) -> None:
+        self.model, self.retries, self.key = model, retries, os.environ.get(KEY, "").strip()
         base = os.environ.get(URL, "").strip() or OPENAI
         if not self.key and base == OPENAI:
-            raise ModelError(f"openai:{model}: {KEY} is not set; set it, or {URL} for another endpoint")
+            raise ModelError(f"openai:{model}: {KEY} is not set; set it, or set {URL} to another endpoint")
         if not self.key.isascii() or not self.key.isprintable() or " " in self.key:
-            raise ModelError(f"openai:{model}: {KEY} holds characters that no key has; copy it again")
+            raise ModelError(f"openai:{model}: {KEY} has characters that are not valid in a key; copy it again")
         try:
             self.url = httpx.URL(base.rstrip("/") + "/audio/transcriptions")
         except httpx.InvalidURL as error:
-            raise ModelError(f"openai:{model}: {URL} is not an address") from error
+            raise ModelError(f"openai:{model}: {URL} is not a valid URL") from error
         self.name = f"openai:{model} at {self.url.host or '?'}"
         if self.url.scheme not in ("http", "https") or not self.url.host:
-            raise ModelError(f"openai:{model}: {URL} must begin with http:// or https:// and name a host")
+            raise ModelError(f"openai:{model}: {URL} must begin with http:// or https:// and have a host")
         self.client = httpx.Client(
             headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
-            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            timeout=httpx.Timeout(retries.timeout, connect=CONNECT_TIMEOUT),
         )
 
-    def ask(self, clip: Utterance) -> Reply:
-        sound = io.BytesIO()
-        soundfile.write(
-            sound,
-            load_audio(clip.audio_filepath, clip.offset, clip.duration),
-            SAMPLE_RATE,
-            format="WAV",
-            subtype="PCM_16",
-        )
+    def transcribe(self, clip: Utterance) -> Reply:
+        wav, attempts = _wav(clip), self.retries.attempts
         data = {"model": self.model, "response_format": "json", "temperature": "0"}
         if clip.language:
             data["language"] = clip.language.split("-")[0]
-        for attempt in range(ATTEMPTS):
+        for attempt in range(attempts):
             started, pause = time.perf_counter(), 2.0**attempt
             try:
-                answer = self.client.post(
-                    self.url, data=data, files={"file": ("clip.wav", sound.getvalue(), "audio/wav")}
-                )
-            except httpx.ConnectError as error:
-                if attempt == ATTEMPTS - 1:
-                    raise ModelError(f"{self.name}: cannot be reached ({self._shown(str(error))})") from None
-            except httpx.HTTPError as error:
-                fault = type(error).__name__
+                response = self.client.post(self.url, data=data, files={"file": ("clip.wav", wav, "audio/wav")})
+            except httpx.ConnectError as connect_error:
+                if attempt == attempts - 1:
+                    raise ModelError(f"{self.name}: cannot be reached ({self._excerpt(str(connect_error))})") from None
+            except httpx.HTTPError as http_error:
+                error = type(http_error).__name__
             else:
-                if answer.is_success:
-                    return self._reply(answer, time.perf_counter() - started)
-                fault = f"HTTP {answer.status_code}: {self._shown(answer.text)}"
-                if answer.status_code in REFUSED:
-                    raise ModelError(f"{self.name}: {fault}")
-                if answer.status_code < 500 and answer.status_code not in BUSY:
-                    return Reply(None, 0.0, fault)
-                pause = _asked_pause(answer, pause)
-            if attempt < ATTEMPTS - 1:
-                time.sleep(min(pause, LONGEST_WAIT))
-        return Reply(None, 0.0, f"{fault}, {ATTEMPTS} times")
+                if response.is_success:
+                    return self._reply(response, time.perf_counter() - started)
+                error = f"HTTP {response.status_code}: {self._excerpt(response.text)}"
+                if response.status_code in FATAL_STATUS:
+                    raise ModelError(f"{self.name}: {error}")
+                if response.status_code < 500 and response.status_code not in RETRY_STATUS:
+                    return Reply(None, 0.0, error)
+                pause = _retry_after(response, pause)
+            if attempt < attempts - 1:
+                self.retries.sleep(min(pause, self.retries.max_pause))
+        return Reply(None, 0.0, f"{error} ({attempts} attempts)")
 
-    def _reply(self, answer: httpx.Response, seconds: float) -> Reply:
+    def _reply(self, response: httpx.Response, seconds: float) -> Reply:
         try:
-            text = answer.json()["text"]
+            text = response.json()["text"]
         except (ValueError, KeyError, TypeError):
             text = None
         if not isinstance(text, str):
-            return Reply(None, 0.0, f"an answer without `text`: {self._shown(answer.text)}")
+            return Reply(None, 0.0, f"the response has no `text`: {self._excerpt(response.text)}")
         return Reply(text, seconds)
 
-    def _shown(self, text: str) -> str:
-        """A server's words for a message: short, on one line, and without the key, should it repeat that."""
+    def _excerpt(self, text: str) -> str:
+        """Text of the server for a message: short, on one line, and without the key."""
         text = text.replace(self.key, "***") if self.key else text
         return " ".join(text.split())[:200]
 
 
-def _asked_pause(answer: httpx.Response, otherwise: float) -> float:
-    """Seconds that the server asks to wait, where it does so by a number."""
+def _wav(clip: Utterance) -> bytes:
+    """The samples of a clip as a WAV file of 16 bits."""
+    wav = io.BytesIO()
+    samples = load_audio(clip.audio_filepath, clip.offset, clip.duration)
+    soundfile.write(wav, samples, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+    return wav.getvalue()
+
+
+def _retry_after(response: httpx.Response, default: float) -> float:
+    """Seconds in the header `Retry-After`; `default` if there is none or it is a date."""
     try:
-        return max(0.0, float(answer.headers["retry-after"]))
+        return max(0.0, float(response.headers["retry-after"]))
     except (KeyError, ValueError):
-        return otherwise
+        return default

@@ -1,4 +1,4 @@
-"""Hypothesis files of any recognizer (JSON Lines, CSV, TSV, TRN): one text for each clip, or an error."""
+"""Reads hypothesis files of any recognizer (JSON Lines, CSV, TSV, TRN): one text for each clip, or an error."""
 
 import os
 import re
@@ -10,14 +10,14 @@ from finetune.core.errors import DataError
 from finetune.data.corpora import read_table, read_text
 
 TEXT = "pred_text"
-KEYS = ("id", "audio_filepath")  # by which a row tells its clip
+KEYS = ("id", "audio_filepath")  # columns that identify a clip
 _TRN = re.compile(r"(.*)\(([^()\s]+)\)\s*")
-_EXAMPLES = 3
+_EXAMPLES = 3  # ids in a message
 
 
 @dataclass(frozen=True)
-class Names:
-    """How files may name a clip: its id, its audio file, and its label in a TRN file (the id will do as well)."""
+class ClipNames:
+    """The names by which a file can identify a clip: its id, its audio file, its label in a TRN file (or the id)."""
 
     id: str
     audio_filepath: str
@@ -25,61 +25,64 @@ class Names:
 
 
 @dataclass(frozen=True)
-class Hypothesis:
-    """One clip's `text`, and all the `cells` of its row (none in TRN)."""
+class HypothesisRow:
+    """The hypothesis of one clip, and all cells of its row (none for TRN)."""
 
     text: str
     cells: Mapping[str, object]
 
 
-def read_hypotheses(path: Path, clips: Sequence[Names]) -> list[Hypothesis]:
-    """What the file has for each clip, in the order of the clips; an empty text is silence.
+def read_hypotheses(path: Path, clips: Sequence[ClipNames]) -> list[HypothesisRow]:
+    """Reads the hypothesis of each clip.
 
     Rows of JSON Lines, CSV and TSV have `pred_text` and `id`, or `audio_filepath` (relative or absolute: one of the
-    two paths must end with the other). Lines of TRN are `words (id)`, as sclite and `evaluation/*.trn` have them.
+    two paths must end with the other). Lines of TRN are `words (id)`, as in sclite and `evaluation/*.trn`.
+
+    Returns:
+        One row for each clip, in the order of the clips. An empty text is a hypothesis without words.
 
     Raises:
-        DataError: the file cannot be read, or a row has no text or no name (names file:line); clips without a row,
-            rows without a clip, or a clip with several: none of the file is used then.
+        DataError: the file cannot be read, or a row has no text or no name (names file:line). Or clips have no row,
+            rows have no clip, or a clip has several rows; then no row is used.
     """
     rows = _trn_rows(path) if path.suffix.lower() == ".trn" else _table_rows(path)
     if not rows:
-        raise DataError(f"{path}: holds no hypotheses")
-    places = _places(rows, clips, path)
-    found: dict[int, _Row] = {}
-    doubled, strange = list[str](), list[str]()
-    for row, place in zip(rows, places, strict=True):
-        if place is None:
-            strange.append(row.name)
-        elif place in found:
-            doubled.append(row.name)
+        raise DataError(f"{path}: has no hypotheses")
+    indices = _clip_indices(rows, clips, path)
+    by_clip: dict[int, _Row] = {}
+    duplicate, unknown = list[str](), list[str]()
+    for row, index in zip(rows, indices, strict=True):
+        if index is None:
+            unknown.append(row.name)
+        elif index in by_clip:
+            duplicate.append(row.name)
         else:
-            found[place] = row
-    missing = [clip.id for index, clip in enumerate(clips) if index not in found]
-    faults = [
-        f"{len(names)} {what}: {', '.join(map(repr, names[:_EXAMPLES]))}{' ...' * (len(names) > _EXAMPLES)}"
-        for what, names in (
+            by_clip[index] = row
+    missing = [clip.id for index, clip in enumerate(clips) if index not in by_clip]
+    problems = [
+        f"{len(names)} {problem}: {', '.join(map(repr, names[:_EXAMPLES]))}{' ...' * (len(names) > _EXAMPLES)}"
+        for problem, names in (
             (f"of {len(clips)} clips have no hypothesis", missing),
-            (f"of {len(rows)} rows are of no clip", strange),
-            ("rows name a clip that has one already", doubled),
+            (f"of {len(rows)} rows match no clip", unknown),
+            ("rows match a clip that already has a row", duplicate),
         )
         if names
     ]
-    if faults:
+    if problems:
         raise DataError(
-            f"{path} does not fit the clips, so nothing was scored\n  "
-            + "\n  ".join(faults)
-            + "\nIt needs one row for each clip of the manifest, and no other."
+            f"{path}: does not match the clips; nothing was scored\n  "
+            + "\n  ".join(problems)
+            + "\nThe file needs exactly one row for each clip of the manifest."
         )
-    return [found[index].said for index in range(len(clips))]
+    return [by_clip[index].hypothesis for index in range(len(clips))]
 
 
 @dataclass(frozen=True)
 class _Row:
-    """`keys` is what the row says of its clip, `name` the first of it."""
+    """A row before its clip is known; `keys` are its names for the clip, by column (or `label`)."""
 
     keys: Mapping[str, str]
-    said: Hypothesis
+    hypothesis: HypothesisRow
 
     @property
     def name(self) -> str:
@@ -87,68 +90,76 @@ class _Row:
 
 
 def _table_rows(path: Path) -> list[_Row]:
-    found = []
+    rows = []
     for row in read_table(path):
         cells = {str(name).strip(): value for name, value in row.values.items()}
         if not isinstance(text := cells.get(TEXT), str):
             raise DataError(
-                f"{row.where}: no text in {TEXT!r}; the row has {', '.join(map(repr, cells)) or 'nothing'}."
-                f" A hypothesis is a string in {TEXT!r}, empty where nothing was heard"
+                f"{row.where}: no text in {TEXT!r}; the columns are {', '.join(map(repr, cells)) or 'empty'}. "
+                f"Give a string in {TEXT!r}, empty for a hypothesis without words"
             )
         keys = {key: str(cells[key]).strip() for key in KEYS if cells.get(key) not in (None, "")}
         if not keys:
-            raise DataError(f"{row.where}: neither an id nor an audio_filepath tells which clip this is")
-        found.append(_Row(keys, Hypothesis(text, cells)))
-    return found
+            raise DataError(f"{row.where}: the row has no id and no audio_filepath; give one of them")
+        rows.append(_Row(keys, HypothesisRow(text, cells)))
+    return rows
 
 
 def _trn_rows(path: Path) -> list[_Row]:
-    found = []
+    rows = []
     for number, line in enumerate(read_text(path).split("\n"), 1):
         line = line.rstrip("\r")
         if not line.strip() or line.startswith(";;"):
             continue
         if not (match := _TRN.fullmatch(line)):
-            raise DataError(f"{path}:{number}: not a line of TRN, which is words and then (id): {line[-60:]!r}")
-        found.append(_Row({"label": match[2]}, Hypothesis(match[1].strip(), {})))
-    return found
+            raise DataError(f"{path}:{number}: not a line of TRN, which is words, then (id): {line[-60:]!r}")
+        rows.append(_Row({"label": match[2]}, HypothesisRow(match[1].strip(), {})))
+    return rows
 
 
-def _places(rows: Sequence[_Row], clips: Sequence[Names], path: Path) -> list[int | None]:
-    """For each row its clip, by whichever key that all rows have fits more clips."""
+def _clip_indices(rows: Sequence[_Row], clips: Sequence[ClipNames], path: Path) -> list[int | None]:
+    """The index of the clip of each row, or None, by the key that matches the most rows; all rows must have the key."""
     labels, ids = ({getattr(clip, key): index for index, clip in enumerate(clips)} for key in ("label", "id"))
-    readings = (("label", labels.get), ("label", ids.get), ("id", ids.get), ("audio_filepath", _by_file(clips, path)))
-    choices = []
-    for key, find in readings:
+    lookups = (
+        ("label", labels.get),
+        ("label", ids.get),
+        ("id", ids.get),
+        ("audio_filepath", _path_lookup(clips, path)),
+    )
+    candidates = []
+    for key, lookup in lookups:
         if all(key in row.keys for row in rows):
-            choices.append([find(row.keys[key]) for row in rows])
-            if None not in choices[-1]:
-                return choices[-1]
-    if not choices:
-        raise DataError(f"{path}: some rows have an id and others an audio_filepath; give all of them the same")
-    return max(choices, key=lambda places: sum(place is not None for place in places))
+            candidates.append([lookup(row.keys[key]) for row in rows])
+            if None not in candidates[-1]:
+                return candidates[-1]
+    if not candidates:
+        raise DataError(f"{path}: some rows have an id, others only an audio_filepath; give all rows the same column")
+    return max(candidates, key=lambda indices: sum(index is not None for index in indices))
 
 
-def _by_file(clips: Sequence[Names], path: Path) -> Callable[[str], int | None]:
-    """Paths fit where one ends with the other: `clips/a.wav` fits `/data/clips/a.wav`, but `/old/clips/a.wav` not."""
-    known: dict[str, list[tuple[tuple[str, ...], int]]] = {}
+def _path_lookup(clips: Sequence[ClipNames], path: Path) -> Callable[[str], int | None]:
+    """A function from a path to the index of its clip: one of two equal paths must end with the other.
+
+    `clips/a.wav` matches `/data/clips/a.wav`, but `/old/clips/a.wav` does not.
+    """
+    by_file_name: dict[str, list[tuple[tuple[str, ...], int]]] = {}
     for index, clip in enumerate(clips):
         parts = _parts(clip.audio_filepath, Path())
-        known.setdefault(parts[-1], []).append((parts, index))
+        by_file_name.setdefault(parts[-1], []).append((parts, index))
 
-    def find(name: str) -> int | None:
+    def lookup(name: str) -> int | None:
         parts = _parts(name, path.parent)
-        fitting = [
+        matches = [
             (other, index)
-            for other, index in known.get(parts[-1], [])
+            for other, index in by_file_name.get(parts[-1], [])
             if all(a == b for a, b in zip(reversed(parts), reversed(other), strict=False))
         ]
-        fitting = [item for item in fitting if item[0] == parts] or fitting
-        if len(fitting) > 1:
-            raise DataError(f"{path}: {len(fitting)} clips are of the audio file {name!r}; tell them apart by id")
-        return fitting[0][1] if fitting else None
+        matches = [match for match in matches if match[0] == parts] or matches
+        if len(matches) > 1:
+            raise DataError(f"{path}: {len(matches)} clips have the audio file {name!r}; identify the clips by id")
+        return matches[0][1] if matches else None
 
-    return find
+    return lookup
 
 
 def _parts(name: str, folder: Path) -> tuple[str, ...]:

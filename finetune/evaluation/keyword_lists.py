@@ -15,7 +15,7 @@ from finetune.model.granite import GraniteSpeech
 
 
 @dataclass(frozen=True)
-class KeywordListScore:
+class KeywordListScores:
     """Scores with `distractors` in each prompt; None is prompts without keywords.
 
     `keywords_unsaid_per_clip` counts keywords of the prompt that are in the hypothesis but not in the reference.
@@ -39,7 +39,7 @@ def evaluate_keyword_lists(
     sizes: list[int],
     preset: str,
     seed: int,
-) -> list[KeywordListScore]:
+) -> list[KeywordListScores]:
     """Scores term recall without keywords, and with the terms of an utterance among distractors in its prompt.
 
     After Le et al., "Contextualized streaming end-to-end speech recognition with trie-based deep biasing and shallow
@@ -79,7 +79,7 @@ def evaluate_keyword_lists(
             for item, hypothesis in zip(prompted, hypotheses, strict=True)
         )
         scores.append(
-            KeywordListScore(
+            KeywordListScores(
                 distractors=size,
                 mean_keywords=sum(len(item.keywords) for item in prompted) / len(prompted),
                 wer=score(references, hypotheses, preset).wer,

@@ -12,7 +12,7 @@ PROBE_TOKENS = 40  # twice what three seconds of speech need
 
 
 @dataclass(frozen=True)
-class ProbeResult(ProbeSummary):
+class ProbeResults(ProbeSummary):
     """The summary of all probes, how many outputs reached the token limit, and the output for each probe."""
 
     truncated: int
@@ -21,13 +21,13 @@ class ProbeResult(ProbeSummary):
 
 def evaluate_probes(
     model: GraniteSpeech, probes: list[Utterance], instruction: str, options: DecodingOptions
-) -> ProbeResult:
+) -> ProbeResults:
     """Decodes clips without speech, with at most `PROBE_TOKENS` tokens for each clip."""
     limit = min(PROBE_TOKENS, options.max_new_tokens)
     hypotheses = decode_utterances(model, probes, instruction, replace(options, max_new_tokens=limit))
     outputs = tuple(
         Probe(item.id, item.duration, hypothesis.text) for item, hypothesis in zip(probes, hypotheses, strict=True)
     )
-    return ProbeResult(
+    return ProbeResults(
         **asdict(summarize_probes(outputs)), truncated=sum(h.truncated for h in hypotheses), outputs=outputs
     )

@@ -1,8 +1,8 @@
-"""The systems of a comparison, as a person names them, and what each of them hears in the clips."""
+"""The systems of a comparison: parses their names, and gets the hypotheses of each for the clips."""
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,21 +11,27 @@ from finetune.core.extras import require
 from finetune.core.options import DecodingOptions
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
-from finetune.evaluation.hypothesis_files import Hypothesis, Names, read_hypotheses
+from finetune.evaluation.hypothesis_files import ClipNames, HypothesisRow, read_hypotheses
 from finetune.inference.saved_options import options_for
 from finetune.metrics.sclite import Segment, labels_of
 from finetune.metrics.scorecard import SystemOutput
 
 log = logging.getLogger(__name__)
 
-KINDS = ("file", "run", "model", "whisper", "openai")  # what can fail at once comes first, what costs most last
 SIDES = ("base", "adapted")
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(?<!\.jsonl)(?<!\.json)(?<!\.csv)(?<!\.tsv)(?<!\.trn)")
 
 
 @dataclass(frozen=True)
 class System:
-    """`name` as given; `source` is a path or a model, `side` says whose hypotheses of a run."""
+    """A system of a comparison.
+
+    Attributes:
+        name: the argument of the user.
+        kind: `file`, `run`, `model`, `whisper` or `openai`.
+        source: a path, or the name of a model.
+        side: for a run, `base` or `adapted`.
+    """
 
     name: str
     kind: str
@@ -34,30 +40,37 @@ class System:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """`heard` in the order of the clips, None where the system failed; `failures` says why, by the clip's id.
+class SystemHypotheses:
+    """The hypotheses of one system.
 
-    `references` are the texts that a file says were spoken ("" where it says nothing), `about` is how it was heard.
+    Attributes:
+        outputs: one for each clip, in the order of the clips; None for a clip on which the system failed.
+        about: how the hypotheses were made.
+        failures: by id of a clip without output, the error.
+        references: one for each clip as a hypothesis file has them, "" for none; empty for a system that decodes.
     """
 
-    heard: list[SystemOutput | None]
+    outputs: list[SystemOutput | None]
     about: str
     failures: dict[str, str] = field(default_factory=dict)
     references: list[str] = field(default_factory=list)
 
 
-def system_of(name: str) -> System:
-    """What a name means: a run directory (`RUN`, `RUN:base`), a file of hypotheses, a model, `whisper:`, `openai:`.
+Transcriber = Callable[[str, Sequence[Utterance]], SystemHypotheses]  # of the name of a model, and the clips
+
+
+def parse_system(name: str) -> System:
+    """Parses the name of a system: `RUN`, `RUN:base`, a hypothesis file, a model, `whisper:SIZE` or `openai:MODEL`.
 
     Raises:
         RecipeError: `whisper:` or `openai:` without a model.
-        DataError: no such thing.
+        DataError: the name is none of these.
     """
-    kind, _, rest = name.partition(":")
+    kind, _, model = name.partition(":")
     if kind in ("whisper", "openai") and name != kind:
-        if not rest:
-            raise RecipeError(f"{name}: which model? Write {kind}:MODEL")
-        return System(name, kind, rest)
+        if not model:
+            raise RecipeError(f"{name}: the model is missing; write {kind}:MODEL")
+        return System(name, kind, model)
     root, _, side = name.rpartition(":")
     if side not in SIDES or not Path(root).is_dir():
         root, side = name, "adapted"
@@ -69,90 +82,105 @@ def system_of(name: str) -> System:
     if (path / "config.json").is_file() or (_HUB_NAME.fullmatch(root) and not path.parent.exists()):
         return System(name, "model", root)
     raise DataError(
-        f"{name}: neither a run directory, a file of hypotheses nor a model folder; nor is it whisper:SIZE "
-        "or openai:MODEL"
+        f"{name}: not a system; give a run directory, a hypothesis file, a model folder, a hub name, whisper:SIZE or "
+        "openai:MODEL"
     )
 
 
-def run_system(system: System, clips: Sequence[Utterance]) -> Answer:
-    """What a system hears in the clips.
+def run_system(
+    system: System, clips: Sequence[Utterance], transcribers: Mapping[str, Transcriber] | None = None
+) -> SystemHypotheses:
+    """Reads the hypotheses of a system, or transcribes the clips with it.
+
+    Args:
+        system: the system.
+        clips: the clips.
+        transcribers: by kind, the function that transcribes; the default is `TRANSCRIBERS`.
 
     Raises:
-        DataError: a file or a run that does not fit the clips, or audio that cannot be read.
-        ModelError: a model, an engine or an endpoint that cannot be used, or that failed on every clip.
-        MissingExtraError: the endpoint needs httpx, which is not installed.
+        DataError: a file or a run does not match the clips, or the audio of a clip cannot be read.
+        ModelError: a model, an engine or an endpoint cannot be used, or failed on every clip.
+        MissingExtraError: an endpoint needs httpx, which is not installed.
     """
     if system.kind == "file":
-        return _read(Path(system.source), clips, f"read from {system.source}", timed=False)
+        return _read_file(Path(system.source), clips, f"read from {system.source}", timed=False)
     if system.kind == "run":
-        return _kept(system, clips)
-    log.info("%s listens to %d clips ...", system.name, len(clips))
-    if system.kind == "model":
-        return _decode(system.source, clips)
-    if system.kind == "whisper":
-        from finetune.evaluation import whisper
-
-        found, engine = whisper.transcribe(system.source, clips)
-        return Answer([SystemOutput(text, seconds, False) for text, seconds in found], f"{engine}, one clip at a time")
-    require("httpx", extra="compare")
-    from finetune.evaluation import endpoint
-
-    replies = endpoint.transcribe(system.source, clips)
-    failures = {clip.id: reply.fault for clip, reply in zip(clips, replies, strict=True) if reply.text is None}
-    if len(failures) == len(clips):
-        raise ModelError(f"{system.name}: no clip was transcribed; the first: {next(iter(failures.values()))}")
-    return Answer(
-        [None if reply.text is None else SystemOutput(reply.text, reply.seconds, False) for reply in replies],
-        f"endpoint, {endpoint.PARALLEL} clips at a time, the network's time included",
-        failures,
-    )
+        return _read_run(system, clips)
+    log.info("%s: transcribing %d clips ...", system.name, len(clips))
+    hypotheses = (TRANSCRIBERS if transcribers is None else transcribers)[system.kind](system.source, clips)
+    if len(hypotheses.failures) == len(clips):
+        raise ModelError(f"{system.name}: all clips failed, the first with: {next(iter(hypotheses.failures.values()))}")
+    return hypotheses
 
 
-def _kept(system: System, clips: Sequence[Utterance]) -> Answer:
-    """The hypotheses of a run's evaluation, of whichever set the clips are."""
-    run, faults = RunDir(system.source), list[DataError]()
+def _read_run(system: System, clips: Sequence[Utterance]) -> SystemHypotheses:
+    """The hypotheses that the evaluation of a run wrote for the clips, of test or of canary."""
+    run, errors = RunDir(system.source), list[DataError]()
     for split in ("test", "canary"):
         path = run.hypotheses(split, system.side)
         if path.is_file():
             try:
-                return _read(path, clips, f"evaluation of {system.source}", timed=True)
+                return _read_file(path, clips, f"evaluation of {system.source}", timed=True)
             except DataError as error:
-                faults.append(error)
-    if not faults:
-        raise DataError(f"{system.name}: this run has not been evaluated; finetune evaluate does it")
-    raise DataError(f"{faults[0]}\nTo hear other clips with this run's model, give its export: {run.export}")
+                errors.append(error)
+    if not errors:
+        raise DataError(f"{system.name}: this run has not been evaluated; run `finetune evaluate` first")
+    raise DataError(f"{errors[0]}\nTo transcribe other clips with the model of this run, give its export: {run.export}")
 
 
-def _read(path: Path, clips: Sequence[Utterance], about: str, timed: bool) -> Answer:
+def _read_file(path: Path, clips: Sequence[Utterance], about: str, timed: bool) -> SystemHypotheses:
+    """Reads a hypothesis file; `timed` is whether to use its column `time`, which only a run of ours measures."""
     labels = labels_of([Segment(clip.id, clip.speaker, clip.duration, "") for clip in clips])
     rows = read_hypotheses(
-        path, [Names(clip.id, clip.audio_filepath, label) for clip, label in zip(clips, labels, strict=True)]
+        path, [ClipNames(clip.id, clip.audio_filepath, label) for clip, label in zip(clips, labels, strict=True)]
     )
-    return Answer(
-        [_heard(row, timed) for row in rows], about, references=[str(row.cells.get("text") or "") for row in rows]
+    return SystemHypotheses(
+        [_row_output(row, timed) for row in rows], about, references=[str(row.cells.get("text") or "") for row in rows]
     )
 
 
-def _heard(row: Hypothesis, timed: bool) -> SystemOutput:
-    """Seconds of a stranger's file were measured elsewhere, and are not taken over."""
+def _row_output(row: HypothesisRow, timed: bool) -> SystemOutput:
     time = row.cells.get("time")
     return SystemOutput(
         row.text, time if timed and isinstance(time, int | float) else 0.0, timed and row.cells.get("truncated") is True
     )
 
 
-def _decode(source: str, clips: Sequence[Utterance]) -> Answer:
-    """With an export's own instruction and decoder, or the recipe's defaults; batches and lengths as in evaluate."""
+def _transcribe_model(source: str, clips: Sequence[Utterance]) -> SystemHypotheses:
+    """With the instruction and the decoder of an export, or the defaults of a recipe; batches as in evaluate."""
     import torch
 
-    from finetune.evaluation.decode import decode_utterances
+    from finetune.evaluation.decode import decode_utterances, system_output
     from finetune.model.granite import load_model
 
     saved, default = options_for(source), DecodingOptions()
     options = replace(saved.decoding, batch_seconds=default.batch_seconds, max_new_tokens=default.max_new_tokens)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    found = decode_utterances(load_model(source, "auto", device), list(clips), saved.instruction, options)
-    return Answer(
-        [SystemOutput(item.text, item.seconds, item.truncated) for item in found],
-        f"{options.decoder} decoding on {device} now",
+    hypotheses = decode_utterances(load_model(source, "auto", device), list(clips), saved.instruction, options)
+    return SystemHypotheses(list(map(system_output, hypotheses)), f"{options.decoder} decoding on {device} now")
+
+
+def _transcribe_whisper(model: str, clips: Sequence[Utterance]) -> SystemHypotheses:
+    from finetune.evaluation import whisper
+
+    outputs, engine = whisper.transcribe(model, clips)
+    return SystemHypotheses(list(outputs), f"{engine}, one clip at a time")
+
+
+def _transcribe_endpoint(model: str, clips: Sequence[Utterance]) -> SystemHypotheses:
+    require("httpx", extra="compare")
+    from finetune.evaluation import endpoint
+
+    replies = endpoint.transcribe(model, clips)
+    return SystemHypotheses(
+        [None if reply.text is None else SystemOutput(reply.text, reply.seconds, False) for reply in replies],
+        f"endpoint, {endpoint.PARALLEL_REQUESTS} clips at a time, network time included",
+        {clip.id: reply.error for clip, reply in zip(clips, replies, strict=True) if reply.text is None},
     )
+
+
+TRANSCRIBERS: Mapping[str, Transcriber] = {
+    "model": _transcribe_model,
+    "whisper": _transcribe_whisper,
+    "openai": _transcribe_endpoint,
+}

@@ -1,4 +1,4 @@
-"""`finetune compare` as a person meets it: systems of every kind on the same clips, its figures, codes and refusals."""
+"""`finetune compare`: systems of every kind on the same clips, scores, exit codes and error messages."""
 
 import json
 import random
@@ -14,15 +14,19 @@ import pytest
 import soundfile
 from command import with_thresholds
 
+from finetune.cli.compare import format_comparison
 from finetune.cli.main import main
 from finetune.core.config import Recipe
-from finetune.core.errors import DataError, RecipeError
+from finetune.core.errors import DataError, ModelError, RecipeError
 from finetune.core.files import write_json
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
-from finetune.evaluation import endpoint, systems, whisper
-from finetune.evaluation.systems import System, run_system, system_of
+from finetune.evaluation import systems
+from finetune.evaluation.compare import CompareResult, write_comparison
+from finetune.evaluation.compare import compare as compare_systems
+from finetune.evaluation.systems import System, SystemHypotheses, Transcriber, parse_system, run_system
 from finetune.export.bundle import add_transcriber
+from finetune.metrics.scorecard import ScoringOptions, SystemOutput
 from finetune.metrics.significance import holm
 
 WORDS = ["take", "hold", "start", "stop", "aspirin", "digoxin", "twice", "daily", "now", "again"]
@@ -31,12 +35,12 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with test.jsonl, and hypotheses good.jsonl and bad.jsonl."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: test.jsonl, and hypotheses good.jsonl and bad.jsonl."""
     monkeypatch.chdir(tmp_path)
     rng = random.Random(5)
-    said = [" ".join(rng.choices(WORDS, k=8)) for _ in range(CLIPS)]
-    soundfile.write(tmp_path / "a.wav", rng_wave(), 16_000)
+    references = [" ".join(rng.choices(WORDS, k=8)) for _ in range(CLIPS)]
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 64_000), 16_000)
     rows = [
         {
             "id": f"u{number}",
@@ -46,22 +50,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "language": "en",
             "speaker": f"s{number % 12}",
         }
-        for number, text in enumerate(said)
+        for number, text in enumerate(references)
     ]
     write("test.jsonl", rows)
     for name, rate in (("bad", 0.4), ("good", 0.1)):
         write(
             f"{name}.jsonl",
             [
-                {"id": row["id"], "pred_text": garbled(text, rate, rng), "time": 0.1}
-                for row, text in zip(rows, said, strict=True)
+                {"id": row["id"], "pred_text": replace_words(text, rate, rng), "time": 0.1}
+                for row, text in zip(rows, references, strict=True)
             ],
         )
     return tmp_path
-
-
-def rng_wave() -> np.ndarray:
-    return np.random.default_rng(0).normal(0, 0.1, 64_000)
 
 
 def write(name: str, rows: list[dict[str, object]]) -> None:
@@ -72,36 +72,46 @@ def read(name: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in Path(name).read_text(encoding="utf-8").splitlines()]
 
 
-def garbled(text: str, rate: float, rng: random.Random) -> str:
+def replace_words(text: str, rate: float, rng: random.Random) -> str:
     return " ".join("x" if rng.random() < rate else word for word in text.split())
 
 
 @pytest.fixture
-def compare(here: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: str) -> tuple[int, str, str]:
+def compare(folder: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*args: str) -> tuple[int, str, str]:
         capsys.readouterr()
-        code = main(["compare", *arguments])
+        code = main(["compare", *args])
         return code, *capsys.readouterr()
 
     return call
 
 
-def test_two_files_are_scored_and_tested(compare: Run) -> None:
+def compare_with(transcribers: dict[str, Transcriber], *names: str) -> CompareResult:
+    """Compares systems on test.jsonl with the transcribers of a test."""
+    options = ScoringOptions("basic@1", 200, 0, (), frozenset(), {})
+    return compare_systems(names, "test.jsonl", options, None, "transcribe", [], transcribers)
+
+
+def correct_outputs(seconds: float) -> list[SystemOutput | None]:
+    return [SystemOutput(row["text"], seconds, False) for row in read("test.jsonl")]
+
+
+def test_two_files_are_scored_and_compared(compare: Run) -> None:
     code, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--json", "out/all.json")
-    found = json.loads(Path("out/all.json").read_text())
+    content = json.loads(Path("out/all.json").read_text())
     references = [row["text"] for row in read("test.jsonl")]
     for name in ("bad.jsonl", "good.jsonl"):
         wer = jiwer.wer(references, [row["pred_text"] for row in read(name)])
-        assert found["systems"][name]["wer"] == wer
+        assert content["systems"][name]["wer"] == wer
         assert f"{100 * wer:.1f} (" in next(line for line in out.splitlines() if line.startswith(name))
-        assert found["systems"][name]["rtfx"] is None  # its time was measured elsewhere
-    row = found["comparisons"]["good.jsonl"]
+        assert content["systems"][name]["rtfx"] is None  # the time of a file is not used
+    row = content["comparisons"]["good.jsonl"]
     assert row["high"] < 0 and row["verdict"] == "better" and row["probability_better"] == 1
-    assert found["clips"] == CLIPS and found["words"] == 8 * CLIPS and found["schema"] == 1
+    assert content["clips"] == CLIPS and content["words"] == 8 * CLIPS and content["schema"] == 1
     assert "intervals by speaker" in out and code == 0
 
 
-def test_order_of_clips_and_rows_changes_no_score(compare: Run) -> None:
+def test_scores_do_not_depend_on_the_order_of_clips_and_rows(compare: Run) -> None:
     compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--json", "one.json")
     for name in ("test.jsonl", "bad.jsonl", "good.jsonl"):
         write(name, random.Random(name).sample(read(name), CLIPS))
@@ -116,15 +126,15 @@ def test_order_of_clips_and_rows_changes_no_score(compare: Run) -> None:
     )
 
 
-def test_a_manifest_as_people_have_it(compare: Run) -> None:
+def test_manifest_without_durations_and_as_csv(compare: Run) -> None:
     rows = read("test.jsonl")
-    arguments = ("bad.jsonl", "good.jsonl", "--json", "o.json", "--manifest")
-    compare(*arguments, "test.jsonl")
+    args = ("bad.jsonl", "good.jsonl", "--json", "o.json", "--manifest")
+    compare(*args, "test.jsonl")
     wers = {name: entry["wer"] for name, entry in json.loads(Path("o.json").read_text())["systems"].items()}
     write("bare.jsonl", [{key: row[key] for key in ("id", "audio_filepath", "text")} for row in rows])
     Path("table.csv").write_text("id,path,sentence\n" + "".join(f"{row['id']},a.wav,{row['text']}\n" for row in rows))
     for name in ("bare.jsonl", "table.csv"):
-        code, out, _ = compare(*arguments, name)
+        code, out, _ = compare(*args, name)
         assert code == 0 and "40 clips, 2.7 min" in out
         assert {name: entry["wer"] for name, entry in json.loads(Path("o.json").read_text())["systems"].items()} == wers
     write(
@@ -134,85 +144,119 @@ def test_a_manifest_as_people_have_it(compare: Run) -> None:
             *({"id": row["id"], "audio_filepath": "a.wav", "text": row["text"]} for row in rows[1:]),
         ],
     )
-    code, _, err = compare(*arguments, "bare.jsonl")
+    code, _, err = compare(*args, "bare.jsonl")
     assert code == 1 and "1 of 40 clips cannot be used" in err and "empty transcript" in err
 
 
-def test_a_system_against_itself_is_not_proven(compare: Run, here: Path) -> None:
+def test_equal_systems_are_not_proven_different(compare: Run, folder: Path) -> None:
     Path("same.jsonl").write_bytes(Path("bad.jsonl").read_bytes())
     compare("bad.jsonl", "same.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--json", "o.json")
-    found = json.loads(Path("o.json").read_text())["comparisons"]
-    assert found["same.jsonl"]["difference"] == 0 and found["same.jsonl"]["verdict"] == "not proven"
-    assert [row["p_holm"] for row in found.values()] == holm([row["p_value"] for row in found.values()])
-    assert found["good.jsonl"]["p_holm"] == 2 * found["good.jsonl"]["p_value"]
+    content = json.loads(Path("o.json").read_text())["comparisons"]
+    assert content["same.jsonl"]["difference"] == 0 and content["same.jsonl"]["verdict"] == "not proven"
+    assert [row["p_holm"] for row in content.values()] == holm([row["p_value"] for row in content.values()])
+    assert content["good.jsonl"]["p_holm"] == 2 * content["good.jsonl"]["p_value"]
 
 
-def test_normalizer_and_terms_are_as_asked(compare: Run) -> None:
+def test_the_verdict_follows_the_adjusted_p_value(compare: Run) -> None:
+    """One comparison is significant alone; as one of many it is not proven."""
+    rows = read("bad.jsonl")
+    references = {row["id"]: row["text"] for row in read("test.jsonl")}
+    corrected = {f"u{number}" for number in range(0, 15)}
+    write(
+        "mild.jsonl", [{**row, "pred_text": references[row["id"]]} if row["id"] in corrected else row for row in rows]
+    )
+    others = []
+    for number in range(60):
+        others.append(f"same{number}.jsonl")
+        write(others[-1], rows)
+    args = ("--manifest", "test.jsonl", "--replicas", "200", "--json", "o.json")
+    verdicts = []
+    for names in ([], others):
+        compare("bad.jsonl", "mild.jsonl", *names, *args)
+        row = json.loads(Path("o.json").read_text())["comparisons"]["mild.jsonl"]
+        assert row["p_value"] < 0.05
+        verdicts.append((row["verdict"], row["p_holm"] < 0.05))
+    assert verdicts == [("better", True), ("not proven", False)]
+
+
+def test_options_normalizer_and_terms(compare: Run) -> None:
     Path("terms.txt").write_text("aspirin\n")
     rows = read("good.jsonl")
     write("good.jsonl", [{**row, "pred_text": row["pred_text"].title() + "."} for row in rows])
-    arguments = ("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--json", "o.json")
-    code, out, _ = compare(*arguments, "--terms", "terms.txt", "--fail-if", "recall < base")
+    args = ("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--json", "o.json")
+    code, out, _ = compare(*args, "--terms", "terms.txt", "--fail-if", "recall < base")
     entry = json.loads(Path("o.json").read_text())["systems"]["good.jsonl"]
     assert code == 0 and "recall" in out and 0.5 < entry["terms"]["recall"] < 1 and entry["raw_wer"] > 0.9
-    compare(*arguments, "--normalizer", "none")
+    for column, cell in (("terms", "aspirin; digoxin"), ("keywords", ["aspirin", "digoxin"])):
+        write("columns.jsonl", [{**row, column: cell} for row in read("test.jsonl")])
+        compare(args[0], args[1], "--manifest", "columns.jsonl", "--json", "columns.json")
+        content = json.loads(Path("columns.json").read_text())
+        assert content["settings"]["terms"] == 2 and content["systems"]["good.jsonl"]["terms"]["support"] > 0, column
+    compare(*args, "--normalizer", "none")
     assert json.loads(Path("o.json").read_text())["systems"]["good.jsonl"]["wer"] == entry["raw_wer"]
 
 
 @pytest.mark.parametrize(
     "conditions, code",
-    [(["wer > base + 0.2"], 0), (["wer > base - 50"], 1), (["cer < base"], 1), (["wer > base", "wer < 90"], 1)],
+    [
+        (["wer > base + 0.2"], 0),
+        (["wer > base - 50"], 1),
+        (["cer < base"], 1),
+        (["wer > base", "wer < 90"], 1),
+        (["wer > 90"], 0),
+    ],
 )
 def test_fail_if_decides_the_exit_code(compare: Run, conditions: list[str], code: int) -> None:
     flags = [part for text in conditions for part in ("--fail-if", text)]
-    found, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", *flags)
-    assert found == code and ("condition holds: good.jsonl: " + conditions[-1] in out) is bool(code)
+    exit_code, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", *flags)
+    assert exit_code == code and ("condition holds: good.jsonl: " + conditions[-1] in out) is bool(code)
+    assert "holds: bad.jsonl" not in out  # the first system is the base
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    "args, message",
     [
         (
             ["bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--fail-if", "wer is bad"],
             "cannot be read; write wer",
         ),
         (["bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--fail-if", "recall < 1"], "there are no terms"),
-        (["bad.jsonl", "--manifest", "test.jsonl"], "two or more systems"),
-        (["bad.jsonl", "bad.jsonl", "--manifest", "test.jsonl"], "each once"),
-        (["bad.jsonl", "good.jsonl"], "which clips"),
+        (["bad.jsonl", "--manifest", "test.jsonl"], "two or more different systems"),
+        (["bad.jsonl", "bad.jsonl", "--manifest", "test.jsonl"], "two or more different systems"),
+        (["bad.jsonl", "good.jsonl"], "--manifest: is missing"),
         (
             ["bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--normalizer", "olb"],
             "--normalizer: Input should be",
         ),
         (["bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--replicas", "3"], "--replicas: Input should be"),
-        (["bad.jsonl", "whisper:", "--manifest", "test.jsonl"], "which model"),
+        (["bad.jsonl", "whisper:", "--manifest", "test.jsonl"], "whisper:: the model is missing; write whisper:MODEL"),
     ],
 )
-def test_wrong_usage_is_two(compare: Run, arguments: list[str], message: str) -> None:
-    code, out, err = compare(*arguments)
+def test_usage_errors_exit_with_2(compare: Run, args: list[str], message: str) -> None:
+    code, out, err = compare(*args)
     assert code == 2 and message in err and out == ""
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    "args, message",
     [
         (
             ["bad.jsonl", "nothing.jsonl", "--manifest", "test.jsonl"],
-            "nothing.jsonl: neither a run directory, a file of",
+            "nothing.jsonl: not a system; give a run directory, a hypothesis file",
         ),
-        (["bad.jsonl", ".", "--manifest", "test.jsonl"], ".: neither a run directory"),
+        (["bad.jsonl", ".", "--manifest", "test.jsonl"], ".: not a system"),
         (["bad.jsonl", "good.jsonl", "--manifest", "none.jsonl"], "none.jsonl: cannot be read (No such file"),
         (["bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--terms", "none.txt"], "cannot be read"),
         (["bad.jsonl", "short.jsonl", "--manifest", "test.jsonl"], "1 of 40 clips have no hypothesis: 'u39'"),
     ],
 )
-def test_what_does_not_fit_is_one(compare: Run, arguments: list[str], message: str) -> None:
+def test_data_errors_exit_with_1(compare: Run, args: list[str], message: str) -> None:
     write("short.jsonl", read("good.jsonl")[:-1])
-    code, out, err = compare(*arguments)
+    code, out, err = compare(*args)
     assert code == 1 and message in err and out == ""
 
 
-def test_a_terminal_gets_no_command_from_a_transcript(compare: Run) -> None:
+def test_control_characters_of_transcripts_do_not_reach_the_terminal(compare: Run) -> None:
     bad = "u\x1b[2J\u202e"
     rows = read("test.jsonl")
     write("test.jsonl", [{**rows[0], "id": bad, "text": "(!)<script>\x07\u202e((()))&&&&&&&&&&&&"}, *rows[1:]])
@@ -230,13 +274,13 @@ def test_a_terminal_gets_no_command_from_a_transcript(compare: Run) -> None:
 
 
 @pytest.fixture
-def run(here: Path) -> RunDir:
-    """A run whose base said what stands in bad.jsonl, and its adapted model what stands in good.jsonl."""
-    run = RunDir("runs/mine")
+def run(folder: Path) -> RunDir:
+    """A run whose base has the hypotheses of bad.jsonl, and whose adapted model those of good.jsonl."""
+    run = RunDir("runs/demo")
     write_json(run.recipe, {})
     for split, rows in (("test", read("test.jsonl")), ("canary", [{**read("test.jsonl")[0], "id": "c"}])):
         run.manifest(split).parent.mkdir(exist_ok=True)
-        write(str(run.manifest(split)), [{**row, "audio_filepath": str(here / "a.wav")} for row in rows])
+        write(str(run.manifest(split)), [{**row, "audio_filepath": str(folder / "a.wav")} for row in rows])
     run.evaluation.mkdir()
     for side, name in (("base", "bad.jsonl"), ("adapted", "good.jsonl")):
         write(str(run.hypotheses("test", side)), [{**row, "time": 0.5, "truncated": False} for row in read(name)])
@@ -244,35 +288,37 @@ def run(here: Path) -> RunDir:
     return run
 
 
-def test_a_run_brings_its_hypotheses_its_speed_and_its_test_set(compare: Run, run: RunDir) -> None:
-    code, out, _ = compare("runs/mine:base", "runs/mine", "good.jsonl", "--json", "o.json")
-    found = json.loads(Path("o.json").read_text())
-    assert code == 0 and found["manifest"] == str(run.manifest("test"))
-    assert found["systems"]["runs/mine"]["wer"] == found["systems"]["good.jsonl"]["wer"]
-    assert found["systems"]["runs/mine"]["rtfx"] == 8.0 and found["comparisons"]["runs/mine"]["verdict"] == "better"
+def test_run_directory_provides_hypotheses_speed_and_test_set(compare: Run, run: RunDir) -> None:
+    code, out, _ = compare("runs/demo:base", "runs/demo", "good.jsonl", "--json", "o.json")
+    content = json.loads(Path("o.json").read_text())
+    assert code == 0 and content["manifest"] == str(run.manifest("test"))
+    assert content["systems"]["runs/demo"]["wer"] == content["systems"]["good.jsonl"]["wer"]
+    assert content["systems"]["runs/demo"]["rtfx"] == 8.0 and content["comparisons"]["runs/demo"]["verdict"] == "better"
     assert [line.split()[-1] for line in out.splitlines()[3:6]] == ["8.0", "8.0", "-"]
-    compare("runs/mine:base", "runs/mine", "--manifest", str(run.manifest("canary")), "--json", "o.json")
-    assert json.loads(Path("o.json").read_text())["systems"]["runs/mine"]["truncated"] == 1
+    compare("runs/demo:base", "runs/demo", "--manifest", str(run.manifest("canary")), "--json", "o.json")
+    assert json.loads(Path("o.json").read_text())["systems"]["runs/demo"]["truncated"] == 1
 
 
-def test_a_run_is_asked_only_for_what_it_heard(compare: Run, run: RunDir) -> None:
+def test_run_without_hypotheses_for_the_clips_is_an_error(compare: Run, run: RunDir) -> None:
     write("other.jsonl", [{**read("test.jsonl")[0], "id": "new"}])
-    code, _, err = compare("runs/mine:base", "runs/mine", "--manifest", "other.jsonl")
-    assert code == 1 and "1 of 1 clips have no hypothesis: 'new'" in err and "give its export: runs/mine/export" in err
+    code, _, err = compare("runs/demo:base", "runs/demo", "--manifest", "other.jsonl")
+    assert code == 1 and "1 of 1 clips have no hypothesis: 'new'" in err and "give its export: runs/demo/export" in err
     for side in ("base", "adapted"):
         for split in ("test", "canary"):
             run.hypotheses(split, side).unlink()
-    code, _, err = compare("runs/mine:base", "runs/mine")
+    code, _, err = compare("runs/demo:base", "runs/demo")
     assert code == 1 and "has not been evaluated" in err
 
 
-def test_other_references_are_said(compare: Run) -> None:
-    write("good.jsonl", [{**row, "text": "as it was"} for row in read("good.jsonl")[:1]] + read("good.jsonl")[1:])
+def test_different_references_are_noted(compare: Run) -> None:
+    write(
+        "good.jsonl", [{**row, "text": "another reference"} for row in read("good.jsonl")[:1]] + read("good.jsonl")[1:]
+    )
     _, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl")
-    assert "good.jsonl has another reference than the manifest for 1 clips, such as 'u0'" in out
+    assert "good.jsonl has a different reference for 1 clips, such as 'u0'" in out
 
 
-def test_japanese_under_a_normalizer_of_words_is_said(compare: Run) -> None:
+def test_japanese_with_a_normalizer_of_words_is_noted(compare: Run) -> None:
     write("test.jsonl", [{**row, "language": "ja"} for row in read("test.jsonl")])
     _, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl")
     assert "40 clips are Japanese" in out and "--normalizer ja-cer@1" in out
@@ -280,41 +326,64 @@ def test_japanese_under_a_normalizer_of_words_is_said(compare: Run) -> None:
     assert "Japanese" not in out
 
 
-def test_translations_are_left_out_and_said(compare: Run) -> None:
+def test_translations_are_not_scored_and_noted(compare: Run) -> None:
     rows = read("test.jsonl")
     write("test.jsonl", [{**rows[0], "id": "t", "target_language": "de"}, *rows])
     code, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl")
-    assert code == 0 and "1 translations are left out" in out and f"{CLIPS} clips" in out
+    assert code == 0 and "1 clips are translations and are not scored" in out and f"{CLIPS} clips" in out
 
 
-def test_clips_that_an_endpoint_refused_are_left_out_for_all(compare: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = [row["text"] for row in read("test.jsonl")]
-    replies = [endpoint.Reply(text, 0.5) for text in said]
-    replies[3] = endpoint.Reply(None, 0.0, "HTTP 413: too large")
-    monkeypatch.setattr(endpoint, "transcribe", lambda model, clips: replies)
-    code, out, _ = compare("bad.jsonl", "openai:some-model", "--manifest", "test.jsonl", "--json", "o.json")
-    found = json.loads(Path("o.json").read_text())
-    assert code == 0 and found["clips"] == CLIPS - 1
-    assert found["systems"]["openai:some-model"]["wer"] == 0 and found["systems"]["bad.jsonl"]["utterances"] == 39
-    assert found["systems"]["openai:some-model"]["failures"] == {"u3": "HTTP 413: too large"}
-    assert "failed on 1 of 40 clips, the first 'u3': HTTP 413: too large" in out
-    assert "1 clips are left out for all systems" in out
-    replies[:] = [endpoint.Reply(None, 0.0, "HTTP 500: no") for _ in said]
-    code, _, err = compare("bad.jsonl", "openai:some-model", "--manifest", "test.jsonl")
-    assert code == 1 and "no clip was transcribed; the first: HTTP 500: no" in err
+def test_clips_on_which_a_system_failed_are_left_out_for_all(folder: Path) -> None:
+    outputs, failures = correct_outputs(0.5), {"u3": "HTTP 413: too large"}
+    outputs[3] = None
+    transcribers: dict[str, Transcriber] = {"openai": lambda model, clips: SystemHypotheses(outputs, model, failures)}
+    result = compare_with(transcribers, "bad.jsonl", "openai:some-model")
+    system = result.systems["openai:some-model"]
+    assert result.clips == CLIPS - 1 and system.about == "some-model"
+    assert system.scores["wer"] == 0 and result.systems["bad.jsonl"].scores["utterances"] == CLIPS - 1
+    assert system.failures == failures
+    text = "\n".join(format_comparison(result))
+    assert "openai:some-model failed on 1 of 40 clips, the first 'u3': HTTP 413: too large" in text
+    assert "1 clips are left out for all systems" in text
+    write_comparison(Path("o.json"), result)
+    content = json.loads(Path("o.json").read_text())
+    assert content["clips"] == CLIPS - 1 and content["systems"]["openai:some-model"]["failures"] == failures
 
 
-def test_whisper_is_an_engine_with_a_speed(compare: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [(row["text"], 0.25) for row in read("test.jsonl")]
-    monkeypatch.setattr(whisper, "transcribe", lambda model, clips: (found, f"engine of {model}"))
-    _, out, _ = compare("bad.jsonl", "whisper:small", "--manifest", "test.jsonl")
-    assert "16.0" in [line.split()[-1] for line in out.splitlines() if line.startswith("whisper:small ")]
+def test_a_clip_is_scored_only_if_no_system_failed_on_it(folder: Path) -> None:
+    """Two systems that fail on different halves of the clips leave no clip."""
+    first, second = correct_outputs(0.5), correct_outputs(0.5)
+    first[: CLIPS // 2] = second[CLIPS // 2 :] = [None] * (CLIPS // 2)
+    transcribers: dict[str, Transcriber] = {
+        "openai": lambda model, clips: SystemHypotheses(first, model, {clip.id: "?" for clip in clips[: CLIPS // 2]}),
+        "whisper": lambda model, clips: SystemHypotheses(second, model, {clip.id: "?" for clip in clips[CLIPS // 2 :]}),
+    }
+    with pytest.raises(DataError, match="no clip was transcribed by all systems"):
+        compare_with(transcribers, "openai:a", "whisper:b")
 
 
-def test_what_costs_nothing_is_looked_at_first(compare: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whisper, "transcribe", lambda *_: pytest.fail("encode_batches before the file was read"))
+def test_a_system_that_failed_on_every_clip_is_an_error(folder: Path) -> None:
+    failures = {row["id"]: "HTTP 500: error" for row in read("test.jsonl")}
+    transcribers: dict[str, Transcriber] = {
+        "openai": lambda model, clips: SystemHypotheses([None] * CLIPS, model, failures)
+    }
+    with pytest.raises(ModelError, match="openai:some-model: all clips failed, the first with: HTTP 500: error"):
+        compare_with(transcribers, "bad.jsonl", "openai:some-model")
+
+
+def test_speed_of_a_system_is_audio_over_seconds(folder: Path) -> None:
+    transcribers: dict[str, Transcriber] = {
+        "whisper": lambda model, clips: SystemHypotheses(correct_outputs(0.25), f"engine of {model}")
+    }
+    lines = format_comparison(compare_with(transcribers, "bad.jsonl", "whisper:small"))
+    assert next(line for line in lines if line.startswith("whisper:small")).split()[-1] == "16.0"
+
+
+def test_files_are_read_before_a_model_decodes(folder: Path) -> None:
     Path("bad.jsonl").write_text("{}")
-    assert compare("whisper:small", "bad.jsonl", "--manifest", "test.jsonl")[0] == 1
+    transcribers: dict[str, Transcriber] = {"whisper": lambda *_: pytest.fail("decoded before the file was read")}
+    with pytest.raises(DataError, match=r"bad\.jsonl:1: no text in 'pred_text'"):
+        compare_with(transcribers, "whisper:small", "bad.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -323,8 +392,8 @@ def test_what_costs_nothing_is_looked_at_first(compare: Run, monkeypatch: pytest
         ("whisper:large-v3", System("whisper:large-v3", "whisper", "large-v3")),
         ("openai:org/model", System("openai:org/model", "openai", "org/model")),
         ("bad.jsonl", System("bad.jsonl", "file", "bad.jsonl")),
-        ("runs/mine", System("runs/mine", "run", "runs/mine", "adapted")),
-        ("runs/mine:base", System("runs/mine:base", "run", "runs/mine", "base")),
+        ("runs/demo", System("runs/demo", "run", "runs/demo", "adapted")),
+        ("runs/demo:base", System("runs/demo:base", "run", "runs/demo", "base")),
         ("model", System("model", "model", "model", "")),
         (
             "ibm-granite/granite-4.0-1b-speech",
@@ -332,25 +401,23 @@ def test_what_costs_nothing_is_looked_at_first(compare: Run, monkeypatch: pytest
         ),
     ],
 )
-def test_names(run: RunDir, name: str, expected: System) -> None:
+def test_parse_system(run: RunDir, name: str, expected: System) -> None:
     Path("model").mkdir()
     Path("model/config.json").touch()
-    assert system_of(name) == expected
+    assert parse_system(name) == expected
 
 
 @pytest.mark.parametrize(
-    "name", ["runs/other", "bad.json", "gone/hyp.jsonl", "./a/b", "", "runs", "runs/mine:best", "/no/such"]
+    "name", ["runs/other", "bad.json", "gone/hyp.jsonl", "./a/b", "", "runs", "runs/demo:best", "/no/such"]
 )
-def test_names_of_nothing(run: RunDir, name: str) -> None:
-    with pytest.raises(DataError, match="neither a run directory"):
-        system_of(name)
+def test_unknown_systems_are_errors(run: RunDir, name: str) -> None:
+    with pytest.raises(DataError, match="not a system"):
+        parse_system(name)
     with pytest.raises(RecipeError):
-        system_of("openai:")
+        parse_system("openai:")
 
 
-def test_a_model_folder_listens_now(
-    nano: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_model_folder_decodes_now(nano: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     root = nano.parents[1]
     rows = (root / "data/vocabulary/canary.jsonl").read_text(encoding="utf-8").splitlines()[:3]
     clips = [json.loads(row) for row in rows]
@@ -366,16 +433,19 @@ def test_a_model_folder_listens_now(
     assert (
         main(["compare", str(silent), str(nano), "--manifest", str(manifest), "--json", str(tmp_path / "o.json")]) == 0
     )
-    found = json.loads((tmp_path / "o.json").read_text())
-    assert found["systems"][str(silent)]["wer"] == 1 and found["systems"][str(nano)]["wer"] < 0.5
-    assert found["systems"][str(nano)]["rtfx"] > 1 and "speculative" in found["systems"][str(nano)]["about"]
-    assert "better" in capsys.readouterr().out
+    content = json.loads((tmp_path / "o.json").read_text())
+    assert content["systems"][str(silent)]["wer"] == 1 and content["systems"][str(nano)]["wer"] < 0.5
+    assert content["systems"][str(nano)]["rtfx"] > 1 and "speculative" in content["systems"][str(nano)]["about"]
+    out = capsys.readouterr().out
+    assert "better" in out and "keywords" not in out
+    rows = [{**json.loads(row), "keywords": ["stent"]} for row in manifest.read_text().splitlines()]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    main(["compare", str(silent), str(nano), "--manifest", str(manifest)])
+    assert "models that decoded now had the keywords of the manifest in their prompts" in capsys.readouterr().out
 
 
-def test_a_model_that_decodes_relaxed_is_heard_with_its_calibration(
-    nano: Path, tmp_path: Path, clips: list[Utterance]
-) -> None:
-    """An entropy that every clip passes: the CTC head's text is kept."""
+def test_relaxed_model_uses_its_calibrated_thresholds(nano: Path, tmp_path: Path, clips: list[Utterance]) -> None:
+    """With an entropy threshold above that of every clip, each clip keeps its CTC text."""
     from finetune.inference.recognize import recognize
     from finetune.inference.transcribe import load
 
@@ -389,13 +459,13 @@ def test_a_model_that_decodes_relaxed_is_heard_with_its_calibration(
     expected, other = (
         recognize(model, clips[:4], recipe.model.instruction, options) for options in (calibrated, recipe.decode)
     )
-    answer = run_system(system_of(str(export)), clips[:4])
-    assert [item.text for item in answer.heard if item] == [item.text for item in expected]
+    hypotheses = run_system(parse_system(str(export)), clips[:4])
+    assert [output.text for output in hypotheses.outputs if output] == [item.text for item in expected]
     assert [item.text for item in expected] != [item.text for item in other]
-    assert answer.about.startswith("relaxed decoding on ")
+    assert hypotheses.about.startswith("relaxed decoding on ")
 
 
-def test_comparing_files_does_not_pay_for_torch(here: Path) -> None:
+def test_comparing_files_does_not_import_torch(folder: Path) -> None:
     code = (
         "import sys; from finetune.cli.main import main\n"
         "code = main(['compare', 'bad.jsonl', 'good.jsonl', '--manifest', 'test.jsonl'])\n"
@@ -406,7 +476,7 @@ def test_comparing_files_does_not_pay_for_torch(here: Path) -> None:
         capture_output=True,
         text=True,
         timeout=60,
-        cwd=here,
+        cwd=folder,
         env={"PYTHONPATH": str(Path(systems.__file__).parents[2])},
     )
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""A transcription endpoint, asked over a socket: what is sent, what is tried again, and that the key stays secret."""
+"""A transcription endpoint on a local socket: the request, retries, errors, and that the key stays secret."""
 
 import json
 import logging
@@ -15,24 +15,29 @@ from finetune.cli.main import main
 from finetune.core.errors import ModelError
 from finetune.data.manifest import Utterance
 from finetune.evaluation import endpoint
+from finetune.evaluation.endpoint import Retries
 
 SECRET = "sk-very-secret-0123456789"
-Answer = tuple[int, dict[str, str], bytes]
+Response = tuple[int, dict[str, str], bytes]  # status, headers, body
 
 
 class Server:
-    """Answers with what `reply` says for the number of the request; keeps what was asked."""
+    """Responds with `respond(number of the request)` and keeps the requests."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, dict[str, str], bytes]] = []
-        self.reply: Callable[[int], Answer] = lambda number: (200, {}, json.dumps({"text": f"clip {number}"}).encode())
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.respond: Callable[[int], Response] = lambda number: (
+            200,
+            {},
+            json.dumps({"text": f"clip {number}"}).encode(),
+        )
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                outer.asked.append((self.path, dict(self.headers), body))
-                code, headers, data = outer.reply(len(outer.asked) - 1)
+                outer.requests.append((self.path, dict(self.headers), body))
+                code, headers, data = outer.respond(len(outer.requests) - 1)
                 self.send_response(code)
                 for name, value in {**headers, "Content-Length": str(len(data))}.items():
                     self.send_header(name, value)
@@ -43,20 +48,13 @@ class Server:
                 pass
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that has gone
+        self.http.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that closed the connection
         Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
 
 
 @pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    found: list[float] = []
-    monkeypatch.setattr(endpoint.time, "sleep", found.append)
-    return found
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, pauses: list[float]) -> Iterator[Server]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     running = Server()
     monkeypatch.setenv(endpoint.URL, running.url)
     monkeypatch.setenv(endpoint.KEY, SECRET)
@@ -75,20 +73,22 @@ def clips(tmp_path: Path) -> list[Utterance]:
     ]
 
 
-def test_a_clip_is_sent_as_the_interface_wants_it(server: Server, clips: list[Utterance]) -> None:
+def test_the_request_follows_the_openai_api(server: Server, clips: list[Utterance]) -> None:
     assert endpoint.transcribe("org/model", clips[:1]) == [endpoint.Reply("clip 0", pytest.approx(0, abs=5))]
-    path, headers, body = server.asked[0]
+    path, headers, body = server.requests[0]
     assert path == "/v1/audio/transcriptions" and headers["Authorization"] == f"Bearer {SECRET}"
     for name, value in (("model", "org/model"), ("response_format", "json"), ("temperature", "0"), ("language", "en")):
         assert f'name="{name}"\r\n\r\n{value}\r\n'.encode() in body
-    sound = body[body.index(b"RIFF") :]
-    assert int.from_bytes(sound[24:28], "little") == 16_000 and 16_000 <= len(sound) < 17_000  # half a second
+    wav = body[body.index(b"RIFF") :]
+    assert int.from_bytes(wav[24:28], "little") == 16_000 and 16_000 <= len(wav) < 17_000  # half a second
 
 
-def test_without_a_key_none_is_sent(server: Server, clips: list[Utterance], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_key_there_is_no_authorization_header(
+    server: Server, clips: list[Utterance], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(endpoint.KEY)
     endpoint.transcribe("m", clips)
-    assert all("Authorization" not in headers for _, headers, _ in server.asked)
+    assert all("Authorization" not in headers for _, headers, _ in server.requests)
 
 
 @pytest.mark.parametrize(
@@ -100,69 +100,65 @@ def test_without_a_key_none_is_sent(server: Server, clips: list[Utterance], monk
         (500, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, [1.0, 2.0]),
     ],
 )
-def test_what_passes_is_tried_again(
-    server: Server,
-    clips: list[Utterance],
-    pauses: list[float],
-    code: int,
-    headers: dict[str, str],
-    expected: list[float],
+def test_temporary_errors_are_retried(
+    server: Server, clips: list[Utterance], code: int, headers: dict[str, str], expected: list[float]
 ) -> None:
-    server.reply = lambda number: (code, headers, b"busy") if number < 2 else (200, {}, b'{"text": "heard"}')
-    assert endpoint.transcribe("m", clips[:1])[0].text == "heard"
+    server.respond = lambda number: (code, headers, b"busy") if number < 2 else (200, {}, b'{"text": "done"}')
+    pauses: list[float] = []
+    assert endpoint.transcribe("m", clips[:1], Retries(sleep=pauses.append))[0].text == "done"
     assert pauses == expected
 
 
-def test_a_clip_that_fails_is_no_silence_and_stops_no_other(server: Server, clips: list[Utterance]) -> None:
-    server.reply = lambda number: (
+def test_a_failed_clip_has_no_text_and_does_not_stop_the_others(server: Server, clips: list[Utterance]) -> None:
+    server.respond = lambda number: (
         (200, {}, b'{"text": ""}')
-        if len(server.asked[number][2]) < 40_000
+        if len(server.requests[number][2]) < 40_000
         else (413, {}, f"too large for {SECRET}".encode())
     )
     small, large = endpoint.transcribe("m", clips)
     assert small.text == "" and large.text is None
-    assert large.fault == "HTTP 413: too large for ***" and len(server.asked) == 2  # not asked again
+    assert large.error == "HTTP 413: too large for ***" and len(server.requests) == 2  # not retried
 
 
-def test_five_failures_are_enough(server: Server, clips: list[Utterance], pauses: list[float]) -> None:
-    server.reply = lambda _: (500, {}, b"<h1>oh\n no</h1>" + b"x" * 5000)
-    reply = endpoint.transcribe("m", clips[:1])[0]
-    assert reply.text is None and reply.fault.startswith("HTTP 500: <h1>oh no</h1>x") and len(reply.fault) < 250
-    assert len(server.asked) == endpoint.ATTEMPTS and pauses == [1.0, 2.0, 4.0, 8.0]
+def test_retries_stop_after_five_attempts(server: Server, clips: list[Utterance]) -> None:
+    pauses: list[float] = []
+    server.respond = lambda _: (500, {}, b"<h1>oh\n no</h1>" + b"x" * 5000)
+    reply = endpoint.transcribe("m", clips[:1], Retries(sleep=pauses.append))[0]
+    assert reply.text is None and reply.error.startswith("HTTP 500: <h1>oh no</h1>x") and len(reply.error) < 250
+    assert len(server.requests) == Retries().attempts == 5 and pauses == [1.0, 2.0, 4.0, 8.0]
 
 
-def test_a_slow_answer_is_a_fault(server: Server, clips: list[Utterance], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr(endpoint, "ATTEMPTS", 2)
+def test_a_timeout_is_an_error_of_the_clip(server: Server, clips: list[Utterance]) -> None:
+    retries = Retries(attempts=2, timeout=0.2, sleep=lambda _: None)
     gate = Event()
-    server.reply = lambda _: (200, {}, b"late" if gate.wait(2) else b"")
-    assert endpoint.transcribe("m", clips[:1])[0].fault == "ReadTimeout, 2 times"
+    server.respond = lambda _: (200, {}, b"late" if gate.wait(2) else b"")
+    assert endpoint.transcribe("m", clips[:1], retries)[0].error == "ReadTimeout (2 attempts)"
     gate.set()
 
 
 @pytest.mark.parametrize("data", [b"", b"not json", b"[]", b'{"text": null}', b'{"error": "x"}'])
-def test_an_answer_without_text_is_a_fault(server: Server, clips: list[Utterance], data: bytes) -> None:
-    server.reply = lambda _: (200, {}, data)
+def test_a_response_without_text_is_an_error_of_the_clip(server: Server, clips: list[Utterance], data: bytes) -> None:
+    server.respond = lambda _: (200, {}, data)
     reply = endpoint.transcribe("m", clips[:1])[0]
-    assert reply.text is None and "an answer without `text`" in reply.fault
+    assert reply.text is None and "the response has no `text`" in reply.error
 
 
 @pytest.mark.parametrize("code", [401, 403, 404])
-def test_a_refusal_stops_at_once(server: Server, clips: list[Utterance], code: int) -> None:
-    server.reply = lambda _: (code, {}, f'{{"error": "Incorrect API key provided: {SECRET}"}}'.encode())
+def test_fatal_errors_stop_at_the_first_request(server: Server, clips: list[Utterance], code: int) -> None:
+    server.respond = lambda _: (code, {}, f'{{"error": "Incorrect API key provided: {SECRET}"}}'.encode())
     with pytest.raises(ModelError, match=rf"openai:m at 127\.0\.0\.1: HTTP {code}.*provided: \*\*\*"):
         endpoint.transcribe("m", clips * 20)
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
-def test_an_endpoint_that_is_not_there(
-    clips: list[Utterance], monkeypatch: pytest.MonkeyPatch, pauses: list[float]
-) -> None:
+def test_an_unreachable_endpoint_is_an_error(clips: list[Utterance], monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
     monkeypatch.setenv(endpoint.KEY, SECRET)
     monkeypatch.setenv(endpoint.URL, "http://user:hunter2@127.0.0.1:9/v1")
-    with pytest.raises(ModelError, match="cannot be reached") as caught:
-        endpoint.transcribe("m", clips)
-    assert SECRET not in str(caught.value) and "hunter2" not in str(caught.value)
+    with pytest.raises(ModelError, match="cannot be reached") as raised:
+        endpoint.transcribe("m", clips, Retries(sleep=pauses.append))
+    assert SECRET not in str(raised.value) and "hunter2" not in str(raised.value)
+    assert pauses == [1.0, 2.0, 4.0, 8.0]
 
 
 @pytest.mark.parametrize(
@@ -172,22 +168,22 @@ def test_an_endpoint_that_is_not_there(
         ("ftp://host/v1", SECRET, "must begin with http"),
         ("host", SECRET, "must begin with http"),
         ("http://", SECRET, "must begin with http"),
-        ("http://h:port/", SECRET, "not an address"),
-        ("http://h", SECRET + "\x1b\n", "characters that no key has"),
-        ("http://h", "schlüssel", "characters that no key has"),
+        ("http://h:port/", SECRET, "not a valid URL"),
+        ("http://h", SECRET + "\x1b\n", "characters that are not valid in a key"),
+        ("http://h", "schlüssel", "characters that are not valid in a key"),
     ],
 )
-def test_settings_that_cannot_be(
+def test_invalid_url_or_key(
     monkeypatch: pytest.MonkeyPatch, clips: list[Utterance], url: str, key: str, message: str
 ) -> None:
     monkeypatch.setenv(endpoint.URL, url)
     monkeypatch.setenv(endpoint.KEY, key)
-    with pytest.raises(ModelError, match=message) as caught:
+    with pytest.raises(ModelError, match=message) as raised:
         endpoint.transcribe("m", clips)
-    assert SECRET not in str(caught.value) and "schl" not in str(caught.value)
+    assert SECRET not in str(raised.value) and "schl" not in str(raised.value)
 
 
-def test_the_key_stands_in_no_output_and_no_file(
+def test_the_key_is_in_no_output_and_no_file(
     server: Server,
     clips: list[Utterance],
     tmp_path: Path,
@@ -206,8 +202,8 @@ def test_the_key_stands_in_no_output_and_no_file(
         for clip in clips
     ]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    server.reply = lambda number: (200, {}, b'{"text": "clip 0"}') if number else (400, {}, SECRET.encode())
-    arguments = [
+    server.respond = lambda number: (200, {}, b'{"text": "clip 0"}') if number else (400, {}, SECRET.encode())
+    args = [
         "compare",
         str(tmp_path / "t.jsonl"),
         "openai:m",
@@ -217,7 +213,7 @@ def test_the_key_stands_in_no_output_and_no_file(
         str(tmp_path / "o.json"),
     ]
     with caplog.at_level(logging.DEBUG):
-        assert main(arguments) == 0
+        assert main(args) == 0
     written = (tmp_path / "o.json").read_text()
     assert "HTTP 400: ***" in written and json.loads(written)["clips"] == 1
     for text in (written, *capsys.readouterr(), caplog.text):

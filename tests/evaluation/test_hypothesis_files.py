@@ -1,4 +1,4 @@
-"""Files of hypotheses: every form is read alike, and one that does not fit the clips is refused whole."""
+"""Hypothesis files: every format gives the same rows, and a file that does not match the clips is an error."""
 
 import json
 import random
@@ -9,14 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finetune.core.errors import DataError
-from finetune.evaluation.hypothesis_files import Names, read_hypotheses
+from finetune.evaluation.hypothesis_files import ClipNames, read_hypotheses
 from finetune.metrics.sclite import Segment, labels_of, trn
 
-CLIPS = [Names(f"u{number}", f"/data/clips/{number}.wav", f"anna-u{number}") for number in range(4)]
-SAID = ["take two", "", 'now, "quoted"', "the end"]
+CLIPS = [ClipNames(f"u{number}", f"/data/clips/{number}.wav", f"anna-u{number}") for number in range(4)]
+HYPOTHESES = ["take two", "", 'now, "quoted"', "the end"]
 
 
-def texts(path: Path, clips: list[Names] = CLIPS) -> list[str]:
+def texts(path: Path, clips: list[ClipNames] = CLIPS) -> list[str]:
     return [row.text for row in read_hypotheses(path, clips)]
 
 
@@ -26,26 +26,27 @@ def jsonl(path: Path, rows: list[dict[str, object]]) -> Path:
 
 
 def rows(**changes: object) -> list[dict[str, object]]:
-    return [{"id": clip.id, "pred_text": said, **changes} for clip, said in zip(CLIPS, SAID, strict=True)]
+    return [{"id": clip.id, "pred_text": text, **changes} for clip, text in zip(CLIPS, HYPOTHESES, strict=True)]
 
 
-def test_every_form_says_the_same(tmp_path: Path) -> None:
-    quoted = [said.replace('"', '""') for said in SAID]
-    forms = {
+def test_every_format_gives_the_same_texts(tmp_path: Path) -> None:
+    quoted = [text.replace('"', '""') for text in HYPOTHESES]
+    files = {
         "a.jsonl": "\n".join(map(json.dumps, rows())) + "\n\n",
         "list.json": json.dumps(rows()),
-        "a.csv": "id,pred_text,note\n" + "".join(f'u{number},"{said}",x\n' for number, said in enumerate(quoted)),
-        "a.tsv": "pred_text\tid\n" + "".join(f"{said}\tu{number}\n" for number, said in enumerate(SAID)),
-        "ids.trn": "".join(f"{said} (u{number})\n" for number, said in enumerate(SAID)),
-        "labels.trn": ";; a comment\n\n" + "".join(f"{said} (anna-u{number})\r\n" for number, said in enumerate(SAID)),
+        "a.csv": "id,pred_text,note\n" + "".join(f'u{number},"{text}",x\n' for number, text in enumerate(quoted)),
+        "a.tsv": "pred_text\tid\n" + "".join(f"{text}\tu{number}\n" for number, text in enumerate(HYPOTHESES)),
+        "ids.trn": "".join(f"{text} (u{number})\n" for number, text in enumerate(HYPOTHESES)),
+        "labels.trn": ";; a comment\n\n"
+        + "".join(f"{text} (anna-u{number})\r\n" for number, text in enumerate(HYPOTHESES)),
     }
-    for name, content in forms.items():
+    for name, content in files.items():
         (tmp_path / name).write_bytes(content.encode())
-        assert texts(tmp_path / name) == SAID, name
+        assert texts(tmp_path / name) == HYPOTHESES, name
         lines = content.splitlines(keepends=True)
         if name in ("a.jsonl", "ids.trn"):
             (tmp_path / name).write_bytes("".join(random.Random(1).sample(lines, len(lines))).encode())
-            assert texts(tmp_path / name) == SAID, "in any order"
+            assert texts(tmp_path / name) == HYPOTHESES, "rows in another order"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le-bom"])
@@ -65,24 +66,27 @@ def test_other_encodings_of_unicode_are_read(tmp_path: Path, encoding: str) -> N
         ),
         (b'{"id": "u0", "pred_text": "ok"}\n{"id": "u1", "pred_text": "\xe9t\xe9"}', r"a\.jsonl:2: not UTF-8"),
         ('{"id": "u0", "pred_text": "no mark"}'.encode("utf-16-le"), "a binary file, not text"),
-        (b"", "holds no hypotheses"),
-        (b"\n\n \n", "holds no hypotheses"),
-        (b'{"id": "u0", "pred_text": null}', r"a\.jsonl:1: no text in 'pred_text'; the row has 'id', 'pred_text'"),
-        (b'{"id": "u0", "text": "the reference"}', r"no text in 'pred_text'; the row has 'id', 'text'"),
+        (b"", "has no hypotheses"),
+        (b"\n\n \n", "has no hypotheses"),
+        (b'{"id": "u0", "pred_text": null}', r"a\.jsonl:1: no text in 'pred_text'; the columns are 'id', 'pred_text'"),
+        (b'{"id": "u0", "text": "the reference"}', r"no text in 'pred_text'; the columns are 'id', 'text'"),
         (b'{"id": "u0", "pred_text": ["a"]}', "no text in 'pred_text'"),
-        (b'{"pred_text": "of whom"}', r"a\.jsonl:1: neither an id nor an audio_filepath"),
+        (b'{"pred_text": "no name"}', r"a\.jsonl:1: the row has no id and no audio_filepath"),
         (b'{"id": "u0", "pred_text": "cut', r"a\.jsonl:1: not JSON"),
         (b'["u0"]', "not a JSON object"),
-        (b'{"id": "u0", "pred_text": ""}\n{"audio_filepath": "1.wav", "pred_text": ""}', "give all of them the same"),
+        (
+            b'{"id": "u0", "pred_text": ""}\n{"audio_filepath": "1.wav", "pred_text": ""}',
+            "give all rows the same column",
+        ),
     ],
 )
-def test_what_cannot_be_read_is_said_with_its_line(tmp_path: Path, data: bytes, message: str) -> None:
+def test_errors_name_file_and_line(tmp_path: Path, data: bytes, message: str) -> None:
     (tmp_path / "a.jsonl").write_bytes(data)
     with pytest.raises(DataError, match=message):
         texts(tmp_path / "a.jsonl")
 
 
-def test_other_files_are_refused(tmp_path: Path) -> None:
+def test_unknown_formats_are_errors(tmp_path: Path) -> None:
     (tmp_path / "a.trn").write_text("words (u0)\nwords without an id\n")
     with pytest.raises(DataError, match=r"a\.trn:2: not a line of TRN"):
         texts(tmp_path / "a.trn")
@@ -91,19 +95,19 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         texts(tmp_path / "a.txt")
 
 
-def test_missing_extra_and_double_ids_are_counted_and_named(tmp_path: Path) -> None:
+def test_missing_unknown_and_duplicate_ids_are_counted_and_named(tmp_path: Path) -> None:
     bad = [*rows()[2:], rows()[3], {"id": "ghost", "pred_text": "boo"}, {"id": "U0", "pred_text": "case counts"}]
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError) as raised:
         texts(jsonl(tmp_path / "a.jsonl", bad))
-    message = str(caught.value)
+    message = str(raised.value)
     assert "nothing was scored" in message
     assert "2 of 4 clips have no hypothesis: 'u0', 'u1'\n" in message
-    assert "2 of 5 rows are of no clip: 'ghost', 'U0'\n" in message
-    assert "1 rows name a clip that has one already: 'u3'" in message
-    many = [Names(f"v{number}", f"/{number}.wav", "") for number in range(500)]
+    assert "2 of 5 rows match no clip: 'ghost', 'U0'\n" in message
+    assert "1 rows match a clip that already has a row: 'u3'" in message
+    many = [ClipNames(f"v{number}", f"/{number}.wav", "") for number in range(500)]
     with pytest.raises(DataError, match=r"500 of 500 clips have no hypothesis: 'v0', 'v1', 'v2' \.\.\."):
         texts(jsonl(tmp_path / "a.jsonl", rows()), many)
-    with pytest.raises(DataError, match="1 of 2 rows are of no clip: 'u1'"):  # labels and ids are not mixed
+    with pytest.raises(DataError, match="1 of 2 rows match no clip: 'u1'"):  # labels and ids are not mixed
         (tmp_path / "a.trn").write_text("a (u1)\nb (anna-u1)\n")
         texts(tmp_path / "a.trn")
 
@@ -112,33 +116,33 @@ def test_missing_extra_and_double_ids_are_counted_and_named(tmp_path: Path) -> N
     "shape",
     ["{}.wav", "clips/{}.wav", "./clips/{}.wav", "/data/clips/{}.wav", "clips\\{}.wav", "/mnt/data/clips/{}.wav"],
 )
-def test_clips_are_told_by_their_file(tmp_path: Path, shape: str) -> None:
-    named = [{"audio_filepath": shape.format(number), "pred_text": said} for number, said in enumerate(SAID)]
-    assert texts(jsonl(tmp_path / "a.jsonl", named)) == SAID
-    strangers = [{"id": f"sample_{number}", **row} for number, row in enumerate(named)]  # a leaderboard's own ids
-    assert texts(jsonl(tmp_path / "a.jsonl", strangers)) == SAID
+def test_clips_are_identified_by_their_audio_file(tmp_path: Path, shape: str) -> None:
+    named = [{"audio_filepath": shape.format(number), "pred_text": text} for number, text in enumerate(HYPOTHESES)]
+    assert texts(jsonl(tmp_path / "a.jsonl", named)) == HYPOTHESES
+    leaderboard = [{"id": f"sample_{number}", **row} for number, row in enumerate(named)]  # ids of a leaderboard
+    assert texts(jsonl(tmp_path / "a.jsonl", leaderboard)) == HYPOTHESES
 
 
-def test_files_of_one_name_in_other_folders_are_other_clips(tmp_path: Path) -> None:
+def test_equal_file_names_in_other_folders_do_not_match(tmp_path: Path) -> None:
     train = [{"audio_filepath": f"/data/train/{number}.wav", "pred_text": "x"} for number in range(4)]
     with pytest.raises(DataError, match="4 of 4 clips have no hypothesis"):
         texts(jsonl(tmp_path / "a.jsonl", train))
     up = [{"audio_filepath": f"../clips/{number}.wav", "pred_text": str(number)} for number in range(2)]
-    clips = [Names(str(number), str(tmp_path / "clips" / f"{number}.wav"), "") for number in range(2)]
+    clips = [ClipNames(str(number), str(tmp_path / "clips" / f"{number}.wav"), "") for number in range(2)]
     (tmp_path / "hyp").mkdir()
     assert texts(jsonl(tmp_path / "hyp" / "a.jsonl", up), clips) == ["0", "1"]
 
 
-def test_a_label_that_is_another_clips_id_is_a_label(tmp_path: Path) -> None:
+def test_a_label_that_equals_the_id_of_another_clip_is_a_label(tmp_path: Path) -> None:
     segments = [Segment(name, "", 1.0, text) for name, text in (("a", "first"), ("unknown-a", "second"))]
     (tmp_path / "a.trn").write_text("".join(f"{line}\n" for line in trn(segments, "none")))
-    names = [Names(item.id, "", label) for item, label in zip(segments, labels_of(segments), strict=True)]
+    names = [ClipNames(item.id, "", label) for item, label in zip(segments, labels_of(segments), strict=True)]
     assert texts(tmp_path / "a.trn", names) == ["first", "second"]
 
 
-def test_segments_of_one_file_need_ids(tmp_path: Path) -> None:
-    clips = [Names(f"s{number}", "/data/call.wav", "") for number in range(2)]
-    with pytest.raises(DataError, match=r"2 clips are of the audio file 'call\.wav'; tell them apart by id"):
+def test_segments_of_one_audio_file_need_ids(tmp_path: Path) -> None:
+    clips = [ClipNames(f"s{number}", "/data/call.wav", "") for number in range(2)]
+    with pytest.raises(DataError, match=r"2 clips have the audio file 'call\.wav'; identify the clips by id"):
         texts(jsonl(tmp_path / "a.jsonl", [{"audio_filepath": "call.wav", "pred_text": "x"}]), clips)
 
 
@@ -156,8 +160,8 @@ WORDS = st.lists(st.text("abcé今' ", min_size=1, max_size=6), max_size=4).map(
     )
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_our_own_transcripts_come_back(tmp_path: Path, clips: list[tuple[str, str, str]]) -> None:
+def test_written_trn_files_are_read_back(tmp_path: Path, clips: list[tuple[str, str, str]]) -> None:
     segments = [Segment(name, speaker, 1.0, text) for name, speaker, text in clips]
     (tmp_path / "a.trn").write_text("".join(f"{line}\n" for line in trn(segments, "none")), encoding="utf-8")
-    names = [Names(item.id, "", label) for item, label in zip(segments, labels_of(segments), strict=True)]
+    names = [ClipNames(item.id, "", label) for item, label in zip(segments, labels_of(segments), strict=True)]
     assert texts(tmp_path / "a.trn", names) == [text for _, _, text in clips]
