@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, MissingExtraError, RecipeError
-from finetune.core.files import read_json, sha256_file, write_json
+from finetune.core.files import sha256_file
 from finetune.core.recipe import save_recipe
 from finetune.core.run_dir import CHILD, RunDir
+from finetune.metrics.results import ExportSummary, ParameterCounts, RunSummary, read_results, write_model
 from finetune.training.launch import processes_for, train_on_all
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def run_recipe(
     with run.locked():
         run.claim(_settings_of_training(recipe))
         save_recipe(run.resolved, recipe)
+        _discard_unreadable_results(run)
         inputs = _stage_inputs(recipe)
         for stage in stages[: [stage.name for stage in stages].index(last) + 1]:
             record = run.done(stage.name)
@@ -120,7 +122,7 @@ def run_recipe(
             else:
                 _run_stage(stage, recipe, run, inputs[stage.name])
         if last == stages[-1].name:
-            write_json(run.summary, summarize(run))
+            write_model(run.summary, summarize(run))
     return run
 
 
@@ -195,24 +197,36 @@ def _stage_inputs(recipe: Recipe) -> dict[str, str]:
     return hashes
 
 
-def summarize(run: RunDir) -> dict[str, Any]:
-    """The figures of a finished run, from what its stages recorded; rates are fractions.
+def summarize(run: RunDir) -> RunSummary:
+    """Collects the results of a finished run from the records of its stages; rates are fractions.
 
     Raises:
-        CheckpointError: a stage has not finished.
+        CheckpointError: a stage has not finished, or its results have another schema.
     """
     records = {stage: run.done(stage) for stage in STAGE_NAMES}
     missing = [stage for stage, record in records.items() if record is None and stage != "report"]
     if missing:
         raise CheckpointError(f"{run.root}: {missing[0]} has not finished")
-    scores = read_json(run.scores)
+    results = read_results(run.scores)
     train, export = records["train"] or {}, records["export"] or {}
-    return {
-        **scores["scores"],
-        "differences": scores["differences"],
-        "decode": scores["decode"],
-        "report": (records["report"] or {}).get("page"),
-        "export": {key: export[key] for key in ("dir", "max_abs_logit_diff", "transcripts_equal", "dtype")},
-        "seconds": {stage: (record or {}).get("seconds") for stage, record in records.items()},
-        "parameters": {"total": train["total_parameters"], "trained": train["trained_parameters"]},
-    }
+    return RunSummary(
+        scores=results.scores,
+        differences=results.differences,
+        decoders=results.decoders,
+        report=(records["report"] or {}).get("page"),
+        export=ExportSummary(**{name: export[name] for name in ExportSummary.model_fields}),
+        seconds={stage: (record or {}).get("seconds") for stage, record in records.items()},
+        parameters=ParameterCounts(total=train["total_parameters"], trained=train["trained_parameters"]),
+    )
+
+
+def _discard_unreadable_results(run: RunDir) -> None:
+    """Makes evaluate and report run again if this version cannot read the results of an earlier evaluation."""
+    if run.done("evaluate") is None:
+        return
+    try:
+        read_results(run.scores)
+    except CheckpointError:
+        log.info("%s: not readable by this version, so evaluate and report run again", run.scores)
+        for stage in ("evaluate", "report"):
+            run.marker(stage).unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_facts import metrics
 
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, DataError, Interrupted, MissingExtraError
@@ -19,16 +20,15 @@ from finetune.core.extras import require
 from finetune.core.files import read_json, write_json
 from finetune.core.recipe import load_recipe
 from finetune.core.run_dir import CHILD, RunDir
+from finetune.metrics.results import RunSummary
 from finetune.pipeline import STAGE_NAMES, STAGES, run_recipe, summarize
 from finetune.report.summary import format_summary
 from finetune.training.launch import processes_for, train_on_all
 
-SCORE = {"wer": 0.25, "terms": {"seen": {"recall": 0.5}, "unseen": {"recall": None}}}
-SCORES = {
-    "scores": {split: {which: SCORE for which in ("base", "adapted")} for split in ("test", "canary")},
-    "differences": {"test": {"difference": -0.1}, "canary": {"difference": 0.0}},
-    "decode": {"tokens_equal": True, "greedy_passes": 10.0, "speculative_passes": 3.0},
-}
+RESULTS = metrics()
+for scores in (scores for both in RESULTS["scores"].values() for scores in both.values()):
+    scores["wer"] = 0.25
+    scores["terms"]["seen"]["recall"], scores["terms"]["unseen"]["recall"] = 0.5, None
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class FakeStages:
     def _work(self, name: str, recipe: Recipe, run: RunDir) -> Result:
         self.names.append(name)
         if name == "evaluate":
-            write_json(run.scores, SCORES)
+            write_json(run.scores, RESULTS)
         return Result()
 
 
@@ -342,9 +342,18 @@ def test_several_processes_do_not_train_on_changed_corpora(
 def test_the_summary_has_the_figures_of_every_stage(tmp_path: Path, fake: FakeStages) -> None:
     run = fake.run(recipe(tmp_path), "export")
     summary = read_json(run.summary)
-    assert summary == summarize(run)
-    assert set(summary) == {"test", "canary", "differences", "decode", "report", "export", "seconds", "parameters"}
-    assert summary["test"]["adapted"]["wer"] == 0.25
+    assert summary == summarize(run).model_dump(mode="json")
+    assert set(summary) == {
+        "schema_version",
+        "scores",
+        "differences",
+        "decoders",
+        "report",
+        "export",
+        "seconds",
+        "parameters",
+    }
+    assert summary["scores"]["test"]["adapted"]["wer"] == 0.25
     assert summary["export"] == {
         "dir": "out/export",
         "max_abs_logit_diff": 0.0,
@@ -353,6 +362,20 @@ def test_the_summary_has_the_figures_of_every_stage(tmp_path: Path, fake: FakeSt
     }
     assert summary["parameters"] == {"total": 100, "trained": 10}
     assert set(summary["seconds"]) == set(STAGE_NAMES)
+
+
+@pytest.mark.parametrize("content", [{"schema": 2}, {**RESULTS, "extra": 1}])
+def test_evaluate_runs_again_if_its_results_are_unreadable(
+    tmp_path: Path, fake: FakeStages, content: dict[str, Any]
+) -> None:
+    """The advice of `read_results` works: `finetune evaluate RECIPE` replaces unreadable results."""
+    run = fake.run(recipe(tmp_path), "export")
+    write_json(run.scores, content)
+    with pytest.raises(CheckpointError, match="Run `finetune evaluate RECIPE` again"):
+        summarize(run)
+    fake.names.clear()
+    fake.run(recipe(tmp_path), "report")
+    assert fake.names == ["evaluate", "report"] and summarize(run).scores["test"].adapted.wer == 0.25
 
 
 def test_an_incomplete_run_has_no_summary(tmp_path: Path, fake: FakeStages) -> None:
@@ -369,12 +392,13 @@ def test_the_printed_summary_has_both_models_and_the_most_improved_clips(tmp_pat
             {"audio_filepath": f"{i}.wav", "text": text, "pred_text": hypothesis} for i, text in enumerate(references)
         ]
         run.hypotheses("test", which).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    lines = format_summary(run, read_json(run.summary)).splitlines()
+    lines = format_summary(run, RunSummary.model_validate(read_json(run.summary))).splitlines()
     assert lines[2].split() == ["your", "domain", "(test)", "25.0", "25.0"]
     assert lines[3].split() == ["general", "speech", "(canary)", "25.0", "25.0"]
-    assert lines[4].split() == ["terms", "heard,", "seen", "in", "training", "50", "%", "50", "%"]
+    assert lines[1].split() == ["WER", "(%)", "base", "adapted"]
+    assert lines[4].split() == ["term", "recall", "(%),", "seen", "in", "training", "50", "50"]
     assert not any("unseen" in line for line in lines)
-    first = lines.index("said     take drug 3")
+    first = lines.index("reference  take drug 3")
     assert lines[first + 1 : first + 3] == ["  base     take the rug", "  adapted  take drug 3"]
     assert lines[-3] == "report: out/report.html"
     assert lines[-1] == "next: finetune transcribe 0.wav --model out/export"

@@ -13,7 +13,6 @@ from finetune.core.renamed import RENAMED
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 2  # of evaluation/metrics.json; raised by one when the meaning of its keys changes
 CHILD = "FINETUNE_LAUNCHED"  # set in processes whose parent holds the lock of the run directory
 
 

@@ -21,7 +21,7 @@ from finetune.metrics.terms import column_terms, read_terms, term_recall
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
+SCHEMA = 2
 RUN_ORDER = ("file", "run", "model", "whisper", "openai")  # files first: an invalid file stops before a model decodes
 
 
@@ -245,11 +245,12 @@ def _system_scores(
     options: ScoringOptions,
 ) -> SystemScores:
     """The scorecard without what depends on the training data, which is unknown here."""
-    scores, details = scorecard(clips, outputs, options)
+    card = scorecard(clips, outputs, options)
+    scores = asdict(card.scores)
     del scores["frequency"]
-    if options.terms:
-        scores["terms"] = scores["terms"]["unseen"]
-    return SystemScores(system.kind, hypotheses.about, hypotheses.failures, scores, details)
+    if card.scores.terms:
+        scores["terms"] = asdict(card.scores.terms.unseen)
+    return SystemScores(system.kind, hypotheses.about, hypotheses.failures, scores, asdict(card.details))
 
 
 def _comparisons(
@@ -257,7 +258,7 @@ def _comparisons(
 ) -> dict[str, SystemComparison]:
     """Each system against the first. The verdict follows the p-values, adjusted by Holm's method."""
     first, *others = outputs
-    tests = {name: comparison(clips, outputs[first], outputs[name], options) for name in others}
+    tests = {name: asdict(comparison(clips, outputs[first], outputs[name], options)) for name in others}
     comparisons = {}
     for (name, test), p_holm in zip(tests.items(), holm([test["p_value"] for test in tests.values()]), strict=True):
         direction = "better" if test["difference"] < 0 else "worse"
@@ -281,7 +282,7 @@ def _fired(conditions: Sequence[Condition], scores: Mapping[str, SystemScores]) 
         f"{100 * (rates[base][condition.metric] or 0):.2f})"
         for condition in conditions
         for name in others
-        if condition.fires(rates[name], rates[base])
+        if condition.is_true(rates[name], rates[base])
     ]
 
 

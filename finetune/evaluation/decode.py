@@ -1,5 +1,7 @@
 """Decodes utterances with the options of a recipe."""
 
+from collections.abc import Callable
+
 from finetune.core.options import DecodingOptions
 from finetune.data.manifest import Utterance
 from finetune.evaluation.utterances import instruction_of
@@ -7,9 +9,15 @@ from finetune.inference.recognize import Hypothesis, recognize
 from finetune.metrics.scorecard import SystemOutput
 from finetune.model.granite import GraniteSpeech
 
+Recognize = Callable[[GraniteSpeech, list[Utterance], str, DecodingOptions], list[Hypothesis]]
+
 
 def decode_utterances(
-    model: GraniteSpeech, utterances: list[Utterance], instruction: str, options: DecodingOptions
+    model: GraniteSpeech,
+    utterances: list[Utterance],
+    instruction: str,
+    options: DecodingOptions,
+    recognize: Recognize = recognize,
 ) -> list[Hypothesis]:
     """Decodes utterances with `recognize`, grouped by instruction.
 
@@ -18,6 +26,7 @@ def decode_utterances(
         utterances: an utterance with its own `instruction` is decoded with it.
         instruction: for the other utterances.
         options: the decoding options.
+        recognize: decodes utterances with one instruction.
 
     Returns:
         One hypothesis for each utterance, in their order.

@@ -1,145 +1,120 @@
-"""Base and adapted model on test and canary: every hypothesis kept, what got better, what it cost, how sure that is."""
+"""Evaluates the base and the adapted model of a run on test and canary: decode, score, write."""
 
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from finetune.core.config import Recipe
-from finetune.core.files import write_json
 from finetune.core.provenance import provenance
-from finetune.core.run_dir import SCHEMA, RunDir
+from finetune.core.run_dir import RunDir
+from finetune.data.audio import load_audio
 from finetune.data.manifest import Utterance, read_manifest
-from finetune.data.probes import write_probes
-from finetune.evaluation.decode import decode_utterances, system_output
-from finetune.evaluation.keyword_lists import evaluate_keyword_lists
-from finetune.evaluation.probes import evaluate_probes
+from finetune.evaluation.decode import system_output
+from finetune.evaluation.decode_run import Backend, DecodedRun, decode_run, default_device
 from finetune.evaluation.scoring_sets import normalizer_for, scoring_sets
-from finetune.evaluation.utterance_rows import hypothesis_row, utterance_rows, write_transcripts
-from finetune.evaluation.utterances import clip_of
-from finetune.inference.ctc_text import ctc_texts
+from finetune.evaluation.utterance_rows import utterance_rows, write_transcripts
+from finetune.evaluation.utterances import LoadAudio, clip_of
 from finetune.inference.recognize import Hypothesis, decoding_summary
-from finetune.metrics.reference_check import agreeing_against
+from finetune.metrics.groups import GroupTable
+from finetune.metrics.results import (
+    SYSTEMS,
+    BySystem,
+    DecodingStatistics,
+    EvaluationResults,
+    EvaluationSettings,
+    Provenance,
+    by_system,
+    read_results,
+    write_model,
+)
 from finetune.metrics.sclite import write_rows
-from finetune.metrics.scorecard import ScoringOptions, comparison, group_tables, scorecard
+from finetune.metrics.scorecard import Clip, ScoringOptions, SystemOutput, comparison, group_tables, scorecard
+from finetune.metrics.scores import Comparison, Details, Scores
 from finetune.metrics.significance import holm
 from finetune.metrics.terms import column_terms, read_terms, term_recall
-from finetune.metrics.wer import score
 from finetune.metrics.words import word_counts
-from finetune.model.adapter import load_adapter
-from finetune.model.granite import GraniteSpeech, load_model, resolved_dtype
+from finetune.model.granite import resolved_dtype
 
 log = logging.getLogger(__name__)
-
-SYSTEMS = ("base", "adapted")
 
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """Scores by set and model (rates are fractions), and how the two decoders compare on test."""
+    """Path of `evaluation/metrics.json`, and the duration of the evaluation in seconds."""
 
-    scores: dict[str, dict[str, dict[str, Any]]]
-    differences: dict[str, dict[str, Any]]
-    decode: dict[str, Any]
+    metrics: str
     seconds: float
 
+    def read(self) -> EvaluationResults:
+        """Reads the results from the file."""
+        return read_results(Path(self.metrics))
 
-def evaluate(recipe: Recipe, run: RunDir) -> EvaluateResult:
-    """Decodes, scores and writes `evaluation/`: `metrics.json`, and per utterance what was heard.
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Utterances that are scored together, with their hypotheses by system; `split` is test or canary."""
+
+    name: str
+    split: str
+    utterances: list[Utterance]
+    hypotheses: dict[str, list[Hypothesis]]
+
+
+@dataclass(frozen=True)
+class ScoredSet:
+    """Scores of both systems on one set, with the inputs of the scores; `preset` is the normalizer."""
+
+    scores: BySystem[Scores]
+    difference: Comparison
+    details: BySystem[Details]
+    groups: list[GroupTable]
+    decoding: BySystem[DecodingStatistics]
+    clips: list[Clip]
+    outputs: dict[str, list[SystemOutput]]
+    preset: str
+
+
+def evaluate(
+    recipe: Recipe, run: RunDir, backend: Backend | None = None, load_audio: LoadAudio = load_audio
+) -> EvaluateResult:
+    """Decodes and scores test and canary with both models, and writes `evaluation/`.
+
+    Args:
+        recipe: settings of the run.
+        run: its directory, after training.
+        backend: the model functions; None is the toolkit's own.
+        load_audio: reads the audio of the test set, to measure bandwidth and SNR.
 
     Raises:
         DataError: the list of terms cannot be read.
-        CheckpointError: no adapter has been trained in this run.
+        CheckpointError: the run has no adapter.
     """
     started = time.monotonic()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    decoded = {
+    splits = {
         split: read_manifest(run.manifest(split)) for split in ("test", "canary") if run.manifest(split).is_file()
     }
-    setting = _setting(recipe, run, decoded["test"])
-    instruction, options = recipe.model.instruction, recipe.decode
-    probes = write_probes(run.probes, recipe.seed) if recipe.evaluate.probes else []
-    heard: dict[str, dict[str, list[Hypothesis]]] = {split: {} for split in decoded}
-    trials: dict[str, dict[str, Any]] = {"probes": {}, "keyword_lists": {}}
-    for which in SYSTEMS:
-        model = load_model(recipe.model.base, recipe.model.dtype, device, recipe.model.revision)
-        if which == "adapted":
-            load_adapter(model, run.best)
-        for split, utterances in decoded.items():
-            heard[split][which] = decode_utterances(model, utterances, instruction, options)
-            write_rows(run.hypotheses(split, which), map(hypothesis_row, utterances, heard[split][which]))
-        if probes:
-            trials["probes"][which] = asdict(evaluate_probes(model, probes, instruction, options))
-        if recipe.evaluate.keyword_lists and setting.terms:
-            keyword_scores = evaluate_keyword_lists(
-                model,
-                decoded["test"],
-                instruction,
-                options,
-                list(setting.terms),
-                sorted(setting.trained),
-                recipe.evaluate.keyword_lists,
-                setting.preset,
-                setting.seed,
-            )
-            trials["keyword_lists"][which] = [asdict(row) for row in keyword_scores]
-    decode = _compare_decoders(model, decoded["test"], heard["test"]["adapted"], recipe)
-    suspects = _suspicious(model, decoded["test"], heard["test"], setting.preset)
-    write_rows(run.suspicious, suspects)
-
-    result: dict[str, dict[str, Any]] = {"scores": {}, "differences": {}, "details": {}, "groups": {}}
-    rows: list[dict[str, Any]] = []
-    for name, (split, chosen) in scoring_sets(decoded).items():
-        items = [decoded[split][i] for i in chosen]
-        counted = replace(setting, preset=normalizer_for(items, setting.preset))
-        clips = [clip_of(item, recipe.model.instruction, split == "test") for item in items]
-        texts = {which: [system_output(found[i]) for i in chosen] for which, found in heard[split].items()}
-        cards = {which: scorecard(clips, found, counted) for which, found in texts.items()}
-        result["scores"][name] = {
-            which: {**entry, "decoding": decoding_summary([heard[split][which][i] for i in chosen])}
-            for which, (entry, _) in cards.items()
-        }
-        result["details"][name] = {which: details for which, (_, details) in cards.items()}
-        result["differences"][name] = comparison(clips, texts["base"], texts["adapted"], counted)
-        tables = group_tables(clips, texts, recipe.evaluate.groups, counted)
-        result["groups"][name] = [asdict(table) for table in tables]
-        for column in {*recipe.evaluate.groups} - {table.column for table in tables}:
-            log.info("%-6s no clip has a %s: nothing is known of groups by it", name, column)
-        if name in decoded:
-            write_transcripts(run, name, clips, texts, counted.preset)
-            rows += utterance_rows(name, items, clips, texts, counted.preset)
-        _tell(name, result["scores"][name], result["differences"][name])
-    canaries = [difference for name, difference in result["differences"].items() if name != "test"]
-    for difference, adjusted in zip(canaries, holm([found["p_value"] for found in canaries]), strict=True):
-        difference["p_holm"] = adjusted  # so many tests for the same question: did general speech get worse?
-    write_rows(run.utterances, rows)
-    machine = torch.cuda.get_device_name() if device == "cuda" else device
-    write_json(
-        run.scores,
-        {
-            "schema": SCHEMA,
-            "settings": {
-                **recipe.evaluate.model_dump(),
-                "seed": recipe.seed,
-                "instruction": recipe.model.instruction,
-                "decoder": recipe.decode.decoder,
-            },
-            "provenance": provenance(machine, resolved_dtype(recipe.model.dtype, device)),
-            **result,
-            "decode": decode,
-            **trials,
-            "suspicious": len(suspects),
-        },
-    )
-    return EvaluateResult(result["scores"], result["differences"], decode, round(time.monotonic() - started, 1))
+    options = _scoring_options(recipe, run, splits["test"])
+    decoded = decode_run(recipe, run, splits, options, backend or Backend())
+    sets = _sets(splits, decoded)
+    scored = {item.name: score_set(item, recipe, options, load_audio) for item in sets}
+    write_rows(run.suspicious, map(asdict, decoded.suspicious))
+    write_rows(run.utterances, chain.from_iterable(_utterance_rows(item, scored[item.name]) for item in sets))
+    for name in set(splits) & set(scored):
+        write_transcripts(run, name, scored[name].clips, scored[name].outputs, scored[name].preset)
+    write_model(run.scores, _results(recipe, decoded, scored))
+    return EvaluateResult(str(run.scores), round(time.monotonic() - started, 1))
 
 
-def _setting(recipe: Recipe, run: RunDir, test: list[Utterance]) -> ScoringOptions:
-    """How to count, with the recipe's terms, or those of the test manifest's columns `terms` and `keywords`."""
+def _scoring_options(recipe: Recipe, run: RunDir, test: list[Utterance]) -> ScoringOptions:
+    """The terms are those of the recipe, or those of the columns `terms` and `keywords` of the test manifest."""
     preset = recipe.evaluate.normalizer
-    taught = [
+    training_texts = [
         item.text
         for split in ("train", "replay")
         if run.manifest(split).is_file()
@@ -147,88 +122,111 @@ def _setting(recipe: Recipe, run: RunDir, test: list[Utterance]) -> ScoringOptio
     ]
     cells = [cell for item in test for cell in (item.keywords, item.extra.get("terms"))]
     terms = read_terms(recipe.data.terms) if recipe.data.terms else column_terms(cells, preset)
-    seen = frozenset(row.term for row in term_recall(taught, taught, terms, preset) if row.support)
+    rows = term_recall(training_texts, training_texts, terms, preset)
     return ScoringOptions(
-        preset, recipe.evaluate.replicas, recipe.seed, tuple(terms), seen, word_counts(taught, preset)
+        preset=preset,
+        replicas=recipe.evaluate.replicas,
+        seed=recipe.seed,
+        terms=tuple(terms),
+        seen=frozenset(row.term for row in rows if row.support),
+        trained=word_counts(training_texts, preset),
     )
 
 
-def _suspicious(
-    model: GraniteSpeech, utterances: list[Utterance], heard: dict[str, list[Hypothesis]], preset: str
-) -> list[dict[str, Any]]:
-    """Clips whose text stands alone against base, adapted and the CTC head, the most suspicious first."""
-    texts = {which: [item.text for item in heard[which]] for which in SYSTEMS}
-    doubt = agreeing_against([item.text for item in utterances], [texts[which] for which in SYSTEMS], preset)
-    chosen = [index for index, value in enumerate(doubt) if value > 0]  # the CTC head is asked only about these
-    items = [utterances[index] for index in chosen]
-    drafts = ctc_texts(model, items)
-    readings = [*([texts[which][index] for index in chosen] for which in SYSTEMS), drafts]
-    rows = [
-        {
-            "id": item.id,
-            "audio_filepath": item.audio_filepath,
-            "offset": item.offset,
-            "duration": item.duration,
-            "text": item.text,
-            "pred_text": adapted,
-            "pred_text_base": base,
-            "pred_text_ctc": draft,
-            "suspicion": round(value, 4),
-        }
-        for item, base, adapted, draft, value in zip(
-            items, *readings, agreeing_against([item.text for item in items], readings, preset), strict=True
+def _sets(splits: dict[str, list[Utterance]], decoded: DecodedRun) -> list[EvaluationSet]:
+    return [
+        EvaluationSet(
+            name=name,
+            split=split,
+            utterances=[splits[split][i] for i in chosen],
+            hypotheses={system: [rows[i] for i in chosen] for system, rows in decoded.hypotheses[split].items()},
         )
+        for name, (split, chosen) in scoring_sets(splits).items()
     ]
-    return sorted((row for row in rows if row["suspicion"] > 0), key=lambda row: -row["suspicion"])
 
 
-def _compare_decoders(
-    model: GraniteSpeech, utterances: list[Utterance], heard: list[Hypothesis], recipe: Recipe
-) -> dict[str, Any]:
-    """Greedy against speculative on the adapted model: the same tokens, the time and the acceptance."""
-    greedy, speculative = (
-        heard
-        if recipe.decode.decoder == decoder
-        else decode_utterances(model, utterances, recipe.model.instruction, replace(recipe.decode, decoder=decoder))
-        for decoder in ("greedy", "speculative")
+def score_set(item: EvaluationSet, recipe: Recipe, options: ScoringOptions, load_audio: LoadAudio) -> ScoredSet:
+    """Scores both systems on one set, compares them, and logs the main scores."""
+    options = replace(options, preset=normalizer_for(item.utterances, options.preset))
+    measured = item.split == "test"
+    clips = [clip_of(utterance, recipe.model.instruction, measured, load_audio) for utterance in item.utterances]
+    outputs = {system: [system_output(row) for row in rows] for system, rows in item.hypotheses.items()}
+    base, adapted = (scorecard(clips, outputs[system], options) for system in SYSTEMS)
+    statistics = [DecodingStatistics(**decoding_summary(item.hypotheses[system])) for system in SYSTEMS]
+    tables = group_tables(clips, outputs, recipe.evaluate.groups, options)
+    for column in {*recipe.evaluate.groups} - {table.column for table in tables}:
+        log.info("%-6s no utterance has a value in column %r: no groups by it", item.name, column)
+    scored = ScoredSet(
+        scores=BySystem(base=base.scores, adapted=adapted.scores),
+        difference=comparison(clips, outputs["base"], outputs["adapted"], options),
+        details=BySystem(base=base.details, adapted=adapted.details),
+        groups=tables,
+        decoding=BySystem(base=statistics[0], adapted=statistics[1]),
+        clips=clips,
+        outputs=outputs,
+        preset=options.preset,
     )
-    differing = [a.id for a, b in zip(greedy, speculative, strict=True) if a.tokens != b.tokens]
-    if differing:
-        log.warning("speculative decoding differs from greedy on %d clips: %s", len(differing), differing[:3])
-    texts, preset = [item.text for item in utterances], recipe.evaluate.normalizer
-    greedy_wer = score(texts, [item.text for item in greedy], preset).wer
-    drafted = sum(item.drafted for item in speculative)
-    return {
-        "greedy_seconds": round(sum(item.seconds for item in greedy), 3),
-        "speculative_seconds": round(sum(item.seconds for item in speculative), 3),
-        "greedy_wer": greedy_wer,
-        "speculative_wer": score(texts, [item.text for item in speculative], preset).wer if differing else greedy_wer,
-        "tokens_equal": not differing,
-        "acceptance": round(sum(item.accepted for item in speculative) / max(1, drafted), 4),
-        "greedy_passes": round(sum(item.passes for item in greedy) / len(greedy), 2),
-        "speculative_passes": round(sum(item.passes for item in speculative) / len(speculative), 2),
-    }
+    _log_scores(item.name, scored)
+    return scored
 
 
-def _tell(name: str, scores: dict[str, dict[str, Any]], difference: dict[str, Any]) -> None:
-    for which, entry in scores.items():
+def _log_scores(name: str, scored: ScoredSet) -> None:
+    for system, scores in scored.scores.items():
         log.info(
-            "%-6s %-7s WER %5.1f %% (95 %%: %.1f to %.1f)  as written %5.1f %%  CER %5.1f %%",
+            "%-6s %-7s WER %5.1f %% (95 %%: %.1f to %.1f)  raw WER %5.1f %%  CER %5.1f %%",
             name,
-            which,
-            100 * entry["wer"],
-            100 * entry["interval"]["low"],
-            100 * entry["interval"]["high"],
-            100 * entry["raw_wer"],
-            100 * entry["cer"],
+            system,
+            100 * scores.wer,
+            100 * scores.interval.low,
+            100 * scores.interval.high,
+            100 * scores.raw_wer,
+            100 * scores.cer,
         )
-    if note := difference["note"] or scores["adapted"]["blocks"]["note"]:
+    adapted = scored.scores.adapted
+    if note := scored.difference.note or adapted.blocks.note:
         log.info("%-6s %s", name, note)
-    if given := scores["adapted"]["prompted"]["said"]:
+    if adapted.prompted.in_reference:
         log.warning(
-            "%s: %d of %d prompts hold a keyword that is said in their clip: this is how well the model hears "
-            "words that it is told",
+            "%s: %d of %d prompts contain a keyword of their reference: the scores measure recognition of words that "
+            "the prompt names",
             name,
-            given,
-            scores["adapted"]["utterances"],
+            adapted.prompted.in_reference,
+            adapted.utterances,
         )
+
+
+def _utterance_rows(item: EvaluationSet, scored: ScoredSet) -> Iterator[dict[str, Any]]:
+    """Rows of a whole split; the other sets are parts of a split. Unknown measures are omitted."""
+    if item.name == item.split:
+        for row in utterance_rows(item.name, item.utterances, scored.clips, scored.outputs, scored.preset):
+            yield {key: value for key, value in vars(row).items() if value is not None}
+
+
+def _results(recipe: Recipe, decoded: DecodedRun, sets: dict[str, ScoredSet]) -> EvaluationResults:
+    device = default_device()
+    machine = torch.cuda.get_device_name() if device == "cuda" else device
+    return EvaluationResults(
+        settings=EvaluationSettings(
+            **recipe.evaluate.model_dump(),
+            seed=recipe.seed,
+            instruction=recipe.model.instruction,
+            decoder=recipe.decode.decoder,
+        ),
+        provenance=Provenance(**provenance(machine, resolved_dtype(recipe.model.dtype, device))),
+        scores={name: item.scores for name, item in sets.items()},
+        differences=_adjust_for_sets({name: item.difference for name, item in sets.items()}),
+        details={name: item.details for name, item in sets.items()},
+        groups={name: item.groups for name, item in sets.items()},
+        decoding={name: item.decoding for name, item in sets.items()},
+        decoders=decoded.decoders,
+        probes=by_system(decoded.probes),
+        keyword_lists=by_system(decoded.keyword_lists),
+        suspicious=len(decoded.suspicious),
+    )
+
+
+def _adjust_for_sets(differences: dict[str, Comparison]) -> dict[str, Comparison]:
+    """Adjusts the p values of all sets but test, which test the same question: is general speech worse?"""
+    names = [name for name in differences if name != "test"]
+    adjusted = dict(zip(names, holm([differences[name].p_value for name in names]), strict=True))
+    return {name: replace(item, p_holm=adjusted.get(name)) for name, item in differences.items()}

@@ -1,32 +1,19 @@
 """Term recall as a function of the number of distractors among the keywords of a prompt."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import Random
 
 from finetune.core.options import DecodingOptions
 from finetune.data.manifest import Utterance
-from finetune.evaluation.decode import decode_utterances
-from finetune.metrics.hallucination import unsaid
+from finetune.evaluation.decode import Recognize, decode_utterances
+from finetune.inference.recognize import recognize
+from finetune.metrics.hallucination import false_keywords
 from finetune.metrics.normalizer import normalize
+from finetune.metrics.results import KeywordListScores
 from finetune.metrics.terms import count_terms, summarize
 from finetune.metrics.wer import score
 from finetune.model.granite import GraniteSpeech
-
-
-@dataclass(frozen=True)
-class KeywordListScores:
-    """Scores with `distractors` in each prompt; None is prompts without keywords.
-
-    `keywords_unsaid_per_clip` counts keywords of the prompt that are in the hypothesis but not in the reference.
-    """
-
-    distractors: int | None
-    mean_keywords: float
-    wer: float
-    recall: float | None
-    precision: float | None
-    keywords_unsaid_per_clip: float
 
 
 def evaluate_keyword_lists(
@@ -39,6 +26,7 @@ def evaluate_keyword_lists(
     sizes: list[int],
     preset: str,
     seed: int,
+    recognize: Recognize = recognize,
 ) -> list[KeywordListScores]:
     """Scores term recall without keywords, and with the terms of an utterance among distractors in its prompt.
 
@@ -53,6 +41,7 @@ def evaluate_keyword_lists(
         sizes: numbers of distractors.
         preset: the normalizer.
         seed: seeds the choice and the order of the keywords.
+        recognize: decodes utterances with one instruction.
 
     Returns:
         The scores without keywords, then those of each size.
@@ -60,7 +49,7 @@ def evaluate_keyword_lists(
     references = [item.text for item in utterances]
     counts = count_terms(references, references, terms, preset)
     own_terms = [
-        [term for term, count in zip(counts.terms, counts.said[:, index], strict=True) if count]
+        [term for term, count in zip(counts.terms, counts.in_references[:, index], strict=True) if count]
         for index in range(len(utterances))
     ]
     normalized_terms = {normalize(term, preset) for term in terms}
@@ -72,12 +61,10 @@ def evaluate_keyword_lists(
         for item, own in zip(utterances, own_terms, strict=True):
             keywords = _sample_keywords(own, counts.terms, other_words, normalize(item.text, preset), size or 0, rng)
             prompted.append(replace(item, keywords=() if size is None else keywords))
-        hypotheses = [item.text for item in decode_utterances(model, prompted, instruction, options)]
+        hypotheses = [item.text for item in decode_utterances(model, prompted, instruction, options, recognize)]
         summary = summarize(count_terms(references, hypotheses, terms, preset).rows())
-        false_keywords = sum(
-            len(unsaid(item.text, hypothesis, item.keywords, preset))
-            for item, hypothesis in zip(prompted, hypotheses, strict=True)
-        )
+        pairs = zip(prompted, hypotheses, strict=True)
+        false_alarms = sum(len(false_keywords(item.text, text, item.keywords, preset)) for item, text in pairs)
         scores.append(
             KeywordListScores(
                 distractors=size,
@@ -85,7 +72,7 @@ def evaluate_keyword_lists(
                 wer=score(references, hypotheses, preset).wer,
                 recall=summary.recall,
                 precision=summary.precision,
-                keywords_unsaid_per_clip=false_keywords / len(prompted),
+                false_keywords_per_clip=false_alarms / len(prompted),
             )
         )
     return scores

@@ -6,7 +6,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from finetune.model.granite import GraniteSpeech, load_model
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
+SCHEMA = 2
 UNSCORED = ("", "ignore time segment in scoring")  # normalized references that the Open ASR Leaderboard leaves out
 Decoder = Callable[[Sequence[Utterance]], list[Hypothesis]]
 
@@ -108,8 +108,9 @@ class _ModelDecoder:
 def _score_set(recipe: Recipe, utterances: Sequence[Utterance], outputs: Sequence[SystemOutput]) -> dict[str, Any]:
     preset = normalizer_for(utterances, recipe.evaluate.normalizer)
     options = ScoringOptions(preset, recipe.evaluate.replicas, recipe.seed, (), frozenset(), {})
-    scores, _ = scorecard([clip_of(item, recipe.model.instruction, False) for item in utterances], outputs, options)
-    del scores["frequency"]  # there is no training data
+    card = scorecard([clip_of(item, recipe.model.instruction, False) for item in utterances], outputs, options)
+    scores = asdict(card.scores)
+    del scores["frequency"], scores["terms"]  # there is no training data, and no terms are given
     return scores
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
 from finetune.inference.recognize import Hypothesis
+from finetune.metrics.results import UtteranceResult
 from finetune.metrics.sclite import Segment, ctm, stm, trn, write_lines
 from finetune.metrics.scorecard import Clip, SystemOutput, flags_of
 from finetune.metrics.wer import errors_per_utterance
@@ -31,7 +32,7 @@ def utterance_rows(
     clips: Sequence[Clip],
     outputs: Mapping[str, Sequence[SystemOutput]],
     preset: str,
-) -> Iterable[dict[str, Any]]:
+) -> Iterable[UtteranceResult]:
     """Rows with base and adapted side by side, under the keys of the Open ASR Leaderboard.
 
     Args:
@@ -49,25 +50,26 @@ def utterance_rows(
     flags = {system: flags_of(clips, column, preset) for system, column in outputs.items()}
     for index, item in enumerate(utterances):
         base, adapted = (outputs[system][index] for system in ("base", "adapted"))
-        yield {
-            "set": name,
-            "id": item.id,
-            "audio_filepath": item.audio_filepath,
-            "offset": item.offset,
-            "duration": item.duration,
-            "time": round(adapted.seconds, 4),
-            "text": item.text,
-            "pred_text": adapted.text,
-            "pred_text_base": base.text,
-            "speaker": item.speaker,
-            "language": item.language,
-            "words": errors["base"][index][1],
-            "errors": errors["adapted"][index][0],
-            "errors_base": errors["base"][index][0],
-            "flags": flags["adapted"][index],
-            "flags_base": flags["base"][index],
-            **clips[index].measures,
-        }
+        yield UtteranceResult(
+            set=name,
+            id=item.id,
+            audio_filepath=item.audio_filepath,
+            offset=item.offset,
+            duration=item.duration,
+            time=round(adapted.seconds, 4),
+            text=item.text,
+            pred_text=adapted.text,
+            pred_text_base=base.text,
+            speaker=item.speaker,
+            language=item.language,
+            words=errors["base"][index][1],
+            errors=errors["adapted"][index][0],
+            errors_base=errors["base"][index][0],
+            flags=list(flags["adapted"][index]),
+            flags_base=list(flags["base"][index]),
+            bandwidth=clips[index].measures.get("bandwidth"),
+            snr=clips[index].measures.get("snr"),
+        )
 
 
 def write_transcripts(

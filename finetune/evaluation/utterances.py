@@ -1,9 +1,12 @@
 """Reads the utterances to score, and converts them to the clips of a scorecard."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from finetune.core.errors import DataError
 from finetune.data.acoustics import bandwidth, snr
@@ -14,6 +17,8 @@ from finetune.data.hub import Row
 from finetune.data.manifest import Utterance, read_manifest
 from finetune.data.problems import format_problems
 from finetune.metrics.scorecard import Clip
+
+LoadAudio = Callable[[str, float, float], NDArray[np.float32]]  # path, offset and duration (s): samples at 16 kHz
 
 
 def read_utterances(path: Path) -> list[Utterance]:
@@ -52,13 +57,14 @@ def instruction_of(item: Utterance, default: str) -> str:
     return str(item.extra.get("instruction") or default)
 
 
-def clip_of(item: Utterance, instruction: str, measure_audio: bool) -> Clip:
+def clip_of(item: Utterance, instruction: str, measure_audio: bool, load_audio: LoadAudio = load_audio) -> Clip:
     """Converts an utterance to a clip for scoring.
 
     Args:
         item: the utterance.
         instruction: the default instruction.
         measure_audio: whether to read the audio and measure bandwidth (Hz) and signal-to-noise ratio (dB).
+        load_audio: reads the audio.
 
     Raises:
         DataError: the audio cannot be read.

@@ -1,4 +1,4 @@
-"""Reference and hypothesis word by word: what was substituted, deleted, inserted; counted by jiwer."""
+"""Word alignment of references and hypotheses: substitutions, deletions and insertions, computed by jiwer."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from finetune.metrics.wer import alignments, normalized, spaced
 
 
 class Edit(NamedTuple):
-    """One step: `op` is equal, substitute, delete (no hypothesis) or insert (no reference)."""
+    """One step of an alignment: `op` is equal, substitute, delete (no hypothesis) or insert (no reference)."""
 
     op: str
     reference: str
@@ -20,7 +20,7 @@ class Edit(NamedTuple):
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often one word was heard for another; "" is nothing (insertions, deletions)."""
+    """How often a hypothesis has one word in place of another; "" is no word (insertion, deletion)."""
 
     reference: str
     hypothesis: str
@@ -28,18 +28,20 @@ class Confusion:
 
 
 def align(references: list[str], hypotheses: list[str], preset: str) -> list[list[Edit]]:
-    """The least edits from each reference to its hypothesis, in order; both sides can be read off it.
+    """Aligns each reference with its hypothesis by the fewest edits.
+
+    The words of all edits, read in order, are the words of the reference and of the hypothesis.
 
     Raises:
-        DataError: lists of unequal length.
-        RecipeError: unknown preset.
+        DataError: the lists differ in length.
+        RecipeError: the preset is unknown.
     """
     refs, hyps = normalized(references, hypotheses, preset)
     return align_words(*([spaced(text, preset).split() for text in texts] for texts in (refs, hyps)))
 
 
 def align_words(references: list[list[str]], hypotheses: list[list[str]]) -> list[list[Edit]]:
-    """As `align`, of words that need no normalizer and hold no space."""
+    """Like `align`, for words that are normalized already and contain no space."""
     chunks_of_all = alignments(
         jiwer.process_words, [" ".join(words) for words in references], [" ".join(words) for words in hypotheses]
     )
@@ -47,26 +49,27 @@ def align_words(references: list[list[str]], hypotheses: list[list[str]]) -> lis
     for chunks, ref, hyp in zip(chunks_of_all, references, hypotheses, strict=True):
         edits: list[Edit] = []
         for chunk in chunks:
-            said = ref[chunk.ref_start_idx : chunk.ref_end_idx]
-            heard = hyp[chunk.hyp_start_idx : chunk.hyp_end_idx]
-            nothing = [""] * max(len(said), len(heard))
-            edits += [Edit(chunk.type, *pair) for pair in zip(said or nothing, heard or nothing, strict=True)]
+            ref_words = ref[chunk.ref_start_idx : chunk.ref_end_idx]
+            hyp_words = hyp[chunk.hyp_start_idx : chunk.hyp_end_idx]
+            gaps = [""] * max(len(ref_words), len(hyp_words))
+            edits += [Edit(chunk.type, *pair) for pair in zip(ref_words or gaps, hyp_words or gaps, strict=True)]
         rows.append(edits)
     return rows
 
 
 def count_errors(edits: Sequence[Edit]) -> int:
+    """Substitutions, deletions and insertions."""
     return sum(edit.op != "equal" for edit in edits)
 
 
 def count_words(edits: Sequence[Edit]) -> int:
-    """Words of the reference."""
+    """Words in the reference."""
     return sum(edit.op != "insert" for edit in edits)
 
 
-def confusions(rows: Sequence[Sequence[Edit]], most: int) -> list[Confusion]:
-    """The `most` frequent errors, each with its count; ties in alphabetical order."""
+def confusions(rows: Sequence[Sequence[Edit]], limit: int) -> list[Confusion]:
+    """The `limit` most frequent errors with their counts; ties are in alphabetical order."""
     counts = Counter((edit.reference, edit.hypothesis) for edits in rows for edit in edits if edit.op != "equal")
     return [
-        Confusion(*pair, count) for pair, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]
+        Confusion(*pair, count) for pair, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:limit]
     ]

@@ -1,4 +1,4 @@
-"""Conditions under which a comparison fails, such as `wer > base + 0.2`, for continuous integration."""
+"""Conditions of `--fail-if`, such as `wer > base + 0.2`: the comparison exits with 1 if one is true."""
 
 import re
 from collections.abc import Mapping
@@ -11,14 +11,17 @@ GRAMMAR = f"{', '.join(METRICS[:-1])} or {METRICS[-1]}, then > >= < or <=, then 
 _NUMBER = r"\d+(?:\.\d+)?"
 _CONDITION = re.compile(
     rf"(?P<metric>{'|'.join(METRICS)})\s*(?P<sign>>=|<=|>|<)\s*"
-    rf"(?:base(?:\s*(?P<way>[+-])\s*(?P<shift>{_NUMBER}))?|(?P<limit>{_NUMBER}))"
+    rf"(?:base(?:\s*(?P<operator>[+-])\s*(?P<shift>{_NUMBER}))?|(?P<limit>{_NUMBER}))"
 )
-_ROUNDING = 1e-9  # points: 21.4 is not above 21.2 + 0.2, whatever their binary fractions add up to
+_ROUNDING = 1e-9  # percentage points: 21.4 is not above 21.2 + 0.2, whatever their sum in floating point
 
 
 @dataclass(frozen=True)
 class Condition:
-    """`metric` compared with a limit in points of 100: `shift` beyond the base's own (`relative`), or `shift` alone."""
+    """A comparison of `metric` with a limit in percentage points.
+
+    The limit is the metric of the base plus `shift` if `relative`, else `shift`.
+    """
 
     text: str
     metric: str
@@ -26,29 +29,39 @@ class Condition:
     relative: bool
     shift: float
 
-    def fires(self, value: Mapping[str, float | None], base: Mapping[str, float | None]) -> bool:
-        """Whether it holds for a system, given its metrics and the base's, as fractions.
+    def is_true(self, metrics: Mapping[str, float | None], base: Mapping[str, float | None]) -> bool:
+        """Whether the condition is true for a system, given its metrics and those of the base, as fractions.
 
         Raises:
-            DataError: the metric is not known of one of them: no term was said.
+            DataError: a metric is undefined: the recall, where no term occurs in the references.
         """
-        own, other = value.get(self.metric), base.get(self.metric) if self.relative else 0.0
-        if own is None or other is None:
-            raise DataError(f"--fail-if {self.text!r}: {self.metric} is not known, for no term was said in these clips")
-        beyond = 100 * own - 100 * other - self.shift
+        value, other = metrics.get(self.metric), base.get(self.metric) if self.relative else 0.0
+        if value is None or other is None:
+            raise DataError(
+                f"--fail-if {self.text!r}: {self.metric} is undefined, because no term occurs in the references"
+            )
+        excess = 100 * value - 100 * other - self.shift
         if self.sign[0] == "<":
-            beyond = -beyond
-        return beyond > _ROUNDING if len(self.sign) == 1 else beyond >= -_ROUNDING
+            excess = -excess
+        return excess > _ROUNDING if len(self.sign) == 1 else excess >= -_ROUNDING
 
 
 def parse_condition(text: str) -> Condition:
-    """Raises RecipeError where `text` is not of the grammar."""
+    """Parses a condition.
+
+    Raises:
+        RecipeError: `text` does not match the grammar.
+    """
     match = _CONDITION.fullmatch(text.strip())
     if not match:
         raise RecipeError(
-            f"--fail-if {text!r}: cannot be read; write {GRAMMAR}, such as 'wer > base + 0.2' (points of 100)"
+            f"--fail-if {text!r}: invalid condition; write {GRAMMAR}, such as 'wer > base + 0.2' (percentage points)"
         )
     shift = float(match["limit"] or match["shift"] or 0)
     return Condition(
-        text.strip(), match["metric"], match["sign"], match["limit"] is None, -shift if match["way"] == "-" else shift
+        text.strip(),
+        match["metric"],
+        match["sign"],
+        match["limit"] is None,
+        -shift if match["operator"] == "-" else shift,
     )

@@ -1,8 +1,8 @@
-"""English normalizers that others publish scores with: Whisper's, and the Open ASR Leaderboard's.
+"""The English normalizers of Whisper and of the Open ASR Leaderboard, for scores that compare with published ones.
 
-Both are run once, as there; what they write is not always a fixed point ("20mm" -> "20 mm" -> "20").
-Known faults are kept, because a score by another rule would be no such score: "o'brien" -> "0 brien",
-a typographic apostrophe parts a word. Use `basic@1` where nobody else's figures are compared.
+Both run once, as in the originals; their output is not always a fixed point ("20mm" -> "20 mm" -> "20").
+Known faults are kept, so that scores stay comparable: "o'brien" -> "0 brien"; a typographic apostrophe splits a
+word. Use `basic@1` if you do not compare with published scores.
 """
 
 import re
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from whisper_normalizer.english import EnglishTextNormalizer
 
-# whisper-normalizer 0.1.15 has these contractions beyond openai-whisper 20250625 and transformers 5.
-_NOT_OF_WHISPER = (r"\bkinda\b", r"\bsorta\b", r"\bdunno\b", r"\bcause\b")
+# Contractions that whisper-normalizer 0.1.15 adds to those of openai-whisper 20250625 and transformers 5.
+_NOT_IN_WHISPER = (r"\bkinda\b", r"\bsorta\b", r"\bdunno\b", r"\bcause\b")
 
 _FILLERS = (
     "hmm",
@@ -40,7 +40,7 @@ _FILLERS = (
     "uhuh",
 )
 _SPELLINGS = {"ok": "okay", "kay": "okay", "etcetera": "etc"}
-# Said after these, 's is "is"; after any other word it is a possessive and becomes a word "s".
+# After these words, 's is "is"; after any other word it is a possessive and becomes the word "s".
 _PRONOUNS = ("it", "he", "she", "what", "that", "who", "here", "there", "how", "when", "where", "why", "this")
 _COMPOUNDS = {
     "et cetera": "etc",
@@ -64,21 +64,22 @@ _COMPOUND = re.compile(r"\b(" + "|".join(_COMPOUNDS).replace(" ", r"\s+") + r")\
 
 
 def whisper(text: str) -> str:
-    """As `EnglishTextNormalizer` of openai-whisper and transformers (Radford et al., arXiv 2212.04356, appendix C).
+    """Normalizes like `EnglishTextNormalizer` of openai-whisper and transformers (arXiv 2212.04356, appendix C).
 
-    The rules and the list of 1,739 British spellings come with the package whisper-normalizer (MIT), which took them
-    from openai-whisper; the contractions that it added are left out.
+    The rules and the list of 1,739 British spellings come from the package whisper-normalizer (MIT), which copies
+    openai-whisper; the contractions that it adds are removed.
     """
     return _once(_whisper_rules(), text)
 
 
 def openasr(text: str) -> str:
-    """As the English normalizer of huggingface/open_asr_leaderboard in August 2026, written from its published rules.
+    """Normalizes like the English normalizer of huggingface/open_asr_leaderboard in August 2026.
 
-    Beside Whisper's: more fillers go, 's is a possessive except after pronouns, some compounds and all runs of single
-    letters or digits are joined ("b b c" -> "bbc"; "a" and "i" only in runs of three), "ok" is "okay". Not taken
-    over: its table of first names that count as one ("alan" -> "allen"), and the few British spellings by which its
-    list and Whisper's differ. The leaderboard then scores with kaldialign, which also forgives split compounds.
+    Implemented from its published rules. Differences from Whisper's: it removes more fillers; 's is a possessive
+    except after pronouns; some compounds and all runs of single letters or digits are merged ("b b c" -> "bbc"; "a"
+    and "i" only in runs of three); "ok" is "okay". Not implemented: its table of equivalent first names ("alan" ->
+    "allen"), and the few British spellings in which its list and Whisper's differ. The leaderboard then scores with
+    kaldialign, which also accepts split compounds.
     """
     return _once(_openasr_rules(), text)
 
@@ -92,7 +93,7 @@ def _whisper_rules() -> "EnglishTextNormalizer":
     from whisper_normalizer.english import EnglishTextNormalizer
 
     rules = EnglishTextNormalizer()
-    rules.replacers = {pattern: words for pattern, words in rules.replacers.items() if pattern not in _NOT_OF_WHISPER}
+    rules.replacers = {pattern: words for pattern, words in rules.replacers.items() if pattern not in _NOT_IN_WHISPER}
     return rules
 
 
@@ -106,19 +107,19 @@ def _openasr_rules() -> "EnglishTextNormalizer":
     )
     rules.standardize_spellings.mapping = {**rules.standardize_spellings.mapping, **_SPELLINGS}
     numbers, spellings = rules.standardize_numbers, rules.standardize_spellings
-    rules.standardize_numbers = lambda text: numbers(_COMPOUND.sub(_joined, text))
-    rules.standardize_spellings = lambda text: _letters_joined(spellings(text))
+    rules.standardize_numbers = lambda text: numbers(_COMPOUND.sub(_merge_compound, text))
+    rules.standardize_spellings = lambda text: _merge_letters(spellings(text))
     return rules
 
 
-def _joined(match: re.Match[str]) -> str:
+def _merge_compound(match: re.Match[str]) -> str:
     return _COMPOUNDS[" ".join(match.group(1).split())]
 
 
-def _letters_joined(text: str) -> str:
+def _merge_letters(text: str) -> str:
     words = []
     for single, run in groupby(text.split(), key=lambda word: len(word) == 1 and word.isalnum()):
         letters = list(run)
-        joins = single and len(letters) >= (3 if {"a", "i"} & set(letters) else 2)
-        words += ["".join(letters)] if joins else letters
+        merge = single and len(letters) >= (3 if {"a", "i"} & set(letters) else 2)
+        words += ["".join(letters)] if merge else letters
     return " ".join(words)

@@ -1,7 +1,7 @@
-"""Word errors by group of utterances: who or what is heard worst, as far as the numbers allow to say so."""
+"""Word errors by group of utterances: WER of each group, and the worst group where there are enough speakers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from finetune.metrics.significance import (
@@ -14,16 +14,24 @@ from finetune.metrics.significance import (
 )
 from finetune.metrics.wer import error_rate
 
-MIN_SPEAKERS = 5  # of a group, for it to be ranked; where a group is one speaker, or none are known, clips
+MIN_SPEAKERS = 5  # in a ranked group; clips where a group is one speaker or speakers are unknown
 MOST_GROUPS = 30
 UNKNOWN = "(unknown)"
 
 
 @dataclass(frozen=True)
 class GroupRow:
-    """One group. `wer` and `interval` by system; `difference` is the last system against the first, and `p_holm` its
-    p value adjusted for the number of groups; `ranked` says whether it may be called best or worst, `unit` what the
-    intervals draw, `note` which coarser units were too few."""
+    """One group of utterances.
+
+    Attributes:
+        wer: by system.
+        interval: by system.
+        difference: the last system against the first; None for one system.
+        p_holm: p value of `difference`, adjusted for the number of groups.
+        ranked: whether the group has enough speakers to be the best or the worst.
+        unit: what the bootstrap resamples.
+        note: which coarser units were too few.
+    """
 
     name: str
     clips: int
@@ -40,7 +48,11 @@ class GroupRow:
 
 @dataclass(frozen=True)
 class GroupTable:
-    """Rows in the order given; by system the worst ranked group, and its WER minus that of the best ranked one."""
+    """All groups of one column.
+
+    `worst` is the worst ranked group by system, and `gap` its WER minus that of the best ranked group; both are empty
+    where fewer than two groups are ranked.
+    """
 
     column: str
     rows: list[GroupRow]
@@ -62,56 +74,75 @@ def group_table(
     """Splits utterances by `names` and scores each group.
 
     Args:
-        column: what the names are of, such as `accent`.
+        column: the name of the column, such as `accent`.
         names: group of each utterance; "" is unknown.
-        order: all names, in the order of the rows; the unknown come last.
+        order: all names, in the order of the rows; the unknown group is last.
         errors: by system, word errors of each utterance.
         words: reference words of each utterance.
-        units: what the bootstrap may draw, speakers first (`significance.choose_blocks`, asked for each group).
+        units: units that the bootstrap can resample (`significance.choose_blocks`, called for each group).
         replicas, seed: of the bootstrap.
     """
     members: dict[str, list[int]] = {}
     for index, name in enumerate(names):
         members.setdefault(name or UNKNOWN, []).append(index)
     largest = sorted(members, key=lambda name: -sum(words[i] for i in members[name]))[:MOST_GROUPS]
-    systems = list(errors)
-    rows, by_clips = [], False
-    for name in (name for name in [*order, UNKNOWN] if name in largest):
-        chosen = members[name]
-        counts = {system: [column[i] for i in chosen] for system, column in errors.items()}
-        below, voices = [words[i] for i in chosen], {units["speaker"][i] for i in chosen}
-        blocks = choose_blocks({unit: [column[i] for i in chosen] for unit, column in units.items()})
-        few = "" in voices or column == "speaker"
-        by_clips |= few
-        rows.append(
-            GroupRow(
-                name,
-                len(chosen),
-                len(voices - {""}),
-                sum(below),
-                {system: error_rate(sum(count), sum(below)) for system, count in counts.items()},
-                {system: bootstrap_wer(count, below, blocks.names, replicas, seed) for system, count in counts.items()},
-                paired_difference(counts[systems[0]], counts[systems[-1]], below, blocks.names, replicas, seed)
-                if len(systems) > 1
-                else None,
-                None,
-                name != UNKNOWN and (len(chosen) if few else len(voices)) >= MIN_SPEAKERS,
-                blocks.unit,
-                blocks.note,
-            )
-        )
-    rows = _adjusted(rows)
-    ranked = [row for row in rows if row.ranked]
-    notes = [f"the {len(members) - len(largest)} smallest groups are left out"] if len(members) > len(largest) else []
+    shown = {name: members[name] for name in [*order, UNKNOWN] if name in largest}
+    speakers = {name: {units["speaker"][i] for i in chosen} for name, chosen in shown.items()}
+    by_clips = {name for name in shown if "" in speakers[name] or column == "speaker"}
+    rows = []
+    for name, chosen in shown.items():
+        count = len(chosen) if name in by_clips else len(speakers[name])
+        row = _group_row(name, chosen, errors, words, units, replicas, seed)
+        rows.append(replace(row, ranked=name != UNKNOWN and count >= MIN_SPEAKERS))
+    notes = [f"the {len(members) - len(largest)} smallest groups are omitted"] if len(members) > len(largest) else []
     if by_clips:
-        notes.append("ranked by clips, of which a group needs five: this says nothing of other speakers")
+        notes.append(f"ranked by clips ({MIN_SPEAKERS} or more in a group): no conclusion about other speakers")
+    return _ranked_table(column, _adjust_p_values(rows), list(errors), notes, "clips" if by_clips else "speakers")
+
+
+def _group_row(
+    name: str,
+    chosen: Sequence[int],
+    errors: Mapping[str, Sequence[int]],
+    words: Sequence[int],
+    units: Mapping[str, Sequence[str]],
+    replicas: int,
+    seed: int,
+) -> GroupRow:
+    """Scores the utterances `chosen`, without the ranking and without the adjusted p value."""
+    counts = {system: [column[i] for i in chosen] for system, column in errors.items()}
+    group_words, speakers = [words[i] for i in chosen], {units["speaker"][i] for i in chosen}
+    blocks = choose_blocks({unit: [column[i] for i in chosen] for unit, column in units.items()})
+    first, *others = counts.values()
+    return GroupRow(
+        name=name,
+        clips=len(chosen),
+        speakers=len(speakers - {""}),
+        words=sum(group_words),
+        wer={system: error_rate(sum(count), sum(group_words)) for system, count in counts.items()},
+        interval={
+            system: bootstrap_wer(count, group_words, blocks.names, replicas, seed) for system, count in counts.items()
+        },
+        difference=paired_difference(first, others[-1], group_words, blocks.names, replicas, seed) if others else None,
+        p_holm=None,
+        ranked=False,
+        unit=blocks.unit,
+        note=blocks.note,
+    )
+
+
+def _adjust_p_values(rows: Sequence[GroupRow]) -> list[GroupRow]:
+    adjusted = iter(holm([row.difference.p_value for row in rows if row.difference is not None]))
+    return [replace(row, p_holm=next(adjusted)) if row.difference is not None else row for row in rows]
+
+
+def _ranked_table(column: str, rows: list[GroupRow], systems: list[str], notes: list[str], unit: str) -> GroupTable:
+    ranked = [row for row in rows if row.ranked]
     if len(ranked) < 2:
-        wanted = "clips" if by_clips else "speakers"
-        return GroupTable(
-            column, rows, {}, {}, "; ".join([*notes, f"no ranking: fewer than two groups have {MIN_SPEAKERS} {wanted}"])
-        )
-    worst = {system: max(ranked, key=lambda row: row.wer[system]) for system in errors}
-    gap = {system: worst[system].wer[system] - min(row.wer[system] for row in ranked) for system in errors}
+        notes = [*notes, f"not ranked: fewer than two groups have {MIN_SPEAKERS} {unit}"]
+        return GroupTable(column, rows, {}, {}, "; ".join(notes))
+    worst = {system: max(ranked, key=lambda row: row.wer[system]) for system in systems}
+    gap = {system: row.wer[system] - min(other.wer[system] for other in ranked) for system, row in worst.items()}
     return GroupTable(column, rows, {system: row.name for system, row in worst.items()}, gap, "; ".join(notes))
 
 
@@ -123,9 +154,3 @@ def in_bins(values: Sequence[float], edges: Sequence[float], unit: str) -> tuple
         f"{edges[-1]:g} {unit} and more",
     ]
     return [names[sum(value >= edge for edge in edges)] for value in values], names
-
-
-def _adjusted(rows: list[GroupRow]) -> list[GroupRow]:
-    tested = [row.difference.p_value for row in rows if row.difference is not None]
-    adjusted = iter(holm(tested))
-    return [GroupRow(**{**vars(row), "p_holm": next(adjusted) if row.difference is not None else None}) for row in rows]

@@ -1,4 +1,4 @@
-"""Text that nobody said: flags of single hypotheses, and what comes out of clips without speech."""
+"""Hallucinations: flags of single hypotheses, and text that a model writes for clips without speech."""
 
 import zlib
 from collections.abc import Sequence
@@ -8,25 +8,25 @@ from finetune.metrics.normalizer import UNSPACED, normalize
 from finetune.metrics.terms import searchable
 
 FLAGS = {
-    "truncated": "stopped by max_new_tokens, without an end of its own",
-    "loop": "the same words over and over",
-    "fast": "more words a second than anybody says",
+    "truncated": "reaches max_new_tokens without an end token",
+    "loop": "repeats the same words",
+    "fast": "more words per second than a person can say",
     "long": "more than twice as long as the reference",
     "echo": "repeats the instruction",
-    "keyword": "has a keyword of its prompt that was not said",
+    "keyword": "contains a keyword of the prompt that is not in the reference",
 }
 WORDS_PER_SECOND = 6.0
-CHARS_PER_SECOND = 15.0  # under a preset without words
+CHARS_PER_SECOND = 15.0  # under a preset without spaces
 REPEATS = 4
-LONGEST_LOOP = 8  # words that repeat together
-COMPRESSION = 2.4  # bytes of the text over bytes of its zlib stream, as in Whisper's decoder (arXiv 2212.04356, 4.5)
+LONGEST_LOOP = 8  # words in the repeated part
+COMPRESSION = 2.4  # bytes of the text / bytes of its zlib stream, as in Whisper's decoder (arXiv 2212.04356, 4.5)
 LENGTH_RATIO, LENGTH_SLACK = 2, 3
 ECHO_WORDS = 4
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What was heard in a clip without speech of `kind`."""
+    """The text that a model writes for a clip without speech of `kind` (such as "noise"); `seconds` is its duration."""
 
     kind: str
     seconds: float
@@ -35,7 +35,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class ProbeSummary:
-    """Share of probes with any word, and words in a minute of them: 0 is right."""
+    """Probes with any word: their number, their share, and words per minute of audio. 0 is correct."""
 
     clips: int
     with_output: int
@@ -53,55 +53,60 @@ def flags(
     truncated: bool,
     preset: str,
 ) -> tuple[str, ...]:
-    """Which of `FLAGS` a hypothesis deserves; what the reference does as well is no fault.
+    """The flags of a hypothesis, in the order of `FLAGS`; properties that the reference has too are not flagged.
 
     Args:
         duration: seconds of audio.
-        instruction, keywords: what its prompt held.
-        truncated: it reached the limit of tokens.
-        preset: a name in `NORMALIZERS`; under one without spaces, characters stand for words.
+        instruction, keywords: content of the prompt.
+        truncated: whether the hypothesis reached the limit of tokens.
+        preset: a name in `NORMALIZERS`; under a preset without spaces, each character is a word.
     """
-    said, heard = _words(reference, preset), _words(hypothesis, preset)
+    ref_words, hyp_words = _words(reference, preset), _words(hypothesis, preset)
     rate = CHARS_PER_SECOND if preset in UNSPACED else WORDS_PER_SECOND
-    repeats, dense = _repeats(heard), _compression(hypothesis)
-    found = {
+    repeats, compression = _repeats(hyp_words), _compression(hypothesis)
+    present = {
         "truncated": truncated,
-        "loop": repeats >= max(REPEATS, _repeats(said) + 1) or dense > max(COMPRESSION, _compression(reference)),
-        "fast": len(heard) > max(rate * duration, len(said)),
-        "long": len(heard) > LENGTH_RATIO * len(said) + LENGTH_SLACK,
-        "echo": bool(_runs(_words(instruction, preset)) & _runs(heard) - _runs(said)),
-        "keyword": bool(unsaid(reference, hypothesis, keywords, preset)),
+        "loop": repeats >= max(REPEATS, _repeats(ref_words) + 1)
+        or compression > max(COMPRESSION, _compression(reference)),
+        "fast": len(hyp_words) > max(rate * duration, len(ref_words)),
+        "long": len(hyp_words) > LENGTH_RATIO * len(ref_words) + LENGTH_SLACK,
+        "echo": bool(_ngrams(_words(instruction, preset)) & _ngrams(hyp_words) - _ngrams(ref_words)),
+        "keyword": bool(false_keywords(reference, hypothesis, keywords, preset)),
     }
-    return tuple(name for name in FLAGS if found[name])
+    return tuple(name for name in FLAGS if present[name])
 
 
-def unsaid(reference: str, hypothesis: str, keywords: Sequence[str], preset: str) -> list[str]:
-    """Keywords that were heard although nobody said them."""
-    said, heard = (searchable(normalize(text, preset), preset) for text in (reference, hypothesis))
-    found = []
-    for word in keywords:
-        key = normalize(word, preset)
-        if key and searchable(key, preset) in heard and searchable(key, preset) not in said:
-            found.append(word)
-    return found
+def false_keywords(reference: str, hypothesis: str, keywords: Sequence[str], preset: str) -> list[str]:
+    """Keywords that are in the hypothesis but not in the reference."""
+    ref, hyp = (searchable(normalize(text, preset), preset) for text in (reference, hypothesis))
+    needles = {word: normalize(word, preset) for word in keywords}
+    return [
+        word
+        for word in keywords
+        if needles[word] and searchable(needles[word], preset) in hyp and searchable(needles[word], preset) not in ref
+    ]
 
 
 def summarize_probes(probes: Sequence[Probe]) -> ProbeSummary:
-    spoken = [len(_words(probe.text, "basic@1")) for probe in probes]
+    """Counts words in the outputs, normalized with `basic@1`."""
+    words = [len(_words(probe.text, "basic@1")) for probe in probes]
     minutes = sum(probe.seconds for probe in probes) / 60
-    output = sum(map(bool, spoken))
+    with_output = sum(map(bool, words))
     return ProbeSummary(
-        len(probes), output, output / len(probes) if probes else 0.0, sum(spoken) / minutes if minutes else 0.0
+        clips=len(probes),
+        with_output=with_output,
+        share=with_output / len(probes) if probes else 0.0,
+        words_per_minute=sum(words) / minutes if minutes else 0.0,
     )
 
 
 def _words(text: str, preset: str) -> list[str]:
-    normal = normalize(text, preset)
-    return list(normal) if preset in UNSPACED else normal.split()
+    normalized = normalize(text, preset)
+    return list(normalized) if preset in UNSPACED else normalized.split()
 
 
 def _repeats(words: Sequence[str]) -> int:
-    """How often, at most, one to `LONGEST_LOOP` words stand there one time after another."""
+    """The largest number of consecutive repetitions of 1 to `LONGEST_LOOP` words."""
     most = 1
     for size in range(1, LONGEST_LOOP + 1):
         equal = 0
@@ -116,5 +121,5 @@ def _compression(text: str) -> float:
     return len(raw) / len(zlib.compress(raw))
 
 
-def _runs(words: Sequence[str]) -> set[tuple[str, ...]]:
+def _ngrams(words: Sequence[str]) -> set[tuple[str, ...]]:
     return {tuple(words[start : start + ECHO_WORDS]) for start in range(len(words) - ECHO_WORDS + 1)}

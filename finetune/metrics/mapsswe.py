@@ -1,9 +1,10 @@
-"""Matched pairs, the second opinion on two systems: a test over segments instead of utterances.
+"""MAPSSWE (matched pairs sentence-segment word error): a test of two systems over segments of utterances.
 
 Gillick and Cox, "Some statistical issues in the comparison of speech recognition algorithms", ICASSP 1989, as in
-NIST's sclite tools: a segment lies between two runs of `GOOD_WORDS` or more words that both systems got right (or the
-ends of an utterance), so that errors of two segments are independent; the errors of both systems in each are paired.
-It does not know that utterances of one speaker err alike: the block bootstrap of `significance` is the headline.
+NIST's sclite tools. A segment lies between two runs of `GOOD_WORDS` or more words that both systems recognize (or the
+ends of an utterance), so that the errors of two segments are independent; the errors of both systems are paired by
+segment. The test ignores that errors of one speaker are correlated: the block bootstrap of `significance` is the main
+result.
 """
 
 import math
@@ -14,14 +15,14 @@ from finetune.core.errors import DataError
 from finetune.metrics.alignment import Edit
 
 GOOD_WORDS = 2
-MIN_SEGMENTS = 50  # below it the normal approximation is doubtful
+MIN_SEGMENTS = 50  # fewer make the normal approximation unreliable
 
 
 @dataclass(frozen=True)
 class Mapsswe:
-    """Segments with errors, errors of B minus errors of A in an average one, and the two-sided test that it is 0.
+    """Segments with errors, the mean of errors of B minus errors of A, and the two-sided test that the mean is 0.
 
-    `z` and `p_value` are None where the segments do not differ from one another, or are fewer than two.
+    `z` and `p_value` are None if the differences of all segments are equal, or if there are fewer than two segments.
     """
 
     segments: int
@@ -32,16 +33,20 @@ class Mapsswe:
 
 
 def mapsswe(rows_a: Sequence[Sequence[Edit]], rows_b: Sequence[Sequence[Edit]]) -> Mapsswe:
-    """Compares two systems' alignments to the same references.
+    """Compares two systems by their alignments with the same references.
 
     Raises:
-        DataError: they are not alignments to the same references.
+        DataError: the references of the alignments differ.
     """
     differences = [b - a for edits in zip(rows_a, rows_b, strict=True) for a, b in _segments(*edits)]
     count = len(differences)
     mean = sum(differences) / count if count else 0.0
     variance = math.fsum((item - mean) ** 2 for item in differences) / (count - 1) if count > 1 else 0.0
-    note = "" if count >= MIN_SEGMENTS else f"only {count} segments with errors: take the test for a guess"
+    note = (
+        ""
+        if count >= MIN_SEGMENTS
+        else f"only {count} segment{'s' * (count != 1)} with errors: the test is not reliable"
+    )
     if not variance:
         return Mapsswe(count, mean, None, None, note)
     z = mean / math.sqrt(variance / count)
@@ -49,11 +54,11 @@ def mapsswe(rows_a: Sequence[Sequence[Edit]], rows_b: Sequence[Sequence[Edit]]) 
 
 
 def _segments(edits_a: Sequence[Edit], edits_b: Sequence[Edit]) -> list[tuple[int, int]]:
-    """Errors of A and of B in each segment of one utterance that has any."""
+    """Errors of A and of B in each segment of one utterance that contains errors."""
     wrong_a, wrong_b = _by_word(edits_a), _by_word(edits_b)
     if [word for word, *_ in wrong_a] != [word for word, *_ in wrong_b]:
         raise DataError("the two systems were scored against different references; score both on the same clips")
-    found, errors, good = [], [0, 0], GOOD_WORDS  # the start of an utterance is as good as a run of words
+    segments, errors, good = [], [0, 0], GOOD_WORDS  # the start of an utterance counts as a run of correct words
     for (_, before_a, at_a), (_, before_b, at_b) in zip(wrong_a, wrong_b, strict=True):
         if before_a or before_b:
             good = 0
@@ -61,13 +66,13 @@ def _segments(edits_a: Sequence[Edit], edits_b: Sequence[Edit]) -> list[tuple[in
         good = 0 if at_a or at_b else good + 1
         errors = [errors[0] + at_a, errors[1] + at_b]
         if good >= GOOD_WORDS and any(errors):
-            found.append((errors[0], errors[1]))
+            segments.append((errors[0], errors[1]))
             errors = [0, 0]
-    return [*found, (errors[0], errors[1])] if any(errors) else found
+    return [*segments, (errors[0], errors[1])] if any(errors) else segments
 
 
 def _by_word(edits: Sequence[Edit]) -> list[tuple[str, int, int]]:
-    """For each reference word, and for the end: the word, insertions before it, and whether it is wrong."""
+    """For each reference word, and for the end: the word, the insertions before it, and 1 if it is wrong."""
     words, insertions = [], 0
     for edit in edits:
         if edit.op == "insert":

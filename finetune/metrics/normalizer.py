@@ -1,9 +1,9 @@
-"""Named, versioned text normalizers: what counts as the same word when a hypothesis is scored.
+"""Named, versioned text normalizers: they define which words are equal when a hypothesis is scored.
 
-A preset never changes once released, since scores made with it would silently mean something else:
-a new rule is a new version. Every preset gives the same text for composed (NFC) and decomposed (NFD)
-input. Those written here are idempotent and keep combining marks, which are vowels in Indic scripts
-and voicing marks in Japanese; the two of `english`, which do what others do, are neither.
+A released preset never changes, because that would change the meaning of earlier scores: a new rule is a new
+version. Every preset returns the same text for composed (NFC) and decomposed (NFD) input. The presets in this file
+are idempotent and keep combining marks, which are vowels in Indic scripts and voicing marks in Japanese; the two in
+`english`, which follow other projects, do neither.
 """
 
 import re
@@ -14,18 +14,18 @@ from functools import cache, lru_cache
 from finetune.core.errors import RecipeError
 from finetune.metrics.english import openasr, whisper
 
-# Quotes, primes and accents that people type for an apostrophe; ™ and ℠ must go before NFKC spells them "tm", "sm".
+# Quotes, primes and accents that are typed as apostrophes; ™ and ℠ are removed before NFKC makes "tm" and "sm" of them.
 _TYPED_VARIANTS = str.maketrans(
     dict.fromkeys("\u2018\u2019\u02bb\u02bc\u00b4\u0060\u2032\uff07", "'") | dict.fromkeys("\u2122\u2120", "")
 )
-_WORD_JOINERS = "/\u2044"  # slash, and the fraction slash that NFKC makes of ½
+_WORD_JOINERS = "/\u2044"  # slash, and the fraction slash that NFKC produces for ½
 _BRACKETED = re.compile(r"[<\[][^>\]]*[>\]]|\([^)]+\)")
 _VARIATION_SELECTORS = ("\ufe00", "\ufe0f"), ("\U000e0100", "\U000e01ef")
 
 
 @cache
 def _plain(char: str) -> str:
-    """The character itself, a space where it parts two words, or nothing where it is no part of a word."""
+    """The character, a space if it separates words, or "" if it is not part of a word."""
     category = unicodedata.category(char)
     if char == "'":
         return char
@@ -37,13 +37,13 @@ def _plain(char: str) -> str:
 
 
 def _fold(text: str) -> str:
-    """One pass of compatibility and case folding, with only letters, digits, marks, apostrophes and spaces left."""
+    """One pass of compatibility and case folding; keeps letters, digits, marks, apostrophes and spaces."""
     typed = unicodedata.normalize("NFC", text).translate(_TYPED_VARIANTS)
     return "".join(map(_plain, unicodedata.normalize("NFKC", typed).casefold()))
 
 
 def _fixpoint(step: Callable[[str], str], text: str) -> str:
-    """Repeat `step` until it changes nothing: what one pass removes may let its neighbours compose."""
+    """Repeats `step` until nothing changes: neighbours of a removed character can compose."""
     while (folded := step(text)) != text:
         text = folded
     return text
@@ -55,7 +55,7 @@ def _none(text: str) -> str:
 
 def _basic_pass(text: str) -> str:
     words = (word.strip("'") for word in _fold(text).split())
-    return " ".join(word for word in words if any(map(str.isalnum, word)))  # NFKC makes "¨" a mark alone
+    return " ".join(word for word in words if any(map(str.isalnum, word)))  # NFKC turns "¨" into a mark
 
 
 def _ja_cer_pass(text: str) -> str:
@@ -64,8 +64,8 @@ def _ja_cer_pass(text: str) -> str:
 
 def _multi_pass(text: str) -> str:
     folded = unicodedata.normalize("NFKC", text).casefold()
-    spoken = _BRACKETED.sub("", folded)
-    chars = (" " if char.isspace() or unicodedata.category(char)[0] in "PS" else char for char in spoken)
+    unbracketed = _BRACKETED.sub("", folded)
+    chars = (" " if char.isspace() or unicodedata.category(char)[0] in "PS" else char for char in unbracketed)
     return " ".join("".join(char for char in chars if unicodedata.category(char) not in ("Cc", "Cf")).split())
 
 
@@ -82,30 +82,30 @@ def _ja_cer(text: str) -> str:
 
 
 NORMALIZERS: dict[str, Callable[[str], str]] = {
-    # Unicode NFC, whitespace folded: case and punctuation count.
+    # Unicode NFC and single spaces; case and punctuation count.
     "none": _none,
-    # NFKC and casefold; dashes, slashes and underscores become spaces, other punctuation, symbols and invisible
-    # characters go ("3,000" -> "3000", "U.S." -> "us"); an apostrophe inside a word stays, in one spelling.
+    # NFKC and casefold; dashes, slashes and underscores become spaces; other punctuation, symbols and invisible
+    # characters are removed ("3,000" -> "3000", "U.S." -> "us"); an apostrophe inside a word is kept, as "'".
     "basic@1": _basic,
-    # As basic@1, without any space or apostrophe: for character errors of text written without spaces.
+    # basic@1 without spaces and apostrophes, for character errors of text that is written without spaces.
     "ja-cer@1": _ja_cer,
-    # For any spaced language, as Whisper's basic normalizer (arXiv 2212.04356, appendix C) and the leaderboard's
-    # multilingual one, but marks stay: NFKC and casefold, what stands in brackets goes, every sign becomes a space.
+    # For any language with spaces: Whisper's basic normalizer (arXiv 2212.04356, appendix C) and the leaderboard's
+    # multilingual one, but with marks: NFKC and casefold, text in brackets is removed, each sign becomes a space.
     "multi@1": _multi,
-    # Whisper's English normalizer: contractions, titles, spellings, numbers in digits, fillers gone.
+    # Whisper's English normalizer: expands contractions and titles, unifies spellings, writes digits, removes fillers.
     "whisper-en@1": whisper,
-    # The Open ASR Leaderboard's English one, by its rules of August 2026.
+    # The English normalizer of the Open ASR Leaderboard, rules of August 2026.
     "openasr@2026-08": openasr,
 }
-UNSPACED = frozenset({"ja-cer@1"})  # presets whose output has no words to part
+UNSPACED = frozenset({"ja-cer@1"})  # presets whose output has no spaces between words
 
 
-@lru_cache(maxsize=1 << 16)  # one evaluation asks for each text several times
+@lru_cache(maxsize=1 << 16)  # one evaluation normalizes each text several times
 def normalize(text: str, preset: str) -> str:
-    """`text` as the named preset writes it.
+    """Normalizes a text with the named preset.
 
     Raises:
-        RecipeError: no preset has that name.
+        RecipeError: the preset is unknown.
     """
     if preset not in NORMALIZERS:
         raise RecipeError(f"unknown normalizer {preset!r}; choose one of: {', '.join(NORMALIZERS)}")

@@ -1,4 +1,4 @@
-"""References that are probably wrong: several readings of a clip agree with each other and not with its text."""
+"""Finds references that are probably wrong: several hypotheses agree with each other but not with the reference."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -7,22 +7,23 @@ from finetune.metrics.normalizer import normalize
 from finetune.metrics.wer import character_distances
 
 
-def agreeing_against(references: list[str], readings: Sequence[list[str]], preset: str) -> list[float]:
-    """For each clip, how much nearer its readings are to one another than any of them is to the reference.
+def suspicion_scores(references: list[str], systems: Sequence[list[str]], preset: str) -> list[float]:
+    """For each utterance, how much closer the hypotheses are to each other than to the reference.
 
-    The distance of two texts is the edits between their characters over the longer one's length, without spaces (0
-    is equal, 1 nothing in common). The result is the smallest distance to the reference minus the largest between
-    two readings: above 0 the reference stands alone, 1 is nothing in common with readings that are all equal.
+    The distance of two texts is the number of character edits, without spaces, divided by the length of the longer
+    text (0: equal, 1: nothing in common). The score is the smallest distance to the reference minus the largest
+    distance between two hypotheses. Above 0, the reference disagrees with all systems; 1 means that the hypotheses
+    are equal and have nothing in common with the reference.
 
     Args:
-        references: text of each clip.
-        readings: what two or more recognizers, unlike each other, heard in each clip.
+        references: text of each utterance.
+        systems: hypotheses of two or more different systems, each in the order of the references.
         preset: a name in `NORMALIZERS`.
     """
-    texts = [["".join(normalize(text, preset).split()) for text in column] for column in (references, *readings)]
-    alone = [_distances(texts[0], reading) for reading in texts[1:]]
-    apart = [_distances(*pair) for pair in combinations(texts[1:], 2)]
-    return [min(near) - max(far) for near, far in zip(zip(*alone, strict=True), zip(*apart, strict=True), strict=True)]
+    texts = [["".join(normalize(text, preset).split()) for text in column] for column in (references, *systems)]
+    to_reference = zip(*(_distances(texts[0], column) for column in texts[1:]), strict=True)
+    to_each_other = zip(*(_distances(*pair) for pair in combinations(texts[1:], 2)), strict=True)
+    return [min(own) - max(others) for own, others in zip(to_reference, to_each_other, strict=True)]
 
 
 def _distances(first: list[str], second: list[str]) -> list[float]:

@@ -1,8 +1,8 @@
-"""Hypotheses and references in the forms of other tools: NIST's TRN, STM and CTM, and JSON Lines.
+"""Writes references and hypotheses in the formats of other tools: NIST's TRN, STM and CTM, and JSON Lines.
 
 sclite reads them: `sclite -r test.ref.trn -h test.adapted.trn -i spu_id`, or `-r test.ref.stm stm -h
-test.adapted.ctm ctm`. Texts are those that were scored, normalized by the same preset; characters by which
-sclite marks alternatives, fragments or comments, and control characters, are left out.
+test.adapted.ctm ctm`. Texts are normalized with the preset of the scores. Control characters, and the characters
+that sclite uses for alternatives, fragments and comments, are removed.
 """
 
 import json
@@ -13,13 +13,13 @@ from pathlib import Path
 
 from finetune.metrics.normalizer import normalize
 
-_CONTROL = r"\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"  # those that are not white space
+_CONTROL = r"\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"  # without white space
 _MARKUP = re.compile(rf"[(){{}}/@<>;*~\\{_CONTROL}]")
 
 
 @dataclass(frozen=True)
 class Segment:
-    """What one line of a transcript file needs: `id`, `speaker` ("" is unknown), seconds of audio, text."""
+    """One utterance of a transcript file; `speaker` is "" if unknown, `duration` is in seconds."""
 
     id: str
     speaker: str
@@ -28,7 +28,7 @@ class Segment:
 
 
 def trn(segments: Sequence[Segment], preset: str) -> list[str]:
-    """`words (speaker-id)`, one line an utterance; a line without words is an empty hypothesis."""
+    """`words (speaker-id)`, one line for each utterance; a line without words is an empty hypothesis."""
     return [
         f"{_text(item, preset)} ({label})".lstrip() if _text(item, preset) else f" ({label})"
         for item, label in zip(segments, labels_of(segments), strict=True)
@@ -36,7 +36,7 @@ def trn(segments: Sequence[Segment], preset: str) -> list[str]:
 
 
 def stm(segments: Sequence[Segment], preset: str) -> list[str]:
-    """`file channel speaker start end words`: each clip is a file of its own."""
+    """`file channel speaker start end words`; each utterance is a file."""
     return [
         f"{label} 1 {_name(item.speaker) or 'unknown'} 0.000 {item.duration:.3f} {_text(item, preset)}".rstrip()
         for item, label in zip(segments, labels_of(segments), strict=True)
@@ -44,8 +44,8 @@ def stm(segments: Sequence[Segment], preset: str) -> list[str]:
 
 
 def ctm(segments: Sequence[Segment], preset: str) -> list[str]:
-    """`file channel start duration word`. No times of words are known: they are spread evenly over the clip."""
-    lines = [";; times of words are not measured: they are spread evenly over each clip"]
+    """`file channel start duration word`. Word times are not known: words are spaced evenly over the utterance."""
+    lines = [";; word times are not measured: words are spaced evenly over each utterance"]
     for item, label in zip(segments, labels_of(segments), strict=True):
         words = _text(item, preset).split()
         each = item.duration / max(1, len(words))
@@ -54,13 +54,14 @@ def ctm(segments: Sequence[Segment], preset: str) -> list[str]:
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Writes UTF-8 lines that end with "\\n" on every platform."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="\n") as out:
         out.writelines(line + "\n" for line in lines)
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """JSON Lines; a lone surrogate, which UTF-8 cannot hold, is written as an escape."""
+    """Writes JSON Lines. A lone surrogate, which UTF-8 cannot encode, is written as an escape."""
     write_lines(path, (json.dumps(row, ensure_ascii=not _encodable(row)) for row in rows))
 
 
@@ -81,15 +82,15 @@ def _name(text: str) -> str:
 
 
 def labels_of(segments: Sequence[Segment]) -> list[str]:
-    """`speaker-id` without spaces or brackets, each once: a number is added where that made two equal."""
-    taken: set[str] = set()
+    """`speaker-id` of each segment, without spaces and brackets; a number makes equal labels unique."""
+    used: set[str] = set()
     labels = []
     for item in segments:
         label = name = f"{_name(item.speaker).replace('-', '_') or 'unknown'}-{_name(item.id)}"
         count = 1
-        while label in taken:
+        while label in used:
             count += 1
             label = f"{name}_{count}"
-        taken.add(label)
+        used.add(label)
         labels.append(label)
     return labels

@@ -1,24 +1,34 @@
-"""All that is computed from references and hypotheses of one set of clips, as plain values for a report.
-
-Nothing here decodes: the same functions score a run's models and anybody's file of hypotheses.
-"""
+"""Scores of one set of utterances from references and hypotheses, for a run's models and for hypotheses in a file."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Literal
 
 from finetune.metrics.alignment import align, confusions, count_errors, count_words
 from finetune.metrics.groups import GroupTable, group_table, in_bins
-from finetune.metrics.hallucination import flags, unsaid
+from finetune.metrics.hallucination import false_keywords, flags
 from finetune.metrics.mapsswe import mapsswe
-from finetune.metrics.significance import bootstrap_wer, choose_blocks, paired_difference
-from finetune.metrics.terms import count_terms, summarize
-from finetune.metrics.translation import translation_scores
+from finetune.metrics.scores import (
+    BlockUnit,
+    Comparison,
+    Details,
+    NormalizerChange,
+    PromptedKeywords,
+    Scorecard,
+    Scores,
+    SubsetWer,
+    TermRow,
+    TermsBySeen,
+    TermScores,
+)
+from finetune.metrics.significance import Blocks, bootstrap_wer, choose_blocks, paired_difference
+from finetune.metrics.terms import TermCounts, TermRecall, count_terms, summarize
+from finetune.metrics.translation import TranslationScores, translation_scores
 from finetune.metrics.wer import changed_by_normalizer, error_rate, errors_per_utterance, score
 from finetune.metrics.words import by_frequency, entities, numeral_errors, style
 
-CONFUSIONS = 100
-BINS = {
+CONFUSIONS = 100  # rows in the list of confusions
+BINS = {  # by measure, the edges of the bins and the unit
     "duration": ((1.0, 2.0, 5.0, 10.0, 20.0), "s"),
     "bandwidth": ((3600.0, 5500.0), "Hz"),
     "snr": ((5.0, 15.0, 25.0), "dB"),
@@ -27,8 +37,15 @@ BINS = {
 
 @dataclass(frozen=True)
 class Clip:
-    """What a score needs to know of an utterance. `columns` are those of the manifest, as text, and `measures` what
-    was measured of its audio, by a name in `BINS`. `target_language` is "" unless the text is a translation."""
+    """The part of an utterance that scoring needs.
+
+    Attributes:
+        duration: seconds.
+        keywords: those of the clip's prompt.
+        target_language: language of the reference if it is a translation, else "".
+        columns: columns of the manifest, as text.
+        measures: measured properties of the audio, by name in `BINS`.
+    """
 
     id: str
     text: str
@@ -44,7 +61,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class SystemOutput:
-    """A hypothesis, the seconds it took (0 is unknown), and whether it was cut off by the limit of tokens."""
+    """A hypothesis, the seconds of its recognition (0 is unknown), and whether it reached the limit of tokens."""
 
     text: str
     seconds: float
@@ -53,8 +70,16 @@ class SystemOutput:
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """How to count: normalizer preset, bootstrap, the terms of the domain, which of these training had (`seen`), and
-    how often it had each word."""
+    """How to score.
+
+    Attributes:
+        preset: normalizer, a name in `NORMALIZERS`.
+        replicas: of the bootstrap.
+        seed: of the bootstrap.
+        terms: terms of the domain.
+        seen: the terms that occur in the training texts.
+        trained: number of occurrences of each word in the training texts.
+    """
 
     preset: str
     replicas: int
@@ -65,7 +90,7 @@ class ScoringOptions:
 
 
 def units_of(clips: Sequence[Clip]) -> dict[str, list[str]]:
-    """What the bootstrap may draw, for `significance.choose_blocks`."""
+    """The units that the bootstrap can resample, for `significance.choose_blocks`."""
     return {
         "speaker": [clip.speaker for clip in clips],
         "recording": [clip.recording for clip in clips],
@@ -73,126 +98,143 @@ def units_of(clips: Sequence[Clip]) -> dict[str, list[str]]:
     }
 
 
-def flags_of(clips: Sequence[Clip], heard: Sequence[SystemOutput], preset: str) -> list[tuple[str, ...]]:
-    """Of each hypothesis, which flags of `hallucination.FLAGS` it has."""
+def flags_of(clips: Sequence[Clip], outputs: Sequence[SystemOutput], preset: str) -> list[tuple[str, ...]]:
+    """The flags of each hypothesis (`hallucination.FLAGS`)."""
     return [
         flags(
             clip.text,
-            item.text,
+            output.text,
             duration=clip.duration,
             instruction=clip.instruction,
             keywords=clip.keywords,
-            truncated=item.truncated,
+            truncated=output.truncated,
             preset=preset,
         )
-        for clip, item in zip(clips, heard, strict=True)
+        for clip, output in zip(clips, outputs, strict=True)
     ]
 
 
-def scorecard(
-    clips: Sequence[Clip], heard: Sequence[SystemOutput], setting: ScoringOptions
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One system on one set: its scores, and the lists behind them. Rates are fractions; counts stand beside them.
+def scorecard(clips: Sequence[Clip], outputs: Sequence[SystemOutput], options: ScoringOptions) -> Scorecard:
+    """Scores one system on one set.
 
     Raises:
-        DataError: no clips, or not one hypothesis for each.
+        DataError: there are no clips, or `outputs` has another length.
     """
-    preset = setting.preset
-    references, hypotheses = [clip.text for clip in clips], [item.text for item in heard]
+    preset = options.preset
+    references, hypotheses = [clip.text for clip in clips], [output.text for output in outputs]
     counts = score(references, hypotheses, preset)
-    rows, flagged = align(references, hypotheses, preset), flags_of(clips, heard, preset)
+    rows, flagged = align(references, hypotheses, preset), flags_of(clips, outputs, preset)
     errors, words = [count_errors(edits) for edits in rows], [count_words(edits) for edits in rows]
     blocks = choose_blocks(units_of(clips))
-    kept = [index for index, found in enumerate(flagged) if not found]
-    audio, seconds = sum(clip.duration for clip in clips), sum(item.seconds for item in heard)
+    kept = [index for index, names in enumerate(flagged) if not names]
+    audio, seconds = sum(clip.duration for clip in clips), sum(output.seconds for output in outputs)
     raw = score(references, hypotheses, "none")
-    entry = {
-        **asdict(counts),
-        "interval": asdict(bootstrap_wer(errors, words, blocks.names, setting.replicas, setting.seed)),
-        "blocks": {"unit": blocks.unit, "note": blocks.note},
-        "normalizer": preset,
-        "raw_wer": raw.wer,
-        "raw_cer": raw.cer,
-        "utterances": len(clips),
-        "utterances_wrong": sum(count > 0 for count in errors),
-        "prompted": {"utterances": sum(bool(clip.keywords) for clip in clips), "said": _told(clips, preset)},
-        "truncated": sum(item.truncated for item in heard),
-        "empty_hypotheses": sum(not item.text.strip() for item in heard),
-        "flags": {name: sum(name in found for found in flagged) for name in sorted({*sum(flagged, ())})},
-        "without_flagged": {
-            "utterances": len(kept),
-            "wer": error_rate(sum(errors[i] for i in kept), sum(words[i] for i in kept)),
-        },
-        "frequency": [asdict(row) for row in by_frequency(rows, setting.trained, preset)],
-        "entities": [asdict(row) for row in entities(references, hypotheses, preset)],
-        "numerals": asdict(numeral_errors(rows)),
-        "style": asdict(style(references, hypotheses)),
-        "audio_seconds": round(audio, 3),
-        "seconds": round(seconds, 3),
-        "rtfx": round(audio / seconds, 2) if seconds else None,
+    term_counts = count_terms(references, hypotheses, list(options.terms), preset) if options.terms else None
+    scores = Scores(
+        **vars(counts),
+        interval=bootstrap_wer(errors, words, blocks.names, options.replicas, options.seed),
+        blocks=BlockUnit(blocks.unit, blocks.note),
+        normalizer=preset,
+        raw_wer=raw.wer,
+        raw_cer=raw.cer,
+        utterances=len(clips),
+        utterances_wrong=sum(count > 0 for count in errors),
+        prompted=_prompted_keywords(clips, preset),
+        truncated=sum(output.truncated for output in outputs),
+        empty_hypotheses=sum(not output.text.strip() for output in outputs),
+        flags={name: sum(name in names for names in flagged) for name in sorted({*sum(flagged, ())})},
+        without_flagged=SubsetWer(len(kept), error_rate(sum(errors[i] for i in kept), sum(words[i] for i in kept))),
+        frequency=by_frequency(rows, options.trained, preset),
+        entities=entities(references, hypotheses, preset),
+        numerals=numeral_errors(rows),
+        style=style(references, hypotheses),
+        audio_seconds=round(audio, 3),
+        seconds=round(seconds, 3),
+        rtfx=round(audio / seconds, 2) if seconds else None,
+        terms=_term_scores(term_counts, blocks, options) if term_counts else None,
+        translation=_translation(clips, hypotheses),
+    )
+    details = Details(
+        confusions(rows, CONFUSIONS),
+        _normalizer_changes(clips, references, "reference", preset)
+        + _normalizer_changes(clips, hypotheses, "hypothesis", preset),
+        _term_rows(term_counts.rows(), options) if term_counts else [],
+    )
+    return Scorecard(scores, details)
+
+
+def _prompted_keywords(clips: Sequence[Clip], preset: str) -> PromptedKeywords:
+    return PromptedKeywords(
+        sum(bool(clip.keywords) for clip in clips),
+        sum(bool(false_keywords("", clip.text, clip.keywords, preset)) for clip in clips),
+    )
+
+
+def _normalizer_changes(
+    clips: Sequence[Clip], texts: list[str], side: Literal["reference", "hypothesis"], preset: str
+) -> list[NormalizerChange]:
+    return [NormalizerChange(clips[i].id, side, texts[i]) for i in changed_by_normalizer(texts, preset)]
+
+
+def _term_scores(counts: TermCounts, blocks: Blocks, options: ScoringOptions) -> TermsBySeen:
+    """Recall by whether the training texts have the term; the interval is one minus that of the share missed."""
+
+    def summary(seen: bool) -> TermScores:
+        chosen = [row for row in counts.rows() if (row.term in options.seen) == seen]
+        total = summarize(chosen)
+        if not total.support:
+            return TermScores(**vars(total))
+        misses = counts.misses(row.term for row in chosen)
+        missed = bootstrap_wer(*misses, blocks.names, options.replicas, options.seed)
+        return TermScores(**vars(total), low=max(0.0, 1 - missed.high), high=1 - missed.low, note=missed.note)
+
+    return TermsBySeen(summary(True), summary(False))
+
+
+def _term_rows(rows: Sequence[TermRecall], options: ScoringOptions) -> list[TermRow]:
+    return [TermRow(**vars(row), seen=row.term in options.seen) for row in rows if row.support or row.false_alarms]
+
+
+def _translation(clips: Sequence[Clip], hypotheses: Sequence[str]) -> dict[str, TranslationScores]:
+    languages = sorted({clip.target_language for clip in clips if clip.target_language})
+    members = {lang: [i for i, clip in enumerate(clips) if clip.target_language == lang] for lang in languages}
+    return {
+        language: translation_scores([clips[i].text for i in chosen], [hypotheses[i] for i in chosen], language)
+        for language, chosen in members.items()
     }
-    details: dict[str, Any] = {
-        "confusions": [asdict(row) for row in confusions(rows, CONFUSIONS)],
-        "normalizer_changes": [
-            {"id": clips[index].id, "side": side, "text": texts[index]}
-            for side, texts in (("reference", references), ("hypothesis", hypotheses))
-            for index in changed_by_normalizer(texts, preset)
-        ],
-    }
-    if setting.terms:
-        entry["terms"], details["terms"] = _terms(references, hypotheses, blocks.names, setting)
-    if languages := {clip.target_language for clip in clips if clip.target_language}:
-        entry["translation"] = {}
-        for language in sorted(languages):
-            chosen = [i for i, clip in enumerate(clips) if clip.target_language == language]
-            entry["translation"][language] = asdict(
-                translation_scores([references[i] for i in chosen], [hypotheses[i] for i in chosen], language)
-            )
-    return entry, details
-
-
-def _told(clips: Sequence[Clip], preset: str) -> int:
-    """Clips whose prompt holds a keyword that is said in them."""
-    return sum(bool(unsaid("", clip.text, clip.keywords, preset)) for clip in clips)
-
-
-def _terms(
-    references: list[str], hypotheses: list[str], blocks: Sequence[str], setting: ScoringOptions
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Recall by whether training had the term, with the interval of the share missed, and one row a term."""
-    counts = count_terms(references, hypotheses, list(setting.terms), setting.preset)
-    rows, found = counts.rows(), {}
-    for kind in ("seen", "unseen"):
-        chosen = [row for row in rows if (row.term in setting.seen) == (kind == "seen")]
-        summary = asdict(summarize(chosen))
-        if summary["support"]:
-            missed = bootstrap_wer(*counts.misses(row.term for row in chosen), blocks, setting.replicas, setting.seed)
-            summary |= {"low": max(0.0, 1 - missed.high), "high": 1 - missed.low, "note": missed.note}
-        found[kind] = summary
-    return found, [{**asdict(row), "seen": row.term in setting.seen} for row in rows if row.support or row.false_alarms]
 
 
 def comparison(
-    clips: Sequence[Clip], first: Sequence[SystemOutput], second: Sequence[SystemOutput], setting: ScoringOptions
-) -> dict[str, Any]:
-    """The second system against the first on one set: the block bootstrap, and MAPSSWE for a second opinion."""
+    clips: Sequence[Clip], first: Sequence[SystemOutput], second: Sequence[SystemOutput], options: ScoringOptions
+) -> Comparison:
+    """Compares the second system with the first on one set: the block bootstrap, and MAPSSWE as a second test."""
     references = [clip.text for clip in clips]
-    rows = [align(references, [item.text for item in heard], setting.preset) for heard in (first, second)]
+    rows = [align(references, [output.text for output in outputs], options.preset) for outputs in (first, second)]
     errors = [[count_errors(edits) for edits in aligned] for aligned in rows]
     words = [count_words(edits) for edits in rows[0]]
     blocks = choose_blocks(units_of(clips)).names
-    pair = paired_difference(errors[0], errors[1], words, blocks, setting.replicas, setting.seed)
-    return {**asdict(pair), "mapsswe": asdict(mapsswe(rows[0], rows[1]))}
+    pair = paired_difference(errors[0], errors[1], words, blocks, options.replicas, options.seed)
+    return Comparison(**vars(pair), mapsswe=mapsswe(rows[0], rows[1]))
 
 
 def group_tables(
-    clips: Sequence[Clip], heard: Mapping[str, Sequence[SystemOutput]], columns: Sequence[str], setting: ScoringOptions
+    clips: Sequence[Clip],
+    outputs: Mapping[str, Sequence[SystemOutput]],
+    columns: Sequence[str],
+    options: ScoringOptions,
 ) -> list[GroupTable]:
-    """By each column that some clip has, and by bins of each measure that all clips have."""
+    """A table for each column that a clip has, and for each measure that all clips have.
+
+    Args:
+        clips: the set.
+        outputs: by system.
+        columns: columns of the manifest.
+        options: how to score.
+    """
     references = [clip.text for clip in clips]
     pairs = {
-        system: errors_per_utterance(references, [item.text for item in items], setting.preset)
-        for system, items in heard.items()
+        system: errors_per_utterance(references, [item.text for item in items], options.preset)
+        for system, items in outputs.items()
     }
     errors = {system: [count for count, _ in column] for system, column in pairs.items()}
     words = [count for _, count in next(iter(pairs.values()))]
@@ -202,6 +244,6 @@ def group_tables(
         if all(measure in clip.measures for clip in clips):
             split[measure] = in_bins([clip.measures[measure] for clip in clips], edges, unit)
     return [
-        group_table(column, names, order, errors, words, units_of(clips), setting.replicas, setting.seed)
+        group_table(column, names, order, errors, words, units_of(clips), options.replicas, options.seed)
         for column, (names, order) in split.items()
     ]

@@ -1,13 +1,13 @@
-"""How sure a word error rate is, and whether one system is better than another: the block bootstrap.
+"""Confidence intervals of the word error rate and tests of two systems: the block bootstrap.
 
-Whole blocks (speakers) are drawn with replacement, because utterances of one speaker err alike (Bisani and Ney,
+Whole blocks (speakers) are resampled with replacement, because errors of one speaker are correlated (Bisani and Ney,
 "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004). Their percentile
-interval is too narrow with few blocks: with 20 speakers a nominal 95 % covers 87 to 94 %. So each replica is
-divided by its own standard error (bootstrap-t: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993,
-chapter 12), which covers 93 to 96 % there (tests/test_significance.py simulates it).
+interval is too narrow with few blocks: with 20 speakers a nominal 95 % interval covers 87 to 94 %. Therefore each
+replica is divided by its own standard error (bootstrap-t: Efron and Tibshirani, "An Introduction to the Bootstrap",
+1993, chapter 12), which covers 93 to 96 % (simulated in tests/metrics/test_significance.py).
 
-With fewer than `MIN_BLOCKS` blocks, or errors in fewer, that division is unstable. Then the interval is the wider
-of Student's t and the percentiles with widened levels (Hesterberg, arXiv 1411.5279), and its `note` says so.
+With fewer than `MIN_BLOCKS` blocks, or errors in fewer, this division is unstable. Then the interval is the wider of
+Student's t and the percentiles with wider levels (Hesterberg, arXiv 1411.5279), and its `note` says so.
 """
 
 import math
@@ -25,14 +25,14 @@ CONFIDENCE = 0.95
 POWER = 0.8
 MIN_BLOCKS = 10
 _TAIL = (1 - CONFIDENCE) / 2
-_DRAWS_AT_ONCE = 1 << 20  # block indices held in memory together, about 16 MB with what they select
+DRAWS_PER_CHUNK = 1 << 20  # block indices in memory at the same time, about 16 MB with the values they select
 
 FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """What the bootstrap draws: `names[i]` is the block of utterance i, a `unit` (speaker, recording, utterance)."""
+    """What the bootstrap resamples: `names[i]` is the block of utterance i; `unit` is speaker, recording, ..."""
 
     unit: str
     names: tuple[str, ...]
@@ -41,7 +41,7 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % interval of the pooled WER (fractions), the number of blocks, and what makes it doubtful."""
+    """A 95 % interval of the pooled WER (fractions), the number of blocks, and a note if it is unreliable."""
 
     low: float
     high: float
@@ -51,12 +51,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """WER of B minus WER of A (fractions; below zero B is better), with its 95 % interval.
+    """WER of B minus WER of A (fractions; B is better below zero), with its 95 % interval.
 
-    `probability_better` is the share of replicas in which B makes fewer errors than A; a tie is not better, so of
-    two equal systems it is 0. `p_value` is two-sided, by the method of the interval. `detectable` is the smallest
-    true difference that a test on so many blocks of this kind would call proven in 80 of 100 cases; None where no
-    block differs.
+    `probability_better` is the share of replicas in which B makes fewer errors than A; ties do not count, so for two
+    equal systems it is 0. `p_value` is two-sided, by the method of the interval. `detectable` is the smallest true
+    difference that a test with as many blocks of this kind detects with a power of 80 %; None if no block differs.
     """
 
     difference: float
@@ -70,46 +69,46 @@ class PairedDifference:
 
 
 def choose_blocks(units: Mapping[str, Sequence[str]]) -> Blocks:
-    """The coarsest unit that gives `MIN_BLOCKS` blocks; a coarser one that is passed over is said.
+    """Selects the coarsest unit with `MIN_BLOCKS` blocks; the note names the coarser units with fewer.
 
     Args:
-        units: by unit, coarsest first, the block of each utterance ("" where unknown); the last one, utterances,
-            is taken if no other has enough.
+        units: by unit, coarsest first, the block of each utterance ("" where unknown); the last unit, utterances,
+            is the fallback.
     """
     *coarse, last = units
     notes: list[str] = []
     for unit in coarse:
         names, count = units[unit], len(set(units[unit]))
         if "" in names or count == len(names):
-            continue  # unknown, or no coarser than utterances
+            continue  # unknown, or not coarser than utterances
         if count >= MIN_BLOCKS:
             return Blocks(unit, tuple(names), "; ".join(notes))
-        notes.append(f"only {count} {unit}{'s' * (count > 1)}: the interval says nothing of others")
+        notes.append(f"only {count} {unit}{'s' * (count > 1)}: the interval does not apply to others")
     return Blocks(last, tuple(units[last]), "; ".join(notes))
 
 
 def bootstrap_wer(
     errors: Sequence[int], words: Sequence[int], groups: Sequence[Hashable], replicas: int, seed: int
 ) -> Interval:
-    """Interval of the pooled WER over resampled blocks.
+    """Computes the 95 % interval of the pooled WER over resampled blocks.
 
     Args:
         errors: word errors of each utterance.
         words: reference words of each utterance.
-        groups: block of each utterance: its speaker, or its own id where the speaker is unknown (a
-            shared None would make one block of all unknown speakers).
+        groups: block of each utterance: its speaker, or the id of the utterance if the speaker is unknown (a shared
+            None would put all unknown speakers into one block).
         replicas: resampled corpora, 1,000 to 10,000.
-        seed: of the random generator; the same seed gives the same interval.
+        seed: of the random generator; equal seeds give equal intervals.
 
     Raises:
-        DataError: no utterances, or lists of unequal length.
+        DataError: there are no utterances, or the lists differ in length.
     """
-    top, below = _block_sums([errors, words], groups)
-    blocks, ratio = len(top), _ratio(top, below, replicas, seed)
-    low, high, note = max(0.0, ratio.low), ratio.high, _doubt(top, below)
-    if below.any() and not note and not _telling(top, below):  # the rule of three
-        low, high = (low, min(1.0, 3 / blocks)) if not top.any() else (max(0.0, 1 - 3 / blocks), high)
-        note = f"alike in all {blocks} blocks: at 95 % fewer than three in as many would differ"
+    block_errors, block_words = _block_sums([errors, words], groups)
+    blocks, ratio = len(block_errors), _ratio(block_errors, block_words, replicas, seed)
+    low, high, note = max(0.0, ratio.low), ratio.high, _reliability_note(block_errors, block_words)
+    if block_words.any() and not note and not _informative(block_errors, block_words):  # the rule of three
+        low, high = (low, min(1.0, 3 / blocks)) if not block_errors.any() else (max(0.0, 1 - 3 / blocks), high)
+        note = f"equal in all {blocks} blocks: at 95 % confidence, fewer than three in {blocks} would differ"
     return Interval(low, high, blocks, note)
 
 
@@ -121,7 +120,7 @@ def paired_difference(
     replicas: int,
     seed: int,
 ) -> PairedDifference:
-    """Difference of two systems on the same utterances, both resampled by the same draws.
+    """Compares two systems on the same utterances; both are resampled with the same draws.
 
     Args:
         errors_a: word errors of each utterance by system A (the base).
@@ -132,10 +131,10 @@ def paired_difference(
         seed: of the random generator.
 
     Raises:
-        DataError: no utterances, or lists of unequal length.
+        DataError: there are no utterances, or the lists differ in length.
     """
-    a, b, below = _block_sums([errors_a, errors_b, words], groups)
-    blocks, ratio = len(a), _ratio(b - a, below, replicas, seed)
+    a, b, block_words = _block_sums([errors_a, errors_b, words], groups)
+    blocks, ratio = len(a), _ratio(b - a, block_words, replicas, seed)
     power = t_quantile(1 - _TAIL, blocks - 1) + t_quantile(POWER, blocks - 1) if blocks > 1 else math.inf
     return PairedDifference(
         difference=ratio.value,
@@ -145,12 +144,12 @@ def paired_difference(
         p_value=ratio.p_value,
         detectable=power * ratio.error if ratio.error else None,
         blocks=blocks,
-        note=_doubt(b - a, below),
+        note=_reliability_note(b - a, block_words),
     )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values adjusted for so many tests at once (Holm, Scand. J. Statistics 6, 1979), in the order given."""
+    """Adjusts p values for multiple tests (Holm, Scand. J. Statistics 6, 1979); keeps their order."""
     adjusted, highest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
@@ -171,28 +170,28 @@ class _Ratio:
 
 
 def _ratio(top: FloatArray, words: FloatArray, replicas: int, seed: int) -> _Ratio:
-    """`top` over `words`, each (K,), from draws of whole blocks.
+    """Bootstraps `top` over `words`, sums of K blocks each.
 
-    The blocks are put in an order that their sums alone give, the same for `-top`: so neither the order of utterances
-    nor which of two systems comes first decides what is drawn.
+    The blocks are sorted by their sums, in the same order for `-top`, so that the draws do not depend on the order of
+    the utterances or of the two systems.
     """
     order = np.lexsort((top if top.sum() >= 0 else -top, words))
     top, words = top[order], words[order]
     blocks, total = len(top), max(float(words.sum()), 1.0)
     value = float(_rates(top.sum(keepdims=True), words.sum(keepdims=True))[0])
-    drawn_top, drawn_words, *squares = _resample(
+    drawn_top, drawn_words, *squares = resample(
         np.stack([top, words, top * top, top * words, words * words]), replicas, seed
     )
     below_zero = float(np.mean(drawn_top < 0))
     if blocks == 1:
-        reach = max(1.0, abs(value))  # one block says nothing of how blocks differ
+        reach = max(1.0, abs(value))  # the spread of blocks cannot be estimated from one block
         return _Ratio(value, -reach, reach, 0.0, 1.0, below_zero)
     scale, residuals = blocks / (blocks - 1), top - value * words
     error = math.sqrt(scale * float((residuals * residuals).sum())) / total
     if not words.any() or error < 1e-12:
         return _Ratio(value, value, value, 0.0, 1.0, below_zero)
-    values, seen = _rates(drawn_top, drawn_words), value / error
-    if min(blocks, _telling(top, words)) < MIN_BLOCKS:
+    values, statistic = _rates(drawn_top, drawn_words), value / error
+    if min(blocks, _informative(top, words)) < MIN_BLOCKS:
         t = t_quantile(1 - _TAIL, blocks - 1)
         level = NormalDist().cdf(-math.sqrt(scale) * t)
         low, high = (float(bound) for bound in np.quantile(values, [level, 1 - level]))
@@ -201,39 +200,39 @@ def _ratio(top: FloatArray, words: FloatArray, replicas: int, seed: int) -> _Rat
             min(value - t * error, low),
             max(value + t * error, high),
             error,
-            2 * (1 - t_cdf(abs(seen), blocks - 1)),
+            2 * (1 - t_cdf(abs(statistic), blocks - 1)),
             below_zero,
         )
     variance = scale * (squares[0] - 2 * values * squares[1] + values * values * squares[2])
     errors = np.sqrt(np.maximum(variance, 0)) / np.maximum(drawn_words, 1)
     studentized = (values - value) / np.maximum(errors, 1e-9)
     low, high = (float(bound) for bound in np.quantile(studentized, [_TAIL, 1 - _TAIL]))
-    beyond = min(int(np.sum(studentized >= seen)), int(np.sum(studentized <= seen)))
+    beyond = min(int(np.sum(studentized >= statistic)), int(np.sum(studentized <= statistic)))
     return _Ratio(
         value, value - high * error, value - low * error, error, min(1.0, 2 * (beyond + 1) / (replicas + 1)), below_zero
     )
 
 
-def _telling(top: FloatArray, words: FloatArray) -> int:
-    """Blocks that have errors, or those that have something right, whichever are fewer: only they tell of spread."""
+def _informative(top: FloatArray, words: FloatArray) -> int:
+    """The number of blocks with errors or of blocks with correct words, whichever is smaller."""
     return min(int(np.count_nonzero(top)), int(np.count_nonzero(top != words)))
 
 
-def _doubt(top: FloatArray, words: FloatArray) -> str:
-    """What makes an interval doubtful: too few blocks, or too few of them that say anything."""
-    blocks, telling = len(top), _telling(top, words)
+def _reliability_note(top: FloatArray, words: FloatArray) -> str:
+    """A note if the interval is unreliable: there are too few blocks, or too few informative ones."""
+    blocks, informative = len(top), _informative(top, words)
     if blocks < MIN_BLOCKS:
-        return f"only {blocks} block{'s' * (blocks > 1)}: take the interval for a guess"
-    if 0 < telling < MIN_BLOCKS:
-        return f"only {telling} of {blocks} blocks differ from the rest: take the interval for a guess"
+        return f"only {blocks} block{'s' * (blocks > 1)}: the interval is not reliable"
+    if 0 < informative < MIN_BLOCKS:
+        return f"only {informative} of {blocks} blocks differ from the others: the interval is not reliable"
     return ""
 
 
 def _block_sums(columns: list[Sequence[int]], groups: Sequence[Hashable]) -> FloatArray:
-    """Counts of each utterance (M columns) to sums of each of K blocks: (M, K), blocks in order of first sight."""
+    """Sums M columns of counts by block: (M, K), with the blocks in the order of their first utterance."""
     lengths = [len(column) for column in columns] + [len(groups)]
     if len(set(lengths)) > 1:
-        raise DataError(f"counts and groups must have one entry for each utterance, but their lengths are {lengths}")
+        raise DataError(f"counts and groups need one entry for each utterance, but their lengths are {lengths}")
     if not lengths[-1]:
         raise DataError("there are no utterances to resample; check that the manifest is not empty")
     numbers: dict[Hashable, int] = {}
@@ -241,23 +240,29 @@ def _block_sums(columns: list[Sequence[int]], groups: Sequence[Hashable]) -> Flo
     return np.stack([np.bincount(block, weights=column) for column in columns])
 
 
-def _resample(sums: FloatArray, replicas: int, seed: int) -> FloatArray:
-    """Draw K of K blocks with replacement, `replicas` times: (M, K) to totals (M, replicas).
+def resample(sums: FloatArray, replicas: int, seed: int, chunk: int = DRAWS_PER_CHUNK) -> FloatArray:
+    """Draws K of K blocks with replacement, `replicas` times: sums (M, K) to totals (M, replicas).
 
-    Blocks with equal sums cannot be told apart, so where there are few kinds of blocks it is drawn how often each kind
-    comes: the same distribution, and much faster for many utterances.
+    Blocks with equal sums are interchangeable. With few kinds of blocks, the number of draws of each kind is sampled
+    instead: this has the same distribution, and is much faster for many utterances.
+
+    Args:
+        sums: M sums of each of K blocks.
+        replicas: number of resampled corpora.
+        seed: of the random generator.
+        chunk: block indices in memory at the same time; the totals do not depend on it.
     """
     rng, blocks = np.random.default_rng(seed), sums.shape[1]
     _, first, counts = np.unique(sums, axis=1, return_index=True, return_counts=True)
-    seen = np.argsort(first)  # in order of first sight, so that exchanged systems are drawn alike
-    few = len(seen) < blocks / 8  # a draw of a kind takes longer than one of a block
-    columns, chances = (sums[:, first[seen]], counts[seen] / blocks) if few else (sums, counts)
-    rows = max(1, _DRAWS_AT_ONCE // columns.shape[1])
+    kinds = np.argsort(first)  # in order of first occurrence, so that exchanged systems have the same draws
+    few = len(kinds) < blocks / 8  # drawing a kind takes longer than drawing a block
+    columns, weights = (sums[:, first[kinds]], counts[kinds] / blocks) if few else (sums, counts)
+    rows = max(1, chunk // columns.shape[1])
     totals = np.empty((len(sums), replicas))
     for start in range(0, replicas, rows):
         size = min(rows, replicas - start)
         if few:
-            totals[:, start : start + size] = columns @ rng.multinomial(blocks, chances, size).T
+            totals[:, start : start + size] = columns @ rng.multinomial(blocks, weights, size).T
         else:
             draws = rng.integers(blocks, size=(size, blocks))
             for total, column in zip(totals, columns, strict=True):
@@ -266,5 +271,5 @@ def _resample(sums: FloatArray, replicas: int, seed: int) -> FloatArray:
 
 
 def _rates(errors: FloatArray, words: FloatArray) -> FloatArray:
-    """Errors over words; without words 0 if there are no errors, else 1, as in `wer.error_rate`."""
+    """Errors divided by words; without words 0 if there are no errors, else 1, as in `wer.error_rate`."""
     return np.where(words > 0, errors / np.maximum(words, 1), np.sign(errors))

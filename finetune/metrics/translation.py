@@ -1,7 +1,7 @@
-"""BLEU and chrF of speech translation by sacreBLEU, each with the signature that says how it was counted.
+"""BLEU and chrF of speech translation by sacreBLEU, each with its signature.
 
-A score without its signature compares with nothing (Post, "A call for clarity in reporting BLEU scores",
-WMT 2018, arXiv 1804.08771). Text is scored as written: no normalizer.
+Scores are comparable only if their signatures are equal (Post, "A call for clarity in reporting BLEU scores",
+WMT 2018, arXiv 1804.08771). Text is scored as written, without a normalizer.
 """
 
 import unicodedata
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from finetune.core.errors import DataError
 from finetune.core.extras import require
 
-# By target language; "13a" elsewhere. Japanese in characters: its word tokenizer is one more package, and never mixed.
+# By target language; "13a" for others. Japanese is split into characters: its word tokenizer is another package.
 _TOKENIZERS = {"ja": "char", "zh": "zh", "ko": "char"}
 
 
 @dataclass(frozen=True)
 class TranslationScores:
-    """Corpus scores from 0 to 100. `empty_hypotheses` were scored as they are: nothing was translated."""
+    """Corpus scores from 0 to 100. `empty_hypotheses` are scored as empty translations."""
 
     bleu: float
     bleu_signature: str
@@ -29,12 +29,12 @@ def translation_scores(references: list[str], hypotheses: list[str], target_lang
     """BLEU (Papineni et al., ACL 2002) and chrF (Popovic, WMT 2015) of a corpus with one reference each.
 
     Args:
-        references: translations, one a segment.
-        hypotheses: in the same order; an empty one counts as it stands.
-        target_language: code such as `ja` or `de-DE`; chooses BLEU's tokenizer.
+        references: one translation for each segment.
+        hypotheses: in the same order; they may be empty.
+        target_language: code such as `ja` or `de-DE`; selects BLEU's tokenizer.
 
     Raises:
-        DataError: no segments, lists of unequal length, or an empty reference, against which nothing can be scored.
+        DataError: there are no segments, the lists differ in length, or a reference is empty.
         MissingExtraError: sacrebleu is not installed.
     """
     if not references or len(references) != len(hypotheses):
@@ -43,7 +43,7 @@ def translation_scores(references: list[str], hypotheses: list[str], target_lang
             "each for every segment"
         )
     if empty := [number for number, text in enumerate(references, 1) if not text.strip()]:
-        raise DataError(f"the reference translations number {empty[:5]} are empty; remove these rows")
+        raise DataError(f"reference translations number {empty[:5]} are empty; remove these rows")
     metrics = require("sacrebleu.metrics", extra="st")
     tokenizer = _TOKENIZERS.get(target_language.split("-")[0].lower(), "13a")
     bleu, chrf = metrics.BLEU(tokenize=tokenizer), metrics.CHRF()

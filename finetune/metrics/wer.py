@@ -1,9 +1,9 @@
-"""Word and character error rates of a corpus, pooled over its utterances, counted by jiwer.
+"""Word and character error rates of a corpus, pooled over utterances, computed by jiwer.
 
-Pooled: all errors over all reference words, so a long utterance weighs more than a short one. Empty
-texts are kept: an empty hypothesis deletes every reference word, and each word said where the
-reference is empty is an insertion. jiwer reports the count of insertions as the rate of a corpus
-without reference words; here it is 0.0 without errors and 1.0 with, so that a rate stays a rate.
+Pooled means all errors divided by all reference words, so that a long utterance has more weight. Empty texts are
+kept: an empty hypothesis deletes every reference word, and each word of a hypothesis with an empty reference is an
+insertion. For a corpus without reference words jiwer returns the number of insertions as the rate; here the rate is
+0.0 without errors and 1.0 with errors.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,13 +15,13 @@ import jiwer
 from finetune.core.errors import DataError
 from finetune.metrics.normalizer import UNSPACED, normalize
 
-AT_ONCE = 1000  # texts that jiwer gets together: it keeps several copies of them
+BATCH = 1000  # texts in one call of jiwer, which keeps several copies of them
 Process = Callable[[list[str], list[str]], Any]  # jiwer's process_words or process_characters
 
 
 @dataclass(frozen=True)
 class WordErrors:
-    """Error rates as fractions (0.05 is 5 %; insertions can lift them over 1) and the counts behind them."""
+    """Error rates as fractions (0.05 is 5 %; insertions can make them larger than 1) and their counts."""
 
     wer: float
     cer: float
@@ -35,24 +35,24 @@ class WordErrors:
 
 
 def error_rate(errors: int, reference_length: int) -> float:
-    """Errors over reference words (or characters); without any of these 0.0 if there are no errors, else 1.0."""
+    """Errors divided by reference words (or characters); without any of these, 0.0 without errors, else 1.0."""
     return errors / reference_length if reference_length else float(errors > 0)
 
 
 def score(references: list[str], hypotheses: list[str], preset: str) -> WordErrors:
-    """Corpus error rates of normalized text.
+    """Computes the error rates of a corpus on normalized text.
 
-    Characters are those of the normalized text, the spaces between words included. Under a preset
-    without spaces (`ja-cer@1`) every character is a word, so `wer` is the `cer`.
+    Characters are those of the normalized text, including the spaces between words. Under a preset without spaces
+    (`ja-cer@1`) every character is a word, so `wer` equals `cer`.
 
     Args:
-        references: what was said, one text an utterance; may be empty.
-        hypotheses: what was recognized, in the same order.
+        references: one text for each utterance; texts may be empty.
+        hypotheses: in the same order.
         preset: a name in `NORMALIZERS`, applied to both sides.
 
     Raises:
-        DataError: nothing to score, or lists of unequal length.
-        RecipeError: unknown preset.
+        DataError: there are no utterances, or the lists differ in length.
+        RecipeError: the preset is unknown.
     """
     if not references and not hypotheses:
         raise DataError("there are no utterances to score; check that the manifest is not empty")
@@ -76,31 +76,27 @@ def score(references: list[str], hypotheses: list[str], preset: str) -> WordErro
 
 
 def _counts(process: Process, refs: list[str], hyps: list[str]) -> list[int]:
-    """Hits, substitutions, deletions and insertions of all texts."""
+    """Total hits, substitutions, deletions and insertions."""
     counts = [0, 0, 0, 0]
-    for start in range(0, len(refs), AT_ONCE):
-        found = process(refs[start : start + AT_ONCE], hyps[start : start + AT_ONCE])
-        counts = [
-            count + more
-            for count, more in zip(
-                counts, (found.hits, found.substitutions, found.deletions, found.insertions), strict=True
-            )
-        ]
+    for start in range(0, len(refs), BATCH):
+        result = process(refs[start : start + BATCH], hyps[start : start + BATCH])
+        new = (result.hits, result.substitutions, result.deletions, result.insertions)
+        counts = [count + more for count, more in zip(counts, new, strict=True)]
     return counts
 
 
 def alignments(process: Process, refs: list[str], hyps: list[str]) -> Iterator[list[jiwer.AlignmentChunk]]:
-    """The alignment of each pair of texts, in order."""
-    for start in range(0, len(refs), AT_ONCE):
-        yield from process(refs[start : start + AT_ONCE], hyps[start : start + AT_ONCE]).alignments
+    """Yields the alignment of each pair of texts, in order."""
+    for start in range(0, len(refs), BATCH):
+        yield from process(refs[start : start + BATCH], hyps[start : start + BATCH]).alignments
 
 
 def errors_per_utterance(references: list[str], hypotheses: list[str], preset: str) -> list[tuple[int, int]]:
-    """(word errors, reference words) of each utterance; they sum to the counts of `score`.
+    """Returns (word errors, reference words) of each utterance; their sums are the counts of `score`.
 
     Raises:
-        DataError: lists of unequal length.
-        RecipeError: unknown preset.
+        DataError: the lists differ in length.
+        RecipeError: the preset is unknown.
     """
     refs, hyps = ([spaced(text, preset) for text in texts] for texts in normalized(references, hypotheses, preset))
     return list(
@@ -109,29 +105,29 @@ def errors_per_utterance(references: list[str], hypotheses: list[str], preset: s
 
 
 def character_distances(first: list[str], second: list[str]) -> list[int]:
-    """Edits between the characters of each pair of texts, as they are."""
+    """Character edits between the texts of each pair, without normalization."""
     return _errors(alignments(jiwer.process_characters, first, second))
 
 
-def _errors(found: Iterable[list[jiwer.AlignmentChunk]]) -> list[int]:
+def _errors(rows: Iterable[list[jiwer.AlignmentChunk]]) -> list[int]:
     return [
         sum(
             max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
             for chunk in chunks
             if chunk.type != "equal"
         )
-        for chunks in found
+        for chunks in rows
     ]
 
 
 def changed_by_normalizer(texts: list[str], preset: str) -> list[int]:
     """Indices of texts that the preset empties, or shortens by more than half of their characters.
 
-    A text that was empty before is not among them. Such texts are mostly punctuation or symbols, or stand in
-    brackets: their score says little about what was said, and a report should name them.
+    Texts that are empty before are not included. Such texts are mostly punctuation, symbols or text in brackets: their
+    scores are not meaningful, and a report should list them.
 
     Raises:
-        RecipeError: unknown preset.
+        RecipeError: the preset is unknown.
     """
     return [
         index for index, text in enumerate(texts) if 2 * len(normalize(text, preset)) < len(normalize(text, "none"))
@@ -139,14 +135,15 @@ def changed_by_normalizer(texts: list[str], preset: str) -> list[int]:
 
 
 def spaced(text: str, preset: str) -> str:
-    """Normalized text with a space between what counts as words: characters, under a preset without spaces."""
+    """Puts a space between the characters of a normalized text if the preset has no spaces."""
     return " ".join(text) if preset in UNSPACED else text
 
 
 def normalized(references: list[str], hypotheses: list[str], preset: str) -> tuple[list[str], list[str]]:
+    """Normalizes references and hypotheses; see `score` for the errors."""
     if len(references) != len(hypotheses):
         raise DataError(
-            f"{len(references)} references but {len(hypotheses)} hypotheses: give one hypothesis for each "
+            f"{len(references)} references but {len(hypotheses)} hypotheses; give one hypothesis for each "
             "reference, an empty text where nothing was recognized"
         )
     return [normalize(text, preset) for text in references], [normalize(text, preset) for text in hypotheses]

@@ -1,8 +1,9 @@
-"""Two systems against one reference, word by word: what the second mended, and what it broke."""
+"""Word changes between two systems: reference words that only one of them recognizes correctly."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import NamedTuple
 
 from finetune.metrics.alignment import Edit
@@ -11,7 +12,7 @@ MOST_WORDS = 100
 
 
 class Column(NamedTuple):
-    """One place of a three-row alignment: the word said and what each system has there; "" is nothing."""
+    """One column of a three-row alignment: the reference word and the word of each system; "" is no word."""
 
     reference: str
     base: str
@@ -20,7 +21,7 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class WordChange:
-    """One reference word: occurrences that only the second system has right (fixed), and only the first (broken)."""
+    """One reference word: occurrences that only the second system recognizes (fixed), or only the first (broken)."""
 
     word: str
     fixed: int
@@ -29,11 +30,11 @@ class WordChange:
 
 @dataclass(frozen=True)
 class Changes:
-    """Reference words by which system has them right, words that each inserted, and those that changed most."""
+    """Reference words by the systems that recognize them, insertions of each system, and the most changed words."""
 
     fixed: int
     broken: int
-    both_right: int
+    both_correct: int
     both_wrong: int
     inserted_base: int
     inserted_adapted: int
@@ -41,54 +42,52 @@ class Changes:
 
 
 def columns(base: Sequence[Edit], adapted: Sequence[Edit]) -> list[Column]:
-    """Merges the alignments of two hypotheses with one reference; insertions at one place share columns.
+    """Merges the alignments of two hypotheses with the same reference; insertions at one position share columns.
 
-    Both must be alignments to the same reference; each row, read without gaps, is its text.
+    The words of each row, without gaps, are the words of its text.
     """
-    found: list[Column] = []
+    merged: list[Column] = []
     first, second = _by_word(base), _by_word(adapted)
-    for (extra_base, word, at_base), (extra_adapted, _, at_adapted) in zip(first, second, strict=True):
-        for place in range(max(len(extra_base), len(extra_adapted))):
-            found.append(
-                Column("", *(extra[place] if place < len(extra) else "" for extra in (extra_base, extra_adapted)))
-            )
+    for (inserted_base, word, base_word), (inserted_adapted, _, adapted_word) in zip(first, second, strict=True):
+        insertions = zip_longest(inserted_base, inserted_adapted, fillvalue="")
+        merged += [Column("", *pair) for pair in insertions]
         if word:
-            found.append(Column(word, at_base, at_adapted))
-    return found
+            merged.append(Column(word, base_word, adapted_word))
+    return merged
 
 
 def word_changes(base: Sequence[Sequence[Edit]], adapted: Sequence[Sequence[Edit]]) -> Changes:
-    """Counts over all utterances; `words` holds the `MOST_WORDS` that changed most often, ties by alphabet."""
-    right: Counter[tuple[bool, bool]] = Counter()
+    """Counts over all utterances; `words` holds the `MOST_WORDS` most changed words, ties in alphabetical order."""
+    correct: Counter[tuple[bool, bool]] = Counter()
     inserted, fixed, broken = Counter[int](), Counter[str](), Counter[str]()
     for pair in zip(base, adapted, strict=True):
-        said = [[edit for edit in edits if edit.op != "insert"] for edits in pair]
+        words = [[edit for edit in edits if edit.op != "insert"] for edits in pair]
         for system, edits in enumerate(pair):
-            inserted[system] += len(edits) - len(said[system])
-        for first, second in zip(*said, strict=True):
+            inserted[system] += len(edits) - len(words[system])
+        for first, second in zip(*words, strict=True):
             state = first.op == "equal", second.op == "equal"
-            right[state] += 1
+            correct[state] += 1
             if state[0] != state[1]:
                 (fixed if state[1] else broken)[first.reference] += 1
     most = sorted({*fixed, *broken}, key=lambda word: (-fixed[word] - broken[word], word))[:MOST_WORDS]
     return Changes(
-        right[False, True],
-        right[True, False],
-        right[True, True],
-        right[False, False],
-        inserted[0],
-        inserted[1],
-        [WordChange(word, fixed[word], broken[word]) for word in most],
+        fixed=correct[False, True],
+        broken=correct[True, False],
+        both_correct=correct[True, True],
+        both_wrong=correct[False, False],
+        inserted_base=inserted[0],
+        inserted_adapted=inserted[1],
+        words=[WordChange(word, fixed[word], broken[word]) for word in most],
     )
 
 
 def _by_word(edits: Sequence[Edit]) -> list[tuple[list[str], str, str]]:
-    """For each reference word, and for the end: words inserted before it, the word, what was heard for it."""
-    found, extra = [], list[str]()
+    """For each reference word, and for the end: words inserted before it, the word, and the hypothesis for it."""
+    rows, inserted = [], list[str]()
     for edit in edits:
         if edit.op == "insert":
-            extra.append(edit.hypothesis)
+            inserted.append(edit.hypothesis)
         else:
-            found.append((extra, edit.reference, edit.hypothesis))
-            extra = []
-    return [*found, (extra, "", "")]
+            rows.append((inserted, edit.reference, edit.hypothesis))
+            inserted = []
+    return [*rows, (inserted, "", "")]

@@ -1,4 +1,4 @@
-"""Which words go wrong: by how often training had them, numbers and other entities, casing and punctuation."""
+"""Errors by kind of word: frequency in the training texts, numbers and other entities, casing and punctuation."""
 
 import re
 import unicodedata
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from finetune.metrics.alignment import Edit, align_words
 from finetune.metrics.normalizer import UNSPACED, normalize
 
-FREQUENCIES = (("unseen", 0), ("1 to 5", 5), ("6 to 50", 50), ("more than 50", None))  # name, most occurrences
+FREQUENCIES = (("unseen", 0), ("1 to 5", 5), ("6 to 50", 50), ("more than 50", None))  # name, highest count
 
 _NUMERALS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -19,22 +19,25 @@ _NUMERALS = (
     "ninetieth hundredth thousandth millionth"
 ).replace(" ", "|")
 _NUMBER = rf"(?:[^\W\d_]?\d[\w.,:]*|(?:{_NUMERALS})\b)"
-NOT_NUMBERS = {"one", "second"}  # alone they mostly count nothing
-_KINDS = {  # found in the text as written, compared without case
+NOT_NUMBERS = {"one", "second"}  # rarely numbers when they stand alone
+_KINDS = {  # matched in the text as written, compared without case
     "time": re.compile(r"\b\d{1,2}[:.]\d\d\b(?!\.\d)"),
     "date": re.compile(r"\b\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b"),
     "e-mail": re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+"),
     "web address": re.compile(r"\b(?:https?://|www\.)[^\s,;]+"),
     "code": re.compile(r"\b(?=\w*\d)(?=\w*[^\W\d_])(?!\d+(?:st|nd|rd|th|s)\b)\w+\b"),
-    "name": re.compile(r"(?<=[^\W_] )(?:[A-Z][^\W_]+)(?: [A-Z][^\W_]+)*"),  # capitals inside a sentence
+    "name": re.compile(r"(?<=[^\W_] )(?:[A-Z][^\W_]+)(?: [A-Z][^\W_]+)*"),  # capitalized words inside a sentence
 }
 _WORD_OR_MARK = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[.,!?;:…]+")
 
 
 @dataclass(frozen=True)
 class FrequencyBin:
-    """Reference words that training had this often; `missed` were substituted or deleted. `inserted` are words of
-    that frequency in the hypotheses which nobody said; they stand apart, because misspellings are all unseen."""
+    """Reference words with this frequency in the training texts.
+
+    `missed` are substituted or deleted. `inserted` are inserted words of that frequency; they are counted separately,
+    because all misspellings are unseen.
+    """
 
     name: str
     words: int
@@ -44,17 +47,17 @@ class FrequencyBin:
 
 @dataclass(frozen=True)
 class EntityRecall:
-    """Occurrences of one kind: said, said and written exactly so, written without being said."""
+    """Entities of one kind: in the references (`support`), recognized exactly (`hits`), and in hypotheses only."""
 
     kind: str
-    said: int
-    right: int
-    invented: int
+    support: int
+    hits: int
+    false_alarms: int
 
 
 @dataclass(frozen=True)
 class NumeralErrors:
-    """Word errors that touch a numeral, of all; `style` are those between digits on one side and words on the other."""
+    """Word errors, those that involve a numeral, and those of digits against number words (`style`)."""
 
     errors: int
     numeral: int
@@ -63,28 +66,32 @@ class NumeralErrors:
 
 @dataclass(frozen=True)
 class Style:
-    """Casing and punctuation at the `words` that both sides have: a mark is compared after its word."""
+    """Casing and punctuation of the `words` that both texts have.
+
+    `marks` counts the words followed by punctuation in the reference, `marks_correct` those with the same mark in the
+    hypothesis, `marks_inserted` the words with another mark in the hypothesis.
+    """
 
     words: int
     case_errors: int
-    marks_said: int
-    marks_right: int
-    marks_invented: int
+    marks: int
+    marks_correct: int
+    marks_inserted: int
 
 
 def word_counts(texts: Iterable[str], preset: str) -> Counter[str]:
-    """How often each normalized word occurs in texts, such as those of training."""
+    """Number of occurrences of each normalized word."""
     return Counter(word for text in texts for word in normalize(text, preset).split())
 
 
 def by_frequency(rows: Sequence[Sequence[Edit]], trained: Mapping[str, int], preset: str) -> list[FrequencyBin]:
-    """Word errors by how often training had the word; empty under a preset without words."""
+    """Word errors by frequency of the word in the training texts; empty under a preset without spaces."""
     if preset in UNSPACED:
         return []
     counts = {name: Counter[str]() for name, _ in FREQUENCIES}
     for edit in (edit for edits in rows for edit in edits):
-        times = trained.get(edit.reference or edit.hypothesis, 0)
-        name = next(name for name, most in FREQUENCIES if most is None or times <= most)
+        frequency = trained.get(edit.reference or edit.hypothesis, 0)
+        name = next(name for name, highest in FREQUENCIES if highest is None or frequency <= highest)
         counts[name][edit.op] += 1
     return [
         FrequencyBin(
@@ -98,9 +105,10 @@ def by_frequency(rows: Sequence[Sequence[Edit]], trained: Mapping[str, int], pre
 
 
 def entities(references: list[str], hypotheses: list[str], preset: str) -> list[EntityRecall]:
-    """Numbers (digits or English number words, in normalized text) and other kinds by their form, where they occur.
+    """Recall of numbers (digits or English number words, in normalized text) and of other entities by their form.
 
-    A number is all neighbouring numerals together. Each must be written exactly; places are not aligned.
+    Adjacent numerals are one number. A hit is an exact match; positions are not aligned. Kinds without occurrences
+    are omitted.
     """
     number = re.compile(rf"(?<!\w){_NUMBER}(?:[ -](?:and )?{_NUMBER})*")
 
@@ -109,26 +117,26 @@ def entities(references: list[str], hypotheses: list[str], preset: str) -> list[
 
     rows = [_recall("number", map(numbers, references), map(numbers, hypotheses))]
     for kind, pattern in _KINDS.items():
-        said, heard = (
-            [[found.casefold() for found in pattern.findall(unicodedata.normalize("NFC", text))] for text in texts]
+        ref, hyp = (
+            [[match.casefold() for match in pattern.findall(unicodedata.normalize("NFC", text))] for text in texts]
             for texts in (references, hypotheses)
         )
-        rows.append(_recall(kind, said, heard))
-    return [row for row in rows if row.said or row.invented]
+        rows.append(_recall(kind, ref, hyp))
+    return [row for row in rows if row.support or row.false_alarms]
 
 
-def _recall(kind: str, said: Iterable[list[str]], heard: Iterable[list[str]]) -> EntityRecall:
-    pairs = [(Counter(a), Counter(b)) for a, b in zip(said, heard, strict=True)]
+def _recall(kind: str, references: Iterable[list[str]], hypotheses: Iterable[list[str]]) -> EntityRecall:
+    pairs = [(Counter(ref), Counter(hyp)) for ref, hyp in zip(references, hypotheses, strict=True)]
     return EntityRecall(
         kind,
-        sum(a.total() for a, _ in pairs),
-        sum((a & b).total() for a, b in pairs),
-        sum((b - a).total() for a, b in pairs),
+        support=sum(ref.total() for ref, _ in pairs),
+        hits=sum((ref & hyp).total() for ref, hyp in pairs),
+        false_alarms=sum((hyp - ref).total() for ref, hyp in pairs),
     )
 
 
 def numeral_errors(rows: Sequence[Sequence[Edit]]) -> NumeralErrors:
-    """How many word errors are of numerals: many of them between digits and words mean another style, not deafness."""
+    """Counts word errors of numerals. Many `style` errors mean another way to write numbers, not misrecognition."""
     wrong = [edit for edits in rows for edit in edits if edit.op != "equal"]
     numeral = re.compile(rf"{_NUMBER}$")
     kinds = [tuple(bool(word and numeral.match(word)) for word in edit[1:]) for edit in wrong]
@@ -141,27 +149,27 @@ def numeral_errors(rows: Sequence[Sequence[Edit]]) -> NumeralErrors:
 
 
 def style(references: list[str], hypotheses: list[str]) -> Style:
-    """Casing and punctuation apart from words, in the text as written."""
-    said, heard = ([_marked(text) for text in texts] for texts in (references, hypotheses))
-    words = [[[word.casefold() for word, _ in text] for text in texts] for texts in (said, heard)]
-    total = case = marks = right = invented = 0
-    for ref, hyp, edits in zip(said, heard, align_words(*words), strict=True):
-        ours, theirs = iter(ref), iter(hyp)
+    """Compares casing and punctuation in the texts as written, at the words that are equal apart from case."""
+    refs, hyps = ([_words_and_marks(text) for text in texts] for texts in (references, hypotheses))
+    words = [[[word.casefold() for word, _ in text] for text in texts] for texts in (refs, hyps)]
+    total = case = marks = correct = inserted = 0
+    for ref, hyp, edits in zip(refs, hyps, align_words(*words), strict=True):
+        ref_words, hyp_words = iter(ref), iter(hyp)
         for edit in edits:
-            a = next(ours) if edit.reference else None
-            b = next(theirs) if edit.hypothesis else None
+            a = next(ref_words) if edit.reference else None
+            b = next(hyp_words) if edit.hypothesis else None
             if edit.op != "equal" or a is None or b is None:
                 continue
             total += 1
             case += a[0] != b[0]
             marks += bool(a[1])
-            right += bool(a[1]) and a[1] == b[1]
-            invented += bool(b[1]) and a[1] != b[1]
-    return Style(total, case, marks, right, invented)
+            correct += bool(a[1]) and a[1] == b[1]
+            inserted += bool(b[1]) and a[1] != b[1]
+    return Style(words=total, case_errors=case, marks=marks, marks_correct=correct, marks_inserted=inserted)
 
 
-def _marked(text: str) -> list[tuple[str, str]]:
-    """Words with the mark after each; the typographic apostrophe as the plain one."""
+def _words_and_marks(text: str) -> list[tuple[str, str]]:
+    """Each word with the punctuation after it; a typographic apostrophe becomes a plain one."""
     words: list[tuple[str, str]] = []
     for token in _WORD_OR_MARK.findall(unicodedata.normalize("NFC", text).replace("’", "'")):
         if token[0].isalnum():

@@ -1,4 +1,4 @@
-"""What to do next, by rule: the rules in the order in which their advice is worth taking."""
+"""Next steps by rule, the most important rules first."""
 
 from collections.abc import Callable
 from itertools import chain
@@ -13,8 +13,8 @@ RULES: tuple[Callable[[Facts], Advice | None], ...] = (
     run.suspicious,
     run.forgotten,
     run.no_canary,
-    run.made_up,
-    run.not_proven,
+    run.hallucinated,
+    run.not_significant,
     run.few_speakers,
     errors.numerals,
     errors.style,
@@ -22,18 +22,18 @@ RULES: tuple[Callable[[Facts], Advice | None], ...] = (
     errors.runaways,
     errors.deletions,
     errors.insertions,
-    errors.taught_terms,
-    errors.untaught_terms,
-    errors.invented_terms,
-    errors.new_words,
+    errors.seen_terms,
+    errors.unseen_terms,
+    errors.false_terms,
+    errors.unseen_words,
     run.still_learning,
     run.emptied,
     run.decoders,
 )
-MANY: tuple[Callable[[Facts], list[Advice]], ...] = (errors.kinds_of_clips, run.uneven)
+LIST_RULES: tuple[Callable[[Facts], list[Advice]], ...] = (errors.clip_measures, run.uneven)
 
 
 def advise(facts: Facts) -> list[Advice]:
-    """What every rule says that has something to say."""
-    single = [found for rule in RULES if (found := rule(facts))]
-    return [*single, *chain.from_iterable(rule(facts) for rule in MANY)]
+    """The advice of every rule that applies."""
+    single = [advice for rule in RULES if (advice := rule(facts))]
+    return [*single, *chain.from_iterable(rule(facts) for rule in LIST_RULES)]

@@ -1,23 +1,26 @@
-"""Plots as inline SVG: text stays text, colours follow the page's light or dark theme.
+"""Plots as inline SVG: text is real text, and colours follow the light or dark theme of the page.
 
-matplotlib draws them. It is imported when the first one is drawn, and never opens a window.
+matplotlib is imported for the first plot, and opens no window.
 """
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-WIDTH, HEIGHT = 5.0, 3.1  # inches of 72 points; a page scales them down to a phone
-# Colours that no plot has, each put for a variable of the page's style sheet.
+from finetune.metrics.groups import GroupTable
+from finetune.report.wording import percent
+
+WIDTH, HEIGHT = 5.0, 3.1  # inches of 72 points; the page scales plots down on small screens
+# Placeholder colours; `_svg` replaces each by a variable of the style sheet.
 INK, FAINT, LINE, BASE, ADAPTED, THIRD = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 VARIABLES = {INK: "--ink", FAINT: "--faint", LINE: "--line", BASE: "--base", ADAPTED: "--adapted", THIRD: "--third"}
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A plot with its title, what it shows in a sentence, and the numbers behind it."""
+    """A plot with its title, a sentence about its content, and its numbers as a table."""
 
     title: str
     text: str
@@ -26,20 +29,29 @@ class Chart:
     rows: Sequence[Sequence[str]]
 
 
-def by_duration(table: Mapping[str, Any]) -> Chart:
-    """WER by bins of duration with intervals, for base and adapted; `table` is a group table as evaluate wrote it."""
-    rows = [row for row in table["rows"] if row["words"]]
-    figure, axes = _axes("WER, %")
+@dataclass(frozen=True)
+class ValidationPoint:
+    """WER (fractions) after a training step; `canary_wer` is None without a canary set."""
+
+    step: int
+    wer: float
+    canary_wer: float | None
+
+
+def by_duration(table: GroupTable) -> Chart:
+    """WER of both models by bins of duration, with intervals."""
+    rows = [row for row in table.rows if row.words]
+    figure, axes = _axes("WER (%)")
     for system, colour, marker, shift in (("base", BASE, "s", -0.09), ("adapted", ADAPTED, "o", 0.09)):
-        wers = [100 * row["wer"][system] for row in rows]
-        reach = [
-            [max(0.0, wer - 100 * row["interval"][system]["low"]) for wer, row in zip(wers, rows, strict=True)],
-            [max(0.0, 100 * row["interval"][system]["high"] - wer) for wer, row in zip(wers, rows, strict=True)],
+        wers = [100 * row.wer[system] for row in rows]
+        bars = [
+            [max(0.0, wer - 100 * row.interval[system].low) for wer, row in zip(wers, rows, strict=True)],
+            [max(0.0, 100 * row.interval[system].high - wer) for wer, row in zip(wers, rows, strict=True)],
         ]
         axes.errorbar(
-            [place + shift for place in range(len(rows))],
+            [position + shift for position in range(len(rows))],
             wers,
-            reach,
+            bars,
             fmt=f"{marker}-",
             color=colour,
             capsize=3,
@@ -48,39 +60,33 @@ def by_duration(table: Mapping[str, Any]) -> Chart:
             label=system,
         )
     axes.set_xlim(-0.6, len(rows) - 0.4)
-    names = [row["name"].replace(" and more", "+").replace("below ", "< ").replace(" to ", "–") for row in rows]
+    names = [row.name.replace(" and more", "+").replace("below ", "< ").replace(" to ", "–") for row in rows]
     axes.set_xticks(range(len(rows)), names)
     axes.set_ylim(bottom=0)
     figure.legend(loc="outside upper left", ncols=2)
     return Chart(
         "WER by duration",
-        "Error rate of clips by their length, with 95 % intervals.",
+        "WER by duration of the clips, with 95 % intervals.",
         _svg(figure, "duration"),
-        ("duration", "clips", "words", "base, %", "adapted, %"),
+        ("duration", "clips", "words", "base WER (%)", "adapted WER (%)"),
         [
-            (
-                row["name"],
-                str(row["clips"]),
-                str(row["words"]),
-                f"{100 * row['wer']['base']:.1f}",
-                f"{100 * row['wer']['adapted']:.1f}",
-            )
+            (row.name, str(row.clips), str(row.words), percent(row.wer["base"]), percent(row.wer["adapted"]))
             for row in rows
         ],
     )
 
 
-def learning_curve(losses: Sequence[tuple[int, float]], scores: Sequence[Mapping[str, Any]]) -> Chart:
+def learning_curve(losses: Sequence[tuple[int, float]], scores: Sequence[ValidationPoint]) -> Chart:
     """Training loss by step (smoothed), and WER on valid and canary.
 
     Args:
         losses: (step, loss).
-        scores: rows with `step`, `wer` and `canary_wer` (None without a canary).
+        scores: in the order of steps.
     """
     smooth, value = [], losses[0][1]
-    keep = max(0.0, 1 - 10 / len(losses))
+    decay = max(0.0, 1 - 10 / len(losses))
     for step, loss in losses:
-        value = keep * value + (1 - keep) * loss
+        value = decay * value + (1 - decay) * loss
         smooth.append((step, value))
     figure, axes = _axes("loss")
     axes.set_xlabel("step")
@@ -88,32 +94,24 @@ def learning_curve(losses: Sequence[tuple[int, float]], scores: Sequence[Mapping
     axes.set_ylim(bottom=0)
     lines = axes.get_lines()
     if scores:
-        right = axes.twinx()
-        right.set_ylabel("WER, %")
-        right.spines["top"].set_visible(False)
-        for key, colour, marker, label in (
-            ("wer", ADAPTED, "o", "valid WER"),
-            ("canary_wer", THIRD, "D", "canary WER"),
-        ):
-            if points := [(row["step"], 100 * row[key]) for row in scores if row[key] is not None]:
-                lines += right.plot(
+        wer_axes = axes.twinx()
+        wer_axes.set_ylabel("WER (%)")
+        wer_axes.spines["top"].set_visible(False)
+        valid = [(row.step, 100 * row.wer) for row in scores]
+        canary = [(row.step, 100 * row.canary_wer) for row in scores if row.canary_wer is not None]
+        for points, colour, marker, label in ((valid, ADAPTED, "o", "valid WER"), (canary, THIRD, "D", "canary WER")):
+            if points:
+                lines += wer_axes.plot(
                     *zip(*points, strict=True), f"{marker}--", color=colour, linewidth=1.2, markersize=5, label=label
                 )
-        right.set_ylim(bottom=0)
+        wer_axes.set_ylim(bottom=0)
     figure.legend(handles=lines, loc="outside upper left", ncols=3)
     return Chart(
         "Learning curve",
-        "Training loss by step, and error rates of what was scored on the way.",
+        "Training loss by step, and WER on valid and canary during training.",
         _svg(figure, "learning"),
-        ("step", "valid WER, %", "canary WER, %"),
-        [
-            (
-                str(row["step"]),
-                f"{100 * row['wer']:.1f}",
-                "–" if row["canary_wer"] is None else f"{100 * row['canary_wer']:.1f}",
-            )
-            for row in scores
-        ],
+        ("step", "valid WER (%)", "canary WER (%)"),
+        [(str(row.step), percent(row.wer), percent(row.canary_wer)) for row in scores],
     )
 
 
@@ -121,10 +119,10 @@ def speed(points: Sequence[tuple[str, float, float]]) -> Chart:
     """WER against speed.
 
     Args:
-        points: name, seconds of audio decoded in a second (RTFx), WER.
+        points: name, seconds of audio decoded per second (RTFx), WER.
     """
-    figure, axes = _axes("WER, %")
-    axes.set_xlabel("seconds of audio in a second (RTFx)")
+    figure, axes = _axes("WER (%)")
+    axes.set_xlabel("seconds of audio per second (RTFx)")
     for (name, rate, wer), marker, colour in zip(points, "sovD", (BASE, ADAPTED, THIRD, INK), strict=False):
         axes.plot([rate], [100 * wer], marker, color=colour, markersize=8, label=name)
     axes.set_xlim(0, 1.15 * max(rate for _, rate, _ in points))
@@ -132,10 +130,10 @@ def speed(points: Sequence[tuple[str, float, float]]) -> Chart:
     figure.legend(loc="outside upper left", ncols=2)
     return Chart(
         "WER against speed",
-        "Right and low is better. Times of this machine, of test decoded in batches.",
+        "Lower right is better. Times of the test set, decoded in batches on the machine of the evaluation.",
         _svg(figure, "speed"),
-        ("decoder", "RTFx", "WER, %"),
-        [(name, f"{rate:.1f}", f"{100 * wer:.1f}") for name, rate, wer in points],
+        ("decoder", "RTFx", "WER (%)"),
+        [(name, f"{rate:.1f}", percent(wer)) for name, rate, wer in points],
     )
 
 
@@ -153,7 +151,7 @@ def _axes(label: str) -> tuple[Any, Any]:
 
 
 def _svg(figure: Any, name: str) -> str:
-    """The figure as an <svg> element; its ids begin with `name`, so that several stand in one page."""
+    """The figure as an <svg> element; its ids begin with `name`, so that they are unique in the page."""
     import matplotlib
 
     for axes in figure.axes:

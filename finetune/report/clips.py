@@ -1,15 +1,15 @@
-"""A clip as a report shows it: three rows of words, one above the other, each with what became of it."""
+"""A clip of a report: reference, base and adapted hypothesis in three aligned rows of words, each with its state."""
 
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-RIGHT, WRONG, MISSING, ADDED, GAP = "right", "wrong", "missing", "added", "gap"
+CORRECT, WRONG, MISSING, INSERTED, GAP = "correct", "wrong", "missing", "inserted", "gap"
 
 
 class Cell(NamedTuple):
-    """A word, and one of the states above; what was said is always right or a gap."""
+    """A word and one of the states above; a reference word is correct or a gap."""
 
     word: str
     state: str
@@ -17,16 +17,25 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Player:
-    """Audio of a clip: a data URI, a path relative to the report, or "" with `anchor` of the clip that has it."""
+    """Audio of a clip: a data URI, a path relative to the report, or "" with the `anchor` of a clip that has it."""
 
     source: str
     anchor: str = ""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """`rows` are what was said, what the base heard and what the adapted model heard, as scored; `texts` the same as
-    written, and what else was heard, by who heard it. `direction` is that of what was said, ltr or rtl."""
+class ClipView:
+    """One clip in a list.
+
+    Attributes:
+        anchor: id of its element in the page.
+        facts: duration, speaker and errors, as text.
+        direction: of the script of the reference, ltr or rtl.
+        columns: aligned words of reference, base and adapted model, normalized.
+        texts: (source, text), as written.
+        flags: of the adapted model's hypothesis.
+        player: None if the audio is missing.
+    """
 
     id: str
     anchor: str
@@ -39,19 +48,20 @@ class Shown:
 
 
 def direction(text: str) -> str:
-    """rtl where the first letter is of a script that is written so."""
+    """`rtl` if the first letter belongs to a right-to-left script, else `ltr`."""
     letters = (unicodedata.bidirectional(char) for char in text)
     return "rtl" if next((kind for kind in letters if kind in ("L", "R", "AL")), "L") != "L" else "ltr"
 
 
 def cells(column: tuple[str, str, str]) -> tuple[Cell, Cell, Cell]:
-    """One place of a three-row alignment (what was said, base, adapted; "" is nothing) with its states."""
-    said = column[0]
-    heard = [
-        Cell(
-            word,
-            RIGHT if said and word == said else WRONG if said and word else MISSING if said else ADDED if word else GAP,
-        )
-        for word in column[1:]
-    ]
-    return Cell(said, RIGHT if said else GAP), heard[0], heard[1]
+    """Adds the states to one column of a three-row alignment (reference, base, adapted; "" is no word)."""
+    reference, base, adapted = column
+    return Cell(reference, CORRECT if reference else GAP), _cell(reference, base), _cell(reference, adapted)
+
+
+def _cell(reference: str, word: str) -> Cell:
+    if not reference:
+        return Cell(word, INSERTED if word else GAP)
+    if not word:
+        return Cell(word, MISSING)
+    return Cell(word, CORRECT if word == reference else WRONG)

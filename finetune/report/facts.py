@@ -1,46 +1,68 @@
-"""What the rules of advice look at, and what they give."""
+"""Input and output of the advice rules."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from finetune.core.config import Recipe
+from finetune.metrics.results import EvaluationResults
+from finetune.metrics.scores import Comparison, Scores
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What test has in common with train and replay.
+
+    Attributes:
+        clips: test clips with a training sentence or with training audio.
+        sentences: test clips with a training sentence.
+        audio: test clips with training audio.
+        speakers: test speakers that are in the training data.
+    """
+
+    clips: int
+    sentences: int
+    audio: int
+    speakers: int
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Of one run.
+    """Facts about one run.
 
     Attributes:
-        metrics: as `evaluate` wrote them.
-        recipe: all its sections, with every value.
-        valid: valid WER of whole adapters (nothing interpolated), by epoch.
-        leaked: `clips` of test whose text (`sentences`) or `audio` is trained on, and `speakers` that are.
-        flagged_errors: word errors of the adapted model in test clips that have a flag.
+        results: of `finetune evaluate`.
+        recipe: the recipe of the run, with all defaults.
+        valid: validation WER by epoch, without interpolation towards the base.
+        overlap: of test with the training data.
+        flagged_errors: word errors of the adapted model in flagged test clips.
     """
 
-    metrics: Mapping[str, Any]
-    recipe: Mapping[str, Any]
+    results: EvaluationResults
+    recipe: Recipe
     valid: Sequence[tuple[int, float]]
-    leaked: Mapping[str, int]
+    overlap: Overlap
     flagged_errors: int
 
     @property
-    def test(self) -> Mapping[str, Any]:
+    def test(self) -> Scores:
         """Scores of the adapted model on test."""
-        return self.metrics["scores"]["test"]["adapted"]
+        return self.results.scores["test"].adapted
 
     @property
     def errors(self) -> int:
-        return self.test["substitutions"] + self.test["deletions"] + self.test["insertions"]
+        """Word errors of the adapted model on test."""
+        return self.test.substitutions + self.test.deletions + self.test.insertions
 
     @property
-    def difference(self) -> Mapping[str, Any]:
-        return self.metrics["differences"]["test"]
+    def difference(self) -> Comparison:
+        """The adapted model against the base on test."""
+        return self.results.differences["test"]
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What was found, with its numbers, and what to do about it."""
+    """A finding with its numbers, and what to do about it; `rule` is the name of the rule."""
 
     rule: str
-    found: str
-    cure: str
+    finding: str
+    action: str

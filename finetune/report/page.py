@@ -1,8 +1,8 @@
-"""The report as one page of HTML, and as a few lines for a pull request.
+"""Renders the report as one HTML page, and as a short Markdown summary for a pull request.
 
-Transcripts, ids and paths are untrusted. Every value that a template writes passes `visible`, so that control
-characters and marks of direction are seen and do nothing, and is then escaped; the page's Content-Security-Policy
-allows no request and no script but its own.
+Transcripts, ids and paths are untrusted. Each value in a template passes `visible`, which replaces control characters
+and direction marks by their code points, and is then escaped. The Content-Security-Policy of the page allows no
+request and no script other than its own.
 """
 
 import base64
@@ -16,30 +16,31 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from finetune.metrics.results import SYSTEMS, EvaluationResults, KeywordListScores
+from finetune.metrics.word_changes import Changes
 from finetune.report import tables, wording
 from finetune.report.charts import Chart
-from finetune.report.clips import Shown
+from finetune.report.clips import ClipView
 from finetune.report.facts import Advice
 from finetune.report.verdict import Finding
 
-# Control characters, surrogates, and what turns the direction of text; joiners of letters and emoji stay.
-_UNSEEN = re.compile(
+# Control characters, surrogates and direction marks; joiners of letters and emoji are kept.
+_INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2060"
     "\u2066-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
 _MARKDOWN = re.compile(r"([\\`*_\[\]#|~$@])")
 
-
 MOST_TERMS = 200
 SECTIONS = (
     ("advice", "Next steps"),
     ("scores", "Scores"),
-    ("changes", "Fixed and broken"),
+    ("changes", "Word changes"),
     ("terms", "Terms"),
     ("keywords", "Keywords"),
-    ("words", "Words"),
+    ("words", "Errors by kind"),
     ("groups", "Groups"),
-    ("probes", "Made-up words"),
+    ("probes", "Hallucinations"),
     ("suspicious", "Suspicious references"),
     ("training", "Training and speed"),
     ("provenance", "Provenance"),
@@ -48,29 +49,30 @@ SECTIONS = (
 
 @dataclass(frozen=True)
 class Content:
-    """All that is in a report.
+    """The content of a report.
 
     Attributes:
         name: of the run.
-        unit: what the normalizer counts, word or character.
-        findings: the verdict; the first is the one on the domain.
-        sets: names of the sets, test first.
-        metrics: as `evaluate` wrote them.
-        changes: `metrics.changes.Changes` of test, as a mapping.
-        lists: clips by the name of their list: fixed, broken, worst, suspicious.
-        meanings: what each flag of a hypothesis says.
-        absent: sections that a reader may miss, each with the reason.
+        unit: of the normalizer, word or character.
+        findings: the verdict; the first finding is that of the domain.
+        advice: next steps.
+        results: of the evaluation.
+        changes: word changes on test.
+        lists: clips by name of their list (fixed, broken, worst, suspicious).
+        charts: by name.
+        meanings: description of each flag.
+        absent: title of each missing section, with the reason.
         provenance: label and value.
+        command: reproduces the run.
     """
 
     name: str
     unit: str
     findings: Sequence[Finding]
     advice: Sequence[Advice]
-    sets: Sequence[str]
-    metrics: Mapping[str, Any]
-    changes: Mapping[str, Any]
-    lists: Mapping[str, Sequence[Shown]]
+    results: EvaluationResults
+    changes: Changes
+    lists: Mapping[str, Sequence[ClipView]]
     charts: Mapping[str, Chart]
     meanings: Mapping[str, str]
     absent: Sequence[tuple[str, str]]
@@ -79,6 +81,7 @@ class Content:
 
 
 def html(content: Content) -> str:
+    """The page."""
     script, style = _part("script.js"), _part("style.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = Environment(
@@ -96,7 +99,7 @@ def html(content: Content) -> str:
 
 
 def summary(content: Content) -> str:
-    """Markdown for a pull request: verdict, main table, advice."""
+    """The Markdown summary: verdict, scores, advice."""
     environment = Environment(
         loader=PackageLoader("finetune", "report/templates"),
         autoescape=False,
@@ -106,43 +109,52 @@ def summary(content: Content) -> str:
         finalize=_plain,
     )
     environment.filters.update(_FILTERS, code=lambda text: Markup(visible(text).replace("`", "'")))
-    return environment.get_template("summary.md.jinja").render(**vars(content)).strip() + "\n"
+    return environment.get_template("summary.md.jinja").render(**vars(content), systems=SYSTEMS).strip() + "\n"
 
 
 def _tables(content: Content) -> dict[str, Any]:
-    test, details = content.metrics["scores"]["test"], content.metrics["details"]["test"]
-    terms = tables.terms(*(details[which].get("terms", []) for which in ("base", "adapted")))
-    lists = content.metrics["keyword_lists"]
-    found = {
-        "terms": terms[:MOST_TERMS],
-        "more_terms": len(terms[MOST_TERMS:]),
-        "entities": tables.entities(*(test[which]["entities"] for which in ("base", "adapted"))),
-        "confusions": tables.confusions(*(details[which]["confusions"] for which in ("base", "adapted"))),
-        "pairs": list(zip(lists["base"], lists["adapted"], strict=True)) if lists else [],
-        "flags": sorted({*test["base"]["flags"], *test["adapted"]["flags"]}),
-        "scale": tables.scale(content.metrics["differences"]["test"]),
-    }
-    there = {
+    results = content.results
+    test, details = results.scores["test"], results.details["test"]
+    terms = tables.terms(details.base.terms, details.adapted.terms)
+    flags = sorted({*test.base.flags, *test.adapted.flags})
+    optional = {
         "advice": content.advice,
         "terms": terms,
-        "keywords": lists,
-        "groups": content.metrics["groups"]["test"],
-        "probes": content.metrics["probes"] or found["flags"],
+        "keywords": results.keyword_lists,
+        "groups": results.groups["test"],
+        "probes": results.probes or flags,
         "suspicious": content.lists["suspicious"],
         "training": {*content.charts} & {"learning", "speed"},
     }
-    return {**found, "sections": [(anchor, title) for anchor, title in SECTIONS if there.get(anchor, True)]}
+    return {
+        "systems": SYSTEMS,
+        "terms": terms[:MOST_TERMS],
+        "more_terms": len(terms[MOST_TERMS:]),
+        "entities": tables.entities(test.base.entities, test.adapted.entities),
+        "confusions": tables.confusions(details.base.confusions, details.adapted.confusions),
+        "keyword_rows": _keyword_rows(results),
+        "flags": flags,
+        "scale": tables.scale(results.differences["test"]),
+        "sections": [(anchor, title) for anchor, title in SECTIONS if optional.get(anchor, True)],
+    }
+
+
+def _keyword_rows(results: EvaluationResults) -> list[tuple[str, KeywordListScores]]:
+    """Name of the system and its scores, both systems of a list size together."""
+    lists = results.keyword_lists
+    pairs = zip(lists.base, lists.adapted, strict=True) if lists else ()
+    return [row for pair in pairs for row in zip(SYSTEMS, pair, strict=True)]
 
 
 def visible(value: Any) -> Any:
-    """A character that cannot be seen, or turns its neighbours around, as its code point."""
+    """Replaces each invisible character and each direction mark of a string by its code point."""
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
-    return _UNSEEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", value)
+    return _INVISIBLE.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", value)
 
 
 def _plain(value: Any) -> Any:
-    """As `visible`, with what Markdown or HTML would read as a command turned into text."""
+    """Like `visible`, and escapes Markdown and HTML."""
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
     text = " ".join(visible(value).split())

@@ -1,157 +1,152 @@
-"""Advice from how the run was set up and what it cost: test set, training, general speech, decoding."""
+"""Advice from the set-up and the costs of a run: test data, training, general speech, decoding."""
 
 from finetune.report.facts import Advice, Facts
 from finetune.report.verdict import BAD, forgetting
 from finetune.report.wording import count, percent, points, sentence
 
-GROUP_GAP = 0.1  # WER between the worst and the best group
-STILL_FALLING = 0.05  # relative fall of valid WER over the last evaluation
+GROUP_GAP = 0.1  # WER of the worst group minus that of the best
+STILL_FALLING = 0.05  # relative decrease of the validation WER in the last evaluation
 SUSPICIOUS_SHARE = 0.02  # of test clips
-CHANGED_SHARE = 0.01  # of test clips, whose text the normalizer empties or halves
-LARGER = 100  # times the size of test; a larger one is not worth asking for
-SLOWER = 1.1  # time of speculative decoding over that of greedy
+CHANGED_SHARE = 0.01  # of test clips whose text the normalizer empties or halves
+LARGEST_FACTOR = 100  # a larger test set is not advised
+SLOWER = 1.1  # time of speculative decoding over that of greedy decoding
 
 
 def leaking(facts: Facts) -> Advice | None:
-    if not facts.leaked["clips"]:
+    if not facts.overlap.clips:
         return None
     return Advice(
         "leaking",
-        f"Trained on, by text or audio: {count(facts.leaked['clips'], 'test clip')}.",
-        "Remove them from train (manifests/problems.json names each) and train again: until then every "
-        "figure of test is too good.",
+        f"{count(facts.overlap.clips, 'test clip')} with training text or training audio.",
+        "Remove these clips from train (manifests/problems.json lists them) and train again: the test scores are too "
+        "good.",
     )
 
 
 def prompted_keywords(facts: Facts) -> Advice | None:
-    prompted = facts.test["prompted"]
-    if not prompted["said"]:
+    number = facts.test.prompted.in_reference
+    if not number:
         return None
     return Advice(
-        "told keywords",
-        f"{prompted['said']} of {count(facts.test['utterances'], 'test prompt')} name words that are said in the clip.",
-        "That is fair only if your application knows them too. Drop the keywords from the test manifest, or "
-        "set evaluate.keyword_lists: [0, 100] to see recall with and without them.",
+        "prompted keywords",
+        f"{number} of {count(facts.test.utterances, 'test prompt')} contain keywords of their reference.",
+        "This is fair only if your application knows these words too. Otherwise remove the keywords from the test "
+        "manifest, or set evaluate.keyword_lists: [0, 100] to measure recall with and without them.",
     )
 
 
-def not_proven(facts: Facts) -> Advice | None:
-    found = facts.difference
-    if not found["low"] <= 0 <= found["high"] or found["detectable"] is None:
+def not_significant(facts: Facts) -> Advice | None:
+    comparison = facts.difference
+    if not comparison.low <= 0 <= comparison.high or comparison.detectable is None:
         return None
-    shown = (
-        f"Test shows differences of {100 * found['detectable']:.1f} points and more; this one is "
-        f"{points(found['difference'])}."
+    finding = (
+        f"Test can detect differences of {100 * comparison.detectable:.1f} points or more; the measured difference is "
+        f"{points(comparison.difference)}."
     )
-    if abs(found["difference"]) * LARGER**0.5 < found["detectable"]:
-        return Advice(
-            "not proven",
-            shown,
-            "Take both for equal here: no test set of a sensible size would tell them "
-            "apart. Train longer, or on more of your own speech.",
+    if abs(comparison.difference) * LARGEST_FACTOR**0.5 < comparison.detectable:
+        action = (
+            "Treat both models as equal on this test set: no test set of reasonable size would show a difference. "
+            "Train longer, or on more of your own speech."
         )
-    times = (found["detectable"] / found["difference"]) ** 2  # the standard error falls with the root of the size
-    clips = round(times * facts.test["utterances"])
-    return Advice(
-        "not proven",
-        shown,
-        f"If it is real, a test set {times:.1f} times as large (about "
-        f"{count(clips, 'clip')}, of new speakers) would prove it in four of five cases.",
+        return Advice("not significant", finding, action)
+    factor = (comparison.detectable / comparison.difference) ** 2  # the standard error falls with the root of the size
+    clips = count(round(factor * facts.test.utterances), "clip")
+    action = (
+        f"If the difference is real, a test set {factor:.1f} times as large (about {clips}, of new speakers) detects "
+        "it with a probability of 80 %."
     )
+    return Advice("not significant", finding, action)
 
 
 def few_speakers(facts: Facts) -> Advice | None:
-    note = facts.difference["note"] or facts.test["blocks"]["note"]
+    note = facts.difference.note or facts.test.blocks.note
     if not note:
         return None
     return Advice(
         "few speakers",
-        f"Test is narrow: {note}.",
-        "Record test clips of ten speakers or more (column speaker), none of them in train; until then "
-        "the intervals say nothing of other people.",
+        f"The test set is too small: {note}.",
+        "Record test clips of ten or more speakers (column speaker) who are not in train; until then the intervals do "
+        "not apply to other speakers.",
     )
 
 
 def no_canary(facts: Facts) -> Advice | None:
-    if len(facts.metrics["differences"]) > 1:
+    if len(facts.results.differences) > 1:
         return None
     return Advice(
         "no canary",
-        "Nothing is known of speech outside the domain.",
-        "Name a manifest of general speech in data.canary: adapting often costs it.",
+        "The WER of general speech is not measured.",
+        "Set data.canary to a manifest of general speech: adaptation often makes it worse.",
     )
 
 
 def forgotten(facts: Facts) -> Advice | None:
-    data, train = facts.recipe["data"], facts.recipe["train"]
-    finding = forgetting(facts.metrics, train.get("max_canary_loss"))
+    data, train = facts.recipe.data, facts.recipe.train
+    finding = forgetting(facts.results, train.max_canary_loss)
     if finding.state != BAD:
         return None
-    cures = [
-        cure
-        for wanted, cure in (
-            (not data.get("replay"), "mix general speech into training (data.replay)"),
-            (bool(data.get("replay")), "raise data.replay_weight"),
-            (not train.get("interpolate"), "go back a little towards the base (train.interpolate: [0.95, 0.9])"),
-            (
-                train.get("max_canary_loss") is None,
-                "keep no adapter that loses more than you allow (train.max_canary_loss: 0.02)",
-            ),
+    actions = [
+        action
+        for applies, action in (
+            (not data.replay, "mix general speech into the training (data.replay)"),
+            (bool(data.replay), "increase data.replay_weight"),
+            (not train.interpolate, "interpolate towards the base (train.interpolate: [0.95, 0.9])"),
+            (train.max_canary_loss is None, "limit the loss of the selected adapter (train.max_canary_loss: 0.02)"),
         )
-        if wanted
+        if applies
     ]
-    text = "; ".join([*cures, "or lower the learning rates"])
-    return Advice("forgotten", f"General speech got worse. {finding.detail}", f"{sentence(text)}.")
+    text = "; ".join([*actions, "or lower the learning rates"])
+    return Advice("forgotten", f"General speech is worse. {finding.detail}", f"{sentence(text)}.")
 
 
-def made_up(facts: Facts) -> Advice | None:
-    probes = facts.metrics["probes"]
-    if not probes or probes["adapted"]["with_output"] <= probes["base"]["with_output"]:
+def hallucinated(facts: Facts) -> Advice | None:
+    probes = facts.results.probes
+    if probes is None or probes.adapted.with_output <= probes.base.with_output:
         return None
     return Advice(
-        "made up",
-        f"The adapted model writes words for {probes['adapted']['with_output']} of "
-        f"{count(probes['adapted']['clips'], 'clip')} without speech, the base for "
-        f"{probes['base']['with_output']}.",
-        "Leave silence out before decoding (finetune transcribe does, "
-        "at pauses; --vad silero in noise), or go back towards the base (train.interpolate).",
+        "hallucinated",
+        f"The adapted model writes words for {probes.adapted.with_output} of {count(probes.adapted.clips, 'clip')} "
+        f"without speech, the base for {probes.base.with_output}.",
+        "Remove silence before decoding (finetune transcribe splits at pauses; use --vad silero for noisy audio), or "
+        "interpolate towards the base (train.interpolate).",
     )
 
 
 def suspicious(facts: Facts) -> Advice | None:
-    found = facts.metrics["suspicious"]
-    if found < max(1, SUSPICIOUS_SHARE * facts.test["utterances"]):
+    number = facts.results.suspicious
+    if number < max(1, SUSPICIOUS_SHARE * facts.test.utterances):
         return None
     return Advice(
         "suspicious",
-        f"Against base, adapted model and CTC draft alone: {count(found, 'test reference')}.",
-        "Listen to them (evaluation/suspicious.jsonl): a wrong reference counts against whichever model hears right.",
+        f"{count(number, 'test reference')} that the base, the adapted model and the CTC draft agree against.",
+        "Listen to these clips (evaluation/suspicious.jsonl): a wrong reference counts as an error of a correct model.",
     )
 
 
 def emptied(facts: Facts) -> Advice | None:
-    rows = facts.metrics["details"]["test"]["adapted"]["normalizer_changes"]
-    changed = sum(row["side"] == "reference" for row in rows)
-    if changed < max(1, CHANGED_SHARE * facts.test["utterances"]):
+    rows = facts.results.details["test"].adapted.normalizer_changes
+    changed = sum(row.side == "reference" for row in rows)
+    if changed < max(1, CHANGED_SHARE * facts.test.utterances):
         return None
     return Advice(
         "emptied",
-        f"The normalizer leaves less than half of {count(changed, 'reference')}.",
-        "Look at them (details.test.adapted.normalizer_changes): brackets and symbols are not scored.",
+        f"The normalizer removes more than half of {count(changed, 'reference')}.",
+        "Check them (details.test.adapted.normalizer_changes in evaluation/metrics.json): brackets and symbols are "
+        "not scored.",
     )
 
 
 def uneven(facts: Facts) -> list[Advice]:
-    """One for each column whose ranked groups lie far apart."""
+    """One for each column with a large gap between its ranked groups."""
     return [
         Advice(
             "uneven",
-            f"By {table['column']}, {table['worst']['adapted']} is heard worst: "
-            f"{percent(table['gap']['adapted'])} points of WER above the best.",
-            "Add clips of that group to train, and more of it to test.",
+            f"By {table.column}, {table.worst['adapted']} has the highest WER, {percent(table.gap['adapted'])} points "
+            "above the lowest.",
+            "Add clips of that group to train and to test.",
         )
-        for table in facts.metrics["groups"]["test"]
-        if table["column"] not in ("duration", "bandwidth", "snr") and table["gap"].get("adapted", 0) >= GROUP_GAP
+        for table in facts.results.groups["test"]
+        if table.column not in ("duration", "bandwidth", "snr") and table.gap.get("adapted", 0) >= GROUP_GAP
     ]
 
 
@@ -163,26 +158,26 @@ def still_learning(facts: Facts) -> Advice | None:
         return None
     return Advice(
         "still learning",
-        f"Valid WER still fell at the end ({percent(before)} to {percent(last)} % by epoch {epoch}).",
+        f"The validation WER still fell at the end, from {percent(before)} to {percent(last)} % in epoch {epoch}.",
         "Train longer (train.epochs).",
     )
 
 
 def decoders(facts: Facts) -> Advice | None:
-    found = facts.metrics["decode"]
-    if not found["tokens_equal"]:
+    comparison = facts.results.decoders
+    if not comparison.tokens_equal:
         return Advice(
             "decoders",
-            "Speculative decoding wrote other tokens than greedy decoding.",
-            "Take decode.decoder: greedy where that matters, and report it: in exact arithmetic they agree.",
+            "Speculative and greedy decoding wrote different tokens.",
+            "Set decode.decoder: greedy if that matters, and report it: in exact arithmetic both are equal.",
         )
-    if found["speculative_seconds"] <= SLOWER * found["greedy_seconds"]:
+    if comparison.speculative_seconds <= SLOWER * comparison.greedy_seconds:
         return None
-    drafts = facts.recipe["parts"]["ctc_head"]["mode"]
-    cure = "." if drafts != "frozen" else ", or train the CTC head too (parts.ctc_head, train.ctc_weight)."
+    frozen = facts.recipe.parts.ctc_head.mode == "frozen"
+    train_head = ", or train the CTC head too (parts.ctc_head, train.ctc_weight)" if frozen else ""
     return Advice(
         "decoders",
-        f"Speculative decoding took {found['speculative_seconds']:.1f} s where greedy took "
-        f"{found['greedy_seconds']:.1f} s: too few of its drafts are right here.",
-        f"Set decode.decoder: greedy{cure}",
+        f"Speculative decoding took {comparison.speculative_seconds:.1f} s, greedy decoding "
+        f"{comparison.greedy_seconds:.1f} s: too few draft tokens are accepted.",
+        f"Set decode.decoder: greedy{train_head}.",
     )

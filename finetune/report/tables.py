@@ -1,62 +1,105 @@
-"""Rows in which base and adapted stand side by side, from what evaluation lists for each of them."""
+"""Tables of a report with the base and the adapted model side by side."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from finetune.metrics.alignment import Confusion
+from finetune.metrics.scores import Comparison, TermRow
+from finetune.metrics.words import EntityRecall
 
 MOST_CONFUSIONS = 40
 
 
-def terms(base: Sequence[Mapping[str, Any]], adapted: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row a term that was said or heard, those that the adapted model missed most often first."""
-    before, after = ({row["term"]: row for row in rows} for rows in (base, adapted))
-    nothing = {"hits": 0, "false_alarms": 0}
+@dataclass(frozen=True)
+class TermComparison:
+    """One term: occurrences in the references (`support`), hits and false alarms of both models."""
+
+    term: str
+    seen: bool
+    support: int
+    base: int
+    adapted: int
+    false_base: int
+    false_adapted: int
+
+
+@dataclass(frozen=True)
+class EntityComparison:
+    """One kind of entity: occurrences in the references (`support`), and hits of both models."""
+
+    kind: str
+    support: int
+    base: int
+    adapted: int
+
+
+@dataclass(frozen=True)
+class ConfusionComparison:
+    """One error of the adapted model; `base` is a dash if it is not in the base's list of errors."""
+
+    reference: str
+    hypothesis: str
+    adapted: int
+    base: str
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Positions of zero, of a difference and of its interval on a line from 0 to 100."""
+
+    zero: float
+    value: float
+    left: float
+    width: float
+
+
+def terms(base: Sequence[TermRow], adapted: Sequence[TermRow]) -> list[TermComparison]:
+    """One row for each term; the terms that the adapted model misses most often are first."""
+    base_rows, adapted_rows = ({row.term: row for row in rows} for rows in (base, adapted))
     rows = []
-    for term, row in {**before, **after}.items():
-        first, second = before.get(term, nothing), after.get(term, nothing)
+    for term, row in {**base_rows, **adapted_rows}.items():
+        first, second = base_rows.get(term), adapted_rows.get(term)
         rows.append(
-            {
-                "term": term,
-                "seen": row["seen"],
-                "support": row["support"],
-                "base": first["hits"],
-                "adapted": second["hits"],
-                "false_base": first["false_alarms"],
-                "false_adapted": second["false_alarms"],
-            }
+            TermComparison(
+                term=term,
+                seen=row.seen,
+                support=row.support,
+                base=first.hits if first else 0,
+                adapted=second.hits if second else 0,
+                false_base=first.false_alarms if first else 0,
+                false_adapted=second.false_alarms if second else 0,
+            )
         )
-    return sorted(rows, key=lambda row: (row["adapted"] - row["support"], -row["support"], row["term"]))
+    return sorted(rows, key=lambda row: (row.adapted - row.support, -row.support, row.term))
 
 
-def entities(base: Sequence[Mapping[str, Any]], adapted: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row a kind that was said."""
-    right = {row["kind"]: row["right"] for row in adapted}
+def entities(base: Sequence[EntityRecall], adapted: Sequence[EntityRecall]) -> list[EntityComparison]:
+    """One row for each kind that occurs in the references."""
+    hits = {row.kind: row.hits for row in adapted}
+    return [EntityComparison(row.kind, row.support, row.hits, hits[row.kind]) for row in base if row.support]
+
+
+def confusions(base: Sequence[Confusion], adapted: Sequence[Confusion]) -> list[ConfusionComparison]:
+    """The most frequent errors of the adapted model."""
+    counts = {(row.reference, row.hypothesis): str(row.count) for row in base}
     return [
-        {"kind": row["kind"], "said": row["said"], "base": row["right"], "adapted": right[row["kind"]]}
-        for row in base
-        if row["said"]
+        ConfusionComparison(row.reference, row.hypothesis, row.count, counts.get((row.reference, row.hypothesis), "–"))
+        for row in adapted[:MOST_CONFUSIONS]
     ]
 
 
-def confusions(base: Sequence[Mapping[str, Any]], adapted: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The adapted model's most frequent errors, with the base's count where that is among its own most frequent."""
-    before = {(row["reference"], row["hypothesis"]): row["count"] for row in base}
-    return [
-        {**row, "base": before.get((row["reference"], row["hypothesis"]), "–")} for row in adapted[:MOST_CONFUSIONS]
-    ]
+def scale(difference: Comparison) -> Scale:
+    """Places a difference and its interval on a line that includes zero."""
+    low, high = min(difference.low, 0.0), max(difference.high, 0.0)
+    margin = 0.08 * (high - low) or 1.0
+    low, high = low - margin, high + margin
 
-
-def scale(difference: Mapping[str, Any]) -> dict[str, float]:
-    """Where zero, the difference and its interval lie on a line from 0 to 100."""
-    low, high = min(difference["low"], 0.0), max(difference["high"], 0.0)
-    room = 0.08 * (high - low) or 1.0
-    low, high = low - room, high + room
-
-    def place(value: float) -> float:
+    def position(value: float) -> float:
         return round(100 * (value - low) / (high - low), 2)
 
-    return {
-        "zero": place(0.0),
-        "value": place(difference["difference"]),
-        "left": place(difference["low"]),
-        "width": round(place(difference["high"]) - place(difference["low"]), 2),
-    }
+    return Scale(
+        zero=position(0.0),
+        value=position(difference.difference),
+        left=position(difference.low),
+        width=round(position(difference.high) - position(difference.low), 2),
+    )

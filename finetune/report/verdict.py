@@ -1,22 +1,21 @@
-"""The verdict of a report: is the adapted model better where it should be, and what did that cost?
+"""The verdict of a report: whether the adapted model is better on the domain, and what it costs.
 
-Every finding comes from an interval or a count that stands in `evaluation/metrics.json`; none from a mere
-difference of two rates.
+Every conclusion follows from an interval or a count in `evaluation/metrics.json`, never from a difference alone.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from finetune.metrics.results import EvaluationResults
+from finetune.report.facts import Overlap
 from finetune.report.wording import count, percent, points, sentence, span_of_points
 
-SIGNIFICANCE = 0.05  # of p values that were adjusted for the number of sets
+SIGNIFICANCE = 0.05  # of p values that are adjusted for the number of sets
 GOOD, OPEN, BAD, UNKNOWN = "good", "open", "bad", "unknown"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One tile of the verdict. `state` is one of the four above; `caveat` is what makes it doubtful, or ""."""
+    """One tile of the verdict. `state` is one of the four above; `caveat` names limits of the result, or is ""."""
 
     subject: str
     state: str
@@ -25,111 +24,113 @@ class Finding:
     caveat: str = ""
 
 
-def domain(metrics: Mapping[str, Any]) -> Finding:
-    """Better or worse only where the 95 % interval of the paired difference on test excludes 0."""
-    found, scores = metrics["differences"]["test"], metrics["scores"]["test"]
-    state, headline = (
-        (GOOD, "Better") if found["high"] < 0 else (BAD, "Worse") if found["low"] > 0 else (OPEN, "Not proven")
-    )
-    detail = (
-        f"WER {percent(scores['base']['wer'])} % → {percent(scores['adapted']['wer'])} %, "
-        f"{points(found['difference'])} points (95 %: {span_of_points(found)})."
-    )
-    if state == OPEN and found["detectable"] is not None:
-        detail += f" This test set shows differences of {100 * found['detectable']:.1f} points and more."
-    caveats = [found["note"] or scores["adapted"]["blocks"]["note"]]
-    if told := scores["adapted"]["prompted"]["said"]:
+def domain(results: EvaluationResults) -> Finding:
+    """Better or worse only if the 95 % interval of the paired difference on test excludes 0."""
+    difference, scores = results.differences["test"], results.scores["test"]
+    state, headline = OPEN, "No significant difference"
+    if difference.high < 0:
+        state, headline = GOOD, "Better"
+    elif difference.low > 0:
+        state, headline = BAD, "Worse"
+    detail = _wer_change(results, "test")
+    if state == OPEN and difference.detectable is not None:
+        detail += f" This test set can detect differences of {100 * difference.detectable:.1f} points or more."
+    prompted = scores.adapted.prompted.in_reference
+    caveats = [difference.note or scores.adapted.blocks.note]
+    if prompted:
         caveats.append(
-            f"{told} of {count(scores['adapted']['utterances'], 'prompt')} hold a keyword that is said in "
-            "their clip: this is how well the model hears words that it is told"
+            f"{prompted} of {count(scores.adapted.utterances, 'prompt')} contain a keyword of their reference: the "
+            "scores measure recognition of words that the prompt names"
         )
-    if "translation" in scores["adapted"]:
-        caveats.append("these are translations: read BLEU and chrF, not word errors")
-    return Finding("Your domain", state, headline, detail, _sentence(caveats))
+    if scores.adapted.translation:
+        caveats.append("the references are translations: use BLEU and chrF instead of WER")
+    return Finding("Domain", state, headline, detail, _join_caveats(caveats))
 
 
-def forgetting(metrics: Mapping[str, Any], limit: float | None) -> Finding:
-    """Worse where any canary set lost, at a p value adjusted for their number (Holm).
+def forgetting(results: EvaluationResults, limit: float | None) -> Finding:
+    """Worse if a canary set has a significant loss, at a p value adjusted for the number of sets (Holm).
 
     Args:
-        metrics: as `evaluate` wrote them.
-        limit: WER that may be lost (`train.max_canary_loss`); a loss beyond it must be excluded for the best mark.
+        results: of the evaluation.
+        limit: accepted loss of WER (`train.max_canary_loss`); without a loss, the state is good only if the intervals
+            exclude a larger loss.
     """
     subject = "General speech"
-    sets = {name: found for name, found in metrics["differences"].items() if name != "test"}
+    sets = {name: item for name, item in results.differences.items() if name != "test"}
     if not sets:
-        return Finding(subject, UNKNOWN, "Not measured", "No data.canary: nothing is known of what was forgotten.")
-    lost = [name for name, found in sets.items() if found["difference"] > 0 and found["p_holm"] <= SIGNIFICANCE]
-    name = max(lost or sets, key=lambda name: sets[name]["difference"])
-    found, scores = sets[name], metrics["scores"][name]
-    detail = (
-        f"{name.capitalize()}: WER {percent(scores['base']['wer'])} % → {percent(scores['adapted']['wer'])} %, "
-        f"{points(found['difference'])} points (95 %: {span_of_points(found)})."
-    )
-    caveat = _sentence([found["note"] or scores["adapted"]["blocks"]["note"]])
+        return Finding(subject, UNKNOWN, "Not measured", "The recipe has no data.canary.")
+    lost = [
+        name
+        for name, item in sets.items()
+        if item.difference > 0 and item.p_holm is not None and item.p_holm <= SIGNIFICANCE
+    ]
+    worst = max(lost or sets, key=lambda name: sets[name].difference)
+    detail = f"{sentence(worst)}: {_wer_change(results, worst)}"
+    caveat = _join_caveats([sets[worst].note or results.scores[worst].adapted.blocks.note])
     if lost:
-        more = f" {count(len(lost), 'set')} of {len(sets)} lost." if len(sets) > 1 else ""
+        more = f" {count(len(lost), 'set')} of {len(sets)} have a significant loss." if len(sets) > 1 else ""
         return Finding(subject, BAD, "Worse", detail + more, caveat)
-    highest = max(found["high"] for found in sets.values())
+    highest = max(item.high for item in sets.values())
     if highest <= (limit or 0.0):
-        return Finding(subject, GOOD, "Intact", detail, caveat)
-    return Finding(
-        subject,
-        OPEN,
-        "No loss proven",
-        f"{detail} A loss of up to {100 * highest:.1f} points cannot be excluded.",
-        caveat,
-    )
+        return Finding(subject, GOOD, "No loss", detail, caveat)
+    detail = f"{detail} A loss of up to {100 * highest:.1f} points is possible."
+    return Finding(subject, OPEN, "No significant loss", detail, caveat)
 
 
-def hallucination(metrics: Mapping[str, Any]) -> Finding:
-    """Words for clips in which nobody speaks: more of them than the base is worse, any is open."""
-    subject = "Made-up words"
-    if not metrics["probes"]:
+def hallucination(results: EvaluationResults) -> Finding:
+    """Words for clips without speech: bad if the adapted model writes more than the base, open if it writes any."""
+    subject = "Hallucinations"
+    if results.probes is None:
         return Finding(subject, UNKNOWN, "Not measured", "evaluate.probes is off.")
-    base, adapted = metrics["probes"]["base"], metrics["probes"]["adapted"]
+    base, adapted = results.probes.base, results.probes.adapted
     detail = (
-        f"Words for {adapted['with_output']} of {count(adapted['clips'], 'clip')} without speech (base "
-        f"{base['with_output']}), {adapted['words_per_minute']:.0f} a minute (base "
-        f"{base['words_per_minute']:.0f})."
+        f"Words for {adapted.with_output} of {count(adapted.clips, 'clip')} without speech (base {base.with_output}), "
+        f"{adapted.words_per_minute:.0f} per minute (base {base.words_per_minute:.0f})."
     )
-    if not adapted["with_output"]:
+    if not adapted.with_output:
         return Finding(subject, GOOD, "None", detail)
-    more = adapted["with_output"] > base["with_output"]
-    return Finding(subject, BAD if more else OPEN, "More than the base" if more else "Some, as the base does", detail)
+    if adapted.with_output > base.with_output:
+        return Finding(subject, BAD, "More than the base", detail)
+    return Finding(subject, OPEN, "Not more than the base", detail)
 
 
-def leak(leaked: Mapping[str, int], speakers: int) -> Finding:
-    """What test has in common with train and replay.
+def leak(overlap: Overlap, speakers: int) -> Finding:
+    """Overlap of test with train and replay.
 
     Args:
-        leaked: `sentences` and `audio`, clips of test whose text or audio is trained on; `speakers` that are.
-        speakers: known ones of test.
+        overlap: of test with the training data.
+        speakers: number of known test speakers.
     """
-    subject = "Test kept apart"
-    both = [
-        f"{count(leaked[kind], 'clip')} of test with {what}"
-        for kind, what in (("sentences", "a sentence of train"), ("audio", "audio of train"))
-        if leaked[kind]
+    subject = "Test data separate from training"
+    leaks = [
+        f"{count(number, 'test clip')} with {what}"
+        for number, what in ((overlap.sentences, "a training sentence"), (overlap.audio, "training audio"))
+        if number
     ]
-    voices = (
-        f"{leaked['speakers']} of {count(speakers, 'test speaker')} are in train too: this says less of new voices"
-        if leaked["speakers"]
+    caveat = (
+        f"{overlap.speakers} of {count(speakers, 'test speaker')} are in the training data: the scores do not apply "
+        "to new speakers."
+        if overlap.speakers
         else ""
     )
-    if both:
-        return Finding(subject, BAD, "It leaks", f"{' and '.join(both)}: its score flatters.", _sentence([voices]))
-    if voices:
+    if leaks:
+        detail = f"{' and '.join(leaks)}: the test scores are too good."
+        return Finding(subject, BAD, "No: test data leaks", detail, caveat)
+    if caveat:
         return Finding(
-            subject,
-            OPEN,
-            "By sentence, not by speaker",
-            "No sentence and no audio of test is in train.",
-            _sentence([voices]),
+            subject, OPEN, "By sentence, not by speaker", "No test sentence and no test audio is in train.", caveat
         )
-    return Finding(subject, GOOD, "Yes", "No sentence, no audio and no known speaker of test is in train.")
+    return Finding(subject, GOOD, "Yes", "No test sentence, test audio or known test speaker is in train.")
 
 
-def _sentence(parts: list[str]) -> str:
+def _wer_change(results: EvaluationResults, name: str) -> str:
+    scores, difference = results.scores[name], results.differences[name]
+    return (
+        f"WER {percent(scores.base.wer)} % → {percent(scores.adapted.wer)} %, "
+        f"{points(difference.difference)} points (95 %: {span_of_points(difference)})."
+    )
+
+
+def _join_caveats(parts: list[str]) -> str:
     text = "; ".join(part for part in parts if part)
     return f"{sentence(text)}." if text else ""

@@ -1,9 +1,9 @@
-"""A run directory as after training, whose models hear what they are told: evaluation and report without a model."""
+"""Creates an evaluated run directory from given hypotheses, without a model: for benchmarks and tests of reports."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 
@@ -11,33 +11,36 @@ from finetune.core.config import Recipe
 from finetune.core.files import sha256_file, write_json
 from finetune.core.options import DecodingOptions
 from finetune.core.run_dir import RunDir
+from finetune.data.audio import load_audio
 from finetune.data.leaks import find_leaks
 from finetune.data.manifest import Utterance, write_manifest
-from finetune.evaluation import decode, evaluate, utterances
+from finetune.evaluation.decode_run import Backend
+from finetune.evaluation.evaluate import evaluate
 from finetune.inference.recognize import Hypothesis
 
 
-class Recognizer:
-    """`which` is base until an adapter is loaded."""
+@dataclass(frozen=True)
+class FixedModel:
+    """Stands for the base or the adapted model."""
 
-    which = "base"
+    system: str
 
 
 def synthetic_run(
     root: Path,
     splits: Mapping[str, Sequence[Utterance]],
-    heard: Mapping[str, Mapping[str, str]],
+    hypotheses: Mapping[str, Mapping[str, str]],
     sections: Mapping[str, Any],
     audio: bool = False,
 ) -> RunDir:
-    """Runs the real `evaluate` on hypotheses from elsewhere and leaves what the stages before it would have left.
+    """Writes the files of prepare and train, and runs `evaluate` on the given hypotheses.
 
     Args:
-        root: the run directory; its name is the run's.
-        splits: train, test and perhaps canary.
-        heard: by system (base, adapted), the hypothesis of each utterance id; a clip without one gives "".
-        sections: of the recipe, beside its data.
-        audio: measure the clips' audio; without it, as of a second of noise.
+        root: the run directory; its name is the name of the run.
+        splits: train, test and optionally canary.
+        hypotheses: by system (base, adapted), the hypothesis of each utterance id; "" for a missing id.
+        sections: of the recipe; `data` is extended by the manifests.
+        audio: measure the audio of the clips; otherwise every clip has one second of noise.
     """
     run = RunDir(root)
     for split, items in splits.items():
@@ -91,17 +94,16 @@ def synthetic_run(
         encoding="utf-8",
     )
 
-    def listen(
-        model: Recognizer, items: Sequence[Utterance], instruction: str, options: DecodingOptions
-    ) -> list[Hypothesis]:
+    def recognize(model: Any, items: list[Utterance], instruction: str, options: DecodingOptions) -> list[Hypothesis]:
+        greedy = options.decoder == "greedy"
         return [
             Hypothesis(
                 item.id,
-                heard[model.which].get(item.id, ""),
+                hypotheses[model.system].get(item.id, ""),
                 (1, 2),
                 -1.0,
-                item.duration / (40 if (options.decoder != "greedy") else 30),
-                2 if (options.decoder != "greedy") else 9,
+                item.duration / (30 if greedy else 40),
+                9 if greedy else 2,
                 9,
                 6,
                 False,
@@ -109,17 +111,14 @@ def synthetic_run(
             for item in items
         ]
 
-    def drafts(model: Recognizer, items: Sequence[Utterance]) -> list[str]:
-        return [heard["adapted"].get(item.id, "") for item in items]
+    def ctc_texts(model: Any, items: list[Utterance]) -> list[str]:
+        return [hypotheses["adapted"].get(item.id, "") for item in items]
+
+    def load(recipe: Recipe, run: RunDir, system: str) -> Any:
+        return FixedModel(system)
 
     noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
-    with (
-        patch.object(evaluate, "load_model", lambda *_: Recognizer()),
-        patch.object(evaluate, "load_adapter", lambda model, _: setattr(model, "which", "adapted")),
-        patch.object(evaluate, "ctc_texts", drafts),
-        patch.object(decode, "recognize", listen),
-        patch.object(utterances, "load_audio", utterances.load_audio if audio else lambda *_: noise),
-    ):
-        result = evaluate.evaluate(recipe, run)
+    backend = Backend(load, recognize, ctc_texts)
+    result = evaluate(recipe, run, backend, load_audio if audio else lambda *_: noise)
     run.finish("evaluate", {"seconds": result.seconds})
     return run

@@ -107,7 +107,7 @@ def test_two_files_are_scored_and_compared(compare: Run) -> None:
         assert content["systems"][name]["rtfx"] is None  # the time of a file is not used
     row = content["comparisons"]["good.jsonl"]
     assert row["high"] < 0 and row["verdict"] == "better" and row["probability_better"] == 1
-    assert content["clips"] == CLIPS and content["words"] == 8 * CLIPS and content["schema"] == 1
+    assert content["clips"] == CLIPS and content["words"] == 8 * CLIPS and content["schema"] == 2
     assert "intervals by speaker" in out and code == 0
 
 
@@ -218,7 +218,7 @@ def test_fail_if_decides_the_exit_code(compare: Run, conditions: list[str], code
     [
         (
             ["bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--fail-if", "wer is bad"],
-            "cannot be read; write wer",
+            "invalid condition; write wer",
         ),
         (["bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--fail-if", "recall < 1"], "there are no terms"),
         (["bad.jsonl", "--manifest", "test.jsonl"], "two or more different systems"),

@@ -1,67 +1,98 @@
-"""The evaluation of a run, with recognizers whose words are known."""
+"""The evaluation of a run, with models whose hypotheses are given."""
 
 import json
 import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from finetune.core.config import DataSection, EvaluateSection, ModelSection, Recipe
-from finetune.core.files import read_json
+from finetune.core.errors import CheckpointError
+from finetune.core.files import read_json, write_json
 from finetune.core.options import DecodingOptions
-from finetune.core.run_dir import SCHEMA, RunDir
+from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance, write_manifest
-from finetune.evaluation import decode, utterances
-from finetune.evaluation import evaluate as module
+from finetune.evaluation.decode_run import Backend
+from finetune.evaluation.evaluate import evaluate
 from finetune.inference.recognize import Hypothesis
+from finetune.metrics.alignment import Confusion
+from finetune.metrics.results import RESULTS_SCHEMA, EvaluationResults, read_results
+from finetune.metrics.scores import PromptedKeywords
 
-SAID = ["take metoprolol now", "give apixaban twice", "nothing new today"]
-HEARD = {
+REFERENCES = ["take metoprolol now", "give apixaban twice", "nothing new today"]
+HYPOTHESES = {
     "base": ["take met now", "give a pixie ban twice", "nothing new today"],
     "adapted": ["take metoprolol now", "give apixaban twice", "nothing new to day"],
 }
+Prompt = tuple[str, str, tuple[str, ...]]  # utterance id, instruction, keywords
 
 
-class Recognizer:
-    """Says what it is told to; `adapted` after `load_adapter`. Keeps the prompts it was given."""
+@dataclass
+class FixedModel:
+    """Stands for one system, and records the prompts of its utterances."""
 
-    which = "base"
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, str, tuple[str, ...]]] = []
-
-
-MODELS: list[Recognizer] = []
+    system: str
+    prompts: list[Prompt] = field(default_factory=list)
 
 
-def listen(
-    model: Recognizer, utterances: list[Utterance], instruction: str, options: DecodingOptions
-) -> list[Hypothesis]:
-    model.asked += [(item.id, instruction, item.keywords) for item in utterances]
-    heard = dict(zip(SAID, HEARD[model.which], strict=True)) | {"": "um"}
-    texts = [heard.get(item.text, item.text) for item in utterances]
-    return [
-        Hypothesis(item.id, text, (1, 2, 3), -1.0, 0.5, 1 if options.decoder != "greedy" else 4, 3, 2, False)
-        for item, text in zip(utterances, texts, strict=True)
-    ]
+@dataclass
+class FixedBackend:
+    """Returns given hypotheses; other references are recognized without error, and probes give "um"."""
+
+    hypotheses: dict[str, list[str]] = field(default_factory=lambda: dict(HYPOTHESES))
+    draft: Callable[[str], str] = lambda text: text.replace("now", "never")
+    models: list[FixedModel] = field(default_factory=list)
+
+    def load(self, recipe: Recipe, run: RunDir, system: str) -> Any:
+        self.models.append(FixedModel(system))
+        return self.models[-1]
+
+    def recognize(
+        self, model: Any, utterances: list[Utterance], instruction: str, options: DecodingOptions
+    ) -> list[Hypothesis]:
+        model.prompts += [(item.id, instruction, item.keywords) for item in utterances]
+        texts = dict(zip(REFERENCES, self.hypotheses[model.system], strict=True)) | {"": "um"}
+        return [
+            Hypothesis(
+                item.id,
+                texts.get(item.text, item.text),
+                (1, 2, 3),
+                -1.0,
+                0.5,
+                4 if options.decoder == "greedy" else 1,
+                3,
+                2,
+                False,
+            )
+            for item in utterances
+        ]
+
+    def ctc_texts(self, model: Any, items: list[Utterance]) -> list[str]:
+        return [self.draft(item.text) for item in items]
+
+    def evaluate(self, recipe: Recipe, run: RunDir) -> EvaluationResults:
+        return evaluate(recipe, run, Backend(self.load, self.recognize, self.ctc_texts), noise).read()
+
+
+def noise(path: str, offset: float, duration: float) -> NDArray[np.float32]:
+    return np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32)
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
-    def load(*_: Any) -> Recognizer:
-        MODELS.append(Recognizer())
-        return MODELS[-1]
+def backend() -> FixedBackend:
+    return FixedBackend()
 
-    MODELS.clear()
-    monkeypatch.setattr(module, "load_model", load)
-    monkeypatch.setattr(module, "load_adapter", lambda model, _: setattr(model, "which", "adapted"))
-    monkeypatch.setattr(decode, "recognize", listen)
-    monkeypatch.setattr(module, "ctc_texts", lambda _, items: [item.text.replace("now", "never") for item in items])
-    monkeypatch.setattr(utterances, "load_audio", lambda *_: np.random.default_rng(0).normal(0, 0.1, 32_000))
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
     run = RunDir(tmp_path / "run")
-    rows = [Utterance(f"u{number}", f"/{number}.wav", 2.0, text) for number, text in enumerate(SAID)]
+    rows = [Utterance(f"u{number}", f"/{number}.wav", 2.0, text) for number, text in enumerate(REFERENCES)]
     write_manifest(run.manifest("test"), rows)
     write_manifest(run.manifest("train"), [Utterance("t", "/t.wav", 1.0, "metoprolol again")])
     return run
@@ -72,60 +103,86 @@ def recipe(**sections: Any) -> Recipe:
     return Recipe(name="x", **{"model": ModelSection(base="-"), "data": data, **sections})
 
 
-def test_scores_terms_and_decoders(run: RunDir, tmp_path: Path) -> None:
+def test_scores_terms_and_decoders(run: RunDir, backend: FixedBackend, tmp_path: Path) -> None:
     (tmp_path / "terms.txt").write_text("metoprolol\napixaban\n")
     data = DataSection(train=["-"], valid=["-"], test=["-"], terms=str(tmp_path / "terms.txt"))
-    result = module.evaluate(recipe(data=data), run)
-    base, adapted = result.scores["test"]["base"], result.scores["test"]["adapted"]
-    assert (base["wer"], base["substitutions"], base["insertions"]) == (pytest.approx(4 / 9), 2, 2)
-    assert adapted["wer"] == pytest.approx(2 / 9)
-    assert base["interval"]["low"] <= base["wer"] <= base["interval"]["high"]
-    assert "only 3 blocks" in base["interval"]["note"]
-    assert base["terms"]["seen"]["recall"] == 0 and adapted["terms"]["seen"]["recall"] == 1
-    unseen = adapted["terms"]["unseen"]
-    assert (unseen["recall"], unseen["precision"], unseen["support"]) == (1.0, 1.0, 1)
-    assert result.differences["test"]["difference"] == pytest.approx(-2 / 9)
-    assert result.differences["test"]["mapsswe"]["segments"] == 3
-    assert result.decode["tokens_equal"] is True
-    assert result.decode["acceptance"] == pytest.approx(2 / 3, abs=1e-3)
-    assert (result.decode["greedy_passes"], result.decode["speculative_passes"]) == (4, 1)
+    result = backend.evaluate(recipe(data=data), run)
+    base, adapted = result.scores["test"].base, result.scores["test"].adapted
+    assert (base.wer, base.substitutions, base.insertions) == (pytest.approx(4 / 9), 2, 2)
+    assert adapted.wer == pytest.approx(2 / 9)
+    assert base.interval.low <= base.wer <= base.interval.high
+    assert "only 3 blocks" in base.interval.note
+    assert base.terms and adapted.terms
+    assert base.terms.seen.recall == 0 and adapted.terms.seen.recall == 1
+    unseen = adapted.terms.unseen
+    assert (unseen.recall, unseen.precision, unseen.support) == (1.0, 1.0, 1)
+    assert result.differences["test"].difference == pytest.approx(-2 / 9)
+    assert result.differences["test"].mapsswe.segments == 3
+    assert result.decoders.tokens_equal is True
+    assert result.decoders.acceptance == pytest.approx(2 / 3, abs=1e-3)
+    assert (result.decoders.greedy_passes, result.decoders.speculative_passes) == (4, 1)
+    assert result.decoding["test"].adapted.acceptance == pytest.approx(2 / 3)
     assert list(result.scores) == ["test"]
 
 
-def test_the_file_of_scores_says_all_and_how(run: RunDir) -> None:
-    result = module.evaluate(recipe(), run)
-    found = read_json(run.scores)
-    assert found["schema"] == SCHEMA and found["settings"]["normalizer"] == "basic@1"
-    assert found["provenance"]["dtype"] == "float32" and found["provenance"]["libraries"]["torch"]
-    assert {found["decode"][f"{name}_wer"] for name in ("greedy", "speculative")} == {
-        result.scores["test"]["adapted"]["wer"]
-    }
-    assert found["scores"] == json.loads(json.dumps(result.scores))
-    for which in ("base", "adapted"):
-        assert found["probes"][which]["with_output"] == found["probes"][which]["clips"] == 8
-        assert found["probes"][which]["outputs"][0]["text"] == "um"
-    assert {"reference": "today", "hypothesis": "day", "count": 1} in found["details"]["test"]["adapted"]["confusions"]
-    assert [table["column"] for table in found["groups"]["test"]] == ["duration", "bandwidth", "snr"]
-    assert found["keyword_lists"] == {} and found["suspicious"] == 0
+def test_the_results_file(run: RunDir, backend: FixedBackend) -> None:
+    result = backend.evaluate(recipe(), run)
+    content = read_json(run.scores)
+    assert content["schema_version"] == RESULTS_SCHEMA and content == result.model_dump(mode="json")
+    assert result.settings.normalizer == "basic@1"
+    assert result.provenance.dtype == "float32" and result.provenance.libraries["torch"]
+    wers = {result.decoders.greedy_wer, result.decoders.speculative_wer}
+    assert wers == {result.scores["test"].adapted.wer} == {content["scores"]["test"]["adapted"]["wer"]}
+    assert result.probes
+    for _, probes in result.probes.items():
+        assert probes.with_output == probes.clips == 8 and probes.outputs[0].text == "um"
+    assert Confusion("today", "day", 1) in result.details["test"].adapted.confusions
+    assert [table.column for table in result.groups["test"]] == ["duration", "bandwidth", "snr"]
+    assert result.keyword_lists is None and result.suspicious == 0
 
 
-def test_every_hypothesis_is_kept(run: RunDir) -> None:
-    module.evaluate(recipe(evaluate=EvaluateSection(probes=False)), run)
-    for which, texts in HEARD.items():
-        lines = run.hypotheses("test", which).read_text(encoding="utf-8").splitlines()
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema_version": 2}, "has schema 2, but this version of finetune reads schema 3. Run `finetune evaluate"),
+        ({"extra": 1}, "extra: Extra inputs are not permitted. Run `finetune evaluate"),
+        ({"suspicious": "many"}, "suspicious: Input should be a valid integer"),
+    ],
+)
+def test_unreadable_results_are_refused(
+    run: RunDir, backend: FixedBackend, change: dict[str, Any], message: str
+) -> None:
+    backend.evaluate(recipe(), run)
+    content = read_json(run.scores)
+    write_json(run.scores, {**content, **change})
+    with pytest.raises(CheckpointError, match=re.escape(message)):
+        read_results(run.scores)
+    content["scores"]["test"]["base"]["interval"]["middle"] = 0.5
+    write_json(run.scores, content)
+    with pytest.raises(CheckpointError, match=r"scores\.test\.base\.interval\.middle"):
+        read_results(run.scores)
+    run.scores.write_text("{")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_results(run.scores)
+
+
+def test_every_hypothesis_is_kept(run: RunDir, backend: FixedBackend) -> None:
+    backend.evaluate(recipe(evaluate=EvaluateSection(probes=False)), run)
+    for system, texts in HYPOTHESES.items():
+        lines = run.hypotheses("test", system).read_text(encoding="utf-8").splitlines()
         rows = [json.loads(line) for line in lines]
-        assert [(row["text"], row["pred_text"]) for row in rows] == list(zip(SAID, texts, strict=True))
-        trn = run.transcripts("test", which, "trn").read_text(encoding="utf-8").splitlines()
+        assert [(row["text"], row["pred_text"]) for row in rows] == list(zip(REFERENCES, texts, strict=True))
+        trn = run.transcripts("test", system, "trn").read_text(encoding="utf-8").splitlines()
         assert [line.rsplit(" ", 1)[0] for line in trn] == texts
     both = [json.loads(line) for line in run.utterances.read_text(encoding="utf-8").splitlines()]
     assert [(row["pred_text"], row["pred_text_base"]) for row in both] == list(
-        zip(*reversed(HEARD.values()), strict=True)
+        zip(*reversed(HYPOTHESES.values()), strict=True)
     )
     assert [(row["words"], row["errors"], row["errors_base"]) for row in both] == [(3, 0, 1), (3, 0, 3), (3, 2, 0)]
     assert not run.probes.exists()
 
 
-def test_each_corpus_of_a_canary_and_each_translation_is_scored_by_itself(run: RunDir) -> None:
+def test_corpora_and_translations_of_a_canary_are_scored_separately(run: RunDir, backend: FixedBackend) -> None:
     rows = [
         Utterance("c0", "/a.wav", 2.0, "some words here", extra={"corpus": "a.jsonl"}),
         Utterance(
@@ -137,63 +194,72 @@ def test_each_corpus_of_a_canary_and_each_translation_is_scored_by_itself(run: R
         ),
     ]
     write_manifest(run.manifest("canary"), rows)
-    result = module.evaluate(recipe(), run)
+    result = backend.evaluate(recipe(), run)
     assert list(result.scores) == ["test", "canary", "canary: a.jsonl", "canary: b.jsonl"]
-    assert result.scores["canary"]["base"]["reference_words"] == 3  # a translation's words are no errors of hearing
-    assert "translation" not in result.scores["canary"]["base"]
-    assert result.scores["canary: b.jsonl"]["adapted"]["translation"]["de"]["bleu"] == pytest.approx(100)
-    assert [found.get("p_holm") for found in result.differences.values()] == [None, 1.0, 1.0, 1.0]
-    asked = {name: instruction for name, instruction, _ in MODELS[0].asked}
-    assert asked["c1"] == "translate the speech to German" and asked["c0"] == recipe().model.instruction
+    assert result.scores["canary"].base.reference_words == 3  # words of a translation are not counted
+    assert result.scores["canary"].base.translation == {}
+    assert result.scores["canary: b.jsonl"].adapted.translation["de"].bleu == pytest.approx(100)
+    assert [item.p_holm for item in result.differences.values()] == [None, 1.0, 1.0, 1.0]
+    instructions = {name: instruction for name, instruction, _ in backend.models[0].prompts}
+    assert instructions["c1"] == "translate the speech to German" and instructions["c0"] == recipe().model.instruction
 
 
-def test_japanese_is_scored_in_characters_and_apart(run: RunDir) -> None:
+def test_japanese_is_scored_in_characters_and_separately(run: RunDir, backend: FixedBackend) -> None:
     rows = [
         Utterance("c0", "/a.wav", 2.0, "some words here", language="en"),
         Utterance("c1", "/b.wav", 2.0, "今日は、晴れ。", language="ja"),
         Utterance("c2", "/c.wav", 2.0, "明日は雨", language="ja-JP"),
     ]
     write_manifest(run.manifest("canary"), rows)
-    result = module.evaluate(recipe(), run)
+    result = backend.evaluate(recipe(), run)
     assert list(result.scores) == ["test", "canary", "canary: Japanese"]
-    assert result.scores["canary"]["base"]["reference_words"] == 3
-    japanese = result.scores["canary: Japanese"]["adapted"]
-    assert (japanese["normalizer"], japanese["reference_words"], japanese["cer"]) == ("ja-cer@1", 9, 0.0)
+    assert result.scores["canary"].base.reference_words == 3
+    japanese = result.scores["canary: Japanese"].adapted
+    assert (japanese.normalizer, japanese.reference_words, japanese.cer) == ("ja-cer@1", 9, 0.0)
     write_manifest(run.manifest("canary"), rows[1:])
-    assert module.evaluate(recipe(), run).scores["canary"]["base"]["normalizer"] == "ja-cer@1"
+    assert backend.evaluate(recipe(), run).scores["canary"].base.normalizer == "ja-cer@1"
 
 
-def test_told_keywords_are_said_loudly(run: RunDir, caplog: pytest.LogCaptureFixture) -> None:
-    write_manifest(run.manifest("test"), [Utterance("u", "/0.wav", 2.0, SAID[0], keywords=("metoprolol", "stent"))])
+def test_prompted_keywords_of_the_reference_are_a_warning(
+    run: RunDir, backend: FixedBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_manifest(
+        run.manifest("test"), [Utterance("u", "/0.wav", 2.0, REFERENCES[0], keywords=("metoprolol", "stent"))]
+    )
     with caplog.at_level(logging.WARNING):
-        result = module.evaluate(recipe(), run)
-    assert result.scores["test"]["base"]["prompted"] == {"utterances": 1, "said": 1}
-    assert "test: 1 of 1 prompts hold a keyword that is said" in caplog.text
-    assert result.scores["test"]["adapted"]["terms"]["seen"]["support"] == 1  # the column stands in for the file
+        result = backend.evaluate(recipe(), run)
+    assert result.scores["test"].base.prompted == PromptedKeywords(1, 1)
+    assert "test: 1 of 1 prompts contain a keyword of their reference" in caplog.text
+    terms = result.scores["test"].adapted.terms
+    assert terms and terms.seen.support == 1  # terms of the column, without a file
 
 
-def test_keyword_lists_of_each_size(run: RunDir) -> None:
+def test_keyword_lists_of_each_size(run: RunDir, backend: FixedBackend) -> None:
     rows = [
         Utterance(f"u{number}", f"/{number}.wav", 2.0, text, extra={"terms": ["metoprolol", "apixaban", "stent"]})
-        for number, text in enumerate(SAID)
+        for number, text in enumerate(REFERENCES)
     ]
     write_manifest(run.manifest("test"), rows)
-    module.evaluate(recipe(evaluate=EvaluateSection(keyword_lists=[0, 2], probes=False)), run)
-    found = read_json(run.scores)["keyword_lists"]
-    assert [row["distractors"] for row in found["base"]] == [None, 0, 2]
-    assert [row["mean_keywords"] for row in found["base"]] == pytest.approx([0, 2 / 3, 2 + 2 / 3])
-    assert [row["recall"] for row in found["base"]] == [0, 0, 0] and found["adapted"][0]["recall"] == 1
-    none, own, more = (MODELS[0].asked[start : start + 3] for start in (3, 6, 9))
+    result = backend.evaluate(recipe(evaluate=EvaluateSection(keyword_lists=[0, 2], probes=False)), run)
+    lists = result.keyword_lists
+    assert lists
+    assert [row.distractors for row in lists.base] == [None, 0, 2]
+    assert [row.mean_keywords for row in lists.base] == pytest.approx([0, 2 / 3, 2 + 2 / 3])
+    assert [row.recall for row in lists.base] == [0, 0, 0] and lists.adapted[0].recall == 1
+    none, own, more = (backend.models[0].prompts[start : start + 3] for start in (3, 6, 9))
     assert [keywords for *_, keywords in none] == [(), (), ()]
     assert [keywords for *_, keywords in own] == [("metoprolol",), ("apixaban",), ()]
     assert {"metoprolol", "stent"} <= {*more[0][2], "stent"} and all(len(keywords) >= 2 for *_, keywords in more)
 
 
-def test_clips_whose_text_stands_alone_are_listed(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    for which, texts in HEARD.items():
-        monkeypatch.setitem(HEARD, which, ["take ramipril now", *texts[1:]])
-    monkeypatch.setattr(module, "ctc_texts", lambda _, items: ["take ramiprill now" for _ in items])
-    module.evaluate(recipe(), run)
+def test_suspicious_references_are_listed(run: RunDir) -> None:
+    backend = FixedBackend(
+        {system: ["take ramipril now", *texts[1:]] for system, texts in HYPOTHESES.items()},
+        lambda text: "take ramiprill now",
+    )
+    backend.evaluate(recipe(), run)
     rows = [json.loads(line) for line in run.suspicious.read_text(encoding="utf-8").splitlines()]
-    assert [(row["id"], row["text"], row["pred_text_ctc"]) for row in rows] == [("u0", SAID[0], "take ramiprill now")]
+    assert [(row["id"], row["text"], row["pred_text_ctc"]) for row in rows] == [
+        ("u0", REFERENCES[0], "take ramiprill now")
+    ]
     assert 0 < rows[0]["suspicion"] < 1

@@ -1,4 +1,4 @@
-"""Alignments: both sides can be read off them; MAPSSWE: its segments by hand, and its verdict on simulated systems."""
+"""Alignments keep both texts; MAPSSWE: segments of given examples, and its result on simulated systems."""
 
 import random
 
@@ -46,7 +46,9 @@ def test_confusions_are_counted() -> None:
     ]
     assert confusions(rows, 3) == [Confusion("the", "a", 2), Confusion("", "up", 1), Confusion("no", "", 1)]
     (row,) = align(["it's the dogs' bed"], ["its the dogs bed"], "basic@1")
-    assert row[0] == Edit("substitute", "it's", "its") and count_errors(row) == 1  # one inside a word is part of it
+    assert (
+        row[0] == Edit("substitute", "it's", "its") and count_errors(row) == 1
+    )  # an apostrophe inside a word is part of it
     assert align([], [], "none") == []
     assert [edit.op for edit in align(["今日は"], ["今 日"], "ja-cer@1")[0]] == ["equal", "equal", "delete"]
 
@@ -60,11 +62,11 @@ def compared(reference: str, first: str, second: str) -> list[int]:
     "first, second, segments, difference",
     [
         ("a b c d e f g h", "a b c d e f g h", 0, 0),
-        ("a b X d e f g h", "a b c d e f Y h", 2, 0),  # three right words between them
-        ("a b X d Y f g h", "a b c d e f g h", 1, -2),  # one right word does not part them
-        ("a b X d e f g h", "a b c d e X g h", 2, 0),  # two do
-        ("a b X d e Z f g h", "a b c d e f g h", 2, -2),  # nor does an insertion count as right
-        ("X b c d e f g Y", "X b c d e f g Y", 2, 0),  # both wrong alike: segments without a difference
+        ("a b X d e f g h", "a b c d e f Y h", 2, 0),  # three correct words between them
+        ("a b X d Y f g h", "a b c d e f g h", 1, -2),  # one correct word does not separate them
+        ("a b X d e f g h", "a b c d e X g h", 2, 0),  # two correct words do
+        ("a b X d e Z f g h", "a b c d e f g h", 2, -2),  # an insertion is not a correct word
+        ("X b c d e f g Y", "X b c d e f g Y", 2, 0),  # equal errors: segments without a difference
         ("", "a b c d e f g h", 1, -8),
         ("a b c d e f g h", "a b c d e f g h i j", 1, 2),
     ],
@@ -73,7 +75,7 @@ def test_segments(first: str, second: str, segments: int, difference: int) -> No
     assert compared("a b c d e f g h", first, second) == [segments, difference]
 
 
-def test_mapsswe_tells_better_from_equal() -> None:
+def test_mapsswe_on_better_and_equal_systems() -> None:
     rng = random.Random(3)
     words = [[str(number) for number in range(12)] for _ in range(300)]
 

@@ -1,9 +1,9 @@
-"""Groups and suspicious references: what may be ranked, what is said, and what stands alone."""
+"""Groups and suspicious references: ranking, notes and scores."""
 
 import pytest
 
 from finetune.metrics.groups import UNKNOWN, GroupTable, group_table, in_bins
-from finetune.metrics.reference_check import agreeing_against
+from finetune.metrics.reference_check import suspicion_scores
 
 
 def table(
@@ -26,7 +26,7 @@ def test_groups_of_enough_speakers_are_ranked() -> None:
     assert result.rows[2].wer == {"base": 0.9} and result.rows[0].difference is None and result.note == ""
 
 
-def test_four_speakers_are_not_ranked_however_many_clips() -> None:
+def test_four_speakers_are_not_ranked() -> None:
     names = ["north"] * 40 + ["south"] * 40
     result = table("accent", names, [f"{name}{number % 4}" for number, name in enumerate(names)], [1] * 80)
     assert result.worst == {} and "fewer than two groups have 5 speakers" in result.note
@@ -35,7 +35,7 @@ def test_four_speakers_are_not_ranked_however_many_clips() -> None:
 def test_without_speakers_five_clips_count() -> None:
     names = ["a"] * 5 + ["b"] * 6 + ["c"] * 4 + [""] * 9
     result = table("device", names, [""] * 24, [1] * 5 + [2] * 6 + [8] * 13)
-    assert result.worst == {"base": "b"} and "nothing of other speakers" in result.note
+    assert result.worst == {"base": "b"} and "no conclusion about other speakers" in result.note
     assert [row.name for row in result.rows] == ["a", "b", "c", UNKNOWN]
     assert not result.rows[-1].ranked and result.rows[0].unit == "utterance"
 
@@ -68,16 +68,16 @@ def test_bins() -> None:
     assert names == ["below 1 s", "1 to 2.5 s", "2.5 to 10 s", "10 s and more"] == order
 
 
-def test_a_reference_that_stands_alone_is_suspicious() -> None:
-    said = ["take the stent", "take the stent", "take the stent", "take the stent", ""]
+def test_a_reference_against_three_hypotheses_is_suspicious() -> None:
+    references = ["take the stent", "take the stent", "take the stent", "take the stent", ""]
     base = ["Take the graft.", "take the stent", "take a tent", "nothing alike", ""]
     adapted = ["take the graft", "take the stent", "take the stand", "quite other", ""]
     draft = ["take the grafd", "take the stend", "take a tend", "qu ode wm", ""]
-    scores = agreeing_against(said, [base, adapted, draft], "basic@1")
+    scores = suspicion_scores(references, [base, adapted, draft], "basic@1")
     assert scores[0] == max(scores) > 0.2
     assert all(score <= 0 for score in scores[1:])
-    assert agreeing_against([], [[], []], "basic@1") == []
+    assert suspicion_scores([], [[], []], "basic@1") == []
 
 
-def test_nothing_in_common_is_one() -> None:
-    assert agreeing_against(["abc"], [["xyz"], ["xyz"]], "basic@1") == [1.0]
+def test_suspicion_is_one_without_common_characters() -> None:
+    assert suspicion_scores(["abc"], [["xyz"], ["xyz"]], "basic@1") == [1.0]

@@ -1,10 +1,10 @@
-"""Flags of single hypotheses, keywords that nobody said, and the summary of probes."""
+"""Flags of single hypotheses, false keywords, and the summary of probes."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.metrics.hallucination import FLAGS, Probe, ProbeSummary, flags, summarize_probes, unsaid
+from finetune.metrics.hallucination import FLAGS, Probe, ProbeSummary, false_keywords, flags, summarize_probes
 
 INSTRUCTION = "can you transcribe the speech into a written format?"
 
@@ -34,10 +34,10 @@ def of(
         ("take two now", "take two now", ()),
         ("take two now", "take to no", ()),
         ("", "", ()),
-        ("no no no no no", "no no no no no", ()),  # said so
+        ("no no no no no", "no no no no no", ()),  # the reference repeats too
         ("no", "no no no no", ("loop",)),
         ("one word", "and then and then and then and then", ("loop", "long")),
-        ("one two three", "one two three one two three one two three", ()),  # three times is no loop
+        ("one two three", "one two three one two three one two three", ()),  # three repetitions are not a loop
         ("the cat", "the cat sat on the mat and", ()),
         ("the cat", "the cat sat on the mat and purred", ("long",)),
         ("", "thanks for watching it", ("long",)),
@@ -49,26 +49,26 @@ def test_flags(reference: str, hypothesis: str, expected: tuple[str, ...]) -> No
     assert of(reference, hypothesis) == expected
 
 
-def test_speed_is_words_or_characters_a_second() -> None:
+def test_speed_in_words_or_characters_per_second() -> None:
     assert of("a b c d e f", "a b c d e f g", duration=1.0) == ("fast",)
-    assert of("a b c d e f g", "a b c d e f g", duration=1.0) == ()  # the speaker was fast
+    assert of("a b c d e f g", "a b c d e f g", duration=1.0) == ()  # the speaker is fast
     assert of("今日は", "今日は晴れで明日は雨です", duration=0.5, preset="ja-cer@1") == ("fast", "long")
     assert of("one two", "one two", truncated=True) == ("truncated",)
 
 
-def test_compression_finds_what_repeats_with_changes() -> None:
+def test_compression_detects_loops_with_changes() -> None:
     text = " ".join(f"and so on to {number % 7} and on" for number in range(40))
     assert "loop" in of("words", text, duration=100)
 
 
-def test_keywords_that_nobody_said() -> None:
+def test_false_keywords() -> None:
     keywords = ("Stent", "New York", "graft", "?!")
-    assert unsaid("the stent", "the stent in new york", keywords, "basic@1") == ["New York"]
+    assert false_keywords("the stent", "the stent in new york", keywords, "basic@1") == ["New York"]
     assert of("the stent", "the stent in new york", keywords=keywords) == ("keyword",)
     assert of("the stent", "the stents", keywords=keywords) == ()
 
 
-def test_probes_are_summed_up() -> None:
+def test_summary_of_probes() -> None:
     probes = [
         Probe("silence", 3.0, ""),
         Probe("hum", 3.0, "..."),

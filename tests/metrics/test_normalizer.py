@@ -1,4 +1,4 @@
-"""Normalizers: golden texts, what must hold for any text, and equality with the packages they follow."""
+"""Normalizers: golden texts, properties of any text, and equality with the reference packages."""
 
 import importlib.util
 import json
@@ -16,12 +16,12 @@ from finetune.core.config import EvaluateSection
 from finetune.core.errors import RecipeError
 from finetune.metrics.normalizer import NORMALIZERS, UNSPACED, normalize
 
-# Characters that interact: bare and composed accents, signs that fold to several characters, things that vanish.
+# Characters that interact: separate and composed accents, signs that fold to several characters, removed characters.
 TRICKY = st.text(
     st.sampled_from("aéEİßſ '’´`-–/_.,…!¨゛\u0301\u0308\u3099がカｶﾞー〜～½²™ﬁΣς\u1ffd\u200b\u00ad\ufe0f❤️1٣\n\u3000")
 )
 ANY_TEXT = TRICKY | st.text()
-OURS = ["none", "basic@1", "ja-cer@1", "multi@1"]  # the others do once what others' code does once
+FIXPOINTS = ["none", "basic@1", "ja-cer@1", "multi@1"]  # the others run once, like the originals
 SENTENCES = (Path(__file__).parent / "normalizer_sentences.txt").read_text(encoding="utf-8").splitlines()
 
 
@@ -86,10 +86,10 @@ def test_multi(raw: str, expected: str) -> None:
         ("a I phone, A I D plan", "a i phone a i d plan", "a i phone aid plan"),
         ("OK, Etcetera", "ok etcetera", "okay etc"),
         ("kinda, 'cause I dunno", "kinda cause i dunno", None),
-        ("O'Brien is 20mm tall", "0 brien is 20 mm tall", None),  # faults that are theirs
+        ("O'Brien is 20mm tall", "0 brien is 20 mm tall", None),  # faults of the originals
     ],
 )
-def test_english_of_others(raw: str, whisper: str, openasr: str | None) -> None:
+def test_english_presets(raw: str, whisper: str, openasr: str | None) -> None:
     assert normalize(raw, "whisper-en@1") == whisper
     assert normalize(raw, "openasr@2026-08") == (openasr or whisper)
 
@@ -98,12 +98,12 @@ def test_none_folds_only_composition_and_whitespace() -> None:
     assert normalize(" Cafe\u0301,\u3000 ＯＫ?\n", "none") == "Café, ＯＫ?"
 
 
-def test_unknown_preset_names_the_known_ones() -> None:
+def test_unknown_preset_is_refused() -> None:
     with pytest.raises(RecipeError, match="'basic'.*none, basic@1, ja-cer@1"):
         normalize("a", "basic")
 
 
-@pytest.mark.parametrize("preset", OURS)
+@pytest.mark.parametrize("preset", FIXPOINTS)
 @given(text=ANY_TEXT)
 def test_idempotent(preset: str, text: str) -> None:
     once = normalize(text, preset)
@@ -134,7 +134,7 @@ def test_no_punctuation_or_symbol_is_left(preset: str, text: str) -> None:
 
 
 def whisper_of_transformers() -> ModuleType:
-    """Its file alone: importing the package around it takes seconds."""
+    """Loads one file: importing the package takes seconds."""
     package = importlib.util.find_spec("transformers")
     assert package and package.submodule_search_locations
     path = Path(package.submodule_search_locations[0]) / "models" / "whisper" / "english_normalizer.py"
@@ -156,24 +156,24 @@ def test_equal_to_the_reference_packages() -> None:
 
     from whisper_normalizer.basic import BasicTextNormalizer
 
-    # The reference only lowers case; case folding also makes "ss" of the German letter.
+    # The reference only lowers case; case folding also turns the German letter into "ss".
     assert differing("multi@1", BasicTextNormalizer(preserve_marks=True)) == {"Straße, smørrebrød, Łódź and cœur."}
 
 
-def test_a_second_pass_of_whispers_is_whispers_too() -> None:
-    """Theirs are no fixed points: signs, points and runs of numerals change again. No other text may."""
+def test_second_pass_equals_that_of_whisper() -> None:
+    """Only signs, points and runs of numerals change in a second pass, as in the original."""
     spellings = json.loads(files("whisper_normalizer").joinpath("normalizers/english.json").read_text())
-    theirs = whisper_of_transformers().EnglishTextNormalizer(spellings)
+    original = whisper_of_transformers().EnglishTextNormalizer(spellings)
     for preset in ("whisper-en@1", "openasr@2026-08"):
         once = [normalize(line, preset) for line in SENTENCES]
         moved = [text for text in once if normalize(text, preset) != text]
         assert 0 < len(moved) < 0.07 * len(SENTENCES)
         assert all(any(char.isdigit() or char in ".-" for char in text) for text in moved)
         if preset == "whisper-en@1":
-            assert [normalize(text, preset) for text in once] == [" ".join(theirs(text).split()) for text in once]
+            assert [normalize(text, preset) for text in once] == [" ".join(original(text).split()) for text in once]
 
 
-def test_openasr_is_whispers_where_its_own_rules_do_not_apply() -> None:
+def test_openasr_equals_whisper_where_its_own_rules_do_not_apply() -> None:
     plain = 0
     for line in SENTENCES:
         words = normalize(line, "whisper-en@1").split()
@@ -184,5 +184,5 @@ def test_openasr_is_whispers_where_its_own_rules_do_not_apply() -> None:
     assert plain > 100
 
 
-def test_the_recipe_offers_every_preset() -> None:
+def test_the_recipe_accepts_every_preset() -> None:
     assert get_args(EvaluateSection.model_fields["normalizer"].annotation) == tuple(NORMALIZERS)

@@ -1,4 +1,4 @@
-"""Transcripts for other tools: sclite's forms, and hostile text in them."""
+"""Transcript files for other tools: formats of sclite, and hostile text."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ def test_trn() -> None:
     assert trn(SEGMENTS, "basic@1") == ["hello world (Anna_B-u_1)", " (unknown-u_2_)", "it's a test b (Anna_B-u_1_2)"]
 
 
-def test_stm_and_ctm_name_the_same_files() -> None:
+def test_stm_and_ctm_have_the_same_files() -> None:
     assert stm(SEGMENTS, "none") == [
         "Anna_B-u_1 1 Anna-B 0.000 2.000 Hello, world!",
         "unknown-u_2_ 1 unknown 0.000 1.500",

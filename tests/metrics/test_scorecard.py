@@ -1,4 +1,4 @@
-"""All scores of one set together: they do not depend on order, are plain values, and take seconds for many clips."""
+"""Scores of one set: independent of the order, JSON values, and fast for many clips."""
 
 import json
 import random
@@ -12,9 +12,10 @@ import pytest
 
 from finetune.core.errors import DataError
 from finetune.metrics.scorecard import Clip, ScoringOptions, SystemOutput, comparison, group_tables, scorecard
+from finetune.metrics.scores import NormalizerChange, PromptedKeywords, SubsetWer
 
 WORDS = [f"word{number}" for number in range(300)]
-SETTING = ScoringOptions("basic@1", 200, 1, tuple(WORDS[:20]), frozenset(WORDS[:10]), {word: 3 for word in WORDS[:150]})
+OPTIONS = ScoringOptions("basic@1", 200, 1, tuple(WORDS[:20]), frozenset(WORDS[:10]), {word: 3 for word in WORDS[:150]})
 
 
 def clips(count: int, seed: int) -> list[Clip]:
@@ -26,7 +27,7 @@ def clips(count: int, seed: int) -> list[Clip]:
             rng.uniform(2, 12),
             f"s{number % 20}",
             f"{number}.wav",
-            "write what is said",
+            "transcribe the speech",
             columns={"accent": f"a{number % 3}"},
             measures={"duration": rng.uniform(0.5, 30)},
         )
@@ -34,84 +35,85 @@ def clips(count: int, seed: int) -> list[Clip]:
     ]
 
 
-def hear(said: list[Clip], rate: float, seed: int) -> list[SystemOutput]:
+def recognize(clips: list[Clip], rate: float, seed: int) -> list[SystemOutput]:
     rng = random.Random(seed)
     return [
         SystemOutput(
             " ".join(rng.choice(WORDS) if rng.random() < rate else word for word in clip.text.split()), 0.5, False
         )
-        for clip in said
+        for clip in clips
     ]
 
 
 def test_scores_do_not_depend_on_order() -> None:
     order = random.Random(2).sample(range(60), 60)
-    said = clips(60, 0)
-    base, adapted = hear(said, 0.3, 1), hear(said, 0.2, 2)
+    utterances = clips(60, 0)
+    base, adapted = recognize(utterances, 0.3, 1), recognize(utterances, 0.2, 2)
 
     def everything(order: Sequence[int]) -> Any:
-        some = [said[i] for i in order]
-        heard = {name: [found[i] for i in order] for name, found in (("base", base), ("adapted", adapted))}
+        chosen = [utterances[i] for i in order]
+        outputs = {name: [rows[i] for i in order] for name, rows in (("base", base), ("adapted", adapted))}
         return (
-            scorecard(some, heard["base"], SETTING),
-            comparison(some, *heard.values(), SETTING),
-            group_tables(some, heard, ["accent"], SETTING),
+            scorecard(chosen, outputs["base"], OPTIONS),
+            comparison(chosen, *outputs.values(), OPTIONS),
+            group_tables(chosen, outputs, ["accent"], OPTIONS),
         )
 
     assert everything(order) == everything(range(60))
 
 
-def test_all_of_it_is_json() -> None:
-    said = clips(60, 0)
-    base, adapted = hear(said, 0.3, 1), hear(said, 0.1, 2)
-    tables = group_tables(said, {"base": base, "adapted": adapted}, ["accent", "nothing"], SETTING)
-    for part in (scorecard(said, base, SETTING), comparison(said, base, adapted, SETTING), [asdict(t) for t in tables]):
-        assert json.dumps(part, allow_nan=False)
+def test_scores_are_json_values() -> None:
+    utterances = clips(60, 0)
+    base, adapted = recognize(utterances, 0.3, 1), recognize(utterances, 0.1, 2)
+    tables = group_tables(utterances, {"base": base, "adapted": adapted}, ["accent", "nothing"], OPTIONS)
+    for part in (scorecard(utterances, base, OPTIONS), comparison(utterances, base, adapted, OPTIONS), *tables):
+        assert json.dumps(asdict(part), allow_nan=False)
     assert [table.column for table in tables] == ["accent", "duration"]
     assert sum(row.words for row in tables[0].rows) == sum(row.words for row in tables[1].rows) == 600
 
 
-def test_what_scores_are_made_of() -> None:
-    said = [
+def test_scores_of_three_utterances() -> None:
+    utterances = [
         Clip("a", "take the stent", 2.0, "", "a.wav", "", keywords=("stent", "graft")),
         Clip("b", "?!", 2.0, "", "b.wav", ""),
         Clip("c", "no", 1.0, "", "c.wav", ""),
     ]
-    heard = [
+    outputs = [
         SystemOutput("Take the graft.", 1.0, False),
         SystemOutput("", 0.5, False),
         SystemOutput("no no no no no", 0.5, True),
     ]
-    entry, details = scorecard(said, heard, SETTING)
-    assert (entry["wer"], entry["raw_wer"], entry["normalizer"]) == (5 / 4, 7 / 5, "basic@1")
-    assert entry["flags"] == {"keyword": 1, "loop": 1, "truncated": 1}
-    assert entry["without_flagged"] == {"utterances": 1, "wer": 0.0}
-    assert entry["prompted"] == {"utterances": 1, "said": 1}
-    assert (entry["utterances"], entry["utterances_wrong"], entry["empty_hypotheses"]) == (3, 2, 1)
-    assert (entry["audio_seconds"], entry["rtfx"]) == (5.0, 2.5)
-    assert details["normalizer_changes"] == [{"id": "b", "side": "reference", "text": "?!"}]
-    assert entry["blocks"]["unit"] == "utterance" and details["terms"] == []
+    card = scorecard(utterances, outputs, OPTIONS)
+    scores = card.scores
+    assert (scores.wer, scores.raw_wer, scores.normalizer) == (5 / 4, 7 / 5, "basic@1")
+    assert scores.flags == {"keyword": 1, "loop": 1, "truncated": 1}
+    assert scores.without_flagged == SubsetWer(1, 0.0)
+    assert scores.prompted == PromptedKeywords(1, 1)
+    assert (scores.utterances, scores.utterances_wrong, scores.empty_hypotheses) == (3, 2, 1)
+    assert (scores.audio_seconds, scores.rtfx) == (5.0, 2.5)
+    assert card.details.normalizer_changes == [NormalizerChange("b", "reference", "?!")]
+    assert scores.blocks.unit == "utterance" and card.details.terms == []
 
 
 def test_bad_input_is_refused() -> None:
-    said = clips(2, 0)
+    utterances = clips(2, 0)
     with pytest.raises(DataError, match="2 references but 1"):
-        scorecard(said, hear(said, 0.1, 0)[:1], SETTING)
+        scorecard(utterances, recognize(utterances, 0.1, 0)[:1], OPTIONS)
     with pytest.raises(DataError, match="no utterances"):
-        scorecard([], [], SETTING)
+        scorecard([], [], OPTIONS)
 
 
 def test_many_clips_take_seconds_and_little_memory() -> None:
-    said = clips(500, 0)
-    base, adapted = hear(said, 0.3, 1), hear(said, 0.1, 2)
+    utterances = clips(500, 0)
+    base, adapted = recognize(utterances, 0.3, 1), recognize(utterances, 0.1, 2)
     start = time.process_time()
-    for heard in (base, adapted):
-        scorecard(said, heard, SETTING)
-    comparison(said, base, adapted, SETTING)
-    group_tables(said, {"base": base, "adapted": adapted}, ["accent"], SETTING)
+    for outputs in (base, adapted):
+        scorecard(utterances, outputs, OPTIONS)
+    comparison(utterances, base, adapted, OPTIONS)
+    group_tables(utterances, {"base": base, "adapted": adapted}, ["accent"], OPTIONS)
     assert time.process_time() - start < 6  # a twentieth of 10,000 clips
     tracemalloc.start()
-    scorecard(said[:300], base[:300], SETTING)
+    scorecard(utterances[:300], base[:300], OPTIONS)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 64e6

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from finetune.core.errors import DataError
-from finetune.metrics import significance
 from finetune.metrics.significance import (
     MIN_BLOCKS,
     PairedDifference,
@@ -16,6 +15,7 @@ from finetune.metrics.significance import (
     choose_blocks,
     holm,
     paired_difference,
+    resample,
 )
 from finetune.metrics.t_distribution import t_cdf, t_quantile
 
@@ -26,18 +26,18 @@ def simulate(rng: np.random.Generator, speakers: int, utterances: int, spread: f
     return rng.binomial(10, rates).tolist(), np.arange(speakers).repeat(utterances).tolist()
 
 
-def test_nothing_varies_where_all_utterances_are_alike() -> None:
+def test_equal_utterances_have_no_interval() -> None:
     result = bootstrap_wer([1, 2, 1], [10, 20, 10], ["a", "b", "c"], 100, 0)
     assert (result.low, result.high, result.blocks) == (0.1, 0.1, 3)
 
 
-def test_one_speaker_tells_nothing_of_others() -> None:
+def test_one_speaker_has_the_widest_interval() -> None:
     result = bootstrap_wer([0, 9], [10, 10], ["anna", "anna"], 100, 0)
     assert (result.low, result.high, result.blocks) == (0.0, 1.0, 1)
     assert "only 1 block:" in result.note
 
 
-def test_few_blocks_are_wide_and_say_so() -> None:
+def test_few_blocks_have_a_wide_interval_with_a_note() -> None:
     few = bootstrap_wer([1, 3, 2, 1], [10] * 4, range(4), 1000, 0)
     t, error = 3.182446, np.std([0.1, 0.3, 0.2, 0.1], ddof=1) / 2  # Student, 3 degrees of freedom
     assert few.low == pytest.approx(max(0, 0.175 - t * error)) and few.high == pytest.approx(0.175 + t * error)
@@ -46,16 +46,16 @@ def test_few_blocks_are_wide_and_say_so() -> None:
     assert bootstrap_wer([1] * 12 + [0] * 38, [10] * 50, range(50), 1000, 0).note == ""
 
 
-def test_no_error_is_no_proof_of_none_nor_is_nothing_right() -> None:
+def test_rule_of_three_without_errors_or_without_hits() -> None:
     result = bootstrap_wer([0] * 60, [10] * 60, range(60), 100, 0)
-    assert (result.low, result.high) == (0.0, 0.05) and "alike in all 60 blocks" in result.note
+    assert (result.low, result.high) == (0.0, 0.05) and "equal in all 60 blocks" in result.note
     result = bootstrap_wer([3] * 60, [3] * 60, range(60), 100, 0)
-    assert (result.low, result.high) == (0.95, 1.0) and "alike" in result.note
+    assert (result.low, result.high) == (0.95, 1.0) and "equal" in result.note
     missed = bootstrap_wer([4] * 11 + [3], [4] * 12, range(12), 1000, 0)  # one of 48 was not missed
     assert 0.9 < missed.low < 47 / 48 < missed.high < 1.05 and "only 1 of 12" in missed.note
 
 
-def test_blocks_are_the_coarsest_of_which_there_are_enough() -> None:
+def test_coarsest_unit_with_enough_blocks() -> None:
     ids = [f"u{number}" for number in range(40)]
     ten, two = [f"s{number % MIN_BLOCKS}" for number in range(40)], ["a", "b"] * 20
     assert choose_blocks({"speaker": ten, "recording": two, "utterance": ids}).unit == "speaker"
@@ -67,7 +67,7 @@ def test_blocks_are_the_coarsest_of_which_there_are_enough() -> None:
     assert one.unit == "utterance" and "only 1 speaker:" in one.note and "only 2 recordings" in one.note
 
 
-def test_the_seed_decides_and_the_names_of_blocks_do_not() -> None:
+def test_result_depends_on_the_seed_and_not_on_block_names() -> None:
     errors, speakers = simulate(np.random.default_rng(0), 20, 5, 0.1)
     words = [10] * len(errors)
     result = bootstrap_wer(errors, words, speakers, 500, 7)
@@ -75,11 +75,13 @@ def test_the_seed_decides_and_the_names_of_blocks_do_not() -> None:
     assert result != bootstrap_wer(errors, words, speakers, 500, 8)
 
 
-def test_the_size_of_a_chunk_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    errors, speakers = simulate(np.random.default_rng(5), 20, 5, 0.1)
-    whole = bootstrap_wer(errors, [10] * len(errors), speakers, 500, 7)
-    monkeypatch.setattr(significance, "_DRAWS_AT_ONCE", 130)  # six replicas at a time, and a rest of two
-    assert bootstrap_wer(errors, [10] * len(errors), speakers, 500, 7) == whole
+def test_totals_do_not_depend_on_the_size_of_a_chunk() -> None:
+    sums = np.random.default_rng(5).integers(0, 50, (2, 20)).astype(float)
+    totals = resample(sums, 500, 7)
+    assert totals.shape == (2, 500) and len(np.unique(totals[0])) > 50
+    assert np.array_equal(resample(sums, 500, 7, chunk=130), totals)  # six replicas in a chunk, two in the last
+    equal = np.repeat([[3.0, 8.0], [10.0, 10.0]], 20, axis=1)  # two kinds of blocks
+    assert np.array_equal(resample(equal, 500, 7, chunk=130), resample(equal, 500, 7))
 
 
 def test_utterances_without_words_have_a_rate() -> None:
@@ -101,7 +103,9 @@ def covered(rates: Callable[[np.random.Generator], np.ndarray], true: float, tri
 
 def test_coverage_with_twenty_speakers_is_at_least_93_per_cent() -> None:
     alike = covered(lambda rng: rng.normal(0.2, 0.06, 20).clip(0, 1), 0.2, 800, uneven=False)
-    skewed = covered(lambda rng: rng.beta(1, 9, 20), 0.1, 800, uneven=False)  # most hear well, some very badly
+    skewed = covered(
+        lambda rng: rng.beta(1, 9, 20), 0.1, 800, uneven=False
+    )  # most speakers have a low WER, some a very high one
     uneven = covered(lambda rng: rng.beta(2, 18, 20), 0.1, 800, uneven=True)
     assert min(alike, skewed, uneven) >= 0.93 and max(alike, skewed, uneven) <= 0.98
 
@@ -124,8 +128,8 @@ def test_utterances_of_one_speaker_are_not_independent() -> None:
     assert held <= 65
 
 
-def test_the_detectable_difference_is_found_in_80_of_100_cases() -> None:
-    rng, found, false = np.random.default_rng(4), 0, 0
+def test_power_at_the_detectable_difference_is_80_per_cent() -> None:
+    rng, detected, false = np.random.default_rng(4), 0, 0
 
     def trial(gain: float, seed: int) -> PairedDifference:
         rates = rng.normal(0.3, 0.05, 25).clip(0.05, 1)
@@ -135,9 +139,9 @@ def test_the_detectable_difference_is_found_in_80_of_100_cases() -> None:
 
     detectable = float(np.mean([trial(0.0, seed).detectable or 0 for seed in range(50)]))
     for seed in range(300):
-        found += trial(detectable, seed).high < 0
+        detected += trial(detectable, seed).high < 0
         false += trial(0.0, seed).p_value < 0.05
-    assert 0.72 <= found / 300 <= 0.88
+    assert 0.72 <= detected / 300 <= 0.88
     assert false / 300 <= 0.08
 
 
@@ -152,7 +156,7 @@ def test_the_p_value_agrees_with_the_interval() -> None:
 
 
 @pytest.mark.parametrize("replicas", [99, 999])
-def test_a_p_value_counts_what_was_seen_among_the_replicas_and_is_never_zero(replicas: int) -> None:
+def test_p_value_includes_the_observation_and_is_never_zero(replicas: int) -> None:
     """B errs less in every block, by 1 to 3 words of 10: no replica lies beyond."""
     base, better = [5] * 30, [2 + number % 3 for number in range(30)]
     for pair in ((base, better), (better, base)):
@@ -172,7 +176,7 @@ def test_student() -> None:
     assert t_quantile(0.975, 10**6) == pytest.approx(1.96, abs=2e-3)
 
 
-def test_a_better_system_is_told_from_an_equal_one() -> None:
+def test_better_and_equal_systems() -> None:
     rng = np.random.default_rng(3)
     base, speakers = simulate(rng, 40, 20, 0.1)
     words = [10] * len(base)
@@ -183,7 +187,7 @@ def test_a_better_system_is_told_from_an_equal_one() -> None:
     assert result.low <= result.difference <= result.high < 0
     assert (result.probability_better, result.blocks) == (1.0, 40)
 
-    # Drawn jointly, what both find hard cancels: far narrower than the interval of either.
+    # Joint draws cancel errors that both systems share: the interval is much narrower than that of either system.
     alone = bootstrap_wer(base, words, speakers, 1000, 0)
     assert result.high - result.low < (alone.high - alone.low) / 4
 

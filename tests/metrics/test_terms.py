@@ -1,4 +1,4 @@
-"""Term recall: what counts as an occurrence, and the bounds of its rates."""
+"""Term recall: occurrences, and the bounds of its rates."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def row(term: str, reference: str, hypothesis: str, preset: str = "basic@1") -> 
         ("Granite Speech", "We tune granite-speech.", "we tune Granite speech", (1, 1, 0)),  # several words, normalized
         ("Granite Speech", "granite speech", "granite peach", (1, 0, 0)),
         ("cat", "concatenate the cats", "cat", (0, 0, 1)),  # whole words only
-        ("no", "no no no", "no no", (3, 2, 0)),  # neighbours count each
+        ("no", "no no no", "no no", (3, 2, 0)),  # adjacent occurrences count
         ("no", "no", "no no no", (1, 1, 2)),
         ("a b a", "a b a b a", "a b a", (1, 1, 0)),  # without overlap
         ("don't", "I don’t", "i dont", (1, 0, 0)),
@@ -68,13 +68,13 @@ def test_bad_input_is_refused() -> None:
 def test_summary() -> None:
     rows = [TermRecall("a", 3, 2, 1), TermRecall("b", 1, 1, 0)]
     assert summarize(rows) == TermSummary(
-        recall=3 / 4, precision=3 / 4, support=4, false_alarms=1, terms_said=2, macro_recall=(2 / 3 + 1) / 2
+        recall=3 / 4, precision=3 / 4, support=4, false_alarms=1, terms_in_references=2, macro_recall=(2 / 3 + 1) / 2
     )
     assert summarize([TermRecall("a", 0, 0, 2)]) == TermSummary(None, 0.0, 0, 2, 0, None)
     assert summarize([]) == TermSummary(None, None, 0, 0, 0, None)
 
 
-def test_misses_stand_by_utterance() -> None:
+def test_misses_by_utterance() -> None:
     counts = count_terms(["a b a", "b", ""], ["a", "b b", "a"], ["a", "b"], "none")
     assert counts.misses(["a"]) == ([1, 0, 0], [2, 0, 0])
     assert counts.misses(["a", "b"]) == ([2, 0, 0], [3, 1, 0])
@@ -101,5 +101,5 @@ def test_bounds(references: list[str], hypotheses: list[str]) -> None:
 
 def test_a_list_without_terms_is_refused(tmp_path: Path) -> None:
     (tmp_path / "terms.txt").write_text("\n \n")
-    with pytest.raises(DataError, match="holds no terms"):
+    with pytest.raises(DataError, match="contains no terms"):
         read_terms(tmp_path / "terms.txt")

@@ -1,4 +1,4 @@
-"""BLEU and chrF: bounds, signatures, the tokenizer by language, and what is refused."""
+"""BLEU and chrF: bounds, signatures, the tokenizer by language, and invalid input."""
 
 import pytest
 import sacrebleu
@@ -6,22 +6,22 @@ import sacrebleu
 from finetune.core.errors import DataError
 from finetune.metrics.translation import translation_scores
 
-SAID = ["The cat sat on the mat today.", "Nothing else happened at all."]
+REFERENCES = ["The cat sat on the mat today.", "Nothing else happened at all."]
 
 
 def test_equal_to_sacrebleu_with_signatures() -> None:
-    heard = ["The cat sat on a mat today.", "Nothing happened at all."]
-    result = translation_scores(SAID, heard, "en")
-    assert result.bleu == sacrebleu.corpus_bleu(heard, [SAID]).score
-    assert result.chrf == sacrebleu.corpus_chrf(heard, [SAID]).score
+    hypotheses = ["The cat sat on a mat today.", "Nothing happened at all."]
+    result = translation_scores(REFERENCES, hypotheses, "en")
+    assert result.bleu == sacrebleu.corpus_bleu(hypotheses, [REFERENCES]).score
+    assert result.chrf == sacrebleu.corpus_chrf(hypotheses, [REFERENCES]).score
     assert 0 < result.bleu < 100 and "tok:13a" in result.bleu_signature and "case:mixed" in result.bleu_signature
     assert f"version:{sacrebleu.__version__}" in result.chrf_signature
 
 
 def test_perfect_and_empty() -> None:
-    assert translation_scores(SAID, SAID, "en").bleu == pytest.approx(100)
-    nothing = translation_scores(SAID, ["", " "], "en")
-    assert (nothing.bleu, nothing.chrf, nothing.empty_hypotheses) == (0, 0, 2)
+    assert translation_scores(REFERENCES, REFERENCES, "en").bleu == pytest.approx(100)
+    empty = translation_scores(REFERENCES, ["", " "], "en")
+    assert (empty.bleu, empty.chrf, empty.empty_hypotheses) == (0, 0, 2)
 
 
 def test_japanese_is_counted_in_characters_and_composed() -> None:
@@ -29,9 +29,9 @@ def test_japanese_is_counted_in_characters_and_composed() -> None:
     assert "tok:char" in result.bleu_signature and result.bleu == pytest.approx(100)
 
 
-def test_what_cannot_be_scored_is_refused() -> None:
+def test_invalid_input_is_refused() -> None:
     with pytest.raises(DataError, match="2 references and 1"):
-        translation_scores(SAID, ["one"], "en")
+        translation_scores(REFERENCES, ["one"], "en")
     with pytest.raises(DataError, match="0 references"):
         translation_scores([], [], "en")
     with pytest.raises(DataError, match=r"number \[2\] are empty"):

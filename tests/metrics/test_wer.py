@@ -1,4 +1,4 @@
-"""Word and character errors: golden counts, the meaning of empty texts, equality with independent counts."""
+"""Word and character errors: golden counts, empty texts, equality with independent counts."""
 
 import random
 import subprocess
@@ -42,7 +42,7 @@ def test_counts_are_pooled_over_utterances() -> None:
     )
 
 
-def test_the_preset_decides_what_is_an_error() -> None:
+def test_errors_depend_on_the_preset() -> None:
     assert score(["Hello, world"], ["hello world"], "none").wer == 0.5
     assert score(["Hello, world"], ["hello world"], "basic@1").wer == 0.0
 
@@ -74,7 +74,7 @@ def test_empty_texts(references: list[str], hypotheses: list[str], wer: float, i
     assert sum(errors for errors, _ in pairs) == insertions + deletions
 
 
-def test_lists_that_do_not_fit_are_refused() -> None:
+def test_lists_of_different_length_are_refused() -> None:
     with pytest.raises(DataError, match="2 references but 1 hypotheses"):
         score(["a", "b"], ["a"], "none")
     with pytest.raises(DataError, match="2 references but 1 hypotheses"):
@@ -125,7 +125,7 @@ def test_a_text_has_no_errors_against_itself(texts: list[str]) -> None:
     assert (result.wer, result.cer) == (0.0, 0.0)
 
 
-def test_references_that_the_normalizer_eats_are_named() -> None:
+def test_texts_that_the_normalizer_shortens() -> None:
     references = ["plain words", "?!", "", "   ", "(((ok)))", "U.S.A."]
     assert changed_by_normalizer(references, "basic@1") == [1, 4]
     assert changed_by_normalizer(references, "none") == []
@@ -135,12 +135,12 @@ def test_references_that_the_normalizer_eats_are_named() -> None:
 @pytest.mark.parametrize("preset", NORMALIZERS)
 @settings(deadline=None)  # the first text loads a package
 @given(text=st.text(max_size=30))
-def test_no_text_is_emptied_without_being_named(preset: str, text: str) -> None:
+def test_emptied_texts_are_always_reported(preset: str, text: str) -> None:
     emptied = bool(normalize(text, "none")) and not normalize(text, preset)
     assert not emptied or changed_by_normalizer([text], preset) == [0]
 
 
-def test_scoring_does_not_pay_for_torch() -> None:
+def test_scoring_does_not_import_torch() -> None:
     code = (
         "import sys, finetune.metrics.wer, finetune.metrics.terms, finetune.metrics.significance\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"

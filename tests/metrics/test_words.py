@@ -18,7 +18,7 @@ from finetune.metrics.words import (
 )
 
 
-def test_words_fall_into_the_bin_of_their_training_count() -> None:
+def test_bins_by_frequency_in_training() -> None:
     trained = word_counts(["often " * 51, "Some, some some six " * 2, "rare"], "basic@1")
     assert trained == {"often": 51, "some": 6, "six": 2, "rare": 1}
     rows = align(["often some rare never"], ["often same never"], "basic@1")
@@ -39,9 +39,9 @@ def test_bins_hold_all_words() -> None:
 
 
 def entity(kind: str, reference: str, hypothesis: str) -> tuple[int, int, int]:
-    found = {row.kind: row for row in entities([reference], [hypothesis], "basic@1")}
-    row = found.get(kind, EntityRecall(kind, 0, 0, 0))
-    return row.said, row.right, row.invented
+    rows = {row.kind: row for row in entities([reference], [hypothesis], "basic@1")}
+    row = rows.get(kind, EntityRecall(kind, 0, 0, 0))
+    return row.support, row.hits, row.false_alarms
 
 
 @pytest.mark.parametrize(
@@ -65,11 +65,11 @@ def test_entities(kind: str, reference: str, hypothesis: str, expected: tuple[in
     assert entity(kind, reference, hypothesis) == expected
 
 
-def test_kinds_that_nobody_says_are_left_out() -> None:
+def test_kinds_without_occurrences_are_omitted() -> None:
     assert entities(["plain words"], ["plain words"], "basic@1") == []
 
 
-def test_numerals_in_another_style_are_told_from_wrong_ones() -> None:
+def test_numerals_in_another_style() -> None:
     rows = align(["take twenty milligrams at three"], ["take 20 milligrams at four"], "basic@1")
     assert numeral_errors(rows) == NumeralErrors(errors=2, numeral=2, style=1)
     assert numeral_errors(align(["one house"], ["one horse"], "basic@1")) == NumeralErrors(1, 0, 0)
@@ -80,7 +80,7 @@ def test_numerals_in_another_style_are_told_from_wrong_ones() -> None:
     [
         ("Hello, world. Yes!", "hello world. yes?", Style(3, 2, 3, 1, 1)),
         ("It’s fine", "It's fine", Style(2, 0, 0, 0, 0)),
-        ("the cat sat.", "the dog sat.", Style(2, 0, 1, 1, 0)),  # another word says nothing of style
+        ("the cat sat.", "the dog sat.", Style(2, 0, 1, 1, 0)),  # style is compared at equal words only
         ("", "Words, here.", Style(0, 0, 0, 0, 0)),
         ("wait... what", "wait what...", Style(2, 0, 1, 0, 1)),
     ],
@@ -92,6 +92,6 @@ def test_style(reference: str, hypothesis: str, expected: Style) -> None:
 @given(st.lists(st.text("aB ,.9'?", max_size=20), min_size=1, max_size=4))
 def test_a_text_has_its_own_style(texts: list[str]) -> None:
     result = style(texts, texts)
-    assert (result.case_errors, result.marks_invented) == (0, 0) and result.marks_right == result.marks_said
+    assert (result.case_errors, result.marks_inserted) == (0, 0) and result.marks_correct == result.marks
     for row in entities(texts, texts, "none"):
-        assert row.right == row.said and row.invented == 0
+        assert row.hits == row.support and row.false_alarms == 0

@@ -1,110 +1,117 @@
-"""Each rule of advice speaks beyond its threshold, and is silent just below it."""
+"""Each rule of advice applies beyond its threshold, and does not apply just below it."""
 
 from typing import Any
 
 import pytest
-from report_facts import DIFFERENCE, facts, group, metrics
+from report_facts import DIFFERENCE, facts, group, metrics, recipe
 
 from finetune.report.advice import advise
+from finetune.report.facts import Overlap
 
 
-def test_nothing_is_said_where_nothing_is_remarkable() -> None:
+def test_no_advice_without_remarkable_results() -> None:
     assert advise(facts()) == []
 
 
 def rules(**changes: Any) -> dict[str, str]:
-    return {item.rule: f"{item.found} {item.cure}" for item in advise(facts(**changes))}
+    return {item.rule: f"{item.finding} {item.action}" for item in advise(facts(**changes))}
 
 
-# rule, path into metrics of the adapted model on test, value that is silent, value that speaks, words in the advice
+def frequency(name: str, missed: int) -> dict[str, Any]:
+    return {"name": name, "words": 500, "missed": missed, "inserted": 0}
+
+
+# rule, path in the scores of the adapted model on test, value below and value beyond the threshold, advice
 THRESHOLDS = [
     ("numerals", "numerals", {"numeral": 29, "style": 0}, {"numeral": 30, "style": 0}, "30.0 % of the errors"),
     ("style", "raw_wer", 0.129, 0.131, "3.1 points of raw WER"),
-    ("deletions", "deletions", 74, 75, "50.0 % of the errors are words left out"),
-    ("insertions", "insertions", 56, 57, "40.1 % of the errors are words added"),
-    ("truncated", "truncated", 0, 1, "1 of 100 hypotheses ended"),
-    ("taught terms", "terms.seen", {"recall": 0.9}, {"recall": 0.89}, "89.0 % are heard"),
-    ("untaught terms", "terms.unseen", {"recall": 0.475}, {"recall": 0.47}, "47.0 % of cases, others in 95.0 %"),
-    ("invented terms", "terms.seen", {"false_alarms": 21}, {"false_alarms": 22}, "22 of 212 terms"),
+    ("deletions", "deletions", 74, 75, "50.0 % of the errors are deletions"),
+    ("insertions", "insertions", 56, 57, "40.1 % of the errors are insertions"),
+    ("truncated", "truncated", 0, 1, "1 of 100 hypotheses reached the limit"),
+    ("seen terms", "terms.seen", {"recall": 0.9}, {"recall": 0.89}, "in training is 89.0 %"),
+    ("unseen terms", "terms.unseen", {"recall": 0.475}, {"recall": 0.47}, "is 47.0 %, of the others 95.0 %"),
+    ("false terms", "terms.seen", {"false_alarms": 21}, {"false_alarms": 22}, "22 of 212 terms"),
     (
-        "new words",
+        "unseen words",
         "frequency",
-        [{"name": "unseen", "missed": 29}, {"name": "1 to 5", "missed": 71}],
-        [{"name": "unseen", "missed": 30}, {"name": "1 to 5", "missed": 70}],
+        [frequency("unseen", 29), frequency("1 to 5", 71)],
+        [frequency("unseen", 30), frequency("1 to 5", 70)],
         "30.0 % of the missed words",
     ),
-    ("told keywords", "prompted", {"said": 0}, {"said": 5}, "5 of 100 test prompts"),
+    ("prompted keywords", "prompted", {"in_reference": 0}, {"in_reference": 5}, "5 of 100 test prompts"),
     (
         "few speakers",
         "blocks",
         {"note": ""},
-        {"note": "only 2 speakers: the interval says nothing of others"},
+        {"note": "only 2 speakers: the interval does not apply to others"},
         "only 2 speakers",
     ),
 ]
 
 
-@pytest.mark.parametrize(("rule", "path", "silent", "speaks", "words"), THRESHOLDS)
-def test_thresholds(rule: str, path: str, silent: Any, speaks: Any, words: str) -> None:
-    for value, said in ((silent, False), (speaks, True)):
-        found = metrics()
-        *way, last = path.split(".")
-        place = found["scores"]["test"]["adapted"]
-        for key in way:
-            place = place[key]
-        place[last] = {**place[last], **value} if isinstance(value, dict) else value
-        texts = rules(found=found)
-        assert (rule in texts) == said, value
-        assert not said or words in texts[rule]
+@pytest.mark.parametrize(("rule", "path", "below", "beyond", "advice"), THRESHOLDS)
+def test_thresholds(rule: str, path: str, below: Any, beyond: Any, advice: str) -> None:
+    for value, applies in ((below, False), (beyond, True)):
+        content = metrics()
+        *keys, last = path.split(".")
+        node = content["scores"]["test"]["adapted"]
+        for key in keys:
+            node = node[key]
+        node[last] = {**node[last], **value} if isinstance(value, dict) else value
+        texts = rules(content=content)
+        assert (rule in texts) == applies, value
+        assert not applies or advice in texts[rule]
 
 
-def test_shares_of_few_errors_mean_nothing() -> None:
-    found = metrics()
-    found["scores"]["test"]["adapted"] |= {
+def test_shares_of_few_errors_are_ignored() -> None:
+    content = metrics()
+    content["scores"]["test"]["adapted"] |= {
         "substitutions": 0,
         "deletions": 19,
         "insertions": 0,
         "numerals": {"errors": 19, "numeral": 19, "style": 19},
     }
-    assert rules(found=found, flagged_errors=19) == {}
+    assert rules(content=content, flagged_errors=19) == {}
 
 
 @pytest.mark.parametrize(
-    ("said", "heard", "words"),
+    ("reference", "hypothesis", "difference"),
     [
-        ("3", "three", "your transcripts use digits where the model writes words"),
-        ("three", "3", "your transcripts spell out what the model writes in digits"),
+        ("3", "three", "the references use digits where the model writes words"),
+        ("three", "3", "the references use words where the model writes digits"),
     ],
 )
-def test_numerals_in_another_style(said: str, heard: str, words: str) -> None:
-    found = metrics()
-    found["scores"]["test"]["adapted"]["numerals"] = {"errors": 100, "numeral": 62, "style": 50}
-    found["details"]["test"]["adapted"]["confusions"] = [{"reference": said, "hypothesis": heard, "count": 50}]
-    text = rules(found=found)["numerals"]
-    assert text.startswith("62.0 % of the errors are numerals") and words in text and "whisper-en@1" in text
+def test_numerals_in_another_style(reference: str, hypothesis: str, difference: str) -> None:
+    content = metrics()
+    content["scores"]["test"]["adapted"]["numerals"] = {"errors": 100, "numeral": 62, "style": 50}
+    content["details"]["test"]["adapted"]["confusions"] = [
+        {"reference": reference, "hypothesis": hypothesis, "count": 50}
+    ]
+    text = rules(content=content)["numerals"]
+    assert text.startswith("62.0 % of the errors involve numerals") and difference in text and "whisper-en@1" in text
 
 
 def test_style_names_what_differs_most() -> None:
-    found = metrics()
-    found["scores"]["test"]["adapted"] |= {
+    content = metrics()
+    content["scores"]["test"]["adapted"] |= {
         "raw_wer": 0.4,
-        "style": {"words": 900, "case_errors": 100, "marks_said": 90, "marks_right": 10, "marks_invented": 0},
+        "style": {"words": 900, "case_errors": 100, "marks": 90, "marks_correct": 10, "marks_inserted": 0},
     }
-    assert "mostly casing (100 words in other case, 80 marks missing" in rules(found=found)["style"]
+    assert "mostly casing (100 words with other casing, 80 missing" in rules(content=content)["style"]
 
 
 def test_runaways() -> None:
     assert "runaways" not in rules(flagged_errors=19)
-    found = metrics()
-    found["scores"]["test"]["adapted"]["without_flagged"] = {"utterances": 98, "wer": 0.08}
+    content = metrics()
+    content["scores"]["test"]["adapted"]["without_flagged"] = {"utterances": 98, "wer": 0.08}
     assert (
-        "2 flagged clips with 20.0 % of the errors; without them WER is 8.0 %"
-        in rules(found=found, flagged_errors=20)["runaways"]
+        "2 flagged clips with 20.0 % of the errors; the WER without them is 8.0 %"
+        in rules(content=content, flagged_errors=20)["runaways"]
     )
 
 
 @pytest.mark.parametrize(
-    ("column", "rows", "said"),
+    ("column", "rows", "applies"),
     [
         ("duration", {"short": (500, 0.08), "long": (500, 0.14)}, False),  # not 1.5 times all
         ("duration", {"short": (500, 0.05), "long": (500, 0.16)}, True),
@@ -114,47 +121,51 @@ def test_runaways() -> None:
         ("accent", {"north": (500, 0.1), "south": (500, 0.21)}, True),
     ],
 )
-def test_groups_that_are_heard_much_worse(column: str, rows: dict[str, tuple[int, float]], said: bool) -> None:
-    found = metrics()
-    found["groups"]["test"] = [group(column, **rows)]
-    texts = rules(found=found)
-    assert bool(texts) == said
-    assert not said or list(rows)[1] in next(iter(texts.values()))
+def test_groups_with_a_much_higher_wer(column: str, rows: dict[str, tuple[int, float]], applies: bool) -> None:
+    content = metrics()
+    content["groups"]["test"] = [group(column, **rows)]
+    texts = rules(content=content)
+    assert bool(texts) == applies
+    assert not applies or list(rows)[1] in next(iter(texts.values()))
 
 
-def test_a_difference_that_is_not_proven_says_how_many_clips_would_prove_it() -> None:
-    found = metrics()
-    found["differences"]["test"] |= {"difference": -0.01, "low": -0.03, "high": 0.01, "detectable": 0.03}
-    assert "9.0 times as large (about 900 clips" in rules(found=found)["not proven"]
-    found["differences"]["test"]["difference"] = -0.0029  # more than a hundred times as many
-    assert "Take both for equal" in rules(found=found)["not proven"]
+def test_size_of_the_test_set_that_detects_the_difference() -> None:
+    content = metrics()
+    content["differences"]["test"] |= {"difference": -0.01, "low": -0.03, "high": 0.01, "detectable": 0.03}
+    assert "9.0 times as large (about 900 clips" in rules(content=content)["not significant"]
+    content["differences"]["test"]["difference"] = -0.0029  # more than a hundred times as many
+    assert "Treat both models as equal" in rules(content=content)["not significant"]
 
 
-def test_what_is_done_already_is_not_advised() -> None:
-    found = metrics()
-    found["differences"]["canary"] = {**DIFFERENCE, "difference": 0.1}
-    text = rules(found=found)["forgotten"]
+def test_settings_of_the_recipe_are_not_advised_again() -> None:
+    content = metrics()
+    content["differences"]["canary"] = {**DIFFERENCE, "difference": 0.1}
+    text = rules(content=content)["forgotten"]
     assert "replay_weight" in text and "train.interpolate" not in text and "max_canary_loss" not in text
-    text = rules(found=found, recipe={"data": {"canary": ["c"]}, "train": {}})["forgotten"]
+    text = rules(content=content, recipe=recipe(data={"canary": ["c"]}))["forgotten"]
     assert "(data.replay)" in text and "train.interpolate" in text and "train.max_canary_loss" in text
 
 
-def test_the_rest() -> None:
-    found = metrics()
-    del found["differences"]["canary"]
-    found["probes"]["adapted"]["with_output"] = 2
-    found["suspicious"] = 2
-    found["decode"]["speculative_seconds"] = 111.0
-    found["details"]["test"]["adapted"]["normalizer_changes"] = [{"side": "reference"}, {"side": "hypothesis"}]
+def test_rules_of_the_run() -> None:
+    content = metrics()
+    del content["differences"]["canary"]
+    content["probes"]["adapted"]["with_output"] = 2
+    content["suspicious"] = 2
+    content["decoders"]["speculative_seconds"] = 111.0
+    content["details"]["test"]["adapted"]["normalizer_changes"] = [
+        {"id": "u", "side": side, "text": "?!"} for side in ("reference", "hypothesis")
+    ]
     texts = rules(
-        found=found, leaked={"clips": 3, "sentences": 3, "audio": 0, "speakers": 0}, valid=[(1, 0.2), (2, 0.19)]
+        content=content, overlap=Overlap(clips=3, sentences=3, audio=0, speakers=0), valid=[(1, 0.2), (2, 0.19)]
     )
-    assert set(texts) == {"leaking", "suspicious", "no canary", "made up", "still learning", "emptied", "decoders"}
+    assert set(texts) == {"leaking", "suspicious", "no canary", "hallucinated", "still learning", "emptied", "decoders"}
     assert "train the CTC head too" in texts["decoders"]
-    opened = rules(found=found, recipe={"data": {}, "train": {}, "parts": {"ctc_head": {"mode": "full"}}})
-    assert opened["decoders"].endswith("decode.decoder: greedy.")
-    assert "Trained on, by text or audio: 3 test clips." in texts["leaking"] and "base for 0" in texts["made up"]
-    found["decode"] |= {"tokens_equal": False, "speculative_seconds": 1.0}
-    found["suspicious"] = 1
-    texts = rules(found=found, valid=[(1, 0.2), (2, 0.191)])
-    assert "wrote other tokens" in texts["decoders"] and not {"suspicious", "still learning", "leaking"} & set(texts)
+    trained = rules(content=content, recipe=recipe(parts={"ctc_head": {"mode": "full"}}))
+    assert trained["decoders"].endswith("decode.decoder: greedy.")
+    assert "3 test clips with training text" in texts["leaking"] and "base for 0" in texts["hallucinated"]
+    content["decoders"] |= {"tokens_equal": False, "speculative_seconds": 1.0}
+    content["suspicious"] = 1
+    texts = rules(content=content, valid=[(1, 0.2), (2, 0.191)])
+    assert "wrote different tokens" in texts["decoders"] and not {"suspicious", "still learning", "leaking"} & set(
+        texts
+    )

@@ -1,6 +1,6 @@
-"""The report of a run: what stands in it, that hostile text is text, and that a real browser shows it.
+"""The report of a run: its content, hostile text in it, and its display in a real browser (Chromium, offline).
 
-The run is evaluated by the real code on hypotheses that are made up here; the browser is Chromium, without network.
+The run is evaluated by the real code on given hypotheses.
 """
 
 import re
@@ -19,6 +19,8 @@ from finetune.cli import main as cli
 from finetune.core.files import read_json, write_json
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
+from finetune.metrics.mapsswe import Mapsswe
+from finetune.metrics.scores import Comparison, TermRow
 from finetune.report import tables
 from finetune.report.clips import cells, direction
 from finetune.report.page import visible
@@ -55,7 +57,7 @@ SECTIONS = (
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """Twelve clips with audio, and one for each hostile text, whose audio is not there."""
+    """Twelve clips with audio, and one without audio for each hostile text."""
     folder = tmp_path_factory.mktemp("runs")
     real = [
         Utterance(item.id, item.audio_filepath, item.duration, item.text, speaker=item.speaker)
@@ -74,20 +76,21 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     ]
     terms = folder / "terms.txt"
     terms.write_text(f"{real[0].text.split()[-1]}\n<b>bold</b> term\nword\n", encoding="utf-8")
-    told = {
-        which: {item.id: change(item.text) for item in [*real, *hostile]}
-        for which, change in (("base", lambda text: " ".join(text.split()[::2])), ("adapted", lambda text: text))
+    hypotheses = {
+        system: {item.id: change(item.text) for item in [*real, *hostile]}
+        for system, change in (("base", lambda text: " ".join(text.split()[::2])), ("adapted", lambda text: text))
     }
-    told["adapted"][real[3].id] = told["base"][real[3].id] = f"something {SCRIPT} else"  # the reference stands alone
-    told["adapted"][real[4].id], told["base"][real[4].id] = "nothing of it", real[4].text  # broken
+    for system in hypotheses:
+        hypotheses[system][real[3].id] = f"something {SCRIPT} else"  # the reference is suspicious
+    hypotheses["adapted"][real[4].id], hypotheses["base"][real[4].id] = "nothing of it", real[4].text  # broken
     canary = [Utterance(f"c{number}", f"/gone/{number}", 2.0, "some general words here") for number in range(30)]
-    for which in told:
-        told[which] |= {item.id: item.text for item in canary}
+    for system in hypotheses:
+        hypotheses[system] |= {item.id: item.text for item in canary}
     train = [Utterance("t", "/gone/t", 1.0, real[1].text, speaker=real[0].speaker)]
     return synthetic_run(
         folder / "hostile",
         {"train": train, "test": [*real, *hostile], "canary": canary},
-        told,
+        hypotheses,
         {
             "data": {"terms": str(terms)},
             "model": {"base": "base", "instruction": f"write {SCRIPT}"},
@@ -120,20 +123,20 @@ class Elements(HTMLParser):
 
 
 def test_hostile_text_is_text(page: str) -> None:
-    found = Elements(page)
-    assert [tag for tag, _ in found.tags].count("script") == 1, "its own"
-    assert not {"b>0", "img", "iframe", "object", "link"} & {tag for tag, _ in found.tags}
-    for tag, attributes in found.tags:
+    elements = Elements(page)
+    assert [tag for tag, _ in elements.tags].count("script") == 1, "its own"
+    assert not {"b>0", "img", "iframe", "object", "link"} & {tag for tag, _ in elements.tags}
+    for tag, attributes in elements.tags:
         assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
         for name in ("src", "href"):
             address = attributes.get(name) or ""
             assert not re.match(r"[a-z]+:(?!audio/mpeg)", address, re.I), address[:80]
-    assert SCRIPT in found.text and "{{ 7 * 7 }} {% raw %}" in found.text and ARABIC in found.text
-    assert "safe ⟨U+202E⟩gnp.exe⟨U+202C⟩ ⟨U+2066⟩x⟨U+2069⟩ bell⟨U+0007⟩" in found.text
+    assert SCRIPT in elements.text and "{{ 7 * 7 }} {% raw %}" in elements.text and ARABIC in elements.text
+    assert "safe ⟨U+202E⟩gnp.exe⟨U+202C⟩ ⟨U+2066⟩x⟨U+2069⟩ bell⟨U+0007⟩" in elements.text
     assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069]", page)
 
 
-def test_every_section_has_its_place(page: str) -> None:
+def test_sections_are_in_order(page: str) -> None:
     ids = [attributes["id"] for tag, attributes in Elements(page).tags if tag == "section"]
     assert ids == list(SECTIONS)
     anchors = {attributes["href"] for tag, attributes in Elements(page).tags if tag == "a" and attributes.get("href")}
@@ -141,12 +144,12 @@ def test_every_section_has_its_place(page: str) -> None:
     assert {f"#{name}" for name in SECTIONS[1:]} <= anchors <= everything
 
 
-def test_figures_are_those_of_the_evaluation(run: RunDir, page: str) -> None:
+def test_numbers_are_those_of_the_evaluation(run: RunDir, page: str) -> None:
     text, metrics = Elements(page).text, read_json(run.scores)
     for name in ("test", "canary"):
-        for which in ("base", "adapted"):
-            assert f"{100 * metrics['scores'][name][which]['wer']:.1f}" in text
-    assert "1 clip of test with a sentence of train" in text
+        for system in ("base", "adapted"):
+            assert f"{100 * metrics['scores'][name][system]['wer']:.1f}" in text
+    assert "1 test clip with a training sentence" in text
     assert f"finetune run {run.resolved} --set name=hostile-again" in text
     for value in (*read_json(run.marker("prepare"))["hashes"].values(), metrics["provenance"]["device"]):
         assert value in text
@@ -156,12 +159,11 @@ def test_audio_is_in_the_page_once(page: str) -> None:
     sources = [attributes["src"] for tag, attributes in Elements(page).tags if tag == "audio"]
     assert len(sources) > 5 and len(sources) == len(set(sources))
     assert all(str(source).startswith("data:audio/mpeg;base64,") for source in sources)
-    assert "The audio was not found" in page
+    assert "The audio file was missing" in page
 
 
-def test_audio_beyond_the_room_is_linked(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.report.clip_lists.EMBEDDED_BYTES", 1)
-    write_report(run)
+def test_audio_beyond_the_limit_is_linked(run: RunDir) -> None:
+    write_report(run, embedded_bytes=1)
     sources = [
         str(attributes["src"])
         for tag, attributes in Elements(run.page.read_text(encoding="utf-8")).tags
@@ -172,7 +174,7 @@ def test_audio_beyond_the_room_is_linked(run: RunDir, monkeypatch: pytest.Monkey
     assert path.is_file() and sources[1].partition("#")[2].startswith("t=0,")
 
 
-def test_the_summary_is_short_and_says_the_same(run: RunDir, page: str) -> None:
+def test_the_summary_is_short_and_agrees_with_the_page(run: RunDir, page: str) -> None:
     write_report(run)
     text = run.digest.read_text(encoding="utf-8")
     title = re.search(r"<title>(.*?)</title>", page)
@@ -182,19 +184,19 @@ def test_the_summary_is_short_and_says_the_same(run: RunDir, page: str) -> None:
     assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
 
 
-def test_the_command_writes_it_again_and_says_what_is_missing(
-    run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_report_command_and_its_errors(run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run.page.unlink(missing_ok=True)
     assert cli.main(["report", str(run.root)]) == 0 and run.page.is_file()
     assert cli.main(["report", str(tmp_path / "nothing")]) == 1
     assert "no such run directory" in capsys.readouterr().err
     assert cli.main(["report", str(tmp_path)]) == 1
-    assert "nothing to report yet" in capsys.readouterr().err
+    assert "nothing to report yet; run `finetune evaluate RECIPE` first" in capsys.readouterr().err
     other = shutil.copytree(run.root, tmp_path / "other")
-    write_json(RunDir(other).scores, {**read_json(run.scores), "schema": 1})
+    write_json(RunDir(other).scores, {**read_json(run.scores), "schema_version": 1})
     assert cli.main(["report", str(other)]) == 1
-    assert "of another version (schema 1" in capsys.readouterr().err
+    assert "has schema 1, but this version of finetune reads schema 3. Run `finetune evaluate RECIPE` again" in (
+        capsys.readouterr().err
+    )
 
 
 def test_a_run_with_little_in_it(run: RunDir, tmp_path: Path) -> None:
@@ -208,32 +210,32 @@ def test_a_run_with_little_in_it(run: RunDir, tmp_path: Path) -> None:
     )
     little.metrics.unlink()
     write_report(little)
-    found = Elements(little.page.read_text(encoding="utf-8"))
-    ids = [attributes["id"] for tag, attributes in found.tags if tag == "section"]
+    elements = Elements(little.page.read_text(encoding="utf-8"))
+    ids = [attributes["id"] for tag, attributes in elements.tags if tag == "section"]
     assert not {"terms", "keywords", "probes", "suspicious"} & set(ids)
-    for reason in ("data.canary names no manifest", "evaluate.probes is off", "neither data.terms nor a column"):
-        assert reason in found.text
-    assert "Not proven" in found.text and "only 3 blocks" in found.text.lower()
+    for reason in ("no data.canary", "evaluate.probes is off", "no data.terms, and no column"):
+        assert reason in elements.text
+    assert "No significant difference" in elements.text and "only 3 blocks" in elements.text.lower()
 
 
-def test_numbers_as_a_person_writes_them() -> None:
+def test_formats_of_numbers() -> None:
     assert (percent(0.2144), percent(None)) == ("21.4", "–")
     assert (points(-0.595), points(0.018), points(-0.0001), points(0.0)) == ("−59.5", "+1.8", "0.0", "0.0")
     assert (count(1, "clip"), count(10_000, "clip")) == ("1 clip", "10,000 clips")
 
 
-def test_what_cannot_be_seen_is_shown() -> None:
+def test_invisible_characters_are_shown() -> None:
     assert visible("a\u200bb\ud800\U000e0041") == "a⟨U+200B⟩b⟨U+D800⟩⟨U+E0041⟩"
     assert visible("क्\u200dष 👩\u200d👧 nbsp\u00a0 tab\t") == "क्\u200dष 👩\u200d👧 nbsp\u00a0 tab\t"
 
 
-def test_three_rows() -> None:
-    assert cells(("take", "take", "make")) == (("take", "right"), ("take", "right"), ("make", "wrong"))
-    assert cells(("take", "", "take")) == (("take", "right"), ("", "missing"), ("take", "right"))
-    assert cells(("", "the", "")) == (("", "gap"), ("the", "added"), ("", "gap"))
+def test_states_of_aligned_words() -> None:
+    assert cells(("take", "take", "make")) == (("take", "correct"), ("take", "correct"), ("make", "wrong"))
+    assert cells(("take", "", "take")) == (("take", "correct"), ("", "missing"), ("take", "correct"))
+    assert cells(("", "the", "")) == (("", "gap"), ("the", "inserted"), ("", "gap"))
 
 
-def test_a_script_that_is_written_from_right_to_left() -> None:
+def test_direction_of_scripts() -> None:
     assert [direction(text) for text in ("12 " + ARABIC, "a " + ARABIC, "漢字", "123", "")] == [
         "rtl",
         "ltr",
@@ -243,15 +245,22 @@ def test_a_script_that_is_written_from_right_to_left() -> None:
     ]
 
 
-def test_rows_side_by_side() -> None:
-    row = {"term": "a", "support": 3, "hits": 1, "false_alarms": 0, "seen": True}
-    only = {"term": "b", "support": 0, "hits": 0, "false_alarms": 2, "seen": False}
-    assert [
-        (found["term"], found["base"], found["adapted"], found["false_base"])
-        for found in tables.terms([row, only], [{**row, "hits": 3}])
-    ] == [("a", 1, 3, 0), ("b", 0, 0, 2)]
-    place = tables.scale({"difference": -0.1, "low": -0.2, "high": -0.05})
-    assert 0 < place["left"] < place["value"] < place["left"] + place["width"] < place["zero"] < 100
+def test_tables_of_both_models() -> None:
+    base = [TermRow("a", 3, 1, 0, seen=True), TermRow("b", 0, 0, 2, seen=False)]
+    rows = tables.terms(base, [TermRow("a", 3, 3, 0, seen=True)])
+    assert [(row.term, row.base, row.adapted, row.false_base) for row in rows] == [("a", 1, 3, 0), ("b", 0, 0, 2)]
+    difference = Comparison(
+        difference=-0.1,
+        low=-0.2,
+        high=-0.05,
+        probability_better=1.0,
+        p_value=0.01,
+        detectable=0.1,
+        blocks=20,
+        mapsswe=Mapsswe(0, 0.0, None, None, ""),
+    )
+    scale = tables.scale(difference)
+    assert 0 < scale.left < scale.value < scale.left + scale.width < scale.zero < 100
 
 
 # A real browser
@@ -283,18 +292,18 @@ def browser() -> Iterator[Any]:
     ("width", "scheme", "scripts"),
     [(1280, "light", True), (390, "light", True), (1280, "dark", True), (390, "dark", False)],
 )
-def test_a_browser_shows_it(browser: Any, run: RunDir, page: str, width: int, scheme: str, scripts: bool) -> None:
+def test_the_page_in_a_browser(browser: Any, run: RunDir, page: str, width: int, scheme: str, scripts: bool) -> None:
     from PIL import Image
 
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True, java_script_enabled=scripts
     )
-    tab, said, asked = context.new_page(), list[str](), list[str]()
-    tab.on("console", lambda message: said.append(message.text))
-    tab.on("pageerror", lambda error: said.append(str(error)))
-    tab.on("request", lambda request: asked.append(request.url))
+    tab, messages, requests = context.new_page(), list[str](), list[str]()
+    tab.on("console", lambda message: messages.append(message.text))
+    tab.on("pageerror", lambda error: messages.append(str(error)))
+    tab.on("request", lambda request: requests.append(request.url))
     tab.goto(run.page.as_uri())
-    assert asked == [run.page.as_uri()], "no request leaves"
+    assert requests == [run.page.as_uri()], "the page sends no request"
     for name in SECTIONS:
         assert tab.locator(f"#{name}").is_visible(), name
     assert tab.locator(".filter").is_visible() == scripts
@@ -322,7 +331,7 @@ def test_a_browser_shows_it(browser: Any, run: RunDir, page: str, width: int, sc
             sound.preload = 'auto'; sound.load(); })""")
             is True
         )
-    assert said == []
+    assert messages == []
     context.close()
 
 
@@ -333,5 +342,5 @@ def test_the_page_prints(browser: Any, run: RunDir, page: str) -> None:
     tab.close()
 
 
-def test_the_page_is_bounded(page: str) -> None:
+def test_the_size_of_the_page_is_limited(page: str) -> None:
     assert len(page) < 2_000_000

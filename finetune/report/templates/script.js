@@ -1,17 +1,17 @@
-// Comfort only: the page says all it has to say without it.
+// Filters clips and sorts tables; the page is complete without it.
 for (const box of document.querySelectorAll('.filter')) {
   box.hidden = false;
   const clips = [...document.querySelectorAll('.clip')];
   const texts = clips.map(clip => clip.textContent.toLowerCase());
   box.querySelector('input').addEventListener('input', event => {
-    const wanted = event.target.value.toLowerCase();
+    const query = event.target.value.toLowerCase();
     let shown = 0;
     clips.forEach((clip, index) => {
-      clip.hidden = !texts[index].includes(wanted);
+      clip.hidden = !texts[index].includes(query);
       shown += !clip.hidden;
     });
-    if (wanted) document.querySelectorAll('details.clips, details.more').forEach(list => { list.open = true; });
-    box.querySelector('output').textContent = wanted ? `${shown} of ${clips.length} clips` : '';
+    if (query) document.querySelectorAll('details.clips, details.more').forEach(list => { list.open = true; });
+    box.querySelector('output').textContent = query ? `${shown} of ${clips.length} clips` : '';
   });
 }
 for (const table of document.querySelectorAll('table.sortable')) {

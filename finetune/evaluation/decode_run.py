@@ -1,0 +1,174 @@
+"""Decodes the test and canary sets of a run with the base and the adapted model, and the clips of the other checks."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from finetune.core.config import Recipe
+from finetune.core.run_dir import RunDir
+from finetune.data.manifest import Utterance
+from finetune.data.probes import write_probes
+from finetune.evaluation.decode import Recognize, decode_utterances
+from finetune.evaluation.keyword_lists import evaluate_keyword_lists
+from finetune.evaluation.probes import evaluate_probes
+from finetune.evaluation.utterance_rows import hypothesis_row
+from finetune.inference.ctc_text import ctc_texts
+from finetune.inference.recognize import Hypothesis, recognize
+from finetune.metrics.reference_check import suspicion_scores
+from finetune.metrics.results import SYSTEMS, DecoderComparison, KeywordListScores, ProbeResults, SuspiciousReference
+from finetune.metrics.sclite import write_rows
+from finetune.metrics.scorecard import ScoringOptions
+from finetune.metrics.wer import score
+from finetune.model.adapter import load_adapter
+from finetune.model.granite import GraniteSpeech, load_model
+
+log = logging.getLogger(__name__)
+
+
+def load_system(recipe: Recipe, run: RunDir, system: str) -> GraniteSpeech:
+    """Loads the base model, with the adapter of the run if `system` is "adapted"."""
+    model = load_model(recipe.model.base, recipe.model.dtype, default_device(), recipe.model.revision)
+    if system == "adapted":
+        load_adapter(model, run.best)
+    return model
+
+
+def default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The functions that run a model: load a system, transcribe utterances, and decode them with the CTC head."""
+
+    load: Callable[[Recipe, RunDir, str], GraniteSpeech] = load_system
+    recognize: Recognize = recognize
+    ctc_texts: Callable[[GraniteSpeech, list[Utterance]], list[str]] = ctc_texts
+
+
+@dataclass(frozen=True)
+class DecodedRun:
+    """Output of the models.
+
+    Attributes:
+        hypotheses: by split and system, in the order of the manifest.
+        probes: by system; empty where `evaluate.probes` is off.
+        keyword_lists: by system; empty without lists or terms.
+        decoders: greedy against speculative decoding on test.
+        suspicious: references that are probably wrong.
+    """
+
+    hypotheses: dict[str, dict[str, list[Hypothesis]]]
+    decoders: DecoderComparison
+    suspicious: list[SuspiciousReference]
+    probes: dict[str, ProbeResults] = field(default_factory=dict)
+    keyword_lists: dict[str, list[KeywordListScores]] = field(default_factory=dict)
+
+
+def decode_run(
+    recipe: Recipe, run: RunDir, splits: dict[str, list[Utterance]], scoring: ScoringOptions, backend: Backend
+) -> DecodedRun:
+    """Decodes all splits with both systems and writes `evaluation/SPLIT.SYSTEM.jsonl`.
+
+    Args:
+        recipe: settings of the run.
+        run: its directory.
+        splits: utterances of test, and of canary if there is one.
+        scoring: normalizer and terms, for the keyword lists and the suspicious references.
+        backend: the model functions.
+
+    Raises:
+        CheckpointError: the run has no adapter.
+    """
+    instruction, options, sizes = recipe.model.instruction, recipe.decode, recipe.evaluate.keyword_lists
+    clips = write_probes(run.probes, recipe.seed) if recipe.evaluate.probes else []
+    hypotheses: dict[str, dict[str, list[Hypothesis]]] = {split: {} for split in splits}
+    probes, lists = dict[str, ProbeResults](), dict[str, list[KeywordListScores]]()
+    for system in SYSTEMS:
+        model = backend.load(recipe, run, system)
+        for split, utterances in splits.items():
+            hypotheses[split][system] = decode_utterances(model, utterances, instruction, options, backend.recognize)
+            write_rows(run.hypotheses(split, system), map(hypothesis_row, utterances, hypotheses[split][system]))
+        if clips:
+            probes[system] = evaluate_probes(model, clips, instruction, options, backend.recognize)
+        if sizes and scoring.terms:
+            terms, others, preset, seed = list(scoring.terms), sorted(scoring.trained), scoring.preset, scoring.seed
+            lists[system] = evaluate_keyword_lists(
+                model, splits["test"], instruction, options, terms, others, sizes, preset, seed, backend.recognize
+            )
+    decoders = compare_decoders(model, splits["test"], hypotheses["test"]["adapted"], recipe, backend)
+    suspicious = find_suspicious(model, splits["test"], hypotheses["test"], scoring.preset, backend)
+    return DecodedRun(hypotheses, decoders, suspicious, probes, lists)
+
+
+def find_suspicious(
+    model: GraniteSpeech,
+    utterances: list[Utterance],
+    hypotheses: dict[str, list[Hypothesis]],
+    preset: str,
+    backend: Backend,
+) -> list[SuspiciousReference]:
+    """References that disagree with the base, the adapted model and the CTC head, in order of decreasing suspicion."""
+    texts = {system: [item.text for item in hypotheses[system]] for system in SYSTEMS}
+    doubts = suspicion_scores([item.text for item in utterances], [texts[system] for system in SYSTEMS], preset)
+    chosen = [index for index, value in enumerate(doubts) if value > 0]  # the CTC head decodes only these
+    items = [utterances[index] for index in chosen]
+    columns = [*([texts[system][index] for index in chosen] for system in SYSTEMS), backend.ctc_texts(model, items)]
+    values = suspicion_scores([item.text for item in items], columns, preset)
+    rows = [
+        SuspiciousReference(
+            id=item.id,
+            audio_filepath=item.audio_filepath,
+            offset=item.offset,
+            duration=item.duration,
+            text=item.text,
+            pred_text=adapted,
+            pred_text_base=base,
+            pred_text_ctc=draft,
+            suspicion=round(value, 4),
+        )
+        for item, base, adapted, draft, value in zip(items, *columns, values, strict=True)
+    ]
+    return sorted((row for row in rows if row.suspicion > 0), key=lambda row: -row.suspicion)
+
+
+def compare_decoders(
+    model: GraniteSpeech, utterances: list[Utterance], hypotheses: list[Hypothesis], recipe: Recipe, backend: Backend
+) -> DecoderComparison:
+    """Compares greedy and speculative decoding of the adapted model: tokens, time and acceptance.
+
+    Args:
+        model: the adapted model.
+        utterances: the test set.
+        hypotheses: its hypotheses by the decoder of the recipe, which are used again.
+        recipe: settings of the run.
+        backend: the model functions.
+    """
+    greedy, speculative = (
+        hypotheses
+        if recipe.decode.decoder == decoder
+        else decode_utterances(
+            model, utterances, recipe.model.instruction, replace(recipe.decode, decoder=decoder), backend.recognize
+        )
+        for decoder in ("greedy", "speculative")
+    )
+    differing = [a.id for a, b in zip(greedy, speculative, strict=True) if a.tokens != b.tokens]
+    if differing:
+        log.warning(
+            "speculative and greedy decoding differ on %d utterances, such as %s", len(differing), differing[:3]
+        )
+    texts, preset = [item.text for item in utterances], recipe.evaluate.normalizer
+    greedy_wer = score(texts, [item.text for item in greedy], preset).wer
+    drafted = sum(item.drafted for item in speculative)
+    return DecoderComparison(
+        greedy_seconds=round(sum(item.seconds for item in greedy), 3),
+        speculative_seconds=round(sum(item.seconds for item in speculative), 3),
+        greedy_wer=greedy_wer,
+        speculative_wer=score(texts, [item.text for item in speculative], preset).wer if differing else greedy_wer,
+        tokens_equal=not differing,
+        acceptance=round(sum(item.accepted for item in speculative) / max(1, drafted), 4),
+        greedy_passes=round(sum(item.passes for item in greedy) / len(greedy), 2),
+        speculative_passes=round(sum(item.passes for item in speculative) / len(speculative), 2),
+    )

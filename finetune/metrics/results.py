@@ -1,0 +1,285 @@
+"""Types of the result files of a run: `evaluation/metrics.json`, `summary.json` and the rows of `evaluation/*.jsonl`.
+
+`scripts/write_schemas.py` writes their JSON schemas to `docs/schemas/`. Increase a schema version with each change of
+a key or of its meaning.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from finetune.core.errors import CheckpointError
+from finetune.core.files import write_json
+from finetune.metrics.groups import GroupTable
+from finetune.metrics.hallucination import Probe
+from finetune.metrics.scores import Comparison, Details, Scores
+
+RESULTS_SCHEMA: Literal[3] = 3
+SUMMARY_SCHEMA: Literal[2] = 2
+SYSTEMS = ("base", "adapted")
+T = TypeVar("T")
+
+
+class Model(BaseModel):
+    """Immutable; an unknown key is an error, in nested dataclasses too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BySystem(Model, Generic[T]):
+    """One value for each of the two compared systems."""
+
+    base: T
+    adapted: T
+
+    def __getitem__(self, system: str) -> T:
+        if system not in SYSTEMS:
+            raise KeyError(system)
+        return self.base if system == "base" else self.adapted
+
+    def items(self) -> Iterator[tuple[str, T]]:
+        return ((system, self[system]) for system in SYSTEMS)
+
+
+def by_system(values: dict[str, T]) -> BySystem[T] | None:
+    """The values of both systems; None if there are none."""
+    return BySystem(base=values["base"], adapted=values["adapted"]) if values else None
+
+
+class EvaluationSettings(Model):
+    """The settings of a recipe that decide the scores: its section `evaluate`, seed, instruction and decoder."""
+
+    normalizer: str
+    replicas: int
+    groups: list[str]
+    probes: bool
+    keyword_lists: list[int]
+    seed: int
+    instruction: str
+    decoder: str
+
+
+class Provenance(Model):
+    """Software and hardware of the evaluation; see `finetune.core.provenance`."""
+
+    made: str
+    toolkit: str
+    commit: str | None
+    python: str
+    libraries: dict[str, str]
+    device: str
+    dtype: str
+    system: str
+
+
+class DecodingStatistics(Model):
+    """How one system decoded one set.
+
+    `acceptance` is the share of accepted draft tokens (None without drafts); `passes` (of the language model) and
+    `seconds` are means over utterances; `gave_up` counts utterances that stopped drafting; `accepted_by` counts
+    utterances by the decoder that wrote their text.
+    """
+
+    acceptance: float | None
+    passes: float
+    seconds: float
+    gave_up: int
+    accepted_by: dict[str, int]
+
+
+class DecoderComparison(Model):
+    """Greedy against speculative decoding of the adapted model on test.
+
+    `passes` are means over utterances; `acceptance` is the share of accepted draft tokens.
+    """
+
+    greedy_seconds: float
+    speculative_seconds: float
+    greedy_wer: float
+    speculative_wer: float
+    tokens_equal: bool
+    acceptance: float
+    greedy_passes: float
+    speculative_passes: float
+
+
+class ProbeResults(Model):
+    """Text that one system writes for clips without speech; 0 is correct. `share` is `with_output` over `clips`."""
+
+    clips: int
+    with_output: int
+    share: float
+    words_per_minute: float
+    truncated: int
+    outputs: list[Probe]
+
+
+class KeywordListScores(Model):
+    """Scores with keyword lists of one size in the prompt; `distractors` is None for prompts without keywords."""
+
+    distractors: int | None
+    mean_keywords: float
+    wer: float
+    recall: float | None
+    precision: float | None
+    false_keywords_per_clip: float
+
+
+class EvaluationResults(Model):
+    """The content of `evaluation/metrics.json`.
+
+    Attributes:
+        settings: settings that decide the scores.
+        provenance: software and hardware.
+        scores: by set ("test", "canary", "canary: CORPUS").
+        differences: by set, the adapted model against the base.
+        details: by set, the lists behind the scores.
+        groups: by set, scores of groups of utterances.
+        decoding: by set, decoding statistics.
+        decoders: greedy against speculative decoding on test.
+        probes: clips without speech; None where `evaluate.probes` is off.
+        keyword_lists: one entry for each list size; None without lists or terms.
+        suspicious: number of references in `evaluation/suspicious.jsonl`.
+    """
+
+    schema_version: Literal[3] = RESULTS_SCHEMA
+    settings: EvaluationSettings
+    provenance: Provenance
+    scores: dict[str, BySystem[Scores]]
+    differences: dict[str, Comparison]
+    details: dict[str, BySystem[Details]]
+    groups: dict[str, list[GroupTable]]
+    decoding: dict[str, BySystem[DecodingStatistics]]
+    decoders: DecoderComparison
+    probes: BySystem[ProbeResults] | None
+    keyword_lists: BySystem[list[KeywordListScores]] | None
+    suspicious: int
+
+
+class ExportSummary(Model):
+    """The exported model: its folder, and how it compares with the trained model."""
+
+    dir: str
+    max_abs_logit_diff: float
+    transcripts_equal: bool
+    dtype: str
+
+
+class ParameterCounts(Model):
+    """Parameters of the model, and those that were trained."""
+
+    total: int
+    trained: int
+
+
+class RunSummary(Model):
+    """The content of `summary.json`.
+
+    `report` is the path of the page, None if the report was skipped. `seconds` is the duration of each stage, None if
+    it is unknown.
+    """
+
+    schema_version: Literal[2] = SUMMARY_SCHEMA
+    scores: dict[str, BySystem[Scores]]
+    differences: dict[str, Comparison]
+    decoders: DecoderComparison
+    report: str | None
+    export: ExportSummary
+    seconds: dict[str, float | None]
+    parameters: ParameterCounts
+
+
+@dataclass(frozen=True)
+class UtteranceResult:
+    """A row of `evaluation/utterances.jsonl`: one utterance with both hypotheses, in the keys of leaderboards.
+
+    `pred_text`, `time` (seconds), `errors` and `flags` are those of the adapted model; `words` counts the reference.
+    `bandwidth` (Hz) and `snr` (dB) are measured on test only.
+    """
+
+    set: str
+    id: str
+    audio_filepath: str
+    offset: float
+    duration: float
+    time: float
+    text: str
+    pred_text: str
+    pred_text_base: str
+    speaker: str
+    language: str
+    words: int
+    errors: int
+    errors_base: int
+    flags: list[str]
+    flags_base: list[str]
+    bandwidth: float | None = None
+    snr: float | None = None
+
+
+@dataclass(frozen=True)
+class SuspiciousReference:
+    """A row of `evaluation/suspicious.jsonl`: a reference that disagrees with three hypotheses that agree.
+
+    `suspicion` is above 0 and at most 1; see `finetune.metrics.reference_check`.
+    """
+
+    id: str
+    audio_filepath: str
+    offset: float
+    duration: float
+    text: str
+    pred_text: str
+    pred_text_base: str
+    pred_text_ctc: str
+    suspicion: float
+
+
+SCHEMAS: dict[str, TypeAdapter[Any]] = {
+    "evaluation_metrics": TypeAdapter(EvaluationResults),
+    "run_summary": TypeAdapter(RunSummary),
+    "utterance": TypeAdapter(UtteranceResult),
+    "suspicious_reference": TypeAdapter(SuspiciousReference),
+}
+
+
+def read_results(path: Path) -> EvaluationResults:
+    """Reads `evaluation/metrics.json`.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or has another schema.
+    """
+    advice = "Run `finetune evaluate RECIPE` again"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}). {advice}") from error
+    keys = content if isinstance(content, dict) else {}
+    version = keys.get("schema_version", keys.get("schema"))
+    if version != RESULTS_SCHEMA:
+        raise CheckpointError(
+            f"{path}: has schema {version}, but this version of finetune reads schema {RESULTS_SCHEMA}. {advice}"
+        )
+    try:
+        return EvaluationResults.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise CheckpointError(f"{path}: {key}: {first['msg']}. {advice}") from error
+
+
+def write_model(path: Path, model: Model) -> None:
+    """Writes a model as JSON."""
+    write_json(path, model.model_dump(mode="json"))
+
+
+def json_schemas() -> dict[str, str]:
+    """The JSON schema of each result file, by file name."""
+    return {
+        f"{name}.schema.json": json.dumps(adapter.json_schema(), indent=2, ensure_ascii=False) + "\n"
+        for name, adapter in SCHEMAS.items()
+    }

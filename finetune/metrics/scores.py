@@ -1,0 +1,151 @@
+"""Types of a scorecard: the scores of one system on one set, the lists behind them, and the comparison of two systems.
+
+Rates are fractions. `finetune.metrics.scorecard` computes these values; `finetune.metrics.results` stores them.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from finetune.metrics.alignment import Confusion
+from finetune.metrics.mapsswe import Mapsswe
+from finetune.metrics.significance import Interval, PairedDifference
+from finetune.metrics.terms import TermRecall, TermSummary
+from finetune.metrics.translation import TranslationScores
+from finetune.metrics.wer import WordErrors
+from finetune.metrics.words import EntityRecall, FrequencyBin, NumeralErrors, Style
+
+
+@dataclass(frozen=True)
+class BlockUnit:
+    """The unit that the bootstrap resamples (speaker, recording or utterance), and which coarser units were too few."""
+
+    unit: str
+    note: str
+
+
+@dataclass(frozen=True)
+class PromptedKeywords:
+    """Utterances whose prompt holds keywords, and those among them whose reference contains one."""
+
+    utterances: int
+    in_reference: int
+
+
+@dataclass(frozen=True)
+class SubsetWer:
+    """WER of some of the utterances."""
+
+    utterances: int
+    wer: float
+
+
+@dataclass(frozen=True)
+class TermScores(TermSummary):
+    """A summary of terms with the 95 % interval of the recall; `low` and `high` are None without occurrences."""
+
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class TermsBySeen:
+    """Terms that occur in the training texts (`seen`), and the others."""
+
+    seen: TermScores
+    unseen: TermScores
+
+
+@dataclass(frozen=True)
+class Scores(WordErrors):
+    """All scores of one system on one set.
+
+    Attributes:
+        interval: of the WER.
+        blocks: what the bootstrap resamples.
+        normalizer: the preset of every score but `raw_wer`, `raw_cer`, `style` and `translation`.
+        raw_wer: WER of the texts as written, with casing and punctuation.
+        raw_cer: CER of the texts as written.
+        utterances: number of utterances.
+        utterances_wrong: those with at least one word error.
+        prompted: keywords in prompts.
+        truncated: hypotheses that reached the limit of tokens.
+        empty_hypotheses: hypotheses without text.
+        flags: number of hypotheses by flag of `hallucination.FLAGS`; flags that no hypothesis has are absent.
+        without_flagged: WER without the flagged hypotheses.
+        frequency: word errors by how often the word occurs in the training texts; empty under a preset without words.
+        entities: recall of numbers, dates, names and other entities.
+        numerals: word errors that involve a numeral.
+        style: casing and punctuation.
+        audio_seconds: duration of all utterances.
+        seconds: time of recognition; 0 is unknown.
+        rtfx: seconds of audio recognized in a second; None where `seconds` is 0.
+        terms: None without a list of terms.
+        translation: BLEU and chrF by target language; empty unless references are translations.
+    """
+
+    interval: Interval
+    blocks: BlockUnit
+    normalizer: str
+    raw_wer: float
+    raw_cer: float
+    utterances: int
+    utterances_wrong: int
+    prompted: PromptedKeywords
+    truncated: int
+    empty_hypotheses: int
+    flags: dict[str, int]
+    without_flagged: SubsetWer
+    frequency: list[FrequencyBin]
+    entities: list[EntityRecall]
+    numerals: NumeralErrors
+    style: Style
+    audio_seconds: float
+    seconds: float
+    rtfx: float | None
+    terms: TermsBySeen | None = None
+    translation: dict[str, TranslationScores] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NormalizerChange:
+    """A text that the normalizer empties, or shortens by more than half."""
+
+    id: str
+    side: Literal["reference", "hypothesis"]
+    text: str
+
+
+@dataclass(frozen=True)
+class TermRow(TermRecall):
+    """One term, and whether it occurs in the training texts."""
+
+    seen: bool
+
+
+@dataclass(frozen=True)
+class Details:
+    """The lists behind the scores; `terms` holds the terms that the reference or the hypothesis contains."""
+
+    confusions: list[Confusion]
+    normalizer_changes: list[NormalizerChange]
+    terms: list[TermRow]
+
+
+@dataclass(frozen=True)
+class Scorecard:
+    """One system on one set."""
+
+    scores: Scores
+    details: Details
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(PairedDifference):
+    """A paired difference, MAPSSWE as a second test, and the p value adjusted for the number of sets (Holm).
+
+    `p_holm` is None where the difference is not one of several tests of the same question.
+    """
+
+    mapsswe: Mapsswe
+    p_holm: float | None = None

@@ -1,0 +1,80 @@
+"""The provenance section of a report: models, data, settings, software and machine, and the command that repeats it."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from finetune.core.config import Recipe
+from finetune.core.files import read_json, sha256_file
+from finetune.core.run_dir import RunDir
+from finetune.metrics.results import EvaluationResults
+from finetune.report.wording import count
+
+
+def command(run: RunDir, recipe: Recipe) -> str:
+    """The command that repeats the run under another name."""
+    return shlex.join(["finetune", "run", str(run.resolved), "--set", f"name={recipe.name}-again"])
+
+
+def provenance_rows(
+    run: RunDir, results: EvaluationResults, recipe: Recipe, trained: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    """Label and value of each row.
+
+    Args:
+        run: its directory.
+        results: of the evaluation.
+        recipe: of the run.
+        trained: the record of the train stage.
+    """
+    source, settings = results.provenance, results.settings
+    return [
+        ("Base model", _base_model(run, recipe)),
+        (
+            "Adapter",
+            f"epoch {trained['best_epoch']}, interpolation {100 * trained['best_alpha']:g} % from the base, "
+            f"{trained['trained_parameters']:,} of {trained['total_parameters']:,} parameters trained",
+        ),
+        *((f"SHA-256 of {path.name}", sha256_file(path)) for path in sorted(run.best.glob("*.safetensors"))),
+        *_manifests(run.done("prepare") or {}),
+        ("Prompt", settings.instruction),
+        ("Decoding", _decoding(recipe)),
+        ("Normalizer", settings.normalizer),
+        ("Bootstrap", f"{settings.replicas:,} replicas"),
+        ("Data type of the weights", source.dtype),
+        ("Machine", source.device),
+        ("Seed", str(settings.seed)),
+        ("Toolkit", f"finetune {source.toolkit}" + (f", commit {source.commit}" if source.commit else "")),
+        (
+            "Libraries",
+            ", ".join([f"Python {source.python}", *(f"{name} {item}" for name, item in source.libraries.items())]),
+        ),
+        ("Evaluated", source.made),
+    ]
+
+
+def _base_model(run: RunDir, recipe: Recipe) -> str:
+    origin = run.checkpoint / "origin.json"
+    revision = f" at {recipe.model.revision}" if recipe.model.revision else ""
+    fingerprint = f", fingerprint {read_json(origin)['base']}" if origin.is_file() else ""
+    return f"{recipe.model.base}{revision}{fingerprint}"
+
+
+def _manifests(prepared: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (
+            f"SHA-256 of {split}.jsonl",
+            f"{value} ({count(prepared['kept'][split], 'clip')}, {prepared['hours'][split]:.2f} h)",
+        )
+        for split, value in prepared.get("hashes", {}).items()
+    ]
+
+
+def _decoding(recipe: Recipe) -> str:
+    relaxed_only = ("max_entropy", "min_probability")
+    return ", ".join(
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in asdict(recipe.decode).items()
+        if recipe.decode.decoder == "relaxed" or key not in relaxed_only
+    )
