@@ -141,19 +141,13 @@ def tiny(nano: Path, corpora: dict[str, str]) -> "Callable[..., Recipe]":
 def trained(
     tiny: "Callable[..., Recipe]", tmp_path_factory: pytest.TempPathFactory
 ) -> "tuple[Recipe, RunDir, GraniteSpeech]":
-    """A run that went through in one piece up to `train`, and the model in memory as training left it."""
-    from finetune.model.granite import load_model
+    """A run that is complete up to `train` without an interruption, and the model in memory as training left it."""
     from finetune.pipeline import run_recipe
+    from finetune.training.trainer import Trainer
 
     recipe = tiny(tmp_path_factory.mktemp("runs"), "whole")
-    loaded: list[GraniteSpeech] = []
-
-    def load(*arguments: Any) -> "GraniteSpeech":
-        loaded.append(load_model(*arguments))
-        return loaded[-1]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("finetune.training.trainer.load_model", load)
-        run = run_recipe(recipe, "train")
-    assert len(loaded) == 1
-    return recipe, run, loaded[0]
+    run = run_recipe(recipe, "prepare")
+    trainer = Trainer(recipe, run)
+    trainer.fit()
+    run_recipe(recipe, "train")  # nothing is left to train: this marks the stage as done
+    return recipe, run, trainer.model

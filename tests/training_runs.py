@@ -1,7 +1,8 @@
-"""What the tests of training read from a run directory."""
+"""Helpers of the training tests: what a run directory holds, and callbacks and models that fail on purpose."""
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import torch
 from safetensors.torch import load_file
 
 from finetune.core.run_dir import RunDir
+from finetune.model.granite import GraniteSpeech, load_model
 from finetune.training import checkpoint
+from finetune.training.callbacks import StepRecord, TrainerCallback
 
 
 def weights(run: RunDir) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = load_file(run.checkpoint / checkpoint.WEIGHTS)
-    return found
+    tensors: dict[str, torch.Tensor] = load_file(run.checkpoint / checkpoint.WEIGHTS)
+    return tensors
 
 
 def records(run: RunDir, kind: str) -> list[dict[str, Any]]:
@@ -26,3 +29,40 @@ def prepared(run: RunDir, root: Path) -> RunDir:
     """A new run directory with the manifests of another run."""
     shutil.copytree(run.manifests, root / "manifests")
     return RunDir(root)
+
+
+class Killed(BaseException):
+    """Stands for a kill of the process."""
+
+
+class KillInStep(TrainerCallback):
+    """Ends the training in its `number`th step of this call (from 0), before the step's checkpoint."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.steps = number, 0
+
+    def on_step(self, record: StepRecord) -> None:
+        self.steps += 1
+        if self.steps > self.number:
+            raise Killed
+
+
+class NoStep(TrainerCallback):
+    """Fails a test in which a step is trained."""
+
+    def on_step(self, record: StepRecord) -> None:
+        raise AssertionError("a step was trained again")
+
+
+Output = tuple[torch.Tensor, Any]
+
+
+def load_with_hook(hook: Callable[[int, Output], Output]) -> Callable[..., GraniteSpeech]:
+    """A `load_model` whose model passes each training forward's number (from 0) and output through `hook`."""
+
+    def load(*arguments: Any) -> GraniteSpeech:
+        model, calls = load_model(*arguments), iter(range(1_000_000))
+        model.register_forward_hook(lambda module, inputs, output: hook(next(calls), output))
+        return model
+
+    return load

@@ -5,6 +5,8 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,18 +82,30 @@ def backup_folder(folder: Path) -> Path:
     return folder.with_name(folder.name + ".old")
 
 
-def replace_folder(staged: Path, target: Path) -> None:
+@dataclass(frozen=True)
+class FileOperations:
+    """The operations of `replace_folder`. Tests replace them to simulate a kill or a full disk."""
+
+    fsync: Callable[[int], object] = os.fsync
+    replace: Callable[[Path, Path], object] = os.replace
+    rmtree: Callable[..., object] = shutil.rmtree
+
+
+OPERATIONS = FileOperations()
+
+
+def replace_folder(staged: Path, target: Path, files: FileOperations = OPERATIONS) -> None:
     """Moves a complete folder to `target` and deletes the previous one. After a kill, one of the two is complete."""
     for path in staged.rglob("*"):
         if path.is_file():
             with path.open("rb") as handle:  # without it, a power cut may leave the new name with unwritten content
-                os.fsync(handle.fileno())
+                files.fsync(handle.fileno())
     old = backup_folder(target)
     if target.exists():  # if not, a kill came between the two renames, and `old` is the only version
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(target, old)
-    os.replace(staged, target)
-    shutil.rmtree(old, ignore_errors=True)
+        files.rmtree(old, ignore_errors=True)
+        files.replace(target, old)
+    files.replace(staged, target)
+    files.rmtree(old, ignore_errors=True)
 
 
 def is_full(error: Exception) -> bool:

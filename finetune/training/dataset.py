@@ -93,7 +93,7 @@ class SpeechDataset:
                 short[0],
             )
 
-    def heard(self, epoch: int) -> list[int]:
+    def epoch_clips(self, epoch: int) -> list[int]:
         """The clips of an epoch. Concatenated or repeated clips are added as new ones.
 
         So a clip heard twice is augmented twice.

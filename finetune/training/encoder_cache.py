@@ -1,4 +1,4 @@
-"""What a frozen encoder (or projector) makes of clips that never change, kept on disk instead of computed again."""
+"""A cache on disk of the frozen encoder's (or projector's) output for clips that are not augmented."""
 
 import fcntl
 import hashlib
@@ -24,12 +24,22 @@ from finetune.data.manifest import Utterance
 log = logging.getLogger(__name__)
 
 ROWS, INDEX = "rows.bin", "index.json"
-FRONT_END = [1, SAMPLE_RATE, N_FFT, WIN_LENGTH, HOP_LENGTH, NUM_MELS]  # first a number to raise if features change
+FRONT_END = [
+    1,
+    SAMPLE_RATE,
+    N_FFT,
+    WIN_LENGTH,
+    HOP_LENGTH,
+    NUM_MELS,
+]  # the first number must be raised when features change
 
 
 @dataclass(frozen=True, eq=False)
 class StateCache:
-    """States of each clip, memory-mapped: `cache[i]` is (T, D), or (A, H) of a projector, bit for bit as written."""
+    """The memory-mapped states of each clip, bit for bit as written.
+
+    `cache[i]` has shape (T, D) for the encoder, or (A, H) for the projector.
+    """
 
     rows: np.ndarray  # (total frames, bytes of a frame) uint8, on disk
     offsets: list[int]
@@ -45,11 +55,11 @@ class StateCache:
 
 
 def cache_key(weights: str, clips: Sequence[Utterance]) -> str:
-    """SHA-256 over all that states depend on: weights, front end, and the audio of each clip in its order.
+    """SHA-256 over everything that states depend on: weights, feature settings, and the audio of the clips in order.
 
     Args:
-        weights: the caller's name for what encodes: base, revision, dtype on which device, up to which part.
-        clips: their files are read whole, each once.
+        weights: the caller's name for the encoding weights: fingerprint of the base, and encoder or projector.
+        clips: each of their files is read once, completely.
 
     Raises:
         DataError: a file cannot be read.
@@ -65,7 +75,13 @@ def cache_key(weights: str, clips: Sequence[Utterance]) -> str:
 
 
 def predicted_bytes(frames: Iterable[int], width: int, dtype: torch.dtype) -> int:
-    """What a cache of clips of so many frames, each `width` numbers, will take on disk."""
+    """The size on disk of a cache.
+
+    Args:
+        frames: of each clip.
+        width: numbers per frame.
+        dtype: of the numbers.
+    """
     return sum(frames) * width * dtype.itemsize
 
 
@@ -75,18 +91,20 @@ def cached_states(
     dtype: torch.dtype,
     batches: Iterable[Sequence[int]],
     encode: Callable[[Sequence[int]], Sequence[Tensor]],
+    fsync: Callable[[int], object] = os.fsync,
 ) -> StateCache:
-    """Opens the cache in `folder`, built first where there is none, a broken one, or one of another key or dtype.
+    """Opens the cache in `folder`, and builds it first if it is missing, damaged, or of another key or dtype.
 
-    Of several processes one builds and the others wait for it. A build is staged beside the folder, so that a
-    killed one is never taken for whole.
+    Of several processes one builds, and the others wait for it. The build is staged beside the folder, so that a
+    killed build is never mistaken for a complete one.
 
     Args:
-        folder: the cache's own; what lies there under another key is replaced.
-        key: as `cache_key` gives it.
+        folder: of this cache alone; a cache of another key there is replaced.
+        key: from `cache_key`.
         dtype: of the numbers on disk.
-        batches: clip indices, each of 0 to the number of clips once.
+        batches: clip indices; each index from 0 to the number of clips occurs once.
         encode: a batch of indices -> the states of each of its clips, (T, D) with one D for all.
+        fsync: flushes a file to disk.
 
     Raises:
         DataError: the cache cannot be written.
@@ -97,17 +115,17 @@ def cached_states(
         with folder.with_name(folder.name + ".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if (cache := _opened(folder, key, dtype)) is None:
-                _build(folder, key, dtype, batches, encode)
+                _build(folder, key, dtype, batches, encode, fsync)
                 cache = _opened(folder, key, dtype)
     except OSError as error:
         raise DataError(
-            f"{folder}: the cache of audio states cannot be written ({error.strerror or error}); make room "
-            "there, or set machine.cache_encoder: false"
+            f"{folder}: cannot write the cache of encoder states ({error.strerror or error}); free disk space, or set "
+            "machine.cache_encoder: false"
         ) from error
     if cache is None:
         raise DataError(
-            f"{folder}: the cache of audio states does not hold what was just written to it; look after "
-            "the disk, or set machine.cache_encoder: false"
+            f"{folder}: the cache of encoder states does not hold what was just written to it; check the disk, or set "
+            "machine.cache_encoder: false"
         )
     return cache
 
@@ -116,14 +134,14 @@ def _opened(folder: Path, key: str, dtype: torch.dtype) -> StateCache | None:
     try:
         index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         if index["key"] != key:
-            log.info("%s is of other weights or other audio, and is built anew", folder)
+            log.info("%s: built again, because the weights or the audio changed", folder)
             return None
         rows = np.memmap(folder / ROWS, np.uint8, "r").reshape(sum(index["frames"]), index["width"] * dtype.itemsize)
         return StateCache(rows, index["offsets"], index["frames"], dtype)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s is damaged and is built anew (%s)", folder, error)
+        log.warning("%s: damaged (%s); built again", folder, error)
         return None
 
 
@@ -133,6 +151,7 @@ def _build(
     dtype: torch.dtype,
     batches: Iterable[Sequence[int]],
     encode: Callable[[Sequence[int]], Sequence[Tensor]],
+    fsync: Callable[[int], object],
 ) -> None:
     staged = folder.with_name(folder.name + ".part")
     shutil.rmtree(staged, ignore_errors=True)
@@ -146,7 +165,7 @@ def _build(
                     total, width = total + len(states), states.shape[1]
                     file.write(states.detach().to("cpu", dtype).contiguous().view(torch.uint8).numpy().data)
             file.flush()
-            os.fsync(file.fileno())
+            fsync(file.fileno())
         clips = range(len(frames))
         (staged / INDEX).write_text(
             json.dumps(

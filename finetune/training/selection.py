@@ -1,15 +1,24 @@
-"""Which adapter is the best: lowest valid WER among those that keep general speech (the canary) intact."""
+"""Selects the best adapter: the lowest WER on valid among those that keep general speech (the canary) intact."""
 
+import logging
+import shutil
 from dataclasses import dataclass, replace
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from peft import PeftModel
+from safetensors import SafetensorError
 
 from finetune.core.config import Recipe
+from finetune.core.files import is_full, replace_folder
+from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
 from finetune.inference.recognize import recognize
 from finetune.metrics.wer import score
+from finetune.model.adapter import save_adapter
 from finetune.model.granite import GraniteSpeech
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -23,18 +32,20 @@ class Scores:
 def measure(
     model: GraniteSpeech, splits: dict[str, list[Utterance]], recipe: Recipe, accelerator: Accelerator
 ) -> Scores:
-    """WER of generated text on `valid` and, where there is one, on `canary`; each rank hears its share."""
+    """WER of the generated text on `valid` and, where there is one, on `canary`; each rank decodes its share."""
     lossless = recipe.decode.decoder if recipe.decode.decoder != "relaxed" else "speculative"
     options = replace(recipe.decode, decoder=lossless)
     wers = {}
     for split, utterances in splits.items():
         by_length = sorted(utterances, key=lambda item: -item.duration)
-        mine = by_length[accelerator.process_index :: accelerator.num_processes]
-        with model.autocast():  # the parts that train are float32, whatever the others are
-            hypotheses = recognize(model, mine, recipe.model.instruction, options)
-        heard = [(item.text, hypothesis.text) for item, hypothesis in zip(mine, hypotheses, strict=True)]
-        pairs = gather_object(heard) if accelerator.num_processes > 1 else heard
-        wers[split] = score([a for a, _ in pairs], [b for _, b in pairs], recipe.evaluate.normalizer).wer
+        local = by_length[accelerator.process_index :: accelerator.num_processes]
+        with model.autocast():  # the trained parts are float32, whatever the dtype of the others
+            hypotheses = recognize(model, local, recipe.model.instruction, options)
+        pairs = [(item.text, hypothesis.text) for item, hypothesis in zip(local, hypotheses, strict=True)]
+        if accelerator.num_processes > 1:
+            pairs = gather_object(pairs)
+        references, texts = [reference for reference, _ in pairs], [text for _, text in pairs]
+        wers[split] = score(references, texts, recipe.evaluate.normalizer).wer
     return Scores(wers["valid"], wers.get("canary"))
 
 
@@ -43,12 +54,27 @@ def format_scores(scores: Scores) -> str:
     return f"valid WER {100 * scores.valid:.1f} %{canary}"
 
 
-def canary_loss(now: Scores, base: Scores) -> float:
-    """How much worse than the base general speech is heard, in WER; 0 without a canary."""
-    return 0.0 if now.canary is None or base.canary is None else now.canary - base.canary
+def canary_loss(scores: Scores, base: Scores) -> float:
+    """How much higher the canary's WER is than the base model's; 0 without a canary."""
+    return 0.0 if scores.canary is None or base.canary is None else scores.canary - base.canary
 
 
-def rank(now: Scores, base: Scores, max_canary_loss: float | None) -> tuple[float, float]:
-    """Lower is better: first how far the canary is beyond its limit (0 within it), then valid WER."""
-    over = 0.0 if max_canary_loss is None else max(0.0, canary_loss(now, base) - max_canary_loss)
-    return (over, now.valid)
+def rank(scores: Scores, base: Scores, max_canary_loss: float | None) -> tuple[float, float]:
+    """A sort key, lower is better: how far the canary is beyond its limit (0 within it), then the WER on valid."""
+    over = 0.0 if max_canary_loss is None else max(0.0, canary_loss(scores, base) - max_canary_loss)
+    return (over, scores.valid)
+
+
+def save_best(model: GraniteSpeech, adapted: PeftModel | None, run: RunDir) -> bool:
+    """Replaces the run's best adapter; returns False where the disk is full, and the earlier adapter stays."""
+    staged = run.best.with_name("best.part")
+    try:
+        save_adapter(model, adapted, staged)
+        replace_folder(staged, run.best)
+    except (OSError, SafetensorError) as error:
+        if not is_full(error):
+            raise
+        shutil.rmtree(staged, ignore_errors=True)
+        log.warning("%s: the disk is full; the better adapter is not saved, the earlier one stays", run.best)
+        return False
+    return True

@@ -1,11 +1,11 @@
-"""Signals that ask a run to stop: the first lets the step end, the second ends the process."""
+"""Signals that stop a run: after the first, the current step completes; the second ends the process at once."""
 
 import logging
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
@@ -14,28 +14,31 @@ log = logging.getLogger(__name__)
 
 # Ctrl-C; a scheduler or `kill`; Slurm's --signal before the time limit (not on Windows).
 NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")
-ECHO = 0.2
-"""Seconds in which the same request may come again: `timeout` tells the process and then its whole group."""
+# Seconds in which a repeated signal counts as the same one: `timeout` signals the process and then its whole group.
+REPEAT_WINDOW = 0.2
 
 
 @dataclass
 class Stop:
-    """The signal that asked to stop; 0 is none so far."""
+    """The signal that asks to stop; 0 is none so far."""
 
     signum: int = 0
 
 
 @contextmanager
-def interruptible() -> Iterator[Stop]:
-    """Turns the first SIGINT, SIGTERM or SIGUSR1 inside the block into `signum`, to be looked at after each step.
+def interruptible(sleep: Callable[[float], object] = time.sleep) -> Iterator[Stop]:
+    """Turns the first SIGINT, SIGTERM or SIGUSR1 inside the block into `signum`, which the caller reads in each step.
 
-    From then on the signals do again what they did before the block: a second one ends the process at
-    once, even inside a call that hangs (SIGINT as KeyboardInterrupt). A signal that was ignored before,
-    as SIGINT is in a shell's background, stays so. Outside the main thread, where Python allows no
-    handlers, this does nothing and `signum` remains 0.
+    After the first signal, the handlers from before the block are active again: a second signal ends the process at
+    once, even inside a call that hangs (SIGINT as KeyboardInterrupt). A signal that was ignored before the block, as
+    SIGINT is for a shell's background job, stays ignored. Outside the main thread Python allows no handlers: there
+    this does nothing and `signum` remains 0.
 
-    Processes forked inside the block, such as a DataLoader's workers, let SIGINT and SIGUSR1 pass, which
-    a terminal sends to the whole group: the step that ends still needs them. SIGTERM ends them.
+    Processes forked inside the block, such as a DataLoader's workers, ignore SIGINT and SIGUSR1, which a terminal
+    sends to the whole process group: the current step still needs the workers. SIGTERM ends them.
+
+    Args:
+        sleep: waits for `REPEAT_WINDOW` seconds inside the handler.
     """
     stop, owner = Stop(), os.getpid()
     if threading.current_thread() is not threading.main_thread():
@@ -45,7 +48,7 @@ def interruptible() -> Iterator[Stop]:
     previous = {number: signal.getsignal(number) for number in signals}
     previous = {number: handler for number, handler in previous.items() if handler not in (signal.SIG_IGN, None)}
 
-    def put_back() -> None:
+    def restore() -> None:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
@@ -56,18 +59,19 @@ def interruptible() -> Iterator[Stop]:
                 os.kill(os.getpid(), number)
             return
         if stop.signum:
-            return  # an echo, see below
+            return  # a repetition within the window below
         stop.signum = number
-        with suppress(RuntimeError):  # the signal may have come in the middle of a write to the same stream
+        with suppress(RuntimeError):  # the signal may interrupt a write to the same stream
             log.warning(
-                "%s: stopping after this step, with a checkpoint; once more ends at once", signal.Signals(number).name
+                "%s: stopping after this step and writing a checkpoint; send it again to stop at once",
+                signal.Signals(number).name,
             )
-        time.sleep(ECHO)
-        put_back()
+        sleep(REPEAT_WINDOW)
+        restore()
 
     try:
         for number in previous:
             signal.signal(number, handle)
         yield stop
     finally:
-        put_back()
+        restore()

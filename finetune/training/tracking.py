@@ -1,6 +1,6 @@
-"""What a run records while it trains: `metrics.jsonl` always, and its mirrors in wandb, tensorboard or trackio.
+"""Records training: always to `metrics.jsonl`, and to wandb, tensorboard or trackio where the recipe names them.
 
-Nothing here ever stops training: what fails is said once.
+A tracker never stops the training: a failure is logged once.
 """
 
 import errno
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.core.extras import require
+from finetune.training.callbacks import StepRecord, TrainerCallback, ValidationRecord
 
 log = logging.getLogger(__name__)
 
@@ -24,21 +25,21 @@ PROJECT = "finetune-granite-speech"
 
 @dataclass(frozen=True)
 class Mirror:
-    """`log` takes numbers by name and the optimizer step, which is their x axis."""
+    """One external tracker. `log` takes numbers by name and the optimizer step, their x axis."""
 
     log: Callable[[dict[str, float], int], object]
     close: Callable[[], object]
 
 
-class Tracker:
-    """One JSON object a line in `path`; a mirror that fails is dropped with a warning. For rank 0 only.
+class Tracker(TrainerCallback):
+    """A callback that appends one JSON object per line to `path`; a mirror that fails is dropped with a warning.
 
     Args:
-        path: `metrics.jsonl`; the mirrors' own files stand beside it.
-        name: Of the run, as the mirrors show it.
-        mirrors: Of wandb, tensorboard, trackio.
-        settings: Of the run, as the mirrors show them.
-        step: Of the checkpoint that training goes on from, None where it starts anew; later records are dropped.
+        path: `metrics.jsonl`; the files of the mirrors are written beside it.
+        name: Of the run, for the mirrors.
+        mirrors: Any of wandb, tensorboard, trackio.
+        settings: Of the run, for the mirrors.
+        step: Of the checkpoint that training resumes from, None for a new run. Later records are dropped.
     """
 
     def __init__(self, path: Path, name: str, mirrors: list[str], settings: dict[str, Any], step: int | None) -> None:
@@ -46,16 +47,24 @@ class Tracker:
         try:
             rewind(path, -1 if step is None else step)
         except OSError as error:
-            log.warning("%s keeps what an earlier attempt recorded: %s", path, error)
+            log.warning("%s still has the records of an earlier run: %s", path, error)
         self.mirrors: dict[str, Mirror] = {}
         for mirror in mirrors:
             try:
-                self.mirrors[mirror] = _START[mirror](path.parent, name, settings, step)
-            except Exception as error:  # any failure of a tracker is less than a training run
+                self.mirrors[mirror] = START[mirror](path.parent, name, settings, step)
+            except Exception as error:  # no failure of a tracker may stop the training
                 log.warning("%s is off for this run: %s", mirror, error)
 
+    def on_step(self, record: StepRecord) -> None:
+        self.record("step", record.step, loss=record.loss, grad_norm=record.grad_norm, rate=record.learning_rate)
+
+    def on_validation(self, record: ValidationRecord) -> None:
+        self.record(
+            "valid", record.step, epoch=record.epoch, alpha=record.alpha, wer=record.wer, canary_wer=record.canary_wer
+        )
+
     def record(self, kind: str, step: int, **values: Any) -> None:
-        """Appends `values` with the time of day (seconds since 1970); NaN and infinity become null."""
+        """Appends `values` with the time (seconds since 1970); NaN and infinity become null."""
         values = {key: _finite(value) for key, value in values.items()}
         row = {"time": round(time.time(), 3), "kind": kind, "step": step, **values}
         line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
@@ -63,18 +72,18 @@ class Tracker:
             with self.path.open("ab", buffering=0) as handle:
                 start = handle.tell()
                 if handle.write(line) < len(line):
-                    handle.truncate(start)  # else the next record would go on in the middle of this one
+                    handle.truncate(start)  # removes the partial line, or the next record would continue it
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         except OSError as error:
             if not self.lost:
-                log.warning("a record is lost, training goes on: %s", error)
+                log.warning("cannot write a record, training continues: %s", error)
             self.lost += 1
         numbers = {f"{kind}/{key}": value for key, value in values.items() if isinstance(value, int | float)}
         for name, mirror in list(self.mirrors.items()):
             try:
                 mirror.log(numbers, step)
             except Exception as error:
-                log.warning("%s stopped, training goes on: %s", name, error)
+                log.warning("%s is off from here on, training continues: %s", name, error)
                 del self.mirrors[name]
 
     def close(self) -> None:
@@ -88,9 +97,9 @@ class Tracker:
 
 
 def rewind(path: Path, step: int) -> None:
-    """Drops the records of kind step and valid past `step`, so that a resumed run records what an unbroken one does.
+    """Drops the records of kind step and valid after `step`, so that a resumed run records what an unbroken one does.
 
-    A line that a kill cut off, or that is no record, goes too. The file is replaced as a whole.
+    Damaged lines are dropped too, such as one that a kill cut off. The file is replaced as a whole.
     """
     if not path.is_file():
         return
@@ -103,7 +112,7 @@ def rewind(path: Path, step: int) -> None:
         except (ValueError, TypeError, KeyError):
             damaged += 1
     if damaged:
-        log.warning("%s: dropped lines that are no whole record: %d", path, damaged)
+        log.warning("%s: dropped %d damaged lines", path, damaged)
     part = path.with_name(path.name + ".part")
     part.write_bytes(b"".join(kept))
     os.replace(part, path)
@@ -132,18 +141,18 @@ def _wandb(folder: Path, name: str, settings: dict[str, Any], step: int | None) 
         dir=str(folder),
         settings=wandb.Settings(console="off"),
     )
-    # wandb's own step only rises, so it would refuse the steps that a resumed run repeats.
+    # wandb's own step can only increase, so it would refuse the steps that a resumed run repeats.
     run.define_metric("*", step_metric="optimizer_step")
-    return Mirror(lambda values, at: run.log({**values, "optimizer_step": at}), run.finish)
+    return Mirror(lambda values, step: run.log({**values, "optimizer_step": step}), run.finish)
 
 
 def _tensorboard(folder: Path, name: str, settings: dict[str, Any], step: int | None) -> Mirror:
     module = require("torch.utils.tensorboard", extra="tensorboard")
     writer = module.SummaryWriter(str(folder / "tensorboard"), purge_step=0 if step is None else step + 1)
 
-    def add(values: dict[str, float], at: int) -> None:
+    def add(values: dict[str, float], step: int) -> None:
         for key, value in values.items():
-            writer.add_scalar(key, value, at)
+            writer.add_scalar(key, value, step)
 
     return Mirror(add, writer.close)
 
@@ -152,7 +161,11 @@ def _trackio(folder: Path, name: str, settings: dict[str, Any], step: int | None
     trackio = require("trackio", extra="trackio")
 
     trackio.init(project=PROJECT, name=name, config=settings, resume="never" if step is None else "allow")
-    return Mirror(lambda values, at: trackio.log(values, step=at), trackio.finish)
+    return Mirror(lambda values, step: trackio.log(values, step=step), trackio.finish)
 
 
-_START = {"wandb": _wandb, "tensorboard": _tensorboard, "trackio": _trackio}
+START: dict[str, Callable[[Path, str, dict[str, Any], int | None], Mirror]] = {
+    "wandb": _wandb,
+    "tensorboard": _tensorboard,
+    "trackio": _trackio,
+}

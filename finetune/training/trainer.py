@@ -1,31 +1,24 @@
-"""Adapts a base model to the prepared manifests, read from top to bottom; the best adapter is kept.
+"""Fine-tunes a base model on the prepared manifests of a run and keeps the best adapter.
 
-One process a device (Accelerate). Which clips make up an optimizer step depends on the recipe alone, and a
-step's loss is the sum over its target tokens, on all ranks and micro-batches, divided by their number.
+There is one process per device (Accelerate). The recipe alone decides which clips make up an optimizer step. The loss
+of a step is the sum over its target tokens, on all ranks and in all micro-batches, divided by their number.
 """
 
 import logging
-import os
-import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from peft import PeftModel
-from safetensors import SafetensorError
 
 from finetune.core.config import Recipe
-from finetune.core.errors import CheckpointError, Interrupted, RecipeError
-from finetune.core.files import is_full, replace_folder, sha256_file
+from finetune.core.errors import CheckpointError, Interrupted
 from finetune.core.run_dir import RunDir
-from finetune.data.manifest import Utterance, read_manifest
-from finetune.model.adapter import save_adapter
+from finetune.data.manifest import Utterance
 from finetune.model.granite import GraniteSpeech, load_model
 from finetune.model.trainable import (
     LoraSpec,
@@ -38,264 +31,361 @@ from finetune.model.trainable import (
     trained_parameters,
 )
 from finetune.training import checkpoint
-from finetune.training.batch_size import memory_watched
-from finetune.training.dataset import BatchSource, SpeechDataset
+from finetune.training.auto_batch import fit_batch_seconds
+from finetune.training.batch_size import BatchSizeCache, explain_out_of_memory
+from finetune.training.callbacks import CallbackList, StepRecord, TrainerCallback, ValidationRecord
+from finetune.training.corpus import TrainingCorpus
+from finetune.training.dataset import Batch, BatchSource
+from finetune.training.distributed import all_ranks, ignore_stride_warning, make_accelerator
 from finetune.training.interpolate import interpolated, starting_points
+from finetune.training.optimizer import build_optimizer, learning_rate_factor, learning_rate_of
 from finetune.training.progress import Progress
-from finetune.training.sampler import padding_share, plan_epoch, shard_for_rank
-from finetune.training.selection import Scores, canary_loss, format_scores, measure, rank
-from finetune.training.signals import interruptible
-from finetune.training.step import StepResult, TrainContext, fitting_seconds, optimizer_of, rate_of, schedule, take_step
+from finetune.training.sampler import padding_share, shard_for_rank
+from finetune.training.selection import Scores, canary_loss, format_scores, measure, rank, save_best
+from finetune.training.signals import Stop, interruptible
+from finetune.training.state import TrainResult, TrainState
+from finetune.training.step import OptimizerStep, StepResult
 from finetune.training.tracking import Tracker
 
 log = logging.getLogger(__name__)
-NOTES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetune-granite-speech" / "batch.json"
-SPLITS = ("train", "replay", "valid", "canary")
-SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")  # what `accelerate launch` may be asked for
 
 
-@dataclass(frozen=True)
-class TrainResult:
-    """WER as fractions; `within_canary_limit` is whether the best adapter keeps `train.max_canary_loss`;
-    `best_alpha` is below 1 where `train.interpolate` gave the best."""
-
-    best_epoch: int
-    best_alpha: float
-    best_valid_wer: float
-    base_valid_wer: float
-    best_canary_wer: float | None
-    base_canary_wer: float | None
-    within_canary_limit: bool
-    steps: int
-    skipped_steps: int
-    padding: float
-    clips_per_second: float
-    trained_parameters: int
-    total_parameters: int
-    seconds: float
-
-
-@dataclass
-class State:
-    """Where training stands; a checkpoint holds it."""
-
-    epoch: int = 0
-    steps_in_epoch: int = 0
-    step: int = 0
-    skipped: int = 0
-    loss: float = 0.0  # summed over the epoch's steps so far
-    base: dict[str, Any] | None = None  # Scores
-    best: dict[str, Any] | None = None
-    best_epoch: int = 0
-    best_alpha: float = 1.0  # of the way from the base's weights to that epoch's
-    finished: bool = False
-
-
-def train(recipe: Recipe, run: RunDir) -> TrainResult:
+def train(recipe: Recipe, run: RunDir, callbacks: Sequence[TrainerCallback] = ()) -> TrainResult:
     """Trains, resuming from the run's checkpoint where there is one, and leaves the best adapter in `run.best`.
 
+    Args:
+        recipe: what to train and how.
+        run: the run directory, with the manifests of `finetune prepare`.
+        callbacks: receive each step, validation and message on rank 0, after the trackers and the progress display.
+
     Raises:
-        CheckpointError: the checkpoint is of another recipe, base or data, or is damaged; too many steps had a
-            loss or gradient that is no number; the launcher asked for a model in pieces.
+        CheckpointError: the checkpoint is of another recipe, base or data, or is damaged; the loss or gradient was NaN
+            or infinite in too many steps; `accelerate launch` is set to split the model.
         RecipeError: a batch cannot hold the longest clip.
         ModelError: the base cannot be loaded, a part does not exist, or memory runs out.
-        Interrupted: a signal stopped it; the checkpoint holds the last step.
+        Interrupted: a signal stopped the training; the checkpoint holds the last step.
     """
-    started, settings = time.monotonic(), recipe.train
-    if sharded := [name for name in SHARDED if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"]:
-        raise CheckpointError(
-            f"accelerate launch was asked for {sharded[0]}, but here each process holds the whole "
-            "model: launch with --multi_gpu; where memory is short, set train.batch: auto, "
-            "machine.gradient_checkpointing: true or model.quantize: 4bit"
+    return Trainer(recipe, run, callbacks).fit()
+
+
+class Trainer:
+    """Sets up a training run, or resumes it, and trains it with `fit`.
+
+    Args:
+        recipe: what to train and how.
+        run: the run directory.
+        callbacks: as for `train`.
+        load_model: loads the base, with the arguments of `finetune.model.granite.load_model`.
+        measure: scores the model on valid and canary, with the arguments of `finetune.training.selection.measure`.
+        files: file operations of a checkpoint.
+        batch_sizes: cache for `train.batch: auto`; by default the user's.
+        clock: returns seconds.
+
+    Raises:
+        CheckpointError, RecipeError, ModelError: as `train`.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: RunDir,
+        callbacks: Sequence[TrainerCallback] = (),
+        *,
+        load_model: Callable[..., GraniteSpeech] = load_model,
+        measure: Callable[..., Scores] = measure,
+        files: checkpoint.CheckpointFiles = checkpoint.DISK,
+        batch_sizes: BatchSizeCache | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.recipe, self.run, self.user_callbacks = recipe, run, list(callbacks)
+        self.measure, self.files, self.clock = measure, files, clock
+        self.started = clock()
+        self.accelerator = make_accelerator()
+        self.ranks, self.main = self.accelerator.num_processes, self.accelerator.is_main_process
+        self.state, self.stop = TrainState(), Stop()
+        self.callbacks = CallbackList()  # remains empty on other ranks than 0
+        self.clips_trained, self.seconds_in_steps = 0, 0.0  # of this process
+        self._setup_model(load_model)
+        self._setup_data()
+        self._setup_optimizer(batch_sizes or BatchSizeCache())
+        self._resume()
+
+    def _setup_model(self, load_model: Callable[..., GraniteSpeech]) -> None:
+        """Loads the base and makes the recipe's parts trainable."""
+        settings = self.recipe.model
+        torch.manual_seed(self.recipe.seed)
+        self.model = load_model(
+            settings.base, settings.dtype, self.accelerator.device, settings.revision, settings.quantize
         )
-    # Buffers never change, and gradients need not lie in memory twice. Precision is the recipe's, not the launcher's.
-    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-    # Nor is its choice of a device: on a Mac it would take the GPU, on which nothing here has run.
-    accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available(), kwargs_handlers=[ddp])
-    ranks, main = accelerator.num_processes, accelerator.is_main_process
-    torch.manual_seed(recipe.seed)
-    model = load_model(
-        recipe.model.base, recipe.model.dtype, accelerator.device, recipe.model.revision, recipe.model.quantize
-    )
-    base = f"{sum(fingerprints(model).values()) % 2**64:016x}"
-    total = sum(p.numel() for p in model.parameters())
-    adapted = open_parts(model, trainable_parts(recipe))
-    if recipe.machine.gradient_checkpointing:
-        model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
-    parameters = trained_parameters(model)
-    optimizer = optimizer_of(recipe, parameters)
+        self.base = f"{sum(fingerprints(self.model).values()) % 2**64:016x}"
+        self.total_parameters = sum(value.numel() for value in self.model.parameters())
+        self.adapted = open_parts(self.model, trainable_parts(self.recipe))
+        if self.recipe.machine.gradient_checkpointing:
+            self.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.parameters = trained_parameters(self.model)
 
-    manifests = {split: run.manifest(split) for split in SPLITS if getattr(recipe.data, split)}
-    clips = {split: read_manifest(path) for split, path in manifests.items()}
-    heard: dict[str, list[Utterance]] = {split: clips[split] for split in ("valid", "canary") if split in clips}
-    data = SpeechDataset(model, recipe, clips["train"], clips.get("replay", []))
-    epochs = [data.heard(epoch) for epoch in range(settings.epochs)]
-    longest = max(range(len(data.positions)), key=data.positions.__getitem__)
-    if data.positions[longest] > settings.batch_tokens:
-        raise RecipeError(
-            f"train.batch_tokens: {settings.batch_tokens} cannot hold {data.utterances[longest].id}, "
-            f"which takes {data.positions[longest]} positions; raise it, or lower data.max_duration"
+    def _setup_data(self) -> None:
+        """Reads the manifests, and makes audio into features or the encoder's output into a cache."""
+        self.corpus = TrainingCorpus(self.model, self.recipe, self.run)
+        self.data = self.corpus.dataset
+        with self.model.autocast():
+            self.source = BatchSource(self.data, self.recipe, self.run.cache, self.base, self.main)
+
+    def _setup_optimizer(self, batch_sizes: BatchSizeCache) -> None:
+        """Builds the optimizer, plans all steps and wraps the model for several ranks."""
+        settings = self.recipe.train
+        optimizer = build_optimizer(self.recipe, self.parameters)
+        self.learning_rates: list[float] = [group["lr"] for group in optimizer.param_groups]
+        self.saved = checkpoint.find(self.run.checkpoint)
+        self.batch_seconds: float = settings.batch_seconds
+        if settings.batch == "auto" and self.saved:
+            self.batch_seconds = checkpoint.read_origin(self.saved)["batch_seconds"]
+        elif settings.batch == "auto":  # before the model is wrapped: a wrapped one waits for the other ranks
+            unwrapped = self._optimizer_step(self.model, optimizer)
+            self.batch_seconds = fit_batch_seconds(unwrapped, self.source, self.base, batch_sizes)
+        self.group = self.ranks * settings.accumulation  # micro-batches per optimizer step
+        self.plans = self.corpus.plans(self.batch_seconds, self.group)
+        self.steps, self.padding = sum(map(len, self.plans)), padding_share(self.plans[0], self.data.durations)
+        wrapped, self.optimizer = self.accelerator.prepare(self.model, optimizer)
+        self.optimizer_step = self._optimizer_step(wrapped, self.optimizer)
+        self.start = starting_points(self.parameters) if settings.interpolate else {}
+
+    def _optimizer_step(self, wrapped: torch.nn.Module, optimizer: Any) -> OptimizerStep:
+        return OptimizerStep(self.recipe, self.accelerator, self.model, wrapped, optimizer, self.parameters, self.data)
+
+    def _resume(self) -> None:
+        """Restores the run's checkpoint where there is one.
+
+        Raises:
+            CheckpointError: it is of another recipe, base or data, or is damaged.
+        """
+        self.origin = {
+            **self.recipe.model_dump(mode="json", include={"model", "augment", "parts", "train", "seed"}),
+            "base": self.base,
+            "data": self.corpus.hashes(),
+            "replay_weight": self.recipe.data.replay_weight,
+            "batches_in_a_step": self.group,
+            "batch_seconds": self.batch_seconds,
+        }
+        if self.saved is None:
+            return
+        if changed := checkpoint.differences(checkpoint.read_origin(self.saved), self.origin):
+            raise CheckpointError(
+                f"{self.saved} does not match this run: {'; '.join(changed[:5])}. Restore these values, choose another "
+                f"name with --set name=..., or delete {self.run.root} to start again"
+            )
+        self.load_state_dict(checkpoint.restore(self.saved, self.parameters, self.optimizer))
+        log.info("resumed after step %d", self.state.step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The progress of the run; a checkpoint holds it beside the weights and the optimizer's moments."""
+        return asdict(self.state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
+        self.state = TrainState(**state)
+
+    def save(self) -> bool:
+        """Writes a checkpoint; False where the disk is full."""
+        return checkpoint.save(
+            self.run.checkpoint, self.parameters, self.optimizer, self.state_dict(), self.origin, self.files
         )
-    with model.autocast():
-        feed = BatchSource(data, recipe, run.cache, base, main)
-    engine = TrainContext(recipe, accelerator, model, model, optimizer, parameters, data)
-    saved = checkpoint.find(run.checkpoint)
-    group, seconds = ranks * settings.accumulation, settings.batch_seconds
-    if settings.batch == "auto":
-        seconds = (
-            checkpoint.read_origin(saved)["batch_seconds"] if saved else fitting_seconds(engine, feed, base, NOTES)
+
+    def fit(self) -> TrainResult:
+        """Trains the remaining epochs and returns the scores of the base and of the best adapter.
+
+        Raises:
+            CheckpointError, ModelError, Interrupted: as `train`.
+        """
+        settings = self.recipe.train
+        with explain_out_of_memory(), ExitStack() as stack:
+            self.stop = stack.enter_context(interruptible())
+            stack.enter_context(ignore_stride_warning())
+            if self.main:
+                self.callbacks = self._open_callbacks(stack)
+            if self.state.base is None:
+                scores = self.validate()
+                self.state.base = asdict(scores)
+                self.callbacks.on_message(f"base model: {format_scores(scores)}")
+            # Fingerprints before the first step, to check what that step changed.
+            self.before: dict[str, int] | None = fingerprints(self.model)
+            while self.state.epoch < settings.epochs and not self.state.finished:
+                self.train_epoch()
+                self._end_epoch()
+            for alpha in settings.interpolate:
+                self._score_interpolated(alpha)
+        # The process group ends with the process. If it were destroyed here, DDP's reducer would hold its last
+        # reference and would wait for gloo's threads while it holds Python's lock (GIL), for which they may wait.
+        return self._result()
+
+    def train_epoch(self) -> None:
+        """Takes the remaining optimizer steps of the current epoch, with a checkpoint where one is due.
+
+        Raises:
+            Interrupted: a rank received a signal.
+        """
+        set_mode(self.model, training=True)
+        plan = self.plans[self.state.epoch][self.state.steps_in_epoch :]
+        local = [shard_for_rank(step, self.accelerator.process_index, self.ranks) for step in plan]
+        batches = self.source.batches(
+            [micro or step[0] for step, shard in zip(plan, local, strict=True) for micro in shard], self.state.epoch
         )
-    origin = {
-        **recipe.model_dump(mode="json", include={"model", "augment", "parts", "train", "seed"}),
-        "base": base,
-        "data": {split: sha256_file(path) for split, path in manifests.items()},
-        "replay_weight": recipe.data.replay_weight,
-        "batches_in_a_step": group,
-        "batch_seconds": seconds,
-    }
-    plans = [
-        plan_epoch(data.durations, data.positions, seconds, settings.batch_tokens, group, recipe.seed, epoch, chosen)
-        for epoch, chosen in enumerate(epochs)
-    ]
-    steps, padding = sum(map(len, plans)), padding_share(plans[0], data.durations)
-    rates = [slot["lr"] for slot in optimizer.param_groups]
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
-    start = starting_points(parameters) if settings.interpolate else {}
-    state = _resume(saved, origin, run, parameters, optimizer) if saved else State()
-    engine = TrainContext(recipe, accelerator, model, wrapped, optimizer, parameters, data)
+        for step, shard in zip(plan, local, strict=True):
+            result = self.train_step(step, shard, batches)
+            due = self.state.step % self.recipe.machine.checkpoint_every == 0 and step is not plan[-1]
+            saved = self.main and (result.stop or due) and self.save()
+            if result.stop:
+                raise self._interrupted(saved or not self.main)
 
-    def save() -> bool:
-        return checkpoint.save(run.checkpoint, parameters, optimizer, asdict(state), origin)
+    def train_step(self, step: list[list[int]], local: list[list[int]], batches: Iterator[Batch]) -> StepResult:
+        """Takes one optimizer step at its learning rates and reports it to the callbacks.
 
-    def agreed(fine: bool) -> bool:
-        """Whether it is so on every rank."""
-        return int(accelerator.reduce(torch.tensor(int(fine), device=accelerator.device), "sum")) == ranks
+        Args:
+            step: the micro-batches of all ranks, as lists of clip indices.
+            local: those of this rank; see `OptimizerStep.run`.
+            batches: the tensors of `local`, in order.
+        """
+        state = self.state
+        factor = learning_rate_factor(state.step, self.steps, self.recipe.train.warmup)
+        for group, peak in zip(self.optimizer.param_groups, self.learning_rates, strict=True):
+            group["lr"] = peak * factor
+        started = self.clock()
+        result = self.optimizer_step.run(step, local, batches, state.step, self.stop, self.before)
+        self.seconds_in_steps += self.clock() - started
+        state.step, state.steps_in_epoch = state.step + 1, state.steps_in_epoch + 1
+        utterances = [self.data.utterances[index] for micro in step for index in micro]
+        if result.taken:
+            self.before, state.loss = None, state.loss + result.loss
+        else:
+            self._skip(utterances, result)
+        self.clips_trained += len(utterances)
+        record = StepRecord(
+            state.step,
+            state.epoch + 1,
+            result.loss,
+            result.grad_norm,
+            factor * self.learning_rates[0],
+            sum(item.duration for item in utterances),
+            padding_share([step], self.data.durations),
+        )
+        self.callbacks.on_step(record)
+        return result
 
-    tracker: Tracker | None = None
+    def validate(self) -> Scores:
+        """Scores the current weights on valid and canary."""
+        set_mode(self.model, training=False)
+        return self.measure(self.model, self.corpus.validation, self.recipe, self.accelerator)
 
-    def judge(way: float) -> tuple[Scores, bool]:
-        """Scores of the weights as they stand, and whether they are the best so far: then they are kept."""
-        set_mode(model, training=False)
-        now = measure(model, heard, recipe, accelerator)
-        better = _is_better(now, state, settings.max_canary_loss)
-        better = better and agreed(not main or _save_best(model, adapted, run))
+    def save_if_best(self, scores: Scores, alpha: float) -> bool:
+        """Saves the current weights as the best adapter if their scores are the best so far; returns whether.
+
+        Args:
+            scores: of the current weights.
+            alpha: fraction of the way from the base's weights to the trained ones.
+        """
+        state, limit = self.state, self.recipe.train.max_canary_loss
+        base = state.base_scores
+        better = state.best is None or rank(scores, base, limit) < rank(state.best_scores, base, limit)
+        better = better and all_ranks(self.accelerator, not self.main or save_best(self.model, self.adapted, self.run))
         if better:
-            state.best, state.best_epoch, state.best_alpha = asdict(now), state.epoch, way
-        if tracker:
-            tracker.record("valid", state.step, epoch=state.epoch, alpha=way, wer=now.valid, canary_wer=now.canary)
-        return now, better
+            state.best, state.best_epoch, state.best_alpha = asdict(scores), state.epoch, alpha
+        self.callbacks.on_validation(ValidationRecord(state.step, state.epoch, alpha, scores.valid, scores.canary))
+        return better
 
-    with memory_watched(), ExitStack() as stack:
-        stop = stack.enter_context(interruptible())
-        if main:
-            tracker = Tracker(
-                run.metrics,
-                recipe.name,
-                list(recipe.machine.trackers),
-                recipe.model_dump(mode="json"),
-                state.step if saved else None,
-            )
-            stack.callback(tracker.close)
-            for row in summarize_parts(model):
-                log.info(
-                    "trains %-14s %4d modules %12s parameters, rate %g",
-                    row.part,
-                    row.modules,
-                    f"{row.parameters:,}",
-                    rate_of(recipe, row.part),
-                )
-            log.info("%d steps, %.1f %% padding, batches of up to %g s", steps, 100 * padding, seconds)
-        progress = stack.enter_context(Progress(steps, state.step, settings.epochs, sys.stdout.isatty(), main))
-        if state.base is None:
-            set_mode(model, training=False)
-            state.base = asdict(measure(model, heard, recipe, accelerator))
-            progress.say(f"base model: {format_scores(Scores(**state.base))}")
-        before: dict[str, int] | None = fingerprints(model)
-        count, spent = 0, 0.0
-        while state.epoch < settings.epochs and not state.finished:
-            set_mode(model, training=True)
-            plan = plans[state.epoch][state.steps_in_epoch :]
-            mine = [shard_for_rank(step, accelerator.process_index, ranks) for step in plan]
-            batches = feed.batches(
-                [micro or step[0] for step, own in zip(plan, mine, strict=True) for micro in own], state.epoch
-            )
-            for step, own in zip(plan, mine, strict=True):
-                factor = schedule(state.step, steps, settings.warmup)
-                for slot, rate in zip(optimizer.param_groups, rates, strict=True):
-                    slot["lr"] = rate * factor
-                clock = time.monotonic()
-                done = take_step(engine, step, own, batches, state.step, stop.signum, before)
-                spent += time.monotonic() - clock
-                state.step, state.steps_in_epoch = state.step + 1, state.steps_in_epoch + 1
-                if done.taken:
-                    before, state.loss = None, state.loss + done.loss
-                else:
-                    _skip(state, step, data, done, settings.max_skipped_steps)
-                chosen = [data.utterances[index] for micro in step for index in micro]
-                count += len(chosen)
-                progress.step(
-                    epoch=state.epoch + 1,
-                    loss=done.loss,
-                    rate=factor * rates[0],
-                    audio_seconds=sum(item.duration for item in chosen),
-                    padding=padding_share([step], data.durations),
-                )
-                if tracker:
-                    tracker.record("step", state.step, loss=done.loss, grad_norm=done.grad_norm, rate=factor * rates[0])
-                due = state.step % recipe.machine.checkpoint_every == 0 and step is not plan[-1]
-                kept = main and (done.stop or due) and save()
-                if done.stop:
-                    raise Interrupted(state.step if kept or not main else None, stop.signum or signal.SIGTERM)
-            text = f"epoch {state.epoch + 1}/{settings.epochs}  loss {state.loss / len(plans[state.epoch]):.3f}"
-            text += f"  {count / spent:.1f} clips/s" if spent else ""
-            state.epoch, state.steps_in_epoch, state.loss = state.epoch + 1, 0, 0.0
-            if state.epoch % settings.evaluate_every == 0 or state.epoch == settings.epochs:
-                now, better = judge(1.0)
-                state.finished = 0 < settings.patience * settings.evaluate_every <= state.epoch - state.best_epoch
-                text += f"  {format_scores(now)}{'  (best)' if better else ''}" + "; stopped early" * state.finished
-            progress.say(text)
-            kept = main and save()
-            if not agreed(not stop.signum):  # it came during the evaluation
-                raise Interrupted(state.step if kept or not main else None, stop.signum or signal.SIGTERM)
-        for way in settings.interpolate:
-            with interpolated(parameters, start, way):
-                now, better = judge(way)
-            progress.say(
-                f"{100 * way:g} % of the way from the base  {format_scores(now)}{'  (best)' if better else ''}"
-            )
-            if not agreed(not stop.signum):
-                raise Interrupted(state.step, stop.signum or signal.SIGTERM)
-    # The process group ends with the process: taken apart sooner, DDP's reducer is the last to hold it, and waits for
-    # gloo's threads while it has Python's lock, for which one of them may wait.
+    def _open_callbacks(self, stack: ExitStack) -> CallbackList:
+        """Opens the progress display and the trackers, which come before the user's callbacks; `stack` closes all."""
+        recipe, step = self.recipe, self.state.step
+        for callback in self.user_callbacks:
+            stack.callback(callback.close)
+        settings, resumed_step = recipe.model_dump(mode="json"), step if self.saved else None
+        tracker = Tracker(self.run.metrics, recipe.name, list(recipe.machine.trackers), settings, resumed_step)
+        stack.callback(tracker.close)
+        for row in summarize_parts(self.model):
+            count, rate = f"{row.parameters:,}", learning_rate_of(recipe, row.part)
+            log.info("trains %-14s %4d modules %12s parameters, learning rate %g", row.part, row.modules, count, rate)
+        log.info("%d steps, %.1f %% padding, batches of up to %g s", self.steps, 100 * self.padding, self.batch_seconds)
+        progress = Progress(self.steps, step, recipe.train.epochs, sys.stdout.isatty())
+        stack.callback(progress.close)
+        return CallbackList([progress, tracker, *self.user_callbacks])
 
-    first, best = Scores(**(state.base or {})), Scores(**(state.best or {}))
-    within = rank(best, first, settings.max_canary_loss)[0] == 0
-    if not within:
-        log.warning(
-            "no adapter kept the canary within train.max_canary_loss; the nearest is kept, %.1f points worse "
-            "than the base",
-            100 * canary_loss(best, first),
+    def _end_epoch(self) -> None:
+        """Validates where the recipe asks for it, reports the epoch and writes a checkpoint."""
+        state, settings = self.state, self.recipe.train
+        text = f"epoch {state.epoch + 1}/{settings.epochs}  loss {state.loss / len(self.plans[state.epoch]):.3f}"
+        text += f"  {self.clips_trained / self.seconds_in_steps:.1f} clips/s" if self.seconds_in_steps else ""
+        state.epoch, state.steps_in_epoch, state.loss = state.epoch + 1, 0, 0.0
+        if state.epoch % settings.evaluate_every == 0 or state.epoch == settings.epochs:
+            text += f"  {self._score_and_keep_best(1.0)}"
+            state.finished = 0 < settings.patience * settings.evaluate_every <= state.epoch - state.best_epoch
+            text += "; stopped early" * state.finished
+        self.callbacks.on_message(text)
+        saved = self.main and self.save()
+        if not all_ranks(self.accelerator, not self.stop.signum):  # it came during the validation
+            raise self._interrupted(saved or not self.main)
+
+    def _score_interpolated(self, alpha: float) -> None:
+        """Scores the weights at `alpha` between the base and the trained ones, which stay as they are."""
+        with interpolated(self.parameters, self.start, alpha):
+            text = self._score_and_keep_best(alpha)
+        self.callbacks.on_message(f"{100 * alpha:g} % of the way from the base to the trained weights  {text}")
+        if not all_ranks(self.accelerator, not self.stop.signum):
+            raise self._interrupted(True)
+
+    def _score_and_keep_best(self, alpha: float) -> str:
+        """Validates the current weights, keeps them if they are the best, and returns the scores as a text."""
+        scores = self.validate()
+        return format_scores(scores) + "  (best)" * self.save_if_best(scores, alpha)
+
+    def _interrupted(self, saved: bool) -> Interrupted:
+        """`saved` is whether the checkpoint holds the last step."""
+        return Interrupted(self.state.step if saved else None, self.stop.signum or signal.SIGTERM)
+
+    def _skip(self, utterances: list[Utterance], result: StepResult) -> None:
+        """Counts a step that was not taken. Beyond the limit it raises CheckpointError, and nothing more is saved."""
+        state, limit = self.state, self.recipe.train.max_skipped_steps
+        state.skipped += 1
+        ids = [item.id for item in utterances]
+        text = (
+            f"step {state.step}: loss {result.loss:g}, gradient {result.grad_norm:g}, utterances {', '.join(ids[:8])}"
         )
-    return TrainResult(
-        state.best_epoch,
-        state.best_alpha,
-        best.valid,
-        first.valid,
-        best.canary,
-        first.canary,
-        within,
-        state.step,
-        state.skipped,
-        round(padding, 4),
-        round(count / max(1e-9, spent), 2),
-        sum(p.numel() for p in parameters.values()),
-        total,
-        round(time.monotonic() - started, 1),
-    )
+        text += f" and {len(ids) - 8} more" if len(ids) > 8 else ""
+        if state.skipped > limit:
+            raise CheckpointError(
+                f"{text}. More than train.max_skipped_steps: {limit} steps were skipped; check these clips, or lower "
+                "the learning rates. The last checkpoint is valid"
+            )
+        log.warning("%s: step skipped", text)
+
+    def _result(self) -> TrainResult:
+        state, limit = self.state, self.recipe.train.max_canary_loss
+        base, best = state.base_scores, state.best_scores
+        within = rank(best, base, limit)[0] == 0
+        if not within:
+            log.warning(
+                "no adapter keeps the canary within train.max_canary_loss; the one with the smallest loss is saved: "
+                "its canary WER is %.1f percentage points higher than the base's",
+                100 * canary_loss(best, base),
+            )
+        return TrainResult(
+            state.best_epoch,
+            state.best_alpha,
+            best.valid,
+            base.valid,
+            best.canary,
+            base.canary,
+            within,
+            state.step,
+            state.skipped,
+            round(self.padding, 4),
+            round(self.clips_trained / max(1e-9, self.seconds_in_steps), 2),
+            sum(value.numel() for value in self.parameters.values()),
+            self.total_parameters,
+            round(self.clock() - self.started, 1),
+        )
 
 
 def trainable_parts(recipe: Recipe) -> TrainableParts:
-    """The recipe's parts as plain values."""
+    """The recipe's `parts` as plain values."""
     parts = recipe.parts
     lora = parts.lora
     return TrainableParts(
@@ -307,57 +397,3 @@ def trainable_parts(recipe: Recipe) -> TrainableParts:
         parts.lm_head.mode == "full",
         parts.language_model.layers,
     )
-
-
-def _resume(
-    saved: Path,
-    origin: dict[str, Any],
-    run: RunDir,
-    parameters: dict[str, torch.nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-) -> State:
-    changed = checkpoint.differences(checkpoint.read_origin(saved), origin)
-    if changed:
-        raise CheckpointError(
-            f"{saved} was made otherwise: {'; '.join(changed[:5])}. Put it back, choose another name "
-            f"with --set name=..., or delete {run.root} to start again"
-        )
-    state = State(**checkpoint.restore(saved, parameters, optimizer))
-    log.info("resumed after step %d", state.step)
-    return state
-
-
-def _skip(state: State, step: list[list[int]], data: SpeechDataset, done: StepResult, budget: int) -> None:
-    """Counts a step that was not taken. Raises CheckpointError beyond the budget: nothing is saved any more."""
-    state.skipped += 1
-    ids = [data.utterances[index].id for micro in step for index in micro]
-    text = f"step {state.step}: loss {done.loss:g}, gradient {done.grad_norm:g}, utterances {', '.join(ids[:8])}"
-    text += f" and {len(ids) - 8} more" if len(ids) > 8 else ""
-    if state.skipped > budget:
-        raise CheckpointError(
-            f"{text}. More than train.max_skipped_steps {budget} such steps: look at these clips, or "
-            "lower the learning rates; the last checkpoint is good"
-        )
-    log.warning("%s: skipped", text)
-
-
-def _is_better(now: Scores, state: State, max_canary_loss: float | None) -> bool:
-    first = Scores(**(state.base or {}))
-    return state.best is None or (
-        rank(now, first, max_canary_loss) < rank(Scores(**state.best), first, max_canary_loss)
-    )
-
-
-def _save_best(model: GraniteSpeech, adapted: PeftModel | None, run: RunDir) -> bool:
-    """False where the disk is full: the best one so far stays."""
-    staged = run.best.with_name("best.part")
-    try:
-        save_adapter(model, adapted, staged)
-        replace_folder(staged, run.best)
-    except (OSError, SafetensorError) as error:
-        if not is_full(error):
-            raise
-        shutil.rmtree(staged, ignore_errors=True)
-        log.warning("%s: the disk is full; this better adapter is not kept", run.best)
-        return False
-    return True

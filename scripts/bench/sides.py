@@ -27,9 +27,11 @@ from finetune.model.granite import GraniteSpeech
 from finetune.model.trainable import open_parts, set_mode, target_pattern, trained_parameters
 from finetune.training.dataset import Batch, SpeechDataset
 from finetune.training.encoder_cache import StateCache, cached_states
-from finetune.training.loss import IGNORE
+from finetune.training.loss import IGNORE, token_loss
+from finetune.training.optimizer import build_optimizer
 from finetune.training.sampler import plan_epoch
-from finetune.training.step import TrainContext, optimizer_of, take_step
+from finetune.training.signals import Stop
+from finetune.training.step import OptimizerStep
 
 # What is measured, in this order. Below `ours` is our engine with one thing changed. The language model alone has its
 # batches ready in memory before the clock runs, and nothing to do with the audio: the most that a cache can reach.
@@ -77,8 +79,6 @@ def measure(setup: Setup, variant: str) -> Measured:
     limit = matmul_limit(setup.device)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        if variant == "all_logits":
-            stack.enter_context(patch("finetune.training.step.token_loss", every_position))
         if variant == "hf_encoder":
             stack.enter_context(patch("finetune.model.granite.encode", as_transformers))
         if variant == "baseline":
@@ -253,8 +253,9 @@ def engine(
     for layer in model.language_model.layers if variant == "compile" else ():
         layer.compile(dynamic=True)  # each layer, as they share what is compiled; the lengths of batches differ
     parameters = trained_parameters(model)
-    wrapped, optimizer = accelerator.prepare(model, optimizer_of(recipe, parameters))
-    works = TrainContext(recipe, accelerator, model, wrapped, optimizer, parameters, data)
+    wrapped, optimizer = accelerator.prepare(model, build_optimizer(recipe, parameters))
+    loss = every_position if variant == "all_logits" else token_loss
+    optimizer_step = OptimizerStep(recipe, accelerator, model, wrapped, optimizer, parameters, data, loss)
 
     def batch(chosen: list[int]) -> Batch:
         made = (
@@ -296,9 +297,8 @@ def engine(
         for epoch, steps in enumerate(plans):
             set_mode(model, training=True)
             for place, step in enumerate(steps):
-                take_step(
-                    works, step, step, map(batch, step) if ready is None else iter(ready[epoch][place]), taken, 0, None
-                )
+                batches = map(batch, step) if ready is None else iter(ready[epoch][place])
+                optimizer_step.run(step, step, batches, taken, Stop(), None)
                 taken += 1
             marks.append(now(setup.device))
         return len(plans[-1])

@@ -1,4 +1,4 @@
-"""The largest batch that fits: halved down to the longest clip, with memory given back, and remembered."""
+"""The largest batch that fits: halved down to the longest clip, memory released in between, and cached."""
 
 import gc
 import itertools
@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from finetune.core.errors import ModelError
-from finetune.training.batch_size import largest_that_fits, memory_watched, remember, remembered
+from finetune.training.batch_size import BatchSizeCache, explain_out_of_memory, largest_that_fits
 
 CPU = torch.device("cpu")
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.floats(1.0, 1000.0), st.floats(1.0, 60.0), st.floats(0.5, 2000.0))
-def test_halves_until_it_fits_and_no_further(start: float, floor: float, memory: float) -> None:
+def test_seconds_are_halved_until_they_fit(start: float, floor: float, memory: float) -> None:
     tried = list[float]()
 
     def attempt(seconds: float) -> None:
@@ -27,16 +27,16 @@ def test_halves_until_it_fits_and_no_further(start: float, floor: float, memory:
         if seconds > memory:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gc, "collect", lambda: 0)  # slow, and there is nothing to collect
-        try:
-            found = largest_that_fits(start, floor, attempt)
-        except ModelError as error:
-            assert memory < floor == tried[-1]
-            assert f"not even the longest clip ({floor:.1f} s) fits" in str(error)
-            assert "machine.gradient_checkpointing" in str(error) and "Tried to allocate 2.00 GiB" in str(error)
-        else:
-            assert floor <= found == tried[-1] <= memory
+    releases = list[float]()
+    try:  # the real `release` is slow, and here there is nothing to collect
+        seconds = largest_that_fits(start, floor, attempt, release=lambda: releases.append(tried[-1]))
+    except ModelError as error:
+        assert memory < floor == tried[-1]
+        assert f"not even the longest clip ({floor:.1f} s) fits" in str(error)
+        assert "machine.gradient_checkpointing" in str(error) and "Tried to allocate 2.00 GiB" in str(error)
+    else:
+        assert floor <= seconds == tried[-1] <= memory
+    assert releases == tried
     assert tried[0] == max(start, floor)
     assert all(later == max(earlier / 2, floor) for earlier, later in itertools.pairwise(tried))
 
@@ -54,17 +54,17 @@ def test_halves_until_it_fits_and_no_further(start: float, floor: float, memory:
         RuntimeError("CUDA error: out of memory"),
     ],
 )
-def test_each_way_to_run_out_of_memory_is_known(error: Exception) -> None:
+def test_every_out_of_memory_error_is_recognized(error: Exception) -> None:
     def attempt(seconds: float) -> None:
         if seconds > 30.0:
             raise error
 
     assert largest_that_fits(100.0, 10.0, attempt) == 25.0
-    with pytest.raises(ModelError, match=r"gradient_checkpointing: true .* train.batch: auto"), memory_watched():
+    with pytest.raises(ModelError, match=r"gradient_checkpointing: true .* train.batch: auto"), explain_out_of_memory():
         raise error
 
 
-def test_the_real_error_of_the_cpu_is_known() -> None:
+def test_the_cpu_allocators_own_error_is_recognized() -> None:
     def attempt(seconds: float) -> None:
         if seconds > 1.0:
             torch.empty(2**50)
@@ -79,16 +79,16 @@ def test_another_error_is_passed_on_at_once() -> None:
         tried.append(seconds)
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)")
 
-    with pytest.raises(RuntimeError, match="mat1 and mat2"), memory_watched():
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), explain_out_of_memory():
         largest_that_fits(100.0, 10.0, attempt)
     assert tried == [100.0]
 
 
-def test_memory_of_a_failed_attempt_is_given_back_before_the_next() -> None:
+def test_memory_of_a_failed_attempt_is_released_before_the_next() -> None:
     held = list[weakref.ref[Tensor]]()
 
     def attempt(seconds: float) -> None:
-        assert all(tensor() is None for tensor in held), "the attempt before still holds its tensors"
+        assert all(tensor() is None for tensor in held), "the tensors of the previous attempt are still alive"
         tensor = torch.zeros(10)
         cycle: list[object] = [tensor]
         cycle.append(cycle)
@@ -104,49 +104,49 @@ def test_memory_of_a_failed_attempt_is_given_back_before_the_next() -> None:
     assert len(held) == 4 and held[-1]() is None
 
 
-# Remembered
+# The cache
 
 
-def test_what_fits_is_remembered_for_each_key(tmp_path: Path) -> None:
-    path = tmp_path / "cache" / "fit.json"
-    assert remembered(path, CPU, "1b") is None
-    remember(path, CPU, "1b", 60)
-    remember(path, CPU, "2b", 30.0)
-    remember(path, CPU, "2b", 15.0)
-    assert (remembered(path, CPU, "1b"), remembered(path, CPU, "2b"), remembered(path, CPU, "3b")) == (60.0, 15.0, None)
+def test_the_cache_holds_one_size_per_key(tmp_path: Path) -> None:
+    cache = BatchSizeCache(tmp_path / "cache" / "fit.json")
+    assert cache.get(CPU, "1b") is None
+    cache.put(CPU, "1b", 60)
+    cache.put(CPU, "2b", 30.0)
+    cache.put(CPU, "2b", 15.0)
+    assert (cache.get(CPU, "1b"), cache.get(CPU, "2b"), cache.get(CPU, "3b")) == (60.0, 15.0, None)
 
 
-def test_another_card_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_gpu_model_has_no_entry(tmp_path: Path) -> None:
     class Card:
         name, total_memory = "A card", 24 * 2**30
 
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Card)
-    cuda, path = torch.device("cuda", 0), tmp_path / "fit.json"
-    remember(path, cuda, "1b", 60.0)
-    assert remembered(path, torch.device("cuda", 1), "1b") == 60.0 and remembered(path, CPU, "1b") is None
+    cuda, cache = torch.device("cuda", 0), BatchSizeCache(tmp_path / "fit.json", properties=lambda device: Card)
+    cache.put(cuda, "1b", 60.0)
+    assert cache.get(torch.device("cuda", 1), "1b") == 60.0 and cache.get(CPU, "1b") is None
     Card.total_memory *= 2
-    assert remembered(path, cuda, "1b") is None
+    assert cache.get(cuda, "1b") is None
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"null", b"\xff\xfe", b'{"a": 1}', b"[" * 100_000])
-def test_a_damaged_file_is_nothing_remembered_and_written_anew(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_file_is_an_empty_cache_and_is_replaced(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "fit.json"
     path.write_bytes(content)
-    assert remembered(path, CPU, "1b") is None
-    remember(path, CPU, "1b", 60.0)
-    assert remembered(path, CPU, "1b") == 60.0
+    assert BatchSizeCache(path).get(CPU, "1b") is None
+    BatchSizeCache(path).put(CPU, "1b", 60.0)
+    assert BatchSizeCache(path).get(CPU, "1b") == 60.0
 
 
 @pytest.mark.parametrize("value", ['"60"', "true", "null", "-1.0", "0.0", "NaN", "Infinity", "[60.0]"])
-def test_a_value_that_is_no_size_is_not_used(tmp_path: Path, value: str) -> None:
+def test_an_invalid_size_is_ignored(tmp_path: Path, value: str) -> None:
     path = tmp_path / "fit.json"
-    remember(path, CPU, "1b", 12345.0)
+    BatchSizeCache(path).put(CPU, "1b", 12345.0)
     path.write_text(path.read_text().replace("12345.0", value))
-    assert remembered(path, CPU, "1b") is None
+    assert BatchSizeCache(path).get(CPU, "1b") is None
 
 
-def test_a_place_that_cannot_be_written_is_only_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cache_that_cannot_be_written_is_only_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
-    remember(tmp_path / "file" / "fit.json", CPU, "1b", 60.0)
-    assert "is not remembered" in caplog.text
-    assert remembered(tmp_path / "file" / "fit.json", CPU, "1b") is None
+    cache = BatchSizeCache(tmp_path / "file" / "fit.json")
+    cache.put(CPU, "1b", 60.0)
+    assert "cannot cache the batch size that fits" in caplog.text
+    assert cache.get(CPU, "1b") is None

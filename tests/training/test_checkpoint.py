@@ -1,12 +1,14 @@
-"""A checkpoint comes back whole or is refused by name, wherever the save was killed."""
+"""A checkpoint is restored exactly or refused with its name, wherever a save was killed."""
 
 import errno
 import functools
+import json
 import os
 import random
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,7 @@ def made(seed: int, steps: int, names: tuple[str, ...] = ("a", "b.c:d", "scalar"
 
 
 kept = functools.cache(made)
-"""Where it does not matter that it is the same one again."""
+"""`made` for tests that do not change what it returns."""
 
 
 def _step(parameters: dict[str, nn.Parameter], optimizer: torch.optim.AdamW) -> None:
@@ -46,26 +48,26 @@ def _step(parameters: dict[str, nn.Parameter], optimizer: torch.optim.AdamW) -> 
     optimizer.step()
 
 
-def saved(folder: Path, steps: int) -> dict[str, Any]:
+def saved(folder: Path, steps: int, files: checkpoint.CheckpointFiles = checkpoint.DISK) -> dict[str, Any]:
     progress = {"epoch": steps, "step": 7 * steps, "best_valid_wer": float("inf"), "data": "abc"}
-    assert checkpoint.save(folder, *kept(1, steps), progress, ORIGIN)
+    assert checkpoint.save(folder, *kept(1, steps), progress, ORIGIN, files)
     return progress
 
 
 def saved_beside(folder: Path, steps: int) -> None:
-    """Saves without taking away the older one, as a kill right after the last rename leaves it."""
+    """Saves without removing the older one, as after a kill right after the last rename."""
     saved(folder.with_name("elsewhere"), steps)
     os.replace(folder.with_name("elsewhere"), folder)
 
 
 def epoch_of(folder: Path) -> int | None:
-    """The epoch that a resumed run would find, read as it would."""
-    found = checkpoint.find(folder)
-    return None if found is None else int(checkpoint.restore(found, *kept(2, 0))["epoch"])
+    """The epoch that a resumed run restores."""
+    path = checkpoint.find(folder)
+    return None if path is None else int(checkpoint.restore(path, *kept(2, 0))["epoch"])
 
 
 @pytest.mark.parametrize("steps", [0, 1, 5])
-def test_training_goes_on_as_if_never_stopped(tmp_path: Path, steps: int) -> None:
+def test_a_restored_optimizer_takes_the_same_steps(tmp_path: Path, steps: int) -> None:
     progress = saved(tmp_path / "checkpoint", steps)
     parameters, optimizer = made(1, steps)
     other, other_optimizer = made(2, 0)
@@ -73,28 +75,29 @@ def test_training_goes_on_as_if_never_stopped(tmp_path: Path, steps: int) -> Non
     for _ in range(3):
         for name, value in parameters.items():
             assert torch.equal(value, other[name]), name
-            mine, its = optimizer.state[value], other_optimizer.state[other[name]]
-            assert mine.keys() == its.keys() and all(torch.equal(mine[key], its[key]) for key in mine), name
+            moments, restored = optimizer.state[value], other_optimizer.state[other[name]]
+            assert moments.keys() == restored.keys(), name
+            assert all(torch.equal(moments[key], restored[key]) for key in moments), name
         _step(parameters, optimizer)
         _step(other, other_optimizer)
     assert [group["lr"] for group in other_optimizer.param_groups] == [0.02, 0.01]
     assert {path.name for path in (tmp_path / "checkpoint").iterdir()} == set(ALL), "and no pickle"
 
 
-def test_nothing_is_left_beside_it(tmp_path: Path) -> None:
+def test_a_save_leaves_no_other_folder(tmp_path: Path) -> None:
     for steps in (1, 2, 3):
         saved(tmp_path / "checkpoint", steps)
         assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
         assert epoch_of(tmp_path / "checkpoint") == steps
 
 
-def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:
+def test_find_without_a_checkpoint_returns_none(tmp_path: Path) -> None:
     assert checkpoint.find(tmp_path / "checkpoint") is None
 
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "gone"])
-def test_a_damaged_file_is_seen_and_the_one_before_is_used(
+def test_a_damaged_checkpoint_is_replaced_by_the_previous_one(
     tmp_path: Path, name: str, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, old = tmp_path / "checkpoint", tmp_path / "checkpoint.old"
@@ -111,14 +114,14 @@ def test_a_damaged_file_is_seen_and_the_one_before_is_used(
         (folder / name).write_bytes({"flip": content, "cut": content[:middle], "empty": bytearray()}[damage])
     assert checkpoint.find(folder) == old
     named = name if (name, damage) != (checkpoint.FILES, "flip") else ""  # that may fall into a file's hash
-    for part in (f"{folder}: unreadable", named, f"going on from the one before, {old}"):
+    for part in (f"{folder}: unreadable", named, f"resuming from the previous checkpoint, {old}"):
         assert part in caplog.text
     shutil.rmtree(old)
     with pytest.raises(CheckpointError, match=rf"checkpoint: unreadable \(.*{named}.*\); delete it to start again"):
         checkpoint.find(folder)
 
 
-def test_two_damaged_ones_are_both_named(tmp_path: Path) -> None:
+def test_an_error_names_both_damaged_checkpoints(tmp_path: Path) -> None:
     for name in ("checkpoint", "checkpoint.old"):
         (tmp_path / name).mkdir()
     with pytest.raises(CheckpointError, match=r"checkpoint: unreadable .*checkpoint\.old: unreadable .*delete it"):
@@ -127,7 +130,7 @@ def test_two_damaged_ones_are_both_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [checkpoint.WEIGHTS, checkpoint.OPTIMIZER, checkpoint.PROGRESS])
 @pytest.mark.parametrize("damage", ["cut", "empty", "zeros", "gone"])
-def test_a_file_that_went_bad_since_is_named_and_nothing_is_loaded(tmp_path: Path, name: str, damage: str) -> None:
+def test_a_file_damaged_after_find_loads_nothing(tmp_path: Path, name: str, damage: str) -> None:
     folder = tmp_path / "checkpoint"
     saved(folder, 2)
     content = (folder / name).read_bytes()
@@ -143,66 +146,75 @@ def test_a_file_that_went_bad_since_is_named_and_nothing_is_loaded(tmp_path: Pat
     assert all(torch.equal(value, before[key]) for key, value in parameters.items())
 
 
-def test_other_parameters_are_refused(tmp_path: Path) -> None:
+def test_other_parameter_names_are_refused(tmp_path: Path) -> None:
     saved(tmp_path / "checkpoint", 1)
     for names in (("a", "b.c:d"), ("a", "b.c:d", "scalar", "more"), ("a", "b.c:d", "other")):
-        with pytest.raises(CheckpointError, match="other parts were trained there"):
+        with pytest.raises(CheckpointError, match="other trained parameters than the recipe"):
             checkpoint.restore(tmp_path / "checkpoint", *made(1, 0, names))
 
 
 def test_parameters_of_another_shape_are_refused(tmp_path: Path) -> None:
-    """Also where torch could broadcast: (1, 4) into (3, 4) would be no error of its own."""
+    """Also where torch could broadcast: copying (1, 4) into (3, 4) is no error in torch."""
     for shape in ((1, 4), (6, 4)):
         parameters, optimizer = made(1, 1)
         parameters["a"] = nn.Parameter(torch.zeros(shape))
         checkpoint.save(tmp_path / "checkpoint", parameters, optimizer, {}, {})
-        with pytest.raises(CheckpointError, match="other parts were trained there"):
+        with pytest.raises(CheckpointError, match="other trained parameters than the recipe"):
             checkpoint.restore(tmp_path / "checkpoint", *made(1, 0))
 
 
 def test_parameters_of_another_dtype_are_refused(tmp_path: Path) -> None:
-    """Which torch would round in silence."""
+    """torch would round them without an error."""
     saved(tmp_path / "checkpoint", 1)
     parameters, optimizer = made(1, 0)
     parameters["a"] = nn.Parameter(parameters["a"].detach().bfloat16())
-    with pytest.raises(CheckpointError, match=r"other parts were trained there \(a, torch.bfloat16, \[3, 4\]"):
+    with pytest.raises(
+        CheckpointError, match=r"other trained parameters than the recipe \(a, torch.bfloat16, \[3, 4\]"
+    ):
         checkpoint.restore(tmp_path / "checkpoint", parameters, optimizer)
 
 
 class Killed(BaseException):
-    """As if the process ended here."""
+    """Stands for a kill of the process."""
 
 
-def fault_at(patch: pytest.MonkeyPatch, number: int, error: BaseException) -> None:
-    """Raises at the `number`th file operation of a save: half of a removal is done then, nothing of any other."""
+def faulty_files(number: int, error: BaseException) -> checkpoint.CheckpointFiles:
+    """Raises at the `number`th file operation of a save. A removal is then half done, and any other not at all."""
     calls = 0
 
-    def wrap(module: Any, name: str) -> None:
-        real = getattr(module, name)
-
-        def counted(*arguments: Any, **keywords: Any) -> Any:
+    def counted(operation: Callable[..., object]) -> Callable[..., object]:
+        def run(*arguments: Any, **keywords: Any) -> object:
             nonlocal calls
             calls += 1
             if calls == number:
-                if name == "rmtree":
+                if operation is shutil.rmtree:
                     for path in list(Path(arguments[0]).glob("*"))[:2]:
                         path.unlink()
                 raise error
-            return real(*arguments, **keywords)
+            return operation(*arguments, **keywords)
 
-        patch.setattr(module, name, counted)
+        return run
 
-    patch.setattr(os, "fsync", lambda descriptor: None)  # nothing to tear between, and slow
-    wrap(os, "replace")
-    wrap(os, "fsync")
-    wrap(shutil, "rmtree")
-    wrap(checkpoint, "save_file")
-    wrap(checkpoint, "write_json")
+    replace = counted(os.replace)
+
+    def write_json(path: Path, content: Any) -> None:
+        """In two operations, as the real one."""
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps(content), encoding="utf-8")
+        replace(part, path)
+
+    return checkpoint.CheckpointFiles(
+        fsync=counted(lambda descriptor: None),  # the real fsync is slow and has no effect on this test
+        replace=replace,
+        rmtree=counted(shutil.rmtree),
+        save_file=counted(checkpoint.DISK.save_file),
+        write_json=counted(write_json),
+    )
 
 
 @pytest.mark.parametrize("start", ["one", "with an older one", "damaged, with an older one"])
-def test_a_kill_anywhere_leaves_the_last_or_the_one_before(tmp_path: Path, start: str) -> None:
-    """One kill, then another anywhere in the save after the resumed epoch; then a save that ends."""
+def test_a_kill_in_a_save_leaves_the_new_or_the_previous_checkpoint(tmp_path: Path, start: str) -> None:
+    """One kill, then another one anywhere in the save after the resumed epoch, then a save that completes."""
     outcomes, first, finished = set(), 0, False
     while not finished:
         first += 1
@@ -217,13 +229,11 @@ def test_a_kill_anywhere_leaves_the_last_or_the_one_before(tmp_path: Path, start
             done = []
             for kill, steps in ((first, 2), (second, 3)):
                 before = epoch_of(folder)
-                with pytest.MonkeyPatch.context() as patch:
-                    fault_at(patch, kill, Killed())
-                    try:
-                        saved(folder, steps)
-                        done.append(steps)
-                    except Killed:
-                        pass
+                try:
+                    saved(folder, steps, faulty_files(kill, Killed()))
+                    done.append(steps)
+                except Killed:
+                    pass
                 assert epoch_of(folder) in ({steps} if steps in done else {before, steps}), (first, second)
                 outcomes.add(epoch_of(folder))
             saved(folder, 4)
@@ -234,12 +244,12 @@ def test_a_kill_anywhere_leaves_the_last_or_the_one_before(tmp_path: Path, start
             if 3 in done:
                 break
         else:
-            raise AssertionError("a save has fewer file operations")
+            raise AssertionError("a save has fewer file operations than this")
     assert outcomes == {1, 2, 3} and first > 15
 
 
-def test_a_process_killed_at_any_moment_leaves_a_whole_one(tmp_path: Path) -> None:
-    """And not only between two of Python's calls."""
+def test_sigkill_at_any_moment_leaves_a_valid_checkpoint(tmp_path: Path) -> None:
+    """Not only between two calls in Python."""
     folder, rng, reached = tmp_path / "checkpoint", random.Random(1), 0
     states = [made(1, steps) for steps in range(3)]
     for _ in range(12):
@@ -255,10 +265,10 @@ def test_a_process_killed_at_any_moment_leaves_a_whole_one(tmp_path: Path) -> No
         time.sleep(rng.uniform(0.0, 0.1))
         os.kill(child, signal.SIGKILL)
         assert os.waitpid(child, 0)[1] == signal.SIGKILL
-        found = checkpoint.find(folder)
-        assert found is not None
+        path = checkpoint.find(folder)
+        assert path is not None
         other, optimizer = made(2, 0)
-        step = checkpoint.restore(found, other, optimizer)["step"]
+        step = checkpoint.restore(path, other, optimizer)["step"]
         assert step >= reached
         assert all(torch.equal(value, other[name]) for name, value in states[step % 3][0].items())
         reached = step
@@ -273,17 +283,15 @@ def test_a_process_killed_at_any_moment_leaves_a_whole_one(tmp_path: Path) -> No
         SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
     ],
 )
-def test_a_full_disk_keeps_the_last_one_and_training_goes_on(
+def test_a_full_disk_keeps_the_last_checkpoint(
     tmp_path: Path, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, number, full = tmp_path / "checkpoint", 1, 0
     done = False
     while not done:
-        number += 1  # the first is the removal of what is not there
+        number += 1  # the first operation removes a folder that does not exist
         saved(folder, 1)
-        with pytest.MonkeyPatch.context() as patch:
-            fault_at(patch, number, error)
-            done = checkpoint.save(folder, *kept(1, 2), {"epoch": 2}, ORIGIN)
+        done = checkpoint.save(folder, *kept(1, 2), {"epoch": 2}, ORIGIN, faulty_files(number, error))
         assert epoch_of(folder) in ({2} if done else {1, 2})
         assert not folder.with_name("checkpoint.part").exists()
         full += not done
@@ -293,16 +301,15 @@ def test_a_full_disk_keeps_the_last_one_and_training_goes_on(
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
-def test_another_error_is_not_passed_over(tmp_path: Path) -> None:
+def test_another_error_is_raised(tmp_path: Path) -> None:
     saved(tmp_path / "checkpoint", 1)
     for error in (PermissionError(errno.EACCES, "no"), SafetensorError("Error while serializing: something else")):
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(type(error)):
-            fault_at(patch, 2, error)
-            saved(tmp_path / "checkpoint", 2)
+        with pytest.raises(type(error)):
+            saved(tmp_path / "checkpoint", 2, faulty_files(2, error))
     assert epoch_of(tmp_path / "checkpoint") == 1
 
 
-def test_the_origin_comes_back(tmp_path: Path) -> None:
+def test_the_origin_is_restored(tmp_path: Path) -> None:
     saved(tmp_path / "checkpoint", 1)
     assert checkpoint.read_origin(tmp_path / "checkpoint") == ORIGIN
 
@@ -316,9 +323,9 @@ def test_differences_name_the_keys_with_both_values() -> None:
         "parts": {"lora": {"rank": None}},
     }
     assert checkpoint.differences(then, now) == [
-        "gone.x: 1 then, nothing now",
-        "parts.lora.rank: nothing then, null now",
-        "train.epochs: 4 then, 6 now",
-        'train.goal: null then, "é" now',
+        "gone.x: was 1, now not set",
+        "parts.lora.rank: was not set, now null",
+        "train.epochs: was 4, now 6",
+        'train.goal: was null, now "é"',
     ]
     assert checkpoint.differences(then, then) == []

@@ -162,13 +162,13 @@ def test_an_encoder_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["states.lock"]
 
 
-def test_a_full_disk_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    encode = Encoder(FRAMES, 5, torch.float32)
     with pytest.raises(DataError, match="No space left on device.*machine.cache_encoder: false"):
-        build(tmp_path / "states", Encoder(FRAMES, 5, torch.float32))
+        cached_states(tmp_path / "states", "key", torch.float32, BATCHES, encode, fsync=full)
     assert [path.name for path in tmp_path.iterdir()] == ["states.lock"]
 
 

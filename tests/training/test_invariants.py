@@ -1,4 +1,4 @@
-"""What must not depend on how the work is divided: the same loss and gradient for any accumulation and ranks."""
+"""Loss and gradient do not depend on the accumulation or on the number of ranks."""
 
 import os
 import socket
@@ -20,10 +20,11 @@ from finetune.data.manifest import read_manifest
 from finetune.model.granite import GraniteSpeech
 from finetune.model.trainable import open_parts, set_mode, trained_parameters
 from finetune.pipeline import run_recipe
-from finetune.training import trainer as training
 from finetune.training.dataset import BatchSource, SpeechDataset
 from finetune.training.loss import IGNORE
-from finetune.training.step import TrainContext, take_step
+from finetune.training.signals import Stop
+from finetune.training.step import OptimizerStep
+from finetune.training.trainer import Trainer, trainable_parts
 
 ROOT = Path(__file__).resolve().parents[2]
 Tiny = Callable[..., Recipe]
@@ -31,35 +32,36 @@ Trained = tuple[Recipe, RunDir, GraniteSpeech]
 
 
 def plain(recipe: Recipe) -> Recipe:
-    """Without augmentation, which the hand-written loss does not know."""
+    """Without augmentation, which the loss written out by hand does not have."""
     return recipe.model_copy(update={"augment": AugmentSection()})
 
 
-class Kept(torch.optim.SGD):
-    """Keeps the gradients that it is given and changes nothing."""
+class GradientRecorder(torch.optim.SGD):
+    """Records the gradients and changes no parameter."""
 
     def __init__(self, parameters: dict[str, torch.nn.Parameter]) -> None:
         super().__init__(parameters.values(), lr=0.0)
-        self.named, self.kept = parameters, dict[str, torch.Tensor]()
+        self.named, self.gradients = parameters, dict[str, torch.Tensor]()
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        self.kept = {name: value.grad.clone() for name, value in self.named.items() if value.grad is not None}
+        self.gradients = {name: value.grad.clone() for name, value in self.named.items() if value.grad is not None}
 
 
 def one_step(
     model: GraniteSpeech, recipe: Recipe, run: RunDir, step: list[list[int]]
 ) -> tuple[float, float, dict[str, torch.Tensor]]:
     """Loss, gradient norm and gradients of one optimizer step over clips of the train manifest."""
-    torch.manual_seed(recipe.seed)  # of LoRA's first values
-    open_parts(model, training.trainable_parts(recipe))
+    torch.manual_seed(recipe.seed)  # for the initial values of LoRA
+    open_parts(model, trainable_parts(recipe))
     set_mode(model, training=True)
     parameters = trained_parameters(model)
     data = SpeechDataset(model, recipe, read_manifest(run.manifest("train")))
-    optimizer = Kept(parameters)
-    engine = TrainContext(recipe, Accelerator(cpu=True), model, model, optimizer, parameters, data)
-    done = take_step(engine, step, step, BatchSource(data, recipe, run.cache, "", False).batches(step, 0), 0, 0, None)
-    assert done.taken
-    return done.loss, done.grad_norm, optimizer.kept
+    optimizer = GradientRecorder(parameters)
+    optimizer_step = OptimizerStep(recipe, Accelerator(cpu=True), model, model, optimizer, parameters, data)
+    batches = BatchSource(data, recipe, run.cache, "", False).batches(step, 0)
+    result = optimizer_step.run(step, step, batches, 0, Stop(), None)
+    assert result.taken
+    return result.loss, result.grad_norm, optimizer.gradients
 
 
 def by_hand(model: GraniteSpeech, run: RunDir, step: list[list[int]]) -> float:
@@ -100,27 +102,27 @@ def test_loss_and_gradient_do_not_depend_on_the_micro_batches(
 def test_a_frozen_encoder_is_bit_equal_after_training(
     trained: Trained, tiny: Tiny, tmp_path: Path, model: Callable[[], GraniteSpeech]
 ) -> None:
-    """Parameters and buffers, where the LLM and the projector train."""
-    loaded: list[GraniteSpeech] = []
-    load = training.load_model
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "load_model", lambda *given: loaded.append(load(*given)) or loaded[-1])
-        training.train(
-            tiny(tmp_path, "x", parts={"lora": {"rank": 4}, "projector": {"mode": "full"}}, ctc_weight=0, epochs=1),
-            prepared(trained[1], tmp_path),
-        )
-    before, after = model().encoder.state_dict(), loaded[0].encoder.state_dict()
+    """Parameters and buffers, while LoRA on the language model and the projector train."""
+    recipe = tiny(tmp_path, "x", parts={"lora": {"rank": 4}, "projector": {"mode": "full"}}, ctc_weight=0, epochs=1)
+    trainer = Trainer(recipe, prepared(trained[1], tmp_path))
+    trainer.fit()
+    before, after = model().encoder.state_dict(), trainer.model.encoder.state_dict()
     assert len(before) > 100 and before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_two_processes_train_as_one(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two ranks (gloo) against accumulation 2, with dropout and augmentation, over 20 steps and more."""
+def test_two_processes_train_as_one(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Two ranks (gloo) against accumulation 2, with dropout and augmentation, over at least 20 steps."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     one = run_recipe(tiny(tmp_path, "one", epochs=10, accumulation=2, evaluate_every=10), "train")
     two = run_recipe(
         tiny(tmp_path, "two", epochs=10, accumulation=1, evaluate_every=10, machine={"processes": 2}), "train"
     )
+    output = "".join(capfd.readouterr())
+    assert output.count("epoch 10/10") == 1, "only one of the ranks shows progress"
+    assert "bucket view strides" not in output
     steps = records(one, "step")
     assert len(steps) >= 20
     for before, after in zip(steps, records(two, "step"), strict=True):
@@ -132,7 +134,7 @@ def test_two_processes_train_as_one(tiny: Tiny, tmp_path: Path, monkeypatch: pyt
 
 
 def test_two_machines_train_as_one(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
-    """`accelerate launch` on each, here both on this one; the precision that it is asked for is not the recipe's."""
+    """Two machines with `accelerate launch`, both simulated here. The precision of the launcher has no effect."""
     recipe = tiny(tmp_path, "far", accumulation=1)
     run = run_recipe(recipe, "prepare")
     (tmp_path / "far.yaml").write_text(recipe.model_dump_json(exclude_none=True))  # JSON is YAML
@@ -176,7 +178,7 @@ def test_two_machines_train_as_one(trained: Trained, tiny: Tiny, tmp_path: Path)
     assert run.done("train") is not None
 
 
-def test_the_instruction_of_the_tests_is_that_of_the_recipe() -> None:
+def test_the_tests_use_the_default_instruction() -> None:
     from finetune.core import config
 
     assert INSTRUCTION == config.INSTRUCTION

@@ -1,6 +1,8 @@
-"""No work is lost: a run that was killed, stopped, or ran out of disk or memory goes on as if nothing had been."""
+"""A run that was killed, stopped, or ran out of disk space or memory resumes to the same result."""
 
+import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,39 +14,22 @@ from typing import Any
 
 import pytest
 import torch
-from training_runs import prepared, records, weights
+from training_runs import Killed, KillInStep, NoStep, Output, load_with_hook, prepared, records, weights
 
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, Interrupted, ModelError
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest, write_manifest
 from finetune.model.adapter import ADAPTER_WEIGHTS, WHOLE_WEIGHTS
-from finetune.model.granite import GraniteSpeech
+from finetune.model.granite import GraniteSpeech, load_model
 from finetune.pipeline import run_recipe
 from finetune.training import checkpoint
-from finetune.training import trainer as training
 from finetune.training.selection import Scores
-from finetune.training.step import StepResult
+from finetune.training.trainer import Trainer, train
 
 ROOT = Path(__file__).resolve().parents[2]
 Tiny = Callable[..., Recipe]
 Trained = tuple[Recipe, RunDir, GraniteSpeech]
-
-
-class Killed(BaseException):
-    """As if the process ended here."""
-
-
-def kill_in_step(patch: pytest.MonkeyPatch, number: int) -> None:
-    """Ends the process in the middle of that step of this call (from 0)."""
-    take_step, calls = training.take_step, iter(range(1_000_000))
-
-    def killing(*arguments: Any) -> StepResult:
-        if next(calls) == number:
-            raise Killed
-        return take_step(*arguments)
-
-    patch.setattr(training, "take_step", killing)
 
 
 def assert_same_run(run: RunDir, whole: RunDir) -> None:
@@ -56,187 +41,198 @@ def assert_same_run(run: RunDir, whole: RunDir) -> None:
         assert records(run, kind) == records(whole, kind)
 
 
-def test_a_run_killed_in_any_step_goes_on_to_the_same_weights(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
-    """With dropout and augmentation; each attempt is killed in its second step, and one while it saves."""
-    recipe = tiny(tmp_path, "killed", machine={"checkpoint_every": 1})
+def test_a_run_killed_in_any_step_resumes_to_the_same_weights(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
+    """With dropout and augmentation. Each attempt is killed in its second step, and one while it saves."""
+    recipe, run = tiny(tmp_path, "killed", machine={"checkpoint_every": 1}), prepared(trained[1], tmp_path / "killed")
+
+    def killed(path: Path, content: Any) -> None:
+        raise Killed
+
     attempts = 0
     while attempts < 10:
-        with pytest.MonkeyPatch.context() as patch:
-            kill_in_step(patch, 1)
-            if attempts == 1:
-                patch.setattr(checkpoint, "write_json", lambda *_: (_ for _ in ()).throw(Killed))
-            try:
-                run = run_recipe(recipe, "train")
-                break
-            except Killed:
-                attempts += 1
+        files = replace(checkpoint.DISK, write_json=killed) if attempts == 1 else checkpoint.DISK
+        try:
+            Trainer(recipe, run, [KillInStep(1)], files=files).fit()
+            break
+        except Killed:
+            attempts += 1
     assert attempts >= 4
     assert_same_run(run, trained[1])
 
 
-def test_a_resumed_run_is_not_held_to_how_far_its_step_goes(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
-    """Where gradients turn round, AdamW's moments cancel: a step may then be lost in rounding and is no fault."""
-    from finetune.training import step
+def hold_still(trainer: Trainer) -> str:
+    """Makes the optimizer leave one parameter as it is; returns the parameter's name."""
+    name = next(name for name in trainer.parameters if "projector" in name and name.endswith("weight"))
+    parameter, optimizer, values = trainer.parameters[name], trainer.optimizer.optimizer, list[torch.Tensor]()
 
-    other = prepared(trained[1], tmp_path)
-    recipe = tiny(tmp_path, "x", machine={"checkpoint_every": 1})
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        kill_in_step(patch, 2)
-        training.train(recipe, other)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step, "with_gradient", lambda *_: {"a part that did not move"})
-        training.train(recipe, other)
-        assert_same_run(other, trained[1])
-        with pytest.raises(ModelError, match="a part that did not move: has a gradient"):
-            training.train(recipe, prepared(trained[1], tmp_path / "anew"))
+    def keep(*_: Any) -> None:
+        values.append(parameter.detach().clone())
 
+    def put_back(*_: Any) -> None:
+        with torch.no_grad():
+            parameter.copy_(values.pop())
 
-def test_a_signal_ends_the_step_and_the_next_call_goes_on(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
-    recipe = tiny(tmp_path, "asked")
-    with pytest.MonkeyPatch.context() as patch:
-        take_step = training.take_step
-
-        def signalled(*arguments: Any) -> StepResult:
-            os.kill(os.getpid(), signal.SIGTERM)  # arrives during the step
-            return take_step(*arguments[:5], 15, *arguments[6:])
-
-        patch.setattr(training, "take_step", signalled)
-        with pytest.raises(Interrupted, match="SIGTERM after step 1"):
-            run_recipe(recipe, "train")
-    assert_same_run(run_recipe(recipe, "train"), trained[1])
+    optimizer.register_step_pre_hook(keep)
+    optimizer.register_step_post_hook(put_back)
+    return name
 
 
-def test_a_finished_run_is_not_trained_again(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe, run, _ = trained
-    monkeypatch.setattr(training, "train", lambda *_: pytest.fail("trained again"))
-    assert run_recipe(recipe, "train").done("train") == run.done("train")
-
-
-def test_a_run_killed_after_its_last_step_only_reports(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_only_a_new_run_checks_that_its_first_step_changes_every_parameter(
+    trained: Trained, tiny: Tiny, tmp_path: Path
 ) -> None:
+    """In a resumed run AdamW's moments may cancel a gradient, and a step may be lost in rounding: that is no fault."""
+    run = prepared(trained[1], tmp_path)
+    recipe = tiny(tmp_path, "x", machine={"checkpoint_every": 1})
+    with pytest.raises(Killed):
+        train(recipe, run, [KillInStep(2)])
+    trainer = Trainer(recipe, run)
+    name = hold_still(trainer)
+    before = trainer.parameters[name].detach().clone()
+    trainer.fit()
+    assert torch.equal(weights(run)[name], before) and not torch.equal(before, weights(trained[1])[name])
+    assert len(records(run, "step")) == len(records(trained[1], "step"))
+    trainer = Trainer(recipe, prepared(trained[1], tmp_path / "new"))
+    with pytest.raises(ModelError, match=f"{re.escape(hold_still(trainer))}: has a gradient"):
+        trainer.fit()
+
+
+def test_a_signal_ends_the_step_and_the_next_call_resumes(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
+    recipe, run = tiny(tmp_path, "signal"), prepared(trained[1], tmp_path / "signal")
+
+    def signalled(number: int, output: Output) -> Output:
+        if number == 0:
+            os.kill(os.getpid(), signal.SIGTERM)  # arrives during the first step
+        return output
+
+    with pytest.raises(Interrupted, match="SIGTERM after step 1"):
+        Trainer(recipe, run, load_model=load_with_hook(signalled)).fit()
+    train(recipe, run)
+    assert_same_run(run, trained[1])
+
+
+def test_a_finished_run_is_not_trained_again(trained: Trained, caplog: pytest.LogCaptureFixture) -> None:
+    """The stage does not start at all: its marker, which each run of the stage writes, is the same file."""
+    recipe, run, _ = trained
+    before = run.marker("train").stat()
+    with caplog.at_level(logging.INFO):
+        assert run_recipe(recipe, "train").done("train") == run.done("train")
+    after = run.marker("train").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert "train: done before" in caplog.text and "resumed" not in caplog.text
+
+
+def test_a_run_killed_after_its_last_step_only_reports(trained: Trained, tmp_path: Path) -> None:
     recipe, run, _ = trained
     other = prepared(run, tmp_path)
     for part in ("checkpoint", "best"):
         shutil.copytree(run.root / part, tmp_path / part)
-    monkeypatch.setattr(training, "take_step", lambda *_: pytest.fail("trained again"))
     done = run.done("train")
     assert done is not None
-    assert training.train(recipe, other).best_epoch == done["best_epoch"]
+    assert train(recipe, other, [NoStep()]).best_epoch == done["best_epoch"]
 
 
-def test_what_changed_is_named_and_nothing_is_lost(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
+def test_changed_values_are_named_and_nothing_is_lost(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
     recipe, run, _ = trained
     with pytest.raises(CheckpointError, match=r"differs in train\.learning_rate"):
         run_recipe(tiny(run.root.parent, recipe.name, learning_rate=1e-5), "train")
     other = prepared(run, tmp_path)
     shutil.copytree(run.checkpoint, other.checkpoint)
-    with pytest.raises(CheckpointError, match="batches_in_a_step: 2 then, 3 now"):
-        training.train(recipe.model_copy(update={"train": recipe.train.model_copy(update={"accumulation": 3})}), other)
+    with pytest.raises(CheckpointError, match="batches_in_a_step: was 2, now 3"):
+        train(recipe.model_copy(update={"train": recipe.train.model_copy(update={"accumulation": 3})}), other)
     write_manifest(other.manifest("train"), read_manifest(other.manifest("train"))[:-1])
-    with pytest.raises(CheckpointError, match=r"data\.train: \"\w{16}… then, \"\w{16}… now"):
-        training.train(recipe, other)
+    with pytest.raises(CheckpointError, match=r"data\.train: was \"\w{16}…, now \"\w{16}…"):
+        train(recipe, other)
     for name, value in weights(run).items():
         assert torch.equal(value, weights(other)[name]), name
 
 
-def test_another_base_does_not_go_on(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_base_does_not_resume(trained: Trained, tmp_path: Path) -> None:
     recipe, run, _ = trained
     other = prepared(run, tmp_path)
     shutil.copytree(run.checkpoint, other.checkpoint)
-    load = training.load_model
 
     def changed(*arguments: Any) -> GraniteSpeech:
-        model = load(*arguments)
+        model = load_model(*arguments)
         with torch.no_grad():
             model.lm_head.weight[0, 0] += 1e-3
         return model
 
-    monkeypatch.setattr(training, "load_model", changed)
     with pytest.raises(CheckpointError, match="base: "):
-        training.train(recipe, other)
+        Trainer(recipe, other, load_model=changed)
 
 
-@pytest.mark.parametrize("budget", [0, 1])
-def test_steps_that_are_no_number_are_skipped_within_a_budget(
-    trained: Trained, tiny: Tiny, tmp_path: Path, budget: int, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("limit", [0, 1])
+def test_steps_with_a_nan_loss_are_skipped_up_to_a_limit(
+    trained: Trained, tiny: Tiny, tmp_path: Path, limit: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The second step's loss is NaN once: skipped with its clips named, or the end, with the checkpoint before it."""
+    """The second step's loss is NaN: the step is skipped and its clips are named, or the run ends."""
     other = prepared(trained[1], tmp_path)
-    recipe = tiny(tmp_path, "x", max_skipped_steps=budget, machine={"checkpoint_every": 1})
-    with pytest.MonkeyPatch.context() as patch:
-        from finetune.training import step
+    recipe = tiny(tmp_path, "x", max_skipped_steps=limit, machine={"checkpoint_every": 1})
 
-        calls, plain = iter(range(1000)), step.token_loss
-        patch.setattr(step, "token_loss", lambda *given: plain(*given) * (float("nan") if next(calls) == 2 else 1.0))
-        if budget:
-            result = training.train(recipe, other)
-            assert result.skipped_steps == 1 and "step 2: loss nan" in caplog.text and "train-" in caplog.text
-            assert all(torch.isfinite(value).all() for value in weights(other).values())
-            return
-        with pytest.raises(CheckpointError, match=r"step 2: loss nan.*train-.*max_skipped_steps"):
-            training.train(recipe, other)
-    assert training.train(recipe, other).steps == len(records(other, "step"))  # goes on from step 1
+    def spoil(number: int, output: Output) -> Output:
+        return (output[0] * float("nan"), output[1]) if number == 2 else output
+
+    trainer = Trainer(recipe, other, load_model=load_with_hook(spoil))
+    if limit:
+        result = trainer.fit()
+        assert result.skipped_steps == 1 and "step 2: loss nan" in caplog.text and "train-" in caplog.text
+        assert all(torch.isfinite(value).all() for value in weights(other).values())
+        return
+    with pytest.raises(CheckpointError, match=r"step 2: loss nan.*train-.*max_skipped_steps"):
+        trainer.fit()
+    assert train(recipe, other).steps == len(records(other, "step"))  # resumes after step 1
 
 
-def test_a_run_out_of_memory_goes_on_with_checkpointing(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
-    """As the message says: `machine` is not part of what a run is, and the recomputed layers give the same losses."""
-    from finetune.training import step
-
+def test_a_run_out_of_memory_resumes_with_gradient_checkpointing(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
+    """The `machine` section may change between two calls, and the recomputed layers give the same losses."""
     other = prepared(trained[1], tmp_path)
-    with pytest.MonkeyPatch.context() as patch:
-        calls, plain = iter(range(1000)), step.token_loss
 
-        def full(*given: Any) -> torch.Tensor:
-            if next(calls) == 2:
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-            return plain(*given)
+    def full(number: int, output: Output) -> Output:
+        if number == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return output
 
-        patch.setattr(step, "token_loss", full)
-        with pytest.raises(ModelError, match="Tried to allocate 2.00 GiB.*machine.gradient_checkpointing: true"):
-            training.train(tiny(tmp_path, "x", machine={"checkpoint_every": 1}), other)
-    training.train(tiny(tmp_path, "x", machine={"gradient_checkpointing": True}), other)
+    trainer = Trainer(tiny(tmp_path, "x", machine={"checkpoint_every": 1}), other, load_model=load_with_hook(full))
+    with pytest.raises(ModelError, match="Tried to allocate 2.00 GiB.*machine.gradient_checkpointing: true"):
+        trainer.fit()
+    assert len(records(other, "step")) == 1
+    train(tiny(tmp_path, "x", machine={"gradient_checkpointing": True}), other)
     for before, after in zip(records(trained[1], "step"), records(other, "step"), strict=True):
         assert before["loss"] == pytest.approx(after["loss"], rel=1e-5)
 
 
-def test_a_full_disk_keeps_the_last_checkpoint_and_goes_on(
-    trained: Trained, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_continues_on_a_full_disk(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
     other = prepared(trained[1], tmp_path)
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    result = training.train(tiny(tmp_path, "x"), other)
+    result = Trainer(tiny(tmp_path, "x"), other, files=replace(checkpoint.DISK, save_file=full)).fit()
     assert result.steps == len(records(trained[1], "step")) and not other.checkpoint.exists()
 
 
-def test_a_signal_while_shares_are_scored_ends_the_run_and_loses_nothing(
-    trained: Trained, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_signal_while_interpolated_weights_are_scored_loses_nothing(
+    trained: Trained, tiny: Tiny, tmp_path: Path
 ) -> None:
-    """It comes with the second of three shares; the next call scores all of them and trains no step again."""
+    """It comes with the second of three alphas; the next call scores all of them and trains no step again."""
     scores = [Scores(0.9, None), Scores(0.5, None), Scores(0.4, None), Scores(0.6, None), Scores(0.7, None)]
-    heard = iter(scores[:4])
+    first_call = iter(scores[:4])
 
     def measured(*_: Any) -> Scores:
-        found = next(heard)
-        if found is scores[3]:
+        measurement = next(first_call)
+        if measurement is scores[3]:
             os.kill(os.getpid(), signal.SIGTERM)
-        return found
+        return measurement
 
-    monkeypatch.setattr(training, "measure", measured)
     recipe, run = tiny(tmp_path, "a", epochs=1, interpolate=[0.9, 0.5, 0.4]), prepared(trained[1], tmp_path)
     with pytest.raises(Interrupted, match="SIGTERM after step"):
-        training.train(recipe, run)
-    heard = iter([scores[2], replace(scores[3]), scores[4]])
-    monkeypatch.setattr(training, "take_step", lambda *_: pytest.fail("trained again"))
-    result = training.train(recipe, run)
+        Trainer(recipe, run, measure=measured).fit()
+    second_call = iter([scores[2], scores[3], scores[4]])
+    result = Trainer(recipe, run, [NoStep()], measure=lambda *_: next(second_call)).fit()
     assert (result.best_alpha, result.best_valid_wer, result.base_valid_wer) == (0.9, 0.4, 0.9)
 
 
-def test_several_processes_may_only_train(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_can_only_train(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "WORLD_SIZE", "2")
     for last in ("prepare", "train", "export"):
         with pytest.raises(CheckpointError, match="accelerate launch"):
@@ -258,7 +254,7 @@ def test_a_second_process_in_the_same_directory_is_refused(tiny: Tiny, tmp_path:
 
 
 def test_sigkill_at_random_moments_changes_nothing() -> None:
-    """Three kills; `scripts/kill_resume.py` alone does twenty."""
+    """Three kills; `scripts/kill_resume.py` does twenty by default."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "kill_resume.py"), "--kills", "3"],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""The first signal lets the step end, the second ends the process, and workers live as long as they are needed."""
+"""The first signal stops after the step, the second ends the process, and workers live as long as they are needed."""
 
 import logging
 import multiprocessing
@@ -18,7 +18,6 @@ from types import FrameType
 import pytest
 
 from finetune.core.errors import FinetuneError, Interrupted
-from finetune.training import signals as interrupt
 from finetune.training.signals import interruptible
 
 ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
@@ -39,7 +38,7 @@ print("ended", flush=True)
 
 
 def program(how: str) -> "subprocess.Popen[str]":
-    """A process that waits in its block for a signal."""
+    """A process that waits for a signal inside the block."""
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, how],
         stdout=subprocess.PIPE,
@@ -53,7 +52,7 @@ def program(how: str) -> "subprocess.Popen[str]":
 
 @contextmanager
 def recorded() -> Iterator[list[int]]:
-    """The signals that reach the handlers from before the block."""
+    """The signals that reach the handlers that were set before the block."""
     seen: list[int] = []
 
     def record(number: int, _frame: FrameType | None) -> None:
@@ -62,19 +61,19 @@ def recorded() -> Iterator[list[int]]:
     before = {number: signal.signal(number, record) for number in ALL}
     try:
         yield seen
-        assert {signal.getsignal(number) for number in ALL} == {record}, "put back at the end"
+        assert {signal.getsignal(number) for number in ALL} == {record}, "handlers are restored at the end"
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", ALL)
-def test_one_signal_ends_the_loop_in_order(number: signal.Signals) -> None:
+def test_one_signal_ends_the_loop_normally(number: signal.Signals) -> None:
     process = program("end")
     process.send_signal(number)
     out, err = process.communicate(timeout=200)
     assert (process.returncode, out) == (0, f"stopping {int(number)}\nended\n")
-    assert err == f"{number.name}: stopping after this step, with a checkpoint; once more ends at once\n"
+    assert err == f"{number.name}: stopping after this step and writing a checkpoint; send it again to stop at once\n"
 
 
 @pytest.mark.parametrize("number", ALL)
@@ -89,7 +88,9 @@ def test_two_signals_end_the_process_at_once(number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("number", ALL)
-def test_the_second_does_what_it_did_before(number: signal.Signals, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_second_signal_reaches_the_earlier_handler(
+    number: signal.Signals, caplog: pytest.LogCaptureFixture
+) -> None:
     with recorded() as seen:
         with interruptible() as stop:
             assert stop.signum == 0
@@ -99,17 +100,20 @@ def test_the_second_does_what_it_did_before(number: signal.Signals, caplog: pyte
             signal.raise_signal(number)
             assert (stop.signum, seen) == (number, [number])
         with interruptible() as stop:
-            assert stop.signum == 0, "nothing of it stays"
+            assert stop.signum == 0, "the earlier signal is forgotten"
 
 
-def test_a_signal_that_comes_twice_at_one_time_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "sleep", lambda seconds: signal.raise_signal(signal.SIGTERM))
-    with recorded() as seen, interruptible() as stop:
+def test_a_signal_repeated_within_a_moment_counts_once() -> None:
+    def repeat(seconds: float) -> None:
+        assert 0 < seconds < 1
+        signal.raise_signal(signal.SIGTERM)
+
+    with recorded() as seen, interruptible(sleep=repeat) as stop:
         signal.raise_signal(signal.SIGTERM)
         assert (stop.signum, seen) == (signal.SIGTERM, [])
 
 
-def test_handlers_are_put_back_after_an_error() -> None:
+def test_handlers_are_restored_after_an_error() -> None:
     with recorded(), pytest.raises(ValueError, match="any"), interruptible():
         raise ValueError("any")
 
@@ -124,30 +128,34 @@ def test_an_ignored_signal_stays_ignored() -> None:
         assert signal.signal(signal.SIGINT, record) == signal.SIG_IGN
 
 
-def test_a_log_that_is_being_written_to_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_during_a_log_write_is_handled() -> None:
     class Busy(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stderr>'>")
 
-    monkeypatch.setattr(interrupt.log, "handlers", [Busy()])
-    with recorded(), interruptible() as stop:
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.signum == signal.SIGTERM
+    logger, handler = logging.getLogger("finetune.training.signals"), Busy()
+    logger.addHandler(handler)
+    try:
+        with recorded(), interruptible() as stop:
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.signum == signal.SIGTERM
+    finally:
+        logger.removeHandler(handler)
 
 
-def test_outside_the_main_thread_it_does_nothing() -> None:
-    found: list[object] = []
+def test_outside_the_main_thread_no_handler_is_set() -> None:
+    values: list[object] = []
 
     def block() -> None:
         with interruptible() as stop:
-            found.append(stop.signum)
-            found.append(signal.getsignal(signal.SIGTERM))
+            values.append(stop.signum)
+            values.append(signal.getsignal(signal.SIGTERM))
 
     before = signal.getsignal(signal.SIGTERM)
     thread = threading.Thread(target=block)
     thread.start()
     thread.join()
-    assert found == [0, before]
+    assert values == [0, before]
 
 
 def _echo(pipe: Connection) -> None:
@@ -155,7 +163,7 @@ def _echo(pipe: Connection) -> None:
         pipe.send(pipe.recv())
 
 
-def test_a_forked_process_passes_over_ctrl_c_and_ends_with_sigterm() -> None:
+def test_a_forked_process_ignores_ctrl_c_and_ends_with_sigterm() -> None:
     ours, theirs = multiprocessing.Pipe()
     with recorded() as seen, interruptible() as stop:
         process = multiprocessing.get_context("fork").Process(target=_echo, args=(theirs,), daemon=True)
@@ -173,27 +181,27 @@ def test_a_forked_process_passes_over_ctrl_c_and_ends_with_sigterm() -> None:
         assert (stop.signum, seen) == (0, [])
 
 
-def test_a_loader_hands_out_what_the_step_needs_after_ctrl_c() -> None:
-    """Which a terminal sends to the workers too."""
+def test_a_data_loader_continues_after_ctrl_c() -> None:
+    """A terminal sends Ctrl-C to the workers too."""
     from torch.utils.data import DataLoader
 
     with recorded(), interruptible() as stop:
-        got = []
+        values = []
         for number, batch in enumerate(DataLoader(list(range(12)), batch_size=2, num_workers=1)):  # type: ignore[arg-type]
-            got += batch.tolist()
+            values += batch.tolist()
             if number == 0:
                 workers = multiprocessing.active_children()
                 assert len(workers) == 1
                 for pid in (os.getpid(), *(worker.pid for worker in workers)):
                     assert pid
                     os.kill(pid, signal.SIGINT)
-        assert got == list(range(12))
+        assert values == list(range(12))
         assert stop.signum == signal.SIGINT
     assert not multiprocessing.active_children()
 
 
-def test_the_error_says_where_it_stopped_and_how_to_go_on() -> None:
-    assert issubclass(Interrupted, FinetuneError)  # the command prints those without a traceback
+def test_the_error_names_the_last_step_and_how_to_resume() -> None:
+    assert issubclass(Interrupted, FinetuneError)  # the command prints these errors without a traceback
     error = Interrupted(120, signal.SIGTERM)
     for one in (error, pickle.loads(pickle.dumps(error))):
         assert isinstance(one, Interrupted) and one.signum == signal.SIGTERM

@@ -1,8 +1,7 @@
-"""What a run records: metrics.jsonl and its mirrors."""
+"""The records of a run: metrics.jsonl, and wandb, tensorboard and trackio."""
 
 import json
 import math
-import os
 import resource
 import sys
 from pathlib import Path
@@ -11,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from finetune.training import tracking
-from finetune.training.tracking import Tracker, rewind
+from finetune.training.callbacks import StepRecord, ValidationRecord
+from finetune.training.tracking import START, Tracker, rewind
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    """The records, but for their time of day; every line must be JSON without NaN."""
+    """The records without their times; every line must be JSON without NaN."""
 
     def refuse(name: str) -> None:
-        raise AssertionError(f"{name} is no JSON")
+        raise AssertionError(f"{name} is not JSON")
 
     read = [json.loads(line, parse_constant=refuse) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
     assert all(row.pop("time") > 0 for row in read)
@@ -27,7 +26,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 def train(path: Path, first: int, last: int, step: int | None) -> None:
-    """Steps `first` to `last` of a run whose epochs have three, and which scores its base model when it starts."""
+    """Steps `first` to `last` of a run with three steps per epoch, which scores the base model when it starts."""
     tracker = Tracker(path, "run", [], {}, step)
     if step is None:
         tracker.record("valid", 0, epoch=0, wer=1.0)
@@ -41,8 +40,8 @@ def train(path: Path, first: int, last: int, step: int | None) -> None:
 # -- metrics.jsonl
 
 
-def test_a_run_killed_anywhere_and_resumed_records_what_an_unbroken_one_does(tmp_path: Path) -> None:
-    """The checkpoint stands at step 3; the kill falls after any byte from there on."""
+def test_a_killed_and_resumed_run_records_what_an_unbroken_one_does(tmp_path: Path) -> None:
+    """The checkpoint is of step 3; the kill comes after any byte from there on."""
     whole, path = tmp_path / "whole.jsonl", tmp_path / "metrics.jsonl"
     train(whole, 1, 3, None)
     start = whole.stat().st_size
@@ -65,7 +64,7 @@ def test_a_run_killed_anywhere_and_resumed_records_what_an_unbroken_one_does(tmp
         assert rows(path) == rows(whole), cut
 
 
-def test_a_run_that_starts_anew_forgets_the_steps_of_an_earlier_attempt(tmp_path: Path) -> None:
+def test_a_new_run_drops_the_records_of_an_earlier_attempt(tmp_path: Path) -> None:
     path, whole = tmp_path / "metrics.jsonl", tmp_path / "whole.jsonl"
     train(path, 1, 5, None)
     train(path, 1, 6, None)
@@ -73,7 +72,7 @@ def test_a_run_that_starts_anew_forgets_the_steps_of_an_earlier_attempt(tmp_path
     assert rows(path) == rows(whole)
 
 
-def test_rewinding_keeps_records_of_other_kinds(tmp_path: Path) -> None:
+def test_rewind_keeps_records_of_other_kinds(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     tracker = Tracker(path, "run", [], {}, None)
     for number in (1, 2):
@@ -83,7 +82,7 @@ def test_rewinding_keeps_records_of_other_kinds(tmp_path: Path) -> None:
     assert [(row["kind"], row["step"]) for row in rows(path)] == [("step", 1), ("skipped", 1), ("skipped", 2)]
 
 
-def test_lines_that_are_no_record_are_dropped_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_lines_are_dropped_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "metrics.jsonl"
     train(path, 1, 1, None)
     before = rows(path)
@@ -91,26 +90,24 @@ def test_lines_that_are_no_record_are_dropped_and_counted(tmp_path: Path, caplog
         handle.write(b'\0\0\0\n7\n{"time": 1}\n\xff\n')
     rewind(path, 1)
     assert rows(path) == before
-    assert "no whole record: 4" in caplog.text
+    assert "dropped 4 damaged lines" in caplog.text
 
 
 def test_a_rewind_that_fails_leaves_the_file_and_does_not_stop_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "metrics.jsonl"
     train(path, 1, 3, None)
     before = path.read_bytes()
 
-    def full(*_: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", full)
+    path.with_name("metrics.jsonl.part").mkdir()  # the new content cannot be written there
     Tracker(path, "run", [], {}, 1)
     assert path.read_bytes() == before
-    assert "keeps what an earlier attempt recorded: disk full" in caplog.text
+    assert "metrics.jsonl still has the records of an earlier run: " in caplog.text
+    assert "Is a directory" in caplog.text
 
 
-def test_what_is_no_number_becomes_null_and_keeps_its_key(tmp_path: Path, fakes: dict[str, list[Any]]) -> None:
+def test_nan_and_infinity_become_null(tmp_path: Path, fakes: dict[str, list[Any]]) -> None:
     path = tmp_path / "metrics.jsonl"
     tracker = Tracker(path, "run", ["wandb"], {}, None)
     tracker.record("step", 1, loss=math.nan, norm=-math.inf, parts={"lora": [math.inf, 0.5]}, rate=1e-4)
@@ -121,17 +118,17 @@ def test_what_is_no_number_becomes_null_and_keeps_its_key(tmp_path: Path, fakes:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
-def test_a_full_disk_is_said_once_and_training_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     tracker = Tracker(Path("/dev/full"), "run", [], {}, None)
     for number in range(5):
         tracker.record("step", number)
-    assert caplog.text.count("training goes on") == 1
+    assert caplog.text.count("training continues") == 1
     tracker.close()
     assert "/dev/full lacks 5 records" in caplog.text
 
 
-def test_half_a_record_is_taken_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The disk takes some bytes of a line and no more, and later there is room again."""
+def test_a_partial_record_is_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The disk takes only some bytes of a line, and later there is space again."""
     path = tmp_path / "metrics.jsonl"
     tracker = Tracker(path, "run", [], {}, None)
     tracker.record("step", 1)
@@ -143,7 +140,19 @@ def test_half_a_record_is_taken_back(tmp_path: Path, caplog: pytest.LogCaptureFi
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     tracker.record("step", 3)
     assert [row["step"] for row in rows(path)] == [1, 3]
-    assert caplog.text.count("training goes on") == 1
+    assert caplog.text.count("training continues") == 1
+
+
+def test_the_callback_records_what_training_reports(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    tracker = Tracker(path, "run", [], {}, None)
+    tracker.on_step(StepRecord(1, 1, 0.5, 2.0, 1e-4, 30.0, 0.1))
+    tracker.on_validation(ValidationRecord(1, 1, 0.9, 0.25, None))
+    tracker.on_message("epoch 1/1")
+    assert rows(path) == [
+        {"kind": "step", "step": 1, "loss": 0.5, "grad_norm": 2.0, "rate": 1e-4},
+        {"kind": "valid", "step": 1, "epoch": 1, "alpha": 0.9, "wer": 0.25, "canary_wer": None},
+    ]
 
 
 # -- mirrors
@@ -151,7 +160,7 @@ def test_half_a_record_is_taken_back(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
-    """wandb, trackio and tensorboard as modules that note what they are given."""
+    """Stand-ins for wandb, trackio and tensorboard, which record their calls."""
     seen: dict[str, list[Any]] = {"wandb": [], "trackio": [], "tensorboard": []}
     run = SimpleNamespace(
         log=seen["wandb"].append, define_metric=lambda *_, **__: None, finish=lambda: seen["wandb"].append("closed")
@@ -186,14 +195,14 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
 MIRRORS = ["wandb", "tensorboard", "trackio"]
 
 
-def test_every_mirror_of_the_recipe_is_known() -> None:
+def test_every_tracker_of_the_recipe_is_supported() -> None:
     from finetune.core.config import MachineSection
 
     names = MachineSection.model_json_schema()["properties"]["trackers"]["items"]["enum"]
-    assert sorted(names) == sorted(tracking._START) == sorted(MIRRORS)
+    assert sorted(names) == sorted(START) == sorted(MIRRORS)
 
 
-def test_a_resumed_run_goes_on_in_the_same_curves(tmp_path: Path, fakes: dict[str, list[Any]]) -> None:
+def test_a_resumed_run_continues_the_same_curves(tmp_path: Path, fakes: dict[str, list[Any]]) -> None:
     path = tmp_path / "metrics.jsonl"
     for step in (None, 3, None):
         tracker = Tracker(path, "run", MIRRORS, {"seed": 1}, step)
@@ -233,18 +242,13 @@ def test_mirrors_that_fail_are_dropped_with_one_warning_each(
         if when == "import":
             monkeypatch.setitem(sys.modules, module, None)
     if when != "import":
-        made = sys.modules["torch.utils.tensorboard"].SummaryWriter("x", 0)
-        monkeypatch.setattr(sys.modules["torch.utils.tensorboard"], "SummaryWriter", lambda *_, **__: made)
-        for target in (
-            sys.modules["wandb"],
-            sys.modules["wandb"].init(),
-            sys.modules["trackio"],
-            sys.modules["torch.utils.tensorboard"],
-            made,
-        ):
+        fake: Any = sys.modules["torch.utils.tensorboard"]  # the fakes belong to this test
+        writer = fake.SummaryWriter("x", 0)
+        fake.SummaryWriter = lambda *_, **__: writer
+        for target in (sys.modules["wandb"], sys.modules["wandb"].init(), sys.modules["trackio"], fake, writer):
             for name in names[when]:
                 if hasattr(target, name):
-                    monkeypatch.setattr(target, name, broken)
+                    setattr(target, name, broken)
     path = tmp_path / "metrics.jsonl"
     tracker = Tracker(path, "run", MIRRORS, {}, None)
     for number in range(3):
@@ -259,10 +263,8 @@ def test_mirrors_that_fail_are_dropped_with_one_warning_each(
     ) in caplog.text
 
 
-def test_one_mirror_that_fails_does_not_take_the_others_along(
-    tmp_path: Path, fakes: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.modules["wandb"].init(), "log", broken)
+def test_one_mirror_that_fails_does_not_stop_the_others(tmp_path: Path, fakes: dict[str, list[Any]]) -> None:
+    sys.modules["wandb"].init().log = broken
     tracker = Tracker(tmp_path / "metrics.jsonl", "run", MIRRORS, {}, None)
     tracker.record("step", 1, loss=0.5)
     tracker.record("step", 2, loss=0.25)
@@ -270,7 +272,7 @@ def test_one_mirror_that_fails_does_not_take_the_others_along(
     assert fakes["trackio"][-1] == ({"step/loss": 0.25}, 2)
 
 
-def test_wandb_itself_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
@@ -278,6 +280,6 @@ def test_wandb_itself_without_a_network(tmp_path: Path, monkeypatch: pytest.Monk
     assert list(tracker.mirrors) == ["wandb"]
     tracker.record("step", 1, loss=0.5)
     tracker.close()
-    wandb.teardown()  # as at the end of a process: what wandb's own service writes may come after the run's end
+    wandb.teardown()  # as at the end of a process: wandb's service may still write after the run ends
     (written,) = tmp_path.glob(f"wandb/offline-run-*/run-{(tmp_path / 'wandb-id').read_text()}.wandb")
     assert b"step/loss" in written.read_bytes() and b"optimizer_step" in written.read_bytes()

@@ -1,8 +1,8 @@
-"""Training end to end on six clips: what changes, which adapter is the best, what is refused."""
+"""Training on six clips: which tensors change, which adapter is the best, which recipes are refused."""
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import embedded
 from safetensors.torch import load_file
-from training_runs import prepared, records, weights
+from training_runs import Killed, KillInStep, prepared, records, weights
 
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, RecipeError
@@ -19,21 +19,23 @@ from finetune.data.manifest import Utterance, read_manifest
 from finetune.inference.recognize import recognize
 from finetune.metrics.wer import score
 from finetune.model.adapter import load_adapter
-from finetune.model.granite import GraniteSpeech
+from finetune.model.granite import GraniteSpeech, load_model
 from finetune.model.trainable import part_of, trained_parameters
 from finetune.training import checkpoint
-from finetune.training import trainer as training
+from finetune.training.batch_size import BatchSizeCache
+from finetune.training.callbacks import StepRecord, TrainerCallback, ValidationRecord
 from finetune.training.dataset import SpeechDataset
+from finetune.training.optimizer import learning_rate_factor
 from finetune.training.selection import Scores
-from finetune.training.step import schedule
+from finetune.training.trainer import Trainer, train
 
 ROOT = Path(__file__).resolve().parents[2]
 Tiny = Callable[..., Recipe]
 Trained = tuple[Recipe, RunDir, GraniteSpeech]
 
 
-def test_only_what_trains_has_changed(trained: Trained, model: Callable[[], GraniteSpeech]) -> None:
-    """And no buffer: BatchNorm's statistics are the base model's."""
+def test_only_trained_parameters_change(trained: Trained, model: Callable[[], GraniteSpeech]) -> None:
+    """And no buffer: BatchNorm keeps the statistics of the base model."""
     _, _, after = trained
     base = {**dict(model().hf.named_parameters()), **dict(model().hf.named_buffers())}
     open_names = set(trained_parameters(after))
@@ -51,7 +53,7 @@ def test_only_what_trains_has_changed(trained: Trained, model: Callable[[], Gran
     assert all(value.any() for name, value in after.hf.named_parameters() if "lora_B" in name)
 
 
-def test_the_best_adapter_is_the_one_of_the_best_epoch(trained: Trained, model: Callable[[], GraniteSpeech]) -> None:
+def test_the_best_adapter_is_that_of_the_best_epoch(trained: Trained, model: Callable[[], GraniteSpeech]) -> None:
     recipe, run, _ = trained
     done = run.done("train")
     assert done is not None
@@ -61,12 +63,12 @@ def test_the_best_adapter_is_the_one_of_the_best_epoch(trained: Trained, model: 
     adapted = model()
     load_adapter(adapted, run.best)
     valid = read_manifest(run.manifest("valid"))
-    heard = recognize(adapted, valid, recipe.model.instruction, replace(recipe.decode, decoder="greedy"))
-    again = score([item.text for item in valid], [item.text for item in heard], recipe.evaluate.normalizer).wer
-    assert again == pytest.approx(done["best_valid_wer"])
+    hypotheses = recognize(adapted, valid, recipe.model.instruction, replace(recipe.decode, decoder="greedy"))
+    wer = score([item.text for item in valid], [item.text for item in hypotheses], recipe.evaluate.normalizer).wer
+    assert wer == pytest.approx(done["best_valid_wer"])
 
 
-def test_the_record_says_what_happened(trained: Trained) -> None:
+def test_the_records_hold_every_step(trained: Trained) -> None:
     recipe, run, after = trained
     done = run.done("train")
     assert done is not None
@@ -88,34 +90,34 @@ def test_the_record_says_what_happened(trained: Trained) -> None:
         (1.0, [step / 10 for step in range(1, 11)]),
     ],
 )
-def test_the_rate_rises_and_falls_and_no_step_is_without_one(warmup: float, factors: list[float]) -> None:
-    assert [schedule(step, 10, warmup) for step in range(10)] == pytest.approx(factors)
-    assert schedule(0, 1, warmup) == 1
+def test_the_learning_rate_warms_up_and_decays_and_is_never_zero(warmup: float, factors: list[float]) -> None:
+    assert [learning_rate_factor(step, 10, warmup) for step in range(10)] == pytest.approx(factors)
+    assert learning_rate_factor(0, 1, warmup) == 1
 
 
 def test_the_canary_limits_which_adapter_is_the_best(
-    trained: Trained, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    trained: Trained, tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Base, then four epochs: the best valid WER is forbidden by its canary, the last one is worse than the third."""
+    """The base, then four epochs: the lowest valid WER loses too much on the canary, the last is above the third."""
     scores = iter([Scores(0.9, 0.10), Scores(0.7, 0.20), Scores(0.4, 0.30), Scores(0.6, 0.11), Scores(0.65, 0.09)])
-    monkeypatch.setattr(training, "measure", lambda *_: next(scores))
-    run = prepared(trained[1], tmp_path / "a")
-    result = training.train(tiny(tmp_path, "a", epochs=4, max_canary_loss=0.02), run)
+    run, recipe = prepared(trained[1], tmp_path / "a"), tiny(tmp_path, "a", epochs=4, max_canary_loss=0.02)
+    result = Trainer(recipe, run, measure=lambda *_: next(scores)).fit()
     assert (result.best_epoch, result.best_valid_wer, result.within_canary_limit) == (3, 0.6, True)
     assert [row["canary_wer"] for row in records(run, "valid")] == [0.20, 0.30, 0.11, 0.09]
     scores = iter([Scores(0.9, 0.10), Scores(0.7, 0.50), Scores(0.8, 0.30)])
-    result = training.train(tiny(tmp_path, "b", max_canary_loss=0.02), prepared(trained[1], tmp_path / "b"))
+    run, recipe = prepared(trained[1], tmp_path / "b"), tiny(tmp_path, "b", max_canary_loss=0.02)
+    result = Trainer(recipe, run, measure=lambda *_: next(scores)).fit()
     assert (result.best_epoch, result.within_canary_limit) == (2, False)
-    assert "no adapter kept the canary" in caplog.text
+    assert "no adapter keeps the canary within train.max_canary_loss" in caplog.text
 
 
-def test_a_share_of_the_way_is_the_best_where_the_whole_costs_the_canary_too_much(
-    trained: Trained, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Callable[[], GraniteSpeech]
+def test_interpolated_weights_are_the_best_where_the_trained_ones_lose_too_much_on_the_canary(
+    trained: Trained, tiny: Tiny, tmp_path: Path, model: Callable[[], GraniteSpeech]
 ) -> None:
     scores = iter([Scores(0.9, 0.10), Scores(0.4, 0.20), Scores(0.4, 0.15), Scores(0.5, 0.11), Scores(0.6, 0.11)])
-    monkeypatch.setattr(training, "measure", lambda *_: next(scores))
     run = prepared(trained[1], tmp_path)
-    result = training.train(tiny(tmp_path, "a", epochs=1, max_canary_loss=0.02, interpolate=[0.9, 0.5, 0.4]), run)
+    recipe = tiny(tmp_path, "a", epochs=1, max_canary_loss=0.02, interpolate=[0.9, 0.5, 0.4])
+    result = Trainer(recipe, run, measure=lambda *_: next(scores)).fit()
     assert (result.best_alpha, result.best_valid_wer, result.within_canary_limit) == (0.5, 0.5, True)
     assert [row["alpha"] for row in records(run, "valid")] == [1.0, 0.9, 0.5, 0.4]
     kept, base = model(), model().hf.state_dict()
@@ -123,16 +125,16 @@ def test_a_share_of_the_way_is_the_best_where_the_whole_costs_the_canary_too_muc
     reached = load_file(run.checkpoint / checkpoint.WEIGHTS)
     name = next(name for name in reached if "projector" in name and "lora" not in name and name in base)
     assert torch.allclose(kept.hf.state_dict()[name], (base[name] + reached[name]) / 2, atol=1e-6)
-    assert not torch.equal(reached[name], base[name])  # training itself goes on from where it stood
+    assert not torch.equal(reached[name], base[name])  # the checkpoint has the trained weights
 
 
-def test_patience_ends_a_run_that_no_longer_gains(
+def test_patience_ends_a_run_that_no_longer_improves(
     trained: Trained, tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = prepared(trained[1], tmp_path)
     recipe = tiny(tmp_path, "x", parts={"lora": {"rank": 4}}, epochs=9, patience=1, learning_rate=1e-12, ctc_weight=0)
     with caplog.at_level(logging.INFO):
-        result = training.train(recipe, other)
+        result = train(recipe, other)
     assert result.best_epoch == 1
     assert [row["epoch"] for row in records(other, "valid")] == [1, 2]
     assert "stopped early" in caplog.text
@@ -159,18 +161,13 @@ def test_the_cache_changes_no_loss(
         model = recipe.model.model_copy(update={"dtype": dtype})
         recipe = recipe.model_copy(update={"augment": AugmentSection(), "model": model})
         runs.append(prepared(trained[1], tmp_path / f"{cache}"))
-        training.train(recipe, runs[-1])
+        train(recipe, runs[-1])
     for before, after in zip(records(runs[0], "step"), records(runs[1], "step"), strict=True):
         assert before["loss"] == pytest.approx(after["loss"], rel=off)
 
 
-def test_a_bfloat16_base_trains_in_every_part(
-    trained: Trained, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Under autocast, as on a GPU; what trains is float32 beside bfloat16, in decoding and in the cache too."""
-    loaded: list[GraniteSpeech] = []
-    load = training.load_model
-    monkeypatch.setattr(training, "load_model", lambda *given: loaded.append(load(*given)) or loaded[-1])
+def test_a_bfloat16_base_trains_in_every_part(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
+    """Under autocast, as on a GPU. Trained parts are float32 and the others bfloat16, in decoding too."""
     all_parts = {
         "lora": {"rank": 4},
         "projector": {"mode": "full"},
@@ -182,56 +179,96 @@ def test_a_bfloat16_base_trains_in_every_part(
     recipe = tiny(tmp_path, "x", parts=all_parts, epochs=1)
     low = recipe.model_copy(update={"model": recipe.model.model_copy(update={"dtype": "bfloat16"})})
     run = prepared(trained[1], tmp_path)
-    training.train(low, run)
-    assert {value.dtype for value in loaded[0].hf.parameters()} == {torch.float32, torch.bfloat16}
+    trainer = Trainer(low, run)
+    trainer.fit()
+    assert {value.dtype for value in trainer.model.hf.parameters()} == {torch.float32, torch.bfloat16}
     assert {value.dtype for value in weights(run).values()} == {torch.float32}
     assert records(run, "step")[0]["loss"] == pytest.approx(records(trained[1], "step")[0]["loss"], rel=0.03)
 
 
-def test_a_batch_that_fits_is_found_once_for_a_machine(
-    trained: Trained, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As if memory held 3 s of padded audio; a run that is resumed keeps the size that it began with."""
-    from finetune.training import step
+def test_the_batch_size_that_fits_is_found_once_for_a_machine(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
+    """On a machine whose memory holds 3 s of padded audio. A resumed run keeps the size that it began with."""
+    recipe, tried = tiny(tmp_path, "auto", batch="auto", batch_seconds=10, epochs=1), list[float]()
 
-    recipe, losses, tried = tiny(tmp_path, "auto", batch="auto", batch_seconds=10, epochs=1), step.losses, list[float]()
-
-    def small(engine: Any, batch: Any, *rest: Any) -> Any:
-        tried.append(batch.audio.shape[0] * batch.audio.shape[1] * 0.02)
+    def check_memory(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        tried.append(inputs[0].shape[0] * inputs[0].shape[1] * 0.02)
         if tried[-1] > 3.0:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-        return losses(engine, batch, *rest)
 
-    monkeypatch.setattr(training, "NOTES", tmp_path / "batch.json")
+    def small(*arguments: Any) -> GraniteSpeech:
+        model = load_model(*arguments)
+        model.register_forward_pre_hook(check_memory)
+        return model
+
+    cache = BatchSizeCache(tmp_path / "batch.json")
     runs = [prepared(trained[1], tmp_path / name) for name in ("first", "second")]
-    for run, memory in zip(runs, (small, losses), strict=True):
-        monkeypatch.setattr(step, "losses", memory)
-        training.train(recipe, run)
+    for run, load in zip(runs, (small, load_model), strict=True):
+        Trainer(recipe, run, load_model=load, batch_sizes=cache).fit()
         assert checkpoint.read_origin(run.checkpoint)["batch_seconds"] == 2.5
     assert 10 >= tried[0] > 5 >= tried[1] > 3 >= max(tried[2:]), "halved twice"
     assert [row["loss"] for row in records(runs[0], "step")] == [row["loss"] for row in records(runs[1], "step")]
     (tmp_path / "batch.json").unlink()
-    assert training.train(recipe, runs[0]).steps == len(records(runs[0], "step"))  # 10 s would fit now
+    resumed = Trainer(recipe, runs[0], batch_sizes=cache)  # 10 s would fit now
+    assert resumed.batch_seconds == 2.5 and resumed.fit().steps == len(records(runs[0], "step"))
 
 
-@pytest.mark.parametrize("way", ["FSDP", "DEEPSPEED"])
-def test_a_model_in_pieces_is_refused(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+@pytest.mark.parametrize("mode", ["FSDP", "DEEPSPEED"])
+def test_a_launcher_that_splits_the_model_is_refused(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    monkeypatch.setenv(f"ACCELERATE_USE_{way}", "true")
-    with pytest.raises(CheckpointError, match=f"asked for {way}, but here each process holds the whole model"):
-        training.train(trained[0], prepared(trained[1], tmp_path))
+    monkeypatch.setenv(f"ACCELERATE_USE_{mode}", "true")
+    with pytest.raises(CheckpointError, match=f"set to {mode}, but here each process holds the whole model"):
+        train(trained[0], prepared(trained[1], tmp_path))
+
+
+class Recorder(TrainerCallback):
+    """Keeps everything that it receives."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    def on_step(self, record: StepRecord) -> None:
+        self.events.append(record)
+
+    def on_validation(self, record: ValidationRecord) -> None:
+        self.events.append(record)
+
+    def on_message(self, text: str) -> None:
+        self.events.append(text)
+
+    def close(self) -> None:
+        self.events.append("closed")
+
+
+def test_a_users_callback_receives_all_records_in_order(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
+    recorder, run = Recorder(), prepared(trained[1], tmp_path)
+    train(tiny(tmp_path, "x", epochs=1), run, [recorder])
+    message, *steps, validation, summary, closed = recorder.events
+    assert message.startswith("base model: valid WER ") and summary.startswith("epoch 1/1  loss ")
+    assert [
+        {"kind": "step", "step": row.step, "loss": row.loss, "grad_norm": row.grad_norm, "rate": row.learning_rate}
+        for row in steps
+    ] == records(run, "step")
+    assert [{"kind": "valid", **asdict(validation)}] == records(run, "valid")
+    assert closed == "closed" and all(row.epoch == 1 and row.audio_seconds > 0 for row in steps)
+
+
+def test_a_callback_is_closed_after_an_error(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
+    recorder = Recorder()
+    with pytest.raises(Killed):
+        train(tiny(tmp_path, "x"), prepared(trained[1], tmp_path), [KillInStep(0), recorder])
+    assert [type(event) for event in recorder.events] == [str, str] and recorder.events[-1] == "closed"
 
 
 def test_a_batch_must_hold_the_longest_clip(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
     recipe = tiny(tmp_path, "x", batch_tokens=64)
     model = recipe.model.model_copy(update={"instruction": "what is said here? " * 20})
     with pytest.raises(RecipeError, match=r"train\.batch_tokens: 64 cannot hold train-.*positions; raise it"):
-        training.train(recipe.model_copy(update={"model": model}), prepared(trained[1], tmp_path))
+        train(recipe.model_copy(update={"model": model}), prepared(trained[1], tmp_path))
 
 
 @pytest.mark.parametrize(("share", "groups"), [(0.2, range(27, 38)), (0.8, range(3, 14))])
-def test_the_recipe_says_how_many_clips_go_on(
+def test_the_recipe_sets_the_fraction_of_concatenated_clips(
     tiny: Tiny, tmp_path: Path, model: Callable[[], GraniteSpeech], share: float, groups: range
 ) -> None:
     plain, train = tiny(tmp_path, "x"), embedded("train", 40)
@@ -242,19 +279,19 @@ def test_the_recipe_says_how_many_clips_go_on(
         }
     )
     data = SpeechDataset(model(), recipe, train)
-    heard = data.heard(0)
-    assert len(heard) in groups, "40 clips, of which this share follows another one"
-    assert sorted(clip.id for index in heard for clip in data.spoken[index]) == sorted(clip.id for clip in train)
+    indices = data.epoch_clips(0)
+    assert len(indices) in groups, "40 clips, of which this fraction follows another one"
+    assert sorted(clip.id for index in indices for clip in data.spoken[index]) == sorted(clip.id for clip in train)
 
 
-def test_what_the_ctc_loss_leaves_out_is_said(
+def test_clips_and_characters_without_a_ctc_target_are_logged(
     tiny: Tiny,
     tmp_path: Path,
     model: Callable[[], GraniteSpeech],
     clips: list[Utterance],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """And the language model's target keeps it."""
+    """The target of the language model keeps them."""
     plain, fast = clips[0], replace(clips[1], text=clips[1].text * 9)
     odd = replace(plain, id="odd", text=f"{plain.text} 漢字")
     data = SpeechDataset(model(), tiny(tmp_path, "x"), [plain, odd, fast])

@@ -1,0 +1,77 @@
+"""Finds how many seconds of audio a batch can hold, for `train.batch: auto`, by trying the worst batches."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from finetune.model.trainable import set_mode
+from finetune.training.batch_size import BatchSizeCache, largest_that_fits
+from finetune.training.dataset import BatchSource
+from finetune.training.sampler import plan_epoch
+from finetune.training.step import OptimizerStep
+
+
+def fit_batch_seconds(step: OptimizerStep, source: BatchSource, base: str, cache: BatchSizeCache) -> float:
+    """`train.batch_seconds`, halved until the worst batch of the first epoch fits into memory.
+
+    Args:
+        step: not yet wrapped for several ranks: a wrapped model waits for the other ranks.
+        source: makes the batches.
+        base: fingerprint of the base's weights.
+        cache: results of earlier runs on this machine; the new result is added.
+
+    Returns:
+        Seconds of padded audio, the same on all ranks.
+
+    Raises:
+        ModelError: not even the longest clip fits.
+    """
+    recipe, data, device = step.recipe, step.data, step.accelerator.device
+    settings = recipe.train
+    content = recipe.model_dump(include={"parts", "model"})
+    several = step.accelerator.num_processes > 1
+    key = (
+        f"{base} {content} {settings.batch_seconds} {settings.batch_tokens} {settings.ctc_weight > 0} "
+        f"{max(data.durations)} {recipe.machine.gradient_checkpointing} {source.kind} {several}"
+    )
+    seconds = cache.get(device, key)
+    if seconds is None:
+        set_mode(step.model, training=True)
+        attempt: Callable[[float], None] = partial(_try_batches, step, source, several)
+        seconds = largest_that_fits(settings.batch_seconds, max(data.durations), attempt)
+        cache.put(device, key, seconds)
+    all_ranks = step.accelerator.gather(torch.tensor([seconds], device=device))
+    return float(all_ranks.min())
+
+
+def _try_batches(step: OptimizerStep, source: BatchSource, several: bool, seconds: float) -> None:
+    """Runs forward and backward on the largest batch by padded audio and on the largest by positions.
+
+    It also holds the memory of AdamW's two moments and, with several ranks, of DDP's gradient buckets.
+    """
+    recipe, data = step.recipe, step.data
+    plan = plan_epoch(
+        data.durations,
+        data.positions,
+        seconds,
+        recipe.train.batch_tokens,
+        1,
+        recipe.seed,
+        0,
+        range(len(data.durations)),
+    )
+    batches = [micro_batches[0] for micro_batches in plan]
+    worst = [
+        max(batches, key=lambda batch: max(sizes[index] for index in batch) * len(batch))
+        for sizes in (data.durations, data.positions)
+    ]
+    copies = 2 + several
+    reserved = [torch.empty_like(parameter) for parameter in step.parameters.values() for _ in range(copies)]
+    for batch in source.batches(worst, 0):
+        with step.model.autocast():
+            loss = step.losses(batch, 1, 1)[1]
+        torch.autograd.backward(loss)
+    for parameter in step.parameters.values():
+        parameter.grad = None
+    del reserved

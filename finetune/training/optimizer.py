@@ -1,0 +1,34 @@
+"""The optimizer and its learning rates: AdamW with one parameter group per part, linear warmup and decay."""
+
+import torch
+from torch import nn
+
+from finetune.core.config import Recipe
+from finetune.model.trainable import part_of
+
+
+def build_optimizer(recipe: Recipe, parameters: dict[str, nn.Parameter]) -> torch.optim.AdamW:
+    """AdamW (arXiv 1711.05101) with a parameter group for each part that trains, at its learning rate."""
+    parts: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        parts.setdefault(part_of(name), []).append(parameter)
+    groups = [{"params": members, "lr": learning_rate_of(recipe, part)} for part, members in parts.items()]
+    return torch.optim.AdamW(groups, weight_decay=recipe.train.weight_decay, fused=True)
+
+
+def learning_rate_of(recipe: Recipe, part: str) -> float:
+    """The peak learning rate of a part: its own where the recipe sets one, else `train.learning_rate`."""
+    own: float | None = getattr(recipe.parts, part).learning_rate
+    return recipe.train.learning_rate if own is None else own
+
+
+def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
+    """The factor on the learning rates at a step (from 0): linear warmup, then linear decay to 0.
+
+    Args:
+        step: optimizer step, from 0.
+        steps: optimizer steps of the whole training.
+        warmup: fraction of the steps that the warmup takes.
+    """
+    rise = max(1, round(warmup * steps))
+    return (step + 1) / rise if step < rise else (steps - step) / max(1, steps - rise)
