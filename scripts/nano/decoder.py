@@ -1,4 +1,4 @@
-"""Stage 2 of the build: the language model on text, then projector and LLM on the frozen encoder's cached states."""
+"""Stage 2 of the build: the language model trains on text, then with the projector on cached encoder states."""
 
 import random
 import time
@@ -14,14 +14,14 @@ from finetune.model.conformer import encode, project
 from finetune.model.granite import EncodedAudio, GraniteSpeech
 from finetune.model.prompt import encode_text, render
 from finetune.training.loss import IGNORE, token_loss
-from nano.encoder import make_batches, one_cycle, optimizers, to_features
+from nano.encoder import load_state, make_batches, one_cycle, optimizers, save_state, to_features
 
 INSTRUCTION = "can you transcribe the speech into a written format?"
 
 
 @torch.no_grad()
 def cache_states(model: GraniteSpeech, waves: list[np.ndarray]) -> list[Tensor]:
-    """Encoder states of every clip, (T, D) float16, encoded alone or in batches: the same by design."""
+    """Encoder states of every utterance, (T, D) float16. They do not depend on the batch."""
     model.eval()
     states: dict[int, Tensor] = {}
     for batch in make_batches(waves, random.Random(0)):
@@ -33,7 +33,7 @@ def cache_states(model: GraniteSpeech, waves: list[np.ndarray]) -> list[Tensor]:
 
 
 def sequences(model: GraniteSpeech, texts: list[str], audio_tokens: list[int]) -> tuple[Tensor, Tensor]:
-    """Right-padded prompts with targets, and their labels: both (B, L)."""
+    """Right-padded prompts with targets (B, L), and their labels (B, L)."""
     prompt = render(model.tokenizer, INSTRUCTION)
     ids, labels = [], []
     for text, count in zip(texts, audio_tokens, strict=True):
@@ -50,7 +50,7 @@ def text_loss(model: GraniteSpeech, texts: list[str], audio: EncodedAudio | None
     counts = [0] * len(texts) if audio is None else audio.num_tokens.tolist()
     ids, labels = sequences(model, texts, counts)
     hidden = model.language_model(inputs_embeds=model.embed(ids, audio), use_cache=False).last_hidden_state
-    return token_loss(hidden, labels, model.logits) / (labels != IGNORE).sum()
+    return token_loss(hidden, labels, model.logits, smoothing=0.0) / (labels != IGNORE).sum()
 
 
 def _step(modules: list[nn.Module], optims: list[torch.optim.Optimizer], loss: Tensor, rate: float) -> None:
@@ -65,7 +65,7 @@ def _step(modules: list[nn.Module], optims: list[torch.optim.Optimizer], loss: T
 
 
 def pretrain(model: GraniteSpeech, texts: list[str], epochs: int, rate: float = 3e-3, size: int = 128) -> None:
-    """The LLM learns the sentences as text, behind the prompt without audio."""
+    """Trains the language model on the sentences as text, after the prompt without audio."""
     modules = [model.language_model, model.lm_head]
     optims = optimizers(nn.ModuleDict({"llm": model.language_model, "lm_head": model.lm_head}), rate)
     steps, step = epochs * (len(texts) // size + 1), 0
@@ -90,19 +90,14 @@ def align(
     rate: float,
     seconds: float = 110.0,
 ) -> None:
-    """Projector and LLM learn to read the encoder's cached states; resumes from `state` by epoch."""
+    """Trains projector and language model on cached encoder states. Resumes from `state`, written every epoch."""
     trained = nn.ModuleDict({"projector": model.projector, "llm": model.language_model, "lm_head": model.lm_head})
     optims = optimizers(trained, rate)
-    lengths = [np.empty(len(item) * 320, dtype=np.int8) for item in states]  # only their lengths are read
-    step, first = 0, 0
+    lengths = [np.empty(len(item) * 320, dtype=np.int8) for item in states]  # only the lengths matter
     steps = epochs * len(make_batches(lengths, random.Random(0), seconds))
-    if state.exists():
-        saved = torch.load(state, weights_only=True)
-        trained.load_state_dict(saved["trained"])
-        for optim, stored in zip(optims, saved["optims"], strict=True):
-            optim.load_state_dict(stored)
-        step, first = saved["step"], saved["epoch"]
-    for epoch in range(first, epochs):
+    counters = load_state(state, "trained", trained, optims)
+    step = counters.get("step", 0)
+    for epoch in range(counters.get("epoch", 0), epochs):
         started, total = time.monotonic(), 0.0
         for number, batch in enumerate(make_batches(lengths, random.Random(epoch), seconds), start=1):
             frames = torch.tensor([len(states[i]) for i in batch])
@@ -119,27 +114,19 @@ def align(
                     flush=True,
                 )
                 total = 0.0
-        torch.save(
-            {
-                "trained": trained.state_dict(),
-                "optims": [o.state_dict() for o in optims],
-                "step": step,
-                "epoch": epoch + 1,
-            },
-            state,
-        )
+        save_state(state, "trained", trained, optims, step=step, epoch=epoch + 1)
 
 
 @torch.no_grad()
 def transcribe(model: GraniteSpeech, waves: list[np.ndarray]) -> list[str]:
-    """Greedy text of the language model for each clip."""
+    """Greedy hypotheses of the language model."""
     model.eval()
-    prompt, heard = render(model.tokenizer, INSTRUCTION), {}
+    prompt, hypotheses = render(model.tokenizer, INSTRUCTION), {}
     for batch in make_batches(waves, random.Random(0)):
         features, frames = to_features([waves[i] for i in batch])
         audio = model.encode(features, frames)
         ids = [prompt.around(model.audio_token_id, count) for count in audio.num_tokens.tolist()]
         rows = decode(model, audio, ids, [Draft(model.tokenizer) for _ in batch], 60)
         for index, row in zip(batch, rows, strict=True):
-            heard[index] = " ".join(model.tokenizer.decode(row.tokens).split())
-    return [heard[i] for i in range(len(waves))]
+            hypotheses[index] = " ".join(model.tokenizer.decode(row.tokens).split())
+    return [hypotheses[i] for i in range(len(waves))]
