@@ -1,10 +1,10 @@
-"""Builds the embedded model `data/granite-speech-nano` from nothing: about four hours on two CPU cores.
+"""Trains the embedded model `data/granite-speech-nano` from scratch: about four hours on two CPU cores.
 
     python scripts/build_nano.py --work build/nano
 
-Needs Debian's espeak-ng, flite, fortunes and wordnet-base. Each stage leaves its result in the work
-folder and is skipped when it is there, so a stopped build goes on where it was. Memory allocation is a
-quarter of the time with glibc; jemalloc (LD_PRELOAD) gives it back.
+Requires Debian's espeak-ng, flite, fortunes and wordnet-base. Each stage stores its result in the work folder. Rerun a
+stopped build to resume: finished stages are skipped. With glibc, memory allocation takes a quarter of the time;
+jemalloc (LD_PRELOAD) avoids that.
 """
 
 import argparse
@@ -27,37 +27,40 @@ from nano.text import collect, invent
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "data" / "granite-speech-nano"
-DEV = 400  # that many sentences of each kind are heard only in the evaluation
+DEV = 400  # sentences of each kind that are for evaluation only
 EPOCHS = {"encoder": 2.7, "text": 1, "align": 4, "rarer": 1}
-ALIGN_RARER = 8000  # how many rarer sentences the last pass of stage 2 hears; stage 3 hears all
+ALIGN_RARER = 8000  # rarer sentences in the last pass of stage 2; stage 3 uses all
 POLISH = {"polish": (1900, 1.2e-3, 1.0), "cool": (300, 4e-4, 3.0)}  # steps, rate, weight of the CTC losses
-Spoken = tuple[list[np.ndarray], list[str]]
+Speech = tuple[list[np.ndarray], list[str]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "nano", help="audio and stages (10 GB)")
-    parser.add_argument("--sentences", type=int, default=None, help="fewer sentences of each kind, for a trial")
-    arguments = parser.parse_args()
-    work: Path = arguments.work
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "build" / "nano", help="folder for audio and stage results (10 GB)"
+    )
+    parser.add_argument("--sentences", type=int, default=None, help="limit the sentences of each kind, for a trial")
+    args = parser.parse_args()
+    work: Path = args.work
     folder = work / "model"
     folder.mkdir(parents=True, exist_ok=True)
     common, rarer = collect()
-    dev, spoken = {}, {}
+    dev, training = {}, {}
     for name, texts in {"common": common, "rarer": rarer, "invented": invent(common, rarer)}.items():
-        synthesize(texts[: arguments.sentences], work / name)
-        waves, said = load(work / name)
-        heard = slice(DEV) if name == "common" else slice(-DEV, None)
-        kept = slice(DEV, None) if name == "common" else slice(-DEV)
-        dev[name], spoken[name] = (waves[heard], said[heard]), (waves[kept], said[kept])
+        synthesize(texts[: args.sentences], work / name)
+        waves, spoken_texts = load(work / name)
+        dev_rows = slice(DEV) if name == "common" else slice(-DEV, None)
+        train_rows = slice(DEV, None) if name == "common" else slice(-DEV)
+        dev[name] = (waves[dev_rows], spoken_texts[dev_rows])
+        training[name] = (waves[train_rows], spoken_texts[train_rows])
 
-    build_tokenizer(spoken["common"][1], folder)
+    build_tokenizer(training["common"][1], folder)
     torch.manual_seed(0)
     hf = build_model()
     model = GraniteSpeech(hf, AutoTokenizer.from_pretrained(folder), str(folder))
-    train(model.encoder, *spoken["common"], dev["common"], work / "encoder.pt", EPOCHS["encoder"])
-    _read(model, work, spoken["common"], spoken["rarer"])
-    waves, texts = ([item for spoken_kind in spoken.values() for item in spoken_kind[part]] for part in (0, 1))
+    train(model.encoder, *training["common"], dev["common"], work / "encoder.pt", EPOCHS["encoder"])
+    _train_language_model(model, work, training["common"], training["rarer"])
+    waves, texts = ([item for speech in training.values() for item in speech[part]] for part in (0, 1))
     for name, (steps, rate, ctc_weight) in POLISH.items():
         polish(model, waves, texts, work / f"{name}.pt", steps, rate, ctc_weight)
     hf.save_pretrained(folder)
@@ -65,12 +68,12 @@ def main() -> None:
         print(name, json.dumps(_scores(model, waves, texts), indent=2))
     TARGET.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
-        if path.name != "generation_config.json":  # the real checkpoint has none
+        if path.name != "generation_config.json":  # the released checkpoint has none
             shutil.copyfile(path, TARGET / path.name)
 
 
-def _read(model: GraniteSpeech, work: Path, common: Spoken, rarer: Spoken) -> None:
-    """Stage 2: the language model on text, then projector and language model on cached encoder states."""
+def _train_language_model(model: GraniteSpeech, work: Path, common: Speech, rarer: Speech) -> None:
+    """Stage 2: trains the language model on text, then projector and language model on cached encoder states."""
     if (work / "polish.pt").exists():
         return
     llm = work / "text.pt"
@@ -92,10 +95,11 @@ def _read(model: GraniteSpeech, work: Path, common: Spoken, rarer: Spoken) -> No
 
 
 def _scores(model: GraniteSpeech, waves: list[np.ndarray], texts: list[str]) -> dict[str, float]:
-    """CER and WER on unseen sentences: the CTC draft and the language model."""
+    """CER and WER of the CTC draft and of the language model, on sentences without training."""
     cer, wer, _ = evaluate(model.encoder, waves, texts)
-    heard = transcribe(model, waves)
-    return {"ctc_cer": cer, "ctc_wer": wer, "llm_cer": jiwer.cer(texts, heard), "llm_wer": jiwer.wer(texts, heard)}
+    hypotheses = transcribe(model, waves)
+    llm_cer, llm_wer = jiwer.cer(texts, hypotheses), jiwer.wer(texts, hypotheses)
+    return {"ctc_cer": cer, "ctc_wer": wer, "llm_cer": llm_cer, "llm_wer": llm_wer}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Speaks data/vocabulary/sentences.tsv with synthetic voices: audio files and manifests beside it.
+"""Synthesizes data/vocabulary/sentences.tsv with several voices; writes audio files and manifests to its folder.
 
-Run it as `python scripts/build_vocabulary.py`; it needs espeak-ng, flite, numpy, soundfile and soxr.
-Which voice says a sentence, how fast and how high, depends on its place in the file and its id alone.
+Run `python scripts/build_vocabulary.py`. It requires espeak-ng, flite, numpy, soundfile and soxr. The voice, rate and
+pitch of a sentence depend only on its position in the file and on its id.
 """
 
 import argparse
@@ -34,16 +34,16 @@ VOICES = {
     "flite-kal16": Voice("flite", "kal16", 1.05, 105),
 }
 TEST_ONLY = {"en-029-f4": Voice("espeak", "en-029+f4", 160, 50)}
-TEST_AGAIN = 5
+TEST_ONLY_EVERY = 5  # every fifth test sentence is also spoken by the voice of TEST_ONLY
 LOUDNESS, PEAK = 10 ** (-23 / 20), 10 ** (-1 / 20)  # dB below full scale
-SILENCE, MARGIN = 10 ** (-40 / 20), 0.1  # 40 dB below the loudest 10 ms; seconds kept around speech
+SILENCE, MARGIN = 10 ** (-40 / 20), 0.1  # 40 dB below the loudest 10 ms; seconds of silence kept around speech
 COMPRESSION = {"train": 0.985}  # libsndfile's scale: Opus at about 12 kbit/s
-OTHERWISE = 0.95  # about 19 kbit/s
+DEFAULT_COMPRESSION = 0.95  # about 19 kbit/s
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One sentence in one voice."""
+    """One sentence spoken by one voice."""
 
     id: str
     split: str
@@ -52,7 +52,7 @@ class Clip:
 
 
 def read_sentences(path: Path) -> list[tuple[str, str, str]]:
-    """(id, split, text) of every line under the header."""
+    """(id, split, text) of every line after the header."""
     rows = []
     for line in path.read_text().splitlines()[1:]:
         ident, split, text = line.split("\t")
@@ -61,50 +61,50 @@ def read_sentences(path: Path) -> list[tuple[str, str, str]]:
 
 
 def plan(sentences: list[tuple[str, str, str]]) -> list[Clip]:
-    """Deals the voices out in turn: two say a train sentence, and a third says one of four.
+    """Assigns the voices in turn: two to each train sentence, a third to every fourth one, one to other sentences.
 
-    One test sentence of TEST_AGAIN is said again in the voice that train never hears.
+    Every test sentence number TEST_ONLY_EVERY gets the voice that is not in train too.
     """
-    clips, place = [], Counter[str]()
+    clips, counts = [], Counter[str]()
     names = list(VOICES)
     for ident, split, text in sentences:
-        number, place[split] = place[split], place[split] + 1
-        steps = ((0, 4, 8) if number % 4 == 0 else (0, 4)) if split == "train" else (0,)
-        speakers = [names[(number + step) % len(names)] for step in steps]
-        if split == "test" and number % TEST_AGAIN == 0:
+        number, counts[split] = counts[split], counts[split] + 1
+        offsets = ((0, 4, 8) if number % 4 == 0 else (0, 4)) if split == "train" else (0,)
+        speakers = [names[(number + offset) % len(names)] for offset in offsets]
+        if split == "test" and number % TEST_ONLY_EVERY == 0:
             speakers += list(TEST_ONLY)
         clips += [Clip(f"{ident}-{speaker}", split, text, speaker) for speaker in speakers]
     return clips
 
 
-def vary(voice: Voice, ident: str) -> Voice:
-    """The voice a little faster or slower, higher or lower; the same for the same clip at every build."""
+def perturb(voice: Voice, ident: str) -> Voice:
+    """The voice with a slightly different rate and pitch, which depend only on the id."""
     rng = np.random.default_rng(crc32(ident.encode()))
     return Voice(voice.engine, voice.name, voice.rate * rng.uniform(0.9, 1.1), voice.pitch * rng.uniform(0.92, 1.08))
 
 
 def trim(wave: np.ndarray) -> np.ndarray:
-    """Cuts silence before and after speech, (N,) -> (M,), and keeps MARGIN seconds of it."""
+    """Removes silence before and after speech except MARGIN seconds: (N,) to (M,)."""
     frame = SAMPLE_RATE // 100
     frames = wave[: len(wave) // frame * frame].reshape(-1, frame)
-    level = np.sqrt(np.mean(frames**2, axis=1))
-    loud = np.flatnonzero(level > SILENCE * level.max())
+    levels = np.sqrt(np.mean(frames**2, axis=1))
+    loud = np.flatnonzero(levels > SILENCE * levels.max())
     margin = int(MARGIN * SAMPLE_RATE)
     return wave[max(0, int(loud[0]) * frame - margin) : (int(loud[-1]) + 1) * frame + margin]
 
 
-def level(wave: np.ndarray) -> np.ndarray:
-    """To LOUDNESS (root mean square) unless that would take the peak above PEAK."""
+def normalize_level(wave: np.ndarray) -> np.ndarray:
+    """Scales to the root mean square LOUDNESS, or less where the peak would exceed PEAK."""
     gain = min(LOUDNESS / float(np.sqrt(np.mean(wave**2))), PEAK / float(np.abs(wave).max()))
     return wave * gain
 
 
 def build(clip: Clip, terms: set[str]) -> dict[str, object]:
-    """Speaks and saves a clip; returns its manifest row."""
+    """Synthesizes and saves a clip; returns its manifest row."""
     path = FOLDER / "audio" / clip.split / f"{clip.id}.opus"
-    voice = vary((VOICES | TEST_ONLY)[clip.speaker], clip.id)
-    wave = level(trim(speak(clip.text, voice)))
-    scale = COMPRESSION.get(clip.split, OTHERWISE)
+    voice = perturb((VOICES | TEST_ONLY)[clip.speaker], clip.id)
+    wave = normalize_level(trim(speak(clip.text, voice)))
+    scale = COMPRESSION.get(clip.split, DEFAULT_COMPRESSION)
     sf.write(path, wave, SAMPLE_RATE, format="OGG", subtype="OPUS", compression_level=scale)
     return {
         "id": clip.id,
@@ -119,21 +119,21 @@ def build(clip: Clip, terms: set[str]) -> dict[str, object]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workers", type=int, default=2, help="sentences spoken at once")
-    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="speak these and leave the rest")
-    arguments = parser.parse_args()
+    parser.add_argument("--workers", type=int, default=2, help="number of parallel syntheses")
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="rebuild only these splits")
+    args = parser.parse_args()
     missing = [program for program in ("espeak-ng", "flite") if shutil.which(program) is None]
     if missing:
-        print(f"{' and '.join(missing)} not found: apt-get install espeak-ng flite", file=sys.stderr)
+        print(f"{' and '.join(missing)} not found; run `apt-get install espeak-ng flite`", file=sys.stderr)
         return 1
     terms = set((FOLDER / "terms.txt").read_text().split())
-    clips = [clip for clip in plan(read_sentences(FOLDER / "sentences.tsv")) if clip.split in arguments.splits]
-    for split in arguments.splits:
+    clips = [clip for clip in plan(read_sentences(FOLDER / "sentences.tsv")) if clip.split in args.splits]
+    for split in args.splits:
         shutil.rmtree(FOLDER / "audio" / split, ignore_errors=True)
         (FOLDER / "audio" / split).mkdir(parents=True)
-    with ThreadPoolExecutor(arguments.workers) as pool:
+    with ThreadPoolExecutor(args.workers) as pool:
         rows = list(pool.map(lambda clip: build(clip, terms), clips))
-    for split in arguments.splits:
+    for split in args.splits:
         chosen = [row for row, clip in zip(rows, clips, strict=True) if clip.split == split]
         (FOLDER / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chosen))
         minutes = sum(float(str(row["duration"])) for row in chosen) / 60

@@ -1,4 +1,4 @@
-"""The spoken corpus of the build: int16 samples in one file, an index beside it; resumable by shard."""
+"""The synthetic speech corpus of the build: shards of int16 samples, each with a JSON index. Resumable by shard."""
 
 import json
 from concurrent.futures import ProcessPoolExecutor
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nano.speech import degrade, draw_voice, speak
+from nano.speech import degrade, sample_voice, speak
 
 SHARD = 1000
 
@@ -22,7 +22,7 @@ def _write_shard(job: tuple[Path, int, list[tuple[int, str]]]) -> int:
     with samples.open("wb") as out:
         for number, text in items:
             rng = np.random.default_rng((7, number))
-            voice = draw_voice(rng)
+            voice = sample_voice(rng)
             wave = (degrade(speak(text, voice), rng) * 32767.0).astype(np.int16)
             out.write(wave.tobytes())
             rows.append({"start": start, "num_samples": len(wave), "text": text, "voice": asdict(voice)})
@@ -32,17 +32,17 @@ def _write_shard(job: tuple[Path, int, list[tuple[int, str]]]) -> int:
 
 
 def synthesize(texts: list[str], folder: Path, workers: int = 2) -> None:
-    """Speaks every text once, with a voice and a channel drawn from its number."""
+    """Synthesizes every text once. The number of a text seeds its voice and its channel."""
     folder.mkdir(parents=True, exist_ok=True)
     numbered = list(enumerate(texts))
     jobs = [(folder, n // SHARD, numbered[n : n + SHARD]) for n in range(0, len(numbered), SHARD)]
     with ProcessPoolExecutor(workers) as pool:
         for shard in pool.map(_write_shard, jobs):
-            print(f"spoken {min((shard + 1) * SHARD, len(texts))} of {len(texts)}", flush=True)
+            print(f"synthesized {min((shard + 1) * SHARD, len(texts))} of {len(texts)}", flush=True)
 
 
 def load(folder: Path) -> tuple[list[np.ndarray], list[str]]:
-    """Waveforms (int16 memory maps) and their texts, in order."""
+    """Waveforms (int16 memory maps) and their texts, in the order of synthesis."""
     waves, texts = [], []
     for index in sorted(folder.glob("*.json")):
         samples = np.memmap(index.with_suffix(".i16"), dtype=np.int16, mode="r")

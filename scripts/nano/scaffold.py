@@ -1,4 +1,4 @@
-"""The empty house of the embedded model: configuration, tokenizer and side files in hub layout."""
+"""Configuration, tokenizer and other files of the embedded model, in hub layout; the weights are random."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ PROMPT = "USER: can you transcribe the speech into a written format?\n ASSISTANT
 
 
 def config() -> GraniteSpeechConfig:
-    """The constants of granite-4.0-1b-speech; only depth, widths and vocabulary are smaller."""
+    """The configuration of granite-4.0-1b-speech with fewer layers, smaller widths and a smaller vocabulary."""
     return GraniteSpeechConfig(
         encoder_config={
             "model_type": "granite_speech_encoder",
@@ -82,7 +82,7 @@ def config() -> GraniteSpeechConfig:
 
 
 def build_tokenizer(texts: list[str], folder: Path) -> None:
-    """Trains the byte-level BPE on the collected text and writes all side files into `folder`."""
+    """Trains the byte-level BPE on `texts` and writes all files except config and weights to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
@@ -98,7 +98,7 @@ def build_tokenizer(texts: list[str], folder: Path) -> None:
     bpe.train_from_iterator([*texts, *[PROMPT] * 300], trainer)
     bpe.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in (PAD, EOS, AUDIO)])
     bpe.save(str(folder / "tokenizer.json"))
-    write = {
+    contents = {
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "add_prefix_space": False,
@@ -119,7 +119,7 @@ def build_tokenizer(texts: list[str], folder: Path) -> None:
         },
         "processor_config.json": {"processor_class": "GraniteSpeechProcessor", "audio_token": AUDIO},
     }
-    for name, content in write.items():
+    for name, content in contents.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
 
@@ -127,6 +127,6 @@ def build_tokenizer(texts: list[str], folder: Path) -> None:
 def build_model() -> GraniteSpeechForConditionalGeneration:
     """The model with random weights; call `torch.manual_seed` first."""
     model = GraniteSpeechForConditionalGeneration(config())
-    # The library's 0.02 suits wide models; these widths learn faster from larger embeddings.
+    # The default of 0.02 suits wide models; this narrow model trains faster with larger embeddings.
     model.model.language_model.embed_tokens.weight.data.normal_(0.0, 0.08)
     return model

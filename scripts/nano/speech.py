@@ -1,4 +1,4 @@
-"""Speaks sentences with espeak-ng and flite, and gives some of them a telephone or a room."""
+"""Synthesizes speech with espeak-ng and flite, and simulates telephone bands, rooms and noise."""
 
 import io
 import subprocess
@@ -28,7 +28,7 @@ FLITE = ("slt", "slt", "rms", "awb", "kal16")
 
 @dataclass(frozen=True)
 class Voice:
-    """`engine` is espeak or flite; `rate` is words a minute or a stretch, `pitch` the engine's own."""
+    """A voice. `rate` is words per minute (espeak) or a stretch factor (flite), `pitch` is in units of the engine."""
 
     engine: str
     name: str
@@ -36,8 +36,8 @@ class Voice:
     pitch: float
 
 
-def draw_voice(rng: np.random.Generator) -> Voice:
-    """A random voice: half espeak-ng (accent x variant), half flite."""
+def sample_voice(rng: np.random.Generator) -> Voice:
+    """A random voice: espeak-ng (accent and variant) in half of the cases, else flite."""
     if rng.random() < 0.5:
         name = f"{rng.choice(ACCENTS)}+{rng.choice(VARIANTS)}"
         return Voice("espeak", name, float(rng.integers(135, 200)), float(rng.integers(35, 65)))
@@ -47,7 +47,7 @@ def draw_voice(rng: np.random.Generator) -> Voice:
 
 
 def speak(text: str, voice: Voice) -> np.ndarray:
-    """Mono float32 (N,) at 16 kHz. Raises CalledProcessError when the engine fails."""
+    """Synthesizes `text`: (N,) float32 at 16 kHz. Raises CalledProcessError if the engine fails."""
     if voice.engine == "espeak":
         command = [
             "espeak-ng",
@@ -80,7 +80,7 @@ def speak(text: str, voice: Voice) -> np.ndarray:
 
 
 def degrade(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Random level always; telephone band (45 %), a small room (30 %), noise at 15 to 40 dB (60 %)."""
+    """Applies a random level; at random a telephone band (45 %), a small room (30 %), noise of 15 to 40 dB (60 %)."""
     wave = wave / max(1e-4, float(np.abs(wave).max()))
     if rng.random() < 0.3:
         taps = int(SAMPLE_RATE * rng.uniform(0.05, 0.2))
@@ -90,7 +90,7 @@ def degrade(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.6:
         level = float(np.sqrt(np.mean(wave**2))) * 10.0 ** (-rng.uniform(15.0, 40.0) / 20.0)
         noise = rng.standard_normal(len(wave))
-        if rng.random() < 0.5:  # brownish: most of a room's noise is low
+        if rng.random() < 0.5:  # low-pass: most room noise is at low frequencies
             noise = np.convolve(noise, np.full(8, 0.125), mode="same") * 2.0
         wave = wave + level * noise
     if rng.random() < 0.45:
