@@ -22,7 +22,7 @@ LAYERS = (
 )
 WITHOUT_TORCH = ("core", "metrics", "report")
 LONGEST_FUNCTION = 60  # lines
-TO_SPLIT = {"load_recipe", "export", "train", "compare", "run", "_parser"}
+TO_SPLIT = {"export", "train"}
 
 
 def name_of(path: Path) -> str:

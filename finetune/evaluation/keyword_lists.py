@@ -59,7 +59,7 @@ def evaluate_keyword_lists(
         rng = Random(seed)
         prompted = []
         for item, own in zip(utterances, own_terms, strict=True):
-            keywords = _sample_keywords(own, counts.terms, other_words, normalize(item.text, preset), size or 0, rng)
+            keywords = sample_keywords(own, counts.terms, other_words, normalize(item.text, preset), size or 0, rng)
             prompted.append(replace(item, keywords=() if size is None else keywords))
         hypotheses = [item.text for item in decode_utterances(model, prompted, instruction, options, recognize)]
         summary = summarize(count_terms(references, hypotheses, terms, preset).rows())
@@ -78,7 +78,7 @@ def evaluate_keyword_lists(
     return scores
 
 
-def _sample_keywords(
+def sample_keywords(
     own: Sequence[str], terms: Sequence[str], other_words: list[str], reference: str, distractors: int, rng: Random
 ) -> tuple[str, ...]:
     """The terms of one utterance and its distractors, shuffled; no distractor is a word of the reference."""
