@@ -14,20 +14,20 @@ from finetune.core.files import sha256_file
 from finetune.model.granite import GraniteSpeech
 from finetune.model.trainable import trained_parameters
 
-ADAPTER_CONFIG, ADAPTER_WEIGHTS, WHOLE_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "whole.safetensors"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS, FULL_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "whole.safetensors"
 PARTS = "parts.json"  # SHA-256 of each weights file, to detect lost, damaged and foreign files
 
 
 def _digests(folder: Path) -> dict[str, str]:
     """SHA-256 of each weights file that exists in the folder."""
-    names = (ADAPTER_WEIGHTS, WHOLE_WEIGHTS)
+    names = (ADAPTER_WEIGHTS, FULL_WEIGHTS)
     return {name: sha256_file(folder / name) for name in names if (folder / name).is_file()}
 
 
 def save_adapter(model: GraniteSpeech, adapted: PeftModel | None, folder: Path) -> None:
     """Saves all trainable parameters. If all of them are LoRA, PEFT alone can load the folder too."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (PARTS, ADAPTER_WEIGHTS, WHOLE_WEIGHTS):
+    for name in (PARTS, ADAPTER_WEIGHTS, FULL_WEIGHTS):
         (folder / name).unlink(missing_ok=True)
     if adapted is not None:
         config = adapted.peft_config["default"]
@@ -36,9 +36,9 @@ def save_adapter(model: GraniteSpeech, adapted: PeftModel | None, folder: Path) 
         config.save_pretrained(folder)
         config.inference_mode = False
         _write(get_peft_model_state_dict(adapted, save_embedding_layers=False), folder / ADAPTER_WEIGHTS)
-    whole: dict[str, Tensor] = {n: value for n, value in trained_parameters(model).items() if "lora_" not in n}
-    if whole:
-        _write(whole, folder / WHOLE_WEIGHTS)
+    full: dict[str, Tensor] = {n: value for n, value in trained_parameters(model).items() if "lora_" not in n}
+    if full:
+        _write(full, folder / FULL_WEIGHTS)
     (folder / PARTS).write_text(json.dumps(_digests(folder), indent=2) + "\n", encoding="utf-8")
 
 
@@ -58,7 +58,7 @@ def load_adapter(model: GraniteSpeech, folder: Path) -> PeftModel | None:
         CheckpointError: a file is missing or was changed after saving, or the adapter does not fit this base model.
     """
     adapted: PeftModel | None = None
-    whole, lora = folder / WHOLE_WEIGHTS, folder / ADAPTER_WEIGHTS
+    full, lora = folder / FULL_WEIGHTS, folder / ADAPTER_WEIGHTS
     if not (folder / PARTS).is_file():
         raise CheckpointError(f"{folder}: no complete adapter found ({PARTS} is missing)")
     try:
@@ -69,10 +69,10 @@ def load_adapter(model: GraniteSpeech, folder: Path) -> PeftModel | None:
                 f"{folder / wrong[0]}: damaged, missing, or not the file that {PARTS} was written for"
             )
         parameters: dict[str, Tensor] = dict(model.hf.named_parameters())
-        for name, value in (load_file(whole) if whole.is_file() else {}).items():
+        for name, value in (load_file(full) if full.is_file() else {}).items():
             if name not in parameters or parameters[name].shape != value.shape:
                 raise CheckpointError(
-                    f"{whole}: {name} with shape {tuple(value.shape)} does not fit the base model {model.source}"
+                    f"{full}: {name} with shape {tuple(value.shape)} does not fit the base model {model.source}"
                 )
             with torch.no_grad():
                 parameters[name].copy_(value)

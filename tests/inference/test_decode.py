@@ -73,8 +73,8 @@ def decode_batch(
     """Decodes all clips in one batch."""
     with torch.inference_mode():
         audio = granite.encode(*pad_features([noise(frames, frames) for frames in FRAMES]))
-    made = [Draft(granite.tokenizer, tokens, [1.0] * len(tokens)) for tokens in drafts]
-    return decode(granite, audio, prompts, made, limit, pass_cost=pass_cost)
+    batch_drafts = [Draft(granite.tokenizer, tokens, [1.0] * len(tokens)) for tokens in drafts]
+    return decode(granite, audio, prompts, batch_drafts, limit, pass_cost=pass_cost)
 
 
 def test_reference_covers_the_cases(alone: list[list[int]]) -> None:

@@ -91,12 +91,12 @@ def test_missing_silero_names_the_pip_command(monkeypatch: pytest.MonkeyPatch) -
 def test_block_size_has_no_effect_and_the_last_samples_count(tmp_path: Path) -> None:
     """Blocks of any size give the same frames, and an incomplete last frame counts."""
     parts = [noise(0.5, -30), np.zeros(4000, np.float32), noise(0.4371, -20)]
-    whole = detect(tmp_path, energy_vad, *parts)
-    assert whole.duration == pytest.approx(1.1871, abs=1e-4) and len(whole.scores) == 60
+    activity = detect(tmp_path, energy_vad, *parts)
+    assert activity.duration == pytest.approx(1.1871, abs=1e-4) and len(activity.scores) == 60
     samples = np.concatenate(parts)
-    again = energy_vad(samples[start : start + 997] for start in range(0, len(samples), 997))
-    np.testing.assert_allclose(again.scores, whole.scores, atol=1e-3)
-    assert again.duration == whole.duration
+    in_blocks = energy_vad(samples[start : start + 997] for start in range(0, len(samples), 997))
+    np.testing.assert_allclose(in_blocks.scores, activity.scores, atol=1e-3)
+    assert in_blocks.duration == activity.duration
 
 
 def test_an_hour_is_read_in_bounded_memory(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from finetune.model import adapter
 from finetune.model.adapter import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
+    FULL_WEIGHTS,
     PARTS,
-    WHOLE_WEIGHTS,
     load_adapter,
     merge,
     save_adapter,
@@ -28,7 +28,7 @@ from finetune.model.granite import GraniteSpeech, load_model
 from finetune.model.trainable import LoraSpec, TrainableParts, open_parts, part_of
 
 Load = Callable[[], GraniteSpeech]
-LORA_AND_WHOLE = replace(LORA, projector=FULL)
+LORA_AND_FULL = replace(LORA, projector=FULL)
 
 
 def opened_and_perturbed(model: GraniteSpeech, parts: TrainableParts) -> PeftModel | None:
@@ -50,7 +50,7 @@ def test_loaded_adapter_equals_saved_adapter(model: Load, clips: list[Utterance]
     save_adapter(granite, adapted, tmp_path)
     files = {path.name for path in tmp_path.iterdir()}
     assert ({ADAPTER_CONFIG, ADAPTER_WEIGHTS} <= files) == (case != "no lora")
-    assert (WHOLE_WEIGHTS in files) == (case in ("all parts", "no lora"))
+    assert (FULL_WEIGHTS in files) == (case in ("all parts", "no lora"))
     assert any(value.requires_grad for value in granite.parameters()), "saving freezes no parameter"
 
     again = model()
@@ -118,8 +118,8 @@ def test_missing_and_damaged_adapters_are_refused(model: Load, tmp_path: Path) -
     with pytest.raises(CheckpointError, match="no complete adapter found"):
         load_adapter(model(), tmp_path)
     granite = model()
-    save_adapter(granite, opened_and_perturbed(granite, LORA_AND_WHOLE), tmp_path)
-    files = [tmp_path / name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, WHOLE_WEIGHTS, PARTS)]
+    save_adapter(granite, opened_and_perturbed(granite, LORA_AND_FULL), tmp_path)
+    files = [tmp_path / name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, FULL_WEIGHTS, PARTS)]
     base = model()
     for path in files:
         kept = path.read_bytes()
@@ -138,20 +138,20 @@ def test_missing_and_damaged_adapters_are_refused(model: Load, tmp_path: Path) -
 
 
 def test_saving_removes_files_of_an_older_adapter(model: Load, tmp_path: Path) -> None:
-    for parts, exists in ((LORA_AND_WHOLE, True), (LORA, False)):
+    for parts, exists in ((LORA_AND_FULL, True), (LORA, False)):
         granite = model()
         save_adapter(granite, opened_and_perturbed(granite, parts), tmp_path)
-        assert (tmp_path / WHOLE_WEIGHTS).is_file() == exists
+        assert (tmp_path / FULL_WEIGHTS).is_file() == exists
     load_adapter(model(), tmp_path)
-    save_file({"model.projector.nothing": torch.zeros(2)}, tmp_path / WHOLE_WEIGHTS)
+    save_file({"model.projector.nothing": torch.zeros(2)}, tmp_path / FULL_WEIGHTS)
     with pytest.raises(CheckpointError, match=r"whole\.safetensors"):
         load_adapter(model(), tmp_path)
 
 
 def test_adapter_with_other_names_or_shapes_is_refused(model: Load, tmp_path: Path) -> None:
     granite = model()
-    save_adapter(granite, opened_and_perturbed(granite, LORA_AND_WHOLE), tmp_path)
-    lora, whole = tmp_path / ADAPTER_WEIGHTS, tmp_path / WHOLE_WEIGHTS
+    save_adapter(granite, opened_and_perturbed(granite, LORA_AND_FULL), tmp_path)
+    lora, full = tmp_path / ADAPTER_WEIGHTS, tmp_path / FULL_WEIGHTS
     weights = {name: value.clone() for name, value in load_file(lora).items()}  # not mapped to the file
     first = next(iter(weights))
     for changed in (
@@ -164,7 +164,7 @@ def test_adapter_with_other_names_or_shapes_is_refused(model: Load, tmp_path: Pa
         with pytest.raises(CheckpointError, match="base model"):
             load_adapter(model(), tmp_path)
     save_file(weights, lora)
-    save_file({"model.projector.nothing": torch.zeros(2)}, whole)
+    save_file({"model.projector.nothing": torch.zeros(2)}, full)
     record_digests(tmp_path)
     with pytest.raises(CheckpointError, match="does not fit the base model"):
         load_adapter(model(), tmp_path)

@@ -43,16 +43,16 @@ def encode_clips(granite: GraniteSpeech, features: list[Tensor]) -> EncodedAudio
 @torch.inference_mode()
 def test_one_clip_equals_transformers(granite: GraniteSpeech, frames: int) -> None:
     features = noise(frames, frames)
-    ours = encode_clips(granite, [features])
+    actual = encode_clips(granite, [features])
     _, middle = encode(granite.encoder, *pad_features([features]))
-    theirs_middle: list[Tensor] = []
-    hook = granite.encoder.out.register_forward_hook(lambda _, __, output: theirs_middle.append(output))
-    theirs = granite.hf.get_audio_features(features[None])
+    expected_middle: list[Tensor] = []
+    hook = granite.encoder.out.register_forward_hook(lambda _, __, output: expected_middle.append(output))
+    expected = granite.hf.get_audio_features(features[None])
     hook.remove()
-    assert relative_difference(ours.states, theirs.last_hidden_state) < 1e-5
-    assert relative_difference(middle, theirs_middle[0]) < 1e-5
-    assert int(ours.num_tokens[0]) == ours.embeds.shape[1] == -(-frames // 15) * 3
-    assert relative_difference(ours.embeds, theirs.pooler_output) < 1e-5
+    assert relative_difference(actual.states, expected.last_hidden_state) < 1e-5
+    assert relative_difference(middle, expected_middle[0]) < 1e-5
+    assert int(actual.num_tokens[0]) == actual.embeds.shape[1] == -(-frames // 15) * 3
+    assert relative_difference(actual.embeds, expected.pooler_output) < 1e-5
 
 
 @pytest.mark.parametrize("seed", range(4))

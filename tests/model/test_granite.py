@@ -68,14 +68,14 @@ def test_logits_are_those_of_transformers_divided_by_logits_scaling(
     unscaled = granite.hf(**inputs).logits
     frames = torch.tensor([inputs["input_features"].shape[1]])
     hidden, _ = granite(inputs["input_features"], frames, inputs["input_ids"])
-    ours = granite.logits(hidden)
+    logits = granite.logits(hidden)
     assert granite.logits_scaling == 8.0
-    already_scaled = torch.allclose(ours, unscaled, rtol=1e-4, atol=1e-4)
+    already_scaled = torch.allclose(logits, unscaled, rtol=1e-4, atol=1e-4)
     assert not already_scaled, (
         "the installed transformers divides by logits_scaling: update the docstring of granite.py"
     )
-    assert float((ours - unscaled / 8.0).abs().max()) < 1e-5 * max(1.0, float(unscaled.abs().max()))
-    assert ours.dtype == torch.float32
+    assert float((logits - unscaled / 8.0).abs().max()) < 1e-5 * max(1.0, float(unscaled.abs().max()))
+    assert logits.dtype == torch.float32
 
 
 @torch.inference_mode()

@@ -138,10 +138,10 @@ def test_lora_outside_the_named_parts_is_refused(model: Load) -> None:
     assert "model.encoder.layers.*.ff1.up_proj" in str(caught.value)
     assert "model.projector.qformer.encoder.layer.*.attention.attention.query" in str(caught.value)
     assert "language_model" not in str(caught.value)
-    whole = replace(LORA_EVERYWHERE, encoder_blocks=len(granite.encoder.layers))
-    check_lora_targets(granite, whole)
+    parts = replace(LORA_EVERYWHERE, encoder_blocks=len(granite.encoder.layers))
+    check_lora_targets(granite, parts)
     with pytest.raises(ModelError, match=r"encoder\.layers"):
-        check_lora_targets(granite, replace(whole, encoder_blocks=1))
+        check_lora_targets(granite, replace(parts, encoder_blocks=1))
 
 
 @pytest.mark.parametrize(
@@ -168,10 +168,10 @@ def test_summary_counts_each_part_once(model: Load) -> None:
     assert set(rows) == {"lora", "projector", "encoder", "ctc_head", "lm_head", "language_model"}
     assert rows["lora"].modules == 7 * 3 and rows["lora"].tensors == 2 * 7 * 3
     assert rows["ctc_head"] == PartSummary("ctc_head", 1, 2, sum(p.numel() for p in granite.encoder.out.parameters()))
-    for part, whole in (("projector", granite.projector), ("encoder", granite.encoder.layers[-2:])):
-        assert rows[part].parameters == sum(p.numel() for p in whole.parameters())
-        assert rows[part].tensors == len(list(whole.parameters()))
-        assert rows[part].modules == sum(bool(list(module.parameters(recurse=False))) for module in whole.modules())
+    for part, module in (("projector", granite.projector), ("encoder", granite.encoder.layers[-2:])):
+        assert rows[part].parameters == sum(p.numel() for p in module.parameters())
+        assert rows[part].tensors == len(list(module.parameters()))
+        assert rows[part].modules == sum(bool(list(child.parameters(recurse=False))) for child in module.modules())
     assert sum(row.parameters for row in rows.values()) == sum(
         value.numel() for value in granite.parameters() if value.requires_grad
     )

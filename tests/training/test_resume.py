@@ -20,7 +20,7 @@ from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, Interrupted, ModelError
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest, write_manifest
-from finetune.model.adapter import ADAPTER_WEIGHTS, WHOLE_WEIGHTS
+from finetune.model.adapter import ADAPTER_WEIGHTS, FULL_WEIGHTS
 from finetune.model.granite import GraniteSpeech, load_model
 from finetune.pipeline import run_recipe
 from finetune.training import checkpoint
@@ -35,7 +35,7 @@ Trained = tuple[Recipe, RunDir, GraniteSpeech]
 def assert_same_run(run: RunDir, whole: RunDir) -> None:
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(run)[name]), name
-    for name in (ADAPTER_WEIGHTS, WHOLE_WEIGHTS):
+    for name in (ADAPTER_WEIGHTS, FULL_WEIGHTS):
         assert (whole.best / name).read_bytes() == (run.best / name).read_bytes()
     for kind in ("step", "valid"):
         assert records(run, kind) == records(whole, kind)
