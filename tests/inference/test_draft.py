@@ -1,7 +1,7 @@
 """Drafts against a fake model with a known text: passes for each error of the draft, and when a draft gives up."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -39,9 +39,17 @@ class FakeModel:
 
     device = torch.device("cpu")
 
-    def __init__(self, tokenizer: Tokenizer, texts: list[str], likely: dict[int, float] | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        texts: list[str],
+        likely: dict[int, float] | None = None,
+        after_end: Sequence[int] = (),
+    ) -> None:
+        """`after_end` are the tokens that the model predicts after the end of text."""
         self.tokenizer, self.likely = tokenizer, likely or {}
-        self.rows = [[*encode_text(tokenizer, text), cast(int, tokenizer.eos_token_id)] for text in texts]
+        end = [cast(int, tokenizer.eos_token_id), *after_end]
+        self.rows = [[*encode_text(tokenizer, text), *end] for text in texts]
         self.lengths = [0] * len(texts)
         self.widths: list[list[int]] = []
 
@@ -83,8 +91,9 @@ def run(tokenizer: Tokenizer) -> Run:
         likely: dict[int, float] | None = None,
         fakes: list[FakeModel] | None = None,
         pass_cost: float = 10_000,
+        after_end: Sequence[int] = (),
     ) -> list[DecodedRow]:
-        fake = FakeModel(tokenizer, texts, likely)
+        fake = FakeModel(tokenizer, texts, likely, after_end)
         if fakes is not None:
             fakes.append(fake)
         return decode(
@@ -172,6 +181,19 @@ def test_draft_is_cut_at_the_end_of_text_and_at_the_limit(tokenizer: Tokenizer, 
     assert (len(limited.tokens), limited.truncated, limited.drafted, limited.accepted) == (4, True, 3, 3)
 
 
+@pytest.mark.parametrize("min_probability", [None, 0.2])
+def test_accepted_draft_is_cut_at_an_end_of_text_inside(
+    tokenizer: Tokenizer, run: Run, min_probability: float | None
+) -> None:
+    """The draft contains the end of text, and the model predicts the draft's tokens after it too."""
+    text, more = encode_text(tokenizer, OTHER), encode_text(tokenizer, " and then more")
+    tokens = [*text, cast(int, tokenizer.eos_token_id), *more]
+    draft = Draft(tokenizer, tokens, [1.0] * len(tokens))
+    (out,) = run([OTHER], [draft], min_probability=min_probability, after_end=more)
+    assert (out.tokens, out.passes, out.truncated) == (text, 1, False)
+    assert (out.drafted, out.accepted) == (len(tokens), len(text))
+
+
 def test_only_probable_tokens_are_proposed_in_a_large_batch(tokenizer: Tokenizer, run: Run) -> None:
     """A single row proposes uncertain tokens; in 32 rows they would cost more than they save."""
     doubts = text_draft(tokenizer, TEXT, [0.5] * len(TEXT))
@@ -251,6 +273,13 @@ def test_relaxed_keeps_the_end_of_text_of_the_model(tokenizer: Tokenizer, run: R
     assert tokenizer.decode(short.tokens) == TEXT
     (long,) = run([TEXT.partition(" and")[0]], [certain_draft(tokenizer, TEXT)], min_probability=0.2)
     assert tokenizer.decode(long.tokens) == TEXT.partition(" and")[0]
+
+
+def test_relaxed_takes_the_token_of_the_model_after_the_draft(tokenizer: Tokenizer, run: Run) -> None:
+    """No draft token follows the last proposed one, so a probable token 0 is not mistaken for an accepted one."""
+    draft = certain_draft(tokenizer, TEXT.partition(" and")[0])
+    (out,) = run([TEXT], [draft], likely={0: 0.5}, min_probability=0.2)
+    assert out.tokens == encode_text(tokenizer, TEXT)
 
 
 # --- sources ---
