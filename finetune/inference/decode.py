@@ -46,7 +46,7 @@ class DecodedRow:
     truncated: bool = False
 
     def extend(self, verdicts: list[Verdict], accepted: int, eos: int, max_new_tokens: int) -> list[int]:
-        """Adds the accepted tokens of a pass and the token after them, up to the end of text and the limit.
+        """Adds the accepted tokens of a pass and the token after them, up to the end of text.
 
         Returns:
             The tokens that were added; at most `accepted` if the row is finished by the end of text.
@@ -55,7 +55,6 @@ class DecodedRow:
         self.log_probability += sum(verdict.log_prob for verdict in verdicts[: accepted + 1])
         if eos in new_tokens:
             new_tokens = new_tokens[: new_tokens.index(eos)]
-        new_tokens = new_tokens[: max_new_tokens - len(self.tokens)]
         self.tokens += new_tokens
         self.passes += 1
         self.drafted += len(verdicts) - 1
@@ -82,7 +81,7 @@ def decode(
         audio: the batch's clips, whose embeddings replace the `<|audio|>` positions of `prompts`.
         prompts: (B) token ids, of any lengths.
         drafts: (B) drafts, which are changed; an empty draft gives plain greedy decoding.
-        max_new_tokens: limit for each row; a row that reaches it is `truncated`.
+        max_new_tokens: limit for each row, at least 1; a row that reaches it is `truncated`.
         min_probability: for relaxed decoding, accepts a draft token of at least this probability; None is lossless.
         session: decoding state of the batch; by default a new one.
         pass_cost: cost of a pass in tokens; by default that of the device.
