@@ -21,11 +21,12 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         DataError: there is no such directory.
-        CheckpointError: the run has not been evaluated, or another process uses the directory.
+        CheckpointError: the run has not been evaluated, an earlier version made it, or another process uses it.
     """
     run_dir = RunDir(args.run_dir)
     if not run_dir.root.is_dir():
         raise DataError(f"{args.run_dir}: no such run directory")
+    run_dir.check_version()
 
     from finetune.report.write_report import write_report
 

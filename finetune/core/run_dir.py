@@ -97,7 +97,14 @@ class RunDir:
         if self.recipe.is_file():
             recorded = _read_record(self.recipe)
             if recorded is not None and (self.checkpoint.exists() or self.best.exists()):
-                self._check_unchanged(flatten(recorded), flatten(settings))
+                self.check_version()
+                before, now = flatten(recorded), flatten(settings)
+                changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+                if changed:
+                    raise CheckpointError(
+                        f"{self.root} holds a run of another recipe (differs in {', '.join(changed[:5])}); "
+                        "choose another name with --set name=..., or delete the directory"
+                    )
             # A damaged record is replaced; the checkpoint holds the settings too, and training compares them.
         elif any(path.name != "lock" for path in self.root.iterdir()):
             raise CheckpointError(
@@ -105,20 +112,16 @@ class RunDir:
             )
         write_json(self.recipe, settings)
 
-    def _check_unchanged(self, before: dict[str, Any], now: dict[str, Any]) -> None:
-        renamed = sorted(before.keys() & RENAMED.keys())
+    def check_version(self) -> None:
+        """Raises CheckpointError if an earlier version of the toolkit, with other recipe keys, trained here."""
+        renamed = sorted(flatten(_read_record(self.recipe) or {}).keys() & RENAMED.keys())
         if renamed:
             new_names = ", ".join(RENAMED[key] for key in renamed)
             raise CheckpointError(
-                f"{self.root} was trained by an earlier version of the toolkit and cannot be resumed (its recipe has "
-                f"{', '.join(renamed)}, now {new_names}). Train again under another name with --set name=..., or "
-                "delete the directory; `finetune compare` and `finetune transcribe` can still use it"
-            )
-        changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
-        if changed:
-            raise CheckpointError(
-                f"{self.root} holds a run of another recipe (differs in {', '.join(changed[:5])}); "
-                "choose another name with --set name=..., or delete the directory"
+                f"{self.root} was trained by an earlier version of the toolkit (its recipe has {', '.join(renamed)}, "
+                f"now {new_names}), so it cannot be resumed, evaluated or reported again. Train again under another "
+                "name with --set name=..., or delete the directory; `finetune compare` and `finetune transcribe` can "
+                "still use it"
             )
 
 

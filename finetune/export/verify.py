@@ -1,64 +1,110 @@
-"""Does an exported folder, opened afresh, say what the trained model said? Run by `export` as its own process."""
+"""Compares an exported folder with the trained model: loads it in a new process and returns its logits and tokens.
+
+`export` runs `python -m finetune.export.verify MODEL_DIR WORK_DIR`.
+"""
 
 import json
+import shutil
+import subprocess
 import sys
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from finetune.core.errors import ModelError
 from finetune.core.options import DecodingOptions
 from finetune.data.features import pad_features
-from finetune.data.manifest import Utterance, read_manifest
+from finetune.data.manifest import Utterance, read_manifest, write_manifest
 from finetune.inference.recognize import clip_features, recognize
 from finetune.model.granite import GraniteSpeech, load_model
 from finetune.model.prompt import render
+
+RunProcess = Callable[[list[str]], "subprocess.CompletedProcess[str]"]
+CLIPS, REQUEST, LOGITS, TOKENS = "clips.jsonl", "request.json", "logits.safetensors", "answer.json"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Greedy tokens of each clip, and by clip id the float32 logits (n, V) of the trained model's tokens."""
+
+    tokens: list[list[int]]
+    logits: dict[str, Tensor]
 
 
 @torch.inference_mode()
 def target_logits(
     model: GraniteSpeech, utterances: list[Utterance], instruction: str, tokens: list[list[int]]
 ) -> dict[str, Tensor]:
-    """By utterance id: float32 logits (n, V) of the given tokens, read with teacher forcing, one clip at a time."""
-    found = {}
+    """By utterance id, the float32 logits (n, V) of the given tokens with teacher forcing, one clip at a time."""
+    logits = {}
     for item, target in zip(utterances, tokens, strict=True):
         features, frames = pad_features([clip_features(model, item)])
         count = int(model.num_audio_tokens(frames)[0])
         prompt = render(model.tokenizer, instruction, item.keywords).around(model.audio_token_id, count)
         hidden, _ = model(features, frames, torch.tensor([prompt + target], device=model.device))
-        found[item.id] = model.logits(hidden[0, len(prompt) - 1 :]).cpu()
-    return found
+        logits[item.id] = model.logits(hidden[0, len(prompt) - 1 :]).cpu()
+    return logits
 
 
 def largest_difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
-    """Largest absolute difference over all utterances and logits; NaN where one is (Python's `max` could lose it)."""
+    """Largest absolute difference over all utterances and logits; NaN if any is NaN (Python's `max` could miss it)."""
     return float(torch.stack([(a[key] - b[key]).abs().max() for key in a]).max())
 
 
-def write_request(folder: Path, instruction: str, options: DecodingOptions, tokens: list[list[int]]) -> None:
-    """What the other process needs besides the manifest."""
-    (folder / "request.json").write_text(
-        json.dumps({"instruction": instruction, "options": asdict(options), "tokens": tokens}), encoding="utf-8"
-    )
+def run_process(command: list[str]) -> "subprocess.CompletedProcess[str]":
+    """Runs a command and captures its output."""
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def answer(export_dir: str, folder: Path) -> None:
-    """Loads the exported folder in float32 and leaves its logits and tokens beside the request."""
-    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    instruction, options = request["instruction"], DecodingOptions(**request["options"])
-    utterances = read_manifest(folder / "clips.jsonl")
-    model = load_model(export_dir, "float32")
-    save_file(target_logits(model, utterances, instruction, request["tokens"]), folder / "logits.safetensors")
-    heard = [list(item.tokens) for item in recognize(model, utterances, instruction, options)]
-    (folder / "answer.json").write_text(json.dumps(heard), encoding="utf-8")
+def outputs_in_new_process(
+    model_dir: Path,
+    work_dir: Path,
+    clips: list[Utterance],
+    instruction: str,
+    decoding: DecodingOptions,
+    tokens: list[list[int]],
+    run_process: RunProcess = run_process,
+) -> Outputs:
+    """Loads an exported folder in a new process, and returns its outputs.
+
+    Args:
+        model_dir: The exported folder.
+        work_dir: A folder for the files that both processes read and write; it is removed at the end.
+        clips: To decode.
+        instruction: Of the prompt.
+        decoding: How to decode.
+        tokens: Of the trained model, for each clip; their logits are computed.
+        run_process: Runs a command.
+
+    Raises:
+        ModelError: the process failed, which means that the folder cannot be loaded.
+    """
+    work_dir.mkdir(exist_ok=True)
+    write_manifest(work_dir / CLIPS, clips)
+    request = {"instruction": instruction, "options": asdict(decoding), "tokens": tokens}
+    (work_dir / REQUEST).write_text(json.dumps(request), encoding="utf-8")
+    done = run_process([sys.executable, "-m", "finetune.export.verify", str(model_dir), str(work_dir)])
+    if done.returncode:
+        raise ModelError(f"the exported folder cannot be loaded in a new process:\n{done.stderr[-2000:]}")
+    outputs = Outputs(json.loads((work_dir / TOKENS).read_text(encoding="utf-8")), dict(load_file(work_dir / LOGITS)))
+    shutil.rmtree(work_dir)
+    return outputs
 
 
-def read_answer(folder: Path) -> tuple[dict[str, Tensor], list[list[int]]]:
-    """Logits by utterance id, and tokens."""
-    return load_file(folder / "logits.safetensors"), json.loads((folder / "answer.json").read_text(encoding="utf-8"))
+def write_outputs(model_dir: str, work_dir: Path) -> None:
+    """In the new process: loads the exported folder in float32 and writes its logits and tokens."""
+    request = json.loads((work_dir / REQUEST).read_text(encoding="utf-8"))
+    instruction, decoding = request["instruction"], DecodingOptions(**request["options"])
+    utterances = read_manifest(work_dir / CLIPS)
+    model = load_model(model_dir, "float32")
+    save_file(target_logits(model, utterances, instruction, request["tokens"]), work_dir / LOGITS)
+    tokens = [list(item.tokens) for item in recognize(model, utterances, instruction, decoding)]
+    (work_dir / TOKENS).write_text(json.dumps(tokens), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    answer(sys.argv[1], Path(sys.argv[2]))
+    write_outputs(sys.argv[1], Path(sys.argv[2]))

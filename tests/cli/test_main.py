@@ -20,6 +20,7 @@ from command import Command, Replaced, noise
 from finetune.cli import main as cli
 from finetune.cli import stages, transcribe_command
 from finetune.core.errors import CheckpointError, Interrupted
+from finetune.core.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 NANO = ROOT / "data" / "granite-speech-nano"
@@ -289,6 +290,13 @@ def test_a_folder_that_is_not_a_run_directory_is_refused(finetune: Command, proj
     (project / "runs" / "recipe" / "thesis.txt").write_text("text")
     result = finetune("prepare", project / "recipe.yaml")
     assert result.code == 1 and "exists and is not a run directory" in result.err
+
+
+def test_a_report_of_an_earlier_versions_run_is_refused(finetune: Command, tmp_path: Path) -> None:
+    write_json(tmp_path / "recipe.json", {"train": {"shrink": [0.9]}})
+    result = finetune("report", tmp_path)
+    assert result.code == 1 and "train.shrink, now train.interpolate" in result.err
+    assert "Train again under another name" in result.err and "Traceback" not in result.err
 
 
 # Stopping

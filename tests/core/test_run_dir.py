@@ -101,3 +101,5 @@ def test_a_run_of_an_earlier_version_is_refused_with_what_to_do(tmp_path: Path, 
     for text in (str(run.root), "augment.join, train.shrink", "augment.concat, train.interpolate", "--set name=..."):
         assert text in str(caught.value)
     assert read_json(run.recipe) == before
+    with pytest.raises(CheckpointError, match="earlier version"):
+        run.check_version()

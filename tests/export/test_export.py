@@ -1,8 +1,9 @@
-"""The exported folder is complete, says what was trained, opens in plain transformers, and is refused otherwise."""
+"""The exported folder is complete, decodes as the trained model does, and loads in transformers; faults are refused."""
 
 import json
 import math
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,37 +22,56 @@ from finetune.core.files import read_json
 from finetune.core.options import DecodingOptions
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest
-from finetune.export import export as exporting
-from finetune.export import verify as parity
+from finetune.export import verify
+from finetune.export.adaptation import Adaptation
+from finetune.export.export import export
+from finetune.export.merge import merge_adapter
+from finetune.export.save import copy_side_files
 from finetune.inference.recognize import recognize
 from finetune.model.adapter import load_adapter, merge
 from finetune.model.granite import GraniteSpeech, load_model
 from finetune.pipeline import run_recipe
+from finetune.version import __version__
 
 Trained = tuple[Recipe, RunDir, GraniteSpeech]
 
 
 @pytest.fixture(scope="module")
 def exported(trained: Trained) -> Path:
-    """By the pipeline, after `evaluate`, with the parity check in a process of its own."""
+    """By the pipeline, after `evaluate`; verified in a new process."""
     recipe, run, _ = trained
     run_recipe(recipe, "export")
     return run.export
 
 
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The parity check within this process: the same work without its ten seconds of imports."""
+class InThisProcess:
+    """Runs the verification in this process: the same work without ten seconds of imports.
 
-    def answer(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+    Attributes:
+        logits: Those of each verification.
+    """
+
+    def __init__(self, before: Callable[[Path], None] = lambda folder: None) -> None:
+        """`before` is called with the saved folder before it is loaded."""
+        self.before = before
+        self.logits: list[dict[str, Tensor]] = []
+
+    def __call__(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         assert command[1:3] == ["-m", "finetune.export.verify"]
-        parity.answer(command[3], Path(command[4]))
+        self.before(Path(command[3]))
+        verify.write_outputs(command[3], Path(command[4]))
+        self.logits.append(load_file(Path(command[4]) / verify.LOGITS))
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(subprocess, "run", answer)
+
+def with_export(run: RunDir, folder: Path) -> RunDir:
+    """The same run directory, with another folder for its export."""
+    other = RunDir(run.root)
+    other.export = folder
+    return other
 
 
-def test_every_side_file_of_the_base_is_there(exported: Path, nano: Path) -> None:
+def test_every_side_file_of_the_base_is_copied(exported: Path, nano: Path) -> None:
     side = {path.name for path in nano.iterdir() if path.suffix != ".safetensors"}
     assert {"preprocessor_config.json", "processor_config.json", "tokenizer.json", "chat_template.jinja"} <= side
     for name in side - {"config.json", "README.md"}:
@@ -59,8 +79,8 @@ def test_every_side_file_of_the_base_is_there(exported: Path, nano: Path) -> Non
     assert json.loads((exported / "config.json").read_text()) == json.loads((nano / "config.json").read_text())
 
 
-def test_no_adapter_file_is_there(exported: Path) -> None:
-    """transformers would put it on a second time."""
+def test_the_export_has_no_adapter_files(exported: Path) -> None:
+    """transformers would apply it a second time."""
     names = {path.name for path in exported.iterdir()}
     assert not [name for name in names if "adapter" in name or "whole" in name or name.endswith(".part")]
     assert {"model.safetensors", "adaptation.json"} <= names
@@ -68,7 +88,7 @@ def test_no_adapter_file_is_there(exported: Path) -> None:
     assert not (exported.parent / "parity").exists()
 
 
-def test_the_weights_are_the_bases_in_name_shape_and_type(exported: Path, nano: Path) -> None:
+def test_weights_have_the_names_shapes_and_dtypes_of_the_base(exported: Path, nano: Path) -> None:
     with (
         safe_open(str(exported / "model.safetensors"), "pt") as ours,
         safe_open(str(nano / "model.safetensors"), "pt") as base,
@@ -77,12 +97,14 @@ def test_the_weights_are_the_bases_in_name_shape_and_type(exported: Path, nano: 
         for name in base.keys():  # noqa: SIM118 (not a dict)
             one, two = ours.get_slice(name), base.get_slice(name)
             assert (one.get_shape(), one.get_dtype()) == (two.get_shape(), two.get_dtype()), name
-            still = "encoder.layers.0." in name and "qformer" not in name
-            if still or "running_" in name or "lm_head" in name:
+            frozen = "encoder.layers.0." in name and "qformer" not in name
+            if frozen or "running_" in name or "lm_head" in name:
                 assert torch.equal(ours.get_tensor(name), base.get_tensor(name)), name
 
 
-def test_it_says_what_was_trained(exported: Path, trained: Trained, model: Callable[[], GraniteSpeech]) -> None:
+def test_the_export_decodes_as_the_adapted_model(
+    exported: Path, trained: Trained, model: Callable[[], GraniteSpeech]
+) -> None:
     recipe, run, _ = trained
     clips = read_manifest(run.manifest("test"))
     options = DecodingOptions("greedy", max_new_tokens=6)
@@ -93,17 +115,17 @@ def test_it_says_what_was_trained(exported: Path, trained: Trained, model: Calla
     assert [item.tokens for item in recognize(merged, clips, recipe.model.instruction, options)] == expected
     tokens = [list(item) for item in expected]
     instruction = recipe.model.instruction
-    apart = parity.largest_difference(
-        parity.target_logits(adapted, clips, instruction, tokens),
-        parity.target_logits(merged, clips, instruction, tokens),
+    difference = verify.largest_difference(
+        verify.target_logits(adapted, clips, instruction, tokens),
+        verify.target_logits(merged, clips, instruction, tokens),
     )
-    assert apart < 1e-3
+    assert difference < 1e-3
     done = run.done("export")
-    assert done is not None and done["max_abs_logit_diff"] == pytest.approx(apart, abs=1e-5)
+    assert done is not None and done["max_abs_logit_diff"] == pytest.approx(difference, abs=1e-5)
     assert (done["transcripts_equal"], done["rounded_clips"], done["clips"], done["dtype"]) == (True, 0, 3, "float32")
 
 
-def test_plain_transformers_hears_the_same(exported: Path, trained: Trained) -> None:
+def test_transformers_generates_the_same_tokens(exported: Path, trained: Trained) -> None:
     recipe, run, _ = trained
     clips = read_manifest(run.manifest("test"))
     options = DecodingOptions(max_new_tokens=6)
@@ -113,45 +135,39 @@ def test_plain_transformers_hears_the_same(exported: Path, trained: Trained) -> 
     assert [item.tokens for item in ours] == [hf_tokens(wrapped, item, 6) for item in clips]
 
 
-def test_it_can_transcribe_by_itself(exported: Path, trained: Trained) -> None:
-    """tests/test_deploy.py runs such a folder where nothing else is installed."""
+def test_the_export_carries_a_transcriber_with_the_recipes_settings(exported: Path, trained: Trained) -> None:
+    """tests/export/test_bundle.py runs such a folder in an environment without this package."""
     recipe, _, _ = trained
     assert {path.name for path in (exported / "transcribe").iterdir()} == {"__main__.py", "finetune", "settings.json"}
     settings = read_json(exported / "transcribe" / "settings.json")
     assert settings["instruction"] == recipe.model.instruction
-    assert settings["batch_seconds"] == recipe.decode.batch_seconds
+    assert settings["decoding"]["batch_seconds"] == recipe.decode.batch_seconds
 
 
-def test_it_tells_where_it_comes_from(exported: Path, trained: Trained) -> None:
+def test_adaptation_json_has_base_recipe_data_and_scores(exported: Path, trained: Trained) -> None:
     recipe, run, _ = trained
-    story = read_json(exported / "adaptation.json")
-    assert story["base"] == recipe.model.base
-    assert story["recipe"]["parts"]["lora"]["rank"] == 4
-    assert set(story["data"]) == {"train", "valid", "test", "canary"}
-    assert story["scores"]["test"]["adapted"]["wer"] >= 0
+    adaptation = Adaptation.read(exported)
+    assert (adaptation.schema_version, adaptation.toolkit) == (1, __version__)
+    assert (adaptation.base, adaptation.recipe) == (recipe.model.base, recipe)
+    assert set(adaptation.data) == {"train", "valid", "test", "canary"}
+    assert adaptation.train == run.done("train")
+    assert adaptation.scores is not None and adaptation.scores["test"]["adapted"]["wer"] >= 0
     assert read_json(run.summary)["export"]["transcripts_equal"] is True
 
 
-def test_a_bfloat16_export_is_checked_against_rounded_weights(
-    exported: Path, trained: Trained, here: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_bfloat16_export_is_compared_with_the_rounded_weights(
+    exported: Path, trained: Trained, tmp_path: Path
 ) -> None:
-    """As for the real base, whose files are bfloat16. What is never saved, as the rotary frequencies, stays exact."""
+    """As for the real base, whose files are bfloat16. Buffers that are not saved (rotary frequencies) stay exact."""
     recipe, run, _ = trained
-    differences: list[float] = []
-    measure = parity.largest_difference
-
-    def noted(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
-        differences.append(measure(a, b))
-        return differences[-1]
-
-    monkeypatch.setattr(exporting, "largest_difference", noted)
-    monkeypatch.setattr(run, "export", tmp_path / "export")
     narrow = recipe.model_copy(update={"export": recipe.export.model_copy(update={"dtype": "bfloat16"})})
-    result = exporting.export(narrow, run)
+    in_this_process = InThisProcess()
+    result = export(narrow, with_export(run, tmp_path / "export"), run_process=in_this_process)
     assert (result.dtype, result.dir) == ("bfloat16", str(tmp_path / "export"))
-    _, opened_and_rounded, opened_and_trained = differences
-    assert opened_and_rounded == 0.0
-    assert 0 < result.max_abs_logit_diff == opened_and_trained < 1
+    merged = merge_adapter(narrow, run, read_manifest(run.manifest("test"))[: recipe.export.clips], "bfloat16")
+    (loaded,) = in_this_process.logits
+    assert verify.largest_difference(merged.outputs.logits, loaded) == 0.0
+    assert 0 < result.max_abs_logit_diff == verify.largest_difference(merged.trained.logits, loaded) < 1
     weights, full = load_file(tmp_path / "export" / "model.safetensors"), load_file(exported / "model.safetensors")
     assert {value.dtype for value in weights.values() if value.is_floating_point()} == {torch.bfloat16}
     for name, value in weights.items():
@@ -159,83 +175,74 @@ def test_a_bfloat16_export_is_checked_against_rounded_weights(
     assert json.loads((tmp_path / "export" / "config.json").read_text())["dtype"] == "bfloat16"
 
 
-def test_a_difference_that_is_no_number_is_not_lost_among_others() -> None:
+def test_a_nan_difference_is_reported_among_others() -> None:
     ones = {"a": torch.ones(2), "b": torch.ones(2), "c": torch.ones(2)}
-    assert parity.largest_difference(ones, {**ones, "b": torch.tensor([1.0, 3.5])}) == 2.5
-    assert math.isnan(parity.largest_difference(ones, {**ones, "b": torch.tensor([1.0, math.nan])}))
+    assert verify.largest_difference(ones, {**ones, "b": torch.tensor([1.0, 3.5])}) == 2.5
+    assert math.isnan(verify.largest_difference(ones, {**ones, "b": torch.tensor([1.0, math.nan])}))
 
 
-def refused(trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, match: str) -> None:
-    """Exports beside the good export of before, which must stay; nothing may be released."""
+def refused(trained: Trained, tmp_path: Path, match: str, **keywords: Any) -> None:
+    """Exports over an earlier export, which must stay as it is."""
     recipe, run, _ = trained
-    monkeypatch.setattr(run, "export", tmp_path / "export")
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "before").touch()
     with pytest.raises(ModelError, match=match):
-        exporting.export(recipe, run)
+        export(recipe, with_export(run, tmp_path / "export"), **keywords)
     assert [path.name for path in (tmp_path / "export").iterdir()] == ["before"]
 
 
-def test_a_merge_that_loses_the_adapter_is_refused(
-    trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_merge_that_loses_the_adapter_is_refused(trained: Trained, tmp_path: Path) -> None:
     def lose(model: GraniteSpeech, adapted: Any) -> None:
         model.hf = adapted.unload()
 
-    monkeypatch.setattr(exporting, "merge", lose)
-    refused(trained, monkeypatch, tmp_path, "merged logits differ")
+    refused(trained, tmp_path, "merged logits differ", merge=lose)
 
 
-def test_a_merge_that_is_no_number_is_refused(
-    trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """No comparison with NaN is true, so a check that asks whether it is too large would pass it."""
+def test_a_merge_with_nan_weights_is_refused(trained: Trained, tmp_path: Path) -> None:
+    """No comparison with NaN is true, so `difference > tolerance` would accept it."""
 
     def spoil(model: GraniteSpeech, adapted: Any) -> None:
         merge(model, adapted)
         model.lm_head.weight.data[5] = float("nan")
 
-    monkeypatch.setattr(exporting, "merge", spoil)
-    refused(trained, monkeypatch, tmp_path, "merged logits differ")
+    refused(trained, tmp_path, "merged logits differ", merge=spoil)
 
 
-@pytest.mark.parametrize("value", [1.5, float("nan")])
-def test_weights_that_change_on_the_way_to_disk_are_refused(
-    trained: Trained, here: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: float
+@pytest.mark.parametrize("factor", [1.5, float("nan")])
+def test_saved_weights_that_differ_from_the_merged_ones_are_refused(
+    trained: Trained, tmp_path: Path, factor: float
 ) -> None:
-    copy = exporting._copy_side_files
+    def tamper(folder: Path) -> None:
+        weights = load_file(folder / "model.safetensors")
+        weights["language_model.model.norm.weight"] *= factor
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
-    def tamper(base: Path, staged: Path, dtype: str) -> None:
-        copy(base, staged, dtype)
-        weights = {
-            name: value.clone() for name, value in load_file(staged / "model.safetensors").items()
-        }  # not mapped to the file
-        weights["language_model.model.norm.weight"] *= value
-        save_file(weights, staged / "model.safetensors", metadata={"format": "pt"})
-
-    monkeypatch.setattr(exporting, "_copy_side_files", tamper)
-    refused(trained, monkeypatch, tmp_path, "opened afresh, the export differs")
+    refused(trained, tmp_path, "the saved model differs from the merged one", run_process=InThisProcess(before=tamper))
 
 
-def test_a_folder_that_cannot_be_opened_is_refused_with_the_reason(
-    trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_folder_that_cannot_be_loaded_is_refused_with_the_reason(trained: Trained, tmp_path: Path) -> None:
     failure = subprocess.CompletedProcess([], 1, "", "Traceback: no such weight")
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failure)
-    refused(trained, monkeypatch, tmp_path, "(?s)cannot be opened afresh.*no such weight")
+    refused(
+        trained, tmp_path, "(?s)cannot be loaded in a new process.*no such weight", run_process=lambda command: failure
+    )
 
 
-def test_a_run_without_an_adapter_has_nothing_to_export(
-    trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_command_of_the_new_process_runs_as_it_is(tmp_path: Path) -> None:
+    """Without a model it fails, and says why on standard error."""
+    done = verify.run_process([sys.executable, "-m", "finetune.export.verify", str(tmp_path), str(tmp_path)])
+    assert done.returncode == 1 and "FileNotFoundError" in done.stderr and verify.REQUEST in done.stderr
+
+
+def test_a_run_without_an_adapter_cannot_be_exported(trained: Trained, tmp_path: Path) -> None:
     recipe, run, _ = trained
-    monkeypatch.setattr(run, "best", tmp_path / "best")
+    other = with_export(run, tmp_path / "export")
+    other.best = tmp_path / "best"
     with pytest.raises(CheckpointError, match="no complete adapter found"):
-        exporting.export(recipe, run)
+        export(recipe, other)
 
 
 def test_side_files_of_a_hub_snapshot(tmp_path: Path) -> None:
-    """As the real base has them: shards with an index, `torch_dtype`, and for 4.1 a second head beside the model."""
+    """As in the real base: shards with an index, `torch_dtype`, and for 4.1 a second head beside the model."""
     base, staged = tmp_path / "base", tmp_path / "staged"
     base.mkdir()
     staged.mkdir()
@@ -250,6 +257,6 @@ def test_side_files_of_a_hub_snapshot(tmp_path: Path) -> None:
     for name in (*kept, *left):
         (base / name).write_text(name)
     (base / "config.json").write_text('{"torch_dtype": "bfloat16", "audio_token_index": 100352}')
-    exporting._copy_side_files(base, staged, "float32")
+    copy_side_files(base, staged, "float32")
     assert {path.name for path in staged.iterdir()} == {*kept, "config.json"}
     assert json.loads((staged / "config.json").read_text()) == {"torch_dtype": "float32", "audio_token_index": 100352}

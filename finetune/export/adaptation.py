@@ -1,0 +1,64 @@
+"""`adaptation.json` in an exported folder: what the model was made from."""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from finetune.core.config import Recipe
+from finetune.core.files import read_json, write_json
+from finetune.core.run_dir import RunDir
+from finetune.version import __version__
+
+FILE = "adaptation.json"
+
+
+class Adaptation(BaseModel):
+    """What an export was made from.
+
+    Attributes:
+        schema_version: Raised by one when the meaning of a field changes.
+        toolkit: Version of this package.
+        torch: Version of torch.
+        base: Folder or hub name of the base model, and `revision`, its commit.
+        recipe: Every setting of the run.
+        data: By split, the SHA-256 of its manifest.
+        train: The record of the training stage.
+        scores: By test set, the scores of the base and the adapted model; None if the run has not been evaluated.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    toolkit: str
+    torch: str
+    base: str
+    revision: str | None
+    recipe: Recipe
+    data: dict[str, str]
+    train: dict[str, Any]
+    scores: dict[str, Any] | None
+
+    @classmethod
+    def of_run(cls, recipe: Recipe, run: RunDir) -> Self:
+        """From the records of a run's stages."""
+        return cls(
+            toolkit=__version__,
+            torch=torch.__version__,
+            base=recipe.model.base,
+            revision=recipe.model.revision,
+            recipe=recipe,
+            data=(run.done("prepare") or {}).get("hashes", {}),
+            train=run.done("train") or {},
+            scores=read_json(run.scores)["scores"] if run.scores.is_file() else None,
+        )
+
+    def write(self, folder: Path) -> None:
+        """Writes `adaptation.json` into a folder."""
+        write_json(folder / FILE, self.model_dump(mode="json"))
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """That of an exported folder. Raises OSError or ValueError if it is missing or of another schema."""
+        return cls.model_validate(read_json(folder / FILE))

@@ -1,0 +1,58 @@
+"""Saves a merged model as a complete folder in the hub layout of its base model."""
+
+import json
+import shutil
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from safetensors import safe_open
+
+from finetune.core.config import Recipe
+from finetune.core.files import write_json
+from finetune.core.run_dir import RunDir
+from finetune.export.adaptation import Adaptation
+from finetune.export.bundle import add_transcriber
+from finetune.model.granite import DTYPES, GraniteSpeech
+
+NOT_COPIED = ("README.md", "decode.json", "adapter_config.json", "adapter_model.safetensors")  # of the base alone
+
+
+def save_folder(folder: Path, model: GraniteSpeech, base: Path, dtype: str, recipe: Recipe, run: RunDir) -> None:
+    """Writes weights, the base model's other files, the transcriber and `adaptation.json` into a new folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    model.hf.to(DTYPES[dtype]).save_pretrained(folder)
+    copy_side_files(base, folder, dtype)
+    add_transcriber(folder, recipe)
+    Adaptation.of_run(recipe, run).write(folder)
+
+
+def base_folder(recipe: Recipe) -> Path:
+    """The folder of the base model's files, from the hub's cache or downloaded if needed."""
+    local = Path(recipe.model.base)
+    return local if local.is_dir() else Path(snapshot_download(recipe.model.base, revision=recipe.model.revision))
+
+
+def saved_dtype(base: Path, setting: str) -> str:
+    """`float32` or `bfloat16`: `export.dtype`, or for auto that of the base model's files."""
+    if setting != "auto":
+        return setting
+    with safe_open(str(sorted(base.glob("model*.safetensors"))[0]), "pt") as weights:
+        name = next(key for key in weights.keys() if key.endswith("weight"))  # noqa: SIM118 (not a dict)
+        return "bfloat16" if weights.get_slice(name).get_dtype() == "BF16" else "float32"
+
+
+def copy_side_files(base: Path, folder: Path, dtype: str) -> None:
+    """Copies every file of the base model that holds no weights, so that all engines can load the folder.
+
+    transformers 5 would write another config (rope_parameters) and no preprocessor_config.json.
+    """
+    for path in base.iterdir():
+        weights = path.name.startswith("model") and ".safetensors" in path.name
+        if path.is_file() and not weights and path.name not in NOT_COPIED:
+            shutil.copyfile(path, folder / path.name)
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype
+    write_json(folder / "config.json", config)
+    for path in folder.iterdir():
+        path.chmod(0o644)
