@@ -1,26 +1,26 @@
-"""What can go wrong, by where the cure lies. Every message says what, where, and what to do."""
+"""The errors that a user can fix, by what must be changed. A message tells what is wrong, where, and what to do."""
 
 import signal
 
 
 class FinetuneError(Exception):
-    """The base of all errors that a user can mend; the command prints it without a traceback."""
+    """Base class; the command prints these errors without a traceback."""
 
 
 class RecipeError(FinetuneError):
-    """The recipe: an unknown key, a wrong value, a contradiction."""
+    """A recipe or an argument: an unknown key, an invalid value, a contradiction."""
 
 
 class DataError(FinetuneError):
-    """Audio, transcripts or manifests."""
+    """Audio, transcripts, manifests or other files of data."""
 
 
 class ModelError(FinetuneError):
-    """A base model or an exported folder that cannot be used."""
+    """A base model or an exported folder that cannot be loaded or used."""
 
 
 class CheckpointError(FinetuneError):
-    """A run directory or a checkpoint that does not fit what is asked."""
+    """A run directory or a checkpoint that does not match the recipe, or is not complete."""
 
 
 class MissingExtraError(FinetuneError):
@@ -28,10 +28,10 @@ class MissingExtraError(FinetuneError):
 
 
 class Interrupted(FinetuneError):
-    """A signal stopped the run, in good order."""
+    """A signal stopped the run after the current step."""
 
     def __init__(self, step: int | None, signum: int) -> None:
-        """`step` is the last one in the checkpoint, where it is known."""
+        """`step` is the last one in the checkpoint, None if it is not known."""
         super().__init__(step, signum)
         self.signum = signum
 

@@ -1,8 +1,9 @@
-"""What a result was made with: the code, the libraries, the machine."""
+"""Records what produced a result: the code, the libraries, the machine."""
 
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,19 +14,24 @@ from finetune.version import __version__
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "jiwer", "numpy", "soundfile", "soxr")
 
 
-def provenance(device: str, dtype: str) -> dict[str, Any]:
-    """Plain values; `commit` is None outside a git checkout, and ends in "+" where files of it were changed.
+SOURCE = Path(__file__).resolve().parents[1]
+
+
+def provenance(device: str, dtype: str, libraries: Sequence[str] = LIBRARIES, source: Path = SOURCE) -> dict[str, Any]:
+    """Values for JSON; `commit` is None outside a git checkout, and ends in "+" if tracked files are modified.
 
     Args:
-        device: what the model ran on, such as a GPU's name; the processor where it is "cpu".
-        dtype: of the weights in memory.
+        device: The device of the model, such as the name of a GPU; "cpu" is replaced by the name of the processor.
+        dtype: Data type of the weights in memory.
+        libraries: Packages whose versions are recorded.
+        source: Folder of this package's code.
     """
     return {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "toolkit": __version__,
-        "commit": _commit(),
+        "commit": _commit(source),
         "python": platform.python_version(),
-        "libraries": {name: _version(name) for name in LIBRARIES},
+        "libraries": {name: _version(name) for name in libraries},
         "device": _processor() if device == "cpu" else device,
         "dtype": dtype,
         "system": platform.platform(),
@@ -39,8 +45,7 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _commit() -> str | None:
-    folder = Path(__file__).resolve().parents[1]
+def _commit(folder: Path) -> str | None:
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=20)
         changes = subprocess.run(
@@ -58,8 +63,8 @@ def _commit() -> str | None:
 def _processor() -> str:
     """Such as "Intel(R) Xeon(R) ..., 2 cores"."""
     try:
-        facts = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        facts = []
-    name = next((line.partition(":")[2].strip() for line in facts if line.startswith("model name")), "")
+        lines = []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     return f"{name or platform.processor() or platform.machine()}, {os.cpu_count()} cores"

@@ -1,14 +1,14 @@
-"""Text as a terminal may show it: transcripts and ids come from anywhere, and could hold commands to it."""
+"""Escapes text for a terminal, because transcripts and ids may contain control sequences."""
 
 import logging
 import unicodedata
 
-HARMFUL = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, format (marks of direction), half surrogates, line separators
-JOINERS = "\u200c\u200d"  # letters of Persian and Hindi need them
+HARMFUL = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, format (text direction), surrogates, line and paragraph separators
+JOINERS = "\u200c\u200d"  # zero-width joiners, which Persian and Hindi need
 
 
 def visible(text: str) -> str:
-    """`text` with every character that acts instead of standing there as its escape, such as `\\x1b`; lines stay."""
+    """Replaces control characters by escapes such as `\\x1b`; line breaks and tabs stay."""
     return "".join(
         repr(char)[1:-1] if unicodedata.category(char) in HARMFUL and char not in "\n\t" + JOINERS else char
         for char in text
@@ -16,7 +16,7 @@ def visible(text: str) -> str:
 
 
 class VisibleFormatter(logging.Formatter):
-    """Log lines through `visible`."""
+    """Formats log messages through `visible`."""
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record))

@@ -1,4 +1,4 @@
-"""What lets a folder transcribe by itself: settings of its own, and a copy of the modules that transcribing needs."""
+"""Adds a transcriber to an exported folder: its options, and a copy of the modules that transcribing needs."""
 
 import ast
 import shutil
@@ -14,7 +14,7 @@ MAIN = '''"""Transcribes audio with the model in the folder above; needs torch, 
 
     python EXPORT/transcribe call.wav --format srt
 
-The code beside this file is a part of the toolkit that made it, unchanged; settings.json has the defaults.
+The code beside this file is an unchanged part of the toolkit that exported the model; settings.json has the options.
 """
 
 import sys
@@ -27,9 +27,9 @@ sys.exit(standalone(Path(__file__).resolve().parent.parent))
 
 
 def add_transcriber(folder: Path, recipe: Recipe) -> None:
-    """Puts `transcribe/` into an exported folder: `python FOLDER/transcribe FILE ...`.
+    """Adds `transcribe/` to an exported folder, for `python FOLDER/transcribe FILE ...`.
 
-    Python looks for modules beside `__main__.py` first, so an installed `finetune` of another version is no matter.
+    Python finds modules beside `__main__.py` first, so an installed `finetune` of another version is not used.
     """
     target = folder / "transcribe"
     for name, path in modules().items():
@@ -48,23 +48,23 @@ def add_transcriber(folder: Path, recipe: Recipe) -> None:
 
 
 def modules() -> dict[str, Path]:
-    """By name, the modules of this package that `ENTRY` imports, directly or not; of packages, all above them."""
+    """By name, the modules of this package that `ENTRY` imports, directly or indirectly, and their packages."""
     root = Path(__file__).resolve().parents[2]
-    found: dict[str, Path] = {}
-    todo = [ENTRY]
-    while todo:
-        name = todo.pop()
+    paths: dict[str, Path] = {}
+    pending = [ENTRY]
+    while pending:
+        name = pending.pop()
         plain = root.joinpath(*name.split(".")).with_suffix(".py")
         path = plain if plain.is_file() else root.joinpath(*name.split("."), "__init__.py")
-        if name in found or not name.startswith("finetune") or not path.is_file():
+        if name in paths or not name.startswith("finetune") or not path.is_file():
             continue
-        found[name] = path
-        todo += [name.rpartition(".")[0]] if "." in name else []
-        if name == "finetune":  # it imports the Python API, which has the recipe's defaults
+        paths[name] = path
+        pending += [name.rpartition(".")[0]] if "." in name else []
+        if name == "finetune":  # the export has its own, without the Python API
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
-                todo += [alias.name for alias in node.names]
+                pending += [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
-                todo += [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return found
+                pending += [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return paths

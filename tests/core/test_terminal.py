@@ -1,4 +1,4 @@
-"""Nothing that a transcript holds can command the terminal it is shown on."""
+"""No character of a transcript can control the terminal that shows it."""
 
 import logging
 import unicodedata
@@ -29,12 +29,12 @@ def test_visible(text: str, shown: str) -> None:
 
 
 @given(st.text())
-def test_what_is_left_stands_there(text: str) -> None:
+def test_no_control_character_is_left(text: str) -> None:
     shown = visible(text)
     assert not any(unicodedata.category(char) in HARMFUL for char in shown if char not in "\n\t" + JOINERS)
     assert visible(shown) == shown and shown.encode().decode() == shown
 
 
-def test_logs_are_shown_so_too() -> None:
+def test_log_messages_are_escaped() -> None:
     record = logging.LogRecord("x", logging.INFO, "", 1, "%s: %s", ("id\x1b[0m", "text"), None)
     assert VisibleFormatter("%(message)s").format(record) == "id\\x1b[0m: text"

@@ -1,4 +1,4 @@
-"""An export transcribes by itself, in an environment that has nothing but what it says it needs."""
+"""An export transcribes without this package, in an environment that has only the packages it names."""
 
 import ast
 import json
@@ -28,15 +28,15 @@ FOREIGN = {"torch", "transformers", "soundfile", "soxr", "numpy", "safetensors",
 
 def imported(path: Path) -> set[str]:
     """Modules that a file imports at any place in it."""
-    found = set[str]()
+    names = set[str]()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "require":
-            found |= {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
-    return found
+            names |= {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
+    return names
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def folder(nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def test_what_is_copied_imports_nothing_that_is_not_copied_or_needed(folder: Path) -> None:
+def test_copied_modules_import_only_copied_modules_and_the_named_packages(folder: Path) -> None:
     copied = {
         ".".join(path.relative_to(folder / "transcribe").with_suffix("").parts).removesuffix(".__init__"): path
         for path in (folder / "transcribe").rglob("*.py")
@@ -69,7 +69,7 @@ def test_what_is_copied_imports_nothing_that_is_not_copied_or_needed(folder: Pat
     assert foreign == FOREIGN
 
 
-def test_the_copies_are_the_modules_themselves(folder: Path) -> None:
+def test_the_copied_modules_are_unchanged(folder: Path) -> None:
     for name, path in modules().items():
         if name == "finetune":
             continue
@@ -85,25 +85,25 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     while todo:
         name = todo.pop().lower().replace("_", "-")
         try:
-            found = metadata.distribution(name)
+            distribution = metadata.distribution(name)
         except metadata.PackageNotFoundError:
             continue
         if name in seen:
             continue
         seen.add(name)
-        for top in {path.parts[0] for path in found.files or () if path.parts[0] not in ("..", "__pycache__")}:
-            source = Path(str(found.locate_file(top)))
+        for top in {path.parts[0] for path in distribution.files or () if path.parts[0] not in ("..", "__pycache__")}:
+            source = Path(str(distribution.locate_file(top)))
             if source.exists() and not (made / top).exists():
                 (made / top).symlink_to(source)
-        for line in found.requires or ():
-            wanted = Requirement(line)
-            if not wanted.marker or wanted.marker.evaluate({"extra": ""}):
-                todo.append(wanted.name)
+        for line in distribution.requires or ():
+            requirement = Requirement(line)
+            if not requirement.marker or requirement.marker.evaluate({"extra": ""}):
+                todo.append(requirement.name)
     assert not seen & {"peft", "accelerate", "datasets", "jiwer", "wandb", "silero-vad", "finetune-granite-speech"}
     return made
 
 
-def test_it_runs_where_nothing_else_is_installed(folder: Path, site: Path, tmp_path: Path) -> None:
+def test_the_transcriber_runs_with_only_the_named_packages(folder: Path, site: Path, tmp_path: Path) -> None:
     """-I and -S: no PYTHONPATH, no site-packages, no current folder; then the site above alone."""
     soundfile.write(tmp_path / "long.wav", load_audio(CLIPS[0]), 16_000)
     (tmp_path / "bad.wav").write_text("no audio")
@@ -134,7 +134,7 @@ def test_it_runs_where_nothing_else_is_installed(folder: Path, site: Path, tmp_p
     assert [len(json.loads(line)["segments"][0]["words"]) for line in done.stdout.splitlines()] == [7, 7]
 
 
-def test_python_runs_the_folder_itself(folder: Path) -> None:
+def test_python_runs_the_folder(folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-I", "my export/transcribe", "--help"], cwd=folder.parent, capture_output=True, text=True
     )
@@ -150,23 +150,23 @@ def test_python_runs_the_folder_itself(folder: Path) -> None:
         ([str(CLIPS[0]), "--keywords", "<|audio|>"], 1, "a keyword holds <|audio|>"),
     ],
 )
-def test_its_exit_codes_are_the_commands(
+def test_exit_codes_are_those_of_finetune_transcribe(
     folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
 ) -> None:
     assert standalone(folder, arguments) == code
     assert message in capsys.readouterr().err
 
 
-def test_its_calibration_counts(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_calibrated_thresholds_are_used(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An entropy that every clip passes: the CTC text is kept, and no draft is shown to the language model."""
     calibrated = with_thresholds(folder, tmp_path / "calibrated", 100.0, 0.5)
     for model, drafted in ((folder, True), (calibrated, False)):
         assert standalone(model, [str(CLIPS[1]), "--decoder", "relaxed"]) == 0
-        said = capsys.readouterr()
-        assert said.out == "the children are playing in the garden\n"
-        assert ("of the draft accepted" in said.err) == drafted
+        output = capsys.readouterr()
+        assert output.out == "the children are playing in the garden\n"
+        assert ("of the draft accepted" in output.err) == drafted
 
 
-def test_it_says_when_its_settings_are_gone(nano: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_settings_are_reported(nano: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert standalone(nano, ["a.wav"]) == 1
     assert "settings.json: no such file; run `finetune export` again" in capsys.readouterr().err

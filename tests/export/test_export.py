@@ -213,9 +213,10 @@ def test_saved_weights_that_differ_from_the_merged_ones_are_refused(
     trained: Trained, tmp_path: Path, factor: float
 ) -> None:
     def tamper(folder: Path) -> None:
-        weights = load_file(folder / "model.safetensors")
+        path = folder / "model.safetensors"
+        weights = {name: value.clone() for name, value in load_file(path).items()}  # not mapped to the file
         weights["language_model.model.norm.weight"] *= factor
-        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        save_file(weights, path, metadata={"format": "pt"})
 
     refused(trained, tmp_path, "the saved model differs from the merged one", run_process=InThisProcess(before=tamper))
 
