@@ -1,4 +1,4 @@
-"""What the model tests share: the embedded model, clips that are embedded with it, and manifests of a few."""
+"""Fixtures of all tests: the embedded model, embedded clips, small manifests and recipes, the command."""
 
 import json
 import os
@@ -11,10 +11,10 @@ from command import Command, CommandResult
 
 from finetune.data.manifest import Utterance, write_manifest
 
-# Before torch is imported, which only the model tests do.
+# Set before any test imports torch.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tensors are small: threads would only wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors are faster without threads
 
 if TYPE_CHECKING:
     from finetune.core.config import Recipe
@@ -26,7 +26,7 @@ VOCABULARY = ROOT / "data" / "vocabulary"
 
 
 def embedded(split: str, count: int) -> list[Utterance]:
-    """The `count` shortest embedded clips of a split, with paths that hold from anywhere."""
+    """The `count` shortest embedded clips of a split, with absolute paths."""
     rows = [json.loads(line) for line in (VOCABULARY / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
     shortest = sorted(rows, key=lambda row: row["duration"])[:count]
     return [
@@ -61,7 +61,7 @@ def nano() -> Path:
 
 @pytest.fixture(scope="session")
 def model(nano: Path) -> "Callable[[], GraniteSpeech]":
-    """Loads the embedded model afresh at each call, so that no test sees what another did to it."""
+    """Loads the embedded model at each call, so that no test sees the changes of another."""
     from finetune.model.granite import load_model
 
     return lambda: load_model(str(nano), "float32")
@@ -69,9 +69,9 @@ def model(nano: Path) -> "Callable[[], GraniteSpeech]":
 
 @pytest.fixture(scope="session")
 def clips() -> list[Utterance]:
-    """Eight short clips, of eight lengths and some with keywords."""
-    found = embedded("valid", 50)[::6][:8]
-    assert len({item.duration for item in found}) == 8
+    """Eight short clips of different durations; every third has keywords."""
+    utterances = embedded("valid", 50)[::6][:8]
+    assert len({item.duration for item in utterances}) == 8
     return [
         Utterance(
             item.id,
@@ -80,13 +80,13 @@ def clips() -> list[Utterance]:
             item.text,
             keywords=("amoxicillin", "stent") if index % 3 == 0 else (),
         )
-        for index, item in enumerate(found)
+        for index, item in enumerate(utterances)
     ]
 
 
 @pytest.fixture(scope="session")
 def corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """By split: a manifest of 6 clips to train on, 3 of valid, 3 of test, 2 of canary."""
+    """By split, a manifest: 6 clips of train, 3 of valid, 3 of test, 2 of canary."""
     folder = tmp_path_factory.mktemp("corpora")
     for split, count in (("train", 6), ("valid", 3), ("test", 3), ("canary", 2)):
         write_manifest(folder / f"{split}.jsonl", embedded(split, count))

@@ -1,4 +1,4 @@
-"""What commands share: the type of their subparsers, and the arguments RECIPE and --set."""
+"""The type of subparsers, and the arguments RECIPE and --set of several commands."""
 
 import argparse
 from typing import TYPE_CHECKING

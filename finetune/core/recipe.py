@@ -211,7 +211,7 @@ def _as_field(key: str, value: Any) -> Any:
 
 
 def _nearest(key: str, known: list[str]) -> str | None:
-    """The known key most similar to an unknown one, compared as a whole, then by its last part."""
+    """The known key most similar to an unknown one: compared in full, then by its last part."""
     names = {name.rpartition(".")[2]: name for name in reversed(known)}
     full_matches = difflib.get_close_matches(key, known, 1, 0.8)
     last_matches = difflib.get_close_matches(key.rpartition(".")[2], names, 1, 0.6)

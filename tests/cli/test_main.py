@@ -113,7 +113,7 @@ def test_check_counts_rows_and_names_every_missing_file(finetune: Command, tmp_p
     assert result.code == 1 and result.err.startswith("finetune: data.train: gone.jsonl: no such file or folder")
     assert f"data.valid: {tmp_path / 'half.jsonl'}: 1 of 2 rows have no audio file\n" in result.err
     assert "data.test: ~nobody-of-that-name/a.csv: not a valid path" in result.err
-    assert "\ndata.terms: gone.txt: a list of terms that cannot be read" in result.err
+    assert "\ndata.terms: gone.txt: cannot read the list of terms" in result.err
     assert "replay   not opened  hf:org/name:train\n" in result.out
 
 
@@ -213,7 +213,7 @@ def test_a_missing_data_file_is_reported_with_the_nearest_name(finetune: Command
 
 def test_a_missing_terms_file_stops_prepare(finetune: Command, project: Path) -> None:
     result = finetune("prepare", project / "recipe.yaml", "--set", "data.terms=terms.txt")
-    assert result.code == 1 and "terms.txt: a list of terms that cannot be read" in result.err
+    assert result.code == 1 and "terms.txt: cannot read the list of terms" in result.err
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def test_outside_a_checkout_the_commit_is_none(tmp_path: Path) -> None:
 
 def test_an_mp3_clip_has_a_few_kilobytes() -> None:
     clip = embedded("test", 1)[0]
-    whole, part = mp3(clip.audio_filepath, 0.0, clip.duration), mp3(clip.audio_filepath, 0.5, 1.0)
+    full, part = mp3(clip.audio_filepath, 0.0, clip.duration), mp3(clip.audio_filepath, 0.5, 1.0)
     sound, rate = soundfile.read(io.BytesIO(part))
-    assert len(part) < len(whole) < 8000 * clip.duration
+    assert len(part) < len(full) < 8000 * clip.duration
     assert rate == 16_000 and abs(len(sound) / rate - 1.0) < 0.1 and abs(sound).max() > 0.01
