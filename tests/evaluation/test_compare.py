@@ -246,7 +246,10 @@ def test_usage_errors_exit_with_2(compare: Run, args: list[str], message: str) -
         ),
         (["bad.jsonl", ".", "--manifest", "test.jsonl"], ".: not a system"),
         (["bad.jsonl", "good.jsonl", "--manifest", "none.jsonl"], "none.jsonl: cannot be read (No such file"),
-        (["bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--terms", "none.txt"], "cannot be read"),
+        (
+            ["bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--terms", "none.txt"],
+            "none.txt: cannot read the list of terms",
+        ),
         (["bad.jsonl", "short.jsonl", "--manifest", "test.jsonl"], "1 of 40 clips have no hypothesis: 'u39'"),
     ],
 )
