@@ -112,16 +112,16 @@ def _utterance(row: dict[str, object], where: str, used_ids: Collection[str]) ->
     """A row with checked values. `used_ids` holds the ids in use; it matters only for a row without an id."""
     for key in ("audio_filepath", "text"):
         if not isinstance(row.get(key), str):
-            raise DataError(f"{where}: `{key}` must be a string; found {row.get(key)!r}")
+            raise DataError(f"{where}: `{key}` must be a string; got {row.get(key)!r}")
     for key in ("id", "language", "speaker"):
         if not isinstance(row.get(key, ""), str):
-            raise DataError(f"{where}: `{key}` must be a string; found {row[key]!r}")
+            raise DataError(f"{where}: `{key}` must be a string; got {row[key]!r}")
     duration, offset = _seconds(row, "duration", where), _seconds(row, "offset", where) if "offset" in row else 0.0
     if duration == 0:
         raise DataError(f"{where}: `duration` must be more than 0")
     keywords = row.get("keywords", [])
     if not isinstance(keywords, list) or not all(isinstance(word, str) for word in keywords):
-        raise DataError(f"{where}: `keywords` must be a list of strings; found {keywords!r}")
+        raise DataError(f"{where}: `keywords` must be a list of strings; got {keywords!r}")
     path = str(row["audio_filepath"])
     return Utterance(
         id=str(row.get("id") or unique_id(path, offset, used_ids)),
@@ -139,7 +139,7 @@ def _utterance(row: dict[str, object], where: str, used_ids: Collection[str]) ->
 def _seconds(row: dict[str, object], key: str, where: str) -> float:
     value = row.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise DataError(f"{where}: `{key}` must be a number of seconds, 0 or more; found {value!r}")
+        raise DataError(f"{where}: `{key}` must be a number of seconds, 0 or more; got {value!r}")
     return float(value)
 
 

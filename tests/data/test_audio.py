@@ -62,9 +62,9 @@ def test_channels_are_averaged_and_opposite_ones_are_silent(tmp_path: Path) -> N
 
 def test_segments_equal_slices_of_the_file(tmp_path: Path) -> None:
     path = wav(tmp_path / "a.flac", tone(3.0))
-    whole = load_audio(path)
-    np.testing.assert_array_equal(load_audio(path, 1.0, 0.5), whole[16_000:24_000])
-    np.testing.assert_array_equal(load_audio(path, 2.5), whole[40_000:])
+    full = load_audio(path)
+    np.testing.assert_array_equal(load_audio(path, 1.0, 0.5), full[16_000:24_000])
+    np.testing.assert_array_equal(load_audio(path, 2.5), full[40_000:])
     assert len(load_audio(path, 2.5, 0.55)) == 8_000  # a small overshoot is cut, not an error
     assert inspect_audio(path, 1.0, 0.5).duration == 0.5
     for offset, duration in ((3.0, None), (-1.0, None), (2.5, 0.7), (1e9, 1.0), (0.0, 0.0)):
@@ -135,8 +135,8 @@ def damaged(folder: Path) -> dict[str, tuple[Path, str]]:
         "forged rate": (good[:24] + struct.pack("<I", 2**31 - 1) + good[28:], "2147483647 Hz"),
     }
     for suffix in ("flac", "mp3"):  # an Ogg stream states no length
-        whole = wav(folder / f"good.{suffix}", tone(4.0)).read_bytes()
-        files[f"half {suffix}"] = (whole[: len(whole) // 2], "truncated|not audio")
+        content = wav(folder / f"good.{suffix}", tone(4.0)).read_bytes()
+        files[f"half {suffix}"] = (content[: len(content) // 2], "truncated|not audio")
     for name, (content, message) in files.items():
         path = folder / f"{name}.wav"
         path.write_bytes(content)
