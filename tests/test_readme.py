@@ -100,6 +100,12 @@ def test_every_package_is_in_the_architecture() -> None:
         assert not missing, folder
 
 
+def test_every_module_is_in_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    modules = [path for path in (ROOT / "finetune").glob("*/*.py") if path.name != "__init__.py"]
+    assert not [str(path) for path in modules if f"`{path.name}`" not in text]
+
+
 def test_the_recipe_reference_is_current() -> None:
     assert TARGET.read_text(encoding="utf-8") == reference(), "run python scripts/recipe_reference.py"
 
