@@ -76,7 +76,8 @@ def test_the_records_hold_every_step(trained: Trained) -> None:
     assert [row["step"] for row in steps] == list(range(1, done["steps"] + 1))
     assert done["steps"] >= 2 * recipe.train.epochs, "a step holds two batches of at most 5 s"
     assert all(0 < row["loss"] < 20 and row["grad_norm"] > 0 for row in steps)
-    assert max(row["rate"] for row in steps) <= recipe.train.learning_rate
+    factors = [learning_rate_factor(step, done["steps"], recipe.train.warmup) for step in range(done["steps"])]
+    assert [row["rate"] for row in steps] == [factor * recipe.train.learning_rate for factor in factors]
     assert done["trained_parameters"] == sum(value.numel() for value in trained_parameters(after).values())
     assert done["total_parameters"] == sum(v.numel() for n, v in after.hf.named_parameters() if "lora_" not in n)
     assert 0 <= done["padding"] < 0.5 and done["skipped_steps"] == 0
