@@ -1,4 +1,4 @@
-"""Augmentation of waveforms and features, each drawn from (seed, epoch, utterance id) alone."""
+"""Augmentation of waveforms and features; its random numbers depend on seed, epoch and utterance id only."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,7 +12,13 @@ from finetune.data.audio import SAMPLE_RATE
 
 @dataclass(frozen=True)
 class WaveAugment:
-    """Ranges; zero is off. `speed` is a share, `gain_db` and `noise_db` are decibels."""
+    """Ranges of the augmentation, 0 for off.
+
+    Attributes:
+        speed: largest change, a fraction.
+        gain_db: largest change, in dB.
+        noise_db: lowest signal-to-noise ratio, in dB.
+    """
 
     speed: float
     gain_db: float
@@ -20,13 +26,13 @@ class WaveAugment:
 
 
 def sample_rng(seed: int, epoch: int, utterance_id: str) -> np.random.Generator:
-    """The same draws for an utterance whatever the worker, rank or order."""
+    """A random generator for an utterance, the same on any worker and rank and in any order."""
     digest = hashlib.blake2b(f"{seed}/{epoch}/{utterance_id}".encode(), digest_size=8).digest()
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
 def augment_wave(wave: np.ndarray, ranges: WaveAugment, rng: np.random.Generator) -> np.ndarray:
-    """Speed (with pitch), gain and white noise on a waveform (N,) float32."""
+    """Changes speed (with pitch) and gain, and adds white noise: waveform (N,) float32 -> (N',) float32."""
     if ranges.speed:
         factor = float(rng.uniform(1.0 - ranges.speed, 1.0 + ranges.speed))
         wave = soxr.resample(wave, SAMPLE_RATE * factor, SAMPLE_RATE).astype(np.float32)
@@ -42,7 +48,7 @@ def augment_wave(wave: np.ndarray, ranges: WaveAugment, rng: np.random.Generator
 def mask_features(features: Tensor, mel_mask: int, time_mask: int, rng: np.random.Generator) -> Tensor:
     """SpecAugment (arXiv 1904.08779): two masks over mels and two over frames of (T, 160), filled with the mean.
 
-    A time mask takes at most an eighth of the clip.
+    A time mask covers at most an eighth of the clip.
     """
     mean, mels = features.mean(), features.clone().view(len(features), 2, -1)
     for _ in range(2):

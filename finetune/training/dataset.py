@@ -1,4 +1,4 @@
-"""The train manifest as tensors: prompts, targets and CTC labels made once, audio on demand or from a cache."""
+"""The training clips as tensors: prompts, targets and CTC labels made once, audio on demand or from a cache."""
 
 import logging
 from collections import Counter
@@ -28,7 +28,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch: padded audio (B, T, D) of `kind`, its frames (B,), ids and labels (B, L), CTC labels."""
+    """A micro-batch of padded tensors.
+
+    Attributes:
+        kind: what `audio` holds: features, states (the encoder's output) or embeds (the projector's output).
+        audio: (B, T, D), or (B, A, H) for embeds.
+        num_frames: (B,) rows of `audio` without padding.
+        ids: (B, L) token ids of prompt and target.
+        labels: (B, L) token ids of the target, `IGNORE` elsewhere.
+        characters: CTC labels of each clip.
+    """
 
     kind: str
     audio: Tensor
@@ -39,7 +48,14 @@ class Batch:
 
 
 class SpeechDataset:
-    """All that training may hear: the clips of train, those of replay, and what the epochs make of them."""
+    """The clips of train and replay, and the concatenated and repeated clips that epochs add.
+
+    Attributes:
+        utterances: one per clip; the other lists are parallel to it.
+        sources: the utterances that a clip consists of, more than one where clips are concatenated.
+        durations: seconds at the slowest speed of the augmentation, because a batch must hold these.
+        positions: of the language model: prompt, audio tokens and target.
+    """
 
     def __init__(
         self, model: GraniteSpeech, recipe: Recipe, train: list[Utterance], replay: Sequence[Utterance] = ()
@@ -47,22 +63,22 @@ class SpeechDataset:
         self.model, self.recipe = model, recipe
         self.counts = (len(train), len(replay))
         self.utterances: list[Utterance] = []
-        self.spoken: list[tuple[Utterance, ...]] = []  # the clips that each is made of
+        self.sources: list[tuple[Utterance, ...]] = []
         self.prompts: list[Prompt] = []
         self.targets: list[list[int]] = []
         self.characters: list[list[int]] = []
-        self.durations: list[float] = []  # the longest that augmentation can make them: batches must hold it
+        self.durations: list[float] = []
         self.positions: list[int] = []
-        lost = self._add([(item, (item,)) for item in [*train, *replay]])
+        unknown_characters = self._add([(item, (item,)) for item in [*train, *replay]])
         if recipe.train.ctc_weight:
-            self._say_what_ctc_leaves_out(lost)
+            self._warn_about_ctc(unknown_characters)
 
     def _add(self, items: list[tuple[Utterance, tuple[Utterance, ...]]]) -> int:
-        """More to hear; returns how many characters are outside the CTC alphabet."""
+        """Adds clips with the utterances they consist of; returns how many characters are outside the CTC alphabet."""
         tokenizer, first = self.model.tokenizer, len(self.utterances)
         utterances = [item for item, _ in items]
         self.utterances += utterances
-        self.spoken += [clips for _, clips in items]
+        self.sources += [clips for _, clips in items]
         self.prompts += [render(tokenizer, self.recipe.model.instruction, item.keywords) for item in utterances]
         self.targets += [[*encode_text(tokenizer, item.text), tokenizer.eos_token_id] for item in utterances]
         labels = [to_labels(item.text) for item in utterances]
@@ -76,10 +92,13 @@ class SpeechDataset:
         ]
         return sum(missing for _, missing in labels)
 
-    def _say_what_ctc_leaves_out(self, lost: int) -> None:
-        """Of characters, `lost`; and of clips, those that have too few frames for their text at the fastest speed."""
-        if lost:
-            log.warning("%d characters are outside the CTC alphabet and left out of its targets", lost)
+    def _warn_about_ctc(self, unknown_characters: int) -> None:
+        """Logs the characters and the clips that the CTC loss ignores.
+
+        A clip is ignored if it has too few frames for its text at the fastest speed of the augmentation.
+        """
+        if unknown_characters:
+            log.warning("%d characters are outside the CTC alphabet; its targets leave them out", unknown_characters)
         fastest = SAMPLE_RATE / (1 + self.recipe.augment.speed)
         short = [
             item.id
@@ -88,15 +107,15 @@ class SpeechDataset:
         ]
         if short:
             log.warning(
-                "%d clips are spoken too fast for the CTC loss, which leaves them out (such as %s)",
+                "%d clips have more text than CTC can align to their audio; the CTC loss ignores them (such as %s)",
                 len(short),
                 short[0],
             )
 
     def epoch_clips(self, epoch: int) -> list[int]:
-        """The clips of an epoch. Concatenated or repeated clips are added as new ones.
+        """The indices of an epoch's clips. Concatenated and repeated clips are added as new clips.
 
-        So a clip heard twice is augmented twice.
+        So a clip that occurs twice has two augmentations.
         """
         recipe = self.recipe
         chosen = sample_replay(*self.counts, recipe.data.replay_weight, recipe.seed, epoch)
@@ -111,75 +130,84 @@ class SpeechDataset:
             recipe.seed,
             epoch,
         )
-        times, once, new = Counter[tuple[int, ...]](), [], []
+        times, unchanged, new = Counter[tuple[int, ...]](), [], []
         for group in groups:
             times[group] += 1
             if len(group) == times[group] == 1:
-                once.append(group[0])
+                unchanged.append(group[0])
             else:
                 clips = tuple(self.utterances[index] for index in group)
                 new.append((concatenated(clips, times[group]), clips))
         first = len(self.utterances)
         self._add(new)
-        return [*once, *range(first, len(self.utterances))]
+        return [*unchanged, *range(first, len(self.utterances))]
 
     def tokens(self, indices: list[int]) -> int:
-        """Target tokens of clips, the end of text included."""
+        """The number of target tokens of clips, with the end-of-text token."""
         return sum(len(self.targets[index]) for index in indices)
 
     def labels(self, indices: list[int]) -> int:
-        """Characters of clips that the CTC loss is taken over."""
+        """The number of CTC labels of clips."""
         return sum(len(self.characters[index]) for index in indices)
 
     def batch(self, indices: list[int], waves: list[np.ndarray], epoch: int) -> Batch:
-        """A micro-batch from waveforms, each clip's features its own before padding."""
-        masks, made = self.recipe.augment, []
-        heard = torch.split(self._moved(torch.from_numpy(np.concatenate(waves))), [len(wave) for wave in waves])
-        for index, wave in zip(indices, heard, strict=True):
-            item = log_mel(wave)
-            if masks.mel_mask or masks.time_mask:
+        """A micro-batch from waveforms (N,) of each clip. Features are computed before padding, clip by clip."""
+        augment, features = self.recipe.augment, []
+        # One transfer for all waveforms.
+        on_device = torch.split(self._to_device(torch.from_numpy(np.concatenate(waves))), [len(wave) for wave in waves])
+        for index, wave in zip(indices, on_device, strict=True):
+            clip_features = log_mel(wave)
+            if augment.mel_mask or augment.time_mask:
                 rng = sample_rng(self.recipe.seed, epoch, self.utterances[index].id + "/mask")
-                item = mask_features(item, masks.mel_mask, masks.time_mask, rng)
-            made.append(item)
-        return self._with_text(indices, "features", pad_sequence(made, True), [len(item) for item in made])
+                clip_features = mask_features(clip_features, augment.mel_mask, augment.time_mask, rng)
+            features.append(clip_features)
+        return self._with_text(indices, "features", pad_sequence(features, True), [len(item) for item in features])
 
     def cached(self, indices: list[int], kind: str, rows: list[Tensor]) -> Batch:
         """A micro-batch from cached encoder states (T, D) or audio embeddings (A, H) of each clip."""
-        return self._with_text(indices, kind, self._moved(pad_sequence(rows, True)), [len(row) for row in rows])
+        return self._with_text(indices, kind, self._to_device(pad_sequence(rows, True)), [len(row) for row in rows])
 
     def _with_text(self, indices: list[int], kind: str, audio: Tensor, lengths: list[int]) -> Batch:
         frames, ids, labels = torch.tensor(lengths), [], []
         counts = frames if kind == "embeds" else self.model.num_audio_tokens(frames)
         for index, count in zip(indices, counts.tolist(), strict=True):
-            before = self.prompts[index].around(self.model.audio_token_id, count)
-            ids.append(torch.tensor(before + self.targets[index]))
-            labels.append(torch.tensor([IGNORE] * len(before) + self.targets[index]))
+            prompt = self.prompts[index].around(self.model.audio_token_id, count)
+            ids.append(torch.tensor(prompt + self.targets[index]))
+            labels.append(torch.tensor([IGNORE] * len(prompt) + self.targets[index]))
         return Batch(
             kind,
             audio,
-            self._moved(frames),
-            self._moved(pad_sequence(ids, True, 0)),
-            self._moved(pad_sequence(labels, True, IGNORE)),
+            self._to_device(frames),
+            self._to_device(pad_sequence(ids, True, 0)),
+            self._to_device(pad_sequence(labels, True, IGNORE)),
             [self.characters[index] for index in indices],
         )
 
-    def _moved(self, value: Tensor) -> Tensor:
-        """On the model's device. From pinned memory the copy waits for nothing that runs there."""
+    def _to_device(self, value: Tensor) -> Tensor:
+        """Copies to the model's device; to a GPU from pinned memory, so the copy does not wait for its kernels."""
         device = self.model.device
         return (value.pin_memory() if device.type == "cuda" else value).to(device, non_blocking=True)
 
 
 class BatchSource:
-    """Gives micro-batches in a plan's order: features made from audio, or the frozen encoder's output from a cache."""
+    """Makes the micro-batches of a plan in order: features from audio, or the frozen encoder's output from a cache."""
 
-    def __init__(self, data: SpeechDataset, recipe: Recipe, cache: Path, base: str, shown: bool) -> None:
-        """`cache` is the folder for cached states, `base` the fingerprint of the base's weights."""
+    def __init__(self, data: SpeechDataset, recipe: Recipe, cache: Path, base: str, verbose: bool) -> None:
+        """Opens the cache where `machine.cache_encoder` is set.
+
+        Args:
+            data: the clips.
+            recipe: the recipe.
+            cache: folder of the cache.
+            base: fingerprint of the base's weights.
+            verbose: log the size of the cache.
+        """
         self.data, self.recipe = data, recipe
         self.kind = "features"
         self.states: StateCache | None = None
         if recipe.machine.cache_encoder:
             self.kind = "embeds" if recipe.parts.projector.mode == "frozen" else "states"
-            self.states = self._cached(cache, base, shown)
+            self.states = self._open_cache(cache, base, verbose)
 
     def batches(self, plan: list[list[int]], epoch: int) -> Iterator[Batch]:
         """The micro-batches of `plan`, each a list of clip indices."""
@@ -189,19 +217,19 @@ class BatchSource:
             return
         augment = self.recipe.augment
         ranges = WaveAugment(augment.speed, augment.gain_db, augment.noise_db)
-        clips = Clips([item.id for item in self.data.utterances], self.data.spoken, ranges, self.recipe.seed, epoch)
+        clips = Clips([item.id for item in self.data.utterances], self.data.sources, ranges, self.recipe.seed, epoch)
         for chosen, waves in zip(plan, waves_of(clips, plan, self.recipe.machine.workers), strict=True):
             yield self.data.batch(chosen, waves, epoch)
 
-    def _cached(self, folder: Path, base: str, shown: bool) -> StateCache:
+    def _open_cache(self, folder: Path, base: str, verbose: bool) -> StateCache:
         model, clips = self.data.model, self.data.utterances
         width = model.lm_head.in_features if self.kind == "embeds" else model.encoder.input_linear.out_features
         dtype = model.encoder.input_linear.weight.dtype
         lengths = torch.tensor([num_frames(round(item.duration * SAMPLE_RATE)) for item in clips])
         frames = (model.num_audio_tokens(lengths) if self.kind == "embeds" else lengths).tolist()
-        if shown:
+        if verbose:
             log.info(
-                "the encoder's output of %d clips is cached: %.2f GB in %s",
+                "caching the encoder's output of %d clips: %.2f GB in %s",
                 len(clips),
                 predicted_bytes(frames, width, dtype) / 1e9,
                 folder,

@@ -1,4 +1,4 @@
-"""The training loss, said once: summed over target tokens, divided by those of the whole optimizer step."""
+"""The training losses, summed over target tokens; the caller divides by those of the whole optimizer step."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 IGNORE = -100
-CHUNK = 1024  # target positions whose logits exist at once
+CHUNK = 1024  # target positions whose logits are in memory at once
 
 
 def token_loss(hidden: Tensor, labels: Tensor, logits: Callable[[Tensor], Tensor], smoothing: float) -> Tensor:
@@ -18,31 +18,36 @@ def token_loss(hidden: Tensor, labels: Tensor, logits: Callable[[Tensor], Tensor
         hidden: (B, L, H) states of the language model.
         labels: (B, L) token ids, `IGNORE` where nothing is predicted; position i is predicted from i - 1.
         logits: (n, H) -> (n, V) float32, already divided by `logits_scaling`.
-        smoothing: share of the probability that is spread over all tokens (arXiv 1512.00567).
+        smoothing: fraction of the probability that is spread over all tokens (arXiv 1512.00567).
 
     Returns:
         A scalar sum; the caller divides by the number of target tokens of its optimizer step.
     """
-    wanted = labels[:, 1:] != IGNORE
-    states, targets = hidden[:, :-1][wanted], labels[:, 1:][wanted]
+    is_target = labels[:, 1:] != IGNORE
+    states, targets = hidden[:, :-1][is_target], labels[:, 1:][is_target]
 
-    def part(some: Tensor, wanted: Tensor) -> Tensor:
-        return F.cross_entropy(logits(some), wanted, reduction="sum", label_smoothing=smoothing)
+    def chunk_loss(states: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(logits(states), targets, reduction="sum", label_smoothing=smoothing)
 
     if len(targets) <= CHUNK:
-        return part(states, targets)
+        return chunk_loss(states, targets)
     total = hidden.new_zeros((), dtype=torch.float32)
-    for start in range(0, len(targets), CHUNK):  # each chunk's logits are made again in the backward pass
+    for start in range(0, len(targets), CHUNK):  # the backward pass computes each chunk's logits again
         total = total + checkpoint(
-            part, states[start : start + CHUNK], targets[start : start + CHUNK], use_reentrant=False
+            chunk_loss, states[start : start + CHUNK], targets[start : start + CHUNK], use_reentrant=False
         )
     return total
 
 
 def ctc_loss(logits: Tensor, num_frames: Tensor, targets: list[list[int]]) -> Tensor:
-    """Summed CTC loss (blank 0) over a batch: logits (B, T, V), labels per clip.
+    """Summed CTC loss over a batch, with label 0 as the blank.
 
-    A clip with fewer frames than its labels need has no path and counts as zero.
+    A clip with fewer frames than its labels need has no alignment; its loss is 0.
+
+    Args:
+        logits: (B, T, V).
+        num_frames: (B,) frames without padding.
+        targets: labels of each clip.
     """
     lengths = torch.tensor([len(target) for target in targets], device=logits.device)
     flat = torch.tensor([label for target in targets for label in target], dtype=torch.long, device=logits.device)

@@ -1,4 +1,4 @@
-"""Augmentation is drawn from seed, epoch and utterance alone, and does what its ranges say."""
+"""Augmentation depends on seed, epoch and utterance only, and stays within its ranges."""
 
 import numpy as np
 import pytest
@@ -24,13 +24,13 @@ def rms(wave: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
 
 
-def test_off_is_off(wave: np.ndarray) -> None:
+def test_without_ranges_nothing_changes(wave: np.ndarray) -> None:
     assert augment_wave(wave, OFF, sample_rng(1, 0, "a")) is wave
     features = torch.randn(40, FEATURE_DIM)
     assert torch.equal(mask_features(features, 0, 0, sample_rng(1, 0, "a")), features)
 
 
-def test_a_clip_is_augmented_alike_in_any_order(clips: list[Utterance]) -> None:
+def test_augmentation_does_not_depend_on_the_order(clips: list[Utterance]) -> None:
     forward = waves_from(clips, ALL)
     first = {clips[i].id: forward[i] for i in range(len(clips))}
     backward = waves_from(clips[::-1], ALL)
@@ -38,7 +38,7 @@ def test_a_clip_is_augmented_alike_in_any_order(clips: list[Utterance]) -> None:
         assert np.array_equal(backward[index], first[item.id])
 
 
-def test_seed_epoch_and_id_each_give_another_draw() -> None:
+def test_seed_epoch_and_id_change_the_random_numbers() -> None:
     draws = {sample_rng(seed, epoch, name).random() for seed in (1, 2) for epoch in (0, 1) for name in ("a", "b")}
     assert len(draws) == 8
     assert sample_rng(1, 0, "ä/ö").random() == sample_rng(1, 0, "ä/ö").random()
@@ -51,7 +51,7 @@ def test_speed_stays_in_its_range_and_varies(wave: np.ndarray) -> None:
     assert 1.05 * len(wave) < max(lengths) <= len(wave) / 0.9 + 2
 
 
-def test_gain_and_noise_are_what_they_say(wave: np.ndarray) -> None:
+def test_gain_and_noise_stay_in_their_ranges(wave: np.ndarray) -> None:
     gains = [
         20 * np.log10(rms(augment_wave(wave, WaveAugment(0.0, 6.0, 0.0), sample_rng(1, 0, str(i)))) / rms(wave))
         for i in range(30)
@@ -63,7 +63,7 @@ def test_gain_and_noise_are_what_they_say(wave: np.ndarray) -> None:
     assert min(ratios) >= 19.5 and max(ratios) <= 50.5
 
 
-def test_what_comes_out_is_float32_and_the_input_is_left_alone(wave: np.ndarray) -> None:
+def test_output_is_float32_and_the_input_is_unchanged(wave: np.ndarray) -> None:
     before = wave.copy()
     for index in range(10):
         out = augment_wave(wave, ALL, sample_rng(1, 0, str(index)))
@@ -73,7 +73,7 @@ def test_what_comes_out_is_float32_and_the_input_is_left_alone(wave: np.ndarray)
 
 
 @pytest.mark.parametrize("frames", [1, 7, 8, 40, 400])
-def test_masks_are_no_wider_than_they_may_be(frames: int) -> None:
+def test_masks_are_within_their_limits(frames: int) -> None:
     features = torch.randn(frames, FEATURE_DIM, generator=torch.Generator().manual_seed(frames))
     kept = features.clone()
     widest_time, widest_mel = 0, 0

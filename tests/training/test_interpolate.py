@@ -1,4 +1,4 @@
-"""Weights between the base and what was trained: half the way is half the change, and nothing is left behind."""
+"""Interpolated weights have that fraction of every change, and the trained weights are restored."""
 
 import copy
 from collections.abc import Callable
@@ -22,9 +22,11 @@ PARTS = TrainableParts(
 )
 
 
-@pytest.mark.parametrize("share", [0.5, 0.9])
-def test_a_share_of_the_way_is_that_share_of_every_change(model: Callable[[], GraniteSpeech], share: float) -> None:
-    """LoRA's too, merged into the weights it changes."""
+@pytest.mark.parametrize("alpha", [0.5, 0.9])
+def test_interpolated_weights_have_that_fraction_of_every_change(
+    model: Callable[[], GraniteSpeech], alpha: float
+) -> None:
+    """Also LoRA's change, once it is merged into the weights."""
     loaded = model()
     before = {name: value.clone() for name, value in loaded.hf.state_dict().items()}
     adapted = open_parts(loaded, PARTS)
@@ -42,10 +44,10 @@ def test_a_share_of_the_way_is_that_share_of_every_change(model: Callable[[], Gr
         return {name: value.clone() for name, value in twin[0].hf.state_dict().items()}
 
     whole = merged()
-    with interpolated(parameters, start, share):
+    with interpolated(parameters, start, alpha):
         part = merged()
     assert all(torch.equal(parameters[name], value) for name, value in reached.items())
     changed = [name for name, value in whole.items() if not torch.equal(value, before[name])]
     assert len(changed) > 50
     for name in changed:
-        assert torch.allclose(part[name] - before[name], share * (whole[name] - before[name]), atol=1e-6), name
+        assert torch.allclose(part[name] - before[name], alpha * (whole[name] - before[name]), atol=1e-6), name

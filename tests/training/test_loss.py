@@ -27,7 +27,7 @@ def granite(model: Callable[[], GraniteSpeech]) -> GraniteSpeech:
 
 
 @torch.no_grad()
-def test_it_equals_transformers_loss_at_logits_over_eight(granite: GraniteSpeech, clips: list[Utterance]) -> None:
+def test_loss_equals_transformers_loss_with_scaled_logits(granite: GraniteSpeech, clips: list[Utterance]) -> None:
     features, frames, ids, labels = batch(granite, clips[:1])
     count = int(granite.num_audio_tokens(frames)[0])
     granite.hf.lm_head.weight.div_(8.0)  # what transformers' own loss lacks
@@ -55,7 +55,7 @@ def step_gradient(granite: GraniteSpeech, clips: list[Utterance], size: int) -> 
     return total, {name: value.clone() for name, value in gradients.items() if value is not None}
 
 
-def test_one_batch_of_eight_is_two_of_four_is_eight_of_one(granite: GraniteSpeech, clips: list[Utterance]) -> None:
+def test_gradient_does_not_depend_on_the_micro_batch_size(granite: GraniteSpeech, clips: list[Utterance]) -> None:
     whole_loss, whole = step_gradient(granite, clips, 8)
     assert len(whole) == len(trained_parameters(granite))
     largest = max(float(gradient.abs().max()) for gradient in whole.values())
@@ -69,30 +69,32 @@ def test_one_batch_of_eight_is_two_of_four_is_eight_of_one(granite: GraniteSpeec
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("targets", [1, 7, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 3])
-def test_chunks_have_the_value_and_the_gradients_of_one_plain_loss(targets: int, smoothing: float) -> None:
+def test_chunked_loss_equals_the_plain_loss(targets: int, smoothing: float) -> None:
     generator = torch.Generator().manual_seed(targets)
     hidden = torch.randn(1, targets + 1, 6, generator=generator, requires_grad=True)
     head = torch.randn(6, 9, generator=generator, requires_grad=True)
     labels = torch.randint(0, 9, (1, targets + 1), generator=generator)
     labels[0, 1 : targets // 3] = IGNORE
-    made: list[int] = []
+    chunks: list[int] = []
 
     def logits(states: Tensor) -> Tensor:
-        made.append(len(states))
+        chunks.append(len(states))
         return states @ head
 
     total = token_loss(hidden, labels, logits, smoothing)
     ours = torch.autograd.grad(total, [hidden, head])
     plain = F.cross_entropy(hidden[0, :-1] @ head, labels[0, 1:], reduction="sum", label_smoothing=smoothing)
     assert total.item() == pytest.approx(plain.item(), rel=1e-5)
-    for mine, theirs in zip(ours, torch.autograd.grad(plain, [hidden, head]), strict=True):
-        assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-4)
-    wanted = int((labels[0, 1:] != IGNORE).sum())
-    assert max(made) <= CHUNK
-    assert sum(made) == wanted * (2 if wanted > CHUNK else 1), "made again in the backward pass, and kept nowhere"
+    for actual, expected in zip(ours, torch.autograd.grad(plain, [hidden, head]), strict=True):
+        assert torch.allclose(actual, expected, rtol=1e-4, atol=1e-4)
+    targets_left = int((labels[0, 1:] != IGNORE).sum())
+    assert max(chunks) <= CHUNK
+    assert sum(chunks) == targets_left * (2 if targets_left > CHUNK else 1), (
+        "computed again in the backward pass instead of stored"
+    )
 
 
-def test_position_i_is_predicted_from_the_one_before() -> None:
+def test_each_token_is_predicted_from_the_previous_position() -> None:
     hidden = torch.full((1, 4, 5), -30.0)
     labels = torch.tensor([[IGNORE, IGNORE, 2, 4]])
     hidden[0, 1, 2] = hidden[0, 2, 4] = 30.0
@@ -100,7 +102,7 @@ def test_position_i_is_predicted_from_the_one_before() -> None:
 
 
 @pytest.mark.parametrize(("frames", "target"), [(20, [97, 98]), (9, [97, 97, 98]), (3, [97, 98]), (7, [])])
-def test_ctc_of_one_clip_is_torchs(frames: int, target: list[int]) -> None:
+def test_ctc_loss_of_one_clip_equals_torchs(frames: int, target: list[int]) -> None:
     logits = torch.randn(1, frames, 348, generator=torch.Generator().manual_seed(frames))
     ours = ctc_loss(logits, torch.tensor([frames]), [target])
     theirs = F.ctc_loss(
@@ -115,7 +117,7 @@ def test_ctc_of_one_clip_is_torchs(frames: int, target: list[int]) -> None:
     assert float(ours) > 0
 
 
-def test_ctc_of_a_batch_is_the_sum_over_its_clips() -> None:
+def test_ctc_loss_of_a_batch_is_the_sum_over_its_clips() -> None:
     logits = torch.randn(3, 20, 348, generator=torch.Generator().manual_seed(1))
     targets, frames = [[97, 98, 99], [100], []], [20, 6, 11]
     alone = [ctc_loss(logits[i : i + 1, :n], torch.tensor([n]), [targets[i]]) for i, n in enumerate(frames)]
@@ -123,7 +125,7 @@ def test_ctc_of_a_batch_is_the_sum_over_its_clips() -> None:
     assert float(together) == pytest.approx(sum(map(float, alone)), rel=1e-5)
 
 
-def test_a_clip_without_room_for_its_labels_counts_nothing() -> None:
+def test_a_clip_with_too_few_frames_has_zero_ctc_loss() -> None:
     logits = torch.randn(1, 2, 348, requires_grad=True)
     loss = ctc_loss(logits, torch.tensor([2]), [[97, 97]])  # a blank must stand between: three frames
     loss.backward()  # type: ignore[no-untyped-call]

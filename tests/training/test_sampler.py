@@ -69,7 +69,7 @@ def speech(count: int, seed: int) -> tuple[list[float], list[int]]:
 
 @settings(deadline=None)
 @given(SIZE, SEED, st.floats(5.0, 240.0), st.integers(64, 4000), st.integers(1, 8), st.integers(0, 120))
-def test_each_clip_as_often_as_chosen_and_both_budgets_held(
+def test_plans_have_each_chosen_clip_and_keep_both_limits(
     size: int, epoch: int, seconds: float, tokens: int, group: int, heard: int
 ) -> None:
     durations, positions = speech(size, epoch)
@@ -84,14 +84,14 @@ def test_each_clip_as_often_as_chosen_and_both_budgets_held(
     assert plan == plan_epoch(durations, positions, seconds, tokens, group, 1, epoch, chosen)
 
 
-def test_a_clip_above_the_budget_stands_alone() -> None:
+def test_a_clip_above_the_limit_is_a_batch_of_its_own() -> None:
     assert sorted(map(sorted, batches_of(plan_of([50.0, 1.0, 1.0], seconds=10.0)))) == [[0], [1, 2]]
     assert sorted(map(sorted, batches_of(plan_of([1.0, 1.0, 1.0], [20, 900, 20], tokens=100)))) == [[0, 2], [1]]
 
 
 @settings(deadline=None, max_examples=50)
 @given(SIZE, SEED)
-def test_one_by_eight_is_two_by_four_is_eight_by_one(size: int, epoch: int) -> None:
+def test_steps_do_not_depend_on_ranks_and_accumulation(size: int, epoch: int) -> None:
     """Ranks times accumulation is what counts: the same clips make up each step, and every rank has as much to do."""
     durations, positions = speech(size, epoch)
     seen = []
@@ -144,9 +144,7 @@ def test_padding_share_by_hand() -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 50), st.integers(0, 50), st.floats(0.01, 4.0), st.integers(0, 9))
-def test_train_is_heard_once_and_replay_as_often_as_its_weight_says(
-    train: int, replay: int, weight: float, epoch: int
-) -> None:
+def test_train_occurs_once_and_replay_by_its_weight(train: int, replay: int, weight: float, epoch: int) -> None:
     heard = Counter(sample_replay(train, replay, weight, 1, epoch))
     assert heard == Counter(sample_replay(train, replay, weight, 1, epoch))
     assert all(heard.pop(index) == 1 for index in range(train))
@@ -155,19 +153,19 @@ def test_train_is_heard_once_and_replay_as_often_as_its_weight_says(
     assert abs(sum(heard.values()) - weight * replay) <= 1
 
 
-def test_half_of_replay_is_another_half_in_each_epoch_and_each_seed() -> None:
+def test_replay_samples_differ_between_epochs_and_seeds() -> None:
     halves = [frozenset(sample_replay(3, 40, 0.5, seed, epoch)[3:]) for seed in (1, 2) for epoch in range(10)]
     assert all(len(half) == 20 for half in halves) and len(set(halves)) == 20
     assert set().union(*halves[:10]) == set(range(3, 43))
 
 
-def test_whole_weights_and_none() -> None:
+def test_whole_replay_weights_and_no_replay() -> None:
     assert sample_replay(2, 2, 1.0, 1, 0) == [0, 1, 2, 3]
     assert sorted(sample_replay(1, 2, 2.0, 1, 0)) == [0, 1, 1, 2, 2]
     assert sample_replay(3, 0, 0.5, 1, 0) == [0, 1, 2]
 
 
-def test_a_weight_of_less_than_a_clip_is_still_heard_now_and_then() -> None:
+def test_a_weight_below_one_clip_still_samples_some_epochs() -> None:
     assert 3 <= sum(len(sample_replay(0, 1, 0.1, 1, epoch)) for epoch in range(100)) <= 20
 
 
@@ -175,7 +173,7 @@ def test_a_weight_of_less_than_a_clip_is_still_heard_now_and_then() -> None:
 
 
 @given(SIZE, SEED, st.floats(0, 0.95), st.floats(1, 40))
-def test_joined_clips_are_each_heard_once_within_the_limit_and_in_one_language(
+def test_groups_have_each_clip_once_one_language_and_keep_the_limit(
     size: int, seed: int, portion: float, longest: float
 ) -> None:
     durations, languages = speech(size, seed)[0], ["en" if index % 3 else "fr" for index in range(size)]
@@ -187,7 +185,7 @@ def test_joined_clips_are_each_heard_once_within_the_limit_and_in_one_language(
     assert groups == concat_utterances(range(size), durations, languages, portion, longest, seed, 0)
 
 
-def test_the_share_says_how_often_a_clip_goes_on() -> None:
+def test_the_probability_sets_the_group_sizes() -> None:
     plain = concat_utterances(range(400), [1.0] * 400, [""] * 400, 0.0, 1e9, 1, 0)
     assert plain == [(index,) for index in range(400)]
     for portion in (0.2, 0.5, 0.8):
@@ -201,7 +199,7 @@ def test_the_share_says_how_often_a_clip_goes_on() -> None:
     assert groups != concat_utterances(range(4000), [1.0] * 4000, [""] * 4000, portion, 1e9, 1, 1)
 
 
-def test_a_row_of_clips_sounds_as_they_do_one_after_another(clips: list[Utterance]) -> None:
+def test_concatenated_audio_equals_the_single_clips(clips: list[Utterance]) -> None:
     off = WaveAugment(0.0, 0.0, 0.0)
     alone = waves_from(clips, off)
     row = Clips(["row"], [tuple(clips[:3])], off, 1, 0)[0]
@@ -219,7 +217,7 @@ BATCHES = [[3, 0], [5], [1, 2, 4], [0]]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_waves_come_in_the_plans_order(clips: list[Utterance], workers: int) -> None:
+def test_waveforms_come_in_the_order_of_the_plan(clips: list[Utterance], workers: int) -> None:
     """And are the same whatever the number of workers and the order."""
     made = waves_from(clips, AUGMENT)
     found = list(waves_of(made, BATCHES, workers))
@@ -231,7 +229,7 @@ def test_waves_come_in_the_plans_order(clips: list[Utterance], workers: int) -> 
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_resumed_epoch_hears_what_was_left_and_draws_no_random_numbers_of_torch(
+def test_a_resumed_epoch_has_the_remaining_clips_and_keeps_torchs_random_state(
     clips: list[Utterance], workers: int
 ) -> None:
     made, before = waves_from(clips, AUGMENT), torch.random.get_rng_state()
@@ -245,7 +243,7 @@ def test_a_resumed_epoch_hears_what_was_left_and_draws_no_random_numbers_of_torc
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_audio_that_is_gone_is_named_in_one_line(clips: list[Utterance], workers: int) -> None:
+def test_missing_audio_is_named_in_one_line(clips: list[Utterance], workers: int) -> None:
     gone = replace(clips[1], audio_filepath="/nowhere/gone.wav")
     waves = waves_of(waves_from([clips[0], gone], AUGMENT), [[0], [1]], workers)
     assert len(next(waves)) == 1

@@ -282,7 +282,7 @@ def test_the_recipe_sets_the_fraction_of_concatenated_clips(
     data = SpeechDataset(model(), recipe, train)
     indices = data.epoch_clips(0)
     assert len(indices) in groups, "40 clips, of which this fraction follows another one"
-    assert sorted(clip.id for index in indices for clip in data.spoken[index]) == sorted(clip.id for clip in train)
+    assert sorted(clip.id for index in indices for clip in data.sources[index]) == sorted(clip.id for clip in train)
 
 
 def test_clips_and_characters_without_a_ctc_target_are_logged(
@@ -297,7 +297,10 @@ def test_clips_and_characters_without_a_ctc_target_are_logged(
     odd = replace(plain, id="odd", text=f"{plain.text} 漢字")
     data = SpeechDataset(model(), tiny(tmp_path, "x"), [plain, odd, fast])
     assert "2 characters are outside the CTC alphabet" in caplog.text
-    assert f"1 clips are spoken too fast for the CTC loss, which leaves them out (such as {fast.id})" in caplog.text
+    assert (
+        f"1 clips have more text than CTC can align to their audio; the CTC loss ignores them (such as {fast.id})"
+        in caplog.text
+    )
     assert data.labels([1]) == data.labels([0]) + 1 and data.tokens([1]) > data.tokens([0]) + 1
     caplog.clear()
     SpeechDataset(model(), tiny(tmp_path, "y", ctc_weight=0, parts={"lora": {"rank": 4}}), [odd, fast])
