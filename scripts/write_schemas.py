@@ -1,4 +1,4 @@
-"""Writes the JSON schemas of the result files to docs/schemas/. Run: PYTHONPATH=. python scripts/write_schemas.py"""
+"""Writes the JSON schemas of the result files to docs/schemas/. Run: python scripts/write_schemas.py"""
 
 from pathlib import Path
 

@@ -31,11 +31,7 @@ def provenance_rows(
     source, settings = results.provenance, results.settings
     return [
         ("Base model", _base_model(run, recipe)),
-        (
-            "Adapter",
-            f"epoch {trained['best_epoch']}, interpolation {100 * trained['best_alpha']:g} % from the base, "
-            f"{trained['trained_parameters']:,} of {trained['total_parameters']:,} parameters trained",
-        ),
+        ("Adapter", _adapter(trained)),
         *((f"SHA-256 of {path.name}", sha256_file(path)) for path in sorted(run.best.glob("*.safetensors"))),
         *_manifests(run.done("prepare") or {}),
         ("Prompt", settings.instruction),
@@ -59,6 +55,15 @@ def _base_model(run: RunDir, recipe: Recipe) -> str:
     revision = f" at {recipe.model.revision}" if recipe.model.revision else ""
     fingerprint = f", fingerprint {read_json(origin)['base']}" if origin.is_file() else ""
     return f"{recipe.model.base}{revision}{fingerprint}"
+
+
+def _adapter(trained: Mapping[str, Any]) -> str:
+    alpha = trained["best_alpha"]
+    interpolation = "" if alpha == 1 else f", interpolated with the base ({100 * alpha:g} % adapter)"
+    return (
+        f"epoch {trained['best_epoch']}{interpolation}, {trained['trained_parameters']:,} of "
+        f"{trained['total_parameters']:,} parameters trained"
+    )
 
 
 def _manifests(prepared: Mapping[str, Any]) -> list[tuple[str, str]]:

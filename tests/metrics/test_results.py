@@ -11,7 +11,7 @@ from write_schemas import FOLDER
 
 
 def test_committed_schemas_are_current() -> None:
-    """After a change of a type: PYTHONPATH=. python scripts/write_schemas.py"""
+    """After a change of a type, run `python scripts/write_schemas.py`."""
     committed = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in FOLDER.glob("*.json")}
     assert committed == {name: json.loads(text) for name, text in json_schemas().items()}
 

@@ -76,7 +76,7 @@ def test_scores_of_three_utterances() -> None:
     utterances = [
         Clip("a", "take the stent", 2.0, "", "a.wav", "", keywords=("stent", "graft")),
         Clip("b", "?!", 2.0, "", "b.wav", ""),
-        Clip("c", "no", 1.0, "", "c.wav", ""),
+        Clip("c", "no", 1.0, "", "c.wav", "", keywords=("graft",)),
     ]
     outputs = [
         SystemOutput("Take the graft.", 1.0, False),
@@ -88,7 +88,7 @@ def test_scores_of_three_utterances() -> None:
     assert (scores.wer, scores.raw_wer, scores.normalizer) == (5 / 4, 7 / 5, "basic@1")
     assert scores.flags == {"keyword": 1, "loop": 1, "truncated": 1}
     assert scores.without_flagged == SubsetWer(1, 0.0)
-    assert scores.prompted == PromptedKeywords(1, 1)
+    assert scores.prompted == PromptedKeywords(utterances=2, in_reference=1)
     assert (scores.utterances, scores.utterances_wrong, scores.empty_hypotheses) == (3, 2, 1)
     assert (scores.audio_seconds, scores.rtfx) == (5.0, 2.5)
     assert card.details.normalizer_changes == [NormalizerChange("b", "reference", "?!")]
