@@ -14,10 +14,29 @@ from finetune.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from finetune.api import GraniteSpeech as GraniteSpeech
+    from finetune.api import Recipe as Recipe
+    from finetune.api import compare as compare
+    from finetune.api import evaluate as evaluate
+    from finetune.api import export as export
     from finetune.api import load as load
+    from finetune.api import prepare as prepare
+    from finetune.api import run as run
+    from finetune.api import train as train
     from finetune.api import transcribe as transcribe
 
-__all__ = ["GraniteSpeech", "__version__", "load", "transcribe"]
+__all__ = [
+    "GraniteSpeech",
+    "Recipe",
+    "__version__",
+    "compare",
+    "evaluate",
+    "export",
+    "load",
+    "prepare",
+    "run",
+    "train",
+    "transcribe",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,16 +1,31 @@
-"""The Python API: load a model, transcribe files and arrays."""
+"""The Python API: load a model and transcribe; run the stages of a recipe; compare systems.
+
+The functions use the same run directory as the command, so a run can be started in one way and continued in the other.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
-from finetune.core.errors import DataError
-from finetune.core.options import TranscribeOptions, override
+from finetune.core import config
+from finetune.core.errors import DataError, RecipeError
+from finetune.core.options import INSTRUCTION, TranscribeOptions, override
+from finetune.core.recipe import read_recipe, recipe_from_values
 from finetune.data.waveform import Recording, to_recording
 from finetune.inference import transcribe as inference
 from finetune.inference.saved_options import options_for
 from finetune.inference.transcript import Transcript
 from finetune.model import granite
+from finetune.pipeline import STAGES, run_recipe, summarize
+
+if TYPE_CHECKING:  # the modules of the stages take seconds to import; a service that transcribes does not need them
+    from finetune.data.prepare import PrepareResult
+    from finetune.evaluation.compare import CompareResult
+    from finetune.exporting.export import ExportResult
+    from finetune.metrics.results import EvaluationResults, RunSummary
+    from finetune.training.callbacks import TrainerCallback
+    from finetune.training.state import TrainResult
 
 Audio = Any  # a path, a NumPy array, a torch tensor, or {"array": ..., "sampling_rate": ...} as `datasets` gives it
 
@@ -79,6 +94,37 @@ class GraniteSpeech:
         return transcripts if several else transcripts[0]
 
 
+class Recipe(config.Recipe):
+    """What to train and how: the sections of a recipe file as attributes, such as `recipe.train.epochs`. Frozen.
+
+        recipe = finetune.Recipe(
+            name="drugs",
+            model={"base": "ibm-granite/granite-4.0-1b-speech"},
+            data={"train": ["train.jsonl"], "valid": ["valid.jsonl"], "test": ["test.jsonl"]},
+            train={"goal": "vocabulary", "epochs": 3},
+        )
+
+    Raises:
+        RecipeError: an unknown key, an invalid value, a contradiction.
+    """
+
+    def __init__(self, **sections: Any) -> None:
+        super().__init__(**recipe_from_values(sections).model_dump())
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
+        """Reads a recipe file.
+
+        Args:
+            path: a YAML file, or the `resolved.json` of a run.
+            overrides: `KEY=VALUE` strings, as after `--set`.
+
+        Raises:
+            RecipeError: no such file, invalid YAML, an unknown key, an invalid value; with file and line.
+        """
+        return cls(**read_recipe(path, overrides).model_dump())
+
+
 def load(model: str | Path) -> GraniteSpeech:
     """Loads an exported folder, a base model folder or a hub name, on the GPU if there is one.
 
@@ -93,6 +139,110 @@ def transcribe(audio: Any, model: str | Path | GraniteSpeech, **arguments: Any) 
     """`load(model).transcribe(audio, ...)`; `model` may also be a loaded one. Arguments and errors are the same."""
     loaded = model if isinstance(model, GraniteSpeech) else load(model)
     return loaded.transcribe(audio, **arguments)
+
+
+def prepare(recipe: config.Recipe) -> "PrepareResult":
+    """Reads and audits the corpora of a recipe and writes manifests. A completed stage is skipped.
+
+    Raises:
+        DataError: a corpus cannot be read, too many rows are unusable, or test data is in train.
+        CheckpointError: the run directory belongs to another recipe, or another process uses it.
+    """
+    from finetune.data.prepare import PrepareResult
+
+    return run_recipe(recipe, "prepare").result("prepare", PrepareResult)
+
+
+def train(recipe: config.Recipe, callbacks: "Sequence[TrainerCallback]" = ()) -> "TrainResult":
+    """Prepares and trains; resumes from the checkpoint of an interrupted run.
+
+    Args:
+        recipe: what to train and how.
+        callbacks: objects with the methods of `TrainerCallback`; they need training in one process.
+
+    Raises:
+        RecipeError: callbacks with several processes; a batch cannot hold the longest clip.
+        DataError, ModelError, CheckpointError: as the stages.
+        Interrupted: a signal stopped the training; the checkpoint holds the last step.
+    """
+    from finetune.training.launch import processes_for
+    from finetune.training.state import TrainResult
+    from finetune.training.trainer import train as run_training
+
+    if callbacks and processes_for(recipe) > 1:
+        raise RecipeError("callbacks need training in one process; set machine.processes to 1")
+    stages = [
+        replace(stage, run=lambda recipe, run: run_training(recipe, run, callbacks)) if stage.name == "train" else stage
+        for stage in STAGES
+    ]
+    return run_recipe(recipe, "train", stages).result("train", TrainResult)
+
+
+def evaluate(recipe: config.Recipe) -> "EvaluationResults":
+    """Prepares, trains and scores base and adapted model on test and canary; completed stages are skipped.
+
+    Raises:
+        DataError, ModelError, CheckpointError: as the stages.
+    """
+    from finetune.metrics.results import read_results
+
+    return read_results(run_recipe(recipe, "evaluate").scores)
+
+
+def export(recipe: config.Recipe) -> "ExportResult":
+    """Runs all stages: the merged model is in `ExportResult.dir`. Completed stages are skipped.
+
+    Raises:
+        DataError, ModelError, CheckpointError: as the stages.
+    """
+    from finetune.exporting.export import ExportResult
+
+    return run_recipe(recipe, "export").result("export", ExportResult)
+
+
+def run(recipe: config.Recipe) -> "RunSummary":
+    """Runs all stages of a recipe, as `finetune run` does, and returns the figures of `summary.json`.
+
+    Raises:
+        DataError, ModelError, CheckpointError: as the stages.
+    """
+    return summarize(run_recipe(recipe, "export"))
+
+
+def compare(
+    systems: Sequence[str],
+    manifest: str | Path | None = None,
+    *,
+    normalizer: str | None = None,
+    replicas: int | None = None,
+    terms: str | Path | None = None,
+    fail_if: Sequence[str] = (),
+) -> "CompareResult":
+    """Scores systems on the same clips and tests each against the first, as `finetune compare` does.
+
+    Args:
+        systems: runs, model folders, hypothesis files, `whisper:SIZE`, `openai:MODEL`.
+        manifest: the clips; None is the test set of the first run among the systems.
+        normalizer, replicas: as in the section `evaluate` of a recipe; None is its default.
+        terms: a file of terms whose recall is computed.
+        fail_if: conditions such as `"wer > base + 0.2"`; those that hold are in `CompareResult.fired`.
+
+    Raises:
+        RecipeError: fewer than two systems, or a condition that cannot be parsed.
+        DataError, ModelError: a system, or the clips, cannot be used.
+    """
+    from finetune.evaluation.compare import compare as run_comparison
+    from finetune.evaluation.compare import scoring_options
+    from finetune.metrics.conditions import parse_condition
+
+    return run_comparison(
+        systems,
+        None if manifest is None else str(manifest),
+        scoring_options(normalizer, replicas),
+        None if terms is None else str(terms),
+        INSTRUCTION,
+        [parse_condition(text) for text in fail_if],
+    )
 
 
 def _source(item: Any, sample_rate: int | None, name: str) -> str | Path | Recording:

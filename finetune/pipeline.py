@@ -69,7 +69,7 @@ def _report(recipe: Recipe, run: RunDir) -> Any:
 
 
 def _export(recipe: Recipe, run: RunDir) -> Any:
-    from finetune.export.export import export
+    from finetune.exporting.export import export
 
     return export(recipe, run)
 

@@ -14,7 +14,7 @@ LAYERS = (
     {"data"},
     {"inference", "report"},
     {"training", "evaluation"},
-    {"export"},
+    {"exporting"},
     {"pipeline"},
     {"api"},
     {"cli"},

@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.cli.arguments import Subparsers
-from finetune.core.errors import RecipeError
 from finetune.core.terminal import visible
 from finetune.metrics.conditions import GRAMMAR, parse_condition
 
 if TYPE_CHECKING:
     from finetune.evaluation.compare import CompareResult
-    from finetune.metrics.scorecard import ScoringOptions
 
 DESCRIPTION = f"""Scores systems on the same clips with the same normalizer, and tests each against the first system.
 
@@ -68,33 +66,23 @@ def run(args: argparse.Namespace) -> int:
         DataError, ModelError: as `evaluation.compare.compare`.
     """
     from finetune.core.options import INSTRUCTION
-    from finetune.evaluation.compare import compare, write_comparison
+    from finetune.evaluation.compare import compare, scoring_options, write_comparison
 
     conditions = [parse_condition(text) for text in args.fail_if]
-    result = compare(args.systems, args.manifest, _scoring_options(args), args.terms, INSTRUCTION, conditions)
+    result = compare(
+        args.systems,
+        args.manifest,
+        scoring_options(args.normalizer, args.replicas),
+        args.terms,
+        INSTRUCTION,
+        conditions,
+    )
     print(visible("\n".join(format_comparison(result))))
     if args.json:
         write_comparison(Path(args.json), result)
     for line in result.fired:
         print(visible(f"condition holds: {line}"))
     return 1 if result.fired else 0
-
-
-def _scoring_options(args: argparse.Namespace) -> "ScoringOptions":
-    """--normalizer and --replicas, with the defaults and ranges of a recipe."""
-    from pydantic import ValidationError
-
-    from finetune.core.config import EvaluateSection, Recipe
-    from finetune.metrics.scorecard import ScoringOptions
-
-    options = {name: getattr(args, name) for name in ("normalizer", "replicas")}
-    try:
-        section = EvaluateSection(**{name: value for name, value in options.items() if value is not None})
-    except ValidationError as error:
-        problems = (f"--{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())
-        raise RecipeError("\n".join(problems)) from error
-    seed = Recipe.model_fields["seed"].default
-    return ScoringOptions(section.normalizer, section.replicas, seed, (), frozenset(), {})
 
 
 def format_comparison(result: "CompareResult") -> list[str]:

@@ -5,7 +5,7 @@ field makes of it. `--set a.b=value` overrides the file, the file overrides the 
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
@@ -18,6 +18,7 @@ from finetune.core.contradictions import contradictions
 from finetune.core.errors import RecipeError
 from finetune.core.files import write_json
 from finetune.core.renamed import RENAMED
+from finetune.core.run_dir import flatten
 from finetune.version import __version__
 
 VERSION_KEY = "toolkit_version"  # in resolved.json: which version wrote it; not a setting
@@ -70,18 +71,33 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe
     path = Path(path)
     raw = _check_keys({**parse(path), **_parse_overrides(overrides)})
     raw.setdefault("name", RawValue(path.stem, "default"))
+    return _resolve(raw, str(path))
+
+
+def recipe_from_values(values: Mapping[str, Any]) -> Recipe:
+    """A recipe from nested values, as they stand in YAML; checked in the same way as a file.
+
+    Raises:
+        RecipeError: an unknown key, an invalid value, a contradiction.
+    """
+    raw = {key: RawValue(value, "Recipe") for key, value in flatten(values).items()}
+    return _resolve(_check_keys(raw), "Recipe")[0]
+
+
+def _resolve(raw: dict[str, RawValue], source: str) -> tuple[Recipe, list[Setting]]:
+    """Adds the preset of the goal, validates all values, and refuses contradictions."""
     goal = raw.get("train.goal", RawValue(None, ""))
     preset = {
         key: RawValue(value, f"goal {goal.value}")
         for key, value in GOALS.get(str(goal.value), {}).items()
         if key not in raw
     }
-    raw |= preset
-    recipe = _validate(raw, path)
+    raw = raw | preset
+    recipe = _validate(raw, source)
     for key, text in contradictions(recipe):
         if key in preset:
             raise RecipeError(f"{goal.origin}: {key}, set by train.goal: {goal.value}: {text}")
-        raise RecipeError(f"{raw[key].origin if key in raw else path}: {key}: {text}")
+        raise RecipeError(f"{raw[key].origin if key in raw else source}: {key}: {text}")
     return recipe, [
         Setting(key, get_setting(recipe, key), raw[key].origin if key in raw else "default") for key in known_keys()
     ]
@@ -218,7 +234,7 @@ def _nearest(key: str, known: list[str]) -> str | None:
     return full_matches[0] if full_matches else names[last_matches[0]] if last_matches else None
 
 
-def _validate(raw: dict[str, RawValue], path: Path) -> Recipe:
+def _validate(raw: dict[str, RawValue], source: str) -> Recipe:
     """Raises RecipeError that names every invalid value."""
     try:
         return Recipe.model_validate(_nest({"model": {}, **{key: entry.value for key, entry in raw.items()}}))
@@ -229,7 +245,7 @@ def _validate(raw: dict[str, RawValue], path: Path) -> Recipe:
             if key in raw:
                 lines.append(f"{raw[key].origin}: {key}: {problem['msg']}, got {problem['input']!r}")
             else:
-                lines.append(f"{path}: {key}: {REQUIRED.get(key, problem['msg'])}")
+                lines.append(f"{source}: {key}: {REQUIRED.get(key, problem['msg'])}")
         raise RecipeError("\n".join(lines)) from error
 
 

@@ -2,10 +2,11 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from finetune.core.errors import CheckpointError
 from finetune.core.files import read_json, write_json
@@ -13,6 +14,7 @@ from finetune.core.renamed import RENAMED
 
 log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
 CHILD = "FINETUNE_LAUNCHED"  # set in processes whose parent holds the lock of the run directory
 
 
@@ -59,6 +61,11 @@ class RunDir:
     def done(self, stage: str) -> dict[str, Any] | None:
         """The record of a completed stage; None if it has not completed."""
         return _read_record(self.marker(stage))
+
+    def result(self, stage: str, result_type: Callable[..., Result]) -> Result:
+        """The record of a completed stage as the dataclass that the stage returned."""
+        record = self.done(stage) or {}
+        return result_type(**{item.name: record[item.name] for item in fields(result_type)})  # type: ignore[arg-type]
 
     def finish(self, stage: str, record: dict[str, Any]) -> None:
         """Writes the record of a completed stage; a stage that is killed leaves none."""

@@ -6,6 +6,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from finetune.core.config import EvaluateSection, Recipe
 from finetune.core.errors import DataError, RecipeError
 from finetune.core.files import sha256_file, write_json
 from finetune.core.run_dir import RunDir
@@ -127,6 +130,22 @@ class _Inputs:
     manifest_clips: int
     utterances: list[Utterance]
     options: ScoringOptions
+
+
+def scoring_options(normalizer: str | None, replicas: int | None) -> ScoringOptions:
+    """How to score without a recipe: its defaults, except for the values that are not None.
+
+    Raises:
+        RecipeError: an unknown normalizer, or too few replicas.
+    """
+    values = {name: value for name, value in (("normalizer", normalizer), ("replicas", replicas)) if value is not None}
+    try:
+        section = EvaluateSection.model_validate(values)
+    except ValidationError as error:
+        problems = (f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())
+        raise RecipeError("\n".join(problems)) from error
+    seed = Recipe.model_fields["seed"].default
+    return ScoringOptions(section.normalizer, section.replicas, seed, (), frozenset(), {})
 
 
 def compare(

@@ -25,7 +25,7 @@ from finetune.evaluation import systems
 from finetune.evaluation.compare import CompareResult, write_comparison
 from finetune.evaluation.compare import compare as compare_systems
 from finetune.evaluation.systems import System, SystemHypotheses, Transcriber, parse_system, run_system
-from finetune.export.bundle import add_transcriber
+from finetune.exporting.bundle import add_transcriber
 from finetune.metrics.scorecard import ScoringOptions, SystemOutput
 from finetune.metrics.significance import holm
 
@@ -224,11 +224,8 @@ def test_fail_if_decides_the_exit_code(compare: Run, conditions: list[str], code
         (["bad.jsonl", "--manifest", "test.jsonl"], "two or more different systems"),
         (["bad.jsonl", "bad.jsonl", "--manifest", "test.jsonl"], "two or more different systems"),
         (["bad.jsonl", "good.jsonl"], "--manifest: is missing"),
-        (
-            ["bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--normalizer", "olb"],
-            "--normalizer: Input should be",
-        ),
-        (["bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--replicas", "3"], "--replicas: Input should be"),
+        (["bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--normalizer", "olb"], "normalizer: Input should be"),
+        (["bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--replicas", "3"], "replicas: Input should be"),
         (["bad.jsonl", "whisper:", "--manifest", "test.jsonl"], "whisper:: the model is missing; write whisper:MODEL"),
     ],
 )

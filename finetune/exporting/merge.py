@@ -8,7 +8,7 @@ from finetune.core.config import Recipe
 from finetune.core.errors import ModelError
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
-from finetune.export.verify import Outputs, largest_difference, target_logits
+from finetune.exporting.verify import Outputs, largest_difference, target_logits
 from finetune.inference.recognize import recognize
 from finetune.model.adapter import load_adapter, merge
 from finetune.model.granite import DTYPES, GraniteSpeech, load_model

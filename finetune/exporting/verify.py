@@ -1,6 +1,6 @@
 """Compares an exported folder with the trained model: loads it in a new process and returns its logits and tokens.
 
-`export` runs `python -m finetune.export.verify MODEL_DIR WORK_DIR`.
+`export` runs `python -m finetune.exporting.verify MODEL_DIR WORK_DIR`.
 """
 
 import json
@@ -87,7 +87,7 @@ def outputs_in_new_process(
     write_manifest(work_dir / CLIPS, clips)
     request = {"instruction": instruction, "options": asdict(decoding), "tokens": tokens}
     (work_dir / REQUEST).write_text(json.dumps(request), encoding="utf-8")
-    done = run_process([sys.executable, "-m", "finetune.export.verify", str(model_dir), str(work_dir)])
+    done = run_process([sys.executable, "-m", "finetune.exporting.verify", str(model_dir), str(work_dir)])
     if done.returncode:
         raise ModelError(f"the exported folder cannot be loaded in a new process:\n{done.stderr[-2000:]}")
     outputs = Outputs(json.loads((work_dir / TOKENS).read_text(encoding="utf-8")), dict(load_file(work_dir / LOGITS)))

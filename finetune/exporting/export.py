@@ -10,9 +10,9 @@ from finetune.core.errors import ModelError
 from finetune.core.files import replace_folder
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest
-from finetune.export.merge import Merge, MergedModel, merge_adapter
-from finetune.export.save import base_folder, save_folder, saved_dtype
-from finetune.export.verify import Outputs, RunProcess, largest_difference, outputs_in_new_process, run_process
+from finetune.exporting.merge import Merge, MergedModel, merge_adapter
+from finetune.exporting.save import base_folder, save_folder, saved_dtype
+from finetune.exporting.verify import Outputs, RunProcess, largest_difference, outputs_in_new_process, run_process
 from finetune.model.adapter import merge
 
 log = logging.getLogger(__name__)

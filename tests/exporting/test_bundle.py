@@ -18,7 +18,7 @@ import finetune
 from finetune.cli.transcribe import standalone
 from finetune.core.config import Recipe
 from finetune.data.audio import load_audio
-from finetune.export.bundle import add_transcriber, modules
+from finetune.exporting.bundle import add_transcriber, modules
 
 CLIPS = [VOCABULARY / "audio" / "canary" / name for name in ("canary-001-en-us-f3.opus", "canary-006-flite-slt.opus")]
 NEEDED = ("torch", "transformers", "soundfile", "soxr")

@@ -10,8 +10,8 @@ from safetensors import safe_open
 from finetune.core.config import Recipe
 from finetune.core.files import write_json
 from finetune.core.run_dir import RunDir
-from finetune.export.adaptation import Adaptation
-from finetune.export.bundle import add_transcriber
+from finetune.exporting.adaptation import Adaptation
+from finetune.exporting.bundle import add_transcriber
 from finetune.model.granite import DTYPES, GraniteSpeech
 
 NOT_COPIED = ("README.md", "decode.json", "adapter_config.json", "adapter_model.safetensors")  # of the base alone

@@ -22,11 +22,11 @@ from finetune.core.files import read_json
 from finetune.core.options import DecodingOptions
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest
-from finetune.export import verify
-from finetune.export.adaptation import Adaptation
-from finetune.export.export import export
-from finetune.export.merge import merge_adapter
-from finetune.export.save import copy_side_files
+from finetune.exporting import verify
+from finetune.exporting.adaptation import Adaptation
+from finetune.exporting.export import export
+from finetune.exporting.merge import merge_adapter
+from finetune.exporting.save import copy_side_files
 from finetune.inference.recognize import recognize
 from finetune.model.adapter import load_adapter, merge
 from finetune.model.granite import GraniteSpeech, load_model
@@ -57,7 +57,7 @@ class InThisProcess:
         self.logits: list[dict[str, Tensor]] = []
 
     def __call__(self, command: list[str]) -> subprocess.CompletedProcess[str]:
-        assert command[1:3] == ["-m", "finetune.export.verify"]
+        assert command[1:3] == ["-m", "finetune.exporting.verify"]
         self.before(Path(command[3]))
         verify.write_outputs(command[3], Path(command[4]))
         self.logits.append(load_file(Path(command[4]) / verify.LOGITS))
@@ -136,7 +136,7 @@ def test_transformers_generates_the_same_tokens(exported: Path, trained: Trained
 
 
 def test_the_export_carries_a_transcriber_with_the_recipes_settings(exported: Path, trained: Trained) -> None:
-    """tests/export/test_bundle.py runs such a folder in an environment without this package."""
+    """tests/exporting/test_bundle.py runs such a folder in an environment without this package."""
     recipe, _, _ = trained
     assert {path.name for path in (exported / "transcribe").iterdir()} == {"__main__.py", "finetune", "settings.json"}
     settings = read_json(exported / "transcribe" / "settings.json")
@@ -230,7 +230,7 @@ def test_a_folder_that_cannot_be_loaded_is_refused_with_the_reason(trained: Trai
 
 def test_the_command_of_the_new_process_runs_as_it_is(tmp_path: Path) -> None:
     """Without a model it fails, and says why on standard error."""
-    done = verify.run_process([sys.executable, "-m", "finetune.export.verify", str(tmp_path), str(tmp_path)])
+    done = verify.run_process([sys.executable, "-m", "finetune.exporting.verify", str(tmp_path), str(tmp_path)])
     assert done.returncode == 1 and "FileNotFoundError" in done.stderr and verify.REQUEST in done.stderr
 
 

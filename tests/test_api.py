@@ -1,0 +1,145 @@
+"""The Python API: names, recipes, stages with typed results, callbacks."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import finetune
+from finetune.core import config
+from finetune.core.errors import CheckpointError, RecipeError
+from finetune.core.run_dir import RunDir
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Recorder:
+    """A trainer callback that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.wers: list[float] = []
+        self.messages: list[str] = []
+        self.closed = 0
+
+    def on_step(self, record: Any) -> None:
+        self.losses.append(record.loss)
+
+    def on_validation(self, record: Any) -> None:
+        self.wers.append(record.wer)
+
+    def on_message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_importing_the_package_is_fast_and_without_torch() -> None:
+    code = (
+        "import time; start = time.perf_counter(); import finetune; spent = time.perf_counter() - start; "
+        "import sys; print(spent, 'torch' in sys.modules, sorted(set(finetune.__all__) - set(dir(finetune))))"
+    )
+    seconds, torch, missing = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert float(seconds) < 0.1 and torch == "False" and missing == "[]"
+
+
+def test_every_public_name_exists() -> None:
+    assert {"load", "transcribe", "Recipe", "prepare", "train", "evaluate", "export", "run", "compare"} <= {
+        *finetune.__all__
+    }
+    for name in finetune.__all__:
+        assert getattr(finetune, name) is not None
+    with pytest.raises(AttributeError, match="transcripe"):
+        _ = finetune.transcripe  # type: ignore[attr-defined]
+
+
+def test_a_recipe_from_values_is_that_of_a_file() -> None:
+    path = ROOT / "recipes" / "quickstart.yaml"
+    read = finetune.Recipe.from_yaml(path, ["train.epochs=2"])
+    assert isinstance(read, finetune.Recipe) and read.train.epochs == 2 and read.name == "quickstart"
+    made = finetune.Recipe(
+        name="quickstart", model={"base": read.model.base}, data=read.data.model_dump(),
+        parts={"lora": {"learning_rate": 1.6e-3}, "lm_head": {"mode": "full"}}, machine={"processes": 2},
+        train={"goal": "vocabulary", "epochs": 2, "batch_seconds": 7.5, "learning_rate": 5e-4, "evaluate_every": 3,
+               "interpolate": [0.96, 0.92], "max_canary_loss": 0.02},
+    )  # fmt: skip
+    assert made == read, "the preset of the goal is part of both"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"train": {"epoch": 3}}, "Recipe: unknown key 'train.epoch'; did you mean 'train.epochs'?"),
+        ({"train": {"epochs": 0}}, "Recipe: train.epochs: Input should be greater than or equal to 1, got 0"),
+        ({"train": {"shrink": [0.9]}}, "'train.shrink' was renamed to 'train.interpolate'"),
+        ({"train": {"ctc_weight": 1.0}}, "Recipe: train.ctc_weight: "),
+        ({"model": {}}, "Recipe: model.base: required"),
+    ],
+)
+def test_a_wrong_recipe_is_a_recipe_error(values: dict[str, Any], message: str) -> None:
+    plain = {"name": "x", "model": {"base": "x"}, "data": {split: ["x"] for split in ("train", "valid", "test")}}
+    with pytest.raises(RecipeError) as caught:
+        finetune.Recipe(**{**plain, **values})
+    assert message in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny: Callable[..., config.Recipe], tmp_path_factory: pytest.TempPathFactory) -> config.Recipe:
+    return tiny(tmp_path_factory.mktemp("api"), "api")
+
+
+def test_the_stages_return_typed_results(recipe: config.Recipe) -> None:
+    prepared = finetune.prepare(recipe)
+    assert prepared.kept["train"] == 6 and prepared.hours["test"] > 0
+
+    recorder = Recorder()
+    trained = finetune.train(recipe, callbacks=[recorder])
+    assert len(recorder.losses) == trained.steps > 1 and all(loss > 0 for loss in recorder.losses)
+    assert min(recorder.wers) == trained.best_valid_wer and recorder.messages and recorder.closed == 1
+    again = Recorder()
+    assert finetune.train(recipe, callbacks=[again]) == trained and not again.losses, "done before"
+
+    results = finetune.evaluate(recipe)
+    base, adapted = results.scores["test"].base, results.scores["test"].adapted
+    assert adapted.wer >= 0 and base.utterances == 3
+
+    exported = finetune.export(recipe)
+    summary = finetune.run(recipe)
+    assert summary.export.dir == exported.dir and summary.scores["test"].adapted.wer == adapted.wer
+    written = json.loads(RunDir(f"{recipe.runs}/{recipe.name}").summary.read_text())
+    assert written["scores"]["test"]["adapted"]["wer"] == adapted.wer
+
+    root = f"{recipe.runs}/{recipe.name}"
+    compared = finetune.compare([f"{root}:base", root], replicas=100, fail_if=["wer > 1000"])
+    assert compared.clips == 3 and compared.fired == []
+    transcript = finetune.load(exported.dir).transcribe(
+        ROOT / "data/vocabulary/audio/canary/canary-001-en-us-f3.opus", max_new_tokens=3
+    )
+    assert isinstance(transcript.text, str)
+
+
+def test_callbacks_need_one_process(recipe: config.Recipe) -> None:
+    two = recipe.model_copy(update={"machine": recipe.machine.model_copy(update={"processes": 2})})
+    with pytest.raises(RecipeError, match=r"callbacks need training in one process; set machine\.processes to 1"):
+        finetune.train(two, callbacks=[Recorder()])
+
+
+def test_comparing_wants_two_systems() -> None:
+    with pytest.raises(RecipeError):
+        finetune.compare(["runs/none"])
+    with pytest.raises(RecipeError, match="normalizer"):
+        finetune.compare(["a", "b"], normalizer="none@9")
+
+
+def test_another_recipe_in_the_same_directory_is_a_checkpoint_error(recipe: config.Recipe) -> None:
+    finetune.train(recipe)
+    other = recipe.model_copy(update={"seed": 2})
+    with pytest.raises(CheckpointError):
+        finetune.train(other)
