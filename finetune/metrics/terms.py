@@ -75,7 +75,7 @@ def read_terms(path: str | Path) -> list[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the list of terms cannot be read ({error})") from error
+        raise DataError(f"{path}: cannot read the list of terms ({error})") from error
     terms = [" ".join(line.split()) for line in lines if line.strip()]
     if not terms:
         raise DataError(f"{path}: contains no terms; write one term per line")
