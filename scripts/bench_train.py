@@ -3,11 +3,11 @@
     python scripts/bench_train.py --size nano                # the embedded model on a CPU: minutes
     python scripts/bench_train.py --size full --json out.json     # the real dimensions, random weights, on a GPU
 
-Both sides train the same parameters: LoRA on the language model and the projector in full, or with `--rank 0` the
-projector alone, which is all that the notebook's filter of names finds in granite-4.0-1b-speech. Each variant has
-a process of its own, one after the other in the order of the lines; the lines below `ours` change one thing each and
-leave the rest as it is. A pass goes over all clips once; the first one warms up, the median of the others counts.
-Audio is decoded before; features are made within, by our front end on both sides, as torchaudio is not needed here.
+Both sides train the same parameters: LoRA on the language model and the whole projector, or with `--rank 0` only the
+projector, which is all that the notebook's name filter selects in granite-4.0-1b-speech. Each variant runs in its own
+process, in the order of the lines; each line below `ours` changes one thing in it. A pass covers all clips once. The
+first pass warms up; the median of the others is reported. Audio is decoded before the clock starts. Features are
+computed within the measured time, by our code on both sides, because torchaudio is not required here.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def arguments() -> argparse.Namespace:
         "--batch-seconds",
         type=float,
         help="padded audio in one of our batches (default: 16 clips of "
-        "the mean duration, so that an optimizer step hears as many clips on both sides)",
+        "the mean duration, so that an optimizer step has as many clips on both sides)",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cpu for nano, else cuda where there is one")
     parser.add_argument(
@@ -58,21 +58,21 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--only", default=",".join(VARIANTS), help="variants to run, such as baseline,ours")
     parser.add_argument("--json", type=Path, help="write everything that was measured to this file too")
-    given = parser.parse_args()
-    given.device = given.device or ("cuda" if given.size != "nano" and torch.cuda.is_available() else "cpu")
-    given.clips = given.clips or SIZES[given.size]
-    given.only = given.only.split(",")
-    if given.size == "full" and given.device == "cpu":
-        parser.error("--size full wants a GPU; try --size middle here")
-    if given.own_time and (given.device == "cuda" or torch.get_num_threads() > 1):
+    args = parser.parse_args()
+    args.device = args.device or ("cuda" if args.size != "nano" and torch.cuda.is_available() else "cpu")
+    args.clips = args.clips or SIZES[args.size]
+    args.only = args.only.split(",")
+    if args.size == "full" and args.device == "cpu":
+        parser.error("--size full needs a GPU; use --size middle on a CPU")
+    if args.own_time and (args.device == "cuda" or torch.get_num_threads() > 1):
         parser.error("--own-time is for a CPU and one thread: OMP_NUM_THREADS=1")
-    if unknown := set(given.only) - VARIANTS.keys():
+    if unknown := set(args.only) - VARIANTS.keys():
         parser.error(f"--only: there is no {', '.join(sorted(unknown))}; there are {', '.join(VARIANTS)}")
-    if not given.rank and set(given.only) & set(LLM):
-        given.only = [name for name in given.only if name not in LLM]  # nothing would train
-    if given.clips < 1 or given.clips % (BATCH * ACCUMULATION) or given.steps < 1:
+    if not args.rank and set(args.only) & set(LLM):
+        args.only = [name for name in args.only if name not in LLM]  # nothing would train
+    if args.clips < 1 or args.clips % (BATCH * ACCUMULATION) or args.steps < 1:
         parser.error("--clips must be a multiple of 32, and --steps at least 1")
-    return given
+    return args
 
 
 def line(found: Measured) -> dict[str, Any]:
@@ -114,15 +114,15 @@ def header(setup: Setup) -> list[str]:
 
 
 def main() -> None:
-    given = arguments()
+    args = arguments()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # the Trainer would spread over all there are
-    if given.own_time:
+    if args.own_time:
         os.environ[OWN_TIME] = "1"
-    setup = Setup(given.size, given.device, given.clips, given.steps, given.rank, given.batch_seconds)
+    setup = Setup(args.size, args.device, args.clips, args.steps, args.rank, args.batch_seconds)
     print("\n".join([*header(setup), HEAD]), flush=True)
     lines = dict[str, dict[str, Any]]()
-    for variant in [name for name in VARIANTS if name in given.only]:
+    for variant in [name for name in VARIANTS if name in args.only]:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             try:
                 row = line(pool.submit(measure, setup, variant).result())
@@ -147,8 +147,8 @@ def main() -> None:
     for variant in lines.keys() & {"cache", "cache_embeds"} if "llm" in lines else ():
         reached[variant] = lines[variant]["clips_per_second"] / lines["llm"]["clips_per_second"]
         print(f"{VARIANTS[variant].strip()}: {reached[variant]:.2f} of the speed of the language model alone")
-    if given.json:
-        given.json.write_text(
+    if args.json:
+        args.json.write_text(
             json.dumps(
                 {
                     "setup": asdict(setup),

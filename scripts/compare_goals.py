@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Trains a recipe as it stands and then with each goal's preset in its place, and prints what came out.
+"""Trains a recipe as it is and with the preset of each goal, and prints the scores.
 
     python scripts/compare_goals.py recipes/quickstart.yaml --set train.epochs=4
 
-A preset takes the place of the recipe's own parts and augmentation. Everything else stays the recipe's, the learning
-rates of `train` too, so this compares what is trained and not how well it is tuned. Scores are of the valid manifest
-and the canary, as training itself measures them; test is not touched. Run again, it goes on where it was.
+A preset replaces the recipe's parts and augmentation. Everything else stays the recipe's, also the learning rates of
+`train`, so this compares what is trained and not how well it is tuned. The scores are those of training, on valid and
+canary; test is not used. Rerun to resume.
 """
 
 import argparse
@@ -21,11 +21,11 @@ from finetune.core.recipe import load_recipe  # noqa: E402
 from finetune.model.granite import read_config  # noqa: E402
 from finetune.pipeline import run_recipe  # noqa: E402
 
-OWN = "own"  # the recipe as it stands
+OWN = "own"  # the recipe as it is
 
 
 def with_goal(recipe: Recipe, goal: str, blocks: int) -> Recipe:
-    """The recipe with a goal's preset; of the encoder no more than the `blocks` that the base has."""
+    """The recipe with a goal's preset, with at most as many encoder blocks as the base has."""
     content = recipe.model_dump()
     content["name"] = f"{recipe.name}-{goal}"
     if goal != OWN:
@@ -38,15 +38,15 @@ def with_goal(recipe: Recipe, goal: str, blocks: int) -> Recipe:
                 level = level[section]
             level[last] = value
         content["parts"]["encoder"]["blocks"] = min(blocks, int(content["parts"]["encoder"]["blocks"]))
-    found = Recipe.model_validate(content)
-    if wrong := contradictions(found):
-        sys.exit(f"{goal}: {wrong[0][0]}: {wrong[0][1]}")
-    return found
+    result = Recipe.model_validate(content)
+    if problems := contradictions(result):
+        sys.exit(f"{goal}: {problems[0][0]}: {problems[0][1]}")
+    return result
 
 
 def line(name: str, trained: int, valid: float, canary: float | None, rest: str) -> str:
-    heard = "-" if canary is None else f"{100 * canary:.1f}"
-    return f"{name:12}{trained:12,}{100 * valid:12.1f}{heard:>12}{rest}"
+    canary_wer = "-" if canary is None else f"{100 * canary:.1f}"
+    return f"{name:12}{trained:12,}{100 * valid:12.1f}{canary_wer:>12}{rest}"
 
 
 def main() -> int:

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Kills training with SIGKILL at random moments, starts it again each time, and compares with an unbroken run.
+"""Kills training with SIGKILL at random moments, resumes it each time, and compares it with an unbroken run.
 
     python scripts/kill_resume.py --kills 20
 
-The losses of every step, the valid scores and the final adapter must be the same, bit for bit. The embedded model,
-a few clips, dropout and augmentation on; a checkpoint after every step, so that many kills fall inside saving.
+The losses of every step, the scores on valid and the final adapter must be equal, bit for bit. It trains the embedded
+model on a few clips with dropout and augmentation, and saves after every step, so that many kills come in a save.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def recipe(folder: Path, name: str) -> Recipe:
 
 
 def attempt(settings: Recipe, run: RunDir, after: float | None) -> bool:
-    """Trains in a child process, killed after so many seconds; whether it came to its end."""
+    """Trains in a child process that is killed after so many seconds; returns whether it completed."""
     child = os.fork()
     if child == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -75,12 +75,12 @@ def attempt(settings: Recipe, run: RunDir, after: float | None) -> bool:
         os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
     if os.WIFEXITED(status) and os.WEXITSTATUS(status):
-        sys.exit("training failed by itself; its error stands above")
+        sys.exit("training failed without a kill; see its error above")
     return os.WIFEXITED(status)
 
 
 def outcome(run: RunDir) -> dict[str, object]:
-    """All that must be equal: recorded steps and scores, the best adapter's bytes, the last checkpoint's weights."""
+    """Everything that must be equal: records, the best adapter, the weights of the last checkpoint."""
     rows = read_jsonl(run.metrics)
     return {
         "records": [{key: value for key, value in row.items() if key != "time"} for row in rows],

@@ -1,4 +1,4 @@
-"""Starts one training process for each device of this machine, and passes signals on to them."""
+"""Starts one training process for each device of this machine and forwards signals to them."""
 
 import os
 import signal
@@ -13,7 +13,9 @@ from finetune.core.errors import CheckpointError, Interrupted
 from finetune.core.run_dir import CHILD, RunDir
 from finetune.training.signals import NAMES, interruptible
 
-STOPPED = [128 + getattr(signal, name) for name in NAMES if hasattr(signal, name)]  # exit codes of those that stopped
+STOPPED = [
+    128 + getattr(signal, name) for name in NAMES if hasattr(signal, name)
+]  # exit codes of processes that a signal stopped
 
 
 def processes_for(recipe: Recipe, gpus: int | None = None) -> int:
@@ -34,34 +36,39 @@ def processes_for(recipe: Recipe, gpus: int | None = None) -> int:
 def train_on_all(run: RunDir, processes: int, python: str = sys.executable) -> None:
     """Trains in `processes` processes (torch.distributed; NCCL on GPUs, gloo on CPUs) and waits for them.
 
-    Each reads `resolved.json`. Not by torchrun, which ends with a traceback of its own, and kills 30 seconds after a
-    signal what may still be in the step before its checkpoint.
+    Each process reads `resolved.json`. torchrun is not used: it prints a traceback of its own, and 30 seconds after a
+    signal it kills processes that may still be in the step before their checkpoint.
+
+    Args:
+        run: The run directory.
+        processes: How many to start.
+        python: The interpreter.
 
     Raises:
         Interrupted: a signal stopped them; their checkpoint holds the last step.
-        CheckpointError: one failed, and the others were ended; what it said stands above.
+        CheckpointError: one failed, and the others were killed; its own message is printed before.
     """
     command = [python, "-m", "finetune", "train", str(run.resolved)]
     with interruptible() as stop, ExitStack() as stack:
-        # Each in a session of its own: Ctrl-C would reach it twice, and the second signal ends it at once. With the
-        # file descriptor of the lock: were this process killed, no other could begin while they go on.
+        # Each is in its own session: otherwise Ctrl-C would reach it twice, and the second signal stops at once. Each
+        # inherits the file descriptor of the lock: if this process is killed, no other can start while they run.
         children = [
             stack.enter_context(subprocess.Popen(command, env=environment, start_new_session=True, close_fds=False))
             for environment in _environments(processes)
         ]
-        told, failed = False, 0
+        signalled, failed = False, 0
         try:
             while True:
                 codes = [code for child in children if (code := child.poll()) is not None]  # of those that ended
                 failed = failed or next((code for code in codes if code not in (0, *STOPPED)), 0)
                 if len(codes) == processes:
                     break
-                if failed:  # the others would wait for it in vain
+                if failed:  # the others would wait for it forever
                     _kill(children)
-                if stop.signum and not told:
+                if stop.signum and not signalled:
                     for child in children:
                         child.terminate()
-                    told = True
+                    signalled = True
                 time.sleep(0.1)
         except BaseException:  # a second signal
             _kill(children)
@@ -71,15 +78,15 @@ def train_on_all(run: RunDir, processes: int, python: str = sys.executable) -> N
         raise Interrupted(None, stop.signum or stopped[0])
     if failed:
         why = (
-            f"exit code {failed}; the first error above says why"
+            f"exit code {failed}; see the first error above"
             if failed > 0
-            else f"{signal.Signals(-failed).name}; if nobody sent it, main memory may have been short"
+            else f"{signal.Signals(-failed).name}; if nobody sent it, main memory may have run out"
         )
         raise CheckpointError(f"training in {processes} processes failed ({why})")
 
 
 def _environments(processes: int) -> list[dict[str, str]]:
-    """What tells each process its place, as torch.distributed reads it."""
+    """The environment of each process, with its rank, as torch.distributed reads it."""
     import torch
 
     with socket.socket() as free:

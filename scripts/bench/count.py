@@ -1,4 +1,4 @@
-"""The yardsticks: operations that a pass needs, what the machine could do at most, memory at its peak, padding."""
+"""What the benchmark measures by: operations of a pass, peak speed of the machine, peak memory, padding."""
 
 import os
 import time
@@ -25,7 +25,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Amount:
-    """What real clips consist of; padding is no work that is needed."""
+    """The content of the clips, without padding."""
 
     frames: int
     audio_tokens: int
@@ -35,7 +35,7 @@ class Amount:
 
 @dataclass
 class Tally:
-    """Encoder frames and positions of the language model: those needed, and those there were with padding."""
+    """Encoder frames and positions of the language model: without and with padding."""
 
     needed: list[int] = field(default_factory=lambda: [0, 0])
     padded: list[int] = field(default_factory=lambda: [0, 0])
@@ -71,8 +71,8 @@ def count_weights(hf: nn.Module) -> Weights:
     return Weights(**counts)
 
 
-def pass_flops(weights: Weights, amount: Amount, heard: bool) -> float:
-    """Floating-point operations that training on clips needs, whoever does it.
+def pass_flops(weights: Weights, amount: Amount, encoder_runs: bool) -> float:
+    """Floating-point operations that training on the clips needs, in any implementation.
 
     A weight costs 2 operations (multiply, add) at each place where it is used:
 
@@ -81,15 +81,15 @@ def pass_flops(weights: Weights, amount: Amount, heard: bool) -> float:
                   2 projector audio + 2 (llm + lora) positions + 2 head targets
                   to the weights, where they train: 2 keys frames + 2 projector audio + 2 lora positions
 
-    The encoder is frozen and nothing below it trains: it has no backward pass. Left out on both sides: attention
-    scores and their product with the values, which have no weights; and all that is done beyond need, namely
-    padding, logits that no loss is taken of, and what gradient checkpointing computes twice.
+    The encoder is frozen and nothing below it trains: it has no backward pass. Not counted on either side: attention
+    scores and their product with the values, which have no weights; and unnecessary work, namely padding, logits
+    without a loss, and what gradient checkpointing computes twice.
 
     Args:
-        heard: False where the encoder's output comes from a cache.
+        encoder_runs: False where the encoder's output comes from a cache.
     """
     frames = amount.frames
-    forward = (weights.encoder * heard + weights.keys) * frames + weights.projector * amount.audio_tokens
+    forward = (weights.encoder * encoder_runs + weights.keys) * frames + weights.projector * amount.audio_tokens
     forward += (weights.llm + weights.lora) * amount.positions + weights.head * amount.targets
     inputs = weights.projector * amount.audio_tokens + (weights.llm + weights.lora) * amount.positions
     inputs += weights.head * amount.targets
@@ -98,7 +98,7 @@ def pass_flops(weights: Weights, amount: Amount, heard: bool) -> float:
 
 
 def now(device: str) -> float:
-    """Seconds, once everything that was asked of the device is done; of this process alone where `OWN_TIME` is set."""
+    """Seconds, after the device has finished its work; processor time of this process where `OWN_TIME` is set."""
     if device == "cuda":
         torch.cuda.synchronize()
     return time.process_time() if OWN_TIME in os.environ else time.perf_counter()
@@ -125,7 +125,7 @@ def _status(entry: str) -> int:
 
 
 def forget_peak(device: str) -> int:
-    """Starts the peak anew; returns the bytes to take off: on a CPU (Linux) what the process holds by now."""
+    """Resets the peak; returns the bytes to subtract from it: on a CPU (Linux) the current memory of the process."""
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -135,5 +135,5 @@ def forget_peak(device: str) -> int:
 
 
 def peak_memory(device: str) -> int:
-    """Bytes at the peak: all that was allocated on CUDA, weights too; on a CPU the resident set of the process."""
+    """Bytes at the peak: everything allocated on CUDA, with the weights; on a CPU the resident set of the process."""
     return torch.cuda.max_memory_allocated() if device == "cuda" else _status("VmHWM")

@@ -1,4 +1,4 @@
-"""What both sides train: a model of one of three sizes, clips to go with it, and what of the model is opened."""
+"""What both sides train: a model of one of three sizes, clips for it, and the trainable parts."""
 
 import random
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ MIDDLE: dict[str, dict[str, float]] = {
 
 @dataclass(frozen=True)
 class Setup:
-    """What the command asked for."""
+    """The arguments of the command."""
 
     size: str
     device: str
@@ -53,7 +53,7 @@ class Setup:
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """Utterances with their waveforms (N,) at 16 kHz, decoded before any clock runs."""
+    """Utterances with their waveforms (N,) at 16 kHz, decoded before the clock starts."""
 
     utterances: list[Utterance]
     waves: list[np.ndarray]
@@ -69,9 +69,9 @@ def middle_config() -> GraniteSpeechConfig:
 
 
 def build_model(size: str, device: str) -> GraniteSpeech:
-    """The embedded model, or random weights made where they are to lie; bfloat16 on CUDA, all frozen.
+    """The embedded model, or random weights made on the device; bfloat16 on CUDA, all frozen.
 
-    The real model's tokenizer is not at hand: the sizes share nano's, whose tokens all vocabularies hold.
+    All sizes use nano's tokenizer, because the real model's is not included; every vocabulary contains its tokens.
     """
     if size == "nano":
         return load_model(str(NANO), "auto", device)
@@ -111,23 +111,23 @@ def gather(setup: Setup, model: GraniteSpeech) -> Material:
     rows = (VOCABULARY / "sentences.tsv").read_text(encoding="utf-8").splitlines()[1:]
     words = sorted({word for row in rows for word in row.split("\t")[2].split()})
     cost = {word: len(encode_text(model.tokenizer, f" {word}")) for word in words}
-    found = Material([], [])
+    material = Material([], [])
     for index in range(setup.clips):
         samples = round(float(np.clip(np.exp(rng.normal(np.log(5), 0.6)), 1, 20)) * SAMPLE_RATE)
         text, tokens = list[str](), 0
         while tokens < TOKENS_PER_SECOND * samples / SAMPLE_RATE:
             text.append(words[rng.integers(len(words))])
             tokens += cost[text[-1]]
-        found.utterances.append(Utterance(f"noise-{index}", "", samples / SAMPLE_RATE, " ".join(text)))
-        found.waves.append(rng.standard_normal(samples, dtype=np.float32) * np.float32(0.1))
-    return found
+        material.utterances.append(Utterance(f"noise-{index}", "", samples / SAMPLE_RATE, " ".join(text)))
+        material.waves.append(rng.standard_normal(samples, dtype=np.float32) * np.float32(0.1))
+    return material
 
 
 def recipe_of(setup: Setup, utterances: list[Utterance], checkpointing: bool) -> Recipe:
     """Our side's recipe.
 
-    Unless the command says otherwise a batch may hold 16 clips of the mean duration, so that an optimizer step
-    hears about as many clips as the notebook's.
+    By default a batch may hold 16 clips of the mean duration, so that an optimizer step has about as many clips as
+    the notebook's.
     """
     durations = [item.duration for item in utterances]
     seconds = setup.batch_seconds or max(BATCH * sum(durations) / len(durations), *durations)

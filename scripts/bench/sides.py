@@ -1,4 +1,4 @@
-"""The two sides: training as IBM's notebook sets it up (transformers' Trainer), and the engine of this toolkit."""
+"""The two sides of the benchmark: IBM's notebook (transformers' Trainer), and the optimizer step of this toolkit."""
 
 import random
 import tempfile
@@ -33,8 +33,8 @@ from finetune.training.sampler import plan_epoch
 from finetune.training.signals import Stop
 from finetune.training.step import OptimizerStep
 
-# What is measured, in this order. Below `ours` is our engine with one thing changed. The language model alone has its
-# batches ready in memory before the clock runs, and nothing to do with the audio: the most that a cache can reach.
+# The variants, in this order. Those below `ours` change one thing in it. The language model alone has its batches in
+# memory before the clock starts and does nothing with audio: it is the upper limit of what a cache can reach.
 VARIANTS = {
     "baseline": "the notebook's recipe (Trainer)",
     "ours": "ours",
@@ -68,10 +68,10 @@ class Measured:
 
 
 def measure(setup: Setup, variant: str) -> Measured:
-    """Builds the model and trains it for a pass to warm up and `setup.steps` more; to be run in a fresh process."""
+    """Builds the model and trains one pass to warm up and `setup.steps` more. Each variant needs a fresh process."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    warnings.simplefilter("ignore", FutureWarning)  # PEFT's use of a name that transformers gives up
+    warnings.simplefilter("ignore", FutureWarning)  # PEFT uses a name that transformers has deprecated
     model = build_model(setup.size, setup.device)
     material = gather(setup, model)
     recipe = recipe_of(setup, material.utterances, variant == "checkpointing")
@@ -84,7 +84,7 @@ def measure(setup: Setup, variant: str) -> Measured:
         if variant == "baseline":
             run = notebook(setup, data, material, tally, marks, folder)
         else:
-            run = engine(setup, data, material, tally, marks, folder, variant)
+            run = toolkit(setup, data, material, tally, marks, folder, variant)
         held = forget_peak(setup.device)
         steps = run()
         memory = peak_memory(setup.device) - held
@@ -103,7 +103,7 @@ def measure(setup: Setup, variant: str) -> Measured:
         memory,
         frame_padding,
         position_padding,
-        pass_flops(weights, amount, heard=variant != "cache"),
+        pass_flops(weights, amount, encoder_runs=variant != "cache"),
         limit,
         setup.clips,
         sum(item.duration for item in material.utterances),
@@ -116,7 +116,7 @@ def measure(setup: Setup, variant: str) -> Measured:
 
 
 def open_as_notebook(model: GraniteSpeech, rank: int) -> nn.Module:
-    """Freezes all but the parameters whose name holds `projector` or `lora`; LoRA is put on first, with PEFT.
+    """Adds LoRA with PEFT, then freezes all parameters except those with `projector` or `lora` in the name.
 
     granite-4.0-1b-speech has no LoRA of its own, so the notebook trains its projector alone: rank 0 here.
     """
@@ -162,7 +162,7 @@ def collate(data: SpeechDataset, waves: list[np.ndarray], chosen: Sequence[int])
 
 
 class Clock(TrainerCallback):  # type: ignore[misc]
-    """Notes the time at the start of training and at the end of each epoch, which is a pass over the clips."""
+    """Records the time at the start of training and at the end of each epoch, which is a pass over the clips."""
 
     def __init__(self, marks: list[float], device: str) -> None:
         self.marks, self.device = marks, device
@@ -177,7 +177,7 @@ class Clock(TrainerCallback):  # type: ignore[misc]
 def notebook(
     setup: Setup, data: SpeechDataset, material: Material, tally: Tally, marks: list[float], folder: Path
 ) -> Callable[[], int]:
-    """Everything set up for the notebook's training; calling the result runs it and returns optimizer steps a pass.
+    """Sets up the notebook's training; calling the result runs it and returns the optimizer steps of a pass.
 
     Its settings: batches of 16 in random order, 2 of them accumulated, learning rate 3e-5, bfloat16 autocast on a GPU,
     and the Trainer's defaults for the rest (fused AdamW; everything in train mode, frozen parts too).
@@ -223,7 +223,7 @@ def notebook(
 
 
 def every_position(hidden: Tensor, labels: Tensor, logits: Callable[[Tensor], Tensor], smoothing: float) -> Tensor:
-    """`token_loss` as a model's own forward computes it: logits wherever there is a position, padding too."""
+    """`token_loss` as a model's own forward computes it: logits at every position, padding included."""
     return F.cross_entropy(
         logits(hidden[:, :-1]).flatten(0, 1),
         labels[:, 1:].flatten(),
@@ -239,10 +239,10 @@ def as_transformers(encoder: Any, features: Tensor, num_frames: Tensor) -> tuple
     return states, states[:0]
 
 
-def engine(
+def toolkit(
     setup: Setup, data: SpeechDataset, material: Material, tally: Tally, marks: list[float], folder: Path, variant: str
 ) -> Callable[[], int]:
-    """Our training as `training.trainer` puts it together, set up; calling the result runs it, as for `notebook`."""
+    """Sets up our training as `Trainer` does; calling the result runs it, as for `notebook`."""
     accelerator = Accelerator(cpu=setup.device == "cpu")
     model, recipe = data.model, data.recipe
     kind = "embeds" if variant in LLM else "states" if variant == "cache" else "features"
@@ -312,8 +312,8 @@ def cached(data: SpeechDataset, material: Material, kind: str, folder: Path) -> 
     @torch.inference_mode()
     def encode(chosen: Sequence[int]) -> list[Tensor]:
         batch = data.batch(list(chosen), [material.waves[index] for index in chosen], 0)
-        heard = data.model.encode(batch.audio, batch.num_frames)
-        rows, counts = (heard.embeds, heard.num_tokens) if kind == "embeds" else (heard.states, heard.num_frames)
+        audio = data.model.encode(batch.audio, batch.num_frames)
+        rows, counts = (audio.embeds, audio.num_tokens) if kind == "embeds" else (audio.states, audio.num_frames)
         return [row[:count] for row, count in zip(rows, counts.tolist(), strict=True)]
 
     batches = [[index] for index in range(len(material.waves))]

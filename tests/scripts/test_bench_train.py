@@ -41,8 +41,8 @@ def test_operations_of_a_pass_against_a_hand_count() -> None:
     weights, amount = Weights(10, 3, 5, 7, 2, 4), Amount(100, 20, 30, 6)
     forward = 2 * (10 * 100 + 3 * 100 + 5 * 20 + 7 * 30 + 2 * 30 + 4 * 6)
     backward = 2 * (5 * 20 + 7 * 30 + 2 * 30 + 4 * 6) + 2 * (3 * 100 + 5 * 20 + 2 * 30)
-    assert pass_flops(weights, amount, heard=True) == forward + backward == 5096
-    assert pass_flops(weights, amount, heard=False) == 5096 - 2 * 10 * 100
+    assert pass_flops(weights, amount, encoder_runs=True) == forward + backward == 5096
+    assert pass_flops(weights, amount, encoder_runs=False) == 5096 - 2 * 10 * 100
 
 
 def test_weights_of_the_embedded_model_against_a_hand_count(model: Load) -> None:
@@ -75,7 +75,7 @@ def test_operations_are_those_that_torch_counts(model: Load, data: SpeechDataset
         token_loss(hidden, batch.labels, loaded.logits, 0.0).backward()  # type: ignore[no-untyped-call]
     amount = Amount(int(batch.num_frames[0]), int(audio.num_tokens[0]), data.positions[0], data.tokens([0]))
     counted = counter.get_total_flops()
-    assert 0.8 * counted < pass_flops(count_weights(loaded.hf), amount, heard=True) < counted
+    assert 0.8 * counted < pass_flops(count_weights(loaded.hf), amount, encoder_runs=True) < counted
 
 
 @pytest.mark.parametrize("rank", [0, 16])

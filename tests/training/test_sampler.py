@@ -1,4 +1,4 @@
-"""The plan of an epoch: every clip as often as wanted, within the budgets, the same in a step however it is split."""
+"""The plan of an epoch: every chosen clip, within the limits, and the same clips in a step for any split."""
 
 import itertools
 import multiprocessing
@@ -70,10 +70,10 @@ def speech(count: int, seed: int) -> tuple[list[float], list[int]]:
 @settings(deadline=None)
 @given(SIZE, SEED, st.floats(5.0, 240.0), st.integers(64, 4000), st.integers(1, 8), st.integers(0, 120))
 def test_plans_have_each_chosen_clip_and_keep_both_limits(
-    size: int, epoch: int, seconds: float, tokens: int, group: int, heard: int
+    size: int, epoch: int, seconds: float, tokens: int, group: int, occurrences: int
 ) -> None:
     durations, positions = speech(size, epoch)
-    chosen = np.random.default_rng(epoch).integers(0, size, heard).tolist()
+    chosen = np.random.default_rng(epoch).integers(0, size, occurrences).tolist()
     plan = plan_epoch(durations, positions, seconds, tokens, group, 1, epoch, chosen)
     batches = batches_of(plan)
     assert Counter(itertools.chain(*batches)) == Counter(chosen)
@@ -98,7 +98,7 @@ def test_steps_do_not_depend_on_ranks_and_accumulation(size: int, epoch: int) ->
     for ranks, accumulation in [(1, 8), (2, 4), (4, 2), (8, 1)]:
         plan = plan_of(durations, positions, group=ranks * accumulation, epoch=epoch)
         shares = [[shard_for_rank(step, rank, ranks) for rank in range(ranks)] for step in plan]
-        assert all(len(mine) == len(step[0]) <= accumulation for step in shares for mine in step)
+        assert all(len(local) == len(step[0]) <= accumulation for step in shares for local in step)
         seen.append([sorted(itertools.chain(*itertools.chain(*step))) for step in shares])
     assert all(steps == seen[0] for steps in seen)
 
@@ -145,12 +145,12 @@ def test_padding_share_by_hand() -> None:
 @settings(deadline=None)
 @given(st.integers(1, 50), st.integers(0, 50), st.floats(0.01, 4.0), st.integers(0, 9))
 def test_train_occurs_once_and_replay_by_its_weight(train: int, replay: int, weight: float, epoch: int) -> None:
-    heard = Counter(sample_replay(train, replay, weight, 1, epoch))
-    assert heard == Counter(sample_replay(train, replay, weight, 1, epoch))
-    assert all(heard.pop(index) == 1 for index in range(train))
-    assert set(heard) <= set(range(train, train + replay))
-    assert all(int(weight) <= heard[index] <= int(weight) + 1 for index in range(train, train + replay))
-    assert abs(sum(heard.values()) - weight * replay) <= 1
+    occurrences = Counter(sample_replay(train, replay, weight, 1, epoch))
+    assert occurrences == Counter(sample_replay(train, replay, weight, 1, epoch))
+    assert all(occurrences.pop(index) == 1 for index in range(train))
+    assert set(occurrences) <= set(range(train, train + replay))
+    assert all(int(weight) <= occurrences[index] <= int(weight) + 1 for index in range(train, train + replay))
+    assert abs(sum(occurrences.values()) - weight * replay) <= 1
 
 
 def test_replay_samples_differ_between_epochs_and_seeds() -> None:
@@ -174,29 +174,29 @@ def test_a_weight_below_one_clip_still_samples_some_epochs() -> None:
 
 @given(SIZE, SEED, st.floats(0, 0.95), st.floats(1, 40))
 def test_groups_have_each_clip_once_one_language_and_keep_the_limit(
-    size: int, seed: int, portion: float, longest: float
+    size: int, seed: int, probability: float, longest: float
 ) -> None:
     durations, languages = speech(size, seed)[0], ["en" if index % 3 else "fr" for index in range(size)]
-    groups = concat_utterances(range(size), durations, languages, portion, longest, seed, 0)
+    groups = concat_utterances(range(size), durations, languages, probability, longest, seed, 0)
     assert sorted(itertools.chain(*groups)) == list(range(size))
     for group in groups:
         assert len(group) == 1 or sum(durations[index] for index in group) <= longest
         assert len({languages[index] for index in group}) == 1
-    assert groups == concat_utterances(range(size), durations, languages, portion, longest, seed, 0)
+    assert groups == concat_utterances(range(size), durations, languages, probability, longest, seed, 0)
 
 
 def test_the_probability_sets_the_group_sizes() -> None:
     plain = concat_utterances(range(400), [1.0] * 400, [""] * 400, 0.0, 1e9, 1, 0)
     assert plain == [(index,) for index in range(400)]
-    for portion in (0.2, 0.5, 0.8):
-        groups = concat_utterances(range(4000), [1.0] * 4000, [""] * 4000, portion, 1e9, 1, 0)
-        assert 1 - len(groups) / 4000 == pytest.approx(portion, abs=0.03)
+    for probability in (0.2, 0.5, 0.8):
+        groups = concat_utterances(range(4000), [1.0] * 4000, [""] * 4000, probability, 1e9, 1, 0)
+        assert 1 - len(groups) / 4000 == pytest.approx(probability, abs=0.03)
         sizes = Counter(map(len, groups))
         assert all(
-            sizes[size] / len(groups) == pytest.approx((1 - portion) * portion ** (size - 1), abs=0.03)
+            sizes[size] / len(groups) == pytest.approx((1 - probability) * probability ** (size - 1), abs=0.03)
             for size in range(1, 6)
         )
-    assert groups != concat_utterances(range(4000), [1.0] * 4000, [""] * 4000, portion, 1e9, 1, 1)
+    assert groups != concat_utterances(range(4000), [1.0] * 4000, [""] * 4000, probability, 1e9, 1, 1)
 
 
 def test_concatenated_audio_equals_the_single_clips(clips: list[Utterance]) -> None:
@@ -204,10 +204,10 @@ def test_concatenated_audio_equals_the_single_clips(clips: list[Utterance]) -> N
     alone = waves_from(clips, off)
     row = Clips(["row"], [tuple(clips[:3])], off, 1, 0)[0]
     assert np.array_equal(row, np.concatenate([alone[index] for index in range(3)]))
-    said = concatenated(clips[:3], 1)
-    assert said.text.split() == [word for clip in clips[:3] for word in clip.text.split()]
-    assert said.duration == pytest.approx(sum(clip.duration for clip in clips[:3]))
-    assert said.id != concatenated(clips[:3], 2).id
+    utterance = concatenated(clips[:3], 1)
+    assert utterance.text.split() == [word for clip in clips[:3] for word in clip.text.split()]
+    assert utterance.duration == pytest.approx(sum(clip.duration for clip in clips[:3]))
+    assert utterance.id != concatenated(clips[:3], 2).id
 
 
 # Audio to a plan
@@ -220,9 +220,9 @@ BATCHES = [[3, 0], [5], [1, 2, 4], [0]]
 def test_waveforms_come_in_the_order_of_the_plan(clips: list[Utterance], workers: int) -> None:
     """And are the same whatever the number of workers and the order."""
     made = waves_from(clips, AUGMENT)
-    found = list(waves_of(made, BATCHES, workers))
-    assert [len(waves) for waves in found] == [2, 1, 3, 1]
-    for waves, batch in zip(found, BATCHES, strict=True):
+    waveforms = list(waves_of(made, BATCHES, workers))
+    assert [len(waves) for waves in waveforms] == [2, 1, 3, 1]
+    for waves, batch in zip(waveforms, BATCHES, strict=True):
         for wave, index in zip(waves, batch, strict=True):
             assert isinstance(wave, np.ndarray) and wave.dtype == np.float32
             assert np.array_equal(wave, made[index])

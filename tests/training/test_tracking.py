@@ -166,16 +166,16 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
         log=seen["wandb"].append, define_metric=lambda *_, **__: None, finish=lambda: seen["wandb"].append("closed")
     )
 
-    def init(**given: Any) -> SimpleNamespace:
-        seen["wandb"].append(given)
+    def init(**call: Any) -> SimpleNamespace:
+        seen["wandb"].append(call)
         return run
 
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, Settings=lambda **given: given))
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, Settings=lambda **call: call))
     monkeypatch.setitem(
         sys.modules,
         "trackio",
         SimpleNamespace(
-            init=lambda **given: seen["trackio"].append(given),
+            init=lambda **call: seen["trackio"].append(call),
             log=lambda values, step: seen["trackio"].append((values, step)),
             finish=lambda: seen["trackio"].append("closed"),
         ),
@@ -184,7 +184,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     def writer(folder: str, purge_step: int) -> SimpleNamespace:
         seen["tensorboard"].append((Path(folder).name, purge_step))
         return SimpleNamespace(
-            add_scalar=lambda *given: seen["tensorboard"].append(given),
+            add_scalar=lambda *call: seen["tensorboard"].append(call),
             close=lambda: seen["tensorboard"].append("closed"),
         )
 
@@ -208,7 +208,7 @@ def test_a_resumed_run_continues_the_same_curves(tmp_path: Path, fakes: dict[str
         tracker = Tracker(path, "run", MIRRORS, {"seed": 1}, step)
         tracker.record("step", 1 if step is None else 4, loss=0.5, text="x")
         tracker.close()
-    first, again, anew = [given["id"] for given in fakes["wandb"] if isinstance(given, dict) and "id" in given]
+    first, again, anew = [call["id"] for call in fakes["wandb"] if isinstance(call, dict) and "id" in call]
     assert first == again != anew
     assert fakes["wandb"][1:3] == [{"step/loss": 0.5, "optimizer_step": 1}, "closed"]
     assert fakes["wandb"][0]["config"] == {"seed": 1}
@@ -221,7 +221,7 @@ def test_a_resumed_run_continues_the_same_curves(tmp_path: Path, fakes: dict[str
         "closed",
     ]
     assert fakes["trackio"][1:3] == [({"step/loss": 0.5}, 1), "closed"]
-    assert [given["resume"] for given in fakes["trackio"] if isinstance(given, dict)] == ["never", "allow", "never"]
+    assert [call["resume"] for call in fakes["trackio"] if isinstance(call, dict)] == ["never", "allow", "never"]
 
 
 def broken(*_: object, **__: object) -> None:

@@ -268,14 +268,14 @@ def test_a_batch_must_hold_the_longest_clip(trained: Trained, tiny: Tiny, tmp_pa
         train(recipe.model_copy(update={"model": model}), prepared(trained[1], tmp_path))
 
 
-@pytest.mark.parametrize(("share", "groups"), [(0.2, range(27, 38)), (0.8, range(3, 14))])
+@pytest.mark.parametrize(("fraction", "groups"), [(0.2, range(27, 38)), (0.8, range(3, 14))])
 def test_the_recipe_sets_the_fraction_of_concatenated_clips(
-    tiny: Tiny, tmp_path: Path, model: Callable[[], GraniteSpeech], share: float, groups: range
+    tiny: Tiny, tmp_path: Path, model: Callable[[], GraniteSpeech], fraction: float, groups: range
 ) -> None:
     plain, train = tiny(tmp_path, "x"), embedded("train", 40)
     recipe = plain.model_copy(
         update={
-            "augment": plain.augment.model_copy(update={"concat": share}),
+            "augment": plain.augment.model_copy(update={"concat": fraction}),
             "data": plain.data.model_copy(update={"max_duration": 1000.0}),
         }
     )
