@@ -243,6 +243,7 @@ def load_model(
             config=config,
             dtype=DTYPES[dtype],
             revision=revision,
+            use_safetensors=True,  # never pickled weights
             output_loading_info=True,
             **_quantization(quantize, DTYPES[dtype], device),
         )

@@ -12,6 +12,7 @@ from finetune.cli.main import main
 from finetune.core.errors import MissingExtraError
 from finetune.core.extras import DISTRIBUTION, require
 from finetune.core.run_dir import RunDir
+from finetune.metrics.translation import translation_scores
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -40,6 +41,12 @@ def test_each_extra_named_in_the_code_exists() -> None:
     for path in (ROOT / "finetune").rglob("*.py"):
         named |= set(re.findall(r'require\(\s*"[\w.]+",\s*extra="(\w+)"', path.read_text(encoding="utf-8")))
     assert {"report", "st", "compare", "vad", "quant"} <= named <= set(PROJECT["optional-dependencies"])
+
+
+def test_translation_scores_without_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sacrebleu.metrics", None)
+    with pytest.raises(MissingExtraError, match=r"^sacrebleu is not installed; run: pip install '.*\[st\]'$"):
+        translation_scores(["ein Test"], ["ein Test"], "de")
 
 
 def test_the_report_command_without_its_extra(
