@@ -1,11 +1,37 @@
 """Writes the JSON schemas of the result files to docs/schemas/. Run: python scripts/write_schemas.py"""
 
+import json
 from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
 
 from finetune.core.files import write_text
-from finetune.metrics.results import json_schemas
+from finetune.core.recipe import ResolvedRecipe
+from finetune.evaluation.compare import CompareResult
+from finetune.evaluation.score import ScoreResult
+from finetune.exporting.adaptation import Adaptation
+from finetune.metrics.results import EvaluationResults, RunSummary, SuspiciousReference, UtteranceResult
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "schemas"
+SCHEMAS: dict[str, TypeAdapter[Any]] = {
+    "adaptation": TypeAdapter(Adaptation),
+    "comparison": TypeAdapter(CompareResult),
+    "evaluation_metrics": TypeAdapter(EvaluationResults),
+    "resolved_recipe": TypeAdapter(ResolvedRecipe),
+    "run_summary": TypeAdapter(RunSummary),
+    "scores": TypeAdapter(ScoreResult),
+    "suspicious_reference": TypeAdapter(SuspiciousReference),
+    "utterance": TypeAdapter(UtteranceResult),
+}
+
+
+def json_schemas() -> dict[str, str]:
+    """The JSON schema of each result file, by file name."""
+    return {
+        f"{name}.schema.json": json.dumps(adapter.json_schema(), indent=2, ensure_ascii=False) + "\n"
+        for name, adapter in SCHEMAS.items()
+    }
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from finetune.cli.arguments import Subparsers
 from finetune.core.terminal import visible
@@ -10,6 +10,7 @@ from finetune.metrics.conditions import GRAMMAR, parse_condition
 
 if TYPE_CHECKING:
     from finetune.evaluation.compare import CompareResult
+    from finetune.metrics.significance import Interval, PairedDifference
 
 DESCRIPTION = f"""Scores systems on the same clips with the same normalizer, and tests each against the first system.
 
@@ -87,18 +88,18 @@ def run(args: argparse.Namespace) -> int:
 
 def format_comparison(result: "CompareResult") -> list[str]:
     """A line on the data, a table of systems, a table of comparisons, and the notes."""
-    first = result.systems[next(iter(result.systems))].scores
+    first = result.systems[next(iter(result.systems))]
     notes = [
-        first["blocks"]["note"],
-        *(entry.scores["interval"]["note"] for entry in result.systems.values()),
-        *(row.test["note"] for row in result.comparisons.values()),
+        first.blocks.note,
+        *(entry.interval.note for entry in result.systems.values()),
+        *(row.note for row in result.comparisons.values()),
         *result.notes,
         *_suspicious_clips(result),
         *_normalizer_changes(result),
     ]
     return [
-        f"{result.clips} clips, {first['audio_seconds'] / 60:.1f} min, {result.words} words; normalizer "
-        f"{result.settings.normalizer}; intervals by {first['blocks']['unit']}",
+        f"{result.clips} clips, {first.audio_seconds / 60:.1f} min, {result.words} words; normalizer "
+        f"{result.settings.normalizer}; intervals by {first.blocks.unit}",
         "",
         *_systems_table(result),
         "",
@@ -120,13 +121,12 @@ def _systems_table(result: "CompareResult") -> list[str]:
         + f"{'RTFx':>8}"
     ]
     for name, entry in result.systems.items():
-        scores = entry.scores
-        counts = (f"{scores[kind]:6}" for kind in ("substitutions", "deletions", "insertions"))
-        recall = f"{_percent(scores['terms']['recall']):>8}" if terms else ""
-        speed = f"{scores['rtfx']:.1f}" if scores["rtfx"] else "-"
+        counts = f"{entry.substitutions:6}{entry.deletions:6}{entry.insertions:6}"
+        recall = f"{_percent(entry.terms.recall):>8}" if entry.terms else ""
+        speed = f"{entry.rtfx:.1f}" if entry.rtfx else "-"
         lines.append(
-            f"{name:{width}}  {_rate(scores['wer'], scores['interval']):>22}{100 * scores['raw_wer']:9.1f}"
-            f"{100 * scores['cer']:7.1f}{''.join(counts)}{recall}{speed:>8}"
+            f"{name:{width}}  {_rate(entry.wer, entry.interval):>22}{100 * entry.raw_wer:9.1f}"
+            f"{100 * entry.cer:7.1f}{counts}{recall}{speed:>8}"
         )
     return lines
 
@@ -140,10 +140,9 @@ def _comparisons_table(result: "CompareResult") -> list[str]:
     ]
     for name in others:
         row = result.comparisons[name]
-        test = row.test
         lines.append(
-            f"{name:{width}}  {_rate(test['difference'], test, '+'):>22}{_percent(test['probability_better']):>11}"
-            f"{_p_value(row.p_holm):>10}{_p_value(test['mapsswe']['p_value']):>11}  {row.verdict}"
+            f"{name:{width}}  {_rate(row.difference, row, '+'):>22}{_percent(row.probability_better):>11}"
+            f"{_p_value(row.p_holm):>10}{_p_value(row.mapsswe.p_value):>11}  {row.verdict}"
         )
     return lines
 
@@ -151,21 +150,18 @@ def _comparisons_table(result: "CompareResult") -> list[str]:
 def _suspicious_clips(result: "CompareResult") -> list[str]:
     notes = []
     for name, entry in result.systems.items():
-        scores = entry.scores
-        if scores["flags"]:
-            kinds = ", ".join(f"{count} {flag}" for flag, count in scores["flags"].items())
+        if entry.flags:
+            kinds = ", ".join(f"{count} {flag}" for flag, count in entry.flags.items())
             notes.append(
-                f"{name}: {scores['utterances'] - scores['without_flagged']['utterances']} suspicious clips "
-                f"({kinds}); WER without them {100 * scores['without_flagged']['wer']:.1f}"
+                f"{name}: {entry.utterances - entry.without_flagged.utterances} suspicious clips "
+                f"({kinds}); WER without them {100 * entry.without_flagged.wer:.1f}"
             )
     return notes
 
 
 def _normalizer_changes(result: "CompareResult") -> list[str]:
     changes = {
-        (change["id"], change["side"])
-        for entry in result.systems.values()
-        for change in entry.details["normalizer_changes"]
+        (change.id, change.side) for entry in result.systems.values() for change in entry.details.normalizer_changes
     }
     if not changes:
         return []
@@ -175,8 +171,8 @@ def _normalizer_changes(result: "CompareResult") -> list[str]:
     ]
 
 
-def _rate(value: float, interval: dict[str, Any], sign: str = "") -> str:
-    return f"{100 * value:{sign}.1f} ({100 * interval['low']:{sign}.1f} to {100 * interval['high']:{sign}.1f})"
+def _rate(value: float, interval: "Interval | PairedDifference", sign: str = "") -> str:
+    return f"{100 * value:{sign}.1f} ({100 * interval.low:{sign}.1f} to {100 * interval.high:{sign}.1f})"
 
 
 def _percent(value: float | None) -> str:

@@ -21,7 +21,7 @@ from finetune.core.renamed import RENAMED
 from finetune.core.run_dir import flatten
 from finetune.version import __version__
 
-VERSION_KEY = "toolkit_version"  # in resolved.json: which version wrote it; not a setting
+VERSION_KEY = "toolkit_version"  # in resolved.json; not a setting
 REQUIRED = {
     "model.base": "required; set model.base to a local folder or a hub name such as "
     "ibm-granite/granite-4.0-1b-speech; to try the toolkit, use the embedded model data/granite-speech-nano of the "
@@ -45,6 +45,13 @@ def field_types(section: Any) -> dict[str, Any]:
     if isinstance(section, type) and issubclass(section, BaseModel):
         return {name: field.annotation for name, field in section.model_fields.items()}
     return {}
+
+
+class ResolvedRecipe(Recipe):
+    """The content of `resolved.json`. A setting without a value is absent."""
+
+    toolkit_version: str
+    """Version of the toolkit that wrote the file."""
 
 
 class RawValue(NamedTuple):

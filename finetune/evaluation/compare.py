@@ -2,11 +2,11 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from finetune.core.config import EvaluateSection, Recipe
 from finetune.core.errors import DataError, RecipeError
@@ -19,12 +19,12 @@ from finetune.evaluation.utterances import clip_of, read_utterances
 from finetune.metrics.conditions import Condition
 from finetune.metrics.normalizer import UNSPACED, normalize
 from finetune.metrics.scorecard import Clip, ScoringOptions, SystemOutput, comparison, scorecard
+from finetune.metrics.scores import Comparison, Details, SetScores, TermScores
 from finetune.metrics.significance import CONFIDENCE, holm
 from finetune.metrics.terms import column_terms, read_terms, term_recall
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 2
 RUN_ORDER = ("file", "run", "model", "whisper", "openai")  # files first: an invalid file stops before a model decodes
 
 
@@ -39,42 +39,44 @@ class CompareSettings:
 
 
 @dataclass(frozen=True)
-class SystemScores:
-    """The scores of one system.
+class SystemOrigin:
+    """A system, and how its hypotheses were made.
 
     Attributes:
         kind: as in `systems.System`.
         about: how the hypotheses were made.
         failures: by id of a clip, why the system has no hypothesis for it.
-        scores: as `scorecard` has them, with all terms together.
-        details: the lists behind the scores.
     """
 
     kind: str
     about: str
     failures: dict[str, str]
-    scores: dict[str, Any]
-    details: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class SystemComparison:
-    """One system against the first.
+@dataclass(frozen=True, kw_only=True)
+class SystemScores(SetScores, SystemOrigin):
+    """The scores of one system.
 
     Attributes:
-        test: as `scorecard.comparison` has it.
-        p_holm: the p-value, adjusted for the number of comparisons.
-        verdict: `better`, `worse` or `not proven`.
+        terms: all terms together, because the training texts are unknown; None without terms.
+        details: the lists behind the scores.
     """
 
-    test: dict[str, Any]
+    terms: TermScores | None
+    details: Details
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemComparison(Comparison):
+    """One system against the first; `p_holm` is adjusted for the number of comparisons."""
+
     p_holm: float
-    verdict: str
+    verdict: Literal["better", "worse", "not proven"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CompareResult:
-    """The result of a comparison.
+    """The result of a comparison: the content of the file that `--json` writes.
 
     Attributes:
         manifest: its path.
@@ -88,6 +90,9 @@ class CompareResult:
         fired: the conditions that hold, each with its system and figures.
     """
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    schema: Literal[2] = 2
     manifest: str
     manifest_sha256: str
     settings: CompareSettings
@@ -97,28 +102,6 @@ class CompareResult:
     comparisons: dict[str, SystemComparison]
     notes: list[str]
     fired: list[str]
-
-    def to_json(self) -> dict[str, Any]:
-        """The content of the JSON file: the scores of a system are keys of its entry."""
-        return {
-            "schema": SCHEMA,
-            **vars(self),
-            "settings": asdict(self.settings),
-            "systems": {
-                name: {
-                    "kind": entry.kind,
-                    "about": entry.about,
-                    "failures": entry.failures,
-                    **entry.scores,
-                    "details": entry.details,
-                }
-                for name, entry in self.systems.items()
-            },
-            "comparisons": {
-                name: {**entry.test, "p_holm": entry.p_holm, "verdict": entry.verdict}
-                for name, entry in self.comparisons.items()
-            },
-        }
 
 
 @dataclass(frozen=True)
@@ -183,7 +166,7 @@ def compare(
 def write_comparison(path: Path, result: CompareResult) -> None:
     """Writes a result as JSON. Raises DataError if the file cannot be written."""
     try:
-        write_json(path, result.to_json())
+        write_json(path, TypeAdapter(CompareResult).dump_python(result, mode="json"))
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from error
 
@@ -248,7 +231,7 @@ def _score(
         manifest_sha256=sha256_file(Path(inputs.manifest)),
         settings=CompareSettings(options.preset, options.replicas, options.seed, len(options.terms)),
         clips=len(clips),
-        words=scores[names[0]].scores["reference_words"],
+        words=scores[names[0]].reference_words,
         systems=scores,
         comparisons=_comparisons(clips, outputs, options),
         notes=list(_notes(inputs, hypotheses, clips)),
@@ -265,11 +248,14 @@ def _system_scores(
 ) -> SystemScores:
     """The scorecard without what depends on the training data, which is unknown here."""
     card = scorecard(clips, outputs, options)
-    scores = asdict(card.scores)
-    del scores["frequency"]
-    if card.scores.terms:
-        scores["terms"] = asdict(card.scores.terms.unseen)
-    return SystemScores(system.kind, hypotheses.about, hypotheses.failures, scores, asdict(card.details))
+    return SystemScores(
+        kind=system.kind,
+        about=hypotheses.about,
+        failures=hypotheses.failures,
+        **card.scores.set_scores(),
+        terms=card.scores.terms.unseen if card.scores.terms else None,
+        details=card.details,
+    )
 
 
 def _comparisons(
@@ -277,22 +263,24 @@ def _comparisons(
 ) -> dict[str, SystemComparison]:
     """Each system against the first. The verdict follows the p-values, adjusted by Holm's method."""
     first, *others = outputs
-    tests = {name: asdict(comparison(clips, outputs[first], outputs[name], options)) for name in others}
-    comparisons = {}
-    for (name, test), p_holm in zip(tests.items(), holm([test["p_value"] for test in tests.values()]), strict=True):
-        direction = "better" if test["difference"] < 0 else "worse"
-        comparisons[name] = SystemComparison(test, p_holm, direction if p_holm < 1 - CONFIDENCE else "not proven")
-    return comparisons
+    tests = {name: comparison(clips, outputs[first], outputs[name], options) for name in others}
+    adjusted = holm([test.p_value for test in tests.values()])
+    return {
+        name: SystemComparison(**{**vars(test), "p_holm": p_holm}, verdict=_verdict(test, p_holm))
+        for (name, test), p_holm in zip(tests.items(), adjusted, strict=True)
+    }
+
+
+def _verdict(test: Comparison, p_holm: float) -> Literal["better", "worse", "not proven"]:
+    if p_holm < 1 - CONFIDENCE:
+        return "better" if test.difference < 0 else "worse"
+    return "not proven"
 
 
 def _fired(conditions: Sequence[Condition], scores: Mapping[str, SystemScores]) -> list[str]:
     """The conditions that hold, for each system but the first, which is the base."""
     rates = {
-        name: {
-            "wer": entry.scores["wer"],
-            "cer": entry.scores["cer"],
-            "recall": (entry.scores.get("terms") or {}).get("recall"),
-        }
+        name: {"wer": entry.wer, "cer": entry.cer, "recall": entry.terms.recall if entry.terms else None}
         for name, entry in scores.items()
     }
     base, *others = rates

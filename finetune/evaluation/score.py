@@ -6,15 +6,17 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import TypeAdapter
 
-from finetune.core.config import Recipe
+from finetune.core.config import EvaluateSection, ModelSection, Recipe
 from finetune.core.errors import DataError
 from finetune.core.files import read_json, read_jsonl, sha256_file, write_json
+from finetune.core.options import DecodingOptions
 from finetune.core.run_dir import RunDir
 from finetune.data.cells import clean_text
 from finetune.data.corpora import read_corpus
@@ -28,26 +30,53 @@ from finetune.inference.recognize import Hypothesis, decoding_summary
 from finetune.metrics.normalizer import normalize
 from finetune.metrics.sclite import write_rows
 from finetune.metrics.scorecard import ScoringOptions, SystemOutput, scorecard
+from finetune.metrics.scores import Scores, SetScores
 from finetune.model.granite import GraniteSpeech, load_model
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 2
 UNSCORED = ("", "ignore time segment in scoring")  # normalized references that the Open ASR Leaderboard leaves out
 Decoder = Callable[[Sequence[Utterance]], list[Hypothesis]]
 
 
 @dataclass(frozen=True)
+class SetSource:
+    """A test set: its corpus, and how many of its clips have an empty normalized reference and are not scored."""
+
+    source: str
+    unscored: int
+
+
+@dataclass(frozen=True)
+class ScoredSet(SetScores, SetSource):
+    """A test set and the scores of the model on it."""
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """The sections of the recipe that decide the scores, and its seed."""
+
+    model: ModelSection
+    decode: DecodingOptions
+    evaluate: EvaluateSection
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScoreResult:
-    """The scores of a model.
+    """The scores of a model: the content of `score/scores.json`.
 
     Attributes:
-        sets: by set, the scorecard, its `source`, and how many clips have an empty normalized reference (`unscored`).
+        sets: by name of a set, its scores.
         macro_wer: the mean over sets of the WER, each rounded to two decimals of a per cent as in the leaderboard.
         rtfx: seconds of audio per second of recognition (features, encoder, decoding; without reading of files).
     """
 
-    sets: dict[str, dict[str, Any]]
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    schema: Literal[2] = 2
+    settings: ScoreSettings
+    sets: dict[str, ScoredSet]
     macro_wer: float
     rtfx: float | None
 
@@ -81,12 +110,21 @@ def score(recipe: Recipe, run: RunDir, decoder: Decoder | None = None) -> ScoreR
             hypotheses = decoder(utterances)
             _write_hypotheses(run, name, input_hash, utterances, hypotheses)
             outputs = list(map(system_output, hypotheses))
-        sets[name] = {"source": source, "unscored": unscored, **_score_set(recipe, utterances, outputs)}
-    audio, seconds = (sum(entry[key] for entry in sets.values()) for key in ("audio_seconds", "seconds"))
-    macro = sum(round(100 * entry["wer"], 2) for entry in sets.values()) / len(sets) / 100
-    result = ScoreResult(sets, macro, audio / seconds if seconds else None)
-    write_json(run.score / "scores.json", {"schema": SCHEMA, "settings": _settings(recipe), **vars(result)})
+        scores = _score_set(recipe, utterances, outputs)
+        sets[name] = ScoredSet(source=source, unscored=unscored, **scores.set_scores())
+    result = _result(recipe, sets)
+    write_json(run.score / "scores.json", TypeAdapter(ScoreResult).dump_python(result, mode="json"))
     return result
+
+
+def _result(recipe: Recipe, sets: dict[str, ScoredSet]) -> ScoreResult:
+    audio, seconds = (sum(getattr(entry, name) for entry in sets.values()) for name in ("audio_seconds", "seconds"))
+    return ScoreResult(
+        settings=ScoreSettings(recipe.model, recipe.decode, recipe.evaluate, recipe.seed),
+        sets=sets,
+        macro_wer=sum(round(100 * entry.wer, 2) for entry in sets.values()) / len(sets) / 100,
+        rtfx=audio / seconds if seconds else None,
+    )
 
 
 class _ModelDecoder:
@@ -105,13 +143,10 @@ class _ModelDecoder:
         return decode_utterances(self.model, list(utterances), recipe.model.instruction, recipe.decode)
 
 
-def _score_set(recipe: Recipe, utterances: Sequence[Utterance], outputs: Sequence[SystemOutput]) -> dict[str, Any]:
+def _score_set(recipe: Recipe, utterances: Sequence[Utterance], outputs: Sequence[SystemOutput]) -> Scores:
     preset = normalizer_for(utterances, recipe.evaluate.normalizer)
     options = ScoringOptions(preset, recipe.evaluate.replicas, recipe.seed, (), frozenset(), {})
-    card = scorecard([clip_of(item, recipe.model.instruction, False) for item in utterances], outputs, options)
-    scores = asdict(card.scores)
-    del scores["frequency"], scores["terms"]  # there is no training data, and no terms are given
-    return scores
+    return scorecard([clip_of(item, recipe.model.instruction, False) for item in utterances], outputs, options).scores
 
 
 def score_table(result: ScoreResult) -> list[str]:
@@ -120,11 +155,10 @@ def score_table(result: ScoreResult) -> list[str]:
     width = max(map(len, [*result.sets, mean]))
     lines = ["", f"{'':{width}}{'clips':>8}{'no ref.':>10}{'words':>9}{'WER % (95 % CI)':>24}{'CER %':>8}{'RTFx':>9}"]
     for name, entry in result.sets.items():
-        low, high = (100 * entry["interval"][end] for end in ("low", "high"))
-        wer = f"{100 * entry['wer']:.2f} ({low:.2f} to {high:.2f})"
+        wer = f"{100 * entry.wer:.2f} ({100 * entry.interval.low:.2f} to {100 * entry.interval.high:.2f})"
         lines.append(
-            f"{name:{width}}{entry['utterances']:8}{entry['unscored']:10}{entry['reference_words']:9}{wer:>24}"
-            f"{100 * entry['cer']:8.2f}{entry['rtfx'] or 0:9.2f}"
+            f"{name:{width}}{entry.utterances:8}{entry.unscored:10}{entry.reference_words:9}{wer:>24}"
+            f"{100 * entry.cer:8.2f}{entry.rtfx or 0:9.2f}"
         )
     return [*lines, f"{mean:{width}}{'':27}{100 * result.macro_wer:>8.2f}{'':24}{result.rtfx or 0:9.2f}"]
 
@@ -142,11 +176,6 @@ def set_names(sources: Sequence[str]) -> dict[str, str]:
         same = sum(other == name or other.startswith(f"{name}-") for other in names)
         names[f"{name}-{same + 1}" if same else name] = source
     return names
-
-
-def _settings(recipe: Recipe) -> dict[str, Any]:
-    content = recipe.model_dump(mode="json")
-    return {key: content[key] for key in ("model", "decode", "evaluate", "seed")}
 
 
 def _input_hash(recipe: Recipe, source: str) -> str:

@@ -1,7 +1,7 @@
 """`adaptation.json` in an exported folder: what the model was made from."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict
 from finetune.core.config import Recipe
 from finetune.core.files import read_json, write_json
 from finetune.core.run_dir import RunDir
+from finetune.metrics.results import BySystem, read_results
+from finetune.metrics.scores import Scores
+from finetune.training.state import TrainRecord
 from finetune.version import __version__
 
 FILE = "adaptation.json"
@@ -24,7 +27,7 @@ class Adaptation(BaseModel):
         base: Folder or hub name of the base model, and `revision`, its commit.
         recipe: Every setting of the run.
         data: By split, the SHA-256 of its manifest.
-        train: The record of the training stage.
+        train: The record of the training stage; None if the run has none.
         scores: By test set, the scores of the base and the adapted model; None if the run has not been evaluated.
     """
 
@@ -37,12 +40,12 @@ class Adaptation(BaseModel):
     revision: str | None
     recipe: Recipe
     data: dict[str, str]
-    train: dict[str, Any]
-    scores: dict[str, Any] | None
+    train: TrainRecord | None
+    scores: dict[str, BySystem[Scores]] | None
 
     @classmethod
     def of_run(cls, recipe: Recipe, run: RunDir) -> Self:
-        """From the records of a run's stages."""
+        """From the records of a run's stages. Raises CheckpointError if the evaluation cannot be read."""
         return cls(
             toolkit=__version__,
             torch=torch.__version__,
@@ -50,8 +53,8 @@ class Adaptation(BaseModel):
             revision=recipe.model.revision,
             recipe=recipe,
             data=(run.done("prepare") or {}).get("hashes", {}),
-            train=run.done("train") or {},
-            scores=read_json(run.scores)["scores"] if run.scores.is_file() else None,
+            train=run.result("train", TrainRecord) if run.done("train") else None,
+            scores=read_results(run.scores).scores if run.scores.is_file() else None,
         )
 
     def write(self, folder: Path) -> None:

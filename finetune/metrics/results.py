@@ -8,9 +8,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from finetune.core.errors import CheckpointError
 from finetune.core.files import write_json
@@ -239,14 +239,6 @@ class SuspiciousReference:
     suspicion: float
 
 
-SCHEMAS: dict[str, TypeAdapter[Any]] = {
-    "evaluation_metrics": TypeAdapter(EvaluationResults),
-    "run_summary": TypeAdapter(RunSummary),
-    "utterance": TypeAdapter(UtteranceResult),
-    "suspicious_reference": TypeAdapter(SuspiciousReference),
-}
-
-
 def read_results(path: Path) -> EvaluationResults:
     """Reads `evaluation/metrics.json`.
 
@@ -275,11 +267,3 @@ def read_results(path: Path) -> EvaluationResults:
 def write_model(path: Path, model: Model) -> None:
     """Writes a model as JSON."""
     write_json(path, model.model_dump(mode="json"))
-
-
-def json_schemas() -> dict[str, str]:
-    """The JSON schema of each result file, by file name."""
-    return {
-        f"{name}.schema.json": json.dumps(adapter.json_schema(), indent=2, ensure_ascii=False) + "\n"
-        for name, adapter in SCHEMAS.items()
-    }

@@ -3,8 +3,8 @@
 Rates are fractions. `finetune.metrics.scorecard` computes these values; `finetune.metrics.results` stores them.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from finetune.metrics.alignment import Confusion
 from finetune.metrics.mapsswe import Mapsswe
@@ -57,8 +57,8 @@ class TermsBySeen:
 
 
 @dataclass(frozen=True)
-class Scores(WordErrors):
-    """All scores of one system on one set.
+class SetScores(WordErrors):
+    """The scores of one system on one set that need neither training texts nor a list of terms.
 
     Attributes:
         interval: of the WER.
@@ -73,14 +73,12 @@ class Scores(WordErrors):
         empty_hypotheses: hypotheses without text.
         flags: number of hypotheses by flag of `hallucination.FLAGS`; flags that no hypothesis has are absent.
         without_flagged: WER without the flagged hypotheses.
-        frequency: word errors by how often the word occurs in the training texts; empty under a preset without words.
         entities: recall of numbers, dates, names and other entities.
         numerals: word errors that involve a numeral.
         style: casing and punctuation.
         audio_seconds: duration of all utterances.
         seconds: time of recognition; 0 is unknown.
         rtfx: seconds of audio recognized in a second; None where `seconds` is 0.
-        terms: None without a list of terms.
         translation: BLEU and chrF by target language; empty unless references are translations.
     """
 
@@ -96,15 +94,30 @@ class Scores(WordErrors):
     empty_hypotheses: int
     flags: dict[str, int]
     without_flagged: SubsetWer
-    frequency: list[FrequencyBin]
     entities: list[EntityRecall]
     numerals: NumeralErrors
     style: Style
     audio_seconds: float
     seconds: float
     rtfx: float | None
-    terms: TermsBySeen | None = None
     translation: dict[str, TranslationScores] = field(default_factory=dict)
+
+    def set_scores(self) -> dict[str, Any]:
+        """The fields of `SetScores` by name, without those of a subclass."""
+        return {item.name: getattr(self, item.name) for item in fields(SetScores)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores(SetScores):
+    """All scores of one system on one set.
+
+    Attributes:
+        frequency: word errors by how often the word occurs in the training texts; empty under a preset without words.
+        terms: None without a list of terms.
+    """
+
+    frequency: list[FrequencyBin]
+    terms: TermsBySeen | None = None
 
 
 @dataclass(frozen=True)

@@ -56,3 +56,10 @@ class TrainResult:
     trained_parameters: int
     total_parameters: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class TrainRecord(TrainResult):
+    """The content of `train.done.json`; `inputs` is a hash of everything that the stage reads."""
+
+    inputs: str

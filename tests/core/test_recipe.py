@@ -8,7 +8,16 @@ from recipe_helpers import RECIPE
 from finetune.core.config import Recipe
 from finetune.core.errors import RecipeError
 from finetune.core.files import read_json
-from finetune.core.recipe import REQUIRED, Setting, get_setting, known_keys, load_recipe, read_recipe, save_recipe
+from finetune.core.recipe import (
+    REQUIRED,
+    ResolvedRecipe,
+    Setting,
+    get_setting,
+    known_keys,
+    load_recipe,
+    read_recipe,
+    save_recipe,
+)
 from finetune.version import __version__
 
 
@@ -214,6 +223,7 @@ def test_a_recipe_without_a_base_model_is_refused_with_where_to_find_one(recipe:
 def test_a_saved_recipe_is_the_same_when_read_and_names_the_toolkits_version(recipe: Path, tmp_path: Path) -> None:
     loaded = load(recipe, RECIPE, "train.epochs=7", "train.goal=accent", "model.instruction=say: 'x', no")
     save_recipe(tmp_path / "resolved.json", loaded)
-    assert read_json(tmp_path / "resolved.json")["toolkit_version"] == __version__
+    content = read_json(tmp_path / "resolved.json")
+    assert ResolvedRecipe.model_validate(content) == ResolvedRecipe(**vars(loaded), toolkit_version=__version__)
     assert load_recipe(tmp_path / "resolved.json")[0] == read_recipe(tmp_path / "resolved.json") == loaded
     assert read_recipe(tmp_path / "resolved.json", ["train.epochs=2"]).train.epochs == 2

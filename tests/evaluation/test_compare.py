@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from command import with_thresholds
+from pydantic import TypeAdapter
 
 from finetune.cli.compare import format_comparison
 from finetune.cli.main import main
@@ -340,13 +341,14 @@ def test_clips_on_which_a_system_failed_are_left_out_for_all(folder: Path) -> No
     result = compare_with(transcribers, "bad.jsonl", "openai:some-model")
     system = result.systems["openai:some-model"]
     assert result.clips == CLIPS - 1 and system.about == "some-model"
-    assert system.scores["wer"] == 0 and result.systems["bad.jsonl"].scores["utterances"] == CLIPS - 1
+    assert system.wer == 0 and result.systems["bad.jsonl"].utterances == CLIPS - 1
     assert system.failures == failures
     text = "\n".join(format_comparison(result))
     assert "openai:some-model failed on 1 of 40 clips, the first 'u3': HTTP 413: too large" in text
     assert "1 clips are left out for all systems" in text
     write_comparison(Path("o.json"), result)
     content = json.loads(Path("o.json").read_text())
+    assert TypeAdapter(CompareResult).validate_python(content) == result
     assert content["clips"] == CLIPS - 1 and content["systems"]["openai:some-model"]["failures"] == failures
 
 

@@ -15,14 +15,15 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from pydantic import TypeAdapter
 
 from finetune.cli.main import main
 from finetune.core.files import read_json
-from finetune.core.options import DecodingOptions
+from finetune.core.options import INSTRUCTION, DecodingOptions
 from finetune.core.recipe import load_recipe
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance, write_manifest
-from finetune.evaluation.score import Decoder, score, set_names
+from finetune.evaluation.score import Decoder, ScoreResult, score, set_names
 from finetune.inference.recognize import Hypothesis, recognize
 from finetune.metrics.normalizer import normalize
 from finetune.model.granite import GraniteSpeech
@@ -77,6 +78,8 @@ def test_scores_of_two_sets(
     assert (
         list(content["sets"]) == ["easy", "hard"] and content["settings"]["evaluate"]["normalizer"] == "openasr@2026-08"
     )
+    result = TypeAdapter(ScoreResult).validate_python(content)  # the type refuses unknown and missing keys
+    assert result.settings.model.instruction == INSTRUCTION
     rates, audio, seconds = [], 0.0, 0.0
     for name, count, unscored in (("easy", 4, 2), ("hard", 3, 0)):
         lines = (tmp_path / "openasr" / "score" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
@@ -152,7 +155,7 @@ def test_japanese_is_scored_in_characters(settings: list[str], tmp_path: Path) -
         return [Hypothesis(item.id, "今日は雨", (), 0.0, 0.5, 1, 0, 0, False) for item in utterances]
 
     scores = score(recipe, RunDir(tmp_path / "openasr"), decoder).sets["japanese"]
-    assert (scores["normalizer"], scores["reference_words"], scores["wer"]) == ("ja-cer@1", 10, 0.4)
+    assert (scores.normalizer, scores.reference_words, scores.wer) == ("ja-cer@1", 10, 0.4)
 
 
 class SlowFile(Utterance):

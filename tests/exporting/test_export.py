@@ -28,6 +28,7 @@ from finetune.exporting.export import export
 from finetune.exporting.merge import merge_adapter
 from finetune.exporting.save import copy_side_files
 from finetune.inference.recognize import recognize
+from finetune.metrics.results import read_results
 from finetune.model.adapter import load_adapter, merge
 from finetune.model.granite import GraniteSpeech, load_model
 from finetune.pipeline import run_recipe
@@ -150,8 +151,10 @@ def test_adaptation_json_has_base_recipe_data_and_scores(exported: Path, trained
     assert (adaptation.schema_version, adaptation.toolkit) == (1, __version__)
     assert (adaptation.base, adaptation.recipe) == (recipe.model.base, recipe)
     assert set(adaptation.data) == {"train", "valid", "test", "canary"}
-    assert adaptation.train == run.done("train")
-    assert adaptation.scores is not None and adaptation.scores["test"]["adapted"]["wer"] >= 0
+    assert adaptation.train is not None and vars(adaptation.train) == run.done("train")
+    assert adaptation.scores == read_results(run.scores).scores
+    content = read_json(exported / "adaptation.json")
+    assert content["train"] == run.done("train") and content["scores"] == read_json(run.scores)["scores"]
     assert read_json(run.summary)["export"]["transcripts_equal"] is True
 
 

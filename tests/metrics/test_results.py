@@ -6,8 +6,8 @@ import pytest
 from pydantic import ValidationError
 from report_facts import metrics, results
 
-from finetune.metrics.results import SYSTEMS, BySystem, EvaluationResults, by_system, json_schemas
-from write_schemas import FOLDER
+from finetune.metrics.results import SYSTEMS, BySystem, EvaluationResults, by_system
+from write_schemas import FOLDER, json_schemas
 
 
 def test_committed_schemas_are_current() -> None:
