@@ -249,5 +249,5 @@ def _source(item: Any, sample_rate: int | None, name: str) -> str | Path | Recor
     if isinstance(item, str | Path):
         return item
     if isinstance(item, dict) and {"array", "sampling_rate"} <= item.keys():
-        return to_recording(item["array"], int(item["sampling_rate"]), str(item.get("path") or name))
+        return to_recording(item["array"], item["sampling_rate"], str(item.get("path") or name))
     return to_recording(item, sample_rate, name)

@@ -81,6 +81,7 @@ def test_a_recipe_from_values_is_that_of_a_file() -> None:
         ({"train": {"shrink": [0.9]}}, "'train.shrink' was renamed to 'train.interpolate'"),
         ({"train": {"ctc_weight": 1.0}}, "Recipe: train.ctc_weight: "),
         ({"model": {}}, "Recipe: model.base: required"),
+        ({"data": {"train": 5}}, "Recipe: data.train: Input should be a valid list, got 5"),
     ],
 )
 def test_a_wrong_recipe_is_a_recipe_error(values: dict[str, Any], message: str) -> None:
@@ -88,6 +89,15 @@ def test_a_wrong_recipe_is_a_recipe_error(values: dict[str, Any], message: str) 
     with pytest.raises(RecipeError) as caught:
         finetune.Recipe(**{**plain, **values})
     assert message in str(caught.value)
+
+
+def test_a_recipe_takes_tuples_and_paths() -> None:
+    text = finetune.Recipe(name="x", model={"base": "b"}, data={name: ["c/d"] for name in ("train", "valid", "test")})
+    made = finetune.Recipe(
+        name="x", runs=Path("runs"), model={"base": Path("b")},
+        data={"train": Path("c/d"), "valid": (Path("c/d"),), "test": [Path("c/d")]}, train={"interpolate": ()},
+    )  # fmt: skip
+    assert made == text
 
 
 @pytest.fixture(scope="module")

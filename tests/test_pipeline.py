@@ -251,7 +251,9 @@ def test_launched_processes_read_the_resolved_recipe(tmp_path: Path, fake: FakeS
         assert load_recipe(args.split()[-1])[0] == original
 
 
-@pytest.mark.parametrize(("end", "why"), [("exit 3", "exit code 3; see the first"), ("kill -9 $$", "SIGKILL; if nobody")])
+@pytest.mark.parametrize(
+    ("end", "why"), [("exit 3", "exit code 3; see the first"), ("kill -9 $$", "SIGKILL; if nobody")]
+)
 def test_a_failed_process_ends_the_others(tmp_path: Path, end: str, why: str) -> None:
     python = program(tmp_path, f"[ $RANK = 1 ] && {end}\nwhile :; do sleep 0.05; done")
     with pytest.raises(CheckpointError, match=rf"in 2 processes failed \({why}"):

@@ -6,6 +6,7 @@ can carry this file.
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Integral, Real
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 from unicodedata import category
 
@@ -41,7 +42,7 @@ class Range:
 
 
 def check_options(options: Any) -> None:
-    """Checks the choices and ranges of a dataclass.
+    """Checks the types, choices and ranges of a dataclass.
 
     Raises:
         RecipeError: a value is not allowed; the message starts with the name of its field.
@@ -50,10 +51,15 @@ def check_options(options: Any) -> None:
         value = getattr(options, name)
         if get_origin(hint) is Literal and value not in get_args(hint):
             raise RecipeError(f"{name}: {value!r} is not one of {', '.join(get_args(hint))}")
+        if hint is str and not isinstance(value, str):
+            raise RecipeError(f"{name}: must be a string, got {value!r}")
         if get_origin(hint) is Annotated:
+            number, kind = (Integral, "an integer") if get_args(hint)[0] is int else (Real, "a number")
+            if isinstance(value, bool) or not isinstance(value, number):
+                raise RecipeError(f"{name}: must be {kind}, got {value!r}")
             try:
                 hint.__metadata__[0].check(value)
-            except (ValueError, TypeError) as error:
+            except ValueError as error:
                 raise RecipeError(f"{name}: {error}, got {value!r}") from error
 
 
@@ -119,6 +125,8 @@ class TranscribeOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if not isinstance(self.decoding, DecodingOptions):
+            raise RecipeError(f"decoding: must be DecodingOptions, got {self.decoding!r}")
         object.__setattr__(self, "language", language_code(self.language, SPEECH_LANGUAGES))
         object.__setattr__(self, "translate_to", language_code(self.translate_to, TRANSLATION_TARGETS))
         object.__setattr__(self, "keywords", parse_keywords(self.keywords))
@@ -150,10 +158,13 @@ def parse_keywords(words: str | Iterable[str]) -> tuple[str, ...]:
         words: a list, or one string with commas between keywords.
 
     Raises:
-        RecipeError: a keyword contains a comma or a control character.
+        RecipeError: a keyword is not a string, or contains a comma or a control character.
     """
     kept: dict[str, None] = {}
-    for word in map(str.strip, words.split(",") if isinstance(words, str) else words):
+    items = list(words.split(",") if isinstance(words, str) else words) if isinstance(words, Iterable) else [words]
+    if wrong := [item for item in items if not isinstance(item, str)]:
+        raise RecipeError(f"keywords: must be strings, got {wrong[0]!r}")
+    for word in map(str.strip, items):
         bad = next((char for char in word if char == "," or category(char) in CONTROL_CHARACTERS), None)
         if bad:
             raise RecipeError(f"keyword {word!r} contains {bad!r}; give each keyword separately, on one line")
@@ -172,5 +183,5 @@ def override(options: TranscribeOptions, **values: Any) -> TranscribeOptions:
     decoding = {name: changed.pop(name) for name in field_names(DecodingOptions) if name in changed}
     if unknown := changed.keys() - {*field_names(TranscribeOptions)}:
         raise RecipeError(f"unknown option {min(unknown)!r}")
-    base = changed.pop("decoding", options.decoding)
-    return replace(options, **changed, decoding=replace(base, **decoding))
+    options = replace(options, **changed)
+    return replace(options, decoding=replace(options.decoding, **decoding))

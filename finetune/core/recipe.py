@@ -155,11 +155,14 @@ def parse(path: Path) -> dict[str, RawValue]:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         hint = " (indent with spaces)" if "\\t" in str(error.problem) else ""
         raise RecipeError(f"{path}:{line}: invalid YAML: {error.problem}{hint}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise RecipeError(f"{path}: invalid YAML: {error}") from error
     if node is None:
         raise RecipeError(f"{path}: the recipe is empty")
-    raw = _flatten(node, str(path))
+    try:
+        raw = _flatten(node, str(path))
+    except RecursionError as error:
+        raise RecipeError(f"{path}: invalid YAML: a mapping contains itself") from error
     raw.pop(VERSION_KEY, None)
     return raw
 
@@ -220,11 +223,15 @@ def _check_keys(raw: dict[str, RawValue]) -> dict[str, RawValue]:
 
 
 def _as_field(key: str, value: Any) -> Any:
-    """A raw value as its field's type needs it: lists from `a,b`, None from `none` where None is allowed."""
+    """A raw value as its field's type needs it: lists from `a,b` and tuples, paths as text, None from `none`."""
     kind: Any = Recipe
     for part in key.split("."):
         kind = field_types(kind)[part]
-    if get_origin(kind) is list and not isinstance(value, list):
+    if isinstance(value, Path):
+        value = str(value)
+    elif isinstance(value, list | tuple):
+        value = [str(item) if isinstance(item, Path) else item for item in value]
+    if get_origin(kind) is list and (value is None or isinstance(value, str)):
         text = value or ""
         text = text[1:-1] if text[:1] + text[-1:] == "[]" else text
         return [part.strip() for part in text.split(",") if part.strip()]

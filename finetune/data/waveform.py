@@ -1,6 +1,7 @@
 """Audio in memory: arrays of any rate and shape to 16 kHz mono, with the checks that files get."""
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,8 @@ def to_recording(array: Any, sample_rate: int | None, name: str) -> Recording:
     """
     if sample_rate is None:
         raise DataError(f"{name}: an array needs its sample rate, such as sample_rate=16000")
+    if not isinstance(sample_rate, Real) and getattr(sample_rate, "ndim", None) != 0:  # 0-D tensors are numbers too
+        raise DataError(f"{name}: sample_rate must be a number in Hz, got {sample_rate!r}")
     if not MIN_SOURCE_RATE <= sample_rate <= MAX_SOURCE_RATE:
         raise DataError(f"{name}: sample_rate {sample_rate} is not between {MIN_SOURCE_RATE} and {MAX_SOURCE_RATE} Hz")
     wave = _mono(_numbers(array, name), name)
@@ -50,28 +53,31 @@ def to_recording(array: Any, sample_rate: int | None, name: str) -> Recording:
         wave = soxr.resample(wave, sample_rate, SAMPLE_RATE, quality="HQ")
     if len(wave) < MIN_SAMPLES:
         raise DataError(f"{name}: too short: {len(wave)} samples at 16 kHz, at least {MIN_SAMPLES} are needed")
-    return Recording(name, np.ascontiguousarray(wave, dtype=np.float32))
+    return Recording(name, np.require(wave, np.float32, ["C", "W"]))  # torch warns about a read-only array
 
 
 def _numbers(array: Any, name: str) -> NDArray[Any]:
     """The array as float32 with full scale 1."""
-    if hasattr(array, "detach"):  # a torch tensor; bfloat16 has no NumPy type
-        array = array.detach().cpu()
-        array = (array.float() if array.is_floating_point() else array).numpy()
     try:
+        if hasattr(array, "detach"):  # a torch tensor; bfloat16 has no NumPy type
+            array = array.detach().cpu().resolve_conj().resolve_neg()
+            array = (array.float() if array.is_floating_point() else array).numpy()
         values = np.asarray(array)
         if values.dtype.kind == "u":
             raise TypeError("unsigned integers; convert them to signed integers or floats")
         if values.dtype.kind not in "fi":
             raise TypeError(f"its type is {values.dtype}")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor on the meta device
         raise DataError(f"{name}: not an array of samples ({error})") from error
     if values.dtype.kind == "i":
         return values.astype(np.float32) / np.float32(-int(np.iinfo(values.dtype).min))
-    return values.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # infinity is refused later
+        return values.astype(np.float32, copy=False)
 
 
 def _mono(values: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    if values.ndim == 2 and not values.size:
+        return values.reshape(-1)
     if values.ndim == 2 and min(values.shape) <= MAX_CHANNELS:
         channels_first = values.shape[0] <= values.shape[1]
         return values.mean(axis=0 if channels_first else 1)

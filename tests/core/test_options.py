@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -111,3 +112,22 @@ def test_choices_are_those_of_the_types() -> None:
 def test_options_need_neither_torch_nor_pydantic() -> None:
     check = "import sys, finetune.cli.transcribe; print({'torch', 'transformers', 'pydantic'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_new_tokens": 2.5}, "max_new_tokens: must be an integer, got 2.5"),
+        ({"max_new_tokens": True}, "max_new_tokens: must be an integer, got True"),
+        ({"max_window": "3"}, "max_window: must be a number, got '3'"),
+        ({"instruction": 5}, "instruction: must be a string, got 5"),
+        ({"language": 5}, "language: must be a string, got 5"),
+        ({"keywords": 5}, "keywords: must be strings, got 5"),
+        ({"keywords": [None]}, "keywords: must be strings, got None"),
+        ({"decoding": {"decoder": "greedy"}}, "decoding: must be DecodingOptions, got {'decoder': 'greedy'}"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_an_error(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        override(TranscribeOptions(), **values)
+    assert str(error.value) == message

@@ -227,3 +227,11 @@ def test_a_saved_recipe_is_the_same_when_read_and_names_the_toolkits_version(rec
     assert ResolvedRecipe.model_validate(content) == ResolvedRecipe(**vars(loaded), toolkit_version=__version__)
     assert load_recipe(tmp_path / "resolved.json")[0] == read_recipe(tmp_path / "resolved.json") == loaded
     assert read_recipe(tmp_path / "resolved.json", ["train.epochs=2"]).train.epochs == 2
+
+
+@pytest.mark.parametrize("text", ["model: &a\n  base: *a\n", "a: " + "[" * 3000 + "]" * 3000])
+def test_a_yaml_file_that_nests_without_end_is_an_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "nested.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=r"nested.yaml: invalid YAML: "):
+        load_recipe(path)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -350,3 +351,9 @@ def test_no_files_give_no_transcripts(granite: GraniteSpeech) -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="transcripe"):
         _ = finetune.transcripe  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("rate", [None, "x", [1]])
+def test_a_wrong_sampling_rate_of_a_dict_is_an_error(granite: GraniteSpeech, rate: Any) -> None:
+    with pytest.raises(DataError, match="array 1: "):
+        granite.transcribe({"array": np.zeros(500), "sampling_rate": rate})
