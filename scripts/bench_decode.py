@@ -31,7 +31,7 @@ from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.manifest import read_manifest
 from finetune.inference.recognize import Hypothesis, decoding_summary
 from finetune.metrics.wer import score
-from finetune.model.granite import GraniteSpeech, load_model
+from finetune.model.granite import GraniteSpeech, default_device, load_model
 
 HEADER = (
     f"{'':26}{'ms/clip':>9}{'x generate':>12}{'x floor':>9}{'passes':>8}{'accepted':>10}{'RTF':>8}{'WER':>8}"
@@ -80,7 +80,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, help="also write all measurements to this file")
     args = parser.parse_args()
-    args.device = args.device or ("cuda" if args.size != "nano" and torch.cuda.is_available() else "cpu")
+    args.device = args.device or ("cpu" if args.size == "nano" else default_device())
     args.batches = [int(size) for size in args.batches.split(",")]
     args.only = args.only.split(",")
     if unknown := set(args.only) - DECODERS.keys():

@@ -27,6 +27,7 @@ import transformers
 from bench.count import OWN_TIME
 from bench.material import ACCUMULATION, BATCH, LORA, SIZES, Setup
 from bench.sides import LLM, VARIANTS, Measured, measure
+from finetune.model.granite import default_device
 
 HEAD = f"{'':35}{'clips/s':>9}{'audio s/s':>11}{'memory GB':>11}{'padded frames':>15}{'positions':>11}{'of limit':>10}"
 
@@ -59,7 +60,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", default=",".join(VARIANTS), help="variants to run, such as baseline,ours")
     parser.add_argument("--json", type=Path, help="write everything that was measured to this file too")
     args = parser.parse_args()
-    args.device = args.device or ("cuda" if args.size != "nano" and torch.cuda.is_available() else "cpu")
+    args.device = args.device or ("cpu" if args.size == "nano" else default_device())
     args.clips = args.clips or SIZES[args.size]
     args.only = args.only.split(",")
     if args.size == "full" and args.device == "cpu":

@@ -26,7 +26,7 @@ from finetune.data.audio import load_audio
 from finetune.data.manifest import read_manifest
 from finetune.inference.recognize import Hypothesis
 from finetune.inference.session import Session
-from finetune.model.granite import GraniteSpeech, load_model
+from finetune.model.granite import GraniteSpeech, default_device, load_model
 
 CHECKED = ("greedy", "lossless")
 
@@ -101,7 +101,7 @@ def main() -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    model = load_model(args.model, args.dtype, "cuda" if torch.cuda.is_available() else "cpu")
+    model = load_model(args.model, args.dtype, default_device())
     print(f"{args.model}, {args.dtype}, {model.device.type}")
     different = sum(check(model, manifest, args.batches) for manifest in args.manifests)
     print("all equal" if not different else f"{different} clips differ")

@@ -20,6 +20,7 @@ LAYERS = (
     {"cli"},
     {"__main__"},
 )
+USES_OF_CUDA = ("model.granite", "training.launch", "training.progress")  # device; launcher; peak memory
 WITHOUT_TORCH = ("core", "metrics", "report")
 LONGEST_FUNCTION = 60  # lines
 
@@ -68,6 +69,12 @@ def test_core_metrics_report_and_the_manifest_do_not_import_torch() -> None:
     for module in MODULES:
         if module.split(".")[1:2] and (module.split(".")[1] in WITHOUT_TORCH or module == "finetune.data.manifest"):
             assert not {name.split(".")[0] for name in imports(module)} & {"torch", "transformers", "peft"}, module
+
+
+def test_only_default_device_chooses_between_gpu_and_cpu() -> None:
+    """Other files call `finetune.model.granite.default_device`."""
+    users = {module for module, path in MODULES.items() if "cuda.is_available" in path.read_text(encoding="utf-8")}
+    assert users == {f"finetune.{name}" for name in USES_OF_CUDA}
 
 
 def test_the_package_has_few_files_at_its_top() -> None:

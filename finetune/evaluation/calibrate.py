@@ -5,8 +5,6 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
-
 from finetune.core.errors import DataError
 from finetune.core.files import write_json
 from finetune.core.options import DecodingOptions
@@ -15,7 +13,7 @@ from finetune.evaluation.utterances import read_utterances
 from finetune.inference.recognize import Hypothesis, decoding_summary, encode_batches, transcribe_batch
 from finetune.inference.saved_options import CALIBRATION
 from finetune.metrics.wer import score
-from finetune.model.granite import GraniteSpeech, load_model
+from finetune.model.granite import GraniteSpeech, default_device, load_model
 
 ENTROPIES = (0.0, 0.3, 0.7, 1.5, 3.0)  # nats; with 0 the language model checks every clip
 PROBABILITIES = (0.5, 0.2, 0.1, 0.02)  # with 0.5 a draft token is accepted only if it is the most probable one
@@ -82,7 +80,7 @@ def calibrate(
     utterances = [item for item in read_utterances(Path(manifest)) if item.text]
     if not utterances:
         raise DataError(f"{manifest}: no clip has a transcript; calibration needs transcripts to measure WER")
-    loaded = load_model(model, "auto", "cuda" if torch.cuda.is_available() else "cpu")
+    loaded = load_model(model, "auto", default_device())
     lossless, *points = _measure(loaded, utterances, instruction, decode, normalizer)
     result = choose(points, lossless, max_wer_loss)
     _write_thresholds(Path(model) / CALIBRATION, result, manifest, len(utterances))

@@ -4,8 +4,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-import torch
-
 from finetune.core.config import Recipe
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
@@ -22,7 +20,7 @@ from finetune.metrics.sclite import write_rows
 from finetune.metrics.scorecard import ScoringOptions
 from finetune.metrics.wer import score
 from finetune.model.adapter import load_adapter
-from finetune.model.granite import GraniteSpeech, load_model
+from finetune.model.granite import GraniteSpeech, default_device, load_model
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +31,6 @@ def load_system(recipe: Recipe, run: RunDir, system: str) -> GraniteSpeech:
     if system == "adapted":
         load_adapter(model, run.best)
     return model
-
-
-def default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from finetune.core.run_dir import RunDir
 from finetune.data.audio import load_audio
 from finetune.data.manifest import Utterance, read_manifest
 from finetune.evaluation.decode import system_output
-from finetune.evaluation.decode_run import Backend, DecodedRun, decode_run, default_device
+from finetune.evaluation.decode_run import Backend, DecodedRun, decode_run
 from finetune.evaluation.scoring_sets import normalizer_for, scoring_sets
 from finetune.evaluation.utterance_rows import utterance_rows, write_transcripts
 from finetune.evaluation.utterances import LoadAudio, clip_of
@@ -39,7 +39,7 @@ from finetune.metrics.scores import Comparison, Details, Scores
 from finetune.metrics.significance import holm
 from finetune.metrics.terms import column_terms, read_terms, term_recall
 from finetune.metrics.words import word_counts
-from finetune.model.granite import resolved_dtype
+from finetune.model.granite import default_device, resolved_dtype
 
 log = logging.getLogger(__name__)
 

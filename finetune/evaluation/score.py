@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch
 from pydantic import TypeAdapter
 
 from finetune.core.config import EvaluateSection, ModelSection, Recipe
@@ -31,7 +30,7 @@ from finetune.metrics.normalizer import normalize
 from finetune.metrics.sclite import write_rows
 from finetune.metrics.scorecard import ScoringOptions, SystemOutput, scorecard
 from finetune.metrics.scores import Scores, SetScores
-from finetune.model.granite import GraniteSpeech, load_model
+from finetune.model.granite import GraniteSpeech, default_device, load_model
 
 log = logging.getLogger(__name__)
 
@@ -138,8 +137,7 @@ class _ModelDecoder:
     def __call__(self, utterances: Sequence[Utterance]) -> list[Hypothesis]:
         recipe = self.recipe
         if self.model is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            self.model = load_model(recipe.model.base, recipe.model.dtype, device, recipe.model.revision)
+            self.model = load_model(recipe.model.base, recipe.model.dtype, default_device(), recipe.model.revision)
         return decode_utterances(self.model, list(utterances), recipe.model.instruction, recipe.decode)
 
 

@@ -148,14 +148,12 @@ def _row_output(row: HypothesisRow, timed: bool) -> SystemOutput:
 
 def _transcribe_model(source: str, clips: Sequence[Utterance]) -> SystemHypotheses:
     """With the instruction and the decoder of an export, or the defaults of a recipe; batches as in evaluate."""
-    import torch
-
     from finetune.evaluation.decode import decode_utterances, system_output
-    from finetune.model.granite import load_model
+    from finetune.model.granite import default_device, load_model
 
     saved, default = options_for(source), DecodingOptions()
     options = replace(saved.decoding, batch_seconds=default.batch_seconds, max_new_tokens=default.max_new_tokens)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = default_device()
     hypotheses = decode_utterances(load_model(source, "auto", device), list(clips), saved.instruction, options)
     return SystemHypotheses(list(map(system_output, hypotheses)), f"{options.decoder} decoding on {device} now")
 

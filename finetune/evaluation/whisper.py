@@ -104,11 +104,13 @@ def _load_openai_whisper(model: str, packages: Packages) -> Recognize:
 
 
 def _load_transformers(model: str, packages: Packages) -> Recognize:
+    from finetune.model.granite import default_device
+
     torch, transformers = packages.load("torch"), packages.load("transformers")
     source = model if Path(model).is_dir() or "/" in model else f"openai/whisper-{model}"
     processor = transformers.AutoProcessor.from_pretrained(source)
     loaded = transformers.WhisperForConditionalGeneration.from_pretrained(source).eval()
-    loaded.to("cuda" if torch.cuda.is_available() else "cpu")
+    loaded.to(default_device())
 
     def recognize(wave: Wave, language: str) -> str:
         long = len(wave) > WINDOW_SECONDS * SAMPLE_RATE

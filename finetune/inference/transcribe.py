@@ -22,7 +22,7 @@ from finetune.inference.transcript import Transcript
 from finetune.inference.vad import Activity, energy_vad, silero_vad
 from finetune.inference.word_times import word_frames
 from finetune.model.ctc import BLANK
-from finetune.model.granite import EncodedAudio, GraniteSpeech, load_model
+from finetune.model.granite import EncodedAudio, GraniteSpeech, default_device, load_model
 from finetune.model.prompt import render
 
 BATCHES_AHEAD = 2  # batches of audio that are collected before they are transcribed together
@@ -35,7 +35,7 @@ Result = tuple[Segment, Hypothesis] | None  # None: no speech in the window
 
 def load(model: str | Path) -> GraniteSpeech:
     """Loads a model for inference, on the GPU if there is one."""
-    return load_model(str(model), "auto", "cuda" if torch.cuda.is_available() else "cpu")
+    return load_model(str(model), "auto", default_device())
 
 
 def activity_detector(vad: str) -> Detector:

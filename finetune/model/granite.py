@@ -211,6 +211,11 @@ def _quantization(quantize: str, dtype: torch.dtype, device: torch.device | str)
     return {"quantization_config": config, "device_map": {"": device}}
 
 
+def default_device() -> str:
+    """`cuda` if there is a CUDA GPU, else `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def resolved_dtype(dtype: str, device: torch.device | str) -> str:
     """The dtype name; `auto` is bfloat16 on CUDA and float32 on other devices."""
     if dtype != "auto":

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from finetune.core.errors import CheckpointError
+from finetune.model.granite import default_device
 
 SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")  # modes of `accelerate launch` that split a model
 
@@ -29,7 +30,7 @@ def make_accelerator() -> Accelerator:
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     # The precision comes from the recipe, not from the launcher. Nor does Accelerate choose the device: on a Mac it
     # would take the GPU, on which nothing here has been tested.
-    return Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available(), kwargs_handlers=[ddp])
+    return Accelerator(mixed_precision="no", cpu=default_device() == "cpu", kwargs_handlers=[ddp])
 
 
 def all_ranks(accelerator: Accelerator, value: bool) -> bool:
