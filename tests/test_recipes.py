@@ -110,7 +110,7 @@ def test_the_recipes_for_one_and_four_gpus_make_the_same_optimizer_steps() -> No
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_the_base_has_the_parts_that_a_recipe_trains(path: Path, real_config: Path) -> None:
     from finetune.model.model_summary import summarize_model
-    from finetune.training.trainer import trainable_parts
+    from finetune.training.parts import trainable_parts
 
     recipe, _ = load_recipe(path)
     base = real_config if recipe.model.base.startswith("ibm-granite/") else ROOT / recipe.model.base
@@ -122,7 +122,7 @@ def test_the_base_has_the_parts_that_a_recipe_trains(path: Path, real_config: Pa
 
 def test_part_and_lora_sizes_of_the_1b_model(real_config: Path) -> None:
     from finetune.model.model_summary import summarize_model
-    from finetune.training.trainer import trainable_parts
+    from finetune.training.parts import trainable_parts
 
     recipe, _ = load_recipe(ROOT / "recipes" / "granite_1b.yaml")
     assert recipe.parts.lora.modules == ALL_LINEAR and recipe.parts.lora.rank == 16

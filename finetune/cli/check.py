@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
 
     from finetune.data.prepare import preview_corpora
     from finetune.model.model_summary import summarize_model
-    from finetune.training.trainer import trainable_parts
+    from finetune.training.parts import trainable_parts
 
     print()
     problems = []

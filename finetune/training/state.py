@@ -1,9 +1,12 @@
 """Where training stands, which a checkpoint holds, and what training returns."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.training.selection import Scores
+from finetune.training.selection import Scores, canary_loss, rank
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -63,3 +66,40 @@ class TrainRecord(TrainResult):
     """The content of `train.done.json`; `inputs` is a hash of everything that the stage reads."""
 
     inputs: str
+
+
+def train_result(
+    state: TrainState,
+    max_canary_loss: float | None,
+    *,
+    padding: float,
+    clips_per_second: float,
+    trained_parameters: int,
+    total_parameters: int,
+    seconds: float,
+) -> TrainResult:
+    """The result of a finished training; warns if no adapter keeps the canary within its limit."""
+    base, best = state.base_scores, state.best_scores
+    within = rank(best, base, max_canary_loss)[0] == 0
+    if not within:
+        log.warning(
+            "no adapter keeps the canary within train.max_canary_loss; the one with the smallest loss is saved: "
+            "its canary WER is %.1f percentage points higher than the base's",
+            100 * canary_loss(best, base),
+        )
+    return TrainResult(
+        best_epoch=state.best_epoch,
+        best_alpha=state.best_alpha,
+        best_valid_wer=best.valid,
+        base_valid_wer=base.valid,
+        best_canary_wer=best.canary,
+        base_canary_wer=base.canary,
+        within_canary_limit=within,
+        steps=state.step,
+        skipped_steps=state.skipped,
+        padding=padding,
+        clips_per_second=clips_per_second,
+        trained_parameters=trained_parameters,
+        total_parameters=total_parameters,
+        seconds=seconds,
+    )

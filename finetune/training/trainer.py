@@ -20,16 +20,7 @@ from finetune.core.errors import CheckpointError, Interrupted
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
 from finetune.model.granite import GraniteSpeech, load_model
-from finetune.model.trainable import (
-    LoraSpec,
-    PartSpec,
-    TrainableParts,
-    fingerprints,
-    open_parts,
-    set_mode,
-    summarize_parts,
-    trained_parameters,
-)
+from finetune.model.trainable import fingerprints, open_parts, set_mode, summarize_parts, trained_parameters
 from finetune.training import checkpoint
 from finetune.training.auto_batch import fit_batch_seconds
 from finetune.training.batch_size import BatchSizeCache, explain_out_of_memory
@@ -39,11 +30,12 @@ from finetune.training.dataset import Batch, BatchSource
 from finetune.training.distributed import all_ranks, ignore_stride_warning, make_accelerator
 from finetune.training.interpolate import interpolated, starting_points
 from finetune.training.optimizer import build_optimizer, learning_rate_factor, learning_rate_of
+from finetune.training.parts import trainable_parts
 from finetune.training.progress import Progress
 from finetune.training.sampler import padding_share, shard_for_rank
-from finetune.training.selection import Scores, canary_loss, format_scores, measure, rank, save_best
+from finetune.training.selection import Scores, format_scores, measure, rank, save_best
 from finetune.training.signals import Stop, interruptible
-from finetune.training.state import TrainResult, TrainState
+from finetune.training.state import TrainResult, TrainState, train_result
 from finetune.training.step import OptimizerStep, StepResult
 from finetune.training.tracking import Tracker
 
@@ -357,43 +349,12 @@ class Trainer:
         log.warning("%s: step skipped", text)
 
     def _result(self) -> TrainResult:
-        state, limit = self.state, self.recipe.train.max_canary_loss
-        base, best = state.base_scores, state.best_scores
-        within = rank(best, base, limit)[0] == 0
-        if not within:
-            log.warning(
-                "no adapter keeps the canary within train.max_canary_loss; the one with the smallest loss is saved: "
-                "its canary WER is %.1f percentage points higher than the base's",
-                100 * canary_loss(best, base),
-            )
-        return TrainResult(
-            state.best_epoch,
-            state.best_alpha,
-            best.valid,
-            base.valid,
-            best.canary,
-            base.canary,
-            within,
-            state.step,
-            state.skipped,
-            round(self.padding, 4),
-            round(self.clips_trained / max(1e-9, self.seconds_in_steps), 2),
-            sum(value.numel() for value in self.parameters.values()),
-            self.total_parameters,
-            round(self.clock() - self.started, 1),
+        return train_result(
+            self.state,
+            self.recipe.train.max_canary_loss,
+            padding=round(self.padding, 4),
+            clips_per_second=round(self.clips_trained / max(1e-9, self.seconds_in_steps), 2),
+            trained_parameters=sum(value.numel() for value in self.parameters.values()),
+            total_parameters=self.total_parameters,
+            seconds=round(self.clock() - self.started, 1),
         )
-
-
-def trainable_parts(recipe: Recipe) -> TrainableParts:
-    """The recipe's `parts` as plain values."""
-    parts = recipe.parts
-    lora = parts.lora
-    return TrainableParts(
-        LoraSpec(lora.rank, lora.alpha, lora.dropout, lora.variant, list(lora.modules)),
-        PartSpec(parts.projector.mode, parts.projector.rank, parts.projector.alpha),
-        PartSpec(parts.encoder.mode, parts.encoder.rank, parts.encoder.alpha),
-        parts.encoder.blocks,
-        parts.ctc_head.mode == "full",
-        parts.lm_head.mode == "full",
-        parts.language_model.layers,
-    )

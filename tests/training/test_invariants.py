@@ -22,9 +22,10 @@ from finetune.model.trainable import open_parts, set_mode, trained_parameters
 from finetune.pipeline import run_recipe
 from finetune.training.dataset import BatchSource, SpeechDataset
 from finetune.training.loss import IGNORE
+from finetune.training.parts import trainable_parts
 from finetune.training.signals import Stop
 from finetune.training.step import OptimizerStep
-from finetune.training.trainer import Trainer, trainable_parts
+from finetune.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 Tiny = Callable[..., Recipe]
