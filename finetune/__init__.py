@@ -5,7 +5,7 @@
     model = finetune.load("runs/quickstart/export")
     print(model.transcribe("call.wav").text)
 
-See `finetune.api`. Importing this package does not import torch; using a name does.
+See `finetune.api`. `import finetune` does not import torch; the first use of a name does.
 """
 
 from typing import TYPE_CHECKING, Any

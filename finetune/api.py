@@ -1,6 +1,6 @@
 """The Python API: load a model and transcribe; run the stages of a recipe; compare systems.
 
-The functions use the same run directory as the command, so a run can be started in one way and continued in the other.
+The functions use the same run directory as the command, so a run can be started by one and resumed by the other.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -35,7 +35,7 @@ class GraniteSpeech:
 
     Attributes:
         network: the torch module, with its tokenizer.
-        options: defaults of `transcribe`: those of the export, or of the toolkit.
+        options: defaults of `transcribe`, from the export or else from the toolkit.
     """
 
     def __init__(self, network: granite.GraniteSpeech, options: TranscribeOptions) -> None:
@@ -68,18 +68,18 @@ class GraniteSpeech:
         Args:
             audio: a path; a NumPy array or torch tensor (N,), (C, N) or (N, C); a dict with `array` and
                 `sampling_rate`; or a list or tuple of these.
-            sample_rate: of arrays, in Hz; required for them.
+            sample_rate: in Hz; required for arrays.
             keywords: expected words, added to the prompt: a list, or `"a, b"`.
-            language: of the speech, such as `fr` or `French`.
-            translate_to: write this language instead; there are no word times then.
-            failed: called with the name and the error of audio that cannot be read, which is then skipped. Without
-                it the error is raised.
+            language: spoken language, such as `fr` or `French`.
+            translate_to: language to translate into; the transcript then has no word times.
+            failed: called with the name and the error of audio that cannot be read; this audio is then skipped. If
+                None, the error is raised.
             progress: called with the seconds of audio transcribed and those read so far.
             **options: other fields of `TranscribeOptions` and `DecodingOptions`, such as `decoder`, `vad`,
                 `max_window`, `batch_seconds` or `max_new_tokens`.
 
         Returns:
-            A transcript; for a list or tuple, a list of transcripts in its order.
+            A transcript; for a list or tuple, a list of transcripts in the same order.
 
         Raises:
             DataError: audio cannot be read, or an array has no sample rate.
@@ -129,14 +129,14 @@ def load(model: str | Path) -> GraniteSpeech:
     """Loads an exported folder, a base model folder or a hub name, on the GPU if there is one.
 
     Raises:
-        ModelError: it is not a Granite Speech model with all its weights, or its options are damaged.
+        ModelError: not a Granite Speech model with all its weights, or its options are damaged.
     """
     options = options_for(model)
     return GraniteSpeech(inference.load(model), options)
 
 
 def transcribe(audio: Any, model: str | Path | GraniteSpeech, **arguments: Any) -> Any:
-    """`load(model).transcribe(audio, ...)`; `model` may also be a loaded one. Arguments and errors are the same."""
+    """Same as `load(model).transcribe(audio, ...)`; `model` can also be a loaded model."""
     loaded = model if isinstance(model, GraniteSpeech) else load(model)
     return loaded.transcribe(audio, **arguments)
 
@@ -158,11 +158,11 @@ def train(recipe: config.Recipe, callbacks: "Sequence[TrainerCallback]" = ()) ->
 
     Args:
         recipe: what to train and how.
-        callbacks: objects with the methods of `TrainerCallback`; they need training in one process.
+        callbacks: objects with the methods of `TrainerCallback`; only for training in one process.
 
     Raises:
         RecipeError: callbacks with several processes; a batch cannot hold the longest clip.
-        DataError, ModelError, CheckpointError: as the stages.
+        DataError, ModelError, CheckpointError: see the stages.
         Interrupted: a signal stopped the training; the checkpoint holds the last step.
     """
     from finetune.training.launch import processes_for
@@ -182,7 +182,7 @@ def evaluate(recipe: config.Recipe) -> "EvaluationResults":
     """Prepares, trains and scores base and adapted model on test and canary; completed stages are skipped.
 
     Raises:
-        DataError, ModelError, CheckpointError: as the stages.
+        DataError, ModelError, CheckpointError: see the stages.
     """
     from finetune.metrics.results import read_results
 
@@ -193,7 +193,7 @@ def export(recipe: config.Recipe) -> "ExportResult":
     """Runs all stages: the merged model is in `ExportResult.dir`. Completed stages are skipped.
 
     Raises:
-        DataError, ModelError, CheckpointError: as the stages.
+        DataError, ModelError, CheckpointError: see the stages.
     """
     from finetune.exporting.export import ExportResult
 
@@ -204,7 +204,7 @@ def run(recipe: config.Recipe) -> "RunSummary":
     """Runs all stages of a recipe, as `finetune run` does, and returns the figures of `summary.json`.
 
     Raises:
-        DataError, ModelError, CheckpointError: as the stages.
+        DataError, ModelError, CheckpointError: see the stages.
     """
     return summarize(run_recipe(recipe, "export"))
 
@@ -223,13 +223,14 @@ def compare(
     Args:
         systems: runs, model folders, hypothesis files, `whisper:SIZE`, `openai:MODEL`.
         manifest: the clips; None is the test set of the first run among the systems.
-        normalizer, replicas: as in the section `evaluate` of a recipe; None is its default.
+        normalizer: as `evaluate.normalizer` of a recipe; None is its default.
+        replicas: as `evaluate.replicas` of a recipe; None is its default.
         terms: a file of terms whose recall is computed.
-        fail_if: conditions such as `"wer > base + 0.2"`; those that hold are in `CompareResult.fired`.
+        fail_if: conditions such as `"wer > base + 0.2"`; `CompareResult.fired` lists those that hold.
 
     Raises:
         RecipeError: fewer than two systems, or a condition that cannot be parsed.
-        DataError, ModelError: a system, or the clips, cannot be used.
+        DataError, ModelError: a system or the manifest cannot be used.
     """
     from finetune.evaluation.compare import compare as run_comparison
     from finetune.evaluation.compare import scoring_options

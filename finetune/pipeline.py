@@ -32,8 +32,8 @@ class Stage:
 
     Attributes:
         name: As in `<name>.done.json`.
-        reads: Sections of the recipe that it reads, besides those of earlier stages; a change there reruns it.
-        run: Does the work; returns a dataclass, which is recorded.
+        reads: Sections of the recipe that it reads, in addition to those of earlier stages; a change in them reruns it.
+        run: Runs the stage; returns a dataclass, which is recorded.
         optional: Skipped with a warning if its extra is not installed.
     """
 
@@ -43,7 +43,7 @@ class Stage:
     optional: bool = False
 
 
-# The imports are inside these functions because those of training take ten seconds.
+# The imports are inside these functions because the imports for training take ten seconds.
 def _prepare(recipe: Recipe, run: RunDir) -> Any:
     from finetune.data.prepare import prepare
 
@@ -100,7 +100,7 @@ def run_recipe(
         CheckpointError: the directory holds a run of another recipe, or another process uses it.
     """
     if not recipe.data.train:
-        raise RecipeError("data.train: empty, so nothing can be trained; `finetune score` needs data.test alone")
+        raise RecipeError("data.train: empty, so nothing can be trained; `finetune score` needs only data.test")
     run = RunDir(f"{recipe.runs}/{recipe.name}")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return _train_as_rank(recipe, run, last, stages)
@@ -186,7 +186,7 @@ def _settings_of_training(recipe: Recipe) -> dict[str, Any]:
 
 
 def _stage_inputs(recipe: Recipe) -> dict[str, str]:
-    """By stage: a hash of all settings that it and earlier stages read, and of the corpora's files."""
+    """By stage: a hash of the settings that it and earlier stages read, and of the files of the corpora."""
     content, data = recipe.model_dump(mode="json"), recipe.data
     sources = [Path(source) for source in (*data.train, *data.replay, *data.valid, *data.test, *data.canary)]
     key = "".join(sha256_file(path) for path in sources if path.is_file())
@@ -221,12 +221,12 @@ def summarize(run: RunDir) -> RunSummary:
 
 
 def _discard_unreadable_results(run: RunDir) -> None:
-    """Makes evaluate and report run again if this version cannot read the results of an earlier evaluation."""
+    """Reruns evaluate and report if this version cannot read the results of an earlier evaluation."""
     if run.done("evaluate") is None:
         return
     try:
         read_results(run.scores)
     except CheckpointError:
-        log.info("%s: not readable by this version, so evaluate and report run again", run.scores)
+        log.info("%s: written by another version; evaluate and report run again", run.scores)
         for stage in ("evaluate", "report"):
             run.marker(stage).unlink(missing_ok=True)

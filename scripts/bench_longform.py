@@ -3,7 +3,7 @@
     python scripts/bench_longform.py                     # 10 minutes of the canary set, the embedded model
     python scripts/bench_longform.py --noise -50 --vad silero
 
-`by time` assigns words to clips by their word times, so it shows whether the word times are right.
+`by time` assigns words to clips by their word times, so it also tests the word times.
 """
 
 import argparse

@@ -35,30 +35,29 @@ HEAD = f"{'':35}{'clips/s':>9}{'audio s/s':>11}{'memory GB':>11}{'padded frames'
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="nano")
-    parser.add_argument("--steps", type=int, default=5, help="passes over the clips that count (default 5)")
+    parser.add_argument("--steps", type=int, default=5, help="measured passes over the clips (default 5)")
     parser.add_argument(
         "--clips",
         type=int,
-        help="how many; a multiple of the notebook's 32 (default "
+        help="number of clips; a multiple of the notebook's 32 (default "
         + ", ".join(f"{name} {count}" for name, count in SIZES.items())
         + ")",
     )
-    parser.add_argument("--rank", type=int, default=LORA.rank, help=f"of LoRA, on both sides (default {LORA.rank})")
+    parser.add_argument("--rank", type=int, default=LORA.rank, help=f"LoRA rank on both sides (default {LORA.rank})")
     parser.add_argument(
         "--batch-seconds",
         type=float,
-        help="padded audio in one of our batches (default: 16 clips of "
-        "the mean duration, so that an optimizer step has as many clips on both sides)",
+        help="padded audio in one batch of this toolkit (default: 16 clips of "
+        "the mean duration, so an optimizer step has as many clips on both sides)",
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cpu for nano, else cuda where there is one")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cpu for nano, else cuda if available")
     parser.add_argument(
         "--own-time",
         action="store_true",
-        help="count the processor's seconds in place of the "
-        "clock's: on a CPU that others use too, with OMP_NUM_THREADS=1",
+        help="measure CPU time instead of wall-clock time, for a shared CPU; set OMP_NUM_THREADS=1",
     )
     parser.add_argument("--only", default=",".join(VARIANTS), help="variants to run, such as baseline,ours")
-    parser.add_argument("--json", type=Path, help="write everything that was measured to this file too")
+    parser.add_argument("--json", type=Path, help="also write all measurements to this file")
     args = parser.parse_args()
     args.device = args.device or ("cpu" if args.size == "nano" else default_device())
     args.clips = args.clips or SIZES[args.size]
@@ -66,29 +65,29 @@ def arguments() -> argparse.Namespace:
     if args.size == "full" and args.device == "cpu":
         parser.error("--size full needs a GPU; use --size middle on a CPU")
     if args.own_time and (args.device == "cuda" or torch.get_num_threads() > 1):
-        parser.error("--own-time is for a CPU and one thread: OMP_NUM_THREADS=1")
+        parser.error("--own-time needs a CPU and one thread; set OMP_NUM_THREADS=1")
     if unknown := set(args.only) - VARIANTS.keys():
-        parser.error(f"--only: there is no {', '.join(sorted(unknown))}; there are {', '.join(VARIANTS)}")
+        parser.error(f"--only: unknown variant {', '.join(sorted(unknown))}; choose from {', '.join(VARIANTS)}")
     if not args.rank and set(args.only) & set(LLM):
-        args.only = [name for name in args.only if name not in LLM]  # nothing would train
+        args.only = [name for name in args.only if name not in LLM]  # no parameter would train
     if args.clips < 1 or args.clips % (BATCH * ACCUMULATION) or args.steps < 1:
         parser.error("--clips must be a multiple of 32, and --steps at least 1")
     return args
 
 
-def line(found: Measured) -> dict[str, Any]:
-    """A variant's figures: memory in bytes, padding and the share of the machine's limit as fractions."""
-    seconds = median(found.seconds)
+def line(measured: Measured) -> dict[str, Any]:
+    """The results of a variant: memory in bytes; padding and speed relative to the machine's limit as fractions."""
+    seconds = median(measured.seconds)
     return {
-        "clips_per_second": found.clips / seconds,
-        "audio_seconds_per_second": found.audio_seconds / seconds,
-        "share_of_limit": found.flops / seconds / found.limit,
-        **asdict(found),
+        "clips_per_second": measured.clips / seconds,
+        "audio_seconds_per_second": measured.audio_seconds / seconds,
+        "share_of_limit": measured.flops / seconds / measured.limit,
+        **asdict(measured),
     }
 
 
 def header(setup: Setup) -> list[str]:
-    """What was measured, where, and how to read it."""
+    """Lines that describe the measurement, the machine and the columns."""
     name = torch.cuda.get_device_name() if setup.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     cuda = setup.device == "cuda"
     clips = (
@@ -108,8 +107,8 @@ def header(setup: Setup) -> list[str]:
         ),
         f"of limit: operations that the clips need (no padding, nothing twice) against a matrix product in "
         f"{'bfloat16' if cuda else 'float32'}, timed before and after; without the encoder where it is cached",
-        f"one process a line, in this order; median of {setup.steps} passes after one to warm up"
-        + ("; seconds of the processor, not of the clock" if OWN_TIME in os.environ else ""),
+        f"one process per line, in this order; median of {setup.steps} passes after one to warm up"
+        + ("; CPU time, not wall-clock time" if OWN_TIME in os.environ else ""),
         "",
     ]
 
@@ -117,7 +116,7 @@ def header(setup: Setup) -> list[str]:
 def main() -> None:
     args = arguments()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # the Trainer would spread over all there are
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # otherwise the Trainer uses all GPUs
     if args.own_time:
         os.environ[OWN_TIME] = "1"
     setup = Setup(args.size, args.device, args.clips, args.steps, args.rank, args.batch_seconds)
@@ -127,7 +126,7 @@ def main() -> None:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             try:
                 row = line(pool.submit(measure, setup, variant).result())
-            except Exception as error:  # such as want of memory; the lines below it still count
+            except Exception as error:  # such as out of memory; the other variants are still measured
                 print(f"{VARIANTS[variant]:35}failed: {type(error).__name__}: {str(error).strip()[:200]}", flush=True)
                 continue
         lines[variant] = row
@@ -142,7 +141,7 @@ def main() -> None:
         ours, theirs = lines["ours"], lines["baseline"]
         ratio = {key: ours[key] / theirs[key] for key in ("clips_per_second", "memory")}
         print(
-            f"\nours / baseline: {ratio['clips_per_second']:.2f} x the utterances a second, "
+            f"\nours / baseline: {ratio['clips_per_second']:.2f} x the utterances per second, "
             f"{ratio['memory']:.2f} x the memory"
         )
     for variant in lines.keys() & {"cache", "cache_embeds"} if "llm" in lines else ():

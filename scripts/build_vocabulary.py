@@ -52,7 +52,7 @@ class Clip:
 
 
 def read_sentences(path: Path) -> list[tuple[str, str, str]]:
-    """(id, split, text) of every line after the header."""
+    """The id, split and text of each line after the header."""
     rows = []
     for line in path.read_text().splitlines()[1:]:
         ident, split, text = line.split("\t")
@@ -63,7 +63,7 @@ def read_sentences(path: Path) -> list[tuple[str, str, str]]:
 def plan(sentences: list[tuple[str, str, str]]) -> list[Clip]:
     """Assigns the voices in turn: two to each train sentence, a third to every fourth one, one to other sentences.
 
-    Every test sentence number TEST_ONLY_EVERY gets the voice that is not in train too.
+    Every test sentence number TEST_ONLY_EVERY also gets the voice that is not in train.
     """
     clips, counts = [], Counter[str]()
     names = list(VOICES)
@@ -94,7 +94,7 @@ def trim(wave: np.ndarray) -> np.ndarray:
 
 
 def normalize_level(wave: np.ndarray) -> np.ndarray:
-    """Scales to the root mean square LOUDNESS, or less where the peak would exceed PEAK."""
+    """Scales to the root mean square LOUDNESS, or less if the peak would exceed PEAK."""
     gain = min(LOUDNESS / float(np.sqrt(np.mean(wave**2))), PEAK / float(np.abs(wave).max()))
     return wave * gain
 

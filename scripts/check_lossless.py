@@ -6,7 +6,7 @@
 
 The reference is transformers' `generate`, greedy and one clip at a time, because its output depends on the padding of a
 batch. Greedy and speculative decoding are compared with it for each batch size. Weights are float32. With another
---dtype near ties may resolve differently; for each clip that differs, the script prints the gap between the two most
+--dtype near ties can resolve differently; for each clip that differs, the script prints the gap between the two most
 probable tokens at the first difference. The exit code is 1 if any clip differs.
 """
 
@@ -39,7 +39,7 @@ def clips_of(manifest: Path) -> Batch:
 
 
 def decode_in_batches(model: GraniteSpeech, decoder: str, clips: Batch, size: int) -> list[Hypothesis]:
-    """Decodes all clips; the last batch may be smaller."""
+    """Decodes all clips; the last batch can be smaller."""
     hypotheses: list[Hypothesis] = []
     for start in range(0, len(clips.items), size):
         part = slice(start, start + size)
@@ -48,7 +48,7 @@ def decode_in_batches(model: GraniteSpeech, decoder: str, clips: Batch, size: in
 
 
 def describe_difference(model: GraniteSpeech, clip: Batch, one: tuple[int, ...], two: tuple[int, ...]) -> str:
-    """The first position where two token sequences differ, and the logit gap of the two most probable tokens there."""
+    """The first position at which two token sequences differ, and the logit gap of its two most probable tokens."""
     shorter = min(len(one), len(two))
     position = next((at for at, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), shorter)
     audio = encode(model, clip)

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Trains a recipe as it is and with the preset of each goal, and prints the scores.
+"""Trains a recipe unchanged and with the preset of each goal, and prints the scores.
 
     python scripts/compare_goals.py recipes/quickstart.yaml --set train.epochs=4
 
-A preset replaces the recipe's parts and augmentation. Everything else stays the recipe's, also the learning rates of
-`train`, so this compares what is trained and not how well it is tuned. The scores are those of training, on valid and
+A preset replaces the recipe's parts and augmentation. Other settings are those of the recipe, including the learning
+rates of `train`, so this compares the trained parts, not tuned settings. The scores are those of training, on valid and
 canary; test is not used. Rerun to resume.
 """
 
@@ -21,7 +21,7 @@ from finetune.core.recipe import load_recipe  # noqa: E402
 from finetune.model.granite import read_config  # noqa: E402
 from finetune.pipeline import run_recipe  # noqa: E402
 
-OWN = "own"  # the recipe as it is
+OWN = "own"  # the unchanged recipe
 
 
 def with_goal(recipe: Recipe, goal: str, blocks: int) -> Recipe:
@@ -44,22 +44,22 @@ def with_goal(recipe: Recipe, goal: str, blocks: int) -> Recipe:
     return result
 
 
-def line(name: str, trained: int, valid: float, canary: float | None, rest: str) -> str:
+def line(name: str, trained: int, valid: float, canary: float | None, details: str) -> str:
     canary_wer = "-" if canary is None else f"{100 * canary:.1f}"
-    return f"{name:12}{trained:12,}{100 * valid:12.1f}{canary_wer:>12}{rest}"
+    return f"{name:12}{trained:12,}{100 * valid:12.1f}{canary_wer:>12}{details}"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
-    parser.add_argument("--goals", default=",".join([OWN, *GOALS]), help="which of them, and `own` (default: all)")
+    parser.add_argument("--goals", default=",".join([OWN, *GOALS]), help="goals to train, and `own` (default: all)")
     arguments = parser.parse_args()
     recipe, _ = load_recipe(arguments.recipe, arguments.overrides)
     blocks = int(read_config(recipe.model.base, recipe.model.revision).encoder_config.num_layers)
     goals = arguments.goals.split(",")
     if unknown := set(goals) - {OWN, *GOALS}:
-        parser.error(f"--goals: there is no {', '.join(sorted(unknown))}; there are {OWN}, {', '.join(GOALS)}")
+        parser.error(f"--goals: unknown goal {', '.join(sorted(unknown))}; choose from {OWN}, {', '.join(GOALS)}")
     print(f"{'':12}{'trained':>12}{'valid WER':>12}{'canary WER':>12}{'epoch':>7}{'clips/s':>9}{'seconds':>9}")
     for goal in goals:
         done = run_recipe(with_goal(recipe, goal, blocks), "train").done("train") or {}

@@ -4,7 +4,7 @@
     python scripts/kill_resume.py --kills 20
 
 The losses of every step, the scores on valid and the final adapter must be equal, bit for bit. It trains the embedded
-model on a few clips with dropout and augmentation, and saves after every step, so that many kills come in a save.
+model on a few clips with dropout and augmentation, and saves after every step, so many kills interrupt a save.
 """
 
 import argparse
@@ -33,7 +33,7 @@ CLIPS = 6
 
 
 def recipe(folder: Path, name: str) -> Recipe:
-    """Every kind of part, three epochs over the shortest clips of the embedded vocabulary."""
+    """A recipe with all types of parts and three epochs over the shortest clips of the embedded vocabulary."""
     data: dict[str, object] = {"max_duration": 4.0}
     for split in ("train", "valid", "test"):
         source = ROOT / "data" / "vocabulary" / f"{split}.jsonl"
@@ -63,15 +63,15 @@ def recipe(folder: Path, name: str) -> Recipe:
     )
 
 
-def attempt(settings: Recipe, run: RunDir, after: float | None) -> bool:
-    """Trains in a child process that is killed after so many seconds; returns whether it completed."""
+def attempt(settings: Recipe, run: RunDir, kill_after: float | None) -> bool:
+    """Trains in a child process that is killed after `kill_after` seconds. Returns True if it completed."""
     child = os.fork()
     if child == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         train(settings, run)
         os._exit(0)
-    if after is not None:
-        time.sleep(after)
+    if kill_after is not None:
+        time.sleep(kill_after)
         os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
     if os.WIFEXITED(status) and os.WEXITSTATUS(status):
@@ -80,7 +80,7 @@ def attempt(settings: Recipe, run: RunDir, after: float | None) -> bool:
 
 
 def outcome(run: RunDir) -> dict[str, object]:
-    """Everything that must be equal: records, the best adapter, the weights of the last checkpoint."""
+    """All results that must be equal: records, the best adapter, the weights of the last checkpoint."""
     rows = read_jsonl(run.metrics)
     return {
         "records": [{key: value for key, value in row.items() if key != "time"} for row in rows],
@@ -103,20 +103,20 @@ def main() -> int:
     rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        settings = recipe(folder, "whole")
-        whole = RunDir(folder / "whole")
-        prepare(settings, whole)
+        settings = recipe(folder, "unbroken")
+        unbroken = RunDir(folder / "unbroken")
+        prepare(settings, unbroken)
         started = time.monotonic()
-        attempt(settings, whole, None)
-        lasts, kills, rounds = time.monotonic() - started, 0, 0
+        attempt(settings, unbroken, None)
+        duration, kills, rounds = time.monotonic() - started, 0, 0
         while kills < arguments.kills:
             rounds += 1
             run = RunDir(folder / f"broken{rounds}")
             prepare(settings, run)
-            while not attempt(settings, run, rng.uniform(0.1, lasts) if kills < arguments.kills else None):
+            while not attempt(settings, run, rng.uniform(0.1, duration) if kills < arguments.kills else None):
                 kills += 1
-            if outcome(run) != outcome(whole):
-                print(f"run {rounds} differs from the unbroken one after {kills} kills", file=sys.stderr)
+            if outcome(run) != outcome(unbroken):
+                print(f"run {rounds} differs from the unbroken run after {kills} kills", file=sys.stderr)
                 return 1
     print(f"{kills} kills in {rounds} runs: every loss, score and weight equals the unbroken run")
     return 0

@@ -29,7 +29,7 @@ def lowest(requirements: list[str]) -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("extras", nargs="*", metavar="EXTRA", help="extras whose packages are printed too")
+    parser.add_argument("extras", nargs="*", metavar="EXTRA", help="extras whose packages are also printed")
     parser.add_argument("--as", action="append", default=[], dest="instead", metavar="NAME==VERSION")
     arguments = parser.parse_args()
     project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]

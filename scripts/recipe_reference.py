@@ -19,8 +19,8 @@ HEAD = """\
 
 A recipe is one YAML file. `finetune check RECIPE` prints each value with its origin: the recipe, `--set`, a goal or the
 default. An unknown key, a wrong type or a value out of range is an error with file and line (exit code 2).
-`--set section.key=value` overrides a value. Only `model.base` and `data` have to be written; a key that is not written
-has the default below. Relative paths start at the current directory.
+`--set section.key=value` overrides a value. Only `model.base` and `data` are required; other keys have
+the defaults below. Relative paths start at the current directory.
 """
 Schema = dict[str, Any]
 
@@ -39,7 +39,7 @@ def type_text(schema: Schema) -> str:
 
 
 def default_text(schema: Schema, default: Any) -> str:
-    """How the default is written in YAML; `default` is that of the section, which goes before the field's own."""
+    """The default as YAML; `default` is the value of the section, which overrides the default of the field."""
     if default is None and "default" not in schema:
         return "required"
     value = schema["default"] if default is None else default
@@ -63,7 +63,7 @@ def rows(schema: Schema, definitions: Schema, prefix: str, defaults: Schema) -> 
 
 
 def reference() -> str:
-    """The whole page."""
+    """The complete page."""
     schema = Recipe.model_json_schema()
     definitions = schema["$defs"]
     head = ["| key | type | default | meaning |", "|---|---|---|---|"]
@@ -76,7 +76,7 @@ def reference() -> str:
     keys = sorted({key for preset in GOALS.values() for key in preset})
     goals = [
         "## Goals",
-        "`train.goal` sets these values where the recipe does not; an empty cell keeps the default.",
+        "`train.goal` sets these values if the recipe does not set them; an empty cell keeps the default.",
         "",
         f"| key | {' | '.join(GOALS)} |",
         "|---" * (len(GOALS) + 1) + "|",

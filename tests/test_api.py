@@ -60,7 +60,7 @@ def test_every_public_name_exists() -> None:
         _ = finetune.transcripe  # type: ignore[attr-defined]
 
 
-def test_a_recipe_from_values_is_that_of_a_file() -> None:
+def test_a_recipe_from_values_equals_the_recipe_of_a_file() -> None:
     path = ROOT / "recipes" / "quickstart.yaml"
     read = finetune.Recipe.from_yaml(path, ["train.epochs=2"])
     assert isinstance(read, finetune.Recipe) and read.train.epochs == 2 and read.name == "quickstart"
@@ -141,7 +141,7 @@ def test_callbacks_need_one_process(recipe: config.Recipe) -> None:
         finetune.train(two, callbacks=[Recorder()])
 
 
-def test_comparing_wants_two_systems() -> None:
+def test_comparing_needs_two_systems() -> None:
     with pytest.raises(RecipeError):
         finetune.compare(["runs/none"])
     with pytest.raises(RecipeError, match="normalizer"):

@@ -198,7 +198,7 @@ def test_the_number_of_training_processes(tmp_path: Path, setting: int, gpus: in
     assert processes_for(recipe(tmp_path, machine={"processes": setting}), gpus) == count
 
 
-def test_several_processes_leave_the_same_record_as_one(
+def test_several_processes_write_the_same_record_as_one(
     tmp_path: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rank 0 writes the record; the parent process holds the lock and runs the other stages."""
@@ -252,7 +252,7 @@ def test_launched_processes_read_the_resolved_recipe(tmp_path: Path, fake: FakeS
 
 
 @pytest.mark.parametrize(
-    ("end", "why"), [("exit 3", "exit code 3; see the first"), ("kill -9 $$", "SIGKILL; if nobody")]
+    ("end", "why"), [("exit 3", "exit code 3; see the first"), ("kill -9 $$", "SIGKILL; if no user")]
 )
 def test_a_failed_process_ends_the_others(tmp_path: Path, end: str, why: str) -> None:
     python = program(tmp_path, f"[ $RANK = 1 ] && {end}\nwhile :; do sleep 0.05; done")
@@ -275,14 +275,14 @@ def test_a_signal_reaches_each_launched_process_once(tmp_path: Path) -> None:
         assert (tmp_path / f"call{rank}").read_text().splitlines()[2:] == ["TERM", "saved"]
 
 
-def test_a_signal_to_the_launched_processes_alone_is_an_interruption(tmp_path: Path) -> None:
+def test_a_signal_only_to_the_launched_processes_is_an_interruption(tmp_path: Path) -> None:
     """A scheduler may send the signal to every process."""
     python = program(tmp_path, "sleep 0.$RANK\nexit 143")
     with pytest.raises(Interrupted, match="stopped by SIGTERM"):
         train_on_all(RunDir(tmp_path / "r"), 2, python)
 
 
-def test_the_lock_is_held_as_long_as_a_launched_process_lives(tmp_path: Path) -> None:
+def test_the_lock_is_held_while_a_launched_process_runs(tmp_path: Path) -> None:
     """After the parent process was killed, no other run may start while its children live."""
     python = program(tmp_path, "echo $$ > pid$RANK\nwhile :; do sleep 0.05; done")
     run = RunDir(tmp_path / "r")
@@ -389,11 +389,11 @@ def test_an_incomplete_run_has_no_summary(tmp_path: Path, fake: FakeStages) -> N
 def test_the_printed_summary_has_both_models_and_the_most_improved_clips(tmp_path: Path, fake: FakeStages) -> None:
     run = fake.run(recipe(tmp_path), "export")
     references = [f"take drug {number}" for number in range(5)]
-    for which, hypothesis in (("base", "take the rug"), ("adapted", "take drug 3")):
+    for system, hypothesis in (("base", "take the rug"), ("adapted", "take drug 3")):
         rows = [
             {"audio_filepath": f"{i}.wav", "text": text, "pred_text": hypothesis} for i, text in enumerate(references)
         ]
-        run.hypotheses("test", which).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        run.hypotheses("test", system).write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines = format_summary(run, RunSummary.model_validate(read_json(run.summary))).splitlines()
     assert lines[2].split() == ["your", "domain", "(test)", "25.0", "25.0"]
     assert lines[3].split() == ["general", "speech", "(canary)", "25.0", "25.0"]

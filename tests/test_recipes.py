@@ -101,7 +101,7 @@ def test_replay_data_is_never_scored() -> None:
 
 def test_the_recipes_for_one_and_four_gpus_make_the_same_optimizer_steps() -> None:
     one, four = (
-        yaml.safe_load((ROOT / "recipes" / f"granite_1b{which}.yaml").read_text()) for which in ("", "_multi_gpu")
+        yaml.safe_load((ROOT / "recipes" / f"granite_1b{suffix}.yaml").read_text()) for suffix in ("", "_multi_gpu")
     )
     assert one["train"].pop("accumulation") == 4 * four["train"].pop("accumulation")
     assert one == four

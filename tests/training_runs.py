@@ -1,4 +1,4 @@
-"""Helpers of the training tests: what a run directory holds, and callbacks and models that fail on purpose."""
+"""Helpers of the training tests: the content of a run directory, and callbacks and models that fail on purpose."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The type of subparsers, and the arguments RECIPE and --set of several commands."""
+"""Arguments that several commands share (RECIPE and --set), and the type of subparsers."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -17,5 +17,5 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="KEY=VALUE",
         dest="overrides",
-        help="override a setting, such as train.learning_rate=1e-4; may be repeated",
+        help="override a setting, such as train.learning_rate=1e-4; can be repeated",
     )

@@ -22,13 +22,14 @@ A system is one of
   openai:MODEL        an OpenAI-compatible endpoint at OPENAI_BASE_URL, with OPENAI_API_KEY
 
 Intervals are 95 % bootstrap intervals, resampled by speaker if there are enough speakers. raw WER is the WER without
-normalization; sub, del and ins count word errors. P(better) is the share of bootstrap replicas in which the system is
-better than the first. p (Holm) is the p-value of the difference, adjusted for the number of systems. RTFx is seconds
+normalization; sub, del and ins count word errors. P(better) is the fraction of bootstrap replicas in which the system
+is better than the first. p (Holm) is the p-value of the difference, adjusted for the number of systems. RTFx is seconds
 of audio per second of recognition, measured now or in the run; "-" means not measured.
 
 --fail-if takes {GRAMMAR}.
-Its figures are percentage points. The condition is checked for every system but the first, which is `base`; intervals
-are not used. Exit codes: 0 no condition holds, 1 one holds or something failed, 2 wrong usage or invalid condition."""
+Numbers are percentage points. The condition is checked for every system except the first, which is `base`; intervals
+are not used. Exit codes: 0 no condition holds, 1 a condition holds or the command failed, 2 wrong usage or
+invalid condition."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -39,32 +40,34 @@ def add_parser(subparsers: Subparsers) -> None:
         description=DESCRIPTION,
         epilog="example: finetune compare runs/quickstart:base runs/quickstart other.jsonl --fail-if 'wer > base'",
     )
-    parser.add_argument("systems", nargs="+", metavar="SYSTEM", help="two or more; the first is the baseline")
+    parser.add_argument("systems", nargs="+", metavar="SYSTEM", help="two or more systems; the first is the baseline")
     parser.add_argument(
         "--manifest",
         metavar="FILE",
         help="clips with references; the default is the test set of the first run directory among the systems",
     )
-    parser.add_argument("--normalizer", metavar="NAME", help="text normalizer, one of those of a recipe")
+    parser.add_argument("--normalizer", metavar="NAME", help="text normalizer, as evaluate.normalizer of a recipe")
     parser.add_argument("--replicas", type=int, metavar="N", help="bootstrap replicas for each interval")
-    parser.add_argument("--terms", metavar="FILE", help="terms whose recall is reported, one a line")
+    parser.add_argument(
+        "--terms", metavar="FILE", help="text file with one term per line; the recall of the terms is reported"
+    )
     parser.add_argument("--json", metavar="FILE", help="write all figures to this file")
     parser.add_argument(
         "--fail-if",
         action="append",
         default=[],
         metavar="CONDITION",
-        help="such as 'wer > base + 0.2'; may be repeated",
+        help="such as 'wer > base + 0.2'; can be repeated",
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compares and prints; 1 if a condition of --fail-if holds.
+    """Compares and prints. Returns 1 if a condition of --fail-if holds.
 
     Raises:
         RecipeError: an argument is invalid, or two contradict each other.
-        DataError, ModelError: as `evaluation.compare.compare`.
+        DataError, ModelError: see `evaluation.compare.compare`.
     """
     from finetune.core.options import INSTRUCTION
     from finetune.evaluation.compare import compare, scoring_options, write_comparison
@@ -132,13 +135,13 @@ def _systems_table(result: "CompareResult") -> list[str]:
 
 
 def _comparisons_table(result: "CompareResult") -> list[str]:
-    first, *others = result.systems
+    baseline, *candidates = result.systems
     width = _name_width(result)
     lines = [
-        f"{f'against {first}':{width}}  {'difference (95 % CI)':>22}{'P(better)':>11}{'p (Holm)':>10}{'MAPSSWE p':>11}"
-        "  verdict"
+        f"{f'against {baseline}':{width}}  {'difference (95 % CI)':>22}{'P(better)':>11}{'p (Holm)':>10}"
+        f"{'MAPSSWE p':>11}  verdict"
     ]
-    for name in others:
+    for name in candidates:
         row = result.comparisons[name]
         lines.append(
             f"{name:{width}}  {_rate(row.difference, row, '+'):>22}{_percent(row.probability_better):>11}"

@@ -29,8 +29,8 @@ def run(args: argparse.Namespace, source_tree: Path) -> int:
     missing = [name for name in CONTENTS if not (source_tree / name).exists()]
     if missing:
         raise DataError(
-            f"{source_tree / missing[0]}: not there, because the toolkit was installed without its source tree; clone "
-            "its repository and run `pip install -e .` in it, then rerun"
+            f"{source_tree / missing[0]}: no such file or folder; the toolkit was installed without its source "
+            "tree: clone its repository and run `pip install -e .` in it, then rerun"
         )
     target = Path(args.folder)
     try:

@@ -41,14 +41,14 @@ def main(argv: list[str] | None = None, commands: Sequence[Command] = COMMANDS) 
         argv: the arguments after the program's name; None is `sys.argv[1:]`.
         commands: what can be run.
     """
-    main_process = os.environ.get("RANK", "0") == "0"  # of several processes, the others report errors only
+    main_process = os.environ.get("RANK", "0") == "0"  # the other processes report only errors
     with _logging(logging.INFO if main_process else logging.ERROR):
         args = _parser(commands).parse_args(argv)
         try:
             code: int = args.run(args)
             return code
         except Interrupted as error:
-            if main_process and CHILD not in os.environ:  # else the parent process prints it
+            if main_process and CHILD not in os.environ:  # otherwise the parent process prints it
                 _print_error(error)
             return 128 + error.signum
         except FinetuneError as error:
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None, commands: Sequence[Command] = COMMANDS) 
             resumes = args.command in stages.HELP
             _print_error("stopped" + ("; rerun to resume from the last checkpoint" if resumes else ""))
             return 128 + signal.SIGINT
-        except BrokenPipeError:  # as of `| head`; no message is needed
+        except BrokenPipeError:  # the reader of a pipe has closed it, such as `head`; no message is needed
             return 128 + signal.SIGPIPE
         except OSError as error:
             if error.errno != errno.ENOSPC:
@@ -95,7 +95,9 @@ def _logging(level: int) -> Iterator[None]:
     logging.raiseExceptions = False  # a closed standard output must not end a run
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", category=FutureWarning)  # libraries warn about each other; no user can act on it
+    warnings.filterwarnings(
+        "ignore", category=FutureWarning
+    )  # libraries warn about each other; a user cannot act on it
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         yield

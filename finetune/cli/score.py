@@ -11,7 +11,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "score",
         help="score model.base on each test set: WER, their mean, speed",
         description="Scores model.base on each corpus of data.test, as leaderboards do; trains nothing. A clip whose "
-        "normalized reference is empty is not scored, but counted; any other clip that cannot be used is an error.",
+        "normalized reference is empty is counted but not scored. Any other clip that cannot be used is an error.",
         epilog="example: finetune score recipes/openasr.yaml --set model.base=runs/my/export",
     )
     add_recipe_arguments(parser)
@@ -19,7 +19,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Scores and prints a table; raises as `pipeline.score_recipe` does."""
+    """Scores and prints a table. Raises the errors of `pipeline.score_recipe`."""
     from finetune.core.recipe import load_recipe
 
     recipe, _ = load_recipe(args.recipe, args.overrides)

@@ -1,4 +1,4 @@
-"""`finetune prepare`, `train`, `evaluate`, `export` and `run`: the stages of a recipe, up to the one named."""
+"""`finetune prepare`, `train`, `evaluate`, `export` and `run`: the stages of a recipe, up to the named stage."""
 
 import argparse
 
@@ -24,7 +24,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the stages; raises as `pipeline.run_recipe` and the stages do."""
+    """Runs the stages. Raises the errors of `pipeline.run_recipe` and of the stages."""
     from finetune.core.recipe import load_recipe
 
     recipe, _ = load_recipe(args.recipe, args.overrides)

@@ -1,4 +1,4 @@
-"""`finetune transcribe`: arguments, output, exit code. An export contains a copy of this file."""
+"""Arguments, output and exit code of `finetune transcribe`. An export contains a copy of this file."""
 
 import argparse
 import os
@@ -21,9 +21,9 @@ Progress = Callable[[float, float], None]  # seconds of audio transcribed, secon
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """All arguments except --model. None means that the model's own option holds."""
+    """Adds all arguments except --model. An argument that is not given keeps the option of the model."""
     parser.add_argument("files", nargs="*", metavar="FILE", help="audio file; - reads a list of files from stdin")
-    parser.add_argument("--files-from", metavar="LIST", help="text file with one audio file per line")
+    parser.add_argument("--files-from", metavar="LIST", help="text file with one path of an audio file per line")
     parser.add_argument(
         "--format", choices=FORMATS, help=f"{FORMATS[0]} (default), json (one object per line), srt, vtt, or tsv (ms)"
     )
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def options_from(args: argparse.Namespace, saved: TranscribeOptions, model: str) -> TranscribeOptions:
-    """The options of a call: the command line over calibrated thresholds over the saved options.
+    """The options of a call. The command line overrides calibrated thresholds, and these override the saved options.
 
     Raises:
         RecipeError: a value out of range, an unknown language, a bad keyword, thresholds without relaxed decoding.
@@ -77,7 +77,7 @@ def options_from(args: argparse.Namespace, saved: TranscribeOptions, model: str)
 
 
 def run(args: argparse.Namespace, saved: TranscribeOptions, model: str, progress: Progress | None) -> int:
-    """Transcribes and prints or writes the transcripts. Returns 1 if a file could not be read.
+    """Transcribes, then prints or writes the transcripts. Returns 1 if a file cannot be read.
 
     Args:
         saved: the options of the model.
@@ -85,8 +85,8 @@ def run(args: argparse.Namespace, saved: TranscribeOptions, model: str, progress
 
     Raises:
         BrokenPipeError: standard output was closed.
-        RecipeError: contradicting arguments, no files, an unknown language, a bad keyword.
-        DataError: none of the files exists, a list cannot be read, or an output cannot be written.
+        RecipeError: contradictory arguments, no files, an unknown language, a bad keyword.
+        DataError: no file exists, a list cannot be read, or an output cannot be written.
         ModelError: the model cannot be loaded, or does not accept this prompt.
     """
     paths, form = _paths(args), args.format or FORMATS[0]
@@ -102,14 +102,14 @@ def run(args: argparse.Namespace, saved: TranscribeOptions, model: str, progress
 
     from finetune.inference.transcribe import load, transcripts
 
-    failures, done = list[str](), list["Transcript"]()
+    failures, transcribed = list[str](), list["Transcript"]()
 
     def failed(path: str, error: DataError) -> None:
         failures.append(path)
         _log(f"finetune: {error}")
 
     for item in transcripts(load(model), paths, options, failed, progress):
-        done.append(item)
+        transcribed.append(item)
         if targets:
             _write(targets[item.path], item.render(form))
             _print(f"{item.path} -> {targets[item.path]}")
@@ -123,8 +123,8 @@ def run(args: argparse.Namespace, saved: TranscribeOptions, model: str, progress
                 f"finetune: {item.path}: the text of a window reached {options.decoding.max_new_tokens} tokens and was "
                 "cut; raise --max-new-tokens"
             )
-    if done:
-        _log(_summary(done))
+    if transcribed:
+        _log(_summary(transcribed))
     return 1 if failures else 0
 
 
@@ -138,7 +138,7 @@ def standalone(folder: Path, argv: Sequence[str] | None = None) -> int:
     )
     add_arguments(parser)
     args = parser.parse_args(argv)
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers shows one while it loads the weights
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers shows one while it loads weights
     try:
         saved = read_options(folder)
         if saved is None:
@@ -161,18 +161,18 @@ def _paths(args: argparse.Namespace) -> list[str]:
     if args.files_from:
         paths += _lines(args.files_from)
     if not paths:
-        raise RecipeError("no audio files; name files, or give - and a list of files on standard input")
+        raise RecipeError("no audio files; give files, or - to read a list of files from standard input")
     return paths
 
 
 def _lines(path: str | None) -> list[str]:
-    """The lines of a text file that are not empty; `-` is standard input."""
+    """The non-empty lines of a text file; `-` is standard input."""
     if path is None:
         return []
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot read this list ({error})") from error
+        raise DataError(f"{path}: cannot be read ({error})") from error
     return [line.strip() for line in text.removeprefix("\ufeff").split("\n") if line.strip()]
 
 
@@ -180,14 +180,14 @@ def _targets(paths: list[str], form: str, folder: str | None) -> dict[str, Path]
     """The output file of each input; empty without a folder."""
     if folder is None:
         if form in ("srt", "vtt", "tsv") and len(paths) > 1:
-            raise RecipeError(f"{len(paths)} files as {form} cannot be printed together; add --output DIR")
+            raise RecipeError(f"{len(paths)} files as {form} cannot be printed together; set --output DIR")
         return {}
     targets: dict[str, Path] = {}
     for path in paths:
         target = Path(folder) / f"{Path(path).stem}.{'txt' if form == 'text' else form}"
-        other = next((known for known, taken in targets.items() if taken == target and known != path), None)
-        if other is not None:
-            raise DataError(f"{path}: {target} is also the output of {other}; rename one of the two")
+        conflict = next((name for name, used in targets.items() if used == target and name != path), None)
+        if conflict is not None:
+            raise DataError(f"{path}: {target} is also the output of {conflict}; rename one of the two")
         targets[path] = target
     return targets
 
@@ -211,7 +211,7 @@ def _print(text: str) -> None:
     try:
         print(visible(text) if sys.stdout.isatty() else text, flush=True)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's exit does not fail
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise the exit of the interpreter fails
         if isinstance(error, BrokenPipeError):
             raise
         raise DataError(f"standard output cannot be written ({error.strerror})") from error

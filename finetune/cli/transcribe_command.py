@@ -1,6 +1,6 @@
 """`finetune transcribe` of the toolkit: `cli.transcribe` with --model and a progress bar.
 
-An export carries `cli.transcribe` alone, without this file.
+An export contains a copy of `cli.transcribe`, without this file.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace, min_audio_for_bar: float = MIN_AUDIO_FOR_BAR) -> int:
-    """Transcribes with the model's own options; raises as `transcribe.run` does."""
+    """Transcribes with the model's own options. Raises the errors of `transcribe.run`."""
     saved = read_options(args.model) or TranscribeOptions()
     with _progress_bar(min_audio_for_bar) as progress:
         return transcribe.run(args, saved, args.model, progress)
@@ -49,10 +49,10 @@ def _progress_bar(min_audio: float) -> Iterator[transcribe.Progress | None]:
     bar = Progress(console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty())
     task = bar.add_task("transcribing")
 
-    def watch(done: float, total: float) -> None:
+    def watch(transcribed: float, total: float) -> None:
         if total > min_audio:
             bar.start()
-        bar.update(task, completed=done, total=total)
+        bar.update(task, completed=transcribed, total=total)
 
     try:
         yield watch

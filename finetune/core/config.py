@@ -23,7 +23,7 @@ class ModelSection(Section):
     quantize: Literal["none", "4bit"] = "none"
     """Quantization of the frozen language model during training; 4bit needs CUDA and the extra [quant]."""
     instruction: str = INSTRUCTION
-    """The text after the audio in the prompt; the default is that of the model card."""
+    """The text after the audio in the prompt; the default is the instruction of the model card."""
 
 
 class DataSection(Section):
@@ -38,15 +38,15 @@ class DataSection(Section):
     replay: list[str] = []
     """Corpora of general speech that are mixed into training, against forgetting."""
     replay_weight: float = Field(1.0, gt=0)
-    """How often a replay clip occurs in an epoch; at 0.5, each epoch uses a new random half of them."""
+    """How often a replay clip occurs in an epoch; at 0.5, each epoch uses a new random half of the clips."""
     terms: str | None = None
-    """A text file of terms, one a line; their recall is reported."""
+    """A text file with one term per line; the recall of the terms is reported."""
     lowercase: bool = True
-    """Convert transcripts to lower case, which is what the base model writes."""
+    """Convert transcripts to lower case, because the base model writes lower case."""
     min_duration: float = Field(0.2, gt=0)
-    """Shortest clip, in seconds; shorter ones are dropped."""
+    """Shortest clip, in seconds; shorter clips are dropped."""
     max_duration: float = Field(30.0, gt=0)
-    """Longest clip, in seconds; longer ones are dropped."""
+    """Longest clip, in seconds; longer clips are dropped."""
     max_chars_per_second: float = Field(40.0, gt=0)
     """A clip with more characters of transcript per second is dropped."""
     max_bad_fraction: float = Field(0.02, ge=0, le=1)
@@ -72,7 +72,7 @@ class AugmentSection(Section):
 
 class LoraPart(Section):
     rank: int = Field(16, ge=0)
-    """LoRA rank; 0 is no LoRA."""
+    """LoRA rank; 0 means no LoRA."""
     alpha: float = Field(32.0, gt=0)
     """LoRA scaling: alpha / rank, or alpha / sqrt(rank) for rslora."""
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -80,9 +80,9 @@ class LoraPart(Section):
     variant: Literal["lora", "rslora", "dora"] = "lora"
     """LoRA (arXiv 2106.09685), rank-stabilized LoRA (arXiv 2312.03732) or DoRA (arXiv 2402.09353)."""
     modules: list[str] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    """Last parts of the names of the language model's linear layers with LoRA; encoder layers never match."""
+    """Linear layers of the language model with LoRA, by the last part of their names; encoder layers never match."""
     learning_rate: float | None = Field(None, gt=0, le=1)
-    """Its own learning rate; none is train.learning_rate."""
+    """Learning rate of this part; the default is train.learning_rate."""
 
 
 class ProjectorPart(Section):
@@ -93,38 +93,38 @@ class ProjectorPart(Section):
     alpha: float = Field(32.0, gt=0)
     """LoRA scaling, if mode is lora."""
     learning_rate: float | None = Field(None, gt=0, le=1)
-    """Its own learning rate; none is train.learning_rate."""
+    """Learning rate of this part; the default is train.learning_rate."""
 
 
 class EncoderPart(Section):
     mode: Literal["frozen", "full", "lora"] = "frozen"
     """frozen, all weights, or LoRA."""
     blocks: int = Field(4, ge=1)
-    """How many of the last conformer blocks train."""
+    """Number of conformer blocks that train, counted from the last block."""
     rank: int = Field(16, ge=1)
     """LoRA rank, if mode is lora."""
     alpha: float = Field(32.0, gt=0)
     """LoRA scaling, if mode is lora."""
     learning_rate: float | None = Field(None, gt=0, le=1)
-    """Its own learning rate; none is train.learning_rate."""
+    """Learning rate of this part; the default is train.learning_rate."""
 
 
 class HeadPart(Section):
     mode: Literal["frozen", "full"] = "frozen"
     """frozen, or all weights."""
     learning_rate: float | None = Field(None, gt=0, le=1)
-    """Its own learning rate; none is train.learning_rate."""
+    """Learning rate of this part; the default is train.learning_rate."""
 
 
 class LanguageModelPart(Section):
     layers: int = Field(0, ge=0)
-    """How many of the last layers train in full, without LoRA."""
+    """Number of layers that train in full, without LoRA, counted from the last layer."""
     learning_rate: float | None = Field(None, gt=0, le=1)
-    """Its own learning rate; none is train.learning_rate."""
+    """Learning rate of this part; the default is train.learning_rate."""
 
 
 class PartsSection(Section):
-    """The trainable parts. A part without its own learning_rate uses train.learning_rate."""
+    """The trainable parts."""
 
     lora: LoraPart = LoraPart()
     projector: ProjectorPart = ProjectorPart()
@@ -150,26 +150,27 @@ class TrainSection(Section):
     learning_rate: float = Field(2e-4, gt=0, le=1)
     """Peak learning rate of AdamW."""
     warmup: float = Field(0.1, ge=0, le=1)
-    """Fraction of the steps with a rising learning rate; it then decays linearly to 0."""
+    """Fraction of the steps in which the learning rate rises; it then decays linearly to 0."""
     weight_decay: float = Field(0.0, ge=0)
     """Weight decay of AdamW."""
     max_grad_norm: float = Field(1.0, gt=0)
-    """Gradients with a larger norm are scaled down to it."""
+    """Largest norm of the gradient; a larger gradient is scaled down to this norm."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Probability mass that the loss spreads over the vocabulary."""
     ctc_weight: float = Field(0.0, ge=0)
-    """Weight of the encoder's CTC loss, added to that of the language model; the encoder or its CTC head must
-    train."""
+    """Weight of the encoder's CTC loss, which is added to the loss of the language model; the encoder or its CTC head
+    must train."""
     evaluate_every: int = Field(1, ge=1)
     """Epochs between two validations: WER of generated transcripts of valid and canary."""
     patience: int = Field(0, ge=0)
-    """Stop after this many validations without a better adapter; 0 is never."""
+    """Stop after this many validations without a better adapter; 0 never stops early."""
     max_canary_loss: float | None = Field(None, ge=0, le=1)
-    """Largest increase of the canary WER for the best adapter (0.02 is two percentage points); none is no limit."""
+    """Largest increase of the canary WER for the best adapter (0.02 is two percentage points); the default is no
+    limit."""
     interpolate: list[Annotated[float, Field(gt=0, lt=1)]] = []
-    """Interpolation weights alpha: also validate base + alpha * (trained - base) after the last epoch. An alpha a
-    little below 1 often keeps the gain on the domain and forgets less. The best model within
-    max_canary_loss is kept."""
+    """Interpolation weights alpha: also validate base + alpha * (trained - base) after the last epoch. With an
+    alpha slightly below 1, the model often keeps the gain on the domain and forgets less. The best model within
+    max_canary_loss is saved."""
     max_skipped_steps: int = Field(5, ge=0)
     """Steps with a non-finite loss or gradient are skipped; training stops after more than this many."""
 
@@ -178,7 +179,7 @@ class MachineSection(Section):
     """How the run is executed; a change here keeps the run and its checkpoint valid."""
 
     processes: int = Field(0, ge=0)
-    """Training processes on this machine, at most one for each GPU if there are GPUs; 0 is one for each GPU, or one.
+    """Training processes on this machine, at most one for each GPU if there are GPUs; 0 means one for each GPU, or one.
     On a CPU, a small model trains faster in one process per core than in one process with many threads."""
     workers: int = Field(0, ge=0)
     """Data loader processes that decode audio, for each training process."""
@@ -200,7 +201,7 @@ class EvaluateSection(Section):
     groups: list[str] = ["speaker"]
     """Columns of the test manifest by which errors are grouped; duration, bandwidth and noise are always grouped."""
     probes: bool = True
-    """Also transcribe eight clips without speech, where every word is a hallucination."""
+    """Also transcribe eight clips without speech; every word of their transcripts is a hallucination."""
     keyword_lists: list[Annotated[int, Field(ge=0)]] = []
     """Keyword prompts to test: for each number N, a clip's own terms and N distractors, such as [0, 100, 1000]; term
     recall is reported for each and without keywords. Each N decodes the test clips once more with both models."""
@@ -208,7 +209,7 @@ class EvaluateSection(Section):
 
 class ExportSection(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Data type of the saved weights; auto is that of the base model's files."""
+    """Data type of the saved weights; auto is the data type of the base model's files."""
     clips: int = Field(16, ge=1)
     """Test clips on which the exported model is compared with the trained one."""
     tolerance: float = Field(1e-3, gt=0)

@@ -1,4 +1,4 @@
-"""Settings of a recipe that exclude each other, which no single field can check."""
+"""Checks for settings of a recipe that contradict each other; a check of one field cannot find these."""
 
 from collections.abc import Iterator
 
@@ -6,10 +6,10 @@ from finetune.core.config import AugmentSection, Recipe
 
 
 def contradictions(recipe: Recipe) -> list[tuple[str, str]]:
-    """Each as (dotted key, message)."""
+    """The contradictions, each as (dotted key, message)."""
     problems = [*_parts(recipe), *_data(recipe), *_cache(recipe)]
     if not recipe.name or "/" in recipe.name or recipe.name.startswith("."):
-        problems.append(("name", "must be a folder name without slashes, and not start with a dot"))
+        problems.append(("name", "must be a folder name without slashes and must not start with a dot"))
     return problems
 
 
@@ -27,7 +27,10 @@ def _parts(recipe: Recipe) -> Iterator[tuple[str, str]]:
             "into; set lora or rslora, or model.quantize: none",
         )
     if train.ctc_weight and parts.encoder.mode == parts.ctc_head.mode == "frozen":
-        yield "train.ctc_weight", "the CTC loss needs parts.encoder or parts.ctc_head to train"
+        yield (
+            "train.ctc_weight",
+            "the CTC loss trains the encoder or its CTC head; set parts.encoder.mode or parts.ctc_head.mode",
+        )
     if parts.ctc_head.mode == "full" and not train.ctc_weight:
         yield "parts.ctc_head.mode", "the CTC head trains on the CTC loss only; set train.ctc_weight above 0"
 
@@ -47,7 +50,7 @@ def _data(recipe: Recipe) -> Iterator[tuple[str, str]]:
             f"must be at least data.max_duration ({data.max_duration:g}), so that the longest clip fits into a batch",
         )
     if train.max_canary_loss is not None and not data.canary:
-        yield "train.max_canary_loss", "needs data.canary, on which it is measured"
+        yield "train.max_canary_loss", "is measured on data.canary, which is empty; set data.canary"
 
 
 def _cache(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The errors that a user can fix, by what must be changed. A message tells what is wrong, where, and what to do."""
+"""Errors that a user can fix, one class for each cause. A message states what is wrong, where, and what to do."""
 
 import signal
 
@@ -12,7 +12,7 @@ class RecipeError(FinetuneError):
 
 
 class DataError(FinetuneError):
-    """Audio, transcripts, manifests or other files of data."""
+    """Audio, a transcript, a manifest or another data file that cannot be used."""
 
 
 class ModelError(FinetuneError):
@@ -31,11 +31,11 @@ class Interrupted(FinetuneError):
     """A signal stopped the run after the current step."""
 
     def __init__(self, step: int | None, signum: int) -> None:
-        """`step` is the last one in the checkpoint, None if it is not known."""
+        """`step` is the last step in the checkpoint, None if it is not known."""
         super().__init__(step, signum)
         self.signum = signum
 
     def __str__(self) -> str:
         step, signum = self.args
-        where = "" if step is None else f" after step {step}"
-        return f"stopped by {signal.Signals(signum).name}{where}; rerun to resume"
+        position = "" if step is None else f" after step {step}"
+        return f"stopped by {signal.Signals(signum).name}{position}; rerun to resume"

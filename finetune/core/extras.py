@@ -1,4 +1,4 @@
-"""Optional packages: imports one of an extra, or names the pip command that installs it."""
+"""Imports optional packages; a missing one is an error with the pip command that installs its extra."""
 
 from importlib import import_module
 from types import ModuleType

@@ -29,9 +29,9 @@ def write_json(path: Path, content: Any) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically: a temporary file, then a rename. Creates missing parent folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
@@ -55,19 +55,19 @@ def parse_jsonl(text: str, path: str | Path) -> list[tuple[str, dict[str, Any]]]
     for number, line in enumerate(text.split("\n"), 1):  # splitlines() also splits at U+2028 inside a string
         if not line.strip():
             continue
-        where = f"{path}:{number}"
+        position = f"{path}:{number}"
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            errors.append(f"{where}: not JSON ({error})")
+            errors.append(f"{position}: not JSON ({error})")
             continue
         if isinstance(row, dict):
-            rows.append((where, row))
+            rows.append((position, row))
         else:
-            errors.append(f"{where}: not a JSON object")
+            errors.append(f"{position}: not a JSON object")
     if errors:
-        rest = [f"... and {len(errors) - MAX_BAD_LINES} more lines"] if len(errors) > MAX_BAD_LINES else []
-        raise DataError("\n".join([*errors[:MAX_BAD_LINES], *rest, "Write one JSON object on each line."]))
+        more = [f"... and {len(errors) - MAX_BAD_LINES} more lines"] if len(errors) > MAX_BAD_LINES else []
+        raise DataError("\n".join([*errors[:MAX_BAD_LINES], *more, "Write one JSON object on each line."]))
     return rows
 
 
@@ -78,7 +78,7 @@ def sha256_file(path: str | Path) -> str:
 
 
 def backup_folder(folder: Path) -> Path:
-    """Where `replace_folder` moves the previous version of `folder` while it works."""
+    """The folder to which `replace_folder` moves the previous version of `folder` while it works."""
     return folder.with_name(folder.name + ".old")
 
 
@@ -95,19 +95,19 @@ OPERATIONS = FileOperations()
 
 
 def replace_folder(staged: Path, target: Path, files: FileOperations = OPERATIONS) -> None:
-    """Moves a complete folder to `target` and deletes the previous one. After a kill, one of the two is complete."""
+    """Moves a complete folder to `target` and deletes the old version. After a kill, one of the two is complete."""
     for path in staged.rglob("*"):
         if path.is_file():
-            with path.open("rb") as handle:  # without it, a power cut may leave the new name with unwritten content
+            with path.open("rb") as handle:  # without fsync, a power cut can leave the new name with unwritten content
                 files.fsync(handle.fileno())
-    old = backup_folder(target)
-    if target.exists():  # if not, a kill came between the two renames, and `old` is the only version
-        files.rmtree(old, ignore_errors=True)
-        files.replace(target, old)
+    previous = backup_folder(target)
+    if target.exists():  # if not, a kill came between the two renames, and `previous` is the only version
+        files.rmtree(previous, ignore_errors=True)
+        files.replace(target, previous)
     files.replace(staged, target)
-    files.rmtree(old, ignore_errors=True)
+    files.rmtree(previous, ignore_errors=True)
 
 
-def is_full(error: Exception) -> bool:
-    """Whether an error means that the disk is full; safetensors passes the system's error on as text only."""
+def is_disk_full(error: Exception) -> bool:
+    """Whether an error means that the disk is full; safetensors gives the system's error only as text."""
     return getattr(error, "errno", None) in DISK_FULL or any(os.strerror(code) in str(error) for code in DISK_FULL)

@@ -1,9 +1,9 @@
-"""The languages of Granite Speech, and how a user may spell them."""
+"""The languages of Granite Speech, with their codes and names."""
 
 from finetune.core.errors import RecipeError
 
-# From the model card of granite-4.0-1b-speech: it transcribes the first six, and translates from English into all of
-# these and back.
+# From the model card of granite-4.0-1b-speech: it transcribes the first six, and translates between English and all
+# of these.
 SPEECH_LANGUAGES = {
     "en": "English",
     "fr": "French",

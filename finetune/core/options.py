@@ -1,7 +1,7 @@
-"""How to decode and how to transcribe: one type for recipes, the command line, exports and the Python API.
+"""Options for decoding and transcribing: the same types for recipes, the command line, exports and the Python API.
 
-The defaults and ranges of these options have no other home. Without pydantic and torch, so that an exported folder
-can carry this file.
+Their defaults and ranges are defined only here. This file does not import pydantic or torch, because an exported folder
+contains a copy of it.
 """
 
 from collections.abc import Iterable
@@ -27,13 +27,13 @@ class Range:
     le: float | None = None
 
     def check(self, value: float) -> float:
-        """The value. Raises ValueError if it is out of range or not a number."""
-        for bound, holds, text in (
+        """Returns the value. Raises ValueError if it is out of range or not a number."""
+        for bound, in_range, text in (
             (self.gt, self.gt is None or value > self.gt, "greater than"),
             (self.ge, self.ge is None or value >= self.ge, "greater than or equal to"),
             (self.le, self.le is None or value <= self.le, "less than or equal to"),
         ):
-            if not holds:
+            if not in_range:
                 raise ValueError(f"must be {text} {bound:g}")
         return value
 
@@ -75,7 +75,7 @@ def choices(options: type, name: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class DecodingOptions:
-    """How the language model writes the text of an utterance.
+    """Options of the language model that writes the text of an utterance.
 
     Raises:
         RecipeError: a value out of range.
@@ -103,10 +103,11 @@ class DecodingOptions:
 
 @dataclass(frozen=True)
 class TranscribeOptions:
-    """How to transcribe audio of any length: the prompt, the segments, the decoding.
+    """Options for audio of any length: prompt, windows, decoding.
 
-    `language` and `translate_to` may be a code (`fr`, `fr-CA`) or an English name (`French`); "" is not known or no
-    translation. `keywords` may be one string with commas. All are stored in one spelling.
+    `language` and `translate_to` accept a code (`fr`, `fr-CA`) or an English name (`French`) and are stored as a code.
+    An empty `language` means that it is not known, an empty `translate_to` means no translation. `keywords` accepts one
+    string with commas and is stored as a tuple.
 
     Raises:
         RecipeError: a value out of range, an unknown language, a translation into the spoken language, or a keyword
@@ -116,7 +117,7 @@ class TranscribeOptions:
     instruction: str = INSTRUCTION
     decoding: DecodingOptions = DecodingOptions(max_new_tokens=400)
     vad: Literal["level", "silero"] = "level"
-    """How pauses are found: by the level of the sound, or with silero-vad (extra [vad])."""
+    """How pauses are detected: by sound level, or with silero-vad (extra [vad])."""
     max_window: Annotated[float, Range(ge=1, le=30)] = 30.0
     """Longest window in seconds. Longer audio is cut at pauses."""
     language: str = ""
@@ -135,24 +136,24 @@ class TranscribeOptions:
 
     @property
     def prompt(self) -> str:
-        """The instruction in the prompt. To translate, that of the model card of granite-speech-4.1."""
+        """The instruction in the prompt; for a translation, the instruction of the model card of granite-speech-4.1."""
         target = TRANSLATION_TARGETS.get(self.translate_to)
         return f"translate the speech to {target}." if target else self.instruction
 
     @property
     def text_language(self) -> str:
-        """The language of the text, "" if it is not known."""
+        """The language of the text; "" if it is not known."""
         return self.translate_to or self.language
 
     @property
     def effective_decoding(self) -> DecodingOptions:
-        """Greedy for a translation and for Japanese, because the CTC head writes neither."""
+        """The decoding options; greedy for a translation and for Japanese, because the CTC head cannot draft them."""
         without_draft = self.translate_to or self.language == "ja"
         return replace(self.decoding, decoder="greedy") if without_draft else self.decoding
 
 
 def parse_keywords(words: str | Iterable[str]) -> tuple[str, ...]:
-    """Keywords without surrounding spaces, in order, each once, no empty ones.
+    """Removes surrounding spaces, empty keywords and duplicates; keeps the order.
 
     Args:
         words: a list, or one string with commas between keywords.
@@ -160,21 +161,21 @@ def parse_keywords(words: str | Iterable[str]) -> tuple[str, ...]:
     Raises:
         RecipeError: a keyword is not a string, or contains a comma or a control character.
     """
-    kept: dict[str, None] = {}
+    unique: dict[str, None] = {}
     items = list(words.split(",") if isinstance(words, str) else words) if isinstance(words, Iterable) else [words]
     if wrong := [item for item in items if not isinstance(item, str)]:
         raise RecipeError(f"keywords: must be strings, got {wrong[0]!r}")
     for word in map(str.strip, items):
-        bad = next((char for char in word if char == "," or category(char) in CONTROL_CHARACTERS), None)
-        if bad:
-            raise RecipeError(f"keyword {word!r} contains {bad!r}; give each keyword separately, on one line")
+        forbidden = next((char for char in word if char == "," or category(char) in CONTROL_CHARACTERS), None)
+        if forbidden:
+            raise RecipeError(f"keyword {word!r} contains {forbidden!r}; give each keyword separately, on one line")
         if word:
-            kept[word] = None
-    return tuple(kept)
+            unique[word] = None
+    return tuple(unique)
 
 
 def override(options: TranscribeOptions, **values: Any) -> TranscribeOptions:
-    """The options with other values, by field name; those of `decoding` are named directly. None changes nothing.
+    """The options with new values, by field name of `TranscribeOptions` or `DecodingOptions`. None keeps the old value.
 
     Raises:
         RecipeError: a value out of range, or an unknown name.

@@ -1,7 +1,7 @@
 """Reads a recipe: YAML and `--set` to typed settings, each with its origin; writes `resolved.json`.
 
-A YAML file is read as plain strings and converted by the type of each field, so `1e-5` is a number and `no` is what its
-field makes of it. `--set a.b=value` overrides the file, the file overrides the preset of its goal.
+A YAML file is read as plain strings, and each string is converted by the type of its field: `1e-5` is a number, and
+`no` is text in a text field. `--set a.b=value` overrides the file; the file overrides the preset of its goal.
 """
 
 import difflib
@@ -55,7 +55,7 @@ class ResolvedRecipe(Recipe):
 
 
 class RawValue(NamedTuple):
-    """A value as text, a list of texts or None, and its origin."""
+    """A value before conversion (a string, a list of strings or None) and its origin."""
 
     value: Any
     origin: str
@@ -72,7 +72,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe
         The frozen recipe, and every setting with its origin, in the order of the sections.
 
     Raises:
-        RecipeError: no such file, invalid YAML, an unknown key (with the nearest known one), an invalid value; each
+        RecipeError: no such file, invalid YAML, an unknown key (with the nearest known key), an invalid value; each
             with file:line or the override that set it.
     """
     path = Path(path)
@@ -82,7 +82,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe
 
 
 def recipe_from_values(values: Mapping[str, Any]) -> Recipe:
-    """A recipe from nested values, as they stand in YAML; checked in the same way as a file.
+    """Builds a recipe from nested values with the structure of a YAML file, and checks it in the same way.
 
     Raises:
         RecipeError: an unknown key, an invalid value, a contradiction.
@@ -92,7 +92,7 @@ def recipe_from_values(values: Mapping[str, Any]) -> Recipe:
 
 
 def _resolve(raw: dict[str, RawValue], source: str) -> tuple[Recipe, list[Setting]]:
-    """Adds the preset of the goal, validates all values, and refuses contradictions."""
+    """Adds the preset of the goal, validates all values, and rejects contradictions."""
     goal = raw.get("train.goal", RawValue(None, ""))
     preset = {
         key: RawValue(value, f"goal {goal.value}")
@@ -111,7 +111,7 @@ def _resolve(raw: dict[str, RawValue], source: str) -> tuple[Recipe, list[Settin
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe alone; arguments and errors are those of `load_recipe`."""
+    """Like `load_recipe`, but returns only the recipe."""
     return load_recipe(path, overrides)[0]
 
 
@@ -123,9 +123,9 @@ def save_recipe(path: Path, recipe: Recipe) -> None:
 def known_keys(section: Any = Recipe, prefix: str = "") -> list[str]:
     """Every dotted key of a recipe."""
     keys = []
-    for name, kind in field_types(section).items():
-        if field_types(kind):
-            keys += known_keys(kind, f"{prefix}{name}.")
+    for name, field_type in field_types(section).items():
+        if field_types(field_type):
+            keys += known_keys(field_type, f"{prefix}{name}.")
         else:
             keys.append(prefix + name)
     return keys
@@ -150,7 +150,7 @@ def parse(path: Path) -> dict[str, RawValue]:
     except FileNotFoundError as error:
         raise RecipeError(f"{path}: no such file; pass a recipe, such as recipes/quickstart.yaml") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {error}") from error
+        raise RecipeError(f"{path}: cannot be read ({error})") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         hint = " (indent with spaces)" if "\\t" in str(error.problem) else ""
@@ -206,7 +206,7 @@ def _parse_overrides(overrides: Sequence[str]) -> dict[str, RawValue]:
 
 
 def _check_keys(raw: dict[str, RawValue]) -> dict[str, RawValue]:
-    """Values prepared for their fields; refuses unknown and renamed keys, and a section with a value."""
+    """Prepares values for their fields; rejects unknown and renamed keys, and a value for a section."""
     known, checked = known_keys(), {}
     for key, (value, origin) in raw.items():
         if any(name.startswith(f"{key}.") for name in known):
@@ -217,31 +217,31 @@ def _check_keys(raw: dict[str, RawValue]) -> dict[str, RawValue]:
         elif key in RENAMED:
             raise RecipeError(f"{origin}: '{key}' was renamed to '{RENAMED[key]}'")
         else:
-            near = _nearest(key, known)
-            raise RecipeError(f"{origin}: unknown key '{key}'" + (f"; did you mean '{near}'?" if near else ""))
+            nearest = _nearest(key, known)
+            raise RecipeError(f"{origin}: unknown key '{key}'" + (f"; did you mean '{nearest}'?" if nearest else ""))
     return checked
 
 
 def _as_field(key: str, value: Any) -> Any:
     """A raw value as its field's type needs it: lists from `a,b` and tuples, paths as text, None from `none`."""
-    kind: Any = Recipe
+    field_type: Any = Recipe
     for part in key.split("."):
-        kind = field_types(kind)[part]
+        field_type = field_types(field_type)[part]
     if isinstance(value, Path):
         value = str(value)
     elif isinstance(value, list | tuple):
         value = [str(item) if isinstance(item, Path) else item for item in value]
-    if get_origin(kind) is list and (value is None or isinstance(value, str)):
+    if get_origin(field_type) is list and (value is None or isinstance(value, str)):
         text = value or ""
         text = text[1:-1] if text[:1] + text[-1:] == "[]" else text
         return [part.strip() for part in text.split(",") if part.strip()]
-    if isinstance(value, str) and value.strip().lower() == "none" and type(None) in get_args(kind):
+    if isinstance(value, str) and value.strip().lower() == "none" and type(None) in get_args(field_type):
         return None
     return value
 
 
 def _nearest(key: str, known: list[str]) -> str | None:
-    """The known key most similar to an unknown one: compared in full, then by its last part."""
+    """The known key that is most similar to an unknown key; compares full keys first, then their last parts."""
     names = {name.rpartition(".")[2]: name for name in reversed(known)}
     full_matches = difflib.get_close_matches(key, known, 1, 0.8)
     last_matches = difflib.get_close_matches(key.rpartition(".")[2], names, 1, 0.6)
@@ -249,7 +249,7 @@ def _nearest(key: str, known: list[str]) -> str | None:
 
 
 def _validate(raw: dict[str, RawValue], source: str) -> Recipe:
-    """Raises RecipeError that names every invalid value."""
+    """Builds the recipe. Raises RecipeError with every invalid value."""
     try:
         return Recipe.model_validate(_nest({"model": {}, **{key: entry.value for key, entry in raw.items()}}))
     except ValidationError as error:

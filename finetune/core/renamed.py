@@ -1,3 +1,3 @@
-"""Recipe keys of earlier versions and their names of today."""
+"""Recipe keys of earlier versions and their current names."""
 
 RENAMED = {"train.shrink": "train.interpolate", "augment.join": "augment.concat"}

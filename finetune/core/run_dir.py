@@ -19,7 +19,7 @@ CHILD = "FINETUNE_LAUNCHED"  # set in processes whose parent holds the lock of t
 
 
 class RunDir:
-    """The paths in `runs/<name>`, where each stage reads and writes."""
+    """The paths in `runs/<name>`, which the stages read and write."""
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
@@ -47,13 +47,13 @@ class RunDir:
     def manifest(self, split: str) -> Path:
         return self.manifests / f"{split}.jsonl"
 
-    def hypotheses(self, split: str, which: str) -> Path:
-        """`which` is base or adapted."""
-        return self.evaluation / f"{split}.{which}.jsonl"
+    def hypotheses(self, split: str, system: str) -> Path:
+        """`system` is `base` or `adapted`."""
+        return self.evaluation / f"{split}.{system}.jsonl"
 
-    def transcripts(self, split: str, which: str, form: str) -> Path:
-        """`which` is ref, base or adapted, `form` trn, stm or ctm."""
-        return self.evaluation / f"{split}.{which}.{form}"
+    def transcripts(self, split: str, system: str, extension: str) -> Path:
+        """`system` is `ref`, `base` or `adapted`; `extension` is `trn`, `stm` or `ctm`."""
+        return self.evaluation / f"{split}.{system}.{extension}"
 
     def marker(self, stage: str) -> Path:
         return self.root / f"{stage}.done.json"
@@ -68,12 +68,12 @@ class RunDir:
         return result_type(**{item.name: record[item.name] for item in fields(result_type)})  # type: ignore[arg-type]
 
     def finish(self, stage: str, record: dict[str, Any]) -> None:
-        """Writes the record of a completed stage; a stage that is killed leaves none."""
+        """Writes the record of a completed stage. A killed stage has no record."""
         write_json(self.marker(stage), record)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the lock of the run directory; the lock of a process that died does not count.
+        """Holds the lock of the run directory. The system releases the lock of a process that ended.
 
         Raises:
             CheckpointError: another process holds it.
@@ -91,7 +91,7 @@ class RunDir:
             yield
 
     def claim(self, settings: dict[str, Any]) -> None:
-        """Records the settings that this directory belongs to. Before anything was trained, they may change.
+        """Records the settings that this directory belongs to. They can change until something was trained.
 
         Args:
             settings: Sections of a recipe.
@@ -105,14 +105,14 @@ class RunDir:
             recorded = _read_record(self.recipe)
             if recorded is not None and (self.checkpoint.exists() or self.best.exists()):
                 self.check_version()
-                before, now = flatten(recorded), flatten(settings)
-                changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+                previous, current = flatten(recorded), flatten(settings)
+                changed = sorted(key for key in {*previous, *current} if previous.get(key) != current.get(key))
                 if changed:
                     raise CheckpointError(
                         f"{self.root} holds a run of another recipe (differs in {', '.join(changed[:5])}); "
                         "choose another name with --set name=..., or delete the directory"
                     )
-            # A damaged record is replaced; the checkpoint holds the settings too, and training compares them.
+            # A damaged record is replaced: the checkpoint contains the settings too, and training compares them.
         elif any(path.name != "lock" for path in self.root.iterdir()):
             raise CheckpointError(
                 f"{self.root} exists and is not a run directory; choose another name with --set name=..."
@@ -140,7 +140,7 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:
-    """The content of a JSON file; None if it is missing, or damaged, which is logged."""
+    """The content of a JSON file; None if it is missing or damaged. A damaged file is logged."""
     try:
         content: dict[str, Any] = read_json(path)
         return content

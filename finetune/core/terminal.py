@@ -1,4 +1,4 @@
-"""Escapes text for a terminal, because transcripts and ids may contain control sequences."""
+"""Escapes text for a terminal, because transcripts and ids can contain control sequences."""
 
 import logging
 import unicodedata

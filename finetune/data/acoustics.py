@@ -17,10 +17,10 @@ def _power(wave: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def bandwidth(wave: NDArray[np.float32]) -> float:
-    """The highest frequency with energy, in Hz: 8 kHz telephone speech in a 16 kHz file shows below 4000.
+    """The highest frequency with energy, in Hz. It is below 4000 for 8 kHz telephone speech in a 16 kHz file.
 
     A frequency has energy if its level is at most 50 dB below the level of the strongest frequency. The level is the
-    95th percentile over windows of 32 ms, smoothed over 5 bins (156 Hz). A percentile rather than the mean, because
+    95th percentile over windows of 32 ms, smoothed over 5 bins (156 Hz). It is a percentile and not the mean, because
     only fricatives reach high frequencies, and they are short.
 
     Args:

@@ -21,9 +21,9 @@ from finetune.core.errors import DataError
 SAMPLE_RATE = 16_000
 MIN_SAMPLES = 257  # the reflection padding of the log-mel needs one sample more than half of its 512-point window
 MIN_SOURCE_RATE, MAX_SOURCE_RATE = 4_000, 384_000  # Hz; outside this range the header is damaged
-TOLERANCE = 0.1  # seconds by which a segment may exceed its file, or a compressed file may be shorter than its header
+TOLERANCE = 0.1  # seconds by which a segment can exceed its file, or a compressed file can be shorter than its header
 BLOCK_FRAMES = 1 << 20
-FULL_SCALE_LIMIT = 8.0  # full scale is 1; lossy codecs exceed it by a little, never by this much
+FULL_SCALE_LIMIT = 8.0  # full scale is 1; lossy codecs exceed it slightly, but never reach this value
 UNKNOWN_SIZE = 0x7FFF_F000  # ffmpeg and sox write at least this data size when they stream a WAV of unknown size
 
 
@@ -61,7 +61,7 @@ def load_segments(path: str | Path, segments: Iterable[tuple[float, float | None
     """`load_audio` for several segments, each an offset and a duration. The file is opened once.
 
     Raises:
-        DataError: as `load_audio`.
+        DataError: see `load_audio`.
     """
     waves = []
     with _opened(path) as file:
@@ -76,10 +76,10 @@ def load_segments(path: str | Path, segments: Iterable[tuple[float, float | None
 
 
 def stream_audio(path: str | Path) -> Iterator[NDArray[np.float32]]:
-    """`load_audio` for a whole file, in blocks (n,) and therefore in bounded memory.
+    """`load_audio` for a complete file, in blocks (n,), so memory is bounded.
 
     Raises:
-        DataError: as `load_audio`, when reading reaches the damage.
+        DataError: see `load_audio`; a damaged file raises it at the damaged position.
     """
     num_samples = 0
     with _opened(path) as file:
@@ -102,7 +102,7 @@ def inspect_audio(path: str | Path, offset: float = 0.0, duration: float | None 
     """Decodes the segment that `load_audio` decodes, in bounded memory, and returns its properties.
 
     Raises:
-        DataError: as `load_audio`.
+        DataError: see `load_audio`.
     """
     digest, num_samples, low, high = hashlib.blake2b(digest_size=16), 0, np.inf, -np.inf
     with _opened(path) as file:

@@ -32,7 +32,7 @@ class Audit:
 
 @dataclass(frozen=True)
 class Finding:
-    """A problem's kind and details, before it is assigned to a row."""
+    """The kind and details of a problem that is not yet assigned to a row."""
 
     kind: str
     detail: str
@@ -52,7 +52,7 @@ def audit(
 ) -> Audit:
     """Checks every row of a corpus. A bad row never raises an error.
 
-    A row with an `offset` is a segment of `duration` seconds, or the rest of the file without a duration. A row
+    A row with an `offset` is a segment of `duration` seconds, or ends with the file if it has no duration. A row
     without an `offset` is the whole file; its `duration` is compared with the audio and corrected.
 
     Args:
@@ -60,7 +60,7 @@ def audit(
         min_duration: seconds; shorter utterances are dropped.
         max_duration: seconds; longer utterances are dropped.
         max_chars_per_second: utterances with a higher rate are dropped, because the text belongs to other audio.
-        special_tokens: the tokenizer's control tokens, such as `<|audio|>`. In a text they would act as commands.
+        special_tokens: the tokenizer's control tokens, such as `<|audio|>`. In a text they act as commands.
         workers: number of threads that decode audio.
     """
     ids = {stated for row in rows if (stated := _stated_id(row))}
@@ -74,7 +74,7 @@ def audit(
                 detail = f"{positions[utterance_id]} has the same id"
                 result.dropped.append(Problem("duplicate id", utterance_id, row.where, detail))
                 continue
-            utterance_id = utterance_id or _made_id(row, ids)
+            utterance_id = utterance_id or _generated_id(row, ids)
             ids.add(utterance_id)
             positions[utterance_id] = row.where
             if isinstance(audio, Finding):
@@ -91,7 +91,7 @@ def audit(
             first = by_digest.setdefault(audio.digest, utterance)
             result.warnings.extend(item.at(utterance_id, row) for item in _warnings(row, utterance, audio, first))
     finally:
-        pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for the whole corpus
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest of the corpus
     return result
 
 
@@ -99,13 +99,13 @@ def _stated_id(row: Row) -> str:
     return " ".join(cell_text(row.values.get("id")).split())
 
 
-def _made_id(row: Row, ids: set[str]) -> str:
+def _generated_id(row: Row, ids: set[str]) -> str:
     path = cell_text(row.values.get("audio_filepath"))
     return unique_id(path or "row", cell_number(row.values.get("offset")) or 0.0, ids)
 
 
 def _inspect_row(row: Row) -> AudioInfo | Finding:
-    """Decodes the row's audio; a Finding says why it is unusable."""
+    """Decodes the row's audio. Returns a Finding if it is unusable."""
     path, offset, duration = cell_text(row.values.get("audio_filepath")), 0.0, None
     if not path:
         return Finding("missing audio", "the row has no path of an audio file")
@@ -167,7 +167,7 @@ def _check_length(
 
 
 def _warnings(row: Row, utterance: Utterance, audio: AudioInfo, first: Utterance) -> list[Finding]:
-    """What is unusual about a usable row; `first` is the first utterance with the same samples."""
+    """Warnings about a usable row; `first` is the first utterance with the same samples."""
     findings, text = list[Finding](), utterance.text
     stated, raw = row.values.get("duration"), cell_text(row.values.get("text"))
     number = cell_number(stated)
@@ -181,6 +181,8 @@ def _warnings(row: Row, utterance: Utterance, audio: AudioInfo, first: Utterance
         mixed = f" after averaging {audio.channels} channels" if audio.channels > 1 else ""
         findings.append(Finding("silent audio", f"no sound{mixed}, but the transcript is {text[:60]!r}"))
     elif first is not utterance:
-        other = "the same transcript" if first.text == text else f"transcripts {first.text[:60]!r} and {text[:60]!r}"
-        findings.append(Finding("duplicate audio", f"same samples as {first.id!r}, {other}"))
+        transcripts = (
+            "the same transcript" if first.text == text else f"transcripts {first.text[:60]!r} and {text[:60]!r}"
+        )
+        findings.append(Finding("duplicate audio", f"same samples as {first.id!r}, {transcripts}"))
     return findings

@@ -1,11 +1,11 @@
-"""Values of a corpus table (strings, numbers, NaN, lists) to text, numbers, keywords and JSON."""
+"""Converts values of a corpus table (strings, numbers, NaN, lists) to text, numbers, keywords and JSON."""
 
 import json
 import math
 import re
 import unicodedata
 
-NO_TEXT = {"nan", "NaN", "<NA>", "#N/A", "null", "NULL", "None"}  # what tables and their tools write for "no value"
+NO_TEXT = {"nan", "NaN", "<NA>", "#N/A", "null", "NULL", "None"}  # spellings of a missing value in tables
 # Soft hyphen, zero-width space, byte-order mark, direction marks: invisible and silent, but separate tokens.
 INVISIBLE = re.compile("[\u00ad\u200b\ufeff\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069]")
 
@@ -16,7 +16,7 @@ def cell_text(value: object) -> str:
 
 
 def cell_number(value: object) -> float | None:
-    """A cell as a finite number, with a decimal point or comma; None where it is not a number."""
+    """A cell as a finite number, with a decimal point or comma; None if it is not a number."""
     try:
         number = float(str(value).strip().replace(",", "."))
     except ValueError:

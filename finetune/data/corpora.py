@@ -1,7 +1,7 @@
-"""Reads corpora of many formats to rows with the manifest's keys and a position (file:line) for each row.
+"""Reads corpora in many formats to rows with the manifest's keys and a position (file:line) for each row.
 
-Formats: JSON Lines, a JSON list, CSV and TSV with any delimiter, a folder of audio files with a .txt file of the same
-name beside each or with a metadata.csv, and Hugging Face datasets (`hub`). This module checks only the format; `audit`
+Formats: JSON Lines, a JSON list, CSV and TSV with any delimiter, a folder of audio files with a metadata.csv or with a
+.txt file of the same name for each, and Hugging Face datasets (`hub`). This module checks only the format; `audit`
 checks the content of each row.
 """
 
@@ -60,11 +60,11 @@ def read_corpus(source: str, media_dir: Path, load_dataset: Callable[..., Any] |
         load_dataset: replaces `datasets.load_dataset` for `hf:` sources.
 
     Returns:
-        At least one row. `audio_filepath` is an absolute path where it names a file.
+        At least one row. If `audio_filepath` is the name of a file, it is an absolute path.
 
     Raises:
         DataError: the source is missing, empty or of another format; a column is missing (ALIASES has the accepted
-            names); none of the audio files exists.
+            names); no audio file exists.
     """
     if source.startswith("hf:"):
         return _to_manifest_keys(hub.read_hub(source, media_dir, load_dataset), source, Path.cwd())
@@ -90,10 +90,10 @@ def read_corpus(source: str, media_dir: Path, load_dataset: Callable[..., Any] |
 
 
 def count_rows(source: str) -> tuple[int, int] | None:
-    """The number of rows of a corpus and the number of missing audio files; None for datasets, which stay closed.
+    """The number of rows of a corpus and the number of missing audio files; None for datasets, which are not opened.
 
     Raises:
-        DataError: as `read_corpus`; the source cannot be a file name.
+        DataError: see `read_corpus`; or the source is not a valid file name.
     """
     if source.startswith("hf:"):
         return None
@@ -162,7 +162,7 @@ def _read_table(path: Path, delimiters: str) -> list[Row]:
 
 def _cells(text: str, delimiter: str, path: Path) -> list[tuple[int, list[str]]]:
     """The non-empty rows of a table, each with the number of its first line."""
-    # Tables with tabs or bars often have texts with plain quotation marks (Common Voice, LJSpeech). Where the quotes do
+    # Tables with tabs or bars often have texts with plain quotation marks (Common Voice, LJSpeech). If the quotes do
     # not match or would merge lines, they count as plain characters.
     unquoted = delimiter in "\t|"
     for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE) if unquoted else (csv.QUOTE_MINIMAL,):
@@ -181,7 +181,7 @@ def _cells(text: str, delimiter: str, path: Path) -> list[tuple[int, list[str]]]
 
 
 def _read_folder(folder: Path) -> list[Row]:
-    """Audio files, each with a .txt file of the same name. One without the other is a row that `audit` reports."""
+    """Audio files, each with a .txt file of the same name. If one of the two is missing, `audit` reports the row."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
     texts = {path.with_suffix(""): path for path in sorted(folder.rglob("*.txt"))}
     if not files:
@@ -250,7 +250,7 @@ def _rename_columns(rows: Iterable[Row], source: str) -> list[Row]:
                 f"{source}: no column for {key}; the columns are {', '.join(map(repr, columns))}{hint} "
                 f"Use one of the names {', '.join(aliases)}"
             )
-    for name in columns:  # a column with the name of a key, where another column was chosen for that key
+    for name in columns:  # a column has the name of a key, but another column was chosen for this key
         if name not in names and name in names.values():
             names[name] = f"{name}_original"
     return [replace(row, values={names.get(name, name): value for name, value in row.values.items()}) for row in rows]

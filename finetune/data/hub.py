@@ -1,4 +1,4 @@
-"""Reads Hugging Face datasets to rows, without torchcodec, which `datasets` requires to decode audio.
+"""Reads Hugging Face datasets to rows. Does not need torchcodec, which `datasets` uses to decode audio.
 
 Audio stays encoded (`Audio(decode=False)`). Audio bytes inside a dataset are written to files unchanged, so `audit`
 checks them like any other file.
@@ -72,7 +72,7 @@ def read_saved(folder: Path, media_dir: Path) -> Iterator[Row]:
     try:
         dataset = datasets.load_from_disk(str(folder))
     except Exception as error:
-        raise DataError(f"{folder}: cannot load the dataset: {_reason(error)}") from error
+        raise DataError(f"{folder}: the dataset cannot be loaded: {_reason(error)}") from error
     return _rows(dataset, str(folder), media_dir)
 
 
@@ -86,7 +86,7 @@ def read_parquet(path: Path, media_dir: Path) -> Iterator[Row]:
     try:
         dataset = datasets.Dataset.from_parquet(str(path), cache_dir=str(media_dir / "arrow"))
     except Exception as error:
-        raise DataError(f"{path}: cannot load the Parquet file: {_reason(error)}") from error
+        raise DataError(f"{path}: the Parquet file cannot be loaded: {_reason(error)}") from error
     return _rows(dataset, str(path), media_dir)
 
 
@@ -105,12 +105,12 @@ def _reason(error: Exception) -> str:
 
 
 def _rows(dataset: Any, source: str, media_dir: Path) -> Iterator[Row]:
-    """Rows with audio as file paths and class labels as their names."""
+    """Rows with file paths for audio and names for class labels."""
     import datasets
 
-    labels = {name: kind for name, kind in dataset.features.items() if isinstance(kind, datasets.ClassLabel)}
-    for name, kind in dataset.features.items():
-        if isinstance(kind, datasets.Audio):
+    labels = {name: feature for name, feature in dataset.features.items() if isinstance(feature, datasets.ClassLabel)}
+    for name, feature in dataset.features.items():
+        if isinstance(feature, datasets.Audio):
             dataset = dataset.cast_column(name, datasets.Audio(decode=False))
     for number, values in enumerate(dataset):
         row = {

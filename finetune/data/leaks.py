@@ -1,4 +1,4 @@
-"""Leaks: sentences, audio and speakers of an evaluation split that training sees too."""
+"""Finds leaks: sentences, audio and speakers of an evaluation split that are also in the training data."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -7,16 +7,16 @@ from finetune.data.manifest import Utterance
 from finetune.data.problems import Problem
 
 
-def find_leaks(train: Iterable[Utterance], other: Iterable[Utterance], split: str = "train") -> list[Problem]:
-    """What `other` (valid, test or canary) shares with `train`. Each leak makes the score of `other` too good.
+def find_leaks(train: Iterable[Utterance], scored: Iterable[Utterance], split: str = "train") -> list[Problem]:
+    """Finds what `scored` (valid, test or canary) has in common with `train`. Each leak makes the scores too good.
 
     Kinds: "sentence also in train" (compared without case, width and punctuation), "audio file also in train" (the
-    same file and offset), "speaker also in train" (one problem for each speaker). Honest data repeats short answers
-    too: the number of problems matters more than each one.
+    same file and offset), "speaker also in train" (one problem for each speaker). Correct data also repeats short
+    answers, so a few problems are normal.
 
     Args:
-        train: utterances that training sees.
-        other: utterances that are scored.
+        train: utterances of a training split.
+        scored: utterances of a split that is scored.
         split: name of the split `train`, for the kinds and the details.
     """
     train = list(train)
@@ -24,7 +24,7 @@ def find_leaks(train: Iterable[Utterance], other: Iterable[Utterance], split: st
     segments = {(item.audio_filepath, item.offset): item for item in train}
     speakers = {item.speaker: item for item in train}
     problems, reported = list[Problem](), set[str]()
-    for item in other:
+    for item in scored:
         key = _comparison_key(item.text)
         if key and (match := sentences.get(key)):
             detail = f"{match.id}: {match.text[:80]!r}"
@@ -39,6 +39,6 @@ def find_leaks(train: Iterable[Utterance], other: Iterable[Utterance], split: st
 
 
 def _comparison_key(text: str) -> str:
-    """A text without differences of width, case, punctuation and spacing."""
+    """The text in one form for all widths, cases, punctuation and spacing."""
     text = unicodedata.normalize("NFKC", text).casefold()
     return " ".join("".join(" " if unicodedata.category(char)[0] in "PSZ" else char for char in text).split())

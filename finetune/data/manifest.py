@@ -51,7 +51,7 @@ def concatenated(clips: Sequence[Utterance], occurrence: int) -> Utterance:
 
 
 def unique_id(audio_filepath: str, offset: float, used_ids: Collection[str]) -> str:
-    """An id for a row without one: the stem of the file, with the offset and a number where needed."""
+    """An id for a row that has no id: the stem of the file, with the offset and a number if needed."""
     stem = PurePath(audio_filepath).stem
     name = f"{stem}@{offset:.3f}" if offset else stem
     if name not in used_ids:
@@ -68,7 +68,7 @@ def read_manifest(path: str | Path) -> list[Utterance]:
     try:
         rows = parse_jsonl(Path(path).read_text(encoding="utf-8-sig"), path)
     except OSError as error:
-        raise DataError(f"{path}: cannot read the manifest ({error.strerror})") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error.reason}); save the manifest as UTF-8") from error
     if not rows:
@@ -80,7 +80,7 @@ def read_manifest(path: str | Path) -> list[Utterance]:
         utterance = _utterance(row, where, used_ids)
         if utterance.id in positions:
             raise DataError(
-                f"{where}: id {utterance.id!r} is used at {positions[utterance.id]} already; make the ids unique"
+                f"{where}: id {utterance.id!r} is already used at {positions[utterance.id]}; make the ids unique"
             )
         positions[utterance.id] = where
         used_ids.add(utterance.id)
@@ -109,7 +109,7 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
 
 
 def _utterance(row: dict[str, object], where: str, used_ids: Collection[str]) -> Utterance:
-    """A row with checked values. `used_ids` holds the ids in use; it matters only for a row without an id."""
+    """A row with checked values. `used_ids` has the ids in use; only a row without an id needs it."""
     for key in ("audio_filepath", "text"):
         if not isinstance(row.get(key), str):
             raise DataError(f"{where}: `{key}` must be a string; got {row.get(key)!r}")
@@ -147,7 +147,7 @@ def _line(utterance: Utterance) -> bytes:
     row: dict[str, object] = {key: getattr(utterance, key) for key in KEYS}
     row = {key: value for key, value in row.items() if value or key in ("audio_filepath", "duration", "text")}
     if clash := sorted(set(KEYS) & set(utterance.extra)):
-        raise DataError(f"utterance {utterance.id!r}: `extra` may not have the manifest's own keys {clash}")
+        raise DataError(f"utterance {utterance.id!r}: `extra` must not contain the manifest's own keys {clash}")
     try:
         line = json.dumps(row | utterance.extra, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:

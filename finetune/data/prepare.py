@@ -1,4 +1,4 @@
-"""Corpora to audited manifests: reads every split, checks it, reports all problems, writes the manifests."""
+"""Prepares the data of a recipe: reads and checks every split, reports all problems, writes the manifests."""
 
 import logging
 import time
@@ -37,7 +37,7 @@ class PrepareResult:
 
 
 def preview_corpora(recipe: Recipe) -> Iterator[str]:
-    """A line for each corpus of a recipe. Decodes no audio and writes nothing.
+    """One line for each corpus of a recipe. Decodes no audio and writes no file.
 
     Raises:
         DataError: after the last line, if a source cannot be read or lacks audio. The message lists all of them.
@@ -68,10 +68,10 @@ def prepare(recipe: Recipe, run: RunDir) -> PrepareResult:
     Raises:
         DataError: a source cannot be read; a split has no usable row or too many bad rows; a sentence or audio file of
             train or replay is also in valid, test or canary, and the recipe does not allow it; the normalizer
-            removes all of a term.
+            removes a complete term.
     """
     started = time.monotonic()
-    if recipe.data.terms:  # checked now, because evaluate reads the terms after hours of training
+    if recipe.data.terms:  # checked here, because evaluate reads the terms only after hours of training
         term_recall([], [], read_terms(recipe.data.terms), recipe.evaluate.normalizer)
     audits = _read(recipe.data, run.media)
     audits = _check_leaks(audits, recipe.data.allow_leaks)
@@ -94,7 +94,7 @@ def _read(data: DataSection, media: Path) -> dict[str, Audit]:
 
 
 def _read_split(split: str, data: DataSection, media: Path) -> Audit:
-    """The rows of all corpora of a split, audited. With several corpora each row records its own, for evaluate."""
+    """The rows of all corpora of a split, audited. With several corpora, each row records its corpus, for evaluate."""
     sources: list[str] = getattr(data, split)
     rows = [
         replace(row, values={"corpus": source, **row.values}) if len(sources) > 1 else row
@@ -115,7 +115,7 @@ def _read_split(split: str, data: DataSection, media: Path) -> Audit:
     if result.dropped or result.warnings:
         log.info(format_problems([*result.dropped, *result.warnings]))
     if not result.kept:
-        raise DataError(f"data.{split}: none of {len(rows)} rows is usable; fix the problems above")
+        raise DataError(f"data.{split}: 0 of {len(rows)} rows are usable; fix the problems above")
     if num_dropped > data.max_bad_fraction * len(rows):
         raise DataError(
             f"data.{split}: {num_dropped} of {len(rows)} rows are unusable, more than data.max_bad_fraction "
@@ -127,7 +127,7 @@ def _read_split(split: str, data: DataSection, media: Path) -> Audit:
 
 
 def _rename_shared_ids(replay: Audit, train: Audit) -> Audit:
-    """Replay with a new id for each id that train has too, because an epoch contains both."""
+    """The replay split with a new id for each id that train also has, because an epoch contains both splits."""
     train_ids = {item.id for item in train.kept}
     used_ids, kept, renamed = train_ids | {item.id for item in replay.kept}, [], []
     for item in replay.kept:

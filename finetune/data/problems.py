@@ -1,10 +1,10 @@
-"""Problems of a corpus: their kinds, what a user can do about each, and the text of a report."""
+"""Problems of a corpus: their kinds, advice for each kind, and the text of a report."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# What to do, by kind. A leak has the name of the other split in its kind: "sentence also in train".
+# Advice by kind. The kind of a leak also names the other split: "sentence also in train".
 ADVICE = {
     "duplicate id": "Make the ids unique, or remove the column; ids are then made from the file names.",
     "missing audio": "Correct the paths, or remove the rows.",
@@ -21,11 +21,11 @@ ADVICE = {
     "transcript cleaned": "The cleaned transcript is used. No action is needed.",
     "encoding errors in transcript": "The transcript stays unchanged. Export it as UTF-8 without HTML entities.",
     "silent audio": "Check the recordings, or remove the rows.",
-    "duplicate audio": "Remove the copies; where the transcripts differ, correct the wrong one.",
+    "duplicate audio": "Remove the copies; if the transcripts differ, correct the wrong one.",
     "id changed": "The new id is used. No action is needed.",
     "sentence": "Remove the sentence from one of the two splits.",
     "audio file": "Remove the audio from one of the two splits.",
-    "speaker": "Scores on new speakers may be lower. To measure them, give each split its own speakers.",
+    "speaker": "Scores on new speakers can be lower. To measure them, give each split its own speakers.",
 }
 
 

@@ -1,4 +1,4 @@
-"""A segment of audio as MP3, small enough to embed in an HTML page."""
+"""Encodes a segment of audio as MP3, which is small enough to embed in an HTML page."""
 
 import io
 from pathlib import Path
@@ -14,7 +14,7 @@ def mp3(path: str | Path, offset: float, duration: float | None) -> bytes:
     Args:
         path: an audio file.
         offset: seconds from the start of the file.
-        duration: seconds; None takes the rest of the file.
+        duration: seconds; None reads to the end of the file.
 
     Raises:
         DataError: as `load_audio`.

@@ -1,4 +1,4 @@
-"""Audio in memory: arrays of any rate and shape to 16 kHz mono, with the checks that files get."""
+"""Converts audio arrays of any rate and shape to 16 kHz mono, with the same checks as for files."""
 
 from dataclasses import dataclass
 from numbers import Real
@@ -30,11 +30,11 @@ def to_recording(array: Any, sample_rate: int | None, name: str) -> Recording:
     Args:
         array: NumPy array, torch tensor or list of numbers: (N,), (C, N) or (N, C) with at most 8 channels. Floats
             have full scale 1; integers are divided by the range of their type.
-        sample_rate: in Hz; required, because an array does not say it.
-        name: what messages call this audio.
+        sample_rate: in Hz; required, because an array does not contain it.
+        name: name of this audio in messages.
 
     Raises:
-        DataError: no sample rate, another shape or type, samples that are not finite or beyond full scale, too few
+        DataError: no sample rate, another shape or type, samples that are not finite or exceed full scale, too few
             samples.
     """
     if sample_rate is None:

@@ -1,4 +1,4 @@
-"""Calibrates the thresholds of relaxed decoding for one model: the fastest pair within a limit on the lost WER."""
+"""Calibrates relaxed decoding for one model: finds the fastest thresholds within a limit on the WER increase."""
 
 import math
 import time
@@ -37,7 +37,7 @@ class Point:
         wer: a fraction.
         passes: passes of the language model, mean over clips.
         seconds: decoding time with the encoder, mean over clips.
-        ctc_only: share of clips that keep their CTC text without the language model.
+        ctc_only: fraction of the clips that keep their CTC text without the language model.
     """
 
     thresholds: Thresholds | None
@@ -49,7 +49,7 @@ class Point:
 
 @dataclass(frozen=True)
 class CalibrateResult:
-    """All pairs, the fastest first; lossless decoding; the chosen pair; and the limit on the lost WER in points."""
+    """All pairs, the fastest first; lossless decoding; the chosen pair; the limit on the WER increase in points."""
 
     points: tuple[Point, ...]
     lossless: Point
@@ -62,13 +62,14 @@ def calibrate(
 ) -> CalibrateResult:
     """Decodes the clips with every pair of thresholds and writes the fastest allowed pair into the model's folder.
 
-    The fastest pair has the fewest passes of the language model, a number that does not depend on the machine; among
-    equals it is the pair with the lowest WER. The pair (0, 0.5) is lossless, so one pair is always allowed.
+    The fastest pair has the fewest passes of the language model, a number that does not depend on the machine. If
+    several pairs have the fewest, the pair with the lowest WER is used. The pair (0, 0.5) is lossless, so at least one
+    pair is always allowed.
 
     Args:
         model: the model's folder.
         manifest: the clips; clips without a transcript are ignored.
-        max_wer_loss: points of WER that the pair may lose against lossless decoding (0.2 is 0.002).
+        max_wer_loss: largest increase of the WER over lossless decoding, in percentage points.
         instruction: the instruction of the prompt.
         decode: the decoding options; decoder and thresholds are replaced.
         normalizer: the normalizer of the WER.
@@ -88,7 +89,7 @@ def calibrate(
 
 
 def choose(points: list[Point], lossless: Point, max_wer_loss: float) -> CalibrateResult:
-    """Sorts the points by passes, then WER, and chooses the first that loses at most `max_wer_loss` points of WER."""
+    """Sorts the points by passes, then WER, and chooses the first within `max_wer_loss` points of WER."""
     ordered = sorted(points, key=lambda point: (point.passes, point.wer))
     chosen = next(point for point in ordered if 100 * (point.wer - lossless.wer) <= max_wer_loss + ROUNDING)
     return CalibrateResult(tuple(ordered), lossless, chosen, max_wer_loss)
@@ -141,16 +142,16 @@ def _write_thresholds(path: Path, result: CalibrateResult, manifest: str, clips:
 
 
 def frontier_table(result: CalibrateResult) -> list[str]:
-    """The pairs that no other pair beats in both passes and WER, the fastest first, then lossless decoding."""
+    """A table of the pairs for which no other pair has fewer passes and a lower WER, then of lossless decoding."""
     lines = [f"{'entropy':>8}{'probability':>13}{'WER':>9}{'passes':>9}{'ms/clip':>11}{'CTC only':>11}"]
-    best = math.inf
+    lowest_wer = math.inf
     for point in result.points:
-        if point.wer >= best or point.thresholds is None:
+        if point.wer >= lowest_wer or point.thresholds is None:
             continue
-        best = point.wer
+        lowest_wer = point.wer
         lines.append(
             f"{point.thresholds.max_entropy:8.2f}{point.thresholds.min_probability:13.2f}{_columns(point)}"
-            + (f"  <- chosen (loses at most {result.max_wer_loss:g} points of WER)" if point is result.chosen else "")
+            + (f"  <- chosen (WER increase at most {result.max_wer_loss:g} points)" if point is result.chosen else "")
         )
     return [*lines, f"{'lossless':>21}{_columns(result.lossless)}"]
 

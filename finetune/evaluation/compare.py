@@ -30,7 +30,7 @@ RUN_ORDER = ("file", "run", "model", "whisper", "openai")  # files first: an inv
 
 @dataclass(frozen=True)
 class CompareSettings:
-    """How the systems are scored; `terms` is the number of terms."""
+    """Settings of the scores; `terms` is the number of terms."""
 
     normalizer: str
     replicas: int
@@ -43,9 +43,9 @@ class SystemOrigin:
     """A system, and how its hypotheses were made.
 
     Attributes:
-        kind: as in `systems.System`.
+        kind: see `systems.System`.
         about: how the hypotheses were made.
-        failures: by id of a clip, why the system has no hypothesis for it.
+        failures: by clip id, the error for each clip without a hypothesis.
     """
 
     kind: str
@@ -58,8 +58,8 @@ class SystemScores(SetScores, SystemOrigin):
     """The scores of one system.
 
     Attributes:
-        terms: all terms together, because the training texts are unknown; None without terms.
-        details: the lists behind the scores.
+        terms: scores of all terms in one group, because the training texts are not known; None without terms.
+        details: the lists from which the scores are computed.
     """
 
     terms: TermScores | None
@@ -85,8 +85,8 @@ class CompareResult:
         clips: number of clips that are scored.
         words: number of words in their references.
         systems: by name of a system, its scores.
-        comparisons: by name of each system but the first, its comparison with the first.
-        notes: limits of the comparison, for the reader.
+        comparisons: by name of each system except the first, its comparison with the first.
+        notes: limits of the comparison, as sentences.
         fired: the conditions that hold, each with its system and figures.
     """
 
@@ -106,7 +106,7 @@ class CompareResult:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """Systems in the order of the user, the utterances to score, and how many the manifest has with translations."""
+    """Systems in the order of the user, the utterances to score, and the number of clips with translations."""
 
     systems: list[System]
     manifest: str
@@ -116,7 +116,7 @@ class _Inputs:
 
 
 def scoring_options(normalizer: str | None, replicas: int | None) -> ScoringOptions:
-    """How to score without a recipe: its defaults, except for the values that are not None.
+    """Scoring options without a recipe; None is the default of a recipe.
 
     Raises:
         RecipeError: an unknown normalizer, or too few replicas.
@@ -150,11 +150,11 @@ def compare(
         options: how to score; its terms are replaced.
         terms: a file of terms; None is the manifest columns `terms` and `keywords`.
         instruction: the instruction of clips without their own, for the flag `echo`.
-        conditions: conditions to check on each system but the first.
+        conditions: conditions to check on each system except the first.
         transcribers: by kind of a system, the function that transcribes; the default is `systems.TRANSCRIBERS`.
 
     Raises:
-        RecipeError: fewer than two systems, a system twice, no manifest, or a condition on terms without terms.
+        RecipeError: fewer than two systems, the same system twice, no manifest, or a condition on terms without terms.
         DataError: clips, terms or hypotheses cannot be read or do not match.
         ModelError: a system cannot be used.
     """
@@ -180,7 +180,7 @@ def _resolve(
 ) -> _Inputs:
     """Reads and checks everything that can fail before a system decodes."""
     if len(names) < 2 or len({*names}) < len(names):
-        raise RecipeError("compare: give two or more different systems; each is compared with the first")
+        raise RecipeError("compare: needs two or more different systems; each is compared with the first")
     systems = [parse_system(name) for name in names]
     path = manifest or _manifest_of(systems)
     utterances = read_utterances(Path(path))
@@ -246,7 +246,7 @@ def _system_scores(
     outputs: Sequence[SystemOutput],
     options: ScoringOptions,
 ) -> SystemScores:
-    """The scorecard without what depends on the training data, which is unknown here."""
+    """The scorecard without the scores that depend on the training data, which is not known here."""
     card = scorecard(clips, outputs, options)
     return SystemScores(
         kind=system.kind,
@@ -262,8 +262,8 @@ def _comparisons(
     clips: Sequence[Clip], outputs: Mapping[str, list[SystemOutput]], options: ScoringOptions
 ) -> dict[str, SystemComparison]:
     """Each system against the first. The verdict follows the p-values, adjusted by Holm's method."""
-    first, *others = outputs
-    tests = {name: comparison(clips, outputs[first], outputs[name], options) for name in others}
+    baseline, *candidates = outputs
+    tests = {name: comparison(clips, outputs[baseline], outputs[name], options) for name in candidates}
     adjusted = holm([test.p_value for test in tests.values()])
     return {
         name: SystemComparison(**{**vars(test), "p_holm": p_holm}, verdict=_verdict(test, p_holm))
@@ -278,17 +278,17 @@ def _verdict(test: Comparison, p_holm: float) -> Literal["better", "worse", "not
 
 
 def _fired(conditions: Sequence[Condition], scores: Mapping[str, SystemScores]) -> list[str]:
-    """The conditions that hold, for each system but the first, which is the base."""
+    """The conditions that hold, for each system except the first, which is the base."""
     rates = {
         name: {"wer": entry.wer, "cer": entry.cer, "recall": entry.terms.recall if entry.terms else None}
         for name, entry in scores.items()
     }
-    base, *others = rates
+    base, *candidates = rates
     return [
         f"{name}: {condition.text} ({condition.metric} {100 * (rates[name][condition.metric] or 0):.2f}, base "
         f"{100 * (rates[base][condition.metric] or 0):.2f})"
         for condition in conditions
-        for name in others
+        for name in candidates
         if condition.is_true(rates[name], rates[base])
     ]
 
@@ -319,4 +319,4 @@ def _notes(inputs: _Inputs, hypotheses: Mapping[str, SystemHypotheses], clips: S
             "these clips separately with --normalizer ja-cer@1"
         )
     if any(system.kind == "model" for system in inputs.systems) and any(clip.keywords for clip in clips):
-        yield "models that decoded now had the keywords of the manifest in their prompts; the other systems did not"
+        yield "models that transcribed now had the keywords of the manifest in their prompts; other systems did not"

@@ -23,13 +23,13 @@ def decode_utterances(
 
     Args:
         model: the model.
-        utterances: an utterance with its own `instruction` is decoded with it.
-        instruction: for the other utterances.
+        utterances: the utterances; a manifest column `instruction` overrides `instruction`.
+        instruction: instruction for the other utterances.
         options: the decoding options.
         recognize: decodes utterances with one instruction.
 
     Returns:
-        One hypothesis for each utterance, in their order.
+        One hypothesis for each utterance, in the same order.
 
     Raises:
         DataError: the audio of an utterance cannot be read.

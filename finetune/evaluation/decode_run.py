@@ -48,7 +48,7 @@ class DecodedRun:
 
     Attributes:
         hypotheses: by split and system, in the order of the manifest.
-        probes: by system; empty where `evaluate.probes` is off.
+        probes: by system; empty if `evaluate.probes` is off.
         keyword_lists: by system; empty without lists or terms.
         decoders: greedy against speculative decoding on test.
         suspicious: references that are probably wrong.
@@ -88,9 +88,23 @@ def decode_run(
         if clips:
             probes[system] = evaluate_probes(model, clips, instruction, options, backend.recognize)
         if sizes and scoring.terms:
-            terms, others, preset, seed = list(scoring.terms), sorted(scoring.trained), scoring.preset, scoring.seed
+            terms, training_words, preset, seed = (
+                list(scoring.terms),
+                sorted(scoring.trained),
+                scoring.preset,
+                scoring.seed,
+            )
             lists[system] = evaluate_keyword_lists(
-                model, splits["test"], instruction, options, terms, others, sizes, preset, seed, backend.recognize
+                model,
+                splits["test"],
+                instruction,
+                options,
+                terms,
+                training_words,
+                sizes,
+                preset,
+                seed,
+                backend.recognize,
             )
     decoders = compare_decoders(model, splits["test"], hypotheses["test"]["adapted"], recipe, backend)
     suspicious = find_suspicious(model, splits["test"], hypotheses["test"], scoring.preset, backend)
@@ -104,7 +118,7 @@ def find_suspicious(
     preset: str,
     backend: Backend,
 ) -> list[SuspiciousReference]:
-    """References that disagree with the base, the adapted model and the CTC head, in order of decreasing suspicion."""
+    """References that differ from base model, adapted model and CTC head, the most suspicious first."""
     texts = {system: [item.text for item in hypotheses[system]] for system in SYSTEMS}
     doubts = suspicion_scores([item.text for item in utterances], [texts[system] for system in SYSTEMS], preset)
     chosen = [index for index, value in enumerate(doubts) if value > 0]  # the CTC head decodes only these
@@ -136,7 +150,7 @@ def compare_decoders(
     Args:
         model: the adapted model.
         utterances: the test set.
-        hypotheses: its hypotheses by the decoder of the recipe, which are used again.
+        hypotheses: its hypotheses with the decoder of the recipe; they are not decoded again.
         recipe: settings of the run.
         backend: the model functions.
     """

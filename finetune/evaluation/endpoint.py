@@ -1,7 +1,7 @@
 """Transcribes clips with an OpenAI-compatible endpoint: sends each clip as a WAV file.
 
-The request is that of `POST /v1/audio/transcriptions` (platform.openai.com/docs/api-reference/audio), which vLLM,
-LocalAI and other servers accept too.
+The request is `POST /v1/audio/transcriptions` (platform.openai.com/docs/api-reference/audio), which vLLM,
+LocalAI and other servers also accept.
 """
 
 import io
@@ -28,12 +28,12 @@ RETRY_STATUS = (408, 425, 429)  # and all from 500
 
 @dataclass(frozen=True)
 class Retries:
-    """When to send a request again, and when not.
+    """Limits of retries.
 
     Attributes:
         attempts: requests for one clip.
         timeout: seconds to wait for a response.
-        max_pause: seconds between two attempts, at most, even if the server asks for more.
+        max_pause: longest pause between two attempts in seconds, even if the server asks for more.
         sleep: waits a number of seconds.
     """
 
@@ -55,16 +55,16 @@ class Reply:
 def transcribe(model: str, clips: Sequence[Utterance], retries: Retries | None = None) -> list[Reply]:
     """Sends all clips, `PARALLEL_REQUESTS` at a time. URL and key come from the environment.
 
-    The first clip is sent alone, so that a wrong key or model costs one request. Timeouts, status 429 and server
-    errors are retried with increasing pauses. A clip that still fails has an `error` in its reply.
+    The first clip is sent before the others, so a wrong key or model costs only one request. Timeouts, status 429 and
+    server errors are retried with increasing pauses. A clip that still fails has an `error` in its reply.
 
     Args:
-        model: its name at the endpoint.
+        model: name of the model at the endpoint.
         clips: the clips.
         retries: the default is `Retries()`.
 
     Returns:
-        One reply for each clip, in their order.
+        One reply for each clip, in the same order.
 
     Raises:
         ModelError: the key is missing, the URL is invalid, the endpoint cannot be reached, or it rejects the key or

@@ -88,7 +88,7 @@ def evaluate(
     Args:
         recipe: settings of the run.
         run: its directory, after training.
-        backend: the model functions; None is the toolkit's own.
+        backend: the model functions; None uses those of the toolkit.
         load_audio: reads the audio of the test set, to measure bandwidth and SNR.
 
     Raises:
@@ -112,7 +112,7 @@ def evaluate(
 
 
 def _scoring_options(recipe: Recipe, run: RunDir, test: list[Utterance]) -> ScoringOptions:
-    """The terms are those of the recipe, or those of the columns `terms` and `keywords` of the test manifest."""
+    """Scoring options with the terms of the recipe, or of the columns `terms` and `keywords` of the test manifest."""
     preset = recipe.evaluate.normalizer
     training_texts = [
         item.text
@@ -155,7 +155,7 @@ def score_set(item: EvaluationSet, recipe: Recipe, options: ScoringOptions, load
     statistics = [DecodingStatistics(**decoding_summary(item.hypotheses[system])) for system in SYSTEMS]
     tables = group_tables(clips, outputs, recipe.evaluate.groups, options)
     for column in {*recipe.evaluate.groups} - {table.column for table in tables}:
-        log.info("%-6s no utterance has a value in column %r: no groups by it", item.name, column)
+        log.info("%-6s no utterance has a value in column %r, so there are no groups for it", item.name, column)
     scored = ScoredSet(
         scores=BySystem(base=base.scores, adapted=adapted.scores),
         difference=comparison(clips, outputs["base"], outputs["adapted"], options),
@@ -187,8 +187,8 @@ def _log_scores(name: str, scored: ScoredSet) -> None:
         log.info("%-6s %s", name, note)
     if adapted.prompted.in_reference:
         log.warning(
-            "%s: %d of %d prompts contain a keyword of their reference: the scores measure recognition of words that "
-            "the prompt names",
+            "%s: %d of %d prompts contain a keyword of their reference, so the scores measure recognition of "
+            "words that are in the prompt",
             name,
             adapted.prompted.in_reference,
             adapted.utterances,
@@ -196,7 +196,7 @@ def _log_scores(name: str, scored: ScoredSet) -> None:
 
 
 def _utterance_rows(item: EvaluationSet, scored: ScoredSet) -> Iterator[dict[str, Any]]:
-    """Rows of a whole split; the other sets are parts of a split. Unknown measures are omitted."""
+    """Rows of a complete split; the other sets are parts of a split. Unknown measures are omitted."""
     if item.name == item.split:
         for row in utterance_rows(item.name, item.utterances, scored.clips, scored.outputs, scored.preset):
             yield {key: value for key, value in vars(row).items() if value is not None}
@@ -226,7 +226,7 @@ def _results(recipe: Recipe, decoded: DecodedRun, sets: dict[str, ScoredSet]) ->
 
 
 def _adjust_for_sets(differences: dict[str, Comparison]) -> dict[str, Comparison]:
-    """Adjusts the p values of all sets but test, which test the same question: is general speech worse?"""
+    """Adjusts the p-values of all sets except test, because they test the same question: is general speech worse?"""
     names = [name for name in differences if name != "test"]
     adjusted = dict(zip(names, holm([differences[name].p_value for name in names]), strict=True))
     return {name: replace(item, p_holm=adjusted.get(name)) for name, item in differences.items()}

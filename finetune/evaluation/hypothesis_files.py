@@ -1,4 +1,4 @@
-"""Reads hypothesis files of any recognizer (JSON Lines, CSV, TSV, TRN): one text for each clip, or an error."""
+"""Reads hypothesis files of any recognizer (JSON Lines, CSV, TSV, TRN), with exactly one text for each clip."""
 
 import os
 import re
@@ -12,12 +12,12 @@ from finetune.data.corpora import read_table, read_text
 TEXT = "pred_text"
 KEYS = ("id", "audio_filepath")  # columns that identify a clip
 _TRN = re.compile(r"(.*)\(([^()\s]+)\)\s*")
-_EXAMPLES = 3  # ids in a message
+_MAX_NAMES = 3  # ids in a message
 
 
 @dataclass(frozen=True)
 class ClipNames:
-    """The names by which a file can identify a clip: its id, its audio file, its label in a TRN file (or the id)."""
+    """Names that can identify a clip in a file: its id, its audio file, its label in a TRN file."""
 
     id: str
     audio_filepath: str
@@ -42,12 +42,12 @@ def read_hypotheses(path: Path, clips: Sequence[ClipNames]) -> list[HypothesisRo
         One row for each clip, in the order of the clips. An empty text is a hypothesis without words.
 
     Raises:
-        DataError: the file cannot be read, or a row has no text or no name (names file:line). Or clips have no row,
-            rows have no clip, or a clip has several rows; then no row is used.
+        DataError: the file cannot be read; a row has no text or no name (the message has file:line); a clip has no row
+            or several rows; a row matches no clip.
     """
     rows = _trn_rows(path) if path.suffix.lower() == ".trn" else _table_rows(path)
     if not rows:
-        raise DataError(f"{path}: has no hypotheses")
+        raise DataError(f"{path}: the file has no hypotheses")
     indices = _clip_indices(rows, clips, path)
     by_clip: dict[int, _Row] = {}
     duplicate, unknown = list[str](), list[str]()
@@ -60,7 +60,7 @@ def read_hypotheses(path: Path, clips: Sequence[ClipNames]) -> list[HypothesisRo
             by_clip[index] = row
     missing = [clip.id for index, clip in enumerate(clips) if index not in by_clip]
     problems = [
-        f"{len(names)} {problem}: {', '.join(map(repr, names[:_EXAMPLES]))}{' ...' * (len(names) > _EXAMPLES)}"
+        f"{len(names)} {problem}: {', '.join(map(repr, names[:_MAX_NAMES]))}{' ...' * (len(names) > _MAX_NAMES)}"
         for problem, names in (
             (f"of {len(clips)} clips have no hypothesis", missing),
             (f"of {len(rows)} rows match no clip", unknown),
@@ -79,7 +79,7 @@ def read_hypotheses(path: Path, clips: Sequence[ClipNames]) -> list[HypothesisRo
 
 @dataclass(frozen=True)
 class _Row:
-    """A row before its clip is known; `keys` are its names for the clip, by column (or `label`)."""
+    """A row that is not yet matched to a clip; `keys` are its names for the clip, by column (or `label`)."""
 
     keys: Mapping[str, str]
     hypothesis: HypothesisRow
@@ -112,13 +112,13 @@ def _trn_rows(path: Path) -> list[_Row]:
         if not line.strip() or line.startswith(";;"):
             continue
         if not (match := _TRN.fullmatch(line)):
-            raise DataError(f"{path}:{number}: not a line of TRN, which is words, then (id): {line[-60:]!r}")
+            raise DataError(f"{path}:{number}: not a TRN line; write words, then (id): {line[-60:]!r}")
         rows.append(_Row({"label": match[2]}, HypothesisRow(match[1].strip(), {})))
     return rows
 
 
 def _clip_indices(rows: Sequence[_Row], clips: Sequence[ClipNames], path: Path) -> list[int | None]:
-    """The index of the clip of each row, or None, by the key that matches the most rows; all rows must have the key."""
+    """For each row the index of its clip, or None, with the key that matches most rows; all rows must have this key."""
     labels, ids = ({getattr(clip, key): index for index, clip in enumerate(clips)} for key in ("label", "id"))
     lookups = (
         ("label", labels.get),
@@ -133,26 +133,28 @@ def _clip_indices(rows: Sequence[_Row], clips: Sequence[ClipNames], path: Path) 
             if None not in candidates[-1]:
                 return candidates[-1]
     if not candidates:
-        raise DataError(f"{path}: some rows have an id, others only an audio_filepath; give all rows the same column")
+        raise DataError(
+            f"{path}: some rows have only an id and others only an audio_filepath; give all rows the same column"
+        )
     return max(candidates, key=lambda indices: sum(index is not None for index in indices))
 
 
 def _path_lookup(clips: Sequence[ClipNames], path: Path) -> Callable[[str], int | None]:
-    """A function from a path to the index of its clip: one of two equal paths must end with the other.
+    """Returns a function from a path to the index of its clip. Two paths match if one ends with the other.
 
     `clips/a.wav` matches `/data/clips/a.wav`, but `/old/clips/a.wav` does not.
     """
     by_file_name: dict[str, list[tuple[tuple[str, ...], int]]] = {}
     for index, clip in enumerate(clips):
-        parts = _parts(clip.audio_filepath, Path())
+        parts = _path_parts(clip.audio_filepath, Path())
         by_file_name.setdefault(parts[-1], []).append((parts, index))
 
     def lookup(name: str) -> int | None:
-        parts = _parts(name, path.parent)
+        parts = _path_parts(name, path.parent)
         matches = [
-            (other, index)
-            for other, index in by_file_name.get(parts[-1], [])
-            if all(a == b for a, b in zip(reversed(parts), reversed(other), strict=False))
+            (clip_parts, index)
+            for clip_parts, index in by_file_name.get(parts[-1], [])
+            if all(a == b for a, b in zip(reversed(parts), reversed(clip_parts), strict=False))
         ]
         matches = [match for match in matches if match[0] == parts] or matches
         if len(matches) > 1:
@@ -162,7 +164,7 @@ def _path_lookup(clips: Sequence[ClipNames], path: Path) -> Callable[[str], int 
     return lookup
 
 
-def _parts(name: str, folder: Path) -> tuple[str, ...]:
+def _path_parts(name: str, folder: Path) -> tuple[str, ...]:
     name = name.replace("\\", "/")
     name = os.path.abspath(folder / name) if ".." in name else os.path.normpath(name)
     return tuple(part for part in name.split("/") if part)

@@ -1,4 +1,4 @@
-"""Term recall as a function of the number of distractors among the keywords of a prompt."""
+"""Measures term recall for different numbers of distractors among the keywords of a prompt."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ def evaluate_keyword_lists(
     instruction: str,
     options: DecodingOptions,
     terms: list[str],
-    other_words: list[str],
+    words: list[str],
     sizes: list[int],
     preset: str,
     seed: int,
@@ -30,17 +30,17 @@ def evaluate_keyword_lists(
 ) -> list[KeywordListScores]:
     """Scores term recall without keywords, and with the terms of an utterance among distractors in its prompt.
 
-    After Le et al., "Contextualized streaming end-to-end speech recognition with trie-based deep biasing and shallow
-    fusion", Interspeech 2021: the terms of an utterance are those that occur in its reference.
+    The method is that of Le et al., "Contextualized streaming end-to-end speech recognition with trie-based deep
+    biasing and shallow fusion", Interspeech 2021: the terms of an utterance are those that occur in its reference.
 
     Args:
-        utterances: their own keywords are replaced.
-        instruction, options: the prompt and the decoding options.
-        terms: the domain terms. Distractors come from the terms that occur in other utterances first.
-        other_words: words of the training data, for the distractors that the terms do not provide.
+        utterances: the utterances; their keywords are replaced.
+        instruction: the instruction of the prompt.
+        terms: the domain terms. The first choice for distractors is terms that occur in other utterances.
+        words: words of the training data, for more distractors if there are not enough terms.
         sizes: numbers of distractors.
         preset: the normalizer.
-        seed: seeds the choice and the order of the keywords.
+        seed: seed of the choice and the order of the keywords.
         recognize: decodes utterances with one instruction.
 
     Returns:
@@ -48,18 +48,18 @@ def evaluate_keyword_lists(
     """
     references = [item.text for item in utterances]
     counts = count_terms(references, references, terms, preset)
-    own_terms = [
+    terms_by_utterance = [
         [term for term, count in zip(counts.terms, counts.in_references[:, index], strict=True) if count]
         for index in range(len(utterances))
     ]
     normalized_terms = {normalize(term, preset) for term in terms}
-    other_words = [word for word in other_words if word not in normalized_terms]
+    words = [word for word in words if word not in normalized_terms]
     scores = []
     for size in (None, *sizes):
         rng = Random(seed)
         prompted = []
-        for item, own in zip(utterances, own_terms, strict=True):
-            keywords = sample_keywords(own, counts.terms, other_words, normalize(item.text, preset), size or 0, rng)
+        for item, in_clip in zip(utterances, terms_by_utterance, strict=True):
+            keywords = sample_keywords(in_clip, counts.terms, words, normalize(item.text, preset), size or 0, rng)
             prompted.append(replace(item, keywords=() if size is None else keywords))
         hypotheses = [item.text for item in decode_utterances(model, prompted, instruction, options, recognize)]
         summary = summarize(count_terms(references, hypotheses, terms, preset).rows())
@@ -79,15 +79,15 @@ def evaluate_keyword_lists(
 
 
 def sample_keywords(
-    own: Sequence[str], terms: Sequence[str], other_words: list[str], reference: str, distractors: int, rng: Random
+    in_clip: Sequence[str], terms: Sequence[str], words: list[str], reference: str, distractors: int, rng: Random
 ) -> tuple[str, ...]:
     """The terms of one utterance and its distractors, shuffled; no distractor is a word of the reference."""
     reference_words = set(reference.split())
-    other_terms = [term for term in terms if term not in own]
+    other_terms = [term for term in terms if term not in in_clip]
     sampled_terms = rng.sample(other_terms, min(distractors, len(other_terms)))
     missing = distractors - len(sampled_terms)
-    candidates = rng.sample(other_words, min(missing + len(reference_words), len(other_words)))
+    candidates = rng.sample(words, min(missing + len(reference_words), len(words)))
     sampled_words = [word for word in candidates if word not in reference_words][:missing]
-    keywords = [*own, *sampled_terms, *sampled_words]
+    keywords = [*in_clip, *sampled_terms, *sampled_words]
     rng.shuffle(keywords)
     return tuple(keywords)

@@ -1,4 +1,4 @@
-"""Decodes probes: clips without speech, for which the right output is empty."""
+"""Decodes probes: clips without speech, for which the correct output is empty."""
 
 from dataclasses import asdict, replace
 

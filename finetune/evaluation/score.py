@@ -1,4 +1,4 @@
-"""Scores a base model on each test set separately, as leaderboards do: WER of each set, their mean, speed."""
+"""Scores a base model on each test set separately, as leaderboards do: WER of each set, mean WER, speed."""
 
 import hashlib
 import json
@@ -66,9 +66,9 @@ class ScoreResult:
     """The scores of a model: the content of `score/scores.json`.
 
     Attributes:
-        sets: by name of a set, its scores.
-        macro_wer: the mean over sets of the WER, each rounded to two decimals of a per cent as in the leaderboard.
-        rtfx: seconds of audio per second of recognition (features, encoder, decoding; without reading of files).
+        sets: the scores by set name.
+        macro_wer: the mean of the WERs of all sets, each rounded to 0.01 percentage points as in the leaderboard.
+        rtfx: seconds of audio per second of recognition (features, encoder, decoding; without reading files).
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -83,11 +83,11 @@ class ScoreResult:
 def score(recipe: Recipe, run: RunDir, decoder: Decoder | None = None) -> ScoreResult:
     """Decodes each corpus of `data.test` with `model.base` and scores it.
 
-    A corpus with hypotheses of the same model, corpus and decoding options is not decoded again. Of `data` only `test`
-    is read; no clip is dropped for its length, and no text is changed.
+    A corpus is not decoded again if there are hypotheses of the same model, corpus and decoding options. Only `test` of
+    `data` is read. No clip is dropped for its length, and no text is changed.
 
-    Writes `score/SET.jsonl` under the keys of the leaderboard (texts as they are; `time` is the clip's share of the
-    time of its batch) and `score/scores.json`.
+    Writes `score/SET.jsonl` with the keys of the leaderboard (unchanged texts; `time` is the time of the batch
+    divided by its number of clips) and `score/scores.json`.
 
     Args:
         recipe: the recipe.
@@ -149,8 +149,8 @@ def _score_set(recipe: Recipe, utterances: Sequence[Utterance], outputs: Sequenc
 
 def score_table(result: ScoreResult) -> list[str]:
     """A heading, one line for each set, and the mean of all sets."""
-    mean = f"mean of {len(result.sets)} sets (macro)"
-    width = max(map(len, [*result.sets, mean]))
+    mean_label = f"mean of {len(result.sets)} sets (macro)"
+    width = max(map(len, [*result.sets, mean_label]))
     lines = ["", f"{'':{width}}{'clips':>8}{'no ref.':>10}{'words':>9}{'WER % (95 % CI)':>24}{'CER %':>8}{'RTFx':>9}"]
     for name, entry in result.sets.items():
         wer = f"{100 * entry.wer:.2f} ({100 * entry.interval.low:.2f} to {100 * entry.interval.high:.2f})"
@@ -158,11 +158,11 @@ def score_table(result: ScoreResult) -> list[str]:
             f"{name:{width}}{entry.utterances:8}{entry.unscored:10}{entry.reference_words:9}{wer:>24}"
             f"{100 * entry.cer:8.2f}{entry.rtfx or 0:9.2f}"
         )
-    return [*lines, f"{mean:{width}}{'':27}{100 * result.macro_wer:>8.2f}{'':24}{result.rtfx or 0:9.2f}"]
+    return [*lines, f"{mean_label:{width}}{'':27}{100 * result.macro_wer:>8.2f}{'':24}{result.rtfx or 0:9.2f}"]
 
 
 def set_names(sources: Sequence[str]) -> dict[str, str]:
-    """By a short and unique name that is valid as a file name, each source.
+    """The sources by a short, unique name that is valid as a file name.
 
     `hf:NAME:ami:test` is `ami.test`; any other source has the name of its file or folder.
     """
@@ -171,13 +171,13 @@ def set_names(sources: Sequence[str]) -> dict[str, str]:
         parts = source.split(":")
         name = ".".join(parts[2:] if len(parts) > 3 else parts[1:]) if source.startswith("hf:") else Path(source).stem
         name = re.sub(r"[^\w.-]+", "_", name)
-        same = sum(other == name or other.startswith(f"{name}-") for other in names)
-        names[f"{name}-{same + 1}" if same else name] = source
+        num_same = sum(used_name == name or used_name.startswith(f"{name}-") for used_name in names)
+        names[f"{name}-{num_same + 1}" if num_same else name] = source
     return names
 
 
 def _input_hash(recipe: Recipe, source: str) -> str:
-    """A hash of everything that decides the hypotheses of a set; local models and corpora count with their files."""
+    """A hash of everything that the hypotheses of a set depend on, with the files of local models and corpora."""
     files = [Path(source), *sorted(Path(recipe.model.base).glob("*.safetensors"))]
     content = recipe.model_dump(mode="json")
     inputs = [source, content["model"], content["decode"], *(sha256_file(path) for path in files if path.is_file())]
@@ -185,7 +185,7 @@ def _input_hash(recipe: Recipe, source: str) -> str:
 
 
 def _read_set(source: str, media: Path, preset: str) -> tuple[list[Utterance], int]:
-    """The utterances of a corpus that have a reference, and the number of those without."""
+    """The utterances of a corpus that have a reference, and the number of utterances without one."""
     rows = read_corpus(source, media)
     scored = [row for row in rows if normalize(clean_text(row.values.get("text")), preset) not in UNSCORED]
     if not scored:
@@ -194,7 +194,7 @@ def _read_set(source: str, media: Path, preset: str) -> tuple[list[Utterance], i
 
 
 def _without_duplicate_ids(rows: list[Row]) -> list[Row]:
-    """The rows; without their ids if these are not unique, so that ids are made from the file names."""
+    """The rows. If ids are not unique, they are removed; ids are then made from the file names."""
     counts = Counter(str(row.values.get("id") or "") for row in rows)
     if counts.most_common(1)[0][1] == 1:
         return rows

@@ -8,10 +8,10 @@ JAPANESE_NORMALIZER = "ja-cer@1"  # Japanese is written without spaces: characte
 
 
 def scoring_sets(splits: Mapping[str, Sequence[Utterance]]) -> dict[str, tuple[str, list[int]]]:
-    """By name of a set: its split, and the indices of its utterances in the split.
+    """The sets by name: the split of a set, and the indices of its utterances in the split.
 
-    Test and canary are sets without their translations. Each corpus of a canary of several corpora is a set too.
-    Japanese utterances among utterances of other languages are a set of their own (`normalizer_for` scores it).
+    Test and canary are sets without their translations. If the canary has several corpora, each corpus is a set too.
+    If there are Japanese utterances among other languages, they are a set of their own (`normalizer_for` scores it).
     """
     sets = {}
     for split, utterances in splits.items():

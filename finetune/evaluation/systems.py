@@ -47,7 +47,7 @@ class SystemHypotheses:
         outputs: one for each clip, in the order of the clips; None for a clip on which the system failed.
         about: how the hypotheses were made.
         failures: by id of a clip without output, the error.
-        references: one for each clip as a hypothesis file has them, "" for none; empty for a system that decodes.
+        references: the references in a hypothesis file, "" for a clip without one; empty for a system that transcribes.
     """
 
     outputs: list[SystemOutput | None]
@@ -56,7 +56,7 @@ class SystemHypotheses:
     references: list[str] = field(default_factory=list)
 
 
-Transcriber = Callable[[str, Sequence[Utterance]], SystemHypotheses]  # of the name of a model, and the clips
+Transcriber = Callable[[str, Sequence[Utterance]], SystemHypotheses]  # arguments: the name of a model, and the clips
 
 
 def parse_system(name: str) -> System:
@@ -64,7 +64,7 @@ def parse_system(name: str) -> System:
 
     Raises:
         RecipeError: `whisper:` or `openai:` without a model.
-        DataError: the name is none of these.
+        DataError: the name has another form.
     """
     kind, _, model = name.partition(":")
     if kind in ("whisper", "openai") and name != kind:
@@ -114,7 +114,7 @@ def run_system(
 
 
 def _read_run(system: System, clips: Sequence[Utterance]) -> SystemHypotheses:
-    """The hypotheses that the evaluation of a run wrote for the clips, of test or of canary."""
+    """The hypotheses from the evaluation of a run, if the clips are its test or canary set."""
     run, errors = RunDir(system.source), list[DataError]()
     for split in ("test", "canary"):
         path = run.hypotheses(split, system.side)
@@ -129,7 +129,7 @@ def _read_run(system: System, clips: Sequence[Utterance]) -> SystemHypotheses:
 
 
 def _read_file(path: Path, clips: Sequence[Utterance], about: str, timed: bool) -> SystemHypotheses:
-    """Reads a hypothesis file; `timed` is whether to use its column `time`, which only a run of ours measures."""
+    """Reads a hypothesis file; `timed` uses its column `time`, which only a run directory of this toolkit has."""
     labels = labels_of([Segment(clip.id, clip.speaker, clip.duration, "") for clip in clips])
     rows = read_hypotheses(
         path, [ClipNames(clip.id, clip.audio_filepath, label) for clip, label in zip(clips, labels, strict=True)]
@@ -147,7 +147,7 @@ def _row_output(row: HypothesisRow, timed: bool) -> SystemOutput:
 
 
 def _transcribe_model(source: str, clips: Sequence[Utterance]) -> SystemHypotheses:
-    """With the instruction and the decoder of an export, or the defaults of a recipe; batches as in evaluate."""
+    """Uses the instruction and decoder of an export, or the defaults of a recipe; batches as in evaluate."""
     from finetune.evaluation.decode import decode_utterances, system_output
     from finetune.model.granite import default_device, load_model
 

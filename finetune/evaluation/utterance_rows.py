@@ -33,7 +33,7 @@ def utterance_rows(
     outputs: Mapping[str, Sequence[SystemOutput]],
     preset: str,
 ) -> Iterable[UtteranceResult]:
-    """Rows with base and adapted side by side, under the keys of the Open ASR Leaderboard.
+    """Rows with the results of base and adapted model, with the keys of the Open ASR Leaderboard.
 
     Args:
         name: the set.

@@ -46,8 +46,8 @@ def audited_utterances(rows: Sequence[Row], source: str) -> list[Utterance]:
     )
     if audited.dropped:
         raise DataError(
-            f"{source}: {len(audited.dropped)} of {len(rows)} clips cannot be used. A score without them is not a "
-            f"score of this set; fix or remove them\n{format_problems(audited.dropped)}"
+            f"{source}: {len(audited.dropped)} of {len(rows)} clips cannot be used. A score without them is not "
+            f"comparable; fix or remove them\n{format_problems(audited.dropped)}"
         )
     return audited.kept
 
@@ -63,7 +63,7 @@ def clip_of(item: Utterance, instruction: str, measure_audio: bool, load_audio: 
     Args:
         item: the utterance.
         instruction: the default instruction.
-        measure_audio: whether to read the audio and measure bandwidth (Hz) and signal-to-noise ratio (dB).
+        measure_audio: read the audio and measure bandwidth (Hz) and signal-to-noise ratio (dB).
         load_audio: reads the audio.
 
     Raises:

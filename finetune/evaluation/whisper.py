@@ -19,7 +19,7 @@ from finetune.metrics.scorecard import SystemOutput
 PACKAGES = {"faster_whisper": "faster-whisper", "whisper": "openai-whisper", "transformers": "transformers"}
 WINDOW_SECONDS = 30  # the length of Whisper's input; longer audio needs timestamps
 Wave = NDArray[np.float32]
-Recognize = Callable[[Wave, str], str]  # from samples (N,) at 16 kHz and a language ("" is unknown) to text
+Recognize = Callable[[Wave, str], str]  # samples (N,) at 16 kHz and a language ("" if unknown) to text
 
 
 class Packages:
@@ -57,10 +57,10 @@ def transcribe(
     engine = _choose_engine(model, packages)
     try:
         recognize = _LOADERS[engine](model, packages)
-    except Exception as error:  # network, cache, files, names: the engines raise no common class
+    except Exception as error:  # the errors of the engines have no common base class
         raise ModelError(
-            f"whisper:{model}: {PACKAGES[engine]} cannot load it ({str(error).strip()[:300]}). Without network access "
-            "give a local folder of the model: whisper:FOLDER"
+            f"whisper:{model}: {PACKAGES[engine]} cannot load it ({str(error).strip()[:300]}). Without network access, "
+            "use a local folder of the model: whisper:FOLDER"
         ) from error
     outputs = []
     for clip in clips:

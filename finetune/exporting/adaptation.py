@@ -1,4 +1,4 @@
-"""`adaptation.json` in an exported folder: what the model was made from."""
+"""`adaptation.json` in an exported folder: records the base model, recipe and data of the export."""
 
 from pathlib import Path
 from typing import Literal, Self
@@ -18,10 +18,10 @@ FILE = "adaptation.json"
 
 
 class Adaptation(BaseModel):
-    """What an export was made from.
+    """Base model, recipe, data and scores of an export.
 
     Attributes:
-        schema_version: Raised by one when the meaning of a field changes.
+        schema_version: Increases by one when the meaning of a field changes.
         toolkit: Version of this package.
         torch: Version of torch.
         base: Folder or hub name of the base model, and `revision`, its commit.
@@ -45,7 +45,7 @@ class Adaptation(BaseModel):
 
     @classmethod
     def of_run(cls, recipe: Recipe, run: RunDir) -> Self:
-        """From the records of a run's stages. Raises CheckpointError if the evaluation cannot be read."""
+        """Collects the records of a run's stages. Raises CheckpointError if the evaluation cannot be read."""
         return cls(
             toolkit=__version__,
             torch=torch.__version__,
@@ -63,5 +63,5 @@ class Adaptation(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """That of an exported folder. Raises OSError or ValueError if it is missing or of another schema."""
+        """Reads it from an exported folder. Raises OSError if it is missing, ValueError if it has another schema."""
         return cls.model_validate(read_json(folder / FILE))

@@ -48,19 +48,19 @@ def add_transcriber(folder: Path, recipe: Recipe) -> None:
 
 
 def modules() -> dict[str, Path]:
-    """By name, the modules of this package that `ENTRY` imports, directly or indirectly, and their packages."""
+    """The modules of this package that `ENTRY` imports, directly or indirectly, and their packages, by name."""
     root = Path(__file__).resolve().parents[2]
     paths: dict[str, Path] = {}
     pending = [ENTRY]
     while pending:
         name = pending.pop()
-        plain = root.joinpath(*name.split(".")).with_suffix(".py")
-        path = plain if plain.is_file() else root.joinpath(*name.split("."), "__init__.py")
+        module_file = root.joinpath(*name.split(".")).with_suffix(".py")
+        path = module_file if module_file.is_file() else root.joinpath(*name.split("."), "__init__.py")
         if name in paths or not name.startswith("finetune") or not path.is_file():
             continue
         paths[name] = path
         pending += [name.rpartition(".")[0]] if "." in name else []
-        if name == "finetune":  # the export has its own, without the Python API
+        if name == "finetune":  # the export has its own __init__.py, without the Python API
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):

@@ -20,15 +20,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was exported, and how it compares with the trained model.
+    """The exported model and its differences from the trained model.
 
     Attributes:
         dir: The exported folder.
-        dtype: Of the saved weights.
+        dtype: Data type of the saved weights.
         max_abs_logit_diff: Largest difference of logits between the loaded folder and the unmerged model, in float32.
-        transcripts_equal: Whether both write the same tokens for every clip.
-        rounded_clips: Clips with other tokens, because of the rounding to a narrower dtype.
-        clips: Clips compared.
+        transcripts_equal: Whether both generate the same tokens for every clip.
+        rounded_clips: Number of clips with different tokens, caused by rounding to a narrower dtype.
+        clips: Number of compared clips.
         seconds: Wall time.
     """
 
@@ -50,12 +50,12 @@ def export(recipe: Recipe, run: RunDir, merge: Merge = merge, run_process: RunPr
 
     Args:
         recipe: The recipe of the run.
-        run: Its directory, with a trained adapter.
+        run: The run directory, with a trained adapter.
         merge: Merges an adapter into its model, in place.
         run_process: Runs the command of the new process.
 
     Raises:
-        ModelError: a difference was found; `run.export` is as before.
+        ModelError: a difference was found; `run.export` is not changed.
         CheckpointError: there is no adapter, or it does not fit the base.
     """
     started = time.monotonic()
@@ -97,5 +97,5 @@ def _check_equal(merged: MergedModel, loaded: Outputs, tolerance: float, staged:
     if not (difference <= tolerance and equal):  # in this form, NaN is refused too
         raise ModelError(
             f"the saved model differs from the merged one: logits by {difference:.2g} (export.tolerance "
-            f"{tolerance:g}), transcripts {'equal' if equal else 'not equal'}; it was left at {staged}"
+            f"{tolerance:g}), transcripts {'equal' if equal else 'not equal'}; it remains in {staged}"
         )

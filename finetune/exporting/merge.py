@@ -30,9 +30,9 @@ def merge_adapter(recipe: Recipe, run: RunDir, clips: list[Utterance], dtype: st
 
     Args:
         recipe: The recipe of the run.
-        run: Its directory.
-        clips: On which the models are compared.
-        dtype: Of the weights to save, `float32` or `bfloat16`; the model stays float32 in memory.
+        run: The run directory.
+        clips: Clips on which the models are compared.
+        dtype: Data type of the weights to save, `float32` or `bfloat16`; the model stays float32 in memory.
         merge: Merges an adapter in place.
 
     Raises:

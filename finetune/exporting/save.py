@@ -14,7 +14,12 @@ from finetune.exporting.adaptation import Adaptation
 from finetune.exporting.bundle import add_transcriber
 from finetune.model.granite import DTYPES, GraniteSpeech
 
-NOT_COPIED = ("README.md", "decode.json", "adapter_config.json", "adapter_model.safetensors")  # of the base alone
+NOT_COPIED = (
+    "README.md",
+    "decode.json",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+)  # valid only for the base model
 
 
 def save_folder(folder: Path, model: GraniteSpeech, base: Path, dtype: str, recipe: Recipe, run: RunDir) -> None:
@@ -34,7 +39,7 @@ def base_folder(recipe: Recipe) -> Path:
 
 
 def saved_dtype(base: Path, setting: str) -> str:
-    """`float32` or `bfloat16`: `export.dtype`, or for auto that of the base model's files."""
+    """`float32` or `bfloat16`: `export.dtype`, or for auto the data type of the base model's files."""
     if setting != "auto":
         return setting
     with safe_open(str(sorted(base.glob("model*.safetensors"))[0]), "pt") as weights:
@@ -43,7 +48,7 @@ def saved_dtype(base: Path, setting: str) -> str:
 
 
 def copy_side_files(base: Path, folder: Path, dtype: str) -> None:
-    """Copies every file of the base model that holds no weights, so that all engines can load the folder.
+    """Copies every file of the base model except weights, so that all engines can load the folder.
 
     transformers 5 would write another config (rope_parameters) and no preprocessor_config.json.
     """

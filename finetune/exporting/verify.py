@@ -29,7 +29,7 @@ CLIPS, REQUEST, LOGITS, TOKENS = "clips.jsonl", "request.json", "logits.safetens
 
 @dataclass(frozen=True)
 class Outputs:
-    """Greedy tokens of each clip, and by clip id the float32 logits (n, V) of the trained model's tokens."""
+    """Greedy tokens of each clip, and the float32 logits (n, V) of the trained model's tokens by clip id."""
 
     tokens: list[list[int]]
     logits: dict[str, Tensor]
@@ -39,7 +39,7 @@ class Outputs:
 def target_logits(
     model: GraniteSpeech, utterances: list[Utterance], instruction: str, tokens: list[list[int]]
 ) -> dict[str, Tensor]:
-    """By utterance id, the float32 logits (n, V) of the given tokens with teacher forcing, one clip at a time."""
+    """Float32 logits (n, V) of `tokens` with teacher forcing, by utterance id; computes one clip at a time."""
     logits = {}
     for item, target in zip(utterances, tokens, strict=True):
         features, frames = pad_features([clip_features(model, item)])
@@ -74,10 +74,10 @@ def outputs_in_new_process(
     Args:
         model_dir: The exported folder.
         work_dir: A folder for the files that both processes read and write; it is removed at the end.
-        clips: To decode.
-        instruction: Of the prompt.
-        decoding: How to decode.
-        tokens: Of the trained model, for each clip; their logits are computed.
+        clips: Clips to decode.
+        instruction: Instruction of the prompt.
+        decoding: Decoding options.
+        tokens: Tokens of the trained model for each clip, for which logits are computed.
         run_process: Runs a command.
 
     Raises:
@@ -87,9 +87,9 @@ def outputs_in_new_process(
     write_manifest(work_dir / CLIPS, clips)
     request = {"instruction": instruction, "options": asdict(decoding), "tokens": tokens}
     (work_dir / REQUEST).write_text(json.dumps(request), encoding="utf-8")
-    done = run_process([sys.executable, "-m", "finetune.exporting.verify", str(model_dir), str(work_dir)])
-    if done.returncode:
-        raise ModelError(f"the exported folder cannot be loaded in a new process:\n{done.stderr[-2000:]}")
+    process = run_process([sys.executable, "-m", "finetune.exporting.verify", str(model_dir), str(work_dir)])
+    if process.returncode:
+        raise ModelError(f"the exported folder cannot be loaded in a new process:\n{process.stderr[-2000:]}")
     outputs = Outputs(json.loads((work_dir / TOKENS).read_text(encoding="utf-8")), dict(load_file(work_dir / LOGITS)))
     shutil.rmtree(work_dir)
     return outputs

@@ -1,4 +1,4 @@
-"""Greedy decoding of a batch. With drafts, a pass may accept several tokens, and the result stays the same.
+"""Greedy decoding of a batch. With drafts, a pass can accept several tokens, and the result stays the same.
 
 Each pass reads the last token of each row and a part of its draft. The model's own greedy tokens are kept while they
 equal the draft, and also the token after them, so the output does not depend on the draft (lossless speculative
@@ -49,7 +49,7 @@ class DecodedRow:
         """Adds the accepted tokens of a pass and the token after them, up to the end of text.
 
         Returns:
-            The tokens that were added; at most `accepted` if the row is finished by the end of text.
+            The tokens that were added; at most `accepted` tokens if the row reached the end of text.
         """
         new_tokens = [verdict.token for verdict in verdicts[: accepted + 1]]
         self.log_probability += sum(verdict.log_prob for verdict in verdicts[: accepted + 1])
@@ -80,11 +80,11 @@ def decode(
         model: the model to decode with.
         audio: the batch's clips, whose embeddings replace the `<|audio|>` positions of `prompts`.
         prompts: (B) token ids, of any lengths.
-        drafts: (B) drafts, which are changed; an empty draft gives plain greedy decoding.
+        drafts: (B) drafts, updated in place; an empty draft gives plain greedy decoding.
         max_new_tokens: limit for each row, at least 1; a row that reaches it is `truncated`.
         min_probability: for relaxed decoding, accepts a draft token of at least this probability; None is lossless.
         session: decoding state of the batch; by default a new one.
-        pass_cost: cost of a pass in tokens; by default that of the device.
+        pass_cost: cost of a pass in tokens; the default depends on the device.
 
     Returns:
         (B) decoded rows.
@@ -102,7 +102,7 @@ def decode(
             audio if inputs is prompts else None,
         )
         batch_verdicts = _verify_draft(model, hidden, inputs, proposals, min_probability)
-        kept, inputs = [], []
+        unfinished, inputs = [], []
         for index, (row, verdicts) in enumerate(zip(active, batch_verdicts, strict=True)):
             num_proposed = len(verdicts) - 1
             accepted = next((n for n, verdict in enumerate(verdicts[:-1]) if not verdict.accepted), num_proposed)
@@ -111,11 +111,11 @@ def decode(
             if len(new_tokens) <= accepted or rows[row].truncated:
                 continue
             drafts[row].observe(accepted, new_tokens)
-            kept.append(index)
+            unfinished.append(index)
             inputs.append(new_tokens[-1:])
-        if kept and len(kept) < len(active):
-            session.select(kept)
-        active = [active[index] for index in kept]
+        if unfinished and len(unfinished) < len(active):
+            session.select(unfinished)
+        active = [active[index] for index in unfinished]
     return rows
 
 

@@ -12,8 +12,8 @@ from finetune.model.prompt import encode_text
 
 MATCH_PRIOR = (3.6, 4.0)  # beta prior of the acceptance rate while the draft matches: 3.6 of 4 tokens accepted
 RESUME_PRIOR = (1.4, 4.0)  # the same for the first token after a mismatch
-MIN_REST = 2  # characters: a shorter rest of an interrupted word is skipped
-MIN_PREFIX = 3  # characters of a word that must be written before a phrase may complete it
+MIN_REMAINDER = 2  # characters: a shorter remainder of an interrupted word is skipped
+MIN_PREFIX = 3  # characters of a word that must be written before a phrase can complete it
 LOOKUP_PROB = 0.5  # assumed probability of a token from prompt lookup
 
 
@@ -25,7 +25,7 @@ def token_text(tokenizer: Tokenizer, token: int) -> str:
 
 @dataclass
 class AcceptanceRate:
-    """Accepted draft tokens out of those that the model accepted or refused."""
+    """Number of accepted draft tokens, and number of draft tokens that the model accepted or refused."""
 
     accepted: float
     decided: float
@@ -44,8 +44,8 @@ class Draft:
     """A draft text, the tokens that the language model has written, and the alignment of both.
 
     After a mismatch the written characters are aligned with the draft by edit distance, and the draft resumes there:
-    with the rest of a partially written word, otherwise with the next word. A wrong, inserted, missing, split or merged
-    word therefore costs the passes in which the model writes it, but not the rest of the draft.
+    with the remainder of a partially written word, otherwise with the next word. So a wrong, inserted, missing, split
+    or merged word costs only the passes in which the model writes it; the remaining draft is still used.
 
     The draft estimates acceptance probabilities from the outcomes of earlier tokens. The first token after a mismatch
     has its own estimate, because it is accepted far less often than others.
@@ -58,7 +58,7 @@ class Draft:
         probs: Sequence[float] = (),
         phrases: Sequence[Sequence[int]] | None = None,
     ) -> None:
-        """Without tokens and phrases nothing is proposed, which gives plain greedy decoding.
+        """Creates a draft. Without tokens and phrases it proposes nothing, which gives plain greedy decoding.
 
         Args:
             tokenizer: tokenizer of the language model.
@@ -118,9 +118,9 @@ class Draft:
         if not self.tokens and self.phrases is None:
             return
         decided = min(accepted + 1, self._num_proposed)
-        first = int(self._after_mismatch and decided > 0)
-        self._resume_rate.update(min(first, accepted), first)
-        self._match_rate.update(accepted - min(first, accepted), decided - first)
+        num_resumed = int(self._after_mismatch and decided > 0)
+        self._resume_rate.update(min(num_resumed, accepted), num_resumed)
+        self._match_rate.update(accepted - min(num_resumed, accepted), decided - num_resumed)
         for token in new_tokens:
             if token_text(self.tokenizer, token)[:1].isspace():
                 self._word_start = len(self._written)
@@ -141,7 +141,7 @@ class Draft:
             expected = token_text(self.tokenizer, self._remaining[0][0]) if self._remaining else ""
             text = "".join(token_text(self.tokenizer, token) for token in refused)
             self._update_edit_costs(text)
-            # If the model wrote only the beginning of the expected token, it refused the rest of that token.
+            # If the model wrote only the beginning of the expected token, it refused the remainder of that token.
             self._remaining = [] if text != expected and expected.startswith(text) else self._resume_after_mismatch()
         if self.phrases is not None and (refused or not self._remaining):
             has_prefix = len(self._current_word().strip()) >= MIN_PREFIX
@@ -164,20 +164,27 @@ class Draft:
             self._edit_costs = np.minimum.accumulate(row - self._positions) + self._positions
 
     def _resume_after_mismatch(self) -> list[tuple[int, float, int]]:
-        """The draft after the position with the fewest edits: the rest of the word there, then the next words."""
+        """The draft after the position with the fewest edits: the remainder of the word there, then the next words."""
         position = int((2 * self._edit_costs - self._is_word_end).argmin())  # with equal costs, a word end is preferred
         if self._text[:position].endswith(" "):
             position -= 1
         end = self._text.find(" ", position) % (len(self._text) + 1)  # the end of the draft if there is no space
         index = int(np.searchsorted(self._token_ends, end, side="right"))
-        if position == 0 or end - position < MIN_REST:
+        if position == 0 or end - position < MIN_REMAINDER:
             return self._tokens_from(index)
         word, prob = self._written[self._word_start :], self._probs[index - 1]
-        rest = encode_text(self.tokenizer, self._current_word() + self._text[position:end])
-        # The tokens of the complete word may differ from those already written; then the rest is encoded alone.
-        rest = rest[len(word) :] if rest[: len(word)] == word else encode_text(self.tokenizer, self._text[position:end])
-        ends = position + np.cumsum([len(token_text(self.tokenizer, token)) for token in rest], dtype=np.int64)
-        return [*((token, prob, at) for token, at in zip(rest, ends.tolist(), strict=True)), *self._tokens_from(index)]
+        remainder = encode_text(self.tokenizer, self._current_word() + self._text[position:end])
+        # The tokens of the complete word can differ from those already written; then only the remainder is encoded.
+        remainder = (
+            remainder[len(word) :]
+            if remainder[: len(word)] == word
+            else encode_text(self.tokenizer, self._text[position:end])
+        )
+        ends = position + np.cumsum([len(token_text(self.tokenizer, token)) for token in remainder], dtype=np.int64)
+        return [
+            *((token, prob, at) for token, at in zip(remainder, ends.tolist(), strict=True)),
+            *self._tokens_from(index),
+        ]
 
 
 def text_draft(

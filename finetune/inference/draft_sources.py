@@ -1,4 +1,4 @@
-"""Sources of draft tokens: the CTC head, expected phrases, and the text that is already written."""
+"""Sources of draft tokens: the CTC head, expected phrases, and the text written so far."""
 
 from collections.abc import Sequence
 
@@ -39,8 +39,8 @@ def prompt_lookup(written: Sequence[int], word_start: int, phrases: Sequence[Seq
         phrases: token ids of each expected phrase.
 
     Returns:
-        The rest of the first phrase that starts with the current word. Otherwise the continuation of the latest earlier
-        occurrence of the last `NGRAM` tokens. Otherwise nothing.
+        The remaining tokens of the first phrase that starts with the current word. Otherwise the continuation of the
+        latest earlier occurrence of the last `NGRAM` tokens. Otherwise an empty list.
     """
     word = list(written[word_start:])
     if word:

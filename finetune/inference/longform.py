@@ -1,4 +1,4 @@
-"""Splits long audio into windows around speech, cut at pauses, none longer than a limit."""
+"""Splits long audio at pauses into windows around speech; no window is longer than a limit."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,9 +8,9 @@ from finetune.inference.vad import Activity
 # All in seconds.
 MIN_PAUSE = 0.1  # shortest pause to cut in
 MIN_GAP = 0.5  # a gap of this length always separates two windows
-SOFT_EDGE = 0.14  # frames that are not silent belong to speech within this distance, which may begin and end softly
+SOFT_EDGE = 0.14  # frames within this distance of speech belong to it if not silent: speech can begin and end softly
 PADDING = 0.1  # silence kept on both sides of speech
-MIN_UNCERTAIN = 0.5  # shortest window around frames that may be speech
+MIN_UNCERTAIN = 0.5  # shortest window around frames that are possibly speech
 SEARCH_RANGE = 6.0  # without a pause, the cut is at the quietest frame within this distance of the limit
 
 Runs = list[tuple[int, int]]
@@ -46,21 +46,21 @@ def speech_windows(activity: Activity, max_window: float) -> list[tuple[float, f
             )
         if end > start:
             windows.append((start, end))
-    pieces = [
-        piece
+    parts = [
+        part
         for start, end in windows
-        for piece in _split(activity, start, end, int(max_window / frame))
-        if not activity.silent[slice(*piece)].all()
-    ]  # after the last cut a piece may contain only padding
-    return [(start * frame, min(end * frame, activity.duration)) for start, end in pieces]
+        for part in _split(activity, start, end, int(max_window / frame))
+        if not activity.silent[slice(*part)].all()
+    ]  # after the last cut a part can contain only padding
+    return [(start * frame, min(end * frame, activity.duration)) for start, end in parts]
 
 
 def _pad(activity: Activity, start: int, end: int) -> tuple[int, int]:
     """Extends a run of speech by its soft edges and some silence, on each side by less than half of `MIN_GAP`."""
     soft, pad = round(SOFT_EDGE / activity.frame_seconds), round(PADDING / activity.frame_seconds)
-    before, after = activity.silent[max(0, start - soft) : start], activity.silent[end : end + soft]
-    start -= int(np.argmax(before[::-1])) if before.any() else len(before)
-    end += int(np.argmax(after)) if after.any() else len(after)
+    silent_before, silent_after = activity.silent[max(0, start - soft) : start], activity.silent[end : end + soft]
+    start -= int(np.argmax(silent_before[::-1])) if silent_before.any() else len(silent_before)
+    end += int(np.argmax(silent_after)) if silent_after.any() else len(silent_after)
     return max(0, start - pad), min(len(activity.silent), end + pad)
 
 
@@ -82,8 +82,8 @@ def _merge(runs: Runs, min_gap: int) -> Runs:
 
 
 def _split(activity: Activity, start: int, end: int, max_frames: int) -> Runs:
-    """Splits a window into pieces of at most `max_frames`, each cut in the longest pause of the second half."""
-    pieces, width = [], round(MIN_PAUSE / activity.frame_seconds)
+    """Splits a window into parts of at most `max_frames`; each cut is in the longest pause of the second half."""
+    parts, width = [], round(MIN_PAUSE / activity.frame_seconds)
     while end - start > max_frames:
         first, limit = start + max_frames // 2, start + max_frames
         pauses = [run for run in _runs(~activity.speech[first:limit]) if run[1] - run[0] >= width]
@@ -91,9 +91,9 @@ def _split(activity: Activity, start: int, end: int, max_frames: int) -> Runs:
             begin, stop = max(pauses, key=lambda run: run[1] - run[0])
             at = first + (begin + stop) // 2
         else:
-            late = max(first, limit - round(SEARCH_RANGE / activity.frame_seconds))
-            smooth = np.convolve(activity.scores[late:limit], np.full(width, 1 / width), "valid")
-            at = late + int(smooth.argmin()) + width // 2
-        pieces.append((start, at))
+            search_start = max(first, limit - round(SEARCH_RANGE / activity.frame_seconds))
+            smooth = np.convolve(activity.scores[search_start:limit], np.full(width, 1 / width), "valid")
+            at = search_start + int(smooth.argmin()) + width // 2
+        parts.append((start, at))
         start = at
-    return [*pieces, (start, end)]
+    return [*parts, (start, end)]

@@ -34,7 +34,7 @@ class Hypothesis:
     """The text of one utterance, and how it was decoded.
 
     Attributes:
-        seconds: the utterance's share of its batch's computing time, without reading files.
+        seconds: computing time of the batch divided by its number of utterances, without reading files.
         passes: forward passes of the language model.
         drafted: draft tokens that were proposed.
         accepted: draft tokens that were accepted.
@@ -92,7 +92,7 @@ def encode_batches(
     """Encodes utterances batch by batch.
 
     Args:
-        load: gives the samples (N,) at 16 kHz of some of the utterances.
+        load: returns the samples (N,) at 16 kHz of some of the utterances.
 
     Yields:
         The indices of a batch, its encoder output, and the seconds that encoding took.
@@ -114,11 +114,11 @@ def recognize(
 ) -> list[Hypothesis]:
     """Hypotheses of the utterances, in order.
 
-    The tokens of an utterance depend neither on its batch nor, unless decoding is relaxed, on the draft.
+    The tokens of an utterance do not depend on its batch. They depend on the draft only if decoding is relaxed.
 
     Args:
         utterances: their keywords are added to the prompt.
-        instruction: what the prompt asks for.
+        instruction: the instruction of the prompt.
 
     Raises:
         DataError: unusable audio.
@@ -153,19 +153,19 @@ def transcribe_batch(
         ]
         if options.decoder == "relaxed":
             hypotheses = _confident_ctc_texts(utterances, logits, audio.num_frames, texts, drafts, options)
-    rest = [row for row in range(len(utterances)) if row not in hypotheses]
-    if rest:
+    remaining = [row for row in range(len(utterances)) if row not in hypotheses]
+    if remaining:
         counts = audio.num_tokens.tolist()
         prompts = {words: render(tokenizer, instruction, words) for words in {item.keywords for item in utterances}}
         decoded = decode(
             model,
-            audio.select(rest),
-            [prompts[utterances[row].keywords].around(model.audio_token_id, counts[row]) for row in rest],
-            [drafts[row] for row in rest],
+            audio.select(remaining),
+            [prompts[utterances[row].keywords].around(model.audio_token_id, counts[row]) for row in remaining],
+            [drafts[row] for row in remaining],
             options.max_new_tokens,
             options.min_probability if options.decoder == "relaxed" else None,
         )
-        for row, out in zip(rest, decoded, strict=True):
+        for row, out in zip(remaining, decoded, strict=True):
             hypotheses[row] = Hypothesis(
                 id=utterances[row].id,
                 text=" ".join(str(tokenizer.decode(out.tokens, skip_special_tokens=True)).split()),
@@ -189,17 +189,17 @@ def _confident_ctc_texts(
     drafts: list[Draft],
     options: DecodingOptions,
 ) -> dict[int, Hypothesis]:
-    """By row: utterances that keep their CTC text, because its entropy is low in every frame (arXiv 2603.11243)."""
+    """By row, the utterances that keep their CTC text, because its entropy is low in all frames (arXiv 2603.11243)."""
     mask = frame_mask(num_frames, logits.shape[1])
     highest = entropy(logits).masked_fill(~mask, 0.0).amax(1).tolist()
-    kept = {}
+    confident = {}
     for row, (text, probs) in enumerate(texts):
-        fits = len(drafts[row].tokens) < options.max_new_tokens  # else the language model truncates it
+        fits = len(drafts[row].tokens) < options.max_new_tokens  # otherwise the language model truncates it
         if text and fits and highest[row] < options.max_entropy:
             tokens = tuple(drafts[row].tokens)
             log_probability = sum(map(math.log, probs))
-            kept[row] = Hypothesis(utterances[row].id, text, tokens, log_probability, accepted_by="ctc")
-    return kept
+            confident[row] = Hypothesis(utterances[row].id, text, tokens, log_probability, accepted_by="ctc")
+    return confident
 
 
 def _features(model: GraniteSpeech, wave: Waveform) -> Tensor:
@@ -207,18 +207,23 @@ def _features(model: GraniteSpeech, wave: Waveform) -> Tensor:
 
 
 def _phrases(tokenizer: Tokenizer, words: tuple[str, ...]) -> list[list[int]]:
-    """Keywords as tokens, as they are written after a space and at the start of a text."""
-    return [encode_text(tokenizer, before + word) for word in words for before in (" ", "")]
+    """Tokens of the keywords, both after a space and at the start of a text."""
+    return [encode_text(tokenizer, prefix + word) for word in words for prefix in (" ", "")]
 
 
-def decoding_summary(heard: Sequence[Hypothesis]) -> dict[str, Any]:
-    """How clips were decoded: the share of draft tokens accepted (None without any), LLM passes and seconds a clip,
-    how many clips gave up drafting, and how many were written by whom."""
-    drafted, clips = sum(item.drafted for item in heard), max(1, len(heard))
+def decoding_summary(hypotheses: Sequence[Hypothesis]) -> dict[str, Any]:
+    """Statistics of decoding.
+
+    Returns:
+        `acceptance`: fraction of the draft tokens that were accepted, None without draft tokens; `passes` and `seconds`
+        per clip; `gave_up`: number of clips that stopped drafting; `accepted_by`: number of clips by the source of
+        their text.
+    """
+    drafted, clips = sum(item.drafted for item in hypotheses), max(1, len(hypotheses))
     return {
-        "acceptance": sum(item.accepted for item in heard) / drafted if drafted else None,
-        "passes": sum(item.passes for item in heard) / clips,
-        "seconds": sum(item.seconds for item in heard) / clips,
-        "gave_up": sum(item.gave_up for item in heard),
-        "accepted_by": dict(Counter(item.accepted_by for item in heard)),
+        "acceptance": sum(item.accepted for item in hypotheses) / drafted if drafted else None,
+        "passes": sum(item.passes for item in hypotheses) / clips,
+        "seconds": sum(item.seconds for item in hypotheses) / clips,
+        "gave_up": sum(item.gave_up for item in hypotheses),
+        "accepted_by": dict(Counter(item.accepted_by for item in hypotheses)),
     }

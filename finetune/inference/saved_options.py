@@ -1,4 +1,4 @@
-"""The options of a model folder: those that its export saved, and the thresholds that were calibrated for it."""
+"""Reads and writes the options of a model folder: saved by its export, or calibrated later."""
 
 import json
 from dataclasses import asdict, replace
@@ -12,12 +12,12 @@ CALIBRATION = "decode.json"  # written by `finetune calibrate`
 
 
 def options_path(model: str | Path) -> Path:
-    """Where an export keeps its options."""
+    """Path of the options file of an export."""
     return Path(model) / "transcribe" / "settings.json"
 
 
 def options_for(model: str | Path) -> TranscribeOptions:
-    """The options of an export with its calibrated thresholds; for any other model the defaults.
+    """The options of an export with its calibrated thresholds; the defaults for any other model.
 
     Raises:
         ModelError: a file is damaged.
@@ -27,7 +27,7 @@ def options_for(model: str | Path) -> TranscribeOptions:
 
 
 def read_options(model: str | Path) -> TranscribeOptions | None:
-    """The options that an export saved, None if the folder has none. Raises ModelError if the file is damaged."""
+    """The options that an export saved; None if there is no file. Raises ModelError if the file is damaged."""
     path = options_path(model)
     if not path.is_file():
         return None
@@ -42,15 +42,15 @@ def read_options(model: str | Path) -> TranscribeOptions | None:
 
 
 def write_options(model: Path, options: TranscribeOptions) -> None:
-    """Saves the options beside an export's transcriber."""
+    """Saves the options in the folder of an export's transcriber."""
     content = asdict(options)
-    for name in ("language", "translate_to", "keywords"):  # of one call, not of a model
+    for name in ("language", "translate_to", "keywords"):  # options of one call, not of a model
         del content[name]
     options_path(model).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def calibrated(decoding: DecodingOptions, model: str | Path) -> DecodingOptions:
-    """The options with the thresholds that `finetune calibrate` left beside a model, if any.
+    """The options with the thresholds that `finetune calibrate` saved in the model folder, if there are any.
 
     Raises:
         ModelError: the file is damaged.
@@ -63,4 +63,6 @@ def calibrated(decoding: DecodingOptions, model: str | Path) -> DecodingOptions:
         thresholds = {name: float(content[name]) for name in ("max_entropy", "min_probability")}
         return replace(decoding, **thresholds)  # type: ignore[arg-type]
     except (OSError, ValueError, KeyError, TypeError, RecipeError) as error:
-        raise ModelError(f"{path}: not a calibration ({error!r}); delete it, or calibrate again") from error
+        raise ModelError(
+            f"{path}: not a calibration ({error!r}); delete it, or run `finetune calibrate` again"
+        ) from error

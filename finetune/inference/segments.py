@@ -1,4 +1,4 @@
-"""Timed segments and words, and how texts are split into words and joined."""
+"""Segments and words with times; splits a text into words and joins texts."""
 
 import re
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ SEAM = re.compile(f"[{UNSPACED}][{UNSPACED}]")
 
 @dataclass(frozen=True)
 class Word:
-    """A word and its place in the audio, in seconds."""
+    """A word and its times in the audio, in seconds."""
 
     text: str
     start: float
@@ -25,7 +25,7 @@ class Word:
 class Segment:
     """The text of one window of audio, from `start` to `end` seconds.
 
-    `words` are those of `split_words`; empty if their times are not known.
+    `words` are the words of `split_words`; empty if their times are not known.
     """
 
     start: float
@@ -40,10 +40,10 @@ def split_words(text: str) -> list[tuple[int, int]]:
 
 
 def join_texts(texts: Iterable[str]) -> str:
-    """Joins texts with spaces, without one between Japanese or Chinese characters."""
+    """Joins texts with spaces, but without a space between Japanese or Chinese characters."""
 
-    def append(text: str, piece: str) -> str:
-        return f"{text}{'' if SEAM.fullmatch(text[-1:] + piece[:1]) else ' '}{piece}"
+    def append(text: str, next_text: str) -> str:
+        return f"{text}{'' if SEAM.fullmatch(text[-1:] + next_text[:1]) else ' '}{next_text}"
 
-    filled = [piece for piece in texts if piece]
-    return reduce(append, filled[1:], filled[0]) if filled else ""
+    non_empty = [text for text in texts if text]
+    return reduce(append, non_empty[1:], non_empty[0]) if non_empty else ""

@@ -1,4 +1,4 @@
-"""Subtitles (SRT, WebVTT, TSV): the words of a transcript as cues that are short enough to read."""
+"""Writes subtitles (SRT, WebVTT, TSV): groups the words of a transcript into cues that are short enough to read."""
 
 import re
 from collections.abc import Sequence
@@ -25,11 +25,11 @@ class Cue:
 
 
 @dataclass(frozen=True)
-class _Piece:
+class _Fragment:
     """A word, or a part of a word that is too wide for a line; times in milliseconds."""
 
     text: str
-    separator: str  # between the previous piece and this one on the same line
+    separator: str  # between the previous fragment and this one on the same line
     start: int
     end: int
 
@@ -39,7 +39,7 @@ def cues(segments: Sequence[Segment]) -> list[Cue]:
 
     Each segment is split at words, with few cues of similar length that end with sentences.
     """
-    drafts = [cue for segment in segments for cue in _split_into_cues(_pieces(segment))]
+    drafts = [cue for segment in segments for cue in _split_into_cues(_fragments(segment))]
     timed: list[Cue] = []
     for number, cue in enumerate(drafts):
         start = max(cue.start, timed[-1].end) if timed else cue.start
@@ -76,7 +76,7 @@ def tsv(segments: Sequence[Segment]) -> str:
     return "\n".join(["start\tend\ttext", *rows])
 
 
-def _pieces(segment: Segment) -> list[_Piece]:
+def _fragments(segment: Segment) -> list[_Fragment]:
     """The segment's words with their times; without word times, in proportion to their widths."""
     spans = split_words(segment.text)
     if segment.words:
@@ -85,15 +85,15 @@ def _pieces(segment: Segment) -> list[_Piece]:
         edges = [0, *accumulate(_width(segment.text[a:b]) for a, b in spans)]
         scale = (segment.end - segment.start) / max(1, edges[-1])
         times = [(segment.start + a * scale, segment.start + b * scale) for a, b in pairwise(edges)]
-    pieces = []
+    fragments = []
     for number, ((begin, stop), (start, end)) in enumerate(zip(spans, times, strict=True)):
         separator = " " if number and begin > spans[number - 1][1] else ""
         for part in filter(
             str.strip, _split_wide_word(segment.text[begin:stop])
         ):  # `split_words` gives a full-width space as a word
-            pieces.append(_Piece(part, separator, round(1000 * start), round(1000 * end)))
+            fragments.append(_Fragment(part, separator, round(1000 * start), round(1000 * end)))
             separator = ""
-    return pieces
+    return fragments
 
 
 def _split_wide_word(word: str) -> list[str]:
@@ -108,32 +108,32 @@ def _split_wide_word(word: str) -> list[str]:
     return parts
 
 
-def _split_into_cues(pieces: list[_Piece]) -> list[Cue]:
+def _split_into_cues(fragments: list[_Fragment]) -> list[Cue]:
     """Splits a segment at minimum cost by dynamic programming.
 
-    `best[i]` describes the first i pieces: their cost, the first piece of their last cue, and the piece that starts its
-    second line (i if there is one line).
+    `best[i]` describes the first i fragments: their cost, the first fragment of their last cue, and the fragment that
+    starts its second line (i if there is one line).
     """
-    edges = [0, *accumulate(len(piece.separator) + _width(piece.text) for piece in pieces)]
+    edges = [0, *accumulate(len(fragment.separator) + _width(fragment.text) for fragment in fragments)]
 
     def width(first: int, stop: int) -> int:
-        return edges[stop] - edges[first] - len(pieces[first].separator)
+        return edges[stop] - edges[first] - len(fragments[first].separator)
 
     def line_break(first: int, stop: int) -> int | None:
-        """The piece that starts the second line; `stop` if one line is enough, None if two lines are not enough."""
+        """The fragment that starts the second line; `stop` if one line is enough, None if two lines are not enough."""
         if width(first, stop) <= MAX_COLUMNS:
             return stop
         columns, at = min((max(width(first, at), width(at, stop)), at) for at in range(first + 1, stop))
         return at if columns <= MAX_COLUMNS else None
 
     best = [(0.0, 0, 0)]
-    for stop in range(1, len(pieces) + 1):
-        bonus = SENTENCE_BONUS if SENTENCE.search(pieces[stop - 1].text) else 0.0
+    for stop in range(1, len(fragments) + 1):
+        bonus = SENTENCE_BONUS if SENTENCE.search(fragments[stop - 1].text) else 0.0
         options = []
         for first in reversed(range(stop)):
             too_long = first < stop - 1 and (
-                pieces[first + 1].start - pieces[first].end > MAX_PAUSE_MS
-                or pieces[stop - 1].end > pieces[first].start + MAX_CUE_MS
+                fragments[first + 1].start - fragments[first].end > MAX_PAUSE_MS
+                or fragments[stop - 1].end > fragments[first].start + MAX_CUE_MS
             )
             at = line_break(first, stop)
             if too_long or at is None:
@@ -142,16 +142,16 @@ def _split_into_cues(pieces: list[_Piece]) -> list[Cue]:
             options.append((best[first][0] + 1 + unused**2 - bonus, first, at))
         best.append(min(options))
     result: list[Cue] = []
-    stop = len(pieces)
+    stop = len(fragments)
     while stop:
         _, first, at = best[stop]
         lines = [
-            "".join(piece.separator + piece.text for piece in line).strip()
-            for line in (pieces[first:at], pieces[at:stop])
+            "".join(fragment.separator + fragment.text for fragment in line).strip()
+            for line in (fragments[first:at], fragments[at:stop])
             if line
         ]
         result.append(
-            Cue(pieces[first].start, min(pieces[stop - 1].end, pieces[first].start + MAX_CUE_MS), tuple(lines))
+            Cue(fragments[first].start, min(fragments[stop - 1].end, fragments[first].start + MAX_CUE_MS), tuple(lines))
         )
         stop = first
     return result[::-1]
@@ -164,6 +164,6 @@ def _width(text: str) -> int:
 
 def _clock(milliseconds: int, decimal_mark: str) -> str:
     """A time as hours:minutes:seconds and milliseconds."""
-    hours, rest = divmod(milliseconds, 3_600_000)
-    minutes, rest = divmod(rest, 60_000)
-    return f"{hours:02d}:{minutes:02d}:{rest // 1000:02d}{decimal_mark}{rest % 1000:03d}"
+    hours, remainder = divmod(milliseconds, 3_600_000)
+    minutes, remainder = divmod(remainder, 60_000)
+    return f"{hours:02d}:{minutes:02d}:{remainder // 1000:02d}{decimal_mark}{remainder % 1000:03d}"

@@ -1,4 +1,4 @@
-"""Transcribes recordings of any length: windows of all recordings in common batches, silence skipped, word times."""
+"""Transcribes recordings of any length: skips silence, batches the windows of all recordings, adds word times."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,14 +39,14 @@ def load(model: str | Path) -> GraniteSpeech:
 
 
 def activity_detector(vad: str) -> Detector:
-    """The detector of speech and pauses that an option names. Raises ModelError if silero-vad is not installed."""
+    """The detector of speech and pauses for `options.vad`. Raises MissingExtraError if silero-vad is not installed."""
     detect = silero_vad() if vad == "silero" else energy_vad
     return lambda source: detect([source.samples] if isinstance(source, Recording) else stream_audio(source))
 
 
 @dataclass
 class _Job:
-    """One recording: its windows, and the results of the first of them."""
+    """One recording: its windows, and the results of the windows that are already transcribed."""
 
     source: Source
     duration: float = 0.0
@@ -64,7 +64,7 @@ class _Job:
         return self.error is not None or len(self.results) == len(self.windows)
 
     def load(self, windows: Sequence[Utterance]) -> list[Waveform]:
-        """The samples of some of its windows."""
+        """The samples of some windows of this recording."""
         if not isinstance(self.source, Recording):
             return load_waveforms(windows)
         edges = [(round(w.offset * SAMPLE_RATE), round(w.duration * SAMPLE_RATE)) for w in windows]
@@ -75,7 +75,7 @@ class Transcriber:
     """A model with the options and functions to transcribe with.
 
     Args:
-        detect: finds speech and pauses in a recording; by default what `options.vad` names.
+        detect: finds speech and pauses in a recording; the default is the detector of `options.vad`.
         decode: decodes a batch of encoded windows.
     """
 
@@ -95,13 +95,13 @@ class Transcriber:
         failed: Callable[[str, DataError], None] | None = None,
         progress: Callable[[float, float], None] | None = None,
     ) -> Iterator[Transcript]:
-        """Transcripts in the order of `sources`, each as soon as it and those before it are complete.
+        """Yields transcripts in the order of `sources`, each as soon as it and all earlier ones are complete.
 
-        A window in which the CTC head finds no character is not given to the language model, which would invent words.
+        The language model does not read a window in which the CTC head finds no character: it would invent words.
 
         Args:
-            failed: called with the name and the error of a recording that cannot be read, which is then skipped.
-                Without it the error is raised.
+            failed: called with the name and the error of a recording that cannot be read; it is then skipped.
+                If None, the error is raised.
             progress: called with the seconds of audio transcribed and those read so far.
 
         Raises:
@@ -110,15 +110,15 @@ class Transcriber:
         self._check_prompt()
         waiting: list[_Job] = []
         group: list[tuple[_Job, Utterance]] = []
-        done = total = 0.0
+        transcribed = total = 0.0
 
         def flush() -> Iterator[Transcript]:
-            nonlocal done
+            nonlocal transcribed
             self._transcribe_group(group)
-            done += _seconds(group)
+            transcribed += _seconds(group)
             group.clear()
             if progress:
-                progress(done, total)
+                progress(transcribed, total)
             while waiting and waiting[0].complete:
                 job = waiting.pop(0)
                 if not job.error:
@@ -139,7 +139,7 @@ class Transcriber:
         yield from flush()
 
     def _check_prompt(self) -> None:
-        """Raises ModelError if the longest window does not fit between the prompt's words and the text."""
+        """Raises ModelError if prompt, longest window and text together exceed the context length."""
         options = self.options
         prompt = render(self.model.tokenizer, options.prompt, options.keywords)
         audio = int(self.model.num_audio_tokens(torch.tensor(num_frames(round(options.max_window * SAMPLE_RATE)))))
@@ -152,7 +152,7 @@ class Transcriber:
             )
 
     def _open(self, source: Source) -> _Job:
-        """The recording's windows, or why it cannot be read."""
+        """Creates the job of a recording: its windows, or the error if it cannot be read."""
         started, job = time.perf_counter(), _Job(source)
         try:
             activity = self.detect(source)
@@ -176,7 +176,7 @@ class Transcriber:
         return job
 
     def _transcribe_group(self, group: list[tuple[_Job, Utterance]]) -> None:
-        """All windows together; if a file can no longer be read, each recording separately."""
+        """Transcribes all windows together; if a file can no longer be read, each recording separately."""
         group = [(job, window) for job, window in group if not job.error]
         started = time.perf_counter()
         try:
@@ -194,10 +194,10 @@ class Transcriber:
                 f"a batch of {self.options.decoding.batch_seconds:g} s of audio does not fit into GPU memory; lower "
                 "batch_seconds"
             ) from error
-        spent = time.perf_counter() - started
+        elapsed = time.perf_counter() - started
         for (job, window), result in zip(group, results, strict=True):
             job.results.append(result)
-            job.seconds += spent * window.duration / _seconds(group)
+            job.seconds += elapsed * window.duration / _seconds(group)
 
     @torch.inference_mode()
     def _transcribe_windows(self, group: list[tuple[_Job, Utterance]]) -> list[Result]:
@@ -238,8 +238,8 @@ class Transcriber:
         if self.options.translate_to:
             return Segment(start, end, text)
         words = tuple(
-            Word(text[a:b], start + first * FRAME_SECONDS, min(end, start + last * FRAME_SECONDS))
-            for (a, b), (first, last) in zip(split_words(text), word_frames(evidence, text), strict=True)
+            Word(text[a:b], start + first_frame * FRAME_SECONDS, min(end, start + end_frame * FRAME_SECONDS))
+            for (a, b), (first_frame, end_frame) in zip(split_words(text), word_frames(evidence, text), strict=True)
         )
         return Segment(start, end, text, words)
 
@@ -251,7 +251,7 @@ def transcripts(
     failed: Callable[[str, DataError], None] | None = None,
     progress: Callable[[float, float], None] | None = None,
 ) -> Iterator[Transcript]:
-    """`Transcriber.stream` with the functions that the options name."""
+    """`Transcriber.stream` with the default functions."""
     return Transcriber(model, options).stream(sources, failed, progress)
 
 

@@ -1,4 +1,4 @@
-"""The transcript of one recording, and the formats it is written in."""
+"""The transcript of one recording and its output formats."""
 
 import json
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ class Transcript:
     Attributes:
         path: the file, or the name of an array.
         segments: one for each window with speech, in order.
-        language: of the text, "" if it is not known.
+        language: language of the text; "" if it is not known.
         seconds: computing time.
-        acceptance: share of the draft tokens that were accepted, None without a draft.
+        acceptance: fraction of the draft tokens that were accepted; None without a draft.
         truncated: the text of a window reached `max_new_tokens`.
     """
 
@@ -36,7 +36,7 @@ class Transcript:
         return tuple(word for segment in self.segments for word in segment.words)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, with the keys of OpenAI's and IBM's transcripts; times in seconds."""
+        """A dict for JSON, with the keys of OpenAI's and IBM's transcripts; times in seconds."""
         content: dict[str, Any] = {
             "audio_filepath": self.path,
             "duration": round(self.duration, 3),
@@ -60,7 +60,7 @@ class Transcript:
         return subtitles.vtt(self.segments)
 
     def to_tsv(self) -> str:
-        """A table of cues: start and end in milliseconds, text."""
+        """Tab-separated cues: start and end in milliseconds, text."""
         return subtitles.tsv(self.segments)
 
     def render(self, form: str) -> str:

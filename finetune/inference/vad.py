@@ -12,10 +12,10 @@ from finetune.data.audio import SAMPLE_RATE
 
 ENERGY_FRAME = 320  # samples: 20 ms
 SILENCE_DB = -65.0  # relative to full scale; quieter frames are always silent
-PAUSE_FRACTION = 0.25  # of the level difference between background and loudest speech; pauses are below it
+PAUSE_FRACTION = 0.25  # fraction of the level difference between background and loudest speech; a pause is below it
 BACKGROUND_RANGE_DB = 6.0  # a steady background exceeds its level by less than this
 MIN_CONTRAST_DB = 12.0  # the background level is used only if the loudest speech exceeds it by this much
-LOUD_SECONDS = 0.5  # length of the loudest section, which is taken as the loudest speech; a click is shorter
+LOUD_SECONDS = 0.5  # length of the loudest section, which counts as the loudest speech; a click is shorter
 SILERO_FRAME = 512  # samples: the input length of silero-vad
 SILERO_SPEECH, SILERO_SILENCE = 0.5, 0.3  # speech probability: at least the first is speech, below the second silence
 
@@ -24,7 +24,7 @@ SILERO_SPEECH, SILERO_SILENCE = 0.5, 0.3  # speech probability: at least the fir
 class Activity:
     """Speech and silence in a recording of F frames.
 
-    A frame may be neither speech nor silent. A recording may be cut there, but the frame must be transcribed.
+    A frame can be neither speech nor silent. A recording can be cut there, but the frame must be transcribed.
     """
 
     duration: float  # seconds
@@ -87,12 +87,12 @@ def silero_vad() -> ActivityDetector:
 
 def _frames(blocks: Blocks, length: int) -> Iterator[tuple[NDArray[np.float32], int]]:
     """Splits blocks into frames (n, length), each with its number of samples; the last frame is padded with zeros."""
-    rest = np.zeros(0, np.float32)
+    remainder = np.zeros(0, np.float32)
     for block in blocks:
-        samples = np.concatenate([rest, block])
+        samples = np.concatenate([remainder, block])
         complete = len(samples) // length * length
-        rest = samples[complete:]
+        remainder = samples[complete:]
         if complete:
             yield samples[:complete].reshape(-1, length), complete
-    if len(rest):
-        yield np.pad(rest, (0, length - len(rest)))[None], len(rest)
+    if len(remainder):
+        yield np.pad(remainder, (0, length - len(remainder)))[None], len(remainder)

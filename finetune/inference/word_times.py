@@ -62,10 +62,10 @@ def _best_path(log_probs: NDArray[np.float32], labels: NDArray[np.intp]) -> list
     stepped, skipped = np.zeros(emitted.shape, bool), np.zeros(emitted.shape, bool)
     for frame in range(1, len(emitted)):
         step, skip = score[1:-1], score[:-2] + skip_penalty
-        best = np.maximum(score[2:], step)
+        stay_or_step = np.maximum(score[2:], step)
         np.greater(step, score[2:], out=stepped[frame])
-        np.greater(skip, best, out=skipped[frame])
-        score[2:] = np.maximum(best, skip) + emitted[frame]
+        np.greater(skip, stay_or_step, out=skipped[frame])
+        score[2:] = np.maximum(stay_or_step, skip) + emitted[frame]
     state = len(states) - 1 - int(score[-2] > score[-1])
     path = []
     for frame in reversed(range(len(emitted))):
@@ -78,15 +78,17 @@ def _fill_gaps(frames: list[tuple[int, int] | None], lengths: list[int], total: 
     """Divides the frames between neighbours among words without frames, in proportion to their lengths."""
     filled: list[tuple[int, int]] = []
     while len(filled) < len(frames):
-        known = frames[len(filled)]
-        if known:
-            filled.append(known)
+        span = frames[len(filled)]
+        if span:
+            filled.append(span)
             continue
-        first = len(filled)
-        last = next((i for i in range(first, len(frames)) if frames[i]), len(frames))
+        gap_start = len(filled)
+        gap_end = next((i for i in range(gap_start, len(frames)) if frames[i]), len(frames))
         start = filled[-1][1] if filled else 0
-        next_span = frames[last] if last < len(frames) else None
+        next_span = frames[gap_end] if gap_end < len(frames) else None
         end = next_span[0] if next_span else total
-        edges = start + np.cumsum([0, *lengths[first:last]]) * (end - start) // max(1, sum(lengths[first:last]))
+        edges = start + np.cumsum([0, *lengths[gap_start:gap_end]]) * (end - start) // max(
+            1, sum(lengths[gap_start:gap_end])
+        )
         filled += [(int(a), int(b)) for a, b in pairwise(edges)]
     return filled

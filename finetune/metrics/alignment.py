@@ -20,7 +20,7 @@ class Edit(NamedTuple):
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often a hypothesis has one word in place of another; "" is no word (insertion, deletion)."""
+    """Number of times that a hypothesis word replaces a reference word; "" is no word (insertion, deletion)."""
 
     reference: str
     hypothesis: str
@@ -28,9 +28,9 @@ class Confusion:
 
 
 def align(references: list[str], hypotheses: list[str], preset: str) -> list[list[Edit]]:
-    """Aligns each reference with its hypothesis by the fewest edits.
+    """Aligns each reference with its hypothesis with the fewest edits.
 
-    The words of all edits, read in order, are the words of the reference and of the hypothesis.
+    The edits are in order and contain all words of the reference and of the hypothesis.
 
     Raises:
         DataError: the lists differ in length.
@@ -41,7 +41,7 @@ def align(references: list[str], hypotheses: list[str], preset: str) -> list[lis
 
 
 def align_words(references: list[list[str]], hypotheses: list[list[str]]) -> list[list[Edit]]:
-    """Like `align`, for words that are normalized already and contain no space."""
+    """Like `align`, but for words that are already normalized and contain no space."""
     chunks_of_all = alignments(
         jiwer.process_words, [" ".join(words) for words in references], [" ".join(words) for words in hypotheses]
     )

@@ -1,4 +1,4 @@
-"""Conditions of `--fail-if`, such as `wer > base + 0.2`: the comparison exits with 1 if one is true."""
+"""Conditions of `--fail-if`, such as `wer > base + 0.2`: `finetune compare` exits with 1 if one is true."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _CONDITION = re.compile(
     rf"(?P<metric>{'|'.join(METRICS)})\s*(?P<sign>>=|<=|>|<)\s*"
     rf"(?:base(?:\s*(?P<operator>[+-])\s*(?P<shift>{_NUMBER}))?|(?P<limit>{_NUMBER}))"
 )
-_ROUNDING = 1e-9  # percentage points: 21.4 is not above 21.2 + 0.2, whatever their sum in floating point
+_ROUNDING = 1e-9  # percentage points: 21.4 is not above 21.2 + 0.2, although their sum in floating point is smaller
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class Condition:
         """Whether the condition is true for a system, given its metrics and those of the base, as fractions.
 
         Raises:
-            DataError: a metric is undefined: the recall, where no term occurs in the references.
+            DataError: a metric is undefined, such as the recall if no term occurs in the references.
         """
-        value, other = metrics.get(self.metric), base.get(self.metric) if self.relative else 0.0
-        if value is None or other is None:
+        value, limit = metrics.get(self.metric), base.get(self.metric) if self.relative else 0.0
+        if value is None or limit is None:
             raise DataError(
                 f"--fail-if {self.text!r}: {self.metric} is undefined, because no term occurs in the references"
             )
-        excess = 100 * value - 100 * other - self.shift
+        excess = 100 * value - 100 * limit - self.shift
         if self.sign[0] == "<":
             excess = -excess
         return excess > _ROUNDING if len(self.sign) == 1 else excess >= -_ROUNDING

@@ -1,7 +1,7 @@
-"""The English normalizers of Whisper and of the Open ASR Leaderboard, for scores that compare with published ones.
+"""The English normalizers of Whisper and of the Open ASR Leaderboard, for comparisons with published scores.
 
 Both run once, as in the originals; their output is not always a fixed point ("20mm" -> "20 mm" -> "20").
-Known faults are kept, so that scores stay comparable: "o'brien" -> "0 brien"; a typographic apostrophe splits a
+Known faults are kept to make scores comparable: "o'brien" -> "0 brien"; a typographic apostrophe splits a
 word. Use `basic@1` if you do not compare with published scores.
 """
 

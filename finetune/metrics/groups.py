@@ -1,4 +1,4 @@
-"""Word errors by group of utterances: WER of each group, and the worst group where there are enough speakers."""
+"""Word errors by group of utterances: WER of each group, and the worst group if there are enough speakers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +14,8 @@ from finetune.metrics.significance import (
 )
 from finetune.metrics.wer import error_rate
 
-MIN_SPEAKERS = 5  # in a ranked group; clips where a group is one speaker or speakers are unknown
-MOST_GROUPS = 30
+MIN_SPEAKERS = 5  # of a ranked group; clips instead, if a group is one speaker or speakers are unknown
+MAX_GROUPS = 30
 UNKNOWN = "(unknown)"
 
 
@@ -27,10 +27,10 @@ class GroupRow:
         wer: by system.
         interval: by system.
         difference: the last system against the first; None for one system.
-        p_holm: p value of `difference`, adjusted for the number of groups.
+        p_holm: p-value of `difference`, adjusted for the number of groups.
         ranked: whether the group has enough speakers to be the best or the worst.
-        unit: what the bootstrap resamples.
-        note: which coarser units were too few.
+        unit: the unit that the bootstrap resamples.
+        note: names the coarser units with too few blocks.
     """
 
     name: str
@@ -50,8 +50,8 @@ class GroupRow:
 class GroupTable:
     """All groups of one column.
 
-    `worst` is the worst ranked group by system, and `gap` its WER minus that of the best ranked group; both are empty
-    where fewer than two groups are ranked.
+    `worst` is the worst ranked group by system, and `gap` its WER minus the WER of the best ranked group; both are
+    empty if fewer than two groups are ranked.
     """
 
     column: str
@@ -80,12 +80,13 @@ def group_table(
         errors: by system, word errors of each utterance.
         words: reference words of each utterance.
         units: units that the bootstrap can resample (`significance.choose_blocks`, called for each group).
-        replicas, seed: of the bootstrap.
+        replicas: number of bootstrap replicas.
+        seed: seed of the bootstrap.
     """
     members: dict[str, list[int]] = {}
     for index, name in enumerate(names):
         members.setdefault(name or UNKNOWN, []).append(index)
-    largest = sorted(members, key=lambda name: -sum(words[i] for i in members[name]))[:MOST_GROUPS]
+    largest = sorted(members, key=lambda name: -sum(words[i] for i in members[name]))[:MAX_GROUPS]
     shown = {name: members[name] for name in [*order, UNKNOWN] if name in largest}
     speakers = {name: {units["speaker"][i] for i in chosen} for name, chosen in shown.items()}
     by_clips = {name for name in shown if "" in speakers[name] or column == "speaker"}
@@ -109,11 +110,11 @@ def _group_row(
     replicas: int,
     seed: int,
 ) -> GroupRow:
-    """Scores the utterances `chosen`, without the ranking and without the adjusted p value."""
+    """Scores the utterances `chosen`, without the ranking and without the adjusted p-value."""
     counts = {system: [column[i] for i in chosen] for system, column in errors.items()}
     group_words, speakers = [words[i] for i in chosen], {units["speaker"][i] for i in chosen}
     blocks = choose_blocks({unit: [column[i] for i in chosen] for unit, column in units.items()})
-    first, *others = counts.values()
+    base_counts, *other_counts = counts.values()
     return GroupRow(
         name=name,
         clips=len(chosen),
@@ -123,7 +124,9 @@ def _group_row(
         interval={
             system: bootstrap_wer(count, group_words, blocks.names, replicas, seed) for system, count in counts.items()
         },
-        difference=paired_difference(first, others[-1], group_words, blocks.names, replicas, seed) if others else None,
+        difference=paired_difference(base_counts, other_counts[-1], group_words, blocks.names, replicas, seed)
+        if other_counts
+        else None,
         p_holm=None,
         ranked=False,
         unit=blocks.unit,
@@ -142,7 +145,7 @@ def _ranked_table(column: str, rows: list[GroupRow], systems: list[str], notes: 
         notes = [*notes, f"not ranked: fewer than two groups have {MIN_SPEAKERS} {unit}"]
         return GroupTable(column, rows, {}, {}, "; ".join(notes))
     worst = {system: max(ranked, key=lambda row: row.wer[system]) for system in systems}
-    gap = {system: row.wer[system] - min(other.wer[system] for other in ranked) for system, row in worst.items()}
+    gap = {system: row.wer[system] - min(group.wer[system] for group in ranked) for system, row in worst.items()}
     return GroupTable(column, rows, {system: row.name for system, row in worst.items()}, gap, "; ".join(notes))
 
 

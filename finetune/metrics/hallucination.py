@@ -1,4 +1,4 @@
-"""Hallucinations: flags of single hypotheses, and text that a model writes for clips without speech."""
+"""Detects hallucinations: flags of single hypotheses, and text for clips without speech."""
 
 import zlib
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class ProbeSummary:
-    """Probes with any word: their number, their share, and words per minute of audio. 0 is correct."""
+    """Probes with at least one word: their number, their fraction, and words per minute of audio. 0 is correct."""
 
     clips: int
     with_output: int
@@ -53,11 +53,12 @@ def flags(
     truncated: bool,
     preset: str,
 ) -> tuple[str, ...]:
-    """The flags of a hypothesis, in the order of `FLAGS`; properties that the reference has too are not flagged.
+    """The flags of a hypothesis, in the order of `FLAGS`; properties that the reference also has are not flagged.
 
     Args:
         duration: seconds of audio.
-        instruction, keywords: content of the prompt.
+        instruction: instruction of the prompt.
+        keywords: keywords of the prompt.
         truncated: whether the hypothesis reached the limit of tokens.
         preset: a name in `NORMALIZERS`; under a preset without spaces, each character is a word.
     """
@@ -107,13 +108,13 @@ def _words(text: str, preset: str) -> list[str]:
 
 def _repeats(words: Sequence[str]) -> int:
     """The largest number of consecutive repetitions of 1 to `LONGEST_LOOP` words."""
-    most = 1
+    max_repeats = 1
     for size in range(1, LONGEST_LOOP + 1):
         equal = 0
         for index in range(size, len(words)):
             equal = equal + 1 if words[index] == words[index - size] else 0
-            most = max(most, equal // size + 1)
-    return most
+            max_repeats = max(max_repeats, equal // size + 1)
+    return max_repeats
 
 
 def _compression(text: str) -> float:

@@ -1,9 +1,9 @@
 """MAPSSWE (matched pairs sentence-segment word error): a test of two systems over segments of utterances.
 
 Gillick and Cox, "Some statistical issues in the comparison of speech recognition algorithms", ICASSP 1989, as in
-NIST's sclite tools. A segment lies between two runs of `GOOD_WORDS` or more words that both systems recognize (or the
-ends of an utterance), so that the errors of two segments are independent; the errors of both systems are paired by
-segment. The test ignores that errors of one speaker are correlated: the block bootstrap of `significance` is the main
+NIST's sclite tools. A segment lies between two runs of `CORRECT_WORDS` or more words that both systems recognize (or
+the ends of an utterance), so the errors of two segments are independent. The errors of both systems are paired by
+segment. The test ignores the correlation of errors of one speaker, so the block bootstrap of `significance` is the main
 result.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from finetune.core.errors import DataError
 from finetune.metrics.alignment import Edit
 
-GOOD_WORDS = 2
+CORRECT_WORDS = 2
 MIN_SEGMENTS = 50  # fewer make the normal approximation unreliable
 
 
@@ -40,17 +40,17 @@ def mapsswe(rows_a: Sequence[Sequence[Edit]], rows_b: Sequence[Sequence[Edit]]) 
     """
     differences = [b - a for edits in zip(rows_a, rows_b, strict=True) for a, b in _segments(*edits)]
     count = len(differences)
-    mean = sum(differences) / count if count else 0.0
-    variance = math.fsum((item - mean) ** 2 for item in differences) / (count - 1) if count > 1 else 0.0
+    mean_difference = sum(differences) / count if count else 0.0
+    variance = math.fsum((item - mean_difference) ** 2 for item in differences) / (count - 1) if count > 1 else 0.0
     note = (
         ""
         if count >= MIN_SEGMENTS
         else f"only {count} segment{'s' * (count != 1)} with errors: the test is not reliable"
     )
     if not variance:
-        return Mapsswe(count, mean, None, None, note)
-    z = mean / math.sqrt(variance / count)
-    return Mapsswe(count, mean, z, math.erfc(abs(z) / math.sqrt(2)), note)
+        return Mapsswe(count, mean_difference, None, None, note)
+    z = mean_difference / math.sqrt(variance / count)
+    return Mapsswe(count, mean_difference, z, math.erfc(abs(z) / math.sqrt(2)), note)
 
 
 def _segments(edits_a: Sequence[Edit], edits_b: Sequence[Edit]) -> list[tuple[int, int]]:
@@ -58,14 +58,18 @@ def _segments(edits_a: Sequence[Edit], edits_b: Sequence[Edit]) -> list[tuple[in
     wrong_a, wrong_b = _by_word(edits_a), _by_word(edits_b)
     if [word for word, *_ in wrong_a] != [word for word, *_ in wrong_b]:
         raise DataError("the two systems were scored against different references; score both on the same clips")
-    segments, errors, good = [], [0, 0], GOOD_WORDS  # the start of an utterance counts as a run of correct words
-    for (_, before_a, at_a), (_, before_b, at_b) in zip(wrong_a, wrong_b, strict=True):
-        if before_a or before_b:
-            good = 0
-        errors = [errors[0] + before_a, errors[1] + before_b]
-        good = 0 if at_a or at_b else good + 1
+    segments, errors, num_correct = (
+        [],
+        [0, 0],
+        CORRECT_WORDS,
+    )  # the start of an utterance counts as a run of correct words
+    for (_, inserted_a, at_a), (_, inserted_b, at_b) in zip(wrong_a, wrong_b, strict=True):
+        if inserted_a or inserted_b:
+            num_correct = 0
+        errors = [errors[0] + inserted_a, errors[1] + inserted_b]
+        num_correct = 0 if at_a or at_b else num_correct + 1
         errors = [errors[0] + at_a, errors[1] + at_b]
-        if good >= GOOD_WORDS and any(errors):
+        if num_correct >= CORRECT_WORDS and any(errors):
             segments.append((errors[0], errors[1]))
             errors = [0, 0]
     return [*segments, (errors[0], errors[1])] if any(errors) else segments

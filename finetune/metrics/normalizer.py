@@ -2,8 +2,8 @@
 
 A released preset never changes, because that would change the meaning of earlier scores: a new rule is a new
 version. Every preset returns the same text for composed (NFC) and decomposed (NFD) input. The presets in this file
-are idempotent and keep combining marks, which are vowels in Indic scripts and voicing marks in Japanese; the two in
-`english`, which follow other projects, do neither.
+are idempotent and keep combining marks, which are vowels in Indic scripts and voicing marks in Japanese. The two in
+`english` follow other projects: they are not idempotent and remove these marks.
 """
 
 import re
@@ -14,7 +14,7 @@ from functools import cache, lru_cache
 from finetune.core.errors import RecipeError
 from finetune.metrics.english import openasr, whisper
 
-# Quotes, primes and accents that are typed as apostrophes; ™ and ℠ are removed before NFKC makes "tm" and "sm" of them.
+# Quotes, primes and accents that are typed as apostrophes; ™ and ℠ are removed, because NFKC makes them "tm" and "sm".
 _TYPED_VARIANTS = str.maketrans(
     dict.fromkeys("\u2018\u2019\u02bb\u02bc\u00b4\u0060\u2032\uff07", "'") | dict.fromkeys("\u2122\u2120", "")
 )
@@ -24,7 +24,7 @@ _VARIATION_SELECTORS = ("\ufe00", "\ufe0f"), ("\U000e0100", "\U000e01ef")
 
 
 @cache
-def _plain(char: str) -> str:
+def _normalize_char(char: str) -> str:
     """The character, a space if it separates words, or "" if it is not part of a word."""
     category = unicodedata.category(char)
     if char == "'":
@@ -39,7 +39,7 @@ def _plain(char: str) -> str:
 def _fold(text: str) -> str:
     """One pass of compatibility and case folding; keeps letters, digits, marks, apostrophes and spaces."""
     typed = unicodedata.normalize("NFC", text).translate(_TYPED_VARIANTS)
-    return "".join(map(_plain, unicodedata.normalize("NFKC", typed).casefold()))
+    return "".join(map(_normalize_char, unicodedata.normalize("NFKC", typed).casefold()))
 
 
 def _fixpoint(step: Callable[[str], str], text: str) -> str:

@@ -8,7 +8,7 @@ from finetune.metrics.wer import character_distances
 
 
 def suspicion_scores(references: list[str], systems: Sequence[list[str]], preset: str) -> list[float]:
-    """For each utterance, how much closer the hypotheses are to each other than to the reference.
+    """Scores each utterance: the closer the hypotheses are to each other than to the reference, the higher.
 
     The distance of two texts is the number of character edits, without spaces, divided by the length of the longer
     text (0: equal, 1: nothing in common). The score is the smallest distance to the reference minus the largest
@@ -22,8 +22,11 @@ def suspicion_scores(references: list[str], systems: Sequence[list[str]], preset
     """
     texts = [["".join(normalize(text, preset).split()) for text in column] for column in (references, *systems)]
     to_reference = zip(*(_distances(texts[0], column) for column in texts[1:]), strict=True)
-    to_each_other = zip(*(_distances(*pair) for pair in combinations(texts[1:], 2)), strict=True)
-    return [min(own) - max(others) for own, others in zip(to_reference, to_each_other, strict=True)]
+    between_hypotheses = zip(*(_distances(*pair) for pair in combinations(texts[1:], 2)), strict=True)
+    return [
+        min(reference_distances) - max(pair_distances)
+        for reference_distances, pair_distances in zip(to_reference, between_hypotheses, strict=True)
+    ]
 
 
 def _distances(first: list[str], second: list[str]) -> list[float]:

@@ -1,7 +1,7 @@
 """Types of the result files of a run: `evaluation/metrics.json`, `summary.json` and the rows of `evaluation/*.jsonl`.
 
-`scripts/write_schemas.py` writes their JSON schemas to `docs/schemas/`. Increase a schema version with each change of
-a key or of its meaning.
+`scripts/write_schemas.py` writes their JSON schemas to `docs/schemas/`. Increase the schema version when a key or its
+meaning changes.
 """
 
 import json
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Model(BaseModel):
-    """Immutable; an unknown key is an error, in nested dataclasses too."""
+    """An immutable model; unknown keys are errors, also in nested dataclasses."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,9 +77,9 @@ class Provenance(Model):
 
 
 class DecodingStatistics(Model):
-    """How one system decoded one set.
+    """Statistics of the decoding of one set by one system.
 
-    `acceptance` is the share of accepted draft tokens (None without drafts); `passes` (of the language model) and
+    `acceptance` is the fraction of accepted draft tokens (None without drafts); `passes` (of the language model) and
     `seconds` are means over utterances; `gave_up` counts utterances that stopped drafting; `accepted_by` counts
     utterances by the decoder that wrote their text.
     """
@@ -94,7 +94,7 @@ class DecodingStatistics(Model):
 class DecoderComparison(Model):
     """Greedy against speculative decoding of the adapted model on test.
 
-    `passes` are means over utterances; `acceptance` is the share of accepted draft tokens.
+    `passes` are means over utterances; `acceptance` is the fraction of accepted draft tokens.
     """
 
     greedy_seconds: float
@@ -137,11 +137,11 @@ class EvaluationResults(Model):
         provenance: software and hardware.
         scores: by set ("test", "canary", "canary: CORPUS").
         differences: by set, the adapted model against the base.
-        details: by set, the lists behind the scores.
+        details: by set, the lists from which the scores are computed.
         groups: by set, scores of groups of utterances.
         decoding: by set, decoding statistics.
         decoders: greedy against speculative decoding on test.
-        probes: clips without speech; None where `evaluate.probes` is off.
+        probes: clips without speech; None if `evaluate.probes` is off.
         keyword_lists: one entry for each list size; None without lists or terms.
         suspicious: number of references in `evaluation/suspicious.jsonl`.
     """
@@ -161,7 +161,7 @@ class EvaluationResults(Model):
 
 
 class ExportSummary(Model):
-    """The exported model: its folder, and how it compares with the trained model."""
+    """The exported model: its folder, and its differences from the trained model."""
 
     dir: str
     max_abs_logit_diff: float
@@ -170,7 +170,7 @@ class ExportSummary(Model):
 
 
 class ParameterCounts(Model):
-    """Parameters of the model, and those that were trained."""
+    """Number of parameters of the model, and number of trained parameters."""
 
     total: int
     trained: int
@@ -195,7 +195,7 @@ class RunSummary(Model):
 
 @dataclass(frozen=True)
 class UtteranceResult:
-    """A row of `evaluation/utterances.jsonl`: one utterance with both hypotheses, in the keys of leaderboards.
+    """A row of `evaluation/utterances.jsonl`: one utterance with both hypotheses, with the keys of leaderboards.
 
     `pred_text`, `time` (seconds), `errors` and `flags` are those of the adapted model; `words` counts the reference.
     `bandwidth` (Hz) and `snr` (dB) are measured on test only.
@@ -223,7 +223,7 @@ class UtteranceResult:
 
 @dataclass(frozen=True)
 class SuspiciousReference:
-    """A row of `evaluation/suspicious.jsonl`: a reference that disagrees with three hypotheses that agree.
+    """A row of `evaluation/suspicious.jsonl`: a reference that differs from three similar hypotheses.
 
     `suspicion` is above 0 and at most 1; see `finetune.metrics.reference_check`.
     """

@@ -1,4 +1,4 @@
-"""Scores of one set of utterances from references and hypotheses, for a run's models and for hypotheses in a file."""
+"""Computes all scores of one set of utterances, for the models of a run and for hypotheses in a file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ class Clip:
 
     Attributes:
         duration: seconds.
-        keywords: those of the clip's prompt.
+        keywords: keywords of the clip's prompt.
         target_language: language of the reference if it is a translation, else "".
         columns: columns of the manifest, as text.
         measures: measured properties of the audio, by name in `BINS`.
@@ -70,12 +70,12 @@ class SystemOutput:
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """How to score.
+    """Options of the scores.
 
     Attributes:
         preset: normalizer, a name in `NORMALIZERS`.
-        replicas: of the bootstrap.
-        seed: of the bootstrap.
+        replicas: number of bootstrap replicas.
+        seed: seed of the bootstrap.
         terms: terms of the domain.
         seen: the terms that occur in the training texts.
         trained: number of occurrences of each word in the training texts.
@@ -126,7 +126,7 @@ def scorecard(clips: Sequence[Clip], outputs: Sequence[SystemOutput], options: S
     rows, flagged = align(references, hypotheses, preset), flags_of(clips, outputs, preset)
     errors, words = [count_errors(edits) for edits in rows], [count_words(edits) for edits in rows]
     blocks = choose_blocks(units_of(clips))
-    kept = [index for index, names in enumerate(flagged) if not names]
+    unflagged = [index for index, names in enumerate(flagged) if not names]
     audio, seconds = sum(clip.duration for clip in clips), sum(output.seconds for output in outputs)
     raw = score(references, hypotheses, "none")
     term_counts = count_terms(references, hypotheses, list(options.terms), preset) if options.terms else None
@@ -143,7 +143,9 @@ def scorecard(clips: Sequence[Clip], outputs: Sequence[SystemOutput], options: S
         truncated=sum(output.truncated for output in outputs),
         empty_hypotheses=sum(not output.text.strip() for output in outputs),
         flags={name: sum(name in names for names in flagged) for name in sorted({*sum(flagged, ())})},
-        without_flagged=SubsetWer(len(kept), error_rate(sum(errors[i] for i in kept), sum(words[i] for i in kept))),
+        without_flagged=SubsetWer(
+            len(unflagged), error_rate(sum(errors[i] for i in unflagged), sum(words[i] for i in unflagged))
+        ),
         frequency=by_frequency(rows, options.trained, preset),
         entities=entities(references, hypotheses, preset),
         numerals=numeral_errors(rows),
@@ -177,7 +179,7 @@ def _normalizer_changes(
 
 
 def _term_scores(counts: TermCounts, blocks: Blocks, options: ScoringOptions) -> TermsBySeen:
-    """Recall by whether the training texts have the term; the interval is one minus that of the share missed."""
+    """Recall of terms in the training texts and of other terms; intervals come from the fraction of missed terms."""
 
     def summary(seen: bool) -> TermScores:
         chosen = [row for row in counts.rows() if (row.term in options.seen) == seen]
@@ -227,9 +229,9 @@ def group_tables(
 
     Args:
         clips: the set.
-        outputs: by system.
+        outputs: outputs of each system.
         columns: columns of the manifest.
-        options: how to score.
+        options: scoring options.
     """
     references = [clip.text for clip in clips]
     pairs = {

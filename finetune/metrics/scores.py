@@ -1,4 +1,4 @@
-"""Types of a scorecard: the scores of one system on one set, the lists behind them, and the comparison of two systems.
+"""Types of a scorecard: the scores of one system on one set, their details, and the comparison of two systems.
 
 Rates are fractions. `finetune.metrics.scorecard` computes these values; `finetune.metrics.results` stores them.
 """
@@ -17,7 +17,7 @@ from finetune.metrics.words import EntityRecall, FrequencyBin, NumeralErrors, St
 
 @dataclass(frozen=True)
 class BlockUnit:
-    """The unit that the bootstrap resamples (speaker, recording or utterance), and which coarser units were too few."""
+    """The unit that the bootstrap resamples (speaker, recording or utterance), and a note on coarser units."""
 
     unit: str
     note: str
@@ -25,7 +25,7 @@ class BlockUnit:
 
 @dataclass(frozen=True)
 class PromptedKeywords:
-    """Utterances whose prompt holds keywords, and those among them whose reference contains one."""
+    """Number of utterances with keywords in the prompt, and with a keyword in the reference."""
 
     utterances: int
     in_reference: int
@@ -50,7 +50,7 @@ class TermScores(TermSummary):
 
 @dataclass(frozen=True)
 class TermsBySeen:
-    """Terms that occur in the training texts (`seen`), and the others."""
+    """Scores of terms that occur in the training texts (`seen`), and of the other terms."""
 
     seen: TermScores
     unseen: TermScores
@@ -61,24 +61,24 @@ class SetScores(WordErrors):
     """The scores of one system on one set that need neither training texts nor a list of terms.
 
     Attributes:
-        interval: of the WER.
-        blocks: what the bootstrap resamples.
-        normalizer: the preset of every score but `raw_wer`, `raw_cer`, `style` and `translation`.
+        interval: interval of the WER.
+        blocks: the unit that the bootstrap resamples.
+        normalizer: the preset of all scores except `raw_wer`, `raw_cer`, `style` and `translation`.
         raw_wer: WER of the texts as written, with casing and punctuation.
         raw_cer: CER of the texts as written.
         utterances: number of utterances.
-        utterances_wrong: those with at least one word error.
+        utterances_wrong: utterances with at least one word error.
         prompted: keywords in prompts.
         truncated: hypotheses that reached the limit of tokens.
         empty_hypotheses: hypotheses without text.
-        flags: number of hypotheses by flag of `hallucination.FLAGS`; flags that no hypothesis has are absent.
+        flags: number of hypotheses by flag of `hallucination.FLAGS`; flags without hypotheses are absent.
         without_flagged: WER without the flagged hypotheses.
         entities: recall of numbers, dates, names and other entities.
         numerals: word errors that involve a numeral.
         style: casing and punctuation.
         audio_seconds: duration of all utterances.
         seconds: time of recognition; 0 is unknown.
-        rtfx: seconds of audio recognized in a second; None where `seconds` is 0.
+        rtfx: seconds of audio recognized per second; None if `seconds` is 0.
         translation: BLEU and chrF by target language; empty unless references are translations.
     """
 
@@ -112,7 +112,7 @@ class Scores(SetScores):
     """All scores of one system on one set.
 
     Attributes:
-        frequency: word errors by how often the word occurs in the training texts; empty under a preset without words.
+        frequency: word errors by frequency of the word in the training texts; empty for a preset without words.
         terms: None without a list of terms.
     """
 
@@ -138,7 +138,7 @@ class TermRow(TermRecall):
 
 @dataclass(frozen=True)
 class Details:
-    """The lists behind the scores; `terms` holds the terms that the reference or the hypothesis contains."""
+    """The lists from which the scores are computed; `terms` has the terms in references or hypotheses."""
 
     confusions: list[Confusion]
     normalizer_changes: list[NormalizerChange]
@@ -155,9 +155,9 @@ class Scorecard:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison(PairedDifference):
-    """A paired difference, MAPSSWE as a second test, and the p value adjusted for the number of sets (Holm).
+    """A paired difference, MAPSSWE as a second test, and the p-value adjusted for the number of sets (Holm).
 
-    `p_holm` is None where the difference is not one of several tests of the same question.
+    `p_holm` is None if the difference is not one of several tests of the same question.
     """
 
     mapsswe: Mapsswe

@@ -4,10 +4,10 @@ Whole blocks (speakers) are resampled with replacement, because errors of one sp
 "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004). Their percentile
 interval is too narrow with few blocks: with 20 speakers a nominal 95 % interval covers 87 to 94 %. Therefore each
 replica is divided by its own standard error (bootstrap-t: Efron and Tibshirani, "An Introduction to the Bootstrap",
-1993, chapter 12), which covers 93 to 96 % (simulated in tests/metrics/test_significance.py).
+1993, chapter 12), which covers 93 to 96 % (simulation in tests/metrics/test_significance.py).
 
-With fewer than `MIN_BLOCKS` blocks, or errors in fewer, this division is unstable. Then the interval is the wider of
-Student's t and the percentiles with wider levels (Hesterberg, arXiv 1411.5279), and its `note` says so.
+With fewer than `MIN_BLOCKS` blocks, or errors in fewer blocks, this division is unstable. Then the interval is the
+wider of Student's t and the percentiles with wider levels (Hesterberg, arXiv 1411.5279), and its `note` states this.
 """
 
 import math
@@ -25,14 +25,14 @@ CONFIDENCE = 0.95
 POWER = 0.8
 MIN_BLOCKS = 10
 _TAIL = (1 - CONFIDENCE) / 2
-DRAWS_PER_CHUNK = 1 << 20  # block indices in memory at the same time, about 16 MB with the values they select
+INDICES_PER_CHUNK = 1 << 20  # block indices in memory at the same time, about 16 MB with the values they select
 
 FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """What the bootstrap resamples: `names[i]` is the block of utterance i; `unit` is speaker, recording, ..."""
+    """The blocks that the bootstrap resamples: `names[i]` is the block of utterance i; `unit` is such as speaker."""
 
     unit: str
     names: tuple[str, ...]
@@ -53,7 +53,7 @@ class Interval:
 class PairedDifference:
     """WER of B minus WER of A (fractions; B is better below zero), with its 95 % interval.
 
-    `probability_better` is the share of replicas in which B makes fewer errors than A; ties do not count, so for two
+    `probability_better` is the fraction of replicas in which B makes fewer errors than A; ties do not count, so for two
     equal systems it is 0. `p_value` is two-sided, by the method of the interval. `detectable` is the smallest true
     difference that a test with as many blocks of this kind detects with a power of 80 %; None if no block differs.
     """
@@ -72,8 +72,8 @@ def choose_blocks(units: Mapping[str, Sequence[str]]) -> Blocks:
     """Selects the coarsest unit with `MIN_BLOCKS` blocks; the note names the coarser units with fewer.
 
     Args:
-        units: by unit, coarsest first, the block of each utterance ("" where unknown); the last unit, utterances,
-            is the fallback.
+        units: by unit, coarsest first, the block of each utterance ("" if unknown); the last unit, utterances,
+            is used if no other has enough blocks.
     """
     *coarse, last = units
     notes: list[str] = []
@@ -95,10 +95,10 @@ def bootstrap_wer(
     Args:
         errors: word errors of each utterance.
         words: reference words of each utterance.
-        groups: block of each utterance: its speaker, or the id of the utterance if the speaker is unknown (a shared
-            None would put all unknown speakers into one block).
-        replicas: resampled corpora, 1,000 to 10,000.
-        seed: of the random generator; equal seeds give equal intervals.
+        groups: block of each utterance: its speaker, or the id of the utterance if the speaker is unknown (with None
+            for all, the unknown speakers would be one block).
+        replicas: number of resampled corpora, 1,000 to 10,000.
+        seed: seed of the random generator; equal seeds give equal intervals.
 
     Raises:
         DataError: there are no utterances, or the lists differ in length.
@@ -120,15 +120,15 @@ def paired_difference(
     replicas: int,
     seed: int,
 ) -> PairedDifference:
-    """Compares two systems on the same utterances; both are resampled with the same draws.
+    """Compares two systems on the same utterances; both are resampled with the same random blocks.
 
     Args:
         errors_a: word errors of each utterance by system A (the base).
-        errors_b: the same by system B (the adapted one).
+        errors_b: word errors of each utterance by system B (the adapted model).
         words: reference words of each utterance.
         groups: block of each utterance, as in `bootstrap_wer`.
-        replicas: resampled corpora, 1,000 to 10,000.
-        seed: of the random generator.
+        replicas: number of resampled corpora, 1,000 to 10,000.
+        seed: seed of the random generator.
 
     Raises:
         DataError: there are no utterances, or the lists differ in length.
@@ -149,7 +149,7 @@ def paired_difference(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusts p values for multiple tests (Holm, Scand. J. Statistics 6, 1979); keeps their order."""
+    """Adjusts p-values for multiple tests (Holm, Scand. J. Statistics 6, 1979); keeps their order."""
     adjusted, highest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
@@ -159,7 +159,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class _Ratio:
-    """A ratio of sums over blocks, its standard error, its 95 % interval, and the share of replicas below zero."""
+    """A ratio of sums over blocks, its standard error, its 95 % interval, and the fraction of replicas below zero."""
 
     value: float
     low: float
@@ -172,17 +172,17 @@ class _Ratio:
 def _ratio(top: FloatArray, words: FloatArray, replicas: int, seed: int) -> _Ratio:
     """Bootstraps `top` over `words`, sums of K blocks each.
 
-    The blocks are sorted by their sums, in the same order for `-top`, so that the draws do not depend on the order of
-    the utterances or of the two systems.
+    The blocks are sorted by their sums, in the same order for `-top`. So the samples do not depend on the order of the
+    utterances or of the two systems.
     """
     order = np.lexsort((top if top.sum() >= 0 else -top, words))
     top, words = top[order], words[order]
     blocks, total = len(top), max(float(words.sum()), 1.0)
     value = float(_rates(top.sum(keepdims=True), words.sum(keepdims=True))[0])
-    drawn_top, drawn_words, *squares = resample(
+    sampled_top, sampled_words, *squares = resample(
         np.stack([top, words, top * top, top * words, words * words]), replicas, seed
     )
-    below_zero = float(np.mean(drawn_top < 0))
+    below_zero = float(np.mean(sampled_top < 0))
     if blocks == 1:
         reach = max(1.0, abs(value))  # the spread of blocks cannot be estimated from one block
         return _Ratio(value, -reach, reach, 0.0, 1.0, below_zero)
@@ -190,7 +190,7 @@ def _ratio(top: FloatArray, words: FloatArray, replicas: int, seed: int) -> _Rat
     error = math.sqrt(scale * float((residuals * residuals).sum())) / total
     if not words.any() or error < 1e-12:
         return _Ratio(value, value, value, 0.0, 1.0, below_zero)
-    values, statistic = _rates(drawn_top, drawn_words), value / error
+    values, statistic = _rates(sampled_top, sampled_words), value / error
     if min(blocks, _informative(top, words)) < MIN_BLOCKS:
         t = t_quantile(1 - _TAIL, blocks - 1)
         level = NormalDist().cdf(-math.sqrt(scale) * t)
@@ -204,17 +204,22 @@ def _ratio(top: FloatArray, words: FloatArray, replicas: int, seed: int) -> _Rat
             below_zero,
         )
     variance = scale * (squares[0] - 2 * values * squares[1] + values * values * squares[2])
-    errors = np.sqrt(np.maximum(variance, 0)) / np.maximum(drawn_words, 1)
+    errors = np.sqrt(np.maximum(variance, 0)) / np.maximum(sampled_words, 1)
     studentized = (values - value) / np.maximum(errors, 1e-9)
     low, high = (float(bound) for bound in np.quantile(studentized, [_TAIL, 1 - _TAIL]))
-    beyond = min(int(np.sum(studentized >= statistic)), int(np.sum(studentized <= statistic)))
+    num_beyond = min(int(np.sum(studentized >= statistic)), int(np.sum(studentized <= statistic)))
     return _Ratio(
-        value, value - high * error, value - low * error, error, min(1.0, 2 * (beyond + 1) / (replicas + 1)), below_zero
+        value,
+        value - high * error,
+        value - low * error,
+        error,
+        min(1.0, 2 * (num_beyond + 1) / (replicas + 1)),
+        below_zero,
     )
 
 
 def _informative(top: FloatArray, words: FloatArray) -> int:
-    """The number of blocks with errors or of blocks with correct words, whichever is smaller."""
+    """The smaller of two numbers: blocks with errors, and blocks with correct words."""
     return min(int(np.count_nonzero(top)), int(np.count_nonzero(top != words)))
 
 
@@ -240,23 +245,23 @@ def _block_sums(columns: list[Sequence[int]], groups: Sequence[Hashable]) -> Flo
     return np.stack([np.bincount(block, weights=column) for column in columns])
 
 
-def resample(sums: FloatArray, replicas: int, seed: int, chunk: int = DRAWS_PER_CHUNK) -> FloatArray:
-    """Draws K of K blocks with replacement, `replicas` times: sums (M, K) to totals (M, replicas).
+def resample(sums: FloatArray, replicas: int, seed: int, chunk: int = INDICES_PER_CHUNK) -> FloatArray:
+    """Samples K of K blocks with replacement, `replicas` times: sums (M, K) to totals (M, replicas).
 
-    Blocks with equal sums are interchangeable. With few kinds of blocks, the number of draws of each kind is sampled
-    instead: this has the same distribution, and is much faster for many utterances.
+    Blocks with equal sums are interchangeable. With few kinds of blocks, the number of blocks of each kind is sampled
+    instead. This has the same distribution and is much faster for many utterances.
 
     Args:
         sums: M sums of each of K blocks.
         replicas: number of resampled corpora.
-        seed: of the random generator.
+        seed: seed of the random generator.
         chunk: block indices in memory at the same time; the totals do not depend on it.
     """
     rng, blocks = np.random.default_rng(seed), sums.shape[1]
     _, first, counts = np.unique(sums, axis=1, return_index=True, return_counts=True)
-    kinds = np.argsort(first)  # in order of first occurrence, so that exchanged systems have the same draws
-    few = len(kinds) < blocks / 8  # drawing a kind takes longer than drawing a block
-    columns, weights = (sums[:, first[kinds]], counts[kinds] / blocks) if few else (sums, counts)
+    distinct = np.argsort(first)  # in order of first occurrence, so exchanged systems have the same samples
+    few = len(distinct) < blocks / 8  # sampling a kind takes longer than sampling a block
+    columns, weights = (sums[:, first[distinct]], counts[distinct] / blocks) if few else (sums, counts)
     rows = max(1, chunk // columns.shape[1])
     totals = np.empty((len(sums), replicas))
     for start in range(0, replicas, rows):
@@ -264,9 +269,9 @@ def resample(sums: FloatArray, replicas: int, seed: int, chunk: int = DRAWS_PER_
         if few:
             totals[:, start : start + size] = columns @ rng.multinomial(blocks, weights, size).T
         else:
-            draws = rng.integers(blocks, size=(size, blocks))
+            sampled_blocks = rng.integers(blocks, size=(size, blocks))
             for total, column in zip(totals, columns, strict=True):
-                total[start : start + size] = column[draws].sum(axis=1)
+                total[start : start + size] = column[sampled_blocks].sum(axis=1)
     return totals
 
 

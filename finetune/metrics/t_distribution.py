@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-_NORMAL_FROM = 2000  # from so many degrees of freedom the normal distribution is equal to four digits
+_NORMAL_FROM = 2000  # with this many degrees of freedom, the normal distribution is equal to four digits
 _POINTS = 20_001
 
 

@@ -15,7 +15,7 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class TermRecall:
-    """Occurrences of one term: in the references (`support`), recognized (`hits`), and in hypotheses only."""
+    """Occurrences of one term: in the references (`support`), recognized (`hits`), and only in hypotheses."""
 
     term: str
     support: int
@@ -49,7 +49,7 @@ class TermCounts:
     def rows(self) -> list[TermRecall]:
         """One row for each term.
 
-        In an utterance, hits are the smaller of both counts; false alarms are the occurrences in the hypothesis beyond
+        In an utterance, hits are the smaller of both counts; false alarms are the occurrences in the hypothesis minus
         those in the reference.
         """
         hits = np.minimum(self.in_references, self.in_hypotheses).sum(1)
@@ -60,7 +60,7 @@ class TermCounts:
         ]
 
     def misses(self, terms: Iterable[str]) -> tuple[list[int], list[int]]:
-        """By utterance, for the given terms: occurrences missed, and occurrences in the reference."""
+        """By utterance, for these terms: missed occurrences, and occurrences in the reference."""
         chosen = np.isin(np.array(self.terms, dtype=object), list(terms))
         ref, hyp = self.in_references[chosen], self.in_hypotheses[chosen]
         return (ref - np.minimum(ref, hyp)).sum(0).tolist(), ref.sum(0).tolist()
@@ -75,7 +75,7 @@ def read_terms(path: str | Path) -> list[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot read the list of terms ({error})") from error
+        raise DataError(f"{path}: cannot be read ({error})") from error
     terms = [" ".join(line.split()) for line in lines if line.strip()]
     if not terms:
         raise DataError(f"{path}: contains no terms; write one term per line")
@@ -100,12 +100,12 @@ def count_terms(references: list[str], hypotheses: list[str], terms: list[str], 
     """Counts each term in references and hypotheses; positions are not aligned.
 
     A term matches whole words of the normalized text, from left to right without overlap (under `ja-cer@1`, which
-    has no spaces, it matches anywhere). Terms may be nested: "New York" is also counted inside "New York Times".
+    has no spaces, it matches anywhere). Terms can be nested: "New York" is also counted inside "New York Times".
 
     Args:
         references: one text for each utterance.
-        hypotheses: in the same order.
-        terms: as written; they are normalized with the same preset. Spellings that become equal share one row,
+        hypotheses: hypotheses in the same order.
+        terms: terms as written; they are normalized with the same preset. Spellings that become equal share one row,
             under the first spelling. Without utterances, only the terms are checked.
         preset: a name in `NORMALIZERS`.
 
@@ -122,7 +122,7 @@ def count_terms(references: list[str], hypotheses: list[str], terms: list[str], 
         key = normalize(term, preset)
         if not key:
             raise DataError(
-                f"term {number} ({term!r}) is empty after normalizer {preset!r}; remove it, or write it as it is spoken"
+                f"term {number} ({term!r}) is empty after normalizer {preset!r}; remove it, or write it as spoken"
             )
         spellings.setdefault(key, term)
     needles = [searchable(key, preset) for key in spellings]
@@ -161,5 +161,5 @@ def summarize(rows: Sequence[TermRecall]) -> TermSummary:
 
 
 def searchable(text: str, preset: str) -> str:
-    """Puts a space on both sides of every word, so that `str.count` matches whole words, adjacent ones too."""
+    """Puts a space on both sides of each word, so `str.count` matches complete words, including adjacent words."""
     return text if preset in UNSPACED else f" {text.replace(' ', '  ')} "

@@ -30,7 +30,7 @@ def translation_scores(references: list[str], hypotheses: list[str], target_lang
 
     Args:
         references: one translation for each segment.
-        hypotheses: in the same order; they may be empty.
+        hypotheses: hypotheses in the same order; they can be empty.
         target_language: code such as `ja` or `de-DE`; selects BLEU's tokenizer.
 
     Raises:
@@ -39,11 +39,11 @@ def translation_scores(references: list[str], hypotheses: list[str], target_lang
     """
     if not references or len(references) != len(hypotheses):
         raise DataError(
-            f"{len(references)} references and {len(hypotheses)} hypotheses: a translation needs one of "
-            "each for every segment"
+            f"{len(references)} references and {len(hypotheses)} hypotheses: give one "
+            "reference and one hypothesis for each segment"
         )
-    if empty := [number for number, text in enumerate(references, 1) if not text.strip()]:
-        raise DataError(f"reference translations number {empty[:5]} are empty; remove these rows")
+    if empty_references := [number for number, text in enumerate(references, 1) if not text.strip()]:
+        raise DataError(f"reference translations number {empty_references[:5]} are empty; remove these rows")
     metrics = require("sacrebleu.metrics", extra="st")
     tokenizer = _TOKENIZERS.get(target_language.split("-")[0].lower(), "13a")
     bleu, chrf = metrics.BLEU(tokenize=tokenizer), metrics.CHRF()

@@ -1,6 +1,6 @@
 """Word and character error rates of a corpus, pooled over utterances, computed by jiwer.
 
-Pooled means all errors divided by all reference words, so that a long utterance has more weight. Empty texts are
+Pooled means all errors divided by all reference words, so a long utterance has more weight. Empty texts are
 kept: an empty hypothesis deletes every reference word, and each word of a hypothesis with an empty reference is an
 insertion. For a corpus without reference words jiwer returns the number of insertions as the rate; here the rate is
 0.0 without errors and 1.0 with errors.
@@ -15,7 +15,7 @@ import jiwer
 from finetune.core.errors import DataError
 from finetune.metrics.normalizer import UNSPACED, normalize
 
-BATCH = 1000  # texts in one call of jiwer, which keeps several copies of them
+BATCH = 1000  # texts in one call of jiwer, which makes several copies of them
 Process = Callable[[list[str], list[str]], Any]  # jiwer's process_words or process_characters
 
 
@@ -35,7 +35,7 @@ class WordErrors:
 
 
 def error_rate(errors: int, reference_length: int) -> float:
-    """Errors divided by reference words (or characters); without any of these, 0.0 without errors, else 1.0."""
+    """Errors divided by reference words (or characters); without reference words, 0.0 without errors, else 1.0."""
     return errors / reference_length if reference_length else float(errors > 0)
 
 
@@ -46,8 +46,8 @@ def score(references: list[str], hypotheses: list[str], preset: str) -> WordErro
     (`ja-cer@1`) every character is a word, so `wer` equals `cer`.
 
     Args:
-        references: one text for each utterance; texts may be empty.
-        hypotheses: in the same order.
+        references: one text for each utterance; texts can be empty.
+        hypotheses: hypotheses in the same order.
         preset: a name in `NORMALIZERS`, applied to both sides.
 
     Raises:
@@ -57,11 +57,11 @@ def score(references: list[str], hypotheses: list[str], preset: str) -> WordErro
     if not references and not hypotheses:
         raise DataError("there are no utterances to score; check that the manifest is not empty")
     refs, hyps = normalized(references, hypotheses, preset)
-    same, *edits = _counts(jiwer.process_characters, refs, hyps)
+    char_hits, *edits = _counts(jiwer.process_characters, refs, hyps)
     hits, substitutions, deletions, insertions = _counts(
         jiwer.process_words, [spaced(text, preset) for text in refs], [spaced(text, preset) for text in hyps]
     )
-    reference_words, reference_chars = hits + substitutions + deletions, same + edits[0] + edits[1]
+    reference_words, reference_chars = hits + substitutions + deletions, char_hits + edits[0] + edits[1]
     return WordErrors(
         wer=error_rate(substitutions + deletions + insertions, reference_words),
         cer=error_rate(sum(edits), reference_chars),
@@ -80,8 +80,8 @@ def _counts(process: Process, refs: list[str], hyps: list[str]) -> list[int]:
     counts = [0, 0, 0, 0]
     for start in range(0, len(refs), BATCH):
         result = process(refs[start : start + BATCH], hyps[start : start + BATCH])
-        new = (result.hits, result.substitutions, result.deletions, result.insertions)
-        counts = [count + more for count, more in zip(counts, new, strict=True)]
+        batch_counts = (result.hits, result.substitutions, result.deletions, result.insertions)
+        counts = [count + batch_count for count, batch_count in zip(counts, batch_counts, strict=True)]
     return counts
 
 
@@ -140,10 +140,10 @@ def spaced(text: str, preset: str) -> str:
 
 
 def normalized(references: list[str], hypotheses: list[str], preset: str) -> tuple[list[str], list[str]]:
-    """Normalizes references and hypotheses; see `score` for the errors."""
+    """Normalizes references and hypotheses. Raises the errors of `score`."""
     if len(references) != len(hypotheses):
         raise DataError(
             f"{len(references)} references but {len(hypotheses)} hypotheses; give one hypothesis for each "
-            "reference, an empty text where nothing was recognized"
+            "reference, an empty text if nothing was recognized"
         )
     return [normalize(text, preset) for text in references], [normalize(text, preset) for text in hypotheses]

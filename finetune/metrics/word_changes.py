@@ -1,4 +1,4 @@
-"""Word changes between two systems: reference words that only one of them recognizes correctly."""
+"""Counts word changes between two systems: reference words that only one of them recognizes correctly."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from finetune.metrics.alignment import Edit
 
-MOST_WORDS = 100
+MAX_WORDS = 100
 
 
 class Column(NamedTuple):
@@ -44,7 +44,7 @@ class Changes:
 def columns(base: Sequence[Edit], adapted: Sequence[Edit]) -> list[Column]:
     """Merges the alignments of two hypotheses with the same reference; insertions at one position share columns.
 
-    The words of each row, without gaps, are the words of its text.
+    Each row without gaps contains the words of its text.
     """
     merged: list[Column] = []
     first, second = _by_word(base), _by_word(adapted)
@@ -57,7 +57,7 @@ def columns(base: Sequence[Edit], adapted: Sequence[Edit]) -> list[Column]:
 
 
 def word_changes(base: Sequence[Sequence[Edit]], adapted: Sequence[Sequence[Edit]]) -> Changes:
-    """Counts over all utterances; `words` holds the `MOST_WORDS` most changed words, ties in alphabetical order."""
+    """Counts over all utterances; `words` has the `MAX_WORDS` most changed words, ties in alphabetical order."""
     correct: Counter[tuple[bool, bool]] = Counter()
     inserted, fixed, broken = Counter[int](), Counter[str](), Counter[str]()
     for pair in zip(base, adapted, strict=True):
@@ -69,7 +69,7 @@ def word_changes(base: Sequence[Sequence[Edit]], adapted: Sequence[Sequence[Edit
             correct[state] += 1
             if state[0] != state[1]:
                 (fixed if state[1] else broken)[first.reference] += 1
-    most = sorted({*fixed, *broken}, key=lambda word: (-fixed[word] - broken[word], word))[:MOST_WORDS]
+    most_changed = sorted({*fixed, *broken}, key=lambda word: (-fixed[word] - broken[word], word))[:MAX_WORDS]
     return Changes(
         fixed=correct[False, True],
         broken=correct[True, False],
@@ -77,7 +77,7 @@ def word_changes(base: Sequence[Sequence[Edit]], adapted: Sequence[Sequence[Edit
         both_wrong=correct[False, False],
         inserted_base=inserted[0],
         inserted_adapted=inserted[1],
-        words=[WordChange(word, fixed[word], broken[word]) for word in most],
+        words=[WordChange(word, fixed[word], broken[word]) for word in most_changed],
     )
 
 

@@ -47,7 +47,7 @@ class FrequencyBin:
 
 @dataclass(frozen=True)
 class EntityRecall:
-    """Entities of one kind: in the references (`support`), recognized exactly (`hits`), and in hypotheses only."""
+    """Entities of one kind: in the references (`support`), recognized exactly (`hits`), and only in hypotheses."""
 
     kind: str
     support: int
@@ -57,7 +57,7 @@ class EntityRecall:
 
 @dataclass(frozen=True)
 class NumeralErrors:
-    """Word errors, those that involve a numeral, and those of digits against number words (`style`)."""
+    """Number of word errors, of errors that involve a numeral, and of digits against number words (`style`)."""
 
     errors: int
     numeral: int
@@ -66,10 +66,10 @@ class NumeralErrors:
 
 @dataclass(frozen=True)
 class Style:
-    """Casing and punctuation of the `words` that both texts have.
+    """Casing and punctuation of the `words` that both texts contain.
 
-    `marks` counts the words followed by punctuation in the reference, `marks_correct` those with the same mark in the
-    hypothesis, `marks_inserted` the words with another mark in the hypothesis.
+    `marks` counts the words with punctuation after them in the reference, `marks_correct` those with the same mark in
+    the hypothesis, `marks_inserted` the words with another mark in the hypothesis.
     """
 
     words: int
@@ -136,7 +136,7 @@ def _recall(kind: str, references: Iterable[list[str]], hypotheses: Iterable[lis
 
 
 def numeral_errors(rows: Sequence[Sequence[Edit]]) -> NumeralErrors:
-    """Counts word errors of numerals. Many `style` errors mean another way to write numbers, not misrecognition."""
+    """Counts word errors of numerals. Many `style` errors mean a different spelling of numbers, not misrecognition."""
     wrong = [edit for edits in rows for edit in edits if edit.op != "equal"]
     numeral = re.compile(rf"{_NUMBER}$")
     kinds = [tuple(bool(word and numeral.match(word)) for word in edit[1:]) for edit in wrong]
@@ -149,7 +149,7 @@ def numeral_errors(rows: Sequence[Sequence[Edit]]) -> NumeralErrors:
 
 
 def style(references: list[str], hypotheses: list[str]) -> Style:
-    """Compares casing and punctuation in the texts as written, at the words that are equal apart from case."""
+    """Compares casing and punctuation in the texts as written, at the words that are equal except for case."""
     refs, hyps = ([_words_and_marks(text) for text in texts] for texts in (references, hypotheses))
     words = [[[word.casefold() for word, _ in text] for text in texts] for texts in (refs, hyps)]
     total = case = marks = correct = inserted = 0

@@ -1,4 +1,4 @@
-"""Save, load and merge adapters: PEFT's files for LoRA, `whole.safetensors` for parameters that trained in full."""
+"""Saves, loads and merges adapters: PEFT's files for LoRA, `whole.safetensors` for parameters trained in full."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from finetune.model.granite import GraniteSpeech
 from finetune.model.trainable import trained_parameters
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS, FULL_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "whole.safetensors"
-PARTS = "parts.json"  # SHA-256 of each weights file, to detect lost, damaged and foreign files
+PARTS = "parts.json"  # SHA-256 of each weights file, to detect missing, damaged and wrong files
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -25,7 +25,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def save_adapter(model: GraniteSpeech, adapted: PeftModel | None, folder: Path) -> None:
-    """Saves all trainable parameters. If all of them are LoRA, PEFT alone can load the folder too."""
+    """Saves all trainable parameters. If all of them are LoRA, PEFT can load the folder without this toolkit."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (PARTS, ADAPTER_WEIGHTS, FULL_WEIGHTS):
         (folder / name).unlink(missing_ok=True)
@@ -60,14 +60,12 @@ def load_adapter(model: GraniteSpeech, folder: Path) -> PeftModel | None:
     adapted: PeftModel | None = None
     full, lora = folder / FULL_WEIGHTS, folder / ADAPTER_WEIGHTS
     if not (folder / PARTS).is_file():
-        raise CheckpointError(f"{folder}: no complete adapter found ({PARTS} is missing)")
+        raise CheckpointError(f"{folder}: not a complete adapter ({PARTS} is missing)")
     try:
         recorded, present = json.loads((folder / PARTS).read_text(encoding="utf-8")), _digests(folder)
         wrong = sorted(name for name in recorded.keys() | present.keys() if recorded.get(name) != present.get(name))
         if wrong:
-            raise CheckpointError(
-                f"{folder / wrong[0]}: damaged, missing, or not the file that {PARTS} was written for"
-            )
+            raise CheckpointError(f"{folder / wrong[0]}: damaged, missing, or different from its hash in {PARTS}")
         parameters: dict[str, Tensor] = dict(model.hf.named_parameters())
         for name, value in (load_file(full) if full.is_file() else {}).items():
             if name not in parameters or parameters[name].shape != value.shape:

@@ -33,7 +33,7 @@ def _attend(attn: Module, x: Tensor, mask: Tensor) -> Tensor:
     blocks = math.ceil(length / block)
     pad = blocks * block - length
     x = F.pad(attn.pre_norm(x), (0, 0, 0, pad))
-    keep = F.pad(mask, (0, pad)).view(batch * blocks, 1, 1, block)
+    real = F.pad(mask, (0, pad)).view(batch * blocks, 1, 1, block)
 
     def heads(y: Tensor) -> Tensor:
         return y.reshape(batch * blocks, block, attn.num_heads, attn.dim_head).transpose(1, 2)
@@ -46,7 +46,7 @@ def _attend(attn: Module, x: Tensor, mask: Tensor) -> Tensor:
     offsets = torch.arange(block - 1, -block, -1, device=x.device) + attn.max_pos_emb
     distance = (query @ attn.rel_pos_emb(offsets).to(query.dtype).t()).contiguous()
     aligned = distance.as_strided((*distance.shape[:3], block), (*distance.stride()[:2], 2 * block - 2, 1), block - 1)
-    padding = torch.zeros_like(keep, dtype=distance.dtype).masked_fill(~keep, MASKED_SCORE)
+    padding = torch.zeros_like(real, dtype=distance.dtype).masked_fill(~real, MASKED_SCORE)
     bias = aligned + padding  # bfloat16 under autocast
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)  # `query` is already scaled
     out = out.transpose(1, 2).reshape(batch, blocks * block, -1)

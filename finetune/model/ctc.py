@@ -13,7 +13,7 @@ NUM_LABELS = 348
 
 
 def to_labels(text: str) -> tuple[list[int], int]:
-    """Labels of the lower-cased `text`, and the number of characters that are not in the alphabet and are left out."""
+    """Labels of the lower-cased `text`, and the number of omitted characters, which are not in the alphabet."""
     labels, num_unknown = [], 0
     for char in text.lower():
         point = ord(char)

@@ -127,12 +127,12 @@ class GraniteSpeech(nn.Module):
         return self.lm_head(hidden).float() / self.logits_scaling
 
     def embed_audio(self, audio: Tensor, num_frames: Tensor, kind: str) -> EncodedAudio:
-        """Encodes features, or completes what a cache holds of the encoder's output.
+        """Encodes features, or completes the cached output of the encoder.
 
         Args:
             audio: `features` (B, T, 160), or cached encoder `states` (B, T, D), or cached audio `embeds` (B, A, H).
             num_frames: (B,) encoder frames; for `embeds` the number of audio tokens.
-            kind: `features`, `states` or `embeds`: what `audio` holds.
+            kind: type of `audio`: `features`, `states` or `embeds`.
 
         Returns:
             The encoded batch. From cached `embeds`, its `states` are empty.
@@ -157,7 +157,7 @@ class GraniteSpeech(nn.Module):
         No attention mask is needed: with causal attention no real position attends to right padding.
 
         Args:
-            audio: as in `embed_audio`, like `num_frames` and `kind`.
+            audio: see `embed_audio`; the same for `num_frames` and `kind`.
             input_ids: (B, L) prompts with targets, right-padded.
 
         Returns:
@@ -178,19 +178,19 @@ def read_config(source: str, revision: str | None = None) -> GraniteSpeechConfig
     if folder.exists() or source.startswith((".", "/")):
         path = folder / "config.json"
         if not path.is_file():
-            raise ModelError(f"{source}: no config.json found; give a model folder or a hub name")
+            raise ModelError(f"{source}: no config.json in this folder; give a model folder or a hub name")
         try:
-            kind = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+            model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
         except (OSError, ValueError, AttributeError) as error:
             raise ModelError(f"{path}: not a valid model configuration ({error})") from error
-        if kind != "granite_speech":
-            raise ModelError(f"{source}: model_type is {kind!r}; this toolkit supports only 'granite_speech'")
+        if model_type != "granite_speech":
+            raise ModelError(f"{source}: model_type is {model_type!r}; this toolkit supports only 'granite_speech'")
         if not any(folder.glob("*.safetensors")):
-            raise ModelError(f"{source}: no *.safetensors found; the folder has a configuration but no weights")
+            raise ModelError(f"{source}: no *.safetensors in this folder, so it has a configuration but no weights")
     try:
         return GraniteSpeechConfig.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{source}: cannot read the model configuration: {error}") from error
+        raise ModelError(f"{source}: the model configuration cannot be read ({error})") from error
 
 
 def _quantization(quantize: str, dtype: torch.dtype, device: torch.device | str) -> dict[str, Any]:
@@ -231,7 +231,7 @@ def load_model(
     Args:
         source: local folder in hub layout, or hub name.
         dtype: `float32`, `bfloat16`, or `auto` (bfloat16 on CUDA, float32 on other devices).
-        device: where the weights are loaded.
+        device: device of the weights.
         revision: branch, tag or commit of a hub name.
         quantize: `none`, or `4bit` for the linear layers of the language model (NF4, arXiv 2305.14314).
 
@@ -254,7 +254,7 @@ def load_model(
         )
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{source}: cannot be loaded: {error}") from error
+        raise ModelError(f"{source}: cannot be loaded ({error})") from error
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(f"{source}: {len(missing)} weights are missing, for example {missing[0]}")

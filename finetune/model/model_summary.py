@@ -1,4 +1,4 @@
-"""Parameter counts of a base model and of its trainable parts, computed on the meta device without reading weights."""
+"""Counts the parameters of a base model and of its trainable parts, on the meta device, without reading weights."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def count_parts(model: GraniteSpeech) -> dict[str, int]:
 def summarize_model(base: str, revision: str | None, parts: TrainableParts) -> list[str]:
     """Lines for `finetune check`: the parts of the base model, then the trainable parts, with parameter counts.
 
-    If `base` is a hub name whose configuration cannot be read, one line says so.
+    If `base` is a hub name and its configuration cannot be read, the only line is this error.
 
     Raises:
         ModelError: `parts` names modules or layers that the base does not have, or a local folder is not a model.

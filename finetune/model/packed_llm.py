@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 Module = Any  # transformers' modules; torch would give each of their attributes the type Tensor | Module
 
-EXTRA_SLOTS = 64  # a cache grows by so many slots more than it needs, so that it is copied less often
+EXTRA_SLOTS = 64  # additional slots when a cache grows, to copy it less often
 
 
 class KeyValueCache:
@@ -53,12 +53,12 @@ class PackedPositions:
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary position embedding (arXiv 2104.09864): x (N, heads, size), cos and sin (N, 1, size)."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+    lower, upper = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-upper, lower), dim=-1) * sin
 
 
 def _causal_mask(positions: PackedPositions, groups: int, dtype: torch.dtype) -> Tensor | None:
-    """Attention bias (B, 1, K * groups, S) for K queries a row: a token attends to its own slot and earlier slots.
+    """Attention bias (B, 1, K * groups, S) for K queries per row: a token attends to its own slot and earlier slots.
 
     Returns None for one row with one token, which attends to all slots in use.
     """
@@ -66,10 +66,10 @@ def _causal_mask(positions: PackedPositions, groups: int, dtype: torch.dtype) ->
     if width == 1 and rows == 1:
         return None
     # A padded query attends to every slot: its output is not used, and a query without any slot would give NaN.
-    own = torch.full((rows, width), positions.used_slots, device=positions.slots.device)
-    own[positions.rows, positions.offsets] = positions.slots
-    later = torch.arange(positions.used_slots, device=own.device) > own[..., None]  # (B, K, S)
-    mask = torch.zeros(later.shape, dtype=dtype, device=own.device).masked_fill_(later, float("-inf"))
+    last_slot = torch.full((rows, width), positions.used_slots, device=positions.slots.device)
+    last_slot[positions.rows, positions.offsets] = positions.slots
+    later = torch.arange(positions.used_slots, device=last_slot.device) > last_slot[..., None]  # (B, K, S)
+    mask = torch.zeros(later.shape, dtype=dtype, device=last_slot.device).masked_fill_(later, float("-inf"))
     return mask.repeat_interleave(groups, dim=1)[:, None]
 
 
@@ -85,11 +85,11 @@ def forward_packed(llm: Module, embeds: Tensor, positions: PackedPositions, cach
     Returns:
         Hidden states (N, H) after the last norm.
     """
-    first = llm.layers[0].self_attn
-    heads, size = llm.config.num_attention_heads, first.head_dim
+    first_attention = llm.layers[0].self_attn
+    heads, size = llm.config.num_attention_heads, first_attention.head_dim
     key_heads = llm.config.num_key_value_heads
     groups, width, rows = heads // key_heads, max(positions.counts), len(positions.counts)
-    even = width * rows == len(embeds)
+    equal_counts = width * rows == len(embeds)
     cache.reserve(positions.used_slots)
     x = embeds * llm.embedding_multiplier
     cos, sin = (part[0, :, None] for part in llm.rotary_emb(x, positions.slots[None]))
@@ -98,11 +98,11 @@ def forward_packed(llm: Module, embeds: Tensor, positions: PackedPositions, cach
         attn = layer.self_attn
         normed = _norm(layer.input_layernorm, x)
         rotated = torch.cat((attn.q_proj(normed), attn.k_proj(normed)), dim=-1).view(len(x), -1, size)
-        rotated = _rotate(rotated, cos, sin).to(keys.dtype)  # autocast gives another dtype
+        rotated = _rotate(rotated, cos, sin).to(keys.dtype)  # under autocast the dtype differs
         query = rotated[:, :heads]
         keys[positions.rows, positions.slots] = rotated[:, heads:]
         values[positions.rows, positions.slots] = attn.v_proj(normed).view(len(x), -1, size).to(keys.dtype)
-        if not even:
+        if not equal_counts:
             padded = query.new_zeros(rows, width, heads, size)
             padded[positions.rows, positions.offsets] = query
             query = padded
@@ -111,7 +111,7 @@ def forward_packed(llm: Module, embeds: Tensor, positions: PackedPositions, cach
         key, value = (part[:, : positions.used_slots].transpose(1, 2) for part in (keys, values))
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=attn.scaling)
         out = out.view(rows, key_heads, width, groups, size).transpose(1, 2).reshape(rows, width, -1)
-        out = out.flatten(0, 1) if even else out[positions.rows, positions.offsets]
+        out = out.flatten(0, 1) if equal_counts else out[positions.rows, positions.offsets]
         x = torch.add(x, attn.o_proj(out), alpha=layer.residual_multiplier)
         x = torch.add(x, layer.mlp(_norm(layer.post_attention_layernorm, x)), alpha=layer.residual_multiplier)
     return _norm(llm.norm, x)

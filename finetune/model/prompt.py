@@ -1,4 +1,4 @@
-"""Prompts and transcripts as token ids."""
+"""Encodes prompts and transcripts as token ids."""
 
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ def render(tokenizer: Tokenizer, instruction: str, keywords: tuple[str, ...] = (
         token for token in tokenizer.get_added_vocab() if any(token in text for text in (instruction, *keywords))
     ]
     if special:
-        raise ModelError(f"the instruction or a keyword holds {special[0]}, a special token; remove it")
+        raise ModelError(f"the instruction or a keyword contains the special token {special[0]}; remove it")
     request = f"{AUDIO_TOKEN}{instruction}"
     if keywords:
         request += f" Keywords: {', '.join(keywords)}"
@@ -43,13 +43,13 @@ def render(tokenizer: Tokenizer, instruction: str, keywords: tuple[str, ...] = (
         )
     except ValueError as error:
         raise ModelError(f"the base model's tokenizer has no chat template: {error}") from error
-    before, token, after = str(text).partition(AUDIO_TOKEN)
-    if not token or AUDIO_TOKEN in after:
+    prefix, token, suffix = str(text).partition(AUDIO_TOKEN)
+    if not token or AUDIO_TOKEN in suffix:
         raise ModelError(f"the chat template must contain {AUDIO_TOKEN} exactly once, but it gives {text!r}")
     # verbose=False: the length is checked by the caller, which knows the length of the audio.
     return Prompt(
-        tuple(tokenizer.encode(before, add_special_tokens=False, verbose=False)),
-        tuple(tokenizer.encode(after, add_special_tokens=False, verbose=False)),
+        tuple(tokenizer.encode(prefix, add_special_tokens=False, verbose=False)),
+        tuple(tokenizer.encode(suffix, add_special_tokens=False, verbose=False)),
     )
 
 

@@ -35,7 +35,7 @@ class LoraSpec:
 
 @dataclass(frozen=True)
 class PartSpec:
-    """How the projector or the encoder trains: `mode` is frozen, full or lora; `rank` and `alpha` are used by lora."""
+    """Training mode of the projector or the encoder: frozen, full or lora; `rank` and `alpha` are for lora."""
 
     mode: str
     rank: int
@@ -49,10 +49,10 @@ class TrainableParts:
     lora: LoraSpec
     projector: PartSpec
     encoder: PartSpec
-    encoder_blocks: int  # the last blocks
+    encoder_blocks: int  # number of blocks, counted from the last block
     ctc_head: bool
     lm_head: bool
-    llm_layers: int  # the last layers, which train in full; the earlier layers get LoRA
+    llm_layers: int  # number of layers that train in full, counted from the last layer; the others get LoRA
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,15 @@ def _lora_targets(model: GraniteSpeech, parts: TrainableParts) -> list[tuple[str
     if parts.lora.rank:
         if layers == 0:
             raise ModelError(
-                f"parts.language_model.layers: all {parts.llm_layers} layers train in full, so none is left for "
+                f"parts.language_model.layers: all {parts.llm_layers} layers train in full, so no layer remains for "
                 "LoRA; set parts.lora.rank to 0"
             )
-        known = _linear_names(model.language_model.layers[0])
-        unknown = sorted(set(parts.lora.modules) - set(known))
+        available = _linear_names(model.language_model.layers[0])
+        unknown = sorted(set(parts.lora.modules) - set(available))
         if unknown or not parts.lora.modules:
-            raise ModelError(f"parts.lora.modules: {unknown} do not exist in the language model; choose from {known}")
+            raise ModelError(
+                f"parts.lora.modules: {unknown} do not exist in the language model; choose from {available}"
+            )
         targets.append((target_pattern(parts.lora.modules, layers), parts.lora.rank, parts.lora.alpha))
     if parts.projector.mode == "lora":
         pattern = rf"model\.projector\.(.+\.)?{_any(_linear_names(model.projector))}"
@@ -105,16 +107,16 @@ def _lora_targets(model: GraniteSpeech, parts: TrainableParts) -> list[tuple[str
 
 
 def _modules_with_mode(model: GraniteSpeech, parts: TrainableParts, mode: str) -> list[nn.Module]:
-    """The modules that train in full (`full`), or the modules whose submodules may have LoRA (`lora`)."""
+    """The modules that train in full (`full`), or the modules whose submodules can have LoRA (`lora`)."""
     layers, blocks = model.language_model.layers, model.encoder.layers
-    first = len(layers) - parts.llm_layers
+    num_lora_layers = len(layers) - parts.llm_layers
     modules = [model.projector] if parts.projector.mode == mode else []
     if parts.encoder.mode == mode:
         modules += blocks[len(blocks) - parts.encoder_blocks :]
     if mode == "lora":
-        return [*modules, *(layers[:first] if parts.lora.rank else [])]
+        return [*modules, *(layers[:num_lora_layers] if parts.lora.rank else [])]
     heads = [model.encoder.out] * parts.ctc_head + [model.lm_head] * parts.lm_head
-    return [*modules, *heads, *layers[first:]]
+    return [*modules, *heads, *layers[num_lora_layers:]]
 
 
 def open_parts(model: GraniteSpeech, parts: TrainableParts) -> PeftModel | None:
@@ -167,16 +169,18 @@ def check_lora_targets(model: GraniteSpeech, parts: TrainableParts) -> None:
     Raises:
         ModelError: a module outside these parts has LoRA.
     """
-    inside = {id(module) for part in _modules_with_mode(model, parts, "lora") for module in part.modules()}
-    outside = sorted(
+    allowed = {
+        id(module) for module_group in _modules_with_mode(model, parts, "lora") for module in module_group.modules()
+    }
+    unexpected = sorted(
         {
             re.sub(r"\.\d+\.", ".*.", name)
             for name, module in model.hf.named_modules()
-            if hasattr(module, "lora_A") and id(module) not in inside
+            if hasattr(module, "lora_A") and id(module) not in allowed
         }
     )
-    if outside:
-        raise ModelError(f"LoRA was added outside the parts that the recipe names: {', '.join(outside)}")
+    if unexpected:
+        raise ModelError(f"LoRA was added unexpected the parts that the recipe names: {', '.join(unexpected)}")
 
 
 def part_of(name: str) -> str:
@@ -252,9 +256,9 @@ def with_gradient(parameters: dict[str, nn.Parameter], groups: list[dict[str, An
 
     Not all parameters change in that step:
     - The gradient of LoRA's A is zero, because B is zero.
-    - A gradient near AdamW's epsilon of 1e-8 may be lost in rounding. For example, a softmax does not depend on the
+    - A gradient near AdamW's epsilon of 1e-8 can be lost in rounding. For example, a softmax does not depend on the
       bias of its keys, so the gradient of that bias is noise.
-    - At the start of a long warm-up the step, which is about as large as the learning rate, may be too small for
+    - At the start of a long warm-up the step, which is about as large as the learning rate, can be too small for
       float32 to change any element.
 
     Args:
@@ -273,8 +277,10 @@ def with_gradient(parameters: dict[str, nn.Parameter], groups: list[dict[str, An
     rates = {id(value): group["lr"] for group in groups for value in group["params"]}
 
     def moves(value: Tensor, gradient: Tensor) -> Tensor:
-        half = 0.5 * rates.get(id(value), 1.0) * gradient.sign()  # in no group: rate 1, so a missing step is detected
-        return ((gradient.abs() > 1e-7) & (value - half != value)).any()
+        half_step = (
+            0.5 * rates.get(id(value), 1.0) * gradient.sign()
+        )  # in no group: rate 1, so a missing step is detected
+        return ((gradient.abs() > 1e-7) & (value - half_step != value)).any()
 
     changes = [moves(value, value.grad) for value in parameters.values() if value.grad is not None]
     return {name for name, moved in zip(parameters, torch.stack(changes).tolist(), strict=True) if moved}
@@ -303,6 +309,6 @@ def check_changed(before: dict[str, int], after: dict[str, int], trained: set[st
 
 
 def _listed(names: set[str] | list[str]) -> str:
-    """The first five names, and the number of the others."""
-    first = sorted(names)[:5]
-    return ", ".join(first) + (f" and {len(names) - len(first)} more" if len(names) > len(first) else "")
+    """The first five names, and the number of other names."""
+    shown = sorted(names)[:5]
+    return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "")

@@ -1,4 +1,4 @@
-"""Next steps by rule, the most important rules first."""
+"""Applies all advice rules to the facts of a run, the most important rules first."""
 
 from collections.abc import Callable
 from itertools import chain

@@ -1,6 +1,6 @@
-"""Plots as inline SVG: text is real text, and colours follow the light or dark theme of the page.
+"""Draws plots as inline SVG: text stays text, and colours follow the light or dark theme of the page.
 
-matplotlib is imported for the first plot, and opens no window.
+matplotlib is imported for the first plot and opens no window.
 """
 
 import io
@@ -80,8 +80,8 @@ def learning_curve(losses: Sequence[tuple[int, float]], scores: Sequence[Validat
     """Training loss by step (smoothed), and WER on valid and canary.
 
     Args:
-        losses: (step, loss).
-        scores: in the order of steps.
+        losses: step and loss of each record.
+        scores: validations in the order of their steps.
     """
     smooth, value = [], losses[0][1]
     decay = max(0.0, 1 - 10 / len(losses))
@@ -130,7 +130,8 @@ def speed(points: Sequence[tuple[str, float, float]]) -> Chart:
     figure.legend(loc="outside upper left", ncols=2)
     return Chart(
         "WER against speed",
-        "Lower right is better. Times of the test set, decoded in batches on the machine of the evaluation.",
+        "Points at the lower right are better. Times are of the test set, decoded in batches on the machine of the "
+        "evaluation.",
         _svg(figure, "speed"),
         ("decoder", "RTFx", "WER (%)"),
         [(name, f"{rate:.1f}", percent(wer)) for name, rate, wer in points],
@@ -151,7 +152,7 @@ def _axes(label: str) -> tuple[Any, Any]:
 
 
 def _svg(figure: Any, name: str) -> str:
-    """The figure as an <svg> element; its ids begin with `name`, so that they are unique in the page."""
+    """The figure as an <svg> element; its ids begin with `name`, which makes them unique in the page."""
     import matplotlib
 
     for axes in figure.axes:

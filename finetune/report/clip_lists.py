@@ -30,13 +30,13 @@ def clip_lists(
     folder: Path,
     embedded_bytes: int = EMBEDDED_BYTES,
 ) -> dict[str, list[ClipView]]:
-    """The clips with the largest gain, the largest loss and the most errors, and those with suspicious references.
+    """The clips with the largest gain, the largest loss and the most errors, and the clips with suspicious references.
 
     Args:
-        rows: of `utterances.jsonl`; a list contains each sentence once.
-        suspicious: of `suspicious.jsonl`, in the order of the file.
+        rows: rows of `utterances.jsonl`; a list contains each sentence once.
+        suspicious: rows of `suspicious.jsonl`, in the order of the file.
         preset: normalizer of the aligned words.
-        folder: of the page; links to audio are relative to it.
+        folder: folder of the page; links to audio are relative to it.
         embedded_bytes: limit of embedded audio in the page.
     """
     by_gain = sorted(rows, key=lambda row: row.errors - row.errors_base)
@@ -93,7 +93,7 @@ class _Audio:
         self.anchors: dict[tuple[str, float], str] = {}
 
     def player(self, row: Row, anchor: str) -> Player | None:
-        """None if the audio is missing or unreadable."""
+        """The player of a clip; None if the audio is missing or unreadable."""
         path, start, seconds = row.audio_filepath, row.offset, row.duration
         if earlier := self.anchors.get((path, start)):
             return Player("", earlier)

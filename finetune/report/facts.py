@@ -10,7 +10,7 @@ from finetune.metrics.scores import Comparison, Scores
 
 @dataclass(frozen=True)
 class Overlap:
-    """What test has in common with train and replay.
+    """Overlap of test with train and replay.
 
     Attributes:
         clips: test clips with a training sentence or with training audio.
@@ -30,10 +30,10 @@ class Facts:
     """Facts about one run.
 
     Attributes:
-        results: of `finetune evaluate`.
+        results: results of `finetune evaluate`.
         recipe: the recipe of the run, with all defaults.
         valid: validation WER by epoch, without interpolation towards the base.
-        overlap: of test with the training data.
+        overlap: overlap of test with the training data.
         flagged_errors: word errors of the adapted model in flagged test clips.
     """
 
@@ -61,7 +61,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Advice:
-    """A finding with its numbers, and what to do about it; `rule` is the name of the rule."""
+    """A finding with its numbers, and the recommended action; `rule` is the name of the rule."""
 
     rule: str
     finding: str

@@ -2,7 +2,7 @@
 
 Transcripts, ids and paths are untrusted. Each value in a template passes `visible`, which replaces control characters
 and direction marks by their code points, and is then escaped. The Content-Security-Policy of the page allows no
-request and no script other than its own.
+requests, and only the script of the page.
 """
 
 import base64
@@ -31,7 +31,7 @@ _INVISIBLE = re.compile(
 )
 _MARKDOWN = re.compile(r"([\\`*_\[\]#|~$@])")
 
-MOST_TERMS = 200
+MAX_TERMS = 200
 SECTIONS = (
     ("advice", "Next steps"),
     ("scores", "Scores"),
@@ -52,18 +52,18 @@ class Content:
     """The content of a report.
 
     Attributes:
-        name: of the run.
-        unit: of the normalizer, word or character.
-        findings: the verdict; the first finding is that of the domain.
+        name: name of the run.
+        unit: unit of the normalizer, word or character.
+        findings: the verdict; the first finding is about the domain.
         advice: next steps.
-        results: of the evaluation.
+        results: results of the evaluation.
         changes: word changes on test.
         lists: clips by name of their list (fixed, broken, worst, suspicious).
-        charts: by name.
+        charts: charts by name.
         meanings: description of each flag.
         absent: title of each missing section, with the reason.
-        provenance: label and value.
-        command: reproduces the run.
+        provenance: label and value of each row.
+        command: the command that repeats the run.
     """
 
     name: str
@@ -81,8 +81,8 @@ class Content:
 
 
 def html(content: Content) -> str:
-    """The page."""
-    script, style = _part("script.js"), _part("style.css")
+    """Renders the page."""
+    script, style = _template_file("script.js"), _template_file("style.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = Environment(
         loader=PackageLoader("finetune", "report/templates"),
@@ -99,14 +99,14 @@ def html(content: Content) -> str:
 
 
 def summary(content: Content) -> str:
-    """The Markdown summary: verdict, scores, advice."""
+    """Renders the Markdown summary: verdict, scores, advice."""
     environment = Environment(
         loader=PackageLoader("finetune", "report/templates"),
         autoescape=False,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_plain,
+        finalize=_markdown_text,
     )
     environment.filters.update(_FILTERS, code=lambda text: Markup(visible(text).replace("`", "'")))
     return environment.get_template("summary.md.jinja").render(**vars(content), systems=SYSTEMS).strip() + "\n"
@@ -128,8 +128,8 @@ def _tables(content: Content) -> dict[str, Any]:
     }
     return {
         "systems": SYSTEMS,
-        "terms": terms[:MOST_TERMS],
-        "more_terms": len(terms[MOST_TERMS:]),
+        "terms": terms[:MAX_TERMS],
+        "more_terms": len(terms[MAX_TERMS:]),
         "entities": tables.entities(test.base.entities, test.adapted.entities),
         "confusions": tables.confusions(details.base.confusions, details.adapted.confusions),
         "keyword_rows": _keyword_rows(results),
@@ -140,7 +140,7 @@ def _tables(content: Content) -> dict[str, Any]:
 
 
 def _keyword_rows(results: EvaluationResults) -> list[tuple[str, KeywordListScores]]:
-    """Name of the system and its scores, both systems of a list size together."""
+    """Name and scores of both systems for each list size."""
     lists = results.keyword_lists
     pairs = zip(lists.base, lists.adapted, strict=True) if lists else ()
     return [row for pair in pairs for row in zip(SYSTEMS, pair, strict=True)]
@@ -153,7 +153,7 @@ def visible(value: Any) -> Any:
     return _INVISIBLE.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", value)
 
 
-def _plain(value: Any) -> Any:
+def _markdown_text(value: Any) -> Any:
     """Like `visible`, and escapes Markdown and HTML."""
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
@@ -161,7 +161,7 @@ def _plain(value: Any) -> Any:
     return _MARKDOWN.sub(r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
 
 
-def _part(name: str) -> str:
+def _template_file(name: str) -> str:
     return files("finetune.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 

@@ -23,9 +23,9 @@ def provenance_rows(
     """Label and value of each row.
 
     Args:
-        run: its directory.
-        results: of the evaluation.
-        recipe: of the run.
+        run: the run directory.
+        results: results of the evaluation.
+        recipe: recipe of the run.
         trained: the record of the train stage.
     """
     source, settings = results.provenance, results.settings
@@ -59,7 +59,7 @@ def _base_model(run: RunDir, recipe: Recipe) -> str:
 
 def _adapter(trained: Mapping[str, Any]) -> str:
     alpha = trained["best_alpha"]
-    interpolation = "" if alpha == 1 else f", interpolated with the base ({100 * alpha:g} % adapter)"
+    interpolation = "" if alpha == 1 else f", interpolated with the base (alpha {alpha:g})"
     return (
         f"epoch {trained['best_epoch']}{interpolation}, {trained['trained_parameters']:,} of "
         f"{trained['total_parameters']:,} parameters trained"

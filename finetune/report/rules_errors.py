@@ -1,20 +1,20 @@
-"""Advice from the remaining errors on test; each rule applies only beyond its threshold.
+"""Advice rules about the remaining errors on test; each rule applies only above its threshold.
 
-Rules about shares of errors need `ENOUGH` errors, because shares of a few errors are not reliable.
+Rules about fractions of errors need `MIN_COUNT` errors, because fractions of a few errors are not reliable.
 """
 
 from finetune.report.facts import Advice, Facts
 from finetune.report.wording import count, percent, points
 
-ENOUGH = 20  # errors, words or occurrences for a share of them
-NUMERAL_SHARE = 0.3  # of word errors
+MIN_COUNT = 20  # smallest number of errors, words or occurrences for a fraction of them
+NUMERAL_FRACTION = 0.3  # of word errors
 STYLE_GAP = 0.03  # raw WER minus normalized WER
-DELETION_SHARE, INSERTION_SHARE = 0.5, 0.4  # of word errors
-FLAGGED_SHARE = 0.2  # of word errors, in flagged clips
-UNSEEN_SHARE = 0.3  # of missed words
+DELETION_FRACTION, INSERTION_FRACTION = 0.5, 0.4  # of word errors
+FLAGGED_FRACTION = 0.2  # of word errors, in flagged clips
+UNSEEN_FRACTION = 0.3  # of missed words
 SEEN_RECALL = 0.9  # of terms in the training texts
 UNSEEN_RATIO = 0.5  # recall of unseen terms over that of seen terms
-FALSE_ALARM_SHARE = 0.1  # of terms in hypotheses
+FALSE_ALARM_FRACTION = 0.1  # of terms in hypotheses
 BIN_RATIO = 1.5  # WER of a bin over that of all clips
 BIN_WORDS = 0.05  # of all words, in a bin
 MEASURES = {
@@ -27,24 +27,24 @@ MEASURES = {
 
 def numerals(facts: Facts) -> Advice | None:
     errors = facts.test.numerals
-    if facts.errors < ENOUGH or errors.numeral < NUMERAL_SHARE * facts.errors:
+    if facts.errors < MIN_COUNT or errors.numeral < NUMERAL_FRACTION * facts.errors:
         return None
-    share = f"{percent(errors.numeral / facts.errors)} % of the errors involve numerals"
+    statement = f"{percent(errors.numeral / facts.errors)} % of the errors involve numerals"
     if 2 * errors.style < errors.numeral:
         action = "Add sentences with numbers to train: these are recognition errors, not differences of style."
-        return Advice("numerals", f"{share}.", action)
+        return Advice("numerals", f"{statement}.", action)
     excess = sum(  # of digits in the references
         row.count * (_has_digit(row.reference) - _has_digit(row.hypothesis))
         for row in facts.results.details["test"].adapted.confusions
     )
     difference = (
-        "the references use digits where the model writes words"
+        "the references use digits, but the model writes words"
         if excess > 0
-        else "the references use words where the model writes digits"
+        else "the references use words, but the model writes digits"
     )
     return Advice(
         "numerals",
-        f"{share}: {difference}.",
+        f"{statement}: {difference}.",
         "These are differences of style. Write numbers in the same form in train and test, or score English with "
         "evaluate.normalizer: whisper-en@1, which unifies both forms.",
     )
@@ -55,11 +55,11 @@ def style(facts: Facts) -> Advice | None:
     if gap < STYLE_GAP:
         return None
     missing = counts.marks - counts.marks_correct
-    kind = "punctuation" if missing + counts.marks_inserted > counts.case_errors else "casing"
+    main_error = "punctuation" if missing + counts.marks_inserted > counts.case_errors else "casing"
     return Advice(
         "style",
-        f"{points(gap)} points of raw WER are casing and punctuation, mostly {kind} ({counts.case_errors} words with "
-        f"other casing, {missing} missing punctuation marks, {counts.marks_inserted} inserted).",
+        f"{points(gap)} points of raw WER are casing and punctuation, mostly {main_error} ({counts.case_errors} words "
+        f"with other casing, {missing} missing punctuation marks, {counts.marks_inserted} inserted).",
         "If the output needs this style, train on it: set data.lowercase: false and write the transcripts in that "
         "style. Otherwise use the normalized WER.",
     )
@@ -67,7 +67,7 @@ def style(facts: Facts) -> Advice | None:
 
 def deletions(facts: Facts) -> Advice | None:
     deleted = facts.test.deletions
-    if facts.errors < ENOUGH or deleted < DELETION_SHARE * facts.errors:
+    if facts.errors < MIN_COUNT or deleted < DELETION_FRACTION * facts.errors:
         return None
     return Advice(
         "deletions",
@@ -79,7 +79,7 @@ def deletions(facts: Facts) -> Advice | None:
 
 def insertions(facts: Facts) -> Advice | None:
     inserted = facts.test.insertions
-    if facts.errors < ENOUGH or inserted < INSERTION_SHARE * facts.errors:
+    if facts.errors < MIN_COUNT or inserted < INSERTION_FRACTION * facts.errors:
         return None
     return Advice(
         "insertions",
@@ -101,13 +101,14 @@ def truncated(facts: Facts) -> Advice | None:
 
 
 def runaways(facts: Facts) -> Advice | None:
-    without, share = facts.test.without_flagged, facts.flagged_errors / max(1, facts.errors)
-    if facts.errors < ENOUGH or share < FLAGGED_SHARE:
+    without, flagged_fraction = facts.test.without_flagged, facts.flagged_errors / max(1, facts.errors)
+    if facts.errors < MIN_COUNT or flagged_fraction < FLAGGED_FRACTION:
         return None
     flagged = count(facts.test.utterances - without.utterances, "flagged clip")
     return Advice(
         "runaways",
-        f"{flagged} with {percent(share)} % of the errors; the WER without them is {percent(without.wer)} %.",
+        f"{flagged} with {percent(flagged_fraction)} % of the errors; the WER without them is "
+        f"{percent(without.wer)} %.",
         "Check these clips first: one loop causes as many errors as many normal clips.",
     )
 
@@ -115,7 +116,7 @@ def runaways(facts: Facts) -> Advice | None:
 def unseen_words(facts: Facts) -> Advice | None:
     missed = {row.name: row.missed for row in facts.test.frequency}
     total = sum(missed.values())
-    if total < ENOUGH or missed["unseen"] < UNSEEN_SHARE * total:
+    if total < MIN_COUNT or missed["unseen"] < UNSEEN_FRACTION * total:
         return None
     return Advice(
         "unseen words",
@@ -126,7 +127,7 @@ def unseen_words(facts: Facts) -> Advice | None:
 
 def seen_terms(facts: Facts) -> Advice | None:
     seen = facts.test.terms.seen if facts.test.terms else None
-    if seen is None or seen.recall is None or seen.support < ENOUGH or seen.recall >= SEEN_RECALL:
+    if seen is None or seen.recall is None or seen.support < MIN_COUNT or seen.recall >= SEEN_RECALL:
         return None
     return Advice(
         "seen terms",
@@ -138,15 +139,15 @@ def seen_terms(facts: Facts) -> Advice | None:
 
 def unseen_terms(facts: Facts) -> Advice | None:
     terms = facts.test.terms
-    if terms is None or min(terms.seen.support, terms.unseen.support) < ENOUGH:
+    if terms is None or min(terms.seen.support, terms.unseen.support) < MIN_COUNT:
         return None
     seen, unseen = terms.seen.recall or 0.0, terms.unseen.recall or 0.0
     if unseen >= UNSEEN_RATIO * seen:
         return None
     return Advice(
         "unseen terms",
-        f"Recall of terms that do not occur in training is {percent(unseen)} %, of the others {percent(seen)} %: the "
-        "model learned words rather than the acoustics of the domain.",
+        f"Recall of terms that do not occur in training is {percent(unseen)} %, of the other terms {percent(seen)} %: "
+        "the model learned the words, not the acoustics of the domain.",
         "Add every important term to the training sentences, or give terms as keywords in the prompt (finetune "
         "transcribe --keywords).",
     )
@@ -156,7 +157,7 @@ def false_terms(facts: Facts) -> Advice | None:
     groups = [facts.test.terms.seen, facts.test.terms.unseen] if facts.test.terms else []
     false = sum(group.false_alarms for group in groups)
     hits = sum(round((group.recall or 0) * group.support) for group in groups)
-    if hits + false < ENOUGH or false < FALSE_ALARM_SHARE * (hits + false):
+    if hits + false < MIN_COUNT or false < FALSE_ALARM_FRACTION * (hits + false):
         return None
     return Advice(
         "false terms",
@@ -166,18 +167,18 @@ def false_terms(facts: Facts) -> Advice | None:
 
 
 def clip_measures(facts: Facts) -> list[Advice]:
-    """One for each measure with a large enough bin of clips whose WER is much higher than that of all clips."""
+    """Advice for each measure with a large bin of clips whose WER is much higher than that of all clips."""
     advice = []
     all_wer = facts.test.wer
     for table in facts.results.groups["test"]:
-        rows = [row for row in table.rows if row.words >= max(ENOUGH, BIN_WORDS * facts.test.reference_words)]
+        rows = [row for row in table.rows if row.words >= max(MIN_COUNT, BIN_WORDS * facts.test.reference_words)]
         if table.column not in MEASURES or len(rows) < 2:
             continue
-        worst = max(rows, key=lambda row: row.wer["adapted"])
-        wer = worst.wer["adapted"]
-        if worst.interval["adapted"].low > all_wer and wer >= BIN_RATIO * all_wer:
+        worst_row = max(rows, key=lambda row: row.wer["adapted"])
+        wer = worst_row.wer["adapted"]
+        if worst_row.interval["adapted"].low > all_wer and wer >= BIN_RATIO * all_wer:
             finding = (
-                f"The WER of clips with {table.column} {worst.name} is {percent(wer)} %, of all clips "
+                f"The WER of clips with {table.column} {worst_row.name} is {percent(wer)} %, of all clips "
                 f"{percent(all_wer)} %."
             )
             advice.append(Advice(table.column, finding, MEASURES[table.column]))

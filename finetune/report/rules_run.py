@@ -1,13 +1,13 @@
-"""Advice from the set-up and the costs of a run: test data, training, general speech, decoding."""
+"""Advice rules about the set-up and side effects of a run: test data, training, general speech, decoding."""
 
 from finetune.report.facts import Advice, Facts
 from finetune.report.verdict import BAD, forgetting
 from finetune.report.wording import count, percent, points, sentence
 
-GROUP_GAP = 0.1  # WER of the worst group minus that of the best
+GROUP_GAP = 0.1  # WER of the worst group minus WER of the best group
 STILL_FALLING = 0.05  # relative decrease of the validation WER in the last evaluation
-SUSPICIOUS_SHARE = 0.02  # of test clips
-CHANGED_SHARE = 0.01  # of test clips whose text the normalizer empties or halves
+SUSPICIOUS_FRACTION = 0.02  # of test clips
+CHANGED_FRACTION = 0.01  # of test clips whose text the normalizer empties or halves
 LARGEST_FACTOR = 100  # a larger test set is not advised
 SLOWER = 1.1  # time of speculative decoding over that of greedy decoding
 
@@ -114,11 +114,11 @@ def hallucinated(facts: Facts) -> Advice | None:
 
 def suspicious(facts: Facts) -> Advice | None:
     number = facts.results.suspicious
-    if number < max(1, SUSPICIOUS_SHARE * facts.test.utterances):
+    if number < max(1, SUSPICIOUS_FRACTION * facts.test.utterances):
         return None
     return Advice(
         "suspicious",
-        f"{count(number, 'test reference')} that the base, the adapted model and the CTC draft agree against.",
+        f"{count(number, 'test reference')} differ from the base, the adapted model and the CTC draft, which agree.",
         "Listen to these clips (evaluation/suspicious.jsonl): a wrong reference counts as an error of a correct model.",
     )
 
@@ -126,7 +126,7 @@ def suspicious(facts: Facts) -> Advice | None:
 def emptied(facts: Facts) -> Advice | None:
     rows = facts.results.details["test"].adapted.normalizer_changes
     changed = sum(row.side == "reference" for row in rows)
-    if changed < max(1, CHANGED_SHARE * facts.test.utterances):
+    if changed < max(1, CHANGED_FRACTION * facts.test.utterances):
         return None
     return Advice(
         "emptied",
@@ -137,7 +137,7 @@ def emptied(facts: Facts) -> Advice | None:
 
 
 def uneven(facts: Facts) -> list[Advice]:
-    """One for each column with a large gap between its ranked groups."""
+    """Advice for each column with a large gap between its ranked groups."""
     return [
         Advice(
             "uneven",
@@ -153,12 +153,13 @@ def uneven(facts: Facts) -> list[Advice]:
 def still_learning(facts: Facts) -> Advice | None:
     if len(facts.valid) < 2:
         return None
-    (_, before), (epoch, last) = facts.valid[-2:]
-    if not before or (before - last) / before < STILL_FALLING:
+    (_, previous_wer), (epoch, last_wer) = facts.valid[-2:]
+    if not previous_wer or (previous_wer - last_wer) / previous_wer < STILL_FALLING:
         return None
     return Advice(
         "still learning",
-        f"The validation WER still fell at the end, from {percent(before)} to {percent(last)} % in epoch {epoch}.",
+        f"The validation WER still fell at the end, from {percent(previous_wer)} to {percent(last_wer)} % in epoch "
+        f"{epoch}.",
         "Train longer (train.epochs).",
     )
 
@@ -169,7 +170,7 @@ def decoders(facts: Facts) -> Advice | None:
         return Advice(
             "decoders",
             "Speculative and greedy decoding wrote different tokens.",
-            "Set decode.decoder: greedy if that matters, and report it: in exact arithmetic both are equal.",
+            "Set decode.decoder: greedy if this matters, and report it: in exact arithmetic both are equal.",
         )
     if comparison.speculative_seconds <= SLOWER * comparison.greedy_seconds:
         return None

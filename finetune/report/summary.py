@@ -1,4 +1,4 @@
-"""The summary that a run prints at its end: WER, example sentences, and the next command."""
+"""Formats the summary that a run prints at its end: WER, example sentences, and the next command."""
 
 from pathlib import Path
 
@@ -33,9 +33,10 @@ def _terms(summary: RunSummary) -> list[str]:
         return []
     rows = (("seen", base.seen, adapted.seen), ("unseen", base.unseen, adapted.unseen))
     return [
-        f"{f'term recall (%), {kind} in training':{WIDTH}} {_percent(first.recall):>8} {_percent(second.recall):>9}"
-        for kind, first, second in rows
-        if second.recall is not None
+        f"{f'term recall (%), {label} in training':{WIDTH}} {_percent(base_scores.recall):>8} "
+        f"{_percent(adapted_scores.recall):>9}"
+        for label, base_scores, adapted_scores in rows
+        if adapted_scores.recall is not None
     ]
 
 
@@ -53,7 +54,7 @@ def _percent(value: float | None) -> str:
 
 
 def _relative(path: str) -> str:
-    """Relative to the working directory, if the file is in it."""
+    """The path relative to the working directory, if the file is in it."""
     folder = Path.cwd()
     return str(Path(path).relative_to(folder)) if Path(path).is_relative_to(folder) else path
 
@@ -62,13 +63,13 @@ def _examples(run: RunDir) -> list[str]:
     """Reference and both hypotheses of the clips that improve most, one clip for each sentence."""
     base, adapted = (read_jsonl(run.hypotheses("test", system)) for system in ("base", "adapted"))
     references = [row["text"] for row in base]
-    before, after = (
+    base_errors, adapted_errors = (
         errors_per_utterance(references, [row["pred_text"] for row in rows], "basic@1") for rows in (base, adapted)
     )
-    by_gain = sorted(range(len(base)), key=lambda i: after[i][0] - before[i][0])
-    best = {references[index]: index for index in reversed(by_gain)}  # of each sentence
+    by_gain = sorted(range(len(base)), key=lambda i: adapted_errors[i][0] - base_errors[i][0])
+    most_improved = {references[index]: index for index in reversed(by_gain)}  # of each sentence
     lines = ["largest improvements:"]
-    for index in sorted(best.values(), key=by_gain.index)[:EXAMPLES]:
+    for index in sorted(most_improved.values(), key=by_gain.index)[:EXAMPLES]:
         lines += [
             f"reference  {references[index]}",
             f"  base     {base[index]['pred_text']}",

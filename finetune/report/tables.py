@@ -7,7 +7,7 @@ from finetune.metrics.alignment import Confusion
 from finetune.metrics.scores import Comparison, TermRow
 from finetune.metrics.words import EntityRecall
 
-MOST_CONFUSIONS = 40
+MAX_CONFUSIONS = 40
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,16 @@ def terms(base: Sequence[TermRow], adapted: Sequence[TermRow]) -> list[TermCompa
     base_rows, adapted_rows = ({row.term: row for row in rows} for rows in (base, adapted))
     rows = []
     for term, row in {**base_rows, **adapted_rows}.items():
-        first, second = base_rows.get(term), adapted_rows.get(term)
+        base_row, adapted_row = base_rows.get(term), adapted_rows.get(term)
         rows.append(
             TermComparison(
                 term=term,
                 seen=row.seen,
                 support=row.support,
-                base=first.hits if first else 0,
-                adapted=second.hits if second else 0,
-                false_base=first.false_alarms if first else 0,
-                false_adapted=second.false_alarms if second else 0,
+                base=base_row.hits if base_row else 0,
+                adapted=adapted_row.hits if adapted_row else 0,
+                false_base=base_row.false_alarms if base_row else 0,
+                false_adapted=adapted_row.false_alarms if adapted_row else 0,
             )
         )
     return sorted(rows, key=lambda row: (row.adapted - row.support, -row.support, row.term))
@@ -84,7 +84,7 @@ def confusions(base: Sequence[Confusion], adapted: Sequence[Confusion]) -> list[
     counts = {(row.reference, row.hypothesis): str(row.count) for row in base}
     return [
         ConfusionComparison(row.reference, row.hypothesis, row.count, counts.get((row.reference, row.hypothesis), "–"))
-        for row in adapted[:MOST_CONFUSIONS]
+        for row in adapted[:MAX_CONFUSIONS]
     ]
 
 

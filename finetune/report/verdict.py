@@ -1,4 +1,4 @@
-"""The verdict of a report: whether the adapted model is better on the domain, and what it costs.
+"""The verdict of a report: whether the adapted model is better on the domain, and its side effects.
 
 Every conclusion follows from an interval or a count in `evaluation/metrics.json`, never from a difference alone.
 """
@@ -9,7 +9,7 @@ from finetune.metrics.results import EvaluationResults
 from finetune.report.facts import Overlap
 from finetune.report.wording import count, percent, points, sentence, span_of_points
 
-SIGNIFICANCE = 0.05  # of p values that are adjusted for the number of sets
+SIGNIFICANCE = 0.05  # of p-values that are adjusted for the number of sets
 GOOD, OPEN, BAD, UNKNOWN = "good", "open", "bad", "unknown"
 
 
@@ -25,7 +25,7 @@ class Finding:
 
 
 def domain(results: EvaluationResults) -> Finding:
-    """Better or worse only if the 95 % interval of the paired difference on test excludes 0."""
+    """Finding on the domain: better or worse only if the 95 % interval of the difference on test excludes 0."""
     difference, scores = results.differences["test"], results.scores["test"]
     state, headline = OPEN, "No significant difference"
     if difference.high < 0:
@@ -39,8 +39,8 @@ def domain(results: EvaluationResults) -> Finding:
     caveats = [difference.note or scores.adapted.blocks.note]
     if prompted:
         caveats.append(
-            f"{prompted} of {count(scores.adapted.utterances, 'prompt')} contain a keyword of their reference: the "
-            "scores measure recognition of words that the prompt names"
+            f"{prompted} of {count(scores.adapted.utterances, 'prompt')} contain a keyword of their reference, so the "
+            "scores measure recognition of words that are in the prompt"
         )
     if scores.adapted.translation:
         caveats.append("the references are translations: use BLEU and chrF instead of WER")
@@ -48,27 +48,27 @@ def domain(results: EvaluationResults) -> Finding:
 
 
 def forgetting(results: EvaluationResults, limit: float | None) -> Finding:
-    """Worse if a canary set has a significant loss, at a p value adjusted for the number of sets (Holm).
+    """Finding on general speech: worse if a canary set has a significant loss (p-values adjusted by Holm).
 
     Args:
-        results: of the evaluation.
-        limit: accepted loss of WER (`train.max_canary_loss`); without a loss, the state is good only if the intervals
-            exclude a larger loss.
+        results: results of the evaluation.
+        limit: accepted increase of WER (`train.max_canary_loss`); without a significant loss, the state is good only if
+            the intervals exclude a larger increase.
     """
     subject = "General speech"
     sets = {name: item for name, item in results.differences.items() if name != "test"}
     if not sets:
         return Finding(subject, UNKNOWN, "Not measured", "The recipe has no data.canary.")
-    lost = [
+    worse_sets = [
         name
         for name, item in sets.items()
         if item.difference > 0 and item.p_holm is not None and item.p_holm <= SIGNIFICANCE
     ]
-    worst = max(lost or sets, key=lambda name: sets[name].difference)
-    detail = f"{sentence(worst)}: {_wer_change(results, worst)}"
-    caveat = _join_caveats([sets[worst].note or results.scores[worst].adapted.blocks.note])
-    if lost:
-        more = f" {count(len(lost), 'set')} of {len(sets)} have a significant loss." if len(sets) > 1 else ""
+    largest_loss = max(worse_sets or sets, key=lambda name: sets[name].difference)
+    detail = f"{sentence(largest_loss)}: {_wer_change(results, largest_loss)}"
+    caveat = _join_caveats([sets[largest_loss].note or results.scores[largest_loss].adapted.blocks.note])
+    if worse_sets:
+        more = f" {count(len(worse_sets), 'set')} of {len(sets)} have a significant loss." if len(sets) > 1 else ""
         return Finding(subject, BAD, "Worse", detail + more, caveat)
     highest = max(item.high for item in sets.values())
     if highest <= (limit or 0.0):
@@ -78,7 +78,7 @@ def forgetting(results: EvaluationResults, limit: float | None) -> Finding:
 
 
 def hallucination(results: EvaluationResults) -> Finding:
-    """Words for clips without speech: bad if the adapted model writes more than the base, open if it writes any."""
+    """Finding on clips without speech: bad with more words than the base, open with words, good without words."""
     subject = "Hallucinations"
     if results.probes is None:
         return Finding(subject, UNKNOWN, "Not measured", "evaluate.probes is off.")
@@ -95,20 +95,20 @@ def hallucination(results: EvaluationResults) -> Finding:
 
 
 def leak(overlap: Overlap, speakers: int) -> Finding:
-    """Overlap of test with train and replay.
+    """Finding on the overlap of test with train and replay.
 
     Args:
-        overlap: of test with the training data.
+        overlap: overlap of test with the training data.
         speakers: number of known test speakers.
     """
     subject = "Test data separate from training"
     leaks = [
-        f"{count(number, 'test clip')} with {what}"
-        for number, what in ((overlap.sentences, "a training sentence"), (overlap.audio, "training audio"))
+        f"{count(number, 'test clip')} with {description}"
+        for number, description in ((overlap.sentences, "a training sentence"), (overlap.audio, "training audio"))
         if number
     ]
     caveat = (
-        f"{overlap.speakers} of {count(speakers, 'test speaker')} are in the training data: the scores do not apply "
+        f"{overlap.speakers} of {count(speakers, 'test speaker')} are in the training data, so the scores do not apply "
         "to new speakers."
         if overlap.speakers
         else ""
@@ -131,6 +131,6 @@ def _wer_change(results: EvaluationResults, name: str) -> str:
     )
 
 
-def _join_caveats(parts: list[str]) -> str:
-    text = "; ".join(part for part in parts if part)
+def _join_caveats(caveats: list[str]) -> str:
+    text = "; ".join(caveat for caveat in caveats if caveat)
     return f"{sentence(text)}." if text else ""

@@ -4,7 +4,7 @@ from typing import Protocol
 
 
 class Bounds(Protocol):
-    """An interval; None where it is not defined."""
+    """An interval; None if it is not defined."""
 
     @property
     def low(self) -> float | None: ...
@@ -37,7 +37,7 @@ def span_of_points(interval: Bounds) -> str:
 
 
 def sentence(text: str) -> str:
-    """Capitalizes the first letter and keeps the others."""
+    """Capitalizes the first letter and does not change the others."""
     return text[:1].upper() + text[1:]
 
 

@@ -43,7 +43,7 @@ def write_report(run: RunDir, embedded_bytes: int = EMBEDDED_BYTES) -> ReportRes
     """Writes the report of a run from the files of its stages.
 
     Args:
-        run: its directory.
+        run: the run directory.
         embedded_bytes: limit of audio in the page; the audio of further clips is linked.
 
     Raises:
@@ -54,7 +54,7 @@ def write_report(run: RunDir, embedded_bytes: int = EMBEDDED_BYTES) -> ReportRes
     started = time.monotonic()
     trained = run.done("train")
     if trained is None or run.done("evaluate") is None or not run.scores.is_file():
-        raise CheckpointError(f"{run.root}: nothing to report yet; run `finetune evaluate RECIPE` first")
+        raise CheckpointError(f"{run.root}: this run has not been evaluated; run `finetune evaluate RECIPE` first")
     results, (recipe, _) = read_results(run.scores), load_recipe(run.resolved)
     content = _content(run, results, recipe, trained, embedded_bytes)
     page = html(content)

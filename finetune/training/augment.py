@@ -1,4 +1,4 @@
-"""Augmentation of waveforms and features; its random numbers depend on seed, epoch and utterance id only."""
+"""Augments waveforms and features; the random numbers depend only on seed, epoch and utterance id."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from finetune.data.audio import SAMPLE_RATE
 
 @dataclass(frozen=True)
 class WaveAugment:
-    """Ranges of the augmentation, 0 for off.
+    """Ranges of the augmentation; 0 means off.
 
     Attributes:
         speed: largest change, a fraction.

@@ -16,16 +16,16 @@ def fit_batch_seconds(step: OptimizerStep, source: BatchSource, base: str, cache
     """`train.batch_seconds`, halved until the worst batch of the first epoch fits into memory.
 
     Args:
-        step: not yet wrapped for several ranks: a wrapped model waits for the other ranks.
+        step: must not be wrapped for several ranks, because a wrapped model waits for the other ranks.
         source: makes the batches.
-        base: fingerprint of the base's weights.
+        base: fingerprint of the base weights.
         cache: results of earlier runs on this machine; the new result is added.
 
     Returns:
         Seconds of padded audio, the same on all ranks.
 
     Raises:
-        ModelError: not even the longest clip fits.
+        ModelError: the longest clip alone does not fit.
     """
     recipe, data, device = step.recipe, step.data, step.accelerator.device
     settings = recipe.train
@@ -48,7 +48,7 @@ def fit_batch_seconds(step: OptimizerStep, source: BatchSource, base: str, cache
 def _try_batches(step: OptimizerStep, source: BatchSource, several: bool, seconds: float) -> None:
     """Runs forward and backward on the largest batch by padded audio and on the largest by positions.
 
-    It also holds the memory of AdamW's two moments and, with several ranks, of DDP's gradient buckets.
+    It also reserves the memory of AdamW's two moments and, with several ranks, of DDP's gradient buckets.
     """
     recipe, data = step.recipe, step.data
     plan = plan_epoch(

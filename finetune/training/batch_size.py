@@ -1,4 +1,4 @@
-"""Finds the largest batch that fits into memory by halving, caches it for the machine, and explains memory errors."""
+"""Finds the largest batch that fits into memory, caches the result for this machine, explains memory errors."""
 
 import gc
 import json
@@ -18,13 +18,13 @@ from finetune.core.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
-# Texts of a RuntimeError that means out of memory: of CUDA, cuBLAS and the CPU allocator.
+# Messages of a RuntimeError that means out of memory, from CUDA, cuBLAS and the CPU allocator.
 OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory", "not enough memory")
 CACHE_FILE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetune-granite-speech" / "batch.json"
 
 
 def release_memory() -> None:
-    """Frees the tensors of a failed attempt, also those in reference cycles, and returns CUDA's cached blocks."""
+    """Frees the tensors of a failed attempt, including those in reference cycles, and CUDA's cached blocks."""
     gc.collect()
     torch.cuda.empty_cache()
 
@@ -34,17 +34,17 @@ def largest_that_fits(
 ) -> float:
     """Halves `start` until `attempt` no longer runs out of memory.
 
-    With several processes, each may find another value, and the caller takes the smallest. So `attempt` must not wait
-    for the other processes.
+    With several processes, each process can find a different value, and the caller uses the smallest. So `attempt` must
+    not wait for the other processes.
 
     Args:
         start: seconds of padded audio to begin with.
         floor: seconds of the longest clip, the last value to try.
-        attempt: runs forward and backward on the worst batch of so many seconds.
+        attempt: runs forward and backward on the worst batch with this number of seconds.
         release: runs after each attempt.
 
     Raises:
-        ModelError: not even `floor` fits. Any error of `attempt` other than out of memory is passed on.
+        ModelError: `floor` does not fit. Other errors of `attempt` are raised unchanged.
     """
     seconds = max(start, floor)
     while True:
@@ -54,7 +54,7 @@ def largest_that_fits(
             return seconds
         if seconds <= floor:
             raise ModelError(
-                f"not even the longest clip ({floor:.1f} s) fits into memory ({problem}); lower data.max_duration, "
+                f"the longest clip ({floor:.1f} s) does not fit into memory ({problem}); lower data.max_duration, "
                 "set machine.gradient_checkpointing: true, train fewer parts, or set model.quantize: 4bit"
             )
         log.info("a batch of %.1f s does not fit into memory", seconds)
@@ -62,7 +62,7 @@ def largest_that_fits(
 
 
 def _run_attempt(attempt: Callable[[float], None], seconds: float) -> str | None:
-    """None when it fits, else the error's text. The error itself ends here, because its frames hold the tensors."""
+    """Returns None if it fits, otherwise the text of the error. The error is not kept: its frames hold the tensors."""
     try:
         attempt(seconds)
         return None
@@ -81,10 +81,10 @@ def _memory_problem(error: Exception) -> str | None:
 
 @contextmanager
 def explain_out_of_memory() -> Iterator[None]:
-    """Turns an out-of-memory error inside the block into a message that says what to do.
+    """Replaces an out-of-memory error inside the block by an error that states what to do.
 
     Raises:
-        ModelError: memory ran out. Any other error is passed on.
+        ModelError: out of memory. Other errors are raised unchanged.
     """
     try:
         yield
@@ -99,7 +99,7 @@ def explain_out_of_memory() -> Iterator[None]:
 
 
 class BatchSizeCache:
-    """The batch sizes that fit, by device and key, in a JSON file of the user that all runs share.
+    """The batch sizes that fit, by device and key, in one JSON file for all runs of the user.
 
     Args:
         path: the file. A missing or damaged file is an empty cache.
@@ -112,22 +112,22 @@ class BatchSizeCache:
         self.path, self.properties = path, properties
 
     def get(self, device: torch.device, key: str) -> float | None:
-        """The seconds of padded audio cached for a device like this one; None without a valid entry."""
+        """The cached seconds of padded audio for this type of device; None without a valid entry."""
         seconds = self._entries().get(self._entry_key(device, key))
         return seconds if isinstance(seconds, float) and 0 < seconds < math.inf else None
 
     def put(self, device: torch.device, key: str, seconds: float) -> None:
-        """Adds an entry; where the file cannot be written, this is a warning.
+        """Adds an entry. If the file cannot be written, a warning is logged.
 
         Args:
             device: the device that ran the attempts.
-            key: everything else that memory depends on: base model, trained parts, dtype.
+            key: everything else that the memory depends on: base model, trained parts, dtype.
             seconds: of padded audio.
         """
         try:
             write_json(self.path, {**self._entries(), self._entry_key(device, key): float(seconds)})
         except OSError as error:
-            log.warning("%s: cannot cache the batch size that fits (%s)", self.path, error.strerror)
+            log.warning("%s: cannot be written, so the batch size is not cached (%s)", self.path, error.strerror)
 
     def _entries(self) -> dict[str, object]:
         try:

@@ -1,4 +1,4 @@
-"""What a trainer reports to its callbacks: the progress display, the trackers, and callbacks of the user."""
+"""Callbacks of the trainer: the base class and its records, for progress display, trackers and user callbacks."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class ValidationRecord:
 
 
 class TrainerCallback:
-    """Receives what happens during training, on rank 0 only.
+    """Base class of callbacks; the trainer calls them on rank 0 only.
 
     Subclass it and override the methods that you need; by default they do nothing. An exception in a callback stops
     the training.
@@ -39,17 +39,17 @@ class TrainerCallback:
         """Runs after each optimizer step, before a checkpoint of that step is written."""
 
     def on_validation(self, record: ValidationRecord) -> None:
-        """Runs after each validation of trained weights. The base model's scores come as a message."""
+        """Runs after each validation of trained weights. The scores of the base model are reported by `on_message`."""
 
     def on_message(self, text: str) -> None:
-        """Runs for each line that reports on an epoch or on the scores of a model."""
+        """Runs for each line about an epoch or about the scores of a model."""
 
     def close(self) -> None:
-        """Runs once at the end, also after an error."""
+        """Runs once at the end, even after an error."""
 
 
 class CallbackList(TrainerCallback):
-    """Passes everything on to several callbacks, in their order."""
+    """Calls several callbacks in order."""
 
     def __init__(self, callbacks: Iterable[TrainerCallback] = ()) -> None:
         self.callbacks = list(callbacks)

@@ -1,4 +1,4 @@
-"""Checkpoints: staged, hashed, then renamed. Tensors are in safetensors, the rest is in JSON; there is no pickle."""
+"""Saves and restores checkpoints: staged, hashed, then renamed; tensors in safetensors, other data in JSON."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from finetune.core.errors import CheckpointError
 from finetune.core.files import (
     FileOperations,
     backup_folder,
-    is_full,
+    is_disk_full,
     read_json,
     replace_folder,
     sha256_file,
@@ -53,15 +53,15 @@ def save(
     """Writes weights, AdamW's moments (by parameter name), `progress` and `origin`, all or nothing.
 
     Args:
-        folder: where the checkpoint stands afterwards.
+        folder: folder of the checkpoint.
         parameters: by name.
-        optimizer: over these parameters.
-        progress: where training stands; `restore` returns it.
+        optimizer: optimizer of these parameters.
+        progress: progress of the training; `restore` returns it.
         origin: recipe, base and data of the run, for `differences`.
         files: the file operations.
 
     Returns:
-        False where the disk is full: the last checkpoint stays, and a warning is logged.
+        False if the disk is full. Then the last checkpoint is kept, and a warning is logged.
     """
     staged = folder.with_name(folder.name + ".part")
     try:
@@ -77,22 +77,26 @@ def save(
         files.write_json(staged / PROGRESS, progress)
         files.write_json(staged / ORIGIN, origin)
         files.write_json(staged / FILES, {name: sha256_file(staged / name) for name in HASHED})
-        if backup_folder(folder).exists() and _damage(folder):  # then the older one is the only valid one and must stay
+        if backup_folder(folder).exists() and _damage(
+            folder
+        ):  # then the older version is the only valid one and is kept
             files.rmtree(folder, ignore_errors=True)
         replace_folder(staged, folder, files)
     except (OSError, SafetensorError) as error:
-        if not is_full(error):
+        if not is_disk_full(error):
             raise
         files.rmtree(staged, ignore_errors=True)
         log.warning(
-            "%s: no checkpoint, the disk is full (%s); the last checkpoint stays and training continues", folder, error
+            "%s: no checkpoint written, the disk is full (%s); the last checkpoint is kept and training continues",
+            folder,
+            error,
         )
         return False
     return True
 
 
 def _damage(folder: Path) -> str | None:
-    """The first problem of a checkpoint's files; None when all of them match their hashes."""
+    """The first problem of a checkpoint's files; None if all of them match their hashes."""
     try:
         hashes = read_json(folder / FILES)
         wrong = [name for name in HASHED if hashes[name] != sha256_file(folder / name)]
@@ -104,13 +108,13 @@ def _damage(folder: Path) -> str | None:
 
 
 def find(folder: Path) -> Path | None:
-    """The newest valid checkpoint: `folder`, or the older one that a killed save left beside it.
+    """The newest valid checkpoint: `folder`, or the previous version, if a save was killed.
 
     Returns:
-        Its folder; None where there is no checkpoint at all.
+        Its folder; None if there is no checkpoint.
 
     Raises:
-        CheckpointError: there are checkpoints, and all of them are damaged.
+        CheckpointError: all checkpoints are damaged.
     """
     damaged: list[str] = []
     for candidate in (folder, backup_folder(folder)):
@@ -128,10 +132,10 @@ def find(folder: Path) -> Path | None:
 
 
 def restore(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Loads what `save` wrote into parameters and optimizer, bit for bit; returns its progress.
+    """Restores parameters and optimizer from a checkpoint, bit for bit, and returns its progress.
 
     Raises:
-        CheckpointError: a file is damaged, or its parameters are not those that train now.
+        CheckpointError: a file is damaged, or the trained parameters are different.
     """
     try:
         weights: dict[str, Tensor] = load_file(folder / WEIGHTS)
@@ -146,19 +150,19 @@ def restore(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.
     if unmatched:
         name, dtype, shape = unmatched[0]
         raise CheckpointError(
-            f"{folder}: the checkpoint has other trained parameters than the recipe ({name}, {dtype}, {list(shape)} is "
-            "in only one of them); delete it to start again"
+            f"{folder}: the trained parameters of the checkpoint and of the recipe differ ({name}, {dtype}, "
+            f"{list(shape)} is in only one of them); delete it to start again"
         )
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
-    # Through the optimizer's own loading, which knows which of the values belong on the device.
+    # The optimizer's own loading moves the right values to the device.
     members = [member for group in optimizer.param_groups for member in group["params"]]
     indices = {id(member): index for index, member in enumerate(members)}
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in moments.items():
-        name, _, kind = key.rpartition(":")
-        state.setdefault(indices[id(parameters[name])], {})[kind] = value
+        name, _, moment = key.rpartition(":")
+        state.setdefault(indices[id(parameters[name])], {})[moment] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return progress
 
@@ -171,14 +175,18 @@ def read_origin(folder: Path) -> dict[str, Any]:
 
 def differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
     """The dotted keys in which two origins differ, with both values: `train.epochs: was 4, now 6`."""
-    before, after = flatten(saved), flatten(json.loads(json.dumps(current)))  # through JSON, where a tuple is a list
+    saved_values, current_values = (
+        flatten(saved),
+        flatten(json.loads(json.dumps(current))),
+    )  # after JSON, a tuple is a list, as in `saved`
 
     def text(flat: dict[str, Any], key: str) -> str:
         value = json.dumps(flat[key], ensure_ascii=False) if key in flat else "not set"
         return value if len(value) < 66 else value[:17] + "…"  # shortens hashes, which are 66 characters long
 
     return [
-        f"{key}: was {text(before, key)}, now {text(after, key)}"
-        for key in sorted({*before, *after})
-        if before.get(key, ...) != after.get(key, ...)  # not None as the default, which is a value too
+        f"{key}: was {text(saved_values, key)}, now {text(current_values, key)}"
+        for key in sorted({*saved_values, *current_values})
+        if saved_values.get(key, ...)
+        != current_values.get(key, ...)  # the default is not None, because None is a valid value
     ]

@@ -1,4 +1,4 @@
-"""The manifests of a run as training uses them: the dataset, the clips of each epoch, and the validation splits."""
+"""The manifests of a run for training: the dataset, the clips of each epoch, and the validation splits."""
 
 from finetune.core.config import Recipe
 from finetune.core.errors import RecipeError
@@ -16,8 +16,8 @@ class TrainingCorpus:
     """Reads the manifests of a run.
 
     Attributes:
-        dataset: the clips of train and replay, and those that the epochs add.
-        validation: the utterances of valid and, where there is one, of the canary.
+        dataset: the clips of train and replay, and the clips that epochs add.
+        validation: the utterances of valid, and of the canary if there is one.
         epoch_clips: for each epoch, the indices of its clips in `dataset`.
 
     Raises:
@@ -40,8 +40,8 @@ class TrainingCorpus:
         longest = max(range(len(data.positions)), key=data.positions.__getitem__)
         if data.positions[longest] > limit:
             raise RecipeError(
-                f"train.batch_tokens: {limit} cannot hold {data.utterances[longest].id}, "
-                f"which takes {data.positions[longest]} positions; raise it, or lower data.max_duration"
+                f"train.batch_tokens: {limit} is too small for {data.utterances[longest].id}, "
+                f"which needs {data.positions[longest]} positions; raise it, or lower data.max_duration"
             )
 
     def hashes(self) -> dict[str, str]:
@@ -49,10 +49,10 @@ class TrainingCorpus:
         return {split: sha256_file(path) for split, path in self.manifests.items()}
 
     def plans(self, batch_seconds: float, group: int) -> list[list[list[list[int]]]]:
-        """The plan of every epoch, as `plan_epoch` makes it.
+        """The plan of each epoch, from `plan_epoch`.
 
         Args:
-            batch_seconds: padded audio of a micro-batch, at most.
+            batch_seconds: largest amount of padded audio in a micro-batch.
             group: micro-batches per optimizer step, over all ranks.
         """
         data, recipe = self.dataset, self.recipe

@@ -1,4 +1,4 @@
-"""The training clips as tensors: prompts, targets and CTC labels made once, audio on demand or from a cache."""
+"""The training clips as tensors: prompts, targets and CTC labels are encoded once, audio is loaded on demand."""
 
 import logging
 from collections import Counter
@@ -31,7 +31,7 @@ class Batch:
     """A micro-batch of padded tensors.
 
     Attributes:
-        kind: what `audio` holds: features, states (the encoder's output) or embeds (the projector's output).
+        kind: type of `audio`: features, states (the encoder's output) or embeds (the projector's output).
         audio: (B, T, D), or (B, A, H) for embeds.
         num_frames: (B,) rows of `audio` without padding.
         ids: (B, L) token ids of prompt and target.
@@ -51,10 +51,10 @@ class SpeechDataset:
     """The clips of train and replay, and the concatenated and repeated clips that epochs add.
 
     Attributes:
-        utterances: one per clip; the other lists are parallel to it.
-        sources: the utterances that a clip consists of, more than one where clips are concatenated.
-        durations: seconds at the slowest speed of the augmentation, because a batch must hold these.
-        positions: of the language model: prompt, audio tokens and target.
+        utterances: one per clip; the other lists have the same order.
+        sources: the utterances of a clip; several if clips are concatenated.
+        durations: seconds at the slowest speed of the augmentation, which is the longest that a clip can be.
+        positions: number of language model positions: prompt, audio tokens and target.
     """
 
     def __init__(
@@ -74,23 +74,25 @@ class SpeechDataset:
             self._warn_about_ctc(unknown_characters)
 
     def _add(self, items: list[tuple[Utterance, tuple[Utterance, ...]]]) -> int:
-        """Adds clips with the utterances they consist of; returns how many characters are outside the CTC alphabet."""
-        tokenizer, first = self.model.tokenizer, len(self.utterances)
+        """Adds clips with their source utterances; returns the number of characters outside the CTC alphabet."""
+        tokenizer, num_existing = self.model.tokenizer, len(self.utterances)
         utterances = [item for item, _ in items]
         self.utterances += utterances
         self.sources += [clips for _, clips in items]
         self.prompts += [render(tokenizer, self.recipe.model.instruction, item.keywords) for item in utterances]
         self.targets += [[*encode_text(tokenizer, item.text), tokenizer.eos_token_id] for item in utterances]
         labels = [to_labels(item.text) for item in utterances]
-        self.characters += [known for known, _ in labels]
+        self.characters += [clip_labels for clip_labels, _ in labels]
         self.durations += [item.duration / (1.0 - self.recipe.augment.speed) for item in utterances]
-        frames = torch.tensor([num_frames(round(seconds * SAMPLE_RATE)) for seconds in self.durations[first:]])
+        frames = torch.tensor([num_frames(round(seconds * SAMPLE_RATE)) for seconds in self.durations[num_existing:]])
         audio = self.model.num_audio_tokens(frames).tolist()
         self.positions += [
             len(prompt.around(self.model.audio_token_id, count)) + len(target)
-            for prompt, count, target in zip(self.prompts[first:], audio, self.targets[first:], strict=True)
+            for prompt, count, target in zip(
+                self.prompts[num_existing:], audio, self.targets[num_existing:], strict=True
+            )
         ]
-        return sum(missing for _, missing in labels)
+        return sum(num_unknown for _, num_unknown in labels)
 
     def _warn_about_ctc(self, unknown_characters: int) -> None:
         """Logs the characters and the clips that the CTC loss ignores.
@@ -98,7 +100,7 @@ class SpeechDataset:
         A clip is ignored if it has too few frames for its text at the fastest speed of the augmentation.
         """
         if unknown_characters:
-            log.warning("%d characters are outside the CTC alphabet; its targets leave them out", unknown_characters)
+            log.warning("%d characters are outside the CTC alphabet; CTC targets omit them", unknown_characters)
         fastest = SAMPLE_RATE / (1 + self.recipe.augment.speed)
         short = [
             item.id
@@ -115,7 +117,7 @@ class SpeechDataset:
     def epoch_clips(self, epoch: int) -> list[int]:
         """The indices of an epoch's clips. Concatenated and repeated clips are added as new clips.
 
-        So a clip that occurs twice has two augmentations.
+        So two occurrences of a clip are augmented differently.
         """
         recipe = self.recipe
         chosen = sample_replay(*self.counts, recipe.data.replay_weight, recipe.seed, epoch)
@@ -130,17 +132,17 @@ class SpeechDataset:
             recipe.seed,
             epoch,
         )
-        times, unchanged, new = Counter[tuple[int, ...]](), [], []
+        times, unchanged, added = Counter[tuple[int, ...]](), [], []
         for group in groups:
             times[group] += 1
             if len(group) == times[group] == 1:
                 unchanged.append(group[0])
             else:
                 clips = tuple(self.utterances[index] for index in group)
-                new.append((concatenated(clips, times[group]), clips))
-        first = len(self.utterances)
-        self._add(new)
-        return [*unchanged, *range(first, len(self.utterances))]
+                added.append((concatenated(clips, times[group]), clips))
+        num_existing = len(self.utterances)
+        self._add(added)
+        return [*unchanged, *range(num_existing, len(self.utterances))]
 
     def tokens(self, indices: list[int]) -> int:
         """The number of target tokens of clips, with the end-of-text token."""
@@ -190,16 +192,16 @@ class SpeechDataset:
 
 
 class BatchSource:
-    """Makes the micro-batches of a plan in order: features from audio, or the frozen encoder's output from a cache."""
+    """Creates the micro-batches of a plan in order: features from audio, or cached output of the frozen encoder."""
 
     def __init__(self, data: SpeechDataset, recipe: Recipe, cache: Path, base: str, verbose: bool) -> None:
-        """Opens the cache where `machine.cache_encoder` is set.
+        """Opens the cache if `machine.cache_encoder` is set.
 
         Args:
             data: the clips.
             recipe: the recipe.
             cache: folder of the cache.
-            base: fingerprint of the base's weights.
+            base: fingerprint of the base weights.
             verbose: log the size of the cache.
         """
         self.data, self.recipe = data, recipe

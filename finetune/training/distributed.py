@@ -1,4 +1,4 @@
-"""Accelerate as training uses it: one process per device, each with the whole model."""
+"""Sets up Accelerate: one process per device, each with the complete model."""
 
 import os
 import warnings
@@ -15,21 +15,21 @@ SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")  # modes of
 
 
 def make_accelerator() -> Accelerator:
-    """An Accelerator for this process and its ranks.
+    """Creates the Accelerator of this process.
 
     Raises:
         CheckpointError: `accelerate launch` is set to split the model.
     """
     if sharded := [name for name in SHARDED if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"]:
         raise CheckpointError(
-            f"accelerate launch is set to {sharded[0]}, but here each process holds the whole model: launch with "
+            f"accelerate launch is set to {sharded[0]}, but each process needs the complete model: launch with "
             "--multi_gpu; if memory is short, set train.batch: auto, machine.gradient_checkpointing: true or "
             "model.quantize: 4bit"
         )
-    # Buffers never change, so they need no broadcast, and gradients need not be in memory twice.
+    # Buffers never change, so they need no broadcast, and gradients are stored in memory only once.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-    # The precision comes from the recipe, not from the launcher. Nor does Accelerate choose the device: on a Mac it
-    # would take the GPU, on which nothing here has been tested.
+    # The precision comes from the recipe, not from the launcher. Accelerate does not choose the device either: on a
+    # Mac it would choose the GPU, on which this toolkit is not tested.
     return Accelerator(mixed_precision="no", cpu=default_device() == "cpu", kwargs_handlers=[ddp])
 
 

@@ -1,4 +1,4 @@
-"""A cache on disk of the frozen encoder's (or projector's) output for clips that are not augmented."""
+"""Caches the output of the frozen encoder (or projector) on disk, for clips that are not augmented."""
 
 import fcntl
 import hashlib
@@ -24,14 +24,7 @@ from finetune.data.manifest import Utterance
 log = logging.getLogger(__name__)
 
 ROWS, INDEX = "rows.bin", "index.json"
-FRONT_END = [
-    1,
-    SAMPLE_RATE,
-    N_FFT,
-    WIN_LENGTH,
-    HOP_LENGTH,
-    NUM_MELS,
-]  # the first number must be raised when features change
+FRONT_END = [1, SAMPLE_RATE, N_FFT, WIN_LENGTH, HOP_LENGTH, NUM_MELS]  # raise the first number when the features change
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,11 +48,11 @@ class StateCache:
 
 
 def cache_key(weights: str, clips: Sequence[Utterance]) -> str:
-    """SHA-256 over everything that states depend on: weights, feature settings, and the audio of the clips in order.
+    """SHA-256 of everything that the states depend on: weights, feature settings, and the audio of the clips in order.
 
     Args:
-        weights: the caller's name for the encoding weights: fingerprint of the base, and encoder or projector.
-        clips: each of their files is read once, completely.
+        weights: identifies the weights: fingerprint of the base, and encoder or projector.
+        clips: each audio file is read once, completely.
 
     Raises:
         DataError: a file cannot be read.
@@ -78,9 +71,9 @@ def predicted_bytes(frames: Iterable[int], width: int, dtype: torch.dtype) -> in
     """The size on disk of a cache.
 
     Args:
-        frames: of each clip.
+        frames: number of frames of each clip.
         width: numbers per frame.
-        dtype: of the numbers.
+        dtype: data type of the numbers.
     """
     return sum(frames) * width * dtype.itemsize
 
@@ -95,15 +88,15 @@ def cached_states(
 ) -> StateCache:
     """Opens the cache in `folder`, and builds it first if it is missing, damaged, or of another key or dtype.
 
-    Of several processes one builds, and the others wait for it. The build is staged beside the folder, so that a
-    killed build is never mistaken for a complete one.
+    If several processes need it, one builds the cache and the others wait. The build is staged in another folder, so a
+    killed build never looks complete.
 
     Args:
-        folder: of this cache alone; a cache of another key there is replaced.
+        folder: folder of this cache only; a cache with another key is replaced.
         key: from `cache_key`.
-        dtype: of the numbers on disk.
+        dtype: data type of the numbers on disk.
         batches: clip indices; each index from 0 to the number of clips occurs once.
-        encode: a batch of indices -> the states of each of its clips, (T, D) with one D for all.
+        encode: returns the states (T, D) of each clip of a batch of indices, with the same D for all clips.
         fsync: flushes a file to disk.
 
     Raises:
@@ -119,12 +112,12 @@ def cached_states(
                 cache = _opened(folder, key, dtype)
     except OSError as error:
         raise DataError(
-            f"{folder}: cannot write the cache of encoder states ({error.strerror or error}); free disk space, or set "
-            "machine.cache_encoder: false"
+            f"{folder}: the cache of encoder states cannot be written ({error.strerror or error}); free disk space, or "
+            "set machine.cache_encoder: false"
         ) from error
     if cache is None:
         raise DataError(
-            f"{folder}: the cache of encoder states does not hold what was just written to it; check the disk, or set "
+            f"{folder}: the cache of encoder states is damaged directly after writing it; check the disk, or set "
             "machine.cache_encoder: false"
         )
     return cache

@@ -1,4 +1,4 @@
-"""Interpolates weights between the base and the trained ones (WiSE-FT, arXiv 2109.01903)."""
+"""Interpolates between the base weights and the trained weights (WiSE-FT, arXiv 2109.01903)."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from torch import Tensor
 def starting_points(parameters: Mapping[str, torch.nn.Parameter]) -> dict[str, Tensor]:
     """A copy of each parameter before the first step, in main memory.
 
-    LoRA's A is left out: B starts at zero, so scaling B alone scales their product.
+    LoRA's A is omitted: B starts at zero, so scaling only B scales their product.
     """
     return {name: value.detach().to("cpu", copy=True) for name, value in parameters.items() if "lora_A" not in name}
 
@@ -19,11 +19,11 @@ def starting_points(parameters: Mapping[str, torch.nn.Parameter]) -> dict[str, T
 def interpolated(
     parameters: Mapping[str, torch.nn.Parameter], start: Mapping[str, Tensor], alpha: float
 ) -> Iterator[None]:
-    """Inside the block, `parameters` are `start + alpha * (trained - start)`; after it, they are restored."""
+    """Inside the block, `parameters` are `start + alpha * (trained - start)`; after the block, they are restored."""
     trained = {name: parameters[name].detach().clone() for name in start}
     with torch.no_grad():
-        for name, first in start.items():
-            parameters[name].copy_(torch.lerp(first.to(trained[name].device), trained[name], alpha))
+        for name, start_value in start.items():
+            parameters[name].copy_(torch.lerp(start_value.to(trained[name].device), trained[name], alpha))
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ STOPPED = [
 
 
 def processes_for(recipe: Recipe, gpus: int | None = None) -> int:
-    """How many processes train: `machine.processes`, at most one for each GPU; 0 is one for each GPU, or one.
+    """Number of training processes: `machine.processes`, at most one for each GPU; 0 means one for each GPU, or one.
 
     Args:
         recipe: The recipe.
@@ -36,22 +36,23 @@ def processes_for(recipe: Recipe, gpus: int | None = None) -> int:
 def train_on_all(run: RunDir, processes: int, python: str = sys.executable) -> None:
     """Trains in `processes` processes (torch.distributed; NCCL on GPUs, gloo on CPUs) and waits for them.
 
-    Each process reads `resolved.json`. torchrun is not used: it prints a traceback of its own, and 30 seconds after a
-    signal it kills processes that may still be in the step before their checkpoint.
+    Each process reads `resolved.json`. torchrun is not used: it prints its own traceback, and 30 seconds after a signal
+    it kills processes that can still be in the step before their checkpoint.
 
     Args:
         run: The run directory.
-        processes: How many to start.
+        processes: Number of processes.
         python: The interpreter.
 
     Raises:
         Interrupted: a signal stopped them; their checkpoint holds the last step.
-        CheckpointError: one failed, and the others were killed; its own message is printed before.
+        CheckpointError: one process failed, and the others were killed; its own error message is printed before.
     """
     command = [python, "-m", "finetune", "train", str(run.resolved)]
     with interruptible() as stop, ExitStack() as stack:
-        # Each is in its own session: otherwise Ctrl-C would reach it twice, and the second signal stops at once. Each
-        # inherits the file descriptor of the lock: if this process is killed, no other can start while they run.
+        # Each process is in its own session: otherwise it receives Ctrl-C twice, and the second signal stops it at
+        # once. Each inherits the file descriptor of the lock: if this process is killed, no other run can start while
+        # they run.
         children = [
             stack.enter_context(subprocess.Popen(command, env=environment, start_new_session=True, close_fds=False))
             for environment in _environments(processes)
@@ -59,11 +60,13 @@ def train_on_all(run: RunDir, processes: int, python: str = sys.executable) -> N
         signalled, failed = False, 0
         try:
             while True:
-                codes = [code for child in children if (code := child.poll()) is not None]  # of those that ended
+                codes = [
+                    code for child in children if (code := child.poll()) is not None
+                ]  # of the processes that ended
                 failed = failed or next((code for code in codes if code not in (0, *STOPPED)), 0)
                 if len(codes) == processes:
                     break
-                if failed:  # the others would wait for it forever
+                if failed:  # the other processes would wait for it forever
                     _kill(children)
                 if stop.signum and not signalled:
                     for child in children:
@@ -77,12 +80,12 @@ def train_on_all(run: RunDir, processes: int, python: str = sys.executable) -> N
     if stop.signum or (stopped and not failed):
         raise Interrupted(None, stop.signum or stopped[0])
     if failed:
-        why = (
+        reason = (
             f"exit code {failed}; see the first error above"
             if failed > 0
-            else f"{signal.Signals(-failed).name}; if nobody sent it, main memory may have run out"
+            else f"{signal.Signals(-failed).name}; if no user sent it, the machine probably ran out of memory"
         )
-        raise CheckpointError(f"training in {processes} processes failed ({why})")
+        raise CheckpointError(f"training in {processes} processes failed ({reason})")
 
 
 def _environments(processes: int) -> list[dict[str, str]]:
@@ -92,7 +95,7 @@ def _environments(processes: int) -> list[dict[str, str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {
+    common = {
         **os.environ,
         CHILD: "1",
         "MASTER_ADDR": "127.0.0.1",
@@ -100,10 +103,10 @@ def _environments(processes: int) -> list[dict[str, str]]:
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
     }
-    shared.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    common.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     if not torch.cuda.is_available():
-        shared["ACCELERATE_USE_CPU"] = "true"
-    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+        common["ACCELERATE_USE_CPU"] = "true"
+    return [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
 
 
 def _kill(children: list[subprocess.Popen[bytes]]) -> None:

@@ -1,4 +1,4 @@
-"""The training losses, summed over target tokens; the caller divides by those of the whole optimizer step."""
+"""The training losses, summed over target tokens; the caller divides by the target tokens of the optimizer step."""
 
 from collections.abc import Callable
 
@@ -12,11 +12,11 @@ CHUNK = 1024  # target positions whose logits are in memory at once
 
 
 def token_loss(hidden: Tensor, labels: Tensor, logits: Callable[[Tensor], Tensor], smoothing: float) -> Tensor:
-    """Summed cross entropy of the next token, at target positions only.
+    """Cross entropy of the next token, summed over target positions only.
 
     Args:
         hidden: (B, L, H) states of the language model.
-        labels: (B, L) token ids, `IGNORE` where nothing is predicted; position i is predicted from i - 1.
+        labels: (B, L) token ids, `IGNORE` at positions without a target; position i is predicted from i - 1.
         logits: (n, H) -> (n, V) float32, already divided by `logits_scaling`.
         smoothing: fraction of the probability that is spread over all tokens (arXiv 1512.00567).
 
@@ -40,9 +40,9 @@ def token_loss(hidden: Tensor, labels: Tensor, logits: Callable[[Tensor], Tensor
 
 
 def ctc_loss(logits: Tensor, num_frames: Tensor, targets: list[list[int]]) -> Tensor:
-    """Summed CTC loss over a batch, with label 0 as the blank.
+    """CTC loss, summed over a batch, with label 0 as the blank.
 
-    A clip with fewer frames than its labels need has no alignment; its loss is 0.
+    The loss of a clip with too few frames for its labels is 0.
 
     Args:
         logits: (B, T, V).

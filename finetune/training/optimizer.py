@@ -17,9 +17,9 @@ def build_optimizer(recipe: Recipe, parameters: dict[str, nn.Parameter]) -> torc
 
 
 def learning_rate_of(recipe: Recipe, part: str) -> float:
-    """The peak learning rate of a part: its own where the recipe sets one, else `train.learning_rate`."""
-    own: float | None = getattr(recipe.parts, part).learning_rate
-    return recipe.train.learning_rate if own is None else own
+    """The peak learning rate of a part: its own if the recipe sets one, else `train.learning_rate`."""
+    part_rate: float | None = getattr(recipe.parts, part).learning_rate
+    return recipe.train.learning_rate if part_rate is None else part_rate
 
 
 def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
@@ -27,8 +27,8 @@ def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
 
     Args:
         step: optimizer step, from 0.
-        steps: optimizer steps of the whole training.
-        warmup: fraction of the steps that the warmup takes.
+        steps: number of optimizer steps of the training.
+        warmup: fraction of the steps in the warmup.
     """
-    rise = max(1, round(warmup * steps))
-    return (step + 1) / rise if step < rise else (steps - step) / max(1, steps - rise)
+    warmup_steps = max(1, round(warmup * steps))
+    return (step + 1) / warmup_steps if step < warmup_steps else (steps - step) / max(1, steps - warmup_steps)

@@ -23,9 +23,9 @@ class Progress(TrainerCallback):
     """A callback that prints progress; `close` ends the live line.
 
     Args:
-        steps: Optimizer steps of the whole training.
-        completed: Steps before this process, when it resumes.
-        epochs: Of the whole training.
+        steps: Number of optimizer steps of the training.
+        completed: Steps of earlier processes, if the run is resumed.
+        epochs: Number of epochs of the training.
         terminal: Whether standard output is a terminal, which gets a live line.
         clock: Returns seconds.
     """
@@ -85,15 +85,15 @@ class Progress(TrainerCallback):
             log.info(text)
 
     def on_message(self, text: str) -> None:
-        """Prints a line above the live one. The time up to the next step (a validation) does not count as training."""
+        """Prints a line above the live line. The time until the next step (a validation) does not count as training."""
         self.last_step = math.nan
-        if self.completed == self.first:  # the base model was scored, which is no part of the time per step
+        if self.completed == self.first:  # the base model was scored; this time is not part of the steps
             self.started = self.clock()
         log.info(text)
 
 
 def _bar() -> Any:
-    """rich's progress bar with one task; None where rich is not installed."""
+    """rich's progress bar with one task; None if rich is not installed."""
     try:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn
@@ -113,15 +113,15 @@ def _bar() -> Any:
     return bar
 
 
-def _average(before: float, value: float) -> float:
+def _average(average: float, value: float) -> float:
     """A running average that ignores NaN and infinity."""
     if not math.isfinite(value):
-        return before
-    return value if math.isnan(before) else DECAY * before + (1 - DECAY) * value
+        return average
+    return value if math.isnan(average) else DECAY * average + (1 - DECAY) * value
 
 
 def _peak_memory() -> float:
-    """Peak memory of this process in GiB: of its GPU where there is one, else of the machine."""
+    """Peak memory of this process in GiB: of its GPU if there is one, else main memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)

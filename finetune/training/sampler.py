@@ -21,9 +21,9 @@ JITTER = 0.05  # fraction by which positions vary at random within a window, so 
 def sample_replay(count_train: int, count_replay: int, replay_weight: float, seed: int, epoch: int) -> list[int]:
     """The indices of one epoch's clips: all of train once, and those of replay `replay_weight` times on average.
 
-    The replay clips come after those of train. The fractional part of the weight is a random sample of the replay
-    clips, another one in each epoch: with 1.5, each clip occurs once and half of them twice. A sample size that is
-    not a whole number is rounded up or down at random, so that it is right on average.
+    The replay clips come after the clips of train. The fractional part of the weight is a random sample of the replay
+    clips, different in each epoch: with 1.5, each clip occurs once and half of the clips occur twice. A fractional
+    sample size is rounded up or down at random, so it is correct on average.
     """
     rng = random.Random(f"{seed}/{epoch}/replay")
     replay = range(count_train, count_train + count_replay)
@@ -41,23 +41,24 @@ def concat_utterances(
     seed: int,
     epoch: int,
 ) -> list[tuple[int, ...]]:
-    """Groups clips to be concatenated, which makes long speech and new word contexts from short clips.
+    """Groups clips to be concatenated, to create long speech and new word contexts from short clips.
 
-    In a random order, each clip is appended to the previous one with `probability`. So groups of k clips have a
-    fraction of (1 - probability) * probability ** (k - 1). A group has one language and at most `max_duration` seconds.
+    In a random order, each clip is appended to the previous one with `probability`. So a fraction of
+    (1 - probability) * probability ** (k - 1) of the groups has k clips. A group has one language and at most
+    `max_duration` seconds.
     """
     if not probability:
         return [(index,) for index in chosen]
     rng = random.Random(f"{seed}/{epoch}/join")
     groups: list[tuple[list[int], float]] = []
-    last: dict[str, int] = {}  # the newest group of each language
+    newest_group: dict[str, int] = {}  # the newest group of each language
     for index in rng.sample(chosen, len(chosen)):
-        place = last.get(languages[index], -1)
-        follows = place >= 0 and rng.random() < probability
-        if follows and groups[place][1] + durations[index] <= max_duration:
-            groups[place] = ([*groups[place][0], index], groups[place][1] + durations[index])
+        group_index = newest_group.get(languages[index], -1)
+        follows = group_index >= 0 and rng.random() < probability
+        if follows and groups[group_index][1] + durations[index] <= max_duration:
+            groups[group_index] = ([*groups[group_index][0], index], groups[group_index][1] + durations[index])
         else:
-            last[languages[index]] = len(groups)
+            newest_group[languages[index]] = len(groups)
             groups.append(([index], durations[index]))
     return [tuple(group) for group, _ in groups]
 
@@ -76,22 +77,23 @@ def plan_epoch(
 
     A micro-batch has clips of similar duration and, among those, of similar text length; the combinations differ
     between epochs. Each clip occurs as often as in `chosen`. A step has `group` micro-batches (ranks times
-    accumulation), the last step perhaps fewer. So any split of `group` has the same clips in the same step.
+    accumulation), the last step can have fewer. So a step has the same clips for each way to divide `group` over ranks.
 
     Args:
-        durations: seconds of each clip; with speed augmentation by a fraction s, pass duration / (1 - s), its maximum.
-        positions: of the language model, for each clip: prompt, audio tokens and text.
+        durations: seconds of each clip; with speed augmentation by a fraction s, pass the maximum, duration / (1 - s).
+        positions: language model positions of each clip: prompt, audio tokens and text.
         batch_seconds: limit of the longest duration times the number of clips. A longer clip is a batch of its own.
-        batch_tokens: limit of the largest number of positions times the number of clips, likewise.
+        batch_tokens: limit of the largest number of positions times the number of clips. The same rule for
+            a longer clip.
         group: micro-batches in a step.
-        seed: of the run.
-        epoch: from 0.
+        seed: seed of the run.
+        epoch: epoch, from 0.
         chosen: the indices of this epoch's clips.
     """
     rng = random.Random(f"{seed}/{epoch}")
     phase = rng.random()
 
-    def place(index: int) -> tuple[int, float]:
+    def sort_key(index: int) -> tuple[int, float]:
         """A sort key: the clip's window of durations, then its positions, ascending and descending in turn."""
         window = math.floor(math.log(durations[index]) / WINDOW + phase)
         return window, positions[index] * rng.uniform(1 - JITTER, 1 + JITTER) * (1 if window % 2 else -1)
@@ -99,8 +101,8 @@ def plan_epoch(
     batches: list[list[int]] = []
     longest, widest = 0.0, 0
     for index in sorted(
-        chosen, key=place, reverse=rng.random() < 0.5
-    ):  # so that clips at the borders of windows have different neighbours
+        chosen, key=sort_key, reverse=rng.random() < 0.5
+    ):  # reversed at random: clips at the borders of windows get different neighbours
         size = len(batches[-1]) + 1 if batches else 1
         longest, widest = max(longest, durations[index]), max(widest, positions[index])
         if batches and longest * size <= batch_seconds and widest * size <= batch_tokens:
@@ -112,14 +114,14 @@ def plan_epoch(
     return [batches[i : i + group] for i in range(0, len(batches), group)]
 
 
-def padding_share(plan: list[list[list[int]]], durations: Sequence[float]) -> float:
-    """The fraction of a plan's padded audio that is padding; with positions as `durations`, that of the positions."""
+def padding_fraction(plan: list[list[list[int]]], durations: Sequence[float]) -> float:
+    """The fraction of a plan's padded audio that is padding; for positions as `durations`, of its positions."""
     batches = [[durations[index] for index in batch] for step in plan for batch in step]
     return 1 - math.fsum(map(math.fsum, batches)) / math.fsum(max(batch) * len(batch) for batch in batches)
 
 
 def shard_for_rank(step: list[list[int]], rank: int, ranks: int) -> list[list[int]]:
-    """This rank's micro-batches of a step, equally many on every rank; an empty list stands for a missing one."""
+    """This rank's micro-batches of a step, the same number on every rank; missing micro-batches are empty lists."""
     local = step[rank::ranks]
     return local + [[]] * (-(-len(step) // ranks) - len(local))
 
@@ -127,7 +129,7 @@ def shard_for_rank(step: list[list[int]], rank: int, ranks: int) -> list[list[in
 class Clips(Dataset[np.ndarray]):
     """Augmented waveforms (N,), each of one utterance or of several concatenated ones.
 
-    The augmentation depends on seed, epoch and id only, not on workers.
+    The augmentation depends only on seed, epoch and id, not on workers.
     """
 
     def __init__(
@@ -148,14 +150,14 @@ def _as_list(waves: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _own_process_group(worker: int) -> None:
-    """Keeps Ctrl-C and a SIGTERM to the whole group from the worker; the training process stops its workers itself."""
+    """Protects a worker from signals to the process group, such as Ctrl-C; the training process stops its workers."""
     os.setpgrp()
 
 
 def waves_of(clips: Clips, batches: list[list[int]], workers: int) -> Iterator[list[np.ndarray]]:
     """The waveforms of each micro-batch, in order, decoded ahead by `workers` processes.
 
-    It takes no numbers from torch's own random generator, so dropout is the same in a resumed run.
+    It uses no random numbers of torch's global generator, so dropout is the same in a resumed run.
 
     Raises:
         DataError: a clip can no longer be decoded.

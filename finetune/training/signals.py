@@ -1,4 +1,4 @@
-"""Signals that stop a run: after the first, the current step completes; the second ends the process at once."""
+"""Handles signals that stop a run: the first one completes the current step; the second ends the process at once."""
 
 import logging
 import os
@@ -20,19 +20,19 @@ REPEAT_WINDOW = 0.2
 
 @dataclass
 class Stop:
-    """The signal that asks to stop; 0 is none so far."""
+    """The signal that was received; 0 if there was none."""
 
     signum: int = 0
 
 
 @contextmanager
 def interruptible(sleep: Callable[[float], object] = time.sleep) -> Iterator[Stop]:
-    """Turns the first SIGINT, SIGTERM or SIGUSR1 inside the block into `signum`, which the caller reads in each step.
+    """Stores the first SIGINT, SIGTERM or SIGUSR1 inside the block in `signum`, which the caller reads in each step.
 
     After the first signal, the handlers from before the block are active again: a second signal ends the process at
     once, even inside a call that hangs (SIGINT as KeyboardInterrupt). A signal that was ignored before the block, as
-    SIGINT is for a shell's background job, stays ignored. Outside the main thread Python allows no handlers: there
-    this does nothing and `signum` remains 0.
+    SIGINT is for a shell's background job, stays ignored. Python allows handlers only in the main thread; in
+    other threads this does nothing and `signum` remains 0.
 
     Processes forked inside the block, such as a DataLoader's workers, ignore SIGINT and SIGUSR1, which a terminal
     sends to the whole process group: the current step still needs the workers. SIGTERM ends them.
@@ -61,7 +61,7 @@ def interruptible(sleep: Callable[[float], object] = time.sleep) -> Iterator[Sto
         if stop.signum:
             return  # a repetition within the window below
         stop.signum = number
-        with suppress(RuntimeError):  # the signal may interrupt a write to the same stream
+        with suppress(RuntimeError):  # the signal can interrupt a write to the same stream
             log.warning(
                 "%s: stopping after this step and writing a checkpoint; send it again to stop at once",
                 signal.Signals(number).name,

@@ -1,4 +1,4 @@
-"""Where training stands, which a checkpoint holds, and what training returns."""
+"""The progress of training, which a checkpoint stores, and the result of training."""
 
 import logging
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class TrainState:
     base: dict[str, Any] | None = None  # Scores of the base model
     best: dict[str, Any] | None = None  # Scores of the best adapter
     best_epoch: int = 0
-    best_alpha: float = 1.0  # fraction of the way from the base's weights to that epoch's
+    best_alpha: float = 1.0  # interpolation weight: base + alpha * (trained - base)
     finished: bool = False  # stopped early
 
     @property
@@ -35,14 +35,14 @@ class TrainState:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What training returns; WER is a fraction.
+    """The result of training; WER is a fraction.
 
     Attributes:
-        best_alpha: below 1 where weights interpolated with the base (`train.interpolate`) are the best.
+        best_alpha: below 1 if weights interpolated with the base (`train.interpolate`) are the best.
         within_canary_limit: whether the best adapter keeps `train.max_canary_loss`.
         padding: fraction of the first epoch's padded audio that is padding.
-        clips_per_second: of this call, over its optimizer steps alone.
-        seconds: of this call.
+        clips_per_second: of this call, during its optimizer steps only.
+        seconds: duration of this call.
     """
 
     best_epoch: int
@@ -83,8 +83,8 @@ def train_result(
     within = rank(best, base, max_canary_loss)[0] == 0
     if not within:
         log.warning(
-            "no adapter keeps the canary within train.max_canary_loss; the one with the smallest loss is saved: "
-            "its canary WER is %.1f percentage points higher than the base's",
+            "no adapter is within train.max_canary_loss; the adapter with the smallest increase is saved: its canary WER "
+            "is %.1f percentage points higher than that of the base model",
             100 * canary_loss(best, base),
         )
     return TrainResult(

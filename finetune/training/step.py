@@ -22,12 +22,12 @@ TokenLoss = Callable[[Tensor, Tensor, Callable[[Tensor], Tensor], float], Tensor
 
 @dataclass(frozen=True)
 class StepResult:
-    """The loss per target token and the gradient norm; `taken` is False where one of them is NaN or infinite."""
+    """The loss per target token and the gradient norm; `taken` is False if one of them is NaN or infinite."""
 
     loss: float
     grad_norm: float
     taken: bool
-    stop: int  # the signal that some rank has received, or 0
+    stop: int  # the signal that a rank has received, or 0
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class OptimizerStep:
     """Runs optimizer steps on a model.
 
     Attributes:
-        wrapped: `model` as Accelerate wraps it for several ranks; the model itself otherwise.
+        wrapped: `model`, wrapped by Accelerate if there are several ranks.
         optimizer: Accelerate's, or torch's.
-        parameters: everything that trains, by name.
+        parameters: all trainable parameters, by name.
         token_loss: the loss of the language model; the benchmark compares others.
     """
 
@@ -55,11 +55,11 @@ class OptimizerStep:
 
         Args:
             batch: one micro-batch.
-            tokens: target tokens of the whole optimizer step.
-            characters: CTC labels of the whole optimizer step.
+            tokens: number of target tokens in the optimizer step.
+            characters: number of CTC labels in the optimizer step.
 
         Returns:
-            The loss of the language model, which is reported, and the sum with the CTC loss, which trains.
+            The loss of the language model, which is reported, and the total loss with CTC, which is minimized.
         """
         settings = self.recipe.train
         hidden, audio = self.wrapped(batch.audio, batch.num_frames, batch.ids, batch.kind)
@@ -76,30 +76,30 @@ class OptimizerStep:
         batches: Iterator[Batch],
         number: int,
         stop: Stop,
-        before: dict[str, int] | None,
+        initial: dict[str, int] | None,
     ) -> StepResult:
         """Forward, backward and update for one step of the plan.
 
         Args:
             step: the micro-batches of all ranks, as lists of clip indices.
-            local: those of this rank. An empty one repeats the first micro-batch of the step with weight 0.
+            local: the micro-batches of this rank. An empty one repeats the first micro-batch of the step with weight 0.
             batches: the tensors of `local`, in order.
-            number: of the step, from 0. It seeds dropout.
-            stop: holds the signal that this rank has received, if any.
-            before: fingerprints of the model before its first step, to check what that step changed; None later.
+            number: number of the step, from 0. It seeds dropout.
+            stop: contains the signal that this rank has received, if any.
+            initial: fingerprints of the model before its first step, to check what that step changed; None later.
 
         Raises:
-            ModelError: a frozen tensor changed, or a trained one did not.
+            ModelError: a frozen tensor changed, or a trained tensor did not change.
         """
         loss = self._backward(step, local, batches, number)
         norm = self.accelerator.clip_grad_norm_(list(self.parameters.values()), self.recipe.train.max_grad_norm)
-        # One transfer for all numbers, and before the update, which a GPU can then run while the CPU prepares the
-        # next batch. The sums are the same on all ranks, so all of them take or skip the step.
+        # One transfer for all numbers, and before the update, so a GPU can run the update while the CPU prepares
+        # the next batch. The sums are the same on all ranks, so all ranks take or skip the step.
         sums = torch.stack([loss, torch.full_like(loss, stop.signum)])
         total, signum, length = torch.stack([*self.accelerator.reduce(sums, "sum"), norm]).tolist()
         taken = math.isfinite(length) and math.isfinite(total)
         if taken:
-            self._update(before)
+            self._update(initial)
         self.optimizer.zero_grad(set_to_none=True)
         return StepResult(total, length, taken, int(signum))
 
@@ -110,12 +110,12 @@ class OptimizerStep:
         tokens, characters = self.data.tokens(clips), max(1, self.data.labels(clips))
         loss = torch.zeros((), device=accelerator.device)
         for position, micro in enumerate(local):
-            # Dropout depends on the step and on the micro-batch's place in it, so any split over ranks and any resumed
-            # run draws the same.
-            place = position * ranks + accelerator.process_index
-            torch.manual_seed((self.recipe.seed * 1_000_003 + number) * 4099 + place)
-            last, batch = position == len(local) - 1, next(batches)
-            with accelerator.no_sync(self.wrapped) if not last else nullcontext():
+            # Dropout depends on the step and on the position of the micro-batch in it, so it is the same for any number
+            # of ranks and in a resumed run.
+            index_in_step = position * ranks + accelerator.process_index
+            torch.manual_seed((self.recipe.seed * 1_000_003 + number) * 4099 + index_in_step)
+            is_last, batch = position == len(local) - 1, next(batches)
+            with accelerator.no_sync(self.wrapped) if not is_last else nullcontext():
                 with self.model.autocast():
                     lm_loss, total_loss = self.losses(batch, tokens, characters)
                 loss += lm_loss.detach() * bool(micro)
@@ -123,11 +123,11 @@ class OptimizerStep:
                 accelerator.backward(total_loss * ranks * bool(micro))
         return loss
 
-    def _update(self, before: dict[str, int] | None) -> None:
-        """Steps the optimizer; with fingerprints from `before` it, checks what changed."""
-        # The moments of a resumed run may make its first step arbitrarily small, so that a trained tensor stays equal.
-        first = before is not None and not self.optimizer.state
-        moved = with_gradient(self.parameters, self.optimizer.param_groups) if first else set()
+    def _update(self, initial: dict[str, int] | None) -> None:
+        """Runs the optimizer. With `initial` fingerprints, checks which tensors changed."""
+        # With the moments of a resumed run, its first step can be so small that a trained tensor does not change.
+        check_gradients = initial is not None and not self.optimizer.state
+        moved = with_gradient(self.parameters, self.optimizer.param_groups) if check_gradients else set()
         self.optimizer.step()
-        if before is not None:
-            check_changed(before, fingerprints(self.model), set(self.parameters), moved)
+        if initial is not None:
+            check_changed(initial, fingerprints(self.model), set(self.parameters), moved)

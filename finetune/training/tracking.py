@@ -1,4 +1,4 @@
-"""Records training: always to `metrics.jsonl`, and to wandb, tensorboard or trackio where the recipe names them.
+"""Records training to `metrics.jsonl`, and to wandb, tensorboard or trackio if the recipe names them.
 
 A tracker never stops the training: a failure is logged once.
 """
@@ -25,7 +25,7 @@ PROJECT = "finetune-granite-speech"
 
 @dataclass(frozen=True)
 class Mirror:
-    """One external tracker. `log` takes numbers by name and the optimizer step, their x axis."""
+    """One external tracker. `log` takes numbers by name and the optimizer step."""
 
     log: Callable[[dict[str, float], int], object]
     close: Callable[[], object]
@@ -36,14 +36,14 @@ class Tracker(TrainerCallback):
 
     Args:
         path: `metrics.jsonl`; the files of the mirrors are written beside it.
-        name: Of the run, for the mirrors.
+        name: Name of the run, for the mirrors.
         mirrors: Any of wandb, tensorboard, trackio.
-        settings: Of the run, for the mirrors.
-        step: Of the checkpoint that training resumes from, None for a new run. Later records are dropped.
+        settings: Settings of the run, for the mirrors.
+        step: Step of the checkpoint from which training resumes, None for a new run. Later records are dropped.
     """
 
     def __init__(self, path: Path, name: str, mirrors: list[str], settings: dict[str, Any], step: int | None) -> None:
-        self.path, self.lost = path, 0
+        self.path, self.num_lost = path, 0
         try:
             rewind(path, -1 if step is None else step)
         except OSError as error:
@@ -52,7 +52,7 @@ class Tracker(TrainerCallback):
         for mirror in mirrors:
             try:
                 self.mirrors[mirror] = START[mirror](path.parent, name, settings, step)
-            except Exception as error:  # no failure of a tracker may stop the training
+            except Exception as error:  # a failure of a tracker must not stop the training
                 log.warning("%s is off for this run: %s", mirror, error)
 
     def on_step(self, record: StepRecord) -> None:
@@ -72,18 +72,18 @@ class Tracker(TrainerCallback):
             with self.path.open("ab", buffering=0) as handle:
                 start = handle.tell()
                 if handle.write(line) < len(line):
-                    handle.truncate(start)  # removes the partial line, or the next record would continue it
+                    handle.truncate(start)  # removes the partial line; otherwise the next record would continue it
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         except OSError as error:
-            if not self.lost:
-                log.warning("cannot write a record, training continues: %s", error)
-            self.lost += 1
+            if not self.num_lost:
+                log.warning("a record cannot be written, training continues: %s", error)
+            self.num_lost += 1
         numbers = {f"{kind}/{key}": value for key, value in values.items() if isinstance(value, int | float)}
         for name, mirror in list(self.mirrors.items()):
             try:
                 mirror.log(numbers, step)
             except Exception as error:
-                log.warning("%s is off from here on, training continues: %s", name, error)
+                log.warning("%s is off from now on, training continues: %s", name, error)
                 del self.mirrors[name]
 
     def close(self) -> None:
@@ -92,30 +92,30 @@ class Tracker(TrainerCallback):
                 mirror.close()
             except Exception as error:
                 log.warning("%s did not finish: %s", name, error)
-        if self.lost:
-            log.warning("%s lacks %d records", self.path, self.lost)
+        if self.num_lost:
+            log.warning("%s: %d records are missing", self.path, self.num_lost)
 
 
 def rewind(path: Path, step: int) -> None:
-    """Drops the records of kind step and valid after `step`, so that a resumed run records what an unbroken one does.
+    """Drops the records of kind step and valid after `step`, so a resumed run has the same records as an unbroken run.
 
-    Damaged lines are dropped too, such as one that a kill cut off. The file is replaced as a whole.
+    Damaged lines are dropped too, such as a line that a kill cut off. The file is replaced atomically.
     """
     if not path.is_file():
         return
-    kept, damaged = [], 0
+    lines, damaged = [], 0
     for line in path.read_bytes().splitlines():
         try:
             row = json.loads(line)
             if row["kind"] not in ("step", "valid") or row["step"] <= step:
-                kept.append(line + b"\n")
+                lines.append(line + b"\n")
         except (ValueError, TypeError, KeyError):
             damaged += 1
     if damaged:
         log.warning("%s: dropped %d damaged lines", path, damaged)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(b"".join(kept))
-    os.replace(part, path)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(b"".join(lines))
+    os.replace(temporary, path)
 
 
 def _finite(value: Any) -> Any:
@@ -141,7 +141,7 @@ def _wandb(folder: Path, name: str, settings: dict[str, Any], step: int | None) 
         dir=str(folder),
         settings=wandb.Settings(console="off"),
     )
-    # wandb's own step can only increase, so it would refuse the steps that a resumed run repeats.
+    # wandb's own step can only increase, so it would reject the steps that a resumed run repeats.
     run.define_metric("*", step_metric="optimizer_step")
     return Mirror(lambda values, step: run.log({**values, "optimizer_step": step}), run.finish)
 

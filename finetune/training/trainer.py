@@ -1,6 +1,6 @@
 """Fine-tunes a base model on the prepared manifests of a run and keeps the best adapter.
 
-There is one process per device (Accelerate). The recipe alone decides which clips make up an optimizer step. The loss
+There is one process per device (Accelerate). Only the recipe decides which clips an optimizer step contains. The loss
 of a step is the sum over its target tokens, on all ranks and in all micro-batches, divided by their number.
 """
 
@@ -32,7 +32,7 @@ from finetune.training.interpolate import interpolated, starting_points
 from finetune.training.optimizer import build_optimizer, learning_rate_factor, learning_rate_of
 from finetune.training.parts import trainable_parts
 from finetune.training.progress import Progress
-from finetune.training.sampler import padding_share, shard_for_rank
+from finetune.training.sampler import padding_fraction, shard_for_rank
 from finetune.training.selection import Scores, format_scores, measure, rank, save_best
 from finetune.training.signals import Stop, interruptible
 from finetune.training.state import TrainResult, TrainState, train_result
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 def train(recipe: Recipe, run: RunDir, callbacks: Sequence[TrainerCallback] = ()) -> TrainResult:
-    """Trains, resuming from the run's checkpoint where there is one, and leaves the best adapter in `run.best`.
+    """Trains, or resumes from the run's checkpoint if there is one, and saves the best adapter in `run.best`.
 
     Args:
         recipe: what to train and how.
@@ -51,8 +51,8 @@ def train(recipe: Recipe, run: RunDir, callbacks: Sequence[TrainerCallback] = ()
         callbacks: receive each step, validation and message on rank 0, after the trackers and the progress display.
 
     Raises:
-        CheckpointError: the checkpoint is of another recipe, base or data, or is damaged; the loss or gradient was NaN
-            or infinite in too many steps; `accelerate launch` is set to split the model.
+        CheckpointError: the checkpoint belongs to another recipe, base or data, or is damaged; the loss or gradient was
+            NaN or infinite in too many steps; `accelerate launch` is set to split the model.
         RecipeError: a batch cannot hold the longest clip.
         ModelError: the base cannot be loaded, a part does not exist, or memory runs out.
         Interrupted: a signal stopped the training; the checkpoint holds the last step.
@@ -66,15 +66,15 @@ class Trainer:
     Args:
         recipe: what to train and how.
         run: the run directory.
-        callbacks: as for `train`.
+        callbacks: see `train`.
         load_model: loads the base, with the arguments of `finetune.model.granite.load_model`.
         measure: scores the model on valid and canary, with the arguments of `finetune.training.selection.measure`.
         files: file operations of a checkpoint.
-        batch_sizes: cache for `train.batch: auto`; by default the user's.
+        batch_sizes: cache for `train.batch: auto`; the default is the cache of the user.
         clock: returns seconds.
 
     Raises:
-        CheckpointError, RecipeError, ModelError: as `train`.
+        CheckpointError, RecipeError, ModelError: see `train`.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Trainer:
         self.accelerator = make_accelerator()
         self.ranks, self.main = self.accelerator.num_processes, self.accelerator.is_main_process
         self.state, self.stop = TrainState(), Stop()
-        self.callbacks = CallbackList()  # remains empty on other ranks than 0
+        self.callbacks = CallbackList()  # empty on all ranks except 0
         self.clips_trained, self.seconds_in_steps = 0, 0.0  # of this process
         self._setup_model(load_model)
         self._setup_data()
@@ -117,7 +117,7 @@ class Trainer:
         self.parameters = trained_parameters(self.model)
 
     def _setup_data(self) -> None:
-        """Reads the manifests, and makes audio into features or the encoder's output into a cache."""
+        """Reads the manifests, and prepares the source of batches: audio, or a cache of the encoder's output."""
         self.corpus = TrainingCorpus(self.model, self.recipe, self.run)
         self.data = self.corpus.dataset
         with self.model.autocast():
@@ -132,12 +132,12 @@ class Trainer:
         self.batch_seconds: float = settings.batch_seconds
         if settings.batch == "auto" and self.saved:
             self.batch_seconds = checkpoint.read_origin(self.saved)["batch_seconds"]
-        elif settings.batch == "auto":  # before the model is wrapped: a wrapped one waits for the other ranks
+        elif settings.batch == "auto":  # before the model is wrapped, because a wrapped model waits for the other ranks
             unwrapped = self._optimizer_step(self.model, optimizer)
             self.batch_seconds = fit_batch_seconds(unwrapped, self.source, self.base, batch_sizes)
         self.group = self.ranks * settings.accumulation  # micro-batches per optimizer step
         self.plans = self.corpus.plans(self.batch_seconds, self.group)
-        self.steps, self.padding = sum(map(len, self.plans)), padding_share(self.plans[0], self.data.durations)
+        self.steps, self.padding = sum(map(len, self.plans)), padding_fraction(self.plans[0], self.data.durations)
         wrapped, self.optimizer = self.accelerator.prepare(self.model, optimizer)
         self.optimizer_step = self._optimizer_step(wrapped, self.optimizer)
         self.start = starting_points(self.parameters) if settings.interpolate else {}
@@ -146,10 +146,10 @@ class Trainer:
         return OptimizerStep(self.recipe, self.accelerator, self.model, wrapped, optimizer, self.parameters, self.data)
 
     def _resume(self) -> None:
-        """Restores the run's checkpoint where there is one.
+        """Restores the run's checkpoint if there is one.
 
         Raises:
-            CheckpointError: it is of another recipe, base or data, or is damaged.
+            CheckpointError: it belongs to another recipe, base or data, or is damaged.
         """
         self.origin = {
             **self.recipe.model_dump(mode="json", include={"model", "augment", "parts", "train", "seed"}),
@@ -170,7 +170,7 @@ class Trainer:
         log.info("resumed after step %d", self.state.step)
 
     def state_dict(self) -> dict[str, Any]:
-        """The progress of the run; a checkpoint holds it beside the weights and the optimizer's moments."""
+        """The progress of the run, which a checkpoint stores with the weights and the optimizer's moments."""
         return asdict(self.state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -178,7 +178,7 @@ class Trainer:
         self.state = TrainState(**state)
 
     def save(self) -> bool:
-        """Writes a checkpoint; False where the disk is full."""
+        """Writes a checkpoint. Returns False if the disk is full."""
         return checkpoint.save(
             self.run.checkpoint, self.parameters, self.optimizer, self.state_dict(), self.origin, self.files
         )
@@ -187,7 +187,7 @@ class Trainer:
         """Trains the remaining epochs and returns the scores of the base and of the best adapter.
 
         Raises:
-            CheckpointError, ModelError, Interrupted: as `train`.
+            CheckpointError, ModelError, Interrupted: see `train`.
         """
         settings = self.recipe.train
         with explain_out_of_memory(), ExitStack() as stack:
@@ -200,18 +200,18 @@ class Trainer:
                 self.state.base = asdict(scores)
                 self.callbacks.on_message(f"base model: {format_scores(scores)}")
             # Fingerprints before the first step, to check what that step changed.
-            self.before: dict[str, int] | None = fingerprints(self.model)
+            self.initial_fingerprints: dict[str, int] | None = fingerprints(self.model)
             while self.state.epoch < settings.epochs and not self.state.finished:
                 self.train_epoch()
                 self._end_epoch()
             for alpha in settings.interpolate:
                 self._score_interpolated(alpha)
-        # The process group ends with the process. If it were destroyed here, DDP's reducer would hold its last
-        # reference and would wait for gloo's threads while it holds Python's lock (GIL), for which they may wait.
+        # The process group ends with the process and is not destroyed here: DDP's reducer would have its last reference
+        # and would wait for gloo's threads with Python's lock (GIL), and these threads can wait for the lock.
         return self._result()
 
     def train_epoch(self) -> None:
-        """Takes the remaining optimizer steps of the current epoch, with a checkpoint where one is due.
+        """Runs the remaining optimizer steps of the current epoch, and writes the checkpoints that are due.
 
         Raises:
             Interrupted: a rank received a signal.
@@ -230,11 +230,11 @@ class Trainer:
                 raise self._interrupted(saved or not self.main)
 
     def train_step(self, step: list[list[int]], local: list[list[int]], batches: Iterator[Batch]) -> StepResult:
-        """Takes one optimizer step at its learning rates and reports it to the callbacks.
+        """Runs one optimizer step at its learning rates and reports it to the callbacks.
 
         Args:
             step: the micro-batches of all ranks, as lists of clip indices.
-            local: those of this rank; see `OptimizerStep.run`.
+            local: the micro-batches of this rank; see `OptimizerStep.run`.
             batches: the tensors of `local`, in order.
         """
         state = self.state
@@ -242,12 +242,12 @@ class Trainer:
         for group, peak in zip(self.optimizer.param_groups, self.learning_rates, strict=True):
             group["lr"] = peak * factor
         started = self.clock()
-        result = self.optimizer_step.run(step, local, batches, state.step, self.stop, self.before)
+        result = self.optimizer_step.run(step, local, batches, state.step, self.stop, self.initial_fingerprints)
         self.seconds_in_steps += self.clock() - started
         state.step, state.steps_in_epoch = state.step + 1, state.steps_in_epoch + 1
         utterances = [self.data.utterances[index] for micro in step for index in micro]
         if result.taken:
-            self.before, state.loss = None, state.loss + result.loss
+            self.initial_fingerprints, state.loss = None, state.loss + result.loss
         else:
             self._skip(utterances, result)
         self.clips_trained += len(utterances)
@@ -258,7 +258,7 @@ class Trainer:
             result.grad_norm,
             factor * self.learning_rates[0],
             sum(item.duration for item in utterances),
-            padding_share([step], self.data.durations),
+            padding_fraction([step], self.data.durations),
         )
         self.callbacks.on_step(record)
         return result
@@ -269,11 +269,11 @@ class Trainer:
         return self.measure(self.model, self.corpus.validation, self.recipe, self.accelerator)
 
     def save_if_best(self, scores: Scores, alpha: float) -> bool:
-        """Saves the current weights as the best adapter if their scores are the best so far; returns whether.
+        """Saves the current weights as the best adapter if their scores are the best so far. Returns True if saved.
 
         Args:
-            scores: of the current weights.
-            alpha: fraction of the way from the base's weights to the trained ones.
+            scores: scores of the current weights.
+            alpha: interpolation weight: base + alpha * (trained - base).
         """
         state, limit = self.state, self.recipe.train.max_canary_loss
         base = state.base_scores
@@ -285,7 +285,7 @@ class Trainer:
         return better
 
     def _open_callbacks(self, stack: ExitStack) -> CallbackList:
-        """Opens the progress display and the trackers, which come before the user's callbacks; `stack` closes all."""
+        """Opens the progress display and the trackers, which run before the user's callbacks; `stack` closes them."""
         recipe, step = self.recipe, self.state.step
         for callback in self.user_callbacks:
             stack.callback(callback.close)
@@ -301,7 +301,7 @@ class Trainer:
         return CallbackList([progress, tracker, *self.user_callbacks])
 
     def _end_epoch(self) -> None:
-        """Validates where the recipe asks for it, reports the epoch and writes a checkpoint."""
+        """Validates if the recipe requires it, reports the epoch and writes a checkpoint."""
         state, settings = self.state, self.recipe.train
         text = f"epoch {state.epoch + 1}/{settings.epochs}  loss {state.loss / len(self.plans[state.epoch]):.3f}"
         text += f"  {self.clips_trained / self.seconds_in_steps:.1f} clips/s" if self.seconds_in_steps else ""
@@ -312,28 +312,28 @@ class Trainer:
             text += "; stopped early" * state.finished
         self.callbacks.on_message(text)
         saved = self.main and self.save()
-        if not all_ranks(self.accelerator, not self.stop.signum):  # it came during the validation
+        if not all_ranks(self.accelerator, not self.stop.signum):  # a signal came during the validation
             raise self._interrupted(saved or not self.main)
 
     def _score_interpolated(self, alpha: float) -> None:
-        """Scores the weights at `alpha` between the base and the trained ones, which stay as they are."""
+        """Scores weights interpolated between base and trained weights, then restores the trained weights."""
         with interpolated(self.parameters, self.start, alpha):
             text = self._score_and_keep_best(alpha)
-        self.callbacks.on_message(f"{100 * alpha:g} % of the way from the base to the trained weights  {text}")
+        self.callbacks.on_message(f"interpolation alpha {alpha:g}  {text}")
         if not all_ranks(self.accelerator, not self.stop.signum):
             raise self._interrupted(True)
 
     def _score_and_keep_best(self, alpha: float) -> str:
-        """Validates the current weights, keeps them if they are the best, and returns the scores as a text."""
+        """Validates the current weights, saves them if they are the best, and returns the scores as text."""
         scores = self.validate()
         return format_scores(scores) + "  (best)" * self.save_if_best(scores, alpha)
 
     def _interrupted(self, saved: bool) -> Interrupted:
-        """`saved` is whether the checkpoint holds the last step."""
+        """The error for a signal; `saved` is True if the checkpoint contains the last step."""
         return Interrupted(self.state.step if saved else None, self.stop.signum or signal.SIGTERM)
 
     def _skip(self, utterances: list[Utterance], result: StepResult) -> None:
-        """Counts a step that was not taken. Beyond the limit it raises CheckpointError, and nothing more is saved."""
+        """Counts a skipped step. Above the limit it raises CheckpointError, and no checkpoint is written."""
         state, limit = self.state, self.recipe.train.max_skipped_steps
         state.skipped += 1
         ids = [item.id for item in utterances]

@@ -1,1 +1,1 @@
-"""What `bench_train.py` is made of."""
+"""Modules of `bench_train.py`."""

@@ -1,4 +1,4 @@
-"""What the benchmark measures by: operations of a pass, peak speed of the machine, peak memory, padding."""
+"""Measures of the benchmark: operations of a pass, peak speed of the machine, peak memory, padding."""
 
 import os
 import time
@@ -8,18 +8,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-OWN_TIME = "BENCH_OWN_TIME"  # an environment variable, as each variant has a process of its own
+OWN_TIME = "BENCH_OWN_TIME"  # an environment variable, because each variant runs in its own process
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Numbers of weights by how often they are used; biases, norms and embedding tables multiply no matrix."""
+    """Numbers of weights by frequency of use; biases, norms and embedding tables are not counted."""
 
     encoder: int  # on each encoder frame
     keys: int  # the projector's keys and values, on each encoder frame
-    projector: int  # its others, on each audio token
+    projector: int  # its other weights, on each audio token
     llm: int  # on each position of the language model
-    lora: int  # likewise
+    lora: int  # on each position of the language model
     head: int  # on each target token
 
 
@@ -44,8 +44,8 @@ class Tally:
         self.needed = [total + more for total, more in zip(self.needed, needed, strict=True)]
         self.padded = [total + more for total, more in zip(self.padded, padded, strict=True)]
 
-    def share(self) -> list[float]:
-        """The padded share of frames, and of positions."""
+    def padding_fractions(self) -> list[float]:
+        """The fraction of padding in frames, and in positions."""
         return [1 - needed / max(1, padded) for needed, padded in zip(self.needed, self.padded, strict=True)]
 
 
@@ -72,21 +72,21 @@ def count_weights(hf: nn.Module) -> Weights:
 
 
 def pass_flops(weights: Weights, amount: Amount, encoder_runs: bool) -> float:
-    """Floating-point operations that training on the clips needs, in any implementation.
+    """Floating-point operations that any implementation needs to train on the clips.
 
     A weight costs 2 operations (multiply, add) at each place where it is used:
 
         forward   2 (encoder + keys) frames + 2 projector audio + 2 (llm + lora) positions + 2 head targets
-        backward  to the inputs, wherever something that trains lies below:
+        backward  to the inputs, if a trained weight is below:
                   2 projector audio + 2 (llm + lora) positions + 2 head targets
-                  to the weights, where they train: 2 keys frames + 2 projector audio + 2 lora positions
+                  to the weights, if they train: 2 keys frames + 2 projector audio + 2 lora positions
 
-    The encoder is frozen and nothing below it trains: it has no backward pass. Not counted on either side: attention
-    scores and their product with the values, which have no weights; and unnecessary work, namely padding, logits
-    without a loss, and what gradient checkpointing computes twice.
+    The encoder is frozen and no weight below it trains, so it has no backward pass. Not counted on either side:
+    attention scores and their product with the values, which have no weights; and unnecessary work: padding, logits
+    without a loss, and the second forward pass of gradient checkpointing.
 
     Args:
-        encoder_runs: False where the encoder's output comes from a cache.
+        encoder_runs: False if the encoder's output comes from a cache.
     """
     frames = amount.frames
     forward = (weights.encoder * encoder_runs + weights.keys) * frames + weights.projector * amount.audio_tokens
@@ -98,23 +98,23 @@ def pass_flops(weights: Weights, amount: Amount, encoder_runs: bool) -> float:
 
 
 def now(device: str) -> float:
-    """Seconds, after the device has finished its work; processor time of this process where `OWN_TIME` is set."""
+    """Seconds, after the device has finished its work; processor time of this process if `OWN_TIME` is set."""
     if device == "cuda":
         torch.cuda.synchronize()
     return time.process_time() if OWN_TIME in os.environ else time.perf_counter()
 
 
 def matmul_limit(device: str) -> float:
-    """Operations a second of one large matrix product in the dtype of training: bfloat16 on CUDA, else float32."""
+    """Operations per second of one large matrix product in the dtype of training: bfloat16 on CUDA, else float32."""
     size, dtype = (8192, torch.bfloat16) if device == "cuda" else (1024, torch.float32)
     left, right = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
-    best = 0.0
+    fastest = 0.0
     for _ in range(4):
         start = now(device)
         for _ in range(5):
             left @ right
-        best = max(best, 5 * 2 * size**3 / (now(device) - start))
-    return best
+        fastest = max(fastest, 5 * 2 * size**3 / (now(device) - start))
+    return fastest
 
 
 def _status(entry: str) -> int:

@@ -1,4 +1,4 @@
-"""What both sides train: a model of one of three sizes, clips for it, and the trainable parts."""
+"""Model, clips and trainable parts for both sides of the benchmark, in three sizes."""
 
 import random
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from finetune.model.trainable import LoraSpec, PartSpec, TrainableParts
 
 ROOT = Path(__file__).resolve().parents[2]
 NANO, VOCABULARY = ROOT / "data" / "granite-speech-nano", ROOT / "data" / "vocabulary"
-REAL = ROOT / "tests" / "fixtures" / "granite-4.0-1b-speech"  # its config.json alone
-BATCH, ACCUMULATION = 16, 2  # the notebook's
+REAL = ROOT / "tests" / "fixtures" / "granite-4.0-1b-speech"  # only its config.json
+BATCH, ACCUMULATION = 16, 2  # as in the notebook
 SIZES = {"nano": 128, "middle": 32, "full": 256}  # clips of each
 TOKENS_PER_SECOND = 3.3  # of text: 150 English words a minute in the real model's vocabulary
 LORA = LoraPart()
@@ -99,8 +99,8 @@ def random_weights(
 def gather(setup: Setup, model: GraniteSpeech) -> Material:
     """The clips of a size, the same in every process.
 
-    nano has embedded ones. The other sizes have noise: durations log-normal around 5 s (sigma 0.6), held to 1 to
-    20 s, and random words of the embedded sentences until there are 3.3 tokens a second.
+    nano has embedded ones. The other sizes have noise: durations log-normal around 5 s (sigma 0.6), limited to 1 to
+    20 s, and random words of the embedded sentences until there are 3.3 tokens per second.
     """
     if setup.size == "nano":
         chosen = random.Random(0).sample(read_manifest(VOCABULARY / "train.jsonl"), setup.clips)
@@ -124,9 +124,9 @@ def gather(setup: Setup, model: GraniteSpeech) -> Material:
 
 
 def recipe_of(setup: Setup, utterances: list[Utterance], checkpointing: bool) -> Recipe:
-    """Our side's recipe.
+    """The recipe of this toolkit's side.
 
-    By default a batch may hold 16 clips of the mean duration, so that an optimizer step has about as many clips as
+    By default a batch can hold 16 clips of the mean duration, so that an optimizer step has about as many clips as
     the notebook's.
     """
     durations = [item.duration for item in utterances]
@@ -144,7 +144,7 @@ def recipe_of(setup: Setup, utterances: list[Utterance], checkpointing: bool) ->
 
 
 def opened(rank: int, projector: str) -> TrainableParts:
-    """LoRA on the language model, and the projector full or frozen; rank 0 and full is what the notebook trains."""
+    """LoRA on the language model, and the projector full or frozen; the notebook trains the case of rank 0 and full."""
     return TrainableParts(
         LoraSpec(rank, LORA.alpha, 0.0, "lora", LORA.modules),
         PartSpec(projector, 1, 1.0),

@@ -85,15 +85,15 @@ def measure(setup: Setup, variant: str) -> Measured:
             run = notebook(setup, data, material, tally, marks, folder)
         else:
             run = toolkit(setup, data, material, tally, marks, folder, variant)
-        held = forget_peak(setup.device)
+        initial_memory = forget_peak(setup.device)
         steps = run()
-        memory = peak_memory(setup.device) - held
+        memory = peak_memory(setup.device) - initial_memory
     limit = max(limit, matmul_limit(setup.device))
     frames = sum(num_frames(len(wave)) for wave in material.waves)
     audio = sum(model.num_audio_tokens(torch.tensor([num_frames(len(wave)) for wave in material.waves])).tolist())
-    everything = list(range(setup.clips))
-    amount = Amount(frames, audio, sum(data.positions), data.tokens(everything))
-    frame_padding, position_padding = tally.share()
+    all_clips = list(range(setup.clips))
+    amount = Amount(frames, audio, sum(data.positions), data.tokens(all_clips))
+    frame_padding, position_padding = tally.padding_fractions()
     weights = count_weights(model.hf)
     if variant in LLM:
         weights = replace(weights, encoder=0, keys=0, projector=0)
@@ -147,10 +147,12 @@ def collate(data: SpeechDataset, waves: list[np.ndarray], chosen: Sequence[int])
         for index, count in zip(chosen, counts.tolist(), strict=True)
     ]
     targets = [torch.tensor(data.targets[index]) for index in chosen]
-    before = pad(prompts, True, -1, padding_side="left")
-    after = pad(targets, True, -1)
-    ids = torch.cat([before, after], dim=1)
-    labels = torch.cat([torch.full_like(before, IGNORE), after.masked_fill(after < 0, IGNORE)], dim=1)
+    padded_prompts = pad(prompts, True, -1, padding_side="left")
+    padded_targets = pad(targets, True, -1)
+    ids = torch.cat([padded_prompts, padded_targets], dim=1)
+    labels = torch.cat(
+        [torch.full_like(padded_prompts, IGNORE), padded_targets.masked_fill(padded_targets < 0, IGNORE)], dim=1
+    )
     made = {
         "input_ids": ids.masked_fill(ids < 0, model.tokenizer.pad_token_id),
         "attention_mask": (ids >= 0).long(),
@@ -245,8 +247,8 @@ def toolkit(
     """Sets up our training as `Trainer` does; calling the result runs it, as for `notebook`."""
     accelerator = Accelerator(cpu=setup.device == "cpu")
     model, recipe = data.model, data.recipe
-    kind = "embeds" if variant in LLM else "states" if variant == "cache" else "features"
-    states = cached(data, material, kind, folder) if kind != "features" else None
+    source = "embeds" if variant in LLM else "states" if variant == "cache" else "features"
+    states = cached(data, material, source, folder) if source != "features" else None
     open_parts(model, opened(setup.rank, "frozen" if variant in LLM else "full"))
     if recipe.machine.gradient_checkpointing:
         model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -261,7 +263,7 @@ def toolkit(
         made = (
             data.batch(chosen, [material.waves[index] for index in chosen], 0)
             if states is None
-            else data.cached(chosen, kind, [states[index] for index in chosen])
+            else data.cached(chosen, source, [states[index] for index in chosen])
         )
         lengths = [
             num_frames(len(material.waves[index])) if states is None else states.frames[index] for index in chosen
@@ -289,17 +291,17 @@ def toolkit(
         return [batches[start : start + ACCUMULATION] for start in range(0, len(batches), ACCUMULATION)]
 
     plans = [plan(epoch) for epoch in range(1 + setup.steps)]
-    ready = [[list(map(batch, step)) for step in steps] for steps in plans] if variant == "llm" else None
+    prepared = [[list(map(batch, step)) for step in steps] for steps in plans] if variant == "llm" else None
 
     def run() -> int:
-        taken = 0
+        num_steps = 0
         marks.append(now(setup.device))
         for epoch, steps in enumerate(plans):
             set_mode(model, training=True)
-            for place, step in enumerate(steps):
-                batches = map(batch, step) if ready is None else iter(ready[epoch][place])
-                optimizer_step.run(step, step, batches, taken, Stop(), None)
-                taken += 1
+            for step_index, step in enumerate(steps):
+                batches = map(batch, step) if prepared is None else iter(prepared[epoch][step_index])
+                optimizer_step.run(step, step, batches, num_steps, Stop(), None)
+                num_steps += 1
             marks.append(now(setup.device))
         return len(plans[-1])
 

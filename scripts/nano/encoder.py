@@ -74,7 +74,7 @@ def split_parameters(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Par
 
 
 def optimizers(module: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for matrices, with rates scaled to those of AdamW; AdamW for the rest."""
+    """Muon for matrices, with rates scaled to those of AdamW; AdamW for other parameters."""
     matrices, others = split_parameters(module)
     return [
         torch.optim.Muon(matrices, lr=rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
@@ -148,7 +148,7 @@ def train(
     state: Path,
     epochs: float,
 ) -> None:
-    """Trains in place for `epochs`, the last of which may be partial. Resumes from `state`, written every epoch."""
+    """Trains in place for `epochs`, the last of which can be partial. Resumes from `state`, written every epoch."""
     remove_dropout(encoder)
     long_enough = [i for i, wave in enumerate(waves) if num_frames(len(wave)) >= len(texts[i]) + 4]
     waves, texts = [waves[i] for i in long_enough], [texts[i] for i in long_enough]
@@ -174,7 +174,7 @@ def _train_epoch(
     step: int,
     steps: int,
 ) -> int:
-    """One epoch, or less where `steps` ends it; returns the number of steps done so far."""
+    """Trains one epoch, or until `steps`; returns the number of completed steps."""
     encoder.train()
     started, total = time.monotonic(), 0.0
     rng = np.random.default_rng((3, epoch))

@@ -1,7 +1,7 @@
 """Collects general English sentences from two Debian packages and generates more, at build time only.
 
 Sources: the quotations of `fortunes`, the example sentences and the word list of `wordnet-base`. Their text is not
-committed; the model card names the sources. The terms of data/vocabulary are excluded, so that the base model has
+committed; the model card names the sources. The terms of data/vocabulary are excluded, so the base model has
 never seen them.
 """
 
@@ -67,11 +67,14 @@ def collect() -> tuple[list[str], list[str]]:
     counts = Counter(word for text in raw for word in text.split())
     common = {word for word, _ in counts.most_common(VOCABULARY)}
     is_common = {text: all(word in common for word in text.split()) for text in raw}
-    kept, rarer = sorted(t for t, yes in is_common.items() if yes), sorted(t for t, yes in is_common.items() if not yes)
-    random.Random(0).shuffle(kept)
+    frequent, rarer = (
+        sorted(t for t, yes in is_common.items() if yes),
+        sorted(t for t, yes in is_common.items() if not yes),
+    )
+    random.Random(0).shuffle(frequent)
     random.Random(0).shuffle(rarer)
     terms = set(TERMS.read_text(encoding="utf-8").split())
-    return kept, [text for text in rarer[:RARER] if not terms & set(text.split())]
+    return frequent, [text for text in rarer[:RARER] if not terms & set(text.split())]
 
 
 def invent(common: list[str], rarer: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`finetune demo`: a folder in which the quickstart recipe can run, and the refusals."""
+"""`finetune demo`: copies a folder in which the quickstart recipe can run; errors."""
 
 from pathlib import Path
 
@@ -37,13 +37,15 @@ def test_the_copied_recipe_resolves_with_its_model_and_data(
     assert result.code == 0 and "data/vocabulary/terms.txt" in result.out
 
 
-def test_without_a_source_tree_it_tells_where_to_get_one(finetune: Command, tmp_path: Path) -> None:
+def test_without_a_source_tree_the_error_names_the_repository(finetune: Command, tmp_path: Path) -> None:
     result = finetune("demo", tmp_path / "demo", commands=[DemoFrom(tmp_path)])
-    assert result.code == 1 and result.err.startswith(f"finetune: {tmp_path}/recipes/quickstart.yaml: not there, ")
+    assert result.code == 1 and result.err.startswith(
+        f"finetune: {tmp_path}/recipes/quickstart.yaml: no such file or folder; "
+    )
     assert result.err.count("\n") == 1 and "pip install -e ." in result.err and not (tmp_path / "demo").exists()
 
 
-def test_a_folder_with_files_is_left_as_it_is(finetune: Command, tmp_path: Path) -> None:
+def test_a_folder_with_files_is_not_changed(finetune: Command, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("text")
     result = finetune("demo", tmp_path)
     assert result == (1, "", f"finetune: {tmp_path}: not empty; choose another folder\n")

@@ -113,7 +113,7 @@ def test_check_counts_rows_and_names_every_missing_file(finetune: Command, tmp_p
     assert result.code == 1 and result.err.startswith("finetune: data.train: gone.jsonl: no such file or folder")
     assert f"data.valid: {tmp_path / 'half.jsonl'}: 1 of 2 rows have no audio file\n" in result.err
     assert "data.test: ~nobody-of-that-name/a.csv: not a valid path" in result.err
-    assert "\ndata.terms: gone.txt: cannot read the list of terms" in result.err
+    assert "\ndata.terms: gone.txt: cannot be read" in result.err
     assert "replay   not opened  hf:org/name:train\n" in result.out
 
 
@@ -141,7 +141,7 @@ def test_check_refuses_trainable_parts_that_the_base_model_lacks(
 
 def test_check_prints_settings_and_data_even_if_the_base_model_is_missing(finetune: Command, project: Path) -> None:
     result = finetune("check", project / "recipe.yaml", "--set", "model.base=./nowhere")
-    assert result.code == 1 and result.err.startswith("finetune: ./nowhere: no config.json found")
+    assert result.code == 1 and result.err.startswith("finetune: ./nowhere: no config.json in this folder")
     assert "train.epochs" in result.out and "\ndata:\n" in result.out
 
 
@@ -155,7 +155,7 @@ def test_check_prints_settings_and_data_even_if_the_base_model_is_missing(finetu
         (CheckpointError("damaged"), 1, "damaged"),
     ],
 )
-def test_the_exit_code_tells_how_a_run_ended(
+def test_the_exit_code_depends_on_the_error(
     finetune: Command, project: Path, error: BaseException, code: int, message: str
 ) -> None:
     def fail(args: argparse.Namespace) -> int:
@@ -193,8 +193,8 @@ def test_a_contradiction_is_wrong_usage(finetune: Command, project: Path) -> Non
     assert result == (
         2,
         "",
-        "finetune: --set train.max_canary_loss=0.02: train.max_canary_loss: needs data.canary, on which it is "
-        "measured\n",
+        "finetune: --set train.max_canary_loss=0.02: train.max_canary_loss: is measured on data.canary, which is "
+        "empty; set data.canary\n",
     )
 
 
@@ -213,7 +213,7 @@ def test_a_missing_data_file_is_reported_with_the_nearest_name(finetune: Command
 
 def test_a_missing_terms_file_stops_prepare(finetune: Command, project: Path) -> None:
     result = finetune("prepare", project / "recipe.yaml", "--set", "data.terms=terms.txt")
-    assert result.code == 1 and "terms.txt: cannot read the list of terms" in result.err
+    assert result.code == 1 and "terms.txt: cannot be read" in result.err
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_a_report_of_an_earlier_versions_run_is_refused(finetune: Command, tmp_p
         (stages, ["train", QUICKSTART], "finetune: stopped; rerun to resume from the last checkpoint\n"),
     ],
 )
-def test_only_commands_with_checkpoints_promise_to_resume(
+def test_only_commands_with_checkpoints_mention_resuming(
     finetune: Command, module: cli.Command, command: list[object], message: str
 ) -> None:
     def stop(args: argparse.Namespace) -> int:
@@ -327,7 +327,7 @@ def test_a_full_disk_is_reported_without_a_traceback(finetune: Command) -> None:
     assert result == (1, "", "finetune: [Errno 28] No space left on device; free some disk space, then rerun\n")
 
 
-def test_the_command_leaves_the_logging_of_its_process_as_it_was(finetune: Command) -> None:
+def test_the_command_restores_the_logging_of_its_process(finetune: Command) -> None:
     before = (list(logging.root.handlers), logging.root.level)
     finetune("check", "nowhere.yaml")
     finetune("--help")

@@ -54,7 +54,7 @@ def test_formats_and_files(finetune: Command, tmp_path: Path) -> None:
     assert (out / f"{PARK.stem}.srt").read_text().endswith("\nwe went to the park after lunch\n\n")
 
 
-def test_files_are_taken_from_lists(finetune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_read_from_lists(finetune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list.txt").write_text(f"{DOOR}\n\n")
     monkeypatch.setattr("sys.stdin", io.StringIO(f"\ufeff{PARK}\r\n \r\n{tmp_path / 'gone.wav'}\r\n"))
     result = finetune("transcribe", "-", "--files-from", tmp_path / "list.txt", "--model", NANO)
@@ -115,7 +115,7 @@ def test_options_of_a_call_come_from_the_command_line(tmp_path: Path) -> None:
     assert options.prompt == "translate the speech to German." and options.decoding.max_new_tokens == 9
 
 
-def test_progress_is_for_a_person_and_goes_to_standard_error(
+def test_progress_is_shown_on_a_terminal_and_on_standard_error(
     finetune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip = soundfile.read(PARK, dtype="float32")[0]
@@ -128,7 +128,7 @@ def test_progress_is_for_a_person_and_goes_to_standard_error(
         assert "transcribing" not in result.out and ("transcribing" in result.err) == terminal
 
 
-def test_relaxed_decoding_takes_the_thresholds_of_the_calibration(finetune: Command, tmp_path: Path) -> None:
+def test_relaxed_decoding_uses_the_calibrated_thresholds(finetune: Command, tmp_path: Path) -> None:
     """An entropy that every clip passes: the CTC text is kept, and no draft is shown to the language model."""
     folder = with_thresholds(NANO, tmp_path / "model", 100.0, 0.5)
     for arguments, drafted in (([NANO], True), ([folder], False), ([folder, "--max-entropy", 0], True)):
@@ -159,7 +159,7 @@ def test_a_damaged_calibration_is_refused(finetune: Command, tmp_path: Path, con
         ),
         ([QUICKSTART, "--model", NANO, "--batch-seconds", "-1"], 2, "batch_seconds: must be greater than 0, got -1.0"),
         ([QUICKSTART, "--model", NANO, "--batch-seconds", "x"], 2, "invalid float value: 'x'"),
-        ([QUICKSTART, "--model", ROOT / "recipes"], 1, "recipes: no config.json found"),
+        ([QUICKSTART, "--model", ROOT / "recipes"], 1, "recipes: no config.json in this folder"),
         ([QUICKSTART, "a/quickstart.wav", "--model", NANO, "--output", "out"], 1, "is also the output of"),
         ([PARK, "--model", NANO, "--output", QUICKSTART], 1, "quickstart.yaml: cannot be written (File exists)"),
         (["--model", NANO], 2, "no audio files"),
@@ -167,13 +167,13 @@ def test_a_damaged_calibration_is_refused(finetune: Command, tmp_path: Path, con
         ([QUICKSTART, "--model", NANO, "--language", "jp"], 2, "language 'jp' is not one of en (English)"),
         ([QUICKSTART, "--model", NANO, "--translate-to", "la"], 2, "language 'la' is not one of"),
         ([QUICKSTART, "--model", NANO, "--keywords", "a\nb"], 2, "keyword 'a\\nb' contains '\\n'"),
-        ([PARK, "--model", NANO, "--keywords", "a<|audio|>"], 1, "a keyword holds <|audio|>"),
+        ([PARK, "--model", NANO, "--keywords", "a<|audio|>"], 1, "a keyword contains the special token <|audio|>"),
         (
             [PARK, "--model", NANO, "--keywords", ",".join(f"medication {n}" for n in range(1000))],
             1,
             "give fewer keywords",
         ),
-        ([QUICKSTART, "--model", NANO, "--keywords-file", "gone.txt"], 1, "gone.txt: cannot read this list"),
+        ([QUICKSTART, "--model", NANO, "--keywords-file", "gone.txt"], 1, "gone.txt: cannot be read"),
         ([QUICKSTART, "--model", NANO, "--vad", "ears"], 2, "invalid choice: 'ears'"),
     ],
 )
@@ -202,7 +202,7 @@ def broken_config(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (without_weights, "no *.safetensors found"),
+        (without_weights, "no *.safetensors in this folder"),
         (half_the_weights, "cannot be loaded"),
         (another_model, "model_type is 'whisper'"),
         (broken_config, "config.json: not a valid model configuration"),

@@ -37,7 +37,7 @@ def test_a_recipe_is_frozen(recipe: Path) -> None:
 
 
 @pytest.mark.parametrize("goal", GOALS)
-def test_a_goal_sets_what_the_recipe_does_not_set_and_is_the_origin(recipe: Path, goal: str) -> None:
+def test_a_goal_sets_the_unset_keys_and_is_their_origin(recipe: Path, goal: str) -> None:
     recipe.write_text(RECIPE + f"train:\n  goal: {goal}\n")
     loaded, settings = load_recipe(recipe)
     plain, _ = load_recipe(recipe, ["train.goal=none"])
@@ -76,11 +76,11 @@ def test_a_contradiction_with_a_goal_names_the_goal(recipe: Path) -> None:
 PAIRS = [
     ("parts:\n  lora:\n    rank: 0", "7: parts.lora.rank: nothing would be trained"),
     ("parts:\n  lora:\n    modules: []", "7: parts.lora.modules: LoRA needs at least one module"),
-    ("train:\n  ctc_weight: 0.5", "6: train.ctc_weight: the CTC loss needs parts.encoder or parts.ctc_head"),
+    ("train:\n  ctc_weight: 0.5", "6: train.ctc_weight: the CTC loss trains the encoder or its CTC head"),
     ("parts:\n  ctc_head:\n    mode: full", "7: parts.ctc_head.mode: the CTC head trains on the CTC loss only"),
     ("data.min_duration: 30", "5: data.min_duration: must be below data.max_duration"),
     ("train:\n  batch_seconds: 29.9", "6: train.batch_seconds: must be at least data.max_duration"),
-    ("train:\n  max_canary_loss: 0.02", "6: train.max_canary_loss: needs data.canary"),
+    ("train:\n  max_canary_loss: 0.02", "6: train.max_canary_loss: is measured on data.canary"),
     ("machine:\n  cache_encoder: yes\naugment:\n  time_mask: 5", "6: machine.cache_encoder: augmented audio differs"),
     ("machine:\n  cache_encoder: yes\nparts:\n  encoder:\n    mode: lora", "6: machine.cache_encoder: the encoder or"),
     ("machine:\n  cache_encoder: yes\ntrain.goal: accent", "6: machine.cache_encoder: augmented audio differs"),

@@ -1,4 +1,4 @@
-"""A missing optional package: one sentence with the pip command, and exit code 1 from the command."""
+"""A missing optional package: an error with the pip command, and exit code 1."""
 
 import json
 import re

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune.core.errors import DataError
-from finetune.core.files import is_full, read_json, read_jsonl, replace_folder, sha256_file, write_json
+from finetune.core.files import is_disk_full, read_json, read_jsonl, replace_folder, sha256_file, write_json
 
 
 def test_a_failed_write_keeps_the_old_json(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_replace_folder_leaves_only_the_new_folder(tmp_path: Path) -> None:
         assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 
-def test_is_full_reads_the_code_or_the_text() -> None:
-    assert is_full(OSError(errno.ENOSPC, "x")) and is_full(OSError(errno.EDQUOT, "x"))
-    assert is_full(RuntimeError(f"I/O error: {os.strerror(errno.ENOSPC)} (os error 28)"))
-    assert not is_full(OSError(errno.EACCES, os.strerror(errno.EACCES))) and not is_full(RuntimeError("x"))
+def test_is_disk_full_reads_the_error_code_or_the_text() -> None:
+    assert is_disk_full(OSError(errno.ENOSPC, "x")) and is_disk_full(OSError(errno.EDQUOT, "x"))
+    assert is_disk_full(RuntimeError(f"I/O error: {os.strerror(errno.ENOSPC)} (os error 28)"))
+    assert not is_disk_full(OSError(errno.EACCES, os.strerror(errno.EACCES))) and not is_disk_full(RuntimeError("x"))

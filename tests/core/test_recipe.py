@@ -212,7 +212,7 @@ def test_a_renamed_key_is_refused_with_its_new_name(recipe: Path, key: str, new:
     assert new in known_keys() and key not in known_keys()
 
 
-def test_a_recipe_without_a_base_model_is_refused_with_where_to_find_one(recipe: Path) -> None:
+def test_a_recipe_without_a_base_model_is_refused_and_names_the_embedded_model(recipe: Path) -> None:
     message = refusal(recipe, "data.test: [c.jsonl]\n")
     assert message.startswith(f"{recipe}: model.base: required; set model.base to a local folder or a hub name")
     assert "data/granite-speech-nano" in message and "finetune demo DIR" in message
@@ -220,7 +220,7 @@ def test_a_recipe_without_a_base_model_is_refused_with_where_to_find_one(recipe:
     assert refusal(recipe, "model.base:\ndata.test: [c.jsonl]\n").startswith(f"{recipe}:1: model.base: Input should be")
 
 
-def test_a_saved_recipe_is_the_same_when_read_and_names_the_toolkits_version(recipe: Path, tmp_path: Path) -> None:
+def test_a_saved_recipe_round_trips_and_has_the_toolkit_version(recipe: Path, tmp_path: Path) -> None:
     loaded = load(recipe, RECIPE, "train.epochs=7", "train.goal=accent", "model.instruction=say: 'x', no")
     save_recipe(tmp_path / "resolved.json", loaded)
     content = read_json(tmp_path / "resolved.json")

@@ -56,7 +56,7 @@ def test_the_lock_refuses_a_second_process_until_the_first_ends(tmp_path: Path) 
         pass
 
 
-def test_the_same_recipe_may_claim_a_directory_again(tmp_path: Path) -> None:
+def test_the_same_recipe_can_use_a_directory_again(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     with run.locked():
         run.claim(RECIPE)
@@ -75,14 +75,14 @@ def test_another_recipe_is_refused_with_the_keys_that_differ(tmp_path: Path) -> 
     assert read_json(run.recipe) == RECIPE
 
 
-def test_a_recipe_may_change_before_anything_is_trained(tmp_path: Path) -> None:
+def test_a_recipe_can_change_before_training(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     run.claim({**RECIPE, "seed": 2})
     run.claim(RECIPE)
     assert read_json(run.recipe) == RECIPE
 
 
-def test_a_folder_that_is_not_a_run_directory_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_directory_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("text")
     with pytest.raises(CheckpointError, match="exists and is not a run directory"):
         RunDir(tmp_path).claim(RECIPE)
@@ -90,7 +90,7 @@ def test_a_folder_that_is_not_a_run_directory_is_left_alone(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("trained", ["checkpoint", "best"])
-def test_a_run_of_an_earlier_version_is_refused_with_what_to_do(tmp_path: Path, trained: str) -> None:
+def test_a_run_of_an_earlier_version_is_refused_with_advice(tmp_path: Path, trained: str) -> None:
     """As its recipe.json was: `train.interpolate` was `train.shrink`, `augment.concat` was `augment.join`."""
     run = RunDir(tmp_path / "run")
     before = {**RECIPE, "train": {"shrink": [0.9]}, "augment": {"join": 0.0}}

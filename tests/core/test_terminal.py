@@ -1,4 +1,4 @@
-"""No character of a transcript can control the terminal that shows it."""
+"""Characters of a transcript cannot control the terminal."""
 
 import logging
 import unicodedata
@@ -29,7 +29,7 @@ def test_visible(text: str, shown: str) -> None:
 
 
 @given(st.text())
-def test_no_control_character_is_left(text: str) -> None:
+def test_control_characters_are_escaped(text: str) -> None:
     shown = visible(text)
     assert not any(unicodedata.category(char) in HARMFUL for char in shown if char not in "\n\t" + JOINERS)
     assert visible(shown) == shown and shown.encode().decode() == shown

@@ -177,7 +177,7 @@ def test_folder_of_audio_and_text_files(folder: Path) -> None:
         ("m.csv", "path,sentense\na.wav,one\n", "did you mean 'sentense'"),
         ("m.jsonl", '{"text": "a", "audio_filepath": ""}', "0 of 1 audio files exist"),
         ("m.jsonl", '{"text": "a", "audio_filepath": "https://a.org/a.wav"}', "0 of 1 audio files exist; tried 'https"),
-        ("m.parquet", "no parquet", "cannot load the Parquet file"),
+        ("m.parquet", "no parquet", "the Parquet file cannot be loaded"),
     ],
 )
 def test_an_invalid_source_is_an_error(folder: Path, name: str, content: str | bytes, message: str) -> None:

@@ -89,7 +89,7 @@ def test_ids_are_made_from_stems_offsets_and_numbers(tmp_path: Path) -> None:
         (line(offset=-1), "m.jsonl:2: `offset`"),
         (line(id=7), "m.jsonl:2: `id`"),
         (line(keywords="a,b"), "m.jsonl:2: `keywords`"),
-        (line(id="first"), "m.jsonl:2: id 'first' is used at .*m.jsonl:1"),
+        (line(id="first"), "m.jsonl:2: id 'first' is already used at .*m.jsonl:1"),
     ],
 )
 def test_the_error_has_the_bad_line(tmp_path: Path, bad: str, message: str) -> None:
@@ -109,7 +109,7 @@ def test_an_empty_or_binary_file_is_an_error(tmp_path: Path, content: bytes, mes
 
 def test_a_missing_file_or_a_folder_is_an_error(tmp_path: Path) -> None:
     for path in (tmp_path / "none.jsonl", tmp_path):
-        with pytest.raises(DataError, match="cannot read"):
+        with pytest.raises(DataError, match="cannot be read"):
             read_manifest(path)
 
 

@@ -107,7 +107,7 @@ def test_the_command_saves_the_fastest_pair_within_the_limit(
         "clips": len(speech),
     }
     marked = [line for line in result.out.splitlines() if "<- chosen" in line]
-    assert len(marked) == 1 and marked[0].endswith(f"<- chosen (loses at most {limit:g} points of WER)")
+    assert len(marked) == 1 and marked[0].endswith(f"<- chosen (WER increase at most {limit:g} points)")
     assert marked[0].split()[:4] == [
         f"{chosen.thresholds.max_entropy:.2f}",
         f"{chosen.thresholds.min_probability:.2f}",
@@ -143,7 +143,7 @@ def test_choice_of_the_fastest_pair_within_the_limit() -> None:
         assert result.points == (fast, better, worse, slow) and result.lossless is lossless
 
 
-def test_the_table_has_the_pairs_that_no_other_pair_beats() -> None:
+def test_the_table_has_the_pairs_with_the_best_trade_off() -> None:
     """Of two pairs with the same WER it has the faster one. Lossless decoding is the last line."""
     points = (
         Point(Thresholds(3.0, 0.5), 0.3, 0.0, 0.0104, 1.0),
@@ -157,7 +157,7 @@ def test_the_table_has_the_pairs_that_no_other_pair_beats() -> None:
     assert frontier_table(result) == [
         " entropy  probability      WER   passes    ms/clip   CTC only",
         "    3.00         0.50   30.00%     0.00       10.4       100%",
-        "    1.50         0.20   25.00%     1.50       20.0        75%  <- chosen (loses at most 13 points of WER)",
+        "    1.50         0.20   25.00%     1.50       20.0        75%  <- chosen (WER increase at most 13 points)",
         "    0.00         0.10   12.34%     3.25      100.0         0%",
         "             lossless   12.34%     9.00      200.0         0%",
     ]

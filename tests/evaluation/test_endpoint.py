@@ -183,7 +183,7 @@ def test_invalid_url_or_key(
     assert SECRET not in str(raised.value) and "schl" not in str(raised.value)
 
 
-def test_the_key_is_in_no_output_and_no_file(
+def test_the_key_is_not_in_outputs_or_files(
     server: Server,
     clips: list[Utterance],
     tmp_path: Path,

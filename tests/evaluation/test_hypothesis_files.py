@@ -88,7 +88,7 @@ def test_errors_name_file_and_line(tmp_path: Path, data: bytes, message: str) ->
 
 def test_unknown_formats_are_errors(tmp_path: Path) -> None:
     (tmp_path / "a.trn").write_text("words (u0)\nwords without an id\n")
-    with pytest.raises(DataError, match=r"a\.trn:2: not a line of TRN"):
+    with pytest.raises(DataError, match=r"a\.trn:2: not a TRN line"):
         texts(tmp_path / "a.trn")
     (tmp_path / "a.txt").write_text("words\n")
     with pytest.raises(DataError, match=r"unknown format \.txt; use \.jsonl"):

@@ -18,7 +18,7 @@ def test_other_terms_are_the_first_distractors() -> None:
     assert set(sample(2)) == set(TERMS)
 
 
-def test_words_of_the_reference_are_no_distractors() -> None:
+def test_words_of_the_reference_are_not_distractors() -> None:
     assert set(sample(4)) == set(sample(9)) == {*TERMS, "again", "daily"}
     assert set(sample(3)) - set(TERMS) in ({"again"}, {"daily"})
     assert set(sample(9, ["take", "now"])) == set(TERMS)

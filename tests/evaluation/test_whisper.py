@@ -60,7 +60,7 @@ def test_openai_whisper_is_the_second_choice(clips: list[Utterance]) -> None:
     assert outputs[0].text == "turbo in None" and outputs[0].seconds > 0 and name == "openai-whisper 9.9"
 
 
-def test_without_an_engine_the_error_says_what_to_install(clips: list[Utterance], tmp_path: Path) -> None:
+def test_without_an_engine_the_error_names_the_package(clips: list[Utterance], tmp_path: Path) -> None:
     with pytest.raises(
         ModelError,
         match="whisper:small: needs faster-whisper or openai-whisper or transformers.*pip install faster-whisper",

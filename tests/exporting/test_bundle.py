@@ -147,7 +147,7 @@ def test_python_runs_the_folder(folder: Path) -> None:
         (["gone.wav"], 1, "finetune: gone.wav: no such file"),
         ([], 2, "finetune: no audio files"),
         (["a.wav", "--language", "jp"], 2, "finetune: language 'jp' is not one of"),
-        ([str(CLIPS[0]), "--keywords", "<|audio|>"], 1, "a keyword holds <|audio|>"),
+        ([str(CLIPS[0]), "--keywords", "<|audio|>"], 1, "a keyword contains the special token <|audio|>"),
     ],
 )
 def test_exit_codes_are_those_of_finetune_transcribe(

@@ -241,7 +241,7 @@ def test_a_run_without_an_adapter_cannot_be_exported(trained: Trained, tmp_path:
     recipe, run, _ = trained
     other = with_export(run, tmp_path / "export")
     other.best = tmp_path / "best"
-    with pytest.raises(CheckpointError, match="no complete adapter found"):
+    with pytest.raises(CheckpointError, match="not a complete adapter"):
         export(recipe, other)
 
 
@@ -250,7 +250,7 @@ def test_side_files_of_a_hub_snapshot(tmp_path: Path) -> None:
     base, staged = tmp_path / "base", tmp_path / "staged"
     base.mkdir()
     staged.mkdir()
-    kept = ("out_llm.safetensors", "preprocessor_config.json", "multilingual_sample.wav")
+    copied = ("out_llm.safetensors", "preprocessor_config.json", "multilingual_sample.wav")
     left = (
         "model-00001-of-00002.safetensors",
         "model.safetensors.index.json",
@@ -258,9 +258,9 @@ def test_side_files_of_a_hub_snapshot(tmp_path: Path) -> None:
         "adapter_model.safetensors",
         "README.md",
     )
-    for name in (*kept, *left):
+    for name in (*copied, *left):
         (base / name).write_text(name)
     (base / "config.json").write_text('{"torch_dtype": "bfloat16", "audio_token_index": 100352}')
     copy_side_files(base, staged, "float32")
-    assert {path.name for path in staged.iterdir()} == {*kept, "config.json"}
+    assert {path.name for path in staged.iterdir()} == {*copied, "config.json"}
     assert json.loads((staged / "config.json").read_text()) == {"torch_dtype": "float32", "audio_token_index": 100352}

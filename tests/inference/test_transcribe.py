@@ -235,7 +235,7 @@ def test_keywords_go_into_the_prompt_up_to_its_room(granite: GraniteSpeech) -> N
         "positions; give fewer",
     ):
         finetune.transcribe(PARK, granite, keywords=[f"medication number {n}" for n in range(1000)])
-    with pytest.raises(ModelError, match=r"keyword holds <\|audio\|>"):
+    with pytest.raises(ModelError, match=r"keyword contains the special token <\|audio\|>"):
         finetune.transcribe(PARK, granite, keywords=["a<|audio|>b"])
     with pytest.raises(RecipeError, match="on one line"):
         finetune.transcribe(PARK, granite, keywords=["a\nb"])

@@ -40,13 +40,13 @@ def silero() -> ActivityDetector:
 
 
 @pytest.mark.parametrize("background", [-90.0, -50.0, -40.0])
-@pytest.mark.parametrize("which", ["level", "silero"])
-def test_speech_between_pauses(tmp_path: Path, silero: ActivityDetector, which: str, background: float) -> None:
+@pytest.mark.parametrize("detector", ["level", "silero"])
+def test_speech_between_pauses(tmp_path: Path, silero: ActivityDetector, detector: str, background: float) -> None:
     speech = load_audio(CLIP)
     pause = np.zeros(2 * SAMPLE_RATE, np.float32)
     wave = np.concatenate([pause, speech, pause])
     wave += noise(len(wave) / SAMPLE_RATE, background)
-    activity = detect(tmp_path, silero if which == "silero" else energy_vad, wave)
+    activity = detect(tmp_path, silero if detector == "silero" else energy_vad, wave)
     end = 2 + len(speech) / SAMPLE_RATE
     assert activity.duration == pytest.approx(end + 2)
     assert fraction(activity.speech, activity.frame_seconds, 2.2, end - 0.2) > 0.6

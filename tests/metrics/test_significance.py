@@ -102,12 +102,12 @@ def covered(rates: Callable[[np.random.Generator], np.ndarray], true: float, tri
 
 
 def test_coverage_with_twenty_speakers_is_at_least_93_per_cent() -> None:
-    alike = covered(lambda rng: rng.normal(0.2, 0.06, 20).clip(0, 1), 0.2, 800, uneven=False)
+    equal_sizes = covered(lambda rng: rng.normal(0.2, 0.06, 20).clip(0, 1), 0.2, 800, uneven=False)
     skewed = covered(
         lambda rng: rng.beta(1, 9, 20), 0.1, 800, uneven=False
     )  # most speakers have a low WER, some a very high one
     uneven = covered(lambda rng: rng.beta(2, 18, 20), 0.1, 800, uneven=True)
-    assert min(alike, skewed, uneven) >= 0.93 and max(alike, skewed, uneven) <= 0.98
+    assert min(equal_sizes, skewed, uneven) >= 0.93 and max(equal_sizes, skewed, uneven) <= 0.98
 
 
 def test_coverage_of_independent_utterances() -> None:
@@ -170,9 +170,9 @@ def test_holm() -> None:
 
 
 def test_student() -> None:
-    for share, df, t in ((0.975, 1, 12.7062), (0.975, 19, 2.0930), (0.8, 5, 0.9195), (0.975, 120, 1.9799)):
-        assert t_quantile(share, df) == pytest.approx(t, abs=2e-4)
-        assert t_cdf(t, df) == pytest.approx(share, abs=1e-4)
+    for probability, df, t in ((0.975, 1, 12.7062), (0.975, 19, 2.0930), (0.8, 5, 0.9195), (0.975, 120, 1.9799)):
+        assert t_quantile(probability, df) == pytest.approx(t, abs=2e-4)
+        assert t_cdf(t, df) == pytest.approx(probability, abs=1e-4)
     assert t_quantile(0.975, 10**6) == pytest.approx(1.96, abs=2e-3)
 
 

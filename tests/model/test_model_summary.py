@@ -44,5 +44,5 @@ def test_real_model_has_280_layers_for_the_default_lora() -> None:
 
 def test_unknown_base_is_reported(tmp_path: Path) -> None:
     assert "not checked" in summarize_model("nobody/nothing", None, LORA)[0]
-    with pytest.raises(ModelError, match="no config.json found"):
+    with pytest.raises(ModelError, match="no config.json in this folder"):
         summarize_model(str(tmp_path), None, LORA)

@@ -47,7 +47,7 @@ def test_prompt_contains_every_audio_token(tokenizer: PreTrainedTokenizerBase) -
 @pytest.mark.parametrize("token", ["<|audio|>", "<|end_of_text|>", "<|pad|>"])
 def test_special_tokens_in_a_request_are_refused(tokenizer: PreTrainedTokenizerBase, token: str) -> None:
     for instruction, keywords in ((f"please {token}", ()), (INSTRUCTION, ("warfarin", f"x{token}"))):
-        with pytest.raises(ModelError, match=r"holds <\|"):
+        with pytest.raises(ModelError, match=r"contains the special token <\|"):
             render(tokenizer, instruction, keywords)
 
 

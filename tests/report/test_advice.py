@@ -1,4 +1,4 @@
-"""Each rule of advice applies beyond its threshold, and does not apply just below it."""
+"""Each advice rule applies above its threshold, and does not apply just below it."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ THRESHOLDS = [
     ("insertions", "insertions", 56, 57, "40.1 % of the errors are insertions"),
     ("truncated", "truncated", 0, 1, "1 of 100 hypotheses reached the limit"),
     ("seen terms", "terms.seen", {"recall": 0.9}, {"recall": 0.89}, "in training is 89.0 %"),
-    ("unseen terms", "terms.unseen", {"recall": 0.475}, {"recall": 0.47}, "is 47.0 %, of the others 95.0 %"),
+    ("unseen terms", "terms.unseen", {"recall": 0.475}, {"recall": 0.47}, "is 47.0 %, of the other terms 95.0 %"),
     ("false terms", "terms.seen", {"false_alarms": 21}, {"false_alarms": 22}, "22 of 212 terms"),
     (
         "unseen words",
@@ -63,7 +63,7 @@ def test_thresholds(rule: str, path: str, below: Any, beyond: Any, advice: str) 
         assert not applies or advice in texts[rule]
 
 
-def test_shares_of_few_errors_are_ignored() -> None:
+def test_fractions_of_few_errors_are_ignored() -> None:
     content = metrics()
     content["scores"]["test"]["adapted"] |= {
         "substitutions": 0,
@@ -77,8 +77,8 @@ def test_shares_of_few_errors_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("reference", "hypothesis", "difference"),
     [
-        ("3", "three", "the references use digits where the model writes words"),
-        ("three", "3", "the references use words where the model writes digits"),
+        ("3", "three", "the references use digits, but the model writes words"),
+        ("three", "3", "the references use words, but the model writes digits"),
     ],
 )
 def test_numerals_in_another_style(reference: str, hypothesis: str, difference: str) -> None:
@@ -137,7 +137,7 @@ def test_size_of_the_test_set_that_detects_the_difference() -> None:
     assert "Treat both models as equal" in rules(content=content)["not significant"]
 
 
-def test_settings_of_the_recipe_are_not_advised_again() -> None:
+def test_settings_of_the_recipe_are_not_advised() -> None:
     content = metrics()
     content["differences"]["canary"] = {**DIFFERENCE, "difference": 0.1}
     text = rules(content=content)["forgotten"]

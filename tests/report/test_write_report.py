@@ -190,7 +190,7 @@ def test_the_report_command_and_its_errors(run: RunDir, tmp_path: Path, capsys: 
     assert cli.main(["report", str(tmp_path / "nothing")]) == 1
     assert "no such run directory" in capsys.readouterr().err
     assert cli.main(["report", str(tmp_path)]) == 1
-    assert "nothing to report yet; run `finetune evaluate RECIPE` first" in capsys.readouterr().err
+    assert "this run has not been evaluated; run `finetune evaluate RECIPE` first" in capsys.readouterr().err
     other = shutil.copytree(run.root, tmp_path / "other")
     write_json(RunDir(other).scores, {**read_json(run.scores), "schema_version": 1})
     assert cli.main(["report", str(other)]) == 1
@@ -199,7 +199,7 @@ def test_the_report_command_and_its_errors(run: RunDir, tmp_path: Path, capsys: 
     )
 
 
-def test_a_run_with_little_in_it(run: RunDir, tmp_path: Path) -> None:
+def test_a_report_with_missing_sections(run: RunDir, tmp_path: Path) -> None:
     clips = [Utterance(f"u{number}", f"/gone/{number}", 2.0, "all is said") for number in range(3)]
     same = {item.id: item.text for item in clips}
     little = synthetic_run(

@@ -1,4 +1,4 @@
-"""The benchmark's arithmetic, and that both of its sides train the same thing on the same tokens."""
+"""The benchmark's arithmetic; both sides train the same parameters on the same tokens."""
 
 from collections.abc import Callable
 
@@ -128,13 +128,13 @@ def test_the_middle_model_has_about_a_hundred_million_parameters() -> None:
     assert 90e6 < sum(count_parts(on_meta(middle_config(), "middle")).values()) < 110e6
 
 
-def test_the_full_model_has_the_real_ones_weights_in_one_dtype() -> None:
+def test_the_full_model_has_the_size_of_the_real_model_in_one_dtype() -> None:
     hf = random_weights(GraniteSpeechConfig.from_pretrained(REAL), torch.bfloat16, "meta")
     assert sum(value.numel() for value in hf.parameters()) == 2_313_141_596
     assert {value.dtype for value in hf.parameters()} == {torch.bfloat16}
 
 
-def test_clips_of_noise_are_the_same_every_time(base: GraniteSpeech, noise: Material, data: SpeechDataset) -> None:
+def test_noise_clips_are_deterministic(base: GraniteSpeech, noise: Material, data: SpeechDataset) -> None:
     again = gather(SETUP, base)
     assert again.utterances == noise.utterances
     assert all(np.array_equal(one, other) for one, other in zip(again.waves, noise.waves, strict=True))
@@ -143,8 +143,8 @@ def test_clips_of_noise_are_the_same_every_time(base: GraniteSpeech, noise: Mate
         assert 2.5 < data.tokens([index]) / item.duration < 7
 
 
-def test_padding_is_what_is_not_needed() -> None:
+def test_padding_is_the_difference_of_padded_and_needed() -> None:
     tally = Tally()
     tally.add((30, 8), (40, 10))
     tally.add((10, 2), (10, 10))
-    assert tally.share() == pytest.approx([0.2, 0.5])
+    assert tally.padding_fractions() == pytest.approx([0.2, 0.5])

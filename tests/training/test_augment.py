@@ -75,7 +75,7 @@ def test_output_is_float32_and_the_input_is_unchanged(wave: np.ndarray) -> None:
 @pytest.mark.parametrize("frames", [1, 7, 8, 40, 400])
 def test_masks_are_within_their_limits(frames: int) -> None:
     features = torch.randn(frames, FEATURE_DIM, generator=torch.Generator().manual_seed(frames))
-    kept = features.clone()
+    original = features.clone()
     widest_time, widest_mel = 0, 0
     for index in range(30):
         masked = mask_features(features, 10, 30, sample_rng(1, 0, str(index)))
@@ -88,4 +88,4 @@ def test_masks_are_within_their_limits(frames: int) -> None:
         widest_mel = max(widest_mel, int(halves[0].sum()))
     assert widest_time <= 2 * min(30, frames // 8)
     assert 0 < widest_mel <= 20
-    assert torch.equal(features, kept)
+    assert torch.equal(features, original)

@@ -32,7 +32,7 @@ def test_seconds_are_halved_until_they_fit(start: float, floor: float, memory: f
         seconds = largest_that_fits(start, floor, attempt, release=lambda: releases.append(tried[-1]))
     except ModelError as error:
         assert memory < floor == tried[-1]
-        assert f"not even the longest clip ({floor:.1f} s) fits" in str(error)
+        assert f"the longest clip ({floor:.1f} s) does not fit" in str(error)
         assert "machine.gradient_checkpointing" in str(error) and "Tried to allocate 2.00 GiB" in str(error)
     else:
         assert floor <= seconds == tried[-1] <= memory
@@ -72,7 +72,7 @@ def test_the_cpu_allocators_own_error_is_recognized() -> None:
     assert largest_that_fits(4.0, 1.0, attempt) == 1.0
 
 
-def test_another_error_is_passed_on_at_once() -> None:
+def test_another_error_is_raised_without_a_retry() -> None:
     tried = list[float]()
 
     def attempt(seconds: float) -> None:
@@ -84,7 +84,7 @@ def test_another_error_is_passed_on_at_once() -> None:
     assert tried == [100.0]
 
 
-def test_memory_of_a_failed_attempt_is_released_before_the_next() -> None:
+def test_memory_of_a_failed_attempt_is_released_before_the_next_attempt() -> None:
     held = list[weakref.ref[Tensor]]()
 
     def attempt(seconds: float) -> None:
@@ -107,7 +107,7 @@ def test_memory_of_a_failed_attempt_is_released_before_the_next() -> None:
 # The cache
 
 
-def test_the_cache_holds_one_size_per_key(tmp_path: Path) -> None:
+def test_the_cache_has_one_size_per_key(tmp_path: Path) -> None:
     cache = BatchSizeCache(tmp_path / "cache" / "fit.json")
     assert cache.get(CPU, "1b") is None
     cache.put(CPU, "1b", 60)
@@ -148,5 +148,5 @@ def test_a_cache_that_cannot_be_written_is_only_a_warning(tmp_path: Path, caplog
     (tmp_path / "file").write_text("")
     cache = BatchSizeCache(tmp_path / "file" / "fit.json")
     cache.put(CPU, "1b", 60.0)
-    assert "cannot cache the batch size that fits" in caplog.text
+    assert "cannot be written, so the batch size is not cached" in caplog.text
     assert cache.get(CPU, "1b") is None

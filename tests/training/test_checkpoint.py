@@ -1,4 +1,4 @@
-"""A checkpoint is restored exactly or refused with its name, wherever a save was killed."""
+"""A checkpoint is restored exactly or refused with its name, at whichever point a save was killed."""
 
 import errno
 import functools
@@ -30,15 +30,15 @@ def made(seed: int, steps: int, names: tuple[str, ...] = ("a", "b.c:d", "scalar"
     torch.manual_seed(seed)
     shapes: dict[str, tuple[int, ...]] = {"a": (3, 4), "b.c:d": (5,), "scalar": ()}
     parameters = {name: nn.Parameter(torch.randn(shapes.get(name, (2,)))) for name in names}
-    first, *rest = parameters.values()
-    groups: list[dict[str, Any]] = [{"params": rest, "lr": 0.02}, {"params": [first]}]
+    first, *others = parameters.values()
+    groups: list[dict[str, Any]] = [{"params": others, "lr": 0.02}, {"params": [first]}]
     optimizer = torch.optim.AdamW(groups, lr=0.01, weight_decay=0.1)
     for _ in range(steps):
         _step(parameters, optimizer)
     return parameters, optimizer
 
 
-kept = functools.cache(made)
+cached_model = functools.cache(made)
 """`made` for tests that do not change what it returns."""
 
 
@@ -50,7 +50,7 @@ def _step(parameters: dict[str, nn.Parameter], optimizer: torch.optim.AdamW) -> 
 
 def saved(folder: Path, steps: int, files: checkpoint.CheckpointFiles = checkpoint.DISK) -> dict[str, Any]:
     progress = {"epoch": steps, "step": 7 * steps, "best_valid_wer": float("inf"), "data": "abc"}
-    assert checkpoint.save(folder, *kept(1, steps), progress, ORIGIN, files)
+    assert checkpoint.save(folder, *cached_model(1, steps), progress, ORIGIN, files)
     return progress
 
 
@@ -63,7 +63,7 @@ def saved_beside(folder: Path, steps: int) -> None:
 def epoch_of(folder: Path) -> int | None:
     """The epoch that a resumed run restores."""
     path = checkpoint.find(folder)
-    return None if path is None else int(checkpoint.restore(path, *kept(2, 0))["epoch"])
+    return None if path is None else int(checkpoint.restore(path, *cached_model(2, 0))["epoch"])
 
 
 @pytest.mark.parametrize("steps", [0, 1, 5])
@@ -97,7 +97,7 @@ def test_find_without_a_checkpoint_returns_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "gone"])
-def test_a_damaged_checkpoint_is_replaced_by_the_previous_one(
+def test_the_previous_checkpoint_is_used_if_the_last_one_is_damaged(
     tmp_path: Path, name: str, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, old = tmp_path / "checkpoint", tmp_path / "checkpoint.old"
@@ -169,7 +169,8 @@ def test_parameters_of_another_dtype_are_refused(tmp_path: Path) -> None:
     parameters, optimizer = made(1, 0)
     parameters["a"] = nn.Parameter(parameters["a"].detach().bfloat16())
     with pytest.raises(
-        CheckpointError, match=r"other trained parameters than the recipe \(a, torch.bfloat16, \[3, 4\]"
+        CheckpointError,
+        match=r"trained parameters of the checkpoint and of the recipe differ \(a, torch.bfloat16, \[3, 4\]",
     ):
         checkpoint.restore(tmp_path / "checkpoint", parameters, optimizer)
 
@@ -291,7 +292,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     while not done:
         number += 1  # the first operation removes a folder that does not exist
         saved(folder, 1)
-        done = checkpoint.save(folder, *kept(1, 2), {"epoch": 2}, ORIGIN, faulty_files(number, error))
+        done = checkpoint.save(folder, *cached_model(1, 2), {"epoch": 2}, ORIGIN, faulty_files(number, error))
         assert epoch_of(folder) in ({2} if done else {1, 2})
         assert not folder.with_name("checkpoint.part").exists()
         full += not done

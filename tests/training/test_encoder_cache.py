@@ -1,4 +1,4 @@
-"""The cache of audio states: what was written comes back bit for bit, and nothing else ever does."""
+"""The cache of audio states: states are read bit for bit, and a damaged or outdated cache is never used."""
 
 import json
 import multiprocessing
@@ -60,7 +60,7 @@ def same(cache: StateCache, states: list[Tensor]) -> bool:
     st.integers(1, 4),
     st.randoms(use_true_random=False),
 )
-def test_what_is_read_is_what_was_written(
+def test_cached_states_equal_the_written_states(
     tmp_path_factory: pytest.TempPathFactory, frames: list[int], width: int, dtype: torch.dtype, size: int, random: Any
 ) -> None:
     folder = tmp_path_factory.mktemp("cache") / "states"
@@ -74,33 +74,33 @@ def test_what_is_read_is_what_was_written(
     assert (folder / "rows.bin").stat().st_size == predicted_bytes(frames, width, dtype)
 
 
-def test_states_made_in_inference_mode_and_not_in_one_piece(tmp_path: Path) -> None:
-    whole = torch.randn(2, 5, 6)
+def test_states_from_inference_mode_and_non_contiguous_states_are_cached(tmp_path: Path) -> None:
+    stacked = torch.randn(2, 5, 6)
 
     @torch.inference_mode()
     def encode(batch: Sequence[int]) -> list[Tensor]:
-        return [(whole * 1)[index, :count, ::2] for index, count in zip(batch, (5, 3), strict=True)]
+        return [(stacked * 1)[index, :count, ::2] for index, count in zip(batch, (5, 3), strict=True)]
 
     cache = cached_states(tmp_path / "states", "key", torch.bfloat16, [[0, 1]], encode)
-    assert same(cache, [whole[0, :, ::2].bfloat16(), whole[1, :3, ::2].bfloat16()])
+    assert same(cache, [stacked[0, :, ::2].bfloat16(), stacked[1, :3, ::2].bfloat16()])
     assert not cache[0].is_inference()
 
 
-def test_numbers_that_are_none_come_back_too(tmp_path: Path) -> None:
+def test_nan_and_infinity_are_cached_unchanged(tmp_path: Path) -> None:
     encode = Encoder([1], 4, torch.float32)
     encode.states = [torch.tensor([[float("nan"), float("inf"), -0.0, 1e-42]])]
     cache = build(tmp_path / "states", encode, batches=[[0]])
     assert torch.equal(cache[0].view(torch.int32), encode.states[0].view(torch.int32))
 
 
-def test_what_is_read_may_be_changed_without_changing_the_cache(tmp_path: Path) -> None:
+def test_changing_a_returned_tensor_does_not_change_the_cache(tmp_path: Path) -> None:
     encode = Encoder(FRAMES, 5, torch.float32)
     cache = build(tmp_path / "states", encode)
     cache[2].zero_()
     assert same(cache, encode.states) and same(build(tmp_path / "states", encode), encode.states)
 
 
-def test_another_key_or_dtype_is_built_in_its_place(tmp_path: Path) -> None:
+def test_a_cache_with_another_key_or_dtype_is_rebuilt(tmp_path: Path) -> None:
     folder, first, second = tmp_path / "states", Encoder(FRAMES, 5, torch.float32), Encoder(FRAMES, 5, torch.float32, 1)
     held = build(folder, first)
     assert same(build(folder, second, "other"), second.states) and second.calls == len(BATCHES)
@@ -123,7 +123,7 @@ def test_another_key_or_dtype_is_built_in_its_place(tmp_path: Path) -> None:
         lambda folder: (folder / "index.json").write_text(json.dumps({"key": "key/torch.float32"})),
     ],
 )
-def test_a_damaged_cache_is_built_anew(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
+def test_a_damaged_cache_is_rebuilt(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
     folder, encode = tmp_path / "states", Encoder(FRAMES, 5, torch.float32)
     build(folder, encode)
     spoil(folder)
@@ -132,7 +132,7 @@ def test_a_damaged_cache_is_built_anew(tmp_path: Path, spoil: Callable[[Path], o
 
 @pytest.mark.parametrize("after", [0, 1, 2])
 @pytest.mark.parametrize("old", [False, True])
-def test_a_killed_build_is_never_taken_for_whole(tmp_path: Path, after: int, old: bool) -> None:
+def test_a_killed_build_is_not_used(tmp_path: Path, after: int, old: bool) -> None:
     """Killed for good after so many batches, with or without a cache that stood there before."""
     folder, encode = tmp_path / "states", Encoder(FRAMES, 5, torch.float32)
     if old:
@@ -153,7 +153,7 @@ def test_a_killed_build_is_never_taken_for_whole(tmp_path: Path, after: int, old
     assert not (tmp_path / "states.part").exists()
 
 
-def test_an_encoder_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_failed_encoder_leaves_no_files(tmp_path: Path) -> None:
     def fails(batch: Sequence[int]) -> list[Tensor]:
         raise DataError("a.wav: no such file")
 
@@ -162,7 +162,7 @@ def test_an_encoder_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["states.lock"]
 
 
-def test_a_full_disk_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_with_advice(tmp_path: Path) -> None:
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -172,10 +172,10 @@ def test_a_full_disk_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["states.lock"]
 
 
-def test_a_clip_that_was_never_encoded_is_an_error(tmp_path: Path) -> None:
+def test_a_clip_that_was_not_encoded_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         build(tmp_path / "states", Encoder(FRAMES, 5, torch.float32), batches=[[0, 2]])
-    with pytest.raises(DataError, match="does not hold what was just written"):
+    with pytest.raises(DataError, match="is damaged directly after writing it"):
         build(tmp_path / "states", Encoder(FRAMES, 5, torch.float32), batches=[[0, 1], [1, 2]])
 
 
@@ -184,7 +184,7 @@ def _rank(folder: Path, builds: "multiprocessing.Queue[int]", encode: Encoder) -
     builds.put(encode.calls if same(cache, encode.states) else -1)
 
 
-def test_of_several_processes_one_builds(tmp_path: Path) -> None:
+def test_one_of_several_processes_builds_the_cache(tmp_path: Path) -> None:
     context, encode = multiprocessing.get_context("fork"), Encoder(FRAMES, 5, torch.float32)
     builds: multiprocessing.Queue[int] = context.Queue()
     ranks = [context.Process(target=_rank, args=(tmp_path / "states", builds, encode)) for _ in range(3)]
@@ -210,7 +210,7 @@ def audio(tmp_path: Path) -> list[Utterance]:
     ]
 
 
-def test_the_key_is_of_weights_and_audio_and_not_of_text_or_places(audio: list[Utterance], tmp_path: Path) -> None:
+def test_the_key_depends_on_weights_and_audio_but_not_on_text_or_path(audio: list[Utterance], tmp_path: Path) -> None:
     key = cache_key("base", audio)
     assert key == cache_key("base", audio) and len(key) == 64
     moved = tmp_path / "moved"
@@ -230,6 +230,6 @@ def test_the_key_is_of_weights_and_audio_and_not_of_text_or_places(audio: list[U
     assert cache_key("base", audio) not in keys
 
 
-def test_audio_that_is_gone_is_named(audio: list[Utterance]) -> None:
+def test_missing_audio_is_named(audio: list[Utterance]) -> None:
     with pytest.raises(DataError, match="/gone: cannot be read"):
         cache_key("base", [replace(audio[0], audio_filepath="/gone")])

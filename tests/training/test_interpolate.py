@@ -1,4 +1,4 @@
-"""Interpolated weights have that fraction of every change, and the trained weights are restored."""
+"""Interpolated weights have the fraction alpha of every change, and the trained weights are restored."""
 
 import copy
 from collections.abc import Callable
@@ -23,7 +23,7 @@ PARTS = TrainableParts(
 
 
 @pytest.mark.parametrize("alpha", [0.5, 0.9])
-def test_interpolated_weights_have_that_fraction_of_every_change(
+def test_interpolated_weights_have_the_fraction_alpha_of_every_change(
     model: Callable[[], GraniteSpeech], alpha: float
 ) -> None:
     """Also LoRA's change, once it is merged into the weights."""
@@ -43,11 +43,11 @@ def test_interpolated_weights_have_that_fraction_of_every_change(
         merge(*twin)
         return {name: value.clone() for name, value in twin[0].hf.state_dict().items()}
 
-    whole = merged()
+    trained = merged()
     with interpolated(parameters, start, alpha):
         part = merged()
     assert all(torch.equal(parameters[name], value) for name, value in reached.items())
-    changed = [name for name, value in whole.items() if not torch.equal(value, before[name])]
+    changed = [name for name, value in trained.items() if not torch.equal(value, before[name])]
     assert len(changed) > 50
     for name in changed:
-        assert torch.allclose(part[name] - before[name], alpha * (whole[name] - before[name]), atol=1e-6), name
+        assert torch.allclose(part[name] - before[name], alpha * (trained[name] - before[name]), atol=1e-6), name

@@ -92,10 +92,10 @@ def test_loss_and_gradient_do_not_depend_on_the_micro_batches(
     parts = {"lora": {"rank": 4}, "projector": {"mode": "full"}, "encoder": {"mode": "full", "blocks": 1}}
     recipe = plain(tiny(tmp_path, "x", parts=parts))
     loss, norm, gradients = one_step(model(), recipe, run, split)
-    whole_loss, whole_norm, whole = one_step(model(), recipe, run, [[0, 1, 2, 3, 4, 5]])
-    assert loss == pytest.approx(whole_loss, rel=1e-5)
-    assert norm == pytest.approx(whole_norm, rel=1e-5)
-    for name, value in whole.items():
+    full_loss, full_norm, full_gradients = one_step(model(), recipe, run, [[0, 1, 2, 3, 4, 5]])
+    assert loss == pytest.approx(full_loss, rel=1e-5)
+    assert norm == pytest.approx(full_norm, rel=1e-5)
+    for name, value in full_gradients.items():
         assert torch.allclose(value, gradients[name], rtol=1e-3, atol=1e-5 * float(value.abs().max()) + 1e-8), name
     assert loss == pytest.approx(by_hand(model(), run, split), rel=1e-5)
 

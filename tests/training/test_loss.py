@@ -56,13 +56,13 @@ def step_gradient(granite: GraniteSpeech, clips: list[Utterance], size: int) -> 
 
 
 def test_gradient_does_not_depend_on_the_micro_batch_size(granite: GraniteSpeech, clips: list[Utterance]) -> None:
-    whole_loss, whole = step_gradient(granite, clips, 8)
-    assert len(whole) == len(trained_parameters(granite))
-    largest = max(float(gradient.abs().max()) for gradient in whole.values())
+    full_loss, full_gradient = step_gradient(granite, clips, 8)
+    assert len(full_gradient) == len(trained_parameters(granite))
+    largest = max(float(gradient.abs().max()) for gradient in full_gradient.values())
     for size in (4, 1):
         loss, split = step_gradient(granite, clips, size)
-        assert loss == pytest.approx(whole_loss, rel=1e-5)
-        for name, gradient in whole.items():
+        assert loss == pytest.approx(full_loss, rel=1e-5)
+        for name, gradient in full_gradient.items():
             scale = max(1e-3 * largest, float(gradient.abs().max()))
             assert float((split[name] - gradient).abs().max()) < 1e-3 * scale, name
 

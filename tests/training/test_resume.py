@@ -31,13 +31,13 @@ Tiny = Callable[..., Recipe]
 Trained = tuple[Recipe, RunDir, GraniteSpeech]
 
 
-def assert_same_run(run: RunDir, whole: RunDir) -> None:
-    for name, value in weights(whole).items():
+def assert_same_run(run: RunDir, unbroken: RunDir) -> None:
+    for name, value in weights(unbroken).items():
         assert torch.equal(value, weights(run)[name]), name
     for name in (ADAPTER_WEIGHTS, FULL_WEIGHTS):
-        assert (whole.best / name).read_bytes() == (run.best / name).read_bytes()
+        assert (unbroken.best / name).read_bytes() == (run.best / name).read_bytes()
     for kind in ("step", "valid"):
-        assert records(run, kind) == records(whole, kind)
+        assert records(run, kind) == records(unbroken, kind)
 
 
 def test_a_run_killed_in_any_step_resumes_to_the_same_weights(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_finished_run_is_not_trained_again(trained: Trained) -> None:
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_a_run_killed_after_its_last_step_only_reports(trained: Trained, tmp_path: Path) -> None:
+def test_a_run_killed_after_its_last_step_does_not_train_again(trained: Trained, tmp_path: Path) -> None:
     recipe, run, _ = trained
     other = prepared(run, tmp_path)
     for part in ("checkpoint", "best"):
@@ -128,7 +128,7 @@ def test_a_run_killed_after_its_last_step_only_reports(trained: Trained, tmp_pat
     assert train(recipe, other, [NoStep()]).best_epoch == done["best_epoch"]
 
 
-def test_changed_values_are_named_and_nothing_is_lost(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
+def test_changed_values_are_named_and_the_checkpoint_is_kept(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
     recipe, run, _ = trained
     with pytest.raises(CheckpointError, match=r"differs in train\.learning_rate"):
         run_recipe(tiny(run.root.parent, recipe.name, learning_rate=1e-5), "train")
@@ -208,7 +208,7 @@ def test_training_continues_on_a_full_disk(trained: Trained, tiny: Tiny, tmp_pat
     assert result.steps == len(records(trained[1], "step")) and not other.checkpoint.exists()
 
 
-def test_a_signal_while_interpolated_weights_are_scored_loses_nothing(
+def test_a_run_resumes_after_a_signal_while_interpolated_weights_are_scored(
     trained: Trained, tiny: Tiny, tmp_path: Path
 ) -> None:
     """It comes with the second of three alphas; the next call scores all of them and trains no step again."""
@@ -250,7 +250,7 @@ def test_a_second_process_in_the_same_directory_is_refused(tiny: Tiny, tmp_path:
     assert done.returncode == 1 and "another process uses this run directory" in done.stderr
 
 
-def test_sigkill_at_random_moments_changes_nothing() -> None:
+def test_sigkill_at_random_moments_does_not_change_the_result() -> None:
     """Three kills; `scripts/kill_resume.py` does twenty by default."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "kill_resume.py"), "--kills", "3"],

@@ -19,7 +19,7 @@ from finetune.training.augment import WaveAugment
 from finetune.training.sampler import (
     Clips,
     concat_utterances,
-    padding_share,
+    padding_fraction,
     plan_epoch,
     sample_replay,
     shard_for_rank,
@@ -114,7 +114,7 @@ def test_epochs_and_seeds_have_other_clips_together() -> None:
         assert len(one & two) < 0.7 * len(one)
 
 
-def test_even_clips_all_alike_are_mixed() -> None:
+def test_identical_clips_are_mixed_between_epochs() -> None:
     plans = [pairs(plan_of([2.0] * 60, seed=seed, epoch=epoch)) for seed in (1, 2) for epoch in (0, 1)]
     assert all(len(one & two) < 0.7 * len(one) for one, two in itertools.combinations(plans, 2))
 
@@ -127,16 +127,16 @@ def test_lengths_are_shuffled_over_the_steps() -> None:
 
 @settings(deadline=None, max_examples=20)
 @given(SEED)
-def test_little_of_a_batch_is_padding_in_audio_or_in_text(seed: int) -> None:
+def test_padding_of_audio_and_text_is_small(seed: int) -> None:
     durations, positions = speech(2000, seed)
     plan = plan_of(durations, positions, seconds=120.0, tokens=16_000, epoch=seed)
-    assert padding_share(plan, durations) < 0.06
-    assert padding_share(plan, positions) < 0.07
+    assert padding_fraction(plan, durations) < 0.06
+    assert padding_fraction(plan, positions) < 0.07
 
 
-def test_padding_share_by_hand() -> None:
-    assert padding_share([[[0, 1]], [[2]]], [1.0, 3.0, 2.0]) == pytest.approx(2.0 / 8.0)
-    assert padding_share([[[0], [1]]], [1.0, 3.0]) == 0.0
+def test_padding_fraction_by_hand() -> None:
+    assert padding_fraction([[[0, 1]], [[2]]], [1.0, 3.0, 2.0]) == pytest.approx(2.0 / 8.0)
+    assert padding_fraction([[[0], [1]]], [1.0, 3.0]) == 0.0
 
 
 # What an epoch hears
@@ -233,11 +233,11 @@ def test_a_resumed_epoch_has_the_remaining_clips_and_keeps_torchs_random_state(
     clips: list[Utterance], workers: int
 ) -> None:
     made, before = waves_from(clips, AUGMENT), torch.random.get_rng_state()
-    whole = list(waves_of(made, BATCHES, workers))
+    all_waves = list(waves_of(made, BATCHES, workers))
     for done in range(len(BATCHES) + 1):
-        rest = list(waves_of(made, BATCHES[done:], workers if done == 2 else 0))
-        assert len(rest) == len(BATCHES) - done
-        for ours, theirs in zip(itertools.chain(*rest), itertools.chain(*whole[done:]), strict=True):
+        remaining = list(waves_of(made, BATCHES[done:], workers if done == 2 else 0))
+        assert len(remaining) == len(BATCHES) - done
+        for ours, theirs in zip(itertools.chain(*remaining), itertools.chain(*all_waves[done:]), strict=True):
             assert np.array_equal(ours, theirs)
     assert torch.equal(torch.random.get_rng_state(), before)
 

@@ -1,4 +1,4 @@
-"""The first signal stops after the step, the second ends the process, and workers live as long as they are needed."""
+"""The first signal stops after the step, the second ends the process, and workers run until the step is complete."""
 
 import logging
 import multiprocessing
@@ -37,10 +37,10 @@ print("ended", flush=True)
 """
 
 
-def program(how: str) -> "subprocess.Popen[str]":
+def program(body: str) -> "subprocess.Popen[str]":
     """A process that waits for a signal inside the block."""
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, how],
+        [sys.executable, "-c", PROGRAM, body],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -42,11 +42,11 @@ def train(path: Path, first: int, last: int, step: int | None) -> None:
 
 def test_a_killed_and_resumed_run_records_what_an_unbroken_one_does(tmp_path: Path) -> None:
     """The checkpoint is of step 3; the kill comes after any byte from there on."""
-    whole, path = tmp_path / "whole.jsonl", tmp_path / "metrics.jsonl"
-    train(whole, 1, 3, None)
-    start = whole.stat().st_size
-    train(whole, 4, 6, 3)
-    assert [(row["kind"], row["step"]) for row in rows(whole)] == [
+    unbroken, path = tmp_path / "whole.jsonl", tmp_path / "metrics.jsonl"
+    train(unbroken, 1, 3, None)
+    start = unbroken.stat().st_size
+    train(unbroken, 4, 6, 3)
+    assert [(row["kind"], row["step"]) for row in rows(unbroken)] == [
         ("valid", 0),
         ("step", 1),
         ("step", 2),
@@ -57,19 +57,19 @@ def test_a_killed_and_resumed_run_records_what_an_unbroken_one_does(tmp_path: Pa
         ("step", 6),
         ("valid", 6),
     ]
-    content = whole.read_bytes()
+    content = unbroken.read_bytes()
     for cut in range(start, len(content) + 1):
         path.write_bytes(content[:cut])
         train(path, 4, 6, 3)
-        assert rows(path) == rows(whole), cut
+        assert rows(path) == rows(unbroken), cut
 
 
 def test_a_new_run_drops_the_records_of_an_earlier_attempt(tmp_path: Path) -> None:
-    path, whole = tmp_path / "metrics.jsonl", tmp_path / "whole.jsonl"
+    path, unbroken = tmp_path / "metrics.jsonl", tmp_path / "whole.jsonl"
     train(path, 1, 5, None)
     train(path, 1, 6, None)
-    train(whole, 1, 6, None)
-    assert rows(path) == rows(whole)
+    train(unbroken, 1, 6, None)
+    assert rows(path) == rows(unbroken)
 
 
 def test_rewind_keeps_records_of_other_kinds(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_full_disk_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
         tracker.record("step", number)
     assert caplog.text.count("training continues") == 1
     tracker.close()
-    assert "/dev/full lacks 5 records" in caplog.text
+    assert "/dev/full: 5 records are missing" in caplog.text
 
 
 def test_a_partial_record_is_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -53,7 +53,7 @@ def test_only_trained_parameters_change(trained: Trained, model: Callable[[], Gr
     assert all(value.any() for name, value in after.hf.named_parameters() if "lora_B" in name)
 
 
-def test_the_best_adapter_is_that_of_the_best_epoch(trained: Trained, model: Callable[[], GraniteSpeech]) -> None:
+def test_the_adapter_of_the_best_epoch_is_saved(trained: Trained, model: Callable[[], GraniteSpeech]) -> None:
     recipe, run, _ = trained
     done = run.done("train")
     assert done is not None
@@ -68,7 +68,7 @@ def test_the_best_adapter_is_that_of_the_best_epoch(trained: Trained, model: Cal
     assert wer == pytest.approx(done["best_valid_wer"])
 
 
-def test_the_records_hold_every_step(trained: Trained) -> None:
+def test_the_records_contain_every_step(trained: Trained) -> None:
     recipe, run, after = trained
     done = run.done("train")
     assert done is not None
@@ -109,10 +109,10 @@ def test_the_canary_limits_which_adapter_is_the_best(
     run, recipe = prepared(trained[1], tmp_path / "b"), tiny(tmp_path, "b", max_canary_loss=0.02)
     result = Trainer(recipe, run, measure=lambda *_: next(scores)).fit()
     assert (result.best_epoch, result.within_canary_limit) == (2, False)
-    assert "no adapter keeps the canary within train.max_canary_loss" in caplog.text
+    assert "no adapter is within train.max_canary_loss" in caplog.text
 
 
-def test_interpolated_weights_are_the_best_where_the_trained_ones_lose_too_much_on_the_canary(
+def test_interpolated_weights_are_the_best_if_the_trained_weights_exceed_the_canary_limit(
     trained: Trained, tiny: Tiny, tmp_path: Path, model: Callable[[], GraniteSpeech]
 ) -> None:
     scores = iter([Scores(0.9, 0.10), Scores(0.4, 0.20), Scores(0.4, 0.15), Scores(0.5, 0.11), Scores(0.6, 0.11)])
@@ -121,11 +121,11 @@ def test_interpolated_weights_are_the_best_where_the_trained_ones_lose_too_much_
     result = Trainer(recipe, run, measure=lambda *_: next(scores)).fit()
     assert (result.best_alpha, result.best_valid_wer, result.within_canary_limit) == (0.5, 0.5, True)
     assert [row["alpha"] for row in records(run, "valid")] == [1.0, 0.9, 0.5, 0.4]
-    kept, base = model(), model().hf.state_dict()
-    load_adapter(kept, run.best)
+    saved, base = model(), model().hf.state_dict()
+    load_adapter(saved, run.best)
     reached = load_file(run.checkpoint / checkpoint.WEIGHTS)
     name = next(name for name in reached if "projector" in name and "lora" not in name and name in base)
-    assert torch.allclose(kept.hf.state_dict()[name], (base[name] + reached[name]) / 2, atol=1e-6)
+    assert torch.allclose(saved.hf.state_dict()[name], (base[name] + reached[name]) / 2, atol=1e-6)
     assert not torch.equal(reached[name], base[name])  # the checkpoint has the trained weights
 
 
@@ -218,7 +218,7 @@ def test_a_launcher_that_splits_the_model_is_refused(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     monkeypatch.setenv(f"ACCELERATE_USE_{mode}", "true")
-    with pytest.raises(CheckpointError, match=f"set to {mode}, but here each process holds the whole model"):
+    with pytest.raises(CheckpointError, match=f"set to {mode}, but each process needs the complete model"):
         train(trained[0], prepared(trained[1], tmp_path))
 
 
@@ -264,7 +264,7 @@ def test_a_callback_is_closed_after_an_error(trained: Trained, tiny: Tiny, tmp_p
 def test_a_batch_must_hold_the_longest_clip(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
     recipe = tiny(tmp_path, "x", batch_tokens=64)
     model = recipe.model.model_copy(update={"instruction": "what is said here? " * 20})
-    with pytest.raises(RecipeError, match=r"train\.batch_tokens: 64 cannot hold train-.*positions; raise it"):
+    with pytest.raises(RecipeError, match=r"train\.batch_tokens: 64 is too small for train-.*positions; raise it"):
         train(recipe.model_copy(update={"model": model}), prepared(trained[1], tmp_path))
 
 
