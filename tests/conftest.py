@@ -95,7 +95,7 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def tiny(nano: Path, corpora: dict[str, str]) -> "Callable[..., Recipe]":
-    """A recipe of two epochs over six clips that trains every kind of part; keywords change its `train` section."""
+    """A recipe of two epochs over six clips that trains all types of parts; keywords change its `train` section."""
     from finetune.core.config import Recipe
 
     def recipe(
@@ -141,7 +141,7 @@ def tiny(nano: Path, corpora: dict[str, str]) -> "Callable[..., Recipe]":
 def trained(
     tiny: "Callable[..., Recipe]", tmp_path_factory: pytest.TempPathFactory
 ) -> "tuple[Recipe, RunDir, GraniteSpeech]":
-    """A run that is complete up to `train` without an interruption, and the model in memory as training left it."""
+    """A run that is complete up to `train` without an interruption, and the model in memory after training."""
     from dataclasses import replace
 
     from finetune.pipeline import STAGES, run_recipe

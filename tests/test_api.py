@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class Recorder:
-    """A trainer callback that keeps what it is told."""
+    """A trainer callback that records its calls."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []

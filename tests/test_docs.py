@@ -45,7 +45,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("page", [pytest.param(path, id=path.stem) for path, blocks in BLOCKS.items() if blocks])
 def test_the_examples_of_a_page_run(page: Path, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In order and in one namespace, as a reader types them."""
+    """Runs the examples in order and in one namespace, like a reader."""
     monkeypatch.chdir(shutil.copytree(project, tmp_path / "project", symlinks=True))
     samples = np.asarray(soundfile.read(CLIP)[0][::2], np.float32)  # 8 kHz
     names = {"samples": samples, "print": lambda *_: None}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "finetune").rglob("*.py"))
-# From the bottom up. A package imports from those below it, never from its own level or above.
+# From the bottom up. A package imports only from levels below its own.
 LAYERS = (
     {"version"},
     {"core"},

@@ -33,7 +33,7 @@ for scores in (scores for both in RESULTS["scores"].values() for scores in both.
 
 @dataclass(frozen=True)
 class Result:
-    """What every fake stage returns: the fields of all real results that the summary reads."""
+    """The result of every fake stage: the fields of all real results that the summary reads."""
 
     seconds: float = 1.5
     total_parameters: int = 100
@@ -201,7 +201,7 @@ def test_the_number_of_training_processes(tmp_path: Path, setting: int, gpus: in
 def test_several_processes_write_the_same_record_as_one(
     tmp_path: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rank 0 writes the record; the parent process holds the lock and runs the other stages."""
+    """Rank 0 writes the record; the parent process has the lock and runs the other stages."""
     launched: list[int] = []
 
     def launch(run: RunDir, processes: int) -> None:
@@ -261,7 +261,7 @@ def test_a_failed_process_ends_the_others(tmp_path: Path, end: str, why: str) ->
 
 
 def test_a_signal_reaches_each_launched_process_once(tmp_path: Path) -> None:
-    """A process that stops first does not end the other, which may still write its checkpoint."""
+    """A process that stops first does not end the other, which can still be writing its checkpoint."""
     python = program(
         tmp_path,
         "trap 'echo TERM >> call$RANK; sleep $RANK; echo saved >> call$RANK; exit 143' TERM\n: > ready$RANK\n"
@@ -276,14 +276,14 @@ def test_a_signal_reaches_each_launched_process_once(tmp_path: Path) -> None:
 
 
 def test_a_signal_only_to_the_launched_processes_is_an_interruption(tmp_path: Path) -> None:
-    """A scheduler may send the signal to every process."""
+    """A scheduler can send the signal to every process."""
     python = program(tmp_path, "sleep 0.$RANK\nexit 143")
     with pytest.raises(Interrupted, match="stopped by SIGTERM"):
         train_on_all(RunDir(tmp_path / "r"), 2, python)
 
 
 def test_the_lock_is_held_while_a_launched_process_runs(tmp_path: Path) -> None:
-    """After the parent process was killed, no other run may start while its children live."""
+    """After the parent process was killed, another run cannot start while its children run."""
     python = program(tmp_path, "echo $$ > pid$RANK\nwhile :; do sleep 0.05; done")
     run = RunDir(tmp_path / "r")
     parent = os.fork()
@@ -303,7 +303,7 @@ def test_the_lock_is_held_while_a_launched_process_runs(tmp_path: Path) -> None:
         try:
             with run.locked():
                 return
-        except CheckpointError:  # the `sleep` of the script still holds it
+        except CheckpointError:  # the `sleep` of the script still has the lock
             time.sleep(0.05)
     pytest.fail("still locked")
 

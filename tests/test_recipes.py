@@ -74,7 +74,7 @@ def test_the_data_of_a_recipe_exists_or_its_header_names_the_source(path: Path) 
 @pytest.mark.parametrize("goal", [OWN, *GOALS])
 @pytest.mark.parametrize("name", ["quickstart", "ivr_telephone"])
 def test_a_goal_replaces_the_parts_of_a_recipe(name: str, goal: str) -> None:
-    """As in scripts/compare_goals.py: the preset alone, without the recipe's own parts and augmentation."""
+    """As in scripts/compare_goals.py: only the preset, without the recipe's own parts and augmentation."""
     recipe, _ = load_recipe(ROOT / "recipes" / f"{name}.yaml")
     replaced = with_goal(recipe, goal, 6)
     assert not contradictions(replaced) and replaced.name == f"{name}-{goal}"
@@ -86,7 +86,7 @@ def test_a_goal_replaces_the_parts_of_a_recipe(name: str, goal: str) -> None:
     if goal == OWN:
         assert (replaced.parts, replaced.augment, replaced.train) == (recipe.parts, recipe.augment, recipe.train)
         return
-    alone, _ = load_recipe(ROOT / "recipes" / "granite_1b.yaml", [f"train.goal={goal}"])  # it sets the projector alone
+    alone, _ = load_recipe(ROOT / "recipes" / "granite_1b.yaml", [f"train.goal={goal}"])  # it sets only the projector
     encoder = alone.parts.encoder.model_copy(update={"blocks": min(6, alone.parts.encoder.blocks)})
     assert (replaced.parts.lora, replaced.parts.encoder) == (alone.parts.lora, encoder)
     assert (replaced.augment, replaced.train.ctc_weight) == (alone.augment, alone.train.ctc_weight)

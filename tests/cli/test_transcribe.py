@@ -63,7 +63,7 @@ def test_files_are_read_from_lists(finetune: Command, tmp_path: Path, monkeypatc
 
 
 class BrokenOutput(io.StringIO):
-    """Standard output whose reader has gone, or whose disk is full."""
+    """Standard output with a closed pipe or a full disk."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__()

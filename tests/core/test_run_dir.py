@@ -1,4 +1,4 @@
-"""The run directory: markers, the lock, and which recipe it belongs to."""
+"""The run directory: markers, the lock, and its recipe."""
 
 import subprocess
 import sys
@@ -91,7 +91,7 @@ def test_a_folder_that_is_not_a_run_directory_is_not_changed(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("trained", ["checkpoint", "best"])
 def test_a_run_of_an_earlier_version_is_refused_with_advice(tmp_path: Path, trained: str) -> None:
-    """As its recipe.json was: `train.interpolate` was `train.shrink`, `augment.concat` was `augment.join`."""
+    """The old keys of recipe.json: `train.interpolate` was `train.shrink`, `augment.concat` was `augment.join`."""
     run = RunDir(tmp_path / "run")
     before = {**RECIPE, "train": {"shrink": [0.9]}, "augment": {"join": 0.0}}
     run.claim(before)

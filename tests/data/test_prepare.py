@@ -23,7 +23,7 @@ Corpora = Callable[..., Recipe]
 
 @pytest.fixture
 def corpora(tmp_path: Path) -> Corpora:
-    """Makes a recipe of five splits with two utterances each; a keyword argument adds rows to a split."""
+    """Creates a recipe with five splits with two utterances each; a keyword argument adds rows to a split."""
 
     def make(allow_leaks: bool = False, **extra_rows: list[dict[str, Any]]) -> Recipe:
         for split in SPLITS:
@@ -94,7 +94,7 @@ def test_one_error_lists_all_leaks(corpora: Corpora, tmp_path: Path, caplog: pyt
 def test_ids_are_unique_over_train_and_replay(
     corpora: Corpora, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The id seeds the augmentation, and two corpora may use the same ids."""
+    """The id seeds the augmentation, and two corpora can have the same ids."""
     caplog.set_level(logging.INFO)
     run = RunDir(tmp_path / "run")
     same = [

@@ -57,7 +57,7 @@ def manifest(speech: list[Utterance], tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module")
 def unlimited(folder: Path, manifest: Path) -> CalibrateResult:
-    """The result without a limit on the lost WER."""
+    """The result without a limit on the WER increase."""
     return calibrate(str(folder), str(manifest), 1000.0, options_for(folder).instruction, DecodingOptions(), NORMALIZER)
 
 
@@ -128,7 +128,7 @@ def test_the_command_saves_the_fastest_pair_within_the_limit(
 
 
 def test_choice_of_the_fastest_pair_within_the_limit() -> None:
-    """Fewest passes first, then lowest WER; a loss equal to the limit is allowed, whatever its binary fraction."""
+    """Fewest passes first, then lowest WER; an increase equal to the limit is allowed, despite rounding errors."""
     lossless = Point(None, 0.25, 9.0, 0.2, 0.0)
     slow, worse, better, fast = (
         Point(Thresholds(0.0, 0.5), 0.25, 9.0, 0.2, 0.0),

@@ -22,7 +22,7 @@ Response = tuple[int, dict[str, str], bytes]  # status, headers, body
 
 
 class Server:
-    """Responds with `respond(number of the request)` and keeps the requests."""
+    """Responds with `respond(number of the request)` and records the requests."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, dict[str, str], bytes]] = []

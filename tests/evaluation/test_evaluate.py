@@ -35,7 +35,7 @@ Prompt = tuple[str, str, tuple[str, ...]]  # utterance id, instruction, keywords
 
 @dataclass
 class FixedModel:
-    """Stands for one system, and records the prompts of its utterances."""
+    """Replaces one system, and records the prompts of its utterances."""
 
     system: str
     prompts: list[Prompt] = field(default_factory=list)

@@ -41,7 +41,7 @@ def imported(path: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def folder(nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded model with a transcriber, as `export` leaves it (test_export looks at that)."""
+    """The embedded model with a transcriber, as `export` writes it (tested in test_export)."""
     made = tmp_path_factory.mktemp("away") / "my export"
     made.mkdir()
     for path in nano.iterdir():

@@ -185,7 +185,7 @@ def test_a_nan_difference_is_reported_among_others() -> None:
 
 
 def refused(trained: Trained, tmp_path: Path, match: str, **keywords: Any) -> None:
-    """Exports over an earlier export, which must stay as it is."""
+    """Exports over an earlier export, which must not change."""
     recipe, run, _ = trained
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "before").touch()
@@ -232,7 +232,7 @@ def test_a_folder_that_cannot_be_loaded_is_refused_with_the_reason(trained: Trai
 
 
 def test_the_command_of_the_new_process_runs_as_it_is(tmp_path: Path) -> None:
-    """Without a model it fails, and says why on standard error."""
+    """Without a model it fails with a message on standard error."""
     done = verify.run_process([sys.executable, "-m", "finetune.exporting.verify", str(tmp_path), str(tmp_path)])
     assert done.returncode == 1 and "FileNotFoundError" in done.stderr and verify.REQUEST in done.stderr
 

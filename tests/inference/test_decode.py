@@ -213,7 +213,7 @@ def test_accepted_ctc_text_respects_the_token_limit(model: Callable[[], GraniteS
 
 
 def test_bfloat16_model_gives_float32_logits(nano: Path, clips: list[Utterance]) -> None:
-    """The dtype on CUDA. Near ties may resolve differently, so one clip may differ from transformers."""
+    """The dtype on CUDA. Near ties can resolve differently, so one clip can differ from transformers."""
     narrow = load_model(str(nano), "bfloat16")
     greedy = recognize(narrow, clips[:3], INSTRUCTION, options())
     assert sum(item.tokens == hf_tokens(narrow, clip, SHORT) for item, clip in zip(greedy, clips[:3], strict=True)) >= 2

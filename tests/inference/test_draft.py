@@ -240,7 +240,7 @@ def test_first_token_after_a_mismatch_has_its_own_acceptance_rate(tokenizer: Tok
 
 
 def test_rest_of_a_refused_token_is_not_proposed(tokenizer: Tokenizer) -> None:
-    """The model wrote only the beginning of the token, so it refused the rest."""
+    """The model wrote only the beginning of the token, so it refused the remainder."""
     draft = certain_draft(tokenizer, TEXT)
     the, children, *_ = draft.propose(99, 1e-9)
     (prefix,) = encode_text(tokenizer, " c")
@@ -309,7 +309,7 @@ def test_text_draft_has_the_tokens_of_a_transcript(tokenizer: Tokenizer) -> None
     assert draft.tokens == encode_text(tokenizer, text)
     assert (
         tokenizer.decode(draft.propose(99, 0.5)) == "colchicine in the"
-    )  # the word with improbable letters is left out
+    )  # the word with improbable letters is omitted
     assert certain_draft(tokenizer, "").propose(99, 0.0) == []
 
 

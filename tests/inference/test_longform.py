@@ -15,7 +15,7 @@ SPEECH, UNCERTAIN, SILENCE = 2, 1, 0
 
 
 def activity(*parts: tuple[int, float], frame: float = FRAME) -> Activity:
-    """A recording made of parts (kind, seconds)."""
+    """A recording with sections (kind, seconds)."""
     kinds = np.concatenate([np.full(round(seconds / frame), kind) for kind, seconds in parts])
     return Activity(len(kinds) * frame, frame, kinds.astype(np.float32), kinds == SPEECH, kinds == SILENCE)
 

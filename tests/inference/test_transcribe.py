@@ -161,7 +161,7 @@ def test_silence_gives_no_text(granite: GraniteSpeech, tmp_path: Path, name: str
 
 
 def bad_files(folder: Path) -> dict[str, str]:
-    """Path -> what is said about it."""
+    """By path, the error message for the file."""
     good = wav(folder / "good.wav", load_audio(PARK)).read_bytes()
     (folder / "empty.wav").touch()
     (folder / "half.wav").write_bytes(good[: len(good) // 2])
@@ -254,7 +254,7 @@ def test_a_translation_has_its_own_prompt_no_draft_and_no_word_times(granite: Gr
 
 @pytest.mark.parametrize("pair", [(100.0, 0.5), (0.0, 0.02)])
 def test_a_calibrated_model_uses_its_own_thresholds(nano: Path, tmp_path: Path, pair: tuple[float, float]) -> None:
-    """On a clip that the CTC head, a lenient and a strict language model spell in three ways."""
+    """Uses a clip for which the CTC head and relaxed decoding with a low and a high threshold give three texts."""
     rain = CANARY / "canary-004-en-gb-m7.opus"
     model = finetune.load(with_thresholds(nano, tmp_path / "model", *pair))
     clip = Utterance("rain", str(rain), len(load_audio(rain)) / SAMPLE_RATE, "")

@@ -1,4 +1,4 @@
-"""Texts of windows joined, words split, and what is written down in JSON."""
+"""Joins the texts of windows, splits words, and writes transcripts as JSON."""
 
 import json
 

@@ -24,7 +24,7 @@ def noise(seconds: float, decibels: float) -> NDArray[np.float32]:
 
 
 def detect(folder: Path, detector: ActivityDetector, *parts: NDArray[np.float32]) -> Activity:
-    """Activity in a file made of these parts."""
+    """Activity in a file with these sections."""
     soundfile.write(folder / "a.wav", np.concatenate(parts), SAMPLE_RATE, subtype="FLOAT")
     return detector(stream_audio(folder / "a.wav"))
 
@@ -57,7 +57,7 @@ def test_speech_between_pauses(tmp_path: Path, silero: ActivityDetector, detecto
 
 
 def test_energy_vad_finds_no_silence_in_constant_noise(tmp_path: Path) -> None:
-    """Constant noise may be a crowd of speakers, so it must be transcribed."""
+    """Constant noise can be a crowd of speakers, so it must be transcribed."""
     activity = detect(tmp_path, energy_vad, noise(3.0, -30.0))
     assert not activity.silent.any()
 

@@ -44,7 +44,7 @@ def test_words_are_aligned_with_their_frames(path: str, text: str, frames: list[
 
 
 def test_words_without_frames_do_not_move_the_others() -> None:
-    """The language model may correct, remove and add words of the CTC text."""
+    """The language model can correct, remove and add words of the CTC text."""
     frames = word_frames(log_probs("__the__ _kat_ _sad__ ___down__"), "the cat sat right down")
     assert frames[0] == (2, 5) and frames[4] == (24, 28)
     assert 7 < frames[1][0] < frames[1][1] < 13 and 13 < frames[2][0] < frames[2][1] < 20

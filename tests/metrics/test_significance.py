@@ -91,7 +91,7 @@ def test_utterances_without_words_have_a_rate() -> None:
 
 
 def covered(rates: Callable[[np.random.Generator], np.ndarray], true: float, trials: int, uneven: bool) -> float:
-    """How often the interval of 20 speakers holds the true WER."""
+    """How often the interval of 20 speakers contains the true WER."""
     rng, held = np.random.default_rng(1), 0
     for trial in range(trials):
         words = 10 * (rng.integers(5, 60, 20) if uneven else np.full(20, 30))
@@ -157,7 +157,7 @@ def test_the_p_value_agrees_with_the_interval() -> None:
 
 @pytest.mark.parametrize("replicas", [99, 999])
 def test_p_value_includes_the_observation_and_is_never_zero(replicas: int) -> None:
-    """B errs less in every block, by 1 to 3 words of 10: no replica lies beyond."""
+    """B has fewer errors in every block, by 1 to 3 words of 10, so no replica is beyond zero."""
     base, better = [5] * 30, [2 + number % 3 for number in range(30)]
     for pair in ((base, better), (better, base)):
         result = paired_difference(*pair, [10] * 30, range(30), replicas, 0)
@@ -187,7 +187,7 @@ def test_better_and_equal_systems() -> None:
     assert result.low <= result.difference <= result.high < 0
     assert (result.probability_better, result.blocks) == (1.0, 40)
 
-    # Joint draws cancel errors that both systems share: the interval is much narrower than that of either system.
+    # Joint resampling cancels errors of both systems, so the interval is much narrower than that of one system.
     alone = bootstrap_wer(base, words, speakers, 1000, 0)
     assert result.high - result.low < (alone.high - alone.low) / 4
 

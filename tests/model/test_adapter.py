@@ -1,4 +1,4 @@
-"""Adapters: saving, loading and merging keep the trained weights; damaged and foreign files are refused."""
+"""Adapters: saving, loading and merging keep the trained weights; damaged and wrong files are refused."""
 
 import json
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def opened_and_perturbed(model: GraniteSpeech, parts: TrainableParts) -> PeftMod
 
 
 def record_digests(folder: Path) -> None:
-    """Records the current files as the saved ones."""
+    """Records the current files as saved files."""
     (folder / PARTS).write_text(json.dumps(adapter._digests(folder)))
 
 

@@ -113,7 +113,7 @@ def test_parameter_without_gradient_is_refused() -> None:
 
 @pytest.mark.parametrize("rate", [1e-3, 1e-7, 3e-8, 1e-9, 1e-20])
 def test_step_too_small_for_float32_is_accepted(rate: float) -> None:
-    """The first step of a long warm-up may not change weights near 1, but changes the small elements of a matrix."""
+    """The first step of a long warm-up can be too small for weights near 1, but changes small elements of a matrix."""
     torch.manual_seed(0)
     parameters = {"norm": nn.Parameter(1 + torch.rand(64)), "matrix": nn.Parameter(torch.randn(64, 64) * 1e-3)}
     optimizer = torch.optim.AdamW(parameters.values(), lr=rate, weight_decay=0.0)

@@ -18,7 +18,7 @@ from finetune.training.dataset import SpeechDataset
 from finetune.training.loss import IGNORE, token_loss
 
 Load = Callable[[], GraniteSpeech]
-SETUP = Setup("middle", "cpu", 4, 1, 16, None)  # clips of noise, which any model may hear
+SETUP = Setup("middle", "cpu", 4, 1, 16, None)  # clips of noise, for any model
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def data(base: GraniteSpeech, noise: Material) -> SpeechDataset:
 
 
 def test_operations_of_a_pass_against_a_hand_count() -> None:
-    """Forward, to the inputs, to the weights; the encoder only forward, and not at all from a cache."""
+    """Forward, to the inputs, to the weights. The encoder has only a forward pass; with a cache, it is not run."""
     weights, amount = Weights(10, 3, 5, 7, 2, 4), Amount(100, 20, 30, 6)
     forward = 2 * (10 * 100 + 3 * 100 + 5 * 20 + 7 * 30 + 2 * 30 + 4 * 6)
     backward = 2 * (5 * 20 + 7 * 30 + 2 * 30 + 4 * 6) + 2 * (3 * 100 + 5 * 20 + 2 * 30)
@@ -66,7 +66,7 @@ def test_weights_of_the_embedded_model_against_a_hand_count(model: Load) -> None
 
 
 def test_operations_are_those_that_torch_counts(model: Load, data: SpeechDataset, noise: Material) -> None:
-    """But for attention and a last window of the projector that is not full, both of a few percent."""
+    """Except for attention and an incomplete last window of the projector, both a few percent."""
     loaded = model()
     open_parts(loaded, opened(16, "full"))
     batch = data.batch([0], [noise.waves[0]], 0)
@@ -90,7 +90,7 @@ def test_both_sides_train_the_same_parameters(model: Load, rank: int) -> None:
 
 
 def test_both_sides_have_the_same_tokens(base: GraniteSpeech, data: SpeechDataset, noise: Material) -> None:
-    """One clip alone, where nothing is padded: the same loss but for `logits_scaling`, which transformers forgets."""
+    """One clip without padding: the same loss except for `logits_scaling`, which transformers omits."""
     batch = data.batch([1], [noise.waves[1]], 0)
     with torch.inference_mode():
         theirs = base.hf(**collate(data, noise.waves, [1]))

@@ -28,7 +28,7 @@ def test_seconds_are_halved_until_they_fit(start: float, floor: float, memory: f
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     releases = list[float]()
-    try:  # the real `release` is slow, and here there is nothing to collect
+    try:  # the real `release` is slow and has no effect on this test
         seconds = largest_that_fits(start, floor, attempt, release=lambda: releases.append(tried[-1]))
     except ModelError as error:
         assert memory < floor == tried[-1]

@@ -26,7 +26,7 @@ ALL = [checkpoint.WEIGHTS, checkpoint.OPTIMIZER, checkpoint.PROGRESS, checkpoint
 
 
 def made(seed: int, steps: int, names: tuple[str, ...] = ("a", "b.c:d", "scalar")) -> State:
-    """Parameters that took some AdamW steps."""
+    """Parameters after some AdamW steps."""
     torch.manual_seed(seed)
     shapes: dict[str, tuple[int, ...]] = {"a": (3, 4), "b.c:d": (5,), "scalar": ()}
     parameters = {name: nn.Parameter(torch.randn(shapes.get(name, (2,)))) for name in names}
@@ -55,7 +55,7 @@ def saved(folder: Path, steps: int, files: checkpoint.CheckpointFiles = checkpoi
 
 
 def saved_beside(folder: Path, steps: int) -> None:
-    """Saves without removing the older one, as after a kill right after the last rename."""
+    """Saves without removing the previous checkpoint, as after a kill directly after the last rename."""
     saved(folder.with_name("elsewhere"), steps)
     os.replace(folder.with_name("elsewhere"), folder)
 
@@ -113,7 +113,7 @@ def test_the_previous_checkpoint_is_used_if_the_last_one_is_damaged(
         content[middle] ^= 1
         (folder / name).write_bytes({"flip": content, "cut": content[:middle], "empty": bytearray()}[damage])
     assert checkpoint.find(folder) == old
-    named = name if (name, damage) != (checkpoint.FILES, "flip") else ""  # that may fall into a file's hash
+    named = name if (name, damage) != (checkpoint.FILES, "flip") else ""  # that can be part of a file's hash
     for part in (f"{folder}: unreadable", named, f"resuming from the previous checkpoint, {old}"):
         assert part in caplog.text
     shutil.rmtree(old)
@@ -154,7 +154,7 @@ def test_other_parameter_names_are_refused(tmp_path: Path) -> None:
 
 
 def test_parameters_of_another_shape_are_refused(tmp_path: Path) -> None:
-    """Also where torch could broadcast: copying (1, 4) into (3, 4) is no error in torch."""
+    """Also for shapes that torch can broadcast: copying (1, 4) into (3, 4) is not an error in torch."""
     for shape in ((1, 4), (6, 4)):
         parameters, optimizer = made(1, 1)
         parameters["a"] = nn.Parameter(torch.zeros(shape))
@@ -180,7 +180,7 @@ class Killed(BaseException):
 
 
 def faulty_files(number: int, error: BaseException) -> checkpoint.CheckpointFiles:
-    """Raises at the `number`th file operation of a save. A removal is then half done, and any other not at all."""
+    """Raises at the `number`th file operation of a save. A removal is then half complete."""
     calls = 0
 
     def counted(operation: Callable[..., object]) -> Callable[..., object]:
@@ -199,7 +199,7 @@ def faulty_files(number: int, error: BaseException) -> checkpoint.CheckpointFile
     replace = counted(os.replace)
 
     def write_json(path: Path, content: Any) -> None:
-        """In two operations, as the real one."""
+        """Writes in two operations, like the real function."""
         part = path.with_name(path.name + ".part")
         part.write_text(json.dumps(content), encoding="utf-8")
         replace(part, path)
@@ -250,7 +250,7 @@ def test_a_kill_in_a_save_leaves_the_new_or_the_previous_checkpoint(tmp_path: Pa
 
 
 def test_sigkill_at_any_moment_leaves_a_valid_checkpoint(tmp_path: Path) -> None:
-    """Not only between two calls in Python."""
+    """SIGKILL can also come inside a call."""
     folder, rng, reached = tmp_path / "checkpoint", random.Random(1), 0
     states = [made(1, steps) for steps in range(3)]
     for _ in range(12):

@@ -24,7 +24,7 @@ BATCHES = [[2, 0], [3], [1]]
 
 
 class Encoder:
-    """Stands in for the model: random states of each clip, and how often it was asked."""
+    """Replaces the model: returns random states of each clip and counts its calls."""
 
     def __init__(self, frames: list[int], width: int, dtype: torch.dtype, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -133,7 +133,7 @@ def test_a_damaged_cache_is_rebuilt(tmp_path: Path, spoil: Callable[[Path], obje
 @pytest.mark.parametrize("after", [0, 1, 2])
 @pytest.mark.parametrize("old", [False, True])
 def test_a_killed_build_is_not_used(tmp_path: Path, after: int, old: bool) -> None:
-    """Killed for good after so many batches, with or without a cache that stood there before."""
+    """The build is killed after some batches, with or without an earlier cache."""
     folder, encode = tmp_path / "states", Encoder(FRAMES, 5, torch.float32)
     if old:
         build(folder, Encoder(FRAMES, 5, torch.float32, 1), "other")

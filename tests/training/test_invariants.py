@@ -33,7 +33,7 @@ Trained = tuple[Recipe, RunDir, GraniteSpeech]
 
 
 def plain(recipe: Recipe) -> Recipe:
-    """Without augmentation, which the loss written out by hand does not have."""
+    """Without augmentation, because the reference loss does not have it."""
     return recipe.model_copy(update={"augment": AugmentSection()})
 
 
@@ -66,7 +66,7 @@ def one_step(
 
 
 def by_hand(model: GraniteSpeech, run: RunDir, step: list[list[int]]) -> float:
-    """The loss written out: log-softmax of lm_head(h) / logits_scaling at each target, their mean over all tokens."""
+    """The reference loss: log-softmax of lm_head(h) / logits_scaling at each target, their mean over all tokens."""
     utterances, scaling = read_manifest(run.manifest("train")), model.hf.config.text_config.logits_scaling
     assert scaling == 8
     total, count = 0.0, 0
@@ -87,7 +87,7 @@ def by_hand(model: GraniteSpeech, run: RunDir, step: list[list[int]]) -> float:
 def test_loss_and_gradient_do_not_depend_on_the_micro_batches(
     trained: Trained, tiny: Tiny, tmp_path: Path, model: Callable[[], GraniteSpeech], split: list[list[int]]
 ) -> None:
-    """And equal the loss written out by hand, on ragged targets."""
+    """They also equal the reference loss, with targets of different lengths."""
     run = trained[1]
     parts = {"lora": {"rank": 4}, "projector": {"mode": "full"}, "encoder": {"mode": "full", "blocks": 1}}
     recipe = plain(tiny(tmp_path, "x", parts=parts))

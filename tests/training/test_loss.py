@@ -18,7 +18,7 @@ from finetune.training.loss import CHUNK, IGNORE, ctc_loss, token_loss
 
 @pytest.fixture(scope="module")
 def granite(model: Callable[[], GraniteSpeech]) -> GraniteSpeech:
-    """With LoRA that has left its starting point, and the upper encoder blocks open."""
+    """A model with LoRA weights that are not zero and trainable upper encoder blocks."""
     made = model()
     open_parts(made, replace(LORA, projector=FULL, encoder=FULL, ctc_head=True))
     perturb(made)
@@ -30,7 +30,7 @@ def granite(model: Callable[[], GraniteSpeech]) -> GraniteSpeech:
 def test_loss_equals_transformers_loss_with_scaled_logits(granite: GraniteSpeech, clips: list[Utterance]) -> None:
     features, frames, ids, labels = batch(granite, clips[:1])
     count = int(granite.num_audio_tokens(frames)[0])
-    granite.hf.lm_head.weight.div_(8.0)  # what transformers' own loss lacks
+    granite.hf.lm_head.weight.div_(8.0)  # transformers' own loss omits this division
     theirs = granite.hf(
         input_ids=ids,
         input_features=features,
@@ -127,7 +127,7 @@ def test_ctc_loss_of_a_batch_is_the_sum_over_its_clips() -> None:
 
 def test_a_clip_with_too_few_frames_has_zero_ctc_loss() -> None:
     logits = torch.randn(1, 2, 348, requires_grad=True)
-    loss = ctc_loss(logits, torch.tensor([2]), [[97, 97]])  # a blank must stand between: three frames
+    loss = ctc_loss(logits, torch.tensor([2]), [[97, 97]])  # a blank is required between them: three frames
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == 0.0
     assert logits.grad is not None and logits.grad.isfinite().all()

@@ -1,4 +1,4 @@
-"""The progress display: the live line on a terminal, and plain log lines elsewhere."""
+"""The progress display: the live line on a terminal, and plain log lines otherwise."""
 
 import logging
 import math

@@ -60,7 +60,7 @@ def test_a_run_killed_in_any_step_resumes_to_the_same_weights(trained: Trained, 
 
 
 def hold_still(trainer: Trainer) -> str:
-    """Makes the optimizer leave one parameter as it is; returns the parameter's name."""
+    """Makes the optimizer skip one parameter; returns the parameter's name."""
     name = next(name for name in trainer.parameters if "projector" in name and name.endswith("weight"))
     parameter, optimizer, values = trainer.parameters[name], trainer.optimizer.optimizer, list[torch.Tensor]()
 
@@ -79,7 +79,7 @@ def hold_still(trainer: Trainer) -> str:
 def test_only_a_new_run_checks_that_its_first_step_changes_every_parameter(
     trained: Trained, tiny: Tiny, tmp_path: Path
 ) -> None:
-    """In a resumed run AdamW's moments may cancel a gradient, and a step may be lost in rounding: that is no fault."""
+    """In a resumed run, AdamW's moments can cancel a gradient, and rounding can remove a step; this is not an error."""
     run = prepared(trained[1], tmp_path)
     recipe = tiny(tmp_path, "x", machine={"checkpoint_every": 1})
     with pytest.raises(Killed):
@@ -110,7 +110,7 @@ def test_a_signal_ends_the_step_and_the_next_call_resumes(trained: Trained, tiny
 
 
 def test_a_finished_run_is_not_trained_again(trained: Trained) -> None:
-    """The stage does not start at all: its marker, which each run of the stage writes, is the same file."""
+    """The stage does not start: its marker, which each run of the stage writes, is the same file."""
     recipe, run, _ = trained
     before = run.marker("train").stat()
     assert run_recipe(recipe, "train").done("train") == run.done("train")
@@ -181,7 +181,7 @@ def test_steps_with_a_nan_loss_are_skipped_up_to_a_limit(
 
 
 def test_a_run_out_of_memory_resumes_with_gradient_checkpointing(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
-    """The `machine` section may change between two calls, and the recomputed layers give the same losses."""
+    """The `machine` section can change between two calls, and the recomputed layers give the same losses."""
     other = prepared(trained[1], tmp_path)
 
     def full(number: int, output: Output) -> Output:
@@ -211,7 +211,7 @@ def test_training_continues_on_a_full_disk(trained: Trained, tiny: Tiny, tmp_pat
 def test_a_run_resumes_after_a_signal_while_interpolated_weights_are_scored(
     trained: Trained, tiny: Tiny, tmp_path: Path
 ) -> None:
-    """It comes with the second of three alphas; the next call scores all of them and trains no step again."""
+    """The signal comes at the second of three alphas; the next call scores all alphas and trains no step."""
     scores = [Scores(0.9, None), Scores(0.5, None), Scores(0.4, None), Scores(0.6, None), Scores(0.7, None)]
     first_call = iter(scores[:4])
 

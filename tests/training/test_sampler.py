@@ -58,7 +58,7 @@ def batches_of(plan: Plan) -> list[list[int]]:
 
 
 def speech(count: int, seed: int) -> tuple[list[float], list[int]]:
-    """Durations and positions as a corpus has them: many short clips, few long ones, slow and fast talkers."""
+    """Durations and positions like those of a corpus: many short clips, few long clips, slow and fast speakers."""
     rng = np.random.default_rng(seed)
     durations = np.clip(rng.lognormal(1.7, 0.7, count), 0.5, 30.0)
     return durations.tolist(), [int(value) for value in 20 + durations * (10 + rng.uniform(1.5, 5.0, count))]
@@ -92,7 +92,7 @@ def test_a_clip_above_the_limit_is_a_batch_of_its_own() -> None:
 @settings(deadline=None, max_examples=50)
 @given(SIZE, SEED)
 def test_steps_do_not_depend_on_ranks_and_accumulation(size: int, epoch: int) -> None:
-    """Ranks times accumulation is what counts: the same clips make up each step, and every rank has as much to do."""
+    """With equal ranks times accumulation, a step has the same clips, and each rank the same number of batches."""
     durations, positions = speech(size, epoch)
     seen = []
     for ranks, accumulation in [(1, 8), (2, 4), (4, 2), (8, 1)]:
@@ -139,7 +139,7 @@ def test_padding_fraction_by_hand() -> None:
     assert padding_fraction([[[0], [1]]], [1.0, 3.0]) == 0.0
 
 
-# What an epoch hears
+# Clips of an epoch
 
 
 @settings(deadline=None)
@@ -210,7 +210,7 @@ def test_concatenated_audio_equals_the_single_clips(clips: list[Utterance]) -> N
     assert utterance.id != concatenated(clips[:3], 2).id
 
 
-# Audio to a plan
+# Audio of a plan
 
 AUGMENT = WaveAugment(0.1, 6.0, 20.0)
 BATCHES = [[3, 0], [5], [1, 2, 4], [0]]
@@ -218,7 +218,7 @@ BATCHES = [[3, 0], [5], [1, 2, 4], [0]]
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_waveforms_come_in_the_order_of_the_plan(clips: list[Utterance], workers: int) -> None:
-    """And are the same whatever the number of workers and the order."""
+    """They are also the same for any number of workers and any order."""
     made = waves_from(clips, AUGMENT)
     waveforms = list(waves_of(made, BATCHES, workers))
     assert [len(waves) for waves in waveforms] == [2, 1, 3, 1]

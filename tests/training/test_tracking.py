@@ -242,7 +242,7 @@ def test_mirrors_that_fail_are_dropped_with_one_warning_each(
         if when == "import":
             monkeypatch.setitem(sys.modules, module, None)
     if when != "import":
-        fake: Any = sys.modules["torch.utils.tensorboard"]  # the fakes belong to this test
+        fake: Any = sys.modules["torch.utils.tensorboard"]  # only this test uses the fakes
         writer = fake.SummaryWriter("x", 0)
         fake.SummaryWriter = lambda *_, **__: writer
         for target in (sys.modules["wandb"], sys.modules["wandb"].init(), sys.modules["trackio"], fake, writer):
@@ -280,6 +280,6 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(tracker.mirrors) == ["wandb"]
     tracker.record("step", 1, loss=0.5)
     tracker.close()
-    wandb.teardown()  # as at the end of a process: wandb's service may still write after the run ends
+    wandb.teardown()  # as at the end of a process: wandb's service can still write after the run ends
     (written,) = tmp_path.glob(f"wandb/offline-run-*/run-{(tmp_path / 'wandb-id').read_text()}.wandb")
     assert b"step/loss" in written.read_bytes() and b"optimizer_step" in written.read_bytes()

@@ -35,7 +35,7 @@ Trained = tuple[Recipe, RunDir, GraniteSpeech]
 
 
 def test_only_trained_parameters_change(trained: Trained, model: Callable[[], GraniteSpeech]) -> None:
-    """And no buffer: BatchNorm keeps the statistics of the base model."""
+    """Buffers do not change either: BatchNorm keeps the statistics of the base model."""
     _, _, after = trained
     base = {**dict(model().hf.named_parameters()), **dict(model().hf.named_buffers())}
     open_names = set(trained_parameters(after))
@@ -99,7 +99,7 @@ def test_the_learning_rate_warms_up_and_decays_and_is_never_zero(warmup: float, 
 def test_the_canary_limits_which_adapter_is_the_best(
     trained: Trained, tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The base, then four epochs: the lowest valid WER loses too much on the canary, the last is above the third."""
+    """The base, then four epochs: the lowest valid WER exceeds the canary limit, the last epoch is worse than the third."""
     scores = iter([Scores(0.9, 0.10), Scores(0.7, 0.20), Scores(0.4, 0.30), Scores(0.6, 0.11), Scores(0.65, 0.09)])
     run, recipe = prepared(trained[1], tmp_path / "a"), tiny(tmp_path, "a", epochs=4, max_canary_loss=0.02)
     result = Trainer(recipe, run, measure=lambda *_: next(scores)).fit()
@@ -168,7 +168,7 @@ def test_the_cache_changes_no_loss(
 
 
 def test_a_bfloat16_base_trains_in_every_part(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
-    """Under autocast, as on a GPU. Trained parts are float32 and the others bfloat16, in decoding too."""
+    """Under autocast, as on a GPU. Trained parts are float32 and other parts bfloat16, also in decoding."""
     all_parts = {
         "lora": {"rank": 4},
         "projector": {"mode": "full"},
@@ -188,7 +188,7 @@ def test_a_bfloat16_base_trains_in_every_part(trained: Trained, tiny: Tiny, tmp_
 
 
 def test_the_batch_size_that_fits_is_found_once_for_a_machine(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
-    """On a machine whose memory holds 3 s of padded audio. A resumed run keeps the size that it began with."""
+    """The memory is enough for 3 s of padded audio. A resumed run keeps its first batch size."""
     recipe, tried = tiny(tmp_path, "auto", batch="auto", batch_seconds=10, epochs=1), list[float]()
 
     def check_memory(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -223,7 +223,7 @@ def test_a_launcher_that_splits_the_model_is_refused(
 
 
 class Recorder(TrainerCallback):
-    """Keeps everything that it receives."""
+    """Records all its calls."""
 
     def __init__(self) -> None:
         self.events: list[Any] = []
@@ -292,7 +292,7 @@ def test_clips_and_characters_without_a_ctc_target_are_logged(
     clips: list[Utterance],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The target of the language model keeps them."""
+    """The target of the language model contains them."""
     plain, fast = clips[0], replace(clips[1], text=clips[1].text * 9)
     odd = replace(plain, id="odd", text=f"{plain.text} 漢字")
     data = SpeechDataset(model(), tiny(tmp_path, "x"), [plain, odd, fast])
