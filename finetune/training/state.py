@@ -83,8 +83,8 @@ def train_result(
     within = rank(best, base, max_canary_loss)[0] == 0
     if not within:
         log.warning(
-            "no adapter is within train.max_canary_loss; the adapter with the smallest increase is saved: its canary WER "
-            "is %.1f percentage points higher than that of the base model",
+            "no adapter is within train.max_canary_loss; the adapter with the smallest increase is saved: its canary "
+            "WER is %.1f percentage points higher than that of the base model",
             100 * canary_loss(best, base),
         )
     return TrainResult(

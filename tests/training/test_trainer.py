@@ -99,7 +99,7 @@ def test_the_learning_rate_warms_up_and_decays_and_is_never_zero(warmup: float, 
 def test_the_canary_limits_which_adapter_is_the_best(
     trained: Trained, tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The base, then four epochs: the lowest valid WER exceeds the canary limit, the last epoch is worse than the third."""
+    """The base, then four epochs: the lowest valid WER exceeds the canary limit; the third epoch is the best."""
     scores = iter([Scores(0.9, 0.10), Scores(0.7, 0.20), Scores(0.4, 0.30), Scores(0.6, 0.11), Scores(0.65, 0.09)])
     run, recipe = prepared(trained[1], tmp_path / "a"), tiny(tmp_path, "a", epochs=4, max_canary_loss=0.02)
     result = Trainer(recipe, run, measure=lambda *_: next(scores)).fit()
