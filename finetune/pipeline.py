@@ -96,13 +96,16 @@ def run_recipe(
         launch: Trains in several processes, which run this function with WORLD_SIZE set.
 
     Raises:
-        RecipeError: data.train is empty.
+        RecipeError: data.train is empty, or WORLD_SIZE is not a number.
         CheckpointError: the directory holds a run of another recipe, or another process uses it.
     """
     if not recipe.data.train:
         raise RecipeError("data.train: empty, so nothing can be trained; `finetune score` needs only data.test")
     run = RunDir(f"{recipe.runs}/{recipe.name}")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    world_size = os.environ.get("WORLD_SIZE", "1")
+    if not world_size.isdecimal():
+        raise RecipeError(f"WORLD_SIZE must be a number of processes, got {world_size!r}; unset it to train in one")
+    if int(world_size) > 1:
         return _train_as_rank(recipe, run, last, stages)
     with run.locked():
         run.claim(_settings_of_training(recipe))

@@ -15,7 +15,7 @@ import pytest
 from report_facts import metrics
 
 from finetune.core.config import Recipe
-from finetune.core.errors import CheckpointError, DataError, Interrupted, MissingExtraError
+from finetune.core.errors import CheckpointError, DataError, Interrupted, MissingExtraError, RecipeError
 from finetune.core.extras import require
 from finetune.core.files import read_json, write_json
 from finetune.core.recipe import load_recipe
@@ -306,6 +306,16 @@ def test_the_lock_is_held_while_a_launched_process_runs(tmp_path: Path) -> None:
         except CheckpointError:  # the `sleep` of the script still has the lock
             time.sleep(0.05)
     pytest.fail("still locked")
+
+
+@pytest.mark.parametrize("value", ["", "x", "-1", "1.5"])
+def test_a_wrong_number_of_processes_in_the_environment_is_an_error(
+    tmp_path: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", value)
+    with pytest.raises(RecipeError, match=f"WORLD_SIZE must be a number of processes, got '{value}'"):
+        fake.run(recipe(tmp_path), "prepare")
+    assert not fake.names
 
 
 def test_several_processes_train_between_prepare_and_evaluate_of_one(

@@ -23,7 +23,12 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes `content` as indented JSON, atomically."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate, such as a file name that is not UTF-8
+        text = json.dumps(content, indent=2)
+    write_text(path, text + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

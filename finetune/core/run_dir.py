@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from finetune.core.errors import CheckpointError
-from finetune.core.files import read_json, write_json
+from finetune.core.files import is_disk_full, read_json, write_json
 from finetune.core.renamed import RENAMED
 
 log = logging.getLogger(__name__)
@@ -76,13 +76,19 @@ class RunDir:
         """Holds the lock of the run directory. The system releases the lock of a process that ended.
 
         Raises:
-            CheckpointError: another process holds it.
+            CheckpointError: another process holds it, or the directory cannot be written.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        lock = self.root / "lock"
         import fcntl
 
-        with lock.open("a+") as handle:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = (self.root / "lock").open("a+")
+        except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+            if is_disk_full(error):
+                raise
+            reason = getattr(error, "strerror", None) or error
+            raise CheckpointError(f"{self.root}: the run directory cannot be written ({reason})") from error
+        with lock as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

@@ -62,3 +62,8 @@ def test_is_disk_full_reads_the_error_code_or_the_text() -> None:
     assert is_disk_full(OSError(errno.ENOSPC, "x")) and is_disk_full(OSError(errno.EDQUOT, "x"))
     assert is_disk_full(RuntimeError(f"I/O error: {os.strerror(errno.ENOSPC)} (os error 28)"))
     assert not is_disk_full(OSError(errno.EACCES, os.strerror(errno.EACCES))) and not is_disk_full(RuntimeError("x"))
+
+
+def test_write_json_escapes_a_lone_surrogate(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"id": "\udcff"})
+    assert read_json(tmp_path / "a.json") == {"id": "\udcff"}

@@ -103,3 +103,10 @@ def test_a_run_of_an_earlier_version_is_refused_with_advice(tmp_path: Path, trai
     assert read_json(run.recipe) == before
     with pytest.raises(CheckpointError, match="earlier version"):
         run.check_version()
+
+
+@pytest.mark.parametrize("name", ["file/run", "a\0b", "a" * 300])
+def test_a_run_directory_that_cannot_be_made_is_an_error(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="the run directory cannot be written"), RunDir(tmp_path / name).locked():
+        pass
