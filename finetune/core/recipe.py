@@ -223,7 +223,7 @@ def _check_keys(raw: dict[str, RawValue]) -> dict[str, RawValue]:
 
 
 def _as_field(key: str, value: Any) -> Any:
-    """A raw value as its field's type needs it: lists from `a,b` and tuples, paths as text, None from `none`."""
+    """Converts a raw value for its field: `a,b` and tuples to lists, paths to text, `none` to None."""
     field_type: Any = Recipe
     for part in key.split("."):
         field_type = field_types(field_type)[part]

@@ -1,11 +1,11 @@
-"""What a recipe trains, as the model package takes it."""
+"""Converts the section `parts` of a recipe to the types of the model package."""
 
 from finetune.core.config import Recipe
 from finetune.model.trainable import LoraSpec, PartSpec, TrainableParts
 
 
 def trainable_parts(recipe: Recipe) -> TrainableParts:
-    """The recipe's `parts` as plain values."""
+    """The trainable parts of a recipe."""
     parts = recipe.parts
     lora = parts.lora
     return TrainableParts(
