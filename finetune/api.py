@@ -210,7 +210,7 @@ def run(recipe: config.Recipe) -> "RunSummary":
 
 
 def compare(
-    systems: Sequence[str],
+    systems: Sequence[str | Path],
     manifest: str | Path | None = None,
     *,
     normalizer: str | None = None,
@@ -237,7 +237,7 @@ def compare(
     from finetune.metrics.conditions import parse_condition
 
     return run_comparison(
-        systems,
+        [str(system) for system in systems],
         None if manifest is None else str(manifest),
         scoring_options(normalizer, replicas),
         None if terms is None else str(terms),

@@ -127,7 +127,7 @@ def test_the_stages_return_typed_results(recipe: config.Recipe) -> None:
     assert written["scores"]["test"]["adapted"]["wer"] == adapted.wer
 
     root = f"{recipe.runs}/{recipe.name}"
-    compared = finetune.compare([f"{root}:base", root], replicas=100, fail_if=["wer > 1000"])
+    compared = finetune.compare([f"{root}:base", Path(root)], replicas=100, fail_if=["wer > 1000"])
     assert compared.clips == 3 and compared.fired == []
     transcript = finetune.load(exported.dir).transcribe(
         ROOT / "data/vocabulary/audio/canary/canary-001-en-us-f3.opus", max_new_tokens=3

@@ -332,3 +332,19 @@ def test_the_command_restores_the_logging_of_its_process(finetune: Command) -> N
     finetune("check", "nowhere.yaml")
     finetune("--help")
     assert (list(logging.root.handlers), logging.root.level) == before
+
+
+def test_a_log_message_to_a_full_standard_output_prints_no_traceback() -> None:
+    code = """
+import argparse, logging, sys
+from finetune.cli.main import main
+class Log:
+    def add_parser(self, subparsers):
+        subparsers.add_parser("log").set_defaults(run=lambda args: logging.getLogger("finetune").info("x") or 0)
+code = main(["log"], [Log()])
+sys.stdout = None  # so that Python does not report the full device at its exit
+sys.exit(code)
+"""
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (result.returncode, result.stderr) == (0, "")

@@ -101,6 +101,13 @@ def test_each_bad_row_has_a_problem(tmp_path: Path) -> None:
     format_problems(result.dropped).encode()  # valid UTF-8
 
 
+def test_a_clip_of_exactly_the_limits_is_kept(tmp_path: Path) -> None:
+    row: dict[str, object] = {"audio_filepath": write_noise(tmp_path, "a.wav", 2.0), "text": "ab"}
+    assert not check(row, min_duration=2.0, max_duration=2.0, max_chars_per_second=1.0).dropped
+    for limits in ({"min_duration": 2.1}, {"max_duration": 1.9}, {"max_chars_per_second": 0.9}):
+        assert check(row, **limits).dropped
+
+
 def test_missing_ids_are_made_unique_and_duplicate_ids_are_dropped(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     one, two = write_noise(tmp_path, "a.wav"), write_noise(tmp_path, "sub/a.wav")

@@ -62,3 +62,10 @@ def test_a_sample_rate_that_is_not_a_number_is_an_error(rate: Any) -> None:
 @pytest.mark.parametrize("rate", [16_000, 16_000.0, np.int64(16_000), np.float32(16_000), torch.tensor(16_000)])
 def test_a_sample_rate_may_be_any_kind_of_number(rate: Any) -> None:
     assert np.array_equal(to_recording(WAVE, rate, "a").samples, WAVE)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32])
+def test_integers_are_divided_by_the_range_of_their_type(kind: Any) -> None:
+    """The smallest integer is exactly -1, as in a file."""
+    samples = to_recording(np.full(500, np.iinfo(kind).min, kind), 16_000, "a").samples
+    assert (samples == -1.0).all()

@@ -257,3 +257,9 @@ def test_ctrl_c_in_the_terminal_does_not_reach_the_workers(clips: list[Utterance
     next(waves), next(waves)  # one of each worker: both are up
     groups = [os.getpgid(worker.pid or 0) for worker in multiprocessing.active_children() if worker not in before]
     assert len(groups) == 2 and os.getpgrp() not in groups
+
+
+def test_a_batch_may_reach_its_limits_exactly() -> None:
+    for seconds, tokens, size in ((4.0, 999, 2), (999.0, 30, 3), (3.9, 29, 1)):
+        plan = plan_epoch([2.0] * 6, [10] * 6, seconds, tokens, 1, 1, 0, range(6))
+        assert [len(batch) for step in plan for batch in step] == [size] * (6 // size)
