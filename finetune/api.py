@@ -38,7 +38,7 @@ class GraniteSpeech:
         options: defaults of `transcribe`, from the export or else from the toolkit.
     """
 
-    def __init__(self, network: granite.GraniteSpeech, options: TranscribeOptions) -> None:
+    def __init__(self, network: granite.SpeechModel, options: TranscribeOptions) -> None:
         self.network, self.options = network, options
 
     @overload

@@ -31,7 +31,7 @@ from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.manifest import read_manifest
 from finetune.inference.recognize import Hypothesis, decoding_summary
 from finetune.metrics.wer import score
-from finetune.model.granite import GraniteSpeech, default_device, load_model
+from finetune.model.granite import SpeechModel, default_device, load_model
 
 HEADER = (
     f"{'':26}{'ms/clip':>9}{'x generate':>12}{'x floor':>9}{'passes':>8}{'accepted':>10}{'RTF':>8}{'WER':>8}"
@@ -94,7 +94,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def load_material(args: argparse.Namespace) -> tuple[GraniteSpeech, Material]:
+def load_material(args: argparse.Namespace) -> tuple[SpeechModel, Material]:
     """The model, and the clips with their waveforms, longest first."""
     if args.size == "nano":
         model = load_model(str(args.model), "auto", args.device)
@@ -124,7 +124,7 @@ def batches_of(args: argparse.Namespace, clips: Material, size: int) -> list[Bat
     return batches
 
 
-def plan_runs(args: argparse.Namespace, model: GraniteSpeech, batches: list[Batch]) -> list[Run]:
+def plan_runs(args: argparse.Namespace, model: SpeechModel, batches: list[Batch]) -> list[Run]:
     """The decoders to measure; with random weights, once for each error rate of the simulated drafts."""
     names = [name for name in DECODERS if name in args.only]
     if args.size == "nano":
@@ -145,7 +145,7 @@ def plan_runs(args: argparse.Namespace, model: GraniteSpeech, batches: list[Batc
 
 
 @torch.inference_mode()
-def measure(args: argparse.Namespace, model: GraniteSpeech, clips: Material, size: int) -> list[Measurement]:
+def measure(args: argparse.Namespace, model: SpeechModel, clips: Material, size: int) -> list[Measurement]:
     """Measures all decoders with one batch size."""
     runs = plan_runs(args, model, batches_of(args, clips, size))
     clock = time.process_time if args.cpu_time else lambda: now(args.device)

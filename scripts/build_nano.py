@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
-from finetune.model.granite import GraniteSpeech
+from finetune.model.granite import SpeechModel
 from nano.corpus import load, synthesize
 from nano.decoder import align, cache_states, pretrain, transcribe
 from nano.encoder import evaluate, train
@@ -57,7 +57,7 @@ def main() -> None:
     build_tokenizer(training["common"][1], folder)
     torch.manual_seed(0)
     hf = build_model()
-    model = GraniteSpeech(hf, AutoTokenizer.from_pretrained(folder), str(folder))
+    model = SpeechModel(hf, AutoTokenizer.from_pretrained(folder), str(folder))
     train(model.encoder, *training["common"], dev["common"], work / "encoder.pt", EPOCHS["encoder"])
     _train_language_model(model, work, training["common"], training["rarer"])
     waves, texts = ([item for speech in training.values() for item in speech[part]] for part in (0, 1))
@@ -72,7 +72,7 @@ def main() -> None:
             shutil.copyfile(path, TARGET / path.name)
 
 
-def _train_language_model(model: GraniteSpeech, work: Path, common: Speech, rarer: Speech) -> None:
+def _train_language_model(model: SpeechModel, work: Path, common: Speech, rarer: Speech) -> None:
     """Stage 2: trains the language model on text, then projector and language model on cached encoder states."""
     if (work / "polish.pt").exists():
         return
@@ -94,7 +94,7 @@ def _train_language_model(model: GraniteSpeech, work: Path, common: Speech, rare
     align(model, states[0] + states[1], common[1] + rarer[1], work / "rarer.pt", EPOCHS["rarer"], rate=1.2e-3)
 
 
-def _scores(model: GraniteSpeech, waves: list[np.ndarray], texts: list[str]) -> dict[str, float]:
+def _scores(model: SpeechModel, waves: list[np.ndarray], texts: list[str]) -> dict[str, float]:
     """CER and WER of the CTC draft and of the language model, on sentences without training."""
     cer, wer, _ = evaluate(model.encoder, waves, texts)
     hypotheses = transcribe(model, waves)

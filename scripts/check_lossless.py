@@ -26,7 +26,7 @@ from finetune.data.audio import load_audio
 from finetune.data.manifest import read_manifest
 from finetune.inference.recognize import Hypothesis
 from finetune.inference.session import Session
-from finetune.model.granite import GraniteSpeech, default_device, load_model
+from finetune.model.granite import SpeechModel, default_device, load_model
 
 CHECKED = ("greedy", "lossless")
 
@@ -38,7 +38,7 @@ def clips_of(manifest: Path) -> Batch:
     return Batch(items, waves, DecodingOptions().max_new_tokens)
 
 
-def decode_in_batches(model: GraniteSpeech, decoder: str, clips: Batch, size: int) -> list[Hypothesis]:
+def decode_in_batches(model: SpeechModel, decoder: str, clips: Batch, size: int) -> list[Hypothesis]:
     """Decodes all clips; the last batch can be smaller."""
     hypotheses: list[Hypothesis] = []
     for start in range(0, len(clips.items), size):
@@ -47,7 +47,7 @@ def decode_in_batches(model: GraniteSpeech, decoder: str, clips: Batch, size: in
     return hypotheses
 
 
-def describe_difference(model: GraniteSpeech, clip: Batch, one: tuple[int, ...], two: tuple[int, ...]) -> str:
+def describe_difference(model: SpeechModel, clip: Batch, one: tuple[int, ...], two: tuple[int, ...]) -> str:
     """The first position at which two token sequences differ, and the logit gap of its two most probable tokens."""
     shorter = min(len(one), len(two))
     position = next((at for at, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), shorter)
@@ -60,7 +60,7 @@ def describe_difference(model: GraniteSpeech, clip: Batch, one: tuple[int, ...],
 
 
 @torch.inference_mode()
-def check(model: GraniteSpeech, manifest: Path, sizes: list[int]) -> int:
+def check(model: SpeechModel, manifest: Path, sizes: list[int]) -> int:
     """Prints a line for each decoder and batch size, and returns the number of clips that differ in any of them."""
     clips, started = clips_of(manifest), time.monotonic()
     reference = decode_in_batches(model, "generate", clips, 1)

@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors are faster withou
 if TYPE_CHECKING:
     from finetune.core.config import Recipe
     from finetune.core.run_dir import RunDir
-    from finetune.model.granite import GraniteSpeech
+    from finetune.model.granite import SpeechModel
 
 ROOT = Path(__file__).resolve().parents[1]
 VOCABULARY = ROOT / "data" / "vocabulary"
@@ -60,7 +60,7 @@ def nano() -> Path:
 
 
 @pytest.fixture(scope="session")
-def model(nano: Path) -> "Callable[[], GraniteSpeech]":
+def model(nano: Path) -> "Callable[[], SpeechModel]":
     """Loads the embedded model at each call, so that no test sees the changes of another."""
     from finetune.model.granite import load_model
 
@@ -140,7 +140,7 @@ def tiny(nano: Path, corpora: dict[str, str]) -> "Callable[..., Recipe]":
 @pytest.fixture(scope="session")
 def trained(
     tiny: "Callable[..., Recipe]", tmp_path_factory: pytest.TempPathFactory
-) -> "tuple[Recipe, RunDir, GraniteSpeech]":
+) -> "tuple[Recipe, RunDir, SpeechModel]":
     """A run that is complete up to `train` without an interruption, and the model in memory after training."""
     from dataclasses import replace
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from finetune.data.features import pad_features
 from finetune.data.manifest import Utterance
 from finetune.inference.recognize import clip_features
-from finetune.model.granite import GraniteSpeech
+from finetune.model.granite import SpeechModel
 from finetune.model.prompt import encode_text, render
 from finetune.training.augment import WaveAugment
 from finetune.training.loss import IGNORE, token_loss
@@ -25,7 +25,7 @@ def noise(frames: int, seed: int) -> Tensor:
     return torch.randn(frames, 160, generator=torch.Generator().manual_seed(seed)) * 0.5
 
 
-def randomize(model: GraniteSpeech) -> GraniteSpeech:
+def randomize(model: SpeechModel) -> SpeechModel:
     """Replaces the weights by random ones, large in the language model so that greedy text does not loop."""
     torch.manual_seed(5)
     model.hf = type(model.hf)(model.hf.config).eval().requires_grad_(False)
@@ -38,7 +38,7 @@ def randomize(model: GraniteSpeech) -> GraniteSpeech:
     return model
 
 
-def hf_inputs(model: GraniteSpeech, item: Utterance) -> dict[str, Tensor]:
+def hf_inputs(model: SpeechModel, item: Utterance) -> dict[str, Tensor]:
     """Inputs of transformers' `forward` and `generate` for one clip."""
     features, frames = pad_features([clip_features(model, item)])
     count = int(model.num_audio_tokens(frames)[0])
@@ -52,7 +52,7 @@ def hf_inputs(model: GraniteSpeech, item: Utterance) -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def hf_tokens(model: GraniteSpeech, item: Utterance, max_new_tokens: int) -> tuple[int, ...]:
+def hf_tokens(model: SpeechModel, item: Utterance, max_new_tokens: int) -> tuple[int, ...]:
     """Greedy tokens of transformers' own `generate`, without the end-of-text token."""
     inputs = hf_inputs(model, item)
     eos = model.tokenizer.eos_token_id
@@ -68,7 +68,7 @@ def hf_tokens(model: GraniteSpeech, item: Utterance, max_new_tokens: int) -> tup
     return tuple(tokens[: tokens.index(eos)] if eos in tokens else tokens)
 
 
-def batch(model: GraniteSpeech, items: list[Utterance]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def batch(model: SpeechModel, items: list[Utterance]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Features (B, T, 160), frame counts (B,), ids and labels (B, L) of clips with transcripts, right-padded."""
     features, frames = pad_features([clip_features(model, item) for item in items])
     ids, labels = [], []
@@ -81,7 +81,7 @@ def batch(model: GraniteSpeech, items: list[Utterance]) -> tuple[Tensor, Tensor,
     return features, frames, pad(ids, True, 0), pad(labels, True, IGNORE)
 
 
-def summed_loss(model: GraniteSpeech, items: list[Utterance]) -> Tensor:
+def summed_loss(model: SpeechModel, items: list[Utterance]) -> Tensor:
     """Training loss of a batch, summed over its target tokens."""
     features, frames, ids, labels = batch(model, items)
     hidden, _ = model(features, frames, ids)

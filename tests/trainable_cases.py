@@ -8,7 +8,7 @@ from support import batch
 from torch import Tensor, nn
 
 from finetune.data.manifest import Utterance
-from finetune.model.granite import GraniteSpeech
+from finetune.model.granite import SpeechModel
 from finetune.model.trainable import LoraSpec, PartSpec, TrainableParts, trained_parameters
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -24,15 +24,15 @@ CASES = {
     "no lora": replace(NOTHING, projector=FULL),
     "lora in the encoder alone": replace(NOTHING, encoder=PartSpec("lora", 2, 4.0)),
 }
-Load = Callable[[], GraniteSpeech]
+Load = Callable[[], SpeechModel]
 
 
-def adapted_layers(model: GraniteSpeech) -> dict[str, nn.Module]:
+def adapted_layers(model: SpeechModel) -> dict[str, nn.Module]:
     """The layers with LoRA, by name."""
     return {name: module for name, module in model.hf.named_modules() if hasattr(module, "lora_A")}
 
 
-def perturb(model: GraniteSpeech) -> None:
+def perturb(model: SpeechModel) -> None:
     """Adds noise to all trainable parameters, as a stand-in for training: LoRA's B starts at zero."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
@@ -41,14 +41,14 @@ def perturb(model: GraniteSpeech) -> None:
 
 
 @torch.no_grad()
-def logits(model: GraniteSpeech, clips: list[Utterance]) -> Tensor:
+def logits(model: SpeechModel, clips: list[Utterance]) -> Tensor:
     """Logits (2, L, V) of two clips."""
     features, frames, ids, _ = batch(model, clips[:2])
     return model.logits(model(features, frames, ids)[0])
 
 
 @torch.no_grad()
-def ctc_logits(model: GraniteSpeech, clips: list[Utterance]) -> Tensor:
+def ctc_logits(model: SpeechModel, clips: list[Utterance]) -> Tensor:
     """CTC logits (1, T, 348) of one clip."""
     features, frames, _, _ = batch(model, clips[:1])
     return model.ctc_logits(model.encode(features, frames).states)

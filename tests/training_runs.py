@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from finetune.core.run_dir import RunDir
-from finetune.model.granite import GraniteSpeech, load_model
+from finetune.model.granite import SpeechModel, load_model
 from finetune.training import checkpoint
 from finetune.training.callbacks import StepRecord, TrainerCallback
 
@@ -57,10 +57,10 @@ class NoStep(TrainerCallback):
 Output = tuple[torch.Tensor, Any]
 
 
-def load_with_hook(hook: Callable[[int, Output], Output]) -> Callable[..., GraniteSpeech]:
+def load_with_hook(hook: Callable[[int, Output], Output]) -> Callable[..., SpeechModel]:
     """A `load_model` whose model passes each training forward's number (from 0) and output through `hook`."""
 
-    def load(*arguments: Any) -> GraniteSpeech:
+    def load(*arguments: Any) -> SpeechModel:
         model, calls = load_model(*arguments), iter(range(1_000_000))
         model.register_forward_hook(lambda module, inputs, output: hook(next(calls), output))
         return model

@@ -13,7 +13,7 @@ from finetune.evaluation.utterances import read_utterances
 from finetune.inference.recognize import Hypothesis, decoding_summary, encode_batches, transcribe_batch
 from finetune.inference.saved_options import CALIBRATION
 from finetune.metrics.wer import score
-from finetune.model.granite import GraniteSpeech, default_device, load_model
+from finetune.model.granite import SpeechModel, default_device, load_model
 
 ENTROPIES = (0.0, 0.3, 0.7, 1.5, 3.0)  # nats; with 0 the language model checks every clip
 PROBABILITIES = (0.5, 0.2, 0.1, 0.02)  # with 0.5 a draft token is accepted only if it is the most probable one
@@ -96,7 +96,7 @@ def choose(points: list[Point], lossless: Point, max_wer_loss: float) -> Calibra
 
 
 def _measure(
-    model: GraniteSpeech, utterances: list[Utterance], instruction: str, decode: DecodingOptions, normalizer: str
+    model: SpeechModel, utterances: list[Utterance], instruction: str, decode: DecodingOptions, normalizer: str
 ) -> list[Point]:
     """Lossless decoding, then every pair of thresholds. The encoder runs once for each batch."""
     pairs = [None, *(Thresholds(entropy, probability) for entropy in ENTROPIES for probability in PROBABILITIES)]

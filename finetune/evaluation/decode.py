@@ -7,13 +7,13 @@ from finetune.data.manifest import Utterance
 from finetune.evaluation.utterances import instruction_of
 from finetune.inference.recognize import Hypothesis, recognize
 from finetune.metrics.scorecard import SystemOutput
-from finetune.model.granite import GraniteSpeech
+from finetune.model.granite import SpeechModel
 
-Recognize = Callable[[GraniteSpeech, list[Utterance], str, DecodingOptions], list[Hypothesis]]
+Recognize = Callable[[SpeechModel, list[Utterance], str, DecodingOptions], list[Hypothesis]]
 
 
 def decode_utterances(
-    model: GraniteSpeech,
+    model: SpeechModel,
     utterances: list[Utterance],
     instruction: str,
     options: DecodingOptions,

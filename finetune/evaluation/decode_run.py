@@ -20,12 +20,12 @@ from finetune.metrics.sclite import write_rows
 from finetune.metrics.scorecard import ScoringOptions
 from finetune.metrics.wer import score
 from finetune.model.adapter import load_adapter
-from finetune.model.granite import GraniteSpeech, default_device, load_model
+from finetune.model.granite import SpeechModel, default_device, load_model
 
 log = logging.getLogger(__name__)
 
 
-def load_system(recipe: Recipe, run: RunDir, system: str) -> GraniteSpeech:
+def load_system(recipe: Recipe, run: RunDir, system: str) -> SpeechModel:
     """Loads the base model, with the adapter of the run if `system` is "adapted"."""
     model = load_model(recipe.model.base, recipe.model.dtype, default_device(), recipe.model.revision)
     if system == "adapted":
@@ -37,9 +37,9 @@ def load_system(recipe: Recipe, run: RunDir, system: str) -> GraniteSpeech:
 class Backend:
     """The functions that run a model: load a system, transcribe utterances, and decode them with the CTC head."""
 
-    load: Callable[[Recipe, RunDir, str], GraniteSpeech] = load_system
+    load: Callable[[Recipe, RunDir, str], SpeechModel] = load_system
     recognize: Recognize = recognize
-    ctc_texts: Callable[[GraniteSpeech, list[Utterance]], list[str]] = ctc_texts
+    ctc_texts: Callable[[SpeechModel, list[Utterance]], list[str]] = ctc_texts
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def decode_run(
 
 
 def find_suspicious(
-    model: GraniteSpeech,
+    model: SpeechModel,
     utterances: list[Utterance],
     hypotheses: dict[str, list[Hypothesis]],
     preset: str,
@@ -143,7 +143,7 @@ def find_suspicious(
 
 
 def compare_decoders(
-    model: GraniteSpeech, utterances: list[Utterance], hypotheses: list[Hypothesis], recipe: Recipe, backend: Backend
+    model: SpeechModel, utterances: list[Utterance], hypotheses: list[Hypothesis], recipe: Recipe, backend: Backend
 ) -> DecoderComparison:
     """Compares greedy and speculative decoding of the adapted model: tokens, time and acceptance.
 

@@ -13,11 +13,11 @@ from finetune.metrics.normalizer import normalize
 from finetune.metrics.results import KeywordListScores
 from finetune.metrics.terms import count_terms, summarize
 from finetune.metrics.wer import score
-from finetune.model.granite import GraniteSpeech
+from finetune.model.granite import SpeechModel
 
 
 def evaluate_keyword_lists(
-    model: GraniteSpeech,
+    model: SpeechModel,
     utterances: list[Utterance],
     instruction: str,
     options: DecodingOptions,

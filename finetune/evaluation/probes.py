@@ -8,13 +8,13 @@ from finetune.evaluation.decode import Recognize, decode_utterances
 from finetune.inference.recognize import recognize
 from finetune.metrics.hallucination import Probe, summarize_probes
 from finetune.metrics.results import ProbeResults
-from finetune.model.granite import GraniteSpeech
+from finetune.model.granite import SpeechModel
 
 PROBE_TOKENS = 40  # twice what three seconds of speech need
 
 
 def evaluate_probes(
-    model: GraniteSpeech,
+    model: SpeechModel,
     probes: list[Utterance],
     instruction: str,
     options: DecodingOptions,

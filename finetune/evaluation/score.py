@@ -30,7 +30,7 @@ from finetune.metrics.normalizer import normalize
 from finetune.metrics.sclite import write_rows
 from finetune.metrics.scorecard import ScoringOptions, SystemOutput, scorecard
 from finetune.metrics.scores import Scores, SetScores
-from finetune.model.granite import GraniteSpeech, default_device, load_model
+from finetune.model.granite import SpeechModel, default_device, load_model
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class _ModelDecoder:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.model = recipe, None
 
-    model: GraniteSpeech | None
+    model: SpeechModel | None
 
     def __call__(self, utterances: Sequence[Utterance]) -> list[Hypothesis]:
         recipe = self.recipe

@@ -11,16 +11,16 @@ from finetune.data.manifest import Utterance
 from finetune.exporting.verify import Outputs, largest_difference, target_logits
 from finetune.inference.recognize import recognize
 from finetune.model.adapter import load_adapter, merge
-from finetune.model.granite import DTYPES, GraniteSpeech, load_model
+from finetune.model.granite import DTYPES, SpeechModel, load_model
 
-Merge = Callable[[GraniteSpeech, Any], None]
+Merge = Callable[[SpeechModel, Any], None]
 
 
 @dataclass(frozen=True)
 class MergedModel:
     """The merged model with weights rounded to the saved dtype, its outputs, and those of the unmerged model."""
 
-    model: GraniteSpeech
+    model: SpeechModel
     outputs: Outputs
     trained: Outputs
 
@@ -58,7 +58,7 @@ def merge_adapter(recipe: Recipe, run: RunDir, clips: list[Utterance], dtype: st
     return MergedModel(model, Outputs(rounded_tokens, target_logits(model, clips, instruction, tokens)), trained)
 
 
-def round_weights(model: GraniteSpeech, dtype: str) -> None:
+def round_weights(model: SpeechModel, dtype: str) -> None:
     """Rounds every saved tensor to `dtype`, in place. Buffers that are not saved (rotary frequencies) stay exact."""
     for tensor in model.hf.state_dict().values():
         if tensor.is_floating_point():

@@ -12,7 +12,7 @@ from finetune.core.files import write_json
 from finetune.core.run_dir import RunDir
 from finetune.exporting.adaptation import Adaptation
 from finetune.exporting.bundle import add_transcriber
-from finetune.model.granite import DTYPES, GraniteSpeech
+from finetune.model.granite import DTYPES, SpeechModel
 
 NOT_COPIED = (
     "README.md",
@@ -22,7 +22,7 @@ NOT_COPIED = (
 )  # valid only for the base model
 
 
-def save_folder(folder: Path, model: GraniteSpeech, base: Path, dtype: str, recipe: Recipe, run: RunDir) -> None:
+def save_folder(folder: Path, model: SpeechModel, base: Path, dtype: str, recipe: Recipe, run: RunDir) -> None:
     """Writes weights, the base model's other files, the transcriber and `adaptation.json` into a new folder."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

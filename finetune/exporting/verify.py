@@ -20,7 +20,7 @@ from finetune.core.options import DecodingOptions
 from finetune.data.features import pad_features
 from finetune.data.manifest import Utterance, read_manifest, write_manifest
 from finetune.inference.recognize import clip_features, recognize
-from finetune.model.granite import GraniteSpeech, load_model
+from finetune.model.granite import SpeechModel, load_model
 from finetune.model.prompt import render
 
 RunProcess = Callable[[list[str]], "subprocess.CompletedProcess[str]"]
@@ -37,7 +37,7 @@ class Outputs:
 
 @torch.inference_mode()
 def target_logits(
-    model: GraniteSpeech, utterances: list[Utterance], instruction: str, tokens: list[list[int]]
+    model: SpeechModel, utterances: list[Utterance], instruction: str, tokens: list[list[int]]
 ) -> dict[str, Tensor]:
     """Float32 logits (n, V) of `tokens` with teacher forcing, by utterance id; computes one clip at a time."""
     logits = {}

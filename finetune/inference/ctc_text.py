@@ -8,11 +8,11 @@ from finetune.data.features import pad_features
 from finetune.data.manifest import Utterance
 from finetune.inference.recognize import clip_features
 from finetune.model.ctc import greedy_text
-from finetune.model.granite import GraniteSpeech
+from finetune.model.granite import SpeechModel
 
 
 @torch.inference_mode()
-def ctc_texts(model: GraniteSpeech, utterances: Sequence[Utterance]) -> list[str]:
+def ctc_texts(model: SpeechModel, utterances: Sequence[Utterance]) -> list[str]:
     """The greedy CTC text of each utterance, computed one utterance at a time.
 
     Raises:

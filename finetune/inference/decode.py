@@ -16,7 +16,7 @@ from torch import Tensor
 
 from finetune.inference.draft import Draft
 from finetune.inference.session import Session
-from finetune.model.granite import EncodedAudio, GraniteSpeech
+from finetune.model.granite import EncodedAudio, SpeechModel
 
 # The cost of a pass, in units of one token read. PASS_COST is the cost for the whole batch: calls, and reading the
 # weights (about operations per second divided by twice the weights read per second). ROW_COST is the cost for each row:
@@ -65,7 +65,7 @@ class DecodedRow:
 
 @torch.inference_mode()
 def decode(
-    model: GraniteSpeech,
+    model: SpeechModel,
     audio: EncodedAudio,
     prompts: list[list[int]],
     drafts: list[Draft],
@@ -120,7 +120,7 @@ def decode(
 
 
 def _verify_draft(
-    model: GraniteSpeech,
+    model: SpeechModel,
     hidden: Tensor,
     inputs: list[list[int]],
     proposals: list[list[int]],

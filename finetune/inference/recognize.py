@@ -22,7 +22,7 @@ from finetune.inference.draft import Draft, text_draft
 from finetune.inference.draft_sources import ctc_drafts
 from finetune.model.conformer import frame_mask
 from finetune.model.ctc import entropy
-from finetune.model.granite import EncodedAudio, GraniteSpeech
+from finetune.model.granite import EncodedAudio, SpeechModel
 from finetune.model.prompt import encode_text, render
 
 Waveform = NDArray[np.float32]
@@ -69,7 +69,7 @@ def batches(durations: list[float], batch_seconds: float) -> list[list[int]]:
     return plan
 
 
-def clip_features(model: GraniteSpeech, utterance: Utterance) -> Tensor:
+def clip_features(model: SpeechModel, utterance: Utterance) -> Tensor:
     """Features (T, 160) of one utterance on the model's device. Raises DataError for unusable audio."""
     return _features(model, load_audio(utterance.audio_filepath, utterance.offset, utterance.duration))
 
@@ -87,7 +87,7 @@ def load_waveforms(utterances: Sequence[Utterance]) -> list[Waveform]:
 
 
 def encode_batches(
-    model: GraniteSpeech, utterances: Sequence[Utterance], batch_seconds: float, load: Loader = load_waveforms
+    model: SpeechModel, utterances: Sequence[Utterance], batch_seconds: float, load: Loader = load_waveforms
 ) -> Iterator[tuple[list[int], EncodedAudio, float]]:
     """Encodes utterances batch by batch.
 
@@ -110,7 +110,7 @@ def encode_batches(
 
 @torch.inference_mode()
 def recognize(
-    model: GraniteSpeech, utterances: Sequence[Utterance], instruction: str, options: DecodingOptions
+    model: SpeechModel, utterances: Sequence[Utterance], instruction: str, options: DecodingOptions
 ) -> list[Hypothesis]:
     """Hypotheses of the utterances, in order.
 
@@ -134,11 +134,7 @@ def recognize(
 
 @torch.inference_mode()
 def transcribe_batch(
-    model: GraniteSpeech,
-    audio: EncodedAudio,
-    utterances: Sequence[Utterance],
-    instruction: str,
-    options: DecodingOptions,
+    model: SpeechModel, audio: EncodedAudio, utterances: Sequence[Utterance], instruction: str, options: DecodingOptions
 ) -> list[Hypothesis]:
     """Hypotheses of encoded utterances. Their `seconds` are 0."""
     tokenizer = model.tokenizer
@@ -202,7 +198,7 @@ def _confident_ctc_texts(
     return confident
 
 
-def _features(model: GraniteSpeech, wave: Waveform) -> Tensor:
+def _features(model: SpeechModel, wave: Waveform) -> Tensor:
     return log_mel(torch.from_numpy(wave).to(model.device))
 
 

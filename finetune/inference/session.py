@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor
 
-from finetune.model.granite import EncodedAudio, GraniteSpeech
+from finetune.model.granite import EncodedAudio, SpeechModel
 from finetune.model.packed_llm import KeyValueCache, PackedPositions, forward_packed
 
 
 class Session:
     """The rows of a batch, with the tokens that the language model has read in each."""
 
-    def __init__(self, model: GraniteSpeech, num_rows: int) -> None:
+    def __init__(self, model: SpeechModel, num_rows: int) -> None:
         self.model = model
         self.cache = KeyValueCache(model.language_model, num_rows)
         self.lengths = [0] * num_rows  # tokens in the cache of each row

@@ -22,18 +22,18 @@ from finetune.inference.transcript import Transcript
 from finetune.inference.vad import Activity, energy_vad, silero_vad
 from finetune.inference.word_times import word_frames
 from finetune.model.ctc import BLANK
-from finetune.model.granite import EncodedAudio, GraniteSpeech, default_device, load_model
+from finetune.model.granite import EncodedAudio, SpeechModel, default_device, load_model
 from finetune.model.prompt import render
 
 BATCHES_AHEAD = 2  # batches of audio that are collected before they are transcribed together
 
 Source = str | Path | Recording
 Detector = Callable[[Source], Activity]
-BatchDecoder = Callable[[GraniteSpeech, EncodedAudio, Sequence[Utterance], str, DecodingOptions], list[Hypothesis]]
+BatchDecoder = Callable[[SpeechModel, EncodedAudio, Sequence[Utterance], str, DecodingOptions], list[Hypothesis]]
 Result = tuple[Segment, Hypothesis] | None  # None: no speech in the window
 
 
-def load(model: str | Path) -> GraniteSpeech:
+def load(model: str | Path) -> SpeechModel:
     """Loads a model for inference, on the GPU if there is one."""
     return load_model(str(model), "auto", default_device())
 
@@ -81,7 +81,7 @@ class Transcriber:
 
     def __init__(
         self,
-        model: GraniteSpeech,
+        model: SpeechModel,
         options: TranscribeOptions,
         detect: Detector | None = None,
         decode: BatchDecoder = transcribe_batch,
@@ -245,7 +245,7 @@ class Transcriber:
 
 
 def transcripts(
-    model: GraniteSpeech,
+    model: SpeechModel,
     sources: Sequence[Source],
     options: TranscribeOptions,
     failed: Callable[[str, DataError], None] | None = None,

@@ -39,7 +39,7 @@ class ProbeSummary:
 
     clips: int
     with_output: int
-    share: float
+    fraction: float
     words_per_minute: float
 
 
@@ -96,7 +96,7 @@ def summarize_probes(probes: Sequence[Probe]) -> ProbeSummary:
     return ProbeSummary(
         clips=len(probes),
         with_output=with_output,
-        share=with_output / len(probes) if probes else 0.0,
+        fraction=with_output / len(probes) if probes else 0.0,
         words_per_minute=sum(words) / minutes if minutes else 0.0,
     )
 

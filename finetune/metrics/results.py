@@ -108,11 +108,11 @@ class DecoderComparison(Model):
 
 
 class ProbeResults(Model):
-    """Text that one system writes for clips without speech; 0 is correct. `share` is `with_output` over `clips`."""
+    """Text that one system writes for clips without speech; 0 is correct. `fraction` is `with_output` over `clips`."""
 
     clips: int
     with_output: int
-    share: float
+    fraction: float
     words_per_minute: float
     truncated: int
     outputs: list[Probe]

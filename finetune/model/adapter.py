@@ -11,7 +11,7 @@ from torch import Tensor
 
 from finetune.core.errors import CheckpointError
 from finetune.core.files import sha256_file
-from finetune.model.granite import GraniteSpeech
+from finetune.model.granite import SpeechModel
 from finetune.model.trainable import trained_parameters
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS, FULL_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "whole.safetensors"
@@ -24,7 +24,7 @@ def _digests(folder: Path) -> dict[str, str]:
     return {name: sha256_file(folder / name) for name in names if (folder / name).is_file()}
 
 
-def save_adapter(model: GraniteSpeech, adapted: PeftModel | None, folder: Path) -> None:
+def save_adapter(model: SpeechModel, adapted: PeftModel | None, folder: Path) -> None:
     """Saves all trainable parameters. If all of them are LoRA, PEFT can load the folder without this toolkit."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (PARTS, ADAPTER_WEIGHTS, FULL_WEIGHTS):
@@ -48,7 +48,7 @@ def _write(tensors: dict[str, Tensor], path: Path) -> None:
     )
 
 
-def load_adapter(model: GraniteSpeech, folder: Path) -> PeftModel | None:
+def load_adapter(model: SpeechModel, folder: Path) -> PeftModel | None:
     """Loads a saved adapter into a newly loaded base model and freezes all parameters.
 
     Returns:
@@ -92,7 +92,7 @@ def load_adapter(model: GraniteSpeech, folder: Path) -> PeftModel | None:
     return adapted
 
 
-def merge(model: GraniteSpeech, adapted: PeftModel | None) -> None:
+def merge(model: SpeechModel, adapted: PeftModel | None) -> None:
     """Merges LoRA into the weights, in place. Merge in float32 and cast afterwards (peft#1388)."""
     if adapted is not None:
         model.hf = adapted.merge_and_unload(safe_merge=True)

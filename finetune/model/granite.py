@@ -39,7 +39,7 @@ class EncodedAudio:
         return EncodedAudio(*(tensor[rows] for tensor in tensors))
 
 
-class GraniteSpeech(nn.Module):
+class SpeechModel(nn.Module):
     """A Granite Speech model with its tokenizer; `hf` is the transformers model, which training changes in place."""
 
     def __init__(self, hf: GraniteSpeechForConditionalGeneration, tokenizer: Tokenizer, source: str) -> None:
@@ -225,7 +225,7 @@ def resolved_dtype(dtype: str, device: torch.device | str) -> str:
 
 def load_model(
     source: str, dtype: str, device: torch.device | str = "cpu", revision: str | None = None, quantize: str = "none"
-) -> GraniteSpeech:
+) -> SpeechModel:
     """Loads a base or exported model, frozen and in eval mode.
 
     Args:
@@ -264,4 +264,4 @@ def load_model(
             "merge the adapter or move it to another folder"
         )
     hf.requires_grad_(False)
-    return GraniteSpeech(hf if quantize != "none" else hf.to(device), tokenizer, source).eval()
+    return SpeechModel(hf if quantize != "none" else hf.to(device), tokenizer, source).eval()

@@ -6,17 +6,17 @@ import torch
 from transformers import GraniteSpeechConfig, GraniteSpeechForConditionalGeneration
 
 from finetune.core.errors import ModelError
-from finetune.model.granite import GraniteSpeech, read_config
+from finetune.model.granite import SpeechModel, read_config
 from finetune.model.trainable import TrainableParts, open_parts, summarize_parts
 
 
-def on_meta(config: GraniteSpeechConfig, source: str) -> GraniteSpeech:
+def on_meta(config: GraniteSpeechConfig, source: str) -> SpeechModel:
     """Builds the model on the meta device: shapes without storage, and no tokenizer."""
     with torch.device("meta"):
-        return GraniteSpeech(GraniteSpeechForConditionalGeneration(config).requires_grad_(False), None, source)
+        return SpeechModel(GraniteSpeechForConditionalGeneration(config).requires_grad_(False), None, source)
 
 
-def count_parts(model: GraniteSpeech) -> dict[str, int]:
+def count_parts(model: SpeechModel) -> dict[str, int]:
     """Number of parameters of encoder, projector, language model body and head."""
     parts = {
         "encoder": model.encoder,

@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
 from finetune.core.errors import ModelError
-from finetune.model.granite import GraniteSpeech
+from finetune.model.granite import SpeechModel
 
 INT_DTYPES = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 CHUNK = 1 << 22  # elements hashed at once: 32 MiB as int64, and a few temporary copies
@@ -79,7 +79,7 @@ def _linear_names(module: nn.Module) -> list[str]:
     return sorted({name.rpartition(".")[2] for name, layer in module.named_modules() if isinstance(layer, nn.Linear)})
 
 
-def _lora_targets(model: GraniteSpeech, parts: TrainableParts) -> list[tuple[str, int, float]]:
+def _lora_targets(model: SpeechModel, parts: TrainableParts) -> list[tuple[str, int, float]]:
     """Pattern, rank and alpha for each part with LoRA."""
     targets = []
     layers, blocks = len(model.language_model.layers) - parts.llm_layers, len(model.encoder.layers)
@@ -106,7 +106,7 @@ def _lora_targets(model: GraniteSpeech, parts: TrainableParts) -> list[tuple[str
     return targets
 
 
-def _modules_with_mode(model: GraniteSpeech, parts: TrainableParts, mode: str) -> list[nn.Module]:
+def _modules_with_mode(model: SpeechModel, parts: TrainableParts, mode: str) -> list[nn.Module]:
     """The modules that train in full (`full`), or the modules whose submodules can have LoRA (`lora`)."""
     layers, blocks = model.language_model.layers, model.encoder.layers
     num_lora_layers = len(layers) - parts.llm_layers
@@ -119,7 +119,7 @@ def _modules_with_mode(model: GraniteSpeech, parts: TrainableParts, mode: str) -
     return [*modules, *heads, *layers[num_lora_layers:]]
 
 
-def open_parts(model: GraniteSpeech, parts: TrainableParts) -> PeftModel | None:
+def open_parts(model: SpeechModel, parts: TrainableParts) -> PeftModel | None:
     """Makes the parts of the recipe trainable, in place and in float32.
 
     Returns:
@@ -163,7 +163,7 @@ def open_parts(model: GraniteSpeech, parts: TrainableParts) -> PeftModel | None:
     return adapted
 
 
-def check_lora_targets(model: GraniteSpeech, parts: TrainableParts) -> None:
+def check_lora_targets(model: SpeechModel, parts: TrainableParts) -> None:
     """Checks that LoRA is only inside the parts that the recipe names.
 
     Raises:
@@ -197,12 +197,12 @@ def part_of(name: str) -> str:
     return "language_model"
 
 
-def trained_parameters(model: GraniteSpeech) -> dict[str, nn.Parameter]:
+def trained_parameters(model: SpeechModel) -> dict[str, nn.Parameter]:
     """The parameters that require a gradient, by name."""
     return {name: value for name, value in model.hf.named_parameters() if value.requires_grad}
 
 
-def summarize_parts(model: GraniteSpeech) -> list[PartSummary]:
+def summarize_parts(model: SpeechModel) -> list[PartSummary]:
     """Counts of the trainable parameters, one row for each part."""
     trained = trained_parameters(model)
     rows = []
@@ -213,7 +213,7 @@ def summarize_parts(model: GraniteSpeech) -> list[PartSummary]:
     return rows
 
 
-def set_mode(model: GraniteSpeech, training: bool) -> None:
+def set_mode(model: SpeechModel, training: bool) -> None:
     """Sets all modules to eval mode; in training, only LoRA's dropout and checkpointed LLM layers are in train mode.
 
     BatchNorm stays in eval mode even if its block trains: its running statistics belong to the base model, an adapter
@@ -233,7 +233,7 @@ def set_mode(model: GraniteSpeech, training: bool) -> None:
             module.training = training
 
 
-def fingerprints(model: GraniteSpeech) -> dict[str, int]:
+def fingerprints(model: SpeechModel) -> dict[str, int]:
     """A hash of the raw bits of each parameter and buffer, computed on its device, with one transfer at the end.
 
     The bits of each element are mixed before they are summed: in a plain sum the changes of Adam's first step can

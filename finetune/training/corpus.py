@@ -5,7 +5,7 @@ from finetune.core.errors import RecipeError
 from finetune.core.files import sha256_file
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance, read_manifest
-from finetune.model.granite import GraniteSpeech
+from finetune.model.granite import SpeechModel
 from finetune.training.dataset import SpeechDataset
 from finetune.training.sampler import plan_epoch
 
@@ -24,7 +24,7 @@ class TrainingCorpus:
         RecipeError: a batch cannot hold the longest clip.
     """
 
-    def __init__(self, model: GraniteSpeech, recipe: Recipe, run: RunDir) -> None:
+    def __init__(self, model: SpeechModel, recipe: Recipe, run: RunDir) -> None:
         self.recipe = recipe
         self.manifests = {split: run.manifest(split) for split in SPLITS if getattr(recipe.data, split)}
         clips = {split: read_manifest(path) for split, path in self.manifests.items()}

@@ -16,7 +16,7 @@ from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.features import log_mel, num_frames
 from finetune.data.manifest import Utterance, concatenated
 from finetune.model.ctc import frames_needed, to_labels
-from finetune.model.granite import GraniteSpeech
+from finetune.model.granite import SpeechModel
 from finetune.model.prompt import Prompt, encode_text, render
 from finetune.training.augment import WaveAugment, mask_features, sample_rng
 from finetune.training.encoder_cache import StateCache, cache_key, cached_states, predicted_bytes
@@ -58,7 +58,7 @@ class SpeechDataset:
     """
 
     def __init__(
-        self, model: GraniteSpeech, recipe: Recipe, train: list[Utterance], replay: Sequence[Utterance] = ()
+        self, model: SpeechModel, recipe: Recipe, train: list[Utterance], replay: Sequence[Utterance] = ()
     ) -> None:
         self.model, self.recipe = model, recipe
         self.counts = (len(train), len(replay))

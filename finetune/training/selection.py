@@ -16,7 +16,7 @@ from finetune.data.manifest import Utterance
 from finetune.inference.recognize import recognize
 from finetune.metrics.wer import score
 from finetune.model.adapter import save_adapter
-from finetune.model.granite import GraniteSpeech
+from finetune.model.granite import SpeechModel
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,7 @@ class Scores:
     canary: float | None
 
 
-def measure(
-    model: GraniteSpeech, splits: dict[str, list[Utterance]], recipe: Recipe, accelerator: Accelerator
-) -> Scores:
+def measure(model: SpeechModel, splits: dict[str, list[Utterance]], recipe: Recipe, accelerator: Accelerator) -> Scores:
     """WER of the generated text on `valid`, and on `canary` if there is one; each rank decodes a part of the clips."""
     lossless = recipe.decode.decoder if recipe.decode.decoder != "relaxed" else "speculative"
     options = replace(recipe.decode, decoder=lossless)
@@ -65,7 +63,7 @@ def rank(scores: Scores, base: Scores, max_canary_loss: float | None) -> tuple[f
     return (over, scores.valid)
 
 
-def save_best(model: GraniteSpeech, adapted: PeftModel | None, run: RunDir) -> bool:
+def save_best(model: SpeechModel, adapted: PeftModel | None, run: RunDir) -> bool:
     """Replaces the run's best adapter. Returns False if the disk is full; then the earlier adapter is kept."""
     staged = run.best.with_name("best.part")
     try:

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from finetune.core.config import Recipe
-from finetune.model.granite import GraniteSpeech
+from finetune.model.granite import SpeechModel
 from finetune.model.trainable import check_changed, fingerprints, with_gradient
 from finetune.training.dataset import Batch, SpeechDataset
 from finetune.training.loss import ctc_loss, token_loss
@@ -43,7 +43,7 @@ class OptimizerStep:
 
     recipe: Recipe
     accelerator: Accelerator
-    model: GraniteSpeech
+    model: SpeechModel
     wrapped: nn.Module
     optimizer: Any
     parameters: dict[str, nn.Parameter]

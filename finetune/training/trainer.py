@@ -19,7 +19,7 @@ from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, Interrupted
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
-from finetune.model.granite import GraniteSpeech, load_model
+from finetune.model.granite import SpeechModel, load_model
 from finetune.model.trainable import fingerprints, open_parts, set_mode, summarize_parts, trained_parameters
 from finetune.training import checkpoint
 from finetune.training.auto_batch import fit_batch_seconds
@@ -83,7 +83,7 @@ class Trainer:
         run: RunDir,
         callbacks: Sequence[TrainerCallback] = (),
         *,
-        load_model: Callable[..., GraniteSpeech] = load_model,
+        load_model: Callable[..., SpeechModel] = load_model,
         measure: Callable[..., Scores] = measure,
         files: checkpoint.CheckpointFiles = checkpoint.DISK,
         batch_sizes: BatchSizeCache | None = None,
@@ -102,7 +102,7 @@ class Trainer:
         self._setup_optimizer(batch_sizes or BatchSizeCache())
         self._resume()
 
-    def _setup_model(self, load_model: Callable[..., GraniteSpeech]) -> None:
+    def _setup_model(self, load_model: Callable[..., SpeechModel]) -> None:
         """Loads the base and makes the recipe's parts trainable."""
         settings = self.recipe.model
         torch.manual_seed(self.recipe.seed)

@@ -19,7 +19,7 @@ from finetune.inference.draft_sources import ctc_drafts
 from finetune.inference.recognize import Hypothesis, transcribe_batch
 from finetune.inference.session import Session
 from finetune.model.ctc import entropy
-from finetune.model.granite import EncodedAudio, GraniteSpeech
+from finetune.model.granite import EncodedAudio, SpeechModel
 from finetune.model.prompt import encode_text, render
 
 ACCURATE = DecodingOptions("relaxed", max_entropy=0.7, min_probability=0.2)  # arXiv 2603.11243
@@ -37,15 +37,15 @@ class Batch:
     drafts: list[list[int]] | None = None  # simulated drafts, which replace those of the CTC head
 
 
-Decoder = Callable[[GraniteSpeech, Batch], list[Hypothesis]]
+Decoder = Callable[[SpeechModel, Batch], list[Hypothesis]]
 
 
-def encode(model: GraniteSpeech, batch: Batch) -> EncodedAudio:
+def encode(model: SpeechModel, batch: Batch) -> EncodedAudio:
     """Encodes the waveforms of a batch."""
     return model.encode(*pad_features([log_mel(torch.from_numpy(wave).to(model.device)) for wave in batch.waves]))
 
 
-def prompts_of(model: GraniteSpeech, batch: Batch, counts: list[int]) -> list[list[int]]:
+def prompts_of(model: SpeechModel, batch: Batch, counts: list[int]) -> list[list[int]]:
     """Prompts (B) with `counts` (B) audio tokens."""
     return [
         render(model.tokenizer, INSTRUCTION, item.keywords).around(model.audio_token_id, count)
@@ -54,7 +54,7 @@ def prompts_of(model: GraniteSpeech, batch: Batch, counts: list[int]) -> list[li
 
 
 def hypothesis(
-    model: GraniteSpeech, item: Utterance, tokens: list[int], passes: int, limit: int, accepted_by: str = "llm"
+    model: SpeechModel, item: Utterance, tokens: list[int], passes: int, limit: int, accepted_by: str = "llm"
 ) -> Hypothesis:
     """A hypothesis from tokens, which are cut at the end of text."""
     eos = model.tokenizer.eos_token_id
@@ -76,7 +76,7 @@ def hypothesis(
 # -- other decoders --
 
 
-def generate(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
+def generate(model: SpeechModel, batch: Batch) -> list[Hypothesis]:
     """transformers' greedy `generate`, with the padding of IBM's processor.
 
     Waveforms are padded to the longest before the features are computed, and prompts are left-padded.
@@ -98,7 +98,7 @@ def generate(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
     return [_from_generate(model, item, row, batch.max_new_tokens) for item, row in zip(batch.items, rows, strict=True)]
 
 
-def all_or_nothing(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
+def all_or_nothing(model: SpeechModel, batch: Batch) -> list[Hypothesis]:
     """The decoder of IBM's notebook.
 
     A CTC text with low entropy is final. Otherwise the language model reads the draft once, and accepts it if all of
@@ -136,7 +136,7 @@ def all_or_nothing(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
 
 
 def _probable_drafts(
-    model: GraniteSpeech,
+    model: SpeechModel,
     batch: Batch,
     audio: EncodedAudio,
     prompts: list[list[int]],
@@ -157,7 +157,7 @@ def _probable_drafts(
     return accepted
 
 
-def _generate_options(model: GraniteSpeech, batch: Batch) -> dict[str, object]:
+def _generate_options(model: SpeechModel, batch: Batch) -> dict[str, object]:
     return {
         "max_new_tokens": batch.max_new_tokens,
         "do_sample": False,
@@ -167,7 +167,7 @@ def _generate_options(model: GraniteSpeech, batch: Batch) -> dict[str, object]:
     }
 
 
-def _from_generate(model: GraniteSpeech, item: Utterance, tokens: list[int], limit: int) -> Hypothesis:
+def _from_generate(model: SpeechModel, item: Utterance, tokens: list[int], limit: int) -> Hypothesis:
     """A hypothesis with one pass for each token, the end of text included."""
     result = hypothesis(model, item, tokens, 0, limit)
     return replace(result, passes=len(result.tokens) + (not result.truncated))
@@ -179,7 +179,7 @@ def _from_generate(model: GraniteSpeech, item: Utterance, tokens: list[int], lim
 def toolkit(options: DecodingOptions) -> Decoder:
     """Decoding as in `recognize`; simulated drafts replace those of the CTC head."""
 
-    def run(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
+    def run(model: SpeechModel, batch: Batch) -> list[Hypothesis]:
         audio = encode(model, batch)
         if batch.drafts is not None and options.decoder != "greedy":
             return _decode_simulated(model, batch, audio, batch.drafts, options)
@@ -190,7 +190,7 @@ def toolkit(options: DecodingOptions) -> Decoder:
 
 
 def _decode_simulated(
-    model: GraniteSpeech, batch: Batch, audio: EncodedAudio, tokens: list[list[int]], options: DecodingOptions
+    model: SpeechModel, batch: Batch, audio: EncodedAudio, tokens: list[list[int]], options: DecodingOptions
 ) -> list[Hypothesis]:
     """Decodes with simulated drafts. The CTC head is computed too, because it is part of the measured time."""
     logits = model.ctc_logits(audio.states)
@@ -202,7 +202,7 @@ def _decode_simulated(
     return _decode_drafts(model, batch, audio, drafts, options.min_probability if relaxed else None)
 
 
-def lookup_only(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
+def lookup_only(model: SpeechModel, batch: Batch) -> list[Hypothesis]:
     """Drafts from the prompt's keywords and the written text, without the CTC head."""
     drafts = [
         Draft(model.tokenizer, phrases=[encode_text(model.tokenizer, f" {word}") for word in item.keywords])
@@ -212,7 +212,7 @@ def lookup_only(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
 
 
 def _decode_drafts(
-    model: GraniteSpeech, batch: Batch, audio: EncodedAudio, drafts: list[Draft], min_probability: float | None
+    model: SpeechModel, batch: Batch, audio: EncodedAudio, drafts: list[Draft], min_probability: float | None
 ) -> list[Hypothesis]:
     prompts = prompts_of(model, batch, audio.num_tokens.tolist())
     rows = decode(model, audio, prompts, drafts, batch.max_new_tokens, min_probability)
@@ -228,7 +228,7 @@ def _decode_drafts(
     ]
 
 
-def floor(model: GraniteSpeech, batch: Batch) -> list[Hypothesis]:
+def floor(model: SpeechModel, batch: Batch) -> list[Hypothesis]:
     """A lower bound of the time: the encoder, and one pass over the prompts with the next token of each."""
     audio = encode(model, batch)
     prompts = prompts_of(model, batch, audio.num_tokens.tolist())
@@ -263,7 +263,7 @@ NAMES = {
 # -- simulated drafts --
 
 
-def corrupt(model: GraniteSpeech, tokens: list[int], error_rate: float, seed: int) -> list[int]:
+def corrupt(model: SpeechModel, tokens: list[int], error_rate: float, seed: int) -> list[int]:
     """Replaces, deletes or doubles this fraction of the words, in equal parts; a word begins with a space."""
     rng, words = random.Random(seed), list[list[int]]()
     for token in tokens:
@@ -276,7 +276,7 @@ def corrupt(model: GraniteSpeech, tokens: list[int], error_rate: float, seed: in
     return [token for word in words for token in word]
 
 
-def set_random_weights(model: GraniteSpeech) -> None:
+def set_random_weights(model: SpeechModel) -> None:
     """Sets random weights for which greedy text does not loop and does not end.
 
     The text has only the tokens of the small tokenizer, because the text of others is not known.

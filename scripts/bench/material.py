@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, GraniteSpeechConfig, GraniteSpeechForCon
 from finetune.core.config import LoraPart, Recipe
 from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.manifest import Utterance, read_manifest
-from finetune.model.granite import GraniteSpeech, load_model
+from finetune.model.granite import SpeechModel, load_model
 from finetune.model.prompt import encode_text
 from finetune.model.trainable import LoraSpec, PartSpec, TrainableParts
 
@@ -68,7 +68,7 @@ def middle_config() -> GraniteSpeechConfig:
     return config
 
 
-def build_model(size: str, device: str) -> GraniteSpeech:
+def build_model(size: str, device: str) -> SpeechModel:
     """The embedded model, or random weights made on the device; bfloat16 on CUDA, all frozen.
 
     All sizes use nano's tokenizer, because the real model's is not included; every vocabulary contains its tokens.
@@ -77,7 +77,7 @@ def build_model(size: str, device: str) -> GraniteSpeech:
         return load_model(str(NANO), "auto", device)
     config = middle_config() if size == "middle" else GraniteSpeechConfig.from_pretrained(REAL)
     hf = random_weights(config, torch.bfloat16 if device == "cuda" else torch.float32, device)
-    return GraniteSpeech(hf.requires_grad_(False), AutoTokenizer.from_pretrained(NANO), size).eval()
+    return SpeechModel(hf.requires_grad_(False), AutoTokenizer.from_pretrained(NANO), size).eval()
 
 
 def random_weights(
@@ -96,7 +96,7 @@ def random_weights(
         torch.set_default_dtype(usual)
 
 
-def gather(setup: Setup, model: GraniteSpeech) -> Material:
+def gather(setup: Setup, model: SpeechModel) -> Material:
     """The clips of a size, the same in every process.
 
     nano has embedded ones. The other sizes have noise: durations log-normal around 5 s (sigma 0.6), limited to 1 to

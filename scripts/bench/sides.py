@@ -23,7 +23,7 @@ from transformers.utils import logging
 from bench.count import Amount, Tally, count_weights, forget_peak, matmul_limit, now, pass_flops, peak_memory
 from bench.material import ACCUMULATION, BATCH, LORA, Material, Setup, build_model, gather, opened, recipe_of
 from finetune.data.features import FEATURE_DIM, log_mel, num_frames
-from finetune.model.granite import GraniteSpeech
+from finetune.model.granite import SpeechModel
 from finetune.model.trainable import open_parts, set_mode, target_pattern, trained_parameters
 from finetune.training.dataset import Batch, SpeechDataset
 from finetune.training.encoder_cache import StateCache, cached_states
@@ -115,7 +115,7 @@ def measure(setup: Setup, variant: str) -> Measured:
 # -- the notebook's recipe --
 
 
-def open_as_notebook(model: GraniteSpeech, rank: int) -> nn.Module:
+def open_as_notebook(model: SpeechModel, rank: int) -> nn.Module:
     """Adds LoRA with PEFT, then freezes all parameters except those with `projector` or `lora` in the name.
 
     granite-4.0-1b-speech has no LoRA of its own, so the notebook trains its projector alone: rank 0 here.

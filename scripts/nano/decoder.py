@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from finetune.inference.decode import decode
 from finetune.inference.draft import Draft
 from finetune.model.conformer import encode, project
-from finetune.model.granite import EncodedAudio, GraniteSpeech
+from finetune.model.granite import EncodedAudio, SpeechModel
 from finetune.model.prompt import encode_text, render
 from finetune.training.loss import IGNORE, token_loss
 from nano.encoder import load_state, make_batches, one_cycle, optimizers, save_state, to_features
@@ -20,7 +20,7 @@ INSTRUCTION = "can you transcribe the speech into a written format?"
 
 
 @torch.no_grad()
-def cache_states(model: GraniteSpeech, waves: list[np.ndarray]) -> list[Tensor]:
+def cache_states(model: SpeechModel, waves: list[np.ndarray]) -> list[Tensor]:
     """Encoder states of every utterance, (T, D) float16. They do not depend on the batch."""
     model.eval()
     states: dict[int, Tensor] = {}
@@ -32,7 +32,7 @@ def cache_states(model: GraniteSpeech, waves: list[np.ndarray]) -> list[Tensor]:
     return [states[i] for i in range(len(waves))]
 
 
-def sequences(model: GraniteSpeech, texts: list[str], audio_tokens: list[int]) -> tuple[Tensor, Tensor]:
+def sequences(model: SpeechModel, texts: list[str], audio_tokens: list[int]) -> tuple[Tensor, Tensor]:
     """Right-padded prompts with targets (B, L), and their labels (B, L)."""
     prompt = render(model.tokenizer, INSTRUCTION)
     ids, labels = [], []
@@ -45,7 +45,7 @@ def sequences(model: GraniteSpeech, texts: list[str], audio_tokens: list[int]) -
     return pad(ids, True, model.tokenizer.pad_token_id), pad(labels, True, IGNORE)
 
 
-def text_loss(model: GraniteSpeech, texts: list[str], audio: EncodedAudio | None = None) -> Tensor:
+def text_loss(model: SpeechModel, texts: list[str], audio: EncodedAudio | None = None) -> Tensor:
     """Mean loss over the target tokens of a batch, with or without its audio."""
     counts = [0] * len(texts) if audio is None else audio.num_tokens.tolist()
     ids, labels = sequences(model, texts, counts)
@@ -64,7 +64,7 @@ def _step(modules: list[nn.Module], optims: list[torch.optim.Optimizer], loss: T
         optim.zero_grad(set_to_none=True)
 
 
-def pretrain(model: GraniteSpeech, texts: list[str], epochs: int, rate: float = 3e-3, size: int = 128) -> None:
+def pretrain(model: SpeechModel, texts: list[str], epochs: int, rate: float = 3e-3, size: int = 128) -> None:
     """Trains the language model on the sentences as text, after the prompt without audio."""
     modules = [model.language_model, model.lm_head]
     optims = optimizers(nn.ModuleDict({"llm": model.language_model, "lm_head": model.lm_head}), rate)
@@ -82,7 +82,7 @@ def pretrain(model: GraniteSpeech, texts: list[str], epochs: int, rate: float = 
 
 
 def align(
-    model: GraniteSpeech,
+    model: SpeechModel,
     states: list[Tensor],
     texts: list[str],
     state: Path,
@@ -118,7 +118,7 @@ def align(
 
 
 @torch.no_grad()
-def transcribe(model: GraniteSpeech, waves: list[np.ndarray]) -> list[str]:
+def transcribe(model: SpeechModel, waves: list[np.ndarray]) -> list[str]:
     """Greedy hypotheses of the language model."""
     model.eval()
     prompt, hypotheses = render(model.tokenizer, INSTRUCTION), {}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from finetune.data.features import num_frames
 from finetune.model.conformer import encode, project
-from finetune.model.granite import EncodedAudio, GraniteSpeech
+from finetune.model.granite import EncodedAudio, SpeechModel
 from finetune.training.augment import WaveAugment, augment_wave
 from nano.decoder import text_loss
 from nano.encoder import (
@@ -31,7 +31,7 @@ SPEED = WaveAugment(
 
 
 def polish(
-    model: GraniteSpeech,
+    model: SpeechModel,
     waves: list[np.ndarray],
     texts: list[str],
     state: Path,
@@ -72,7 +72,7 @@ def polish(
 
 
 def _losses(
-    model: GraniteSpeech, waves: list[np.ndarray], texts: list[str], rng: np.random.Generator
+    model: SpeechModel, waves: list[np.ndarray], texts: list[str], rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Losses of one batch at random speed: language model, final CTC, middle CTC."""
     augmented, references = [], []

@@ -26,7 +26,7 @@ from finetune.data.manifest import Utterance, write_manifest
 from finetune.evaluation.score import Decoder, ScoreResult, score, set_names
 from finetune.inference.recognize import Hypothesis, recognize
 from finetune.metrics.normalizer import normalize
-from finetune.model.granite import GraniteSpeech
+from finetune.model.granite import SpeechModel
 from tests.conftest import ROOT, embedded
 
 OPENASR = ROOT / "recipes" / "openasr.yaml"
@@ -169,7 +169,7 @@ class SlowFile(Utterance):
         return super().__getattribute__(name)
 
 
-def test_seconds_do_not_include_reading_of_files(model: Callable[[], GraniteSpeech], clips: list[Utterance]) -> None:
+def test_seconds_do_not_include_reading_of_files(model: Callable[[], SpeechModel], clips: list[Utterance]) -> None:
     started = time.perf_counter()
     hypotheses = recognize(model(), [SlowFile(**vars(clips[0]))], "write", DecodingOptions("greedy", max_new_tokens=2))
     assert time.perf_counter() - started > SlowFile.READ_SECONDS

@@ -30,11 +30,11 @@ from finetune.exporting.save import copy_side_files
 from finetune.inference.recognize import recognize
 from finetune.metrics.results import read_results
 from finetune.model.adapter import load_adapter, merge
-from finetune.model.granite import GraniteSpeech, load_model
+from finetune.model.granite import SpeechModel, load_model
 from finetune.pipeline import run_recipe
 from finetune.version import __version__
 
-Trained = tuple[Recipe, RunDir, GraniteSpeech]
+Trained = tuple[Recipe, RunDir, SpeechModel]
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_weights_have_the_names_shapes_and_dtypes_of_the_base(exported: Path, na
 
 
 def test_the_export_decodes_as_the_adapted_model(
-    exported: Path, trained: Trained, model: Callable[[], GraniteSpeech]
+    exported: Path, trained: Trained, model: Callable[[], SpeechModel]
 ) -> None:
     recipe, run, _ = trained
     clips = read_manifest(run.manifest("test"))
@@ -132,7 +132,7 @@ def test_transformers_generates_the_same_tokens(exported: Path, trained: Trained
     options = DecodingOptions(max_new_tokens=6)
     ours = recognize(load_model(str(exported), "float32"), clips, recipe.model.instruction, options)
     plain = GraniteSpeechForConditionalGeneration.from_pretrained(str(exported), dtype=torch.float32).eval()
-    wrapped = GraniteSpeech(plain, AutoTokenizer.from_pretrained(str(exported)), str(exported))
+    wrapped = SpeechModel(plain, AutoTokenizer.from_pretrained(str(exported)), str(exported))
     assert [item.tokens for item in ours] == [hf_tokens(wrapped, item, 6) for item in clips]
 
 
@@ -195,7 +195,7 @@ def refused(trained: Trained, tmp_path: Path, match: str, **keywords: Any) -> No
 
 
 def test_a_merge_that_loses_the_adapter_is_refused(trained: Trained, tmp_path: Path) -> None:
-    def lose(model: GraniteSpeech, adapted: Any) -> None:
+    def lose(model: SpeechModel, adapted: Any) -> None:
         model.hf = adapted.unload()
 
     refused(trained, tmp_path, "merged logits differ", merge=lose)
@@ -204,7 +204,7 @@ def test_a_merge_that_loses_the_adapter_is_refused(trained: Trained, tmp_path: P
 def test_a_merge_with_nan_weights_is_refused(trained: Trained, tmp_path: Path) -> None:
     """No comparison with NaN is true, so `difference > tolerance` would accept it."""
 
-    def spoil(model: GraniteSpeech, adapted: Any) -> None:
+    def spoil(model: SpeechModel, adapted: Any) -> None:
         merge(model, adapted)
         model.lm_head.weight.data[5] = float("nan")
 

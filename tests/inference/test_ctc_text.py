@@ -13,10 +13,10 @@ from finetune.metrics.wer import score
 from finetune.model.ctc import greedy_text
 
 if TYPE_CHECKING:
-    from finetune.model.granite import GraniteSpeech
+    from finetune.model.granite import SpeechModel
 
 
-def test_text_equals_that_of_a_batch(model: "Callable[[], GraniteSpeech]", clips: list[Utterance]) -> None:
+def test_text_equals_that_of_a_batch(model: "Callable[[], SpeechModel]", clips: list[Utterance]) -> None:
     loaded = model()
     texts = ctc_texts(loaded, clips[:4])
     features, frames = pad_features([clip_features(loaded, item) for item in clips[:4]])

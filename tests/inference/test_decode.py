@@ -18,7 +18,7 @@ from finetune.data.manifest import Utterance
 from finetune.inference.decode import DecodedRow, decode
 from finetune.inference.draft import Draft
 from finetune.inference.recognize import recognize
-from finetune.model.granite import GraniteSpeech, load_model
+from finetune.model.granite import SpeechModel, load_model
 
 FRAMES = [40, 200, 83, 130, 61, 97]
 LIMIT = 20
@@ -26,7 +26,7 @@ NEVER = 9  # a token that the model below never generates
 
 
 @pytest.fixture(scope="module")
-def granite(model: Callable[[], GraniteSpeech]) -> GraniteSpeech:
+def granite(model: Callable[[], SpeechModel]) -> SpeechModel:
     """Random weights; some rows end with the end of text and some at the limit."""
     granite = randomize(model())
     with torch.no_grad():
@@ -36,7 +36,7 @@ def granite(model: Callable[[], GraniteSpeech]) -> GraniteSpeech:
 
 
 @pytest.fixture(scope="module")
-def prompts(granite: GraniteSpeech) -> list[list[int]]:
+def prompts(granite: SpeechModel) -> list[list[int]]:
     """Six prompts of different lengths: prefix, audio tokens, suffix."""
     counts = [granite.num_audio_tokens(torch.tensor(frames)) for frames in FRAMES]
     return [
@@ -46,7 +46,7 @@ def prompts(granite: GraniteSpeech) -> list[list[int]]:
 
 
 @pytest.fixture(scope="module")
-def alone(granite: GraniteSpeech, prompts: list[list[int]]) -> list[list[int]]:
+def alone(granite: SpeechModel, prompts: list[list[int]]) -> list[list[int]]:
     """The reference: full forward passes over one clip, without cache, one token at a time, without end of text."""
     eos, rows = granite.tokenizer.eos_token_id, []
     with torch.inference_mode():
@@ -64,7 +64,7 @@ def alone(granite: GraniteSpeech, prompts: list[list[int]]) -> list[list[int]]:
 
 
 def decode_batch(
-    granite: GraniteSpeech,
+    granite: SpeechModel,
     prompts: list[list[int]],
     drafts: list[list[int]],
     limit: int = LIMIT,
@@ -86,7 +86,7 @@ def test_reference_covers_the_cases(alone: list[list[int]]) -> None:
 
 
 def test_greedy_batch_equals_single_clips(
-    granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]]
+    granite: SpeechModel, prompts: list[list[int]], alone: list[list[int]]
 ) -> None:
     rows = decode_batch(granite, prompts, [[]] * 6)
     assert [row.tokens for row in rows] == alone
@@ -97,7 +97,7 @@ def test_greedy_batch_equals_single_clips(
         assert math.isfinite(row.log_probability) and row.log_probability < 0
 
 
-def test_perfect_draft_takes_one_pass(granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]]) -> None:
+def test_perfect_draft_takes_one_pass(granite: SpeechModel, prompts: list[list[int]], alone: list[list[int]]) -> None:
     plain = decode_batch(granite, prompts, [[]] * 6)
     rows = decode_batch(granite, prompts, alone, pass_cost=256)  # so that each row can propose all its tokens
     assert [row.tokens for row in rows] == alone
@@ -108,7 +108,7 @@ def test_perfect_draft_takes_one_pass(granite: GraniteSpeech, prompts: list[list
         assert row.log_probability == pytest.approx(reference.log_probability, abs=1e-3)
 
 
-def test_wrong_draft_costs_no_pass(granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]]) -> None:
+def test_wrong_draft_costs_no_pass(granite: SpeechModel, prompts: list[list[int]], alone: list[list[int]]) -> None:
     plain = decode_batch(granite, prompts, [[]] * 6)
     rows = decode_batch(granite, prompts, [[NEVER] * 30] * 6)
     assert [row.tokens for row in rows] == alone
@@ -119,7 +119,7 @@ def test_wrong_draft_costs_no_pass(granite: GraniteSpeech, prompts: list[list[in
 
 @pytest.mark.parametrize("seed", range(6))
 def test_mixed_drafts_give_the_greedy_tokens(
-    granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]], seed: int
+    granite: SpeechModel, prompts: list[list[int]], alone: list[list[int]], seed: int
 ) -> None:
     """Rows with right, wrong and partly right drafts finish in different passes and leave the batch."""
     rng = random.Random(seed)
@@ -144,9 +144,7 @@ def test_mixed_drafts_give_the_greedy_tokens(
         assert row.accepted <= min(row.drafted, len(row.tokens))
 
 
-def test_row_at_the_limit_is_truncated(
-    granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]]
-) -> None:
+def test_row_at_the_limit_is_truncated(granite: SpeechModel, prompts: list[list[int]], alone: list[list[int]]) -> None:
     limit = min(len(tokens) for tokens in alone) + 1
     rows = decode_batch(granite, prompts, [[]] * 6, limit)
     assert {row.truncated for row in rows} == {True, False}
@@ -159,7 +157,7 @@ SHORT = 10
 
 
 @pytest.fixture(scope="module", params=["embedded", "randomize"])
-def either(request: pytest.FixtureRequest, model: Callable[[], GraniteSpeech]) -> GraniteSpeech:
+def either(request: pytest.FixtureRequest, model: Callable[[], SpeechModel]) -> SpeechModel:
     return model() if request.param == "embedded" else randomize(model())
 
 
@@ -168,12 +166,12 @@ def options(speculative: bool = False, batch_seconds: float = 240.0) -> Decoding
     return DecodingOptions(decoder, max_new_tokens=SHORT, batch_seconds=batch_seconds)
 
 
-def test_clips_get_the_tokens_of_transformers(either: GraniteSpeech, clips: list[Utterance]) -> None:
+def test_clips_get_the_tokens_of_transformers(either: SpeechModel, clips: list[Utterance]) -> None:
     hypotheses = recognize(either, clips[:4], INSTRUCTION, options())
     assert [item.tokens for item in hypotheses] == [hf_tokens(either, item, SHORT) for item in clips[:4]]
 
 
-def test_batch_size_order_and_draft_change_no_token(either: GraniteSpeech, clips: list[Utterance]) -> None:
+def test_batch_size_order_and_draft_change_no_token(either: SpeechModel, clips: list[Utterance]) -> None:
     alone = recognize(either, clips, INSTRUCTION, options(batch_seconds=0.1))
     for other in (
         recognize(either, clips, INSTRUCTION, options()),
@@ -188,7 +186,7 @@ def test_batch_size_order_and_draft_change_no_token(either: GraniteSpeech, clips
             assert one.log_probability == pytest.approx(two.log_probability, rel=1e-3, abs=1e-2)
 
 
-def test_no_batch_is_longer_than_batch_seconds(granite: GraniteSpeech, clips: list[Utterance]) -> None:
+def test_no_batch_is_longer_than_batch_seconds(granite: SpeechModel, clips: list[Utterance]) -> None:
     batches: list[int] = []
     hook = granite.encoder.input_linear.register_forward_hook(lambda _, inputs, __: batches.append(len(inputs[0])))
     limit = 3 * max(item.duration for item in clips)
@@ -200,7 +198,7 @@ def test_no_batch_is_longer_than_batch_seconds(granite: GraniteSpeech, clips: li
         assert longest[sum(batches[:number])] * count <= limit
 
 
-def test_accepted_ctc_text_respects_the_token_limit(model: Callable[[], GraniteSpeech], clips: list[Utterance]) -> None:
+def test_accepted_ctc_text_respects_the_token_limit(model: Callable[[], SpeechModel], clips: list[Utterance]) -> None:
     """A CTC text longer than the limit is not accepted; the language model truncates its own text and reports it."""
     loaded = model()
     accept_all = DecodingOptions("relaxed", max_entropy=math.inf, min_probability=1.0, max_new_tokens=400)
@@ -248,7 +246,7 @@ def test_device_reads_are_recorded() -> None:
 
 
 def test_pass_reads_from_the_device_once(
-    granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]]
+    granite: SpeechModel, prompts: list[list[int]], alone: list[list[int]]
 ) -> None:
     """Each read waits until a GPU has finished, so a pass copies all its results at once."""
     with DeviceReads() as reads:
@@ -256,5 +254,5 @@ def test_pass_reads_from_the_device_once(
     assert reads.calls == ["tolist"] * max(row.passes for row in rows)
 
 
-def test_no_clips_give_no_hypotheses(granite: GraniteSpeech) -> None:
+def test_no_clips_give_no_hypotheses(granite: SpeechModel) -> None:
     assert recognize(granite, [], INSTRUCTION, options()) == []

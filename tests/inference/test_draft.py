@@ -17,7 +17,7 @@ from finetune.inference.draft import MATCH_PRIOR, RESUME_PRIOR, Draft, text_draf
 from finetune.inference.draft_sources import ctc_drafts, prompt_lookup
 from finetune.inference.session import Session
 from finetune.model.ctc import KATAKANA, LATIN, NUM_LABELS
-from finetune.model.granite import EncodedAudio, GraniteSpeech
+from finetune.model.granite import EncodedAudio, SpeechModel
 from finetune.model.prompt import encode_text, render
 
 TEXT = "the children went to the airport this morning and we waited for the train to the garden"
@@ -97,7 +97,7 @@ def run(tokenizer: Tokenizer) -> Run:
         if fakes is not None:
             fakes.append(fake)
         return decode(
-            cast(GraniteSpeech, fake),
+            cast(SpeechModel, fake),
             cast(EncodedAudio, None),
             [[5, 6] for _ in texts],
             drafts,

@@ -36,7 +36,7 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def granite(model: Callable[[], granite_module.GraniteSpeech]) -> GraniteSpeech:
+def granite(model: Callable[[], granite_module.SpeechModel]) -> GraniteSpeech:
     return GraniteSpeech(model(), TranscribeOptions())
 
 
@@ -88,7 +88,7 @@ class Recorder:
 
     def __call__(
         self,
-        model: granite_module.GraniteSpeech,
+        model: granite_module.SpeechModel,
         audio: EncodedAudio,
         windows: Sequence[Utterance],
         instruction: str,

@@ -24,14 +24,14 @@ from finetune.model.adapter import (
     merge,
     save_adapter,
 )
-from finetune.model.granite import GraniteSpeech, load_model
+from finetune.model.granite import SpeechModel, load_model
 from finetune.model.trainable import LoraSpec, TrainableParts, open_parts, part_of
 
-Load = Callable[[], GraniteSpeech]
+Load = Callable[[], SpeechModel]
 LORA_AND_FULL = replace(LORA, projector=FULL)
 
 
-def opened_and_perturbed(model: GraniteSpeech, parts: TrainableParts) -> PeftModel | None:
+def opened_and_perturbed(model: SpeechModel, parts: TrainableParts) -> PeftModel | None:
     adapted = open_parts(model, parts)
     perturb(model)
     return adapted

@@ -17,7 +17,7 @@ from trainable_cases import FULL, NOTHING
 
 from finetune.data.features import pad_features
 from finetune.model.conformer import conformer_block, encode, frame_mask
-from finetune.model.granite import EncodedAudio, GraniteSpeech
+from finetune.model.granite import EncodedAudio, SpeechModel
 from finetune.model.trainable import open_parts, set_mode, trained_parameters
 
 LENGTHS = [1, 2, 14, 15, 16, 137, 199, 200, 201, 400, 401, 1015]  # frames; a block has 200, a window 15
@@ -30,18 +30,18 @@ def relative_difference(actual: Tensor, expected: Tensor) -> float:
 
 
 @pytest.fixture(scope="module")
-def granite(model: Callable[[], GraniteSpeech]) -> GraniteSpeech:
+def granite(model: Callable[[], SpeechModel]) -> SpeechModel:
     return model()
 
 
 @torch.inference_mode()
-def encode_clips(granite: GraniteSpeech, features: list[Tensor]) -> EncodedAudio:
+def encode_clips(granite: SpeechModel, features: list[Tensor]) -> EncodedAudio:
     return granite.encode(*pad_features(features))
 
 
 @pytest.mark.parametrize("frames", LENGTHS)
 @torch.inference_mode()
-def test_one_clip_equals_transformers(granite: GraniteSpeech, frames: int) -> None:
+def test_one_clip_equals_transformers(granite: SpeechModel, frames: int) -> None:
     features = noise(frames, frames)
     actual = encode_clips(granite, [features])
     _, middle = encode(granite.encoder, *pad_features([features]))
@@ -56,7 +56,7 @@ def test_one_clip_equals_transformers(granite: GraniteSpeech, frames: int) -> No
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_clip_is_encoded_the_same_in_any_batch(granite: GraniteSpeech, seed: int) -> None:
+def test_clip_is_encoded_the_same_in_any_batch(granite: SpeechModel, seed: int) -> None:
     rng = random.Random(seed)
     lengths = rng.sample([1, 15, 37, 130, 137, 199, 200, 201, 310, 415], 4)
     features = [noise(frames, frames) for frames in lengths]
@@ -70,7 +70,7 @@ def test_clip_is_encoded_the_same_in_any_batch(granite: GraniteSpeech, seed: int
 
 
 @torch.inference_mode()
-def test_values_in_the_padding_have_no_effect(granite: GraniteSpeech) -> None:
+def test_values_in_the_padding_have_no_effect(granite: SpeechModel) -> None:
     features, counts = pad_features([noise(130, 1), noise(310, 2)])
     clean = granite.encode(features, counts)
     dirty = granite.encode(features.masked_fill(~frame_mask(counts, 310)[..., None], 50.0), counts)
@@ -79,7 +79,7 @@ def test_values_in_the_padding_have_no_effect(granite: GraniteSpeech) -> None:
 
 
 @torch.inference_mode()
-def test_transformers_output_depends_on_the_batch(granite: GraniteSpeech) -> None:
+def test_transformers_output_depends_on_the_batch(granite: SpeechModel) -> None:
     """The reason for conformer.py: if this test fails, transformers masks padding and its forward could be used."""
     features, _ = pad_features([noise(130, 1), noise(310, 2)])
     alone = granite.hf.get_audio_features(features[:1, :130])
@@ -87,7 +87,7 @@ def test_transformers_output_depends_on_the_batch(granite: GraniteSpeech) -> Non
     assert float((together.last_hidden_state[0, :130] - alone.last_hidden_state[0]).abs().max()) > 1e-3
 
 
-def test_block_runs_under_autocast_with_padding(granite: GraniteSpeech) -> None:
+def test_block_runs_under_autocast_with_padding(granite: SpeechModel) -> None:
     """Under CUDA autocast a layer norm gives float32 and a product bfloat16; float32 states give the same here."""
     states, counts = pad_features([noise(20, 1), noise(33, 2)])
     mask = frame_mask(counts, 33)
@@ -99,7 +99,7 @@ def test_block_runs_under_autocast_with_padding(granite: GraniteSpeech) -> None:
     assert relative_difference(rounded[mask], exact[mask]) < 0.1
 
 
-def trained_gradients(granite: GraniteSpeech, batches: list[list[Tensor]]) -> dict[str, Tensor]:
+def trained_gradients(granite: SpeechModel, batches: list[list[Tensor]]) -> dict[str, Tensor]:
     """Gradients of a sum over audio embeddings and CTC logits, accumulated over batches of clips."""
     granite.zero_grad()
     for batch in batches:
@@ -110,9 +110,7 @@ def trained_gradients(granite: GraniteSpeech, batches: list[list[Tensor]]) -> di
     return {name: value.grad.clone() for name, value in trained_parameters(granite).items() if value.grad is not None}
 
 
-def test_gradients_reach_trainable_parameters_and_do_not_depend_on_the_batch(
-    model: Callable[[], GraniteSpeech],
-) -> None:
+def test_gradients_reach_trainable_parameters_and_do_not_depend_on_the_batch(model: Callable[[], SpeechModel]) -> None:
     granite = model()
     open_parts(granite, replace(NOTHING, projector=FULL, encoder=FULL, ctc_head=True))
     set_mode(granite, training=True)
@@ -126,7 +124,7 @@ def test_gradients_reach_trainable_parameters_and_do_not_depend_on_the_batch(
     assert [name for name, gradient in together.items() if not gradient.any()] == []
 
 
-def test_frozen_encoder_and_projector_build_no_graph(model: Callable[[], GraniteSpeech]) -> None:
+def test_frozen_encoder_and_projector_build_no_graph(model: Callable[[], SpeechModel]) -> None:
     audio = model().encode(*pad_features([noise(40, 1)]))
     assert not audio.states.requires_grad
     assert not audio.embeds.requires_grad
@@ -175,7 +173,7 @@ class UseMemoryEfficient(TorchFunctionMode):
         return MemoryEfficient.apply(*args, kwargs["attn_mask"])  # type: ignore[no-untyped-call]
 
 
-def test_block_of_padding_gives_no_nan_in_the_memory_efficient_kernel(model: Callable[[], GraniteSpeech]) -> None:
+def test_block_of_padding_gives_no_nan_in_the_memory_efficient_kernel(model: Callable[[], SpeechModel]) -> None:
     """Forward and backward with 410 and 130 frames: two blocks of the shorter clip contain only padding."""
     granite = model()
     open_parts(granite, replace(NOTHING, encoder=FULL, ctc_head=True, projector=FULL))

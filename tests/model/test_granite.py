@@ -17,7 +17,7 @@ from finetune.core.errors import ModelError
 from finetune.data.features import pad_features
 from finetune.data.manifest import Utterance
 from finetune.model.adapter import save_adapter
-from finetune.model.granite import GraniteSpeech, load_model
+from finetune.model.granite import SpeechModel, load_model
 from finetune.model.trainable import open_parts
 from finetune.training.loss import IGNORE, token_loss
 
@@ -25,11 +25,11 @@ HUB_LAYOUT = ("encoder.", "projector.", "language_model.model.", "language_model
 
 
 @pytest.fixture(scope="module")
-def granite(model: Callable[[], GraniteSpeech]) -> GraniteSpeech:
+def granite(model: Callable[[], SpeechModel]) -> SpeechModel:
     return model()
 
 
-def test_model_loads_frozen_in_eval_mode(granite: GraniteSpeech) -> None:
+def test_model_loads_frozen_in_eval_mode(granite: SpeechModel) -> None:
     assert not granite.training
     assert not any(module.training for module in granite.modules())
     assert not any(parameter.requires_grad for parameter in granite.parameters())
@@ -37,7 +37,7 @@ def test_model_loads_frozen_in_eval_mode(granite: GraniteSpeech) -> None:
     assert granite.tokenizer.convert_tokens_to_ids("<|audio|>") == granite.audio_token_id
 
 
-def test_cudnn_attention_is_disabled(granite: GraniteSpeech) -> None:
+def test_cudnn_attention_is_disabled(granite: SpeechModel) -> None:
     """cuDNN attention gives no gradient for the attention bias of the encoder; the other kernels do."""
     assert not torch.backends.cuda.cudnn_sdp_enabled()
     query, bias = torch.zeros(1, 1, 8, 64, device="meta"), torch.zeros(1, 1, 8, 8, device="meta", requires_grad=True)
@@ -57,7 +57,7 @@ def test_saved_tensor_names_are_those_of_the_hub(nano: Path) -> None:
 
 @torch.inference_mode()
 def test_logits_are_those_of_transformers_divided_by_logits_scaling(
-    granite: GraniteSpeech, clips: list[Utterance]
+    granite: SpeechModel, clips: list[Utterance]
 ) -> None:
     """transformers 5.10 to 5.23 omits the division.
 
@@ -79,7 +79,7 @@ def test_logits_are_those_of_transformers_divided_by_logits_scaling(
 
 
 @torch.inference_mode()
-def test_right_padding_changes_no_hidden_state(granite: GraniteSpeech) -> None:
+def test_right_padding_changes_no_hidden_state(granite: SpeechModel) -> None:
     features = [noise(130, 1), noise(310, 2)]
     prompts = [[604, *[granite.audio_token_id] * 27, 612, 5, 6], [604, *[granite.audio_token_id] * 63, 612]]
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in prompts], batch_first=True)
@@ -91,7 +91,7 @@ def test_right_padding_changes_no_hidden_state(granite: GraniteSpeech) -> None:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("counts", [(26, 63), (28, 63), (30, 60), (27, 0)])
-def test_wrong_numbers_of_audio_tokens_are_refused(granite: GraniteSpeech, counts: tuple[int, int]) -> None:
+def test_wrong_numbers_of_audio_tokens_are_refused(granite: SpeechModel, counts: tuple[int, int]) -> None:
     """(30, 60) has the right sum, but a clip would get embeddings of the other clip."""
     audio = granite.encode(*pad_features([noise(130, 1), noise(310, 2)]))
     rows = [torch.tensor([604, *[granite.audio_token_id] * count]) for count in counts]
@@ -100,7 +100,7 @@ def test_wrong_numbers_of_audio_tokens_are_refused(granite: GraniteSpeech, count
 
 
 @torch.inference_mode()
-def test_audio_embeddings_replace_audio_tokens(granite: GraniteSpeech) -> None:
+def test_audio_embeddings_replace_audio_tokens(granite: SpeechModel) -> None:
     audio = granite.encode(*pad_features([noise(40, 1), noise(20, 2)]))
     audio_id = granite.audio_token_id
     ids = torch.tensor([[5, *[audio_id] * 9, 6], [5, *[audio_id] * 6, 6, 0, 0, 0]])
@@ -112,7 +112,7 @@ def test_audio_embeddings_replace_audio_tokens(granite: GraniteSpeech) -> None:
 
 
 @torch.inference_mode()
-def test_cached_states_and_embeddings_give_the_same_hidden_states(granite: GraniteSpeech) -> None:
+def test_cached_states_and_embeddings_give_the_same_hidden_states(granite: SpeechModel) -> None:
     """Encoder states or audio embeddings of each clip, padded with zeros; another kind is an error."""
     features, frames = pad_features([noise(130, 1), noise(310, 2)])
     audio = granite.embed_audio(features, frames, "features")
@@ -129,7 +129,7 @@ def test_cached_states_and_embeddings_give_the_same_hidden_states(granite: Grani
         granite.embed_audio(features, frames, "logits")
 
 
-def test_loss_computes_logits_at_targets_only(granite: GraniteSpeech) -> None:
+def test_loss_computes_logits_at_targets_only(granite: SpeechModel) -> None:
     """Logits at all positions would need gigabytes with the real vocabulary of 100,353 tokens."""
     rows: list[int] = []
 
@@ -203,7 +203,7 @@ def test_damaged_weights_are_refused(nano: Path, tmp_path: Path, damage: bytes) 
         load_model(str(folder), "float32")
 
 
-def test_adapter_next_to_the_weights_is_refused(nano: Path, tmp_path: Path, model: Callable[[], GraniteSpeech]) -> None:
+def test_adapter_next_to_the_weights_is_refused(nano: Path, tmp_path: Path, model: Callable[[], SpeechModel]) -> None:
     """transformers would load it without a message, and a merge would then apply an adapter twice."""
     folder = copy_of(nano, tmp_path, weights=False)
     (folder / "model.safetensors").symlink_to(nano / "model.safetensors")

@@ -102,7 +102,7 @@ def metrics() -> dict[str, Any]:
     """The content of evaluation/metrics.json; each call returns a new copy."""
     decoding = {"acceptance": 0.7, "passes": 3.0, "seconds": 0.6, "gave_up": 0, "accepted_by": {"llm": 100}}
     details = {"confusions": [], "normalizer_changes": [], "terms": []}
-    probes = {"clips": 8, "with_output": 0, "share": 0.0, "words_per_minute": 0.0, "truncated": 0, "outputs": []}
+    probes = {"clips": 8, "with_output": 0, "fraction": 0.0, "words_per_minute": 0.0, "truncated": 0, "outputs": []}
     return json.loads(
         json.dumps(
             {

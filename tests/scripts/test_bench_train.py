@@ -11,28 +11,28 @@ from transformers import GraniteSpeechConfig
 from bench.count import Amount, Tally, Weights, count_weights, pass_flops
 from bench.material import REAL, Material, Setup, gather, middle_config, opened, random_weights, recipe_of
 from bench.sides import collate, every_position, open_as_notebook
-from finetune.model.granite import GraniteSpeech
+from finetune.model.granite import SpeechModel
 from finetune.model.model_summary import count_parts, on_meta
 from finetune.model.trainable import open_parts, trained_parameters
 from finetune.training.dataset import SpeechDataset
 from finetune.training.loss import IGNORE, token_loss
 
-Load = Callable[[], GraniteSpeech]
+Load = Callable[[], SpeechModel]
 SETUP = Setup("middle", "cpu", 4, 1, 16, None)  # clips of noise, for any model
 
 
 @pytest.fixture(scope="module")
-def base(model: Load) -> GraniteSpeech:
+def base(model: Load) -> SpeechModel:
     return model()
 
 
 @pytest.fixture(scope="module")
-def noise(base: GraniteSpeech) -> Material:
+def noise(base: SpeechModel) -> Material:
     return gather(SETUP, base)
 
 
 @pytest.fixture(scope="module")
-def data(base: GraniteSpeech, noise: Material) -> SpeechDataset:
+def data(base: SpeechModel, noise: Material) -> SpeechDataset:
     return SpeechDataset(base, recipe_of(SETUP, noise.utterances, False), noise.utterances)
 
 
@@ -89,7 +89,7 @@ def test_both_sides_train_the_same_parameters(model: Load, rank: int) -> None:
     assert any("lora_" in name for name in shapes[0]) == bool(rank)
 
 
-def test_both_sides_have_the_same_tokens(base: GraniteSpeech, data: SpeechDataset, noise: Material) -> None:
+def test_both_sides_have_the_same_tokens(base: SpeechModel, data: SpeechDataset, noise: Material) -> None:
     """One clip without padding: the same loss except for `logits_scaling`, which transformers omits."""
     batch = data.batch([1], [noise.waves[1]], 0)
     with torch.inference_mode():
@@ -102,7 +102,7 @@ def test_both_sides_have_the_same_tokens(base: GraniteSpeech, data: SpeechDatase
     )
 
 
-def test_the_notebooks_batch_is_padded_on_both_sides(base: GraniteSpeech, data: SpeechDataset, noise: Material) -> None:
+def test_the_notebooks_batch_is_padded_on_both_sides(base: SpeechModel, data: SpeechDataset, noise: Material) -> None:
     made = collate(data, noise.waves, [0, 1, 2])
     ids, labels, mask = made["input_ids"], made["labels"], made["attention_mask"]
     prompts = [data.positions[index] - data.tokens([index]) for index in range(3)]
@@ -114,7 +114,7 @@ def test_the_notebooks_batch_is_padded_on_both_sides(base: GraniteSpeech, data: 
     assert len(made["input_features"]) == 3
 
 
-def test_logits_at_every_position_give_the_same_loss(base: GraniteSpeech, data: SpeechDataset) -> None:
+def test_logits_at_every_position_give_the_same_loss(base: SpeechModel, data: SpeechDataset) -> None:
     torch.manual_seed(0)
     hidden = torch.randn(2, 9, base.lm_head.in_features)
     labels = torch.randint(0, 1000, (2, 9))
@@ -134,7 +134,7 @@ def test_the_full_model_has_the_size_of_the_real_model_in_one_dtype() -> None:
     assert {value.dtype for value in hf.parameters()} == {torch.bfloat16}
 
 
-def test_noise_clips_are_deterministic(base: GraniteSpeech, noise: Material, data: SpeechDataset) -> None:
+def test_noise_clips_are_deterministic(base: SpeechModel, noise: Material, data: SpeechDataset) -> None:
     again = gather(SETUP, base)
     assert again.utterances == noise.utterances
     assert all(np.array_equal(one, other) for one, other in zip(again.waves, noise.waves, strict=True))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from finetune.model.adapter import merge
-from finetune.model.granite import GraniteSpeech
+from finetune.model.granite import SpeechModel
 from finetune.model.trainable import LoraSpec, PartSpec, TrainableParts, open_parts, trained_parameters
 from finetune.training.interpolate import interpolated, starting_points
 
@@ -24,7 +24,7 @@ PARTS = TrainableParts(
 
 @pytest.mark.parametrize("alpha", [0.5, 0.9])
 def test_interpolated_weights_have_the_fraction_alpha_of_every_change(
-    model: Callable[[], GraniteSpeech], alpha: float
+    model: Callable[[], SpeechModel], alpha: float
 ) -> None:
     """Also LoRA's change, once it is merged into the weights."""
     loaded = model()

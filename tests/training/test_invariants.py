@@ -17,7 +17,7 @@ from training_runs import prepared, records, weights
 from finetune.core.config import AugmentSection, Recipe
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest
-from finetune.model.granite import GraniteSpeech
+from finetune.model.granite import SpeechModel
 from finetune.model.trainable import open_parts, set_mode, trained_parameters
 from finetune.pipeline import run_recipe
 from finetune.training.dataset import BatchSource, SpeechDataset
@@ -29,7 +29,7 @@ from finetune.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 Tiny = Callable[..., Recipe]
-Trained = tuple[Recipe, RunDir, GraniteSpeech]
+Trained = tuple[Recipe, RunDir, SpeechModel]
 
 
 def plain(recipe: Recipe) -> Recipe:
@@ -49,7 +49,7 @@ class GradientRecorder(torch.optim.SGD):
 
 
 def one_step(
-    model: GraniteSpeech, recipe: Recipe, run: RunDir, step: list[list[int]]
+    model: SpeechModel, recipe: Recipe, run: RunDir, step: list[list[int]]
 ) -> tuple[float, float, dict[str, torch.Tensor]]:
     """Loss, gradient norm and gradients of one optimizer step over clips of the train manifest."""
     torch.manual_seed(recipe.seed)  # for the initial values of LoRA
@@ -65,7 +65,7 @@ def one_step(
     return result.loss, result.grad_norm, optimizer.gradients
 
 
-def by_hand(model: GraniteSpeech, run: RunDir, step: list[list[int]]) -> float:
+def by_hand(model: SpeechModel, run: RunDir, step: list[list[int]]) -> float:
     """The reference loss: log-softmax of lm_head(h) / logits_scaling at each target, their mean over all tokens."""
     utterances, scaling = read_manifest(run.manifest("train")), model.hf.config.text_config.logits_scaling
     assert scaling == 8
@@ -85,7 +85,7 @@ def by_hand(model: GraniteSpeech, run: RunDir, step: list[list[int]]) -> float:
     "split", [[[0, 1, 2, 3, 4, 5]], [[0, 1, 2], [3, 4, 5]], [[0], [1], [2], [3], [4], [5]], [[5, 0], [1, 4, 3], [2]]]
 )
 def test_loss_and_gradient_do_not_depend_on_the_micro_batches(
-    trained: Trained, tiny: Tiny, tmp_path: Path, model: Callable[[], GraniteSpeech], split: list[list[int]]
+    trained: Trained, tiny: Tiny, tmp_path: Path, model: Callable[[], SpeechModel], split: list[list[int]]
 ) -> None:
     """They also equal the reference loss, with targets of different lengths."""
     run = trained[1]
@@ -101,7 +101,7 @@ def test_loss_and_gradient_do_not_depend_on_the_micro_batches(
 
 
 def test_a_frozen_encoder_is_bit_equal_after_training(
-    trained: Trained, tiny: Tiny, tmp_path: Path, model: Callable[[], GraniteSpeech]
+    trained: Trained, tiny: Tiny, tmp_path: Path, model: Callable[[], SpeechModel]
 ) -> None:
     """Parameters and buffers, while LoRA on the language model and the projector train."""
     recipe = tiny(tmp_path, "x", parts={"lora": {"rank": 4}, "projector": {"mode": "full"}}, ctc_weight=0, epochs=1)

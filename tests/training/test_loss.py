@@ -11,13 +11,13 @@ from torch.nn import functional as F
 from trainable_cases import FULL, LORA, perturb
 
 from finetune.data.manifest import Utterance
-from finetune.model.granite import GraniteSpeech
+from finetune.model.granite import SpeechModel
 from finetune.model.trainable import open_parts, set_mode, trained_parameters
 from finetune.training.loss import CHUNK, IGNORE, ctc_loss, token_loss
 
 
 @pytest.fixture(scope="module")
-def granite(model: Callable[[], GraniteSpeech]) -> GraniteSpeech:
+def granite(model: Callable[[], SpeechModel]) -> SpeechModel:
     """A model with LoRA weights that are not zero and trainable upper encoder blocks."""
     made = model()
     open_parts(made, replace(LORA, projector=FULL, encoder=FULL, ctc_head=True))
@@ -27,7 +27,7 @@ def granite(model: Callable[[], GraniteSpeech]) -> GraniteSpeech:
 
 
 @torch.no_grad()
-def test_loss_equals_transformers_loss_with_scaled_logits(granite: GraniteSpeech, clips: list[Utterance]) -> None:
+def test_loss_equals_transformers_loss_with_scaled_logits(granite: SpeechModel, clips: list[Utterance]) -> None:
     features, frames, ids, labels = batch(granite, clips[:1])
     count = int(granite.num_audio_tokens(frames)[0])
     granite.hf.lm_head.weight.div_(8.0)  # transformers' own loss omits this division
@@ -42,7 +42,7 @@ def test_loss_equals_transformers_loss_with_scaled_logits(granite: GraniteSpeech
     assert float(ours) == pytest.approx(float(theirs), rel=1e-5)
 
 
-def step_gradient(granite: GraniteSpeech, clips: list[Utterance], size: int) -> tuple[float, dict[str, Tensor]]:
+def step_gradient(granite: SpeechModel, clips: list[Utterance], size: int) -> tuple[float, dict[str, Tensor]]:
     """One optimizer step over all clips in micro-batches of `size`: the loss, and the gradients."""
     granite.zero_grad()
     tokens = sum(int((batch(granite, [item])[3] != IGNORE).sum()) for item in clips)
@@ -55,7 +55,7 @@ def step_gradient(granite: GraniteSpeech, clips: list[Utterance], size: int) -> 
     return total, {name: value.clone() for name, value in gradients.items() if value is not None}
 
 
-def test_gradient_does_not_depend_on_the_micro_batch_size(granite: GraniteSpeech, clips: list[Utterance]) -> None:
+def test_gradient_does_not_depend_on_the_micro_batch_size(granite: SpeechModel, clips: list[Utterance]) -> None:
     full_loss, full_gradient = step_gradient(granite, clips, 8)
     assert len(full_gradient) == len(trained_parameters(granite))
     largest = max(float(gradient.abs().max()) for gradient in full_gradient.values())

@@ -20,7 +20,7 @@ from finetune.core.errors import CheckpointError, Interrupted, ModelError
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest, write_manifest
 from finetune.model.adapter import ADAPTER_WEIGHTS, FULL_WEIGHTS
-from finetune.model.granite import GraniteSpeech, load_model
+from finetune.model.granite import SpeechModel, load_model
 from finetune.pipeline import run_recipe
 from finetune.training import checkpoint
 from finetune.training.selection import Scores
@@ -28,7 +28,7 @@ from finetune.training.trainer import Trainer, train
 
 ROOT = Path(__file__).resolve().parents[2]
 Tiny = Callable[..., Recipe]
-Trained = tuple[Recipe, RunDir, GraniteSpeech]
+Trained = tuple[Recipe, RunDir, SpeechModel]
 
 
 def assert_same_run(run: RunDir, unbroken: RunDir) -> None:
@@ -148,7 +148,7 @@ def test_another_base_does_not_resume(trained: Trained, tmp_path: Path) -> None:
     other = prepared(run, tmp_path)
     shutil.copytree(run.checkpoint, other.checkpoint)
 
-    def changed(*arguments: Any) -> GraniteSpeech:
+    def changed(*arguments: Any) -> SpeechModel:
         model = load_model(*arguments)
         with torch.no_grad():
             model.lm_head.weight[0, 0] += 1e-3

@@ -19,7 +19,7 @@ from finetune.data.manifest import Utterance, read_manifest
 from finetune.inference.recognize import recognize
 from finetune.metrics.wer import score
 from finetune.model.adapter import load_adapter
-from finetune.model.granite import GraniteSpeech, load_model
+from finetune.model.granite import SpeechModel, load_model
 from finetune.model.trainable import part_of, trained_parameters
 from finetune.training import checkpoint
 from finetune.training.batch_size import BatchSizeCache
@@ -31,10 +31,10 @@ from finetune.training.trainer import Trainer, train
 
 ROOT = Path(__file__).resolve().parents[2]
 Tiny = Callable[..., Recipe]
-Trained = tuple[Recipe, RunDir, GraniteSpeech]
+Trained = tuple[Recipe, RunDir, SpeechModel]
 
 
-def test_only_trained_parameters_change(trained: Trained, model: Callable[[], GraniteSpeech]) -> None:
+def test_only_trained_parameters_change(trained: Trained, model: Callable[[], SpeechModel]) -> None:
     """Buffers do not change either: BatchNorm keeps the statistics of the base model."""
     _, _, after = trained
     base = {**dict(model().hf.named_parameters()), **dict(model().hf.named_buffers())}
@@ -53,7 +53,7 @@ def test_only_trained_parameters_change(trained: Trained, model: Callable[[], Gr
     assert all(value.any() for name, value in after.hf.named_parameters() if "lora_B" in name)
 
 
-def test_the_adapter_of_the_best_epoch_is_saved(trained: Trained, model: Callable[[], GraniteSpeech]) -> None:
+def test_the_adapter_of_the_best_epoch_is_saved(trained: Trained, model: Callable[[], SpeechModel]) -> None:
     recipe, run, _ = trained
     done = run.done("train")
     assert done is not None
@@ -113,7 +113,7 @@ def test_the_canary_limits_which_adapter_is_the_best(
 
 
 def test_interpolated_weights_are_the_best_if_the_trained_weights_exceed_the_canary_limit(
-    trained: Trained, tiny: Tiny, tmp_path: Path, model: Callable[[], GraniteSpeech]
+    trained: Trained, tiny: Tiny, tmp_path: Path, model: Callable[[], SpeechModel]
 ) -> None:
     scores = iter([Scores(0.9, 0.10), Scores(0.4, 0.20), Scores(0.4, 0.15), Scores(0.5, 0.11), Scores(0.6, 0.11)])
     run = prepared(trained[1], tmp_path)
@@ -196,7 +196,7 @@ def test_the_batch_size_that_fits_is_found_once_for_a_machine(trained: Trained, 
         if tried[-1] > 3.0:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
-    def small(*arguments: Any) -> GraniteSpeech:
+    def small(*arguments: Any) -> SpeechModel:
         model = load_model(*arguments)
         model.register_forward_pre_hook(check_memory)
         return model
@@ -270,7 +270,7 @@ def test_a_batch_must_hold_the_longest_clip(trained: Trained, tiny: Tiny, tmp_pa
 
 @pytest.mark.parametrize(("fraction", "groups"), [(0.2, range(27, 38)), (0.8, range(3, 14))])
 def test_the_recipe_sets_the_fraction_of_concatenated_clips(
-    tiny: Tiny, tmp_path: Path, model: Callable[[], GraniteSpeech], fraction: float, groups: range
+    tiny: Tiny, tmp_path: Path, model: Callable[[], SpeechModel], fraction: float, groups: range
 ) -> None:
     plain, train = tiny(tmp_path, "x"), embedded("train", 40)
     recipe = plain.model_copy(
@@ -288,7 +288,7 @@ def test_the_recipe_sets_the_fraction_of_concatenated_clips(
 def test_clips_and_characters_without_a_ctc_target_are_logged(
     tiny: Tiny,
     tmp_path: Path,
-    model: Callable[[], GraniteSpeech],
+    model: Callable[[], SpeechModel],
     clips: list[Utterance],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
