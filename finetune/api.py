@@ -3,7 +3,7 @@
 The functions use the same run directory as the command, so a run can be started by one and resumed by the other.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
@@ -50,7 +50,7 @@ class GraniteSpeech:
         audio: Any,
         *,
         sample_rate: int | None = None,
-        keywords: str | Iterable[str] = (),
+        keywords: str | Iterable[str] | None = None,
         language: str | None = None,
         translate_to: str | None = None,
         failed: Callable[[str, DataError], None] | None = None,
@@ -72,14 +72,14 @@ class GraniteSpeech:
             keywords: expected words, added to the prompt: a list, or `"a, b"`.
             language: spoken language, such as `fr` or `French`.
             translate_to: language to translate into; the transcript then has no word times.
-            failed: called with the name and the error of audio that cannot be read; this audio is then skipped. If
-                None, the error is raised.
+            failed: called with the name and the error of each item of a list that cannot be read, which is then
+                skipped. Without it, and for audio that is not in a list, the error is raised.
             progress: called with the seconds of audio transcribed and those read so far.
             **options: other fields of `TranscribeOptions` and `DecodingOptions`, such as `decoder`, `vad`,
                 `max_window`, `batch_seconds` or `max_new_tokens`.
 
         Returns:
-            A transcript; for a list or tuple, a list of transcripts in the same order.
+            A transcript; for a list or tuple, a list of transcripts in its order, without those of skipped items.
 
         Raises:
             DataError: audio cannot be read, or an array has no sample rate.
@@ -88,8 +88,8 @@ class GraniteSpeech:
         """
         chosen = override(self.options, keywords=keywords, language=language, translate_to=translate_to, **options)
         several = isinstance(audio, list | tuple)
-        items: Sequence[Any] = audio if several else [audio]
-        sources = [_source(item, sample_rate, f"array {number}") for number, item in enumerate(items, start=1)]
+        failed = failed if several else None
+        sources = list(_sources(audio if several else [audio], sample_rate, failed))
         transcripts = list(inference.transcripts(self.network, sources, chosen, failed, progress))
         return transcripts if several else transcripts[0]
 
@@ -246,9 +246,20 @@ def compare(
     )
 
 
-def _source(item: Any, sample_rate: int | None, name: str) -> str | Path | Recording:
-    if isinstance(item, str | Path):
-        return item
-    if isinstance(item, dict) and {"array", "sampling_rate"} <= item.keys():
-        return to_recording(item["array"], item["sampling_rate"], str(item.get("path") or name))
-    return to_recording(item, sample_rate, name)
+def _sources(
+    items: Sequence[Any], sample_rate: int | None, failed: Callable[[str, DataError], None] | None
+) -> Iterator[str | Path | Recording]:
+    """Paths and recordings in the order of the items; an array that cannot be used is reported to `failed`."""
+    for number, item in enumerate(items, start=1):
+        if isinstance(item, str | Path):
+            yield item
+            continue
+        array, rate, name = item, sample_rate, f"array {number}"
+        if isinstance(item, dict) and {"array", "sampling_rate"} <= item.keys():
+            array, rate, name = item["array"], item["sampling_rate"], str(item.get("path") or name)
+        try:
+            yield to_recording(array, rate, name)
+        except DataError as error:
+            if not failed:
+                raise
+            failed(name, error)

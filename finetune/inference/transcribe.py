@@ -202,16 +202,17 @@ class Transcriber:
     @torch.inference_mode()
     def _transcribe_windows(self, group: list[tuple[_Job, Utterance]]) -> list[Result]:
         """The segment and hypothesis of each window. Each window is encoded once."""
-        jobs, windows = {window.id: job for job, window in group}, [window for _, window in group]
+        windows = [window for _, window in group]
+        jobs = {id(window): job for job, window in group}  # ids of windows repeat if recordings have the same name
         results: list[Result] = [None] * len(windows)
 
         def load(chosen: Sequence[Utterance]) -> list[Waveform]:
             by_job: dict[int, list[int]] = {}
             for row, window in enumerate(chosen):
-                by_job.setdefault(id(jobs[window.id]), []).append(row)
+                by_job.setdefault(id(jobs[id(window)]), []).append(row)
             waves: dict[int, Waveform] = {}
             for rows in by_job.values():
-                samples = jobs[chosen[rows[0]].id].load([chosen[row] for row in rows])
+                samples = jobs[id(chosen[rows[0]])].load([chosen[row] for row in rows])
                 waves |= dict(zip(rows, samples, strict=True))
             return [waves[row] for row in range(len(chosen))]
 

@@ -89,6 +89,44 @@ def test_override_sets_fields_of_both_levels_and_skips_none() -> None:
         override(options, beams=4)
 
 
+OTHER: dict[str, object] = {  # by field, a value that is not the default
+    "instruction": "write it down",
+    "vad": "silero",
+    "max_window": 9.0,
+    "language": "fr",
+    "translate_to": "de",
+    "keywords": ("stent",),
+    "decoder": "relaxed",
+    "max_entropy": 0.1,
+    "min_probability": 0.9,
+    "max_new_tokens": 7,
+    "batch_seconds": 3.0,
+}
+
+
+def flat(options: TranscribeOptions) -> dict[str, object]:
+    return {name: value for name, value in (vars(options) | vars(options.decoding)).items() if name != "decoding"}
+
+
+def test_override_changes_one_field_and_keeps_the_others() -> None:
+    default, changed = TranscribeOptions(), override(TranscribeOptions(), **OTHER)
+    assert flat(changed) == OTHER and not set(OTHER.items()) & set(flat(default).items())
+    for name, value in OTHER.items():
+        assert flat(override(default, **{name: value})) == {**flat(default), name: value}
+        assert flat(override(changed, **{name: flat(default)[name]})) == {**OTHER, name: flat(default)[name]}
+
+
+@pytest.mark.parametrize("decoder", ["speculative", "relaxed"])
+def test_japanese_and_translations_are_decoded_greedily(decoder: str) -> None:
+    """Everything else about the decoding stays."""
+    options = override(TranscribeOptions(), decoder=decoder, max_new_tokens=7, batch_seconds=3.0)
+    greedy = DecodingOptions("greedy", max_new_tokens=7, batch_seconds=3.0)
+    for values in ({"language": "ja"}, {"translate_to": "fr"}, {"language": "ja", "translate_to": "en"}):
+        assert override(options, **values).effective_decoding == greedy, values
+    for language in ("", "en", "fr"):
+        assert override(options, language=language).effective_decoding == options.decoding, language
+
+
 def test_a_recipe_checks_the_same_ranges() -> None:
     plain = {"name": "x", "model": {"base": "x"}, "data": {side: ["x"] for side in ("train", "valid", "test")}}
     recipe = Recipe.model_validate({**plain, "decode": {"batch_seconds": "9"}})

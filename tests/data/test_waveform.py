@@ -1,14 +1,16 @@
-"""Arrays and tensors of odd types, shapes and rates: the same recording, or a DataError."""
+"""Arrays and tensors of all types, shapes and rates: the same recording, or a DataError."""
 
 import warnings
 from typing import Any
 
 import numpy as np
 import pytest
+import soxr
 import torch
+from numpy.typing import NDArray
 
 from finetune.core.errors import DataError
-from finetune.data.waveform import to_recording
+from finetune.data.waveform import MAX_CHANNELS, to_recording
 
 WAVE = np.linspace(-0.5, 0.5, 500, dtype=np.float32)
 
@@ -64,8 +66,45 @@ def test_a_sample_rate_may_be_any_kind_of_number(rate: Any) -> None:
     assert np.array_equal(to_recording(WAVE, rate, "a").samples, WAVE)
 
 
-@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32])
-def test_integers_are_divided_by_the_range_of_their_type(kind: Any) -> None:
-    """The smallest integer is exactly -1, as in a file."""
-    samples = to_recording(np.full(500, np.iinfo(kind).min, kind), 16_000, "a").samples
-    assert (samples == -1.0).all()
+def noise(samples: int = 16_000, seed: int = 0) -> NDArray[np.float32]:
+    """Samples (N,) between -0.5 and 0.5."""
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, samples).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "full_scale"), [(np.int8, 2**7), (np.int16, 2**15), (np.int32, 2**31), (np.int64, 2**63)]
+)
+def test_integers_are_divided_by_the_range_of_their_type(dtype: type[np.signedinteger], full_scale: int) -> None:
+    integers = np.tile(np.array([-full_scale, -full_scale // 2, 0, full_scale // 4], dtype), 1000)
+    expected = np.tile(np.array([-1.0, -0.5, 0.0, 0.25], np.float32), 1000)
+    np.testing.assert_array_equal(to_recording(integers, 16_000, "a").samples, expected)
+    np.testing.assert_array_equal(to_recording(torch.from_numpy(integers), 16_000, "a").samples, expected)
+
+
+@pytest.mark.parametrize("channels", [1, 2, MAX_CHANNELS])
+def test_channels_are_averaged(channels: int) -> None:
+    waves = np.stack([noise(seed=number) for number in range(channels)])
+    expected = waves.mean(axis=0)
+    for array in (waves, waves.T, torch.from_numpy(waves)):
+        np.testing.assert_allclose(to_recording(array, 16_000, "a").samples, expected, atol=1e-7)
+    with pytest.raises(DataError, match=r"shape \(9, 16000\)"):
+        to_recording(np.zeros((MAX_CHANNELS + 1, 16_000), np.float32), 16_000, "a")
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+def test_other_rates_are_resampled(rate: int) -> None:
+    samples = to_recording(noise(rate), rate, "a").samples
+    expected = noise(rate) if rate == 16_000 else soxr.resample(noise(rate), rate, 16_000, quality="HQ")
+    assert samples.shape == (16_000,) and samples.dtype == np.float32
+    np.testing.assert_array_equal(samples, expected)
+
+
+def test_bfloat16_tensors_are_converted() -> None:
+    tensor = torch.from_numpy(noise()).to(torch.bfloat16)
+    np.testing.assert_array_equal(to_recording(tensor, 16_000, "a").samples, tensor.float().numpy())
+
+
+@pytest.mark.parametrize("scale", [1e30, -1e30, np.inf, -np.inf])
+def test_samples_beyond_full_scale_are_refused(scale: float) -> None:
+    with pytest.raises(DataError, match="^a: (samples reach|contains samples that are not finite)"):
+        to_recording(noise() * np.float32(scale), 16_000, "a")

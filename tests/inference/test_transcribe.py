@@ -329,6 +329,45 @@ def test_a_bad_array_is_refused(granite: GraniteSpeech, array: object, rate: int
         granite.transcribe(array, sample_rate=rate)
 
 
+def test_recordings_with_the_same_name_keep_their_own_audio(granite: GraniteSpeech, tmp_path: Path) -> None:
+    """`datasets` may give the same `path` to different clips. All windows start at 0 and are in one batch."""
+    waves = [load_audio(path)[: round(1.5 * SAMPLE_RATE)] for path in (PARK, DOOR, GARDEN)]
+    clips = [{"array": wave, "sampling_rate": SAMPLE_RATE, "path": "audio.wav"} for wave in waves]
+    expected = [granite.transcribe(clip).text for clip in clips]
+    assert len({*expected}) == 3 and [item.text for item in granite.transcribe(clips)] == expected
+
+
+def test_one_recording_that_fails_is_an_error_and_in_a_list_it_is_skipped(granite: GraniteSpeech) -> None:
+    errors: list[tuple[str, str]] = []
+
+    def failed(name: str, error: DataError) -> None:
+        errors.append((name, str(error)))
+
+    short = np.zeros(10, np.float32)
+    for audio in (short, "gone.wav"):
+        with pytest.raises(DataError, match="too short|no such file"):
+            granite.transcribe(audio, sample_rate=SAMPLE_RATE, failed=failed)
+    assert not errors
+    transcripts = granite.transcribe([short, load_audio(PARK), "gone.wav"], sample_rate=SAMPLE_RATE, failed=failed)
+    assert [(item.path, item.text) for item in transcripts] == [("array 2", TEXTS[0])]
+    assert [name for name, _ in errors] == ["array 1", "gone.wav"] and "too short" in errors[0][1]
+    with pytest.raises(DataError, match="array 2: too short"):
+        granite.transcribe([load_audio(PARK), short], sample_rate=SAMPLE_RATE)
+
+
+def test_keywords_of_the_options_are_kept_unless_others_are_given(granite: GraniteSpeech) -> None:
+    prompted = GraniteSpeech(granite.network, TranscribeOptions(keywords=("a<|audio|>b",)))
+    with pytest.raises(ModelError, match="keyword holds"):
+        prompted.transcribe(PARK)
+    assert prompted.transcribe(PARK, keywords=()).text == TEXTS[0]
+
+
+def test_a_list_of_one_gives_a_list(granite: GraniteSpeech) -> None:
+    for audio in ([PARK], (PARK,)):
+        transcripts = granite.transcribe(audio)
+        assert isinstance(transcripts, list) and [item.text for item in transcripts] == TEXTS[:1]
+
+
 def test_unknown_options_are_refused(granite: GraniteSpeech) -> None:
     with pytest.raises(RecipeError, match="unknown option 'sampling_rate'"):
         granite.transcribe(PARK, sampling_rate=16_000)
