@@ -256,3 +256,15 @@ def test_pass_reads_from_the_device_once(
 
 def test_no_clips_give_no_hypotheses(granite: SpeechModel) -> None:
     assert recognize(granite, [], INSTRUCTION, options()) == []
+
+
+def test_relaxed_decoding_without_a_draft_is_greedy_decoding(
+    granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]]
+) -> None:
+    """With the lowest threshold every draft token is accepted, but the token after the draft is the model's own."""
+    with torch.inference_mode():
+        audio = granite.encode(*pad_features([noise(frames, frames) for frames in FRAMES]))
+        rows = decode(
+            granite, audio, prompts, [Draft(granite.tokenizer, [], []) for _ in prompts], LIMIT, min_probability=1e-30
+        )
+    assert [row.tokens for row in rows] == alone
