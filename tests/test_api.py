@@ -12,6 +12,7 @@ import pytest
 import finetune
 from finetune.core import config
 from finetune.core.errors import CheckpointError, RecipeError
+from finetune.core.options import DecodingOptions
 from finetune.core.run_dir import RunDir
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,6 +72,15 @@ def test_a_recipe_from_values_equals_the_recipe_of_a_file() -> None:
                "interpolate": [0.96, 0.92], "max_canary_loss": 0.02},
     )  # fmt: skip
     assert made == read, "the preset of the goal is part of both"
+
+
+def test_a_recipe_takes_sections_of_another_one() -> None:
+    read = finetune.Recipe.from_yaml(ROOT / "recipes" / "quickstart.yaml")
+    made = finetune.Recipe(
+        name="other", model=read.model, data=read.data, decode=DecodingOptions("greedy"), machine=read.machine
+    )
+    assert (made.model, made.data, made.machine) == (read.model, read.data, read.machine)
+    assert made.decode == DecodingOptions("greedy")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_jsonable_python
 
 from finetune.core.config import GOALS, Recipe
 from finetune.core.contradictions import contradictions
@@ -87,7 +88,8 @@ def recipe_from_values(values: Mapping[str, Any]) -> Recipe:
     Raises:
         RecipeError: an unknown key, an invalid value, a contradiction.
     """
-    raw = {key: RawValue(value, "Recipe") for key, value in flatten(values).items()}
+    plain = {name: to_jsonable_python(value) if field_types(type(value)) else value for name, value in values.items()}
+    raw = {key: RawValue(value, "Recipe") for key, value in flatten(plain).items()}
     return _resolve(_check_keys(raw), "Recipe")[0]
 
 

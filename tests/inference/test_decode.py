@@ -259,7 +259,7 @@ def test_no_clips_give_no_hypotheses(granite: SpeechModel) -> None:
 
 
 def test_relaxed_decoding_without_a_draft_is_greedy_decoding(
-    granite: GraniteSpeech, prompts: list[list[int]], alone: list[list[int]]
+    granite: SpeechModel, prompts: list[list[int]], alone: list[list[int]]
 ) -> None:
     """With the lowest threshold every draft token is accepted, but the token after the draft is the model's own."""
     with torch.inference_mode():
