@@ -414,3 +414,8 @@ def test_the_printed_summary_has_both_models_and_the_most_improved_clips(tmp_pat
     assert lines[first + 1 : first + 3] == ["  base     take the rug", "  adapted  take drug 3"]
     assert lines[-3] == "report: out/report.html"
     assert lines[-1] == "next: finetune transcribe 0.wav --model out/export"
+    for hypothesis in ("the rug", "take the rug"):  # worse than the base; equal to it
+        rows = [{"audio_filepath": "0.wav", "text": text, "pred_text": hypothesis} for text in references]
+        run.hypotheses("test", "adapted").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        summary = format_summary(run, RunSummary.model_validate(read_json(run.summary)))
+        assert "no test clip has fewer errors with the adapted model" in summary and "reference" not in summary

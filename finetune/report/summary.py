@@ -67,7 +67,10 @@ def _examples(run: RunDir) -> list[str]:
         errors_per_utterance(references, [row["pred_text"] for row in rows], "basic@1") for rows in (base, adapted)
     )
     by_gain = sorted(range(len(base)), key=lambda i: adapted_errors[i][0] - base_errors[i][0])
-    most_improved = {references[index]: index for index in reversed(by_gain)}  # of each sentence
+    improved = [index for index in by_gain if adapted_errors[index][0] < base_errors[index][0]]
+    if not improved:
+        return ["no test clip has fewer errors with the adapted model"]
+    most_improved = {references[index]: index for index in reversed(improved)}  # of each sentence
     lines = ["largest improvements:"]
     for index in sorted(most_improved.values(), key=by_gain.index)[:EXAMPLES]:
         lines += [
