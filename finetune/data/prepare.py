@@ -43,6 +43,7 @@ def preview_corpora(recipe: Recipe) -> Iterator[str]:
         DataError: after the last line, if a source cannot be read or lacks audio. The message lists all of them.
     """
     problems = []
+    any_closed = False
     for split in SPLITS:
         for source in getattr(recipe.data, split):
             try:
@@ -51,6 +52,7 @@ def preview_corpora(recipe: Recipe) -> Iterator[str]:
                 problems.append(f"data.{split}: {error}")
                 continue
             yield f"{split:6} {f'{counts[0]:,} rows' if counts else 'not opened':>12}  {source}"
+            any_closed = any_closed or counts is None
             if counts and counts[1] > recipe.data.max_bad_fraction * counts[0]:
                 problems.append(f"data.{split}: {source}: {counts[1]} of {counts[0]} rows have no audio file")
     if recipe.data.terms:
@@ -58,6 +60,8 @@ def preview_corpora(recipe: Recipe) -> Iterator[str]:
             yield f"terms  {f'{len(read_terms(recipe.data.terms)):,} terms':>12}  {recipe.data.terms}"
         except DataError as error:
             problems.append(f"data.terms: {error}")
+    if any_closed:
+        yield "not opened: checked by `finetune prepare`"
     if problems:
         raise DataError("\n".join(problems))
 

@@ -5,6 +5,7 @@ pitfalls: its submodules moved to `model.model`, and its `forward` omits the div
 are always `lm_head(h) / logits_scaling`, and `forward` of the transformers class is never called.
 """
 
+import difflib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,6 +169,21 @@ class SpeechModel(nn.Module):
         return output.last_hidden_state, encoded
 
 
+def is_folder_name(source: str) -> bool:
+    """Whether a model source is a local folder and not a hub name, which has at most one slash."""
+    return Path(source).exists() or source.startswith((".", "/")) or source.count("/") > 1
+
+
+def _model_suggestion(folder: Path) -> str:
+    """The end of a message about a folder that is not a model: the run's export, a similar name, or general advice."""
+    for export in (folder / "export", folder.parent / "export"):
+        if (export / "config.json").is_file():
+            return f"did you mean {export}?"
+    names = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
+    similar = difflib.get_close_matches(folder.name, names, 1) if not folder.exists() else []
+    return f"did you mean {folder.parent / similar[0]}?" if similar else "give a model folder or a hub name"
+
+
 def read_config(source: str, revision: str | None = None) -> GraniteSpeechConfig:
     """Reads the configuration of a local folder or a hub name.
 
@@ -175,10 +191,11 @@ def read_config(source: str, revision: str | None = None) -> GraniteSpeechConfig
         ModelError: there is no model, the model is not Granite Speech, or a local folder has no weights.
     """
     folder = Path(source)
-    if folder.exists() or source.startswith((".", "/")):
+    if is_folder_name(source):
         path = folder / "config.json"
         if not path.is_file():
-            raise ModelError(f"{source}: no config.json in this folder; give a model folder or a hub name")
+            problem = "no config.json in this folder" if folder.exists() else "no such folder"
+            raise ModelError(f"{source}: {problem}; {_model_suggestion(folder)}")
         try:
             model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
         except (OSError, ValueError, AttributeError) as error:
@@ -190,6 +207,11 @@ def read_config(source: str, revision: str | None = None) -> GraniteSpeechConfig
     try:
         return GraniteSpeechConfig.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
+        if (
+            not folder.exists() and folder.parent != Path() and folder.parent.is_dir()
+        ):  # `data/nano` may be a folder or a hub name
+            problem = f"no such folder, and the hub does not give this model ({error})"
+            raise ModelError(f"{source}: {problem}; {_model_suggestion(folder)}") from error
         raise ModelError(f"{source}: the model configuration cannot be read ({error})") from error
 
 

@@ -6,7 +6,7 @@ import torch
 from transformers import GraniteSpeechConfig, GraniteSpeechForConditionalGeneration
 
 from finetune.core.errors import ModelError
-from finetune.model.granite import SpeechModel, read_config
+from finetune.model.granite import SpeechModel, is_folder_name, read_config
 from finetune.model.trainable import TrainableParts, open_parts, summarize_parts
 
 
@@ -38,7 +38,8 @@ def summarize_model(base: str, revision: str | None, parts: TrainableParts) -> l
     try:
         config = read_config(base, revision)
     except ModelError as error:
-        if base.startswith((".", "/")) or Path(base).exists():
+        parent = Path(base).parent
+        if is_folder_name(base) or (parent != Path() and parent.is_dir()):  # a wrong path, not a hub name
             raise
         return [f"base model not checked: {str(error).splitlines()[0]}"]
     model = on_meta(config, base)

@@ -115,6 +115,7 @@ def test_check_counts_rows_and_names_every_missing_file(finetune: Command, tmp_p
     assert "data.test: ~nobody-of-that-name/a.csv: not a valid path" in result.err
     assert "\ndata.terms: gone.txt: cannot be read" in result.err
     assert "replay   not opened  hf:org/name:train\n" in result.out
+    assert result.out.endswith("not opened: checked by `finetune prepare`\n")
 
 
 def test_check_shows_the_settings_of_a_goal_and_the_parts_it_trains(finetune: Command, project: Path) -> None:
@@ -141,7 +142,7 @@ def test_check_refuses_trainable_parts_that_the_base_model_lacks(
 
 def test_check_prints_settings_and_data_even_if_the_base_model_is_missing(finetune: Command, project: Path) -> None:
     result = finetune("check", project / "recipe.yaml", "--set", "model.base=./nowhere")
-    assert result.code == 1 and result.err.startswith("finetune: ./nowhere: no config.json in this folder")
+    assert result.code == 1 and result.err.startswith("finetune: ./nowhere: no such folder")
     assert "train.epochs" in result.out and "\ndata:\n" in result.out
 
 

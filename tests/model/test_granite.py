@@ -17,7 +17,7 @@ from finetune.core.errors import ModelError
 from finetune.data.features import pad_features
 from finetune.data.manifest import Utterance
 from finetune.model.adapter import save_adapter
-from finetune.model.granite import SpeechModel, load_model
+from finetune.model.granite import SpeechModel, load_model, read_config
 from finetune.model.trainable import open_parts
 from finetune.training.loss import IGNORE, token_loss
 
@@ -163,8 +163,23 @@ def test_folder_without_weights_is_refused(nano: Path, tmp_path: Path) -> None:
 def test_folder_without_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no config\.json"):
         load_model(str(tmp_path), "float32")
-    with pytest.raises(ModelError, match=r"no config\.json"):
+    with pytest.raises(ModelError, match="nowhere: no such folder; give a model folder or a hub name"):
         load_model(str(tmp_path / "nowhere"), "float32")
+
+
+def test_wrong_model_folder_gets_a_suggestion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export = tmp_path / "runs" / "drugs" / "export"
+    export.mkdir(parents=True)
+    (export / "config.json").write_text("{}")
+    (export.parent / "best").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for wrong in ("runs/drugs", "runs/drugs/best", "runs/drugs/exprot"):
+        with pytest.raises(ModelError, match=rf"^{wrong}: no .*; did you mean runs/drugs/export\?$"):
+            read_config(wrong)
+    with pytest.raises(
+        ModelError, match=r"^runs/drags: no such folder, and the hub (.|\n)*; did you mean runs/drugs\?$"
+    ):
+        read_config("runs/drags")
 
 
 def test_other_models_and_unmerged_adapters_are_refused(nano: Path, tmp_path: Path) -> None:

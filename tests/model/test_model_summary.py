@@ -46,3 +46,10 @@ def test_unknown_base_is_reported(tmp_path: Path) -> None:
     assert "not checked" in summarize_model("nobody/nothing", None, LORA)[0]
     with pytest.raises(ModelError, match="no config.json in this folder"):
         summarize_model(str(tmp_path), None, LORA)
+
+
+def test_wrong_path_below_an_existing_folder_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data" / "granite-speech-nano").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="did you mean data/granite-speech-nano"):
+        summarize_model("data/granite-speech-nono", None, LORA)
