@@ -12,12 +12,13 @@ from finetune.core import config
 from finetune.core.errors import DataError, RecipeError
 from finetune.core.options import INSTRUCTION, TranscribeOptions, override
 from finetune.core.recipe import read_recipe, recipe_from_values
+from finetune.core.run_dir import RunDir
 from finetune.data.waveform import Recording, to_recording
 from finetune.inference import transcribe as inference
 from finetune.inference.saved_options import options_for
 from finetune.inference.transcript import Transcript
 from finetune.model import granite
-from finetune.pipeline import STAGES, run_recipe, summarize
+from finetune.pipeline import STAGES, Stage, run_recipe, summarize
 
 if TYPE_CHECKING:  # the modules of the stages take seconds to import; a service that transcribes does not need them
     from finetune.data.prepare import PrepareResult
@@ -150,7 +151,7 @@ def prepare(recipe: config.Recipe) -> "PrepareResult":
     """
     from finetune.data.prepare import PrepareResult
 
-    return run_recipe(recipe, "prepare").result("prepare", PrepareResult)
+    return _run(recipe, "prepare").result("prepare", PrepareResult)
 
 
 def train(recipe: config.Recipe, callbacks: "Sequence[TrainerCallback]" = ()) -> "TrainResult":
@@ -169,13 +170,14 @@ def train(recipe: config.Recipe, callbacks: "Sequence[TrainerCallback]" = ()) ->
     from finetune.training.state import TrainResult
     from finetune.training.trainer import train as run_training
 
+    _require_recipe(recipe)
     if callbacks and processes_for(recipe) > 1:
         raise RecipeError("callbacks need training in one process; set machine.processes to 1")
     stages = [
         replace(stage, run=lambda recipe, run: run_training(recipe, run, callbacks)) if stage.name == "train" else stage
         for stage in STAGES
     ]
-    return run_recipe(recipe, "train", stages).result("train", TrainResult)
+    return _run(recipe, "train", stages).result("train", TrainResult)
 
 
 def evaluate(recipe: config.Recipe) -> "EvaluationResults":
@@ -186,7 +188,7 @@ def evaluate(recipe: config.Recipe) -> "EvaluationResults":
     """
     from finetune.metrics.results import read_results
 
-    return read_results(run_recipe(recipe, "evaluate").scores)
+    return read_results(_run(recipe, "evaluate").scores)
 
 
 def export(recipe: config.Recipe) -> "ExportResult":
@@ -197,7 +199,7 @@ def export(recipe: config.Recipe) -> "ExportResult":
     """
     from finetune.exporting.export import ExportResult
 
-    return run_recipe(recipe, "export").result("export", ExportResult)
+    return _run(recipe, "export").result("export", ExportResult)
 
 
 def run(recipe: config.Recipe) -> "RunSummary":
@@ -206,7 +208,7 @@ def run(recipe: config.Recipe) -> "RunSummary":
     Raises:
         DataError, ModelError, CheckpointError: see the stages.
     """
-    return summarize(run_recipe(recipe, "export"))
+    return summarize(_run(recipe, "export"))
 
 
 def compare(
@@ -246,20 +248,45 @@ def compare(
     )
 
 
+def _run(recipe: config.Recipe, last: str, stages: Sequence[Stage] = STAGES) -> RunDir:
+    _require_recipe(recipe)
+    return run_recipe(recipe, last, stages)
+
+
+def _require_recipe(recipe: Any) -> None:
+    if not isinstance(recipe, config.Recipe):
+        raise RecipeError(f"expected a recipe, got {recipe!r}; make one with finetune.Recipe.from_yaml(path)")
+
+
 def _sources(
     items: Sequence[Any], sample_rate: int | None, failed: Callable[[str, DataError], None] | None
 ) -> Iterator[str | Path | Recording]:
-    """Paths and recordings in the order of the items; an array that cannot be used is reported to `failed`."""
+    """Paths and recordings in the order of the items; audio that cannot be used is reported to `failed`."""
     for number, item in enumerate(items, start=1):
         if isinstance(item, str | Path):
             yield item
             continue
-        array, rate, name = item, sample_rate, f"array {number}"
-        if isinstance(item, dict) and {"array", "sampling_rate"} <= item.keys():
-            array, rate, name = item["array"], item["sampling_rate"], str(item.get("path") or name)
+        name = f"array {number}"
+        if isinstance(item, dict):
+            name = str(item.get("path") or name)
         try:
-            yield to_recording(array, rate, name)
+            yield _recording(item, sample_rate, name)
         except DataError as error:
             if not failed:
                 raise
             failed(name, error)
+
+
+def _recording(item: Any, sample_rate: int | None, name: str) -> Recording:
+    if hasattr(item, "get_all_samples"):  # torchcodec's AudioDecoder, which `datasets` 4 and newer give
+        decoded = item.get_all_samples()
+        return to_recording(decoded.data, decoded.sample_rate, name)
+    if isinstance(item, dict):
+        if not {"array", "sampling_rate"} <= item.keys():
+            raise DataError(f"{name}: a dict needs the keys 'array' and 'sampling_rate'; it has {[*item]}")
+        return to_recording(item["array"], item["sampling_rate"], name)
+    if isinstance(item, int | float):
+        raise DataError(f"{name}: a list is a list of audio; for one list of samples give numpy.array(samples)")
+    if item is None or isinstance(item, bytes):
+        raise DataError(f"{name}: {type(item).__name__} is not audio; give a path, an array, a tensor or a dict")
+    return to_recording(item, sample_rate, name)

@@ -163,3 +163,10 @@ def test_another_recipe_in_the_same_directory_is_a_checkpoint_error(recipe: conf
     other = recipe.model_copy(update={"seed": 2})
     with pytest.raises(CheckpointError):
         finetune.train(other)
+
+
+@pytest.mark.parametrize("recipe", ["my.yaml", {"name": "my"}])
+def test_a_path_or_dict_is_not_a_recipe(recipe: Any) -> None:
+    for function in (finetune.run, finetune.prepare, finetune.train, finetune.evaluate, finetune.export):
+        with pytest.raises(RecipeError, match=r"expected a recipe, got .*Recipe\.from_yaml"):
+            function(recipe)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -272,6 +273,16 @@ def test_a_calibrated_model_uses_its_own_thresholds(nano: Path, tmp_path: Path, 
     assert [item.text for item in model.transcribe([rain])] == [lossless.text], "drafts alone lose nothing"
 
 
+class AudioDecoder:
+    """Has the method of torchcodec's AudioDecoder."""
+
+    def __init__(self, data: torch.Tensor, sample_rate: int) -> None:
+        self.samples = SimpleNamespace(data=data, sample_rate=sample_rate)
+
+    def get_all_samples(self) -> SimpleNamespace:
+        return self.samples
+
+
 def arrays() -> dict[str, object]:
     """One recording at 16 kHz in several shapes and types."""
     wave = load_audio(PARK)
@@ -284,6 +295,7 @@ def arrays() -> dict[str, object]:
         "channels first": np.stack([wave, wave]),
         "channels last": np.stack([wave, wave], 1),
         "datasets": {"array": wave, "sampling_rate": SAMPLE_RATE, "path": None},
+        "decoder": AudioDecoder(torch.from_numpy(wave)[None], SAMPLE_RATE),
     }
 
 
@@ -322,8 +334,8 @@ def test_a_long_array_is_cut_as_its_file(granite: GraniteSpeech, long: Path) -> 
         (np.zeros((100, 100), np.float32), 16_000, "shape"),
         (np.zeros(16_000, np.uint8), 16_000, "unsigned integers"),
         (np.array(["a"]), 16_000, "not an array of samples"),
-        (None, 16_000, "not an array of samples"),
-        (b"RIFF", 16_000, "not an array of samples"),
+        (None, 16_000, "array 1: NoneType is not audio"),
+        (b"RIFF", 16_000, "array 1: bytes is not audio"),
     ],
 )
 def test_a_bad_array_is_refused(granite: GraniteSpeech, array: object, rate: int | None, message: str) -> None:
@@ -398,3 +410,23 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_a_wrong_sampling_rate_of_a_dict_is_an_error(granite: GraniteSpeech, rate: Any) -> None:
     with pytest.raises(DataError, match="array 1: "):
         granite.transcribe({"array": np.zeros(500), "sampling_rate": rate})
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        ([0.1, 0.2], r"array 1: a list is a list of audio; .*numpy\.array"),
+        ({"bytes": b"RIFF", "path": None}, "array 1: a dict needs the keys 'array' and 'sampling_rate'"),
+    ],
+)
+def test_samples_and_dicts_of_another_form_are_refused(granite: GraniteSpeech, audio: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        granite.transcribe(audio, sample_rate=SAMPLE_RATE)
+
+
+def test_unreadable_audio_that_is_not_in_a_list_is_an_error_with_failed_too(granite: GraniteSpeech) -> None:
+    failures: list[str] = []
+    with pytest.raises(DataError, match=r"gone\.wav: no such file"):
+        granite.transcribe("gone.wav", failed=lambda name, _: failures.append(name))
+    assert granite.transcribe(["gone.wav"], failed=lambda name, _: failures.append(name)) == []
+    assert failures == ["gone.wav"]
