@@ -96,6 +96,7 @@ def count_rows(source: str) -> tuple[int, int] | None:
         DataError: see `read_corpus`; or the source is not a valid file name.
     """
     if source.startswith("hf:"):
+        hub.split_source(source)
         return None
     try:
         path = Path(source).expanduser()
@@ -297,6 +298,7 @@ def _suggestion(path: Path) -> str:
     """A suggestion for a path that does not exist, for the end of an error message."""
     if not path.parent.is_dir():
         hint = "" if path.is_absolute() else "; for a Hugging Face dataset write hf:NAME:SPLIT"
-        return f"; the folder {path.parent} does not exist{hint}"
+        place = "" if path.is_absolute() else f" in {Path.cwd()}"
+        return f"; the folder {path.parent} does not exist{place}{hint}"
     similar = difflib.get_close_matches(path.name, [other.name for other in path.parent.iterdir()], 1)
     return f"; did you mean {path.parent / similar[0]}?" if similar else f" in {path.parent.absolute()}"

@@ -25,6 +25,18 @@ class Row:
     values: dict[str, object]
 
 
+def split_source(source: str) -> list[str]:
+    """Name, config if any, and split of `hf:NAME[:CONFIG]:SPLIT`.
+
+    Raises:
+        DataError: the source has another form.
+    """
+    parts = source.split(":")[1:]
+    if len(parts) not in (2, 3) or not all(parts):
+        raise DataError(f"{source}: write hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT, such as hf:org/corpus:en:train")
+    return parts
+
+
 def read_hub(source: str, media_dir: Path, load_dataset: Callable[..., Any] | None = None) -> Iterator[Row]:
     """Rows of `hf:NAME[:CONFIG]:SPLIT`.
 
@@ -36,9 +48,7 @@ def read_hub(source: str, media_dir: Path, load_dataset: Callable[..., Any] | No
     Raises:
         DataError: the source has another form; the dataset, config or split cannot be loaded.
     """
-    parts = source.split(":")[1:]
-    if len(parts) not in (2, 3) or not all(parts):
-        raise DataError(f"{source}: write hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT, such as hf:org/corpus:en:train")
+    parts = split_source(source)
     load_dataset = load_dataset or _datasets(source).load_dataset
     try:
         dataset = load_dataset(parts[0], *parts[1:-1], split=parts[-1])
