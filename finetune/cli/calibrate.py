@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from finetune.core.config import EvaluateSection
     from finetune.core.options import DecodingOptions
     from finetune.evaluation.calibrate import calibrate, frontier_table
-    from finetune.inference.saved_options import options_for
+    from finetune.inference.saved_options import CALIBRATION, options_for
 
     result = calibrate(
         args.model,
@@ -62,4 +62,5 @@ def run(args: argparse.Namespace) -> int:
         EvaluateSection().normalizer,
     )
     print("\n".join(frontier_table(result)))
+    print(f"saved to {Path(args.model) / CALIBRATION}; `--decoder relaxed` uses it")
     return 0
