@@ -220,7 +220,7 @@ class Recipe(Section):
     """Everything that a run depends on."""
 
     name: str
-    """Name of the run directory below `runs`; the default is the name of the recipe's file."""
+    """Name of the run directory below `runs`; a recipe file may leave it out: the file name is then used."""
     seed: int = 1
     """Seed of all random numbers."""
     runs: str = "runs"
