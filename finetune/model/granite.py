@@ -207,9 +207,8 @@ def read_config(source: str, revision: str | None = None) -> GraniteSpeechConfig
     try:
         return GraniteSpeechConfig.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
-        if (
-            not folder.exists() and folder.parent != Path() and folder.parent.is_dir()
-        ):  # `data/nano` may be a folder or a hub name
+        # A name such as `data/nano` can be a folder or a hub name.
+        if not folder.exists() and folder.parent != Path() and folder.parent.is_dir():
             problem = f"no such folder, and the hub does not give this model ({error})"
             raise ModelError(f"{source}: {problem}; {_model_suggestion(folder)}") from error
         raise ModelError(f"{source}: the model configuration cannot be read ({error})") from error
