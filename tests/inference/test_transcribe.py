@@ -1,5 +1,6 @@
 """Files and arrays of any length to transcripts, on the embedded model."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +87,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.batches: list[list[Utterance]] = []
+        self.instructions: list[str] = []
 
     def __call__(
         self,
@@ -96,6 +98,7 @@ class Recorder:
         options: DecodingOptions,
     ) -> list[Hypothesis]:
         self.batches.append(list(windows))
+        self.instructions.append(instruction)
         return transcribe_batch(model, audio, windows, instruction, options)
 
 
@@ -113,11 +116,37 @@ def test_files_keep_their_order_and_share_batches(granite: GraniteSpeech, long: 
 
     small = replace(transcriber.options, decoding=replace(transcriber.options.decoding, batch_seconds=2.0))
     recorder.batches.clear()
-    stream = Transcriber(granite.network, small, decode=recorder).stream(paths)
+    progress.clear()
+    stream = Transcriber(granite.network, small, decode=recorder).stream(
+        paths, progress=lambda *pair: progress.append(pair)
+    )
     assert next(stream).text == TEXTS[2]
     early = [window.audio_filepath for batch in recorder.batches for window in batch]
     assert paths[2] not in early, "the first transcript comes before the last file is read"
     assert [item.text for item in stream] == texts[1:]
+    assert len(progress) > 1 and progress == sorted(progress) and progress[-1][0] == pytest.approx(progress[-1][1])
+
+
+def test_the_seconds_of_a_batch_are_shared_by_its_recordings(granite: GraniteSpeech) -> None:
+    started = time.perf_counter()
+    transcripts = granite.transcribe([PARK, DOOR, GARDEN, PARK])
+    assert 0 < sum(item.seconds for item in transcripts) <= time.perf_counter() - started
+
+
+def test_no_word_ends_after_the_recording(granite: GraniteSpeech) -> None:
+    """The audio ends within a word and within a frame of the encoder."""
+    transcript = granite.transcribe(load_audio(PARK)[:22_666], sample_rate=SAMPLE_RATE)
+    assert transcript.words[-1].end == transcript.duration == 22_666 / SAMPLE_RATE
+
+
+def test_the_model_gets_the_prompt_and_the_keywords_of_the_options(granite: GraniteSpeech) -> None:
+    recorder = Recorder()
+    options = TranscribeOptions(
+        translate_to="fr", keywords=("stent",), decoding=DecodingOptions("greedy", max_new_tokens=2)
+    )
+    list(Transcriber(granite.network, options, decode=recorder).stream([PARK]))
+    assert recorder.instructions == ["translate the speech to French."]
+    assert [(window.keywords, window.language) for window in recorder.batches[0]] == [(("stent",), "fr")]
 
 
 def test_each_window_is_encoded_once(granite: GraniteSpeech, long: Path) -> None:
@@ -312,8 +341,10 @@ def test_an_array_is_transcribed_as_its_file(granite: GraniteSpeech, name: str) 
 def test_arrays_of_another_rate_are_resampled_as_files_are(granite: GraniteSpeech, tmp_path: Path) -> None:
     samples = np.repeat(load_audio(PARK), 3)
     path = wav(tmp_path / "a.wav", samples, rate=3 * SAMPLE_RATE)
-    first, second = granite.transcribe([samples, path], sample_rate=3 * SAMPLE_RATE)
-    assert (first.text, first.duration) == (second.text, second.duration)
+    clip = {"array": samples, "sampling_rate": 3 * SAMPLE_RATE}
+    first, second, third = granite.transcribe([samples, path, clip], sample_rate=3 * SAMPLE_RATE)
+    assert (first.text, first.duration) == (second.text, second.duration) == (third.text, third.duration)
+    assert granite.transcribe(clip).duration == first.duration, "the rate of the clip is used"
 
 
 def test_a_long_array_is_cut_as_its_file(granite: GraniteSpeech, long: Path) -> None:
@@ -377,9 +408,11 @@ def test_keywords_of_the_options_are_kept_unless_others_are_given(granite: Grani
 
 
 def test_a_list_of_one_gives_a_list(granite: GraniteSpeech) -> None:
+    progress: list[tuple[float, float]] = []
     for audio in ([PARK], (PARK,)):
-        transcripts = granite.transcribe(audio)
+        transcripts = granite.transcribe(audio, progress=lambda *pair: progress.append(pair))
         assert isinstance(transcripts, list) and [item.text for item in transcripts] == TEXTS[:1]
+    assert len(progress) == 2 and all(done == total > 0 for done, total in progress)
 
 
 def test_unknown_options_are_refused(granite: GraniteSpeech) -> None:
