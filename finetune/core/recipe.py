@@ -149,6 +149,8 @@ def parse(path: Path) -> dict[str, RawValue]:
     """
     try:
         node = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
+    except IsADirectoryError as error:
+        raise RecipeError(f"{path}: a directory; pass a recipe file, such as recipes/quickstart.yaml") from error
     except FileNotFoundError as error:
         raise RecipeError(f"{path}: no such file; pass a recipe, such as recipes/quickstart.yaml") from error
     except (OSError, UnicodeDecodeError) as error:
