@@ -12,6 +12,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from support import INSTRUCTION, batch
+from torch import Tensor
 from training_runs import prepared, records, weights
 
 from finetune.core.config import AugmentSection, Recipe
@@ -21,10 +22,10 @@ from finetune.model.granite import SpeechModel
 from finetune.model.trainable import open_parts, set_mode, trained_parameters
 from finetune.pipeline import run_recipe
 from finetune.training.dataset import BatchSource, SpeechDataset
-from finetune.training.loss import IGNORE
+from finetune.training.loss import IGNORE, token_loss
 from finetune.training.parts import trainable_parts
 from finetune.training.signals import Stop
-from finetune.training.step import OptimizerStep
+from finetune.training.step import OptimizerStep, StepResult
 from finetune.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,20 +50,18 @@ class GradientRecorder(torch.optim.SGD):
 
 
 def one_step(
-    model: SpeechModel, recipe: Recipe, run: RunDir, step: list[list[int]]
-) -> tuple[float, float, dict[str, torch.Tensor]]:
-    """Loss, gradient norm and gradients of one optimizer step over clips of the train manifest."""
+    model: SpeechModel, recipe: Recipe, run: RunDir, step: list[list[int]], loss: Callable[..., Tensor] = token_loss
+) -> tuple[StepResult, dict[str, Tensor]]:
+    """The result of one optimizer step over clips of the train manifest, and the gradients that it applied."""
     torch.manual_seed(recipe.seed)  # for the initial values of LoRA
     open_parts(model, trainable_parts(recipe))
     set_mode(model, training=True)
     parameters = trained_parameters(model)
     data = SpeechDataset(model, recipe, read_manifest(run.manifest("train")))
     optimizer = GradientRecorder(parameters)
-    optimizer_step = OptimizerStep(recipe, Accelerator(cpu=True), model, model, optimizer, parameters, data)
+    optimizer_step = OptimizerStep(recipe, Accelerator(cpu=True), model, model, optimizer, parameters, data, loss)
     batches = BatchSource(data, recipe, run.cache, "", False).batches(step, 0)
-    result = optimizer_step.run(step, step, batches, 0, Stop(), None)
-    assert result.taken
-    return result.loss, result.grad_norm, optimizer.gradients
+    return optimizer_step.run(step, step, batches, 0, Stop(), None), optimizer.gradients
 
 
 def by_hand(model: SpeechModel, run: RunDir, step: list[list[int]]) -> float:
@@ -91,13 +90,26 @@ def test_loss_and_gradient_do_not_depend_on_the_micro_batches(
     run = trained[1]
     parts = {"lora": {"rank": 4}, "projector": {"mode": "full"}, "encoder": {"mode": "full", "blocks": 1}}
     recipe = plain(tiny(tmp_path, "x", parts=parts))
-    loss, norm, gradients = one_step(model(), recipe, run, split)
-    full_loss, full_norm, full_gradients = one_step(model(), recipe, run, [[0, 1, 2, 3, 4, 5]])
-    assert loss == pytest.approx(full_loss, rel=1e-5)
-    assert norm == pytest.approx(full_norm, rel=1e-5)
+    result, gradients = one_step(model(), recipe, run, split)
+    full, full_gradients = one_step(model(), recipe, run, [[0, 1, 2, 3, 4, 5]])
+    assert result.taken and full.taken
+    assert result.loss == pytest.approx(full.loss, rel=1e-5)
+    assert result.grad_norm == pytest.approx(full.grad_norm, rel=1e-5)
     for name, value in full_gradients.items():
         assert torch.allclose(value, gradients[name], rtol=1e-3, atol=1e-5 * float(value.abs().max()) + 1e-8), name
-    assert loss == pytest.approx(by_hand(model(), run, split), rel=1e-5)
+    assert result.loss == pytest.approx(by_hand(model(), run, split), rel=1e-5)
+
+
+def test_a_step_with_an_infinite_loss_and_finite_gradients_is_skipped(
+    trained: Trained, tiny: Tiny, tmp_path: Path, model: Callable[[], SpeechModel]
+) -> None:
+    def infinite(*args: Any) -> Tensor:
+        return token_loss(*args) + torch.inf
+
+    recipe = plain(tiny(tmp_path, "x", parts={"lora": {"rank": 4}}, ctc_weight=0))
+    result, gradients = one_step(model(), recipe, trained[1], [[0, 1]], infinite)
+    assert (result.loss, result.taken, gradients) == (float("inf"), False, {})
+    assert 0 < result.grad_norm < float("inf")
 
 
 def test_a_frozen_encoder_is_bit_equal_after_training(
