@@ -176,6 +176,12 @@ def test_seconds_do_not_include_reading_of_files(model: Callable[[], SpeechModel
     assert 0 < hypotheses[0].seconds < SlowFile.READ_SECONDS
 
 
+def test_the_clips_of_a_batch_share_its_seconds(model: Callable[[], SpeechModel], clips: list[Utterance]) -> None:
+    started = time.perf_counter()
+    hypotheses = recognize(model(), clips[:4], "write", DecodingOptions("greedy", max_new_tokens=2))
+    assert 0 < sum(item.seconds for item in hypotheses) <= time.perf_counter() - started
+
+
 @pytest.mark.parametrize(
     "row, message",
     [
