@@ -173,7 +173,7 @@ def test_wrong_model_folder_gets_a_suggestion(tmp_path: Path, monkeypatch: pytes
     (export / "config.json").write_text("{}")
     (export.parent / "best").mkdir()
     monkeypatch.chdir(tmp_path)
-    for wrong in ("runs/drugs", "runs/drugs/best", "runs/drugs/exprot"):
+    for wrong in ("runs/drugs", "runs/drugs/best", "runs/drugs/exports"):
         with pytest.raises(ModelError, match=rf"^{wrong}: no .*; did you mean runs/drugs/export\?$"):
             read_config(wrong)
     with pytest.raises(
