@@ -5,7 +5,6 @@ import math
 import re
 import unicodedata
 
-NO_TEXT = {"nan", "NaN", "<NA>", "#N/A", "null", "NULL", "None"}  # spellings of a missing value in tables
 # Soft hyphen, zero-width space, byte-order mark, direction marks: invisible and silent, but separate tokens.
 INVISIBLE = re.compile("[\u00ad\u200b\ufeff\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069]")
 
@@ -31,13 +30,15 @@ def cell_keywords(value: object) -> list[str]:
 
 
 def clean_text(value: object) -> str:
-    """A transcript in NFC, without invisible and control characters, white space folded; "" for no transcript."""
+    """A transcript in NFC, without invisible and control characters, white space folded; "" for no transcript.
+
+    Only an empty cell is empty: "null" (zero in German), "nan" and "None" can be spoken.
+    """
     if isinstance(value, list | dict):
         return ""
     text = INVISIBLE.sub("", unicodedata.normalize("NFC", cell_text(value)))
     text = "".join(" " if unicodedata.category(char) == "Cc" else char for char in text)
-    text = " ".join(text.split())
-    return "" if text in NO_TEXT else text
+    return " ".join(text.split())
 
 
 def json_value(value: object) -> object:

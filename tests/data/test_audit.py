@@ -83,7 +83,7 @@ def test_each_bad_row_has_a_problem(tmp_path: Path) -> None:
         ("audio too long", {"audio_filepath": long}),
         ("empty transcript", {"text": None}),
         ("empty transcript", {"text": float("nan")}),
-        ("empty transcript", {"text": "nan"}),
+        ("empty transcript", {"text": ""}),
         ("empty transcript", {"text": " \u200b\n"}),
         ("empty transcript", {"text": ["a"]}),
         ("no words in transcript", {"text": "?! ..."}),
@@ -192,8 +192,10 @@ def test_transcripts_are_cleaned_with_a_warning(tmp_path: Path) -> None:
         ("\u0645\u06cc\u200c\u0631\u0648\u0645", "\u0645\u06cc\u200c\u0631\u0648\u0645"),  # Persian needs the joiner
         (5, "5"),
         (None, ""),
-        ("nan", ""),
-        ("nancy", "nancy"),
+        (float("nan"), ""),
+        ("nan", "nan"),
+        ("null null", "null null"),
+        ("None", "None"),
         ("日本語", "日本語"),
     ],
 )
