@@ -52,8 +52,8 @@ def forgetting(results: EvaluationResults, limit: float | None) -> Finding:
 
     Args:
         results: results of the evaluation.
-        limit: accepted increase of WER (`train.max_canary_loss`); without a significant loss, the state is good only if
-            the intervals exclude a larger increase.
+        limit: accepted increase of WER (`train.max_canary_loss`); a larger increase is bad even if it is not
+            significant, and the state is good only if the intervals exclude it.
     """
     subject = "General speech"
     sets = {name: item for name, item in results.differences.items() if name != "test"}
@@ -70,6 +70,9 @@ def forgetting(results: EvaluationResults, limit: float | None) -> Finding:
     if worse_sets:
         more = f" {count(len(worse_sets), 'set')} of {len(sets)} have a significant loss." if len(sets) > 1 else ""
         return Finding(subject, BAD, "Worse", detail + more, caveat)
+    if limit is not None and "canary" in sets and sets["canary"].difference > limit:
+        detail = f"{detail} The recipe accepts {100 * limit:.1f} points (train.max_canary_loss)."
+        return Finding(subject, BAD, "Above the limit", detail, caveat)
     highest = max(item.high for item in sets.values())
     if highest <= (limit or 0.0):
         return Finding(subject, GOOD, "No loss", detail, caveat)

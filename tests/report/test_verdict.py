@@ -58,6 +58,16 @@ def test_forgetting(change: dict[str, Any], limit: float | None, state: str) -> 
     assert ("A loss of up to" in finding.detail) == (state == OPEN)
 
 
+def test_a_canary_beyond_its_limit_is_bad_even_if_the_loss_is_not_significant() -> None:
+    content = metrics()
+    content["differences"]["canary"] |= {"difference": 0.0203, "low": -0.01, "high": 0.05, "p_holm": 0.2}
+    finding = forgetting(results(content), 0.02)
+    assert (finding.state, finding.headline) == (BAD, "Above the limit")
+    assert finding.detail.endswith("The recipe accepts 2.0 points (train.max_canary_loss).")
+    assert forgetting(results(content), 0.0203).headline == "No significant loss"
+    assert forgetting(results(content), None).headline == "No significant loss"
+
+
 def test_one_canary_set_with_a_loss_is_enough() -> None:
     content = metrics()
     for name, difference in (("canary: a", SAME), ("canary: b", {**DIFFERENCE, "difference": 0.1})):
