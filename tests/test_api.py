@@ -45,10 +45,13 @@ def test_importing_the_package_is_fast_and_without_torch() -> None:
         "import time; start = time.perf_counter(); import finetune; spent = time.perf_counter() - start; "
         "import sys; print(spent, 'torch' in sys.modules, sorted(set(finetune.__all__) - set(dir(finetune))))"
     )
-    seconds, torch, missing = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert float(seconds) < 0.1 and torch == "False" and missing == "[]"
+    times: list[float] = []
+    for _ in range(3):  # the fastest of three: other work on the machine only adds to it
+        command = [sys.executable, "-c", code]
+        seconds, torch, missing = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        assert torch == "False" and missing == "[]"
+        times.append(float(seconds))
+    assert min(times) < 0.1
 
 
 def test_every_public_name_exists() -> None:

@@ -12,7 +12,7 @@ from finetune.core.errors import DataError, FinetuneError, ModelError, RecipeErr
 from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS
 from finetune.core.options import FORMATS, DecodingOptions, TranscribeOptions, choices, override
 from finetune.core.terminal import visible
-from finetune.inference.saved_options import calibrated, options_path, read_options
+from finetune.inference.saved_options import options_for, options_path, read_options
 
 if TYPE_CHECKING:
     from finetune.inference.transcript import Transcript
@@ -52,17 +52,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="tokens per window of audio")
 
 
-def options_from(args: argparse.Namespace, saved: TranscribeOptions, model: str) -> TranscribeOptions:
-    """The options of a call. The command line overrides calibrated thresholds, and these override the saved options.
+def options_from(args: argparse.Namespace, saved: TranscribeOptions) -> TranscribeOptions:
+    """The options of a call: those of the command line, otherwise those of the model.
 
     Raises:
         RecipeError: a value out of range, an unknown language, a bad keyword, thresholds without relaxed decoding.
         DataError: the list of keywords cannot be read.
-        ModelError: the calibration is damaged.
     """
     options = override(
         saved,
-        decoding=calibrated(saved.decoding, model),
         language=args.language,
         translate_to=args.translate_to,
         keywords=[*(args.keywords or "").split(","), *_lines(args.keywords_file)],
@@ -90,7 +88,7 @@ def run(args: argparse.Namespace, saved: TranscribeOptions, model: str, progress
         ModelError: the model cannot be loaded, or does not accept this prompt.
     """
     paths, form = _paths(args), args.format or FORMATS[0]
-    options = options_from(args, saved, model)
+    options = options_from(args, saved)
     targets = _targets(paths, form, args.output)
     if not any(Path(path).exists() for path in paths):
         raise DataError("\n".join(f"{path}: no such file" for path in paths))
@@ -140,10 +138,9 @@ def standalone(folder: Path, argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers shows one while it loads weights
     try:
-        saved = read_options(folder)
-        if saved is None:
+        if read_options(folder) is None:
             raise ModelError(f"{options_path(folder)}: no such file; run `finetune export` again")
-        return run(args, saved, str(folder), None)
+        return run(args, options_for(folder), str(folder), None)
     except FinetuneError as error:
         _log(f"finetune: {error}")
         return 2 if isinstance(error, RecipeError) else 1

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 
 from finetune.cli import transcribe
 from finetune.cli.arguments import Subparsers
-from finetune.core.options import TranscribeOptions
-from finetune.inference.saved_options import read_options
+from finetune.inference.saved_options import options_for
 
 MIN_AUDIO_FOR_BAR = 60.0  # seconds; shorter jobs show no progress bar
 
@@ -31,7 +30,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace, min_audio_for_bar: float = MIN_AUDIO_FOR_BAR) -> int:
     """Transcribes with the model's own options. Raises the errors of `transcribe.run`."""
-    saved = read_options(args.model) or TranscribeOptions()
+    saved = options_for(args.model)
     with _progress_bar(min_audio_for_bar) as progress:
         return transcribe.run(args, saved, args.model, progress)
 

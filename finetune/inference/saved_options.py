@@ -23,7 +23,7 @@ def options_for(model: str | Path) -> TranscribeOptions:
         ModelError: a file is damaged.
     """
     saved = read_options(model) or TranscribeOptions()
-    return replace(saved, decoding=calibrated(saved.decoding, model))
+    return replace(saved, decoding=_calibrated(saved.decoding, model))
 
 
 def read_options(model: str | Path) -> TranscribeOptions | None:
@@ -49,7 +49,7 @@ def write_options(model: Path, options: TranscribeOptions) -> None:
     options_path(model).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def calibrated(decoding: DecodingOptions, model: str | Path) -> DecodingOptions:
+def _calibrated(decoding: DecodingOptions, model: str | Path) -> DecodingOptions:
     """The options with the thresholds that `finetune calibrate` saved in the model folder, if there are any.
 
     Raises:

@@ -194,10 +194,10 @@ class Transcriber:
                 f"a batch of {self.options.decoding.batch_seconds:g} s of audio does not fit into GPU memory; lower "
                 "batch_seconds"
             ) from error
-        elapsed = time.perf_counter() - started
+        elapsed, audio = time.perf_counter() - started, _seconds(group)
         for (job, window), result in zip(group, results, strict=True):
             job.results.append(result)
-            job.seconds += elapsed * window.duration / _seconds(group)
+            job.seconds += elapsed * window.duration / audio
 
     @torch.inference_mode()
     def _transcribe_windows(self, group: list[tuple[_Job, Utterance]]) -> list[Result]:

@@ -110,7 +110,7 @@ def test_options_of_a_call_come_from_the_command_line(tmp_path: Path) -> None:
         ["a.wav", "--keywords", " lupus ,, stent,", "--keywords-file", str(tmp_path / "words.txt")]
         + ["--translate-to", "de", "--vad", "silero", "--max-new-tokens", "9"]
     )
-    options = options_from(args, TranscribeOptions(), str(NANO))
+    options = options_from(args, TranscribeOptions())
     assert options.keywords == ("lupus", "stent", "New York") and options.vad == "silero"
     assert options.prompt == "translate the speech to German." and options.decoding.max_new_tokens == 9
 
