@@ -22,7 +22,7 @@ from finetune.pipeline import STAGES, Stage, run_recipe, summarize
 
 if TYPE_CHECKING:  # the modules of the stages take seconds to import; a service that transcribes does not need them
     from finetune.data.prepare import PrepareResult
-    from finetune.evaluation.compare import CompareResult
+    from finetune.evaluation.compare_result import CompareResult
     from finetune.exporting.export import ExportResult
     from finetune.metrics.results import EvaluationResults, RunSummary
     from finetune.training.callbacks import TrainerCallback

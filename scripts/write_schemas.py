@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from finetune.core.files import write_text
 from finetune.core.recipe import ResolvedRecipe
-from finetune.evaluation.compare import CompareResult
+from finetune.evaluation.compare_result import CompareResult
 from finetune.evaluation.score import ScoreResult
 from finetune.exporting.adaptation import Adaptation
 from finetune.metrics.results import EvaluationResults, RunSummary, SuspiciousReference, UtteranceResult

@@ -9,7 +9,7 @@ from finetune.core.terminal import visible
 from finetune.metrics.conditions import GRAMMAR, parse_condition
 
 if TYPE_CHECKING:
-    from finetune.evaluation.compare import CompareResult
+    from finetune.evaluation.compare_result import CompareResult
     from finetune.metrics.significance import Interval, PairedDifference
 
 DESCRIPTION = f"""Scores systems on the same clips with the same normalizer, and tests each against the first system.

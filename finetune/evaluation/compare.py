@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -13,95 +12,20 @@ from finetune.core.errors import DataError, RecipeError
 from finetune.core.files import sha256_file, write_json
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
+from finetune.evaluation.compare_result import CompareResult, CompareSettings, SystemComparison, SystemScores, Verdict
 from finetune.evaluation.scoring_sets import is_japanese
 from finetune.evaluation.systems import System, SystemHypotheses, Transcriber, parse_system, run_system
 from finetune.evaluation.utterances import clip_of, read_utterances
 from finetune.metrics.conditions import Condition
 from finetune.metrics.normalizer import UNSPACED, normalize
 from finetune.metrics.scorecard import Clip, ScoringOptions, SystemOutput, comparison, scorecard
-from finetune.metrics.scores import Comparison, Details, SetScores, TermScores
+from finetune.metrics.scores import Comparison
 from finetune.metrics.significance import CONFIDENCE, holm
 from finetune.metrics.terms import column_terms, read_terms, term_recall
 
 log = logging.getLogger(__name__)
 
 RUN_ORDER = ("file", "run", "model", "whisper", "openai")  # files first: an invalid file stops before a model decodes
-
-
-@dataclass(frozen=True)
-class CompareSettings:
-    """Settings of the scores; `terms` is the number of terms."""
-
-    normalizer: str
-    replicas: int
-    seed: int
-    terms: int
-
-
-@dataclass(frozen=True)
-class SystemOrigin:
-    """A system, and how its hypotheses were made.
-
-    Attributes:
-        kind: see `systems.System`.
-        about: how the hypotheses were made.
-        failures: by clip id, the error for each clip without a hypothesis.
-    """
-
-    kind: str
-    about: str
-    failures: dict[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SystemScores(SetScores, SystemOrigin):
-    """The scores of one system.
-
-    Attributes:
-        terms: scores of all terms in one group, because the training texts are not known; None without terms.
-        details: the lists from which the scores are computed.
-    """
-
-    terms: TermScores | None
-    details: Details
-
-
-@dataclass(frozen=True, kw_only=True)
-class SystemComparison(Comparison):
-    """One system against the first; `p_holm` is adjusted for the number of comparisons."""
-
-    p_holm: float
-    verdict: Literal["better", "worse", "not proven"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompareResult:
-    """The result of a comparison: the content of the file that `--json` writes.
-
-    Attributes:
-        manifest: its path.
-        manifest_sha256: the hash of its content.
-        settings: how the systems are scored.
-        clips: number of clips that are scored.
-        words: number of words in their references.
-        systems: by name of a system, its scores.
-        comparisons: by name of each system except the first, its comparison with the first.
-        notes: limits of the comparison, as sentences.
-        fired: the conditions that hold, each with its system and figures.
-    """
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
-    schema: Literal[2] = 2
-    manifest: str
-    manifest_sha256: str
-    settings: CompareSettings
-    clips: int
-    words: int
-    systems: dict[str, SystemScores]
-    comparisons: dict[str, SystemComparison]
-    notes: list[str]
-    fired: list[str]
 
 
 @dataclass(frozen=True)
@@ -271,7 +195,7 @@ def _comparisons(
     }
 
 
-def _verdict(test: Comparison, p_holm: float) -> Literal["better", "worse", "not proven"]:
+def _verdict(test: Comparison, p_holm: float) -> Verdict:
     if p_holm < 1 - CONFIDENCE:
         return "better" if test.difference < 0 else "worse"
     return "not proven"

@@ -23,8 +23,9 @@ from finetune.core.files import write_json
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
 from finetune.evaluation import systems
-from finetune.evaluation.compare import CompareResult, write_comparison
 from finetune.evaluation.compare import compare as compare_systems
+from finetune.evaluation.compare import write_comparison
+from finetune.evaluation.compare_result import CompareResult
 from finetune.evaluation.systems import System, SystemHypotheses, Transcriber, parse_system, run_system
 from finetune.exporting.bundle import add_transcriber
 from finetune.metrics.scorecard import ScoringOptions, SystemOutput
