@@ -17,6 +17,7 @@ import soxr
 from numpy.typing import NDArray
 
 from finetune.core.errors import DataError
+from finetune.data.manifest import Utterance
 
 SAMPLE_RATE = 16_000
 MIN_SAMPLES = 257  # the reflection padding of the log-mel needs one sample more than half of its 512-point window
@@ -37,36 +38,46 @@ class AudioInfo:
     digest: str
 
 
-def load_audio(path: str | Path, offset: float = 0.0, duration: float | None = None) -> NDArray[np.float32]:
+def load_utterance(item: Utterance) -> NDArray[np.float32]:
+    """The samples of an utterance, from `load_audio`. Everything that reads the audio of a manifest calls this."""
+    return load_audio(item.audio_filepath, item.offset, item.duration, item.channel)
+
+
+def load_audio(
+    path: str | Path, offset: float = 0.0, duration: float | None = None, channel: int | None = None
+) -> NDArray[np.float32]:
     """Decodes a file or a segment of it to 16 kHz mono.
 
-    Channels are averaged; other sample rates are resampled with soxr "HQ".
+    Other sample rates are resampled with soxr "HQ".
 
     Args:
         path: an audio file.
         offset: seconds from the start of the file.
         duration: seconds; None decodes to the end of the file.
+        channel: number of the channel, from 0; None averages all channels.
 
     Returns:
         (N,) float32 at 16 kHz, N >= 257.
 
     Raises:
-        DataError: the file is missing, not audio, empty, truncated or shorter than the segment; its samples are not
-            finite or out of range; the result has fewer than 257 samples.
+        DataError: the file is missing, not audio, empty, truncated or shorter than the segment; it has no such channel;
+            its samples are not finite or out of range; the result has fewer than 257 samples.
     """
-    return load_segments(path, [(offset, duration)])[0]
+    return load_segments(path, [(offset, duration, channel)])[0]
 
 
-def load_segments(path: str | Path, segments: Iterable[tuple[float, float | None]]) -> list[NDArray[np.float32]]:
-    """`load_audio` for several segments, each an offset and a duration. The file is opened once.
+def load_segments(
+    path: str | Path, segments: Iterable[tuple[float, float | None, int | None]]
+) -> list[NDArray[np.float32]]:
+    """`load_audio` for several segments, each an offset, a duration and a channel. The file is opened once.
 
     Raises:
         DataError: see `load_audio`.
     """
     waves = []
     with _opened(path) as file:
-        for offset, duration in segments:
-            wave = np.concatenate(list(_mono_blocks(file, path, offset, duration)))
+        for offset, duration, channel in segments:
+            wave = np.concatenate(list(_mono_blocks(file, path, offset, duration, channel)))
             if file.samplerate != SAMPLE_RATE:
                 wave = soxr.resample(wave, file.samplerate, SAMPLE_RATE, quality="HQ").astype(np.float32, copy=False)
             if len(wave) < MIN_SAMPLES:
@@ -75,7 +86,7 @@ def load_segments(path: str | Path, segments: Iterable[tuple[float, float | None
     return waves
 
 
-def stream_audio(path: str | Path) -> Iterator[NDArray[np.float32]]:
+def stream_audio(path: str | Path, channel: int | None = None) -> Iterator[NDArray[np.float32]]:
     """`load_audio` for a complete file, in blocks (n,), so memory is bounded.
 
     Raises:
@@ -85,7 +96,7 @@ def stream_audio(path: str | Path) -> Iterator[NDArray[np.float32]]:
     with _opened(path) as file:
         rate = file.samplerate
         resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, quality="HQ") if rate != SAMPLE_RATE else None
-        for block in _mono_blocks(file, path, 0.0, None):
+        for block in _mono_blocks(file, path, 0.0, None, channel):
             if resampler:
                 block = resampler.resample_chunk(block)
             num_samples += len(block)
@@ -98,7 +109,9 @@ def stream_audio(path: str | Path) -> Iterator[NDArray[np.float32]]:
         raise DataError(f"{path}: {_too_short(num_samples / SAMPLE_RATE)}")
 
 
-def inspect_audio(path: str | Path, offset: float = 0.0, duration: float | None = None) -> AudioInfo:
+def inspect_audio(
+    path: str | Path, offset: float = 0.0, duration: float | None = None, channel: int | None = None
+) -> AudioInfo:
     """Decodes the segment that `load_audio` decodes, in bounded memory, and returns its properties.
 
     Raises:
@@ -106,7 +119,7 @@ def inspect_audio(path: str | Path, offset: float = 0.0, duration: float | None 
     """
     digest, num_samples, low, high = hashlib.blake2b(digest_size=16), 0, np.inf, -np.inf
     with _opened(path) as file:
-        for block in _mono_blocks(file, path, offset, duration):
+        for block in _mono_blocks(file, path, offset, duration, channel):
             digest.update(block.data)
             num_samples += len(block)
             low, high = min(low, float(block.min())), max(high, float(block.max()))
@@ -156,10 +169,12 @@ def _opened(path: str | Path) -> Iterator[soundfile.SoundFile]:
 
 
 def _mono_blocks(
-    file: soundfile.SoundFile, path: str | Path, offset: float, duration: float | None
+    file: soundfile.SoundFile, path: str | Path, offset: float, duration: float | None, channel: int | None
 ) -> Iterator[NDArray[np.float32]]:
-    """The samples of a segment at the file's sample rate, channels averaged, in blocks (n,) float32."""
+    """The samples of a segment at the file's sample rate, one channel or the average, in blocks (n,) float32."""
     rate, length = file.samplerate, file.frames
+    if channel is not None and not 0 <= channel < file.channels:
+        raise DataError(f"{path}: channel {channel} does not exist; the file has {file.channels}, numbered from 0")
     start = round(offset * rate)
     if not 0 <= start < length:
         raise DataError(f"{path}: offset {offset:.3f} s is outside the file, which has {length / rate:.3f} s")
@@ -180,7 +195,9 @@ def _mono_blocks(
             if not len(block):
                 break
             remaining -= len(block)
-            mono: NDArray[np.float32] = block[:, 0] if file.channels == 1 else block.mean(axis=1)
+            mono: NDArray[np.float32] = (
+                block.mean(axis=1) if channel is None and file.channels > 1 else block[:, channel or 0]
+            )
             peak = float(np.abs(mono).max())
             if not np.isfinite(peak):
                 raise DataError(f"{path}: some samples are NaN or infinite; write the file again as 16-bit PCM")

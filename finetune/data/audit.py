@@ -14,7 +14,7 @@ from finetune.core.errors import DataError
 from finetune.data.audio import AudioInfo, inspect_audio
 from finetune.data.cells import cell_keywords, cell_number, cell_text, clean_text, json_value
 from finetune.data.hub import Row
-from finetune.data.manifest import KEYS, Utterance, unique_id
+from finetune.data.manifest import KEYS, VERSION_KEY, Utterance, unique_id
 from finetune.data.problems import Problem
 
 MOJIBAKE = re.compile("\ufffd|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac")  # such as "Ã©" for "é"
@@ -130,7 +130,7 @@ def _utterance(row: Row, utterance_id: str, duration: float) -> Utterance:
         language=cell_text(row.values.get("language")),
         speaker=cell_text(row.values.get("speaker")),
         keywords=tuple(cell_keywords(row.values.get("keywords"))),
-        extra={key: json_value(value) for key, value in row.values.items() if key not in KEYS},
+        extra={key: json_value(value) for key, value in row.values.items() if key not in (*KEYS, VERSION_KEY)},
     )
 
 

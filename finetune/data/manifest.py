@@ -1,7 +1,8 @@
 """The manifest: a JSON Lines file with one utterance per line. All stages read and write data in this format.
 
 The keys are those of NeMo and of the speech leaderboards: `audio_filepath`, `duration`, `text`, and optionally `id`,
-`offset`, `language`, `speaker` and `keywords`. All other keys are kept in `extra`.
+`offset`, `channel`, `language`, `speaker`, `keywords` and `audio_digest`. All other keys are kept in `extra`. Every row
+has the version of the format.
 """
 
 import json
@@ -15,12 +16,28 @@ from pathlib import Path, PurePath
 from finetune.core.errors import DataError
 from finetune.core.files import parse_jsonl
 
-KEYS = ("id", "audio_filepath", "offset", "duration", "text", "language", "speaker", "keywords")
+VERSION_KEY, VERSION = "manifest_version", 2  # version 1 has no such key, and leaves out an offset of 0
+KEYS = (
+    "id",
+    "audio_filepath",
+    "offset",
+    "duration",
+    "channel",
+    "text",
+    "language",
+    "speaker",
+    "keywords",
+    "audio_digest",
+)
+ALWAYS_WRITTEN = ("audio_filepath", "offset", "duration", "text")
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """A segment of an audio file, from `offset` to `offset + duration` seconds, and its transcript."""
+    """A segment of an audio file, from `offset` to `offset + duration` seconds, and its transcript.
+
+    `channel` is numbered from 0; None averages all channels. `audio_digest` is `AudioInfo.digest`, or "" if unknown.
+    """
 
     id: str
     audio_filepath: str
@@ -31,6 +48,8 @@ class Utterance:
     speaker: str = ""
     keywords: tuple[str, ...] = ()
     extra: dict[str, object] = field(default_factory=dict, hash=False)
+    channel: int | None = None
+    audio_digest: str = ""
 
 
 def concatenated(clips: Sequence[Utterance], occurrence: int) -> Utterance:
@@ -113,7 +132,7 @@ def _utterance(row: dict[str, object], where: str, used_ids: Collection[str]) ->
     for key in ("audio_filepath", "text"):
         if not isinstance(row.get(key), str):
             raise DataError(f"{where}: `{key}` must be a string; got {row.get(key)!r}")
-    for key in ("id", "language", "speaker"):
+    for key in ("id", "language", "speaker", "audio_digest"):
         if not isinstance(row.get(key, ""), str):
             raise DataError(f"{where}: `{key}` must be a string; got {row[key]!r}")
     duration, offset = _seconds(row, "duration", where), _seconds(row, "offset", where) if "offset" in row else 0.0
@@ -122,6 +141,9 @@ def _utterance(row: dict[str, object], where: str, used_ids: Collection[str]) ->
     keywords = row.get("keywords", [])
     if not isinstance(keywords, list) or not all(isinstance(word, str) for word in keywords):
         raise DataError(f"{where}: `keywords` must be a list of strings; got {keywords!r}")
+    channel = row.get("channel")
+    if channel is not None and (isinstance(channel, bool) or not isinstance(channel, int) or channel < 0):
+        raise DataError(f"{where}: `channel` must be a number of a channel, 0 or more; got {channel!r}")
     path = str(row["audio_filepath"])
     return Utterance(
         id=str(row.get("id") or unique_id(path, offset, used_ids)),
@@ -132,7 +154,9 @@ def _utterance(row: dict[str, object], where: str, used_ids: Collection[str]) ->
         language=str(row.get("language", "")),
         speaker=str(row.get("speaker", "")),
         keywords=tuple(keywords),
-        extra={key: value for key, value in row.items() if key not in KEYS},
+        extra={key: value for key, value in row.items() if key not in (*KEYS, VERSION_KEY)},
+        channel=channel,
+        audio_digest=str(row.get("audio_digest", "")),
     )
 
 
@@ -145,8 +169,9 @@ def _seconds(row: dict[str, object], key: str, where: str) -> float:
 
 def _line(utterance: Utterance) -> bytes:
     row: dict[str, object] = {key: getattr(utterance, key) for key in KEYS}
-    row = {key: value for key, value in row.items() if value or key in ("audio_filepath", "duration", "text")}
-    if clash := sorted(set(KEYS) & set(utterance.extra)):
+    row = {key: value for key, value in row.items() if value or key in ALWAYS_WRITTEN or value == 0}
+    row[VERSION_KEY] = VERSION
+    if clash := sorted(set(row) & set(utterance.extra)):
         raise DataError(f"utterance {utterance.id!r}: `extra` must not contain the manifest's own keys {clash}")
     try:
         line = json.dumps(row | utterance.extra, ensure_ascii=False, allow_nan=False)

@@ -131,6 +131,7 @@ def find_suspicious(
             audio_filepath=item.audio_filepath,
             offset=item.offset,
             duration=item.duration,
+            channel=item.channel,
             text=item.text,
             pred_text=adapted,
             pred_text_base=base,

@@ -15,7 +15,7 @@ import httpx
 import soundfile
 
 from finetune.core.errors import ModelError
-from finetune.data.audio import SAMPLE_RATE, load_audio
+from finetune.data.audio import SAMPLE_RATE, load_utterance
 from finetune.data.manifest import Utterance
 
 URL, KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"  # environment variables
@@ -145,7 +145,7 @@ class _Endpoint:
 def _wav(clip: Utterance) -> bytes:
     """The samples of a clip as a WAV file of 16 bits."""
     wav = io.BytesIO()
-    samples = load_audio(clip.audio_filepath, clip.offset, clip.duration)
+    samples = load_utterance(clip)
     soundfile.write(wav, samples, SAMPLE_RATE, format="WAV", subtype="PCM_16")
     return wav.getvalue()
 

@@ -13,7 +13,7 @@ import torch
 from finetune.core.config import Recipe
 from finetune.core.provenance import provenance
 from finetune.core.run_dir import RunDir
-from finetune.data.audio import load_audio
+from finetune.data.audio import load_utterance
 from finetune.data.manifest import Utterance, read_manifest
 from finetune.evaluation.decode import system_output
 from finetune.evaluation.decode_run import Backend, DecodedRun, decode_run
@@ -81,7 +81,7 @@ class ScoredSet:
 
 
 def evaluate(
-    recipe: Recipe, run: RunDir, backend: Backend | None = None, load_audio: LoadAudio = load_audio
+    recipe: Recipe, run: RunDir, backend: Backend | None = None, load_audio: LoadAudio = load_utterance
 ) -> EvaluateResult:
     """Decodes and scores test and canary with both models, and writes `evaluation/`.
 

@@ -56,6 +56,7 @@ def utterance_rows(
             audio_filepath=item.audio_filepath,
             offset=item.offset,
             duration=item.duration,
+            channel=item.channel,
             time=round(adapted.seconds, 4),
             text=item.text,
             pred_text=adapted.text,

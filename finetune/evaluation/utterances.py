@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from finetune.core.errors import DataError
 from finetune.data.acoustics import bandwidth, snr
-from finetune.data.audio import load_audio
+from finetune.data.audio import load_utterance
 from finetune.data.audit import audit
 from finetune.data.corpora import read_corpus, read_table
 from finetune.data.hub import Row
@@ -18,7 +18,7 @@ from finetune.data.manifest import Utterance, read_manifest
 from finetune.data.problems import format_problems
 from finetune.metrics.scorecard import Clip
 
-LoadAudio = Callable[[str, float, float], NDArray[np.float32]]  # path, offset and duration (s): samples at 16 kHz
+LoadAudio = Callable[[Utterance], NDArray[np.float32]]  # samples at 16 kHz
 
 
 def read_utterances(path: Path) -> list[Utterance]:
@@ -57,7 +57,7 @@ def instruction_of(item: Utterance, default: str) -> str:
     return str(item.extra.get("instruction") or default)
 
 
-def clip_of(item: Utterance, instruction: str, measure_audio: bool, load_audio: LoadAudio = load_audio) -> Clip:
+def clip_of(item: Utterance, instruction: str, measure_audio: bool, load_audio: LoadAudio = load_utterance) -> Clip:
     """Converts an utterance to a clip for scoring.
 
     Args:
@@ -72,7 +72,7 @@ def clip_of(item: Utterance, instruction: str, measure_audio: bool, load_audio: 
     columns = {"speaker": item.speaker, "language": item.language, **{key: str(v) for key, v in item.extra.items()}}
     measures = {"duration": item.duration}
     if measure_audio:
-        wave = load_audio(item.audio_filepath, item.offset, item.duration)
+        wave = load_audio(item)
         measures |= {"bandwidth": round(bandwidth(wave)), "snr": round(snr(wave), 1)}
     return Clip(
         item.id,

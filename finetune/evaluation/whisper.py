@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.core.errors import ModelError
-from finetune.data.audio import SAMPLE_RATE, load_audio
+from finetune.data.audio import SAMPLE_RATE, load_utterance
 from finetune.data.manifest import Utterance
 from finetune.metrics.scorecard import SystemOutput
 
@@ -64,7 +64,7 @@ def transcribe(
         ) from error
     outputs = []
     for clip in clips:
-        wave = load_audio(clip.audio_filepath, clip.offset, clip.duration)
+        wave = load_utterance(clip)
         started = time.perf_counter()
         text = recognize(wave, clip.language.split("-")[0])
         outputs.append(SystemOutput(" ".join(text.split()), time.perf_counter() - started, False))

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from finetune.core.options import DecodingOptions
-from finetune.data.audio import load_audio, load_segments
+from finetune.data.audio import load_segments, load_utterance
 from finetune.data.features import log_mel, pad_features
 from finetune.data.manifest import Utterance
 from finetune.inference.decode import decode
@@ -71,7 +71,7 @@ def batches(durations: list[float], batch_seconds: float) -> list[list[int]]:
 
 def clip_features(model: SpeechModel, utterance: Utterance) -> Tensor:
     """Features (T, 160) of one utterance on the model's device. Raises DataError for unusable audio."""
-    return _features(model, load_audio(utterance.audio_filepath, utterance.offset, utterance.duration))
+    return _features(model, load_utterance(utterance))
 
 
 def load_waveforms(utterances: Sequence[Utterance]) -> list[Waveform]:
@@ -81,7 +81,8 @@ def load_waveforms(utterances: Sequence[Utterance]) -> list[Waveform]:
         by_file.setdefault(item.audio_filepath, []).append(row)
     waves: dict[int, Waveform] = {}
     for path, rows in by_file.items():
-        segments = load_segments(path, [(utterances[row].offset, utterances[row].duration) for row in rows])
+        chosen = [utterances[row] for row in rows]
+        segments = load_segments(path, [(item.offset, item.duration, item.channel) for item in chosen])
         waves |= dict(zip(rows, segments, strict=True))
     return [waves[row] for row in range(len(utterances))]
 

@@ -219,6 +219,7 @@ class UtteranceResult:
     flags_base: list[str]
     bandwidth: float | None = None
     snr: float | None = None
+    channel: int | None = None
 
 
 @dataclass(frozen=True)
@@ -237,6 +238,7 @@ class SuspiciousReference:
     pred_text_base: str
     pred_text_ctc: str
     suspicion: float
+    channel: int | None = None
 
 
 def read_results(path: Path) -> EvaluationResults:

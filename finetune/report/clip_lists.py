@@ -90,12 +90,12 @@ class _Audio:
 
     def __init__(self, folder: Path, embedded_bytes: int) -> None:
         self.folder, self.bytes_left = folder.resolve(), embedded_bytes
-        self.anchors: dict[tuple[str, float], str] = {}
+        self.anchors: dict[tuple[str, float, int | None], str] = {}
 
     def player(self, row: Row, anchor: str) -> Player | None:
         """The player of a clip; None if the audio is missing or unreadable."""
-        path, start, seconds = row.audio_filepath, row.offset, row.duration
-        if earlier := self.anchors.get((path, start)):
+        path, start, seconds, channel = row.audio_filepath, row.offset, row.duration, row.channel
+        if earlier := self.anchors.get((path, start, channel)):
             return Player("", earlier)
         if not Path(path).is_file():
             return None
@@ -103,11 +103,11 @@ class _Audio:
             source = f"{quote(os.fsencode(os.path.relpath(path, self.folder)))}#t={start:g},{start + seconds:g}"
         else:
             try:
-                sound = mp3(path, start, seconds)
+                sound = mp3(path, start, seconds, channel)
             except DataError as error:
                 log.warning("the report has no audio for clip %s: %s", row.id, error)
                 return None
             self.bytes_left = max(0, self.bytes_left - len(sound))
             source = f"data:audio/mpeg;base64,{base64.b64encode(sound).decode()}"
-        self.anchors[path, start] = anchor
+        self.anchors[path, start, channel] = anchor
         return Player(source)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from finetune.core.config import Recipe
-from finetune.data.audio import SAMPLE_RATE, load_audio
+from finetune.data.audio import SAMPLE_RATE, load_utterance
 from finetune.data.features import log_mel, num_frames
 from finetune.data.manifest import Utterance, concatenated
 from finetune.model.ctc import frames_needed, to_labels
@@ -239,7 +239,7 @@ class BatchSource:
 
         @torch.inference_mode()
         def encode(chosen: Sequence[int]) -> list[Tensor]:
-            waves = [load_audio(clips[i].audio_filepath, clips[i].offset, clips[i].duration) for i in chosen]
+            waves = [load_utterance(clips[i]) for i in chosen]
             batch = self.data.batch(list(chosen), waves, 0)
             audio = model.encode(batch.audio, batch.num_frames)
             rows, counts = (

@@ -63,7 +63,7 @@ def cache_key(weights: str, clips: Sequence[Utterance]) -> str:
             files[path] = sha256_file(path)
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    audio = [(files[clip.audio_filepath], clip.offset, clip.duration) for clip in clips]
+    audio = [(files[clip.audio_filepath], clip.offset, clip.duration, clip.channel) for clip in clips]
     return hashlib.sha256(json.dumps([weights, FRONT_END, audio]).encode()).hexdigest()
 
 

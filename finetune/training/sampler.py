@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from finetune.core.errors import DataError
-from finetune.data.audio import load_audio
+from finetune.data.audio import load_utterance
 from finetune.data.manifest import Utterance
 from finetune.training.augment import WaveAugment, augment_wave, sample_rng
 
@@ -141,7 +141,7 @@ class Clips(Dataset[np.ndarray]):
         return len(self.ids)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        waves = [load_audio(item.audio_filepath, item.offset, item.duration) for item in self.sources[index]]
+        waves = [load_utterance(item) for item in self.sources[index]]
         return augment_wave(np.concatenate(waves), self.augment, sample_rng(self.seed, self.epoch, self.ids[index]))
 
 

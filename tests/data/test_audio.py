@@ -76,10 +76,10 @@ def test_segments_equal_slices_of_the_file(tmp_path: Path) -> None:
 def test_load_segments_opens_the_file_once(tmp_path: Path, name: str) -> None:
     noise = np.random.default_rng(0).uniform(-0.3, 0.3, 4 * 24_000).astype(np.float32)
     path = wav(tmp_path / name, noise, 24_000, **({"format": "OGG", "subtype": "OPUS"} if name == "a.opus" else {}))
-    segments = [(2.5, 1.0), (0.0, 1.0), (0.5, 0.25), (0.5, None), (0.0, None)]
+    segments = [(2.5, 1.0, None), (0.0, 1.0, 0), (0.5, 0.25, None), (0.5, None, 0), (0.0, None, None)]
     expected = [load_audio(path, *segment) for segment in segments]
 
-    def delete_after_opening() -> Iterator[tuple[float, float | None]]:
+    def delete_after_opening() -> Iterator[tuple[float, float | None, int | None]]:
         path.unlink()
         yield from segments
 

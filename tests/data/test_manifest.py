@@ -55,8 +55,10 @@ def test_empty_values_are_not_written(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == {
         "id": "a",
         "audio_filepath": "/x/a.wav",
+        "offset": 0.0,
         "duration": 2.0,
         "text": "grüß dich",
+        "manifest_version": 2,
         "dialect": "Wien",
     }
     assert "grüß" in path.read_text("utf-8")  # readable, not escaped

@@ -80,7 +80,7 @@ class FixedBackend:
         return evaluate(recipe, run, Backend(self.load, self.recognize, self.ctc_texts), noise).read()
 
 
-def noise(path: str, offset: float, duration: float) -> NDArray[np.float32]:
+def noise(item: Utterance) -> NDArray[np.float32]:
     return np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32)
 
 
