@@ -9,7 +9,7 @@ from unicodedata import east_asian_width
 from finetune.inference.segments import Segment, join_texts, split_words
 
 MAX_COLUMNS, MAX_LINES = 42, 2  # a Chinese or Japanese character is two columns wide
-MAX_CUE_MS, MIN_CUE_MS = 7000, 1000  # a cue is shorter than the minimum only if the next one follows
+MAX_CUE_MS, MIN_CUE_MS = 7000, 1000  # a cue is shorter than the minimum only if the next cue or the audio's end follows
 MAX_PAUSE_MS = 1500  # a cue does not span a longer pause
 SENTENCE = re.compile(r"[.!?。！？…][\"'”’」』)）]*$")
 SENTENCE_BONUS = 0.5  # cost reduction for a cue that ends with a sentence
@@ -34,10 +34,11 @@ class _Fragment:
     end: int
 
 
-def cues(segments: Sequence[Segment]) -> list[Cue]:
+def cues(segments: Sequence[Segment], duration: float) -> list[Cue]:
     """Splits segments into cues of at most two lines of 42 columns and 7 seconds, in order and without overlap.
 
-    Each segment is split at words, with few cues of similar length that end with sentences.
+    Each segment is split at words, with few cues of similar length that end with sentences. No cue ends after the
+    audio, which has `duration` seconds.
     """
     drafts = [cue for segment in segments for cue in _split_into_cues(_fragments(segment))]
     timed: list[Cue] = []
@@ -47,18 +48,23 @@ def cues(segments: Sequence[Segment]) -> list[Cue]:
         if number + 1 < len(drafts):
             end = min(end, max(drafts[number + 1].start, start + 1))
         timed.append(Cue(start, end, cue.lines))
+    limit = int(1000 * duration + 1e-6)
+    for number in reversed(range(len(timed))):
+        end = min(timed[number].end, limit)
+        limit = max(0, min(timed[number].start, end - 1))
+        timed[number] = Cue(limit, end, timed[number].lines)
     return timed
 
 
-def srt(segments: Sequence[Segment]) -> str:
+def srt(segments: Sequence[Segment], duration: float) -> str:
     """Cues in SubRip format."""
     return "\n".join(
         f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n" + "\n".join(cue.lines) + "\n"
-        for number, cue in enumerate(cues(segments), start=1)
+        for number, cue in enumerate(cues(segments, duration), start=1)
     )
 
 
-def vtt(segments: Sequence[Segment]) -> str:
+def vtt(segments: Sequence[Segment], duration: float) -> str:
     """Cues in WebVTT format (w3.org/TR/webvtt1)."""
 
     def escape(line: str) -> str:
@@ -66,13 +72,13 @@ def vtt(segments: Sequence[Segment]) -> str:
 
     return "WEBVTT\n" + "".join(
         f"\n{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n" + "\n".join(map(escape, cue.lines)) + "\n"
-        for cue in cues(segments)
+        for cue in cues(segments, duration)
     )
 
 
-def tsv(segments: Sequence[Segment]) -> str:
+def tsv(segments: Sequence[Segment], duration: float) -> str:
     """Cues as tab-separated values: start and end in milliseconds, and text."""
-    rows = (f"{cue.start}\t{cue.end}\t{join_texts(cue.lines)}" for cue in cues(segments))
+    rows = (f"{cue.start}\t{cue.end}\t{join_texts(cue.lines)}" for cue in cues(segments, duration))
     return "\n".join(["start\tend\ttext", *rows])
 
 

@@ -239,7 +239,7 @@ class Transcriber:
         if self.options.translate_to:
             return Segment(start, end, text)
         words = tuple(
-            Word(text[a:b], start + first_frame * FRAME_SECONDS, min(end, start + end_frame * FRAME_SECONDS))
+            Word(text[a:b], min(end, start + first_frame * FRAME_SECONDS), min(end, start + end_frame * FRAME_SECONDS))
             for (a, b), (first_frame, end_frame) in zip(split_words(text), word_frames(evidence, text), strict=True)
         )
         return Segment(start, end, text, words)

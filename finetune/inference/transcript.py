@@ -53,15 +53,15 @@ class Transcript:
 
     def to_srt(self) -> str:
         """SubRip subtitles."""
-        return subtitles.srt(self.segments)
+        return subtitles.srt(self.segments, self.duration)
 
     def to_vtt(self) -> str:
         """WebVTT subtitles."""
-        return subtitles.vtt(self.segments)
+        return subtitles.vtt(self.segments, self.duration)
 
     def to_tsv(self) -> str:
         """Tab-separated cues: start and end in milliseconds, text."""
-        return subtitles.tsv(self.segments)
+        return subtitles.tsv(self.segments, self.duration)
 
     def render(self, form: str) -> str:
         """The transcript as `text`, `json` (one line), `srt`, `vtt` or `tsv`."""

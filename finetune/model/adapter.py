@@ -1,10 +1,11 @@
-"""Saves, loads and merges adapters: PEFT's files for LoRA, `whole.safetensors` for parameters trained in full."""
+"""Saves, loads and merges adapters: LoRA in PEFT's format, `whole.safetensors` for parameters trained in full."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -12,34 +13,66 @@ from torch import Tensor
 from finetune.core.errors import CheckpointError
 from finetune.core.files import sha256_file
 from finetune.model.granite import SpeechModel
-from finetune.model.trainable import trained_parameters
+from finetune.model.trainable import part_of, trained_parameters
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS, FULL_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "whole.safetensors"
+# The names of the LoRA files if other parts are trained in full. PEFT and vLLM, which would load LoRA alone and give
+# other transcripts without a warning, do not find them. Version 0.2 and older always wrote PEFT's names.
+PARTIAL_CONFIG, PARTIAL_WEIGHTS = "lora_config.json", "lora.safetensors"
 PARTS = "parts.json"  # SHA-256 of each weights file, to detect missing, damaged and wrong files
+NOTE = "README.md"
+COMPLETE_NOTE = """# Adapter of a Granite Speech model
+All trained weights are LoRA, in PEFT's format: `peft.PeftModel.from_pretrained(base_model, FOLDER)` loads them. The
+base model is `{base}`.
+"""
+PARTIAL_NOTE = """# Trained parts of a Granite Speech model: not a PEFT adapter
+Base model: `{base}`. Some parts are trained in full, so PEFT and vLLM cannot load this folder: the LoRA alone gives
+other transcripts.
+
+{files}
+
+Use the exported model (`finetune export`, folder `export/` of the run), which has all trained weights. The toolkit
+loads this folder with `finetune.model.adapter.load_adapter`.
+"""
 
 
 def _digests(folder: Path) -> dict[str, str]:
     """SHA-256 of each weights file that exists in the folder."""
-    names = (ADAPTER_WEIGHTS, FULL_WEIGHTS)
+    names = (ADAPTER_WEIGHTS, PARTIAL_WEIGHTS, FULL_WEIGHTS)
     return {name: sha256_file(folder / name) for name in names if (folder / name).is_file()}
 
 
 def save_adapter(model: SpeechModel, adapted: PeftModel | None, folder: Path) -> None:
-    """Saves all trainable parameters. If all of them are LoRA, PEFT can load the folder without this toolkit."""
+    """Saves all trainable parameters, and a README that says how to load them.
+
+    If all of them are LoRA, PEFT can load the folder without this toolkit; otherwise PEFT refuses it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (PARTS, ADAPTER_WEIGHTS, FULL_WEIGHTS):
+    for name in (PARTS, ADAPTER_CONFIG, ADAPTER_WEIGHTS, PARTIAL_CONFIG, PARTIAL_WEIGHTS, FULL_WEIGHTS):
         (folder / name).unlink(missing_ok=True)
+    full: dict[str, Tensor] = {n: value for n, value in trained_parameters(model).items() if "lora_" not in n}
     if adapted is not None:
         config = adapted.peft_config["default"]
         config.base_model_name_or_path = model.source
         config.inference_mode = True
         config.save_pretrained(folder)
         config.inference_mode = False
-        _write(get_peft_model_state_dict(adapted, save_embedding_layers=False), folder / ADAPTER_WEIGHTS)
-    full: dict[str, Tensor] = {n: value for n, value in trained_parameters(model).items() if "lora_" not in n}
+        if full:
+            (folder / ADAPTER_CONFIG).rename(folder / PARTIAL_CONFIG)
+        weights = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+        _write(weights, folder / (PARTIAL_WEIGHTS if full else ADAPTER_WEIGHTS))
     if full:
         _write(full, folder / FULL_WEIGHTS)
+    _write_note(folder, model.source, full)
     (folder / PARTS).write_text(json.dumps(_digests(folder), indent=2) + "\n", encoding="utf-8")
+
+
+def _write_note(folder: Path, base: str, full: Iterable[str]) -> None:
+    parts = ", ".join(sorted({part_of(name) for name in full}))
+    lora = [f"- `{PARTIAL_WEIGHTS}`, `{PARTIAL_CONFIG}`: LoRA"] if (folder / PARTIAL_WEIGHTS).is_file() else []
+    files = "\n".join([*lora, f"- `{FULL_WEIGHTS}`: weights trained in full ({parts})"])
+    note = PARTIAL_NOTE.format(base=base, files=files) if parts else COMPLETE_NOTE.format(base=base)
+    (folder / NOTE).write_text(note, encoding="utf-8")
 
 
 def _write(tensors: dict[str, Tensor], path: Path) -> None:
@@ -58,7 +91,7 @@ def load_adapter(model: SpeechModel, folder: Path) -> PeftModel | None:
         CheckpointError: a file is missing or was changed after saving, or the adapter does not fit this base model.
     """
     adapted: PeftModel | None = None
-    full, lora = folder / FULL_WEIGHTS, folder / ADAPTER_WEIGHTS
+    full, (config_file, lora) = folder / FULL_WEIGHTS, _lora_files(folder)
     if not (folder / PARTS).is_file():
         raise CheckpointError(f"{folder}: not a complete adapter ({PARTS} is missing)")
     try:
@@ -75,14 +108,14 @@ def load_adapter(model: SpeechModel, folder: Path) -> PeftModel | None:
             with torch.no_grad():
                 parameters[name].copy_(value)
         if lora.is_file():
-            config = LoraConfig.from_pretrained(str(folder))
+            config = PeftConfig.from_peft_type(**PeftConfig.from_json_file(str(config_file)))
             config.inference_mode = False
             adapted = get_peft_model(model.hf, config)
             stored = load_file(lora)
             wrong = sorted(set(stored) ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
             if wrong:
                 raise CheckpointError(
-                    f"{lora}: {wrong[0]} does not fit {ADAPTER_CONFIG} or the base model {model.source}"
+                    f"{lora}: {wrong[0]} does not fit {config_file.name} or the base model {model.source}"
                 )
             set_peft_model_state_dict(adapted, stored)
     except (OSError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
@@ -90,6 +123,13 @@ def load_adapter(model: SpeechModel, folder: Path) -> PeftModel | None:
     model.hf.requires_grad_(False)
     model.eval()
     return adapted
+
+
+def _lora_files(folder: Path) -> tuple[Path, Path]:
+    """Configuration and weights of the LoRA; the files need not exist."""
+    if (folder / ADAPTER_WEIGHTS).is_file():
+        return folder / ADAPTER_CONFIG, folder / ADAPTER_WEIGHTS
+    return folder / PARTIAL_CONFIG, folder / PARTIAL_WEIGHTS
 
 
 def merge(model: SpeechModel, adapted: PeftModel | None) -> None:

@@ -19,6 +19,9 @@ from finetune.model.adapter import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     FULL_WEIGHTS,
+    NOTE,
+    PARTIAL_CONFIG,
+    PARTIAL_WEIGHTS,
     PARTS,
     load_adapter,
     merge,
@@ -49,8 +52,9 @@ def test_loaded_adapter_equals_saved_adapter(model: Load, clips: list[Utterance]
     adapted = opened_and_perturbed(granite, CASES[case])
     save_adapter(granite, adapted, tmp_path)
     files = {path.name for path in tmp_path.iterdir()}
-    assert ({ADAPTER_CONFIG, ADAPTER_WEIGHTS} <= files) == (case != "no lora")
-    assert (FULL_WEIGHTS in files) == (case in ("all parts", "no lora"))
+    partial = case in ("all parts", "no lora")
+    names = [PARTIAL_CONFIG, PARTIAL_WEIGHTS] if partial else [ADAPTER_CONFIG, ADAPTER_WEIGHTS]
+    assert files == {PARTS, NOTE, *(names if case != "no lora" else ()), *([FULL_WEIGHTS] if partial else ())}
     assert any(value.requires_grad for value in granite.parameters()), "saving freezes no parameter"
 
     again = model()
@@ -114,12 +118,33 @@ def test_peft_loads_the_folder(model: Load, clips: list[Utterance], tmp_path: Pa
     assert torch.allclose(logits(other.eval(), clips), logits(granite, clips), atol=1e-5)
 
 
+def test_peft_refuses_a_folder_with_parts_trained_in_full(model: Load, tmp_path: Path) -> None:
+    """PEFT would load the LoRA alone and write other transcripts."""
+    granite = model()
+    save_adapter(granite, opened_and_perturbed(granite, LORA_AND_FULL), tmp_path)
+    with pytest.raises(ValueError, match=r"adapter_config\.json"):
+        PeftModel.from_pretrained(model().hf, str(tmp_path))
+    note = (tmp_path / NOTE).read_text()
+    assert "not a PEFT adapter" in note and "`whole.safetensors`: weights trained in full (projector)" in note
+
+
+def test_a_folder_of_version_0_2_is_loaded(model: Load, clips: list[Utterance], tmp_path: Path) -> None:
+    granite = model()
+    save_adapter(granite, opened_and_perturbed(granite, LORA_AND_FULL), tmp_path)
+    (tmp_path / PARTIAL_CONFIG).rename(tmp_path / ADAPTER_CONFIG)
+    (tmp_path / PARTIAL_WEIGHTS).rename(tmp_path / ADAPTER_WEIGHTS)
+    record_digests(tmp_path)
+    other = model()
+    assert load_adapter(other, tmp_path) is not None
+    assert torch.allclose(logits(other, clips), logits(granite, clips), atol=1e-5)
+
+
 def test_missing_and_damaged_adapters_are_refused(model: Load, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not a complete adapter"):
         load_adapter(model(), tmp_path)
     granite = model()
     save_adapter(granite, opened_and_perturbed(granite, LORA_AND_FULL), tmp_path)
-    files = [tmp_path / name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, FULL_WEIGHTS, PARTS)]
+    files = [tmp_path / name for name in (PARTIAL_CONFIG, PARTIAL_WEIGHTS, FULL_WEIGHTS, PARTS)]
     base = model()
     for path in files:
         original = path.read_bytes()
@@ -151,7 +176,7 @@ def test_saving_removes_files_of_an_older_adapter(model: Load, tmp_path: Path) -
 def test_adapter_with_other_names_or_shapes_is_refused(model: Load, tmp_path: Path) -> None:
     granite = model()
     save_adapter(granite, opened_and_perturbed(granite, LORA_AND_FULL), tmp_path)
-    lora, full = tmp_path / ADAPTER_WEIGHTS, tmp_path / FULL_WEIGHTS
+    lora, full = tmp_path / PARTIAL_WEIGHTS, tmp_path / FULL_WEIGHTS
     weights = {name: value.clone() for name, value in load_file(lora).items()}  # not mapped to the file
     first = next(iter(weights))
     for changed in (
