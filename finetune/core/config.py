@@ -52,7 +52,7 @@ class DataSection(Section):
     max_bad_fraction: float = Field(0.02, ge=0, le=1)
     """Largest fraction of dropped clips in a split; above it the run stops."""
     allow_leaks: bool = False
-    """Continue although train or replay contains a sentence of valid, test or canary."""
+    """Continue although train or replay contains audio of valid, test or canary."""
 
 
 class AugmentSection(Section):

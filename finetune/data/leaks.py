@@ -1,18 +1,32 @@
-"""Finds leaks: sentences, audio and speakers of an evaluation split that are also in the training data."""
+"""Finds leaks: audio, sentences and speakers of an evaluation split that are also in the training data."""
 
+import math
+import os
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Iterable
+from functools import cache
 
 from finetune.data.manifest import Utterance
 from finetune.data.problems import Problem
 
+MIN_OVERLAP = 0.5  # seconds; shorter overlaps of two segments are padding, unless half of the shorter segment
+SHORT_SENTENCE = 4  # words; a sentence with fewer words is often spoken again (commands, digits, greetings)
+UNSPACED_NAMES = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")  # scripts without spaces
+CHARACTERS_PER_WORD = 2  # of a script without spaces
+REFUSED = ("audio", "overlapping audio")  # kinds that stop a run; the others are warnings
+
 
 def find_leaks(train: Iterable[Utterance], scored: Iterable[Utterance], split: str = "train") -> list[Problem]:
-    """Finds what `scored` (valid, test or canary) has in common with `train`. Each leak makes the scores too good.
+    """Finds what `scored` (valid, test or canary) has in common with `train`.
 
-    Kinds: "sentence also in train" (compared without case, width and punctuation), "audio file also in train" (the
-    same file and offset), "speaker also in train" (one problem for each speaker). Correct data also repeats short
-    answers, so a few problems are normal.
+    Kinds, each followed by " also in SPLIT":
+        "audio": the same samples, whatever the file is called and whatever the transcript is.
+        "overlapping audio": segments of the same file and channel overlap by more than `MIN_OVERLAP` seconds, or by
+            more than half of the shorter segment.
+        "sentence", "short sentence": another recording of the same sentence, compared without case, width and
+            punctuation. A short sentence has fewer than `SHORT_SENTENCE` words.
+        "speaker": one problem for each speaker.
 
     Args:
         train: utterances of a training split.
@@ -21,21 +35,78 @@ def find_leaks(train: Iterable[Utterance], scored: Iterable[Utterance], split: s
     """
     train = list(train)
     sentences = {_comparison_key(item.text): item for item in train}
-    segments = {(item.audio_filepath, item.offset): item for item in train}
-    speakers = {item.speaker: item for item in train}
+    digests = {item.audio_digest: item for item in train if item.audio_digest}
+    segments, speakers = _Segments(train), {item.speaker: item for item in train}
     problems, reported = list[Problem](), set[str]()
+
+    def add(kind: str, item: Utterance, detail: str) -> None:
+        problems.append(Problem(f"{kind} also in {split}", item.id, item.audio_filepath, detail))
+
     for item in scored:
         key = _comparison_key(item.text)
-        if key and (match := sentences.get(key)):
-            detail = f"{match.id}: {match.text[:80]!r}"
-            problems.append(Problem(f"sentence also in {split}", item.id, item.audio_filepath, detail))
-        if match := segments.get((item.audio_filepath, item.offset)):
-            problems.append(Problem(f"audio file also in {split}", item.id, item.audio_filepath, f"as {match.id}"))
+        if match := digests.get(item.audio_digest):
+            transcripts = "the same transcript" if _comparison_key(match.text) == key else f"there {match.text[:60]!r}"
+            add("audio", item, f"same samples as {match.id} ({match.audio_filepath}), {transcripts}")
+        elif overlapping := segments.find(item):
+            match, seconds = overlapping
+            add("overlapping audio", item, f"{seconds:.2f} s are also in {match.id}")
+        elif key and (match := sentences.get(key)):
+            short = num_words(key) < SHORT_SENTENCE
+            add("short sentence" if short else "sentence", item, f"{match.id}: {match.text[:80]!r}")
         if item.speaker and item.speaker not in reported and (match := speakers.get(item.speaker)):
             reported.add(item.speaker)
-            detail = f"{item.speaker!r}, as in {match.id}"
-            problems.append(Problem(f"speaker also in {split}", item.id, item.audio_filepath, detail))
+            add("speaker", item, f"{item.speaker!r}, as in {match.id}")
     return problems
+
+
+def is_refused(leak: Problem) -> bool:
+    """Whether a leak stops the run."""
+    return leak.kind.partition(" also in ")[0] in REFUSED
+
+
+class _Segments:
+    """The segments of utterances by file, sorted by time."""
+
+    def __init__(self, utterances: Iterable[Utterance]) -> None:
+        by_file: dict[str, list[Utterance]] = {}
+        for item in utterances:
+            by_file.setdefault(_real_path(item.audio_filepath), []).append(item)
+        self.by_file = {path: sorted(items, key=lambda item: item.offset) for path, items in by_file.items()}
+        self.starts = {path: [item.offset for item in items] for path, items in self.by_file.items()}
+        self.longest = {path: max(item.duration for item in items) for path, items in self.by_file.items()}
+
+    def find(self, item: Utterance) -> tuple[Utterance, float] | None:
+        """A segment that overlaps `item`, and the seconds of the overlap."""
+        path = _real_path(item.audio_filepath)
+        if path not in self.by_file:
+            return None
+        end, starts = item.offset + item.duration, self.starts[path]
+        first, last = bisect_left(starts, item.offset - self.longest[path]), bisect_left(starts, end)
+        for other in self.by_file[path][first:last]:
+            seconds = min(end, other.offset + other.duration) - max(item.offset, other.offset)
+            shorter = min(item.duration, other.duration)
+            if seconds > min(MIN_OVERLAP, shorter / 2) and _share_a_channel(item, other):
+                return other, seconds
+        return None
+
+
+def _share_a_channel(first: Utterance, second: Utterance) -> bool:
+    """No channel is the average of all channels, and contains each of them."""
+    return None in (first.channel, second.channel) or first.channel == second.channel
+
+
+@cache
+def _real_path(path: str) -> str:
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):
+        return path
+
+
+def num_words(text: str) -> int:
+    """Words of a text; in scripts without spaces, `CHARACTERS_PER_WORD` characters count as one."""
+    unspaced = sum(char.isalpha() and unicodedata.name(char, "").startswith(UNSPACED_NAMES) for char in text)
+    return max(len(text.split()), math.ceil(unspaced / CHARACTERS_PER_WORD))
 
 
 def _comparison_key(text: str) -> str:

@@ -13,7 +13,7 @@ from finetune.core.files import sha256_file, write_json
 from finetune.core.run_dir import RunDir
 from finetune.data.audit import Audit, audit
 from finetune.data.corpora import count_rows, read_corpus
-from finetune.data.leaks import find_leaks
+from finetune.data.leaks import find_leaks, is_refused
 from finetune.data.manifest import unique_id, write_manifest
 from finetune.data.problems import Problem, format_problems
 from finetune.metrics.terms import read_terms, term_recall
@@ -70,8 +70,8 @@ def prepare(recipe: Recipe, run: RunDir) -> PrepareResult:
     """Writes `manifests/<split>.jsonl` and `manifests/problems.json`.
 
     Raises:
-        DataError: a source cannot be read; a split has no usable row or too many bad rows; a sentence or audio file of
-            train or replay is also in valid, test or canary, and the recipe does not allow it; the normalizer
+        DataError: a source cannot be read; a split has no usable row or too many bad rows; audio of train or
+            replay is also in valid, test or canary, and the recipe does not allow it; the normalizer
             removes a complete term.
     """
     started = time.monotonic()
@@ -148,23 +148,25 @@ def _rename_shared_ids(replay: Audit, train: Audit) -> Audit:
 
 
 def _check_leaks(audits: dict[str, Audit], allow_leaks: bool) -> dict[str, Audit]:
-    """The splits, with a warning for each leak from a training split to a scored split.
+    """The splits, with a warning for each leak into a scored split from a training split, and of audio from valid.
 
     Raises:
-        DataError: a sentence or an audio file leaks, and `allow_leaks` is false.
+        DataError: audio of a training split leaks, and `allow_leaks` is false.
     """
     audits, errors = dict(audits), []
-    for trained, scored in product(TRAINING_SPLITS, SCORED_SPLITS):
-        if trained not in audits or scored not in audits:
-            continue
-        leaks = find_leaks(audits[trained].kept, audits[scored].kept, trained)
+    pairs = [*product(TRAINING_SPLITS, SCORED_SPLITS), ("valid", "test"), ("valid", "canary")]
+    for source, scored in (pair for pair in pairs if audits.keys() >= {*pair}):
+        leaks = find_leaks(audits[source].kept, audits[scored].kept, source)
+        copies = [leak for leak in leaks if is_refused(leak)]
+        if source == "valid":  # valid chooses the adapter: only its audio must not be scored again
+            leaks = copies
+        elif copies:
+            errors.append(f"data.{scored}: the audio of {len(copies)} of its utterances is also in data.{source}")
         audits[scored] = replace(audits[scored], warnings=[*audits[scored].warnings, *leaks])
-        if copies := [problem for problem in leaks if not problem.kind.startswith("speaker")]:
-            log.info(format_problems(copies))
-            number = len({problem.id for problem in copies})
-            errors.append(f"data.{scored}: {number} of its utterances are also in data.{trained}")
+        if leaks:
+            log.info("%s: %s", scored, format_problems(leaks))
     if errors and not allow_leaks:
-        raise DataError(f"{'; '.join(errors)}: the scores would be too good. Remove them or set data.allow_leaks: true")
+        raise DataError(f"{'; '.join(errors)}: the scores would be too good. Remove it or set data.allow_leaks: true")
     return audits
 
 

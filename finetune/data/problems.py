@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Advice by kind. The kind of a leak also names the other split: "sentence also in train".
+# Advice by kind. The kind of a leak also names the other split: "audio also in train".
 ADVICE = {
     "duplicate id": "Make the ids unique, or remove the column; ids are then made from the file names.",
     "missing audio": "Correct the paths, or remove the rows.",
@@ -23,8 +23,10 @@ ADVICE = {
     "silent audio": "Check the recordings, or remove the rows.",
     "duplicate audio": "Remove the copies; if the transcripts differ, correct the wrong one.",
     "id changed": "The new id is used. No action is needed.",
-    "sentence": "Remove the sentence from one of the two splits.",
-    "audio file": "Remove the audio from one of the two splits.",
+    "audio": "Remove the audio from one of the two splits.",
+    "overlapping audio": "Remove one of the segments, or cut them so that they do not overlap.",
+    "sentence": "Scores on new sentences can be lower. To measure them, remove the sentence from one of the splits.",
+    "short sentence": "Common in commands and digits. To measure new phrases, remove it from one of the splits.",
     "speaker": "Scores on new speakers can be lower. To measure them, give each split its own speakers.",
 }
 

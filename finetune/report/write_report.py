@@ -98,9 +98,14 @@ def _content(run: RunDir, results: EvaluationResults, recipe: Recipe, trained: R
 
 def _overlap(run: RunDir) -> Overlap:
     """The overlap of test with train and replay that `finetune prepare` reports."""
-    problems = read_json(run.problems)["test"]["warnings"]
-    prefixes = {"sentences": "sentence also in", "audio": "audio file also in", "speakers": "speaker also in"}
-    rows = {key: [item for item in problems if item["kind"].startswith(text)] for key, text in prefixes.items()}
+    warnings = read_json(run.problems)["test"]["warnings"]
+    problems = [item for item in warnings if item["kind"].endswith(("also in train", "also in replay"))]
+    prefixes = {
+        "sentences": ("sentence also in",),
+        "audio": ("audio also in", "overlapping audio also in", "audio file also in"),  # the last one up to 0.2.0
+        "speakers": ("speaker also in",),
+    }
+    rows = {key: [item for item in problems if item["kind"].startswith(kinds)] for key, kinds in prefixes.items()}
     clips = {key: {item["id"] for item in items} for key, items in rows.items()}
     return Overlap(
         clips=len(clips["sentences"] | clips["audio"]),

@@ -9,7 +9,6 @@ import soundfile
 from finetune.data.audit import Audit, audit
 from finetune.data.cells import clean_text
 from finetune.data.hub import Row
-from finetune.data.leaks import find_leaks
 from finetune.data.manifest import Utterance, read_manifest, write_manifest
 from finetune.data.problems import ADVICE, Problem, format_problems
 
@@ -202,27 +201,6 @@ def test_transcripts_are_cleaned_with_a_warning(tmp_path: Path) -> None:
 def test_clean_text(raw: object, clean: str) -> None:
     assert clean_text(raw) == clean
     assert clean_text(clean) == clean
-
-
-def test_leaks_of_sentences_audio_and_speakers() -> None:
-    def item(name: str, text: str, path: str, speaker: str = "") -> Utterance:
-        return Utterance(name, path, 1.0, text, speaker=speaker)
-
-    train = [item("a", "Guten Tag, Herr Maier!", "/a.wav", "s1"), item("b", "...", "/b.wav", "s2")]
-    other = [
-        item("x", "guten tag herr maier", "/x.wav"),
-        item("y", "?", "/b.wav"),
-        item("z", "new", "/z.wav", "s1"),
-        item("w", "newer", "/w.wav", "s1"),
-        item("v", "fine", "/v.wav", "s3"),
-    ]
-    assert [(problem.kind, problem.id) for problem in find_leaks(train, other)] == [
-        ("sentence also in train", "x"),
-        ("audio file also in train", "y"),
-        ("speaker also in train", "z"),
-    ]
-    assert find_leaks(train, iter([])) == []
-    assert find_leaks(iter(train), other[:1], "replay")[0].kind == "sentence also in replay"
 
 
 def test_format_problems_counts_advises_and_lists_examples() -> None:

@@ -72,23 +72,48 @@ def test_a_bad_row_of_replay_is_an_error(corpora: Corpora, tmp_path: Path) -> No
 def test_a_leak_into_a_scored_split_is_an_error(corpora: Corpora, tmp_path: Path, trained: str, split: str) -> None:
     copied = {"id": "copied", "audio_filepath": str(tmp_path / split / "a.wav"), "text": f"{split.upper()}, number a!"}
     run = RunDir(tmp_path / "run")
-    with pytest.raises(DataError, match=f"^data.{split}: 1 of its utterances are also in data.{trained}: the scores"):
+    message = f"^data.{split}: the audio of 1 of its utterances is also in data.{trained}: the scores"
+    with pytest.raises(DataError, match=message):
         prepare(corpora(**{trained: [copied]}), run)
     assert not run.manifests.exists()
     prepare(corpora(allow_leaks=True, **{trained: [copied]}), run)
     kinds = [problem["kind"] for problem in read_json(run.problems)[split]["warnings"]]
-    assert kinds == [f"sentence also in {trained}", f"audio file also in {trained}"]
+    assert len(kinds) == 1 and kinds[0].endswith(f"audio also in {trained}")
 
 
 def test_one_error_lists_all_leaks(corpora: Corpora, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     copies = [
-        {"audio_filepath": str(tmp_path / "train" / "a.wav"), "text": text}
-        for text in ("test number a", "canary number b")
+        {"audio_filepath": str(tmp_path / split / f"{name}.wav"), "text": "other words"}
+        for split, name in (("test", "a"), ("canary", "b"))
     ]
-    with pytest.raises(DataError, match="data.test: 1 .* in data.train; data.canary: 1 .* in data.train: the scores"):
+    with pytest.raises(
+        DataError, match="data.test: the audio of 1 .* in data.train; data.canary: the audio of 1 .* in data.train: the"
+    ):
         prepare(corpora(train=copies), RunDir(tmp_path / "run"))
     assert "test-a" in caplog.text and "canary-b" in caplog.text
+
+
+def test_a_sentence_in_another_recording_is_a_warning(corpora: Corpora, tmp_path: Path) -> None:
+    texts = ("TEST, number a!", "Canary number b")
+    rows = [{"audio_filepath": str(tmp_path / "train" / "a.wav"), "text": text} for text in texts]
+    run = RunDir(tmp_path / "run")
+    prepare(corpora(train=rows), run)
+    warnings = {split: read_json(run.problems)[split]["warnings"] for split in ("test", "canary")}
+    assert [(problem["kind"], problem["id"]) for split in warnings.values() for problem in split] == [
+        ("short sentence also in train", "test-a"),
+        ("short sentence also in train", "canary-b"),
+    ]
+
+
+def test_audio_of_valid_in_test_is_a_warning(corpora: Corpora, tmp_path: Path) -> None:
+    copied = {"id": "copied", "audio_filepath": str(tmp_path / "valid" / "a.wav"), "text": "other words"}
+    run = RunDir(tmp_path / "run")
+    prepare(corpora(test=[copied]), run)
+    warnings = read_json(run.problems)["test"]["warnings"]
+    assert [(problem["id"], problem["kind"].endswith("audio also in valid")) for problem in warnings] == [
+        ("copied", True)
+    ]
 
 
 def test_ids_are_unique_over_train_and_replay(
