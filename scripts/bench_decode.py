@@ -183,7 +183,7 @@ def to_row(result: Measurement, results: list[Measurement], clips: Material, wit
         "gave_up": summary["gave_up"],
         "accepted_by": summary["accepted_by"],
         "rtf": result.seconds * len(result.hypotheses) / audio,
-        "wer": score(references, texts, "basic@1").wer if complete and with_wer else None,
+        "wer": score(references, texts, "basic@2").wer if complete and with_wer else None,
         "as_greedy": sum(
             a.tokens == b.tokens for a, b in zip(result.hypotheses, base["greedy"].hypotheses, strict=True)
         )

@@ -127,8 +127,8 @@ def main() -> None:
     references = [clip.text for clip in recording.clips]
     single = [alone[clip.id] for clip in recording.clips]
     for name, hypotheses in (("alone", single), ("by time", texts_by_time(recording, transcript))):
-        print(f"{name:8} WER {100 * score(references, hypotheses, 'basic@1').wer:.2f} %")
-    print(f"{'joined':8} WER {100 * score([' '.join(references)], [transcript.text], 'basic@1').wer:.2f} %")
+        print(f"{name:8} WER {100 * score(references, hypotheses, 'basic@2').wer:.2f} %")
+    print(f"{'joined':8} WER {100 * score([' '.join(references)], [transcript.text], 'basic@2').wer:.2f} %")
     print(check_subtitles(transcript))
 
 

@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=15, help="mean number of words in a clip")
     parser.add_argument("--speakers", type=int, default=0, help="number of speakers; 0: unknown, every clip is a block")
     parser.add_argument("--replicas", type=int, default=10_000)
-    parser.add_argument("--normalizer", default="basic@1")
+    parser.add_argument("--normalizer", default="basic@2")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     rng = random.Random(args.seed)

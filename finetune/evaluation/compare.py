@@ -240,7 +240,7 @@ def _notes(inputs: _Inputs, hypotheses: Mapping[str, SystemHypotheses], clips: S
     if preset not in UNSPACED and (japanese := sum(map(is_japanese, utterances))):
         yield (
             f"{japanese} clips are Japanese, which has no spaces between words, but {preset} counts words: score "
-            "these clips separately with --normalizer ja-cer@1"
+            "these clips separately with --normalizer ja-cer@2"
         )
     if any(system.kind == "model" for system in inputs.systems) and any(clip.keywords for clip in clips):
         yield "models that transcribed now had the keywords of the manifest in their prompts; other systems did not"

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from finetune.data.manifest import Utterance
 
-JAPANESE_NORMALIZER = "ja-cer@1"  # Japanese is written without spaces: characters are scored instead of words
+JAPANESE_NORMALIZER = "ja-cer@2"  # Japanese is written without spaces: characters are scored instead of words
 
 
 def scoring_sets(splits: Mapping[str, Sequence[Utterance]]) -> dict[str, tuple[str, list[int]]]:
@@ -34,5 +34,5 @@ def is_japanese(item: Utterance) -> bool:
 
 
 def normalizer_for(utterances: Sequence[Utterance], default: str) -> str:
-    """The normalizer of a set: `ja-cer@1` if all its utterances are Japanese, else `default`."""
+    """The normalizer of a set: `ja-cer@2` if all its utterances are Japanese, else `default`."""
     return JAPANESE_NORMALIZER if all(map(is_japanese, utterances)) else default

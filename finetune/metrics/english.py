@@ -2,7 +2,7 @@
 
 Both run once, as in the originals; their output is not always a fixed point ("20mm" -> "20 mm" -> "20").
 Known faults are kept to make scores comparable: "o'brien" -> "0 brien"; a typographic apostrophe splits a
-word. Use `basic@1` if you do not compare with published scores.
+word. Use `basic@2` if you do not compare with published scores.
 """
 
 import re

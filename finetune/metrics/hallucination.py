@@ -89,8 +89,8 @@ def false_keywords(reference: str, hypothesis: str, keywords: Sequence[str], pre
 
 
 def summarize_probes(probes: Sequence[Probe]) -> ProbeSummary:
-    """Counts words in the outputs, normalized with `basic@1`."""
-    words = [len(_words(probe.text, "basic@1")) for probe in probes]
+    """Counts words in the outputs, normalized with `basic@2`."""
+    words = [len(_words(probe.text, "basic@2")) for probe in probes]
     minutes = sum(probe.seconds for probe in probes) / 60
     with_output = sum(map(bool, words))
     return ProbeSummary(

@@ -9,10 +9,11 @@ are idempotent and keep combining marks, which are vowels in Indic scripts and v
 import re
 import unicodedata
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 
 from finetune.core.errors import RecipeError
 from finetune.metrics.english import openasr, whisper
+from finetune.metrics.number_signs import fold_signs, separate_forms
 
 # Quotes, primes and accents that are typed as apostrophes; ™ and ℠ are removed, because NFKC makes them "tm" and "sm".
 _TYPED_VARIANTS = str.maketrans(
@@ -20,6 +21,10 @@ _TYPED_VARIANTS = str.maketrans(
 )
 _WORD_JOINERS = "/\u2044"  # slash, and the fraction slash that NFKC produces for ½
 _BRACKETED = re.compile(r"[<\[][^>\]]*[>\]]|\([^)]+\)")
+# Such as <unk>, [noise], （笑）, 【拍手】; brackets with digits are not tags.
+_JAPANESE_TAG = re.compile(
+    r"[<＜]/?[^\W\d][^<>＜＞\d]*[>＞]|<\|[^<>|]*\|>|[\[［【][^\[\]［］【】\d]*[\]］】]|[(（][^()（）\d]*[)）]"
+)
 _VARIATION_SELECTORS = ("\ufe00", "\ufe0f"), ("\U000e0100", "\U000e01ef")
 
 
@@ -31,15 +36,31 @@ def _normalize_char(char: str) -> str:
         return char
     if char.isspace() or category in ("Pd", "Pc") or char in _WORD_JOINERS:
         return " "
-    if category[0] in "PS" or category in ("Cc", "Cf", "Me"):
-        return ""
-    return "" if any(first <= char <= last for first, last in _VARIATION_SELECTORS) else char
+    return char if category[0] not in "PS" and _is_visible(char) else ""
+
+
+@cache
+def _is_visible(char: str) -> bool:
+    """Whether the character is no control, format or enclosing character and no variation selector."""
+    if unicodedata.category(char) in ("Cc", "Cf", "Me"):
+        return char.isspace()
+    return not any(first <= char <= last for first, last in _VARIATION_SELECTORS)
 
 
 def _fold(text: str) -> str:
     """One pass of compatibility and case folding; keeps letters, digits, marks, apostrophes and spaces."""
     typed = unicodedata.normalize("NFC", text).translate(_TYPED_VARIANTS)
     return "".join(map(_normalize_char, unicodedata.normalize("NFKC", typed).casefold()))
+
+
+def _fold_with_numbers(text: str, spaces: bool = True) -> str:
+    """Like `_fold`, but the signs of numbers stay."""
+    typed = filter(_is_visible, unicodedata.normalize("NFC", text).translate(_TYPED_VARIANTS))
+    separated = separate_forms("".join(typed), " " if spaces else "-")
+    folded = "".join(filter(_is_visible, unicodedata.normalize("NFKC", separated).casefold()))
+    if not spaces:  # an apostrophe is a sign like any other
+        folded = "".join(folded.replace("'", '"').split())
+    return fold_signs(folded, _normalize_char, spaces)
 
 
 def _fixpoint(step: Callable[[str], str], text: str) -> str:
@@ -53,13 +74,25 @@ def _none(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
-def _basic_pass(text: str) -> str:
-    words = (word.strip("'") for word in _fold(text).split())
+def _words(folded: str) -> str:
+    words = (word.strip("'") for word in folded.split())
     return " ".join(word for word in words if any(map(str.isalnum, word)))  # NFKC turns "¨" into a mark
+
+
+def _basic_pass(text: str) -> str:
+    return _words(_fold(text))
+
+
+def _basic_2_pass(text: str) -> str:
+    return _words(_fold_with_numbers(text))
 
 
 def _ja_cer_pass(text: str) -> str:
     return "".join(_fold(text).replace("'", "").split())
+
+
+def _ja_cer_2_pass(text: str) -> str:
+    return "".join(_fold_with_numbers(_JAPANESE_TAG.sub("", text), spaces=False).split())
 
 
 def _multi_pass(text: str) -> str:
@@ -69,35 +102,30 @@ def _multi_pass(text: str) -> str:
     return " ".join("".join(char for char in chars if unicodedata.category(char) not in ("Cc", "Cf")).split())
 
 
-def _multi(text: str) -> str:
-    return _fixpoint(_multi_pass, text)
-
-
-def _basic(text: str) -> str:
-    return _fixpoint(_basic_pass, text)
-
-
-def _ja_cer(text: str) -> str:
-    return _fixpoint(_ja_cer_pass, text)
-
-
 NORMALIZERS: dict[str, Callable[[str], str]] = {
     # Unicode NFC and single spaces; case and punctuation count.
     "none": _none,
+    # basic@1, but the signs of numbers stay, in one form (number_signs.py): "2.5", "3,000", "10:15", "1/2", "-5", "5%".
+    # Other signs between two digits separate them ("5-6" -> "5 6").
+    "basic@2": partial(_fixpoint, _basic_2_pass),
     # NFKC and casefold; dashes, slashes and underscores become spaces; other punctuation, symbols and invisible
-    # characters are removed ("3,000" -> "3000", "U.S." -> "us"); an apostrophe inside a word is kept, as "'".
-    "basic@1": _basic,
-    # basic@1 without spaces and apostrophes, for character errors of text that is written without spaces.
-    "ja-cer@1": _ja_cer,
-    # For any language with spaces: Whisper's basic normalizer (arXiv 2212.04356, appendix C) and the leaderboard's
-    # multilingual one, but with marks: NFKC and casefold, text in brackets is removed, each sign becomes a space.
-    "multi@1": _multi,
+    # characters are removed, also in numbers ("2.5" -> "25", "U.S." -> "us"); an apostrophe inside a word is kept, as
+    # "'".
+    "basic@1": partial(_fixpoint, _basic_pass),
+    # basic@2 without spaces, apostrophes and tags in brackets, for character errors of text without spaces. Signs
+    # that separate two digits become "-" ("5〜6" -> "5-6"), and each dash or plus before a number stays.
+    "ja-cer@2": partial(_fixpoint, _ja_cer_2_pass),
+    # basic@1 without spaces and apostrophes.
+    "ja-cer@1": partial(_fixpoint, _ja_cer_pass),
+    # For any language with spaces: Whisper's basic normalizer (arXiv 2212.04356, appendix C), but with marks: NFKC
+    # and casefold, text in brackets is removed, each sign becomes a space.
+    "multi@1": partial(_fixpoint, _multi_pass),
     # Whisper's English normalizer: expands contractions and titles, unifies spellings, writes digits, removes fillers.
     "whisper-en@1": whisper,
     # The English normalizer of the Open ASR Leaderboard, rules of August 2026.
     "openasr@2026-08": openasr,
 }
-UNSPACED = frozenset({"ja-cer@1"})  # presets whose output has no spaces between words
+UNSPACED = frozenset({"ja-cer@2", "ja-cer@1"})  # presets whose output has no spaces between words
 
 
 @lru_cache(maxsize=1 << 16)  # one evaluation normalizes each text several times

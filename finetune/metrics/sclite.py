@@ -2,7 +2,7 @@
 
 sclite reads them: `sclite -r test.ref.trn -h test.adapted.trn -i spu_id`, or `-r test.ref.stm stm -h
 test.adapted.ctm ctm`. Texts are normalized with the preset of the scores. Control characters, and the characters
-that sclite uses for alternatives, fragments and comments, are removed.
+that sclite uses for alternatives, fragments and comments, are removed; "/", "<" and ">" of numbers stay.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 from finetune.metrics.normalizer import normalize
 
 _CONTROL = r"\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"  # without white space
-_MARKUP = re.compile(rf"[(){{}}/@<>;*~\\{_CONTROL}]")
+_MARKUP = re.compile(rf"[(){{}}@;*~\\{_CONTROL}]|(?<!\d)/|/(?!\d)|[<>](?![-+]?[.,]?\d)")
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,13 @@ def trn(segments: Sequence[Segment], preset: str) -> list[str]:
 
 
 def stm(segments: Sequence[Segment], preset: str) -> list[str]:
-    """`file channel speaker start end words`; each utterance is a file."""
+    """`file channel speaker start end words`; each utterance is a file.
+
+    Words that begin with "<" follow the label `<o>`, because sclite reads the first one as a label.
+    """
     return [
-        f"{label} 1 {_name(item.speaker) or 'unknown'} 0.000 {item.duration:.3f} {_text(item, preset)}".rstrip()
+        f"{label} 1 {_name(item.speaker) or 'unknown'} 0.000 {item.duration:.3f} "
+        f"{'<o> ' if _text(item, preset).startswith('<') else ''}{_text(item, preset)}".rstrip()
         for item, label in zip(segments, labels_of(segments), strict=True)
     ]
 

@@ -99,7 +99,7 @@ def column_terms(cells: Iterable[object], preset: str) -> list[str]:
 def count_terms(references: list[str], hypotheses: list[str], terms: list[str], preset: str) -> TermCounts:
     """Counts each term in references and hypotheses; positions are not aligned.
 
-    A term matches whole words of the normalized text, from left to right without overlap (under `ja-cer@1`, which
+    A term matches whole words of the normalized text, from left to right without overlap (under `ja-cer@2`, which
     has no spaces, it matches anywhere). Terms can be nested: "New York" is also counted inside "New York Times".
 
     Args:

@@ -43,7 +43,7 @@ def score(references: list[str], hypotheses: list[str], preset: str) -> WordErro
     """Computes the error rates of a corpus on normalized text.
 
     Characters are those of the normalized text, including the spaces between words. Under a preset without spaces
-    (`ja-cer@1`) every character is a word, so `wer` equals `cer`.
+    (`ja-cer@2`) every character is a word, so `wer` equals `cer`.
 
     Args:
         references: one text for each utterance; texts can be empty.

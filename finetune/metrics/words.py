@@ -18,7 +18,8 @@ _NUMERALS = (
     "sixteenth seventeenth eighteenth nineteenth twentieth thirtieth fortieth fiftieth sixtieth seventieth eightieth "
     "ninetieth hundredth thousandth millionth"
 ).replace(" ", "|")
-_NUMBER = rf"(?:[^\W\d_]?\d[\w.,:]*|(?:{_NUMERALS})\b)"
+_SIGNS = r"[-+±<>≤≥≈≠%‰°$€£¥]*[.,:]?"  # of number_signs, with the most frequent currencies
+_NUMBER = rf"(?:{_SIGNS}[^\W\d_]?\d[\w.,:/^%‰°$€£¥]*|(?:{_NUMERALS})\b)"
 NOT_NUMBERS = {"one", "second"}  # rarely numbers when they stand alone
 _KINDS = {  # matched in the text as written, compared without case
     "time": re.compile(r"\b\d{1,2}[:.]\d\d\b(?!\.\d)"),

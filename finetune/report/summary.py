@@ -64,7 +64,7 @@ def _examples(run: RunDir) -> list[str]:
     base, adapted = (read_jsonl(run.hypotheses("test", system)) for system in ("base", "adapted"))
     references = [row["text"] for row in base]
     base_errors, adapted_errors = (
-        errors_per_utterance(references, [row["pred_text"] for row in rows], "basic@1") for rows in (base, adapted)
+        errors_per_utterance(references, [row["pred_text"] for row in rows], "basic@2") for rows in (base, adapted)
     )
     by_gain = sorted(range(len(base)), key=lambda i: adapted_errors[i][0] - base_errors[i][0])
     improved = [index for index in by_gain if adapted_errors[index][0] < base_errors[index][0]]

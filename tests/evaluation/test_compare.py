@@ -90,7 +90,7 @@ def compare(folder: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 
 def compare_with(transcribers: dict[str, Transcriber], *names: str) -> CompareResult:
     """Compares systems on test.jsonl with the transcribers of a test."""
-    options = ScoringOptions("basic@1", 200, 0, (), frozenset(), {})
+    options = ScoringOptions("basic@2", 200, 0, (), frozenset(), {})
     return compare_systems(names, "test.jsonl", options, None, "transcribe", [], transcribers)
 
 
@@ -320,8 +320,8 @@ def test_different_references_are_noted(compare: Run) -> None:
 def test_japanese_with_a_normalizer_of_words_is_noted(compare: Run) -> None:
     write("test.jsonl", [{**row, "language": "ja"} for row in read("test.jsonl")])
     _, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl")
-    assert "40 clips are Japanese" in out and "--normalizer ja-cer@1" in out
-    _, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--normalizer", "ja-cer@1")
+    assert "40 clips are Japanese" in out and "--normalizer ja-cer@2" in out
+    _, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--normalizer", "ja-cer@2")
     assert "Japanese" not in out
 
 

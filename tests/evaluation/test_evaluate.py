@@ -129,7 +129,7 @@ def test_the_results_file(run: RunDir, backend: FixedBackend) -> None:
     result = backend.evaluate(recipe(), run)
     content = read_json(run.scores)
     assert content["schema_version"] == RESULTS_SCHEMA and content == result.model_dump(mode="json")
-    assert result.settings.normalizer == "basic@1"
+    assert result.settings.normalizer == "basic@2"
     assert result.provenance.dtype == "float32" and result.provenance.libraries["torch"]
     wers = {result.decoders.greedy_wer, result.decoders.speculative_wer}
     assert wers == {result.scores["test"].adapted.wer} == {content["scores"]["test"]["adapted"]["wer"]}
@@ -215,9 +215,9 @@ def test_japanese_is_scored_in_characters_and_separately(run: RunDir, backend: F
     assert list(result.scores) == ["test", "canary", "canary: Japanese"]
     assert result.scores["canary"].base.reference_words == 3
     japanese = result.scores["canary: Japanese"].adapted
-    assert (japanese.normalizer, japanese.reference_words, japanese.cer) == ("ja-cer@1", 9, 0.0)
+    assert (japanese.normalizer, japanese.reference_words, japanese.cer) == ("ja-cer@2", 9, 0.0)
     write_manifest(run.manifest("canary"), rows[1:])
-    assert backend.evaluate(recipe(), run).scores["canary"].base.normalizer == "ja-cer@1"
+    assert backend.evaluate(recipe(), run).scores["canary"].base.normalizer == "ja-cer@2"
 
 
 def test_prompted_keywords_of_the_reference_are_a_warning(

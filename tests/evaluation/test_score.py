@@ -155,7 +155,7 @@ def test_japanese_is_scored_in_characters(settings: list[str], tmp_path: Path) -
         return [Hypothesis(item.id, "今日は雨", (), 0.0, 0.5, 1, 0, 0, False) for item in utterances]
 
     scores = score(recipe, RunDir(tmp_path / "openasr"), decoder).sets["japanese"]
-    assert (scores.normalizer, scores.reference_words, scores.wer) == ("ja-cer@1", 10, 0.4)
+    assert (scores.normalizer, scores.reference_words, scores.wer) == ("ja-cer@2", 10, 0.4)
 
 
 class SlowFile(Utterance):

@@ -73,11 +73,11 @@ def test_a_reference_against_three_hypotheses_is_suspicious() -> None:
     base = ["Take the graft.", "take the stent", "take a tent", "nothing alike", ""]
     adapted = ["take the graft", "take the stent", "take the stand", "quite other", ""]
     draft = ["take the grafd", "take the stend", "take a tend", "qu ode wm", ""]
-    scores = suspicion_scores(references, [base, adapted, draft], "basic@1")
+    scores = suspicion_scores(references, [base, adapted, draft], "basic@2")
     assert scores[0] == max(scores) > 0.2
     assert all(score <= 0 for score in scores[1:])
-    assert suspicion_scores([], [[], []], "basic@1") == []
+    assert suspicion_scores([], [[], []], "basic@2") == []
 
 
 def test_suspicion_is_one_without_common_characters() -> None:
-    assert suspicion_scores(["abc"], [["xyz"], ["xyz"]], "basic@1") == [1.0]
+    assert suspicion_scores(["abc"], [["xyz"], ["xyz"]], "basic@2") == [1.0]

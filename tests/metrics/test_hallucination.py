@@ -15,7 +15,7 @@ def of(
     duration: float = 5.0,
     keywords: tuple[str, ...] = (),
     truncated: bool = False,
-    preset: str = "basic@1",
+    preset: str = "basic@2",
 ) -> tuple[str, ...]:
     return flags(
         reference,
@@ -52,7 +52,7 @@ def test_flags(reference: str, hypothesis: str, expected: tuple[str, ...]) -> No
 def test_speed_in_words_or_characters_per_second() -> None:
     assert of("a b c d e f", "a b c d e f g", duration=1.0) == ("fast",)
     assert of("a b c d e f g", "a b c d e f g", duration=1.0) == ()  # the speaker is fast
-    assert of("今日は", "今日は晴れで明日は雨です", duration=0.5, preset="ja-cer@1") == ("fast", "long")
+    assert of("今日は", "今日は晴れで明日は雨です", duration=0.5, preset="ja-cer@2") == ("fast", "long")
     assert of("one two", "one two", truncated=True) == ("truncated",)
 
 
@@ -63,7 +63,7 @@ def test_compression_detects_loops_with_changes() -> None:
 
 def test_false_keywords() -> None:
     keywords = ("Stent", "New York", "graft", "?!")
-    assert false_keywords("the stent", "the stent in new york", keywords, "basic@1") == ["New York"]
+    assert false_keywords("the stent", "the stent in new york", keywords, "basic@2") == ["New York"]
     assert of("the stent", "the stent in new york", keywords=keywords) == ("keyword",)
     assert of("the stent", "the stents", keywords=keywords) == ()
 

@@ -13,7 +13,7 @@ SEGMENTS = [
 
 
 def test_trn() -> None:
-    assert trn(SEGMENTS, "basic@1") == ["hello world (Anna_B-u_1)", " (unknown-u_2_)", "it's a test b (Anna_B-u_1_2)"]
+    assert trn(SEGMENTS, "basic@2") == ["hello world (Anna_B-u_1)", " (unknown-u_2_)", "it's a test b (Anna_B-u_1_2)"]
 
 
 def test_stm_and_ctm_have_the_same_files() -> None:
@@ -22,10 +22,16 @@ def test_stm_and_ctm_have_the_same_files() -> None:
         "unknown-u_2_ 1 unknown 0.000 1.500",
         "Anna_B-u_1_2 1 Anna_B 0.000 3.000 it's a test b",
     ]
-    comment, *words = ctm(SEGMENTS, "basic@1")
+    comment, *words = ctm(SEGMENTS, "basic@2")
     assert comment.startswith(";; ")
     assert words[:2] == ["Anna_B-u_1 1 0.000 1.000 hello", "Anna_B-u_1 1 1.000 1.000 world"]
     assert all(float(word.split()[2]) + float(word.split()[3]) <= 3.001 for word in words) and len(words) == 6
+
+
+def test_signs_of_numbers_are_written() -> None:
+    segments = [Segment("u", "s", 1.0, "<5 or 1/2 <b>/ 5%")]
+    assert trn(segments, "basic@2") == ["<5 or 1/2 b 5% (s-u)"]
+    assert stm(segments, "basic@2") == ["s-u 1 s 0.000 1.000 <o> <5 or 1/2 b 5%"]
 
 
 def test_any_text_is_written(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from finetune.metrics.scorecard import Clip, ScoringOptions, SystemOutput, compa
 from finetune.metrics.scores import NormalizerChange, PromptedKeywords, SubsetWer
 
 WORDS = [f"word{number}" for number in range(300)]
-OPTIONS = ScoringOptions("basic@1", 200, 1, tuple(WORDS[:20]), frozenset(WORDS[:10]), {word: 3 for word in WORDS[:150]})
+OPTIONS = ScoringOptions("basic@2", 200, 1, tuple(WORDS[:20]), frozenset(WORDS[:10]), {word: 3 for word in WORDS[:150]})
 
 
 def clips(count: int, seed: int) -> list[Clip]:
@@ -85,7 +85,7 @@ def test_scores_of_three_utterances() -> None:
     ]
     card = scorecard(utterances, outputs, OPTIONS)
     scores = card.scores
-    assert (scores.wer, scores.raw_wer, scores.normalizer) == (5 / 4, 7 / 5, "basic@1")
+    assert (scores.wer, scores.raw_wer, scores.normalizer) == (5 / 4, 7 / 5, "basic@2")
     assert scores.flags == {"keyword": 1, "loop": 1, "truncated": 1}
     assert scores.without_flagged == SubsetWer(1, 0.0)
     assert scores.prompted == PromptedKeywords(utterances=2, in_reference=1)

@@ -20,7 +20,7 @@ from finetune.metrics.terms import (
 TEXTS = st.lists(st.lists(st.sampled_from(["a", "b", "ab"]), max_size=8).map(" ".join), min_size=1, max_size=5)
 
 
-def row(term: str, reference: str, hypothesis: str, preset: str = "basic@1") -> tuple[int, int, int]:
+def row(term: str, reference: str, hypothesis: str, preset: str = "basic@2") -> tuple[int, int, int]:
     (result,) = term_recall([reference], [hypothesis], [term], preset)
     assert result.term == term
     return result.support, result.hits, result.false_alarms
@@ -44,24 +44,24 @@ def test_occurrences(term: str, reference: str, hypothesis: str, expected: tuple
 
 
 def test_a_hit_in_another_utterance_does_not_help() -> None:
-    assert term_recall(["ibm", "no"], ["no", "ibm"], ["IBM"], "basic@1") == [TermRecall("IBM", 1, 0, 1)]
+    assert term_recall(["ibm", "no"], ["no", "ibm"], ["IBM"], "basic@2") == [TermRecall("IBM", 1, 0, 1)]
 
 
 def test_terms_are_found_in_text_without_spaces() -> None:
-    assert row("東京 タワー", "昨日、東京タワーへ", "昨日 東京 タワー へ", "ja-cer@1") == (1, 1, 0)
+    assert row("東京 タワー", "昨日、東京タワーへ", "昨日 東京 タワー へ", "ja-cer@2") == (1, 1, 0)
 
 
 def test_spellings_made_equal_are_counted_once() -> None:
-    rows = term_recall(["the ibm granite"], ["the granite"], ["Granite", "IBM", "granite"], "basic@1")
+    rows = term_recall(["the ibm granite"], ["the granite"], ["Granite", "IBM", "granite"], "basic@2")
     assert rows == [TermRecall("Granite", 1, 1, 0), TermRecall("IBM", 1, 0, 0)]
 
 
 def test_bad_input_is_refused() -> None:
-    with pytest.raises(DataError, match=r"term 2 \('\+\+'\).*basic@1"):
-        term_recall([], [], ["C", "++"], "basic@1")
+    with pytest.raises(DataError, match=r"term 2 \('\+\+'\).*basic@2"):
+        term_recall([], [], ["C", "++"], "basic@2")
     with pytest.raises(DataError, match="2 references but 1"):
         term_recall(["a", "b"], ["a"], ["a"], "none")
-    with pytest.raises(RecipeError, match="basic@1"):
+    with pytest.raises(RecipeError, match="basic@2"):
         term_recall(["a"], ["a"], ["a"], "basic")
 
 
@@ -83,17 +83,17 @@ def test_misses_by_utterance() -> None:
 
 def test_terms_of_a_column() -> None:
     cells = [["IBM", "New  York"], "stent; IBM, graft", None, 3, ["?!", 4], ""]
-    assert column_terms(cells, "basic@1") == ["IBM", "New York", "stent", "graft"]
+    assert column_terms(cells, "basic@2") == ["IBM", "New York", "stent", "graft"]
 
 
 @given(TEXTS, TEXTS)
 def test_bounds(references: list[str], hypotheses: list[str]) -> None:
     size = min(len(references), len(hypotheses))
     terms = ["a", "b", "a b", "ab"]
-    for result in term_recall(references[:size], hypotheses[:size], terms, "basic@1"):
+    for result in term_recall(references[:size], hypotheses[:size], terms, "basic@2"):
         assert 0 <= result.hits <= result.support
         assert result.false_alarms >= 0
-    perfect = summarize(term_recall(references, references, terms, "basic@1"))
+    perfect = summarize(term_recall(references, references, terms, "basic@2"))
     assert perfect.recall in (1.0, None) and perfect.precision in (1.0, None) and perfect.false_alarms == 0
     words = sum(text.split().count("a") for text in references)
     assert term_recall(references, references, ["a"], "none")[0].support == words

@@ -19,16 +19,16 @@ from finetune.metrics.words import (
 
 
 def test_bins_by_frequency_in_training() -> None:
-    trained = word_counts(["often " * 51, "Some, some some six " * 2, "rare"], "basic@1")
+    trained = word_counts(["often " * 51, "Some, some some six " * 2, "rare"], "basic@2")
     assert trained == {"often": 51, "some": 6, "six": 2, "rare": 1}
-    rows = align(["often some rare never"], ["often same never"], "basic@1")
-    assert by_frequency(rows, trained, "basic@1") == [
+    rows = align(["often some rare never"], ["often same never"], "basic@2")
+    assert by_frequency(rows, trained, "basic@2") == [
         FrequencyBin("unseen", 1, 0, 0),
         FrequencyBin("1 to 5", 1, 1, 0),
         FrequencyBin("6 to 50", 1, 1, 0),
         FrequencyBin("more than 50", 1, 0, 0),
     ]
-    assert by_frequency(align(["日本"], ["日"], "ja-cer@1"), {}, "ja-cer@1") == []
+    assert by_frequency(align(["日本"], ["日"], "ja-cer@2"), {}, "ja-cer@2") == []
 
 
 def test_bins_hold_all_words() -> None:
@@ -39,7 +39,7 @@ def test_bins_hold_all_words() -> None:
 
 
 def entity(kind: str, reference: str, hypothesis: str) -> tuple[int, int, int]:
-    rows = {row.kind: row for row in entities([reference], [hypothesis], "basic@1")}
+    rows = {row.kind: row for row in entities([reference], [hypothesis], "basic@2")}
     row = rows.get(kind, EntityRecall(kind, 0, 0, 0))
     return row.support, row.hits, row.false_alarms
 
@@ -65,14 +65,23 @@ def test_entities(kind: str, reference: str, hypothesis: str, expected: tuple[in
     assert entity(kind, reference, hypothesis) == expected
 
 
+@pytest.mark.parametrize(
+    "reference, hypothesis", [("-5", "5"), ("2.5", "25"), ("$5", "5"), ("5%", "5"), ("1/2", "1 2")]
+)
+def test_numbers_with_other_signs_are_other_numbers(reference: str, hypothesis: str) -> None:
+    assert entity("number", f"it was {reference} then", f"it was {hypothesis} then")[:2] == (1, 0)
+    (edits,) = align([f"it was {reference}"], [f"it was {hypothesis}"], "basic@2")
+    assert numeral_errors([edits]).numeral == numeral_errors([edits]).errors > 0
+
+
 def test_kinds_without_occurrences_are_omitted() -> None:
-    assert entities(["plain words"], ["plain words"], "basic@1") == []
+    assert entities(["plain words"], ["plain words"], "basic@2") == []
 
 
 def test_numerals_in_another_style() -> None:
-    rows = align(["take twenty milligrams at three"], ["take 20 milligrams at four"], "basic@1")
+    rows = align(["take twenty milligrams at three"], ["take 20 milligrams at four"], "basic@2")
     assert numeral_errors(rows) == NumeralErrors(errors=2, numeral=2, style=1)
-    assert numeral_errors(align(["one house"], ["one horse"], "basic@1")) == NumeralErrors(1, 0, 0)
+    assert numeral_errors(align(["one house"], ["one horse"], "basic@2")) == NumeralErrors(1, 0, 0)
 
 
 @pytest.mark.parametrize(

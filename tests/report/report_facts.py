@@ -19,7 +19,7 @@ SCORE = {
     "reference_chars": 5000,
     "interval": {"low": 0.08, "high": 0.12, "blocks": 20, "note": ""},
     "blocks": {"unit": "speaker", "note": ""},
-    "normalizer": "basic@1",
+    "normalizer": "basic@2",
     "raw_wer": 0.1,
     "raw_cer": 0.05,
     "utterances": 100,
@@ -108,7 +108,7 @@ def metrics() -> dict[str, Any]:
             {
                 "schema_version": 3,
                 "settings": {
-                    "normalizer": "basic@1",
+                    "normalizer": "basic@2",
                     "replicas": 1000,
                     "groups": ["accent"],
                     "probes": True,
