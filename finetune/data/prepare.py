@@ -16,7 +16,7 @@ from finetune.data.corpora import count_rows, read_corpus
 from finetune.data.leaks import find_leaks, is_refused
 from finetune.data.manifest import unique_id, write_manifest
 from finetune.data.problems import Problem, format_problems
-from finetune.metrics.terms import read_terms, term_recall
+from finetune.metrics.terms import notes_on_signs, read_terms, term_recall
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,9 @@ def preview_corpora(recipe: Recipe) -> Iterator[str]:
                 problems.append(f"data.{split}: {source}: {counts[1]} of {counts[0]} rows have no audio file")
     if recipe.data.terms:
         try:
-            yield f"terms  {f'{len(read_terms(recipe.data.terms)):,} terms':>12}  {recipe.data.terms}"
+            terms = read_terms(recipe.data.terms)
+            yield f"terms  {f'{len(terms):,} terms':>12}  {recipe.data.terms}"
+            yield from (f"terms  {note}" for note in notes_on_signs(terms, recipe.evaluate.normalizer, None))
         except DataError as error:
             problems.append(f"data.terms: {error}")
     if any_closed:
@@ -79,6 +81,10 @@ def prepare(recipe: Recipe, run: RunDir) -> PrepareResult:
         term_recall([], [], read_terms(recipe.data.terms), recipe.evaluate.normalizer)
     audits = _read(recipe.data, run.media)
     audits = _check_leaks(audits, recipe.data.allow_leaks)
+    if recipe.data.terms and "test" in audits:
+        references = [item.text for item in audits["test"].kept]
+        for note in notes_on_signs(read_terms(recipe.data.terms), recipe.evaluate.normalizer, references):
+            log.info("terms  %s", note)
     _write(audits, run)
     return PrepareResult(
         kept={split: len(result.kept) for split, result in audits.items()},

@@ -21,7 +21,7 @@ from finetune.metrics.normalizer import UNSPACED, normalize
 from finetune.metrics.scorecard import Clip, ScoringOptions, SystemOutput, comparison, scorecard
 from finetune.metrics.scores import Comparison
 from finetune.metrics.significance import CONFIDENCE, holm
-from finetune.metrics.terms import column_terms, read_terms, term_recall
+from finetune.metrics.terms import column_terms, notes_on_signs, read_terms, term_recall
 
 log = logging.getLogger(__name__)
 
@@ -235,6 +235,8 @@ def _notes(inputs: _Inputs, hypotheses: Mapping[str, SystemHypotheses], clips: S
                 f"{name} has a different reference for {len(different)} clips, such as {different[0]!r}; "
                 "the references of the manifest are used"
             )
+    for note in notes_on_signs(inputs.options.terms, preset, [clip.text for clip in clips]):
+        yield f"terms {note}"
     if failed := len(utterances) - len(clips):
         yield f"{failed} clips are left out for all systems, because a system failed on them"
     if preset not in UNSPACED and (japanese := sum(map(is_japanese, utterances))):

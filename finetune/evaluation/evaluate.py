@@ -37,7 +37,7 @@ from finetune.metrics.sclite import write_rows
 from finetune.metrics.scorecard import Clip, ScoringOptions, SystemOutput, comparison, group_tables, scorecard
 from finetune.metrics.scores import Comparison, Details, Scores
 from finetune.metrics.significance import holm
-from finetune.metrics.terms import column_terms, read_terms, term_recall
+from finetune.metrics.terms import column_terms, notes_on_signs, read_terms, term_recall
 from finetune.metrics.words import word_counts
 from finetune.model.granite import default_device, resolved_dtype
 
@@ -122,6 +122,8 @@ def _scoring_options(recipe: Recipe, run: RunDir, test: list[Utterance]) -> Scor
     ]
     cells = [cell for item in test for cell in (item.keywords, item.extra.get("terms"))]
     terms = read_terms(recipe.data.terms) if recipe.data.terms else column_terms(cells, preset)
+    for note in notes_on_signs(terms, preset, [item.text for item in test]):
+        log.info("terms  %s", note)
     rows = term_recall(training_texts, training_texts, terms, preset)
     return ScoringOptions(
         preset=preset,

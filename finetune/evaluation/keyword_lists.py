@@ -11,6 +11,7 @@ from finetune.inference.recognize import recognize
 from finetune.metrics.hallucination import false_keywords
 from finetune.metrics.normalizer import normalize
 from finetune.metrics.results import KeywordListScores
+from finetune.metrics.term_matcher import needle_of
 from finetune.metrics.terms import count_terms, summarize
 from finetune.metrics.wer import score
 from finetune.model.granite import SpeechModel
@@ -52,7 +53,7 @@ def evaluate_keyword_lists(
         [term for term, count in zip(counts.terms, counts.in_references[:, index], strict=True) if count]
         for index in range(len(utterances))
     ]
-    normalized_terms = {normalize(term, preset) for term in terms}
+    normalized_terms = {needle for needle, as_written in (needle_of(term, preset) for term in terms) if not as_written}
     words = [word for word in words if word not in normalized_terms]
     scores = []
     for size in (None, *sizes):

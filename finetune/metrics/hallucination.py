@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune.metrics.normalizer import UNSPACED, normalize
-from finetune.metrics.terms import searchable
+from finetune.metrics.term_matcher import TermMatcher, needle_of
 
 FLAGS = {
     "truncated": "reaches max_new_tokens without an end token",
@@ -79,13 +79,17 @@ def flags(
 
 def false_keywords(reference: str, hypothesis: str, keywords: Sequence[str], preset: str) -> list[str]:
     """Keywords that are in the hypothesis but not in the reference."""
-    ref, hyp = (searchable(normalize(text, preset), preset) for text in (reference, hypothesis))
-    needles = {word: normalize(word, preset) for word in keywords}
-    return [
-        word
-        for word in keywords
-        if needles[word] and searchable(needles[word], preset) in hyp and searchable(needles[word], preset) not in ref
-    ]
+    words = [word for word in keywords if normalize(word, preset)]
+    if not words:
+        return []
+    matcher = TermMatcher(words, preset)
+    pairs = zip(matcher.terms, matcher.counts(reference), matcher.counts(hypothesis), strict=True)
+    false = {
+        (item.needle, item.as_written)
+        for item, in_reference, in_hypothesis in pairs
+        if in_hypothesis > 0 == in_reference
+    }
+    return [word for word in words if needle_of(word, preset) in false]
 
 
 def summarize_probes(probes: Sequence[Probe]) -> ProbeSummary:

@@ -49,11 +49,17 @@ def _opens(char: str) -> bool:
 
 
 @cache
+def is_unspaced(char: str) -> bool:
+    """Whether the character belongs to a script without spaces between words."""
+    return unicodedata.name(char, "").startswith(_UNSPACED_SCRIPTS)
+
+
+@cache
 def _joins(char: str, spaces: bool) -> bool:
     """Whether a dash or plus after this character joins words or separates numbers."""
     if char.isdecimal() or unicodedata.category(char) in ("Pe", "Pf"):
         return True
-    return spaces and _is_word(char) and not unicodedata.name(char, "").startswith(_UNSPACED_SCRIPTS)
+    return spaces and _is_word(char) and not is_unspaced(char)
 
 
 def separate_forms(text: str, separator: str) -> str:

@@ -1,26 +1,31 @@
 """Recall and precision of domain terms, such as product names and technical expressions."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from finetune.core.errors import DataError
-from finetune.metrics.normalizer import UNSPACED, normalize
+from finetune.metrics.normalizer import normalize
+from finetune.metrics.term_matcher import TermMatcher
 
 IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class TermRecall:
-    """Occurrences of one term: in the references (`support`), recognized (`hits`), and only in hypotheses."""
+    """Occurrences of one term: in the references (`support`), recognized (`hits`), and only in hypotheses.
+
+    `as_written`: the term is matched as written, because the normalizer removes its signs.
+    """
 
     term: str
     support: int
     hits: int
     false_alarms: int
+    as_written: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,13 @@ class TermSummary:
 
 @dataclass(frozen=True)
 class TermCounts:
-    """Occurrences of M terms in the references and hypotheses of N utterances, both (M, N)."""
+    """Occurrences of M terms in the references and hypotheses of N utterances, both (M, N).
+
+    `as_written` says of each term whether it is matched as written, with its signs.
+    """
 
     terms: tuple[str, ...]
+    as_written: tuple[bool, ...]
     in_references: IntArray
     in_hypotheses: IntArray
 
@@ -55,8 +64,10 @@ class TermCounts:
         hits = np.minimum(self.in_references, self.in_hypotheses).sum(1)
         false_alarms = np.maximum(self.in_hypotheses - self.in_references, 0).sum(1)
         return [
-            TermRecall(term, int(support), int(hit), int(false))
-            for term, support, hit, false in zip(self.terms, self.in_references.sum(1), hits, false_alarms, strict=True)
+            TermRecall(term, int(support), int(hit), int(false), as_written=as_written)
+            for term, as_written, support, hit, false in zip(
+                self.terms, self.as_written, self.in_references.sum(1), hits, false_alarms, strict=True
+            )
         ]
 
     def misses(self, terms: Iterable[str]) -> tuple[list[int], list[int]]:
@@ -99,14 +110,13 @@ def column_terms(cells: Iterable[object], preset: str) -> list[str]:
 def count_terms(references: list[str], hypotheses: list[str], terms: list[str], preset: str) -> TermCounts:
     """Counts each term in references and hypotheses; positions are not aligned.
 
-    A term matches whole words of the normalized text, from left to right without overlap (under `ja-cer@2`, which
-    has no spaces, it matches anywhere). Terms can be nested: "New York" is also counted inside "New York Times".
+    `TermMatcher` states what an occurrence is.
 
     Args:
         references: one text for each utterance.
         hypotheses: hypotheses in the same order.
-        terms: terms as written; they are normalized with the same preset. Spellings that become equal share one row,
-            under the first spelling. Without utterances, only the terms are checked.
+        terms: the terms; spellings that the preset makes equal share one row, under the first spelling. Without
+            utterances, only the terms are checked.
         preset: a name in `NORMALIZERS`.
 
     Raises:
@@ -117,26 +127,16 @@ def count_terms(references: list[str], hypotheses: list[str], terms: list[str], 
         raise DataError(
             f"{len(references)} references but {len(hypotheses)} hypotheses; give one hypothesis for each reference"
         )
-    spellings: dict[str, str] = {}
-    for number, term in enumerate(terms, start=1):
-        key = normalize(term, preset)
-        if not key:
-            raise DataError(
-                f"term {number} ({term!r}) is empty after normalizer {preset!r}; remove it, or write it as spoken"
-            )
-        spellings.setdefault(key, term)
-    needles = [searchable(key, preset) for key in spellings]
+    matcher = TermMatcher(terms, preset)
     in_references, in_hypotheses = (
-        [[text.count(needle) for text in searched] for needle in needles]
-        for searched in (
-            [searchable(normalize(text, preset), preset) for text in texts] for texts in (references, hypotheses)
-        )
+        np.array([matcher.counts(text) for text in texts], dtype=np.int64).reshape(len(texts), len(matcher.terms)).T
+        for texts in (references, hypotheses)
     )
-    shape = (len(needles), len(references))
     return TermCounts(
-        tuple(spellings.values()),
-        np.array(in_references, dtype=np.int64).reshape(shape),
-        np.array(in_hypotheses, dtype=np.int64).reshape(shape),
+        tuple(item.term for item in matcher.terms),
+        tuple(item.as_written for item in matcher.terms),
+        in_references,
+        in_hypotheses,
     )
 
 
@@ -160,6 +160,17 @@ def summarize(rows: Sequence[TermRecall]) -> TermSummary:
     )
 
 
-def searchable(text: str, preset: str) -> str:
-    """Puts a space on both sides of each word, so `str.count` matches complete words, including adjacent words."""
-    return text if preset in UNSPACED else f" {text.replace(' ', '  ')} "
+def notes_on_signs(terms: Sequence[str], preset: str, references: Sequence[str] | None) -> list[str]:
+    """Names the terms that are matched as written, and those of them that occur in no reference (None: unknown)."""
+    texts = list(references or [])
+    written = {row.term: row.support for row in term_recall(texts, texts, list(terms), preset) if row.as_written}
+    if not written:
+        return []
+    notes = [f"matched as written, with their signs, because {preset} removes these: {', '.join(written)}"]
+    absent = [term for term, support in written.items() if not support]
+    if absent and references is not None:
+        notes.append(
+            f"not in a reference as written: {', '.join(absent)}; if the references spell the signs out, list the "
+            "words (such as 'a plus')"
+        )
+    return notes

@@ -16,6 +16,7 @@ class TermComparison:
 
     term: str
     seen: bool
+    as_written: bool
     support: int
     base: int
     adapted: int
@@ -63,6 +64,7 @@ def terms(base: Sequence[TermRow], adapted: Sequence[TermRow]) -> list[TermCompa
             TermComparison(
                 term=term,
                 seen=row.seen,
+                as_written=row.as_written,
                 support=row.support,
                 base=base_row.hits if base_row else 0,
                 adapted=adapted_row.hits if adapted_row else 0,

@@ -15,7 +15,7 @@ from finetune.core.errors import DataError
 from finetune.core.files import read_json
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest
-from finetune.data.prepare import prepare
+from finetune.data.prepare import prepare, preview_corpora
 
 SPLITS = ("train", "replay", "valid", "test", "canary")
 Corpora = Callable[..., Recipe]
@@ -50,6 +50,17 @@ def test_replay_is_a_split_like_the_others(corpora: Corpora, tmp_path: Path) -> 
     assert result.kept == dict.fromkeys(SPLITS, 2) and set(result.hashes) == set(SPLITS)
     assert [item.id for item in read_manifest(run.manifest("replay"))] == ["replay-a", "replay-b"]
     assert [item.id for item in read_manifest(run.manifest("train"))] == ["train-a", "train-b"]
+
+
+def test_terms_with_signs_are_noted(corpora: Corpora, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recipe = corpora()
+    (tmp_path / "terms.txt").write_text("A+\nnumber\n")
+    data = recipe.data.model_copy(update={"terms": str(tmp_path / "terms.txt")})
+    recipe = recipe.model_copy(update={"data": data})
+    assert any(line.endswith("removes these: A+") for line in preview_corpora(recipe))
+    with caplog.at_level(logging.INFO):
+        prepare(recipe, RunDir(tmp_path / "run"))
+    assert "not in a reference as written: A+" in caplog.text
 
 
 def test_rows_of_several_corpora_record_their_corpus(corpora: Corpora, tmp_path: Path) -> None:

@@ -317,6 +317,13 @@ def test_different_references_are_noted(compare: Run) -> None:
     assert "good.jsonl has a different reference for 1 clips, such as 'u0'" in out
 
 
+def test_terms_with_signs_are_noted(compare: Run) -> None:
+    Path("terms.txt").write_text("aspirin\nA+\n")
+    _, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--terms", "terms.txt")
+    assert "terms matched as written, with their signs, because basic@2 removes these: A+" in out
+    assert "terms not in a reference as written: A+; if the references spell" in out
+
+
 def test_japanese_with_a_normalizer_of_words_is_noted(compare: Run) -> None:
     write("test.jsonl", [{**row, "language": "ja"} for row in read("test.jsonl")])
     _, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl")
