@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 
 from finetune.core.files import write_text
 from finetune.core.recipe import ResolvedRecipe
+from finetune.data.style import StyleFile
 from finetune.evaluation.compare_result import CompareResult
 from finetune.evaluation.score import ScoreResult
 from finetune.exporting.adaptation import Adaptation
@@ -21,6 +22,7 @@ SCHEMAS: dict[str, TypeAdapter[Any]] = {
     "resolved_recipe": TypeAdapter(ResolvedRecipe),
     "run_summary": TypeAdapter(RunSummary),
     "scores": TypeAdapter(ScoreResult),
+    "style": TypeAdapter(StyleFile),
     "suspicious_reference": TypeAdapter(SuspiciousReference),
     "utterance": TypeAdapter(UtteranceResult),
 }

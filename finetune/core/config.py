@@ -26,6 +26,23 @@ class ModelSection(Section):
     """The text after the audio in the prompt; the default is the instruction of the model card."""
 
 
+class TextSection(Section):
+    """Rules for the transcripts of all splits; without them, no transcript is changed."""
+
+    tags: Literal["keep", "strip"] = "keep"
+    """strip removes annotations such as <unk>, [noise] and *cough*, and turns HTML entities into characters."""
+    extra_tags: list[str] = []
+    """Further annotations, such as xxx, by their exact text; upper and lower case are the same."""
+    numbers: Literal["keep", "words"] = "keep"
+    """words writes numbers in words, in the language of the row; docs/data.md lists what is converted."""
+    language: str = "en"
+    """The language of rows without a language, for numbers."""
+    punctuation: Literal["keep", "strip"] = "keep"
+    """strip removes punctuation, except apostrophes and hyphens inside words and signs of numbers."""
+    case: Literal["keep", "lower"] = "keep"
+    """lower converts to lower case, as the base model writes."""
+
+
 class DataSection(Section):
     train: list[str] = []
     """Training corpora: .jsonl, .csv, .tsv, .parquet, a folder, or hf:NAME:SPLIT. Empty for `finetune score`."""
@@ -41,8 +58,7 @@ class DataSection(Section):
     """How often a replay clip occurs in an epoch; at 0.5, each epoch uses a new random half of the clips."""
     terms: str | None = None
     """A text file with one term per line; the recall of the terms is reported."""
-    lowercase: bool = True
-    """Convert transcripts to lower case, because the base model writes lower case."""
+    text: TextSection = TextSection()
     min_duration: float = Field(0.2, gt=0)
     """Shortest clip, in seconds; shorter clips are dropped."""
     max_duration: float = Field(30.0, gt=0)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from finetune.core.config import AugmentSection, Recipe
+from finetune.core.languages import row_language, suggested_language
 
 
 def contradictions(recipe: Recipe) -> list[tuple[str, str]]:
@@ -49,6 +50,11 @@ def _data(recipe: Recipe) -> Iterator[tuple[str, str]]:
             "train.batch_seconds",
             f"must be at least data.max_duration ({data.max_duration:g}), so that the longest clip fits into a batch",
         )
+    if not row_language(data.text.language):
+        hint = suggested_language(data.text.language)
+        yield "data.text.language", "must be a language code such as en or de" + (f"; {hint}?" if hint else "")
+    if any(not tag.strip() for tag in data.text.extra_tags):
+        yield "data.text.extra_tags", "has an empty entry"
     if train.max_canary_loss is not None and not data.canary:
         yield "train.max_canary_loss", "is measured on data.canary, which is empty; set data.canary"
 

@@ -29,3 +29,38 @@ def language_code(name: str | None, languages: dict[str, str]) -> str:
     if code in languages:
         return code
     raise RecipeError(f"language {name!r} is not one of " + ", ".join(f"{c} ({n})" for c, n in languages.items()))
+
+
+# ISO 639-1, and codes of three letters and names that are common in corpora.
+_ISO_639_1 = (
+    "aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el en "
+    "eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii ik io is it iu ja jv "
+    "ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne "
+    "ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st "
+    "su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu"
+)
+_THREE_LETTERS = (
+    "eng:en fra:fr fre:fr deu:de ger:de spa:es por:pt jpn:ja ita:it zho:zh chi:zh cmn:zh nld:nl dut:nl rus:ru kor:ko "
+    "ara:ar hin:hi pol:pl tur:tr ukr:uk swe:sv"
+)
+_NAMES = "chinese:zh dutch:nl russian:ru korean:ko arabic:ar hindi:hi polish:pl turkish:tr ukrainian:uk swedish:sv"
+ISO_639_1 = frozenset(_ISO_639_1.split())
+OTHER_NAMES = {name.lower(): code for code, name in TRANSLATION_TARGETS.items()} | {
+    name: code for name, _, code in (entry.partition(":") for entry in f"{_THREE_LETTERS} {_NAMES}".split())
+}
+COUNTRIES = {"jp": "ja", "cn": "zh", "us": "en", "gb": "en", "cz": "cs", "dk": "da", "gr": "el"}
+
+
+def row_language(name: str) -> str:
+    """The two-letter code of a row's language (`en` for `EN_us`, `eng` and `English`); "" if it is not known."""
+    spelling = name.strip().lower().replace("_", "-")
+    code = OTHER_NAMES.get(spelling) or spelling.split("-")[0]
+    return OTHER_NAMES.get(code) or (code if code in ISO_639_1 else "")
+
+
+def suggested_language(name: str) -> str:
+    """The code that an unknown language name probably means, such as `ja` for `jp`; "" without a suggestion."""
+    spelling = name.strip().lower().replace("_", "-").split("-")[0]
+    return COUNTRIES.get(spelling) or next(
+        (code for full, code in OTHER_NAMES.items() if len(spelling) > 2 and full.startswith(spelling)), ""
+    )

@@ -18,7 +18,7 @@ from finetune.core.config import GOALS, Recipe
 from finetune.core.contradictions import contradictions
 from finetune.core.errors import RecipeError
 from finetune.core.files import write_json
-from finetune.core.renamed import RENAMED
+from finetune.core.renamed import NEW_VALUES, RENAMED
 from finetune.core.run_dir import flatten
 from finetune.version import __version__
 
@@ -219,7 +219,8 @@ def _check_keys(raw: dict[str, RawValue]) -> dict[str, RawValue]:
         elif key in known:
             checked[key] = RawValue(_as_field(key, value), origin)
         elif key in RENAMED:
-            raise RecipeError(f"{origin}: '{key}' was renamed to '{RENAMED[key]}'")
+            values = f": {NEW_VALUES[key]}" if key in NEW_VALUES else ""
+            raise RecipeError(f"{origin}: '{key}' was renamed to '{RENAMED[key]}'{values}")
         else:
             nearest = _nearest(key, known)
             raise RecipeError(f"{origin}: unknown key '{key}'" + (f"; did you mean '{nearest}'?" if nearest else ""))

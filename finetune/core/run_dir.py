@@ -26,6 +26,7 @@ class RunDir:
         self.recipe = self.root / "recipe.json"  # the settings that must not change in this directory
         self.resolved = self.root / "resolved.json"  # every setting of the recipe; `finetune run` reads it
         self.problems = self.root / "manifests" / "problems.json"
+        self.style = self.root / "manifests" / "style.json"
         self.manifests = self.root / "manifests"
         self.media = self.root / "media"
         self.checkpoint = self.root / "checkpoint"

@@ -6,7 +6,7 @@ All problems are collected before any is reported, so that a user can fix a corp
 import html
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,9 +16,10 @@ from finetune.data.cells import cell_keywords, cell_number, cell_text, clean_tex
 from finetune.data.hub import Row
 from finetune.data.manifest import KEYS, VERSION_KEY, Utterance, unique_id
 from finetune.data.problems import Problem
+from finetune.data.tags import without_tags
 
 MOJIBAKE = re.compile("\ufffd|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac")  # such as "Ã©" for "é"
-TAGS = re.compile(r"\[[^\]]*\]|<[^>]*>")  # such as [noise]
+CONTROL_TOKEN = re.compile(r"<\s*\|\s*([\w\s]+?)\s*\|\s*>")  # such as <|audio|>, also with spaces
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ def audit(
     max_chars_per_second: float,
     special_tokens: Sequence[str],
     workers: int,
+    keep_empty: bool = False,
+    rewrite: Callable[[Utterance], Utterance] = lambda utterance: utterance,
 ) -> Audit:
     """Checks every row of a corpus. A bad row never raises an error.
 
@@ -60,8 +63,11 @@ def audit(
         min_duration: seconds; shorter utterances are dropped.
         max_duration: seconds; longer utterances are dropped.
         max_chars_per_second: utterances with a higher rate are dropped, because the text belongs to other audio.
-        special_tokens: the tokenizer's control tokens, such as `<|audio|>`. In a text they act as commands.
+        special_tokens: the tokenizer's control tokens, such as `<|audio|>`. In a text they act as commands, in any
+            case, and with spaces inside.
         workers: number of threads that decode audio.
+        keep_empty: keep rows with an empty transcript, as a scored split does: every recognized word is an error.
+        rewrite: changes the transcript of an utterance.
     """
     ids = {stated for row in rows if (stated := _stated_id(row))}
     positions, by_digest = dict[str, str](), dict[str, Utterance]()
@@ -80,8 +86,9 @@ def audit(
             if isinstance(audio, Finding):
                 result.dropped.append(audio.at(utterance_id, row))
                 continue
-            utterance = _utterance(row, utterance_id, audio.duration)
-            finding = _check_text(utterance, special_tokens) or _check_length(
+            original = _utterance(row, utterance_id, audio.duration)
+            utterance = rewrite(original)
+            finding = _check_text(row, original, utterance, special_tokens, keep_empty) or _check_length(
                 utterance, min_duration, max_duration, max_chars_per_second
             )
             if finding:
@@ -89,7 +96,8 @@ def audit(
                 continue
             result.kept.append(utterance)
             first = by_digest.setdefault(audio.digest, utterance)
-            result.warnings.extend(item.at(utterance_id, row) for item in _warnings(row, utterance, audio, first))
+            warnings = _warnings(row, original, utterance, audio, first)
+            result.warnings.extend(item.at(utterance_id, row) for item in warnings)
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest of the corpus
     return result
@@ -134,18 +142,32 @@ def _utterance(row: Row, utterance_id: str, duration: float) -> Utterance:
     )
 
 
-def _check_text(utterance: Utterance, special_tokens: Sequence[str]) -> Finding | None:
-    """A reason to drop the utterance for its transcript or keywords."""
-    text, texts = utterance.text, (utterance.text, *utterance.keywords)
-    if not text:
+def _check_text(
+    row: Row, original: Utterance, utterance: Utterance, special_tokens: Sequence[str], keep_empty: bool
+) -> Finding | None:
+    """A reason to drop a row for its transcript or keywords, before and after the rules of the recipe."""
+    text = original.text
+    if not text and not (keep_empty and isinstance(row.values.get("text"), str)):  # a missing cell is not empty
         return Finding("empty transcript", "the row has no transcript")
-    if tokens := [token for token in special_tokens if token and any(token in item for item in texts)]:
+    if tokens := _control_tokens((text, utterance.text, *utterance.keywords), special_tokens):  # the rules can make one
         return Finding("special token in transcript", f"{', '.join(tokens)} is a command for the model: {text[:60]!r}")
-    if not any(char.isalnum() for char in TAGS.sub("", text)):
+    is_empty_reference = keep_empty and not utterance.text
+    if not is_empty_reference and not any(char.isalnum() for char in without_tags(utterance.text)):
         return Finding("no words in transcript", f"only punctuation or tags: {text[:60]!r}")
     if any(unicodedata.category(char) == "Cs" for char in text):
         return Finding("invalid Unicode in transcript", f"half of a surrogate pair: {text[:60]!a}")
     return None
+
+
+def _control_tokens(texts: Sequence[str], special_tokens: Sequence[str]) -> list[str]:
+    """The control tokens in texts, as they are written there."""
+    names = {_token_name(token) for token in special_tokens}
+    found = [match[0] for text in texts for match in CONTROL_TOKEN.finditer(text)]
+    return list(dict.fromkeys(token for token in found if _token_name(token) in names))
+
+
+def _token_name(token: str) -> str:
+    return re.sub(r"\d+$", "", re.sub(r"[\s<>|_]+", "", token.lower()))  # <|unused_7|> is one of many
 
 
 def _check_length(
@@ -166,18 +188,29 @@ def _check_length(
     return None
 
 
-def _warnings(row: Row, utterance: Utterance, audio: AudioInfo, first: Utterance) -> list[Finding]:
-    """Warnings about a usable row; `first` is the first utterance with the same samples."""
+def _warnings(row: Row, original: Utterance, utterance: Utterance, audio: AudioInfo, first: Utterance) -> list[Finding]:
+    """Warnings about a usable row.
+
+    Args:
+        row: the row.
+        original: its utterance, before the rules of the recipe.
+        utterance: the utterance after the rules.
+        audio: its audio.
+        first: the first utterance with the same samples.
+    """
     findings, text = list[Finding](), utterance.text
     stated, raw = row.values.get("duration"), cell_text(row.values.get("text"))
     number = cell_number(stated)
     if stated not in (None, "") and (number is None or abs(number - audio.duration) > 0.1 + 0.01 * audio.duration):
         findings.append(Finding("duration corrected", f"stated {stated!r}, measured {audio.duration:.2f} s"))
-    if " ".join(raw.split()) != text:
+    if " ".join(raw.split()) != original.text:
         findings.append(Finding("transcript cleaned", f"to NFC without invisible characters: {raw[:60]!a}"))
     if MOJIBAKE.search(text) or html.unescape(text) != text:
         findings.append(Finding("encoding errors in transcript", f"mojibake or HTML entities: {text[:60]!r}"))
-    if audio.silent:
+    if not text:
+        emptied = f"data.text leaves no word of {original.text[:60]!r}; " if original.text else ""
+        findings.append(Finding("empty reference", f"{emptied}every recognized word is an error"))
+    elif audio.silent:
         mixed = f" after averaging {audio.channels} channels" if audio.channels > 1 else ""
         findings.append(Finding("silent audio", f"no sound{mixed}, but the transcript is {text[:60]!r}"))
     elif first is not utterance:

@@ -89,8 +89,8 @@ def read_corpus(source: str, media_dir: Path, load_dataset: Callable[..., Any] |
     )
 
 
-def count_rows(source: str) -> tuple[int, int] | None:
-    """The number of rows of a corpus and the number of missing audio files; None for datasets, which are not opened.
+def preview_rows(source: str) -> list[Row] | None:
+    """The rows of a corpus that can be read without its audio; None for datasets, which are not opened.
 
     Raises:
         DataError: see `read_corpus`; or the source is not a valid file name.
@@ -104,8 +104,12 @@ def count_rows(source: str) -> tuple[int, int] | None:
             return None
     except (OSError, RuntimeError) as error:  # a name that is too long, or ~user of an unknown user
         raise DataError(f"{source}: not a valid path ({error})") from error
-    audio = [row.values.get("audio_filepath") for row in read_corpus(source, path)]
-    return len(audio), sum(not (isinstance(name, str) and _exists(Path(name))) for name in audio)
+    return read_corpus(source, path)
+
+
+def has_audio_file(row: Row) -> bool:
+    name = row.values.get("audio_filepath")
+    return isinstance(name, str) and _exists(Path(name))
 
 
 def read_table(path: Path) -> list[Row]:

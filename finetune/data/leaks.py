@@ -9,10 +9,10 @@ from functools import cache
 
 from finetune.data.manifest import Utterance
 from finetune.data.problems import Problem
+from finetune.data.scripts import is_unspaced
 
 MIN_OVERLAP = 0.5  # seconds; shorter overlaps of two segments are padding, unless half of the shorter segment
 SHORT_SENTENCE = 4  # words; a sentence with fewer words is often spoken again (commands, digits, greetings)
-UNSPACED_NAMES = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")  # scripts without spaces
 CHARACTERS_PER_WORD = 2  # of a script without spaces
 REFUSED = ("audio", "overlapping audio")  # kinds that stop a run; the others are warnings
 
@@ -105,7 +105,7 @@ def _real_path(path: str) -> str:
 
 def num_words(text: str) -> int:
     """Words of a text; in scripts without spaces, `CHARACTERS_PER_WORD` characters count as one."""
-    unspaced = sum(char.isalpha() and unicodedata.name(char, "").startswith(UNSPACED_NAMES) for char in text)
+    unspaced = sum(map(is_unspaced, text))
     return max(len(text.split()), math.ceil(unspaced / CHARACTERS_PER_WORD))
 
 

@@ -12,17 +12,24 @@ from finetune.core.errors import DataError
 from finetune.core.files import sha256_file, write_json
 from finetune.core.run_dir import RunDir
 from finetune.data.audit import Audit, audit
-from finetune.data.corpora import count_rows, read_corpus
+from finetune.data.corpora import has_audio_file, preview_rows, read_corpus
 from finetune.data.leaks import find_leaks, is_refused
-from finetune.data.manifest import unique_id, write_manifest
+from finetune.data.manifest import Utterance, unique_id, write_manifest
 from finetune.data.problems import Problem, format_problems
+from finetune.data.style import BASE_STYLE, SplitStyle, format_style, split_style, write_style
+from finetune.data.text_rules import TextRules
+from finetune.data.unused_settings import text_of_row, unused_settings
 from finetune.metrics.terms import notes_on_signs, read_terms, term_recall
 
 log = logging.getLogger(__name__)
 
 TRAINING_SPLITS, SCORED_SPLITS = ("train", "replay"), ("valid", "test", "canary")
 SPLITS = (*TRAINING_SPLITS, *SCORED_SPLITS)
-SPECIAL_TOKENS = ("<|audio|>", "<|end_of_text|>", "<|pad|>", "<|start_of_role|>", "<|end_of_role|>")
+_TOKEN_NAMES = (  # of Granite's tokenizer
+    "audio end_of_text pad unk start_of_role end_of_role tool_call start_of_cite end_of_cite start_of_plugin "
+    "end_of_plugin fim_prefix fim_middle fim_suffix fim_pad filename reponame unused_1"
+)
+SPECIAL_TOKENS = tuple(f"<|{name}|>" for name in _TOKEN_NAMES.split())
 
 
 @dataclass(frozen=True)
@@ -37,24 +44,27 @@ class PrepareResult:
 
 
 def preview_corpora(recipe: Recipe) -> Iterator[str]:
-    """One line for each corpus of a recipe. Decodes no audio and writes no file.
+    """One line for each corpus of a recipe, then the style of the transcripts. Decodes no audio and writes no file.
 
     Raises:
         DataError: after the last line, if a source cannot be read or lacks audio. The message lists all of them.
     """
-    problems = []
-    any_closed = False
+    problems, any_closed = list[str](), False
+    splits: dict[str, list[Utterance]] = {}
     for split in SPLITS:
         for source in getattr(recipe.data, split):
             try:
-                counts = count_rows(source)
+                rows = preview_rows(source)
             except DataError as error:
                 problems.append(f"data.{split}: {error}")
                 continue
-            yield f"{split:6} {f'{counts[0]:,} rows' if counts else 'not opened':>12}  {source}"
-            any_closed = any_closed or counts is None
-            if counts and counts[1] > recipe.data.max_bad_fraction * counts[0]:
-                problems.append(f"data.{split}: {source}: {counts[1]} of {counts[0]} rows have no audio file")
+            yield f"{split:6} {'not opened' if rows is None else f'{len(rows):,} rows':>12}  {source}"
+            any_closed = any_closed or rows is None
+            rows = rows or []
+            missing = sum(not has_audio_file(row) for row in rows)
+            if missing > recipe.data.max_bad_fraction * len(rows):
+                problems.append(f"data.{split}: {source}: {missing} of {len(rows)} rows have no audio file")
+            splits.setdefault(split, []).extend(map(text_of_row, rows))
     if recipe.data.terms:
         try:
             terms = read_terms(recipe.data.terms)
@@ -64,12 +74,27 @@ def preview_corpora(recipe: Recipe) -> Iterator[str]:
             problems.append(f"data.terms: {error}")
     if any_closed:
         yield "not opened: checked by `finetune prepare`"
+    yield from _preview_texts(recipe, splits, any_closed)
     if problems:
         raise DataError("\n".join(problems))
 
 
+def _preview_texts(recipe: Recipe, splits: dict[str, list[Utterance]], any_closed: bool) -> Iterator[str]:
+    """The style of the transcripts, and the settings that have no effect on the data."""
+    settings, lines = recipe.data.text, list[str]()
+    for split, utterances in splits.items():
+        rules = TextRules(settings)
+        style = split_style([rules(item) for item in utterances if item.text], rules)
+        lines += format_style(split, style, settings.language)
+    if lines:
+        yield f"\nstyle of the transcripts ({BASE_STYLE}):"
+        yield from lines
+    if not any_closed:
+        yield from unused_settings(recipe, splits)
+
+
 def prepare(recipe: Recipe, run: RunDir) -> PrepareResult:
-    """Writes `manifests/<split>.jsonl` and `manifests/problems.json`.
+    """Writes `manifests/<split>.jsonl`, `manifests/problems.json` and `manifests/style.json`.
 
     Raises:
         DataError: a source cannot be read; a split has no usable row or too many bad rows; audio of train or
@@ -79,13 +104,16 @@ def prepare(recipe: Recipe, run: RunDir) -> PrepareResult:
     started = time.monotonic()
     if recipe.data.terms:  # checked here, because evaluate reads the terms only after hours of training
         term_recall([], [], read_terms(recipe.data.terms), recipe.evaluate.normalizer)
-    audits = _read(recipe.data, run.media)
+    audits, styles = _read(recipe.data, run.media)
     audits = _check_leaks(audits, recipe.data.allow_leaks)
     if recipe.data.terms and "test" in audits:
         references = [item.text for item in audits["test"].kept]
         for note in notes_on_signs(read_terms(recipe.data.terms), recipe.evaluate.normalizer, references):
             log.info("terms  %s", note)
+    for line in unused_settings(recipe, {split: result.kept for split, result in audits.items()}):
+        log.warning(line)
     _write(audits, run)
+    write_style(run.style, styles)
     return PrepareResult(
         kept={split: len(result.kept) for split, result in audits.items()},
         hours={split: round(_seconds(result) / 3600, 4) for split, result in audits.items()},
@@ -95,16 +123,23 @@ def prepare(recipe: Recipe, run: RunDir) -> PrepareResult:
     )
 
 
-def _read(data: DataSection, media: Path) -> dict[str, Audit]:
-    """Every split of the recipe, audited; ids are unique over train and replay."""
-    audits = {split: _read_split(split, data, media) for split in SPLITS if getattr(data, split)}
+def _read(data: DataSection, media: Path) -> tuple[dict[str, Audit], dict[str, SplitStyle]]:
+    """Every split of the recipe, audited, and its style; ids are unique over train and replay."""
+    audits, styles = dict[str, Audit](), dict[str, SplitStyle]()
+    for split in SPLITS:
+        if getattr(data, split):
+            audits[split], styles[split] = _read_split(split, data, media)
     if "replay" in audits:
         audits["replay"] = _rename_shared_ids(audits["replay"], audits["train"])
-    return audits
+    return audits, styles
 
 
-def _read_split(split: str, data: DataSection, media: Path) -> Audit:
-    """The rows of all corpora of a split, audited. With several corpora, each row records its corpus, for evaluate."""
+def _read_split(split: str, data: DataSection, media: Path) -> tuple[Audit, SplitStyle]:
+    """The rows of all corpora of a split, audited, and the style of their transcripts.
+
+    With several corpora, each row records its corpus, for evaluate.
+    """
+    rules = TextRules(data.text)
     sources: list[str] = getattr(data, split)
     rows = [
         replace(row, values={"corpus": source, **row.values}) if len(sources) > 1 else row
@@ -118,6 +153,8 @@ def _read_split(split: str, data: DataSection, media: Path) -> Audit:
         max_chars_per_second=data.max_chars_per_second,
         special_tokens=SPECIAL_TOKENS,
         workers=2,
+        keep_empty=split in SCORED_SPLITS,
+        rewrite=rules,
     )
     num_dropped = len(result.dropped)
     dropped = f"; {num_dropped} of {len(rows)} rows dropped" if num_dropped else ""
@@ -131,9 +168,10 @@ def _read_split(split: str, data: DataSection, media: Path) -> Audit:
             f"data.{split}: {num_dropped} of {len(rows)} rows are unusable, more than data.max_bad_fraction "
             f"{data.max_bad_fraction:g} allows; fix the rows or raise data.max_bad_fraction"
         )
-    if data.lowercase:
-        return replace(result, kept=[replace(item, text=item.text.lower()) for item in result.kept])
-    return result
+    style = split_style(result.kept, rules)
+    if lines := format_style(split, style, data.text.language):
+        log.info("style (%s):\n%s", BASE_STYLE, "\n".join(lines))
+    return result, style
 
 
 def _rename_shared_ids(replay: Audit, train: Audit) -> Audit:

@@ -13,6 +13,7 @@ ADVICE = {
     "audio too short": "Remove the rows, or lower data.min_duration.",
     "audio too long": "Cut the audio into segments, or raise data.max_duration.",
     "empty transcript": "Add the transcripts, or remove the rows.",
+    "empty reference": "The clip stays in the split. If words are spoken in it, add them.",
     "no words in transcript": "Add the spoken words, or remove the rows.",
     "special token in transcript": "Remove the token from the transcript or the keywords.",
     "invalid Unicode in transcript": "Export the transcripts again as UTF-8.",

@@ -1,10 +1,13 @@
 """Alphabet of the character CTC head: 348 labels (blank 0, code points 1 to 255, then katakana) and greedy decoding."""
 
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:  # `finetune check` uses the alphabet, and does not load torch for it
+    from torch import Tensor
 
 BLANK = 0
 LATIN = 256  # labels below it equal the code point
@@ -57,13 +60,13 @@ def best_path(labels: NDArray[np.int64], peaks: NDArray[np.float32]) -> tuple[st
     return (text[:-1], probs[:-1]) if text.endswith(" ") else (text, probs)
 
 
-def greedy_text(logits: Tensor) -> str:
+def greedy_text(logits: "Tensor") -> str:
     """Greedy CTC text of one clip: logits (T, 348) of its real frames -> text, with runs of spaces reduced to one."""
     labels = logits.argmax(-1).cpu().numpy()
     return best_path(labels, np.ones(len(labels), np.float32))[0]
 
 
-def entropy(logits: Tensor) -> Tensor:
+def entropy(logits: "Tensor") -> "Tensor":
     """Entropy in nats of the label distribution of each frame: logits (..., T, 348) -> (..., T)."""
     log_probs = logits.float().log_softmax(-1)
     return -(log_probs.exp() * log_probs).sum(-1)

@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from finetune.data.style import BASE_STYLE, StyleFile
 from finetune.metrics.results import SYSTEMS, EvaluationResults, KeywordListScores
 from finetune.metrics.word_changes import Changes
 from finetune.report import tables, wording
@@ -42,6 +43,7 @@ SECTIONS = (
     ("groups", "Groups"),
     ("probes", "Hallucinations"),
     ("suspicious", "Suspicious references"),
+    ("transcripts", "Transcripts"),
     ("training", "Training and speed"),
     ("provenance", "Provenance"),
 )
@@ -59,6 +61,7 @@ class Content:
         results: results of the evaluation.
         changes: word changes on test.
         lists: clips by name of their list (fixed, broken, worst, suspicious).
+        transcripts: style of the transcripts; None for a run of an earlier version.
         charts: charts by name.
         meanings: description of each flag.
         absent: title of each missing section, with the reason.
@@ -73,6 +76,7 @@ class Content:
     results: EvaluationResults
     changes: Changes
     lists: Mapping[str, Sequence[ClipView]]
+    transcripts: StyleFile | None
     charts: Mapping[str, Chart]
     meanings: Mapping[str, str]
     absent: Sequence[tuple[str, str]]
@@ -124,14 +128,17 @@ def _tables(content: Content) -> dict[str, Any]:
         "groups": results.groups["test"],
         "probes": results.probes or flags,
         "suspicious": content.lists["suspicious"],
+        "transcripts": content.transcripts,
         "training": {*content.charts} & {"learning", "speed"},
     }
     return {
         "systems": SYSTEMS,
+        "base_style": BASE_STYLE,
         "terms": terms[:MAX_TERMS],
         "more_terms": len(terms[MAX_TERMS:]),
         "entities": tables.entities(test.base.entities, test.adapted.entities),
         "confusions": tables.confusions(details.base.confusions, details.adapted.confusions),
+        "style_rows": tables.transcripts(content.transcripts) if content.transcripts else [],
         "keyword_rows": _keyword_rows(results),
         "flags": flags,
         "scale": tables.scale(results.differences["test"]),

@@ -60,8 +60,8 @@ def style(facts: Facts) -> Advice | None:
         "style",
         f"{points(gap)} points of raw WER are casing and punctuation, mostly {main_error} ({counts.case_errors} words "
         f"with other casing, {missing} missing punctuation marks, {counts.marks_inserted} inserted).",
-        "If the output needs this style, train on it: set data.lowercase: false and write the transcripts in that "
-        "style. Otherwise use the normalized WER.",
+        "If the output needs this style, write the transcripts in that style, with data.text.case and "
+        "data.text.punctuation at keep. Otherwise use the normalized WER.",
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from finetune.data.style import StyleFile
 from finetune.metrics.alignment import Confusion
 from finetune.metrics.scores import Comparison, TermRow
 from finetune.metrics.words import EntityRecall
@@ -45,6 +46,15 @@ class ConfusionComparison:
 
 
 @dataclass(frozen=True)
+class StyleRow:
+    """A feature of transcripts or a rule of `data.text`: the number of transcripts by split, and an example."""
+
+    name: str
+    counts: list[int]
+    example: str
+
+
+@dataclass(frozen=True)
 class Scale:
     """Positions of zero, of a difference and of its interval on a line from 0 to 100."""
 
@@ -79,6 +89,27 @@ def entities(base: Sequence[EntityRecall], adapted: Sequence[EntityRecall]) -> l
     """One row for each kind that occurs in the references."""
     hits = {row.kind: row.hits for row in adapted}
     return [EntityComparison(row.kind, row.support, row.hits, hits[row.kind]) for row in base if row.support]
+
+
+def transcripts(style: StyleFile) -> list[StyleRow]:
+    """The rules that changed a transcript, then the features of the transcripts, each with its first example."""
+    cells: dict[str, dict[str, int]] = {}
+    examples: dict[str, str] = {}
+    for split, entry in style.splits.items():
+        for use in entry.rules:
+            cells.setdefault(f"changed by {use.rule}", {})[split] = use.rows
+            for change in use.examples[:1]:
+                examples.setdefault(f"changed by {use.rule}", f"{change.before} → {change.after}")
+        for left in entry.numbers_left:
+            cells.setdefault(f"numbers left: {left.reason}", {})[split] = left.rows
+            examples.setdefault(f"numbers left: {left.reason}", left.examples[0].after)
+        for feature in entry.features:
+            cells.setdefault(feature.feature, {})[split] = feature.rows
+            examples.setdefault(feature.feature, feature.examples[0].text)
+    return [
+        StyleRow(name, [counts.get(split, 0) for split in style.splits], examples.get(name, ""))
+        for name, counts in cells.items()
+    ]
 
 
 def confusions(base: Sequence[Confusion], adapted: Sequence[Confusion]) -> list[ConfusionComparison]:

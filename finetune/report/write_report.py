@@ -12,6 +12,7 @@ from finetune.core.extras import require
 from finetune.core.files import read_json, read_jsonl, write_text
 from finetune.core.recipe import load_recipe
 from finetune.core.run_dir import RunDir
+from finetune.data.style import read_style
 from finetune.metrics.alignment import align
 from finetune.metrics.hallucination import FLAGS
 from finetune.metrics.normalizer import UNSPACED
@@ -88,6 +89,7 @@ def _content(run: RunDir, results: EvaluationResults, recipe: Recipe, trained: R
         results=results,
         changes=word_changes(base, adapted),
         lists=clip_lists(rows, suspicious, preset, run.report, embedded_bytes),
+        transcripts=read_style(run.style),
         charts=_charts(results, records, trained),
         meanings=FLAGS,
         absent=_absent(results, recipe),

@@ -14,6 +14,8 @@ from finetune.core.run_dir import RunDir
 from finetune.data.audio import load_audio
 from finetune.data.leaks import find_leaks
 from finetune.data.manifest import Utterance, write_manifest
+from finetune.data.style import split_style, write_style
+from finetune.data.text_rules import TextRules
 from finetune.evaluation.decode_run import Backend
 from finetune.evaluation.evaluate import evaluate
 from finetune.inference.recognize import Hypothesis
@@ -65,6 +67,8 @@ def synthetic_run(
             }
         },
     )
+    rules = TextRules(recipe.data.text)
+    write_style(run.style, {split: split_style(map(rules, items), rules) for split, items in splits.items()})
     run.finish(
         "prepare",
         {

@@ -212,6 +212,25 @@ def test_a_renamed_key_is_refused_with_its_new_name(recipe: Path, key: str, new:
     assert new in known_keys() and key not in known_keys()
 
 
+def test_the_new_values_of_a_renamed_key_are_named(recipe: Path) -> None:
+    assert refusal(recipe, RECIPE, "data.lowercase=false") == (
+        "--set data.lowercase=false: 'data.lowercase' was renamed to 'data.text.case': lower converts to lower case, "
+        "keep (the default) changes nothing"
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.text.language=jp", "data.text.language: must be a language code such as en or de; ja?"),
+        ("data.text.language=xx", "data.text.language: must be a language code such as en or de"),
+        ("data.text.case=upper", "data.text.case: Input should be 'keep' or 'lower', got 'upper'"),
+    ],
+)
+def test_rules_of_transcripts_are_checked(recipe: Path, override: str, message: str) -> None:
+    assert refusal(recipe, RECIPE, override) == f"--set {override}: {message}"
+
+
 def test_a_recipe_without_a_base_model_is_refused_and_names_the_embedded_model(recipe: Path) -> None:
     message = refusal(recipe, "data.test: [c.jsonl]\n")
     assert message.startswith(f"{recipe}: model.base: required; set model.base to a local folder or a hub name")

@@ -1,5 +1,6 @@
 """The audit: every bad row is reported, every good row is kept, and no row is lost."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,47 @@ def test_each_bad_row_has_a_problem(tmp_path: Path) -> None:
     assert [problem.where for problem in result.dropped] == [f"m.csv:{n}" for n in range(2, len(bad) + 2)]
     assert all(problem.id and problem.detail for problem in result.dropped)
     format_problems(result.dropped).encode()  # valid UTF-8
+
+
+def test_a_rule_cannot_make_a_control_token(tmp_path: Path) -> None:
+    rows = [Row("m.csv:2", {"audio_filepath": write_noise(tmp_path, "a.wav"), "text": "say it"})]
+    result = audit(
+        rows,
+        min_duration=0.5,
+        max_duration=10,
+        max_chars_per_second=30,
+        special_tokens=["<|audio|>"],
+        workers=1,
+        rewrite=lambda item: replace(item, text="say < |Audio| >"),
+    )
+    assert kinds(result.dropped) == ["special token in transcript"] and "< |Audio| >" in result.dropped[0].detail
+
+
+def test_an_empty_transcript_is_kept_in_a_scored_split(tmp_path: Path) -> None:
+    """A missing transcript is not an empty one."""
+    path = write_noise(tmp_path, "a.wav")
+    texts = ("", " ", "[noise]", "word", None, ["a"], float("nan"))
+    rows = [Row(f"m.csv:{n}", {"audio_filepath": path, "text": text}) for n, text in enumerate(texts)]
+    options = {"min_duration": 0.5, "max_duration": 10.0, "max_chars_per_second": 30.0}
+    result = audit(
+        rows,
+        **options,
+        special_tokens=[],
+        workers=1,
+        keep_empty=True,
+        rewrite=lambda item: replace(item, text=item.text.replace("[noise]", "")),
+    )
+    assert [item.text for item in result.kept] == ["", "", "", "word"]
+    assert kinds(result.dropped) == ["empty transcript"] * 3
+    empty = [problem for problem in result.warnings if problem.kind == "empty reference"]
+    assert len(empty) == 3 and empty[2].detail.startswith("data.text leaves no word of '[noise]'")
+    dropped = audit(rows, **options, special_tokens=[], workers=1).dropped
+    assert kinds(dropped) == [
+        "empty transcript",
+        "empty transcript",
+        "no words in transcript",
+        *["empty transcript"] * 3,
+    ]
 
 
 def test_a_clip_of_exactly_the_limits_is_kept(tmp_path: Path) -> None:

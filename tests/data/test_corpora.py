@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from finetune.core.errors import DataError
-from finetune.data.corpora import count_rows, read_corpus
+from finetune.data.corpora import preview_rows, read_corpus
 from finetune.data.hub import Row
 
 
@@ -193,7 +193,7 @@ def test_a_missing_source_is_an_error(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"the folder org does not exist in /.*; .* hf:NAME:SPLIT"):
         read("org/corpus")
     with pytest.raises(DataError, match="hf:org/corpus: write hf:NAME:SPLIT"):
-        count_rows("hf:org/corpus")
+        preview_rows("hf:org/corpus")
     (folder / "empty").mkdir()
     with pytest.raises(DataError, match="no audio files in this folder"):
         read(folder / "empty")

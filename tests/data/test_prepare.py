@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from finetune.core.config import Recipe
+from finetune.core.config import Recipe, TextSection
 from finetune.core.errors import DataError
 from finetune.core.files import read_json
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest
 from finetune.data.prepare import prepare, preview_corpora
+from finetune.data.style import read_style
 
 SPLITS = ("train", "replay", "valid", "test", "canary")
 Corpora = Callable[..., Recipe]
@@ -124,6 +125,77 @@ def test_audio_of_valid_in_test_is_a_warning(corpora: Corpora, tmp_path: Path) -
     warnings = read_json(run.problems)["test"]["warnings"]
     assert [(problem["id"], problem["kind"].endswith("audio also in valid")) for problem in warnings] == [
         ("copied", True)
+    ]
+
+
+def test_the_rules_apply_to_all_splits(corpora: Corpora, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    rows = {
+        split: [{"audio_filepath": str(tmp_path / split / "a.wav"), "text": f"In {split} <unk> 5", "keywords": "<b>"}]
+        for split in SPLITS
+    }
+    recipe, run = corpora(**rows), RunDir(tmp_path / "run")
+    prepare(recipe, run)
+    assert [read_manifest(run.manifest(split))[-1].text for split in SPLITS] == [
+        f"In {name} <unk> 5" for name in SPLITS
+    ]
+    text = TextSection(tags="strip", numbers="words", case="lower")
+    data = recipe.data.model_copy(update={"text": text})
+    prepare(recipe.model_copy(update={"data": data}), run)
+    changed = [read_manifest(run.manifest(split))[-1] for split in SPLITS]
+    assert [item.text for item in changed] == [f"in {name} five" for name in SPLITS]
+    assert all(item.keywords == ("<b>",) for item in changed)
+    style = read_style(run.style)
+    assert style is not None and set(style.splits) == set(SPLITS)
+    assert [(use.rule, use.rows) for use in style.splits["canary"].rules] == [
+        ("tags: strip", 1),
+        ("numbers: words", 1),
+        ("case: lower", 1),
+    ]
+    assert "replay: data.text.tags: strip changed 1 transcripts" in caplog.text
+    assert not any("transcript cleaned" in str(split) for split in read_json(run.problems).values())
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("[noise]", "no words in transcript"),
+        ("(laughs) %HESITATION", "no words in transcript"),
+        ("a <|AUDIO|> b", "special token in transcript"),
+        ("a < | end_of_text | > b", "special token in transcript"),
+        ("a <|unused_12|>", "special token in transcript"),
+    ],
+)
+def test_rows_without_words_and_control_tokens_are_dropped(
+    corpora: Corpora, tmp_path: Path, text: str, kind: str
+) -> None:
+    run = RunDir(tmp_path / "run")
+    recipe = corpora(train=[{"id": "x", "audio_filepath": str(tmp_path / "train" / "a.wav"), "text": text}])
+    data = recipe.data.model_copy(update={"text": TextSection(tags="strip"), "max_bad_fraction": 0.5})
+    prepare(recipe.model_copy(update={"data": data}), run)
+    assert [problem["kind"] for problem in read_json(run.problems)["train"]["dropped"]] == [kind]
+
+
+def test_settings_without_effect_are_named(corpora: Corpora, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "terms.txt").write_text("zyx\nqed\n")
+    row = {"audio_filepath": str(tmp_path / "test" / "a.wav"), "text": "own words", "accent": "x", "keywords": "own"}
+    recipe = corpora(test=[{"id": "own", **row}])
+    data = recipe.data.model_copy(update={"terms": str(tmp_path / "terms.txt")})
+    evaluate = recipe.evaluate.model_copy(update={"groups": ["acent", "accent", "speaker", "duration"]})
+    recipe = recipe.model_copy(update={"data": data, "evaluate": evaluate})
+    expected = [
+        "evaluate.groups: no row of data.test has a column 'acent'. Its columns: accent; did you mean 'accent'?",
+        "evaluate.groups: no row of data.test has a value in column 'speaker'",
+        f"data.terms: no term of {tmp_path / 'terms.txt'} occurs in data.test, so their recall cannot be measured",
+        "data.test: the keywords of 1 of 3 rows, such as own, are in their transcripts: the prompt contains the "
+        "answer. Use the column `terms` for terms that are only scored",
+    ]
+    assert list(preview_corpora(recipe))[-4:] == expected
+    prepare(recipe, RunDir(tmp_path / "run"))
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == expected
+    (tmp_path / "terms.txt").write_text("zyx\nown words\n")
+    assert "data.terms: 1 of 2 terms do not occur in data.test, such as 'zyx'; their recall is not measured" in [
+        *preview_corpora(recipe)
     ]
 
 

@@ -19,6 +19,8 @@ from finetune.cli import main as cli
 from finetune.core.files import read_json, write_json
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
+from finetune.data.style import SplitStyle, StyleFile, read_style
+from finetune.data.text_rules import NumberLeft, RuleUse, TextChange
 from finetune.metrics.mapsswe import Mapsswe
 from finetune.metrics.scores import Comparison, TermRow
 from finetune.report import tables
@@ -50,6 +52,7 @@ SECTIONS = (
     "groups",
     "probes",
     "suspicious",
+    "transcripts",
     "training",
     "provenance",
 )
@@ -209,13 +212,31 @@ def test_a_report_with_missing_sections(run: RunDir, tmp_path: Path) -> None:
         {"evaluate": {"replicas": 200, "probes": False}},
     )
     little.metrics.unlink()
+    little.style.unlink()  # a run of an earlier version
     write_report(little)
     elements = Elements(little.page.read_text(encoding="utf-8"))
     ids = [attributes["id"] for tag, attributes in elements.tags if tag == "section"]
-    assert not {"terms", "keywords", "probes", "suspicious"} & set(ids)
+    assert not {"terms", "keywords", "probes", "suspicious", "transcripts"} & set(ids)
     for reason in ("no data.canary", "evaluate.probes is off", "no data.terms, and no column"):
         assert reason in elements.text
     assert "No significant difference" in elements.text and "only 3 blocks" in elements.text.lower()
+
+
+def test_the_style_of_the_transcripts_and_the_rules_are_shown(run: RunDir, page: str, tmp_path: Path) -> None:
+    text = Elements(page).text
+    assert "The base model writes lower case words, numbers in words and no punctuation." in text
+    style = read_style(run.style)
+    assert style is not None
+    tags = next(item for item in style.splits["test"].features if item.feature == "tags")
+    rows = {row.name: row for row in tables.transcripts(style)}
+    assert rows["tags"].counts == [0, tags.rows, 0] and rows["tags"].example == tags.examples[0].text
+    rule = RuleUse("case: lower", 3, [TextChange("u", "Up", "up")])
+    left = NumberLeft("no usual reading", 2, [TextChange("u", "take 5mg", "5mg")])
+    changed = StyleFile(splits={"train": SplitStyle(4, [], [rule], [left], 0), "test": SplitStyle(2, [], [], [], 0)})
+    assert tables.transcripts(changed) == [
+        tables.StyleRow("changed by case: lower", [3, 0], "Up → up"),
+        tables.StyleRow("numbers left: no usual reading", [2, 0], "5mg"),
+    ]
 
 
 def test_formats_of_numbers() -> None:

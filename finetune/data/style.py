@@ -1,0 +1,205 @@
+"""Compares the style of transcripts with that of the base model, which writes lower case words and nothing else.
+
+Types of `manifests/style.json`; `scripts/write_schemas.py` writes their JSON schema to `docs/schemas/`.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from finetune.core.files import read_json, write_json
+from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS, row_language, suggested_language
+from finetune.data.manifest import Utterance
+from finetune.data.scripts import has_other_script
+from finetune.data.tags import find_tags, without_tags
+from finetune.data.text_rules import EXAMPLES, NumberLeft, RuleUse, TextRules, strip_punctuation
+from finetune.model.ctc import to_labels
+
+BASE_STYLE = "the base model writes lower case words, numbers in words and no punctuation"
+SHOWN = 70  # characters of a transcript in a line
+MAX_VALUES = 20
+# What each feature means, and what to do about it.
+FEATURES = {
+    "capitals": "data.text.case: lower converts them",
+    "punctuation": "data.text.punctuation: strip removes it",
+    "digits": "data.text.numbers: words writes numbers in words",
+    "tags": "data.text.tags: strip removes annotations that are certain; name others in data.text.extra_tags",
+    "characters outside the CTC alphabet": "the CTC head cannot learn or write them; the language model can",
+    "another script": "the text is not written in the script of its language; correct the text or the language",
+    "unknown language": "use a code such as en or ja",
+    "language not in the base": f"it transcribes {', '.join(SPEECH_LANGUAGES)}; train.goal: language teaches another",
+}
+LISTED = ("tags", "characters outside the CTC alphabet", "unknown language", "language not in the base")
+
+
+@dataclass(frozen=True)
+class StyleExample:
+    """A transcript with a feature, and the part that shows it."""
+
+    id: str
+    text: str
+    found: str
+
+
+@dataclass(frozen=True)
+class StyleFeature:
+    """A feature of `FEATURES` with its number of rows, its most frequent values and its first examples.
+
+    `values` has the number of rows of each tag, character or language; it is empty for the other features.
+    """
+
+    feature: str
+    rows: int
+    values: dict[str, int]
+    examples: list[StyleExample]
+
+
+@dataclass(frozen=True)
+class SplitStyle:
+    """The style of one split after the rules of `data.text`, and what the rules changed.
+
+    Attributes:
+        rows: number of transcripts.
+        features: features of at least one transcript.
+        rules: the rules that are on.
+        numbers_left: numbers that `data.text.numbers: words` leaves, by reason.
+        default_language: rows with converted numbers whose language is `data.text.language`.
+    """
+
+    rows: int
+    features: list[StyleFeature]
+    rules: list[RuleUse]
+    numbers_left: list[NumberLeft]
+    default_language: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleFile:
+    """The content of `manifests/style.json`, by split."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    schema_version: Literal[1] = 1
+    splits: dict[str, SplitStyle] = field(default_factory=dict)
+
+
+def split_style(utterances: Iterable[Utterance], rules: TextRules) -> SplitStyle:
+    """The style of utterances.
+
+    Args:
+        utterances: utterances to which the rules were applied.
+        rules: the rules of the split.
+    """
+    rows, counts = 0, dict.fromkeys(FEATURES, 0)
+    values: dict[str, Counter[str]] = {name: Counter() for name in FEATURES}
+    examples: dict[str, list[StyleExample]] = {name: [] for name in FEATURES}
+    for item in utterances:
+        rows += 1
+        for name, found in _features(item, rules.settings.extra_tags):
+            distinct = dict.fromkeys(found)
+            counts[name] += 1
+            values[name].update([*distinct] if name in LISTED else ())
+            if len(examples[name]) < EXAMPLES:
+                examples[name].append(StyleExample(item.id, item.text, " ".join([*distinct][:EXAMPLES])))
+    return SplitStyle(
+        rows=rows,
+        features=[
+            StyleFeature(name, count, dict(values[name].most_common(MAX_VALUES)), examples[name])
+            for name, count in counts.items()
+            if count
+        ],
+        rules=rules.uses,
+        numbers_left=rules.numbers_left,
+        default_language=rules.defaulted,
+    )
+
+
+def format_style(split: str, style: SplitStyle, language: str) -> list[str]:
+    """The lines about one split that `finetune check` and `finetune prepare` print.
+
+    Args:
+        split: name of the split.
+        style: its style.
+        language: `data.text.language`.
+    """
+    lines = list[str]()
+    for use in style.rules:
+        lines.append(f"{split}: data.text.{use.rule} changed {use.rows} transcripts")
+        lines += [f"  {item.id}: {_short(item.before)} -> {_short(item.after)}" for item in use.examples]
+    if style.default_language:
+        lines.append(
+            f"{split}: {style.default_language} transcripts with numbers have no language; the numbers were read in "
+            f"data.text.language ({language})"
+        )
+    for left in style.numbers_left:
+        lines.append(f"{split}: numbers of {left.rows} transcripts stay: {left.reason}")
+        lines += [f"  {item.id}: {item.after} in {_short(item.before)}" for item in left.examples]
+    for item in style.features:
+        share = f"{item.rows} of {style.rows} transcripts ({100 * item.rows / style.rows:.3g} %)"
+        lines.append(f"{split}: {item.feature} in {share}; {FEATURES[item.feature]}")
+        if item.values:
+            lines.append("  " + ", ".join(f"{value} {count}" for value, count in item.values.items()))
+        lines += [f"  {example.id}: {example.found} in {_short(example.text)}" for example in item.examples]
+    return lines
+
+
+def write_style(path: Path, splits: dict[str, SplitStyle]) -> None:
+    """Writes `style.json`."""
+    write_json(path, TypeAdapter(StyleFile).dump_python(StyleFile(splits=splits), mode="json"))
+
+
+def read_style(path: Path) -> StyleFile | None:
+    """Reads `style.json`; None if it is missing or of another version."""
+    try:
+        return TypeAdapter(StyleFile).validate_python(read_json(path))
+    except (OSError, ValueError, ValidationError):
+        return None
+
+
+def _features(item: Utterance, extra_tags: Sequence[str]) -> Iterable[tuple[str, list[str]]]:
+    """The features of a transcript, each with the parts that show it."""
+    text = item.text
+    tags = [tag.text for tag in find_tags(text, extra_tags)]
+    spoken = without_tags(text, extra_tags) if tags else text
+    if spoken.lower() != spoken:
+        yield "capitals", [word for word in spoken.split() if word.lower() != word]
+    if strip_punctuation(spoken) != " ".join(spoken.split()):
+        yield "punctuation", [word for word in spoken.split() if strip_punctuation(word) != word]
+    if any(map(str.isnumeric, spoken)) and (digits := list(filter(_has_digit, spoken.split()))):
+        yield "digits", digits
+    if tags:
+        yield "tags", tags
+    if to_labels(spoken)[1]:
+        unknown = dict.fromkeys(char for char in spoken if to_labels(char)[1])
+        yield "characters outside the CTC alphabet", [f"{char} (U+{ord(char):04X})" for char in unknown]
+    yield from _language_features(item, spoken)
+
+
+def _language_features(item: Utterance, spoken: str) -> Iterable[tuple[str, list[str]]]:
+    target = str(item.extra.get("target_language") or "")
+    names = ((item.language, SPEECH_LANGUAGES), (target, TRANSLATION_TARGETS))
+    stated = [(name, row_language(name), languages) for name, languages in names if name]
+    if unknown := [name for name, code, _ in stated if not code]:
+        yield "unknown language", [_with_hint(name) for name in unknown]
+    if other := [name for name, code, languages in stated if code and code not in languages]:
+        yield "language not in the base", other
+    if stated and has_other_script(spoken, stated[-1][1]):
+        yield "another script", [f"language {stated[-1][0]!r}"]
+
+
+def _with_hint(language: str) -> str:
+    hint = suggested_language(language)
+    return repr(language) + (f" (did you mean {hint}?)" if hint else "")
+
+
+def _has_digit(word: str) -> bool:
+    """Whether a word has a digit or a sign such as ½; Chinese numerals are words."""
+    return any(char.isnumeric() and not char.isalpha() for char in word)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}...")

@@ -1,0 +1,91 @@
+"""Finds settings of a recipe that have no effect on its data, such as a group column that no row has."""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+
+from finetune.core.config import EvaluateSection, Recipe
+from finetune.core.errors import DataError
+from finetune.data.cells import cell_keywords, cell_text, clean_text
+from finetune.data.hub import Row
+from finetune.data.manifest import KEYS, Utterance
+from finetune.metrics.hallucination import false_keywords
+from finetune.metrics.scorecard import BINS
+from finetune.metrics.terms import column_terms, read_terms, term_recall
+
+DEFAULT_GROUPS = EvaluateSection().groups
+ROW_COLUMNS = ("speaker", "language")  # columns of the manifest's own keys that can be groups
+
+
+def text_of_row(row: Row) -> Utterance:
+    """The utterance of a row without its audio, for checks of the text; a row without an id has its position."""
+    values = row.values
+    return Utterance(
+        id=cell_text(values.get("id")) or row.where,
+        audio_filepath="",
+        duration=0.0,
+        text=clean_text(values.get("text")),
+        language=cell_text(values.get("language")),
+        speaker=cell_text(values.get("speaker")),
+        keywords=tuple(cell_keywords(values.get("keywords"))),
+        extra={key: value for key, value in values.items() if key not in KEYS},
+    )
+
+
+def unused_settings(recipe: Recipe, splits: Mapping[str, Sequence[Utterance]]) -> Iterator[str]:
+    """A line for each setting without effect.
+
+    Args:
+        recipe: the recipe.
+        splits: the utterances of each split.
+    """
+    test = splits.get("test", [])
+    yield from _groups(recipe, test)
+    yield from _terms(recipe, test)
+    preset = recipe.evaluate.normalizer
+    prompted = [item for item in test if false_keywords("", item.text, item.keywords, preset)]
+    if prompted:
+        yield (
+            f"data.test: the keywords of {len(prompted)} of {len(test)} rows, such as {prompted[0].id}, are in their "
+            "transcripts: the prompt contains the answer. Use the column `terms` for terms that are only scored"
+        )
+
+
+def _groups(recipe: Recipe, test: Sequence[Utterance]) -> Iterator[str]:
+    filled = {name for name in ROW_COLUMNS if any(getattr(item, name) for item in test)}
+    columns = {name for item in test for name in item.extra} | {*ROW_COLUMNS}
+    filled |= {name for item in test for name, value in item.extra.items() if value not in (None, "")}
+    if len(recipe.data.test) > 1:
+        columns, filled = columns | {"corpus"}, filled | {"corpus"}
+    for name in recipe.evaluate.groups:
+        if name in filled or name in BINS or recipe.evaluate.groups == DEFAULT_GROUPS or not test:
+            continue
+        if name in columns:
+            yield f"evaluate.groups: no row of data.test has a value in column {name!r}"
+            continue
+        nearest = difflib.get_close_matches(name, filled, 1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        yield (
+            f"evaluate.groups: no row of data.test has a column {name!r}. Its columns: "
+            f"{', '.join(sorted(filled)) or 'none'}{hint}"
+        )
+
+
+def _terms(recipe: Recipe, test: Sequence[Utterance]) -> Iterator[str]:
+    preset = recipe.evaluate.normalizer
+    texts = [item.text for item in test]
+    if recipe.data.terms and texts:
+        try:
+            rows = term_recall(texts, texts, read_terms(recipe.data.terms), preset)
+        except DataError:  # reported where the file is read
+            return
+        missing = [row.term for row in rows if not row.support]
+        if len(missing) == len(rows):
+            yield f"data.terms: no term of {recipe.data.terms} occurs in data.test, so their recall cannot be measured"
+        elif missing:
+            yield (
+                f"data.terms: {len(missing)} of {len(rows)} terms do not occur in data.test, such as "
+                f"{missing[0]!r}; their recall is not measured"
+            )
+    cells = [cell for item in test for cell in (item.keywords, item.extra.get("terms"))]
+    if recipe.evaluate.keyword_lists and not recipe.data.terms and test and not column_terms(cells, preset):
+        yield "evaluate.keyword_lists: there are no terms to test; set data.terms, or add a column `terms` to data.test"

@@ -1,0 +1,86 @@
+"""Numbers in words: forms with one reading are converted, all others are left and returned."""
+
+import pytest
+
+from finetune.data.number_words import numbers_to_words
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "words"),
+    [
+        ("en", "take 2.5 mg, 25 mg", "take two point five mg, twenty five mg"),
+        (
+            "en",
+            "0.05 and 1,234.50",
+            "zero point zero five and one thousand two hundred and thirty four point five zero",
+        ),
+        (
+            "en",
+            "1,234,567 or 1000000",
+            "one million two hundred and thirty four thousand five hundred and sixty seven or one million",
+        ),
+        ("en", "-5 or \u22125.", "minus five or minus five."),
+        ("en", "in 1999, 2005 and 1865", "in nineteen ninety nine, two thousand and five and eighteen sixty five"),
+        ("en", "1204 mg", "one thousand two hundred and four mg"),
+        ("en", "the 21st, 2nd (3rd)", "the twenty first, second (third)"),
+        ("en", "$5, €1, $2.5 million", "five dollars, one euro, two point five million dollars"),
+        ("en", "5% or 5 %.", "five percent or five percent."),
+        ("en", "10:15, 9:05 pm, 10:00", "ten fifteen, nine oh five pm, ten o'clock"),
+        ("en", "5-10 and 5–10", "five to ten and five to ten"),
+        ("en", "555-1234", "five five five one two three four"),
+        ("en", "(555) 123-4567", "five five five one two three four five six seven"),
+        ("en", "call +1 555 123 4567 now", "call plus one five five five one two three four five six seven now"),
+        ("en", "1-800-555-1234", "one eight zero zero five five five one two three four"),
+        ("en", "code 007 or 12345678", "code zero zero seven or one two three four five six seven eight"),
+        ("en", "2010 2011 2012", "twenty ten twenty eleven twenty twelve"),
+        ("de", "2,5 mg, 3.000 und 5 %", "zwei Komma fünf mg, dreitausend und fünf Prozent"),
+        ("de", "Ich habe 5.", "Ich habe fünf."),
+        ("fr", "12 500 ou 2,5 ou 1er", "douze mille cinq cents ou deux virgule cinq ou premier"),
+        ("fr", "06 12 34", "zéro six douze trente-quatre"),
+        ("es", "2,5 y 2.5", "dos coma cinco y dos punto cinco"),
+        ("it", "2,5", "due virgola cinque"),
+        ("ja", "3月10日に5本", "三月十日に五本"),
+        ("pl", "5", "pięć"),
+        ("en", "no digits", "no digits"),
+    ],
+)
+def test_forms_with_one_reading(language: str, text: str, words: str) -> None:
+    spelled = numbers_to_words(text, language)
+    assert (spelled.text, spelled.left) == (words, [])
+
+
+@pytest.mark.parametrize(
+    ("language", "token"),
+    [
+        ("en", "5mg"),
+        ("en", "A380"),
+        ("en", "1990s"),
+        ("en", "1/2"),
+        ("en", "½"),
+        ("en", "3-2"),
+        ("en", "3:2"),
+        ("en", "2020-05-12"),
+        ("en", "1.2.3"),
+        ("en", "1,23"),
+        ("en", "2,5"),
+        ("en", "$2.50"),
+        ("en", "10:15:30"),
+        ("en", "10,11,12"),
+        ("en", "00:00"),
+        ("de", "2.5"),
+        ("de", "10:15"),
+        ("de", "5,50 €"),
+        ("ja", "2.5"),
+        ("ja", "B2"),
+        ("pl", "2,5"),
+        ("zh", "5"),
+        ("", "5"),
+    ],
+)
+def test_other_tokens_are_left(language: str, token: str) -> None:
+    spelled = numbers_to_words(f"a {token} b", language)
+    assert (spelled.text, spelled.left) == (f"a {token} b", [token])
+
+
+def test_an_ordinal_or_the_end_of_a_german_sentence() -> None:
+    assert numbers_to_words("am 21. Mai", "de").left == ["21."]
