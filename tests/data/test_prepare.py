@@ -181,10 +181,10 @@ def test_settings_without_effect_are_named(corpora: Corpora, tmp_path: Path, cap
     row = {"audio_filepath": str(tmp_path / "test" / "a.wav"), "text": "own words", "accent": "x", "keywords": "own"}
     recipe = corpora(test=[{"id": "own", **row}])
     data = recipe.data.model_copy(update={"terms": str(tmp_path / "terms.txt")})
-    evaluate = recipe.evaluate.model_copy(update={"groups": ["acent", "accent", "speaker", "duration"]})
+    evaluate = recipe.evaluate.model_copy(update={"groups": ["accnt", "accent", "speaker", "duration"]})
     recipe = recipe.model_copy(update={"data": data, "evaluate": evaluate})
     expected = [
-        "evaluate.groups: no row of data.test has a column 'acent'. Its columns: accent; did you mean 'accent'?",
+        "evaluate.groups: no row of data.test has a column 'accnt'. Its columns: accent; did you mean 'accent'?",
         "evaluate.groups: no row of data.test has a value in column 'speaker'",
         f"data.terms: no term of {tmp_path / 'terms.txt'} occurs in data.test, so their recall cannot be measured",
         "data.test: the keywords of 1 of 3 rows, such as own, are in their transcripts: the prompt contains the "
