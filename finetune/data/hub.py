@@ -14,7 +14,16 @@ from typing import Any
 
 from finetune.core.errors import DataError
 
-MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3\x03": ".mp3", b"ID3\x04": ".mp3"}
+MAGIC = {
+    b"RIFF": ".wav",
+    b"fLaC": ".flac",
+    b"OggS": ".ogg",
+    b"ID3\x03": ".mp3",
+    b"ID3\x04": ".mp3",
+    b"\x1aE\xdf\xa3": ".mkv",
+    b"0&\xb2u": ".wma",
+    b"#!AM": ".amr",
+}
 
 
 @dataclass(frozen=True)

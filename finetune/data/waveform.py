@@ -9,7 +9,8 @@ import soxr
 from numpy.typing import NDArray
 
 from finetune.core.errors import DataError
-from finetune.data.audio import FULL_SCALE_LIMIT, MAX_SOURCE_RATE, MIN_SAMPLES, MIN_SOURCE_RATE, SAMPLE_RATE
+from finetune.data.audio import FULL_SCALE_LIMIT, MIN_SAMPLES, SAMPLE_RATE
+from finetune.data.audio_file import MAX_SOURCE_RATE, MIN_SOURCE_RATE
 
 MAX_CHANNELS = 8  # the shorter side of a 2-D array counts channels
 
