@@ -131,7 +131,7 @@ def standalone(folder: Path, argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog=f"python {folder.name}/transcribe",
         description="Transcribes audio files with the model in this folder. Needs torch, transformers, soundfile and "
-        "soxr.",
+        "soxr; M4A, WebM, WMA and video also need av.",
         epilog=f"example: python {folder.name}/transcribe call.wav",
     )
     add_arguments(parser)

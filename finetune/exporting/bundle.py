@@ -11,6 +11,7 @@ from finetune.inference.saved_options import write_options
 
 ENTRY = "finetune.cli.transcribe"
 MAIN = '''"""Transcribes audio with the model in the folder above; needs torch, transformers, soundfile and soxr.
+M4A, WebM, WMA and video also need av.
 
     python EXPORT/transcribe call.wav --format srt
 
