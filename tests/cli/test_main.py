@@ -271,10 +271,10 @@ def test_an_unusable_clip_is_reported_with_its_line_and_stops_prepare(
     assert result.code == 0 and "1 of 3 rows dropped" in result.out
 
 
-def test_a_test_sentence_in_train_stops_prepare(finetune: Command, project: Path) -> None:
-    add_row(project, "traina.wav", "Test number A!")
+def test_audio_of_test_in_train_stops_prepare(finetune: Command, project: Path) -> None:
+    add_row(project, "testa.wav", "other words")
     result = finetune("prepare", project / "recipe.yaml")
-    assert result.code == 1 and "data.test: 1 of its utterances are also in data.train" in result.err
+    assert result.code == 1 and "data.test: the audio of 1 of its utterances is also in data.train" in result.err
     assert finetune("prepare", project / "recipe.yaml", "--set", "data.allow_leaks=yes").code == 0
 
 
