@@ -16,7 +16,7 @@ from finetune.core.files import sha256_file
 from finetune.core.recipe import save_recipe
 from finetune.core.run_dir import CHILD, RunDir
 from finetune.metrics.results import ExportSummary, ParameterCounts, RunSummary, read_results, write_model
-from finetune.training.launch import processes_for, train_on_all
+from finetune.training.launch import processes_for, train_on_all, world_size
 
 if TYPE_CHECKING:
     from finetune.evaluation.score import ScoreResult
@@ -96,16 +96,13 @@ def run_recipe(
         launch: Trains in several processes, which run this function with WORLD_SIZE set.
 
     Raises:
-        RecipeError: data.train is empty, or WORLD_SIZE is not a number.
+        RecipeError: data.train is empty, or the variables of a launcher are wrong.
         CheckpointError: the directory holds a run of another recipe, or another process uses it.
     """
     if not recipe.data.train:
         raise RecipeError("data.train: empty, so nothing can be trained; `finetune score` needs only data.test")
     run = RunDir(f"{recipe.runs}/{recipe.name}")
-    world_size = os.environ.get("WORLD_SIZE", "1")
-    if not world_size.isdecimal():
-        raise RecipeError(f"WORLD_SIZE must be a number of processes, got {world_size!r}; unset it to train in one")
-    if int(world_size) > 1:
+    if world_size(os.environ) > 1:
         return _train_as_rank(recipe, run, last, stages)
     with run.locked():
         run.claim(_settings_of_training(recipe))

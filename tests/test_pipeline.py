@@ -23,7 +23,7 @@ from finetune.core.run_dir import CHILD, RunDir
 from finetune.metrics.results import RunSummary
 from finetune.pipeline import STAGE_NAMES, STAGES, run_recipe, summarize
 from finetune.report.summary import format_summary
-from finetune.training.launch import processes_for, train_on_all
+from finetune.training.launch import RANKS, processes_for, train_on_all, world_size
 
 RESULTS = metrics()
 for scores in (scores for both in RESULTS["scores"].values() for scores in both.values()):
@@ -208,11 +208,11 @@ def test_several_processes_write_the_same_record_as_one(
         launched.append(processes)
         original = load_recipe(run.resolved)[0]
         with monkeypatch.context() as patch:
-            for name, value in (("WORLD_SIZE", "2"), (CHILD, "1"), ("RANK", "1")):
-                patch.setenv(name, value)
+            patch.setenv(CHILD, "1")
+            as_rank(patch, "1")
             fake.run(original, "train")
             assert run.done("train") is None, "only rank 0 writes"
-            patch.setenv("RANK", "0")
+            as_rank(patch, "0")
             fake.run(original, "train")
 
     two = fake.run(recipe(tmp_path / "two", machine={"processes": 2}), "export", launch=launch)
@@ -308,12 +308,45 @@ def test_the_lock_is_held_while_a_launched_process_runs(tmp_path: Path) -> None:
     pytest.fail("still locked")
 
 
+def as_rank(monkeypatch: pytest.MonkeyPatch, rank: str = "0") -> None:
+    """Sets the variables of one of two processes."""
+    values = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2, but RANK is not set"),
+        ({"RANK": "1"}, "RANK=1, but WORLD_SIZE is not set"),
+        ({"LOCAL_RANK": "0", "WORLD_SIZE": "1", "RANK": "0"}, "but MASTER_ADDR is not set"),
+        (
+            {"RANK": "2", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"},
+            "below WORLD_SIZE",
+        ),
+        ({"WORLD_SIZE": "0"}, "1 or more"),
+        ({"RANK": "abc", "WORLD_SIZE": "1"}, "RANK must be a number, got 'abc'"),
+        ({"WORLD_SIZE": "²"}, "WORLD_SIZE must be a number"),
+    ],
+)
+def test_variables_that_another_program_left_are_refused(variables: dict[str, str], message: str) -> None:
+    with pytest.raises(RecipeError, match=f"{message}.*unset RANK, LOCAL_RANK, WORLD_SIZE"):
+        world_size(variables)
+
+
+def test_the_number_of_processes_of_a_launcher() -> None:
+    assert world_size({}) == world_size({"MASTER_PORT": "1"}) == world_size({"WORLD_SIZE": "1", "RANK": "0"}) == 1
+    complete = {"RANK": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    assert world_size(complete) == 2
+
+
 @pytest.mark.parametrize("value", ["", "x", "-1", "1.5"])
 def test_a_wrong_number_of_processes_in_the_environment_is_an_error(
     tmp_path: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", value)
-    with pytest.raises(RecipeError, match=f"WORLD_SIZE must be a number of processes, got '{value}'"):
+    with pytest.raises(RecipeError, match=f"WORLD_SIZE must be a number, got '{value}'"):
         fake.run(recipe(tmp_path), "prepare")
     assert not fake.names
 
@@ -321,19 +354,20 @@ def test_a_wrong_number_of_processes_in_the_environment_is_an_error(
 def test_several_processes_train_between_prepare_and_evaluate_of_one(
     tmp_path: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    as_rank(monkeypatch)
     for last in ("train", "export"):
         with pytest.raises(CheckpointError, match="run `finetune prepare RECIPE` first"):
             fake.run(recipe(tmp_path), last)
-    monkeypatch.delenv("WORLD_SIZE")
+    for name in RANKS:
+        monkeypatch.delenv(name)
     run = fake.run(recipe(tmp_path), "prepare")
 
-    monkeypatch.setenv("WORLD_SIZE", "2")
     for rank, done in (("1", False), ("0", True)):
-        monkeypatch.setenv("RANK", rank)
+        as_rank(monkeypatch, rank)
         fake.run(recipe(tmp_path), "train")
         assert (run.done("train") is not None) == done
-    monkeypatch.delenv("WORLD_SIZE")
+    for name in RANKS:
+        monkeypatch.delenv(name)
     fake.run(recipe(tmp_path), "export")
     assert fake.names == ["prepare", "train", "train", "evaluate", "report", "export"]
 
@@ -342,7 +376,7 @@ def test_several_processes_do_not_train_on_changed_corpora(
     tmp_path: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.run(recipe(tmp_path), "prepare")
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    as_rank(monkeypatch)
     with pytest.raises(CheckpointError, match="changed since `finetune prepare`"):
         fake.run(recipe(tmp_path, data={"train": ["other"], "valid": ["b.jsonl"], "test": ["c.jsonl"]}), "train")
     assert fake.names == ["prepare"]

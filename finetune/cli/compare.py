@@ -51,7 +51,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--terms", metavar="FILE", help="text file with one term per line; the recall of the terms is reported"
     )
-    parser.add_argument("--json", metavar="FILE", help="write all figures to this file")
+    parser.add_argument(
+        "--json", metavar="FILE", help="write all figures to this file; only an earlier result is replaced"
+    )
     parser.add_argument(
         "--fail-if",
         action="append",
@@ -70,8 +72,10 @@ def run(args: argparse.Namespace) -> int:
         DataError, ModelError: see `evaluation.compare.compare`.
     """
     from finetune.core.options import INSTRUCTION
-    from finetune.evaluation.compare import compare, scoring_options, write_comparison
+    from finetune.evaluation.compare import check_output, compare, scoring_options, write_comparison
 
+    if args.json:
+        check_output(Path(args.json))
     conditions = [parse_condition(text) for text in args.fail_if]
     result = compare(
         args.systems,

@@ -5,23 +5,24 @@ imported before the command is known.
 """
 
 import argparse
-import errno
 import logging
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from finetune.cli import calibrate, check, compare, demo, report, score, stages, transcribe_command
 from finetune.cli.arguments import Subparsers
 from finetune.core.errors import FinetuneError, Interrupted, RecipeError
+from finetune.core.files import is_disk_full
 from finetune.core.run_dir import CHILD
-from finetune.core.terminal import VisibleFormatter, visible
+from finetune.core.terminal import VisibleFormatter, prepare_streams, shortened, visible
 from finetune.version import __version__
 
+TRACEBACK = "FINETUNE_TRACEBACK"  # set it to see the traceback of an unexpected error
 NOISY_LOGGERS = ("httpx", "huggingface_hub", "transformers", "accelerate", "datasets")
 
 
@@ -41,11 +42,14 @@ def main(argv: list[str] | None = None, commands: Sequence[Command] = COMMANDS) 
         argv: the arguments after the program's name; None is `sys.argv[1:]`.
         commands: what can be run.
     """
-    main_process = os.environ.get("RANK", "0") == "0"  # the other processes report only errors
+    prepare_streams()
+    # The other processes of a training report only errors.
+    main_process = os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
     with _logging(logging.INFO if main_process else logging.ERROR):
         args = _parser(commands).parse_args(argv)
         try:
             code: int = args.run(args)
+            sys.stdout.flush()
             return code
         except Interrupted as error:
             if main_process and CHILD not in os.environ:  # otherwise the parent process prints it
@@ -59,16 +63,61 @@ def main(argv: list[str] | None = None, commands: Sequence[Command] = COMMANDS) 
             _print_error("stopped" + ("; rerun to resume from the last checkpoint" if resumes else ""))
             return 128 + signal.SIGINT
         except BrokenPipeError:  # the reader of a pipe has closed it, such as `head`; no message is needed
+            _discard_output()
             return 128 + signal.SIGPIPE
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
+        except Exception as error:
+            if os.environ.get(TRACEBACK):
                 raise
-            _print_error(f"{error}; free some disk space, then rerun")
+            _print_error(_unexpected(error))
             return 1
 
 
+def _unexpected(error: Exception) -> str:
+    """The message of an error that no stage has explained."""
+    if is_disk_full(error):
+        return f"{error}; free some disk space, then rerun"
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}cannot be read or written ({error.strerror or error})"
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    import traceback
+
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"unexpected {type(error).__name__} in {frame.filename}:{frame.lineno}: {str(error)[:500]}. This is a bug; "
+        f"please report it with the traceback, {_traceback_file(error)}"
+    )
+
+
+def _traceback_file(error: Exception) -> str:
+    """Saves the traceback, because the error may be the end of a long run; says where it is."""
+    import tempfile
+    import traceback
+
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="finetune_traceback_", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            traceback.print_exception(error, file=file)
+    except OSError:
+        return f"which a run with {TRACEBACK}=1 prints"
+    return f"which is in {file.name}"
+
+
+def _discard_output() -> None:
+    """Drops what is not yet written; otherwise the exit of the interpreter fails."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _print_error(error: Any) -> None:
-    print(visible(f"finetune: {error}"), file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:  # such as a full disk behind a redirection
+        _discard_output()
+    with suppress(OSError):
+        print(visible(shortened(f"finetune: {error}")), file=sys.stderr, flush=True)
 
 
 def _parser(commands: Sequence[Command]) -> argparse.ArgumentParser:

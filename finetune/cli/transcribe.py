@@ -1,6 +1,7 @@
 """Arguments, output and exit code of `finetune transcribe`. An export contains a copy of this file."""
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -9,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.core.errors import DataError, FinetuneError, ModelError, RecipeError
+from finetune.core.files import MAX_LIST_BYTES, read_bytes, write_text
 from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS
 from finetune.core.options import FORMATS, DecodingOptions, TranscribeOptions, choices, override
-from finetune.core.terminal import visible
+from finetune.core.terminal import prepare_streams, shortened, visible
 from finetune.inference.saved_options import options_for, options_path, read_options
 
 if TYPE_CHECKING:
     from finetune.inference.transcript import Transcript
 
+MAX_NAMES = 5  # files that an error message lists
 Progress = Callable[[float, float], None]  # seconds of audio transcribed, seconds read so far
 
 
@@ -28,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format", choices=FORMATS, help=f"{FORMATS[0]} (default), json (one object per line), srt, vtt, or tsv (ms)"
     )
     parser.add_argument("--output", metavar="DIR", help="write one file per input into DIR instead of printing")
+    parser.add_argument("--overwrite", action="store_true", help="let --output replace files that exist")
     parser.add_argument(
         "--language",
         metavar="CODE",
@@ -84,19 +88,17 @@ def run(args: argparse.Namespace, saved: TranscribeOptions, model: str, progress
     Raises:
         BrokenPipeError: standard output was closed.
         RecipeError: contradictory arguments, no files, an unknown language, a bad keyword.
-        DataError: no file exists, a list cannot be read, or an output cannot be written.
+        DataError: no file exists, a list cannot be read, an output exists already, or cannot be written.
         ModelError: the model cannot be loaded, or does not accept this prompt.
     """
     paths, form = _paths(args), args.format or FORMATS[0]
     options = options_from(args, saved)
     targets = _targets(paths, form, args.output)
-    if not any(Path(path).exists() for path in paths):
-        raise DataError("\n".join(f"{path}: no such file" for path in paths))
+    if not any(os.path.exists(path) for path in paths):
+        more = [f"... and {len(paths) - MAX_NAMES} more files"] if len(paths) > MAX_NAMES else []
+        raise DataError("\n".join([*(f"{path[:200]}: no such file" for path in paths[:MAX_NAMES]), *more]))
     if args.output:
-        try:
-            Path(args.output).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataError(f"{args.output}: cannot be written ({error.strerror})") from error
+        _prepare_output(Path(args.output), targets, args.overwrite)
 
     from finetune.inference.transcribe import load, transcripts
 
@@ -135,6 +137,7 @@ def standalone(folder: Path, argv: Sequence[str] | None = None) -> int:
         epilog=f"example: python {folder.name}/transcribe call.wav",
     )
     add_arguments(parser)
+    prepare_streams()
     args = parser.parse_args(argv)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers shows one while it loads weights
     try:
@@ -167,9 +170,11 @@ def _lines(path: str | None) -> list[str]:
     if path is None:
         return []
     try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+        text = sys.stdin.read() if path == "-" else read_bytes(path, MAX_LIST_BYTES).decode("utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a list of lines in UTF-8 ({error.reason})") from error
     return [line.strip() for line in text.removeprefix("\ufeff").split("\n") if line.strip()]
 
 
@@ -189,9 +194,32 @@ def _targets(paths: list[str], form: str, folder: str | None) -> dict[str, Path]
     return targets
 
 
+def _prepare_output(folder: Path, targets: dict[str, Path], overwrite: bool) -> None:
+    """Creates the folder; refuses targets that exist, or that are an input, before any work is done.
+
+    Raises:
+        DataError: the folder cannot be written, or a file would be lost.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        inputs = {os.path.realpath(path): path for path in targets}
+        existing = [path for path in targets.values() if os.path.lexists(path)]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
+    if replaced := [path for path in existing if os.path.realpath(path) in inputs]:
+        raise DataError(f"{replaced[0]}: the output would replace an input; choose another folder for --output")
+    if existing and not overwrite:
+        names = ", ".join(map(str, existing[:MAX_NAMES])) + f" and {len(existing) - MAX_NAMES} more" * (
+            len(existing) > MAX_NAMES
+        )
+        raise DataError(f"--output: {names} already exist; choose another folder, or add --overwrite to replace them")
+
+
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text + "\n", encoding="utf-8")
+        write_text(path, text + "\n")
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from error
 
@@ -215,4 +243,4 @@ def _print(text: str) -> None:
 
 
 def _log(text: str) -> None:
-    print(visible(text), file=sys.stderr)
+    print(visible(shortened(text)), file=sys.stderr)

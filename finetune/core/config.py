@@ -10,7 +10,7 @@ from finetune.core.options import INSTRUCTION, DecodingOptions
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class ModelSection(Section):
@@ -153,7 +153,7 @@ class PartsSection(Section):
 class TrainSection(Section):
     goal: Literal["vocabulary", "accent", "domain", "language"] | None = None
     """A preset of parts and augmentation (`GOALS`); the recipe's own settings override it."""
-    epochs: int = Field(4, ge=1)
+    epochs: int = Field(4, ge=1, le=100_000)
     """Passes over the training data."""
     batch: Literal["fixed", "auto"] = "fixed"
     """auto halves batch_seconds until the largest batch fits into memory, and stores the result for this machine."""
@@ -214,7 +214,7 @@ class EvaluateSection(Section):
         "none", "basic@2", "basic@1", "ja-cer@2", "ja-cer@1", "multi@1", "whisper-en@1", "openasr@2026-08"
     ] = "basic@2"
     """Text normalizer before scoring; docs/scoring.md describes each."""
-    replicas: int = Field(2000, ge=100)
+    replicas: int = Field(2000, ge=100, le=1_000_000)
     """Bootstrap replicas for each confidence interval."""
     groups: list[str] = ["speaker"]
     """Columns of the test manifest by which errors are grouped; duration, bandwidth and noise are always grouped."""

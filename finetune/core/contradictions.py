@@ -1,16 +1,23 @@
 """Checks for settings of a recipe that contradict each other; a check of one field cannot find these."""
 
 from collections.abc import Iterator
+from unicodedata import category
 
 from finetune.core.config import AugmentSection, Recipe
 from finetune.core.languages import row_language, suggested_language
+
+MAX_NAME, MAX_INSTRUCTION = 100, 10_000  # characters
 
 
 def contradictions(recipe: Recipe) -> list[tuple[str, str]]:
     """The contradictions, each as (dotted key, message)."""
     problems = [*_parts(recipe), *_data(recipe), *_cache(recipe)]
-    if not recipe.name or "/" in recipe.name or recipe.name.startswith("."):
-        problems.append(("name", "must be a folder name without slashes and must not start with a dot"))
+    name, instruction = recipe.name, recipe.model.instruction
+    if not 0 < len(name) <= MAX_NAME or {"/", "\0"} & {*name} or name.startswith("."):
+        text = f"must be a folder name without slashes of at most {MAX_NAME} characters and must not start with a dot"
+        problems.append(("name", text))
+    if len(instruction) > MAX_INSTRUCTION or any(category(char) == "Cs" for char in instruction):
+        problems.append(("model.instruction", f"must be text in UTF-8 of at most {MAX_INSTRUCTION} characters"))
     return problems
 
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,49 @@ from typing import Any
 from finetune.core.errors import DataError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+MAX_LIST_BYTES = 10_000_000  # of a list of terms, keywords or files
 MAX_BAD_LINES = 3  # lines that an error message lists
 
 
+def read_bytes(path: str | Path, limit: int | None = None) -> bytes:
+    """The content of a regular file. A pipe or a device is refused, because reading it might never end.
+
+    Args:
+        path: the file; a pipe of the shell (`<(command)`) is read too.
+        limit: largest size in bytes.
+
+    Raises:
+        OSError: the file cannot be read, is not a regular file or is larger than `limit`; `strerror` has the reason.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, "the name has a null byte", str(path)) from error
+    with open(descriptor, "rb") as file:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if stat.S_ISFIFO(mode) and str(path).startswith("/dev/fd/"):
+            os.set_blocking(descriptor, True)
+        elif not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        content = file.read(-1 if limit is None else limit + 1)
+    if limit is not None and len(content) > limit:
+        raise OSError(errno.EFBIG, f"larger than {limit / 1e6:g} MB", str(path))
+    return content
+
+
 def read_json(path: Path) -> Any:
-    """The content of a JSON file in UTF-8."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The content of a JSON file in UTF-8.
+
+    Raises:
+        OSError: see `read_bytes`.
+        ValueError: not JSON.
+    """
+    try:
+        return json.loads(read_bytes(path).decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -35,8 +73,12 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically: a temporary file, then a rename. Creates missing parent folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
@@ -46,7 +88,7 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
         OSError: the file cannot be read.
         DataError: a line is not a JSON object.
     """
-    return [row for _, row in parse_jsonl(Path(path).read_text(encoding="utf-8-sig"), path)]
+    return [row for _, row in parse_jsonl(read_bytes(path).decode("utf-8-sig"), path)]
 
 
 def parse_jsonl(text: str, path: str | Path) -> list[tuple[str, dict[str, Any]]]:

@@ -4,6 +4,7 @@ Their defaults and ranges are defined only here. This file does not import pydan
 contains a copy of it.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from numbers import Integral, Real
@@ -27,7 +28,9 @@ class Range:
     le: float | None = None
 
     def check(self, value: float) -> float:
-        """Returns the value. Raises ValueError if it is out of range or not a number."""
+        """Returns the value. Raises ValueError if it is out of range or not a finite number."""
+        if not math.isfinite(value):
+            raise ValueError("must be a finite number")
         for bound, in_range, text in (
             (self.gt, self.gt is None or value > self.gt, "greater than"),
             (self.ge, self.ge is None or value >= self.ge, "greater than or equal to"),
@@ -95,7 +98,11 @@ class DecodingOptions:
     batch_seconds: Annotated[float, Range(gt=0)] = 240.0
     """Padded audio in a batch."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+    __pydantic_config__: ClassVar[dict[str, Any]] = {
+        "extra": "forbid",
+        "use_attribute_docstrings": True,
+        "allow_inf_nan": False,
+    }
 
     def __post_init__(self) -> None:
         check_options(self)

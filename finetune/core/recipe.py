@@ -20,8 +20,10 @@ from finetune.core.errors import RecipeError
 from finetune.core.files import write_json
 from finetune.core.renamed import NEW_VALUES, RENAMED
 from finetune.core.run_dir import flatten
+from finetune.core.yaml_text import line_of, read_yaml
 from finetune.version import __version__
 
+MAX_SHOWN = 100  # characters of a value in a message
 VERSION_KEY = "toolkit_version"  # in resolved.json; not a setting
 REQUIRED = {
     "model.base": "required; set model.base to a local folder or a hub name such as "
@@ -147,26 +149,10 @@ def parse(path: Path) -> dict[str, RawValue]:
     Raises:
         RecipeError: the file cannot be read, is empty or is not a mapping; a key is set twice.
     """
-    try:
-        node = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
-    except IsADirectoryError as error:
-        raise RecipeError(f"{path}: a directory; pass a recipe file, such as recipes/quickstart.yaml") from error
-    except FileNotFoundError as error:
-        raise RecipeError(f"{path}: no such file; pass a recipe, such as recipes/quickstart.yaml") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read ({error})") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        hint = " (indent with spaces)" if "\\t" in str(error.problem) else ""
-        raise RecipeError(f"{path}:{line}: invalid YAML: {error.problem}{hint}") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise RecipeError(f"{path}: invalid YAML: {error}") from error
+    node = read_yaml(path)
     if node is None:
         raise RecipeError(f"{path}: the recipe is empty")
-    try:
-        raw = _flatten(node, str(path))
-    except RecursionError as error:
-        raise RecipeError(f"{path}: invalid YAML: a mapping contains itself") from error
+    raw = _flatten(node, str(path))
     raw.pop(VERSION_KEY, None)
     return raw
 
@@ -175,9 +161,11 @@ def _flatten(node: yaml.Node, path: str, prefix: str = "") -> dict[str, RawValue
     """The dotted keys of a YAML mapping, with `path:line` as their origin."""
     raw: dict[str, RawValue] = {}
     if not isinstance(node, yaml.MappingNode):
-        raise RecipeError(f"{path}:{node.start_mark.line + 1}: a recipe must be a mapping of keys to values")
+        raise RecipeError(f"{path}:{line_of(node)}: a recipe must be a mapping of keys to values")
     for key_node, value in node.value:
-        origin = f"{path}:{key_node.start_mark.line + 1}"
+        origin = f"{path}:{line_of(key_node)}"
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise RecipeError(f"{origin}: a key must be plain text")
         key = prefix + str(key_node.value)
         if isinstance(value, yaml.MappingNode):
             inner = _flatten(value, path, key + ".")
@@ -204,9 +192,14 @@ def _parse_overrides(overrides: Sequence[str]) -> dict[str, RawValue]:
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
-            raise RecipeError(f"--set {override}: must be KEY=VALUE")
-        raw[key.strip()] = RawValue(_text_or_none(value), f"--set {override}")
+            raise RecipeError(f"--set {_short(override)}: must be KEY=VALUE")
+        raw[key.strip()] = RawValue(_text_or_none(value), f"--set {_short(override)}")
     return raw
+
+
+def _short(text: str) -> str:
+    """A text for a message."""
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]} ..."
 
 
 def _check_keys(raw: dict[str, RawValue]) -> dict[str, RawValue]:
@@ -223,7 +216,9 @@ def _check_keys(raw: dict[str, RawValue]) -> dict[str, RawValue]:
             raise RecipeError(f"{origin}: '{key}' was renamed to '{RENAMED[key]}'{values}")
         else:
             nearest = _nearest(key, known)
-            raise RecipeError(f"{origin}: unknown key '{key}'" + (f"; did you mean '{nearest}'?" if nearest else ""))
+            raise RecipeError(
+                f"{origin}: unknown key '{_short(key)}'" + (f"; did you mean '{nearest}'?" if nearest else "")
+            )
     return checked
 
 
@@ -248,6 +243,7 @@ def _as_field(key: str, value: Any) -> Any:
 def _nearest(key: str, known: list[str]) -> str | None:
     """The known key that is most similar to an unknown key; compares full keys first, then their last parts."""
     names = {name.rpartition(".")[2]: name for name in reversed(known)}
+    key = key[:MAX_SHOWN]
     full_matches = difflib.get_close_matches(key, known, 1, 0.8)
     last_matches = difflib.get_close_matches(key.rpartition(".")[2], names, 1, 0.6)
     return full_matches[0] if full_matches else names[last_matches[0]] if last_matches else None
@@ -262,7 +258,7 @@ def _validate(raw: dict[str, RawValue], source: str) -> Recipe:
         for problem in error.errors():
             key = ".".join(str(part) for part in problem["loc"] if isinstance(part, str))
             if key in raw:
-                lines.append(f"{raw[key].origin}: {key}: {problem['msg']}, got {problem['input']!r}")
+                lines.append(f"{raw[key].origin}: {key}: {problem['msg']}, got {_short(repr(problem['input']))}")
             else:
                 lines.append(f"{source}: {key}: {REQUIRED.get(key, problem['msg'])}")
         raise RecipeError("\n".join(lines)) from error

@@ -64,8 +64,15 @@ class RunDir:
         return _read_record(self.marker(stage))
 
     def result(self, stage: str, result_type: Callable[..., Result]) -> Result:
-        """The record of a completed stage as the dataclass that the stage returned."""
+        """The record of a completed stage as the dataclass that the stage returned.
+
+        Raises:
+            CheckpointError: the record is missing or damaged.
+        """
         record = self.done(stage) or {}
+        missing = [item.name for item in fields(result_type) if item.name not in record]  # type: ignore[arg-type]
+        if missing:
+            raise CheckpointError(f"{self.marker(stage)}: has no {missing[0]!r}; delete it, then rerun {stage}")
         return result_type(**{item.name: record[item.name] for item in fields(result_type)})  # type: ignore[arg-type]
 
     def finish(self, stage: str, record: dict[str, Any]) -> None:
@@ -150,6 +157,8 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     """The content of a JSON file; None if it is missing or damaged. A damaged file is logged."""
     try:
         content: dict[str, Any] = read_json(path)
+        if not isinstance(content, dict):
+            raise ValueError("not a JSON object")
         return content
     except FileNotFoundError:
         return None

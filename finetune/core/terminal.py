@@ -1,9 +1,14 @@
 """Escapes text for a terminal, because transcripts and ids can contain control sequences."""
 
+import io
 import logging
+import os
+import sys
 import unicodedata
+from contextlib import suppress
 
 HARMFUL = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, format (text direction), surrogates, line and paragraph separators
+MAX_LINES, MAX_LINE = 100, 1000
 JOINERS = "\u200c\u200d"  # zero-width joiners, which Persian and Hindi need
 
 
@@ -15,8 +20,31 @@ def visible(text: str) -> str:
     )
 
 
+def shortened(text: str) -> str:
+    """A message of at most `MAX_LINES` lines of `MAX_LINE` characters: a name or a cell can be megabytes long."""
+    lines = text.split("\n")
+    more = [f"... and {len(lines) - MAX_LINES} more lines"] if len(lines) > MAX_LINES else []
+    cut = [line if len(line) <= MAX_LINE else f"{line[: MAX_LINE // 2]} ... {line[-MAX_LINE // 2 :]}" for line in lines]
+    return "\n".join([*cut[:MAX_LINES], *more])
+
+
+def prepare_streams() -> None:
+    """Makes standard output and error accept any text: what their encoding lacks is escaped (`\\u6771`).
+
+    A stream that the caller closed becomes the null device; otherwise the next file that is opened takes its number,
+    and output of libraries goes into that file.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
+        elif name != "stdin" and isinstance(stream, io.TextIOWrapper):
+            with suppress(OSError):
+                stream.reconfigure(errors="backslashreplace")
+
+
 class VisibleFormatter(logging.Formatter):
-    """Formats log messages through `visible`."""
+    """Formats log messages through `shortened` and `visible`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return visible(super().format(record))
+        return visible(shortened(super().format(record)))

@@ -14,7 +14,7 @@ from finetune.core.errors import DataError
 from finetune.data.audio import AudioInfo, inspect_audio
 from finetune.data.cells import cell_keywords, cell_number, cell_text, clean_text, json_value
 from finetune.data.hub import Row
-from finetune.data.manifest import KEYS, VERSION_KEY, Utterance, unique_id
+from finetune.data.manifest import KEYS, MAX_TEXT, VERSION_KEY, Utterance, unique_id
 from finetune.data.problems import Problem
 from finetune.data.tags import without_tags
 
@@ -149,6 +149,8 @@ def _check_text(
     text = original.text
     if not text and not (keep_empty and isinstance(row.values.get("text"), str)):  # a missing cell is not empty
         return Finding("empty transcript", "the row has no transcript")
+    if len(text) > MAX_TEXT:
+        return Finding("transcript too long", f"{len(text)} characters; the maximum is {MAX_TEXT}")
     if tokens := _control_tokens((text, utterance.text, *utterance.keywords), special_tokens):  # the rules can make one
         return Finding("special token in transcript", f"{', '.join(tokens)} is a command for the model: {text[:60]!r}")
     is_empty_reference = keep_empty and not utterance.text

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.core.errors import DataError
-from finetune.core.files import parse_jsonl
+from finetune.core.files import parse_jsonl, read_bytes
 from finetune.data import hub
 from finetune.data.hub import Row
 
@@ -219,7 +219,7 @@ def read_text(path: Path) -> str:
         DataError: the file cannot be read, or is not text in UTF-8 or UTF-16.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
         if data.startswith((b"\xff\xfe", b"\xfe\xff")):
             return data.decode("utf-16")
         text = data.decode("utf-8-sig")

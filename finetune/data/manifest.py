@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path, PurePath
 
 from finetune.core.errors import DataError
-from finetune.core.files import parse_jsonl
+from finetune.core.files import parse_jsonl, read_bytes
 
 VERSION_KEY, VERSION = "manifest_version", 2  # version 1 has no such key, and leaves out an offset of 0
 KEYS = (
@@ -29,6 +29,7 @@ KEYS = (
     "keywords",
     "audio_digest",
 )
+MAX_TEXT = 100_000  # characters; speech has at most 40 a second
 ALWAYS_WRITTEN = ("audio_filepath", "offset", "duration", "text")
 
 
@@ -85,7 +86,7 @@ def read_manifest(path: str | Path) -> list[Utterance]:
         DataError: the file cannot be read or is empty, or a line is not an utterance (the message has file:line).
     """
     try:
-        rows = parse_jsonl(Path(path).read_text(encoding="utf-8-sig"), path)
+        rows = parse_jsonl(read_bytes(path).decode("utf-8-sig"), path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
@@ -132,6 +133,8 @@ def _utterance(row: dict[str, object], where: str, used_ids: Collection[str]) ->
     for key in ("audio_filepath", "text"):
         if not isinstance(row.get(key), str):
             raise DataError(f"{where}: `{key}` must be a string; got {row.get(key)!r}")
+    if len(str(row["text"])) > MAX_TEXT:
+        raise DataError(f"{where}: `text` has {len(str(row['text']))} characters; the largest number is {MAX_TEXT}")
     for key in ("id", "language", "speaker", "audio_digest"):
         if not isinstance(row.get(key, ""), str):
             raise DataError(f"{where}: `{key}` must be a string; got {row[key]!r}")

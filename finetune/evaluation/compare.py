@@ -1,6 +1,8 @@
 """Compares systems on the same clips: scores quality and speed of each, and tests each against the first."""
 
+import errno
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,13 +11,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from finetune.core.config import EvaluateSection, Recipe
 from finetune.core.errors import DataError, RecipeError
-from finetune.core.files import sha256_file, write_json
+from finetune.core.files import read_json, sha256_file, write_json
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
 from finetune.evaluation.compare_result import CompareResult, CompareSettings, SystemComparison, SystemScores, Verdict
 from finetune.evaluation.scoring_sets import is_japanese
-from finetune.evaluation.systems import System, SystemHypotheses, Transcriber, parse_system, run_system
-from finetune.evaluation.utterances import clip_of, read_utterances
+from finetune.evaluation.systems import TRANSCRIBERS, System, SystemHypotheses, Transcriber, parse_system, run_system
+from finetune.evaluation.utterances import check_audio, clip_of, read_utterances
 from finetune.metrics.conditions import Condition
 from finetune.metrics.normalizer import UNSPACED, normalize
 from finetune.metrics.scorecard import Clip, ScoringOptions, SystemOutput, comparison, scorecard
@@ -25,6 +27,7 @@ from finetune.metrics.terms import column_terms, notes_on_signs, read_terms, ter
 
 log = logging.getLogger(__name__)
 
+RESULT_KEYS = {"manifest_sha256", "systems", "comparisons"}
 RUN_ORDER = ("file", "run", "model", "whisper", "openai")  # files first: an invalid file stops before a model decodes
 
 
@@ -83,8 +86,29 @@ def compare(
         ModelError: a system cannot be used.
     """
     inputs = _resolve(names, manifest, options, terms, conditions)
+    if any(system.kind in TRANSCRIBERS for system in inputs.systems):
+        check_audio(inputs.utterances)
     hypotheses = _decode(inputs, transcribers)
     return _score(inputs, hypotheses, instruction, conditions)
+
+
+def check_output(path: Path) -> None:
+    """Checks before any work that a result can be written, and replaces nothing but an earlier result.
+
+    Raises:
+        DataError: the file is something else, or its folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        earlier = read_json(path) if os.path.lexists(path) else None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+    except ValueError as error:  # not JSON, or a null byte in the name
+        raise DataError(f"{path}: exists and is not a result of compare; choose another file") from error
+    if earlier is not None and not (isinstance(earlier, dict) and earlier.keys() >= RESULT_KEYS):
+        raise DataError(f"{path}: exists and is not a result of compare; choose another file")
 
 
 def write_comparison(path: Path, result: CompareResult) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 
 import httpx
 import soundfile
@@ -23,6 +24,7 @@ OPENAI = "https://api.openai.com/v1"
 CONNECT_TIMEOUT = 10.0  # seconds
 PARALLEL_REQUESTS = 4
 FATAL_STATUS = (401, 403, 404)  # wrong key, permission, address or model: every clip would fail
+MAX_FAILURES = 3  # clips in a row that fail for the same reason; the rest is then not sent
 RETRY_STATUS = (408, 425, 429)  # and all from 500
 
 
@@ -56,7 +58,8 @@ def transcribe(model: str, clips: Sequence[Utterance], retries: Retries | None =
     """Sends all clips, `PARALLEL_REQUESTS` at a time. URL and key come from the environment.
 
     The first clip is sent before the others, so a wrong key or model costs only one request. Timeouts, status 429 and
-    server errors are retried with increasing pauses. A clip that still fails has an `error` in its reply.
+    server errors are retried with increasing pauses. A clip that still fails has an `error` in its reply; the next clip
+    gets one attempt. After `MAX_FAILURES` clips in a row with the same error, the rest is not sent.
 
     Args:
         model: name of the model at the endpoint.
@@ -74,7 +77,7 @@ def transcribe(model: str, clips: Sequence[Utterance], retries: Retries | None =
     endpoint = _Endpoint(model, retries or Retries())
     pool = ThreadPoolExecutor(PARALLEL_REQUESTS)
     try:
-        return [endpoint.transcribe(clips[0]), *pool.map(endpoint.transcribe, clips[1:])]
+        return [endpoint.send(clips[0]), *pool.map(endpoint.send, clips[1:])]
     finally:
         pool.shutdown(cancel_futures=True)
         endpoint.client.close()
@@ -83,6 +86,7 @@ def transcribe(model: str, clips: Sequence[Utterance], retries: Retries | None =
 class _Endpoint:
     def __init__(self, model: str, retries: Retries) -> None:
         self.model, self.retries, self.key = model, retries, os.environ.get(KEY, "").strip()
+        self.lock, self.failures, self.last_error, self.worked = Lock(), 0, "", False
         base = os.environ.get(URL, "").strip() or OPENAI
         if not self.key and base == OPENAI:
             raise ModelError(f"openai:{model}: {KEY} is not set; set it, or set {URL} to another endpoint")
@@ -100,8 +104,22 @@ class _Endpoint:
             timeout=httpx.Timeout(retries.timeout, connect=CONNECT_TIMEOUT),
         )
 
-    def transcribe(self, clip: Utterance) -> Reply:
-        wav, attempts = _wav(clip), self.retries.attempts
+    def send(self, clip: Utterance) -> Reply:
+        """Transcribes a clip unless the endpoint has stopped working."""
+        with self.lock:
+            if self.failures >= MAX_FAILURES:
+                return Reply(None, 0.0, f"not sent: {self.failures} clips in a row failed, with {self.last_error}")
+            attempts = 1 if self.failures else self.retries.attempts
+        reply = self.transcribe(clip, attempts)
+        with self.lock:
+            kind = reply.error.partition(" (")[0]
+            self.worked = self.worked or reply.text is not None
+            self.failures = 0 if reply.text is not None else self.failures + 1 if kind == self.last_error else 1
+            self.last_error = kind
+        return reply
+
+    def transcribe(self, clip: Utterance, attempts: int) -> Reply:
+        wav = _wav(clip)
         data = {"model": self.model, "response_format": "json", "temperature": "0"}
         if clip.language:
             data["language"] = clip.language.split("-")[0]
@@ -110,8 +128,9 @@ class _Endpoint:
             try:
                 response = self.client.post(self.url, data=data, files={"file": ("clip.wav", wav, "audio/wav")})
             except httpx.ConnectError as connect_error:
-                if attempt == attempts - 1:
-                    raise ModelError(f"{self.name}: cannot be reached ({self._excerpt(str(connect_error))})") from None
+                error = f"cannot be reached: {self._excerpt(str(connect_error))}"
+                if attempt == attempts - 1 and not self.worked:
+                    raise ModelError(f"{self.name}: {error}") from None
             except httpx.HTTPError as http_error:
                 error = type(http_error).__name__
             else:

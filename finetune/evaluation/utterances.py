@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from finetune.data.manifest import Utterance, read_manifest
 from finetune.data.problems import format_problems
 from finetune.metrics.scorecard import Clip
 
+MAX_PROBLEMS = 5  # clips that an error message lists
 LoadAudio = Callable[[Utterance], NDArray[np.float32]]  # samples at 16 kHz
 
 
@@ -50,6 +53,30 @@ def audited_utterances(rows: Sequence[Row], source: str) -> list[Utterance]:
             f"comparable; fix or remove them\n{format_problems(audited.dropped)}"
         )
     return audited.kept
+
+
+def check_audio(utterances: Sequence[Utterance], load_audio: LoadAudio = load_utterance) -> None:
+    """Decodes all clips, so that none of them stops a comparison after a system has worked for hours.
+
+    Raises:
+        DataError: clips cannot be read; the message names the first ones.
+    """
+    problems = []
+    with ThreadPoolExecutor(2) as pool:
+        for item, result in zip(utterances, pool.map(partial(_problem, load_audio), utterances), strict=True):
+            if result:
+                problems.append(f"{item.id}: {result}")
+    if problems:
+        more = [f"... and {len(problems) - MAX_PROBLEMS} more clips"] if len(problems) > MAX_PROBLEMS else []
+        raise DataError("\n".join(["clips cannot be read; nothing was scored", *problems[:MAX_PROBLEMS], *more]))
+
+
+def _problem(load_audio: LoadAudio, item: Utterance) -> str:
+    try:
+        load_audio(item)
+    except DataError as error:
+        return str(error)
+    return ""
 
 
 def instruction_of(item: Utterance, default: str) -> str:

@@ -11,7 +11,7 @@ from finetune.core.files import replace_folder
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest
 from finetune.exporting.merge import Merge, MergedModel, merge_adapter
-from finetune.exporting.save import base_folder, save_folder, saved_dtype
+from finetune.exporting.save import base_folder, check_target, save_folder, saved_dtype
 from finetune.exporting.verify import Outputs, RunProcess, largest_difference, outputs_in_new_process, run_process
 from finetune.model.adapter import merge
 
@@ -56,10 +56,11 @@ def export(recipe: Recipe, run: RunDir, merge: Merge = merge, run_process: RunPr
 
     Raises:
         ModelError: a difference was found; `run.export` is not changed.
-        CheckpointError: there is no adapter, or it does not fit the base.
+        CheckpointError: there is no adapter, it does not fit the base, or `run.export` has files of the user.
     """
     started = time.monotonic()
     base = base_folder(recipe)
+    check_target(run.export, base)
     dtype = saved_dtype(base, recipe.export.dtype)
     clips = read_manifest(run.manifest("test"))[: recipe.export.clips]
     merged = merge_adapter(recipe, run, clips, dtype, merge)

@@ -1,6 +1,7 @@
 """Saves a merged model as a complete folder in the hub layout of its base model."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -8,12 +9,14 @@ from huggingface_hub import snapshot_download
 from safetensors import safe_open
 
 from finetune.core.config import Recipe
+from finetune.core.errors import CheckpointError
 from finetune.core.files import write_json
 from finetune.core.run_dir import RunDir
 from finetune.exporting.adaptation import Adaptation
 from finetune.exporting.bundle import add_transcriber
 from finetune.model.granite import DTYPES, SpeechModel
 
+OWN = {"transcribe", "adaptation.json", "config.json", "generation_config.json", "decode.json", "README.md"}
 NOT_COPIED = (
     "README.md",
     "decode.json",
@@ -38,6 +41,24 @@ def base_folder(recipe: Recipe) -> Path:
     return local if local.is_dir() else Path(snapshot_download(recipe.model.base, revision=recipe.model.revision))
 
 
+def check_target(folder: Path, base: Path) -> None:
+    """Raises CheckpointError if an export would delete files that no export has written."""
+    if not os.path.lexists(folder):
+        return
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: not a folder; move it away, then rerun")
+    own = {path.name for path in base.iterdir()} | OWN
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in own and not _is_weights(path))
+    if foreign:
+        raise CheckpointError(
+            f"{folder}: {foreign[0]} was not written by an export and would be deleted; move it away, then rerun"
+        )
+
+
+def _is_weights(path: Path) -> bool:
+    return path.name.startswith("model") and ".safetensors" in path.name
+
+
 def saved_dtype(base: Path, setting: str) -> str:
     """`float32` or `bfloat16`: `export.dtype`, or for auto the data type of the base model's files."""
     if setting != "auto":
@@ -53,8 +74,7 @@ def copy_side_files(base: Path, folder: Path, dtype: str) -> None:
     transformers 5 would write another config (rope_parameters) and no preprocessor_config.json.
     """
     for path in base.iterdir():
-        weights = path.name.startswith("model") and ".safetensors" in path.name
-        if path.is_file() and not weights and path.name not in NOT_COPIED:
+        if path.is_file() and not _is_weights(path) and path.name not in NOT_COPIED:
             shutil.copyfile(path, folder / path.name)
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.core.errors import ModelError, RecipeError
+from finetune.core.files import read_json
 from finetune.core.options import DecodingOptions, TranscribeOptions, field_names
 
 CALIBRATION = "decode.json"  # written by `finetune calibrate`
@@ -32,7 +33,7 @@ def read_options(model: str | Path) -> TranscribeOptions | None:
     if not path.is_file():
         return None
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = read_json(path)
         if "decoding" not in content:  # version 0.1 wrote all options on one level
             content.pop("format")
             content["decoding"] = {name: content.pop(name) for name in field_names(DecodingOptions)}
@@ -59,7 +60,7 @@ def _calibrated(decoding: DecodingOptions, model: str | Path) -> DecodingOptions
     if not path.is_file():
         return decoding
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         thresholds = {name: float(content[name]) for name in ("max_entropy", "min_probability")}
         return replace(decoding, **thresholds)  # type: ignore[arg-type]
     except (OSError, ValueError, KeyError, TypeError, RecipeError) as error:

@@ -1,5 +1,6 @@
 """Conditions of `--fail-if`, such as `wer > base + 0.2`: `finetune compare` exits with 1 if one is true."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ def parse_condition(text: str) -> Condition:
             f"--fail-if {text!r}: invalid condition; write {GRAMMAR}, such as 'wer > base + 0.2' (percentage points)"
         )
     shift = float(match["limit"] or match["shift"] or 0)
+    if not math.isfinite(shift):
+        raise RecipeError(f"--fail-if {text[:60]!r}: the number is too large; write percentage points")
     return Condition(
         text.strip(),
         match["metric"],

@@ -4,7 +4,6 @@
 meaning changes.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from finetune.core.errors import CheckpointError
-from finetune.core.files import write_json
+from finetune.core.files import read_json, write_json
 from finetune.metrics.groups import GroupTable
 from finetune.metrics.hallucination import Probe
 from finetune.metrics.scores import Comparison, Details, Scores
@@ -249,7 +248,7 @@ def read_results(path: Path) -> EvaluationResults:
     """
     advice = "Run `finetune evaluate RECIPE` again"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}). {advice}") from error
     keys = content if isinstance(content, dict) else {}

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.core.errors import DataError
+from finetune.core.files import MAX_LIST_BYTES, read_bytes
 from finetune.metrics.normalizer import normalize
 from finetune.metrics.term_matcher import TermMatcher
 
@@ -84,9 +85,11 @@ def read_terms(path: str | Path) -> list[str]:
         DataError: the file cannot be read, or is empty.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+        lines = read_bytes(path, MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
     terms = [" ".join(line.split()) for line in lines if line.strip()]
     if not terms:
         raise DataError(f"{path}: contains no terms; write one term per line")

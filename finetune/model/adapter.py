@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from finetune.core.errors import CheckpointError
-from finetune.core.files import sha256_file
+from finetune.core.files import read_json, sha256_file
 from finetune.model.granite import SpeechModel
 from finetune.model.trainable import part_of, trained_parameters
 
@@ -95,7 +95,7 @@ def load_adapter(model: SpeechModel, folder: Path) -> PeftModel | None:
     if not (folder / PARTS).is_file():
         raise CheckpointError(f"{folder}: not a complete adapter ({PARTS} is missing)")
     try:
-        recorded, present = json.loads((folder / PARTS).read_text(encoding="utf-8")), _digests(folder)
+        recorded, present = read_json(folder / PARTS), _digests(folder)
         wrong = sorted(name for name in recorded.keys() | present.keys() if recorded.get(name) != present.get(name))
         if wrong:
             raise CheckpointError(f"{folder / wrong[0]}: damaged, missing, or different from its hash in {PARTS}")

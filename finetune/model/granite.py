@@ -6,13 +6,11 @@ are always `lm_head(h) / logits_scaling`, and `forward` of the transformers clas
 """
 
 import difflib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoTokenizer, GraniteSpeechConfig, GraniteSpeechForConditionalGeneration
 from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -20,7 +18,9 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from finetune.core.errors import ModelError
 from finetune.core.extras import require
 from finetune.model.conformer import encode, frame_mask, project
+from finetune.model.folder_checks import check_folder, count_weights
 
+MAX_GROWTH = 1.5  # parameters of the configuration for each value in the weights
 AUDIO_TOKEN = "<|audio|>"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -170,15 +170,28 @@ class SpeechModel(nn.Module):
 
 
 def is_folder_name(source: str) -> bool:
-    """Whether a model source is a local folder and not a hub name, which has at most one slash."""
-    return Path(source).exists() or source.startswith((".", "/")) or source.count("/") > 1
+    """Whether a model source is a local folder and not a hub name, which has at most one slash.
+
+    Raises:
+        ModelError: the source is empty, too long or has a null byte.
+    """
+    if not source:
+        raise ModelError("the name of the model is empty; give a model folder or a hub name")
+    try:
+        exists = Path(source).exists()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "the name has a null byte"
+        raise ModelError(f"{source[:60]!r}: not the name of a model ({reason})") from error
+    return exists or source.startswith((".", "/", "~")) or source.count("/") > 1
 
 
 def _model_suggestion(folder: Path) -> str:
     """The end of a message about a folder that is not a model: the run's export, a similar name, or general advice."""
-    for export in (folder / "export", folder.parent / "export"):
-        if (export / "config.json").is_file():
-            return f"did you mean {export}?"
+    for run in (folder, folder.parent):
+        if (run / "export" / "config.json").is_file():
+            return f"did you mean {run / 'export'}?"
+        if (run / "resolved.json").is_file():
+            return f"{run} is a run without an export; run `finetune export {run / 'resolved.json'}` first"
     names = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
     similar = difflib.get_close_matches(folder.name, names, 1) if not folder.exists() else []
     return f"did you mean {folder.parent / similar[0]}?" if similar else "give a model folder or a hub name"
@@ -192,26 +205,26 @@ def read_config(source: str, revision: str | None = None) -> GraniteSpeechConfig
     """
     folder = Path(source)
     if is_folder_name(source):
-        path = folder / "config.json"
-        if not path.is_file():
-            problem = "no config.json in this folder" if folder.exists() else "no such folder"
-            raise ModelError(f"{source}: {problem}; {_model_suggestion(folder)}")
-        try:
-            model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
-        except (OSError, ValueError, AttributeError) as error:
-            raise ModelError(f"{path}: not a valid model configuration ({error})") from error
-        if model_type != "granite_speech":
-            raise ModelError(f"{source}: model_type is {model_type!r}; this toolkit supports only 'granite_speech'")
-        if not any(folder.glob("*.safetensors")):
-            raise ModelError(f"{source}: no *.safetensors in this folder, so it has a configuration but no weights")
+        if not (folder / "config.json").exists():
+            problem = "no config.json in this folder" if folder.is_dir() else "no such folder"
+            raise ModelError(f"{source[:200]}: {problem}; {_model_suggestion(folder)}")
+        check_folder(folder)
     try:
-        return GraniteSpeechConfig.from_pretrained(source, revision=revision)
-    except (OSError, ValueError) as error:
+        config = GraniteSpeechConfig.from_pretrained(source, revision=revision)
+    except Exception as error:  # transformers raises errors of any type for a wrong configuration
         # A name such as `data/nano` can be a folder or a hub name.
         if not folder.exists() and folder.parent != Path() and folder.parent.is_dir():
             problem = f"no such folder, and the hub does not give this model ({error})"
             raise ModelError(f"{source}: {problem}; {_model_suggestion(folder)}") from error
-        raise ModelError(f"{source}: the model configuration cannot be read ({error})") from error
+        raise ModelError(f"{source}: config.json: not a valid model configuration ({_excerpt(error)})") from error
+    if getattr(config, "has_lora_adapter", False):
+        raise ModelError(f"{source}: the model contains a LoRA adapter (has_lora_adapter); merge the adapter first")
+    if getattr(config, "quantization_config", None):
+        raise ModelError(
+            f"{source}: the weights are quantized (quantization_config in config.json); give the original model, and "
+            "set model.quantize: 4bit"
+        )
+    return config
 
 
 def _quantization(quantize: str, dtype: torch.dtype, device: torch.device | str) -> dict[str, Any]:
@@ -230,6 +243,40 @@ def _quantization(quantize: str, dtype: torch.dtype, device: torch.device | str)
         llm_int8_skip_modules=["model.encoder", "model.projector", "lm_head"],
     )
     return {"quantization_config": config, "device_map": {"": device}}
+
+
+def on_meta(config: GraniteSpeechConfig, source: str) -> SpeechModel:
+    """Builds the model on the meta device: shapes without storage, and no tokenizer.
+
+    Raises:
+        ModelError: no model has this configuration.
+    """
+    try:
+        with torch.device("meta"):
+            return SpeechModel(GraniteSpeechForConditionalGeneration(config).requires_grad_(False), None, source)
+    except Exception as error:
+        raise ModelError(f"{source}: the configuration in config.json is invalid ({_excerpt(error)})") from error
+
+
+def check_size(config: GraniteSpeechConfig, folder: Path) -> None:
+    """Compares the size of the configured model with the weights in a local folder, before memory is allocated.
+
+    Raises:
+        ModelError: the configuration describes a larger model, or is invalid.
+    """
+    if not folder.is_dir():
+        return
+    stated, found = sum(value.numel() for value in on_meta(config, str(folder)).hf.parameters()), count_weights(folder)
+    if stated > MAX_GROWTH * found:  # a smaller difference is named by its weights when they are loaded
+        raise ModelError(
+            f"{folder}: config.json describes a model of {stated:,} parameters, but the weights (*.safetensors) have "
+            f"{found:,}: sizes such as hidden_size do not match them, or weights are missing"
+        )
+
+
+def _excerpt(error: Exception) -> str:
+    """The message of a library's error, short and on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
 def default_device() -> str:
@@ -260,9 +307,14 @@ def load_model(
         ModelError: `source` is not a complete Granite Speech model, or `4bit` is not available on this machine.
     """
     config = read_config(source, revision)
-    if getattr(config, "has_lora_adapter", False):
-        raise ModelError(f"{source}: the model contains a LoRA adapter (has_lora_adapter); merge the adapter first")
     dtype = resolved_dtype(dtype, device)
+    check_size(config, Path(source))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
+    except Exception as error:  # transformers raises errors of any type for damaged files
+        raise ModelError(f"{source}: the tokenizer cannot be loaded ({_excerpt(error)})") from error
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"{source}: the tokenizer has no eos_token, so the model could not end a text")
     try:
         hf, info = GraniteSpeechForConditionalGeneration.from_pretrained(
             source,
@@ -270,19 +322,14 @@ def load_model(
             dtype=DTYPES[dtype],
             revision=revision,
             use_safetensors=True,  # never pickled weights
+            trust_remote_code=False,
             output_loading_info=True,
             **_quantization(quantize, DTYPES[dtype], device),
         )
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{source}: cannot be loaded ({error})") from error
+    except Exception as error:
+        raise ModelError(f"{source}: cannot be loaded ({_excerpt(error)})") from error
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(f"{source}: {len(missing)} weights are missing, for example {missing[0]}")
-    if any("lora_" in name for name, _ in hf.named_parameters()):
-        raise ModelError(
-            f"{source}: the folder also contains an adapter (adapter_config.json), which transformers loads; "
-            "merge the adapter or move it to another folder"
-        )
     hf.requires_grad_(False)
     return SpeechModel(hf if quantize != "none" else hf.to(device), tokenizer, source).eval()

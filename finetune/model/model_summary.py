@@ -3,17 +3,10 @@
 from pathlib import Path
 
 import torch
-from transformers import GraniteSpeechConfig, GraniteSpeechForConditionalGeneration
 
 from finetune.core.errors import ModelError
-from finetune.model.granite import SpeechModel, is_folder_name, read_config
+from finetune.model.granite import SpeechModel, check_size, is_folder_name, on_meta, read_config
 from finetune.model.trainable import TrainableParts, open_parts, summarize_parts
-
-
-def on_meta(config: GraniteSpeechConfig, source: str) -> SpeechModel:
-    """Builds the model on the meta device: shapes without storage, and no tokenizer."""
-    with torch.device("meta"):
-        return SpeechModel(GraniteSpeechForConditionalGeneration(config).requires_grad_(False), None, source)
 
 
 def count_parts(model: SpeechModel) -> dict[str, int]:
@@ -42,6 +35,7 @@ def summarize_model(base: str, revision: str | None, parts: TrainableParts) -> l
         if is_folder_name(base) or (parent != Path() and parent.is_dir()):  # a wrong path, not a hub name
             raise
         return [f"base model not checked: {str(error).splitlines()[0]}"]
+    check_size(config, Path(base))
     model = on_meta(config, base)
     lines = [f"{name:15} {count:>15,} parameters" for name, count in count_parts(model).items()]
     with torch.device("meta"):

@@ -41,8 +41,10 @@ def render(tokenizer: Tokenizer, instruction: str, keywords: tuple[str, ...] = (
         text = tokenizer.apply_chat_template(
             [{"role": "user", "content": request}], tokenize=False, add_generation_prompt=True
         )
-    except ValueError as error:
-        raise ModelError(f"the base model's tokenizer has no chat template: {error}") from error
+    except Exception as error:  # a template is a program: it can fail in any way
+        raise ModelError(
+            f"the model's chat template is missing or invalid ({type(error).__name__}: {str(error)[:300]})"
+        ) from error
     prefix, token, suffix = str(text).partition(AUDIO_TOKEN)
     if not token or AUDIO_TOKEN in suffix:
         raise ModelError(f"the chat template must contain {AUDIO_TOKEN} exactly once, but it gives {text!r}")

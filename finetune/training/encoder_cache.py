@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from finetune.core.errors import DataError
-from finetune.core.files import sha256_file
+from finetune.core.files import read_json, sha256_file
 from finetune.data.audio import SAMPLE_RATE
 from finetune.data.features import HOP_LENGTH, N_FFT, NUM_MELS, WIN_LENGTH
 from finetune.data.manifest import Utterance
@@ -125,7 +125,7 @@ def cached_states(
 
 def _opened(folder: Path, key: str, dtype: torch.dtype) -> StateCache | None:
     try:
-        index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        index: dict[str, Any] = read_json(folder / INDEX)
         if index["key"] != key:
             log.info("%s: built again, because the weights or the audio changed", folder)
             return None

@@ -6,16 +6,40 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 
 from finetune.core.config import Recipe
-from finetune.core.errors import CheckpointError, Interrupted
+from finetune.core.errors import CheckpointError, Interrupted, RecipeError
 from finetune.core.run_dir import CHILD, RunDir
 from finetune.training.signals import NAMES, interruptible
 
+RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE")  # variables of a launcher
 STOPPED = [
     128 + getattr(signal, name) for name in NAMES if hasattr(signal, name)
 ]  # exit codes of processes that a signal stopped
+
+
+def world_size(environment: Mapping[str, str]) -> int:
+    """The number of processes that a launcher has started, from its variables; 1 without a launcher.
+
+    Raises:
+        RecipeError: the variables are incomplete or impossible, such as those that another program has left.
+    """
+    advice = f"unset {', '.join(RANKS)}, which `accelerate launch` and torchrun set, to train without a launcher"
+    present = {name: environment[name] for name in (*RANKS, "MASTER_PORT") if name in environment}
+    for name, value in present.items():
+        if not (value.isascii() and value.isdecimal() and len(value) < 10):
+            raise RecipeError(f"{name} must be a number, got {value[:40]!r}; {advice}")
+    numbers = {name: int(value) for name, value in present.items()}
+    size = numbers.get("WORLD_SIZE", 0 if numbers.keys() & {*RANKS} else 1)
+    needed = (*RANKS, "MASTER_ADDR", "MASTER_PORT") if size > 1 or "LOCAL_RANK" in numbers else ("WORLD_SIZE",)
+    if missing := [name for name in needed if name not in environment and numbers.keys() & {*RANKS}]:
+        found = ", ".join(f"{name}={present[name]}" for name in RANKS if name in present)
+        raise RecipeError(f"{found}, but {missing[0]} is not set; {advice}")
+    if size < 1 or numbers.get("RANK", 0) >= size or numbers.get("LOCAL_RANK", 0) >= size:
+        raise RecipeError(f"RANK and LOCAL_RANK must be below WORLD_SIZE, which must be 1 or more; {advice}")
+    return size
 
 
 def processes_for(recipe: Recipe, gpus: int | None = None) -> int:

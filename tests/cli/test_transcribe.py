@@ -203,9 +203,9 @@ def broken_config(folder: Path) -> None:
     ("spoil", "message"),
     [
         (without_weights, "no *.safetensors in this folder"),
-        (half_the_weights, "cannot be loaded"),
+        (half_the_weights, "truncated"),
         (another_model, "model_type is 'whisper'"),
-        (broken_config, "config.json: not a valid model configuration"),
+        (broken_config, "config.json: not valid JSON"),
     ],
 )
 def test_a_broken_model_folder_is_refused(

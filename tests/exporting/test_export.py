@@ -188,10 +188,10 @@ def refused(trained: Trained, tmp_path: Path, match: str, **keywords: Any) -> No
     """Exports over an earlier export, which must not change."""
     recipe, run, _ = trained
     (tmp_path / "export").mkdir()
-    (tmp_path / "export" / "before").touch()
+    (tmp_path / "export" / "decode.json").touch()
     with pytest.raises(ModelError, match=match):
         export(recipe, with_export(run, tmp_path / "export"), **keywords)
-    assert [path.name for path in (tmp_path / "export").iterdir()] == ["before"]
+    assert [path.name for path in (tmp_path / "export").iterdir()] == ["decode.json"]
 
 
 def test_a_merge_that_loses_the_adapter_is_refused(trained: Trained, tmp_path: Path) -> None:

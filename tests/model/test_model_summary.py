@@ -10,7 +10,8 @@ from trainable_cases import ALL, CASES, FULL, LORA, Load
 from transformers import GraniteSpeechConfig
 
 from finetune.core.errors import ModelError
-from finetune.model.model_summary import count_parts, on_meta, summarize_model
+from finetune.model.granite import on_meta
+from finetune.model.model_summary import count_parts, summarize_model
 from finetune.model.trainable import LoraSpec, PartSummary, open_parts, summarize_parts
 
 

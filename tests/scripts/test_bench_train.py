@@ -11,8 +11,8 @@ from transformers import GraniteSpeechConfig
 from bench.count import Amount, Tally, Weights, count_weights, pass_flops
 from bench.material import REAL, Material, Setup, gather, middle_config, opened, random_weights, recipe_of
 from bench.sides import collate, every_position, open_as_notebook
-from finetune.model.granite import SpeechModel
-from finetune.model.model_summary import count_parts, on_meta
+from finetune.model.granite import SpeechModel, on_meta
+from finetune.model.model_summary import count_parts
 from finetune.model.trainable import open_parts, trained_parameters
 from finetune.training.dataset import SpeechDataset
 from finetune.training.loss import IGNORE, token_loss

@@ -230,7 +230,14 @@ def test_a_run_resumes_after_a_signal_while_interpolated_weights_are_scored(
 
 
 def test_several_processes_can_only_train(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(os.environ, "WORLD_SIZE", "2")
+    for name, value in {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "a",
+        "MASTER_PORT": "1",
+    }.items():
+        monkeypatch.setitem(os.environ, name, value)
     for last in ("prepare", "train", "export"):
         with pytest.raises(CheckpointError, match="accelerate launch"):
             run_recipe(tiny(tmp_path, "many"), last)

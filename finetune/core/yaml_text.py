@@ -1,0 +1,85 @@
+"""Reads YAML text to nodes with bounded time and memory, because a recipe can come from somebody else.
+
+A short file can describe endless data: lists nested thousands deep, aliases (`*name`) that repeat each other, a mapping
+that contains itself. Each is refused with its line.
+"""
+
+from pathlib import Path
+
+import yaml
+
+from finetune.core.errors import RecipeError
+from finetune.core.files import read_bytes
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 10  # a recipe has 4 levels
+MAX_NODES = 20_000  # after aliases are followed
+PLAIN_TYPES = ("str", "int", "float", "bool", "null", "timestamp", "merge", "value", "map", "seq")
+PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in PLAIN_TYPES}
+
+
+def read_yaml(path: Path) -> yaml.Node | None:
+    """The root node of a YAML file; None for an empty file.
+
+    Raises:
+        RecipeError: the file cannot be read, is larger than `MAX_BYTES`, or is not plain YAML; with the line if there
+            is one.
+    """
+    try:
+        text = read_bytes(path, MAX_BYTES).decode("utf-8-sig")
+        _check_depth(text, path)
+        node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
+    except IsADirectoryError as error:
+        raise RecipeError(f"{path}: a directory; pass a recipe file, such as recipes/quickstart.yaml") from error
+    except FileNotFoundError as error:
+        raise RecipeError(f"{path}: no such file; pass a recipe, such as recipes/quickstart.yaml") from error
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        hint = " (indent with spaces)" if "\\t" in str(error.problem) else ""
+        raise RecipeError(f"{path}:{line}: invalid YAML: {error.problem}{hint}") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: invalid YAML: {error}") from error
+    if node is not None:
+        _check_nodes(node, path)
+    return node
+
+
+def line_of(node: yaml.Node) -> int:
+    """The line of a node in its file, from 1."""
+    return int(node.start_mark.line) + 1
+
+
+def _check_depth(text: str, path: Path) -> None:
+    """Refuses deep nesting before nodes are built, because that recurses."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            line = text.count("\n", 0, event.start_mark.index if event.start_mark else 0) + 1
+            raise RecipeError(f"{path}:{line}: invalid YAML: nested more than {MAX_DEPTH} levels deep")
+
+
+def _check_nodes(root: yaml.Node, path: Path) -> None:
+    """Walks all nodes as often as aliases repeat them; refuses cycles, too many nodes, and tags of other types."""
+    count = 0
+
+    def walk(node: yaml.Node, parents: tuple[int, ...]) -> None:
+        nonlocal count
+        count += 1
+        where = f"{path}:{line_of(node)}: invalid YAML"
+        if id(node) in parents:
+            raise RecipeError(f"{where}: a list or mapping contains itself through an alias")
+        if count > MAX_NODES:
+            raise RecipeError(f"{where}: more than {MAX_NODES} values, counted with the aliases that repeat them")
+        if node.tag not in PLAIN_TAGS:
+            raise RecipeError(f"{where}: the tag {node.tag!r} is not plain data; remove it")
+        inner = (*parents, id(node))
+        for child in () if isinstance(node, yaml.ScalarNode) else node.value:
+            for item in child if isinstance(child, tuple) else (child,):
+                walk(item, inner)
+
+    walk(root, ())
