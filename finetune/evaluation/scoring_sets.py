@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from finetune.data.manifest import Utterance
+from finetune.data.scripts import has_other_script, is_unspaced
 
 JAPANESE_NORMALIZER = "ja-cer@2"  # Japanese is written without spaces: characters are scored instead of words
 
@@ -30,7 +31,10 @@ def scoring_sets(splits: Mapping[str, Sequence[Utterance]]) -> dict[str, tuple[s
 
 
 def is_japanese(item: Utterance) -> bool:
-    return item.language.lower().partition("-")[0] in ("ja", "jpn", "japanese")
+    """Whether the language is Japanese or, without a language, most letters are kana or Han characters."""
+    if item.language:
+        return item.language.lower().replace("_", "-").partition("-")[0] in ("ja", "jpn", "japanese")
+    return is_unspaced(item.text) and not has_other_script(item.text, "ja")
 
 
 def normalizer_for(utterances: Sequence[Utterance], default: str) -> str:

@@ -1,0 +1,23 @@
+"""Tests of the sets that are scored separately."""
+
+import pytest
+
+from finetune.data.manifest import Utterance
+from finetune.evaluation.scoring_sets import normalizer_for
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "preset"),
+    [
+        ("今日は、晴れ。", "", "ja-cer@2"),
+        ("カメラ", "", "ja-cer@2"),
+        ("iPhoneを買いました", "", "ja-cer@2"),
+        ("今日は、晴れ。", "en", "basic@2"),  # a stated language decides
+        ("kyou wa hare", "ja_JP", "ja-cer@2"),
+        ("we say ありがとう in the morning", "", "basic@2"),
+        ("привет", "", "basic@2"),
+        ("", "", "basic@2"),
+    ],
+)
+def test_japanese_is_found_by_language_else_by_script(text: str, language: str, preset: str) -> None:
+    assert normalizer_for([Utterance("a", "a.wav", 1.0, text, language=language)], "basic@2") == preset
