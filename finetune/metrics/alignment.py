@@ -1,13 +1,13 @@
-"""Word alignment of references and hypotheses: substitutions, deletions and insertions, computed by jiwer."""
+"""Word alignment of references and hypotheses: substitutions, deletions and insertions, as sclite aligns them."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jiwer
+from finetune.metrics.wer import normalized, spaced, word_paths
 
-from finetune.metrics.wer import alignments, normalized, spaced
+_OPS = {"C": "equal", "S": "substitute", "D": "delete", "I": "insert"}
 
 
 class Edit(NamedTuple):
@@ -28,7 +28,7 @@ class Confusion:
 
 
 def align(references: list[str], hypotheses: list[str], preset: str) -> list[list[Edit]]:
-    """Aligns each reference with its hypothesis with the fewest edits.
+    """Aligns each reference with its hypothesis with the fewest edits (`edit_path`).
 
     The edits are in order and contain all words of the reference and of the hypothesis.
 
@@ -42,18 +42,20 @@ def align(references: list[str], hypotheses: list[str], preset: str) -> list[lis
 
 def align_words(references: list[list[str]], hypotheses: list[list[str]]) -> list[list[Edit]]:
     """Like `align`, but for words that are already normalized and contain no space."""
-    chunks_of_all = alignments(
-        jiwer.process_words, [" ".join(words) for words in references], [" ".join(words) for words in hypotheses]
-    )
     rows = []
-    for chunks, ref, hyp in zip(chunks_of_all, references, hypotheses, strict=True):
-        edits: list[Edit] = []
-        for chunk in chunks:
-            ref_words = ref[chunk.ref_start_idx : chunk.ref_end_idx]
-            hyp_words = hyp[chunk.hyp_start_idx : chunk.hyp_end_idx]
-            gaps = [""] * max(len(ref_words), len(hyp_words))
-            edits += [Edit(chunk.type, *pair) for pair in zip(ref_words or gaps, hyp_words or gaps, strict=True)]
-        rows.append(edits)
+    for path, ref, hyp in zip(
+        word_paths([" ".join(words) for words in references], [" ".join(words) for words in hypotheses]),
+        references,
+        hypotheses,
+        strict=True,
+    ):
+        ref_words, hyp_words = iter(ref), iter(hyp)
+        rows.append(
+            [
+                Edit(_OPS[step], "" if step == "I" else next(ref_words), "" if step == "D" else next(hyp_words))
+                for step in path
+            ]
+        )
     return rows
 
 

@@ -2,7 +2,7 @@
 
 sclite reads them: `sclite -r test.ref.trn -h test.adapted.trn -i spu_id`, or `-r test.ref.stm stm -h
 test.adapted.ctm ctm`. Texts are normalized with the preset of the scores. Control characters, and the characters
-that sclite uses for alternatives, fragments and comments, are removed; "/", "<" and ">" of numbers stay.
+that sclite uses for alternatives, fragments and comments, are removed; "/" stays, because it separates only in braces.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 from finetune.metrics.normalizer import normalize
 
 _CONTROL = r"\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"  # without white space
-_MARKUP = re.compile(rf"[(){{}}@;*~\\{_CONTROL}]|(?<!\d)/|/(?!\d)|[<>](?![-+]?[.,]?\d)")
+_MARKUP = re.compile(rf"[(){{}}@;*~\\{_CONTROL}]")
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 Pooled means all errors divided by all reference words, so a long utterance has more weight. Empty texts are
 kept: an empty hypothesis deletes every reference word, and each word of a hypothesis with an empty reference is an
-insertion. For a corpus without reference words jiwer returns the number of insertions as the rate; here the rate is
-0.0 without errors and 1.0 with errors.
+insertion. The number of errors is jiwer's; substitutions, deletions and insertions are sclite's (`edit_path`). For a
+corpus without reference words jiwer returns the number of insertions as the rate; here the rate is 0.0 without errors
+and 1.0 with errors.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +15,11 @@ from typing import Any
 import jiwer
 
 from finetune.core.errors import DataError
+from finetune.metrics.edit_path import edit_path
 from finetune.metrics.normalizer import UNSPACED, normalize
 
 BATCH = 1000  # texts in one call of jiwer, which makes several copies of them
+_STEPS = {"equal": "C", "substitute": "S", "delete": "D", "insert": "I"}  # of jiwer
 Process = Callable[[list[str], list[str]], Any]  # jiwer's process_words or process_characters
 
 
@@ -57,38 +61,43 @@ def score(references: list[str], hypotheses: list[str], preset: str) -> WordErro
     if not references and not hypotheses:
         raise DataError("there are no utterances to score; check that the manifest is not empty")
     refs, hyps = normalized(references, hypotheses, preset)
-    char_hits, *edits = _counts(jiwer.process_characters, refs, hyps)
-    hits, substitutions, deletions, insertions = _counts(
-        jiwer.process_words, [spaced(text, preset) for text in refs], [spaced(text, preset) for text in hyps]
-    )
-    reference_words, reference_chars = hits + substitutions + deletions, char_hits + edits[0] + edits[1]
+    char_errors, reference_chars = sum(character_distances(refs, hyps)), sum(map(len, refs))
+    steps = Counter[str]()
+    for path in word_paths([spaced(text, preset) for text in refs], [spaced(text, preset) for text in hyps]):
+        steps.update(path)
+    hits, substitutions, deletions, insertions = (steps[step] for step in "CSDI")
+    reference_words = hits + substitutions + deletions
     return WordErrors(
         wer=error_rate(substitutions + deletions + insertions, reference_words),
-        cer=error_rate(sum(edits), reference_chars),
+        cer=error_rate(char_errors, reference_chars),
         substitutions=substitutions,
         deletions=deletions,
         insertions=insertions,
         hits=hits,
         reference_words=reference_words,
-        char_errors=sum(edits),
+        char_errors=char_errors,
         reference_chars=reference_chars,
     )
 
 
-def _counts(process: Process, refs: list[str], hyps: list[str]) -> list[int]:
-    """Total hits, substitutions, deletions and insertions."""
-    counts = [0, 0, 0, 0]
-    for start in range(0, len(refs), BATCH):
-        result = process(refs[start : start + BATCH], hyps[start : start + BATCH])
-        batch_counts = (result.hits, result.substitutions, result.deletions, result.insertions)
-        counts = [count + batch_count for count, batch_count in zip(counts, batch_counts, strict=True)]
-    return counts
+def word_paths(refs: list[str], hyps: list[str]) -> Iterator[str]:
+    """Yields the alignment of each pair of texts, one letter for each step: C, S, D, I (see `edit_path`).
+
+    The number of errors is jiwer's. Texts that are too long for `edit_path` have jiwer's alignment, too.
+    """
+    for chunks, ref, hyp in zip(_alignments(jiwer.process_words, refs, hyps), refs, hyps, strict=True):
+        path = "".join(_STEPS[chunk.type] * _length(chunk) for chunk in chunks)
+        errors = len(path) - path.count("C")
+        yield (edit_path(ref, hyp, errors) or path) if errors else path
 
 
-def alignments(process: Process, refs: list[str], hyps: list[str]) -> Iterator[list[jiwer.AlignmentChunk]]:
-    """Yields the alignment of each pair of texts, in order."""
+def _alignments(process: Process, refs: list[str], hyps: list[str]) -> Iterator[list[jiwer.AlignmentChunk]]:
     for start in range(0, len(refs), BATCH):
         yield from process(refs[start : start + BATCH], hyps[start : start + BATCH]).alignments
+
+
+def _length(chunk: jiwer.AlignmentChunk) -> int:
+    return max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
 
 
 def errors_per_utterance(references: list[str], hypotheses: list[str], preset: str) -> list[tuple[int, int]]:
@@ -100,24 +109,17 @@ def errors_per_utterance(references: list[str], hypotheses: list[str], preset: s
     """
     refs, hyps = ([spaced(text, preset) for text in texts] for texts in normalized(references, hypotheses, preset))
     return list(
-        zip(_errors(alignments(jiwer.process_words, refs, hyps)), (len(text.split()) for text in refs), strict=True)
+        zip(_errors(_alignments(jiwer.process_words, refs, hyps)), (len(text.split()) for text in refs), strict=True)
     )
 
 
 def character_distances(first: list[str], second: list[str]) -> list[int]:
     """Character edits between the texts of each pair, without normalization."""
-    return _errors(alignments(jiwer.process_characters, first, second))
+    return _errors(_alignments(jiwer.process_characters, first, second))
 
 
 def _errors(rows: Iterable[list[jiwer.AlignmentChunk]]) -> list[int]:
-    return [
-        sum(
-            max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
-            for chunk in chunks
-            if chunk.type != "equal"
-        )
-        for chunks in rows
-    ]
+    return [sum(_length(chunk) for chunk in chunks if chunk.type != "equal") for chunks in rows]
 
 
 def changed_by_normalizer(texts: list[str], preset: str) -> list[int]:

@@ -20,7 +20,7 @@ def test_stm_and_ctm_have_the_same_files() -> None:
     assert stm(SEGMENTS, "none") == [
         "Anna_B-u_1 1 Anna-B 0.000 2.000 Hello, world!",
         "unknown-u_2_ 1 unknown 0.000 1.500",
-        "Anna_B-u_1_2 1 Anna_B 0.000 3.000 it's a test b",
+        "Anna_B-u_1_2 1 Anna_B 0.000 3.000 it's a test / <b>",
     ]
     comment, *words = ctm(SEGMENTS, "basic@2")
     assert comment.startswith(";; ")
@@ -29,7 +29,7 @@ def test_stm_and_ctm_have_the_same_files() -> None:
 
 
 def test_signs_of_numbers_are_written() -> None:
-    segments = [Segment("u", "s", 1.0, "<5 or 1/2 <b>/ 5%")]
+    segments = [Segment("u", "s", 1.0, "<5 or 1/2 <b> 5%")]
     assert trn(segments, "basic@2") == ["<5 or 1/2 b 5% (s-u)"]
     assert stm(segments, "basic@2") == ["s-u 1 s 0.000 1.000 <o> <5 or 1/2 b 5%"]
 
