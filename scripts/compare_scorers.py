@@ -190,7 +190,8 @@ def main() -> int:
     args = parser.parse_args()
     pairs, failed = random_pairs(args.seed, args.pairs), False
     print(f"{args.pairs} pairs, seed {args.seed}; columns of the tools: pairs that differ (- is: not installed)")
-    columns = "normalizer | N | S | D | I | WER % | jiwer: other S | kaldialign: errors, N | other S | sclite: all | its costs"
+    columns = "normalizer | N | S | D | I | WER % | jiwer: other S | kaldialign: errors, N | other S | sclite: all"
+    columns += " | its costs"
     print(f"| {columns} |\n|{'---|' * 11}")
     for preset in NORMALIZERS:
         row = agreement(preset, pairs)
