@@ -95,11 +95,14 @@ def run(args: argparse.Namespace) -> int:
 
 def format_comparison(result: "CompareResult") -> list[str]:
     """A line on the data, a table of systems, a table of comparisons, and the notes."""
+    from finetune.metrics.scores import empty_references_note
+
     first = result.systems[next(iter(result.systems))]
     notes = [
         first.blocks.note,
         *(entry.interval.note for entry in result.systems.values()),
         *(row.note for row in result.comparisons.values()),
+        *(f"{name}: {note}" for name, entry in result.systems.items() if (note := empty_references_note(entry))),
         *result.notes,
         *_suspicious_clips(result),
         *_normalizer_changes(result),

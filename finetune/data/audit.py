@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
 from finetune.core.errors import DataError
 from finetune.data.audio import AudioInfo, inspect_audio
@@ -16,10 +17,12 @@ from finetune.data.cells import cell_keywords, cell_number, cell_text, clean_tex
 from finetune.data.hub import Row
 from finetune.data.manifest import KEYS, MAX_TEXT, VERSION_KEY, Utterance, unique_id
 from finetune.data.problems import Problem
-from finetune.data.tags import without_tags
+from finetune.data.tags import strip_tags
 
 MOJIBAKE = re.compile("\ufffd|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac")  # such as "Ã©" for "é"
 CONTROL_TOKEN = re.compile(r"<\s*\|\s*([\w\s]+?)\s*\|\s*>")  # such as <|audio|>, also with spaces
+
+Wordless = Literal["drop", "keep empty", "keep"]  # "keep empty" drops transcripts of only tags or punctuation
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def audit(
     max_chars_per_second: float,
     special_tokens: Sequence[str],
     workers: int,
-    keep_empty: bool = False,
+    wordless: Wordless = "drop",
     rewrite: Callable[[Utterance], Utterance] = lambda utterance: utterance,
 ) -> Audit:
     """Checks every row of a corpus. A bad row never raises an error.
@@ -66,7 +69,7 @@ def audit(
         special_tokens: the tokenizer's control tokens, such as `<|audio|>`. In a text they act as commands, in any
             case, and with spaces inside.
         workers: number of threads that decode audio.
-        keep_empty: keep rows with an empty transcript, as a scored split does: every recognized word is an error.
+        wordless: which transcripts without words stay; every word that is recognized there is an error.
         rewrite: changes the transcript of an utterance.
     """
     ids = {stated for row in rows if (stated := _stated_id(row))}
@@ -88,7 +91,7 @@ def audit(
                 continue
             original = _utterance(row, utterance_id, audio.duration)
             utterance = rewrite(original)
-            finding = _check_text(row, original, utterance, special_tokens, keep_empty) or _check_length(
+            finding = _check_text(row, original, utterance, special_tokens, wordless) or _check_length(
                 utterance, min_duration, max_duration, max_chars_per_second
             )
             if finding:
@@ -143,18 +146,18 @@ def _utterance(row: Row, utterance_id: str, duration: float) -> Utterance:
 
 
 def _check_text(
-    row: Row, original: Utterance, utterance: Utterance, special_tokens: Sequence[str], keep_empty: bool
+    row: Row, original: Utterance, utterance: Utterance, special_tokens: Sequence[str], wordless: Wordless
 ) -> Finding | None:
     """A reason to drop a row for its transcript or keywords, before and after the rules of the recipe."""
     text = original.text
-    if not text and not (keep_empty and isinstance(row.values.get("text"), str)):  # a missing cell is not empty
+    if not text and (wordless == "drop" or not isinstance(row.values.get("text"), str)):  # missing is not empty
         return Finding("empty transcript", "the row has no transcript")
     if len(text) > MAX_TEXT:
         return Finding("transcript too long", f"{len(text)} characters; the maximum is {MAX_TEXT}")
     if tokens := _control_tokens((text, utterance.text, *utterance.keywords), special_tokens):  # the rules can make one
         return Finding("special token in transcript", f"{', '.join(tokens)} is a command for the model: {text[:60]!r}")
-    is_empty_reference = keep_empty and not utterance.text
-    if not is_empty_reference and not any(char.isalnum() for char in without_tags(utterance.text)):
+    may_be_wordless = wordless == "keep" or (wordless == "keep empty" and not utterance.text)
+    if not may_be_wordless and not any(char.isalnum() for char in strip_tags(utterance.text)):
         return Finding("no words in transcript", f"only punctuation or tags: {text[:60]!r}")
     if any(unicodedata.category(char) == "Cs" for char in text):
         return Finding("invalid Unicode in transcript", f"half of a surrogate pair: {text[:60]!a}")

@@ -153,7 +153,7 @@ def _read_split(split: str, data: DataSection, media: Path) -> tuple[Audit, Spli
         max_chars_per_second=data.max_chars_per_second,
         special_tokens=SPECIAL_TOKENS,
         workers=2,
-        keep_empty=split in SCORED_SPLITS,
+        wordless="keep empty" if split in SCORED_SPLITS else "drop",
         rewrite=rules,
     )
     num_dropped = len(result.dropped)

@@ -35,7 +35,7 @@ from finetune.metrics.results import (
 )
 from finetune.metrics.sclite import write_rows
 from finetune.metrics.scorecard import Clip, ScoringOptions, SystemOutput, comparison, group_tables, scorecard
-from finetune.metrics.scores import Comparison, Details, Scores
+from finetune.metrics.scores import Comparison, Details, Scores, empty_references_note
 from finetune.metrics.significance import holm
 from finetune.metrics.terms import column_terms, notes_on_signs, read_terms, term_recall
 from finetune.metrics.words import word_counts
@@ -184,6 +184,8 @@ def _log_scores(name: str, scored: ScoredSet) -> None:
             100 * scores.raw_wer,
             100 * scores.cer,
         )
+        if empty := empty_references_note(scores):
+            log.info("%-6s %-7s %s", name, system, empty)
     adapted = scored.scores.adapted
     if note := scored.difference.note or adapted.blocks.note:
         log.info("%-6s %s", name, note)

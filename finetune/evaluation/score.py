@@ -29,18 +29,19 @@ from finetune.inference.recognize import Hypothesis, decoding_summary
 from finetune.metrics.normalizer import normalize
 from finetune.metrics.sclite import write_rows
 from finetune.metrics.scorecard import ScoringOptions, SystemOutput, scorecard
-from finetune.metrics.scores import Scores, SetScores
+from finetune.metrics.scores import Scores, SetScores, empty_references_note
 from finetune.model.granite import SpeechModel, default_device, load_model
 
 log = logging.getLogger(__name__)
 
-UNSCORED = ("", "ignore time segment in scoring")  # normalized references that the Open ASR Leaderboard leaves out
+LEADERBOARD = ("openasr", "whisper-en")  # normalizers of the Open ASR Leaderboard, which leaves out empty references
+NOT_A_REFERENCE = "ignore time segment in scoring"  # a mark of NIST's STM files
 Decoder = Callable[[Sequence[Utterance]], list[Hypothesis]]
 
 
 @dataclass(frozen=True)
 class SetSource:
-    """A test set: its corpus, and how many of its clips have an empty normalized reference and are not scored."""
+    """A test set: its corpus, and how many of its clips are left out, because their reference is not scored."""
 
     source: str
     unscored: int
@@ -102,7 +103,8 @@ def score(recipe: Recipe, run: RunDir, decoder: Decoder | None = None) -> ScoreR
     sets = {}
     for name, source in set_names(recipe.data.test).items():
         utterances, unscored = _read_set(source, run.media / name, recipe.evaluate.normalizer)
-        log.info("%s: %d clips%s", name, len(utterances), f", {unscored} without a reference" if unscored else "")
+        left_out = f", {unscored} without a reference left out, as in the leaderboard" if unscored else ""
+        log.info("%s: %d clips%s", name, len(utterances), left_out)
         input_hash = _input_hash(recipe, source)
         outputs = _cached_outputs(run, name, input_hash, utterances)
         if outputs is None:
@@ -148,10 +150,15 @@ def _score_set(recipe: Recipe, utterances: Sequence[Utterance], outputs: Sequenc
 
 
 def score_table(result: ScoreResult) -> list[str]:
-    """A heading, one line for each set, and the mean of all sets."""
+    """Notes on empty references, a heading, one line for each set, and the mean of all sets."""
     mean_label = f"mean of {len(result.sets)} sets (macro)"
     width = max(map(len, [*result.sets, mean_label]))
-    lines = ["", f"{'':{width}}{'clips':>8}{'no ref.':>10}{'words':>9}{'WER % (95 % CI)':>24}{'CER %':>8}{'RTFx':>9}"]
+    notes = [f"{name}: {note}" for name, entry in result.sets.items() if (note := empty_references_note(entry))]
+    lines = [
+        *notes,
+        "",
+        f"{'':{width}}{'clips':>8}{'no ref.':>10}{'words':>9}{'WER % (95 % CI)':>24}{'CER %':>8}{'RTFx':>9}",
+    ]
     for name, entry in result.sets.items():
         wer = f"{100 * entry.wer:.2f} ({100 * entry.interval.low:.2f} to {100 * entry.interval.high:.2f})"
         lines.append(
@@ -185,9 +192,14 @@ def _input_hash(recipe: Recipe, source: str) -> str:
 
 
 def _read_set(source: str, media: Path, preset: str) -> tuple[list[Utterance], int]:
-    """The utterances of a corpus that have a reference, and the number of utterances without one."""
+    """The utterances of a corpus that are scored, and the number of the others.
+
+    Under a normalizer of the leaderboard, clips without words in the normalized reference are left out; under any
+    other, they stay, and their recognized words are insertions.
+    """
     rows = read_corpus(source, media)
-    scored = [row for row in rows if normalize(clean_text(row.values.get("text")), preset) not in UNSCORED]
+    left_out = {NOT_A_REFERENCE, *([""] if preset.startswith(LEADERBOARD) else [])}
+    scored = [row for row in rows if normalize(clean_text(row.values.get("text")), preset) not in left_out]
     if not scored:
         raise DataError(f"{source}: every reference is empty after normalizer {preset}; nothing can be scored")
     return audited_utterances(_without_duplicate_ids(scored), source), len(rows) - len(scored)

@@ -41,11 +41,19 @@ def read_utterances(path: Path) -> list[Utterance]:
 def audited_utterances(rows: Sequence[Row], source: str) -> list[Utterance]:
     """Utterances of all rows, with measured durations and without limits on length or speaking rate.
 
+    A row without words in its transcript stays: every recognized word is an insertion.
+
     Raises:
         DataError: a clip cannot be used (the message names each one).
     """
     audited = audit(
-        rows, min_duration=0.0, max_duration=math.inf, max_chars_per_second=math.inf, special_tokens=(), workers=2
+        rows,
+        min_duration=0.0,
+        max_duration=math.inf,
+        max_chars_per_second=math.inf,
+        special_tokens=(),
+        workers=2,
+        wordless="keep",
     )
     if audited.dropped:
         raise DataError(

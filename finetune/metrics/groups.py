@@ -28,7 +28,7 @@ class GroupRow:
         interval: by system.
         difference: the last system against the first; None for one system.
         p_holm: p-value of `difference`, adjusted for the number of groups.
-        ranked: whether the group has enough speakers to be the best or the worst.
+        ranked: whether the group has words and enough speakers to be the best or the worst.
         unit: the unit that the bootstrap resamples.
         note: names the coarser units with too few blocks.
     """
@@ -94,7 +94,7 @@ def group_table(
     for name, chosen in shown.items():
         count = len(chosen) if name in by_clips else len(speakers[name])
         row = _group_row(name, chosen, errors, words, units, replicas, seed)
-        rows.append(replace(row, ranked=name != UNKNOWN and count >= MIN_SPEAKERS))
+        rows.append(replace(row, ranked=name != UNKNOWN and count >= MIN_SPEAKERS and row.words > 0))
     notes = [f"the {len(members) - len(largest)} smallest groups are omitted"] if len(members) > len(largest) else []
     if by_clips:
         notes.append(f"ranked by clips ({MIN_SPEAKERS} or more in a group): no conclusion about other speakers")

@@ -12,6 +12,7 @@ FLAGS = {
     "loop": "repeats the same words",
     "fast": "more words per second than a person can say",
     "long": "more than twice as long as the reference",
+    "unspoken": "has words although the reference is empty",
     "echo": "repeats the instruction",
     "keyword": "contains a keyword of the prompt that is not in the reference",
 }
@@ -71,6 +72,7 @@ def flags(
         or compression > max(COMPRESSION, _compression(reference)),
         "fast": len(hyp_words) > max(rate * duration, len(ref_words)),
         "long": len(hyp_words) > LENGTH_RATIO * len(ref_words) + LENGTH_SLACK,
+        "unspoken": bool(hyp_words) and not ref_words,
         "echo": bool(_ngrams(_words(instruction, preset)) & _ngrams(hyp_words) - _ngrams(ref_words)),
         "keyword": bool(false_keywords(reference, hypothesis, keywords, preset)),
     }

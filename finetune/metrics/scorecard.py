@@ -12,6 +12,7 @@ from finetune.metrics.scores import (
     BlockUnit,
     Comparison,
     Details,
+    EmptyReferences,
     NormalizerChange,
     PromptedKeywords,
     Scorecard,
@@ -27,6 +28,7 @@ from finetune.metrics.translation import TranslationScores, translation_scores
 from finetune.metrics.wer import changed_by_normalizer, error_rate, errors_per_utterance, score
 from finetune.metrics.words import by_frequency, entities, numeral_errors, style
 
+EMPTY_IDS = 20  # ids of utterances with words and an empty reference
 CONFUSIONS = 100  # rows in the list of confusions
 BINS = {  # by measure, the edges of the bins and the unit
     "duration": ((1.0, 2.0, 5.0, 10.0, 20.0), "s"),
@@ -115,7 +117,7 @@ def flags_of(clips: Sequence[Clip], outputs: Sequence[SystemOutput], preset: str
 
 
 def scorecard(clips: Sequence[Clip], outputs: Sequence[SystemOutput], options: ScoringOptions) -> Scorecard:
-    """Scores one system on one set.
+    """Scores one system on one set. Every word of a hypothesis whose reference is empty is an insertion.
 
     Raises:
         DataError: there are no clips, or `outputs` has another length.
@@ -155,6 +157,7 @@ def scorecard(clips: Sequence[Clip], outputs: Sequence[SystemOutput], options: S
         rtfx=round(audio / seconds, 2) if seconds else None,
         terms=_term_scores(term_counts, blocks, options) if term_counts else None,
         translation=_translation(clips, hypotheses),
+        empty_references=_empty_references(clips, errors, words),
     )
     details = Details(
         confusions(rows, CONFUSIONS),
@@ -163,6 +166,14 @@ def scorecard(clips: Sequence[Clip], outputs: Sequence[SystemOutput], options: S
         _term_rows(term_counts.rows(), options) if term_counts else [],
     )
     return Scorecard(scores, details)
+
+
+def _empty_references(clips: Sequence[Clip], errors: Sequence[int], words: Sequence[int]) -> EmptyReferences:
+    """Counts insertions on utterances without reference words."""
+    empty = [index for index, count in enumerate(words) if not count]
+    wrong = [index for index in empty if errors[index]]
+    ids = [clips[index].id for index in wrong[:EMPTY_IDS]]
+    return EmptyReferences(len(empty), len(wrong), sum(errors[index] for index in wrong), ids)
 
 
 def _prompted_keywords(clips: Sequence[Clip], preset: str) -> PromptedKeywords:
@@ -198,8 +209,8 @@ def _term_rows(rows: Sequence[TermRecall], options: ScoringOptions) -> list[Term
 
 
 def _translation(clips: Sequence[Clip], hypotheses: Sequence[str]) -> dict[str, TranslationScores]:
-    languages = sorted({clip.target_language for clip in clips if clip.target_language})
-    members = {lang: [i for i, clip in enumerate(clips) if clip.target_language == lang] for lang in languages}
+    scored = {i: clip.target_language for i, clip in enumerate(clips) if clip.target_language and clip.text.strip()}
+    members = {lang: [i for i, name in scored.items() if name == lang] for lang in sorted({*scored.values()})}
     return {
         language: translation_scores([clips[i].text for i in chosen], [hypotheses[i] for i in chosen], language)
         for language, chosen in members.items()

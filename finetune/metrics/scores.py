@@ -40,6 +40,19 @@ class SubsetWer:
 
 
 @dataclass(frozen=True)
+class EmptyReferences:
+    """Utterances without words in the reference, those with words in the hypothesis, and the number of these words.
+
+    All these words are insertions. `ids` has the first utterances with words.
+    """
+
+    utterances: int
+    with_words: int
+    words: int
+    ids: list[str]
+
+
+@dataclass(frozen=True)
 class TermScores(TermSummary):
     """A summary of terms with the 95 % interval of the recall; `low` and `high` are None without occurrences."""
 
@@ -80,6 +93,7 @@ class SetScores(WordErrors):
         seconds: time of recognition; 0 is unknown.
         rtfx: seconds of audio recognized per second; None if `seconds` is 0.
         translation: BLEU and chrF by target language; empty unless references are translations.
+        empty_references: words on clips without speech; None in results up to version 0.2.0.
     """
 
     interval: Interval
@@ -101,6 +115,7 @@ class SetScores(WordErrors):
     seconds: float
     rtfx: float | None
     translation: dict[str, TranslationScores] = field(default_factory=dict)
+    empty_references: EmptyReferences | None = None
 
     def set_scores(self) -> dict[str, Any]:
         """The fields of `SetScores` by name, without those of a subclass."""
@@ -162,3 +177,17 @@ class Comparison(PairedDifference):
 
     mapsswe: Mapsswe
     p_holm: float | None = None
+
+
+def empty_references_note(scores: SetScores) -> str:
+    """A sentence on the words that a system writes where the reference is empty; "" without empty references."""
+    empty = scores.empty_references
+    if empty is None or not empty.utterances:
+        return ""
+    start = f"{empty.utterances} of {scores.utterances} clips have an empty reference"
+    if not empty.words:
+        return f"{start}; no words were recognized on them"
+    return (
+        f"{start}; {empty.words} words were recognized on {empty.with_words} of them, such as {empty.ids[0]!r}: "
+        "insertions"
+    )

@@ -30,7 +30,7 @@ def clip_lists(
     folder: Path,
     embedded_bytes: int = EMBEDDED_BYTES,
 ) -> dict[str, list[ClipView]]:
-    """The clips with the largest gain, the largest loss and the most errors, and the clips with suspicious references.
+    """The clips with the largest gain, the largest loss, most errors, words but no speech, or a suspicious reference.
 
     Args:
         rows: rows of `utterances.jsonl`; a list contains each sentence once.
@@ -45,6 +45,7 @@ def clip_lists(
         "fixed": _distinct(row for row in by_gain if row.errors < row.errors_base),
         "broken": _distinct(row for row in reversed(by_gain) if row.errors > row.errors_base),
         "worst": _distinct(row for row in by_errors if row.errors),
+        "unspoken": [row for row in by_errors if {"unspoken"} & {*row.flags, *row.flags_base}][:SHOWN],
         "suspicious": suspicious[:SHOWN],
     }
     audio = _Audio(folder, embedded_bytes)
@@ -58,7 +59,7 @@ def _distinct(rows: Iterable[UtteranceResult]) -> list[UtteranceResult]:
     """The first row of each sentence, up to `SHOWN`."""
     sentences: dict[str, UtteranceResult] = {}
     for row in rows:
-        sentences.setdefault(row.text, row)
+        sentences.setdefault(row.text or row.id, row)  # clips with empty references are different clips
     return list(sentences.values())[:SHOWN]
 
 

@@ -121,12 +121,13 @@ def _tables(content: Content) -> dict[str, Any]:
     test, details = results.scores["test"], results.details["test"]
     terms = tables.terms(details.base.terms, details.adapted.terms)
     flags = sorted({*test.base.flags, *test.adapted.flags})
+    has_empty = bool(test.adapted.empty_references and test.adapted.empty_references.utterances)
     optional = {
         "advice": content.advice,
         "terms": terms,
         "keywords": results.keyword_lists,
         "groups": results.groups["test"],
-        "probes": results.probes or flags,
+        "probes": results.probes or flags or has_empty,
         "suspicious": content.lists["suspicious"],
         "transcripts": content.transcripts,
         "training": {*content.charts} & {"learning", "speed"},
@@ -141,6 +142,7 @@ def _tables(content: Content) -> dict[str, Any]:
         "style_rows": tables.transcripts(content.transcripts) if content.transcripts else [],
         "keyword_rows": _keyword_rows(results),
         "flags": flags,
+        "has_empty": has_empty,
         "scale": tables.scale(results.differences["test"]),
         "sections": [(anchor, title) for anchor, title in SECTIONS if optional.get(anchor, True)],
     }

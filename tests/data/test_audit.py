@@ -126,13 +126,16 @@ def test_an_empty_transcript_is_kept_in_a_scored_split(tmp_path: Path) -> None:
         **options,
         special_tokens=[],
         workers=1,
-        keep_empty=True,
+        wordless="keep empty",
         rewrite=lambda item: replace(item, text=item.text.replace("[noise]", "")),
     )
     assert [item.text for item in result.kept] == ["", "", "", "word"]
     assert kinds(result.dropped) == ["empty transcript"] * 3
     empty = [problem for problem in result.warnings if problem.kind == "empty reference"]
     assert len(empty) == 3 and empty[2].detail.startswith("data.text leaves no word of '[noise]'")
+    assert (
+        kinds(audit(rows, **options, special_tokens=[], workers=1, wordless="keep").dropped) == ["empty transcript"] * 3
+    )
     dropped = audit(rows, **options, special_tokens=[], workers=1).dropped
     assert kinds(dropped) == [
         "empty transcript",

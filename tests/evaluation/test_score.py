@@ -23,7 +23,7 @@ from finetune.core.options import INSTRUCTION, DecodingOptions
 from finetune.core.recipe import load_recipe
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance, write_manifest
-from finetune.evaluation.score import Decoder, ScoreResult, score, set_names
+from finetune.evaluation.score import Decoder, ScoreResult, score, score_table, set_names
 from finetune.inference.recognize import Hypothesis, recognize
 from finetune.metrics.normalizer import normalize
 from finetune.model.granite import SpeechModel
@@ -109,6 +109,49 @@ def test_scores_of_two_sets(
     assert again["seconds"] == pytest.approx(content["sets"]["hard"]["seconds"], abs=0.01)
     command("evaluate.normalizer=none")  # the two references that are empty otherwise are scored too: a new decoding
     assert files[0].stat().st_mtime_ns > written[0] and files[1].stat().st_mtime_ns == written[1]
+
+
+@pytest.mark.parametrize("preset", ["basic@2", "openasr@2026-08"])
+def test_an_empty_reference_is_scored_except_by_the_rules_of_the_leaderboard(
+    settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], preset: str
+) -> None:
+    """The same WER from `finetune score` and `finetune compare`, with and without durations in the manifest."""
+    clips = embedded("test", 3)
+    rows: list[dict[str, Any]] = [
+        {"id": item.id, "audio_filepath": item.audio_filepath, "text": item.text, "duration": item.duration}
+        for item in (*clips, replace(clips[0], id="quiet", text=""))
+    ]
+    for name in ("test", "nodur"):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text(
+            "".join(
+                json.dumps({k: v for k, v in row.items() if name == "test" or k != "duration"}) + "\n" for row in rows
+            )
+        )
+    texts = {row["id"]: row["text"] or "made up" for row in rows}
+    for name, text in (("one", "made up"), ("two", "")):
+        hypotheses = [{"id": key, "pred_text": text if key == "quiet" else value} for key, value in texts.items()]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in hypotheses))
+
+    def decoder(utterances: Sequence[Utterance]) -> list[Hypothesis]:
+        return [Hypothesis(item.id, texts[item.id], (), 0.0, 0.5, 1, 0, 0, False) for item in utterances]
+
+    source = ",".join(str(tmp_path / f"{name}.jsonl") for name in ("test", "nodur"))
+    recipe, _ = load_recipe(OPENASR, [*settings, f"data.test={source}", f"evaluate.normalizer={preset}"])
+    result = score(recipe, RunDir(tmp_path / "openasr"), decoder)
+    words = sum(len(item.text.split()) for item in clips)
+    kept = preset == "basic@2"
+    for entry in result.sets.values():
+        assert (entry.utterances, entry.unscored, entry.insertions) == ((4, 0, 2) if kept else (3, 1, 0))
+        assert entry.wer == pytest.approx(2 / words if kept else 0)
+    assert any("test: 1 of 4 clips have an empty reference; 2 words" in line for line in score_table(result)) == kept
+    for name in ("test", "nodur"):
+        files = [str(tmp_path / f"{item}.jsonl") for item in ("one", "two", name)]
+        assert main(["compare", *files[:2], "--manifest", files[2], "--json", str(tmp_path / "o.json")]) == 0
+        systems = read_json(tmp_path / "o.json")["systems"]
+        assert [entry["insertions"] for entry in systems.values()] == [2, 0]
+        assert systems[files[0]]["wer"] == pytest.approx(2 / words)
+        assert f"{files[0]}: 1 of 4 clips have an empty reference; 2 words" in capsys.readouterr().out
 
 
 def test_hypotheses_are_kept_until_the_decoding_options_change(

@@ -26,6 +26,20 @@ def test_groups_of_enough_speakers_are_ranked() -> None:
     assert result.rows[2].wer == {"base": 0.9} and result.rows[0].difference is None and result.note == ""
 
 
+def test_a_group_without_words_is_not_the_worst() -> None:
+    names, speakers = ["noise"] * 6 + ["a"] * 6 + ["b"] * 6, [f"s{number}" for number in range(18)]
+    words, errors = [0] * 6 + [10] * 12, [1] * 6 + [2] * 6 + [1] * 6
+    result = group_table(
+        "kind", names, ["a", "b", "noise"], {"x": errors}, words, {"speaker": speakers, "u": speakers}, 200, 0
+    )
+    assert [(row.name, row.wer["x"], row.ranked) for row in result.rows] == [
+        ("a", 0.2, True),
+        ("b", 0.1, True),
+        ("noise", 1.0, False),
+    ]
+    assert result.worst == {"x": "a"}
+
+
 def test_four_speakers_are_not_ranked() -> None:
     names = ["north"] * 40 + ["south"] * 40
     result = table("accent", names, [f"{name}{number % 4}" for number, name in enumerate(names)], [1] * 80)

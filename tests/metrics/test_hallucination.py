@@ -40,7 +40,8 @@ def of(
         ("one two three", "one two three one two three one two three", ()),  # three repetitions are not a loop
         ("the cat", "the cat sat on the mat and", ()),
         ("the cat", "the cat sat on the mat and purred", ("long",)),
-        ("", "thanks for watching it", ("long",)),
+        ("", "thanks for watching it", ("long", "unspoken")),
+        ("", "thanks", ("unspoken",)),
         ("yes", "you transcribe the speech", ("echo",)),
         ("can you transcribe the speech now", "can you transcribe the speech now", ()),
     ],

@@ -12,7 +12,13 @@ import pytest
 
 from finetune.core.errors import DataError
 from finetune.metrics.scorecard import Clip, ScoringOptions, SystemOutput, comparison, group_tables, scorecard
-from finetune.metrics.scores import NormalizerChange, PromptedKeywords, SubsetWer
+from finetune.metrics.scores import (
+    EmptyReferences,
+    NormalizerChange,
+    PromptedKeywords,
+    SubsetWer,
+    empty_references_note,
+)
 
 WORDS = [f"word{number}" for number in range(300)]
 OPTIONS = ScoringOptions("basic@2", 200, 1, tuple(WORDS[:20]), frozenset(WORDS[:10]), {word: 3 for word in WORDS[:150]})
@@ -93,6 +99,28 @@ def test_scores_of_three_utterances() -> None:
     assert (scores.audio_seconds, scores.rtfx) == (5.0, 2.5)
     assert card.details.normalizer_changes == [NormalizerChange("b", "reference", "?!")]
     assert scores.blocks.unit == "utterance" and card.details.terms == []
+
+
+def test_words_on_empty_references_are_insertions_and_listed() -> None:
+    utterances = [
+        Clip("a", "take the stent", 2.0, "", "a.wav", ""),
+        *(Clip(f"s{number}", "", 2.0, "", "", "", target_language="de") for number in range(3)),
+    ]
+    texts = ["take the stent", "made up", "", "words"]
+    card = scorecard(utterances, [SystemOutput(text, 1.0, False) for text in texts], OPTIONS)
+    assert (card.scores.insertions, card.scores.reference_words, card.scores.wer) == (3, 3, 1.0)
+    assert card.scores.empty_references == EmptyReferences(3, 2, 3, ["s0", "s2"])
+    assert card.scores.flags == {"unspoken": 2} and card.scores.without_flagged == SubsetWer(2, 0.0)
+    assert card.scores.translation == {}  # no reference to translate
+    assert empty_references_note(card.scores) == (
+        "3 of 4 clips have an empty reference; 3 words were recognized on 2 of them, such as 's0': insertions"
+    )
+    silent = scorecard(utterances[1:], [SystemOutput("", 1.0, False)] * 3, OPTIONS).scores
+    assert (silent.wer, silent.interval.high, silent.empty_references) == (0.0, 0.0, EmptyReferences(3, 0, 0, []))
+    assert empty_references_note(silent).endswith("no words were recognized on them")
+    outputs = [[SystemOutput(text, 1.0, False) for text in column] for column in (texts[1:], ["", "", "words"])]
+    compared = comparison(utterances[1:], *outputs, OPTIONS)
+    assert json.dumps(asdict(compared), allow_nan=False)
 
 
 def test_bad_input_is_refused() -> None:
