@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from finetune.core.files import read_json, write_json
 from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS, row_language, suggested_language
 from finetune.data.manifest import Utterance
-from finetune.data.scripts import has_other_script
+from finetune.data.scripts import has_other_script, is_unspaced
 from finetune.data.tags import find_tags, without_tags
 from finetune.data.text_rules import EXAMPLES, NumberLeft, RuleUse, TextRules, strip_punctuation
 from finetune.model.ctc import to_labels
@@ -33,6 +33,13 @@ FEATURES = {
     "unknown language": "use a code such as en or ja",
     "language not in the base": f"it transcribes {', '.join(SPEECH_LANGUAGES)}; train.goal: language teaches another",
 }
+RULES = {  # the rule of each feature
+    "capitals": "case: lower",
+    "punctuation": "punctuation: strip",
+    "digits": "numbers: words",
+    "tags": "tags: strip",
+}
+REMAINING = "the rule leaves them; correct the transcripts where they are wrong"
 LISTED = ("tags", "characters outside the CTC alphabet", "unknown language", "language not in the base")
 
 
@@ -128,19 +135,20 @@ def format_style(split: str, style: SplitStyle, language: str) -> list[str]:
     """
     lines = list[str]()
     for use in style.rules:
-        lines.append(f"{split}: data.text.{use.rule} changed {use.rows} transcripts")
+        lines.append(f"{split}: data.text.{use.rule} changed {_count(use.rows)}")
         lines += [f"  {item.id}: {_short(item.before)} -> {_short(item.after)}" for item in use.examples]
     if style.default_language:
         lines.append(
-            f"{split}: {style.default_language} transcripts with numbers have no language; the numbers were read in "
+            f"{split}: no language in {_count(style.default_language)} with numbers; the numbers were read in "
             f"data.text.language ({language})"
         )
     for left in style.numbers_left:
-        lines.append(f"{split}: numbers of {left.rows} transcripts stay: {left.reason}")
+        lines.append(f"{split}: numbers stay in {_count(left.rows)}: {left.reason}")
         lines += [f"  {item.id}: {item.after} in {_short(item.before)}" for item in left.examples]
     for item in style.features:
-        share = f"{item.rows} of {style.rows} transcripts ({100 * item.rows / style.rows:.3g} %)"
-        lines.append(f"{split}: {item.feature} in {share}; {FEATURES[item.feature]}")
+        share = f"{item.rows} of {_count(style.rows)} ({100 * item.rows / style.rows:.3g} %)"
+        is_on = any(use.rule == RULES.get(item.feature) for use in style.rules)
+        lines.append(f"{split}: {item.feature} in {share}; {REMAINING if is_on else FEATURES[item.feature]}")
         if item.values:
             lines.append("  " + ", ".join(f"{value} {count}" for value, count in item.values.items()))
         lines += [f"  {example.id}: {example.found} in {_short(example.text)}" for example in item.examples]
@@ -187,8 +195,13 @@ def _language_features(item: Utterance, spoken: str) -> Iterable[tuple[str, list
         yield "unknown language", [_with_hint(name) for name in unknown]
     if other := [name for name, code, languages in stated if code and code not in languages]:
         yield "language not in the base", other
-    if stated and has_other_script(spoken, stated[-1][1]):
+    if stated and _is_other_script(spoken, stated[-1][1]):
         yield "another script", [f"language {stated[-1][0]!r}"]
+
+
+def _is_other_script(text: str, language: str) -> bool:
+    """Whether a text is written in another script; Chinese and Japanese texts often have Latin names (NHK です)."""
+    return has_other_script(text, language) and not (language in ("ja", "zh") and is_unspaced(text))
 
 
 def _with_hint(language: str) -> str:
@@ -199,6 +212,10 @@ def _with_hint(language: str) -> str:
 def _has_digit(word: str) -> bool:
     """Whether a word has a digit or a sign such as ½; Chinese numerals are words."""
     return any(char.isnumeric() and not char.isalpha() for char in word)
+
+
+def _count(rows: int) -> str:
+    return f"{rows:,} transcript{'s' * (rows != 1)}"
 
 
 def _short(text: str) -> str:

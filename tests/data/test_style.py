@@ -35,6 +35,9 @@ def features(*items: Utterance) -> dict[str, int]:
         ("hello there", "ja", {"another script"}),
         ("こんにちは", "en", {"another script", "characters outside the CTC alphabet"}),
         ("ラーメン", "ja", set()),
+        ("NHK ラーメン", "ja", {"capitals"}),
+        ("привет", "ru", {"language not in the base", "characters outside the CTC alphabet"}),
+        ("привет", "de", {"another script", "characters outside the CTC alphabet"}),
         ("ラーメン", "ja_JP", set()),
         ("hello", "jp", {"unknown language"}),
         ("hello", "EN_us", set()),
@@ -92,7 +95,8 @@ def test_the_rules_and_their_counts() -> None:
     assert (first.before, first.after) == ("Hello, <unk> 2.5 MG -- now!", "Hello, 2.5 MG -- now!")
     lines = "\n".join(format_style("train", split_style(rows, rules), "en"))
     assert "train: data.text.tags: strip changed 2 transcripts\n  u: 'Hello, <unk> 2.5 MG" in lines
-    assert "1 transcripts with numbers have no language; the numbers were read in data.text.language (en)" in lines
+    assert "no language in 1 transcript with numbers; the numbers were read in data.text.language (en)" in lines
+    assert "train: data.text.punctuation: strip changed 1 transcript\n" in lines
 
 
 @pytest.mark.parametrize(
@@ -128,6 +132,18 @@ def test_strip_punctuation(text: str, stripped: str) -> None:
     assert strip_punctuation(text).replace(" ", "") == stripped.replace(" ", "")
     if "。" not in text:
         assert strip_punctuation(text) == stripped
+
+
+def test_what_a_rule_leaves_is_not_advised_again() -> None:
+    rules = TextRules(TextSection(numbers="words", tags="strip"))
+    rows = [rules(item("take 5mg (both) Now", "en"))]
+    lines = format_style("test", split_style(rows, rules), "en")
+    assert (
+        "test: digits in 1 of 1 transcript (100 %); the rule leaves them; correct the transcripts where they are wrong"
+        in lines
+    )
+    assert any(line.startswith("test: tags in 1 of 1 transcript (100 %); the rule leaves them") for line in lines)
+    assert any("capitals" in line and "data.text.case: lower" in line for line in lines)
 
 
 def test_languages_of_rows() -> None:
