@@ -207,8 +207,8 @@ def _check_leaks(audits: dict[str, Audit], allow_leaks: bool) -> dict[str, Audit
         elif copies:
             errors.append(f"data.{scored}: the audio of {len(copies)} of its utterances is also in data.{source}")
         audits[scored] = replace(audits[scored], warnings=[*audits[scored].warnings, *leaks])
-        if leaks:
-            log.info("%s: %s", scored, format_problems(leaks))
+        if shown := [leak for leak in leaks if not leak.kind.startswith("speaker")]:  # the report names speakers
+            log.info("%s: %s", scored, format_problems(shown))
     if errors and not allow_leaks:
         raise DataError(f"{'; '.join(errors)}: the scores would be too good. Remove it or set data.allow_leaks: true")
     return audits

@@ -152,7 +152,7 @@ def test_the_rules_apply_to_all_splits(corpora: Corpora, tmp_path: Path, caplog:
         ("numbers: words", 1),
         ("case: lower", 1),
     ]
-    assert "replay: data.text.tags: strip changed 1 transcripts" in caplog.text
+    assert "replay: data.text.tags: strip changed 1 transcript\n" in caplog.text
     assert not any("transcript cleaned" in str(split) for split in read_json(run.problems).values())
 
 
