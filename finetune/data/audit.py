@@ -12,11 +12,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 from finetune.core.errors import DataError
-from finetune.data.audio import AudioInfo, inspect_audio
-from finetune.data.cells import cell_keywords, cell_number, cell_text, clean_text, json_value
+from finetune.data.audio import AudioInfo
+from finetune.data.cells import (
+    cell_channel,
+    cell_keywords,
+    cell_number,
+    cell_seconds,
+    cell_text,
+    clean_text,
+    json_value,
+    no_number,
+)
 from finetune.data.hub import Row
 from finetune.data.manifest import KEYS, MAX_TEXT, VERSION_KEY, Utterance, unique_id
-from finetune.data.problems import Problem
+from finetune.data.problems import Finding, Problem
+from finetune.data.row_audio import RowAudio, inspect_row, time_warnings
 from finetune.data.tags import strip_tags
 
 MOJIBAKE = re.compile("\ufffd|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac")  # such as "Ã©" for "é"
@@ -34,17 +44,6 @@ class Audit:
     warnings: list[Problem]
 
 
-@dataclass(frozen=True)
-class Finding:
-    """The kind and details of a problem that is not yet assigned to a row."""
-
-    kind: str
-    detail: str
-
-    def at(self, utterance_id: str, row: Row) -> Problem:
-        return Problem(self.kind, utterance_id, row.where, self.detail)
-
-
 def audit(
     rows: Sequence[Row],
     *,
@@ -59,7 +58,8 @@ def audit(
     """Checks every row of a corpus. A bad row never raises an error.
 
     A row with an `offset` is a segment of `duration` seconds, or ends with the file if it has no duration. A row
-    without an `offset` is the whole file; its `duration` is compared with the audio and corrected.
+    without an `offset` is the whole file; its `duration` is compared with the audio. A small difference is corrected
+    with a warning, a large one (see `row_audio`) drops the row.
 
     Args:
         rows: the rows from `read_corpus`.
@@ -77,7 +77,7 @@ def audit(
     result = Audit([], [], [])
     pool = ThreadPoolExecutor(workers)
     try:
-        for row, audio in zip(rows, pool.map(_inspect_row, rows), strict=True):
+        for row, audio in zip(rows, pool.map(inspect_row, rows), strict=True):
             utterance_id = _stated_id(row)
             if utterance_id in positions:
                 detail = f"{positions[utterance_id]} has the same id"
@@ -87,23 +87,46 @@ def audit(
             ids.add(utterance_id)
             positions[utterance_id] = row.where
             if isinstance(audio, Finding):
-                result.dropped.append(audio.at(utterance_id, row))
+                result.dropped.append(_problem(audio, utterance_id, row))
                 continue
-            original = _utterance(row, utterance_id, audio.duration)
+            original = _utterance(row, utterance_id, audio)
             utterance = rewrite(original)
             finding = _check_text(row, original, utterance, special_tokens, wordless) or _check_length(
                 utterance, min_duration, max_duration, max_chars_per_second
             )
             if finding:
-                result.dropped.append(finding.at(utterance_id, row))
+                result.dropped.append(_problem(finding, utterance_id, row))
                 continue
             result.kept.append(utterance)
-            first = by_digest.setdefault(audio.digest, utterance)
-            warnings = _warnings(row, original, utterance, audio, first)
-            result.warnings.extend(item.at(utterance_id, row) for item in warnings)
+            first = by_digest.setdefault(audio.info.digest, utterance)
+            warnings = [*time_warnings(row, audio), *_warnings(row, original, utterance, audio.info, first)]
+            result.warnings.extend(_problem(item, utterance_id, row) for item in warnings)
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest of the corpus
     return result
+
+
+def stated_utterances(rows: Sequence[Row], source: str) -> list[Utterance]:
+    """The utterances of rows with a duration, as they are stated. No audio is read.
+
+    Raises:
+        DataError: two rows have the same id.
+    """
+    ids, utterances = {stated for row in rows if (stated := _stated_id(row))}, dict[str, Utterance]()
+    for row in rows:
+        utterance_id = _stated_id(row) or _generated_id(row, ids)
+        ids.add(utterance_id)
+        if utterance_id in utterances:
+            raise DataError(f"{row.where}: the id {utterance_id!r} is used twice in {source}; make the ids unique")
+        info = AudioInfo(cell_seconds(row.values.get("duration")) or 0.0, 0, False, "")
+        try:
+            channel = cell_channel(row.values.get("channel"))
+        except ValueError:
+            channel = None
+        utterances[utterance_id] = _utterance(
+            row, utterance_id, RowAudio(cell_seconds(row.values.get("offset")) or 0.0, channel, info)
+        )
+    return list(utterances.values())
 
 
 def _stated_id(row: Row) -> str:
@@ -111,37 +134,34 @@ def _stated_id(row: Row) -> str:
 
 
 def _generated_id(row: Row, ids: set[str]) -> str:
-    path = cell_text(row.values.get("audio_filepath"))
-    return unique_id(path or "row", cell_number(row.values.get("offset")) or 0.0, ids)
-
-
-def _inspect_row(row: Row) -> AudioInfo | Finding:
-    """Decodes the row's audio. Returns a Finding if it is unusable."""
-    path, offset, duration = cell_text(row.values.get("audio_filepath")), 0.0, None
-    if not path:
-        return Finding("missing audio", "the row has no path of an audio file")
-    if (stated := row.values.get("offset")) not in (None, ""):
-        number = cell_number(stated)
-        if number is None or number < 0:
-            return Finding("invalid offset", f"offset is {stated!r}")
-        offset, duration = number, cell_number(row.values.get("duration"))
+    path, offset = cell_text(row.values.get("audio_filepath")), cell_number(row.values.get("offset"))
     try:
-        return inspect_audio(path, offset, duration if duration and duration > 0 else None)
-    except DataError as error:
-        return Finding("missing audio" if "no such file" in str(error) else "unreadable audio", str(error))
+        channel = cell_channel(row.values.get("channel"))
+    except ValueError:
+        channel = None
+    return unique_id(path or "row", offset or 0.0, ids, channel)
 
 
-def _utterance(row: Row, utterance_id: str, duration: float) -> Utterance:
+def _problem(finding: Finding, utterance_id: str, row: Row) -> Problem:
+    return Problem(finding.kind, utterance_id, row.where, finding.detail)
+
+
+def _utterance(row: Row, utterance_id: str, audio: RowAudio) -> Utterance:
+    extra = {key: json_value(value) for key, value in row.values.items() if key not in (*KEYS, VERSION_KEY)}
+    if audio.channel is None and not no_number(channel := row.values.get("channel")):
+        extra["channel_original"] = json_value(channel)
     return Utterance(
         id=utterance_id,
         audio_filepath=cell_text(row.values.get("audio_filepath")),
-        duration=duration,
+        duration=audio.info.duration,
         text=clean_text(row.values.get("text")),
-        offset=cell_number(row.values.get("offset")) or 0.0,
+        offset=audio.offset,
         language=cell_text(row.values.get("language")),
         speaker=cell_text(row.values.get("speaker")),
         keywords=tuple(cell_keywords(row.values.get("keywords"))),
-        extra={key: json_value(value) for key, value in row.values.items() if key not in (*KEYS, VERSION_KEY)},
+        extra=extra,
+        channel=audio.channel,
+        audio_digest=audio.info.digest,
     )
 
 
@@ -204,10 +224,7 @@ def _warnings(row: Row, original: Utterance, utterance: Utterance, audio: AudioI
         first: the first utterance with the same samples.
     """
     findings, text = list[Finding](), utterance.text
-    stated, raw = row.values.get("duration"), cell_text(row.values.get("text"))
-    number = cell_number(stated)
-    if stated not in (None, "") and (number is None or abs(number - audio.duration) > 0.1 + 0.01 * audio.duration):
-        findings.append(Finding("duration corrected", f"stated {stated!r}, measured {audio.duration:.2f} s"))
+    raw = cell_text(row.values.get("text"))
     if " ".join(raw.split()) != original.text:
         findings.append(Finding("transcript cleaned", f"to NFC without invisible characters: {raw[:60]!a}"))
     if MOJIBAKE.search(text) or html.unescape(text) != text:

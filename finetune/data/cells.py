@@ -1,5 +1,6 @@
-"""Converts values of a corpus table (strings, numbers, NaN, lists) to text, numbers, keywords and JSON."""
+"""Converts values of a corpus table (strings, numbers, NaN, lists) to text, numbers, times, channels and JSON."""
 
+import datetime
 import json
 import math
 import re
@@ -7,6 +8,12 @@ import unicodedata
 
 # Soft hyphen, zero-width space, byte-order mark, direction marks: invisible and silent, but separate tokens.
 INVISIBLE = re.compile("[\u00ad\u200b\ufeff\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069]")
+NO_NUMBER = ("", "nan", "none", "null", "na", "n/a", "-")  # cells of a column of numbers that hold no number
+CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)")  # 00:00:02.070, 0:02.07, 00:00:02,070
+NUMBER_WITH_UNIT = re.compile(r"([+-]?[\d.,]+(?:[eE][+-]?\d+)?)\s*(s|sec|secs|seconds?|ms|msec|milliseconds?)")
+SIDES = {"left": 0, "l": 0, "a": 0, "right": 1, "r": 1, "b": 1}  # A is the first side of a call, as in LDC's corpora
+ALL_CHANNELS = ("average", "mean", "mix", "mixed")
+MAX_SHOWN = 60  # characters of a value in a message
 
 
 def cell_text(value: object) -> str:
@@ -16,11 +23,56 @@ def cell_text(value: object) -> str:
 
 def cell_number(value: object) -> float | None:
     """A cell as a finite number, with a decimal point or comma; None if it is not a number."""
+    if isinstance(value, bool):
+        return None
     try:
         number = float(str(value).strip().replace(",", "."))
     except ValueError:
         return None
     return number if math.isfinite(number) else None
+
+
+def no_number(value: object) -> bool:
+    """Whether a cell of a column of numbers is empty, or holds a usual sign for "no value"."""
+    return cell_text(value).casefold() in NO_NUMBER
+
+
+def cell_seconds(value: object, unit: float = 1.0) -> float | None:
+    """A cell as seconds: a number of `unit` seconds, a number with s or ms, a clock time; None for anything else."""
+    if isinstance(value, datetime.timedelta):
+        return value.total_seconds()
+    if isinstance(value, datetime.time):
+        return value.hour * 3600 + value.minute * 60 + value.second + value.microsecond / 1e6
+    if (number := cell_number(value)) is not None:
+        return number if unit == 1 else round(number * unit, 9)
+    text = cell_text(value)
+    if match := NUMBER_WITH_UNIT.fullmatch(text.casefold()):
+        number = cell_number(match[1])
+        return None if number is None else round(number / 1000, 9) if match[2].startswith("m") else number
+    if (match := CLOCK.fullmatch(text)) is None:
+        return None
+    hours, minutes, seconds = int(match[1] or 0), int(match[2]), float(match[3].replace(",", "."))
+    if seconds >= 60 or (match[1] and minutes >= 60):
+        return None
+    return round(hours * 3600 + minutes * 60 + seconds, 9)
+
+
+def cell_channel(value: object) -> int | None:
+    """The number of a channel, from 0: a number, left or right, L or R, A or B; None for an average of all channels.
+
+    Raises:
+        ValueError: the cell is anything else, such as several channels.
+    """
+    if isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    if no_number(value) or cell_text(value).casefold() in ALL_CHANNELS:
+        return None
+    if (side := SIDES.get(cell_text(value).casefold())) is not None:
+        return side
+    number = None if isinstance(value, list | tuple | dict) else cell_number(value)
+    if number is None or number < 0 or number != int(number):
+        raise ValueError(f"{shown(value)} is not a channel; write 0, 1, ... or left and right")
+    return int(number)
 
 
 def cell_keywords(value: object) -> list[str]:
@@ -34,7 +86,7 @@ def clean_text(value: object) -> str:
 
     Only an empty cell is empty: "null" (zero in German), "nan" and "None" can be spoken.
     """
-    if isinstance(value, list | dict):
+    if isinstance(value, list | dict | bytes):
         return ""
     text = INVISIBLE.sub("", unicodedata.normalize("NFC", cell_text(value)))
     text = "".join(" " if unicodedata.category(char) == "Cc" else char for char in text)
@@ -47,3 +99,17 @@ def json_value(value: object) -> object:
         return json.loads(json.dumps(value, allow_nan=False, default=str))
     except (TypeError, ValueError):
         return None if isinstance(value, float) else str(value)
+
+
+def shown(value: object) -> str:
+    """A value as in Python source, for a message; a long one is shortened."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"<{len(value)} bytes>"
+    if isinstance(value, list | tuple) and len(value) > 4:
+        return f"<a list of {len(value)} values>"
+    if isinstance(value, dict):
+        return f"<an object with the keys {shown(', '.join(map(str, value)))}>"
+    text = value if isinstance(value, str) else repr(value)
+    if len(text) > MAX_SHOWN:
+        text = f"{text[: MAX_SHOWN - 3]}..."
+    return repr(text) if isinstance(value, str) else text

@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from finetune.core.errors import DataError
+from finetune.data.problems import Finding
 
 MAGIC = {
     b"RIFF": ".wav",
@@ -28,10 +29,11 @@ MAGIC = {
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a corpus: its position `where` (file:line or row number) and its `values` by column."""
+    """One row of a corpus: its position (file:line or row number), its values by column, a reason not to use it."""
 
     where: str
     values: dict[str, object]
+    fault: Finding | None = None
 
 
 def split_source(source: str) -> list[str]:

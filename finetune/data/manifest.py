@@ -6,15 +6,19 @@ has the version of the format.
 """
 
 import json
+import logging
 import math
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path, PurePath
 
 from finetune.core.errors import DataError
 from finetune.core.files import parse_jsonl, read_bytes
+from finetune.data.cells import cell_channel
+
+log = logging.getLogger(__name__)
 
 VERSION_KEY, VERSION = "manifest_version", 2  # version 1 has no such key, and leaves out an offset of 0
 KEYS = (
@@ -30,6 +34,7 @@ KEYS = (
     "audio_digest",
 )
 MAX_TEXT = 100_000  # characters; speech has at most 40 a second
+MAX_STEM = 255  # characters; no file name is longer
 ALWAYS_WRITTEN = ("audio_filepath", "offset", "duration", "text")
 
 
@@ -70,17 +75,30 @@ def concatenated(clips: Sequence[Utterance], occurrence: int) -> Utterance:
     )
 
 
-def unique_id(audio_filepath: str, offset: float, used_ids: Collection[str]) -> str:
-    """An id for a row that has no id: the stem of the file, with the offset and a number if needed."""
-    stem = PurePath(audio_filepath).stem
+def unique_id(audio_filepath: str, offset: float, used_ids: Collection[str], channel: int | None = None) -> str:
+    """An id for a row that has no id: the stem of the file, with offset, channel and a number if needed."""
+    stem = PurePath(audio_filepath).stem[:MAX_STEM]
     name = f"{stem}@{offset:.3f}" if offset else stem
+    name += "" if channel is None else f"-ch{channel}"
     if name not in used_ids:
         return name
     return next(numbered for n in count(2) if (numbered := f"{name}-{n}") not in used_ids)
 
 
+def check_version(row: Mapping[str, object], where: str) -> None:
+    """Raises DataError if a row is from a manifest of a later version."""
+    version = row.get(VERSION_KEY, 1)
+    if not str(version).isdecimal() or not 1 <= int(str(version)) <= VERSION:
+        raise DataError(
+            f"{where}: {VERSION_KEY} is {version!r}; this version of finetune reads 1 to {VERSION}. Update finetune, "
+            "or run `finetune prepare` again"
+        )
+
+
 def read_manifest(path: str | Path) -> list[Utterance]:
     """Reads a manifest from `write_manifest`. Every invalid line is an error.
+
+    A row without an `offset`, as in version 1 and in manifests of NeMo, begins at 0.
 
     Raises:
         DataError: the file cannot be read or is empty, or a line is not an utterance (the message has file:line).
@@ -93,6 +111,10 @@ def read_manifest(path: str | Path) -> list[Utterance]:
         raise DataError(f"{path}: not UTF-8 text ({error.reason}); save the manifest as UTF-8") from error
     if not rows:
         raise DataError(f"{path}: the manifest is empty")
+    for where, row in rows:
+        check_version(row, where)
+    if any("offset" in row for _, row in rows) and not all("offset" in row for _, row in rows):
+        log.info(f"{path}: a manifest of version 1 or of NeMo; rows without an offset begin at 0")
     used_ids = {str(row["id"]) for _, row in rows if row.get("id")}
     positions: dict[str, str] = {}
     utterances = []
@@ -144,12 +166,13 @@ def _utterance(row: dict[str, object], where: str, used_ids: Collection[str]) ->
     keywords = row.get("keywords", [])
     if not isinstance(keywords, list) or not all(isinstance(word, str) for word in keywords):
         raise DataError(f"{where}: `keywords` must be a list of strings; got {keywords!r}")
-    channel = row.get("channel")
-    if channel is not None and (isinstance(channel, bool) or not isinstance(channel, int) or channel < 0):
-        raise DataError(f"{where}: `channel` must be a number of a channel, 0 or more; got {channel!r}")
+    try:
+        channel = cell_channel(row.get("channel"))  # in version 1 a column of the corpus, such as "left"
+    except ValueError as error:
+        raise DataError(f"{where}: `channel`: {error}") from error
     path = str(row["audio_filepath"])
     return Utterance(
-        id=str(row.get("id") or unique_id(path, offset, used_ids)),
+        id=str(row.get("id") or unique_id(path, offset, used_ids, channel)),
         audio_filepath=path,
         duration=duration,
         text=str(row["text"]),

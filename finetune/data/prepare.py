@@ -180,7 +180,7 @@ def _rename_shared_ids(replay: Audit, train: Audit) -> Audit:
     used_ids, kept, renamed = train_ids | {item.id for item in replay.kept}, [], []
     for item in replay.kept:
         if item.id in train_ids:
-            new_id = unique_id(item.audio_filepath, item.offset, used_ids)
+            new_id = unique_id(item.audio_filepath, item.offset, used_ids, item.channel)
             used_ids.add(new_id)
             detail = f"data.train has the id {item.id!r} too"
             renamed.append(Problem("id changed", new_id, item.audio_filepath, detail))

@@ -9,7 +9,12 @@ ADVICE = {
     "duplicate id": "Make the ids unique, or remove the column; ids are then made from the file names.",
     "missing audio": "Correct the paths, or remove the rows.",
     "unreadable audio": "Replace or convert the files, or remove the rows.",
-    "invalid offset": "Write the offsets in seconds, 0 or more.",
+    "invalid offset": "Write the start of each segment in seconds, 0 or more.",
+    "invalid duration": "Write the durations in seconds, more than 0, or leave the cells empty.",
+    "contradictory segment": "Correct the times, or keep only start and end.",
+    "segment outside the audio": "Write the times in seconds; for milliseconds, end the column names in _ms.",
+    "wrong duration": "Check path and unit (seconds; for milliseconds `duration_ms`). For a segment, add its offset.",
+    "invalid channel": "Number the channels from 0, or write left and right, one channel in each row.",
     "audio too short": "Remove the rows, or lower data.min_duration.",
     "audio too long": "Cut the audio into segments, or raise data.max_duration.",
     "empty transcript": "Add the transcripts, or remove the rows.",
@@ -19,6 +24,8 @@ ADVICE = {
     "invalid Unicode in transcript": "Export the transcripts again as UTF-8.",
     "too many characters per second": "Check that each transcript belongs to its audio.",
     "duration corrected": "The measured duration is used. Check that the path and the row belong together.",
+    "audio already cut": "The files are as long as the segments, so each file is used as a whole. Check a few.",
+    "audio changed": "The samples differ from those of the manifest. Check that the path still has the same audio.",
     "transcript cleaned": "The cleaned transcript is used. No action is needed.",
     "encoding errors in transcript": "The transcript stays unchanged. Export it as UTF-8 without HTML entities.",
     "silent audio": "Check the recordings, or remove the rows.",
@@ -30,6 +37,14 @@ ADVICE = {
     "short sentence": "Common in commands and digits. To measure new phrases, remove it from one of the splits.",
     "speaker": "Scores on new speakers can be lower. To measure them, give each split its own speakers.",
 }
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The kind and details of a problem that is not yet assigned to an utterance."""
+
+    kind: str
+    detail: str
 
 
 @dataclass(frozen=True)

@@ -13,29 +13,39 @@ from numpy.typing import NDArray
 from finetune.core.errors import DataError
 from finetune.data.acoustics import bandwidth, snr
 from finetune.data.audio import load_utterance
-from finetune.data.audit import audit
-from finetune.data.corpora import read_corpus, read_table
+from finetune.data.audit import audit, stated_utterances
+from finetune.data.cells import cell_seconds
+from finetune.data.corpora import read_corpus
 from finetune.data.hub import Row
-from finetune.data.manifest import Utterance, read_manifest
+from finetune.data.manifest import VERSION_KEY, Utterance, read_manifest
 from finetune.data.problems import format_problems
+from finetune.data.tables import read_table
 from finetune.metrics.scorecard import Clip
 
 MAX_PROBLEMS = 5  # clips that an error message lists
 LoadAudio = Callable[[Utterance], NDArray[np.float32]]  # samples at 16 kHz
 
 
-def read_utterances(path: Path) -> list[Utterance]:
+def read_utterances(path: Path, audio_required: bool = True) -> list[Utterance]:
     """Reads a manifest or a table of clips; paths of audio are relative to its folder.
 
-    A JSON Lines file with a `duration` in every row is read as a manifest. For any other file the duration is
-    measured from the audio.
+    A manifest that `finetune prepare` wrote is read as it is. For any other file the audio is measured, so that its
+    rows give the same samples as in `prepare`.
+
+    Args:
+        path: the file.
+        audio_required: False where only texts are needed; durations that every row states are then not measured.
 
     Raises:
         DataError: the file cannot be read, or a clip cannot be used (the message names each one).
     """
-    if path.suffix.lower() != ".jsonl" or any("duration" not in row.values for row in read_table(path)):
-        return audited_utterances(read_corpus(str(path), path.parent), str(path))
-    return [replace(item, audio_filepath=str(path.parent / item.audio_filepath)) for item in read_manifest(path)]
+    if path.suffix.lower() == ".jsonl" and all(VERSION_KEY in row.values for row in read_table(path)):
+        return [replace(item, audio_filepath=str(path.parent / item.audio_filepath)) for item in read_manifest(path)]
+    rows = read_corpus(str(path), path.parent, audio_required=audio_required)
+    stated = all(row.fault is None and (cell_seconds(row.values.get("duration")) or 0) > 0 for row in rows)
+    if not audio_required and stated:
+        return stated_utterances(rows, str(path))
+    return audited_utterances(rows, str(path))
 
 
 def audited_utterances(rows: Sequence[Row], source: str) -> list[Utterance]:

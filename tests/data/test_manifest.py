@@ -1,6 +1,7 @@
 """The manifest: a round trip keeps every value, and a damaged file is an error."""
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from finetune.core.errors import DataError
 from finetune.core.files import sha256_file
-from finetune.data.manifest import KEYS, Utterance, read_manifest, unique_id, write_manifest
+from finetune.data.manifest import KEYS, VERSION_KEY, Utterance, read_manifest, unique_id, write_manifest
 
 SECONDS = st.floats(0.001, 1e6)
 WORDS = st.text(st.characters(), max_size=30)  # every character, lone surrogates and line separators too
@@ -27,7 +28,11 @@ UTTERANCES = st.lists(
         language=WORDS,
         speaker=WORDS,
         keywords=st.lists(WORDS, max_size=3).map(tuple),
-        extra=st.dictionaries(WORDS.filter(lambda key: key not in KEYS), VALUES | st.lists(VALUES), max_size=3),
+        extra=st.dictionaries(
+            WORDS.filter(lambda key: key not in (*KEYS, VERSION_KEY)), VALUES | st.lists(VALUES), max_size=3
+        ),
+        channel=st.none() | st.integers(0, 9),
+        audio_digest=WORDS,
     ),
     min_size=1,
     max_size=4,
@@ -64,6 +69,15 @@ def test_empty_values_are_not_written(tmp_path: Path) -> None:
     assert "grüß" in path.read_text("utf-8")  # readable, not escaped
 
 
+def test_rows_without_an_offset_begin_at_0_with_a_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As in version 1 of the manifest and in manifests of NeMo."""
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "m.jsonl"
+    path.write_text("\n".join([line(), line(offset=2.0), line(offset=4.0, channel="right")]))
+    assert [(item.offset, item.channel) for item in read_manifest(path)] == [(0.0, None), (2.0, None), (4.0, 1)]
+    assert "m.jsonl: a manifest of version 1 or of NeMo; rows without an offset begin at 0" in caplog.text
+
+
 def test_byte_order_mark_and_windows_line_ends_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + line(text="one").encode() + b"\r\n\r\n" + line(text="two").encode())
@@ -90,6 +104,9 @@ def test_ids_are_made_from_stems_offsets_and_numbers(tmp_path: Path) -> None:
         (line(duration=True), "m.jsonl:2: `duration`"),
         (line(offset=-1), "m.jsonl:2: `offset`"),
         (line(id=7), "m.jsonl:2: `id`"),
+        (line(channel=[0, 1]), "m.jsonl:2: `channel`"),
+        (line(manifest_version=3), "m.jsonl:2: manifest_version is 3; this version of finetune reads 1 to 2"),
+        (line(manifest_version="x"), "m.jsonl:2: manifest_version is 'x'"),
         (line(keywords="a,b"), "m.jsonl:2: `keywords`"),
         (line(id="first"), "m.jsonl:2: id 'first' is already used at .*m.jsonl:1"),
     ],

@@ -1,0 +1,104 @@
+"""Decodes the part of a file that a row is, and compares it with the times that the row states."""
+
+from dataclasses import dataclass, replace
+
+from finetune.core.errors import DataError
+from finetune.data.audio import TOLERANCE, AudioInfo, inspect_audio
+from finetune.data.cells import cell_channel, cell_seconds, cell_text, no_number, shown
+from finetune.data.hub import Row
+from finetune.data.manifest import VERSION_KEY
+from finetune.data.problems import Finding
+
+
+@dataclass(frozen=True)
+class RowAudio:
+    """The part of a file that a row is, and its properties. `already_cut`: the file as a whole is the segment."""
+
+    offset: float
+    channel: int | None
+    info: AudioInfo
+    already_cut: bool = False
+
+
+def inspect_row(row: Row) -> RowAudio | Finding:
+    """Decodes the row's audio. Returns a Finding if it is unusable."""
+    if row.fault is not None:
+        return row.fault
+    path = cell_text(row.values.get("audio_filepath"))
+    if not path:
+        return Finding("missing audio", "the row has no path of an audio file")
+    stated_offset, stated = row.values.get("offset"), row.values.get("duration")
+    offset = 0.0 if no_number(stated_offset) else cell_seconds(stated_offset)
+    if offset is None or offset < 0:
+        return Finding("invalid offset", f"offset is {shown(stated_offset)}")
+    duration = None if no_number(stated) else cell_seconds(stated)
+    if not no_number(stated) and (duration is None or duration <= 0):
+        return Finding("invalid duration", f"duration is {shown(stated)}")
+    is_segment = not no_number(stated_offset)
+    try:
+        channel = cell_channel(row.values.get("channel"))
+    except ValueError as error:
+        return _without_channel(path, row, str(error))
+    try:
+        info = inspect_audio(path, offset, duration if is_segment else None, channel)
+    except DataError as error:
+        return (is_segment and _outside(path, offset, duration, channel)) or _unreadable(error)
+    if not is_segment and duration is not None and _differs(duration, info.duration):
+        return Finding("wrong duration", f"stated {shown(stated)} s, but the file has {info.duration:.2f} s")
+    return RowAudio(offset, channel, info)
+
+
+def _unreadable(error: DataError) -> Finding:
+    text = str(error)
+    detail = text if len(text) <= 500 else f"{text[:250]} ... {text[-250:]}"  # with a path of any length
+    return Finding("missing audio" if "no such file" in text else "unreadable audio", detail)
+
+
+def _without_channel(path: str, row: Row, reason: str) -> RowAudio | Finding:
+    """The row's audio if the file has one channel, so that the column has another meaning, such as "phone"."""
+    if isinstance(row.values.get("channel"), list | tuple | dict):
+        return Finding("invalid channel", reason)
+    if no_number(row.values.get("offset")):
+        bare = replace(row, values={key: value for key, value in row.values.items() if key != "channel"})
+    else:
+        bare = replace(row, values=row.values | {"channel": None})
+    audio = inspect_row(bare)
+    if isinstance(audio, RowAudio) and audio.info.channels > 1:
+        return Finding("invalid channel", f"{reason}; the file has {audio.info.channels} channels")
+    return audio
+
+
+def _differs(stated: float, measured: float) -> bool:
+    """Whether a stated duration belongs to other audio: more than rounding, padding of a codec and 2 % explain."""
+    rounding = 1.0 if stated == int(stated) else 0.3
+    return abs(stated - measured) > rounding + 0.02 * measured
+
+
+def _outside(path: str, offset: float, duration: float | None, channel: int | None) -> RowAudio | Finding | None:
+    """The whole file if it is already cut to the segment; a Finding if the segment is outside; None otherwise."""
+    try:
+        info = inspect_audio(path, 0.0, None, channel)
+    except DataError:
+        return None
+    end = offset + (duration or 0.0)
+    if end <= info.duration + TOLERANCE and offset < info.duration:
+        return None
+    if duration is not None and abs(duration - info.duration) <= TOLERANCE + 0.01 * info.duration:
+        return RowAudio(0.0, channel, info, already_cut=True)
+    return Finding("segment outside the audio", f"{offset:g} to {end:g} s, but the file has {info.duration:.2f} s")
+
+
+def time_warnings(row: Row, audio: RowAudio) -> list[Finding]:
+    """Warnings about the times of a usable row, and about samples that differ from those of a manifest."""
+    findings, measured = list[Finding](), audio.info.duration
+    if audio.already_cut:
+        findings.append(
+            Finding("audio already cut", f"the file has {measured:.2f} s; its times lie in another recording")
+        )
+    stated = cell_seconds(row.values.get("duration"))
+    if stated is not None and abs(stated - measured) > TOLERANCE + 0.01 * measured:
+        findings.append(Finding("duration corrected", f"stated {stated:g} s, measured {measured:.2f} s"))
+    digest = row.values.get("audio_digest") if VERSION_KEY in row.values else None
+    if digest and digest != audio.info.digest:
+        findings.append(Finding("audio changed", "the samples are not those for which the manifest was written"))
+    return findings

@@ -1,0 +1,108 @@
+"""Reads JSON Lines, JSON lists, CSV and TSV with any delimiter to rows with the column names of the file."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+from finetune.core.errors import DataError
+from finetune.core.files import parse_jsonl, read_bytes
+from finetune.data.hub import Row
+
+JSON = (".jsonl", ".json")
+TABLES = {".csv": ",;\t|", ".tsv": "\t"}
+
+
+def read_table(path: Path) -> list[Row]:
+    """The rows of a .jsonl, .json, .csv or .tsv file, with the column names of the file.
+
+    Raises:
+        DataError: the file cannot be read or has another format.
+    """
+    suffix = path.suffix.lower()
+    if suffix in TABLES:
+        return _read_table(path, TABLES[suffix])
+    if suffix in JSON:
+        return _read_json(path)
+    raise DataError(f"{path}: unknown format {suffix or '(no suffix)'}; use .jsonl, .json, .csv or .tsv")
+
+
+def _read_json(path: Path) -> list[Row]:
+    text = read_text(path)
+    if not text.lstrip().startswith("["):
+        return [Row(where, values) for where, values in parse_jsonl(text, path)]
+    try:
+        rows = [Row(f"{path}: item {number}", values) for number, values in enumerate(json.loads(text), 1)]
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: neither JSON Lines nor a JSON list ({error})") from error
+    for row in rows:
+        if not isinstance(row.values, dict):
+            raise DataError(f"{row.where}: not a JSON object with keys such as audio_filepath and text")
+    return rows
+
+
+def _read_table(path: Path, delimiters: str) -> list[Row]:
+    text = read_text(path)
+    if hint := re.match(r"sep=(.)\r?\n", text):  # the first line that Excel writes
+        delimiters, text = hint[1], text[hint.end() :]
+    header_line = text.lstrip("\r\n").split("\n", 1)[0]
+    delimiter = max(delimiters, key=re.sub(r'"[^"]*"', "", header_line).count)
+    table = _cells(text, delimiter, path)
+    if not table:
+        return []
+    header, first = [name.strip() for name in table[0][1]], 2 if hint else 1
+    if duplicates := sorted({name for name in header if name and header.count(name) > 1}):
+        raise DataError(f"{path}:{first}: the column names {duplicates} occur more than once; rename them")
+    rows = []
+    for line, cells in table[1:]:
+        where = f"{path}:{line + first - 1}"
+        if any(cell.strip() for cell in cells[len(header) :]):
+            raise DataError(
+                f"{where}: {len(cells)} cells, but the header has {len(header)}; put a text with "
+                f"{delimiter!r} in quotes"
+            )
+        cells += [""] * (len(header) - len(cells))
+        rows.append(Row(where, {name: cell for name, cell in zip(header, cells, strict=False) if name}))
+    return rows
+
+
+def _cells(text: str, delimiter: str, path: Path) -> list[tuple[int, list[str]]]:
+    """The non-empty rows of a table, each with the number of its first line."""
+    # Tables with tabs or bars often have texts with plain quotation marks (Common Voice, LJSpeech). If the quotes do
+    # not match or would merge lines, they count as plain characters.
+    unquoted = delimiter in "\t|"
+    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE) if unquoted else (csv.QUOTE_MINIMAL,):
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
+        table, line, problem = list[tuple[int, list[str]]](), 1, ""
+        try:
+            for cells in reader:
+                if any(cell.strip() for cell in cells):
+                    table.append((line, cells))
+                line = reader.line_num + 1
+        except csv.Error as error:
+            problem = f"{path}:{line}: not a well-formed table row: {error}"
+        if not problem and not (unquoted and any("\n" in cell for _, cells in table for cell in cells)):
+            return table
+    raise DataError(f"{problem}; put a text with {delimiter!r} or a quote in quotes, and double the quotes inside it")
+
+
+def read_text(path: Path) -> str:
+    """The content of a text file in UTF-8 or UTF-16.
+
+    Raises:
+        DataError: the file cannot be read, or is not text in UTF-8 or UTF-16.
+    """
+    try:
+        data = read_bytes(path)
+        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            return data.decode("utf-16")
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise DataError(f"{path}:{line}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
+    if "\0" in text:
+        raise DataError(f"{path}: a binary file, not text; export it as UTF-8 text")
+    return text

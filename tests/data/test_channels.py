@@ -1,0 +1,100 @@
+"""Channels: a row of one side of a call has the samples of this side, in every spelling."""
+
+import json
+import logging
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from finetune.core.errors import DataError
+from finetune.data.audio import load_utterance
+from finetune.data.audit import Audit, audit
+from finetune.data.corpora import read_corpus
+from finetune.data.manifest import read_manifest, write_manifest
+from finetune.evaluation.utterances import read_utterances
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with call.wav, whose two channels differ, and mono.wav."""
+    sides = np.random.default_rng(0).uniform(-0.3, 0.3, (32_000, 2)).astype(np.float32)
+    soundfile.write(tmp_path / "call.wav", sides, 16_000, "FLOAT")
+    soundfile.write(tmp_path / "mono.wav", sides[:, 0], 16_000, "FLOAT")
+    return tmp_path
+
+
+def audited(folder: Path, *rows: dict[str, Any]) -> Audit:
+    path = folder / "m.jsonl"
+    path.write_text("\n".join(json.dumps({"audio_filepath": "call.wav", "text": "a"} | row) for row in rows))
+    limits = {"min_duration": 0.1, "max_duration": 60, "max_chars_per_second": 50}
+    return audit(read_corpus(str(path), folder), **limits, special_tokens=(), workers=1)
+
+
+COLUMNS = ("channel", "Channel ID", "ch", "channelIndex", "audio_channel", "channel_selector")
+VALUES = [(0, 1), ("left", "right"), ("L", "R"), ("A", "B"), ("0", "1.0"), ([0], [1])]
+
+
+@pytest.mark.parametrize(("column", "values"), [*product(COLUMNS, VALUES), ("channels", ([0], [1]))])
+def test_each_side_has_its_samples(folder: Path, column: str, values: tuple[Any, Any]) -> None:
+    result = audited(folder, *({column: value} for value in values))
+    sides, _ = soundfile.read(folder / "call.wav", dtype="float32")
+    assert [item.channel for item in result.kept] == [0, 1] and not result.warnings
+    assert [item.id for item in result.kept] == ["call-ch0", "call-ch1"]
+    write_manifest(folder / "out.jsonl", result.kept)
+    for utterances in (
+        result.kept,
+        read_manifest(folder / "out.jsonl"),
+        read_utterances(folder / "out.jsonl"),
+        read_utterances(folder / "m.jsonl"),
+    ):
+        for number, item in enumerate(utterances):
+            assert np.array_equal(load_utterance(item), sides[:, number])
+
+
+def test_rows_without_a_channel_average_all(folder: Path) -> None:
+    rows: list[dict[str, Any]] = [{"channel": None}, {"channel": ""}, {"channel": "average"}, {"channel": 1}]
+    assert [item.channel for item in audited(folder, *rows).kept] == [None, None, None, 1]
+
+
+def test_segments_of_channels_have_readable_ids(folder: Path) -> None:
+    rows = [{"channel": side, "start": 0.5, "end": 1.5} for side in ("left", "right", "right")]
+    rows[2]["id"] = "call@0.500-ch0"
+    assert [item.id for item in audited(folder, *rows).kept] == ["call@0.500-ch0-2", "call@0.500-ch1", "call@0.500-ch0"]
+
+
+@pytest.mark.parametrize("values", [(1, 2), ("1", "2"), (2, 2)])
+def test_channels_from_1_are_refused(folder: Path, values: tuple[Any, Any]) -> None:
+    with pytest.raises(DataError, match=r"m.jsonl:\d: channel '?2'? does not exist: the file has 2, .* subtract 1"):
+        audited(folder, *({"channel": value} for value in values))
+
+
+def test_only_the_second_channel_is_a_note(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert [item.channel for item in audited(folder, {"channel": 1}).kept] == [1]
+    assert "no row has channel 0; channels are numbered from 0, so 1 is the second channel" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ([0, 1], "invalid channel"),
+        ("agent", "invalid channel"),
+        (-1, "invalid channel"),
+        (0.5, "invalid channel"),
+        (2, "unreadable audio"),
+    ],
+)
+def test_an_unknown_channel_is_a_fault_of_the_row(folder: Path, value: Any, kind: str) -> None:
+    result = audited(folder, {"channel": 0}, {"channel": value})
+    assert len(result.kept) == 1 and [problem.kind for problem in result.dropped] == [kind]
+    assert str(value).strip("[]") in result.dropped[0].detail
+
+
+def test_another_meaning_of_channel_stays_a_column(folder: Path) -> None:
+    """Such as the network of a call; a file with one channel leaves no doubt."""
+    item = audited(folder, {"audio_filepath": "mono.wav", "channel": "phone", "channels": 1}).kept[0]
+    assert item.channel is None and item.extra == {"channel_original": "phone", "channels": 1}
