@@ -127,7 +127,7 @@ def _rename_columns(rows: list[Row], source: str) -> list[Row]:
 
 def _resolve_paths(rows: Sequence[Row], source: str, folder: Path, audio_required: bool) -> list[Row]:
     """Makes audio paths absolute. Relative paths start at `folder`, or else at the current directory."""
-    bases = [folder / name for name in AUDIO_FOLDERS] + [Path.cwd()]
+    bases = audio_folders(folder)
     resolved, num_files, tried = [], 0, list[str]()
     for row in rows:
         name = row.values.get("audio_filepath")
@@ -148,6 +148,11 @@ def _resolve_paths(rows: Sequence[Row], source: str, folder: Path, audio_require
             f"{source}: 0 of {len(rows)} audio files exist; tried {names} for {rows[0].where}; correct the paths"
         )
     return resolved
+
+
+def audio_folders(folder: Path) -> list[Path]:
+    """The folders where the audio of a table can lie, the preferred one first."""
+    return [*(folder / name for name in AUDIO_FOLDERS), Path.cwd()]
 
 
 def find_audio(name: str, bases: Sequence[Path]) -> Path | None:

@@ -14,6 +14,7 @@ from typing import Any
 from finetune.core.errors import DataError
 from finetune.data import hub
 from finetune.data.columns import is_file, to_manifest_keys
+from finetune.data.headerless import missing_header
 from finetune.data.hub import Row
 from finetune.data.tables import JSON, TABLES, read_table, read_text
 
@@ -59,7 +60,8 @@ def read_corpus(
     if suffix == ".parquet":
         return to_manifest_keys(hub.read_parquet(path, media_dir), str(path), path.parent)
     if suffix in (*JSON, *TABLES):
-        return to_manifest_keys(read_table(path), str(path), path.parent, audio_required)
+        rows = read_table(path, missing_header(path) if suffix in TABLES else None)
+        return to_manifest_keys(rows, str(path), path.parent, audio_required)
     raise DataError(
         f"{source}: unknown format {suffix or '(no suffix)'}; use a .jsonl, .json, .csv, .tsv or .parquet file, a "
         "folder of audio, or hf:NAME:SPLIT (unpack archives first)"

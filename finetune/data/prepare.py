@@ -64,6 +64,13 @@ def preview_corpora(recipe: Recipe) -> Iterator[str]:
             missing = sum(not has_audio_file(row) for row in rows)
             if missing > recipe.data.max_bad_fraction * len(rows):
                 problems.append(f"data.{split}: {source}: {missing} of {len(rows)} rows have no audio file")
+            faults = [(row, row.fault) for row in rows if row.fault]
+            if len(faults) > recipe.data.max_bad_fraction * len(rows):
+                row, fault = faults[0]
+                problems.append(
+                    f"data.{split}: {source}: {len(faults)} of {len(rows)} rows cannot be used, such as {row.where}: "
+                    f"{fault.kind}: {fault.detail}"
+                )
             splits.setdefault(split, []).extend(map(text_of_row, rows))
     if recipe.data.terms:
         try:

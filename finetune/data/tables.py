@@ -4,25 +4,41 @@ import csv
 import io
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from finetune.core.errors import DataError
 from finetune.core.files import parse_jsonl, read_bytes
+from finetune.data.cells import shown
 from finetune.data.hub import Row
 
 JSON = (".jsonl", ".json")
 TABLES = {".csv": ",;\t|", ".tsv": "\t"}
+NEXT_ROW = re.compile(r"\S*\.(wav|flac|mp3|ogg|opus|m4a)[\"']?[,;]", re.I)  # the start of a row, inside a cell
 
 
-def read_table(path: Path) -> list[Row]:
+@dataclass(frozen=True)
+class Header:
+    """The delimiter and the column names of a table."""
+
+    delimiter: str
+    names: list[str]
+
+
+def read_table(path: Path, header: Header | None = None) -> list[Row]:
     """The rows of a .jsonl, .json, .csv or .tsv file, with the column names of the file.
+
+    Args:
+        path: the file.
+        header: delimiter and column names of a .csv or .tsv file that has none.
 
     Raises:
         DataError: the file cannot be read or has another format.
     """
     suffix = path.suffix.lower()
     if suffix in TABLES:
-        return _read_table(path, TABLES[suffix])
+        return _read_table(path, TABLES[suffix], header)
     if suffix in JSON:
         return _read_json(path)
     raise DataError(f"{path}: unknown format {suffix or '(no suffix)'}; use .jsonl, .json, .csv or .tsv")
@@ -42,20 +58,23 @@ def _read_json(path: Path) -> list[Row]:
     return rows
 
 
-def _read_table(path: Path, delimiters: str) -> list[Row]:
+def _read_table(path: Path, delimiters: str, names: Header | None) -> list[Row]:
     text = read_text(path)
     if hint := re.match(r"sep=(.)\r?\n", text):  # the first line that Excel writes
         delimiters, text = hint[1], text[hint.end() :]
     header_line = text.lstrip("\r\n").split("\n", 1)[0]
-    delimiter = max(delimiters, key=re.sub(r'"[^"]*"', "", header_line).count)
+    delimiter = names.delimiter if names else max(delimiters, key=re.sub(r'"[^"]*"', "", header_line).count)
     table = _cells(text, delimiter, path)
     if not table:
         return []
-    header, first = [name.strip() for name in table[0][1]], 2 if hint else 1
+    header, first = names.names if names else [name.strip() for name in table[0][1]], 2 if hint else 1
     if duplicates := sorted({name for name in header if name and header.count(name) > 1}):
-        raise DataError(f"{path}:{first}: the column names {duplicates} occur more than once; rename them")
+        raise DataError(
+            f"{path}:{first}: the column names {', '.join(map(shown, duplicates))} occur more than once; rename them. "
+            f"If the table has no header, add one, such as {delimiter.join(('audio_filepath', 'text'))!r}"
+        )
     rows = []
-    for line, cells in table[1:]:
+    for line, cells in table if names else table[1:]:
         where = f"{path}:{line + first - 1}"
         if any(cell.strip() for cell in cells[len(header) :]):
             raise DataError(
@@ -63,28 +82,52 @@ def _read_table(path: Path, delimiters: str) -> list[Row]:
                 f"{delimiter!r} in quotes"
             )
         cells += [""] * (len(header) - len(cells))
+        if any(NEXT_ROW.match(rest) for cell in cells if "\n" in cell for rest in cell.split("\n")[1:]):
+            raise DataError(f"{where}: a quote that opens here closes only in a later row; double the quotes in a text")
         rows.append(Row(where, {name: cell for name, cell in zip(header, cells, strict=False) if name}))
     return rows
 
 
 def _cells(text: str, delimiter: str, path: Path) -> list[tuple[int, list[str]]]:
-    """The non-empty rows of a table, each with the number of its first line."""
-    # Tables with tabs or bars often have texts with plain quotation marks (Common Voice, LJSpeech). If the quotes do
-    # not match or would merge lines, they count as plain characters.
-    unquoted = delimiter in "\t|"
-    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE) if unquoted else (csv.QUOTE_MINIMAL,):
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
-        table, line, problem = list[tuple[int, list[str]]](), 1, ""
-        try:
-            for cells in reader:
-                if any(cell.strip() for cell in cells):
-                    table.append((line, cells))
-                line = reader.line_num + 1
-        except csv.Error as error:
-            problem = f"{path}:{line}: not a well-formed table row: {error}"
-        if not problem and not (unquoted and any("\n" in cell for _, cells in table for cell in cells)):
-            return table
-    raise DataError(f"{problem}; put a text with {delimiter!r} or a quote in quotes, and double the quotes inside it")
+    """The non-empty rows of a table, each with the number of its first line.
+
+    Tables with tabs or bars often have texts with plain quotation marks (Common Voice, LJSpeech). If the quotes do not
+    match, or merge lines or cells, they count as plain characters.
+    """
+    try:
+        quoted = _parse(text, delimiter, csv.QUOTE_MINIMAL)
+    except csv.Error as error:
+        if delimiter not in "\t|":
+            line = error.args[1]
+            raise DataError(
+                f"{path}:{line}: not a well-formed table row: {error.args[0]}; put a text with {delimiter!r} or a "
+                "quote in quotes, and double the quotes inside it"
+            ) from error
+        return _parse(text, delimiter, csv.QUOTE_NONE)
+    if delimiter not in "\t|" or '"' not in text:
+        return quoted
+    plain = _parse(text, delimiter, csv.QUOTE_NONE)
+    merged = any(char in cell for _, cells in quoted for cell in cells for char in ("\n", delimiter))
+    return plain if merged and _num_complete(plain) >= _num_complete(quoted) else quoted
+
+
+def _parse(text: str, delimiter: str, quoting: Literal[0, 3]) -> list[tuple[int, list[str]]]:
+    """The rows with one way of quoting. Raises csv.Error with a reason and the line."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
+    table, line = list[tuple[int, list[str]]](), 1
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                table.append((line, cells))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise csv.Error(str(error), line) from error
+    return table
+
+
+def _num_complete(table: list[tuple[int, list[str]]]) -> int:
+    """The number of rows with as many cells as the header."""
+    return sum(len(cells) == len(table[0][1]) for _, cells in table)
 
 
 def read_text(path: Path) -> str:

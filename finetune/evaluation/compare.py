@@ -131,7 +131,7 @@ def _resolve(
         raise RecipeError("compare: needs two or more different systems; each is compared with the first")
     systems = [parse_system(name) for name in names]
     path = manifest or _manifest_of(systems)
-    utterances = read_utterances(Path(path), audio_required=any(system.kind != "file" for system in systems))
+    utterances = read_utterances(Path(path), audio_required=any(system.kind in TRANSCRIBERS for system in systems))
     transcripts = [item for item in utterances if not item.extra.get("target_language")]
     if not transcripts:
         raise DataError(f"{path}: all clips are translations; compare scores transcripts only")

@@ -9,7 +9,8 @@ import pytest
 import soundfile
 
 from finetune.core.errors import DataError
-from finetune.data.corpora import preview_rows, read_corpus
+from finetune.data.audit import audit
+from finetune.data.corpora import has_audio_file, preview_rows, read_corpus
 from finetune.data.hub import Row
 
 
@@ -172,7 +173,7 @@ def test_folder_of_audio_and_text_files(folder: Path) -> None:
         ("m.csv", "path,text\na.wav,one, two\n", "m.csv:2: 3 cells, but the header has 2"),
         ("m.csv", 'path,text\nb.wav,x\na.wav,"one" two\n', "m.csv:3: not a well-formed"),
         ("m.csv", 'path,text\na.wav,"one\n', "m.csv:2: not a well-formed"),
-        ("m.csv", "path,text,text\na.wav,one,two\n", r"\['text'\] occur more than once"),
+        ("m.csv", "path,text,text\na.wav,one,two\n", "'text' occur more than once; .* no header, add one"),
         ("m.csv", "path,language\na.wav,de\n", "no column for text; the columns are 'path', 'language'"),
         ("m.csv", "path,sentense\na.wav,one\n", "did you mean 'sentense'"),
         ("m.jsonl", '{"text": "a", "audio_filepath": ""}', "0 of 1 audio files exist"),
@@ -260,3 +261,109 @@ def test_hub_rows(folder: Path) -> None:
     rows = read_corpus("hf:org/c:train", folder / "media", load_dataset=load_dataset)
     assert texts(rows) == ["one", "two"] and rows[1].where == "hf:org/c:train: row 1"
     assert str(rows[0].values["audio_filepath"]).startswith(str(folder / "media" / "a-"))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_a_quote_in_one_cell_and_one_in_a_later_cell_are_text(folder: Path, suffix: str) -> None:
+    """As in Common Voice, whose tables have no quoting."""
+    lines = [
+        "client_id\tpath\tsentence\tup_votes\tage\tlocale",
+        'c1\ta.wav\t"Er kam nicht\t2\t"zwanziger\tde',
+        'c2\tb.wav\tSie sagte "nein".\t0\t"\tde',
+        'c3\ta.wav\t"\t1\t\tde',
+        'c4\tb.wav\t"Alles gut"\t1\t""\tde',
+        "c5\ta.wav\tEnde\t0\t\tde",
+    ]
+    rows = read(write(folder / f"m{suffix}", "\n".join(lines)))
+    assert texts(rows) == ['"Er kam nicht', 'Sie sagte "nein".', '"', '"Alles gut"', "Ende"]
+    assert [row.values["up_votes"] for row in rows] == ["2", "0", "1", "1", "0"]
+    assert [row.values["language"] for row in rows] == ["de"] * 5
+
+
+def test_quoted_cells_of_a_tsv_that_has_tabs_in_its_texts(folder: Path) -> None:
+    """As spreadsheets and pandas write it."""
+    rows = read(write(folder / "m.tsv", 'path\tsentence\na.wav\t"one\ttwo"\nb.wav\t"say ""no"""\n'))
+    assert texts(rows) == ["one\ttwo", 'say "no"']
+
+
+def test_a_quote_that_swallows_the_next_row_is_an_error(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"m.csv:2: a quote that opens here closes only in a later row"):
+        read(write(folder / "m.csv", 'path,text\na.wav,"one\nb.wav,two"\n'))
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("m.csv", ["a|One, two, and three.|one, two, and three", "b|Mr. 5.|mister five"]),
+        ("m.csv", ['a.wav,"one, two, and three"', "b.wav,mister five"]),
+        ("m.csv", ["a.wav;one, two, and three", "b.wav;mister five"]),
+        ("m.tsv", ["a.wav\tone, two, and three", "b.wav\tmister five"]),
+    ],
+)
+def test_tables_without_a_header(folder: Path, name: str, lines: list[str]) -> None:
+    rows = read(write(folder / name, "\n".join(lines)))
+    assert texts(rows) == ["one, two, and three", "mister five"]
+    assert [Path(str(row.values["audio_filepath"])).name for row in rows] == ["a.wav", "b.wav"]
+    assert [row.where.rsplit(":")[-1] for row in rows] == ["1", "2"]
+
+
+def test_ljspeech_without_a_header_or_suffixes(folder: Path) -> None:
+    (folder / "wavs").mkdir()
+    for number in range(4):
+        (folder / "wavs" / f"LJ-{number}.wav").write_bytes((folder / "a.wav").read_bytes())
+    (folder / "metadata.csv").write_text("".join(f"LJ-{n}|Text {n}.|text number {n}\n" for n in range(4)))
+    rows = read(folder)
+    assert texts(rows) == [f"text number {n}" for n in range(4)] and rows[0].values["raw_text"] == "Text 0."
+    assert rows[3].values["audio_filepath"] == str(folder / "wavs" / "LJ-3.wav")
+
+
+@pytest.mark.parametrize("line", ["a.wav|some words here|17", "a|one|two|three", "one|a.wav", "17|a.wav|one"])
+def test_unknown_columns_without_a_header_are_an_error(folder: Path, line: str) -> None:
+    with pytest.raises(DataError, match=r"m.csv:1: the table has no header, .* add a first line"):
+        read(write(folder / "m.csv", f"{line}\n{line}\n"))
+
+
+def test_ids_without_a_suffix_name_audio(folder: Path) -> None:
+    rows = read(write(folder / "m.csv", "file,text\na,one\nb.wav,two\nv1.5,three\n"))
+    assert [Path(str(row.values["audio_filepath"])).name for row in rows] == ["a.wav", "b.wav", "v1.5"]
+
+
+@pytest.mark.parametrize(
+    "name", ["~nobody-here/x.wav", "a\0.wav", "x" * 400, "x/" * 3000, "sub", "https://a.org/a.wav", 7, ["a.wav"], ""]
+)
+def test_an_impossible_path_is_a_problem_of_its_row(folder: Path, name: object) -> None:
+    (folder / "sub").mkdir()
+    path = write(folder / "m.json", json.dumps([{"path": "a.wav", "text": "a"}, {"path": name, "text": "b"}]))
+    rows = read(path)
+    limits = {"min_duration": 0, "max_duration": 60, "max_chars_per_second": 99}
+    result = audit(rows, **limits, special_tokens=(), workers=1)
+    assert [item.text for item in result.kept] == ["a"]
+    assert [has_audio_file(row) for row in preview_rows(str(path)) or []] == [True, False]
+    assert result.dropped[0].kind in ("missing audio", "unreadable audio") and len(str(result.dropped[0])) < 1200
+    with pytest.raises(DataError, match="0 of 1 audio files exist") as caught:
+        read(write(folder / "n.json", json.dumps([{"path": name, "text": "b"}])))
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("source", ["~nobody-here/m.csv", "m\0.csv", "x" * 400])
+def test_an_impossible_source_is_an_error(source: str, tmp_path: Path) -> None:
+    for function in (lambda: preview_rows(source), lambda: read_corpus(source, tmp_path)):
+        with pytest.raises(DataError, match="not a valid path|no such file"):
+            function()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".json", ".jsonl", ".parquet"])
+def test_only_an_empty_cell_is_empty(folder: Path, suffix: str) -> None:
+    words = ["eins", "null", "nan", "none", "null null", "None", "NA", None]
+    values = [{"path": "a.wav", "sentence": word} for word in words]
+    path = folder / f"m{suffix}"
+    if suffix == ".parquet":
+        pytest.importorskip("datasets").Dataset.from_list(values).to_parquet(str(path))
+    elif suffix in (".json", ".jsonl"):
+        path.write_text(json.dumps(values) if suffix == ".json" else "\n".join(map(json.dumps, values)))
+    else:
+        delimiter = {".csv": ",", ".tsv": "\t"}[suffix]
+        path.write_text("\n".join([f"path{delimiter}sentence", *(f"a.wav{delimiter}{word or ''}" for word in words)]))
+    result = audit(read(path), min_duration=0, max_duration=9, max_chars_per_second=99, special_tokens=(), workers=1)
+    assert [item.text for item in result.kept] == words[:-1]
+    assert [problem.kind for problem in result.dropped] == ["empty transcript"]

@@ -1,0 +1,64 @@
+"""Recognizes tables without a header: audio and text, or the three columns of LJSpeech."""
+
+import csv
+import re
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+from finetune.core.errors import DataError
+from finetune.data.cells import shown
+from finetune.data.columns import audio_folders, find_audio, known_columns
+from finetune.data.tables import TABLES, Header, read_text
+
+AUDIO = re.compile(r"\.(wav|flac|mp3|ogg|oga|opus|m4a|mp4|webm|aac|wma|aiff?|au|sph)$", re.IGNORECASE)
+MAX_ROWS = 100  # rows that are compared
+SIMILAR = 0.6  # similarity of a text and its normalized form; a text and a speaker have less
+
+
+def missing_header(path: Path) -> Header | None:
+    """The header that a .csv or .tsv file lacks; None if its first line is a header.
+
+    A first line whose first cell is the name of an existing audio file is not a header. Two columns are audio and text;
+    three are those of LJSpeech (audio, text, normalized text) if the last two are similar.
+
+    Raises:
+        DataError: there is no header, and the columns are not known.
+    """
+    lines = [line.rstrip("\r") for line in read_text(path).split("\n") if line.strip()][:MAX_ROWS]
+    if not lines:
+        return None
+    tables = {delimiter: [_split(line, delimiter) for line in lines] for delimiter in TABLES[path.suffix.lower()]}
+    tables = {delimiter: table for delimiter, table in tables.items() if len(table[0]) > 1}
+    if any({"audio_filepath", "text"} <= {*known_columns(table[0]).values()} for table in tables.values()):
+        return None
+    bases = audio_folders(path.parent)
+    for delimiter, table in tables.items():
+        are_audio = [bool(cell) and (AUDIO.search(cell) or find_audio(cell, bases)) for cell in table[0]]
+        if are_audio[0] and (names := _names(table)):
+            return Header(delimiter, names)
+        if any(are_audio):
+            raise DataError(
+                f"{path}:1: the table has no header, and its {len(table[0])} columns are not known; add a first line "
+                f"with their names, such as {delimiter.join(('audio_filepath', 'text'))!r} (the first line is "
+                f"{shown(lines[0])})"
+            )
+    return None
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter in "\t|" else csv.QUOTE_MINIMAL
+    return [cell.strip().strip('"') for cell in next(csv.reader([line], delimiter=delimiter, quoting=quoting))]
+
+
+def _names(table: Sequence[Sequence[str]]) -> list[str] | None:
+    """The names of the columns of a table whose first column is audio; None if they are not known."""
+    if len(table[0]) == 2:
+        return ["audio_filepath", "text"]
+    complete = [cells for cells in table if len(cells) == 3]
+    if len(table[0]) != 3:
+        return None
+    similarity = median(SequenceMatcher(None, text.lower(), last.lower()).ratio() for _, text, last in complete)
+    return ["audio_filepath", "raw_text", "text"] if similarity >= SIMILAR else None
