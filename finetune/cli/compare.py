@@ -9,7 +9,7 @@ from finetune.core.terminal import visible
 from finetune.metrics.conditions import GRAMMAR, parse_condition
 
 if TYPE_CHECKING:
-    from finetune.evaluation.compare_result import CompareResult
+    from finetune.evaluation.compare_result import CompareResult, SystemComparison
     from finetune.metrics.significance import Interval, PairedDifference
 
 DESCRIPTION = f"""Scores systems on the same clips with the same normalizer, and tests each against the first system.
@@ -21,14 +21,16 @@ A system is one of
   whisper:SIZE        Whisper with faster-whisper, openai-whisper or transformers, the first that is installed
   openai:MODEL        an OpenAI-compatible endpoint at OPENAI_BASE_URL, with OPENAI_API_KEY
 
-Intervals are 95 % bootstrap intervals, resampled by speaker if there are enough speakers. raw WER is the WER without
-normalization; sub, del and ins count word errors. P(better) is the fraction of bootstrap replicas in which the system
-is better than the first. p (Holm) is the p-value of the difference, adjusted for the number of systems. RTFx is seconds
-of audio per second of recognition, measured now or in the run; "-" means not measured.
+Intervals are 95 % intervals over speakers if there are ten or more, else over recordings or clips. raw WER is the WER
+without normalization; sub, del and ins count word errors. P(better) is the fraction of bootstrap replicas in which the
+system is better than the first. p (Holm) is the p-value of the difference (sign-flip test), adjusted for the number of
+systems. The verdict is "better" or "worse" if it is at most 0.05, and says for which speakers that holds. RTFx is
+seconds of audio per second of recognition, measured now or in the run; "-" means not measured.
 
 --fail-if takes {GRAMMAR}.
-Numbers are percentage points. The condition is checked for every system except the first, which is `base`; intervals
-are not used. Exit codes: 0 no condition holds, 1 a condition holds or the command failed, 2 wrong usage or
+Numbers are percentage points. The condition is checked for every system except the first, which is `base`. It is about
+the rates on these clips: intervals and p-values are not used, and nothing is said about other clips or speakers. Exit
+codes: 0 no condition holds, 1 a condition holds or the command failed, 2 wrong usage or
 invalid condition."""
 
 
@@ -152,7 +154,7 @@ def _comparisons_table(result: "CompareResult") -> list[str]:
         row = result.comparisons[name]
         lines.append(
             f"{name:{width}}  {_rate(row.difference, row, '+'):>22}{_percent(row.probability_better):>11}"
-            f"{_p_value(row.p_holm):>10}{_p_value(row.mapsswe.p_value):>11}  {row.verdict}"
+            f"{_p_value(row.p_holm):>10}{_p_value(row.mapsswe.p_value):>11}  {_verdict(row)}"
         )
     return lines
 
@@ -187,6 +189,13 @@ def _rate(value: float, interval: "Interval | PairedDifference", sign: str = "")
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.0f} %"
+
+
+def _verdict(row: "SystemComparison") -> str:
+    """The verdict, and for whom it holds."""
+    from finetune.metrics.blocks import scope_text
+
+    return row.verdict if row.verdict == "not proven" else row.verdict + scope_text(row.scope, row.speakers)
 
 
 def _p_value(value: float | None) -> str:

@@ -22,7 +22,7 @@ from finetune.metrics.conditions import Condition
 from finetune.metrics.normalizer import UNSPACED, normalize
 from finetune.metrics.scorecard import Clip, ScoringOptions, SystemOutput, comparison, scorecard
 from finetune.metrics.scores import Comparison
-from finetune.metrics.significance import CONFIDENCE, holm
+from finetune.metrics.significance import SIGNIFICANCE, holm
 from finetune.metrics.terms import column_terms, notes_on_signs, read_terms, term_recall
 
 log = logging.getLogger(__name__)
@@ -220,7 +220,7 @@ def _comparisons(
 
 
 def _verdict(test: Comparison, p_holm: float) -> Verdict:
-    if p_holm < 1 - CONFIDENCE:
+    if p_holm <= SIGNIFICANCE:
         return "better" if test.difference < 0 else "worse"
     return "not proven"
 

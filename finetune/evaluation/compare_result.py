@@ -72,7 +72,7 @@ class CompareResult:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
-    schema: Literal[2] = 2
+    schema: Literal[3] = 3
     manifest: str
     manifest_sha256: str
     settings: CompareSettings

@@ -74,7 +74,7 @@ class ScoreResult:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
-    schema: Literal[2] = 2
+    schema: Literal[3] = 3
     settings: ScoreSettings
     sets: dict[str, ScoredSet]
     macro_wer: float

@@ -4,14 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from finetune.metrics.significance import (
-    Interval,
-    PairedDifference,
-    bootstrap_wer,
-    choose_blocks,
-    holm,
-    paired_difference,
-)
+from finetune.metrics.blocks import choose_blocks
+from finetune.metrics.significance import Interval, PairedDifference, bootstrap_wer, holm, paired_difference
 from finetune.metrics.wer import error_rate
 
 MIN_SPEAKERS = 5  # of a ranked group; clips instead, if a group is one speaker or speakers are unknown

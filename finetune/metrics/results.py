@@ -17,8 +17,8 @@ from finetune.metrics.groups import GroupTable
 from finetune.metrics.hallucination import Probe
 from finetune.metrics.scores import Comparison, Details, Scores
 
-RESULTS_SCHEMA: Literal[3] = 3
-SUMMARY_SCHEMA: Literal[2] = 2
+RESULTS_SCHEMA: Literal[4] = 4
+SUMMARY_SCHEMA: Literal[3] = 3
 SYSTEMS = ("base", "adapted")
 T = TypeVar("T")
 
@@ -145,7 +145,7 @@ class EvaluationResults(Model):
         suspicious: number of references in `evaluation/suspicious.jsonl`.
     """
 
-    schema_version: Literal[3] = RESULTS_SCHEMA
+    schema_version: Literal[4] = RESULTS_SCHEMA
     settings: EvaluationSettings
     provenance: Provenance
     scores: dict[str, BySystem[Scores]]
@@ -182,7 +182,7 @@ class RunSummary(Model):
     it is unknown.
     """
 
-    schema_version: Literal[2] = SUMMARY_SCHEMA
+    schema_version: Literal[3] = SUMMARY_SCHEMA
     scores: dict[str, BySystem[Scores]]
     differences: dict[str, Comparison]
     decoders: DecoderComparison

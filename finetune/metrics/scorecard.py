@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from finetune.metrics.alignment import align, confusions, count_errors, count_words
+from finetune.metrics.blocks import Blocks, choose_blocks
 from finetune.metrics.groups import GroupTable, group_table, in_bins
 from finetune.metrics.hallucination import false_keywords, flags
 from finetune.metrics.mapsswe import mapsswe
@@ -22,7 +23,7 @@ from finetune.metrics.scores import (
     TermsBySeen,
     TermScores,
 )
-from finetune.metrics.significance import Blocks, bootstrap_wer, choose_blocks, paired_difference
+from finetune.metrics.significance import bootstrap_wer, paired_difference
 from finetune.metrics.terms import TermCounts, TermRecall, count_terms, summarize
 from finetune.metrics.translation import TranslationScores, translation_scores
 from finetune.metrics.wer import changed_by_normalizer, error_rate, errors_per_utterance, score
@@ -135,7 +136,7 @@ def scorecard(clips: Sequence[Clip], outputs: Sequence[SystemOutput], options: S
     scores = Scores(
         **vars(counts),
         interval=bootstrap_wer(errors, words, blocks.names, options.replicas, options.seed),
-        blocks=BlockUnit(blocks.unit, blocks.note),
+        blocks=BlockUnit(blocks.unit, blocks.note, blocks.scope, blocks.speakers),
         normalizer=preset,
         raw_wer=raw.wer,
         raw_cer=raw.cer,
@@ -220,14 +221,14 @@ def _translation(clips: Sequence[Clip], hypotheses: Sequence[str]) -> dict[str, 
 def comparison(
     clips: Sequence[Clip], first: Sequence[SystemOutput], second: Sequence[SystemOutput], options: ScoringOptions
 ) -> Comparison:
-    """Compares the second system with the first on one set: the block bootstrap, and MAPSSWE as a second test."""
+    """Compares the second system with the first on one set: the sign-flip test, and MAPSSWE as a second test."""
     references = [clip.text for clip in clips]
     rows = [align(references, [output.text for output in outputs], options.preset) for outputs in (first, second)]
     errors = [[count_errors(edits) for edits in aligned] for aligned in rows]
     words = [count_words(edits) for edits in rows[0]]
-    blocks = choose_blocks(units_of(clips)).names
-    pair = paired_difference(errors[0], errors[1], words, blocks, options.replicas, options.seed)
-    return Comparison(**vars(pair), mapsswe=mapsswe(rows[0], rows[1]))
+    blocks = choose_blocks(units_of(clips))
+    pair = paired_difference(errors[0], errors[1], words, blocks.names, options.replicas, options.seed)
+    return Comparison(**vars(pair), mapsswe=mapsswe(rows[0], rows[1]), scope=blocks.scope, speakers=blocks.speakers)
 
 
 def group_tables(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from finetune.metrics.alignment import Confusion
+from finetune.metrics.blocks import Scope
 from finetune.metrics.mapsswe import Mapsswe
 from finetune.metrics.significance import Interval, PairedDifference
 from finetune.metrics.terms import TermRecall, TermSummary
@@ -17,10 +18,15 @@ from finetune.metrics.words import EntityRecall, FrequencyBin, NumeralErrors, St
 
 @dataclass(frozen=True)
 class BlockUnit:
-    """The unit that the bootstrap resamples (speaker, recording or utterance), and a note on coarser units."""
+    """The unit of intervals and tests (speaker, recording or utterance), and for whom their results hold.
+
+    `note` names coarser units with too few blocks, `speakers` counts the known speakers; see `blocks.Blocks`.
+    """
 
     unit: str
     note: str
+    scope: Scope
+    speakers: int
 
 
 @dataclass(frozen=True)
@@ -172,10 +178,13 @@ class Scorecard:
 class Comparison(PairedDifference):
     """A paired difference, MAPSSWE as a second test, and the p-value adjusted for the number of sets (Holm).
 
-    `p_holm` is None if the difference is not one of several tests of the same question.
+    `p_holm` is None if the difference is not one of several tests of the same question. `scope` is for whom the result
+    holds, and `speakers` the number of known speakers (`blocks.Blocks`).
     """
 
     mapsswe: Mapsswe
+    scope: Scope
+    speakers: int
     p_holm: float | None = None
 
 

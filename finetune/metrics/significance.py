@@ -1,42 +1,42 @@
-"""Confidence intervals of the word error rate and tests of two systems: the block bootstrap.
+"""Confidence intervals of the word error rate, and the test of two systems, over blocks such as speakers.
 
-Whole blocks (speakers) are resampled with replacement, because errors of one speaker are correlated (Bisani and Ney,
-"Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004). Their percentile
-interval is too narrow with few blocks: with 20 speakers a nominal 95 % interval covers 87 to 94 %. Therefore each
-replica is divided by its own standard error (bootstrap-t: Efron and Tibshirani, "An Introduction to the Bootstrap",
-1993, chapter 12), which covers 93 to 96 % (simulation in tests/metrics/test_significance.py).
+Errors of one speaker are correlated, so whole blocks are the unit (Bisani and Ney, "Bootstrap estimates for confidence
+intervals in ASR performance evaluation", ICASSP 2004).
 
-With fewer than `MIN_BLOCKS` blocks, or errors in fewer blocks, this division is unstable. Then the interval is the
-wider of Student's t and the percentiles with wider levels (Hesterberg, arXiv 1411.5279), and its `note` states this.
+*One system.* The interval is the wider of Student's t and the bootstrap-t, at a nominal 96 % because at 95 % it covers
+less (each replica is divided by its own standard error: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993,
+chapter 12). With fewer than `MIN_BLOCKS` blocks, or errors in fewer blocks, that division is unstable; then it is the
+widest of Student's t, the percentiles with wider levels (Hesterberg, arXiv 1411.5279) and the interval of Clopper and
+Pearson for the share of blocks with errors.
+
+*Two systems.* If both are equal, the sign of the difference of each block is random. The p-value is the share of
+sign patterns with a difference as large as the measured one (Fisher, "The Design of Experiments", 1935): all patterns
+up to 14 blocks, else random ones, with 1 added to both counts. The interval holds every difference that this test does
+not reject at 5 %; its ends are quantiles of the differences of random subsets of blocks (Hartigan, "Using subsample
+values as typical values", JASA 1969). So the interval excludes 0 exactly if the p-value is at most 0.05.
+
+`scripts/simulate_verdicts.py` measures coverage and false verdicts; docs/statistics.md has its table.
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 
 from finetune.core.errors import DataError
-from finetune.metrics.t_distribution import t_cdf, t_quantile
+from finetune.metrics.binomial import clopper_pearson
+from finetune.metrics.blocks import MIN_BLOCKS
+from finetune.metrics.resampling import FloatArray, resample, subset_totals
+from finetune.metrics.t_distribution import t_quantile
 
 CONFIDENCE = 0.95
+SIGNIFICANCE = 0.05  # of p-values that are adjusted for the number of tests
 POWER = 0.8
-MIN_BLOCKS = 10
 _TAIL = (1 - CONFIDENCE) / 2
-INDICES_PER_CHUNK = 1 << 20  # block indices in memory at the same time, about 16 MB with the values they select
-
-FloatArray = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """The blocks that the bootstrap resamples: `names[i]` is the block of utterance i; `unit` is such as speaker."""
-
-    unit: str
-    names: tuple[str, ...]
-    note: str
+_STUDENTIZED_TAIL = 0.02  # nominal 96 %, which covers 95 % (scripts/simulate_verdicts.py)
+_EQUAL = 1e-12  # standard error of blocks with equal rates
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,9 @@ class PairedDifference:
     """WER of B minus WER of A (fractions; B is better below zero), with its 95 % interval.
 
     `probability_better` is the fraction of replicas in which B makes fewer errors than A; ties do not count, so for two
-    equal systems it is 0. `p_value` is two-sided, by the method of the interval. `detectable` is the smallest true
-    difference that a test with as many blocks of this kind detects with a power of 80 %; None if no block differs.
+    equal systems it is 0. `p_value` is two-sided and decides the verdict; the interval excludes 0 exactly if it is at
+    most 0.05. `detectable` is the smallest true difference that a test with as many blocks of this kind detects with a
+    power of 80 %; None if all blocks have the same difference.
     """
 
     difference: float
@@ -66,25 +67,6 @@ class PairedDifference:
     detectable: float | None
     blocks: int
     note: str = ""
-
-
-def choose_blocks(units: Mapping[str, Sequence[str]]) -> Blocks:
-    """Selects the coarsest unit with `MIN_BLOCKS` blocks; the note names the coarser units with fewer.
-
-    Args:
-        units: by unit, coarsest first, the block of each utterance ("" if unknown); the last unit, utterances,
-            is used if no other has enough blocks.
-    """
-    *coarse, last = units
-    notes: list[str] = []
-    for unit in coarse:
-        names, count = units[unit], len(set(units[unit]))
-        if "" in names or count == len(names):
-            continue  # unknown, or not coarser than utterances
-        if count >= MIN_BLOCKS:
-            return Blocks(unit, tuple(names), "; ".join(notes))
-        notes.append(f"only {count} {unit}{'s' * (count > 1)}: the interval does not apply to others")
-    return Blocks(last, tuple(units[last]), "; ".join(notes))
 
 
 def bootstrap_wer(
@@ -103,13 +85,21 @@ def bootstrap_wer(
     Raises:
         DataError: there are no utterances, or the lists differ in length.
     """
-    block_errors, block_words = _block_sums([errors, words], groups)
-    blocks, ratio = len(block_errors), _ratio(block_errors, block_words, replicas, seed)
-    low, high, note = max(0.0, ratio.low), ratio.high, _reliability_note(block_errors, block_words)
-    if block_words.any() and not note and not _informative(block_errors, block_words):  # the rule of three
-        low, high = (low, min(1.0, 3 / blocks)) if not block_errors.any() else (max(0.0, 1 - 3 / blocks), high)
-        note = f"equal in all {blocks} blocks: at 95 % confidence, fewer than three in {blocks} would differ"
-    return Interval(low, high, blocks, note)
+    block_errors, block_words = _sorted(*_block_sums([errors, words], groups))
+    blocks, (value, error) = len(block_errors), _ratio(block_errors, block_words)
+    if not block_words.any():
+        return Interval(value, value, blocks, "there are no reference words")
+    if error < _EQUAL:
+        return _interval_of_equal_blocks(value, blocks)
+    informative = _informative(block_errors, block_words)
+    if min(blocks, informative) < MIN_BLOCKS:
+        low, high = _interval_of_few_blocks(block_errors, block_words, replicas, seed)
+    else:
+        reach = t_quantile(1 - _TAIL, blocks - 1) * error
+        low, high = _bootstrap_t(block_errors, block_words, replicas, seed)
+        low, high = min(low, value - reach), max(high, value + reach)
+    note = _reliability_note(blocks, informative) or _dominance_note(block_errors - value * block_words)
+    return Interval(max(0.0, low), high, blocks, note)
 
 
 def paired_difference(
@@ -120,31 +110,42 @@ def paired_difference(
     replicas: int,
     seed: int,
 ) -> PairedDifference:
-    """Compares two systems on the same utterances; both are resampled with the same random blocks.
+    """Compares two systems on the same utterances.
 
     Args:
         errors_a: word errors of each utterance by system A (the base).
         errors_b: word errors of each utterance by system B (the adapted model).
         words: reference words of each utterance.
         groups: block of each utterance, as in `bootstrap_wer`.
-        replicas: number of resampled corpora, 1,000 to 10,000.
+        replicas: number of resampled corpora and of random sign patterns, 1,000 to 10,000.
         seed: seed of the random generator.
 
     Raises:
         DataError: there are no utterances, or the lists differ in length.
     """
     a, b, block_words = _block_sums([errors_a, errors_b, words], groups)
-    blocks, ratio = len(a), _ratio(b - a, block_words, replicas, seed)
+    top, block_words = _sorted(b - a, block_words)
+    blocks, (value, error) = len(top), _ratio(top, block_words)
+    p_value, low, high = _sign_flip(top, block_words, replicas, seed)
+    informative, note = int(np.count_nonzero(top)), ""
+    if not block_words.any():
+        low, high, error, note = value, value, 0.0, "there are no reference words"
+    elif error < _EQUAL:
+        count, unit = (len(errors_a), "clip") if list(errors_a) == list(errors_b) else (blocks, "block")
+        low, high, note = _difference_of_equal_blocks(value, count, unit, blocks)
+        error = 0.0
+    elif min(blocks, informative) < MIN_BLOCKS:
+        low, high = _widened(value, low, high, error, blocks, informative)
     power = t_quantile(1 - _TAIL, blocks - 1) + t_quantile(POWER, blocks - 1) if blocks > 1 else math.inf
     return PairedDifference(
-        difference=ratio.value,
-        low=ratio.low,
-        high=ratio.high,
-        probability_better=ratio.below_zero,
-        p_value=ratio.p_value,
-        detectable=power * ratio.error if ratio.error else None,
+        difference=value,
+        low=low,
+        high=high,
+        probability_better=float(np.mean(resample(np.stack([top, block_words]), replicas, seed)[0] < 0)),
+        p_value=p_value,
+        detectable=power * error if error else None,
         blocks=blocks,
-        note=_reliability_note(b - a, block_words),
+        note=note or _reliability_note(blocks, informative),
     )
 
 
@@ -157,65 +158,94 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-@dataclass(frozen=True)
-class _Ratio:
-    """A ratio of sums over blocks, its standard error, its 95 % interval, and the fraction of replicas below zero."""
-
-    value: float
-    low: float
-    high: float
-    error: float
-    p_value: float
-    below_zero: float
+def _ratio(top: FloatArray, words: FloatArray) -> tuple[float, float]:
+    """`top` over `words`, sums of K blocks each, and its standard error; 0.0 for one block."""
+    value, blocks = float(_rates(top.sum(keepdims=True), words.sum(keepdims=True))[0]), len(top)
+    residuals = top - value * words
+    scale = blocks / (blocks - 1) if blocks > 1 else 0.0
+    return value, math.sqrt(scale * float((residuals * residuals).sum())) / max(float(words.sum()), 1.0)
 
 
-def _ratio(top: FloatArray, words: FloatArray, replicas: int, seed: int) -> _Ratio:
-    """Bootstraps `top` over `words`, sums of K blocks each.
-
-    The blocks are sorted by their sums, in the same order for `-top`. So the samples do not depend on the order of the
-    utterances or of the two systems.
-    """
-    order = np.lexsort((top if top.sum() >= 0 else -top, words))
-    top, words = top[order], words[order]
-    blocks, total = len(top), max(float(words.sum()), 1.0)
-    value = float(_rates(top.sum(keepdims=True), words.sum(keepdims=True))[0])
+def _bootstrap_t(top: FloatArray, words: FloatArray, replicas: int, seed: int) -> tuple[float, float]:
+    blocks, (value, error) = len(top), _ratio(top, words)
     sampled_top, sampled_words, *squares = resample(
         np.stack([top, words, top * top, top * words, words * words]), replicas, seed
     )
-    below_zero = float(np.mean(sampled_top < 0))
-    if blocks == 1:
-        reach = max(1.0, abs(value))  # the spread of blocks cannot be estimated from one block
-        return _Ratio(value, -reach, reach, 0.0, 1.0, below_zero)
-    scale, residuals = blocks / (blocks - 1), top - value * words
-    error = math.sqrt(scale * float((residuals * residuals).sum())) / total
-    if not words.any() or error < 1e-12:
-        return _Ratio(value, value, value, 0.0, 1.0, below_zero)
-    values, statistic = _rates(sampled_top, sampled_words), value / error
-    if min(blocks, _informative(top, words)) < MIN_BLOCKS:
-        t = t_quantile(1 - _TAIL, blocks - 1)
-        level = NormalDist().cdf(-math.sqrt(scale) * t)
-        low, high = (float(bound) for bound in np.quantile(values, [level, 1 - level]))
-        return _Ratio(
-            value,
-            min(value - t * error, low),
-            max(value + t * error, high),
-            error,
-            2 * (1 - t_cdf(abs(statistic), blocks - 1)),
-            below_zero,
-        )
-    variance = scale * (squares[0] - 2 * values * squares[1] + values * values * squares[2])
+    values = _rates(sampled_top, sampled_words)
+    variance = blocks / (blocks - 1) * (squares[0] - 2 * values * squares[1] + values * values * squares[2])
     errors = np.sqrt(np.maximum(variance, 0)) / np.maximum(sampled_words, 1)
-    studentized = (values - value) / np.maximum(errors, 1e-9)
-    low, high = (float(bound) for bound in np.quantile(studentized, [_TAIL, 1 - _TAIL]))
-    num_beyond = min(int(np.sum(studentized >= statistic)), int(np.sum(studentized <= statistic)))
-    return _Ratio(
-        value,
-        value - high * error,
-        value - low * error,
-        error,
-        min(1.0, 2 * (num_beyond + 1) / (replicas + 1)),
-        below_zero,
-    )
+    low, high = np.quantile((values - value) / np.maximum(errors, 1e-9), [_STUDENTIZED_TAIL, 1 - _STUDENTIZED_TAIL])
+    return value - float(high) * error, value - float(low) * error
+
+
+def _interval_of_few_blocks(top: FloatArray, words: FloatArray, replicas: int, seed: int) -> tuple[float, float]:
+    """The widest of three intervals for few blocks, or for few blocks with errors (or with correct words)."""
+    blocks, (value, error) = len(top), _ratio(top, words)
+    t = t_quantile(1 - _TAIL, blocks - 1)
+    level = NormalDist().cdf(-math.sqrt(blocks / (blocks - 1)) * t)
+    values = _rates(*resample(np.stack([top, words]), replicas, seed))
+    ends = [value - t * error, value + t * error, *map(float, np.quantile(values, [level, 1 - level]))]
+    wrong, partly_correct = int(np.count_nonzero(top)), int(np.count_nonzero(top != words))
+    if wrong <= partly_correct:
+        ends += _scaled(value, wrong, blocks)
+    else:
+        ends += [1 - end for end in _scaled(1 - value, partly_correct, blocks)]
+    return min(ends), max(ends)
+
+
+def _scaled(value: float, informative: int, blocks: int) -> list[float]:
+    """`value`, multiplied by the 95 % interval of the share of informative blocks over that share."""
+    return [value * end * blocks / informative for end in clopper_pearson(informative, blocks)]
+
+
+def _interval_of_equal_blocks(value: float, blocks: int) -> Interval:
+    """All blocks have the rate `value`: up to a share of other blocks can have any rate from 0 to 1 (or to `value`)."""
+    share = clopper_pearson(0, blocks)[1] if blocks > 1 else 1.0
+    note = _equal_note(share, blocks, "block", blocks)
+    return Interval((1 - share) * value, value + share * (max(1.0, value) - value), blocks, note)
+
+
+def _difference_of_equal_blocks(value: float, count: int, unit: str, blocks: int) -> tuple[float, float, str]:
+    """All blocks have the difference `value`: up to a share of other blocks can differ from it by twice its size.
+
+    For 0 in all clips, up to a share of other clips can differ by all their words.
+    """
+    share = clopper_pearson(0, count)[1]
+    reach = share * (2 * abs(value) or 1.0) if count > 1 else max(1.0, abs(value))
+    return value - reach, value + reach, _equal_note(share, count, unit, blocks)
+
+
+def _equal_note(share: float, count: int, unit: str, blocks: int) -> str:
+    equal = f"equal in all {count} {unit}s: at 95 % confidence, fewer than {100 * share:.1f} % of others would differ"
+    return "; ".join(note for note in (_reliability_note(blocks, blocks), equal if count > 1 else "") if note)
+
+
+def _sign_flip(top: FloatArray, words: FloatArray, replicas: int, seed: int) -> tuple[float, float, float]:
+    """The two-sided p-value of the sign-flip test, and the ends of the interval of differences it does not reject.
+
+    Flipping the signs of the blocks of a subset gives a sum as large as the measured one exactly if the sum of
+    the subset is 0 or less. So the test counts subsets; the measured pattern flips none. The ends are infinite
+    if no pattern is significant (fewer than 6 blocks).
+    """
+    totals, lengths = subset_totals(np.stack([top, words]), replicas, seed)
+    patterns = len(totals) + 1
+    beyond = 1 + min(int(np.count_nonzero(totals <= 0)), int(np.count_nonzero(totals >= 0)))
+    rank = math.floor(_TAIL * patterns + _EQUAL)
+    low, high = -math.inf, math.inf
+    if rank:
+        rates = totals / np.maximum(lengths, 1)
+        low = float(np.sort(np.where(lengths > 0, rates, np.where(totals <= 0, -1, 1)))[rank - 1])
+        high = float(np.sort(np.where(lengths > 0, rates, np.where(totals >= 0, 1, -1)))[-rank])
+    return min(1.0, 2 * beyond / patterns), low, high
+
+
+def _widened(value: float, low: float, high: float, error: float, blocks: int, informative: int) -> tuple[float, float]:
+    """The interval of few blocks, or of few blocks that differ: includes those of Student's t and of `_scaled`."""
+    ends = _scaled(value, informative, blocks)
+    if math.isinf(low):  # no pattern of fewer than 6 blocks is significant, so 0 is never excluded
+        reach = t_quantile(1 - _TAIL, blocks - 1) * error
+        return min(0.0, value - reach, *ends), max(0.0, value + reach, *ends)
+    return min(low, *ends), max(high, *ends)
 
 
 def _informative(top: FloatArray, words: FloatArray) -> int:
@@ -223,14 +253,20 @@ def _informative(top: FloatArray, words: FloatArray) -> int:
     return min(int(np.count_nonzero(top)), int(np.count_nonzero(top != words)))
 
 
-def _reliability_note(top: FloatArray, words: FloatArray) -> str:
+def _reliability_note(blocks: int, informative: int) -> str:
     """A note if the interval is unreliable: there are too few blocks, or too few informative ones."""
-    blocks, informative = len(top), _informative(top, words)
     if blocks < MIN_BLOCKS:
         return f"only {blocks} block{'s' * (blocks > 1)}: the interval is not reliable"
-    if 0 < informative < MIN_BLOCKS:
+    if informative < MIN_BLOCKS:
         return f"only {informative} of {blocks} blocks differ from the others: the interval is not reliable"
     return ""
+
+
+def _dominance_note(residuals: FloatArray) -> str:
+    squares = residuals * residuals
+    if squares.max() <= squares.sum() / 2:
+        return ""
+    return "one block has more than half of the variance: the interval can be too short"
 
 
 def _block_sums(columns: list[Sequence[int]], groups: Sequence[Hashable]) -> FloatArray:
@@ -245,34 +281,14 @@ def _block_sums(columns: list[Sequence[int]], groups: Sequence[Hashable]) -> Flo
     return np.stack([np.bincount(block, weights=column) for column in columns])
 
 
-def resample(sums: FloatArray, replicas: int, seed: int, chunk: int = INDICES_PER_CHUNK) -> FloatArray:
-    """Samples K of K blocks with replacement, `replicas` times: sums (M, K) to totals (M, replicas).
+def _sorted(top: FloatArray, words: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The blocks, sorted by their sums and in the same order for `-top`.
 
-    Blocks with equal sums are interchangeable. With few kinds of blocks, the number of blocks of each kind is sampled
-    instead. This has the same distribution and is much faster for many utterances.
-
-    Args:
-        sums: M sums of each of K blocks.
-        replicas: number of resampled corpora.
-        seed: seed of the random generator.
-        chunk: block indices in memory at the same time; the totals do not depend on it.
+    So the samples do not depend on the order of the utterances or of the two systems.
     """
-    rng, blocks = np.random.default_rng(seed), sums.shape[1]
-    _, first, counts = np.unique(sums, axis=1, return_index=True, return_counts=True)
-    distinct = np.argsort(first)  # in order of first occurrence, so exchanged systems have the same samples
-    few = len(distinct) < blocks / 8  # sampling a kind takes longer than sampling a block
-    columns, weights = (sums[:, first[distinct]], counts[distinct] / blocks) if few else (sums, counts)
-    rows = max(1, chunk // columns.shape[1])
-    totals = np.empty((len(sums), replicas))
-    for start in range(0, replicas, rows):
-        size = min(rows, replicas - start)
-        if few:
-            totals[:, start : start + size] = columns @ rng.multinomial(blocks, weights, size).T
-        else:
-            sampled_blocks = rng.integers(blocks, size=(size, blocks))
-            for total, column in zip(totals, columns, strict=True):
-                total[start : start + size] = column[sampled_blocks].sum(axis=1)
-    return totals
+    signs = (float(top.sum()), float((top * words).sum()), float((top**3).sum()))
+    order = np.lexsort((top if next((sign for sign in signs if sign), 0.0) >= 0 else -top, words))
+    return top[order], words[order]
 
 
 def _rates(errors: FloatArray, words: FloatArray) -> FloatArray:

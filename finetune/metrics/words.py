@@ -58,11 +58,16 @@ class EntityRecall:
 
 @dataclass(frozen=True)
 class NumeralErrors:
-    """Number of word errors, of errors that involve a numeral, and of digits against number words (`style`)."""
+    """Number of word errors, of errors that involve a numeral, and of digits against number words (`style`).
+
+    `words` counts the reference words, and `numeral_words` those that are numerals.
+    """
 
     errors: int
     numeral: int
     style: int
+    words: int
+    numeral_words: int
 
 
 @dataclass(frozen=True)
@@ -142,10 +147,13 @@ def numeral_errors(rows: Sequence[Sequence[Edit]]) -> NumeralErrors:
     numeral = re.compile(rf"{_NUMBER}$")
     kinds = [tuple(bool(word and numeral.match(word)) for word in edit[1:]) for edit in wrong]
     digits = [tuple(any(map(str.isdigit, word)) for word in edit[1:]) for edit in wrong]
+    references = [edit.reference for edits in rows for edit in edits if edit.op != "insert"]
     return NumeralErrors(
-        len(wrong),
-        sum(map(any, kinds)),
-        sum(all(kind) and digit[0] != digit[1] for kind, digit in zip(kinds, digits, strict=True)),
+        errors=len(wrong),
+        numeral=sum(map(any, kinds)),
+        style=sum(all(kind) and digit[0] != digit[1] for kind, digit in zip(kinds, digits, strict=True)),
+        words=len(references),
+        numeral_words=sum(bool(numeral.match(word)) for word in references),
     )
 
 

@@ -8,6 +8,7 @@ from finetune.report.wording import count, percent, points
 
 MIN_COUNT = 20  # smallest number of errors, words or occurrences for a fraction of them
 NUMERAL_FRACTION = 0.3  # of word errors
+EXCESS = 1.5  # error rate of numerals or of unseen words over that of all words
 STYLE_GAP = 0.03  # raw WER minus normalized WER
 DELETION_FRACTION, INSERTION_FRACTION = 0.5, 0.4  # of word errors
 FLAGGED_FRACTION = 0.2  # of word errors, in flagged clips
@@ -17,11 +18,17 @@ UNSEEN_RATIO = 0.5  # recall of unseen terms over that of seen terms
 FALSE_ALARM_FRACTION = 0.1  # of terms in hypotheses
 BIN_RATIO = 1.5  # WER of a bin over that of all clips
 BIN_WORDS = 0.05  # of all words, in a bin
-MEASURES = {
-    "duration": "Add clips of that length to train, or concatenate short ones (augment.concat); cut long recordings at "
-    "pauses before transcription.",
-    "bandwidth": "Add clips of that channel to train.",
-    "snr": "Add noisy clips to train, or add noise to clean ones (augment.noise_db).",
+MEASURES = {  # by measure, the action if the bin is among the lower ones, and if it is among the higher ones
+    "duration": (
+        "Add clips of that length to train.",
+        "Add clips of that length to train, or concatenate short ones (augment.concat); cut long recordings at pauses "
+        "before transcription.",
+    ),
+    "bandwidth": ("Add clips of that channel to train.",) * 2,
+    "snr": (
+        "Add noisy clips to train, or add noise to clean ones (augment.noise_db).",
+        "Listen to these clips: they have little noise, so the cause is another one.",
+    ),
 }
 
 
@@ -31,6 +38,8 @@ def numerals(facts: Facts) -> Advice | None:
         return None
     statement = f"{percent(errors.numeral / facts.errors)} % of the errors involve numerals"
     if 2 * errors.style < errors.numeral:
+        if not _in_excess(errors.numeral, facts.errors, errors.numeral_words, errors.words):
+            return None  # numerals are recognized about as well as other words
         action = "Add sentences with numbers to train: these are recognition errors, not differences of style."
         return Advice("numerals", f"{statement}.", action)
     excess = sum(  # of digits in the references
@@ -55,13 +64,18 @@ def style(facts: Facts) -> Advice | None:
     if gap < STYLE_GAP:
         return None
     missing = counts.marks - counts.marks_correct
+    if 2 * (counts.case_errors + missing + counts.marks_inserted) < gap * facts.test.reference_words:
+        return None  # the normalizer changes something else
+    rules = facts.recipe.data.text
+    changed = (rules.case, rules.punctuation) != ("keep", "keep")
+    setting = ", with data.text.case and data.text.punctuation at keep" if changed else ""
     main_error = "punctuation" if missing + counts.marks_inserted > counts.case_errors else "casing"
     return Advice(
         "style",
         f"{points(gap)} points of raw WER are casing and punctuation, mostly {main_error} ({counts.case_errors} words "
         f"with other casing, {missing} missing punctuation marks, {counts.marks_inserted} inserted).",
-        "If the output needs this style, write the transcripts in that style, with data.text.case and "
-        "data.text.punctuation at keep. Otherwise use the normalized WER.",
+        f"If the output needs this style, write the transcripts in that style{setting}. Otherwise use the normalized "
+        "WER.",
     )
 
 
@@ -102,25 +116,28 @@ def truncated(facts: Facts) -> Advice | None:
 
 def runaways(facts: Facts) -> Advice | None:
     without, flagged_fraction = facts.test.without_flagged, facts.flagged_errors / max(1, facts.errors)
-    if facts.errors < MIN_COUNT or flagged_fraction < FLAGGED_FRACTION:
+    if facts.errors < MIN_COUNT or flagged_fraction < FLAGGED_FRACTION or without.wer >= facts.test.wer:
         return None
     flagged = count(facts.test.utterances - without.utterances, "flagged clip")
+    rest = f"the WER without them is {percent(without.wer)} %" if without.utterances else "these are all clips"
     return Advice(
         "runaways",
-        f"{flagged} with {percent(flagged_fraction)} % of the errors; the WER without them is "
-        f"{percent(without.wer)} %.",
-        "Check these clips first: one loop causes as many errors as many normal clips.",
+        f"{flagged} with {percent(flagged_fraction)} % of the errors; {rest}.",
+        "Check these clips first: a loop or a copied prompt causes as many errors as many normal clips.",
     )
 
 
 def unseen_words(facts: Facts) -> Advice | None:
-    missed = {row.name: row.missed for row in facts.test.frequency}
-    total = sum(missed.values())
-    if total < MIN_COUNT or missed["unseen"] < UNSEEN_FRACTION * total:
+    rows = facts.test.frequency
+    total, words = sum(row.missed for row in rows), sum(row.words for row in rows)
+    unseen = next((row for row in rows if row.name == "unseen"), None)
+    if unseen is None or total < MIN_COUNT or unseen.missed < UNSEEN_FRACTION * total:
         return None
+    if not _in_excess(unseen.missed, total, unseen.words, words):
+        return None  # the other words are missed about as often
     return Advice(
         "unseen words",
-        f"{percent(missed['unseen'] / total)} % of the missed words do not occur in the training texts.",
+        f"{percent(unseen.missed / total)} % of the missed words do not occur in the training texts.",
         "Add sentences with these words to train, by any speaker: more text helps more than more epochs.",
     )
 
@@ -129,11 +146,18 @@ def seen_terms(facts: Facts) -> Advice | None:
     seen = facts.test.terms.seen if facts.test.terms else None
     if seen is None or seen.recall is None or seen.support < MIN_COUNT or seen.recall >= SEEN_RECALL:
         return None
+    base = _base_recall(facts, seen=True)
+    if base > seen.recall:
+        action = "Training made it worse: lower the learning rate, or interpolate towards the base (train.interpolate)."
+    else:
+        action = (
+            "Add more sentences for each term, by more speakers and in other contexts, or train longer with a lower "
+            "learning rate."
+        )
     return Advice(
         "seen terms",
-        f"Recall of the terms that occur in training is {percent(seen.recall)} %.",
-        "Add more sentences for each term, by more speakers and in other contexts, or train longer with a lower "
-        "learning rate.",
+        f"Recall of the terms that occur in training is {percent(seen.recall)} % (base {percent(base)} %).",
+        action,
     )
 
 
@@ -144,12 +168,12 @@ def unseen_terms(facts: Facts) -> Advice | None:
     seen, unseen = terms.seen.recall or 0.0, terms.unseen.recall or 0.0
     if unseen >= UNSEEN_RATIO * seen:
         return None
+    prompts = ", or give terms as keywords in the prompt (finetune transcribe --keywords)"
     return Advice(
         "unseen terms",
-        f"Recall of terms that do not occur in training is {percent(unseen)} %, of the other terms {percent(seen)} %: "
-        "the model learned the words, not the acoustics of the domain.",
-        "Add every important term to the training sentences, or give terms as keywords in the prompt (finetune "
-        "transcribe --keywords).",
+        f"Recall of terms that do not occur in training is {percent(unseen)} % (base "
+        f"{percent(_base_recall(facts, seen=False))} %), of the other terms {percent(seen)} %.",
+        f"Add every important term to the training sentences{prompts if _keywords_help(facts) else ''}.",
     )
 
 
@@ -159,10 +183,11 @@ def false_terms(facts: Facts) -> Advice | None:
     hits = sum(round((group.recall or 0) * group.support) for group in groups)
     if hits + false < MIN_COUNT or false < FALSE_ALARM_FRACTION * (hits + false):
         return None
+    setting = "a larger data.replay_weight" if facts.recipe.data.replay else "data.replay"
     return Advice(
         "false terms",
         f"{false} of {hits + false} terms in the hypotheses are not in the references.",
-        "Add sentences without terms to the training (data.replay), and words that sound similar.",
+        f"Add sentences without terms to the training ({setting}), and words that sound similar.",
     )
 
 
@@ -181,8 +206,29 @@ def clip_measures(facts: Facts) -> list[Advice]:
                 f"The WER of clips with {table.column} {worst_row.name} is {percent(wer)} %, of all clips "
                 f"{percent(all_wer)} %."
             )
-            advice.append(Advice(table.column, finding, MEASURES[table.column]))
+            low_bin, high_bin = MEASURES[table.column]
+            action = low_bin if 2 * rows.index(worst_row) + 1 < len(rows) else high_bin
+            advice.append(Advice(table.column, finding, action))
     return advice
+
+
+def _in_excess(part: int, errors: int, part_words: int, words: int) -> bool:
+    """Whether the error rate of a part of the words is `EXCESS` times that of all words, or more."""
+    return part * words >= EXCESS * errors * part_words
+
+
+def _base_recall(facts: Facts, seen: bool) -> float:
+    terms = facts.results.scores["test"].base.terms
+    return ((terms.seen if seen else terms.unseen).recall or 0.0) if terms else 0.0
+
+
+def _keywords_help(facts: Facts) -> bool:
+    """Whether keywords in the prompt increase the recall of the adapted model and not its WER, as measured."""
+    lists = facts.results.keyword_lists
+    if not lists:
+        return False
+    without, *with_keywords = lists.adapted
+    return any((row.recall or 0.0) > (without.recall or 0.0) and row.wer <= without.wer for row in with_keywords)
 
 
 def _has_digit(word: str) -> bool:

@@ -1,7 +1,8 @@
 """Advice rules about the set-up and side effects of a run: test data, training, general speech, decoding."""
 
+from finetune.metrics.significance import SIGNIFICANCE
 from finetune.report.facts import Advice, Facts
-from finetune.report.verdict import BAD, forgetting
+from finetune.report.verdict import BAD, forgetting, hallucination
 from finetune.report.wording import count, percent, points, sentence
 
 GROUP_GAP = 0.1  # WER of the worst group minus WER of the best group
@@ -9,6 +10,7 @@ STILL_FALLING = 0.05  # relative decrease of the validation WER in the last eval
 SUSPICIOUS_FRACTION = 0.02  # of test clips
 CHANGED_FRACTION = 0.01  # of test clips whose text the normalizer empties or halves
 LARGEST_FACTOR = 100  # a larger test set is not advised
+FEW_ACCEPTED = 0.5  # of draft tokens
 SLOWER = 1.1  # time of speculative decoding over that of greedy decoding
 
 
@@ -37,7 +39,7 @@ def prompted_keywords(facts: Facts) -> Advice | None:
 
 def not_significant(facts: Facts) -> Advice | None:
     comparison = facts.difference
-    if not comparison.low <= 0 <= comparison.high or comparison.detectable is None:
+    if comparison.p_value <= SIGNIFICANCE or comparison.detectable is None:
         return None
     finding = (
         f"Test can detect differences of {100 * comparison.detectable:.1f} points or more; the measured difference is "
@@ -49,6 +51,9 @@ def not_significant(facts: Facts) -> Advice | None:
             "Train longer, or on more of your own speech."
         )
         return Advice("not significant", finding, action)
+    if abs(comparison.difference) >= comparison.detectable:
+        action = "The blocks differ too much, or too few of them differ: add clips of new speakers to test."
+        return Advice("not significant", finding, action)
     factor = (comparison.detectable / comparison.difference) ** 2  # the standard error falls with the root of the size
     clips = count(round(factor * facts.test.utterances), "clip")
     action = (
@@ -59,15 +64,19 @@ def not_significant(facts: Facts) -> Advice | None:
 
 
 def few_speakers(facts: Facts) -> Advice | None:
-    note = facts.difference.note or facts.test.blocks.note
-    if not note:
+    comparison, note = facts.difference, facts.difference.note or facts.test.blocks.note
+    if comparison.scope == "unknown speakers":
+        finding = "The speakers of test are unknown, so nothing is shown for other speakers."
+        action = "Add a column speaker to the test corpus; ten or more speakers are needed, who are not in train."
+    elif comparison.scope == "these speakers":
+        finding = f"Test has only {count(comparison.speakers, 'speaker')}, so nothing is shown for other speakers."
+        action = "Record test clips of ten or more speakers (column speaker) who are not in train."
+    elif note:
+        finding = f"The test set is too small: {note}."
+        action = "Add test clips of more speakers who are not in train."
+    else:
         return None
-    return Advice(
-        "few speakers",
-        f"The test set is too small: {note}.",
-        "Record test clips of ten or more speakers (column speaker) who are not in train; until then the intervals do "
-        "not apply to other speakers.",
-    )
+    return Advice("few speakers", finding, action)
 
 
 def no_canary(facts: Facts) -> Advice | None:
@@ -96,17 +105,16 @@ def forgotten(facts: Facts) -> Advice | None:
         if applies
     ]
     text = "; ".join([*actions, "or lower the learning rates"])
-    return Advice("forgotten", f"General speech is worse. {finding.detail}", f"{sentence(text)}.")
+    return Advice("forgotten", f"General speech: {finding.headline.lower()}. {finding.detail}", f"{sentence(text)}.")
 
 
 def hallucinated(facts: Facts) -> Advice | None:
-    probes = facts.results.probes
-    if probes is None or probes.adapted.with_output <= probes.base.with_output:
+    finding = hallucination(facts.results)
+    if finding.state != BAD:
         return None
     return Advice(
         "hallucinated",
-        f"The adapted model writes words for {probes.adapted.with_output} of {count(probes.adapted.clips, 'clip')} "
-        f"without speech, the base for {probes.base.with_output}.",
+        f"The adapted model hallucinates more than the base. {finding.detail}",
         "Remove silence before decoding (finetune transcribe splits at pauses; use --vad silero for noisy audio), or "
         "interpolate towards the base (train.interpolate).",
     )
@@ -137,17 +145,24 @@ def emptied(facts: Facts) -> Advice | None:
 
 
 def uneven(facts: Facts) -> list[Advice]:
-    """Advice for each column with a large gap between its ranked groups."""
-    return [
-        Advice(
-            "uneven",
-            f"By {table.column}, {table.worst['adapted']} has the highest WER, {percent(table.gap['adapted'])} points "
-            "above the lowest.",
-            "Add clips of that group to train and to test.",
+    """Advice for each column with a large gap between its ranked groups, whose intervals do not overlap."""
+    advice = []
+    for table in facts.results.groups["test"]:
+        if table.column in ("duration", "bandwidth", "snr") or table.gap.get("adapted", 0) < GROUP_GAP:
+            continue
+        ranked = sorted((row for row in table.rows if row.ranked), key=lambda row: row.wer["adapted"])
+        best, worst = ranked[0], ranked[-1]
+        if worst.interval["adapted"].low <= best.interval["adapted"].high:
+            continue
+        finding = (
+            f"By {table.column}, {worst.name} has the highest WER, {percent(table.gap['adapted'])} points above the "
+            f"lowest, {best.name}."
         )
-        for table in facts.results.groups["test"]
-        if table.column not in ("duration", "bandwidth", "snr") and table.gap.get("adapted", 0) >= GROUP_GAP
-    ]
+        action = "Add clips of that group to train and to test."
+        if table.column == "speaker":
+            action = "Listen to the clips of this speaker, and add speakers like this one to train."
+        advice.append(Advice("uneven", finding, action))
+    return advice
 
 
 def still_learning(facts: Facts) -> Advice | None:
@@ -175,10 +190,11 @@ def decoders(facts: Facts) -> Advice | None:
     if comparison.speculative_seconds <= SLOWER * comparison.greedy_seconds:
         return None
     frozen = facts.recipe.parts.ctc_head.mode == "frozen"
-    train_head = ", or train the CTC head too (parts.ctc_head, train.ctc_weight)" if frozen else ""
+    few = comparison.acceptance < FEW_ACCEPTED
+    train_head = ", or train the CTC head too (parts.ctc_head, train.ctc_weight)" if frozen and few else ""
     return Advice(
         "decoders",
         f"Speculative decoding took {comparison.speculative_seconds:.1f} s, greedy decoding "
-        f"{comparison.greedy_seconds:.1f} s: too few draft tokens are accepted.",
+        f"{comparison.greedy_seconds:.1f} s; {percent(comparison.acceptance)} % of the draft tokens are accepted.",
         f"Set decode.decoder: greedy{train_head}.",
     )

@@ -1,15 +1,19 @@
 """The verdict of a report: whether the adapted model is better on the domain, and its side effects.
 
-Every conclusion follows from an interval or a count in `evaluation/metrics.json`, never from a difference alone.
+Every conclusion follows from a p-value, an interval or a count in `evaluation/metrics.json`, never from a difference
+alone, and says for whom it holds.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from finetune.metrics.results import EvaluationResults
+from finetune.metrics.blocks import scope_text
+from finetune.metrics.results import EvaluationResults, ProbeResults
+from finetune.metrics.scores import Comparison
+from finetune.metrics.significance import SIGNIFICANCE
 from finetune.report.facts import Overlap
-from finetune.report.wording import count, percent, points, sentence, span_of_points
+from finetune.report.wording import count, p_value, percent, points, sentence, span_of_points
 
-SIGNIFICANCE = 0.05  # of p-values that are adjusted for the number of sets
 GOOD, OPEN, BAD, UNKNOWN = "good", "open", "bad", "unknown"
 
 
@@ -25,14 +29,13 @@ class Finding:
 
 
 def domain(results: EvaluationResults) -> Finding:
-    """Finding on the domain: better or worse only if the 95 % interval of the difference on test excludes 0."""
+    """Finding on the domain: better or worse only if the p-value of the difference on test is at most 0.05."""
     difference, scores = results.differences["test"], results.scores["test"]
     state, headline = OPEN, "No significant difference"
-    if difference.high < 0:
-        state, headline = GOOD, "Better"
-    elif difference.low > 0:
-        state, headline = BAD, "Worse"
-    detail = _wer_change(results, "test")
+    if difference.p_value <= SIGNIFICANCE:
+        state, headline = (GOOD, "Better") if difference.difference < 0 else (BAD, "Worse")
+        headline += scope_text(difference.scope, difference.speakers)
+    detail = f"{_wer_change(results, 'test')} {_tested(results, 'test')}"
     if state == OPEN and difference.detectable is not None:
         detail += f" This test set can detect differences of {100 * difference.detectable:.1f} points or more."
     prompted = scores.adapted.prompted.in_reference
@@ -65,17 +68,20 @@ def forgetting(results: EvaluationResults, limit: float | None) -> Finding:
         if item.difference > 0 and item.p_holm is not None and item.p_holm <= SIGNIFICANCE
     ]
     largest_loss = max(worse_sets or sets, key=lambda name: sets[name].difference)
-    detail = f"{sentence(largest_loss)}: {_wer_change(results, largest_loss)}"
+    detail = f"{sentence(largest_loss)}: {_wer_change(results, largest_loss)} {_tested(results, largest_loss)}"
+    if limit is not None:
+        detail += f" The recipe accepts {100 * limit:.1f} points (train.max_canary_loss)."
     caveat = _join_caveats([sets[largest_loss].note or results.scores[largest_loss].adapted.blocks.note])
     if worse_sets:
         more = f" {count(len(worse_sets), 'set')} of {len(sets)} have a significant loss." if len(sets) > 1 else ""
-        return Finding(subject, BAD, "Worse", detail + more, caveat)
+        worst = sets[largest_loss]
+        return Finding(subject, BAD, "Worse" + scope_text(worst.scope, worst.speakers), detail + more, caveat)
     if limit is not None and "canary" in sets and sets["canary"].difference > limit:
-        detail = f"{detail} The recipe accepts {100 * limit:.1f} points (train.max_canary_loss)."
         return Finding(subject, BAD, "Above the limit", detail, caveat)
     highest = max(item.high for item in sets.values())
     if highest <= (limit or 0.0):
-        return Finding(subject, GOOD, "No loss", detail, caveat)
+        headline = "No loss" if highest <= 0 else "No loss above the limit"
+        return Finding(subject, GOOD, headline + _narrowest_scope(sets.values()), detail, caveat)
     detail = f"{detail} A loss of up to {100 * highest:.1f} points is possible."
     return Finding(subject, OPEN, "No significant loss", detail, caveat)
 
@@ -92,9 +98,14 @@ def hallucination(results: EvaluationResults) -> Finding:
     )
     if not adapted.with_output:
         return Finding(subject, GOOD, "None", detail)
-    if adapted.with_output > base.with_output:
+    if more_hallucinations(base, adapted):
         return Finding(subject, BAD, "More than the base", detail)
     return Finding(subject, OPEN, "Not more than the base", detail)
+
+
+def more_hallucinations(base: ProbeResults, adapted: ProbeResults) -> bool:
+    """Whether the adapted model writes words for more clips without speech, or more words per minute (rounded)."""
+    return adapted.with_output > base.with_output or round(adapted.words_per_minute) > round(base.words_per_minute)
 
 
 def leak(overlap: Overlap, speakers: int) -> Finding:
@@ -130,8 +141,21 @@ def _wer_change(results: EvaluationResults, name: str) -> str:
     scores, difference = results.scores[name], results.differences[name]
     return (
         f"WER {percent(scores.base.wer)} % → {percent(scores.adapted.wer)} %, "
-        f"{points(difference.difference)} points (95 %: {span_of_points(difference)})."
+        f"{points(difference.difference)} points (95 %: {span_of_points(difference)}, p {p_value(difference.p_value)})."
     )
+
+
+def _tested(results: EvaluationResults, name: str) -> str:
+    """What was tested, and on whom the result holds."""
+    difference, blocks = results.differences[name], results.scores[name].adapted.blocks
+    holds = scope_text(difference.scope, difference.speakers) or " for other speakers like these"
+    return f"Tested over {count(difference.blocks, blocks.unit)} (sign-flip test, 5 %); the result holds{holds}."
+
+
+def _narrowest_scope(differences: Iterable[Comparison]) -> str:
+    """The scope of a conclusion about all sets: the first that is not "other speakers"."""
+    texts = [scope_text(item.scope, item.speakers) for item in differences]
+    return next((text for text in texts if text), "")
 
 
 def _join_caveats(caveats: list[str]) -> str:

@@ -144,7 +144,7 @@ def test_the_results_file(run: RunDir, backend: FixedBackend) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 2}, "has schema 2, but this version of finetune reads schema 3. Run `finetune evaluate"),
+        ({"schema_version": 2}, "has schema 2, but this version of finetune reads schema 4. Run `finetune evaluate"),
         ({"extra": 1}, "extra: Extra inputs are not permitted. Run `finetune evaluate"),
         ({"suspicious": "many"}, "suspicious: Input should be a valid integer"),
     ],

@@ -80,8 +80,8 @@ def test_kinds_without_occurrences_are_omitted() -> None:
 
 def test_numerals_in_another_style() -> None:
     rows = align(["take twenty milligrams at three"], ["take 20 milligrams at four"], "basic@2")
-    assert numeral_errors(rows) == NumeralErrors(errors=2, numeral=2, style=1)
-    assert numeral_errors(align(["one house"], ["one horse"], "basic@2")) == NumeralErrors(1, 0, 0)
+    assert numeral_errors(rows) == NumeralErrors(errors=2, numeral=2, style=1, words=5, numeral_words=2)
+    assert numeral_errors(align(["one house"], ["one horse"], "basic@2")) == NumeralErrors(1, 0, 0, 2, 1)
 
 
 @pytest.mark.parametrize(

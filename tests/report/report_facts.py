@@ -18,7 +18,7 @@ SCORE = {
     "char_errors": 250,
     "reference_chars": 5000,
     "interval": {"low": 0.08, "high": 0.12, "blocks": 20, "note": ""},
-    "blocks": {"unit": "speaker", "note": ""},
+    "blocks": {"unit": "speaker", "note": "", "scope": "other speakers", "speakers": 20},
     "normalizer": "basic@2",
     "raw_wer": 0.1,
     "raw_cer": 0.05,
@@ -34,7 +34,7 @@ SCORE = {
         {"name": "1 to 5", "words": 950, "missed": 75, "inserted": 0},
     ],
     "entities": [],
-    "numerals": {"errors": 100, "numeral": 10, "style": 0},
+    "numerals": {"errors": 100, "numeral": 10, "style": 0, "words": 1000, "numeral_words": 100},
     "style": {"words": 900, "case_errors": 0, "marks": 0, "marks_correct": 0, "marks_inserted": 0},
     "audio_seconds": 3600.0,
     "seconds": 100.0,
@@ -64,6 +64,8 @@ DIFFERENCE: dict[str, Any] = {
     "detectable": 0.03,
     "blocks": 20,
     "note": "",
+    "scope": "other speakers",
+    "speakers": 20,
     "mapsswe": {"segments": 100, "mean_difference": -1.0, "z": -5.0, "p_value": 0.001, "note": ""},
 }
 SAME: dict[str, Any] = {**DIFFERENCE, "difference": 0.001, "low": -0.004, "high": 0.006, "p_value": 0.6, "p_holm": 0.6}
@@ -87,7 +89,9 @@ def group(column: str, **rows: tuple[int, float]) -> dict[str, Any]:
                 "interval": {
                     system: {"low": wer - 0.02, "high": wer + 0.02, "blocks": 5} for system in ("base", "adapted")
                 },
-                "difference": {key: value for key, value in SAME.items() if key not in ("mapsswe", "p_holm")},
+                "difference": {
+                    key: value for key, value in SAME.items() if key not in ("mapsswe", "p_holm", "scope", "speakers")
+                },
                 "p_holm": 0.6,
                 "ranked": True,
                 "unit": "speaker",
@@ -106,7 +110,7 @@ def metrics() -> dict[str, Any]:
     return json.loads(
         json.dumps(
             {
-                "schema_version": 3,
+                "schema_version": 4,
                 "settings": {
                     "normalizer": "basic@2",
                     "replicas": 1000,

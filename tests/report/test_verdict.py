@@ -3,29 +3,73 @@
 from typing import Any
 
 import pytest
-from report_facts import DIFFERENCE, SAME, metrics, results
+from report_facts import DIFFERENCE, SAME, facts, metrics, results
 
+from finetune.report.advice import advise
 from finetune.report.facts import Overlap
 from finetune.report.verdict import BAD, GOOD, OPEN, UNKNOWN, domain, forgetting, hallucination, leak
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "state", "headline"),
+    ("difference", "p_value", "state", "headline"),
     [
-        (-0.15, -0.05, GOOD, "Better"),
-        (-0.15, 0.0, OPEN, "No significant difference"),
-        (-0.15, 0.01, OPEN, "No significant difference"),
-        (0.0, 0.1, OPEN, "No significant difference"),
-        (0.01, 0.1, BAD, "Worse"),
+        (-0.1, 0.05, GOOD, "Better"),
+        (-0.1, 0.051, OPEN, "No significant difference"),
+        (0.1, 0.051, OPEN, "No significant difference"),
+        (0.1, 0.05, BAD, "Worse"),
     ],
 )
-def test_only_an_interval_without_zero_is_a_result(low: float, high: float, state: str, headline: str) -> None:
+def test_the_p_value_decides(difference: float, p_value: float, state: str, headline: str) -> None:
     content = metrics()
-    content["differences"]["test"] |= {"low": low, "high": high, "difference": (low + high) / 2}
+    content["differences"]["test"] |= {"difference": difference, "p_value": p_value}
     finding = domain(results(content))
     assert (finding.state, finding.headline) == (state, headline)
     assert ("detect differences of 3.0 points" in finding.detail) == (state == OPEN)
     assert finding.caveat == ""
+
+
+@pytest.mark.parametrize(
+    ("scope", "speakers", "suffix", "holds"),
+    [
+        ("other speakers", 20, "", "holds for other speakers like these."),
+        ("these speakers", 4, " on these 4 speakers; other speakers not shown", "holds on these 4 speakers; other"),
+        ("these speakers", 1, " on this speaker; other speakers not shown", "holds on this speaker; other speakers"),
+        (
+            "unknown speakers",
+            0,
+            " on these clips; other speakers not shown (speakers are unknown)",
+            "holds on these clips; other speakers not shown",
+        ),
+    ],
+)
+def test_every_verdict_says_for_whom_it_holds(scope: str, speakers: int, suffix: str, holds: str) -> None:
+    content, where = metrics(), {"scope": scope, "speakers": speakers}
+    content["differences"]["test"] |= where
+    content["differences"]["canary"] |= where | {"low": -0.02, "high": -0.01}
+    better, same = domain(results(content)), forgetting(results(content), None)
+    assert (better.headline, same.headline) == (f"Better{suffix}", f"No loss{suffix}")
+    assert holds in better.detail and holds in same.detail
+    content["differences"]["test"] |= {"difference": 0.1}
+    content["differences"]["canary"] |= {"difference": 0.1, "p_holm": 0.01}
+    assert domain(results(content)).headline == forgetting(results(content), None).headline == f"Worse{suffix}"
+    content["differences"]["test"] |= {"p_value": 0.2}
+    assert domain(results(content)).headline == "No significant difference"
+
+
+def test_no_loss_on_several_sets_has_the_narrowest_scope() -> None:
+    content = metrics()
+    for name, scope in (("canary", "other speakers"), ("canary: a", "these speakers")):
+        content["differences"][name] = {**SAME, "high": -0.001, "scope": scope, "speakers": 3}
+        content["scores"][name] = content["scores"]["canary"]
+    assert forgetting(results(content), None).headline == "No loss on these 3 speakers; other speakers not shown"
+
+
+@pytest.mark.parametrize(("high", "headline"), [(0.0, "No loss"), (0.019, "No loss above the limit")])
+def test_no_loss_and_a_loss_within_the_limit_differ(high: float, headline: str) -> None:
+    content = metrics()
+    content["differences"]["canary"] |= {"difference": -0.01, "high": high}
+    finding = forgetting(results(content), 0.02)
+    assert finding.headline == headline and "The recipe accepts 2.0 points (train.max_canary_loss)." in finding.detail
 
 
 def test_caveats_of_the_domain() -> None:
@@ -80,6 +124,19 @@ def test_one_canary_set_with_a_loss_is_enough() -> None:
     )
     content["differences"] = {"test": DIFFERENCE}
     assert forgetting(results(content), 0.02).state == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("base", "adapted", "state"), [(62.0, 82.0, BAD), (62.0, 62.4, OPEN), (62.0, 62.6, BAD), (82.0, 62.0, OPEN)]
+)
+def test_more_words_per_minute_in_as_many_clips_are_more_hallucinations(
+    base: float, adapted: float, state: str
+) -> None:
+    content = metrics()
+    for system, rate in (("base", base), ("adapted", adapted)):
+        content["probes"][system] |= {"with_output": 6, "words_per_minute": rate}
+    assert hallucination(results(content)).state == state
+    assert ("hallucinated" in {item.rule for item in advise(facts(content=content))}) == (state == BAD)
 
 
 @pytest.mark.parametrize(("base", "adapted", "state"), [(0, 0, GOOD), (3, 0, GOOD), (3, 3, OPEN), (3, 4, BAD)])
