@@ -239,6 +239,32 @@ def test_the_style_of_the_transcripts_and_the_rules_are_shown(run: RunDir, page:
     ]
 
 
+def test_words_on_empty_references_are_listed(tmp_path: Path) -> None:
+    clips = [
+        Utterance(f"u{n}", f"/gone/{n}", 2.0, "" if n < 2 else f"all is said {n}", language="en") for n in range(12)
+    ]
+    base = {item.id: item.text for item in clips}
+    adapted = base | {"u0": "some made up words", "u1": "more"}
+    little = synthetic_run(
+        tmp_path / "quiet",
+        {"train": [Utterance("t", "/gone/t", 1.0, "other")], "test": clips},
+        {"base": base, "adapted": adapted},
+        {"evaluate": {"replicas": 200, "probes": False, "groups": ["language"]}},
+    )
+    scores = read_json(little.scores)["scores"]["test"]["adapted"]
+    assert scores["empty_references"] == {"utterances": 2, "with_words": 2, "words": 5, "ids": ["u0", "u1"]}
+    assert (scores["insertions"], scores["reference_words"], scores["wer"]) == (5, 40, 5 / 40)
+    write_report(little)
+    text = " ".join(Elements(little.page.read_text(encoding="utf-8")).text.split())
+    assert "insertion: base 0 words on 0 clips, adapted 5 words on 2 clips." in text
+    assert "Words without speech 2" in text and "unspoken: has words although the reference is empty" in text
+    reference, hypothesis = (
+        little.transcripts("test", name, "trn").read_text().splitlines() for name in ("ref", "adapted")
+    )
+    assert reference[0] == " (unknown-u0)" and hypothesis[0] == "some made up words (unknown-u0)"
+    assert little.transcripts("test", "ref", "stm").read_text().splitlines()[0] == "unknown-u0 1 unknown 0.000 2.000"
+
+
 def test_formats_of_numbers() -> None:
     assert (percent(0.2144), percent(None)) == ("21.4", "–")
     assert (points(-0.595), points(0.018), points(-0.0001), points(0.0)) == ("−59.5", "+1.8", "0.0", "0.0")
