@@ -87,6 +87,14 @@ def test_equal_sentences_in_other_recordings_are_warnings() -> None:
     assert find_leaks(train, scored[:1], "replay")[0].kind == "sentence also in replay"
 
 
+def test_a_sentence_of_four_words_is_not_short() -> None:
+    train = [item("a", "turn on the light"), item("b", "turn it on")]
+    assert kinds(train, [item("x", "Turn on the light."), item("y", "Turn it on.")]) == [
+        ("sentence", "x"),
+        ("short sentence", "y"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [("turn it on", 3), ("", 0), ("今日はいい天気ですね", 5), ("はい", 1), ("打开灯 now", 2), ("한국어 문장", 2)],

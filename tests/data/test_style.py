@@ -57,7 +57,7 @@ def test_a_translation_has_the_script_of_its_target() -> None:
 
 
 def test_the_report_has_shares_values_and_three_examples(tmp_path: Path) -> None:
-    rows = [item(text, name=f"u{n}") for n, text in enumerate(["<unk> a", "b <unk>", "[x] c", "d [x]", "Fine"])]
+    rows = [item(text, name=f"u{n}") for n, text in enumerate(["<unk> a <unk>", "b <unk>", "[x] c", "d [x]", "Fine"])]
     style = split_style(rows, TextRules(TextSection()))
     lines = format_style("train", style, "en")
     assert lines[0].startswith("train: capitals in 1 of 5 transcripts (20 %); data.text.case: lower")
@@ -67,7 +67,7 @@ def test_the_report_has_shares_values_and_three_examples(tmp_path: Path) -> None
         "others in data.text.extra_tags",
         "  <unk> 2, [x] 2",
     ]
-    assert lines[4:] == ["  u0: <unk> in '<unk> a'", "  u1: <unk> in 'b <unk>'", "  u2: [x] in '[x] c'"]
+    assert lines[4:] == ["  u0: <unk> in '<unk> a <unk>'", "  u1: <unk> in 'b <unk>'", "  u2: [x] in '[x] c'"]
     write_style(tmp_path / "style.json", {"train": style})
     stored = read_style(tmp_path / "style.json")
     assert stored is not None and stored.splits == {"train": style}
@@ -120,6 +120,7 @@ def test_numbers_are_read_in_the_language_of_the_row(text: str, language: str, a
     ("text", "stripped"),
     [
         ("Hello, world! It's 2.5 mg; 10:15 -- -5", "Hello world It's 2.5 mg 10:15 -5"),
+        ("3,000, or 4, 5", "3,000 or 4 5"),
         ("U.S. and e.g. this", "US and eg this"),
         ("hello,world. (yes)", "hello world yes"),
         ("¿Qué? «oui» “no” it—so", "Qué oui no it so"),
