@@ -93,6 +93,16 @@ def test_a_leak_into_a_scored_split_is_an_error(corpora: Corpora, tmp_path: Path
     assert len(kinds) == 1 and kinds[0].endswith(f"audio also in {trained}")
 
 
+def test_a_copy_under_another_name_with_a_word_changed_is_a_leak(corpora: Corpora, tmp_path: Path) -> None:
+    recipe = corpora(train=[{"audio_filepath": str(tmp_path / "copy.flac"), "text": "test letter a"}])
+    samples, rate = soundfile.read(tmp_path / "test" / "a.wav")
+    soundfile.write(tmp_path / "copy.flac", samples, rate)
+    with pytest.raises(DataError, match="data.test: the audio of 1 of its utterances is also in data.train"):
+        prepare(recipe, RunDir(tmp_path / "run"))
+    soundfile.write(tmp_path / "copy.flac", samples[::-1], rate)
+    prepare(recipe, RunDir(tmp_path / "run"))
+
+
 def test_one_error_lists_all_leaks(corpora: Corpora, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     copies = [
