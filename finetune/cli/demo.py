@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, source_tree: Path) -> int:
             copy = shutil.copytree if (source_tree / name).is_dir() else shutil.copyfile
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             copy(source_tree / name, target / name)
-    except OSError as error:
-        raise DataError(f"{target}: cannot be written ({error.strerror or error})") from error
+    except (OSError, ValueError, shutil.Error) as error:  # ValueError: a null byte in the name
+        raise DataError(f"{target}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
     print(f"copied to {target}; next: cd {target} && finetune run {RECIPE}")
     return 0

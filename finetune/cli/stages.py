@@ -26,6 +26,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the stages. Raises the errors of `pipeline.run_recipe` and of the stages."""
     from finetune.core.recipe import load_recipe
+    from finetune.core.run_dir import damage_is_an_error
 
     recipe, _ = load_recipe(args.recipe, args.overrides)
 
@@ -34,5 +35,6 @@ def run(args: argparse.Namespace) -> int:
 
     run_dir = run_recipe(recipe, LAST_STAGE[args.command])
     if args.command == "run":
-        print(visible(format_summary(run_dir, summarize(run_dir))))
+        with damage_is_an_error(run_dir.root, "delete the markers (*.done.json), then rerun"):
+            print(visible(format_summary(run_dir, summarize(run_dir))))
     return 0

@@ -13,7 +13,7 @@ from typing import Any
 
 from finetune.core.errors import DataError
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, a limit for each file
 MAX_LIST_BYTES = 10_000_000  # of a list of terms, keywords or files
 MAX_BAD_LINES = 3  # lines that an error message lists
 
@@ -42,7 +42,7 @@ def read_bytes(path: str | Path, limit: int | None = None) -> bytes:
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         content = file.read(-1 if limit is None else limit + 1)
     if limit is not None and len(content) > limit:
-        raise OSError(errno.EFBIG, f"larger than {limit / 1e6:g} MB", str(path))
+        raise OSError(errno.EINVAL, f"larger than {limit / 1e6:g} MB", str(path))
     return content
 
 

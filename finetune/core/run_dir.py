@@ -2,6 +2,7 @@
 
 import logging
 import os
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -144,6 +145,19 @@ class RunDir:
                 "name with --set name=..., or delete the directory; `finetune compare` and `finetune transcribe` can "
                 "still use it"
             )
+
+
+@contextmanager
+def damage_is_an_error(root: Path, advice: str) -> Iterator[None]:
+    """Turns the errors of reading a file with another content than its stage wrote into a CheckpointError."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise CheckpointError(
+            f"{root}: a file of this run is damaged ({type(error).__name__}: {str(error)[:200]}, at "
+            f"{Path(place.filename).name}:{place.lineno}); {advice}"
+        ) from error
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

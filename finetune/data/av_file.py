@@ -38,6 +38,7 @@ SIGNATURES = (
     b"MAC ",
     b".RMF",
 )  # Matroska, ASF ...
+AV_ERRORS = (OSError, ValueError, EOFError, RuntimeError, LookupError)  # base classes of PyAV's errors
 DISCARD_ALL = 48  # FFmpeg's AVDISCARD_ALL
 
 
@@ -157,6 +158,9 @@ class Decoder:
         self._container, self._stream = _open(path, reason)
         self._resamplers: dict[tuple[int, str, str], Any] = {}
         self.seekable = self._container.format.name.startswith(SEEKABLE)
+        if self._stream.codec_context is None:
+            self._container.close()
+            raise DataError(f"{path}: {reason}; PyAV: the codec is not known")
         self.codec = self._stream.codec_context.name
         self.frames = self._decode()  # those after the first
         first = next(self.frames, None)
@@ -174,7 +178,7 @@ class Decoder:
         self.frames.close()
         try:
             self._container.seek(time, stream=self._stream)
-        except (OSError, ValueError) as error:  # the base classes of PyAV's errors
+        except AV_ERRORS as error:
             raise _damaged(self._path, error) from error
         self.frames = self._decode()
 
@@ -192,7 +196,7 @@ class Decoder:
             if key not in self._resamplers:
                 self._resamplers[key] = self._av.AudioResampler("fltp", self.first.layout.name, self.rate)
             converted = self._resamplers[key].resample(frame)
-        except (OSError, ValueError) as error:
+        except AV_ERRORS as error:
             raise _damaged(self._path, error) from error
         return np.concatenate([np.zeros((0, self.channels), np.float32), *map(_to_float, converted)])
 
@@ -202,7 +206,7 @@ class Decoder:
         for packet in _packets(self._path, self._container, self._stream):
             try:
                 frames: Any = packet.decode()
-            except (OSError, ValueError) as error:
+            except AV_ERRORS as error:
                 failed = failed or error
                 continue
             if failed and frames:
@@ -269,7 +273,7 @@ def _packets(path: str | Path, container: "InputContainer", *streams: "AudioStre
     """The packets of some streams, or of all. Raises DataError if they cannot be read."""
     try:
         yield from container.demux(*streams)
-    except (OSError, ValueError) as error:
+    except AV_ERRORS as error:
         raise _damaged(path, error) from error
 
 
@@ -277,7 +281,7 @@ def _open(path: str | Path, reason: str) -> "tuple[InputContainer, AudioStream]"
     av = _import_av(path, reason)
     try:
         container = av.open(f"file:{Path(path).absolute()}", container_options={"format_whitelist": FORMATS})
-    except (OSError, ValueError) as error:
+    except AV_ERRORS as error:
         raise DataError(f"{path}: {reason}; PyAV: {getattr(error, 'strerror', None) or error}") from error
     if not container.streams.audio:
         container.close()

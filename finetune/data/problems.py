@@ -22,6 +22,7 @@ ADVICE = {
     "no words in transcript": "Add the spoken words, or remove the rows.",
     "special token in transcript": "Remove the token from the transcript or the keywords.",
     "invalid Unicode in transcript": "Export the transcripts again as UTF-8.",
+    "transcript too long": "Cut the recording into clips of one sentence, each with its own transcript.",
     "too many characters per second": "Check that each transcript belongs to its audio.",
     "duration corrected": "The measured duration is used. Check that the path and the row belong together.",
     "audio already cut": "The files are as long as the segments, so each file is used as a whole. Check a few.",

@@ -229,11 +229,14 @@ def _cached_outputs(
 ) -> list[SystemOutput] | None:
     """The outputs of an earlier call with the same inputs; None if there are none."""
     path = _hash_file(run, name)
-    if not path.is_file() or read_json(path)["inputs"] != input_hash:
+    try:
+        if not path.is_file() or read_json(path)["inputs"] != input_hash:
+            return None
+        rows = {row["id"]: row for row in read_jsonl(run.score / f"{name}.jsonl")}
+        if any(item.id not in rows for item in utterances):  # another normalizer keeps more references
+            return None
+        chosen = (rows[item.id] for item in utterances)
+        return [SystemOutput(row["pred_text"], row["time"], row["truncated"]) for row in chosen]
+    except (OSError, ValueError, KeyError, TypeError, DataError) as error:
+        log.warning("%s: damaged, so the clips are transcribed again (%s)", path, error)
         return None
-    rows = {row["id"]: row for row in read_jsonl(run.score / f"{name}.jsonl")}
-    if any(item.id not in rows for item in utterances):  # another normalizer keeps more references
-        return None
-    return [
-        SystemOutput(row["pred_text"], row["time"], row["truncated"]) for row in (rows[item.id] for item in utterances)
-    ]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, GraniteSpeechConfig, GraniteSpeechForConditionalGeneration
 from transformers import PreTrainedTokenizerBase as Tokenizer
+from transformers.utils import logging as hf_logging
 
 from finetune.core.errors import ModelError
 from finetune.core.extras import require
@@ -315,6 +316,8 @@ def load_model(
         raise ModelError(f"{source}: the tokenizer cannot be loaded ({_excerpt(error)})") from error
     if tokenizer.eos_token_id is None:
         raise ModelError(f"{source}: the tokenizer has no eos_token, so the model could not end a text")
+    verbosity = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()  # a table of weights that do not fit; the errors below name the first
     try:
         hf, info = GraniteSpeechForConditionalGeneration.from_pretrained(
             source,
@@ -328,6 +331,8 @@ def load_model(
         )
     except Exception as error:
         raise ModelError(f"{source}: cannot be loaded ({_excerpt(error)})") from error
+    finally:
+        hf_logging.set_verbosity(verbosity)
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(f"{source}: {len(missing)} weights are missing, for example {missing[0]}")

@@ -11,7 +11,7 @@ from finetune.core.errors import CheckpointError
 from finetune.core.extras import require
 from finetune.core.files import read_json, read_jsonl, write_text
 from finetune.core.recipe import load_recipe
-from finetune.core.run_dir import RunDir
+from finetune.core.run_dir import RunDir, damage_is_an_error
 from finetune.data.style import read_style
 from finetune.metrics.alignment import align
 from finetune.metrics.hallucination import FLAGS
@@ -48,7 +48,7 @@ def write_report(run: RunDir, embedded_bytes: int = EMBEDDED_BYTES) -> ReportRes
         embedded_bytes: limit of audio in the page; the audio of further clips is linked.
 
     Raises:
-        CheckpointError: the run is not evaluated, or its results have another schema.
+        CheckpointError: the run is not evaluated, a file of it is damaged, or its results have another schema.
         MissingExtraError: matplotlib is not installed.
     """
     require("matplotlib", extra="report")
@@ -57,7 +57,8 @@ def write_report(run: RunDir, embedded_bytes: int = EMBEDDED_BYTES) -> ReportRes
     if trained is None or run.done("evaluate") is None or not run.scores.is_file():
         raise CheckpointError(f"{run.root}: this run has not been evaluated; run `finetune evaluate RECIPE` first")
     results, (recipe, _) = read_results(run.scores), load_recipe(run.resolved)
-    content = _content(run, results, recipe, trained, embedded_bytes)
+    with damage_is_an_error(run.root, "run `finetune evaluate RECIPE` again"):
+        content = _content(run, results, recipe, trained, embedded_bytes)
     page = html(content)
     write_text(run.page, page)
     write_text(run.digest, summary(content))

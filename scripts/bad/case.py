@@ -65,13 +65,13 @@ def faults(case: Case, outcome: Outcome, before: Mapping[Path, str], started: fl
         before: digests of `case.keeps` before it ran.
         started: time at which it started, in seconds since the epoch.
     """
-    text = outcome.output.decode("utf-8", "replace")
+    text = outcome.output.decode(case.environment.get("PYTHONIOENCODING") or "utf-8", "replace")
     found = []
     if outcome.code is None:
         found.append("did not end within the time limit")
     elif outcome.code not in case.codes:
         found.append(f"exit code {outcome.code}, not {' or '.join(map(str, case.codes))}")
-    if "Traceback" in text or "Error ignored" in text:
+    if "Traceback" in text or "This is a bug" in text:
         found.append("prints a traceback")
     if len(outcome.output) > MAX_OUTPUT:
         found.append(f"prints {len(outcome.output)} bytes")

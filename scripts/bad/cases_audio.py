@@ -3,6 +3,7 @@
 import io
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -30,6 +31,11 @@ READABLE = {
     "no-samples.wav",
     "infinite.wav",
     "nan.wav",
+    "garbled.mp3",
+    "garbled.au",
+    "cut.au",
+    "cut.w64",
+    "cut.caf",
 }
 
 
@@ -99,5 +105,6 @@ def cases(material: Material) -> Iterator[Case]:
         for command in ("prepare", "score"):
             argv = material.on_test(command, folder / f"{name}.jsonl")
             yield Case(f"audio-{name}: {command}", inner, argv, codes, says)
-    argv = ["transcribe", *names, "--model", str(material.model), "--output", "out"]
+    stems = {Path(name).stem: name for name in reversed(names)}
+    argv = ["transcribe", *stems.values(), "--model", str(material.model), "--output", "out"]
     yield Case("audio-all: transcribe", folder / "work-nul.wav", argv, (1,), "nul.wav")

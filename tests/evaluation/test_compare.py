@@ -393,6 +393,26 @@ def test_files_are_read_before_a_model_decodes(folder: Path) -> None:
         compare_with(transcribers, "whisper:small", "bad.jsonl")
 
 
+def test_audio_is_checked_before_a_system_transcribes(folder: Path) -> None:
+    """A clip of 10 ms at the end of the manifest."""
+    soundfile.write("short.wav", np.zeros(160), 16_000)
+    rows = [json.loads(line) for line in Path("test.jsonl").read_text().splitlines()]
+    write("test.jsonl", [*rows, {**rows[0], "id": "tiny", "audio_filepath": "short.wav", "duration": 0.01}])
+    transcribers: dict[str, Transcriber] = {"whisper": lambda *_: pytest.fail("transcribed before the audio was read")}
+    with pytest.raises(DataError, match=r"tiny: .*short\.wav"):
+        compare_with(transcribers, "whisper:small", "whisper:large")
+
+
+@pytest.mark.parametrize("content", ['{"mine": true}', "plain text", "[]"])
+def test_json_replaces_only_an_earlier_result(compare: Run, content: str) -> None:
+    Path("out.json").write_text(content)
+    code, _, err = compare("good.jsonl", "bad.jsonl", "--manifest", "test.jsonl", "--json", "out.json")
+    assert code == 1 and "out.json: exists and is not a result of compare" in err
+    assert Path("out.json").read_text() == content
+    for _ in range(2):
+        assert compare("good.jsonl", "bad.jsonl", "--manifest", "test.jsonl", "--json", "new.json")[0] == 0
+
+
 @pytest.mark.parametrize(
     "name, expected",
     [

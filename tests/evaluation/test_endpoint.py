@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -218,3 +219,23 @@ def test_the_key_is_not_in_outputs_or_files(
     assert "HTTP 400: ***" in written and json.loads(written)["clips"] == 1
     for text in (written, *capsys.readouterr(), caplog.text):
         assert SECRET not in text
+
+
+def test_an_endpoint_that_stops_working_costs_three_clips(server: Server, clips: list[Utterance]) -> None:
+    """The second clip has five attempts, the next two have one; the rest is not sent, and the first text is kept."""
+    many = [Utterance(f"u{n}", clips[1].audio_filepath, 2.0, "clip") for n in range(40)]
+    server.respond = lambda number: (200, {}, b'{"text": "done"}') if number == 0 else (503, {}, b"gone")
+    pauses: list[float] = []
+    replies = endpoint.transcribe("m", many, Retries(sleep=pauses.append))
+    assert replies[0].text == "done" and all(reply.text is None for reply in replies[1:])
+    sent = [reply for reply in replies[1:] if not reply.error.startswith("not sent")]
+    assert len(sent) <= endpoint.MAX_FAILURES + endpoint.PARALLEL_REQUESTS
+    assert re.fullmatch(r"not sent: \d clips in a row failed, with HTTP 503: gone", replies[-1].error)
+    assert len(server.requests) <= 1 + 5 * len(sent)
+
+
+def test_failures_with_other_reasons_do_not_stop_the_endpoint(server: Server, clips: list[Utterance]) -> None:
+    many = [Utterance(f"u{n}", clips[1].audio_filepath, 2.0, "clip") for n in range(12)]
+    server.respond = lambda number: (413, {}, b"large") if number % 2 else (200, {}, b'{"text": "done"}')
+    replies = endpoint.transcribe("m", many)
+    assert len(server.requests) == 12 and sum(reply.text == "done" for reply in replies) == 6
