@@ -43,7 +43,10 @@ _THREE_LETTERS = (
     "eng:en fra:fr fre:fr deu:de ger:de spa:es por:pt jpn:ja ita:it zho:zh chi:zh cmn:zh nld:nl dut:nl rus:ru kor:ko "
     "ara:ar hin:hi pol:pl tur:tr ukr:uk swe:sv"
 )
-_NAMES = "chinese:zh dutch:nl russian:ru korean:ko arabic:ar hindi:hi polish:pl turkish:tr ukrainian:uk swedish:sv"
+_NAMES = (
+    "chinese:zh dutch:nl russian:ru korean:ko arabic:ar hindi:hi polish:pl turkish:tr ukrainian:uk swedish:sv "
+    "deutsch:de français:fr español:es português:pt italiano:it 日本語:ja 中文:zh"
+)
 ISO_639_1 = frozenset(_ISO_639_1.split())
 OTHER_NAMES = {name.lower(): code for code, name in TRANSLATION_TARGETS.items()} | {
     name: code for name, _, code in (entry.partition(":") for entry in f"{_THREE_LETTERS} {_NAMES}".split())

@@ -89,6 +89,7 @@ READINGS = {
     ),
 }
 CARDINALS_ONLY = Reading({}, "", ("", ""), "", "")
+SPACED_GROUPS = ("fr", "sv", "no", "fi", "pl", "cs", "sk", "ru", "uk", "bg", "be", "hu", "lt", "lv", "et")
 UNSPACED = ("ja", "th")  # scripts without spaces: digits can touch letters of the script
 # A token with a digit (or ² ½ Ⅳ ①), and a sign of percent or money beside it, also after a space.
 _DIGIT = "[\\d\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2089\u2150-\u2189\u2460-\u24ff]"
@@ -100,6 +101,9 @@ _PHONE = re.compile(  # 555-1234, (555) 123-4567, 555.123.4567, 555 123 4567, +4
 )
 _PHONE_START = re.compile(r"(?<![\w.,-])1[ .-](?=\(?\d{3}\)?[ .-]\d{3}[.-]\d{4})")  # 1-800-555-1234
 _MAGNITUDE = re.compile(r"(?<!\S)([$€£])(\d[\d.,]*) (thousand|million|billion|trillion)(?![\w-])")
+_THOUSANDS = re.compile(
+    r"(?<![\d,.] )(?<![\d,.])[1-9]\d{0,2}(?: \d{3})* 000(?![\d,.]?\d| \d)"
+)  # 1 000 in every language
 _GROUP_SPACES = "\u00a0\u202f\u2009"  # no-break and thin spaces between groups of three digits, in every language
 
 
@@ -126,8 +130,9 @@ def numbers_to_words(text: str, language: str) -> Spelled:
     left = list[str]()
     if not is_supported(language):
         return Spelled(text, _TOKEN.findall(text))
-    text = re.sub(rf"(?<=\d)[{_GROUP_SPACES}](?=\d{{3}}(?!\d))", "\u2007" if language == "fr" else "", text)
-    if language == "fr":  # 12 500, also with a plain space
+    text = re.sub(rf"(?<=\d)[{_GROUP_SPACES}](?=\d{{3}}(?!\d))", "\u2007" if language in SPACED_GROUPS else "", text)
+    text = _THOUSANDS.sub(_join_groups, text)
+    if language in SPACED_GROUPS:  # 12 500, also with a plain space
         text = re.sub(
             r"(?<![\d,.\u2007 ] )(?<![\d,.\u2007])(\d{1,3})((?:[ \u2007]\d{3})+)(?![\d,.]?\d| \d)", _join_groups, text
         )

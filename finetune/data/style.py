@@ -107,8 +107,10 @@ def split_style(utterances: Iterable[Utterance], rules: TextRules) -> SplitStyle
     for item in utterances:
         rows += 1
         for name, found in _features(item, rules.settings.extra_tags):
-            distinct = dict.fromkeys(found)
             counts[name] += 1
+            if name not in LISTED and len(examples[name]) == EXAMPLES:
+                continue
+            distinct = dict.fromkeys(found)
             values[name].update([*distinct] if name in LISTED else ())
             if len(examples[name]) < EXAMPLES:
                 examples[name].append(StyleExample(item.id, item.text, " ".join([*distinct][:EXAMPLES])))
@@ -168,17 +170,17 @@ def read_style(path: Path) -> StyleFile | None:
         return None
 
 
-def _features(item: Utterance, extra_tags: Sequence[str]) -> Iterable[tuple[str, list[str]]]:
+def _features(item: Utterance, extra_tags: Sequence[str]) -> Iterable[tuple[str, Iterable[str]]]:
     """The features of a transcript, each with the parts that show it."""
     text = item.text
     tags = [tag.text for tag in find_tags(text, extra_tags)]
     spoken = without_tags(text, extra_tags) if tags else text
     if spoken.lower() != spoken:
-        yield "capitals", [word for word in spoken.split() if word.lower() != word]
+        yield "capitals", (word for word in spoken.split() if word.lower() != word)
     if strip_punctuation(spoken) != " ".join(spoken.split()):
-        yield "punctuation", [word for word in spoken.split() if strip_punctuation(word) != word]
-    if any(map(str.isnumeric, spoken)) and (digits := list(filter(_has_digit, spoken.split()))):
-        yield "digits", digits
+        yield "punctuation", (word for word in spoken.split() if strip_punctuation(word) != word)
+    if _has_digit(spoken):
+        yield "digits", filter(_has_digit, spoken.split())
     if tags:
         yield "tags", tags
     if to_labels(spoken)[1]:
@@ -209,9 +211,9 @@ def _with_hint(language: str) -> str:
     return repr(language) + (f" (did you mean {hint}?)" if hint else "")
 
 
-def _has_digit(word: str) -> bool:
-    """Whether a word has a digit or a sign such as ½; Chinese numerals are words."""
-    return any(char.isnumeric() and not char.isalpha() for char in word)
+def _has_digit(text: str) -> bool:
+    """Whether a text has a digit or a sign such as ½; Chinese numerals are words."""
+    return any(map(str.isnumeric, text)) and any(char.isnumeric() and not char.isalpha() for char in text)
 
 
 def _count(rows: int) -> str:

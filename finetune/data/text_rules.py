@@ -122,6 +122,8 @@ def strip_punctuation(text: str) -> str:
     Apostrophes and hyphens inside words stay, as do the signs of numbers (2.5, 10:15, -5) and signs that are spoken
     (%, &, @, $). The dots of initials are removed without a space (U.S. becomes US).
     """
+    if not _SIGN.search(text):
+        return " ".join(text.split())
     text = re.sub(r"(?<!\w)['‘’](?=\w)(.*?)(?<=\w)['’](?!\w)", r"\1", text)  # quoted words
     text = re.sub(r"(?<![^\W\d_])((?:[^\W\d_]\.){2,})", lambda match: match[1].replace(".", "") + " ", text)
     return " ".join(_SIGN.sub(_kept, text).split())

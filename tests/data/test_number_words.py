@@ -36,6 +36,8 @@ from finetune.data.number_words import numbers_to_words
         ("de", "2,5 mg, 3.000 und 5 %", "zwei Komma fünf mg, dreitausend und fünf Prozent"),
         ("de", "Ich habe 5.", "Ich habe fünf."),
         ("fr", "12 500 ou 2,5 ou 1er", "douze mille cinq cents ou deux virgule cinq ou premier"),
+        ("en", "1 000 or 5 001", "one thousand or five zero zero one"),
+        ("sv", "12 500", "tolvtusen femhundra"),
         ("fr", "06 12 34", "zéro six douze trente-quatre"),
         ("es", "2,5 y 2.5", "dos coma cinco y dos punto cinco"),
         ("it", "2,5", "due virgola cinque"),

@@ -152,5 +152,6 @@ def test_languages_of_rows() -> None:
         *("en", "en", "en", "pt"),
         *("", "", ""),
     ]
+    assert [row_language(name) for name in ("Deutsch", "cmn-Hans-CN", "日本語")] == ["de", "zh", "ja"]
     assert (suggested_language("jp"), suggested_language("germ"), suggested_language("xx")) == ("ja", "de", "")
     assert has_other_script("привет", "en") and not has_other_script("привет", "xx")
