@@ -78,8 +78,8 @@ def calibrate(
         DataError: the manifest has no clip with a transcript.
         ModelError: the model cannot be loaded.
     """
-    utterances = read_utterances(Path(manifest))
-    if not any(item.text for item in utterances):
+    utterances = [item for item in read_utterances(Path(manifest)) if item.text]
+    if not utterances:
         raise DataError(f"{manifest}: no clip has a transcript; calibration needs transcripts to measure WER")
     loaded = load_model(model, "auto", default_device())
     lossless, *points = _measure(loaded, utterances, instruction, decode, normalizer)
