@@ -142,6 +142,8 @@ def _resolve_paths(rows: Sequence[Row], source: str, folder: Path, audio_require
         elif name is not None and not isinstance(name, str):
             tried, name = tried or [shown(name)], None
         resolved.append(replace(row, values=row.values | {"audio_filepath": name}))
+    if not num_files and audio_required and rows[0].fault:
+        raise DataError(f"{rows[0].where}: {rows[0].fault.detail}")
     if not num_files and audio_required:
         names = " and ".join(tried) or shown(rows[0].values.get("audio_filepath"))
         raise DataError(

@@ -54,6 +54,7 @@ def read_corpus(
     if path.is_dir():
         tables = [path / name for name in METADATA if (path / name).exists()]
         if not tables:
+            _check_splits(path)
             return _read_folder(path)
         path = tables[0]
     suffix = path.suffix.lower()
@@ -97,6 +98,18 @@ def _existing(source: str) -> Path:
 def has_audio_file(row: Row) -> bool:
     name = row.values.get("audio_filepath")
     return isinstance(name, str) and is_file(Path(name))
+
+
+def _check_splits(folder: Path) -> None:
+    """Raises DataError if a folder of audio has corpora in its subfolders, such as train and test of an audiofolder."""
+    tables = [table for name in METADATA for level in ("*", "*/*") for table in folder.glob(f"{level}/{name}")]
+    corpora = sorted({table.parent for table in tables})
+    if not corpora:
+        splits = [path for path in folder.iterdir() if path.is_dir() and path.name.lower() in SPLIT_FOLDERS]
+        corpora = sorted(splits) if len(splits) > 1 else []
+    if corpora:
+        names = ", ".join(str(path.relative_to(folder)) for path in corpora[:10])
+        raise DataError(f"{folder}: the corpora are its subfolders {names}; give one of them, such as {corpora[0]}")
 
 
 def _read_folder(folder: Path) -> list[Row]:

@@ -4,27 +4,19 @@ Audio stays encoded (`Audio(decode=False)`). Audio bytes inside a dataset are wr
 checks them like any other file.
 """
 
-import hashlib
 import os
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from finetune.core.errors import DataError
+from finetune.data.embedded_audio import audio_file
 from finetune.data.problems import Finding
 
-MAGIC = {
-    b"RIFF": ".wav",
-    b"fLaC": ".flac",
-    b"OggS": ".ogg",
-    b"ID3\x03": ".mp3",
-    b"ID3\x04": ".mp3",
-    b"\x1aE\xdf\xa3": ".mkv",
-    b"0&\xb2u": ".wma",
-    b"#!AM": ".amr",
-}
+RATE_COLUMNS = ("sampling_rate", "sample_rate", "samplingrate", "samplerate", "sr", "fs", "rate")
+SAMPLE_COLUMNS = ("array", "samples", "waveform", "speech", "audio_array", "input_values", "audio", "wav", "signal")
 
 
 @dataclass(frozen=True)
@@ -60,14 +52,12 @@ def read_hub(source: str, media_dir: Path, load_dataset: Callable[..., Any] | No
         DataError: the source has another form; the dataset, config or split cannot be loaded.
     """
     parts = split_source(source)
-    load_dataset = load_dataset or _datasets(source).load_dataset
+    datasets = _datasets(source)
     try:
-        dataset = load_dataset(parts[0], *parts[1:-1], split=parts[-1])
+        with _audio_stays_encoded(datasets):
+            dataset = (load_dataset or datasets.load_dataset)(parts[0], *parts[1:-1], split=parts[-1])
     except Exception as error:  # the errors of `datasets` have no common base class
-        raise DataError(
-            f"{source}: {_reason(error)}\nCheck the name, config and split. For a gated dataset, accept its "
-            "terms and run `hf auth login`. Convert a dataset with a loading script to Parquet."
-        ) from error
+        raise DataError(f"{source}: {_reason(error)}\n{_advice(error)}") from error
     return _rows(dataset, source, media_dir)
 
 
@@ -119,6 +109,16 @@ def _datasets(source: object) -> Any:
     return datasets
 
 
+def _advice(error: Exception) -> str:
+    """What to do about an error of `load_dataset`."""
+    text = f"{type(error).__name__} {error}".lower()
+    if "script" in text:
+        return "Convert a dataset with a loading script to Parquet."
+    if any(word in text for word in ("gated", "401", "403", "authenticat", "private")):
+        return "For a gated or private dataset, accept its terms on the hub and run `hf auth login`."
+    return "Check the name, config and split, and the connection."
+
+
 def _reason(error: Exception) -> str:
     while isinstance(error.__cause__, Exception):  # `datasets` wraps the reason in a general error
         error = error.__cause__
@@ -126,36 +126,78 @@ def _reason(error: Exception) -> str:
 
 
 def _rows(dataset: Any, source: str, media_dir: Path) -> Iterator[Row]:
-    """Rows with file paths for audio and names for class labels."""
+    """Rows with file paths for audio and names for class labels. Other columns with bytes (images) are left out."""
     import datasets
 
-    labels = {name: feature for name, feature in dataset.features.items() if isinstance(feature, datasets.ClassLabel)}
-    for name, feature in dataset.features.items():
+    features = dataset.features
+    labels = {name: feature for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)}
+    for name, feature in features.items():
         if isinstance(feature, datasets.Audio):
             dataset = dataset.cast_column(name, datasets.Audio(decode=False))
+    audio, rate = _audio_column(features), next((name for name in features if name.lower() in RATE_COLUMNS), None)
     for number, values in enumerate(dataset):
+        where = f"{source}: row {number}"
         row = {
-            name: labels[name].int2str(value) if name in labels and value is not None else value
+            name: (labels[name].int2str(value) if name in labels and value is not None and value >= 0 else value)
             for name, value in values.items()
+            if name == audio or not _has_bytes(value)
         }
-        for name, value in list(row.items()):
-            if isinstance(value, dict) and value.keys() == {"bytes", "path"}:
-                row["audio_filepath"] = _audio_file(row.pop(name), media_dir)
-        yield Row(f"{source}: row {number}", row)
+        row |= {name: None for name in labels if row[name] == -1}  # a row without a label
+        fault = None
+        if audio is not None:
+            try:
+                path = audio_file(row.pop(audio), row.get(rate) if rate else None, media_dir)
+            except DataError as error:
+                path, fault = None, Finding("unreadable audio", f"column {audio!r}: {error}")
+            row["audio_filepath"] = path
+        yield Row(where, _web_dataset_values(row), fault)
 
 
-def _audio_file(audio: dict[str, Any], media_dir: Path) -> str | None:
-    """The path of an audio file. Embedded bytes are written to `media_dir`, once."""
-    data, path = audio["bytes"], audio["path"]
-    if not data:
-        return path or None
-    name = PurePath(path or "clip")
-    stem = re.sub(r"[^\w.-]+", "_", name.stem)[:80]
-    suffix = name.suffix if re.fullmatch(r"\.\w{1,5}", name.suffix) else MAGIC.get(data[:4], ".audio")
-    target = media_dir / f"{stem}-{hashlib.sha256(data).hexdigest()[:12]}{suffix}"
-    if not target.exists():
-        media_dir.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_bytes(data)
-        os.replace(temporary, target)
-    return str(target)
+def _audio_column(features: Mapping[str, Any]) -> str | None:
+    """The column with embedded audio: one with the feature or a usual name, or else the first; None if none has any."""
+    import datasets
+
+    found = []
+    for name, feature in features.items():
+        is_binary = getattr(feature, "dtype", "") in ("binary", "large_binary")
+        is_object = isinstance(feature, dict) and bool(feature.keys() & {"bytes", "array"})
+        is_list = isinstance(feature, datasets.List | list) and name.lower() in SAMPLE_COLUMNS
+        if isinstance(feature, datasets.Audio) or is_binary or is_object or is_list:
+            found.append(name)
+    usual = [name for name in found if name.lower() in SAMPLE_COLUMNS or isinstance(features[name], datasets.Audio)]
+    return next(iter([*usual, *found]), None)
+
+
+def _has_bytes(value: object) -> bool:
+    return isinstance(value, bytes) or (isinstance(value, dict) and any(isinstance(v, bytes) for v in value.values()))
+
+
+def _web_dataset_values(row: dict[str, Any]) -> dict[str, Any]:
+    """The columns of a row of a WebDataset: its key as id, and the keys of its JSON file as columns."""
+    if "__key__" not in row:
+        return row
+    values = {name: value for name, value in row.items() if name not in ("__key__", "__url__", "json")}
+    content = row.get("json")
+    return {"id": row["__key__"]} | (content if isinstance(content, dict) else {}) | values
+
+
+@contextmanager
+def _audio_stays_encoded(datasets: Any) -> Iterator[None]:
+    """Builds datasets without torchcodec, which `datasets` imports even to store the names or bytes of audio files."""
+    original = datasets.Audio.encode_example
+
+    def encode(feature: Any, value: Any) -> dict[str, Any]:
+        if isinstance(value, str | os.PathLike):
+            return {"bytes": None, "path": os.fspath(value)}
+        if isinstance(value, bytes | bytearray):
+            return {"bytes": bytes(value), "path": None}
+        if isinstance(value, dict) and "array" not in value:
+            return {"bytes": value.get("bytes"), "path": value.get("path")}
+        encoded: dict[str, Any] = original(feature, value)
+        return encoded
+
+    datasets.Audio.encode_example = encode
+    try:
+        yield
+    finally:
+        datasets.Audio.encode_example = original
