@@ -112,7 +112,7 @@ class DecodingOptions:
 class TranscribeOptions:
     """Options for audio of any length: prompt, windows, decoding.
 
-    `language` and `translate_to` accept a code (`fr`, `fr-CA`) or an English name (`French`) and are stored as a code.
+    `channel` accepts `mix`, `left`, `right`, `each` or the number of a channel. `language` and `translate_to` accept a code (`fr`, `fr-CA`) or an English name (`French`) and are stored as a code.
     An empty `language` means that it is not known, an empty `translate_to` means no translation. `keywords` accepts one
     string with commas and is stored as a tuple.
 
@@ -127,11 +127,15 @@ class TranscribeOptions:
     """How pauses are detected: by sound level, or with silero-vad (extra [vad])."""
     max_window: Annotated[float, Range(ge=1, le=30)] = 30.0
     """Longest window in seconds. Longer audio is cut at pauses."""
+    channel: str = ""
+    """Channel of audio with several: `mix` averages, a number from 0 (or `left`, `right`) chooses one, `each` gives one
+    transcript a channel. Empty averages too, with a note."""
     language: str = ""
     translate_to: str = ""
     keywords: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "channel", parse_channel(self.channel))
         check_options(self)
         if not isinstance(self.decoding, DecodingOptions):
             raise RecipeError(f"decoding: must be DecodingOptions, got {self.decoding!r}")
@@ -157,6 +161,19 @@ class TranscribeOptions:
         """The decoding options; greedy for a translation and for Japanese, because the CTC head cannot draft them."""
         without_draft = self.translate_to or self.language == "ja"
         return replace(self.decoding, decoder="greedy") if without_draft else self.decoding
+
+
+def parse_channel(channel: str | int) -> str:
+    """The channel as `mix`, `each` or its number from 0; "" stays.
+
+    Raises:
+        RecipeError: something else.
+    """
+    names = {"left": "0", "right": "1"}
+    text = str(channel).strip().lower()
+    if isinstance(channel, bool) or not (text in ("", "mix", "each", *names) or (text.isascii() and text.isdigit())):
+        raise RecipeError(f"channel {channel!r} is not mix, left, right, each or a number from 0")
+    return names.get(text) or (str(int(text)) if text.isdigit() else text)
 
 
 def parse_keywords(words: str | Iterable[str]) -> tuple[str, ...]:

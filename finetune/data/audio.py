@@ -4,7 +4,9 @@
 detected here, only by a transcript that is too long for its audio.
 """
 
+import functools
 import hashlib
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 
 from finetune.core.errors import DataError
 from finetune.data.audio_file import TOLERANCE, AudioFile, open_audio
+from finetune.data.downmix import channel_for_mix
 from finetune.data.manifest import Utterance
 
 SAMPLE_RATE = 16_000
@@ -25,12 +28,17 @@ FULL_SCALE_LIMIT = 8.0  # full scale is 1; lossy codecs exceed it slightly, but 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """Properties of a decoded segment: seconds, channels of the file, silence, a hash of the mono samples."""
+    """Properties of a decoded segment: seconds, channels of the file, silence, a hash of the mono samples.
+
+    `channel` is the channel that was decoded, None for the average. A segment that is too long is not decoded, and has
+    no digest.
+    """
 
     duration: float
     channels: int
     silent: bool
     digest: str
+    channel: int | None = None
 
 
 def load_utterance(item: Utterance) -> NDArray[np.float32]:
@@ -49,7 +57,7 @@ def load_audio(
         path: an audio file.
         offset: seconds from the start of the file.
         duration: seconds; None decodes to the end of the file.
-        channel: number of the channel, from 0; None averages all channels.
+        channel: number of the channel, from 0; None averages all channels, or takes one if they cancel each other.
 
     Returns:
         (N,) float32 at 16 kHz, N >= 257.
@@ -105,15 +113,28 @@ def stream_audio(path: str | Path, channel: int | None = None) -> Iterator[NDArr
 
 
 def inspect_audio(
-    path: str | Path, offset: float = 0.0, duration: float | None = None, channel: int | None = None
+    path: str | Path,
+    offset: float = 0.0,
+    duration: float | None = None,
+    channel: int | None = None,
+    max_duration: float = math.inf,
 ) -> AudioInfo:
     """Decodes the segment that `load_audio` decodes, in bounded memory, and returns its properties.
+
+    Args:
+        path, offset, duration, channel: as in `load_audio`.
+        max_duration: a segment of more seconds is not decoded.
 
     Raises:
         DataError: see `load_audio`.
     """
     digest, num_samples, low, high = hashlib.blake2b(digest_size=16), 0, np.inf, -np.inf
     with open_audio(path) as file:
+        rest = file.frames / file.samplerate - offset
+        length = rest if duration is None else min(duration, rest)
+        if 0 <= offset and length > max_duration + TOLERANCE:
+            return AudioInfo(length, file.channels, False, "", channel)
+        channel = _channel_to_read(file, path, channel)
         for block in _mono_blocks(file, path, offset, duration, channel):
             digest.update(block.data)
             num_samples += len(block)
@@ -122,7 +143,57 @@ def inspect_audio(
     if round(seconds * SAMPLE_RATE) < MIN_SAMPLES:
         raise DataError(f"{path}: {_too_short(seconds)}")
     silent = high - low < 2e-4  # below -80 dB, with any DC offset
-    return AudioInfo(seconds, channels, silent, digest.hexdigest())
+    return AudioInfo(seconds, channels, silent, digest.hexdigest(), channel)
+
+
+def audio_channels(path: str | Path) -> tuple[int, int | None]:
+    """The number of channels of a file, and the one that is read in place of their average, if any.
+
+    Raises:
+        DataError: the file cannot be opened.
+    """
+    with open_audio(path) as file:
+        return file.channels, _channel_to_read(file, path, None)
+
+
+def count_channels(path: str | Path) -> int:
+    """The number of channels in the header of a file. Raises DataError if it cannot be opened."""
+    with open_audio(path) as file:
+        return file.channels
+
+
+def _channel_to_read(file: AudioFile, path: str | Path, channel: int | None) -> int | None:
+    """The given channel; without one, the channel that replaces the average, None if there is no need."""
+    if channel is None and file.channels == 1:
+        return None
+    if channel is not None:
+        if not 0 <= channel < file.channels:
+            raise DataError(f"{path}: channel {channel} does not exist; the file has {file.channels}, numbered from 0")
+        return channel
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    return _channel_for_mix(str(path), status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(1 << 16)
+def _channel_for_mix(path: str, _time: int, _size: int) -> int | None:
+    """Opens the file anew, because decoders do not return to the start bit by bit.
+
+    Time of change and size are part of the key of the cache.
+    """
+    with open_audio(path) as file:
+        return channel_for_mix(_readable_blocks(file), file.samplerate)
+
+
+def _readable_blocks(file: AudioFile) -> Iterator[NDArray[np.float32]]:
+    """The file in blocks (n, C) of a second, up to its end or a damaged place, which the reader of a segment reports."""
+    try:
+        while len(block := file.read(file.samplerate)):
+            yield block
+    except DataError:
+        return
 
 
 def _too_short(seconds: float) -> str:
@@ -134,8 +205,7 @@ def _mono_blocks(
 ) -> Iterator[NDArray[np.float32]]:
     """The samples of a segment at the file's sample rate, one channel or the average, in blocks (n,) float32."""
     rate, length = file.samplerate, file.frames
-    if channel is not None and not 0 <= channel < file.channels:
-        raise DataError(f"{path}: channel {channel} does not exist; the file has {file.channels}, numbered from 0")
+    channel = _channel_to_read(file, path, channel)
     start = round(offset * rate)
     if not 0 <= start < length:
         raise DataError(f"{path}: offset {offset:.3f} s is outside the file, which has {length / rate:.3f} s")

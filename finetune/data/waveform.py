@@ -11,31 +11,43 @@ from numpy.typing import NDArray
 from finetune.core.errors import DataError
 from finetune.data.audio import FULL_SCALE_LIMIT, MIN_SAMPLES, SAMPLE_RATE
 from finetune.data.audio_file import MAX_SOURCE_RATE, MIN_SOURCE_RATE
+from finetune.data.downmix import channel_for_mix, describe_mix
 
 MAX_CHANNELS = 8  # the shorter side of a 2-D array counts channels
 
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """Audio in memory: `samples` (N,) float32, mono, 16 kHz. Messages use its `name`."""
+    """Audio in memory: `samples` (N,) float32, mono, 16 kHz. Messages use its `name`.
+
+    `channel` is the channel that was chosen, `note` says how several channels became one.
+    """
 
     name: str
     samples: NDArray[np.float32]
+    channel: int | None = None
+    note: str = ""
 
 
 def to_recording(array: Any, sample_rate: int | None, name: str) -> Recording:
-    """Converts an array to a 16 kHz mono recording, in the same way as a file is read.
+    """`to_recordings` with the average of all channels."""
+    return to_recordings(array, sample_rate, name, "")[0]
 
-    Channels are averaged; other rates are resampled with soxr "HQ".
+
+def to_recordings(array: Any, sample_rate: int | None, name: str, channel: str) -> list[Recording]:
+    """Converts an array to 16 kHz mono recordings, in the same way as a file is read.
+
+    Other rates are resampled with soxr "HQ".
 
     Args:
         array: NumPy array, torch tensor or list of numbers: (N,), (C, N) or (N, C) with at most 8 channels. Floats
             have full scale 1; integers are divided by the range of their type.
         sample_rate: in Hz; required, because an array does not contain it.
         name: name of this audio in messages.
+        channel: as `TranscribeOptions.channel`; `each` gives one recording for each channel.
 
     Raises:
-        DataError: no sample rate, another shape or type, samples that are not finite or exceed full scale, too few
+        DataError: no sample rate, no such channel, another shape or type, samples that are not finite or exceed full scale, too few
             samples.
     """
     if sample_rate is None:
@@ -44,7 +56,25 @@ def to_recording(array: Any, sample_rate: int | None, name: str) -> Recording:
         raise DataError(f"{name}: sample_rate must be a number in Hz, got {sample_rate!r}")
     if not MIN_SOURCE_RATE <= sample_rate <= MAX_SOURCE_RATE:
         raise DataError(f"{name}: sample_rate {sample_rate} is not between {MIN_SOURCE_RATE} and {MAX_SOURCE_RATE} Hz")
-    wave = _mono(_numbers(array, name), name)
+    samples = _by_frame(_numbers(array, name), name)
+    count, rate = samples.shape[1], float(sample_rate)
+    if channel not in ("", "mix"):
+        chosen = range(count) if channel == "each" else [int(channel)]
+        if chosen[-1] >= count:
+            raise DataError(f"{name}: channel {channel} does not exist; the array has {count}, numbered from 0")
+        return [Recording(name, _resampled(samples[:, number], rate, name), number) for number in chosen]
+    if count == 1:
+        return [Recording(name, _resampled(samples[:, 0], rate, name))]
+    step = round(rate)
+    with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite are refused later
+        used = channel_for_mix((samples[at : at + step] for at in range(0, len(samples), step)), rate)
+    note = describe_mix(count, used) if used is not None or not channel else ""
+    mono = samples.mean(axis=1) if used is None else samples[:, used]
+    return [Recording(name, _resampled(mono, rate, name), None, note)]
+
+
+def _resampled(wave: NDArray[np.float32], sample_rate: float, name: str) -> NDArray[np.float32]:
+    """Checked samples (N,) at 16 kHz."""
     peak = float(np.abs(wave).max(initial=0.0))
     if not np.isfinite(peak):
         raise DataError(f"{name}: contains samples that are not finite (NaN or infinity)")
@@ -54,7 +84,7 @@ def to_recording(array: Any, sample_rate: int | None, name: str) -> Recording:
         wave = soxr.resample(wave, sample_rate, SAMPLE_RATE, quality="HQ")
     if len(wave) < MIN_SAMPLES:
         raise DataError(f"{name}: too short: {len(wave)} samples at 16 kHz, at least {MIN_SAMPLES} are needed")
-    return Recording(name, np.require(wave, np.float32, ["C", "W"]))  # torch warns about a read-only array
+    return np.require(wave, np.float32, ["C", "W"])  # torch warns about a read-only array
 
 
 def _numbers(array: Any, name: str) -> NDArray[Any]:
@@ -76,12 +106,12 @@ def _numbers(array: Any, name: str) -> NDArray[Any]:
         return values.astype(np.float32, copy=False)
 
 
-def _mono(values: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+def _by_frame(values: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    """The samples (N, C)."""
     if values.ndim == 2 and not values.size:
-        return values.reshape(-1)
+        return values.reshape(-1, 1)
     if values.ndim == 2 and min(values.shape) <= MAX_CHANNELS:
-        channels_first = values.shape[0] <= values.shape[1]
-        return values.mean(axis=0 if channels_first else 1)
+        return values.T if values.shape[0] <= values.shape[1] else values
     if values.ndim != 1:
         raise DataError(f"{name}: shape {values.shape}; expected (N,), (C, N) or (N, C), C at most {MAX_CHANNELS}")
-    return values
+    return values[:, None]

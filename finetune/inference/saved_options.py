@@ -45,7 +45,7 @@ def read_options(model: str | Path) -> TranscribeOptions | None:
 def write_options(model: Path, options: TranscribeOptions) -> None:
     """Saves the options in the folder of an export's transcriber."""
     content = asdict(options)
-    for name in ("language", "translate_to", "keywords"):  # options of one call, not of a model
+    for name in ("channel", "language", "translate_to", "keywords"):  # options of one call, not of a model
         del content[name]
     options_path(model).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
