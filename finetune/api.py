@@ -13,7 +13,7 @@ from finetune.core.errors import DataError, RecipeError
 from finetune.core.options import INSTRUCTION, TranscribeOptions, override
 from finetune.core.recipe import read_recipe, recipe_from_values
 from finetune.core.run_dir import RunDir
-from finetune.data.waveform import Recording, to_recording
+from finetune.data.waveform import Recording, to_recordings
 from finetune.inference import transcribe as inference
 from finetune.inference.saved_options import options_for
 from finetune.inference.transcript import Transcript
@@ -54,6 +54,7 @@ class GraniteSpeech:
         keywords: str | Iterable[str] | None = None,
         language: str | None = None,
         translate_to: str | None = None,
+        channel: str | int | None = None,
         failed: Callable[[str, DataError], None] | None = None,
         progress: Callable[[float, float], None] | None = None,
         **options: Any,
@@ -73,6 +74,8 @@ class GraniteSpeech:
             keywords: expected words, added to the prompt: a list, or `"a, b"`.
             language: spoken language, such as `fr` or `French`.
             translate_to: language to translate into; the transcript then has no word times.
+            channel: of audio with several: `mix` averages (the default), a number from 0, `left` or `right` chooses
+                one, `each` gives one transcript for each channel.
             failed: called with the name and the error of each item of a list that cannot be read, which is then
                 skipped. Without it, and for audio that is not in a list, the error is raised.
             progress: called with the seconds of audio transcribed and those read so far.
@@ -80,19 +83,22 @@ class GraniteSpeech:
                 `max_window`, `batch_seconds` or `max_new_tokens`.
 
         Returns:
-            A transcript; for a list or tuple, a list of transcripts in its order, without those of skipped items.
+            A transcript; for a list or tuple, and with `channel="each"`, a list of transcripts in its order, without
+            those of skipped items.
 
         Raises:
             DataError: audio cannot be read, or an array has no sample rate.
             ModelError: the model does not accept this prompt, or a batch does not fit into GPU memory.
             RecipeError: an unknown language or option, a value out of range, a bad keyword.
         """
-        chosen = override(self.options, keywords=keywords, language=language, translate_to=translate_to, **options)
+        chosen = override(
+            self.options, keywords=keywords, language=language, translate_to=translate_to, channel=channel, **options
+        )
         several = isinstance(audio, list | tuple)
         failed = failed if several else None
-        sources = list(_sources(audio if several else [audio], sample_rate, failed))
+        sources = list(_sources(audio if several else [audio], sample_rate, chosen.channel, failed))
         transcripts = list(inference.transcripts(self.network, sources, chosen, failed, progress))
-        return transcripts if several else transcripts[0]
+        return transcripts if several or chosen.channel == "each" else transcripts[0]
 
 
 class Recipe(config.Recipe):
@@ -259,7 +265,7 @@ def _require_recipe(recipe: Any) -> None:
 
 
 def _sources(
-    items: Sequence[Any], sample_rate: int | None, failed: Callable[[str, DataError], None] | None
+    items: Sequence[Any], sample_rate: int | None, channel: str, failed: Callable[[str, DataError], None] | None
 ) -> Iterator[str | Path | Recording]:
     """Paths and recordings in the order of the items; audio that cannot be used is reported to `failed`."""
     for number, item in enumerate(items, start=1):
@@ -270,23 +276,23 @@ def _sources(
         if isinstance(item, dict):
             name = str(item.get("path") or name)
         try:
-            yield _recording(item, sample_rate, name)
+            yield from _recordings(item, sample_rate, name, channel)
         except DataError as error:
             if not failed:
                 raise
             failed(name, error)
 
 
-def _recording(item: Any, sample_rate: int | None, name: str) -> Recording:
+def _recordings(item: Any, sample_rate: int | None, name: str, channel: str) -> list[Recording]:
     if hasattr(item, "get_all_samples"):  # torchcodec's AudioDecoder, which `datasets` 4 and newer give
         decoded = item.get_all_samples()
-        return to_recording(decoded.data, decoded.sample_rate, name)
+        return to_recordings(decoded.data, decoded.sample_rate, name, channel)
     if isinstance(item, dict):
         if not {"array", "sampling_rate"} <= item.keys():
             raise DataError(f"{name}: a dict needs the keys 'array' and 'sampling_rate'; it has {[*item]}")
-        return to_recording(item["array"], item["sampling_rate"], name)
+        return to_recordings(item["array"], item["sampling_rate"], name, channel)
     if isinstance(item, int | float):
         raise DataError(f"{name}: a list is a list of audio; for one list of samples give numpy.array(samples)")
     if item is None or isinstance(item, bytes):
         raise DataError(f"{name}: {type(item).__name__} is not audio; give a path, an array, a tensor or a dict")
-    return to_recording(item, sample_rate, name)
+    return to_recordings(item, sample_rate, name, channel)

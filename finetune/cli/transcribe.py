@@ -33,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="DIR", help="write one file per input into DIR instead of printing")
     parser.add_argument("--overwrite", action="store_true", help="let --output replace files that exist")
     parser.add_argument(
+        "--channel",
+        metavar="C",
+        help="channel of a file with several: mix (average, default), left, right, a number from 0, or each (one "
+        "transcript a channel)",
+    )
+    parser.add_argument(
         "--language",
         metavar="CODE",
         help=f"spoken language: {' '.join(SPEECH_LANGUAGES)}. The model detects it; the code is written into json, and "
@@ -65,6 +71,7 @@ def options_from(args: argparse.Namespace, saved: TranscribeOptions) -> Transcri
     """
     options = override(
         saved,
+        channel=args.channel,
         language=args.language,
         translate_to=args.translate_to,
         keywords=[*(args.keywords or "").split(","), *_lines(args.keywords_file)],
@@ -93,7 +100,7 @@ def run(args: argparse.Namespace, saved: TranscribeOptions, model: str, progress
     """
     paths, form = _paths(args), args.format or FORMATS[0]
     options = options_from(args, saved)
-    targets = _targets(paths, form, args.output)
+    targets = _targets(paths, form, args.output, options.channel == "each")
     if not any(os.path.exists(path) for path in paths):
         more = [f"... and {len(paths) - MAX_NAMES} more files"] if len(paths) > MAX_NAMES else []
         raise DataError("\n".join([*(f"{path[:200]}: no such file" for path in paths[:MAX_NAMES]), *more]))
@@ -110,17 +117,22 @@ def run(args: argparse.Namespace, saved: TranscribeOptions, model: str, progress
 
     for item in transcripts(load(model), paths, options, failed, progress):
         transcribed.append(item)
+        channel = item.channel if options.channel == "each" else None
+        name = item.path if channel is None else f"{item.path} [ch{channel}]"
         if targets:
-            _write(targets[item.path], item.render(form))
-            _print(f"{item.path} -> {targets[item.path]}")
+            target = targets[item.path, channel]
+            _write(target, item.render(form))
+            _print(f"{name} -> {target}")
         else:
-            prefix = f"{item.path}: " if form == "text" and len(paths) > 1 else ""
+            prefix = f"{name}: " if form == "text" and (len(paths) > 1 or channel is not None) else ""
             _print(prefix + item.render(form))
+        if item.note:
+            _log(f"finetune: {name}: {item.note}")
         if not item.segments:
-            _log(f"finetune: {item.path}: no speech")
+            _log(f"finetune: {name}: no speech")
         if item.truncated:
             _log(
-                f"finetune: {item.path}: the text of a window reached {options.decoding.max_new_tokens} tokens and was "
+                f"finetune: {name}: the text of a window reached {options.decoding.max_new_tokens} tokens and was "
                 "cut; raise --max-new-tokens"
             )
     if transcribed:
@@ -178,23 +190,37 @@ def _lines(path: str | None) -> list[str]:
     return [line.strip() for line in text.removeprefix("\ufeff").split("\n") if line.strip()]
 
 
-def _targets(paths: list[str], form: str, folder: str | None) -> dict[str, Path]:
-    """The output file of each input; empty without a folder."""
+def _targets(paths: list[str], form: str, folder: str | None, each: bool) -> dict[tuple[str, int | None], Path]:
+    """The output file of each input, or of each channel of each input; empty without a folder."""
     if folder is None:
-        if form in ("srt", "vtt", "tsv") and len(paths) > 1:
-            raise RecipeError(f"{len(paths)} files as {form} cannot be printed together; set --output DIR")
+        if form in ("srt", "vtt", "tsv") and (each or len(paths) > 1):
+            what = "several channels" if each else f"{len(paths)} files"
+            raise RecipeError(f"{what} as {form} cannot be printed together; set --output DIR")
         return {}
-    targets: dict[str, Path] = {}
+    targets: dict[tuple[str, int | None], Path] = {}
     for path in paths:
-        target = Path(folder) / f"{Path(path).stem}.{'txt' if form == 'text' else form}"
-        conflict = next((name for name, used in targets.items() if used == target and name != path), None)
-        if conflict is not None:
-            raise DataError(f"{path}: {target} is also the output of {conflict}; rename one of the two")
-        targets[path] = target
+        for channel in _channels(path) if each else [None]:
+            suffix = "txt" if form == "text" else form
+            part = "" if channel is None else f".ch{channel}"
+            target = Path(folder) / f"{Path(path).stem}{part}.{suffix}"
+            conflict = next((name for (name, _), used in targets.items() if used == target and name != path), None)
+            if conflict is not None:
+                raise DataError(f"{path}: {target} is also the output of {conflict}; rename one of the two")
+            targets[path, channel] = target
     return targets
 
 
-def _prepare_output(folder: Path, targets: dict[str, Path], overwrite: bool) -> None:
+def _channels(path: str) -> range:
+    """The channels of a file; none if it cannot be opened, which is reported when it is transcribed."""
+    from finetune.data.audio_file import count_channels
+
+    try:
+        return range(count_channels(path))
+    except DataError:
+        return range(0)
+
+
+def _prepare_output(folder: Path, targets: dict[tuple[str, int | None], Path], overwrite: bool) -> None:
     """Creates the folder; refuses targets that exist, or that are an input, before any work is done.
 
     Raises:
@@ -204,7 +230,7 @@ def _prepare_output(folder: Path, targets: dict[str, Path], overwrite: bool) -> 
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        inputs = {os.path.realpath(path): path for path in targets}
+        inputs = {os.path.realpath(path) for path, _ in targets}
         existing = [path for path in targets.values() if os.path.lexists(path)]
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: cannot be written ({getattr(error, 'strerror', None) or error})") from error

@@ -112,9 +112,10 @@ class DecodingOptions:
 class TranscribeOptions:
     """Options for audio of any length: prompt, windows, decoding.
 
-    `channel` accepts `mix`, `left`, `right`, `each` or the number of a channel. `language` and `translate_to` accept a code (`fr`, `fr-CA`) or an English name (`French`) and are stored as a code.
-    An empty `language` means that it is not known, an empty `translate_to` means no translation. `keywords` accepts one
-    string with commas and is stored as a tuple.
+    `channel` accepts `mix`, `left`, `right`, `each` or the number of a channel. `language` and `translate_to` accept a
+    code (`fr`, `fr-CA`) or an English name (`French`) and are stored as a code. An empty `language` means that
+    it is not known, an empty `translate_to` means no translation. `keywords` accepts one string with commas and is
+    stored as a tuple.
 
     Raises:
         RecipeError: a value out of range, an unknown language, a translation into the spoken language, or a keyword

@@ -132,7 +132,7 @@ def inspect_audio(
     with open_audio(path) as file:
         rest = file.frames / file.samplerate - offset
         length = rest if duration is None else min(duration, rest)
-        if 0 <= offset and length > max_duration + TOLERANCE:
+        if offset >= 0 and length > max_duration + TOLERANCE:
             return AudioInfo(length, file.channels, False, "", channel)
         channel = _channel_to_read(file, path, channel)
         for block in _mono_blocks(file, path, offset, duration, channel):
@@ -154,12 +154,6 @@ def audio_channels(path: str | Path) -> tuple[int, int | None]:
     """
     with open_audio(path) as file:
         return file.channels, _channel_to_read(file, path, None)
-
-
-def count_channels(path: str | Path) -> int:
-    """The number of channels in the header of a file. Raises DataError if it cannot be opened."""
-    with open_audio(path) as file:
-        return file.channels
 
 
 def _channel_to_read(file: AudioFile, path: str | Path, channel: int | None) -> int | None:
@@ -188,7 +182,7 @@ def _channel_for_mix(path: str, _time: int, _size: int) -> int | None:
 
 
 def _readable_blocks(file: AudioFile) -> Iterator[NDArray[np.float32]]:
-    """The file in blocks (n, C) of a second, up to its end or a damaged place, which the reader of a segment reports."""
+    """The file in blocks (n, C) of a second, up to its end or a damaged place; the reader of a segment reports that."""
     try:
         while len(block := file.read(file.samplerate)):
             yield block

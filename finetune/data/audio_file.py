@@ -38,7 +38,9 @@ class AudioFile(Protocol):
 
     samplerate: int
     channels: int
-    frames: int
+
+    @property
+    def frames(self) -> int: ...
 
     def tell(self) -> int: ...
 
@@ -71,6 +73,13 @@ def open_audio(path: str | Path) -> Iterator[AudioFile]:
         yield file
     finally:
         file.close()
+
+
+def count_channels(path: str | Path) -> int:
+    """The number of channels in the header of a file. Raises DataError if it cannot be opened."""
+    file = _open(path, _first_bytes(path))
+    file.close()
+    return file.channels
 
 
 def _first_bytes(path: str | Path) -> bytes:

@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from finetune.core.errors import DataError
@@ -23,6 +24,7 @@ from finetune.data.cells import (
     json_value,
     no_number,
 )
+from finetune.data.downmix import describe_mix
 from finetune.data.hub import Row
 from finetune.data.manifest import KEYS, MAX_TEXT, VERSION_KEY, Utterance, unique_id
 from finetune.data.problems import Finding, Problem
@@ -73,11 +75,12 @@ def audit(
         rewrite: changes the transcript of an utterance.
     """
     ids = {stated for row in rows if (stated := _stated_id(row))}
-    positions, by_digest = dict[str, str](), dict[str, Utterance]()
+    positions, by_digest, mixed_files = dict[str, str](), dict[str, Utterance](), set[str]()
     result = Audit([], [], [])
     pool = ThreadPoolExecutor(workers)
     try:
-        for row, audio in zip(rows, pool.map(inspect_row, rows), strict=True):
+        inspect = partial(inspect_row, max_duration=max_duration)
+        for row, audio in zip(rows, pool.map(inspect, rows), strict=True):
             utterance_id = _stated_id(row)
             if utterance_id in positions:
                 detail = f"{positions[utterance_id]} has the same id"
@@ -100,6 +103,7 @@ def audit(
             result.kept.append(utterance)
             first = by_digest.setdefault(audio.info.digest, utterance)
             warnings = [*time_warnings(row, audio), *_warnings(row, original, utterance, audio.info, first)]
+            warnings += _mix_warnings(utterance, audio.info, mixed_files)
             result.warnings.extend(_problem(item, utterance_id, row) for item in warnings)
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest of the corpus
@@ -213,6 +217,15 @@ def _check_length(
     return None
 
 
+def _mix_warnings(utterance: Utterance, audio: AudioInfo, mixed_files: set[str]) -> list[Finding]:
+    """One warning for each file of several channels that are mixed; adds the file to `mixed_files`."""
+    if utterance.channel is not None or audio.channels == 1 or utterance.audio_filepath in mixed_files:
+        return []
+    mixed_files.add(utterance.audio_filepath)
+    kind = "several channels" if audio.channel is None else "opposite channels"
+    return [Finding(kind, describe_mix(audio.channels, audio.channel))]
+
+
 def _warnings(row: Row, original: Utterance, utterance: Utterance, audio: AudioInfo, first: Utterance) -> list[Finding]:
     """Warnings about a usable row.
 
@@ -233,7 +246,8 @@ def _warnings(row: Row, original: Utterance, utterance: Utterance, audio: AudioI
         emptied = f"data.text leaves no word of {original.text[:60]!r}; " if original.text else ""
         findings.append(Finding("empty reference", f"{emptied}every recognized word is an error"))
     elif audio.silent:
-        mixed = f" after averaging {audio.channels} channels" if audio.channels > 1 else ""
+        averaged = audio.channels > 1 and utterance.channel is None and audio.channel is None
+        mixed = f" after averaging {audio.channels} channels" if averaged else ""
         findings.append(Finding("silent audio", f"no sound{mixed}, but the transcript is {text[:60]!r}"))
     elif first is not utterance:
         transcripts = (

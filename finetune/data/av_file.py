@@ -87,13 +87,16 @@ class AvFile:
         self._position, self._rest, self._jumped = 0, self._decoder.samples(self._decoder.first), False
         self._blocks = self._decoder.blocks()
         self.samplerate, self.channels = self._decoder.rate, self._decoder.channels
-        try:
-            status = Path(path).stat()
-            self._timeline = _timeline(str(path), reason, status.st_mtime_ns, status.st_size)
-        except (OSError, DataError):
-            self.close()
-            raise
-        self.frames = self._timeline.frames
+
+    @functools.cached_property
+    def _timeline(self) -> Timeline:
+        status = Path(self._path).stat()
+        return _timeline(str(self._path), self._reason, status.st_mtime_ns, status.st_size)
+
+    @property
+    def frames(self) -> int:
+        """All frames. Reads the complete file once; raises DataError if it is truncated."""
+        return self._timeline.frames
 
     def tell(self) -> int:
         return self._position

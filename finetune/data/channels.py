@@ -3,9 +3,8 @@
 import logging
 from collections.abc import Sequence
 
-import soundfile
-
 from finetune.core.errors import DataError
+from finetune.data.audio_file import count_channels
 from finetune.data.cells import cell_channel, cell_text, shown
 from finetune.data.hub import Row
 
@@ -43,6 +42,6 @@ def _number(row: Row) -> int | None:
 def _num_channels(path: str) -> int | None:
     """The number of channels in the header of a file; None if the audit will report the file."""
     try:
-        return int(soundfile.info(path).channels)
-    except (OSError, RuntimeError, ValueError, TypeError):
+        return count_channels(path)
+    except DataError:
         return None

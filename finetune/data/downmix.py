@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 SECONDS = 60.0  # of audio that decide; more only while they are quiet
 MAX_SECONDS = 600.0
 QUIET = 1e-6  # mean power below -60 dB of full scale, in which noise would decide
-# The power of the sum of the channels, relative to the sum of their powers: 1 for unrelated channels or one channel with
-# sound, the number of channels for equal ones, 0 for opposite ones. Below this (for two equally loud channels, a
-# correlation below -0.75), the average has lost most of what the channels have in common.
-MIN_SUM = 0.25
+# The power of the sum of the channels, relative to the sum of their powers: 1 for unrelated channels or one channel
+# with sound, the number of channels for equal ones, 0 for opposite ones. Below this (for two equally loud channels, a
+# correlation below -0.5), the average loses more speech than noise. WER of average and channel 0 for right = -g left
+# and noise at 15 dB: 93 and 12 % with g 0.8 (sum 0.06), 50 and 22 % with 0.6 (0.16), 21 and 12 % with 0.4 (0.35).
+MIN_SUM = 0.5
 MIN_LEVEL = 0.1  # relative to the power of the loudest channel; a quieter one is not chosen
 
 

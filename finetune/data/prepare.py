@@ -11,6 +11,7 @@ from finetune.core.config import DataSection, Recipe
 from finetune.core.errors import DataError
 from finetune.core.files import sha256_file, write_json
 from finetune.core.run_dir import RunDir
+from finetune.data.audio_preview import preview_channels
 from finetune.data.audit import Audit, audit
 from finetune.data.corpora import has_audio_file, preview_rows, read_corpus
 from finetune.data.leaks import find_leaks, is_refused
@@ -61,6 +62,7 @@ def preview_corpora(recipe: Recipe) -> Iterator[str]:
             yield f"{split:6} {'not opened' if rows is None else f'{len(rows):,} rows':>12}  {source}"
             any_closed = any_closed or rows is None
             rows = rows or []
+            yield from preview_channels(rows)
             missing = sum(not has_audio_file(row) for row in rows)
             if missing > recipe.data.max_bad_fraction * len(rows):
                 problems.append(f"data.{split}: {source}: {missing} of {len(rows)} rows have no audio file")

@@ -1,5 +1,6 @@
 """Decodes the part of a file that a row is, and compares it with the times that the row states."""
 
+import math
 from dataclasses import dataclass, replace
 
 from finetune.core.errors import DataError
@@ -21,8 +22,8 @@ class RowAudio:
     already_cut: bool = False
 
 
-def inspect_row(row: Row) -> RowAudio | Finding:
-    """Decodes the row's audio. Returns a Finding if it is unusable."""
+def inspect_row(row: Row, max_duration: float = math.inf) -> RowAudio | Finding:
+    """Decodes the row's audio, unless it has more than `max_duration` seconds. Returns a Finding if it is unusable."""
     if row.fault is not None:
         return row.fault
     path = cell_text(row.values.get("audio_filepath"))
@@ -39,11 +40,11 @@ def inspect_row(row: Row) -> RowAudio | Finding:
     try:
         channel = cell_channel(row.values.get("channel"))
     except ValueError as error:
-        return _without_channel(path, row, str(error))
+        return _without_channel(path, row, str(error), max_duration)
     try:
-        info = inspect_audio(path, offset, duration if is_segment else None, channel)
+        info = inspect_audio(path, offset, duration if is_segment else None, channel, max_duration)
     except DataError as error:
-        return (is_segment and _outside(path, offset, duration, channel)) or _unreadable(error)
+        return (is_segment and _outside(path, offset, duration, channel, max_duration)) or _unreadable(error)
     if not is_segment and duration is not None and _differs(duration, info.duration):
         return Finding("wrong duration", f"stated {shown(stated)} s, but the file has {info.duration:.2f} s")
     return RowAudio(offset, channel, info)
@@ -55,7 +56,7 @@ def _unreadable(error: DataError) -> Finding:
     return Finding("missing audio" if "no such file" in text else "unreadable audio", detail)
 
 
-def _without_channel(path: str, row: Row, reason: str) -> RowAudio | Finding:
+def _without_channel(path: str, row: Row, reason: str, max_duration: float) -> RowAudio | Finding:
     """The row's audio if the file has one channel, so that the column has another meaning, such as "phone"."""
     if isinstance(row.values.get("channel"), list | tuple | dict):
         return Finding("invalid channel", reason)
@@ -63,7 +64,7 @@ def _without_channel(path: str, row: Row, reason: str) -> RowAudio | Finding:
         bare = replace(row, values={key: value for key, value in row.values.items() if key != "channel"})
     else:
         bare = replace(row, values=row.values | {"channel": None})
-    audio = inspect_row(bare)
+    audio = inspect_row(bare, max_duration)
     if isinstance(audio, RowAudio) and audio.info.channels > 1:
         return Finding("invalid channel", f"{reason}; the file has {audio.info.channels} channels")
     return audio
@@ -75,10 +76,12 @@ def _differs(stated: float, measured: float) -> bool:
     return abs(stated - measured) > rounding + 0.02 * measured
 
 
-def _outside(path: str, offset: float, duration: float | None, channel: int | None) -> RowAudio | Finding | None:
+def _outside(
+    path: str, offset: float, duration: float | None, channel: int | None, max_duration: float
+) -> RowAudio | Finding | None:
     """The whole file if it is already cut to the segment; a Finding if the segment is outside; None otherwise."""
     try:
-        info = inspect_audio(path, 0.0, None, channel)
+        info = inspect_audio(path, 0.0, None, channel, max_duration)
     except DataError:
         return None
     end = offset + (duration or 0.0)

@@ -29,11 +29,6 @@ class Recording:
     note: str = ""
 
 
-def to_recording(array: Any, sample_rate: int | None, name: str) -> Recording:
-    """`to_recordings` with the average of all channels."""
-    return to_recordings(array, sample_rate, name, "")[0]
-
-
 def to_recordings(array: Any, sample_rate: int | None, name: str, channel: str) -> list[Recording]:
     """Converts an array to 16 kHz mono recordings, in the same way as a file is read.
 
@@ -47,8 +42,8 @@ def to_recordings(array: Any, sample_rate: int | None, name: str, channel: str) 
         channel: as `TranscribeOptions.channel`; `each` gives one recording for each channel.
 
     Raises:
-        DataError: no sample rate, no such channel, another shape or type, samples that are not finite or exceed full scale, too few
-            samples.
+        DataError: no sample rate, no such channel, another shape or type, samples that are not finite or exceed full
+            scale, too few samples.
     """
     if sample_rate is None:
         raise DataError(f"{name}: an array needs its sample rate, such as sample_rate=16000")

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from finetune.core.errors import DataError, ModelError
 from finetune.core.options import DecodingOptions, TranscribeOptions
-from finetune.data.audio import SAMPLE_RATE, stream_audio
+from finetune.data.audio import SAMPLE_RATE, audio_channels, stream_audio
+from finetune.data.audio_file import count_channels
+from finetune.data.downmix import describe_mix
 from finetune.data.features import FRAME_SECONDS, num_frames
 from finetune.data.manifest import Utterance
 from finetune.data.waveform import Recording
@@ -27,7 +29,16 @@ from finetune.model.prompt import render
 
 BATCHES_AHEAD = 2  # batches of audio that are collected before they are transcribed together
 
-Source = str | Path | Recording
+
+@dataclass(frozen=True)
+class FileChannel:
+    """One channel of an audio file."""
+
+    path: str | Path
+    channel: int
+
+
+Source = str | Path | FileChannel | Recording
 Detector = Callable[[Source], Activity]
 BatchDecoder = Callable[[SpeechModel, EncodedAudio, Sequence[Utterance], str, DecodingOptions], list[Hypothesis]]
 Result = tuple[Segment, Hypothesis] | None  # None: no speech in the window
@@ -41,7 +52,15 @@ def load(model: str | Path) -> SpeechModel:
 def activity_detector(vad: str) -> Detector:
     """The detector of speech and pauses for `options.vad`. Raises MissingExtraError if silero-vad is not installed."""
     detect = silero_vad() if vad == "silero" else energy_vad
-    return lambda source: detect([source.samples] if isinstance(source, Recording) else stream_audio(source))
+
+    def detect_in(source: Source) -> Activity:
+        if isinstance(source, Recording):
+            return detect([source.samples])
+        if isinstance(source, FileChannel):
+            return detect(stream_audio(source.path, source.channel))
+        return detect(stream_audio(source))
+
+    return detect_in
 
 
 @dataclass
@@ -49,6 +68,7 @@ class _Job:
     """One recording: its windows, and the results of the windows that are already transcribed."""
 
     source: Source
+    note: str = ""
     duration: float = 0.0
     windows: list[Utterance] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
@@ -57,7 +77,13 @@ class _Job:
 
     @property
     def name(self) -> str:
-        return self.source.name if isinstance(self.source, Recording) else str(self.source)
+        if isinstance(self.source, Recording):
+            return self.source.name
+        return str(self.source.path if isinstance(self.source, FileChannel) else self.source)
+
+    @property
+    def channel(self) -> int | None:
+        return None if isinstance(self.source, str | Path) else self.source.channel
 
     @property
     def complete(self) -> bool:
@@ -128,8 +154,7 @@ class Transcriber:
                 else:
                     raise job.error
 
-        for source in sources:
-            job = self._open(source)
+        for job in (job for source in sources for job in self._open(source)):
             waiting.append(job)
             total += sum(window.duration for window in job.windows)
             for window in job.windows:
@@ -151,11 +176,29 @@ class Transcriber:
                 f"{'give fewer keywords' if options.keywords else 'lower max_new_tokens'}"
             )
 
-    def _open(self, source: Source) -> _Job:
-        """Creates the job of a recording: its windows, or the error if it cannot be read."""
-        started, job = time.perf_counter(), _Job(source)
+    def _open(self, source: Source) -> Iterator[_Job]:
+        """Creates the jobs of a recording, one for each chosen channel."""
+        note, chosen = "", [source]
         try:
-            activity = self.detect(source)
+            if isinstance(source, Recording):
+                note = source.note
+            elif isinstance(source, str | Path) and self.options.channel in ("", "mix"):
+                note = _mix_note(source, self.options.channel)
+            elif isinstance(source, str | Path):
+                each = self.options.channel == "each"
+                numbers = range(count_channels(source)) if each else [int(self.options.channel)]
+                chosen = [FileChannel(source, number) for number in numbers]
+        except DataError as error:
+            yield _Job(source, error=error)
+            return
+        for item in chosen:
+            yield self._open_channel(_Job(item, note))
+
+    def _open_channel(self, job: _Job) -> _Job:
+        """Adds the windows, or the error if the recording cannot be read."""
+        started = time.perf_counter()
+        try:
+            activity = self.detect(job.source)
         except DataError as error:
             job.error = error
             return job
@@ -169,6 +212,7 @@ class Transcriber:
                 offset=start,
                 language=self.options.text_language,
                 keywords=self.options.keywords,
+                channel=job.channel,
             )
             for start, end in speech_windows(activity, self.options.max_window)
         ]
@@ -268,7 +312,17 @@ def _transcript(job: _Job, language: str) -> Transcript:
         seconds=job.seconds,
         acceptance=sum(hypothesis.accepted for _, hypothesis in results) / drafted if drafted else None,
         truncated=any(hypothesis.truncated for _, hypothesis in results),
+        channel=job.channel,
+        note=job.note,
     )
+
+
+def _mix_note(path: str | Path, chosen: str) -> str:
+    """How the channels of a file are mixed; "" for one channel, or for an average that the options ask for."""
+    channels, used = audio_channels(path)
+    if channels == 1 or (used is None and chosen == "mix"):
+        return ""
+    return f"{describe_mix(channels, used)}; --channel 0 or channel=0 reads one, each all of them"
 
 
 def _seconds(group: list[tuple[_Job, Utterance]]) -> float:

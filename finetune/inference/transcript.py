@@ -19,6 +19,8 @@ class Transcript:
         seconds: computing time.
         acceptance: fraction of the draft tokens that were accepted; None without a draft.
         truncated: the text of a window reached `max_new_tokens`.
+        channel: number of the channel; None if the audio has one channel, or the channels were mixed.
+        note: how several channels were mixed, if the options do not say it; else "".
     """
 
     path: str
@@ -29,6 +31,8 @@ class Transcript:
     seconds: float
     acceptance: float | None
     truncated: bool
+    channel: int | None = None
+    note: str = ""
 
     @property
     def words(self) -> tuple[Word, ...]:
@@ -39,6 +43,7 @@ class Transcript:
         """A dict for JSON, with the keys of OpenAI's and IBM's transcripts; times in seconds."""
         content: dict[str, Any] = {
             "audio_filepath": self.path,
+            **({} if self.channel is None else {"channel": self.channel}),
             "duration": round(self.duration, 3),
             "text": self.text,
             "segments": [_segment(number, segment) for number, segment in enumerate(self.segments)],

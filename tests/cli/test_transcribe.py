@@ -96,6 +96,50 @@ def test_a_closed_or_full_standard_output_ends_the_command(
     assert (result.code, result.err) == (code, message)
 
 
+def two_sides(path: Path) -> Path:
+    """A call: one sentence in each channel."""
+    left, right = (soundfile.read(clip, dtype="float32")[0] for clip in (PARK, DOOR))
+    count = max(len(left), len(right))
+    soundfile.write(path, np.stack([np.pad(side, (0, count - len(side))) for side in (left, right)], 1), 16_000)
+    return path
+
+
+def test_each_channel_has_its_own_transcript_and_file(finetune: Command, tmp_path: Path) -> None:
+    call, out = two_sides(tmp_path / "call.wav"), tmp_path / "out"
+    texts = ["we went to the park after lunch", "please close the door when you leave"]
+    result = finetune("transcribe", call, "--channel", "each", "--model", NANO)
+    assert (result.code, result.out) == (0, f"{call} [ch0]: {texts[0]}\n{call} [ch1]: {texts[1]}\n")
+    assert "channels" not in result.err
+    result = finetune("transcribe", call, PARK, "--channel", "each", "--format", "json", "--model", NANO)
+    rows = [json.loads(line) for line in result.out.splitlines()]
+    assert [(row["channel"], row["text"]) for row in rows] == [(0, texts[0]), (1, texts[1]), (0, texts[0])]
+    for form in ("srt", "text"):
+        arguments = ("--channel", "each", "--format", form, "--output", out, "--model", NANO)
+        assert finetune("transcribe", call, *arguments).code == 0
+    assert {path.name for path in out.iterdir()} == {f"call.ch{n}.{end}" for n in (0, 1) for end in ("srt", "txt")}
+    assert (out / "call.ch1.txt").read_text() == f"{texts[1]}\n"
+    result = finetune("transcribe", call, "--channel", "each", "--format", "vtt", "--model", NANO)
+    assert result.code == 2 and "several channels as vtt" in result.err
+
+
+def test_one_channel_or_the_average_with_a_note(finetune: Command, tmp_path: Path) -> None:
+    call, opposite = two_sides(tmp_path / "call.wav"), tmp_path / "opposite.wav"
+    left = soundfile.read(PARK, dtype="float32")[0]
+    soundfile.write(opposite, np.stack([left, -left], 1), 16_000)
+    for channel, text in (("right", "please close the door when you leave"), ("0", "we went to the park after lunch")):
+        result = finetune("transcribe", call, "--channel", channel, "--model", NANO)
+        assert (result.code, result.out) == (0, f"{text}\n") and "channels" not in result.err
+    result = finetune("transcribe", call, opposite, "--model", NANO)
+    assert result.err.count(f"finetune: {call}: 2 channels, averaged") == 1
+    assert f"finetune: {opposite}: 2 channels that cancel each other in their average; channel 0 is used" in result.err
+    assert result.out.endswith(f"{opposite}: we went to the park after lunch\n")
+    assert "channels" not in finetune("transcribe", call, "--channel", "mix", "--model", NANO).err
+    result = finetune("transcribe", call, PARK, "--channel", 1, "--model", NANO)
+    assert result.code == 1 and f"{PARK}: channel 1 does not exist; the file has 1, numbered from 0" in result.err
+    result = finetune("transcribe", call, "--channel", "middle", "--model", NANO)
+    assert result.code == 2 and "channel 'middle' is not mix, left, right, each or a number from 0" in result.err
+
+
 def test_silence_is_reported(finetune: Command, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
     result = finetune("transcribe", tmp_path / "a.wav", "--model", NANO)

@@ -93,6 +93,7 @@ OTHER: dict[str, object] = {  # by field, a value that is not the default
     "instruction": "write it down",
     "vad": "silero",
     "max_window": 9.0,
+    "channel": "1",
     "language": "fr",
     "translate_to": "de",
     "keywords": ("stent",),

@@ -20,6 +20,7 @@ from finetune.data.audio import (
     BLOCK_FRAMES,
     MIN_SAMPLES,
     SAMPLE_RATE,
+    audio_channels,
     inspect_audio,
     load_audio,
     load_segments,
@@ -53,11 +54,71 @@ def test_resampling_keeps_the_tone(tmp_path: Path, rate: int) -> None:
     np.testing.assert_allclose(wave[1000:-1000], tone(1.0)[1000:-1000], atol=1e-3)
 
 
-def test_channels_are_averaged_and_opposite_ones_are_silent(tmp_path: Path) -> None:
+def voices(seconds: float = 2.0, channels: int = 2) -> NDArray[np.float32]:
+    """(N, C): unrelated noise in each channel."""
+    return np.random.default_rng(5).uniform(-0.3, 0.3, (round(seconds * SAMPLE_RATE), channels)).astype(np.float32)
+
+
+@pytest.mark.parametrize("channels", [2, 6, 9])
+def test_channels_are_averaged_or_chosen(tmp_path: Path, channels: int) -> None:
+    waves = voices(channels=channels)
+    path = wav(tmp_path / "a.wav", waves, subtype="FLOAT")
+    np.testing.assert_allclose(load_audio(path), waves.mean(1), atol=1e-6)
+    np.testing.assert_array_equal(load_audio(path, 0.5, 1.0, channels - 1), waves[8_000:24_000, -1])
+    with pytest.raises(DataError, match=f"channel {channels} does not exist; the file has {channels}"):
+        load_audio(path, channel=channels)
     left = tone(1.0)
-    np.testing.assert_allclose(load_audio(wav(tmp_path / "a.wav", np.stack([left, 0 * left], 1))), left / 2, atol=1e-4)
-    info = inspect_audio(wav(tmp_path / "b.wav", np.stack([left, -left], 1), subtype="FLOAT"))
-    assert info.silent and info.channels == 2
+    np.testing.assert_allclose(load_audio(wav(tmp_path / "b.wav", np.stack([left, 0 * left], 1))), left / 2, atol=1e-4)
+
+
+def test_opposite_channels_give_the_first_one_with_sound(tmp_path: Path) -> None:
+    """The file decides, not the segment: a segment in which the channels agree is read as the others are."""
+    left, noise = voices(4.0)[:, 0], 0.05 * voices(4.0, 3)
+    files = {
+        "opposite": (np.stack([left, -left], 1), 0),
+        "weaker": (np.stack([left, -0.6 * left], 1), 0),
+        "noisy": (np.stack([left, -left], 1) + noise[:, :2], 0),
+        "offset": (np.stack([left + 0.2, -left + 0.2], 1), 0),
+        "third": (np.stack([0.01 * noise[:, 0], -left, left], 1), 1),
+        "same": (np.stack([left, left], 1), None),
+        "opposite offsets": (np.stack([left + 0.5, left - 0.5], 1), None),
+        "one side": (np.stack([left, 0 * left], 1), None),
+        "unrelated": (voices(4.0), None),
+        "silent": (np.zeros((64_000, 2), np.float32), None),
+        "mostly opposite": (np.stack([left, np.where(np.arange(64_000) < 60_000, -left, left)], 1), 0),
+    }
+    for name, (samples, used) in files.items():
+        samples = samples.astype(np.float32)
+        path = wav(tmp_path / f"{name}.wav", samples, subtype="FLOAT")
+        expected = samples.mean(1) if used is None else samples[:, used]
+        np.testing.assert_allclose(load_audio(path), expected, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(load_audio(path, 3.8), expected[60_800:], atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(np.concatenate(list(stream_audio(path))), expected, atol=1e-6)
+        info = inspect_audio(path, 3.8)
+        assert (info.channel, info.channels, info.silent) == (used, samples.shape[1], name == "silent"), name
+        assert audio_channels(path) == (samples.shape[1], used)
+    np.testing.assert_array_equal(load_audio(tmp_path / "opposite.wav", channel=1), -left)
+
+
+def test_quiet_audio_at_the_start_does_not_decide(tmp_path: Path) -> None:
+    """Two minutes of unrelated noise below -60 dB, then speech in opposite phase."""
+    rate = 4_000
+    quiet = 5e-4 * np.random.default_rng(1).normal(size=(120 * rate, 2))
+    loud = 0.2 * np.random.default_rng(2).normal(size=20 * rate)
+    path = wav(tmp_path / "a.wav", np.concatenate([quiet, np.stack([loud, -loud], 1)]), rate, subtype="FLOAT")
+    assert audio_channels(path) == (2, 0)
+
+
+def test_a_segment_that_is_too_long_is_not_decoded(tmp_path: Path) -> None:
+    """The second half is damaged, so decoding it would fail."""
+    content = bytearray(wav(tmp_path / "a.flac", voices(20.0, 1)).read_bytes())
+    content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+    (tmp_path / "b.flac").write_bytes(content)
+    with pytest.raises(DataError, match="decoding failed|truncated"):
+        inspect_audio(tmp_path / "b.flac")
+    info = inspect_audio(tmp_path / "b.flac", 1.0, max_duration=10.0)
+    assert (info.duration, info.digest) == (19.0, "")
+    assert inspect_audio(tmp_path / "b.flac", 1.0, 5.0, max_duration=10.0).digest
 
 
 def test_segments_equal_slices_of_the_file(tmp_path: Path) -> None:

@@ -208,14 +208,41 @@ def test_a_segment_without_duration_ends_with_the_file(tmp_path: Path) -> None:
 
 def test_silence_is_kept_with_a_warning(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
-    noise = np.random.default_rng(0).uniform(-0.3, 0.3, 16_000)
-    soundfile.write(tmp_path / "b.wav", np.stack([noise, -noise], 1), 16_000, subtype="FLOAT")
+    soundfile.write(tmp_path / "b.wav", np.zeros((16_000, 2)) + [0.1, -0.1], 16_000, subtype="FLOAT")
     result = check(
         {"audio_filepath": str(tmp_path / "a.wav"), "text": "hm"},
         {"audio_filepath": str(tmp_path / "b.wav"), "text": "hm"},
     )
-    assert kinds(result.warnings) == ["silent audio"] * 2 and len(result.kept) == 2
+    assert kinds(result.warnings) == ["silent audio", "silent audio", "several channels"] and len(result.kept) == 2
     assert "2 channels" in result.warnings[1].detail
+
+
+def test_several_channels_without_a_number_are_a_warning_for_each_file(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, (48_000, 6))
+    soundfile.write(tmp_path / "six.wav", noise, 16_000)
+    soundfile.write(tmp_path / "opposite.wav", np.stack([noise[:, 0], -noise[:, 0]], 1), 16_000)
+    rows: list[dict[str, object]] = [
+        {"audio_filepath": str(tmp_path / name), "text": "hm", "offset": offset, "duration": 1}
+        for name in ("six.wav", "opposite.wav")
+        for offset in (0, 1)
+    ]
+    warnings = check(*rows).warnings
+    assert kinds(warnings) == ["several channels", "opposite channels"]
+    assert [problem.where for problem in warnings] == ["m.csv:2", "m.csv:4"]
+    assert warnings[0].detail == "6 channels, averaged"
+    assert warnings[1].detail.endswith("channel 0 is used")
+    assert "several channels: 1. If a transcript" in format_problems(warnings)
+
+
+def test_audio_that_is_too_long_is_not_decoded(tmp_path: Path) -> None:
+    """Its second half is damaged: decoding would give another problem."""
+    path = Path(write_noise(tmp_path, "a.flac", seconds=30.0))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + bytes(len(content) // 2))
+    result = check({"audio_filepath": str(path), "text": "hm"})
+    assert kinds(result.dropped) == ["audio too long"] and result.dropped[0].detail == "30.00 s; the maximum is 10 s"
+    result = check({"audio_filepath": str(path), "text": "hm"}, max_duration=60.0)
+    assert kinds(result.dropped) == ["unreadable audio"]
 
 
 def test_transcripts_are_cleaned_with_a_warning(tmp_path: Path) -> None:

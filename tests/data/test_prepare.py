@@ -186,6 +186,21 @@ def test_rows_without_words_and_control_tokens_are_dropped(
     assert [problem["kind"] for problem in read_json(run.problems)["train"]["dropped"]] == [kind]
 
 
+def test_files_with_several_channels_are_named(corpora: Corpora, tmp_path: Path) -> None:
+    sides = np.random.default_rng(3).uniform(-0.3, 0.3, (32_000, 2))
+    soundfile.write(tmp_path / "call.wav", sides, 16_000)
+    call = {"audio_filepath": str(tmp_path / "call.wav"), "text": "hello"}
+    recipe = corpora(test=[{"id": "call", **call}])
+    line = f"1 of 3 audio files have several channels, which are averaged, such as {tmp_path / 'call.wav'} (2)"
+    assert [text for text in preview_corpora(recipe) if line in text]
+    run = RunDir(tmp_path / "run")
+    prepare(recipe, run)
+    kinds = {problem["id"]: problem["kind"] for problem in read_json(run.problems)["test"]["warnings"]}
+    assert kinds["call"] == "several channels"
+    chosen = corpora(test=[{"id": "call", "channel": 1, **call}])
+    assert not [text for text in preview_corpora(chosen) if "channels" in text]
+
+
 def test_settings_without_effect_are_named(corpora: Corpora, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "terms.txt").write_text("zyx\nqed\n")
     row = {"audio_filepath": str(tmp_path / "test" / "a.wav"), "text": "own words", "accent": "x", "keywords": "own"}

@@ -10,9 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from finetune.core.errors import DataError
-from finetune.data.waveform import MAX_CHANNELS, to_recording
+from finetune.data.waveform import MAX_CHANNELS, Recording, to_recordings
 
 WAVE = np.linspace(-0.5, 0.5, 500, dtype=np.float32)
+
+
+def to_recording(array: Any, sample_rate: Any, name: str) -> Recording:
+    return to_recordings(array, sample_rate, name, "")[0]
 
 
 def read_only() -> Any:
@@ -89,6 +93,21 @@ def test_channels_are_averaged(channels: int) -> None:
         np.testing.assert_allclose(to_recording(array, 16_000, "a").samples, expected, atol=1e-7)
     with pytest.raises(DataError, match=r"shape \(9, 16000\)"):
         to_recording(np.zeros((MAX_CHANNELS + 1, 16_000), np.float32), 16_000, "a")
+
+
+def test_one_channel_each_channel_or_the_first_of_opposite_channels() -> None:
+    left, right = noise(seed=1), noise(seed=2)
+    stereo = np.stack([left, right])
+    assert [item.channel for item in to_recordings(stereo, 16_000, "a", "each")] == [0, 1]
+    np.testing.assert_array_equal(to_recordings(stereo.T, 16_000, "a", "each")[1].samples, right)
+    np.testing.assert_array_equal(to_recordings(stereo, 16_000, "a", "1")[0].samples, right)
+    assert to_recording(stereo, 16_000, "a").note == "2 channels, averaged"
+    assert to_recordings(stereo, 16_000, "a", "mix")[0].note == to_recording(left, 16_000, "a").note == ""
+    opposite = to_recordings(np.stack([left, -0.9 * left]), 16_000, "a", "mix")[0]
+    np.testing.assert_array_equal(opposite.samples, left)
+    assert "cancel each other" in opposite.note and "channel 0 is used" in opposite.note
+    with pytest.raises(DataError, match="channel 2 does not exist; the array has 2"):
+        to_recordings(stereo, 16_000, "a", "2")
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])

@@ -256,6 +256,25 @@ def test_any_rate_and_number_of_channels(granite: GraniteSpeech, tmp_path: Path)
     assert stereo.text == TEXTS[2] and telephone.text.split()[:2] == TEXTS[2].split()[:2]
 
 
+def test_each_channel_of_files_and_arrays(granite: GraniteSpeech, tmp_path: Path) -> None:
+    waves = [load_audio(path) for path in (PARK, DOOR)]
+    count = max(map(len, waves))
+    both = np.stack([np.pad(wave, (0, count - len(wave))) for wave in waves])
+    soundfile.write(tmp_path / "call.wav", both.T, SAMPLE_RATE, subtype="FLOAT")
+    for audio in (tmp_path / "call.wav", both):
+        result = granite.transcribe(audio, channel="each", sample_rate=SAMPLE_RATE)
+        assert [(item.channel, item.text) for item in result] == [(0, TEXTS[0]), (1, TEXTS[1])]
+        right = granite.transcribe(audio, channel="right", sample_rate=SAMPLE_RATE)
+        assert (right.channel, right.text, right.note) == (1, TEXTS[1], "")
+        assert granite.transcribe(audio, channel=0, sample_rate=SAMPLE_RATE).to_dict()["channel"] == 0
+        mixed = granite.transcribe(audio, sample_rate=SAMPLE_RATE)
+        assert mixed.channel is None and mixed.note.startswith("2 channels, averaged")
+        with pytest.raises(DataError, match="channel 2 does not exist"):
+            granite.transcribe(audio, channel=2, sample_rate=SAMPLE_RATE)
+    with pytest.raises(RecipeError, match="channel -1 is not mix"):
+        granite.transcribe(PARK, channel=-1)
+
+
 def test_keywords_go_into_the_prompt_up_to_its_room(granite: GraniteSpeech) -> None:
     transcript = finetune.transcribe(PARK, granite, keywords=["the park", "lunch"])
     assert transcript.text

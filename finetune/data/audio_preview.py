@@ -1,0 +1,29 @@
+"""Looks at the headers of a corpus's audio files, without decoding them."""
+
+from collections.abc import Iterator, Sequence
+
+from finetune.core.errors import DataError
+from finetune.data.audio_file import count_channels
+from finetune.data.hub import Row
+
+MAX_FILES = 500  # of a corpus
+
+
+def preview_channels(rows: Sequence[Row]) -> Iterator[str]:
+    """A line if files have several channels and their rows do not say which; at most MAX_FILES files are opened."""
+    without = [row.values.get("audio_filepath") for row in rows if row.values.get("channel") in (None, "")]
+    files = list(dict.fromkeys(path for path in without if isinstance(path, str)))[:MAX_FILES]
+    several = [(path, count) for path in files if (count := _channels(path)) > 1]
+    if several:
+        path, count = several[0]
+        yield (
+            f"       {len(several)} of {len(files)} audio files have several channels, which are averaged, such as "
+            f"{path} ({count}); if a transcript belongs to one channel, give its number (from 0) in a column `channel`"
+        )
+
+
+def _channels(path: str) -> int:
+    try:
+        return count_channels(path)
+    except DataError:  # prepare reports it
+        return 0
