@@ -79,8 +79,7 @@ def audit(
     result = Audit([], [], [])
     pool = ThreadPoolExecutor(workers)
     try:
-        inspect = partial(inspect_row, max_duration=max_duration)
-        for row, audio in zip(rows, pool.map(inspect, rows), strict=True):
+        for row, audio in zip(rows, pool.map(partial(inspect_row, max_duration=max_duration), rows), strict=True):
             utterance_id = _stated_id(row)
             if utterance_id in positions:
                 detail = f"{positions[utterance_id]} has the same id"
@@ -101,10 +100,9 @@ def audit(
                 result.dropped.append(_problem(finding, utterance_id, row))
                 continue
             result.kept.append(utterance)
-            first = by_digest.setdefault(audio.info.digest, utterance)
-            warnings = [*time_warnings(row, audio), *_warnings(row, original, utterance, audio.info, first)]
-            warnings += _mix_warnings(utterance, audio.info, mixed_files)
-            result.warnings.extend(_problem(item, utterance_id, row) for item in warnings)
+            found = [*time_warnings(row, audio), *_mix_warnings(utterance, audio.info, mixed_files)]
+            found += _warnings(row, original, utterance, audio.info, by_digest.setdefault(audio.info.digest, utterance))
+            result.warnings.extend(_problem(item, utterance_id, row) for item in found)
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest of the corpus
     return result

@@ -109,4 +109,4 @@ def test_changed_audio_is_a_warning(folder: Path) -> None:
         special_tokens=(),
         workers=1,
     )
-    assert [problem.kind for problem in result.warnings] == ["audio changed"]
+    assert [problem.kind for problem in result.warnings] == ["audio changed", "several channels"]
