@@ -74,9 +74,8 @@ def audit(
         wordless: which transcripts without words stay; every word that is recognized there is an error.
         rewrite: changes the transcript of an utterance.
     """
-    ids = {stated for row in rows if (stated := _stated_id(row))}
+    ids, result = {stated for row in rows if (stated := _stated_id(row))}, Audit([], [], [])
     positions, by_digest, mixed_files = dict[str, str](), dict[str, Utterance](), set[str]()
-    result = Audit([], [], [])
     pool = ThreadPoolExecutor(workers)
     try:
         for row, audio in zip(rows, pool.map(partial(inspect_row, max_duration=max_duration), rows), strict=True):
@@ -100,8 +99,9 @@ def audit(
                 result.dropped.append(_problem(finding, utterance_id, row))
                 continue
             result.kept.append(utterance)
-            found = [*time_warnings(row, audio), *_mix_warnings(utterance, audio.info, mixed_files)]
-            found += _warnings(row, original, utterance, audio.info, by_digest.setdefault(audio.info.digest, utterance))
+            first = by_digest.setdefault(audio.info.digest, utterance)
+            found = time_warnings(row, audio) + _warnings(row, original, utterance, audio.info, first)
+            found += _mix_warnings(utterance, audio.info, mixed_files)
             result.warnings.extend(_problem(item, utterance_id, row) for item in found)
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest of the corpus
