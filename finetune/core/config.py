@@ -211,7 +211,15 @@ class MachineSection(Section):
 
 class EvaluateSection(Section):
     normalizer: Literal[
-        "none", "basic@2", "basic@1", "ja-cer@2", "ja-cer@1", "multi@1", "whisper-en@1", "openasr@2026-08"
+        "none",
+        "basic@2",
+        "basic@1",
+        "ja-cer@2",
+        "ja-cer@1",
+        "multi@1",
+        "whisper-en@1",
+        "openasr@2026-08",
+        "openasr-multi@2026-08",
     ] = "basic@2"
     """Text normalizer before scoring; docs/scoring.md describes each."""
     replicas: int = Field(2000, ge=100, le=1_000_000)

@@ -15,7 +15,7 @@ from finetune.core.files import read_json, sha256_file, write_json
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
 from finetune.evaluation.compare_result import CompareResult, CompareSettings, SystemComparison, SystemScores, Verdict
-from finetune.evaluation.scoring_sets import is_japanese
+from finetune.evaluation.scoring_sets import is_japanese, with_language
 from finetune.evaluation.systems import TRANSCRIBERS, System, SystemHypotheses, Transcriber, parse_system, run_system
 from finetune.evaluation.utterances import check_audio, clip_of, read_utterances
 from finetune.metrics.conditions import Condition
@@ -135,6 +135,7 @@ def _resolve(
     transcripts = [item for item in utterances if not item.extra.get("target_language")]
     if not transcripts:
         raise DataError(f"{path}: all clips are translations; compare scores transcripts only")
+    options = replace(options, preset=with_language(transcripts, options.preset))
     cells = [cell for item in transcripts for cell in (item.keywords, item.extra.get("terms"))]
     term_list = read_terms(terms) if terms else column_terms(cells, options.preset)
     term_recall([], [], term_list, options.preset)  # raises DataError for an invalid term

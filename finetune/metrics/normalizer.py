@@ -13,6 +13,7 @@ from functools import cache, lru_cache, partial
 
 from finetune.core.errors import RecipeError
 from finetune.metrics.english import openasr, whisper
+from finetune.metrics.multilingual import BRACKETED, has_number_words, openasr_multi
 from finetune.metrics.number_signs import fold_signs, separate_forms
 
 # Quotes, primes and accents that are typed as apostrophes; ™ and ℠ are removed, because NFKC makes them "tm" and "sm".
@@ -20,7 +21,6 @@ _TYPED_VARIANTS = str.maketrans(
     dict.fromkeys("\u2018\u2019\u02bb\u02bc\u00b4\u0060\u2032\uff07", "'") | dict.fromkeys("\u2122\u2120", "")
 )
 _WORD_JOINERS = "/\u2044"  # slash, and the fraction slash that NFKC produces for ½
-_BRACKETED = re.compile(r"[<\[][^>\]]*[>\]]|\([^)]+\)")
 # Such as <unk>, [noise], （笑）, 【拍手】; brackets with digits are not tags.
 _JAPANESE_TAG = re.compile(
     r"[<＜]/?[^\W\d][^<>＜＞\d]*[>＞]|<\|[^<>|]*\|>|[\[［【][^\[\]［］【】\d]*[\]］】]|[(（][^()（）\d]*[)）]"
@@ -97,7 +97,7 @@ def _ja_cer_2_pass(text: str) -> str:
 
 def _multi_pass(text: str) -> str:
     folded = unicodedata.normalize("NFKC", text).casefold()
-    unbracketed = _BRACKETED.sub("", folded)
+    unbracketed = BRACKETED.sub("", folded)
     chars = (" " if char.isspace() or unicodedata.category(char)[0] in "PS" else char for char in unbracketed)
     return " ".join("".join(char for char in chars if unicodedata.category(char) not in ("Cc", "Cf")).split())
 
@@ -124,8 +124,11 @@ NORMALIZERS: dict[str, Callable[[str], str]] = {
     "whisper-en@1": whisper,
     # The English normalizer of the Open ASR Leaderboard, rules of August 2026.
     "openasr@2026-08": openasr,
+    # Its multilingual normalizer. With a language, as in "openasr-multi@2026-08:de", numbers become words.
+    "openasr-multi@2026-08": partial(openasr_multi, language=""),
 }
 UNSPACED = frozenset({"ja-cer@2", "ja-cer@1"})  # presets whose output has no spaces between words
+WITH_LANGUAGE = "openasr-multi@2026-08"  # the preset that can be followed by ":" and a language; it joins compounds
 
 
 @lru_cache(maxsize=1 << 16)  # one evaluation normalizes each text several times
@@ -133,8 +136,18 @@ def normalize(text: str, preset: str) -> str:
     """Normalizes a text with the named preset.
 
     Raises:
-        RecipeError: the preset is unknown.
+        RecipeError: the preset or its language is unknown.
     """
+    name, _, language = preset.partition(":")
+    if name == WITH_LANGUAGE and language:
+        if not has_number_words(language):
+            raise RecipeError(f"normalizer {preset!r}: num2words has no language {language!r}; use a code such as de")
+        return openasr_multi(text, language)
     if preset not in NORMALIZERS:
         raise RecipeError(f"unknown normalizer {preset!r}; choose one of: {', '.join(NORMALIZERS)}")
     return NORMALIZERS[preset](text)
+
+
+def joins_compounds(preset: str) -> bool:
+    """Whether scores of the preset accept compounds that are spaced differently (`multilingual.match_compounds`)."""
+    return preset.partition(":")[0] == WITH_LANGUAGE

@@ -16,7 +16,8 @@ import jiwer
 
 from finetune.core.errors import DataError
 from finetune.metrics.edit_path import edit_path
-from finetune.metrics.normalizer import UNSPACED, normalize
+from finetune.metrics.multilingual import match_compounds
+from finetune.metrics.normalizer import UNSPACED, joins_compounds, normalize
 
 BATCH = 1000  # texts in one call of jiwer, which makes several copies of them
 _STEPS = {"equal": "C", "substitute": "S", "delete": "D", "insert": "I"}  # of jiwer
@@ -142,10 +143,11 @@ def spaced(text: str, preset: str) -> str:
 
 
 def normalized(references: list[str], hypotheses: list[str], preset: str) -> tuple[list[str], list[str]]:
-    """Normalizes references and hypotheses. Raises the errors of `score`."""
+    """Normalizes references and hypotheses, and matches compounds if the preset does. Raises the errors of `score`."""
     if len(references) != len(hypotheses):
         raise DataError(
             f"{len(references)} references but {len(hypotheses)} hypotheses; give one hypothesis for each "
             "reference, an empty text if nothing was recognized"
         )
-    return [normalize(text, preset) for text in references], [normalize(text, preset) for text in hypotheses]
+    refs, hyps = ([normalize(text, preset) for text in texts] for texts in (references, hypotheses))
+    return refs, list(map(match_compounds, refs, hyps)) if joins_compounds(preset) else hyps

@@ -70,7 +70,7 @@ def _content(run: RunDir, results: EvaluationResults, recipe: Recipe, trained: R
     rows = [row for row in (UtteranceResult(**row) for row in read_jsonl(run.utterances)) if row.set == "test"]
     suspicious = [SuspiciousReference(**row) for row in read_jsonl(run.suspicious)]
     records = read_jsonl(run.metrics) if run.metrics.is_file() else []
-    overlap, preset = _overlap(run), results.settings.normalizer
+    overlap, preset = _overlap(run), results.scores["test"].base.normalizer
     references = [row.text for row in rows]
     base, adapted = (
         align(references, texts, preset)

@@ -7,6 +7,25 @@ from finetune.evaluation.scoring_sets import normalizer_for
 
 
 @pytest.mark.parametrize(
+    ("languages", "preset"),
+    [
+        (["de", "German", "de-AT"], "openasr-multi@2026-08:de"),
+        (["fra"], "openasr-multi@2026-08:fr"),
+        (["en", "en"], "openasr@2026-08"),
+        (["ja"], "ja-cer@2"),
+        (["de", "fr"], "openasr-multi@2026-08"),
+        ([""], "openasr-multi@2026-08"),
+        (["xx"], "openasr-multi@2026-08"),
+    ],
+)
+def test_the_language_of_a_set(languages: list[str], preset: str, caplog: pytest.LogCaptureFixture) -> None:
+    items = [Utterance("a", "a.wav", 1.0, "acht", language=language) for language in languages]
+    assert normalizer_for(items, "openasr-multi@2026-08") == preset
+    assert ("numbers are not written as words" in caplog.text) == (preset == "openasr-multi@2026-08")
+    assert normalizer_for(items[:1], "multi@1") in ("multi@1", "ja-cer@2")
+
+
+@pytest.mark.parametrize(
     ("text", "language", "preset"),
     [
         ("今日は、晴れ。", "", "ja-cer@2"),

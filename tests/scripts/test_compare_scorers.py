@@ -2,8 +2,7 @@
 
 import pytest
 
-from compare_scorers import agreement, mapsswe_pair, random_pairs, tool
-from finetune.metrics.normalizer import NORMALIZERS
+from compare_scorers import PRESETS, agreement, mapsswe_pair, random_pairs, tool
 
 PAIRS = random_pairs(1, 60)
 needs_sctk = pytest.mark.skipif(not tool("sclite"), reason="sclite is not installed (Debian: apt install sctk)")
@@ -15,14 +14,14 @@ def test_the_pairs_have_all_kinds() -> None:
     assert {"2.5", "don't", "twenty-four", "東京", "में"} <= set(" ".join(refs).split())
 
 
-@pytest.mark.parametrize("preset", NORMALIZERS)
+@pytest.mark.parametrize("preset", PRESETS)
 def test_errors_and_words_are_those_of_kaldialign(preset: str) -> None:
     row = agreement(preset, PAIRS)
     assert row.kaldialign == 0 and row.total.errors > 100
 
 
 @needs_sctk
-@pytest.mark.parametrize("preset", NORMALIZERS)
+@pytest.mark.parametrize("preset", PRESETS)
 def test_counts_are_those_of_sclite(preset: str) -> None:
     row = agreement(preset, PAIRS)
     assert row.sclite == 0 and row.costs is not None and row.costs <= 3
