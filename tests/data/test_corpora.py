@@ -280,6 +280,13 @@ def test_a_quote_in_one_cell_and_one_in_a_later_cell_are_text(folder: Path, suff
     assert [row.values["language"] for row in rows] == ["de"] * 5
 
 
+def test_quotes_that_form_a_cell_with_a_tab_do_not_merge_two_cells(folder: Path) -> None:
+    lines = ["path\tsentence\tage\tlocale", 'a.wav\t"Er kam\tteens"\tde', "b.wav\tEnde\t\tde"]
+    rows = read(write(folder / "m.tsv", "\n".join(lines)))
+    assert texts(rows) == ['"Er kam', "Ende"]
+    assert [row.values["language"] for row in rows] == ["de", "de"]
+
+
 def test_quoted_cells_of_a_tsv_that_has_tabs_in_its_texts(folder: Path) -> None:
     """As spreadsheets and pandas write it."""
     rows = read(write(folder / "m.tsv", 'path\tsentence\na.wav\t"one\ttwo"\nb.wav\t"say ""no"""\n'))
