@@ -68,6 +68,7 @@ def test_words_are_not_terms_with_signs(preset: str) -> None:
         ("A-", "an A-team, blood type a–, A−", 2),
         (".NET", "the .net or net, ASP.NET, ...net", 1),
         ("R&D", "r&d, R & D, rd", 1),
+        ("C+", "C+# @C+ C+", 1),
         ("U.S.", "the U.S., give us u.s. help", 2),
         ("C++", "日本でC++を書く", 1),
         ("日本+", "西日本+ 日本", 0),
