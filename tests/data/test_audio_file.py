@@ -191,6 +191,20 @@ def test_containers_that_libsndfile_does_not_open(tmp_path: Path, name: str) -> 
         assert (file.samplerate, file.channels) == (rate, 2)
 
 
+def test_a_late_segment_of_a_long_container_is_found_without_decoding_all(tmp_path: Path) -> None:
+    """A sweep: an error of a few samples in the position would show."""
+    rate = 44_100
+    time = np.arange(68 * rate) / rate
+    wave = (0.3 * np.sin(2 * np.pi * (200 + 20 * time) * time)).astype(np.float32)[:, None]
+    path = encode(tmp_path / "long", wave, rate, "aac", 96_000, "matroska")
+    with open_audio(path) as file:
+        whole = file.read(file.frames)
+        for start in (62 * rate + 17, 60 * rate + 1, 30 * rate, 66 * rate):
+            file.seek(start)
+            assert file.tell() == start
+            np.testing.assert_allclose(file.read(rate), whole[start : start + rate], atol=5e-3)
+
+
 def test_video_and_edit_lists(tmp_path: Path) -> None:
     """The audio of a video is read; an m4a that was cut without encoding again starts where its edit list says."""
     wave = speechlike(5, 16_000)
