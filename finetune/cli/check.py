@@ -3,12 +3,12 @@
 import argparse
 
 from finetune.cli.arguments import Subparsers, add_recipe_arguments
-from finetune.core.errors import DataError, ModelError
+from finetune.core.errors import DataError, MissingExtraError, ModelError, RecipeError
 from finetune.core.terminal import visible
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    text = "print each setting with its origin, what would be trained, and the data"
+    text = "print each setting with its origin, what would be trained, the data, steps and time"
     parser = subparsers.add_parser(
         "check", help=text, description=text, epilog="example: finetune check recipes/quickstart.yaml"
     )
@@ -17,11 +17,11 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the resolved recipe, then the model and the data.
+    """Prints the resolved recipe, then the model, the data and the training.
 
     Raises:
         RecipeError: the recipe is invalid.
-        DataError: the model or a corpus cannot be read; the message names each of them.
+        DataError: the model or a corpus cannot be read, or training would fail; the message has each reason.
     """
     from finetune.core.recipe import load_recipe
 
@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from finetune.data.prepare import preview_corpora
     from finetune.model.model_summary import summarize_model
     from finetune.training.parts import trainable_parts
+    from finetune.training.preview import preview_training
 
     print()
     problems = []
@@ -49,6 +50,12 @@ def run(args: argparse.Namespace) -> int:
             print(visible(line))
     except DataError as error:
         problems.append(str(error))
+    if recipe.data.train and not problems:
+        try:
+            lines = preview_training(recipe)
+            print("\ntraining:", *map(visible, lines), sep="\n")
+        except (RecipeError, ModelError, DataError, MissingExtraError) as error:
+            problems.append(str(error))
     if problems:
         raise DataError("\n".join(problems))
     return 0

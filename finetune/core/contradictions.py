@@ -52,10 +52,11 @@ def _data(recipe: Recipe) -> Iterator[tuple[str, str]]:
         )
     if data.min_duration >= data.max_duration:
         yield "data.min_duration", "must be below data.max_duration"
-    if data.max_duration > train.batch_seconds:
+    if recipe.augment.concat and data.max_duration > train.batch_seconds:
         yield (
             "train.batch_seconds",
-            f"must be at least data.max_duration ({data.max_duration:g}), so that the longest clip fits into a batch",
+            f"must be at least data.max_duration ({data.max_duration:g}), because augment.concat makes clips of up to "
+            "that length",
         )
     if not row_language(data.text.language):
         hint = suggested_language(data.text.language)

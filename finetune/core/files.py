@@ -141,8 +141,11 @@ class FileOperations:
 OPERATIONS = FileOperations()
 
 
-def replace_folder(staged: Path, target: Path, files: FileOperations = OPERATIONS) -> None:
-    """Moves a complete folder to `target` and deletes the old version. After a kill, one of the two is complete."""
+def replace_folder(staged: Path, target: Path, files: FileOperations = OPERATIONS, keep_previous: bool = False) -> None:
+    """Moves a complete folder to `target`. After a kill, the old or the new version is complete.
+
+    The old version is deleted, or stays in `backup_folder(target)` with `keep_previous`.
+    """
     for path in staged.rglob("*"):
         if path.is_file():
             with path.open("rb") as handle:  # without fsync, a power cut can leave the new name with unwritten content
@@ -152,7 +155,8 @@ def replace_folder(staged: Path, target: Path, files: FileOperations = OPERATION
         files.rmtree(previous, ignore_errors=True)
         files.replace(target, previous)
     files.replace(staged, target)
-    files.rmtree(previous, ignore_errors=True)
+    if not keep_previous:
+        files.rmtree(previous, ignore_errors=True)
 
 
 def is_disk_full(error: Exception) -> bool:

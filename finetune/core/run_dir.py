@@ -5,7 +5,7 @@ import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +29,7 @@ class RunDir:
         self.problems = self.root / "manifests" / "problems.json"
         self.style = self.root / "manifests" / "style.json"
         self.manifests = self.root / "manifests"
+        self.audio_files = self.manifests / "audio_files.json"
         self.media = self.root / "media"
         self.checkpoint = self.root / "checkpoint"
         self.best = self.root / "best"
@@ -67,14 +68,18 @@ class RunDir:
     def result(self, stage: str, result_type: Callable[..., Result]) -> Result:
         """The record of a completed stage as the dataclass that the stage returned.
 
+        A field with a default can be missing: an earlier version did not record it.
+
         Raises:
             CheckpointError: the record is missing or damaged.
         """
         record = self.done(stage) or {}
-        missing = [item.name for item in fields(result_type) if item.name not in record]  # type: ignore[arg-type]
+        items = fields(result_type)  # type: ignore[arg-type]
+        required = [item.name for item in items if item.default is MISSING and item.default_factory is MISSING]
+        missing = [name for name in required if name not in record]
         if missing:
             raise CheckpointError(f"{self.marker(stage)}: has no {missing[0]!r}; delete it, then rerun {stage}")
-        return result_type(**{item.name: record[item.name] for item in fields(result_type)})  # type: ignore[arg-type]
+        return result_type(**{item.name: record[item.name] for item in items if item.name in record})
 
     def finish(self, stage: str, record: dict[str, Any]) -> None:
         """Writes the record of a completed stage. A killed stage has no record."""

@@ -4,10 +4,12 @@ All problems are collected before any is reported, so that a user can fix a corp
 """
 
 import html
+import math
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -27,12 +29,13 @@ from finetune.data.cells import (
 from finetune.data.downmix import describe_mix
 from finetune.data.hub import Row
 from finetune.data.manifest import KEYS, MAX_TEXT, VERSION_KEY, Utterance, unique_id
-from finetune.data.problems import Finding, Problem
+from finetune.data.problems import Finding, Problem, format_problems
 from finetune.data.row_audio import RowAudio, inspect_row, time_warnings
 from finetune.data.tags import strip_tags
 
 MOJIBAKE = re.compile("\ufffd|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac")  # such as "Ã©" for "é"
 CONTROL_TOKEN = re.compile(r"<\s*\|\s*([\w\s]+?)\s*\|\s*>")  # such as <|audio|>, also with spaces
+STOP_AFTER = 100  # rows, see `audit`
 
 Wordless = Literal["drop", "keep empty", "keep"]  # "keep empty" drops transcripts of only tags or punctuation
 
@@ -56,6 +59,7 @@ def audit(
     workers: int,
     wordless: Wordless = "drop",
     rewrite: Callable[[Utterance], Utterance] = lambda utterance: utterance,
+    max_dropped: float = math.inf,
 ) -> Audit:
     """Checks every row of a corpus. A bad row never raises an error.
 
@@ -73,12 +77,13 @@ def audit(
         workers: number of threads that decode audio.
         wordless: which transcripts without words stay; every word that is recognized there is an error.
         rewrite: changes the transcript of an utterance.
+        max_dropped: number of dropped rows that the caller accepts; see `_stop_early`, which raises DataError.
     """
     ids, result = {stated for row in rows if (stated := _stated_id(row))}, Audit([], [], [])
     positions, by_digest, mixed_files = dict[str, str](), dict[str, Utterance](), set[str]()
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for row, audio in zip(rows, pool.map(partial(inspect_row, max_duration=max_duration), rows), strict=True):
+    with closing(_decoded(rows, workers, max_duration)) as decoded:
+        for row, audio in decoded:
+            _stop_early(result, len(rows), max_dropped)
             utterance_id = _stated_id(row)
             if utterance_id in positions:
                 detail = f"{positions[utterance_id]} has the same id"
@@ -103,9 +108,29 @@ def audit(
             found = time_warnings(row, audio) + _warnings(row, original, utterance, audio.info, first)
             found += _mix_warnings(utterance, audio.info, mixed_files)
             result.warnings.extend(_problem(item, utterance_id, row) for item in found)
+    return result
+
+
+def _decoded(
+    rows: Sequence[Row], workers: int, max_duration: float
+) -> Generator[tuple[Row, RowAudio | Finding], None, None]:
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield from zip(rows, pool.map(partial(inspect_row, max_duration=max_duration), rows), strict=True)
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest of the corpus
-    return result
+
+
+def _stop_early(result: Audit, total: int, max_dropped: float) -> None:
+    """Raises DataError if all rows so far, at least STOP_AFTER and more than `max_dropped`, have the same problem."""
+    dropped = len(result.dropped)
+    if result.kept or dropped < STOP_AFTER or dropped <= max_dropped:
+        return
+    if len({problem.kind for problem in result.dropped}) == 1:
+        raise DataError(
+            f"the first {dropped} of {total} rows are all unusable for the same reason, so the others were not read\n"
+            f"{format_problems(result.dropped)}"
+        )
 
 
 def stated_utterances(rows: Sequence[Row], source: str) -> list[Utterance]:

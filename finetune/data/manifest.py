@@ -58,6 +58,11 @@ class Utterance:
     audio_digest: str = ""
 
 
+def seconds_of(utterances: Iterable[Utterance]) -> float:
+    """Seconds of audio of utterances."""
+    return sum(item.duration for item in utterances)
+
+
 def concatenated(clips: Sequence[Utterance], occurrence: int) -> Utterance:
     """Several utterances, one after another, as one utterance with the file and offset of the first.
 

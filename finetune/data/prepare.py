@@ -11,6 +11,7 @@ from finetune.core.config import DataSection, Recipe
 from finetune.core.errors import DataError
 from finetune.core.files import sha256_file, write_json
 from finetune.core.run_dir import RunDir
+from finetune.data.audio_files import record_audio_files
 from finetune.data.audio_preview import preview_channels
 from finetune.data.audit import Audit, audit
 from finetune.data.corpora import has_audio_file, preview_rows, read_corpus
@@ -110,7 +111,7 @@ def prepare(recipe: Recipe, run: RunDir) -> PrepareResult:
             replay is also in valid, test or canary, and the recipe does not allow it; the normalizer
             removes a complete term.
     """
-    started = time.monotonic()
+    started, started_at = time.monotonic(), time.time_ns()
     if recipe.data.terms:  # checked here, because evaluate reads the terms only after hours of training
         term_recall([], [], read_terms(recipe.data.terms), recipe.evaluate.normalizer)
     audits, styles = _read(recipe.data, run.media)
@@ -123,6 +124,7 @@ def prepare(recipe: Recipe, run: RunDir) -> PrepareResult:
         log.warning(line)
     _write(audits, run)
     write_style(run.style, styles)
+    record_audio_files(run, {split: result.kept for split, result in audits.items()}, started_at)
     return PrepareResult(
         kept={split: len(result.kept) for split, result in audits.items()},
         hours={split: round(_seconds(result) / 3600, 4) for split, result in audits.items()},
@@ -164,6 +166,7 @@ def _read_split(split: str, data: DataSection, media: Path) -> tuple[Audit, Spli
         workers=2,
         wordless="keep empty" if split in SCORED_SPLITS else "drop",
         rewrite=rules,
+        max_dropped=data.max_bad_fraction * len(rows),
     )
     num_dropped = len(result.dropped)
     dropped = f"; {num_dropped} of {len(rows)} rows dropped" if num_dropped else ""

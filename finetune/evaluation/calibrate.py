@@ -8,7 +8,8 @@ from pathlib import Path
 from finetune.core.errors import DataError
 from finetune.core.files import write_json
 from finetune.core.options import DecodingOptions
-from finetune.data.manifest import Utterance
+from finetune.core.progress import advance, task
+from finetune.data.manifest import Utterance, seconds_of
 from finetune.evaluation.utterances import read_utterances
 from finetune.inference.recognize import Hypothesis, decoding_summary, encode_batches, transcribe_batch
 from finetune.inference.saved_options import CALIBRATION
@@ -82,7 +83,9 @@ def calibrate(
     if not utterances:
         raise DataError(f"{manifest}: no clip has a transcript; calibration needs transcripts to measure WER")
     loaded = load_model(model, "auto", default_device())
-    lossless, *points = _measure(loaded, utterances, instruction, decode, normalizer)
+    pairs = 1 + len(ENTROPIES) * len(PROBABILITIES)
+    with task(f"calibrate, {pairs} decoders", pairs * seconds_of(utterances)):
+        lossless, *points = _measure(loaded, utterances, instruction, decode, normalizer)
     result = choose(points, lossless, max_wer_loss)
     _write_thresholds(Path(model) / CALIBRATION, result, manifest, len(utterances))
     return result
@@ -112,6 +115,7 @@ def _measure(
             rows = transcribe_batch(model, audio, items, instruction, options[pair])
             seconds = (time.perf_counter() - started + encoder_seconds) / len(batch)
             hypotheses[pair] |= {index: replace(row, seconds=seconds) for index, row in zip(batch, rows, strict=True)}
+            advance(seconds_of(items))
     references = [item.text for item in utterances]
     points = []
     for pair, by_index in hypotheses.items():

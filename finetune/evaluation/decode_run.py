@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from finetune.core.config import Recipe
+from finetune.core.progress import task
 from finetune.core.run_dir import RunDir
-from finetune.data.manifest import Utterance
+from finetune.data.manifest import Utterance, seconds_of
 from finetune.data.probes import write_probes
 from finetune.evaluation.decode import Recognize, decode_utterances
 from finetune.evaluation.keyword_lists import evaluate_keyword_lists
@@ -76,39 +77,52 @@ def decode_run(
     Raises:
         CheckpointError: the run has no adapter.
     """
-    instruction, options, sizes = recipe.model.instruction, recipe.decode, recipe.evaluate.keyword_lists
+    instruction, options = recipe.model.instruction, recipe.decode
     clips = write_probes(run.probes, recipe.seed) if recipe.evaluate.probes else []
     hypotheses: dict[str, dict[str, list[Hypothesis]]] = {split: {} for split in splits}
     probes, lists = dict[str, ProbeResults](), dict[str, list[KeywordListScores]]()
     for system in SYSTEMS:
         model = backend.load(recipe, run, system)
         for split, utterances in splits.items():
-            hypotheses[split][system] = decode_utterances(model, utterances, instruction, options, backend.recognize)
-            write_rows(run.hypotheses(split, system), map(hypothesis_row, utterances, hypotheses[split][system]))
+            with task(f"{split}, {system} model", seconds_of(utterances)):
+                rows = decode_utterances(model, utterances, instruction, options, backend.recognize)
+            hypotheses[split][system] = rows
+            write_rows(run.hypotheses(split, system), map(hypothesis_row, utterances, rows))
         if clips:
-            probes[system] = evaluate_probes(model, clips, instruction, options, backend.recognize)
-        if sizes and scoring.terms:
-            terms, training_words, preset, seed = (
-                list(scoring.terms),
-                sorted(scoring.trained),
-                scoring.preset,
-                scoring.seed,
-            )
-            lists[system] = evaluate_keyword_lists(
-                model,
-                splits["test"],
-                instruction,
-                options,
-                terms,
-                training_words,
-                sizes,
-                preset,
-                seed,
-                backend.recognize,
-            )
-    decoders = compare_decoders(model, splits["test"], hypotheses["test"]["adapted"], recipe, backend)
-    suspicious = find_suspicious(model, splits["test"], hypotheses["test"], scoring.preset, backend)
+            with task(f"clips without speech, {system} model", seconds_of(clips)):
+                probes[system] = evaluate_probes(model, clips, instruction, options, backend.recognize)
+        if recipe.evaluate.keyword_lists and scoring.terms:
+            lists[system] = _keyword_lists(model, splits["test"], recipe, scoring, system, backend)
+    test = splits["test"]
+    with task("comparing the decoders", seconds_of(test)):
+        decoders = compare_decoders(model, test, hypotheses["test"]["adapted"], recipe, backend)
+    with task("CTC text of suspicious references", seconds_of(test)):
+        suspicious = find_suspicious(model, test, hypotheses["test"], scoring.preset, backend)
     return DecodedRun(hypotheses, decoders, suspicious, probes, lists)
+
+
+def _keyword_lists(
+    model: SpeechModel,
+    utterances: list[Utterance],
+    recipe: Recipe,
+    scoring: ScoringOptions,
+    system: str,
+    backend: Backend,
+) -> list[KeywordListScores]:
+    sizes = recipe.evaluate.keyword_lists
+    with task(f"keyword lists, {system} model", (1 + len(sizes)) * seconds_of(utterances)):
+        return evaluate_keyword_lists(
+            model,
+            utterances,
+            recipe.model.instruction,
+            recipe.decode,
+            list(scoring.terms),
+            sorted(scoring.trained),
+            sizes,
+            scoring.preset,
+            scoring.seed,
+            backend.recognize,
+        )
 
 
 def find_suspicious(

@@ -14,6 +14,7 @@ from finetune.core.config import Recipe
 from finetune.core.provenance import provenance
 from finetune.core.run_dir import RunDir
 from finetune.data.audio import load_utterance
+from finetune.data.audio_files import require_audio_files
 from finetune.data.manifest import Utterance, read_manifest
 from finetune.evaluation.decode import system_output
 from finetune.evaluation.decode_run import Backend, DecodedRun, decode_run
@@ -92,13 +93,15 @@ def evaluate(
         load_audio: reads the audio of the test set, to measure bandwidth and SNR.
 
     Raises:
-        DataError: the list of terms cannot be read.
+        DataError: the list of terms cannot be read; the audio of a clip changed since `finetune prepare`, or cannot be
+            read any more.
         CheckpointError: the run has no adapter.
     """
     started = time.monotonic()
     splits = {
         split: read_manifest(run.manifest(split)) for split in ("test", "canary") if run.manifest(split).is_file()
     }
+    require_audio_files(run, splits)
     options = _scoring_options(recipe, run, splits["test"])
     decoded = decode_run(recipe, run, splits, options, backend or Backend())
     sets = _sets(splits, decoded)

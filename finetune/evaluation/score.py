@@ -16,11 +16,12 @@ from finetune.core.config import EvaluateSection, ModelSection, Recipe
 from finetune.core.errors import DataError
 from finetune.core.files import read_json, read_jsonl, sha256_file, write_json
 from finetune.core.options import DecodingOptions
+from finetune.core.progress import task
 from finetune.core.run_dir import RunDir
 from finetune.data.cells import clean_text
 from finetune.data.corpora import read_corpus
 from finetune.data.hub import Row
-from finetune.data.manifest import Utterance
+from finetune.data.manifest import Utterance, seconds_of
 from finetune.evaluation.decode import decode_utterances, system_output
 from finetune.evaluation.scoring_sets import normalizer_for
 from finetune.evaluation.utterance_rows import hypothesis_row
@@ -140,7 +141,8 @@ class _ModelDecoder:
         recipe = self.recipe
         if self.model is None:
             self.model = load_model(recipe.model.base, recipe.model.dtype, default_device(), recipe.model.revision)
-        return decode_utterances(self.model, list(utterances), recipe.model.instruction, recipe.decode)
+        with task("scoring", seconds_of(utterances)):
+            return decode_utterances(self.model, list(utterances), recipe.model.instruction, recipe.decode)
 
 
 def _score_set(recipe: Recipe, utterances: Sequence[Utterance], outputs: Sequence[SystemOutput]) -> Scores:

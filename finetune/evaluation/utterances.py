@@ -64,6 +64,7 @@ def audited_utterances(rows: Sequence[Row], source: str) -> list[Utterance]:
         special_tokens=(),
         workers=2,
         wordless="keep",
+        max_dropped=0,
     )
     if audited.dropped:
         raise DataError(

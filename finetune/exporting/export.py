@@ -8,8 +8,9 @@ from pathlib import Path
 from finetune.core.config import Recipe
 from finetune.core.errors import ModelError
 from finetune.core.files import replace_folder
+from finetune.core.progress import task
 from finetune.core.run_dir import RunDir
-from finetune.data.manifest import read_manifest
+from finetune.data.manifest import read_manifest, seconds_of
 from finetune.exporting.merge import Merge, MergedModel, merge_adapter
 from finetune.exporting.save import base_folder, check_target, save_folder, saved_dtype
 from finetune.exporting.verify import Outputs, RunProcess, largest_difference, outputs_in_new_process, run_process
@@ -63,9 +64,14 @@ def export(recipe: Recipe, run: RunDir, merge: Merge = merge, run_process: RunPr
     check_target(run.export, base)
     dtype = saved_dtype(base, recipe.export.dtype)
     clips = read_manifest(run.manifest("test"))[: recipe.export.clips]
-    merged = merge_adapter(recipe, run, clips, dtype, merge)
+    log.info("merging the adapter in float32, and comparing the merged model on %d clips", len(clips))
+    passes = 3 if dtype == "float32" else 5  # over the clips, in `merge_adapter`
+    with task("merge and compare", passes * seconds_of(clips)):
+        merged = merge_adapter(recipe, run, clips, dtype, merge)
     staged = run.export.with_name("export.part")
+    log.info("saving the model (%s)", dtype)
     save_folder(staged, merged.model, base, dtype, recipe, run)
+    log.info("loading the saved folder in a new process, and comparing it on the same clips")
     decoding = replace(recipe.decode, decoder="greedy")
     loaded = outputs_in_new_process(
         staged, run.root / "parity", clips, recipe.model.instruction, decoding, merged.trained.tokens, run_process

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from finetune.core.errors import ModelError
 from finetune.core.options import DecodingOptions
+from finetune.core.progress import advance
 from finetune.data.features import pad_features
 from finetune.data.manifest import Utterance, read_manifest, write_manifest
 from finetune.inference.recognize import clip_features, recognize
@@ -46,6 +47,7 @@ def target_logits(
         count = int(model.num_audio_tokens(frames)[0])
         prompt = render(model.tokenizer, instruction, item.keywords).around(model.audio_token_id, count)
         hidden, _ = model(features, frames, torch.tensor([prompt + target], device=model.device))
+        advance(item.duration)
         logits[item.id] = model.logits(hidden[0, len(prompt) - 1 :]).cpu()
     return logits
 

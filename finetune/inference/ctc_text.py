@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from finetune.core.progress import advance
 from finetune.data.features import pad_features
 from finetune.data.manifest import Utterance
 from finetune.inference.recognize import clip_features
@@ -22,5 +23,6 @@ def ctc_texts(model: SpeechModel, utterances: Sequence[Utterance]) -> list[str]:
     for item in utterances:
         features, frames = pad_features([clip_features(model, item)])
         logits = model.ctc_logits(model.encode(features, frames).states)
+        advance(item.duration)
         texts.append(greedy_text(logits[0, : int(frames[0])]))
     return texts

@@ -14,9 +14,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from finetune.core.options import DecodingOptions
+from finetune.core.progress import advance
 from finetune.data.audio import load_segments, load_utterance
 from finetune.data.features import log_mel, pad_features
-from finetune.data.manifest import Utterance
+from finetune.data.manifest import Utterance, seconds_of
 from finetune.inference.decode import decode
 from finetune.inference.draft import Draft, text_draft
 from finetune.inference.draft_sources import ctc_drafts
@@ -130,6 +131,7 @@ def recognize(
         rows = transcribe_batch(model, audio, [utterances[index] for index in batch], instruction, options)
         seconds = (encoding_seconds + time.perf_counter() - started) / len(batch)
         hypotheses |= {index: replace(row, seconds=seconds) for index, row in zip(batch, rows, strict=True)}
+        advance(seconds_of(utterances[index] for index in batch))
     return [hypotheses[index] for index in range(len(utterances))]
 
 

@@ -1,7 +1,7 @@
 """Saves, loads and merges adapters: LoRA in PEFT's format, `whole.safetensors` for parameters trained in full."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -75,6 +75,13 @@ def _write_note(folder: Path, base: str, full: Iterable[str]) -> None:
     (folder / NOTE).write_text(note, encoding="utf-8")
 
 
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """The name of the first tensor with a value that is NaN or infinite; "" if all values are finite."""
+    floats = {name: value for name, value in tensors.items() if value.is_floating_point()}
+    finite = torch.stack([torch.isfinite(value).all().cpu() for value in floats.values()] or [torch.tensor(True)])
+    return "" if finite.all() else list(floats)[int(finite.int().argmin())]
+
+
 def _write(tensors: dict[str, Tensor], path: Path) -> None:
     save_file(
         {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path, metadata={"format": "pt"}
@@ -88,7 +95,8 @@ def load_adapter(model: SpeechModel, folder: Path) -> PeftModel | None:
         PEFT's view of the model, or None if the adapter has no LoRA.
 
     Raises:
-        CheckpointError: a file is missing or was changed after saving, or the adapter does not fit this base model.
+        CheckpointError: a file is missing or was changed after saving, has values that are not finite, or does not fit
+            this base model.
     """
     adapted: PeftModel | None = None
     full, (config_file, lora) = folder / FULL_WEIGHTS, _lora_files(folder)
@@ -99,6 +107,9 @@ def load_adapter(model: SpeechModel, folder: Path) -> PeftModel | None:
         wrong = sorted(name for name in recorded.keys() | present.keys() if recorded.get(name) != present.get(name))
         if wrong:
             raise CheckpointError(f"{folder / wrong[0]}: damaged, missing, or different from its hash in {PARTS}")
+        for path in (full, lora):
+            if path.is_file() and (name := not_finite(load_file(path))):
+                raise CheckpointError(f"{path}: {name} has values that are NaN or infinite; train again")
         parameters: dict[str, Tensor] = dict(model.hf.named_parameters())
         for name, value in (load_file(full) if full.is_file() else {}).items():
             if name not in parameters or parameters[name].shape != value.shape:

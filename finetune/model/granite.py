@@ -22,6 +22,7 @@ from finetune.model.conformer import encode, frame_mask, project
 from finetune.model.folder_checks import check_folder, count_weights
 
 MAX_GROWTH = 1.5  # parameters of the configuration for each value in the weights
+NOT_FOUND = "neither in the local cache nor on the hub, or the hub is not reachable"
 AUDIO_TOKEN = "<|audio|>"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -217,7 +218,8 @@ def read_config(source: str, revision: str | None = None) -> GraniteSpeechConfig
         if not folder.exists() and folder.parent != Path() and folder.parent.is_dir():
             problem = f"no such folder, and the hub does not give this model ({error})"
             raise ModelError(f"{source}: {problem}; {_model_suggestion(folder)}") from error
-        raise ModelError(f"{source}: config.json: not a valid model configuration ({_excerpt(error)})") from error
+        problem = "not a valid model configuration" if folder.exists() or not isinstance(error, OSError) else NOT_FOUND
+        raise ModelError(f"{source}: config.json: {problem} ({_excerpt(error)})") from error
     if getattr(config, "has_lora_adapter", False):
         raise ModelError(f"{source}: the model contains a LoRA adapter (has_lora_adapter); merge the adapter first")
     if getattr(config, "quantization_config", None):
@@ -228,13 +230,24 @@ def read_config(source: str, revision: str | None = None) -> GraniteSpeechConfig
     return config
 
 
+def check_quantization(quantize: str, device: torch.device | str) -> None:
+    """Checks that a device can load a quantized base.
+
+    Raises:
+        ModelError: it cannot.
+        MissingExtraError: the extra [quant] is not installed.
+    """
+    if quantize == "none":
+        return
+    if torch.device(device).type != "cuda":
+        raise ModelError("model.quantize: 4bit needs a CUDA GPU; set model.quantize to none on this machine")
+    require("bitsandbytes", extra="quant")
+
+
 def _quantization(quantize: str, dtype: torch.dtype, device: torch.device | str) -> dict[str, Any]:
     """Quantization arguments of `from_pretrained`; encoder, projector and head keep their precision."""
     if quantize == "none":
         return {}
-    if torch.device(device).type != "cuda":
-        raise ModelError("model.quantize: 4bit needs a CUDA GPU; set model.quantize to none on this machine")
-    require("bitsandbytes", extra="quant")
     from transformers import BitsAndBytesConfig
 
     config = BitsAndBytesConfig(
@@ -246,15 +259,15 @@ def _quantization(quantize: str, dtype: torch.dtype, device: torch.device | str)
     return {"quantization_config": config, "device_map": {"": device}}
 
 
-def on_meta(config: GraniteSpeechConfig, source: str) -> SpeechModel:
-    """Builds the model on the meta device: shapes without storage, and no tokenizer.
+def on_meta(config: GraniteSpeechConfig, source: str, tokenizer: Any = None) -> SpeechModel:
+    """Builds the model on the meta device: shapes without storage, and no tokenizer by default.
 
     Raises:
         ModelError: no model has this configuration.
     """
     try:
         with torch.device("meta"):
-            return SpeechModel(GraniteSpeechForConditionalGeneration(config).requires_grad_(False), None, source)
+            return SpeechModel(GraniteSpeechForConditionalGeneration(config).requires_grad_(False), tokenizer, source)
     except Exception as error:
         raise ModelError(f"{source}: the configuration in config.json is invalid ({_excerpt(error)})") from error
 
@@ -292,6 +305,14 @@ def resolved_dtype(dtype: str, device: torch.device | str) -> str:
     return "bfloat16" if torch.device(device).type == "cuda" else "float32"
 
 
+def load_tokenizer(source: str, revision: str | None = None) -> Tokenizer:
+    """Loads the tokenizer of a model. Raises ModelError if it cannot be loaded."""
+    try:
+        return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
+    except Exception as error:  # transformers raises errors of any type for damaged files
+        raise ModelError(f"{source}: the tokenizer cannot be loaded ({_excerpt(error)})") from error
+
+
 def load_model(
     source: str, dtype: str, device: torch.device | str = "cpu", revision: str | None = None, quantize: str = "none"
 ) -> SpeechModel:
@@ -307,13 +328,11 @@ def load_model(
     Raises:
         ModelError: `source` is not a complete Granite Speech model, or `4bit` is not available on this machine.
     """
+    check_quantization(quantize, device)
     config = read_config(source, revision)
     dtype = resolved_dtype(dtype, device)
     check_size(config, Path(source))
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
-    except Exception as error:  # transformers raises errors of any type for damaged files
-        raise ModelError(f"{source}: the tokenizer cannot be loaded ({_excerpt(error)})") from error
+    tokenizer = load_tokenizer(source, revision)
     if tokenizer.eos_token_id is None:
         raise ModelError(f"{source}: the tokenizer has no eos_token, so the model could not end a text")
     verbosity = hf_logging.get_verbosity()

@@ -7,7 +7,7 @@ import torch
 
 from finetune.model.trainable import set_mode
 from finetune.training.batch_size import BatchSizeCache, largest_that_fits
-from finetune.training.dataset import BatchSource
+from finetune.training.batches import BatchSource
 from finetune.training.sampler import plan_epoch
 from finetune.training.step import OptimizerStep
 

@@ -28,6 +28,16 @@ class ValidationRecord:
     canary_wer: float | None
 
 
+@dataclass(frozen=True)
+class SkippedClip:
+    """A clip that is skipped from now on, because its audio can no longer be read."""
+
+    step: int  # optimizer steps so far
+    split: str
+    id: str
+    reason: str
+
+
 class TrainerCallback:
     """Base class of callbacks; the trainer calls them on rank 0 only.
 
@@ -40,6 +50,9 @@ class TrainerCallback:
 
     def on_validation(self, record: ValidationRecord) -> None:
         """Runs after each validation of trained weights. The scores of the base model are reported by `on_message`."""
+
+    def on_skipped_clip(self, record: SkippedClip) -> None:
+        """Runs once for each clip whose audio can no longer be read."""
 
     def on_message(self, text: str) -> None:
         """Runs for each line about an epoch or about the scores of a model."""
@@ -61,6 +74,10 @@ class CallbackList(TrainerCallback):
     def on_validation(self, record: ValidationRecord) -> None:
         for callback in self.callbacks:
             callback.on_validation(record)
+
+    def on_skipped_clip(self, record: SkippedClip) -> None:
+        for callback in self.callbacks:
+            callback.on_skipped_clip(record)
 
     def on_message(self, text: str) -> None:
         for callback in self.callbacks:

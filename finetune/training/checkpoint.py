@@ -1,4 +1,8 @@
-"""Saves and restores checkpoints: staged, hashed, then renamed; tensors in safetensors, other data in JSON."""
+"""Saves and restores checkpoints: staged, hashed, then renamed; tensors in safetensors, other data in JSON.
+
+The last two are kept, as `checkpoint` and `checkpoint.old`: if a file of the newer one is damaged, the run resumes from
+the older one. While a third one is written, the disk holds three.
+"""
 
 import json
 import logging
@@ -12,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError
 from finetune.core.files import (
     FileOperations,
@@ -29,6 +34,8 @@ log = logging.getLogger(__name__)
 WEIGHTS, OPTIMIZER, PROGRESS = "weights.safetensors", "optimizer.safetensors", "progress.json"
 ORIGIN, FILES = "origin.json", "files.json"
 HASHED = (WEIGHTS, OPTIMIZER, PROGRESS, ORIGIN)
+NAMES = (*HASHED, FILES)
+VERSION_KEY, VERSION = "checkpoint_version", 2  # in `files.json`; version 1 (0.2.0 and earlier) has no such key
 
 
 @dataclass(frozen=True)
@@ -49,8 +56,11 @@ def save(
     progress: dict[str, Any],
     origin: dict[str, Any],
     files: CheckpointFiles = DISK,
+    trusted: bool = False,
 ) -> bool:
     """Writes weights, AdamW's moments (by parameter name), `progress` and `origin`, all or nothing.
+
+    If the disk is full, the older of the two earlier checkpoints is deleted and the save is tried again.
 
     Args:
         folder: folder of the checkpoint.
@@ -59,67 +69,93 @@ def save(
         progress: progress of the training; `restore` returns it.
         origin: recipe, base and data of the run, for `differences`.
         files: the file operations.
+        trusted: this process wrote the newest checkpoint, so its files are not read again before the older is deleted.
 
     Returns:
         False if the disk is full. Then the last checkpoint is kept, and a warning is logged.
     """
-    staged = folder.with_name(folder.name + ".part")
-    try:
-        files.rmtree(staged, ignore_errors=True)
-        staged.mkdir(parents=True)
-        weights = {name: value.detach().cpu().contiguous() for name, value in parameters.items()}
-        files.save_file(weights, staged / WEIGHTS)
-        moments = {}
-        for name, parameter in parameters.items():
-            for key, value in optimizer.state.get(parameter, {}).items():
-                moments[f"{name}:{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
-        files.save_file(moments, staged / OPTIMIZER)
-        files.write_json(staged / PROGRESS, progress)
-        files.write_json(staged / ORIGIN, origin)
-        files.write_json(staged / FILES, {name: sha256_file(staged / name) for name in HASHED})
-        if backup_folder(folder).exists() and _damage(
-            folder
-        ):  # then the older version is the only valid one and is kept
-            files.rmtree(folder, ignore_errors=True)
-        replace_folder(staged, folder, files)
-    except (OSError, SafetensorError) as error:
-        if not is_disk_full(error):
-            raise
-        files.rmtree(staged, ignore_errors=True)
-        log.warning(
-            "%s: no checkpoint written, the disk is full (%s); the last checkpoint is kept and training continues",
-            folder,
-            error,
-        )
-        return False
-    return True
+    staged, previous = folder.with_name(folder.name + ".part"), backup_folder(folder)
+    while True:
+        try:
+            _write(staged, parameters, optimizer, progress, origin, files)
+            if not trusted and previous.exists() and _damage(folder):  # then only the older one is valid, and is kept
+                files.rmtree(folder, ignore_errors=True)
+            replace_folder(staged, folder, files, keep_previous=True)
+            return True
+        except (OSError, SafetensorError) as error:
+            if not is_disk_full(error):
+                raise
+            files.rmtree(staged, ignore_errors=True)
+            if not (previous.exists() and folder.exists()) or _damage(folder):
+                log.warning(
+                    "%s: no checkpoint written, the disk is full (%s); the last one is kept and training continues",
+                    folder,
+                    error,
+                )
+                return False
+            log.warning("%s: deleted, because the disk is full (%s)", previous, error)
+            files.rmtree(previous, ignore_errors=True)
+
+
+def _write(
+    staged: Path,
+    parameters: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    progress: dict[str, Any],
+    origin: dict[str, Any],
+    files: CheckpointFiles,
+) -> None:
+    """Writes a checkpoint to a new folder."""
+    files.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    weights = {name: value.detach().cpu().contiguous() for name, value in parameters.items()}
+    files.save_file(weights, staged / WEIGHTS)
+    moments = {}
+    for name, parameter in parameters.items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            moments[f"{name}:{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    files.save_file(moments, staged / OPTIMIZER)
+    files.write_json(staged / PROGRESS, progress)
+    files.write_json(staged / ORIGIN, origin)
+    hashes = {name: sha256_file(staged / name) for name in HASHED}
+    files.write_json(staged / FILES, {VERSION_KEY: VERSION, **hashes})
 
 
 def _damage(folder: Path) -> str | None:
     """The first problem of a checkpoint's files; None if all of them match their hashes."""
     try:
         hashes = read_json(folder / FILES)
+        if (version := hashes.get(VERSION_KEY, 1)) not in range(1, VERSION + 1):
+            raise CheckpointError(
+                f"{folder}: a checkpoint of version {version!r}; this version of the toolkit reads versions 1 to "
+                f"{VERSION}. Resume with the version that wrote it, or choose another name with --set name=..."
+            )
         wrong = [name for name in HASHED if hashes[name] != sha256_file(folder / name)]
     except OSError as error:
         return str(error)
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         return f"{FILES}: {type(error).__name__}: {error}"
     return f"{wrong[0]} does not match its hash" if wrong else None
 
 
 def find(folder: Path) -> Path | None:
-    """The newest valid checkpoint: `folder`, or the previous version, if a save was killed.
+    """The newest valid checkpoint: `folder`, or the previous one if `folder` is damaged or a save was killed.
 
     Returns:
         Its folder; None if there is no checkpoint.
 
     Raises:
-        CheckpointError: all checkpoints are damaged.
+        CheckpointError: all checkpoints are damaged, or one is of a newer version or not of this toolkit.
     """
     damaged: list[str] = []
     for candidate in (folder, backup_folder(folder)):
         if not candidate.exists():
             continue
+        if not candidate.is_dir() or ((names := {path.name for path in candidate.iterdir()}) and not names & {*NAMES}):
+            raise CheckpointError(
+                f"{candidate}: not a checkpoint of this toolkit; move it away, or choose another name with "
+                "--set name=..."
+            )
         problem = _damage(candidate)
         if problem is None:
             if damaged:
@@ -162,15 +198,57 @@ def restore(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in moments.items():
         name, _, moment = key.rpartition(":")
+        if name not in parameters:
+            raise CheckpointError(f"{folder / OPTIMIZER}: {key} is of no trained parameter; delete it to start again")
         state.setdefault(indices[id(parameters[name])], {})[moment] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return progress
 
 
 def read_origin(folder: Path) -> dict[str, Any]:
-    """Recipe, base and data of the run that wrote a checkpoint; `folder` comes from `find`."""
-    origin: dict[str, Any] = read_json(folder / ORIGIN)
+    """Recipe, base and data of the run that wrote a checkpoint; `folder` comes from `find`.
+
+    Raises:
+        CheckpointError: it is not an object.
+    """
+    origin = read_json(folder / ORIGIN)
+    if not isinstance(origin, dict):
+        raise CheckpointError(f"{folder / ORIGIN}: not an object; delete {folder} to start again")
     return origin
+
+
+def origin_of(
+    recipe: Recipe, base: str, manifests: dict[str, str], batches_in_a_step: int, batch_seconds: float
+) -> dict[str, Any]:
+    """What a run must not change while it trains: settings, fingerprint of the base, hashes of the manifests, plan."""
+    return {
+        **recipe.model_dump(mode="json", include={"model", "augment", "parts", "train", "seed"}),
+        "base": base,
+        "data": manifests,
+        "replay_weight": recipe.data.replay_weight,
+        "batches_in_a_step": batches_in_a_step,
+        "batch_seconds": batch_seconds,
+    }
+
+
+def require_origin(folder: Path, origin: dict[str, Any]) -> None:
+    """Checks that a checkpoint is of this recipe, base and data.
+
+    Raises:
+        CheckpointError: it is not; the message names the differences.
+    """
+    if changed := differences(read_origin(folder), origin):
+        older = "was written by an earlier version of the toolkit and " if version_of(folder) < VERSION else ""
+        advice = "resume with that version" if older else "restore these values"
+        raise CheckpointError(
+            f"{folder} {older}does not match this run: {'; '.join(changed[:5])}. To continue it, {advice}; to start "
+            "again, choose another name with --set name=..., or delete the run directory"
+        )
+
+
+def version_of(folder: Path) -> int:
+    """The version of a checkpoint's format; `folder` comes from `find`."""
+    return int(read_json(folder / FILES).get(VERSION_KEY, 1))
 
 
 def differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:

@@ -1,10 +1,11 @@
 """The manifests of a run for training: the dataset, the clips of each epoch, and the validation splits."""
 
+from pathlib import Path
+
 from finetune.core.config import Recipe
 from finetune.core.errors import RecipeError
-from finetune.core.files import sha256_file
 from finetune.core.run_dir import RunDir
-from finetune.data.manifest import Utterance, read_manifest
+from finetune.data.manifest import Utterance
 from finetune.model.granite import SpeechModel
 from finetune.training.dataset import SpeechDataset
 from finetune.training.sampler import plan_epoch
@@ -12,8 +13,18 @@ from finetune.training.sampler import plan_epoch
 SPLITS = ("train", "replay", "valid", "canary")
 
 
+def manifests_of(recipe: Recipe, run: RunDir) -> dict[str, Path]:
+    """The manifests that training reads, by split."""
+    return {split: run.manifest(split) for split in SPLITS if getattr(recipe.data, split)}
+
+
 class TrainingCorpus:
-    """Reads the manifests of a run.
+    """The clips of a training.
+
+    Args:
+        model: its tokenizer and the sizes of its parts; weights are not read.
+        recipe: the recipe.
+        clips: the utterances of each split.
 
     Attributes:
         dataset: the clips of train and replay, and the clips that epochs add.
@@ -24,10 +35,8 @@ class TrainingCorpus:
         RecipeError: a batch cannot hold the longest clip.
     """
 
-    def __init__(self, model: SpeechModel, recipe: Recipe, run: RunDir) -> None:
-        self.recipe = recipe
-        self.manifests = {split: run.manifest(split) for split in SPLITS if getattr(recipe.data, split)}
-        clips = {split: read_manifest(path) for split, path in self.manifests.items()}
+    def __init__(self, model: SpeechModel, recipe: Recipe, clips: dict[str, list[Utterance]]) -> None:
+        self.recipe, self.clips = recipe, clips
         self.validation: dict[str, list[Utterance]] = {
             split: clips[split] for split in ("valid", "canary") if split in clips
         }
@@ -36,17 +45,19 @@ class TrainingCorpus:
         self._check_longest()
 
     def _check_longest(self) -> None:
-        data, limit = self.dataset, self.recipe.train.batch_tokens
-        longest = max(range(len(data.positions)), key=data.positions.__getitem__)
-        if data.positions[longest] > limit:
+        data, settings = self.dataset, self.recipe.train
+        longest = max(data.utterances[: sum(data.counts)], key=lambda item: item.duration)
+        if longest.duration > settings.batch_seconds:
             raise RecipeError(
-                f"train.batch_tokens: {limit} is too small for {data.utterances[longest].id}, "
-                f"which needs {data.positions[longest]} positions; raise it, or lower data.max_duration"
+                f"train.batch_seconds: {settings.batch_seconds:g} is too small for {longest.id}, which has "
+                f"{longest.duration:.2f} s; raise it, or lower data.max_duration"
             )
-
-    def hashes(self) -> dict[str, str]:
-        """A hash of each manifest, by split."""
-        return {split: sha256_file(path) for split, path in self.manifests.items()}
+        largest = max(range(len(data.positions)), key=data.positions.__getitem__)
+        if data.positions[largest] > settings.batch_tokens:
+            raise RecipeError(
+                f"train.batch_tokens: {settings.batch_tokens} is too small for {data.utterances[largest].id}, "
+                f"which needs {data.positions[largest]} positions; raise it, or lower data.max_duration"
+            )
 
     def plans(self, batch_seconds: float, group: int) -> list[list[list[list[int]]]]:
         """The plan of each epoch, from `plan_epoch`.

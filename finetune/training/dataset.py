@@ -2,9 +2,9 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,16 +12,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from finetune.core.config import Recipe
-from finetune.data.audio import SAMPLE_RATE, load_utterance
+from finetune.data.audio import SAMPLE_RATE
 from finetune.data.features import log_mel, num_frames
 from finetune.data.manifest import Utterance, concatenated
 from finetune.model.ctc import frames_needed, to_labels
 from finetune.model.granite import SpeechModel
 from finetune.model.prompt import Prompt, encode_text, render
-from finetune.training.augment import WaveAugment, mask_features, sample_rng
-from finetune.training.encoder_cache import StateCache, cache_key, cached_states, predicted_bytes
+from finetune.training.augment import mask_features, sample_rng
 from finetune.training.loss import IGNORE
-from finetune.training.sampler import Clips, concat_utterances, plan_epoch, sample_replay, waves_of
+from finetune.training.sampler import Audio, Unreadable, concat_utterances, sample_replay
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +36,8 @@ class Batch:
         ids: (B, L) token ids of prompt and target.
         labels: (B, L) token ids of the target, `IGNORE` elsewhere.
         characters: CTC labels of each clip.
+        silent: it has no clip, only silence: its loss has weight 0.
+        unreadable: by utterance id, why the audio of some clips, which are not in this batch, cannot be read.
     """
 
     kind: str
@@ -45,6 +46,21 @@ class Batch:
     ids: Tensor
     labels: Tensor
     characters: list[list[int]]
+    silent: bool = False
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MicroAudio:
+    """The audio of a micro-batch: by clip a waveform (N,), cached output of the encoder, or why it cannot be read.
+
+    `kind` is that of `Batch`; `epoch` seeds the masks.
+    """
+
+    indices: list[int]
+    audio: Sequence[Audio | Tensor]
+    kind: str
+    epoch: int
 
 
 class SpeechDataset:
@@ -55,6 +71,7 @@ class SpeechDataset:
         sources: the utterances of a clip; several if clips are concatenated.
         durations: seconds at the slowest speed of the augmentation, which is the longest that a clip can be.
         positions: number of language model positions: prompt, audio tokens and target.
+        unreadable: ids of utterances that are skipped because their audio cannot be read, see `UnreadableClips`.
     """
 
     def __init__(
@@ -69,6 +86,7 @@ class SpeechDataset:
         self.characters: list[list[int]] = []
         self.durations: list[float] = []
         self.positions: list[int] = []
+        self.unreadable = set[str]()
         unknown_characters = self._add([(item, (item,)) for item in [*train, *replay]])
         if recipe.train.ctc_weight:
             self._warn_about_ctc(unknown_characters)
@@ -144,6 +162,31 @@ class SpeechDataset:
         self._add(added)
         return [*unchanged, *range(num_existing, len(self.utterances))]
 
+    def readable(self, indices: list[int]) -> list[int]:
+        """The clips of which no utterance is in `unreadable`."""
+        if not self.unreadable:
+            return indices
+        return [index for index in indices if self.unreadable.isdisjoint(item.id for item in self.sources[index])]
+
+    def from_audio(self, micro: MicroAudio) -> Batch:
+        """The batch of the readable clips. Without one it is silence, so that every rank runs forward and backward."""
+        chosen, rows, reasons = list[int](), list[Any](), dict[str, str]()
+        for index, audio in zip(micro.indices, micro.audio, strict=True):
+            if isinstance(audio, Unreadable):
+                reasons |= {name: why for name, why in audio.reasons.items() if name not in self.unreadable}
+            elif self.readable([index]):
+                chosen.append(index)
+                rows.append(audio)
+        if not chosen:
+            return replace(self.silence(), unreadable=reasons)
+        features = micro.kind == "features"
+        batch = self.batch(chosen, rows, micro.epoch) if features else self.cached(chosen, micro.kind, rows)
+        return replace(batch, unreadable=reasons) if reasons else batch
+
+    def silence(self) -> Batch:
+        """A batch of half a second of silence."""
+        return replace(self.batch([0], [np.zeros(SAMPLE_RATE // 2, np.float32)], 0), silent=True)
+
     def tokens(self, indices: list[int]) -> int:
         """The number of target tokens of clips, with the end-of-text token."""
         return sum(len(self.targets[index]) for index in indices)
@@ -189,75 +232,3 @@ class SpeechDataset:
         """Copies to the model's device; to a GPU from pinned memory, so the copy does not wait for its kernels."""
         device = self.model.device
         return (value.pin_memory() if device.type == "cuda" else value).to(device, non_blocking=True)
-
-
-class BatchSource:
-    """Creates the micro-batches of a plan in order: features from audio, or cached output of the frozen encoder."""
-
-    def __init__(self, data: SpeechDataset, recipe: Recipe, cache: Path, base: str, verbose: bool) -> None:
-        """Opens the cache if `machine.cache_encoder` is set.
-
-        Args:
-            data: the clips.
-            recipe: the recipe.
-            cache: folder of the cache.
-            base: fingerprint of the base weights.
-            verbose: log the size of the cache.
-        """
-        self.data, self.recipe = data, recipe
-        self.kind = "features"
-        self.states: StateCache | None = None
-        if recipe.machine.cache_encoder:
-            self.kind = "embeds" if recipe.parts.projector.mode == "frozen" else "states"
-            self.states = self._open_cache(cache, base, verbose)
-
-    def batches(self, plan: list[list[int]], epoch: int) -> Iterator[Batch]:
-        """The micro-batches of `plan`, each a list of clip indices."""
-        if self.states is not None:
-            for chosen in plan:
-                yield self.data.cached(chosen, self.kind, [self.states[index] for index in chosen])
-            return
-        augment = self.recipe.augment
-        ranges = WaveAugment(augment.speed, augment.gain_db, augment.noise_db)
-        clips = Clips([item.id for item in self.data.utterances], self.data.sources, ranges, self.recipe.seed, epoch)
-        for chosen, waves in zip(plan, waves_of(clips, plan, self.recipe.machine.workers), strict=True):
-            yield self.data.batch(chosen, waves, epoch)
-
-    def _open_cache(self, folder: Path, base: str, verbose: bool) -> StateCache:
-        model, clips = self.data.model, self.data.utterances
-        width = model.lm_head.in_features if self.kind == "embeds" else model.encoder.input_linear.out_features
-        dtype = model.encoder.input_linear.weight.dtype
-        lengths = torch.tensor([num_frames(round(item.duration * SAMPLE_RATE)) for item in clips])
-        frames = (model.num_audio_tokens(lengths) if self.kind == "embeds" else lengths).tolist()
-        if verbose:
-            log.info(
-                "caching the encoder's output of %d clips: %.2f GB in %s",
-                len(clips),
-                predicted_bytes(frames, width, dtype) / 1e9,
-                folder,
-            )
-
-        @torch.inference_mode()
-        def encode(chosen: Sequence[int]) -> list[Tensor]:
-            waves = [load_utterance(clips[i]) for i in chosen]
-            batch = self.data.batch(list(chosen), waves, 0)
-            audio = model.encode(batch.audio, batch.num_frames)
-            rows, counts = (
-                (audio.embeds, audio.num_tokens) if self.kind == "embeds" else (audio.states, audio.num_frames)
-            )
-            return [row[:count] for row, count in zip(rows, counts.tolist(), strict=True)]
-
-        durations = self.data.durations
-        plan = plan_epoch(
-            durations,
-            self.data.positions,
-            self.recipe.train.batch_seconds,
-            self.recipe.train.batch_tokens,
-            1,
-            self.recipe.seed,
-            0,
-            range(len(clips)),
-        )
-        return cached_states(
-            folder, cache_key(f"{base}/{self.kind}", clips), dtype, [batch for step in plan for batch in step], encode
-        )

@@ -7,8 +7,11 @@ from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import broadcast_object_list
 
-from finetune.core.errors import CheckpointError
+from finetune.core.errors import CheckpointError, DataError
+from finetune.core.run_dir import RunDir
+from finetune.data.audio_files import check_audio_files
 from finetune.model.granite import default_device
 
 SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")  # modes of `accelerate launch` that split a model
@@ -37,6 +40,24 @@ def all_ranks(accelerator: Accelerator, value: bool) -> bool:
     """Whether `value` is true on every rank."""
     total = accelerator.reduce(torch.tensor(int(value), device=accelerator.device), "sum")
     return int(total) == accelerator.num_processes
+
+
+def check_on_main_rank(accelerator: Accelerator, run: RunDir) -> dict[str, dict[str, str]]:
+    """Checks the audio files of a run on one rank, and returns the clips that cannot be read on every rank.
+
+    Raises:
+        DataError: the audio of a clip changed since `finetune prepare`; on every rank.
+    """
+    outcome: list[dict[str, dict[str, str]] | DataError] = [{}]
+    if accelerator.is_main_process:
+        try:
+            outcome = [check_audio_files(run)]
+        except DataError as error:
+            outcome = [error]
+    broadcast_object_list(outcome)
+    if isinstance(outcome[0], DataError):
+        raise outcome[0]
+    return outcome[0]
 
 
 @contextmanager

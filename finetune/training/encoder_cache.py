@@ -52,17 +52,14 @@ def cache_key(weights: str, clips: Sequence[Utterance]) -> str:
 
     Args:
         weights: identifies the weights: fingerprint of the base, and encoder or projector.
-        clips: each audio file is read once, completely.
-
-    Raises:
-        DataError: a file cannot be read.
+        clips: each audio file is read once, completely; a file that cannot be read counts as empty.
     """
     files: dict[str, str] = {}
     for path in {clip.audio_filepath for clip in clips}:
         try:
             files[path] = sha256_file(path)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        except OSError:
+            files[path] = ""
     audio = [(files[clip.audio_filepath], clip.offset, clip.duration, clip.channel) for clip in clips]
     return hashlib.sha256(json.dumps([weights, FRONT_END, audio]).encode()).hexdigest()
 
@@ -96,7 +93,8 @@ def cached_states(
         key: from `cache_key`.
         dtype: data type of the numbers on disk.
         batches: clip indices; each index from 0 to the number of clips occurs once.
-        encode: returns the states (T, D) of each clip of a batch of indices, with the same D for all clips.
+        encode: returns the states (T, D) of each clip of a batch of indices, with the same D for all clips; T is 0 for
+            a clip whose audio cannot be read.
         fsync: flushes a file to disk.
 
     Raises:

@@ -4,6 +4,7 @@ import math
 import os
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -126,10 +127,21 @@ def shard_for_rank(step: list[list[int]], rank: int, ranks: int) -> list[list[in
     return local + [[]] * (-(-len(step) // ranks) - len(local))
 
 
-class Clips(Dataset[np.ndarray]):
+@dataclass(frozen=True)
+class Unreadable:
+    """Takes the place of a waveform: why the audio of some utterances of a clip cannot be read, by their ids."""
+
+    reasons: dict[str, str]
+
+
+Audio = np.ndarray | Unreadable
+
+
+class Clips(Dataset[Audio]):
     """Augmented waveforms (N,), each of one utterance or of several concatenated ones.
 
-    The augmentation depends only on seed, epoch and id, not on workers.
+    The augmentation depends only on seed, epoch and id, not on workers. A clip is unreadable if one of its utterances
+    is.
     """
 
     def __init__(
@@ -140,12 +152,19 @@ class Clips(Dataset[np.ndarray]):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        waves = [load_utterance(item) for item in self.sources[index]]
+    def __getitem__(self, index: int) -> Audio:
+        waves, reasons = list[np.ndarray](), dict[str, str]()
+        for item in self.sources[index]:
+            try:
+                waves.append(load_utterance(item))
+            except DataError as error:
+                reasons[item.id] = str(error)
+        if reasons:
+            return Unreadable(reasons)
         return augment_wave(np.concatenate(waves), self.augment, sample_rng(self.seed, self.epoch, self.ids[index]))
 
 
-def _as_list(waves: list[np.ndarray]) -> list[np.ndarray]:
+def _as_list(waves: list[Audio]) -> list[Audio]:
     return waves
 
 
@@ -154,15 +173,12 @@ def _own_process_group(worker: int) -> None:
     os.setpgrp()
 
 
-def waves_of(clips: Clips, batches: list[list[int]], workers: int) -> Iterator[list[np.ndarray]]:
+def waves_of(clips: Clips, batches: list[list[int]], workers: int) -> Iterator[list[Audio]]:
     """The waveforms of each micro-batch, in order, decoded ahead by `workers` processes.
 
     It uses no random numbers of torch's global generator, so dropout is the same in a resumed run.
-
-    Raises:
-        DataError: a clip can no longer be decoded.
     """
-    loader = DataLoader(
+    yield from DataLoader(
         clips,
         batch_sampler=batches,
         collate_fn=_as_list,
@@ -170,7 +186,3 @@ def waves_of(clips: Clips, batches: list[list[int]], workers: int) -> Iterator[l
         generator=torch.Generator(),
         worker_init_fn=_own_process_group,
     )
-    try:
-        yield from loader
-    except DataError as error:  # a worker's error has its traceback as text; the last line is the message
-        raise DataError(str(error).strip().splitlines()[-1].removeprefix("finetune.core.errors.DataError: ")) from None

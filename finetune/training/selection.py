@@ -2,7 +2,8 @@
 
 import logging
 import shutil
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -10,11 +11,14 @@ from peft import PeftModel
 from safetensors import SafetensorError
 
 from finetune.core.config import Recipe
+from finetune.core.errors import DataError
 from finetune.core.files import is_disk_full, replace_folder
+from finetune.core.progress import task
 from finetune.core.run_dir import RunDir
-from finetune.data.manifest import Utterance
-from finetune.inference.recognize import recognize
-from finetune.metrics.wer import score
+from finetune.data.audio import load_utterance
+from finetune.data.manifest import Utterance, seconds_of
+from finetune.inference.recognize import Hypothesis, recognize
+from finetune.metrics.wer import error_rate, errors_per_utterance, score
 from finetune.model.adapter import save_adapter
 from finetune.model.granite import SpeechModel
 
@@ -23,28 +27,73 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Scores:
-    """Corpus WER as fractions; `canary` is None without a canary."""
+    """Corpus WER as fractions.
+
+    Attributes:
+        canary: None without a canary.
+        errors: by split and utterance id, word errors and reference words.
+        unreadable: by split and utterance id, why the audio cannot be read; such clips are not scored.
+    """
 
     valid: float
     canary: float | None
+    errors: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    unreadable: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def without(self, split: str, ids: Iterable[str]) -> "Scores":
+        """The scores without some clips of a split, so that scores of several models are of the same clips."""
+        if not (known := self.errors.get(split)):
+            return self
+        kept = {name: counts for name, counts in known.items() if name not in set(ids)}
+        wer = error_rate(*(sum(column) for column in zip(*kept.values(), strict=True)))
+        errors = {**self.errors, split: kept}
+        return replace(self, valid=wer, errors=errors) if split == "valid" else replace(self, canary=wer, errors=errors)
+
+
+def recognize_readable(
+    recognize: Callable[[list[Utterance]], list[Hypothesis]], utterances: list[Utterance]
+) -> tuple[list[tuple[Utterance, Hypothesis]], dict[str, str]]:
+    """The utterances with their hypotheses; and, by id, why the audio of the other utterances cannot be read."""
+    try:
+        return list(zip(utterances, recognize(utterances), strict=True)), {}
+    except DataError:
+        reasons = dict[str, str]()
+        for item in utterances:
+            try:
+                load_utterance(item)
+            except DataError as error:
+                reasons[item.id] = str(error)
+        if not reasons:
+            raise
+    hypotheses, more = recognize_readable(recognize, [item for item in utterances if item.id not in reasons])
+    return hypotheses, reasons | more
 
 
 def measure(model: SpeechModel, splits: dict[str, list[Utterance]], recipe: Recipe, accelerator: Accelerator) -> Scores:
-    """WER of the generated text on `valid`, and on `canary` if there is one; each rank decodes a part of the clips."""
+    """WER of the generated text on `valid`, and on `canary` if there is one; each rank decodes a part of the clips.
+
+    Clips whose audio cannot be read are not scored; the result names them.
+    """
     lossless = recipe.decode.decoder if recipe.decode.decoder != "relaxed" else "speculative"
     options = replace(recipe.decode, decoder=lossless)
-    wers = {}
+    wers, errors, unreadable = dict[str, float](), dict[str, dict[str, list[int]]](), dict[str, dict[str, str]]()
     for split, utterances in splits.items():
         by_length = sorted(utterances, key=lambda item: -item.duration)
         local = by_length[accelerator.process_index :: accelerator.num_processes]
-        with model.autocast():  # the trained parts are float32; the others can have another dtype
-            hypotheses = recognize(model, local, recipe.model.instruction, options)
-        pairs = [(item.text, hypothesis.text) for item, hypothesis in zip(local, hypotheses, strict=True)]
+        # Autocast, because the trained parts are float32 and the others can have another dtype.
+        with task(split, seconds_of(local)), model.autocast():
+            hypotheses, reasons = recognize_readable(
+                lambda items: recognize(model, items, recipe.model.instruction, options), local
+            )
+        rows = [(item.id, item.text, hypothesis.text) for item, hypothesis in hypotheses]
         if accelerator.num_processes > 1:
-            pairs = gather_object(pairs)
-        references, texts = [reference for reference, _ in pairs], [text for _, text in pairs]
+            rows, reasons = gather_object(rows), dict(gather_object([*reasons.items()]))
+        ids, references, texts = ([row[column] for row in rows] for column in range(3))
         wers[split] = score(references, texts, recipe.evaluate.normalizer).wer
-    return Scores(wers["valid"], wers.get("canary"))
+        counts = errors_per_utterance(references, texts, recipe.evaluate.normalizer)
+        errors[split] = {name: list(count) for name, count in zip(ids, counts, strict=True)}
+        unreadable |= {split: dict(sorted(reasons.items()))} if reasons else {}
+    return Scores(wers["valid"], wers.get("canary"), errors, unreadable)
 
 
 def format_scores(scores: Scores) -> str:

@@ -1,9 +1,10 @@
 """The progress of training, which a checkpoint stores, and the result of training."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from finetune.core.errors import CheckpointError
 from finetune.training.selection import Scores, canary_loss, rank
 
 log = logging.getLogger(__name__)
@@ -16,13 +17,36 @@ class TrainState:
     epoch: int = 0  # completed epochs
     steps_in_epoch: int = 0
     step: int = 0
-    skipped: int = 0
+    skipped: int = 0  # steps with a loss or gradient that is not finite
+    skipped_in_epoch: int = 0  # these, and steps without a clip that can be read
     loss: float = 0.0  # summed over the epoch's steps so far
     base: dict[str, Any] | None = None  # Scores of the base model
     best: dict[str, Any] | None = None  # Scores of the best adapter
     best_epoch: int = 0
     best_alpha: float = 1.0  # interpolation weight: base + alpha * (trained - base)
     finished: bool = False  # stopped early
+    unreadable: dict[str, dict[str, str]] = field(default_factory=dict)  # see `UnreadableClips`
+
+    @classmethod
+    def restored(cls, progress: dict[str, Any]) -> "TrainState":
+        """The state from the content of `progress.json`; fields that an earlier version did not write get defaults.
+
+        Raises:
+            CheckpointError: the content is not an object, or has other fields.
+        """
+        try:
+            return cls(**progress)
+        except TypeError as error:
+            raise CheckpointError(
+                f"the progress in the checkpoint was written by another version of the toolkit ({error}); resume with "
+                "that version, or choose another name with --set name=..."
+            ) from error
+
+    def leave_out_unreadable(self) -> None:
+        """Removes skipped clips from the scores of base and best adapter, so that all scores are of the same clips."""
+        for split, reasons in self.unreadable.items():
+            self.base = asdict(self.base_scores.without(split, reasons)) if self.base else None
+            self.best = asdict(self.best_scores.without(split, reasons)) if self.best else None
 
     @property
     def base_scores(self) -> Scores:
@@ -40,6 +64,7 @@ class TrainResult:
     Attributes:
         best_alpha: below 1 if weights interpolated with the base (`train.interpolate`) are the best.
         within_canary_limit: whether the best adapter keeps `train.max_canary_loss`.
+        skipped_clips: by split, clips that were skipped because their audio could not be read.
         padding: fraction of the first epoch's padded audio that is padding.
         clips_per_second: of this call, during its optimizer steps only.
         seconds: duration of this call.
@@ -54,6 +79,7 @@ class TrainResult:
     within_canary_limit: bool
     steps: int
     skipped_steps: int
+    skipped_clips: dict[str, int]
     padding: float
     clips_per_second: float
     trained_parameters: int
@@ -72,6 +98,7 @@ def train_result(
     state: TrainState,
     max_canary_loss: float | None,
     *,
+    skipped_clips: dict[str, int],
     padding: float,
     clips_per_second: float,
     trained_parameters: int,
@@ -97,6 +124,7 @@ def train_result(
         within_canary_limit=within,
         steps=state.step,
         skipped_steps=state.skipped,
+        skipped_clips=skipped_clips,
         padding=padding,
         clips_per_second=clips_per_second,
         trained_parameters=trained_parameters,

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from finetune.core.config import Recipe
@@ -22,12 +23,24 @@ TokenLoss = Callable[[Tensor, Tensor, Callable[[Tensor], Tensor], float], Tensor
 
 @dataclass(frozen=True)
 class StepResult:
-    """The loss per target token and the gradient norm; `taken` is False if one of them is NaN or infinite."""
+    """The result of a step, the same on all ranks.
+
+    Attributes:
+        loss: per target token.
+        grad_norm: before clipping.
+        taken: False if loss or gradient is NaN or infinite, if no clip of the step can be read, or with `unreadable`.
+        stop: the signal that a rank has received, or 0.
+        clips: clips of the step, without those that are skipped.
+        unreadable: by utterance id, why audio that this step needs cannot be read. The model did not change: skip
+            these utterances and run the step again.
+    """
 
     loss: float
     grad_norm: float
     taken: bool
-    stop: int  # the signal that a rank has received, or 0
+    stop: int
+    clips: int = 0
+    unreadable: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,8 +95,8 @@ class OptimizerStep:
 
         Args:
             step: the micro-batches of all ranks, as lists of clip indices.
-            local: the micro-batches of this rank. An empty one repeats the first micro-batch of the step with weight 0.
-            batches: the tensors of `local`, in order.
+            local: the micro-batches of this rank. For an empty one the rank trains on silence, with weight 0.
+            batches: the tensors of the micro-batches of `local` that are not empty, in order.
             number: number of the step, from 0. It seeds dropout.
             stop: contains the signal that this rank has received, if any.
             initial: fingerprints of the model before its first step, to check what that step changed; None later.
@@ -91,37 +104,46 @@ class OptimizerStep:
         Raises:
             ModelError: a frozen tensor changed, or a trained tensor did not change.
         """
-        loss = self._backward(step, local, batches, number)
+        clips = self.data.readable([index for micro in step for index in micro])
+        loss, unreadable = self._backward(clips, local, batches, number)
         norm = self.accelerator.clip_grad_norm_(list(self.parameters.values()), self.recipe.train.max_grad_norm)
         # One transfer for all numbers, and before the update, so a GPU can run the update while the CPU prepares
         # the next batch. The sums are the same on all ranks, so all ranks take or skip the step.
-        sums = torch.stack([loss, torch.full_like(loss, stop.signum)])
-        total, signum, length = torch.stack([*self.accelerator.reduce(sums, "sum"), norm]).tolist()
-        taken = math.isfinite(length) and math.isfinite(total)
+        sums = torch.stack([loss, *(torch.full_like(loss, count) for count in (stop.signum, len(unreadable)))])
+        total, signum, lost, length = torch.stack([*self.accelerator.reduce(sums, "sum"), norm]).tolist()
+        if lost:
+            unreadable = dict(sorted(gather_object([*unreadable.items()])))
+        taken = bool(clips) and not lost and math.isfinite(length) and math.isfinite(total)
         if taken:
             self._update(initial)
         self.optimizer.zero_grad(set_to_none=True)
-        return StepResult(total, length, taken, int(signum))
+        return StepResult(total, length, taken, int(signum), len(clips), unreadable)
 
-    def _backward(self, step: list[list[int]], local: list[list[int]], batches: Iterator[Batch], number: int) -> Tensor:
-        """Adds up the gradients of this rank's micro-batches; returns the sum of their losses, a scalar."""
+    def _backward(
+        self, clips: list[int], local: list[list[int]], batches: Iterator[Batch], number: int
+    ) -> tuple[Tensor, dict[str, str]]:
+        """Adds up the gradients of this rank's micro-batches.
+
+        Returns:
+            The sum of their losses, a scalar, and why the audio of some utterances cannot be read.
+        """
         accelerator, ranks = self.accelerator, self.accelerator.num_processes
-        clips = [index for micro in step for index in micro]
-        tokens, characters = self.data.tokens(clips), max(1, self.data.labels(clips))
-        loss = torch.zeros((), device=accelerator.device)
+        tokens, characters = max(1, self.data.tokens(clips)), max(1, self.data.labels(clips))
+        loss, unreadable = torch.zeros((), device=accelerator.device), dict[str, str]()
         for position, micro in enumerate(local):
             # Dropout depends on the step and on the position of the micro-batch in it, so it is the same for any number
             # of ranks and in a resumed run.
             index_in_step = position * ranks + accelerator.process_index
             torch.manual_seed((self.recipe.seed * 1_000_003 + number) * 4099 + index_in_step)
-            is_last, batch = position == len(local) - 1, next(batches)
+            is_last, batch = position == len(local) - 1, next(batches) if micro else self.data.silence()
+            unreadable |= batch.unreadable
             with accelerator.no_sync(self.wrapped) if not is_last else nullcontext():
                 with self.model.autocast():
                     lm_loss, total_loss = self.losses(batch, tokens, characters)
-                loss += lm_loss.detach() * bool(micro)
+                loss += lm_loss.detach() * (not batch.silent)
                 # DDP averages gradients over ranks, but the step needs their sum.
-                accelerator.backward(total_loss * ranks * bool(micro))
-        return loss
+                accelerator.backward(total_loss * ranks * (not batch.silent))
+        return loss, unreadable
 
     def _update(self, initial: dict[str, int] | None) -> None:
         """Runs the optimizer. With `initial` fingerprints, checks which tensors changed."""

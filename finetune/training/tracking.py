@@ -9,14 +9,18 @@ import logging
 import math
 import os
 import secrets
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune.core.config import Recipe
 from finetune.core.extras import require
-from finetune.training.callbacks import StepRecord, TrainerCallback, ValidationRecord
+from finetune.training.callbacks import CallbackList, SkippedClip, StepRecord, TrainerCallback, ValidationRecord
+from finetune.training.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +67,9 @@ class Tracker(TrainerCallback):
             "valid", record.step, epoch=record.epoch, alpha=record.alpha, wer=record.wer, canary_wer=record.canary_wer
         )
 
+    def on_skipped_clip(self, record: SkippedClip) -> None:
+        self.record("skipped_clip", record.step, split=record.split, id=record.id, reason=record.reason)
+
     def record(self, kind: str, step: int, **values: Any) -> None:
         """Appends `values` with the time (seconds since 1970); NaN and infinity become null."""
         values = {key: _finite(value) for key, value in values.items()}
@@ -96,8 +103,27 @@ class Tracker(TrainerCallback):
             log.warning("%s: %d records are missing", self.path, self.num_lost)
 
 
+def open_callbacks(
+    stack: ExitStack,
+    recipe: Recipe,
+    metrics: Path,
+    user_callbacks: Sequence[TrainerCallback],
+    steps: int,
+    resumed_step: int | None,
+) -> CallbackList:
+    """Opens the progress display and the trackers, which run before the user's callbacks; `stack` closes them all."""
+    for callback in user_callbacks:
+        stack.callback(callback.close)
+    settings = recipe.model_dump(mode="json")
+    tracker = Tracker(metrics, recipe.name, list(recipe.machine.trackers), settings, resumed_step)
+    stack.callback(tracker.close)
+    progress = Progress(steps, resumed_step or 0, recipe.train.epochs, sys.stdout.isatty())
+    stack.callback(progress.close)
+    return CallbackList([progress, tracker, *user_callbacks])
+
+
 def rewind(path: Path, step: int) -> None:
-    """Drops the records of kind step and valid after `step`, so a resumed run has the same records as an unbroken run.
+    """Drops the records of training after `step`, so a resumed run has the same records as an unbroken run.
 
     Damaged lines are dropped too, such as a line that a kill cut off. The file is replaced atomically.
     """
@@ -107,7 +133,7 @@ def rewind(path: Path, step: int) -> None:
     for line in path.read_bytes().splitlines():
         try:
             row = json.loads(line)
-            if row["kind"] not in ("step", "valid") or row["step"] <= step:
+            if row["kind"] not in ("step", "valid", "skipped_clip") or row["step"] <= step:
                 lines.append(line + b"\n")
         except (ValueError, TypeError, KeyError):
             damaged += 1

@@ -6,7 +6,6 @@ of a step is the sum over its target tokens, on all ranks and in all micro-batch
 
 import logging
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -16,28 +15,31 @@ from typing import Any
 import torch
 
 from finetune.core.config import Recipe
-from finetune.core.errors import CheckpointError, Interrupted
+from finetune.core.errors import Interrupted
+from finetune.core.files import sha256_file
 from finetune.core.run_dir import RunDir
-from finetune.data.manifest import Utterance
+from finetune.data.manifest import read_manifest
 from finetune.model.granite import SpeechModel, load_model
 from finetune.model.trainable import fingerprints, open_parts, set_mode, summarize_parts, trained_parameters
 from finetune.training import checkpoint
 from finetune.training.auto_batch import fit_batch_seconds
 from finetune.training.batch_size import BatchSizeCache, explain_out_of_memory
+from finetune.training.batches import BatchSource, repeatable
 from finetune.training.callbacks import CallbackList, StepRecord, TrainerCallback, ValidationRecord
-from finetune.training.corpus import TrainingCorpus
-from finetune.training.dataset import Batch, BatchSource
-from finetune.training.distributed import all_ranks, ignore_stride_warning, make_accelerator
+from finetune.training.corpus import TrainingCorpus, manifests_of
+from finetune.training.dataset import MicroAudio
+from finetune.training.distributed import all_ranks, check_on_main_rank, ignore_stride_warning, make_accelerator
+from finetune.training.health import check_base, check_epoch, check_trained, count_skipped
 from finetune.training.interpolate import interpolated, starting_points
 from finetune.training.optimizer import build_optimizer, learning_rate_factor, learning_rate_of
 from finetune.training.parts import trainable_parts
-from finetune.training.progress import Progress
 from finetune.training.sampler import padding_fraction, shard_for_rank
 from finetune.training.selection import Scores, format_scores, measure, rank, save_best
 from finetune.training.signals import Stop, interruptible
 from finetune.training.state import TrainResult, TrainState, train_result
 from finetune.training.step import OptimizerStep, StepResult
-from finetune.training.tracking import Tracker
+from finetune.training.tracking import open_callbacks
+from finetune.training.unreadable import UnreadableClips
 
 log = logging.getLogger(__name__)
 
@@ -96,11 +98,13 @@ class Trainer:
         self.ranks, self.main = self.accelerator.num_processes, self.accelerator.is_main_process
         self.state, self.stop = TrainState(), Stop()
         self.callbacks = CallbackList()  # empty on all ranks except 0
-        self.clips_trained, self.seconds_in_steps = 0, 0.0  # of this process
+        self.clips_trained, self.seconds_in_steps, self.saved_before = 0, 0.0, False  # of this process
+        self.missing = check_on_main_rank(self.accelerator, run)  # by split and id
         self._setup_model(load_model)
         self._setup_data()
         self._setup_optimizer(batch_sizes or BatchSizeCache())
         self._resume()
+        self._skip_unreadable()
 
     def _setup_model(self, load_model: Callable[..., SpeechModel]) -> None:
         """Loads the base and makes the recipe's parts trainable."""
@@ -118,7 +122,9 @@ class Trainer:
 
     def _setup_data(self) -> None:
         """Reads the manifests, and prepares the source of batches: audio, or a cache of the encoder's output."""
-        self.corpus = TrainingCorpus(self.model, self.recipe, self.run)
+        self.manifests = manifests_of(self.recipe, self.run)
+        clips = {split: read_manifest(path) for split, path in self.manifests.items()}
+        self.corpus = TrainingCorpus(self.model, self.recipe, clips)
         self.data = self.corpus.dataset
         with self.model.autocast():
             self.source = BatchSource(self.data, self.recipe, self.run.cache, self.base, self.main)
@@ -131,7 +137,7 @@ class Trainer:
         self.saved = checkpoint.find(self.run.checkpoint)
         self.batch_seconds: float = settings.batch_seconds
         if settings.batch == "auto" and self.saved:
-            self.batch_seconds = checkpoint.read_origin(self.saved)["batch_seconds"]
+            self.batch_seconds = checkpoint.read_origin(self.saved).get("batch_seconds", 0.0)
         elif settings.batch == "auto":  # before the model is wrapped, because a wrapped model waits for the other ranks
             unwrapped = self._optimizer_step(self.model, optimizer)
             self.batch_seconds = fit_batch_seconds(unwrapped, self.source, self.base, batch_sizes)
@@ -151,37 +157,37 @@ class Trainer:
         Raises:
             CheckpointError: it belongs to another recipe, base or data, or is damaged.
         """
-        self.origin = {
-            **self.recipe.model_dump(mode="json", include={"model", "augment", "parts", "train", "seed"}),
-            "base": self.base,
-            "data": self.corpus.hashes(),
-            "replay_weight": self.recipe.data.replay_weight,
-            "batches_in_a_step": self.group,
-            "batch_seconds": self.batch_seconds,
-        }
+        hashes = {split: sha256_file(path) for split, path in self.manifests.items()}
+        self.origin = checkpoint.origin_of(self.recipe, self.base, hashes, self.group, self.batch_seconds)
         if self.saved is None:
             return
-        if changed := checkpoint.differences(checkpoint.read_origin(self.saved), self.origin):
-            raise CheckpointError(
-                f"{self.saved} does not match this run: {'; '.join(changed[:5])}. Restore these values, choose another "
-                f"name with --set name=..., or delete {self.run.root} to start again"
-            )
+        checkpoint.require_origin(self.saved, self.origin)
         self.load_state_dict(checkpoint.restore(self.saved, self.parameters, self.optimizer))
         log.info("resumed after step %d", self.state.step)
+
+    def _skip_unreadable(self) -> None:
+        """Skips the clips that the checkpoint names, and those that cannot be read now; too many are a DataError."""
+        self.unreadable = UnreadableClips(self.corpus.clips, self.recipe.data.max_bad_fraction, self.state.unreadable)
+        self.data.unreadable = self.unreadable.trained
+        for split in self.corpus.clips:
+            self.unreadable.add(self.missing.get(split, {}), split)
+        self.unreadable.add(self.source.unreadable())
 
     def state_dict(self) -> dict[str, Any]:
         """The progress of the run, which a checkpoint stores with the weights and the optimizer's moments."""
         return asdict(self.state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
-        self.state = TrainState(**state)
+        """Restores what `state_dict` returned. Raises CheckpointError for fields of another version."""
+        self.state = TrainState.restored(state)
 
     def save(self) -> bool:
         """Writes a checkpoint. Returns False if the disk is full."""
-        return checkpoint.save(
-            self.run.checkpoint, self.parameters, self.optimizer, self.state_dict(), self.origin, self.files
+        progress, trusted = self.state_dict(), self.saved_before
+        self.saved_before = checkpoint.save(
+            self.run.checkpoint, self.parameters, self.optimizer, progress, self.origin, self.files, trusted
         )
+        return self.saved_before
 
     def fit(self) -> TrainResult:
         """Trains the remaining epochs and returns the scores of the base and of the best adapter.
@@ -195,7 +201,9 @@ class Trainer:
             stack.enter_context(ignore_stride_warning())
             if self.main:
                 self.callbacks = self._open_callbacks(stack)
+            self.unreadable.report(self.callbacks, self.state.step)
             if self.state.base is None:
+                self._check_base()
                 scores = self.validate()
                 self.state.base = asdict(scores)
                 self.callbacks.on_message(f"base model: {format_scores(scores)}")
@@ -217,39 +225,48 @@ class Trainer:
             Interrupted: a rank received a signal.
         """
         set_mode(self.model, training=True)
-        plan = self.plans[self.state.epoch][self.state.steps_in_epoch :]
+        remaining = self.plans[self.state.epoch][self.state.steps_in_epoch :]
+        plan = [[self.data.readable(micro) for micro in step] for step in remaining]
         local = [shard_for_rank(step, self.accelerator.process_index, self.ranks) for step in plan]
-        batches = self.source.batches(
-            [micro or step[0] for step, shard in zip(plan, local, strict=True) for micro in shard], self.state.epoch
-        )
+        audio = self.source.audio([micro for shard in local for micro in shard if micro], self.state.epoch)
         for step, shard in zip(plan, local, strict=True):
-            result = self.train_step(step, shard, batches)
+            result = self.train_step(step, shard, audio)
             due = self.state.step % self.recipe.machine.checkpoint_every == 0 and step is not plan[-1]
             saved = self.main and (result.stop or due) and self.save()
             if result.stop:
                 raise self._interrupted(saved or not self.main)
 
-    def train_step(self, step: list[list[int]], local: list[list[int]], batches: Iterator[Batch]) -> StepResult:
+    def train_step(self, step: list[list[int]], local: list[list[int]], audio: Iterator[MicroAudio]) -> StepResult:
         """Runs one optimizer step at its learning rates and reports it to the callbacks.
+
+        If audio cannot be read, its clips are skipped from now on, and the step runs again without them.
 
         Args:
             step: the micro-batches of all ranks, as lists of clip indices.
             local: the micro-batches of this rank; see `OptimizerStep.run`.
-            batches: the tensors of `local`, in order.
+            audio: the audio of the micro-batches of `local` that are not empty, in order.
         """
         state = self.state
         factor = learning_rate_factor(state.step, self.steps, self.recipe.train.warmup)
         for group, peak in zip(self.optimizer.param_groups, self.learning_rates, strict=True):
             group["lr"] = peak * factor
         started = self.clock()
-        result = self.optimizer_step.run(step, local, batches, state.step, self.stop, self.initial_fingerprints)
+        loaded: list[MicroAudio] = []
+        while True:
+            batches = map(self.data.from_audio, repeatable(audio, loaded))
+            result = self.optimizer_step.run(step, local, batches, state.step, self.stop, self.initial_fingerprints)
+            if not result.unreadable:
+                break
+            self.unreadable.add(result.unreadable)
+            self.unreadable.report(self.callbacks, state.step)
         self.seconds_in_steps += self.clock() - started
         state.step, state.steps_in_epoch = state.step + 1, state.steps_in_epoch + 1
+        step = [kept for micro in step if (kept := self.data.readable(micro))]
         utterances = [self.data.utterances[index] for micro in step for index in micro]
         if result.taken:
             self.initial_fingerprints, state.loss = None, state.loss + result.loss
         else:
-            self._skip(utterances, result)
+            count_skipped(state, result, [item.id for item in utterances], self.recipe.train.max_skipped_steps)
         self.clips_trained += len(utterances)
         record = StepRecord(
             state.step,
@@ -258,15 +275,24 @@ class Trainer:
             result.grad_norm,
             factor * self.learning_rates[0],
             sum(item.duration for item in utterances),
-            padding_fraction([step], self.data.durations),
+            padding_fraction([step], self.data.durations) if step else 0.0,
         )
         self.callbacks.on_step(record)
         return result
 
     def validate(self) -> Scores:
-        """Scores the current weights on valid and canary."""
+        """Scores the current weights on valid and canary.
+
+        Clips whose audio can no longer be read are removed from the scores of the base and of the best adapter too.
+        """
         set_mode(self.model, training=False)
-        return self.measure(self.model, self.corpus.validation, self.recipe, self.accelerator)
+        splits = {split: self.unreadable.readable(split, items) for split, items in self.corpus.validation.items()}
+        scores = self.measure(self.model, splits, self.recipe, self.accelerator)
+        for split, found in scores.unreadable.items():
+            self.unreadable.add(found, split)
+        self.unreadable.report(self.callbacks, self.state.step)
+        self.state.leave_out_unreadable()
+        return scores
 
     def save_if_best(self, scores: Scores, alpha: float) -> bool:
         """Saves the current weights as the best adapter if their scores are the best so far. Returns True if saved.
@@ -276,6 +302,7 @@ class Trainer:
             alpha: interpolation weight: base + alpha * (trained - base).
         """
         state, limit = self.state, self.recipe.train.max_canary_loss
+        check_trained(self.parameters, state.epoch)
         base = state.base_scores
         better = state.best is None or rank(scores, base, limit) < rank(state.best_scores, base, limit)
         better = better and all_ranks(self.accelerator, not self.main or save_best(self.model, self.adapted, self.run))
@@ -285,27 +312,21 @@ class Trainer:
         return better
 
     def _open_callbacks(self, stack: ExitStack) -> CallbackList:
-        """Opens the progress display and the trackers, which run before the user's callbacks; `stack` closes them."""
-        recipe, step = self.recipe, self.state.step
-        for callback in self.user_callbacks:
-            stack.callback(callback.close)
-        settings, resumed_step = recipe.model_dump(mode="json"), step if self.saved else None
-        tracker = Tracker(self.run.metrics, recipe.name, list(recipe.machine.trackers), settings, resumed_step)
-        stack.callback(tracker.close)
+        """Logs what trains, and opens the callbacks; `stack` closes them."""
         for row in summarize_parts(self.model):
-            count, rate = f"{row.parameters:,}", learning_rate_of(recipe, row.part)
+            count, rate = f"{row.parameters:,}", learning_rate_of(self.recipe, row.part)
             log.info("trains %-14s %4d modules %12s parameters, learning rate %g", row.part, row.modules, count, rate)
         log.info("%d steps, %.1f %% padding, batches of up to %g s", self.steps, 100 * self.padding, self.batch_seconds)
-        progress = Progress(self.steps, step, recipe.train.epochs, sys.stdout.isatty())
-        stack.callback(progress.close)
-        return CallbackList([progress, tracker, *self.user_callbacks])
+        resumed_step = self.state.step if self.saved else None
+        return open_callbacks(stack, self.recipe, self.run.metrics, self.user_callbacks, self.steps, resumed_step)
 
     def _end_epoch(self) -> None:
         """Validates if the recipe requires it, reports the epoch and writes a checkpoint."""
         state, settings = self.state, self.recipe.train
         text = f"epoch {state.epoch + 1}/{settings.epochs}  loss {state.loss / len(self.plans[state.epoch]):.3f}"
         text += f"  {self.clips_trained / self.seconds_in_steps:.1f} clips/s" if self.seconds_in_steps else ""
-        state.epoch, state.steps_in_epoch, state.loss = state.epoch + 1, 0, 0.0
+        check_epoch(state, self.recipe)
+        state.epoch, state.steps_in_epoch, state.skipped_in_epoch, state.loss = state.epoch + 1, 0, 0, 0.0
         if state.epoch % settings.evaluate_every == 0 or state.epoch == settings.epochs:
             text += f"  {self._score_and_keep_best(1.0)}"
             state.finished = 0 < settings.patience * settings.evaluate_every <= state.epoch - state.best_epoch
@@ -332,26 +353,17 @@ class Trainer:
         """The error for a signal; `saved` is True if the checkpoint contains the last step."""
         return Interrupted(self.state.step if saved else None, self.stop.signum or signal.SIGTERM)
 
-    def _skip(self, utterances: list[Utterance], result: StepResult) -> None:
-        """Counts a skipped step. Above the limit it raises CheckpointError, and no checkpoint is written."""
-        state, limit = self.state, self.recipe.train.max_skipped_steps
-        state.skipped += 1
-        ids = [item.id for item in utterances]
-        text = (
-            f"step {state.step}: loss {result.loss:g}, gradient {result.grad_norm:g}, utterances {', '.join(ids[:8])}"
-        )
-        text += f" and {len(ids) - 8} more" if len(ids) > 8 else ""
-        if state.skipped > limit:
-            raise CheckpointError(
-                f"{text}. More than train.max_skipped_steps: {limit} steps were skipped; check these clips, or lower "
-                "the learning rates. The last checkpoint is valid"
-            )
-        log.warning("%s: step skipped", text)
+    def _check_base(self) -> None:
+        """Checks that the base has a finite loss on the first micro-batch. Every rank computes the same one."""
+        micro = next((kept for step in self.plans[0] for micro in step if (kept := self.data.readable(micro))), [])
+        for batch in self.source.batches([micro], 0):
+            check_base(self.optimizer_step, batch)
 
     def _result(self) -> TrainResult:
         return train_result(
             self.state,
             self.recipe.train.max_canary_loss,
+            skipped_clips=self.unreadable.counts(),
             padding=round(self.padding, 4),
             clips_per_second=round(self.clips_trained / max(1e-9, self.seconds_in_steps), 2),
             trained_parameters=sum(value.numel() for value in self.parameters.values()),

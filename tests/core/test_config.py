@@ -79,7 +79,10 @@ PAIRS = [
     ("train:\n  ctc_weight: 0.5", "6: train.ctc_weight: the CTC loss trains the encoder or its CTC head"),
     ("parts:\n  ctc_head:\n    mode: full", "7: parts.ctc_head.mode: the CTC head trains on the CTC loss only"),
     ("data.min_duration: 30", "5: data.min_duration: must be below data.max_duration"),
-    ("train:\n  batch_seconds: 29.9", "6: train.batch_seconds: must be at least data.max_duration"),
+    (
+        "train:\n  batch_seconds: 29.9\naugment:\n  concat: 0.1",
+        "6: train.batch_seconds: must be at least data.max_duration",
+    ),
     ("train:\n  max_canary_loss: 0.02", "6: train.max_canary_loss: is measured on data.canary"),
     ("machine:\n  cache_encoder: yes\naugment:\n  time_mask: 5", "6: machine.cache_encoder: augmented audio differs"),
     ("machine:\n  cache_encoder: yes\nparts:\n  encoder:\n    mode: lora", "6: machine.cache_encoder: the encoder or"),

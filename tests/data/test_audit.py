@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from finetune.core.errors import DataError
 from finetune.data.audio import inspect_audio
 from finetune.data.audit import Audit, audit
 from finetune.data.cells import clean_text
@@ -294,3 +295,24 @@ def test_format_problems_counts_advises_and_lists_examples() -> None:
         "  v (m.csv:9): as w",
     ]
     assert format_problems([]) == ""
+
+
+def test_a_corpus_whose_first_rows_all_fail_for_one_reason_is_not_read_to_its_end(tmp_path: Path) -> None:
+    """More than 100 rows, and more than the caller accepts. One good row, or another reason, and all rows are read."""
+    good = write_noise(tmp_path, "a.wav")
+    limits = {"min_duration": 0.5, "max_duration": 9.0, "max_chars_per_second": 9.0}
+
+    def run(values: list[dict[str, object]], max_dropped: float) -> Audit:
+        rows = [Row(f"m.csv:{number}", value) for number, value in enumerate(values, 2)]
+        return audit(rows, **limits, special_tokens=[], workers=2, max_dropped=max_dropped)
+
+    gone: list[dict[str, object]] = [{"audio_filepath": f"/gone/{n}.wav", "text": "a"} for n in range(150)]
+    start = "the first 100 of 150 rows are all unusable for the same reason, so the others were not read\n"
+    with pytest.raises(DataError, match=f"{start}missing audio: 100"):
+        run(gone, 3)
+    with pytest.raises(DataError, match="the first 141 of 150 rows"):
+        run(gone, 140)
+    assert len(run(gone, 150).dropped) == 150
+    assert len(run([{"audio_filepath": good, "text": "a"}, *gone], 3).dropped) == 150
+    assert len(run([{"audio_filepath": good, "text": ""}, *gone], 3).dropped) == 151
+    assert len(run(gone[:100], 3).dropped) == 100, "all are read"

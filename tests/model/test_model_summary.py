@@ -1,5 +1,6 @@
 """Parameter counts of `finetune check`, computed without weights."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from transformers import GraniteSpeechConfig
 
 from finetune.core.errors import ModelError
 from finetune.model.granite import on_meta
-from finetune.model.model_summary import count_parts, summarize_model
+from finetune.model.model_summary import count_parts, find_weights, summarize_model
 from finetune.model.trainable import LoraSpec, PartSummary, open_parts, summarize_parts
 
 
@@ -43,8 +44,9 @@ def test_real_model_has_280_layers_for_the_default_lora() -> None:
     assert summarize_parts(granite)[0].parameters == 35_697_664
 
 
-def test_unknown_base_is_reported(tmp_path: Path) -> None:
-    assert "not checked" in summarize_model("nobody/nothing", None, LORA)[0]
+def test_a_base_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="nobody/nothing: config.json: neither in the local cache nor on the hub"):
+        summarize_model("nobody/nothing", None, LORA)
     with pytest.raises(ModelError, match="no config.json in this folder"):
         summarize_model(str(tmp_path), None, LORA)
 
@@ -54,3 +56,27 @@ def test_wrong_path_below_an_existing_folder_is_an_error(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError, match="did you mean data/granite-speech-nano"):
         summarize_model("data/granite-speech-nono", None, LORA)
+
+
+def cached_model(cache: Path, nano: Path, files: list[str]) -> None:
+    """Files of the embedded model in a cache of the hub, as `org/name`."""
+    snapshot = cache / "models--org--name" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text("0" * 40)
+    for name in files:
+        if (nano / name).is_file():
+            (snapshot / name).symlink_to(nano / name)
+        else:
+            (snapshot / name).write_text(json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}))
+
+
+def test_the_weights_of_a_hub_name_are_looked_up_in_the_cache(nano: Path, tmp_path: Path) -> None:
+    one, none, shards = (tmp_path / name for name in ("one", "none", "shards"))
+    cached_model(one, nano, ["config.json", "model.safetensors"])
+    cached_model(none, nano, ["config.json"])
+    cached_model(shards, nano, ["config.json", "model.safetensors.index.json"])
+    assert find_weights("org/name", None, one) == "configuration and 1 weight files are in the local cache"
+    for cache in (none, shards):  # the shards are missing
+        with pytest.raises(ModelError, match=r"org/name: its weights are not in the local cache.*HF_HUB_OFFLINE"):
+            find_weights("org/name", None, cache)

@@ -84,11 +84,13 @@ def test_a_restored_optimizer_takes_the_same_steps(tmp_path: Path, steps: int) -
     assert {path.name for path in (tmp_path / "checkpoint").iterdir()} == set(ALL), "and no pickle"
 
 
-def test_a_save_leaves_no_other_folder(tmp_path: Path) -> None:
+def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
     for steps in (1, 2, 3):
         saved(tmp_path / "checkpoint", steps)
-        assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+        assert {path.name for path in tmp_path.iterdir()} == {"checkpoint", *["checkpoint.old"] * (steps > 1)}
         assert epoch_of(tmp_path / "checkpoint") == steps
+    shutil.rmtree(tmp_path / "checkpoint")
+    assert epoch_of(tmp_path / "checkpoint") == 2
 
 
 def test_find_without_a_checkpoint_returns_none(tmp_path: Path) -> None:
@@ -239,7 +241,7 @@ def test_a_kill_in_a_save_leaves_the_new_or_the_previous_checkpoint(tmp_path: Pa
                 outcomes.add(epoch_of(folder))
             saved(folder, 4)
             assert epoch_of(folder) == 4
-            assert [path.name for path in folder.parent.iterdir()] == ["checkpoint"]
+            assert {path.name for path in folder.parent.iterdir()} <= {"checkpoint", "checkpoint.old"}
             shutil.rmtree(folder.parent)
             finished = 2 in done
             if 3 in done:
@@ -292,6 +294,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     while not done:
         number += 1  # the first operation removes a folder that does not exist
         saved(folder, 1)
+        shutil.rmtree(folder.with_name("checkpoint.old"), ignore_errors=True)
         done = checkpoint.save(folder, *cached_model(1, 2), {"epoch": 2}, ORIGIN, faulty_files(number, error))
         assert epoch_of(folder) in ({2} if done else {1, 2})
         assert not folder.with_name("checkpoint.part").exists()
@@ -299,7 +302,73 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     assert full > 10
     assert caplog.text.count("the disk is full") == full
     saved(folder, 3)
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint", "checkpoint.old"}
+
+
+@pytest.mark.parametrize("newest", ["valid", "damaged"])
+def test_a_full_disk_with_two_checkpoints_deletes_the_older_one_if_the_newer_is_valid(
+    tmp_path: Path, newest: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, full = tmp_path / "checkpoint", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    saved(folder, 1)
+    saved(folder, 2)
+    if newest == "damaged":
+        (folder / checkpoint.WEIGHTS).write_bytes(b"")
+    done = checkpoint.save(folder, *cached_model(1, 3), {"epoch": 3}, ORIGIN, faulty_files(3, full))
+    assert done == (newest == "valid") and epoch_of(folder) == (3 if done else 1)
+    assert ("checkpoint.old: deleted, because the disk is full" in caplog.text) == done
+
+
+@pytest.mark.parametrize("version", [3, "2", None, 0])
+def test_a_checkpoint_of_another_version_is_refused_even_if_the_older_one_is_readable(
+    tmp_path: Path, version: object
+) -> None:
+    folder = tmp_path / "checkpoint"
+    saved(folder, 1)
+    saved(folder, 2)
+    files = json.loads((folder / checkpoint.FILES).read_text())
+    assert files[checkpoint.VERSION_KEY] == 2
+    (folder / checkpoint.FILES).write_text(json.dumps({**files, checkpoint.VERSION_KEY: version}))
+    with pytest.raises(CheckpointError, match=rf"checkpoint: a checkpoint of version {version!r}; .* --set name="):
+        checkpoint.find(folder)
+
+
+def test_a_checkpoint_of_the_previous_release_is_restored(tmp_path: Path) -> None:
+    """It has no version. If it does not match, the message names the reason."""
+    folder = tmp_path / "checkpoint"
+    progress = saved(folder, 1)
+    files = json.loads((folder / checkpoint.FILES).read_text())
+    del files[checkpoint.VERSION_KEY]
+    (folder / checkpoint.FILES).write_text(json.dumps(files))
+    assert checkpoint.find(folder) == folder
+    assert checkpoint.restore(folder, *cached_model(2, 0)) == progress
+    checkpoint.require_origin(folder, ORIGIN)
+    with pytest.raises(CheckpointError, match="earlier version of the toolkit and does not match .*base: was .*é2"):
+        checkpoint.require_origin(folder, {**ORIGIN, "base": "é2"})
+
+
+@pytest.mark.parametrize(
+    "content", [{"pytorch_model.bin": "x"}, {"trainer_state.json": "{}", "optimizer.pt": ""}, None]
+)
+def test_a_folder_that_is_not_a_checkpoint_is_refused(tmp_path: Path, content: dict[str, str] | None) -> None:
+    folder = tmp_path / "checkpoint"
+    if content is None:
+        folder.write_text("a file")
+    else:
+        folder.mkdir()
+        for name, text in content.items():
+            (folder / name).write_text(text)
+    with pytest.raises(CheckpointError, match="not a checkpoint of this toolkit; move it away"):
+        checkpoint.find(folder)
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "1", '{"a": ', "[" * 100_000])
+def test_a_list_of_hashes_that_is_not_an_object_is_damage(tmp_path: Path, content: str) -> None:
+    folder = tmp_path / "checkpoint"
+    saved(folder, 1)
+    (folder / checkpoint.FILES).write_text(content)
+    with pytest.raises(CheckpointError, match="unreadable"):
+        checkpoint.find(folder)
 
 
 def test_another_error_is_raised(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from finetune.data.manifest import read_manifest
 from finetune.model.granite import SpeechModel
 from finetune.model.trainable import open_parts, set_mode, trained_parameters
 from finetune.pipeline import run_recipe
-from finetune.training.dataset import BatchSource, SpeechDataset
+from finetune.training.batches import BatchSource
+from finetune.training.dataset import SpeechDataset
 from finetune.training.loss import IGNORE, token_loss
 from finetune.training.parts import trainable_parts
 from finetune.training.signals import Stop

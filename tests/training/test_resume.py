@@ -59,6 +59,20 @@ def test_a_run_killed_in_any_step_resumes_to_the_same_weights(trained: Trained, 
     assert_same_run(run, trained[1])
 
 
+@pytest.mark.parametrize("name", [checkpoint.WEIGHTS, checkpoint.PROGRESS])
+def test_a_run_with_a_damaged_checkpoint_resumes_from_the_one_before(
+    trained: Trained, tiny: Tiny, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe, run = tiny(tmp_path, "x", machine={"checkpoint_every": 1}), prepared(trained[1], tmp_path / "x")
+    with pytest.raises(Killed):
+        train(recipe, run, [KillInStep(3)])
+    (run.checkpoint / name).write_bytes((run.checkpoint / name).read_bytes()[:-7])
+    trainer = Trainer(recipe, run)
+    assert trainer.state.step == 2 and "resuming from the previous checkpoint" in caplog.text
+    trainer.fit()
+    assert_same_run(run, trained[1])
+
+
 def hold_still(trainer: Trainer) -> str:
     """Makes the optimizer skip one parameter; returns the parameter's name."""
     name = next(name for name in trainer.parameters if "projector" in name and name.endswith("weight"))

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import waves_from
 
-from finetune.core.errors import DataError
 from finetune.data.manifest import Utterance, concatenated
 from finetune.training.augment import WaveAugment
 from finetune.training.sampler import (
     Clips,
+    Unreadable,
     concat_utterances,
     padding_fraction,
     plan_epoch,
@@ -243,13 +243,14 @@ def test_a_resumed_epoch_has_the_remaining_clips_and_keeps_torchs_random_state(
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_missing_audio_is_named_in_one_line(clips: list[Utterance], workers: int) -> None:
+def test_audio_that_cannot_be_read_is_named_in_its_place(clips: list[Utterance], workers: int) -> None:
     gone = replace(clips[1], audio_filepath="/nowhere/gone.wav")
-    waves = waves_of(waves_from([clips[0], gone], AUGMENT), [[0], [1]], workers)
-    assert len(next(waves)) == 1
-    with pytest.raises(DataError) as caught:
-        next(waves)
-    assert str(caught.value) == "/nowhere/gone.wav: no such file"
+    made = waves_from([clips[0], gone], AUGMENT)
+    first, second = waves_of(made, [[0], [1, 0]], workers)
+    reason = {gone.id: "/nowhere/gone.wav: no such file"}
+    assert second[0] == Unreadable(reason) and np.array_equal(first[0], second[1])
+    joined = Clips(["row"], [(clips[0], gone)], AUGMENT, 1, 0)
+    assert joined[0] == Unreadable(reason), "one of two concatenated utterances"
 
 
 def test_ctrl_c_in_the_terminal_does_not_reach_the_workers(clips: list[Utterance]) -> None:

@@ -262,6 +262,11 @@ def test_a_callback_is_closed_after_an_error(trained: Trained, tiny: Tiny, tmp_p
 
 
 def test_a_batch_must_hold_the_longest_clip(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
+    seconds = (
+        r"train\.batch_seconds: 1 is too small for train-.*, which has .* s; raise it, or lower data\.max_duration"
+    )
+    with pytest.raises(RecipeError, match=seconds):
+        train(tiny(tmp_path, "x", batch_seconds=1.0), prepared(trained[1], tmp_path / "seconds"))
     recipe = tiny(tmp_path, "x", batch_tokens=64)
     model = recipe.model.model_copy(update={"instruction": "what is said here? " * 20})
     with pytest.raises(RecipeError, match=r"train\.batch_tokens: 64 is too small for train-.*positions; raise it"):

@@ -1,0 +1,112 @@
+"""A run that cannot learn fails and names the reason; an adapter with values that are not finite is never used."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from training_runs import NoStep, Output, load_with_hook, prepared
+
+from finetune.core.config import Recipe
+from finetune.core.errors import CheckpointError, ModelError
+from finetune.core.run_dir import RunDir
+from finetune.model.adapter import FULL_WEIGHTS, load_adapter, not_finite, save_adapter
+from finetune.model.granite import SpeechModel, load_model
+from finetune.training.callbacks import StepRecord, TrainerCallback
+from finetune.training.selection import Scores
+from finetune.training.trainer import Trainer
+
+Tiny = Callable[..., Recipe]
+Trained = tuple[Recipe, RunDir, SpeechModel]
+
+
+def never_scored(*_: Any) -> Scores:
+    raise AssertionError("the base was scored, which takes minutes")
+
+
+def scored(*_: Any) -> Scores:
+    return Scores(0.5, None)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_base_whose_loss_is_not_finite_fails_before_it_is_scored(
+    trained: Trained, tiny: Tiny, tmp_path: Path, value: float
+) -> None:
+    def broken(*arguments: Any) -> SpeechModel:
+        model = load_model(*arguments)
+        with torch.no_grad():
+            model.language_model.layers[1].mlp.down_proj.weight[3, 5] = value
+        return model
+
+    run = prepared(trained[1], tmp_path)
+    with pytest.raises(
+        ModelError, match=r"loss of the base model on the first batch is nan.*layers\.1\.mlp\.down_proj"
+    ):
+        Trainer(tiny(tmp_path, "x"), run, [NoStep()], load_model=broken, measure=never_scored).fit()
+    assert not run.best.exists() and not run.checkpoint.exists()
+
+
+@pytest.mark.parametrize("bad_epoch", [1, 2])
+def test_an_epoch_in_which_every_step_is_skipped_fails(
+    trained: Trained, tiny: Tiny, tmp_path: Path, bad_epoch: int
+) -> None:
+    """Also within train.max_skipped_steps: two steps of an epoch, and a limit of five."""
+    steps = 0
+
+    def spoil(number: int, output: Output) -> Output:
+        return (output[0] * float("nan"), output[1]) if number >= first else output
+
+    recipe = tiny(tmp_path, "x", parts={"lora": {"rank": 4}}, ctc_weight=0)
+    trainer = Trainer(recipe, prepared(trained[1], tmp_path), load_model=load_with_hook(spoil), measure=scored)
+    first = 0 if bad_epoch == 1 else sum(len(step) for step in trainer.plans[0])
+    with pytest.raises(
+        CheckpointError, match=rf"epoch {bad_epoch}/2: all \d steps were skipped, so nothing was learned"
+    ):
+        trainer.fit()
+    assert trainer.run.best.exists() == (bad_epoch == 2) and steps == 0
+
+
+class Spoil(TrainerCallback):
+    """Sets a trained weight to infinity after the first step."""
+
+    trainer: Trainer
+
+    def on_step(self, record: StepRecord) -> None:
+        parameter = next(iter(self.trainer.parameters.values()))
+        parameter.data.view(-1)[0] = float("inf")
+
+
+def test_an_adapter_with_values_that_are_not_finite_is_not_saved(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
+    """The weights become infinite in the only step of an epoch, so no later loss shows it."""
+    spoil, run = Spoil(), prepared(trained[1], tmp_path)
+    recipe = tiny(tmp_path, "x", parts={"lora": {"rank": 4}}, ctc_weight=0, epochs=1, batch_seconds=99.0)
+    spoil.trainer = Trainer(recipe, run, [spoil], measure=scored)
+    with pytest.raises(CheckpointError, match=r"epoch 1: .*lora_A.* NaN or infinite after training"):
+        spoil.trainer.fit()
+    assert not run.best.exists() and not run.checkpoint.exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_an_adapter_with_values_that_are_not_finite_is_not_loaded(
+    trained: Trained, tmp_path: Path, model: Callable[[], SpeechModel], value: float
+) -> None:
+    """With right hashes, as of a version that saved such an adapter."""
+    adapted = model()
+    view = load_adapter(adapted, trained[1].best)
+    name = next(iter(load_file(trained[1].best / FULL_WEIGHTS)))
+    for parameter_name, parameter in adapted.hf.named_parameters():
+        parameter.requires_grad_("lora_" in parameter_name or parameter_name == name)
+    dict(adapted.hf.named_parameters())[name].data.view(-1)[0] = value
+    save_adapter(adapted, view, tmp_path / "best")
+    with pytest.raises(CheckpointError, match=f"{FULL_WEIGHTS}: {name} has values that are NaN or infinite"):
+        load_adapter(model(), tmp_path / "best")
+
+
+def test_the_first_tensor_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    good, bad = torch.ones(3), torch.tensor([1.0, float("nan")])
+    assert not_finite({}) == not_finite({"a": good, "b": torch.tensor([1, 2])}) == ""
+    assert not_finite({"a": good, "b": bad, "c": bad}) == "b"
+    save_file({"b": bad.bfloat16()}, tmp_path / "x")
+    assert not_finite(load_file(tmp_path / "x")) == "b"
