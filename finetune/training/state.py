@@ -57,7 +57,7 @@ class TrainState:
         return Scores(**(self.best or {}))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainResult:
     """The result of training; WER is a fraction.
 
@@ -79,7 +79,7 @@ class TrainResult:
     within_canary_limit: bool
     steps: int
     skipped_steps: int
-    skipped_clips: dict[str, int]
+    skipped_clips: dict[str, int] = field(default_factory=dict)  # the default is for runs of 0.2.0
     padding: float
     clips_per_second: float
     trained_parameters: int
@@ -87,7 +87,7 @@ class TrainResult:
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainRecord(TrainResult):
     """The content of `train.done.json`; `inputs` is a hash of everything that the stage reads."""
 
