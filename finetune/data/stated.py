@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import soundfile
 
 from finetune.core.config import DataSection
-from finetune.data.cells import cell_keywords, cell_number, cell_text, clean_text
+from finetune.data.cells import cell_keywords, cell_seconds, cell_text, clean_text
 from finetune.data.corpora import preview_rows
 from finetune.data.hub import Row
 from finetune.data.manifest import Utterance
@@ -43,7 +43,7 @@ def stated_utterances(data: DataSection, split: str) -> list[Utterance] | None:
 
 def _durations(rows: Sequence[Row]) -> list[float]:
     """Seconds of each row; NaN if it is not known."""
-    durations = [cell_number(row.values.get("duration")) for row in rows]
+    durations = [cell_seconds(row.values.get("duration")) for row in rows]
     unknown = [index for index, duration in enumerate(durations) if not duration or duration <= 0]
     step = max(1, math.ceil(len(unknown) / MAX_HEADERS))
     known = {index: seconds for index in unknown[::step] if (seconds := _seconds_of_file(rows[index])) > 0}
@@ -61,4 +61,4 @@ def _seconds_of_file(row: Row) -> float:
         seconds = float(soundfile.info(cell_text(row.values.get("audio_filepath"))).duration)
     except (OSError, RuntimeError, ValueError, TypeError):
         return 0.0
-    return seconds - (cell_number(row.values.get("offset")) or 0.0)
+    return seconds - (cell_seconds(row.values.get("offset")) or 0.0)
