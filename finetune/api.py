@@ -225,6 +225,7 @@ def compare(
     replicas: int | None = None,
     terms: str | Path | None = None,
     fail_if: Sequence[str] = (),
+    hypotheses: str | Path | None = None,
 ) -> "CompareResult":
     """Scores systems on the same clips and tests each against the first, as `finetune compare` does.
 
@@ -235,6 +236,7 @@ def compare(
         replicas: as `evaluate.replicas` of a recipe; None is its default.
         terms: a file of terms whose recall is computed.
         fail_if: conditions such as `"wer > base + 0.2"`; `CompareResult.fired` lists those that hold.
+        hypotheses: the folder where hypotheses are kept and used again; None keeps nothing.
 
     Raises:
         RecipeError: fewer than two systems, or a condition that cannot be parsed.
@@ -251,6 +253,7 @@ def compare(
         None if terms is None else str(terms),
         INSTRUCTION,
         [parse_condition(text) for text in fail_if],
+        folder=None if hypotheses is None else Path(hypotheses),
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.cli.arguments import Subparsers
+from finetune.core.options import COMPARE_FOLDER, INSTRUCTION
 from finetune.core.terminal import visible
 from finetune.metrics.conditions import GRAMMAR, parse_condition
 
@@ -57,6 +58,13 @@ def add_parser(subparsers: Subparsers) -> None:
         "--json", metavar="FILE", help="write all figures to this file; only an earlier result is replaced"
     )
     parser.add_argument(
+        "--hypotheses",
+        metavar="FOLDER",
+        default=COMPARE_FOLDER,
+        help="keep the hypotheses of systems that transcribe in this folder, and use them again for the same clips, "
+        "system and options; delete a file to transcribe again (default: %(default)s)",
+    )
+    parser.add_argument(
         "--fail-if",
         action="append",
         default=[],
@@ -73,7 +81,6 @@ def run(args: argparse.Namespace) -> int:
         RecipeError: an argument is invalid, or two contradict each other.
         DataError, ModelError: see `evaluation.compare.compare`.
     """
-    from finetune.core.options import INSTRUCTION
     from finetune.evaluation.compare import check_output, compare, scoring_options, write_comparison
 
     if args.json:
@@ -86,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
         args.terms,
         INSTRUCTION,
         conditions,
+        folder=Path(args.hypotheses),
     )
     print(visible("\n".join(format_comparison(result))))
     if args.json:

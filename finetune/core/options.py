@@ -15,6 +15,7 @@ from finetune.core.errors import RecipeError
 from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS, language_code
 
 INSTRUCTION = "can you transcribe the speech into a written format?"  # from the model card of granite-4.0-1b-speech
+COMPARE_FOLDER = "runs/compare"  # hypotheses that `finetune compare` keeps
 FORMATS = ("text", "json", "srt", "vtt", "tsv")  # of a printed transcript; the first is the default
 CONTROL_CHARACTERS = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories; line breaks and tabs are among them
 

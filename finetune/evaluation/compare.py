@@ -14,7 +14,15 @@ from finetune.core.errors import DataError, RecipeError
 from finetune.core.files import read_json, sha256_file, write_json
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
-from finetune.evaluation.compare_result import CompareResult, CompareSettings, SystemComparison, SystemScores, Verdict
+from finetune.evaluation.compare_result import (
+    ClipHypothesis,
+    CompareResult,
+    CompareSettings,
+    SystemComparison,
+    SystemScores,
+    Verdict,
+)
+from finetune.evaluation.kept_hypotheses import run_and_keep
 from finetune.evaluation.scoring_sets import is_japanese, with_language
 from finetune.evaluation.systems import TRANSCRIBERS, System, SystemHypotheses, Transcriber, parse_system, run_system
 from finetune.evaluation.utterances import check_audio, clip_of, read_utterances
@@ -66,6 +74,7 @@ def compare(
     instruction: str,
     conditions: Sequence[Condition],
     transcribers: Mapping[str, Transcriber] | None = None,
+    folder: Path | None = None,
 ) -> CompareResult:
     """Transcribes, scores and tests all systems on the same clips with the same normalizer.
 
@@ -79,6 +88,7 @@ def compare(
         instruction: the instruction of clips without their own, for the flag `echo`.
         conditions: conditions to check on each system except the first.
         transcribers: by kind of a system, the function that transcribes; the default is `systems.TRANSCRIBERS`.
+        folder: where the hypotheses of systems that transcribe are kept and found again; None keeps nothing.
 
     Raises:
         RecipeError: fewer than two systems, the same system twice, no manifest, or a condition on terms without terms.
@@ -88,7 +98,7 @@ def compare(
     inputs = _resolve(names, manifest, options, terms, conditions)
     if any(system.kind in TRANSCRIBERS for system in inputs.systems):
         check_audio(inputs.utterances)
-    hypotheses = _decode(inputs, transcribers)
+    hypotheses = _decode(inputs, transcribers or TRANSCRIBERS, folder)
     return _score(inputs, hypotheses, instruction, conditions)
 
 
@@ -153,9 +163,16 @@ def _manifest_of(systems: Sequence[System]) -> str:
     return str(run.manifest("test"))
 
 
-def _decode(inputs: _Inputs, transcribers: Mapping[str, Transcriber] | None) -> dict[str, SystemHypotheses]:
-    systems = sorted(inputs.systems, key=lambda system: RUN_ORDER.index(system.kind))
-    return {system.name: run_system(system, inputs.utterances, transcribers) for system in systems}
+def _decode(
+    inputs: _Inputs, transcribers: Mapping[str, Transcriber], folder: Path | None
+) -> dict[str, SystemHypotheses]:
+    hypotheses = {}
+    for system in sorted(inputs.systems, key=lambda system: RUN_ORDER.index(system.kind)):
+        if folder is None or system.kind not in TRANSCRIBERS:
+            hypotheses[system.name] = run_system(system, inputs.utterances, transcribers)
+        else:
+            hypotheses[system.name] = run_and_keep(system, inputs.utterances, folder, transcribers)
+    return hypotheses
 
 
 def _score(
@@ -172,7 +189,7 @@ def _score(
         for name, column in zip(names, columns, strict=True)
     }
     scores = {
-        system.name: _system_scores(system, hypotheses[system.name], clips, outputs[system.name], options)
+        system.name: _system_scores(system, hypotheses[system.name], inputs.utterances, clips, outputs, options)
         for system in inputs.systems
     }
     return CompareResult(
@@ -191,16 +208,23 @@ def _score(
 def _system_scores(
     system: System,
     hypotheses: SystemHypotheses,
+    utterances: Sequence[Utterance],
     clips: Sequence[Clip],
-    outputs: Sequence[SystemOutput],
+    outputs: Mapping[str, Sequence[SystemOutput]],
     options: ScoringOptions,
 ) -> SystemScores:
     """The scorecard without the scores that depend on the training data, which is not known here."""
-    card = scorecard(clips, outputs, options)
+    card = scorecard(clips, outputs[system.name], options)
     return SystemScores(
         kind=system.kind,
         about=hypotheses.about,
         failures=hypotheses.failures,
+        hypotheses=[
+            ClipHypothesis(item.id, *((None, 0.0) if output is None else (output.text, round(output.seconds, 4))))
+            for item, output in zip(utterances, hypotheses.outputs, strict=True)
+        ],
+        file=hypotheses.file,
+        reused=hypotheses.reused,
         **card.scores.set_scores(),
         terms=card.scores.terms.unseen if card.scores.terms else None,
         details=card.details,
@@ -250,6 +274,13 @@ def _notes(inputs: _Inputs, hypotheses: Mapping[str, SystemHypotheses], clips: S
         if column.failures:
             clip_id, error = next(iter(column.failures.items()))
             yield f"{name} failed on {len(column.failures)} of {len(utterances)} clips, the first {clip_id!r}: {error}"
+        if column.reused:
+            yield f"{name}: {column.reused} of {len(utterances)} hypotheses reused from {column.file}"
+        if column.unmatched:
+            yield (
+                f"{name}: {len(column.unmatched)} rows match no clip of the manifest, such as "
+                f"{column.unmatched[0]!r}; they are not scored"
+            )
         different = [
             item.id
             for item, text in zip(utterances, column.references, strict=False)

@@ -19,6 +19,15 @@ class CompareSettings:
 
 
 @dataclass(frozen=True)
+class ClipHypothesis:
+    """The hypothesis of one clip; `pred_text` is None if the system failed on it, `seconds` 0 if unknown."""
+
+    id: str
+    pred_text: str | None
+    seconds: float
+
+
+@dataclass(frozen=True)
 class SystemOrigin:
     """A system, and how its hypotheses were made.
 
@@ -26,11 +35,17 @@ class SystemOrigin:
         kind: see `systems.System`.
         about: how the hypotheses were made.
         failures: by clip id, the error for each clip without a hypothesis.
+        hypotheses: one for each clip of the manifest, in its order.
+        file: the file of the hypotheses; None if they are not kept.
+        reused: number of hypotheses that an earlier comparison kept.
     """
 
     kind: str
     about: str
     failures: dict[str, str]
+    hypotheses: list[ClipHypothesis]
+    file: str | None
+    reused: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Reads hypothesis files of any recognizer (JSON Lines, CSV, TSV, TRN), with exactly one text for each clip."""
+"""Reads hypothesis files of any recognizer (JSON Lines, CSV, TSV, TRN): exactly one text for each clip."""
 
 import os
 import re
@@ -32,18 +32,23 @@ class HypothesisRow:
     cells: Mapping[str, object]
 
 
-def read_hypotheses(path: Path, clips: Sequence[ClipNames]) -> list[HypothesisRow]:
+def read_hypotheses(path: Path, clips: Sequence[ClipNames], unmatched: list[str] | None = None) -> list[HypothesisRow]:
     """Reads the hypothesis of each clip.
 
     Rows of JSON Lines, CSV and TSV have `pred_text` and `id`, or `audio_filepath` (relative or absolute: one of the
     two paths must end with the other). Lines of TRN are `words (id)`, as in sclite and `evaluation/*.trn`.
+
+    Args:
+        path: the file.
+        clips: the clips.
+        unmatched: gets the names of rows that match no clip, if every clip has a row.
 
     Returns:
         One row for each clip, in the order of the clips. An empty text is a hypothesis without words.
 
     Raises:
         DataError: the file cannot be read; a row has no text or no name (the message has file:line); a clip has no row
-            or several rows; a row matches no clip.
+            or several rows.
     """
     rows = _trn_rows(path) if path.suffix.lower() == ".trn" else _table_rows(path)
     if not rows:
@@ -68,12 +73,14 @@ def read_hypotheses(path: Path, clips: Sequence[ClipNames]) -> list[HypothesisRo
         )
         if names
     ]
-    if problems:
+    if missing or duplicate:
         raise DataError(
             f"{path}: does not match the clips; nothing was scored\n  "
             + "\n  ".join(problems)
             + "\nThe file needs exactly one row for each clip of the manifest."
         )
+    if unmatched is not None:
+        unmatched += unknown
     return [by_clip[index].hypothesis for index in range(len(clips))]
 
 

@@ -48,12 +48,18 @@ class SystemHypotheses:
         about: how the hypotheses were made.
         failures: by id of a clip without output, the error.
         references: the references in a hypothesis file, "" for a clip without one; empty for a system that transcribes.
+        unmatched: names of the rows of a hypothesis file that match no clip.
+        reused: number of hypotheses that an earlier comparison kept.
+        file: where the hypotheses are kept; None if they are not.
     """
 
     outputs: list[SystemOutput | None]
     about: str
     failures: dict[str, str] = field(default_factory=dict)
     references: list[str] = field(default_factory=list)
+    unmatched: list[str] = field(default_factory=list)
+    reused: int = 0
+    file: str | None = None
 
 
 Transcriber = Callable[[str, Sequence[Utterance]], SystemHypotheses]  # arguments: the name of a model, and the clips
@@ -131,11 +137,15 @@ def _read_run(system: System, clips: Sequence[Utterance]) -> SystemHypotheses:
 def _read_file(path: Path, clips: Sequence[Utterance], about: str, timed: bool) -> SystemHypotheses:
     """Reads a hypothesis file; `timed` uses its column `time`, which only a run directory of this toolkit has."""
     labels = labels_of([Segment(clip.id, clip.speaker, clip.duration, "") for clip in clips])
-    rows = read_hypotheses(
-        path, [ClipNames(clip.id, clip.audio_filepath, label) for clip, label in zip(clips, labels, strict=True)]
-    )
+    names = [ClipNames(clip.id, clip.audio_filepath, label) for clip, label in zip(clips, labels, strict=True)]
+    unmatched: list[str] = []
+    rows = read_hypotheses(path, names, unmatched)
     return SystemHypotheses(
-        [_row_output(row, timed) for row in rows], about, references=[str(row.cells.get("text") or "") for row in rows]
+        [_row_output(row, timed) for row in rows],
+        about,
+        references=[str(row.cells.get("text") or "") for row in rows],
+        unmatched=unmatched,
+        file=str(path),
     )
 
 

@@ -4,7 +4,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -386,6 +386,86 @@ def test_speed_of_a_system_is_audio_over_seconds(folder: Path) -> None:
     assert next(line for line in lines if line.startswith("whisper:small")).split()[-1] == "16.0"
 
 
+def test_hypotheses_are_kept_and_reused_for_the_same_clips(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    calls: list[list[str]] = []
+
+    def transcribe(model: str, clips: Sequence[Utterance]) -> SystemHypotheses:
+        calls.append([clip.id for clip in clips])
+        failures = {"u3": "HTTP 500"} if len(calls) < 3 else {}
+        outputs = [None if clip.id in failures else SystemOutput(clip.text, 0.5, False) for clip in clips]
+        return SystemHypotheses(outputs, "a test", {name: text for name, text in failures.items() if name in calls[-1]})
+
+    def run(*names: str) -> CompareResult:
+        options = ScoringOptions("basic@2", 200, 0, (), frozenset(), {})
+        transcribers: dict[str, Transcriber] = {"openai": transcribe, "whisper": transcribe}
+        return compare_systems(
+            ("bad.jsonl", *names), "test.jsonl", options, None, "-", [], transcribers, Path("runs/compare")
+        )
+
+    first = run("openai:a/b").systems["openai:a/b"]
+    assert (first.reused, len(calls[0])) == (0, CLIPS) and first.hypotheses[3].pred_text is None
+    assert first.file is not None and len(read(first.file)) == CLIPS - 1  # the failed clip has no row
+    again = run("openai:a/b")  # the failed clip fails again, which does not stop the comparison
+    assert calls[1] == ["u3"] and again.systems["openai:a/b"].reused == CLIPS - 1
+    assert f"openai:a/b: 39 of 40 hypotheses reused from {first.file}" in again.notes
+    third = run("openai:a/b").systems["openai:a/b"]
+    assert calls[2] == ["u3"] and (third.wer, third.about, third.failures) == (0, "a test", {})
+    last = run("openai:a/b")
+    entry = last.systems["openai:a/b"]
+    assert len(calls) == 3 and (entry.reused, entry.about, entry.rtfx) == (CLIPS, "a test", third.rtfx)
+    assert [row.pred_text for row in entry.hypotheses] == [row["text"] for row in read("test.jsonl")]
+    assert run("openai:a_b").systems["openai:a_b"].file != first.file and len(calls) == 4  # another system
+
+    rows = read("test.jsonl")
+    write("test.jsonl", [{**rows[0], "text": "another reference"}, {**rows[1], "offset": 1.0, "duration": 2.0}, *rows[2:]])
+    run("openai:a/b")
+    assert calls[4] == ["u1"]  # another segment; references are not part of the input
+    soundfile.write(folder / "a.wav", np.random.default_rng(1).normal(0, 0.1, 65_000), 16_000)
+    run("openai:a/b")
+    assert len(calls[5]) == CLIPS  # other audio under the same name
+    Path(first.file).write_text('{"id": "u0"}\n')
+    run("openai:a/b")
+    assert len(calls[6]) == CLIPS and "cannot be used again" in caplog.text
+
+    copied = Path(first.file).rename("copied.jsonl")  # compare reads the file as that of a system
+    assert compare_with({}, "bad.jsonl", str(copied)).systems["copied.jsonl"].reused == 0
+
+
+def test_a_folder_that_cannot_be_written_does_not_lose_the_comparison(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path("runs").write_text("a file")
+    transcribers: dict[str, Transcriber] = {"openai": lambda model, _: SystemHypotheses(correct_outputs(0.5), model)}
+    options = ScoringOptions("basic@2", 200, 0, (), frozenset(), {})
+    result = compare_systems(
+        ("bad.jsonl", "openai:a"), "test.jsonl", options, None, "-", [], transcribers, Path("runs/compare")
+    )
+    assert result.systems["openai:a"].file is None and "cannot be kept" in caplog.text
+
+
+def test_rows_without_a_clip_are_a_note(compare: Run) -> None:
+    write("good.jsonl", [*read("good.jsonl"), {"id": "v1", "pred_text": "x"}, {"id": "v2", "pred_text": "y"}])
+    code, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl")
+    assert code == 0 and "good.jsonl: 2 rows match no clip of the manifest, such as 'v1'; they are not scored" in out
+    assert "bad.jsonl: 2 rows" not in out
+
+
+@pytest.mark.parametrize(
+    ("speakers", "verdict"),
+    [(12, "better"), (4, "better on these 4 speakers; other speakers not shown"), (0, "better on these clips; other")],
+)
+def test_the_verdict_says_for_whom_it_holds(compare: Run, speakers: int, verdict: str) -> None:
+    rows = read("test.jsonl")
+    names = [f"s{number % speakers}" if speakers else "" for number in range(CLIPS)]
+    write("test.jsonl", [{**row, "speaker": name} for row, name in zip(rows, names, strict=True)])
+    _, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--json", "o.json")
+    line = next(line for line in out.splitlines() if line.startswith("good.jsonl") and "better" in line)
+    assert verdict in line and ("shown" in line) == (speakers != 12)
+    row = json.loads(Path("o.json").read_text())["comparisons"]["good.jsonl"]
+    scopes = {12: "other speakers", 4: "these speakers", 0: "unknown speakers"}
+    assert (row["verdict"], row["scope"], row["speakers"]) == ("better", scopes[speakers], speakers)
+
+
 def test_files_are_read_before_a_model_decodes(folder: Path) -> None:
     Path("bad.jsonl").write_text("{}")
     transcribers: dict[str, Transcriber] = {"whisper": lambda *_: pytest.fail("decoded before the file was read")}
@@ -457,9 +537,9 @@ def test_a_model_folder_is_decoded_now(nano: Path, capsys: pytest.CaptureFixture
     )
     silent = tmp_path / "silent.csv"
     silent.write_text("id,pred_text\n" + "".join(f"{clip['id']},\n" for clip in clips))
-    assert (
-        main(["compare", str(silent), str(nano), "--manifest", str(manifest), "--json", str(tmp_path / "o.json")]) == 0
-    )
+    kept = ["--hypotheses", str(tmp_path / "kept")]
+    args = ["compare", str(silent), str(nano), "--manifest", str(manifest), *kept]
+    assert main([*args, "--json", str(tmp_path / "o.json")]) == 0
     content = json.loads((tmp_path / "o.json").read_text())
     assert content["systems"][str(silent)]["wer"] == 1 and content["systems"][str(nano)]["wer"] < 0.5
     assert content["systems"][str(nano)]["rtfx"] > 1 and "speculative" in content["systems"][str(nano)]["about"]
@@ -467,7 +547,7 @@ def test_a_model_folder_is_decoded_now(nano: Path, capsys: pytest.CaptureFixture
     assert "better" in out and "keywords" not in out
     rows = [{**json.loads(row), "keywords": ["stent"]} for row in manifest.read_text().splitlines()]
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    main(["compare", str(silent), str(nano), "--manifest", str(manifest)])
+    main(args)
     assert "models that transcribed now had the keywords of the manifest in their prompts" in capsys.readouterr().out
 
 
