@@ -322,7 +322,7 @@ def _mix_note(path: str | Path, chosen: str) -> str:
     channels, used = audio_channels(path)
     if channels == 1 or (used is None and chosen == "mix"):
         return ""
-    return f"{describe_mix(channels, used)}; --channel 0 or channel=0 reads one, each all of them"
+    return f"{describe_mix(channels, used)}; --channel 0 (channel=0) reads one, --channel each all"
 
 
 def _seconds(group: list[tuple[_Job, Utterance]]) -> float:

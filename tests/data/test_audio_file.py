@@ -153,6 +153,15 @@ def test_a_chained_ogg_file_is_read_to_the_end_of_its_last_link(tmp_path: Path, 
     np.testing.assert_allclose(check(path, 9.0), np.concatenate(parts), atol=1e-6)
 
 
+def test_a_vorbis_file_gives_the_same_samples_after_any_seek(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.ogg", speechlike(15, 16_000), 16_000, format="OGG", subtype="VORBIS")
+    with open_audio(tmp_path / "a.ogg") as file:
+        whole = file.read(file.frames)
+        for start in np.random.default_rng(1).integers(0, len(whole) - 3000, 120):
+            file.seek(int(start))
+            np.testing.assert_allclose(file.read(2000), whole[start : start + 2000], atol=1e-5)
+
+
 def test_a_flac_without_a_length_is_counted(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.flac", speechlike(4, 16_000), 16_000)
     content = bytearray((tmp_path / "a.flac").read_bytes())
