@@ -17,12 +17,11 @@ from typing import Any, Protocol
 from finetune.cli import calibrate, check, compare, demo, report, score, stages, transcribe_command
 from finetune.cli.arguments import Subparsers
 from finetune.core.errors import FinetuneError, Interrupted, RecipeError
-from finetune.core.files import is_disk_full
 from finetune.core.run_dir import CHILD
 from finetune.core.terminal import VisibleFormatter, prepare_streams, shortened, visible
+from finetune.core.unexpected import explain
 from finetune.version import __version__
 
-TRACEBACK = "FINETUNE_TRACEBACK"  # set it to see the traceback of an unexpected error
 NOISY_LOGGERS = ("httpx", "huggingface_hub", "transformers", "accelerate", "datasets")
 
 
@@ -66,43 +65,8 @@ def main(argv: list[str] | None = None, commands: Sequence[Command] = COMMANDS) 
             _discard_output()
             return 128 + signal.SIGPIPE
         except Exception as error:
-            if os.environ.get(TRACEBACK):
-                raise
-            _print_error(_unexpected(error))
+            _print_error(explain(error))
             return 1
-
-
-def _unexpected(error: Exception) -> str:
-    """The message of an error that no stage has explained."""
-    if is_disk_full(error):
-        return f"{error}; free some disk space, then rerun"
-    if isinstance(error, OSError):
-        place = f"{error.filename}: " if error.filename else ""
-        return f"{place}cannot be read or written ({error.strerror or error})"
-    if isinstance(error, MemoryError):
-        return "not enough memory"
-    import traceback
-
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return (
-        f"unexpected {type(error).__name__} in {frame.filename}:{frame.lineno}: {str(error)[:500]}. This is a bug; "
-        f"please report it with the traceback, {_traceback_file(error)}"
-    )
-
-
-def _traceback_file(error: Exception) -> str:
-    """Saves the traceback, because the error may be the end of a long run; says where it is."""
-    import tempfile
-    import traceback
-
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="finetune_traceback_", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
-        ) as file:
-            traceback.print_exception(error, file=file)
-    except OSError:
-        return f"which a run with {TRACEBACK}=1 prints"
-    return f"which is in {file.name}"
 
 
 def _discard_output() -> None:

@@ -14,6 +14,7 @@ from finetune.core.files import MAX_LIST_BYTES, read_bytes, write_text
 from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS
 from finetune.core.options import FORMATS, DecodingOptions, TranscribeOptions, choices, override
 from finetune.core.terminal import prepare_streams, shortened, visible
+from finetune.core.unexpected import explain
 from finetune.inference.saved_options import options_for, options_path, read_options
 
 if TYPE_CHECKING:
@@ -163,6 +164,9 @@ def standalone(folder: Path, argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
     except BrokenPipeError:
         return 128 + signal.SIGPIPE
+    except Exception as error:
+        _log(f"finetune: {explain(error)}")
+        return 1
 
 
 def _paths(args: argparse.Namespace) -> list[str]:

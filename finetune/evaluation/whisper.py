@@ -108,8 +108,8 @@ def _load_transformers(model: str, packages: Packages) -> Recognize:
 
     torch, transformers = packages.load("torch"), packages.load("transformers")
     source = model if Path(model).is_dir() or "/" in model else f"openai/whisper-{model}"
-    processor = transformers.AutoProcessor.from_pretrained(source)
-    loaded = transformers.WhisperForConditionalGeneration.from_pretrained(source).eval()
+    processor = transformers.AutoProcessor.from_pretrained(source, trust_remote_code=False)
+    loaded = transformers.WhisperForConditionalGeneration.from_pretrained(source, trust_remote_code=False).eval()
     loaded.to(default_device())
 
     def recognize(wave: Wave, language: str) -> str:
