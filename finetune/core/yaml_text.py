@@ -54,13 +54,15 @@ def line_of(node: yaml.Node) -> int:
 
 
 def _check_depth(text: str, path: Path) -> None:
-    """Refuses deep nesting before nodes are built, because that recurses."""
+    """Refuses deep nesting and many values before nodes are built, because that recurses and takes seconds."""
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             line = text.count("\n", 0, event.start_mark.index if event.start_mark else 0) + 1
             raise RecipeError(f"{path}:{line}: invalid YAML: nested more than {MAX_DEPTH} levels deep")
+        if count > 2 * MAX_NODES:
+            raise RecipeError(f"{path}: invalid YAML: more than {MAX_NODES} values")
 
 
 def _check_nodes(root: yaml.Node, path: Path) -> None:

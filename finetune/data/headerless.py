@@ -50,7 +50,11 @@ def missing_header(path: Path) -> Header | None:
 
 def _split(line: str, delimiter: str) -> list[str]:
     quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter in "\t|" else csv.QUOTE_MINIMAL
-    return [cell.strip().strip('"') for cell in next(csv.reader([line], delimiter=delimiter, quoting=quoting))]
+    try:
+        cells = next(csv.reader([line], delimiter=delimiter, quoting=quoting))
+    except csv.Error:  # the reader of the complete table names the line
+        return [line]
+    return [cell.strip().strip('"') for cell in cells]
 
 
 def _names(table: Sequence[Sequence[str]]) -> list[str] | None:
@@ -60,5 +64,7 @@ def _names(table: Sequence[Sequence[str]]) -> list[str] | None:
     complete = [cells for cells in table if len(cells) == 3]
     if len(table[0]) != 3:
         return None
-    similarity = median(SequenceMatcher(None, text.lower(), last.lower()).ratio() for _, text, last in complete)
+    similarity = median(
+        SequenceMatcher(None, text.lower()[:1000], last.lower()[:1000]).ratio() for _, text, last in complete
+    )
     return ["audio_filepath", "raw_text", "text"] if similarity >= SIMILAR else None

@@ -157,6 +157,9 @@ ACCEPTED = {
     "id-twice",
     "channel-text",
     "channel-negative",
+    "offset-beyond",
+    "offset-nan",
+    "csv-no-header",
 }
 
 

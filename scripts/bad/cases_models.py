@@ -195,7 +195,7 @@ def damages() -> dict[str, tuple[Callable[[Path], None], str]]:
         "weights-pickle": (writer("model.safetensors", b"\x80\x04cposix\nsystem\n."), "safetensors"),
         "weights-fewer": (
             weights(header(lambda rows: rows.pop("language_model.lm_head.weight"))),
-            "safetensors|missing",
+            "safetensor|missing",
         ),
         "weights-offsets": (
             weights(header(lambda rows: rows["language_model.lm_head.weight"].update(data_offsets=[0, 1 << 50]))),
