@@ -188,3 +188,66 @@ def test_rules_of_the_run() -> None:
     assert "wrote different tokens" in texts["decoders"] and not {"suspicious", "still learning", "leaking"} & set(
         texts
     )
+
+
+def test_digit_data_is_not_advised_to_add_numbers() -> None:
+    """99 % of the words are numerals, so nearly all errors involve them."""
+    content = metrics()
+    content["scores"]["test"]["adapted"]["numerals"] |= {"numeral": 100, "numeral_words": 990}
+    assert "numerals" not in rules(content=content)
+    content["scores"]["test"]["adapted"]["numerals"] |= {"numeral_words": 660}  # 100/660 is 1.5 times 100/1000
+    assert "Add sentences with numbers" in rules(content=content)["numerals"]
+
+
+def test_unseen_words_that_are_missed_as_often_as_others_are_not_named() -> None:
+    content = metrics()
+    content["scores"]["test"]["adapted"]["frequency"] = [frequency("unseen", 60, 600), frequency("1 to 5", 40, 400)]
+    assert "unseen words" not in rules(content=content)
+
+
+@pytest.mark.parametrize(
+    ("column", "rows", "named", "not_named"),
+    [
+        ("snr", {"noisy": (500, 0.05), "clean": (500, 0.16)}, "little noise", "noise_db"),
+        ("snr", {"noisy": (500, 0.16), "clean": (500, 0.05)}, "noise_db", "little noise"),
+        ("duration", {"short": (500, 0.16), "long": (500, 0.05)}, "of that length", "cut long recordings"),
+        ("duration", {"short": (500, 0.05), "long": (500, 0.16)}, "cut long recordings", "nothing"),
+    ],
+)
+def test_the_action_fits_the_end_of_the_scale(
+    column: str, rows: dict[str, tuple[int, float]], named: str, not_named: str
+) -> None:
+    content = metrics()
+    content["groups"]["test"] = [group(column, **rows)]
+    text = rules(content=content)[column]
+    assert named in text and not_named not in text
+
+
+def test_groups_whose_intervals_overlap_and_flags_without_harm_are_not_named() -> None:
+    content = metrics()
+    table = group("accent", north=(500, 0.1), south=(500, 0.3))
+    table["rows"][1]["interval"]["adapted"]["low"] = 0.11
+    content["groups"]["test"] = [table]
+    content["scores"]["test"]["adapted"]["without_flagged"] = {"utterances": 98, "wer": 0.1}  # not lower
+    assert rules(content=content, flagged_errors=50) == {}
+
+
+@pytest.mark.parametrize(
+    ("where", "text"),
+    [
+        ({"scope": "these speakers", "speakers": 4}, "Test has only 4 speakers, so nothing is shown for other"),
+        ({"scope": "unknown speakers", "speakers": 0}, "Add a column speaker"),
+    ],
+)
+def test_speakers_that_limit_the_scope_are_advice(where: dict[str, Any], text: str) -> None:
+    content = metrics()
+    content["differences"]["test"] |= where
+    assert text in rules(content=content)["few speakers"]
+
+
+def test_terms_that_training_made_worse() -> None:
+    content = metrics()
+    content["scores"]["test"]["adapted"]["terms"]["seen"]["recall"] = 0.5
+    assert "Training made it worse" in rules(content=content)["seen terms"]
+    content["scores"]["test"]["base"]["terms"]["seen"]["recall"] = 0.2
+    assert "Add more sentences" in rules(content=content)["seen terms"]
