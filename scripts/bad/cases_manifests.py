@@ -130,7 +130,7 @@ def over_commands(material: Material, folder: Path, path: Path, says: str, calib
     yield Case(f"{name}: check", folder, material.on_test("check", path), (0, 1))
     yield Case(f"{name}: score", folder, material.on_test("score", path), codes, says)
     good = [str(material.good / f"hyp_{letter}.jsonl") for letter in "ab"]
-    yield Case(f"{name}: compare", folder, ["compare", *good, "--manifest", str(path)], (1,))
+    yield Case(f"{name}: compare", folder, ["compare", *good, "--manifest", str(path)], codes)
     if calibrate:
         argv = ["calibrate", "--model", str(material.model), "--manifest", str(path), "--max-wer-loss", "1"]
         yield Case(f"{name}: calibrate", folder, argv, (1,) if not lenient else ANY)

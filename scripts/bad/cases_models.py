@@ -272,7 +272,7 @@ def _names(material: Material) -> Iterator[Case]:
         str(material.run / "best"): "export",
         "./missing": "no such folder",
         "": "folder|model|name",
-        "a\0b": "null|valid|model|folder",
+        "a\0b": "null|valid|model|folder|name",
         "n" * 5000: "long|model|folder",
         "../..": "config.json",
         "~nobody-here/model": "no such|folder|hub",
