@@ -323,3 +323,13 @@ def test_ten_thousand_utterances_take_seconds_and_little_memory() -> None:
     seconds, (_, peak) = time.process_time() - start, tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert seconds < 10 and peak < 64e6
+
+
+def test_the_interval_of_one_system_contains_that_of_student() -> None:
+    rng = np.random.default_rng(3)
+    for seed in range(60):
+        errors = rng.integers(1, 9, 12)
+        interval = bootstrap_wer(errors.tolist(), [10] * 12, range(12), 300, seed)
+        reach = t_quantile(0.975, 11) * np.std(errors / 10, ddof=1) / np.sqrt(12)
+        center = errors.mean() / 10
+        assert interval.low <= center - reach + 1e-9 and interval.high >= center + reach - 1e-9
