@@ -3,6 +3,7 @@
 The functions use the same run directory as the command, so a run can be started by one and resumed by the other.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 
 from finetune.core import config
 from finetune.core.errors import DataError, RecipeError
+from finetune.core.model_limits import read_limits
 from finetune.core.options import INSTRUCTION, TranscribeOptions, override
 from finetune.core.recipe import read_recipe, recipe_from_values
 from finetune.core.run_dir import RunDir
@@ -94,6 +96,8 @@ class GraniteSpeech:
         chosen = override(
             self.options, keywords=keywords, language=language, translate_to=translate_to, channel=channel, **options
         )
+        if warning := read_limits(self.network.source).prompt_warning(chosen.prompt, bool(chosen.keywords)):
+            warnings.warn(warning, stacklevel=2)
         several = isinstance(audio, list | tuple)
         failed = failed if several else None
         sources = list(_sources(audio if several else [audio], sample_rate, chosen.channel, failed))

@@ -2,6 +2,7 @@
 
     python scripts/bench_longform.py                     # 10 minutes of the canary set, the embedded model
     python scripts/bench_longform.py --noise -50 --vad silero
+    python scripts/bench_longform.py --silence 0.05 0.25 --trim --max-window 30    # short pauses, long windows
 
 `by time` assigns words to clips by their word times, so it also tests the word times.
 """
@@ -26,6 +27,7 @@ from finetune.inference.recognize import recognize
 from finetune.inference.transcript import Transcript
 from finetune.metrics.wer import score
 
+TRIM_FRAME = 320  # samples
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -48,6 +50,8 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--noise", type=float, metavar="DB", help="level of added white noise relative to full scale")
     parser.add_argument("--vad", default="level")
+    parser.add_argument("--max-window", type=float, metavar="S", help="the default is the limit of the model")
+    parser.add_argument("--trim", action="store_true", help="remove the silence at both ends of each clip first")
     return parser.parse_args()
 
 
@@ -62,6 +66,8 @@ def concatenate(args: argparse.Namespace) -> Recording:
     while length < 60 * args.minutes * SAMPLE_RATE:
         clip = rng.choice(clips)
         wave = load_audio(clip.audio_filepath)
+        wave = trim(wave) if args.trim else wave
+        clip = replace(clip, duration=len(wave) / SAMPLE_RATE) if args.trim else clip
         silence = np.zeros(round(rng.uniform(*args.silence) * SAMPLE_RATE), np.float32)
         chosen.append(clip)
         starts.append(length / SAMPLE_RATE)
@@ -73,6 +79,14 @@ def concatenate(args: argparse.Namespace) -> Recording:
     return Recording(chosen, starts, joined)
 
 
+def trim(wave: np.ndarray) -> np.ndarray:
+    """The samples from 5 ms before the first to 5 ms after the last 20 ms frame within 30 dB of the loudest one."""
+    starts = np.arange(0, len(wave) - TRIM_FRAME, TRIM_FRAME // 2)
+    levels = np.array([wave[start : start + TRIM_FRAME].std() for start in starts])
+    loud = starts[levels > 10 ** (-30 / 20) * levels.max()]
+    return wave[max(0, loud[0] - 80) : loud[-1] + TRIM_FRAME + 80]
+
+
 def transcribe_clips(model: finetune.GraniteSpeech, clips: list[Utterance]) -> dict[str, str]:
     """The text of each clip alone, by id, with the options of the model."""
     unique = list({clip.id: clip for clip in clips}.values())
@@ -80,13 +94,16 @@ def transcribe_clips(model: finetune.GraniteSpeech, clips: list[Utterance]) -> d
     return {item.id: item.text for item in hypotheses}
 
 
-def transcribe_recording(model: finetune.GraniteSpeech, recording: Recording, vad: str) -> tuple[Transcript, float]:
+def transcribe_recording(
+    model: finetune.GraniteSpeech, recording: Recording, args: argparse.Namespace
+) -> tuple[Transcript, float]:
     """The transcript of the recording, and the seconds that it took."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "joined.wav"
         soundfile.write(path, recording.wave, SAMPLE_RATE)
         started = time.perf_counter()
-        transcript = model.transcribe(path, vad=vad)
+        options = {} if args.max_window is None else {"max_window": args.max_window}
+        transcript = model.transcribe(path, vad=args.vad, **options)
         return transcript, time.perf_counter() - started
 
 
@@ -118,7 +135,7 @@ def main() -> None:
     recording = concatenate(args)
     model = finetune.load(args.model)
     alone = transcribe_clips(model, recording.clips)
-    transcript, seconds = transcribe_recording(model, recording, args.vad)
+    transcript, seconds = transcribe_recording(model, recording, args)
     longest = max(segment.end - segment.start for segment in transcript.segments)
     print(
         f"{len(recording.clips)} clips in {transcript.duration:.0f} s, transcribed in {seconds:.0f} s; "

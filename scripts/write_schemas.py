@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from finetune.core.files import write_text
+from finetune.core.model_limits import ModelLimits
 from finetune.core.recipe import ResolvedRecipe
 from finetune.data.style import StyleFile
 from finetune.evaluation.compare_result import CompareResult
@@ -19,6 +20,7 @@ SCHEMAS: dict[str, TypeAdapter[Any]] = {
     "adaptation": TypeAdapter(Adaptation),
     "comparison": TypeAdapter(CompareResult),
     "evaluation_metrics": TypeAdapter(EvaluationResults),
+    "model_limits": TypeAdapter(ModelLimits),
     "resolved_recipe": TypeAdapter(ResolvedRecipe),
     "run_summary": TypeAdapter(RunSummary),
     "scores": TypeAdapter(ScoreResult),

@@ -1,4 +1,4 @@
-"""`finetune calibrate`: finds the thresholds of relaxed decoding for a model and saves them in its folder."""
+"""`finetune calibrate`: finds the thresholds of relaxed decoding and of the no-speech guard for a model."""
 
 import argparse
 import math
@@ -10,7 +10,7 @@ from finetune.core.errors import DataError, RecipeError
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    text = "find the thresholds of relaxed decoding for a model and save them in its folder"
+    text = "find the thresholds of relaxed decoding and of the no-speech guard, and save them in the model's folder"
     parser = subparsers.add_parser(
         "calibrate",
         help=text,
@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
         raise RecipeError(f"--max-wer-loss {args.max_wer_loss:g}: must be 0 or more percentage points of WER")
 
     from finetune.core.config import EvaluateSection
+    from finetune.core.model_limits import FILE as LIMITS
     from finetune.core.options import DecodingOptions
     from finetune.evaluation.calibrate import calibrate, frontier_table
     from finetune.inference.saved_options import CALIBRATION, options_for
@@ -63,4 +64,9 @@ def run(args: argparse.Namespace) -> int:
     )
     print("\n".join(frontier_table(result)))
     print(f"saved to {Path(args.model) / CALIBRATION}; `--decoder relaxed` uses it")
+    if guard := result.no_speech:
+        print(
+            f"no_speech {guard.threshold:g}, which rejects {100 * guard.rejected:.0f} % of the clips without speech, "
+            f"saved to {Path(args.model) / LIMITS}"
+        )
     return 0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from finetune.core.errors import DataError, FinetuneError, ModelError, RecipeError
 from finetune.core.files import MAX_LIST_BYTES, read_bytes, write_text
 from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS
+from finetune.core.model_limits import read_limits
 from finetune.core.options import FORMATS, DecodingOptions, TranscribeOptions, choices, override
 from finetune.core.terminal import prepare_streams, shortened, visible
 from finetune.core.unexpected import explain
@@ -59,6 +60,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vad", choices=choices(TranscribeOptions, "vad"), help="find pauses by sound level (default) or silero-vad"
     )
+    parser.add_argument(
+        "--max-window",
+        type=float,
+        metavar="S",
+        help="longest window of audio; the default is the longest speech that the model was trained on, at most 30 s",
+    )
+    parser.add_argument(
+        "--no-speech",
+        type=float,
+        metavar="P",
+        help="no text for a window if the CTC head is less certain than this (0 to 1) that it has speech; 0 is off",
+    )
     parser.add_argument("--batch-seconds", type=float, metavar="S", help="padded audio in a batch")
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="tokens per window of audio")
 
@@ -78,7 +91,16 @@ def options_from(args: argparse.Namespace, saved: TranscribeOptions) -> Transcri
         keywords=[*(args.keywords or "").split(","), *_lines(args.keywords_file)],
         **{
             name: getattr(args, name)
-            for name in ("decoder", "max_entropy", "min_probability", "vad", "batch_seconds", "max_new_tokens")
+            for name in (
+                "decoder",
+                "max_entropy",
+                "min_probability",
+                "vad",
+                "max_window",
+                "no_speech",
+                "batch_seconds",
+                "max_new_tokens",
+            )
         },
     )
     if options.decoding.decoder != "relaxed" and {args.max_entropy, args.min_probability} != {None}:
@@ -101,6 +123,8 @@ def run(args: argparse.Namespace, saved: TranscribeOptions, model: str, progress
     """
     paths, form = _paths(args), args.format or FORMATS[0]
     options = options_from(args, saved)
+    if warning := read_limits(model).prompt_warning(options.prompt, bool(options.keywords)):
+        _log(f"finetune: warning: {warning}")
     targets = _targets(paths, form, args.output, options.channel == "each")
     if not any(os.path.exists(path) for path in paths):
         more = [f"... and {len(paths) - MAX_NAMES} more files"] if len(paths) > MAX_NAMES else []
@@ -131,6 +155,8 @@ def run(args: argparse.Namespace, saved: TranscribeOptions, model: str, progress
             _log(f"finetune: {name}: {item.note}")
         if not item.segments:
             _log(f"finetune: {name}: no speech")
+        elif item.no_speech_windows:
+            _log(f"finetune: {name}: no speech found in {item.no_speech_windows} windows; they have no text")
         if item.truncated:
             _log(
                 f"finetune: {name}: the text of a window reached {options.decoding.max_new_tokens} tokens and was "

@@ -17,6 +17,7 @@ from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS, langu
 INSTRUCTION = "can you transcribe the speech into a written format?"  # from the model card of granite-4.0-1b-speech
 COMPARE_FOLDER = "runs/compare"  # hypotheses that `finetune compare` keeps
 FORMATS = ("text", "json", "srt", "vtt", "tsv")  # of a printed transcript; the first is the default
+MIN_WINDOW, MAX_WINDOW = 1.0, 30.0  # seconds; bounds of the longest window of audio that a model gets
 CONTROL_CHARACTERS = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories; line breaks and tabs are among them
 
 
@@ -54,7 +55,7 @@ def check_options(options: Any) -> None:
     for name, hint in get_type_hints(type(options), include_extras=True).items():
         value = getattr(options, name)
         if get_origin(hint) is Literal and value not in get_args(hint):
-            raise RecipeError(f"{name}: {value!r} is not one of {', '.join(get_args(hint))}")
+            raise RecipeError(f"{name}: {value!r} is not one of {', '.join(map(str, get_args(hint)))}")
         if hint is str and not isinstance(value, str):
             raise RecipeError(f"{name}: must be a string, got {value!r}")
         if get_origin(hint) is Annotated:
@@ -127,8 +128,11 @@ class TranscribeOptions:
     decoding: DecodingOptions = DecodingOptions(max_new_tokens=400)
     vad: Literal["level", "silero"] = "level"
     """How pauses are detected: by sound level, or with silero-vad (extra [vad])."""
-    max_window: Annotated[float, Range(ge=1, le=30)] = 30.0
-    """Longest window in seconds. Longer audio is cut at pauses."""
+    max_window: Annotated[float, Range(ge=MIN_WINDOW, le=MAX_WINDOW)] = MAX_WINDOW
+    """Longest window in seconds. Longer audio is cut at pauses. A model folder states its own (`limits.json`)."""
+    no_speech: Annotated[float, Range(ge=0, le=1)] = 0.0
+    """A window gets no text if the CTC head is less certain than this that it contains speech (0 to 1); 0 is off. A
+    model folder states its own (`limits.json`), calibrated by its export or by `finetune calibrate`."""
     channel: str = ""
     """Channel of audio with several: `mix` averages, a number from 0 (or `left`, `right`) chooses one, `each` gives one
     transcript a channel. Empty averages too, with a note."""

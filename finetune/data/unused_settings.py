@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from finetune.core.config import EvaluateSection, Recipe
 from finetune.core.errors import DataError
+from finetune.core.model_limits import read_limits
 from finetune.data.cells import cell_keywords, cell_text, clean_text
 from finetune.data.hub import Row
 from finetune.data.manifest import KEYS, Utterance
@@ -32,7 +33,7 @@ def text_of_row(row: Row) -> Utterance:
 
 
 def unused_settings(recipe: Recipe, splits: Mapping[str, Sequence[Utterance]]) -> Iterator[str]:
-    """A line for each setting without effect.
+    """A line for each setting without effect, and for keywords that the model cannot use.
 
     Args:
         recipe: the recipe.
@@ -41,6 +42,7 @@ def unused_settings(recipe: Recipe, splits: Mapping[str, Sequence[Utterance]]) -
     test = splits.get("test", [])
     yield from _groups(recipe, test)
     yield from _terms(recipe, test)
+    yield from _keywords(recipe, splits)
     preset = recipe.evaluate.normalizer
     prompted = [item for item in test if false_keywords("", item.text, item.keywords, preset)]
     if prompted:
@@ -48,6 +50,17 @@ def unused_settings(recipe: Recipe, splits: Mapping[str, Sequence[Utterance]]) -
             f"data.test: the keywords of {len(prompted)} of {len(test)} rows, such as {prompted[0].id}, are in their "
             "transcripts: the prompt contains the answer. Use the column `terms` for terms that are only scored"
         )
+
+
+def _keywords(recipe: Recipe, splits: Mapping[str, Sequence[Utterance]]) -> Iterator[str]:
+    """Keywords in prompts of a model that neither its own training nor this run trains with keywords."""
+    names = {f"data.{split}": any(item.keywords for item in items) for split, items in splits.items()}
+    names["evaluate.keyword_lists"] = bool(recipe.evaluate.keyword_lists)
+    used = [name for name, has_keywords in names.items() if has_keywords]
+    limits = read_limits(recipe.model.base)
+    warning = limits.prompt_warning(limits.instruction, keywords=True)
+    if warning and used and not {"data.train", "data.replay"} & {*used}:
+        yield f"{', '.join(used)}: {warning}"
 
 
 def _groups(recipe: Recipe, test: Sequence[Utterance]) -> Iterator[str]:

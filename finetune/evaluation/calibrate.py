@@ -5,11 +5,14 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from finetune.core.config import Recipe
 from finetune.core.errors import DataError
 from finetune.core.files import write_json
+from finetune.core.model_limits import read_limits, write_limits
 from finetune.core.options import DecodingOptions
 from finetune.core.progress import advance, task
 from finetune.data.manifest import Utterance, seconds_of
+from finetune.evaluation.no_speech import NoSpeechCalibration, calibrate_no_speech
 from finetune.evaluation.utterances import read_utterances
 from finetune.inference.recognize import Hypothesis, decoding_summary, encode_batches, transcribe_batch
 from finetune.inference.saved_options import CALIBRATION
@@ -50,18 +53,24 @@ class Point:
 
 @dataclass(frozen=True)
 class CalibrateResult:
-    """All pairs, the fastest first; lossless decoding; the chosen pair; the limit on the WER increase in points."""
+    """All pairs, the fastest first; lossless decoding; the chosen pair; the limit on the WER increase in points.
+
+    `no_speech` is the calibrated threshold of the guard against words without speech.
+    """
 
     points: tuple[Point, ...]
     lossless: Point
     chosen: Point
     max_wer_loss: float
+    no_speech: NoSpeechCalibration | None = None
 
 
 def calibrate(
     model: str, manifest: str, max_wer_loss: float, instruction: str, decode: DecodingOptions, normalizer: str
 ) -> CalibrateResult:
     """Decodes the clips with every pair of thresholds and writes the fastest allowed pair into the model's folder.
+
+    Also calibrates `no_speech` and writes it to the model's `limits.json`.
 
     The fastest pair has the fewest passes of the language model, a number that does not depend on the machine. If
     several pairs have the fewest, the pair with the lowest WER is used. The pair (0, 0.5) is lossless, so at least one
@@ -86,7 +95,9 @@ def calibrate(
     pairs = 1 + len(ENTROPIES) * len(PROBABILITIES)
     with task(f"calibrate, {pairs} decoders", pairs * seconds_of(utterances)):
         lossless, *points = _measure(loaded, utterances, instruction, decode, normalizer)
-    result = choose(points, lossless, max_wer_loss)
+    guard = calibrate_no_speech(loaded, utterances, decode.batch_seconds, Recipe.model_fields["seed"].default)
+    result = replace(choose(points, lossless, max_wer_loss), no_speech=guard)
+    write_limits(Path(model), replace(read_limits(model), no_speech=guard.threshold))
     _write_thresholds(Path(model) / CALIBRATION, result, manifest, len(utterances))
     return result
 

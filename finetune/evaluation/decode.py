@@ -1,13 +1,17 @@
 """Decodes utterances with the options of a recipe."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable
 
+from finetune.core.model_limits import ModelLimits
 from finetune.core.options import DecodingOptions
 from finetune.data.manifest import Utterance
 from finetune.evaluation.utterances import instruction_of
 from finetune.inference.recognize import Hypothesis, recognize
 from finetune.metrics.scorecard import SystemOutput
 from finetune.model.granite import SpeechModel
+
+log = logging.getLogger(__name__)
 
 Recognize = Callable[[SpeechModel, list[Utterance], str, DecodingOptions], list[Hypothesis]]
 
@@ -42,6 +46,30 @@ def decode_utterances(
         group = recognize(model, [utterances[i] for i in indices], prompt, options)
         hypotheses |= dict(zip(indices, group, strict=True))
     return [hypotheses[index] for index in range(len(utterances))]
+
+
+def warn_about_limits(limits: ModelLimits, utterances: Iterable[Utterance], instruction: str) -> None:
+    """Logs, once each, what the model was not trained for: prompts, and the number of clips that are too long.
+
+    These clips are decoded as they are; only `finetune transcribe` cuts them.
+
+    Args:
+        limits: the limits of the model.
+        utterances: the clips to decode.
+        instruction: instruction for clips without a column `instruction`.
+    """
+    items = list(utterances)
+    prompts = dict.fromkeys((instruction_of(item, instruction), bool(item.keywords)) for item in items)
+    for warning in dict.fromkeys(filter(None, (limits.prompt_warning(*prompt) for prompt in prompts))):
+        log.warning("warning: %s", warning)
+    if long := sum(item.duration > limits.max_duration for item in items):
+        log.warning(
+            "%d of %d clips are longer than %g s, the longest speech that the model was trained on. They are decoded "
+            "as they are; `finetune transcribe` would cut them",
+            long,
+            len(items),
+            limits.max_duration,
+        )
 
 
 def system_output(hypothesis: Hypothesis) -> SystemOutput:

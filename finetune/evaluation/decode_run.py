@@ -5,11 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from finetune.core.config import Recipe
+from finetune.core.model_limits import read_limits
 from finetune.core.progress import task
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance, seconds_of
 from finetune.data.probes import write_probes
-from finetune.evaluation.decode import Recognize, decode_utterances
+from finetune.evaluation.decode import Recognize, decode_utterances, warn_about_limits
 from finetune.evaluation.keyword_lists import evaluate_keyword_lists
 from finetune.evaluation.probes import evaluate_probes
 from finetune.evaluation.utterance_rows import hypothesis_row
@@ -77,6 +78,7 @@ def decode_run(
     Raises:
         CheckpointError: the run has no adapter.
     """
+    _warn(recipe, run, splits)
     instruction, options = recipe.model.instruction, recipe.decode
     clips = write_probes(run.probes, recipe.seed) if recipe.evaluate.probes else []
     hypotheses: dict[str, dict[str, list[Hypothesis]]] = {split: {} for split in splits}
@@ -123,6 +125,15 @@ def _keyword_lists(
             scoring.seed,
             backend.recognize,
         )
+
+
+def _warn(recipe: Recipe, run: RunDir, splits: dict[str, list[Utterance]]) -> None:
+    """Logs what the adapted model was not trained for."""
+    limits = read_limits(recipe.model.base).after_training(recipe.model.instruction, run.done("train"))
+    items = [item for utterances in splits.values() for item in utterances]
+    if recipe.evaluate.keyword_lists and items:
+        items.append(replace(items[0], keywords=("keyword",)))  # as the keyword lists will prompt
+    warn_about_limits(limits, items, recipe.model.instruction)
 
 
 def find_suspicious(

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from finetune.core.config import EvaluateSection, ModelSection, Recipe
 from finetune.core.errors import DataError
 from finetune.core.files import read_json, read_jsonl, sha256_file, write_json
+from finetune.core.model_limits import read_limits
 from finetune.core.options import DecodingOptions
 from finetune.core.progress import task
 from finetune.core.run_dir import RunDir
@@ -22,7 +23,7 @@ from finetune.data.cells import clean_text
 from finetune.data.corpora import read_corpus
 from finetune.data.hub import Row
 from finetune.data.manifest import Utterance, seconds_of
-from finetune.evaluation.decode import decode_utterances, system_output
+from finetune.evaluation.decode import decode_utterances, system_output, warn_about_limits
 from finetune.evaluation.scoring_sets import normalizer_for
 from finetune.evaluation.utterance_rows import hypothesis_row
 from finetune.evaluation.utterances import audited_utterances, clip_of
@@ -141,6 +142,7 @@ class _ModelDecoder:
         recipe = self.recipe
         if self.model is None:
             self.model = load_model(recipe.model.base, recipe.model.dtype, default_device(), recipe.model.revision)
+        warn_about_limits(read_limits(recipe.model.base), utterances, recipe.model.instruction)
         with task("scoring", seconds_of(utterances)):
             return decode_utterances(self.model, list(utterances), recipe.model.instruction, recipe.decode)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from finetune.core.errors import DataError, ModelError, RecipeError
 from finetune.core.extras import require
+from finetune.core.model_limits import read_limits
 from finetune.core.options import DecodingOptions
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
@@ -158,12 +159,13 @@ def _row_output(row: HypothesisRow, timed: bool) -> SystemOutput:
 
 def _transcribe_model(source: str, clips: Sequence[Utterance]) -> SystemHypotheses:
     """Uses the instruction and decoder of an export, or the defaults of a recipe; batches as in evaluate."""
-    from finetune.evaluation.decode import decode_utterances, system_output
+    from finetune.evaluation.decode import decode_utterances, system_output, warn_about_limits
     from finetune.model.granite import default_device, load_model
 
     saved, default = options_for(source), DecodingOptions()
     options = replace(saved.decoding, batch_seconds=default.batch_seconds, max_new_tokens=default.max_new_tokens)
     device = default_device()
+    warn_about_limits(read_limits(source), clips, saved.instruction)
     hypotheses = decode_utterances(load_model(source, "auto", device), list(clips), saved.instruction, options)
     return SystemHypotheses(list(map(system_output, hypotheses)), f"{options.decoder} decoding on {device} now")
 

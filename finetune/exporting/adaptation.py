@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from finetune.core.config import Recipe
 from finetune.core.files import read_json, write_json
+from finetune.core.model_limits import ModelLimits
 from finetune.core.run_dir import RunDir
 from finetune.metrics.results import BySystem, read_results
 from finetune.metrics.scores import Scores
@@ -28,6 +29,7 @@ class Adaptation(BaseModel):
         recipe: Every setting of the run.
         data: By split, the SHA-256 of its manifest.
         train: The record of the training stage; None if the run has none.
+        limits: The limits of the exported model: those of the base, extended by training.
         scores: By test set, the scores of the base and the adapted model; None if the run has not been evaluated.
     """
 
@@ -41,10 +43,11 @@ class Adaptation(BaseModel):
     recipe: Recipe
     data: dict[str, str]
     train: TrainRecord | None
+    limits: ModelLimits = ModelLimits()
     scores: dict[str, BySystem[Scores]] | None
 
     @classmethod
-    def of_run(cls, recipe: Recipe, run: RunDir) -> Self:
+    def of_run(cls, recipe: Recipe, run: RunDir, limits: ModelLimits) -> Self:
         """Collects the records of a run's stages. Raises CheckpointError if the evaluation cannot be read."""
         return cls(
             toolkit=__version__,
@@ -54,6 +57,7 @@ class Adaptation(BaseModel):
             recipe=recipe,
             data=(run.done("prepare") or {}).get("hashes", {}),
             train=run.result("train", TrainRecord) if run.done("train") else None,
+            limits=limits,
             scores=read_results(run.scores).scores if run.scores.is_file() else None,
         )
 

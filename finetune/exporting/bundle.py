@@ -7,7 +7,7 @@ from pathlib import Path
 
 from finetune.core.config import Recipe
 from finetune.core.options import TranscribeOptions
-from finetune.inference.saved_options import write_options
+from finetune.inference.saved_options import limit_options, write_options
 
 ENTRY = "finetune.cli.transcribe"
 MAIN = '''"""Transcribes audio with the model in the folder above; needs torch, transformers, soundfile and soxr.
@@ -43,7 +43,7 @@ def add_transcriber(folder: Path, recipe: Recipe) -> None:
         shutil.copyfile(path, copy)
     (target / "finetune" / "__init__.py").write_text('"""The part of finetune that transcribes."""\n', encoding="utf-8")
     (target / "__main__.py").write_text(MAIN.format(entry=ENTRY), encoding="utf-8")
-    default = TranscribeOptions()
+    default = TranscribeOptions(**limit_options(folder))
     decoding = replace(recipe.decode, max_new_tokens=default.decoding.max_new_tokens)
     write_options(folder, replace(default, instruction=recipe.model.instruction, decoding=decoding))
 

@@ -11,6 +11,7 @@ from finetune.core.files import replace_folder
 from finetune.core.progress import task
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest, seconds_of
+from finetune.exporting.limits import exported_limits
 from finetune.exporting.merge import Merge, MergedModel, merge_adapter
 from finetune.exporting.save import base_folder, check_target, save_folder, saved_dtype
 from finetune.exporting.verify import Outputs, RunProcess, largest_difference, outputs_in_new_process, run_process
@@ -70,7 +71,7 @@ def export(recipe: Recipe, run: RunDir, merge: Merge = merge, run_process: RunPr
         merged = merge_adapter(recipe, run, clips, dtype, merge)
     staged = run.export.with_name("export.part")
     log.info("saving the model (%s)", dtype)
-    save_folder(staged, merged.model, base, dtype, recipe, run)
+    save_folder(staged, merged.model, base, dtype, recipe, run, exported_limits(recipe, run, base, merged.model))
     log.info("loading the saved folder in a new process, and comparing it on the same clips")
     decoding = replace(recipe.decode, decoder="greedy")
     loaded = outputs_in_new_process(

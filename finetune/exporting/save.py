@@ -11,6 +11,7 @@ from safetensors import safe_open
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError
 from finetune.core.files import write_json
+from finetune.core.model_limits import ModelLimits, write_limits
 from finetune.core.run_dir import RunDir
 from finetune.exporting.adaptation import Adaptation
 from finetune.exporting.bundle import add_transcriber
@@ -25,14 +26,17 @@ NOT_COPIED = (
 )  # valid only for the base model
 
 
-def save_folder(folder: Path, model: SpeechModel, base: Path, dtype: str, recipe: Recipe, run: RunDir) -> None:
-    """Writes weights, the base model's other files, the transcriber and `adaptation.json` into a new folder."""
+def save_folder(
+    folder: Path, model: SpeechModel, base: Path, dtype: str, recipe: Recipe, run: RunDir, limits: ModelLimits
+) -> None:
+    """Writes a new folder: weights, the base model's other files, transcriber, `limits.json` and `adaptation.json`."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     model.hf.to(DTYPES[dtype]).save_pretrained(folder)
     copy_side_files(base, folder, dtype)
+    Adaptation.of_run(recipe, run, limits).write(folder)
+    write_limits(folder, limits)
     add_transcriber(folder, recipe)
-    Adaptation.of_run(recipe, run).write(folder)
 
 
 def base_folder(recipe: Recipe) -> Path:

@@ -1,5 +1,7 @@
 """Splits long audio at pauses into windows around speech; no window is longer than a limit."""
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -7,7 +9,9 @@ from finetune.inference.vad import Activity
 
 # All in seconds.
 MIN_PAUSE = 0.1  # shortest pause to cut in
-MIN_GAP = 0.5  # a gap of this length always separates two windows
+MIN_GAP = 0.5  # a gap of this length always separates two windows; shorter for a model of short speech (`min_gap`)
+SHORTEST_GAP = 0.25
+GAP_PER_WINDOW = 1 / 24  # of the limit of a window
 SOFT_EDGE = 0.14  # frames within this distance of speech belong to it if not silent: speech can begin and end softly
 PADDING = 0.1  # silence kept on both sides of speech
 MIN_UNCERTAIN = 0.5  # shortest window around frames that are possibly speech
@@ -32,11 +36,11 @@ def speech_windows(activity: Activity, max_window: float) -> list[tuple[float, f
     if activity.duration <= max_window:
         return [] if activity.silent.all() else [(0.0, activity.duration)]
     frame, total = activity.frame_seconds, len(activity.speech)
-    min_uncertain, min_gap = round(MIN_UNCERTAIN / frame), round(MIN_GAP / frame)
-    padded = [_pad(activity, *run) for run in _merge(_runs(activity.speech), min_gap)]
+    min_uncertain, min_frames = round(MIN_UNCERTAIN / frame), round(min_gap(max_window) / frame)
+    padded = _pad(activity, _merge(_runs(activity.speech), min_frames))
     windows = []
     for gap_start, (start, end) in zip([0, *(end for _, end in padded)], [*padded, (total, total)], strict=True):
-        for first, last in _merge(_runs(~activity.silent[gap_start:start]), min_gap):
+        for first, last in _merge(_runs(~activity.silent[gap_start:start]), min_frames):
             middle = gap_start + (first + last) // 2
             windows.append(
                 (
@@ -55,13 +59,25 @@ def speech_windows(activity: Activity, max_window: float) -> list[tuple[float, f
     return [(start * frame, min(end * frame, activity.duration)) for start, end in parts]
 
 
-def _pad(activity: Activity, start: int, end: int) -> tuple[int, int]:
-    """Extends a run of speech by its soft edges and some silence, on each side by less than half of `MIN_GAP`."""
+def min_gap(max_window: float) -> float:
+    """Seconds of the shortest gap that always separates two windows.
+
+    A model that was trained on short clips knows single sentences only, so shorter gaps separate its windows.
+    """
+    return min(MIN_GAP, max(SHORTEST_GAP, max_window * GAP_PER_WINDOW))
+
+
+def _pad(activity: Activity, runs: Runs) -> Runs:
+    """Extends runs of speech by their soft edges and some silence, up to the middle of the gap to the next run."""
     soft, pad = round(SOFT_EDGE / activity.frame_seconds), round(PADDING / activity.frame_seconds)
-    silent_before, silent_after = activity.silent[max(0, start - soft) : start], activity.silent[end : end + soft]
-    start -= int(np.argmax(silent_before[::-1])) if silent_before.any() else len(silent_before)
-    end += int(np.argmax(silent_after)) if silent_after.any() else len(silent_after)
-    return max(0, start - pad), min(len(activity.silent), end + pad)
+    middles = [0, *((one[1] + two[0]) // 2 for one, two in pairwise(runs)), len(activity.silent)]
+    padded = []
+    for (start, end), (lowest, highest) in zip(runs, pairwise(middles), strict=bool(runs)):
+        silent_before, silent_after = activity.silent[max(0, start - soft) : start], activity.silent[end : end + soft]
+        start -= int(np.argmax(silent_before[::-1])) if silent_before.any() else len(silent_before)
+        end += int(np.argmax(silent_after)) if silent_after.any() else len(silent_after)
+        padded.append((max(lowest, start - pad), min(highest, end + pad)))
+    return padded
 
 
 def _runs(mask: NDArray[np.bool_]) -> Runs:

@@ -7,7 +7,8 @@ from typing import Any
 
 from finetune.core.errors import ModelError, RecipeError
 from finetune.core.files import read_json
-from finetune.core.options import DecodingOptions, TranscribeOptions, field_names
+from finetune.core.model_limits import read_limits
+from finetune.core.options import MAX_WINDOW, MIN_WINDOW, DecodingOptions, TranscribeOptions, field_names
 
 CALIBRATION = "decode.json"  # written by `finetune calibrate`
 
@@ -18,12 +19,12 @@ def options_path(model: str | Path) -> Path:
 
 
 def options_for(model: str | Path) -> TranscribeOptions:
-    """The options of an export with its calibrated thresholds; the defaults for any other model.
+    """The options of an export, otherwise the defaults; with the limits and the calibrated thresholds of the model.
 
     Raises:
         ModelError: a file is damaged.
     """
-    saved = read_options(model) or TranscribeOptions()
+    saved = read_options(model) or TranscribeOptions(**limit_options(model))
     return replace(saved, decoding=_calibrated(saved.decoding, model))
 
 
@@ -37,6 +38,7 @@ def read_options(model: str | Path) -> TranscribeOptions | None:
         if "decoding" not in content:  # version 0.1 wrote all options on one level
             content.pop("format")
             content["decoding"] = {name: content.pop(name) for name in field_names(DecodingOptions)}
+        content = limit_options(model) | content
         return TranscribeOptions(**{**content, "decoding": DecodingOptions(**content["decoding"])})
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecipeError) as error:
         raise ModelError(f"{path}: not the options of an export ({error}); run `finetune export` again") from error
@@ -45,9 +47,15 @@ def read_options(model: str | Path) -> TranscribeOptions | None:
 def write_options(model: Path, options: TranscribeOptions) -> None:
     """Saves the options in the folder of an export's transcriber."""
     content = asdict(options)
-    for name in ("channel", "language", "translate_to", "keywords"):  # options of one call, not of a model
+    for name in ("channel", "language", "translate_to", "keywords", "no_speech"):  # of one call, or in `limits.json`
         del content[name]
     options_path(model).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def limit_options(model: str | Path) -> dict[str, Any]:
+    """The options that follow from the limits of the model."""
+    limits = read_limits(model)
+    return {"max_window": min(MAX_WINDOW, max(MIN_WINDOW, limits.max_duration)), "no_speech": limits.no_speech}
 
 
 def _calibrated(decoding: DecodingOptions, model: str | Path) -> DecodingOptions:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,13 @@ from finetune.data.downmix import describe_mix
 from finetune.data.features import FRAME_SECONDS, num_frames
 from finetune.data.manifest import Utterance
 from finetune.data.waveform import Recording
+from finetune.inference.guards import cut_again, speech_score
 from finetune.inference.longform import speech_windows
 from finetune.inference.recognize import Hypothesis, Waveform, encode_batches, load_waveforms, transcribe_batch
 from finetune.inference.segments import Segment, Word, join_texts, split_words
 from finetune.inference.transcript import Transcript
 from finetune.inference.vad import Activity, energy_vad, silero_vad
 from finetune.inference.word_times import word_frames
-from finetune.model.ctc import BLANK
 from finetune.model.granite import EncodedAudio, SpeechModel, default_device, load_model
 from finetune.model.prompt import render
 
@@ -41,7 +41,7 @@ class FileChannel:
 Source = str | Path | FileChannel | Recording
 Detector = Callable[[Source], Activity]
 BatchDecoder = Callable[[SpeechModel, EncodedAudio, Sequence[Utterance], str, DecodingOptions], list[Hypothesis]]
-Result = tuple[Segment, Hypothesis] | None  # None: no speech in the window
+Result = list[tuple[Segment, Hypothesis]]  # of one window: several if it was cut again, empty if it has no speech
 
 
 def load(model: str | Path) -> SpeechModel:
@@ -123,7 +123,8 @@ class Transcriber:
     ) -> Iterator[Transcript]:
         """Yields transcripts in the order of `sources`, each as soon as it and all earlier ones are complete.
 
-        The language model does not read a window in which the CTC head finds no character: it would invent words.
+        The language model does not read a window in which the CTC head finds no speech (`options.no_speech`): it would
+        invent words. If it leaves out most of a window, the window is cut into two, again and again if necessary.
 
         Args:
             failed: called with the name and the error of a recording that cannot be read; it is then skipped.
@@ -245,26 +246,15 @@ class Transcriber:
 
     @torch.inference_mode()
     def _transcribe_windows(self, group: list[tuple[_Job, Utterance]]) -> list[Result]:
-        """The segment and hypothesis of each window. Each window is encoded once."""
+        """The segments and hypotheses of each window. Each window is encoded once."""
         windows = [window for _, window in group]
-        jobs = {id(window): job for job, window in group}  # ids of windows repeat if recordings have the same name
-        results: list[Result] = [None] * len(windows)
-
-        def load(chosen: Sequence[Utterance]) -> list[Waveform]:
-            by_job: dict[int, list[int]] = {}
-            for row, window in enumerate(chosen):
-                by_job.setdefault(id(jobs[id(window)]), []).append(row)
-            waves: dict[int, Waveform] = {}
-            for rows in by_job.values():
-                samples = jobs[id(chosen[rows[0]])].load([chosen[row] for row in rows])
-                waves |= dict(zip(rows, samples, strict=True))
-            return [waves[row] for row in range(len(chosen))]
-
-        for batch, audio, _ in encode_batches(self.model, windows, self.options.decoding.batch_seconds, load):
+        results: list[Result] = [[] for _ in windows]
+        halves: list[tuple[int, float]] = []  # windows that are cut again, and where
+        for batch, audio, _ in encode_batches(self.model, windows, self.options.decoding.batch_seconds, _loader(group)):
             log_probs = self.model.ctc_logits(audio.states).float().log_softmax(-1)
             counts = audio.num_frames.tolist()
             evidence = [row[:count].cpu().numpy() for row, count in zip(log_probs, counts, strict=True)]
-            speech = [row for row, frames in enumerate(evidence) if (frames.argmax(1) != BLANK).any()]
+            speech = [row for row, frames in enumerate(evidence) if self._has_speech(frames)]
             hypotheses = self.decode(
                 self.model,
                 audio.select(speech),
@@ -274,8 +264,22 @@ class Transcriber:
             )
             for row, hypothesis in zip(speech, hypotheses, strict=True):
                 window = windows[batch[row]]
-                results[batch[row]] = self._segment(window, hypothesis.text, evidence[row]), hypothesis
+                results[batch[row]] = [(self._segment(window, hypothesis.text, evidence[row]), hypothesis)]
+                complete = self.options.translate_to or hypothesis.truncated  # no comparison, or the user's limit
+                cut = None if complete else cut_again(evidence[row], hypothesis.text)
+                halves += [] if cut is None else [(batch[row], cut)]
+        if halves:
+            parts = self._transcribe_windows(
+                [(group[index][0], part) for index, cut in halves for part in _cut(windows[index], cut)]
+            )
+            for (index, _), first, second in zip(halves, parts[::2], parts[1::2], strict=True):
+                if _characters([*first, *second]) > _characters(results[index]):
+                    results[index] = [*first, *second]
         return results
+
+    def _has_speech(self, evidence: NDArray[np.float32]) -> bool:
+        score = speech_score(evidence)
+        return score > 0 and score >= self.options.no_speech
 
     def _segment(self, window: Utterance, text: str, evidence: NDArray[np.float32]) -> Segment:
         """The text of a window with word times from the CTC log probabilities (T, V); a translation has no times."""
@@ -300,8 +304,39 @@ def transcripts(
     return Transcriber(model, options).stream(sources, failed, progress)
 
 
+def _loader(group: list[tuple[_Job, Utterance]]) -> Callable[[Sequence[Utterance]], list[Waveform]]:
+    """A function that returns the samples of some of the windows; each recording reads its own."""
+    jobs = {id(window): job for job, window in group}  # ids of windows repeat if recordings have the same name
+
+    def load(chosen: Sequence[Utterance]) -> list[Waveform]:
+        by_job: dict[int, list[int]] = {}
+        for row, window in enumerate(chosen):
+            by_job.setdefault(id(jobs[id(window)]), []).append(row)
+        waves: dict[int, Waveform] = {}
+        for rows in by_job.values():
+            samples = jobs[id(chosen[rows[0]])].load([chosen[row] for row in rows])
+            waves |= dict(zip(rows, samples, strict=True))
+        return [waves[row] for row in range(len(chosen))]
+
+    return load
+
+
+def _cut(window: Utterance, seconds: float) -> tuple[Utterance, Utterance]:
+    """The two parts of a window that is cut `seconds` after its start."""
+    start = window.offset + seconds
+    name = f"{window.audio_filepath}@{start:.2f}"
+    return (
+        replace(window, duration=seconds),
+        replace(window, id=name, offset=start, duration=window.offset + window.duration - start),
+    )
+
+
+def _characters(result: Result) -> int:
+    return sum(len(segment.text) for segment, _ in result)
+
+
 def _transcript(job: _Job, language: str) -> Transcript:
-    results = [result for result in job.results if result and result[0].text]
+    results = [part for result in job.results for part in result if part[0].text]
     drafted = sum(hypothesis.drafted for _, hypothesis in results)
     return Transcript(
         path=job.name,
@@ -314,6 +349,7 @@ def _transcript(job: _Job, language: str) -> Transcript:
         truncated=any(hypothesis.truncated for _, hypothesis in results),
         channel=job.channel,
         note=job.note,
+        no_speech_windows=sum(not result for result in job.results),
     )
 
 

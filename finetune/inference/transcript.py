@@ -21,6 +21,7 @@ class Transcript:
         truncated: the text of a window reached `max_new_tokens`.
         channel: number of the channel; None if the audio has one channel, or the channels were mixed.
         note: how several channels were mixed, if the options do not say it; else "".
+        no_speech_windows: windows in which the CTC head found no speech; they have no text.
     """
 
     path: str
@@ -33,6 +34,7 @@ class Transcript:
     truncated: bool
     channel: int | None = None
     note: str = ""
+    no_speech_windows: int = 0
 
     @property
     def words(self) -> tuple[Word, ...]:
@@ -50,7 +52,7 @@ class Transcript:
         }
         if self.language:
             content["language"] = self.language
-        return {**content, "truncated": self.truncated}
+        return {**content, "truncated": self.truncated, "no_speech_windows": self.no_speech_windows}
 
     def to_json(self) -> str:
         """`to_dict` on one line."""

@@ -59,6 +59,17 @@ class TrainingCorpus:
                 f"which needs {data.positions[largest]} positions; raise it, or lower data.max_duration"
             )
 
+    @property
+    def longest_clip(self) -> float:
+        """Seconds of the longest clip of all epochs, without speed perturbation."""
+        data = self.dataset
+        return round(max(data.utterances[index].duration for clips in self.epoch_clips for index in clips), 2)
+
+    @property
+    def keyword_prompts(self) -> bool:
+        """Whether a training clip has keywords in its prompt."""
+        return any(item.keywords for item in self.dataset.utterances)
+
     def plans(self, batch_seconds: float, group: int) -> list[list[list[list[int]]]]:
         """The plan of each epoch, from `plan_epoch`.
 

@@ -68,6 +68,8 @@ class TrainResult:
         padding: fraction of the first epoch's padded audio that is padding.
         clips_per_second: of this call, during its optimizer steps only.
         seconds: duration of this call.
+        longest_clip: seconds of the longest training clip, after concatenation; None if it was not recorded (0.2.0).
+        keyword_prompts: whether training clips had keywords in the prompt; None if it was not recorded (0.2.0).
     """
 
     best_epoch: int
@@ -85,6 +87,8 @@ class TrainResult:
     trained_parameters: int
     total_parameters: int
     seconds: float
+    longest_clip: float | None = field(default=None, kw_only=True)
+    keyword_prompts: bool | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +108,8 @@ def train_result(
     trained_parameters: int,
     total_parameters: int,
     seconds: float,
+    longest_clip: float,
+    keyword_prompts: bool,
 ) -> TrainResult:
     """The result of a finished training; warns if no adapter keeps the canary within its limit."""
     base, best = state.base_scores, state.best_scores
@@ -130,4 +136,6 @@ def train_result(
         trained_parameters=trained_parameters,
         total_parameters=total_parameters,
         seconds=seconds,
+        longest_clip=longest_clip,
+        keyword_prompts=keyword_prompts,
     )

@@ -54,6 +54,16 @@ def test_formats_and_files(finetune: Command, tmp_path: Path) -> None:
     assert (out / f"{PARK.stem}.srt").read_text().endswith("\nwe went to the park after lunch\n\n")
 
 
+def test_a_prompt_that_the_model_was_not_trained_with_is_a_warning(finetune: Command) -> None:
+    for arguments, words in (
+        (("--keywords", "park"), "not trained with keyword prompts"),
+        (("--translate-to", "fr"), "trained with the instruction"),
+    ):
+        result = finetune("transcribe", PARK, PARK, "--model", NANO, "--max-new-tokens", 2, *arguments)
+        assert result.code == 0 and result.err.count(words) == 1
+    assert "warning" not in finetune("transcribe", PARK, "--model", NANO, "--max-new-tokens", 2).err
+
+
 def test_files_are_read_from_lists(finetune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list.txt").write_text(f"{DOOR}\n\n")
     monkeypatch.setattr("sys.stdin", io.StringIO(f"\ufeff{PARK}\r\n \r\n{tmp_path / 'gone.wav'}\r\n"))

@@ -94,6 +94,7 @@ OTHER: dict[str, object] = {  # by field, a value that is not the default
     "vad": "silero",
     "max_window": 9.0,
     "channel": "1",
+    "no_speech": 0.5,
     "language": "fr",
     "translate_to": "de",
     "keywords": ("stent",),

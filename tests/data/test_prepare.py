@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from finetune.core.config import Recipe, TextSection
+from finetune.core.config import ModelSection, Recipe, TextSection
 from finetune.core.errors import DataError
 from finetune.core.files import read_json
 from finetune.core.run_dir import RunDir
@@ -62,6 +62,21 @@ def test_terms_with_signs_are_noted(corpora: Corpora, tmp_path: Path, caplog: py
     with caplog.at_level(logging.INFO):
         prepare(recipe, RunDir(tmp_path / "run"))
     assert "not in a reference as written: A+" in caplog.text
+
+
+@pytest.mark.parametrize(("splits", "warned"), [(("test",), "data.test"), (("train", "test"), "")])
+def test_keywords_that_no_training_knows_are_a_warning(
+    corpora: Corpora, tmp_path: Path, nano: Path, caplog: pytest.LogCaptureFixture, splits: tuple[str, ...], warned: str
+) -> None:
+    extra = {}
+    for number, split in enumerate(splits):
+        path = tmp_path / f"keywords-{split}.wav"
+        soundfile.write(path, np.random.default_rng(number).uniform(-0.3, 0.3, 8000), 16_000)
+        extra[split] = [{"audio_filepath": str(path), "text": f"{split} with a stent", "keywords": ["stent"]}]
+    recipe = corpora(**extra).model_copy(update={"model": ModelSection(base=str(nano))})
+    with caplog.at_level(logging.WARNING):
+        prepare(recipe, RunDir(tmp_path / "run"))
+    assert ("not trained with keyword prompts" in caplog.text) == bool(warned) and warned in caplog.text
 
 
 def test_rows_of_several_corpora_record_their_corpus(corpora: Corpora, tmp_path: Path) -> None:

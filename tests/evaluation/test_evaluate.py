@@ -4,7 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from finetune.core.errors import CheckpointError
 from finetune.core.files import read_json, write_json
 from finetune.core.options import DecodingOptions
 from finetune.core.run_dir import RunDir
-from finetune.data.manifest import Utterance, write_manifest
+from finetune.data.manifest import Utterance, read_manifest, write_manifest
 from finetune.evaluation.decode_run import Backend
 from finetune.evaluation.evaluate import evaluate
 from finetune.inference.recognize import Hypothesis
@@ -101,6 +101,48 @@ def run(tmp_path: Path) -> RunDir:
 def recipe(**sections: Any) -> Recipe:
     data = DataSection(train=["-"], valid=["-"], test=["-"])
     return Recipe(name="x", **{"model": ModelSection(base="-"), "data": data, **sections})
+
+
+@pytest.mark.parametrize(
+    ("keywords", "lists", "record", "warned"),
+    [
+        ((), [], {}, False),
+        (("stent",), [], {}, True),
+        ((), [5], {}, True),
+        (("stent",), [5], {"keyword_prompts": True}, False),
+    ],
+)
+def test_keywords_for_a_model_that_was_not_trained_with_them_are_a_warning(
+    run: RunDir,
+    backend: FixedBackend,
+    nano: Path,
+    caplog: pytest.LogCaptureFixture,
+    keywords: tuple[str, ...],
+    lists: list[int],
+    record: dict[str, object],
+    warned: bool,
+) -> None:
+    rows = read_manifest(run.manifest("test"))
+    write_manifest(run.manifest("test"), [replace(rows[0], keywords=keywords), *rows[1:]])
+    run.finish("train", {"longest_clip": 1.0, **record})
+    section = EvaluateSection(keyword_lists=lists)
+    with caplog.at_level(logging.WARNING):
+        backend.evaluate(recipe(model=ModelSection(base=str(nano)), evaluate=section), run)
+    assert caplog.text.count("not trained with keyword prompts") == int(warned)
+    assert "longer than" not in caplog.text, "the clips have 2 s, the limit of the model is 3 s"
+
+
+def test_clips_longer_than_the_speech_of_the_training_are_counted(
+    run: RunDir, backend: FixedBackend, nano: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = read_manifest(run.manifest("test"))
+    write_manifest(run.manifest("test"), [replace(rows[0], duration=3.5), replace(rows[1], duration=5.0), *rows[2:]])
+    for longest, text in ((1.0, f"2 of {len(rows)} clips are longer than 3 s"), (4.0, "1 of"), (5.0, "")):
+        run.finish("train", {"longest_clip": longest})
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            backend.evaluate(recipe(model=ModelSection(base=str(nano))), run)
+        assert text in caplog.text and ("longer than" in caplog.text) == bool(text)
 
 
 def test_scores_terms_and_decoders(run: RunDir, backend: FixedBackend, tmp_path: Path) -> None:

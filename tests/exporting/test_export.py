@@ -19,6 +19,7 @@ from transformers import AutoTokenizer, GraniteSpeechForConditionalGeneration
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, ModelError
 from finetune.core.files import read_json
+from finetune.core.model_limits import read_limits
 from finetune.core.options import DecodingOptions
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest
@@ -28,6 +29,7 @@ from finetune.exporting.export import export
 from finetune.exporting.merge import merge_adapter
 from finetune.exporting.save import copy_side_files
 from finetune.inference.recognize import recognize
+from finetune.inference.saved_options import options_for
 from finetune.metrics.results import read_results
 from finetune.model.adapter import load_adapter, merge
 from finetune.model.granite import SpeechModel, load_model
@@ -75,7 +77,7 @@ def with_export(run: RunDir, folder: Path) -> RunDir:
 def test_every_side_file_of_the_base_is_copied(exported: Path, nano: Path) -> None:
     side = {path.name for path in nano.iterdir() if path.suffix != ".safetensors"}
     assert {"preprocessor_config.json", "processor_config.json", "tokenizer.json", "chat_template.jinja"} <= side
-    for name in side - {"config.json", "README.md"}:
+    for name in side - {"config.json", "README.md", "limits.json"}:
         assert (exported / name).read_bytes() == (nano / name).read_bytes(), name
     assert json.loads((exported / "config.json").read_text()) == json.loads((nano / "config.json").read_text())
 
@@ -156,6 +158,18 @@ def test_adaptation_json_has_base_recipe_data_and_scores(exported: Path, trained
     content = read_json(exported / "adaptation.json")
     assert content["train"] == run.done("train") and content["scores"] == read_json(run.scores)["scores"]
     assert read_json(run.summary)["export"]["transcripts_equal"] is True
+
+
+def test_the_export_states_the_limits_of_base_and_training(exported: Path, trained: Trained, nano: Path) -> None:
+    recipe, run, _ = trained
+    longest = max(item.duration for item in read_manifest(run.manifest("train")))
+    base, limits = read_limits(nano), read_limits(exported)
+    assert limits.max_duration == max(base.max_duration, round(longest, 2)) and run.done("train")["longest_clip"] > 0
+    assert (limits.keyword_prompts, limits.instruction) == ("untrained", recipe.model.instruction)
+    assert limits.no_speech > 0, "calibrated on valid"
+    assert Adaptation.read(exported).limits == limits
+    options = options_for(exported)
+    assert (options.max_window, options.no_speech) == (limits.max_duration, limits.no_speech)
 
 
 def test_a_bfloat16_export_is_compared_with_the_rounded_weights(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from finetune.inference.longform import speech_windows
+from finetune.inference.longform import min_gap, speech_windows
 from finetune.inference.vad import Activity
 
 FRAME = 0.02
@@ -72,6 +72,18 @@ def test_pause_of_half_a_second_separates_windows_and_a_shorter_one_does_not(
     recording = activity((SPEECH, 10.0), (SILENCE, pause), (SPEECH, 25.0))
     recording.scores[1257:1262] -= 1.0  # its middle is at 25.18 s
     assert speech_windows(recording, 30.0) == [(pytest.approx(start), pytest.approx(end)) for start, end in windows]
+
+
+@pytest.mark.parametrize(("max_window", "shortest"), [(3.0, 0.25), (6.0, 0.25), (9.0, 0.375), (12.0, 0.5), (30.0, 0.5)])
+def test_shorter_pauses_separate_the_windows_of_a_model_of_short_speech(max_window: float, shortest: float) -> None:
+    assert min_gap(max_window) == pytest.approx(shortest)
+    frames = round(shortest / FRAME)
+    for gap, count in ((frames - 1, 1), (frames, 2)):
+        recording = activity((SPEECH, 1.0), (SILENCE, gap * FRAME), (SPEECH, 1.0), (SILENCE, max_window))
+        windows = speech_windows(recording, max_window)
+        assert len(windows) == count
+    (first, second) = windows
+    assert first[1] <= second[0] and first[1] == pytest.approx(1.0 + min(0.1, frames * FRAME / 2), abs=FRAME)
 
 
 def test_speech_of_the_maximum_length_is_not_cut() -> None:

@@ -22,6 +22,7 @@ from finetune.core.options import DecodingOptions, TranscribeOptions
 from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.manifest import Utterance
 from finetune.inference.recognize import Hypothesis, recognize, transcribe_batch
+from finetune.inference.saved_options import options_for
 from finetune.inference.transcribe import Source, Transcriber, activity_detector
 from finetune.inference.transcript import Transcript
 from finetune.inference.vad import Activity
@@ -276,7 +277,8 @@ def test_each_channel_of_files_and_arrays(granite: GraniteSpeech, tmp_path: Path
 
 
 def test_keywords_go_into_the_prompt_up_to_its_room(granite: GraniteSpeech) -> None:
-    transcript = finetune.transcribe(PARK, granite, keywords=["the park", "lunch"])
+    with pytest.warns(UserWarning, match="not trained with keyword prompts"):
+        transcript = finetune.transcribe(PARK, granite, keywords=["the park", "lunch"])
     assert transcript.text
     with pytest.raises(ModelError, match="lower max_new_tokens$"):
         finetune.transcribe(PARK, granite, max_new_tokens=4000)
@@ -482,3 +484,33 @@ def test_unreadable_audio_that_is_not_in_a_list_is_an_error_with_failed_too(gran
         granite.transcribe("gone.wav", failed=lambda name, _: failures.append(name))
     assert granite.transcribe(["gone.wav"], failed=lambda name, _: failures.append(name)) == []
     assert failures == ["gone.wav"]
+
+
+def pulses(kind: str) -> NDArray[np.float32]:
+    rng, time = np.random.default_rng(0), np.arange(6 * SAMPLE_RATE) / SAMPLE_RATE
+    clicks = np.where(rng.random(len(time)) < 4e-4, rng.uniform(-1, 1, len(time)), 0.0)
+    wave = {
+        "clicks": np.convolve(clicks, np.exp(-np.arange(160) / 20), "same"),
+        "beeps": 0.2 * np.sin(2 * np.pi * 1000 * time) * (time % 0.5 < 0.2),
+    }[kind]
+    return wave.clip(-1, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["clicks", "beeps"])
+def test_the_guard_keeps_words_out_of_noise(granite: GraniteSpeech, nano: Path, kind: str) -> None:
+    """Without it, the language model invents words."""
+    audio = {"array": pulses(kind), "sampling_rate": SAMPLE_RATE}
+    invented = granite.transcribe(audio, no_speech=0.0)
+    assert invented.text, "the probe is hard enough"
+    guarded = granite.transcribe(audio, no_speech=options_for(nano).no_speech)
+    assert (guarded.text, guarded.segments) == ("", ()) and guarded.no_speech_windows > 0
+
+
+def test_short_pauses_do_not_lose_words(granite: GraniteSpeech, nano: Path, tmp_path: Path) -> None:
+    """With windows of up to 30 s the embedded model writes a few words of these six sentences."""
+    clips = [load_audio(path) for path in (PARK, DOOR, GARDEN)] * 2
+    path = wav(tmp_path / "talk.wav", *[part for clip in clips for part in (clip, silence(0.1))])
+    reference = " ".join(TEXTS * 2)
+    limits = granite.transcribe(path, max_window=options_for(nano).max_window)
+    assert limits.text == reference and len(limits.segments) == 6
+    assert len(granite.transcribe(path, max_window=30.0).text) > 0.8 * len(reference), "a collapsed window is cut again"

@@ -51,6 +51,7 @@ def test_json_has_segments_and_words_with_their_times() -> None:
         "text": "hi you salut",
         "language": "en",
         "truncated": True,
+        "no_speech_windows": 0,
         "segments": [
             {
                 "id": 0,
@@ -63,4 +64,11 @@ def test_json_has_segments_and_words_with_their_times() -> None:
         ],
     }
     silent = json.loads(Transcript("a.wav", "", 3.0, (), "", 0.5, None, False).to_json())
-    assert silent == {"audio_filepath": "a.wav", "duration": 3.0, "text": "", "segments": [], "truncated": False}
+    assert silent == {
+        "audio_filepath": "a.wav",
+        "duration": 3.0,
+        "text": "",
+        "segments": [],
+        "truncated": False,
+        "no_speech_windows": 0,
+    }
