@@ -33,10 +33,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """Clips in one waveform (N,) at 16 kHz; `starts` are their start times in seconds."""
+    """Clips in one waveform (N,) at 16 kHz; `starts` and `ends` are their times in seconds."""
 
     clips: list[Utterance]
     starts: list[float]
+    ends: list[float]
     wave: np.ndarray
 
 
@@ -62,21 +63,21 @@ def concatenate(args: argparse.Namespace) -> Recording:
         replace(clip, audio_filepath=str(args.manifest.parent / clip.audio_filepath))
         for clip in read_manifest(args.manifest)
     ]
-    chosen, starts, parts, length = [], list[float](), list[np.ndarray](), 0
+    chosen, starts, ends, parts, length = [], list[float](), list[float](), list[np.ndarray](), 0
     while length < 60 * args.minutes * SAMPLE_RATE:
         clip = rng.choice(clips)
         wave = load_audio(clip.audio_filepath)
         wave = trim(wave) if args.trim else wave
-        clip = replace(clip, duration=len(wave) / SAMPLE_RATE) if args.trim else clip
         silence = np.zeros(round(rng.uniform(*args.silence) * SAMPLE_RATE), np.float32)
         chosen.append(clip)
         starts.append(length / SAMPLE_RATE)
+        ends.append((length + len(wave)) / SAMPLE_RATE)
         parts += [wave, silence]
         length += len(wave) + len(silence)
     joined = np.concatenate(parts)
     if args.noise is not None:
         joined += 10 ** (args.noise / 20) * noise.standard_normal(len(joined)).astype(np.float32)
-    return Recording(chosen, starts, joined)
+    return Recording(chosen, starts, ends, joined)
 
 
 def trim(wave: np.ndarray) -> np.ndarray:
@@ -111,8 +112,8 @@ def texts_by_time(recording: Recording, transcript: Transcript) -> list[str]:
     """For each clip, the words whose middle is within the clip."""
     words = [word for segment in transcript.segments for word in segment.words]
     return [
-        " ".join(word.text for word in words if start < (word.start + word.end) / 2 < start + clip.duration)
-        for clip, start in zip(recording.clips, recording.starts, strict=True)
+        " ".join(word.text for word in words if start < (word.start + word.end) / 2 < end)
+        for start, end in zip(recording.starts, recording.ends, strict=True)
     ]
 
 
