@@ -71,7 +71,7 @@ def test_keywords_that_no_training_knows_are_a_warning(
     extra = {}
     for number, split in enumerate(splits):
         path = tmp_path / f"keywords-{split}.wav"
-        soundfile.write(path, np.random.default_rng(number).uniform(-0.3, 0.3, 8000), 16_000)
+        soundfile.write(path, np.random.default_rng(1000 + number).uniform(-0.3, 0.3, 8000), 16_000)
         extra[split] = [{"audio_filepath": str(path), "text": f"{split} with a stent", "keywords": ["stent"]}]
     recipe = corpora(**extra).model_copy(update={"model": ModelSection(base=str(nano))})
     with caplog.at_level(logging.WARNING):
