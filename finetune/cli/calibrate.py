@@ -63,10 +63,10 @@ def run(args: argparse.Namespace) -> int:
         EvaluateSection().normalizer,
     )
     print("\n".join(frontier_table(result)))
-    print(f"saved to {Path(args.model) / CALIBRATION}; `--decoder relaxed` uses it")
     if guard := result.no_speech:
         print(
             f"no_speech {guard.threshold:g}, which rejects {100 * guard.rejected:.0f} % of the clips without speech, "
             f"saved to {Path(args.model) / LIMITS}"
         )
+    print(f"saved to {Path(args.model) / CALIBRATION}; `--decoder relaxed` uses it")
     return 0
