@@ -14,6 +14,7 @@ from finetune.core.errors import DataError, RecipeError
 from finetune.core.files import read_json, sha256_file, write_json
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
+from finetune.data.normalizer_choice import is_japanese, normalizer_for, with_language
 from finetune.evaluation.compare_result import (
     ClipHypothesis,
     CompareResult,
@@ -23,7 +24,6 @@ from finetune.evaluation.compare_result import (
     Verdict,
 )
 from finetune.evaluation.kept_hypotheses import run_and_keep
-from finetune.evaluation.scoring_sets import is_japanese, with_language
 from finetune.evaluation.systems import TRANSCRIBERS, System, SystemHypotheses, Transcriber, parse_system, run_system
 from finetune.evaluation.utterances import check_audio, clip_of, read_utterances
 from finetune.metrics.conditions import Condition
@@ -145,7 +145,8 @@ def _resolve(
     transcripts = [item for item in utterances if not item.extra.get("target_language")]
     if not transcripts:
         raise DataError(f"{path}: all clips are translations; compare scores transcripts only")
-    options = replace(options, preset=with_language(transcripts, options.preset))
+    choose = normalizer_for if options.preset == EvaluateSection.model_fields["normalizer"].default else with_language
+    options = replace(options, preset=choose(transcripts, options.preset))
     cells = [cell for item in transcripts for cell in (item.keywords, item.extra.get("terms"))]
     term_list = read_terms(terms) if terms else column_terms(cells, options.preset)
     term_recall([], [], term_list, options.preset)  # raises DataError for an invalid term

@@ -9,6 +9,7 @@ from finetune.core.model_limits import read_limits
 from finetune.core.progress import task
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance, seconds_of
+from finetune.data.normalizer_choice import normalizer_for
 from finetune.data.probes import write_probes
 from finetune.evaluation.decode import Recognize, decode_utterances, warn_about_limits
 from finetune.evaluation.keyword_lists import evaluate_keyword_lists
@@ -99,7 +100,7 @@ def decode_run(
     with task("comparing the decoders", seconds_of(test)):
         decoders = compare_decoders(model, test, hypotheses["test"]["adapted"], recipe, backend)
     with task("CTC text of suspicious references", seconds_of(test)):
-        suspicious = find_suspicious(model, test, hypotheses["test"], scoring.preset, backend)
+        suspicious = find_suspicious(model, test, hypotheses["test"], normalizer_for(test, scoring.preset), backend)
     return DecodedRun(hypotheses, decoders, suspicious, probes, lists)
 
 
@@ -193,7 +194,7 @@ def compare_decoders(
         log.warning(
             "speculative and greedy decoding differ on %d utterances, such as %s", len(differing), differing[:3]
         )
-    texts, preset = [item.text for item in utterances], recipe.evaluate.normalizer
+    texts, preset = [item.text for item in utterances], normalizer_for(utterances, recipe.evaluate.normalizer)
     greedy_wer = score(texts, [item.text for item in greedy], preset).wer
     drafted = sum(item.drafted for item in speculative)
     return DecoderComparison(

@@ -16,9 +16,10 @@ from finetune.core.run_dir import RunDir
 from finetune.data.audio import load_utterance
 from finetune.data.audio_files import require_audio_files
 from finetune.data.manifest import Utterance, read_manifest
+from finetune.data.normalizer_choice import normalizer_for
 from finetune.evaluation.decode import system_output
 from finetune.evaluation.decode_run import Backend, DecodedRun, decode_run
-from finetune.evaluation.scoring_sets import normalizer_for, scoring_sets
+from finetune.evaluation.scoring_sets import scoring_sets
 from finetune.evaluation.utterance_rows import utterance_rows, write_transcripts
 from finetune.evaluation.utterances import LoadAudio, clip_of
 from finetune.inference.recognize import Hypothesis, decoding_summary

@@ -17,6 +17,7 @@ from finetune.core.progress import task
 from finetune.core.run_dir import RunDir
 from finetune.data.audio import load_utterance
 from finetune.data.manifest import Utterance, seconds_of
+from finetune.data.normalizer_choice import normalizer_for
 from finetune.inference.recognize import Hypothesis, recognize
 from finetune.metrics.wer import error_rate, errors_per_utterance, score
 from finetune.model.adapter import save_adapter
@@ -89,7 +90,7 @@ def measure(model: SpeechModel, splits: dict[str, list[Utterance]], recipe: Reci
         if accelerator.num_processes > 1:
             rows, reasons = gather_object(rows), dict(gather_object([*reasons.items()]))
         ids, references, texts = ([row[column] for row in rows] for column in range(3))
-        wers[split] = score(references, texts, recipe.evaluate.normalizer).wer
+        wers[split] = score(references, texts, normalizer_for(utterances, recipe.evaluate.normalizer)).wer
         counts = errors_per_utterance(references, texts, recipe.evaluate.normalizer)
         errors[split] = {name: list(count) for name, count in zip(ids, counts, strict=True)}
         unreadable |= {split: dict(sorted(reasons.items()))} if reasons else {}

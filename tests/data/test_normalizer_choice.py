@@ -1,9 +1,9 @@
-"""Tests of the sets that are scored separately."""
+"""Tests of the choice of a normalizer by language."""
 
 import pytest
 
 from finetune.data.manifest import Utterance
-from finetune.evaluation.scoring_sets import normalizer_for
+from finetune.data.normalizer_choice import normalizer_for
 
 
 @pytest.mark.parametrize(

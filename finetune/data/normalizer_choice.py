@@ -1,0 +1,49 @@
+"""Chooses the normalizer of a set by the languages of its utterances."""
+
+import logging
+from collections.abc import Sequence
+
+from finetune.core.languages import row_language
+from finetune.data.manifest import Utterance
+from finetune.data.scripts import has_other_script, is_unspaced
+from finetune.metrics.multilingual import has_number_words
+from finetune.metrics.normalizer import WITH_LANGUAGE
+
+log = logging.getLogger(__name__)
+
+JAPANESE_NORMALIZER = "ja-cer@2"  # Japanese is written without spaces: characters are scored instead of words
+
+
+def is_japanese(item: Utterance) -> bool:
+    """Whether the language is Japanese or, without a language, most letters are kana or Han characters."""
+    if item.language:
+        return item.language.lower().replace("_", "-").partition("-")[0] in ("ja", "jpn", "japanese")
+    return is_unspaced(item.text) and not has_other_script(item.text, "ja")
+
+
+def normalizer_for(utterances: Sequence[Utterance], default: str) -> str:
+    """The normalizer of a set: `ja-cer@2` if all its utterances are Japanese, else `with_language(default)`."""
+    return JAPANESE_NORMALIZER if all(map(is_japanese, utterances)) else with_language(utterances, default)
+
+
+def with_language(utterances: Sequence[Utterance], preset: str) -> str:
+    """`openasr-multi@2026-08` with the language of the utterances; any other preset as it is.
+
+    English utterances are scored with `openasr@2026-08`, as the leaderboard does. Without one language that num2words
+    has, a warning says that numbers stay digits.
+    """
+    if preset != WITH_LANGUAGE:
+        return preset
+    languages = sorted({row_language(item.language) or item.language for item in utterances})
+    if languages == ["en"]:
+        return "openasr@2026-08"
+    if len(languages) == 1 and has_number_words(languages[0]):
+        return f"{preset}:{languages[0]}"
+    names = ", ".join(language or "(none)" for language in languages)
+    log.warning(
+        "%s: numbers are not written as words, because the set has no single language of num2words, but %s; set the "
+        "column `language`, and score each language as a set of its own",
+        preset,
+        names,
+    )
+    return preset
