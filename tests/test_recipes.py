@@ -1,16 +1,19 @@
 """The recipes in recipes/: each loads, its header names what it needs, its data exists; part sizes of the 1B model."""
 
+import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+from transformers import GraniteSpeechConfig
 
 from compare_goals import OWN, with_goal
 from finetune.core.config import GOALS
 from finetune.core.contradictions import contradictions
 from finetune.core.recipe import load_recipe
+from finetune.model.granite import on_meta
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -24,12 +27,20 @@ def header(path: Path) -> str:
     return "\n".join(line.removeprefix("#").strip() for line in lines[:count])
 
 
-@pytest.fixture
-def real_config(tmp_path: Path) -> Path:
-    """A folder with the configuration of ibm-granite/granite-4.0-1b-speech and an empty file of weights."""
-    (tmp_path / "model.safetensors").touch()
-    shutil.copy(ROOT / "tests" / "fixtures" / "granite-4.0-1b-speech" / "config.json", tmp_path)
-    return tmp_path
+@pytest.fixture(scope="module")
+def real_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the configuration of ibm-granite/granite-4.0-1b-speech, and weights without content."""
+    folder = tmp_path_factory.mktemp("granite")
+    shutil.copy(ROOT / "tests" / "fixtures" / "granite-4.0-1b-speech" / "config.json", folder)
+    rows, size = dict[str, object](), 0
+    for name, value in on_meta(GraniteSpeechConfig.from_pretrained(folder), str(folder)).hf.state_dict().items():
+        rows[name] = {"dtype": "BF16", "shape": list(value.shape), "data_offsets": [size, size + 2 * value.numel()]}
+        size += 2 * value.numel()
+    header = json.dumps(rows).encode()
+    with open(folder / "model.safetensors", "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)  # a sparse file: it takes no room on the disk
+    return folder
 
 
 def test_the_documented_recipes_exist() -> None:

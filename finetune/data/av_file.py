@@ -38,7 +38,6 @@ SIGNATURES = (
     b"MAC ",
     b".RMF",
 )  # Matroska, ASF ...
-AV_ERRORS = (OSError, ValueError, EOFError, RuntimeError, LookupError)  # base classes of PyAV's errors
 DISCARD_ALL = 48  # FFmpeg's AVDISCARD_ALL
 
 
@@ -181,7 +180,7 @@ class Decoder:
         self.frames.close()
         try:
             self._container.seek(time, stream=self._stream)
-        except AV_ERRORS as error:
+        except _av_errors() as error:
             raise _damaged(self._path, error) from error
         self.frames = self._decode()
 
@@ -199,7 +198,7 @@ class Decoder:
             if key not in self._resamplers:
                 self._resamplers[key] = self._av.AudioResampler("fltp", self.first.layout.name, self.rate)
             converted = self._resamplers[key].resample(frame)
-        except AV_ERRORS as error:
+        except _av_errors() as error:
             raise _damaged(self._path, error) from error
         return np.concatenate([np.zeros((0, self.channels), np.float32), *map(_to_float, converted)])
 
@@ -209,7 +208,7 @@ class Decoder:
         for packet in _packets(self._path, self._container, self._stream):
             try:
                 frames: Any = packet.decode()
-            except AV_ERRORS as error:
+            except _av_errors() as error:
                 failed = failed or error
                 continue
             if failed and frames:
@@ -276,7 +275,7 @@ def _packets(path: str | Path, container: "InputContainer", *streams: "AudioStre
     """The packets of some streams, or of all. Raises DataError if they cannot be read."""
     try:
         yield from container.demux(*streams)
-    except AV_ERRORS as error:
+    except _av_errors() as error:
         raise _damaged(path, error) from error
 
 
@@ -284,7 +283,7 @@ def _open(path: str | Path, reason: str) -> "tuple[InputContainer, AudioStream]"
     av = _import_av(path, reason)
     try:
         container = av.open(f"file:{Path(path).absolute()}", container_options={"format_whitelist": FORMATS})
-    except AV_ERRORS as error:
+    except _av_errors() as error:
         raise DataError(f"{path}: {reason}; PyAV: {getattr(error, 'strerror', None) or error}") from error
     if not container.streams.audio:
         container.close()
@@ -295,6 +294,13 @@ def _open(path: str | Path, reason: str) -> "tuple[InputContainer, AudioStream]"
             if other is not stream and hasattr(other, "discard"):  # older versions read the video and ignore it
                 other.discard = DISCARD_ALL
     return container, stream
+
+
+def _av_errors() -> tuple[type[Exception], ...]:
+    """What PyAV raises; its own errors are evaluated only after it is imported."""
+    import av
+
+    return (av.FFmpegError, OSError, ValueError, EOFError, RuntimeError, LookupError)
 
 
 def _import_av(path: str | Path, reason: str) -> Any:

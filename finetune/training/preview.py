@@ -8,8 +8,8 @@ import torch
 
 from finetune.core.config import Recipe
 from finetune.core.files import read_json
+from finetune.data.expected import expected_utterances
 from finetune.data.manifest import Utterance, seconds_of
-from finetune.data.stated import stated_utterances
 from finetune.model.granite import check_quantization, default_device
 from finetune.model.model_summary import model_without_weights
 from finetune.training.corpus import SPLITS, TrainingCorpus
@@ -27,7 +27,7 @@ def preview_training(recipe: Recipe) -> list[str]:
     """
     check_quantization(recipe.model.quantize, default_device())
     lines = [f"processes  {processes_line(recipe, torch.cuda.device_count())}"]
-    clips = {split: stated_utterances(recipe.data, split) for split in SPLITS if getattr(recipe.data, split)}
+    clips = {split: expected_utterances(recipe.data, split) for split in SPLITS if getattr(recipe.data, split)}
     if unopened := [split for split, items in clips.items() if items is None]:
         return [*lines, f"steps      unknown until `finetune prepare` has read data.{unopened[0]}"]
     known: dict[str, list[Utterance]] = {split: items for split, items in clips.items() if items}

@@ -12,8 +12,8 @@ from finetune.core.config import Recipe
 from finetune.core.errors import DataError
 from finetune.core.files import read_json, write_json
 from finetune.core.run_dir import RunDir
+from finetune.data.expected import expected_utterances
 from finetune.data.manifest import read_manifest
-from finetune.data.stated import stated_utterances
 from finetune.model.granite import SpeechModel
 from finetune.training.preview import preview_training, processes_line, time_line
 
@@ -73,12 +73,12 @@ def test_durations_come_from_columns_and_headers(tiny: Tiny, tmp_path: Path, cor
     rows[1]["duration"], rows[2]["audio_filepath"] = 3.5, str(tmp_path / "gone.wav")
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = tiny(tmp_path, "x").data.model_copy(update={"train": [str(tmp_path / "train.jsonl")]})
-    found = stated_utterances(data, "train")
+    found = expected_utterances(data, "train")
     assert found is not None and found[0].text == rows[0]["text"]
     assert [item.duration for item in found] == pytest.approx([true[0], 3.5, *true[3:]], abs=0.01)
-    assert stated_utterances(data.model_copy(update={"train": ["hf:org/name:train"]}), "train") is None
+    assert expected_utterances(data.model_copy(update={"train": ["hf:org/name:train"]}), "train") is None
     with pytest.raises(DataError, match="no such file"):
-        stated_utterances(data.model_copy(update={"train": ["gone.jsonl"]}), "train")
+        expected_utterances(data.model_copy(update={"train": ["gone.jsonl"]}), "train")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from finetune.data.text_rules import TextRules
 MAX_HEADERS = 2000  # files whose headers are read; with more files, the others get the mean duration
 
 
-def stated_utterances(data: DataSection, split: str) -> list[Utterance] | None:
+def expected_utterances(data: DataSection, split: str) -> list[Utterance] | None:
     """The utterances of a split that `prepare` will probably keep; None if a corpus is opened only by `prepare`.
 
     Raises:
