@@ -213,12 +213,16 @@ class SoundFileReader:
         self._path, self._file, self._source = path, file, source
         self.samplerate, self.channels, self.frames = int(file.samplerate), int(file.channels), int(file.frames)
         self._preroll = round(PREROLL * file.samplerate) if file.subtype.startswith(("MPEG", "VORBIS")) else 0
+        self._can_seek, self._position = soundfile.SoundFile.seekable(file), 0
 
     def tell(self) -> int:
-        return int(self._file.tell())
+        return self._position  # libsndfile's tell is a seek, which GSM and G.721 refuse
 
     def seek(self, frame: int) -> None:
-        start = max(0, frame - self._preroll)
+        if not self._can_seek:
+            self._read_up_to(frame)
+            return
+        start, self._position = max(0, frame - self._preroll), frame
         try:
             if self._preroll:  # libsndfile's short way forward in a Vorbis file gives wrong samples
                 self._file.seek(0)
@@ -233,7 +237,16 @@ class SoundFileReader:
             block: NDArray[np.float32] = self._file.read(count, dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise _damaged(self._path, error) from error
+        self._position += len(block)
         return block
+
+    def _read_up_to(self, frame: int) -> None:
+        """Goes to a frame of an encoding without random access, from the start of the file."""
+        if frame < self._position:
+            self._file.close()
+            self._file, self._position = SequentialSoundFile(self._path), 0
+        while self._position < frame and len(self.read(min(frame - self._position, self.samplerate))):
+            pass
 
     def close(self) -> None:
         self._file.close()

@@ -12,7 +12,7 @@ from finetune.core.errors import DataError
 from finetune.data.cells import shown
 from finetune.data.channels import check_numbering
 from finetune.data.hub import Row
-from finetune.data.manifest import VERSION_KEY, check_version
+from finetune.data.manifest import ALWAYS_WRITTEN, VERSION_KEY, check_version
 from finetune.data.segment_times import segments
 
 ALIASES = {  # column names for each key, the preferred one first; lower case with underscores
@@ -48,6 +48,7 @@ ALIASES = {  # column names for each key, the preferred one first; lower case wi
     ),
 }
 PATH_KEYS = ("path", "filepath", "file", "file_name", "filename")  # of an object in the audio column
+NO_TIMES = {*PATH_KEYS, "bytes", "array", "sampling_rate"}
 AUDIO_FOLDERS = ("", "clips", "wavs", "audio")  # Common Voice, LJSpeech and others keep the audio of a table there
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")  # tried for a name such as LJ001-0001
 HAS_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}\s*$")
@@ -70,7 +71,9 @@ def to_manifest_keys(rows: Iterable[Row], source: str, folder: Path, audio_requi
         raise DataError(f"{source}: the corpus has no rows")
     for row in rows:
         check_version(row.values, row.where)
-    if all(VERSION_KEY in row.values for row in rows):  # a manifest of this toolkit: its other columns have no meaning
+    if all(
+        {VERSION_KEY, *ALWAYS_WRITTEN} <= row.values.keys() for row in rows
+    ):  # a manifest of this toolkit: its other columns have no meaning
         return _resolve_paths(rows, source, folder, audio_required)
     rows = _resolve_paths(_rename_columns(rows, source), source, folder, audio_required)
     check_numbering(rows, source)
@@ -130,8 +133,9 @@ def _resolve_paths(rows: Sequence[Row], source: str, folder: Path, audio_require
     bases = audio_folders(folder)
     resolved, num_files, tried = [], 0, list[str]()
     for row in rows:
-        name = row.values.get("audio_filepath")
+        name, others = row.values.get("audio_filepath"), dict[str, object]()
         if isinstance(name, dict):
+            others = {"audio": {key: value for key, value in name.items() if key not in NO_TIMES}}
             name = next((name[key] for key in PATH_KEYS if isinstance(name.get(key), str)), None)
         if isinstance(name, str) and name.strip() and "://" not in name:
             path = find_audio(name, bases)
@@ -141,7 +145,8 @@ def _resolve_paths(rows: Sequence[Row], source: str, folder: Path, audio_require
             name = os.path.abspath(path or first[0])
         elif name is not None and not isinstance(name, str):
             tried, name = tried or [shown(name)], None
-        resolved.append(replace(row, values=row.values | {"audio_filepath": name}))
+        kept = others if others.get("audio") and "audio" not in row.values else {}  # such as times of a segment
+        resolved.append(replace(row, values=row.values | kept | {"audio_filepath": name}))
     if not num_files and audio_required and rows[0].fault:
         raise DataError(f"{rows[0].where}: {rows[0].fault.detail}")
     if not num_files and audio_required:

@@ -5,6 +5,7 @@ unknown unit or meaning, is an error. So a row of a segment is never read as the
 """
 
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -83,8 +84,11 @@ def _usable_columns(rows: Sequence[Row]) -> list[TimeColumn]:
             raise _refused(rows, by_role["end"], "the end of a segment, but no column has its start")
         if pair := _consecutive_spans(rows):
             raise _refused(rows, pair, SPANS)
-    elif not (by_role["end"] or by_role["duration"]) and (unknown := [column for column in exact if column.count]):
-        raise _refused(rows, unknown, COUNTED)
+    elif not (by_role["end"] or by_role["duration"]):
+        if unknown := [column for column in exact if column.count]:
+            raise _refused(rows, unknown, COUNTED)
+        if ends := _possible_ends(rows, by_role["start"], found):
+            raise _refused(rows, ends, f"possibly the end of the segment that starts at {by_role['start'][0].name!r}")
     for column in [*by_role["start"], *by_role["end"]]:
         if all(cell_seconds(value, column.unit) is None for value in column.values(rows)):
             raise _refused(rows, [column], "not a time; write seconds (2.07) or a clock time (00:00:02.070)")
@@ -94,9 +98,13 @@ def _usable_columns(rows: Sequence[Row]) -> list[TimeColumn]:
 def _without_weak(columns: list[TimeColumn], rows: Sequence[Row]) -> list[TimeColumn]:
     """The columns without those that only look like times: `from` and `to` of a call, `length` in words."""
 
+    strong = {column.role for column in columns if not column.weak}
+
     def are_times(column: TimeColumn) -> bool:
+        """Whether most values are times; the others are faults of their rows."""
         times = [cell_seconds(value, column.unit) for value in column.values(rows)]
-        return all(seconds is not None and seconds < LONGEST for seconds in times)
+        longest = math.inf if strong == {"start"} else LONGEST
+        return 2 * sum(seconds is not None and seconds < longest for seconds in times) > len(times)
 
     def is_needed(column: TimeColumn) -> bool:
         if column.role == "duration":
@@ -120,8 +128,36 @@ def _unknown_pair(found: Sequence[TimeColumn], rows: Sequence[Row]) -> list[Time
             for row in rows
             if start.value(row) is not None and end.value(row) is not None
         ]
-        if times and all(a is not None and b is not None and (a < b or end.role == "duration") for a, b in times):
+        if not all(a is not None and b is not None and (a < b or end.role == "duration") for a, b in times):
+            continue
+        if start.is_position and not any(b and b % 1 and b < LONGEST for _, b in times):  # whole numbers count words
+            continue
+        if times:
             return [start, end]
+    return []
+
+
+def _possible_ends(rows: Sequence[Row], starts: Sequence[TimeColumn], found: Sequence[TimeColumn]) -> list[TimeColumn]:
+    """A column that can be the end of segments that have a start alone: an end or a duration by its name, or any
+    column of times that are later than the starts."""
+    named = [
+        column
+        for column in found
+        if column.role in ("end", "duration") and column.other_words and not column.is_position
+    ]
+    times = [(row, max(cell_seconds(s.value(row), s.unit) or 0.0 for s in starts)) for row in rows]
+    times = [(row, start) for row, start in times if start > 0]
+    others = [TimeColumn((name,), "end") for name in dict.fromkeys(name for row in rows for name in row.values)]
+    paths = {column.path for column in starts}
+    if named or not times:
+        return named[:1]
+    for column in (column for column in others if column.path not in paths):
+        ends = [cell_seconds(column.value(row)) for row, _ in times]
+        is_constant = len(ends) > 1 and len({*ends}) == 1  # such as the sampling rate
+        if not is_constant and all(
+            end is not None and start < end for (_, start), end in zip(times, ends, strict=True)
+        ):
+            return [column]
     return []
 
 

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune.data.cells import cell_seconds, cell_text, no_number
@@ -27,10 +27,14 @@ UNITS = {
 }
 UNIT_OF = {word: unit for unit, words in UNITS.items() for word in words}
 COUNTS = _set("frame frames sample samples")
-PAIRS = _set("segment seg interval span region timestamp timestamps time times")  # such as "segment": [0.0, 1.7]
+PAIRS = _set(
+    "segment seg interval span range region bounds timestamp timestamps time times"
+)  # such as "segment": [0.0, 1.7]
 NEUTRAL = PAIRS | _set(
     "timecode ts tc t zeit temps clip utt utterance audio wav turn chunk cue subtitle at in of mm point"
 )
+EDGES = {"in": "start", "out": "end", "t0": "start", "t1": "end"}  # cue_in and cue_out
+MAX_DEPTH = 4  # of objects in objects
 OF_THE_FILE = _set("file recording total")  # a duration with one of these is not that of a segment
 # In a name with one of these words, a start or end is not a time: char_start, start_date, end_page.
 NOT_TIMES = _set(
@@ -51,6 +55,7 @@ class TimeColumn:
     count: bool = False
     other_words: frozenset[str] = frozenset()
     is_offset: bool = False
+    is_position: bool = False  # probably in a text: word_start, line_end
 
     @property
     def name(self) -> str:
@@ -87,11 +92,7 @@ def _split(token: str) -> list[str]:
 
 def time_columns(rows: Sequence[Row]) -> list[TimeColumn]:
     """The columns whose names have a word for a start, an end or a duration, in the order of the first rows."""
-    paths: dict[tuple[str, ...], None] = {}
-    for row in rows:
-        for name, value in row.values.items():
-            inner = value if isinstance(value, dict) and not value.keys() & {"bytes", "array"} else {}
-            paths |= {(name, str(key)): None for key in inner} if inner else {(name,): None}
+    paths = dict.fromkeys(path for row in rows for path in _paths(row.values))
     found = []
     for path in paths:
         words = set(words_of(" ".join(path)))
@@ -100,6 +101,15 @@ def time_columns(rows: Sequence[Row]) -> list[TimeColumn]:
             continue
         found += [column] if column else []
     return found
+
+
+def _paths(values: Mapping[str, object], depth: int = 1) -> Iterator[tuple[str, ...]]:
+    """The keys that lead to each value, also to those inside objects."""
+    for name, value in values.items():
+        if isinstance(value, dict) and value and depth < MAX_DEPTH and not value.keys() & {"bytes", "array"}:
+            yield from ((name, *inner) for inner in _paths({str(key): item for key, item in value.items()}, depth + 1))
+        else:
+            yield (name,)
 
 
 def _column(path: tuple[str, ...], words: set[str]) -> TimeColumn | None:
@@ -112,10 +122,12 @@ def _column(path: tuple[str, ...], words: set[str]) -> TimeColumn | None:
     ]
     if not roles and "seconds" in words and not words - NEUTRAL - {"seconds"}:
         roles = ["duration"]
+    if not roles and len(edges := [word for word in words if word in EDGES]) == 1 and not words - NEUTRAL - {*EDGES}:
+        return TimeColumn(path, EDGES[edges[0]], other_words=frozenset({"edge"}), is_position=True)
     if not roles:
         return TimeColumn(path, "pair") if words & PAIRS and not words - NEUTRAL else None
     if words & NOT_TIMES:
-        return None
+        return TimeColumn(path, roles[0], other_words=frozenset(words - VOCABULARY), is_position=True)
     units = {UNIT_OF[word] for word in words & UNIT_OF.keys()}
     return TimeColumn(
         path,
@@ -131,6 +143,6 @@ def _column(path: tuple[str, ...], words: set[str]) -> TimeColumn | None:
 def _is_pair(value: object) -> bool:
     if isinstance(value, list | tuple):
         return len(value) == 2 and all(cell_seconds(item) is not None for item in value)
-    parts = re.split(r"\s*(?:-->|-|–|,|;|\s)\s*", cell_text(value).strip("[]() "))
+    parts = re.split(r"\s*(?:-+>|-|–|,|;|\.\.+|\s)\s*", cell_text(value).strip("[]() "))
     times = [cell_seconds(part) for part in parts] if all(parts) else []
     return len(times) == 2 and times[0] is not None and times[1] is not None and times[0] < times[1]

@@ -162,6 +162,18 @@ def test_a_vorbis_file_gives_the_same_samples_after_any_seek(tmp_path: Path) -> 
             np.testing.assert_allclose(file.read(2000), whole[start : start + 2000], atol=1e-5)
 
 
+@pytest.mark.parametrize("subtype", ["GSM610", "G721_32"])
+def test_encodings_without_random_access(tmp_path: Path, subtype: str) -> None:
+    """Recordings of telephones; libsndfile cannot seek in them, or tell the position."""
+    path = tmp_path / "call.wav"
+    times = np.arange(3 * 16_000) / 16_000
+    soundfile.write(path, 0.3 * np.sin(900 * times * (1 + times)), 16_000, subtype)
+    wave = load_audio(path)
+    assert len(wave) == pytest.approx(3 * 16_000, abs=700)
+    later, earlier = load_segments(path, [(2.0, 0.5, None), (0.5, 1.0, None)])
+    assert np.array_equal(later, wave[32_000:40_000]) and np.array_equal(earlier, wave[8_000:24_000])
+
+
 def test_a_flac_without_a_length_is_counted(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.flac", speechlike(4, 16_000), 16_000)
     content = bytearray((tmp_path / "a.flac").read_bytes())

@@ -140,13 +140,57 @@ def test_a_row_without_an_offset_begins_at_0_in_a_corpus_of_segments(
         (lambda start, end, length: {"speech_start": start, "speech_end": end}, "'speech_start' and 'speech_end'"),
         (lambda start, end, length: {"start_min": start / 60, "end_min": end / 60}, "'start_min' and 'end_min'"),
         (lambda start, end, length: {"meta": {"start": start, "end": end}}, "'meta.start' and 'meta.end'"),
-        (lambda start, end, length: {"in": start, "out": end}, "'in' and 'out' .*every row starts after the end"),
+        (lambda start, end, length: {"lower": start, "upper": end}, "'lower' and 'upper' .*every row starts after"),
         (lambda start, end, length: {"start_time": "2024-05-01 10:00:00"}, "'start_time' .*not a time"),
+        (lambda start, end, length: {"start": start, "finish": end}, "'finish' .*possibly the end"),
+        (lambda start, end, length: {"start": start, "speech_end": end}, "'speech_end' .*possibly the end"),
+        (lambda start, end, length: {"offset": start, "num_samples": int(length * 16000)}, "'num_samples' .*possibly"),
     ],
 )
 def test_a_column_of_unknown_unit_or_meaning_is_refused(folder: Path, spelling: Spelling, message: str) -> None:
     with pytest.raises(DataError, match=rf"m.jsonl:1: column {message}"):
         audited(folder, spelled(spelling))
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ({"cue_in": 1.77, "cue_out": 3.84}, "'cue_in' and 'cue_out'"),
+        ({"t0": 1.77, "t1": 3.84}, "'t0' and 't1'"),
+        ({"line_start": 1.77, "line_end": 3.84}, "'line_start' and 'line_end'"),
+        ({"meta": {"segment": {"start": 1.77, "end": 3.84}}}, "'meta.segment.start'"),
+        ({"span": "1.77..3.84"}, "'span'"),
+        ({"range": "1.77->3.84"}, "'range'"),
+        ({"start": 1.77, "out": 3.84}, "'out'"),
+        ({"begin": 1.77, "speech_length": 2.07}, "'speech_length'"),
+    ],
+)
+def test_a_single_segment_of_a_file_is_not_the_whole_file(folder: Path, times: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=rf"m.jsonl:1: column {message}"):
+        audited(folder, [times])
+
+
+def test_a_start_without_an_end_reaches_to_the_end_of_the_file(folder: Path) -> None:
+    rows = [{"start": 13.24, "sample_rate": 16000}, {"start": 14.24, "sample_rate": 16000}]
+    (folder / "other.wav").write_bytes((folder / "talk.wav").read_bytes())
+    assert clips(audited(folder, [rows[0], rows[1] | {"audio_filepath": "other.wav"}])) == [(13.24, 2.0), (14.24, 1.0)]
+
+
+@pytest.mark.parametrize("end", ["stop", "to", "until"])
+@pytest.mark.parametrize("wrong", ["?", 1e7])
+def test_one_wrong_end_does_not_hide_the_others(folder: Path, end: str, wrong: object) -> None:
+    result = audited(folder, [{"start": 0.5, end: 2.0}, {"start": 2.37, end: wrong}, {"start": 5.24, end: 7.33}])
+    assert clips(result) == [(0.5, 1.5), (5.24, 2.09)]
+    assert [problem.where[-9:] for problem in result.dropped] == ["m.jsonl:2"]
+
+
+def test_times_beside_the_path_in_an_object(folder: Path) -> None:
+    rows = [{"audio_filepath": {"path": "talk.wav", "start": 2.37, "end": 4.44}}]
+    assert clips(audited(folder, rows)) == [(2.37, 2.07)]
+
+
+def test_a_row_of_a_manifest_without_its_offset_is_read_as_any_other(folder: Path) -> None:
+    assert clips(audited(folder, [{"manifest_version": 2, "start": 2.37, "end": 4.44}])) == [(2.37, 2.07)]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +226,16 @@ def test_durations_of_whole_files_are_compared(folder: Path) -> None:
 def test_other_columns_are_no_times(folder: Path) -> None:
     """Metadata of calls and text; they stay as they are."""
     columns: dict[str, Any] = {"from": "Anna", "to": "+49123", "length": "short", "char_start": 3, "start_date": "May"}
-    columns |= {"sample_rate": 16000, "end_reason": "hangup", "num_frames": 243840, "words": [{"start": 1, "end": 2}]}
+    columns |= {
+        "word_start": 4,
+        "word_end": 9,
+        "in": 3,
+        "out": 7,
+        "sample_rate": 16000,
+        "end_reason": "hangup",
+        "num_frames": 243840,
+        "words": [{"start": 1, "end": 2}],
+    }
     result = audited(folder, [columns])
     assert clips(result) == [(0.0, 15.24)] and result.kept[0].extra == columns
 
