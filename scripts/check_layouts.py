@@ -33,7 +33,7 @@ from finetune.core.run_dir import RunDir  # noqa: E402
 from finetune.data.audio import SAMPLE_RATE, load_audio, load_utterance  # noqa: E402
 from finetune.data.manifest import read_manifest  # noqa: E402
 
-CLIPS = {"train": 24, "valid": 6, "test": 12}
+CLIPS = {"train": 12, "valid": 4, "test": 8}
 VOCABULARY, BASE = ROOT / "data" / "vocabulary", ROOT / "data" / "granite-speech-nano"
 KANA = "あいうえおかきくけこさしすせそたちつてとなにぬねの"
 MIN_SIMILARITY, MAX_DIFFERENCE = 0.95, 0.12  # MP3 at a low bit rate changes samples, and pads up to 0.1 s

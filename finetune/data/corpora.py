@@ -7,6 +7,7 @@ checks the content of each row.
 
 import difflib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,17 @@ from finetune.data import hub
 from finetune.data.columns import is_file, to_manifest_keys
 from finetune.data.headerless import missing_header
 from finetune.data.hub import Row
+from finetune.data.problems import Finding
 from finetune.data.tables import JSON, TABLES, read_table, read_text
 
 AUDIO_SUFFIXES = {
     *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64", ".caf"),
     *(".m4a", ".mp4", ".aac", ".wma", ".webm", ".mkv", ".mov", ".amr", ".3gp"),
 }
+_TIME = r"[\[(]?(?:\d+:)*\d+[.,:]\d+[\])]?"
+CLOCK = re.compile(r"\s*[\[(]?(?:\d+:)+\d+(?:[.,]\d+)?[\])]?(?:\s|$)")  # a line such as "[00:12] words"
+# Such as "0.0\t2.16\twords" and "00:01.5 --> 00:03.2".
+TWO_TIMES = re.compile(rf"\s*{_TIME}\s*(?:\t|-->|-|–|\s)\s*{_TIME}(?:\s|$)")
 METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
 SPLIT_FOLDERS = ("train", "training", "valid", "validation", "val", "dev", "test", "testing", "eval", "evaluation")
 
@@ -112,6 +118,12 @@ def _check_splits(folder: Path) -> None:
         raise DataError(f"{folder}: the corpora are its subfolders {names}; give one of them, such as {corpora[0]}")
 
 
+def has_times(text: str) -> bool:
+    """Whether the lines of a transcript have times, as in subtitles and label files."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return any(map(TWO_TIMES.match, lines)) or (len(lines) > 1 and all(map(CLOCK.match, lines)))
+
+
 def _read_folder(folder: Path) -> list[Row]:
     """Audio files, each with a .txt file of the same name. If one of the two is missing, `audit` reports the row."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
@@ -127,7 +139,10 @@ def _read_folder(folder: Path) -> list[Row]:
     for path in files:
         transcript = texts.get(path.with_suffix(""))
         text = read_text(transcript) if transcript else None
-        rows.append(Row(str(transcript or path), {"audio_filepath": os.path.abspath(path), "text": text}))
+        fault = None
+        if text and has_times(text):
+            fault = Finding("times in transcript", f"a label or subtitle file: {text[:60]!r}")
+        rows.append(Row(str(transcript or path), {"audio_filepath": os.path.abspath(path), "text": text}, fault))
     stems = {path.with_suffix("") for path in files}
     return rows + [
         Row(str(transcript), {"audio_filepath": os.path.abspath(stem.with_suffix(".wav")), "text": None})

@@ -57,7 +57,24 @@ def segments(rows: Sequence[Row], source: str) -> list[Row]:
             f"{source}: {len(at_zero)} of {len(rows)} rows have no start and begin at 0 s, because other rows have one "
             f"(the first is {at_zero[0].where})"
         )
-    return _compared_within_files(result)
+    result = _compared_within_files(result)
+    _warn_of_whole_seconds(result, source)
+    return result
+
+
+def _warn_of_whole_seconds(rows: Sequence[Row], source: str) -> None:
+    """Warns if all starts and ends are whole seconds, such as 00:01 to 00:04: they are rounded."""
+    spans = [
+        (start, duration)
+        for row in rows
+        if isinstance(start := row.values.get("offset"), float)
+        and isinstance(duration := row.values.get("duration"), float)
+    ]
+    if len(spans) > 2 and any(start for start, _ in spans) and all(a.is_integer() and b.is_integer() for a, b in spans):
+        log.warning(
+            f"{source}: the times of all {len(spans)} segments are whole seconds, so they are probably rounded, and "
+            "words at the edges are cut off; export the times with decimals"
+        )
 
 
 def _usable_columns(rows: Sequence[Row]) -> list[TimeColumn]:

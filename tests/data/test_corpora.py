@@ -374,3 +374,24 @@ def test_only_an_empty_cell_is_empty(folder: Path, suffix: str) -> None:
     result = audit(read(path), min_duration=0, max_duration=9, max_chars_per_second=99, special_tokens=(), workers=1)
     assert [item.text for item in result.kept] == words[:-1]
     assert [problem.kind for problem in result.dropped] == ["empty transcript"]
+
+
+@pytest.mark.parametrize(
+    ("text", "timed"),
+    [
+        ("0.000000\t2.160000\tthe soldiers\n", True),
+        ("1\n00:00:00,000 --> 00:00:02,160\nthe soldiers\n", True),
+        ("WEBVTT\n\n00:00.000 --> 00:02.160\nthe soldiers\n", True),
+        ("[00:01] the soldiers\n[00:04] came home\n", True),
+        ("[00:01.2 - 00:04.5] the soldiers\n", True),
+        ("10:15 is the time\n", False),
+        ("it costs 1.50 2.50 or more\n", False),
+        ("3.5 percent\nof all\n", False),
+        ("the soldiers\ncame home\n", False),
+    ],
+)
+def test_a_transcript_with_times_is_a_fault_of_its_row(tmp_path: Path, text: str, timed: bool) -> None:
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "a.txt").write_text(text)
+    (row,) = read_corpus(str(tmp_path), tmp_path)
+    assert (row.fault is not None and row.fault.kind == "times in transcript") == timed

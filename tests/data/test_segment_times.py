@@ -14,6 +14,8 @@ from finetune.core.errors import DataError
 from finetune.data.audio import load_audio, load_utterance
 from finetune.data.audit import Audit, audit
 from finetune.data.corpora import read_corpus
+from finetune.data.hub import Row
+from finetune.data.segment_times import segments
 from finetune.data.time_names import words_of
 from finetune.evaluation.utterances import read_utterances
 
@@ -274,3 +276,11 @@ def test_tables_and_scoring_give_the_same_samples(folder: Path, ending: str) -> 
 )
 def test_words_of_a_column_name(name: str, words: list[str]) -> None:
     assert words_of(name) == words
+
+
+@pytest.mark.parametrize(("end", "warned"), [("00:00:10", True), ("00:00:10.5", False)])
+def test_times_in_whole_seconds_are_a_warning(end: str, warned: bool, caplog: pytest.LogCaptureFixture) -> None:
+    times = [("00:00:00", "00:00:02"), ("00:00:03", "00:00:06"), ("00:00:07", end)]
+    rows = [Row(f"a.csv:{n}", {"audio_filepath": "a.wav", "start": a, "end": b}) for n, (a, b) in enumerate(times, 2)]
+    segments(rows, "a.csv")
+    assert ("whole seconds" in caplog.text) == warned
