@@ -14,6 +14,7 @@ from finetune.data.channels import check_numbering
 from finetune.data.hub import Row
 from finetune.data.manifest import ALWAYS_WRITTEN, VERSION_KEY, check_version
 from finetune.data.segment_times import segments
+from finetune.data.time_names import words_of
 
 ALIASES = {  # column names for each key, the preferred one first; lower case with underscores
     "audio_filepath": (
@@ -47,6 +48,8 @@ ALIASES = {  # column names for each key, the preferred one first; lower case wi
         "channel_selector",
     ),
 }
+CHANNEL = {"channel", "chan", "ch"}  # a column named with one of these words and some of the next ones
+OF_A_CHANNEL = {"speaker", "segment", "utterance", "audio", "wav", "call", "index", "idx", "id", "no", "nr", "number"}
 PATH_KEYS = ("path", "filepath", "file", "file_name", "filename")  # of an object in the audio column
 NO_TIMES = {*PATH_KEYS, "bytes", "array", "sampling_rate"}
 AUDIO_FOLDERS = ("", "clips", "wavs", "audio")  # Common Voice, LJSpeech and others keep the audio of a table there
@@ -118,6 +121,10 @@ def _rename_columns(rows: list[Row], source: str) -> list[Row]:
                 f"{source}: no column for {key}; the columns are {', '.join(map(shown, columns))}{hint} "
                 f"Use one of the names {', '.join(ALIASES[key])}"
             )
+    if "channel" not in names.values():
+        words = {name: {*words_of(name)} for name in columns}
+        similar = [name for name, found in words.items() if found & CHANNEL and found <= CHANNEL | OF_A_CHANNEL]
+        names |= {name: "channel" for name in similar[:1]}
     if "channel" not in names.values() and "channels" in normalized:  # often the number of channels of the file
         name = normalized["channels"]
         if any(isinstance(row.values.get(name), list | tuple) for row in rows):
@@ -133,9 +140,10 @@ def _resolve_paths(rows: Sequence[Row], source: str, folder: Path, audio_require
     bases = audio_folders(folder)
     resolved, num_files, tried = [], 0, list[str]()
     for row in rows:
-        name, others = row.values.get("audio_filepath"), dict[str, object]()
-        if isinstance(name, dict):
-            others = {"audio": {key: value for key, value in name.items() if key not in NO_TIMES}}
+        name, inner = row.values.get("audio_filepath"), dict[str, object]()
+        if isinstance(name, dict):  # it can have the times or the channel of a segment
+            rest = {str(key): value for key, value in name.items() if key not in NO_TIMES}
+            inner = {key: rest.pop(key) for key in ("channel",) if key in rest} | ({"audio": rest} if rest else {})
             name = next((name[key] for key in PATH_KEYS if isinstance(name.get(key), str)), None)
         if isinstance(name, str) and name.strip() and "://" not in name:
             path = find_audio(name, bases)
@@ -145,8 +153,7 @@ def _resolve_paths(rows: Sequence[Row], source: str, folder: Path, audio_require
             name = os.path.abspath(path or first[0])
         elif name is not None and not isinstance(name, str):
             tried, name = tried or [shown(name)], None
-        kept = others if others.get("audio") and "audio" not in row.values else {}  # such as times of a segment
-        resolved.append(replace(row, values=row.values | kept | {"audio_filepath": name}))
+        resolved.append(replace(row, values=inner | row.values | {"audio_filepath": name}))
     if not num_files and audio_required and rows[0].fault:
         raise DataError(f"{rows[0].where}: {rows[0].fault.detail}")
     if not num_files and audio_required:

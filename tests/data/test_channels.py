@@ -34,7 +34,16 @@ def audited(folder: Path, *rows: dict[str, Any]) -> Audit:
     return audit(read_corpus(str(path), folder), **limits, special_tokens=(), workers=1)
 
 
-COLUMNS = ("channel", "Channel ID", "ch", "channelIndex", "audio_channel", "channel_selector")
+COLUMNS = (
+    "channel",
+    "Channel ID",
+    "ch",
+    "channelIndex",
+    "audio_channel",
+    "channel_selector",
+    "speakerChannel",
+    "ch_no",
+)
 VALUES = [(0, 1), ("left", "right"), ("L", "R"), ("A", "B"), ("0", "1.0"), ([0], [1])]
 
 
@@ -53,6 +62,17 @@ def test_each_side_has_its_samples(folder: Path, column: str, values: tuple[Any,
     ):
         for number, item in enumerate(utterances):
             assert np.array_equal(load_utterance(item), sides[:, number])
+
+
+def test_a_channel_beside_the_path_in_an_object(folder: Path) -> None:
+    result = audited(folder, {"audio_filepath": {"path": "call.wav", "channel": 1, "start": 0.5, "end": 1.5}})
+    assert [(item.channel, item.offset, item.duration) for item in result.kept] == [(1, 0.5, 1.0)]
+
+
+def test_other_columns_about_channels_choose_none(folder: Path) -> None:
+    columns = {"num_channels": 2, "channel_name": "news", "channels": 2}
+    result = audited(folder, columns)
+    assert result.kept[0].channel is None and result.kept[0].extra == columns
 
 
 def test_rows_without_a_channel_average_all(folder: Path) -> None:
