@@ -10,9 +10,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "score",
         help="score model.base on each test set: WER, their mean, speed",
-        description="Scores model.base on each corpus of data.test; trains nothing. Words on a clip with an empty reference "
-        "are errors; openasr and whisper-en leave such clips out, as the leaderboard does, and their number is printed. "
-        "A clip that cannot be used is an error.",
+        description="Scores model.base on each corpus of data.test; trains nothing. Words on a clip with an empty "
+        "reference are errors; openasr and whisper-en leave such clips out, as the leaderboard does, and their number "
+        "is printed. A clip that cannot be used is an error.",
         epilog="example: finetune score recipes/openasr.yaml --set model.base=runs/my/export",
     )
     add_recipe_arguments(parser)
