@@ -19,7 +19,7 @@ from finetune.data.time_names import OF_THE_FILE, TimeColumn, time_columns, word
 
 log = logging.getLogger(__name__)
 
-LONGEST = 1e6  # seconds; a larger number in `from` or `to` is not a time
+LONGEST = 1e6  # seconds; a larger number is not a time
 COUNTED = "a number of frames or samples; write the times in seconds"
 SPANS = "possibly the times of a segment: in each file, every row starts after the end of the last one"
 SAME = 0.1  # seconds by which start, end and duration of one segment can contradict each other (rounding)

@@ -108,6 +108,8 @@ def check_output(path: Path) -> None:
     Raises:
         DataError: the file is something else, or its folder cannot be written.
     """
+    if "\0" in str(path):
+        raise DataError(f"{str(path)!r}: a file name must not contain a NUL character")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(path.parent, os.W_OK):
@@ -115,7 +117,7 @@ def check_output(path: Path) -> None:
         earlier = read_json(path) if os.path.lexists(path) else None
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from error
-    except ValueError as error:  # not JSON, or a null byte in the name
+    except ValueError as error:  # not JSON
         raise DataError(f"{path}: exists and is not a result of compare; choose another file") from error
     if earlier is not None and not (isinstance(earlier, dict) and earlier.keys() >= RESULT_KEYS):
         raise DataError(f"{path}: exists and is not a result of compare; choose another file")

@@ -19,6 +19,7 @@ from finetune.data.corpora import read_corpus
 from finetune.data.hub import Row
 from finetune.data.manifest import VERSION_KEY, Utterance, read_manifest
 from finetune.data.problems import format_problems
+from finetune.data.segment_times import LONGEST
 from finetune.data.tables import read_table
 from finetune.metrics.scorecard import Clip
 
@@ -42,7 +43,8 @@ def read_utterances(path: Path, audio_required: bool = True) -> list[Utterance]:
     if path.suffix.lower() == ".jsonl" and all(VERSION_KEY in row.values for row in read_table(path)):
         return [replace(item, audio_filepath=str(path.parent / item.audio_filepath)) for item in read_manifest(path)]
     rows = read_corpus(str(path), path.parent, audio_required=audio_required)
-    stated = all(row.fault is None and (cell_seconds(row.values.get("duration")) or 0) > 0 for row in rows)
+    durations = [cell_seconds(row.values.get("duration")) or 0.0 for row in rows]
+    stated = all(row.fault is None and 0 < duration < LONGEST for row, duration in zip(rows, durations, strict=True))
     if not audio_required and stated:
         return stated_utterances(rows, str(path))
     return audited_utterances(rows, str(path))
