@@ -11,6 +11,7 @@ from typing import Literal
 from finetune.core.errors import DataError
 from finetune.core.files import parse_jsonl, read_bytes
 from finetune.data.cells import shown
+from finetune.data.columns import known_columns
 from finetune.data.hub import Row
 
 JSON = (".jsonl", ".json")
@@ -82,10 +83,22 @@ def _read_table(path: Path, delimiters: str, names: Header | None) -> list[Row]:
                 f"{delimiter!r} in quotes"
             )
         cells += [""] * (len(header) - len(cells))
-        if any(NEXT_ROW.match(rest) for cell in cells if "\n" in cell for rest in cell.split("\n")[1:]):
+        if any(NEXT_ROW.match(rest) for cell in cells if "\n" in cell for rest in cell.split("\n")[1:]) or (
+            _has_several_rows(cells, delimiter, header)
+        ):
             raise DataError(f"{where}: a quote that opens here closes only in a later row; double the quotes in a text")
         rows.append(Row(where, {name: cell for name, cell in zip(header, cells, strict=False) if name}))
     return rows
+
+
+def _has_several_rows(cells: list[str], delimiter: str, header: list[str]) -> bool:
+    """Whether two or more lines of one row are complete rows, each with a word in the column of the audio or the id."""
+    keys = {key: header.index(name) for name, key in known_columns(header).items()}
+    column = keys.get("audio_filepath", keys.get("id"))
+    lines = [line.split(delimiter) for line in delimiter.join(cells).split("\n")]
+    if column is None or len(lines) == 1:
+        return False
+    return sum(len(line) == len(header) and bool(re.fullmatch(r"\S+", line[column])) for line in lines) > 1
 
 
 def _cells(text: str, delimiter: str, path: Path) -> list[tuple[int, list[str]]]:
@@ -108,7 +121,7 @@ def _cells(text: str, delimiter: str, path: Path) -> list[tuple[int, list[str]]]
         return quoted
     plain = _parse(text, delimiter, csv.QUOTE_NONE)
     merged = any(char in cell for _, cells in quoted for cell in cells for char in ("\n", delimiter))
-    return plain if merged and _num_complete(plain) >= _num_complete(quoted) else quoted
+    return plain if merged and _num_complete(plain) > _num_complete(quoted) else quoted
 
 
 def _parse(text: str, delimiter: str, quoting: Literal[0, 3]) -> list[tuple[int, list[str]]]:

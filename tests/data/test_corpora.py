@@ -293,6 +293,32 @@ def test_quoted_cells_of_a_tsv_that_has_tabs_in_its_texts(folder: Path) -> None:
     assert texts(rows) == ["one\ttwo", 'say "no"']
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        'sentence,path\n"hello,a.wav\nworld,b.wav\nfoo",a.wav\nbar,b.wav\n',
+        'id,path,sentence\n1,a,"hello\n2,b,world\n3,a,x"\n4,b,y\n',
+    ],
+)
+def test_a_quote_that_swallows_rows_in_any_column_is_an_error(folder: Path, table: str) -> None:
+    (folder / "swallowed.csv").write_text(table)
+    with pytest.raises(DataError, match=r"swallowed.csv:2: a quote that opens here closes only in a later row"):
+        read_corpus(str(folder / "swallowed.csv"), folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("lines.tsv", 'path\tsentence\na.wav\t"hello\nworld"\nb.wav\tx\n'),
+        ("lines.csv", 'sentence,path,speaker\n"hello,\nworld",a.wav,s1\nx,b.wav,s2\n'),
+    ],
+)
+def test_a_quoted_text_of_two_lines_is_one_cell(folder: Path, name: str, table: str) -> None:
+    (folder / name).write_text(table)
+    texts = [str(row.values["text"]).split() for row in read_corpus(str(folder / name), folder)]
+    assert texts == [["hello" + "," * name.endswith("csv"), "world"], ["x"]]
+
+
 def test_a_quote_that_swallows_the_next_row_is_an_error(folder: Path) -> None:
     with pytest.raises(DataError, match=r"m.csv:2: a quote that opens here closes only in a later row"):
         read(write(folder / "m.csv", 'path,text\na.wav,"one\nb.wav,two"\n'))
