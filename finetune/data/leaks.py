@@ -6,6 +6,7 @@ import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterable
 from functools import cache
+from itertools import pairwise
 
 from finetune.data.manifest import Utterance
 from finetune.data.problems import Problem
@@ -68,16 +69,16 @@ class _Segments:
     """The segments of utterances by file, sorted by time."""
 
     def __init__(self, utterances: Iterable[Utterance]) -> None:
-        by_file: dict[str, list[Utterance]] = {}
+        by_file: dict[tuple[int, int] | str, list[Utterance]] = {}
         for item in utterances:
-            by_file.setdefault(_real_path(item.audio_filepath), []).append(item)
+            by_file.setdefault(_file_key(item.audio_filepath), []).append(item)
         self.by_file = {path: sorted(items, key=lambda item: item.offset) for path, items in by_file.items()}
         self.starts = {path: [item.offset for item in items] for path, items in self.by_file.items()}
         self.longest = {path: max(item.duration for item in items) for path, items in self.by_file.items()}
 
     def find(self, item: Utterance) -> tuple[Utterance, float] | None:
         """A segment that overlaps `item`, and the seconds of the overlap."""
-        path = _real_path(item.audio_filepath)
+        path = _file_key(item.audio_filepath)
         if path not in self.by_file:
             return None
         end, starts = item.offset + item.duration, self.starts[path]
@@ -96,11 +97,13 @@ def _share_a_channel(first: Utterance, second: Utterance) -> bool:
 
 
 @cache
-def _real_path(path: str) -> str:
+def _file_key(path: str) -> tuple[int, int] | str:
+    """One key for a file and all links to it."""
     try:
-        return os.path.realpath(path)
+        status = os.stat(path)
     except (OSError, ValueError):
         return path
+    return status.st_dev, status.st_ino
 
 
 def num_words(text: str) -> int:
@@ -112,4 +115,8 @@ def num_words(text: str) -> int:
 def _comparison_key(text: str) -> str:
     """The text in one form for all widths, cases, punctuation and spacing."""
     text = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join("".join(" " if unicodedata.category(char)[0] in "PSZ" else char for char in text).split())
+    words = "".join(" " if unicodedata.category(char)[0] in "PSZ" else char for char in text).split()
+    joined = words[:1]
+    for before, word in pairwise(words):
+        joined += [word] if is_unspaced(before[-1]) or is_unspaced(word[0]) else [" ", word]
+    return "".join(joined)

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -85,6 +86,24 @@ def test_equal_sentences_in_other_recordings_are_warnings() -> None:
     assert not any(map(is_refused, find_leaks(train, scored)))
     assert find_leaks(train, []) == []
     assert find_leaks(train, scored[:1], "replay")[0].kind == "sentence also in replay"
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("\u4f60\u597d\u4e16\u754c\u4eca\u5929\u597d", "\u4f60\u597d\uff0c\u4e16\u754c\u3002\u4eca\u5929 \u597d\uff01"),
+        ("\u3044\u3044 3 D \u3067\u3059\u304b\u306d\u4eca", "\u3044\u30443 D\u3067\u3059\u304b\u306d\u3001\u4eca"),
+    ],
+)
+def test_sentences_without_spaces_are_equal_with_other_punctuation(text: str, other: str) -> None:
+    assert kinds([item("a", text)], [item("x", other)]) == [("sentence", "x")]
+
+
+def test_overlapping_segments_of_a_hard_link(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.wav", tmp_path / "b.wav"
+    first.write_bytes(b"RIFF")
+    second.hardlink_to(first)
+    assert kinds([item("a", path=str(first))], [item("x", path=str(second))]) == [("overlapping audio", "x")]
 
 
 def test_a_sentence_of_four_words_is_not_short() -> None:
