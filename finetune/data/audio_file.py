@@ -6,6 +6,7 @@ chained Ogg file are found, and the size of a WAV is compared with the file.
 """
 
 import functools
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -386,3 +387,6 @@ def _check_wav_size(raw: BinaryIO, path: str | Path) -> None:
             f"{path}: truncated: the header states {stated} bytes of audio, "
             f"but the file has {present}; copy or download it again"
         )
+    raw.seek(min(stated, present), os.SEEK_CUR)
+    if b"RIFF" in raw.read(5):  # after a byte that pads an odd size
+        raise DataError(f"{path}: several WAV files that were joined byte by byte; join them with an audio tool")

@@ -277,3 +277,14 @@ def test_without_pyav_the_error_has_the_command_and_other_files_are_read(
     with pytest.raises(DataError, match=r"a\.m4a: .*pip install av"):
         load_audio(path)
     assert len(load_audio(tmp_path / "b.mp3")) == 8 * 16_000
+
+
+def test_wav_files_that_were_joined_byte_by_byte_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    for frames in (16_000, 16_001):
+        soundfile.write(path, np.zeros(frames, np.uint8) + 0.1, 16_000, subtype="PCM_U8")
+        joined = tmp_path / "joined.wav"
+        joined.write_bytes(2 * path.read_bytes())
+        with pytest.raises(DataError, match="joined byte by byte"):
+            load_audio(joined)
+        assert len(load_audio(path)) == frames
