@@ -25,7 +25,7 @@ class ModelLimits:
 
     schema_version: Literal[1] = 1
     max_duration: Annotated[float, Range(gt=0)] = MAX_WINDOW
-    """Seconds of the longest speech that the model was trained on and transcribes well."""
+    """Seconds of speech that the model transcribes well in one piece; `finetune transcribe` cuts longer speech."""
     keyword_prompts: Literal["trained", "untrained", "unknown"] = "unknown"
     """Whether training had keywords in the prompt. With `untrained`, keywords make the text worse."""
     instruction: str = ""
@@ -39,7 +39,7 @@ class ModelLimits:
         check_options(self)
 
     def after_training(self, instruction: str, record: Mapping[str, Any] | None) -> "ModelLimits":
-        """The limits of a model trained from this one: training adds its longest clip, keywords and instruction.
+        """The limits of a model trained from this one: training adds its typical duration, keywords and instruction.
 
         Args:
             instruction: the instruction of the training prompts.
@@ -49,7 +49,7 @@ class ModelLimits:
             return self
         return replace(
             self,
-            max_duration=max(self.max_duration, record.get("longest_clip") or 0.0),
+            max_duration=max(self.max_duration, record.get("typical_duration") or 0.0),
             keyword_prompts="trained" if record.get("keyword_prompts") else self.keyword_prompts,
             instruction=instruction if self.instruction else "",
         )

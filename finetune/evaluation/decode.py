@@ -64,8 +64,8 @@ def warn_about_limits(limits: ModelLimits, utterances: Iterable[Utterance], inst
         log.warning("warning: %s", warning)
     if long := sum(item.duration > limits.max_duration for item in items):
         log.warning(
-            "%d of %d clips are longer than %g s, the longest speech that the model was trained on. They are decoded "
-            "as they are; `finetune transcribe` would cut them",
+            "%d of %d clips are longer than %g s, the limit of the model (limits.json). They are decoded as they are; "
+            "`finetune transcribe` would cut them",
             long,
             len(items),
             limits.max_duration,

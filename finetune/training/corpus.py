@@ -1,5 +1,7 @@
 """The manifests of a run for training: the dataset, the clips of each epoch, and the validation splits."""
 
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
 from finetune.core.config import Recipe
@@ -16,6 +18,12 @@ SPLITS = ("train", "replay", "valid", "canary")
 def manifests_of(recipe: Recipe, run: RunDir) -> dict[str, Path]:
     """The manifests that training reads, by split."""
     return {split: run.manifest(split) for split in SPLITS if getattr(recipe.data, split)}
+
+
+def typical_duration(durations: Sequence[float]) -> float:
+    """The duration that clips with half of the audio do not exceed, to 0.01 s. A few long clips do not change it."""
+    ordered, half = sorted(durations), sum(durations) / 2
+    return round(next(last for last, total in zip(ordered, accumulate(ordered), strict=True) if total >= half), 2)
 
 
 class TrainingCorpus:
@@ -60,10 +68,11 @@ class TrainingCorpus:
             )
 
     @property
-    def longest_clip(self) -> float:
-        """Seconds of the longest clip of all epochs, without speed perturbation."""
-        data = self.dataset
-        return round(max(data.utterances[index].duration for clips in self.epoch_clips for index in clips), 2)
+    def typical_duration(self) -> float:
+        """Of the clips of all epochs, concatenated, without speed perturbation."""
+        return typical_duration(
+            [self.dataset.utterances[index].duration for clips in self.epoch_clips for index in clips]
+        )
 
     @property
     def keyword_prompts(self) -> bool:

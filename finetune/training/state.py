@@ -68,7 +68,8 @@ class TrainResult:
         padding: fraction of the first epoch's padded audio that is padding.
         clips_per_second: of this call, during its optimizer steps only.
         seconds: duration of this call.
-        longest_clip: seconds of the longest training clip, after concatenation; None if it was not recorded (0.2.0).
+        typical_duration: seconds that clips with half of the training audio do not exceed, after concatenation; None if
+            it was not recorded (0.2.0).
         keyword_prompts: whether training clips had keywords in the prompt; None if it was not recorded (0.2.0).
     """
 
@@ -87,7 +88,7 @@ class TrainResult:
     trained_parameters: int
     total_parameters: int
     seconds: float
-    longest_clip: float | None = field(default=None, kw_only=True)
+    typical_duration: float | None = field(default=None, kw_only=True)
     keyword_prompts: bool | None = field(default=None, kw_only=True)
 
 
@@ -108,7 +109,7 @@ def train_result(
     trained_parameters: int,
     total_parameters: int,
     seconds: float,
-    longest_clip: float,
+    typical_duration: float,
     keyword_prompts: bool,
 ) -> TrainResult:
     """The result of a finished training; warns if no adapter keeps the canary within its limit."""
@@ -136,6 +137,6 @@ def train_result(
         trained_parameters=trained_parameters,
         total_parameters=total_parameters,
         seconds=seconds,
-        longest_clip=longest_clip,
+        typical_duration=typical_duration,
         keyword_prompts=keyword_prompts,
     )

@@ -369,6 +369,6 @@ class Trainer:
             trained_parameters=sum(value.numel() for value in self.parameters.values()),
             total_parameters=self.total_parameters,
             seconds=round(self.clock() - self.started, 1),
-            longest_clip=self.corpus.longest_clip,
+            typical_duration=self.corpus.typical_duration,
             keyword_prompts=self.corpus.keyword_prompts,
         )

@@ -51,11 +51,11 @@ def test_prompts_that_the_model_was_not_trained_with() -> None:
     ("record", "expected"),
     [
         (None, KNOWN),
-        ({"longest_clip": 2.5, "keyword_prompts": False}, KNOWN),
-        ({"longest_clip": None, "keyword_prompts": None}, KNOWN),  # a run of version 0.2.0
+        ({"typical_duration": 2.5, "keyword_prompts": False}, KNOWN),
+        ({"typical_duration": None, "keyword_prompts": None}, KNOWN),  # a run of version 0.2.0
         ({}, KNOWN),
         (
-            {"longest_clip": 12.25, "keyword_prompts": True},
+            {"typical_duration": 12.25, "keyword_prompts": True},
             ModelLimits(max_duration=12.25, keyword_prompts="trained", instruction=INSTRUCTION),
         ),
     ],
@@ -65,5 +65,5 @@ def test_training_extends_the_limits(record: dict[str, object] | None, expected:
 
 
 def test_a_run_with_another_instruction_knows_that_one() -> None:
-    assert KNOWN.after_training("write", {"longest_clip": 1.0}).instruction == "write"
-    assert ModelLimits().after_training("write", {"longest_clip": 1.0}).instruction == ""
+    assert KNOWN.after_training("write", {"typical_duration": 1.0}).instruction == "write"
+    assert ModelLimits().after_training("write", {"typical_duration": 1.0}).instruction == ""

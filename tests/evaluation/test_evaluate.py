@@ -124,7 +124,7 @@ def test_keywords_for_a_model_that_was_not_trained_with_them_are_a_warning(
 ) -> None:
     rows = read_manifest(run.manifest("test"))
     write_manifest(run.manifest("test"), [replace(rows[0], keywords=keywords), *rows[1:]])
-    run.finish("train", {"longest_clip": 1.0, **record})
+    run.finish("train", {"typical_duration": 1.0, **record})
     section = EvaluateSection(keyword_lists=lists)
     with caplog.at_level(logging.WARNING):
         backend.evaluate(recipe(model=ModelSection(base=str(nano)), evaluate=section), run)
@@ -138,7 +138,7 @@ def test_clips_longer_than_the_speech_of_the_training_are_counted(
     rows = read_manifest(run.manifest("test"))
     write_manifest(run.manifest("test"), [replace(rows[0], duration=3.5), replace(rows[1], duration=5.0), *rows[2:]])
     for longest, text in ((1.0, f"2 of {len(rows)} clips are longer than 3 s"), (4.0, "1 of"), (5.0, "")):
-        run.finish("train", {"longest_clip": longest})
+        run.finish("train", {"typical_duration": longest})
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             backend.evaluate(recipe(model=ModelSection(base=str(nano))), run)

@@ -43,6 +43,12 @@ def test_a_collapsed_text_is_cut_in_the_longest_pause_between_words() -> None:
     assert cut is not None and start - 0.05 <= cut <= start + 0.25
 
 
+def test_half_of_twelve_characters_is_a_complete_text() -> None:
+    output = ctc_output("the boat at sea", {8: 1.5})
+    assert cut_again(output, "x" * 6) is None and cut_again(output, "x" * 5) is not None
+    assert cut_again(ctc_output("the boat at se", {8: 1.5}), "") is None, "too uncertain to compare with"
+
+
 def test_a_part_has_a_minimum_length() -> None:
     output = ctc_output(TEXT, {3: 1.0})
     cut = cut_again(output, "the")
@@ -60,6 +66,11 @@ def test_the_speech_score_is_between_0_and_1_and_rises_with_the_posteriors() -> 
     assert speech_score(np.zeros((0, NUM_LABELS), np.float32)) == 0.0
     scores = [speech_score(ctc_output(TEXT, {}, posterior)) for posterior in (0.3, 0.6, 0.9)]
     assert speech_score(nothing) == 0.0 < scores[0] < scores[1] < scores[2] <= 1
+
+
+def test_the_speech_score_is_the_posterior_times_the_rate_relative_to_slow_speech() -> None:
+    output = ctc_output("ab", {0: 0.94})  # the second character starts after 1 s
+    assert speech_score(output) == pytest.approx(0.9 * (2 * 0.9 / (1.0 + 0.3) / 8), rel=1e-3)
 
 
 def test_noise_beside_speech_does_not_lower_the_score() -> None:

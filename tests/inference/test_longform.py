@@ -47,6 +47,11 @@ def test_short_file_is_one_window() -> None:
     assert speech_windows(activity((SPEECH, 2.0), (SILENCE, 3.0), (SPEECH, 2.0)), 30.0) == [(0.0, pytest.approx(7.0))]
 
 
+def test_a_recording_as_long_as_a_window_is_one_window() -> None:
+    recording = activity((SPEECH, 1.0), (SILENCE, 1.0), (SPEECH, 1.0))
+    assert speech_windows(recording, recording.duration) == [(0.0, recording.duration)]
+
+
 @pytest.mark.parametrize("seconds", [0.02, 5.0, 29.0, 300.0])
 def test_silence_has_no_window(seconds: float) -> None:
     assert speech_windows(activity((SILENCE, seconds)), 30.0) == []
@@ -122,6 +127,12 @@ def test_isolated_uncertain_frames_have_their_own_window() -> None:
         activity((SPEECH, 20.0), (SILENCE, 3.0), (UNCERTAIN, 0.1), (SILENCE, 3.0), (SPEECH, 20.0)), 30.0
     )
     assert windows[1] == (pytest.approx(22.8, abs=0.03), pytest.approx(23.3, abs=0.03))
+
+
+def test_uncertain_frames_with_a_short_gap_share_a_window() -> None:
+    near = [(SPEECH, 20.0), (SILENCE, 3.0), (UNCERTAIN, 0.1), (SILENCE, 0.4), (UNCERTAIN, 0.1), (SILENCE, 3.0)]
+    windows = speech_windows(activity(*near, (SPEECH, 20.0)), 30.0)
+    assert windows[1] == (pytest.approx(23.0, abs=0.03), pytest.approx(23.6, abs=0.03)) and len(windows) == 3
 
 
 def test_a_day_of_audio_is_split() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from finetune.core.errors import ModelError
+from finetune.core.model_limits import ModelLimits, write_limits
 from finetune.core.options import DecodingOptions, TranscribeOptions
 from finetune.inference.saved_options import CALIBRATION, options_for, options_path, read_options, write_options
 
@@ -36,6 +37,14 @@ def test_the_options_of_version_0_1_are_read(export: Path) -> None:
     }  # fmt: skip
     options_path(export).write_text(json.dumps(old))
     assert read_options(export) == TranscribeOptions("write", DecodingOptions("relaxed", 0.5, 0.1, 400, 99.0))
+
+
+@pytest.mark.parametrize(("limit", "window"), [(0.5, 1.0), (4.5, 4.5), (60.0, 30.0)])
+def test_the_limits_of_the_model_are_the_defaults(export: Path, limit: float, window: float) -> None:
+    write_limits(export, ModelLimits(max_duration=limit, no_speech=0.25))
+    assert options_for(export) == TranscribeOptions(max_window=window, no_speech=0.25), "a base model has no options"
+    write_options(export, TranscribeOptions(max_window=12.0, no_speech=0.75))
+    assert options_for(export) == TranscribeOptions(max_window=12.0, no_speech=0.25), "a later calibration is used"
 
 
 @pytest.mark.parametrize("broken", ["{", "{}", '{"instruction": "x"}', "[]", '{"decoding": {"decoder": "x"}}'])

@@ -1,0 +1,35 @@
+"""Keywords in a manifest, for a model that was not trained with them: each command that would use them warns."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from finetune.core.config import Recipe
+from tests.command import Command
+from tests.conftest import embedded
+
+WARNING = "this model was not trained with keyword prompts"
+
+
+@pytest.mark.parametrize("keywords", [["park"], []])
+@pytest.mark.parametrize("command", ["check", "score", "compare"])
+def test_a_command_warns_about_keywords_that_the_model_does_not_know(
+    finetune: Command, tiny: Callable[..., Recipe], nano: Path, tmp_path: Path, command: str, keywords: list[str]
+) -> None:
+    (clip,) = embedded("canary", 1)
+    manifest = tmp_path / "spoken.jsonl"
+    row = {"id": clip.id, "audio_filepath": clip.audio_filepath, "text": clip.text, "duration": clip.duration}
+    manifest.write_text(json.dumps({**row, "keywords": keywords}) + "\n")
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(tiny(tmp_path / "runs", "tiny").model_dump_json(exclude_none=True))
+    (tmp_path / "other.csv").write_text(f"id,pred_text\n{clip.id},park\n")
+    arguments = {
+        "check": [str(recipe), "--set", f"data.test={manifest}"],
+        "score": [str(recipe), "--set", f"data.test={manifest}"],
+        "compare": [str(nano), str(tmp_path / "other.csv"), "--manifest", str(manifest)],
+    }
+    result = finetune(command, *arguments[command])
+    assert result.code == 0, result.err
+    assert (result.out + result.err).count(WARNING) == bool(keywords)
