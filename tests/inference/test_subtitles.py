@@ -45,6 +45,11 @@ def test_japanese_is_split_between_characters_and_joined_without_spaces() -> Non
     assert "".join(row.split("\t")[2] for row in tsv([segment(text, pace=0.1)], 60.0).splitlines()[1:]) == text
 
 
+def test_full_width_letters_are_two_columns_wide() -> None:
+    result = cues([segment("\uff21" * 50)], 60.0)
+    assert max(len(line) for cue in result for line in cue.lines) <= MAX_COLUMNS // 2
+
+
 def test_text_without_word_times_is_spread_over_its_window() -> None:
     result = cues([segment(LONG, 10.0, timed=False), segment("short", 60.0, timed=False)], 90.0)
     assert result[0].start == 10_000 and result[-1].start == 60_000
