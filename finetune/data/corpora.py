@@ -118,6 +118,11 @@ def _check_splits(folder: Path) -> None:
         raise DataError(f"{folder}: the corpora are its subfolders {names}; give one of them, such as {corpora[0]}")
 
 
+def _tables(folder: Path) -> list[str]:
+    """The names of the files in a folder that can be a corpus."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in (*JSON, *TABLES, ".parquet"))
+
+
 def has_times(text: str) -> bool:
     """Whether the lines of a transcript have times, as in subtitles and label files."""
     lines = [line for line in text.splitlines() if line.strip()]
@@ -128,6 +133,10 @@ def _read_folder(folder: Path) -> list[Row]:
     """Audio files, each with a .txt file of the same name. If one of the two is missing, `audit` reports the row."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
     texts = {path.with_suffix(""): path for path in sorted(folder.rglob("*.txt"))}
+    if not any(path.with_suffix("") in texts for path in files) and (tables := _tables(folder)):
+        raise DataError(
+            f"{folder}: the folder has the tables {', '.join(tables)}; give one of them, such as {folder / tables[0]}"
+        )
     if not files:
         raise DataError(f"{folder}: no audio files in this folder (suffixes: {', '.join(sorted(AUDIO_SUFFIXES))})")
     if not any(path.with_suffix("") in texts for path in files):

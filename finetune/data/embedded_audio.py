@@ -24,6 +24,7 @@ MAGIC = {
     b"#!AM": ".amr",
 }
 BYTES = (bytes, bytearray, memoryview)
+KEYS = ("bytes", "path", "array", "sampling_rate")  # of an object with embedded audio
 SAMPLES = (list, tuple, np.ndarray)
 MAX_CHANNELS = 8  # a dimension of an array with more items is time
 
@@ -59,6 +60,11 @@ def audio_file(value: object, rate: object, media_dir: Path) -> str | None:
     if isinstance(value, SAMPLES):
         return _write_samples(value, rate, media_dir)
     return str(value) if value else None
+
+
+def other_values(value: object) -> dict[str, object]:
+    """What an object with embedded audio has besides the audio."""
+    return {key: item for key, item in value.items() if key not in KEYS} if isinstance(value, Mapping) else {}
 
 
 def _write_samples(samples: Any, rate: object, media_dir: Path) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.core.errors import DataError
-from finetune.data.embedded_audio import audio_file
+from finetune.data.embedded_audio import audio_file, other_values
 from finetune.data.problems import Finding
 
 RATE_COLUMNS = ("sampling_rate", "sample_rate", "samplingrate", "samplerate", "sr", "fs", "rate")
@@ -145,8 +145,11 @@ def _rows(dataset: Any, source: str, media_dir: Path) -> Iterator[Row]:
         row |= {name: None for name in labels if row[name] == -1}  # a row without a label
         fault = None
         if audio is not None:
+            value = row.pop(audio)
+            if others := other_values(value):
+                row[audio] = others  # such as the times of a segment
             try:
-                path = audio_file(row.pop(audio), row.get(rate) if rate else None, media_dir)
+                path = audio_file(value, row.get(rate) if rate else None, media_dir)
             except DataError as error:
                 path, fault = None, Finding("unreadable audio", f"column {audio!r}: {error}")
             row["audio_filepath"] = path

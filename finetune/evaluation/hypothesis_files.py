@@ -165,7 +165,10 @@ def _path_lookup(clips: Sequence[ClipNames], path: Path) -> Callable[[str], int 
         ]
         matches = [match for match in matches if match[0] == parts] or matches
         if len(matches) > 1:
-            raise DataError(f"{path}: {len(matches)} clips have the audio file {name!r}; identify the clips by id")
+            raise DataError(
+                f"{path}: {len(matches)} clips have the audio file {name!r}, and the ids of the rows, if any, are not "
+                "those of the manifest; give the rows its ids"
+            )
         return matches[0][1] if matches else None
 
     return lookup

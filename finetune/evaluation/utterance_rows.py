@@ -17,7 +17,9 @@ def hypothesis_row(item: Utterance, hypothesis: Hypothesis) -> dict[str, Any]:
     return {
         "id": item.id,
         "audio_filepath": item.audio_filepath,
+        "offset": item.offset,
         "duration": item.duration,
+        **({} if item.channel is None else {"channel": item.channel}),
         "text": item.text,
         "pred_text": hypothesis.text,
         "log_probability": round(hypothesis.log_probability, 4),

@@ -216,7 +216,9 @@ def _difference_of_equal_blocks(value: float, count: int, unit: str, blocks: int
 
 
 def _equal_note(share: float, count: int, unit: str, blocks: int) -> str:
-    equal = f"equal in all {count} {unit}s: at 95 % confidence, fewer than {100 * share:.1f} % of others would differ"
+    equal = (
+        f"word errors are equal in all {count} {unit}s: at 95 %, fewer than {100 * share:.1f} % of others would differ"
+    )
     return "; ".join(note for note in (_reliability_note(blocks, blocks), equal if count > 1 else "") if note)
 
 

@@ -22,7 +22,7 @@ from finetune.model.conformer import encode, frame_mask, project
 from finetune.model.folder_checks import check_folder, count_weights
 
 MAX_GROWTH = 1.5  # parameters of the configuration for each value in the weights
-NOT_FOUND = "neither in the local cache nor on the hub, or the hub is not reachable"
+NOT_FOUND = "not a folder here, and neither in the local cache nor on the hub, or the hub is not reachable"
 AUDIO_TOKEN = "<|audio|>"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

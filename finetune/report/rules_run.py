@@ -126,7 +126,7 @@ def suspicious(facts: Facts) -> Advice | None:
         return None
     return Advice(
         "suspicious",
-        f"{count(number, 'test reference')} differ from the base, the adapted model and the CTC draft, which agree.",
+        f"The base, the adapted model and the CTC draft agree, and differ from {count(number, 'test reference')}.",
         "Listen to these clips (evaluation/suspicious.jsonl): a wrong reference counts as an error of a correct model.",
     )
 

@@ -48,7 +48,10 @@ def test_check_states_the_steps_and_hours_that_train_has(trained: Trained, tiny:
         ),
         (["model.quantize=4bit"], r"model\.quantize: 4bit needs a CUDA GPU"),
         (["parts.lora.modules=[q_proj, qkv]"], r"parts\.lora\.modules: \['qkv'\] do not exist"),
-        (["model.base=nobody/nothing"], r"nobody/nothing: config.json: neither in the local cache nor on the hub"),
+        (
+            ["model.base=nobody/nothing"],
+            r"nobody/nothing: config.json: not a folder here, and neither in the local cache nor on the hub",
+        ),
     ],
 )
 def test_check_refuses_what_train_refuses(finetune: Command, recipe: Path, overrides: list[str], message: str) -> None:

@@ -421,3 +421,12 @@ def test_a_transcript_with_times_is_a_fault_of_its_row(tmp_path: Path, text: str
     (tmp_path / "a.txt").write_text(text)
     (row,) = read_corpus(str(tmp_path), tmp_path)
     assert (row.fault is not None and row.fault.kind == "times in transcript") == timed
+
+
+def test_tables_in_a_folder_of_audio_without_transcripts_are_named(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.mp3").touch()
+    for name in ("train.tsv", "dev.tsv"):
+        (tmp_path / name).write_text("path\tsentence\na.mp3\thello\n")
+    with pytest.raises(DataError, match=r"tables dev.tsv, train.tsv; give one of them, such as .*dev.tsv"):
+        read_corpus(str(tmp_path), tmp_path)

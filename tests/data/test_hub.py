@@ -172,3 +172,11 @@ def test_a_folder_with_splits_of_text_files_names_them(tmp_path: Path) -> None:
         (tmp_path / split / "a.txt").write_text("one")
     with pytest.raises(DataError, match="subfolders dev, train; give one of them"):
         read_corpus(str(tmp_path), tmp_path / "media")
+
+
+def test_times_in_the_object_of_embedded_audio_are_not_lost(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "talk.wav", np.zeros(64_000), 16_000)
+    data = (tmp_path / "talk.wav").read_bytes()
+    objects = [{"bytes": data, "path": "talk.wav", "start": start, "end": start + 1.5} for start in (0.0, 2.0)]
+    rows = parquet(tmp_path, audio=objects, text=["one", "two"])
+    assert [(row.values["offset"], row.values["duration"]) for row in rows] == [(0.0, 1.5), (2.0, 1.5)]

@@ -142,7 +142,7 @@ def test_a_label_that_equals_the_id_of_another_clip_is_a_label(tmp_path: Path) -
 
 def test_segments_of_one_audio_file_need_ids(tmp_path: Path) -> None:
     clips = [ClipNames(f"s{number}", "/data/call.wav", "") for number in range(2)]
-    with pytest.raises(DataError, match=r"2 clips have the audio file 'call\.wav'; identify the clips by id"):
+    with pytest.raises(DataError, match=r"2 clips have the audio file 'call\.wav', and the ids of the rows"):
         texts(jsonl(tmp_path / "a.jsonl", [{"audio_filepath": "call.wav", "pred_text": "x"}]), clips)
 
 
