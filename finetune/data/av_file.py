@@ -28,16 +28,8 @@ EXACT_SECONDS = 60  # up to here, a position is reached by decoding from the sta
 PREROLL = 0.5  # seconds that are decoded before a position, because a frame depends on the frames before it
 LENGTH_TOLERANCE = 0.3  # seconds by which a stated duration can exceed the last packet
 SAME_SIZE = ("aac", "opus", "mp3", "mp3float", "ac3", "eac3", "amrnb", "amrwb", "alac")  # codecs of equal packets
-SIGNATURES = (
-    b"\x1aE\xdf\xa3",
-    b"0&\xb2u",
-    b"#!AMR",
-    b"FLV\x01",
-    b"wvPk",
-    b"TTA1",
-    b"MAC ",
-    b".RMF",
-)  # Matroska, ASF ...
+# The first bytes of Matroska, ASF, AMR, FLV, WavPack, TTA, Monkey's Audio and RealMedia.
+SIGNATURES = (b"\x1aE\xdf\xa3", b"0&\xb2u", b"#!AMR", b"FLV\x01", b"wvPk", b"TTA1", b"MAC ", b".RMF")
 DISCARD_ALL = 48  # FFmpeg's AVDISCARD_ALL
 
 
@@ -45,9 +37,7 @@ def is_container(head: bytes) -> bool:
     """Whether a file with these first bytes is MP4, Matroska, ASF, AVI, FLV or another container."""
     return (
         head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
-        or head.startswith(
-            (b"\x1aE\xdf\xa3", b"\x30\x26\xb2\x75", b"#!AMR", b"FLV\x01", b"wvPk", b"TTA1", b"MAC ", b".RMF")
-        )
+        or head.startswith(SIGNATURES)
         or (head.startswith(b"RIFF") and head[8:12] == b"AVI ")
     )
 
