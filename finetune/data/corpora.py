@@ -133,13 +133,14 @@ def _read_folder(folder: Path) -> list[Row]:
     """Audio files, each with a .txt file of the same name. If one of the two is missing, `audit` reports the row."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
     texts = {path.with_suffix(""): path for path in sorted(folder.rglob("*.txt"))}
-    if not any(path.with_suffix("") in texts for path in files) and (tables := _tables(folder)):
+    paired = any(path.with_suffix("") in texts for path in files)
+    if not paired and (tables := _tables(folder)):
         raise DataError(
             f"{folder}: the folder has the tables {', '.join(tables)}; give one of them, such as {folder / tables[0]}"
         )
     if not files:
         raise DataError(f"{folder}: no audio files in this folder (suffixes: {', '.join(sorted(AUDIO_SUFFIXES))})")
-    if not any(path.with_suffix("") in texts for path in files):
+    if not paired:
         raise DataError(
             f"{folder}: {len(files)} audio files, but none has a transcript; add files such as "
             f"{files[0].with_suffix('.txt')}, or a metadata.csv with the columns file_name and text"
