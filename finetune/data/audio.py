@@ -16,7 +16,8 @@ import soxr
 from numpy.typing import NDArray
 
 from finetune.core.errors import DataError
-from finetune.data.audio_file import TOLERANCE, AudioFile, open_audio
+from finetune.data.audio_file import AudioFile, open_audio
+from finetune.data.audio_readers import TOLERANCE
 from finetune.data.downmix import channel_for_mix
 from finetune.data.manifest import Utterance
 

@@ -1,0 +1,170 @@
+"""Readers of audio that libsndfile decodes: one file, parts of a file one after another, samples in memory.
+
+All have the interface of `audio_file.AudioFile`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from finetune.core.errors import DataError
+
+TOLERANCE = 0.1  # seconds by which a segment can exceed its file, or a compressed file can be shorter than its header
+PREROLL = 0.5  # seconds of MP3 and Vorbis that are decoded before a position: a frame depends on those before it
+
+
+class SequentialSoundFile(soundfile.SoundFile):  # type: ignore[misc]
+    """A file whose reads do not end with a seek, which restarts the decoder of MP3 and Vorbis and changes samples."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+class SoundFileReader:
+    """A file that libsndfile decodes."""
+
+    def __init__(self, path: str | Path, file: soundfile.SoundFile, source: "FilePieces | None" = None) -> None:
+        self._path, self._file, self._source = path, file, source
+        self.samplerate, self.channels, self.frames = int(file.samplerate), int(file.channels), int(file.frames)
+        self._preroll = round(PREROLL * file.samplerate) if file.subtype.startswith(("MPEG", "VORBIS")) else 0
+        self._can_seek, self._position = soundfile.SoundFile.seekable(file), 0
+
+    def tell(self) -> int:
+        return self._position  # libsndfile's tell is a seek, which GSM and G.721 refuse
+
+    def seek(self, frame: int) -> None:
+        if not self._can_seek:
+            self._read_up_to(frame)
+            return
+        start, self._position = max(0, frame - self._preroll), frame
+        try:
+            if self._preroll:  # libsndfile's short way forward in a Vorbis file gives wrong samples
+                self._file.seek(0)
+            self._file.seek(start)
+            if start < frame:
+                self._file.read(frame - start, dtype="float32")
+        except (soundfile.LibsndfileError, RuntimeError) as error:
+            raise _damaged(self._path, error) from error
+
+    def read(self, count: int) -> NDArray[np.float32]:
+        try:
+            block: NDArray[np.float32] = self._file.read(count, dtype="float32", always_2d=True)
+        except (soundfile.LibsndfileError, RuntimeError) as error:
+            raise _damaged(self._path, error) from error
+        self._position += len(block)
+        return block
+
+    def _read_up_to(self, frame: int) -> None:
+        """Goes to a frame of an encoding without random access, from the start of the file."""
+        if frame < self._position:
+            self._file.close()
+            self._file, self._position = SequentialSoundFile(self._path), 0
+        while self._position < frame and len(self.read(min(frame - self._position, self.samplerate))):
+            pass
+
+    def close(self) -> None:
+        self._file.close()
+        if self._source:
+            self._source.close()
+
+
+class ArrayReader:
+    """A file in memory, converted to a sample rate and a number of channels."""
+
+    def __init__(self, file: SoundFileReader, samplerate: int, channels: int) -> None:
+        samples = file.read(file.frames)
+        file.close()
+        if file.channels != channels:
+            samples = np.repeat(samples.mean(axis=1, keepdims=True), channels, axis=1)
+        self._samples = soxr.resample(samples, file.samplerate, samplerate, quality="HQ").astype(np.float32, copy=False)
+        self._position, self.samplerate, self.channels, self.frames = 0, samplerate, channels, len(self._samples)
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, frame: int) -> None:
+        self._position = frame
+
+    def read(self, count: int) -> NDArray[np.float32]:
+        block = self._samples[self._position : self._position + count]
+        self._position += len(block)
+        return block
+
+    def close(self) -> None:
+        pass
+
+
+class JoinedReader:
+    """Several readers of one sample rate and number of channels, one after another."""
+
+    def __init__(self, readers: "Sequence[SoundFileReader | ArrayReader]") -> None:
+        self._readers = readers
+        self._starts = [0, *np.cumsum([reader.frames for reader in readers]).tolist()]
+        self._position = 0
+        self.samplerate, self.channels, self.frames = readers[0].samplerate, readers[0].channels, self._starts[-1]
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, frame: int) -> None:
+        self._position = frame
+
+    def read(self, count: int) -> NDArray[np.float32]:
+        """Frames of one of the readers."""
+        index = int(np.searchsorted(self._starts, self._position, "right")) - 1
+        if index >= len(self._readers):
+            return np.zeros((0, self.channels), np.float32)
+        reader, start = self._readers[index], self._position - self._starts[index]
+        if reader.tell() != start:
+            reader.seek(start)
+        count = min(count, reader.frames - start)
+        block = reader.read(count)
+        if len(block) < count <= len(block) + TOLERANCE * self.samplerate:  # the stated length was an estimate
+            block = np.pad(block, ((0, count - len(block)), (0, 0)))
+        self._position += len(block)
+        return block
+
+    def close(self) -> None:
+        for reader in self._readers:
+            reader.close()
+
+
+class FilePieces:
+    """A file-like object: a prefix, then byte ranges of a file."""
+
+    def __init__(self, path: str | Path, prefix: bytes, ranges: list[tuple[int, int]]) -> None:
+        self._file: BinaryIO = open(path, "rb")  # noqa: SIM115 - closed by `close`
+        self._prefix, self._ranges, self._position = prefix, ranges, 0
+        self._starts = (len(prefix) + np.cumsum([0, *(stop - start for start, stop in ranges)])).tolist()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._position = offset + {0: 0, 1: self._position, 2: self._starts[-1]}[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        size = max(0, self._starts[-1] - self._position) if size < 0 else size
+        content = self._prefix[self._position : self._position + size] if self._position < len(self._prefix) else b""
+        index = max(0, int(np.searchsorted(self._starts, self._position + len(content), "right")) - 1)
+        while len(content) < size and index < len(self._ranges):
+            start, stop = self._ranges[index]
+            start += self._position + len(content) - self._starts[index]
+            self._file.seek(start)
+            content += self._file.read(min(size - len(content), stop - start))
+            index += 1
+        self._position += len(content)
+        return content
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _damaged(path: str | Path, error: Exception) -> DataError:
+    return DataError(f"{path}: decoding failed: the file is damaged or truncated ({error}); copy or download it again")
