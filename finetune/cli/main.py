@@ -18,7 +18,7 @@ from finetune.cli import calibrate, check, compare, demo, report, score, stages,
 from finetune.cli.arguments import Subparsers
 from finetune.core.errors import FinetuneError, Interrupted, RecipeError
 from finetune.core.run_dir import CHILD
-from finetune.core.terminal import VisibleFormatter, prepare_streams, shortened, visible
+from finetune.core.terminal import LogHandler, prepare_streams, shortened, visible
 from finetune.core.unexpected import explain
 from finetune.version import __version__
 
@@ -100,8 +100,7 @@ def _parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
 @contextmanager
 def _logging(level: int) -> Iterator[None]:
     """Prints log messages to standard output, and silences libraries; the handler is removed at the end."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(VisibleFormatter("%(message)s"))
+    handler = LogHandler()
     root, previous_level = logging.getLogger(), logging.getLogger().level
     root.addHandler(handler)
     root.setLevel(level)

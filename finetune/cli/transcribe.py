@@ -270,7 +270,8 @@ def _prepare_output(folder: Path, targets: dict[tuple[str, int | None], Path], o
         names = ", ".join(map(str, existing[:MAX_NAMES])) + f" and {len(existing) - MAX_NAMES} more" * (
             len(existing) > MAX_NAMES
         )
-        raise DataError(f"--output: {names} already exist; choose another folder, or add --overwrite to replace them")
+        exist = "exists" if len(existing) == 1 else "exist"
+        raise DataError(f"--output: {names} already {exist}; choose another folder, or add --overwrite to replace")
 
 
 def _write(path: Path, text: str) -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 import unicodedata
 from contextlib import suppress
+from typing import Any, TextIO
 
 HARMFUL = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, format (text direction), surrogates, line and paragraph separators
 MAX_LINES, MAX_LINE = 100, 1000
@@ -41,6 +42,34 @@ def prepare_streams() -> None:
         elif name != "stdin" and isinstance(stream, io.TextIOWrapper):
             with suppress(OSError):
                 stream.reconfigure(errors="backslashreplace")
+
+
+def log_stream() -> TextIO:
+    """Standard output for log messages: a terminal itself, else the same file without a buffer.
+
+    A message that cannot be written then does not stay in the buffer of what is printed, where it would fail again.
+    """
+    try:
+        number = sys.stdout.fileno()
+    except (OSError, ValueError, AttributeError):  # a stream in memory
+        return sys.stdout
+    if sys.stdout.isatty():
+        return sys.stdout
+    raw: Any = io.FileIO(number, "w", closefd=False)
+    return io.TextIOWrapper(raw, encoding=sys.stdout.encoding, errors="backslashreplace", write_through=True)
+
+
+class LogHandler(logging.StreamHandler[TextIO]):
+    """Writes log messages to `log_stream`, after what was printed before."""
+
+    def __init__(self) -> None:
+        super().__init__(log_stream())
+        self.setFormatter(VisibleFormatter("%(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError, ValueError):  # reported when the command ends
+            sys.stdout.flush()
+        super().emit(record)
 
 
 class VisibleFormatter(logging.Formatter):

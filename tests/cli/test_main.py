@@ -337,20 +337,40 @@ def test_the_command_restores_the_logging_of_its_process(finetune: Command) -> N
     assert (list(logging.root.handlers), logging.root.level) == before
 
 
-def test_a_log_message_to_a_full_standard_output_prints_no_traceback() -> None:
-    code = """
+LOGS = """
 import argparse, logging, sys
 from finetune.cli.main import main
+def run(args):
+    {lines}
+    return 0
 class Log:
     def add_parser(self, subparsers):
-        subparsers.add_parser("log").set_defaults(run=lambda args: logging.getLogger("finetune").info("x") or 0)
+        subparsers.add_parser("log").set_defaults(run=run)
 code = main(["log"], [Log()])
 sys.stdout = None  # so that Python does not report the full device at its exit
 sys.exit(code)
 """
-    with open("/dev/full", "w") as full:
-        result = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
-    assert (result.returncode, result.stderr) == (0, "")
+LOG, PRINT = "logging.getLogger('finetune').info('log')", "print('print')"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_log_message_to_a_full_standard_output_prints_no_traceback(unbuffered: str) -> None:
+    env = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    results = []
+    for lines in (LOG, f"{LOG}; {PRINT}"):
+        with open("/dev/full", "w") as full:
+            command = [sys.executable, "-c", LOGS.format(lines=lines)]
+            results.append(subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=env))
+    only_log, printed = results
+    assert (only_log.returncode, only_log.stderr) == (0, "")
+    assert printed.returncode == 1 and re.fullmatch(r"finetune: .*No space left on device.*\n", printed.stderr)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_log_messages_and_printed_lines_stay_in_order(unbuffered: str) -> None:
+    code, env = LOGS.format(lines=f"{PRINT}; {LOG}; {PRINT}; {LOG}"), os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    assert result.stdout.split() == ["print", "log", "print", "log"]
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
