@@ -95,14 +95,15 @@ def test_every_package_is_in_the_architecture() -> None:
             assert f"`finetune/{path.name}/`" in text
     named = re.findall(r"^\*\*`(finetune/\w+/)`\*\*(.*?)(?=^\*\*|^## )", text, re.M | re.DOTALL)
     for folder, body in named:
-        missing = [name for name in re.findall(r"`(\w+\.py)`", body) if not (ROOT / folder / name).is_file()]
+        missing = [name for name in re.findall(r"`((?:\w+/)?\w+\.py)`", body) if not (ROOT / folder / name).is_file()]
         assert not missing, folder
 
 
 def test_every_module_is_in_the_architecture() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    modules = [path for path in (ROOT / "finetune").glob("*/*.py") if path.name != "__init__.py"]
-    assert not [str(path) for path in modules if f"`{path.name}`" not in text]
+    modules = [path.relative_to(ROOT / "finetune") for path in (ROOT / "finetune").glob("*/**/*.py")]
+    names = ["/".join(path.parts[1:]) for path in modules if path.name != "__init__.py"]  # below the package
+    assert not [name for name in names if f"`{name}`" not in text]
 
 
 def test_the_recipe_reference_is_current() -> None:

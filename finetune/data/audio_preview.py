@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from finetune.core.errors import DataError
 from finetune.data.audio_file import count_channels
-from finetune.data.hub import Row
+from finetune.data.row import Row
 
 MAX_FILES = 500  # of a corpus
 

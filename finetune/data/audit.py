@@ -27,9 +27,9 @@ from finetune.data.cells import (
     no_number,
 )
 from finetune.data.downmix import describe_mix
-from finetune.data.hub import Row
 from finetune.data.manifest import KEYS, MAX_TEXT, VERSION_KEY, Utterance, unique_id
 from finetune.data.problems import Finding, Problem, format_problems
+from finetune.data.row import Row
 from finetune.data.row_audio import RowAudio, inspect_row, time_warnings
 from finetune.data.tags import strip_tags
 

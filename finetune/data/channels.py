@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from finetune.core.errors import DataError
 from finetune.data.audio_file import count_channels
 from finetune.data.cells import cell_channel, cell_text, shown
-from finetune.data.hub import Row
+from finetune.data.row import Row
 
 log = logging.getLogger(__name__)
 

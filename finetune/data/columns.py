@@ -11,8 +11,8 @@ from pathlib import Path
 from finetune.core.errors import DataError
 from finetune.data.cells import shown
 from finetune.data.channels import check_numbering
-from finetune.data.hub import Row
 from finetune.data.manifest import ALWAYS_WRITTEN, VERSION_KEY, check_version
+from finetune.data.row import Row
 from finetune.data.segment_times import segments
 from finetune.data.time_names import words_of
 

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from finetune.core.errors import DataError
-from finetune.data import hub
 from finetune.data.columns import is_file, to_manifest_keys
-from finetune.data.headerless import missing_header
-from finetune.data.hub import Row
+from finetune.data.formats import hub
+from finetune.data.formats.headerless import missing_header
+from finetune.data.formats.registry import find_format
+from finetune.data.formats.tables import JSON, TABLES, read_table, read_text
 from finetune.data.problems import Finding
-from finetune.data.tables import JSON, TABLES, read_table, read_text
+from finetune.data.row import Row
 
 AUDIO_SUFFIXES = {
     *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64", ".caf"),
@@ -55,6 +56,10 @@ def read_corpus(
     if source.startswith("hf:"):
         return to_manifest_keys(hub.read_hub(source, media_dir, load_dataset), source, Path.cwd())
     path = _existing(source)
+    if known := find_format(path):
+        return to_manifest_keys(
+            known.read(path, media_dir), source, path if path.is_dir() else path.parent, audio_required
+        )
     if path.is_dir() and hub.is_saved_dataset(path):
         return to_manifest_keys(hub.read_saved(path, media_dir), source, path)
     if path.is_dir():

@@ -8,8 +8,8 @@ import soundfile
 from finetune.core.config import DataSection
 from finetune.data.cells import cell_keywords, cell_seconds, cell_text, clean_text
 from finetune.data.corpora import preview_rows
-from finetune.data.hub import Row
 from finetune.data.manifest import Utterance
+from finetune.data.row import Row
 from finetune.data.text_rules import TextRules
 
 MAX_HEADERS = 2000  # files whose headers are read; with more files, the others get the mean duration

@@ -7,9 +7,9 @@ from finetune.core.errors import DataError
 from finetune.data.audio import AudioInfo, inspect_audio
 from finetune.data.audio_readers import TOLERANCE
 from finetune.data.cells import cell_channel, cell_seconds, cell_text, no_number, shown
-from finetune.data.hub import Row
 from finetune.data.manifest import VERSION_KEY
 from finetune.data.problems import Finding
+from finetune.data.row import Row
 
 
 @dataclass(frozen=True)

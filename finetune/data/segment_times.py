@@ -13,8 +13,8 @@ from itertools import pairwise, permutations, product
 
 from finetune.core.errors import DataError
 from finetune.data.cells import cell_seconds, cell_text, shown
-from finetune.data.hub import Row
 from finetune.data.problems import Finding
+from finetune.data.row import Row
 from finetune.data.time_names import OF_THE_FILE, TimeColumn, time_columns, words_of
 
 log = logging.getLogger(__name__)

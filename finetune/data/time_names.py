@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune.data.cells import cell_seconds, cell_text, no_number
-from finetune.data.hub import Row
+from finetune.data.row import Row
 
 
 def _set(words: str) -> frozenset[str]:

@@ -7,8 +7,8 @@ from finetune.core.config import EvaluateSection, Recipe
 from finetune.core.errors import DataError
 from finetune.core.model_limits import read_limits
 from finetune.data.cells import cell_keywords, cell_text, clean_text
-from finetune.data.hub import Row
 from finetune.data.manifest import KEYS, Utterance
+from finetune.data.row import Row
 from finetune.metrics.hallucination import false_keywords
 from finetune.metrics.scorecard import BINS
 from finetune.metrics.terms import column_terms, read_terms, term_recall

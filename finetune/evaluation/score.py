@@ -21,9 +21,9 @@ from finetune.core.progress import task
 from finetune.core.run_dir import RunDir
 from finetune.data.cells import clean_text
 from finetune.data.corpora import read_corpus
-from finetune.data.hub import Row
 from finetune.data.manifest import Utterance, seconds_of
 from finetune.data.normalizer_choice import normalizer_for
+from finetune.data.row import Row
 from finetune.evaluation.decode import decode_utterances, system_output, warn_about_limits
 from finetune.evaluation.utterance_rows import hypothesis_row
 from finetune.evaluation.utterances import audited_utterances, clip_of

@@ -16,11 +16,11 @@ from finetune.data.audio import load_utterance
 from finetune.data.audit import audit, stated_utterances
 from finetune.data.cells import cell_seconds
 from finetune.data.corpora import read_corpus
-from finetune.data.hub import Row
+from finetune.data.formats.tables import read_table
 from finetune.data.manifest import VERSION_KEY, Utterance, read_manifest
 from finetune.data.problems import format_problems
+from finetune.data.row import Row
 from finetune.data.segment_times import LONGEST
-from finetune.data.tables import read_table
 from finetune.metrics.scorecard import Clip
 
 MAX_PROBLEMS = 5  # clips that an error message lists

@@ -11,9 +11,9 @@ from finetune.core.errors import DataError
 from finetune.data.audio import inspect_audio
 from finetune.data.audit import Audit, audit
 from finetune.data.cells import clean_text
-from finetune.data.hub import Row
 from finetune.data.manifest import Utterance, read_manifest, write_manifest
 from finetune.data.problems import ADVICE, Problem, format_problems
+from finetune.data.row import Row
 
 
 def write_noise(folder: Path, name: str, seconds: float = 2.0, seed: int | None = None) -> str:

@@ -11,7 +11,7 @@ import soundfile
 from finetune.core.errors import DataError
 from finetune.data.audit import audit
 from finetune.data.corpora import has_audio_file, preview_rows, read_corpus
-from finetune.data.hub import Row
+from finetune.data.row import Row
 
 
 @pytest.fixture

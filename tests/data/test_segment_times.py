@@ -14,7 +14,7 @@ from finetune.core.errors import DataError
 from finetune.data.audio import load_audio, load_utterance
 from finetune.data.audit import Audit, audit
 from finetune.data.corpora import read_corpus
-from finetune.data.hub import Row
+from finetune.data.row import Row
 from finetune.data.segment_times import segments
 from finetune.data.time_names import words_of
 from finetune.evaluation.utterances import read_utterances

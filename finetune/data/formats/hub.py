@@ -7,25 +7,16 @@ checks them like any other file.
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from finetune.core.errors import DataError
-from finetune.data.embedded_audio import audio_file, other_values
+from finetune.data.formats.embedded_audio import audio_file, other_values
 from finetune.data.problems import Finding
+from finetune.data.row import Row
 
 RATE_COLUMNS = ("sampling_rate", "sample_rate", "samplingrate", "samplerate", "sr", "fs", "rate")
 SAMPLE_COLUMNS = ("array", "samples", "waveform", "speech", "audio_array", "input_values", "audio", "wav", "signal")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a corpus: its position (file:line or row number), its values by column, a reason not to use it."""
-
-    where: str
-    values: dict[str, object]
-    fault: Finding | None = None
 
 
 def split_source(source: str) -> list[str]:

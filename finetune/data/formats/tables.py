@@ -12,7 +12,7 @@ from finetune.core.errors import DataError
 from finetune.core.files import parse_jsonl, read_bytes
 from finetune.data.cells import shown
 from finetune.data.columns import known_columns
-from finetune.data.hub import Row
+from finetune.data.row import Row
 
 JSON = (".jsonl", ".json")
 TABLES = {".csv": ",;\t|", ".tsv": "\t"}

@@ -11,7 +11,7 @@ from typing import Literal
 from finetune.core.errors import DataError
 from finetune.data.cells import shown
 from finetune.data.columns import audio_folders, find_audio, known_columns
-from finetune.data.tables import TABLES, Header, read_text
+from finetune.data.formats.tables import TABLES, Header, read_text
 
 AUDIO = re.compile(r"\.(wav|flac|mp3|ogg|oga|opus|m4a|mp4|webm|aac|wma|aiff?|au|sph)$", re.IGNORECASE)
 MAX_ROWS = 100  # rows that are compared

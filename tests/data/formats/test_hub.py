@@ -14,7 +14,7 @@ import soundfile
 from finetune.core.errors import DataError
 from finetune.data.audio import load_audio
 from finetune.data.corpora import read_corpus
-from finetune.data.hub import Row
+from finetune.data.row import Row
 
 datasets = pytest.importorskip("datasets")
 WAVES = [np.random.default_rng(seed).uniform(-0.3, 0.3, 8000).astype(np.float32) for seed in range(2)]

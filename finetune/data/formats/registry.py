@@ -1,0 +1,31 @@
+"""The shapes of corpora that are found by their content, in the order in which they are tried."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.data.row import Row
+
+
+@dataclass(frozen=True)
+class CorpusFormat:
+    """A shape of a corpus.
+
+    Attributes:
+        name: as in docs/data.md.
+        matches: whether a file or folder has this shape; it reads at most the start of a few files.
+        read: its rows in a fixed order, with the columns of the source. Paths of audio can be relative to the source.
+            The second argument is a folder for audio that must become files. At most one file or shard is in memory.
+    """
+
+    name: str
+    matches: Callable[[Path], bool]
+    read: Callable[[Path, Path], Iterator[Row]]
+
+
+FORMATS: tuple[CorpusFormat, ...] = ()
+
+
+def find_format(path: Path) -> CorpusFormat | None:
+    """The first format that a file or folder matches."""
+    return next((known for known in FORMATS if known.matches(path)), None)
