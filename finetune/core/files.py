@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,22 +28,31 @@ def read_bytes(path: str | Path, limit: int | None = None) -> bytes:
     Raises:
         OSError: the file cannot be read, is not a regular file or is larger than `limit`; `strerror` has the reason.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except ValueError as error:
-        raise OSError(errno.EINVAL, "the name has a null byte", str(path)) from error
-    with open(descriptor, "rb") as file:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if stat.S_ISFIFO(mode) and str(path).startswith("/dev/fd/"):
-            os.set_blocking(descriptor, True)
-        elif not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
+    with open(open_regular(path), "rb") as file:
         content = file.read(-1 if limit is None else limit + 1)
     if limit is not None and len(content) > limit:
         raise OSError(errno.EINVAL, f"larger than {limit / 1e6:g} MB", str(path))
     return content
+
+
+def open_regular(path: str | Path) -> int:
+    """A file descriptor of a regular file, or of a pipe of the shell (`<(command)`), for reading.
+
+    Raises:
+        OSError: the file cannot be opened or is neither; `strerror` has the reason.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, "the name has a null byte", str(path)) from error
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISFIFO(mode) and str(path).startswith("/dev/fd/"):
+        os.set_blocking(descriptor, True)
+    elif not stat.S_ISREG(mode):
+        os.close(descriptor)
+        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(code, os.strerror(code) if code == errno.EISDIR else "not a regular file", str(path))
+    return descriptor
 
 
 def read_json(path: Path) -> Any:
@@ -88,34 +97,51 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
         OSError: the file cannot be read.
         DataError: a line is not a JSON object.
     """
-    return [row for _, row in parse_jsonl(read_bytes(path).decode("utf-8-sig"), path)]
+    return [row for _, row in parse_jsonl(read_bytes(path).decode("utf-8-sig").split("\n"), path)]
 
 
-def parse_jsonl(text: str, path: str | Path) -> list[tuple[str, dict[str, Any]]]:
-    """The objects of JSON Lines text, each with its position `path:line`. Blank lines are skipped.
+def stream_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """`read_jsonl` for a regular file of any size, each object with its position `path:line`.
+
+    Only one line is in memory.
 
     Raises:
-        DataError: lines are not JSON objects. The message lists the first three.
+        OSError, DataError: see `read_jsonl`; a DataError comes after the last good line.
+        UnicodeDecodeError: the file is not UTF-8.
     """
-    rows: list[tuple[str, dict[str, Any]]] = []
-    errors: list[str] = []
-    for number, line in enumerate(text.split("\n"), 1):  # splitlines() also splits at U+2028 inside a string
+    with open(open_regular(path), encoding="utf-8-sig", newline="\n") as lines:
+        yield from parse_jsonl(lines, path)
+
+
+def parse_jsonl(lines: Iterable[str], path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of lines of JSON, each with its position `path:line`. Blank lines are skipped.
+
+    Args:
+        lines: lines that end at a line feed only, because other separators can be inside a string.
+        path: the file, for the positions.
+
+    Raises:
+        DataError: lines are not JSON objects; after the last good line. The message lists the first three.
+    """
+    errors, count = list[str](), 0
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         position = f"{path}:{number}"
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            errors.append(f"{position}: not JSON ({error})")
-            continue
-        if isinstance(row, dict):
-            rows.append((position, row))
+            row, reason = None, f"not JSON ({error})"
         else:
-            errors.append(f"{position}: not a JSON object")
+            reason = "not a JSON object"
+        if isinstance(row, dict):
+            yield position, row
+        else:
+            errors += [f"{position}: {reason}"] if count < MAX_BAD_LINES else []
+            count += 1
     if errors:
-        more = [f"... and {len(errors) - MAX_BAD_LINES} more lines"] if len(errors) > MAX_BAD_LINES else []
-        raise DataError("\n".join([*errors[:MAX_BAD_LINES], *more, "Write one JSON object on each line."]))
-    return rows
+        more = [f"... and {count - MAX_BAD_LINES} more lines"] if count > MAX_BAD_LINES else []
+        raise DataError("\n".join([*errors, *more, "Write one JSON object on each line."]))
 
 
 def sha256_file(path: str | Path) -> str:

@@ -9,13 +9,16 @@ import json
 import logging
 import math
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path, PurePath
+from typing import Any
 
 from finetune.core.errors import DataError
-from finetune.core.files import parse_jsonl, read_bytes
+from finetune.core.files import parse_jsonl, read_bytes, stream_jsonl
 from finetune.data.cells import cell_channel
 
 log = logging.getLogger(__name__)
@@ -108,31 +111,65 @@ def read_manifest(path: str | Path) -> list[Utterance]:
     Raises:
         DataError: the file cannot be read or is empty, or a line is not an utterance (the message has file:line).
     """
+    with _reading(path):
+        rows = list(parse_jsonl(read_bytes(path).decode("utf-8-sig").split("\n"), path))
+    return list(_utterances(lambda: rows, path))
+
+
+def stream_manifest(path: Path) -> Iterator[Utterance]:
+    """`read_manifest` for a regular file of any size: only the hashes of the ids stay in memory.
+
+    Raises:
+        DataError: see `read_manifest`.
+    """
+
+    def rows() -> Iterator[tuple[str, dict[str, Any]]]:
+        with _reading(path):
+            yield from stream_jsonl(path)
+
+    return _utterances(rows, path)
+
+
+@contextmanager
+def _reading(path: str | Path) -> Iterator[None]:
+    """Turns the errors of reading a file into DataError."""
     try:
-        rows = parse_jsonl(read_bytes(path).decode("utf-8-sig"), path)
+        yield
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error.reason}); save the manifest as UTF-8") from error
-    if not rows:
-        raise DataError(f"{path}: the manifest is empty")
+
+
+def _utterances(rows: Callable[[], Iterable[tuple[str, dict[str, Any]]]], path: str | Path) -> Iterator[Utterance]:
+    """The utterances of rows, which can be iterated several times."""
+    without_id = _survey(rows(), path)
+    used_ids = {str(row["id"]) for _, row in rows() if row.get("id")} if without_id else set[str]()
+    seen = set[int]()
+    for where, row in rows():
+        utterance = _utterance(row, where, used_ids)
+        if hash(utterance.id) in seen:
+            earlier = takewhile(lambda item: item[0] != where, rows())  # noqa: B023 (used at once)
+            if first := next((place for place, other in earlier if other.get("id") == utterance.id), None):
+                raise DataError(f"{where}: id {utterance.id!r} is already used at {first}; make the ids unique")
+        seen.add(hash(utterance.id))
+        if without_id:
+            used_ids.add(utterance.id)
+        yield utterance
+
+
+def _survey(rows: Iterable[tuple[str, dict[str, Any]]], path: str | Path) -> bool:
+    """Whether a row has no id. Checks the versions, and notes rows without an offset."""
+    counts, total = Counter[str](), 0
     for where, row in rows:
         check_version(row, where)
-    if any("offset" in row for _, row in rows) and not all("offset" in row for _, row in rows):
+        counts.update(offset="offset" in row, id=bool(row.get("id")))
+        total += 1
+    if not total:
+        raise DataError(f"{path}: the manifest is empty")
+    if 0 < counts["offset"] < total:
         log.info(f"{path}: a manifest of version 1 or of NeMo; rows without an offset begin at 0")
-    used_ids = {str(row["id"]) for _, row in rows if row.get("id")}
-    positions: dict[str, str] = {}
-    utterances = []
-    for where, row in rows:
-        utterance = _utterance(row, where, used_ids)
-        if utterance.id in positions:
-            raise DataError(
-                f"{where}: id {utterance.id!r} is already used at {positions[utterance.id]}; make the ids unique"
-            )
-        positions[utterance.id] = where
-        used_ids.add(utterance.id)
-        utterances.append(utterance)
-    return utterances
+    return counts["id"] < total
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:

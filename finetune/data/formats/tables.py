@@ -48,7 +48,7 @@ def read_table(path: Path, header: Header | None = None) -> list[Row]:
 def _read_json(path: Path) -> list[Row]:
     text = read_text(path)
     if not text.lstrip().startswith("["):
-        return [Row(where, values) for where, values in parse_jsonl(text, path)]
+        return [Row(where, values) for where, values in parse_jsonl(text.split("\n"), path)]
     try:
         rows = [Row(f"{path}: item {number}", values) for number, values in enumerate(json.loads(text), 1)]
     except (ValueError, RecursionError) as error:
