@@ -12,7 +12,7 @@ class CorpusFormat:
     """A shape of a corpus.
 
     Attributes:
-        name: as in docs/data.md.
+        name: as in docs/corpora.md.
         matches: whether a file or folder has this shape; it reads at most the start of a few files.
         read: its rows in a fixed order, with the columns of the source. Paths of audio can be relative to the source.
             The second argument is a folder for audio that must become files. At most one file or shard is in memory.
