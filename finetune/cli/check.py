@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     for setting in settings:
         print(f"{setting.key:{width}}  {setting.value!s:48} {setting.origin}")
 
-    from finetune.data.prepare import preview_corpora
+    from finetune.data.corpus_preview import preview_corpora
     from finetune.model.model_summary import summarize_model
     from finetune.training.parts import trainable_parts
     from finetune.training.preview import preview_training

@@ -11,6 +11,7 @@ from pathlib import Path
 from finetune.core.errors import DataError
 from finetune.data.cells import shown
 from finetune.data.channels import check_numbering
+from finetune.data.corpus import Corpus
 from finetune.data.manifest import ALWAYS_WRITTEN, VERSION_KEY, check_version
 from finetune.data.row import Row
 from finetune.data.segment_times import segments
@@ -57,7 +58,7 @@ SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")  # tried for a name such a
 HAS_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}\s*$")
 
 
-def to_manifest_keys(rows: Iterable[Row], source: str, folder: Path, audio_required: bool = True) -> list[Row]:
+def to_manifest_keys(rows: Iterable[Row], source: str, folder: Path, audio_required: bool = True) -> Corpus:
     """Rows with the manifest's keys, absolute audio paths, and segments as offset and duration in seconds.
 
     Args:
@@ -77,10 +78,10 @@ def to_manifest_keys(rows: Iterable[Row], source: str, folder: Path, audio_requi
     if all(
         {VERSION_KEY, *ALWAYS_WRITTEN} <= row.values.keys() for row in rows
     ):  # a manifest of this toolkit: its other columns have no meaning
-        return _resolve_paths(rows, source, folder, audio_required)
+        return Corpus(_resolve_paths(rows, source, folder, audio_required))
     rows = _resolve_paths(_rename_columns(rows, source), source, folder, audio_required)
     check_numbering(rows, source)
-    return segments(rows, source)
+    return Corpus(segments(rows, source))
 
 
 def known_columns(names: Iterable[str]) -> dict[str, str]:

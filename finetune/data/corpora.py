@@ -14,6 +14,7 @@ from typing import Any
 
 from finetune.core.errors import DataError
 from finetune.data.columns import is_file, to_manifest_keys
+from finetune.data.corpus import Corpus
 from finetune.data.formats import hub
 from finetune.data.formats.headerless import missing_header
 from finetune.data.formats.registry import find_format
@@ -35,7 +36,7 @@ SPLIT_FOLDERS = ("train", "training", "valid", "validation", "val", "dev", "test
 
 def read_corpus(
     source: str, media_dir: Path, load_dataset: Callable[..., Any] | None = None, audio_required: bool = True
-) -> list[Row]:
+) -> Corpus:
     """Reads the rows of a corpus.
 
     Args:
@@ -66,7 +67,7 @@ def read_corpus(
         tables = [path / name for name in METADATA if (path / name).exists()]
         if not tables:
             _check_splits(path)
-            return _read_folder(path)
+            return Corpus(_read_folder(path))
         path = tables[0]
     suffix = path.suffix.lower()
     if suffix == ".parquet":
@@ -80,7 +81,7 @@ def read_corpus(
     )
 
 
-def preview_rows(source: str) -> list[Row] | None:
+def preview_rows(source: str) -> Corpus | None:
     """The rows of a corpus that can be read without its audio; None for datasets, which are not opened.
 
     Raises:

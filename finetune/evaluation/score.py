@@ -209,7 +209,7 @@ def _read_set(source: str, media: Path, preset: str) -> tuple[list[Utterance], i
     return audited_utterances(_without_duplicate_ids(scored), source), len(rows) - len(scored)
 
 
-def _without_duplicate_ids(rows: list[Row]) -> list[Row]:
+def _without_duplicate_ids(rows: Sequence[Row]) -> Sequence[Row]:
     """The rows. If ids are not unique, they are removed; ids are then made from the file names."""
     counts = Counter(str(row.values.get("id") or "") for row in rows)
     if counts.most_common(1)[0][1] == 1:

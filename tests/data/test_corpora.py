@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def read(source: Path | str) -> list[Row]:
+def read(source: Path | str) -> Sequence[Row]:
     media = Path(source if os.path.isdir(source) else os.path.dirname(source) or ".") / "media"
     return read_corpus(str(source), media)
 
@@ -32,7 +33,7 @@ def write(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def texts(rows: list[Row]) -> list[object]:
+def texts(rows: Sequence[Row]) -> list[object]:
     return [row.values["text"] for row in rows]
 
 

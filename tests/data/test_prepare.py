@@ -14,8 +14,9 @@ from finetune.core.config import ModelSection, Recipe, TextSection
 from finetune.core.errors import DataError
 from finetune.core.files import read_json
 from finetune.core.run_dir import RunDir
+from finetune.data.corpus_preview import preview_corpora
 from finetune.data.manifest import read_manifest
-from finetune.data.prepare import prepare, preview_corpora
+from finetune.data.prepare import prepare
 from finetune.data.style import read_style
 
 SPLITS = ("train", "replay", "valid", "test", "canary")

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,14 @@ def encoded(wave: np.ndarray, file_format: str = "WAV") -> bytes:
     return file.getvalue()
 
 
-def parquet(folder: Path, **columns: list[Any]) -> list[Row]:
+def parquet(folder: Path, **columns: list[Any]) -> Sequence[Row]:
     """The rows of a Parquet file with columns and two sentences."""
     data = datasets.Dataset.from_dict({**columns, "text": ["one", "two"]})
     data.to_parquet(str(folder / "m.parquet"))
     return read_corpus(str(folder / "m.parquet"), folder / "media")
 
 
-def samples(rows: list[Row]) -> list[np.ndarray]:
+def samples(rows: Sequence[Row]) -> list[np.ndarray]:
     return [load_audio(str(row.values["audio_filepath"])) for row in rows]
 
 
