@@ -1,0 +1,183 @@
+"""The columnar form of a manifest: an Arrow file that processes map into memory, so they share one copy of its pages.
+
+The file lies beside the JSONL manifest of a run and is made from it. It holds the hash of the manifest, so an edited
+manifest gives a new table. Utterances are made when they are asked for.
+"""
+
+import json
+import os
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import accumulate, islice
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from finetune.core.files import sha256_file
+from finetune.data.manifest import Utterance, stream_manifest
+
+VERSION_KEY, VERSION = b"table_version", b"1"
+MANIFEST_KEY = b"manifest_sha256"
+BATCH = 16_384  # rows in a record batch
+SUFFIX = ".arrow"
+TEXTS = ("id", "audio_filepath", "text", "language", "speaker", "audio_digest")
+SCHEMA = pa.schema(
+    [
+        *(pa.field(name, pa.string()) for name in TEXTS),
+        pa.field("offset", pa.float64()),
+        pa.field("duration", pa.float64()),
+        pa.field("channel", pa.int32()),
+        pa.field("keywords", pa.list_(pa.string())),
+        pa.field("extra", pa.string()),  # JSON; null for an empty one
+        pa.field("not_utf8", pa.string()),  # JSON: the exact values of a row that UTF-8 cannot store
+    ]
+)
+
+
+class UtteranceTable(Sequence[Utterance]):
+    """Utterances in columns.
+
+    Args:
+        table: columns of SCHEMA.
+
+    Attributes:
+        durations, offsets: (n,) float64, seconds.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self.batches: list[pa.RecordBatch] = [batch for batch in table.to_batches() if len(batch)]
+        self._ends = list(accumulate(map(len, self.batches)))
+        self.durations, self.offsets = self._numbers("duration"), self._numbers("offset")
+        self._table = table
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, index: int) -> Utterance: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Utterance]: ...
+
+    def __getitem__(self, index: int | slice) -> Utterance | list[Utterance]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = range(len(self))[index]  # raises IndexError, and counts from the end
+        which = bisect_right(self._ends, number)
+        batch = self.batches[which]
+        place = number - self._ends[which] + len(batch)
+        return _utterance({name: batch.column(i)[place].as_py() for i, name in enumerate(SCHEMA.names)})
+
+    def __iter__(self) -> Iterator[Utterance]:
+        for batch in self.batches:
+            for start in range(0, len(batch), 1024):
+                yield from map(_utterance, batch.slice(start, 1024).to_pylist())
+
+    def _numbers(self, name: str) -> NDArray[np.float64]:
+        index = SCHEMA.get_field_index(name)  # ChunkedArray.to_numpy would import pandas
+        columns = [batch.column(index) for batch in self.batches]
+        parts = [np.frombuffer(part.buffers()[1], np.float64)[part.offset :][: len(part)] for part in columns]
+        return np.concatenate([np.zeros(0), *parts])
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A column of SCHEMA. Texts that are not valid Unicode have replacement characters here."""
+        return self._table.column(name)
+
+    def texts(self, name: str) -> Iterator[str]:
+        """The values of a column of text, row by row."""
+        for batch in self.batches:
+            yield from batch.column(SCHEMA.get_field_index(name)).to_pylist()
+
+
+def open_manifest(path: Path) -> UtteranceTable:
+    """The utterances of a JSONL manifest, from the table beside it. A missing or outdated table is made.
+
+    Raises:
+        DataError: the manifest cannot be read, or a line is not an utterance.
+    """
+    digest = sha256_file(path) if path.is_file() else ""
+    target = path.with_suffix(SUFFIX)
+    if table := _mapped(target, digest):
+        return UtteranceTable(table)
+    with suppress(OSError):  # a folder without permission to write, or a full disk
+        write_table(target, stream_manifest(path), digest)
+        if table := _mapped(target, digest):
+            return UtteranceTable(table)
+    return UtteranceTable(pa.Table.from_batches(_record_batches(stream_manifest(path)), SCHEMA))
+
+
+def write_table(path: Path, utterances: Iterable[Utterance], manifest_sha256: str) -> None:
+    """Writes the columnar form of a manifest atomically. One record batch is in memory.
+
+    Args:
+        path: the file to write, the manifest's name with SUFFIX.
+        utterances: the utterances of the manifest, in order.
+        manifest_sha256: SHA-256 of the JSONL manifest, in hexadecimal.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    schema = SCHEMA.with_metadata({MANIFEST_KEY: manifest_sha256.encode(), VERSION_KEY: VERSION})
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+            for batch in _record_batches(utterances):
+                writer.write_batch(batch)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _mapped(path: Path, manifest_sha256: str) -> pa.Table | None:
+    """The table in a file, mapped into memory; None if it is missing, damaged, or of another manifest or version."""
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        metadata = reader.schema.metadata or {}
+        if metadata.get(VERSION_KEY) != VERSION or metadata.get(MANIFEST_KEY) != manifest_sha256.encode():
+            return None
+        return reader.read_all() if reader.schema.equals(SCHEMA) else None
+    except (OSError, pa.ArrowInvalid):
+        return None
+
+
+def _record_batches(utterances: Iterable[Utterance]) -> Iterator[pa.RecordBatch]:
+    rows = iter(utterances)
+    while block := list(islice(rows, BATCH)):
+        yield pa.RecordBatch.from_pylist([_row(item) for item in block], SCHEMA)
+
+
+def _row(item: Utterance) -> dict[str, object]:
+    """The columns of an utterance."""
+    row: dict[str, object] = {name: getattr(item, name) for name in (*TEXTS, "offset", "duration", "channel")}
+    row |= {"keywords": list(item.keywords), "extra": json.dumps(item.extra) if item.extra else None}
+    names = [name for name in (*TEXTS, "keywords") if not _is_utf8(row[name])]
+    if names:  # a lone surrogate, such as a file name that is not UTF-8
+        row["not_utf8"] = json.dumps({name: row[name] for name in names})
+        row |= {name: _replaced(row[name]) for name in names}
+    return row
+
+
+def _is_utf8(value: object) -> bool:
+    try:
+        for text in value if isinstance(value, list) else [value]:
+            str(text).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _replaced(value: object) -> object:
+    if isinstance(value, list):
+        return [_replaced(item) for item in value]
+    return str(value).encode(errors="replace").decode()
+
+
+def _utterance(row: dict[str, Any]) -> Utterance:
+    exact = json.loads(row["not_utf8"]) if row["not_utf8"] else {}
+    values = {name: row[name] for name in SCHEMA.names if name != "not_utf8"} | exact
+    extra = json.loads(values["extra"]) if values["extra"] else {}
+    return Utterance(**values | {"keywords": tuple(values["keywords"]), "extra": extra})
