@@ -1,0 +1,189 @@
+"""Times the stages of a recipe on a corpus of a million synthetic rows, each as a process of its own.
+
+    python scripts/bench_data.py                                    # 1,000,000 rows of JSON Lines, finetune check
+    python scripts/bench_data.py --rows 1000000 3000000 --format jsonl csv
+    git worktree add /tmp/old e498194 && python scripts/bench_data.py --before /tmp/old     # the same with older code
+
+The rows are synthetic: texts from the words of the vocabulary data, a column of speakers, and the embedded clips as
+audio, so each file is used by many rows. `--files N` gives the rows N different file names (symbolic links). Memory is
+the largest resident set of one process (RSS, with the code of the libraries), and the largest sum over all processes
+in which shared pages count once (PSS). CPU time is that of all processes; on a shared machine it says more than wall
+time.
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+ROOT = Path(__file__).parents[1]
+COLUMNS = ("audio_filepath", "duration", "text", "speaker")
+NUM_CLIPS, NUM_SPEAKERS = 8, 1000
+HEAD = (
+    f"{'stage':10}{'format':>8}{'rows':>11}  {'code':12}{'wall s':>9}{'CPU s':>9}{'RSS MB':>9}{'PSS MB':>9}{'exit':>6}"
+)
+Command = Callable[[Path], list[str]]  # the arguments of `finetune` for a recipe
+STAGES: dict[str, Command] = {"check": lambda recipe: ["check", str(recipe)]}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The cost of one process with its children."""
+
+    stage: str
+    format: str
+    rows: int
+    code: str
+    wall_seconds: float
+    cpu_seconds: float
+    max_rss_mb: float
+    max_pss_mb: float
+    exit_code: int
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000])
+    parser.add_argument("--format", nargs="+", choices=("jsonl", "csv", "tsv"), default=["jsonl"])
+    parser.add_argument("--files", type=int, default=0, help="number of different file names (default: few files)")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=[*STAGES])
+    parser.add_argument("--before", type=Path, help="a checkout of older code, which is measured first")
+    parser.add_argument("--folder", type=Path, help="where temporary files are written")
+    parser.add_argument("--json", type=Path, help="also write all measurements to this file")
+    parser.add_argument("--show", action="store_true", help="print what the stages print")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = arguments()
+    results = []
+    print(HEAD)
+    for rows in args.rows:
+        for name in args.format:
+            with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+                recipe = make_recipe(Path(folder), rows, name, args.files)
+                for stage in args.stages:
+                    for code in [args.before] * bool(args.before) + [ROOT]:
+                        results.append(measure(stage, name, rows, code, recipe, args.show))
+                        print(format_line(results[-1]), flush=True)
+    if args.json:
+        args.json.write_text(json.dumps([asdict(item) for item in results], indent=2))
+    return max(item.exit_code for item in results)
+
+
+def make_recipe(folder: Path, rows: int, name: str, files: int) -> Path:
+    """A recipe in a folder, with a corpus of `rows` rows as data.train and a small one as data.valid."""
+    clips = sorted((ROOT / "data/vocabulary/audio/train").iterdir())[:NUM_CLIPS]
+    durations = [round(soundfile.info(clip).duration, 3) for clip in clips]
+    paths = [str(clip) for clip in clips]
+    if files:
+        (folder / "audio").mkdir()
+        paths = [f"audio/clip-{number:07}.opus" for number in range(files)]
+        for number, path in enumerate(paths):
+            (folder / path).symlink_to(clips[number % NUM_CLIPS])
+    corpus = folder / f"train.{name}"
+    with open(corpus, "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, delimiter="\t" if name == "tsv" else ",")
+        if name != "jsonl":
+            table.writerow(COLUMNS)
+        for number, text in enumerate(texts(rows)):
+            position = number % len(paths)
+            speaker = f"speaker-{number % NUM_SPEAKERS:04}"
+            values = (paths[position], durations[position % NUM_CLIPS], text, speaker)
+            if name == "jsonl":
+                file.write(json.dumps(dict(zip(COLUMNS, values, strict=True))) + "\n")
+            else:
+                table.writerow(values)
+    recipe = folder / "recipe.yaml"
+    small = {split: [str(ROOT / f"data/vocabulary/{split}.jsonl")] for split in ("valid", "test")}
+    data = {"train": [str(corpus)], **small, "allow_leaks": True}
+    content = {"model": {"base": str(ROOT / "data/granite-speech-nano")}, "data": data, "runs": str(folder / "runs")}
+    recipe.write_text(json.dumps(content | {"train": {"epochs": 1}}))
+    return recipe
+
+
+def texts(count: int) -> Iterator[str]:
+    """Different texts of 4 to 12 words, the same in each run."""
+    lines = (ROOT / "data/vocabulary/train.jsonl").read_text(encoding="utf-8").splitlines()
+    words = sorted({word for line in lines for word in json.loads(line)["text"].split()})
+    rng = np.random.default_rng(0)
+    ends = np.cumsum(rng.integers(4, 13, count))
+    chosen = rng.integers(len(words), size=ends[-1])
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        yield " ".join([words[index] for index in chosen[start:end]])
+
+
+def measure(stage: str, name: str, rows: int, code: Path, recipe: Path, show: bool) -> Measured:
+    environment = os.environ | {"PYTHONPATH": str(code.resolve()), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "finetune", *STAGES[stage](recipe)]
+    started, peak = time.monotonic(), [0.0]
+    output = None if show else subprocess.PIPE
+    process = subprocess.Popen(command, cwd=code, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    watcher = threading.Thread(target=watch_memory, args=(process.pid, peak), daemon=True)
+    watcher.start()
+    printed = b"" if process.stdout is None else process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    wall = time.monotonic() - started
+    if process.returncode and printed:
+        print(printed.decode()[-2000:])
+    return Measured(
+        stage,
+        name,
+        rows,
+        "before" if code != ROOT else "after",
+        round(wall, 1),
+        round(usage.ru_utime + usage.ru_stime, 1),
+        round(usage.ru_maxrss / 1e3, 0),
+        round(peak[0] / 1e3, 0),
+        process.returncode,
+    )
+
+
+def watch_memory(process: int, peak: list[float]) -> None:
+    """Keeps the largest sum of the proportional set sizes (kB) of a process and its descendants, until it ends."""
+    while Path(f"/proc/{process}/smaps_rollup").exists():
+        peak[0] = max(peak[0], sum(map(pss, tree(process))))
+        time.sleep(0.2)
+
+
+def tree(process: int) -> list[int]:
+    """A process and its descendants."""
+    found = [process]
+    for parent in found:
+        for children in Path(f"/proc/{parent}/task").glob("*/children"):
+            try:
+                found += map(int, children.read_text().split())
+            except OSError:  # the thread has ended
+                continue
+    return found
+
+
+def pss(process: int) -> float:
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except OSError:  # it has ended
+        return 0.0
+    return sum(float(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+def format_line(item: Measured) -> str:
+    return (
+        f"{item.stage:10}{item.format:>8}{item.rows:>11,}  {item.code:12}{item.wall_seconds:>9.1f}"
+        f"{item.cpu_seconds:>9.1f}{item.max_rss_mb:>9.0f}{item.max_pss_mb:>9.0f}{item.exit_code:>6}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
