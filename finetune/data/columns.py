@@ -58,7 +58,9 @@ SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")  # tried for a name such a
 HAS_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}\s*$")
 
 
-def to_manifest_keys(rows: Iterable[Row], source: str, folder: Path, audio_required: bool = True) -> Corpus:
+def to_manifest_keys(
+    rows: Iterable[Row], source: str, folder: Path, audio_required: bool = True, exact: bool = False
+) -> Corpus:
     """Rows with the manifest's keys, absolute audio paths, and segments as offset and duration in seconds.
 
     Args:
@@ -66,6 +68,7 @@ def to_manifest_keys(rows: Iterable[Row], source: str, folder: Path, audio_requi
         source: the source, for messages.
         folder: where relative paths start, before the current directory.
         audio_required: it is an error if no audio file exists.
+        exact: the rows have the manifest's keys, and their other columns have no meaning.
 
     Raises:
         DataError: there are no rows; a column is missing or cannot be understood; no audio file exists.
@@ -75,7 +78,7 @@ def to_manifest_keys(rows: Iterable[Row], source: str, folder: Path, audio_requi
         raise DataError(f"{source}: the corpus has no rows")
     for row in rows:
         check_version(row.values, row.where)
-    if all(
+    if exact or all(
         {VERSION_KEY, *ALWAYS_WRITTEN} <= row.values.keys() for row in rows
     ):  # a manifest of this toolkit: its other columns have no meaning
         return Corpus(_resolve_paths(rows, source, folder, audio_required))

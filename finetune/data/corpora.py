@@ -14,13 +14,14 @@ from typing import Any
 
 from finetune.core.errors import DataError
 from finetune.data.columns import is_file, to_manifest_keys
-from finetune.data.corpus import Corpus
+from finetune.data.corpus import Corpus, JoinedRows
 from finetune.data.formats import hub
 from finetune.data.formats.headerless import missing_header
 from finetune.data.formats.registry import find_format
 from finetune.data.formats.tables import JSON, TABLES, read_table, read_text
 from finetune.data.problems import Finding
 from finetune.data.row import Row
+from finetune.data.source_paths import expand, is_pattern
 
 AUDIO_SUFFIXES = {
     *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64", ".caf"),
@@ -41,7 +42,8 @@ def read_corpus(
 
     Args:
         source: a .jsonl, .json, .csv, .tsv or .parquet file, a folder of audio or of `save_to_disk`, or
-            `hf:NAME[:CONFIG]:SPLIT`.
+            `hf:NAME[:CONFIG]:SPLIT`; or a glob or brace pattern (`source_paths`) of such files or folders, each of
+            which is read by itself.
         media_dir: folder for audio that is embedded in a dataset and must become files.
         load_dataset: replaces `datasets.load_dataset` for `hf:` sources.
         audio_required: it is an error if no audio file exists; False where only texts are needed.
@@ -56,11 +58,13 @@ def read_corpus(
     """
     if source.startswith("hf:"):
         return to_manifest_keys(hub.read_hub(source, media_dir, load_dataset), source, Path.cwd())
+    if is_pattern(source):
+        corpora = [read_corpus(name, media_dir, audio_required=audio_required) for name in expand(source)]
+        return Corpus(JoinedRows(corpora))
     path = _existing(source)
     if known := find_format(path):
-        return to_manifest_keys(
-            known.read(path, media_dir), source, path if path.is_dir() else path.parent, audio_required
-        )
+        folder = path if path.is_dir() else path.parent
+        return to_manifest_keys(known.read(path, media_dir), source, folder, audio_required, known.exact)
     if path.is_dir() and hub.is_saved_dataset(path):
         return to_manifest_keys(hub.read_saved(path, media_dir), source, path)
     if path.is_dir():
@@ -90,6 +94,10 @@ def preview_rows(source: str) -> Corpus | None:
     if source.startswith("hf:"):
         hub.split_source(source)
         return None
+    if is_pattern(source):
+        corpora = [preview_rows(name) for name in expand(source)]
+        opened = [corpus for corpus in corpora if corpus is not None]
+        return Corpus(JoinedRows(opened)) if len(opened) == len(corpora) else None
     path = _existing(source)
     if path.suffix.lower() == ".parquet" or hub.is_saved_dataset(path):
         return None

@@ -1,6 +1,8 @@
 """The rows of a corpus in blocks of a fixed size, so that they can be read in parts and more than once."""
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import overload
 
 from finetune.data.row import Row
@@ -44,3 +46,25 @@ class Corpus(Sequence[Row]):
         if not 0 <= position < len(self):
             raise IndexError(index)
         return self.block(position // BLOCK_ROWS)[position % BLOCK_ROWS]
+
+
+class JoinedRows(Sequence[Row]):
+    """The rows of several corpora, one corpus after another, for a `Corpus`."""
+
+    def __init__(self, corpora: Sequence[Corpus]) -> None:
+        self._corpora = corpora
+        self._ends = list(accumulate(map(len, corpora)))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        number = bisect_right(self._ends, index)
+        corpus = self._corpora[number]
+        return corpus[index - self._ends[number] + len(corpus)]

@@ -16,11 +16,13 @@ class CorpusFormat:
         matches: whether a file or folder has this shape; it reads at most the start of a few files.
         read: its rows in a fixed order, with the columns of the source. Paths of audio can be relative to the source.
             The second argument is a folder for audio that must become files. At most one file or shard is in memory.
+        exact: the rows have the manifest's keys; their other columns are kept, and their names have no meaning.
     """
 
     name: str
     matches: Callable[[Path], bool]
     read: Callable[[Path, Path], Iterator[Row]]
+    exact: bool = False
 
 
 FORMATS: tuple[CorpusFormat, ...] = ()
