@@ -14,7 +14,7 @@ _FORM = re.compile(r"(?P<file>.+)::(?P<name>[^:?]*)\?bytes=(?P<first>\d+)-(?P<la
 
 @dataclass(frozen=True)
 class ByteRange:
-    """A member of an archive: its file, its name, its first byte and its length in bytes (1 or more)."""
+    """A member of an archive: its file, its name, its first byte and its length in bytes."""
 
     file: str
     name: str
@@ -29,7 +29,7 @@ class ByteRange:
 def parse_byte_range(path: str) -> ByteRange | None:
     """The member that a path names; None if it names a whole file."""
     match = _FORM.fullmatch(path)
-    if match is None or int(match["last"]) < int(match["first"]):
+    if match is None or int(match["last"]) < int(match["first"]) - 1:  # an empty member ends before its first byte
         return None
     first, last = int(match["first"]), int(match["last"])
     return ByteRange(match["file"], unquote(match["name"]), first, last - first + 1)

@@ -15,7 +15,7 @@ def test_the_range_is_that_of_http_with_the_last_byte_included() -> None:
     assert parse_byte_range(str(member)) == member
 
 
-@given(FILES, NAMES, st.integers(0, 2**50), st.integers(1, 2**40))
+@given(FILES, NAMES, st.integers(1, 2**50), st.integers(0, 2**40))
 def test_every_member_is_read_as_it_was_written(file: str, name: str, start: int, length: int) -> None:
     member = ByteRange(file, name, start, length)
     assert parse_byte_range(str(member)) == member

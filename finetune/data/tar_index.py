@@ -1,0 +1,264 @@
+"""Finds the members of a tar archive, local or remote, from its headers: name, first byte and length of each file.
+
+Formats: ustar, GNU and pax, with long names. Only headers are read, and for a remote archive what lies between small
+members. The result can be kept in a binary file, so that an archive is read once.
+"""
+
+import hashlib
+import logging
+import os
+import struct
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.core.errors import DataError
+from finetune.core.files import write_bytes
+from finetune.data.byte_range import ByteRange, is_url
+from finetune.data.range_file import RangeFile
+from finetune.data.remote import read_range, remote_state
+
+log = logging.getLogger(__name__)
+
+BLOCK = tarfile.BLOCKSIZE
+COMPRESSED = {  # first bytes of what is not a plain tar
+    b"\x1f\x8b": "compressed with gzip",
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ": "compressed with xz",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
+    b"PK": "a ZIP archive",
+}
+MAGIC = b"TARINDEX1\n"
+HEADER = struct.Struct("<32sQQ")  # digest of the archive's state, number of members, bytes of all names
+NEAR = 2 << 20  # bytes; up to this size, what lies between the headers of a remote archive is read too
+LONG_READ, SHORT_READ = 4 << 20, 1 << 16  # bytes of a request, if the next header is near, and if it is not
+
+Numbers = NDArray[np.int64]
+
+
+class TarIndex(Sequence[ByteRange]):
+    """The files in an archive, in their order. It holds names and numbers, no objects.
+
+    Attributes:
+        path: the archive.
+        starts, lengths: first byte and number of bytes of each file.
+    """
+
+    def __init__(self, path: str, names: bytes, name_ends: Numbers, starts: Numbers, lengths: Numbers) -> None:
+        self.path, self.starts, self.lengths = path, starts, lengths
+        self._names, self._name_ends = names, name_ends
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @overload
+    def __getitem__(self, index: int) -> ByteRange: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[ByteRange]: ...
+
+    def __getitem__(self, index: int | slice) -> ByteRange | list[ByteRange]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return ByteRange(self.path, self.name(index), int(self.starts[index]), int(self.lengths[index]))
+
+    def name(self, index: int) -> str:
+        index = range(len(self))[index]
+        start = int(self._name_ends[index - 1]) if index else 0
+        return self._names[start : int(self._name_ends[index])].decode("utf-8", "surrogateescape")
+
+    def to_bytes(self, state: bytes) -> bytes:
+        """The content of an index file."""
+        header = MAGIC + HEADER.pack(state, len(self), len(self._names))
+        numbers = np.stack([self._name_ends, self.starts, self.lengths]).astype("<i8")
+        return header + numbers.tobytes() + self._names
+
+    @staticmethod
+    def from_bytes(content: bytes, path: str, state: bytes) -> "TarIndex | None":
+        """The index in the content of a file; None if it is damaged, or of another archive."""
+        start = len(MAGIC) + HEADER.size
+        if len(content) < start or not content.startswith(MAGIC):
+            return None
+        recorded, count, size = HEADER.unpack(content[len(MAGIC) : start])
+        if recorded != state or len(content) != start + 24 * count + size:
+            return None
+        numbers = np.frombuffer(content, "<i8", 3 * count, start).reshape(3, count)
+        return TarIndex(path, content[start + 24 * count :], *numbers)
+
+
+def read_tar_index(path: str | Path, cache_dir: Path | None = None) -> TarIndex:
+    """The regular files in a tar archive.
+
+    Args:
+        path: a file or a URL of fsspec.
+        cache_dir: folder for the index, such as that of a run's media. An index beside a local archive
+            (`PATH.index`, from `write_tar_index`) is used too. An index of another size or time is not used.
+
+    Raises:
+        DataError: the archive is missing, compressed, damaged, truncated, or has sparse files.
+    """
+    path = str(path)
+    size, state = _state(path)
+    cached = [] if is_url(path) else [index_beside(path)]
+    if cache_dir is not None:
+        name = (
+            f"{path.rsplit('/', 1)[-1][:80]}-{hashlib.sha256(path.encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
+        )
+        cached.append(cache_dir / f"{name}.index")
+    for file in cached:
+        if (index := _read_cached(file, path, state)) is not None:
+            return index
+    index = _scan(path, size)
+    if cache_dir is not None:
+        _write(cached[-1], index, state)
+    return index
+
+
+def write_tar_index(path: str | Path) -> Path:
+    """Writes the index of a local archive beside it. Raises DataError as `read_tar_index`."""
+    path = str(path)
+    size, state = _state(path)
+    return _write(index_beside(path), _scan(path, size), state)
+
+
+def index_beside(path: str) -> Path:
+    return Path(f"{path}.index")
+
+
+def _write(file: Path, index: TarIndex, state: bytes) -> Path:
+    write_bytes(file, index.to_bytes(state))
+    return file
+
+
+def _read_cached(file: Path, path: str, state: bytes) -> TarIndex | None:
+    try:
+        return TarIndex.from_bytes(file.read_bytes(), path, state)
+    except OSError:
+        return None
+
+
+def _state(path: str) -> tuple[int, bytes]:
+    """The size of an archive, and a digest of what changes with its content."""
+    if is_url(path):
+        remote = remote_state(path)
+        if remote.size is None:
+            raise DataError(f"{path}: the server does not state the size of the archive; download it")
+        size, version = remote.size, remote.version
+    else:
+        try:
+            status = os.stat(path)
+        except FileNotFoundError as error:
+            raise DataError(f"{path}: no such file") from error
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read ({error})") from error
+        size, version = status.st_size, str(status.st_mtime_ns)
+    return size, hashlib.sha256(f"{size} {version}".encode()).digest()
+
+
+def _scan(path: str, size: int) -> TarIndex:
+    names, ends, starts, lengths = list[bytes](), list[int](), list[int](), list[int]()
+    for member in _members(path, size):
+        names.append(member.name.encode("utf-8", "surrogateescape"))
+        ends.append(len(names[-1]) + (ends[-1] if ends else 0))
+        starts.append(member.start)
+        lengths.append(member.length)
+    return TarIndex(path, b"".join(names), *(np.array(values, np.int64) for values in (ends, starts, lengths)))
+
+
+def _members(path: str, size: int) -> Iterator[ByteRange]:
+    """The files of an archive. An archive after the end of another one (`cat a.tar b.tar`) is read too."""
+    raw = _open(path, size)
+    try:
+        _check_first_bytes(path, raw)
+        position = 0
+        while position < size:
+            raw.seek(position)
+            archive = tarfile.TarFile(fileobj=raw, mode="r", errorlevel=2)  # type: ignore[arg-type]
+            yield from _files(path, archive, raw)
+            position = _next_archive(path, raw, archive.offset)
+    except (tarfile.TarError, UnicodeError, ValueError) as error:
+        raise DataError(f"{path}: not a tar archive, or damaged ({error}); make or download it again") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    finally:
+        raw.close()
+
+
+def _files(path: str, archive: tarfile.TarFile, raw: RangeFile) -> Iterator[ByteRange]:
+    """The files of one archive. A hard link has the bytes of the file that it names."""
+    found, others = dict[str, ByteRange](), 0
+    while (member := archive.next()) is not None:
+        archive.members = []  # type: ignore[attr-defined]  # it keeps all of them
+        if is_url(path):
+            raw.block = LONG_READ if member.size <= NEAR else SHORT_READ
+        if member.type == tarfile.GNUTYPE_SPARSE or member.sparse is not None:
+            raise DataError(f"{path}: {member.name} is a sparse file; write the archive without --sparse")
+        if member.isreg() and member.offset_data + member.size > raw.size:
+            raise DataError(
+                f"{path}: truncated: {member.name} ends at byte {member.offset_data + member.size}, but the archive "
+                f"has {raw.size} bytes; make or download it again"
+            )
+        if member.isreg():
+            found[member.name] = ByteRange(path, member.name, member.offset_data, member.size)
+        elif member.islnk() and member.linkname in found:
+            found[member.name] = replace(found[member.linkname], name=member.name)
+        else:
+            others += not member.isdir()
+            continue
+        yield replace(found[member.name], name=member.name.removeprefix("./"))
+    if others:
+        log.warning("%s: %d members are not files (such as symbolic links) and are left out", path, others)
+
+
+def _open(path: str, size: int) -> RangeFile:
+    if is_url(path):
+        return RangeFile(lambda start, stop: read_range(path, start, stop), size, SHORT_READ)
+    try:
+        file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by the RangeFile
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    return RangeFile(lambda start, stop: os.pread(file.fileno(), stop - start, start), size, 2 * BLOCK, file.close)
+
+
+def _check_first_bytes(path: str, raw: RangeFile) -> None:
+    head = raw.read(BLOCK)
+    if not head:
+        raise DataError(f"{path}: the file is empty (0 bytes)")
+    if head.startswith(b"version https://git-lfs"):
+        raise DataError(f"{path}: this is a Git LFS pointer, not the archive; run `git lfs pull`")
+    for mark, what in COMPRESSED.items():
+        if head.startswith(mark) and head[257:262] != b"ustar":
+            raise DataError(f"{path}: {what}, so its members cannot be read in place; write an uncompressed tar")
+
+
+def _next_archive(path: str, raw: RangeFile, position: int) -> int:
+    """Where the next archive starts after the end of one at `position`; the size of the file if there is none."""
+    raw.seek(position)
+    first = True
+    while block := raw.read(BLOCK):
+        if block.count(0) != len(block):
+            if first:
+                raise DataError(
+                    f"{path}: damaged or truncated at byte {position}: no header of a member; make or download the "
+                    "archive again"
+                )
+            if _is_header(block):
+                return position
+            log.warning("%s: the bytes after the end of the archive (from byte %d) are ignored", path, position)
+            break
+        first = False
+        position += len(block)
+    return raw.size
+
+
+def _is_header(block: bytes) -> bool:
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except (tarfile.TarError, ValueError):
+        return False
+    return True
