@@ -90,6 +90,21 @@ def load_segments(
     return waves
 
 
+def load_source_rate(
+    path: str | Path, offset: float = 0.0, duration: float | None = None, channel: int | None = None
+) -> tuple[NDArray[np.float32], int]:
+    """`load_audio` without resampling.
+
+    Returns:
+        (N,) float32, and the sampling rate of the file in Hz.
+
+    Raises:
+        DataError: see `load_audio`.
+    """
+    with open_audio(path) as file:
+        return np.concatenate(list(_mono_blocks(file, path, offset, duration, channel))), file.samplerate
+
+
 def stream_audio(path: str | Path, channel: int | None = None) -> Iterator[NDArray[np.float32]]:
     """`load_audio` for a complete file, in blocks (n,), so memory is bounded.
 

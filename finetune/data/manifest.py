@@ -178,13 +178,16 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     Raises:
         DataError: an utterance cannot be written as JSON (the message has its id).
     """
-    path = Path(path)
+    write_lines(Path(path), (json_line(manifest_row(item), item.id) for item in utterances))
+
+
+def write_lines(path: Path, lines: Iterable[bytes]) -> None:
+    """Writes lines atomically, one at a time. Creates missing parent folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            for utterance in utterances:
-                file.write(_line(utterance))
+            file.writelines(lines)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -235,17 +238,27 @@ def _seconds(row: dict[str, object], key: str, where: str) -> float:
     return float(value)
 
 
-def _line(utterance: Utterance) -> bytes:
+def manifest_row(utterance: Utterance) -> dict[str, object]:
+    """The keys and values of an utterance in a manifest. Empty values are left out.
+
+    Raises:
+        DataError: `extra` has a key of the manifest.
+    """
     row: dict[str, object] = {key: getattr(utterance, key) for key in KEYS}
     row = {key: value for key, value in row.items() if value or key in ALWAYS_WRITTEN or value == 0}
     row[VERSION_KEY] = VERSION
     if clash := sorted(set(row) & set(utterance.extra)):
         raise DataError(f"utterance {utterance.id!r}: `extra` must not contain the manifest's own keys {clash}")
+    return row | utterance.extra
+
+
+def json_line(row: Mapping[str, object], utterance_id: str) -> bytes:
+    """A row as one line of JSON. Raises DataError if it cannot be written as JSON."""
     try:
-        line = json.dumps(row | utterance.extra, ensure_ascii=False, allow_nan=False)
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise DataError(f"utterance {utterance.id!r} cannot be written as JSON: {error}") from error
+        raise DataError(f"utterance {utterance_id!r} cannot be written as JSON: {error}") from error
     try:
         return line.encode() + b"\n"
     except UnicodeEncodeError:  # a lone surrogate, such as a file name that is not UTF-8
-        return json.dumps(row | utterance.extra).encode() + b"\n"
+        return json.dumps(row).encode() + b"\n"

@@ -1,0 +1,72 @@
+"""`finetune convert`: a corpus in another format: manifest, NeMo, Lhotse, Hugging Face data set, tar shards."""
+
+import argparse
+from pathlib import Path
+
+from finetune.cli.arguments import Subparsers
+from finetune.core.terminal import visible
+
+BYTES = {"k": 10**3, "m": 10**6, "g": 10**9}
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    text = "write a corpus in another format: manifest, nemo, lhotse, hf, shards"
+    parser = subparsers.add_parser(
+        "convert",
+        help=text,
+        description="Reads a corpus of any format and writes it in another one. Rows that cannot be used are reported "
+        "and left out. docs/corpora.md describes the formats.",
+        epilog="example: finetune convert data/train.csv shards/train --to shards --shard-size 1G",
+    )
+    parser.add_argument("source", metavar="IN", help="a corpus, as in data.train of a recipe")
+    parser.add_argument("out", metavar="OUT", type=Path, help="the file or folder to write")
+    parser.add_argument(
+        "--to",
+        choices=("manifest", "nemo", "lhotse", "hf", "shards"),
+        help="the format; by default manifest for .jsonl and lhotse for .jsonl.gz",
+    )
+    parser.add_argument("--codec", choices=("flac", "opus"), default="flac", help="audio in shards and data sets")
+    parser.add_argument(
+        "--shard-size",
+        type=_bytes,
+        default="500M",
+        metavar="SIZE",
+        help="bytes of a shard or Parquet file, such as 1G (default: 500M)",
+    )
+    parser.add_argument(
+        "--audio",
+        type=Path,
+        metavar="DIR",
+        help="write each clip as a file into DIR (for manifest, nemo, lhotse); by default the audio stays in place",
+    )
+    parser.add_argument("--split", default="train", help="split of a Hugging Face data set (default: train)")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Converts and prints what was written. Raises the errors of `data.convert.convert`."""
+    from finetune.data.convert import ConvertOptions, convert
+    from finetune.data.problems import format_problems
+
+    options = ConvertOptions(args.to, args.codec, args.shard_size, args.split, args.audio, args.overwrite)
+    result = convert(args.source, args.out, options)
+    problems = [*result.audit.dropped, *result.audit.warnings]
+    if problems:
+        print(visible(format_problems(problems)))
+    rows = f"; {len(result.audit.dropped)} rows left out" if result.audit.dropped else ""
+    files = f"{len(result.files)} files in {args.out}" if len(result.files) > 1 else str(result.files[0])
+    print(visible(f"{result.clips} clips, {result.seconds / 3600:.2f} h{rows}: {files}"))
+    return 0
+
+
+def _bytes(text: str) -> int:
+    """A size such as 500M. Raises ArgumentTypeError for another form."""
+    number, unit = (text[:-1], BYTES[text[-1].lower()]) if text[-1:].lower() in BYTES else (text, 1)
+    try:
+        size = int(float(number) * unit)
+    except (ValueError, OverflowError):
+        size = 0
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size, such as 500M or 1G")
+    return size

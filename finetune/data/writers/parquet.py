@@ -1,0 +1,96 @@
+"""Writes a Hugging Face data set as Parquet files with the audio inside, in the layout of the hub.
+
+`datasets.load_dataset(FOLDER)` reads it, and `hf upload` publishes it. Source of the layout and of the metadata: the
+documentation of `datasets`.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from pathlib import Path, PurePath
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from finetune.data.manifest import Utterance
+from finetune.data.writers.clip_audio import ClipAudio
+
+SHARD = "{split}-{number:05d}-of-{total:05d}.parquet"
+ROWS_IN_GROUP = 100  # `datasets` and the viewer of the hub read whole row groups
+AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+METADATA = {"huggingface": json.dumps({"info": {"features": {"audio": {"_type": "Audio"}}}})}
+FIXED = {"audio": AUDIO, "id": pa.string(), "text": pa.string(), "duration": pa.float64()}
+OPTIONAL = {"language": pa.string(), "speaker": pa.string(), "keywords": pa.list_(pa.string())}
+TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+
+
+def schema_of(utterances: Iterable[Utterance]) -> pa.Schema:
+    """The columns of utterances. A column of `extra` with values of several types, or of other types, is JSON text."""
+    used, types = set[str](), dict[str, set[type]]()
+    for item in utterances:
+        used |= {name for name in OPTIONAL if getattr(item, name)}
+        for name, value in item.extra.items():
+            types.setdefault(name, set()).update({type(value)} - {type(None)})
+    extra = {
+        name: TYPES.get(next(iter(found)), pa.string()) if len(found) == 1 else pa.string()
+        for name, found in types.items()
+    }
+    fields = FIXED | {name: OPTIONAL[name] for name in OPTIONAL if name in used} | extra
+    return pa.schema(list(fields.items()), metadata=METADATA)
+
+
+def write_parquet(
+    folder: Path, clips: Iterable[tuple[Utterance, ClipAudio]], schema: pa.Schema, shard_bytes: int, split: str
+) -> list[Path]:
+    """Writes `data/SPLIT-00000-of-0000N.parquet`.
+
+    Args:
+        folder: the folder of the data set.
+        clips: utterances and their audio.
+        schema: from `schema_of`.
+        shard_bytes: a file that has this many bytes of audio is closed.
+        split: name of the split, such as train.
+
+    Returns:
+        The files.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    target = folder / "data"
+    target.mkdir(parents=True, exist_ok=True)
+    temporary, rows = list[Path](), iter(clips)
+    try:
+        while first := next(rows, None):
+            temporary.append(target / f".{split}-{len(temporary):05d}.{os.getpid()}.tmp")
+            _write(temporary[-1], chain([first], rows), schema, shard_bytes)
+        names = [SHARD.format(split=split, number=number, total=len(temporary)) for number in range(len(temporary))]
+        for file, name in zip(temporary, names, strict=True):
+            os.replace(file, target / name)
+        return [target / name for name in names]
+    finally:
+        for file in temporary:
+            file.unlink(missing_ok=True)
+
+
+def _write(path: Path, clips: Iterator[tuple[Utterance, ClipAudio]], schema: pa.Schema, shard_bytes: int) -> None:
+    """Writes one file: clips until it has `shard_bytes` of audio."""
+    size = 0
+    with pq.ParquetWriter(path, schema) as writer:
+        while size < shard_bytes and (group := list(islice(clips, ROWS_IN_GROUP))):
+            size += sum(len(audio.data) for _, audio in group)
+            writer.write_table(pa.Table.from_pylist([_row(item, audio, schema) for item, audio in group], schema))
+
+
+def _row(item: Utterance, audio: ClipAudio, schema: pa.Schema) -> dict[str, object]:
+    name = f"{PurePath(item.audio_filepath.partition('?bytes=')[0]).stem}{audio.suffix}"
+    row: dict[str, object] = {name: _value(value, schema.field(name).type) for name, value in item.extra.items()}
+    row |= {name: getattr(item, name) for name in ("id", "text", "duration", "language", "speaker")}
+    return row | {"keywords": list(item.keywords), "audio": {"bytes": audio.data, "path": name}}
+
+
+def _value(value: object, kind: pa.DataType) -> object:
+    if value is None or isinstance(value, str) or kind != pa.string():
+        return value
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,190 @@
+"""`finetune convert`: each format has the clips of the corpus, sample by sample."""
+
+import gzip
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from command import Command
+
+from finetune.core.errors import DataError
+from finetune.data.audio import load_audio, load_utterance
+from finetune.data.byte_range import parse_byte_range
+from finetune.data.convert import ConvertOptions, Target, convert
+from finetune.data.corpora import read_corpus
+from finetune.data.manifest import Utterance, read_manifest
+from finetune.data.writers.clip_audio import encode_clip, is_whole_file
+
+RATE = 24_000
+ROWS = [
+    {"id": "whole", "audio_filepath": "mono.wav", "text": "the whole file", "language": "en", "speaker": "ann"},
+    {"id": "part", "audio_filepath": "long.wav", "offset": 0.5, "duration": 0.25, "text": "a part", "keywords": ["a"]},
+    {"id": "left", "audio_filepath": "two.flac", "channel": 0, "text": "grüß dich", "dialect": "Wien"},
+    {"id": "both", "audio_filepath": "two.flac", "text": "both sides", "score": 0.5},
+    {"id": "lossy", "audio_filepath": "lossy.ogg", "offset": 0.1, "duration": 0.5, "text": "a lossy part", "tags": [1]},
+]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """A manifest of segments, channels and a lossy file."""
+    rng = np.random.default_rng(0)
+    soundfile.write(tmp_path / "mono.wav", rng.integers(-9000, 9000, RATE).astype(np.int16), RATE)
+    soundfile.write(tmp_path / "long.wav", rng.integers(-9000, 9000, 2 * RATE).astype(np.int16), RATE)
+    soundfile.write(tmp_path / "two.flac", rng.integers(-9000, 9000, (RATE, 2)).astype(np.int16), RATE)
+    soundfile.write(tmp_path / "lossy.ogg", rng.normal(0, 0.1, RATE), RATE)
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return tmp_path / "corpus.jsonl"
+
+
+def clips(corpus: Path, tmp_path: Path) -> dict[str, Utterance]:
+    """The clips of the corpus."""
+    convert(str(corpus), tmp_path / "expected.jsonl", ConvertOptions())
+    return {item.id: item for item in read_manifest(tmp_path / "expected.jsonl")}
+
+
+def assert_same_audio(samples: np.ndarray, item: Utterance) -> None:
+    expected = load_utterance(item)
+    assert len(samples) == len(expected)
+    exact = item.id != "lossy"  # 24 bits of a decoder's floating-point numbers
+    np.testing.assert_allclose(samples, expected, rtol=0, atol=0 if exact else 2e-7)
+
+
+def test_the_manifest_keeps_every_row(corpus: Path, tmp_path: Path) -> None:
+    found = clips(corpus, tmp_path)
+    assert list(found) == [row["id"] for row in ROWS]
+    for row in ROWS:
+        item = found[str(row["id"])]
+        assert (item.text, item.offset, item.channel) == (row["text"], row.get("offset", 0.0), row.get("channel"))
+    assert found["part"].keywords == ("a",) and found["left"].extra == {"dialect": "Wien"}
+
+
+@pytest.mark.parametrize("target", ["manifest", "nemo"])
+@pytest.mark.parametrize("files", [False, True])
+def test_manifests_give_the_same_clips_again(corpus: Path, tmp_path: Path, target: Target, files: bool) -> None:
+    out = tmp_path / "out.jsonl"
+    convert(str(corpus), out, ConvertOptions(target, audio=tmp_path / "clips" if files else None))
+    convert(str(out), tmp_path / "again.jsonl", ConvertOptions())
+    again = {item.id: item for item in read_manifest(tmp_path / "again.jsonl")}
+    for name, item in clips(corpus, tmp_path).items():
+        for field in ("text", "language", "speaker", "keywords", "extra"):
+            assert getattr(again[name], field) == getattr(item, field)
+        assert_same_audio(load_utterance(again[name]), item)
+        assert (Path(again[name].audio_filepath).parent.name == "clips") == files
+    first = json.loads(out.read_text().splitlines()[0])
+    assert ("lang" in first, "manifest_version" in first) == ((True, False) if target == "nemo" else (False, True))
+
+
+def test_a_cut_has_the_recording_and_one_supervision(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cuts.jsonl.gz"
+    convert(str(corpus), out, ConvertOptions())
+    cuts = {cut["id"]: cut for cut in map(json.loads, gzip.decompress(out.read_bytes()).splitlines())}
+    part = cuts["part"]
+    assert (part["type"], part["start"], part["duration"], part["channel"]) == ("MonoCut", 0.5, 0.25, 0)
+    assert part["supervisions"][0] | {"id": ""} == {
+        "id": "",
+        "recording_id": str(tmp_path / "long.wav"),
+        "start": 0.0,
+        "duration": 0.25,
+        "channel": 0,
+        "text": "a part",
+        "custom": {"keywords": ["a"]},
+    }
+    assert part["recording"]["sampling_rate"] == RATE and part["recording"]["num_samples"] == 2 * RATE
+    assert (cuts["both"]["type"], cuts["both"]["channel"]) == ("MultiCut", [0, 1])
+    assert cuts["left"]["supervisions"][0]["custom"] == {"dialect": "Wien"}
+    before = out.read_bytes()
+    convert(str(corpus), out, ConvertOptions(overwrite=True))
+    assert out.read_bytes() == before
+
+
+def test_shards_have_each_clip_as_a_member(corpus: Path, tmp_path: Path) -> None:
+    result = convert(str(corpus), tmp_path / "shards", ConvertOptions("shards", shard_bytes=50_000))
+    assert [path.name for path in result.files] == ["shard-000000.tar", "shard-000001.tar", "shard-000002.tar"]
+    expected, names = clips(corpus, tmp_path), set[str]()
+    for item in read_manifest(tmp_path / "shards" / "manifest.jsonl"):
+        member = parse_byte_range(item.audio_filepath)
+        assert member is not None and item.offset == 0 and item.channel is None
+        with tarfile.open(tmp_path / "shards" / member.file) as archive:
+            info = archive.getmember(member.name)
+            assert (info.offset_data, info.size, info.mtime) == (member.start, member.length, 0)
+            audio, text = archive.extractfile(info), archive.extractfile(member.name.replace("flac", "json"))
+            assert audio and text
+            (tmp_path / "clip.flac").write_bytes(audio.read())
+            assert json.loads(text.read())["text"] == item.text == expected[item.id].text
+        assert_same_audio(load_audio(tmp_path / "clip.flac"), expected[item.id])
+        assert item.audio_digest == (expected[item.id].audio_digest if item.id != "lossy" else "")
+        names.add(item.id)
+    assert names == expected.keys()
+    assert not list((tmp_path / "shards").glob(".*"))
+
+
+def test_a_data_set_is_read_by_the_library_datasets(corpus: Path, tmp_path: Path) -> None:
+    result = convert(str(corpus), tmp_path / "hf", ConvertOptions("hf", split="test", shard_bytes=1))
+    assert [path.name for path in result.files] == ["test-00000-of-00001.parquet"]
+    rows = {row.values["id"]: row.values for row in read_corpus(f"hf:{tmp_path / 'hf'}:test", tmp_path / "media")}
+    for name, item in clips(corpus, tmp_path).items():
+        assert (rows[name]["text"], rows[name]["speaker"] or "") == (item.text, item.speaker)
+        assert_same_audio(load_audio(str(rows[name]["audio_filepath"])), item)
+    assert rows["both"]["score"] == 0.5 and rows["lossy"]["tags"] == "[1]" and rows["part"]["keywords"] == ["a"]
+
+
+def test_opus_is_small_and_keeps_the_length(corpus: Path, tmp_path: Path) -> None:
+    convert(str(corpus), tmp_path / "out.jsonl", ConvertOptions(audio=tmp_path / "clips", codec="opus"))
+    for item in read_manifest(tmp_path / "out.jsonl"):
+        assert item.audio_filepath.endswith(".opus")
+        assert abs(len(load_utterance(item)) / 16_000 - item.duration) < 0.01
+        assert item.audio_digest == ""
+
+
+def test_a_complete_compressed_file_keeps_its_bytes(corpus: Path) -> None:
+    path = corpus.with_name("lossy.ogg")
+    item = Utterance("a", str(path), 1.0, "")
+    assert is_whole_file(item)
+    assert encode_clip(item).data == path.read_bytes() and encode_clip(item).suffix == ".ogg"
+    assert not is_whole_file(Utterance("a", str(path), 0.5, ""))
+    assert not is_whole_file(Utterance("a", str(corpus.with_name("two.flac")), 1.0, "", channel=1))
+
+
+def test_unusable_rows_are_reported(corpus: Path, finetune: Command, tmp_path: Path) -> None:
+    corpus.write_text(corpus.read_text() + json.dumps({"audio_filepath": "none.wav", "text": "no file"}) + "\n")
+    result = finetune("convert", corpus, tmp_path / "out.jsonl")
+    assert result.code == 0
+    assert "missing audio" in result.out and "5 clips" in result.out and "1 rows left out" in result.out
+
+
+@pytest.mark.parametrize(
+    ("out", "more", "message"),
+    [
+        ("out.xyz", [], "choose the format with --to manifest, nemo, lhotse, hf, shards"),
+        ("corpus.jsonl", [], "corpus.jsonl already exists"),
+        ("", ["--to", "nemo"], "this is a folder; name a file for --to nemo"),
+        ("corpus.jsonl", ["--to", "shards"], "this is a file; name a folder for --to shards"),
+        ("", ["--to", "hf"], "already exists"),
+    ],
+)
+def test_an_output_that_cannot_be_written(
+    corpus: Path, finetune: Command, tmp_path: Path, out: str, more: list[str], message: str
+) -> None:
+    before = corpus.read_bytes()
+    result = finetune("convert", corpus, tmp_path / out, *more)
+    assert result.code == 1 and message in result.err
+    assert corpus.read_bytes() == before
+
+
+@pytest.mark.parametrize("size", ["0", "x", "-1M", "", "nan", "inf"])
+def test_a_wrong_size_is_a_usage_error(corpus: Path, finetune: Command, tmp_path: Path, size: str) -> None:
+    result = finetune("convert", corpus, tmp_path / "s", "--to", "shards", f"--shard-size={size}")
+    assert result.code == 2 and "is not a size" in result.err
+
+
+def test_a_member_of_an_archive_needs_files_for_nemo(corpus: Path, tmp_path: Path) -> None:
+    from finetune.data.convert import write_corpus
+
+    item = Utterance("a", "/x/shard.tar::a.flac?bytes=512-1023", 1.0, "a")
+    for target in ("nemo", "lhotse"):
+        with pytest.raises(DataError, match="cannot name .*; add --audio DIR"):
+            write_corpus(tmp_path / "out", target, [item], ConvertOptions())
