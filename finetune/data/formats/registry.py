@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune.data.formats import kaldi
 from finetune.data.row import Row
 
 
@@ -25,7 +26,7 @@ class CorpusFormat:
     exact: bool = False
 
 
-FORMATS: tuple[CorpusFormat, ...] = ()
+FORMATS: tuple[CorpusFormat, ...] = (CorpusFormat("Kaldi directory", kaldi.matches, kaldi.read, exact=True),)
 
 
 def find_format(path: Path) -> CorpusFormat | None:
