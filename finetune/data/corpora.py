@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.core.errors import DataError
+from finetune.data.audio_suffixes import AUDIO_SUFFIXES
 from finetune.data.columns import is_file, to_manifest_keys
 from finetune.data.corpus import Corpus, JoinedRows
 from finetune.data.formats import hub
@@ -23,10 +24,6 @@ from finetune.data.problems import Finding
 from finetune.data.row import Row
 from finetune.data.source_paths import expand, is_pattern
 
-AUDIO_SUFFIXES = {
-    *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64", ".caf"),
-    *(".m4a", ".mp4", ".aac", ".wma", ".webm", ".mkv", ".mov", ".amr", ".3gp"),
-}
 _TIME = r"[\[(]?(?:\d+:)*\d+[.,:]\d+[\])]?"
 CLOCK = re.compile(r"\s*[\[(]?(?:\d+:)+\d+(?:[.,]\d+)?[\])]?(?:\s|$)")  # a line such as "[00:12] words"
 # Such as "0.0\t2.16\twords" and "00:01.5 --> 00:03.2".

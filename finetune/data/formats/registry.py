@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.data.formats import kaldi
+from finetune.data.formats import kaldi, librispeech
 from finetune.data.row import Row
 
 
@@ -26,7 +26,11 @@ class CorpusFormat:
     exact: bool = False
 
 
-FORMATS: tuple[CorpusFormat, ...] = (CorpusFormat("Kaldi directory", kaldi.matches, kaldi.read, exact=True),)
+FORMATS: tuple[CorpusFormat, ...] = (
+    CorpusFormat("Kaldi directory", kaldi.matches, kaldi.read, exact=True),
+    CorpusFormat("LibriSpeech", librispeech.is_librispeech, librispeech.read_librispeech, exact=True),
+    CorpusFormat("MLS", librispeech.is_mls, librispeech.read_mls, exact=True),
+)
 
 
 def find_format(path: Path) -> CorpusFormat | None:
