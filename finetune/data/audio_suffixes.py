@@ -1,6 +1,6 @@
 """The suffixes of audio and video files that are found in folders and archives."""
 
-AUDIO_SUFFIXES = {
-    *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64", ".caf"),
-    *(".m4a", ".mp4", ".aac", ".wma", ".webm", ".mkv", ".mov", ".amr", ".3gp"),
-}
+AUDIO_SUFFIXES = (  # of two files of one recording, the first is preferred
+    *(".wav", ".flac", ".sph", ".aif", ".aiff", ".au", ".w64", ".caf", ".opus", ".ogg", ".oga", ".mp3", ".m4a", ".aac"),
+    *(".wma", ".amr", ".mka", ".webm", ".mp4", ".m4v", ".mkv", ".mov", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"),
+)

@@ -36,6 +36,7 @@ ALIASES = {  # column names for each key, the preferred one first; lower case wi
     "language": ("language", "lang", "locale"),
     "speaker": ("speaker", "speaker_id", "client_id"),
     "keywords": ("keywords", "hotwords"),
+    "accent": ("accent", "accents"),
     "channel": (
         "channel",
         "channel_id",

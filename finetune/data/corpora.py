@@ -1,35 +1,24 @@
-"""Reads corpora in many formats to rows with the manifest's keys and a position (file:line) for each row.
+"""Reads corpora of every format to rows with the manifest's keys and a position (file:line) for each row.
 
-Formats: JSON Lines, a JSON list, CSV and TSV with any delimiter, a folder of audio files with a metadata.csv or with a
-.txt file of the same name for each, and Hugging Face datasets (`hub`). This module checks only the format; `audit`
-checks the content of each row.
+`formats/registry.py` finds the other formats by their content. This module checks only the format; `audit` checks the
+content of each row.
 """
 
 import difflib
-import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from finetune.core.errors import DataError
-from finetune.data.audio_suffixes import AUDIO_SUFFIXES
 from finetune.data.columns import is_file, to_manifest_keys
 from finetune.data.corpus import Corpus, JoinedRows
 from finetune.data.formats import hub
+from finetune.data.formats.audio_by_id import with_audio_of_ids
 from finetune.data.formats.headerless import missing_header
 from finetune.data.formats.registry import find_format
-from finetune.data.formats.tables import JSON, TABLES, read_table, read_text
-from finetune.data.problems import Finding
+from finetune.data.formats.tables import JSON, TABLES, read_table
 from finetune.data.row import Row
 from finetune.data.source_paths import expand, is_pattern
-
-_TIME = r"[\[(]?(?:\d+:)*\d+[.,:]\d+[\])]?"
-CLOCK = re.compile(r"\s*[\[(]?(?:\d+:)+\d+(?:[.,]\d+)?[\])]?(?:\s|$)")  # a line such as "[00:12] words"
-# Such as "0.0\t2.16\twords" and "00:01.5 --> 00:03.2".
-TWO_TIMES = re.compile(rf"\s*{_TIME}\s*(?:\t|-->|-|–|\s)\s*{_TIME}(?:\s|$)")
-METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
-SPLIT_FOLDERS = ("train", "training", "valid", "validation", "val", "dev", "test", "testing", "eval", "evaluation")
 
 
 def read_corpus(
@@ -62,20 +51,10 @@ def read_corpus(
     if known := find_format(path):
         folder = path if path.is_dir() else path.parent
         return to_manifest_keys(known.read(path, media_dir), source, folder, audio_required, known.exact)
-    if path.is_dir() and hub.is_saved_dataset(path):
-        return to_manifest_keys(hub.read_saved(path, media_dir), source, path)
-    if path.is_dir():
-        tables = [path / name for name in METADATA if (path / name).exists()]
-        if not tables:
-            _check_splits(path)
-            return Corpus(_read_folder(path))
-        path = tables[0]
     suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        return to_manifest_keys(hub.read_parquet(path, media_dir), str(path), path.parent)
     if suffix in (*JSON, *TABLES):
         rows = read_table(path, missing_header(path) if suffix in TABLES else None)
-        return to_manifest_keys(rows, str(path), path.parent, audio_required)
+        return to_manifest_keys(with_audio_of_ids(rows, path.parent), str(path), path.parent, audio_required)
     raise DataError(
         f"{source}: unknown format {suffix or '(no suffix)'}; use a .jsonl, .json, .csv, .tsv or .parquet file, a "
         "folder of audio, or hf:NAME:SPLIT (unpack archives first)"
@@ -96,7 +75,7 @@ def preview_rows(source: str) -> Corpus | None:
         opened = [corpus for corpus in corpora if corpus is not None]
         return Corpus(JoinedRows(opened)) if len(opened) == len(corpora) else None
     path = _existing(source)
-    if path.suffix.lower() == ".parquet" or hub.is_saved_dataset(path):
+    if (known := find_format(path)) and not known.opened_by_check:
         return None
     return read_corpus(source, path)
 
@@ -115,61 +94,6 @@ def _existing(source: str) -> Path:
 def has_audio_file(row: Row) -> bool:
     name = row.values.get("audio_filepath")
     return isinstance(name, str) and is_file(Path(name))
-
-
-def _check_splits(folder: Path) -> None:
-    """Raises DataError if a folder of audio has corpora in its subfolders, such as train and test of an audiofolder."""
-    tables = [table for name in METADATA for level in ("*", "*/*") for table in folder.glob(f"{level}/{name}")]
-    corpora = sorted({table.parent for table in tables})
-    if not corpora:
-        splits = [path for path in folder.iterdir() if path.is_dir() and path.name.lower() in SPLIT_FOLDERS]
-        corpora = sorted(splits) if len(splits) > 1 else []
-    if corpora:
-        names = ", ".join(str(path.relative_to(folder)) for path in corpora[:10])
-        raise DataError(f"{folder}: the corpora are its subfolders {names}; give one of them, such as {corpora[0]}")
-
-
-def _tables(folder: Path) -> list[str]:
-    """The names of the files in a folder that can be a corpus."""
-    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in (*JSON, *TABLES, ".parquet"))
-
-
-def has_times(text: str) -> bool:
-    """Whether the lines of a transcript have times, as in subtitles and label files."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    return any(map(TWO_TIMES.match, lines)) or (len(lines) > 1 and all(map(CLOCK.match, lines)))
-
-
-def _read_folder(folder: Path) -> list[Row]:
-    """Audio files, each with a .txt file of the same name. If one of the two is missing, `audit` reports the row."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
-    texts = {path.with_suffix(""): path for path in sorted(folder.rglob("*.txt"))}
-    paired = any(path.with_suffix("") in texts for path in files)
-    if not paired and (tables := _tables(folder)):
-        raise DataError(
-            f"{folder}: the folder has the tables {', '.join(tables)}; give one of them, such as {folder / tables[0]}"
-        )
-    if not files:
-        raise DataError(f"{folder}: no audio files in this folder (suffixes: {', '.join(sorted(AUDIO_SUFFIXES))})")
-    if not paired:
-        raise DataError(
-            f"{folder}: {len(files)} audio files, but none has a transcript; add files such as "
-            f"{files[0].with_suffix('.txt')}, or a metadata.csv with the columns file_name and text"
-        )
-    rows = []
-    for path in files:
-        transcript = texts.get(path.with_suffix(""))
-        text = read_text(transcript) if transcript else None
-        fault = None
-        if text and has_times(text):
-            fault = Finding("times in transcript", f"a label or subtitle file: {text[:60]!r}")
-        rows.append(Row(str(transcript or path), {"audio_filepath": os.path.abspath(path), "text": text}, fault))
-    stems = {path.with_suffix("") for path in files}
-    return rows + [
-        Row(str(transcript), {"audio_filepath": os.path.abspath(stem.with_suffix(".wav")), "text": None})
-        for stem, transcript in texts.items()
-        if stem not in stems
-    ]
 
 
 def _suggestion(path: Path) -> str:

@@ -406,9 +406,8 @@ def test_only_an_empty_cell_is_empty(folder: Path, suffix: str) -> None:
 @pytest.mark.parametrize(
     ("text", "timed"),
     [
-        ("0.000000\t2.160000\tthe soldiers\n", True),
-        ("1\n00:00:00,000 --> 00:00:02,160\nthe soldiers\n", True),
-        ("WEBVTT\n\n00:00.000 --> 00:02.160\nthe soldiers\n", True),
+        ("0.000000\t2.160000\tthe soldiers\nand more\n", True),
+        ("the story\n00:00:00,000 --> 00:00:02,160\nthe soldiers\n", True),
         ("[00:01] the soldiers\n[00:04] came home\n", True),
         ("[00:01.2 - 00:04.5] the soldiers\n", True),
         ("10:15 is the time\n", False),

@@ -55,8 +55,7 @@ def audio_file(value: object, rate: object, media_dir: Path) -> str | None:
     if isinstance(value, BYTES):
         data = bytes(value)
         suffix = name.suffix if re.fullmatch(r"\.\w{1,5}", name.suffix) else MAGIC.get(data[:4], ".audio")
-        target = _target(name.stem, hashlib.sha256(data), suffix, media_dir)
-        return _write_once(target, lambda path: path.write_bytes(data)) if data else None
+        return write_media(name.stem, hashlib.sha256(data), suffix, media_dir, lambda: data) if data else None
     if isinstance(value, SAMPLES):
         return _write_samples(value, rate, media_dir)
     return str(value) if value else None
@@ -90,6 +89,11 @@ def _write_samples(samples: Any, rate: object, media_dir: Path) -> str:
         soundfile.write(path, array, int(frequency), subtype, format="WAV")
 
     return _write_once(_target("clip", digest, ".wav", media_dir), write)
+
+
+def write_media(stem: str, digest: Any, suffix: str, media_dir: Path, content: Callable[[], bytes]) -> str:
+    """The path of a file whose name has a stem and a digest; `content` is called only if it does not exist."""
+    return _write_once(_target(stem, digest, suffix, media_dir), lambda path: path.write_bytes(content()))
 
 
 def _target(stem: str, digest: Any, suffix: str, media_dir: Path) -> Path:

@@ -1,22 +1,27 @@
-"""Reads Hugging Face datasets to rows. Does not need torchcodec, which `datasets` uses to decode audio.
+"""Reads Hugging Face data sets (`hf:`) as a stream, and folders of `save_to_disk`.
 
-Audio stays encoded (`Audio(decode=False)`). Audio bytes inside a dataset are written to files unchanged, so `audit`
-checks them like any other file.
+Audio stays encoded (`Audio(decode=False)`), so torchcodec is not needed. A stream needs neither the disk space nor the
+time of a copy in Arrow; a data set that cannot be streamed is loaded completely.
 """
 
+import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from hashlib import sha256
+from itertools import count
+from pathlib import Path, PurePath
 from typing import Any
 
 from finetune.core.errors import DataError
-from finetune.data.formats.embedded_audio import audio_file, other_values
-from finetune.data.problems import Finding
+from finetune.data.byte_range import is_url
+from finetune.data.formats.dataset_rows import columns_of_schema, columns_of_values, dataset_row
+from finetune.data.formats.embedded_audio import write_media
 from finetune.data.row import Row
 
-RATE_COLUMNS = ("sampling_rate", "sample_rate", "samplingrate", "samplerate", "sr", "fs", "rate")
-SAMPLE_COLUMNS = ("array", "samples", "waveform", "speech", "audio_array", "input_values", "audio", "wav", "signal")
+log = logging.getLogger(__name__)
+
+LoadDataset = Callable[..., Any]
 
 
 def split_source(source: str) -> list[str]:
@@ -31,25 +36,60 @@ def split_source(source: str) -> list[str]:
     return parts
 
 
-def read_hub(source: str, media_dir: Path, load_dataset: Callable[..., Any] | None = None) -> Iterator[Row]:
+def read_hub(source: str, media_dir: Path, load_dataset: LoadDataset | None = None) -> Iterator[Row]:
     """Rows of `hf:NAME[:CONFIG]:SPLIT`.
 
     Args:
-        source: name, optional config and split of a dataset.
+        source: name, optional config and split of a data set.
         media_dir: folder for embedded audio.
         load_dataset: replaces `datasets.load_dataset`.
 
     Raises:
-        DataError: the source has another form; the dataset, config or split cannot be loaded.
+        DataError: the source has another form; the data set, config or split cannot be loaded.
     """
     parts = split_source(source)
     datasets = _datasets(source)
+    load = load_dataset or datasets.load_dataset
+    rows = None
     try:
-        with _audio_stays_encoded(datasets):
-            dataset = (load_dataset or datasets.load_dataset)(parts[0], *parts[1:-1], split=parts[-1])
+        rows = _rows(_load(datasets, load, parts, streaming=True), source, media_dir)
+        first = next(rows, None)
     except Exception as error:  # the errors of `datasets` have no common base class
-        raise DataError(f"{source}: {_reason(error)}\n{_advice(error)}") from error
-    return _rows(dataset, source, media_dir)
+        if isinstance(error, DataError | datasets.exceptions.DatasetNotFoundError):
+            raise _refused(source, error) from error
+        log.info("%s: cannot be streamed (%s); it is loaded completely", source, _reason(error))
+        yield from _read_complete(source, datasets, load, parts, media_dir)
+        return
+    if first is not None:
+        yield first
+        yield from _until_error(rows, source)
+
+
+def _read_complete(source: str, datasets: Any, load: LoadDataset, parts: list[str], media_dir: Path) -> Iterator[Row]:
+    try:
+        dataset = _load(datasets, load, parts, streaming=False)
+    except Exception as error:
+        raise _refused(source, error) from error
+    yield from _rows(dataset, source, media_dir)
+
+
+def _load(datasets: Any, load: LoadDataset, parts: list[str], streaming: bool) -> Any:
+    with _audio_stays_encoded(datasets):
+        return load(parts[0], *parts[1:-1], split=parts[-1], **({"streaming": True} if streaming else {}))
+
+
+def _until_error(rows: Iterator[Row], source: str) -> Iterator[Row]:
+    """The rows of a stream; `datasets` has retried a failed download before its error comes here."""
+    for number in count(1):
+        try:
+            row = next(rows, None)
+        except Exception as error:
+            raise DataError(
+                f"{source}: the stream failed after {number} rows: {_reason(error)}\nCheck the connection and run again"
+            ) from error
+        if row is None:
+            return
+        yield row
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -75,21 +115,7 @@ def read_saved(folder: Path, media_dir: Path) -> Iterator[Row]:
         dataset = datasets.load_from_disk(str(folder))
     except Exception as error:
         raise DataError(f"{folder}: the dataset cannot be loaded: {_reason(error)}") from error
-    return _rows(dataset, str(folder), media_dir)
-
-
-def read_parquet(path: Path, media_dir: Path) -> Iterator[Row]:
-    """Rows of a Parquet file. Its audio is a path, or bytes and a path as written by `datasets`.
-
-    Raises:
-        DataError: the file is not Parquet.
-    """
-    datasets = _datasets(path)
-    try:
-        dataset = datasets.Dataset.from_parquet(str(path), cache_dir=str(media_dir / "arrow"))
-    except Exception as error:
-        raise DataError(f"{path}: the Parquet file cannot be loaded: {_reason(error)}") from error
-    return _rows(dataset, str(path), media_dir)
+    yield from _rows(dataset, str(folder), media_dir)
 
 
 def _datasets(source: object) -> Any:
@@ -98,6 +124,10 @@ def _datasets(source: object) -> Any:
     except ImportError as error:
         raise DataError(f"{source}: this source requires the package `datasets`; run `pip install datasets`") from error
     return datasets
+
+
+def _refused(source: str, error: Exception) -> DataError:
+    return error if isinstance(error, DataError) else DataError(f"{source}: {_reason(error)}\n{_advice(error)}")
 
 
 def _advice(error: Exception) -> str:
@@ -117,62 +147,43 @@ def _reason(error: Exception) -> str:
 
 
 def _rows(dataset: Any, source: str, media_dir: Path) -> Iterator[Row]:
-    """Rows with file paths for audio and names for class labels. Other columns with bytes (images) are left out."""
+    """Rows of a data set of `datasets`, complete or a stream; the features of a stream can be unknown."""
     import datasets
 
     features = dataset.features
-    labels = {name: feature for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)}
-    for name, feature in features.items():
+    known = columns_of_schema(features.arrow_schema) if features else None
+    for name, feature in (features or {}).items():
         if isinstance(feature, datasets.Audio):
             dataset = dataset.cast_column(name, datasets.Audio(decode=False))
-    audio, rate = _audio_column(features), next((name for name in features if name.lower() in RATE_COLUMNS), None)
-    for number, values in enumerate(dataset):
-        where = f"{source}: row {number}"
-        row = {
-            name: (labels[name].int2str(value) if name in labels and value is not None and value >= 0 else value)
-            for name, value in values.items()
-            if name == audio or not _has_bytes(value)
-        }
-        row |= {name: None for name in labels if row[name] == -1}  # a row without a label
-        fault = None
-        if audio is not None:
-            value = row.pop(audio)
-            if others := other_values(value):
-                row[audio] = others  # such as the times of a segment
-            try:
-                path = audio_file(value, row.get(rate) if rate else None, media_dir)
-            except DataError as error:
-                path, fault = None, Finding("unreadable audio", f"column {audio!r}: {error}")
-            row["audio_filepath"] = path
-        yield Row(where, _web_dataset_values(row), fault)
+    rows = iter(dataset)
+    for number in count():
+        with _audio_stays_encoded(datasets):  # a stream encodes each row
+            values = next(rows, None)
+        if values is None:
+            return
+        columns = known or columns_of_values(values)
+        if columns.audio is not None and is_remote(values.get(columns.audio)):
+            values = values | {columns.audio: _fetched(values[columns.audio], media_dir)}
+        yield dataset_row(f"{source}: row {number}", values, columns, media_dir)
 
 
-def _audio_column(features: Mapping[str, Any]) -> str | None:
-    """The column with embedded audio: one with the feature or a usual name, or else the first; None if none has any."""
-    import datasets
-
-    found = []
-    for name, feature in features.items():
-        is_binary = getattr(feature, "dtype", "") in ("binary", "large_binary")
-        is_object = isinstance(feature, dict) and bool(feature.keys() & {"bytes", "array"})
-        is_list = isinstance(feature, datasets.List | list) and name.lower() in SAMPLE_COLUMNS
-        if isinstance(feature, datasets.Audio) or is_binary or is_object or is_list:
-            found.append(name)
-    usual = [name for name in found if name.lower() in SAMPLE_COLUMNS or isinstance(features[name], datasets.Audio)]
-    return next(iter([*usual, *found]), None)
+def is_remote(value: object) -> bool:
+    """Whether a value has only the address of an audio file, as in a stream of an audio folder on the hub."""
+    return isinstance(value, dict) and not value.get("bytes") and is_url(str(value.get("path") or ""))
 
 
-def _has_bytes(value: object) -> bool:
-    return isinstance(value, bytes) or (isinstance(value, dict) and any(isinstance(v, bytes) for v in value.values()))
+def _fetched(value: dict[str, Any], media_dir: Path) -> dict[str, Any]:
+    """The value with the path of a downloaded file; one with the same address is downloaded once."""
+    from datasets.utils.file_utils import xopen
 
+    address = str(value["path"])
 
-def _web_dataset_values(row: dict[str, Any]) -> dict[str, Any]:
-    """The columns of a row of a WebDataset: its key as id, and the keys of its JSON file as columns."""
-    if "__key__" not in row:
-        return row
-    values = {name: value for name, value in row.items() if name not in ("__key__", "__url__", "json")}
-    content = row.get("json")
-    return {"id": row["__key__"]} | (content if isinstance(content, dict) else {}) | values
+    def content() -> bytes:
+        with xopen(address, "rb") as file:  # retries an interrupted download
+            return file.read()
+
+    name = PurePath(address.split("::")[0])
+    return value | {"path": write_media(name.stem, sha256(address.encode()), name.suffix, media_dir, content)}
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.data.formats import kaldi, librispeech
+from finetune.data.formats import annotations, audio_folder, hub, kaldi, librispeech, metadata_folder, parquet
 from finetune.data.row import Row
 
 
@@ -18,18 +18,25 @@ class CorpusFormat:
         read: its rows in a fixed order, with the columns of the source. Paths of audio can be relative to the source.
             The second argument is a folder for audio that must become files. At most one file or shard is in memory.
         exact: the rows have the manifest's keys; their other columns are kept, and their names have no meaning.
+        opened_by_check: `finetune check` reads the rows; else only `finetune prepare` does.
     """
 
     name: str
     matches: Callable[[Path], bool]
     read: Callable[[Path, Path], Iterator[Row]]
     exact: bool = False
+    opened_by_check: bool = True
 
 
 FORMATS: tuple[CorpusFormat, ...] = (
     CorpusFormat("Kaldi directory", kaldi.matches, kaldi.read, exact=True),
     CorpusFormat("LibriSpeech", librispeech.is_librispeech, librispeech.read_librispeech, exact=True),
     CorpusFormat("MLS", librispeech.is_mls, librispeech.read_mls, exact=True),
+    CorpusFormat("saved data set", hub.is_saved_dataset, hub.read_saved, opened_by_check=False),
+    CorpusFormat("metadata folder", metadata_folder.matches, metadata_folder.read),
+    CorpusFormat("Parquet", parquet.matches, parquet.read, opened_by_check=False),
+    CorpusFormat("subtitles and annotations", annotations.matches, annotations.read, exact=True),
+    CorpusFormat("folder of audio", audio_folder.matches, audio_folder.read, exact=True),
 )
 
 

@@ -1,0 +1,145 @@
+"""Reads subtitles and annotation files: each cue or interval is a segment of the audio beside them."""
+
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from finetune.core.errors import DataError
+from finetune.core.languages import row_language
+from finetune.data.formats.audio_names import AudioNames
+from finetune.data.formats.cues import Annotation, Cue, order_notes
+from finetune.data.formats.elan import parse_elan
+from finetune.data.formats.nist import parse_ctm, parse_stm
+from finetune.data.formats.subtitles import parse_subtitles, parse_timed_text
+from finetune.data.formats.tables import read_text
+from finetune.data.formats.textgrid import parse_textgrid
+from finetune.data.problems import Finding
+from finetune.data.row import Row
+
+log = logging.getLogger(__name__)
+
+PARSERS: dict[str, Callable[[str], Annotation]] = {  # of several files of one recording, the first kind is read
+    ".textgrid": parse_textgrid,
+    ".eaf": parse_elan,
+    ".stm": parse_stm,
+    ".vtt": parse_subtitles,
+    ".srt": parse_subtitles,
+    ".ctm": parse_ctm,
+    ".txt": parse_timed_text,
+}
+OF_MANY = (".stm", ".ctm")  # files that name their recordings
+MAX_BYTES = 200_000_000
+OTHER_TAGS = ("sdh", "cc", "forced", "auto", "orig")  # talk.en.sdh.srt
+# Names that are another person in each recording.
+LOCAL = re.compile(
+    r"(?:(?:speaker|spk|sprecher|locuteur|hablante|participant|s|p)[\s_-]*)?(?:\d{1,2}|[a-z])"
+    r"|interviewer|interviewee|host|guest|agent|customer|caller|callee|operator|doctor|patient|teacher|student|child",
+    re.IGNORECASE,
+)
+
+
+def matches(path: Path) -> bool:
+    """Whether a path is a subtitle or annotation file; a .txt file only if all of it is subtitles or labels."""
+    if path.suffix.lower() == ".txt" and path.is_file():
+        try:
+            parse(path)
+        except (DataError, ValueError):
+            return False
+        return True
+    return path.suffix.lower() in PARSERS and path.is_file()
+
+
+def read(path: Path, media_dir: Path) -> Iterator[Row]:
+    """The rows of one file, with absolute paths of audio.
+
+    Raises:
+        DataError: the file is damaged, or no audio belongs to it.
+    """
+    try:
+        annotation = parse(path)
+    except ValueError as error:
+        raise DataError(f"{path}{error}") from error
+    names, notes = AudioNames(), Counter[str]()
+    if all(find_recording(path, cue, annotation, names) is None for cue in annotation.cues):
+        wanted = list(dict.fromkeys(cue.recording for cue in annotation.cues)) if _is_of_many(path) else [path.stem]
+        raise DataError(
+            f"{path}: no audio file for it: {', '.join(wanted[:3])} with a suffix such as .wav or .mp4, in "
+            f"{path.parent.absolute()} or in a folder `audio` or `wav` there"
+        )
+    for row, _ in rows_of(path, annotation, names, notes):
+        yield row
+    log_notes(str(path), notes)
+
+
+def parse(path: Path) -> Annotation:
+    """The cues of a file.
+
+    Raises:
+        DataError: the file cannot be read.
+        ValueError: it is damaged; the message begins with the position, such as ":12: ".
+    """
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f": larger than {MAX_BYTES / 1e6:g} MB")
+    return PARSERS[path.suffix.lower()](read_text(path))
+
+
+def find_recording(path: Path, cue: Cue, annotation: Annotation, names: AudioNames) -> tuple[Path, str] | None:
+    """The audio of a cue and the language that the file's name states, as in talk.en.srt; None if there is no audio."""
+    if cue.recording and (found := names.find(cue.recording, path.parent)):
+        return found, ""
+    if cue.recording and len({item.recording for item in annotation.cues}) > 1:
+        return None
+    stem, tags = path.stem, list[str]()
+    while True:
+        if found := names.find(stem, path.parent):
+            return found, next((tag for tag in tags if row_language(tag)), "")
+        stem, _, tag = stem.rpartition(".")
+        if not stem or not (row_language(tag) or tag.lower() in OTHER_TAGS):
+            break
+        tags.insert(0, tag)
+    return next(((found, "") for name in annotation.media if (found := names.find(name, path.parent))), None)
+
+
+def rows_of(path: Path, annotation: Annotation, names: AudioNames, notes: Counter[str]) -> Iterator[tuple[Row, str]]:
+    """A row for each cue of a file, and the language that the file's name states; adds to `notes` what was left out."""
+    notes.update(annotation.notes)
+    notes.update(order_notes(annotation.cues))
+    for cue in annotation.cues:
+        found = find_recording(path, cue, annotation, names)
+        audio = found[0] if found else path.parent / f"{cue.recording or path.stem}.wav"  # the audit reports it
+        language = found[1] if found else ""
+        yield _row(path, cue, Path(os.path.abspath(audio)), language), language
+
+
+def log_notes(source: str, notes: Counter[str]) -> None:
+    """Says what was left out, with its number."""
+    for note, number in sorted((+notes).items()):
+        log.info("%s: %s: %d", source, note, number)
+
+
+def _row(path: Path, cue: Cue, audio: Path, language: str) -> Row:
+    fault = None
+    if cue.end <= cue.start or cue.start < 0:
+        fault = Finding("contradictory segment", f"it ends at {cue.end:g} s and starts at {cue.start:g} s")
+    elif not cue.text:
+        fault = Finding("empty transcript", "the cue has no words")
+    values: dict[str, object] = {
+        "audio_filepath": str(audio),
+        "offset": cue.start,
+        "duration": round(cue.end - cue.start, 6),
+        "text": cue.text,
+    }
+    if cue.speaker:
+        values["speaker"] = f"{audio.stem}-{cue.speaker}" if LOCAL.fullmatch(cue.speaker) else cue.speaker
+    if cue.channel is not None:
+        values["channel"] = cue.channel
+    if language:
+        values["language"] = language
+    return Row(f"{path}{cue.where}", values | cue.extra, fault)
+
+
+def _is_of_many(path: Path) -> bool:
+    return path.suffix.lower() in OF_MANY

@@ -1,0 +1,170 @@
+"""Reads folders of audio: each file with a .txt file of its words, or with subtitles or annotations beside it."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from finetune.core.errors import DataError
+from finetune.data.audio_suffixes import AUDIO_SUFFIXES
+from finetune.data.formats import annotations
+from finetune.data.formats.audio_names import AudioNames, is_audio
+from finetune.data.formats.metadata_folder import check_splits
+from finetune.data.formats.subtitles import parse_timed_text
+from finetune.data.formats.tables import JSON, TABLES, read_text
+from finetune.data.problems import Finding
+from finetune.data.row import Row
+
+_TIME = r"[\[(]?(?:\d+:)*\d+[.,:]\d+[\])]?"
+CLOCK = re.compile(r"\s*[\[(]?(?:\d+:)+\d+(?:[.,]\d+)?[\])]?(?:\s|$)")  # a line such as "[00:12] words"
+# Such as "0.0\t2.16\twords" and "00:01.5 --> 00:03.2".
+TWO_TIMES = re.compile(rf"\s*{_TIME}\s*(?:\t|-->|-|–|\s)\s*{_TIME}(?:\s|$)")
+TIMIT = re.compile(r"\s*\d+ \d{3,} (?P<text>.*\S)\s*")  # the first and last sample, then the words
+TEXT = (".txt", ".TXT")
+KINDS = [suffix for suffix in annotations.PARSERS if suffix != ".txt"]
+
+
+def matches(path: Path) -> bool:
+    """Whether a path is a folder."""
+    return path.is_dir()
+
+
+def read(folder: Path, media_dir: Path) -> Iterator[Row]:
+    """The rows of a folder, with absolute paths of audio. If audio or transcript is missing, the audit reports the row.
+
+    Raises:
+        DataError: there is no audio, no transcript, or several splits.
+    """
+    check_splits(folder)
+    _check(folder)
+    notes, owners = Counter[str](), dict[str, tuple[Path, str]]()
+    yield from _of_annotations(folder, owners, notes)
+    for place, name in _files(folder):
+        if is_audio(name) and os.path.join(place.path, name) not in owners:
+            yield from _of_text(place, name, notes)
+        elif is_audio(name) and _text_beside(place, name):
+            notes[".txt files are not read, because their audio has another transcript"] += 1
+    for place, name in _files(folder):
+        stem, suffix = os.path.splitext(name)
+        if suffix in TEXT and stem not in place.audio:
+            yield Row(str(folder / place.inner / name), {"audio_filepath": f"{place.path}/{stem}.wav", "text": None})
+    annotations.log_notes(str(folder), notes)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A directory: its absolute path, its path in the folder, its file names, and the stems of its audio files."""
+
+    path: str
+    inner: str
+    names: frozenset[str]
+    audio: frozenset[str]
+
+
+def _files(folder: Path, inner: str = "") -> Iterator[tuple[_Place, str]]:
+    """The files of a folder in the order of their paths, each with its directory. One directory is in memory."""
+    path = os.path.join(os.path.abspath(folder), inner) if inner else os.path.abspath(folder)
+    with os.scandir(path) as entries:
+        kinds = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    names = frozenset(name for name, is_folder in kinds.items() if not is_folder)
+    place = _Place(path, inner, names, frozenset(os.path.splitext(name)[0] for name in names if is_audio(name)))
+    for name in sorted(kinds):
+        if kinds[name]:
+            yield from _files(folder, os.path.join(inner, name))
+        else:
+            yield place, name
+
+
+def _check(folder: Path) -> None:
+    """Raises DataError if the folder has no audio, or no audio has a transcript."""
+    first, number, has_transcript = "", 0, False
+    for place, name in _files(folder):
+        stem, suffix = os.path.splitext(name)
+        if is_audio(name):
+            first, number = first or os.path.join(place.inner, stem), number + 1
+            has_transcript = has_transcript or any(f"{stem}{text}" in place.names for text in TEXT)
+        has_transcript = has_transcript or suffix.lower() in KINDS
+        if number and has_transcript:
+            return
+    tables = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in (*JSON, *TABLES, ".parquet"))
+    if tables:
+        raise DataError(
+            f"{folder}: the folder has the tables {', '.join(tables)}; give one of them, such as {folder / tables[0]}"
+        )
+    if not number:
+        raise DataError(f"{folder}: no audio files in this folder (suffixes: {', '.join(sorted(AUDIO_SUFFIXES))})")
+    raise DataError(
+        f"{folder}: {number} audio files, but none has a transcript; add files such as {folder / first}.txt or "
+        f"{folder / first}.srt, or a metadata.csv with the columns file_name and text"
+    )
+
+
+def _of_annotations(folder: Path, owners: dict[str, tuple[Path, str]], notes: Counter[str]) -> Iterator[Row]:
+    """The rows of all subtitle and annotation files; adds the audio that has one to `owners`.
+
+    If a recording has several files, the first kind of `annotations.PARSERS` is read.
+
+    Raises:
+        DataError: a recording has subtitles in several languages.
+    """
+    names = AudioNames()
+    for kind in KINDS:
+        for place, name in _files(folder):
+            if os.path.splitext(name)[1].lower() != kind:
+                continue
+            path = folder / place.inner / name
+            try:
+                annotation = annotations.parse(path)
+            except ValueError as error:
+                audio = names.find(path.stem, path.parent) or path.with_suffix(".wav")
+                owners.setdefault(str(audio.absolute()), (path, ""))
+                fault = Finding("unreadable annotation", f"{path.name}{error}")
+                yield Row(str(path), {"audio_filepath": str(audio.absolute()), "text": None}, fault)
+                continue
+            for row, language in annotations.rows_of(path, annotation, names, notes):
+                audio_path = str(row.values["audio_filepath"])
+                owner, other = owners.setdefault(audio_path, (path, language))
+                if owner == path:
+                    yield row
+                elif language and other and language != other and owner.suffix == path.suffix:
+                    raise DataError(
+                        f"{path.parent}: {Path(audio_path).name} has subtitles in several languages, {owner.name} and "
+                        f"{path.name}; give the files of one, such as {path.parent}/*.{other}{path.suffix}"
+                    )
+                else:
+                    notes[f"cues of {path.suffix} files are not read, because their audio has another transcript"] += 1
+
+
+def _text_beside(place: _Place, name: str) -> Path | None:
+    """The .txt file of an audio file."""
+    names = [os.path.splitext(name)[0] + suffix for suffix in TEXT]
+    return next((Path(place.path, name) for name in names if name in place.names), None)
+
+
+def _of_text(place: _Place, name: str, notes: Counter[str]) -> Iterator[Row]:
+    """The row of an audio file with a .txt file, or the rows of its cues if the .txt file is subtitles or labels."""
+    stem = os.path.splitext(name)[0]
+    audio = os.path.join(place.path, name)
+    if (transcript := _text_beside(place, name)) is None:
+        yield Row(audio, {"audio_filepath": audio, "text": None})
+        return
+    text, fault = read_text(transcript), None
+    if has_times(text):
+        try:
+            for row, _ in annotations.rows_of(transcript, parse_timed_text(text), AudioNames(), notes):
+                yield replace(row, values=row.values | {"audio_filepath": audio})
+            return
+        except ValueError as error:
+            fault = Finding("times in transcript", f"not only subtitles or labels{error}: {text[:60]!r}")
+    if f"{stem}.PHN" in place.names and (match := TIMIT.fullmatch(text)):
+        text = match["text"]
+        notes["numbers of samples before a transcript (TIMIT) are removed"] += 1
+    yield Row(str(transcript), {"audio_filepath": audio, "text": text}, fault)
+
+
+def has_times(text: str) -> bool:
+    """Whether the lines of a transcript have times, as in subtitles and label files."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return any(map(TWO_TIMES.match, lines)) or (len(lines) > 1 and all(map(CLOCK.match, lines)))

@@ -1,0 +1,73 @@
+"""Reads folders of audio with a table: metadata.csv of an audio folder, in the folder or in the folders below it."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from finetune.core.errors import DataError
+from finetune.data.formats import parquet
+from finetune.data.formats.headerless import missing_header
+from finetune.data.formats.relative_paths import with_paths
+from finetune.data.formats.tables import TABLES, read_table
+from finetune.data.row import Row
+
+log = logging.getLogger(__name__)
+
+METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
+SPLIT_FOLDERS = ("train", "training", "valid", "validation", "val", "dev", "test", "testing", "eval", "evaluation")
+
+
+def matches(path: Path) -> bool:
+    """Whether a folder, or a folder below it, has a metadata table."""
+    return path.is_dir() and bool(_tables(path))
+
+
+def read(folder: Path, media_dir: Path) -> Iterator[Row]:
+    """The rows of the table of a folder, or of the tables in its folders, with the paths of their audio.
+
+    Raises:
+        DataError: several folders have a table, and one is a split, such as train or test.
+    """
+    tables = _tables(folder)
+    corpora = list(dict.fromkeys(table.parent for table in tables))
+    if corpora != [folder]:
+        check_splits(folder, corpora)
+        log.info("%s: read from %d folders with a table, such as %s", folder, len(corpora), corpora[0])
+    for corpus in corpora:
+        table, *others = [table for table in tables if table.parent == corpus]
+        if others:
+            log.warning("%s: %s is read; %s is not", corpus, table.name, ", ".join(other.name for other in others))
+        rows = _read_table(table, media_dir)
+        yield from rows if corpus == folder else with_paths(rows, corpus)
+
+
+def check_splits(folder: Path, corpora: Iterable[Path] = ()) -> None:
+    """Checks that the folders in a folder are not several splits.
+
+    Args:
+        folder: a folder.
+        corpora: the folders below it that have a table; without one, those whose name is that of a split.
+
+    Raises:
+        DataError: there are several, and at least one is a split.
+    """
+    splits = sorted(path for path in folder.iterdir() if path.is_dir() and path.name.lower() in SPLIT_FOLDERS)
+    found = sorted(corpora)
+    is_split = any(part.lower() in SPLIT_FOLDERS for path in found for part in path.relative_to(folder).parts)
+    if len(splits) > 1 or (is_split and len(found) > 1):
+        found = found if len(found) > 1 else splits
+        names = ", ".join(str(path.relative_to(folder)) for path in found[:10])
+        raise DataError(f"{folder}: the corpora are its subfolders {names}; give one of them, such as {found[0]}")
+
+
+def _tables(folder: Path) -> list[Path]:
+    """The metadata tables in a folder; without one, those in the folders one and two levels below it."""
+    if own := [folder / name for name in METADATA if (folder / name).is_file()]:
+        return own
+    return [table for below in ("*", "*/*") for name in METADATA for table in sorted(folder.glob(f"{below}/{name}"))]
+
+
+def _read_table(path: Path, media_dir: Path) -> Iterable[Row]:
+    if path.suffix == ".parquet":
+        return parquet.read(path, media_dir)
+    return read_table(path, missing_header(path) if path.suffix in TABLES else None)

@@ -1,0 +1,137 @@
+"""Reads subtitles (SubRip and WebVTT) and the label files of Audacity: each cue is a part of the recording."""
+
+import html
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from finetune.data.cells import cell_seconds
+from finetune.data.formats.cues import Annotation, Cue
+
+CLOCK = r"(?:\d+:)?\d{1,2}:\d{1,2}(?:[.,]\d+)?"
+TIMING = re.compile(rf"\s*(?P<start>{CLOCK})\s*-->\s*(?P<end>{CLOCK})(?P<settings>\s.*)?\s*")
+TAG = re.compile(
+    r"</?(?:i|b|u|s|font|c|v|lang|ruby|rt)(?:[.\s][^<>]*)?>"  # <i>, <font color="red">, <c.yellow>, <v Name>
+    rf"|<{CLOCK}>"  # the time of a word
+    r"|\{\\[^{}]*\}|\{/?[biu]\}|\{[yYcCfFsSpPhH]:[^{}]*\}",  # {\an8}, {b}, {y:i}
+    re.IGNORECASE,
+)
+VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s+(?P<name>[^<>]+)>", re.IGNORECASE)
+NOT_CUES = ("WEBVTT", "NOTE", "STYLE", "REGION", "X-TIMESTAMP-MAP")
+TAGS_REMOVED = "tags of subtitles such as <i> and {\\an8} are removed"
+VOICES = "cues have several voices, so their rows have no speaker"
+
+
+def parse_subtitles(text: str) -> Annotation:
+    """The cues of a SubRip or WebVTT file; a voice tag is the speaker.
+
+    Raises:
+        ValueError: the text has lines that are not part of a cue, or is an automatic caption that repeats its lines.
+    """
+    is_vtt = text.lstrip("\ufeff\n ").startswith("WEBVTT")
+    cues = list[_Lines]()
+    for number, block in _blocks(text):
+        first = next((index for index, line in enumerate(block) if TIMING.fullmatch(line)), len(block))
+        head = block[:first]  # the counter or the name of the cue
+        if is_vtt:
+            is_other = first == len(block) and block[0].startswith(NOT_CUES)
+            surplus = [] if is_other or (first < len(block) and len(head) < 2) else head
+        else:  # lines before a counter belong to the cue above, after an empty line
+            surplus = head[:-1] if head and head[-1].isdecimal() else head
+            if cues:
+                cues[-1].lines += surplus
+        if surplus and (is_vtt or not cues):
+            raise ValueError(f":{number}: not a cue: {surplus[0][:60]!r}")
+        for index in range(first, len(block)):
+            if match := TIMING.fullmatch(block[index]):
+                if index > first and len(cues[-1].lines) > 1 and cues[-1].lines[-1].isdecimal():
+                    cues[-1].lines.pop()  # the counter of this cue, without an empty line before it
+                cues.append(_Lines(number + index, *_times(match, number + index), []))
+            else:
+                cues[-1].lines.append(block[index])
+    if not cues:
+        raise ValueError(": no cue such as `00:00:01,000 --> 00:00:02,500`")
+    _check_rolling([cue.lines for cue in cues])
+    notes: Counter[str] = Counter()
+    return Annotation([_cue(cue, is_vtt, notes) for cue in cues], notes)
+
+
+@dataclass
+class _Lines:
+    """A cue before its tags are removed; `number` is its first line in the file."""
+
+    number: int
+    start: float
+    end: float
+    lines: list[str]
+
+
+def _times(match: re.Match[str], number: int) -> tuple[float, float]:
+    start, end = cell_seconds(match["start"]), cell_seconds(match["end"])
+    if start is None or end is None:
+        raise ValueError(f":{number}: not a time: {match[0][:60]!r}")
+    return start, end
+
+
+def parse_labels(text: str) -> Annotation:
+    """The labels of Audacity: start, end and text with a tab between them; lines with frequencies are left out.
+
+    Raises:
+        ValueError: a line has another form.
+    """
+    cues = list[Cue]()
+    for line, content in enumerate(text.splitlines(), 1):
+        cells = content.strip("\r\n").split("\t")
+        if not content.strip() or (cells[0] == "\\" and cues):
+            continue
+        times = [cell_seconds(cell) for cell in cells[:2]]
+        if len(cells) < 2 or times[0] is None or times[1] is None or ":" in cells[0]:
+            raise ValueError(f":{line}: not a label with start, end and text: {content[:60]!r}")
+        cues.append(Cue(f":{line}", times[0], times[1], " ".join(cells[2:]).strip() or None))
+    if not cues:
+        raise ValueError(": no labels")
+    return Annotation(cues)
+
+
+def parse_timed_text(text: str) -> Annotation:
+    """Subtitles or labels, whichever the text is. Raises ValueError if it is neither."""
+    if text.lstrip("\ufeff\n ").startswith("WEBVTT") or "-->" in text:
+        return parse_subtitles(text)
+    return parse_labels(text)
+
+
+def _blocks(text: str) -> list[tuple[int, list[str]]]:
+    """The lines between empty lines, each with the number of the first line."""
+    blocks, last = list[tuple[int, list[str]]](), 0
+    for number, line in enumerate(text.lstrip("\ufeff").splitlines(), 1):
+        if not line.strip():
+            continue
+        if number > last + 1 or not blocks:
+            blocks.append((number, []))
+        blocks[-1][1].append(line.strip())
+        last = number
+    return blocks
+
+
+def _check_rolling(cues: Sequence[Sequence[str]]) -> None:
+    """Raises ValueError for automatic captions that roll: each cue begins with the last line of the one before."""
+    filled = [lines for lines in ([TAG.sub("", line).strip() for line in lines] for lines in cues) if lines]
+    repeated = sum(len(second) > 1 and first[-1] == second[0] for first, second in pairwise(filled))
+    if repeated > 2 and 2 * repeated > sum(len(lines) > 1 for lines in filled):
+        raise ValueError(
+            f": {repeated} of {len(filled)} cues repeat the line before them, as automatic captions that roll do; "
+            "export subtitles that do not roll"
+        )
+
+
+def _cue(cue: _Lines, is_vtt: bool, notes: Counter[str]) -> Cue:
+    text = " ".join(cue.lines)
+    voices = list(dict.fromkeys(html.unescape(match["name"]).strip() for match in VOICE.finditer(text)))
+    tags = [match[0] for match in TAG.finditer(text) if match[0] != "</v>" and not VOICE.fullmatch(match[0])]
+    notes[TAGS_REMOVED] += len(tags)
+    notes[VOICES] += len(voices) > 1
+    text = " ".join(TAG.sub(" " if len(voices) > 1 else "", text).split())
+    text = html.unescape(text) if is_vtt else text
+    return Cue(f":{cue.number}", cue.start, cue.end, text or None, voices[0] if len(voices) == 1 else "")

@@ -1,0 +1,447 @@
+"""Subtitles and annotation files: each cue is a segment with its words, its speaker and the right part of the audio."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from finetune.core.errors import DataError
+from finetune.data.audit import Audit, audit
+from finetune.data.corpora import read_corpus
+from finetune.data.formats.cues import Cue, join_words
+from finetune.data.formats.subtitles import parse_timed_text
+from finetune.data.row import Row
+
+SRT = (
+    "1\n00:00:01,000 --> 00:00:02,500 X1:40 X2:600\n<i>Good</i> {\\an8}morning\nall.\n\n"
+    "2\n00:00:03,000 --> 00:00:04,250\nHow are you?\n"
+)
+VTT = (
+    "WEBVTT - a talk\nKind: captions\n\nSTYLE\n::cue { color: red }\n\nNOTE nothing\nof this\n\nintro\n"
+    "00:01.000 --> 00:02.500 align:start position:0%\n<v.loud Mary Ann>Good <00:00:01.500><c>morning</c>\nall.</v>\n\n"
+    "00:00:03.000 --> 00:00:04.250\n<v Bob>How are you? &amp; you&lrm;?\n"
+)
+STM = (
+    ";; a comment\ntalk 1 Mary 1.000 2.500 <o,f0,female> good morning all\n"
+    "talk 1 inter_segment_gap 2.5 3.0 <o,,> ignore_time_segment_in_scoring\n"
+    "talk 1 Bob 3.000 4.250 <o,f0,male> how are you\n"
+)
+CTM = (
+    "talk A 1.05 0.30 good 0.9\ntalk A 1.40 0.40 morning 0.7\ntalk A 1.80 0.60 all 0.8\n"
+    ";; later\ntalk A 3.20 0.20 how 1.0\ntalk A 3.40 0.10 <eps>\ntalk A 3.50 0.65 are 0.5\n"
+)
+LABELS = "1.000000\t2.500000\tgood morning all\n\\\t100\t2000\n3.000000\t4.250000\thow are you\n"
+
+
+def textgrid(*tiers: tuple[str, list[tuple[float, float, str]]], short: bool = False) -> str:
+    """A TextGrid in the long or short form."""
+    if short:
+        text = f'"ooTextFile"\n"TextGrid"\n\n0\n5\n<exists>\n{len(tiers)}\n'
+    else:
+        text = 'File type = "ooTextFile"\nObject class = "TextGrid"\n\nxmin = 0\nxmax = 5\ntiers? <exists>\n'
+        text += f"size = {len(tiers)}\nitem []:\n"
+    for number, (name, intervals) in enumerate(tiers, 1):
+        quoted = [(start, end, words.replace('"', '""')) for start, end, words in intervals]
+        if short:
+            text += f'"IntervalTier"\n"{name}"\n0\n5\n{len(intervals)}\n'
+            text += "".join(f'{start}\n{end}\n"{words}"\n' for start, end, words in quoted)
+            continue
+        text += f'    item [{number}]:\n        class = "IntervalTier"\n        name = "{name}"\n        xmin = 0\n'
+        text += f"        xmax = 5\n        intervals: size = {len(intervals)}\n"
+        for index, (start, end, words) in enumerate(quoted, 1):
+            text += f"        intervals [{index}]:\n            xmin = {start}\n            xmax = {end}\n"
+            text += f'            text = "{words}"\n'
+    return text
+
+
+MARY = ("Mary", [(0.0, 1.0, ""), (1.0, 2.5, 'good "morning" all'), (2.5, 5.0, " ")])
+BOB = ("Bob", [(0.0, 3.0, ""), (3.0, 4.25, "how are you"), (4.25, 5.0, "")])
+
+
+def elan(*tiers: str, slots: str = "", media: str = "") -> str:
+    times = {"t1": 1000, "t2": 2500, "t3": 3000, "t4": 4250}
+    order = "".join(f'<TIME_SLOT TIME_SLOT_ID="{key}" TIME_VALUE="{value}"/>' for key, value in times.items())
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<ANNOTATION_DOCUMENT><HEADER TIME_UNITS="milliseconds">'
+        f"{media}</HEADER><TIME_ORDER>{order}{slots}</TIME_ORDER>{''.join(tiers)}</ANNOTATION_DOCUMENT>"
+    )
+
+
+def tier(name: str, key: str, first: str, last: str, words: str, attributes: str = "") -> str:
+    return (
+        f'<TIER TIER_ID="{name}" {attributes}><ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="{key}" TIME_SLOT_REF1='
+        f'"{first}" TIME_SLOT_REF2="{last}"><ANNOTATION_VALUE>{words}</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION>'
+        "</ANNOTATION></TIER>"
+    )
+
+
+def dependent(name: str, parent: str, key: str, reference: str, words: str) -> str:
+    return (
+        f'<TIER TIER_ID="{name}" PARENT_REF="{parent}"><ANNOTATION><REF_ANNOTATION ANNOTATION_ID="{key}" '
+        f'ANNOTATION_REF="{reference}"><ANNOTATION_VALUE>{words}</ANNOTATION_VALUE></REF_ANNOTATION></ANNOTATION></TIER>'
+    )
+
+
+EAF = elan(
+    tier("Transkript", "a1", "t1", "t2", "good morning all", 'PARTICIPANT="Mary"'),
+    tier("B", "a2", "t3", "t4", "how are you", 'PARTICIPANT="Bob"'),
+    dependent("translation", "B", "a3", "a2", "wie geht es dir"),
+)
+
+
+@pytest.fixture
+def talk(tmp_path: Path) -> Path:
+    """A folder with talk.wav: 5 s of noise."""
+    write_audio(tmp_path / "talk.wav")
+    return tmp_path
+
+
+def wave(seconds: float = 5.0) -> np.ndarray:
+    return np.random.default_rng(1).uniform(-0.3, 0.3, int(16_000 * seconds)).astype(np.float32)
+
+
+def write_audio(path: Path, seconds: float = 5.0, channels: int = 1) -> None:
+    samples = wave(seconds)
+    soundfile.write(
+        path, np.stack([samples * (1 - 0.5 * n) for n in range(channels)], 1), 16_000, "FLOAT", format="WAV"
+    )
+
+
+def read(source: Path) -> list[Row]:
+    return list(read_corpus(str(source), source.parent / "media"))
+
+
+def checked(rows: list[Row]) -> Audit:
+    limits = {"min_duration": 0.1, "max_duration": 30.0, "max_chars_per_second": 99.0}
+    return audit(rows, **limits, special_tokens=(), workers=1)
+
+
+def segments(rows: list[Row]) -> list[tuple[object, ...]]:
+    keys = ("offset", "duration", "text", "speaker")
+    return [tuple(row.values.get(key, "") for key in keys) for row in rows]
+
+
+@pytest.mark.parametrize("source", ["file", "folder"])
+@pytest.mark.parametrize(
+    ("name", "content", "rows"),
+    [
+        ("talk.srt", SRT, [(1.0, 1.5, "Good morning all.", ""), (3.0, 1.25, "How are you?", "")]),
+        (
+            "talk.vtt",
+            VTT,
+            [(1.0, 1.5, "Good morning all.", "Mary Ann"), (3.0, 1.25, "How are you? & you\u200e?", "Bob")],
+        ),
+        ("talk.stm", STM, [(1.0, 1.5, "good morning all", "Mary"), (3.0, 1.25, "how are you", "Bob")]),
+        ("talk.txt", LABELS, [(1.0, 1.5, "good morning all", ""), (3.0, 1.25, "how are you", "")]),
+        ("talk.txt", SRT, [(1.0, 1.5, "Good morning all.", ""), (3.0, 1.25, "How are you?", "")]),
+        (
+            "talk.TextGrid",
+            textgrid(MARY, BOB),
+            [(1.0, 1.5, 'good "morning" all', "Mary"), (3.0, 1.25, "how are you", "Bob")],
+        ),
+        ("talk.eaf", EAF, [(1.0, 1.5, "good morning all", "Mary"), (3.0, 1.25, "how are you", "Bob")]),
+        ("talk.ctm", CTM, [(0.95, 1.55, "good morning all", ""), (3.1, 1.05, "how are", "")]),
+    ],
+)
+def test_each_cue_is_a_segment(
+    talk: Path, source: str, name: str, content: str, rows: list[tuple[object, ...]]
+) -> None:
+    (talk / name).write_text(content)
+    found = read(talk / name if source == "file" else talk)
+    assert segments(found) == rows
+    result = checked(found)
+    assert not result.dropped and [item.audio_filepath for item in result.kept] == [str(talk / "talk.wav")] * 2
+    for item in result.kept:
+        samples, _ = soundfile.read(talk / "talk.wav", dtype="float32")
+        assert item.duration == pytest.approx(rows[result.kept.index(item)][1])
+        part = samples[round(item.offset * 16_000) : round((item.offset + item.duration) * 16_000)]
+        again = checked([Row("x", {"audio_filepath": str(write_part(talk, part)), "text": "x"})])
+        assert again.kept[0].audio_digest == item.audio_digest
+
+
+def write_part(folder: Path, samples: np.ndarray) -> Path:
+    (folder / "part").mkdir(exist_ok=True)
+    path = folder / "part" / "part.wav"
+    soundfile.write(path, samples, 16_000, "FLOAT")
+    return path
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("short", [False, True])
+def test_both_forms_of_a_textgrid_in_every_encoding(talk: Path, short: bool, encoding: str) -> None:
+    text = textgrid(("Märy", [(0.0, 1.0, ""), (1.0, 2.5, "grüß\nGott")]), short=short)
+    (talk / "talk.TextGrid").write_bytes(text.encode(encoding))
+    (row,) = read(talk / "talk.TextGrid")
+    assert segments([row]) == [(1.0, 1.5, "grüß Gott", "Märy")] and "tier 'Märy', interval 2" in row.where
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(("name", "content"), [("talk.srt", SRT), ("talk.vtt", VTT), ("talk.eaf", EAF)])
+def test_encodings_and_line_ends(talk: Path, name: str, content: str, end: str, encoding: str) -> None:
+    (talk / name).write_bytes(content.replace("\n", end).encode(encoding))
+    assert [row[:2] for row in segments(read(talk / name))] == [(1.0, 1.5), (3.0, 1.25)]
+
+
+def test_what_is_left_out_is_said_with_its_number(talk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, content in (("a.srt", SRT), ("b.TextGrid", textgrid(MARY, BOB)), ("c.eaf", EAF), ("d.stm", STM)):
+        (talk / name).write_text(content.replace("talk", "d"))
+        write_audio(talk / f"{name[0]}.wav")
+    (talk / "talk.wav").unlink()
+    with caplog.at_level(logging.INFO):
+        assert len(read(talk)) == 8
+    for note in (
+        "tags of subtitles such as <i> and {\\an8} are removed: 3",
+        "empty intervals are not read: 4",
+        "annotations of the dependent tier 'translation' are not read: 1",
+        "segments that are not scored (ignore_time_segment_in_scoring) are not read: 1",
+    ):
+        assert f"{talk}: {note}" in caplog.text
+
+
+def test_bad_cues_are_problems_of_their_rows(talk: Path) -> None:
+    blocks = [
+        "00:00:02,000 --> 00:00:01,000\nbackwards",
+        "00:00:02,000 --> 00:00:02,000\nno length",
+        "00:00:03,000 --> 00:00:04,000\n",
+        "00:01:00,000 --> 00:01:02,000\nbeyond the audio",
+        "00:00:01,000 --> 00:00:02,000\nright",
+    ]
+    (talk / "talk.srt").write_text("\n\n".join(f"{n}\n{block}" for n, block in enumerate(blocks, 1)))
+    result = checked(read(talk / "talk.srt"))
+    assert [item.text for item in result.kept] == ["right"]
+    kinds = [problem.kind for problem in result.dropped]
+    assert kinds == ["contradictory segment"] * 2 + ["empty transcript", "segment outside the audio"]
+    assert result.dropped[0].where == f"{talk / 'talk.srt'}:2"
+
+
+def test_cues_out_of_order_and_overlapping_speakers_are_said(talk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lines = ["talk 1 Mary 3 4 late", "talk 1 Mary 1 2.5 early", "talk 1 Bob 2 2.8 over", "talk 2 Ann 1 2 elsewhere"]
+    (talk / "talk.stm").write_text("\n".join(lines))
+    with caplog.at_level(logging.INFO):
+        rows = read(talk / "talk.stm")
+    assert [row.values["channel"] for row in rows] == [0, 0, 0, 1]
+    assert ": cues start before the cue above them: 1" in caplog.text
+    assert "so both are in their audio: 1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("talk.srt", "", r"talk.srt: no cue such as"),
+        ("talk.srt", "just words\n", "talk.srt:1: not a cue: 'just words'"),
+        ("talk.vtt", "WEBVTT\n\nlost words\n\n00:01.000 --> 00:02.000\nhi\n", "talk.vtt:3: not a cue: 'lost words'"),
+        ("talk.srt", "1\n00:00:01,000 --> 00:00:99,000\nhi\n", "talk.srt:2: not a time"),
+        ("talk.TextGrid", "just words", "talk.TextGrid: damaged TextGrid: the end of the file instead of a text"),
+        ("talk.TextGrid", textgrid(MARY)[:-40], "damaged TextGrid"),
+        ("talk.TextGrid", textgrid(("phones", [(0, 1, "a")])), "no tier has transcripts; the tiers are 'phones'"),
+        ("talk.eaf", EAF[:-30], "talk.eaf: damaged XML"),
+        ("talk.eaf", "<html></html>", "not an annotation file of ELAN"),
+        ("talk.eaf", EAF.replace("<ANN", "<!DOCTYPE x [<!ENTITY a 'aaaa'>]><ANN", 1), "document type or entities"),
+        ("talk.eaf", EAF.replace("milliseconds", "PAL-frames"), "the unit of its times is 'PAL-frames'"),
+        ("talk.stm", "talk 1 Mary one two words\n", "talk.stm:1: not a line of STM"),
+        ("talk.stm", "talk X Mary 1 2 words\n", "talk.stm:1: channel 'X' is not A, B, 1 or 2"),
+        ("talk.ctm", "talk 1 1.0 0.5 hi\ntalk 1 1.5\n", "talk.ctm:2: not a line of CTM"),
+        ("talk.ctm", "talk 1 * * <ALT_BEGIN>\n", "talk.ctm:1: alternatives"),
+        ("talk.ctm", ";; nothing\n", "no words of CTM"),
+    ],
+)
+def test_a_damaged_file_is_an_error_and_in_a_folder_a_problem_of_its_row(
+    talk: Path, name: str, content: str, message: str
+) -> None:
+    (talk / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        read(talk / name)
+    write_audio(talk / "good.wav")
+    (talk / "good.txt").write_text("words")
+    bad, good = read(talk)
+    assert bad.fault is not None and bad.fault.kind == "unreadable annotation" and name in bad.fault.detail
+    assert good.values["text"] == "words" and good.fault is None
+
+
+@pytest.mark.parametrize("audio", ["talk.mp4", "audio/talk.flac", "../sph/talk.sph", "wav/talk.WAV"])
+def test_the_audio_has_any_suffix_and_can_lie_in_a_usual_folder(tmp_path: Path, audio: str) -> None:
+    folder = tmp_path / "stm"
+    folder.mkdir()
+    (folder / audio).parent.mkdir(exist_ok=True)
+    write_audio(folder / audio)
+    (folder / "talk.stm").write_text(STM)
+    assert {row.values["audio_filepath"] for row in read(folder / "talk.stm")} == {str((folder / audio).resolve())}
+    rows = read(tmp_path)
+    assert len(rows) == 2 and not checked(rows).dropped
+
+
+def test_without_audio_the_file_is_an_error_and_in_a_folder_missing_audio(talk: Path) -> None:
+    (talk / "other.srt").write_text(SRT)
+    (talk / "talk.txt").write_text("words")
+    with pytest.raises(DataError, match=r"other.srt: no audio file for it: other with a suffix such as .wav"):
+        read(talk / "other.srt")
+    assert [problem.kind for problem in checked(read(talk)).dropped] == ["missing audio"] * 2
+
+
+def test_of_several_transcripts_of_one_recording_one_is_read(talk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (talk / "talk.srt").write_text(SRT)
+    (talk / "talk.TextGrid").write_text(textgrid(MARY))
+    (talk / "talk.txt").write_text("good morning all how are you")
+    with caplog.at_level(logging.INFO):
+        rows = read(talk)
+    assert segments(rows) == [(1.0, 1.5, 'good "morning" all', "Mary")]
+    assert ".srt files are not read, because their audio has another transcript: 2" in caplog.text
+    assert ".txt files are not read, because their audio has another transcript: 1" in caplog.text
+
+
+def test_the_language_in_the_name_of_subtitles(talk: Path) -> None:
+    (talk / "talk.pt-BR.sdh.srt").write_text(SRT)
+    assert [row.values["language"] for row in read(talk)] == ["pt-BR"] * 2
+    (talk / "talk.de.srt").write_text(SRT)
+    with pytest.raises(DataError, match=r"talk.wav has subtitles in several languages, .*give the files of one"):
+        read(talk)
+    assert [row.values["language"] for row in read(talk / "talk.de.srt")] == ["de"] * 2
+    assert [row.values["language"] for row in read_corpus(str(talk / "*.de.srt"), talk)] == ["de"] * 2
+
+
+def test_a_cue_with_empty_lines_counters_and_numbers(talk: Path) -> None:
+    text = (
+        "1\n00:00:00,000 --> 00:00:01,000\nbefore\n\nafter the empty line\n\n"
+        "2\n00:00:01,000 --> 00:00:02,000\n2019\n3\n00:00:02,000 --> 00:00:03,000\nno empty line above\n\n\n"
+        "00:00:03,000 --> 00:00:04,000\nno counter\n"
+    )
+    (talk / "talk.srt").write_text(text)
+    texts = [row.values["text"] for row in read(talk / "talk.srt")]
+    assert texts == ["before after the empty line", "2019", "no empty line above", "no counter"]
+
+
+def test_captions_that_roll_are_refused(talk: Path) -> None:
+    lines = [f"line {n}" for n in range(8)]
+    cues = [f"00:0{n}.000 --> 00:0{n + 1}.000\n{lines[n]}\n{lines[n + 1]}\n" for n in range(6)]
+    (talk / "talk.vtt").write_text("WEBVTT\n\n" + "\n".join(cues))
+    with pytest.raises(DataError, match="5 of 6 cues repeat the line before them, as automatic captions that roll do"):
+        read(talk / "talk.vtt")
+
+
+def test_a_cue_with_two_voices_has_no_speaker(talk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (talk / "talk.vtt").write_text("WEBVTT\n\n00:01.000 --> 00:02.000\n<v Ann>Hi.</v>\n<v Bob>Hello.</v>\n")
+    with caplog.at_level(logging.INFO):
+        assert segments(read(talk / "talk.vtt")) == [(1.0, 1.0, "Hi. Hello.", "")]
+    assert "cues have several voices, so their rows have no speaker: 1" in caplog.text
+
+
+def test_tags_that_are_no_tags_of_subtitles_stay() -> None:
+    (cue,) = parse_timed_text(
+        "1\n00:00:01,000 --> 00:00:02,000\n<unk> a < b <font color='x'>c</font> {d} <laugh>\n"
+    ).cues
+    assert cue.text == "<unk> a < b c {d} <laugh>"
+
+
+def test_words_and_phones_of_an_aligner(talk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As the Montreal Forced Aligner writes them: words are joined, phones are left out."""
+    words = [(0, 1, ""), (1, 1.4, "good"), (1.4, 2, "morning"), (2, 3, "sp"), (3, 3.5, "hello"), (3.5, 5, "")]
+    phones = [(1, 1.2, "g"), (1.2, 1.4, "d")]
+    (talk / "talk.TextGrid").write_text(textgrid(("Mary - words", words), ("Mary - phones", phones)))
+    with caplog.at_level(logging.INFO):
+        rows = read(talk / "talk.TextGrid")
+    assert segments(rows) == [(0.9, 1.2, "good morning", "Mary"), (2.9, 0.6, "hello", "Mary")]
+    assert "intervals of tier 'Mary - phones' are not read: 2" in caplog.text
+    sentences = ("utterances", [(0.0, 1.0, ""), (1.0, 2.0, "Good morning!"), (3.0, 3.5, "Hello.")])
+    (talk / "talk.TextGrid").write_text(textgrid(("words", words), sentences, ("phones", phones)))
+    assert segments(read(talk / "talk.TextGrid")) == [(1.0, 1.0, "Good morning!", ""), (3.0, 0.5, "Hello.", "")]
+
+
+def test_a_second_tier_of_the_same_intervals_is_not_a_second_speaker(talk: Path) -> None:
+    other = ("phonemic", [(0.0, 1.0, ""), (1.0, 2.5, "gʊd mɔːnɪŋ"), (2.5, 5.0, "")])
+    text = ("text", MARY[1])
+    (talk / "talk.TextGrid").write_text(textgrid(other, text))
+    assert segments(read(talk / "talk.TextGrid")) == [(1.0, 1.5, 'good "morning" all', "")]
+
+
+@pytest.mark.parametrize(
+    ("name", "speaker"),
+    [("Speaker 1", "talk-Speaker 1"), ("A", "talk-A"), ("agent", "talk-agent"), ("S0123", "S0123"), ("Mary", "Mary")],
+)
+def test_names_that_are_another_person_in_each_recording(talk: Path, name: str, speaker: str) -> None:
+    (talk / "talk.TextGrid").write_text(textgrid((name, MARY[1]), BOB))
+    assert read(talk / "talk.TextGrid")[0].values["speaker"] == speaker
+
+
+def test_point_tiers_are_not_read(talk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = textgrid(MARY, ("events", [(1.0, 1.0, "click")])).replace(
+        'class = "IntervalTier"\n        name = "events"', 'class = "TextTier"\n        name = "events"'
+    )
+    text = text.replace("xmin = 1.0\n            xmax = 1.0\n            text", "number = 1.0\n            mark")
+    (talk / "talk.TextGrid").write_text(text)
+    with caplog.at_level(logging.INFO):
+        assert len(read(talk / "talk.TextGrid")) == 1
+    assert "points of point tiers are not read: 1" in caplog.text
+
+
+def test_elan_finds_its_media_the_words_of_numbered_tiers_and_annotations_without_times(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_audio(tmp_path / "rec 7.wav")
+    media = '<MEDIA_DESCRIPTOR MEDIA_URL="file:///C:/data/rec%207.wav" RELATIVE_MEDIA_URL="./rec%207.wav"/>'
+    text = elan(
+        tier("ref@MA", "a1", "t1", "t2", "001", 'PARTICIPANT="Mary"'),
+        dependent("tx@MA", "ref@MA", "a2", "a1", "good morning"),
+        dependent("ft@MA", "ref@MA", "a3", "a1", "bonjour"),
+        tier("x@MA", "a4", "t3", "t9", "no time"),
+        media=media,
+    )
+    (tmp_path / "session.eaf").write_text(text)
+    with caplog.at_level(logging.INFO):
+        rows = read(tmp_path / "session.eaf")
+    assert segments(rows) == [(1.0, 1.5, "good morning", "Mary")] and not checked(rows).dropped
+    assert "annotations of the dependent tier 'ft@MA' are not read: 1" in caplog.text
+    assert "annotations without times are not read: 1" in caplog.text
+
+
+def test_a_ctm_of_several_recordings_and_channels(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav", channels=2)
+    write_audio(tmp_path / "b.wav")
+    lines = [
+        "a 1 0.5 0.5 one 0.5",
+        "a 2 0.6 0.4 two 1.0",
+        "a 1 1.0 0.5 three 1.0",
+        "b 1 0.0 1.0 four",
+        "gone 1 0 1 five",
+    ]
+    (tmp_path / "all.ctm").write_text("\n".join(lines))
+    rows = read(tmp_path / "all.ctm")
+    found = [(Path(str(r.values["audio_filepath"])).name, r.values["channel"], r.values["text"]) for r in rows]
+    assert found == [("a.wav", 0, "one three"), ("a.wav", 1, "two"), ("b.wav", 0, "four"), ("gone.wav", 0, "five")]
+    assert [row.values.get("confidence") for row in rows] == [0.75, 1.0, None, None]
+    result = checked(rows)
+    assert [item.channel for item in result.kept] == [0, 1, 0] and result.dropped[0].kind == "missing audio"
+
+
+def test_words_are_cut_at_pauses_and_long_segments_at_their_longest_pause() -> None:
+    def word(start: float, text: str) -> Cue:
+        return Cue(":1", start, start + 0.9, text)
+
+    words = [word(float(n), str(n)) for n in range(30)]  # pauses of 0.1 s
+    assert [segment.text for segment in join_words(words)] == [
+        " ".join(map(str, r)) for r in (range(15), range(15, 30))
+    ]
+    words[12] = Cue(":1", 12.2, 12.9, "12")  # now the longest pause
+    first, second = join_words(words)
+    assert first.text is not None and first.text.endswith(" 11") and (first.end, second.start) == (12.0, 12.1)
+    apart = join_words([word(0.0, "a"), word(1.49, "b"), word(3.0, "c")])
+    assert [segment.text for segment in apart] == ["a b", "c"]
+    assert (apart[0].start, apart[0].end, apart[1].start, apart[1].end) == (0.0, 2.49, 2.9, 3.9)
+
+
+def test_a_text_file_that_is_only_partly_subtitles_stays_a_fault(talk: Path) -> None:
+    (talk / "talk.txt").write_text("a story\n" + SRT)
+    (row,) = read(talk)
+    assert row.fault is not None and row.fault.kind == "times in transcript"
+    with pytest.raises(DataError, match="unknown format .txt"):
+        read(talk / "talk.txt")
+
+
+def test_the_two_sides_of_a_call_in_one_stm(tmp_path: Path) -> None:
+    write_audio(tmp_path / "call.wav", channels=2)
+    (tmp_path / "call.stm").write_text("call A agent 0.5 1.5 hello\ncall B customer 0.5 1.5 hi\n")
+    result = checked(read(tmp_path / "call.stm"))
+    assert [(item.channel, item.speaker) for item in result.kept] == [(0, "call-agent"), (1, "call-customer")]
+    assert result.kept[0].audio_digest != result.kept[1].audio_digest

@@ -1,0 +1,149 @@
+"""Folders of audio: text files at any depth, metadata tables in the folder or below it, one split at a time."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from finetune.core.errors import DataError
+from finetune.data.corpora import read_corpus
+from finetune.data.row import Row
+
+
+def write_audio(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.full(1600, 0.1, np.float32), 16_000)
+
+
+def read(source: Path) -> list[Row]:
+    return list(read_corpus(str(source), source / "media"))
+
+
+def found(rows: list[Row], folder: Path) -> dict[str, object]:
+    """The text of each audio file, by its path in the folder."""
+    return {str(Path(str(row.values["audio_filepath"])).relative_to(folder)): row.values["text"] for row in rows}
+
+
+def test_text_files_at_any_depth_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    for name in ("b/2", "b/c/1", "a", "c", "b-3"):
+        write_audio(tmp_path / f"{name}.wav")
+        (tmp_path / f"{name}.txt").write_text(name)
+    assert [row.values["text"] for row in read(tmp_path)] == ["a", "b/2", "b/c/1", "b-3", "c"]
+
+
+def test_folders_of_speakers_with_a_table_in_each_are_one_corpus(tmp_path: Path) -> None:
+    for speaker in ("anna", "bert"):
+        write_audio(tmp_path / speaker / "clips" / "1.wav")
+        (tmp_path / speaker / "metadata.csv").write_text(f"file_name,text\n1.wav,{speaker}\n")
+    assert found(read(tmp_path), tmp_path) == {"anna/clips/1.wav": "anna", "bert/clips/1.wav": "bert"}
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet"])
+def test_a_table_names_files_in_folders_below(tmp_path: Path, name: str) -> None:
+    write_audio(tmp_path / "x" / "y" / "1.wav")
+    write_audio(tmp_path / "2.wav")
+    rows = [("x/y/1.wav", "one"), ("2.wav", "two")]
+    if name.endswith("parquet"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.table({"file_name": [row[0] for row in rows], "transcription": [row[1] for row in rows]})
+        pq.write_table(table, tmp_path / name)
+    elif name.endswith("jsonl"):
+        (tmp_path / name).write_text("".join(f'{{"file_name": "{a}", "transcription": "{b}"}}\n' for a, b in rows))
+    else:
+        sign = "\t" if name.endswith("tsv") else ","
+        lines = [("file_name", "transcription"), *rows]
+        (tmp_path / name).write_text("".join(f"{a}{sign}{b}\n" for a, b in lines))
+    assert found(read(tmp_path), tmp_path) == {"x/y/1.wav": "one", "2.wav": "two"}
+
+
+@pytest.mark.parametrize("level", ["train", "data/train"])
+def test_one_split_below_the_folder_is_read(tmp_path: Path, level: str) -> None:
+    write_audio(tmp_path / level / "1.wav")
+    (tmp_path / level / "metadata.csv").write_text("file_name,text\n1.wav,one\n")
+    assert found(read(tmp_path), tmp_path) == {f"{level}/1.wav": "one"} == found(read(tmp_path / level), tmp_path)
+
+
+def test_a_table_in_one_of_several_splits_is_not_taken_for_all(tmp_path: Path) -> None:
+    write_audio(tmp_path / "train" / "1.wav")
+    write_audio(tmp_path / "test" / "2.wav")
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,text\n1.wav,one\n")
+    with pytest.raises(DataError, match="subfolders test, train; give one of them"):
+        read(tmp_path)
+
+
+def test_a_second_table_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_audio(tmp_path / "1.wav")
+    for suffix, text in (("csv", "file_name,text\n1.wav,one\n"), ("jsonl", '{"file_name": "1.wav", "text": "two"}')):
+        (tmp_path / f"metadata.{suffix}").write_text(text)
+    with caplog.at_level(logging.WARNING):
+        assert found(read(tmp_path), tmp_path) == {"1.wav": "one"}
+    assert "metadata.csv is read; metadata.jsonl is not" in caplog.text
+
+
+def test_a_transcript_of_timit_has_no_numbers_of_samples(tmp_path: Path) -> None:
+    for name in ("SA1", "SA2"):
+        soundfile.write(tmp_path / f"{name}.WAV", np.full(1600, 0.1, np.float32), 16_000, format="WAV")
+        (tmp_path / f"{name}.TXT").write_text("0 46797 She had your dark suit.\n")
+    (tmp_path / "SA1.PHN").write_text("0 3050 h#\n")
+    texts = found(read(tmp_path), tmp_path)
+    assert texts == {"SA1.WAV": "She had your dark suit.", "SA2.WAV": "0 46797 She had your dark suit.\n"}
+
+
+def test_a_linked_folder_is_not_followed_and_a_linked_file_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    write_audio(tmp_path / "elsewhere" / "1.wav")
+    (tmp_path / "elsewhere" / "1.txt").write_text("one")
+    folder.mkdir()
+    for name in ("1.wav", "1.txt"):
+        (folder / name).symlink_to(tmp_path / "elsewhere" / name)
+    (folder / "loop").symlink_to(folder)
+    assert found(read(folder), folder) == {"1.wav": "one"}
+
+
+COMMON_VOICE = "client_id\tpath\tsentence_id\tsentence\tup_votes\tage\tgender\taccents\tvariant\tlocale\tsegment\n"
+
+
+@pytest.fixture
+def common_voice(tmp_path: Path) -> Path:
+    for name in ("train", "dev", "test"):
+        write_audio(tmp_path / "clips" / f"{name}.mp3.wav")
+        row = f'c1\t{name}.mp3.wav\ts1\t"{name}\t2\ttwenties\tfemale_feminine\tUnited States English\t\ten\t\n'
+        (tmp_path / f"{name}.tsv").write_text(COMMON_VOICE + row)
+    return tmp_path
+
+
+def test_a_split_of_common_voice(common_voice: Path) -> None:
+    (row,) = read_corpus(str(common_voice / "train.tsv"), common_voice / "media")
+    assert row.values == {
+        "audio_filepath": str(common_voice / "clips" / "train.mp3.wav"),
+        "text": '"train',
+        "speaker": "c1",
+        "language": "en",
+        "accent": "United States English",
+        "sentence_id": "s1",
+        "up_votes": "2",
+        "age": "twenties",
+        "gender": "female_feminine",
+        "variant": "",
+        "segment": "",
+    }
+
+
+def test_the_folder_of_common_voice_names_its_splits(common_voice: Path) -> None:
+    with pytest.raises(DataError, match=rf"tables dev.tsv, test.tsv, train.tsv; give one .*{common_voice}/dev.tsv"):
+        read(common_voice)
+
+
+def test_audio_by_its_id_as_in_voxpopuli(tmp_path: Path) -> None:
+    write_audio(tmp_path / "2009" / "20090112-0900-x_1.wav")
+    write_audio(tmp_path / "2010" / "20100112-0900-x_2.wav")
+    header = "id\traw_text\tnormalized_text\tspeaker_id\tsplit\tgender\n"
+    rows = "20090112-0900-x_1\tOne.\tone\t7\ttrain\tmale\n20100112-0900-x_2\tTwo.\ttwo\t8\ttrain\tfemale\n"
+    (tmp_path / "asr_train.tsv").write_text(header + rows)
+    rows_read = list(read_corpus(str(tmp_path / "asr_train.tsv"), tmp_path / "media"))
+    assert found(rows_read, tmp_path) == {"2009/20090112-0900-x_1.wav": "one", "2010/20100112-0900-x_2.wav": "two"}
+    assert rows_read[0].values["id"] == "20090112-0900-x_1" and rows_read[0].values["raw_text"] == "One."

@@ -1,0 +1,225 @@
+"""Parquet files and folders: shards in order, one split, one row group in memory, nothing decoded by `datasets`."""
+
+import io
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from finetune.core.errors import DataError
+from finetune.data.audio import load_audio
+from finetune.data.corpora import preview_rows, read_corpus
+from finetune.data.formats import parquet
+from finetune.data.row import Row
+
+AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def wave(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-0.3, 0.3, 1600).astype(np.float32)
+
+
+def encoded(seed: int) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, wave(seed), 16_000, "FLOAT", format="WAV")
+    return file.getvalue()
+
+
+def write(path: Path, seeds: list[int]) -> Path:
+    """A Parquet file with a clip for each seed, whose text is the seed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [{"audio": {"bytes": encoded(seed), "path": f"{seed}.wav"}, "text": str(seed)} for seed in seeds]
+    pq.write_table(pa.Table.from_pylist(rows, pa.schema([("audio", AUDIO), ("text", pa.string())])), path)
+    return path
+
+
+def read(source: Path) -> list[Row]:
+    return list(read_corpus(str(source), source.parent / "media"))
+
+
+def check(rows: list[Row], seeds: list[int]) -> None:
+    """Every row has the text and the samples of its seed."""
+    assert [row.values["text"] for row in rows] == [str(seed) for seed in seeds]
+    for row, seed in zip(rows, seeds, strict=True):
+        assert np.array_equal(load_audio(str(row.values["audio_filepath"])), wave(seed))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"),
+        ("train.clean.100-00000-of-00002.parquet", "train.clean.100-00001-of-00002.parquet"),
+        ("default/train/0000.parquet", "default/train/0001.parquet"),
+        ("part-0.parquet", "part-1.parquet"),
+        ("a.parquet", "b.parquet"),
+        ("train_0.parquet", "train_1.parquet"),
+    ],
+)
+def test_a_folder_of_one_split_is_read_in_the_order_of_its_files(tmp_path: Path, names: tuple[str, str]) -> None:
+    corpus = tmp_path / "corpus"
+    for number, name in reversed([*enumerate(names)]):
+        write(corpus / name, [2 * number, 2 * number + 1])
+    (corpus / "README.md").write_text("a data set")
+    rows = read(corpus)
+    check(rows, [0, 1, 2, 3])
+    assert [row.where for row in rows] == [f"{corpus / name}: row {n}" for name in names for n in (0, 1)]
+    assert preview_rows(str(corpus)) is None
+
+
+def test_a_pattern_names_the_shards_of_one_split(tmp_path: Path) -> None:
+    for number in (1, 0):
+        write(tmp_path / "data" / f"train-0000{number}-of-00002.parquet", [number])
+        write(tmp_path / "data" / f"test-0000{number}-of-00002.parquet", [9])
+    check(read(tmp_path / "data" / "train-*.parquet"), [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("names", "splits", "example"),
+    [
+        (("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"), "test, train", "data/test-"),
+        (
+            (
+                "data/test-00000-of-00002.parquet",
+                "data/test-00001-of-00002.parquet",
+                "data/train-00000-of-00001.parquet",
+            ),
+            "test, train",
+            r"data/test-\*.parquet",
+        ),
+        (("train/0000.parquet", "train/0001.parquet", "validation/0000.parquet"), "train, validation", "train"),
+        (("train.parquet", "valid.parquet"), "train, valid", "train.parquet"),
+        (
+            ("train.clean.100-00000-of-00001.parquet", "train.other.500-00000-of-00001.parquet"),
+            "train.clean.100, train.other.500",
+            "train.clean.100-",
+        ),
+    ],
+)
+def test_a_folder_of_several_splits_names_them(
+    tmp_path: Path, names: tuple[str, ...], splits: str, example: str
+) -> None:
+    for name in names:
+        write(tmp_path / name, [0])
+    with pytest.raises(DataError, match=f"are of the splits {splits}; give one of them, such as {tmp_path}/{example}"):
+        read(tmp_path)
+
+
+def test_several_data_sets_in_one_folder_are_named(tmp_path: Path) -> None:
+    for language in ("de", "en"):
+        write(tmp_path / language / "train-00000-of-00001.parquet", [0])
+    with pytest.raises(DataError, match=rf"several data sets: de, en; give one of them, such as {tmp_path}/de"):
+        read(tmp_path)
+    check(read(tmp_path / "en"), [0])
+
+
+def test_folders_of_a_partition_are_columns(tmp_path: Path) -> None:
+    for number, language in enumerate(("de", "en")):
+        write(tmp_path / f"lang={language}" / "part-0.parquet", [number])
+    rows = read(tmp_path)
+    check(rows, [0, 1])
+    assert [row.values["language"] for row in rows] == ["de", "en"]
+
+
+def test_missing_shards_are_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in (0, 3):
+        write(tmp_path / f"train-0000{number}-of-00005.parquet", [number])
+    with caplog.at_level(logging.WARNING):
+        check(read(tmp_path), [0, 3])
+    assert "3 of the shards that the file names count are missing" in caplog.text
+
+
+def test_paths_of_audio_start_at_the_folder_of_their_file(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "a.wav").write_bytes(encoded(7))
+    pq.write_table(pa.table({"file": ["a.wav"], "text": ["7"]}), folder / "train-00000-of-00001.parquet")
+    check(read(tmp_path), [7])
+
+
+def test_nothing_is_read_by_the_package_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Class labels come from the metadata that `datasets` writes."""
+    features = {
+        "label": {"names": ["no", "yes"], "_type": "ClassLabel"},
+        "audio": {"_type": "Audio"},
+        "picture": {"_type": "Image"},
+    }
+    metadata = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    schema = pa.schema([("picture", AUDIO), ("label", pa.int64()), ("audio", AUDIO)], metadata)
+    rows = [
+        {"picture": {"bytes": b"png", "path": "x.png"}, "label": label, "audio": {"bytes": encoded(n), "path": "a.wav"}}
+        for n, label in enumerate([1, 0, -1])
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "m.parquet")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    found = read(tmp_path / "m.parquet")
+    assert [row.values["text"] for row in found] == ["yes", "no", None] and "picture" not in found[0].values
+    assert np.array_equal(load_audio(str(found[1].values["audio_filepath"])), wave(1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (pa.large_binary(), encoded(5)),
+        (pa.struct([("bytes", pa.list_(pa.uint8())), ("path", pa.string())]), {"bytes": list(encoded(5)), "path": "x"}),
+        (pa.struct([("array", pa.list_(pa.float32())), ("sampling_rate", pa.int64())]), None),
+        (pa.struct([("array", pa.large_list(pa.float64())), ("sampling_rate", pa.int64())]), None),
+        (pa.struct([("array", pa.list_(pa.float32(), 1600)), ("sampling_rate", pa.int64())]), None),
+        (pa.struct([("array", pa.list_(pa.list_(pa.float32()))), ("sampling_rate", pa.int64())]), "channel"),
+        (
+            pa.struct([("bytes", pa.binary()), ("path", pa.string()), ("sampling_rate", pa.int64())]),
+            {"bytes": encoded(5)},
+        ),
+    ],
+)
+def test_every_type_of_audio(tmp_path: Path, kind: pa.DataType, value: Any) -> None:
+    samples = wave(5).tolist()
+    value = (
+        value
+        if isinstance(value, bytes | dict)
+        else {"array": [samples] if value else samples, "sampling_rate": 16_000}
+    )
+    pq.write_table(pa.table({"audio": pa.array([value], kind), "text": ["5"]}), tmp_path / "m.parquet")
+    for _ in range(2):  # the second time, the file exists
+        check(read(tmp_path / "m.parquet"), [5])
+    assert len(list((tmp_path / "media").iterdir())) == 1
+
+
+def test_one_row_group_is_in_memory(tmp_path: Path) -> None:
+    size, groups = 100_000, 12
+    schema = pa.schema([("audio", AUDIO), ("text", pa.string())])
+    with pq.ParquetWriter(tmp_path / "m.parquet", schema) as writer:
+        for group in range(groups):
+            clips = [np.random.default_rng(10 * group + n).bytes(size) for n in range(10)]
+            rows = [{"audio": {"bytes": clip, "path": None}, "text": "x"} for clip in clips]
+            writer.write_table(pa.Table.from_pylist(rows, schema))
+            del rows, clips
+    before, most, number = pa.total_allocated_bytes(), 0, 0
+    for _ in parquet.read(tmp_path / "m.parquet", tmp_path / "media"):
+        most, number = max(most, pa.total_allocated_bytes() - before), number + 1
+    assert number == 10 * groups and 0 < most < 5 * 10 * size  # the pages as stored and as read, not 12 groups
+
+
+def test_a_damaged_file_is_an_error_with_its_name_and_row(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.parquet", list(range(40)))
+    content = bytearray(path.read_bytes())
+    content[20_000:40_000] = bytes(20_000)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"m.parquet: the Parquet file cannot be loaded \(at row \d+\)"):
+        read(path)
+    path.write_bytes(b"no parquet")
+    with pytest.raises(DataError, match=r"m.parquet: the Parquet file cannot be loaded \(at row 0\)"):
+        read(path)
+
+
+def test_a_folder_with_a_metadata_table_is_not_read_as_parquet(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(encoded(1))
+    (tmp_path / "metadata.csv").write_text("file_name,text\na.wav,1\n")
+    write(tmp_path / "features.parquet", [5])
+    check(read(tmp_path), [1])
