@@ -13,7 +13,7 @@ from finetune.data.row import Row
 
 
 def with_audio_of_ids(rows: Iterable[Row], folder: Path) -> Iterator[Row]:
-    """The rows, with `audio_filepath` if no column has audio and the first id is the name of a file below the folder."""
+    """The rows, with `audio_filepath` if no column has audio and the first id names a file below the folder."""
     rows = iter(rows)
     first = next(rows, None)
     if first is None:
