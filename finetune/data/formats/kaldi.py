@@ -6,7 +6,6 @@ The files are joined by their ids on disk, so they can have any order and size. 
 
 import logging
 import math
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from pathlib import Path
 from finetune.core.errors import DataError
 from finetune.data.audio_file import count_channels
 from finetune.data.cells import cell_number, shown
-from finetune.data.columns import expanded, is_file
-from finetune.data.formats.folders import has_table, subfolders_with
+from finetune.data.columns import is_file
+from finetune.data.formats.folders import FileFinder, is_known_folder, subfolders_with
 from finetune.data.formats.lines import text_lines
 from finetune.data.key_tables import KeyTables
 from finetune.data.problems import Finding
@@ -35,12 +34,10 @@ def matches(path: Path) -> bool:
     """Whether a folder, or the wav.scp in it, is a data directory, also an incomplete one."""
     if path.name == "wav.scp" and path.is_file():
         return True
-    if has_table(path):
-        return False
     names = {name for name in ("wav.scp", "text", "segments", "utt2spk", "feats.scp") if is_file(path / name)}
-    if "wav.scp" in names or len(names & {"text", "segments", "utt2spk", "feats.scp"}) > 1:
-        return True
-    return path.is_dir() and not names and bool(subfolders_with(path, "wav.scp"))
+    is_directory = "wav.scp" in names or len(names & {"text", "segments", "utt2spk", "feats.scp"}) > 1
+    is_parent = path.is_dir() and not names and bool(subfolders_with(path, "wav.scp"))
+    return (is_directory or is_parent) and not is_known_folder(path)
 
 
 def read(path: Path, media_dir: Path) -> Iterator[Row]:
@@ -102,8 +99,7 @@ class _Directory:
     def __init__(self, folder: Path, tables: KeyTables) -> None:
         self.folder, self.tables = folder, tables
         self.has_segments = is_file(folder / "segments")
-        folder = folder.absolute()
-        self.bases = [folder, folder.parent, folder.parent.parent, Path.cwd()]  # data/train in the folder of a recipe
+        self.files = FileFinder(folder)
         self.has_speakers = self._any("utt2spk", "key <> value")  # else each is its own, so they are not known
         self.from_zero = self._any("reco2file_and_channel", "value LIKE '% 0'")
 
@@ -191,24 +187,11 @@ class _Directory:
         if path.endswith("|") or path.startswith("|"):
             advice = "commands are not run; write the path of an audio file, converted with the command if it must be"
             return Finding("unreadable audio", f"{where}: {shown(path)} is a command: {advice}")
-        found = self._find(path)
+        found = self.files.find(path)
         if found is None and ARCHIVE.fullmatch(path):
             advice = "extract it with wav-copy of Kaldi, and write the paths of the files"
             return Finding("unreadable audio", f"{where}: {shown(path)} is a part of a Kaldi archive; {advice}")
         return found or path
-
-    def _find(self, path: str) -> str | None:
-        """The file of a path, relative to the directory, its parents (where recipes run) or the current directory."""
-        if "://" in path:
-            return path
-        name = expanded(path)
-        if os.path.isabs(name):
-            return name if _exists(name) else None
-        for base in self.bases:
-            if _exists(found := f"{base}/{name}"):
-                self.bases = [base, *(other for other in self.bases if other != base)]
-                return found
-        return None
 
     def _channel(self, value: str, path: str) -> tuple[str, int | Finding | None]:
         """The name of the recording and the channel of a line of reco2file_and_channel."""
@@ -221,13 +204,6 @@ class _Directory:
             detail = f"reco2file_and_channel has {shown(value)}; write the name of the file and A or B"
             return name, Finding("invalid channel", detail)
         return name, None if channel and _num_channels(path) == 1 else channel
-
-
-def _exists(path: str) -> bool:
-    try:
-        return os.path.isfile(path)
-    except ValueError:  # a NUL
-        return False
 
 
 @lru_cache(1024)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from finetune.core.errors import DataError
 from finetune.data.audio_suffixes import AUDIO_SUFFIXES
-from finetune.data.formats.folders import few_folders, has_table, subfolders_with
+from finetune.data.formats.folders import few_folders, is_known_folder, subfolders_with
 from finetune.data.formats.lines import text_lines
 from finetune.data.key_tables import KeyTables
 from finetune.data.problems import Finding
@@ -25,7 +25,7 @@ MLS_SUFFIXES = (".flac", ".opus", ".ogg", ".wav", ".mp3")
 
 def is_librispeech(path: Path) -> bool:
     """Whether a folder has speakers with chapters with a transcript, or subfolders that have them."""
-    return not has_table(path) and bool(_has_chapters(path) or _subsets(path))
+    return bool(_has_chapters(path) or _subsets(path)) and not is_known_folder(path)
 
 
 def _has_chapters(folder: Path) -> bool:
@@ -93,7 +93,7 @@ def _values(chapter: Path, name: str, key: str, text: str | None, speaker: str) 
 
 def is_mls(path: Path) -> bool:
     """Whether a folder is a split of MLS, or has splits of it as subfolders."""
-    return path.is_dir() and not has_table(path) and bool(_is_mls_split(path) or _mls_splits(path))
+    return path.is_dir() and bool(_is_mls_split(path) or _mls_splits(path)) and not is_known_folder(path)
 
 
 def _is_mls_split(folder: Path) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.data.formats import annotations, audio_folder, hub, kaldi, librispeech, metadata_folder, parquet
+from finetune.data.formats import annotations, audio_folder, hub, kaldi, lhotse, librispeech, metadata_folder, parquet
 from finetune.data.row import Row
 
 
@@ -29,6 +29,7 @@ class CorpusFormat:
 
 
 FORMATS: tuple[CorpusFormat, ...] = (
+    CorpusFormat("Lhotse", lhotse.matches, lhotse.read, exact=True),
     CorpusFormat("Kaldi directory", kaldi.matches, kaldi.read, exact=True),
     CorpusFormat("LibriSpeech", librispeech.is_librispeech, librispeech.read_librispeech, exact=True),
     CorpusFormat("MLS", librispeech.is_mls, librispeech.read_mls, exact=True),

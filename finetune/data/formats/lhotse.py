@@ -1,0 +1,205 @@
+"""Reads manifests of Lhotse and Shar folders without the package lhotse.
+
+Manifests: cuts, or supervisions with the recordings of the same name, as JSON Lines, plain or compressed with gzip.
+Shar: cuts.000000.jsonl.gz and recording.000000.tar with the audio of the cuts, which are read in place as byte ranges.
+"""
+
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from finetune.core.errors import DataError
+from finetune.data.formats.folders import FileFinder, is_known_folder
+from finetune.data.formats.lhotse_cuts import cut_rows, supervision_row
+from finetune.data.formats.lines import first_object, json_lines
+from finetune.data.key_tables import KeyTables
+from finetune.data.problems import Finding
+from finetune.data.range_file import RangeFile
+from finetune.data.row import Row
+from finetune.data.tar_index import TarIndex, read_tar_index
+
+log = logging.getLogger(__name__)
+
+SUFFIX = re.compile(r"\.jsonl(\.gz)?$", re.IGNORECASE)
+SHARD = re.compile(r"cuts(?P<number>\.\d+)?\.jsonl(\.gz)?")  # of Shar
+RECORDING = re.compile(r"recording(\.\d+)?\.tar(\.gz)?")
+MAX_JSON = 10 << 20  # bytes of a recording's manifest in a Shar file
+
+
+def kind_of(path: Path) -> str | None:
+    """`cuts`, `supervisions` or `recordings`: what the first line of a file is; None for another file."""
+    if not SUFFIX.search(path.name) or (row := first_object(path)) is None:
+        return None
+    keys = row.keys()
+    if str(row.get("type", "")).endswith("Cut") and ({"supervisions", "tracks"} & keys or {"id", "duration"} <= keys):
+        return "cuts"
+    if {"recording_id", "start", "duration"} <= keys:
+        return "supervisions"
+    return "recordings" if {"sources", "sampling_rate"} <= keys else None
+
+
+def matches(path: Path) -> bool:
+    """Whether a file is a manifest, or a folder has manifests or Shar files."""
+    if path.is_file():
+        return kind_of(path) is not None or RECORDING.fullmatch(path.name) is not None
+    found = _manifests(path)
+    known = any(kind == "tar" or kind_of(files[0]) == kind for kind, files in found.items())
+    return known and not is_known_folder(path)
+
+
+def _manifests(folder: Path) -> dict[str, list[Path]]:
+    """The files of a folder that have the names of manifests, by kind; `tar` for the audio of Shar."""
+    found: dict[str, list[Path]] = {}
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
+        if RECORDING.fullmatch(name):
+            found.setdefault("tar", []).append(folder / name)
+        for kind in ("cuts", "supervisions", "recordings"):
+            if SUFFIX.search(name) and re.search(rf"(?<![a-z]){kind}(?![a-z])", name):
+                found.setdefault(kind, []).append(folder / name)
+    return found
+
+
+def read(path: Path, media_dir: Path) -> Iterator[Row]:
+    """One row for each supervision.
+
+    Raises:
+        DataError: a manifest is missing or cannot be read; a folder has several corpora.
+    """
+    if path.is_dir():
+        yield from _read_folder(path)
+    elif RECORDING.fullmatch(path.name):
+        raise DataError(f"{path}: the audio of a Shar shard; give its folder, or cuts.*.jsonl.gz")
+    elif kind_of(path) == "cuts":
+        yield from _located(_read_cuts(path), path.parent)
+    else:
+        yield from _located(_read_pair(path), path.parent)
+
+
+def _read_folder(folder: Path) -> Iterator[Row]:
+    found = _manifests(folder)
+    shards = [path for path in found.get("cuts", ()) if SHARD.fullmatch(path.name)]
+    if found.get("tar") and not shards:
+        raise DataError(f"{folder}: cuts.*.jsonl.gz is missing beside {found['tar'][0].name}; Shar has both")
+    files = shards or found.get("cuts") or found.get("supervisions") or found["recordings"]
+    if len(files) > 1 and not shards:
+        names = ", ".join(path.name for path in files[:10])
+        raise DataError(f"{folder}: the folder has the manifests {names}; give one of them, such as {files[0]}")
+    for path in files:
+        yield from read(path, folder)
+
+
+def _located(rows: Iterator[Row], folder: Path) -> Iterator[Row]:
+    """Rows with the paths of their files, which can be relative to where a recipe of Lhotse ran."""
+    files = FileFinder(folder)
+    for row in rows:
+        name = row.values.get("audio_filepath")
+        if isinstance(name, str) and "::" not in name:
+            row.values["audio_filepath"] = files.find(name) or name
+        yield row
+
+
+def _read_cuts(path: Path) -> Iterator[Row]:
+    match = SHARD.fullmatch(path.name)
+    tar = path.parent / f"recording{match['number'] or ''}.tar" if match else None
+    audio = _SharAudio(tar) if tar and tar.is_file() else None
+    try:
+        for where, cut in json_lines(path):
+            if audio is None and tar and _is_placeholder(cut):
+                zipped = Path(f"{tar}.gz")
+                reason = f"{zipped} is compressed; run gunzip {zipped}" if zipped.is_file() else f"{tar} is missing"
+                raise DataError(f"{where}: the audio of the cuts is in {tar.name}: {reason}")
+            yield from cut_rows(cut if audio is None else audio.attached(cut), where)
+    finally:
+        if audio is not None:
+            audio.close()
+
+
+def _is_placeholder(cut: dict[str, Any]) -> bool:
+    recording = cut.get("recording")
+    sources = recording.get("sources") if isinstance(recording, dict) else None
+    return any(isinstance(source, dict) and source.get("type") == "shar" for source in sources or ())
+
+
+class _SharAudio:
+    """The audio of one shard: a tar with the audio of each cut, and its manifest as JSON."""
+
+    def __init__(self, tar: Path) -> None:
+        self.index: TarIndex = read_tar_index(os.path.abspath(tar))
+        self.members: dict[str, list[int]] = {}
+        for number in range(len(self.index)):
+            stem, _, suffix = self.index.name(number).rpartition(".")
+            if suffix not in ("nodata", "nometa"):
+                self.members.setdefault(f"{stem}.json" if suffix == "json" else stem, []).append(number)
+        size = tar.stat().st_size
+        file = open(tar, "rb", buffering=0)  # noqa: SIM115 - closed by the RangeFile
+        self.file = RangeFile(lambda start, stop: os.pread(file.fileno(), stop - start, start), size, 4096, file.close)
+
+    def attached(self, cut: dict[str, Any]) -> dict[str, Any]:
+        """A cut whose recording is its audio in the tar. Cuts of the same id have it in the order of their lines."""
+        key = str(cut.get("id"))
+        audio, manifests = self.members.get(key), self.members.get(f"{key}.json")
+        recording = cut.get("recording")
+        if not audio:
+            nothing = {"type": "nodata", "channels": cut.get("channel"), "source": os.path.basename(self.index.path)}
+            return {**cut, "recording": {"sources": [nothing]}}
+        member, manifest = self.index[audio.pop(0)], manifests.pop(0) if manifests else None
+        if not isinstance(recording, dict) and manifest is not None:
+            recording = self._json(manifest)
+        recording = recording if isinstance(recording, dict) else {"duration": cut.get("duration")}
+        sources = recording.get("sources") or [{"channels": recording.get("channel_ids") or cut.get("channel")}]
+        source = {**sources[0], "type": "file" if member.length else "nodata", "source": str(member)}
+        return {**cut, "recording": {**recording, "sources": [source], "transforms": None}}
+
+    def _json(self, number: int) -> object:
+        member = self.index[number]
+        self.file.seek(member.start)
+        try:
+            return json.loads(self.file.read(min(member.length, MAX_JSON)))
+        except ValueError:
+            return None
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def _read_pair(path: Path) -> Iterator[Row]:
+    """The rows of supervisions, each with its recording."""
+    kind = kind_of(path)
+    other = "recordings" if kind == "supervisions" else "supervisions"
+    names = [re.sub(rf"(?<![a-z]){kind}(?![a-z])", other, path.name)]
+    names += [f"{names[0]}.gz" if not names[0].endswith(".gz") else names[0].removesuffix(".gz")]
+    partner = next((path.parent / name for name in names if name != path.name and (path.parent / name).is_file()), None)
+    if partner is None:
+        raise DataError(f"{path.parent / names[0]} is missing; {kind} are read with the {other} of the same name")
+    supervisions, recordings = (path, partner) if kind == "supervisions" else (partner, path)
+    tables = KeyTables()
+    try:
+        rows = (
+            (str(item.get("id")), number, json.dumps(item))
+            for number, (_, item) in enumerate(json_lines(recordings), 1)
+        )
+        tables.load("recordings", rows)
+        for where, supervision in json_lines(supervisions):
+            yield _joined(tables, supervision, where, recordings.name)
+    finally:
+        tables.close()
+
+
+def _joined(tables: KeyTables, supervision: dict[str, Any], where: str, recordings: str) -> Row:
+    key = str(supervision.get("recording_id"))
+    found = tables.value("recordings", key)
+    recording = json.loads(found) if found else {}
+    cut = {
+        "start": 0,
+        "duration": recording.get("duration"),
+        "channel": supervision.get("channel"),
+        "recording": recording,
+    }
+    if found:
+        return supervision_row(cut, supervision, where)
+    row = supervision_row({**cut, "duration": 1}, {**supervision, "start": 0, "duration": 1}, where)
+    return Row(where, row.values, Finding("missing audio", f"{recordings} has no recording with the id {key!r}"))
