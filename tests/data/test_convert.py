@@ -23,8 +23,17 @@ ROWS = [
     {"id": "whole", "audio_filepath": "mono.wav", "text": "the whole file", "language": "en", "speaker": "ann"},
     {"id": "part", "audio_filepath": "long.wav", "offset": 0.5, "duration": 0.25, "text": "a part", "keywords": ["a"]},
     {"id": "left", "audio_filepath": "two.flac", "channel": 0, "text": "grüß dich", "dialect": "Wien"},
-    {"id": "both", "audio_filepath": "two.flac", "text": "both sides", "score": 0.5},
-    {"id": "lossy", "audio_filepath": "lossy.ogg", "offset": 0.1, "duration": 0.5, "text": "a lossy part", "tags": [1]},
+    {"id": "both", "audio_filepath": "two.flac", "text": "both sides", "score": 0.5, "terms": ["x", "y"], "n": 1},
+    {
+        "id": "lossy",
+        "audio_filepath": "lossy.ogg",
+        "offset": 0.1,
+        "duration": 0.5,
+        "text": "a lossy part",
+        "tags": [1],
+        "n": 0.5,
+        "big": 2**70,
+    },
 ]
 
 
@@ -130,6 +139,8 @@ def test_a_data_set_is_read_by_the_library_datasets(corpus: Path, tmp_path: Path
         assert (rows[name]["text"], rows[name]["speaker"] or "") == (item.text, item.speaker)
         assert_same_audio(load_audio(str(rows[name]["audio_filepath"])), item)
     assert rows["both"]["score"] == 0.5 and rows["lossy"]["tags"] == "[1]" and rows["part"]["keywords"] == ["a"]
+    assert rows["both"]["terms"] == ["x", "y"] and rows["whole"]["terms"] is None
+    assert (rows["both"]["n"], rows["lossy"]["n"], rows["lossy"]["big"]) == (1.0, 0.5, str(2**70))
 
 
 def test_opus_is_small_and_keeps_the_length(corpus: Path, tmp_path: Path) -> None:

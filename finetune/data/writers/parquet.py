@@ -22,22 +22,33 @@ AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 METADATA = {"huggingface": json.dumps({"info": {"features": {"audio": {"_type": "Audio"}}}})}
 FIXED = {"audio": AUDIO, "id": pa.string(), "text": pa.string(), "duration": pa.float64()}
 OPTIONAL = {"language": pa.string(), "speaker": pa.string(), "keywords": pa.list_(pa.string())}
-TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+TYPES = {
+    frozenset[str](): pa.string(),
+    frozenset({"bool"}): pa.bool_(),
+    frozenset({"int"}): pa.int64(),
+    frozenset({"float"}): pa.float64(),
+    frozenset({"float", "int"}): pa.float64(),
+    frozenset({"texts"}): pa.list_(pa.string()),
+}
 
 
 def schema_of(utterances: Iterable[Utterance]) -> pa.Schema:
     """The columns of utterances. A column of `extra` with values of several types, or of other types, is JSON text."""
-    used, types = set[str](), dict[str, set[type]]()
+    used, kinds = set[str](), dict[str, set[str]]()
     for item in utterances:
         used |= {name for name in OPTIONAL if getattr(item, name)}
         for name, value in item.extra.items():
-            types.setdefault(name, set()).update({type(value)} - {type(None)})
-    extra = {
-        name: TYPES.get(next(iter(found)), pa.string()) if len(found) == 1 else pa.string()
-        for name, found in types.items()
-    }
-    fields = FIXED | {name: OPTIONAL[name] for name in OPTIONAL if name in used} | extra
+            kinds.setdefault(name, set()).update([] if value is None else [_kind(value)])
+    fields = FIXED | {name: OPTIONAL[name] for name in OPTIONAL if name in used}
+    fields |= {name: TYPES.get(frozenset(found), pa.string()) for name, found in kinds.items() if name not in fields}
     return pa.schema(list(fields.items()), metadata=METADATA)
+
+
+def _kind(value: object) -> str:
+    """The type of a value, for TYPES."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return "texts"
+    return "other" if isinstance(value, int) and not -(2**63) <= value < 2**63 else type(value).__name__
 
 
 def write_parquet(
@@ -85,8 +96,8 @@ def _write(path: Path, clips: Iterator[tuple[Utterance, ClipAudio]], schema: pa.
 
 def _row(item: Utterance, audio: ClipAudio, schema: pa.Schema) -> dict[str, object]:
     name = f"{PurePath(item.audio_filepath.partition('?bytes=')[0]).stem}{audio.suffix}"
-    row: dict[str, object] = {name: _value(value, schema.field(name).type) for name, value in item.extra.items()}
-    row |= {name: getattr(item, name) for name in ("id", "text", "duration", "language", "speaker")}
+    row: dict[str, object] = {key: _value(value, schema.field(key).type) for key, value in item.extra.items()}
+    row |= {key: getattr(item, name) for key in ("id", "text", "duration", "language", "speaker")}
     return row | {"keywords": list(item.keywords), "audio": {"bytes": audio.data, "path": name}}
 
 
