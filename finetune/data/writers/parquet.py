@@ -97,7 +97,7 @@ def _write(path: Path, clips: Iterator[tuple[Utterance, ClipAudio]], schema: pa.
 def _row(item: Utterance, audio: ClipAudio, schema: pa.Schema) -> dict[str, object]:
     name = f"{PurePath(item.audio_filepath.partition('?bytes=')[0]).stem}{audio.suffix}"
     row: dict[str, object] = {key: _value(value, schema.field(key).type) for key, value in item.extra.items()}
-    row |= {key: getattr(item, name) for key in ("id", "text", "duration", "language", "speaker")}
+    row |= {key: getattr(item, key) for key in ("id", "text", "duration", "language", "speaker")}
     return row | {"keywords": list(item.keywords), "audio": {"bytes": audio.data, "path": name}}
 
 
