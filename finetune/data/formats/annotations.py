@@ -5,10 +5,13 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from finetune.core.errors import DataError
 from finetune.core.languages import row_language
+from finetune.data.audio_file import count_channels
 from finetune.data.formats.audio_names import AudioNames
 from finetune.data.formats.cues import Annotation, Cue, order_notes
 from finetune.data.formats.elan import parse_elan
@@ -30,7 +33,6 @@ PARSERS: dict[str, Callable[[str], Annotation]] = {  # of several files of one r
     ".ctm": parse_ctm,
     ".txt": parse_timed_text,
 }
-OF_MANY = (".stm", ".ctm")  # files that name their recordings
 MAX_BYTES = 200_000_000
 OTHER_TAGS = ("sdh", "cc", "forced", "auto", "orig")  # talk.en.sdh.srt
 # Names that are another person in each recording.
@@ -63,8 +65,9 @@ def read(path: Path, media_dir: Path) -> Iterator[Row]:
     except ValueError as error:
         raise DataError(f"{path}{error}") from error
     names, notes = AudioNames(), Counter[str]()
-    if all(find_recording(path, cue, annotation, names) is None for cue in annotation.cues):
-        wanted = list(dict.fromkeys(cue.recording for cue in annotation.cues)) if _is_of_many(path) else [path.stem]
+    found = recordings(path, annotation, names)
+    if not any(recording.exists for recording in found.values()):
+        wanted = [name or path.stem for name in found]
         raise DataError(
             f"{path}: no audio file for it: {', '.join(wanted[:3])} with a suffix such as .wav or .mp4, in "
             f"{path.parent.absolute()} or in a folder `audio` or `wav` there"
@@ -86,32 +89,60 @@ def parse(path: Path) -> Annotation:
     return PARSERS[path.suffix.lower()](read_text(path))
 
 
-def find_recording(path: Path, cue: Cue, annotation: Annotation, names: AudioNames) -> tuple[Path, str] | None:
-    """The audio of a cue and the language that the file's name states, as in talk.en.srt; None if there is no audio."""
-    if cue.recording and (found := names.find(cue.recording, path.parent)):
-        return found, ""
-    if cue.recording and len({item.recording for item in annotation.cues}) > 1:
-        return None
+@dataclass(frozen=True)
+class Recording:
+    """The audio of a recording; the language that the name of its transcript states, or ""; if it has one channel."""
+
+    audio: Path
+    language: str = ""
+    exists: bool = True
+
+    @cached_property
+    def is_mono(self) -> bool:
+        try:
+            return count_channels(self.audio) == 1
+        except DataError:  # the audit reports the file
+            return False
+
+
+def recordings(path: Path, annotation: Annotation, names: AudioNames) -> dict[str, Recording]:
+    """The audio of each recording that a file names ("" for the only one)."""
+    stated = dict.fromkeys(cue.recording for cue in annotation.cues)
+    found = {name: audio for name in stated if name and (audio := names.find(name, path.parent))}
+    result = {name: Recording(audio) for name, audio in found.items()}
+    for name in stated:
+        if name not in result:
+            other = _of_file(path, annotation, names) if len(stated) == 1 else None
+            result[name] = other or Recording(path.parent / f"{name or path.stem}.wav", exists=False)
+    return result
+
+
+def _of_file(path: Path, annotation: Annotation, names: AudioNames) -> Recording | None:
+    """The audio with the name of the transcript, also without a language as in talk.en.srt, or that the file states."""
     stem, tags = path.stem, list[str]()
-    while True:
-        if found := names.find(stem, path.parent):
-            return found, next((tag for tag in tags if row_language(tag)), "")
+    while stem:
+        if audio := names.find(stem, path.parent):
+            return Recording(audio, next((tag for tag in tags if row_language(tag)), ""))
         stem, _, tag = stem.rpartition(".")
-        if not stem or not (row_language(tag) or tag.lower() in OTHER_TAGS):
+        if not (row_language(tag) or tag.lower() in OTHER_TAGS):
             break
         tags.insert(0, tag)
-    return next(((found, "") for name in annotation.media if (found := names.find(name, path.parent))), None)
+    return next((Recording(audio) for name in annotation.media if (audio := names.find(name, path.parent))), None)
 
 
-def rows_of(path: Path, annotation: Annotation, names: AudioNames, notes: Counter[str]) -> Iterator[tuple[Row, str]]:
-    """A row for each cue of a file, and the language that the file's name states; adds to `notes` what was left out."""
+def rows_of(
+    path: Path, annotation: Annotation, names: AudioNames, notes: Counter[str]
+) -> Iterator[tuple[Row, Recording]]:
+    """A row for each cue of a file, and its recording; adds to `notes` what was left out."""
     notes.update(annotation.notes)
     notes.update(order_notes(annotation.cues))
+    known = recordings(path, annotation, names)
     for cue in annotation.cues:
-        found = find_recording(path, cue, annotation, names)
-        audio = found[0] if found else path.parent / f"{cue.recording or path.stem}.wav"  # the audit reports it
-        language = found[1] if found else ""
-        yield _row(path, cue, Path(os.path.abspath(audio)), language), language
+        recording = known[cue.recording]
+        if cue.channel and recording.is_mono:
+            notes["channels of files with one channel have no effect"] += 1
+            cue = replace(cue, channel=None)
+        yield _row(path, cue, recording), recording
 
 
 def log_notes(source: str, notes: Counter[str]) -> None:
@@ -120,26 +151,22 @@ def log_notes(source: str, notes: Counter[str]) -> None:
         log.info("%s: %s: %d", source, note, number)
 
 
-def _row(path: Path, cue: Cue, audio: Path, language: str) -> Row:
+def _row(path: Path, cue: Cue, recording: Recording) -> Row:
     fault = None
     if cue.end <= cue.start or cue.start < 0:
         fault = Finding("contradictory segment", f"it ends at {cue.end:g} s and starts at {cue.start:g} s")
     elif not cue.text:
         fault = Finding("empty transcript", "the cue has no words")
     values: dict[str, object] = {
-        "audio_filepath": str(audio),
+        "audio_filepath": os.path.abspath(recording.audio),
         "offset": cue.start,
         "duration": round(cue.end - cue.start, 6),
         "text": cue.text,
     }
     if cue.speaker:
-        values["speaker"] = f"{audio.stem}-{cue.speaker}" if LOCAL.fullmatch(cue.speaker) else cue.speaker
+        values["speaker"] = f"{recording.audio.stem}-{cue.speaker}" if LOCAL.fullmatch(cue.speaker) else cue.speaker
     if cue.channel is not None:
         values["channel"] = cue.channel
-    if language:
-        values["language"] = language
+    if recording.language:
+        values["language"] = recording.language
     return Row(f"{path}{cue.where}", values | cue.extra, fault)
-
-
-def _is_of_many(path: Path) -> bool:
-    return path.suffix.lower() in OF_MANY

@@ -123,7 +123,8 @@ def _of_annotations(folder: Path, owners: dict[str, tuple[Path, str]], notes: Co
                 fault = Finding("unreadable annotation", f"{path.name}{error}")
                 yield Row(str(path), {"audio_filepath": str(audio.absolute()), "text": None}, fault)
                 continue
-            for row, language in annotations.rows_of(path, annotation, names, notes):
+            for row, recording in annotations.rows_of(path, annotation, names, notes):
+                language = recording.language
                 audio_path = str(row.values["audio_filepath"])
                 owner, other = owners.setdefault(audio_path, (path, language))
                 if owner == path:

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote, urlparse
 from xml.etree import ElementTree
 
+from finetune.data.cells import cell_number
 from finetune.data.formats.cues import Annotation, Cue
 from finetune.data.formats.tiers import Tier, cues_of_tiers
 
@@ -54,14 +55,21 @@ def parse_elan(text: str) -> Annotation:
 
 def _spans(root: ElementTree.Element, origin: float) -> dict[str, tuple[float, float]]:
     """Start and end in seconds of each annotation that has both."""
-    slots = {str(slot.get("TIME_SLOT_ID")): slot.get("TIME_VALUE") for slot in root.iter("TIME_SLOT")}
+    slots = {str(slot.get("TIME_SLOT_ID")): _seconds(slot.get("TIME_VALUE")) for slot in root.iter("TIME_SLOT")}
     spans = dict[str, tuple[float, float]]()
     for item in root.iter("ALIGNABLE_ANNOTATION"):
         start, end = (slots.get(str(item.get(f"TIME_SLOT_REF{number}"))) for number in (1, 2))
         if start is not None and end is not None:
-            times = round(int(start) / 1000 + origin, 6), round(int(end) / 1000 + origin, 6)
-            spans[str(item.get("ANNOTATION_ID"))] = times
+            spans[str(item.get("ANNOTATION_ID"))] = round(start + origin, 6), round(end + origin, 6)
     return spans
+
+
+def _seconds(milliseconds: str | None) -> float | None:
+    if milliseconds is None:
+        return None
+    if (number := cell_number(milliseconds)) is None:
+        raise ValueError(f": the time {milliseconds[:20]!r} is not a number of milliseconds")
+    return number / 1000
 
 
 def _media(root: ElementTree.Element) -> tuple[list[str], float]:
@@ -71,7 +79,7 @@ def _media(root: ElementTree.Element) -> tuple[list[str], float]:
         address = item.get("RELATIVE_MEDIA_URL") or item.get("MEDIA_URL") or ""
         name = PurePosixPath(unquote(urlparse(address).path).replace("\\", "/")).name
         if name and not media:
-            origin = int(item.get("TIME_ORIGIN") or 0) / 1000
+            origin = _seconds(item.get("TIME_ORIGIN")) or 0.0
         media += [name] if name else []
     return media, origin
 

@@ -1,5 +1,6 @@
 """Reads TextGrids of Praat, in the long and the short form: each interval with words is a part of the recording."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -66,7 +67,7 @@ class _Tokens:
 
     def number(self) -> float:
         value = next(self.values, None)
-        if not isinstance(value, float):
+        if not isinstance(value, float) or not math.isfinite(value):
             raise ValueError(f": damaged TextGrid: {_shown(value)} instead of a number")
         return value
 

@@ -1,6 +1,7 @@
 """Subtitles and annotation files: each cue is a segment with its words, its speaker and the right part of the audio."""
 
 import logging
+import random
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import soundfile
 from finetune.core.errors import DataError
 from finetune.data.audit import Audit, audit
 from finetune.data.corpora import read_corpus
+from finetune.data.formats.annotations import PARSERS
 from finetune.data.formats.cues import Cue, join_words
 from finetune.data.formats.subtitles import parse_timed_text
 from finetune.data.row import Row
@@ -220,6 +222,7 @@ def test_bad_cues_are_problems_of_their_rows(talk: Path) -> None:
 def test_cues_out_of_order_and_overlapping_speakers_are_said(talk: Path, caplog: pytest.LogCaptureFixture) -> None:
     lines = ["talk 1 Mary 3 4 late", "talk 1 Mary 1 2.5 early", "talk 1 Bob 2 2.8 over", "talk 2 Ann 1 2 elsewhere"]
     (talk / "talk.stm").write_text("\n".join(lines))
+    write_audio(talk / "talk.wav", channels=2)
     with caplog.at_level(logging.INFO):
         rows = read(talk / "talk.stm")
     assert [row.values["channel"] for row in rows] == [0, 0, 0, 1]
@@ -237,6 +240,8 @@ def test_cues_out_of_order_and_overlapping_speakers_are_said(talk: Path, caplog:
         ("talk.TextGrid", "just words", "talk.TextGrid: damaged TextGrid: the end of the file instead of a text"),
         ("talk.TextGrid", textgrid(MARY)[:-40], "damaged TextGrid"),
         ("talk.TextGrid", textgrid(("phones", [(0, 1, "a")])), "no tier has transcripts; the tiers are 'phones'"),
+        ("talk.TextGrid", textgrid(MARY).replace("xmax = 1.0", "xmax = 1e999"), "inf instead of a number"),
+        ("talk.eaf", EAF.replace('"1000"', '"soon"'), "the time 'soon' is not a number of milliseconds"),
         ("talk.eaf", EAF[:-30], "talk.eaf: damaged XML"),
         ("talk.eaf", "<html></html>", "not an annotation file of ELAN"),
         ("talk.eaf", EAF.replace("<ANN", "<!DOCTYPE x [<!ENTITY a 'aaaa'>]><ANN", 1), "document type or entities"),
@@ -445,3 +450,37 @@ def test_the_two_sides_of_a_call_in_one_stm(tmp_path: Path) -> None:
     result = checked(read(tmp_path / "call.stm"))
     assert [(item.channel, item.speaker) for item in result.kept] == [(0, "call-agent"), (1, "call-customer")]
     assert result.kept[0].audio_digest != result.kept[1].audio_digest
+
+
+def test_the_side_of_a_call_in_a_file_of_one_channel_has_no_effect(
+    talk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (talk / "talk.stm").write_text("talk B Mary 0.5 1.5 hello\n")
+    with caplog.at_level(logging.INFO):
+        result = checked(read(talk / "talk.stm"))
+    assert [(item.text, item.channel) for item in result.kept] == [("hello", None)]
+    assert "channels of files with one channel have no effect: 1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.srt", SRT), ("a.vtt", VTT), ("a.stm", STM), ("a.ctm", CTM), ("a.txt", LABELS), ("a.eaf", EAF)]
+    + [("a.TextGrid", textgrid(MARY, BOB)), ("a.TextGrid", textgrid(MARY, BOB, short=True))],
+)
+def test_a_damaged_file_never_raises_another_error(name: str, content: str) -> None:
+    """Characters are removed, doubled or replaced at random places."""
+    parse = PARSERS[Path(name).suffix.lower()]
+    rng = random.Random(name)
+    num_damaged = 0
+    for _ in range(150):
+        text = list(content)
+        for _ in range(rng.choice([1, 3, 30])):
+            place = rng.randrange(len(text))
+            text[place] = rng.choice(
+                ["", text[place] * 2, rng.choice('\n\t"<>{}0-:9.x&;'), "\n\n", "99999999999999999999"]
+            )
+        try:
+            parse("".join(text))
+        except ValueError:
+            num_damaged += 1
+    assert num_damaged < 150

@@ -3,7 +3,7 @@
 import io
 import json
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import soundfile
 from finetune.core.errors import DataError
 from finetune.data.audio import load_audio
 from finetune.data.corpora import read_corpus
+from finetune.data.formats.hub import read_hub
 from finetune.data.row import Row
 
 datasets = pytest.importorskip("datasets")
@@ -110,6 +111,7 @@ def test_audio_folders_of_the_hub_need_no_torchcodec(tmp_path: Path, metadata: b
         (folder / "metadata.csv").write_text("file_name,transcription\nno.wav,no\nyes.wav,yes\n")
     load = partial(datasets.load_dataset, cache_dir=str(tmp_path / "cache"))
     rows = read_corpus(f"hf:{folder}:train", tmp_path / "media", load_dataset=load)
+    assert not [*(tmp_path / "cache").rglob("*.arrow")]  # a stream makes no copy
     assert [row.values["text"] for row in rows] == ["no", "yes"]
     assert all(np.array_equal(a, b) for a, b in zip(samples(rows), WAVES, strict=True))
 
@@ -181,3 +183,129 @@ def test_times_in_the_object_of_embedded_audio_are_not_lost(tmp_path: Path) -> N
     objects = [{"bytes": data, "path": "talk.wav", "start": start, "end": start + 1.5} for start in (0.0, 2.0)]
     rows = parquet(tmp_path, audio=objects, text=["one", "two"])
     assert [(row.values["offset"], row.values["duration"]) for row in rows] == [(0.0, 1.5), (2.0, 1.5)]
+
+
+def stream(rows: list[dict[str, Any]], features: Any = None, fails_at: int | None = None) -> Any:
+    """A stream of `datasets` as `load_dataset(..., streaming=True)` returns it."""
+
+    def generate() -> Iterator[dict[str, Any]]:
+        for number, row in enumerate(rows):
+            if number == fails_at:
+                raise ConnectionError("the connection was closed")
+            yield row
+
+    return datasets.IterableDataset.from_generator(generate, features=features)
+
+
+def read_stream(folder: Path, dataset: Any) -> list[Row]:
+    def load(name: str, split: str, streaming: bool = False) -> Any:
+        assert streaming, "the complete data set is loaded"
+        return dataset
+
+    return list(read_corpus("hf:org/c:train", folder / "media", load_dataset=load))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"audio": {"bytes": encoded(wave), "path": None}} for wave in WAVES],
+        [{"wav": encoded(wave)} for wave in WAVES],
+        [{"audio": {"array": wave.tolist(), "sampling_rate": 16_000}} for wave in WAVES],
+        [{"speech": wave.tolist(), "sampling_rate": 16_000} for wave in WAVES],
+        [{"picture": {"bytes": b"png", "path": "x.png"}, "audio": {"bytes": encoded(wave)}} for wave in WAVES],
+    ],
+)
+def test_a_stream_without_known_features(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    dataset = stream([row | {"text": str(number)} for number, row in enumerate(rows)])
+    assert dataset.features is None
+    found = read_stream(tmp_path, dataset)
+    assert [row.values["text"] for row in found] == ["0", "1"] and "picture" not in found[0].values
+    assert all(np.array_equal(a, b) for a, b in zip(samples(found), WAVES, strict=True))
+    assert [row.where for row in found] == ["hf:org/c:train: row 0", "hf:org/c:train: row 1"]
+
+
+def test_a_stream_with_features_needs_no_torchcodec_and_has_names_of_classes(tmp_path: Path) -> None:
+    features = datasets.Features(
+        {"audio": datasets.Audio(), "label": datasets.ClassLabel(names=["no", "yes"]), "n": datasets.Value("int64")}
+    )
+    rows = [{"audio": {"bytes": encoded(w), "path": "a.wav"}, "label": 1 - n, "n": 1} for n, w in enumerate(WAVES)]
+    found = read_stream(tmp_path, stream(rows, features))
+    assert [row.values["text"] for row in found] == ["yes", "no"] and [row.values["n"] for row in found] == [1, 1]
+    assert all(np.array_equal(a, b) for a, b in zip(samples(found), WAVES, strict=True))
+
+
+@pytest.mark.parametrize("fails", ["at once", "at the first row"])
+def test_a_data_set_that_cannot_be_streamed_is_loaded(tmp_path: Path, fails: str) -> None:
+    rows = [{"audio": encoded(wave), "text": "x"} for wave in WAVES]
+
+    def load(name: str, split: str, streaming: bool = False) -> Any:
+        if not streaming:
+            return datasets.Dataset.from_list(rows)
+        if fails == "at once":
+            raise NotImplementedError("zip files in tar files cannot be streamed")
+        return stream(rows, fails_at=0)
+
+    found = list(read_corpus("hf:org/c:train", tmp_path, load_dataset=load))
+    assert all(np.array_equal(a, b) for a, b in zip(samples(found), WAVES, strict=True))
+
+
+def test_a_stream_that_breaks_is_an_error_not_a_shorter_corpus(tmp_path: Path) -> None:
+    rows = [{"audio": encoded(wave), "text": "x"} for wave in WAVES] * 2
+    with pytest.raises(DataError, match="hf:org/c:train: the stream failed after 3 rows: ConnectionError: the conn"):
+        read_stream(tmp_path, stream(rows, fails_at=3))
+
+
+def test_an_empty_stream_has_no_rows(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the corpus has no rows"):
+        read_stream(tmp_path, stream([]))
+
+
+def test_audio_with_an_address_is_downloaded_once(tmp_path: Path) -> None:
+    """As in a stream of an audio folder on the hub, whose rows have `hf://` addresses."""
+    fsspec = pytest.importorskip("fsspec")
+    files = fsspec.filesystem("memory")
+    for number, wave in enumerate(WAVES):
+        files.pipe(f"/{tmp_path.name}/{number}/a.wav", encoded(wave))
+    rows = [
+        {"audio": {"bytes": None, "path": f"memory:///{tmp_path.name}/{n}/a.wav"}, "text": str(n)} for n in range(2)
+    ]
+    found = read_stream(tmp_path, stream(rows))
+    assert all(np.array_equal(a, b) for a, b in zip(samples(found), WAVES, strict=True))
+    files.rm(f"/{tmp_path.name}", recursive=True)
+    again = read_stream(tmp_path, stream(rows))
+    assert [row.values for row in again] == [row.values for row in found]
+
+
+@pytest.mark.parametrize("builder", ["parquet", "json", "csv"])
+def test_the_builders_of_datasets_on_a_local_folder(tmp_path: Path, builder: str) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number, wave in enumerate(WAVES):
+        (tmp_path / f"{number}.wav").write_bytes(encoded(wave))
+    rows = [{"path": str(tmp_path / f"{n}.wav"), "text": str(n), "start": 0.1, "end": 0.3} for n in range(2)]
+    if builder == "parquet":
+        rows = [{"audio": {"bytes": encoded(w), "path": "x.wav"}, "text": str(n)} for n, w in enumerate(WAVES)]
+    data = datasets.Dataset.from_list(rows)
+    for split in ("train", "test"):
+        getattr(data, f"to_{builder}")(str(folder / f"{split}.{builder}"))
+    load = partial(datasets.load_dataset, cache_dir=str(tmp_path / "cache"))
+    found = list(read_corpus(f"hf:{folder}:train", tmp_path / "media", load_dataset=load))
+    assert [row.values["text"] for row in found] == (["0", "1"] if builder != "csv" else [0, 1])
+    assert all(np.array_equal(a, b) for a, b in zip(samples(found), WAVES, strict=True))
+    assert builder == "parquet" or [row.values["offset"] for row in found] == [0.1, 0.1]
+    assert not [*(tmp_path / "cache").rglob("*.arrow")]
+
+
+def test_two_corpora_can_be_read_in_turns(tmp_path: Path) -> None:
+    """The place of torchcodec is taken only while a row is made."""
+    original = datasets.Audio.encode_example
+    features = datasets.Features({"audio": datasets.Audio(), "text": datasets.Value("string")})
+    rows = [{"audio": {"bytes": encoded(wave), "path": "a.wav"}, "text": "x"} for wave in WAVES]
+
+    def load(name: str, split: str, streaming: bool = False) -> Any:
+        return stream(rows, features)
+
+    first, second = (read_hub("hf:org/c:train", tmp_path, load) for _ in range(2))
+    for _ in range(2):
+        assert next(first).values == next(second).values
+        assert datasets.Audio.encode_example is original
