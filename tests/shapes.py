@@ -41,14 +41,17 @@ def write_audio(path: Path, seed: int, seconds: float = 1.5, channels: int = 1, 
 def run_check_and_prepare(
     finetune: Command, tmp_path: Path, source: object, base: Path, expected_code: int = 0
 ) -> Prepared:
-    """Runs both commands with `source` as train and a corpus of one clip as valid and test."""
+    """Runs both commands with `source` (or a list of them) as train and a corpus of one clip as valid and test."""
     write_audio(tmp_path / "other" / "valid.wav", 9001)
     write_audio(tmp_path / "other" / "test.wav", 9002)
     for split in ("valid", "test"):
         row = {"audio_filepath": f"{split}.wav", "text": f"a sentence of {split}"}
         (tmp_path / "other" / f"{split}.jsonl").write_text(json.dumps(row))
     recipe = tmp_path / "recipe.yaml"
-    data: dict[str, object] = {"train": [str(source)], "max_bad_fraction": 0.9}
+    data: dict[str, object] = {
+        "train": list(map(str, source if isinstance(source, list) else [source])),
+        "max_bad_fraction": 0.9,
+    }
     data |= {split: [f"{tmp_path}/other/{split}.jsonl"] for split in ("valid", "test")}
     content = {"name": "x", "runs": f"{tmp_path}/runs", "model": {"base": str(base)}, "data": data}
     recipe.write_text(json.dumps(content))
