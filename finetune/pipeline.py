@@ -6,15 +6,16 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.core.array_job import Shard
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, MissingExtraError, RecipeError
-from finetune.core.files import sha256_file
 from finetune.core.recipe import save_recipe
 from finetune.core.run_dir import CHILD, RunDir
+from finetune.data.corpus_state import corpus_state
 from finetune.metrics.results import ExportSummary, ParameterCounts, RunSummary, read_results, write_model
 from finetune.training.launch import processes_for, train_on_all, world_size
 
@@ -99,9 +100,7 @@ def run_recipe(
         RecipeError: data.train is empty, or the variables of a launcher are wrong.
         CheckpointError: the directory holds a run of another recipe, or another process uses it.
     """
-    if not recipe.data.train:
-        raise RecipeError("data.train: empty, so nothing can be trained; `finetune score` needs only data.test")
-    run = RunDir(f"{recipe.runs}/{recipe.name}")
+    run = _run_dir(recipe)
     if world_size(os.environ) > 1:
         return _train_as_rank(recipe, run, last, stages)
     with run.locked():
@@ -124,6 +123,42 @@ def run_recipe(
         if last == stages[-1].name:
             write_model(run.summary, summarize(run))
     return run
+
+
+def prepare_shard(recipe: Recipe, shard: Shard) -> None:
+    """Does the part of one job of an array of `prepare`. Jobs can run side by side and in any order.
+
+    Raises:
+        RecipeError: data.train is empty.
+        CheckpointError: another process uses the run directory for something else.
+    """
+    from finetune.data.prepare import prepare_shard
+
+    run = _run_dir(recipe)
+    with run.locked(shared=True):
+        record = run.done("prepare")
+        if record is not None and record.get("inputs") == _stage_inputs(recipe)["prepare"]:
+            log.info("prepare: skipped, already done")
+        else:
+            prepare_shard(recipe, run, shard)
+
+
+def merge_shards(recipe: Recipe) -> RunDir:
+    """Finishes `prepare` after all jobs of an array.
+
+    Raises:
+        DataError: a job has not finished; see also `prepare`.
+    """
+    from finetune.data.prepare import prepare
+
+    merge = replace(STAGES[0], run=lambda recipe, run: prepare(recipe, run, merge=True))
+    return run_recipe(recipe, "prepare", (merge, *STAGES[1:]))
+
+
+def _run_dir(recipe: Recipe) -> RunDir:
+    if not recipe.data.train:
+        raise RecipeError("data.train: empty, so nothing can be trained; `finetune score` needs only data.test")
+    return RunDir(f"{recipe.runs}/{recipe.name}")
 
 
 def _run_stage(stage: Stage, recipe: Recipe, run: RunDir, inputs: str) -> None:
@@ -188,8 +223,8 @@ def _settings_of_training(recipe: Recipe) -> dict[str, Any]:
 def _stage_inputs(recipe: Recipe) -> dict[str, str]:
     """By stage: a hash of the settings that it and earlier stages read, and of the files of the corpora."""
     content, data = recipe.model_dump(mode="json"), recipe.data
-    sources = [Path(source) for source in (*data.train, *data.replay, *data.valid, *data.test, *data.canary)]
-    key = "".join(sha256_file(path) for path in sources if path.is_file())
+    sources = (*data.train, *data.replay, *data.valid, *data.test, *data.canary)
+    key = "".join(corpus_state(source, Path(recipe.runs)) for source in sources)
     hashes = {}
     for stage in STAGES:
         settings = json.dumps([key, *(content[name] for name in stage.reads)], sort_keys=True)

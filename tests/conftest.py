@@ -14,6 +14,7 @@ from finetune.data.manifest import Utterance, write_manifest
 # Set before any test imports torch.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["FINETUNE_CACHE"] = "off"  # the facts about audio that `prepare` remembers for a user
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors are faster without threads
 
 if TYPE_CHECKING:

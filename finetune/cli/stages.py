@@ -20,19 +20,33 @@ def add_parser(subparsers: Subparsers) -> None:
         example = f"example: finetune {name} recipes/quickstart.yaml --set train.epochs=2"
         parser = subparsers.add_parser(name, help=text, description=text, epilog=example)
         add_recipe_arguments(parser)
-        parser.set_defaults(run=run)
+        parser.set_defaults(run=run, shard=None, merge=False)
+        if name == "prepare":
+            parts = parser.add_mutually_exclusive_group()
+            parts.add_argument(
+                "--shard", metavar="N/COUNT", help="do the part of job N of an array of COUNT jobs; see docs/cluster.md"
+            )
+            parts.add_argument("--merge", action="store_true", help="finish after all jobs of an array")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the stages. Raises the errors of `pipeline.run_recipe` and of the stages."""
+    from finetune.core.array_job import parse_shard
     from finetune.core.recipe import load_recipe
     from finetune.core.run_dir import damage_is_an_error
 
+    shard = None if args.shard is None else parse_shard(args.shard)
     recipe, _ = load_recipe(args.recipe, args.overrides)
 
-    from finetune.pipeline import run_recipe, summarize
+    from finetune.pipeline import merge_shards, prepare_shard, run_recipe, summarize
     from finetune.report.summary import format_summary
 
+    if shard is not None:
+        prepare_shard(recipe, shard)
+        return 0
+    if args.merge:
+        merge_shards(recipe)
+        return 0
     run_dir = run_recipe(recipe, LAST_STAGE[args.command])
     if args.command == "run":
         with damage_is_an_error(run_dir.root, "delete the markers (*.done.json), then rerun"):

@@ -29,7 +29,8 @@ class RunDir:
         self.problems = self.root / "manifests" / "problems.json"
         self.style = self.root / "manifests" / "style.json"
         self.manifests = self.root / "manifests"
-        self.audio_files = self.manifests / "audio_files.json"
+        self.audio_files = self.manifests / "audio_files.npz"
+        self.prepare_work = self.root / "prepare.work"  # blocks of rows that an unfinished `prepare` has checked
         self.media = self.root / "media"
         self.checkpoint = self.root / "checkpoint"
         self.best = self.root / "best"
@@ -86,8 +87,11 @@ class RunDir:
         write_json(self.marker(stage), record)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, shared: bool = False) -> Iterator[None]:
         """Holds the lock of the run directory. The system releases the lock of a process that ended.
+
+        Args:
+            shared: together with other processes that share it, such as jobs of an array.
 
         Raises:
             CheckpointError: another process holds it, or the directory cannot be written.
@@ -104,7 +108,7 @@ class RunDir:
             raise CheckpointError(f"{self.root}: the run directory cannot be written ({reason})") from error
         with lock as handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             except OSError as error:
                 raise CheckpointError(f"{self.root}: another process uses this run directory") from error
             os.set_inheritable(handle.fileno(), True)  # launched processes hold the lock too

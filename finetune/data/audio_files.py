@@ -1,41 +1,47 @@
 """Notices audio files that changed after `finetune prepare`, by size and time first, then by the digest of the samples.
 
-Sizes and times are in a file beside the manifests, not in them: a copied run directory has the same manifests.
+Sizes and times are in a file beside the manifests, not in them: a copied run directory has the same manifests. Remote
+files are not compared.
 """
 
 import logging
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+from numpy.typing import NDArray
+
 from finetune.core.errors import DataError
-from finetune.core.files import read_json, write_json
 from finetune.core.run_dir import RunDir
+from finetune.core.worker_pool import available_cores
 from finetune.data.audio import inspect_audio
-from finetune.data.manifest import Utterance, read_manifest
+from finetune.data.audio_state import local_file
+from finetune.data.byte_range import is_url
+from finetune.data.kept_rows import UNKNOWN, Columns, cached_status
+from finetune.data.manifest import Utterance
+from finetune.data.utterance_table import UtteranceTable, open_manifest
 
 log = logging.getLogger(__name__)
 
 Unreadable = dict[str, dict[str, str]]  # by split and utterance id, why the audio cannot be read
+States = dict[str, NDArray[np.int64]]  # by split, size and time of the audio file of each row (n, 2)
 SHOWN = 3  # clips that an error message lists
 CHANGED = "other samples"
-WORKERS = 2  # threads that decode
 
 
-def record_audio_files(run: RunDir, splits: Mapping[str, Iterable[Utterance]], started: int) -> None:
-    """Writes size and time of each audio file of the manifests.
+def record_audio_files(run: RunDir, splits: Mapping[str, Iterable[Columns]]) -> None:
+    """Writes size and time of the audio file of each row of the manifests.
 
     Args:
         run: its directory.
-        splits: the utterances of each split.
-        started: nanoseconds since 1970 when `prepare` began. A file that was written after that, except by `prepare`,
-            is not recorded, so the next stage compares its samples.
+        splits: the columns of `kept_rows` of each split.
     """
-    states = {item.audio_filepath: _state(item.audio_filepath) for items in splits.values() for item in items}
-    media = f"{run.media}{os.sep}"
-    write_json(
-        run.audio_files,
-        {path: state for path, state in states.items() if state and (state[1] < started or path.startswith(media))},
+    _write(
+        run,
+        {
+            split: np.concatenate([np.stack([block["size"], block["time"]], axis=1) for block in blocks])
+            for split, blocks in splits.items()
+        },
     )
 
 
@@ -54,7 +60,7 @@ def check_audio_files(run: RunDir) -> Unreadable:
     if not run.audio_files.is_file():
         return {}
     manifests = {path.stem: path for path in sorted(run.manifests.glob("*.jsonl"))}
-    return _compare(run, {split: read_manifest(path) for split, path in manifests.items()})
+    return _compare(run, {split: open_manifest(path) for split, path in manifests.items()})
 
 
 def require_audio_files(run: RunDir, splits: Mapping[str, Sequence[Utterance]]) -> None:
@@ -74,21 +80,22 @@ def require_audio_files(run: RunDir, splits: Mapping[str, Sequence[Utterance]]) 
 
 
 def _compare(run: RunDir, splits: Mapping[str, Sequence[Utterance]]) -> Unreadable:
-    try:
-        recorded: dict[str, object] = dict(read_json(run.audio_files))
-    except (OSError, ValueError, TypeError) as error:
-        log.warning("%s: damaged, so the samples of all clips are compared (%s)", run.audio_files, error)
-        recorded = {}
-    states = {item.audio_filepath: _state(item.audio_filepath) for items in splits.values() for item in items}
-    suspects = {path for path, state in states.items() if state is None or recorded.get(path) != state}
-    rows = [(split, item) for split, items in splits.items() for item in items if item.audio_filepath in suspects]
+    recorded, states = _read(run), {split: _states(items) for split, items in splits.items()}
+    rows = list[tuple[str, int, Utterance]]()
+    for split, items in splits.items():
+        if len(recorded.get(split, ())) != len(items):  # damaged, or the manifest was edited
+            recorded[split] = np.full_like(states[split], UNKNOWN)
+        differs = ((states[split] != recorded[split]) | (states[split] == UNKNOWN)).any(axis=1)
+        numbers = [number for number in np.flatnonzero(differs).tolist() if not _is_remote(items[number])]
+        rows += [(split, number, items[number]) for number in numbers]
     if not rows:
         return {}
-    log.info("comparing the audio of %d clips in %d files with `finetune prepare`", len(rows), len(suspects))
-    with ThreadPoolExecutor(WORKERS) as pool:
-        problems = list(pool.map(_problem, (item for _, item in rows)))
+    files = len({item.audio_filepath for _, _, item in rows})
+    log.info("comparing the audio of %d clips in %d files with `finetune prepare`", len(rows), files)
+    with ThreadPoolExecutor(available_cores()) as pool:
+        problems = list(pool.map(_problem, (item for _, _, item in rows)))
     found = list(zip(rows, problems, strict=True))
-    changed = [f"{item.id} ({item.audio_filepath})" for (_, item), problem in found if problem == CHANGED]
+    changed = [f"{item.id} ({item.audio_filepath})" for (_, _, item), problem in found if problem == CHANGED]
     if changed:
         raise DataError(
             f"{run.manifests}: {len(changed)} clips have other audio than `finetune prepare` has read: "
@@ -96,11 +103,12 @@ def _compare(run: RunDir, splits: Mapping[str, Sequence[Utterance]]) -> Unreadab
             f"nothing was trained, delete {run.marker('prepare')} to prepare again"
         )
     unreadable: Unreadable = {}
-    for (split, item), problem in found:
-        if problem is not None:
+    for (split, number, item), problem in found:
+        if problem is None:
+            recorded[split][number] = states[split][number]
+        else:
             unreadable.setdefault(split, {})[item.id] = problem
-            suspects.discard(item.audio_filepath)
-    write_json(run.audio_files, recorded | {path: states[path] for path in suspects})
+    _write(run, recorded)
     return unreadable
 
 
@@ -113,13 +121,47 @@ def _problem(item: Utterance) -> str | None:
     return None if digest == item.audio_digest or not item.audio_digest else CHANGED
 
 
-def _state(path: str) -> list[int] | None:
-    """Size and time of a file; None if it cannot be read."""
+def _states(items: Sequence[Utterance]) -> NDArray[np.int64]:
+    """Size and time of the file of each utterance (n, 2); UNKNOWN if it cannot be read."""
+    status_of = cached_status()
+    statuses = map(status_of, _paths(items))
+    numbers = ((UNKNOWN, UNKNOWN) if status is None else (status.st_size, status.st_mtime_ns) for status in statuses)
+    return np.fromiter(numbers, np.dtype((np.int64, 2)), len(items))
+
+
+def _paths(items: Sequence[Utterance]) -> Iterator[str]:
+    if isinstance(items, UtteranceTable):
+        return items.texts("audio_filepath")
+    return (item.audio_filepath for item in items)
+
+
+def _is_remote(item: Utterance) -> bool:
+    return is_url(local_file(item.audio_filepath))
+
+
+def _read(run: RunDir) -> States:
+    """The recorded states; none if the file is damaged."""
     try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return [status.st_size, status.st_mtime_ns]
+        with np.load(run.audio_files, allow_pickle=False) as file:
+            states = {split: file[split] for split in file.files}
+        if all(array.ndim == 2 and array.dtype == np.int64 for array in states.values()):
+            return states
+        reason: object = "other columns"
+    except Exception as error:  # NumPy raises many types
+        reason = error
+    log.warning("%s: damaged, so the samples of all clips are compared (%s)", run.audio_files, reason)
+    return {}
+
+
+def _write(run: RunDir, states: States) -> None:
+    run.audio_files.parent.mkdir(parents=True, exist_ok=True)
+    temporary = run.audio_files.with_name(run.audio_files.name + ".part")
+    try:
+        with open(temporary, "wb") as file:
+            np.savez(file, **states)  # type: ignore[arg-type]
+        temporary.replace(run.audio_files)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _listed(items: Sequence[str]) -> str:

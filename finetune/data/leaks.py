@@ -1,24 +1,26 @@
-"""Finds leaks: audio, sentences and speakers of an evaluation split that are also in the training data."""
+"""Finds leaks: audio, sentences and speakers of an evaluation split that are also in the training data.
 
-import math
-import os
-import unicodedata
-from bisect import bisect_left
+The training data is read in blocks of columns. Only what it has in common with the scored split stays in memory.
+"""
+
 from collections.abc import Iterable
-from functools import cache
-from itertools import pairwise
 
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.data.kept_rows import Columns, KeptRows, as_rows
+from finetune.data.leak_text import comparison_key, num_words
 from finetune.data.manifest import Utterance
 from finetune.data.problems import Problem
-from finetune.data.scripts import is_unspaced
 
 MIN_OVERLAP = 0.5  # seconds; shorter overlaps of two segments are padding, unless half of the shorter segment
 SHORT_SENTENCE = 4  # words; a sentence with fewer words is often spoken again (commands, digits, greetings)
-CHARACTERS_PER_WORD = 2  # of a script without spaces
 REFUSED = ("audio", "overlapping audio")  # kinds that stop a run; the others are warnings
 
 
-def find_leaks(train: Iterable[Utterance], scored: Iterable[Utterance], split: str = "train") -> list[Problem]:
+def find_leaks(
+    train: KeptRows | Iterable[Utterance], scored: KeptRows | Iterable[Utterance], split: str = "train"
+) -> list[Problem]:
     """Finds what `scored` (valid, test or canary) has in common with `train`.
 
     Kinds, each followed by " also in SPLIT":
@@ -34,29 +36,31 @@ def find_leaks(train: Iterable[Utterance], scored: Iterable[Utterance], split: s
         scored: utterances of a split that is scored.
         split: name of the split `train`, for the kinds and the details.
     """
-    train = list(train)
-    sentences = {_comparison_key(item.text): item for item in train}
-    digests = {item.audio_digest: item for item in train if item.audio_digest}
-    segments, speakers = _Segments(train), {item.speaker: item for item in train}
-    problems, reported = list[Problem](), set[str]()
+    train, scored = as_rows(train), as_rows(scored)
+    rows = np.concatenate(list(scored.blocks()))
+    common = _Common(train, rows)
+    problems, reported = list[Problem](), set[bytes]()
 
     def add(kind: str, item: Utterance, detail: str) -> None:
         problems.append(Problem(f"{kind} also in {split}", item.id, item.audio_filepath, detail))
 
-    for item in scored:
-        key = _comparison_key(item.text)
-        if match := digests.get(item.audio_digest):
-            transcripts = "the same transcript" if _comparison_key(match.text) == key else f"there {match.text[:60]!r}"
+    for index in common.suspects:
+        row, item = rows[index], scored.item(int(index))
+        key = comparison_key(item.text)
+        if (number := common.find("digest", row)) is not None:
+            match = train.item(number)
+            transcripts = "the same transcript" if comparison_key(match.text) == key else f"there {match.text[:60]!r}"
             add("audio", item, f"same samples as {match.id} ({match.audio_filepath}), {transcripts}")
-        elif overlapping := segments.find(item):
-            match, seconds = overlapping
-            add("overlapping audio", item, f"{seconds:.2f} s are also in {match.id}")
-        elif key and (match := sentences.get(key)):
-            short = num_words(key) < SHORT_SENTENCE
+        elif overlapping := common.segments.find(row):
+            number, seconds = overlapping
+            add("overlapping audio", item, f"{seconds:.2f} s are also in {train.item(number).id}")
+        elif (number := common.find("sentence", row)) is not None:
+            match, short = train.item(number), num_words(key) < SHORT_SENTENCE
             add("short sentence" if short else "sentence", item, f"{match.id}: {match.text[:80]!r}")
-        if item.speaker and item.speaker not in reported and (match := speakers.get(item.speaker)):
-            reported.add(item.speaker)
-            add("speaker", item, f"{item.speaker!r}, as in {match.id}")
+        speaker = bytes(row["speaker"])
+        if speaker not in reported and (number := common.find("speaker", row)) is not None:
+            reported.add(speaker)
+            add("speaker", item, f"{item.speaker!r}, as in {train.item(number).id}")
     return problems
 
 
@@ -65,58 +69,82 @@ def is_refused(leak: Problem) -> bool:
     return leak.kind.partition(" also in ")[0] in REFUSED
 
 
+class _Common:
+    """What a training split has in common with the rows of a scored split.
+
+    Attributes:
+        suspects: numbers of the scored rows that can be a leak, in order.
+        segments: the training segments of files that the scored rows use too.
+    """
+
+    def __init__(self, train: KeptRows, scored: Columns) -> None:
+        self._last: dict[str, dict[bytes, int]] = {name: {} for name in ("digest", "sentence", "speaker")}
+        wanted = {name: np.unique(scored[name]) for name in (*self._last, "file")}
+        wanted = {name: keys[keys != b""] for name, keys in wanted.items()}
+        parts, start = list[tuple[NDArray[np.int64], Columns]](), 0
+        for block in train.blocks():
+            for name, last in self._last.items():
+                hits = np.flatnonzero(_is_in(block[name], wanted[name]))
+                last.update(zip(block[name][hits].tolist(), (start + hits).tolist(), strict=True))
+            hits = np.flatnonzero(_is_in(block["file"], wanted["file"]))
+            parts.append((start + hits, block[["file", "offset", "duration", "channel"]][hits]))
+            start += len(block)
+        self.segments = _Segments(
+            np.concatenate([numbers for numbers, _ in parts]), np.concatenate([rows for _, rows in parts])
+        )
+        found = [_is_in(scored[name], np.array(sorted(last), scored[name].dtype)) for name, last in self._last.items()]
+        self.suspects = np.flatnonzero(np.any([*found, self.segments.has_file(scored["file"])], axis=0))
+
+    def find(self, name: str, row: np.void) -> int | None:
+        """The last training row with the same hash, by its number."""
+        return self._last[name].get(bytes(row[name]))
+
+
 class _Segments:
-    """The segments of utterances by file, sorted by time."""
+    """Segments by file, sorted by time.
 
-    def __init__(self, utterances: Iterable[Utterance]) -> None:
-        by_file: dict[tuple[int, int] | str, list[Utterance]] = {}
-        for item in utterances:
-            by_file.setdefault(_file_key(item.audio_filepath), []).append(item)
-        self.by_file = {path: sorted(items, key=lambda item: item.offset) for path, items in by_file.items()}
-        self.starts = {path: [item.offset for item in items] for path, items in self.by_file.items()}
-        self.longest = {path: max(item.duration for item in items) for path, items in self.by_file.items()}
+    Args:
+        numbers: (n,) the number of each row in its split.
+        rows: (n,) with the columns file, offset, duration and channel.
+    """
 
-    def find(self, item: Utterance) -> tuple[Utterance, float] | None:
-        """A segment that overlaps `item`, and the seconds of the overlap."""
-        path = _file_key(item.audio_filepath)
-        if path not in self.by_file:
+    def __init__(self, numbers: NDArray[np.int64], rows: Columns) -> None:
+        order = np.lexsort((rows["offset"], rows["file"]))
+        self._numbers, self._rows = numbers[order], rows[order]
+        self._files, firsts = np.unique(self._rows["file"], return_index=True)
+        self._bounds = [*firsts.tolist(), len(rows)]
+        self._longest = np.maximum.reduceat(self._rows["duration"], firsts) if len(rows) else np.zeros(0)
+
+    def has_file(self, files: NDArray[np.bytes_]) -> NDArray[np.bool_]:
+        """Which files have a segment."""
+        return _is_in(files, self._files)
+
+    def find(self, item: np.void) -> tuple[int, float] | None:
+        """The first segment that overlaps a row, by its number, and the seconds of the overlap."""
+        which = int(np.searchsorted(self._files, item["file"]))
+        if which == len(self._files) or self._files[which] != item["file"]:
             return None
-        end, starts = item.offset + item.duration, self.starts[path]
-        first, last = bisect_left(starts, item.offset - self.longest[path]), bisect_left(starts, end)
-        for other in self.by_file[path][first:last]:
-            seconds = min(end, other.offset + other.duration) - max(item.offset, other.offset)
-            shorter = min(item.duration, other.duration)
-            if seconds > min(MIN_OVERLAP, shorter / 2) and _share_a_channel(item, other):
-                return other, seconds
-        return None
+        rows = self._rows[self._bounds[which] : self._bounds[which + 1]]
+        offset, duration = float(item["offset"]), float(item["duration"])
+        end = offset + duration
+        first, last = np.searchsorted(rows["offset"], [offset - self._longest[which], end])
+        others = rows[first:last]
+        seconds = np.minimum(end, others["offset"] + others["duration"]) - np.maximum(offset, others["offset"])
+        shorter = np.minimum(duration, others["duration"])
+        overlaps = seconds > np.minimum(MIN_OVERLAP, shorter / 2)
+        if item["channel"] >= 0:  # no channel is the average of all channels, and contains each of them
+            overlaps &= (others["channel"] < 0) | (others["channel"] == item["channel"])
+        places = np.flatnonzero(overlaps)
+        if not len(places):
+            return None
+        place = int(places[0])
+        return int(self._numbers[self._bounds[which] + first + place]), float(seconds[place])
 
 
-def _share_a_channel(first: Utterance, second: Utterance) -> bool:
-    """No channel is the average of all channels, and contains each of them."""
-    return None in (first.channel, second.channel) or first.channel == second.channel
-
-
-@cache
-def _file_key(path: str) -> tuple[int, int] | str:
-    """One key for a file and all links to it."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return path
-    return status.st_dev, status.st_ino
-
-
-def num_words(text: str) -> int:
-    """Words of a text; in scripts without spaces, `CHARACTERS_PER_WORD` characters count as one."""
-    unspaced = sum(map(is_unspaced, text))
-    return max(len(text.split()), math.ceil(unspaced / CHARACTERS_PER_WORD))
-
-
-def _comparison_key(text: str) -> str:
-    """The text in one form for all widths, cases, punctuation and spacing."""
-    text = unicodedata.normalize("NFKC", text).casefold()
-    words = "".join(" " if unicodedata.category(char)[0] in "PSZ" else char for char in text).split()
-    joined = words[:1]
-    for before, word in pairwise(words):
-        joined += [word] if is_unspaced(before[-1]) or is_unspaced(word[0]) else [" ", word]
-    return "".join(joined)
+def _is_in(values: NDArray[np.bytes_], keys: NDArray[np.bytes_]) -> NDArray[np.bool_]:
+    """Which values are one of the sorted keys."""
+    if not len(keys):
+        return np.zeros(len(values), bool)
+    places = np.minimum(np.searchsorted(keys, values), len(keys) - 1)
+    found: NDArray[np.bool_] = keys[places] == values
+    return found

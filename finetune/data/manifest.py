@@ -10,7 +10,7 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count, takewhile
@@ -85,12 +85,31 @@ def concatenated(clips: Sequence[Utterance], occurrence: int) -> Utterance:
 
 def unique_id(audio_filepath: str, offset: float, used_ids: Collection[str], channel: int | None = None) -> str:
     """An id for a row that has no id: the stem of the file, with offset, channel and a number if needed."""
+    return numbered_id(id_of_place(audio_filepath, offset, channel), used_ids)
+
+
+def id_of_place(audio_filepath: str, offset: float, channel: int | None = None) -> str:
+    """The stem of a file, with offset and channel."""
     stem = PurePath(audio_filepath).stem[:MAX_STEM]
     name = f"{stem}@{offset:.3f}" if offset else stem
-    name += "" if channel is None else f"-ch{channel}"
+    return name + ("" if channel is None else f"-ch{channel}")
+
+
+def numbered_id(name: str, used_ids: Container[str], numbers: dict[str, int] | None = None) -> str:
+    """The name if it is free, else with the first free number.
+
+    Args:
+        name: the name.
+        used_ids: the ids in use, to which the caller adds the new one.
+        numbers: by name, the number that the last call gave; so many rows with one name need no search from 2.
+    """
     if name not in used_ids:
         return name
-    return next(numbered for n in count(2) if (numbered := f"{name}-{n}") not in used_ids)
+    first = numbers.get(name, 1) + 1 if numbers is not None else 2
+    number = next(number for number in count(first) if f"{name}-{number}" not in used_ids)
+    if numbers is not None:
+        numbers[name] = number
+    return f"{name}-{number}"
 
 
 def check_version(row: Mapping[str, object], where: str) -> None:
@@ -178,7 +197,7 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     Raises:
         DataError: an utterance cannot be written as JSON (the message has its id).
     """
-    write_lines(Path(path), (json_line(manifest_row(item), item.id) for item in utterances))
+    write_lines(Path(path), map(manifest_line, utterances))
 
 
 def write_lines(path: Path, lines: Iterable[bytes]) -> None:
@@ -193,6 +212,12 @@ def write_lines(path: Path, lines: Iterable[bytes]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def parse_manifest_line(line: bytes) -> Utterance:
+    """The utterance of a line of `manifest_line`."""
+    row = json.loads(line)
+    return _utterance(row, row["id"], ())
 
 
 def _utterance(row: dict[str, object], where: str, used_ids: Collection[str]) -> Utterance:
@@ -236,6 +261,11 @@ def _seconds(row: dict[str, object], key: str, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         raise DataError(f"{where}: `{key}` must be a number of seconds, 0 or more; got {value!r}")
     return float(value)
+
+
+def manifest_line(utterance: Utterance) -> bytes:
+    """The line of an utterance. Raises DataError if it cannot be written as JSON."""
+    return json_line(manifest_row(utterance), utterance.id)
 
 
 def manifest_row(utterance: Utterance) -> dict[str, object]:

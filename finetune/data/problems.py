@@ -1,9 +1,10 @@
 """Problems of a corpus: their kinds, advice for each kind, and the text of a report."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+EXAMPLES = 3  # of each kind that a report lists
 # Advice by kind. The kind of a leak also names the other split: "audio also in train".
 ADVICE = {
     "duplicate id": "Make the ids unique, or remove the column; ids are then made from the file names.",
@@ -62,13 +63,45 @@ class Problem:
     detail: str
 
 
-def format_problems(problems: Sequence[Problem], examples: int = 3) -> str:
-    """The problems by kind, the most frequent first: their number, what to do, and the first `examples` of each."""
-    lines = []
-    for kind, number in Counter(problem.kind for problem in problems).most_common():
-        lines.append(f"{kind}: {number}. {ADVICE[kind.partition(' also in ')[0]]}")
-        first = [problem for problem in problems if problem.kind == kind][:examples]
-        lines += [f"  {problem.id} ({problem.where}): {problem.detail}" for problem in first]
-        if number > len(first):
-            lines.append(f"  ... and {number - len(first)} more")
-    return "\n".join(lines)
+class ProblemSummary:
+    """The number of problems of each kind and the first examples, without the others."""
+
+    def __init__(self, problems: Iterable[Problem] = (), examples: int = EXAMPLES) -> None:
+        self._most = examples
+        self.counts, self.examples = Counter[str](), dict[str, list[Problem]]()
+        for problem in problems:
+            self.add(problem)
+
+    @property
+    def total(self) -> int:
+        return self.counts.total()
+
+    def add(self, problem: Problem) -> None:
+        self.counts[problem.kind] += 1
+        examples = self.examples.setdefault(problem.kind, [])
+        if len(examples) < self._most:
+            examples.append(problem)
+
+    def __add__(self, other: "ProblemSummary") -> "ProblemSummary":
+        """The summary of the problems of both, in this order."""
+        both = ProblemSummary(examples=self._most)
+        both.counts = self.counts + other.counts
+        for kind in both.counts:
+            both.examples[kind] = [*self.examples.get(kind, []), *other.examples.get(kind, [])][: self._most]
+        return both
+
+    def text(self) -> str:
+        """The problems by kind, the most frequent first: their number, what to do, and the first examples of each."""
+        lines = []
+        for kind, number in self.counts.most_common():
+            lines.append(f"{kind}: {number}. {ADVICE[kind.partition(' also in ')[0]]}")
+            examples = self.examples[kind]
+            lines += [f"  {problem.id} ({problem.where}): {problem.detail}" for problem in examples]
+            if number > len(examples):
+                lines.append(f"  ... and {number - len(examples)} more")
+        return "\n".join(lines)
+
+
+def format_problems(problems: Iterable[Problem], examples: int = EXAMPLES) -> str:
+    """The text of a summary of problems."""
+    return ProblemSummary(problems, examples).text()

@@ -1,7 +1,9 @@
 """Decodes the part of a file that a row is, and compares it with the times that the row states."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from finetune.core.errors import DataError
 from finetune.data.audio import AudioInfo, inspect_audio
@@ -10,6 +12,8 @@ from finetune.data.cells import cell_channel, cell_seconds, cell_text, no_number
 from finetune.data.manifest import VERSION_KEY
 from finetune.data.problems import Finding
 from finetune.data.row import Row
+
+Inspect = Callable[[str, float, float | None, int | None, float], AudioInfo]
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,14 @@ class RowAudio:
     already_cut: bool = False
 
 
-def inspect_row(row: Row, max_duration: float = math.inf) -> RowAudio | Finding:
-    """Decodes the row's audio, unless it has more than `max_duration` seconds. Returns a Finding if it is unusable."""
+def inspect_row(row: Row, max_duration: float = math.inf, inspect: Inspect = inspect_audio) -> RowAudio | Finding:
+    """Decodes the row's audio, unless it has more than `max_duration` seconds. Returns a Finding if it is unusable.
+
+    Args:
+        row: a row of a corpus.
+        max_duration: in seconds.
+        inspect: `inspect_audio`, or a function with the same arguments, results and errors that remembers.
+    """
     if row.fault is not None:
         return row.fault
     path = cell_text(row.values.get("audio_filepath"))
@@ -40,11 +50,12 @@ def inspect_row(row: Row, max_duration: float = math.inf) -> RowAudio | Finding:
     try:
         channel = cell_channel(row.values.get("channel"))
     except ValueError as error:
-        return _without_channel(path, row, str(error), max_duration)
+        return _without_channel(row, str(error), max_duration, inspect)
     try:
-        info = inspect_audio(path, offset, duration if is_segment else None, channel, max_duration)
+        info = inspect(path, offset, duration if is_segment else None, channel, max_duration)
     except DataError as error:
-        return (is_segment and _outside(path, offset, duration, channel, max_duration)) or _unreadable(error)
+        whole = partial(inspect, path, 0.0, None, channel, max_duration)
+        return (is_segment and _outside(offset, duration, channel, whole)) or _unreadable(error)
     if not is_segment and duration is not None and _differs(duration, info.duration):
         return Finding("wrong duration", f"stated {shown(stated)} s, but the file has {info.duration:.2f} s")
     return RowAudio(offset, channel, info)
@@ -56,7 +67,7 @@ def _unreadable(error: DataError) -> Finding:
     return Finding("missing audio" if "no such file" in text else "unreadable audio", detail)
 
 
-def _without_channel(path: str, row: Row, reason: str, max_duration: float) -> RowAudio | Finding:
+def _without_channel(row: Row, reason: str, max_duration: float, inspect: Inspect) -> RowAudio | Finding:
     """The row's audio if the file has one channel, so that the column has another meaning, such as "phone"."""
     if isinstance(row.values.get("channel"), list | tuple | dict):
         return Finding("invalid channel", reason)
@@ -64,7 +75,7 @@ def _without_channel(path: str, row: Row, reason: str, max_duration: float) -> R
         bare = replace(row, values={key: value for key, value in row.values.items() if key != "channel"})
     else:
         bare = replace(row, values=row.values | {"channel": None})
-    audio = inspect_row(bare, max_duration)
+    audio = inspect_row(bare, max_duration, inspect)
     if isinstance(audio, RowAudio) and audio.info.channels > 1:
         return Finding("invalid channel", f"{reason}; the file has {audio.info.channels} channels")
     return audio
@@ -77,11 +88,11 @@ def _differs(stated: float, measured: float) -> bool:
 
 
 def _outside(
-    path: str, offset: float, duration: float | None, channel: int | None, max_duration: float
+    offset: float, duration: float | None, channel: int | None, inspect_file: Callable[[], AudioInfo]
 ) -> RowAudio | Finding | None:
     """The whole file if it is already cut to the segment; a Finding if the segment is outside; None otherwise."""
     try:
-        info = inspect_audio(path, 0.0, None, channel, max_duration)
+        info = inspect_file()
     except DataError:
         return None
     end = offset + (duration or 0.0)
@@ -106,3 +117,13 @@ def time_warnings(row: Row, audio: RowAudio) -> list[Finding]:
     if digest and digest != audio.info.digest:
         findings.append(Finding("audio changed", "the samples are not those for which the manifest was written"))
     return findings
+
+
+def stated_audio(row: Row) -> RowAudio:
+    """The audio of a row as its values state it. Nothing is read."""
+    try:
+        channel = cell_channel(row.values.get("channel"))
+    except ValueError:
+        channel = None
+    info = AudioInfo(cell_seconds(row.values.get("duration")) or 0.0, 0, False, "")
+    return RowAudio(cell_seconds(row.values.get("offset")) or 0.0, channel, info)

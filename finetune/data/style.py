@@ -94,6 +94,41 @@ class StyleFile:
     splits: dict[str, SplitStyle] = field(default_factory=dict)
 
 
+Features = list[tuple[str, list[str]]]
+
+
+class StyleCounter:
+    """Counts the features of the transcripts of a split."""
+
+    def __init__(self) -> None:
+        self.rows, self._counts = 0, dict.fromkeys(FEATURES, 0)
+        self._values: dict[str, Counter[str]] = {name: Counter() for name in FEATURES}
+        self._examples: dict[str, list[StyleExample]] = {name: [] for name in FEATURES}
+
+    def add(self, item: Utterance, features: Features) -> None:
+        """Counts an utterance with its `text_features`."""
+        self.rows += 1
+        for name, found in features:
+            self._counts[name] += 1
+            self._values[name].update(found if name in LISTED else ())
+            if len(self._examples[name]) < EXAMPLES:
+                self._examples[name].append(StyleExample(item.id, item.text, " ".join(found[:EXAMPLES])))
+
+    def style(self, rules: TextRules) -> SplitStyle:
+        """The style of all utterances, to which the rules were applied."""
+        return SplitStyle(
+            rows=self.rows,
+            features=[
+                StyleFeature(name, count, dict(self._values[name].most_common(MAX_VALUES)), self._examples[name])
+                for name, count in self._counts.items()
+                if count
+            ],
+            rules=rules.uses,
+            numbers_left=rules.numbers_left,
+            default_language=rules.defaulted,
+        )
+
+
 def split_style(utterances: Iterable[Utterance], rules: TextRules) -> SplitStyle:
     """The style of utterances.
 
@@ -101,30 +136,10 @@ def split_style(utterances: Iterable[Utterance], rules: TextRules) -> SplitStyle
         utterances: utterances to which the rules were applied.
         rules: the rules of the split.
     """
-    rows, counts = 0, dict.fromkeys(FEATURES, 0)
-    values: dict[str, Counter[str]] = {name: Counter() for name in FEATURES}
-    examples: dict[str, list[StyleExample]] = {name: [] for name in FEATURES}
+    counter = StyleCounter()
     for item in utterances:
-        rows += 1
-        for name, found in _features(item, rules.settings.extra_tags):
-            counts[name] += 1
-            if name not in LISTED and len(examples[name]) == EXAMPLES:
-                continue
-            distinct = dict.fromkeys(found)
-            values[name].update([*distinct] if name in LISTED else ())
-            if len(examples[name]) < EXAMPLES:
-                examples[name].append(StyleExample(item.id, item.text, " ".join([*distinct][:EXAMPLES])))
-    return SplitStyle(
-        rows=rows,
-        features=[
-            StyleFeature(name, count, dict(values[name].most_common(MAX_VALUES)), examples[name])
-            for name, count in counts.items()
-            if count
-        ],
-        rules=rules.uses,
-        numbers_left=rules.numbers_left,
-        default_language=rules.defaulted,
-    )
+        counter.add(item, text_features(item, rules.settings.extra_tags))
+    return counter.style(rules)
 
 
 def format_style(split: str, style: SplitStyle, language: str) -> list[str]:
@@ -168,6 +183,23 @@ def read_style(path: Path) -> StyleFile | None:
         return TypeAdapter(StyleFile).validate_python(read_json(path))
     except (OSError, ValueError, ValidationError):
         return None
+
+
+def text_features(item: Utterance, extra_tags: Sequence[str]) -> Features:
+    """The features of a transcript, each with the distinct parts that show it: all of LISTED, else the first ones."""
+    return [
+        (name, _distinct(found, None if name in LISTED else EXAMPLES)) for name, found in _features(item, extra_tags)
+    ]
+
+
+def _distinct(parts: Iterable[str], limit: int | None) -> list[str]:
+    """The first distinct parts, at most `limit`."""
+    found = dict[str, None]()
+    for part in parts:
+        found[part] = None
+        if len(found) == limit:
+            break
+    return list(found)
 
 
 def _features(item: Utterance, extra_tags: Sequence[str]) -> Iterable[tuple[str, Iterable[str]]]:

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from finetune.core.config import TextSection
@@ -47,6 +47,20 @@ class NumberLeft:
     examples: list[TextChange]
 
 
+@dataclass(frozen=True)
+class TextEvent:
+    """What one rule did to one transcript.
+
+    `what`: "changed" (`name` is the rule), "left" (`name` is the reason, `after` has the numbers) or "default
+    language".
+    """
+
+    what: str
+    name: str = ""
+    before: str = ""
+    after: str = ""
+
+
 @dataclass
 class _Count:
     rows: int = 0
@@ -59,30 +73,48 @@ class _Count:
 
 
 class TextRules:
-    """The rules of one split; call it with each utterance."""
+    """The rules of one split; call it with each utterance.
+
+    `apply` changes an utterance and counts nothing; `record` counts what it did.
+    """
 
     def __init__(self, settings: TextSection) -> None:
         self.settings = settings
         self._uses: dict[str, _Count] = {}
         self._left: dict[str, _Count] = {}
         self.defaulted = 0  # rows with numbers that have no language, and are read in data.text.language
-        rules: dict[str, tuple[bool, Callable[[str, Utterance], str]]] = {
-            "tags: strip": (settings.tags == "strip", lambda text, _: strip_tags(text, settings.extra_tags)),
+        rules: dict[str, tuple[bool, Callable[[str, Utterance, list[TextEvent]], str]]] = {
+            "tags: strip": (settings.tags == "strip", lambda text, *_: strip_tags(text, settings.extra_tags)),
             "numbers: words": (settings.numbers == "words", self._numbers),
-            "punctuation: strip": (settings.punctuation == "strip", lambda text, _: strip_punctuation(text)),
-            "case: lower": (settings.case == "lower", lambda text, _: text.lower()),
+            "punctuation: strip": (settings.punctuation == "strip", lambda text, *_: strip_punctuation(text)),
+            "case: lower": (settings.case == "lower", lambda text, *_: text.lower()),
         }
         self._rules = {name: rule for name, (is_on, rule) in rules.items() if is_on}
 
     def __call__(self, utterance: Utterance) -> Utterance:
         """The utterance with the changed transcript. Keywords and terms are not changed."""
-        text = utterance.text
+        changed, events = self.apply(utterance)
+        self.record(utterance.id, events)
+        return changed
+
+    def apply(self, utterance: Utterance) -> tuple[Utterance, list[TextEvent]]:
+        """The utterance with the changed transcript, and what the rules did."""
+        text, events = utterance.text, list[TextEvent]()
         for name, rule in self._rules.items():
-            changed = rule(text, utterance)
+            changed = rule(text, utterance, events)
             if changed != text and (changed := clean_text(changed)) != text:
-                self._uses.setdefault(name, _Count()).add(utterance.id, text, changed)
+                events.append(TextEvent("changed", name, text, changed))
             text = changed
-        return utterance if text == utterance.text else replace(utterance, text=text)
+        return (utterance if text == utterance.text else replace(utterance, text=text)), events
+
+    def record(self, utterance_id: str, events: Iterable[TextEvent]) -> None:
+        """Counts what the rules did to an utterance."""
+        for event in events:
+            if event.what == "default language":
+                self.defaulted += 1
+            else:
+                counts = self._uses if event.what == "changed" else self._left
+                counts.setdefault(event.name, _Count()).add(utterance_id, event.before, event.after)
 
     @property
     def uses(self) -> list[RuleUse]:
@@ -94,7 +126,7 @@ class TextRules:
     def numbers_left(self) -> list[NumberLeft]:
         return [NumberLeft(reason, count.rows, count.examples) for reason, count in self._left.items()]
 
-    def _numbers(self, text: str, utterance: Utterance) -> str:
+    def _numbers(self, text: str, utterance: Utterance, events: list[TextEvent]) -> str:
         stated = text_language(utterance)
         code, reason = row_language(stated or self.settings.language), "no usual reading"
         if not code:
@@ -105,9 +137,9 @@ class TextRules:
             reason = f"num2words has no language {code!r}"
         spelled = numbers_to_words(text, code)
         if spelled.left:
-            self._left.setdefault(reason, _Count()).add(utterance.id, text, ", ".join(spelled.left))
+            events.append(TextEvent("left", reason, text, ", ".join(spelled.left)))
         if not stated and spelled.text != text:
-            self.defaulted += 1
+            events.append(TextEvent("default language"))
         return spelled.text
 
 

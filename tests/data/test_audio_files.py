@@ -11,13 +11,31 @@ import pytest
 import soundfile
 
 from finetune.core.errors import DataError
-from finetune.core.files import read_json, write_json
 from finetune.core.run_dir import RunDir
 from finetune.data.audio import inspect_audio
 from finetune.data.audio_files import check_audio_files, record_audio_files, require_audio_files
+from finetune.data.kept_rows import ItemRows, comparison_hash
 from finetune.data.manifest import Utterance, write_manifest
+from finetune.data.problems import ProblemSummary
+from finetune.data.split_files import SplitResult, SplitWriter
+from finetune.data.style import SplitStyle
 
-NOW = 2**63
+States = dict[str, list[list[int]]]
+
+
+def record(run: RunDir, splits: dict[str, list[Utterance]]) -> None:
+    for split, items in splits.items():
+        write_manifest(run.manifest(split), items)
+    record_audio_files(run, {split: ItemRows(items).blocks() for split, items in splits.items()})
+
+
+def recorded(run: RunDir) -> States:
+    with np.load(run.audio_files) as file:
+        return {split: file[split].tolist() for split in file.files}
+
+
+def state(path: Path) -> list[int]:
+    return [path.stat().st_size, path.stat().st_mtime_ns]
 
 
 def tone(path: Path, frequency: float) -> str:
@@ -45,9 +63,7 @@ def splits(tmp_path: Path) -> dict[str, list[Utterance]]:
 @pytest.fixture
 def run(tmp_path: Path, splits: dict[str, list[Utterance]]) -> RunDir:
     run = RunDir(tmp_path / "run")
-    for split, items in splits.items():
-        write_manifest(run.manifest(split), items)
-    record_audio_files(run, splits, NOW)
+    record(run, splits)
     return run
 
 
@@ -69,13 +85,13 @@ def test_a_file_that_was_only_copied_is_compared_once(
     run: RunDir, splits: dict[str, list[Utterance]], tmp_path: Path
 ) -> None:
     path = Path(splits["train"][2].audio_filepath)
-    before = read_json(run.audio_files)
-    assert before.keys() == {item.audio_filepath for items in splits.values() for item in items}
+    before = recorded(run)
+    assert before == {split: [state(Path(item.audio_filepath)) for item in items] for split, items in splits.items()}
     shutil.copy(path, tmp_path / "copy.wav")
     os.replace(tmp_path / "copy.wav", path)
     assert check_audio_files(run) == {}
-    after = read_json(run.audio_files)
-    assert after[str(path)] == [path.stat().st_size, path.stat().st_mtime_ns] != before[str(path)]
+    after = recorded(run)
+    assert after["train"][2] == state(path) != before["train"][2] and after["test"] == before["test"]
     flac = tmp_path / "other.flac"
     soundfile.write(flac, *soundfile.read(path, dtype="int16"))
     os.replace(flac, path)  # the same samples in another format
@@ -107,27 +123,42 @@ def test_a_file_that_is_written_while_prepare_runs_is_compared(
     run: RunDir, splits: dict[str, list[Utterance]], tmp_path: Path
 ) -> None:
     """Except in `media/`, where `prepare` itself writes."""
-    own = Utterance("m", str(run.media / "m.wav"), 1.0, "x")
     run.media.mkdir()
     started = time.time_ns() - 10**9
-    old = splits["test"][0].audio_filepath
-    os.utime(old, ns=(started - 1, started - 1))
+    files = [splits["train"][0].audio_filepath, splits["test"][0].audio_filepath, str(run.media / "m.wav")]
+    os.utime(files[1], ns=(started - 1, started - 1))
     tone(run.media / "m.wav", 0.1)
-    record_audio_files(run, {**splits, "valid": [own]}, started)
-    assert read_json(run.audio_files).keys() == {own.audio_filepath, old}
+    writer = SplitWriter(tmp_path / "split")
+    items = [Utterance(f"{number}", path, 1.0, "x") for number, path in enumerate(files)]
+    for item in items:
+        writer.keep(item, comparison_hash(item.text))
+    writer.close()
+    split = SplitResult(tmp_path / "split", 3, 3.0, ProblemSummary(), SplitStyle(3, [], [], [], 0))
+    write_manifest(run.manifest("train"), items)
+    run.manifest("test").unlink()
+    record_audio_files(run, {"train": split.recorded(started, run.media)})
+    assert recorded(run) == {"train": [[-1, -1], *(state(Path(path)) for path in files[1:])]}
     assert check_audio_files(run) == {}, "compared, and equal"
-    assert read_json(run.audio_files).keys() > {splits["train"][0].audio_filepath, old}
+    assert recorded(run) == {"train": [state(Path(path)) for path in files]}
+
+
+def test_an_edited_manifest_is_compared_as_a_whole(run: RunDir, splits: dict[str, list[Utterance]]) -> None:
+    write_manifest(run.manifest("train"), splits["train"][1:])
+    assert check_audio_files(run) == {}
+    assert len(recorded(run)["train"]) == 2
+    write_manifest(run.manifest("train"), splits["train"][:0:-1])  # other files on the same lines
+    assert check_audio_files(run) == {}
 
 
 def test_without_a_record_nothing_is_checked_and_a_damaged_one_is_made_again(
     run: RunDir, splits: dict[str, list[Utterance]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = read_json(run.audio_files)
+    whole = recorded(run)
     run.audio_files.write_text("{")
     assert check_audio_files(run) == {} and "damaged" in caplog.text
-    assert read_json(run.audio_files) == whole
-    write_json(run.audio_files, [])
-    assert check_audio_files(run) == {}
+    assert recorded(run) == whole
+    np.savez(run.audio_files, train=np.zeros(3))
+    assert check_audio_files(run) == {} and recorded(run) == whole
     Path(splits["train"][0].audio_filepath).unlink()
     run.audio_files.unlink()
     assert check_audio_files(run) == {}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from finetune.core.config import TextSection
 from finetune.core.errors import DataError
 from finetune.data.audio import inspect_audio
 from finetune.data.audit import Audit, audit
@@ -109,7 +110,7 @@ def test_each_bad_row_has_a_problem(tmp_path: Path) -> None:
 
 
 def test_a_rule_cannot_make_a_control_token(tmp_path: Path) -> None:
-    rows = [Row("m.csv:2", {"audio_filepath": write_noise(tmp_path, "a.wav"), "text": "say it"})]
+    rows = [Row("m.csv:2", {"audio_filepath": write_noise(tmp_path, "a.wav"), "text": "say < (laughs) |Audio| >"})]
     result = audit(
         rows,
         min_duration=0.5,
@@ -117,7 +118,7 @@ def test_a_rule_cannot_make_a_control_token(tmp_path: Path) -> None:
         max_chars_per_second=30,
         special_tokens=["<|audio|>"],
         workers=1,
-        rewrite=lambda item: replace(item, text="say < |Audio| >"),
+        text=TextSection(tags="strip"),
     )
     assert kinds(result.dropped) == ["special token in transcript"] and "< |Audio| >" in result.dropped[0].detail
 
@@ -128,14 +129,7 @@ def test_an_empty_transcript_is_kept_in_a_scored_split(tmp_path: Path) -> None:
     texts = ("", " ", "[noise]", "word", None, ["a"], float("nan"))
     rows = [Row(f"m.csv:{n}", {"audio_filepath": path, "text": text}) for n, text in enumerate(texts)]
     options = {"min_duration": 0.5, "max_duration": 10.0, "max_chars_per_second": 30.0}
-    result = audit(
-        rows,
-        **options,
-        special_tokens=[],
-        workers=1,
-        wordless="keep empty",
-        rewrite=lambda item: replace(item, text=item.text.replace("[noise]", "")),
-    )
+    result = audit(rows, **options, special_tokens=[], workers=1, wordless="keep empty", text=TextSection(tags="strip"))
     assert [item.text for item in result.kept] == ["", "", "", "word"]
     assert kinds(result.dropped) == ["empty transcript"] * 3
     empty = [problem for problem in result.warnings if problem.kind == "empty reference"]

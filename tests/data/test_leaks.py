@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune.data.leaks import find_leaks, is_refused, num_words
+from finetune.data.leak_text import num_words
+from finetune.data.leaks import find_leaks, is_refused
 from finetune.data.manifest import Utterance
 from finetune.data.problems import ADVICE
 

@@ -14,6 +14,7 @@ from finetune.core.config import AugmentSection, Recipe
 from finetune.core.errors import DataError
 from finetune.core.run_dir import RunDir
 from finetune.data.audio_files import record_audio_files
+from finetune.data.kept_rows import ItemRows
 from finetune.data.manifest import Utterance, read_manifest, write_manifest
 from finetune.model.granite import SpeechModel
 from finetune.pipeline import run_recipe
@@ -38,7 +39,7 @@ def with_own_audio(run: RunDir, root: Path, recorded: bool = True) -> RunDir:
         splits[path.stem] = [replace(item, audio_filepath=file) for item, file in zip(items, files, strict=True)]
         write_manifest(own.manifest(path.stem), splits[path.stem])
     if recorded:
-        record_audio_files(own, splits, 2**63)
+        record_audio_files(own, {split: ItemRows(items).blocks() for split, items in splits.items()})
     return own
 
 

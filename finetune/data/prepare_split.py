@@ -1,0 +1,147 @@
+"""Prepares one split: checks its rows in blocks, keeps finished blocks on disk, and writes the files of the split."""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from finetune.core import progress
+from finetune.core.array_job import Shard
+from finetune.core.config import DataSection
+from finetune.core.errors import DataError
+from finetune.core.worker_pool import WorkerPool, available_cores
+from finetune.data.audit import RowComparison
+from finetune.data.corpora import read_corpus
+from finetune.data.corpus_state import corpus_state
+from finetune.data.problems import ProblemSummary
+from finetune.data.row_audio import Inspect
+from finetune.data.row_blocks import BlockChecker, RowBlocks, block_file, read_block, uses_processes
+from finetune.data.row_result import RowSettings
+from finetune.data.split_files import SplitResult, SplitWriter
+from finetune.data.splits import SCORED_SPLITS
+from finetune.data.style import BASE_STYLE, format_style
+from finetune.data.text_rules import TextRules
+from finetune.version import __version__
+
+log = logging.getLogger(__name__)
+
+RESULTS_VERSION = 1  # of the results of blocks; increased when the checks of a row change
+_TOKEN_NAMES = (  # of Granite's tokenizer
+    "audio end_of_text pad unk start_of_role end_of_role tool_call start_of_cite end_of_cite start_of_plugin "
+    "end_of_plugin fim_prefix fim_middle fim_suffix fim_pad filename reponame unused_1"
+)
+SPECIAL_TOKENS = tuple(f"<|{name}|>" for name in _TOKEN_NAMES.split())
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where and how the splits of a run are prepared.
+
+    Attributes:
+        work: folder for what is kept until `prepare` has finished.
+        media: folder for audio that is embedded in a data set.
+        runs: the folder of the run directories.
+        workers: number of workers; 0 means one for each core.
+        inspect: decodes audio.
+    """
+
+    work: Path
+    media: Path
+    runs: Path
+    workers: int
+    inspect: Inspect
+
+
+class SplitJob:
+    """The rows of one split and their blocks on disk."""
+
+    def __init__(self, split: str, data: DataSection, place: Workplace) -> None:
+        self.split, self._data, self._place = split, data, place
+        sources: list[str] = getattr(data, split)
+        self.rows = RowBlocks([(source, read_corpus(source, place.media)) for source in sources])
+        self._settings = RowSettings(
+            min_duration=data.min_duration,
+            max_duration=data.max_duration,
+            max_chars_per_second=data.max_chars_per_second,
+            special_tokens=SPECIAL_TOKENS,
+            wordless="keep empty" if split in SCORED_SPLITS else "drop",
+            text=data.text,
+        )
+        states = [corpus_state(source, place.runs) for source in sources]
+        settings = {**asdict(self._settings), "text": data.text.model_dump()}
+        key = json.dumps([__version__, RESULTS_VERSION, settings, sources, states, len(self.rows)], sort_keys=True)
+        self.folder = place.work / split / hashlib.sha256(key.encode()).hexdigest()[:16]
+
+    def audit(self) -> SplitResult:
+        """Checks all rows that are not checked yet, and writes the files of the split.
+
+        Raises:
+            DataError: no row is usable, or too many are dropped.
+        """
+        rules, total = TextRules(self._data.text), len(self.rows)
+        max_dropped = self._data.max_bad_fraction * total
+        writer = SplitWriter(self._place.work / self.split)
+        comparison = RowComparison(self.rows, rules, writer, max_dropped)
+        try:
+            with self._checker() as checker, progress.task(f"prepare {self.split}", total):
+                for results in checker.results():
+                    comparison.add_block(results)
+                    progress.advance(len(results))
+        finally:
+            writer.close()
+        style = comparison.style.style(rules)
+        result = SplitResult(writer.paths.manifest.parent, writer.num_kept, writer.seconds, comparison.dropped, style)
+        self._report(result, comparison.warnings, max_dropped)
+        return result
+
+    def check_shard(self, shard: Shard) -> None:
+        """Checks the blocks of one job of an array, except those that are done already."""
+        numbers = [number for number in range(self.rows.num_blocks) if shard.has(number)]
+        label = f"prepare {self.split}, shard {shard}"
+        with self._checker() as checker, progress.task(label, len(numbers)):
+            for _ in checker.encoded(numbers):
+                progress.advance(1)
+        log.info("%-6s shard %s: %d of %d blocks are checked", self.split, shard, len(numbers), self.rows.num_blocks)
+
+    def missing_blocks(self) -> list[int]:
+        """The numbers of the blocks that are not checked yet."""
+        return [n for n in range(self.rows.num_blocks) if read_block(block_file(self.folder, n)) is None]
+
+    def discard_outdated(self) -> None:
+        """Deletes the blocks that were checked with other settings, or before the corpora changed."""
+        for folder in self.folder.parent.glob("*"):
+            if folder.is_dir() and folder != self.folder:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def _checker(self) -> Iterator[BlockChecker]:
+        workers = self._place.workers or available_cores()
+        with WorkerPool(workers, uses_processes(len(self.rows))) as pool:
+            yield BlockChecker(self.rows, self._settings, pool, self.folder, self._place.inspect)
+
+    def _report(self, result: SplitResult, warnings: ProblemSummary, max_dropped: float) -> None:
+        split, total, num_dropped = self.split, len(self.rows), result.dropped.total
+        dropped = f"; {num_dropped} of {total} rows dropped" if num_dropped else ""
+        log.info("%-6s %5d utterances, %s%s", split, result.num_kept, format_duration(result.seconds), dropped)
+        if problems := (result.dropped + warnings).text():
+            log.info(problems)
+        if not result.num_kept:
+            raise DataError(f"data.{split}: 0 of {total} rows are usable; fix the problems above")
+        if num_dropped > max_dropped:
+            raise DataError(
+                f"data.{split}: {num_dropped} of {total} rows are unusable, more than data.max_bad_fraction "
+                f"{self._data.max_bad_fraction:g} allows; fix the rows or raise data.max_bad_fraction"
+            )
+        if lines := format_style(split, result.style, self._data.text.language):
+            log.info("style (%s):\n%s", BASE_STYLE, "\n".join(lines))
+
+
+def format_duration(seconds: float) -> str:
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"

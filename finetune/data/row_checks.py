@@ -1,0 +1,122 @@
+"""Checks the transcript, the keywords and the length of one row whose audio could be read."""
+
+import html
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Literal
+
+from finetune.data.audio import AudioInfo
+from finetune.data.cells import cell_keywords, cell_text, clean_text, json_value, no_number
+from finetune.data.downmix import describe_mix
+from finetune.data.manifest import KEYS, MAX_TEXT, VERSION_KEY, Utterance
+from finetune.data.problems import Finding
+from finetune.data.row import Row
+from finetune.data.row_audio import RowAudio
+from finetune.data.tags import strip_tags
+
+MOJIBAKE = re.compile("\ufffd|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac")  # such as "Ã©" for "é"
+CONTROL_TOKEN = re.compile(r"<\s*\|\s*([\w\s]+?)\s*\|\s*>")  # such as <|audio|>, also with spaces
+
+Wordless = Literal["drop", "keep empty", "keep"]  # "keep empty" drops transcripts of only tags or punctuation
+
+
+def to_utterance(row: Row, utterance_id: str, audio: RowAudio) -> Utterance:
+    """The utterance of a row as it is stated, with measured duration."""
+    extra = {key: json_value(value) for key, value in row.values.items() if key not in (*KEYS, VERSION_KEY)}
+    if audio.channel is None and not no_number(channel := row.values.get("channel")):
+        extra["channel_original"] = json_value(channel)
+    return Utterance(
+        id=utterance_id,
+        audio_filepath=cell_text(row.values.get("audio_filepath")),
+        duration=audio.info.duration,
+        text=clean_text(row.values.get("text")),
+        offset=audio.offset,
+        language=cell_text(row.values.get("language")),
+        speaker=cell_text(row.values.get("speaker")),
+        keywords=tuple(cell_keywords(row.values.get("keywords"))),
+        extra=extra,
+        channel=audio.channel,
+        audio_digest=audio.info.digest,
+    )
+
+
+def check_text(
+    row: Row, original: Utterance, utterance: Utterance, special_tokens: Sequence[str], wordless: Wordless
+) -> Finding | None:
+    """A reason to drop a row for its transcript or keywords, before and after the rules of the recipe."""
+    text = original.text
+    if not text and (wordless == "drop" or not isinstance(row.values.get("text"), str)):  # missing is not empty
+        return Finding("empty transcript", "the row has no transcript")
+    if len(text) > MAX_TEXT:
+        return Finding("transcript too long", f"{len(text)} characters; the maximum is {MAX_TEXT}")
+    if tokens := _control_tokens((text, utterance.text, *utterance.keywords), special_tokens):  # the rules can make one
+        return Finding("special token in transcript", f"{', '.join(tokens)} is a command for the model: {text[:60]!r}")
+    may_be_wordless = wordless == "keep" or (wordless == "keep empty" and not utterance.text)
+    if not may_be_wordless and not any(char.isalnum() for char in strip_tags(utterance.text)):
+        return Finding("no words in transcript", f"only punctuation or tags: {text[:60]!r}")
+    if any(unicodedata.category(char) == "Cs" for char in text):
+        return Finding("invalid Unicode in transcript", f"half of a surrogate pair: {text[:60]!a}")
+    return None
+
+
+def _control_tokens(texts: Sequence[str], special_tokens: Sequence[str]) -> list[str]:
+    """The control tokens in texts, as they are written there."""
+    names = {_token_name(token) for token in special_tokens}
+    found = [match[0] for text in texts for match in CONTROL_TOKEN.finditer(text)]
+    return list(dict.fromkeys(token for token in found if _token_name(token) in names))
+
+
+def _token_name(token: str) -> str:
+    return re.sub(r"\d+$", "", re.sub(r"[\s<>|_]+", "", token.lower()))  # <|unused_7|> is one of many
+
+
+def check_length(
+    utterance: Utterance, min_duration: float, max_duration: float, max_chars_per_second: float
+) -> Finding | None:
+    """A reason to drop the utterance for its duration, or for a text that is too long for it."""
+    duration, text = utterance.duration, utterance.text
+    if duration < min_duration:
+        return Finding("audio too short", f"{duration:.2f} s; the minimum is {min_duration:g} s")
+    if duration > max_duration:
+        return Finding("audio too long", f"{duration:.2f} s; the maximum is {max_duration:g} s")
+    if len(text) > max_chars_per_second * duration:
+        return Finding(
+            "too many characters per second",
+            f"{len(text)} characters in {duration:.2f} s; the maximum is {max_chars_per_second:g} "
+            f"per second: {text[:60]!r}",
+        )
+    return None
+
+
+def text_warnings(row: Row, original: Utterance, utterance: Utterance, audio: AudioInfo) -> list[Finding]:
+    """Warnings about the transcript of a usable row.
+
+    Args:
+        row: the row.
+        original: its utterance, before the rules of the recipe.
+        utterance: the utterance after the rules.
+        audio: its audio.
+    """
+    findings, text = list[Finding](), utterance.text
+    raw = cell_text(row.values.get("text"))
+    if " ".join(raw.split()) != original.text:
+        findings.append(Finding("transcript cleaned", f"to NFC without invisible characters: {raw[:60]!a}"))
+    if MOJIBAKE.search(text) or html.unescape(text) != text:
+        findings.append(Finding("encoding errors in transcript", f"mojibake or HTML entities: {text[:60]!r}"))
+    if not text:
+        emptied = f"data.text leaves no word of {original.text[:60]!r}; " if original.text else ""
+        findings.append(Finding("empty reference", f"{emptied}every recognized word is an error"))
+    elif audio.silent:
+        averaged = audio.channels > 1 and utterance.channel is None and audio.channel is None
+        mixed = f" after averaging {audio.channels} channels" if averaged else ""
+        findings.append(Finding("silent audio", f"no sound{mixed}, but the transcript is {text[:60]!r}"))
+    return findings
+
+
+def mix_warning(utterance: Utterance, audio: AudioInfo) -> Finding | None:
+    """A warning about a file of several channels that are mixed."""
+    if utterance.channel is not None or audio.channels == 1:
+        return None
+    kind = "several channels" if audio.channel is None else "opposite channels"
+    return Finding(kind, describe_mix(audio.channels, audio.channel))

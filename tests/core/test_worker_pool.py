@@ -1,0 +1,77 @@
+"""Workers as threads and processes: results, errors, processes that die, and no process is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from finetune.core.errors import DataError
+from finetune.core.worker_pool import WorkerDied, WorkerPool
+
+
+def square(number: int) -> tuple[int, int]:
+    return number * number, os.getpid()
+
+
+def fail(message: str) -> None:
+    raise DataError(message)
+
+
+def divide(number: int) -> float:
+    return 1 / number
+
+
+def die_once(path: Path) -> str:
+    if not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return "done"
+
+
+def die(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_results_and_errors(processes: bool) -> None:
+    with WorkerPool(2, processes) as pool:
+        results = [future.result() for future in [pool.submit(square, number) for number in range(20)]]
+        assert [result for result, _ in results] == [number * number for number in range(20)]
+        assert (os.getpid() in {pid for _, pid in results}) == (not processes)
+        with pytest.raises(DataError, match="^the reason$"):
+            pool.submit(fail, "the reason").result()
+        with pytest.raises(ZeroDivisionError):
+            pool.submit(divide, 0).result()
+        assert pool.submit(square, 3).result()[0] == 9
+
+
+def test_a_process_that_dies_is_replaced_once(tmp_path: Path) -> None:
+    with WorkerPool(1, True) as pool:
+        assert pool.submit(die_once, tmp_path / "died").result() == "done"
+        with pytest.raises(WorkerDied, match="a worker process ended: SIGKILL, usually because memory was full"):
+            pool.submit(die, 1).result()
+        assert pool.submit(square, 3).result()[0] == 9
+
+
+def test_processes_end_with_their_parent(tmp_path: Path) -> None:
+    """Even if it is killed, and if its script has no guard for the main module."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, time, finetune.core.worker_pool as w\n"
+        "pool = w.WorkerPool(1, True)\n"
+        "print(pool.submit(os.path.realpath, '.').result() and pool._children[0]._process.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        os.kill(child, 0)
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not Path(f"/proc/{child}").exists()
