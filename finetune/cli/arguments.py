@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING
 
+BYTES = {"k": 10**3, "m": 10**6, "g": 10**9}
+
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 else:
@@ -19,3 +21,26 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         dest="overrides",
         help="override a setting, such as train.learning_rate=1e-4; can be repeated",
     )
+
+
+def add_shard_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--codec", choices=("flac", "opus"), default="flac", help="audio in shards and data sets")
+    parser.add_argument(
+        "--shard-size",
+        type=_bytes,
+        default="500M",
+        metavar="SIZE",
+        help="bytes of a shard or Parquet file, such as 1G (default: 500M)",
+    )
+
+
+def _bytes(text: str) -> int:
+    """A size such as 500M. Raises ArgumentTypeError for another form."""
+    number, unit = (text[:-1], BYTES[text[-1].lower()]) if text[-1:].lower() in BYTES else (text, 1)
+    try:
+        size = int(float(number) * unit)
+    except (ValueError, OverflowError):
+        size = 0
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size, such as 500M or 1G")
+    return size

@@ -3,10 +3,8 @@
 import argparse
 from pathlib import Path
 
-from finetune.cli.arguments import Subparsers
+from finetune.cli.arguments import Subparsers, add_shard_arguments
 from finetune.core.terminal import visible
-
-BYTES = {"k": 10**3, "m": 10**6, "g": 10**9}
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -25,14 +23,7 @@ def add_parser(subparsers: Subparsers) -> None:
         choices=("manifest", "nemo", "lhotse", "hf", "shards"),
         help="the format; by default manifest for .jsonl and lhotse for .jsonl.gz",
     )
-    parser.add_argument("--codec", choices=("flac", "opus"), default="flac", help="audio in shards and data sets")
-    parser.add_argument(
-        "--shard-size",
-        type=_bytes,
-        default="500M",
-        metavar="SIZE",
-        help="bytes of a shard or Parquet file, such as 1G (default: 500M)",
-    )
+    add_shard_arguments(parser)
     parser.add_argument(
         "--audio",
         type=Path,
@@ -47,26 +38,12 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Converts and prints what was written. Raises the errors of `data.convert.convert`."""
     from finetune.data.convert import ConvertOptions, convert
-    from finetune.data.problems import format_problems
 
     options = ConvertOptions(args.to, args.codec, args.shard_size, args.split, args.audio, args.overwrite)
     result = convert(args.source, args.out, options)
-    problems = [*result.audit.dropped, *result.audit.warnings]
-    if problems:
-        print(visible(format_problems(problems)))
-    rows = f"; {len(result.audit.dropped)} rows left out" if result.audit.dropped else ""
+    if problems := (result.dropped + result.warnings).text():
+        print(visible(problems))
+    rows = f"; {result.dropped.total} rows left out" if result.dropped.total else ""
     files = f"{len(result.files)} files in {args.out}" if len(result.files) > 1 else str(result.files[0])
     print(visible(f"{result.clips} clips, {result.seconds / 3600:.2f} h{rows}: {files}"))
     return 0
-
-
-def _bytes(text: str) -> int:
-    """A size such as 500M. Raises ArgumentTypeError for another form."""
-    number, unit = (text[:-1], BYTES[text[-1].lower()]) if text[-1:].lower() in BYTES else (text, 1)
-    try:
-        size = int(float(number) * unit)
-    except (ValueError, OverflowError):
-        size = 0
-    if size < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size, such as 500M or 1G")
-    return size

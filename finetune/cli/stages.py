@@ -1,9 +1,14 @@
 """`finetune prepare`, `train`, `evaluate`, `export` and `run`: the stages of a recipe, up to the named stage."""
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from finetune.cli.arguments import Subparsers, add_recipe_arguments
+from finetune.cli.arguments import Subparsers, add_recipe_arguments, add_shard_arguments
 from finetune.core.terminal import visible
+
+if TYPE_CHECKING:
+    from finetune.core.run_dir import RunDir
 
 HELP = {
     "prepare": "read and audit the corpora, write manifests",
@@ -20,13 +25,17 @@ def add_parser(subparsers: Subparsers) -> None:
         example = f"example: finetune {name} recipes/quickstart.yaml --set train.epochs=2"
         parser = subparsers.add_parser(name, help=text, description=text, epilog=example)
         add_recipe_arguments(parser)
-        parser.set_defaults(run=run, shard=None, merge=False)
+        parser.set_defaults(run=run, shard=None, merge=False, shards=None)
         if name == "prepare":
             parts = parser.add_mutually_exclusive_group()
             parts.add_argument(
                 "--shard", metavar="N/COUNT", help="do the part of job N of an array of COUNT jobs; see docs/cluster.md"
             )
             parts.add_argument("--merge", action="store_true", help="finish after all jobs of an array")
+            parts.add_argument(
+                "--shards", metavar="DIR", type=Path, help="also write each split as tar shards, to DIR/train and so on"
+            )
+            add_shard_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,7 +57,20 @@ def run(args: argparse.Namespace) -> int:
         merge_shards(recipe)
         return 0
     run_dir = run_recipe(recipe, LAST_STAGE[args.command])
+    if args.shards is not None:
+        _write_shards(args, run_dir)
     if args.command == "run":
         with damage_is_an_error(run_dir.root, "delete the markers (*.done.json), then rerun"):
             print(visible(format_summary(run_dir, summarize(run_dir))))
     return 0
+
+
+def _write_shards(args: argparse.Namespace, run_dir: "RunDir") -> None:
+    """Writes the prepared splits as tar shards."""
+    from finetune.data.convert import ConvertOptions, write_split_shards
+    from finetune.data.splits import SPLITS
+
+    splits = {split: path for split in SPLITS if (path := run_dir.manifest(split)).is_file()}
+    options = ConvertOptions(codec=args.codec, shard_bytes=args.shard_size)
+    for split, files in write_split_shards(args.shards, splits, options).items():
+        print(visible(f"{split:6} {len(files)} shards in {args.shards / split}"))

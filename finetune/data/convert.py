@@ -4,20 +4,30 @@ Every row is checked as in `finetune prepare`, without its limits. A row that ca
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from math import inf
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal, get_args
 
+from finetune.core import progress
+from finetune.core.config import TextSection
 from finetune.core.errors import DataError
-from finetune.data.audit import Audit, audit
+from finetune.core.worker_pool import WorkerPool, available_cores
+from finetune.data.audit import RowComparison
 from finetune.data.byte_range import is_url, parse_byte_range
 from finetune.data.corpora import read_corpus
 from finetune.data.manifest import Utterance, write_manifest
+from finetune.data.problems import ProblemSummary
+from finetune.data.row_blocks import BlockChecker, RowBlocks, uses_processes
+from finetune.data.row_result import RowSettings
+from finetune.data.split_files import SplitItems, SplitResult, SplitWriter
+from finetune.data.text_rules import TextRules
+from finetune.data.utterance_table import open_manifest
 from finetune.data.writers.clip_audio import ClipAudio, Codec, encode_clip, write_clips
 
 Target = Literal["manifest", "nemo", "lhotse", "hf", "shards"]
@@ -25,6 +35,9 @@ TARGETS: tuple[Target, ...] = get_args(Target)
 SUFFIXES: dict[str, Target] = {".jsonl.gz": "lhotse", ".jsonl": "manifest"}
 FOLDERS = ("hf", "shards")  # targets that contain the audio
 AHEAD = 64  # clips that are encoded ahead of the writer
+UNLIMITED = RowSettings(
+    min_duration=0.0, max_duration=inf, max_chars_per_second=inf, special_tokens=(), wordless="keep", text=TextSection()
+)
 
 
 @dataclass(frozen=True)
@@ -50,12 +63,13 @@ class ConvertOptions:
 
 @dataclass(frozen=True)
 class ConvertResult:
-    """The result of `convert`: the written files, the number of clips, seconds of audio, and the rows left out."""
+    """The result of `convert`: the written files, the number of clips, seconds of audio, rows left out, warnings."""
 
     files: list[Path]
     clips: int
     seconds: float
-    audit: Audit = field(repr=False)
+    dropped: ProblemSummary
+    warnings: ProblemSummary
 
 
 def convert(source: str, out: Path, options: ConvertOptions) -> ConvertResult:
@@ -70,22 +84,23 @@ def convert(source: str, out: Path, options: ConvertOptions) -> ConvertResult:
         DataError: the corpus cannot be read or has no usable row, or the output exists.
     """
     target = options.target or target_of(out)
-    _check_output(out, target, options.overwrite)
-    rows = read_corpus(source, out.with_name(f"{out.name.partition('.')[0]}_media"))
-    result = audit(
-        rows,
-        min_duration=0.0,
-        max_duration=inf,
-        max_chars_per_second=inf,
-        special_tokens=(),
-        workers=os.cpu_count() or 1,
-        wordless="keep",
-    )
-    if not result.kept:
-        first = result.dropped[0]
-        raise DataError(f"{source}: 0 of {len(rows)} rows are usable: {first.where}: {first.kind}: {first.detail}")
-    files = write_corpus(out, target, result.kept, options)
-    return ConvertResult(files, len(result.kept), sum(item.duration for item in result.kept), result)
+    check_output(out, target, options.overwrite)
+    media = out.with_name(f"{out.name.partition('.')[0]}_media")
+    with TemporaryDirectory(prefix="finetune-convert-") as work:
+        rows, writer = RowBlocks([(source, read_corpus(source, media))]), SplitWriter(Path(work))
+        rules = TextRules(TextSection())
+        comparison = RowComparison(rows, rules, writer, inf)
+        with WorkerPool(available_cores(), uses_processes(len(rows))) as pool, progress.task("checked", len(rows)):
+            for results in BlockChecker(rows, UNLIMITED, pool).results():
+                comparison.add_block(results)
+                progress.advance(len(results))
+        writer.close()
+        dropped, warnings = comparison.dropped, comparison.warnings
+        if not writer.num_kept:
+            raise DataError(f"{source}: 0 of {len(rows)} rows are usable\n{dropped.text()}")
+        result = SplitResult(Path(work), writer.num_kept, writer.seconds, dropped, comparison.style.style(rules))
+        files = write_corpus(out, target, SplitItems(result), options)
+    return ConvertResult(files, result.num_kept, result.seconds, dropped, warnings)
 
 
 def target_of(out: Path) -> Target:
@@ -112,14 +127,33 @@ def write_corpus(out: Path, target: Target, utterances: Sequence[Utterance], opt
     if target == "hf":
         clips, schema = encoded(utterances, options.codec), schema_of(utterances)
         return write_parquet(out, clips, schema, options.shard_bytes, options.split)
+    with_files: Iterable[Utterance] = utterances
     if options.audio is not None:
-        utterances = list(write_clips(options.audio, encoded(utterances, options.codec)))
+        with_files = write_clips(options.audio, encoded(utterances, options.codec))
     elif target != "manifest" and (member := next((item for item in utterances if not is_local_file(item)), None)):
         raise DataError(
             f"{out}: {target} cannot name {member.audio_filepath}; add --audio DIR to write the clips as files"
         )
-    {"manifest": write_manifest, "nemo": write_nemo_manifest, "lhotse": write_cuts}[target](out, utterances)
+    {"manifest": write_manifest, "nemo": write_nemo_manifest, "lhotse": write_cuts}[target](out, with_files)
     return [out]
+
+
+def write_split_shards(folder: Path, splits: Mapping[str, Path], options: ConvertOptions) -> dict[str, list[Path]]:
+    """Writes tar shards of prepared splits, each in a folder with the name of the split.
+
+    Args:
+        folder: where the folders of the splits are written.
+        splits: the manifest of each split.
+        options: codec and size.
+
+    Raises:
+        DataError: the folder of a split has files, or audio cannot be read.
+    """
+    for split in splits:
+        check_output(folder / split, "shards", options.overwrite)
+    return {
+        split: write_corpus(folder / split, "shards", open_manifest(path), options) for split, path in splits.items()
+    }
 
 
 def encoded(utterances: Iterable[Utterance], codec: Codec) -> Iterator[tuple[Utterance, ClipAudio]]:
@@ -135,7 +169,7 @@ def is_local_file(item: Utterance) -> bool:
     return parse_byte_range(item.audio_filepath) is None and not is_url(item.audio_filepath)
 
 
-def _check_output(out: Path, target: Target, overwrite: bool) -> None:
+def check_output(out: Path, target: Target, overwrite: bool) -> None:
     """Raises DataError if the output is of another kind than the format, or exists."""
     if target in FOLDERS and out.is_file():
         raise DataError(f"{out}: this is a file; name a folder for --to {target}")

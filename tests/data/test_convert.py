@@ -199,3 +199,19 @@ def test_a_member_of_an_archive_needs_files_for_nemo(corpus: Path, tmp_path: Pat
     for target in ("nemo", "lhotse"):
         with pytest.raises(DataError, match="cannot name .*; add --audio DIR"):
             write_corpus(tmp_path / "out", target, [item], ConvertOptions())
+
+
+def test_prepare_writes_the_shards_of_each_split(corpus: Path, finetune: Command, tmp_path: Path, nano: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"runs: {tmp_path / 'runs'}\nmodel: {{base: {nano}}}\n"
+        f"data: {{train: [{corpus}], valid: [{corpus}], test: [{corpus}], allow_leaks: true}}\n"
+    )
+    result = finetune("prepare", recipe, "--shards", tmp_path / "shards")
+    assert result.code == 0, result.err
+    for split in ("train", "valid", "test"):
+        assert f"{split:6} 1 shards in" in result.out
+        items = read_manifest(tmp_path / "shards" / split / "manifest.jsonl")
+        assert [item.id for item in items] == [row["id"] for row in ROWS]
+    again = finetune("prepare", recipe, "--shards", tmp_path / "shards")
+    assert again.code == 1 and "already exists" in again.err
