@@ -34,6 +34,7 @@ PARSERS: dict[str, Callable[[str], Annotation]] = {  # of several files of one r
     ".txt": parse_timed_text,
 }
 MAX_BYTES = 200_000_000
+MAX_NOTES = 20  # lines of the log, for files with many tiers
 OTHER_TAGS = ("sdh", "cc", "forced", "auto", "orig")  # talk.en.sdh.srt
 # Names that are another person in each recording.
 LOCAL = re.compile(
@@ -63,7 +64,7 @@ def read(path: Path, media_dir: Path) -> Iterator[Row]:
     try:
         annotation = parse(path)
     except ValueError as error:
-        raise DataError(f"{path}{error}") from error
+        raise DataError(str(error)) from error
     names, notes = AudioNames(), Counter[str]()
     found = recordings(path, annotation, names)
     if not any(recording.exists for recording in found.values()):
@@ -82,11 +83,15 @@ def parse(path: Path) -> Annotation:
 
     Raises:
         DataError: the file cannot be read.
-        ValueError: it is damaged; the message begins with the position, such as ":12: ".
+        ValueError: it is damaged; the message has the position.
     """
     if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f": larger than {MAX_BYTES / 1e6:g} MB")
-    return PARSERS[path.suffix.lower()](read_text(path))
+        raise ValueError(f"{path}: larger than {MAX_BYTES / 1e6:g} MB")
+    text = read_text(path)
+    try:
+        return PARSERS[path.suffix.lower()](text)
+    except ValueError as error:
+        raise ValueError(f"{path}{error}") from error
 
 
 @dataclass(frozen=True)
@@ -147,8 +152,11 @@ def rows_of(
 
 def log_notes(source: str, notes: Counter[str]) -> None:
     """Says what was left out, with its number."""
-    for note, number in sorted((+notes).items()):
-        log.info("%s: %s: %d", source, note, number)
+    for note, number in notes.most_common(MAX_NOTES):
+        if number:
+            log.info("%s: %s: %d", source, note, number)
+    if len(+notes) > MAX_NOTES:
+        log.info("%s: and %d more notes", source, len(+notes) - MAX_NOTES)
 
 
 def _row(path: Path, cue: Cue, recording: Recording) -> Row:

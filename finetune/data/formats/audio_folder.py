@@ -117,10 +117,10 @@ def _of_annotations(folder: Path, owners: dict[str, tuple[Path, str]], notes: Co
             path = folder / place.inner / name
             try:
                 annotation = annotations.parse(path)
-            except ValueError as error:
+            except (ValueError, DataError) as error:
                 audio = names.find(path.stem, path.parent) or path.with_suffix(".wav")
                 owners.setdefault(str(audio.absolute()), (path, ""))
-                fault = Finding("unreadable annotation", f"{path.name}{error}")
+                fault = Finding("unreadable annotation", str(error).replace(str(path), path.name))
                 yield Row(str(path), {"audio_filepath": str(audio.absolute()), "text": None}, fault)
                 continue
             for row, recording in annotations.rows_of(path, annotation, names, notes):

@@ -1,6 +1,7 @@
 """Reads folders of audio with a table: metadata.csv of an audio folder, in the folder or in the folders below it."""
 
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -62,9 +63,19 @@ def check_splits(folder: Path, corpora: Iterable[Path] = ()) -> None:
 
 def _tables(folder: Path) -> list[Path]:
     """The metadata tables in a folder; without one, those in the folders one and two levels below it."""
-    if own := [folder / name for name in METADATA if (folder / name).is_file()]:
+    if own := _own_tables(folder):
         return own
-    return [table for below in ("*", "*/*") for name in METADATA for table in sorted(folder.glob(f"{below}/{name}"))]
+    children = _folders(folder)
+    return [table for child in children for place in (child, *_folders(child)) for table in _own_tables(place)]
+
+
+def _own_tables(folder: Path) -> list[Path]:
+    return [folder / name for name in METADATA if (folder / name).is_file()]
+
+
+def _folders(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return sorted(Path(entry.path) for entry in entries if entry.is_dir())
 
 
 def _read_table(path: Path, media_dir: Path) -> Iterable[Row]:

@@ -48,7 +48,7 @@ def parse_subtitles(text: str) -> Annotation:
             if match := TIMING.fullmatch(block[index]):
                 if index > first and len(cues[-1].lines) > 1 and cues[-1].lines[-1].isdecimal():
                     cues[-1].lines.pop()  # the counter of this cue, without an empty line before it
-                cues.append(_Lines(number + index, *_times(match, number + index), []))
+                cues.append(_Lines(number + index, _seconds(match["start"]), _seconds(match["end"]), []))
             else:
                 cues[-1].lines.append(block[index])
     if not cues:
@@ -68,11 +68,10 @@ class _Lines:
     lines: list[str]
 
 
-def _times(match: re.Match[str], number: int) -> tuple[float, float]:
-    start, end = cell_seconds(match["start"]), cell_seconds(match["end"])
-    if start is None or end is None:
-        raise ValueError(f":{number}: not a time: {match[0][:60]!r}")
-    return start, end
+def _seconds(clock: str) -> float:
+    """Seconds of a time; 00:00:60,000 is one minute, because some tools round up to it."""
+    *larger, seconds = clock.replace(",", ".").split(":")
+    return round(sum(int(part) * 60**power for power, part in enumerate(reversed(larger), 1)) + float(seconds), 6)
 
 
 def parse_labels(text: str) -> Annotation:

@@ -59,6 +59,7 @@ def cues_of_tiers(tiers: Sequence[Tier], notes: Counter[str]) -> Annotation:
         speaker = tier.speaker or _speaker(tier.name, is_only=len(chosen) == 1)
         spoken_cues = [replace(cue, speaker=speaker) for cue in tier.cues if not _is_silent(cue)]
         notes["empty intervals are not read"] += len(tier.cues) - len(spoken_cues)
+        notes[f"intervals of tier {tier.name!r} are read"] += len(spoken_cues)
         cues += spoken_cues if utterances else join_words(spoken_cues)
     return Annotation(sorted(cues, key=lambda cue: cue.start), +notes)
 

@@ -197,6 +197,7 @@ def test_what_is_left_out_is_said_with_its_number(talk: Path, caplog: pytest.Log
     for note in (
         "tags of subtitles such as <i> and {\\an8} are removed: 3",
         "empty intervals are not read: 4",
+        "intervals of tier 'Mary' are read: 1",
         "annotations of the dependent tier 'translation' are not read: 1",
         "segments that are not scored (ignore_time_segment_in_scoring) are not read: 1",
     ):
@@ -236,7 +237,7 @@ def test_cues_out_of_order_and_overlapping_speakers_are_said(talk: Path, caplog:
         ("talk.srt", "", r"talk.srt: no cue such as"),
         ("talk.srt", "just words\n", "talk.srt:1: not a cue: 'just words'"),
         ("talk.vtt", "WEBVTT\n\nlost words\n\n00:01.000 --> 00:02.000\nhi\n", "talk.vtt:3: not a cue: 'lost words'"),
-        ("talk.srt", "1\n00:00:01,000 --> 00:00:99,000\nhi\n", "talk.srt:2: not a time"),
+        ("talk.srt", SRT.replace("Good", "Gr\udcfc\udcdf"), "talk.srt:3: not UTF-8 text"),
         ("talk.TextGrid", "just words", "talk.TextGrid: damaged TextGrid: the end of the file instead of a text"),
         ("talk.TextGrid", textgrid(MARY)[:-40], "damaged TextGrid"),
         ("talk.TextGrid", textgrid(("phones", [(0, 1, "a")])), "no tier has transcripts; the tiers are 'phones'"),
@@ -256,7 +257,7 @@ def test_cues_out_of_order_and_overlapping_speakers_are_said(talk: Path, caplog:
 def test_a_damaged_file_is_an_error_and_in_a_folder_a_problem_of_its_row(
     talk: Path, name: str, content: str, message: str
 ) -> None:
-    (talk / name).write_text(content)
+    (talk / name).write_text(content, errors="surrogateescape")
     with pytest.raises(DataError, match=message):
         read(talk / name)
     write_audio(talk / "good.wav")
@@ -311,10 +312,12 @@ def test_a_cue_with_empty_lines_counters_and_numbers(talk: Path) -> None:
     text = (
         "1\n00:00:00,000 --> 00:00:01,000\nbefore\n\nafter the empty line\n\n"
         "2\n00:00:01,000 --> 00:00:02,000\n2019\n3\n00:00:02,000 --> 00:00:03,000\nno empty line above\n\n\n"
-        "00:00:03,000 --> 00:00:04,000\nno counter\n"
+        "0:00:03,0 --> 00:00:60,000\nno counter\n"
     )
     (talk / "talk.srt").write_text(text)
-    texts = [row.values["text"] for row in read(talk / "talk.srt")]
+    rows = read(talk / "talk.srt")
+    texts = [row.values["text"] for row in rows]
+    assert (rows[3].values["offset"], rows[3].values["duration"]) == (3.0, 57.0)
     assert texts == ["before after the empty line", "2019", "no empty line above", "no counter"]
 
 
