@@ -77,6 +77,9 @@ def preview_rows(source: str) -> Corpus | None:
     path = _existing(source)
     if (known := find_format(path)) and not known.opened_by_check:
         return None
+    if known and known.preview:
+        folder = path if path.is_dir() else path.parent
+        return to_manifest_keys(known.preview(path), source, folder, True, known.exact)
     return read_corpus(source, path)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from finetune.data.audio_suffixes import AUDIO_SUFFIXES
 from finetune.data.columns import expanded
 
+# Names of folders and words of file names that are a split of a corpus.
+SPLIT_FOLDERS = ("train", "training", "valid", "validation", "val", "dev", "test", "testing", "eval", "evaluation")
 FEW = 50  # subfolders that are looked at
 MAX_WALKED = 1000  # folders that are searched for audio with a text file
 TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet", "state.json", "dataset_dict.json")

@@ -2,11 +2,12 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from finetune.core.errors import DataError
 from finetune.data.formats import parquet
+from finetune.data.formats.folders import SPLIT_FOLDERS
 from finetune.data.formats.headerless import missing_header
 from finetune.data.formats.relative_paths import with_paths
 from finetune.data.formats.tables import TABLES, read_table
@@ -15,7 +16,6 @@ from finetune.data.row import Row
 log = logging.getLogger(__name__)
 
 METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
-SPLIT_FOLDERS = ("train", "training", "valid", "validation", "val", "dev", "test", "testing", "eval", "evaluation")
 
 
 def matches(path: Path) -> bool:
@@ -29,6 +29,15 @@ def read(folder: Path, media_dir: Path) -> Iterator[Row]:
     Raises:
         DataError: several folders have a table, and one is a split, such as train or test.
     """
+    return _rows(folder, lambda table: parquet.read(table, media_dir))
+
+
+def preview(folder: Path) -> Iterator[Row]:
+    """The rows of `read` without audio that is inside of metadata.parquet."""
+    return _rows(folder, parquet.preview)
+
+
+def _rows(folder: Path, read_parquet: Callable[[Path], Iterator[Row]]) -> Iterator[Row]:
     tables = _tables(folder)
     corpora = list(dict.fromkeys(table.parent for table in tables))
     if corpora != [folder]:
@@ -38,7 +47,11 @@ def read(folder: Path, media_dir: Path) -> Iterator[Row]:
         table, *others = [table for table in tables if table.parent == corpus]
         if others:
             log.warning("%s: %s is read; %s is not", corpus, table.name, ", ".join(other.name for other in others))
-        rows = _read_table(table, media_dir)
+        rows: Iterable[Row]
+        if table.suffix == ".parquet":
+            rows = read_parquet(table)
+        else:
+            rows = read_table(table, missing_header(table) if table.suffix in TABLES else None)
         yield from rows if corpus == folder else with_paths(rows, corpus)
 
 
@@ -76,9 +89,3 @@ def _own_tables(folder: Path) -> list[Path]:
 def _folders(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
         return sorted(Path(entry.path) for entry in entries if entry.is_dir())
-
-
-def _read_table(path: Path, media_dir: Path) -> Iterable[Row]:
-    if path.suffix == ".parquet":
-        return parquet.read(path, media_dir)
-    return read_table(path, missing_header(path) if path.suffix in TABLES else None)

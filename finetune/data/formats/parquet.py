@@ -1,38 +1,33 @@
-"""Reads Parquet files, and folders of them, row group by row group. Needs memory for a few rows, not for a file."""
+"""Reads Parquet files row group by row group. Needs memory for a few rows, not for a file."""
 
-import logging
-import re
-from collections import defaultdict
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import soundfile
 
 from finetune.core.errors import DataError
+from finetune.data.cells import cell_number
 from finetune.data.formats.dataset_rows import DatasetColumns, columns_of_schema, dataset_row
+from finetune.data.formats.parquet_files import parquet_files, partition
 from finetune.data.formats.relative_paths import with_paths
 from finetune.data.row import Row
+from finetune.data.time_names import time_columns
 
 if TYPE_CHECKING:
     import pyarrow
-
-log = logging.getLogger(__name__)
+    from pyarrow.parquet import ParquetFile
 
 ROWS_AT_ONCE = 16  # with 30 s of samples as numbers, 60 MB
+TEXTS_AT_ONCE = 1024
 BUFFER = 1 << 20  # bytes of a column that are read at once
-DEPTH, MAX_LOOKED_AT = 3, 1000  # folders below the named one; entries of each that `matches` looks at
-SPLIT_WORDS = {"train", "training", "valid", "validation", "val", "dev", "test", "testing", "eval", "evaluation"}
-SHARD = re.compile(r"(?P<name>.*?)[-_.]?(?P<number>\d+)-of-(?P<total>\d+)$")  # train-00000-of-00012
-
-
-def matches(path: Path) -> bool:
-    """Whether a path is a Parquet file or a folder with Parquet files."""
-    if path.is_dir():
-        return next(_files(path, DEPTH, MAX_LOOKED_AT), None) is not None
-    return path.suffix.lower() == ".parquet"
+SAMPLES = ("bytes", "array")  # of an object with audio
+TIMES = ("start", "end", "duration")
 
 
 def read(path: Path, media_dir: Path) -> Iterator[Row]:
@@ -41,49 +36,119 @@ def read(path: Path, media_dir: Path) -> Iterator[Row]:
     Raises:
         DataError: a file is not Parquet; the folder has several splits or data sets.
     """
-    if not path.is_dir():
-        yield from _read_file(path, media_dir)
-        return
-    files = sorted(_files(path, DEPTH))
-    _check_splits(path, files)
-    _warn_of_missing_shards(path, files)
-    for file in files:
-        partition = dict(part.split("=", 1) for part in file.relative_to(path).parts[:-1] if "=" in part)
-        for row in with_paths(_read_file(file, media_dir), file.parent):
-            yield replace(row, values=partition | row.values)
+    for file in parquet_files(path):
+        yield from _placed(_rows(file, media_dir), file, path)
 
 
-def _files(folder: Path, depth: int, limit: int | None = None) -> Iterator[Path]:
-    """The Parquet files in a folder and in its folders; hidden ones are left out."""
-    folders = []
-    for number, path in enumerate(folder.iterdir()):
-        if limit is not None and number >= limit:
-            break
-        if path.name.startswith((".", "_")):
-            continue
-        if path.suffix.lower() == ".parquet" and path.is_file():
-            yield path
-        elif depth > 1 and path.is_dir():
-            folders.append(path)
-    for inner in sorted(folders):
-        yield from _files(inner, depth - 1, limit)
+def preview(path: Path) -> Iterator[Row]:
+    """The rows without their audio: the path of embedded audio is that of the Parquet file, and nothing is written.
+
+    Rows without times have the duration of the audio in the first rows of the file: their own, then their mean.
+
+    Raises:
+        DataError: see `read`.
+    """
+    for file in parquet_files(path):
+        yield from _placed(_preview_rows(file), file, path)
 
 
-def _read_file(path: Path, media_dir: Path) -> Iterator[Row]:
+def _placed(rows: Iterator[Row], file: Path, path: Path) -> Iterator[Row]:
+    """The rows of a file with its partition; paths of audio start in the folder of the file."""
+    columns = partition(file, path)
+    for row in with_paths(rows, file.parent):
+        yield replace(row, values=columns | row.values)
+
+
+def _rows(path: Path, media_dir: Path) -> Iterator[Row]:
+    with _opened(path) as file:
+        columns = columns_of_schema(file.schema_arrow)
+    numbers = count()
+    for batch in _batches(path, ROWS_AT_ONCE):
+        for values in _values(batch, columns):
+            yield dataset_row(f"{path}: row {next(numbers)}", values, columns, media_dir)
+
+
+def _preview_rows(path: Path) -> Iterator[Row]:
+    import pyarrow
+
+    with _opened(path) as file:
+        schema = file.schema_arrow
+    columns = columns_of_schema(schema)
+    durations, is_embedded = _first_audio(path, columns)
+    known = [seconds for seconds in durations if seconds > 0]
+    mean = fmean(known) if known else 0.0
+    names = [name for name in schema.names if name != columns.audio]
+    if columns.audio is not None:
+        kind = schema.field(columns.audio).type
+        inner = [field.name for field in kind] if pyarrow.types.is_struct(kind) else []
+        names += [f"{columns.audio}.{name}" for name in inner if name not in SAMPLES]
+    has_times = any(column.role in TIMES for column in time_columns([Row("", dict.fromkeys(names))]))
+    numbers = count()
+    for batch in _batches(path, TEXTS_AT_ONCE, names):
+        for values in batch.to_pylist():
+            number = next(numbers)
+            row = dataset_row(f"{path}: row {number}", values, columns, path)
+            if is_embedded:
+                seconds = durations[number] if number < len(durations) else mean
+                stated = {"duration": seconds} if seconds and not has_times else {}
+                row = replace(row, values=row.values | stated | {"audio_filepath": str(path)}, fault=None)
+            yield row
+
+
+def _first_audio(path: Path, columns: DatasetColumns) -> tuple[list[float], bool]:
+    """Seconds of the audio in the first rows (0 if not known), and whether the file has audio inside."""
+    batch = next(_batches(path, ROWS_AT_ONCE), None)
+    if batch is None or columns.audio is None:
+        return [], False
+    durations, is_embedded = list[float](), False
+    for row in _values(batch, columns):
+        value, rate = row[columns.audio], row.get(columns.rate or "")
+        if isinstance(value, dict):
+            rate = value.get("sampling_rate") or rate
+            value = next((value[name] for name in SAMPLES if value.get(name) is not None), None)
+        is_embedded = is_embedded or isinstance(value, bytes | list | np.ndarray)
+        durations.append(_seconds(value, cell_number(rate)))
+    return durations, is_embedded
+
+
+def _seconds(value: object, rate: float | None) -> float:
+    """Seconds of the bytes of a file, by its header, or of samples; 0 if they are not known."""
+    try:
+        if isinstance(value, bytes):
+            return float(soundfile.info(io.BytesIO(value)).duration)
+        return max(np.shape(value), default=0) / rate if rate and isinstance(value, list | np.ndarray) else 0.0
+    except (RuntimeError, ValueError):  # a format that only PyAV reads; lists of different lengths
+        return 0.0
+
+
+def _batches(path: Path, size: int, names: Sequence[str] | None = None) -> Iterator["pyarrow.RecordBatch"]:
+    """The rows of a file in batches, with some columns or all."""
+    import pyarrow
+
+    num_rows = 0
+    try:
+        with _opened(path) as file:
+            for group in range(file.num_row_groups):
+                for batch in file.iter_batches(size, row_groups=[group], columns=names):
+                    yield batch
+                    num_rows += len(batch)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _damaged(path, error, num_rows) from error
+
+
+def _opened(path: Path) -> "ParquetFile":
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
-    numbers = count()
     try:
-        with ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as file:
-            columns = columns_of_schema(file.schema_arrow)
-            for group in range(file.num_row_groups):
-                for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[group]):
-                    for values in _values(batch, columns):
-                        yield dataset_row(f"{path}: row {next(numbers)}", values, columns, media_dir)
+        return ParquetFile(path, buffer_size=BUFFER, pre_buffer=False)
     except (pyarrow.ArrowException, OSError) as error:
-        reason = f"{type(error).__name__}: {str(error).strip()[:300]}"
-        raise DataError(f"{path}: the Parquet file cannot be loaded (at row {next(numbers)}): {reason}") from error
+        raise _damaged(path, error, 0) from error
+
+
+def _damaged(path: Path, error: Exception, row: int) -> DataError:
+    reason = f"{type(error).__name__}: {str(error).strip()[:300]}"
+    return DataError(f"{path}: the Parquet file cannot be loaded (at row {row}): {reason}")
 
 
 def _values(batch: "pyarrow.RecordBatch", columns: DatasetColumns) -> Iterator[dict[str, Any]]:
@@ -110,55 +175,3 @@ def _audio_value(scalar: Any) -> Any:
         return scalar.as_py()
     is_number = pyarrow.types.is_integer(values.type) or pyarrow.types.is_floating(values.type)
     return values.to_numpy(zero_copy_only=False) if is_number else scalar.as_py()
-
-
-def _split_of(file: Path, folder: Path) -> tuple[str, ...]:
-    """The split of a file: a folder with the name of a split, and the start of the file's name; () for none."""
-    shard = SHARD.match(file.stem)
-    name = shard["name"] if shard else re.sub(r"[-_.]*\d+$", "", file.stem)
-    is_split = bool(shard) or bool({*re.split(r"[^a-z]+", name.lower())} & SPLIT_WORDS)
-    folders = [part for part in file.relative_to(folder).parts[:-1] if part.lower() in SPLIT_WORDS]
-    return (*folders[-1:], *((name,) if is_split else ()))
-
-
-def _check_splits(folder: Path, files: Sequence[Path]) -> None:
-    """Raises DataError if the files of a folder are of several splits or data sets."""
-    splits, places = defaultdict(list), defaultdict(set)
-    for file in files:
-        splits[_split_of(file, folder)].append(file)
-        places[(_split_of(file, folder), file.name)].add(file.parent)
-    if len(splits) > 1:
-        names = ["/".join(split) or "(no split)" for split in splits]
-        raise DataError(
-            f"{folder}: the Parquet files are of the splits {', '.join(sorted(names))}; give one of them, such as "
-            f"{_pattern(next(iter(splits.values())))}"
-        )
-    copies = [sorted(found) for found in places.values() if len(found) > 1 and "=" not in str(min(found))]
-    if copies:
-        first = copies[0]
-        raise DataError(
-            f"{folder}: its folders have Parquet files of the same names, so they are several data sets: "
-            f"{', '.join(str(path.relative_to(folder)) for path in first[:10])}; give one of them, such as {first[0]}"
-        )
-
-
-def _pattern(files: Sequence[Path]) -> str:
-    """A path or pattern that names some files of one split."""
-    if len(files) == 1:
-        return str(files[0])
-    names = [SHARD.match(file.stem) for file in files]
-    if len({file.parent for file in files}) > 1 or not all(names):
-        return str(files[0].parent)
-    return str(files[0].parent / f"{names[0]['name'] if names[0] else ''}-*.parquet")
-
-
-def _warn_of_missing_shards(folder: Path, files: Sequence[Path]) -> None:
-    numbers = defaultdict(set)
-    for file in files:
-        if match := SHARD.match(file.stem):
-            numbers[(file.parent, match["name"], int(match["total"]))].add(int(match["number"]))
-    missing = sum(max(0, total - len(found)) for (_, _, total), found in numbers.items())
-    if missing:
-        log.warning(
-            "%s: %d of the shards that the file names count are missing; their rows are not read", folder, missing
-        )

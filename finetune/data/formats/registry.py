@@ -4,7 +4,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.data.formats import annotations, audio_folder, hub, kaldi, lhotse, librispeech, metadata_folder, parquet
+from finetune.data.formats import (
+    annotations,
+    audio_folder,
+    hub,
+    kaldi,
+    lhotse,
+    librispeech,
+    metadata_folder,
+    parquet,
+    parquet_files,
+)
 from finetune.data.row import Row
 
 
@@ -19,6 +29,7 @@ class CorpusFormat:
             The second argument is a folder for audio that must become files. At most one file or shard is in memory.
         exact: the rows have the manifest's keys; their other columns are kept, and their names have no meaning.
         opened_by_check: `finetune check` reads the rows; else only `finetune prepare` does.
+        preview: the rows for `finetune check`, if `read` would write files.
     """
 
     name: str
@@ -26,6 +37,7 @@ class CorpusFormat:
     read: Callable[[Path, Path], Iterator[Row]]
     exact: bool = False
     opened_by_check: bool = True
+    preview: Callable[[Path], Iterator[Row]] | None = None
 
 
 FORMATS: tuple[CorpusFormat, ...] = (
@@ -34,8 +46,8 @@ FORMATS: tuple[CorpusFormat, ...] = (
     CorpusFormat("LibriSpeech", librispeech.is_librispeech, librispeech.read_librispeech, exact=True),
     CorpusFormat("MLS", librispeech.is_mls, librispeech.read_mls, exact=True),
     CorpusFormat("saved data set", hub.is_saved_dataset, hub.read_saved, opened_by_check=False),
-    CorpusFormat("metadata folder", metadata_folder.matches, metadata_folder.read),
-    CorpusFormat("Parquet", parquet.matches, parquet.read, opened_by_check=False),
+    CorpusFormat("metadata folder", metadata_folder.matches, metadata_folder.read, preview=metadata_folder.preview),
+    CorpusFormat("Parquet", parquet_files.matches, parquet.read, preview=parquet.preview),
     CorpusFormat("subtitles and annotations", annotations.matches, annotations.read, exact=True),
     CorpusFormat("folder of audio", audio_folder.matches, audio_folder.read, exact=True),
 )

@@ -15,7 +15,7 @@ import soundfile
 
 from finetune.core.errors import DataError
 from finetune.data.audio import load_audio
-from finetune.data.corpora import preview_rows, read_corpus
+from finetune.data.corpora import has_audio_file, preview_rows, read_corpus
 from finetune.data.formats import parquet
 from finetune.data.row import Row
 
@@ -70,7 +70,8 @@ def test_a_folder_of_one_split_is_read_in_the_order_of_its_files(tmp_path: Path,
     rows = read(corpus)
     check(rows, [0, 1, 2, 3])
     assert [row.where for row in rows] == [f"{corpus / name}: row {n}" for name in names for n in (0, 1)]
-    assert preview_rows(str(corpus)) is None
+    preview = preview_rows(str(corpus))
+    assert preview is not None and [row.where for row in preview] == [row.where for row in rows]
 
 
 def test_a_pattern_names_the_shards_of_one_split(tmp_path: Path) -> None:
@@ -223,3 +224,52 @@ def test_a_folder_with_a_metadata_table_is_not_read_as_parquet(tmp_path: Path) -
     (tmp_path / "metadata.csv").write_text("file_name,text\na.wav,1\n")
     write(tmp_path / "features.parquet", [5])
     check(read(tmp_path), [1])
+
+
+def preview(path: Path) -> list[Row]:
+    rows = preview_rows(str(path))
+    assert rows is not None and not (path.parent / "media").exists() and len(list(path.parent.iterdir())) == 1
+    return list(rows)
+
+
+def test_check_reads_the_rows_but_writes_no_audio(tmp_path: Path) -> None:
+    """Seconds come from the first rows; the others have their mean."""
+    path = tmp_path / "m.parquet"
+    clips = [encoded(n) for n in range(parquet.ROWS_AT_ONCE - 1)] + [encoded(0)[:-3200]] + [encoded(0)[:-3200]] * 9
+    rows = [{"audio": {"bytes": clip, "path": "a.wav"}, "text": str(n), "speaker": "s"} for n, clip in enumerate(clips)]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    found = preview(path)
+    assert [row.values["text"] for row in found] == [str(n) for n in range(len(clips))]
+    assert {row.values["audio_filepath"] for row in found} == {str(path)} and not any(row.fault for row in found)
+    seconds = [row.values["duration"] for row in found]
+    assert seconds[:15] == [0.1] * 15 and seconds[15] == 0.05
+    assert seconds[16:] == [pytest.approx((15 * 0.1 + 0.05) / 16)] * 9
+
+
+@pytest.mark.parametrize(
+    ("row", "times"),
+    [
+        ({"audio": {"array": [0.5] * 800, "sampling_rate": 8000}}, (None, 0.1)),
+        ({"audio": [0.5] * 800, "sampling_rate": 8000}, (None, 0.1)),
+        ({"audio": [[0.5] * 800], "sampling_rate": 8000}, (None, 0.1)),
+        ({"audio": encoded(1)}, (None, 0.1)),
+        ({"audio": b"a format that only PyAV reads"}, (None, None)),
+        ({"audio": encoded(1), "start": 0.01, "end": 0.04}, (0.01, 0.03)),
+        ({"audio": {"bytes": encoded(1), "start": 0.01, "end": 0.04}}, (0.01, 0.03)),
+        ({"audio": encoded(1), "duration": 0.1}, (None, 0.1)),
+    ],
+)
+def test_the_times_of_rows_for_check(tmp_path: Path, row: dict[str, Any], times: tuple[Any, Any]) -> None:
+    pq.write_table(pa.Table.from_pylist([row | {"text": "x"}]), tmp_path / "m.parquet")
+    (found,) = preview(tmp_path / "m.parquet")
+    assert (found.values.get("offset"), found.values.get("duration")) == times
+
+
+def test_check_finds_audio_beside_a_parquet_file_and_says_if_it_is_missing(tmp_path: Path) -> None:
+    rows = [{"audio": {"bytes": None, "path": name}, "text": name} for name in ("a.wav", "gone.wav")]
+    pq.write_table(
+        pa.Table.from_pylist(rows, pa.schema([("audio", AUDIO), ("text", pa.string())])), tmp_path / "m.parquet"
+    )
+    (tmp_path / "a.wav").write_bytes(encoded(1))
+    found = preview_rows(str(tmp_path / "m.parquet"))
+    assert found is not None and [has_audio_file(row) for row in found] == [True, False]
