@@ -431,6 +431,7 @@ def test_words_are_cut_at_pauses_and_long_segments_at_their_longest_pause() -> N
     assert [segment.text for segment in join_words(words)] == [
         " ".join(map(str, r)) for r in (range(15), range(15, 30))
     ]
+    assert [(segment.start, segment.end) for segment in join_words(words)] == [(0.0, 14.95), (14.95, 29.9)]
     words[12] = Cue(":1", 12.2, 12.9, "12")  # now the longest pause
     first, second = join_words(words)
     assert first.text is not None and first.text.endswith(" 11") and (first.end, second.start) == (12.0, 12.1)
