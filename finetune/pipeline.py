@@ -172,8 +172,12 @@ def _run_stage(stage: Stage, recipe: Recipe, run: RunDir, inputs: str) -> None:
     run.finish(stage.name, {**result, "inputs": inputs})
 
 
-def score_recipe(recipe: Recipe) -> "ScoreResult":
+def score_recipe(recipe: Recipe, merge: bool = False) -> "ScoreResult":
     """Scores `model.base` on each corpus of `data.test`; writes to `<runs>/<name>/score`.
+
+    Args:
+        recipe: The recipe.
+        merge: The hypotheses must be there already, from `score_shard`.
 
     Raises:
         CheckpointError: the directory holds a run of another recipe, or another process uses it.
@@ -183,7 +187,20 @@ def score_recipe(recipe: Recipe) -> "ScoreResult":
     run = RunDir(f"{recipe.runs}/{recipe.name}")
     with run.locked():
         run.claim(_settings_of_training(recipe))
-        return score(recipe, run)
+        return score(recipe, run, merge=merge)
+
+
+def score_shard(recipe: Recipe, shard: Shard) -> None:
+    """Transcribes the part of one job of an array of `finetune score`. Jobs can run side by side and in any order.
+
+    Raises:
+        CheckpointError: another process uses the run directory for something else.
+    """
+    from finetune.evaluation.score import score_shard
+
+    run = RunDir(f"{recipe.runs}/{recipe.name}")
+    with run.locked(shared=True):
+        score_shard(recipe, run, shard)
 
 
 def _train_as_rank(recipe: Recipe, run: RunDir, last: str, stages: Sequence[Stage]) -> RunDir:

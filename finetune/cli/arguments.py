@@ -23,6 +23,15 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_array_arguments(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument(
+        "--shard", metavar="N/COUNT", help="do the part of job N of an array of COUNT jobs; see docs/cluster.md"
+    )
+    parts.add_argument("--merge", action="store_true", help="finish after all jobs of an array")
+    return parts
+
+
 def add_shard_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--codec", choices=("flac", "opus"), default="flac", help="audio in shards and data sets")
     parser.add_argument(

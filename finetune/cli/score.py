@@ -2,7 +2,7 @@
 
 import argparse
 
-from finetune.cli.arguments import Subparsers, add_recipe_arguments
+from finetune.cli.arguments import Subparsers, add_array_arguments, add_recipe_arguments
 from finetune.core.terminal import visible
 
 
@@ -16,17 +16,23 @@ def add_parser(subparsers: Subparsers) -> None:
         epilog="example: finetune score recipes/openasr.yaml --set model.base=runs/my/export",
     )
     add_recipe_arguments(parser)
+    add_array_arguments(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Scores and prints a table. Raises the errors of `pipeline.score_recipe`."""
+    from finetune.core.array_job import parse_shard
     from finetune.core.recipe import load_recipe
 
+    shard = None if args.shard is None else parse_shard(args.shard)
     recipe, _ = load_recipe(args.recipe, args.overrides)
 
     from finetune.evaluation.score import score_table
-    from finetune.pipeline import score_recipe
+    from finetune.pipeline import score_recipe, score_shard
 
-    print(visible("\n".join(score_table(score_recipe(recipe)))))
+    if shard is not None:
+        score_shard(recipe, shard)
+        return 0
+    print(visible("\n".join(score_table(score_recipe(recipe, args.merge)))))
     return 0

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.cli.arguments import Subparsers, add_recipe_arguments, add_shard_arguments
+from finetune.cli.arguments import Subparsers, add_array_arguments, add_recipe_arguments, add_shard_arguments
 from finetune.core.terminal import visible
 
 if TYPE_CHECKING:
@@ -27,11 +27,7 @@ def add_parser(subparsers: Subparsers) -> None:
         add_recipe_arguments(parser)
         parser.set_defaults(run=run, shard=None, merge=False, shards=None)
         if name == "prepare":
-            parts = parser.add_mutually_exclusive_group()
-            parts.add_argument(
-                "--shard", metavar="N/COUNT", help="do the part of job N of an array of COUNT jobs; see docs/cluster.md"
-            )
-            parts.add_argument("--merge", action="store_true", help="finish after all jobs of an array")
+            parts = add_array_arguments(parser)
             parts.add_argument(
                 "--shards", metavar="DIR", type=Path, help="also write each split as tar shards, to DIR/train and so on"
             )

@@ -5,16 +5,17 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import TypeAdapter
 
+from finetune.core.array_job import Shard
 from finetune.core.config import EvaluateSection, ModelSection, Recipe
 from finetune.core.errors import DataError
-from finetune.core.files import read_json, read_jsonl, sha256_file, write_json
+from finetune.core.files import sha256_file, write_json
 from finetune.core.model_limits import read_limits
 from finetune.core.options import DecodingOptions
 from finetune.core.progress import task
@@ -25,11 +26,10 @@ from finetune.data.manifest import Utterance, seconds_of
 from finetune.data.normalizer_choice import normalizer_for
 from finetune.data.row import Row
 from finetune.evaluation.decode import decode_utterances, system_output, warn_about_limits
-from finetune.evaluation.utterance_rows import hypothesis_row
+from finetune.evaluation.score_files import SetFiles
 from finetune.evaluation.utterances import audited_utterances, clip_of
-from finetune.inference.recognize import Hypothesis, decoding_summary
+from finetune.inference.recognize import Hypothesis
 from finetune.metrics.normalizer import normalize
-from finetune.metrics.sclite import write_rows
 from finetune.metrics.scorecard import ScoringOptions, SystemOutput, scorecard
 from finetune.metrics.scores import Scores, SetScores, empty_references_note
 from finetune.model.granite import SpeechModel, default_device, load_model
@@ -83,11 +83,12 @@ class ScoreResult:
     rtfx: float | None
 
 
-def score(recipe: Recipe, run: RunDir, decoder: Decoder | None = None) -> ScoreResult:
+def score(recipe: Recipe, run: RunDir, decoder: Decoder | None = None, merge: bool = False) -> ScoreResult:
     """Decodes each corpus of `data.test` with `model.base` and scores it.
 
-    A corpus is not decoded again if there are hypotheses of the same model, corpus and decoding options. Only `test` of
-    `data` is read. No clip is dropped for its length, and no text is changed.
+    A corpus is not decoded again if there are hypotheses of the same model, corpus and decoding options, also those of
+    all jobs of an array (`score_shard`). Only `test` of `data` is read. No clip is dropped for its length, and no text
+    is changed.
 
     Writes `score/SET.jsonl` with the keys of the leaderboard (unchanged texts; `time` is the time of the batch
     divided by its number of clips) and `score/scores.json`.
@@ -96,28 +97,65 @@ def score(recipe: Recipe, run: RunDir, decoder: Decoder | None = None) -> ScoreR
         recipe: the recipe.
         run: the run directory.
         decoder: decodes utterances; the default loads `model.base` at the first corpus to decode.
+        merge: the hypotheses must be there already, from `score_shard`.
 
     Raises:
-        DataError: a corpus cannot be read, or has a clip that cannot be used (the message names each one).
+        DataError: a corpus cannot be read, or has a clip that cannot be used (the message names each one); with
+            `merge`, hypotheses are missing.
         ModelError: the model cannot be loaded.
     """
     decoder = decoder or _ModelDecoder(recipe)
     sets = {}
-    for name, source in set_names(recipe.data.test).items():
-        utterances, unscored = _read_set(source, run.media / name, recipe.evaluate.normalizer)
-        left_out = f", {unscored} without a reference left out, as in the leaderboard" if unscored else ""
-        log.info("%s: %d clips%s", name, len(utterances), left_out)
-        input_hash = _input_hash(recipe, source)
-        outputs = _cached_outputs(run, name, input_hash, utterances)
+    for name, source, utterances, unscored, files in _test_sets(recipe, run):
+        outputs = files.outputs(utterances)
+        if outputs is None and merge:
+            raise DataError(_missing_parts(name, files))
         if outputs is None:
             hypotheses = decoder(utterances)
-            _write_hypotheses(run, name, input_hash, utterances, hypotheses)
+            files.write(utterances, hypotheses)
             outputs = list(map(system_output, hypotheses))
         scores = _score_set(recipe, utterances, outputs)
         sets[name] = ScoredSet(source=source, unscored=unscored, **scores.set_scores())
     result = _result(recipe, sets)
     write_json(run.score / "scores.json", TypeAdapter(ScoreResult).dump_python(result, mode="json"))
     return result
+
+
+def score_shard(recipe: Recipe, run: RunDir, shard: Shard, decoder: Decoder | None = None) -> None:
+    """Decodes the clips of one job of an array, which `score` then merges. A part that is there already is kept.
+
+    Args:
+        recipe: the recipe.
+        run: the run directory.
+        shard: which part.
+        decoder: as in `score`.
+
+    Raises:
+        DataError, ModelError: see `score`.
+    """
+    decoder = decoder or _ModelDecoder(recipe)
+    for name, _, utterances, _, files in _test_sets(recipe, run):
+        chosen = [item for number, item in enumerate(utterances) if shard.has(number)]
+        if files.has(shard):
+            log.info("%s: shard %s is done already", name, shard)
+            continue
+        files.write(chosen, decoder(chosen) if chosen else [], shard)
+        log.info("%s: shard %s: %d of %d clips are transcribed", name, shard, len(chosen), len(utterances))
+
+
+def _test_sets(recipe: Recipe, run: RunDir) -> Iterator[tuple[str, str, list[Utterance], int, SetFiles]]:
+    """Name, source, scored utterances, number of the others and files of each corpus of `data.test`."""
+    for name, source in set_names(recipe.data.test).items():
+        utterances, unscored = _read_set(source, run.media / name, recipe.evaluate.normalizer)
+        left_out = f", {unscored} without a reference left out, as in the leaderboard" if unscored else ""
+        log.info("%s: %d clips%s", name, len(utterances), left_out)
+        yield name, source, utterances, unscored, SetFiles(run.score, name, _input_hash(recipe, source))
+
+
+def _missing_parts(name: str, files: SetFiles) -> str:
+    missing = [str(shard) for shard in files.shards() if not files.has(shard)]
+    parts = f"shards {', '.join(missing[:10])}{' ...' * (len(missing) > 10)}" if missing else "clips"
+    return f"{name}: the hypotheses of {parts} are missing; run `finetune score RECIPE --shard` again for them"
 
 
 def _result(recipe: Recipe, sets: dict[str, ScoredSet]) -> ScoreResult:
@@ -215,32 +253,3 @@ def _without_duplicate_ids(rows: Sequence[Row]) -> Sequence[Row]:
     if counts.most_common(1)[0][1] == 1:
         return rows
     return [replace(row, values={key: value for key, value in row.values.items() if key != "id"}) for row in rows]
-
-
-def _hash_file(run: RunDir, name: str) -> Path:
-    return run.score / f"{name}.done.json"
-
-
-def _write_hypotheses(
-    run: RunDir, name: str, input_hash: str, utterances: Sequence[Utterance], hypotheses: Sequence[Hypothesis]
-) -> None:
-    write_rows(run.score / f"{name}.jsonl", map(hypothesis_row, utterances, hypotheses))
-    write_json(_hash_file(run, name), {"inputs": input_hash, "decoding": decoding_summary(hypotheses)})
-
-
-def _cached_outputs(
-    run: RunDir, name: str, input_hash: str, utterances: Sequence[Utterance]
-) -> list[SystemOutput] | None:
-    """The outputs of an earlier call with the same inputs; None if there are none."""
-    path = _hash_file(run, name)
-    try:
-        if not path.is_file() or read_json(path)["inputs"] != input_hash:
-            return None
-        rows = {row["id"]: row for row in read_jsonl(run.score / f"{name}.jsonl")}
-        if any(item.id not in rows for item in utterances):  # another normalizer keeps more references
-            return None
-        chosen = (rows[item.id] for item in utterances)
-        return [SystemOutput(row["pred_text"], row["time"], row["truncated"]) for row in chosen]
-    except (OSError, ValueError, KeyError, TypeError, DataError) as error:
-        log.warning("%s: damaged, so the clips are transcribed again (%s)", path, error)
-        return None

@@ -283,3 +283,40 @@ def test_a_recipe_without_training_data_cannot_train(capsys: pytest.CaptureFixtu
     assert "\ndata.train is empty: this recipe is for `finetune score`\n" in capsys.readouterr().out
     assert main(["check", str(OPENASR), "--set", "data.train=a.jsonl"]) == 2
     assert "data.valid: is missing" in capsys.readouterr().err
+
+
+def test_jobs_of_an_array_give_the_scores_of_one_process(
+    settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(name: str, *arguments: str) -> int:
+        overrides = [part for value in (*settings, f"name={name}") for part in ("--set", value)]
+        return main(["score", str(OPENASR), *overrides, *arguments])
+
+    assert run("whole") == 0
+    assert run("jobs", "--shard", "2/2") == 0
+    assert run("jobs", "--merge") == 1
+    assert "easy: the hypotheses of shards 1/2 are missing" in capsys.readouterr().err
+    assert run("jobs", "--shard", "1/2") == 0
+    shard = tmp_path / "jobs" / "score" / "shards" / "easy.1-2.jsonl"
+    before = shard.stat().st_mtime_ns
+    assert run("jobs", "--shard", "1/2") == 0 and shard.stat().st_mtime_ns == before  # it is not decoded again
+    assert run("jobs", "--merge") == 0
+    whole, jobs = (read_json(tmp_path / name / "score" / "scores.json") for name in ("whole", "jobs"))
+    for content in (whole, jobs):
+        content["rtfx"] = None
+        for entry in content["sets"].values():
+            entry |= {"seconds": None, "rtfx": None}
+    assert whole == jobs
+    texts = [
+        [row["pred_text"] for row in map(json.loads, open(tmp_path / name / "score" / "easy.jsonl"))]
+        for name in ("whole", "jobs")
+    ]
+    assert texts[0] == texts[1] and len(texts[0]) == 4
+
+
+def test_parts_of_another_model_are_not_merged(settings: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = [part for value in settings for part in ("--set", value)]
+    for part in ("1/2", "2/2"):
+        assert main(["score", str(OPENASR), *overrides, "--shard", part]) == 0
+    assert main(["score", str(OPENASR), *overrides, "--set", "decode.decoder=greedy", "--merge"]) == 1
+    assert "shards 1/2, 2/2 are missing" in capsys.readouterr().err
