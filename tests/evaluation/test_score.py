@@ -18,7 +18,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from finetune.cli.main import main
-from finetune.core.files import read_json
+from finetune.core.files import read_json, read_jsonl
 from finetune.core.options import INSTRUCTION, DecodingOptions
 from finetune.core.recipe import load_recipe
 from finetune.core.run_dir import RunDir
@@ -307,10 +307,8 @@ def test_jobs_of_an_array_give_the_scores_of_one_process(
         for entry in content["sets"].values():
             entry |= {"seconds": None, "rtfx": None}
     assert whole == jobs
-    texts = [
-        [row["pred_text"] for row in map(json.loads, open(tmp_path / name / "score" / "easy.jsonl"))]
-        for name in ("whole", "jobs")
-    ]
+    files = [tmp_path / name / "score" / "easy.jsonl" for name in ("whole", "jobs")]
+    texts = [[row["pred_text"] for row in read_jsonl(file)] for file in files]
     assert texts[0] == texts[1] and len(texts[0]) == 4
 
 
