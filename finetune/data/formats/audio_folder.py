@@ -22,7 +22,8 @@ CLOCK = re.compile(r"\s*[\[(]?(?:\d+:)+\d+(?:[.,]\d+)?[\])]?(?:\s|$)")  # a line
 # Such as "0.0\t2.16\twords" and "00:01.5 --> 00:03.2".
 TWO_TIMES = re.compile(rf"\s*{_TIME}\s*(?:\t|-->|-|–|\s)\s*{_TIME}(?:\s|$)")
 TIMIT = re.compile(r"\s*\d+ \d{3,} (?P<text>.*\S)\s*")  # the first and last sample, then the words
-TEXT = (".txt", ".TXT")
+HTK = re.compile(r"\s*\d+\s+\d+\s")  # a label of HTK, in units of 100 ns
+TEXT = (".txt", ".TXT", ".lab", ".normalized.txt", ".original.txt")  # the preferred one first; the last two: LibriTTS
 KINDS = [suffix for suffix in annotations.PARSERS if suffix != ".txt"]
 
 
@@ -47,8 +48,8 @@ def read(folder: Path, media_dir: Path) -> Iterator[Row]:
         elif is_audio(name) and _text_beside(place, name):
             notes[".txt files are not read, because their audio has another transcript"] += 1
     for place, name in _files(folder):
-        stem, suffix = os.path.splitext(name)
-        if suffix in TEXT and stem not in place.audio:
+        stem = _stem_of_text(name)
+        if stem is not None and stem not in place.audio:
             yield Row(str(folder / place.inner / name), {"audio_filepath": f"{place.path}/{stem}.wav", "text": None})
     annotations.log_notes(str(folder), notes)
 
@@ -144,6 +145,12 @@ def _text_beside(place: _Place, name: str) -> Path | None:
     return next((Path(place.path, name) for name in names if name in place.names), None)
 
 
+def _stem_of_text(name: str) -> str | None:
+    """The name without suffix of the audio of a transcript; None for any other file."""
+    suffix = max((suffix for suffix in TEXT if name.endswith(suffix)), key=len, default="")
+    return name.removesuffix(suffix) if suffix else None
+
+
 def _of_text(place: _Place, name: str, notes: Counter[str]) -> Iterator[Row]:
     """The row of an audio file with a .txt file, or the rows of its cues if the .txt file is subtitles or labels."""
     stem = os.path.splitext(name)[0]
@@ -152,7 +159,9 @@ def _of_text(place: _Place, name: str, notes: Counter[str]) -> Iterator[Row]:
         yield Row(audio, {"audio_filepath": audio, "text": None})
         return
     text, fault = read_text(transcript), None
-    if has_times(text):
+    if transcript.suffix == ".lab" and HTK.match(text):
+        fault = Finding("times in transcript", f"labels of HTK: {text[:60]!r}")
+    elif has_times(text):
         try:
             for row, _ in annotations.rows_of(transcript, parse_timed_text(text), AudioNames(), notes):
                 yield replace(row, values=row.values | {"audio_filepath": audio})

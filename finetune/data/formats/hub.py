@@ -55,7 +55,7 @@ def read_hub(source: str, media_dir: Path, load_dataset: LoadDataset | None = No
         rows = _rows(_load(datasets, load, parts, streaming=True), source, media_dir)
         first = next(rows, None)
     except Exception as error:  # the errors of `datasets` have no common base class
-        if isinstance(error, DataError | datasets.exceptions.DatasetNotFoundError):
+        if not _cannot_stream(error):  # else a wrong split would be found only after the download of all others
             raise _refused(source, error) from error
         log.info("%s: cannot be streamed (%s); it is loaded completely", source, _reason(error))
         yield from _read_complete(source, datasets, load, parts, media_dir)
@@ -124,6 +124,13 @@ def _datasets(source: object) -> Any:
     except ImportError as error:
         raise DataError(f"{source}: this source requires the package `datasets`; run `pip install datasets`") from error
     return datasets
+
+
+def _cannot_stream(error: BaseException | None) -> bool:
+    """Whether a data set failed only because it is read as a stream, such as a compressed archive in an archive."""
+    if error is None or isinstance(error, DataError):
+        return False
+    return isinstance(error, NotImplementedError) or "streaming" in str(error) or _cannot_stream(error.__cause__)
 
 
 def _refused(source: str, error: Exception) -> DataError:

@@ -147,3 +147,22 @@ def test_audio_by_its_id_as_in_voxpopuli(tmp_path: Path) -> None:
     rows_read = list(read_corpus(str(tmp_path / "asr_train.tsv"), tmp_path / "media"))
     assert found(rows_read, tmp_path) == {"2009/20090112-0900-x_1.wav": "one", "2010/20100112-0900-x_2.wav": "two"}
     assert rows_read[0].values["id"] == "20090112-0900-x_1" and rows_read[0].values["raw_text"] == "One."
+
+
+def test_other_suffixes_of_transcripts(tmp_path: Path) -> None:
+    files = {
+        "a.txt": "a",
+        "a.lab": "no",
+        "b.lab": "b",
+        "c.normalized.txt": "c",
+        "c.original.txt": "C.",
+        "d.lab": "0 5 sil\n",
+    }
+    for name, text in files.items():
+        write_audio(tmp_path / f"{name[0]}.wav")
+        (tmp_path / name).write_text(text)
+    (tmp_path / "gone.normalized.txt").write_text("gone")
+    rows = read(tmp_path)
+    assert [row.values["text"] for row in rows] == ["a", "b", "c", "0 5 sil\n", None]
+    assert [row.fault.kind if row.fault else "" for row in rows] == ["", "", "", "times in transcript", ""]
+    assert str(rows[-1].values["audio_filepath"]) == str(tmp_path / "gone.wav")

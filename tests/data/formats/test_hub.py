@@ -185,13 +185,18 @@ def test_times_in_the_object_of_embedded_audio_are_not_lost(tmp_path: Path) -> N
     assert [(row.values["offset"], row.values["duration"]) for row in rows] == [(0.0, 1.5), (2.0, 1.5)]
 
 
-def stream(rows: list[dict[str, Any]], features: Any = None, fails_at: int | None = None) -> Any:
+CLOSED = ConnectionError("the connection was closed")
+
+
+def stream(
+    rows: list[dict[str, Any]], features: Any = None, fails_at: int | None = None, error: Exception = CLOSED
+) -> Any:
     """A stream of `datasets` as `load_dataset(..., streaming=True)` returns it."""
 
     def generate() -> Iterator[dict[str, Any]]:
         for number, row in enumerate(rows):
             if number == fails_at:
-                raise ConnectionError("the connection was closed")
+                raise error
             yield row
 
     return datasets.IterableDataset.from_generator(generate, features=features)
@@ -243,7 +248,7 @@ def test_a_data_set_that_cannot_be_streamed_is_loaded(tmp_path: Path, fails: str
             return datasets.Dataset.from_list(rows)
         if fails == "at once":
             raise NotImplementedError("zip files in tar files cannot be streamed")
-        return stream(rows, fails_at=0)
+        return stream(rows, fails_at=0, error=NotImplementedError("no streaming of this archive"))
 
     found = list(read_corpus("hf:org/c:train", tmp_path, load_dataset=load))
     assert all(np.array_equal(a, b) for a, b in zip(samples(found), WAVES, strict=True))
@@ -309,3 +314,13 @@ def test_two_corpora_can_be_read_in_turns(tmp_path: Path) -> None:
     for _ in range(2):
         assert next(first).values == next(second).values
         assert datasets.Audio.encode_example is original
+
+
+@pytest.mark.parametrize("error", [ValueError("Bad split: trian. Available splits: ['train']"), CLOSED])
+def test_another_error_does_not_load_the_complete_data_set(tmp_path: Path, error: Exception) -> None:
+    def load(name: str, split: str, streaming: bool = False) -> Any:
+        assert streaming, "the complete data set is loaded"
+        raise error
+
+    with pytest.raises(DataError, match=f"hf:org/c:trian: {type(error).__name__}: {str(error)[:9]}"):
+        read_corpus("hf:org/c:trian", tmp_path, load_dataset=load)
