@@ -1,6 +1,8 @@
 """Runs `finetune check` and `finetune prepare` on a corpus of any shape, and compares its clips with direct cuts."""
 
+import io
 import json
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +37,18 @@ def noise(seed: int, seconds: float = 1.5, channels: int = 1, rate: int = RATE) 
 def write_audio(path: Path, seed: int, seconds: float = 1.5, channels: int = 1, rate: int = RATE) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, noise(seed, seconds, channels, rate), rate)
+    return path
+
+
+def write_tar(path: Path, members: dict[str, bytes | Path]) -> Path:
+    """A tar archive; a Path is the content of that file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            data = content if isinstance(content, bytes) else content.read_bytes()
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
     return path
 
 

@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from finetune.core.errors import DataError
+from finetune.data.byte_range import is_url
 from finetune.data.columns import is_file, to_manifest_keys
 from finetune.data.corpus import Corpus, JoinedRows
 from finetune.data.formats import hub
 from finetune.data.formats.audio_by_id import with_audio_of_ids
 from finetune.data.formats.headerless import missing_header
-from finetune.data.formats.registry import find_format
+from finetune.data.formats.registry import find_format, read_url
 from finetune.data.formats.tables import JSON, TABLES, read_table
 from finetune.data.row import Row
 from finetune.data.source_paths import expand, is_pattern
+
+COMPRESSED = (".zip", ".tgz", ".tbz2", ".txz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
 def read_corpus(
@@ -28,8 +31,8 @@ def read_corpus(
 
     Args:
         source: a .jsonl, .json, .csv, .tsv or .parquet file, a folder of audio or of `save_to_disk`, or
-            `hf:NAME[:CONFIG]:SPLIT`; or a glob or brace pattern (`source_paths`) of such files or folders, each of
-            which is read by itself.
+            `hf:NAME[:CONFIG]:SPLIT`, or the URL of a tar or Shar shard; or a glob or brace pattern (`source_paths`) of
+            such files or folders, each of which is read by itself.
         media_dir: folder for audio that is embedded in a dataset and must become files.
         load_dataset: replaces `datasets.load_dataset` for `hf:` sources.
         audio_required: it is an error if no audio file exists; False where only texts are needed.
@@ -47,6 +50,9 @@ def read_corpus(
     if is_pattern(source):
         corpora = [read_corpus(name, media_dir, audio_required=audio_required) for name in expand(source)]
         return Corpus(JoinedRows(corpora))
+    if is_url(source):
+        remote_rows, exact = read_url(source)
+        return to_manifest_keys(remote_rows, source, Path.cwd(), audio_required, exact)
     path = _existing(source)
     if known := find_format(path):
         folder = path if path.is_dir() else path.parent
@@ -55,14 +61,18 @@ def read_corpus(
     if suffix in (*JSON, *TABLES):
         rows = read_table(path, missing_header(path) if suffix in TABLES else None)
         return to_manifest_keys(with_audio_of_ids(rows, path.parent), str(path), path.parent, audio_required)
+    if suffix in COMPRESSED or path.name.lower().endswith(".tar.gz"):
+        raise DataError(
+            f"{source}: a compressed archive; its clips cannot be read in place: unpack it, or make a plain .tar"
+        )
     raise DataError(
         f"{source}: unknown format {suffix or '(no suffix)'}; use a .jsonl, .json, .csv, .tsv or .parquet file, a "
-        "folder of audio, or hf:NAME:SPLIT (unpack archives first)"
+        ".tar of clips and texts, a folder of audio, or hf:NAME:SPLIT"
     )
 
 
 def preview_rows(source: str) -> Corpus | None:
-    """The rows of a corpus that can be read without its audio; None for datasets, which are not opened.
+    """The rows of a corpus that can be read without its audio; None for datasets and URLs, which are not opened.
 
     Raises:
         DataError: see `read_corpus`.
@@ -74,6 +84,8 @@ def preview_rows(source: str) -> Corpus | None:
         corpora = [preview_rows(name) for name in expand(source)]
         opened = [corpus for corpus in corpora if corpus is not None]
         return Corpus(JoinedRows(opened)) if len(opened) == len(corpora) else None
+    if is_url(source):
+        return None
     path = _existing(source)
     if (known := find_format(path)) and not known.opened_by_check:
         return None

@@ -34,6 +34,7 @@ ADVICE = {
     "encoding errors in transcript": "The transcript stays unchanged. Export it as UTF-8 without HTML entities.",
     "several channels": "If a transcript belongs to one channel, give its number in a column `channel`.",
     "opposite channels": "The first channel with sound is used. No action is needed if it has the speech.",
+    "ambiguous sample": "Keep one audio file and one text for each key.",
     "silent audio": "Check the recordings, or remove the rows.",
     "duplicate audio": "Remove the copies; if the transcripts differ, correct the wrong one.",
     "id changed": "The new id is used. No action is needed.",

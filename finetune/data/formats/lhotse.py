@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from finetune.core.errors import DataError
+from finetune.data.byte_range import is_url
 from finetune.data.formats.folders import FileFinder, is_known_folder
 from finetune.data.formats.lhotse_cuts import cut_rows, supervision_row
 from finetune.data.formats.lines import first_object, json_lines
+from finetune.data.formats.small_members import SmallMembers
 from finetune.data.key_tables import KeyTables
 from finetune.data.problems import Finding
-from finetune.data.range_file import RangeFile
 from finetune.data.row import Row
 from finetune.data.tar_index import TarIndex, read_tar_index
 
@@ -74,7 +75,7 @@ def read(path: Path, media_dir: Path) -> Iterator[Row]:
     elif RECORDING.fullmatch(path.name):
         raise DataError(f"{path}: the audio of a Shar shard; give its folder, or cuts.*.jsonl.gz")
     elif kind_of(path) == "cuts":
-        yield from _located(_read_cuts(path), path.parent)
+        yield from _located(read_cuts(os.path.abspath(path)), path.parent)
     else:
         yield from _located(_read_pair(path), path.parent)
 
@@ -102,20 +103,28 @@ def _located(rows: Iterator[Row], folder: Path) -> Iterator[Row]:
         yield row
 
 
-def _read_cuts(path: Path) -> Iterator[Row]:
-    match = SHARD.fullmatch(path.name)
-    tar = path.parent / f"recording{match['number'] or ''}.tar" if match else None
-    audio = _SharAudio(tar) if tar and tar.is_file() else None
+def read_cuts(path: str) -> Iterator[Row]:
+    """One row for each supervision of the cuts in a file or a URL, with the audio of a Shar shard beside it.
+
+    Raises:
+        DataError: the cuts or their audio cannot be read.
+    """
+    folder, _, name = path.rpartition("/")
+    match = SHARD.fullmatch(name)
+    tar = f"{folder}/recording{match['number'] or ''}.tar" if match else None
+    audio = _SharAudio(tar) if tar and not is_url(tar) and os.path.isfile(tar) else None
     try:
         for where, cut in json_lines(path):
             if audio is None and tar and _is_placeholder(cut):
-                zipped = Path(f"{tar}.gz")
-                reason = f"{zipped} is compressed; run gunzip {zipped}" if zipped.is_file() else f"{tar} is missing"
-                raise DataError(f"{where}: the audio of the cuts is in {tar.name}: {reason}")
+                if os.path.isfile(f"{tar}.gz"):
+                    raise DataError(f"{where}: the audio, {tar}.gz, is compressed; run gunzip {tar}.gz")
+                if not is_url(tar):
+                    raise DataError(f"{where}: the audio of the cuts, {tar}, is missing")
+                audio = _SharAudio(tar)
             yield from cut_rows(cut if audio is None else audio.attached(cut), where)
     finally:
         if audio is not None:
-            audio.close()
+            audio.contents.close()
 
 
 def _is_placeholder(cut: dict[str, Any]) -> bool:
@@ -127,16 +136,14 @@ def _is_placeholder(cut: dict[str, Any]) -> bool:
 class _SharAudio:
     """The audio of one shard: a tar with the audio of each cut, and its manifest as JSON."""
 
-    def __init__(self, tar: Path) -> None:
-        self.index: TarIndex = read_tar_index(os.path.abspath(tar))
+    def __init__(self, tar: str) -> None:
+        self.index: TarIndex = read_tar_index(tar)
+        self.contents = SmallMembers(self.index)
         self.members: dict[str, list[int]] = {}
         for number in range(len(self.index)):
             stem, _, suffix = self.index.name(number).rpartition(".")
             if suffix not in ("nodata", "nometa"):
                 self.members.setdefault(f"{stem}.json" if suffix == "json" else stem, []).append(number)
-        size = tar.stat().st_size
-        file = open(tar, "rb", buffering=0)  # noqa: SIM115 - closed by the RangeFile
-        self.file = RangeFile(lambda start, stop: os.pread(file.fileno(), stop - start, start), size, 4096, file.close)
 
     def attached(self, cut: dict[str, Any]) -> dict[str, Any]:
         """A cut whose recording is its audio in the tar. Cuts of the same id have it in the order of their lines."""
@@ -156,14 +163,10 @@ class _SharAudio:
 
     def _json(self, number: int) -> object:
         member = self.index[number]
-        self.file.seek(member.start)
         try:
-            return json.loads(self.file.read(min(member.length, MAX_JSON)))
+            return json.loads(self.contents.read(member)) if member.length <= MAX_JSON else None
         except ValueError:
             return None
-
-    def close(self) -> None:
-        self.file.close()
 
 
 def _read_pair(path: Path) -> Iterator[Row]:

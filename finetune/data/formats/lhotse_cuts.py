@@ -45,14 +45,15 @@ def supervision_row(cut: Mapping[str, Any], supervision: Mapping[str, Any], wher
         "text": text if isinstance(text, str) else None,
     }
     values |= {key: supervision[key] for key in ("speaker", "language", "gender") if supervision.get(key)}
-    if isinstance(recording, Mapping) and recording.get("id"):
-        values["recording"] = recording["id"]
     values |= _custom(cut, values) | _custom(supervision, values)
     channels = supervision.get("channel") if isinstance(cut.get("channel"), list) else None
     audio = _audio(recording, _channels(cut.get("channel") if channels is None else channels))
     times = _times(cut, supervision) if not isinstance(audio, Finding) else audio
     if not isinstance(audio, Finding):
         values |= audio
+        name = recording.get("id") if isinstance(recording, Mapping) else None
+        if name and name != audio["audio_filepath"]:
+            values.setdefault("recording", name)
     if isinstance(times, Finding):
         return Row(where, values, times)
     if not isinstance(text, str):

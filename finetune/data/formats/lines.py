@@ -1,6 +1,7 @@
-"""Lines of text files of any size, plain or compressed with gzip, one at a time."""
+"""Lines of text files and URLs of any size, plain or compressed with gzip, one at a time."""
 
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterator
@@ -9,20 +10,24 @@ from typing import IO, Any
 
 from finetune.core.errors import DataError
 from finetune.core.files import open_regular, parse_jsonl
+from finetune.data.byte_range import is_url
+from finetune.data.range_file import RangeFile
+from finetune.data.remote import read_range, remote_state
 
 MAX_LINE = 64 << 20  # bytes; a longer line is not a row of a corpus
+BLOCK = 4 << 20  # bytes of a request
 GZIP = b"\x1f\x8b"
 
 
-def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text file in UTF-8 with their numbers from 1, without line ends and byte-order mark.
+def text_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file in UTF-8, or of a URL, with their numbers from 1, without line ends and byte-order mark.
 
     Raises:
         DataError: the file cannot be read, is not UTF-8 or has a line of more than 64 MB.
     """
     number = 0
     try:
-        with open(open_regular(path), "rb") as raw, _unzipped(raw) as file:
+        with _opened(path) as raw, _unzipped(raw) as file:
             while line := file.readline(MAX_LINE + 1):
                 number += 1
                 if len(line) > MAX_LINE:
@@ -39,7 +44,7 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_lines(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The objects of a JSON Lines file, plain or compressed with gzip, each with its position `path:line`.
 
     Raises:
@@ -56,6 +61,37 @@ def first_object(path: Path) -> dict[str, Any] | None:
     except (DataError, ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
+
+
+def _opened(path: str | Path) -> IO[bytes]:
+    if not is_url(str(path)):
+        return open(open_regular(path), "rb")
+    url = str(path)
+    size = remote_state(url).size
+    if size is None:
+        raise DataError(f"{url}: the server does not state the size of the file; download it")
+    return io.BufferedReader(_RemoteFile(RangeFile(lambda start, stop: read_range(url, start, stop), size, BLOCK)))
+
+
+class _RemoteFile(io.RawIOBase):
+    """A remote file for the buffers of Python."""
+
+    def __init__(self, file: RangeFile) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def _unzipped(raw: IO[bytes]) -> IO[bytes]:

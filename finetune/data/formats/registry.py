@@ -1,19 +1,24 @@
 """The shapes of corpora that are found by their content, in the order in which they are tried."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune.core.errors import DataError
 from finetune.data.formats import (
     annotations,
     audio_folder,
+    gzip_manifest,
     hub,
     kaldi,
     lhotse,
     librispeech,
     metadata_folder,
+    nemo_tarred,
     parquet,
     parquet_files,
+    webdataset,
 )
 from finetune.data.row import Row
 
@@ -42,9 +47,12 @@ class CorpusFormat:
 
 FORMATS: tuple[CorpusFormat, ...] = (
     CorpusFormat("Lhotse", lhotse.matches, lhotse.read, exact=True),
+    CorpusFormat("NeMo, tarred", nemo_tarred.matches, nemo_tarred.read),
+    CorpusFormat("compressed manifest", gzip_manifest.matches, gzip_manifest.read),
     CorpusFormat("Kaldi directory", kaldi.matches, kaldi.read, exact=True),
     CorpusFormat("LibriSpeech", librispeech.is_librispeech, librispeech.read_librispeech, exact=True),
     CorpusFormat("MLS", librispeech.is_mls, librispeech.read_mls, exact=True),
+    CorpusFormat("WebDataset", webdataset.matches, webdataset.read),
     CorpusFormat("saved data set", hub.is_saved_dataset, hub.read_saved, opened_by_check=False),
     CorpusFormat("metadata folder", metadata_folder.matches, metadata_folder.read, preview=metadata_folder.preview),
     CorpusFormat("Parquet", parquet_files.matches, parquet.read, preview=parquet.preview),
@@ -56,3 +64,19 @@ FORMATS: tuple[CorpusFormat, ...] = (
 def find_format(path: Path) -> CorpusFormat | None:
     """The first format that a file or folder matches."""
     return next((known for known in FORMATS if known.matches(path)), None)
+
+
+def read_url(url: str) -> tuple[Iterator[Row], bool]:
+    """The rows of a tar shard or of cuts of Lhotse on another machine, and whether they are exact (`CorpusFormat`).
+
+    Raises:
+        DataError: the URL is of another format.
+    """
+    name = url.split("?")[0].lower()
+    if name.endswith(".tar"):
+        return webdataset.read_shard(url), False
+    if re.search(r"(^|[/._-])cuts[^/]*\.jsonl(\.gz)?$", name):
+        return lhotse.read_cuts(url), True
+    raise DataError(
+        f"{url}: of URLs, only tar shards (.tar) and cuts of Lhotse (cuts.*.jsonl.gz) are read as a corpus; download it"
+    )

@@ -109,6 +109,7 @@ def test_each_fault_names_its_line(finetune: Command, nano: Path, audio: Path) -
     details = [row["detail"] for row in result.dropped]
     assert "wav.scp:2: 'flac -c -d -s /x/y.flac |' is a command" in details[0] and "write the path" in details[0]
     assert details[1].startswith("wav.scp:3: ") and "is a part of a Kaldi archive; extract it" in details[1]
+    assert details[4].startswith("the line has an id and no words; fix it")
     assert "wav.scp:5 and wav.scp:6 differ" in details[3] and "wav.scp has no line with the id 'ghost'" in details[6]
 
 
@@ -132,6 +133,13 @@ def test_faults_of_segments(audio: Path) -> None:
         "unused": "empty transcript",
     }
     assert rows["f"] is not None and rows["f"].detail == "segments has no line with the id 'f'"
+
+
+def test_the_stated_duration_of_a_whole_file_is_compared(finetune: Command, nano: Path, audio: Path) -> None:
+    files = {"wav": f"a {audio}/a.flac\nb {audio}/b.flac", "text": "a one\nb two", "utt2dur": "a 4.0\nb 7.5"}
+    result = run_check_and_prepare(finetune, audio, write(audio / "train", **files), nano)
+    assert list(result.clips) == ["a"]
+    assert [(row["id"], row["kind"]) for row in result.dropped] == [("b", "wrong duration")]
 
 
 def test_a_directory_of_commands_is_one_error(audio: Path) -> None:
