@@ -1,15 +1,22 @@
 """Helpers of several model tests: batches of clips, transformers' own generate, a model with random weights."""
 
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from finetune.data.features import pad_features
 from finetune.data.manifest import Utterance
+from finetune.data.utterance_table import as_table
 from finetune.inference.recognize import clip_features
 from finetune.model.granite import SpeechModel
 from finetune.model.prompt import encode_text, render
 from finetune.training.augment import WaveAugment
+from finetune.training.clip_table import ClipTable
 from finetune.training.loss import IGNORE, token_loss
+from finetune.training.plan import Groups
 from finetune.training.sampler import Clips
 
 INSTRUCTION = "can you transcribe the speech into a written format?"
@@ -17,7 +24,15 @@ INSTRUCTION = "can you transcribe the speech into a written format?"
 
 def waves_from(clips: list[Utterance], augment: WaveAugment) -> Clips:
     """One waveform for each clip, with seed 1 and epoch 0."""
-    return Clips([clip.id for clip in clips], [(clip,) for clip in clips], augment, 1, 0)
+    return Clips(clip_table([], clips), augment, 1, 0)
+
+
+def clip_table(added: Sequence[Sequence[Utterance]], base: Sequence[Utterance] = ()) -> ClipTable:
+    """Utterances as clips, then concatenated ones: those of `base` and of `added`, then `added`."""
+    rows = [*base, *(item for items in added for item in items)]
+    ends = list(accumulate(map(len, added), initial=len(base)))
+    groups = [range(start, end) for start, end in pairwise(ends)]
+    return ClipTable(as_table(rows), Groups.of(groups), np.ones(len(groups), np.int32))
 
 
 def noise(frames: int, seed: int) -> Tensor:

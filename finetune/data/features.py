@@ -6,8 +6,11 @@ are computed for each utterance alone and padded afterwards, so they do not depe
 
 import math
 from functools import lru_cache
+from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from finetune.data.audio import SAMPLE_RATE
@@ -17,8 +20,11 @@ FEATURE_DIM = 2 * NUM_MELS
 FRAME_SECONDS = 2 * HOP_LENGTH / SAMPLE_RATE
 
 
-def num_frames(num_samples: int) -> int:
-    """Number of encoder frames (20 ms) of `num_samples` samples at 16 kHz."""
+Count = TypeVar("Count", int, NDArray[np.int64])
+
+
+def num_frames(num_samples: Count) -> Count:
+    """Number of encoder frames (20 ms) of `num_samples` samples at 16 kHz; also of an array of numbers."""
     return (num_samples // HOP_LENGTH + 1) // 2
 
 

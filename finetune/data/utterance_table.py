@@ -7,7 +7,7 @@ manifest gives a new table. Utterances are made when they are asked for.
 import json
 import os
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import accumulate, islice
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
+import pyarrow.compute as pc
+from numpy.typing import ArrayLike, NDArray
 
 from finetune.core.files import sha256_file
 from finetune.data.manifest import Utterance, stream_manifest
@@ -43,12 +44,14 @@ class UtteranceTable(Sequence[Utterance]):
 
     Args:
         table: columns of SCHEMA.
+        manifest_sha256: of the JSONL manifest, in hexadecimal; "" without one.
 
     Attributes:
         durations, offsets: (n,) float64, seconds.
     """
 
-    def __init__(self, table: pa.Table) -> None:
+    def __init__(self, table: pa.Table, manifest_sha256: str = "") -> None:
+        self.manifest_sha256 = manifest_sha256
         self.batches: list[pa.RecordBatch] = [batch for batch in table.to_batches() if len(batch)]
         self._ends = list(accumulate(map(len, self.batches)))
         self.durations, self.offsets = self._numbers("duration"), self._numbers("offset")
@@ -92,6 +95,49 @@ class UtteranceTable(Sequence[Utterance]):
         for batch in self.batches:
             yield from batch.column(SCHEMA.get_field_index(name)).to_pylist()
 
+    def pick(self, name: str, rows: ArrayLike) -> list[Any]:
+        """The values of a column in some rows, in their order, exactly as in the manifest.
+
+        Args:
+            name: a column of TEXTS or `keywords`.
+            rows: numbers of rows, in any order; a number can occur several times.
+        """
+        numbers = np.asarray(rows, np.int64)
+        order = np.argsort(numbers, kind="stable")
+        bounds = np.searchsorted(numbers[order], [0, *self._ends])
+        values: list[Any] = [None] * len(numbers)
+        for which, batch in enumerate(self.batches):
+            places = order[bounds[which] : bounds[which + 1]]
+            if not len(places):
+                continue
+            local = pa.array(numbers[places] - self._ends[which] + len(batch))
+            picked = batch.column(SCHEMA.get_field_index(name)).take(local).to_pylist()
+            exact = batch.column(SCHEMA.get_field_index("not_utf8"))
+            if exact.null_count < len(batch):
+                rest = [json.loads(text) if text else {} for text in exact.take(local).to_pylist()]
+                picked = [changed.get(name, value) for changed, value in zip(rest, picked, strict=True)]
+            for place, value in zip(places.tolist(), picked, strict=True):
+                values[place] = value
+        return values
+
+    def ids_among(self, names: Collection[str]) -> set[str]:
+        """Those of `names` that are the id of a row."""
+        if not names:
+            return set()
+        wanted = pa.array(sorted({str(_replaced(name)) for name in names}), pa.string())
+        found, start = list[int](), 0
+        for batch in self.batches:
+            mask = pc.is_in(batch.column(SCHEMA.get_field_index("id")), value_set=wanted)
+            found += [start + number for number in pc.indices_nonzero(mask).to_pylist()]
+            start += len(batch)
+        return {*names} & {*self.pick("id", found)}
+
+    @property
+    def has_keywords(self) -> bool:
+        """Whether a row has keywords."""
+        index = SCHEMA.get_field_index("keywords")
+        return any(len(batch.column(index).flatten()) for batch in self.batches)
+
 
 def open_manifest(path: Path) -> UtteranceTable:
     """The utterances of a JSONL manifest, from the table beside it. A missing or outdated table is made.
@@ -102,12 +148,25 @@ def open_manifest(path: Path) -> UtteranceTable:
     digest = sha256_file(path) if path.is_file() else ""
     target = path.with_suffix(SUFFIX)
     if table := _mapped(target, digest):
-        return UtteranceTable(table)
+        return UtteranceTable(table, digest)
     with suppress(OSError):  # a folder without permission to write, or a full disk
         write_table(target, stream_manifest(path), digest)
         if table := _mapped(target, digest):
-            return UtteranceTable(table)
-    return UtteranceTable(pa.Table.from_batches(_record_batches(stream_manifest(path)), SCHEMA))
+            return UtteranceTable(table, digest)
+    return UtteranceTable(pa.Table.from_batches(_record_batches(stream_manifest(path)), SCHEMA), digest)
+
+
+def as_table(utterances: Iterable[Utterance]) -> UtteranceTable:
+    """Utterances in columns in memory; a table is returned as it is."""
+    if isinstance(utterances, UtteranceTable):
+        return utterances
+    return UtteranceTable(pa.Table.from_batches(_record_batches(utterances), SCHEMA))
+
+
+def joined_tables(tables: Sequence[UtteranceTable]) -> UtteranceTable:
+    """The rows of several tables, one table after another, without a copy of their pages."""
+    batches = [batch.replace_schema_metadata(None) for table in tables for batch in table.batches]
+    return UtteranceTable(pa.Table.from_batches(batches, SCHEMA))
 
 
 def write_table(path: Path, utterances: Iterable[Utterance], manifest_sha256: str) -> None:

@@ -8,16 +8,16 @@ import torch
 from finetune.model.trainable import set_mode
 from finetune.training.batch_size import BatchSizeCache, largest_that_fits
 from finetune.training.batches import BatchSource
-from finetune.training.sampler import plan_epoch
+from finetune.training.plan import plan_epoch
 from finetune.training.step import OptimizerStep
 
 
 def fit_batch_seconds(step: OptimizerStep, source: BatchSource, base: str, cache: BatchSizeCache) -> float:
-    """`train.batch_seconds`, halved until the worst batch of the first epoch fits into memory.
+    """`train.batch_seconds`, halved until the worst batch of all clips of all epochs fits into memory.
 
     Args:
         step: must not be wrapped for several ranks, because a wrapped model waits for the other ranks.
-        source: makes the batches.
+        source: makes the batches; the clips of all epochs are open afterwards.
         base: fingerprint of the base weights.
         cache: results of earlier runs on this machine; the new result is added.
 
@@ -29,17 +29,19 @@ def fit_batch_seconds(step: OptimizerStep, source: BatchSource, base: str, cache
     """
     recipe, data, device = step.recipe, step.data, step.accelerator.device
     settings = recipe.train
+    data.open_all_epochs()
+    longest = float(data.durations.max())
     content = recipe.model_dump(include={"parts", "model"})
     several = step.accelerator.num_processes > 1
     key = (
         f"{base} {content} {settings.batch_seconds} {settings.batch_tokens} {settings.ctc_weight > 0} "
-        f"{max(data.durations)} {recipe.machine.gradient_checkpointing} {source.kind} {several}"
+        f"{longest} {recipe.machine.gradient_checkpointing} {source.kind} {several}"
     )
     seconds = cache.get(device, key)
     if seconds is None:
         set_mode(step.model, training=True)
         attempt: Callable[[float], None] = partial(_try_batches, step, source, several)
-        seconds = largest_that_fits(settings.batch_seconds, max(data.durations), attempt)
+        seconds = largest_that_fits(settings.batch_seconds, longest, attempt)
         cache.put(device, key, seconds)
     all_ranks = step.accelerator.gather(torch.tensor([seconds], device=device))
     return float(all_ranks.min())
@@ -61,9 +63,8 @@ def _try_batches(step: OptimizerStep, source: BatchSource, several: bool, second
         0,
         range(len(data.durations)),
     )
-    batches = [micro_batches[0] for micro_batches in plan]
     worst = [
-        max(batches, key=lambda batch: max(sizes[index] for index in batch) * len(batch))
+        max((step[0] for step in plan), key=lambda batch: max(sizes[batch].tolist()) * len(batch))
         for sizes in (data.durations, data.positions)
     ]
     copies = 2 + several

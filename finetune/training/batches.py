@@ -1,7 +1,8 @@
 """The source of micro-batches: audio that is decoded and augmented, or the cached output of the frozen encoder."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import tee
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from finetune.data.manifest import Utterance
 from finetune.training.augment import WaveAugment
 from finetune.training.dataset import Batch, MicroAudio, SpeechDataset
 from finetune.training.encoder_cache import StateCache, cache_key, cached_states, predicted_bytes
-from finetune.training.sampler import Clips, plan_epoch, waves_of
+from finetune.training.plan import plan_epoch
+from finetune.training.sampler import Clips, waves_of
 
 log = logging.getLogger(__name__)
 
@@ -41,19 +43,20 @@ class BatchSource:
             self.kind = "embeds" if recipe.parts.projector.mode == "frozen" else "states"
             self.states = self._open_cache(cache, base, verbose)
 
-    def audio(self, plan: list[list[int]], epoch: int) -> Iterator[MicroAudio]:
-        """The audio of the micro-batches of `plan`, each a list of clip indices."""
+    def audio(self, plan: Iterable[list[int]], epoch: int) -> Iterator[MicroAudio]:
+        """The audio of the micro-batches of `plan`, each a list of clip indices; `epoch` must be open in `data`."""
         if self.states is not None:
             for chosen in plan:
                 yield MicroAudio(chosen, [self.states[index] for index in chosen], self.kind, epoch)
             return
         augment = self.recipe.augment
         ranges = WaveAugment(augment.speed, augment.gain_db, augment.noise_db)
-        clips = Clips([item.id for item in self.data.utterances], self.data.sources, ranges, self.recipe.seed, epoch)
-        for chosen, waves in zip(plan, waves_of(clips, plan, self.recipe.machine.workers), strict=True):
+        clips = Clips(self.data.clips, ranges, self.recipe.seed, epoch)
+        plan, ahead = tee(plan)  # workers load some batches ahead
+        for chosen, waves in zip(plan, waves_of(clips, ahead, self.recipe.machine.workers), strict=True):
             yield MicroAudio(chosen, waves, self.kind, epoch)
 
-    def batches(self, plan: list[list[int]], epoch: int) -> Iterator[Batch]:
+    def batches(self, plan: Iterable[list[int]], epoch: int) -> Iterator[Batch]:
         """The micro-batches of `plan`; see `SpeechDataset.from_audio`."""
         return map(self.data.from_audio, self.audio(plan, epoch))
 
@@ -62,23 +65,20 @@ class BatchSource:
         if self.states is None:
             return {}
         advice = "could not be read when the encoder's output was cached; delete the folder cache/ to read it again"
-        return {
-            item.id: f"{item.audio_filepath}: {advice}"
-            for item, count in zip(self.data.utterances, self.states.frames, strict=True)
-            if not count
-        }
+        items = (self.data.base[row] for row in np.flatnonzero(self.states.frames == 0).tolist())
+        return {item.id: f"{item.audio_filepath}: {advice}" for item in items}
 
     def _open_cache(self, folder: Path, base: str, verbose: bool) -> StateCache:
-        model, clips = self.data.model, self.data.utterances
+        model, clips = self.data.model, self.data.base
         width = model.lm_head.in_features if self.kind == "embeds" else model.encoder.input_linear.out_features
         dtype = model.encoder.input_linear.weight.dtype
-        lengths = torch.tensor([num_frames(round(item.duration * SAMPLE_RATE)) for item in clips])
-        frames = (model.num_audio_tokens(lengths) if self.kind == "embeds" else lengths).tolist()
+        lengths = torch.from_numpy(num_frames(np.rint(clips.durations * SAMPLE_RATE).astype(np.int64)))
+        frames = model.num_audio_tokens(lengths) if self.kind == "embeds" else lengths
         if verbose:
             log.info(
                 "caching the encoder's output of %d clips: %.2f GB in %s",
                 len(clips),
-                predicted_bytes(frames, width, dtype) / 1e9,
+                predicted_bytes(int(frames.sum()), width, dtype) / 1e9,
                 folder,
             )
 
@@ -96,9 +96,8 @@ class BatchSource:
             states = {i: row[:count] for i, row, count in zip(waves, rows, counts.tolist(), strict=True)}
             return [states.get(index, rows[0, :0]) for index in chosen]
 
-        durations = self.data.durations
         plan = plan_epoch(
-            durations,
+            self.data.durations,
             self.data.positions,
             self.recipe.train.batch_seconds,
             self.recipe.train.batch_tokens,
@@ -107,9 +106,8 @@ class BatchSource:
             0,
             range(len(clips)),
         )
-        return cached_states(
-            folder, cache_key(f"{base}/{self.kind}", clips), dtype, [batch for step in plan for batch in step], encode
-        )
+        batches = (batch for step in plan for batch in step)
+        return cached_states(folder, cache_key(f"{base}/{self.kind}", clips), dtype, batches, encode)
 
 
 def repeatable(audio: Iterator[MicroAudio], loaded: list[MicroAudio]) -> Iterator[MicroAudio]:

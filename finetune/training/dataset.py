@@ -1,26 +1,33 @@
-"""The training clips as tensors: prompts, targets and CTC labels are encoded once, audio is loaded on demand."""
+"""The training clips as tensors: prompts and targets are encoded once, audio is loaded on demand."""
 
 import logging
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import chain, islice, zip_longest
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from finetune.core.config import Recipe
 from finetune.data.audio import SAMPLE_RATE
 from finetune.data.features import log_mel, num_frames
-from finetune.data.manifest import Utterance, concatenated
-from finetune.model.ctc import frames_needed, to_labels
+from finetune.data.manifest import Utterance
+from finetune.data.utterance_table import as_table, joined_tables
+from finetune.model.ctc import to_labels
 from finetune.model.granite import SpeechModel
-from finetune.model.prompt import Prompt, encode_text, render
+from finetune.model.prompt import Prompt
 from finetune.training.augment import mask_features, sample_rng
+from finetune.training.clip_table import ClipTable
+from finetune.training.encoded_text import BLOCK, EncodedTexts, TextEncoder, encoded, encoded_texts
 from finetune.training.loss import IGNORE
-from finetune.training.sampler import Audio, Unreadable, concat_utterances, sample_replay
+from finetune.training.plan import Groups, Indices, Seconds, concat_utterances, occurrences, sample_replay
+from finetune.training.sampler import Audio, Unreadable
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +42,7 @@ class Batch:
         num_frames: (B,) rows of `audio` without padding.
         ids: (B, L) token ids of prompt and target.
         labels: (B, L) token ids of the target, `IGNORE` elsewhere.
-        characters: CTC labels of each clip.
+        characters: CTC labels of each clip; empty lists without `train.ctc_weight`.
         silent: it has no clip, only silence: its loss has weight 0.
         unreadable: by utterance id, why the audio of some clips, which are not in this batch, cannot be read.
     """
@@ -66,107 +73,156 @@ class MicroAudio:
 class SpeechDataset:
     """The clips of train and replay, and the concatenated and repeated clips that epochs add.
 
+    A clip has an index: its row in train, then in replay; the clips that the open epochs add come after these.
+
+    Args:
+        model: its tokenizer and the sizes of its parts.
+        recipe: the recipe.
+        train: the utterances of train; best a table from `open_manifest`, of which processes share the pages.
+        replay: those of replay.
+        manifests: the files of train and replay, beside which the encoded texts are stored; without them, they are kept
+            in memory.
+
     Attributes:
-        utterances: one per clip; the other lists have the same order.
-        sources: the utterances of a clip; several if clips are concatenated.
-        durations: seconds at the slowest speed of the augmentation, which is the longest that a clip can be.
-        positions: number of language model positions: prompt, audio tokens and target.
+        counts: the number of clips of train and of replay.
+        base: the utterances of train and replay.
+        clips: all clips as utterances.
+        seconds: (clips,) without speed perturbation.
+        durations: (clips,) seconds at the slowest speed of the augmentation, which is the longest that a clip can be.
+        positions: (clips,) language model positions: prompt, audio tokens and target.
+        open: the epoch whose concatenated and repeated clips are among the clips; None for no or all epochs.
         unreadable: ids of utterances that are skipped because their audio cannot be read, see `UnreadableClips`.
     """
 
     def __init__(
-        self, model: SpeechModel, recipe: Recipe, train: list[Utterance], replay: Sequence[Utterance] = ()
+        self,
+        model: SpeechModel,
+        recipe: Recipe,
+        train: Sequence[Utterance],
+        replay: Sequence[Utterance] = (),
+        manifests: Sequence[Path] = (),
     ) -> None:
         self.model, self.recipe = model, recipe
-        self.counts = (len(train), len(replay))
-        self.utterances: list[Utterance] = []
-        self.sources: list[tuple[Utterance, ...]] = []
-        self.prompts: list[Prompt] = []
-        self.targets: list[list[int]] = []
-        self.characters: list[list[int]] = []
-        self.durations: list[float] = []
-        self.positions: list[int] = []
+        tables = [as_table(items) for items in (train, replay)]
+        self.counts = (len(tables[0]), len(tables[1]))
+        self.base = joined_tables(tables)
+        self.encoder = TextEncoder(model.tokenizer, recipe.model.instruction)
+        self._keywords = self.base.has_keywords
+        self._texts = EncodedTexts.joined(
+            [
+                encoded_texts(table, self.encoder, manifest)
+                for table, manifest in zip_longest(tables, manifests)
+                if table is not None
+            ]
+        )
         self.unreadable = set[str]()
-        unknown_characters = self._add([(item, (item,)) for item in [*train, *replay]])
+        self.open: int | None = None
+        self._add(Groups.of([]), np.zeros(0, np.int32))
         if recipe.train.ctc_weight:
-            self._warn_about_ctc(unknown_characters)
+            self._warn_about_ctc()
 
-    def _add(self, items: list[tuple[Utterance, tuple[Utterance, ...]]]) -> int:
-        """Adds clips with their source utterances; returns the number of characters outside the CTC alphabet."""
-        tokenizer, num_existing = self.model.tokenizer, len(self.utterances)
-        utterances = [item for item, _ in items]
-        self.utterances += utterances
-        self.sources += [clips for _, clips in items]
-        self.prompts += [render(tokenizer, self.recipe.model.instruction, item.keywords) for item in utterances]
-        self.targets += [[*encode_text(tokenizer, item.text), tokenizer.eos_token_id] for item in utterances]
-        labels = [to_labels(item.text) for item in utterances]
-        self.characters += [clip_labels for clip_labels, _ in labels]
-        self.durations += [item.duration / (1.0 - self.recipe.augment.speed) for item in utterances]
-        frames = torch.tensor([num_frames(round(seconds * SAMPLE_RATE)) for seconds in self.durations[num_existing:]])
-        audio = self.model.num_audio_tokens(frames).tolist()
-        self.positions += [
-            len(prompt.around(self.model.audio_token_id, count)) + len(target)
-            for prompt, count, target in zip(
-                self.prompts[num_existing:], audio, self.targets[num_existing:], strict=True
-            )
-        ]
-        return sum(num_unknown for _, num_unknown in labels)
+    def _add(self, groups: Groups, times: Indices) -> None:
+        """Replaces the added clips: the rows of each, and how often these have occurred."""
+        base = self._texts
+        added = EncodedTexts.of(encoded(self._joined_rows(groups), self.encoder))
+        self.clips, self._added_texts = ClipTable(self.base, groups, times), added
+        self._target_counts = _appended(base.target, added.target)
+        self._label_counts = _appended(base.labels, added.labels)
+        self.seconds = self.clips.durations
+        speed = self.recipe.augment.speed
+        self.durations = self.seconds / (1.0 - speed) if speed else self.seconds
+        frames = num_frames(np.rint(self.durations * SAMPLE_RATE).astype(np.int64))
+        audio = self.model.num_audio_tokens(torch.from_numpy(frames)).numpy().astype(np.int32)
+        self.positions: Indices = _appended(base.prompt, added.prompt) + audio + self._target_counts
 
-    def _warn_about_ctc(self, unknown_characters: int) -> None:
+    def _joined_rows(self, groups: Groups) -> Iterator[tuple[list[str], list[list[str]]]]:
+        """Texts and keywords of clips, each of several rows; see `concatenated`."""
+        for start in range(0, len(groups), BLOCK):
+            block = groups.select(np.arange(start, min(start + BLOCK, len(groups))))
+            words = iter(self.base.pick("text", block.members))
+            texts = [" ".join(islice(words, size)) for size in block.sizes.tolist()]
+            keywords: list[list[str]] = [[] for _ in texts]
+            if self._keywords:
+                lists = iter(self.base.pick("keywords", block.members))
+                keywords = [[*dict.fromkeys(chain(*islice(lists, size)))] for size in block.sizes.tolist()]
+            yield texts, keywords
+
+    def _warn_about_ctc(self) -> None:
         """Logs the characters and the clips that the CTC loss ignores.
 
         A clip is ignored if it has too few frames for its text at the fastest speed of the augmentation.
         """
-        if unknown_characters:
+        if unknown_characters := int(self._texts.unknown.sum()):
             log.warning("%d characters are outside the CTC alphabet; CTC targets omit them", unknown_characters)
         fastest = SAMPLE_RATE / (1 + self.recipe.augment.speed)
-        short = [
-            item.id
-            for item, labels in zip(self.utterances, self.characters, strict=True)
-            if frames_needed(labels) > num_frames(round(item.duration * fastest))
-        ]
-        if short:
+        frames = num_frames(np.rint(self.base.durations * fastest).astype(np.int64))
+        short = np.flatnonzero(self._texts.ctc_frames > frames)
+        if len(short):
             log.warning(
                 "%d clips have more text than CTC can align to their audio; the CTC loss ignores them (such as %s)",
                 len(short),
-                short[0],
+                self.base[int(short[0])].id,
             )
 
-    def epoch_clips(self, epoch: int) -> list[int]:
-        """The indices of an epoch's clips. Concatenated and repeated clips are added as new clips.
+    @cached_property
+    def _languages(self) -> Indices:
+        """A number for the language of each row."""
+        codes: dict[str, int] = {}
+        rows = (np.arange(start, min(start + BLOCK, len(self.base))) for start in range(0, len(self.base), BLOCK))
+        names = (name for numbers in rows for name in self.base.pick("language", numbers))
+        return np.fromiter((codes.setdefault(name, len(codes)) for name in names), np.int32, len(self.base))
 
-        So two occurrences of a clip are augmented differently.
+    def open_epoch(self, epoch: int) -> Indices:
+        """Makes the concatenated and repeated clips of an epoch, and returns the indices of all its clips.
+
+        Each occurrence of a clip after the first one is a new clip, so that it is augmented differently. The clips that
+        an earlier call has added are removed.
         """
-        recipe = self.recipe
+        singles, added, times = self._epoch(epoch)
+        self._add(added, times)
+        self.open, count = epoch, len(self.base)
+        return np.concatenate([singles, np.arange(count, count + len(added), dtype=np.int32)])
+
+    def open_all_epochs(self) -> None:
+        """Makes the concatenated and repeated clips of all epochs."""
+        self.open = None
+        epochs = [self._epoch(epoch)[1:] for epoch in range(self.recipe.train.epochs)]
+        self._add(Groups.joined([added for added, _ in epochs]), np.concatenate([times for _, times in epochs]))
+
+    def seconds_of_epoch(self, epoch: int) -> Seconds:
+        """Seconds of the clips of an epoch, without speed perturbation; the open epoch stays open."""
+        singles, added, times = self._epoch(epoch)
+        durations = ClipTable(self.base, added, times).durations
+        return np.concatenate([durations[singles], durations[len(self.base) :]])
+
+    def _epoch(self, epoch: int) -> tuple[Indices, Groups, Indices]:
+        """The rows that are clips of an epoch, the groups of rows that are further clips, and their occurrences."""
+        recipe, base = self.recipe, self.base
         chosen = sample_replay(*self.counts, recipe.data.replay_weight, recipe.seed, epoch)
         if recipe.machine.cache_encoder:  # nothing is augmented
-            return chosen
-        groups = concat_utterances(
-            chosen,
-            [item.duration for item in self.utterances],
-            [item.language for item in self.utterances],
-            recipe.augment.concat,
-            recipe.data.max_duration,
-            recipe.seed,
-            epoch,
-        )
-        times, unchanged, added = Counter[tuple[int, ...]](), [], []
-        for group in groups:
-            times[group] += 1
-            if len(group) == times[group] == 1:
-                unchanged.append(group[0])
-            else:
-                clips = tuple(self.utterances[index] for index in group)
-                added.append((concatenated(clips, times[group]), clips))
-        num_existing = len(self.utterances)
-        self._add(added)
-        return [*unchanged, *range(num_existing, len(self.utterances))]
+            return chosen, Groups.of([]), np.zeros(0, np.int32)
+        concat, longest = recipe.augment.concat, recipe.data.max_duration
+        languages: ArrayLike = self._languages if concat else []
+        groups = concat_utterances(chosen, base.durations, languages, concat, longest, recipe.seed, epoch)
+        times = occurrences(groups)
+        single = (groups.sizes == 1) & (times == 1)
+        return groups.members[groups.bounds[:-1][single]], groups.select(np.flatnonzero(~single)), times[~single]
 
-    def readable(self, indices: list[int]) -> list[int]:
-        """The clips of which no utterance is in `unreadable`."""
-        if not self.unreadable:
+    def readable(self, indices: list[int], unreadable: Collection[str] | None = None) -> list[int]:
+        """The clips of which no utterance is in `unreadable`, by default in that of this object."""
+        skipped = self.unreadable if unreadable is None else unreadable
+        if not skipped:
             return indices
-        return [index for index in indices if self.unreadable.isdisjoint(item.id for item in self.sources[index])]
+        return [index for index in indices if not any(item.id in skipped for item in self.clips.sources(index))]
+
+    def prompt(self, index: int) -> Prompt:
+        """The prompt of a clip."""
+        return self.encoder.prompt(self.clips[index].keywords if self._keywords else ())
+
+    def target(self, index: int) -> list[int]:
+        """The tokens of a clip's text, with the end-of-text token."""
+        added = index - len(self.base)
+        return self._added_texts.target_of(added) if added >= 0 else self._texts.target_of(index)
 
     def from_audio(self, micro: MicroAudio) -> Batch:
         """The batch of the readable clips. Without one it is silence, so that every rank runs forward and backward."""
@@ -189,11 +245,11 @@ class SpeechDataset:
 
     def tokens(self, indices: list[int]) -> int:
         """The number of target tokens of clips, with the end-of-text token."""
-        return sum(len(self.targets[index]) for index in indices)
+        return int(self._target_counts[np.asarray(indices, np.int64)].sum())
 
     def labels(self, indices: list[int]) -> int:
         """The number of CTC labels of clips."""
-        return sum(len(self.characters[index]) for index in indices)
+        return int(self._label_counts[np.asarray(indices, np.int64)].sum())
 
     def batch(self, indices: list[int], waves: list[np.ndarray], epoch: int) -> Batch:
         """A micro-batch from waveforms (N,) of each clip. Features are computed before padding, clip by clip."""
@@ -203,7 +259,7 @@ class SpeechDataset:
         for index, wave in zip(indices, on_device, strict=True):
             clip_features = log_mel(wave)
             if augment.mel_mask or augment.time_mask:
-                rng = sample_rng(self.recipe.seed, epoch, self.utterances[index].id + "/mask")
+                rng = sample_rng(self.recipe.seed, epoch, self.clips[index].id + "/mask")
                 clip_features = mask_features(clip_features, augment.mel_mask, augment.time_mask, rng)
             features.append(clip_features)
         return self._with_text(indices, "features", pad_sequence(features, True), [len(item) for item in features])
@@ -216,19 +272,24 @@ class SpeechDataset:
         frames, ids, labels = torch.tensor(lengths), [], []
         counts = frames if kind == "embeds" else self.model.num_audio_tokens(frames)
         for index, count in zip(indices, counts.tolist(), strict=True):
-            prompt = self.prompts[index].around(self.model.audio_token_id, count)
-            ids.append(torch.tensor(prompt + self.targets[index]))
-            labels.append(torch.tensor([IGNORE] * len(prompt) + self.targets[index]))
+            prompt, target = self.prompt(index).around(self.model.audio_token_id, count), self.target(index)
+            ids.append(torch.tensor(prompt + target))
+            labels.append(torch.tensor([IGNORE] * len(prompt) + target))
+        with_ctc = self.recipe.train.ctc_weight > 0
         return Batch(
             kind,
             audio,
             self._to_device(frames),
             self._to_device(pad_sequence(ids, True, 0)),
             self._to_device(pad_sequence(labels, True, IGNORE)),
-            [self.characters[index] for index in indices],
+            [to_labels(self.clips[index].text)[0] if with_ctc else [] for index in indices],
         )
 
     def _to_device(self, value: Tensor) -> Tensor:
         """Copies to the model's device; to a GPU from pinned memory, so the copy does not wait for its kernels."""
         device = self.model.device
         return (value.pin_memory() if device.type == "cuda" else value).to(device, non_blocking=True)
+
+
+def _appended(base: Indices, added: Indices) -> Indices:
+    return np.concatenate([base, added]) if len(added) else base

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from finetune.core.errors import DataError
@@ -35,15 +36,15 @@ class StateCache:
     """
 
     rows: np.ndarray  # (total frames, bytes of a frame) uint8, on disk
-    offsets: list[int]
-    frames: list[int]
+    offsets: NDArray[np.int64]
+    frames: NDArray[np.int64]
     dtype: torch.dtype
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def __getitem__(self, index: int) -> Tensor:
-        start = self.offsets[index]
+        start = int(self.offsets[index])
         return torch.from_numpy(self.rows[start : start + self.frames[index]].copy()).view(self.dtype)
 
 
@@ -60,19 +61,25 @@ def cache_key(weights: str, clips: Sequence[Utterance]) -> str:
             files[path] = sha256_file(path)
         except OSError:
             files[path] = ""
-    audio = [(files[clip.audio_filepath], clip.offset, clip.duration, clip.channel) for clip in clips]
-    return hashlib.sha256(json.dumps([weights, FRONT_END, audio]).encode()).hexdigest()
+    # The hash of JSON text, [weights, FRONT_END, [[file, offset, duration, channel], ...]], clip by clip.
+    digest, comma = hashlib.sha256(f"{json.dumps([weights, FRONT_END])[:-1]}, [".encode()), ""
+    for clip in clips:
+        row = (files[clip.audio_filepath], clip.offset, clip.duration, clip.channel)
+        digest.update((comma + json.dumps(row)).encode())
+        comma = ", "
+    digest.update(b"]]")
+    return digest.hexdigest()
 
 
-def predicted_bytes(frames: Iterable[int], width: int, dtype: torch.dtype) -> int:
+def predicted_bytes(frames: int, width: int, dtype: torch.dtype) -> int:
     """The size on disk of a cache.
 
     Args:
-        frames: number of frames of each clip.
+        frames: number of frames of all clips.
         width: numbers per frame.
         dtype: data type of the numbers.
     """
-    return sum(frames) * width * dtype.itemsize
+    return frames * width * dtype.itemsize
 
 
 def cached_states(
@@ -127,8 +134,9 @@ def _opened(folder: Path, key: str, dtype: torch.dtype) -> StateCache | None:
         if index["key"] != key:
             log.info("%s: built again, because the weights or the audio changed", folder)
             return None
-        rows = np.memmap(folder / ROWS, np.uint8, "r").reshape(sum(index["frames"]), index["width"] * dtype.itemsize)
-        return StateCache(rows, index["offsets"], index["frames"], dtype)
+        offsets, frames = np.array(index["offsets"], np.int64), np.array(index["frames"], np.int64)
+        rows = np.memmap(folder / ROWS, np.uint8, "r").reshape(int(frames.sum()), index["width"] * dtype.itemsize)
+        return StateCache(rows, offsets, frames, dtype)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -9,7 +9,7 @@ import torch
 from finetune.core.config import Recipe
 from finetune.core.files import read_json
 from finetune.data.expected import expected_utterances
-from finetune.data.manifest import Utterance, seconds_of
+from finetune.data.manifest import Utterance
 from finetune.model.granite import check_quantization, default_device
 from finetune.model.model_summary import model_without_weights
 from finetune.training.corpus import SPLITS, TrainingCorpus
@@ -34,21 +34,16 @@ def preview_training(recipe: Recipe) -> list[str]:
     if empty := [split for split in clips if split not in known]:
         return [*lines, f"steps      unknown: no clip of data.{empty[0]} has a usable duration"]
     corpus = TrainingCorpus(model_without_weights(recipe.model.base, recipe.model.revision), recipe, known)
-    data, settings = corpus.dataset, recipe.train
-    group = processes_for(recipe) * settings.accumulation
-    plans = corpus.plans(settings.batch_seconds, group)
-    steps, batches = sum(map(len, plans)), sum(len(step) for plan in plans for step in plan)
-    used = [index for plan in plans for step in plan for micro in step for index in micro]
-    hours = seconds_of(data.utterances[index] for index in used) / 3600
-    longest = max(data.utterances[index].duration for index in used)
+    settings = recipe.train
+    outline = corpus.outline(settings.batch_seconds, processes_for(recipe) * settings.accumulation)
     auto = ", or more if train.batch: auto finds smaller batches" * (settings.batch == "auto")
     return [
         *lines,
-        f"steps      {steps:,} in {settings.epochs} epochs, {batches:,} batches of up to "
+        f"steps      {sum(outline.steps):,} in {settings.epochs} epochs, {sum(outline.batches):,} batches of up to "
         f"{settings.batch_seconds:g} s{auto}",
-        f"audio      {hours:.2f} h in all epochs, longest clip {longest:.1f} s, "
-        f"{max(data.positions)} positions (limit {settings.batch_tokens})",
-        f"time       {time_line(recipe, len(used))}",
+        f"audio      {sum(outline.seconds) / 3600:.2f} h in all epochs, longest clip {outline.longest:.1f} s, "
+        f"{outline.positions} positions (limit {settings.batch_tokens})",
+        f"time       {time_line(recipe, sum(outline.clips))}",
     ]
 
 

@@ -12,13 +12,13 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 
 from finetune.core.config import Recipe
 from finetune.core.errors import Interrupted
-from finetune.core.files import sha256_file
 from finetune.core.run_dir import RunDir
-from finetune.data.manifest import read_manifest
+from finetune.data.utterance_table import open_manifest
 from finetune.model.granite import SpeechModel, load_model
 from finetune.model.trainable import fingerprints, open_parts, set_mode, summarize_parts, trained_parameters
 from finetune.training import checkpoint
@@ -33,7 +33,7 @@ from finetune.training.health import check_base, check_epoch, check_trained, cou
 from finetune.training.interpolate import interpolated, starting_points
 from finetune.training.optimizer import build_optimizer, learning_rate_factor, learning_rate_of
 from finetune.training.parts import trainable_parts
-from finetune.training.sampler import padding_fraction, shard_for_rank
+from finetune.training.plan import EpochPlan, padding_fraction, shard_for_rank
 from finetune.training.selection import Scores, format_scores, measure, rank, save_best
 from finetune.training.signals import Stop, interruptible
 from finetune.training.state import TrainResult, TrainState, train_result
@@ -121,10 +121,10 @@ class Trainer:
         self.parameters = trained_parameters(self.model)
 
     def _setup_data(self) -> None:
-        """Reads the manifests, and prepares the source of batches: audio, or a cache of the encoder's output."""
+        """Opens the manifests, and prepares the source of batches: audio, or a cache of the encoder's output."""
         self.manifests = manifests_of(self.recipe, self.run)
-        clips = {split: read_manifest(path) for split, path in self.manifests.items()}
-        self.corpus = TrainingCorpus(self.model, self.recipe, clips)
+        clips = {split: open_manifest(path) for split, path in self.manifests.items()}
+        self.corpus = TrainingCorpus(self.model, self.recipe, clips, self.manifests)
         self.data = self.corpus.dataset
         with self.model.autocast():
             self.source = BatchSource(self.data, self.recipe, self.run.cache, self.base, self.main)
@@ -142,8 +142,8 @@ class Trainer:
             unwrapped = self._optimizer_step(self.model, optimizer)
             self.batch_seconds = fit_batch_seconds(unwrapped, self.source, self.base, batch_sizes)
         self.group = self.ranks * settings.accumulation  # micro-batches per optimizer step
-        self.plans = self.corpus.plans(self.batch_seconds, self.group)
-        self.steps, self.padding = sum(map(len, self.plans)), padding_fraction(self.plans[0], self.data.durations)
+        outline = self.corpus.outline(self.batch_seconds, self.group)
+        self.steps, self.padding = sum(outline.steps), outline.padding
         wrapped, self.optimizer = self.accelerator.prepare(self.model, optimizer)
         self.optimizer_step = self._optimizer_step(wrapped, self.optimizer)
         self.start = starting_points(self.parameters) if settings.interpolate else {}
@@ -157,7 +157,7 @@ class Trainer:
         Raises:
             CheckpointError: it belongs to another recipe, base or data, or is damaged.
         """
-        hashes = {split: sha256_file(path) for split, path in self.manifests.items()}
+        hashes = {split: table.manifest_sha256 for split, table in self.corpus.clips.items()}
         self.origin = checkpoint.origin_of(self.recipe, self.base, hashes, self.group, self.batch_seconds)
         if self.saved is None:
             return
@@ -225,16 +225,26 @@ class Trainer:
             Interrupted: a rank received a signal.
         """
         set_mode(self.model, training=True)
-        remaining = self.plans[self.state.epoch][self.state.steps_in_epoch :]
-        plan = [[self.data.readable(micro) for micro in step] for step in remaining]
-        local = [shard_for_rank(step, self.accelerator.process_index, self.ranks) for step in plan]
-        audio = self.source.audio([micro for shard in local for micro in shard if micro], self.state.epoch)
-        for step, shard in zip(plan, local, strict=True):
-            result = self.train_step(step, shard, audio)
-            due = self.state.step % self.recipe.machine.checkpoint_every == 0 and step is not plan[-1]
+        plan, first = self.plan(self.state.epoch), self.state.steps_in_epoch
+        skipped = frozenset(self.data.unreadable)  # clips that vanish later stay in the plan; see `train_step`
+
+        def remaining() -> Iterator[tuple[list[list[int]], list[list[int]]]]:
+            """Each step: the micro-batches of all ranks, and those of this rank."""
+            for number in range(first, len(plan)):
+                step = [self.data.readable(micro, skipped) for micro in plan[number]]
+                yield step, shard_for_rank(step, self.accelerator.process_index, self.ranks)
+
+        audio = self.source.audio((micro for _, local in remaining() for micro in local if micro), self.state.epoch)
+        for number, (step, local) in enumerate(remaining(), first + 1):
+            result = self.train_step(step, local, audio)
+            due = self.state.step % self.recipe.machine.checkpoint_every == 0 and number < len(plan)
             saved = self.main and (result.stop or due) and self.save()
             if result.stop:
                 raise self._interrupted(saved or not self.main)
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """The plan of an epoch; its clips are open until another plan is made."""
+        return self.corpus.plan(epoch, self.batch_seconds, self.group)
 
     def train_step(self, step: list[list[int]], local: list[list[int]], audio: Iterator[MicroAudio]) -> StepResult:
         """Runs one optimizer step at its learning rates and reports it to the callbacks.
@@ -262,19 +272,20 @@ class Trainer:
         self.seconds_in_steps += self.clock() - started
         state.step, state.steps_in_epoch = state.step + 1, state.steps_in_epoch + 1
         step = [kept for micro in step if (kept := self.data.readable(micro))]
-        utterances = [self.data.utterances[index] for micro in step for index in micro]
+        clips = [index for micro in step for index in micro]
         if result.taken:
             self.initial_fingerprints, state.loss = None, state.loss + result.loss
         else:
-            count_skipped(state, result, [item.id for item in utterances], self.recipe.train.max_skipped_steps)
-        self.clips_trained += len(utterances)
+            names = [self.data.clips[index].id for index in clips]
+            count_skipped(state, result, names, self.recipe.train.max_skipped_steps)
+        self.clips_trained += len(clips)
         record = StepRecord(
             state.step,
             state.epoch + 1,
             result.loss,
             result.grad_norm,
             factor * self.learning_rates[0],
-            sum(item.duration for item in utterances),
+            sum(self.data.seconds[np.asarray(clips, np.int64)].tolist()),
             padding_fraction([step], self.data.durations) if step else 0.0,
         )
         self.callbacks.on_step(record)
@@ -323,7 +334,7 @@ class Trainer:
     def _end_epoch(self) -> None:
         """Validates if the recipe requires it, reports the epoch and writes a checkpoint."""
         state, settings = self.state, self.recipe.train
-        text = f"epoch {state.epoch + 1}/{settings.epochs}  loss {state.loss / len(self.plans[state.epoch]):.3f}"
+        text = f"epoch {state.epoch + 1}/{settings.epochs}  loss {state.loss / len(self.plan(state.epoch)):.3f}"
         text += f"  {self.clips_trained / self.seconds_in_steps:.1f} clips/s" if self.seconds_in_steps else ""
         check_epoch(state, self.recipe)
         state.epoch, state.steps_in_epoch, state.skipped_in_epoch, state.loss = state.epoch + 1, 0, 0, 0.0
@@ -355,7 +366,7 @@ class Trainer:
 
     def _check_base(self) -> None:
         """Checks that the base has a finite loss on the first micro-batch. Every rank computes the same one."""
-        micro = next((kept for step in self.plans[0] for micro in step if (kept := self.data.readable(micro))), [])
+        micro = next((kept for step in self.plan(0) for micro in step if (kept := self.data.readable(micro))), [])
         for batch in self.source.batches([micro], 0):
             check_base(self.optimizer_step, batch)
 

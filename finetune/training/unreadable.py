@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from finetune.core.errors import DataError
 from finetune.data.manifest import Utterance
+from finetune.data.utterance_table import as_table
 from finetune.training.callbacks import SkippedClip, TrainerCallback
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ class UnreadableClips:
     def __init__(
         self, splits: Mapping[str, Sequence[Utterance]], max_fraction: float, reasons: dict[str, dict[str, str]]
     ) -> None:
-        self.ids = {split: {item.id for item in items} for split, items in splits.items()}
+        self.splits = {split: as_table(items) for split, items in splits.items()}
         self.max_fraction, self.reasons = max_fraction, reasons
         self.trained = {name for split in TRAINED for name in reasons.get(split, {})}
         self.unreported: list[tuple[str, str]] = []  # split and id
@@ -47,14 +48,16 @@ class UnreadableClips:
             DataError: more than `data.max_bad_fraction` of a split, or all of it, cannot be read.
         """
         for split in splits or TRAINED:
+            if split not in self.splits:
+                continue
             known = self.reasons.get(split, {})
-            new = {name: found[name] for name in sorted(self.ids.get(split, set()) & found.keys() - known.keys())}
+            new = {name: found[name] for name in sorted(self.splits[split].ids_among(found.keys() - known.keys()))}
             if not new:
                 continue
             reasons = self.reasons[split] = {**known, **new}
             self.trained |= set(new) if split in TRAINED else set()
             self.unreported += [(split, name) for name in new]
-            count, total = len(reasons), len(self.ids[split])
+            count, total = len(reasons), len(self.splits[split])
             if count > self.max_fraction * total or count == total:
                 raise DataError(
                     f"data.{split}: the audio of {count} of {total} clips can no longer be read, more than "

@@ -29,7 +29,7 @@ from finetune.training.dataset import Batch, SpeechDataset
 from finetune.training.encoder_cache import StateCache, cached_states
 from finetune.training.loss import IGNORE, token_loss
 from finetune.training.optimizer import build_optimizer
-from finetune.training.sampler import plan_epoch
+from finetune.training.plan import plan_epoch
 from finetune.training.signals import Stop
 from finetune.training.step import OptimizerStep
 
@@ -92,7 +92,7 @@ def measure(setup: Setup, variant: str) -> Measured:
     frames = sum(num_frames(len(wave)) for wave in material.waves)
     audio = sum(model.num_audio_tokens(torch.tensor([num_frames(len(wave)) for wave in material.waves])).tolist())
     all_clips = list(range(setup.clips))
-    amount = Amount(frames, audio, sum(data.positions), data.tokens(all_clips))
+    amount = Amount(frames, audio, int(data.positions.sum()), data.tokens(all_clips))
     frame_padding, position_padding = tally.padding_fractions()
     weights = count_weights(model.hf)
     if variant in LLM:
@@ -143,10 +143,10 @@ def collate(data: SpeechDataset, waves: list[np.ndarray], chosen: Sequence[int])
     ]
     counts = model.num_audio_tokens(torch.tensor([num_frames(len(waves[index])) for index in chosen]))
     prompts = [
-        torch.tensor(data.prompts[index].around(model.audio_token_id, count))
+        torch.tensor(data.prompt(index).around(model.audio_token_id, count))
         for index, count in zip(chosen, counts.tolist(), strict=True)
     ]
-    targets = [torch.tensor(data.targets[index]) for index in chosen]
+    targets = [torch.tensor(data.target(index)) for index in chosen]
     padded_prompts = pad(prompts, True, -1, padding_side="left")
     padded_targets = pad(targets, True, -1)
     ids = torch.cat([padded_prompts, padded_targets], dim=1)
@@ -190,7 +190,7 @@ def notebook(
         batch = collate(data, material.waves, chosen)
         needed = sum(num_frames(len(material.waves[index])) for index in chosen)
         tally.add(
-            (needed, sum(data.positions[index] for index in chosen)),
+            (needed, int(data.positions[list(chosen)].sum())),
             (batch["input_features"].numel() // FEATURE_DIM, batch["input_ids"].numel()),
         )
         return batch
@@ -266,10 +266,10 @@ def toolkit(
             else data.cached(chosen, source, [states[index] for index in chosen])
         )
         lengths = [
-            num_frames(len(material.waves[index])) if states is None else states.frames[index] for index in chosen
+            num_frames(len(material.waves[index])) if states is None else int(states.frames[index]) for index in chosen
         ]
         tally.add(
-            (sum(lengths), sum(data.positions[index] for index in chosen)),
+            (sum(lengths), int(data.positions[list(chosen)].sum())),
             (made.audio.shape[0] * made.audio.shape[1], made.ids.numel()),
         )
         return made

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from utterance_strategies import UTTERANCES
 
 from finetune.core.errors import DataError
+from finetune.core.files import sha256_file
 from finetune.data.manifest import Utterance, write_manifest
-from finetune.data.utterance_table import UtteranceTable, open_manifest, write_table
+from finetune.data.utterance_table import UtteranceTable, as_table, joined_tables, open_manifest, write_table
 
 ROWS = 40_000  # of the test of memory: several record batches
 
@@ -114,3 +116,40 @@ def open_empty(path: Path) -> UtteranceTable:
     import pyarrow as pa
 
     return UtteranceTable(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
+
+
+@given(UTTERANCES, st.data())
+@settings(deadline=None)
+def test_values_of_some_rows_are_exact(items: list[Utterance], data: st.DataObject) -> None:
+    table = as_table(items)
+    assert list(table) == items and as_table(table) is table
+    rows = data.draw(st.lists(st.integers(0, len(items) - 1))) if items else []
+    for name in ("id", "text", "language"):
+        assert table.pick(name, rows) == [getattr(items[row], name) for row in rows]
+    assert table.pick("keywords", rows) == [list(items[row].keywords) for row in rows]
+    assert table.has_keywords == any(item.keywords for item in items)
+    names = [items[row].id for row in rows]
+    assert table.ids_among([*names, "of no row", "\ud800"]) == {*names, "of no row", "\ud800"} & {
+        item.id for item in items
+    }
+
+
+def test_tables_are_joined_without_a_copy(tmp_path: Path) -> None:
+    items = write_many(tmp_path / "m.jsonl", 20_000)
+    one, two = open_manifest(tmp_path / "m.jsonl"), as_table(items[:3])
+    table = joined_tables([one, two, as_table([])])
+    assert len(table) == 20_003 and table[16_390] == items[16_390] and table[20_002] == items[2]
+    rows = [20_001, 0, 16_384, 16_383, 20_001, 19_999]
+    assert table.pick("id", rows) == ["clip-1", "clip-0", "clip-16384", "clip-16383", "clip-1", "clip-19999"]
+    assert table.durations.tolist() == [item.duration for item in [*items, *items[:3]]]
+    assert table.ids_among({"clip-19999", "clip-2", "clip"}) == {"clip-19999", "clip-2"}
+    parts = zip(table.batches, one.batches, strict=False)
+    assert all(ours.column(2).buffers()[2].address == theirs.column(2).buffers()[2].address for ours, theirs in parts)
+    assert len(joined_tables([])) == 0 and list(joined_tables([])) == []
+
+
+def test_a_table_has_the_hash_of_its_manifest(tmp_path: Path) -> None:
+    write_many(tmp_path / "m.jsonl", 3)
+    for _ in range(2):
+        assert open_manifest(tmp_path / "m.jsonl").manifest_sha256 == sha256_file(tmp_path / "m.jsonl")
+    assert as_table([]).manifest_sha256 == ""

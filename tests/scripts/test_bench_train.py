@@ -107,7 +107,7 @@ def test_the_notebooks_batch_is_padded_on_both_sides(base: SpeechModel, data: Sp
     ids, labels, mask = made["input_ids"], made["labels"], made["attention_mask"]
     prompts = [data.positions[index] - data.tokens([index]) for index in range(3)]
     assert ids.shape[1] == max(prompts) + max(data.tokens([index]) for index in range(3))
-    assert mask.sum(1).tolist() == data.positions[:3]
+    assert mask.sum(1).tolist() == data.positions[:3].tolist()
     assert (labels != IGNORE).sum(1).tolist() == [data.tokens([index]) for index in range(3)]
     assert (ids == base.audio_token_id).sum(1).tolist() == made["input_features_mask"].sum(1).tolist()
     assert mask[:, max(prompts) - 1].all() and mask[:, max(prompts)].all()

@@ -19,4 +19,4 @@ from finetune.training.corpus import typical_duration
     ],
 )
 def test_half_of_the_audio_is_in_clips_of_at_most_the_typical_duration(durations: list[float], expected: float) -> None:
-    assert typical_duration(random.Random(0).sample(durations, len(durations))) == expected
+    assert typical_duration([random.Random(0).sample(durations, len(durations))]) == expected
