@@ -16,6 +16,7 @@ from finetune.core.errors import DataError
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, a limit for each file
 MAX_LIST_BYTES = 10_000_000  # of a list of terms, keywords or files
 MAX_BAD_LINES = 3  # lines that an error message lists
+_DECODE = json.JSONDecoder().raw_decode
 
 
 def read_bytes(path: str | Path, limit: int | None = None) -> bytes:
@@ -118,23 +119,24 @@ def stream_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from parse_jsonl(lines, path)
 
 
-def parse_jsonl(lines: Iterable[str], path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def parse_jsonl(lines: Iterable[str], path: str | Path, first: int = 1) -> Iterator[tuple[str, dict[str, Any]]]:
     """The objects of lines of JSON, each with its position `path:line`. Blank lines are skipped.
 
     Args:
         lines: lines that end at a line feed only, because other separators can be inside a string.
         path: the file, for the positions.
+        first: number of the first line.
 
     Raises:
         DataError: lines are not JSON objects; after the last good line. The message lists the first three.
     """
-    errors, count = list[str](), 0
-    for number, line in enumerate(lines, 1):
+    errors, count, path = list[str](), 0, str(path)
+    for number, line in enumerate(lines, first):
         if not line.strip():
             continue
         position = f"{path}:{number}"
         try:
-            row = json.loads(line)
+            row = _parse(line)
         except (ValueError, RecursionError) as error:
             row, reason = None, f"not JSON ({error})"
         else:
@@ -147,6 +149,15 @@ def parse_jsonl(lines: Iterable[str], path: str | Path) -> Iterator[tuple[str, d
     if errors:
         more = [f"... and {count - MAX_BAD_LINES} more lines"] if count > MAX_BAD_LINES else []
         raise DataError("\n".join([*errors, *more, "Write one JSON object on each line."]))
+
+
+def _parse(line: str) -> Any:
+    """`json.loads`, faster for a line that starts with an object."""
+    try:
+        value, end = _DECODE(line)
+    except ValueError:
+        return json.loads(line)
+    return json.loads(line) if line[end:].strip() else value
 
 
 def sha256_file(path: str | Path) -> str:

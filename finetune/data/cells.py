@@ -34,11 +34,13 @@ def cell_number(value: object) -> float | None:
 
 def no_number(value: object) -> bool:
     """Whether a cell of a column of numbers is empty, or holds a usual sign for "no value"."""
-    return cell_text(value).casefold() in NO_NUMBER
+    return math.isnan(value) if type(value) is float else cell_text(value).casefold() in NO_NUMBER
 
 
 def cell_seconds(value: object, unit: float = 1.0) -> float | None:
     """A cell as seconds: a number of `unit` seconds, a number with s or ms, a clock time; None for anything else."""
+    if type(value) is float and unit == 1:
+        return value if math.isfinite(value) else None
     if isinstance(value, datetime.timedelta):
         return value.total_seconds()
     if isinstance(value, datetime.time):

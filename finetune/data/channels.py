@@ -1,7 +1,8 @@
 """Detects channels that are numbered from 1: read as numbers from 0, they would be the wrong side of a call."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable
+from functools import lru_cache
 
 from finetune.core.errors import DataError
 from finetune.data.audio_file import count_channels
@@ -10,18 +11,26 @@ from finetune.data.row import Row
 
 log = logging.getLogger(__name__)
 
+CACHED, MAX_FILES = 4096, 2000
 
-def check_numbering(rows: Sequence[Row], source: str) -> None:
-    """Checks that the channels of a corpus can be numbers from 0.
+
+def check_numbering(rows: Iterable[Row], source: str) -> None:
+    """Checks that the channels of a corpus, in which no row has channel 0, can be numbers from 0.
+
+    The headers of the first MAX_FILES files are read.
 
     Raises:
-        DataError: no row has channel 0, and one has a channel that is the number of channels of its file.
+        DataError: a row has a channel that is the number of channels of its file.
     """
-    numbered = [(row, number) for row in rows if (number := _number(row)) is not None]
-    if not numbered or any(number == 0 for _, number in numbered):
-        return
-    for row, number in numbered:
-        if number == _num_channels(cell_text(row.values.get("audio_filepath"))):
+    num_channels = lru_cache(CACHED)(_num_channels)
+    files = set[int]()
+    for row in rows:
+        path = cell_text(row.values.get("audio_filepath"))
+        number = channel_number(row.values.get("channel"))
+        files.add(hash(path))
+        if len(files) > MAX_FILES:
+            break
+        if number is not None and number == num_channels(path):
             raise DataError(
                 f"{row.where}: channel {shown(row.values.get('channel'))} does not exist: the file has {number}, and "
                 "channels are numbered from 0. No row has channel 0, so the channels seem to be numbered from 1: "
@@ -30,9 +39,8 @@ def check_numbering(rows: Sequence[Row], source: str) -> None:
     log.info(f"{source}: no row has channel 0; channels are numbered from 0, so 1 is the second channel")
 
 
-def _number(row: Row) -> int | None:
-    """The channel of a row if it is a number; None for left and right, which have one meaning."""
-    value = row.values.get("channel")
+def channel_number(value: object) -> int | None:
+    """The channel in a cell if it is a number; None for left and right, which have one meaning."""
     try:
         return None if cell_text(value).isalpha() else cell_channel(value)
     except ValueError:

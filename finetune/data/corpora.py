@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from finetune.core.errors import DataError
+from finetune.data.audio_paths import is_file
 from finetune.data.byte_range import is_url
-from finetune.data.columns import is_file, to_manifest_keys
-from finetune.data.corpus import Corpus, JoinedRows
+from finetune.data.conversion import to_manifest_keys
+from finetune.data.corpus import Corpus, joined
 from finetune.data.formats import hub
 from finetune.data.formats.audio_by_id import with_audio_of_ids
 from finetune.data.formats.headerless import missing_header
@@ -49,7 +50,7 @@ def read_corpus(
         return to_manifest_keys(hub.read_hub(source, media_dir, load_dataset), source, Path.cwd())
     if is_pattern(source):
         corpora = [read_corpus(name, media_dir, audio_required=audio_required) for name in expand(source)]
-        return Corpus(JoinedRows(corpora))
+        return joined(corpora)
     if is_url(source):
         remote_rows, exact = read_url(source)
         return to_manifest_keys(remote_rows, source, Path.cwd(), audio_required, exact)
@@ -83,7 +84,7 @@ def preview_rows(source: str) -> Corpus | None:
     if is_pattern(source):
         corpora = [preview_rows(name) for name in expand(source)]
         opened = [corpus for corpus in corpora if corpus is not None]
-        return Corpus(JoinedRows(opened)) if len(opened) == len(corpora) else None
+        return joined(opened) if len(opened) == len(corpora) else None
     if is_url(source):
         return None
     path = _existing(source)

@@ -5,20 +5,23 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import overload
 
+from finetune.data.raw_rows import BLOCK_ROWS, Blocks
 from finetune.data.row import Row
-
-BLOCK_ROWS = 512  # prepare checks, caches and repeats work in blocks of this size
 
 
 class Corpus(Sequence[Row]):
-    """The rows of a corpus in a fixed order, with the manifest's keys.
+    """The rows of a corpus in a fixed order, with the manifest's keys. Memory does not grow with their number.
 
-    Iterating yields the rows block by block. `block(i)` is cheap for any `i` and gives the same rows in every process
-    that reads the same source.
+    Iterating yields the rows block by block; each time they are read again. `block(i)` is cheap for any `i` and gives
+    the same rows in every process that reads the same source.
+
+    Args:
+        rows: the rows.
+        num_missing: number of rows without an audio file.
     """
 
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self._rows = rows
+    def __init__(self, rows: Blocks | list[Row], num_missing: int = 0) -> None:
+        self._rows, self.num_missing = ListRows(rows) if isinstance(rows, list) else rows, num_missing
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -29,7 +32,7 @@ class Corpus(Sequence[Row]):
 
     def block(self, number: int) -> list[Row]:
         """The rows from number * BLOCK_ROWS on: BLOCK_ROWS of them, or fewer in the last block."""
-        return list(self._rows[number * BLOCK_ROWS : (number + 1) * BLOCK_ROWS])
+        return self._rows.block(number)
 
     def __iter__(self) -> Iterator[Row]:
         for number in range(self.num_blocks):
@@ -42,13 +45,24 @@ class Corpus(Sequence[Row]):
     def __getitem__(self, index: int | slice) -> Row | list[Row]:
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
-        position = index + len(self) * (index < 0)
-        if not 0 <= position < len(self):
-            raise IndexError(index)
+        position = range(len(self))[index]  # raises IndexError, and counts from the end
         return self.block(position // BLOCK_ROWS)[position % BLOCK_ROWS]
 
 
-class JoinedRows(Sequence[Row]):
+class ListRows:
+    """The rows of a list, for a `Corpus`."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def block(self, number: int) -> list[Row]:
+        return self._rows[number * BLOCK_ROWS : (number + 1) * BLOCK_ROWS]
+
+
+class JoinedRows:
     """The rows of several corpora, one corpus after another, for a `Corpus`."""
 
     def __init__(self, corpora: Sequence[Corpus]) -> None:
@@ -58,13 +72,19 @@ class JoinedRows(Sequence[Row]):
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        number = bisect_right(self._ends, index)
-        corpus = self._corpora[number]
-        return corpus[index - self._ends[number] + len(corpus)]
+    def block(self, number: int) -> list[Row]:
+        start, stop = number * BLOCK_ROWS, min((number + 1) * BLOCK_ROWS, len(self))
+        rows = list[Row]()
+        while start < stop:
+            which = bisect_right(self._ends, start)
+            corpus = self._corpora[which]
+            place = start - self._ends[which] + len(corpus)
+            block, skipped = divmod(place, BLOCK_ROWS)
+            rows += corpus.block(block)[skipped : skipped + stop - start]
+            start = number * BLOCK_ROWS + len(rows)
+        return rows
+
+
+def joined(corpora: Sequence[Corpus]) -> Corpus:
+    """The rows of several corpora, one corpus after another."""
+    return Corpus(JoinedRows(corpora), sum(corpus.num_missing for corpus in corpora))

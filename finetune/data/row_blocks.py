@@ -16,7 +16,7 @@ from finetune.data.audio import inspect_audio
 from finetune.data.audio_facts import CachedInspect
 from finetune.data.audio_state import FileState, file_state
 from finetune.data.cells import cell_text
-from finetune.data.corpus import BLOCK_ROWS
+from finetune.data.raw_rows import BLOCK_ROWS
 from finetune.data.row import Row
 from finetune.data.row_audio import Inspect
 from finetune.data.row_result import RowResult, RowSettings, check_row, decode_results, encode_results

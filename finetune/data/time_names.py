@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from finetune.data.cells import cell_seconds, cell_text, no_number
@@ -63,13 +63,14 @@ class TimeColumn:
 
     def value(self, row: Row) -> object:
         """The value in a row; None if it is empty."""
-        value: object = row.values
+        return self.value_in(row.values)
+
+    def value_in(self, values: Mapping[str, object]) -> object:
+        """The value in the values of a row; None if it is empty."""
+        value: object = values
         for key in self.path:
             value = value.get(key) if isinstance(value, dict) else None
         return None if no_number(value) else value
-
-    def values(self, rows: Iterable[Row]) -> list[object]:
-        return [value for row in rows if (value := self.value(row)) is not None]
 
 
 def words_of(name: str) -> list[str]:
@@ -90,17 +91,33 @@ def _split(token: str) -> list[str]:
     return [parts[1], *_split(parts[2])] if parts[2] in VOCABULARY else [parts[1], *re.findall(known, parts[2])]
 
 
-def time_columns(rows: Sequence[Row]) -> list[TimeColumn]:
-    """The columns whose names have a word for a start, an end or a duration, in the order of the first rows."""
-    paths = dict.fromkeys(path for row in rows for path in _paths(row.values))
-    found = []
-    for path in paths:
-        words = set(words_of(" ".join(path)))
-        column = _column(path, words)
-        if column and column.role == "pair" and not any(map(_is_pair, column.values(rows))):
-            continue
-        found += [column] if column else []
-    return found
+class TimeNames:
+    """Collects the columns whose names have a word for a start, an end or a duration, and that have values."""
+
+    def __init__(self) -> None:
+        self._columns = dict[tuple[str, ...], TimeColumn | None]()
+        self._empty = list[TimeColumn]()  # without a value so far
+
+    def add(self, values: Mapping[str, object], has_new_key: bool) -> None:
+        """Adds a row.
+
+        Args:
+            values: its values.
+            has_new_key: it can have a column, or a key of an object, that no earlier row has.
+        """
+        if has_new_key:
+            for path in _paths(values):
+                if path not in self._columns:
+                    self._columns[path] = column = _column(path, set(words_of(" ".join(path))))
+                    self._empty += [column] if column else []
+        for column in [*self._empty]:
+            value = column.value_in(values)
+            if value is not None and (column.role != "pair" or _is_pair(value)):
+                self._empty.remove(column)
+
+    def found(self) -> list[TimeColumn]:
+        """The columns with a value, in the order of the rows."""
+        return [column for column in self._columns.values() if column and column not in self._empty]
 
 
 def _paths(values: Mapping[str, object], depth: int = 1) -> Iterator[tuple[str, ...]]:

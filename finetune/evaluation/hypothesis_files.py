@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.core.errors import DataError
-from finetune.data.formats.tables import read_table, read_text
+from finetune.data.formats.tables import read_table
+from finetune.data.text_lines import read_text
 
 TEXT = "pred_text"
 KEYS = ("id", "audio_filepath")  # columns that identify a clip

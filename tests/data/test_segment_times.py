@@ -13,9 +13,9 @@ import soundfile
 from finetune.core.errors import DataError
 from finetune.data.audio import load_audio, load_utterance
 from finetune.data.audit import Audit, audit
+from finetune.data.conversion import to_manifest_keys
 from finetune.data.corpora import read_corpus
 from finetune.data.row import Row
-from finetune.data.segment_times import segments
 from finetune.data.time_names import words_of
 from finetune.evaluation.utterances import read_utterances
 
@@ -281,6 +281,9 @@ def test_words_of_a_column_name(name: str, words: list[str]) -> None:
 @pytest.mark.parametrize(("end", "warned"), [("00:00:10", True), ("00:00:10.5", False)])
 def test_times_in_whole_seconds_are_a_warning(end: str, warned: bool, caplog: pytest.LogCaptureFixture) -> None:
     times = [("00:00:00", "00:00:02"), ("00:00:03", "00:00:06"), ("00:00:07", end)]
-    rows = [Row(f"a.csv:{n}", {"audio_filepath": "a.wav", "start": a, "end": b}) for n, (a, b) in enumerate(times, 2)]
-    segments(rows, "a.csv")
+    rows = [
+        Row(f"a.csv:{n}", {"audio_filepath": "a.wav", "start": a, "end": b, "text": "x"})
+        for n, (a, b) in enumerate(times, 2)
+    ]
+    to_manifest_keys(rows, "a.csv", Path(), audio_required=False)
     assert ("whole seconds" in caplog.text) == warned

@@ -17,10 +17,10 @@ from finetune.data.formats.cues import Annotation, Cue, order_notes
 from finetune.data.formats.elan import parse_elan
 from finetune.data.formats.nist import parse_ctm, parse_stm
 from finetune.data.formats.subtitles import parse_subtitles, parse_timed_text
-from finetune.data.formats.tables import read_text
 from finetune.data.formats.textgrid import parse_textgrid
 from finetune.data.problems import Finding
 from finetune.data.row import Row
+from finetune.data.text_lines import read_text
 
 log = logging.getLogger(__name__)
 

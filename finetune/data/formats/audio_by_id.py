@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 from finetune.data.cells import cell_text
@@ -12,22 +11,25 @@ from finetune.data.formats.audio_names import is_audio
 from finetune.data.row import Row
 
 
-def with_audio_of_ids(rows: Iterable[Row], folder: Path) -> Iterator[Row]:
-    """The rows, with `audio_filepath` if no column has audio and the first id names a file below the folder."""
-    rows = iter(rows)
-    first = next(rows, None)
+def with_audio_of_ids(rows: Iterable[Row], folder: Path) -> Iterable[Row]:
+    """The rows, with `audio_filepath` if no column has audio and the first id names a file below the folder.
+
+    Args:
+        rows: rows that can be iterated several times.
+        folder: the folder of the table.
+    """
+    first = next(iter(rows), None)
     if first is None:
-        return
+        return rows
     names = {key: name for name, key in known_columns(first.values).items()}
-    rows = chain([first], rows)
     column = names.get("id")
     if column is None or "audio_filepath" in names or not cell_text(first.values.get(column)):
-        yield from rows
-        return
+        return rows
     files = _audio_below(folder)
-    if cell_text(first.values[column]) not in files:
-        yield from rows
-        return
+    return _with_audio(rows, column, files) if cell_text(first.values[column]) in files else rows
+
+
+def _with_audio(rows: Iterable[Row], column: str, files: dict[str, str]) -> Iterator[Row]:
     for row in rows:
         name = cell_text(row.values.get(column))
         yield replace(row, values=row.values | {"audio_filepath": files.get(name, f"{name}.wav")})

@@ -13,9 +13,10 @@ from finetune.data.formats import annotations
 from finetune.data.formats.audio_names import AudioNames, is_audio
 from finetune.data.formats.metadata_folder import check_splits
 from finetune.data.formats.subtitles import parse_timed_text
-from finetune.data.formats.tables import JSON, TABLES, read_text
+from finetune.data.formats.tables import JSON, TABLES
 from finetune.data.problems import Finding
 from finetune.data.row import Row
+from finetune.data.text_lines import read_text
 
 _TIME = r"[\[(]?(?:\d+:)*\d+[.,:]\d+[\])]?"
 CLOCK = re.compile(r"\s*[\[(]?(?:\d+:)+\d+(?:[.,]\d+)?[\])]?(?:\s|$)")  # a line such as "[00:12] words"

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from finetune.data.audio_paths import expanded
 from finetune.data.audio_suffixes import AUDIO_SUFFIXES
-from finetune.data.columns import expanded
 
 # Names of folders and words of file names that are a split of a corpus.
 SPLIT_FOLDERS = ("train", "training", "valid", "validation", "val", "dev", "test", "testing", "eval", "evaluation")

@@ -4,14 +4,17 @@ import csv
 import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Literal
 
 from finetune.core.errors import DataError
+from finetune.data.audio_paths import audio_folders, find_audio
 from finetune.data.cells import shown
-from finetune.data.columns import audio_folders, find_audio, known_columns
-from finetune.data.formats.tables import TABLES, Header, read_text
+from finetune.data.columns import known_columns
+from finetune.data.formats.tables import TABLES, Header
+from finetune.data.text_lines import TextLines
 
 AUDIO = re.compile(r"\.(wav|flac|mp3|ogg|oga|opus|m4a|mp4|webm|aac|wma|aiff?|au|sph)$", re.IGNORECASE)
 MAX_ROWS = 100  # rows that are compared
@@ -27,7 +30,7 @@ def missing_header(path: Path) -> Header | None:
     Raises:
         DataError: there is no header, and the columns are not known.
     """
-    lines = [line.rstrip("\r") for line in read_text(path).split("\n") if line.strip()][:MAX_ROWS]
+    lines = [line.rstrip("\r\n") for line in islice(filter(str.strip, TextLines(path)), MAX_ROWS)]
     if not lines:
         return None
     tables = {delimiter: [_split(line, delimiter) for line in lines] for delimiter in TABLES[path.suffix.lower()]}

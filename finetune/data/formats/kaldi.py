@@ -14,8 +14,8 @@ from pathlib import Path
 
 from finetune.core.errors import DataError
 from finetune.data.audio_file import count_channels
+from finetune.data.audio_paths import is_file
 from finetune.data.cells import cell_number, shown
-from finetune.data.columns import is_file
 from finetune.data.formats.folders import FileFinder, is_known_folder, subfolders_with
 from finetune.data.formats.lines import text_lines
 from finetune.data.key_tables import KeyTables

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from finetune.core.errors import DataError
+from finetune.data.audio_paths import audio_folders, find_audio
 from finetune.data.byte_range import ByteRange
 from finetune.data.cells import shown
-from finetune.data.columns import audio_folders, find_audio
 from finetune.data.formats.folders import is_known_folder
 from finetune.data.formats.lines import first_object, json_lines
 from finetune.data.key_tables import KeyTables

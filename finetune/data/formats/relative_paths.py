@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from finetune.data.columns import audio_folders, find_audio, known_columns
+from finetune.data.audio_paths import audio_folders, find_audio
+from finetune.data.columns import known_columns
 from finetune.data.row import Row
 
 

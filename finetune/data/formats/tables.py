@@ -1,19 +1,21 @@
-"""Reads JSON Lines, JSON lists, CSV and TSV with any delimiter to rows with the column names of the file."""
+"""Reads CSV and TSV files with any delimiter, JSON Lines and JSON lists to rows with the column names of the file."""
 
 import csv
-import io
-import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from finetune.core.errors import DataError
-from finetune.core.files import parse_jsonl, read_bytes
 from finetune.data.cells import shown
 from finetune.data.columns import known_columns
+from finetune.data.formats.json_rows import read_json
+from finetune.data.raw_rows import LineRows, RawRows
 from finetune.data.row import Row
+from finetune.data.text_lines import LinePosition, TextLines
 
+Quoting = Literal[0, 3]  # csv.QUOTE_MINIMAL, csv.QUOTE_NONE
 JSON = (".jsonl", ".json")
 TABLES = {".csv": ",;\t|", ".tsv": "\t"}
 NEXT_ROW = re.compile(r"\S*\.(wav|flac|mp3|ogg|opus|m4a)[\"']?[,;]", re.I)  # the start of a row, inside a cell
@@ -27,7 +29,7 @@ class Header:
     names: list[str]
 
 
-def read_table(path: Path, header: Header | None = None) -> list[Row]:
+def read_table(path: Path, header: Header | None = None) -> RawRows:
     """The rows of a .jsonl, .json, .csv or .tsv file, with the column names of the file.
 
     Args:
@@ -35,130 +37,128 @@ def read_table(path: Path, header: Header | None = None) -> list[Row]:
         header: delimiter and column names of a .csv or .tsv file that has none.
 
     Raises:
-        DataError: the file cannot be read or has another format.
+        DataError: the file cannot be read or has another format. Many errors are raised when the rows are iterated.
     """
     suffix = path.suffix.lower()
     if suffix in TABLES:
-        return _read_table(path, TABLES[suffix], header)
+        return _open_table(path, TABLES[suffix], header)
     if suffix in JSON:
-        return _read_json(path)
+        return read_json(path)
     raise DataError(f"{path}: unknown format {suffix or '(no suffix)'}; use .jsonl, .json, .csv or .tsv")
 
 
-def _read_json(path: Path) -> list[Row]:
-    text = read_text(path)
-    if not text.lstrip().startswith("["):
-        return [Row(where, values) for where, values in parse_jsonl(text.split("\n"), path)]
-    try:
-        rows = [Row(f"{path}: item {number}", values) for number, values in enumerate(json.loads(text), 1)]
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: neither JSON Lines nor a JSON list ({error})") from error
-    for row in rows:
-        if not isinstance(row.values, dict):
-            raise DataError(f"{row.where}: not a JSON object with keys such as audio_filepath and text")
-    return rows
+class DelimitedRows(LineRows):
+    """The rows of a CSV or TSV file.
+
+    Args:
+        path: the file.
+        start: the line of the first row, after the header.
+        header: the delimiter and the names of the columns.
+        quoting: `csv.QUOTE_MINIMAL` or `csv.QUOTE_NONE`.
+    """
+
+    def __init__(self, path: Path, start: LinePosition, header: Header, quoting: Quoting) -> None:
+        super().__init__(path, start, carriage_returns=True)
+        self.header, self.quoting = header, quoting
+        keys = {key: header.names.index(name) for name, key in known_columns(header.names).items()}
+        self._key_column = keys.get("audio_filepath", keys.get("id"))
+
+    def read(self, lines: TextLines) -> Iterator[Row]:
+        names, delimiter = self.header.names, self.header.delimiter
+        named = [(index, name) for index, name in enumerate(names) if name]
+        for line, cells in _cells(lines, delimiter, self.quoting):
+            where = f"{self.path}:{line}"
+            if len(cells) > len(names) and any(cell.strip() for cell in cells[len(names) :]):
+                raise DataError(
+                    f"{where}: {len(cells)} cells, but the header has {len(names)}; put a text with "
+                    f"{delimiter!r} in quotes"
+                )
+            cells += [""] * (len(names) - len(cells))
+            if any("\n" in cell for cell in cells):
+                self._check_quotes(where, cells)
+            yield Row(where, {name: cells[index] for index, name in named})
+
+    def _check_quotes(self, where: str, cells: list[str]) -> None:
+        """Raises DataError if cells with several lines have merged rows."""
+        starts_row = any(NEXT_ROW.match(rest) for cell in cells for rest in cell.split("\n")[1:])
+        lines = [line.split(self.header.delimiter) for line in self.header.delimiter.join(cells).split("\n")]
+        complete = [
+            line
+            for line in lines
+            if self._key_column is not None
+            and len(line) == len(self.header.names)
+            and re.fullmatch(r"\S+", line[self._key_column])  # a word in the column of the audio or the id
+        ]
+        if starts_row or len(complete) > 1:
+            raise DataError(f"{where}: a quote that opens here closes only in a later row; double the quotes in a text")
 
 
-def _read_table(path: Path, delimiters: str, names: Header | None) -> list[Row]:
-    text = read_text(path)
-    if hint := re.match(r"sep=(.)\r?\n", text):  # the first line that Excel writes
-        delimiters, text = hint[1], text[hint.end() :]
-    header_line = text.lstrip("\r\n").split("\n", 1)[0]
-    delimiter = names.delimiter if names else max(delimiters, key=re.sub(r'"[^"]*"', "", header_line).count)
-    table = _cells(text, delimiter, path)
-    if not table:
-        return []
-    header, first = names.names if names else [name.strip() for name in table[0][1]], 2 if hint else 1
-    if duplicates := sorted({name for name in header if name and header.count(name) > 1}):
+def _open_table(path: Path, delimiters: str, known: Header | None) -> RawRows:
+    lines = iter(source := TextLines(path, carriage_returns=True))
+    start, first = source.position, next(lines, "")
+    if hint := re.match(r"sep=(.)\r?\n", first):  # the first line that Excel writes
+        delimiters, start, first = hint[1], source.position, next(lines, "")
+    while first and not first.strip("\r\n"):
+        first = next(lines, "")
+    delimiter = known.delimiter if known else max(delimiters, key=re.sub(r'"[^"]*"', "", first).count)
+    quoting = _quoting(path, start, delimiter)
+    if known:
+        return DelimitedRows(path, start, known, quoting)
+    table = TextLines(path, start, carriage_returns=True)
+    line, cells = next(_cells(table, delimiter, quoting), (0, list[str]()))
+    header = Header(delimiter, [name.strip() for name in cells])
+    if duplicates := sorted({name for name in header.names if name and header.names.count(name) > 1}):
         raise DataError(
-            f"{path}:{first}: the column names {', '.join(map(shown, duplicates))} occur more than once; rename them. "
+            f"{path}:{line}: the column names {', '.join(map(shown, duplicates))} occur more than once; rename them. "
             f"If the table has no header, add one, such as {delimiter.join(('audio_filepath', 'text'))!r}"
         )
-    rows = []
-    for line, cells in table if names else table[1:]:
-        where = f"{path}:{line + first - 1}"
-        if any(cell.strip() for cell in cells[len(header) :]):
-            raise DataError(
-                f"{where}: {len(cells)} cells, but the header has {len(header)}; put a text with "
-                f"{delimiter!r} in quotes"
-            )
-        cells += [""] * (len(header) - len(cells))
-        if any(NEXT_ROW.match(rest) for cell in cells if "\n" in cell for rest in cell.split("\n")[1:]) or (
-            _has_several_rows(cells, delimiter, header)
-        ):
-            raise DataError(f"{where}: a quote that opens here closes only in a later row; double the quotes in a text")
-        rows.append(Row(where, {name: cell for name, cell in zip(header, cells, strict=False) if name}))
-    return rows
+    return DelimitedRows(path, table.position, header, quoting)
 
 
-def _has_several_rows(cells: list[str], delimiter: str, header: list[str]) -> bool:
-    """Whether two or more lines of one row are complete rows, each with a word in the column of the audio or the id."""
-    keys = {key: header.index(name) for name, key in known_columns(header).items()}
-    column = keys.get("audio_filepath", keys.get("id"))
-    lines = [line.split(delimiter) for line in delimiter.join(cells).split("\n")]
-    if column is None or len(lines) == 1:
-        return False
-    return sum(len(line) == len(header) and bool(re.fullmatch(r"\S+", line[column])) for line in lines) > 1
-
-
-def _cells(text: str, delimiter: str, path: Path) -> list[tuple[int, list[str]]]:
-    """The non-empty rows of a table, each with the number of its first line.
+def _quoting(path: Path, start: LinePosition, delimiter: str) -> Quoting:
+    """Whether quotes have a meaning in a table.
 
     Tables with tabs or bars often have texts with plain quotation marks (Common Voice, LJSpeech). If the quotes do not
     match, or merge lines or cells, they count as plain characters.
     """
+    if delimiter not in "\t|" or not any('"' in line for line in TextLines(path, start)):
+        return csv.QUOTE_MINIMAL
     try:
-        quoted = _parse(text, delimiter, csv.QUOTE_MINIMAL)
+        quoted, merged = _num_complete(path, start, delimiter, csv.QUOTE_MINIMAL)
+    except csv.Error:
+        return csv.QUOTE_NONE
+    plain = _num_complete(path, start, delimiter, csv.QUOTE_NONE)[0] if merged else 0
+    return csv.QUOTE_NONE if plain > quoted else csv.QUOTE_MINIMAL
+
+
+def _num_complete(path: Path, start: LinePosition, delimiter: str, quoting: Quoting) -> tuple[int, bool]:
+    """The number of rows with as many cells as the first, and whether a cell has a line feed or a delimiter."""
+    complete, width, merged = 0, 0, False
+    for _, cells in _parse(TextLines(path, start, carriage_returns=True), delimiter, quoting):
+        width = width or len(cells)
+        complete += len(cells) == width
+        merged = merged or any("\n" in cell or delimiter in cell for cell in cells)
+    return complete, merged
+
+
+def _cells(lines: TextLines, delimiter: str, quoting: Quoting) -> Iterator[tuple[int, list[str]]]:
+    """The rows of `_parse`. Raises DataError with the line of a row that is not well-formed."""
+    try:
+        yield from _parse(lines, delimiter, quoting)
     except csv.Error as error:
-        if delimiter not in "\t|":
-            line = error.args[1]
-            raise DataError(
-                f"{path}:{line}: not a well-formed table row: {error.args[0]}; put a text with {delimiter!r} or a "
-                "quote in quotes, and double the quotes inside it"
-            ) from error
-        return _parse(text, delimiter, csv.QUOTE_NONE)
-    if delimiter not in "\t|" or '"' not in text:
-        return quoted
-    plain = _parse(text, delimiter, csv.QUOTE_NONE)
-    merged = any(char in cell for _, cells in quoted for cell in cells for char in ("\n", delimiter))
-    return plain if merged and _num_complete(plain) > _num_complete(quoted) else quoted
+        raise DataError(
+            f"{lines.path}:{error.args[1]}: not a well-formed table row: {error.args[0]}; put a text with "
+            f"{delimiter!r} or a quote in quotes, and double the quotes inside it"
+        ) from error
 
 
-def _parse(text: str, delimiter: str, quoting: Literal[0, 3]) -> list[tuple[int, list[str]]]:
-    """The rows with one way of quoting. Raises csv.Error with a reason and the line."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
-    table, line = list[tuple[int, list[str]]](), 1
+def _parse(lines: TextLines, delimiter: str, quoting: Quoting) -> Iterator[tuple[int, list[str]]]:
+    """The non-empty rows, each with the number of its first line. Raises csv.Error with a reason and the line."""
+    line = lines.line
     try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                table.append((line, cells))
-            line = reader.line_num + 1
+        for cells in csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True):
+            if any(map(str.strip, cells)):
+                yield line, cells
+            line = lines.line
     except csv.Error as error:
         raise csv.Error(str(error), line) from error
-    return table
-
-
-def _num_complete(table: list[tuple[int, list[str]]]) -> int:
-    """The number of rows with as many cells as the header."""
-    return sum(len(cells) == len(table[0][1]) for _, cells in table)
-
-
-def read_text(path: Path) -> str:
-    """The content of a text file in UTF-8 or UTF-16.
-
-    Raises:
-        DataError: the file cannot be read, or is not text in UTF-8 or UTF-16.
-    """
-    try:
-        data = read_bytes(path)
-        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-            return data.decode("utf-16")
-        text = data.decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}:{line}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
-    if "\0" in text:
-        raise DataError(f"{path}: a binary file, not text; export it as UTF-8 text")
-    return text

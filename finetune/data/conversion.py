@@ -1,0 +1,99 @@
+"""Converts the rows of a source to rows with the manifest's keys, in a pass over all rows and then block by block."""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+from finetune.core.errors import DataError
+from finetune.data.audio_paths import AudioFinder, is_searched
+from finetune.data.cells import shown
+from finetune.data.channels import check_numbering
+from finetune.data.columns import renamed, split_audio
+from finetune.data.corpus import Corpus
+from finetune.data.raw_rows import BLOCK_ROWS, RawRows, StoredRows
+from finetune.data.row import Row
+from finetune.data.segment_rows import Segments, find_segments
+from finetune.data.survey import Survey, survey
+
+
+def to_manifest_keys(
+    rows: Iterable[Row], source: str, folder: Path, audio_required: bool = True, exact: bool = False
+) -> Corpus:
+    """Rows with the manifest's keys, absolute audio paths, and segments as offset and duration in seconds.
+
+    Args:
+        rows: rows with the columns of the source; unless they are `RawRows`, they are iterated once and stored.
+        source: the source, for messages.
+        folder: where relative paths start, before the current directory.
+        audio_required: it is an error if no audio file exists.
+        exact: the rows have the manifest's keys, and their other columns have no meaning.
+
+    Raises:
+        DataError: there are no rows; a column is missing or cannot be understood; no audio file exists.
+    """
+    raw = rows if isinstance(rows, RawRows) else StoredRows(rows)
+    finder = AudioFinder(folder)
+    facts = survey(raw, source, finder, exact)
+    if audio_required and facts.num_missing == len(raw):
+        raise _without_audio(facts, len(raw))
+    converted = ConvertedRows(raw, finder, facts.keys, bytes(facts.candidates))
+    if not facts.is_manifest:
+        view = Corpus(converted)
+        if facts.has_channels and not facts.has_channel_0:
+            check_numbering(view, source)
+        segments = find_segments(view, facts.times.found(), facts.files, source)
+        converted = ConvertedRows(raw, finder, facts.keys, bytes(facts.candidates), segments)
+    return Corpus(converted, facts.num_missing)
+
+
+class ConvertedRows:
+    """Rows with the manifest's keys, for a `Corpus`.
+
+    Args:
+        rows: the rows of the source.
+        finder: finds the audio files.
+        keys: the key of each column that gets another name.
+        candidates: for each row the number of the candidate that is its audio.
+        segments: converts the columns with times; None leaves them.
+    """
+
+    def __init__(
+        self,
+        rows: RawRows,
+        finder: AudioFinder,
+        keys: dict[str, str],
+        candidates: bytes,
+        segments: Segments | None = None,
+    ) -> None:
+        self._rows, self._finder, self._keys, self._candidates = rows, finder, keys, candidates
+        self._segments = segments
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def block(self, number: int) -> list[Row]:
+        path_of, first = lru_cache(BLOCK_ROWS)(self._finder.path), number * BLOCK_ROWS
+        rows = []
+        for index, row in enumerate(self._rows.block(number), first):
+            values = renamed(row.values, self._keys) if self._keys else row.values
+            name, inner = split_audio(values.get("audio_filepath"))
+            path = name if isinstance(name, str) else None
+            if is_searched(name):
+                path = path_of(name, self._candidates[index])
+            row = Row(
+                row.where,
+                (inner | values | {"audio_filepath": path}) if inner else {**values, "audio_filepath": path},
+                row.fault,
+            )
+            rows.append(row if self._segments is None else self._segments.convert(index, row))
+        return rows
+
+
+def _without_audio(facts: Survey, count: int) -> DataError:
+    first = facts.first
+    if first.fault:
+        return DataError(f"{first.where}: {first.fault.detail}")
+    names = " and ".join(facts.tried) or shown(first.values.get("audio_filepath"))
+    return DataError(
+        f"{facts.source}: 0 of {count} audio files exist; tried {names} for {first.where}; correct the paths"
+    )

@@ -1,0 +1,156 @@
+"""The first pass over the rows of a corpus: its columns, the audio files that exist, and the facts for decisions."""
+
+from array import array
+from collections.abc import Iterable
+from functools import lru_cache
+from itertools import chain, islice
+
+from finetune.core.errors import DataError
+from finetune.data.audio_paths import ABSENT, UNKNOWN, AudioFinder, has_audio, is_searched
+from finetune.data.cells import cell_text, shown
+from finetune.data.channels import channel_number
+from finetune.data.columns import column_keys, renamed, split_audio
+from finetune.data.manifest import ALWAYS_WRITTEN, VERSION_KEY, check_version
+from finetune.data.raw_rows import BLOCK_ROWS, RawRows
+from finetune.data.row import Row
+from finetune.data.time_names import TimeNames
+
+CACHED = 4096  # audio files that are not looked for again; rows of one file often follow each other
+MAX_KEY_SETS = 10_000  # different sets of keys that are remembered
+MANIFEST_KEYS = frozenset({VERSION_KEY, *ALWAYS_WRITTEN})
+
+
+class Columns:
+    """The columns of the rows that were read so far.
+
+    Attributes:
+        names: in the order of the rows.
+        lists: columns with a list in some row.
+        are_manifest: whether each row has the keys of a manifest.
+    """
+
+    def __init__(self, rows: Iterable[Row] = ()) -> None:
+        self.names, self.lists, self.are_manifest = dict[str, None](), set[str](), True
+        self._key_sets = set[tuple[str, ...]]()
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: Row) -> bool:
+        """Adds the columns of a row. Returns whether it can have a key, also inside an object, that no other row has.
+
+        Raises:
+            DataError: the row is from a manifest of a later version.
+        """
+        values = row.values
+        kinds, keys = set(map(type, values.values())), tuple(values)
+        if list in kinds or tuple in kinds:
+            self.lists.update(name for name, value in values.items() if isinstance(value, list | tuple))
+        if VERSION_KEY in values:
+            check_version(values, row.where)
+        if keys in self._key_sets:
+            return dict in kinds
+        if len(self._key_sets) >= MAX_KEY_SETS:
+            self._key_sets.clear()
+        self._key_sets.add(keys)
+        self.names |= dict.fromkeys(keys)
+        self.are_manifest = self.are_manifest and values.keys() >= MANIFEST_KEYS
+        return True
+
+
+class Survey:
+    """Facts about the rows of a corpus.
+
+    Args:
+        source: the source, for messages.
+        finder: finds the audio files.
+        columns: the columns of the corpus, or those of its first rows.
+        exact: the rows have the manifest's keys.
+
+    Attributes:
+        columns: the columns of the rows that were added.
+        is_manifest: the rows have the manifest's keys, and their other columns have no meaning.
+        keys: the key of each column that gets another name.
+        first: the first row, with these keys.
+        candidates: for each row the number of the candidate that is its audio, see `AudioFinder`.
+        files: for each row a hash of its file and channel; none for a manifest.
+        num_missing: rows without an audio file.
+        tried: paths of the first name that were tried.
+        times: the columns with times.
+        has_channels, has_channel_0: whether a row has a number of a channel, and the number 0.
+
+    Raises:
+        DataError: a column is missing.
+    """
+
+    def __init__(self, source: str, finder: AudioFinder, columns: Columns, exact: bool) -> None:
+        self.source, self.columns, self.exact = source, Columns(), exact
+        self.is_manifest, self.keys = self._keys(columns)
+        self.first, self.num_missing, self.tried = Row("", {}), 0, list[str]()
+        self.candidates, self.files = bytearray(), array("q")
+        self.times, self.has_channels, self.has_channel_0 = TimeNames(), False, False
+        self._finder = finder
+        self._find, self._path = lru_cache(CACHED)(finder.find), lru_cache(CACHED)(finder.path)
+
+    def add(self, row: Row) -> None:
+        """Adds a row with the columns of the source."""
+        has_new_key = self.columns.add(row)
+        values = renamed(row.values, self.keys) if self.keys else row.values
+        if not self.candidates:
+            self.first = Row(row.where, dict(values), row.fault)
+        name, inner = split_audio(values.get("audio_filepath"))
+        if is_searched(name):
+            number = self._find(name)
+            path: object = self._path(name, number)
+            exists = number != ABSENT
+        else:
+            number, path = UNKNOWN, name if isinstance(name, str) else None
+            exists = isinstance(path, str) and has_audio(path)
+        self.candidates.append(number)
+        if not exists:
+            self._add_missing(name)
+        if not self.is_manifest:
+            values = inner | values | {"audio_filepath": path}
+            channel = values.get("channel")
+            self.files.append(hash((cell_text(path), cell_text(channel))))
+            self.times.add(values, has_new_key)
+            if channel is not None and not self.has_channel_0 and (index := channel_number(channel)) is not None:
+                self.has_channels, self.has_channel_0 = True, index == 0
+
+    def is_valid(self) -> bool:
+        """Whether the rows have the columns that were assumed."""
+        return self._keys(self.columns) == (self.is_manifest, self.keys)
+
+    def _keys(self, columns: Columns) -> tuple[bool, dict[str, str]]:
+        is_manifest = self.exact or columns.are_manifest
+        return is_manifest, {} if is_manifest else column_keys(columns.names, columns.lists, self.source)
+
+    def _add_missing(self, name: object) -> None:
+        self.num_missing += 1
+        if not self.tried and name is not None and name != "":
+            self.tried = self._finder.tried(name) if is_searched(name) else [shown(name)]
+
+
+def survey(rows: RawRows, source: str, finder: AudioFinder, exact: bool) -> Survey:
+    """The facts about all rows. If later rows have columns that change the meaning of others, the rows are read again.
+
+    Raises:
+        DataError: there are no rows, a column is missing, or the rows cannot be read.
+    """
+    columns: Columns | None = None
+    while True:
+        iterator = iter(rows)
+        first = list(islice(iterator, BLOCK_ROWS))
+        columns = columns or Columns(first)
+        try:
+            facts = Survey(source, finder, columns, exact)
+        except DataError:
+            if len(columns.names) == len((columns := Columns(chain(first, iterator))).names):
+                raise
+            continue
+        if not first:
+            raise DataError(f"{source}: the corpus has no rows")
+        for row in chain(first, iterator):
+            facts.add(row)
+        if facts.is_valid():
+            return facts
+        columns = facts.columns
