@@ -115,9 +115,13 @@ class TimeNames:
             if value is not None and (column.role != "pair" or _is_pair(value)):
                 self._empty.remove(column)
 
+    def named(self) -> list[TimeColumn]:
+        """The columns by their names, with or without a value, in the order of the rows."""
+        return [column for column in self._columns.values() if column]
+
     def found(self) -> list[TimeColumn]:
         """The columns with a value, in the order of the rows."""
-        return [column for column in self._columns.values() if column and column not in self._empty]
+        return [column for column in self.named() if column not in self._empty]
 
 
 def _paths(values: Mapping[str, object], depth: int = 1) -> Iterator[tuple[str, ...]]:

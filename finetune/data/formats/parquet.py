@@ -17,7 +17,7 @@ from finetune.data.formats.dataset_rows import DatasetColumns, columns_of_schema
 from finetune.data.formats.parquet_files import parquet_files, partition
 from finetune.data.formats.relative_paths import with_paths
 from finetune.data.row import Row
-from finetune.data.time_names import time_columns
+from finetune.data.time_names import TimeNames
 
 if TYPE_CHECKING:
     import pyarrow
@@ -82,7 +82,9 @@ def _preview_rows(path: Path) -> Iterator[Row]:
         kind = schema.field(columns.audio).type
         inner = [field.name for field in kind] if pyarrow.types.is_struct(kind) else []
         names += [f"{columns.audio}.{name}" for name in inner if name not in SAMPLES]
-    has_times = any(column.role in TIMES for column in time_columns([Row("", dict.fromkeys(names))]))
+    columns_by_name = TimeNames()
+    columns_by_name.add(dict.fromkeys(names), has_new_key=True)
+    has_times = any(column.role in TIMES for column in columns_by_name.named())
     numbers = count()
     for batch in _batches(path, TEXTS_AT_ONCE, names):
         for values in batch.to_pylist():
