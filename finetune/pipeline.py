@@ -130,12 +130,13 @@ def prepare_shard(recipe: Recipe, shard: Shard) -> None:
 
     Raises:
         RecipeError: data.train is empty.
-        CheckpointError: another process uses the run directory for something else.
+        CheckpointError: another process uses the run directory for something else, or it is not one.
     """
     from finetune.data.prepare import prepare_shard
 
     run = _run_dir(recipe)
     with run.locked(shared=True):
+        run.require_own()
         record = run.done("prepare")
         if record is not None and record.get("inputs") == _stage_inputs(recipe)["prepare"]:
             log.info("prepare: skipped, already done")

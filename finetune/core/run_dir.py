@@ -125,7 +125,6 @@ class RunDir:
                 of the toolkit trained here, or this is not a run directory.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        before_claim = {"lock", *(path.name for path in (self.prepare_work, self.media, self.score))}  # of array jobs
         if self.recipe.is_file():
             recorded = _read_record(self.recipe)
             if recorded is not None and (self.checkpoint.exists() or self.best.exists()):
@@ -138,11 +137,17 @@ class RunDir:
                         "choose another name with --set name=..., or delete the directory"
                     )
             # A damaged record is replaced: the checkpoint contains the settings too, and training compares them.
-        elif any(path.name not in before_claim for path in self.root.iterdir()):
+        else:
+            self.require_own()
+        write_json(self.recipe, settings)
+
+    def require_own(self) -> None:
+        """Raises CheckpointError if the directory has files and is not a run directory."""
+        before_claim = {"lock", *(path.name for path in (self.prepare_work, self.media, self.score))}  # of array jobs
+        if not self.recipe.is_file() and any(path.name not in before_claim for path in self.root.iterdir()):
             raise CheckpointError(
                 f"{self.root} exists and is not a run directory; choose another name with --set name=..."
             )
-        write_json(self.recipe, settings)
 
     def check_version(self) -> None:
         """Raises CheckpointError if an earlier version of the toolkit, with other recipe keys, trained here."""

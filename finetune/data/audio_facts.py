@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -34,9 +35,7 @@ MAX_BUFFERED, MAX_SECONDS = 512, 5.0  # new entries that a process keeps before 
 BUSY_SECONDS = 60  # that a process waits for another one to write
 SETTLED = 2e9  # nanoseconds after which a change of a file surely changes its time
 PACKAGES = ("soundfile", "soxr", "numpy", "av")  # decoders: another version can give other samples
-MODULES = (  # of this package, with the code that decodes
-    *("audio", "audio_file", "audio_readers", "av_file", "byte_range", "downmix", "mpeg", "ogg", "wav"),
-)
+_IMPORT = re.compile(r"^\s*from finetune\.data\.(\w+) import", re.MULTILINE)
 TABLES = ("files", "facts")  # hashes of files, and what was found in segments; `used` is a day since 1970
 _COLUMNS = "(key BLOB PRIMARY KEY, value BLOB NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID"
 
@@ -132,12 +131,23 @@ def _key(content: bytes, offset: float, duration: float | None, channel: int | N
     return hashlib.blake2b(content + segment.encode(), digest_size=16).digest()
 
 
+def decoder_sources() -> dict[str, str]:
+    """The source of `audio` and of every module of this package that it needs, by name."""
+    sources, pending = dict[str, str](), ["audio"]
+    while pending:
+        name = pending.pop()
+        if name not in sources:
+            sources[name] = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+            pending += _IMPORT.findall(sources[name])
+    return sources
+
+
 @cache
 def decoder_version() -> str:
     """A hash of the code and the versions of the packages that decode audio."""
     digest = hashlib.blake2b(digest_size=16)
-    for name in MODULES:
-        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    for _, source in sorted(decoder_sources().items()):
+        digest.update(source.encode())
     for package in PACKAGES:
         try:
             digest.update(f"{package} {metadata.version(package)}\n".encode())
@@ -196,8 +206,9 @@ class _Store:
         if content is None:
             return None
         self._last = (identity, content)
-        if known is None and time.time_ns() - os.stat(local_file(path)).st_mtime_ns > SETTLED:
-            self.put("files", identity, content)
+        with suppress(OSError):
+            if known is None and time.time_ns() - os.stat(local_file(path)).st_mtime_ns > SETTLED:
+                self.put("files", identity, content)
         return content
 
     def get(self, table: str, key: bytes) -> dict[str, Any] | None:
@@ -214,7 +225,7 @@ class _Store:
         for value, used in rows or ():
             if used != self._day:
                 self._used[table].add(key)
-            return bytes(value)
+            return value if isinstance(value, bytes) else None
         return None
 
     def put(self, table: str, key: bytes, value: bytes) -> None:

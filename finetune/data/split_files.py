@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, overload
 
@@ -45,6 +46,7 @@ class SplitWriter:
         self._rows, self._line = list[tuple[Any, ...]](), 0
         self._status_of = cached_status()
         self.num_kept, self.seconds = 0, 0.0
+        self._read = lru_cache(256)(self._read_kept)  # a clip with many copies is asked for often
 
     def keep(self, utterance: Utterance, sentence: str) -> None:
         self._rows.append(row_of(utterance, sentence, self._line, self._status_of))
@@ -60,6 +62,9 @@ class SplitWriter:
         self._warnings.write(_problem_line(problem))
 
     def kept_item(self, index: int) -> Utterance:
+        return self._read(index)
+
+    def _read_kept(self, index: int) -> Utterance:
         self._write_columns()
         for file in (self._manifest, self._columns):
             file.flush()
