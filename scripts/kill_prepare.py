@@ -142,4 +142,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    import kill_prepare  # worker processes import `recorded_inspect` by this name
+
+    sys.exit(kill_prepare.main())

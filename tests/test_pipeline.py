@@ -138,6 +138,22 @@ def test_a_changed_corpus_reruns_prepare(tmp_path: Path, fake: FakeStages) -> No
     assert fake.names == ["prepare", "prepare"]
 
 
+@pytest.mark.parametrize("source", ["", "/*.wav"])
+def test_a_changed_folder_or_pattern_reruns_prepare(tmp_path: Path, fake: FakeStages, source: str) -> None:
+    """The run directory can lie in the folder."""
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "a.wav").touch()
+    data = {"train": [f"{corpus}{source}"], "valid": ["b.jsonl"], "test": ["c.jsonl"]}
+    original = recipe(tmp_path, data=data).model_copy(update={"runs": str(corpus / "runs")})
+    for _ in range(2):
+        fake.run(original, "prepare")
+    assert fake.names == ["prepare"]
+    (corpus / "b.wav").touch()
+    fake.run(original, "prepare")
+    assert fake.names == ["prepare", "prepare"]
+
+
 @pytest.mark.parametrize(
     ("change", "key"),
     [
