@@ -163,8 +163,6 @@ def _row(path: Path, cue: Cue, recording: Recording) -> Row:
     fault = None
     if cue.end <= cue.start or cue.start < 0:
         fault = Finding("contradictory segment", f"it ends at {cue.end:g} s and starts at {cue.start:g} s")
-    elif not cue.text:
-        fault = Finding("empty transcript", "the cue has no words")
     values: dict[str, object] = {
         "audio_filepath": os.path.abspath(recording.audio),
         "offset": cue.start,

@@ -221,12 +221,18 @@ def test_bad_cues_are_problems_of_their_rows(talk: Path) -> None:
 
 
 def test_cues_out_of_order_and_overlapping_speakers_are_said(talk: Path, caplog: pytest.LogCaptureFixture) -> None:
-    lines = ["talk 1 Mary 3 4 late", "talk 1 Mary 1 2.5 early", "talk 1 Bob 2 2.8 over", "talk 2 Ann 1 2 elsewhere"]
+    lines = [
+        "talk 1 Mary 3 4 late",
+        "talk 1 Mary 1 2.5 early",
+        "talk 1 Bob 2 2.8 over",
+        "talk 2 Ann 0 1.5 long",
+        "talk 2 Ann 1 2 elsewhere",
+    ]
     (talk / "talk.stm").write_text("\n".join(lines))
     write_audio(talk / "talk.wav", channels=2)
     with caplog.at_level(logging.INFO):
         rows = read(talk / "talk.stm")
-    assert [row.values["channel"] for row in rows] == [0, 0, 0, 1]
+    assert [row.values["channel"] for row in rows] == [0, 0, 0, 1, 1]
     assert ": cues start before the cue above them: 1" in caplog.text
     assert "so both are in their audio: 1" in caplog.text
 
@@ -408,14 +414,14 @@ def test_a_ctm_of_several_recordings_and_channels(tmp_path: Path) -> None:
     write_audio(tmp_path / "a.wav", channels=2)
     write_audio(tmp_path / "b.wav")
     lines = [
-        "a 1 0.5 0.5 one 0.5",
-        "a 2 0.6 0.4 two 1.0",
         "a 1 1.0 0.5 three 1.0",
+        "a 2 0.6 0.4 two 1.0",
+        "a 1 0.5 0.5 one 0.5",
         "b 1 0.0 1.0 four",
         "gone 1 0 1 five",
     ]
-    (tmp_path / "all.ctm").write_text("\n".join(lines))
-    rows = read(tmp_path / "all.ctm")
+    (tmp_path / "a.ctm").write_text("\n".join(lines))
+    rows = read(tmp_path / "a.ctm")
     found = [(Path(str(r.values["audio_filepath"])).name, r.values["channel"], r.values["text"]) for r in rows]
     assert found == [("a.wav", 0, "one three"), ("a.wav", 1, "two"), ("b.wav", 0, "four"), ("gone.wav", 0, "five")]
     assert [row.values.get("confidence") for row in rows] == [0.75, 1.0, None, None]
@@ -488,3 +494,30 @@ def test_a_damaged_file_never_raises_another_error(name: str, content: str) -> N
         except ValueError:
             num_damaged += 1
     assert num_damaged < 150
+
+
+def test_channels_that_count_from_0(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav", channels=2)
+    (tmp_path / "a.ctm").write_text("a 0 1.0 0.5 left\na 1 1.0 0.5 right\n")
+    assert [(row.values["text"], row.values["channel"]) for row in read(tmp_path / "a.ctm")] == [
+        ("left", 0),
+        ("right", 1),
+    ]
+
+
+def test_hours_and_entities_of_srt_and_vtt() -> None:
+    (srt,) = parse_timed_text("1\n01:02:03,500 --> 01:02:04,000\nR&amp;D\n").cues
+    (vtt,) = parse_timed_text("WEBVTT\n\n01:02:03.500 --> 01:02:04.000\nR&amp;D\n").cues
+    assert (srt.start, srt.end, srt.text) == (3723.5, 3724.0, "R&amp;D")
+    assert (vtt.start, vtt.end, vtt.text) == (3723.5, 3724.0, "R&D")
+
+
+def test_a_tier_of_words_has_no_speaker(talk: Path) -> None:
+    (talk / "talk.TextGrid").write_text(textgrid(("words", [(1.0, 1.5, "good"), (1.5, 2.0, "morning")])))
+    assert segments(read(talk / "talk.TextGrid")) == [(0.9, 1.1, "good morning", "")]
+
+
+def test_the_start_of_the_media_of_elan_is_added(talk: Path) -> None:
+    media = '<MEDIA_DESCRIPTOR MEDIA_URL="file:///talk.wav" TIME_ORIGIN="500"/>'
+    (talk / "talk.eaf").write_text(elan(tier("default", "a1", "t1", "t2", "good morning"), media=media))
+    assert segments(read(talk / "talk.eaf")) == [(1.5, 1.5, "good morning", "")]
