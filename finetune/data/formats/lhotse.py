@@ -15,9 +15,8 @@ from typing import Any
 from finetune.core.errors import DataError
 from finetune.data.byte_range import is_url
 from finetune.data.formats.folders import FileFinder, is_known_folder
-from finetune.data.formats.lhotse_cuts import cut_rows, supervision_row
+from finetune.data.formats.lhotse_cuts import cut_rows, objects, supervision_row
 from finetune.data.formats.lines import first_object, json_lines
-from finetune.data.formats.small_members import SmallMembers
 from finetune.data.key_tables import KeyTables
 from finetune.data.problems import Finding
 from finetune.data.row import Row
@@ -28,7 +27,6 @@ log = logging.getLogger(__name__)
 SUFFIX = re.compile(r"\.jsonl(\.gz)?$", re.IGNORECASE)
 SHARD = re.compile(r"cuts(?P<number>\.\d+)?\.jsonl(\.gz)?")  # of Shar
 RECORDING = re.compile(r"recording(\.\d+)?\.tar(\.gz)?")
-MAX_JSON = 10 << 20  # bytes of a recording's manifest in a Shar file
 
 
 def kind_of(path: Path) -> str | None:
@@ -113,60 +111,46 @@ def read_cuts(path: str) -> Iterator[Row]:
     match = SHARD.fullmatch(name)
     tar = f"{folder}/recording{match['number'] or ''}.tar" if match else None
     audio = _SharAudio(tar) if tar and not is_url(tar) and os.path.isfile(tar) else None
-    try:
-        for where, cut in json_lines(path):
-            if audio is None and tar and _is_placeholder(cut):
-                if os.path.isfile(f"{tar}.gz"):
-                    raise DataError(f"{where}: the audio, {tar}.gz, is compressed; run gunzip {tar}.gz")
-                if not is_url(tar):
-                    raise DataError(f"{where}: the audio of the cuts, {tar}, is missing")
-                audio = _SharAudio(tar)
-            yield from cut_rows(cut if audio is None else audio.attached(cut), where)
-    finally:
-        if audio is not None:
-            audio.contents.close()
+    for where, cut in json_lines(path):
+        if audio is None and tar and _is_placeholder(cut):
+            if os.path.isfile(f"{tar}.gz"):
+                raise DataError(f"{where}: the audio, {tar}.gz, is compressed; run gunzip {tar}.gz")
+            if not is_url(tar):
+                raise DataError(f"{where}: the audio of the cuts, {tar}, is missing")
+            audio = _SharAudio(tar)
+        yield from cut_rows(cut if audio is None else audio.attached(cut), where)
 
 
 def _is_placeholder(cut: dict[str, Any]) -> bool:
     recording = cut.get("recording")
-    sources = recording.get("sources") if isinstance(recording, dict) else None
-    return any(isinstance(source, dict) and source.get("type") == "shar" for source in sources or ())
+    sources = objects(recording.get("sources")) if isinstance(recording, dict) else []
+    return any(source.get("type") == "shar" for source in sources)
 
 
 class _SharAudio:
-    """The audio of one shard: a tar with the audio of each cut, and its manifest as JSON."""
+    """The audio of one shard: a tar with the audio of each cut, named by its id."""
 
     def __init__(self, tar: str) -> None:
         self.index: TarIndex = read_tar_index(tar)
-        self.contents = SmallMembers(self.index)
         self.members: dict[str, list[int]] = {}
         for number in range(len(self.index)):
             stem, _, suffix = self.index.name(number).rpartition(".")
-            if suffix not in ("nodata", "nometa"):
-                self.members.setdefault(f"{stem}.json" if suffix == "json" else stem, []).append(number)
+            if suffix not in ("json", "nodata", "nometa"):
+                self.members.setdefault(stem, []).append(number)
 
     def attached(self, cut: dict[str, Any]) -> dict[str, Any]:
         """A cut whose recording is its audio in the tar. Cuts of the same id have it in the order of their lines."""
         key = str(cut.get("id"))
-        audio, manifests = self.members.get(key), self.members.get(f"{key}.json")
+        audio = self.members.get(key)
         recording = cut.get("recording")
         if not audio:
             nothing = {"type": "nodata", "channels": cut.get("channel"), "source": os.path.basename(self.index.path)}
             return {**cut, "recording": {"sources": [nothing]}}
-        member, manifest = self.index[audio.pop(0)], manifests.pop(0) if manifests else None
-        if not isinstance(recording, dict) and manifest is not None:
-            recording = self._json(manifest)
+        member = self.index[audio.pop(0)]
         recording = recording if isinstance(recording, dict) else {"duration": cut.get("duration")}
-        sources = recording.get("sources") or [{"channels": recording.get("channel_ids") or cut.get("channel")}]
+        sources = [*objects(recording.get("sources")), {"channels": cut.get("channel")}]
         source = {**sources[0], "type": "file" if member.length else "nodata", "source": str(member)}
         return {**cut, "recording": {**recording, "sources": [source], "transforms": None}}
-
-    def _json(self, number: int) -> object:
-        member = self.index[number]
-        try:
-            return json.loads(self.contents.read(member)) if member.length <= MAX_JSON else None
-        except ValueError:
-            return None
 
 
 def _read_pair(path: Path) -> Iterator[Row]:

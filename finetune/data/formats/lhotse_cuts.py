@@ -11,6 +11,7 @@ from finetune.data.cells import shown
 from finetune.data.problems import Finding
 from finetune.data.row import Row
 
+LONGEST = 1e9  # seconds; a larger number is not a time
 SAME = 0.02  # seconds by which a supervision can exceed its cut (rounding)
 CUTS = ("MonoCut", "MultiCut")
 OWN = ("id", "audio_filepath", "text", "offset", "duration", "channel", "audio_digest", "manifest_version")
@@ -20,7 +21,7 @@ ARRAYS = ("storage_type", "array", "sources")  # keys of the manifest of an arra
 def cut_rows(cut: Mapping[str, Any], where: str) -> Iterator[Row]:
     """The rows of a cut: one for each supervision, or a fault."""
     kind = cut.get("type", "MonoCut")
-    supervisions = [item for item in cut.get("supervisions") or () if isinstance(item, Mapping)]
+    supervisions = objects(cut.get("supervisions"))
     if kind not in CUTS:
         what = "mixes several recordings" if kind == "MixedCut" else "has no speech of a recording"
         advice = "save its audio with CutSet.save_audios or to_shar, or use the cuts that it was made of"
@@ -72,20 +73,27 @@ def _custom(item: Mapping[str, Any], values: Mapping[str, object]) -> dict[str, 
     return {str(key): value for key, value in custom.items() if key not in arrays and key not in (*OWN, *values)}
 
 
-def _channels(value: object) -> list[object]:
-    return list(value) if isinstance(value, list | tuple) else [0 if value is None else value]
+def objects(value: object) -> list[Mapping[str, Any]]:
+    """The objects of a list; none if the value is not a list."""
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
-def _audio(recording: object, channels: list[object]) -> dict[str, object] | Finding:
+def _channels(value: object) -> list[int | str]:
+    """The channels of a list or a number; what is not a number has no such channel."""
+    items = value if isinstance(value, list) else [0 if value is None else value]
+    return [item if isinstance(item, int) else shown(item) for item in items]
+
+
+def _audio(recording: object, channels: list[int | str]) -> dict[str, object] | Finding:
     """The path and the channel of a recording, or why it cannot be read from one file."""
     if not isinstance(recording, Mapping):
         return Finding("missing audio", "the cut has no recording; features alone cannot be used")
     if transforms := recording.get("transforms"):
-        names = ", ".join(str(item.get("name", item) if isinstance(item, Mapping) else item) for item in transforms)
+        names = ", ".join(str(item.get("name")) for item in objects(transforms)) or shown(transforms)
         advice = "save its audio with CutSet.save_audios or to_shar, or use the original cuts"
         return Finding("unreadable audio", f"the recording has the transforms {names}; {advice}")
-    sources = [item for item in recording.get("sources") or () if isinstance(item, Mapping)]
-    found = [item for item in sources if {*channels} <= {*_channels(item.get("channels"))}]
+    sources = objects(recording.get("sources"))
+    found = [item for item in sources if channels and {*channels} <= {*_channels(item.get("channels"))}]
     if not found:
         available = [channel for item in sources for channel in _channels(item.get("channels"))]
         in_one = "one file with " if {*channels} <= {*available} else ""
@@ -102,7 +110,7 @@ def _audio(recording: object, channels: list[object]) -> dict[str, object] | Fin
         reason = reasons.get(str(kind), "write the cuts with audio files")
         return Finding("unreadable audio", f"a source of type {shown(kind)} ({shown(source)}): {reason}")
     all_channels = _channels(found[0].get("channels"))
-    if len(all_channels) == 1 or len(channels) == len(all_channels):  # the average of all channels
+    if len(channels) == len(all_channels):  # the average of all channels
         return {"audio_filepath": source}
     if len(channels) > 1:
         detail = f"channels {_joined(channels)} of {len(all_channels)}; give one supervision for each channel"
@@ -110,17 +118,17 @@ def _audio(recording: object, channels: list[object]) -> dict[str, object] | Fin
     return {"audio_filepath": source, "channel": all_channels.index(channels[0])}
 
 
-def _joined(values: list[object]) -> str:
+def _joined(values: list[int | str]) -> str:
     return " and ".join(map(str, values))
 
 
 def _times(cut: Mapping[str, Any], supervision: Mapping[str, Any]) -> dict[str, object] | Finding:
     """Offset and duration in the recording; the duration alone if the row is the whole recording."""
     numbers = [cut.get("start", 0), cut.get("duration"), supervision.get("start", 0), supervision.get("duration")]
-    if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
+    if not all(isinstance(n, int | float) and not isinstance(n, bool) and abs(n) < LONGEST for n in numbers):
         return Finding("invalid offset", f"start and duration of cut and supervision are {shown(numbers)}")
     cut_start, cut_duration, start, duration = map(float, numbers)
-    if not (cut_start >= 0 and cut_duration > 0 and duration > 0 and cut_start + cut_duration + duration < 1e9):
+    if cut_start < 0 or duration <= 0 or start >= cut_duration:
         return Finding("invalid duration", f"start and duration of cut and supervision are {shown(numbers)}")
     if start < -SAME or start + duration > cut_duration + SAME:
         detail = f"the supervision lies from {start:g} to {start + duration:g} s of a cut of {cut_duration:g} s"

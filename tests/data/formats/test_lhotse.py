@@ -1,7 +1,10 @@
 """Manifests of Lhotse through check and prepare."""
 
+import copy
 import gzip
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from shapes import assert_clip, run_check_and_prepare, write_audio
 
 from finetune.core.errors import DataError
 from finetune.data.corpora import read_corpus
+from finetune.data.formats.lhotse_cuts import cut_rows
 from finetune.data.row import Row
 
 Json = dict[str, Any]
@@ -133,6 +137,20 @@ def test_recordings_and_supervisions(finetune: Command, nano: Path, audio: Path)
         assert [row.values for row in read(name)] == [row.values for row in read(path)]
 
 
+def test_a_channel_is_counted_in_its_file(audio: Path) -> None:
+    several = recording("c", 5.0, [3], [5, 7])
+    path = write(audio / "cuts.jsonl", *(cut(several, supervision("c-1", 0, 5.0), channel=n) for n in (3, 5, 7)))
+    found = [(str(row.values["audio_filepath"])[-7:], row.values.get("channel")) for row in read(path)]
+    assert found == [("v/c.wav", None), ("c-1.wav", 0), ("c-1.wav", 1)]
+
+
+def test_the_path_of_a_file_is_not_the_name_of_a_recording(audio: Path) -> None:
+    of = recording("a", 5.0) | {"id": "wav/a.wav"}
+    named = supervision("a-2", 0, 5.0, custom={"recording": "meeting"})
+    rows = read(write(audio / "cuts.jsonl", cut(of, supervision("a-1", 0, 5.0), named)))
+    assert [row.values.get("recording") for row in rows] == [None, "meeting"]
+
+
 def test_paths_start_at_the_folder_of_the_recipe_of_lhotse(audio: Path, cuts: list[Json]) -> None:
     (audio / "data" / "manifests").mkdir(parents=True)
     rows = read(write(audio / "data" / "manifests" / "cuts_train.jsonl.gz", *cuts))
@@ -209,3 +227,31 @@ def test_pairs_beside_manifests_are_still_a_folder_of_audio(audio: Path, cuts: l
     write(audio / "cuts.jsonl.gz", *cuts)
     (audio / "wav" / "a.txt").write_text("right")
     assert "right" in [row.values["text"] for row in read(audio)]
+
+
+JUNK = [None, 1, -1, 2.5, "x", [], {}, [[]], [{}], [None], {"a": {}}, math.nan, math.inf, True, [0, 1], "0", 10**400]
+
+
+def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The keys that lead to each value inside a value."""
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield (*path, key)
+        yield from paths(value[key], (*path, key))
+
+
+def replaced(value: Any, path: tuple[Any, ...], new: object) -> Any:
+    value = copy.copy(value)
+    value[path[0]] = replaced(value[path[0]], path[1:], new) if len(path) > 1 else new
+    return value
+
+
+def test_any_value_of_any_key_gives_rows(audio: Path, cuts: list[Json]) -> None:
+    speed = {"transforms": [{"name": "Speed", "kwargs": {"factor": 1.1}}]}
+    contents = [*cuts, cut(recording("a", 5.0) | speed, supervision("a-1", 0, 5.0))]
+    for content in contents:
+        for path in paths(content):
+            for junk in JUNK:
+                for row in cut_rows(replaced(content, path, junk), "where"):
+                    start, length = row.values.get("offset", 0.0), row.values.get("duration", 1.0)
+                    assert row.fault or (isinstance(start, float) and isinstance(length, float) and length > 0)
+                    assert row.fault or (start >= 0 and length <= 5 and row.values["audio_filepath"])

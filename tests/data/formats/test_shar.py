@@ -96,6 +96,7 @@ def shar(tmp_path: Path, audio: Path) -> Path:
         },
     )
     (folder / "features.000000.tar").write_bytes(b"")
+    write_cuts(folder / "cuts_all.jsonl.gz", cut("other", 2.0, (0, 2.0, "not of the shards")))
     return folder
 
 
