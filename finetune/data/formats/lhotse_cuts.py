@@ -136,6 +136,6 @@ def _times(cut: Mapping[str, Any], supervision: Mapping[str, Any]) -> dict[str, 
     end = min(start + duration, cut_duration)
     offset, duration = round(cut_start + max(0.0, start), 9), round(end - max(0.0, start), 9)
     whole = cut["recording"].get("duration")
-    if offset == 0 and isinstance(whole, int | float) and abs(whole - duration) < 1e-3:
+    if offset == 0 and isinstance(whole, int | float) and duration - 1e-3 < whole < duration + 1e-3:
         return {"duration": duration}
     return {"offset": offset, "duration": duration}

@@ -128,6 +128,7 @@ def test_incomplete_samples_are_faults(finetune: Command, nano: Path, tmp_path: 
     details = [row["detail"] for row in result.dropped]
     assert details[0] == "no text in the files silent.flac" and details[1] == "the key mute has no audio file"
     assert details[3] == "the audio files twice.flac and twice.wav have the same key"
+    assert details[8] == f"long.txt has {2 << 20} bytes"
     assert details[7] == "broken.json is not a JSON object of at most 16 MB"
 
 
@@ -172,6 +173,9 @@ def test_a_folder_of_audio_beside_an_archive_is_read_as_before(audio: Path) -> N
     (audio / "0.txt").write_text("right")
     write_tar(audio / "backup.tar", {"0.flac": audio / "1.flac", "0.txt": b"wrong"})
     assert "right" in [row.values["text"] for row in read(audio)]
+    (audio / "0.txt").rename(audio / "0.srt")
+    (audio / "0.srt").write_text("1\n00:00:00,000 --> 00:00:00,900\na cue\n")
+    assert "a cue" in [row.values["text"] for row in read(audio)]
 
 
 def test_members_with_strange_names_stay_members(tmp_path: Path, audio: Path) -> None:
