@@ -1,13 +1,16 @@
 """Every shape in docs/corpora.md as a tiny corpus: `finetune check` and `finetune prepare` give the right clips."""
 
+import gzip
+import json
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command import CommandResult
-from shapes import assert_clip, noise, run_check_and_prepare, write_audio
+from shapes import assert_clip, noise, run_check_and_prepare, write_audio, write_tar
 
 from finetune.cli.main import main
 from finetune.data.manifest import Utterance
@@ -244,6 +247,82 @@ def mls(folder: Path) -> Shape:
     return folder, expected
 
 
+def lines(*rows: dict[str, object]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def lhotse_recording(kind: str = "file") -> dict[str, object]:
+    sources = [{"type": kind, "channels": [0], "source": "talk.wav" if kind == "file" else ""}]
+    facts = {"sampling_rate": 16_000, "num_samples": 64_000, "duration": 4.0, "channel_ids": [0]}
+    return {"id": "talk", "sources": sources, **facts}
+
+
+def lhotse_supervisions(prefix: str) -> list[dict[str, object]]:
+    return [
+        {
+            "id": f"{prefix}-{n}",
+            "recording_id": "talk",
+            "start": start,
+            "duration": end - start,
+            "channel": 0,
+            "text": text,
+        }
+        for n, (start, end, text) in enumerate(TALK)
+    ]
+
+
+def lhotse_cut(kind: str) -> dict[str, object]:
+    parts = {"supervisions": lhotse_supervisions(kind), "recording": lhotse_recording(kind)}
+    return {"id": "talk", "start": 0, "duration": 4.0, "channel": 0, "type": "MonoCut", **parts}
+
+
+@shape("Lhotse cuts")
+def lhotse_cuts(folder: Path) -> Shape:
+    source, expected = talk(folder, "cuts_train.jsonl.gz", "")
+    (folder / "cuts_train.jsonl.gz").write_bytes(gzip.compress(lines(lhotse_cut("file"))))
+    return source, expected
+
+
+@shape("Lhotse recordings and supervisions")
+def lhotse_supervised(folder: Path) -> Shape:
+    source, expected = talk(folder, "x_supervisions_train.jsonl", lines(*lhotse_supervisions("pair")).decode())
+    (folder / "x_recordings_train.jsonl").write_bytes(lines(lhotse_recording()))
+    return source, expected
+
+
+@shape("Lhotse Shar")
+def lhotse_shar(folder: Path) -> Shape:
+    _, expected = talk(folder, "notes.md", "")
+    (folder / "shar").mkdir()
+    (folder / "shar" / "cuts.000000.jsonl.gz").write_bytes(gzip.compress(lines(lhotse_cut("shar"))))
+    members = {"talk.wav": folder / "talk.wav", "talk.json": lines(lhotse_recording("shar"))}
+    write_tar(folder / "shar" / "recording.000000.tar", members)
+    return folder / "shar", expected
+
+
+@shape("NeMo manifest, tarred")
+def nemo_tarred(folder: Path) -> Shape:
+    expected = clips(folder, "a.wav", "b.wav")
+    write_tar(folder / "audio_0.tar", {path.name: path for _, path, *_ in expected})
+    rows = [{"audio_filepath": path.name, "duration": 1.5, "text": text, "shard_id": 0} for text, path, *_ in expected]
+    for _, path, *_ in expected:
+        path.rename(path.parent.parent / f"nemo-{path.name}")
+    (folder / "tarred_audio_manifest.json").write_bytes(lines(*rows))
+    return folder / "tarred_audio_manifest.json", [
+        (text, path.parent.parent / f"nemo-{path.name}", start, end) for text, path, start, end in expected
+    ]
+
+
+@shape("WebDataset")
+def web_dataset(folder: Path) -> Shape:
+    expected = clips(folder, "a.flac", "b.flac")
+    for number, (text, path, *_) in enumerate(expected):
+        write_tar(folder / "tars" / f"train-{number}.tar", {"0.flac": path, "0.txt": text.encode()})
+    return folder / "tars", expected
+
+
+READS_ARCHIVES = find_spec("finetune.data.audio_source") is not None
+IN_ARCHIVES = ("Lhotse Shar", "NeMo manifest, tarred", "WebDataset")  # read in place by the name of a member
 EMBEDDED = ("Parquet", "folder of Parquet files", "saved data set")  # their audio becomes files
 
 
@@ -253,7 +332,11 @@ def corpora(
 ) -> tuple[dict[str, Shape], dict[str, list[Utterance]]]:
     """All corpora, and the clips that one run of check and prepare over all of them makes of each."""
     folder = tmp_path_factory.mktemp("shapes")
-    shapes = {name: make(folder / f"corpus {number}") for number, (name, make) in enumerate(SHAPES.items())}
+    shapes = {
+        name: make(folder / f"corpus {number}")
+        for number, (name, make) in enumerate(SHAPES.items())
+        if READS_ARCHIVES or name not in IN_ARCHIVES
+    }
     sources = [str(source) for source, _ in shapes.values()]
     result = run_check_and_prepare(run_command, folder, sources, nano)
     assert result.check.code == 0 and not result.dropped, result.dropped
@@ -271,14 +354,16 @@ def run_command(*args: object) -> CommandResult:
 def test_check_and_prepare_give_the_right_clips(
     corpora: tuple[dict[str, Shape], dict[str, list[Utterance]]], name: str
 ) -> None:
+    if name not in corpora[0]:
+        pytest.skip("members of archives are not read yet")
     (_, expected), found = corpora[0][name], corpora[1][name]
     assert len(found) == len(expected)
     for clip, (text, path, start, end) in zip(found, expected, strict=True):
         assert_clip(clip, path, text, start, end)
-        assert (clip.audio_filepath == str(path)) == (name not in EMBEDDED)
+        assert (clip.audio_filepath == str(path)) == (name not in (*EMBEDDED, *IN_ARCHIVES))
 
 
 def test_every_shape_of_the_documentation_has_a_corpus_here() -> None:
-    text = (ROOT / "docs" / "corpora.md").read_text(encoding="utf-8").split("## Corpora of other toolkits")[0]
+    text = (ROOT / "docs" / "corpora.md").read_text(encoding="utf-8").split("## Convert to another format")[0]
     documented = [name for name in re.findall(r"^\| ([^|]+?) \| [^-]", text, re.M) if name != "shape"]
-    assert documented and not {*documented} - SHAPES.keys()
+    assert documented == list(SHAPES)

@@ -23,7 +23,7 @@ def matches(path: Path) -> bool:
     return path.is_dir() and bool(_tables(path))
 
 
-def read(folder: Path, media_dir: Path) -> Iterator[Row]:
+def read(folder: Path, media_dir: Path) -> Iterable[Row]:
     """The rows of the table of a folder, or of the tables in its folders, with the paths of their audio.
 
     Raises:
@@ -32,27 +32,28 @@ def read(folder: Path, media_dir: Path) -> Iterator[Row]:
     return _rows(folder, lambda table: parquet.read(table, media_dir))
 
 
-def preview(folder: Path) -> Iterator[Row]:
+def preview(folder: Path) -> Iterable[Row]:
     """The rows of `read` without audio that is inside of metadata.parquet."""
     return _rows(folder, parquet.preview)
 
 
-def _rows(folder: Path, read_parquet: Callable[[Path], Iterator[Row]]) -> Iterator[Row]:
+def _rows(folder: Path, read_parquet: Callable[[Path], Iterator[Row]]) -> Iterable[Row]:
     tables = _tables(folder)
     corpora = list(dict.fromkeys(table.parent for table in tables))
-    if corpora != [folder]:
-        check_splits(folder, corpora)
-        log.info("%s: read from %d folders with a table, such as %s", folder, len(corpora), corpora[0])
-    for corpus in corpora:
-        table, *others = [table for table in tables if table.parent == corpus]
-        if others:
-            log.warning("%s: %s is read; %s is not", corpus, table.name, ", ".join(other.name for other in others))
-        rows: Iterable[Row]
-        if table.suffix == ".parquet":
-            rows = read_parquet(table)
-        else:
-            rows = read_table(table, missing_header(table) if table.suffix in TABLES else None)
-        yield from rows if corpus == folder else with_paths(rows, corpus)
+    chosen = [next(table for table in tables if table.parent == corpus) for corpus in corpora]
+    if others := [str(table.relative_to(folder)) for table in tables if table not in chosen]:
+        log.warning("%s: %s is read; %s is not", folder, chosen[0].name, ", ".join(others))
+    if corpora == [folder]:
+        return _rows_of_table(chosen[0], read_parquet)
+    check_splits(folder, corpora)
+    log.info("%s: read from %d folders with a table, such as %s", folder, len(corpora), corpora[0])
+    return (row for table in chosen for row in with_paths(_rows_of_table(table, read_parquet), table.parent))
+
+
+def _rows_of_table(table: Path, read_parquet: Callable[[Path], Iterator[Row]]) -> Iterable[Row]:
+    if table.suffix == ".parquet":
+        return read_parquet(table)
+    return read_table(table, missing_header(table) if table.suffix in TABLES else None)
 
 
 def check_splits(folder: Path, corpora: Iterable[Path] = ()) -> None:

@@ -1,7 +1,7 @@
 """The shapes of corpora that are found by their content, in the order in which they are tried."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,10 +39,10 @@ class CorpusFormat:
 
     name: str
     matches: Callable[[Path], bool]
-    read: Callable[[Path, Path], Iterator[Row]]
+    read: Callable[[Path, Path], Iterable[Row]]
     exact: bool = False
     opened_by_check: bool = True
-    preview: Callable[[Path], Iterator[Row]] | None = None
+    preview: Callable[[Path], Iterable[Row]] | None = None
 
 
 FORMATS: tuple[CorpusFormat, ...] = (

@@ -1,5 +1,6 @@
 """Makes the paths of audio absolute in a corpus of several files, whose paths start in different folders."""
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,5 +17,6 @@ def with_paths(rows: Iterable[Row], folder: Path) -> Iterator[Row]:
         names = names or {key: name for name, key in known_columns(row.values).items()}
         column = names.get("audio_filepath", "")
         name = row.values.get(column)
-        found = find_audio(name, bases) if isinstance(name, str) and name.strip() else None
+        is_relative = isinstance(name, str) and name.strip() and not os.path.isabs(name)
+        found = find_audio(str(name), bases) if is_relative else None
         yield replace(row, values=row.values | {column: str(found)}) if found else row

@@ -521,3 +521,11 @@ def test_the_start_of_the_media_of_elan_is_added(talk: Path) -> None:
     media = '<MEDIA_DESCRIPTOR MEDIA_URL="file:///talk.wav" TIME_ORIGIN="500"/>'
     (talk / "talk.eaf").write_text(elan(tier("default", "a1", "t1", "t2", "good morning"), media=media))
     assert segments(read(talk / "talk.eaf")) == [(1.5, 1.5, "good morning", "")]
+
+
+def test_of_two_audio_files_of_one_name_the_lossless_one_is_read(talk: Path) -> None:
+    for suffix in (".mp4", ".flac", ".mp3"):
+        write_audio(talk / f"talk{suffix}")
+    (talk / "talk.srt").write_text(SRT)
+    (talk / "talk.wav").unlink()
+    assert {row.values["audio_filepath"] for row in read(talk / "talk.srt")} == {str(talk / "talk.flac")}

@@ -166,3 +166,10 @@ def test_other_suffixes_of_transcripts(tmp_path: Path) -> None:
     assert [row.values["text"] for row in rows] == ["a", "b", "c", "0 5 sil\n", None]
     assert [row.fault.kind if row.fault else "" for row in rows] == ["", "", "", "times in transcript", ""]
     assert str(rows[-1].values["audio_filepath"]) == str(tmp_path / "gone.wav")
+
+
+def test_a_column_with_audio_counts_more_than_the_id(tmp_path: Path) -> None:
+    write_audio(tmp_path / "x" / "1.wav")
+    write_audio(tmp_path / "2.wav")
+    (tmp_path / "m.csv").write_text("id,path,text\n1,2.wav,two\n")
+    assert found(list(read_corpus(str(tmp_path / "m.csv"), tmp_path)), tmp_path) == {"2.wav": "two"}
