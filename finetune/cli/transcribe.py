@@ -16,6 +16,8 @@ from finetune.core.model_limits import read_limits
 from finetune.core.options import FORMATS, DecodingOptions, TranscribeOptions, choices, override
 from finetune.core.terminal import prepare_streams, shortened, visible
 from finetune.core.unexpected import explain
+from finetune.data.audio_state import has_bytes
+from finetune.data.byte_range import stem_of
 from finetune.inference.saved_options import options_for, options_path, read_options
 
 if TYPE_CHECKING:
@@ -27,7 +29,9 @@ Progress = Callable[[float, float], None]  # seconds of audio transcribed, secon
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds all arguments except --model. An argument that is not given keeps the option of the model."""
-    parser.add_argument("files", nargs="*", metavar="FILE", help="audio file; - reads a list of files from stdin")
+    parser.add_argument(
+        "files", nargs="*", metavar="FILE", help="audio file or URL; - reads a list of files from stdin"
+    )
     parser.add_argument("--files-from", metavar="LIST", help="text file with one path of an audio file per line")
     parser.add_argument(
         "--format", choices=FORMATS, help=f"{FORMATS[0]} (default), json (one object per line), srt, vtt, or tsv (ms)"
@@ -126,7 +130,7 @@ def run(args: argparse.Namespace, saved: TranscribeOptions, model: str, progress
     if warning := read_limits(model).prompt_warning(options.prompt, bool(options.keywords)):
         _log(f"finetune: warning: {warning}")
     targets = _targets(paths, form, args.output, options.channel == "each")
-    if not any(os.path.exists(path) for path in paths):
+    if not any(os.path.exists(path) or has_bytes(path) for path in paths):
         more = [f"... and {len(paths) - MAX_NAMES} more files"] if len(paths) > MAX_NAMES else []
         raise DataError("\n".join([*(f"{path[:200]}: no such file" for path in paths[:MAX_NAMES]), *more]))
     if args.output:
@@ -172,7 +176,7 @@ def standalone(folder: Path, argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog=f"python {folder.name}/transcribe",
         description="Transcribes audio files with the model in this folder. Needs torch, transformers, soundfile and "
-        "soxr; M4A, WebM, WMA and video also need av.",
+        "soxr; M4A, WebM, WMA and video also need av; https:// needs requests, other URLs fsspec.",
         epilog=f"example: python {folder.name}/transcribe call.wav",
     )
     add_arguments(parser)
@@ -232,7 +236,7 @@ def _targets(paths: list[str], form: str, folder: str | None, each: bool) -> dic
         for channel in _channels(path) if each else [None]:
             suffix = "txt" if form == "text" else form
             part = "" if channel is None else f".ch{channel}"
-            target = Path(folder) / f"{Path(path).stem}{part}.{suffix}"
+            target = Path(folder) / f"{stem_of(path)}{part}.{suffix}"
             conflict = next((name for (name, _), used in targets.items() if used == target and name != path), None)
             if conflict is not None:
                 raise DataError(f"{path}: {target} is also the output of {conflict}; rename one of the two")

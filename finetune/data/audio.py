@@ -4,7 +4,6 @@
 detected here, only by a transcript that is too long for its audio.
 """
 
-import functools
 import hashlib
 import math
 from collections.abc import Iterable, Iterator
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from finetune.core.errors import DataError
 from finetune.data.audio_file import AudioFile, open_audio
 from finetune.data.audio_readers import TOLERANCE
+from finetune.data.audio_source import AudioSource, SourceCache, audio_source
 from finetune.data.downmix import channel_for_mix
 from finetune.data.manifest import Utterance
 
@@ -25,6 +25,9 @@ SAMPLE_RATE = 16_000
 MIN_SAMPLES = 257  # the reflection padding of the log-mel needs one sample more than half of its 512-point window
 BLOCK_FRAMES = 1 << 20
 FULL_SCALE_LIMIT = 8.0  # full scale is 1; lossy codecs exceed it slightly, but never reach this value
+
+Audio = str | Path | AudioSource  # a file, a member of an archive or a URL, or the bytes of one of these
+_channels_for_mix = SourceCache[int | None](1 << 16)
 
 
 @dataclass(frozen=True)
@@ -42,20 +45,23 @@ class AudioInfo:
     channel: int | None = None
 
 
-def load_utterance(item: Utterance) -> NDArray[np.float32]:
-    """The samples of an utterance, from `load_audio`. Everything that reads the audio of a manifest calls this."""
-    return load_audio(item.audio_filepath, item.offset, item.duration, item.channel)
+def load_utterance(item: Utterance, source: AudioSource | None = None) -> NDArray[np.float32]:
+    """The samples of an utterance, from `load_audio`. Everything that reads the audio of a manifest calls this.
+
+    `source` has the bytes of its audio, if they were read before.
+    """
+    return load_audio(source or item.audio_filepath, item.offset, item.duration, item.channel)
 
 
 def load_audio(
-    path: str | Path, offset: float = 0.0, duration: float | None = None, channel: int | None = None
+    path: Audio, offset: float = 0.0, duration: float | None = None, channel: int | None = None
 ) -> NDArray[np.float32]:
     """Decodes a file or a segment of it to 16 kHz mono.
 
     Other sample rates are resampled with soxr "HQ".
 
     Args:
-        path: an audio file.
+        path: an audio file, a member of an archive (`byte_range`) or a URL of fsspec.
         offset: seconds from the start of the file.
         duration: seconds; None decodes to the end of the file.
         channel: number of the channel, from 0; None averages all channels, or takes one if they cancel each other.
@@ -70,18 +76,16 @@ def load_audio(
     return load_segments(path, [(offset, duration, channel)])[0]
 
 
-def load_segments(
-    path: str | Path, segments: Iterable[tuple[float, float | None, int | None]]
-) -> list[NDArray[np.float32]]:
+def load_segments(path: Audio, segments: Iterable[tuple[float, float | None, int | None]]) -> list[NDArray[np.float32]]:
     """`load_audio` for several segments, each an offset, a duration and a channel. The file is opened once.
 
     Raises:
         DataError: see `load_audio`.
     """
-    waves = []
-    with open_audio(path) as file:
+    waves, source = [], audio_source(path)
+    with open_audio(source) as file:
         for offset, duration, channel in segments:
-            wave = np.concatenate(list(_mono_blocks(file, path, offset, duration, channel)))
+            wave = np.concatenate(list(_mono_blocks(file, source, offset, duration, channel)))
             if file.samplerate != SAMPLE_RATE:
                 wave = soxr.resample(wave, file.samplerate, SAMPLE_RATE, quality="HQ").astype(np.float32, copy=False)
             if len(wave) < MIN_SAMPLES:
@@ -91,7 +95,7 @@ def load_segments(
 
 
 def load_source_rate(
-    path: str | Path, offset: float = 0.0, duration: float | None = None, channel: int | None = None
+    path: Audio, offset: float = 0.0, duration: float | None = None, channel: int | None = None
 ) -> tuple[NDArray[np.float32], int]:
     """`load_audio` without resampling.
 
@@ -101,21 +105,22 @@ def load_source_rate(
     Raises:
         DataError: see `load_audio`.
     """
-    with open_audio(path) as file:
-        return np.concatenate(list(_mono_blocks(file, path, offset, duration, channel))), file.samplerate
+    source = audio_source(path)
+    with open_audio(source) as file:
+        return np.concatenate(list(_mono_blocks(file, source, offset, duration, channel))), file.samplerate
 
 
-def stream_audio(path: str | Path, channel: int | None = None) -> Iterator[NDArray[np.float32]]:
+def stream_audio(path: Audio, channel: int | None = None) -> Iterator[NDArray[np.float32]]:
     """`load_audio` for a complete file, in blocks (n,), so memory is bounded.
 
     Raises:
         DataError: see `load_audio`; a damaged file raises it at the damaged position.
     """
-    num_samples = 0
-    with open_audio(path) as file:
+    num_samples, source = 0, audio_source(path)
+    with open_audio(source) as file:
         rate = file.samplerate
         resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, quality="HQ") if rate != SAMPLE_RATE else None
-        for block in _mono_blocks(file, path, 0.0, None, channel):
+        for block in _mono_blocks(file, source, 0.0, None, channel):
             if resampler:
                 block = resampler.resample_chunk(block)
             num_samples += len(block)
@@ -129,7 +134,7 @@ def stream_audio(path: str | Path, channel: int | None = None) -> Iterator[NDArr
 
 
 def inspect_audio(
-    path: str | Path,
+    path: Audio,
     offset: float = 0.0,
     duration: float | None = None,
     channel: int | None = None,
@@ -145,13 +150,14 @@ def inspect_audio(
         DataError: see `load_audio`.
     """
     digest, num_samples, low, high = hashlib.blake2b(digest_size=16), 0, np.inf, -np.inf
-    with open_audio(path) as file:
+    source = audio_source(path)
+    with open_audio(source) as file:
         rest = file.frames / file.samplerate - offset
         length = rest if duration is None else min(duration, rest)
         if offset >= 0 and length > max_duration + TOLERANCE:
             return AudioInfo(length, file.channels, False, "", channel)
-        channel = _channel_to_read(file, path, channel)
-        for block in _mono_blocks(file, path, offset, duration, channel):
+        channel = _channel_to_read(file, source, channel)
+        for block in _mono_blocks(file, source, offset, duration, channel):
             digest.update(block.data)
             num_samples += len(block)
             low, high = min(low, float(block.min())), max(high, float(block.max()))
@@ -162,38 +168,33 @@ def inspect_audio(
     return AudioInfo(seconds, channels, silent, digest.hexdigest(), channel)
 
 
-def audio_channels(path: str | Path) -> tuple[int, int | None]:
+def audio_channels(path: Audio) -> tuple[int, int | None]:
     """The number of channels of a file, and the one that is read in place of their average, if any.
 
     Raises:
         DataError: the file cannot be opened.
     """
-    with open_audio(path) as file:
-        return file.channels, _channel_to_read(file, path, None)
+    source = audio_source(path)
+    with open_audio(source) as file:
+        return file.channels, _channel_to_read(file, source, None)
 
 
-def _channel_to_read(file: AudioFile, path: str | Path, channel: int | None) -> int | None:
+def _channel_to_read(file: AudioFile, source: AudioSource, channel: int | None) -> int | None:
     """The given channel; without one, the channel that replaces the average, None if there is no need."""
     if channel is None and file.channels == 1:
         return None
     if channel is not None:
         if not 0 <= channel < file.channels:
-            raise DataError(f"{path}: channel {channel} does not exist; the file has {file.channels}, numbered from 0")
+            raise DataError(
+                f"{source}: channel {channel} does not exist; the file has {file.channels}, numbered from 0"
+            )
         return channel
-    try:
-        status = Path(path).stat()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    return _channel_for_mix(str(path), status.st_mtime_ns, status.st_size)
+    return _channels_for_mix.get(source, lambda: _channel_for_mix(source))
 
 
-@functools.lru_cache(1 << 16)
-def _channel_for_mix(path: str, _time: int, _size: int) -> int | None:
-    """Opens the file anew, because decoders do not return to the start bit by bit.
-
-    Time of change and size are part of the key of the cache.
-    """
-    with open_audio(path) as file:
+def _channel_for_mix(source: AudioSource) -> int | None:
+    """Opens the file anew, because decoders do not return to the start bit by bit."""
+    with open_audio(source) as file:
         return channel_for_mix(_readable_blocks(file), file.samplerate)
 
 
@@ -211,23 +212,23 @@ def _too_short(seconds: float) -> str:
 
 
 def _mono_blocks(
-    file: AudioFile, path: str | Path, offset: float, duration: float | None, channel: int | None
+    file: AudioFile, source: AudioSource, offset: float, duration: float | None, channel: int | None
 ) -> Iterator[NDArray[np.float32]]:
     """The samples of a segment at the file's sample rate, one channel or the average, in blocks (n,) float32."""
     rate, length = file.samplerate, file.frames
-    channel = _channel_to_read(file, path, channel)
+    channel = _channel_to_read(file, source, channel)
     start = round(offset * rate)
     if not 0 <= start < length:
-        raise DataError(f"{path}: offset {offset:.3f} s is outside the file, which has {length / rate:.3f} s")
+        raise DataError(f"{source}: offset {offset:.3f} s is outside the file, which has {length / rate:.3f} s")
     requested = length - start if duration is None else round(duration * rate)
     if start + requested > length + TOLERANCE * rate:
         raise DataError(
-            f"{path}: the segment {offset:.3f} to {offset + requested / rate:.3f} s ends after the end of "
+            f"{source}: the segment {offset:.3f} to {offset + requested / rate:.3f} s ends after the end of "
             f"the file at {length / rate:.3f} s"
         )
     requested = remaining = max(min(requested, length - start), 0)
     if not requested:
-        raise DataError(f"{path}: {_too_short(0.0)}")
+        raise DataError(f"{source}: {_too_short(0.0)}")
     if start or file.tell():
         file.seek(start)  # also if the file is there already: the samples must not depend on what was read before
     while remaining > 0:
@@ -240,16 +241,16 @@ def _mono_blocks(
         )
         peak = float(np.abs(mono).max())
         if not np.isfinite(peak):
-            raise DataError(f"{path}: some samples are NaN or infinite; write the file again as 16-bit PCM")
+            raise DataError(f"{source}: some samples are NaN or infinite; write the file again as 16-bit PCM")
         if peak > FULL_SCALE_LIMIT:
             raise DataError(
-                f"{path}: samples reach {peak:.0f}, but full scale is 1: the floating-point audio "
+                f"{source}: samples reach {peak:.0f}, but full scale is 1: the floating-point audio "
                 "was not divided by its integer range; write the file again as 16-bit PCM"
             )
         yield np.ascontiguousarray(mono)
     # The header of a compressed file gives an estimated length, so a small difference is not an error.
     if remaining > TOLERANCE * rate + 0.01 * requested or remaining == requested:
         raise DataError(
-            f"{path}: truncated: the header states {length / rate:.2f} s, but only "
+            f"{source}: truncated: the header states {length / rate:.2f} s, but only "
             f"{(start + requested - remaining) / rate:.2f} s can be decoded; copy or download it again"
         )

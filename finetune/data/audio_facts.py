@@ -24,8 +24,7 @@ from typing import Any
 from finetune.core.errors import DataError
 from finetune.data.audio import AudioInfo, inspect_audio
 from finetune.data.audio_readers import TOLERANCE
-from finetune.data.audio_state import local_file
-from finetune.data.byte_range import is_url, parse_byte_range
+from finetune.data.byte_range import file_of, is_url, parse_byte_range
 from finetune.data.row_audio import Inspect
 
 log = logging.getLogger(__name__)
@@ -158,7 +157,7 @@ def decoder_version() -> str:
 
 def _identity(path: str) -> bytes | None:
     """The hash of path, size, time and inode of a file that is not remote; None if there is none."""
-    name = local_file(path)
+    name = file_of(path)
     try:
         status = None if is_url(name) else os.stat(name)
     except (OSError, ValueError):
@@ -174,7 +173,7 @@ def _content_hash(path: str) -> bytes | None:
     member = parse_byte_range(path)
     digest = hashlib.blake2b(digest_size=16)
     try:
-        with open(local_file(path), "rb") as file:
+        with open(file_of(path), "rb") as file:
             rest = member.length if member else None
             file.seek(member.start if member else 0)
             while content := file.read(1 << 20 if rest is None else min(rest, 1 << 20)):
@@ -207,7 +206,7 @@ class _Store:
             return None
         self._last = (identity, content)
         with suppress(OSError):
-            if known is None and time.time_ns() - os.stat(local_file(path)).st_mtime_ns > SETTLED:
+            if known is None and time.time_ns() - os.stat(file_of(path)).st_mtime_ns > SETTLED:
                 self.put("files", identity, content)
         return content
 

@@ -5,9 +5,8 @@ suffix does not matter. libsndfile believes an estimated or stated length, so MP
 chained Ogg file are found, and the size of a WAV is compared with the file.
 """
 
-import functools
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -16,14 +15,8 @@ import soundfile
 from numpy.typing import NDArray
 
 from finetune.core.errors import DataError
-from finetune.data.audio_readers import (
-    TOLERANCE,
-    ArrayReader,
-    FilePieces,
-    JoinedReader,
-    SequentialSoundFile,
-    SoundFileReader,
-)
+from finetune.data.audio_readers import TOLERANCE, ArrayReader, FilePieces, JoinedReader, SoundFileReader
+from finetune.data.audio_source import AudioSource, SourceCache, audio_source
 from finetune.data.mpeg import MpegPart, find_parts, is_mpeg
 from finetune.data.ogg import find_links
 from finetune.data.wav import check_wav_size, data_chunk
@@ -33,6 +26,8 @@ UNKNOWN_FRAMES = 1 << 40  # libsndfile returns a huge number for a FLAC without 
 TAG_TOLERANCE = 2  # frames; some encoders count the tag itself or the frame after the last
 MIN_MPEG_SHARE = 0.5  # of a file that libsndfile does not recognize; with fewer MPEG frames it is something else
 FLAC_HEADER = 26  # bytes up to the end of the number of samples
+
+_parts_of = SourceCache[tuple[MpegPart, ...]](256)
 
 
 class AudioFile(Protocol):
@@ -59,14 +54,18 @@ class AudioFile(Protocol):
 
 
 @contextmanager
-def open_audio(path: str | Path) -> Iterator[AudioFile]:
+def open_audio(path: str | Path | AudioSource) -> Iterator[AudioFile]:
     """Opens an audio file after checks of its header.
+
+    Args:
+        path: a file, a member of an archive (`byte_range`), a URL of fsspec, or the bytes of one of these.
 
     Raises:
         DataError: the file is missing, not audio, empty or truncated, or its header is damaged;
             or it needs PyAV, which is not installed.
     """
-    file = _open(path, _first_bytes(path))
+    source = audio_source(path)
+    file = _open(source, _first_bytes(source))
     try:
         if not MIN_SOURCE_RATE <= file.samplerate <= MAX_SOURCE_RATE:
             raise DataError(
@@ -80,123 +79,110 @@ def open_audio(path: str | Path) -> Iterator[AudioFile]:
         file.close()
 
 
-def count_channels(path: str | Path) -> int:
+def count_channels(path: str | Path | AudioSource) -> int:
     """The number of channels in the header of a file. Raises DataError if it cannot be opened."""
-    file = _open(path, _first_bytes(path))
+    source = audio_source(path)
+    file = _open(source, _first_bytes(source))
     file.close()
     return file.channels
 
 
-def _first_bytes(path: str | Path) -> bytes:
-    """The first bytes of a file that exists and has the size that its header states."""
+def _first_bytes(source: AudioSource) -> bytes:
+    """The first bytes of a file that has the size that its header states."""
+    if not source.size:
+        raise DataError(f"{source}: the file is empty (0 bytes)")
     try:
-        if "://" in str(path):
-            raise DataError(f"{path}: this is a URL; download the file first")
-        if not Path(path).exists():
-            raise DataError(f"{path}: no such file")
-        if not Path(path).is_file():
-            raise DataError(f"{path}: this is a folder or a device, not a file")
-        with open(path, "rb") as raw:
+        with closing(source.open()) as raw:
             head = raw.read(64)
-            if not head:
-                raise DataError(f"{path}: the file is empty (0 bytes)")
-            check_wav_size(raw, path)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise DataError(f"{path}: cannot be read ({error})") from error
+            check_wav_size(raw, source)
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read ({error})") from error
     if head.startswith(b"version https://git-lfs"):
-        raise DataError(f"{path}: this is a Git LFS pointer, not the audio; run `git lfs pull`")
+        raise DataError(f"{source}: this is a Git LFS pointer, not the audio; run `git lfs pull`")
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"<", b"{", b"["):
         raise DataError(
-            f"{path}: this is a web page or JSON, not audio; the download probably failed, download it again"
+            f"{source}: this is a web page or JSON, not audio; the download probably failed, download it again"
         )
     return head
 
 
-def _open(path: str | Path, head: bytes) -> AudioFile:
+def _open(source: AudioSource, head: bytes) -> AudioFile:
     if is_mpeg(head):
-        parts = _mpeg_parts(path)
+        parts = _mpeg_parts(source)
         if any(part.stated is not None and part.stated < part.frames - TAG_TOLERANCE for part in parts) or (
             len(parts) > 1 or any(len(part.ranges) > 1 for part in parts)
         ):
-            return _open_mpeg(path, parts)
+            return _open_mpeg(source, parts)
     try:
-        file = SequentialSoundFile(path)
+        file = SoundFileReader(source)
     except UnicodeEncodeError as error:
-        raise DataError(f"{path}: the file name is not UTF-8; rename the file") from error
+        raise DataError(f"{source}: the file name is not UTF-8; rename the file") from error
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
-        return _open_unrecognized(path, head, error)
-    better = _better_reader(path, file)
+        return _open_unrecognized(source, head, error)
+    better = _better_reader(source, file)
     if better:
         file.close()
-    return better or SoundFileReader(path, file)
+    return better or file
 
 
-def _better_reader(path: str | Path, file: soundfile.SoundFile) -> AudioFile | None:
+def _better_reader(source: AudioSource, file: SoundFileReader) -> AudioFile | None:
     """Another reader of a file, if libsndfile's length is wrong."""
     if file.subtype.startswith("MPEG"):
-        parts = _mpeg_parts(path, *(data_chunk(path) if file.format == "WAV" else ()))
+        parts = _mpeg_parts(source, *(data_chunk(source) if file.format == "WAV" else ()))
         if sum(part.stated is None for part in parts) == 1:  # the length is an estimate
             frames = parts[0].frames * parts[0].samples_per_frame
-            return _open_mpeg(path, parts) if abs(frames - file.frames) > TOLERANCE * file.samplerate else None
-    if file.format == "OGG" and len(links := find_links(path)) > 1:
-        return _open_pieces(path, [(b"", [link]) for link in links])
+            return _open_mpeg(source, parts) if abs(frames - file.frames) > TOLERANCE * file.samplerate else None
+    if file.format == "OGG" and len(links := find_links(source)) > 1:
+        return _open_pieces(source, [(b"", [link]) for link in links])
     if file.frames > UNKNOWN_FRAMES:
-        return _open_flac_without_length(path, SoundFileReader(path, file))
+        return _open_flac_without_length(source, file)
     return None
 
 
-def _open_flac_without_length(path: str | Path, file: "SoundFileReader") -> AudioFile:
+def _open_flac_without_length(source: AudioSource, file: SoundFileReader) -> AudioFile:
     """A FLAC that was streamed: its samples are counted, and its header is read with this number."""
     frames = 0
     while count := len(file.read(1 << 16)):
         frames += count
-    with open(path, "rb") as raw:
+    with closing(source.open()) as raw:
         head = raw.read(FLAC_HEADER)
     header = head[:21] + bytes([head[21] & 0xF0 | frames >> 32]) + (frames & 0xFFFF_FFFF).to_bytes(4, "big")
-    return _open_pieces(path, [(header, [(FLAC_HEADER, Path(path).stat().st_size)])])
+    return _open_pieces(source, [(header, [(FLAC_HEADER, source.size)])])
 
 
-def _open_unrecognized(path: str | Path, head: bytes, error: Exception) -> AudioFile:
+def _open_unrecognized(source: AudioSource, head: bytes, error: Exception) -> AudioFile:
     """Opens a file that libsndfile cannot: MPEG audio after other bytes, or a format of PyAV."""
     from finetune.data.av_file import AvFile, is_container
 
     if is_container(head):
-        return AvFile(path, "libsndfile does not read this container")
+        return AvFile(source, "libsndfile does not read this container")
     return (
-        _open_mpeg(path, parts)
-        if (parts := _mpeg_parts(path))
-        else AvFile(path, f"not audio in a supported format ({error})")
+        _open_mpeg(source, parts)
+        if (parts := _mpeg_parts(source))
+        else AvFile(source, f"not audio in a supported format ({error})")
     )
 
 
-def _mpeg_parts(path: str | Path, *span: int) -> tuple[MpegPart, ...]:
+def _mpeg_parts(source: AudioSource, *span: int) -> tuple[MpegPart, ...]:
     """The parts of MPEG audio; empty if most of the file is something else."""
-    status = Path(path).stat()
-    parts = _cached_parts(str(path), status.st_mtime_ns, status.st_size, *span)
+    parts = _parts_of.get(source, lambda: tuple(find_parts(source, *span)), *span)
     audio = sum(stop - start for part in parts for start, stop in part.ranges)
-    return parts if audio > MIN_MPEG_SHARE * status.st_size else ()
+    return parts if audio > MIN_MPEG_SHARE * source.size else ()
 
 
-@functools.lru_cache(256)
-def _cached_parts(path: str, _time: int, _size: int, *span: int) -> tuple[MpegPart, ...]:
-    """Time of change and size are part of the key of the cache."""
-    return tuple(find_parts(path, *span))
+def _open_mpeg(source: AudioSource, parts: Sequence[MpegPart]) -> AudioFile:
+    return _open_pieces(source, [(part.header(), part.ranges) for part in parts])
 
 
-def _open_mpeg(path: str | Path, parts: Sequence[MpegPart]) -> AudioFile:
-    return _open_pieces(path, [(part.header(), part.ranges) for part in parts])
-
-
-def _open_pieces(path: str | Path, pieces: list[tuple[bytes, list[tuple[int, int]]]]) -> AudioFile:
+def _open_pieces(source: AudioSource, pieces: list[tuple[bytes, list[tuple[int, int]]]]) -> AudioFile:
     """Encodings that follow each other in one file, each a prefix and byte ranges, as one file."""
     readers = list[SoundFileReader | ArrayReader]()
     for prefix, ranges in pieces:
-        part = FilePieces(path, prefix, ranges)
         try:
-            reader = SoundFileReader(path, SequentialSoundFile(part), part)
+            reader = SoundFileReader(source, FilePieces(source, prefix, ranges))
         except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
             raise DataError(
-                f"{path}: a part of the file cannot be decoded ({error}); encode the audio again"
+                f"{source}: a part of the file cannot be decoded ({error}); encode the audio again"
             ) from error
         first = readers[0] if readers else reader
         same = (reader.samplerate, reader.channels) == (first.samplerate, first.channels)

@@ -1,7 +1,7 @@
 """Notices audio files that changed after `finetune prepare`, by size and time first, then by the digest of the samples.
 
-Sizes and times are in a file beside the manifests, not in them: a copied run directory has the same manifests. Remote
-files are not compared.
+Sizes and times are in a file beside the manifests, not in them: a copied run directory has the same manifests. The
+state of a remote file or archive is recorded by the first check, and compared by the next ones.
 """
 
 import logging
@@ -15,8 +15,8 @@ from finetune.core.errors import DataError
 from finetune.core.run_dir import RunDir
 from finetune.core.worker_pool import available_cores
 from finetune.data.audio import inspect_audio
-from finetune.data.audio_state import local_file
-from finetune.data.byte_range import is_url
+from finetune.data.audio_state import remote_states
+from finetune.data.byte_range import file_of, is_url
 from finetune.data.kept_rows import UNKNOWN, Columns, cached_status
 from finetune.data.manifest import Utterance
 from finetune.data.utterance_table import UtteranceTable, open_manifest
@@ -27,6 +27,7 @@ Unreadable = dict[str, dict[str, str]]  # by split and utterance id, why the aud
 States = dict[str, NDArray[np.int64]]  # by split, size and time of the audio file of each row (n, 2)
 SHOWN = 3  # clips that an error message lists
 CHANGED = "other samples"
+MAX_REMOTE = 10_000  # remote files and archives that are asked for at each start
 
 
 def record_audio_files(run: RunDir, splits: Mapping[str, Iterable[Columns]]) -> None:
@@ -80,16 +81,33 @@ def require_audio_files(run: RunDir, splits: Mapping[str, Sequence[Utterance]]) 
 
 
 def _compare(run: RunDir, splits: Mapping[str, Sequence[Utterance]]) -> Unreadable:
-    recorded, states = _read(run), {split: _states(items) for split, items in splits.items()}
-    rows = list[tuple[str, int, Utterance]]()
+    recorded, states, rows, unreadable = _read(run), States(), list[tuple[str, int, Utterance]](), Unreadable()
+    is_updated = False
     for split, items in splits.items():
+        states[split], is_remote = _states(items)
         if len(recorded.get(split, ())) != len(items):  # damaged, or the manifest was edited
             recorded[split] = np.full_like(states[split], UNKNOWN)
-        differs = ((states[split] != recorded[split]) | (states[split] == UNKNOWN)).any(axis=1)
-        numbers = [number for number in np.flatnonzero(differs).tolist() if not _is_remote(items[number])]
-        rows += [(split, number, items[number]) for number in numbers]
-    if not rows:
-        return {}
+        is_new = is_remote & (recorded[split][:, 0] == UNKNOWN)
+        recorded[split][is_new] = states[split][is_new]
+        is_unknown = states[split][:, 0] == UNKNOWN
+        for number in np.flatnonzero(is_remote & is_unknown).tolist():
+            reason = f"{file_of(items[number].audio_filepath)}: cannot be reached"
+            unreadable.setdefault(split, {})[items[number].id] = reason
+        differs = (states[split] != recorded[split]).any(axis=1)
+        suspects = np.flatnonzero(np.where(is_remote, differs & ~is_unknown, differs | is_unknown))
+        rows += [(split, number, items[number]) for number in suspects.tolist()]
+        is_updated = is_updated or bool(is_new.any())
+    if rows:
+        _compare_samples(run, rows, recorded, states, unreadable)
+    if rows or is_updated:
+        _write(run, recorded)
+    return unreadable
+
+
+def _compare_samples(
+    run: RunDir, rows: list[tuple[str, int, Utterance]], recorded: States, states: States, unreadable: Unreadable
+) -> None:
+    """Decodes the audio of some rows, each with its split and number; updates `recorded` and `unreadable`."""
     files = len({item.audio_filepath for _, _, item in rows})
     log.info("comparing the audio of %d clips in %d files with `finetune prepare`", len(rows), files)
     with ThreadPoolExecutor(available_cores()) as pool:
@@ -102,14 +120,11 @@ def _compare(run: RunDir, splits: Mapping[str, Sequence[Utterance]]) -> Unreadab
             f"{_listed(changed)}. Restore these files, or start again under another name (--set name=...); if "
             f"nothing was trained, delete {run.marker('prepare')} to prepare again"
         )
-    unreadable: Unreadable = {}
     for (split, number, item), problem in found:
         if problem is None:
             recorded[split][number] = states[split][number]
         else:
             unreadable.setdefault(split, {})[item.id] = problem
-    _write(run, recorded)
-    return unreadable
 
 
 def _problem(item: Utterance) -> str | None:
@@ -121,22 +136,32 @@ def _problem(item: Utterance) -> str | None:
     return None if digest == item.audio_digest or not item.audio_digest else CHANGED
 
 
-def _states(items: Sequence[Utterance]) -> NDArray[np.int64]:
-    """Size and time of the file of each utterance (n, 2); UNKNOWN if it cannot be read."""
+def _states(items: Sequence[Utterance]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Size and time of the file of each utterance (n, 2), UNKNOWN if it cannot be read; which are remote (n,)."""
     status_of = cached_status()
     statuses = map(status_of, _paths(items))
     numbers = ((UNKNOWN, UNKNOWN) if status is None else (status.st_size, status.st_mtime_ns) for status in statuses)
-    return np.fromiter(numbers, np.dtype((np.int64, 2)), len(items))
+    states: NDArray[np.int64] = np.fromiter(numbers, np.dtype((np.int64, 2)), len(items))
+    urls = dict[str, int]()
+    files = np.fromiter(
+        (urls.setdefault(file_of(path), len(urls)) if is_url(path) else -1 for path in _paths(items)),
+        np.int32,
+        len(items),
+    )
+    is_remote = files >= 0
+    if len(urls) > MAX_REMOTE:
+        log.info("%d remote files are too many to ask for, so their audio is not compared", len(urls))
+        states[is_remote] = 0
+    elif urls:
+        found = remote_states(urls).values()
+        states[is_remote] = np.array([state or (UNKNOWN, UNKNOWN) for state in found], np.int64)[files[is_remote]]
+    return states, is_remote
 
 
 def _paths(items: Sequence[Utterance]) -> Iterator[str]:
     if isinstance(items, UtteranceTable):
         return items.texts("audio_filepath")
     return (item.audio_filepath for item in items)
-
-
-def _is_remote(item: Utterance) -> bool:
-    return is_url(local_file(item.audio_filepath))
 
 
 def _read(run: RunDir) -> States:

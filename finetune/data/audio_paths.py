@@ -4,10 +4,13 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from stat import S_ISREG
 from typing import TypeGuard
+
+from finetune.data.byte_range import file_of, is_url, local_path, parse_byte_range
 
 AUDIO_FOLDERS = ("", "clips", "wavs", "audio")  # Common Voice, LJSpeech and others keep the audio of a table there
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")  # tried for a name such as LJ001-0001
@@ -27,18 +30,30 @@ class AudioFinder:
 
     def __init__(self, folder: Path) -> None:
         self._folders = tuple(map(str, audio_folders(folder)))
+        self._archives = dict[str, int]()  # by archive, the number of its candidate
 
     def find(self, name: str) -> int:
-        """The number of the first candidate that is a file, from 1; ABSENT if none is."""
+        """The number of the first candidate that is a file or the archive of a member, from 1; ABSENT if none is."""
+        if (member := parse_byte_range(name)) is None:
+            return self._find(local_path(name))
+        file = local_path(member.file)
+        if file not in self._archives:
+            self._archives[file] = self._find(file)
+        return self._archives[file]
+
+    def _find(self, name: str) -> int:
         paths = candidates(name, self._folders)
         return next((number for number, path in enumerate(paths, 1) if is_file(path)), ABSENT)
 
     def path(self, name: str, number: int) -> str:
         """The absolute path of a candidate; of the first one if the file is absent."""
-        return os.path.abspath(next(islice(candidates(name, self._folders), max(0, number - 1), None)))
+        member, file = parse_byte_range(name), file_of(name)
+        path = os.path.abspath(next(islice(candidates(file, self._folders), max(0, number - 1), None)))
+        return str(replace(member, file=path)) if member else path
 
     def tried(self, name: str) -> list[str]:
         """Paths that were tried for a name, for a message."""
+        name = file_of(name)
         paths = [os.path.join(folder, expanded(name)) for folder in (self._folders[0], self._folders[-1])]
         return list(dict.fromkeys(path if len(path) <= 200 else f"{path[:197]}..." for path in paths))
 
@@ -68,12 +83,12 @@ def candidates(name: str, folders: Sequence[str]) -> Iterator[str]:
 
 def is_searched(name: object) -> TypeGuard[str]:
     """Whether a name can be that of a local file: not a URL, and not empty."""
-    return isinstance(name, str) and "://" not in name and bool(name.strip())
+    return isinstance(name, str) and not is_url(local_path(name)) and bool(name.strip())
 
 
 def has_audio(path: str) -> bool:
     """Whether the audio of a path exists, as far as can be told without a connection."""
-    return is_file(path)
+    return is_url(path) or is_file(path)
 
 
 def expanded(name: str) -> str:

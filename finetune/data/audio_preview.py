@@ -4,15 +4,19 @@ from collections.abc import Iterator, Sequence
 
 from finetune.core.errors import DataError
 from finetune.data.audio_file import count_channels
+from finetune.data.byte_range import is_url
 from finetune.data.row import Row
 
 MAX_FILES = 500  # of a corpus
+MAX_REMOTE = 20  # the same, if some are on another machine
 
 
 def preview_channels(rows: Sequence[Row]) -> Iterator[str]:
     """A line if files have several channels and their rows do not say which; at most MAX_FILES files are opened."""
     without = [row.values.get("audio_filepath") for row in rows if row.values.get("channel") in (None, "")]
-    files = list(dict.fromkeys(path for path in without if isinstance(path, str)))[:MAX_FILES]
+    paths = list(dict.fromkeys(path for path in without if isinstance(path, str)))
+    remote = any(is_url(path) for path in paths[:MAX_FILES])
+    files = paths[: MAX_REMOTE if remote else MAX_FILES]
     several = [(path, count) for path in files if (count := _channels(path)) > 1]
     if several:
         path, count = several[0]

@@ -4,8 +4,6 @@ All have the interface of `audio_file.AudioFile`.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -13,6 +11,7 @@ import soxr
 from numpy.typing import NDArray
 
 from finetune.core.errors import DataError
+from finetune.data.audio_source import AudioSource, ReadableFile
 
 TOLERANCE = 0.1  # seconds by which a segment can exceed its file, or a compressed file can be shorter than its header
 PREROLL = 0.5  # seconds of MP3 and Vorbis that are decoded before a position: a frame depends on those before it
@@ -25,14 +24,69 @@ class SequentialSoundFile(soundfile.SoundFile):  # type: ignore[misc]
         return False
 
 
-class SoundFileReader:
-    """A file that libsndfile decodes."""
+class DecoderFile:
+    """An open file for libsndfile, whose callbacks cannot raise: a failed read is the end; `check` raises its error.
 
-    def __init__(self, path: str | Path, file: soundfile.SoundFile, source: "FilePieces | None" = None) -> None:
-        self._path, self._file, self._source = path, file, source
+    Attributes:
+        error: the first failure.
+    """
+
+    def __init__(self, file: ReadableFile) -> None:
+        self._file = file
+        self.error: DataError | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._file.read(size)
+        except DataError as error:
+            self.error = self.error or error
+            return b""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def check(self) -> None:
+        if self.error:
+            raise self.error
+
+
+class SoundFileReader:
+    """A file that libsndfile decodes.
+
+    Args:
+        source: its bytes.
+        pieces: what is decoded in place of the complete source.
+
+    Raises:
+        DataError: the bytes cannot be read.
+        soundfile.LibsndfileError, RuntimeError, TypeError, UnicodeEncodeError: libsndfile cannot open them.
+    """
+
+    def __init__(self, source: AudioSource, pieces: "FilePieces | None" = None) -> None:
+        self._source, self._pieces = source, pieces
+        file = self._open()
         self.samplerate, self.channels, self.frames = int(file.samplerate), int(file.channels), int(file.frames)
         self._preroll = round(PREROLL * file.samplerate) if file.subtype.startswith(("MPEG", "VORBIS")) else 0
         self._can_seek, self._position = soundfile.SoundFile.seekable(file), 0
+        self.subtype, self.format = str(file.subtype), str(file.format)
+
+    def _open(self) -> soundfile.SoundFile:
+        local = self._source.local_path if self._pieces is None else None
+        self._raw = None if local else DecoderFile(self._pieces or self._source.open())
+        try:
+            self._file = SequentialSoundFile(local or self._raw)
+        except (soundfile.LibsndfileError, RuntimeError, TypeError):
+            if self._raw:
+                self._raw.close()
+                self._raw.check()
+            raise
+        return self._file
 
     def tell(self) -> int:
         return self._position  # libsndfile's tell is a seek, which GSM and G.721 refuse
@@ -49,28 +103,38 @@ class SoundFileReader:
             if start < frame:
                 self._file.read(frame - start, dtype="float32")
         except (soundfile.LibsndfileError, RuntimeError) as error:
-            raise _damaged(self._path, error) from error
+            self._check()
+            raise _damaged(self._source, error) from error
+        self._check()
 
     def read(self, count: int) -> NDArray[np.float32]:
         try:
             block: NDArray[np.float32] = self._file.read(count, dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, RuntimeError) as error:
-            raise _damaged(self._path, error) from error
+            self._check()
+            raise _damaged(self._source, error) from error
+        self._check()
         self._position += len(block)
         return block
+
+    def _check(self) -> None:
+        """Raises the error of the file that libsndfile reads, if there is one."""
+        if self._raw:
+            self._raw.check()
 
     def _read_up_to(self, frame: int) -> None:
         """Goes to a frame of an encoding without random access, from the start of the file."""
         if frame < self._position:
-            self._file.close()
-            self._file, self._position = SequentialSoundFile(self._path), 0
+            self.close()
+            self._open()
+            self._position = 0
         while self._position < frame and len(self.read(min(frame - self._position, self.samplerate))):
             pass
 
     def close(self) -> None:
         self._file.close()
-        if self._source:
-            self._source.close()
+        if self._raw:
+            self._raw.close()
 
 
 class ArrayReader:
@@ -137,8 +201,8 @@ class JoinedReader:
 class FilePieces:
     """A file-like object: a prefix, then byte ranges of a file."""
 
-    def __init__(self, path: str | Path, prefix: bytes, ranges: list[tuple[int, int]]) -> None:
-        self._file: BinaryIO = open(path, "rb")  # noqa: SIM115 - closed by `close`
+    def __init__(self, source: AudioSource, prefix: bytes, ranges: list[tuple[int, int]]) -> None:
+        self._file = source.open()
         self._prefix, self._ranges, self._position = prefix, ranges, 0
         self._starts = (len(prefix) + np.cumsum([0, *(stop - start for start, stop in ranges)])).tolist()
 
@@ -166,5 +230,7 @@ class FilePieces:
         self._file.close()
 
 
-def _damaged(path: str | Path, error: Exception) -> DataError:
-    return DataError(f"{path}: decoding failed: the file is damaged or truncated ({error}); copy or download it again")
+def _damaged(source: AudioSource, error: Exception) -> DataError:
+    return DataError(
+        f"{source}: decoding failed: the file is damaged or truncated ({error}); copy or download it again"
+    )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.core.errors import DataError
+from finetune.data.audio_source import AudioSource, SourceCache
 
 if TYPE_CHECKING:
     from av import AudioFrame, Packet
@@ -31,6 +32,8 @@ SAME_SIZE = ("aac", "opus", "mp3", "mp3float", "ac3", "eac3", "amrnb", "amrwb", 
 # The first bytes of Matroska, ASF, AMR, FLV, WavPack, TTA, Monkey's Audio and RealMedia.
 SIGNATURES = (b"\x1aE\xdf\xa3", b"0&\xb2u", b"#!AMR", b"FLV\x01", b"wvPk", b"TTA1", b"MAC ", b".RMF")
 DISCARD_ALL = 48  # FFmpeg's AVDISCARD_ALL
+
+_timelines = SourceCache["Timeline"](256)
 
 
 def is_container(head: bytes) -> bool:
@@ -63,24 +66,23 @@ class AvFile:
     """A file that PyAV decodes. Positions are exact: they count decoded samples, not times.
 
     Args:
-        path: an audio or video file.
+        source: an audio or video file.
         reason: why libsndfile does not read it, for messages.
 
     Raises:
         DataError: PyAV is not installed; the file has no audio, or is damaged or truncated.
     """
 
-    def __init__(self, path: str | Path, reason: str) -> None:
-        self._path, self._reason = path, reason
-        self._decoder = Decoder(path, reason)
+    def __init__(self, source: AudioSource, reason: str) -> None:
+        self._source, self._reason = source, reason
+        self._decoder = Decoder(source, reason)
         self._position, self._rest, self._jumped = 0, self._decoder.samples(self._decoder.first), False
         self._blocks = self._decoder.blocks()
         self.samplerate, self.channels = self._decoder.rate, self._decoder.channels
 
     @functools.cached_property
     def _timeline(self) -> Timeline:
-        status = Path(self._path).stat()
-        return _timeline(str(self._path), self._reason, status.st_mtime_ns, status.st_size)
+        return _timelines.get(self._source, lambda: _read_timeline(self._source, self._reason))
 
     @property
     def frames(self) -> int:
@@ -95,7 +97,7 @@ class AvFile:
             return
         if self._jumped or frame < self._position:
             self._decoder.close()
-            self._decoder = Decoder(self._path, self._reason)
+            self._decoder = Decoder(self._source, self._reason)
             self._position, self._rest, self._jumped = 0, self._decoder.samples(self._decoder.first), False
             self._blocks = self._decoder.blocks()
         while self._position < frame and len(self.read(min(frame - self._position, self.samplerate))):
@@ -145,20 +147,20 @@ class AvFile:
 class Decoder:
     """The decoded frames of the first audio of a file."""
 
-    def __init__(self, path: str | Path, reason: str) -> None:
-        self._path, self._av = path, _import_av(path, reason)
-        self._container, self._stream = _open(path, reason)
+    def __init__(self, source: AudioSource, reason: str) -> None:
+        self._source, self._av = source, _import_av(source, reason)
+        self._container, self._stream = _open(source, reason)
         self._resamplers: dict[tuple[int, str, str], Any] = {}
         self.seekable = self._container.format.name.startswith(SEEKABLE)
         if self._stream.codec_context is None:
             self._container.close()
-            raise DataError(f"{path}: {reason}; PyAV: the codec is not known")
+            raise DataError(f"{source}: {reason}; PyAV: the codec is not known")
         self.codec = self._stream.codec_context.name
         self.frames = self._decode()  # those after the first
         first = next(self.frames, None)
         if first is None:
             self._container.close()
-            raise DataError(f"{path}: the file has a header without samples; replace it")
+            raise DataError(f"{source}: the file has a header without samples; replace it")
         self.first, self.rate, self.channels = first, int(first.sample_rate), len(first.layout.channels)
 
     def close(self) -> None:
@@ -171,7 +173,7 @@ class Decoder:
         try:
             self._container.seek(time, stream=self._stream)
         except _av_errors() as error:
-            raise _damaged(self._path, error) from error
+            raise _damaged(self._source, error) from error
         self.frames = self._decode()
 
     def blocks(self) -> "Iterator[NDArray[np.float32]]":
@@ -189,31 +191,27 @@ class Decoder:
                 self._resamplers[key] = self._av.AudioResampler("fltp", self.first.layout.name, self.rate)
             converted = self._resamplers[key].resample(frame)
         except _av_errors() as error:
-            raise _damaged(self._path, error) from error
+            raise _damaged(self._source, error) from error
         return np.concatenate([np.zeros((0, self.channels), np.float32), *map(_to_float, converted)])
 
     def _decode(self) -> "Generator[AudioFrame, None, None]":
         """Decoded frames from the current packet. A last packet that is not complete is ignored."""
         failed: Exception | None = None
-        for packet in _packets(self._path, self._container, self._stream):
+        for packet in _packets(self._source, self._container, self._stream):
             try:
                 frames: Any = packet.decode()
             except _av_errors() as error:
                 failed = failed or error
                 continue
             if failed and frames:
-                raise _damaged(self._path, failed)
+                raise _damaged(self._source, failed)
             yield from frames
 
 
-@functools.lru_cache(256)
-def _timeline(path: str, reason: str, _time: int, _size: int) -> Timeline:
-    """Reads all packets of a file, and decodes them if they do not have the same number of samples.
-
-    Time of change and size are part of the key of the cache.
-    """
-    times, durations = _read_packets(path, reason)
-    decoder = Decoder(path, reason)
+def _read_timeline(source: AudioSource, reason: str) -> Timeline:
+    """Reads all packets of a file, and decodes them if they do not have the same number of samples."""
+    times, durations = _read_packets(source, reason)
+    decoder = Decoder(source, reason)
     try:
         second = next(decoder.frames, None)
         first_samples, size = int(decoder.first.samples), int(second.samples) if second else 0
@@ -235,14 +233,14 @@ def _timeline(path: str, reason: str, _time: int, _size: int) -> Timeline:
     return Timeline(first_samples + (len(times) - first - 2) * size + last, (first, first_samples), size, times)
 
 
-def _read_packets(path: str, reason: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _read_packets(source: AudioSource, reason: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Time and duration of each audio packet. Raises DataError if they end before the duration in the header."""
-    container, stream = _open(path, reason)
+    container, stream = _open(source, reason)
     times, durations, end = list[int](), list[int](), 0.0
     with container:
         name = container.format.name
         in_container = name.startswith("matroska")  # which states the duration of its longest stream
-        for packet in _packets(path, container, *([] if in_container else [stream])):
+        for packet in _packets(source, container, *([] if in_container else [stream])):
             if packet.pts is not None and packet.time_base is not None:
                 end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
                 if packet.stream.index == stream.index:
@@ -255,29 +253,30 @@ def _read_packets(path: str, reason: str) -> tuple[NDArray[np.int64], NDArray[np
                 stated = float(stream.duration * stream.time_base)
     if stated - end > LENGTH_TOLERANCE + 0.01 * stated:
         raise DataError(
-            f"{path}: truncated: the header states {stated:.2f} s, but only {end:.2f} s are in the file; "
+            f"{source}: truncated: the header states {stated:.2f} s, but only {end:.2f} s are in the file; "
             "copy or download it again"
         )
     return np.array(times, np.int64), np.array(durations, np.int64)
 
 
-def _packets(path: str | Path, container: "InputContainer", *streams: "AudioStream") -> "Iterator[Packet[Any]]":
+def _packets(source: AudioSource, container: "InputContainer", *streams: "AudioStream") -> "Iterator[Packet[Any]]":
     """The packets of some streams, or of all. Raises DataError if they cannot be read."""
     try:
         yield from container.demux(*streams)
     except _av_errors() as error:
-        raise _damaged(path, error) from error
+        raise _damaged(source, error) from error
 
 
-def _open(path: str | Path, reason: str) -> "tuple[InputContainer, AudioStream]":
-    av = _import_av(path, reason)
+def _open(source: AudioSource, reason: str) -> "tuple[InputContainer, AudioStream]":
+    av, local = _import_av(source, reason), source.local_path
+    file = source.open() if local is None else f"file:{Path(local).absolute()}"
     try:
-        container = av.open(f"file:{Path(path).absolute()}", container_options={"format_whitelist": FORMATS})
+        container = av.open(file, container_options={"format_whitelist": FORMATS})
     except _av_errors() as error:
-        raise DataError(f"{path}: {reason}; PyAV: {getattr(error, 'strerror', None) or error}") from error
+        raise DataError(f"{source}: {reason}; PyAV: {getattr(error, 'strerror', None) or error}") from error
     if not container.streams.audio:
         container.close()
-        raise DataError(f"{path}: the file has no audio; replace it")
+        raise DataError(f"{source}: the file has no audio; replace it")
     stream = container.streams.audio[0]
     if not container.format.name.startswith("matroska"):
         for other in container.streams:
@@ -293,17 +292,19 @@ def _av_errors() -> tuple[type[Exception], ...]:
     return (av.FFmpegError, OSError, ValueError, EOFError, RuntimeError, LookupError)
 
 
-def _import_av(path: str | Path, reason: str) -> Any:
+def _import_av(source: AudioSource, reason: str) -> Any:
     try:
         import av
     except ImportError as error:
-        raise DataError(f"{path}: {reason}; for formats such as M4A, WebM and video run: pip install av") from error
+        raise DataError(f"{source}: {reason}; for formats such as M4A, WebM and video run: pip install av") from error
     return av
 
 
-def _damaged(path: str | Path, error: Exception) -> DataError:
+def _damaged(source: AudioSource, error: Exception) -> DataError:
     reason = getattr(error, "strerror", None) or error
-    return DataError(f"{path}: decoding failed: the file is damaged or truncated ({reason}); copy or download it again")
+    return DataError(
+        f"{source}: decoding failed: the file is damaged or truncated ({reason}); copy or download it again"
+    )
 
 
 def _to_float(frame: "AudioFrame") -> NDArray[np.float32]:

@@ -6,8 +6,9 @@ compressed as a whole.
 """
 
 import re
-from dataclasses import dataclass
-from urllib.parse import quote, unquote
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from urllib.parse import quote, unquote, urlsplit
 
 _FORM = re.compile(r"(?P<file>.+)::(?P<name>[^:?]*)\?bytes=(?P<first>\d+)-(?P<last>\d+)", re.DOTALL)
 
@@ -28,7 +29,7 @@ class ByteRange:
 
 def parse_byte_range(path: str) -> ByteRange | None:
     """The member that a path names; None if it names a whole file."""
-    match = _FORM.fullmatch(path)
+    match = _FORM.fullmatch(path) if "?bytes=" in path else None
     if match is None or int(match["last"]) < int(match["first"]) - 1:  # an empty member ends before its first byte
         return None
     first, last = int(match["first"]), int(match["last"])
@@ -38,3 +39,35 @@ def parse_byte_range(path: str) -> ByteRange | None:
 def is_url(path: str) -> bool:
     """Whether a path is a URL of fsspec, such as `s3://bucket/clip.flac`, also as the archive of a member."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path) is not None
+
+
+def local_path(path: str) -> str:
+    """The path of a `file://` URL; any other path as it is."""
+    return re.sub(r"^(file|local)://", "", path)
+
+
+def file_of(path: str) -> str:
+    """The file that has the bytes: the archive of a member, or the file itself."""
+    member = parse_byte_range(path)
+    return local_path(member.file if member else path)
+
+
+def stem_of(path: str) -> str:
+    """The name of a file or member without folders and suffix."""
+    member = parse_byte_range(path)
+    if member is None and is_url(path):
+        path = unquote(urlsplit(path).path)
+    return PurePath(member.name if member else path).stem
+
+
+def in_folder(folder: Path, path: str) -> str:
+    """A path that is relative to a folder, also of a member's archive; a URL or an absolute path stays."""
+    if is_url(path):
+        return path
+    member = parse_byte_range(path)
+    return str(replace(member, file=str(folder / member.file)) if member else folder / path)
+
+
+def is_fetched(path: str) -> bool:
+    """Whether the bytes are fetched into memory before they are decoded: those of members and of remote files."""
+    return is_url(local_path(path)) or parse_byte_range(path) is not None

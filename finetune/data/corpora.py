@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.core.errors import DataError
-from finetune.data.audio_paths import is_file
+from finetune.data.audio_state import has_bytes
 from finetune.data.byte_range import is_url
 from finetune.data.conversion import to_manifest_keys
 from finetune.data.corpus import Corpus, joined
@@ -109,7 +109,7 @@ def _existing(source: str) -> Path:
 
 def has_audio_file(row: Row) -> bool:
     name = row.values.get("audio_filepath")
-    return isinstance(name, str) and is_file(Path(name))
+    return isinstance(name, str) and has_bytes(name)
 
 
 def _suggestion(path: Path) -> str:

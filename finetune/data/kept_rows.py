@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.core.hash_index import KEY_BYTES, text_key
-from finetune.data.audio_state import local_file
+from finetune.data.byte_range import file_of
 from finetune.data.leak_text import comparison_key
 from finetune.data.manifest import Utterance
 
@@ -61,7 +61,7 @@ def cached_status() -> StatusOf:
     @lru_cache(1024)
     def status_of(path: str) -> os.stat_result | None:
         try:
-            return os.stat(local_file(path))
+            return os.stat(file_of(path))
         except (OSError, ValueError):
             return None
 
@@ -103,7 +103,7 @@ def _file(path: str, status: os.stat_result | None) -> str:
     """One name for a file and all links to it; a member of an archive is a file of its own."""
     if status is None:
         return path
-    member = path.removeprefix(local_file(path)).rpartition("?")[2]
+    member = path.removeprefix(file_of(path)).rpartition("?")[2]
     return f"{status.st_dev}:{status.st_ino}:{member}"
 
 

@@ -14,11 +14,12 @@ from collections.abc import Callable, Collection, Container, Iterable, Iterator,
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count, takewhile
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from finetune.core.errors import DataError
 from finetune.core.files import parse_jsonl, read_bytes, stream_jsonl
+from finetune.data.byte_range import stem_of
 from finetune.data.cells import cell_channel
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ def unique_id(audio_filepath: str, offset: float, used_ids: Collection[str], cha
 
 def id_of_place(audio_filepath: str, offset: float, channel: int | None = None) -> str:
     """The stem of a file, with offset and channel."""
-    stem = PurePath(audio_filepath).stem[:MAX_STEM]
+    stem = stem_of(audio_filepath)[:MAX_STEM]
     name = f"{stem}@{offset:.3f}" if offset else stem
     return name + ("" if channel is None else f"-ch{channel}")
 

@@ -5,11 +5,11 @@ wrong for a variable bit rate without a tag, for joined files, and for files wit
 """
 
 import functools
-import mmap
 import re
 import struct
 from dataclasses import dataclass, field
-from pathlib import Path
+
+from finetune.data.audio_source import AudioSource, Buffer
 
 BIT_RATES = {  # kbit/s by version 1 or 2 (2.5 has the same) and layer; index 0 is a free bit rate
     (1, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -89,21 +89,21 @@ def is_mpeg(head: bytes) -> bool:
     return head[:3] == b"ID3" or bool(_frame(head[:4])[0])
 
 
-def find_parts(path: str | Path, start: int = 0, stop: int | None = None) -> list[MpegPart]:
+def find_parts(source: AudioSource, start: int = 0, stop: int | None = None) -> list[MpegPart]:
     """The frames of MPEG audio, split where a tag starts another encoding, or version, rate or channels change.
 
     An incomplete last frame does not count. A free bit rate is not supported: its frames are not found.
 
     Args:
-        path: a file.
+        source: the file.
         start: first byte of the audio, such as the data of a WAV file.
         stop: end of the audio; None is the end of the file.
     """
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with source.buffer() as data:
         return _scan(data, start, min(len(data), stop if stop is not None else len(data)))
 
 
-def _scan(data: mmap.mmap, position: int, stop: int) -> list[MpegPart]:
+def _scan(data: Buffer, position: int, stop: int) -> list[MpegPart]:
     parts: list[MpegPart] = []
     kind: Kind | None = None
     while position + 4 <= stop:
@@ -122,7 +122,7 @@ def _scan(data: mmap.mmap, position: int, stop: int) -> list[MpegPart]:
     return [part for part in parts if part.frames]
 
 
-def _after_tag(data: mmap.mmap, position: int) -> int:
+def _after_tag(data: Buffer, position: int) -> int:
     """The end of the ID3 or APE tag at this position; the next byte if there is none."""
     head = data[position : position + 32]
     if head[:3] == b"ID3" and len(head) >= 10:
@@ -135,7 +135,7 @@ def _after_tag(data: mmap.mmap, position: int) -> int:
     return position + 1
 
 
-def _next_frame(data: mmap.mmap, position: int, stop: int, kind: Kind | None) -> int:
+def _next_frame(data: Buffer, position: int, stop: int, kind: Kind | None) -> int:
     """The first frame at or after a position: of a run, or the last of the file. `stop` if there is none."""
     while 0 <= position < stop:
         head = data[position : position + 8]
@@ -150,7 +150,7 @@ def _next_frame(data: mmap.mmap, position: int, stop: int, kind: Kind | None) ->
     return stop
 
 
-def _run(data: mmap.mmap, position: int, stop: int) -> int:
+def _run(data: Buffer, position: int, stop: int) -> int:
     """The number of complete frames of one kind that follow each other here, counted up to MIN_RUN."""
     kind = None
     for number in range(MIN_RUN):
@@ -185,7 +185,7 @@ def _tag_position(kind: Kind) -> int:
     return 4 + ((32 if channels == 2 else 17) if version == 3 else (17 if channels == 2 else 9))
 
 
-def _has_tag(data: mmap.mmap, position: int, kind: Kind) -> bool:
+def _has_tag(data: Buffer, position: int, kind: Kind) -> bool:
     at = position + _tag_position(kind)
     return kind[1] == 3 and (data[at : at + 4] in (b"Xing", b"Info") or data[position + 36 : position + 40] == b"VBRI")
 

@@ -1,15 +1,14 @@
 """Finds the links of a chained Ogg file: complete streams that follow each other, of which libsndfile reads one."""
 
-import mmap
-from pathlib import Path
+from finetune.data.audio_source import AudioSource
 
 BEGIN = 0x02  # flag of the first page of a logical stream
 
 
-def find_links(path: str | Path) -> list[tuple[int, int]]:
+def find_links(source: AudioSource) -> list[tuple[int, int]]:
     """Start and end of each link. Streams that are interleaved, such as video and audio, begin together in one link."""
     starts, begun = list[int](), False
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with source.buffer() as data:
         position = data.find(b"OggS")
         while position >= 0:
             header = data[position : position + 27]

@@ -6,12 +6,14 @@ from collections.abc import Callable
 class RangeFile:
     """A read-only file of a known size. A read of less than a block reads a block, which the next reads use.
 
+    A block that follows the previous one can be larger, so that a file that is read in order needs few reads.
+
     Args:
         read: returns the bytes from a start to a stop; fewer only at the end of what can be read.
         size: bytes.
         block: bytes that are read at least; can be changed at any time.
         close: is called by `close`.
-        name: a name for libraries that look at suffixes.
+        largest: limit of blocks that double in size; 0 if they do not.
     """
 
     def __init__(
@@ -20,9 +22,9 @@ class RangeFile:
         size: int,
         block: int,
         close: Callable[[], None] = lambda: None,
-        name: str = "",
+        largest: int = 0,
     ) -> None:
-        self.size, self.block, self.name = size, block, name
+        self.size, self.block, self._largest = size, block, largest
         self._read, self._close = read, close
         self._position, self._start, self._buffer = 0, 0, b""
 
@@ -42,7 +44,9 @@ class RangeFile:
         while self._position < stop:
             at = self._position - self._start
             if not 0 <= at < len(self._buffer):
-                end = min(self.size, max(stop, self._position + self.block))
+                follows = self._buffer and at == len(self._buffer)
+                block = max(self.block, min(2 * at, self._largest) if follows else 0)
+                end = min(self.size, max(stop, self._position + block))
                 self._start, self._buffer, at = self._position, self._read(self._position, end), 0
                 if not self._buffer:
                     break

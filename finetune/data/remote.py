@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, TypeVar
 
 from finetune.core.errors import DataError
 
-DELAYS = (0.5, 1.0, 2.0)  # seconds before each further attempt
+DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before each further attempt
+UNKNOWN_DELAYS = (0.5,)  # for a host that has not answered yet: its name can be wrong, or there is no network
 TIMEOUT = (20, 60)  # seconds to connect, and without a byte
 MAX_SKIPPED = 64 << 20  # bytes before a range that are read from a server that ignores ranges
 PIECE = 1 << 16  # bytes that are read at a time from an answer
@@ -22,6 +24,7 @@ RETRIED = {408, 425, 429, 500, 502, 503, 504}
 
 Result = TypeVar("Result")
 _local = threading.local()
+_answered = set[str]()  # hosts
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,15 @@ class RemoteState:
     version: str
 
 
+class _Busy(Exception):
+    """A server answers that it should be asked again."""
+
+
 class _Final(Exception):
     """A failure that is the same at every attempt; its text is for a message."""
 
 
-def read_range(url: str, start: int, stop: int, label: str = "", delays: Sequence[float] = DELAYS) -> bytes:
+def read_range(url: str, start: int, stop: int, label: str = "", delays: Sequence[float] | None = None) -> bytes:
     """The bytes of a remote file from `start` to `stop`; fewer if the file ends before.
 
     Args:
@@ -44,29 +51,30 @@ def read_range(url: str, start: int, stop: int, label: str = "", delays: Sequenc
         start: first byte.
         stop: the byte after the last one.
         label: what is read, for messages; by default the URL.
-        delays: seconds before each further attempt.
+        delays: seconds before each further attempt; by default DELAYS or UNKNOWN_DELAYS.
 
     Raises:
         DataError: the file is missing, access is denied, the protocol needs a package, or every attempt failed.
     """
     read = _http_range if is_http(url) else _fsspec_range
-    return _attempts(lambda: read(url, start, stop), label or url, delays)
+    return _attempts(lambda: read(url, start, stop), url, label or url, delays)
 
 
-def remote_state(url: str, label: str = "", delays: Sequence[float] = DELAYS) -> RemoteState:
+def remote_state(url: str, label: str = "", delays: Sequence[float] | None = None) -> RemoteState:
     """Size and version of a remote file. Raises DataError as `read_range`."""
     state = _http_state if is_http(url) else _fsspec_state
-    return _attempts(lambda: state(url), label or url, delays)
+    return _attempts(lambda: state(url), url, label or url, delays)
 
 
 def is_http(url: str) -> bool:
     return re.match(r"https?://", url, re.IGNORECASE) is not None
 
 
-def _attempts(read: Callable[[], Result], label: str, delays: Sequence[float]) -> Result:
-    for delay in (*delays, None):
+def _attempts(read: Callable[[], Result], url: str, label: str, delays: Sequence[float] | None) -> Result:
+    host = url[: len(url) - len(url.partition("://")[2].partition("/")[2])]
+    for attempt in count(1):
         try:
-            return read()
+            result = read()
         except FileNotFoundError as error:
             raise DataError(f"{label}: no such file") from error
         except PermissionError as error:
@@ -74,10 +82,16 @@ def _attempts(read: Callable[[], Result], label: str, delays: Sequence[float]) -
         except _Final as error:
             raise DataError(f"{label}: {error}") from error
         except Exception as error:  # the errors of file systems have no common base class
-            if delay is None:
-                text = f"cannot be read after {len(delays) + 1} attempts ({_reason(error)})"
-                raise DataError(f"{label}: {text}; check the network and the name") from error
-            time.sleep(delay)
+            if isinstance(error, _Busy):
+                _answered.add(host)
+            allowed = delays if delays is not None else DELAYS if host in _answered else UNKNOWN_DELAYS
+            if attempt > len(allowed):
+                tried = f"cannot be read after {attempt} attempts ({_reason(error)})"
+                raise DataError(f"{label}: {tried}; check the network and the name") from error
+            time.sleep(allowed[attempt - 1])
+        else:
+            _answered.add(host)
+            return result
     raise AssertionError("unreachable")
 
 
@@ -87,7 +101,8 @@ def _reason(error: BaseException) -> str:
     while inner.__cause__ or inner.__context__:
         inner = inner.__cause__ or inner.__context__ or inner
     error = inner if isinstance(inner, OSError) else error
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    name = "" if isinstance(error, _Busy) else f"{type(error).__name__}: "
+    return " ".join(f"{name}{error}".split())[:300]
 
 
 def _fsspec_range(url: str, start: int, stop: int) -> bytes:
@@ -153,6 +168,8 @@ def _http_state(url: str) -> RemoteState:
     with _answer(url, {"Range": "bytes=0-0"}) as answer:  # a signed URL allows GET, but not HEAD
         total = re.fullmatch(r"bytes \S+/(\d+)", answer.headers.get("Content-Range", ""))
         size = total[1] if total else answer.headers.get("Content-Length") if answer.status_code == 200 else None
+        if answer.status_code == 206:
+            _ = answer.content  # a connection with unread bytes is not used again
         marks = [answer.headers.get(name, "") for name in ("ETag", "Last-Modified")]
         return RemoteState(None if size is None else int(size), " ".join(filter(None, marks)))
 
@@ -169,7 +186,7 @@ def _answer(url: str, headers: dict[str, str]) -> Any:
     if status in (401, 403, 407):
         raise PermissionError(url)
     if status in RETRIED:
-        raise OSError(f"HTTP status {status}")
+        raise _Busy(f"HTTP status {status}")
     raise _Final(f"the server answers with HTTP status {status}")
 
 

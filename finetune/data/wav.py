@@ -2,15 +2,15 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import BinaryIO
+from contextlib import closing
 
 from finetune.core.errors import DataError
+from finetune.data.audio_source import AudioSource, ReadableFile
 
 UNKNOWN_SIZE = 0x7FFF_F000  # ffmpeg and sox write at least this data size when they stream a WAV of unknown size
 
 
-def _chunks(raw: BinaryIO) -> Iterator[tuple[bytes, int]]:
+def _chunks(raw: ReadableFile) -> Iterator[tuple[bytes, int]]:
     """Name and stated size of each chunk of a WAV; the file is then at the start of its content."""
     raw.seek(0)
     header = raw.read(12)
@@ -23,28 +23,28 @@ def _chunks(raw: BinaryIO) -> Iterator[tuple[bytes, int]]:
         raw.seek(start + size + size % 2)
 
 
-def data_chunk(path: str | Path) -> tuple[int, int]:
+def data_chunk(source: AudioSource) -> tuple[int, int]:
     """Start and end of the audio in a WAV."""
-    with open(path, "rb") as raw:
+    with closing(source.open()) as raw:
         return next(((raw.tell(), raw.tell() + size) for name, size in _chunks(raw) if name == b"data"), (0, 0))
 
 
-def check_wav_size(raw: BinaryIO, path: str | Path) -> None:
+def check_wav_size(raw: ReadableFile, source: AudioSource) -> None:
     """Compares the stated size of a WAV's data chunk with the file; libsndfile ignores a difference."""
     stated = next((size for name, size in _chunks(raw) if name == b"data"), None)
     if stated is None:
         return
-    present = Path(path).stat().st_size - raw.tell()
+    present = source.size - raw.tell()
     if not stated and present > 1024:
         raise DataError(
-            f"{path}: the header states 0 samples, but {present} bytes follow: the recorder did not close the file; "
+            f"{source}: the header states 0 samples, but {present} bytes follow: the recorder did not close the file; "
             "repair the header, such as with `ffmpeg -i IN -c copy OUT`"
         )
     if stated < UNKNOWN_SIZE and stated - present > 1024:
         raise DataError(
-            f"{path}: truncated: the header states {stated} bytes of audio, "
+            f"{source}: truncated: the header states {stated} bytes of audio, "
             f"but the file has {present}; copy or download it again"
         )
     raw.seek(min(stated, present), os.SEEK_CUR)
     if b"RIFF" in raw.read(5):  # after a byte that pads an odd size
-        raise DataError(f"{path}: several WAV files that were joined byte by byte; join them with an audio tool")
+        raise DataError(f"{source}: several WAV files that were joined byte by byte; join them with an audio tool")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.core.errors import DataError
+from finetune.data.byte_range import parse_byte_range
 from finetune.data.formats.tables import read_table
 from finetune.data.text_lines import read_text
 
@@ -176,6 +177,8 @@ def _path_lookup(clips: Sequence[ClipNames], path: Path) -> Callable[[str], int 
 
 
 def _path_parts(name: str, folder: Path) -> tuple[str, ...]:
+    if member := parse_byte_range(name):
+        name = f"{member.file}/{member.name}"
     name = name.replace("\\", "/")
     name = os.path.abspath(folder / name) if ".." in name else os.path.normpath(name)
     return tuple(part for part in name.split("/") if part)

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune.core.files import read_jsonl
+from finetune.data.audio_state import FileState, file_state, remote_states
+from finetune.data.byte_range import file_of, is_url
 from finetune.data.manifest import Utterance
 from finetune.evaluation.systems import System, SystemHypotheses, Transcriber, run_system
 from finetune.metrics.sclite import write_rows
@@ -38,7 +40,8 @@ def run_and_keep(
     """
     path = kept_file(folder, system)
     identity = [system.kind, system.source, __version__, _state(system)]
-    keys = [_hash([*identity, _heard(clip)]) for clip in clips]
+    states = remote_states({file for clip in clips if is_url(file := file_of(clip.audio_filepath))})
+    keys = [_hash([*identity, _heard(clip, states)]) for clip in clips]
     kept = _read(path)
     rows = [kept.get(key) for key in keys]
     missing = [clip for clip, row in zip(clips, rows, strict=True) if row is None]
@@ -80,14 +83,11 @@ def _state(system: System) -> list[Any]:
     return [[str(path), (status := path.stat()).st_size, status.st_mtime_ns] for path in files]
 
 
-def _heard(clip: Utterance) -> dict[str, Any]:
+def _heard(clip: Utterance, states: Mapping[str, FileState | None]) -> dict[str, Any]:
     """The fields of a clip that decide its hypothesis, with the state of its audio file."""
     fields = {name: value for name, value in asdict(clip).items() if name not in NOT_HEARD}
-    try:
-        status = os.stat(clip.audio_filepath)
-    except OSError:
-        return fields
-    return {**fields, "audio": [status.st_size, status.st_mtime_ns]}
+    state = states.get(file_of(clip.audio_filepath)) or file_state(clip.audio_filepath)
+    return fields if state is None else {**fields, "audio": state}
 
 
 def _hash(content: Any) -> str:

@@ -14,6 +14,7 @@ from finetune.core.errors import DataError
 from finetune.data.acoustics import bandwidth, snr
 from finetune.data.audio import load_utterance
 from finetune.data.audit import audit, stated_utterances
+from finetune.data.byte_range import in_folder
 from finetune.data.cells import cell_seconds
 from finetune.data.corpora import read_corpus
 from finetune.data.formats.tables import read_table
@@ -41,7 +42,9 @@ def read_utterances(path: Path, audio_required: bool = True) -> list[Utterance]:
         DataError: the file cannot be read, or a clip cannot be used (the message names each one).
     """
     if path.suffix.lower() == ".jsonl" and all(VERSION_KEY in row.values for row in read_table(path)):
-        return [replace(item, audio_filepath=str(path.parent / item.audio_filepath)) for item in read_manifest(path)]
+        return [
+            replace(item, audio_filepath=in_folder(path.parent, item.audio_filepath)) for item in read_manifest(path)
+        ]
     rows = read_corpus(str(path), path.parent, audio_required=audio_required)
     durations = [cell_seconds(row.values.get("duration")) or 0.0 for row in rows]
     stated = all(row.fault is None and 0 < duration < LONGEST for row, duration in zip(rows, durations, strict=True))

@@ -11,7 +11,7 @@ from finetune.inference.saved_options import limit_options, write_options
 
 ENTRY = "finetune.cli.transcribe"
 MAIN = '''"""Transcribes audio with the model in the folder above; needs torch, transformers, soundfile and soxr.
-M4A, WebM, WMA and video also need av.
+M4A, WebM, WMA and video also need av; https:// needs requests, other URLs fsspec.
 
     python EXPORT/transcribe call.wav --format srt
 

@@ -18,6 +18,7 @@ from finetune.core.progress import advance
 from finetune.data.audio import load_segments, load_utterance
 from finetune.data.features import log_mel, pad_features
 from finetune.data.manifest import Utterance, seconds_of
+from finetune.data.read_ahead import fetch_all
 from finetune.inference.decode import decode
 from finetune.inference.draft import Draft, text_draft
 from finetune.inference.draft_sources import ctc_drafts
@@ -81,9 +82,9 @@ def load_waveforms(utterances: Sequence[Utterance]) -> list[Waveform]:
     for row, item in enumerate(utterances):
         by_file.setdefault(item.audio_filepath, []).append(row)
     waves: dict[int, Waveform] = {}
-    for path, rows in by_file.items():
+    for source, rows in zip(fetch_all([*by_file]), by_file.values(), strict=True):
         chosen = [utterances[row] for row in rows]
-        segments = load_segments(path, [(item.offset, item.duration, item.channel) for item in chosen])
+        segments = load_segments(source, [(item.offset, item.duration, item.channel) for item in chosen])
         waves |= dict(zip(rows, segments, strict=True))
     return [waves[row] for row in range(len(utterances))]
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from finetune.core.errors import DataError
+from finetune.data.audio_state import has_bytes
+from finetune.data.byte_range import is_fetched
 from finetune.data.snippet import mp3
 from finetune.metrics.alignment import align
 from finetune.metrics.results import SuspiciousReference, UtteranceResult
@@ -98,9 +100,11 @@ class _Audio:
         path, start, seconds, channel = row.audio_filepath, row.offset, row.duration, row.channel
         if earlier := self.anchors.get((path, start, channel)):
             return Player("", earlier)
-        if not Path(path).is_file():
+        if not has_bytes(path):
             return None
         if seconds > EMBEDDED_SECONDS or not self.bytes_left:
+            if is_fetched(path):  # a browser cannot open it
+                return None
             source = f"{quote(os.fsencode(os.path.relpath(path, self.folder)))}#t={start:g},{start + seconds:g}"
         else:
             try:

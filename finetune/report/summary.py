@@ -1,5 +1,6 @@
 """Formats the summary that a run prints at its end: WER, example sentences, and the next command."""
 
+import shlex
 from pathlib import Path
 
 from finetune.core.files import read_jsonl
@@ -23,7 +24,7 @@ def format_summary(run: RunDir, summary: RunSummary) -> str:
         lines.append(f"report: {summary.report}")
     lines.append(f"adapted model: {summary.export.dir}")
     audio = read_jsonl(run.hypotheses("test", "adapted"))[0]["audio_filepath"]
-    lines.append(f"next: finetune transcribe {_relative(audio)} --model {summary.export.dir}")
+    lines.append(f"next: finetune transcribe {shlex.quote(_relative(audio))} --model {summary.export.dir}")
     return "\n".join(lines)
 
 

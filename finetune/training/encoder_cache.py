@@ -19,6 +19,7 @@ from torch import Tensor
 from finetune.core.errors import DataError
 from finetune.core.files import read_json, sha256_file
 from finetune.data.audio import SAMPLE_RATE
+from finetune.data.audio_source import AudioSource, audio_source
 from finetune.data.features import HOP_LENGTH, N_FFT, NUM_MELS, WIN_LENGTH
 from finetune.data.manifest import Utterance
 
@@ -58,8 +59,8 @@ def cache_key(weights: str, clips: Sequence[Utterance]) -> str:
     files: dict[str, str] = {}
     for path in {clip.audio_filepath for clip in clips}:
         try:
-            files[path] = sha256_file(path)
-        except OSError:
+            files[path] = _digest(audio_source(path))
+        except (OSError, DataError):
             files[path] = ""
     # The hash of JSON text, [weights, FRONT_END, [[file, offset, duration, channel], ...]], clip by clip.
     digest, comma = hashlib.sha256(f"{json.dumps([weights, FRONT_END])[:-1]}, [".encode()), ""
@@ -69,6 +70,13 @@ def cache_key(weights: str, clips: Sequence[Utterance]) -> str:
         comma = ", "
     digest.update(b"]]")
     return digest.hexdigest()
+
+
+def _digest(source: AudioSource) -> str:
+    if source.local_path:
+        return sha256_file(source.local_path)
+    with source.buffer() as data:
+        return hashlib.sha256(data).hexdigest()
 
 
 def predicted_bytes(frames: int, width: int, dtype: torch.dtype) -> int:

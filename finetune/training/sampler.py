@@ -1,8 +1,10 @@
 """Loads the audio of a plan: augmented waveforms, decoded ahead by worker processes."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count, islice
 
 import numpy as np
 import torch
@@ -10,8 +12,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from finetune.core.errors import DataError
 from finetune.data.audio import load_utterance
+from finetune.data.manifest import Utterance
+from finetune.data.read_ahead import ReadAhead
 from finetune.training.augment import WaveAugment, augment_wave, sample_rng
 from finetune.training.clip_table import ClipTable
+
+AHEAD = 8  # micro-batches of each worker whose bytes can be fetched before they are needed
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,14 @@ class Unreadable:
 
 
 Audio = np.ndarray | Unreadable
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A micro-batch to load, and others that the same worker will get, whose bytes it can fetch from now on."""
+
+    batch: list[int]
+    added: list[list[int]]
 
 
 class Clips(Dataset[Audio]):
@@ -38,16 +52,44 @@ class Clips(Dataset[Audio]):
         return len(self.clips)
 
     def __getitem__(self, index: int) -> Audio:
+        return self.load(index, load_utterance)
+
+    def load(self, index: int, read: Callable[[Utterance], np.ndarray]) -> Audio:
+        """The waveform of a clip, whose utterances `read` decodes."""
         waves, reasons, sources = list[np.ndarray](), dict[str, str](), self.clips.sources(index)
         for item in sources:
             try:
-                waves.append(load_utterance(item))
+                waves.append(read(item))
             except DataError as error:
                 reasons[item.id] = str(error)
         if reasons:
             return Unreadable(reasons)
         rng = sample_rng(self.seed, self.epoch, self.clips.combined(index, sources).id)
         return augment_wave(np.concatenate(waves), self.augment, rng)
+
+
+class _Batches(Dataset[list[Audio]]):
+    """The waveforms of micro-batches. An index is a `_Task`, from the plan."""
+
+    def __init__(self, clips: Clips) -> None:
+        self.clips = clips
+        self._reader: ReadAhead | None = None  # of this process
+
+    def __getitem__(self, task: _Task) -> list[Audio]:
+        if self._reader is None:
+            self._reader = ReadAhead()
+        reader, sources = self._reader, self.clips.clips.sources
+        for batch in task.added:
+            reader.add(item.audio_filepath for index in batch for item in sources(index))
+
+        def read(item: Utterance) -> np.ndarray:
+            return load_utterance(item, reader.source(item.audio_filepath))
+
+        return [self.clips.load(index, read) for index in task.batch]
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
 
 
 def _as_list(waves: list[Audio]) -> list[Audio]:
@@ -59,16 +101,33 @@ def _own_process_group(worker: int) -> None:
     os.setpgrp()
 
 
+def _tasks(batches: Iterable[list[int]], workers: int) -> Iterator[_Task]:
+    """A task for each micro-batch. Workers get them in turn, and each knows AHEAD of its own before it needs them."""
+    workers, rest = max(1, workers), iter(batches)
+    waiting = deque(islice(rest, AHEAD * workers))
+    for number in count():
+        waiting.extend(islice(rest, 1))
+        if not waiting:
+            return
+        added = list(waiting)[::workers] if number < workers else list(waiting)[AHEAD * workers :]
+        yield _Task(waiting.popleft(), added)
+
+
 def waves_of(clips: Clips, batches: Iterable[list[int]], workers: int) -> Iterator[list[Audio]]:
     """The waveforms of each micro-batch, in order, decoded ahead by `workers` processes.
 
     It uses no random numbers of torch's global generator, so dropout is the same in a resumed run.
     """
-    yield from DataLoader(
-        clips,
-        batch_sampler=batches,
-        collate_fn=_as_list,
-        num_workers=workers,
-        generator=torch.Generator(),
-        worker_init_fn=_own_process_group,
-    )
+    loaded = _Batches(clips)
+    try:
+        yield from DataLoader(
+            loaded,
+            batch_size=None,
+            sampler=_tasks(batches, workers),
+            collate_fn=_as_list,
+            num_workers=workers,
+            generator=torch.Generator(),
+            worker_init_fn=_own_process_group,
+        )
+    finally:
+        loaded.close()

@@ -215,11 +215,6 @@ def test_every_damaged_file_gives_an_error_with_its_path(tmp_path: Path) -> None
             assert str(caught.value).startswith(str(path)), name
 
 
-def test_a_url_is_an_error() -> None:
-    with pytest.raises(DataError, match="download the file first"):
-        load_audio("https://example.org/a.wav")
-
-
 def test_a_streamed_wav_without_a_size_is_read_to_its_end(tmp_path: Path) -> None:
     content = wav(tmp_path / "a.wav", tone(1.0)).read_bytes()
     for size in (0xFFFF_FFFF, 0x7FFF_FFFF):

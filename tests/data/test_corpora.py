@@ -178,7 +178,6 @@ def test_folder_of_audio_and_text_files(folder: Path) -> None:
         ("m.csv", "path,language\na.wav,de\n", "no column for text; the columns are 'path', 'language'"),
         ("m.csv", "path,sentense\na.wav,one\n", "did you mean 'sentense'"),
         ("m.jsonl", '{"text": "a", "audio_filepath": ""}', "0 of 1 audio files exist"),
-        ("m.jsonl", '{"text": "a", "audio_filepath": "https://a.org/a.wav"}', "0 of 1 audio files exist; tried 'https"),
         ("m.parquet", "no parquet", "the Parquet file cannot be loaded"),
     ],
 )
@@ -362,9 +361,7 @@ def test_ids_without_a_suffix_name_audio(folder: Path) -> None:
     assert [Path(str(row.values["audio_filepath"])).name for row in rows] == ["a.wav", "b.wav", "v1.5"]
 
 
-@pytest.mark.parametrize(
-    "name", ["~nobody-here/x.wav", "a\0.wav", "x" * 400, "x/" * 3000, "sub", "https://a.org/a.wav", 7, ["a.wav"], ""]
-)
+@pytest.mark.parametrize("name", ["~nobody-here/x.wav", "a\0.wav", "x" * 400, "x/" * 3000, "sub", 7, ["a.wav"], ""])
 def test_an_impossible_path_is_a_problem_of_its_row(folder: Path, name: object) -> None:
     (folder / "sub").mkdir()
     path = write(folder / "m.json", json.dumps([{"path": "a.wav", "text": "a"}, {"path": name, "text": "b"}]))

@@ -23,7 +23,7 @@ from finetune.exporting.bundle import add_transcriber, modules
 CLIPS = [VOCABULARY / "audio" / "canary" / name for name in ("canary-001-en-us-f3.opus", "canary-006-flite-slt.opus")]
 NEEDED = ("torch", "transformers", "soundfile", "soxr")
 # numpy comes with those; the others are imported only for an option or the format of a file.
-FOREIGN = {*NEEDED, "numpy", "silero_vad", "bitsandbytes", "av", "rich"}  # the last four inside functions
+FOREIGN = {*NEEDED, "numpy", "silero_vad", "bitsandbytes", "av", "rich", "fsspec", "requests"}
 
 
 def imported(path: Path) -> set[str]:

@@ -3,14 +3,19 @@
 import itertools
 import multiprocessing
 import os
+import random
+import tarfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from loopback import serve
 from support import clip_table, waves_from
 
 from finetune.data.manifest import Utterance, concatenated
+from finetune.data.tar_index import read_tar_index
 from finetune.training.augment import WaveAugment
 from finetune.training.sampler import Clips, Unreadable, waves_of
 
@@ -70,7 +75,45 @@ def test_audio_that_cannot_be_read_is_named_in_its_place(clips: list[Utterance],
 
 
 def test_ctrl_c_in_the_terminal_does_not_reach_the_workers(clips: list[Utterance]) -> None:
-    before, waves = multiprocessing.active_children(), waves_of(waves_from(clips, AUGMENT), BATCHES, 2)
+    before, waves = multiprocessing.active_children(), waves_of(waves_from(clips, AUGMENT), 4 * BATCHES, 2)
     next(waves), next(waves)  # one of each worker: both are up
     groups = [os.getpgid(worker.pid or 0) for worker in multiprocessing.active_children() if worker not in before]
     assert len(groups) == 2 and os.getpgrp() not in groups
+
+
+@pytest.fixture
+def shard(clips: list[Utterance], tmp_path: Path) -> Path:
+    """The clips in a tar."""
+    with tarfile.open(tmp_path / "shard.tar", "w") as archive:
+        for clip in clips:
+            archive.add(clip.audio_filepath, Path(clip.audio_filepath).name)
+    return tmp_path / "shard.tar"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("remote", [False, True])
+def test_clips_of_a_shard_have_the_samples_of_the_files(
+    clips: list[Utterance], shard: Path, workers: int, remote: bool
+) -> None:
+    """Also from a server that fails at times."""
+    rng = random.Random(1)
+    batches = [[rng.randrange(len(clips)) for _ in range(rng.randint(1, 3))] for _ in range(11)]
+    with serve(shard.parent) as server:
+        members = read_tar_index(f"{server.url}/shard.tar" if remote else shard)
+        server.fail_every = 9
+        moved = [replace(clip, audio_filepath=str(member)) for clip, member in zip(clips, members, strict=True)]
+        made = list(waves_of(waves_from(moved, AUGMENT), batches, workers))
+    for waves, same in zip(made, waves_of(waves_from(clips, AUGMENT), batches, 0), strict=True):
+        for wave, expected in zip(waves, same, strict=True):
+            assert np.array_equal(wave, expected)
+
+
+def test_a_clip_that_cannot_be_fetched_is_named_in_its_place(clips: list[Utterance], shard: Path) -> None:
+    members = [str(member) for member in read_tar_index(shard)]
+    gone = members[1].replace("shard.tar", "gone.tar")
+    made = [
+        replace(clip, audio_filepath=path) for clip, path in zip(clips, [members[0], gone, members[2]], strict=False)
+    ]
+    (waves,) = waves_of(waves_from(made, AUGMENT), [[0, 1, 2]], 0)
+    assert waves[1] == Unreadable({clips[1].id: f"{gone}: no such file"})
+    assert isinstance(waves[0], np.ndarray) and isinstance(waves[2], np.ndarray)
