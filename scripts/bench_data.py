@@ -2,6 +2,8 @@
 
     python scripts/bench_data.py                                    # 1,000,000 rows of JSON Lines, finetune check
     python scripts/bench_data.py --rows 1000000 3000000 --format jsonl csv
+    python scripts/bench_data.py --rows 20000 --stages prepare --flac 64    # decodes 64 FLAC clips of 3 s again and again
+    python scripts/bench_data.py --rows 1000000 --stages "prepare known"    # all of prepare except decoding
     git worktree add /tmp/old e498194 && python scripts/bench_data.py --before /tmp/old     # the same with older code
 
 The rows are synthetic: texts from the words of the vocabulary data, a column of speakers, and the embedded clips as
@@ -15,6 +17,7 @@ import argparse
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,10 +34,16 @@ ROOT = Path(__file__).parents[1]
 COLUMNS = ("audio_filepath", "duration", "text", "speaker")
 NUM_CLIPS, NUM_SPEAKERS = 8, 1000
 HEAD = (
-    f"{'stage':10}{'format':>8}{'rows':>11}  {'code':12}{'wall s':>9}{'CPU s':>9}{'RSS MB':>9}{'PSS MB':>9}{'exit':>6}"
+    f"{'stage':14}{'format':>8}{'rows':>11}  {'code':12}{'wall s':>9}{'CPU s':>9}{'RSS MB':>9}{'PSS MB':>9}{'exit':>6}"
 )
 Command = Callable[[Path], list[str]]  # the arguments of `finetune` for a recipe
-STAGES: dict[str, Command] = {"check": lambda recipe: ["check", str(recipe)]}
+LOOSE = ("--set", "data.max_chars_per_second=1000")  # the texts do not fit the clips
+STAGES: dict[str, Command] = {
+    "check": lambda recipe: ["check", str(recipe)],
+    "prepare": lambda recipe: ["prepare", str(recipe), *LOOSE],
+    "prepare known": lambda recipe: ["prepare", str(recipe), *LOOSE],  # with the cache of facts about audio
+}
+FLAC_SECONDS = 3
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000])
     parser.add_argument("--format", nargs="+", choices=("jsonl", "csv", "tsv"), default=["jsonl"])
     parser.add_argument("--files", type=int, default=0, help="number of different file names (default: few files)")
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=[*STAGES])
+    parser.add_argument(
+        "--flac", type=int, default=0, help=f"number of FLAC clips of {FLAC_SECONDS} s, joined from clips"
+    )
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=["check"])
     parser.add_argument("--before", type=Path, help="a checkout of older code, which is measured first")
     parser.add_argument("--folder", type=Path, help="where temporary files are written")
     parser.add_argument("--json", type=Path, help="also write all measurements to this file")
@@ -72,7 +84,7 @@ def main() -> int:
     for rows in args.rows:
         for name in args.format:
             with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-                recipe = make_recipe(Path(folder), rows, name, args.files)
+                recipe = make_recipe(Path(folder), rows, name, args.files, args.flac)
                 for stage in args.stages:
                     for code in [args.before] * bool(args.before) + [ROOT]:
                         results.append(measure(stage, name, rows, code, recipe, args.show))
@@ -82,16 +94,17 @@ def main() -> int:
     return max(item.exit_code for item in results)
 
 
-def make_recipe(folder: Path, rows: int, name: str, files: int) -> Path:
+def make_recipe(folder: Path, rows: int, name: str, files: int, flac: int = 0) -> Path:
     """A recipe in a folder, with a corpus of `rows` rows as data.train and a small one as data.valid."""
-    clips = sorted((ROOT / "data/vocabulary/audio/train").iterdir())[:NUM_CLIPS]
+    clips = sorted((ROOT / "data/vocabulary/audio/train").iterdir())
+    clips = write_flac(clips, folder, flac) if flac else clips[:NUM_CLIPS]
     durations = [round(soundfile.info(clip).duration, 3) for clip in clips]
     paths = [str(clip) for clip in clips]
     if files:
         (folder / "audio").mkdir()
         paths = [f"audio/clip-{number:07}.opus" for number in range(files)]
         for number, path in enumerate(paths):
-            (folder / path).symlink_to(clips[number % NUM_CLIPS])
+            (folder / path).symlink_to(clips[number % len(clips)])
     corpus = folder / f"train.{name}"
     with open(corpus, "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, delimiter="\t" if name == "tsv" else ",")
@@ -100,7 +113,7 @@ def make_recipe(folder: Path, rows: int, name: str, files: int) -> Path:
         for number, text in enumerate(texts(rows)):
             position = number % len(paths)
             speaker = f"speaker-{number % NUM_SPEAKERS:04}"
-            values = (paths[position], durations[position % NUM_CLIPS], text, speaker)
+            values = (paths[position], durations[position % len(durations)], text, speaker)
             if name == "jsonl":
                 file.write(json.dumps(dict(zip(COLUMNS, values, strict=True))) + "\n")
             else:
@@ -111,6 +124,17 @@ def make_recipe(folder: Path, rows: int, name: str, files: int) -> Path:
     content = {"model": {"base": str(ROOT / "data/granite-speech-nano")}, "data": data, "runs": str(folder / "runs")}
     recipe.write_text(json.dumps(content | {"train": {"epochs": 1}}))
     return recipe
+
+
+def write_flac(clips: list[Path], folder: Path, count: int) -> list[Path]:
+    """Files of FLAC_SECONDS, each of a few clips, one after another."""
+    paths = list[Path]()
+    for number in range(count):
+        parts = [soundfile.read(clips[(number + next_one) % len(clips)], dtype="int16") for next_one in range(9)]
+        rate = parts[0][1]
+        paths.append(folder / f"clip-{number}.flac")
+        soundfile.write(paths[-1], np.concatenate([part for part, _ in parts])[: FLAC_SECONDS * rate], rate)
+    return paths
 
 
 def texts(count: int) -> Iterator[str]:
@@ -125,8 +149,11 @@ def texts(count: int) -> Iterator[str]:
 
 
 def measure(stage: str, name: str, rows: int, code: Path, recipe: Path, show: bool) -> Measured:
-    environment = os.environ | {"PYTHONPATH": str(code.resolve()), "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {"PYTHONPATH": str(code.resolve()), "HF_HUB_OFFLINE": "1", "FINETUNE_CACHE": "off"}
+    if stage == "prepare known":
+        environment["FINETUNE_CACHE"] = str(recipe.parent / "cache")
     command = [sys.executable, "-m", "finetune", *STAGES[stage](recipe)]
+    shutil.rmtree(recipe.parent / "runs", ignore_errors=True)
     started, peak = time.monotonic(), [0.0]
     output = None if show else subprocess.PIPE
     process = subprocess.Popen(command, cwd=code, env=environment, stdout=output, stderr=subprocess.STDOUT)
@@ -180,7 +207,7 @@ def pss(process: int) -> float:
 
 def format_line(item: Measured) -> str:
     return (
-        f"{item.stage:10}{item.format:>8}{item.rows:>11,}  {item.code:12}{item.wall_seconds:>9.1f}"
+        f"{item.stage:14}{item.format:>8}{item.rows:>11,}  {item.code:12}{item.wall_seconds:>9.1f}"
         f"{item.cpu_seconds:>9.1f}{item.max_rss_mb:>9.0f}{item.max_pss_mb:>9.0f}{item.exit_code:>6}"
     )
 

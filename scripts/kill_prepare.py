@@ -114,7 +114,9 @@ def compare(folder: Path, rows: int, kills: int, seed: int) -> str:
         name, killed = f"broken{rounds}", 0
         while not attempt(folder, name, rng.uniform(0.2, duration) if done < kills else None):
             done, killed = done + 1, killed + 1
-        assert outcome(RunDir(folder / name)) == expected, f"run {rounds} differs from the unbroken run"
+        files = outcome(RunDir(folder / name))
+        different = sorted(key for key in {*files, *expected} if files.get(key) != expected.get(key))
+        assert not different, f"{', '.join(different)} of run {rounds} differ from the unbroken run"
         assert not RunDir(folder / name).prepare_work.exists()
         counts = Counter((folder / f"{name}.log").read_text().splitlines())
         once = Counter((folder / "unbroken.log").read_text().splitlines())

@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from io import FileIO
 from typing import Any, BinaryIO, TypeVar
 
 from finetune.core.errors import FinetuneError
@@ -59,6 +59,8 @@ class WorkerPool:
         for child in self._children:
             child.kill()
         self._threads.shutdown(cancel_futures=True)
+        for child in self._children:  # one may have started meanwhile
+            child.kill()
 
     def submit(self, function: Callable[[Item], Result], item: Item) -> "Future[Result]":
         """Starts `function(item)` as soon as a worker is free.
@@ -109,7 +111,8 @@ class _Child:
         )
         os.close(calls)
         os.close(results)
-        self._calls, self._results = open(to_child, "wb"), open(from_child, "rb")  # noqa: SIM115 - closed by `kill`
+        self._calls = open(to_child, "wb", buffering=0)  # noqa: SIM115 - closed by `kill`
+        self._results = open(from_child, "rb")  # noqa: SIM115
 
     def call(self, content: bytes) -> Any:
         try:
@@ -128,14 +131,14 @@ class _Child:
         self._process.kill()
         self._process.wait()
         for pipe in (self._calls, self._results):
-            with suppress(OSError, ValueError):  # unsent bytes of a call
-                pipe.close()
+            pipe.close()
 
 
 def serve() -> None:
     """The main function of a worker process: answers calls until its parent closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent decides
-    with open(int(sys.argv[1]), "rb") as calls, open(int(sys.argv[2]), "wb") as results:
+    # Without a buffer, nothing is left to write when the pipe is closed after the parent's end.
+    with open(int(sys.argv[1]), "rb") as calls, open(int(sys.argv[2]), "wb", buffering=0) as results:
         while (content := _read(calls)) is not None:
             try:
                 function, item = pickle.loads(content)
@@ -167,10 +170,10 @@ def _reason(code: int) -> str:
     return f"{name}, usually because memory was full" if name == "SIGKILL" else name
 
 
-def _write(pipe: BinaryIO, content: bytes) -> None:
-    pipe.write(_LENGTH.pack(len(content)))
-    pipe.write(content)
-    pipe.flush()
+def _write(pipe: FileIO, content: bytes) -> None:
+    rest = memoryview(_LENGTH.pack(len(content)) + content)
+    while rest:
+        rest = rest[pipe.write(rest) :]
 
 
 def _read(pipe: BinaryIO) -> bytes | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
-from finetune.core.worker_pool import AHEAD, WorkerPool
+from finetune.core.worker_pool import AHEAD, WorkerDied, WorkerPool
 from finetune.data.audio import inspect_audio
 from finetune.data.audio_facts import CachedInspect
 from finetune.data.audio_state import FileState, file_state
@@ -162,17 +162,27 @@ class BlockChecker:
 
     def encoded(self, numbers: Iterable[int]) -> Iterator[bytes]:
         """The results of some blocks in order, as `check_block` returns them."""
-        pending = deque[Future[bytes]]()
+        pending = deque[tuple[int, Future[bytes]]]()
         try:
             for number in numbers:
-                pending.append(self._start(number))
+                pending.append((number, self._start(number)))
                 if len(pending) > AHEAD * self.pool.workers:
-                    yield pending.popleft().result()
+                    yield self._result(*pending.popleft())
             while pending:
-                yield pending.popleft().result()
+                yield self._result(*pending.popleft())
         finally:
-            for block in pending:
+            for _, block in pending:
                 block.cancel()
+
+    def _result(self, number: int, block: Future[bytes]) -> bytes:
+        try:
+            return block.result()
+        except WorkerDied as error:
+            rows = self.rows.block(number)
+            raise WorkerDied(
+                f"{rows[0].where} to {rows[-1].where}: {error}. If memory is full, set machine.prepare_workers to a "
+                "smaller number; else one of these rows has a file that makes its decoder crash: remove it"
+            ) from error
 
     def _start(self, number: int) -> Future[bytes]:
         target = block_file(self.folder, number) if self.folder else None

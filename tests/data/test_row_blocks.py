@@ -1,6 +1,7 @@
 """Blocks of rows: all rows once and in order, and finished blocks are used only if nothing changed."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import soundfile
 
 from finetune.core.config import TextSection
-from finetune.core.worker_pool import WorkerPool
+from finetune.core.worker_pool import WorkerDied, WorkerPool
 from finetune.data.audio import AudioInfo, inspect_audio
 from finetune.data.corpus import Corpus
 from finetune.data.row import Row
@@ -103,3 +104,18 @@ def test_a_block_is_checked_again_if_its_audio_changed(clips: list[Row], tmp_pat
     assert [result.utterance is not None for result in results] == [True, False, *[True] * 3, False, *[True] * 3]
     assert results[2] == first[2] and results[8] != first[8]
     assert read_block(work / "other") is None
+
+
+def crash(path: str, *_: object) -> AudioInfo:
+    if path.endswith("5.wav"):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return inspect_audio(path)
+
+
+def test_rows_that_crash_a_worker_are_named(clips: list[Row]) -> None:
+    with WorkerPool(1, processes=True) as pool:
+        checker = BlockChecker(RowBlocks([("m", clips)]), SETTINGS, pool, None, crash)
+        with pytest.raises(
+            WorkerDied, match=r"^m:5 to m:5: a worker process ended: SIGSEGV\. If memory .*decoder crash"
+        ):
+            list(checker.results())
