@@ -2,7 +2,7 @@
 
     python scripts/bench_data.py                                    # 1,000,000 rows of JSON Lines, finetune check
     python scripts/bench_data.py --rows 1000000 3000000 --format jsonl csv
-    python scripts/bench_data.py --rows 20000 --stages prepare --flac 64    # decodes 64 FLAC clips of 3 s again and again
+    python scripts/bench_data.py --rows 20000 --stages prepare --flac 64    # decodes 64 clips again and again
     python scripts/bench_data.py --rows 1000000 --stages "prepare known"    # all of prepare except decoding
     git worktree add /tmp/old e498194 && python scripts/bench_data.py --before /tmp/old     # the same with older code
 
