@@ -239,7 +239,7 @@ def test_a_stream_with_features_needs_no_torchcodec_and_has_names_of_classes(tmp
     assert all(np.array_equal(a, b) for a, b in zip(samples(found), WAVES, strict=True))
 
 
-@pytest.mark.parametrize("fails", ["at once", "at the first row"])
+@pytest.mark.parametrize("fails", ["at once", "at the first row", "inside of another error"])
 def test_a_data_set_that_cannot_be_streamed_is_loaded(tmp_path: Path, fails: str) -> None:
     rows = [{"audio": encoded(wave), "text": "x"} for wave in WAVES]
 
@@ -248,6 +248,8 @@ def test_a_data_set_that_cannot_be_streamed_is_loaded(tmp_path: Path, fails: str
             return datasets.Dataset.from_list(rows)
         if fails == "at once":
             raise NotImplementedError("zip files in tar files cannot be streamed")
+        if fails == "inside of another error":
+            raise RuntimeError("cannot be generated") from NotImplementedError("zip files in tar files")
         return stream(rows, fails_at=0, error=NotImplementedError("no streaming of this archive"))
 
     found = list(read_corpus("hf:org/c:train", tmp_path, load_dataset=load))

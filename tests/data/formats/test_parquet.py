@@ -273,3 +273,32 @@ def test_check_finds_audio_beside_a_parquet_file_and_says_if_it_is_missing(tmp_p
     (tmp_path / "a.wav").write_bytes(encoded(1))
     found = preview_rows(str(tmp_path / "m.parquet"))
     assert found is not None and [has_audio_file(row) for row in found] == [True, False]
+
+
+def test_samples_in_a_list_of_a_fixed_size(tmp_path: Path) -> None:
+    audio = pa.array([wave(5).tolist()], pa.list_(pa.float32(), 1600))
+    pq.write_table(pa.table({"audio": audio, "sampling_rate": [16_000], "text": ["5"]}), tmp_path / "m.parquet")
+    check(read(tmp_path / "m.parquet"), [5])
+
+
+def test_a_picture_is_no_audio(tmp_path: Path) -> None:
+    metadata = {b"huggingface": json.dumps({"info": {"features": {"picture": {"_type": "Image"}}}}).encode()}
+    schema = pa.schema([("picture", AUDIO), ("path", pa.string()), ("text", pa.string())], metadata)
+    row = {"picture": {"bytes": b"png", "path": "x.png"}, "path": "7.wav", "text": "7"}
+    pq.write_table(pa.Table.from_pylist([row], schema), tmp_path / "m.parquet")
+    (tmp_path / "7.wav").write_bytes(encoded(7))
+    check(read(tmp_path / "m.parquet"), [7])
+
+
+def test_the_row_group_that_is_damaged_is_named_by_its_first_row(tmp_path: Path) -> None:
+    schema = pa.schema([("audio", pa.binary()), ("text", pa.string())])
+    with pq.ParquetWriter(tmp_path / "m.parquet", schema) as writer:
+        for group in range(3):
+            clip = np.random.default_rng(group).bytes(50_000)
+            writer.write_table(pa.Table.from_pylist([{"audio": clip, "text": "x"}] * 5, schema))
+    content = bytearray((tmp_path / "m.parquet").read_bytes())
+    place = content.find(np.random.default_rng(2).bytes(50_000)[:100])  # in the last row group
+    content[place - 12 : place] = bytes(12)
+    (tmp_path / "m.parquet").write_bytes(content)
+    with pytest.raises(DataError, match=r"m.parquet: the Parquet file cannot be loaded \(at row 10\)"):
+        read(tmp_path / "m.parquet")
