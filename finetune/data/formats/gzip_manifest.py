@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from finetune.data.formats.lines import json_lines
+from finetune.data.formats.lines import json_objects
 from finetune.data.row import Row
 
 
@@ -14,4 +14,4 @@ def matches(path: Path) -> bool:
 
 def read(path: Path, media_dir: Path) -> Iterator[Row]:
     """One row for each line. Raises DataError if the file cannot be read or has other lines."""
-    return (Row(where, dict(values)) for where, values in json_lines(path))
+    return (Row(where, dict(values)) for where, values in json_objects(path))

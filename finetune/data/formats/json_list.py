@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -10,13 +11,13 @@ _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
-def list_items(file: TextIO) -> Iterator[object]:
+def list_items(file: TextIO, limit: int = sys.maxsize) -> Iterator[object]:
     """The items of a file with one JSON list.
 
     Raises:
-        ValueError: the file has anything else.
+        ValueError: the file has anything else, or an item of more than `limit` characters.
     """
-    text = _Pieces(file)
+    text = _Pieces(file, limit)
     text.skip("[")
     while text.next_character() != "]":
         yield text.value()
@@ -33,8 +34,9 @@ def list_items(file: TextIO) -> Iterator[object]:
 class _Pieces:
     """The text of a file; only the part that is not yet parsed is in memory."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, limit: int) -> None:
         self._file, self._text, self._position, self._ended = file, "", 0, False
+        self._limit = limit
 
     def next_character(self) -> str:
         """The next character that is not white space; "" at the end."""
@@ -65,5 +67,7 @@ class _Pieces:
 
     def _read_more(self) -> None:
         rest = self._text[self._position :]
+        if len(rest) > self._limit:
+            raise ValueError(f"an item of more than {self._limit} characters")
         piece = self._file.read(max(CHUNK, len(rest)))
         self._text, self._position, self._ended = rest + piece, 0, not piece

@@ -1,6 +1,6 @@
 """Reads manifests of Lhotse and Shar folders without the package lhotse.
 
-Manifests: cuts, or supervisions with the recordings of the same name, as JSON Lines, plain or compressed with gzip.
+Manifests: cuts, or supervisions with the recordings of the same name, as JSON Lines or a list, also with gzip.
 Shar: cuts.000000.jsonl.gz and recording.000000.tar with the audio of the cuts, which are read in place as byte ranges.
 """
 
@@ -16,7 +16,7 @@ from finetune.core.errors import DataError
 from finetune.data.byte_range import is_url
 from finetune.data.formats.folders import FileFinder, is_known_folder
 from finetune.data.formats.lhotse_cuts import cut_rows, objects, supervision_row
-from finetune.data.formats.lines import first_object, json_lines
+from finetune.data.formats.lines import first_object, json_objects
 from finetune.data.key_tables import KeyTables
 from finetune.data.problems import Finding
 from finetune.data.row import Row
@@ -24,7 +24,7 @@ from finetune.data.tar_index import TarIndex, read_tar_index
 
 log = logging.getLogger(__name__)
 
-SUFFIX = re.compile(r"\.jsonl(\.gz)?$", re.IGNORECASE)
+SUFFIX = re.compile(r"\.jsonl?(\.gz)?$", re.IGNORECASE)
 SHARD = re.compile(r"cuts(?P<number>\.\d+)?\.jsonl(\.gz)?")  # of Shar
 RECORDING = re.compile(r"recording(\.\d+)?\.tar(\.gz)?")
 
@@ -111,7 +111,7 @@ def read_cuts(path: str) -> Iterator[Row]:
     match = SHARD.fullmatch(name)
     tar = f"{folder}/recording{match['number'] or ''}.tar" if match else None
     audio = _SharAudio(tar) if tar and not is_url(tar) and os.path.isfile(tar) else None
-    for where, cut in json_lines(path):
+    for where, cut in json_objects(path):
         if audio is None and tar and _is_placeholder(cut):
             if os.path.isfile(f"{tar}.gz"):
                 raise DataError(f"{where}: the audio, {tar}.gz, is compressed; run gunzip {tar}.gz")
@@ -167,10 +167,10 @@ def _read_pair(path: Path) -> Iterator[Row]:
     try:
         rows = (
             (str(item.get("id")), number, json.dumps(item))
-            for number, (_, item) in enumerate(json_lines(recordings), 1)
+            for number, (_, item) in enumerate(json_objects(recordings), 1)
         )
         tables.load("recordings", rows)
-        for where, supervision in json_lines(supervisions):
+        for where, supervision in json_objects(supervisions):
             yield _joined(tables, supervision, where, recordings.name)
     finally:
         tables.close()

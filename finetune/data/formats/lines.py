@@ -1,5 +1,6 @@
 """Lines of text files and URLs of any size, plain or compressed with gzip, one at a time."""
 
+import codecs
 import gzip
 import io
 import json
@@ -11,10 +12,12 @@ from typing import IO, Any
 from finetune.core.errors import DataError
 from finetune.core.files import open_regular, parse_jsonl
 from finetune.data.byte_range import is_url
+from finetune.data.formats.json_list import list_items
 from finetune.data.range_file import RangeFile
 from finetune.data.remote import read_range, remote_state
 
 MAX_LINE = 64 << 20  # bytes; a longer line is not a row of a corpus
+PART = 1 << 16  # bytes in which the first character is looked for
 BLOCK = 4 << 20  # bytes of a request
 GZIP = b"\x1f\x8b"
 
@@ -44,23 +47,51 @@ def text_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def json_lines(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a JSON Lines file, plain or compressed with gzip, each with its position `path:line`.
+def json_objects(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of JSON Lines or of a JSON list, plain or compressed with gzip, each with its position.
 
     Raises:
-        DataError: see `text_lines`; or lines are not JSON objects (after the last good line).
+        DataError: see `text_lines`; or there is anything else than objects (after the last good one).
     """
+    if _first_character(path) == b"[":
+        return _list_objects(path)
     return parse_jsonl((text for _, text in text_lines(path)), path)
 
 
-def first_object(path: Path) -> dict[str, Any] | None:
-    """The object in the first line with text of a JSON Lines file; None if there is none."""
+def _list_objects(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    wrong = ""
     try:
-        line = next((text for _, text in text_lines(path) if text.strip()), "")
-        row = json.loads(line) if line.lstrip().startswith("{") else None
+        with _opened(path) as raw, io.TextIOWrapper(_unzipped(raw), "utf-8-sig") as file:
+            for number, item in enumerate(list_items(file, MAX_LINE), 1):
+                where = f"{path}: item {number}"
+                if isinstance(item, dict):
+                    yield where, item
+                wrong = wrong or ("" if isinstance(item, dict) else where)
+    except (ValueError, RecursionError, EOFError, zlib.error, OSError) as error:
+        raise DataError(f"{path}: neither JSON Lines nor a JSON list ({error})") from error
+    if wrong:
+        raise DataError(f"{wrong}: not a JSON object")
+
+
+def first_object(path: Path) -> dict[str, Any] | None:
+    """The first object of a JSON Lines file or a JSON list; None if it begins with anything else."""
+    try:
+        if (first := _first_character(path)) == b"[":
+            return next((item for _, item in _list_objects(path)), None)
+        line = next((text for _, text in text_lines(path) if text.strip()), "") if first == b"{" else ""
+        row = json.loads(line) if line else None
     except (DataError, ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
+
+
+def _first_character(path: str | Path) -> bytes:
+    """The first character that is not white space; b"" if there is none in the first part of a file."""
+    try:
+        with _opened(path) as raw, _unzipped(raw) as file:
+            return file.read(PART).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
+    except (OSError, EOFError, zlib.error):  # reported when the file is read
+        return b""
 
 
 def _opened(path: str | Path) -> IO[bytes]:

@@ -17,7 +17,7 @@ from finetune.data.audio_paths import audio_folders, find_audio
 from finetune.data.byte_range import ByteRange
 from finetune.data.cells import shown
 from finetune.data.formats.folders import is_known_folder
-from finetune.data.formats.lines import first_object, json_lines
+from finetune.data.formats.lines import first_object, json_objects
 from finetune.data.key_tables import KeyTables
 from finetune.data.problems import Finding
 from finetune.data.row import Row
@@ -101,7 +101,7 @@ def _read_manifest(path: Path) -> Iterator[Row]:
     tars = _tars(_folders(path))
     match = SHARDED.fullmatch(path.name)
     default = int(match["number"]) if match else next(iter(tars)) if len(tars) == 1 else None
-    rows = json_lines(path) if match and not path.name.startswith(WHOLE) else _by_shard(path)
+    rows = json_objects(path) if match and not path.name.startswith(WHOLE) else _by_shard(path)
     for shard, group in groupby(rows, lambda row: _shard(row, default)):
         yield from _shard_rows(path, tars, shard, group)
 
@@ -121,13 +121,13 @@ def _by_shard(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     tables = KeyTables()
     try:
         rows = (
-            (str(row.get("shard_id")), int(where.rpartition(":")[2]), json.dumps(row))
-            for where, row in json_lines(path)
+            (str(item[1].get("shard_id")), number, json.dumps(item)) for number, item in enumerate(json_objects(path))
         )
         tables.load_list("rows", rows)
         first = "(SELECT key, min(line) AS start FROM rows GROUP BY key)"
-        for line, value in tables.query(f"SELECT line, value FROM rows JOIN {first} USING (key) ORDER BY start, line"):
-            yield f"{path}:{line}", json.loads(value)
+        for (item,) in tables.query(f"SELECT value FROM rows JOIN {first} USING (key) ORDER BY start, line"):
+            where, row = json.loads(item)
+            yield where, row
     finally:
         tables.close()
 

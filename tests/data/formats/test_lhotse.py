@@ -52,6 +52,7 @@ def cut(
 
 def write(path: Path, *rows: Json) -> Path:
     text = "".join(json.dumps(row) + "\n" for row in rows)
+    text = json.dumps(rows, indent=1) if ".json" in path.suffixes else text
     path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
     return path
 
@@ -105,7 +106,7 @@ def assert_clips(clips: dict[str, Any], wav: Path) -> None:
     assert_clip(clips["c-1"], wav / "c-1.wav", "second file")
 
 
-@pytest.mark.parametrize("name", ["cuts.jsonl.gz", "any_name.jsonl"])
+@pytest.mark.parametrize("name", ["cuts.jsonl.gz", "any_name.jsonl", "cuts.json", "cuts_train.json.gz"])
 def test_cuts(finetune: Command, nano: Path, audio: Path, cuts: list[Json], name: str) -> None:
     result = run_check_and_prepare(finetune, audio, write(audio / name, *cuts), nano)
     assert result.check.code == 0 and "7 rows" in result.check.out and not result.dropped

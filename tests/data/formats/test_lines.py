@@ -1,6 +1,7 @@
 """Text files of any size, hostile ones among them: bounded memory, one error, and the rows of compressed manifests."""
 
 import gzip
+import io
 import json
 import tarfile
 import tracemalloc
@@ -13,7 +14,8 @@ from shapes import write_audio, write_tar
 from finetune.core.errors import DataError
 from finetune.data.corpora import read_corpus
 from finetune.data.formats import kaldi
-from finetune.data.formats.lines import MAX_LINE, json_lines, text_lines
+from finetune.data.formats.json_list import list_items
+from finetune.data.formats.lines import MAX_LINE, json_objects, text_lines
 from finetune.data.key_tables import KeyTables
 
 MB = 1 << 20
@@ -44,16 +46,30 @@ def test_a_compressed_manifest(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(json.dumps({"path": "a.wav", "sentence": "words"}).encode()))
     rows = read_corpus(str(path), tmp_path)
     assert [(row.where, row.values) for row in rows] == [(f"{path}:1", {"audio_filepath": str(audio), "text": "words"})]
-    path.write_bytes(gzip.compress(b"[1, 2]\n"))
+    path.write_bytes(gzip.compress(b"true\n"))
     with pytest.raises(DataError, match=r"m\.jsonl\.gz:1: not a JSON object"):
         read_corpus(str(path), tmp_path)
+
+
+def test_a_compressed_list(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav", 1)
+    path = tmp_path / "m.json.gz"
+    path.write_bytes(gzip.compress(json.dumps([{"path": "a.wav", "sentence": str(n)} for n in range(3)]).encode()))
+    assert [(row.where, row.values["text"]) for row in read_corpus(str(path), tmp_path)] == [
+        (f"{path}: item {n + 1}", str(n)) for n in range(3)
+    ]
+    path.write_bytes(gzip.compress(b'[{"path": "a.wav"}, 2]'))
+    with pytest.raises(DataError, match=r"m\.json\.gz: item 2: not a JSON object"):
+        read_corpus(str(path), tmp_path)
+    with pytest.raises(ValueError, match="an item of more than 1000 characters"):
+        list(list_items(io.StringIO('["' + "a" * (1 << 18)), 1000))
 
 
 def test_a_line_without_end_does_not_fill_the_memory(tmp_path: Path) -> None:
     path = tmp_path / "bomb.jsonl.gz"
     path.write_bytes(gzip.compress(b" " * (MAX_LINE + MB), 1))
     with pytest.raises(DataError, match=r"bomb\.jsonl\.gz:1: a line of more than 64 MB, so not a text file"):
-        list(json_lines(path))
+        list(json_objects(path))
 
 
 def test_many_lines_do_not_fill_the_memory(tmp_path: Path) -> None:
@@ -61,7 +77,7 @@ def test_many_lines_do_not_fill_the_memory(tmp_path: Path) -> None:
     with gzip.open(path, "wb", 1) as file:
         for _ in range(5):
             file.write(b'{"text": "a"}\n' * 2000)
-    assert peak_mb(json_lines(path)) < 0.5
+    assert peak_mb(json_objects(path)) < 0.5
 
 
 @pytest.mark.parametrize(
