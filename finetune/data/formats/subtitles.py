@@ -4,7 +4,7 @@ import html
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from finetune.data.cells import cell_seconds
@@ -19,6 +19,7 @@ TAG = re.compile(
     re.IGNORECASE,
 )
 VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s+(?P<name>[^<>]+)>", re.IGNORECASE)
+SPEAKER = re.compile(r"(?P<name>[^\W\d_][\w .'’()-]{0,39}?):\s+(?=\S)")  # before the text, as in transcripts of Zoom
 NOT_CUES = ("WEBVTT", "NOTE", "STYLE", "REGION", "X-TIMESTAMP-MAP")
 TAGS_REMOVED = "tags of subtitles such as <i> and {\\an8} are removed"
 VOICES = "cues have several voices, so their rows have no speaker"
@@ -55,7 +56,7 @@ def parse_subtitles(text: str) -> Annotation:
         raise ValueError(": no cue such as `00:00:01,000 --> 00:00:02,500`")
     _check_rolling([cue.lines for cue in cues])
     notes: Counter[str] = Counter()
-    return Annotation([_cue(cue, is_vtt, notes) for cue in cues], notes)
+    return Annotation(_named_speakers([_cue(cue, is_vtt, notes) for cue in cues], notes), notes)
 
 
 @dataclass
@@ -123,6 +124,23 @@ def _check_rolling(cues: Sequence[Sequence[str]]) -> None:
             f": {repeated} of {len(filled)} cues repeat the line before them, as automatic captions that roll do; "
             "export subtitles that do not roll"
         )
+
+
+def _named_speakers(cues: list[Cue], notes: Counter[str]) -> list[Cue]:
+    """The cues with the speaker that stands before a colon (`Mary Ann: hello`), if most cues have one of few names."""
+    names = Counter(match["name"] for cue in cues if (match := SPEAKER.match(cue.text or "")))
+    repeated = {name for name, number in names.items() if number > 1}
+    number = sum(names[name] for name in repeated)
+    if number < 3 or 2 * number < len(cues) or any(cue.speaker for cue in cues):
+        return cues
+    result = []
+    for cue in cues:
+        match = SPEAKER.match(cue.text or "")
+        if match and cue.text and (match["name"] in repeated or match["name"][0].isupper()):
+            notes["names before a colon are the speaker, and not a part of the text"] += 1
+            cue = replace(cue, speaker=match["name"], text=cue.text[match.end() :])
+        result.append(cue)
+    return result
 
 
 def _cue(cue: _Lines, is_vtt: bool, notes: Counter[str]) -> Cue:

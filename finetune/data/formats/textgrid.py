@@ -23,7 +23,8 @@ def parse_textgrid(text: str) -> Annotation:
         ValueError: the text is not a TextGrid, or ends too early.
     """
     tokens = _Tokens(iter(_values(text)))
-    if (kind := [tokens.string(), tokens.string()]) != ["ooTextFile", "TextGrid"]:
+    kind = [tokens.string(), tokens.string()]
+    if kind[0] not in ("ooTextFile", "ooTextFile short") or kind[1] != "TextGrid":
         raise ValueError(f": not a TextGrid of Praat ({' '.join(kind)[:60]!r})")
     tokens.number()
     tokens.number()

@@ -40,7 +40,7 @@ LABELS = "1.000000\t2.500000\tgood morning all\n\\\t100\t2000\n3.000000\t4.25000
 def textgrid(*tiers: tuple[str, list[tuple[float, float, str]]], short: bool = False) -> str:
     """A TextGrid in the long or short form."""
     if short:
-        text = f'"ooTextFile"\n"TextGrid"\n\n0\n5\n<exists>\n{len(tiers)}\n'
+        text = f'File type = "ooTextFile short"\n"TextGrid"\n\n0\n5\n<exists>\n{len(tiers)}\n'
     else:
         text = 'File type = "ooTextFile"\nObject class = "TextGrid"\n\nxmin = 0\nxmax = 5\ntiers? <exists>\n'
         text += f"size = {len(tiers)}\nitem []:\n"
@@ -529,3 +529,24 @@ def test_of_two_audio_files_of_one_name_the_lossless_one_is_read(talk: Path) -> 
     (talk / "talk.srt").write_text(SRT)
     (talk / "talk.wav").unlink()
     assert {row.values["audio_filepath"] for row in read(talk / "talk.srt")} == {str(talk / "talk.flac")}
+
+
+def test_names_before_a_colon_are_speakers_if_most_cues_have_one(talk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As in transcripts of Zoom."""
+    texts = ["Mary Ann: good morning", "Bob: hi", "Mary Ann: at 10:30 then", "and: not a name", "Bob: yes", "Carl: oh"]
+    cues = [f"{n}\n00:00:0{n}.000 --> 00:00:0{n}.900\n{text}\n" for n, text in enumerate(texts)]
+    (talk / "talk.vtt").write_text("WEBVTT\n\n" + "\n".join(cues))
+    with caplog.at_level(logging.INFO):
+        rows = read(talk / "talk.vtt")
+    assert [row.values.get("speaker", "") for row in rows] == ["Mary Ann", "Bob", "Mary Ann", "", "Bob", "Carl"]
+    assert [row.values["text"] for row in rows] == [
+        "good morning",
+        "hi",
+        "at 10:30 then",
+        "and: not a name",
+        "yes",
+        "oh",
+    ]
+    assert "names before a colon are the speaker, and not a part of the text: 5" in caplog.text
+    (talk / "talk.vtt").write_text("WEBVTT\n\n" + "\n".join([*cues[:2], *(cues[3:4] * 5)]).replace("and:", "and"))
+    assert {row.values.get("speaker", "") for row in read(talk / "talk.vtt")} == {""}
