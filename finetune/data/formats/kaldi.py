@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 TABLES = ("wav.scp", "segments", "reco2file_and_channel", "utt2spk", "utt2lang", "utt2dur", "spk2gender")
 ARCHIVE = re.compile(r".+:\d+(\[[\d:,]*\])?")  # FILE:BYTE or FILE:BYTE[FIRST:LAST]
 SIDES = "ABCDEFGH"
-BLANK = re.compile(r"[ \t\v\f]+")
+BLANKS = " \t\v\f"
+BLANK = re.compile(f"[{BLANKS}]+")
 
 
 def matches(path: Path) -> bool:
@@ -72,10 +73,11 @@ def _pairs(path: Path) -> Iterator[tuple[str, int, str]]:
     """The id, the line number and the rest of each line; in files of several fields, one space is between them."""
     has_fields = path.name not in ("text", "wav.scp")
     for number, line in text_lines(path):
-        if line.strip():
-            key, *rest = BLANK.split(line.strip(" \t\v\f"), maxsplit=1)
-            value = rest[0] if rest else ""
-            yield key, number, BLANK.sub(" ", value) if has_fields else value
+        line = line.strip(BLANKS)
+        if line:
+            end = BLANK.search(line)
+            value = line[end.end() :] if end else ""
+            yield line[: end.start()] if end else line, number, BLANK.sub(" ", value) if has_fields else value
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,9 @@ class _Directory:
         return bool(next(self.tables.query(f"SELECT EXISTS (SELECT 1 FROM {table} WHERE {condition})"))[0])
 
     def rows(self) -> Iterator[Row]:
+        path = str(self.folder / "text")
         for line, text, joined in self._select("SELECT line, key, value FROM text"):
-            row = self._row(joined, f"{self.folder / 'text'}:{line}", text)
+            row = self._row(joined, f"{path}:{line}", text)
             if not text and row.fault is None:
                 detail = "the line has an id and no words; fix it, or remove it with utils/fix_data_dir.sh of Kaldi"
                 row = Row(row.where, row.values, Finding("empty transcript", detail))

@@ -14,6 +14,7 @@ from typing import Any
 
 from finetune.core.errors import DataError
 from finetune.data.byte_range import is_url
+from finetune.data.columns import known_columns
 from finetune.data.formats.folders import FileFinder, is_known_folder
 from finetune.data.formats.lhotse_cuts import cut_rows, objects, supervision_row
 from finetune.data.formats.lines import first_object, json_objects
@@ -32,6 +33,8 @@ RECORDING = re.compile(r"recording(\.\d+)?\.tar(\.gz)?")
 def kind_of(path: Path) -> str | None:
     """`cuts`, `supervisions` or `recordings`: what the first line of a file is; None for another file."""
     if not SUFFIX.search(path.name) or (row := first_object(path)) is None:
+        return None
+    if "audio_filepath" in known_columns(row).values():  # a manifest with some of these columns
         return None
     keys = row.keys()
     if str(row.get("type", "")).endswith("Cut") and ({"supervisions", "tracks"} & keys or {"id", "duration"} <= keys):

@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ TAR = re.compile(r"audio[^/]*?_?(?P<number>\d+)[^/\d]*\.tar(\.gz)?")
 SHARDED = re.compile(r"manifest[^/]*?_(?P<number>\d+)[^/\d]*\.jsonl?(\.gz)?")
 SUB = re.compile(r"(?P<stem>.+)-sub\d+(?P<suffix>\.\w+)?")
 KEYS = ("audio_filepath", "audio_file")
+FIRST = 20  # rows whose files are looked up
 WHOLE = "tarred_audio_manifest"  # the name of the manifest of all shards; a version can follow
 
 
@@ -41,14 +42,21 @@ def matches(path: Path) -> bool:
 
 
 def _is_tarred(path: Path) -> bool:
-    """Whether the first row names no file, and has a shard or a tar of its number beside the manifest."""
+    """Whether none of the first rows names a file, and the first has a shard or a tar beside the manifest."""
     row = first_object(path)
     key = next((key for key in KEYS if row and isinstance(row.get(key), str)), None)
     if row is None or key is None or "::" in row[key] or "://" in row[key]:
         return False
-    if find_audio(row[key], audio_folders(path.parent)) is not None:
-        return False
-    return "shard_id" in row or bool(_tars(_folders(path)))
+    if not any(find_audio(str(values.get(key)), audio_folders(path.parent)) for values in _first_rows(path)):
+        return "shard_id" in row or bool(_tars(_folders(path)))
+    return False
+
+
+def _first_rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        return [values for _, values in islice(json_objects(path), FIRST)]
+    except DataError:
+        return []
 
 
 def _folders(manifest: Path) -> list[Path]:

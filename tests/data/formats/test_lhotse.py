@@ -138,6 +138,19 @@ def test_recordings_and_supervisions(finetune: Command, nano: Path, audio: Path)
         assert [row.values for row in read(name)] == [row.values for row in read(path)]
 
 
+def test_a_manifest_with_the_columns_of_a_supervision_is_read_as_before(audio: Path) -> None:
+    item = {
+        "id": "x",
+        "audio_filepath": "wav/a.wav",
+        "recording_id": "r",
+        "start": 1.0,
+        "duration": 2.0,
+        "text": "words",
+    }
+    rows = read(write(audio / "m.jsonl", {**item, "type": "LongCut"}))
+    assert [(row.values["id"], row.values["offset"], row.values["recording_id"]) for row in rows] == [("x", 1.0, "r")]
+
+
 def test_a_channel_is_counted_in_its_file(audio: Path) -> None:
     several = recording("c", 5.0, [3], [5, 7])
     path = write(audio / "cuts.jsonl", *(cut(several, supervision("c-1", 0, 5.0), channel=n) for n in (3, 5, 7)))

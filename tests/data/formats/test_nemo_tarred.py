@@ -152,10 +152,11 @@ def test_two_tars_of_one_number_are_an_error(folder: Path) -> None:
 
 
 def test_a_manifest_of_files_that_exist_is_read_as_before(folder: Path, audio: Path) -> None:
-    rows = [{"audio_filepath": "source/0.wav", "duration": 2.0, "text": "file", "shard_id": 0}]
+    names = ["source/gone.wav", "source/0.wav"]
+    rows = [{"audio_filepath": name, "duration": 2.0, "text": "file", "shard_id": 0} for name in names]
     path = write(folder.parent / "m.json", *rows)
     write_tar(folder.parent / "audio_0.tar", {"0.wav": audio / "1.wav"})
-    assert [row.values["audio_filepath"] for row in read(path)] == [str(audio / "0.wav")]
+    assert [row.values["audio_filepath"] for row in read(path)] == [str(audio / "gone.wav"), str(audio / "0.wav")]
 
 
 def test_the_offset_in_the_source_is_not_that_in_a_slice(tmp_path: Path, audio: Path) -> None:
