@@ -1,6 +1,6 @@
 """Looks at the headers of a corpus's audio files, without decoding them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from finetune.core.errors import DataError
 from finetune.data.audio_file import count_channels
@@ -11,7 +11,7 @@ MAX_FILES = 500  # of a corpus
 MAX_REMOTE = 20  # the same, if some are on another machine
 
 
-def preview_channels(rows: Sequence[Row]) -> Iterator[str]:
+def preview_channels(rows: Iterable[Row]) -> Iterator[str]:
     """A line if files have several channels and their rows do not say which; at most MAX_FILES files are opened."""
     without = [row.values.get("audio_filepath") for row in rows if row.values.get("channel") in (None, "")]
     paths = list(dict.fromkeys(path for path in without if isinstance(path, str)))

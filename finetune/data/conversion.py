@@ -9,7 +9,7 @@ from finetune.data.audio_paths import AudioFinder, is_searched
 from finetune.data.cells import shown
 from finetune.data.channels import check_numbering
 from finetune.data.columns import renamed, split_audio
-from finetune.data.corpus import Corpus
+from finetune.data.corpus import Corpus, CorpusFacts
 from finetune.data.raw_rows import BLOCK_ROWS, RawRows, StoredRows
 from finetune.data.row import Row
 from finetune.data.segment_rows import Segments, find_segments
@@ -36,14 +36,17 @@ def to_manifest_keys(
     facts = survey(raw, source, finder, exact)
     if audio_required and facts.num_missing == len(raw):
         raise _without_audio(facts, len(raw))
-    converted = ConvertedRows(raw, finder, facts.keys, bytes(facts.candidates))
+    converted, segments = ConvertedRows(raw, finder, facts.keys, bytes(facts.candidates)), None
     if not facts.is_manifest:
         view = Corpus(converted)
         if facts.has_channels and not facts.has_channel_0:
             check_numbering(view, source)
         segments = find_segments(view, facts.times.found(), facts.files, source)
         converted = ConvertedRows(raw, finder, facts.keys, bytes(facts.candidates), segments)
-    return Corpus(converted, facts.num_missing)
+    num_faults, first_fault = facts.num_faults, facts.first_fault
+    if segments and segments.faults is not None:
+        num_faults, first_fault = len(segments.faults), int(segments.faults[0]) if len(segments.faults) else 0
+    return Corpus(converted, CorpusFacts(facts.num_missing, num_faults, first_fault, facts.has_keywords))
 
 
 class ConvertedRows:

@@ -2,11 +2,29 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import overload
 
 from finetune.data.raw_rows import BLOCK_ROWS, Blocks
 from finetune.data.row import Row
+
+
+@dataclass(frozen=True)
+class CorpusFacts:
+    """What the first pass over a corpus counts, so that `finetune check` needs no other one.
+
+    Attributes:
+        num_missing: rows without an audio file.
+        num_faults: rows with a fault.
+        first_fault: the number of the first of these rows.
+        has_keywords: whether a row has keywords.
+    """
+
+    num_missing: int = 0
+    num_faults: int = 0
+    first_fault: int = 0
+    has_keywords: bool = False
 
 
 class Corpus(Sequence[Row]):
@@ -17,11 +35,11 @@ class Corpus(Sequence[Row]):
 
     Args:
         rows: the rows.
-        num_missing: number of rows without an audio file.
+        facts: counts of these rows.
     """
 
-    def __init__(self, rows: Blocks | list[Row], num_missing: int = 0) -> None:
-        self._rows, self.num_missing = ListRows(rows) if isinstance(rows, list) else rows, num_missing
+    def __init__(self, rows: Blocks | list[Row], facts: CorpusFacts = CorpusFacts()) -> None:
+        self._rows, self.facts = ListRows(rows) if isinstance(rows, list) else rows, facts
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -68,6 +86,7 @@ class JoinedRows:
     def __init__(self, corpora: Sequence[Corpus]) -> None:
         self._corpora = corpora
         self._ends = list(accumulate(map(len, corpora)))
+        self.starts = [end - len(corpus) for end, corpus in zip(self._ends, corpora, strict=True)]
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -78,8 +97,7 @@ class JoinedRows:
         while start < stop:
             which = bisect_right(self._ends, start)
             corpus = self._corpora[which]
-            place = start - self._ends[which] + len(corpus)
-            block, skipped = divmod(place, BLOCK_ROWS)
+            block, skipped = divmod(start - self.starts[which], BLOCK_ROWS)
             rows += corpus.block(block)[skipped : skipped + stop - start]
             start = number * BLOCK_ROWS + len(rows)
         return rows
@@ -87,4 +105,14 @@ class JoinedRows:
 
 def joined(corpora: Sequence[Corpus]) -> Corpus:
     """The rows of several corpora, one corpus after another."""
-    return Corpus(JoinedRows(corpora), sum(corpus.num_missing for corpus in corpora))
+    rows, facts = JoinedRows(corpora), [corpus.facts for corpus in corpora]
+    faults = [start + fact.first_fault for start, fact in zip(rows.starts, facts, strict=True) if fact.num_faults]
+    return Corpus(
+        rows,
+        CorpusFacts(
+            sum(fact.num_missing for fact in facts),
+            sum(fact.num_faults for fact in facts),
+            min(faults, default=0),
+            any(fact.has_keywords for fact in facts),
+        ),
+    )

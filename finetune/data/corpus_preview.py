@@ -1,50 +1,53 @@
 """What `finetune check` says about the corpora of a recipe. Decodes no audio and writes no file."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 
 from finetune.core.config import Recipe
 from finetune.core.errors import DataError
 from finetune.data.audio_preview import preview_channels
-from finetune.data.corpora import has_audio_file, preview_rows
+from finetune.data.corpora import preview_rows
 from finetune.data.corpus import Corpus
 from finetune.data.manifest import Utterance
+from finetune.data.raw_rows import BLOCK_ROWS
+from finetune.data.row import Row
 from finetune.data.splits import SPLITS
 from finetune.data.style import BASE_STYLE, format_style, split_style
 from finetune.data.text_rules import TextRules
 from finetune.data.unused_settings import text_of_row, unused_settings
 from finetune.metrics.terms import notes_on_signs, read_terms
 
+SAMPLE_BLOCKS = 32  # of a larger corpus, at equal distances, of which transcripts and headers are read
+LARGEST_EXACT = SAMPLE_BLOCKS * BLOCK_ROWS  # rows of a corpus that is read completely
 
-def preview_corpora(recipe: Recipe) -> Iterator[str]:
+
+def preview_corpora(recipe: Recipe, open_corpus: Callable[[str], Corpus | None] = preview_rows) -> Iterator[str]:
     """One line for each corpus of a recipe, then the style of the transcripts. Decodes no audio and writes no file.
+
+    Args:
+        recipe: the recipe.
+        open_corpus: opens a corpus by its name; None for one that only `prepare` opens.
 
     Raises:
         DataError: after the last line, if a source cannot be read or lacks audio. The message lists all of them.
     """
     problems, any_closed = list[str](), False
-    splits: dict[str, list[Utterance]] = {}
+    splits: dict[str, list[Corpus]] = {}
     for split in SPLITS:
         for source in getattr(recipe.data, split):
             try:
-                rows = preview_rows(source)
+                rows = open_corpus(source)
             except DataError as error:
                 problems.append(f"data.{split}: {error}")
                 continue
             yield f"{split:6} {'not opened' if rows is None else f'{len(rows):,} rows':>12}  {source}"
-            any_closed = any_closed or rows is None
-            rows = rows or Corpus([])
-            yield from preview_channels(rows)
-            missing = sum(not has_audio_file(row) for row in rows)
-            if missing > recipe.data.max_bad_fraction * len(rows):
-                problems.append(f"data.{split}: {source}: {missing} of {len(rows)} rows have no audio file")
-            faults = [(row, row.fault) for row in rows if row.fault]
-            if len(faults) > recipe.data.max_bad_fraction * len(rows):
-                row, fault = faults[0]
-                problems.append(
-                    f"data.{split}: {source}: {len(faults)} of {len(rows)} rows cannot be used, such as {row.where}: "
-                    f"{fault.kind}: {fault.detail}"
-                )
-            splits.setdefault(split, []).extend(map(text_of_row, rows))
+            if rows is None:
+                any_closed = True
+                continue
+            yield from preview_channels(sampled_rows(rows))
+            name = f"data.{split}: {source}"
+            problems += _problems(rows, name, recipe.data.max_bad_fraction)
+            splits.setdefault(split, []).append(rows)
     if recipe.data.terms:
         try:
             terms = read_terms(recipe.data.terms)
@@ -54,20 +57,61 @@ def preview_corpora(recipe: Recipe) -> Iterator[str]:
             problems.append(f"data.terms: {error}")
     if any_closed:
         yield "not opened: checked by `finetune prepare`"
-    yield from _preview_texts(recipe, splits, any_closed)
+    yield from _preview_style(recipe, splits)
+    if not any_closed:
+        yield from _preview_settings(recipe, splits)
     if problems:
         raise DataError("\n".join(problems))
 
 
-def _preview_texts(recipe: Recipe, splits: dict[str, list[Utterance]], any_closed: bool) -> Iterator[str]:
-    """The style of the transcripts, and the settings that have no effect on the data."""
+def sampled_rows(corpus: Corpus) -> Iterator[Row]:
+    """The rows of a corpus; of a large one those of SAMPLE_BLOCKS blocks, the same each time."""
+    count = corpus.num_blocks
+    numbers = range(count) if count <= SAMPLE_BLOCKS else [i * count // SAMPLE_BLOCKS for i in range(SAMPLE_BLOCKS)]
+    return chain.from_iterable(map(corpus.block, numbers))
+
+
+def _problems(rows: Corpus, name: str, max_bad_fraction: float) -> Iterator[str]:
+    """The reasons for which `prepare` will refuse a corpus."""
+    facts, most = rows.facts, max_bad_fraction * len(rows)
+    if facts.num_missing > most:
+        yield f"{name}: {facts.num_missing} of {len(rows)} rows have no audio file"
+    if facts.num_faults > most and (fault := (row := rows[facts.first_fault]).fault):
+        yield (
+            f"{name}: {facts.num_faults} of {len(rows)} rows cannot be used, such as {row.where}: {fault.kind}: "
+            f"{fault.detail}"
+        )
+
+
+def _texts(corpora: Iterable[Corpus]) -> Iterator[Utterance]:
+    return (text_of_row(row) for corpus in corpora for row in sampled_rows(corpus))
+
+
+def _preview_style(recipe: Recipe, splits: dict[str, list[Corpus]]) -> Iterator[str]:
+    """The style of the transcripts."""
     settings, lines = recipe.data.text, list[str]()
-    for split, utterances in splits.items():
+    for split, corpora in splits.items():
         rules = TextRules(settings)
-        style = split_style([rules(item) for item in utterances if item.text], rules)
-        lines += format_style(split, style, settings.language)
+        style = split_style((rules(item) for item in _texts(corpora) if item.text), rules)
+        if found := format_style(split, style, settings.language):
+            note = [f"{split}: of a sample of {style.rows:,} transcripts"] if _is_sampled(corpora) else []
+            lines += note + found
     if lines:
         yield f"\nstyle of the transcripts ({BASE_STYLE}):"
         yield from lines
-    if not any_closed:
-        yield from unused_settings(recipe, splits)
+
+
+def _preview_settings(recipe: Recipe, splits: dict[str, list[Corpus]]) -> Iterator[str]:
+    """The settings that have no effect on the data."""
+    test, with_keywords = splits.get("test", []), [name for name, corpora in splits.items() if _has_keywords(corpora)]
+    if _is_sampled(test):
+        yield f"data.test has more than {LARGEST_EXACT:,} rows: its groups and terms are checked by `finetune prepare`"
+    yield from unused_settings(recipe, [] if _is_sampled(test) else list(_texts(test)), with_keywords)
+
+
+def _has_keywords(corpora: Iterable[Corpus]) -> bool:
+    return any(corpus.facts.has_keywords for corpus in corpora)
+
+
+def _is_sampled(corpora: Sequence[Corpus]) -> bool:
+    return any(corpus.num_blocks > SAMPLE_BLOCKS for corpus in corpora)

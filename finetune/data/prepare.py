@@ -78,7 +78,9 @@ def prepare(recipe: Recipe, run: RunDir, merge: bool = False, inspect: Inspect =
         references = [item.text for item in splits["test"].items()]
         for note in notes_on_signs(read_terms(recipe.data.terms), recipe.evaluate.normalizer, references):
             log.info("terms  %s", note)
-    for line in unused_settings(recipe, {split: SplitItems(result) for split, result in splits.items()}):
+    items = {split: SplitItems(result) for split, result in splits.items()}
+    with_keywords = [split for split, found in items.items() if any(item.keywords for item in found)]
+    for line in unused_settings(recipe, items.get("test", []), with_keywords):
         log.warning(line)
     hashes = _write(splits, run, started_at)
     shutil.rmtree(run.prepare_work, ignore_errors=True)

@@ -47,12 +47,17 @@ class Segments:
         columns: the columns with times.
         has_starts: whether the rows are segments, and not whole files.
         last_starts: for each row the last start in its file, or NaN; None if no row needs it.
+        faults: the numbers of rows with a fault, if the rows are segments.
     """
 
     def __init__(
-        self, columns: Sequence[TimeColumn], has_starts: bool, last_starts: NDArray[np.float64] | None = None
+        self,
+        columns: Sequence[TimeColumn],
+        has_starts: bool,
+        last_starts: NDArray[np.float64] | None = None,
+        faults: NDArray[np.int64] | None = None,
     ) -> None:
-        self.columns, self.has_starts, self.last_starts = columns, has_starts, last_starts
+        self.columns, self.has_starts, self.last_starts, self.faults = columns, has_starts, last_starts, faults
         self._only_duration = not has_starts and [(c.path, c.unit) for c in columns] == [(("duration",), 1.0)]
         self._consumed = {"offset", "duration", *(column.path[0] for column in columns if len(column.path) == 1)}
 
@@ -76,9 +81,11 @@ def _compared(rows: Corpus, segments: Segments, files: NDArray[np.int64], source
     """The conversion with the last start in the file of each row. Logs rows at 0 and rounded times."""
     starts = [column for column in segments.columns if column.role == "start"]
     offsets, durations = np.full((2, len(rows)), math.nan)
+    is_fault = np.zeros(len(rows), bool)
     num_at_zero, first_at_zero = 0, ""
     for index, row in enumerate(rows):
-        values = segments.convert(index, row).values
+        converted = segments.convert(index, row)
+        values, is_fault[index] = converted.values, converted.fault is not None
         offset, duration = values.get("offset"), values.get("duration")
         if isinstance(offset, float):
             offsets[index] = offset
@@ -92,9 +99,12 @@ def _compared(rows: Corpus, segments: Segments, files: NDArray[np.int64], source
             f"(the first is {first_at_zero})"
         )
     _warn_of_whole_seconds(offsets, durations, source)
-    if not np.isnan(durations).any():
-        return segments
-    return Segments(segments.columns, True, _last_starts(offsets, files))
+    endless = np.isnan(durations) & ~is_fault
+    if not endless.any():
+        return Segments(segments.columns, True, faults=np.flatnonzero(is_fault))
+    last = _last_starts(offsets, files)
+    is_fault |= endless & ~np.isnan(last) & (np.isnan(offsets) | (last > offsets))
+    return Segments(segments.columns, True, last, np.flatnonzero(is_fault))
 
 
 def _warn_of_whole_seconds(offsets: NDArray[np.float64], durations: NDArray[np.float64], source: str) -> None:

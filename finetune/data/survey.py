@@ -7,7 +7,7 @@ from itertools import chain, islice
 
 from finetune.core.errors import DataError
 from finetune.data.audio_paths import ABSENT, UNKNOWN, AudioFinder, has_audio, is_searched
-from finetune.data.cells import cell_text, shown
+from finetune.data.cells import cell_keywords, cell_text, shown
 from finetune.data.channels import channel_number
 from finetune.data.columns import column_keys, renamed, split_audio
 from finetune.data.manifest import ALWAYS_WRITTEN, VERSION_KEY, check_version
@@ -74,6 +74,8 @@ class Survey:
         candidates: for each row the number of the candidate that is its audio, see `AudioFinder`.
         files: for each row a hash of its file and channel; none for a manifest.
         num_missing: rows without an audio file.
+        num_faults, first_fault: rows with a fault, and the number of the first.
+        has_keywords: whether a row has keywords.
         tried: paths of the first name that were tried.
         times: the columns with times.
         has_channels, has_channel_0: whether a row has a number of a channel, and the number 0.
@@ -86,6 +88,7 @@ class Survey:
         self.source, self.columns, self.exact = source, Columns(), exact
         self.is_manifest, self.keys = self._keys(columns)
         self.first, self.num_missing, self.tried = Row("", {}), 0, list[str]()
+        self.num_faults, self.first_fault, self.has_keywords = 0, 0, False
         self.candidates, self.files = bytearray(), array("q")
         self.times, self.has_channels, self.has_channel_0 = TimeNames(), False, False
         self._finder = finder
@@ -97,6 +100,11 @@ class Survey:
         values = renamed(row.values, self.keys) if self.keys else row.values
         if not self.candidates:
             self.first = Row(row.where, dict(values), row.fault)
+        if row.fault is not None:
+            self.first_fault = self.first_fault if self.num_faults else len(self.candidates)
+            self.num_faults += 1
+        if not self.has_keywords and (keywords := values.get("keywords")) is not None:
+            self.has_keywords = bool(cell_keywords(keywords))
         name, inner = split_audio(values.get("audio_filepath"))
         if is_searched(name):
             number = self._find(name)

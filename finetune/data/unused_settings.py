@@ -1,7 +1,7 @@
 """Finds settings of a recipe that have no effect on its data, such as a group column that no row has."""
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from finetune.core.config import EvaluateSection, Recipe
 from finetune.core.errors import DataError
@@ -32,17 +32,17 @@ def text_of_row(row: Row) -> Utterance:
     )
 
 
-def unused_settings(recipe: Recipe, splits: Mapping[str, Sequence[Utterance]]) -> Iterator[str]:
+def unused_settings(recipe: Recipe, test: Sequence[Utterance], with_keywords: Collection[str]) -> Iterator[str]:
     """A line for each setting without effect, and for keywords that the model cannot use.
 
     Args:
         recipe: the recipe.
-        splits: the utterances of each split.
+        test: the utterances of data.test.
+        with_keywords: the splits that have keywords.
     """
-    test = splits.get("test", [])
     yield from _groups(recipe, test)
     yield from _terms(recipe, test)
-    yield from _keywords(recipe, splits)
+    yield from _keywords(recipe, with_keywords)
     preset = recipe.evaluate.normalizer
     prompted = [item for item in test if false_keywords("", item.text, item.keywords, preset)]
     if prompted:
@@ -52,11 +52,11 @@ def unused_settings(recipe: Recipe, splits: Mapping[str, Sequence[Utterance]]) -
         )
 
 
-def _keywords(recipe: Recipe, splits: Mapping[str, Sequence[Utterance]]) -> Iterator[str]:
+def _keywords(recipe: Recipe, with_keywords: Collection[str]) -> Iterator[str]:
     """Keywords in prompts of a model that neither its own training nor this run trains with keywords."""
-    names = {f"data.{split}": any(item.keywords for item in items) for split, items in splits.items()}
-    names["evaluate.keyword_lists"] = bool(recipe.evaluate.keyword_lists)
-    used = [name for name, has_keywords in names.items() if has_keywords]
+    used = [f"data.{split}" for split in with_keywords] + ["evaluate.keyword_lists"] * bool(
+        recipe.evaluate.keyword_lists
+    )
     limits = read_limits(recipe.model.base)
     warning = limits.prompt_warning(limits.instruction, keywords=True)
     if warning and used and not {"data.train", "data.replay"} & {*used}:
