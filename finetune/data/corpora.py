@@ -11,6 +11,7 @@ from typing import Any
 
 from finetune.core.errors import DataError
 from finetune.data.audio_state import has_bytes
+from finetune.data.audio_suffixes import AUDIO_SUFFIXES
 from finetune.data.byte_range import is_url
 from finetune.data.conversion import to_manifest_keys
 from finetune.data.corpus import Corpus, joined
@@ -32,7 +33,7 @@ def read_corpus(
 
     Args:
         source: a .jsonl, .json, .csv, .tsv or .parquet file, a folder of audio or of `save_to_disk`, or
-            `hf:NAME[:CONFIG]:SPLIT`, or the URL of a tar or Shar shard; or a glob or brace pattern (`source_paths`) of
+            `hf:NAME[:CONFIG]:SPLIT`, or the URL of a tar, Shar or Parquet shard; or a glob or brace pattern (`source_paths`) of
             such files or folders, each of which is read by itself.
         media_dir: folder for audio that is embedded in a dataset and must become files.
         load_dataset: replaces `datasets.load_dataset` for `hf:` sources.
@@ -52,7 +53,7 @@ def read_corpus(
         corpora = [read_corpus(name, media_dir, audio_required=audio_required) for name in expand(source)]
         return joined(corpora)
     if is_url(source):
-        remote_rows, exact = read_url(source)
+        remote_rows, exact = read_url(source, media_dir)
         return to_manifest_keys(remote_rows, source, Path.cwd(), audio_required, exact)
     path = _existing(source)
     if known := find_format(path):
@@ -65,6 +66,11 @@ def read_corpus(
     if suffix in COMPRESSED or path.name.lower().endswith(".tar.gz"):
         raise DataError(
             f"{source}: a compressed archive; its clips cannot be read in place: unpack it, or make a plain .tar"
+        )
+    if suffix in AUDIO_SUFFIXES:
+        raise DataError(
+            f"{source}: an audio file; give its transcript, such as {path.with_suffix('.srt')}, the folder of both, "
+            "or a table with the columns audio_filepath and text"
         )
     raise DataError(
         f"{source}: unknown format {suffix or '(no suffix)'}; use a .jsonl, .json, .csv, .tsv or .parquet file, a "

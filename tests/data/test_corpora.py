@@ -168,6 +168,7 @@ def test_folder_of_audio_and_text_files(folder: Path) -> None:
         ("m.jsonl", "3\n", "m.jsonl:1: not a JSON object"),
         ("m.yaml", "path: a.wav\n", "unknown format .yaml"),
         ("m.zip", "PK", "unpack"),
+        ("m.wav", "RIFF", r"m.wav: an audio file; give its transcript, such as .*m.srt, the folder of both"),
         ("m", "x", "no suffix"),
         ("m.csv", b"path,text\na.wav,one\nb.wav,caf\xe9\n", "m.csv:3: not UTF-8"),
         ("m.csv", b"PK\x03\x04\0\0\0", "binary file"),

@@ -40,6 +40,11 @@ def read(path: Path, media_dir: Path) -> Iterator[Row]:
         yield from _placed(_rows(file, media_dir), file, path)
 
 
+def read_url(url: str, media_dir: Path) -> Iterator[Row]:
+    """Rows of a Parquet file on another machine, as `read`."""
+    return _rows(url, media_dir)
+
+
 def preview(path: Path) -> Iterator[Row]:
     """The rows without their audio: the path of embedded audio is that of the Parquet file, and nothing is written.
 
@@ -59,7 +64,7 @@ def _placed(rows: Iterator[Row], file: Path, path: Path) -> Iterator[Row]:
         yield replace(row, values=columns | row.values)
 
 
-def _rows(path: Path, media_dir: Path) -> Iterator[Row]:
+def _rows(path: Path | str, media_dir: Path) -> Iterator[Row]:
     with _opened(path) as file:
         columns = columns_of_schema(file.schema_arrow)
     numbers = count()
@@ -123,7 +128,7 @@ def _seconds(value: object, rate: float | None) -> float:
         return 0.0
 
 
-def _batches(path: Path, size: int, names: Sequence[str] | None = None) -> Iterator["pyarrow.RecordBatch"]:
+def _batches(path: Path | str, size: int, names: Sequence[str] | None = None) -> Iterator["pyarrow.RecordBatch"]:
     """The rows of a file in batches, with some columns or all."""
     import pyarrow
 
@@ -138,17 +143,24 @@ def _batches(path: Path, size: int, names: Sequence[str] | None = None) -> Itera
         raise _damaged(path, error, num_rows) from error
 
 
-def _opened(path: Path) -> "ParquetFile":
+def _opened(path: Path | str) -> "ParquetFile":
+    """A file, or that of a URL."""
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
     try:
-        return ParquetFile(path, buffer_size=BUFFER, pre_buffer=False)
-    except (pyarrow.ArrowException, OSError) as error:
+        return ParquetFile(_remote(path) if isinstance(path, str) else path, buffer_size=BUFFER, pre_buffer=False)
+    except (pyarrow.ArrowException, OSError, ImportError, ValueError) as error:  # the last two: an unknown protocol
         raise _damaged(path, error, 0) from error
 
 
-def _damaged(path: Path, error: Exception, row: int) -> DataError:
+def _remote(url: str) -> Any:
+    import fsspec
+
+    return fsspec.open(url, "rb").open()
+
+
+def _damaged(path: Path | str, error: Exception, row: int) -> DataError:
     reason = f"{type(error).__name__}: {str(error).strip()[:300]}"
     return DataError(f"{path}: the Parquet file cannot be loaded (at row {row}): {reason}")
 

@@ -12,7 +12,8 @@ from finetune.data.formats.folders import SPLIT_FOLDERS
 log = logging.getLogger(__name__)
 
 DEPTH, MAX_LOOKED_AT = 3, 1000  # folders below the named one; entries of each that `matches` looks at
-SHARD = re.compile(r"(?P<name>.*?)[-_.]?(?P<number>\d+)-of-(?P<total>\d+)$")  # train-00000-of-00012
+# train-00000-of-00012, also with a hash: train-00000-of-00012-a09b74b3ef9c3b56
+SHARD = re.compile(r"(?P<name>.*?)[-_.]?(?P<number>\d+)-of-(?P<total>\d+)(?:-[0-9a-f]{8,})?$")
 
 
 def matches(path: Path) -> bool:

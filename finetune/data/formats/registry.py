@@ -66,8 +66,12 @@ def find_format(path: Path) -> CorpusFormat | None:
     return next((known for known in FORMATS if known.matches(path)), None)
 
 
-def read_url(url: str) -> tuple[Iterator[Row], bool]:
-    """The rows of a tar shard or of cuts of Lhotse on another machine, and whether they are exact (`CorpusFormat`).
+def read_url(url: str, media_dir: Path) -> tuple[Iterator[Row], bool]:
+    """The rows of a tar shard, of cuts of Lhotse or of a Parquet file on another machine, and whether they are exact.
+
+    Args:
+        url: the URL of the file.
+        media_dir: folder for audio that is inside a Parquet file.
 
     Raises:
         DataError: the URL is of another format.
@@ -77,6 +81,9 @@ def read_url(url: str) -> tuple[Iterator[Row], bool]:
         return webdataset.read_shard(url), False
     if re.search(r"(^|[/._-])cuts[^/]*\.jsonl(\.gz)?$", name):
         return lhotse.read_cuts(url), True
+    if name.endswith(".parquet"):
+        return parquet.read_url(url, media_dir), False
     raise DataError(
-        f"{url}: of URLs, only tar shards (.tar) and cuts of Lhotse (cuts.*.jsonl.gz) are read as a corpus; download it"
+        f"{url}: of URLs, only tar shards (.tar), Parquet files and cuts of Lhotse (cuts.*.jsonl.gz) are read as a "
+        "corpus; download it"
     )

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -56,6 +57,7 @@ def check(rows: list[Row], seeds: list[int]) -> None:
     [
         ("data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"),
         ("train.clean.100-00000-of-00002.parquet", "train.clean.100-00001-of-00002.parquet"),
+        ("train-00000-of-00002-a09b74b3ef9c3b56.parquet", "train-00001-of-00002-00b74b3ef9c3b567.parquet"),
         ("default/train/0000.parquet", "default/train/0001.parquet"),
         ("part-0.parquet", "part-1.parquet"),
         ("a.parquet", "b.parquet"),
@@ -93,6 +95,11 @@ def test_a_pattern_names_the_shards_of_one_split(tmp_path: Path) -> None:
             ),
             "test, train",
             r"data/test-\*.parquet",
+        ),
+        (
+            ("test-00000-of-00001-a09b74b3ef9c3b56.parquet", "train-00000-of-00001-0123456789abcdef.parquet"),
+            "test, train",
+            "test-00",
         ),
         (("train/0000.parquet", "train/0001.parquet", "validation/0000.parquet"), "train, validation", "train"),
         (("train.parquet", "valid.parquet"), "train, valid", "train.parquet"),
@@ -302,3 +309,15 @@ def test_the_row_group_that_is_damaged_is_named_by_its_first_row(tmp_path: Path)
     (tmp_path / "m.parquet").write_bytes(content)
     with pytest.raises(DataError, match=r"m.parquet: the Parquet file cannot be loaded \(at row 10\)"):
         read(tmp_path / "m.parquet")
+
+
+def test_parquet_files_on_another_machine(tmp_path: Path) -> None:
+    files = fsspec.filesystem("memory")
+    for number in range(2):
+        files.pipe(f"/{tmp_path.name}/train-{number}.parquet", write(tmp_path / "m.parquet", [number]).read_bytes())
+    source = f"memory://{tmp_path.name}/train-*.parquet"
+    check(list(read_corpus(source, tmp_path / "media")), [0, 1])
+    assert preview_rows(source) is None
+    for name in (f"memory://{tmp_path.name}/gone.parquet", "nothing://x/gone.parquet"):
+        with pytest.raises(DataError, match=f"{name}: the Parquet file cannot be loaded"):
+            read_corpus(name, tmp_path)

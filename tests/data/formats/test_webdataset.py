@@ -200,5 +200,5 @@ def test_shards_of_urls(finetune: Command, nano: Path, tmp_path: Path, audio: Pa
     for number, clip in enumerate(result.clips.values()):
         assert_clip(clip, audio / f"{number}.flac", ("zero", "eins", "two", "three")[number])
         assert clip.audio_filepath.startswith(f"memory://{tmp_path.name}/shard-00000{number // 2}.tar::")
-    with pytest.raises(DataError, match=r"x\.jsonl: of URLs, only tar shards \(\.tar\) and cuts of"):
+    with pytest.raises(DataError, match=r"x\.jsonl: of URLs, only tar shards \(\.tar\), Parquet files and cuts of"):
         read("https://localhost/x.jsonl")
