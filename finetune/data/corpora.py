@@ -33,8 +33,8 @@ def read_corpus(
 
     Args:
         source: a .jsonl, .json, .csv, .tsv or .parquet file, a folder of audio or of `save_to_disk`, or
-            `hf:NAME[:CONFIG]:SPLIT`, or the URL of a tar, Shar or Parquet shard; or a glob or brace pattern (`source_paths`) of
-            such files or folders, each of which is read by itself.
+            `hf:NAME[:CONFIG]:SPLIT`, or the URL of a tar, Shar or Parquet shard; or a glob or brace pattern
+            (`source_paths`) of such files or folders, each of which is read by itself.
         media_dir: folder for audio that is embedded in a dataset and must become files.
         load_dataset: replaces `datasets.load_dataset` for `hf:` sources.
         audio_required: it is an error if no audio file exists; False where only texts are needed.
