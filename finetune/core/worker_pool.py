@@ -21,7 +21,7 @@ from finetune.core.errors import FinetuneError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-AHEAD = 4  # items for each worker that a caller submits before it uses the oldest result
+AHEAD = 2  # items for each worker that a caller submits before it uses the oldest result
 _LENGTH = struct.Struct("<Q")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # one for each worker is enough
 

@@ -1,7 +1,8 @@
 """Finds settings of a recipe that have no effect on its data, such as a group column that no row has."""
 
 import difflib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
 
 from finetune.core.config import EvaluateSection, Recipe
 from finetune.core.errors import DataError
@@ -14,6 +15,7 @@ from finetune.metrics.scorecard import BINS
 from finetune.metrics.terms import column_terms, read_terms, term_recall
 
 DEFAULT_GROUPS = EvaluateSection().groups
+BATCH = 2048  # transcripts
 ROW_COLUMNS = ("speaker", "language")  # columns of the manifest's own keys that can be groups
 
 
@@ -85,20 +87,28 @@ def _groups(recipe: Recipe, test: Sequence[Utterance]) -> Iterator[str]:
 
 def _terms(recipe: Recipe, test: Sequence[Utterance]) -> Iterator[str]:
     preset = recipe.evaluate.normalizer
-    texts = [item.text for item in test]
-    if recipe.data.terms and texts:
+    if recipe.data.terms and test:
         try:
-            rows = term_recall(texts, texts, read_terms(recipe.data.terms), preset)
+            occurs = _occurring(test, read_terms(recipe.data.terms), preset)
         except DataError:  # reported where the file is read
             return
-        missing = [row.term for row in rows if not row.support]
-        if len(missing) == len(rows):
+        missing = [term for term, found in occurs.items() if not found]
+        if len(missing) == len(occurs):
             yield f"data.terms: no term of {recipe.data.terms} occurs in data.test, so their recall cannot be measured"
         elif missing:
             yield (
-                f"data.terms: {len(missing)} of {len(rows)} terms do not occur in data.test, such as "
+                f"data.terms: {len(missing)} of {len(occurs)} terms do not occur in data.test, such as "
                 f"{missing[0]!r}; their recall is not measured"
             )
     cells = [cell for item in test for cell in (item.keywords, item.extra.get("terms"))]
     if recipe.evaluate.keyword_lists and not recipe.data.terms and test and not column_terms(cells, preset):
         yield "evaluate.keyword_lists: there are no terms to test; set data.terms, or add a column `terms` to data.test"
+
+
+def _occurring(items: Iterable[Utterance], terms: list[str], preset: str) -> dict[str, bool]:
+    """By term, whether it occurs in a transcript. The counts of BATCH transcripts are in memory."""
+    occurs, rest = dict[str, bool](), iter(items)
+    while texts := [item.text for item in islice(rest, BATCH)]:
+        for row in term_recall(texts, texts, terms, preset):
+            occurs[row.term] = occurs.get(row.term, False) or row.support > 0
+    return occurs
