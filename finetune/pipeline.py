@@ -20,6 +20,7 @@ from finetune.metrics.results import ExportSummary, ParameterCounts, RunSummary,
 from finetune.training.launch import processes_for, train_on_all, world_size
 
 if TYPE_CHECKING:
+    from finetune.data.prepare_split import Engine
     from finetune.evaluation.score import ScoreResult
 
 log = logging.getLogger(__name__)
@@ -144,16 +145,16 @@ def prepare_shard(recipe: Recipe, shard: Shard) -> None:
             prepare_shard(recipe, run, shard)
 
 
-def merge_shards(recipe: Recipe) -> RunDir:
-    """Finishes `prepare` after all jobs of an array.
+def run_prepare(recipe: Recipe, merge: bool, engine: "Engine") -> RunDir:
+    """Runs `prepare` with its options.
 
     Raises:
-        DataError: a job has not finished; see also `prepare`.
+        DataError: with `merge`, a job of the array has not finished; see also `prepare`.
     """
     from finetune.data.prepare import prepare
 
-    merge = replace(STAGES[0], run=lambda recipe, run: prepare(recipe, run, merge=True))
-    return run_recipe(recipe, "prepare", (merge, *STAGES[1:]))
+    stage = replace(STAGES[0], run=lambda recipe, run: prepare(recipe, run, merge=merge, engine=engine))
+    return run_recipe(recipe, "prepare", (stage, *STAGES[1:]))
 
 
 def _run_dir(recipe: Recipe) -> RunDir:

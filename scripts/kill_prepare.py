@@ -31,6 +31,8 @@ from finetune.core.config import Recipe  # noqa: E402
 from finetune.core.run_dir import RunDir  # noqa: E402
 from finetune.data.audio import AudioInfo, inspect_audio  # noqa: E402
 from finetune.data.prepare import prepare  # noqa: E402
+from finetune.data.prepare_split import Engine  # noqa: E402
+from finetune.data.row_audio import Inspect  # noqa: E402
 from finetune.data.row_blocks import MIN_BLOCKS  # noqa: E402
 
 FILES = 40
@@ -60,7 +62,7 @@ def write_corpus(folder: Path, rows: int) -> None:
                 table.write(json.dumps(row) + "\n")
 
 
-def run_once(folder: Path, name: str) -> None:
+def run_once(folder: Path, name: str, inspect: Inspect = recorded_inspect, engine: Engine = "local") -> None:
     """What a child process does: `prepare` of a corpus in this folder."""
     data = {split: [str(folder / f"{split}.jsonl")] for split in ("train", "valid", "test")}
     recipe = {"name": name, "runs": str(folder), "model": {"base": "-"}}
@@ -68,7 +70,8 @@ def run_once(folder: Path, name: str) -> None:
     prepare(
         Recipe.model_validate({**recipe, "data": {**data, **limits}, "machine": {"prepare_workers": 2}}),
         RunDir(folder / name),
-        inspect=recorded_inspect,
+        inspect=inspect,
+        engine=engine,
     )
 
 

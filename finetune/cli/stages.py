@@ -25,9 +25,12 @@ def add_parser(subparsers: Subparsers) -> None:
         example = f"example: finetune {name} recipes/quickstart.yaml --set train.epochs=2"
         parser = subparsers.add_parser(name, help=text, description=text, epilog=example)
         add_recipe_arguments(parser)
-        parser.set_defaults(run=run, shard=None, merge=False, shards=None)
+        parser.set_defaults(run=run, shard=None, merge=False, engine="local", shards=None)
         if name == "prepare":
             parts = add_array_arguments(parser)
+            parts.add_argument(
+                "--engine", choices=("local", "ray"), help="ray uses the workers of a Ray cluster; see docs/cluster.md"
+            )
             parts.add_argument(
                 "--shards", metavar="DIR", type=Path, help="also write each split as tar shards, to DIR/train and so on"
             )
@@ -43,16 +46,19 @@ def run(args: argparse.Namespace) -> int:
     shard = None if args.shard is None else parse_shard(args.shard)
     recipe, _ = load_recipe(args.recipe, args.overrides)
 
-    from finetune.pipeline import merge_shards, prepare_shard, run_recipe, summarize
+    from finetune.pipeline import prepare_shard, run_prepare, run_recipe, summarize
     from finetune.report.summary import format_summary
 
     if shard is not None:
         prepare_shard(recipe, shard)
         return 0
     if args.merge:
-        merge_shards(recipe)
+        run_prepare(recipe, merge=True, engine="local")
         return 0
-    run_dir = run_recipe(recipe, LAST_STAGE[args.command])
+    if args.command == "prepare":
+        run_dir = run_prepare(recipe, merge=False, engine=args.engine)
+    else:
+        run_dir = run_recipe(recipe, LAST_STAGE[args.command])
     if args.shards is not None:
         _write_shards(args, run_dir)
     if args.command == "run":

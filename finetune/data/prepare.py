@@ -16,7 +16,7 @@ from finetune.data.audio import inspect_audio
 from finetune.data.audio_facts import CachedInspect, cache_file, prune_cache
 from finetune.data.audio_files import record_audio_files
 from finetune.data.leaks import find_leaks, is_refused
-from finetune.data.prepare_split import SplitJob, Workplace
+from finetune.data.prepare_split import Engine, SplitJob, Workplace
 from finetune.data.problems import format_problems
 from finetune.data.row_audio import Inspect
 from finetune.data.shared_ids import rename_shared_ids
@@ -43,7 +43,9 @@ class PrepareResult:
     seconds: float
 
 
-def prepare(recipe: Recipe, run: RunDir, merge: bool = False, inspect: Inspect = inspect_audio) -> PrepareResult:
+def prepare(
+    recipe: Recipe, run: RunDir, merge: bool = False, inspect: Inspect = inspect_audio, engine: Engine = "local"
+) -> PrepareResult:
     """Writes `manifests/<split>.jsonl`, `manifests/problems.json` and `manifests/style.json`.
 
     Rows are checked in blocks. The results of finished blocks are in `prepare.work` until all splits are done, so a
@@ -54,6 +56,7 @@ def prepare(recipe: Recipe, run: RunDir, merge: bool = False, inspect: Inspect =
         run: its directory.
         merge: all blocks must be there already, from `prepare_shard`.
         inspect: decodes audio.
+        engine: what runs the workers.
 
     Raises:
         DataError: a source cannot be read; a split has no usable row or too many bad rows; audio of train or
@@ -63,7 +66,7 @@ def prepare(recipe: Recipe, run: RunDir, merge: bool = False, inspect: Inspect =
     started, started_at = time.monotonic(), time.time_ns()
     if recipe.data.terms:  # checked here, because evaluate reads the terms only after hours of training
         term_recall([], [], read_terms(recipe.data.terms), recipe.evaluate.normalizer)
-    jobs: Iterable[SplitJob] = _jobs(recipe, run, inspect)
+    jobs: Iterable[SplitJob] = _jobs(recipe, run, inspect, engine)
     if merge:
         jobs = list(jobs)
         _require_blocks(jobs, run.prepare_work)
@@ -107,11 +110,11 @@ def prepare_shard(recipe: Recipe, run: RunDir, shard: Shard, inspect: Inspect = 
         job.check_shard(shard)
 
 
-def _jobs(recipe: Recipe, run: RunDir, inspect: Inspect) -> Iterator[SplitJob]:
+def _jobs(recipe: Recipe, run: RunDir, inspect: Inspect, engine: Engine = "local") -> Iterator[SplitJob]:
     """The splits of the recipe in their order. A corpus is read when its split is asked for."""
     path = cache_file()
     inspect = CachedInspect(path, inspect) if path else inspect
-    place = Workplace(run.prepare_work, run.media, Path(recipe.runs), recipe.machine.prepare_workers, inspect)
+    place = Workplace(run.prepare_work, run.media, Path(recipe.runs), recipe.machine.prepare_workers, inspect, engine)
     return (SplitJob(split, recipe.data, place) for split in SPLITS if getattr(recipe.data, split))
 
 

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from finetune.core import progress
 from finetune.core.array_job import Shard
 from finetune.core.config import DataSection
 from finetune.core.errors import DataError
+from finetune.core.ray_pool import RayPool
 from finetune.core.worker_pool import WorkerPool, available_cores
 from finetune.data.audit import RowComparison
 from finetune.data.corpora import read_corpus
@@ -29,6 +31,7 @@ from finetune.version import __version__
 
 log = logging.getLogger(__name__)
 
+Engine = Literal["local", "ray"]
 RESULTS_VERSION = 1  # of the results of blocks; increased when the checks of a row change
 _TOKEN_NAMES = (  # of Granite's tokenizer
     "audio end_of_text pad unk start_of_role end_of_role tool_call start_of_cite end_of_cite start_of_plugin "
@@ -47,6 +50,7 @@ class Workplace:
         runs: the folder of the run directories.
         workers: number of workers; 0 means one for each core.
         inspect: decodes audio.
+        engine: what runs the workers.
     """
 
     work: Path
@@ -54,6 +58,7 @@ class Workplace:
     runs: Path
     workers: int
     inspect: Inspect
+    engine: Engine = "local"
 
 
 class SplitJob:
@@ -119,9 +124,13 @@ class SplitJob:
 
     @contextmanager
     def _checker(self) -> Iterator[BlockChecker]:
-        workers = self._place.workers or available_cores()
-        with WorkerPool(workers, uses_processes(len(self.rows))) as pool:
+        with self._pool() as pool:
             yield BlockChecker(self.rows, self._settings, pool, self.folder, self._place.inspect)
+
+    def _pool(self) -> WorkerPool | RayPool:
+        if self._place.engine == "ray":
+            return RayPool()
+        return WorkerPool(self._place.workers or available_cores(), uses_processes(len(self.rows)))
 
     def _report(self, result: SplitResult, warnings: ProblemSummary, max_dropped: float) -> None:
         split, total, num_dropped = self.split, len(self.rows), result.dropped.total

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
+from finetune.core.ray_pool import RayPool
 from finetune.core.worker_pool import AHEAD, WorkerDied, WorkerPool
 from finetune.data.audio import inspect_audio
 from finetune.data.audio_facts import CachedInspect
@@ -152,7 +153,7 @@ class BlockChecker:
 
     rows: RowBlocks
     settings: RowSettings
-    pool: WorkerPool
+    pool: WorkerPool | RayPool
     folder: Path | None = None
     inspect: Inspect = inspect_audio
 
