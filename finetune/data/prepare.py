@@ -81,9 +81,9 @@ def prepare(
         references = [item.text for item in splits["test"].items()]
         for note in notes_on_signs(read_terms(recipe.data.terms), recipe.evaluate.normalizer, references):
             log.info("terms  %s", note)
-    items = {split: SplitItems(result) for split, result in splits.items()}
-    with_keywords = [split for split, found in items.items() if any(item.keywords for item in found)]
-    for line in unused_settings(recipe, items.get("test", []), with_keywords):
+    with_keywords = [split for split, result in splits.items() if result.has_keywords]
+    test = SplitItems(splits["test"]) if "test" in splits else []
+    for line in unused_settings(recipe, test, with_keywords):
         log.warning(line)
     hashes = _write(splits, run, started_at)
     shutil.rmtree(run.prepare_work, ignore_errors=True)

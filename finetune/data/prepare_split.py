@@ -99,7 +99,14 @@ class SplitJob:
         finally:
             writer.close()
         style = comparison.style.style(rules)
-        result = SplitResult(writer.paths.manifest.parent, writer.num_kept, writer.seconds, comparison.dropped, style)
+        result = SplitResult(
+            writer.paths.manifest.parent,
+            writer.num_kept,
+            writer.seconds,
+            comparison.dropped,
+            style,
+            writer.has_keywords,
+        )
         self._report(result, comparison.warnings, max_dropped)
         return result
 

@@ -45,13 +45,14 @@ class SplitWriter:
         )
         self._rows, self._line = list[tuple[Any, ...]](), 0
         self._status_of = cached_status()
-        self.num_kept, self.seconds = 0, 0.0
+        self.num_kept, self.seconds, self.has_keywords = 0, 0.0, False
         self._read = lru_cache(256)(self._read_kept)  # a clip with many copies is asked for often
 
     def keep(self, utterance: Utterance, sentence: str) -> None:
         self._rows.append(row_of(utterance, sentence, self._line, self._status_of))
         self._line += self._manifest.write(manifest_line(utterance))
         self.num_kept, self.seconds = self.num_kept + 1, self.seconds + utterance.duration
+        self.has_keywords = self.has_keywords or bool(utterance.keywords)
         if len(self._rows) >= 1024:
             self._write_columns()
 
@@ -93,6 +94,7 @@ class SplitResult:
         seconds: of audio in its manifest.
         dropped: the dropped rows.
         style: the style of its transcripts.
+        has_keywords: whether an utterance has keywords.
     """
 
     folder: Path
@@ -100,6 +102,7 @@ class SplitResult:
     seconds: float
     dropped: ProblemSummary
     style: SplitStyle
+    has_keywords: bool = False
 
     @property
     def paths(self) -> SplitPaths:
