@@ -105,7 +105,7 @@ def run_recipe(
     if world_size(os.environ) > 1:
         return _train_as_rank(recipe, run, last, stages)
     with run.locked():
-        run.claim(_settings_of_training(recipe))
+        run.claim(settings_of_training(recipe))
         save_recipe(run.resolved, recipe)
         _discard_unreadable_results(run)
         inputs = _stage_inputs(recipe)
@@ -188,7 +188,7 @@ def score_recipe(recipe: Recipe, merge: bool = False) -> "ScoreResult":
 
     run = RunDir(f"{recipe.runs}/{recipe.name}")
     with run.locked():
-        run.claim(_settings_of_training(recipe))
+        run.claim(settings_of_training(recipe))
         return score(recipe, run, merge=merge)
 
 
@@ -215,7 +215,7 @@ def _train_as_rank(recipe: Recipe, run: RunDir, last: str, stages: Sequence[Stag
     main, inputs = os.environ.get("RANK", "0") == "0", _stage_inputs(recipe)
     with run.locked() if main and CHILD not in os.environ else nullcontext():
         if main:
-            run.claim(_settings_of_training(recipe))
+            run.claim(settings_of_training(recipe))
             prepared = run.done("prepare")
             if prepared is not None and prepared["inputs"] != inputs["prepare"]:
                 raise CheckpointError(
@@ -233,7 +233,7 @@ def _train_as_rank(recipe: Recipe, run: RunDir, last: str, stages: Sequence[Stag
     return run
 
 
-def _settings_of_training(recipe: Recipe) -> dict[str, Any]:
+def settings_of_training(recipe: Recipe) -> dict[str, Any]:
     """The sections that must not change in a run directory: those of `prepare` and `train`."""
     content = recipe.model_dump(mode="json")
     return {name: content[name] for stage in STAGES if stage.name in ("prepare", "train") for name in stage.reads}

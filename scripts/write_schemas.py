@@ -14,10 +14,12 @@ from finetune.evaluation.compare_result import CompareResult
 from finetune.evaluation.score import ScoreResult
 from finetune.exporting.adaptation import Adaptation
 from finetune.metrics.results import EvaluationResults, RunSummary, SuspiciousReference, UtteranceResult
+from finetune.planning.result import CheckResult
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "schemas"
 SCHEMAS: dict[str, TypeAdapter[Any]] = {
     "adaptation": TypeAdapter(Adaptation),
+    "check": TypeAdapter(CheckResult),
     "comparison": TypeAdapter(CompareResult),
     "evaluation_metrics": TypeAdapter(EvaluationResults),
     "model_limits": TypeAdapter(ModelLimits),

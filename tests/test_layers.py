@@ -16,6 +16,7 @@ LAYERS = (
     {"training", "evaluation"},
     {"exporting"},
     {"pipeline"},
+    {"planning"},
     {"api"},
     {"cli"},
     {"__main__"},

@@ -1,61 +1,59 @@
-"""`finetune check`: prints each setting with its origin, the trainable parts and the corpora; trains nothing."""
+"""`finetune check`: prints settings, model, data, the plan of the training and hints; trains nothing."""
 
 import argparse
+import json
+from typing import Any
 
 from finetune.cli.arguments import Subparsers, add_recipe_arguments
-from finetune.core.errors import DataError, MissingExtraError, ModelError, RecipeError
 from finetune.core.terminal import visible
+
+DESCRIPTION = (
+    "Prints each setting with its origin, what would be trained, the data, and a plan: steps, padding, time, memory, "
+    "disk, leaks between splits, and hints. What a stage would refuse, and what can be known without decoding audio, "
+    "is an error."
+)
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    text = "print each setting with its origin, what would be trained, the data, steps and time"
     parser = subparsers.add_parser(
-        "check", help=text, description=text, epilog="example: finetune check recipes/quickstart.yaml"
+        "check",
+        help="print settings, trainable parts, data, and a plan: steps, time, memory, disk, leaks, hints",
+        description=DESCRIPTION,
+        epilog="example: finetune check recipes/quickstart.yaml --measure",
     )
     add_recipe_arguments(parser)
+    parser.add_argument(
+        "--measure", action="store_true", help="load the model and time a few training steps; nothing is saved"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object (docs/schemas/check.schema.json)")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the resolved recipe, then the model, the data and the training.
+    """Prints the check.
 
     Raises:
         RecipeError: the recipe is invalid.
-        DataError: the model or a corpus cannot be read, or training would fail; the message has each reason.
+        DataError: a stage would fail; the message has each reason.
     """
     from finetune.core.recipe import load_recipe
 
     recipe, settings = load_recipe(args.recipe, args.overrides)
-    width = max(len(setting.key) for setting in settings)
-    for setting in settings:
-        print(f"{setting.key:{width}}  {setting.value!s:48} {setting.origin}")
 
-    from finetune.data.corpus_preview import preview_corpora
-    from finetune.model.model_summary import summarize_model
-    from finetune.training.parts import trainable_parts
-    from finetune.training.preview import preview_training
+    from pydantic import TypeAdapter
 
-    print()
-    problems = []
-    try:
-        if recipe.data.train:
-            print("\n".join(summarize_model(recipe.model.base, recipe.model.revision, trainable_parts(recipe))))
-        else:
-            print("data.train is empty: this recipe is for `finetune score`")
-    except ModelError as error:
-        problems.append(str(error))
-    print("\ndata:")
-    try:
-        for line in preview_corpora(recipe):
-            print(visible(line))
-    except DataError as error:
-        problems.append(str(error))
-    if recipe.data.train and not problems:
-        try:
-            lines = preview_training(recipe)
-            print("\ntraining:", *map(visible, lines), sep="\n")
-        except (RecipeError, ModelError, DataError, MissingExtraError) as error:
-            problems.append(str(error))
-    if problems:
-        raise DataError("\n".join(problems))
+    from finetune.planning.check import check_recipe, require_no_problems
+    from finetune.planning.measure import measure_time
+    from finetune.planning.result import CheckResult
+    from finetune.planning.text import format_check
+
+    result = check_recipe(recipe, settings, measure_time if args.measure else None)
+    if args.json:
+        content: Any = TypeAdapter(CheckResult).dump_python(result, mode="json")
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+    else:
+        print(visible("\n".join(format_check(result, recipe.train.batch_seconds, recipe.train.batch_tokens))))
+        if not recipe.data.train:
+            print("\ndata.train is empty: this recipe is for `finetune score`")
+    require_no_problems(result)
     return 0

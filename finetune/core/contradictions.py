@@ -34,6 +34,11 @@ def _parts(recipe: Recipe) -> Iterator[tuple[str, str]]:
             "DoRA learns the row norms of the 4-bit weights, which differ from those of the weights that it is merged "
             "into; set lora or rslora, or model.quantize: none",
         )
+    if recipe.model.quantize == "4bit" and parts.language_model.layers:
+        yield (
+            "parts.language_model.layers",
+            "layers with 4-bit weights cannot train in full; set 0, or model.quantize: none",
+        )
     if train.ctc_weight and parts.encoder.mode == parts.ctc_head.mode == "frozen":
         yield (
             "train.ctc_weight",

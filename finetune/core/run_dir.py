@@ -1,5 +1,6 @@
 """The run directory: the names of its files, its lock, and the markers of completed stages."""
 
+import errno
 import logging
 import os
 import traceback
@@ -125,6 +126,11 @@ class RunDir:
                 of the toolkit trained here, or this is not a run directory.
         """
         self.root.mkdir(parents=True, exist_ok=True)
+        self.check_claim(settings)
+        write_json(self.recipe, settings)
+
+    def check_claim(self, settings: dict[str, Any]) -> None:
+        """The check of `claim`, which writes nothing and raises its errors."""
         if self.recipe.is_file():
             recorded = _read_record(self.recipe)
             if recorded is not None and (self.checkpoint.exists() or self.best.exists()):
@@ -137,9 +143,8 @@ class RunDir:
                         "choose another name with --set name=..., or delete the directory"
                     )
             # A damaged record is replaced: the checkpoint contains the settings too, and training compares them.
-        else:
+        elif self.root.is_dir():
             self.require_own()
-        write_json(self.recipe, settings)
 
     def require_own(self) -> None:
         """Raises CheckpointError if the directory has files and is not a run directory."""
@@ -148,6 +153,17 @@ class RunDir:
             raise CheckpointError(
                 f"{self.root} exists and is not a run directory; choose another name with --set name=..."
             )
+
+    def check_writable(self) -> None:
+        """Raises the error of `locked` if the directory cannot be made or written; makes and writes nothing."""
+        nearest = next((path for path in (self.root, *self.root.parents) if os.path.lexists(path)), Path())
+        reason = ""
+        if not nearest.is_dir():
+            reason = os.strerror(errno.EEXIST if nearest == self.root else errno.ENOTDIR)
+        elif not os.access(nearest, os.W_OK | os.X_OK):
+            reason = os.strerror(errno.EACCES)
+        if reason:
+            raise CheckpointError(f"{self.root}: the run directory cannot be written ({reason})")
 
     def check_version(self) -> None:
         """Raises CheckpointError if an earlier version of the toolkit, with other recipe keys, trained here."""

@@ -321,7 +321,7 @@ def load_model(
     Args:
         source: local folder in hub layout, or hub name.
         dtype: `float32`, `bfloat16`, or `auto` (bfloat16 on CUDA, float32 on other devices).
-        device: device of the weights.
+        device: device of the weights; with `meta`, their names and shapes are checked and their values are not read.
         revision: branch, tag or commit of a hub name.
         quantize: `none`, or `4bit` for the linear layers of the language model (NF4, arXiv 2305.14314).
 
@@ -346,6 +346,7 @@ def load_model(
             use_safetensors=True,  # never pickled weights
             trust_remote_code=False,
             output_loading_info=True,
+            **({"device_map": {"": "meta"}} if str(device) == "meta" else {}),
             **_quantization(quantize, DTYPES[dtype], device),
         )
     except Exception as error:

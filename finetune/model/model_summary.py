@@ -1,6 +1,7 @@
-"""Counts the parameters of a base model and of its trainable parts, on the meta device, without reading weights."""
+"""A base model without its weights: sizes of its parts, trainable parts, and the checks that loading it would make."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -8,21 +9,38 @@ from huggingface_hub import HfApi, constants, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 
 from finetune.core.errors import ModelError
-from finetune.model.granite import SpeechModel, check_size, is_folder_name, load_tokenizer, on_meta, read_config
-from finetune.model.trainable import TrainableParts, open_parts, summarize_parts
+from finetune.model.granite import SpeechModel, is_folder_name, load_model, load_tokenizer, on_meta, read_config
+from finetune.model.trainable import PartSummary, TrainableParts, open_parts, summarize_parts
 
 INDEX = "model.safetensors.index.json"
 
 
-def model_without_weights(base: str, revision: str | None) -> SpeechModel:
-    """A base model on the meta device, with its tokenizer.
+@dataclass(frozen=True)
+class ModelSummary:
+    """Numbers of parameters.
 
-    Raises:
-        ModelError: configuration or tokenizer cannot be read.
+    Attributes:
+        note: for a hub name, where configuration and weights are; else "".
+        parts: parameters of encoder, projector, language model body and head.
+        trainable: the trainable parts.
     """
-    config = read_config(base, revision)
-    check_size(config, Path(base))
-    return on_meta(config, base, load_tokenizer(base, revision))
+
+    note: str
+    parts: dict[str, int]
+    trainable: list[PartSummary]
+
+    def lines(self) -> list[str]:
+        """The parts of the base model, then the trainable parts, as text."""
+        return [
+            *([self.note, ""] if self.note else []),
+            *(f"{name:15} {count:>15,} parameters" for name, count in self.parts.items()),
+            "",
+            "trainable:",
+            *(
+                f"{row.part:15} {row.parameters:>15,} parameters  in {row.tensors} tensors of {row.modules} modules"
+                for row in self.trainable
+            ),
+        ]
 
 
 def count_parts(model: SpeechModel) -> dict[str, int]:
@@ -42,13 +60,8 @@ def find_weights(name: str, revision: str | None, cache: Path | None = None) -> 
     Raises:
         ModelError: the local cache does not have all of them, and the hub has none or is not reachable.
     """
-    cached = [try_to_load_from_cache(name, file, cache, revision) for file in ("model.safetensors", INDEX)]
-    files = [Path(path) for path in cached if isinstance(path, str)]
-    if files and files[-1].name == INDEX:
-        names = sorted({*json.loads(files[-1].read_text(encoding="utf-8"))["weight_map"].values()})
-        files = [files[-1].parent / shard for shard in names]
-    if files and all(path.is_file() for path in files):
-        return f"configuration and {len(files)} weight files are in the local cache"
+    if count := _cached_files(name, revision, cache):
+        return f"configuration and {count} weight files are in the local cache"
     if constants.HF_HUB_OFFLINE:
         raise ModelError(f"{name}: its weights are not in the local cache, and the hub is off (HF_HUB_OFFLINE)")
     try:
@@ -60,24 +73,35 @@ def find_weights(name: str, revision: str | None, cache: Path | None = None) -> 
     return f"the configuration can be read; {len(weights)} weight files are on the hub and are downloaded by `train`"
 
 
-def summarize_model(base: str, revision: str | None, parts: TrainableParts) -> list[str]:
-    """Lines for `finetune check`: the parts of the base model, then the trainable parts, with parameter counts.
+def _cached_files(name: str, revision: str | None, cache: Path | None) -> int:
+    """The number of weight files of a hub name in the local cache; 0 if one is missing."""
+    cached = [try_to_load_from_cache(name, file, cache, revision) for file in ("model.safetensors", INDEX)]
+    files = [Path(path) for path in cached if isinstance(path, str)]
+    if files and files[-1].name == INDEX:
+        names = sorted({*json.loads(files[-1].read_text(encoding="utf-8"))["weight_map"].values()})
+        files = [files[-1].parent / shard for shard in names]
+    return len(files) if all(path.is_file() for path in files) else 0
 
-    For a hub name, the first line says where configuration and weights were found.
+
+def summarize_model(base: str, revision: str | None, parts: TrainableParts) -> ModelSummary:
+    """The summary of `open_without_weights`, which raises its errors."""
+    return open_without_weights(base, revision, parts)[1]
+
+
+def open_without_weights(base: str, revision: str | None, parts: TrainableParts) -> tuple[SpeechModel, ModelSummary]:
+    """A base on the meta device with open parts, and its summary. The values of its weights are not read.
 
     Raises:
-        ModelError: `base` is not a model, or its weights are missing; `parts` names modules or layers that the base
-            does not have.
+        ModelError: `base` is not a model, or weights are missing or have another shape; `parts` names modules or layers
+            that the base does not have.
     """
     config = read_config(base, revision)
-    found = [] if is_folder_name(base) else [f"{base}: {find_weights(base, revision)}", ""]
-    check_size(config, Path(base))
-    model = on_meta(config, base)
-    lines = [f"{name:15} {count:>15,} parameters" for name, count in count_parts(model).items()]
+    note = "" if is_folder_name(base) else f"{base}: {find_weights(base, revision)}"
+    if is_folder_name(base) or _cached_files(base, revision, None):
+        model = load_model(base, "float32", "meta", revision)
+    else:
+        model = on_meta(config, base, load_tokenizer(base, revision))
+    counts = count_parts(model)
     with torch.device("meta"):
         open_parts(model, parts)
-    trainable = [
-        f"{row.part:15} {row.parameters:>15,} parameters  in {row.tensors} tensors of {row.modules} modules"
-        for row in summarize_parts(model)
-    ]
-    return [*found, *lines, "", "trainable:", *trainable]
+    return model, ModelSummary(note, counts, summarize_parts(model))

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -17,18 +17,19 @@ from finetune.model.granite import default_device
 SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")  # modes of `accelerate launch` that split a model
 
 
-def make_accelerator() -> Accelerator:
-    """Creates the Accelerator of this process.
-
-    Raises:
-        CheckpointError: `accelerate launch` is set to split the model.
-    """
-    if sharded := [name for name in SHARDED if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"]:
+def check_launcher(environment: Mapping[str, str]) -> None:
+    """Raises CheckpointError if `accelerate launch` is set to split the model."""
+    if sharded := [name for name in SHARDED if environment.get(f"ACCELERATE_USE_{name}", "").lower() == "true"]:
         raise CheckpointError(
             f"accelerate launch is set to {sharded[0]}, but each process needs the complete model: launch with "
             "--multi_gpu; if memory is short, set train.batch: auto, machine.gradient_checkpointing: true or "
             "model.quantize: 4bit"
         )
+
+
+def make_accelerator() -> Accelerator:
+    """Creates the Accelerator of this process. Raises the error of `check_launcher`."""
+    check_launcher(os.environ)
     # Buffers never change, so they need no broadcast, and gradients are stored in memory only once.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     # The precision comes from the recipe, not from the launcher. Accelerate does not choose the device either: on a

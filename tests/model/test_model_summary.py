@@ -20,7 +20,7 @@ from finetune.model.trainable import LoraSpec, PartSummary, open_parts, summariz
 def test_summary_counts_the_trainable_parts(model: Load, nano: Path, case: str) -> None:
     granite = model()
     open_parts(granite, CASES[case])
-    text = "\n".join(summarize_model(str(nano), None, CASES[case]))
+    text = "\n".join(summarize_model(str(nano), None, CASES[case]).lines())
     rows = re.findall(r"^(\w+) +([\d,]+) parameters  in (\d+) tensors of (\d+) modules$", text, re.M)
     assert [
         PartSummary(part, int(modules), int(tensors), int(count.replace(",", "")))

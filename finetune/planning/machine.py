@@ -1,0 +1,23 @@
+"""Memory and training processes of this machine."""
+
+import os
+
+import torch
+
+from finetune.core.config import Recipe
+from finetune.training.launch import processes_for
+
+
+def memory_of(device: str) -> int | None:
+    """Bytes of the smallest card, or of this machine; None for a device that is not here."""
+    cards = [torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count())]
+    if device == "cuda":
+        return min(cards, default=None)
+    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def processes_text(recipe: Recipe, gpus: int) -> str:
+    """The number of training processes, and why it differs from the recipe's."""
+    wanted, used = recipe.machine.processes, processes_for(recipe, gpus)
+    place = f"{gpus} GPUs" if gpus else "the CPU"
+    return f"{used} on {place}" + (f"; machine.processes is {wanted}" if wanted not in (0, used) else "")

@@ -1,0 +1,68 @@
+"""What later stages would refuse and is known before: launcher, run directory, checkpoint, extras, export."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from finetune.core.config import Recipe
+from finetune.core.errors import DataError, FinetuneError
+from finetune.core.extras import require
+from finetune.core.model_limits import read_limits
+from finetune.core.run_dir import RunDir
+from finetune.data.manifest import Utterance
+from finetune.exporting.save import check_target
+from finetune.model.granite import check_quantization, default_device
+from finetune.pipeline import settings_of_training
+from finetune.training import checkpoint
+from finetune.training.distributed import check_launcher
+from finetune.training.launch import processes_for, world_size
+
+
+def refusals(recipe: Recipe, run: RunDir, environment: Mapping[str, str] = os.environ) -> Iterator[FinetuneError]:
+    """The errors of later stages that do not depend on the rows of the corpora, one for each check that fails."""
+    base = Path(recipe.model.base)
+    checks: list[Callable[[], object]] = [
+        lambda: check_quantization(recipe.model.quantize, default_device()),
+        lambda: world_size(environment),
+        lambda: check_launcher(environment),
+        run.check_writable,
+        lambda: run.check_claim(settings_of_training(recipe)),
+        lambda: _check_checkpoint(recipe, run),
+        lambda: read_limits(base),
+        lambda: check_target(run.export, base) if base.is_dir() else None,
+    ]
+    for check in checks:
+        try:
+            check()
+        except FinetuneError as error:
+            yield error
+
+
+def _check_checkpoint(recipe: Recipe, run: RunDir) -> None:
+    """Compares the run's checkpoint with the recipe, except for the base and the data, which only training hashes."""
+    if not run.recipe.is_file() or (saved := checkpoint.find(run.checkpoint)) is None:
+        return
+    origin = checkpoint.read_origin(saved)
+    seconds = origin.get("batch_seconds", 0.0) if recipe.train.batch == "auto" else recipe.train.batch_seconds
+    group = processes_for(recipe) * recipe.train.accumulation
+    expected = checkpoint.origin_of(recipe, origin.get("base", ""), origin.get("data", {}), group, seconds)
+    checkpoint.require_origin(saved, expected)
+
+
+def check_translations(scored: Mapping[str, Sequence[Utterance]]) -> None:
+    """Checks what the scores of translations need: sacrebleu, and a reference for each clip.
+
+    Raises:
+        MissingExtraError: sacrebleu is not installed.
+        DataError: a reference is empty.
+    """
+    languages = dict[str, list[Utterance]]()
+    for split in ("test", "canary"):
+        for clip in scored.get(split, ()):
+            if language := str(clip.extra.get("target_language") or ""):
+                languages.setdefault(f"{split}/{language}", []).append(clip)
+    for clips in languages.values():
+        if empty := [number for number, clip in enumerate(clips, 1) if not clip.text.strip()]:
+            raise DataError(f"reference translations number {empty[:5]} are empty; remove these rows")
+    if languages:
+        require("sacrebleu.metrics", extra="st")

@@ -1,0 +1,223 @@
+"""Steps, batches, audio and padding of a training: exact for a small corpus, else an estimate from columns."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.core.config import Recipe
+from finetune.data.audio import SAMPLE_RATE
+from finetune.data.features import FRAME_SECONDS, num_frames
+from finetune.data.manifest import Utterance
+from finetune.model.granite import SpeechModel
+from finetune.model.prompt import encode_text, render
+from finetune.planning.activations import LargestBatch
+from finetune.planning.split_facts import LIMITS, Limits, SplitFacts
+from finetune.training.corpus import TrainingCorpus
+from finetune.training.plan import plan_epoch, sample_replay
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """The steps of a training.
+
+    Attributes:
+        exact: False if clips are estimated from a sample, or later epochs from the first.
+        processes: training processes.
+        epochs, steps, batches, clips: of all epochs.
+        hours: of audio in all epochs, without padding.
+        longest_clip: seconds.
+        longest_row: language model positions of the longest clip.
+        padding: fraction of the first epoch's padded audio that is padding.
+        tokens: target tokens of all epochs.
+    """
+
+    exact: bool
+    processes: int
+    epochs: int
+    steps: int
+    batches: int
+    clips: int
+    hours: float
+    longest_clip: float
+    longest_row: int
+    padding: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A plan with what other parts of the check need.
+
+    Attributes:
+        plan: the steps.
+        largest: sizes of the largest batches.
+        measured: two batches of clips for `--measure`: the one with the most padded audio, and a typical one.
+        padded_seconds: padded seconds of all batches of all epochs.
+    """
+
+    plan: StepPlan
+    largest: LargestBatch
+    measured: tuple[list[Utterance], list[Utterance]]
+    padded_seconds: float
+
+
+@dataclass(frozen=True)
+class _Clips:
+    """Clips in columns; `durations` at the slowest speed."""
+
+    durations: Sequence[float]
+    positions: Sequence[int]
+    targets: Sequence[int]
+    utterances: Sequence[Utterance] = ()
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """An epoch: its number of steps, its micro-batches, and its clips."""
+
+    steps: int
+    batches: Sequence[Sequence[int]]
+    clips: _Clips
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """The sizes of an epoch: totals, maxima, and of each batch its padded seconds and positions."""
+
+    clips: int
+    seconds: float
+    tokens: int
+    longest: float
+    widest: int
+    padded: list[float]
+    positions: list[int]
+
+    @classmethod
+    def of(cls, clips: _Clips, batches: Sequence[Sequence[int]]) -> "_Sizes":
+        longest = [max(clips.durations[index] for index in batch) for batch in batches]
+        widest = [max(clips.positions[index] for index in batch) for batch in batches]
+        counts = [len(batch) for batch in batches]
+        return cls(
+            clips=sum(counts),
+            seconds=math.fsum(clips.durations[index] for batch in batches for index in batch),
+            tokens=sum(clips.targets[index] for batch in batches for index in batch),
+            longest=max(longest),
+            widest=max(widest),
+            padded=[top * count for top, count in zip(longest, counts, strict=True)],
+            positions=[top * count for top, count in zip(widest, counts, strict=True)],
+        )
+
+
+def plan_steps(
+    model: SpeechModel, recipe: Recipe, facts: Mapping[str, SplitFacts], processes: int, limits: Limits = LIMITS
+) -> Steps:
+    """Plans the training with the checks that `train` makes.
+
+    Args:
+        model: its tokenizer and the sizes of its parts; weights are not read.
+        recipe: the recipe.
+        facts: of train, and of replay if there is one.
+        processes: training processes.
+        limits: up to which size the plan is exact.
+
+    Raises:
+        RecipeError: a batch cannot hold the longest clip.
+        ModelError: the instruction or a keyword cannot be a prompt of this model.
+    """
+    rows = sum(item.rows for item in facts.values())
+    if all(item.complete for item in facts.values()) and rows * recipe.train.epochs <= limits.exact:
+        return _exact(model, recipe, facts, processes)
+    return _estimated(model, recipe, facts, processes)
+
+
+def _exact(model: SpeechModel, recipe: Recipe, facts: Mapping[str, SplitFacts], processes: int) -> Steps:
+    corpus = TrainingCorpus(model, recipe, {split: item.clips for split, item in facts.items()})
+    data, epochs = corpus.dataset, list[_Epoch]()
+    for epoch in range(recipe.train.epochs):  # the clips of one epoch are open at a time
+        plan = corpus.plan(epoch, recipe.train.batch_seconds, processes * recipe.train.accumulation)
+        durations, positions = data.durations.tolist(), data.positions.tolist()
+        targets = [data.tokens([index]) for index in range(len(positions))]
+        clips = _Clips(durations, positions, targets, [] if epochs else list(data.clips))
+        epochs.append(_Epoch(len(plan), [batch for step in plan for batch in step], clips))
+    return _steps(recipe, epochs, processes, exact=True)
+
+
+def _estimated(model: SpeechModel, recipe: Recipe, facts: Mapping[str, SplitFacts], processes: int) -> Steps:
+    """The first epoch from columns, times the number of epochs; tokens a character are those of the sample."""
+    settings, speed = recipe.train, 1.0 - recipe.augment.speed
+    known = list({clip.id: clip for item in facts.values() for clip in [*item.clips, *item.longest]}.values())
+    augment = recipe.augment.model_copy(update={"concat": 0.0})
+    plain = recipe.model_copy(update={"augment": augment, "train": settings.model_copy(update={"epochs": 1})})
+    TrainingCorpus(model, plain, {"train": known})  # a batch must hold the longest clips
+    tokens = [len(encode_text(model.tokenizer, clip.text)) for clip in known]
+    per_character = sum(tokens) / max(1, sum(len(clip.text) for clip in known))
+    prompt = len(render(model.tokenizer, recipe.model.instruction).around(model.audio_token_id, 0))
+    columns = [_kept(facts[split], recipe) if split in facts else np.zeros((0, 2)) for split in ("train", "replay")]
+    durations, characters = np.concatenate(columns).T
+    durations = durations / speed
+    targets = np.ceil(characters * per_character).astype(np.int64) + 1
+    windows = np.ceil(durations / (FRAME_SECONDS * model.window)).astype(np.int64)
+    clips = _Clips(durations.tolist(), (prompt + windows * model.queries + targets).tolist(), targets.tolist())
+    chosen = sample_replay(len(columns[0]), len(columns[1]), recipe.data.replay_weight, recipe.seed, 0)
+    limits = (settings.batch_seconds, settings.batch_tokens, processes * settings.accumulation, recipe.seed, 0)
+    plan = plan_epoch(clips.durations, clips.positions, *limits, chosen)
+    epoch = _Epoch(len(plan), [batch for step in plan for batch in step], clips)
+    steps = _steps(recipe, [epoch], processes, exact=False)
+    return replace(steps, measured=_batches_of(known, settings.batch_seconds * speed))
+
+
+def _kept(facts: SplitFacts, recipe: Recipe) -> NDArray[np.float64]:
+    """(n, 2) seconds and characters of the rows of a length that is kept."""
+    table = np.stack([np.array(facts.durations), np.array(facts.characters, np.float64)], axis=1)
+    seconds = table[:, 0]
+    return table[(seconds >= recipe.data.min_duration) & (seconds <= recipe.data.max_duration)]  # NaN is in no range
+
+
+def _batches_of(clips: list[Utterance], batch_seconds: float) -> tuple[list[Utterance], list[Utterance]]:
+    """A batch of the longest clips, and one of clips of the median duration."""
+    ordered = sorted(clips, key=lambda clip: -clip.duration)
+    middle = ordered[len(ordered) // 2 :]
+    return tuple(part[: max(1, int(batch_seconds / part[0].duration))] for part in (ordered, middle))  # type: ignore[return-value]
+
+
+def _steps(recipe: Recipe, epochs: Sequence[_Epoch], processes: int, *, exact: bool) -> Steps:
+    """Adds up the epochs; if there is only the first, the others are taken to be equal."""
+    settings, speed, first, clips = recipe.train, 1.0 - recipe.augment.speed, epochs[0].batches, epochs[0].clips
+    times = settings.epochs / len(epochs)
+    sizes = [_Sizes.of(epoch.clips, epoch.batches) for epoch in epochs]
+    padded, wide = sizes[0].padded, sizes[0].positions
+    longest, widest = first[int(np.argmax(padded))], first[int(np.argmax(wide))]
+    typical = first[int(np.argsort(padded)[len(padded) // 2])]
+    plan = StepPlan(
+        exact=exact,
+        processes=processes,
+        epochs=settings.epochs,
+        steps=round(times * sum(epoch.steps for epoch in epochs)),
+        batches=round(times * sum(len(epoch.batches) for epoch in epochs)),
+        clips=round(times * sum(item.clips for item in sizes)),
+        hours=times * sum(item.seconds for item in sizes) * speed / 3600,
+        longest_clip=max(item.longest for item in sizes) * speed,
+        longest_row=max(item.widest for item in sizes),
+        padding=1 - sizes[0].seconds / math.fsum(padded),
+        tokens=round(times * sum(item.tokens for item in sizes)),
+    )
+    largest = LargestBatch(
+        clips=len(longest),
+        frames=num_frames(round(max(clips.durations[index] for index in longest) * SAMPLE_RATE)),
+        rows=len(widest),
+        positions=max(clips.positions[index] for index in widest),
+        targets=sum(clips.targets[index] for index in widest),
+        kind=_kind(recipe),
+    )
+    measured = [[clips.utterances[index] for index in batch] if exact else [] for batch in (longest, typical)]
+    return Steps(plan, largest, (measured[0], measured[1]), times * sum(math.fsum(item.padded) for item in sizes))
+
+
+def _kind(recipe: Recipe) -> str:
+    """What a batch has of the audio, see `Batch.kind`."""
+    if not recipe.machine.cache_encoder:
+        return "features"
+    return "embeds" if recipe.parts.projector.mode == "frozen" else "states"

@@ -1,0 +1,131 @@
+"""The result of `finetune check` as text for a terminal."""
+
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+
+from finetune.planning.disk import gigabytes
+from finetune.planning.memory import MemoryPlan
+from finetune.planning.overlap import LeakCount
+from finetune.planning.result import CheckResult
+
+LABEL = 12  # width of the first column
+
+
+def format_check(result: CheckResult, batch_seconds: float, batch_tokens: int) -> list[str]:
+    """All lines, in sections.
+
+    Args:
+        result: the result.
+        batch_seconds: `train.batch_seconds`.
+        batch_tokens: `train.batch_tokens`.
+    """
+    width = max((len(setting.key) for setting in result.settings), default=0)
+    lines = [f"{item.key:{width}}  {item.value:48} {item.origin}" for item in result.settings]
+    for title, section in (
+        ("", result.model.lines() if result.model else ()),
+        ("data:", [*result.corpora, *_splits(result)]),
+        ("also in another split, as rows state it:", _leaks(result.leaks)),
+        ("training:", _training(result, batch_seconds, batch_tokens)),
+        ("memory of a training step (estimate):", _memory(result.memory)),
+        ("disk:", _disk(result)),
+        ("", [f"hint: {hint}" for hint in result.hints]),
+    ):
+        if content := list(section):
+            lines += ["", *([title] if title else []), *content]
+    return lines
+
+
+def _row(label: str, text: str) -> str:
+    return f"{label:{LABEL}}{text}"
+
+
+def _splits(result: CheckResult) -> Iterator[str]:
+    for name, split in result.splits.items():
+        speakers = f", {split.speakers:,} speakers" if split.speakers else ", no speakers"
+        out = f"; {split.out_of_range:,} rows are too short or too long" if split.out_of_range else ""
+        headers = "" if split.stated == split.rows else f"; {split.rows - split.stated:,} durations are from headers"
+        yield _row(name, f"{split.hours:.2f} h{speakers}{out}{headers}")
+    if counts := [*result.terms.values()]:
+        known = f"{sum(map(bool, counts)):,} of {len(counts):,} occur in train or replay"
+        yield _row("terms", f"{known}, {sum(counts):,} times")
+
+
+def _leaks(leaks: Iterable[LeakCount]) -> Iterator[str]:
+    """One line for each kind in each scored split."""
+    groups = dict[tuple[str, str], list[LeakCount]]()
+    for leak in leaks:
+        groups.setdefault((leak.scored, leak.kind), []).append(leak)
+    for (scored, kind), group in groups.items():
+        numbers = ", ".join(f"{leak.clips:,} in {leak.source}" for leak in group)
+        yield _row(scored, f"{kind}: {numbers}; such as {group[-1].example}")
+
+
+def _training(result: CheckResult, batch_seconds: float, batch_tokens: int) -> Iterator[str]:
+    if result.processes:
+        yield _row("processes", result.processes)
+    if result.unknown:
+        yield _row("steps", f"unknown: {result.unknown}")
+    if (plan := result.steps) is None:
+        return
+    about = "" if plan.exact else "about "
+    yield _row(
+        "steps",
+        f"{about}{plan.steps:,} in {plan.epochs} epochs ({about}{round(plan.steps / plan.epochs):,} an epoch), "
+        f"{plan.batches:,} batches of up to {batch_seconds:g} s",
+    )
+    yield _row(
+        "audio",
+        f"{about}{plan.hours:.2f} h in all epochs, longest clip {plan.longest_clip:.1f} s, "
+        f"{plan.longest_row} positions (limit {batch_tokens})",
+    )
+    yield _row("padding", f"{100 * plan.padding:.1f} % of the padded audio; {about}{plan.tokens:,} target tokens")
+    if result.time is not None:
+        yield from _time(result)
+
+
+def _time(result: CheckResult) -> Iterator[str]:
+    plan = result.time
+    if plan is None or plan.steps is None:
+        yield _row("time", f"unknown until the first steps: {plan.source if plan else ''}")
+        return
+    more = ", without validation" if plan.validation is None else f", and {_clock(plan.validation)} for validation"
+    yield _row("time", f"about {_clock(plan.steps)} for the steps{more} ({plan.source})")
+
+
+def _clock(seconds: float) -> timedelta:
+    return timedelta(seconds=round(seconds))
+
+
+def _memory(plans: Iterable[MemoryPlan]) -> Iterator[str]:
+    for plan in plans:
+        here = f"; {gigabytes(plan.available)} are here" if plan.available is not None else ""
+        yield _row(plan.device, f"{gigabytes(plan.low)} to {gigabytes(plan.high)} with {plan.dtype} weights{here}")
+        parts = (
+            (plan.weights, "frozen weights"),
+            (plan.trained, "trained"),
+            (plan.gradients, "gradients"),
+            (plan.moments, "AdamW"),
+            (plan.activations, "activations of the largest batch"),
+            (plan.loss, "logits"),
+            (plan.encoder, "attention of the encoder"),
+        )
+        yield _row("", ", ".join(f"{gigabytes(size)} {name}" for size, name in parts if size))
+        if plan.activations_checkpointed < plan.activations:
+            low, high = gigabytes(plan.low_checkpointed), gigabytes(plan.high_checkpointed)
+            yield _row("", f"with machine.gradient_checkpointing: {low} to {high}")
+
+
+def _disk(result: CheckResult) -> Iterator[str]:
+    if (plan := result.disk) is None:
+        return
+    sizes = (
+        (plan.manifests, "manifests"),
+        (plan.cache, "encoder cache"),
+        (plan.checkpoints, "checkpoints"),
+        (plan.best, "best adapter"),
+        (plan.export, "export"),
+    )
+    total = sum(size for size, _ in sizes)
+    parts = ", ".join(f"{gigabytes(size)} {name}" for size, name in sizes if size)
+    yield _row("needed", f"up to {gigabytes(total)}: {parts}")
+    yield _row("free", f"{gigabytes(plan.free)} in {plan.folder}")

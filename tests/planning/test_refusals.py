@@ -1,0 +1,279 @@
+"""What a stage refuses and is known without decoding audio, `finetune check` refuses with the same sentence."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from command import Command
+from conftest import embedded
+from safetensors.torch import load_file, save_file
+
+from finetune.core.config import Recipe
+from finetune.core.errors import CheckpointError, DataError
+from finetune.core.files import read_json, write_json
+from finetune.core.run_dir import RunDir
+from finetune.data.manifest import write_manifest
+from finetune.exporting.save import check_target
+from finetune.model.granite import SpeechModel
+from finetune.planning.check import check_recipe
+from finetune.planning.disk import check_disk, plan_disk
+from finetune.planning.refusals import refusals
+from finetune.training.launch import world_size
+
+Tiny = Callable[..., Recipe]
+Trained = tuple[Recipe, RunDir, SpeechModel]
+Rows = list[dict[str, object]]
+
+
+@dataclass
+class Project:
+    """A recipe in a folder with its corpora and a copy of the embedded model."""
+
+    folder: Path
+    content: dict[str, dict[str, object]]
+
+    @property
+    def recipe(self) -> Path:
+        path = self.folder / "my.yaml"
+        path.write_text(json.dumps(self.content))  # JSON is YAML
+        return path
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model"
+
+    def change_rows(self, split: str, change: Callable[[Rows], object]) -> None:
+        path = self.folder / f"{split}.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        change(rows)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def set(self, **settings: object) -> None:
+        """Sets settings: section_and_key=value, with __ between them."""
+        for name, value in settings.items():
+            *sections, key = name.split("__")
+            level: dict[str, object] = self.content  # type: ignore[assignment]
+            for section in sections:
+                level = level.setdefault(section, {})  # type: ignore[assignment]
+            level[key] = value
+
+
+@pytest.fixture
+def project(tmp_path: Path, nano: Path) -> Project:
+    shutil.copytree(nano, tmp_path / "model")
+    for split, count in (("train", 6), ("valid", 3), ("test", 3)):
+        write_manifest(tmp_path / f"{split}.jsonl", embedded(split, count))
+    content: dict[str, dict[str, object]] = {
+        "model": {"base": str(tmp_path / "model")},
+        "data": {split: [str(tmp_path / f"{split}.jsonl")] for split in ("train", "valid", "test")},
+        "train": {"epochs": 1, "batch_seconds": 6},
+        "machine": {"processes": 1},
+    }
+    project = Project(tmp_path, content)
+    project.set(runs=str(tmp_path / "runs"), name="my")
+    return project
+
+
+def each(key: str, value: object) -> Callable[[Rows], object]:
+    return lambda rows: [row.update({key: value}) for row in rows]
+
+
+def without_weight(project: Project) -> None:
+    path = project.model / "model.safetensors"
+    weights = load_file(path)
+    weights.pop("encoder.layers.0.ff1.up_proj.bias")
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def without_end(project: Project) -> None:
+    path = project.model / "tokenizer_config.json"
+    write_json(path, {key: value for key, value in read_json(path).items() if key != "eos_token"})
+
+
+def folder_of_user(project: Project) -> None:
+    (project.folder / "runs" / "my").mkdir(parents=True)
+    (project.folder / "runs" / "my" / "notes.txt").write_text("mine")
+
+
+def same_file(project: Project) -> None:
+    clip = embedded("train", 1)[0]
+    project.change_rows("test", lambda rows: rows[0].update(audio_filepath=clip.audio_filepath, duration=clip.duration))
+
+
+def terms(text: str) -> Callable[[Project], object]:
+    def write(project: Project) -> None:
+        (project.folder / "terms.txt").write_text(text)
+        project.set(data__terms=str(project.folder / "terms.txt"))
+
+    return write
+
+
+PREPARE: dict[str, Callable[[Project], object]] = {
+    "no audio": lambda project: project.change_rows("train", each("audio_filepath", "gone.wav")),
+    "an empty transcript": lambda project: project.change_rows("train", lambda rows: rows[0].update(text=" ")),
+    "no words": lambda project: project.change_rows("valid", lambda rows: rows[0].update(text="...")),
+    "a special token": lambda project: project.change_rows("train", lambda rows: rows[0].update(text="a <|audio|> b")),
+    "a keyword that is a token": lambda project: project.change_rows("train", each("keywords", ["<|pad|>"])),
+    "clips are too long": lambda project: project.set(data__max_duration=1.0),
+    "clips are too short": lambda project: project.set(data__min_duration=20),
+    "too much text": lambda project: project.set(data__max_chars_per_second=1),
+    "an id twice": lambda project: project.change_rows("train", lambda rows: rows[1].update(id=rows[0]["id"])),
+    "a broken row": lambda project: project.change_rows(
+        "train", lambda rows: rows[2].update(channel="upper", text=None)
+    ),
+    "the same file": same_file,
+    "a term of signs": terms("...\nstent\n"),
+    "no terms": terms("\n"),
+    "no corpus": lambda project: project.set(data__valid=["gone.jsonl"]),
+    "a directory of the user": folder_of_user,
+    "limits of another version": lambda project: (project.model / "limits.json").write_text("[]"),
+    "the folder of runs is a file": lambda project: project.set(runs=str(project.folder / "train.jsonl")),
+}
+TRAIN: dict[str, Callable[[Project], object]] = {
+    "short batches": lambda project: project.set(train__batch_seconds=0.9),
+    "narrow batches": lambda project: project.set(train__batch_tokens=64, model__instruction="what is said here " * 20),
+    "4 bits on a CPU": lambda project: project.set(model__quantize="4bit"),
+    "a module that does not exist": lambda project: project.set(parts={"lora": {"modules": ["q_proj", "qkv"]}}),
+    "too many blocks": lambda project: project.set(parts={"encoder": {"mode": "lora", "blocks": 99}}),
+    "too many layers": lambda project: project.set(parts={"language_model": {"layers": 99}}),
+    "no layer for LoRA": lambda project: project.set(parts={"language_model": {"layers": 5}}),
+    "no base": lambda project: shutil.rmtree(project.model),
+    "a base without weights": lambda project: (project.model / "model.safetensors").unlink(),
+    "a weight is missing": without_weight,
+    "no end of text": without_end,
+    "a token in the instruction": lambda project: project.set(model__instruction="write <|audio|> down"),
+    "a hub name that is not there": lambda project: project.set(model__base="nobody/nothing"),
+}
+
+
+def last_line(text: str) -> str:
+    """The error of a command, without its beginning and what check adds in brackets."""
+    return text.strip().splitlines()[-1].removeprefix("finetune: ")
+
+
+@pytest.mark.parametrize("case", PREPARE)
+def test_check_refuses_what_prepare_refuses(finetune: Command, project: Project, case: str) -> None:
+    PREPARE[case](project)
+    checked, prepared = finetune("check", project.recipe), finetune("prepare", project.recipe)
+    assert prepared.code != 0 and checked.code == prepared.code
+    assert last_line(prepared.err) in checked.err, prepared.err
+
+
+@pytest.mark.parametrize("case", TRAIN)
+def test_check_refuses_what_train_refuses(finetune: Command, project: Project, case: str) -> None:
+    TRAIN[case](project)
+    checked, trained = finetune("check", project.recipe), finetune("train", project.recipe)
+    assert trained.code != 0 and checked.code != 0
+    assert last_line(trained.err) in checked.err, trained.err
+
+
+def test_a_project_without_faults_passes(finetune: Command, project: Project) -> None:
+    result = finetune("check", project.recipe)
+    assert result.code == 0 and "steps " in result.out and not (project.folder / "runs").exists()
+
+
+@pytest.mark.parametrize("split", ["valid", "canary"])
+def test_leaks_are_allowed_if_the_recipe_says_so(finetune: Command, project: Project, split: str) -> None:
+    project.content["data"][split] = project.content["data"]["train"]
+    refused = finetune("check", project.recipe)
+    assert refused.code == 1 and f"data.{split}: the audio of 6 of its utterances is also in data.train" in refused.err
+    project.set(data__allow_leaks=True)
+    allowed = finetune("check", project.recipe)
+    assert allowed.code == 0 and "audio: 6 in train" in allowed.out
+
+
+def test_rows_that_prepare_drops_are_no_leak(finetune: Command, project: Project) -> None:
+    """The clip in train is too long, so only test keeps it."""
+    same_file(project)
+    first = embedded("train", 1)[0]
+    project.change_rows(
+        "train", lambda rows: [row.update(duration=70) for row in rows if row["audio_filepath"] == first.audio_filepath]
+    )
+    project.set(data__max_bad_fraction=0.5)
+    assert finetune("check", project.recipe).code == 0
+
+
+def errors(recipe: Recipe, run: RunDir, **environment: str) -> str:
+    return "\n".join(str(error) for error in refusals(recipe, run, environment))
+
+
+def test_the_directory_of_another_recipe_is_refused(tiny: Tiny, trained: Trained, tmp_path: Path) -> None:
+    recipe, run, _ = trained
+    assert errors(recipe, run) == ""
+    other = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 9})})
+    with pytest.raises(CheckpointError) as refused:
+        run.claim(json.loads(json.dumps({"train": other.train.model_dump(mode="json")})))
+    assert "holds a run of another recipe" in str(refused.value)
+    assert "holds a run of another recipe (differs in train.epochs)" in errors(other, run)
+
+
+def test_another_number_of_processes_is_refused(trained: Trained) -> None:
+    recipe, run, _ = trained
+    two = recipe.model_copy(update={"machine": recipe.machine.model_copy(update={"processes": 2})})
+    assert "batches_in_a_step: was 2, now 4" in errors(two, run)
+
+
+def test_a_damaged_checkpoint_is_refused(trained: Trained, tmp_path: Path) -> None:
+    recipe, run, _ = trained
+    copy = RunDir(shutil.copytree(run.root, tmp_path / "copy"))
+    for folder in copy.root.glob("checkpoint*"):
+        (folder / "progress.json").write_text("{")
+    assert "unreadable (progress.json does not match its hash)" in errors(recipe, copy)
+
+
+def test_a_file_that_export_would_delete_is_refused(trained: Trained, tmp_path: Path, nano: Path) -> None:
+    recipe, run, _ = trained
+    copy = RunDir(shutil.copytree(run.root, tmp_path / "copy"))
+    copy.export.mkdir()
+    (copy.export / "notes.txt").write_text("mine")
+    with pytest.raises(CheckpointError) as refused:
+        check_target(copy.export, nano)
+    assert str(refused.value) in errors(recipe, copy)
+
+
+def test_variables_of_a_launcher_are_checked(tiny: Tiny, tmp_path: Path) -> None:
+    recipe, run = tiny(tmp_path, "x"), RunDir(tmp_path / "x")
+    with pytest.raises(Exception, match="RANK") as refused:
+        world_size({"RANK": "3", "WORLD_SIZE": "2"})
+    assert str(refused.value) in errors(recipe, run, RANK="3", WORLD_SIZE="2")
+    assert "set to FSDP" in errors(recipe, run, ACCELERATE_USE_FSDP="true")
+
+
+def test_layers_with_4_bits_cannot_train_in_full(finetune: Command, project: Project) -> None:
+    project.set(model__quantize="4bit", parts={"language_model": {"layers": 1}})
+    for command in ("check", "train"):
+        result = finetune(command, project.recipe)
+        assert result.code == 2 and "parts.language_model.layers: layers with 4-bit weights cannot" in result.err
+
+
+def test_references_of_translations_are_checked(finetune: Command, project: Project) -> None:
+    def translated(rows: Rows) -> None:
+        each("target_language", "de")(rows)
+        rows[1]["text"] = ""
+
+    project.change_rows("test", translated)
+    result = finetune("check", project.recipe)
+    assert result.code == 1 and "reference translations number [2] are empty; remove these rows" in result.err
+
+
+def test_a_disk_that_is_too_small_is_refused(
+    finetune: Command, project: Project, model: Callable[[], SpeechModel]
+) -> None:
+    recipe = Recipe.model_validate(project.content)
+    plan = plan_disk(model(), recipe, RunDir(project.folder / "none"), 10, 500, 1000, free=1_000_000)
+    with pytest.raises(DataError, match=r"the run needs at least 30\.\d MB, and 1\.0 MB are free"):
+        check_disk(plan)
+    check_disk(plan_disk(model(), recipe, RunDir(project.folder / "none"), 10, 500, 1000, free=10**9))
+    cached = recipe.model_copy(update={"machine": recipe.machine.model_copy(update={"cache_encoder": True})})
+    assert plan_disk(model(), cached, RunDir(project.folder), 10, 500, 1000, free=1).cache > 0
+
+
+def test_problems_of_several_kinds_are_listed_together(project: Project) -> None:
+    project.change_rows("train", lambda rows: rows[0].update(text=" "))
+    folder_of_user(project)
+    project.set(model__quantize="4bit")
+    result = check_recipe(Recipe.model_validate(project.content))
+    assert len(result.problems) == 3 and result.hints and result.steps is not None

@@ -1,0 +1,84 @@
+"""The plan of a large corpus is an estimate from columns and a sample; it is close to the exact plan."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import embedded
+
+from finetune.core.config import Recipe
+from finetune.core.errors import RecipeError
+from finetune.model.granite import SpeechModel
+from finetune.planning.split_facts import LIMITS, Limits, SplitFacts, open_split, read_facts
+from finetune.planning.steps import plan_steps
+
+Tiny = Callable[..., Recipe]
+ROWS = 300
+
+
+@pytest.fixture
+def recipe(tiny: Tiny, tmp_path: Path) -> Recipe:
+    """A recipe with 300 rows of training clips; 3 of 4 state their duration."""
+    clips = embedded("train", 30)
+    rows = [
+        {
+            "id": f"clip-{number}",
+            "audio_filepath": clips[number % 30].audio_filepath,
+            "duration": clips[number % 30].duration if number % 4 else None,
+            "text": clips[number % 30].text,
+            "speaker": clips[number % 30].speaker,
+        }
+        for number in range(ROWS)
+    ]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = tiny(tmp_path / "runs", "x", batch_seconds=20.0)
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"train": [str(tmp_path / "train.jsonl")]})})
+
+
+def facts_of(recipe: Recipe, limits: Limits = LIMITS) -> SplitFacts:
+    corpora = open_split(recipe.data, "train")
+    assert corpora is not None
+    return read_facts(recipe.data, "train", corpora, limits=limits)
+
+
+def test_facts_have_durations_of_columns_and_headers(recipe: Recipe) -> None:
+    facts = facts_of(recipe)
+    expected = [clip.duration for clip in embedded("train", 30)] * 10
+    assert list(facts.durations) == pytest.approx(expected, abs=0.02)
+    assert (facts.rows, facts.stated, facts.unknown_speakers) == (ROWS, 225, 0)
+    assert sum(facts.speakers.values()) == ROWS and facts.complete and len(facts.clips) == ROWS
+    assert sum(facts.characters) == 10 * sum(len(clip.text) for clip in embedded("train", 30))
+
+
+def test_a_large_split_keeps_a_sample_and_the_largest_clips(recipe: Recipe) -> None:
+    facts = facts_of(recipe, Limits(clips=100, sample=30, largest=5, headers=10))
+    assert not facts.complete and len(facts.clips) == 20 and len(facts.longest) == 6
+    assert len(facts.durations) == ROWS and facts.longest[0].duration == max(clip.duration for clip in facts.longest)
+    assert not any(seconds != seconds for seconds in facts.durations)  # the others have the mean
+
+
+def test_the_estimate_is_close_to_the_exact_plan(recipe: Recipe, model: Callable[[], SpeechModel]) -> None:
+    exact = plan_steps(model(), recipe, {"train": facts_of(recipe)}, 1)
+    about = plan_steps(model(), recipe, {"train": facts_of(recipe)}, 1, Limits(exact=100))
+    assert exact.plan.exact and not about.plan.exact
+    assert about.plan.clips == exact.plan.clips == 2 * ROWS
+    assert about.plan.hours == pytest.approx(exact.plan.hours, rel=1e-3)
+    for name in ("steps", "batches", "longest_row", "tokens"):
+        assert getattr(about.plan, name) == pytest.approx(getattr(exact.plan, name), rel=0.06), name
+    assert about.largest.positions == pytest.approx(exact.largest.positions, rel=0.1)
+    assert about.largest.frames == pytest.approx(exact.largest.frames, rel=0.1)
+    assert about.padded_seconds == pytest.approx(exact.padded_seconds, rel=0.05)
+    for large, typical in (exact.measured, about.measured):
+        assert max(clip.duration for clip in large) * len(large) <= 20.0
+        assert len(typical) >= len(large) > 0
+
+
+def test_the_longest_clip_of_a_large_corpus_is_checked(recipe: Recipe, model: Callable[[], SpeechModel]) -> None:
+    """It is outside the sample."""
+    facts = facts_of(recipe, Limits(clips=100, sample=3, largest=2))
+    longest = max(facts.durations)
+    assert max(clip.duration for clip in facts.clips) < longest
+    short = recipe.model_copy(update={"train": recipe.train.model_copy(update={"batch_seconds": longest - 0.01})})
+    with pytest.raises(RecipeError, match=r"train\.batch_seconds: .* is too small for clip-"):
+        plan_steps(model(), short, {"train": facts}, 1)
