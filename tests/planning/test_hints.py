@@ -82,6 +82,7 @@ def test_23_minutes_with_default_settings_get_a_hint_that_helps(
     assert not [line for line in check_recipe(small(augment={"speed": 0.1})).hints if "augmentation" in line]
 
 
+@pytest.mark.slow
 def test_fewer_batches_in_a_step_are_named_first(small: Callable[..., Recipe]) -> None:
     line = hint(check_recipe(small(train={"accumulation": 4})), "are few")
     assert "Set train.accumulation: 1 and train.batch_seconds: " in line
@@ -121,6 +122,7 @@ def test_terms_with_little_support(small: Callable[..., Recipe], tmp_path: Path)
     )
 
 
+@pytest.mark.slow
 def test_a_tracker_that_is_not_installed_is_named(small: Callable[..., Recipe]) -> None:
     result = check_recipe(small(machine={"processes": 1, "trackers": ["trackio"]}))
     assert "machine.trackers: trackio is not installed" in hint(result, "trackio")

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,12 +149,17 @@ TRAIN: dict[str, Callable[[Project], object]] = {
 }
 
 
+def sampled(cases: Iterable[str], quick: list[str]) -> list[object]:
+    """All cases, of which only `quick` are not marked as slow."""
+    return [pytest.param(case, marks=[] if case in quick else pytest.mark.slow) for case in cases]
+
+
 def last_line(text: str) -> str:
     """The error of a command, without its beginning and what check adds in brackets."""
     return text.strip().splitlines()[-1].removeprefix("finetune: ")
 
 
-@pytest.mark.parametrize("case", PREPARE)
+@pytest.mark.parametrize("case", sampled(PREPARE, ["an empty transcript", "the same file"]))
 def test_check_refuses_what_prepare_refuses(finetune: Command, project: Project, case: str) -> None:
     PREPARE[case](project)
     checked, prepared = finetune("check", project.recipe), finetune("prepare", project.recipe)
@@ -162,7 +167,7 @@ def test_check_refuses_what_prepare_refuses(finetune: Command, project: Project,
     assert last_line(prepared.err) in checked.err, prepared.err
 
 
-@pytest.mark.parametrize("case", TRAIN)
+@pytest.mark.parametrize("case", sampled(TRAIN, ["a weight is missing", "narrow batches"]))
 def test_check_refuses_what_train_refuses(finetune: Command, project: Project, case: str) -> None:
     TRAIN[case](project)
     checked, trained = finetune("check", project.recipe), finetune("train", project.recipe)
@@ -175,6 +180,7 @@ def test_a_project_without_faults_passes(finetune: Command, project: Project) ->
     assert result.code == 0 and "steps " in result.out and not (project.folder / "runs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["valid", "canary"])
 def test_leaks_are_allowed_if_the_recipe_says_so(finetune: Command, project: Project, split: str) -> None:
     project.content["data"][split] = project.content["data"]["train"]
