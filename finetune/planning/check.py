@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import TypeVar
 
 import torch
@@ -11,6 +11,7 @@ from finetune.core.config import Recipe
 from finetune.core.errors import DataError, FinetuneError
 from finetune.core.recipe import Setting
 from finetune.core.run_dir import RunDir
+from finetune.data.corpora import preview_rows
 from finetune.data.corpus import Corpus
 from finetune.data.corpus_preview import preview_corpora
 from finetune.data.features import FRAME_SECONDS
@@ -48,6 +49,9 @@ class _Check:
     leaks: list[LeakCount] = field(default_factory=list)
     terms: dict[str, int] = field(default_factory=dict)
     closed: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.open_corpus = cache(preview_rows)  # a corpus is opened once
 
     def attempt(self, work: Callable[[], Result]) -> Result | None:
         """The result of `work`; None if it raises an error, which becomes a problem."""
@@ -110,7 +114,7 @@ def _corpora(check: _Check) -> list[str]:
     lines = list[str]()
 
     def read() -> None:
-        for line in preview_corpora(check.recipe):
+        for line in preview_corpora(check.recipe, check.open_corpus):
             lines.append(line)
 
     check.attempt(read)
@@ -124,7 +128,7 @@ def _read_splits(check: _Check) -> None:
         if not getattr(data, split):
             continue
         failed = len(check.problems)
-        corpora = check.attempt(partial(open_split, data, split))
+        corpora = check.attempt(partial(open_split, data, split, check.open_corpus))
         if corpora:
             check.splits[split] = _read_split(check, split, corpora, scored)
             if split in SCORED_SPLITS:

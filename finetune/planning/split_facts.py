@@ -77,15 +77,22 @@ class SplitFacts:
     stated: int = 0
 
 
-def open_split(data: DataSection, split: str) -> list[Corpus] | None:
+def open_split(
+    data: DataSection, split: str, open_corpus: Callable[[str], Corpus | None] = preview_rows
+) -> list[Corpus] | None:
     """The corpora of a split; None if one of them is opened only by `prepare`.
+
+    Args:
+        data: the section of the recipe.
+        split: name of the split.
+        open_corpus: opens a corpus by its name.
 
     Raises:
         DataError: a corpus cannot be read.
     """
     corpora = []
     for source in getattr(data, split):
-        if (corpus := preview_rows(source)) is None:
+        if (corpus := open_corpus(source)) is None:
             return None
         corpora.append(corpus)
     return corpora
