@@ -215,3 +215,31 @@ def test_prepare_writes_the_shards_of_each_split(corpus: Path, finetune: Command
         assert [item.id for item in items] == [row["id"] for row in ROWS]
     again = finetune("prepare", recipe, "--shards", tmp_path / "shards")
     assert again.code == 1 and "already exists" in again.err
+
+
+def test_shards_are_a_corpus_as_a_folder_and_by_their_manifest(corpus: Path, tmp_path: Path) -> None:
+    convert(str(corpus), tmp_path / "shards", ConvertOptions("shards", shard_bytes=50_000))
+    expected = clips(corpus, tmp_path)
+    for number, source in enumerate((tmp_path / "shards", tmp_path / "shards" / "manifest.jsonl")):
+        again = tmp_path / f"again{number}.jsonl"
+        convert(str(source), again, ConvertOptions())
+        items = read_manifest(again)
+        assert [item.id for item in items] == list(expected)
+        for item in items:
+            for field in ("text", "language", "speaker", "keywords", "extra"):
+                assert getattr(item, field) == getattr(expected[item.id], field)
+            assert_same_audio(load_utterance(item), expected[item.id])
+    convert(str(tmp_path / "shards"), tmp_path / "nemo.jsonl", ConvertOptions("nemo", audio=tmp_path / "files"))
+    assert len(list((tmp_path / "files").iterdir())) == len(ROWS)
+
+
+def test_lhotse_and_parquet_give_the_same_clips_again(corpus: Path, tmp_path: Path) -> None:
+    expected = clips(corpus, tmp_path)
+    for target, name in (("lhotse", "cuts.jsonl.gz"), ("hf", "folder")):
+        convert(str(corpus), tmp_path / name, ConvertOptions(target))
+        convert(str(tmp_path / name), tmp_path / "again.jsonl", ConvertOptions(overwrite=True))
+        items = read_manifest(tmp_path / "again.jsonl")
+        assert [item.id for item in items] == list(expected)
+        for item in items:
+            assert (item.text, item.keywords) == (expected[item.id].text, expected[item.id].keywords)
+            assert_same_audio(load_utterance(item), expected[item.id])

@@ -6,6 +6,7 @@ segment or a channel of a file becomes mono FLAC at the sampling rate of the fil
 
 import io
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from finetune.data.audio import SAMPLE_RATE, load_source_rate, load_utterance
 from finetune.data.audio_file import open_audio
 from finetune.data.audio_readers import TOLERANCE
-from finetune.data.byte_range import parse_byte_range
+from finetune.data.audio_source import audio_source
 from finetune.data.manifest import Utterance
 
 Codec = Literal["flac", "opus"]
@@ -87,10 +88,8 @@ def audio_suffix(path: str) -> str:
 
 
 def _file_bytes(path: str) -> bytes:
-    member = parse_byte_range(path)
-    with open(member.file if member else path, "rb") as file:
-        file.seek(member.start if member else 0)
-        return file.read(member.length if member else -1)
+    with closing(audio_source(path).open()) as file:
+        return file.read()
 
 
 def _is_uncompressed(data: bytes) -> bool:
