@@ -82,22 +82,24 @@ class LineRows(RawRows):
 
 
 class StoredRows(RawRows):
-    """The rows of a generator. More than IN_MEMORY blocks are in a file in the folder for temporary files (TMPDIR).
+    """The rows of a generator. More than IN_MEMORY blocks are in a file, which is deleted with this object.
 
-    The file is deleted with this object, in the process that made it.
+    Args:
+        rows: the rows; they are iterated once, here.
+        folder: where the file is written, instead of the folder for temporary files (TMPDIR).
     """
 
-    def __init__(self, rows: Iterable[Row]) -> None:
+    def __init__(self, rows: Iterable[Row], folder: Path | None = None) -> None:
         self._blocks, self._starts, self._path, self._count = list[list[Row]](), [0], "", 0
         iterator = iter(rows)
         for _ in range(IN_MEMORY):
             self._blocks += [block] if (block := list(islice(iterator, BLOCK_ROWS))) else []
         self._count = sum(map(len, self._blocks))
         if block := list(islice(iterator, BLOCK_ROWS)):
-            self._store(block, iterator)
+            self._store(block, iterator, folder)
 
-    def _store(self, block: list[Row], rest: Iterator[Row]) -> None:
-        descriptor, self._path = tempfile.mkstemp(prefix="finetune-", suffix=".rows")
+    def _store(self, block: list[Row], rest: Iterator[Row], folder: Path | None) -> None:
+        descriptor, self._path = tempfile.mkstemp(".rows", "finetune-", folder)
         weakref.finalize(self, _remove, self._path, os.getpid())
         with open(descriptor, "wb") as file:
             while block:
