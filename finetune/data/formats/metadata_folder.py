@@ -2,15 +2,16 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from finetune.core.errors import DataError
 from finetune.data.formats import parquet
+from finetune.data.formats.audio_names import is_audio
 from finetune.data.formats.folders import SPLIT_FOLDERS
 from finetune.data.formats.headerless import missing_header
 from finetune.data.formats.relative_paths import with_paths
-from finetune.data.formats.tables import TABLES, read_table
+from finetune.data.formats.tables import JSON, TABLES, read_table
 from finetune.data.row import Row
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ def _rows(folder: Path, read_parquet: Callable[[Path], Iterator[Row]]) -> Iterab
     if corpora == [folder]:
         return _rows_of_table(chosen[0], read_parquet)
     check_splits(folder, corpora)
+    _check_others(folder, corpora)
     log.info("%s: read from %d folders with a table, such as %s", folder, len(corpora), corpora[0])
     return (row for table in chosen for row in with_paths(_rows_of_table(table, read_parquet), table.parent))
 
@@ -73,6 +75,18 @@ def check_splits(folder: Path, corpora: Iterable[Path] = ()) -> None:
         found = found if len(found) > 1 else splits
         names = ", ".join(str(path.relative_to(folder)) for path in found[:10])
         raise DataError(f"{folder}: the corpora are its subfolders {names}; give one of them, such as {found[0]}")
+
+
+def _check_others(folder: Path, corpora: Sequence[Path]) -> None:
+    """Raises DataError if a folder has a corpus of its own beside those of its folders."""
+    own = sorted(
+        path.name for path in folder.iterdir() if path.suffix.lower() in (*JSON, *TABLES) or is_audio(path.name)
+    )
+    if own:
+        raise DataError(
+            f"{folder}: it has {', '.join(own[:3])}, and its folders {', '.join(path.name for path in corpora[:3])} "
+            f"have a table too; give one of them, such as {corpora[0]}"
+        )
 
 
 def _tables(folder: Path) -> list[Path]:

@@ -173,3 +173,15 @@ def test_a_column_with_audio_counts_more_than_the_id(tmp_path: Path) -> None:
     write_audio(tmp_path / "2.wav")
     (tmp_path / "m.csv").write_text("id,path,text\n1,2.wav,two\n")
     assert found(list(read_corpus(str(tmp_path / "m.csv"), tmp_path)), tmp_path) == {"2.wav": "two"}
+
+
+@pytest.mark.parametrize("name", ["b.wav", "train.jsonl"])
+def test_a_folder_with_a_corpus_of_its_own_and_one_below_is_an_error(tmp_path: Path, name: str) -> None:
+    write_audio(tmp_path / "more" / "1.wav")
+    (tmp_path / "more" / "metadata.csv").write_text("file_name,text\n1.wav,one\n")
+    assert found(read(tmp_path), tmp_path) == {"more/1.wav": "one"}
+    (tmp_path / name).touch()
+    with pytest.raises(
+        DataError, match=rf"it has {name}, and its folders more have a table too; give .*{tmp_path}/more"
+    ):
+        read(tmp_path)
