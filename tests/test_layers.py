@@ -13,7 +13,7 @@ LAYERS = (
     {"model", "metrics"},
     {"data"},
     {"inference", "report"},
-    {"training", "evaluation"},
+    {"training", "evaluation", "curation"},
     {"exporting"},
     {"pipeline"},
     {"planning"},

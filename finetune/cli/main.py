@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
-from finetune.cli import calibrate, check, compare, convert, demo, report, score, stages, transcribe_command
+from finetune.cli import calibrate, check, compare, convert, demo, report, score, segment, stages, transcribe_command
 from finetune.cli.arguments import Subparsers
 from finetune.core.errors import FinetuneError, Interrupted, RecipeError
 from finetune.core.run_dir import CHILD
@@ -31,7 +31,18 @@ class Command(Protocol):
     def add_parser(self, subparsers: Subparsers) -> None: ...
 
 
-COMMANDS: tuple[Command, ...] = (check, stages, report, score, calibrate, compare, transcribe_command, convert, demo)
+COMMANDS: tuple[Command, ...] = (
+    check,
+    stages,
+    report,
+    score,
+    calibrate,
+    compare,
+    segment,
+    transcribe_command,
+    convert,
+    demo,
+)
 
 
 def main(argv: list[str] | None = None, commands: Sequence[Command] = COMMANDS) -> int:

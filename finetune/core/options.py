@@ -169,6 +169,38 @@ class TranscribeOptions:
         return replace(self.decoding, decoder="greedy") if without_draft else self.decoding
 
 
+@dataclass(frozen=True)
+class SegmentOptions:
+    """Options for cutting long recordings with a transcript into clips.
+
+    Raises:
+        RecipeError: a value out of range, or lengths that contradict each other.
+    """
+
+    min_duration: Annotated[float, Range(gt=0)] = 5.0
+    """Shortest clip in seconds, where the recording allows it."""
+    max_duration: Annotated[float, Range(ge=1)] = 20.0
+    """Longest clip in seconds."""
+    shortest: Annotated[float, Range(gt=0)] = 0.5
+    """Words that stand alone between two places without text, or with a doubtful one, are a clip if they are at least
+    this long, in seconds; shorter ones are set aside."""
+    min_score: Annotated[float, Range(ge=0, le=1)] = 0.05
+    """A word with a lower score (0 to 1) is set aside: how probable its characters are, compared with the most probable
+    ones."""
+    padding: Annotated[float, Range(ge=0, le=2)] = 0.1
+    """Seconds of the pause that a clip keeps before its first and after its last word."""
+    language: str = "en"
+    """Language of the numbers in texts that state no language."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if not self.shortest <= self.min_duration <= self.max_duration / 2:
+            raise RecipeError(
+                f"shortest {self.shortest:g} s, min_duration {self.min_duration:g} s, max_duration "
+                f"{self.max_duration:g} s: the first must not exceed the second, nor the second half of the third"
+            )
+
+
 def parse_channel(channel: str | int) -> str:
     """The channel as `mix`, `each` or its number from 0; "" stays.
 

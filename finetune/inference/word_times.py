@@ -31,7 +31,7 @@ def word_frames(log_probs: NDArray[np.float32], text: str) -> list[tuple[int, in
         if labels and start > spans[number - 1][1]:
             labels.append(ord(" "))
             owners.append(-1)
-        word_labels, _ = to_labels("".join(filter(_has_label, text[start:end].translate(TO_KATAKANA))))
+        word_labels = ctc_labels(text[start:end])
         labels += word_labels
         owners += [number] * len(word_labels)
     frames: list[tuple[int, int] | None] = [None] * len(spans)
@@ -41,6 +41,11 @@ def word_frames(log_probs: NDArray[np.float32], text: str) -> list[tuple[int, in
             span = frames[owner]
             frames[owner] = (span[0] if span else frame, frame + 1)
     return _fill_gaps(frames, [end - start for start, end in spans], len(log_probs))
+
+
+def ctc_labels(word: str) -> list[int]:
+    """CTC labels of a word without its punctuation; empty if no character is in the CTC alphabet."""
+    return to_labels("".join(filter(_has_label, word.translate(TO_KATAKANA))))[0]
 
 
 def _has_label(char: str) -> bool:

@@ -1,0 +1,84 @@
+"""Long recordings with their transcripts: one audio file with a text file, or the rows of a corpus."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.core.errors import DataError
+from finetune.data.audio import load_audio, stream_audio
+from finetune.data.audio_file import open_audio
+from finetune.data.audit import stated_utterances
+from finetune.data.cells import no_number
+from finetune.data.corpora import read_corpus
+from finetune.data.formats.audio_folder import has_times
+from finetune.data.manifest import Utterance
+from finetune.data.row import Row
+from finetune.data.text_lines import read_text
+
+NO_WORDS = "no words in the transcript"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording and its transcript.
+
+    Attributes:
+        whole: it is a whole file, and not the part of one from `offset` on.
+        fault: why it cannot be used; "" if it can.
+    """
+
+    utterance: Utterance
+    whole: bool
+    fault: str = ""
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Its samples at 16 kHz; a whole file is never in memory as a whole. Raises DataError for unusable audio."""
+        item = self.utterance
+        if self.whole:
+            yield from stream_audio(item.audio_filepath, item.channel)
+        else:
+            yield load_audio(item.audio_filepath, item.offset, item.duration or None, item.channel)
+
+    def seconds(self) -> float:
+        """Its duration as the row or the header of the file states it. Raises DataError for an unreadable file."""
+        item = self.utterance
+        if not self.whole and item.duration:
+            return item.duration
+        with open_audio(item.audio_filepath) as file:
+            return file.frames / file.samplerate - item.offset
+
+
+def read_recordings(source: str, text_file: str | None, media: Path) -> list[Recording]:
+    """The recordings of a corpus, or one audio file with a text file.
+
+    Args:
+        source: an audio file if there is a `text_file`, otherwise a corpus as in `data.train`.
+        text_file: the transcript, without times.
+        media: folder for audio that is embedded in a corpus.
+
+    Raises:
+        DataError: the corpus or the text cannot be read, or the text has times.
+    """
+    rows: Sequence[Row] = [_row(source, text_file)] if text_file is not None else read_corpus(source, media)
+    utterances = stated_utterances(rows, source)
+    return [_recording(row, utterance) for row, utterance in zip(rows, utterances, strict=True)]
+
+
+def _row(audio: str, text_file: str) -> Row:
+    text = read_text(Path(text_file))
+    if has_times(text):
+        raise DataError(
+            f"{text_file}: the text has times, so it needs no alignment; put it beside the audio and use the folder as "
+            "a corpus (docs/corpora.md)"
+        )
+    return Row(text_file, {"audio_filepath": str(Path(audio).absolute()), "text": text})
+
+
+def _recording(row: Row, utterance: Utterance) -> Recording:
+    fault = f"{row.fault.kind}: {row.fault.detail}" if row.fault else ""
+    if not fault and not any(map(str.isalnum, utterance.text)):
+        fault = NO_WORDS
+    return Recording(utterance, no_number(row.values.get("offset")), fault)
