@@ -110,3 +110,17 @@ def test_a_run_directory_that_cannot_be_made_is_an_error(tmp_path: Path, name: s
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="the run directory cannot be written"), RunDir(tmp_path / name).locked():
         pass
+
+
+def test_jobs_of_an_array_share_the_lock(tmp_path: Path) -> None:
+    with RunDir(tmp_path).locked(shared=True):
+        with RunDir(tmp_path).locked(shared=True):
+            pass
+        with pytest.raises(CheckpointError, match="another process uses"), RunDir(tmp_path).locked():
+            pass
+    with (
+        RunDir(tmp_path).locked(),
+        pytest.raises(CheckpointError, match="another process uses"),
+        RunDir(tmp_path).locked(shared=True),
+    ):
+        pass

@@ -60,6 +60,25 @@ def test_overlapping_segments_of_one_file(offset: float, duration: float, second
     assert not find_leaks(train, [replace(segment, audio_filepath="/other.wav")])
 
 
+def test_segments_are_compared_in_every_file() -> None:
+    train = [Utterance(f"t{n}", f"/{n}.wav", 4.0, "", offset=5.0 * (n % 3)) for n in range(9)]
+    scored = [Utterance(f"x{n}", f"/{n}.wav", 4.0, "", offset=5.0) for n in range(12)]
+    leaks = find_leaks(train, scored)
+    assert [(leak.id, leak.detail) for leak in leaks] == [(f"x{n}", f"4.00 s are also in t{n}") for n in (1, 4, 7)]
+
+
+def test_the_last_copy_in_train_is_named() -> None:
+    train = [item(f"t{n}", "say four words now", speaker="s", digest="d") for n in range(3)]
+    found = find_leaks(
+        train, [item("x", "Say four words now!", digest="d"), item("y", "say, four words now", speaker="s")]
+    )
+    assert [leak.detail.partition(" (")[0].partition(":")[0] for leak in found] == [
+        "same samples as t2",
+        "t2",
+        "'s', as in t2",
+    ]
+
+
 def test_a_long_segment_before_the_others_is_found() -> None:
     train = [Utterance(f"t{n}", "/a.wav", 80.0 if n == 0 else 1.0, "", offset=n * 2.0) for n in range(20)]
     assert "t0" in find_leaks(train, [Utterance("x", "/a.wav", 2.0, "", offset=70.0)])[0].detail
