@@ -35,13 +35,13 @@ def test_utterances_are_found_by_number(tmp_path: Path) -> None:
 
 
 def test_new_ids_of_replay_keep_every_row_in_its_place(tmp_path: Path) -> None:
-    train = write(tmp_path / "train", ["a", "b", "1", "1-2"])
-    replay = write(tmp_path / "replay", ["x", "a long id that is replaced", "b", "y", "a"])
+    train = write(tmp_path / "train", ["a", "in both", "1", "1-2"])
+    replay = write(tmp_path / "replay", ["x", "own", "in both", "y", "a"])
     rename_shared_ids(replay, train)
-    expected = ["x", "a long id that is replaced", "2", "y", "4"]
+    expected = ["x", "own", "2", "y", "4"]
     assert [item.id for item in replay.items()] == expected
     assert [replay.item(number).id for number in range(5)] == expected
-    again = write(tmp_path / "again", ["2", "b"])
+    again = write(tmp_path / "again", ["2", "in both"])
     rename_shared_ids(again, train)
     assert [item.id for item in again.items()] == ["2", "1-3"]
 
