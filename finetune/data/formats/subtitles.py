@@ -32,7 +32,7 @@ def parse_subtitles(text: str) -> Annotation:
         ValueError: the text has lines that are not part of a cue, or is an automatic caption that repeats its lines.
     """
     is_vtt = text.lstrip("\ufeff\n ").startswith("WEBVTT")
-    cues = list[_Lines]()
+    cues, notes = list[_Lines](), Counter[str]()
     for number, block in _blocks(text):
         first = next((index for index, line in enumerate(block) if TIMING.fullmatch(line)), len(block))
         head = block[:first]  # the counter or the name of the cue
@@ -49,13 +49,13 @@ def parse_subtitles(text: str) -> Annotation:
             if match := TIMING.fullmatch(block[index]):
                 if index > first and len(cues[-1].lines) > 1 and cues[-1].lines[-1].isdecimal():
                     cues[-1].lines.pop()  # the counter of this cue, without an empty line before it
+                notes["positions of cues are removed"] += bool((match["settings"] or "").strip())
                 cues.append(_Lines(number + index, _seconds(match["start"]), _seconds(match["end"]), []))
             else:
                 cues[-1].lines.append(block[index])
     if not cues:
         raise ValueError(": no cue such as `00:00:01,000 --> 00:00:02,500`")
     _check_rolling([cue.lines for cue in cues])
-    notes: Counter[str] = Counter()
     return Annotation(_named_speakers([_cue(cue, is_vtt, notes) for cue in cues], notes), notes)
 
 

@@ -196,6 +196,7 @@ def test_what_is_left_out_is_said_with_its_number(talk: Path, caplog: pytest.Log
         assert len(read(talk)) == 8
     for note in (
         "tags of subtitles such as <i> and {\\an8} are removed: 3",
+        "positions of cues are removed: 1",
         "empty intervals are not read: 4",
         "intervals of tier 'Mary' are read: 1",
         "annotations of the dependent tier 'translation' are not read: 1",
