@@ -13,7 +13,6 @@ from finetune.core.errors import DataError
 from finetune.data.corpora import read_corpus
 from finetune.data.row import Row
 
-pytest.importorskip("finetune.data.audio_source")  # reads members of archives
 Json = dict[str, Any]
 
 

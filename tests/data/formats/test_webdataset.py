@@ -12,8 +12,6 @@ from finetune.core.errors import DataError
 from finetune.data.corpora import read_corpus
 from finetune.data.row import Row
 
-pytest.importorskip("finetune.data.audio_source")  # reads members of archives
-
 
 def read(path: object) -> list[Row]:
     return list(read_corpus(str(path), Path("media")))
