@@ -117,7 +117,7 @@ def test_check_counts_rows_and_names_every_missing_file(finetune: Command, tmp_p
     assert "data.test: ~nobody-of-that-name/a.csv: not a valid path" in result.err
     assert "\ndata.terms: gone.txt: cannot be read" in result.err
     assert "replay   not opened  hf:org/name:train\n" in result.out
-    assert result.out.endswith("not opened: checked by `finetune prepare`\n")
+    assert "\nnot opened: checked by `finetune prepare`\n" in result.out
 
 
 def test_check_shows_the_settings_of_a_goal_and_the_parts_it_trains(finetune: Command, project: Path) -> None:
