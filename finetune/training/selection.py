@@ -45,7 +45,8 @@ class Scores:
         """The scores without some clips of a split, so that scores of several models are of the same clips."""
         if not (known := self.errors.get(split)):
             return self
-        kept = {name: counts for name, counts in known.items() if name not in set(ids)}
+        removed = set(ids)
+        kept = {name: counts for name, counts in known.items() if name not in removed}
         wer = error_rate(*(sum(column) for column in zip(*kept.values(), strict=True)))
         errors = {**self.errors, split: kept}
         return replace(self, valid=wer, errors=errors) if split == "valid" else replace(self, canary=wer, errors=errors)
