@@ -4,6 +4,7 @@
     python scripts/bench_data.py --rows 1000000 3000000 --format jsonl csv
     python scripts/bench_data.py --rows 20000 --stages prepare --flac 64    # decodes 64 clips again and again
     python scripts/bench_data.py --rows 1000000 --stages "prepare known"    # all of prepare except decoding
+    python scripts/bench_data.py --rows 1000000 --stages train     # the start of a training
     git worktree add /tmp/old e498194 && python scripts/bench_data.py --before /tmp/old     # the same with older code
 
 The rows are synthetic: texts from the words of the vocabulary data, a column of speakers, and the embedded clips as
@@ -29,6 +30,9 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+
+from bench import training_start
+from bench.memory import watch_memory
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = ("audio_filepath", "duration", "text", "speaker")
@@ -69,7 +73,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--flac", type=int, default=0, help=f"number of FLAC clips of {FLAC_SECONDS} s, joined from clips"
     )
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=["check"])
+    parser.add_argument("--stages", nargs="+", choices=[*STAGES, "train"], default=["check"])
     parser.add_argument("--before", type=Path, help="a checkout of older code, which is measured first")
     parser.add_argument("--folder", type=Path, help="where temporary files are written")
     parser.add_argument("--json", type=Path, help="also write all measurements to this file")
@@ -79,6 +83,11 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     args = arguments()
+    if "train" in args.stages:
+        args.stages.remove("train")
+        bench_training(args.rows, [args.before] * bool(args.before) + [ROOT], args.folder)
+        if not args.stages:
+            return 0
     results = []
     print(HEAD)
     for rows in args.rows:
@@ -92,6 +101,29 @@ def main() -> int:
     if args.json:
         args.json.write_text(json.dumps([asdict(item) for item in results], indent=2))
     return max(item.exit_code for item in results)
+
+
+def bench_training(counts: list[int], codes: list[Path], folder: Path | None) -> None:
+    """Prints a table; the memory is also that beyond a training on 1,000 rows."""
+    print(training_start.HEAD)
+    for code in codes:
+        base = None
+        for count in [1000, *counts]:
+            with tempfile.TemporaryDirectory(dir=folder) as run:
+                for start in training_start.measure_training(Path(run), manifest_rows(count), count, code):
+                    print(start.line(base), flush=True)
+                    base = start if count == 1000 and start.ranks == 1 else base
+
+
+def manifest_rows(count: int) -> Iterator[dict[str, object]]:
+    """Rows of a manifest as `prepare` writes it."""
+    clips = sorted((ROOT / "data/vocabulary/audio/train").iterdir())[:NUM_CLIPS]
+    durations = [round(soundfile.info(clip).duration, 3) for clip in clips]
+    for number, text in enumerate(texts(count)):
+        row = {"id": f"row-{number:07}", "audio_filepath": str(clips[number % NUM_CLIPS]), "offset": 0.0}
+        row |= {"duration": durations[number % NUM_CLIPS], "text": text}
+        row |= {"speaker": f"speaker-{number % NUM_SPEAKERS:04}", "audio_digest": f"{number:064x}"}
+        yield row | {"manifest_version": 2}
 
 
 def make_recipe(folder: Path, rows: int, name: str, files: int, flac: int = 0) -> Path:
@@ -176,33 +208,6 @@ def measure(stage: str, name: str, rows: int, code: Path, recipe: Path, show: bo
         round(peak[0] / 1e3, 0),
         process.returncode,
     )
-
-
-def watch_memory(process: int, peak: list[float]) -> None:
-    """Keeps the largest sum of the proportional set sizes (kB) of a process and its descendants, until it ends."""
-    while Path(f"/proc/{process}/smaps_rollup").exists():
-        peak[0] = max(peak[0], sum(map(pss, tree(process))))
-        time.sleep(0.2)
-
-
-def tree(process: int) -> list[int]:
-    """A process and its descendants."""
-    found = [process]
-    for parent in found:
-        for children in Path(f"/proc/{parent}/task").glob("*/children"):
-            try:
-                found += map(int, children.read_text().split())
-            except OSError:  # the thread has ended
-                continue
-    return found
-
-
-def pss(process: int) -> float:
-    try:
-        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-    except OSError:  # it has ended
-        return 0.0
-    return sum(float(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
 def format_line(item: Measured) -> str:

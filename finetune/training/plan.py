@@ -138,8 +138,7 @@ def concat_utterances(
     rng = random.Random(f"{seed}/{epoch}/join")
     clips = clips[np.array(rng.sample(range(len(clips)), len(clips)), np.int32)]
     seconds, codes = np.asarray(durations, np.float64)[clips], np.asarray(languages)[clips]
-    draws = _uniform(rng, len(clips) - len(np.unique(codes)))  # the first clip of a language follows no clip
-    follows = iter(objects(draws < probability))
+    follows = iter(objects(_uniform(rng, len(clips)) < probability))  # the first clip of a language needs no number
     newest: dict[object, tuple[int, float]] = {}  # by language, its newest group and the seconds of that
     numbers, count = array("i"), 0
     for language, duration in zip(objects(codes), objects(seconds), strict=True):

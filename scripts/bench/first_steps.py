@@ -1,9 +1,9 @@
-"""Trains the first steps of a run directory, and prints when each step is done. Runs with older versions of the code too.
+"""Trains the first steps of a run directory, and prints a line after each step. Runs with older versions of the code.
 
     python first_steps.py RECIPE.json RUN [--steps N] [--go-to STEP]
 
-With `--go-to`, the last step writes a checkpoint whose state says that STEP steps are done, so that the next call resumes
-there.
+With `--go-to`, the last step writes a checkpoint whose state says that STEP steps are done, so that the next call
+resumes there.
 """
 
 import argparse

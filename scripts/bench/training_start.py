@@ -1,4 +1,4 @@
-"""The stage `train` of bench_data: time to the first step, a resume at step 1,000,000, and the memory of each process."""
+"""The stage `train` of bench_data: time to the first step, a resume at step 1,000,000, the memory of each process."""
 
 import json
 import os
@@ -8,10 +8,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from bench.memory import tree, watch_memory
 
 ROOT = Path(__file__).parents[2]
 RESUMED = 1_000_000
@@ -43,13 +44,11 @@ class Start:
     def line(self, base: "Start | None") -> str:
         beyond = "" if base is None else f"{max(self.pss_mb) - max(base.pss_mb):.0f} MB"
         sizes = ", ".join(f"{size:.0f}" for size in self.pss_mb)
-        return (
-            f"{self.stage:10}{self.rows:>11,}  {self.code:8}{self.ranks:>6}{self.seconds:>14.1f}{self.cpu_seconds:>9.1f}"
-            f"{sizes:>26}{beyond:>20}"
-        )
+        head = f"{self.stage:10}{self.rows:>11,}  {self.code:8}{self.ranks:>6}"
+        return head + f"{self.seconds:>14.1f}{self.cpu_seconds:>9.1f}{sizes:>26}{beyond:>20}"
 
 
-def measure_training(folder: Path, rows: Iterator[dict[str, Any]], count: int, code: Path) -> Iterator[Start]:
+def measure_training(folder: Path, rows: Iterator[dict[str, object]], count: int, code: Path) -> Iterator[Start]:
     """Starts and resumes a training with one process, then starts one with two processes.
 
     Args:
@@ -63,16 +62,15 @@ def measure_training(folder: Path, rows: Iterator[dict[str, Any]], count: int, c
     yield Start("start", count, name, 1, *run_processes(folder, code, 1, ["--go-to", str(RESUMED)] * (count > 10_000)))
     if count > 10_000:
         yield Start("resume", count, name, 1, *run_processes(folder, code, 1, []))
-    for path in [*folder.glob("manifests/.*.lock"), *folder.glob("manifests/*.tokens.arrow")]:
-        path.unlink()
-    for path in (*folder.glob("manifests/epochs.json"), *folder.glob("checkpoint*/*")):
-        path.unlink()
+    for pattern in ("manifests/*.tokens.arrow", "manifests/epochs.json", "checkpoint*/*"):
+        for path in folder.glob(pattern):
+            path.unlink()
     for path in folder.glob("checkpoint*"):
         path.rmdir()
     yield Start("start", count, name, 2, *run_processes(folder, code, 2, []))
 
 
-def write_run(folder: Path, rows: Iterator[dict[str, Any]], code: Path) -> None:
+def write_run(folder: Path, rows: Iterator[dict[str, object]], code: Path) -> None:
     """A run directory as `finetune prepare` leaves it, without the record of audio files."""
     (folder / "manifests").mkdir(parents=True)
     with open(folder / "manifests/train.jsonl", "w", encoding="utf-8") as file:
@@ -99,26 +97,26 @@ def environment(code: Path, **variables: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(code.resolve()), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **variables}
 
 
+def variables_of(rank: int, ranks: int) -> dict[str, str]:
+    """The variables of a launcher."""
+    size = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "ACCELERATE_USE_CPU": "true"}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20_000 + os.getpid() % 10_000)}
+    return {"RANK": str(rank), "LOCAL_RANK": str(rank), **size, **address}
+
+
 def run_processes(folder: Path, code: Path, ranks: int, options: list[str]) -> tuple[float, float, list[float]]:
     """Trains the first steps. Returns the seconds to the first step, the CPU seconds, and the PSS of each process."""
     command = [sys.executable, str(Path(__file__).with_name("first_steps.py")), "recipe.json", ".", *options]
     started, processes = time.monotonic(), []
-    for rank in range(ranks):
-        names = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
-        names |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20_000 + os.getpid() % 10_000)}
-        names = {**names, "ACCELERATE_USE_CPU": "true"} if ranks > 1 else {}
-        processes.append(
-            subprocess.Popen(
-                command,
-                cwd=folder,
-                env=environment(code, **names),
-                stdout=subprocess.PIPE,
-                stderr=open(folder / f"log.{rank}", "w"),
-            )
-        )
+    with ExitStack() as stack:
+        for rank in range(ranks):
+            log = stack.enter_context(open(folder / f"log.{rank}", "w", encoding="utf-8"))
+            variables = environment(code, **(variables_of(rank, ranks) if ranks > 1 else {}))
+            process = subprocess.Popen(command, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=log)
+            processes.append(process)
     peaks = [[0.0] for _ in processes]
     for process, peak in zip(processes, peaks, strict=True):
-        threading.Thread(target=watch, args=(process.pid, peak), daemon=True).start()
+        threading.Thread(target=watch_memory, args=(process.pid, peak), daemon=True).start()
     first = 0.0
     for line in processes[0].stdout or ():
         if line.startswith(b"step") and not first:
@@ -131,28 +129,3 @@ def run_processes(folder: Path, code: Path, ranks: int, options: list[str]) -> t
     if not first:
         raise SystemExit((folder / "log.0").read_text()[-3000:])
     return first, cpu, [peak[0] / 1e3 for peak in peaks]
-
-
-def watch(process: int, peak: list[float]) -> None:
-    """Keeps the largest sum of the proportional set sizes (kB) of a process and its descendants, until it ends."""
-    while Path(f"/proc/{process}/smaps_rollup").exists():
-        peak[0] = max(peak[0], sum(map(pss, tree(process))))
-        time.sleep(0.2)
-
-
-def tree(process: int) -> list[int]:
-    """A process and its descendants."""
-    found = [process]
-    for parent in found:
-        for children in Path(f"/proc/{parent}/task").glob("*/children"):
-            with suppress(OSError):  # the thread has ended
-                found += map(int, children.read_text().split())
-    return found
-
-
-def pss(process: int) -> float:
-    try:
-        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-    except OSError:  # it has ended
-        return 0.0
-    return sum(float(line.split()[1]) for line in lines if line.startswith("Pss:"))

@@ -128,6 +128,18 @@ def test_plans_and_texts_are_those_that_were_recorded(model: SpeechModel, nano: 
     assert hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:24] == digest
 
 
+def test_the_warnings_about_ctc_are_those_that_were_recorded(
+    model: SpeechModel, nano: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Clips are counted at the fastest speed of the augmentation."""
+    (seed, _, make), sections, _ = CASES["keywords, languages, unknown characters"]
+    train, replay = make()
+    TrainingCorpus(model, recipe_of(nano, seed, *sections), {"train": train, "replay": replay})
+    unknown, short = (record.getMessage() for record in caplog.records)
+    assert unknown.startswith("4642 characters are outside the CTC alphabet")
+    assert short.startswith("77 clips have more text") and short.endswith("(such as s1-19)")
+
+
 def content(corpus: TrainingCorpus, index: int) -> list[object]:
     """Everything that training knows of a clip; seconds are rounded, because Python 3.12 sums in another way."""
     data = corpus.dataset
