@@ -16,8 +16,7 @@ from finetune.core.errors import ModelError
 from finetune.data.manifest import Utterance, write_manifest
 from finetune.data.utterance_table import UtteranceTable, as_table, open_manifest
 from finetune.model.ctc import frames_needed, to_labels
-from finetune.model.granite import SpeechModel
-from finetune.model.model_summary import model_without_weights
+from finetune.model.granite import SpeechModel, load_model
 from finetune.model.prompt import encode_text, render
 from finetune.training.encoded_text import BLOCK, EncodedTexts, TextEncoder, count_labels, encoded, encoded_texts
 
@@ -36,7 +35,7 @@ INSTRUCTION = "write the words"
 
 @pytest.fixture(scope="module")
 def model(nano: Path) -> SpeechModel:
-    return model_without_weights(str(nano), None)
+    return load_model(str(nano), "float32")
 
 
 @pytest.fixture
@@ -123,7 +122,7 @@ def test_the_file_is_made_once_for_a_manifest_an_instruction_and_a_tokenizer(
     assert (read(manifest, model), read(manifest, model)) == (len(TEXTS), 0)
     write_manifest(manifest, utterances([*TEXTS[1:], TEXTS[0]]))
     assert (read(manifest, model), read(manifest, model)) == (len(TEXTS), 0)
-    other = model_without_weights(str(nano), None)
+    other = load_model(str(nano), "float32")
     other.tokenizer.chat_template = "{{ messages[0]['content'] }} now:"
     assert (read(manifest, other), read(manifest, other)) == (len(TEXTS), 0)
     other.tokenizer.add_tokens(["naïve"])

@@ -10,8 +10,7 @@ from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, RecipeError
 from finetune.data.manifest import Utterance, read_manifest, write_manifest
 from finetune.data.utterance_table import open_manifest
-from finetune.model.granite import SpeechModel
-from finetune.model.model_summary import model_without_weights
+from finetune.model.granite import SpeechModel, load_model
 from finetune.training.corpus import TrainingCorpus
 
 SECONDS, GROUP = 10.0, 2
@@ -19,7 +18,7 @@ SECONDS, GROUP = 10.0, 2
 
 @pytest.fixture(scope="module")
 def model(nano: Path) -> SpeechModel:
-    return model_without_weights(str(nano), None)
+    return load_model(str(nano), "float32")
 
 
 @pytest.fixture

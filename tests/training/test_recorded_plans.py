@@ -14,8 +14,7 @@ import pytest
 from finetune.core.config import Recipe
 from finetune.data.manifest import Utterance
 from finetune.model.ctc import to_labels
-from finetune.model.granite import SpeechModel
-from finetune.model.model_summary import model_without_weights
+from finetune.model.granite import SpeechModel, load_model
 from finetune.training.corpus import TrainingCorpus
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,7 +102,7 @@ CASES: dict[str, tuple[Any, ...]] = {
 
 @pytest.fixture(scope="module")
 def model(nano: Path) -> SpeechModel:
-    return model_without_weights(str(nano), None)
+    return load_model(str(nano), "float32")
 
 
 @pytest.mark.parametrize("case", CASES)
