@@ -5,6 +5,7 @@
     python scripts/bench_data.py --rows 20000 --stages prepare --flac 64    # decodes 64 clips again and again
     python scripts/bench_data.py --rows 1000000 --stages "prepare known"    # all of prepare except decoding
     python scripts/bench_data.py --rows 1000000 --stages train     # the start of a training
+    python scripts/bench_data.py --profile --flac 64                        # where the time of a worker of prepare goes
     git worktree add /tmp/old e498194 && python scripts/bench_data.py --before /tmp/old     # the same with older code
 
 The rows are synthetic: texts from the words of the vocabulary data, a column of speakers, and the embedded clips as
@@ -78,6 +79,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, help="where temporary files are written")
     parser.add_argument("--json", type=Path, help="also write all measurements to this file")
     parser.add_argument("--show", action="store_true", help="print what the stages print")
+    parser.add_argument("--profile", action="store_true", help="only show the time of a worker of prepare")
     return parser.parse_args()
 
 
@@ -89,6 +91,10 @@ def main() -> int:
         if not args.stages:
             return 0
     results = []
+    if args.profile:
+        with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+            print("\n".join(profile_worker(make_recipe(Path(folder), 512, "jsonl", args.files, args.flac))))
+        return 0
     print(HEAD)
     for rows in args.rows:
         for name in args.format:
@@ -178,6 +184,38 @@ def texts(count: int) -> Iterator[str]:
     chosen = rng.integers(len(words), size=ends[-1])
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
         yield " ".join([words[index] for index in chosen[start:end]])
+
+
+def profile_worker(recipe: Path) -> Iterator[str]:
+    """The CPU time of a row in a worker of `prepare`, and its parts; the best of three blocks of 512 rows."""
+    sys.path.insert(0, str(ROOT))
+    from finetune.core.config import TextSection
+    from finetune.data.audio import inspect_audio
+    from finetune.data.audio_facts import CachedInspect
+    from finetune.data.corpora import read_corpus
+    from finetune.data.row_blocks import BlockTask, check_block
+    from finetune.data.row_result import RowSettings
+
+    rows = read_corpus(str(recipe.parent / "train.jsonl"), recipe.parent).block(0)
+    paths = [str(row.values["audio_filepath"]) for row in rows]
+    limits = {"min_duration": 0.2, "max_duration": 30.0, "max_chars_per_second": 1000.0}
+    settings = RowSettings(**limits, special_tokens=("<|audio|>",), wordless="drop", text=TextSection())
+    target = recipe.parent / "block"
+    block = BlockTask(rows, settings, target, inspect_audio)
+    known = BlockTask(rows, settings, target, CachedInspect(recipe.parent / "facts.sqlite"))
+    for name, work in {
+        "check_block": lambda: check_block(block),
+        "  of it: inspect_audio": lambda: list(map(inspect_audio, paths)),
+        "    of it: libsndfile": lambda: [soundfile.read(path, dtype="float32") for path in paths],
+        "check_block with known audio": lambda: check_block(known),
+    }.items():
+        times = []
+        for _ in range(4):  # the first one fills the caches
+            started = time.process_time()
+            work()
+            times.append(time.process_time() - started)
+        seconds = min(times[1:]) / len(rows)
+        yield f"{name:30}{1000 * seconds:6.2f} ms a row{1 / seconds:9.0f} rows a second and core"
 
 
 def measure(stage: str, name: str, rows: int, code: Path, recipe: Path, show: bool) -> Measured:
