@@ -33,7 +33,7 @@ def parse_subtitles(text: str) -> Annotation:
     """
     is_vtt = text.lstrip("\ufeff\n ").startswith("WEBVTT")
     cues, notes = list[_Lines](), Counter[str]()
-    for number, block in _blocks(text):
+    for number, block in _blocks(text, is_vtt):
         first = next((index for index, line in enumerate(block) if TIMING.fullmatch(line)), len(block))
         head = block[:first]  # the counter or the name of the cue
         if is_vtt:
@@ -102,11 +102,12 @@ def parse_timed_text(text: str) -> Annotation:
     return parse_labels(text)
 
 
-def _blocks(text: str) -> list[tuple[int, list[str]]]:
-    """The lines between empty lines, each with the number of the first line."""
+def _blocks(text: str, is_vtt: bool) -> list[tuple[int, list[str]]]:
+    """The lines between empty lines, each with the number of the first line. In WebVTT, a space is not empty."""
     blocks, last = list[tuple[int, list[str]]](), 0
     for number, line in enumerate(text.lstrip("\ufeff").splitlines(), 1):
         if not line.strip():
+            last = number if line and is_vtt and number == last + 1 else last
             continue
         if number > last + 1 or not blocks:
             blocks.append((number, []))

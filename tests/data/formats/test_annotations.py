@@ -334,6 +334,13 @@ def test_captions_that_roll_are_refused(talk: Path) -> None:
     (talk / "talk.vtt").write_text("WEBVTT\n\n" + "\n".join(cues))
     with pytest.raises(DataError, match="5 of 6 cues repeat the line before them, as automatic captions that roll do"):
         read(talk / "talk.vtt")
+    cues = []  # of YouTube, with a space as first line and a short cue between two others
+    for n in range(6):
+        cues.append(f"00:0{n}.000 --> 00:0{n}.990 align:start\n{lines[n - 1] if n else ' '}\n{lines[n]}<00:0{n}.5>\n")
+        cues.append(f"00:0{n}.990 --> 00:0{n + 1}.000 align:start\n{lines[n]}\n \n")
+    (talk / "talk.vtt").write_text("WEBVTT\nKind: captions\n\n" + "\n".join(cues))
+    with pytest.raises(DataError, match="5 of 12 cues repeat the line before them"):
+        read(talk / "talk.vtt")
 
 
 def test_a_cue_with_two_voices_has_no_speaker(talk: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -551,3 +558,9 @@ def test_names_before_a_colon_are_speakers_if_most_cues_have_one(talk: Path, cap
     assert "names before a colon are the speaker, and not a part of the text: 5" in caplog.text
     (talk / "talk.vtt").write_text("WEBVTT\n\n" + "\n".join([*cues[:2], *(cues[3:4] * 5)]).replace("and:", "and"))
     assert {row.values.get("speaker", "") for row in read(talk / "talk.vtt")} == {""}
+
+
+def test_a_line_with_a_space_does_not_join_two_cues_of_webvtt(talk: Path) -> None:
+    text = "WEBVTT\n\n00:01.000 --> 00:02.000\none\n \nmore\n\n \n2\n00:02.000 --> 00:03.000\ntwo\n"
+    (talk / "talk.vtt").write_text(text)
+    assert [row.values["text"] for row in read(talk / "talk.vtt")] == ["one more", "two"]
