@@ -67,7 +67,6 @@ def audited_utterances(rows: Sequence[Row], source: str) -> list[Utterance]:
         max_duration=math.inf,
         max_chars_per_second=math.inf,
         special_tokens=(),
-        workers=2,
         wordless="keep",
         max_dropped=0,
     )
