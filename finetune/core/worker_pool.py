@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import FileIO
+from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from finetune.core.errors import FinetuneError
@@ -30,9 +31,18 @@ class WorkerDied(FinetuneError):
     """A worker process ended while it worked, such as by a crash in a library of C or for lack of memory."""
 
 
-def available_cores() -> int:
-    """The cores that this process can use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def available_cores(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """The cores that this process can use.
+
+    Args:
+        quota_file: the limit of the container, as in cgroup v2: microseconds of CPU time, and in which time.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = quota_file.read_text().split()
+        return min(cores, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError, ZeroDivisionError):  # no such file, or "max"
+        return cores
 
 
 class WorkerPool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from finetune.core.errors import DataError
-from finetune.core.worker_pool import WorkerDied, WorkerPool
+from finetune.core.worker_pool import WorkerDied, WorkerPool, available_cores
 
 
 def square(number: int) -> tuple[int, int]:
@@ -34,6 +34,18 @@ def die_once(path: Path) -> str:
 
 def die(_: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("quota", "limit"), [("100000 100000", 1), ("20000 100000", 1), ("max 100000", None), ("", None)]
+)
+def test_the_limit_of_a_container_counts(tmp_path: Path, quota: str, limit: int | None) -> None:
+    cores = available_cores(tmp_path / "none")
+    assert cores == len(os.sched_getaffinity(0))
+    (tmp_path / "cpu.max").write_text(quota)
+    assert available_cores(tmp_path / "cpu.max") == (limit or cores)
+    (tmp_path / "cpu.max").write_text("99000000 100000")
+    assert available_cores(tmp_path / "cpu.max") == cores
 
 
 @pytest.mark.parametrize("processes", [False, True])
