@@ -38,12 +38,12 @@ def parse_byte_range(path: str) -> ByteRange | None:
 
 def is_url(path: str) -> bool:
     """Whether a path is a URL of fsspec, such as `s3://bucket/clip.flac`, also as the archive of a member."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path) is not None
+    return "://" in path and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path) is not None
 
 
 def local_path(path: str) -> str:
     """The path of a `file://` URL; any other path as it is."""
-    return re.sub(r"^(file|local)://", "", path)
+    return re.sub(r"^(file|local)://", "", path) if "://" in path else path
 
 
 def file_of(path: str) -> str:

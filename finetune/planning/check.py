@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TypeVar
 
+import numpy as np
 import torch
 
 from finetune.core.config import Recipe
@@ -206,9 +207,10 @@ def _seconds(facts: SplitFacts) -> float:
 
 def _split_plan(recipe: Recipe, facts: SplitFacts) -> SplitPlan:
     low, high = recipe.data.min_duration, recipe.data.max_duration
-    kept = [seconds for seconds in facts.durations if low <= seconds <= high]
-    known = sum(seconds > 0 for seconds in facts.durations)
-    return SplitPlan(facts.rows, sum(kept) / 3600, facts.stated, known - len(kept), len(facts.speakers))
+    seconds = np.asarray(facts.durations)
+    kept = seconds[(seconds >= low) & (seconds <= high)]
+    known = int((seconds > 0).sum())
+    return SplitPlan(facts.rows, float(kept.sum()) / 3600, facts.stated, known - len(kept), len(facts.speakers))
 
 
 def require_no_problems(result: CheckResult) -> None:

@@ -1,6 +1,5 @@
 """Steps, batches, audio and padding of a training: exact for a small corpus, else an estimate from columns."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +15,7 @@ from finetune.model.prompt import encode_text, render
 from finetune.planning.activations import LargestBatch
 from finetune.planning.split_facts import LIMITS, Limits, SplitFacts
 from finetune.training.corpus import TrainingCorpus
-from finetune.training.plan import plan_epoch, sample_replay
+from finetune.training.plan import Groups, plan_epoch, sample_replay
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,9 @@ class Steps:
 class _Clips:
     """Clips in columns; `durations` at the slowest speed."""
 
-    durations: Sequence[float]
-    positions: Sequence[int]
-    targets: Sequence[int]
+    durations: NDArray[np.float64]
+    positions: NDArray[np.int64]
+    targets: NDArray[np.int64]
     utterances: Sequence[Utterance] = ()
 
 
@@ -79,7 +78,7 @@ class _Epoch:
     """An epoch: its number of steps, its micro-batches, and its clips."""
 
     steps: int
-    batches: Sequence[Sequence[int]]
+    batches: Groups
     clips: _Clips
 
 
@@ -92,22 +91,22 @@ class _Sizes:
     tokens: int
     longest: float
     widest: int
-    padded: list[float]
-    positions: list[int]
+    padded: NDArray[np.float64]
+    positions: NDArray[np.int64]
 
     @classmethod
-    def of(cls, clips: _Clips, batches: Sequence[Sequence[int]]) -> "_Sizes":
-        longest = [max(clips.durations[index] for index in batch) for batch in batches]
-        widest = [max(clips.positions[index] for index in batch) for batch in batches]
-        counts = [len(batch) for batch in batches]
+    def of(cls, clips: _Clips, batches: Groups) -> "_Sizes":
+        starts, seconds = batches.bounds[:-1], clips.durations[batches.members]
+        longest = np.maximum.reduceat(seconds, starts)
+        widest = np.maximum.reduceat(clips.positions[batches.members], starts)
         return cls(
-            clips=sum(counts),
-            seconds=math.fsum(clips.durations[index] for batch in batches for index in batch),
-            tokens=sum(clips.targets[index] for batch in batches for index in batch),
-            longest=max(longest),
-            widest=max(widest),
-            padded=[top * count for top, count in zip(longest, counts, strict=True)],
-            positions=[top * count for top, count in zip(widest, counts, strict=True)],
+            clips=len(batches.members),
+            seconds=float(seconds.sum()),
+            tokens=int(clips.targets[batches.members].sum()),
+            longest=float(longest.max()),
+            widest=int(widest.max()),
+            padded=longest * batches.sizes,
+            positions=widest * batches.sizes,
         )
 
 
@@ -138,10 +137,9 @@ def _exact(model: SpeechModel, recipe: Recipe, facts: Mapping[str, SplitFacts], 
     data, epochs = corpus.dataset, list[_Epoch]()
     for epoch in range(recipe.train.epochs):  # the clips of one epoch are open at a time
         plan = corpus.plan(epoch, recipe.train.batch_seconds, processes * recipe.train.accumulation)
-        durations, positions = data.durations.tolist(), data.positions.tolist()
-        targets = [data.tokens([index]) for index in range(len(positions))]
-        clips = _Clips(durations, positions, targets, [] if epochs else list(data.clips))
-        epochs.append(_Epoch(len(plan), [batch for step in plan for batch in step], clips))
+        targets = np.array([data.tokens([index]) for index in range(len(data.positions))])
+        clips = _Clips(np.array(data.durations), np.array(data.positions), targets, [] if epochs else list(data.clips))
+        epochs.append(_Epoch(len(plan), plan.batches, clips))
     return _steps(recipe, epochs, processes, exact=True)
 
 
@@ -160,11 +158,11 @@ def _estimated(model: SpeechModel, recipe: Recipe, facts: Mapping[str, SplitFact
     durations = durations / speed
     targets = np.ceil(characters * per_character).astype(np.int64) + 1
     windows = np.ceil(durations / (FRAME_SECONDS * model.window)).astype(np.int64)
-    clips = _Clips(durations.tolist(), (prompt + windows * model.queries + targets).tolist(), targets.tolist())
+    clips = _Clips(durations, prompt + windows * model.queries + targets, targets)
     chosen = sample_replay(len(columns[0]), len(columns[1]), recipe.data.replay_weight, recipe.seed, 0)
     limits = (settings.batch_seconds, settings.batch_tokens, processes * settings.accumulation, recipe.seed, 0)
     plan = plan_epoch(clips.durations, clips.positions, *limits, chosen)
-    epoch = _Epoch(len(plan), [batch for step in plan for batch in step], clips)
+    epoch = _Epoch(len(plan), plan.batches, clips)
     steps = _steps(recipe, [epoch], processes, exact=False)
     return replace(steps, measured=_batches_of(known, settings.batch_seconds * speed))
 
@@ -201,19 +199,19 @@ def _steps(recipe: Recipe, epochs: Sequence[_Epoch], processes: int, *, exact: b
         hours=times * sum(item.seconds for item in sizes) * speed / 3600,
         longest_clip=max(item.longest for item in sizes) * speed,
         longest_row=max(item.widest for item in sizes),
-        padding=1 - sizes[0].seconds / math.fsum(padded),
+        padding=1 - sizes[0].seconds / float(padded.sum()),
         tokens=round(times * sum(item.tokens for item in sizes)),
     )
     largest = LargestBatch(
         clips=len(longest),
-        frames=num_frames(round(max(clips.durations[index] for index in longest) * SAMPLE_RATE)),
+        frames=num_frames(round(float(clips.durations[[*longest]].max()) * SAMPLE_RATE)),
         rows=len(widest),
-        positions=max(clips.positions[index] for index in widest),
-        targets=sum(clips.targets[index] for index in widest),
+        positions=int(clips.positions[[*widest]].max()),
+        targets=int(clips.targets[[*widest]].sum()),
         kind=_kind(recipe),
     )
     measured = [[clips.utterances[index] for index in batch] if exact else [] for batch in (longest, typical)]
-    return Steps(plan, largest, (measured[0], measured[1]), times * sum(math.fsum(item.padded) for item in sizes))
+    return Steps(plan, largest, (measured[0], measured[1]), times * sum(float(item.padded.sum()) for item in sizes))
 
 
 def _kind(recipe: Recipe) -> str:
