@@ -193,6 +193,7 @@ def test_what_is_not_a_part_of_one_file_is_a_fault(audio: Path) -> None:
         (cut(a, supervision("a-1", -0.5, 2.0), start=1.0), "contradictory segment: the supervision lies from -0.5"),
         (cut(a, supervision("a-1", 0.5, 4.6)), "contradictory segment: the supervision lies from 0.5 to 5.1 s"),
         (cut(a, supervision("a-1", 0, 0)), "invalid duration"),
+        (cut(a, supervision("a-1", 5.005, 0.01)), "invalid duration"),
         (cut(a, {**item, "start": "0"}), "invalid offset"),
     ]  # fmt: skip
     for content, expected in cases:
