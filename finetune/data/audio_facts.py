@@ -39,8 +39,8 @@ TABLES = ("files", "facts")  # hashes of files, and what was found in segments; 
 _COLUMNS = "(key BLOB PRIMARY KEY, value BLOB NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID"
 
 
-def cache_file() -> Path | None:
-    """The file of the cache; None if it is turned off or its folder cannot be written."""
+def cache_folder() -> Path | None:
+    """The folder of all caches of a user; None if they are turned off or it cannot be written."""
     stated = os.environ.get("FINETUNE_CACHE")
     if stated is not None and stated.casefold() in ("", "off", "0", "no", "false"):
         return None
@@ -50,7 +50,13 @@ def cache_file() -> Path | None:
     except OSError as error:
         log.info("%s: cannot be written (%s), so facts about audio are not cached", folder, error.strerror)
         return None
-    return folder / "audio_facts.sqlite"
+    return folder
+
+
+def cache_file() -> Path | None:
+    """The file of the cache; None without a `cache_folder`."""
+    folder = cache_folder()
+    return folder and folder / "audio_facts.sqlite"
 
 
 @dataclass(frozen=True)

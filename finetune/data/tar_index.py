@@ -9,7 +9,7 @@ import logging
 import os
 import struct
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import overload
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from finetune.core.errors import DataError
 from finetune.core.files import write_bytes
+from finetune.data.audio_facts import cache_folder
 from finetune.data.byte_range import ByteRange, is_url
 from finetune.data.range_file import RangeFile
 from finetune.data.remote import read_range, remote_state
@@ -35,6 +36,7 @@ COMPRESSED = {  # first bytes of what is not a plain tar
 }
 MAGIC = b"TARINDEX1\n"
 HEADER = struct.Struct("<32sQQ")  # digest of the archive's state, number of members, bytes of all names
+LARGE = 16 << 20  # bytes of a local archive whose index is kept by default
 NEAR = 2 << 20  # bytes; up to this size, what lies between the headers of a remote archive is read too
 LONG_READ, SHORT_READ = 4 << 20, 1 << 16  # bytes of a request, if the next header is near, and if it is not
 
@@ -96,7 +98,7 @@ def read_tar_index(path: str | Path, cache_dir: Path | None = None) -> TarIndex:
 
     Args:
         path: a file or a URL of fsspec.
-        cache_dir: folder for the index, such as that of a run's media. An index beside a local archive
+        cache_dir: folder for the index, by default that of the user's caches. An index beside a local archive
             (`PATH.index`, from `write_tar_index`) is used too. An index of another size or time is not used.
 
     Raises:
@@ -104,18 +106,20 @@ def read_tar_index(path: str | Path, cache_dir: Path | None = None) -> TarIndex:
     """
     path = str(path)
     size, state = _state(path)
-    cached = [] if is_url(path) else [index_beside(path)]
-    if cache_dir is not None:
-        name = (
-            f"{path.rsplit('/', 1)[-1][:80]}-{hashlib.sha256(path.encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
-        )
-        cached.append(cache_dir / f"{name}.index")
-    for file in cached:
-        if (index := _read_cached(file, path, state)) is not None:
-            return index
-    index = _scan(path, size)
-    if cache_dir is not None:
-        _write(cached[-1], index, state)
+    if not is_url(path) and (index := _read_cached(index_beside(path), path, state)) is not None:
+        return index
+    if cache_dir is None and (is_url(path) or size >= LARGE):
+        cache_dir = (folder := cache_folder()) and folder / "tar"
+    if cache_dir is None:
+        return _scan(path, size)
+    digest = hashlib.sha256(os.path.abspath(path).encode("utf-8", "surrogateescape")).hexdigest()
+    cached = cache_dir / f"{path.rsplit('/', 1)[-1][:80]}-{digest[:12]}.index"
+    if (index := _read_cached(cached, path, state)) is None:
+        index = _scan(path, size)
+        try:
+            _write(cached, index, state)
+        except OSError as error:
+            log.info("%s: the index cannot be kept (%s)", cached, error.strerror)
     return index
 
 
@@ -177,10 +181,7 @@ def _members(path: str, size: int) -> Iterator[ByteRange]:
         _check_first_bytes(path, raw)
         position = 0
         while position < size:
-            raw.seek(position)
-            archive = tarfile.TarFile(fileobj=raw, mode="r", errorlevel=2)  # type: ignore[arg-type]
-            yield from _files(path, archive, raw)
-            position = _next_archive(path, raw, archive.offset)
+            position = _next_archive(path, raw, (yield from _files(path, raw, position)))
     except (tarfile.TarError, UnicodeError, ValueError) as error:
         raise DataError(f"{path}: not a tar archive, or damaged ({error}); make or download it again") from error
     except OSError as error:
@@ -189,30 +190,56 @@ def _members(path: str, size: int) -> Iterator[ByteRange]:
         raw.close()
 
 
-def _files(path: str, archive: tarfile.TarFile, raw: RangeFile) -> Iterator[ByteRange]:
-    """The files of one archive. A hard link has the bytes of the file that it names."""
+def _files(path: str, raw: RangeFile, position: int) -> Generator[ByteRange, None, int]:
+    """The files of the archive at a position; returns its end. A hard link has the bytes of the file that it names."""
     found, others = dict[str, ByteRange](), 0
-    while (member := archive.next()) is not None:
-        archive.members = []  # type: ignore[attr-defined]  # it keeps all of them
-        if is_url(path):
-            raw.block = LONG_READ if member.size <= NEAR else SHORT_READ
-        if member.type == tarfile.GNUTYPE_SPARSE or member.sparse is not None:
-            raise DataError(f"{path}: {member.name} is a sparse file; write the archive without --sparse")
-        if member.isreg() and member.offset_data + member.size > raw.size:
-            raise DataError(
-                f"{path}: truncated: {member.name} ends at byte {member.offset_data + member.size}, but the archive "
-                f"has {raw.size} bytes; make or download it again"
-            )
-        if member.isreg():
-            found[member.name] = ByteRange(path, member.name, member.offset_data, member.size)
-        elif member.islnk() and member.linkname in found:
-            found[member.name] = replace(found[member.linkname], name=member.name)
+    while True:
+        raw.seek(position)
+        if plain := _plain_file(raw.read(BLOCK)):
+            member = ByteRange(path, plain[0], position + BLOCK, plain[1])
+            position += BLOCK + -(-member.length // BLOCK) * BLOCK
         else:
-            others += not member.isdir()
-            continue
-        yield replace(found[member.name], name=member.name.removeprefix("./"))
+            raw.seek(position)
+            archive = tarfile.TarFile(fileobj=raw, mode="r", errorlevel=2)  # type: ignore[arg-type]
+            info, position = archive.next(), archive.offset
+            if info is None:
+                break
+            if info.type == tarfile.GNUTYPE_SPARSE or info.sparse is not None:
+                raise DataError(f"{path}: {info.name} is a sparse file; write the archive without --sparse")
+            if info.isreg():
+                member = ByteRange(path, info.name, info.offset_data, info.size)
+            elif info.islnk() and info.linkname in found:
+                member = replace(found[info.linkname], name=info.name)
+            else:
+                others += not info.isdir()
+                continue
+        if member.start + member.length > raw.size:
+            raise DataError(
+                f"{path}: truncated: {member.name} ends at byte {member.start + member.length}, but the archive has "
+                f"{raw.size} bytes; make or download it again"
+            )
+        if is_url(path):
+            raw.block = LONG_READ if member.length <= NEAR else SHORT_READ
+        found[member.name] = member
+        yield replace(member, name=member.name.removeprefix("./"))
     if others:
         log.warning("%s: %d members are not files (such as symbolic links) and are left out", path, others)
+    return position
+
+
+def _plain_file(block: bytes) -> tuple[str, int] | None:
+    """Name and size in the header of a file with a short name; None if it is another header. `tarfile` is slower."""
+    if len(block) < BLOCK or block[156:157] not in (b"0", b"\0") or block[257:262] != b"ustar":
+        return None
+    size, checksum = block[124:136].rstrip(b"\0 "), block[148:156].rstrip(b"\0 ")
+    if not size.isdigit() or not checksum.strip().isdigit():
+        return None
+    if int(checksum, 8) != sum(block[:148]) + 8 * 32 + sum(block[156:]):  # the checksum itself counts as spaces
+        return None
+    name = block[:100].partition(b"\0")[0]
+    if block[257:263] == b"ustar\0" and (prefix := block[345:500].partition(b"\0")[0]):
+        name = prefix + b"/" + name
+    return None if name.endswith(b"/") or not name else (name.decode("utf-8", "surrogateescape"), int(size, 8))
 
 
 def _open(path: str, size: int) -> RangeFile:

@@ -12,7 +12,7 @@ import pytest
 
 from finetune.core.errors import DataError
 from finetune.data.byte_range import parse_byte_range
-from finetune.data.tar_index import index_beside, read_tar_index, write_tar_index
+from finetune.data.tar_index import LARGE, TarIndex, index_beside, read_tar_index, write_tar_index
 
 FILES = {"a.flac": b"first", "sub/b.txt": b"", "sub/" + "long" * 60 + ".flac": b"x" * 5000, "ä ?:b.wav": b"last"}
 
@@ -134,6 +134,22 @@ def test_the_index_is_kept_and_made_again_for_another_archive(tmp_path: Path) ->
         assert kept.read_bytes() == content
     make_tar(path, {"other.flac": b"1"})
     assert [member.name for member in read_tar_index(path, cache)] == ["other.flac"]
+
+
+def test_large_and_remote_archives_are_kept_in_the_cache_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
+    small, large = make_tar(tmp_path / "a.tar"), make_tar(tmp_path / "b.tar", {"a.wav": bytes(LARGE), "b": b"1"})
+    fsspec.filesystem("memory").pipe("/test_tar_index/c.tar", small.read_bytes())
+    for path in (str(small), str(large), "memory://test_tar_index/c.tar"):
+        assert [*read_tar_index(path)] == [*read_tar_index(path)]
+    kept = sorted((tmp_path / "cache" / "tar").iterdir())
+    assert [file.name[:5] for file in kept] == ["b.tar", "c.tar"]
+    assert len(TarIndex.from_bytes(kept[0].read_bytes(), "x", kept[0].read_bytes()[10:42]) or ()) == 2
+    (tmp_path / "full").write_text("")
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "full" / "x"))
+    assert len(read_tar_index(large)) == 2
 
 
 def test_an_index_beside_the_archive_is_used(tmp_path: Path) -> None:
