@@ -3,6 +3,7 @@
 All have the interface of `audio_file.AudioFile`.
 """
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -72,19 +73,20 @@ class SoundFileReader:
         self._source, self._pieces = source, pieces
         file = self._open()
         self.samplerate, self.channels, self.frames = int(file.samplerate), int(file.channels), int(file.frames)
-        self._preroll = round(PREROLL * file.samplerate) if file.subtype.startswith(("MPEG", "VORBIS")) else 0
-        self._can_seek, self._position = soundfile.SoundFile.seekable(file), 0
         self.subtype, self.format = str(file.subtype), str(file.format)
+        self._preroll = round(PREROLL * file.samplerate) if self.subtype.startswith(("MPEG", "VORBIS")) else 0
+        self._can_seek, self._position = soundfile.SoundFile.seekable(file), 0
 
     def _open(self) -> soundfile.SoundFile:
         local = self._source.local_path if self._pieces is None else None
-        self._raw = None if local else DecoderFile(self._pieces or self._source.open())
+        raw = None if local else self._pieces or self._source.open()
+        self._raw = raw if raw is None or isinstance(raw, io.BytesIO) else DecoderFile(raw)
         try:
             self._file = SequentialSoundFile(local or self._raw)
         except (soundfile.LibsndfileError, RuntimeError, TypeError):
             if self._raw:
                 self._raw.close()
-                self._raw.check()
+            self._check()
             raise
         return self._file
 
@@ -119,7 +121,7 @@ class SoundFileReader:
 
     def _check(self) -> None:
         """Raises the error of the file that libsndfile reads, if there is one."""
-        if self._raw:
+        if isinstance(self._raw, DecoderFile):
             self._raw.check()
 
     def _read_up_to(self, frame: int) -> None:

@@ -19,7 +19,7 @@ from threading import Lock
 from typing import BinaryIO, Generic, Protocol, TypeVar
 
 from finetune.core.errors import DataError
-from finetune.data.byte_range import ByteRange, file_of, is_url, local_path, parse_byte_range
+from finetune.data.byte_range import ByteRange, is_url, local_path, parse_byte_range
 from finetune.data.range_file import RangeFile
 from finetune.data.remote import read_range, remote_state
 
@@ -170,11 +170,9 @@ def audio_source(path: "str | Path | AudioSource") -> AudioSource:
     if isinstance(path, AudioSource):
         return path
     name = str(path)
-    member = parse_byte_range(name)
-    if member is not None and is_url(file_of(name)):
-        return _remote_member(name, member)
-    if member is not None:
-        return _local_member(name, member)
+    if (member := parse_byte_range(name)) is not None:
+        file = local_path(member.file)
+        return _remote_member(name, member) if is_url(file) else _local_member(name, member, file)
     return _remote_file(name) if is_url(local_path(name)) else LocalFile(name, local_status(local_path(name), name))
 
 
@@ -191,8 +189,7 @@ def local_status(file: str, label: str) -> os.stat_result:
     return status
 
 
-def _local_member(name: str, member: ByteRange) -> AudioSource:
-    file = file_of(name)
+def _local_member(name: str, member: ByteRange, file: str) -> AudioSource:
     status = local_status(file, name)
     _check_end(name, member, status.st_size)
 

@@ -1,1 +1,1 @@
-"""Modules of `bench_train.py`."""
+"""Modules of `bench_train.py` and `bench_shards.py`."""

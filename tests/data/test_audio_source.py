@@ -10,8 +10,8 @@ import fsspec
 import numpy as np
 import pytest
 import soundfile
-from loopback import Loopback, serve
 
+from bench.loopback import Loopback, serve
 from finetune.core.errors import DataError
 from finetune.data.audio import audio_channels, inspect_audio, load_audio, load_segments, stream_audio
 from finetune.data.audio_file import count_channels

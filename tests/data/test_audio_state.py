@@ -10,8 +10,8 @@ import fsspec
 import numpy as np
 import pytest
 import soundfile
-from loopback import serve
 
+from bench.loopback import serve
 from finetune.core.errors import DataError
 from finetune.core.run_dir import RunDir
 from finetune.data.audio_files import check_audio_files, record_audio_files

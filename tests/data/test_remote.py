@@ -6,8 +6,8 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from loopback import Loopback, serve
 
+from bench.loopback import Loopback, serve
 from finetune.core.errors import DataError
 from finetune.data.remote import RemoteState, read_range, remote_state
 

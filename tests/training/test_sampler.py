@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from loopback import serve
 from support import clip_table, waves_from
 
+from bench.loopback import serve
 from finetune.data.manifest import Utterance, concatenated
 from finetune.data.tar_index import read_tar_index
 from finetune.training.augment import WaveAugment

@@ -1,4 +1,4 @@
-"""A web server on this machine with delays and faults, for tests of remote files."""
+"""A web server on this machine with delays and faults, for tests and measurements of remote files."""
 
 import re
 import threading
@@ -59,16 +59,19 @@ def serve(folder: Path) -> Iterator[Loopback]:
             if not path.is_file():
                 self._answer(404, b"")
                 return
-            content = path.read_bytes()
+            size = path.stat().st_size
             asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
             if asked is None or not state.ranges:
-                self._answer(200, content)
+                self._answer(200, path.read_bytes())
                 return
-            start, stop = int(asked[1]), min(int(asked[2]) + 1, len(content))
-            if start >= len(content):
-                self._answer(416, b"", {"Content-Range": f"bytes */{len(content)}"})
-            else:
-                self._answer(206, content[start:stop], {"Content-Range": f"bytes {start}-{stop - 1}/{len(content)}"})
+            start, stop = int(asked[1]), min(int(asked[2]) + 1, size)
+            if start >= size:
+                self._answer(416, b"", {"Content-Range": f"bytes */{size}"})
+                return
+            with open(path, "rb") as file:
+                file.seek(start)
+                content = file.read(stop - start)
+            self._answer(206, content, {"Content-Range": f"bytes {start}-{stop - 1}/{size}"})
 
         def _answer(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
             self.send_response(status)
