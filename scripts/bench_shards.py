@@ -21,6 +21,8 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +50,6 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     args = arguments()
-    sys.path.insert(0, str(ROOT / "scripts"))
-    from bench.loopback import serve
-
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
         settings = [f"runs={folder / 'runs'}", "train.epochs=1", *args.set]
@@ -60,13 +59,24 @@ def main() -> int:
         members = {split: write_shard(shards / f"{split}.tar", rows) for split, rows in splits.items()}
         if args.only in (None, "read"):
             compare_reading(splits["train"], members["train"], args.rounds)
-        with serve(shards) as server:
-            server.delay = args.latency
-            remote = {split: [at_url(row, shards, server.url) for row in rows] for split, rows in members.items()}
+        with served(shards, args.latency) as url:
+            remote = {split: [at_url(row, shards, url) for row in rows] for split, rows in members.items()}
             ways = {"files": splits, "shards": members, f"shards, {1000 * args.latency:g} ms": remote}
             if args.only in (None, "load"):
                 compare_loading(args, {name: rows["train"] for name, rows in ways.items()})
             return compare_training(args, folder, settings, ways) if args.only in (None, "train") else 0
+
+
+@contextmanager
+def served(folder: Path, latency: float) -> Iterator[str]:
+    """The URL of a folder, served by another process."""
+    command = [sys.executable, str(ROOT / "scripts" / "bench" / "loopback.py"), str(folder), str(latency)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            yield server.stdout.readline().strip()
+        finally:
+            server.terminate()
 
 
 def finetune(stage: str, recipe: Path, settings: list[str]) -> None:

@@ -1,6 +1,10 @@
-"""A web server on this machine with delays and faults, for tests and measurements of remote files."""
+"""A web server on this machine with delays and faults, for tests and measurements of remote files.
+
+python scripts/bench/loopback.py FOLDER DELAY       # prints its URL and serves until it is stopped
+"""
 
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -94,3 +98,10 @@ def serve(folder: Path) -> Iterator[Loopback]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+if __name__ == "__main__":
+    with serve(Path(sys.argv[1])) as served:
+        served.delay = float(sys.argv[2])
+        print(served.url, flush=True)
+        threading.Event().wait()
