@@ -49,7 +49,16 @@ class Stage:
 def _prepare(recipe: Recipe, run: RunDir) -> Any:
     from finetune.data.prepare import prepare
 
-    return prepare(recipe, run)
+    return prepare(_with_long_clips_cut(recipe, run), run)
+
+
+def _with_long_clips_cut(recipe: Recipe, run: RunDir) -> Recipe:
+    """The recipe for `prepare`."""
+    if recipe.data.too_long == "drop":
+        return recipe
+    from finetune.curation.long_clips import segment_long
+
+    return segment_long(recipe, run)
 
 
 def _train(recipe: Recipe, run: RunDir) -> Any:
@@ -136,6 +145,7 @@ def prepare_shard(recipe: Recipe, shard: Shard) -> None:
     from finetune.data.prepare import prepare_shard
 
     run = _run_dir(recipe)
+    _check_array(recipe)
     with run.locked(shared=True):
         run.require_own()
         record = run.done("prepare")
@@ -153,8 +163,22 @@ def run_prepare(recipe: Recipe, merge: bool, engine: "Engine") -> RunDir:
     """
     from finetune.data.prepare import prepare
 
-    stage = replace(STAGES[0], run=lambda recipe, run: prepare(recipe, run, merge=merge, engine=engine))
+    if merge:
+        _check_array(recipe)
+
+    def run_stage(recipe: Recipe, run: RunDir) -> Any:
+        return prepare(_with_long_clips_cut(recipe, run), run, merge=merge, engine=engine)
+
+    stage = replace(STAGES[0], run=run_stage)
     return run_recipe(recipe, "prepare", (stage, *STAGES[1:]))
+
+
+def _check_array(recipe: Recipe) -> None:
+    if recipe.data.too_long == "segment":
+        raise RecipeError(
+            "data.too_long: segment cannot be split into jobs; run `finetune segment --shard` on the long recordings, "
+            "and name its clips in data.train"
+        )
 
 
 def _run_dir(recipe: Recipe) -> RunDir:

@@ -62,7 +62,9 @@ class DataSection(Section):
     min_duration: float = Field(0.2, gt=0)
     """Shortest clip, in seconds; shorter clips are dropped."""
     max_duration: float = Field(30.0, gt=0)
-    """Longest clip, in seconds; longer clips are dropped."""
+    """Longest clip, in seconds; longer clips are dropped, see too_long."""
+    too_long: Literal["drop", "segment"] = "drop"
+    """segment cuts longer clips of train with the CTC head of the base model, see docs/segment.md."""
     max_chars_per_second: float = Field(40.0, gt=0)
     """A clip with more characters of transcript per second is dropped."""
     max_bad_fraction: float = Field(0.02, ge=0, le=1)

@@ -67,11 +67,21 @@ class SegmentSummary:
 
 
 def segment_recordings(
-    model: SpeechModel, recordings: Sequence[Recording], options: SegmentOptions, files: SegmentFiles
+    model: SpeechModel,
+    recordings: Sequence[Recording],
+    options: SegmentOptions,
+    files: SegmentFiles,
+    keep_below: float = 0.0,
 ) -> SegmentSummary:
-    """Segments every recording and writes the files. A recording that cannot be read is set aside as a whole."""
+    """Segments every recording and writes the files. A recording that cannot be read is set aside as a whole.
+
+    Recordings of at most `keep_below` seconds are not segmented: they are in the clips as they are.
+    """
     clips, aside, results = list[Utterance](), list[dict[str, object]](), list[Segmented]()
     for number, recording in enumerate(recordings, 1):
+        if short := _short(recording, keep_below):
+            clips.append(short)
+            continue
         name = f"{recording.utterance.id} ({number} of {len(recordings)})"
         result = _segment(model, recording, options, name)
         rows = [_clip_row(recording.utterance, piece, n) for n, piece in enumerate(result.clips, 1)]
@@ -96,6 +106,17 @@ def _segment(model: SpeechModel, recording: Recording, options: SegmentOptions, 
             reason = f"{UNREADABLE}: {error}"
     log.warning("%s: %s", name, reason)
     return Segmented([], [Piece(None, None, item.text, None, 0, len(item.text.split()), reason)], 0.0)
+
+
+def _short(recording: Recording, keep_below: float) -> Utterance | None:
+    """The row of a recording that is not too long, with its duration; None for others and for unusable ones."""
+    if recording.fault or not keep_below:
+        return None
+    try:
+        seconds = recording.seconds()
+    except DataError:
+        return None
+    return replace(recording.utterance, duration=seconds) if seconds <= keep_below else None
 
 
 def _clip_row(item: Utterance, piece: Piece, number: int) -> Utterance:

@@ -19,7 +19,7 @@ ADVICE = {
     "wrong duration": "Check path and unit (seconds; for milliseconds `duration_ms`). For a segment, add its offset.",
     "invalid channel": "Number the channels from 0, or write left and right, one channel in each row.",
     "audio too short": "Remove the rows, or lower data.min_duration.",
-    "audio too long": "Cut the audio into segments, or raise data.max_duration.",
+    "audio too long": "Cut the audio (for train: data.too_long: segment), or raise data.max_duration.",
     "empty transcript": "Add the transcripts, or remove the rows.",
     "empty reference": "The clip stays in the split. If words are spoken in it, add them.",
     "no words in transcript": "Add the spoken words, or remove the rows.",
