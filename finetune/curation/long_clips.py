@@ -1,6 +1,5 @@
 """`data.too_long: segment`: replaces the training corpora by manifests in which long clips are cut."""
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
@@ -40,8 +39,13 @@ def segment_long(recipe: Recipe, run: RunDir, load: Load | None = None) -> Recip
     for number, source in enumerate(recipe.data.train, 1):
         folder = run.root / "segments" / f"train-{number}"
         files = SegmentFiles.of(folder)
-        state = {"source": source, "state": corpus_state(source, Path(recipe.runs)), "base": recipe.model.base}
-        state |= {"revision": recipe.model.revision, **asdict(options)}
+        state: dict[str, object] = {
+            "source": source,
+            "state": corpus_state(source, Path(recipe.runs)),
+            "base": recipe.model.base,
+            "revision": recipe.model.revision,
+            **asdict(options),
+        }
         if not (files.clips.is_file() and files.summary.is_file() and _recorded(folder) == state):
             model = model or (load or _loader(recipe))()
             recordings = read_recordings(source, None, run.media)
@@ -76,5 +80,5 @@ def _recorded(folder: Path) -> object:
     """What the files in a folder were made from; None if that is not known."""
     try:
         return read_json(folder / "inputs.json")
-    except (OSError, ValueError, DataError, json.JSONDecodeError):
+    except (OSError, ValueError):
         return None
