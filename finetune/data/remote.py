@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count
 from typing import Any, TypeVar
 
@@ -71,7 +72,7 @@ def is_http(url: str) -> bool:
 
 
 def _attempts(read: Callable[[], Result], url: str, label: str, delays: Sequence[float] | None) -> Result:
-    host = url[: len(url) - len(url.partition("://")[2].partition("/")[2])]
+    host = _host(url)
     for attempt in count(1):
         try:
             result = read()
@@ -93,6 +94,11 @@ def _attempts(read: Callable[[], Result], url: str, label: str, delays: Sequence
             _answered.add(host)
             return result
     raise AssertionError("unreachable")
+
+
+def _host(url: str) -> str:
+    """Protocol and host of a URL, or its bucket."""
+    return url[: len(url) - len(url.partition("://")[2].partition("/")[2])]
 
 
 def _reason(error: BaseException) -> str:
@@ -176,7 +182,8 @@ def _http_state(url: str) -> RemoteState:
 
 def _answer(url: str, headers: dict[str, str]) -> Any:
     """The answer to a request for a file, not yet read. Raises an error for a status other than 200, 206 and 416."""
-    answer = _session().get(url, headers=headers | {"Accept-Encoding": "identity"}, stream=True, timeout=TIMEOUT)
+    session, headers = _session(), headers | {"Accept-Encoding": "identity"}
+    answer = session.get(url, headers=headers, stream=True, timeout=TIMEOUT, **_environment(_host(url)))
     status = answer.status_code
     if status in (200, 206, 416):
         return answer
@@ -198,4 +205,14 @@ def _session() -> Any:
         except ImportError as error:
             raise _Final("https:// needs a package: pip install requests") from error
         _local.session, _local.process = requests.Session(), os.getpid()
+        _local.session.trust_env = False  # it is slow; see `_environment`
     return _local.session
+
+
+@lru_cache(256)
+def _environment(host: str) -> dict[str, Any]:
+    """Proxies, certificates and credentials for a host, from environment variables and ~/.netrc."""
+    import requests
+
+    settings = requests.Session().merge_environment_settings(host, {}, True, None, None)
+    return {"proxies": settings["proxies"], "verify": settings["verify"], "auth": requests.utils.get_netrc_auth(host)}

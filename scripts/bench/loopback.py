@@ -24,12 +24,14 @@ class Loopback:
         ranges: whether the server supports the header Range.
         etag: of all files.
         requests: path and Range of each request.
+        credentials: the headers Authorization.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.url = folder, ""
         self.delay, self.fail_every, self.ranges, self.etag = 0.0, 0, True, "1"
         self.requests: list[tuple[str, str]] = []
+        self.credentials = set[str]()
         self.connections = 0
 
 
@@ -51,6 +53,7 @@ def serve(folder: Path) -> Iterator[Loopback]:
         def do_GET(self) -> None:
             with lock:
                 state.requests.append((self.path, self.headers.get("Range", "")))
+                state.credentials.add(self.headers.get("Authorization", ""))
                 number = len(state.requests)
             time.sleep(state.delay)
             if state.fail_every and number % state.fail_every == 0:

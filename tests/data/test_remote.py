@@ -1,5 +1,6 @@
 """Byte ranges of remote files: retries, servers without ranges, and errors in one sentence."""
 
+import base64
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,3 +96,14 @@ def test_a_process_has_its_own_connection_after_fork(server: Loopback) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert read_range(url, 10, 15) == CONTENT[10:15]
     assert server.connections == 2
+
+
+def test_credentials_are_those_of_netrc_and_of_the_url(
+    server: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_range(f"{server.url}/a.bin".replace("http://", "http://me:word@"), 0, 5)
+    assert server.credentials == {"Basic " + base64.b64encode(b"me:word").decode()}
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login other password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    read_range(f"{server.url}/a.bin", 0, 5)
+    assert "Basic " + base64.b64encode(b"other:secret").decode() in server.credentials
