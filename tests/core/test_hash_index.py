@@ -1,6 +1,7 @@
 """The index of texts gives what a dict gives, also when it has several sorted arrays."""
 
 import random
+import tracemalloc
 
 from finetune.core.hash_index import HashIndex, text_key
 
@@ -28,3 +29,18 @@ def test_texts_with_one_half_of_a_hash_in_common_are_different() -> None:
         index.set_new_key(key, number)
     index.prefetch(keys)
     assert [index.get_key(key) for key in keys] == [0, 1, 2, 3, None]
+
+
+def test_it_needs_24_bytes_for_each_text() -> None:
+    index = HashIndex(max_recent=2000)
+    tracemalloc.start()
+    try:
+        for start in range(0, 60_000, 500):
+            index.prefetch([])
+            for number in range(start, start + 500):
+                index.set_new(f"text {number}", number)
+        index.prefetch([])
+        used = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(index) == 60_000 and used < 60_000 * 24 + 2000 * 300
