@@ -74,8 +74,9 @@ def plan_memory(
         value.data = value.data.to(DTYPES[dtype])
     trained = sum(value.numel() for value in model.hf.parameters() if value.requires_grad)
     weights = _weight_bytes(model, recipe.model.quantize == "4bit")
-    counted = count_activations(model, largest, autocast=device == "cuda" or dtype == "bfloat16")
-    attention = _attention_bytes(model, largest, 2 if device == "cuda" else 4)
+    autocast = device == "cuda" or dtype == "bfloat16"
+    counted = count_activations(model, largest, autocast)
+    attention = _attention_bytes(model, largest, 2 if autocast else 4)
     gradients = GRADIENT * trained * (1 + (processes > 1))
     whole, checkpointed = counted.language_model, counted.checkpointed
 
