@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -189,8 +190,18 @@ def _kill_in_build(path: Path, model: SpeechModel) -> None:
     encoded_texts(open_manifest(path), Killed(model.tokenizer, INSTRUCTION), path)
 
 
+class Slow(Counting):
+    """All processes need the file before it is there."""
+
+    def targets(self, texts: Any) -> list[list[int]]:
+        time.sleep(0.3)
+        return super().targets(texts)
+
+
 def _rank(path: Path, model: SpeechModel, counts: "multiprocessing.Queue[int]") -> None:
-    counts.put(read(path, model))
+    encoder = Slow(model.tokenizer, INSTRUCTION)
+    assert_encoded(encoded_texts(open_manifest(path), encoder, path), list(open_manifest(path)), model.tokenizer)
+    counts.put(encoder.count)
 
 
 def test_one_of_several_processes_encodes_and_a_killed_one_is_replaced(model: SpeechModel, manifest: Path) -> None:
