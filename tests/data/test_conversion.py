@@ -60,6 +60,24 @@ def test_a_column_of_a_late_row_counts_as_one_of_the_first(late: dict[str, Any],
     assert outcome([*rows, last], tmp_path) == outcome([last, *rows], tmp_path)
 
 
+def test_a_key_inside_an_object_of_a_late_row_is_found(tmp_path: Path) -> None:
+    rows = [Row(f"m:{n}", {**PLAIN, "segment": {"note": "x"}}) for n in range(3)]
+    late = Row("m:3", {**PLAIN, "segment": {"start": 1.5, "end": 2.5}})
+    corpus = to_manifest_keys([*rows, late], "m", tmp_path, audio_required=False)
+    assert (corpus[3].values["offset"], corpus[3].values["duration"]) == (1.5, 1.0)
+
+
+def test_spans_are_compared_within_each_file(tmp_path: Path) -> None:
+    spans = {"a.wav": [(0.0, 1.0), (1.0, 2.0)], "b.wav": [(0.0, 1.5), (1.5, 3.0)]}
+    rows = [
+        Row(f"m:{name}", {"audio_filepath": name, "text": "x", "x": first, "y": last})
+        for name, parts in spans.items()
+        for first, last in parts
+    ]
+    with pytest.raises(DataError, match="possibly the times of a segment: in each file"):
+        to_manifest_keys(rows, "m", tmp_path, audio_required=False)
+
+
 CELL = st.sampled_from(["", None, 0.0, 0.5, 1, 1.5, "00:00:02.5", "x", -1.0, "left", [0], float("nan")])
 NAMES = ("start", "end", "duration", "offset", "from", "to", "channel", "snr", "begin_ms", "segment")
 
