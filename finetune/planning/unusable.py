@@ -53,8 +53,9 @@ class UnusableRows:
         changed = self.rules(clip)
         wordless: Wordless = "keep empty" if self.split in SCORED_SPLITS else "drop"
         finding = check_text(row, clip, changed, SPECIAL_TOKENS, wordless)
-        if finding is None and seconds:
-            data = self.data
+        data = self.data
+        is_cut = data.too_long == "segment" and self.split == "train" and seconds and seconds > data.max_duration
+        if finding is None and seconds and not is_cut:
             finding = check_length(changed, data.min_duration, data.max_duration, data.max_chars_per_second)
         return finding.kind if finding else ""
 

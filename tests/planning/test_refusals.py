@@ -202,6 +202,15 @@ def test_rows_that_prepare_drops_are_no_leak(finetune: Command, project: Project
     assert finetune("check", project.recipe).code == 0
 
 
+def test_long_clips_that_are_cut_are_not_unusable(project: Project) -> None:
+    project.set(data__max_duration=1.0)
+    dropped = check_recipe(Recipe.model_validate(project.content)).problems
+    project.set(data__too_long="segment")
+    cut = check_recipe(Recipe.model_validate(project.content)).problems
+    assert any("data.train: 0 of 6 rows are usable" in line for line in dropped)
+    assert not any("data.train" in line for line in cut) and any("data.valid" in line for line in cut)
+
+
 def errors(recipe: Recipe, run: RunDir, **environment: str) -> str:
     return "\n".join(str(error) for error in refusals(recipe, run, environment))
 
