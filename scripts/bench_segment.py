@@ -1,6 +1,6 @@
 """Measures `finetune segment` on a recording that is joined from clips with known transcripts.
 
-    python scripts/bench_segment.py                                                   # an hour, embedded model and data
+    OMP_NUM_THREADS=1 python scripts/bench_segment.py                                 # an hour, embedded model and data
     python scripts/bench_segment.py --model EXPORT --manifests data/ivr-en/test.jsonl --minutes 10
 
 The clips follow each other in random order until the recording is long enough; a clip can occur again. Between two of
@@ -259,7 +259,7 @@ def main() -> None:
                 seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
                 aside = [json.loads(line) for line in files.set_aside.read_text(encoding="utf-8").splitlines()]
                 print(f"\nmin_score {min_score:g}, shortest {shortest:g} s: {seconds:.0f} s, {cpu:.0f} s CPU")
-                print("\n".join(report(recording, read_manifest(files.clips), aside, options.padding)))
+                print("\n".join(report(recording, read_manifest(files.clips), aside, options.padding)), flush=True)
 
 
 if __name__ == "__main__":
