@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import tarfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,10 +17,12 @@ import pytest
 import soundfile
 from command import Command, Replaced, noise, with_thresholds
 
+from bench.loopback import serve
 from finetune.cli import transcribe_command
 from finetune.cli.transcribe import add_arguments, options_from
 from finetune.core.files import write_json
 from finetune.core.options import TranscribeOptions
+from finetune.data.tar_index import read_tar_index
 
 ROOT = Path(__file__).resolve().parents[2]
 NANO = ROOT / "data" / "granite-speech-nano"
@@ -70,6 +73,26 @@ def test_files_are_read_from_lists(finetune: Command, tmp_path: Path, monkeypatc
     result = finetune("transcribe", "-", "--files-from", tmp_path / "list.txt", "--model", NANO)
     assert result.code == 1 and "gone.wav: no such file" in result.err
     assert result.out == f"{PARK}: we went to the park after lunch\n{DOOR}: please close the door when you leave\n"
+
+
+def test_members_of_archives_and_urls_are_transcribed_as_files(finetune: Command, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(PARK, "clips/park.opus")
+    shutil.copyfile(DOOR, tmp_path / "door.opus")
+    park = str(read_tar_index(tmp_path / "a.tar")[0])
+    with serve(tmp_path) as server:
+        names = [park, park.replace(str(tmp_path), server.url), f"{server.url}/door.opus"]
+        texts = ["we went to the park after lunch", "please close the door when you leave"]
+        result = finetune("transcribe", *names, "--model", NANO)
+        assert result.code == 0
+        assert result.out.splitlines() == [
+            f"{name}: {text}" for name, text in zip(names, [texts[0], *texts], strict=True)
+        ]
+        written = finetune("transcribe", *names[1:], "--model", NANO, "--output", tmp_path / "out")
+        assert written.code == 0 and {path.name for path in (tmp_path / "out").iterdir()} == {"park.txt", "door.txt"}
+    gone = park.replace("a.tar", "gone.tar")
+    missing = finetune("transcribe", gone, "--model", NANO)
+    assert missing.code == 1 and f"{gone}: no such file" in missing.err
 
 
 class BrokenOutput(io.StringIO):
