@@ -25,6 +25,8 @@ class Loopback:
         etag: of all files.
         requests: path and Range of each request.
         credentials: the headers Authorization.
+        connections: number of connections.
+        most_active: largest number of requests at a time.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,7 +34,7 @@ class Loopback:
         self.delay, self.fail_every, self.ranges, self.etag = 0.0, 0, True, "1"
         self.requests: list[tuple[str, str]] = []
         self.credentials = set[str]()
-        self.connections = 0
+        self.connections = self.active = self.most_active = 0
 
 
 @contextmanager
@@ -52,10 +54,14 @@ def serve(folder: Path) -> Iterator[Loopback]:
 
         def do_GET(self) -> None:
             with lock:
+                state.active += 1
+                state.most_active = max(state.most_active, state.active)
                 state.requests.append((self.path, self.headers.get("Range", "")))
                 state.credentials.add(self.headers.get("Authorization", ""))
                 number = len(state.requests)
             time.sleep(state.delay)
+            with lock:
+                state.active -= 1
             if state.fail_every and number % state.fail_every == 0:
                 if number // state.fail_every % 2:
                     self._answer(503, b"")

@@ -130,7 +130,7 @@ def test_a_read_that_fails_while_a_file_is_decoded_is_the_reason(folder: Path, k
     content, broken = (folder / kind).read_bytes(), False
 
     def read(start: int, stop: int) -> bytes:
-        if broken:
+        if broken and stop > 700:  # not the first bytes, which are read before a decoder opens the file
             raise DataError("the network is down")
         return content[start:stop]
 

@@ -108,6 +108,17 @@ def test_clips_of_a_shard_have_the_samples_of_the_files(
             assert np.array_equal(wave, expected)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_next_batches_are_fetched_together(clips: list[Utterance], shard: Path, workers: int) -> None:
+    with serve(shard.parent) as server:
+        members = read_tar_index(f"{server.url}/shard.tar")
+        server.delay, server.requests[:] = 0.05, []
+        moved = [replace(clip, audio_filepath=str(member)) for clip, member in zip(clips, members, strict=True)]
+        waves = waves_of(waves_from(moved, AUGMENT), [[index] for index in range(len(clips))], workers)
+        assert len(list(waves)) == len(clips) and len(server.requests) == len(clips)
+        assert server.most_active > 3
+
+
 def test_a_clip_that_cannot_be_fetched_is_named_in_its_place(clips: list[Utterance], shard: Path) -> None:
     members = [str(member) for member in read_tar_index(shard)]
     gone = members[1].replace("shard.tar", "gone.tar")
