@@ -94,6 +94,7 @@ def sparse(data: bytes) -> bytes:
         (truncated, "truncated: b ends at byte 2036, but the archive has 1700"),
         (cut_in_a_header, "truncated"),
         (damaged, "damaged or truncated at byte 1024"),
+        (lambda data: data[:1024] + b"c" + data[1025:], "damaged or truncated at byte 1024"),  # against the checksum
         (sparse, "a.wav is a sparse file"),
         (lambda data: b"\x1f\x8b" + data, "compressed with gzip"),
         (lambda data: b"\x28\xb5\x2f\xfd" + data, "compressed with zstd"),
