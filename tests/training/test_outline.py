@@ -103,6 +103,17 @@ def test_a_damaged_outline_is_made_again_and_a_wrong_one_is_an_error(
         corpus.plan(1, SECONDS, GROUP)
 
 
+def test_a_plan_opens_its_clips_again(model: SpeechModel, nano: Path, manifests: dict[str, Path]) -> None:
+    """`train.batch: auto` opens the clips of all epochs in between."""
+    corpus = corpus_of(model, recipe_of(nano), manifests)
+    plan = list(corpus.plan(1, SECONDS, GROUP))
+    ids = [item.id for item in corpus.dataset.clips]
+    corpus.dataset.open_all_epochs()
+    assert len(corpus.dataset.clips) > len(ids) and corpus.dataset.open is None
+    assert list(corpus.plan(1, SECONDS, GROUP)) == plan
+    assert [item.id for item in corpus.dataset.clips] == ids and corpus.dataset.open == 1
+
+
 def test_without_manifests_nothing_is_written(model: SpeechModel, nano: Path, manifests: dict[str, Path]) -> None:
     clips = {split: read_manifest(path) for split, path in manifests.items()}
     for files in (None, manifests):
