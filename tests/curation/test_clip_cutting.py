@@ -154,3 +154,19 @@ def test_each_word_is_in_exactly_one_piece_in_order(script: list[tuple[str, str]
         assert 0.3 <= (clip.end or 0) - (clip.start or 0) <= 20 and 0 < (clip.score or 0) <= 1
     assert [clip.position for clip in result.clips] == sorted(clip.position or 0 for clip in result.clips)
     assert np.isfinite(edges).all()
+
+
+def test_a_word_below_the_lowest_score_is_set_aside() -> None:
+    path, text = PAUSE + frames_of("the quick brxwn fox ran away") + PAUSE, "the quick brown fox ran away"
+    assert texts(segmented(path, text, SHORT_CLIPS)) == [text]
+    strict = SegmentOptions(min_duration=0.5, shortest=0.3, max_duration=20, min_score=0.2)
+    assert ("brown", DOUBTFUL) in reasons(segmented(path, text, strict))
+
+
+def test_a_word_in_silence_is_absent_although_it_costs_less_than_to_skip_it() -> None:
+    posteriors = recording(PAUSE + SENTENCE + PAUSE + SENTENCE + PAUSE)
+    start = len(PAUSE + SENTENCE)
+    posteriors.scores[start : start + len(PAUSE), [ord(char) for char in "zyvw"]] = -2.0
+    text = "the quick brown fox zyvw the quick brown fox"
+    result = segment_posteriors(posteriors, transcript_words(text, "en"), text, SHORT_CLIPS)
+    assert ("zyvw", ABSENT) in reasons(result) and "zyvw" not in " ".join(texts(result))
