@@ -43,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
     result = convert(args.source, args.out, options)
     if problems := (result.dropped + result.warnings).text():
         print(visible(problems))
-    rows = f"; {result.dropped.total} rows left out" if result.dropped.total else ""
+    left_out = result.dropped.total
+    rows = f"; {left_out} row{'s' * (left_out > 1)} left out" if left_out else ""
     files = f"{len(result.files)} files in {args.out}" if len(result.files) > 1 else str(result.files[0])
     print(visible(f"{result.clips} clips, {result.seconds / 3600:.2f} h{rows}: {files}"))
     return 0

@@ -164,7 +164,7 @@ def test_unusable_rows_are_reported(corpus: Path, finetune: Command, tmp_path: P
     corpus.write_text(corpus.read_text() + json.dumps({"audio_filepath": "none.wav", "text": "no file"}) + "\n")
     result = finetune("convert", corpus, tmp_path / "out.jsonl")
     assert result.code == 0
-    assert "missing audio" in result.out and "5 clips" in result.out and "1 rows left out" in result.out
+    assert "missing audio" in result.out and "5 clips" in result.out and "1 row left out" in result.out
 
 
 @pytest.mark.parametrize(
