@@ -162,6 +162,8 @@ def _check_leaks(splits: dict[str, SplitResult], allow_leaks: bool) -> None:
 def _write(splits: dict[str, SplitResult], run: RunDir, started: int) -> dict[str, str]:
     """Writes the files in `manifests/`; returns the hash of each manifest."""
     run.manifests.mkdir(parents=True, exist_ok=True)
+    for rest in run.manifests.glob(".*.tmp"):  # of a killed process
+        rest.unlink(missing_ok=True)
     write_problems(run.problems, splits)
     write_style(run.style, {split: result.style for split, result in splits.items()})
     record_audio_files(run, {split: result.recorded(started, run.media) for split, result in splits.items()})

@@ -164,3 +164,13 @@ def test_the_command(
     caplog.clear()
     assert finetune("prepare", path, "--shard", "2/2").code == 0
     assert caplog.messages == ["prepare: skipped, already done"] and not RunDir(tmp_path / "x").prepare_work.exists()
+
+
+def test_what_a_killed_process_left_beside_the_manifests_is_removed(
+    data: dict[str, Any], whole: Files, tmp_path: Path
+) -> None:
+    run = RunDir(tmp_path / "x")
+    run.manifests.mkdir(parents=True)
+    (run.manifests / ".train.arrow.123.tmp").write_bytes(b"half a table")
+    prepare(make_recipe(data, tmp_path), run)
+    assert files(run) == whole

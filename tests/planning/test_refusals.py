@@ -242,7 +242,7 @@ def test_a_damaged_checkpoint_is_refused(trained: Trained, tmp_path: Path) -> No
 def test_a_file_that_export_would_delete_is_refused(trained: Trained, tmp_path: Path, nano: Path) -> None:
     recipe, run, _ = trained
     copy = RunDir(shutil.copytree(run.root, tmp_path / "copy"))
-    copy.export.mkdir()
+    copy.export.mkdir(exist_ok=True)
     (copy.export / "notes.txt").write_text("mine")
     with pytest.raises(CheckpointError) as refused:
         check_target(copy.export, nano)
