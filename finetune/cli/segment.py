@@ -1,6 +1,7 @@
 """`finetune segment`: cuts long recordings with a plain transcript into clips."""
 
 import argparse
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ from finetune.core.array_job import parse_shard
 from finetune.core.errors import DataError
 from finetune.core.options import SegmentOptions, field_names
 from finetune.core.terminal import visible
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from finetune.curation.segment_corpus import SegmentSummary
@@ -63,9 +66,14 @@ def run(args: argparse.Namespace) -> int:
 
     from finetune.curation.recordings import read_recordings
     from finetune.curation.segment_corpus import SegmentFiles, segment_recordings
+    from finetune.data.number_words import is_supported
     from finetune.inference.transcribe import load
 
     files = SegmentFiles.of(args.output, shard, args.cut)
+    if args.output.exists() and not args.output.is_dir():
+        raise DataError(f"{args.output}: this is a file; name a folder for -o")
+    if not is_supported(options.language):
+        log.warning("--language %s: its numbers cannot be written in words, so they are not aligned", options.language)
     existing = [path for path in (files.clips, files.set_aside, files.summary) if path.exists()]
     if existing and not args.overwrite:
         raise DataError(f"{existing[0]}: exists already; choose another folder, or add --overwrite to replace it")

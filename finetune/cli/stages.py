@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.cli.arguments import Subparsers, add_array_arguments, add_recipe_arguments, add_shard_arguments
+from finetune.core.errors import DataError
 from finetune.core.terminal import visible
+from finetune.data.splits import SPLITS
 
 if TYPE_CHECKING:
     from finetune.core.run_dir import RunDir
@@ -46,6 +48,9 @@ def run(args: argparse.Namespace) -> int:
     shard = None if args.shard is None else parse_shard(args.shard)
     recipe, _ = load_recipe(args.recipe, args.overrides)
 
+    if args.shards is not None:
+        _check_shards(args.shards, [split for split in SPLITS if getattr(recipe.data, split)])
+
     from finetune.pipeline import prepare_shard, run_prepare, run_recipe, summarize
     from finetune.report.summary import format_summary
 
@@ -70,9 +75,16 @@ def run(args: argparse.Namespace) -> int:
 def _write_shards(args: argparse.Namespace, run_dir: "RunDir") -> None:
     """Writes the prepared splits as tar shards."""
     from finetune.data.convert import ConvertOptions, write_split_shards
-    from finetune.data.splits import SPLITS
 
     splits = {split: path for split in SPLITS if (path := run_dir.manifest(split)).is_file()}
     options = ConvertOptions(codec=args.codec, shard_bytes=args.shard_size)
     for split, files in write_split_shards(args.shards, splits, options).items():
         print(visible(f"{split:6} {len(files)} shards in {args.shards / split}"))
+
+
+def _check_shards(folder: Path, splits: list[str]) -> None:
+    """Raises DataError if the folder of a split has files."""
+    from finetune.data.convert import is_used
+
+    if used := [str(folder / split) for split in splits if is_used(folder / split)]:
+        raise DataError(f"--shards {folder}: {', '.join(used)} has files already; delete it, or choose another folder")

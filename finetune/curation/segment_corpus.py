@@ -1,5 +1,6 @@
 """Segments the recordings of a corpus and writes the clips, what was set aside, and a summary."""
 
+import hashlib
 import json
 import logging
 from collections import Counter
@@ -134,7 +135,10 @@ def _clip_row(item: Utterance, piece: Piece, number: int) -> Utterance:
 def _cut(item: Utterance, folder: Path) -> Utterance:
     """Writes a clip as a FLAC file of 16 kHz and returns its row."""
     folder.mkdir(parents=True, exist_ok=True)
-    path, wave = folder / f"{item.id.replace('/', '_')}.flac", load_utterance(item)
+    name = item.id.replace("/", "_")
+    if name != item.id:  # another id can have the _
+        name += f"-{hashlib.sha256(item.id.encode()).hexdigest()[:8]}"
+    path, wave = folder / f"{name}.flac", load_utterance(item)
     soundfile.write(path, wave.clip(-1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return replace(
         item, audio_filepath=str(path.absolute()), offset=0.0, duration=len(wave) / SAMPLE_RATE, channel=None

@@ -85,6 +85,8 @@ def convert(source: str, out: Path, options: ConvertOptions) -> ConvertResult:
     """
     target = options.target or target_of(out)
     check_output(out, target, options.overwrite)
+    if options.audio is not None:
+        check_output(options.audio, "shards", options.overwrite)
     media = out.with_name(f"{out.name.partition('.')[0]}_media")
     with TemporaryDirectory(prefix="finetune-convert-") as work:
         rows, writer = RowBlocks([(source, read_corpus(source, media))]), SplitWriter(Path(work))
@@ -99,6 +101,7 @@ def convert(source: str, out: Path, options: ConvertOptions) -> ConvertResult:
         if not writer.num_kept:
             raise DataError(f"{source}: 0 of {len(rows)} rows are usable\n{dropped.text()}")
         result = SplitResult(Path(work), writer.num_kept, writer.seconds, dropped, comparison.style.style(rules))
+        _keep_sources(source, out, options, SplitItems(result))
         files = write_corpus(out, target, SplitItems(result), options)
     return ConvertResult(files, result.num_kept, result.seconds, dropped, warnings)
 
@@ -147,10 +150,8 @@ def write_split_shards(folder: Path, splits: Mapping[str, Path], options: Conver
         options: codec and size.
 
     Raises:
-        DataError: the folder of a split has files, or audio cannot be read.
+        DataError: audio cannot be read.
     """
-    for split in splits:
-        check_output(folder / split, "shards", options.overwrite)
     return {
         split: write_corpus(folder / split, "shards", open_manifest(path), options) for split, path in splits.items()
     }
@@ -175,5 +176,24 @@ def check_output(out: Path, target: Target, overwrite: bool) -> None:
         raise DataError(f"{out}: this is a file; name a folder for --to {target}")
     if target not in FOLDERS and out.is_dir():
         raise DataError(f"{out}: this is a folder; name a file for --to {target}, such as {out / 'train.jsonl'}")
-    if not overwrite and (any(out.iterdir()) if out.is_dir() else out.exists()):
+    if not overwrite and is_used(out):
         raise DataError(f"{out} already exists; choose another name, or add --overwrite to replace it")
+
+
+def is_used(path: Path) -> bool:
+    """Whether a path is a file, or a folder that is not empty."""
+    return any(path.iterdir()) if path.is_dir() else path.exists()
+
+
+def _keep_sources(source: str, out: Path, options: ConvertOptions, utterances: Iterable[Utterance]) -> None:
+    """Raises DataError if writing would replace files that the corpus consists of."""
+    if not is_url(source) and Path(source).exists() and Path(source).resolve() == out.resolve():
+        raise DataError(f"{out}: this is the corpus itself; choose another output")
+    folders = [folder.resolve() for folder in (out, options.audio) if folder and folder.is_dir()]
+    checked = set[Path]()
+    for item in utterances if folders else ():
+        member = parse_byte_range(item.audio_filepath)
+        parent = Path(member.file if member else item.audio_filepath).parent
+        if parent not in checked and (used := next((f for f in folders if parent.resolve().is_relative_to(f)), None)):
+            raise DataError(f"{used}: the corpus has audio here, such as {item.audio_filepath}; choose another folder")
+        checked.add(parent)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from command import Command
+from command import Command, noise
 from conftest import embedded
 
 from finetune.data.audio import SAMPLE_RATE, load_audio
@@ -73,8 +73,8 @@ def test_rows_of_a_corpus_parts_of_files_channels_and_cut_clips(
     total = soundfile.info(talk).duration
     half = total / 2
     table = [
-        {"id": "whole", "text": TEXT, "offset": 0, "duration": total, "speaker": "anna"},
-        {"id": "part", "text": TEXT, "offset": half, "duration": half},
+        {"id": "a/b", "text": TEXT, "offset": 0, "duration": total, "speaker": "anna"},
+        {"id": "a_b", "text": TEXT, "offset": half, "duration": half},
         {"id": "gone", "text": "some words", "audio_filepath": str(tmp_path / "gone.flac"), "offset": 0, "duration": 9},
         {"id": "mute", "text": "...", "offset": 0, "duration": 1},
     ]
@@ -84,19 +84,20 @@ def test_rows_of_a_corpus_parts_of_files_channels_and_cut_clips(
     assert result.code == 1 and "2 of 4 recordings have no words or no readable audio" in result.out
     assert words_of(out) == Counter([*TEXT.split() * 2, "some", "words", "..."])
     clips = read_manifest(out / "clips.jsonl")
-    assert {clip.extra["recording"] for clip in clips} == {"whole", "part"} and clips[0].speaker == "anna"
+    assert {clip.extra["recording"] for clip in clips} == {"a/b", "a_b"} and clips[0].speaker == "anna"
+    assert len({clip.audio_filepath for clip in clips}) == len(clips)
     for clip in clips:
         assert len(load_audio(clip.audio_filepath)) == round(clip.duration * SAMPLE_RATE)
         assert clip.offset == 0 and clip.channel is None and Path(clip.audio_filepath).parent == out / "audio"
     reasons = {str(row["recording"]): str(row["reason"]) for row in rows(out / "set_aside.jsonl")}
     assert "no such file" in reasons["gone"] and reasons["mute"] == "no words in the transcript"
-    parts = [row for row in rows(out / "set_aside.jsonl") if row["recording"] == "part" and row["offset"] is not None]
+    parts = [row for row in rows(out / "set_aside.jsonl") if row["recording"] == "a_b" and row["offset"] is not None]
     assert parts and all(float(str(row["offset"])) >= half for row in parts)
 
     job = finetune("segment", nano, corpus, "-o", out, "--shard", "2/3")
     assert job.code == 0, job.err
     (clip, *_) = read_manifest(out / "clips-00002-of-00003.jsonl")
-    assert clip.extra["recording"] == "part" and clip.offset >= half and clip.channel == 0
+    assert clip.extra["recording"] == "a_b" and clip.offset >= half and clip.channel == 0
     assert words_of(out, "-00002-of-00003") == Counter(TEXT.split())
 
 
@@ -136,3 +137,15 @@ def test_wrong_arguments(
     Path("a.flac").write_bytes(b"")
     result = finetune("segment", nano, "a.flac", "-o", "out", *arguments)
     assert result.code == code and message in result.err and not Path("out").exists()
+
+
+def test_an_output_that_is_a_file_and_an_unknown_language(finetune: Command, nano: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    audio = noise(tmp_path / "a.wav")
+    (tmp_path / "a.txt").write_text("some words")
+    result = finetune("segment", nano, audio, "--text", tmp_path / "a.txt", "-o", tmp_path / "file")
+    assert result.code == 1 and "this is a file; name a folder for -o" in result.err
+    result = finetune(
+        "segment", nano, audio, "--text", tmp_path / "a.txt", "-o", tmp_path / "out", "--language", "klingon"
+    )
+    assert "--language klingon: its numbers cannot be written in words" in result.out

@@ -3,6 +3,7 @@
 import gzip
 import json
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from command import Command
 from finetune.core.errors import DataError
 from finetune.data.audio import load_audio, load_utterance
 from finetune.data.byte_range import parse_byte_range
-from finetune.data.convert import ConvertOptions, Target, convert
+from finetune.data.convert import ConvertOptions, Target, convert, encoded
 from finetune.data.corpora import read_corpus
 from finetune.data.manifest import Utterance, read_manifest
-from finetune.data.writers.clip_audio import encode_clip, is_whole_file
+from finetune.data.writers.clip_audio import ClipAudio, encode_clip, is_whole_file
+from finetune.data.writers.tar_shards import write_tar_shards
 
 RATE = 24_000
 ROWS = [
@@ -132,7 +134,7 @@ def test_shards_have_each_clip_as_a_member(corpus: Path, tmp_path: Path) -> None
 
 
 def test_a_data_set_is_read_by_the_library_datasets(corpus: Path, tmp_path: Path) -> None:
-    result = convert(str(corpus), tmp_path / "hf", ConvertOptions("hf", split="test", shard_bytes=1))
+    result = convert(str(corpus), tmp_path / "hf", ConvertOptions("hf", split="test"))
     assert [path.name for path in result.files] == ["test-00000-of-00001.parquet"]
     rows = {row.values["id"]: row.values for row in read_corpus(f"hf:{tmp_path / 'hf'}:test", tmp_path / "media")}
     for name, item in clips(corpus, tmp_path).items():
@@ -214,7 +216,7 @@ def test_prepare_writes_the_shards_of_each_split(corpus: Path, finetune: Command
         items = read_manifest(tmp_path / "shards" / split / "manifest.jsonl")
         assert [item.id for item in items] == [row["id"] for row in ROWS]
     again = finetune("prepare", recipe, "--shards", tmp_path / "shards")
-    assert again.code == 1 and "already exists" in again.err
+    assert again.code == 1 and "has files already; delete it, or choose another folder" in again.err
 
 
 def test_shards_are_a_corpus_as_a_folder_and_by_their_manifest(corpus: Path, tmp_path: Path) -> None:
@@ -243,3 +245,61 @@ def test_lhotse_and_parquet_give_the_same_clips_again(corpus: Path, tmp_path: Pa
         for item in items:
             assert (item.text, item.keywords) == (expected[item.id].text, expected[item.id].keywords)
             assert_same_audio(load_utterance(item), expected[item.id])
+
+
+def test_a_folder_of_sources_is_never_written(corpus: Path, finetune: Command, tmp_path: Path) -> None:
+    first = tmp_path / "files"
+    convert(str(corpus), tmp_path / "first.jsonl", ConvertOptions(audio=first))
+    convert(str(corpus), tmp_path / "shards", ConvertOptions("shards"))
+    before = {path: path.read_bytes() for folder in (first, tmp_path / "shards") for path in folder.iterdir()}
+    rows = (tmp_path / "first.jsonl").read_text().splitlines()
+    (tmp_path / "reversed.jsonl").write_text("\n".join(rows[::-1]))
+    for arguments, message in (
+        ((tmp_path / "reversed.jsonl", tmp_path / "b.jsonl", "--audio", first), "files already exists"),
+        (
+            (tmp_path / "reversed.jsonl", tmp_path / "b.jsonl", "--audio", first, "--overwrite"),
+            "the corpus has audio here",
+        ),
+        ((tmp_path / "shards", tmp_path / "shards", "--to", "shards", "--overwrite"), "this is the corpus itself"),
+        (
+            (tmp_path / "shards" / "manifest.jsonl", tmp_path / "shards", "--to", "hf", "--overwrite"),
+            "the corpus has audio here",
+        ),
+        ((corpus, corpus, "--overwrite"), "this is the corpus itself"),
+    ):
+        result = finetune("convert", *arguments)
+        assert result.code == 1 and message in result.err
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_shards_of_an_earlier_call_are_replaced(corpus: Path, tmp_path: Path) -> None:
+    convert(str(corpus), tmp_path / "shards", ConvertOptions("shards", shard_bytes=1))
+    assert len(list((tmp_path / "shards").glob("*.tar"))) == len(ROWS)
+    convert(str(corpus), tmp_path / "shards", ConvertOptions("shards", overwrite=True))
+    assert {path.name for path in (tmp_path / "shards").iterdir()} == {
+        *("manifest.jsonl", "shard-000000.tar", "shard-000000.tar.index")
+    }
+
+
+def test_a_missing_shard_is_a_fault_of_its_rows(corpus: Path, finetune: Command, tmp_path: Path) -> None:
+    convert(str(corpus), tmp_path / "shards", ConvertOptions("shards", shard_bytes=1))
+    for number in (0, 3):
+        (tmp_path / "shards" / f"shard-00000{number}.tar").unlink()
+        result = finetune("convert", tmp_path / "shards", tmp_path / "again.jsonl", "--overwrite")
+        assert "missing audio" in result.out
+    assert len(read_manifest(tmp_path / "again.jsonl")) == len(ROWS) - 2
+
+
+def test_a_failed_writer_leaves_no_shards(tmp_path: Path, corpus: Path) -> None:
+    def failing() -> Iterator[tuple[Utterance, ClipAudio]]:
+        yield from encoded(clips(corpus, tmp_path).values(), "flac")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_tar_shards(tmp_path / "shards", failing(), 1)
+    assert not list((tmp_path / "shards").iterdir())
+
+
+def test_parquet_files_have_the_size(corpus: Path, tmp_path: Path) -> None:
+    result = convert(str(corpus), tmp_path / "hf", ConvertOptions("hf", shard_bytes=1))
+    assert [path.name for path in result.files] == [f"train-0000{n}-of-00005.parquet" for n in range(5)]

@@ -18,6 +18,7 @@ from finetune.data.formats import (
     nemo_tarred,
     parquet,
     parquet_files,
+    tar_shards,
     webdataset,
 )
 from finetune.data.row import Row
@@ -47,6 +48,7 @@ class CorpusFormat:
 
 FORMATS: tuple[CorpusFormat, ...] = (
     CorpusFormat("Lhotse", lhotse.matches, lhotse.read, exact=True),
+    CorpusFormat("tar shards", tar_shards.matches, tar_shards.read),
     CorpusFormat("NeMo, tarred", nemo_tarred.matches, nemo_tarred.read),
     CorpusFormat("compressed manifest", gzip_manifest.matches, gzip_manifest.read),
     CorpusFormat("Kaldi directory", kaldi.matches, kaldi.read, exact=True),

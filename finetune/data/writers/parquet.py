@@ -7,7 +7,7 @@ documentation of `datasets`.
 import json
 import os
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path, PurePath
 
 import pyarrow as pa
@@ -87,11 +87,18 @@ def write_parquet(
 
 def _write(path: Path, clips: Iterator[tuple[Utterance, ClipAudio]], schema: pa.Schema, shard_bytes: int) -> None:
     """Writes one file: clips until it has `shard_bytes` of audio."""
-    size = 0
+    size, group = 0, list[dict[str, object]]()
     with pq.ParquetWriter(path, schema) as writer:
-        while size < shard_bytes and (group := list(islice(clips, ROWS_IN_GROUP))):
-            size += sum(len(audio.data) for _, audio in group)
-            writer.write_table(pa.Table.from_pylist([_row(item, audio, schema) for item, audio in group], schema))
+        for item, audio in clips:
+            group.append(_row(item, audio, schema))
+            size += len(audio.data)
+            if len(group) == ROWS_IN_GROUP or size >= shard_bytes:
+                writer.write_table(pa.Table.from_pylist(group, schema))
+                group.clear()
+            if size >= shard_bytes:
+                return
+        if group:
+            writer.write_table(pa.Table.from_pylist(group, schema))
 
 
 def _row(item: Utterance, audio: ClipAudio, schema: pa.Schema) -> dict[str, object]:

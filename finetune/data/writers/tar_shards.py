@@ -45,7 +45,7 @@ def write_tar_shards(folder: Path, clips: Iterable[tuple[Utterance, ClipAudio]],
     """Writes shards, an index beside each, and `manifest.jsonl`, whose names of shards are relative to its folder.
 
     Args:
-        folder: an empty or new folder.
+        folder: the folder; shards of an earlier call are deleted first.
         clips: utterances and their audio.
         shard_bytes: a shard that has reached this size is closed.
 
@@ -56,10 +56,17 @@ def write_tar_shards(folder: Path, clips: Iterable[tuple[Utterance, ClipAudio]],
         OSError: a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for old in (folder / MANIFEST, *folder.glob("shard-*.tar"), *folder.glob("shard-*.tar.index")):
+        old.unlink(missing_ok=True)
     paths = list[Path]()
-    write_manifest(folder / MANIFEST, _write(folder, clips, shard_bytes, paths))
-    for path in paths:
-        write_tar_index(path)
+    try:
+        write_manifest(folder / MANIFEST, _write(folder, clips, shard_bytes, paths))
+        for path in paths:
+            write_tar_index(path)
+    except BaseException:  # shards without their manifest would be a smaller corpus
+        for path in paths:
+            path.unlink(missing_ok=True)
+        raise
     return paths
 
 
