@@ -69,8 +69,8 @@ def main(argv: list[str] | None = None, commands: Sequence[Command] = COMMANDS) 
             _print_error(error)
             return 2 if isinstance(error, RecipeError) else 1
         except KeyboardInterrupt:
-            resumes = args.command in stages.HELP
-            _print_error("stopped" + ("; rerun to resume from the last checkpoint" if resumes else ""))
+            place = " from the last checkpoint" * (args.command != "prepare")
+            _print_error("stopped" + (f"; rerun to resume{place}" if args.command in stages.HELP else ""))
             return 128 + signal.SIGINT
         except BrokenPipeError:  # the reader of a pipe has closed it, such as `head`; no message is needed
             _discard_output()

@@ -310,6 +310,7 @@ def test_a_report_of_an_earlier_versions_run_is_refused(finetune: Command, tmp_p
     [
         (transcribe_command, ["transcribe", PARK, "--model", NANO], "finetune: stopped\n"),
         (stages, ["train", QUICKSTART], "finetune: stopped; rerun to resume from the last checkpoint\n"),
+        (stages, ["prepare", QUICKSTART], "finetune: stopped; rerun to resume\n"),
     ],
 )
 def test_only_commands_with_checkpoints_mention_resuming(
