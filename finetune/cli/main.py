@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from finetune.cli import calibrate, check, compare, convert, demo, report, score, segment, stages, transcribe_command
 from finetune.cli.arguments import Subparsers
@@ -73,26 +73,28 @@ def main(argv: list[str] | None = None, commands: Sequence[Command] = COMMANDS) 
             _print_error("stopped" + (f"; rerun to resume{place}" if args.command in stages.HELP else ""))
             return 128 + signal.SIGINT
         except BrokenPipeError:  # the reader of a pipe has closed it, such as `head`; no message is needed
-            _discard_output()
+            _discard_output(sys.stdout)
             return 128 + signal.SIGPIPE
         except Exception as error:
             _print_error(explain(error))
             return 1
 
 
-def _discard_output() -> None:
+def _discard_output(stream: TextIO) -> None:
     """Drops what is not yet written; otherwise the exit of the interpreter fails."""
     with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _print_error(error: Any) -> None:
     try:
         sys.stdout.flush()
     except OSError:  # such as a full disk behind a redirection
-        _discard_output()
-    with suppress(OSError):
+        _discard_output(sys.stdout)
+    try:
         print(visible(shortened(f"finetune: {error}")), file=sys.stderr, flush=True)
+    except OSError:
+        _discard_output(sys.stderr)
 
 
 def _parser(commands: Sequence[Command]) -> argparse.ArgumentParser:

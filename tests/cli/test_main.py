@@ -368,6 +368,19 @@ def test_a_log_message_to_a_full_standard_output_prints_no_traceback(unbuffered:
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_error_that_cannot_be_printed_keeps_its_exit_code(unbuffered: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "finetune", "check", "nowhere.yaml"],
+            stdout=full,
+            stderr=full,
+            cwd=ROOT,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        )
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_log_messages_and_printed_lines_stay_in_order(unbuffered: str) -> None:
     code, env = LOGS.format(lines=f"{PRINT}; {LOG}; {PRINT}; {LOG}"), os.environ | {"PYTHONUNBUFFERED": unbuffered}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
