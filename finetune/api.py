@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Self, overload
 from finetune.core import config
 from finetune.core.errors import DataError, RecipeError
 from finetune.core.model_limits import read_limits
-from finetune.core.options import INSTRUCTION, TranscribeOptions, override
+from finetune.core.options import TranscribeOptions, override
+from finetune.core.prompts import INSTRUCTION
 from finetune.core.recipe import read_recipe, recipe_from_values
 from finetune.core.run_dir import RunDir
 from finetune.data.waveform import Recording, to_recordings
@@ -96,7 +97,8 @@ class GraniteSpeech:
         chosen = override(
             self.options, keywords=keywords, language=language, translate_to=translate_to, channel=channel, **options
         )
-        if warning := read_limits(self.network.source).prompt_warning(chosen.prompt, bool(chosen.keywords)):
+        prompt = chosen.prompt(self.network.profile)
+        if warning := read_limits(self.network.source).prompt_warning(prompt, bool(chosen.keywords)):
             warnings.warn(warning, stacklevel=2)
         several = isinstance(audio, list | tuple)
         failed = failed if several else None

@@ -267,7 +267,7 @@ def _stage_inputs(recipe: Recipe) -> dict[str, str]:
     """By stage: a hash of the settings that it and earlier stages read, and of the files of the corpora."""
     content, data = recipe.model_dump(mode="json"), recipe.data
     sources = (*data.train, *data.replay, *data.valid, *data.test, *data.canary)
-    key = "".join(corpus_state(source, Path(recipe.runs)) for source in sources)
+    key = "".join(corpus_state(source.path, Path(recipe.runs)) for source in sources)
     hashes = {}
     for stage in STAGES:
         settings = json.dumps([key, *(content[name] for name in stage.reads)], sort_keys=True)

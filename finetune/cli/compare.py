@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.cli.arguments import Subparsers
-from finetune.core.options import COMPARE_FOLDER, INSTRUCTION
+from finetune.core.options import COMPARE_FOLDER
+from finetune.core.prompts import INSTRUCTION
 from finetune.core.terminal import visible
 from finetune.metrics.conditions import GRAMMAR, parse_condition
 

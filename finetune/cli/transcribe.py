@@ -14,6 +14,7 @@ from finetune.core.files import MAX_LIST_BYTES, read_bytes, write_text
 from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS
 from finetune.core.model_limits import read_limits
 from finetune.core.options import FORMATS, DecodingOptions, TranscribeOptions, choices, override
+from finetune.core.prompts import read_profile
 from finetune.core.terminal import prepare_streams, shortened, visible
 from finetune.core.unexpected import explain
 from finetune.data.audio_state import has_bytes
@@ -127,7 +128,8 @@ def run(args: argparse.Namespace, saved: TranscribeOptions, model: str, progress
     """
     paths, form = _paths(args), args.format or FORMATS[0]
     options = options_from(args, saved)
-    if warning := read_limits(model).prompt_warning(options.prompt, bool(options.keywords)):
+    prompt = options.prompt(read_profile(model))
+    if warning := read_limits(model).prompt_warning(prompt, bool(options.keywords)):
         _log(f"finetune: warning: {warning}")
     targets = _targets(paths, form, args.output, options.channel == "each")
     if not any(os.path.exists(path) or has_bytes(path) for path in paths):

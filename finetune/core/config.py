@@ -1,10 +1,11 @@
 """The recipe: every setting with its type, range and default; `core.recipe` reads it from YAML."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-from finetune.core.options import INSTRUCTION, DecodingOptions
+from finetune.core.options import DecodingOptions
+from finetune.core.prompts import INSTRUCTION
 
 
 class Section(BaseModel):
@@ -43,16 +44,53 @@ class TextSection(Section):
     """lower converts to lower case, as the base model writes."""
 
 
+class CorpusEntry(Section):
+    """A corpus with settings. A corpus without settings is only its path. The values of a row come first."""
+
+    path: str = Field(min_length=1)
+    """A .jsonl, .csv, .tsv or .parquet file, a folder, or hf:NAME:SPLIT; docs/corpora.md lists all formats."""
+    weight: float = Field(1.0, gt=0, le=1000)
+    """How often a clip occurs in an epoch of training; at 0.5, each epoch uses a new random half of the clips."""
+    max_clips: int | None = Field(None, ge=1)
+    """Use a random sample of this many rows, the same each time; the default is all rows."""
+    task: Literal["transcribe", "translate"] | None = None
+    """What the model is asked for; the default is transcribe, or translate for a row with a target_language."""
+    language: str = ""
+    """The spoken language."""
+    target_language: str = ""
+    """The language of the text of a translation."""
+    text_style: Literal["raw", "punctuated"] | None = None
+    """The style of the text, which chooses the prompt; the default is model.instruction."""
+    instruction: str = ""
+    """The text after the audio in the prompt, instead of that of task and text_style."""
+    text_column: str = ""
+    """The column with the text, such as translation; the default is the usual column of transcripts."""
+    tags: dict[str, str] = {}
+    """Columns that are added to each row, by name, for evaluate.groups."""
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> Any:
+        """Only the path if there is nothing else, as it is written in a recipe."""
+        return handler(self) if self.model_fields_set - {"path"} else self.path
+
+
+def _as_entry(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+Corpora = list[Annotated[CorpusEntry, BeforeValidator(_as_entry, json_schema_input_type=str | CorpusEntry)]]
+
+
 class DataSection(Section):
-    train: list[str] = []
+    train: Corpora = []
     """Training corpora: .jsonl, .csv, .tsv, .parquet, a folder, or hf:NAME:SPLIT. Empty for `finetune score`."""
-    valid: list[str] = []
+    valid: Corpora = []
     """Validation corpora, which choose the best adapter."""
-    test: list[str] = Field(min_length=1)
+    test: Corpora = Field(min_length=1)
     """Test corpora; `finetune score` scores each of them separately."""
-    canary: list[str] = []
+    canary: Corpora = []
     """Corpora of general speech, which show what the model forgets."""
-    replay: list[str] = []
+    replay: Corpora = []
     """Corpora of general speech that are mixed into training, against forgetting."""
     replay_weight: float = Field(1.0, gt=0)
     """How often a replay clip occurs in an epoch; at 0.5, each epoch uses a new random half of the clips."""

@@ -3,15 +3,16 @@
 from collections.abc import Iterator
 from unicodedata import category
 
-from finetune.core.config import AugmentSection, Recipe
+from finetune.core.config import AugmentSection, CorpusEntry, DataSection, Recipe
 from finetune.core.languages import row_language, suggested_language
+from finetune.core.prompts import TRANSLATE, prompt_problem, stated_task
 
 MAX_NAME, MAX_INSTRUCTION = 100, 10_000  # characters
 
 
 def contradictions(recipe: Recipe) -> list[tuple[str, str]]:
     """The contradictions, each as (dotted key, message)."""
-    problems = [*_parts(recipe), *_data(recipe), *_cache(recipe)]
+    problems = [*_parts(recipe), *_data(recipe), *_corpora(recipe.data), *_cache(recipe)]
     name, instruction = recipe.name, recipe.model.instruction
     if not 0 < len(name) <= MAX_NAME or {"/", "\0"} & {*name} or name.startswith("."):
         text = f"must be a folder name without slashes of at most {MAX_NAME} characters and must not start with a dot"
@@ -70,6 +71,33 @@ def _data(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "data.text.extra_tags", "has an empty entry"
     if train.max_canary_loss is not None and not data.canary:
         yield "train.max_canary_loss", "is measured on data.canary, which is empty; set data.canary"
+
+
+def _corpora(data: DataSection) -> Iterator[tuple[str, str]]:
+    for split in ("train", "valid", "test", "canary", "replay"):
+        for entry in getattr(data, split):
+            if problem := _entry_problem(entry, split, data.too_long):
+                yield f"data.{split}", f"{entry.path}: {problem}"
+
+
+def _entry_problem(entry: CorpusEntry, split: str, too_long: str) -> str:
+    """What is wrong with the settings of a corpus; "" if nothing is."""
+    if entry.weight != 1 and split not in ("train", "replay"):
+        return "weight has no effect on clips that are only scored; remove it"
+    if entry.language and not row_language(entry.language):
+        hint = suggested_language(entry.language)
+        return f"language {entry.language!r} must be a language code such as en or de" + (f"; {hint}?" if hint else "")
+    try:
+        _, target = stated_task(entry.task or "", entry.language, entry.target_language)
+    except ValueError as error:
+        if entry.target_language:  # otherwise it can be a column
+            return str(error)
+        target = ""
+    if entry.target_language and (problem := prompt_problem(target, "", entry.instruction)):
+        return problem
+    if too_long == "segment" and split == "train" and (entry.task == TRANSLATE or entry.text_column):
+        return "data.too_long: segment aligns speech with its transcript; set drop, or prepare this corpus by itself"
+    return ""
 
 
 def _cache(recipe: Recipe) -> Iterator[tuple[str, str]]:

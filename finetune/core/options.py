@@ -13,8 +13,8 @@ from unicodedata import category
 
 from finetune.core.errors import RecipeError
 from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS, language_code
+from finetune.core.prompts import DEFAULT_PROFILE, INSTRUCTION, PromptProfile
 
-INSTRUCTION = "can you transcribe the speech into a written format?"  # from the model card of granite-4.0-1b-speech
 COMPARE_FOLDER = "runs/compare"  # hypotheses that `finetune compare` keeps
 FORMATS = ("text", "json", "srt", "vtt", "tsv")  # of a printed transcript; the first is the default
 MIN_WINDOW, MAX_WINDOW = 1.0, 30.0  # seconds; bounds of the longest window of audio that a model gets
@@ -151,11 +151,15 @@ class TranscribeOptions:
         if self.translate_to and self.language == self.translate_to:
             raise RecipeError(f"translate_to: the speech is {SPEECH_LANGUAGES[self.language]} already")
 
-    @property
-    def prompt(self) -> str:
-        """The instruction in the prompt; for a translation, the instruction of the model card of granite-speech-4.1."""
-        target = TRANSLATION_TARGETS.get(self.translate_to)
-        return f"translate the speech to {target}." if target else self.instruction
+    def prompt(self, profile: PromptProfile = DEFAULT_PROFILE) -> str:
+        """The instruction in the prompt, without keywords.
+
+        Args:
+            profile: the prompts of the model.
+        """
+        if self.translate_to:
+            return profile.translate(self.translate_to)
+        return profile.transcribe(default=self.instruction, language=self.language)
 
     @property
     def text_language(self) -> str:

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
-from finetune.core.config import GOALS, Recipe
+from finetune.core.config import GOALS, CorpusEntry, Recipe
 from finetune.core.contradictions import contradictions
 from finetune.core.errors import RecipeError
 from finetune.core.files import write_json
@@ -24,6 +24,7 @@ from finetune.core.yaml_text import line_of, read_yaml
 from finetune.version import __version__
 
 MAX_SHOWN = 100  # characters of a value in a message
+CORPORA = {f"data.{name}" for name in ("train", "valid", "test", "canary", "replay")}
 VERSION_KEY = "toolkit_version"  # in resolved.json; not a setting
 REQUIRED = {
     "model.base": "required; set model.base to a local folder or a hub name such as "
@@ -136,11 +137,11 @@ def known_keys(section: Any = Recipe, prefix: str = "") -> list[str]:
 
 
 def get_setting(recipe: Recipe, key: str) -> Any:
-    """The value at a dotted key."""
+    """The value at a dotted key; corpora as they are written in a recipe."""
     value: Any = recipe
     for part in key.split("."):
         value = getattr(value, part)
-    return value
+    return [entry.model_dump(mode="json", exclude_unset=True) for entry in value] if key in CORPORA else value
 
 
 def parse(path: Path) -> dict[str, RawValue]:
@@ -170,9 +171,7 @@ def _flatten(node: yaml.Node, path: str, prefix: str = "") -> dict[str, RawValue
         if isinstance(value, yaml.MappingNode):
             inner = _flatten(value, path, key + ".")
         elif isinstance(value, yaml.SequenceNode):
-            if not all(isinstance(item, yaml.ScalarNode) and item.value.strip() for item in value.value):
-                raise RecipeError(f"{origin}: {key}: must be a list of plain values")
-            inner = {key: RawValue([item.value for item in value.value], origin)}
+            inner = {key: RawValue([_list_item(item, key, path, origin) for item in value.value], origin)}
         else:
             inner = {key: RawValue(_text_or_none(value.value, value.style), origin)}
         for name, entry in inner.items():
@@ -180,6 +179,26 @@ def _flatten(node: yaml.Node, path: str, prefix: str = "") -> dict[str, RawValue
                 raise RecipeError(f"{entry.origin}: {name} is set twice")
             raw[name] = entry
     return raw
+
+
+def _list_item(node: yaml.Node, key: str, path: str, origin: str) -> Any:
+    """An item of a list: a plain value, or for a list of corpora a mapping with the settings of one."""
+    if isinstance(node, yaml.ScalarNode) and node.value.strip():
+        return node.value
+    if key in CORPORA and isinstance(node, yaml.MappingNode):
+        entry, known = dict[str, Any](), CorpusEntry.model_fields
+        for name, value in _flatten(node, path, "").items():
+            section, _, rest = name.partition(".")
+            if section not in known:
+                nearest = difflib.get_close_matches(section[:MAX_SHOWN], known, 1)
+                hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+                raise RecipeError(f"{value.origin}: {key}: unknown key '{_short(section)}' of a corpus{hint}")
+            if rest:
+                entry.setdefault(section, {})[rest] = value.value
+            elif value.value is not None:
+                entry[section] = value.value
+        return entry
+    raise RecipeError(f"{origin}: {key}: must be a list of plain values")
 
 
 def _text_or_none(text: str, style: str | None = None) -> str | None:
@@ -257,8 +276,11 @@ def _validate(raw: dict[str, RawValue], source: str) -> Recipe:
         lines = []
         for problem in error.errors():
             key = ".".join(str(part) for part in problem["loc"] if isinstance(part, str))
-            if key in raw:
-                lines.append(f"{raw[key].origin}: {key}: {problem['msg']}, got {_short(repr(problem['input']))}")
+            corpora = next((name for name in CORPORA if key.startswith(f"{name}.")), "")
+            if key in raw or corpora in raw:
+                known, item = (key, "") if key in raw else (corpora, f"{key[len(corpora) + 1 :]}: ")
+                problem_text = f"{item}{problem['msg']}, got {_short(repr(problem['input']))}"
+                lines.append(f"{raw[known].origin}: {known}: {problem_text}")
             else:
                 lines.append(f"{source}: {key}: {REQUIRED.get(key, problem['msg'])}")
         raise RecipeError("\n".join(lines)) from error

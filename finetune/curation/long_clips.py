@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from finetune.core.config import Recipe
+from finetune.core.config import CorpusEntry, Recipe
 from finetune.core.errors import DataError
 from finetune.core.files import read_json, write_json
 from finetune.core.options import SegmentOptions
@@ -35,8 +35,9 @@ def segment_long(recipe: Recipe, run: RunDir, load: Load | None = None) -> Recip
         ModelError: the model cannot be loaded.
     """
     model: SpeechModel | None = None
-    options, sources = _options(recipe), list[str]()
-    for number, source in enumerate(recipe.data.train, 1):
+    options, entries = _options(recipe), list[CorpusEntry]()
+    for number, entry in enumerate(recipe.data.train, 1):
+        source = entry.path
         folder = run.root / "segments" / f"train-{number}"
         files = SegmentFiles.of(folder)
         state: dict[str, object] = {
@@ -57,8 +58,8 @@ def segment_long(recipe: Recipe, run: RunDir, load: Load | None = None) -> Recip
                     f"data.max_bad_fraction {recipe.data.max_bad_fraction:g} allows; {files.set_aside} has the reasons"
                 )
             write_json(folder / "inputs.json", state)
-        sources.append(str(files.clips))
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"train": sources})})
+        entries.append(entry.model_copy(update={"path": str(files.clips)}))
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"train": entries})})
 
 
 def _options(recipe: Recipe) -> SegmentOptions:

@@ -8,9 +8,11 @@ from finetune.core.errors import DataError
 from finetune.data.audio_preview import preview_channels
 from finetune.data.corpora import preview_rows
 from finetune.data.corpus import Corpus
+from finetune.data.corpus_entries import preview_entry
 from finetune.data.manifest import Utterance
 from finetune.data.raw_rows import BLOCK_ROWS
 from finetune.data.row import Row
+from finetune.data.row_checks import check_prompt
 from finetune.data.splits import SPLITS
 from finetune.data.style import BASE_STYLE, format_style, split_style
 from finetune.data.text_rules import TextRules
@@ -34,9 +36,10 @@ def preview_corpora(recipe: Recipe, open_corpus: Callable[[str], Corpus | None] 
     problems, any_closed = list[str](), False
     splits: dict[str, list[Corpus]] = {}
     for split in SPLITS:
-        for source in getattr(recipe.data, split):
+        for entry in getattr(recipe.data, split):
+            source = entry.path
             try:
-                rows = open_corpus(source)
+                rows = preview_entry(entry, open_corpus)
             except DataError as error:
                 problems.append(f"data.{split}: {error}")
                 continue
@@ -47,6 +50,7 @@ def preview_corpora(recipe: Recipe, open_corpus: Callable[[str], Corpus | None] 
             yield from preview_channels(sampled_rows(rows))
             name = f"data.{split}: {source}"
             problems += _problems(rows, name, recipe.data.max_bad_fraction)
+            problems += _without_prompt(rows, name, recipe.data.max_bad_fraction)
             splits.setdefault(split, []).append(rows)
     if recipe.data.terms:
         try:
@@ -81,6 +85,17 @@ def _problems(rows: Corpus, name: str, max_bad_fraction: float) -> Iterator[str]
             f"{name}: {facts.num_faults} of {len(rows)} rows cannot be used, such as {row.where}: {fault.kind}: "
             f"{fault.detail}"
         )
+
+
+def _without_prompt(corpus: Corpus, name: str, max_bad_fraction: float) -> Iterator[str]:
+    """The reason for which `prepare` will refuse a corpus with rows without a valid task; of a large one, a sample."""
+    count, wrong, first = 0, 0, ""
+    for row in sampled_rows(corpus):
+        count += 1
+        if finding := check_prompt(row, text_of_row(row)):
+            wrong, first = wrong + 1, first or f"{row.where}: {finding.kind}: {finding.detail}"
+    if wrong > max_bad_fraction * count:
+        yield f"{name}: {wrong} of {count} rows cannot be used, such as {first}"
 
 
 def _texts(corpora: Iterable[Corpus]) -> Iterator[Utterance]:

@@ -1,8 +1,9 @@
 """The manifest: a JSON Lines file with one utterance per line. All stages read and write data in this format.
 
 The keys are those of NeMo and of the speech leaderboards: `audio_filepath`, `duration`, `text`, and optionally `id`,
-`offset`, `channel`, `language`, `speaker`, `keywords` and `audio_digest`. All other keys are kept in `extra`. Every row
-has the version of the format.
+`offset`, `channel`, `language`, `speaker`, `keywords`, `audio_digest`, what the model is asked for (`task`,
+`target_language`, `text_style`, `instruction`) and `sampling_weight`. All other keys are kept in `extra`. Every row has
+the version of the format.
 """
 
 import json
@@ -19,12 +20,14 @@ from typing import Any
 
 from finetune.core.errors import DataError
 from finetune.core.files import parse_jsonl, read_bytes, stream_jsonl
+from finetune.core.prompts import TRANSLATE, prompt_problem, stated_task
 from finetune.data.byte_range import stem_of
 from finetune.data.cells import cell_channel
 
 log = logging.getLogger(__name__)
 
 VERSION_KEY, VERSION = "manifest_version", 2  # version 1 has no such key, and leaves out an offset of 0
+PROMPT_COLUMNS = ("task", "target_language", "text_style", "instruction")
 KEYS = (
     "id",
     "audio_filepath",
@@ -36,10 +39,13 @@ KEYS = (
     "speaker",
     "keywords",
     "audio_digest",
+    *PROMPT_COLUMNS,
+    "sampling_weight",
 )
 MAX_TEXT = 100_000  # characters; speech has at most 40 a second
 MAX_STEM = 255  # characters; no file name is longer
 ALWAYS_WRITTEN = ("audio_filepath", "offset", "duration", "text")
+TEXT_KEYS = ("id", "language", "speaker", "audio_digest", *PROMPT_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,8 @@ class Utterance:
     """A segment of an audio file, from `offset` to `offset + duration` seconds, and its transcript.
 
     `channel` is numbered from 0; None averages all channels. `audio_digest` is `AudioInfo.digest`, or "" if unknown.
+    `task` is "translate" or "", which is transcription; `text_style` is one of `prompts.STYLES` or "". `instruction`
+    replaces the prompt of the task. `sampling_weight` is how often a training clip occurs in an epoch.
     """
 
     id: str
@@ -60,6 +68,21 @@ class Utterance:
     extra: dict[str, object] = field(default_factory=dict, hash=False)
     channel: int | None = None
     audio_digest: str = ""
+    task: str = ""
+    target_language: str = ""
+    text_style: str = ""
+    instruction: str = ""
+    sampling_weight: float = 1.0
+
+    @property
+    def is_translation(self) -> bool:
+        """Whether the text is a translation of what is spoken."""
+        return self.task == TRANSLATE
+
+    @property
+    def text_language(self) -> str:
+        """The language of the text as the row states it; "" if it states none."""
+        return self.target_language or self.language
 
 
 def seconds_of(utterances: Iterable[Utterance]) -> float:
@@ -68,7 +91,7 @@ def seconds_of(utterances: Iterable[Utterance]) -> float:
 
 
 def concatenated(clips: Sequence[Utterance], occurrence: int) -> Utterance:
-    """Several utterances, one after another, as one utterance with the file and offset of the first.
+    """Several utterances of one language and task, one after another, as one with the file and offset of the first.
 
     Args:
         clips: the utterances in their order.
@@ -228,7 +251,7 @@ def _utterance(row: dict[str, object], where: str, used_ids: Collection[str]) ->
             raise DataError(f"{where}: `{key}` must be a string; got {row.get(key)!r}")
     if len(str(row["text"])) > MAX_TEXT:
         raise DataError(f"{where}: `text` has {len(str(row['text']))} characters; the largest number is {MAX_TEXT}")
-    for key in ("id", "language", "speaker", "audio_digest"):
+    for key in TEXT_KEYS:
         if not isinstance(row.get(key, ""), str):
             raise DataError(f"{where}: `{key}` must be a string; got {row[key]!r}")
     duration, offset = _seconds(row, "duration", where), _seconds(row, "offset", where) if "offset" in row else 0.0
@@ -241,20 +264,32 @@ def _utterance(row: dict[str, object], where: str, used_ids: Collection[str]) ->
         channel = cell_channel(row.get("channel"))  # in version 1 a column of the corpus, such as "left"
     except ValueError as error:
         raise DataError(f"{where}: `channel`: {error}") from error
-    path = str(row["audio_filepath"])
+    path, texts = str(row["audio_filepath"]), {key: str(row.get(key, "")) for key in TEXT_KEYS}
+    try:
+        task, target = stated_task(texts["task"], texts["language"], texts["target_language"])
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
+    if problem := prompt_problem(target, texts["text_style"], texts["instruction"]):
+        raise DataError(f"{where}: {problem}")
     return Utterance(
-        id=str(row.get("id") or unique_id(path, offset, used_ids, channel)),
+        **texts
+        | {"id": texts["id"] or unique_id(path, offset, used_ids, channel), "task": task, "target_language": target},
         audio_filepath=path,
         duration=duration,
         text=str(row["text"]),
         offset=offset,
-        language=str(row.get("language", "")),
-        speaker=str(row.get("speaker", "")),
         keywords=tuple(keywords),
         extra={key: value for key, value in row.items() if key not in (*KEYS, VERSION_KEY)},
         channel=channel,
-        audio_digest=str(row.get("audio_digest", "")),
+        sampling_weight=_weight(row, where),
     )
+
+
+def _weight(row: dict[str, object], where: str) -> float:
+    value = row.get("sampling_weight", 1.0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise DataError(f"{where}: `sampling_weight` must be a number above 0; got {value!r}")
+    return float(value)
 
 
 def _seconds(row: dict[str, object], key: str, where: str) -> float:
@@ -277,6 +312,8 @@ def manifest_row(utterance: Utterance) -> dict[str, object]:
     """
     row: dict[str, object] = {key: getattr(utterance, key) for key in KEYS}
     row = {key: value for key, value in row.items() if value or key in ALWAYS_WRITTEN or value == 0}
+    if utterance.sampling_weight == 1:
+        del row["sampling_weight"]
     row[VERSION_KEY] = VERSION
     if clash := sorted(set(row) & set(utterance.extra)):
         raise DataError(f"utterance {utterance.id!r}: `extra` must not contain the manifest's own keys {clash}")

@@ -12,12 +12,12 @@ from typing import Literal
 
 from finetune.core import progress
 from finetune.core.array_job import Shard
-from finetune.core.config import DataSection
+from finetune.core.config import CorpusEntry, DataSection
 from finetune.core.errors import DataError
 from finetune.core.ray_pool import RayPool
 from finetune.core.worker_pool import WorkerPool, available_cores
 from finetune.data.audit import RowComparison
-from finetune.data.corpora import read_corpus
+from finetune.data.corpus_entries import read_entry
 from finetune.data.corpus_state import corpus_state
 from finetune.data.problems import ProblemSummary
 from finetune.data.row_audio import Inspect
@@ -66,8 +66,8 @@ class SplitJob:
 
     def __init__(self, split: str, data: DataSection, place: Workplace) -> None:
         self.split, self._data, self._place = split, data, place
-        sources: list[str] = getattr(data, split)
-        self.rows = RowBlocks([(source, read_corpus(source, place.media)) for source in sources])
+        entries: list[CorpusEntry] = getattr(data, split)
+        self.rows = RowBlocks([(entry.path, read_entry(entry, place.media)) for entry in entries])
         self._settings = RowSettings(
             min_duration=data.min_duration,
             max_duration=data.max_duration,
@@ -76,7 +76,8 @@ class SplitJob:
             wordless="keep empty" if split in SCORED_SPLITS else "drop",
             text=data.text,
         )
-        states = [corpus_state(source, place.runs) for source in sources]
+        sources = [entry.model_dump(mode="json") for entry in entries]
+        states = [corpus_state(entry.path, place.runs) for entry in entries]
         settings = {**asdict(self._settings), "text": data.text.model_dump()}
         key = json.dumps([__version__, RESULTS_VERSION, settings, sources, states, len(self.rows)], sort_keys=True)
         self.folder = place.work / split / hashlib.sha256(key.encode()).hexdigest()[:16]

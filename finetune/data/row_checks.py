@@ -4,12 +4,13 @@ import html
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
+from finetune.core.prompts import prompt_problem, stated_task
 from finetune.data.audio import AudioInfo
-from finetune.data.cells import cell_keywords, cell_text, clean_text, json_value, no_number
+from finetune.data.cells import cell_keywords, cell_number, cell_text, clean_text, json_value, no_number, shown
 from finetune.data.downmix import describe_mix
-from finetune.data.manifest import KEYS, MAX_TEXT, VERSION_KEY, Utterance
+from finetune.data.manifest import KEYS, MAX_TEXT, PROMPT_COLUMNS, VERSION_KEY, Utterance
 from finetune.data.problems import Finding
 from finetune.data.row import Row
 from finetune.data.row_audio import RowAudio
@@ -22,7 +23,7 @@ Wordless = Literal["drop", "keep empty", "keep"]  # "keep empty" drops transcrip
 
 
 def to_utterance(row: Row, utterance_id: str, audio: RowAudio) -> Utterance:
-    """The utterance of a row as it is stated, with measured duration."""
+    """The utterance of a row as it is stated, with measured duration. A wrong task is left out, see `check_prompt`."""
     extra = {key: json_value(value) for key, value in row.values.items() if key not in (*KEYS, VERSION_KEY)}
     if audio.channel is None and not no_number(channel := row.values.get("channel")):
         extra["channel_original"] = json_value(channel)
@@ -38,7 +39,39 @@ def to_utterance(row: Row, utterance_id: str, audio: RowAudio) -> Utterance:
         extra=extra,
         channel=audio.channel,
         audio_digest=audio.info.digest,
+        **prompt_columns(row),
+        sampling_weight=stated_weight(row),
     )
+
+
+def stated_weight(row: Row) -> float:
+    """The sampling weight of a row, 1 by default; 0 if it is not a number."""
+    return cell_number(row.values.get("sampling_weight", 1.0)) or 0.0
+
+
+def prompt_columns(row: Row) -> dict[str, Any]:
+    """The values of PROMPT_COLUMNS of a row, with the task and the target of `stated_task`; none if that fails."""
+    texts = {name: cell_text(row.values.get(name)) for name in (*PROMPT_COLUMNS, "language")}
+    try:
+        task, target = stated_task(texts["task"], texts.pop("language"), texts["target_language"])
+    except ValueError:
+        return {}
+    return {**texts, "text_style": texts["text_style"].lower(), "task": task, "target_language": target}
+
+
+def check_prompt(row: Row, utterance: Utterance) -> Finding | None:
+    """A reason to drop a row for its task, its style or its weight."""
+    language, *texts = (cell_text(row.values.get(name)) for name in ("language", "task", "target_language"))
+    try:
+        stated_task(texts[0], language, texts[1])
+    except ValueError as error:
+        return Finding("no task", str(error))
+    if problem := prompt_problem(utterance.target_language, utterance.text_style, utterance.instruction):
+        return Finding("no prompt", problem)
+    if not utterance.sampling_weight > 0:
+        value = row.values.get("sampling_weight")
+        return Finding("invalid weight", f"sampling_weight must be a number above 0, not {shown(value)}")
+    return None
 
 
 def check_text(
@@ -50,7 +83,8 @@ def check_text(
         return Finding("empty transcript", "the row has no transcript")
     if len(text) > MAX_TEXT:
         return Finding("transcript too long", f"{len(text)} characters; the maximum is {MAX_TEXT}")
-    if tokens := _control_tokens((text, utterance.text, *utterance.keywords), special_tokens):  # the rules can make one
+    written = (text, utterance.text, utterance.instruction, *utterance.keywords)
+    if tokens := _control_tokens(written, special_tokens):  # the rules can make one
         return Finding("special token in transcript", f"{', '.join(tokens)} is a command for the model: {text[:60]!r}")
     may_be_wordless = wordless == "keep" or (wordless == "keep empty" and not utterance.text)
     if not may_be_wordless and not any(char.isalnum() for char in strip_tags(utterance.text)):

@@ -18,7 +18,15 @@ from finetune.data.manifest import Utterance, id_of_place
 from finetune.data.problems import Finding
 from finetune.data.row import Row
 from finetune.data.row_audio import Inspect, inspect_row, time_warnings
-from finetune.data.row_checks import Wordless, check_length, check_text, mix_warning, text_warnings, to_utterance
+from finetune.data.row_checks import (
+    Wordless,
+    check_length,
+    check_prompt,
+    check_text,
+    mix_warning,
+    text_warnings,
+    to_utterance,
+)
 from finetune.data.style import Features, text_features
 from finetune.data.text_rules import TextEvent, TextRules
 
@@ -94,8 +102,10 @@ def check_row(row: Row, settings: RowSettings, rules: TextRules, inspect: Inspec
     original = to_utterance(row, result.stated_id, audio)
     utterance, events = rules.apply(original)
     result = replace(result, events=tuple(events))
-    finding = check_text(row, original, utterance, settings.special_tokens, settings.wordless) or check_length(
-        utterance, settings.min_duration, settings.max_duration, settings.max_chars_per_second
+    finding = (
+        check_prompt(row, utterance)
+        or check_text(row, original, utterance, settings.special_tokens, settings.wordless)
+        or check_length(utterance, settings.min_duration, settings.max_duration, settings.max_chars_per_second)
     )
     if finding:
         return replace(result, finding=finding)

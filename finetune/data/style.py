@@ -222,8 +222,7 @@ def _features(item: Utterance, extra_tags: Sequence[str]) -> Iterable[tuple[str,
 
 
 def _language_features(item: Utterance, spoken: str) -> Iterable[tuple[str, list[str]]]:
-    target = str(item.extra.get("target_language") or "")
-    names = ((item.language, SPEECH_LANGUAGES), (target, TRANSLATION_TARGETS))
+    names = ((item.language, SPEECH_LANGUAGES), (item.target_language, TRANSLATION_TARGETS))
     stated = [(name, row_language(name), languages) for name, languages in names if name]
     if unknown := [name for name, code, _ in stated if not code]:
         yield "unknown language", [_with_hint(name) for name in unknown]

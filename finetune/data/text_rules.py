@@ -127,7 +127,7 @@ class TextRules:
         return [NumberLeft(reason, count.rows, count.examples) for reason, count in self._left.items()]
 
     def _numbers(self, text: str, utterance: Utterance, events: list[TextEvent]) -> str:
-        stated = text_language(utterance)
+        stated = utterance.text_language
         code, reason = row_language(stated or self.settings.language), "no usual reading"
         if not code:
             reason = f"unknown language {stated!r}"
@@ -141,11 +141,6 @@ class TextRules:
         if not stated and spelled.text != text:
             events.append(TextEvent("default language"))
         return spelled.text
-
-
-def text_language(utterance: Utterance) -> str:
-    """The language of the transcript as the row states it; "" if it states none."""
-    return str(utterance.extra.get("target_language") or utterance.language)
 
 
 def strip_punctuation(text: str) -> str:

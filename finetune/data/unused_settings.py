@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from finetune.core.config import EvaluateSection, Recipe
@@ -10,6 +11,7 @@ from finetune.core.model_limits import read_limits
 from finetune.data.cells import cell_keywords, cell_text, clean_text
 from finetune.data.manifest import KEYS, Utterance
 from finetune.data.row import Row
+from finetune.data.row_checks import prompt_columns, stated_weight
 from finetune.metrics.hallucination import false_keywords
 from finetune.metrics.scorecard import BINS
 from finetune.metrics.terms import column_terms, read_terms, term_recall
@@ -22,7 +24,7 @@ ROW_COLUMNS = ("speaker", "language")  # columns of the manifest's own keys that
 def text_of_row(row: Row) -> Utterance:
     """The utterance of a row without its audio, for checks of the text; a row without an id has its position."""
     values = row.values
-    return Utterance(
+    item = Utterance(
         id=cell_text(values.get("id")) or row.where,
         audio_filepath="",
         duration=0.0,
@@ -31,7 +33,9 @@ def text_of_row(row: Row) -> Utterance:
         speaker=cell_text(values.get("speaker")),
         keywords=tuple(cell_keywords(values.get("keywords"))),
         extra={key: value for key, value in values.items() if key not in KEYS},
+        sampling_weight=stated_weight(row),
     )
+    return replace(item, **prompt_columns(row))
 
 
 def unused_settings(recipe: Recipe, test: Sequence[Utterance], with_keywords: Collection[str]) -> Iterator[str]:

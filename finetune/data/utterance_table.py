@@ -9,6 +9,7 @@ import os
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import cached_property
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, overload
@@ -19,18 +20,18 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
 from finetune.core.files import sha256_file
-from finetune.data.manifest import Utterance, stream_manifest
+from finetune.data.manifest import PROMPT_COLUMNS, TEXT_KEYS, Utterance, stream_manifest
 
-VERSION_KEY, VERSION = b"table_version", b"1"
+VERSION_KEY, VERSION = b"table_version", b"2"
 MANIFEST_KEY = b"manifest_sha256"
 BATCH = 16_384  # rows in a record batch
 SUFFIX = ".arrow"
-TEXTS = ("id", "audio_filepath", "text", "language", "speaker", "audio_digest")
+TEXTS = ("id", "audio_filepath", "text", *TEXT_KEYS[1:])
+NUMBERS = ("offset", "duration", "sampling_weight")
 SCHEMA = pa.schema(
     [
         *(pa.field(name, pa.string()) for name in TEXTS),
-        pa.field("offset", pa.float64()),
-        pa.field("duration", pa.float64()),
+        *(pa.field(name, pa.float64()) for name in NUMBERS),
         pa.field("channel", pa.int32()),
         pa.field("keywords", pa.list_(pa.string())),
         pa.field("extra", pa.string()),  # JSON; null for an empty one
@@ -48,13 +49,14 @@ class UtteranceTable(Sequence[Utterance]):
 
     Attributes:
         durations, offsets: (n,) float64, seconds.
+        weights: (n,) float64, `sampling_weight`.
     """
 
     def __init__(self, table: pa.Table, manifest_sha256: str = "") -> None:
         self.manifest_sha256 = manifest_sha256
         self.batches: list[pa.RecordBatch] = [batch for batch in table.to_batches() if len(batch)]
         self._ends = list(accumulate(map(len, self.batches)))
-        self.durations, self.offsets = self._numbers("duration"), self._numbers("offset")
+        self.offsets, self.durations, self.weights = map(self._numbers, NUMBERS)
         self._table = table
 
     def __len__(self) -> int:
@@ -132,7 +134,13 @@ class UtteranceTable(Sequence[Utterance]):
             start += len(batch)
         return {*names} & {*self.pick("id", found)}
 
-    @property
+    @cached_property
+    def has_prompts(self) -> bool:
+        """Whether a row has a prompt of its own: a task, a style or an instruction."""
+        columns = (self._table.column(name) for name in PROMPT_COLUMNS)
+        return any(pc.any(pc.not_equal(column, "")).as_py() for column in columns)
+
+    @cached_property
     def has_keywords(self) -> bool:
         """Whether a row has keywords."""
         index = SCHEMA.get_field_index("keywords")
@@ -211,7 +219,7 @@ def _record_batches(utterances: Iterable[Utterance]) -> Iterator[pa.RecordBatch]
 
 def _row(item: Utterance) -> dict[str, object]:
     """The columns of an utterance."""
-    row: dict[str, object] = {name: getattr(item, name) for name in (*TEXTS, "offset", "duration", "channel")}
+    row: dict[str, object] = {name: getattr(item, name) for name in (*TEXTS, *NUMBERS, "channel")}
     row |= {"keywords": list(item.keywords), "extra": json.dumps(item.extra) if item.extra else None}
     names = [name for name in (*TEXTS, "keywords") if not _is_utf8(row[name])]
     if names:  # a lone surrogate, such as a file name that is not UTF-8

@@ -144,7 +144,7 @@ def _resolve(
     systems = [parse_system(name) for name in names]
     path = manifest or _manifest_of(systems)
     utterances = read_utterances(Path(path), audio_required=any(system.kind in TRANSCRIBERS for system in systems))
-    transcripts = [item for item in utterances if not item.extra.get("target_language")]
+    transcripts = [item for item in utterances if not item.is_translation]
     if not transcripts:
         raise DataError(f"{path}: all clips are translations; compare scores transcripts only")
     choose = normalizer_for if options.preset == EvaluateSection.model_fields["normalizer"].default else with_language

@@ -1,4 +1,4 @@
-"""Decodes utterances with the options of a recipe."""
+"""Says what a model was not trained for, and converts hypotheses for scoring."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -6,46 +6,14 @@ from collections.abc import Callable, Iterable
 from finetune.core.model_limits import ModelLimits
 from finetune.core.options import DecodingOptions
 from finetune.data.manifest import Utterance
-from finetune.evaluation.utterances import instruction_of
-from finetune.inference.recognize import Hypothesis, recognize
+from finetune.data.row_prompt import instruction_of
+from finetune.inference.recognize import Hypothesis
 from finetune.metrics.scorecard import SystemOutput
 from finetune.model.granite import SpeechModel
 
 log = logging.getLogger(__name__)
 
 Recognize = Callable[[SpeechModel, list[Utterance], str, DecodingOptions], list[Hypothesis]]
-
-
-def decode_utterances(
-    model: SpeechModel,
-    utterances: list[Utterance],
-    instruction: str,
-    options: DecodingOptions,
-    recognize: Recognize = recognize,
-) -> list[Hypothesis]:
-    """Decodes utterances with `recognize`, grouped by instruction.
-
-    Args:
-        model: the model.
-        utterances: the utterances; a manifest column `instruction` overrides `instruction`.
-        instruction: instruction for the other utterances.
-        options: the decoding options.
-        recognize: decodes utterances with one instruction.
-
-    Returns:
-        One hypothesis for each utterance, in the same order.
-
-    Raises:
-        DataError: the audio of an utterance cannot be read.
-    """
-    by_instruction: dict[str, list[int]] = {}
-    for index, item in enumerate(utterances):
-        by_instruction.setdefault(instruction_of(item, instruction), []).append(index)
-    hypotheses: dict[int, Hypothesis] = {}
-    for prompt, indices in by_instruction.items():
-        group = recognize(model, [utterances[i] for i in indices], prompt, options)
-        hypotheses |= dict(zip(indices, group, strict=True))
-    return [hypotheses[index] for index in range(len(utterances))]
 
 
 def warn_about_limits(limits: ModelLimits, utterances: Iterable[Utterance], instruction: str) -> None:
@@ -56,7 +24,7 @@ def warn_about_limits(limits: ModelLimits, utterances: Iterable[Utterance], inst
     Args:
         limits: the limits of the model.
         utterances: the clips to decode.
-        instruction: instruction for clips without a column `instruction`.
+        instruction: the instruction of the recipe.
     """
     items = list(utterances)
     prompts = dict.fromkeys((instruction_of(item, instruction), bool(item.keywords)) for item in items)

@@ -11,7 +11,7 @@ from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance, seconds_of
 from finetune.data.normalizer_choice import normalizer_for
 from finetune.data.probes import write_probes
-from finetune.evaluation.decode import Recognize, decode_utterances, warn_about_limits
+from finetune.evaluation.decode import Recognize, warn_about_limits
 from finetune.evaluation.keyword_lists import evaluate_keyword_lists
 from finetune.evaluation.probes import evaluate_probes
 from finetune.evaluation.utterance_rows import hypothesis_row
@@ -88,7 +88,7 @@ def decode_run(
         model = backend.load(recipe, run, system)
         for split, utterances in splits.items():
             with task(f"{split}, {system} model", seconds_of(utterances)):
-                rows = decode_utterances(model, utterances, instruction, options, backend.recognize)
+                rows = backend.recognize(model, utterances, instruction, options)
             hypotheses[split][system] = rows
             write_rows(run.hypotheses(split, system), map(hypothesis_row, utterances, rows))
         if clips:
@@ -184,9 +184,7 @@ def compare_decoders(
     greedy, speculative = (
         hypotheses
         if recipe.decode.decoder == decoder
-        else decode_utterances(
-            model, utterances, recipe.model.instruction, replace(recipe.decode, decoder=decoder), backend.recognize
-        )
+        else backend.recognize(model, utterances, recipe.model.instruction, replace(recipe.decode, decoder=decoder))
         for decoder in ("greedy", "speculative")
     )
     differing = [a.id for a, b in zip(greedy, speculative, strict=True) if a.tokens != b.tokens]

@@ -6,7 +6,7 @@ from random import Random
 
 from finetune.core.options import DecodingOptions
 from finetune.data.manifest import Utterance
-from finetune.evaluation.decode import Recognize, decode_utterances
+from finetune.evaluation.decode import Recognize
 from finetune.inference.recognize import recognize
 from finetune.metrics.hallucination import false_keywords
 from finetune.metrics.normalizer import normalize
@@ -62,7 +62,7 @@ def evaluate_keyword_lists(
         for item, in_clip in zip(utterances, terms_by_utterance, strict=True):
             keywords = sample_keywords(in_clip, counts.terms, words, normalize(item.text, preset), size or 0, rng)
             prompted.append(replace(item, keywords=() if size is None else keywords))
-        hypotheses = [item.text for item in decode_utterances(model, prompted, instruction, options, recognize)]
+        hypotheses = [item.text for item in recognize(model, prompted, instruction, options)]
         summary = summarize(count_terms(references, hypotheses, terms, preset).rows())
         pairs = zip(prompted, hypotheses, strict=True)
         false_alarms = sum(len(false_keywords(item.text, text, item.keywords, preset)) for item, text in pairs)

@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 
 from finetune.core.options import DecodingOptions
 from finetune.data.manifest import Utterance
-from finetune.evaluation.decode import Recognize, decode_utterances
+from finetune.evaluation.decode import Recognize
 from finetune.inference.recognize import recognize
 from finetune.metrics.hallucination import Probe, summarize_probes
 from finetune.metrics.results import ProbeResults
@@ -22,7 +22,7 @@ def evaluate_probes(
 ) -> ProbeResults:
     """Decodes clips without speech, with at most `PROBE_TOKENS` tokens for each clip."""
     limit = min(PROBE_TOKENS, options.max_new_tokens)
-    hypotheses = decode_utterances(model, probes, instruction, replace(options, max_new_tokens=limit), recognize)
+    hypotheses = recognize(model, probes, instruction, replace(options, max_new_tokens=limit))
     outputs = [
         Probe(item.id, item.duration, hypothesis.text) for item, hypothesis in zip(probes, hypotheses, strict=True)
     ]

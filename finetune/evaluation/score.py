@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import TypeAdapter
 
 from finetune.core.array_job import Shard
-from finetune.core.config import EvaluateSection, ModelSection, Recipe
+from finetune.core.config import CorpusEntry, EvaluateSection, ModelSection, Recipe
 from finetune.core.errors import DataError
 from finetune.core.files import sha256_file, write_json
 from finetune.core.model_limits import read_limits
@@ -21,14 +21,14 @@ from finetune.core.options import DecodingOptions
 from finetune.core.progress import task
 from finetune.core.run_dir import RunDir
 from finetune.data.cells import clean_text
-from finetune.data.corpora import read_corpus
+from finetune.data.corpus_entries import read_entry
 from finetune.data.manifest import Utterance, seconds_of
 from finetune.data.normalizer_choice import normalizer_for
 from finetune.data.row import Row
-from finetune.evaluation.decode import decode_utterances, system_output, warn_about_limits
+from finetune.evaluation.decode import system_output, warn_about_limits
 from finetune.evaluation.score_files import SetFiles
 from finetune.evaluation.utterances import audited_utterances, clip_of
-from finetune.inference.recognize import Hypothesis
+from finetune.inference.recognize import Hypothesis, recognize
 from finetune.metrics.normalizer import normalize
 from finetune.metrics.scorecard import ScoringOptions, SystemOutput, scorecard
 from finetune.metrics.scores import Scores, SetScores, empty_references_note
@@ -145,11 +145,12 @@ def score_shard(recipe: Recipe, run: RunDir, shard: Shard, decoder: Decoder | No
 
 def _test_sets(recipe: Recipe, run: RunDir) -> Iterator[tuple[str, str, list[Utterance], int, SetFiles]]:
     """Name, source, scored utterances, number of the others and files of each corpus of `data.test`."""
-    for name, source in set_names(recipe.data.test).items():
-        utterances, unscored = _read_set(source, run.media / name, recipe.evaluate.normalizer)
+    entries = recipe.data.test
+    for name, entry in zip(set_names([entry.path for entry in entries]), entries, strict=True):
+        utterances, unscored = _read_set(entry, run.media / name, recipe.evaluate.normalizer)
         left_out = f", {unscored} without a reference left out, as in the leaderboard" if unscored else ""
         log.info("%s: %d clips%s", name, len(utterances), left_out)
-        yield name, source, utterances, unscored, SetFiles(run.score, name, _input_hash(recipe, source))
+        yield name, entry.path, utterances, unscored, SetFiles(run.score, name, _input_hash(recipe, entry))
 
 
 def _missing_parts(name: str, files: SetFiles) -> str:
@@ -182,7 +183,7 @@ class _ModelDecoder:
             self.model = load_model(recipe.model.base, recipe.model.dtype, default_device(), recipe.model.revision)
         warn_about_limits(read_limits(recipe.model.base), utterances, recipe.model.instruction)
         with task("scoring", seconds_of(utterances)):
-            return decode_utterances(self.model, list(utterances), recipe.model.instruction, recipe.decode)
+            return recognize(self.model, list(utterances), recipe.model.instruction, recipe.decode)
 
 
 def _score_set(recipe: Recipe, utterances: Sequence[Utterance], outputs: Sequence[SystemOutput]) -> Scores:
@@ -225,21 +226,26 @@ def set_names(sources: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def _input_hash(recipe: Recipe, source: str) -> str:
+def _input_hash(recipe: Recipe, entry: CorpusEntry) -> str:
     """A hash of everything that the hypotheses of a set depend on, with the files of local models and corpora."""
-    files = [Path(source), *sorted(Path(recipe.model.base).glob("*.safetensors"))]
+    files = [Path(entry.path), *sorted(Path(recipe.model.base).glob("*.safetensors"))]
     content = recipe.model_dump(mode="json")
-    inputs = [source, content["model"], content["decode"], *(sha256_file(path) for path in files if path.is_file())]
+    inputs = [
+        entry.model_dump(mode="json"),
+        content["model"],
+        content["decode"],
+        *(sha256_file(path) for path in files if path.is_file()),
+    ]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
-def _read_set(source: str, media: Path, preset: str) -> tuple[list[Utterance], int]:
+def _read_set(entry: CorpusEntry, media: Path, preset: str) -> tuple[list[Utterance], int]:
     """The utterances of a corpus that are scored, and the number of the others.
 
     Under a normalizer of the leaderboard, clips without words in the normalized reference are left out; under any
     other, they stay, and their recognized words are insertions.
     """
-    rows = read_corpus(source, media)
+    rows, source = read_entry(entry, media), entry.path
     left_out = {NOT_A_REFERENCE, *([""] if preset.startswith(LEADERBOARD) else [])}
     scored = [row for row in rows if normalize(clean_text(row.values.get("text")), preset) not in left_out]
     if not scored:

@@ -17,7 +17,7 @@ def scoring_sets(splits: Mapping[str, Sequence[Utterance]]) -> dict[str, tuple[s
         corpora: dict[str, list[int]] = {}
         for index, item in enumerate(utterances):
             corpora.setdefault(str(item.extra.get("corpus", "")), []).append(index)
-        transcripts = [index for index, item in enumerate(utterances) if not item.extra.get("target_language")]
+        transcripts = [index for index, item in enumerate(utterances) if not item.is_translation]
         spaced = [index for index in transcripts if not is_japanese(utterances[index])]
         sets[split] = (split, spaced or transcripts or list(range(len(utterances))))
         if split == "canary" and len(corpora) > 1:

@@ -159,14 +159,15 @@ def _row_output(row: HypothesisRow, timed: bool) -> SystemOutput:
 
 def _transcribe_model(source: str, clips: Sequence[Utterance]) -> SystemHypotheses:
     """Uses the instruction and decoder of an export, or the defaults of a recipe; batches as in evaluate."""
-    from finetune.evaluation.decode import decode_utterances, system_output, warn_about_limits
+    from finetune.evaluation.decode import system_output, warn_about_limits
+    from finetune.inference.recognize import recognize
     from finetune.model.granite import default_device, load_model
 
     saved, default = options_for(source), DecodingOptions()
     options = replace(saved.decoding, batch_seconds=default.batch_seconds, max_new_tokens=default.max_new_tokens)
     device = default_device()
     warn_about_limits(read_limits(source), clips, saved.instruction)
-    hypotheses = decode_utterances(load_model(source, "auto", device), list(clips), saved.instruction, options)
+    hypotheses = recognize(load_model(source, "auto", device), clips, saved.instruction, options)
     return SystemHypotheses(list(map(system_output, hypotheses)), f"{options.decoder} decoding on {device} now")
 
 

@@ -18,9 +18,10 @@ from finetune.data.byte_range import in_folder
 from finetune.data.cells import cell_seconds
 from finetune.data.corpora import read_corpus
 from finetune.data.formats.tables import read_table
-from finetune.data.manifest import VERSION_KEY, Utterance, read_manifest
+from finetune.data.manifest import PROMPT_COLUMNS, VERSION_KEY, Utterance, read_manifest
 from finetune.data.problems import format_problems
 from finetune.data.row import Row
+from finetune.data.row_prompt import instruction_of
 from finetune.data.segment_times import LONGEST
 from finetune.metrics.scorecard import Clip
 
@@ -102,11 +103,6 @@ def _problem(load_audio: LoadAudio, item: Utterance) -> str:
     return ""
 
 
-def instruction_of(item: Utterance, default: str) -> str:
-    """The instruction of the prompt: the manifest column `instruction`, else `default`."""
-    return str(item.extra.get("instruction") or default)
-
-
 def clip_of(item: Utterance, instruction: str, measure_audio: bool, load_audio: LoadAudio = load_utterance) -> Clip:
     """Converts an utterance to a clip for scoring.
 
@@ -120,6 +116,7 @@ def clip_of(item: Utterance, instruction: str, measure_audio: bool, load_audio: 
         DataError: the audio cannot be read.
     """
     columns = {"speaker": item.speaker, "language": item.language, **{key: str(v) for key, v in item.extra.items()}}
+    columns |= {name: value for name in PROMPT_COLUMNS if (value := getattr(item, name))}
     measures = {"duration": item.duration}
     if measure_audio:
         wave = load_audio(item)
@@ -132,7 +129,7 @@ def clip_of(item: Utterance, instruction: str, measure_audio: bool, load_audio: 
         str(item.extra.get("recording", item.audio_filepath)),
         instruction_of(item, instruction),
         item.keywords,
-        str(item.extra.get("target_language") or ""),
+        item.target_language,
         columns,
         measures,
     )

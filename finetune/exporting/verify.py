@@ -20,6 +20,7 @@ from finetune.core.options import DecodingOptions
 from finetune.core.progress import advance
 from finetune.data.features import pad_features
 from finetune.data.manifest import Utterance, read_manifest, write_manifest
+from finetune.data.row_prompt import instruction_of
 from finetune.inference.recognize import clip_features, recognize
 from finetune.model.granite import SpeechModel, load_model
 from finetune.model.prompt import render
@@ -45,7 +46,8 @@ def target_logits(
     for item, target in zip(utterances, tokens, strict=True):
         features, frames = pad_features([clip_features(model, item)])
         count = int(model.num_audio_tokens(frames)[0])
-        prompt = render(model.tokenizer, instruction, item.keywords).around(model.audio_token_id, count)
+        asked = instruction_of(item, instruction, model.profile)
+        prompt = render(model.tokenizer, asked, item.keywords, model.profile).around(model.audio_token_id, count)
         hidden, _ = model(features, frames, torch.tensor([prompt + target], device=model.device))
         advance(item.duration)
         logits[item.id] = model.logits(hidden[0, len(prompt) - 1 :]).cpu()

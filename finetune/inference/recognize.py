@@ -19,6 +19,7 @@ from finetune.data.audio import load_segments, load_utterance
 from finetune.data.features import log_mel, pad_features
 from finetune.data.manifest import Utterance, seconds_of
 from finetune.data.read_ahead import fetch_all
+from finetune.data.row_prompt import has_ctc_text, instruction_of
 from finetune.inference.decode import decode
 from finetune.inference.draft import Draft, text_draft
 from finetune.inference.draft_sources import ctc_drafts
@@ -121,7 +122,7 @@ def recognize(
 
     Args:
         utterances: their keywords are added to the prompt.
-        instruction: the instruction of the prompt.
+        instruction: the instruction of utterances without a task, a style or an instruction of their own.
 
     Raises:
         DataError: unusable audio.
@@ -140,7 +141,10 @@ def recognize(
 def transcribe_batch(
     model: SpeechModel, audio: EncodedAudio, utterances: Sequence[Utterance], instruction: str, options: DecodingOptions
 ) -> list[Hypothesis]:
-    """Hypotheses of encoded utterances. Their `seconds` are 0."""
+    """Hypotheses of encoded utterances. Their `seconds` are 0.
+
+    A text that the CTC head cannot write, such as a translation, is decoded without a draft (`has_ctc_text`).
+    """
     tokenizer = model.tokenizer
     drafts = [Draft(tokenizer) for _ in utterances]
     hypotheses: dict[int, Hypothesis] = {}
@@ -149,6 +153,8 @@ def transcribe_batch(
         texts = ctc_drafts(logits, audio.num_frames.tolist())
         drafts = [
             text_draft(tokenizer, text, probs, _phrases(tokenizer, item.keywords))
+            if has_ctc_text(item)
+            else Draft(tokenizer)
             for item, (text, probs) in zip(utterances, texts, strict=True)
         ]
         if options.decoder == "relaxed":
@@ -156,11 +162,12 @@ def transcribe_batch(
     remaining = [row for row in range(len(utterances)) if row not in hypotheses]
     if remaining:
         counts = audio.num_tokens.tolist()
-        prompts = {words: render(tokenizer, instruction, words) for words in {item.keywords for item in utterances}}
+        asked = [(instruction_of(item, instruction, model.profile), item.keywords) for item in utterances]
+        prompts = {prompt: render(tokenizer, *prompt, model.profile) for prompt in {*asked}}
         decoded = decode(
             model,
             audio.select(remaining),
-            [prompts[utterances[row].keywords].around(model.audio_token_id, counts[row]) for row in remaining],
+            [prompts[asked[row]].around(model.audio_token_id, counts[row]) for row in remaining],
             [drafts[row] for row in remaining],
             options.max_new_tokens,
             options.min_probability if options.decoder == "relaxed" else None,
@@ -195,7 +202,7 @@ def _confident_ctc_texts(
     confident = {}
     for row, (text, probs) in enumerate(texts):
         fits = len(drafts[row].tokens) < options.max_new_tokens  # otherwise the language model truncates it
-        if text and fits and highest[row] < options.max_entropy:
+        if text and fits and has_ctc_text(utterances[row]) and highest[row] < options.max_entropy:
             tokens = tuple(drafts[row].tokens)
             log_probability = sum(map(math.log, probs))
             confident[row] = Hypothesis(utterances[row].id, text, tokens, log_probability, accepted_by="ctc")

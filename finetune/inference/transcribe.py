@@ -167,7 +167,8 @@ class Transcriber:
     def _check_prompt(self) -> None:
         """Raises ModelError if prompt, longest window and text together exceed the context length."""
         options = self.options
-        prompt = render(self.model.tokenizer, options.prompt, options.keywords)
+        instruction, profile = options.prompt(self.model.profile), self.model.profile
+        prompt = render(self.model.tokenizer, instruction, options.keywords, profile)
         audio = int(self.model.num_audio_tokens(torch.tensor(num_frames(round(options.max_window * SAMPLE_RATE)))))
         words, text = len(prompt.prefix) + len(prompt.suffix), options.decoding.max_new_tokens
         if words + audio + text > self.model.max_positions:
@@ -259,7 +260,7 @@ class Transcriber:
                 self.model,
                 audio.select(speech),
                 [windows[batch[row]] for row in speech],
-                self.options.prompt,
+                self.options.prompt(self.model.profile),
                 self.options.effective_decoding,
             )
             for row, hypothesis in zip(speech, hypotheses, strict=True):

@@ -7,6 +7,7 @@ are always `lm_head(h) / logits_scaling`, and `forward` of the transformers clas
 
 import difflib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers.utils import logging as hf_logging
 
 from finetune.core.errors import ModelError
 from finetune.core.extras import require
+from finetune.core.prompts import BPE_HEAD, PromptProfile, profile_of
 from finetune.model.conformer import encode, frame_mask, project
 from finetune.model.folder_checks import check_folder, count_weights
 
@@ -57,6 +59,11 @@ class SpeechModel(nn.Module):
         # torch prefers cuDNN attention on an H100. It builds a new plan for each shape, and here the shape differs
         # in each batch and decoding pass. At some lengths its gradients under a mask are NaN (pytorch#196678).
         torch.backends.cuda.enable_cudnn_sdp(False)
+
+    @cached_property
+    def profile(self) -> PromptProfile:
+        """The prompts of this version of the model."""
+        return profile_of(self.source, self.hf.config.to_dict(), (Path(self.source) / BPE_HEAD).is_file())
 
     # The return types are Any because torch types each attribute of an nn.Module as Tensor | Module.
     @property

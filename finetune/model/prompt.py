@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from finetune.core.errors import ModelError
+from finetune.core.prompts import DEFAULT_PROFILE, PromptProfile
 from finetune.model.granite import AUDIO_TOKEN
 
 
@@ -20,10 +21,18 @@ class Prompt:
         return [*self.prefix, *[audio_token_id] * num_audio_tokens, *self.suffix]
 
 
-def render(tokenizer: Tokenizer, instruction: str, keywords: tuple[str, ...] = ()) -> Prompt:
+def render(
+    tokenizer: Tokenizer, instruction: str, keywords: tuple[str, ...] = (), profile: PromptProfile = DEFAULT_PROFILE
+) -> Prompt:
     """Renders the chat template for `<|audio|>` followed by the instruction.
 
     Keywords are appended in the format of the model card: `... Keywords: a, b`.
+
+    Args:
+        tokenizer: of the model.
+        instruction: the instruction.
+        keywords: expected words.
+        profile: the prompts of the model, which can state another instruction for keywords.
 
     Raises:
         ModelError: the instruction or a keyword contains a special token such as `<|audio|>`, or the chat template is
@@ -36,7 +45,7 @@ def render(tokenizer: Tokenizer, instruction: str, keywords: tuple[str, ...] = (
         raise ModelError(f"the instruction or a keyword contains the special token {special[0]}; remove it")
     request = f"{AUDIO_TOKEN}{instruction}"
     if keywords:
-        request += f" Keywords: {', '.join(keywords)}"
+        request = f"{AUDIO_TOKEN}{profile.with_keywords(instruction)} Keywords: {', '.join(keywords)}"
     try:
         text = tokenizer.apply_chat_template(
             [{"role": "user", "content": request}], tokenize=False, add_generation_prompt=True

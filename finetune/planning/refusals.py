@@ -59,8 +59,8 @@ def check_translations(scored: Mapping[str, Sequence[Utterance]]) -> None:
     languages = dict[str, list[Utterance]]()
     for split in ("test", "canary"):
         for clip in scored.get(split, ()):
-            if language := str(clip.extra.get("target_language") or ""):
-                languages.setdefault(f"{split}/{language}", []).append(clip)
+            if clip.is_translation:
+                languages.setdefault(f"{split}/{clip.target_language}", []).append(clip)
     for clips in languages.values():
         if empty := [number for number, clip in enumerate(clips, 1) if not clip.text.strip()]:
             raise DataError(f"reference translations number {empty[:5]} are empty; remove these rows")

@@ -16,8 +16,10 @@ from finetune.data.byte_range import is_fetched, is_url
 from finetune.data.cells import cell_channel, cell_keywords, cell_seconds, cell_text, clean_text
 from finetune.data.corpora import preview_rows
 from finetune.data.corpus import Corpus
+from finetune.data.corpus_entries import preview_entry
 from finetune.data.manifest import KEYS, Utterance
 from finetune.data.row import Row
+from finetune.data.row_checks import prompt_columns, stated_weight
 from finetune.data.text_rules import TextRules
 
 MAX_SPEAKERS = 100_000
@@ -91,8 +93,8 @@ def open_split(
         DataError: a corpus cannot be read.
     """
     corpora = []
-    for source in getattr(data, split):
-        if (corpus := open_corpus(source)) is None:
+    for entry in getattr(data, split):
+        if (corpus := preview_entry(entry, open_corpus)) is None:
             return None
         corpora.append(corpus)
     return corpora
@@ -161,6 +163,8 @@ def stated_utterance(row: Row, seconds: float, default_id: str) -> Utterance:
         keywords=tuple(cell_keywords(values.get("keywords"))),
         extra={key: value for key, value in values.items() if key not in KEYS},
         channel=channel,
+        **prompt_columns(row),
+        sampling_weight=stated_weight(row) or 1.0,
     )
 
 

@@ -152,7 +152,9 @@ def _estimated(model: SpeechModel, recipe: Recipe, facts: Mapping[str, SplitFact
     TrainingCorpus(model, plain, {"train": known})  # a batch must hold the longest clips
     tokens = [len(encode_text(model.tokenizer, clip.text)) for clip in known]
     per_character = sum(tokens) / max(1, sum(len(clip.text) for clip in known))
-    prompt = len(render(model.tokenizer, recipe.model.instruction).around(model.audio_token_id, 0))
+    prompt = len(
+        render(model.tokenizer, recipe.model.instruction, profile=model.profile).around(model.audio_token_id, 0)
+    )
     columns = [_kept(facts[split], recipe) if split in facts else np.zeros((0, 2)) for split in ("train", "replay")]
     durations, characters = np.concatenate(columns).T
     durations = durations / speed

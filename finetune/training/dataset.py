@@ -17,16 +17,33 @@ from torch.nn.utils.rnn import pad_sequence
 from finetune.core.config import Recipe
 from finetune.data.audio import SAMPLE_RATE
 from finetune.data.features import log_mel, num_frames
-from finetune.data.manifest import Utterance
+from finetune.data.manifest import PROMPT_COLUMNS, Utterance
+from finetune.data.row_prompt import instruction_of
 from finetune.data.utterance_table import as_table, joined_tables
 from finetune.model.ctc import to_labels
 from finetune.model.granite import SpeechModel
 from finetune.model.prompt import Prompt
 from finetune.training.augment import mask_features, sample_rng
 from finetune.training.clip_table import ClipTable
-from finetune.training.encoded_text import BLOCK, EncodedTexts, TextEncoder, encoded, encoded_texts
+from finetune.training.encoded_text import (
+    EncodedTexts,
+    TextBlock,
+    TextEncoder,
+    encoded,
+    encoded_texts,
+    row_blocks,
+    text_block,
+)
 from finetune.training.loss import IGNORE
-from finetune.training.plan import Groups, Indices, Seconds, concat_utterances, occurrences, sample_replay
+from finetune.training.plan import (
+    Groups,
+    Indices,
+    Seconds,
+    concat_utterances,
+    occurrences,
+    sample_replay,
+    sample_weighted,
+)
 from finetune.training.sampler import Audio, Unreadable
 
 log = logging.getLogger(__name__)
@@ -42,7 +59,7 @@ class Batch:
         num_frames: (B,) rows of `audio` without padding.
         ids: (B, L) token ids of prompt and target.
         labels: (B, L) token ids of the target, `IGNORE` elsewhere.
-        characters: CTC labels of each clip; empty lists without `train.ctc_weight`.
+        characters: CTC labels of each clip, None for a translation; empty lists without `train.ctc_weight`.
         silent: it has no clip, only silence: its loss has weight 0.
         unreadable: by utterance id, why the audio of some clips, which are not in this batch, cannot be read.
     """
@@ -52,7 +69,7 @@ class Batch:
     num_frames: Tensor
     ids: Tensor
     labels: Tensor
-    characters: list[list[int]]
+    characters: list[list[int] | None]
     silent: bool = False
     unreadable: dict[str, str] = field(default_factory=dict)
 
@@ -106,8 +123,7 @@ class SpeechDataset:
         tables = [as_table(items) for items in (train, replay)]
         self.counts = (len(tables[0]), len(tables[1]))
         self.base = joined_tables(tables)
-        self.encoder = TextEncoder(model.tokenizer, recipe.model.instruction)
-        self._keywords = self.base.has_keywords
+        self.encoder = TextEncoder(model.tokenizer, recipe.model.instruction, model.profile)
         self._texts = EncodedTexts.joined(
             [
                 encoded_texts(table, self.encoder, manifest)
@@ -135,17 +151,21 @@ class SpeechDataset:
         audio = self.model.num_audio_tokens(torch.from_numpy(frames)).numpy().astype(np.int32)
         self.positions: Indices = _appended(base.prompt, added.prompt) + audio + self._target_counts
 
-    def _joined_rows(self, groups: Groups) -> Iterator[tuple[list[str], list[list[str]]]]:
-        """Texts and keywords of clips, each of several rows; see `concatenated`."""
-        for start in range(0, len(groups), BLOCK):
-            block = groups.select(np.arange(start, min(start + BLOCK, len(groups))))
+    def _joined_rows(self, groups: Groups) -> Iterator[TextBlock]:
+        """The texts of clips, each of several rows of one kind; see `concatenated` and `_kinds`."""
+        for numbers in row_blocks(len(groups)):
+            block = groups.select(numbers)
             words = iter(self.base.pick("text", block.members))
             texts = [" ".join(islice(words, size)) for size in block.sizes.tolist()]
             keywords: list[list[str]] = [[] for _ in texts]
-            if self._keywords:
+            if self.base.has_keywords:
                 lists = iter(self.base.pick("keywords", block.members))
                 keywords = [[*dict.fromkeys(chain(*islice(lists, size)))] for size in block.sizes.tolist()]
-            yield texts, keywords
+            if self.base.has_prompts:
+                first = text_block(self.base, block.members[block.bounds[:-1]], self.encoder)
+                yield TextBlock(texts, keywords, first.instructions, first.spoken)
+            else:
+                yield TextBlock(texts, keywords)
 
     def _warn_about_ctc(self) -> None:
         """Logs the characters and the clips that the CTC loss ignores.
@@ -165,12 +185,13 @@ class SpeechDataset:
             )
 
     @cached_property
-    def _languages(self) -> Indices:
-        """A number for the language of each row."""
-        codes: dict[str, int] = {}
-        rows = (np.arange(start, min(start + BLOCK, len(self.base))) for start in range(0, len(self.base), BLOCK))
-        names = (name for numbers in rows for name in self.base.pick("language", numbers))
-        return np.fromiter((codes.setdefault(name, len(codes)) for name in names), np.int32, len(self.base))
+    def _kinds(self) -> Indices:
+        """A number for the language and the prompt of each row. Only rows of one kind can be concatenated."""
+        names = ("language", *PROMPT_COLUMNS) if self.base.has_prompts else ("language",)
+        blocks = ([self.base.pick(name, numbers) for name in names] for numbers in row_blocks(len(self.base)))
+        rows = chain.from_iterable(zip(*columns, strict=True) for columns in blocks)
+        codes: dict[tuple[str, ...], int] = {}
+        return np.fromiter((codes.setdefault(row, len(codes)) for row in rows), np.int32, len(self.base))
 
     def open_epoch(self, epoch: int) -> Indices:
         """Makes the concatenated and repeated clips of an epoch, and returns the indices of all its clips.
@@ -199,11 +220,13 @@ class SpeechDataset:
         """The rows that are clips of an epoch, the groups of rows that are further clips, and their occurrences."""
         recipe, base = self.recipe, self.base
         chosen = sample_replay(*self.counts, recipe.data.replay_weight, recipe.seed, epoch)
+        if (base.weights != 1).any():
+            chosen = sample_weighted(chosen, base.weights, recipe.seed, epoch)
         if recipe.machine.cache_encoder:  # nothing is augmented
             return chosen, Groups.of([]), np.zeros(0, np.int32)
         concat, longest = recipe.augment.concat, recipe.data.max_duration
-        languages: ArrayLike = self._languages if concat else []
-        groups = concat_utterances(chosen, base.durations, languages, concat, longest, recipe.seed, epoch)
+        kinds: ArrayLike = self._kinds if concat else []
+        groups = concat_utterances(chosen, base.durations, kinds, concat, longest, recipe.seed, epoch)
         times = occurrences(groups)
         single = (groups.sizes == 1) & (times == 1)
         return groups.members[groups.bounds[:-1][single]], groups.select(np.flatnonzero(~single)), times[~single]
@@ -217,7 +240,10 @@ class SpeechDataset:
 
     def prompt(self, index: int) -> Prompt:
         """The prompt of a clip."""
-        return self.encoder.prompt(self.clips[index].keywords if self._keywords else ())
+        if not (self.base.has_keywords or self.base.has_prompts):
+            return self.encoder.prompt()
+        clip = self.clips[index]
+        return self.encoder.prompt(clip.keywords, instruction_of(clip, self.encoder.instruction, self.encoder.profile))
 
     def target(self, index: int) -> list[int]:
         """The tokens of a clip's text, with the end-of-text token."""
@@ -282,8 +308,12 @@ class SpeechDataset:
             self._to_device(frames),
             self._to_device(pad_sequence(ids, True, 0)),
             self._to_device(pad_sequence(labels, True, IGNORE)),
-            [to_labels(self.clips[index].text)[0] if with_ctc else [] for index in indices],
+            [self._labels(index) if with_ctc else [] for index in indices],
         )
+
+    def _labels(self, index: int) -> list[int] | None:
+        clip = self.clips[index]
+        return None if clip.is_translation else to_labels(clip.text)[0]
 
     def _to_device(self, value: Tensor) -> Tensor:
         """Copies to the model's device; to a GPU from pinned memory, so the copy does not wait for its kernels."""

@@ -17,16 +17,19 @@ import numpy as np
 import pyarrow as pa
 import tokenizers
 import transformers
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from finetune.core.prompts import DEFAULT_PROFILE, PromptProfile
+from finetune.data.manifest import PROMPT_COLUMNS
+from finetune.data.row_prompt import prompt_text
 from finetune.data.utterance_table import UtteranceTable
 from finetune.model.ctc import KATAKANA, LATIN, NUM_LABELS
 from finetune.model.prompt import Prompt, encode_text, render
 from finetune.training.plan import Indices
 from finetune.training.stored import open_or_build
 
-VERSION = 1  # raise it when the content of the file changes
+VERSION = 2  # raise it when the content of the file changes
 KEY = b"key"
 SUFFIX = ".tokens.arrow"
 BLOCK = 2048  # texts that are encoded at a time
@@ -35,25 +38,43 @@ COUNTS = ("prompt", "labels", "ctc_frames", "unknown")
 SCHEMA = pa.schema([*(pa.field(name, pa.int32()) for name in COUNTS), pa.field("target", pa.list_(pa.int32()))])
 
 
+@dataclass(frozen=True)
+class TextBlock:
+    """The texts of up to BLOCK utterances, and what their prompts have.
+
+    Attributes:
+        texts: the transcripts or translations.
+        keywords: of each prompt.
+        instructions: of each prompt; None if all have the instruction of the recipe.
+        spoken: whether each text is what is spoken, so that it has CTC labels; None if all are.
+    """
+
+    texts: Sequence[str]
+    keywords: Sequence[Sequence[str]]
+    instructions: Sequence[str] | None = None
+    spoken: Sequence[bool] | None = None
+
+
 class TextEncoder:
     """Encodes prompts and targets.
 
     Args:
         tokenizer: of the base model.
-        instruction: of all prompts.
+        instruction: of the prompts of transcriptions without an instruction of their own.
+        profile: the prompts of the model.
     """
 
-    def __init__(self, tokenizer: Tokenizer, instruction: str) -> None:
-        self.tokenizer, self.instruction = tokenizer, instruction
+    def __init__(self, tokenizer: Tokenizer, instruction: str, profile: PromptProfile = DEFAULT_PROFILE) -> None:
+        self.tokenizer, self.instruction, self.profile = tokenizer, instruction, profile
         self.prompt = lru_cache(PROMPTS)(self._render)
         self._backend = _backend(tokenizer)
 
-    def _render(self, keywords: tuple[str, ...] = ()) -> Prompt:
-        return render(self.tokenizer, self.instruction, keywords)
+    def _render(self, keywords: tuple[str, ...] = (), instruction: str = "") -> Prompt:
+        return render(self.tokenizer, instruction or self.instruction, keywords, self.profile)
 
-    def prompt_tokens(self, keywords: tuple[str, ...]) -> int:
+    def prompt_tokens(self, keywords: tuple[str, ...], instruction: str = "") -> int:
         """The number of tokens of a prompt, without audio tokens."""
-        prompt = self.prompt(keywords)
+        prompt = self.prompt(keywords, instruction)
         return len(prompt.prefix) + len(prompt.suffix)
 
     def targets(self, texts: Sequence[str]) -> list[list[int]]:
@@ -75,6 +96,7 @@ class TextEncoder:
             backend,
         ]
         parts += [self.tokenizer.chat_template, sorted(self.tokenizer.get_added_vocab().items()), self.instruction]
+        parts += [self.profile.version]
         return hashlib.sha256(json.dumps([VERSION, *parts]).encode()).hexdigest()
 
 
@@ -148,19 +170,20 @@ class EncodedTexts:
         return list(tokens[bounds[place] : bounds[place + 1]].tolist())
 
 
-def encoded(rows: Iterable[tuple[Sequence[str], Sequence[Sequence[str]]]], encoder: TextEncoder) -> Iterator[Any]:
-    """Record batches of SCHEMA with the encoded texts of BLOCK rows each.
-
-    Args:
-        rows: texts and keywords of BLOCK rows each; the last block can have fewer.
-        encoder: encodes them.
-    """
-    for texts, keywords in rows:
-        targets = encoder.targets(texts)
+def encoded(blocks: Iterable[TextBlock], encoder: TextEncoder) -> Iterator[Any]:
+    """Record batches of SCHEMA with the encoded texts of each block."""
+    for block in blocks:
+        targets = encoder.targets(block.texts)
         bounds = np.cumsum([0, *map(len, targets)], dtype=np.int32)
         tokens = np.fromiter(chain.from_iterable(targets), np.int32, bounds[-1])
-        prompts = [encoder.prompt_tokens(tuple(words)) for words in keywords]
-        columns = [pa.array(np.array(column, np.int32)) for column in (prompts, *count_labels(texts))]
+        instructions = block.instructions or [""] * len(block.texts)
+        prompts = [
+            encoder.prompt_tokens(tuple(words), text) for words, text in zip(block.keywords, instructions, strict=True)
+        ]
+        counts: Iterable[Indices] = count_labels(block.texts)
+        if block.spoken is not None:
+            counts = [np.where(block.spoken, column, 0) for column in counts]
+        columns = [pa.array(np.array(column, np.int32)) for column in (prompts, *counts)]
         yield pa.RecordBatch.from_arrays([*columns, pa.ListArray.from_arrays(bounds, tokens)], schema=SCHEMA)
 
 
@@ -176,7 +199,7 @@ def encoded_texts(table: UtteranceTable, encoder: TextEncoder, manifest: Path | 
         ModelError: see `render`.
     """
     if manifest is None or not table.manifest_sha256:
-        return EncodedTexts.of(encoded(_rows(table), encoder))
+        return EncodedTexts.of(encoded(_blocks(table, encoder), encoder))
     key = f"{table.manifest_sha256} {encoder.fingerprint()}".encode()
 
     def opened(path: Path) -> EncodedTexts | None:
@@ -192,18 +215,32 @@ def encoded_texts(table: UtteranceTable, encoder: TextEncoder, manifest: Path | 
     def build(path: Path) -> None:
         schema = SCHEMA.with_metadata({KEY: key})
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
-            for batch in encoded(_rows(table), encoder):
+            for batch in encoded(_blocks(table, encoder), encoder):
                 writer.write_batch(batch)
 
     texts = open_or_build(manifest.with_suffix(SUFFIX), opened, build)
-    return texts or EncodedTexts.of(encoded(_rows(table), encoder))
+    return texts or EncodedTexts.of(encoded(_blocks(table, encoder), encoder))
 
 
-def _rows(table: UtteranceTable) -> Iterator[tuple[list[str], list[list[str]]]]:
-    has_keywords = table.has_keywords
-    for start in range(0, len(table), BLOCK):
-        numbers = np.arange(start, min(start + BLOCK, len(table)))
-        yield table.pick("text", numbers), table.pick("keywords", numbers) if has_keywords else [[]] * len(numbers)
+def _blocks(table: UtteranceTable, encoder: TextEncoder) -> Iterator[TextBlock]:
+    return (text_block(table, rows, encoder) for rows in row_blocks(len(table)))
+
+
+def row_blocks(count: int) -> Iterator[NDArray[np.int64]]:
+    """The numbers of BLOCK rows each."""
+    return (np.arange(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
+
+
+def text_block(table: UtteranceTable, rows: ArrayLike, encoder: TextEncoder) -> TextBlock:
+    """The texts and prompts of some rows, at most BLOCK."""
+    texts = table.pick("text", rows)
+    keywords = table.pick("keywords", rows) if table.has_keywords else [[] for _ in texts]
+    if not table.has_prompts:
+        return TextBlock(texts, keywords)
+    tasks, *others = (table.pick(name, rows) for name in PROMPT_COLUMNS)
+    asked = zip(tasks, *others, strict=True)
+    instructions = [prompt_text(row, encoder.instruction, encoder.profile) for row in asked]
+    return TextBlock(texts, keywords, instructions, [not task for task in tasks])
 
 
 def count_labels(texts: Sequence[str]) -> tuple[Indices, Indices, Indices]:

@@ -1,6 +1,6 @@
 """The training losses, summed over target tokens; the caller divides by the target tokens of the optimizer step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ def token_loss(hidden: Tensor, labels: Tensor, logits: Callable[[Tensor], Tensor
     return total
 
 
-def ctc_loss(logits: Tensor, num_frames: Tensor, targets: list[list[int]]) -> Tensor:
+def ctc_loss(logits: Tensor, num_frames: Tensor, targets: Sequence[list[int] | None]) -> Tensor:
     """CTC loss, summed over a batch, with label 0 as the blank.
 
     The loss of a clip with too few frames for its labels is 0.
@@ -47,9 +47,13 @@ def ctc_loss(logits: Tensor, num_frames: Tensor, targets: list[list[int]]) -> Te
     Args:
         logits: (B, T, V).
         num_frames: (B,) frames without padding.
-        targets: labels of each clip.
+        targets: labels of each clip; a clip with None has no part in the loss, a clip without labels is all blank.
     """
-    lengths = torch.tensor([len(target) for target in targets], device=logits.device)
-    flat = torch.tensor([label for target in targets for label in target], dtype=torch.long, device=logits.device)
+    if any(target is None for target in targets):
+        rows = [row for row, target in enumerate(targets) if target is not None]
+        logits, num_frames = logits[rows], num_frames[rows]
+    labels = [target for target in targets if target is not None]
+    lengths = torch.tensor([len(target) for target in labels], device=logits.device)
+    flat = torch.tensor([label for target in labels for label in target], dtype=torch.long, device=logits.device)
     log_probs = logits.float().log_softmax(-1).transpose(0, 1)
     return F.ctc_loss(log_probs, flat, num_frames, lengths, reduction="sum", zero_infinity=True)

@@ -117,6 +117,23 @@ def sample_replay(count_train: int, count_replay: int, replay_weight: float, see
     return np.concatenate([every[:count_train], np.tile(every[count_train:], int(times)), np.sort(sample)])
 
 
+def sample_weighted(chosen: Indices, weights: Seconds, seed: int, epoch: int) -> Indices:
+    """One epoch's clips with each clip `weight` times on average, each time next to itself.
+
+    The fractional part of a weight is a random sample of the clips with this weight, as in `sample_replay`.
+
+    Args:
+        chosen: indices of clips.
+        weights: (clips,) the weight of each clip, by index.
+    """
+    own = weights[chosen]
+    times = np.floor(own).astype(np.int64)
+    for weight in np.unique(own[own != times]).tolist():
+        rng, places = random.Random(f"{seed}/{epoch}/weight/{weight!r}"), np.flatnonzero(own == weight)
+        times[rng.sample(places.tolist(), int(weight % 1 * len(places) + rng.random()))] += 1
+    return np.repeat(chosen, times)
+
+
 def concat_utterances(
     chosen: ArrayLike,
     durations: ArrayLike,

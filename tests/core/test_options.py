@@ -44,9 +44,9 @@ def test_other_languages_are_refused(language: str, translate_to: str, message: 
 
 def test_the_prompt_of_a_translation_is_the_model_cards() -> None:
     assert "it" in TRANSLATION_TARGETS
-    assert TranscribeOptions(language="en", translate_to="zh").prompt == "translate the speech to Mandarin."
-    assert TranscribeOptions(language="en").prompt == INSTRUCTION
-    assert TranscribeOptions("write it down").prompt == "write it down"
+    assert TranscribeOptions(language="en", translate_to="zh").prompt() == "translate the speech to Mandarin."
+    assert TranscribeOptions(language="en").prompt() == INSTRUCTION
+    assert TranscribeOptions("write it down").prompt() == "write it down"
 
 
 def test_keywords_are_trimmed_and_each_is_kept_once() -> None:

@@ -72,6 +72,12 @@ def test_every_setting_is_listed_once_with_its_origin(recipe: Path) -> None:
         ("parts.encoder.learning_rate: none", "parts.encoder.learning_rate", None),
         ("machine:\n  trackers: [wandb, trackio]", "machine.trackers", ["wandb", "trackio"]),
         ("data.canary: d.jsonl, e.csv", "data.canary", ["d.jsonl", "e.csv"]),
+        ("data.replay:\n- path: d\n  weight: 2\n- e", "data.replay", [{"path": "d", "weight": 2.0}, "e"]),
+        (
+            "data.replay:\n- {path: d, task: translate, target_language: en, tags: {kind: no}}",
+            "data.replay",
+            [{"path": "d", "task": "translate", "target_language": "en", "tags": {"kind": "no"}}],
+        ),
         ("data.canary:\n- d.jsonl\n- hf:org/set:test", "data.canary", ["d.jsonl", "hf:org/set:test"]),
         ("data.canary:", "data.canary", []),
         ("augment:\n  # all off", "augment.speed", 0.0),  # a section without settings
@@ -138,7 +144,29 @@ def test_an_unknown_key_unlike_any_other_is_refused_without_a_suggestion(recipe:
             "decode:\n  decoder: beam",
             "6: decode.decoder: Input should be 'greedy', 'speculative' or 'relaxed', got 'beam'",
         ),
-        ("data.canary:\n- a: b", "5: data.canary: must be a list of plain values"),
+        ("data.canary:\n- a: b", "6: data.canary: unknown key 'a' of a corpus"),
+        (
+            "data.canary:\n- path: b\n  wieght: 2",
+            "7: data.canary: unknown key 'wieght' of a corpus; did you mean 'weight'?",
+        ),
+        ("data.canary:\n- [a]", "5: data.canary: must be a list of plain values"),
+        ("evaluate.groups:\n- path: b", "5: evaluate.groups: must be a list of plain values"),
+        ("data.replay:\n- path: b\n  weight: 0", "5: data.replay: weight: Input should be greater than 0, got '0'"),
+        ("data.replay:\n- weight: 2", "5: data.replay: path: Field required, got {'weight': '2'}"),
+        (
+            "data.replay:\n- path: b\n  task: translate\n  language: es\n  target_language: es",
+            "5: data.replay: b: task translate: target_language 'es' is the spoken language",
+        ),
+        (
+            "data.replay:\n- path: b\n  target_language: nl",
+            "5: data.replay: b: no prompt is known for target_language 'nl'; use one of en, fr, de, es, pt, ja, it, zh, or "
+            "give an `instruction`",
+        ),
+        (
+            "data.canary:\n- path: b\n  weight: 2",
+            "5: data.canary: b: weight has no effect on clips that are only scored",
+        ),
+        ("data.replay:\n- path: b\n  language: jp", "5: data.replay: b: language 'jp' must be a language code"),
         ("train: 3", "5: 'train' is a section; put its settings below it, indented"),
         ("parts:\n  lora: 8", "6: 'parts.lora' is a section; put its settings below it, indented"),
         (

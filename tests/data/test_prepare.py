@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from finetune.core.config import ModelSection, Recipe, TextSection
+from finetune.core.config import CorpusEntry, ModelSection, Recipe, TextSection
 from finetune.core.errors import DataError
 from finetune.core.files import read_json
 from finetune.core.run_dir import RunDir
@@ -83,10 +83,10 @@ def test_keywords_that_no_training_knows_are_a_warning(
 def test_rows_of_several_corpora_record_their_corpus(corpora: Corpora, tmp_path: Path) -> None:
     run, recipe = RunDir(tmp_path / "run"), corpora()
     other = str(tmp_path / "replay.jsonl")
-    data = recipe.data.model_copy(update={"canary": [*recipe.data.canary, other], "replay": []})
+    data = recipe.data.model_copy(update={"canary": [*recipe.data.canary, CorpusEntry(path=other)], "replay": []})
     prepare(recipe.model_copy(update={"data": data}), run)
     recorded = [item.extra["corpus"] for item in read_manifest(run.manifest("canary"))]
-    assert recorded == [data.canary[0]] * 2 + [other] * 2
+    assert recorded == [recipe.data.canary[0].path] * 2 + [other] * 2
     assert all("corpus" not in item.extra for item in read_manifest(run.manifest("test")))
 
 

@@ -12,8 +12,9 @@ from finetune.data.style import format_style, read_style, split_style, write_sty
 from finetune.data.text_rules import TextRules, strip_punctuation
 
 
-def item(text: str, language: str = "", name: str = "u", **extra: object) -> Utterance:
-    return Utterance(name, "/a.wav", 1.0, text, language=language, keywords=("Keep <b> 5",), extra=extra)
+def item(text: str, language: str = "", name: str = "u", target_language: str = "") -> Utterance:
+    keywords = ("Keep <b> 5",)
+    return Utterance(name, "/a.wav", 1.0, text, language=language, keywords=keywords, target_language=target_language)
 
 
 def features(*items: Utterance) -> dict[str, int]:

@@ -19,7 +19,15 @@ from finetune.data.utterance_table import UtteranceTable, as_table, open_manifes
 from finetune.model.ctc import frames_needed, to_labels
 from finetune.model.granite import SpeechModel, load_model
 from finetune.model.prompt import encode_text, render
-from finetune.training.encoded_text import BLOCK, EncodedTexts, TextEncoder, count_labels, encoded, encoded_texts
+from finetune.training.encoded_text import (
+    BLOCK,
+    EncodedTexts,
+    TextBlock,
+    TextEncoder,
+    count_labels,
+    encoded,
+    encoded_texts,
+)
 
 TEXTS = [
     "a stent",
@@ -163,15 +171,15 @@ def test_a_prompt_is_rendered_once_for_its_keywords(model: SpeechModel) -> None:
     rendered = []
 
     class Recording(TextEncoder):
-        def _render(self, keywords: tuple[str, ...] = ()) -> Any:
+        def _render(self, keywords: tuple[str, ...] = (), instruction: str = "") -> Any:
             rendered.append(keywords)
-            return super()._render(keywords)
+            return super()._render(keywords, instruction)
 
     encoder = Recording(model.tokenizer, INSTRUCTION)
     items = utterances(TEXTS * 3)
-    list(encoded([([item.text for item in items], [item.keywords for item in items])], encoder))
+    list(encoded([TextBlock([item.text for item in items], [item.keywords for item in items])], encoder))
     assert sorted(rendered) == [(), ("stent",), ("stent", "ward")]
-    assert encoder.prompt(("stent",)) == render(model.tokenizer, INSTRUCTION, ("stent",)) and len(rendered) == 3
+    assert encoder.prompt(("stent",)) == render(model.tokenizer, INSTRUCTION, ("stent",)) and len(rendered) == 4
 
 
 def test_memory_does_not_grow_with_the_number_of_texts(model: SpeechModel, tmp_path: Path) -> None:
