@@ -27,10 +27,14 @@ Schema = dict[str, Any]
 
 def type_text(schema: Schema) -> str:
     """A type and its bounds in words, such as `float, ≥ 0, < 1`."""
+    if "$ref" in schema:
+        return "[corpus](#corpora)"
     if "anyOf" in schema:
         return ", or ".join(type_text(option) for option in reversed(schema["anyOf"]))
     if "enum" in schema:
         return " \\| ".join(f"`{value}`" for value in schema["enum"])
+    if schema["type"] == "object":
+        return "names with text"
     if schema["type"] == "array":
         least = f", at least {schema['minItems']}" if "minItems" in schema else ""
         return f"list of {type_text(schema['items'])}{least}"
@@ -73,6 +77,9 @@ def reference() -> str:
         if name not in plain:
             table = rows({"properties": {name: field}}, definitions, "", {})
             parts.append("\n".join([f"## `{name}`", *head, *table]) + "\n")
+    corpus = definitions["CorpusEntry"]
+    about = " ".join(corpus["description"].split())
+    parts.append("\n".join(["## Corpora", about, "", *head, *rows(corpus, definitions, "", {"path": None})]) + "\n")
     keys = sorted({key for preset in GOALS.values() for key in preset})
     goals = [
         "## Goals",

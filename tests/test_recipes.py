@@ -70,7 +70,8 @@ def test_overrides_in_a_header_are_valid(path: Path) -> None:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_the_data_of_a_recipe_exists_or_its_header_names_the_source(path: Path) -> None:
     data = load_recipe(path)[0].data
-    sources = [*data.train, *data.replay, *data.valid, *data.test, *data.canary, *([data.terms] if data.terms else [])]
+    entries = [*data.train, *data.replay, *data.valid, *data.test, *data.canary]
+    sources = [entry.path for entry in entries] + ([data.terms] if data.terms else [])
     makers = [ROOT / name for name in re.findall(r"scripts/\w+", header(path))]
     for source in sources:
         if source.startswith("my_data/"):
@@ -109,7 +110,8 @@ def test_replay_data_is_never_scored() -> None:
     replayed = [data for data in (load_recipe(path)[0].data for path in RECIPES) if data.replay]
     assert replayed
     for data in replayed:
-        assert not set(data.replay) & {*data.train, *data.valid, *data.test, *data.canary}
+        scored = {entry.path for entry in (*data.train, *data.valid, *data.test, *data.canary)}
+        assert not {entry.path for entry in data.replay} & scored
 
 
 def test_the_recipes_for_one_and_four_gpus_make_the_same_optimizer_steps() -> None:

@@ -189,7 +189,7 @@ def test_options_of_a_call_come_from_the_command_line(tmp_path: Path) -> None:
     )
     options = options_from(args, TranscribeOptions())
     assert options.keywords == ("lupus", "stent", "New York") and options.vad == "silero"
-    assert options.prompt == "translate the speech to German." and options.decoding.max_new_tokens == 9
+    assert options.prompt() == "translate the speech to German." and options.decoding.max_new_tokens == 9
 
 
 def test_progress_is_shown_on_a_terminal_and_on_standard_error(

@@ -146,8 +146,8 @@ def test_an_unknown_key_unlike_any_other_is_refused_without_a_suggestion(recipe:
         ),
         ("data.canary:\n- a: b", "6: data.canary: unknown key 'a' of a corpus"),
         (
-            "data.canary:\n- path: b\n  wieght: 2",
-            "7: data.canary: unknown key 'wieght' of a corpus; did you mean 'weight'?",
+            "data.canary:\n- path: b\n  max_clip: 2",
+            "7: data.canary: unknown key 'max_clip' of a corpus; did you mean 'max_clips'?",
         ),
         ("data.canary:\n- [a]", "5: data.canary: must be a list of plain values"),
         ("evaluate.groups:\n- path: b", "5: evaluate.groups: must be a list of plain values"),
@@ -159,8 +159,8 @@ def test_an_unknown_key_unlike_any_other_is_refused_without_a_suggestion(recipe:
         ),
         (
             "data.replay:\n- path: b\n  target_language: nl",
-            "5: data.replay: b: no prompt is known for target_language 'nl'; use one of en, fr, de, es, pt, ja, it, zh, or "
-            "give an `instruction`",
+            "5: data.replay: b: no prompt is known for target_language 'nl'; use one of en, fr, de, es, pt, ja, it, zh, "
+            "or give an `instruction`",
         ),
         (
             "data.canary:\n- path: b\n  weight: 2",

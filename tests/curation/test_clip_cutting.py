@@ -146,7 +146,8 @@ def test_each_word_is_in_exactly_one_piece_in_order(script: list[tuple[str, str]
     spoken = " ".join(word.strip("«»-25薬") for word, where in script if where != "text")
     result = segmented(PAUSE + frames_of(spoken) + PAUSE, text, SHORT_CLIPS)
     pieces = [*result.clips, *(piece for piece in result.aside if piece.num_words)]
-    assert sorted(" ".join(piece.text for piece in pieces).split()) == sorted(text.split())
+    in_pieces = " ".join(piece.text for piece in pieces).replace("薬薬", "薬 薬").replace("薬薬", "薬 薬")
+    assert sorted(in_pieces.split()) == sorted(text.split())  # Chinese words are joined without a space
     assert sum(piece.num_words for piece in pieces) <= len(text.split())
     edges = [edge for clip in result.clips for edge in (clip.start or 0.0, clip.end or 0.0)]
     assert edges == sorted(edges) and all(0 <= edge <= result.seconds for edge in edges)

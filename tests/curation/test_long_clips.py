@@ -27,7 +27,7 @@ def recipe(tiny: Callable[..., Recipe], tmp_path: Path) -> Recipe:
     clips, pause = embedded("canary", 6), np.zeros(SAMPLE_RATE // 2, np.float32)
     wave = np.concatenate([part for clip in clips for part in (pause, load_audio(clip.audio_filepath))])
     soundfile.write(tmp_path / "long.flac", wave, SAMPLE_RATE)
-    rows = [json.loads(line) for line in Path(plain.data.train[0]).read_text().splitlines()]
+    rows = [json.loads(line) for line in Path(plain.data.train[0].path).read_text().splitlines()]
     rows.append({"id": "long", "audio_filepath": str(tmp_path / "long.flac"), "text": " ".join(c.text for c in clips)})
     for row in rows:
         row.pop("manifest_version", None), row.pop("offset", None)
@@ -56,8 +56,8 @@ def test_an_unchanged_corpus_is_not_segmented_again(recipe: Recipe, model: Calla
     run = RunDir(f"{recipe.runs}/{recipe.name}")
     first = segment_long(recipe, run, load)
     assert segment_long(recipe, run, load) == first and len(loads) == 1
-    Path(recipe.data.train[0]).write_text(
-        Path(recipe.data.train[0]).read_text() + '{"audio_filepath": "x", "text": "y"}'
+    Path(recipe.data.train[0].path).write_text(
+        Path(recipe.data.train[0].path).read_text() + '{"audio_filepath": "x", "text": "y"}'
     )
     with pytest.raises(DataError, match="1 of 8 rows are unusable"):
         segment_long(recipe, run, load)

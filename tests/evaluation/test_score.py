@@ -273,7 +273,7 @@ def test_the_recipe_follows_the_leaderboard() -> None:
     recipe, _ = load_recipe(OPENASR)
     assert recipe.model.instruction == "can you transcribe the speech into a written format?"
     assert (recipe.decode.max_new_tokens, recipe.decode.max_entropy, recipe.decode.min_probability) == (200, 0.7, 0.2)
-    assert len(recipe.data.test) == 8 and len(set_names(recipe.data.test)) == 8
+    assert len(recipe.data.test) == 8 and len(set_names([entry.path for entry in recipe.data.test])) == 8
 
 
 def test_a_recipe_without_training_data_cannot_train(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import embedded
 
-from finetune.core.config import Recipe
+from finetune.core.config import CorpusEntry, Recipe
 from finetune.core.errors import RecipeError
 from finetune.model.granite import SpeechModel
 from finetune.planning.split_facts import LIMITS, Limits, SplitFacts, open_split, read_facts
@@ -33,7 +33,9 @@ def recipe(tiny: Tiny, tmp_path: Path) -> Recipe:
     ]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = tiny(tmp_path / "runs", "x", batch_seconds=20.0)
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"train": [str(tmp_path / "train.jsonl")]})})
+    return recipe.model_copy(
+        update={"data": recipe.data.model_copy(update={"train": [CorpusEntry(path=str(tmp_path / "train.jsonl"))]})}
+    )
 
 
 def facts_of(recipe: Recipe, limits: Limits = LIMITS) -> SplitFacts:
@@ -76,7 +78,7 @@ def test_the_estimate_is_close_to_the_exact_plan(recipe: Recipe, model: Callable
 
 def test_the_longest_clip_of_a_large_corpus_is_checked(recipe: Recipe, model: Callable[[], SpeechModel]) -> None:
     """It is outside the sample, and rows with more text take the places of the largest clips."""
-    path = Path(recipe.data.train[0])
+    path = Path(recipe.data.train[0].path)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     for row in rows[1:3]:
         row["text"] = "a " * 200

@@ -21,6 +21,7 @@ from finetune.training.plan import (
     padding_fraction,
     plan_epoch,
     sample_replay,
+    sample_weighted,
     shard_for_rank,
 )
 
@@ -273,3 +274,14 @@ def test_a_plan_is_a_sequence_of_steps() -> None:
     assert len(plan) == 2 and list(plan) == plan[:] == [[[3], [1, 2]], [[0]]] and plan[-1] == [[0]]
     with pytest.raises(IndexError):
         plan[2]
+
+
+def test_weights_repeat_and_sample_clips() -> None:
+    chosen, weights = np.arange(100, dtype=np.int32), np.ones(100)
+    assert sample_weighted(chosen, weights, 1, 0).tolist() == chosen.tolist()
+    weights[:40], weights[90:] = 2.5, 0.5
+    epochs = [Counter(sample_weighted(chosen, weights, 1, epoch).tolist()) for epoch in range(20)]
+    assert epochs[0] == Counter(sample_weighted(chosen, weights, 1, 0).tolist()) != epochs[1]
+    for times in epochs:
+        assert {times[clip] for clip in range(40)} == {2, 3} and sum(times[clip] for clip in range(40)) == 100
+        assert {times[clip] for clip in range(40, 90)} == {1} and sum(times[clip] for clip in range(90, 100)) == 5

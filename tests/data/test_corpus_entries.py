@@ -1,0 +1,135 @@
+"""The settings of a corpus in a recipe: the columns that they fill, samples, weights, and what is refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from finetune.core.config import CorpusEntry, Recipe
+from finetune.core.errors import DataError
+from finetune.core.run_dir import RunDir
+from finetune.data.corpus_entries import preview_entry, read_entry
+from finetune.data.corpus_preview import preview_corpora
+from finetune.data.manifest import read_manifest
+from finetune.data.prepare import prepare
+from finetune.data.row_prompt import instruction_of
+
+RATE = 16_000
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a manifest with one clip of noise for each row."""
+
+    def write(name: str, *rows: dict[str, Any]) -> Path:
+        rng = np.random.default_rng(len(name))
+        lines = []
+        for number, row in enumerate(rows):
+            audio = tmp_path / f"{name}-{number}.wav"
+            soundfile.write(audio, rng.uniform(-0.1, 0.1, RATE).astype(np.float32), RATE)
+            lines.append(json.dumps({"audio_filepath": str(audio), "text": f"{name} {number}", **row}))
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("\n".join(lines))
+        return path
+
+    return write
+
+
+def entry(path: Path, **settings: Any) -> CorpusEntry:
+    return CorpusEntry(path=str(path), **settings)
+
+
+def values(entry: CorpusEntry, tmp_path: Path, name: str) -> list[object]:
+    return [row.values.get(name) for row in read_entry(entry, tmp_path)]
+
+
+def test_settings_fill_what_a_row_does_not_state(corpus: Callable[..., Path], tmp_path: Path) -> None:
+    path = corpus("a", {}, {"language": "fr", "domain": "own"}, {"language": ""})
+    chosen = entry(path, language="es", tags={"domain": "calls"})
+    assert values(chosen, tmp_path, "language") == ["es", "fr", "es"]
+    assert values(chosen, tmp_path, "domain") == ["calls", "own", "calls"]
+    assert values(entry(path), tmp_path, "language") == [None, "fr", ""]
+
+
+def test_a_sample_of_rows_is_the_same_each_time_and_in_order(corpus: Callable[..., Path], tmp_path: Path) -> None:
+    path = corpus("a", *({} for _ in range(40)))
+    some = values(entry(path, max_clips=7), tmp_path, "text")
+    assert len(some) == 7 and some == values(entry(path, max_clips=7), tmp_path, "text")
+    assert (
+        some == sorted(some, key=lambda text: int(str(text).split()[1]))
+        and some != values(entry(path), tmp_path, "text")[:7]
+    )
+    assert len(values(entry(path, max_clips=400), tmp_path, "text")) == 40
+
+
+def test_the_text_can_come_from_another_column(corpus: Callable[..., Path], tmp_path: Path) -> None:
+    path = corpus("a", {"translation": "good morning"}, {"text": "two"})
+    rows = list(read_entry(entry(path, text_column="translation"), tmp_path))
+    assert rows[0].values["text"] == "good morning" and rows[0].fault is None
+    assert rows[1].fault is not None and "no text in column 'translation'" in rows[1].fault.detail
+    with pytest.raises(DataError, match="text_column: no column 'translated'; the columns are audio_filepath, text"):
+        read_entry(entry(path, text_column="translated"), tmp_path)
+    assert preview_entry(entry(Path("hf:name:train"), language="es")) is None
+
+
+def prepared(tmp_path: Path, *entries: CorpusEntry, **data: Any) -> Path:
+    recipe = Recipe(name="x", model={"base": "-"}, data={"test": list(entries), **data})  # type: ignore[arg-type]
+    prepare(recipe, run := RunDir(tmp_path / "run"))
+    return run.manifest("test")
+
+
+def test_prepare_writes_what_the_model_is_asked_for(corpus: Callable[..., Path], tmp_path: Path) -> None:
+    plain = corpus("plain", {"task": "ASR", "source_lang": "en", "target_lang": "en"}, {"instruction": "write it"})
+    spanish = corpus("es", {"target_lang": "en"}, {"task": "ast"}, {"task": "transcribe"}, {"text_style": "Punctuated"})
+    entries = entry(plain), entry(spanish, language="es", target_language="en")
+    rows = read_manifest(prepared(tmp_path, *entries))
+    assert [(row.task, row.target_language) for row in rows] == [
+        ("", ""), ("", ""), ("translate", "en"), ("translate", "en"), ("", ""), ("translate", "en"),
+    ]  # fmt: skip
+    translate = "translate the speech to English"
+    assert [instruction_of(row, "default") for row in rows] == [
+        "default",
+        "write it",
+        f"{translate}.",
+        f"{translate}.",
+        "default",
+        f"{translate} with proper punctuation and capitalization.",
+    ]
+    assert [row.text_language for row in rows] == ["en", "", "en", "en", "es", "en"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"task": "translate"}, "task translate needs a target_language"),
+        ({"task": "summarize"}, "task 'summarize' is not transcribe or translate; rename the column"),
+        ({"task": "st", "language": "de", "target_language": "de-AT"}, "task translate: target_language"),
+        ({"target_language": "nl"}, "no prompt is known for target_language 'nl'"),
+        ({"text_style": "fancy"}, "text_style 'fancy' is not raw or punctuated"),
+        ({"sampling_weight": 0}, "sampling_weight must be a number above 0, not 0"),
+        ({"instruction": "say <|audio|>"}, "<|audio|> is a command"),
+    ],
+)
+def test_a_row_without_a_valid_task_is_named(
+    corpus: Callable[..., Path], tmp_path: Path, row: dict[str, Any], message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = corpus("a", {}, row)
+    caplog.set_level("INFO")
+    with pytest.raises(DataError, match=r"data\.test: 1 of 2 rows are unusable"):
+        prepared(tmp_path, entry(path))
+    assert message in caplog.text and f"{path}:2" in caplog.text
+    if "command" not in message:
+        recipe = Recipe(name="x", model={"base": "-"}, data={"test": [str(path)]})  # type: ignore[arg-type]
+        with pytest.raises(DataError) as error:
+            list(preview_corpora(recipe))
+        assert f"1 of 2 rows cannot be used, such as {path}:2: " in str(error.value) and message in str(error.value)
+
+
+def test_an_instruction_makes_any_target_language_possible(corpus: Callable[..., Path], tmp_path: Path) -> None:
+    path = corpus("a", {"target_language": "nl", "instruction": "write it in Dutch"})
+    (row,) = read_manifest(prepared(tmp_path, entry(path)))
+    assert instruction_of(row, "default") == "write it in Dutch" and row.is_translation
