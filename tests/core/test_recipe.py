@@ -159,8 +159,8 @@ def test_an_unknown_key_unlike_any_other_is_refused_without_a_suggestion(recipe:
         ),
         (
             "data.replay:\n- path: b\n  target_language: nl",
-            "5: data.replay: b: no prompt is known for target_language 'nl'; use one of en, fr, de, es, pt, ja, it, zh, "
-            "or give an `instruction`",
+            "5: data.replay: b: no prompt is known for target_language 'nl'; use one of en, fr, de, es, pt, ja, it, "
+            "zh, or give an `instruction`",
         ),
         (
             "data.canary:\n- path: b\n  weight: 2",
