@@ -7,7 +7,7 @@ manifest gives a new table. Utterances are made when they are asked for.
 import json
 import os
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from itertools import accumulate, islice
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
 from finetune.core.files import sha256_file
+from finetune.data.arrow_columns import number_column, optional_column, text_column, text_list_column
 from finetune.data.manifest import PROMPT_COLUMNS, TEXT_KEYS, Utterance, stream_manifest
 
 VERSION_KEY, VERSION = b"table_version", b"2"
@@ -112,7 +113,7 @@ class UtteranceTable(Sequence[Utterance]):
             places = order[bounds[which] : bounds[which + 1]]
             if not len(places):
                 continue
-            local = pa.array(numbers[places] - self._ends[which] + len(batch))
+            local = number_column(numbers[places] - self._ends[which] + len(batch))
             picked = batch.column(SCHEMA.get_field_index(name)).take(local).to_pylist()
             exact = batch.column(SCHEMA.get_field_index("not_utf8"))
             if exact.null_count < len(batch):
@@ -126,7 +127,7 @@ class UtteranceTable(Sequence[Utterance]):
         """Those of `names` that are the id of a row."""
         if not names:
             return set()
-        wanted = pa.array(sorted({str(_replaced(name)) for name in names}), pa.string())
+        wanted = text_column(sorted({str(_replaced(name)) for name in names}))
         found, start = list[int](), 0
         for batch in self.batches:
             mask = pc.is_in(batch.column(SCHEMA.get_field_index("id")), value_set=wanted)
@@ -138,7 +139,7 @@ class UtteranceTable(Sequence[Utterance]):
     def has_prompts(self) -> bool:
         """Whether a row has a prompt of its own: a task, a style or an instruction."""
         columns = (self._table.column(name) for name in PROMPT_COLUMNS)
-        return any(pc.any(pc.not_equal(column, "")).as_py() for column in columns)
+        return any(pc.sum(pc.binary_length(column)).as_py() for column in columns)
 
     @cached_property
     def has_keywords(self) -> bool:
@@ -214,7 +215,18 @@ def _mapped(path: Path, manifest_sha256: str) -> pa.Table | None:
 def _record_batches(utterances: Iterable[Utterance]) -> Iterator[pa.RecordBatch]:
     rows = iter(utterances)
     while block := list(islice(rows, BATCH)):
-        yield pa.RecordBatch.from_pylist([_row(item) for item in block], SCHEMA)
+        yield _record_batch([_row(item) for item in block])
+
+
+def _record_batch(rows: list[dict[str, Any]]) -> pa.RecordBatch:
+    makers: dict[Any, Callable[[list[Any]], Any]] = {
+        pa.string(): text_column,
+        pa.float64(): lambda values: number_column(np.array(values, np.float64)),
+        pa.int32(): optional_column,
+        pa.list_(pa.string()): text_list_column,
+    }
+    columns = [makers[field.type]([row.get(field.name) for row in rows]) for field in SCHEMA]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
 def _row(item: Utterance) -> dict[str, object]:

@@ -38,6 +38,7 @@ class Limits:
         headers: files of a larger split whose headers are read; the others get the mean duration.
         remote_headers: the same for files on other machines, in a split of any size.
         exact: clips of all epochs up to which the plan of the steps is exact.
+        planned: rows of an epoch that an estimate plans, at equal distances.
     """
 
     clips: int = 20_000
@@ -46,6 +47,7 @@ class Limits:
     headers: int = 2_000
     remote_headers: int = 50
     exact: int = 20_000
+    planned: int = 100_000
 
 
 LIMITS = Limits()

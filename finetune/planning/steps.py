@@ -129,7 +129,7 @@ def plan_steps(
     rows = sum(item.rows for item in facts.values())
     if all(item.complete for item in facts.values()) and rows * recipe.train.epochs <= limits.exact:
         return _exact(model, recipe, facts, processes)
-    return _estimated(model, recipe, facts, processes)
+    return _estimated(model, recipe, facts, processes, limits)
 
 
 def _exact(model: SpeechModel, recipe: Recipe, facts: Mapping[str, SplitFacts], processes: int) -> Steps:
@@ -143,8 +143,13 @@ def _exact(model: SpeechModel, recipe: Recipe, facts: Mapping[str, SplitFacts], 
     return _steps(recipe, epochs, processes, exact=True)
 
 
-def _estimated(model: SpeechModel, recipe: Recipe, facts: Mapping[str, SplitFacts], processes: int) -> Steps:
-    """The first epoch from columns, times the number of epochs; tokens a character are those of the sample."""
+def _estimated(
+    model: SpeechModel, recipe: Recipe, facts: Mapping[str, SplitFacts], processes: int, limits: Limits
+) -> Steps:
+    """The first epoch from columns, times the number of epochs; tokens a character are those of the sample.
+
+    Of a large corpus, only rows at equal distances are planned, with the longest ones.
+    """
     settings, speed = recipe.train, 1.0 - recipe.augment.speed
     known = list({clip.id: clip for item in facts.values() for clip in [*item.clips, *item.longest]}.values())
     augment = recipe.augment.model_copy(update={"concat": 0.0})
@@ -155,25 +160,35 @@ def _estimated(model: SpeechModel, recipe: Recipe, facts: Mapping[str, SplitFact
     prompt = len(
         render(model.tokenizer, recipe.model.instruction, profile=model.profile).around(model.audio_token_id, 0)
     )
-    columns = [_kept(facts[split], recipe) if split in facts else np.zeros((0, 2)) for split in ("train", "replay")]
+    spacing = max(1, sum(item.rows for item in facts.values()) // limits.planned)
+    counts, columns = zip(*(_planned(facts.get(split), recipe, spacing) for split in ("train", "replay")), strict=True)
     durations, characters = np.concatenate(columns).T
     durations = durations / speed
     targets = np.ceil(characters * per_character).astype(np.int64) + 1
     windows = np.ceil(durations / (FRAME_SECONDS * model.window)).astype(np.int64)
     clips = _Clips(durations, prompt + windows * model.queries + targets, targets)
     chosen = sample_replay(len(columns[0]), len(columns[1]), recipe.data.replay_weight, recipe.seed, 0)
-    limits = (settings.batch_seconds, settings.batch_tokens, processes * settings.accumulation, recipe.seed, 0)
-    plan = plan_epoch(clips.durations, clips.positions, *limits, chosen)
+    sizes = (settings.batch_seconds, settings.batch_tokens, processes * settings.accumulation, recipe.seed, 0)
+    plan = plan_epoch(clips.durations, clips.positions, *sizes, chosen)
     epoch = _Epoch(len(plan), plan.batches, clips)
-    steps = _steps(recipe, [epoch], processes, exact=False)
+    scale = sum(counts) / max(1, len(durations))
+    steps = _steps(recipe, [epoch], processes, exact=False, scale=scale)
     return replace(steps, measured=_batches_of(known, settings.batch_seconds * speed))
 
 
-def _kept(facts: SplitFacts, recipe: Recipe) -> NDArray[np.float64]:
-    """(n, 2) seconds and characters of the rows of a length that is kept."""
-    table = np.stack([np.array(facts.durations), np.array(facts.characters, np.float64)], axis=1)
-    seconds = table[:, 0]
-    return table[(seconds >= recipe.data.min_duration) & (seconds <= recipe.data.max_duration)]  # NaN is in no range
+def _planned(facts: SplitFacts | None, recipe: Recipe, spacing: int) -> tuple[int, NDArray[np.float64]]:
+    """The number of rows of a length that is kept, and (n, 2) seconds and characters of every `spacing`-th of them.
+
+    The rows with the most seconds and the most characters are always among them.
+    """
+    if facts is None:
+        return 0, np.zeros((0, 2))
+    seconds, characters = np.frombuffer(facts.durations, np.float64), np.frombuffer(facts.characters, "l")
+    kept = np.flatnonzero((seconds >= recipe.data.min_duration) & (seconds <= recipe.data.max_duration))  # not NaN
+    chosen = kept[::spacing]
+    if len(kept):
+        chosen = np.union1d(chosen, [kept[column[kept].argmax()] for column in (seconds, characters)])
+    return len(kept), np.stack([seconds[chosen], characters[chosen].astype(np.float64)], axis=1)
 
 
 def _batches_of(clips: list[Utterance], batch_seconds: float) -> tuple[list[Utterance], list[Utterance]]:
@@ -183,10 +198,10 @@ def _batches_of(clips: list[Utterance], batch_seconds: float) -> tuple[list[Utte
     return tuple(part[: max(1, int(batch_seconds / part[0].duration))] for part in (ordered, middle))  # type: ignore[return-value]
 
 
-def _steps(recipe: Recipe, epochs: Sequence[_Epoch], processes: int, *, exact: bool) -> Steps:
-    """Adds up the epochs; if there is only the first, the others are taken to be equal."""
+def _steps(recipe: Recipe, epochs: Sequence[_Epoch], processes: int, *, exact: bool, scale: float = 1.0) -> Steps:
+    """Adds up the epochs; a single one stands for all, and each of its rows for `scale` rows."""
     settings, speed, first, clips = recipe.train, 1.0 - recipe.augment.speed, epochs[0].batches, epochs[0].clips
-    times = settings.epochs / len(epochs)
+    times = scale * settings.epochs / len(epochs)
     sizes = [_Sizes.of(epoch.clips, epoch.batches) for epoch in epochs]
     padded, wide = sizes[0].padded, sizes[0].positions
     longest, widest = first[int(np.argmax(padded))], first[int(np.argmax(wide))]

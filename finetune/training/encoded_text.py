@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from finetune.core.prompts import DEFAULT_PROFILE, PromptProfile
+from finetune.data.arrow_columns import list_column, number_column
 from finetune.data.manifest import PROMPT_COLUMNS
 from finetune.data.row_prompt import prompt_text
 from finetune.data.utterance_table import UtteranceTable
@@ -174,8 +175,8 @@ def encoded(blocks: Iterable[TextBlock], encoder: TextEncoder) -> Iterator[Any]:
     """Record batches of SCHEMA with the encoded texts of each block."""
     for block in blocks:
         targets = encoder.targets(block.texts)
-        bounds = np.cumsum([0, *map(len, targets)], dtype=np.int32)
-        tokens = np.fromiter(chain.from_iterable(targets), np.int32, bounds[-1])
+        sizes = [*map(len, targets)]
+        tokens = np.fromiter(chain.from_iterable(targets), np.int32, sum(sizes))
         instructions = block.instructions or [""] * len(block.texts)
         prompts = [
             encoder.prompt_tokens(tuple(words), text) for words, text in zip(block.keywords, instructions, strict=True)
@@ -183,8 +184,8 @@ def encoded(blocks: Iterable[TextBlock], encoder: TextEncoder) -> Iterator[Any]:
         counts: Iterable[Indices] = count_labels(block.texts)
         if block.spoken is not None:
             counts = [np.where(block.spoken, column, 0) for column in counts]
-        columns = [pa.array(np.array(column, np.int32)) for column in (prompts, *counts)]
-        yield pa.RecordBatch.from_arrays([*columns, pa.ListArray.from_arrays(bounds, tokens)], schema=SCHEMA)
+        columns = [number_column(np.array(column, np.int32)) for column in (prompts, *counts)]
+        yield pa.RecordBatch.from_arrays([*columns, list_column(sizes, number_column(tokens))], schema=SCHEMA)
 
 
 def encoded_texts(table: UtteranceTable, encoder: TextEncoder, manifest: Path | None = None) -> EncodedTexts:

@@ -76,6 +76,15 @@ def test_the_estimate_is_close_to_the_exact_plan(recipe: Recipe, model: Callable
         assert len(typical) >= len(large) > 0
 
 
+def test_an_estimate_plans_a_part_of_the_rows(recipe: Recipe, model: Callable[[], SpeechModel]) -> None:
+    exact = plan_steps(model(), recipe, {"train": facts_of(recipe)}, 1)
+    about = plan_steps(model(), recipe, {"train": facts_of(recipe)}, 1, Limits(exact=100, planned=75))
+    for name in ("clips", "hours", "steps", "batches", "longest_row", "tokens"):
+        assert getattr(about.plan, name) == pytest.approx(getattr(exact.plan, name), rel=0.1), name
+    assert about.plan.longest_clip == pytest.approx(exact.plan.longest_clip)
+    assert about.padded_seconds == pytest.approx(exact.padded_seconds, rel=0.1)
+
+
 def test_the_longest_clip_of_a_large_corpus_is_checked(recipe: Recipe, model: Callable[[], SpeechModel]) -> None:
     """It is outside the sample, and rows with more text take the places of the largest clips."""
     path = Path(recipe.data.train[0].path)
