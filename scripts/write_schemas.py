@@ -13,6 +13,7 @@ from finetune.data.style import StyleFile
 from finetune.evaluation.compare_result import CompareResult
 from finetune.evaluation.score import ScoreResult
 from finetune.exporting.adaptation import Adaptation
+from finetune.metrics.curve_results import CurveResult
 from finetune.metrics.results import EvaluationResults, RunSummary, SuspiciousReference, UtteranceResult
 from finetune.planning.result import CheckResult
 
@@ -21,6 +22,7 @@ SCHEMAS: dict[str, TypeAdapter[Any]] = {
     "adaptation": TypeAdapter(Adaptation),
     "check": TypeAdapter(CheckResult),
     "comparison": TypeAdapter(CompareResult),
+    "curve": TypeAdapter(CurveResult),
     "evaluation_metrics": TypeAdapter(EvaluationResults),
     "model_limits": TypeAdapter(ModelLimits),
     "resolved_recipe": TypeAdapter(ResolvedRecipe),

@@ -16,6 +16,7 @@ LAYERS = (
     {"training", "evaluation", "curation"},
     {"exporting"},
     {"pipeline"},
+    {"learning_curve"},
     {"planning"},
     {"api"},
     {"cli"},

@@ -16,7 +16,7 @@ from recipe_reference import TARGET, reference
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "recipes" / "RESULTS.md"])
-COMMANDS = sorted(set(re.findall(r"(?:^\s*|`)(finetune [a-z]+)", README, re.M)))
+COMMANDS = sorted(set(re.findall(r"(?:^\s*|`)(finetune [a-z-]+)", README, re.M)))
 FOLDERS = "recipes|scripts|data|docs|tests|finetune"
 
 
@@ -65,7 +65,7 @@ def test_commands_of_the_readme_are_known(command: str) -> None:
 
 def test_every_command_is_in_the_readme() -> None:
     done = subprocess.run([sys.executable, "-m", "finetune", "--help"], cwd=ROOT, capture_output=True, text=True)
-    commands = re.findall(r"^    ([a-z]+) ", done.stdout, re.M)
+    commands = re.findall(r"^    ([a-z-]+) ", done.stdout, re.M)
     assert len(commands) > 8
     assert not [command for command in commands if not re.search(rf"`(finetune )?{command}\b", README)]
 

@@ -1,6 +1,7 @@
 """Arguments that several commands share (RECIPE and --set), and the type of subparsers."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 BYTES = {"k": 10**3, "m": 10**6, "g": 10**9}
@@ -21,6 +22,14 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         dest="overrides",
         help="override a setting, such as train.learning_rate=1e-4; can be repeated",
     )
+
+
+def add_untranscribed_arguments(parser: argparse.ArgumentParser) -> None:
+    """MODEL, SOURCE, -o and --overwrite of the commands that read untranscribed audio."""
+    parser.add_argument("model", metavar="MODEL", help="trained recipe, run directory, exported folder or base model")
+    parser.add_argument("source", metavar="SOURCE", help="manifest with or without texts, folder of audio, audio file")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="manifest to write, .jsonl")
+    parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
 
 
 def add_array_arguments(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:

@@ -14,7 +14,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TextIO
 
-from finetune.cli import calibrate, check, compare, convert, demo, report, score, segment, stages, transcribe_command
+from finetune.cli import (
+    calibrate,
+    check,
+    compare,
+    convert,
+    curve,
+    demo,
+    pseudo_label,
+    report,
+    score,
+    segment,
+    stages,
+    suggest,
+    transcribe_command,
+)
 from finetune.cli.arguments import Subparsers
 from finetune.core.errors import FinetuneError, Interrupted, RecipeError
 from finetune.core.run_dir import CHILD
@@ -38,7 +52,10 @@ COMMANDS: tuple[Command, ...] = (
     score,
     calibrate,
     compare,
+    curve,
     segment,
+    pseudo_label,
+    suggest,
     transcribe_command,
     convert,
     demo,

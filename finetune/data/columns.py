@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from finetune.core.errors import DataError
 from finetune.data.cells import shown
@@ -70,19 +70,22 @@ def _normalized(names: Iterable[str]) -> dict[str, str]:
     }
 
 
-def column_keys(columns: Iterable[str], lists: Collection[str], source: str) -> dict[str, str]:
+def column_keys(
+    columns: Iterable[str], lists: Collection[str], source: str, needed: Sequence[str] = ("audio_filepath", "text")
+) -> dict[str, str]:
     """The manifest's key of each column that has another name. Columns that match no key keep their names.
 
     Args:
         columns: the columns of all rows, in their order.
         lists: the columns with lists of values.
         source: the source, for messages.
+        needed: keys that must have a column.
 
     Raises:
-        DataError: the column of the audio or of the text is missing.
+        DataError: the column of a needed key is missing.
     """
     names, normalized = known_columns(columns), _normalized(columns)
-    for key in ("audio_filepath", "text"):
+    for key in needed:
         if key not in names.values():
             similar = [
                 normalized[name]

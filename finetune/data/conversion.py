@@ -17,7 +17,12 @@ from finetune.data.survey import Survey, survey
 
 
 def to_manifest_keys(
-    rows: Iterable[Row], source: str, folder: Path, audio_required: bool = True, exact: bool = False
+    rows: Iterable[Row],
+    source: str,
+    folder: Path,
+    audio_required: bool = True,
+    exact: bool = False,
+    text_required: bool = True,
 ) -> Corpus:
     """Rows with the manifest's keys, absolute audio paths, and segments as offset and duration in seconds.
 
@@ -27,13 +32,14 @@ def to_manifest_keys(
         folder: where relative paths start, before the current directory.
         audio_required: it is an error if no audio file exists.
         exact: the rows have the manifest's keys, and their other columns have no meaning.
+        text_required: it is an error if there is no column for the text.
 
     Raises:
         DataError: there are no rows; a column is missing or cannot be understood; no audio file exists.
     """
     raw = rows if isinstance(rows, RawRows) else StoredRows(rows)
     finder = AudioFinder(folder)
-    facts = survey(raw, source, finder, exact)
+    facts = survey(raw, source, finder, exact, text_required)
     if audio_required and facts.num_missing == len(raw):
         raise _without_audio(facts, len(raw))
     converted, segments = ConvertedRows(raw, finder, facts.keys, bytes(facts.candidates)), None

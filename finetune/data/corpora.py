@@ -27,7 +27,11 @@ COMPRESSED = (".zip", ".tgz", ".tbz2", ".txz", ".bz2", ".xz", ".zst", ".7z", ".r
 
 
 def read_corpus(
-    source: str, media_dir: Path, load_dataset: Callable[..., Any] | None = None, audio_required: bool = True
+    source: str,
+    media_dir: Path,
+    load_dataset: Callable[..., Any] | None = None,
+    audio_required: bool = True,
+    text_required: bool = True,
 ) -> Corpus:
     """Reads the rows of a corpus.
 
@@ -38,6 +42,7 @@ def read_corpus(
         media_dir: folder for audio that is embedded in a dataset and must become files.
         load_dataset: replaces `datasets.load_dataset` for `hf:` sources.
         audio_required: it is an error if no audio file exists; False where only texts are needed.
+        text_required: it is an error if there is no column for the text; False for untranscribed audio.
 
     Returns:
         At least one row. If `audio_filepath` is the name of a file, it is an absolute path. `offset` and `duration`
@@ -48,21 +53,23 @@ def read_corpus(
             accepted names) or cannot be understood; no audio file exists.
     """
     if source.startswith("hf:"):
-        return to_manifest_keys(hub.read_hub(source, media_dir, load_dataset), source, Path.cwd())
+        rows = hub.read_hub(source, media_dir, load_dataset)
+        return to_manifest_keys(rows, source, Path.cwd(), text_required=text_required)
     if is_pattern(source):
-        corpora = [read_corpus(name, media_dir, audio_required=audio_required) for name in expand(source)]
-        return joined(corpora)
+        names = expand(source)
+        return joined([read_corpus(name, media_dir, None, audio_required, text_required) for name in names])
     if is_url(source):
         remote_rows, exact = read_url(source, media_dir)
-        return to_manifest_keys(remote_rows, source, Path.cwd(), audio_required, exact)
+        return to_manifest_keys(remote_rows, source, Path.cwd(), audio_required, exact, text_required)
     path = _existing(source)
     if known := find_format(path):
         folder = path if path.is_dir() else path.parent
-        return to_manifest_keys(known.read(path, media_dir), source, folder, audio_required, known.exact)
+        return to_manifest_keys(known.read(path, media_dir), source, folder, audio_required, known.exact, text_required)
     suffix = path.suffix.lower()
     if suffix in (*JSON, *TABLES):
         rows = read_table(path, missing_header(path) if suffix in TABLES else None)
-        return to_manifest_keys(with_audio_of_ids(rows, path.parent), str(path), path.parent, audio_required)
+        rows = with_audio_of_ids(rows, path.parent)
+        return to_manifest_keys(rows, str(path), path.parent, audio_required, text_required=text_required)
     if suffix in COMPRESSED or path.name.lower().endswith(".tar.gz"):
         raise DataError(
             f"{source}: a compressed archive; its clips cannot be read in place: unpack it, or make a plain .tar"

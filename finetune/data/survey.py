@@ -65,6 +65,7 @@ class Survey:
         finder: finds the audio files.
         columns: the columns of the corpus, or those of its first rows.
         exact: the rows have the manifest's keys.
+        text_required: a column of texts must be there.
 
     Attributes:
         columns: the columns of the rows that were added.
@@ -84,8 +85,11 @@ class Survey:
         DataError: a column is missing.
     """
 
-    def __init__(self, source: str, finder: AudioFinder, columns: Columns, exact: bool) -> None:
+    def __init__(
+        self, source: str, finder: AudioFinder, columns: Columns, exact: bool, text_required: bool = True
+    ) -> None:
         self.source, self.columns, self.exact = source, Columns(), exact
+        self._needed = ("audio_filepath", "text") if text_required else ("audio_filepath",)
         self.is_manifest, self.keys = self._keys(columns)
         self.first, self.num_missing, self.tried = Row("", {}), 0, list[str]()
         self.num_faults, self.first_fault, self.has_keywords = 0, 0, False
@@ -130,7 +134,7 @@ class Survey:
 
     def _keys(self, columns: Columns) -> tuple[bool, dict[str, str]]:
         is_manifest = self.exact or columns.are_manifest
-        return is_manifest, {} if is_manifest else column_keys(columns.names, columns.lists, self.source)
+        return is_manifest, {} if is_manifest else column_keys(columns.names, columns.lists, self.source, self._needed)
 
     def _add_missing(self, name: object) -> None:
         self.num_missing += 1
@@ -138,7 +142,7 @@ class Survey:
             self.tried = self._finder.tried(name) if is_searched(name) else [shown(name)]
 
 
-def survey(rows: RawRows, source: str, finder: AudioFinder, exact: bool) -> Survey:
+def survey(rows: RawRows, source: str, finder: AudioFinder, exact: bool, text_required: bool = True) -> Survey:
     """The facts about all rows. If later rows have columns that change the meaning of others, the rows are read again.
 
     Raises:
@@ -150,7 +154,7 @@ def survey(rows: RawRows, source: str, finder: AudioFinder, exact: bool) -> Surv
         first = list(islice(iterator, BLOCK_ROWS))
         columns = columns or Columns(first)
         try:
-            facts = Survey(source, finder, columns, exact)
+            facts = Survey(source, finder, columns, exact, text_required)
         except DataError:
             if len(columns.names) == len((columns := Columns(chain(first, iterator))).names):
                 raise

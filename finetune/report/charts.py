@@ -13,7 +13,7 @@ from finetune.metrics.groups import GroupTable
 from finetune.report.wording import percent
 
 WIDTH, HEIGHT = 5.0, 3.1  # inches of 72 points; the page scales plots down on small screens
-# Placeholder colours; `_svg` replaces each by a variable of the style sheet.
+# Placeholder colours; `to_svg` replaces each by a variable of the style sheet.
 INK, FAINT, LINE, BASE, ADAPTED, THIRD = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 VARIABLES = {INK: "--ink", FAINT: "--faint", LINE: "--line", BASE: "--base", ADAPTED: "--adapted", THIRD: "--third"}
 
@@ -41,7 +41,7 @@ class ValidationPoint:
 def by_duration(table: GroupTable) -> Chart:
     """WER of both models by bins of duration, with intervals."""
     rows = [row for row in table.rows if row.words]
-    figure, axes = _axes("WER (%)")
+    figure, axes = new_axes("WER (%)")
     for system, colour, marker, shift in (("base", BASE, "s", -0.09), ("adapted", ADAPTED, "o", 0.09)):
         wers = [100 * row.wer[system] for row in rows]
         bars = [
@@ -67,7 +67,7 @@ def by_duration(table: GroupTable) -> Chart:
     return Chart(
         "WER by duration",
         "WER by duration of the clips, with 95 % intervals.",
-        _svg(figure, "duration"),
+        to_svg(figure, "duration"),
         ("duration", "clips", "words", "base WER (%)", "adapted WER (%)"),
         [
             (row.name, str(row.clips), str(row.words), percent(row.wer["base"]), percent(row.wer["adapted"]))
@@ -88,7 +88,7 @@ def learning_curve(losses: Sequence[tuple[int, float]], scores: Sequence[Validat
     for step, loss in losses:
         value = decay * value + (1 - decay) * loss
         smooth.append((step, value))
-    figure, axes = _axes("loss")
+    figure, axes = new_axes("loss")
     axes.set_xlabel("step")
     axes.plot(*zip(*smooth, strict=True), color=FAINT, linewidth=1.2, label="loss")
     axes.set_ylim(bottom=0)
@@ -109,7 +109,7 @@ def learning_curve(losses: Sequence[tuple[int, float]], scores: Sequence[Validat
     return Chart(
         "Learning curve",
         "Training loss by step, and WER on valid and canary during training.",
-        _svg(figure, "learning"),
+        to_svg(figure, "learning"),
         ("step", "valid WER (%)", "canary WER (%)"),
         [(str(row.step), percent(row.wer), percent(row.canary_wer)) for row in scores],
     )
@@ -121,7 +121,7 @@ def speed(points: Sequence[tuple[str, float, float]]) -> Chart:
     Args:
         points: name, seconds of audio decoded per second (RTFx), WER.
     """
-    figure, axes = _axes("WER (%)")
+    figure, axes = new_axes("WER (%)")
     axes.set_xlabel("seconds of audio per second (RTFx)")
     for (name, rate, wer), marker, colour in zip(points, "sovD", (BASE, ADAPTED, THIRD, INK), strict=False):
         axes.plot([rate], [100 * wer], marker, color=colour, markersize=8, label=name)
@@ -132,13 +132,14 @@ def speed(points: Sequence[tuple[str, float, float]]) -> Chart:
         "WER against speed",
         "Points at the lower right are better. Times are of the test set, decoded in batches on the machine of the "
         "evaluation.",
-        _svg(figure, "speed"),
+        to_svg(figure, "speed"),
         ("decoder", "RTFx", "WER (%)"),
         [(name, f"{rate:.1f}", percent(wer)) for name, rate, wer in points],
     )
 
 
-def _axes(label: str) -> tuple[Any, Any]:
+def new_axes(label: str) -> tuple[Any, Any]:
+    """An empty plot with a label of its vertical axis."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
@@ -151,7 +152,7 @@ def _axes(label: str) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _svg(figure: Any, name: str) -> str:
+def to_svg(figure: Any, name: str) -> str:
     """The figure as an <svg> element; its ids begin with `name`, which makes them unique in the page."""
     import matplotlib
 

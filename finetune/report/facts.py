@@ -1,7 +1,7 @@
 """Input and output of the advice rules."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from finetune.core.config import Recipe
 from finetune.metrics.results import EvaluationResults
@@ -35,6 +35,7 @@ class Facts:
         valid: validation WER by epoch, without interpolation towards the base.
         overlap: overlap of test with the training data.
         flagged_errors: word errors of the adapted model in flagged test clips.
+        pseudo_labels: by split, clips whose texts a model wrote.
     """
 
     results: EvaluationResults
@@ -42,6 +43,7 @@ class Facts:
     valid: Sequence[tuple[int, float]]
     overlap: Overlap
     flagged_errors: int
+    pseudo_labels: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def test(self) -> Scores:

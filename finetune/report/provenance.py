@@ -18,7 +18,11 @@ def command(run: RunDir, recipe: Recipe) -> str:
 
 
 def provenance_rows(
-    run: RunDir, results: EvaluationResults, recipe: Recipe, trained: Mapping[str, Any]
+    run: RunDir,
+    results: EvaluationResults,
+    recipe: Recipe,
+    trained: Mapping[str, Any],
+    pseudo_labels: Mapping[str, int],
 ) -> list[tuple[str, str]]:
     """Label and value of each row.
 
@@ -27,6 +31,7 @@ def provenance_rows(
         results: results of the evaluation.
         recipe: recipe of the run.
         trained: the record of the train stage.
+        pseudo_labels: by split, clips whose texts a model wrote.
     """
     source, settings = results.provenance, results.settings
     return [
@@ -34,6 +39,7 @@ def provenance_rows(
         ("Adapter", _adapter(trained)),
         *((f"SHA-256 of {path.name}", sha256_file(path)) for path in sorted(run.best.glob("*.safetensors"))),
         *_manifests(run.done("prepare") or {}),
+        *((f"Pseudo-labels in {split}", count(number, "clip")) for split, number in pseudo_labels.items()),
         ("Prompt", settings.instruction),
         ("Decoding", _decoding(recipe)),
         ("Normalizer", settings.normalizer),

@@ -25,6 +25,19 @@ def leaking(facts: Facts) -> Advice | None:
     )
 
 
+def pseudo_labels(facts: Facts) -> Advice | None:
+    """Texts that a model wrote; in the sets that are scored, they are no references."""
+    counts = facts.pseudo_labels
+    if not counts:
+        return None
+    shown = ", ".join(f"{count(number, 'clip')} of {split}" for split, number in counts.items())
+    if {*counts} - {"train", "replay"}:
+        action = "Remove them from valid, test and canary: these scores show how well a model is repeated."
+    else:
+        action = "Check some of them. An error that they repeat is learned; transcripts by people are worth more."
+    return Advice("pseudo-labels", f"A model wrote the texts of {shown} (pseudo_label).", action)
+
+
 def prompted_keywords(facts: Facts) -> Advice | None:
     number = facts.test.prompted.in_reference
     if not number:

@@ -12,6 +12,8 @@ from finetune.core.extras import require
 from finetune.core.files import read_json, read_jsonl, write_text
 from finetune.core.recipe import load_recipe
 from finetune.core.run_dir import RunDir, damage_is_an_error
+from finetune.data.pseudo_labels import count_pseudo_labels
+from finetune.data.splits import SPLITS
 from finetune.data.style import read_style
 from finetune.metrics.alignment import align
 from finetune.metrics.hallucination import FLAGS
@@ -76,7 +78,8 @@ def _content(run: RunDir, results: EvaluationResults, recipe: Recipe, trained: R
         align(references, texts, preset)
         for texts in ([row.pred_text_base for row in rows], [row.pred_text for row in rows])
     )
-    facts = Facts(results, recipe, _valid(records), overlap, sum(row.errors for row in rows if row.flags))
+    pseudo = {split: number for split in SPLITS if (number := count_pseudo_labels(run.manifest(split)))}
+    facts = Facts(results, recipe, _valid(records), overlap, sum(row.errors for row in rows if row.flags), pseudo)
     return Content(
         name=run.root.resolve().name,
         unit="character" if preset in UNSPACED else "word",
@@ -94,7 +97,7 @@ def _content(run: RunDir, results: EvaluationResults, recipe: Recipe, trained: R
         charts=_charts(results, records, trained),
         meanings=FLAGS,
         absent=_absent(results, recipe),
-        provenance=provenance_rows(run, results, recipe, trained),
+        provenance=provenance_rows(run, results, recipe, trained, pseudo),
         command=command(run, recipe),
     )
 

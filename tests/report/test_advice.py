@@ -190,6 +190,12 @@ def test_rules_of_the_run() -> None:
     )
 
 
+def test_texts_that_a_model_wrote_are_named() -> None:
+    text = rules(pseudo_labels={"train": 230})["pseudo-labels"]
+    assert "230 clips of train" in text and "Check some" in text
+    assert "Remove them from valid" in rules(pseudo_labels={"train": 9, "test": 1})["pseudo-labels"]
+
+
 def test_digit_data_is_not_advised_to_add_numbers() -> None:
     """99 % of the words are numerals, so nearly all errors involve them."""
     content = metrics()

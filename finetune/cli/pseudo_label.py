@@ -1,0 +1,74 @@
+"""`finetune pseudo-label`: transcribes untranscribed audio for training."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from finetune.cli.arguments import Subparsers, add_untranscribed_arguments
+from finetune.core.curation_options import PseudoLabelOptions
+from finetune.core.options import field_names
+from finetune.core.terminal import visible
+
+if TYPE_CHECKING:
+    from finetune.curation.pseudo_label import PseudoLabelSummary
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    text = "transcribe untranscribed audio with an adapted model, and keep the clips whose text is probably right"
+    parser = subparsers.add_parser(
+        "pseudo-label",
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}: the texts of the CTC head and of the language model agree, with "
+        "enough confidence. The other clips are set aside with the reason (docs/curation.md).",
+        epilog="example: finetune pseudo-label my.yaml calls/ -o pseudo.jsonl",
+    )
+    add_untranscribed_arguments(parser)
+    defaults = PseudoLabelOptions()
+    for name, unit, what in (
+        ("min-agreement", "P", "smallest share of words on which both texts agree, 0 to 1"),
+        ("min-confidence", "P", "smallest confidence, 0 to 1"),
+        ("max-duration", "S", "longest clip; a longer recording is cut at pauses"),
+    ):
+        default = getattr(defaults, name.replace("-", "_"))
+        parser.add_argument(f"--{name}", type=float, metavar=unit, help=f"{what} (default: {default:g})")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Transcribes and prints a summary. Returns 1 if no clip was kept.
+
+    Raises:
+        RecipeError: an option is out of range, or the recipe cannot be read.
+        CheckpointError: the run has no trained adapter.
+        DataError: the source cannot be used, or a result exists already.
+        ModelError: the model cannot be loaded.
+    """
+    chosen = {name: getattr(args, name) for name in field_names(PseudoLabelOptions)}
+    options = PseudoLabelOptions(**{name: value for name, value in chosen.items() if value is not None})
+
+    from finetune.curation.adapted_model import find_model
+    from finetune.curation.outputs import CurationFiles
+    from finetune.curation.pseudo_label import pseudo_label
+
+    files = CurationFiles.of(args.output)
+    files.check(args.source, args.overwrite)
+    summary = pseudo_label(find_model(args.model), args.source, options, files)
+    print(visible("\n".join(_lines(summary))))
+    print(visible(f"manifest: {files.manifest}\nset aside: {files.set_aside}"))
+    return 0 if summary.kept else 1
+
+
+def _lines(summary: "PseudoLabelSummary") -> list[str]:
+    """The summary as text."""
+    lines = [
+        f"{summary.kept} of {summary.clips} clips kept, {summary.kept_seconds / 60:.1f} of {summary.seconds / 60:.1f} "
+        "minutes"
+    ]
+    lines += [f"set aside: {count} clips: {reason}" for reason, count in summary.set_aside.items()]
+    if summary.transcribed:
+        lines.append(f"left out: {summary.transcribed} rows that have a transcript already")
+    if not summary.kept:
+        lines.append(
+            "no clip was kept: the model is too unsure of this speech. Adapt it with more transcripts first; "
+            "--min-agreement 0.9 and --min-confidence 0.7 keep more, with more errors"
+        )
+    return lines

@@ -1,0 +1,59 @@
+"""The result of `finetune curve` as one HTML page with a chart."""
+
+from importlib.resources import files
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from finetune.metrics.curve_results import CurveResult
+from finetune.report.charts import ADAPTED, BASE, THIRD, Chart, new_axes, to_svg
+from finetune.report.curve_text import HEAD, curve_rows, law_text
+from finetune.report.page import visible
+from finetune.report.wording import sentence
+
+
+def curve_chart(result: CurveResult) -> Chart:
+    """WER against hours of training data, with the fitted curve."""
+    figure, axes = new_axes("WER (%)")
+    axes.set_xlabel("hours of training data")
+    axes.set_xscale("log")
+    points, more = result.points, result.extrapolations
+    hours = [point.hours for point in points]
+    dense = np.geomspace(hours[0], max([*hours, *(row.amount for row in more)]), 100)
+    axes.plot(dense, [100 * result.law.wer(float(value)) for value in dense], "--", color=THIRD, linewidth=1.2)
+    axes.axhline(100 * result.base[0], color=BASE, linewidth=1.2, label="base")
+    spans = ((points, ADAPTED, "o", "trained", hours), (more, THIRD, "D", "expected", [row.amount for row in more]))
+    for rows, colour, marker, label, amounts in spans:
+        wers = [100 * row.wer for row in rows]
+        bars = [
+            [wer - 100 * row.low for wer, row in zip(wers, rows, strict=True)],
+            [100 * row.high - wer for wer, row in zip(wers, rows, strict=True)],
+        ]
+        axes.errorbar(
+            amounts, wers, bars, fmt=marker, color=colour, capsize=3, linewidth=1.2, markersize=5, label=label
+        )
+    axes.set_xticks([*hours, *(row.amount for row in more)])
+    axes.set_xticklabels([f"{value:.2g}" for value in (*hours, *(row.amount for row in more))])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    figure.legend(loc="outside upper left", ncols=3)
+    text = f"WER on {result.split} by hours of training data, with 95 % intervals and the fitted power law."
+    return Chart("Learning curve by amount of data", text, to_svg(figure, "curve"), HEAD, curve_rows(result))
+
+
+def curve_page(result: CurveResult) -> str:
+    """The page."""
+    environment = Environment(
+        loader=PackageLoader("finetune", "report/templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=visible,
+    )
+    environment.filters.update(sentence=sentence, svg=Markup)
+    style = files("finetune.report").joinpath("templates", "style.css").read_text(encoding="utf-8")
+    return environment.get_template("curve.html.jinja").render(
+        result=result, chart=curve_chart(result), law=law_text(result), style=Markup(style)
+    )
