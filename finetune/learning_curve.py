@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.core.config import Recipe, TextSection
+from finetune.core.config import CorpusEntry, Recipe, TextSection
 from finetune.core.curation_options import CurveOptions
 from finetune.core.errors import DataError, RecipeError
 from finetune.core.run_dir import RunDir
@@ -157,10 +157,10 @@ def part_recipe(
     """
     fraction = share / 100
     stretch = 1 / fraction if options.same == "steps" else 1.0
-    splits = {split: [str(run.manifest(split))] for split in SPLITS if getattr(recipe.data, split)}
+    splits = {split: [CorpusEntry(path=str(run.manifest(split)))] for split in SPLITS if getattr(recipe.data, split)}
     data = {
         **splits,
-        "train": [str(manifest)],
+        "train": [CorpusEntry(path=str(manifest))],
         "replay_weight": recipe.data.replay_weight * fraction,
         "text": TextSection(),
         "too_long": "drop",

@@ -26,6 +26,8 @@ from finetune.inference.recognize import Hypothesis, batches, encode_batches, tr
 from finetune.model.granite import SpeechModel
 from finetune.version import __version__
 
+NOT_READ = ("id", "text", "speaker", "extra", "sampling_weight")  # fields of an utterance that no model gets
+
 log = logging.getLogger(__name__)
 
 
@@ -102,7 +104,7 @@ def _keys(adapted: AdaptedModel, clips: Sequence[Utterance]) -> list[str]:
     model = hashlib.sha256(json.dumps([__version__, adapted.state(), adapted.instruction, decoding]).encode()).digest()
     keys = []
     for item in clips:
-        place: list[object] = [item.audio_filepath, item.offset, item.duration, item.channel, item.keywords]
+        place = [value for name, value in asdict(item).items() if name not in NOT_READ]
         place.append(file_state(item.audio_filepath))
         keys.append(hashlib.sha256(model + json.dumps(place).encode()).hexdigest())
     return keys

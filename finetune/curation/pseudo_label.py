@@ -56,6 +56,8 @@ def pseudo_label(
     kept, aside = list[Utterance](), list(audio.aside)
     for item, result, agreement in zip(audio.clips, results, agreements, strict=True):
         reason = reason_against(result, agreement, options)
+        if item.is_translation:
+            reason = "translation: the CTC head writes what is spoken"
         if reason:
             aside.append(_aside(item, result, agreement, reason))
         else:

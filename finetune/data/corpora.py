@@ -53,8 +53,8 @@ def read_corpus(
             accepted names) or cannot be understood; no audio file exists.
     """
     if source.startswith("hf:"):
-        rows = hub.read_hub(source, media_dir, load_dataset)
-        return to_manifest_keys(rows, source, Path.cwd(), text_required=text_required)
+        hub_rows = hub.read_hub(source, media_dir, load_dataset)
+        return to_manifest_keys(hub_rows, source, Path.cwd(), text_required=text_required)
     if is_pattern(source):
         names = expand(source)
         return joined([read_corpus(name, media_dir, None, audio_required, text_required) for name in names])
@@ -68,8 +68,8 @@ def read_corpus(
     suffix = path.suffix.lower()
     if suffix in (*JSON, *TABLES):
         rows = read_table(path, missing_header(path) if suffix in TABLES else None)
-        rows = with_audio_of_ids(rows, path.parent)
-        return to_manifest_keys(rows, str(path), path.parent, audio_required, text_required=text_required)
+        found = with_audio_of_ids(rows, path.parent)
+        return to_manifest_keys(found, str(path), path.parent, audio_required, text_required=text_required)
     if suffix in COMPRESSED or path.name.lower().endswith(".tar.gz"):
         raise DataError(
             f"{source}: a compressed archive; its clips cannot be read in place: unpack it, or make a plain .tar"

@@ -16,7 +16,6 @@ from finetune.core.progress import task
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import manifest_line, read_manifest, seconds_of
 from finetune.data.normalizer_choice import normalizer_for
-from finetune.evaluation.decode import decode_utterances
 from finetune.evaluation.decode_run import Backend
 from finetune.evaluation.scoring_sets import scoring_sets
 from finetune.evaluation.utterances import clip_of
@@ -72,8 +71,8 @@ class ScoredSet:
             path: where they are kept.
         """
         rows = [manifest_line(item).decode() for item in self.utterances]
-        state = [system, rows, recipe.model.model_dump(), asdict(recipe.decode)]
-        state.append(run.done("train") if system == "adapted" else None)
+        trained = run.done("train") if system == "adapted" else None
+        state = [system, rows, recipe.model.model_dump(), asdict(recipe.decode), trained]
         key = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
         try:
             kept = read_json(path)
@@ -82,13 +81,8 @@ class ScoredSet:
         except (OSError, ValueError, KeyError, TypeError):
             pass  # not there, or of an interrupted call
         with task(f"{self.split}, {path.stem}", seconds_of(self.utterances)):
-            hypotheses = decode_utterances(
-                self.backend.load(recipe, run, system),
-                self.utterances,
-                recipe.model.instruction,
-                recipe.decode,
-                self.backend.recognize,
-            )
+            model = self.backend.load(recipe, run, system)
+            hypotheses = self.backend.recognize(model, self.utterances, recipe.model.instruction, recipe.decode)
         texts = [item.text for item in hypotheses]
         write_json(path, {"key": key, "ids": [item.id for item in self.utterances], "texts": texts})
         return texts

@@ -104,8 +104,8 @@ def _resampled(
     """WER (replicas, P) of the points, with resampled blocks and runs."""
     columns = np.concatenate([*errors, np.asarray(words)[None]]).astype(float)
     names = {name: number for number, name in enumerate(dict.fromkeys(groups))}
-    sums = np.zeros((len(columns), len(names)))
-    np.add.at(sums, (slice(None), [names[name] for name in groups]), columns)
+    members = [names[name] for name in groups]
+    sums = np.stack([np.bincount(members, column, len(names)) for column in columns]).astype(np.float64)
     *totals, total_words = resample(sums, replicas, seed)
     wers, ends = [], np.cumsum([len(runs) for runs in errors])
     for runs, end in zip(errors, ends, strict=True):

@@ -23,13 +23,11 @@ def curve_chart(result: CurveResult) -> Chart:
     dense = np.geomspace(hours[0], max([*hours, *(row.amount for row in more)]), 100)
     axes.plot(dense, [100 * result.law.wer(float(value)) for value in dense], "--", color=THIRD, linewidth=1.2)
     axes.axhline(100 * result.base[0], color=BASE, linewidth=1.2, label="base")
-    spans = ((points, ADAPTED, "o", "trained", hours), (more, THIRD, "D", "expected", [row.amount for row in more]))
-    for rows, colour, marker, label, amounts in spans:
-        wers = [100 * row.wer for row in rows]
-        bars = [
-            [wer - 100 * row.low for wer, row in zip(wers, rows, strict=True)],
-            [100 * row.high - wer for wer, row in zip(wers, rows, strict=True)],
-        ]
+    trained = [(point.hours, point.wer, point.low, point.high) for point in points]
+    expected = [(row.amount, row.wer, row.low, row.high) for row in more]
+    for rows, colour, marker, label in ((trained, ADAPTED, "o", "trained"), (expected, THIRD, "D", "expected")):
+        amounts, wers = [row[0] for row in rows], [100 * row[1] for row in rows]
+        bars = [[100 * (row[1] - row[2]) for row in rows], [100 * (row[3] - row[1]) for row in rows]]
         axes.errorbar(
             amounts, wers, bars, fmt=marker, color=colour, capsize=3, linewidth=1.2, markersize=5, label=label
         )

@@ -11,7 +11,9 @@ HEAD = ("training data", "hours", "clips", "speakers", "epochs", "WER (%)", "95 
 def curve_rows(result: CurveResult) -> list[tuple[str, ...]]:
     """The cells of the base, of each part and of each extrapolation."""
     base, low, high = result.base
-    rows = [("none (base)", "0", "0", "", "", percent(base), f"{percent(low)} to {percent(high)}")]
+    rows: list[tuple[str, ...]] = [
+        ("none (base)", "0", "0", "", "", percent(base), f"{percent(low)} to {percent(high)}")
+    ]
     rows += [_point_row(point) for point in result.points]
     largest = result.points[-1]
     for more in result.extrapolations:
