@@ -290,6 +290,7 @@ def summarize(run: RunDir) -> RunSummary:
     return RunSummary(
         scores=results.scores,
         differences=results.differences,
+        tasks=results.tasks,
         decoders=results.decoders,
         report=(records["report"] or {}).get("page"),
         export=ExportSummary(**{name: export[name] for name in ExportSummary.model_fields}),

@@ -4,7 +4,7 @@ import math
 import unicodedata
 from itertools import pairwise
 
-from finetune.data.scripts import is_unspaced
+from finetune.metrics.scripts import is_unspaced
 
 CHARACTERS_PER_WORD = 2  # of a script without spaces
 

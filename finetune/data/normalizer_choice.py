@@ -5,25 +5,25 @@ from collections.abc import Sequence
 
 from finetune.core.languages import row_language
 from finetune.data.manifest import Utterance
-from finetune.data.scripts import has_other_script, is_unspaced
 from finetune.metrics.multilingual import has_number_words
 from finetune.metrics.normalizer import WITH_LANGUAGE
+from finetune.metrics.scripts import has_other_script, is_unspaced
 
 log = logging.getLogger(__name__)
 
-JAPANESE_NORMALIZER = "ja-cer@2"  # Japanese is written without spaces: characters are scored instead of words
+JAPANESE_NORMALIZER = "ja-cer@2"  # Japanese and Chinese have no spaces: characters are scored instead of words
 
 
-def is_japanese(item: Utterance) -> bool:
-    """Whether the language is Japanese or, without a language, most letters are kana or Han characters."""
-    if item.language:
-        return item.language.lower().replace("_", "-").partition("-")[0] in ("ja", "jpn", "japanese")
+def in_characters(item: Utterance) -> bool:
+    """Whether characters are scored: the text is Japanese or Chinese or, without a language, mostly kana or Han."""
+    if language := item.text_language:
+        return row_language(language) in ("ja", "zh")
     return is_unspaced(item.text) and not has_other_script(item.text, "ja")
 
 
 def normalizer_for(utterances: Sequence[Utterance], default: str) -> str:
-    """The normalizer of a set: `ja-cer@2` if all its utterances are Japanese, else `with_language(default)`."""
-    return JAPANESE_NORMALIZER if all(map(is_japanese, utterances)) else with_language(utterances, default)
+    """The normalizer of a set: `ja-cer@2` if all its texts are Japanese or Chinese, else `with_language(default)`."""
+    return JAPANESE_NORMALIZER if all(map(in_characters, utterances)) else with_language(utterances, default)
 
 
 def with_language(utterances: Sequence[Utterance], preset: str) -> str:
@@ -34,7 +34,7 @@ def with_language(utterances: Sequence[Utterance], preset: str) -> str:
     """
     if preset != WITH_LANGUAGE:
         return preset
-    languages = sorted({row_language(item.language) or item.language for item in utterances})
+    languages = sorted({row_language(item.text_language) or item.text_language for item in utterances})
     if languages == ["en"]:
         return "openasr@2026-08"
     if len(languages) == 1 and has_number_words(languages[0]):

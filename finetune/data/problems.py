@@ -23,6 +23,7 @@ ADVICE = {
     "no task": "Write transcribe or translate in the column `task`; a translation also needs target_language.",
     "no prompt": "Correct text_style or target_language, or give the prompt in a column `instruction`.",
     "invalid weight": "Write a number above 0, or remove the column sampling_weight.",
+    "no translation": "Add the translations, or remove the rows: an empty one has no score.",
     "empty transcript": "Add the transcripts, or remove the rows.",
     "empty reference": "The clip stays in the split. If words are spoken in it, add them.",
     "no words in transcript": "Add the spoken words, or remove the rows.",

@@ -60,7 +60,7 @@ def prompt_columns(row: Row) -> dict[str, Any]:
 
 
 def check_prompt(row: Row, utterance: Utterance) -> Finding | None:
-    """A reason to drop a row for its task, its style or its weight."""
+    """A reason to drop a row for its task, its style, its weight, or a translation without words."""
     language, *texts = (cell_text(row.values.get(name)) for name in ("language", "task", "target_language"))
     try:
         stated_task(texts[0], language, texts[1])
@@ -68,6 +68,8 @@ def check_prompt(row: Row, utterance: Utterance) -> Finding | None:
         return Finding("no task", str(error))
     if problem := prompt_problem(utterance.target_language, utterance.text_style, utterance.instruction):
         return Finding("no prompt", problem)
+    if utterance.is_translation and not any(map(str.isalnum, utterance.text)):  # it has no score
+        return Finding("no translation", f"the row has no words in {utterance.target_language}")
     if not utterance.sampling_weight > 0:
         value = row.values.get("sampling_weight")
         return Finding("invalid weight", f"sampling_weight must be a number above 0, not {shown(value)}")

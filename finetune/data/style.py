@@ -14,9 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 from finetune.core.files import read_json, write_json
 from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS, row_language, suggested_language
 from finetune.data.manifest import Utterance
-from finetune.data.scripts import has_other_script, is_unspaced
 from finetune.data.tags import find_tags, without_tags
 from finetune.data.text_rules import EXAMPLES, NumberLeft, RuleUse, TextRules, strip_punctuation
+from finetune.metrics.scripts import has_other_script, is_unspaced
 from finetune.model.ctc import to_labels
 
 BASE_STYLE = "the base model writes lower case words, numbers in words and no punctuation"

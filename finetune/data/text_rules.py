@@ -10,8 +10,8 @@ from finetune.core.languages import row_language
 from finetune.data.cells import clean_text
 from finetune.data.manifest import Utterance
 from finetune.data.number_words import is_supported, numbers_to_words
-from finetune.data.scripts import has_other_script, is_unspaced
 from finetune.data.tags import strip_tags
+from finetune.metrics.scripts import has_other_script, is_unspaced
 
 EXAMPLES = 3
 # Signs that are spoken, or that are part of a word or number in some position.

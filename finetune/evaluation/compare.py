@@ -14,7 +14,7 @@ from finetune.core.errors import DataError, RecipeError
 from finetune.core.files import read_json, sha256_file, write_json
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
-from finetune.data.normalizer_choice import is_japanese, normalizer_for, with_language
+from finetune.data.normalizer_choice import in_characters, normalizer_for, with_language
 from finetune.evaluation.compare_result import (
     ClipHypothesis,
     CompareResult,
@@ -298,9 +298,9 @@ def _notes(inputs: _Inputs, hypotheses: Mapping[str, SystemHypotheses], clips: S
         yield f"terms {note}"
     if failed := len(utterances) - len(clips):
         yield f"{failed} clips are left out for all systems, because a system failed on them"
-    if preset not in UNSPACED and (japanese := sum(map(is_japanese, utterances))):
+    if preset not in UNSPACED and (japanese := sum(map(in_characters, utterances))):
         yield (
-            f"{japanese} clips are Japanese, which has no spaces between words, but {preset} counts words: score "
+            f"{japanese} clips are Japanese or Chinese, without spaces between words, but {preset} counts words: score "
             "these clips separately with --normalizer ja-cer@2"
         )
     if any(system.kind == "model" for system in inputs.systems) and any(clip.keywords for clip in clips):

@@ -14,6 +14,7 @@ from finetune.data.probes import write_probes
 from finetune.evaluation.decode import Recognize, warn_about_limits
 from finetune.evaluation.keyword_lists import evaluate_keyword_lists
 from finetune.evaluation.probes import evaluate_probes
+from finetune.evaluation.scoring_sets import transcriptions
 from finetune.evaluation.utterance_rows import hypothesis_row
 from finetune.inference.ctc_text import ctc_texts
 from finetune.inference.recognize import Hypothesis, recognize
@@ -84,6 +85,8 @@ def decode_run(
     clips = write_probes(run.probes, recipe.seed) if recipe.evaluate.probes else []
     hypotheses: dict[str, dict[str, list[Hypothesis]]] = {split: {} for split in splits}
     probes, lists = dict[str, ProbeResults](), dict[str, list[KeywordListScores]]()
+    transcripts = transcriptions(splits["test"])
+    test = [splits["test"][index] for index in transcripts]  # other sets are scored with these clips alone
     for system in SYSTEMS:
         model = backend.load(recipe, run, system)
         for split, utterances in splits.items():
@@ -94,13 +97,18 @@ def decode_run(
         if clips:
             with task(f"clips without speech, {system} model", seconds_of(clips)):
                 probes[system] = evaluate_probes(model, clips, instruction, options, backend.recognize)
-        if recipe.evaluate.keyword_lists and scoring.terms:
-            lists[system] = _keyword_lists(model, splits["test"], recipe, scoring, system, backend)
-    test = splits["test"]
-    with task("comparing the decoders", seconds_of(test)):
-        decoders = compare_decoders(model, test, hypotheses["test"]["adapted"], recipe, backend)
+        if recipe.evaluate.keyword_lists and scoring.terms and test:
+            lists[system] = _keyword_lists(model, test, recipe, scoring, system, backend)
+    texts = {system: [rows[index] for index in transcripts] for system, rows in hypotheses["test"].items()}
+    if test:
+        decoded, chosen = test, texts["adapted"]
+    else:
+        decoded, chosen = splits["test"], hypotheses["test"]["adapted"]
+    with task("comparing the decoders", seconds_of(decoded)):
+        decoders = compare_decoders(model, decoded, chosen, recipe, backend)
     with task("CTC text of suspicious references", seconds_of(test)):
-        suspicious = find_suspicious(model, test, hypotheses["test"], normalizer_for(test, scoring.preset), backend)
+        preset = normalizer_for(test, scoring.preset)
+        suspicious = find_suspicious(model, test, texts, preset, backend) if test else []
     return DecodedRun(hypotheses, decoders, suspicious, probes, lists)
 
 
@@ -148,6 +156,8 @@ def find_suspicious(
     texts = {system: [item.text for item in hypotheses[system]] for system in SYSTEMS}
     doubts = suspicion_scores([item.text for item in utterances], [texts[system] for system in SYSTEMS], preset)
     chosen = [index for index, value in enumerate(doubts) if value > 0]  # the CTC head decodes only these
+    if not chosen:
+        return []
     items = [utterances[index] for index in chosen]
     columns = [*([texts[system][index] for index in chosen] for system in SYSTEMS), backend.ctc_texts(model, items)]
     values = suspicion_scores([item.text for item in items], columns, preset)

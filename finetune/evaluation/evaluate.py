@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from finetune.data.normalizer_choice import normalizer_for
 from finetune.evaluation.decode import system_output
 from finetune.evaluation.decode_run import Backend, DecodedRun, decode_run
 from finetune.evaluation.scoring_sets import scoring_sets
+from finetune.evaluation.task_results import compare_tasks, require_translation_scorer
 from finetune.evaluation.utterance_rows import utterance_rows, write_transcripts
 from finetune.evaluation.utterances import LoadAudio, clip_of
 from finetune.inference.recognize import Hypothesis, decoding_summary
@@ -31,6 +31,7 @@ from finetune.metrics.results import (
     EvaluationResults,
     EvaluationSettings,
     Provenance,
+    TaskResult,
     by_system,
     read_results,
     write_model,
@@ -103,15 +104,17 @@ def evaluate(
         split: read_manifest(run.manifest(split)) for split in ("test", "canary") if run.manifest(split).is_file()
     }
     require_audio_files(run, splits)
+    require_translation_scorer([item for items in splits.values() for item in items])
     options = _scoring_options(recipe, run, splits["test"])
     decoded = decode_run(recipe, run, splits, options, backend or Backend())
     sets = _sets(splits, decoded)
     scored = {item.name: score_set(item, recipe, options, load_audio) for item in sets}
     write_rows(run.suspicious, map(asdict, decoded.suspicious))
-    write_rows(run.utterances, chain.from_iterable(_utterance_rows(item, scored[item.name]) for item in sets))
+    write_rows(run.utterances, _utterance_rows(sets, scored))
+    tasks = {split: _compare_tasks(split, items, decoded, options) for split, items in splits.items()}
     for name in set(splits) & set(scored):
         write_transcripts(run, name, scored[name].clips, scored[name].outputs, scored[name].preset)
-    write_model(run.scores, _results(recipe, decoded, scored))
+    write_model(run.scores, _results(recipe, decoded, scored, tasks))
     return EvaluateResult(str(run.scores), round(time.monotonic() - started, 1))
 
 
@@ -178,6 +181,8 @@ def score_set(item: EvaluationSet, recipe: Recipe, options: ScoringOptions, load
 
 def _log_scores(name: str, scored: ScoredSet) -> None:
     for system, scores in scored.scores.items():
+        if scores.chrf is not None:  # the scores by task have BLEU and chrF
+            continue
         log.info(
             "%-6s %-7s WER %5.1f %% (95 %%: %.1f to %.1f)  raw WER %5.1f %%  CER %5.1f %%",
             name,
@@ -203,14 +208,27 @@ def _log_scores(name: str, scored: ScoredSet) -> None:
         )
 
 
-def _utterance_rows(item: EvaluationSet, scored: ScoredSet) -> Iterator[dict[str, Any]]:
-    """Rows of a complete split; the other sets are parts of a split. Unknown measures are omitted."""
-    if item.name == item.split:
-        for row in utterance_rows(item.name, item.utterances, scored.clips, scored.outputs, scored.preset):
-            yield {key: value for key, value in vars(row).items() if value is not None}
+def _utterance_rows(sets: list[EvaluationSet], scored: dict[str, ScoredSet]) -> Iterator[dict[str, Any]]:
+    """One row for each utterance, in the first set that has it. Unknown measures are omitted."""
+    written = set[tuple[str, str]]()
+    for item in sets:
+        found = scored[item.name]
+        for row in utterance_rows(item.name, item.utterances, found.clips, found.outputs, found.preset):
+            if (item.split, row.id) not in written:
+                written.add((item.split, row.id))
+                yield {key: value for key, value in vars(row).items() if value is not None}
 
 
-def _results(recipe: Recipe, decoded: DecodedRun, sets: dict[str, ScoredSet]) -> EvaluationResults:
+def _compare_tasks(
+    split: str, utterances: list[Utterance], decoded: DecodedRun, options: ScoringOptions
+) -> list[TaskResult]:
+    outputs = {system: list(map(system_output, rows)) for system, rows in decoded.hypotheses[split].items()}
+    return compare_tasks(split, utterances, outputs, options)
+
+
+def _results(
+    recipe: Recipe, decoded: DecodedRun, sets: dict[str, ScoredSet], tasks: dict[str, list[TaskResult]]
+) -> EvaluationResults:
     device = default_device()
     machine = torch.cuda.get_device_name() if device == "cuda" else device
     return EvaluationResults(
@@ -230,11 +248,12 @@ def _results(recipe: Recipe, decoded: DecodedRun, sets: dict[str, ScoredSet]) ->
         probes=by_system(decoded.probes),
         keyword_lists=by_system(decoded.keyword_lists),
         suspicious=len(decoded.suspicious),
+        tasks={split: found for split, found in tasks.items() if found},
     )
 
 
 def _adjust_for_sets(differences: dict[str, Comparison]) -> dict[str, Comparison]:
-    """Adjusts the p-values of all sets except test, because they test the same question: is general speech worse?"""
-    names = [name for name in differences if name != "test"]
+    """Adjusts the p-values of the canary sets, because they test the same question: is general speech worse?"""
+    names = [name for name in differences if name.partition(":")[0] == "canary"]
     adjusted = dict(zip(names, holm([differences[name].p_value for name in names]), strict=True))
     return {name: replace(item, p_holm=adjusted.get(name)) for name, item in differences.items()}

@@ -6,7 +6,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -27,11 +27,14 @@ from finetune.data.normalizer_choice import normalizer_for
 from finetune.data.row import Row
 from finetune.evaluation.decode import system_output, warn_about_limits
 from finetune.evaluation.score_files import SetFiles
+from finetune.evaluation.scoring_sets import transcriptions
+from finetune.evaluation.task_results import require_translation_scorer, split_tasks, task_line
 from finetune.evaluation.utterances import audited_utterances, clip_of
 from finetune.inference.recognize import Hypothesis, recognize
 from finetune.metrics.normalizer import normalize
 from finetune.metrics.scorecard import ScoringOptions, SystemOutput, scorecard
-from finetune.metrics.scores import Scores, SetScores, empty_references_note
+from finetune.metrics.scores import SetScores, empty_references_note
+from finetune.metrics.task_scores import TaskScores
 from finetune.model.granite import SpeechModel, default_device, load_model
 
 log = logging.getLogger(__name__)
@@ -51,7 +54,12 @@ class SetSource:
 
 @dataclass(frozen=True)
 class ScoredSet(SetScores, SetSource):
-    """A test set and the scores of the model on it."""
+    """A test set and the scores of the model on it: those of its transcriptions, if it has any.
+
+    `tasks` has the scores by task and language; it is empty for a set with one language and no translations.
+    """
+
+    tasks: list[TaskScores] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,8 @@ class ScoreResult:
 
     Attributes:
         sets: the scores by set name.
-        macro_wer: the mean of the WERs of all sets, each rounded to 0.01 percentage points as in the leaderboard.
+        macro_wer: the mean of the WERs of all sets with transcriptions, each rounded to 0.01 percentage points as in
+            the leaderboard; None without such sets.
         rtfx: seconds of audio per second of recognition (features, encoder, decoding; without reading files).
     """
 
@@ -79,7 +88,7 @@ class ScoreResult:
     schema: Literal[3] = 3
     settings: ScoreSettings
     sets: dict[str, ScoredSet]
-    macro_wer: float
+    macro_wer: float | None
     rtfx: float | None
 
 
@@ -114,8 +123,7 @@ def score(recipe: Recipe, run: RunDir, decoder: Decoder | None = None, merge: bo
             hypotheses = decoder(utterances)
             files.write(utterances, hypotheses)
             outputs = list(map(system_output, hypotheses))
-        scores = _score_set(recipe, utterances, outputs)
-        sets[name] = ScoredSet(source=source, unscored=unscored, **scores.set_scores())
+        sets[name] = _score_set(recipe, source, unscored, utterances, outputs)
     result = _result(recipe, sets)
     write_json(run.score / "scores.json", TypeAdapter(ScoreResult).dump_python(result, mode="json"))
     return result
@@ -150,6 +158,7 @@ def _test_sets(recipe: Recipe, run: RunDir) -> Iterator[tuple[str, str, list[Utt
         utterances, unscored = _read_set(entry, run.media / name, recipe.evaluate.normalizer)
         left_out = f", {unscored} without a reference left out, as in the leaderboard" if unscored else ""
         log.info("%s: %d clips%s", name, len(utterances), left_out)
+        require_translation_scorer(utterances)
         yield name, entry.path, utterances, unscored, SetFiles(run.score, name, _input_hash(recipe, entry))
 
 
@@ -161,10 +170,11 @@ def _missing_parts(name: str, files: SetFiles) -> str:
 
 def _result(recipe: Recipe, sets: dict[str, ScoredSet]) -> ScoreResult:
     audio, seconds = (sum(getattr(entry, name) for entry in sets.values()) for name in ("audio_seconds", "seconds"))
+    rates = [round(100 * entry.wer, 2) for entry in sets.values() if entry.chrf is None]
     return ScoreResult(
         settings=ScoreSettings(recipe.model, recipe.decode, recipe.evaluate, recipe.seed),
         sets=sets,
-        macro_wer=sum(round(100 * entry.wer, 2) for entry in sets.values()) / len(sets) / 100,
+        macro_wer=sum(rates) / len(rates) / 100 if rates else None,
         rtfx=audio / seconds if seconds else None,
     )
 
@@ -186,17 +196,25 @@ class _ModelDecoder:
             return recognize(self.model, list(utterances), recipe.model.instruction, recipe.decode)
 
 
-def _score_set(recipe: Recipe, utterances: Sequence[Utterance], outputs: Sequence[SystemOutput]) -> Scores:
-    preset = normalizer_for(utterances, recipe.evaluate.normalizer)
+def _score_set(
+    recipe: Recipe, source: str, unscored: int, utterances: Sequence[Utterance], outputs: Sequence[SystemOutput]
+) -> ScoredSet:
+    chosen = transcriptions(utterances) or range(len(utterances))
+    items = [utterances[index] for index in chosen]
+    preset = normalizer_for(items, recipe.evaluate.normalizer)
     options = ScoringOptions(preset, recipe.evaluate.replicas, recipe.seed, (), frozenset(), {})
-    return scorecard([clip_of(item, recipe.model.instruction, False) for item in utterances], outputs, options).scores
+    clips = [clip_of(item, recipe.model.instruction, False) for item in items]
+    scores = scorecard(clips, [outputs[index] for index in chosen], options).scores
+    tasks = split_tasks(utterances, outputs, replace(options, preset=recipe.evaluate.normalizer))
+    return ScoredSet(source=source, unscored=unscored, **scores.set_scores(), tasks=tasks)
 
 
 def score_table(result: ScoreResult) -> list[str]:
-    """Notes on empty references, a heading, one line for each set, and the mean of all sets."""
-    mean_label = f"mean of {len(result.sets)} sets (macro)"
+    """Notes on empty references, a heading, one line for each set and each task, and the mean of all sets."""
+    mean_label = f"mean of {sum(entry.chrf is None for entry in result.sets.values())} sets (macro)"
     width = max(map(len, [*result.sets, mean_label]))
     notes = [f"{name}: {note}" for name, entry in result.sets.items() if (note := empty_references_note(entry))]
+    tasks = [f"{name}: {task_line(task)}" for name, entry in result.sets.items() for task in entry.tasks]
     lines = [
         *notes,
         "",
@@ -204,11 +222,11 @@ def score_table(result: ScoreResult) -> list[str]:
     ]
     for name, entry in result.sets.items():
         wer = f"{100 * entry.wer:.2f} ({100 * entry.interval.low:.2f} to {100 * entry.interval.high:.2f})"
-        lines.append(
-            f"{name:{width}}{entry.utterances:8}{entry.unscored:10}{entry.reference_words:9}{wer:>24}"
-            f"{100 * entry.cer:8.2f}{entry.rtfx or 0:9.2f}"
-        )
-    return [*lines, f"{mean_label:{width}}{'':27}{100 * result.macro_wer:>8.2f}{'':24}{result.rtfx or 0:9.2f}"]
+        rates = f"{wer:>24}{100 * entry.cer:8.2f}" if entry.chrf is None else f"{'translations, see below':>32}"
+        counts = f"{entry.utterances:8}{entry.unscored:10}{entry.reference_words:9}"
+        lines.append(f"{name:{width}}{counts}{rates}{entry.rtfx or 0:9.2f}")
+    mean = "" if result.macro_wer is None else f"{100 * result.macro_wer:.2f}"
+    return [*lines, f"{mean_label:{width}}{'':27}{mean:>8}{'':24}{result.rtfx or 0:9.2f}", *tasks]
 
 
 def set_names(sources: Sequence[str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import Any
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
 from finetune.inference.recognize import Hypothesis
+from finetune.metrics.hallucination import written_language
 from finetune.metrics.results import UtteranceResult
 from finetune.metrics.sclite import Segment, ctm, stm, trn, write_lines
 from finetune.metrics.scorecard import Clip, SystemOutput, flags_of
@@ -72,7 +73,14 @@ def utterance_rows(
             flags_base=list(flags["base"][index]),
             bandwidth=clips[index].measures.get("bandwidth"),
             snr=clips[index].measures.get("snr"),
+            target_language=clips[index].target_language or None,
+            written_language=_written(clips[index], adapted),
+            written_language_base=_written(clips[index], base),
         )
+
+
+def _written(clip: Clip, output: SystemOutput) -> str | None:
+    return written_language(clip.text, output.text, clip.text_language) or None
 
 
 def write_transcripts(

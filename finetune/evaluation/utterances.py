@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.core.errors import DataError
+from finetune.core.languages import row_language
 from finetune.data.acoustics import bandwidth, snr
 from finetune.data.audio import load_utterance
 from finetune.data.audit import audit, stated_utterances
@@ -103,6 +104,12 @@ def _problem(load_audio: LoadAudio, item: Utterance) -> str:
     return ""
 
 
+def languages_of(item: Utterance) -> tuple[str, str]:
+    """The languages of the speech and of its translation ("" for a transcription), as codes where they are known."""
+    target = item.target_language if item.is_translation else ""
+    return row_language(item.language) or item.language, row_language(target) or target
+
+
 def clip_of(item: Utterance, instruction: str, measure_audio: bool, load_audio: LoadAudio = load_utterance) -> Clip:
     """Converts an utterance to a clip for scoring.
 
@@ -117,7 +124,7 @@ def clip_of(item: Utterance, instruction: str, measure_audio: bool, load_audio: 
     """
     columns = {"speaker": item.speaker, "language": item.language, **{key: str(v) for key, v in item.extra.items()}}
     columns |= {name: value for name in PROMPT_COLUMNS if (value := getattr(item, name))}
-    measures = {"duration": item.duration}
+    measures, (language, target) = {"duration": item.duration}, languages_of(item)
     if measure_audio:
         wave = load_audio(item)
         measures |= {"bandwidth": round(bandwidth(wave)), "snr": round(snr(wave), 1)}
@@ -129,7 +136,8 @@ def clip_of(item: Utterance, instruction: str, measure_audio: bool, load_audio: 
         str(item.extra.get("recording", item.audio_filepath)),
         instruction_of(item, instruction),
         item.keywords,
-        item.target_language,
+        target,
         columns,
         measures,
+        language,
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from finetune.metrics.normalizer import UNSPACED, normalize
 from finetune.metrics.term_matcher import TermMatcher, needle_of
+from finetune.metrics.written_language import other_language
 
 FLAGS = {
     "truncated": "reaches max_new_tokens without an end token",
@@ -15,6 +16,7 @@ FLAGS = {
     "unspoken": "has words although the reference is empty",
     "echo": "repeats the instruction",
     "keyword": "contains a keyword of the prompt that is not in the reference",
+    "language": "is written in another language than the row asks for",
 }
 WORDS_PER_SECOND = 6.0
 CHARS_PER_SECOND = 15.0  # under a preset without spaces
@@ -53,6 +55,7 @@ def flags(
     keywords: Sequence[str],
     truncated: bool,
     preset: str,
+    language: str = "",
 ) -> tuple[str, ...]:
     """The flags of a hypothesis, in the order of `FLAGS`; properties that the reference also has are not flagged.
 
@@ -62,6 +65,7 @@ def flags(
         keywords: keywords of the prompt.
         truncated: whether the hypothesis reached the limit of tokens.
         preset: a name in `NORMALIZERS`; under a preset without spaces, each character is a word.
+        language: two-letter code of the text; "" is not checked.
     """
     ref_words, hyp_words = _words(reference, preset), _words(hypothesis, preset)
     rate = CHARS_PER_SECOND if preset in UNSPACED else WORDS_PER_SECOND
@@ -75,8 +79,15 @@ def flags(
         "unspoken": bool(hyp_words) and not ref_words,
         "echo": bool(_ngrams(_words(instruction, preset)) & _ngrams(hyp_words) - _ngrams(ref_words)),
         "keyword": bool(false_keywords(reference, hypothesis, keywords, preset)),
+        "language": bool(written_language(reference, hypothesis, language)),
     }
     return tuple(name for name in FLAGS if present[name])
+
+
+def written_language(reference: str, hypothesis: str, language: str) -> str:
+    """The language of a hypothesis that is not written in `language`; "" if it can be, or the reference is not."""
+    written = other_language(hypothesis, language)
+    return "" if written and other_language(reference, language) else written
 
 
 def false_keywords(reference: str, hypothesis: str, keywords: Sequence[str], preset: str) -> list[str]:

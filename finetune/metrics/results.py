@@ -15,7 +15,9 @@ from finetune.core.errors import CheckpointError
 from finetune.core.files import read_json, write_json
 from finetune.metrics.groups import GroupTable
 from finetune.metrics.hallucination import Probe
+from finetune.metrics.score_intervals import ScoreDifference
 from finetune.metrics.scores import Comparison, Details, Scores
+from finetune.metrics.task_scores import Metric, TaskScores
 
 RESULTS_SCHEMA: Literal[4] = 4
 SUMMARY_SCHEMA: Literal[3] = 3
@@ -128,6 +130,12 @@ class KeywordListScores(Model):
     false_keywords_per_clip: float
 
 
+class TaskResult(BySystem[TaskScores]):
+    """Scores of both systems on the clips of one task and language, and the adapted model minus the base by score."""
+
+    differences: dict[Metric, ScoreDifference]
+
+
 class EvaluationResults(Model):
     """The content of `evaluation/metrics.json`.
 
@@ -143,6 +151,7 @@ class EvaluationResults(Model):
         probes: clips without speech; None if `evaluate.probes` is off.
         keyword_lists: one entry for each list size; None without lists or terms.
         suspicious: number of references in `evaluation/suspicious.jsonl`.
+        tasks: by split, scores by task and language; absent for a split with one language and no translations.
     """
 
     schema_version: Literal[4] = RESULTS_SCHEMA
@@ -157,6 +166,7 @@ class EvaluationResults(Model):
     probes: BySystem[ProbeResults] | None
     keyword_lists: BySystem[list[KeywordListScores]] | None
     suspicious: int
+    tasks: dict[str, list[TaskResult]] = {}
 
 
 class ExportSummary(Model):
@@ -185,6 +195,7 @@ class RunSummary(Model):
     schema_version: Literal[3] = SUMMARY_SCHEMA
     scores: dict[str, BySystem[Scores]]
     differences: dict[str, Comparison]
+    tasks: dict[str, list[TaskResult]] = {}
     decoders: DecoderComparison
     report: str | None
     export: ExportSummary
@@ -197,6 +208,7 @@ class UtteranceResult:
     """A row of `evaluation/utterances.jsonl`: one utterance with both hypotheses, with the keys of leaderboards.
 
     `pred_text`, `time` (seconds), `errors` and `flags` are those of the adapted model; `words` counts the reference.
+    `target_language` is that of a translation; `written_language` that of a text with the flag `language`.
     `bandwidth` (Hz) and `snr` (dB) are measured on test only.
     """
 
@@ -219,6 +231,9 @@ class UtteranceResult:
     bandwidth: float | None = None
     snr: float | None = None
     channel: int | None = None
+    target_language: str | None = None
+    written_language: str | None = None
+    written_language_base: str | None = None
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from finetune.core.languages import row_language
 from finetune.metrics.alignment import align, confusions, count_errors, count_words
 from finetune.metrics.blocks import Blocks, choose_blocks
+from finetune.metrics.chrf import chrf, chrf_counts, chrf_error
 from finetune.metrics.groups import GroupTable, group_table, in_bins
 from finetune.metrics.hallucination import false_keywords, flags
-from finetune.metrics.mapsswe import mapsswe
+from finetune.metrics.mapsswe import Mapsswe, mapsswe
+from finetune.metrics.score_intervals import score_difference
 from finetune.metrics.scores import (
     BlockUnit,
     Comparison,
@@ -46,6 +49,7 @@ class Clip:
         duration: seconds.
         keywords: keywords of the clip's prompt.
         target_language: language of the reference if it is a translation, else "".
+        language: language of the speech; "" is unknown.
         columns: columns of the manifest, as text.
         measures: measured properties of the audio, by name in `BINS`.
     """
@@ -60,6 +64,12 @@ class Clip:
     target_language: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
     measures: Mapping[str, float] = field(default_factory=dict)
+    language: str = ""
+
+    @property
+    def text_language(self) -> str:
+        """The two-letter code of the language of the reference; "" if it is not known."""
+        return row_language(self.target_language or self.language)
 
 
 @dataclass(frozen=True)
@@ -112,6 +122,7 @@ def flags_of(clips: Sequence[Clip], outputs: Sequence[SystemOutput], preset: str
             keywords=clip.keywords,
             truncated=output.truncated,
             preset=preset,
+            language=clip.text_language,
         )
         for clip, output in zip(clips, outputs, strict=True)
     ]
@@ -159,6 +170,7 @@ def scorecard(clips: Sequence[Clip], outputs: Sequence[SystemOutput], options: S
         terms=_term_scores(term_counts, blocks, options) if term_counts else None,
         translation=_translation(clips, hypotheses),
         empty_references=_empty_references(clips, errors, words),
+        chrf=_chrf(clips, hypotheses),
     )
     details = Details(
         confusions(rows, CONFUSIONS),
@@ -218,10 +230,22 @@ def _translation(clips: Sequence[Clip], hypotheses: Sequence[str]) -> dict[str, 
     }
 
 
+def _chrf(clips: Sequence[Clip], hypotheses: Sequence[str]) -> float | None:
+    """chrF of a set of translations; None with transcriptions."""
+    if not all(clip.target_language for clip in clips):
+        return None
+    return 1.0 - chrf_error([chrf_counts(clip.text, text) for clip, text in zip(clips, hypotheses, strict=True)])
+
+
 def comparison(
     clips: Sequence[Clip], first: Sequence[SystemOutput], second: Sequence[SystemOutput], options: ScoringOptions
 ) -> Comparison:
-    """Compares the second system with the first on one set: the sign-flip test, and MAPSSWE as a second test."""
+    """Compares the second system with the first on one set: the sign-flip test, and MAPSSWE as a second test.
+
+    A set of translations is compared by 1 - chrF.
+    """
+    if all(clip.target_language for clip in clips):
+        return _translation_comparison(clips, first, second, options)
     references = [clip.text for clip in clips]
     rows = [align(references, [output.text for output in outputs], options.preset) for outputs in (first, second)]
     errors = [[count_errors(edits) for edits in aligned] for aligned in rows]
@@ -229,6 +253,32 @@ def comparison(
     blocks = choose_blocks(units_of(clips))
     pair = paired_difference(errors[0], errors[1], words, blocks.names, options.replicas, options.seed)
     return Comparison(**vars(pair), mapsswe=mapsswe(rows[0], rows[1]), scope=blocks.scope, speakers=blocks.speakers)
+
+
+def _translation_comparison(
+    clips: Sequence[Clip], first: Sequence[SystemOutput], second: Sequence[SystemOutput], options: ScoringOptions
+) -> Comparison:
+    """Compares 1 - chrF; a translation without a reference counts nothing."""
+    blocks = choose_blocks(units_of(clips))
+    counts = [
+        [chrf_counts(clip.text, output.text) for clip, output in zip(clips, outputs, strict=True)]
+        for outputs in (first, second)
+    ]
+    pair = score_difference(counts[0], counts[1], blocks.names, chrf, options.replicas, options.seed)
+    return Comparison(
+        difference=-pair.difference,
+        low=-pair.high,
+        high=-pair.low,
+        probability_better=pair.probability_better,
+        p_value=pair.p_value,
+        detectable=pair.detectable,
+        blocks=pair.blocks,
+        note=pair.note,
+        mapsswe=Mapsswe(0, 0.0, None, None, "not defined for translations"),
+        scope=blocks.scope,
+        speakers=blocks.speakers,
+        metric="1 - chrF",
+    )
 
 
 def group_tables(

@@ -99,6 +99,8 @@ class SetScores(WordErrors):
         seconds: time of recognition; 0 is unknown.
         rtfx: seconds of audio recognized per second; None if `seconds` is 0.
         translation: BLEU and chrF by target language; empty unless references are translations.
+        chrf: chrF of a set of translations as a fraction, over all target languages; None for transcriptions. The WER
+            of such a set compares words with one possible translation and decides nothing.
         empty_references: words on clips without speech; None in results up to version 0.2.0.
     """
 
@@ -122,6 +124,7 @@ class SetScores(WordErrors):
     rtfx: float | None
     translation: dict[str, TranslationScores] = field(default_factory=dict)
     empty_references: EmptyReferences | None = None
+    chrf: float | None = None
 
     def set_scores(self) -> dict[str, Any]:
         """The fields of `SetScores` by name, without those of a subclass."""
@@ -179,13 +182,15 @@ class Comparison(PairedDifference):
     """A paired difference, MAPSSWE as a second test, and the p-value adjusted for the number of sets (Holm).
 
     `p_holm` is None if the difference is not one of several tests of the same question. `scope` is for whom the result
-    holds, and `speakers` the number of known speakers (`blocks.Blocks`).
+    holds, and `speakers` the number of known speakers (`blocks.Blocks`). `metric` is the compared error: for a set of
+    translations it is `1 - chrF`, tested as in `score_intervals`, without MAPSSWE.
     """
 
     mapsswe: Mapsswe
     scope: Scope
     speakers: int
     p_holm: float | None = None
+    metric: Literal["WER", "1 - chrF"] = "WER"
 
 
 def empty_references_note(scores: SetScores) -> str:

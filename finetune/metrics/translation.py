@@ -6,12 +6,19 @@ WMT 2018, arXiv 1804.08771). Text is scored as written, without a normalizer.
 
 import unicodedata
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from finetune.core.errors import DataError
 from finetune.core.extras import require
+from finetune.core.languages import row_language
+from finetune.metrics.resampling import FloatArray
 
 # By target language; "13a" for others. Japanese is split into characters: its word tokenizer is another package.
 _TOKENIZERS = {"ja": "char", "zh": "zh", "ko": "char"}
+_ORDER = 4  # longest n-grams of BLEU
+BLEU_COUNTS = 2 + 2 * _ORDER
 
 
 @dataclass(frozen=True)
@@ -44,10 +51,8 @@ def translation_scores(references: list[str], hypotheses: list[str], target_lang
         )
     if empty_references := [number for number, text in enumerate(references, 1) if not text.strip()]:
         raise DataError(f"reference translations number {empty_references[:5]} are empty; remove these rows")
-    metrics = require("sacrebleu.metrics", extra="st")
-    tokenizer = _TOKENIZERS.get(target_language.split("-")[0].lower(), "13a")
-    bleu, chrf = metrics.BLEU(tokenize=tokenizer), metrics.CHRF()
-    refs, hyps = ([unicodedata.normalize("NFC", text) for text in texts] for texts in (references, hypotheses))
+    bleu, chrf = _bleu_metric(target_language), require("sacrebleu.metrics", extra="st").CHRF()
+    refs, hyps = (list(map(_composed, texts)) for texts in (references, hypotheses))
     bleu_score, chrf_score = bleu.corpus_score(hyps, [refs]), chrf.corpus_score(hyps, [refs])
     return TranslationScores(
         bleu_score.score,
@@ -56,3 +61,39 @@ def translation_scores(references: list[str], hypotheses: list[str], target_lang
         str(chrf.get_signature()),
         sum(not text.strip() for text in hypotheses),
     )
+
+
+def bleu_counts(references: list[str], hypotheses: list[str], target_language: str) -> list[list[int]]:
+    """For each segment, the `BLEU_COUNTS` numbers of which BLEU is a function; those of a corpus are their sums.
+
+    They are the tokens of the hypothesis and of the reference, and for each length of n-grams the correct ones, then
+    for each length all of the hypothesis. Arguments and errors as in `translation_scores`.
+    """
+    metric = _bleu_metric(target_language, effective_order=True)  # for single segments; the counts are the same
+    rows = []
+    for reference, hypothesis in zip(references, hypotheses, strict=True):
+        score = metric.sentence_score(_composed(hypothesis), [_composed(reference)])
+        rows.append([score.sys_len, score.ref_len, *score.counts, *score.totals])
+    return rows
+
+
+def bleu(sums: FloatArray) -> FloatArray:
+    """BLEU from 0 to 1 of N corpora, from their summed `bleu_counts` (`BLEU_COUNTS`, N): returns (N,).
+
+    As in sacrebleu, a length without correct n-grams counts as half a correct one, the next one as a quarter.
+    """
+    hypothesis, reference, correct, total = sums[0], sums[1], sums[2 : 2 + _ORDER], sums[2 + _ORDER :]
+    smooth = 0.5 ** np.cumsum(correct == 0, axis=0)
+    precision = np.where(correct > 0, correct, smooth) / np.maximum(total, 1)
+    brevity = np.exp(np.minimum(0.0, 1 - reference / np.maximum(hypothesis, 1)))
+    defined = correct.any(axis=0) & (total > 0).all(axis=0)
+    return np.where(defined, brevity * np.exp(np.log(precision).mean(axis=0)), 0.0)
+
+
+def _bleu_metric(target_language: str, **options: bool) -> Any:
+    tokenizer = _TOKENIZERS.get(row_language(target_language), "13a")
+    return require("sacrebleu.metrics", extra="st").BLEU(tokenize=tokenizer, **options)
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)

@@ -15,6 +15,7 @@ RULES: tuple[Callable[[Facts], Advice | None], ...] = (
     run.forgotten,
     run.no_canary,
     run.hallucinated,
+    run.other_language,
     run.not_significant,
     run.few_speakers,
     errors.numerals,
@@ -36,5 +37,7 @@ LIST_RULES: tuple[Callable[[Facts], list[Advice]], ...] = (errors.clip_measures,
 
 def advise(facts: Facts) -> list[Advice]:
     """The advice of every rule that applies."""
-    single = [advice for rule in RULES if (advice := rule(facts))]
-    return [*single, *chain.from_iterable(rule(facts) for rule in LIST_RULES)]
+    words = facts.test.chrf is None  # the rules about word errors are not for translations
+    rules = (rule for rule in RULES if words or rule.__module__ != errors.__name__)
+    single = [advice for rule in rules if (advice := rule(facts))]
+    return [*single, *chain.from_iterable(rule(facts) for rule in LIST_RULES if words)]

@@ -26,21 +26,23 @@ Row = UtteranceResult | SuspiciousReference
 
 
 def clip_lists(
-    rows: Sequence[UtteranceResult],
+    all_rows: Sequence[UtteranceResult],
     suspicious: Sequence[SuspiciousReference],
     preset: str,
     folder: Path,
     embedded_bytes: int = EMBEDDED_BYTES,
 ) -> dict[str, list[ClipView]]:
-    """The clips with the largest gain, the largest loss, most errors, words but no speech, or a suspicious reference.
+    """The clips of test with the largest gain, the largest loss, most errors, words but no speech, or a suspicious
+    reference; and the clips of all sets that are written in another language.
 
     Args:
-        rows: rows of `utterances.jsonl`; a list contains each sentence once.
+        all_rows: rows of `utterances.jsonl`; a list contains each sentence once.
         suspicious: rows of `suspicious.jsonl`, in the order of the file.
         preset: normalizer of the aligned words.
         folder: folder of the page; links to audio are relative to it.
         embedded_bytes: limit of embedded audio in the page.
     """
+    rows = [row for row in all_rows if row.set == "test"]
     by_gain = sorted(rows, key=lambda row: row.errors - row.errors_base)
     by_errors = sorted(rows, key=lambda row: -row.errors)
     chosen: dict[str, Sequence[Row]] = {
@@ -48,6 +50,7 @@ def clip_lists(
         "broken": _distinct(row for row in reversed(by_gain) if row.errors > row.errors_base),
         "worst": _distinct(row for row in by_errors if row.errors),
         "unspoken": [row for row in by_errors if {"unspoken"} & {*row.flags, *row.flags_base}][:SHOWN],
+        "language": _distinct(row for row in all_rows if row.written_language),
         "suspicious": suspicious[:SHOWN],
     }
     audio = _Audio(folder, embedded_bytes)
@@ -75,6 +78,9 @@ def _view(anchor: str, row: Row, preset: str, audio: "_Audio") -> ClipView:
     else:
         flags = row.flags
         facts += [row.speaker] if row.speaker else []
+        if row.written_language:
+            asked = row.target_language or row.language
+            facts.append(f"{row.set}: {asked} asked for, {row.written_language} written")
         facts.append(f"errors {row.errors_base} → {row.errors} in {count(row.words, 'word')}")
     return ClipView(
         id=row.id,

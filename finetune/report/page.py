@@ -113,7 +113,12 @@ def summary(content: Content) -> str:
         finalize=_markdown_text,
     )
     environment.filters.update(_FILTERS, code=lambda text: Markup(visible(text).replace("`", "'")))
-    return environment.get_template("summary.md.jinja").render(**vars(content), systems=SYSTEMS).strip() + "\n"
+    return (
+        environment.get_template("summary.md.jinja")
+        .render(**vars(content), systems=SYSTEMS, task_rows=tables.tasks(content.results.tasks))
+        .strip()
+        + "\n"
+    )
 
 
 def _tables(content: Content) -> dict[str, Any]:
@@ -127,7 +132,7 @@ def _tables(content: Content) -> dict[str, Any]:
         "terms": terms,
         "keywords": results.keyword_lists,
         "groups": results.groups["test"],
-        "probes": results.probes or flags or has_empty,
+        "probes": results.probes or flags or has_empty or content.lists["language"],
         "suspicious": content.lists["suspicious"],
         "transcripts": content.transcripts,
         "training": {*content.charts} & {"learning", "speed"},
@@ -141,6 +146,8 @@ def _tables(content: Content) -> dict[str, Any]:
         "confusions": tables.confusions(details.base.confusions, details.adapted.confusions),
         "style_rows": tables.transcripts(content.transcripts) if content.transcripts else [],
         "keyword_rows": _keyword_rows(results),
+        "task_rows": tables.tasks(results.tasks),
+        "task_notes": tables.task_notes(results.tasks),
         "flags": flags,
         "has_empty": has_empty,
         "scale": tables.scale(results.differences["test"]),

@@ -93,7 +93,7 @@ def few_speakers(facts: Facts) -> Advice | None:
 
 
 def no_canary(facts: Facts) -> Advice | None:
-    if len(facts.results.differences) > 1:
+    if any(name.startswith("canary") for name in facts.results.differences):
         return None
     return Advice(
         "no canary",
@@ -130,6 +130,20 @@ def hallucinated(facts: Facts) -> Advice | None:
         f"The adapted model hallucinates more than the base. {finding.detail}",
         "Remove silence before decoding (finetune transcribe splits at pauses; use --vad silero for noisy audio), or "
         "interpolate towards the base (train.interpolate).",
+    )
+
+
+def other_language(facts: Facts) -> Advice | None:
+    sets = [both.adapted for name, both in facts.results.scores.items() if name.partition(":")[0] == "test"]
+    number, clips = sum(item.flags.get("language", 0) for item in sets), sum(item.utterances for item in sets)
+    if not number:
+        return None
+    return Advice(
+        "other language",
+        f"{number} of {count(clips, 'test hypothesis', 'test hypotheses')} are written in another language than their "
+        "row asks for.",
+        "Check the columns language and target_language of these clips (listed under Hallucinations), and add rows of "
+        "that task and language to train.",
     )
 
 

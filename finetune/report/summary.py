@@ -14,18 +14,29 @@ WIDTH = 36  # of the first column
 
 
 def format_summary(run: RunDir, summary: RunSummary) -> str:
-    """WER of both models, the sentences that improve most, the paths of report and model, and the next command."""
+    """Scores of both models, the sentences that improve most, the paths of report and model, and the next command."""
     lines = ["", f"{'WER (%)':{WIDTH}} {'base':>8} {'adapted':>9}"]
     for name, label in LABELS.items():
-        if scores := summary.scores.get(name):
+        if (scores := summary.scores.get(name)) and scores.base.chrf is None:
             lines.append(f"{label:{WIDTH}} {100 * scores.base.wer:8.1f} {100 * scores.adapted.wer:9.1f}")
-    lines += [*_terms(summary), "", *_examples(run), "", _speculation(summary)]
+    lines += [*_tasks(summary), *_terms(summary), "", *_examples(run), "", _speculation(summary)]
     if summary.report:
         lines.append(f"report: {summary.report}")
     lines.append(f"adapted model: {summary.export.dir}")
     audio = read_jsonl(run.hypotheses("test", "adapted"))[0]["audio_filepath"]
     lines.append(f"next: finetune transcribe {shlex.quote(_relative(audio))} --model {summary.export.dir}")
     return "\n".join(lines)
+
+
+def _tasks(summary: RunSummary) -> list[str]:
+    """The first score of each task and language: WER, CER, or for translations BLEU, then chrF."""
+    return [
+        f"{f'{split}: {task.base.name}, {metric}':{WIDTH}} {100 * task.base.scores[metric].value:8.1f} "
+        f"{100 * task.adapted.scores[metric].value:9.1f}"
+        for split, tasks in summary.tasks.items()
+        for task in tasks
+        for metric in task.differences
+    ]
 
 
 def _terms(summary: RunSummary) -> list[str]:

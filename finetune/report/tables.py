@@ -1,11 +1,14 @@
 """Tables of a report with the base and the adapted model side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune.data.style import StyleFile
 from finetune.metrics.alignment import Confusion
+from finetune.metrics.results import TaskResult
+from finetune.metrics.score_intervals import ScoreDifference
 from finetune.metrics.scores import Comparison, TermRow
+from finetune.metrics.task_scores import TaskScore
 from finetune.metrics.words import EntityRecall
 
 MAX_CONFUSIONS = 40
@@ -55,6 +58,21 @@ class StyleRow:
 
 
 @dataclass(frozen=True)
+class TaskRow:
+    """One score of one task and language of a split; `wrong_*` counts texts in another language by that language."""
+
+    split: str
+    task: str
+    clips: int
+    metric: str
+    base: TaskScore
+    adapted: TaskScore
+    difference: ScoreDifference
+    wrong_base: str
+    wrong_adapted: str
+
+
+@dataclass(frozen=True)
 class Scale:
     """Positions of zero, of a difference and of its interval on a line from 0 to 100."""
 
@@ -89,6 +107,39 @@ def entities(base: Sequence[EntityRecall], adapted: Sequence[EntityRecall]) -> l
     """One row for each kind that occurs in the references."""
     hits = {row.kind: row.hits for row in adapted}
     return [EntityComparison(row.kind, row.support, row.hits, hits[row.kind]) for row in base if row.support]
+
+
+def tasks(results: Mapping[str, Sequence[TaskResult]]) -> list[TaskRow]:
+    """One row for each score of each task and language, by split."""
+    return [
+        TaskRow(
+            split,
+            result.base.name,
+            result.base.clips,
+            metric,
+            result.base.scores[metric],
+            result.adapted.scores[metric],
+            difference,
+            _languages(result.base.wrong_language),
+            _languages(result.adapted.wrong_language),
+        )
+        for split, entries in results.items()
+        for result in entries
+        for metric, difference in result.differences.items()
+    ]
+
+
+def task_notes(results: Mapping[str, Sequence[TaskResult]]) -> list[str]:
+    """What limits the scores by task: few blocks, and translations without a reference; each once."""
+    entries = [(f"{split}, {entry.base.name}", entry) for split, rows in results.items() for entry in rows]
+    notes = [f"{name}: {item.note}" for name, entry in entries for item in entry.differences.values() if item.note]
+    unscored = [(name, entry.base.empty_references) for name, entry in entries]
+    notes += [f"{name}: not scored, because the reference is empty: {number}" for name, number in unscored if number]
+    return list(dict.fromkeys(notes))
+
+
+def _languages(counts: Mapping[str, int]) -> str:
+    return " ".join(f"{count} {language}" for language, count in counts.items()) or "0"
 
 
 def transcripts(style: StyleFile) -> list[StyleRow]:

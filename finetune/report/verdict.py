@@ -5,12 +5,12 @@ alone, and says for whom it holds.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from finetune.metrics.blocks import scope_text
-from finetune.metrics.results import EvaluationResults, ProbeResults
-from finetune.metrics.scores import Comparison
-from finetune.metrics.significance import SIGNIFICANCE
+from finetune.metrics.results import BySystem, EvaluationResults, ProbeResults
+from finetune.metrics.scores import Comparison, Scores
+from finetune.metrics.significance import SIGNIFICANCE, holm
 from finetune.report.facts import Overlap
 from finetune.report.wording import count, p_value, percent, points, sentence, span_of_points
 
@@ -35,7 +35,7 @@ def domain(results: EvaluationResults) -> Finding:
     if difference.p_value <= SIGNIFICANCE:
         state, headline = (GOOD, "Better") if difference.difference < 0 else (BAD, "Worse")
         headline += scope_text(difference.scope, difference.speakers)
-    detail = f"{_wer_change(results, 'test')} {_tested(results, 'test')}"
+    detail = f"{_change(results, 'test')} {_tested(results, 'test')}"
     if state == OPEN and difference.detectable is not None:
         detail += f" This test set can detect differences of {100 * difference.detectable:.1f} points or more."
     prompted = scores.adapted.prompted.in_reference
@@ -45,9 +45,43 @@ def domain(results: EvaluationResults) -> Finding:
             f"{prompted} of {count(scores.adapted.utterances, 'prompt')} contain a keyword of their reference, so the "
             "scores measure recognition of words that are in the prompt"
         )
-    if scores.adapted.translation:
-        caveats.append("the references are translations: use BLEU and chrF instead of WER")
+    caveats += _other_language(results, "test")
     return Finding("Domain", state, headline, detail, _join_caveats(caveats))
+
+
+def translation(results: EvaluationResults) -> Finding | None:
+    """Finding on the translations of a test set that also has other clips; None without them.
+
+    The p-values of several pairs of languages are adjusted by Holm's method; one significant loss makes it bad.
+    """
+    names = [name for name, both in results.scores.items() if name != "test" and _is_translation_of_test(name, both)]
+    if not names:
+        return None
+    differences = [results.differences[name] for name in names]
+    adjusted = holm([item.p_value for item in differences])
+    proven = [item for item, p in zip(differences, adjusted, strict=True) if p <= SIGNIFICANCE]
+    state, headline = OPEN, "No significant difference"
+    if proven:
+        state, headline = (BAD, "Worse") if any(item.difference > 0 for item in proven) else (GOOD, "Better")
+        headline += _narrowest_scope(proven)
+        if len(names) > 1:
+            headline += f" ({count(len(proven), 'pair')} of {len(names)})"
+    details = [
+        f"{sentence(name.partition(': ')[2])}: {_change(results, name)} {_tested(results, name)}" for name in names
+    ]
+    notes = [item.note for item in differences if item.note][:1]
+    others = [f"{name.partition(': ')[2]}: {text}" for name in names for text in _other_language(results, name)]
+    return Finding("Translation", state, headline, " ".join(details), _join_caveats([*notes, *others]))
+
+
+def _is_translation_of_test(name: str, both: BySystem[Scores]) -> bool:
+    return name.partition(":")[0] == "test" and both.adapted.chrf is not None
+
+
+def _other_language(results: EvaluationResults, name: str) -> list[str]:
+    """A caveat if hypotheses of the adapted model are in another language."""
+    base, adapted = (scores.flags.get("language", 0) for _, scores in results.scores[name].items())
+    return [f"{count(adapted, 'hypothesis', 'hypotheses')} in another language (base {base})"] if adapted else []
 
 
 def forgetting(results: EvaluationResults, limit: float | None) -> Finding:
@@ -59,7 +93,7 @@ def forgetting(results: EvaluationResults, limit: float | None) -> Finding:
             significant, and the state is good only if the intervals exclude it.
     """
     subject = "General speech"
-    sets = {name: item for name, item in results.differences.items() if name != "test"}
+    sets = {name: item for name, item in results.differences.items() if name.partition(":")[0] == "canary"}
     if not sets:
         return Finding(subject, UNKNOWN, "Not measured", "The recipe has no data.canary.")
     worse_sets = [
@@ -68,7 +102,7 @@ def forgetting(results: EvaluationResults, limit: float | None) -> Finding:
         if item.difference > 0 and item.p_holm is not None and item.p_holm <= SIGNIFICANCE
     ]
     largest_loss = max(worse_sets or sets, key=lambda name: sets[name].difference)
-    detail = f"{sentence(largest_loss)}: {_wer_change(results, largest_loss)} {_tested(results, largest_loss)}"
+    detail = f"{sentence(largest_loss)}: {_change(results, largest_loss)} {_tested(results, largest_loss)}"
     if limit is not None:
         detail += f" The recipe accepts {100 * limit:.1f} points (train.max_canary_loss)."
     caveat = _join_caveats([sets[largest_loss].note or results.scores[largest_loss].adapted.blocks.note])
@@ -137,8 +171,14 @@ def leak(overlap: Overlap, speakers: int) -> Finding:
     return Finding(subject, GOOD, "Yes", "No test sentence, test audio or known test speaker is in train.")
 
 
-def _wer_change(results: EvaluationResults, name: str) -> str:
+def _change(results: EvaluationResults, name: str) -> str:
     scores, difference = results.scores[name], results.differences[name]
+    if scores.base.chrf is not None:
+        gain = replace(difference, difference=-difference.difference, low=-difference.high, high=-difference.low)
+        return (
+            f"chrF {percent(scores.base.chrf)} → {percent(scores.adapted.chrf)}, {points(gain.difference)} points "
+            f"(95 %: {span_of_points(gain)}, p {p_value(difference.p_value)})."
+        )
     return (
         f"WER {percent(scores.base.wer)} % → {percent(scores.adapted.wer)} %, "
         f"{points(difference.difference)} points (95 %: {span_of_points(difference)}, p {p_value(difference.p_value)})."
@@ -149,7 +189,8 @@ def _tested(results: EvaluationResults, name: str) -> str:
     """What was tested, and on whom the result holds."""
     difference, blocks = results.differences[name], results.scores[name].adapted.blocks
     holds = scope_text(difference.scope, difference.speakers) or " for other speakers like these"
-    return f"Tested over {count(difference.blocks, blocks.unit)} (sign-flip test, 5 %); the result holds{holds}."
+    test = "sign-flip test" if difference.metric == "WER" else "exchanged outputs"
+    return f"Tested over {count(difference.blocks, blocks.unit)} ({test}, 5 %); the result holds{holds}."
 
 
 def _narrowest_scope(differences: Iterable[Comparison]) -> str:

@@ -69,7 +69,8 @@ def write_report(run: RunDir, embedded_bytes: int = EMBEDDED_BYTES) -> ReportRes
 
 
 def _content(run: RunDir, results: EvaluationResults, recipe: Recipe, trained: Record, embedded_bytes: int) -> Content:
-    rows = [row for row in (UtteranceResult(**row) for row in read_jsonl(run.utterances)) if row.set == "test"]
+    every_row = [UtteranceResult(**row) for row in read_jsonl(run.utterances)]
+    rows = [row for row in every_row if row.set == "test"]
     suspicious = [SuspiciousReference(**row) for row in read_jsonl(run.suspicious)]
     records = read_jsonl(run.metrics) if run.metrics.is_file() else []
     overlap, preset = _overlap(run), results.scores["test"].base.normalizer
@@ -85,6 +86,7 @@ def _content(run: RunDir, results: EvaluationResults, recipe: Recipe, trained: R
         unit="character" if preset in UNSPACED else "word",
         findings=[
             verdict.domain(results),
+            *filter(None, [verdict.translation(results)]),
             verdict.forgetting(results, recipe.train.max_canary_loss),
             verdict.hallucination(results),
             verdict.leak(overlap, len({row.speaker for row in rows} - {""})),
@@ -92,7 +94,7 @@ def _content(run: RunDir, results: EvaluationResults, recipe: Recipe, trained: R
         advice=advise(facts),
         results=results,
         changes=word_changes(base, adapted),
-        lists=clip_lists(rows, suspicious, preset, run.report, embedded_bytes),
+        lists=clip_lists(every_row, suspicious, preset, run.report, embedded_bytes),
         transcripts=read_style(run.style),
         charts=_charts(results, records, trained),
         meanings=FLAGS,

@@ -1,8 +1,12 @@
-"""Selects the best adapter: the lowest WER on valid among the adapters that keep the canary WER within its limit."""
+"""Selects the best adapter: the lowest error on valid among the adapters that keep the canary error within its limit.
+
+The error of transcriptions is their WER, that of translations 1 - chrF, and that of a split with both the mean of the
+two, weighted by clips.
+"""
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from accelerate import Accelerator
@@ -19,7 +23,8 @@ from finetune.data.audio import load_utterance
 from finetune.data.manifest import Utterance, seconds_of
 from finetune.data.normalizer_choice import normalizer_for
 from finetune.inference.recognize import Hypothesis, recognize
-from finetune.metrics.wer import error_rate, errors_per_utterance, score
+from finetune.metrics.chrf import COUNTS, chrf_counts, chrf_error
+from finetune.metrics.wer import error_rate, errors_per_utterance
 from finetune.model.adapter import save_adapter
 from finetune.model.granite import SpeechModel
 
@@ -28,11 +33,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Scores:
-    """Corpus WER as fractions.
+    """Errors as fractions: the WER, or that of `split_error` if there are translations.
 
     Attributes:
         canary: None without a canary.
-        errors: by split and utterance id, word errors and reference words.
+        errors: by split and utterance id, word errors and reference words; the `chrf_counts` of a translation.
         unreadable: by split and utterance id, why the audio cannot be read; such clips are not scored.
     """
 
@@ -47,9 +52,34 @@ class Scores:
             return self
         removed = set(ids)
         kept = {name: counts for name, counts in known.items() if name not in removed}
-        wer = error_rate(*(sum(column) for column in zip(*kept.values(), strict=True)))
-        errors = {**self.errors, split: kept}
-        return replace(self, valid=wer, errors=errors) if split == "valid" else replace(self, canary=wer, errors=errors)
+        error, errors = split_error(kept.values()), {**self.errors, split: kept}
+        return (
+            replace(self, valid=error, errors=errors)
+            if split == "valid"
+            else replace(self, canary=error, errors=errors)
+        )
+
+    @property
+    def metric(self) -> str:
+        """The name of the errors: WER, or "error" if they are those of translations too."""
+        counts = (count for by_id in self.errors.values() for count in by_id.values())
+        return "error" if any(len(count) == COUNTS for count in counts) else "WER"
+
+
+def split_error(counts: Iterable[list[int]]) -> float:
+    """The error of a split: the WER of its transcriptions and 1 - chrF of its translations, weighted by their clips.
+
+    Args:
+        counts: for each clip, its word errors and reference words, or the `chrf_counts` of a translation.
+    """
+    words, translations = list[list[int]](), list[list[int]]()
+    for count in counts:
+        (translations if len(count) == COUNTS else words).append(count)
+    wer = error_rate(*(sum(column) for column in zip(*words, strict=True))) if words else 0.0
+    if not translations:
+        return wer
+    total = len(words) + len(translations)
+    return (len(words) * wer + len(translations) * chrf_error(translations)) / total
 
 
 def recognize_readable(
@@ -72,13 +102,13 @@ def recognize_readable(
 
 
 def measure(model: SpeechModel, splits: dict[str, list[Utterance]], recipe: Recipe, accelerator: Accelerator) -> Scores:
-    """WER of the generated text on `valid`, and on `canary` if there is one; each rank decodes a part of the clips.
+    """Errors of the generated text on `valid`, and on `canary` if there is one; each rank decodes a part of the clips.
 
     Clips whose audio cannot be read are not scored; the result names them.
     """
     lossless = recipe.decode.decoder if recipe.decode.decoder != "relaxed" else "speculative"
     options = replace(recipe.decode, decoder=lossless)
-    wers, errors, unreadable = dict[str, float](), dict[str, dict[str, list[int]]](), dict[str, dict[str, str]]()
+    errors, unreadable = dict[str, dict[str, list[int]]](), dict[str, dict[str, str]]()
     for split, utterances in splits.items():
         by_length = sorted(utterances, key=lambda item: -item.duration)
         local = by_length[accelerator.process_index :: accelerator.num_processes]
@@ -87,29 +117,38 @@ def measure(model: SpeechModel, splits: dict[str, list[Utterance]], recipe: Reci
             hypotheses, reasons = recognize_readable(
                 lambda items: recognize(model, items, recipe.model.instruction, options), local
             )
-        rows = [(item.id, item.text, hypothesis.text) for item, hypothesis in hypotheses]
+        rows = [(item, hypothesis.text) for item, hypothesis in hypotheses]
         if accelerator.num_processes > 1:
             rows, reasons = gather_object(rows), dict(gather_object([*reasons.items()]))
-        ids, references, texts = ([row[column] for row in rows] for column in range(3))
-        wers[split] = score(references, texts, normalizer_for(utterances, recipe.evaluate.normalizer)).wer
-        counts = errors_per_utterance(references, texts, recipe.evaluate.normalizer)
-        errors[split] = {name: list(count) for name, count in zip(ids, counts, strict=True)}
+        if not rows:
+            raise DataError(f"{split}: there are no utterances to score; the audio of all clips cannot be read")
+        errors[split] = _counts(rows, recipe.evaluate.normalizer)
         unreadable |= {split: dict(sorted(reasons.items()))} if reasons else {}
+    wers = {split: split_error(counts.values()) for split, counts in errors.items()}
     return Scores(wers["valid"], wers.get("canary"), errors, unreadable)
+
+
+def _counts(rows: Sequence[tuple[Utterance, str]], normalizer: str) -> dict[str, list[int]]:
+    """By utterance id, the counts of `Scores.errors` of a hypothesis."""
+    spoken = [(item, text) for item, text in rows if not item.is_translation]
+    preset = normalizer_for([item for item, _ in spoken], normalizer)
+    counts = errors_per_utterance([item.text for item, _ in spoken], [text for _, text in spoken], preset)
+    words = {item.id: list(count) for (item, _), count in zip(spoken, counts, strict=True)}
+    return {item.id: words.get(item.id) or chrf_counts(item.text, text) for item, text in rows}
 
 
 def format_scores(scores: Scores) -> str:
     canary = "" if scores.canary is None else f", canary {100 * scores.canary:.1f} %"
-    return f"valid WER {100 * scores.valid:.1f} %{canary}"
+    return f"valid {scores.metric} {100 * scores.valid:.1f} %{canary}"
 
 
 def canary_loss(scores: Scores, base: Scores) -> float:
-    """Increase of the canary WER over the base model; 0 without a canary."""
+    """Increase of the canary error over the base model; 0 without a canary."""
     return 0.0 if scores.canary is None or base.canary is None else scores.canary - base.canary
 
 
 def rank(scores: Scores, base: Scores, max_canary_loss: float | None) -> tuple[float, float]:
-    """A sort key, lower is better: how much the canary WER exceeds its limit (0 within it), then the WER on valid."""
+    """A sort key, lower is better: how much the canary error exceeds its limit (0 within it), then the valid error."""
     over = 0.0 if max_canary_loss is None else max(0.0, canary_loss(scores, base) - max_canary_loss)
     return (over, scores.valid)
 

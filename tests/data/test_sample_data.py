@@ -134,7 +134,8 @@ def test_ivr_transcripts_match_their_readme() -> None:
 def tree(tmp_path: Path) -> Path:
     (tmp_path / "scripts").mkdir()
     (tmp_path / "data" / "ivr-en").mkdir(parents=True)
-    shutil.copy(ROOT / "scripts" / "fetch_ivr", tmp_path / "scripts")
+    for script in ("fetch_ivr", "fetch_prompts", "debian_package.py"):
+        shutil.copy(ROOT / "scripts" / script, tmp_path / "scripts")
     shutil.copy(IVR / "transcripts.tsv", tmp_path / "data" / "ivr-en")
     return tmp_path
 

@@ -7,9 +7,9 @@ import pytest
 from finetune.core.config import TextSection
 from finetune.core.languages import row_language, suggested_language
 from finetune.data.manifest import Utterance
-from finetune.data.scripts import has_other_script
 from finetune.data.style import format_style, read_style, split_style, write_style
 from finetune.data.text_rules import TextRules, strip_punctuation
+from finetune.metrics.scripts import has_other_script
 
 
 def item(text: str, language: str = "", name: str = "u", target_language: str = "") -> Utterance:

@@ -271,7 +271,9 @@ def test_references_of_translations_are_checked(finetune: Command, project: Proj
 
     project.change_rows("test", translated)
     result = finetune("check", project.recipe)
-    assert result.code == 1 and "reference translations number [2] are empty; remove these rows" in result.err
+    assert result.code == 1 and "test.jsonl:2: no translation: the row has no words in de" in result.err
+    result = finetune("prepare", project.recipe)
+    assert result.code == 1 and "test.jsonl:2): the row has no words in de" in result.out
 
 
 def test_a_disk_that_is_too_small_is_refused(

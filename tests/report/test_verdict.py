@@ -78,10 +78,8 @@ def test_caveats_of_the_domain() -> None:
     content["scores"]["test"]["adapted"]["prompted"]["in_reference"] = 7
     caveat = domain(results(content)).caveat
     assert caveat.startswith("Only 4 blocks") and "7 of 100 prompts contain a keyword" in caveat
-    content["scores"]["test"]["adapted"]["translation"] = {
-        "de": {"bleu": 30.0, "bleu_signature": "", "chrf": 50.0, "chrf_signature": "", "empty_hypotheses": 0}
-    }
-    assert "BLEU" in domain(results(content)).caveat
+    content["scores"]["test"]["adapted"]["flags"] = {"language": 1}
+    assert "1 hypothesis in another language (base 0)" in domain(results(content)).caveat
 
 
 @pytest.mark.parametrize(

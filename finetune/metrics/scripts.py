@@ -29,15 +29,16 @@ def has_other_script(text: str, language: str) -> bool:
     """Whether more than half of the letters are not of a script of the language; False for an unknown language."""
     scripts = SCRIPTS.get(language)
     letters = [char for char in text if char.isalpha()]
-    return bool(scripts) and 2 * sum(_script(char) not in (scripts or ()) for char in letters) > len(letters)
+    return bool(scripts) and 2 * sum(script(char) not in (scripts or ()) for char in letters) > len(letters)
 
 
 def is_unspaced(text: str) -> bool:
     """Whether a text has a character of a script that is written without spaces between words."""
-    return any(char.isalpha() and _script(char) in UNSPACED for char in text)
+    return any(char.isalpha() and script(char) in UNSPACED for char in text)
 
 
 @lru_cache(maxsize=10_000)
-def _script(char: str) -> str:
+def script(char: str) -> str:
+    """The first word of the Unicode name of a letter, without FULLWIDTH: LATIN, HIRAGANA, CJK."""
     name = unicodedata.name(char, "").split(" ")
     return name[1] if name[0] == "FULLWIDTH" and len(name) > 1 else name[0]
