@@ -53,6 +53,8 @@ def ctc_loss(logits: Tensor, num_frames: Tensor, targets: Sequence[list[int] | N
         rows = [row for row, target in enumerate(targets) if target is not None]
         logits, num_frames = logits[rows], num_frames[rows]
     labels = [target for target in targets if target is not None]
+    if not labels:
+        return logits.float().sum()  # 0 for no clips, with a gradient of 0 for the parameters of the head
     lengths = torch.tensor([len(target) for target in labels], device=logits.device)
     flat = torch.tensor([label for target in labels for label in target], dtype=torch.long, device=logits.device)
     log_probs = logits.float().log_softmax(-1).transpose(0, 1)

@@ -125,6 +125,16 @@ def test_ctc_loss_of_a_batch_is_the_sum_over_its_clips() -> None:
     assert float(together) == pytest.approx(sum(map(float, alone)), rel=1e-5)
 
 
+def test_translations_have_no_part_in_the_ctc_loss() -> None:
+    logits = torch.randn(3, 20, 348, requires_grad=True)
+    frames = torch.tensor([20, 20, 15])
+    mixed = ctc_loss(logits, frames, [None, [97, 98], None])
+    assert mixed == ctc_loss(logits[1:2], frames[1:2], [[97, 98]])
+    alone = ctc_loss(logits, frames, [None, None, None])  # a batch of translations only
+    alone.backward()
+    assert alone == 0 and logits.grad is not None and not logits.grad.any()
+
+
 def test_a_clip_with_too_few_frames_has_zero_ctc_loss() -> None:
     logits = torch.randn(1, 2, 348, requires_grad=True)
     loss = ctc_loss(logits, torch.tensor([2]), [[97, 97]])  # a blank is required between them: three frames
