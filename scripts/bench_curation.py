@@ -83,23 +83,25 @@ class Bench:
 
     def pseudo_labels(self, options: PseudoLabelOptions) -> dict[str, NDArray[np.int64]]:
         teacher = self.train("teacher", self.known)
-        files = CurationFiles.of(self.folder / "pseudo.jsonl")
+        tag = f"-{options.min_agreement:g}-{options.min_confidence:g}"
+        files = CurationFiles.of(self.folder / f"pseudo{tag}.jsonl")
         if not files.summary.is_file() or json.loads(files.summary.read_text())["options"] != asdict(options):
             pseudo_label(find_model(str(teacher.root)), str(self.folder / "hidden.jsonl"), options, files)
         labelled = read_manifest(files.manifest)
         self._print_labels(labelled, files)
         runs = {
             "teacher": teacher,
-            "student": self.train("student", [*self.known, *labelled]),
+            "student": self.train(f"student{tag}", [*self.known, *labelled]),
             "all transcripts": self.train("all", [*self.known, *self.hidden]),
         }
         return {name: self.errors(run.root.name, run) for name, run in runs.items()}
 
     def _print_labels(self, labelled: list[Utterance], files: CurationFiles) -> None:
-        truth = {clip.id: clip.text for clip in self.hidden}
+        truth = {f"pseudo-{clip.id}": clip.text for clip in self.hidden}
         aside = [json.loads(line) for line in files.set_aside.read_text().splitlines()]
         pairs = [(truth[clip.id], clip.text) for clip in labelled if clip.id in truth]
-        others = [(truth[row["id"]], row["pred_text"]) for row in aside if row["id"] in truth]
+        rows = [(f"pseudo-{row['id']}", row["pred_text"]) for row in aside]
+        others = [(truth[name], text) for name, text in rows if name in truth]
         for name, rows in (("kept", pairs), ("set aside", others)):
             if rows:
                 references, texts, preset = [a for a, _ in rows], [b for _, b in rows], self.scored.preset

@@ -36,6 +36,7 @@ from finetune.core.terminal import LogHandler, prepare_streams, shortened, visib
 from finetune.core.unexpected import explain
 from finetune.version import __version__
 
+RESUMABLE = ("curve", "suggest", "pseudo-label")  # commands beside the stages that go on where they stopped
 NOISY_LOGGERS = ("httpx", "huggingface_hub", "transformers", "accelerate", "datasets")
 
 
@@ -86,8 +87,9 @@ def main(argv: list[str] | None = None, commands: Sequence[Command] = COMMANDS) 
             _print_error(error)
             return 2 if isinstance(error, RecipeError) else 1
         except KeyboardInterrupt:
-            place = " from the last checkpoint" * (args.command != "prepare")
-            _print_error("stopped" + (f"; rerun to resume{place}" if args.command in stages.HELP else ""))
+            place = " from the last checkpoint" * (args.command in stages.HELP and args.command != "prepare")
+            resumes = args.command in (*stages.HELP, *RESUMABLE)
+            _print_error("stopped" + (f"; rerun to resume{place}" if resumes else ""))
             return 128 + signal.SIGINT
         except BrokenPipeError:  # the reader of a pipe has closed it, such as `head`; no message is needed
             _discard_output(sys.stdout)

@@ -69,6 +69,6 @@ def _lines(summary: "PseudoLabelSummary") -> list[str]:
     if not summary.kept:
         lines.append(
             "no clip was kept: the model is too unsure of this speech. Adapt it with more transcripts first; "
-            "--min-agreement 0.9 and --min-confidence 0.7 keep more, with more errors"
+            "lower --min-agreement and --min-confidence keep more, with more errors"
         )
     return lines

@@ -15,7 +15,7 @@ class PseudoLabelOptions:
         RecipeError: a value out of range.
     """
 
-    min_agreement: Annotated[float, Range(ge=0, le=1)] = 1.0
+    min_agreement: Annotated[float, Range(ge=0, le=1)] = 0.7
     """Smallest share of the words on which the texts of the CTC head and of the language model agree."""
     min_confidence: Annotated[float, Range(ge=0, le=1)] = 0.8
     """Smallest confidence, the lower one of the CTC head and of the language model."""

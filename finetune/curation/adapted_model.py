@@ -1,5 +1,6 @@
 """The model of a curation command: a recipe or a run with its best adapter, a model folder or a hub name."""
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from finetune.core.run_dir import RunDir
 from finetune.inference.saved_options import options_for
 from finetune.model.adapter import load_adapter
 from finetune.model.granite import SpeechModel, default_device, load_model
+
+log = logging.getLogger(__name__)
 
 ADAPTATION = "adaptation.json"  # in an exported folder
 
@@ -97,6 +100,8 @@ def _of_run(name: str, recipe: Recipe, run: RunDir | None = None) -> AdaptedMode
     if not run.best.is_dir():
         raise CheckpointError(f"{name}: {run.root} has no trained adapter; run `finetune train {name}` first")
     trained = run.done("train")
+    if trained is None:
+        log.warning("%s: the training has not finished; the best adapter so far is used", run.root)
     limits = read_limits(recipe.model.base).after_training(recipe.model.instruction, trained)
     return AdaptedModel(
         name=name,

@@ -101,6 +101,7 @@ def reason_against(result: MachineTranscript, agreement: float, options: PseudoL
 def _labelled(item: Utterance, result: MachineTranscript, agreement: float, model: str) -> Utterance:
     return replace(
         item,
+        id=f"pseudo-{item.id}",  # the ids of other corpora can be the same, such as the numbers of files
         text=result.text,
         extra=item.extra
         | {
