@@ -16,6 +16,7 @@ from finetune.core.errors import CheckpointError, MissingExtraError, RecipeError
 from finetune.core.recipe import save_recipe
 from finetune.core.run_dir import CHILD, RunDir
 from finetune.data.corpus_state import corpus_state
+from finetune.data.effects.sources import check_augmentation
 from finetune.metrics.results import ExportSummary, ParameterCounts, RunSummary, read_results, write_model
 from finetune.training.launch import processes_for, train_on_all, world_size
 
@@ -108,6 +109,7 @@ def run_recipe(
 
     Raises:
         RecipeError: data.train is empty, or the variables of a launcher are wrong.
+        DataError: the augmentation of a training that has not finished needs what is missing.
         CheckpointError: the directory holds a run of another recipe, or another process uses it.
     """
     run = _run_dir(recipe)
@@ -115,6 +117,8 @@ def run_recipe(
         return _train_as_rank(recipe, run, last, stages)
     with run.locked():
         run.claim(settings_of_training(recipe))
+        if run.done("train") is None:
+            check_augmentation(recipe.augment)
         save_recipe(run.resolved, recipe)
         _discard_unreadable_results(run)
         inputs = _stage_inputs(recipe)

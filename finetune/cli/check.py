@@ -34,11 +34,13 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         RecipeError: the recipe is invalid.
-        DataError: a stage would fail; the message has each reason.
+        DataError: a stage would fail; the message has each reason. What augmentation needs is checked first.
     """
     from finetune.core.recipe import load_recipe
+    from finetune.data.effects.sources import check_augmentation
 
     recipe, settings = load_recipe(args.recipe, args.overrides)
+    check_augmentation(recipe.augment)
 
     from pydantic import TypeAdapter
 

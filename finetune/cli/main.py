@@ -21,6 +21,7 @@ from finetune.cli import (
     convert,
     curve,
     demo,
+    preview,
     pseudo_label,
     report,
     score,
@@ -48,6 +49,7 @@ class Command(Protocol):
 
 COMMANDS: tuple[Command, ...] = (
     check,
+    preview,
     stages,
     report,
     score,

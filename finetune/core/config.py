@@ -124,6 +124,29 @@ class AugmentSection(Section):
     """SpecAugment: largest width of each of two masks, in frames of 20 ms."""
     concat: float = Field(0.0, ge=0, lt=1)
     """Probability that another clip is appended, and again a third, up to data.max_duration."""
+    noise: list[str] = []
+    """Noise to add: folders, .jsonl manifests or audio files with recordings; white, pink, brown, hum, clicks and music
+    are generated; babble is other training clips. Each entry is chosen equally often."""
+    noise_probability: float = Field(0.5, ge=0, le=1)
+    """Probability that a clip gets noise, if `noise` has an entry."""
+    noise_snr: list[Annotated[float, Field(ge=-30, le=100)]] = Field([5.0, 25.0], min_length=2, max_length=2)
+    """Lowest and highest SNR of this noise, in dB."""
+    rooms: list[str] = []
+    """Rooms to simulate: folders, .jsonl manifests or audio files with impulse responses; simulated makes them with
+    pyroomacoustics (extra `rooms`). Each entry is chosen equally often."""
+    room_probability: float = Field(0.3, ge=0, le=1)
+    """Probability that a clip gets a room, if `rooms` has an entry."""
+    telephone: float = Field(0.0, ge=0, le=1)
+    """Probability that a clip is limited to the band of a telephone, 300 to 3400 Hz."""
+    codecs: list[Literal["mu-law", "a-law", "gsm", "opus", "mp3"]] = []
+    """Codecs to encode and decode with: mu-law, a-law and gsm at 8 kHz, opus and mp3 at low bit rates."""
+    codec_probability: float = Field(0.3, ge=0, le=1)
+    """Probability that a clip gets one of `codecs`."""
+    clipping: float = Field(0.0, ge=0, le=1)
+    """Probability that peaks are clipped, 3 to 15 dB below the highest."""
+    no_speech: float = Field(0.0, ge=0, le=0.5)
+    """Fraction of an epoch's clips that are silence, noise or music with an empty transcript, against made-up words;
+    made on the spot, and from the recordings of `noise`."""
 
 
 class LoraPart(Section):
@@ -334,6 +357,7 @@ GOALS: dict[str, dict[str, str]] = {
         "augment.gain_db": "6",
         "augment.mel_mask": "12",
         "augment.time_mask": "12",
+        "augment.no_speech": "0.05",
     },
     "language": {
         "parts.lora.rank": "64",
@@ -344,5 +368,6 @@ GOALS: dict[str, dict[str, str]] = {
         "parts.lm_head.mode": "full",
         "train.ctc_weight": "0.3",
         "augment.speed": "0.1",
+        "augment.no_speech": "0.05",
     },
 }

@@ -64,6 +64,9 @@ def _data(recipe: Recipe) -> Iterator[tuple[str, str]]:
             f"must be at least data.max_duration ({data.max_duration:g}), because augment.concat makes clips of up to "
             "that length",
         )
+    low, high = recipe.augment.noise_snr
+    if low > high:
+        yield "augment.noise_snr", f"the lowest SNR, {low:g} dB, must come before the highest, {high:g} dB"
     if not row_language(data.text.language):
         hint = suggested_language(data.text.language)
         yield "data.text.language", "must be a language code such as en or de" + (f"; {hint}?" if hint else "")
@@ -102,7 +105,9 @@ def _entry_problem(entry: CorpusEntry, split: str, too_long: str) -> str:
 
 def _cache(recipe: Recipe) -> Iterator[tuple[str, str]]:
     parts = recipe.parts
-    augments = any(getattr(recipe.augment, name) for name in AugmentSection.model_fields)
+    # What turns augmentation on is off by default; ranges and probabilities are not.
+    switches = [name for name, field in AugmentSection.model_fields.items() if not field.default]
+    augments = any(getattr(recipe.augment, name) for name in switches)
     if recipe.machine.cache_encoder and augments:
         yield (
             "machine.cache_encoder",

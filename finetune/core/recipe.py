@@ -264,8 +264,16 @@ def _nearest(key: str, known: list[str]) -> str | None:
     names = {name.rpartition(".")[2]: name for name in reversed(known)}
     key = key[:MAX_SHOWN]
     full_matches = difflib.get_close_matches(key, known, 1, 0.8)
-    last_matches = difflib.get_close_matches(key.rpartition(".")[2], names, 1, 0.6)
-    return full_matches[0] if full_matches else names[last_matches[0]] if last_matches else None
+    if full_matches:
+        return full_matches[0]
+
+    def similarity(name: str) -> tuple[float, float]:
+        """That of the last parts; that of the full keys decides between equal ones."""
+        parts = difflib.SequenceMatcher(None, name, key.rpartition(".")[2]).ratio()
+        return parts, difflib.SequenceMatcher(None, names[name], key).ratio()
+
+    last_matches = difflib.get_close_matches(key.rpartition(".")[2], names, 5, 0.6)
+    return names[max(last_matches, key=similarity)] if last_matches else None
 
 
 def _validate(raw: dict[str, RawValue], source: str) -> Recipe:

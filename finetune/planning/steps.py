@@ -15,7 +15,7 @@ from finetune.model.prompt import encode_text, render
 from finetune.planning.activations import LargestBatch
 from finetune.planning.split_facts import LIMITS, Limits, SplitFacts
 from finetune.training.corpus import TrainingCorpus
-from finetune.training.plan import Groups, plan_epoch, sample_replay
+from finetune.training.plan import Groups, no_speech_durations, plan_epoch, sample_replay
 
 
 @dataclass(frozen=True)
@@ -162,16 +162,19 @@ def _estimated(
     )
     spacing = max(1, sum(item.rows for item in facts.values()) // limits.planned)
     counts, columns = zip(*(_planned(facts.get(split), recipe, spacing) for split in ("train", "replay")), strict=True)
-    durations, characters = np.concatenate(columns).T
+    rows = np.concatenate(columns)
+    chosen = sample_replay(len(columns[0]), len(columns[1]), recipe.data.replay_weight, recipe.seed, 0)
+    silent = no_speech_durations(rows[:, 0], chosen, len(chosen), augment.no_speech, recipe.seed, 0)
+    chosen = np.concatenate([chosen, np.arange(len(rows), len(rows) + len(silent), dtype=np.int32)])
+    durations, characters = np.concatenate([rows, np.stack([silent, np.zeros(len(silent))], axis=1)]).T
     durations = durations / speed
     targets = np.ceil(characters * per_character).astype(np.int64) + 1
     windows = np.ceil(durations / (FRAME_SECONDS * model.window)).astype(np.int64)
     clips = _Clips(durations, prompt + windows * model.queries + targets, targets)
-    chosen = sample_replay(len(columns[0]), len(columns[1]), recipe.data.replay_weight, recipe.seed, 0)
     sizes = (settings.batch_seconds, settings.batch_tokens, processes * settings.accumulation, recipe.seed, 0)
     plan = plan_epoch(clips.durations, clips.positions, *sizes, chosen)
     epoch = _Epoch(len(plan), plan.batches, clips)
-    scale = sum(counts) / max(1, len(durations))
+    scale = sum(counts) / max(1, len(rows))
     steps = _steps(recipe, [epoch], processes, exact=False, scale=scale)
     return replace(steps, measured=_batches_of(known, settings.batch_seconds * speed))
 
@@ -227,8 +230,13 @@ def _steps(recipe: Recipe, epochs: Sequence[_Epoch], processes: int, *, exact: b
         targets=int(clips.targets[[*widest]].sum()),
         kind=_kind(recipe),
     )
-    measured = [[clips.utterances[index] for index in batch] if exact else [] for batch in (longest, typical)]
+    measured = [_with_files(clips.utterances, batch) if exact else [] for batch in (longest, typical)]
     return Steps(plan, largest, (measured[0], measured[1]), times * sum(float(item.padded.sum()) for item in sizes))
+
+
+def _with_files(clips: Sequence[Utterance], batch: Sequence[int]) -> list[Utterance]:
+    """The clips of a batch that have a file; if it has only clips without speech, which training makes, another one."""
+    return [clips[index] for index in batch if clips[index].audio_filepath] or [clips[0]]
 
 
 def _kind(recipe: Recipe) -> str:

@@ -1,7 +1,8 @@
 """Augments waveforms and features; the random numbers depend only on seed, epoch and utterance id."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import soxr
@@ -25,6 +26,14 @@ class WaveAugment:
     noise_db: float
 
 
+@dataclass(frozen=True)
+class Applied:
+    """What was done to a clip, for a person who listens to it: an effect and its values."""
+
+    effect: str
+    details: Mapping[str, str | float] = field(default_factory=dict)
+
+
 def sample_rng(seed: int, epoch: int, utterance_id: str) -> np.random.Generator:
     """A random generator for an utterance, the same on any worker and rank and in any order."""
     digest = hashlib.blake2b(f"{seed}/{epoch}/{utterance_id}".encode(), digest_size=8).digest()
@@ -33,15 +42,29 @@ def sample_rng(seed: int, epoch: int, utterance_id: str) -> np.random.Generator:
 
 def augment_wave(wave: np.ndarray, ranges: WaveAugment, rng: np.random.Generator) -> np.ndarray:
     """Changes speed (with pitch) and gain, and adds white noise: waveform (N,) float32 -> (N',) float32."""
+    return change_level(change_speed(wave, ranges, rng, []), ranges, rng, [])
+
+
+def change_speed(wave: np.ndarray, ranges: WaveAugment, rng: np.random.Generator, applied: list[Applied]) -> np.ndarray:
+    """Changes speed, with pitch: (N,) float32 -> (N',) float32. What was done is appended to `applied`."""
     if ranges.speed:
         factor = float(rng.uniform(1.0 - ranges.speed, 1.0 + ranges.speed))
         wave = soxr.resample(wave, SAMPLE_RATE * factor, SAMPLE_RATE).astype(np.float32)
+        applied.append(Applied("speed", {"factor": round(factor, 3)}))
+    return wave
+
+
+def change_level(wave: np.ndarray, ranges: WaveAugment, rng: np.random.Generator, applied: list[Applied]) -> np.ndarray:
+    """Adds white noise and changes the gain: (N,) float32 -> (N,). What was done is appended to `applied`."""
     if ranges.noise_db and rng.random() < 0.5:
         ratio = rng.uniform(ranges.noise_db, ranges.noise_db + 30.0)
         level = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64)))) * 10.0 ** (-ratio / 20.0)
         wave = wave + (level * rng.standard_normal(len(wave))).astype(np.float32)
+        applied.append(Applied("white noise", {"snr_db": round(float(ratio), 1)}))
     if ranges.gain_db:
-        wave = wave * np.float32(10.0 ** (rng.uniform(-ranges.gain_db, ranges.gain_db) / 20.0))
+        gain = rng.uniform(-ranges.gain_db, ranges.gain_db)
+        wave = wave * np.float32(10.0 ** (gain / 20.0))
+        applied.append(Applied("gain", {"db": round(float(gain), 1)}))
     return wave
 
 

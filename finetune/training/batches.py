@@ -16,6 +16,7 @@ from finetune.data.features import num_frames
 from finetune.data.manifest import Utterance
 from finetune.training.augment import WaveAugment
 from finetune.training.dataset import Batch, MicroAudio, SpeechDataset
+from finetune.training.effects import Effects
 from finetune.training.encoder_cache import StateCache, cache_key, cached_states, predicted_bytes
 from finetune.training.plan import plan_epoch
 from finetune.training.sampler import Clips, waves_of
@@ -38,6 +39,7 @@ class BatchSource:
         """
         self.data, self.recipe = data, recipe
         self.kind = "features"
+        self.effects = Effects.of(recipe.augment, recipe.seed)
         self.states: StateCache | None = None
         if recipe.machine.cache_encoder:
             self.kind = "embeds" if recipe.parts.projector.mode == "frozen" else "states"
@@ -51,7 +53,7 @@ class BatchSource:
             return
         augment = self.recipe.augment
         ranges = WaveAugment(augment.speed, augment.gain_db, augment.noise_db)
-        clips = Clips(self.data.clips, ranges, self.recipe.seed, epoch)
+        clips = Clips(self.data.clips, ranges, self.recipe.seed, epoch, self.effects)
         plan, ahead = tee(plan)  # workers load some batches ahead
         for chosen, waves in zip(plan, waves_of(clips, ahead, self.recipe.machine.workers), strict=True):
             yield MicroAudio(chosen, waves, self.kind, epoch)

@@ -1,7 +1,8 @@
-"""The clips of one or several epochs: every utterance, then the concatenated and repeated clips that the epochs add."""
+"""The clips of one or several epochs: every utterance, then what the epochs add: concatenated and repeated clips, and
+clips without speech."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import overload
 
@@ -12,6 +13,8 @@ from finetune.data.manifest import Utterance, concatenated
 from finetune.data.utterance_table import UtteranceTable
 from finetune.training.plan import Groups, Indices, Seconds
 
+NO_SPEECH = "no-speech"  # begins the ids of clips without speech
+
 
 @dataclass(frozen=True)
 class ClipTable(Sequence[Utterance]):
@@ -21,14 +24,16 @@ class ClipTable(Sequence[Utterance]):
         base: the utterances of train and replay; the first clips.
         added: the rows of `base` of each further clip.
         occurrences: for each further clip, how often these rows have occurred in its epoch, from 1.
+        no_speech: seconds of the clips without speech, which are the last.
     """
 
     base: UtteranceTable
     added: Groups
     occurrences: Indices
+    no_speech: Seconds = field(default_factory=lambda: np.zeros(0))
 
     def __len__(self) -> int:
-        return len(self.base) + len(self.added)
+        return len(self.base) + len(self.added) + len(self.no_speech)
 
     @overload
     def __getitem__(self, index: int) -> Utterance: ...
@@ -43,20 +48,25 @@ class ClipTable(Sequence[Utterance]):
         return self.combined(number, self.sources(number))
 
     def sources(self, index: int) -> tuple[Utterance, ...]:
-        """The utterances of a clip; several if clips are concatenated."""
+        """The utterances of a clip; several if clips are concatenated, none if it is without speech."""
         number = index - len(self.base)
+        if number >= len(self.added):
+            return ()
         return tuple(self.base[row] for row in (self.added[number] if number >= 0 else (index,)))
 
     def combined(self, index: int, sources: Sequence[Utterance]) -> Utterance:
         """A clip as one utterance; `sources` are its utterances."""
         number = index - len(self.base)
+        if not sources:
+            place = number - len(self.added)
+            return Utterance(f"{NO_SPEECH}-{place + 1}", "", float(self.no_speech[place]), "")
         return concatenated(sources, int(self.occurrences[number])) if number >= 0 else sources[0]
 
     @property
     def durations(self) -> Seconds:
         """Seconds of each clip."""
-        added = self._added_durations()
-        return np.concatenate([self.base.durations, added]) if len(added) else self.base.durations
+        further = np.concatenate([self._added_durations(), self.no_speech])
+        return np.concatenate([self.base.durations, further]) if len(further) else self.base.durations
 
     def _added_durations(self) -> NDArray[np.float64]:
         """Summed as Python sums the durations of utterances."""

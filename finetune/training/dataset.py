@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from finetune.core.config import Recipe
 from finetune.data.audio import SAMPLE_RATE
 from finetune.data.features import log_mel, num_frames
-from finetune.data.manifest import PROMPT_COLUMNS, Utterance
+from finetune.data.manifest import Utterance
 from finetune.data.row_prompt import instruction_of
 from finetune.data.utterance_table import as_table, joined_tables
 from finetune.model.ctc import to_labels
@@ -34,16 +34,9 @@ from finetune.training.encoded_text import (
     row_blocks,
     text_block,
 )
+from finetune.training.epoch_clips import EpochClips, epoch_clips, kinds_of
 from finetune.training.loss import IGNORE
-from finetune.training.plan import (
-    Groups,
-    Indices,
-    Seconds,
-    concat_utterances,
-    occurrences,
-    sample_replay,
-    sample_weighted,
-)
+from finetune.training.plan import Groups, Indices, Seconds
 from finetune.training.sampler import Audio, Unreadable
 
 log = logging.getLogger(__name__)
@@ -88,7 +81,7 @@ class MicroAudio:
 
 
 class SpeechDataset:
-    """The clips of train and replay, and the concatenated and repeated clips that epochs add.
+    """The clips of train and replay, and what epochs add: concatenated and repeated clips, and clips without speech.
 
     A clip has an index: its row in train, then in replay; the clips that the open epochs add come after these.
 
@@ -107,7 +100,7 @@ class SpeechDataset:
         seconds: (clips,) without speed perturbation.
         durations: (clips,) seconds at the slowest speed of the augmentation, which is the longest that a clip can be.
         positions: (clips,) language model positions: prompt, audio tokens and target.
-        open: the epoch whose concatenated and repeated clips are among the clips; None for no or all epochs.
+        open: the epoch whose added clips are among the clips; None for no or all epochs.
         unreadable: ids of utterances that are skipped because their audio cannot be read, see `UnreadableClips`.
     """
 
@@ -133,15 +126,16 @@ class SpeechDataset:
         )
         self.unreadable = set[str]()
         self.open: int | None = None
-        self._add(Groups.of([]), np.zeros(0, np.int32))
+        self._add(Groups.of([]), np.zeros(0, np.int32), np.zeros(0))
         if recipe.train.ctc_weight:
             self._warn_about_ctc()
 
-    def _add(self, groups: Groups, times: Indices) -> None:
-        """Replaces the added clips: the rows of each, and how often these have occurred."""
+    def _add(self, groups: Groups, times: Indices, no_speech: Seconds) -> None:
+        """Replaces the added clips: the rows of each, how often these have occurred, and the clips without speech."""
         base = self._texts
-        added = EncodedTexts.of(encoded(self._joined_rows(groups), self.encoder))
-        self.clips, self._added_texts = ClipTable(self.base, groups, times), added
+        rows = chain(self._joined_rows(groups), _empty_rows(len(no_speech)))
+        added = EncodedTexts.of(encoded(rows, self.encoder))
+        self.clips, self._added_texts = ClipTable(self.base, groups, times, no_speech), added
         self._target_counts = _appended(base.target, added.target)
         self._label_counts = _appended(base.labels, added.labels)
         self.seconds = self.clips.durations
@@ -186,50 +180,38 @@ class SpeechDataset:
 
     @cached_property
     def _kinds(self) -> Indices:
-        """A number for the language and the prompt of each row. Only rows of one kind can be concatenated."""
-        names = ("language", *PROMPT_COLUMNS) if self.base.has_prompts else ("language",)
-        blocks = ([self.base.pick(name, numbers) for name in names] for numbers in row_blocks(len(self.base)))
-        rows = chain.from_iterable(zip(*columns, strict=True) for columns in blocks)
-        codes: dict[tuple[str, ...], int] = {}
-        return np.fromiter((codes.setdefault(row, len(codes)) for row in rows), np.int32, len(self.base))
+        return kinds_of(self.base)
 
     def open_epoch(self, epoch: int) -> Indices:
-        """Makes the concatenated and repeated clips of an epoch, and returns the indices of all its clips.
+        """Makes the added clips of an epoch, and returns the indices of all its clips.
 
         Each occurrence of a clip after the first one is a new clip, so that it is augmented differently. The clips that
         an earlier call has added are removed.
         """
-        singles, added, times = self._epoch(epoch)
-        self._add(added, times)
-        self.open, count = epoch, len(self.base)
-        return np.concatenate([singles, np.arange(count, count + len(added), dtype=np.int32)])
+        clips = self._epoch(epoch)
+        self._add(clips.added, clips.occurrences, clips.no_speech)
+        self.open = epoch
+        return np.concatenate([clips.singles, np.arange(len(self.base), len(self.clips), dtype=np.int32)])
 
     def open_all_epochs(self) -> None:
-        """Makes the concatenated and repeated clips of all epochs."""
+        """Makes the added clips of all epochs."""
         self.open = None
-        epochs = [self._epoch(epoch)[1:] for epoch in range(self.recipe.train.epochs)]
-        self._add(Groups.joined([added for added, _ in epochs]), np.concatenate([times for _, times in epochs]))
+        epochs = [self._epoch(epoch) for epoch in range(self.recipe.train.epochs)]
+        self._add(
+            Groups.joined([clips.added for clips in epochs]),
+            np.concatenate([clips.occurrences for clips in epochs]),
+            np.concatenate([clips.no_speech for clips in epochs]),
+        )
 
     def seconds_of_epoch(self, epoch: int) -> Seconds:
         """Seconds of the clips of an epoch, without speed perturbation; the open epoch stays open."""
-        singles, added, times = self._epoch(epoch)
-        durations = ClipTable(self.base, added, times).durations
-        return np.concatenate([durations[singles], durations[len(self.base) :]])
+        clips = self._epoch(epoch)
+        durations = ClipTable(self.base, clips.added, clips.occurrences, clips.no_speech).durations
+        return np.concatenate([durations[clips.singles], durations[len(self.base) :]])
 
-    def _epoch(self, epoch: int) -> tuple[Indices, Groups, Indices]:
-        """The rows that are clips of an epoch, the groups of rows that are further clips, and their occurrences."""
-        recipe, base = self.recipe, self.base
-        chosen = sample_replay(*self.counts, recipe.data.replay_weight, recipe.seed, epoch)
-        if (base.weights != 1).any():
-            chosen = sample_weighted(chosen, base.weights, recipe.seed, epoch)
-        if recipe.machine.cache_encoder:  # nothing is augmented
-            return chosen, Groups.of([]), np.zeros(0, np.int32)
-        concat, longest = recipe.augment.concat, recipe.data.max_duration
-        kinds: ArrayLike = self._kinds if concat else []
-        groups = concat_utterances(chosen, base.durations, kinds, concat, longest, recipe.seed, epoch)
-        times = occurrences(groups)
-        single = (groups.sizes == 1) & (times == 1)
-        return groups.members[groups.bounds[:-1][single]], groups.select(np.flatnonzero(~single)), times[~single]
+    def _epoch(self, epoch: int) -> EpochClips:
+        kinds: ArrayLike = self._kinds if self.recipe.augment.concat else []
+        return epoch_clips(self.recipe, self.base, self.counts, kinds, epoch)
 
     def readable(self, indices: list[int], unreadable: Collection[str] | None = None) -> list[int]:
         """The clips of which no utterance is in `unreadable`, by default in that of this object."""
@@ -319,6 +301,12 @@ class SpeechDataset:
         """Copies to the model's device; to a GPU from pinned memory, so the copy does not wait for its kernels."""
         device = self.model.device
         return (value.pin_memory() if device.type == "cuda" else value).to(device, non_blocking=True)
+
+
+def _empty_rows(count: int) -> Iterator[TextBlock]:
+    """The texts of clips without speech."""
+    for numbers in row_blocks(count):
+        yield TextBlock([""] * len(numbers), [[]] * len(numbers))
 
 
 def _appended(base: Indices, added: Indices) -> Indices:

@@ -173,6 +173,27 @@ def concat_utterances(
     return Groups(clips[np.argsort(group_of, kind="stable")], bounds)
 
 
+def no_speech_durations(
+    durations: Seconds, chosen: Indices, clips: int, fraction: float, seed: int, epoch: int
+) -> Seconds:
+    """Seconds of the clips without speech of an epoch: those of random other clips, so that batches stay as full.
+
+    Args:
+        durations: seconds of all rows.
+        chosen: the rows of this epoch.
+        clips: the clips of this epoch with speech, at most as many as `chosen`.
+        fraction: of all clips of the epoch, which is kept on average.
+        seed: seed of the run.
+        epoch: epoch, from 0.
+    """
+    if not fraction or not len(chosen):
+        return np.zeros(0)
+    rng = random.Random(f"{seed}/{epoch}/no-speech")
+    count = int(clips * fraction / (1 - fraction) + rng.random())
+    places = (_uniform(rng, count) * len(chosen)).astype(np.int64)
+    return np.asarray(durations, np.float64)[chosen[places]]
+
+
 def occurrences(groups: Groups) -> Indices:
     """For each group, how often it has occurred up to there: 1 for the first time."""
     times = np.ones(len(groups), np.int32)

@@ -4,18 +4,21 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, islice
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from finetune.core.config import AugmentSection
 from finetune.core.errors import DataError
 from finetune.data.audio import load_utterance
 from finetune.data.manifest import Utterance
 from finetune.data.read_ahead import ReadAhead
-from finetune.training.augment import WaveAugment, augment_wave, sample_rng
+from finetune.training.augment import Applied, WaveAugment, change_level, change_speed, sample_rng
 from finetune.training.clip_table import ClipTable
+from finetune.training.effects import Effects, mix_voices
 
 AHEAD = 8  # micro-batches of each worker whose bytes can be fetched before they are needed
 
@@ -39,14 +42,16 @@ class _Task:
 
 
 class Clips(Dataset[Audio]):
-    """Augmented waveforms (N,), each of one utterance or of several concatenated ones.
+    """Augmented waveforms (N,), each of one utterance or of several concatenated ones, or without speech.
 
     The augmentation depends only on seed, epoch and id, not on workers. A clip is unreadable if one of its utterances
     is.
     """
 
-    def __init__(self, clips: ClipTable, augment: WaveAugment, seed: int, epoch: int) -> None:
-        self.clips, self.augment, self.seed, self.epoch = clips, augment, seed, epoch
+    def __init__(
+        self, clips: ClipTable, augment: WaveAugment, seed: int, epoch: int, effects: Effects | None = None
+    ) -> None:
+        self.clips, self.augment, self.seed, self.epoch, self.effects = clips, augment, seed, epoch, effects
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -56,6 +61,10 @@ class Clips(Dataset[Audio]):
 
     def load(self, index: int, read: Callable[[Utterance], np.ndarray]) -> Audio:
         """The waveform of a clip, whose utterances `read` decodes."""
+        return self.load_and_explain(index, read, [])
+
+    def load_and_explain(self, index: int, read: Callable[[Utterance], np.ndarray], applied: list[Applied]) -> Audio:
+        """`load`; what was done to the clip is appended to `applied`."""
         waves, reasons, sources = list[np.ndarray](), dict[str, str](), self.clips.sources(index)
         for item in sources:
             try:
@@ -64,18 +73,31 @@ class Clips(Dataset[Audio]):
                 reasons[item.id] = str(error)
         if reasons:
             return Unreadable(reasons)
-        rng = sample_rng(self.seed, self.epoch, self.clips.combined(index, sources).id)
-        return augment_wave(np.concatenate(waves), self.augment, rng)
+        clip = self.clips.combined(index, sources)
+        if not sources:
+            effects = self.effects or Effects(AugmentSection(), self.seed, (), ())
+            return effects.make_no_speech(clip.duration, clip.id, self.epoch, applied)
+        rng = sample_rng(self.seed, self.epoch, clip.id)
+        wave = change_speed(np.concatenate(waves), self.augment, rng, applied)
+        if self.effects is None:
+            return change_level(wave, self.augment, rng, applied)
+        babble = partial(mix_voices, self.clips.base, [item.id for item in sources])
+        wave = self.effects.add_scene(wave, clip.id, self.epoch, babble, applied)
+        wave = change_level(wave, self.augment, rng, applied)
+        return self.effects.add_line(wave, clip.id, self.epoch, applied)
 
 
-class _Batches(Dataset[list[Audio]]):
-    """The waveforms of micro-batches. An index is a `_Task`, from the plan."""
+class _Batches(Dataset[list[Audio] | DataError]):
+    """The waveforms of micro-batches. An index is a `_Task`, from the plan.
+
+    An error is returned, because torch adds the traceback of a worker to the message of an exception.
+    """
 
     def __init__(self, clips: Clips) -> None:
         self.clips = clips
         self._reader: ReadAhead | None = None  # of this process
 
-    def __getitem__(self, task: _Task) -> list[Audio]:
+    def __getitem__(self, task: _Task) -> list[Audio] | DataError:
         if self._reader is None:
             self._reader = ReadAhead()
         reader, sources = self._reader, self.clips.clips.sources
@@ -85,14 +107,17 @@ class _Batches(Dataset[list[Audio]]):
         def read(item: Utterance) -> np.ndarray:
             return load_utterance(item, reader.source(item.audio_filepath))
 
-        return [self.clips.load(index, read) for index in task.batch]
+        try:
+            return [self.clips.load(index, read) for index in task.batch]
+        except DataError as error:
+            return error
 
     def close(self) -> None:
         if self._reader is not None:
             self._reader.close()
 
 
-def _as_list(waves: list[Audio]) -> list[Audio]:
+def _as_list(waves: list[Audio] | DataError) -> list[Audio] | DataError:
     return waves
 
 
@@ -117,10 +142,13 @@ def waves_of(clips: Clips, batches: Iterable[list[int]], workers: int) -> Iterat
     """The waveforms of each micro-batch, in order, decoded ahead by `workers` processes.
 
     It uses no random numbers of torch's global generator, so dropout is the same in a resumed run.
+
+    Raises:
+        DataError: a recording of the augmentation cannot be read.
     """
     loaded = _Batches(clips)
     try:
-        yield from DataLoader(
+        loader = DataLoader(
             loaded,
             batch_size=None,
             sampler=_tasks(batches, workers),
@@ -129,5 +157,9 @@ def waves_of(clips: Clips, batches: Iterable[list[int]], workers: int) -> Iterat
             generator=torch.Generator(),
             worker_init_fn=_own_process_group,
         )
+        for waves in loader:
+            if isinstance(waves, DataError):
+                raise waves
+            yield waves
     finally:
         loaded.close()

@@ -18,6 +18,7 @@ import torch
 from finetune.core.config import Recipe
 from finetune.core.errors import Interrupted
 from finetune.core.run_dir import RunDir
+from finetune.data.effects.sources import recordings_state
 from finetune.data.utterance_table import open_manifest
 from finetune.model.granite import SpeechModel, load_model
 from finetune.model.trainable import fingerprints, open_parts, set_mode, summarize_parts, trained_parameters
@@ -158,6 +159,8 @@ class Trainer:
             CheckpointError: it belongs to another recipe, base or data, or is damaged.
         """
         hashes = {split: table.manifest_sha256 for split, table in self.corpus.clips.items()}
+        if recordings := recordings_state(self.recipe.augment):
+            hashes["recordings of augment"] = recordings
         self.origin = checkpoint.origin_of(self.recipe, self.base, hashes, self.group, self.batch_seconds)
         if self.saved is None:
             return

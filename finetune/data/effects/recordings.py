@@ -1,0 +1,144 @@
+"""Recordings for augmentation: noise and room responses from folders, manifests and audio files."""
+
+import difflib
+import hashlib
+import os
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.core.errors import DataError
+from finetune.core.files import stream_jsonl
+from finetune.data.audio import MIN_SAMPLES, SAMPLE_RATE, load_audio
+from finetune.data.audio_file import open_audio
+from finetune.data.audio_suffixes import AUDIO_SUFFIXES
+
+Wave = NDArray[np.float32]
+
+MAX_OPENED = 2000  # files of an entry that `check_recordings` opens
+MAX_SHOWN = 3  # files in a message
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A segment of an audio file; without a duration, up to its end."""
+
+    path: str
+    offset: float = 0.0
+    duration: float | None = None
+
+
+def find_recordings(entry: str, key: str, names: Collection[str] = ()) -> list[Recording]:
+    """The recordings of a folder with its subfolders, of a JSON Lines manifest, or of an audio file, in a fixed order.
+
+    Args:
+        entry: the path.
+        key: the setting, for messages.
+        names: what else the setting can name, for a hint at a misspelled name.
+
+    Raises:
+        DataError: there is no such path, or it has no audio.
+    """
+    path = Path(os.path.expanduser(entry))
+    if path.is_dir():
+        found = [Recording(file) for file in _audio_in(path)]
+    elif path.is_file():
+        found = list(_rows(path, key)) if path.suffix == ".jsonl" else [Recording(str(path))]
+    else:
+        near = difflib.get_close_matches(entry, names, 1)
+        hint = f"; did you mean {near[0]}?" if near else f" and not one of {', '.join(names)}" if names else ""
+        raise DataError(f"{key}: {entry}: no such file or folder{hint}")
+    if not found:
+        raise DataError(f"{key}: {entry}: has no audio; name a folder with audio files, a .jsonl manifest or a file")
+    return found
+
+
+def _audio_in(folder: Path) -> Iterator[str]:
+    """The audio files of a folder and its subfolders, sorted, without hidden ones."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and name.lower().endswith(AUDIO_SUFFIXES):
+                yield os.path.join(parent, name)
+
+
+def _rows(manifest: Path, key: str) -> Iterator[Recording]:
+    """The recordings of a manifest; relative paths start at its folder."""
+    try:
+        for where, row in stream_jsonl(manifest):
+            name = row.get("audio_filepath")
+            if not isinstance(name, str) or not name:
+                raise DataError(f"{where}: `audio_filepath` must be a string; {key} needs it in each row")
+            try:
+                offset, duration = float(row.get("offset") or 0.0), row.get("duration")
+                yield Recording(str(manifest.parent / name), offset, None if duration is None else float(duration))
+            except (TypeError, ValueError) as error:
+                raise DataError(f"{where}: `offset` and `duration` must be numbers of seconds") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{key}: {manifest}: cannot be read ({error})") from error
+
+
+def excerpt(recording: Recording, count: int, rng: np.random.Generator) -> Wave:
+    """A random part (count,) at 16 kHz of the first channel. A recording that is too short is repeated.
+
+    Raises:
+        DataError: the audio cannot be read.
+    """
+    place, needed = rng.random(), count / SAMPLE_RATE
+    seconds = seconds_of_recording(recording)
+    if seconds > needed:
+        offset = recording.offset + place * (seconds - needed)
+        wave = load_audio(recording.path, offset, max(needed, MIN_SAMPLES / SAMPLE_RATE), 0)
+    else:
+        wave = load_recording(recording)
+        wave = np.roll(wave, -int(place * len(wave)))
+    return np.resize(wave, count) if len(wave) < count else wave[:count]
+
+
+def load_recording(recording: Recording) -> Wave:
+    """The complete recording (N,) at 16 kHz, its first channel. Raises DataError if it cannot be read."""
+    return load_audio(recording.path, recording.offset, recording.duration, 0)
+
+
+def seconds_of_recording(recording: Recording) -> float:
+    """Its length; without a duration, from the header of the file. Raises DataError if that cannot be read."""
+    if recording.duration is not None:
+        return recording.duration
+    with open_audio(recording.path) as file:
+        return file.frames / file.samplerate - recording.offset
+
+
+def check_recordings(recordings: Sequence[Recording], entry: str, key: str) -> None:
+    """Opens the files of an entry, at most MAX_OPENED at even distances.
+
+    Raises:
+        DataError: some cannot be read, or are too short.
+    """
+    problems, opened = list[str](), recordings[:: -(-len(recordings) // MAX_OPENED)]
+    for recording in opened:
+        try:
+            with open_audio(recording.path) as file:
+                seconds = file.frames / file.samplerate - recording.offset
+            if seconds * SAMPLE_RATE < MIN_SAMPLES or (recording.duration is not None and recording.duration <= 0):
+                problems.append(f"{recording.path}: too short ({max(0.0, seconds):.3f} s)")
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        shown = "".join(f"\n  {problem}" for problem in problems[:MAX_SHOWN])
+        raise DataError(
+            f"{key}: {entry}: {len(problems)} of {len(opened)} files cannot be used; repair or remove them:{shown}"
+        )
+
+
+def state_of(recordings: Sequence[Recording]) -> str:
+    """A hash of names, segments and sizes, by which a change between two parts of a run is noticed."""
+    digest = hashlib.sha256()
+    for item in recordings:
+        size = os.path.getsize(item.path) if os.path.exists(item.path) else -1
+        digest.update(
+            f"{os.path.basename(item.path)}\0{item.offset}\0{item.duration}\0{size}\n".encode(errors="replace")
+        )
+    return digest.hexdigest()

@@ -1,0 +1,156 @@
+"""Measures models on speech with recorded noise at several SNRs, and the words that they make up without speech.
+
+    mkdir noise && cd noise && apt-get download simutrans-pak64 asterisk-moh-opsound-wav && cd ..
+    for deb in noise/*.deb; do dpkg-deb -x "$deb" noise; done
+    python scripts/bench_noise.py data/granite-speech-nano runs/noise/export \\
+        --noise noise/usr/share/games/simutrans/pak/sound --music noise/usr/share/asterisk/moh
+
+The noises are sound effects of a game (vehicles, machines, water, birds, wind), the music is music on hold;
+`recipes/noise.yaml` trains on generated sounds only. Each clip has the same part of the same recording for all models
+and SNRs. WER, its interval and the paired test against the first model are those of `finetune compare`.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+import finetune
+from finetune.core.options import INSTRUCTION
+from finetune.data.audio import SAMPLE_RATE, load_audio
+from finetune.data.effects.distortion import add_noise
+from finetune.data.effects.generated import Wave, rms
+from finetune.data.effects.recordings import Recording, excerpt, find_recordings, seconds_of_recording
+from finetune.data.manifest import read_manifest, write_manifest
+from finetune.data.probes import guard_probes, probe_waves
+from finetune.evaluation.compare import CompareResult, compare, scoring_options
+from finetune.metrics.normalizer import normalize
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "data/vocabulary"
+SNRS = (None, 20.0, 10.0, 5.0, 0.0)  # None: clean
+SHORTEST = 1.0  # seconds of a recording; shorter ones are single events
+SECONDS, LEVELS = 3.0, (-45, -30, -18)  # of clips without speech; dB of full scale
+PROBE_SEED = 2  # the calibration of a run uses 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """The WER of a model on a set at an SNR; fractions."""
+
+    set: str
+    snr: float | None
+    model: str
+    wer: float
+    low: float
+    high: float
+    difference: str
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="the base model, then others")
+    parser.add_argument("--noise", required=True, metavar="DIR", help="recordings of noise")
+    parser.add_argument("--music", metavar="DIR", help="recordings of music")
+    sets = [DATA / "test.jsonl", DATA / "canary.jsonl"]
+    parser.add_argument("--manifests", type=Path, nargs="*", default=sets, help="clips with speech")
+    parser.add_argument("--json", type=Path, help="also write all figures to this file")
+    return parser.parse_args()
+
+
+def long_enough(folder: str, key: str) -> list[Recording]:
+    return [item for item in find_recordings(folder, key) if seconds_of_recording(item) >= SHORTEST]
+
+
+def noisy_set(manifest: Path, recordings: Sequence[Recording], snr: float | None, folder: Path) -> Path:
+    """Writes the clips of a manifest with noise."""
+    rng, rows = np.random.default_rng(1), []
+    folder.mkdir(parents=True)
+    for item in read_manifest(manifest):
+        wave = load_audio(str(manifest.parent / item.audio_filepath), item.offset, item.duration, item.channel)
+        noise = excerpt(recordings[rng.integers(len(recordings))], len(wave), rng)
+        path = folder / f"{item.id}.wav"
+        soundfile.write(path, wave if snr is None else add_noise(wave, noise, snr), SAMPLE_RATE, subtype="FLOAT")
+        rows.append(replace(item, audio_filepath=str(path), offset=0.0, channel=None, keywords=(), audio_digest=""))
+    write_manifest(folder / "clips.jsonl", rows)
+    return folder / "clips.jsonl"
+
+
+def rows_of(name: str, snr: float | None, models: Sequence[str], result: CompareResult) -> Iterator[Row]:
+    for model, scores in result.systems.items():
+        test = result.comparisons.get(model)
+        text = f"{100 * test.difference:+.1f} ({100 * test.low:+.1f} to {100 * test.high:+.1f})" if test else ""
+        yield Row(name, snr, model, scores.wer, scores.interval.low, scores.interval.high, text)
+
+
+def without_speech(noise: Sequence[Recording], music: Sequence[Recording]) -> dict[str, list[Wave]]:
+    """Clips without speech by family: recordings, and the probes of `finetune/data/probes.py`."""
+    rng, count, families = np.random.default_rng(PROBE_SEED), round(SECONDS * SAMPLE_RATE), dict[str, list[Wave]]()
+
+    def at_levels(recordings: Sequence[Recording], times: int) -> list[Wave]:
+        waves = [excerpt(item, count, rng) for item in recordings for _ in range(times)]
+        return [wave * np.float32(10 ** (level / 20) / max(rms(wave), 1e-9)) for wave in waves for level in LEVELS]
+
+    families["recorded noise"] = at_levels(noise, 1)
+    families["recorded music"] = at_levels(music, 4)
+    probes = {**guard_probes(PROBE_SEED), **probe_waves(PROBE_SEED)}
+    families["silence"] = [np.zeros(round(seconds * SAMPLE_RATE), np.float32) for seconds in (1, 3, 8)]
+    families["probes of the report"] = [probes[kind].clip(-1, 1).astype(np.float32) for kind in probe_waves(PROBE_SEED)]
+    families["probes of the guard"] = [wave.astype(np.float32) for wave in guard_probes(PROBE_SEED).values()]
+    return {family: waves for family, waves in families.items() if waves}
+
+
+def made_up(model: finetune.GraniteSpeech, waves: Sequence[Wave]) -> list[int]:
+    """The number of words of each clip, without the guard against words without speech."""
+    audio = [{"array": wave, "sampling_rate": SAMPLE_RATE} for wave in waves]
+    return [len(normalize(item.text, "basic@2").split()) for item in model.transcribe(audio, no_speech=0.0)]
+
+
+def rate(words: Sequence[int], waves: Sequence[Wave]) -> str:
+    """Words a minute, with a bootstrap interval over clips."""
+    seconds, counts = np.array([len(wave) / SAMPLE_RATE for wave in waves]), np.array(words)
+    picks = np.random.default_rng(1).integers(len(words), size=(2000, len(words)))
+    low, high = np.quantile(60 * counts[picks].sum(1) / seconds[picks].sum(1), (0.025, 0.975))
+    return f"{60 * counts.sum() / seconds.sum():.1f} ({low:.1f} to {high:.1f})"
+
+
+def main() -> None:
+    args = parse_args()
+    noise = long_enough(args.noise, "--noise")
+    music = long_enough(args.music, "--music") if args.music else []
+    print(f"{len(noise)} recordings of noise, {len(music)} of music\n")
+    print("| set | SNR dB | model | WER % | against the first |\n|---|---|---|---|---|")
+    rows = list[Row]()
+    with tempfile.TemporaryDirectory() as folder:
+        for manifest in args.manifests:
+            for snr in SNRS:
+                path = noisy_set(manifest, noise, snr, Path(folder) / f"{manifest.stem}-{snr}")
+                result = compare(args.models, str(path), scoring_options(None, None), None, INSTRUCTION, [])
+                for row in rows_of(manifest.stem, snr, args.models, result):
+                    rows.append(row)
+                    shown = "clean" if snr is None else f"{snr:g}"
+                    print(
+                        f"| {row.set} | {shown} | {row.model} | {100 * row.wer:.1f} ({100 * row.low:.1f} to "
+                        f"{100 * row.high:.1f}) | {row.difference} |",
+                        flush=True,
+                    )
+    families = without_speech(noise, music)
+    print("\nmade-up words a minute, without the guard of `finetune transcribe`\n")
+    print(f"| model | {' | '.join(f'{name} ({len(waves)} clips)' for name, waves in families.items())} |")
+    print("|---" * (len(families) + 1) + "|")
+    words = dict[str, dict[str, str]]()
+    for name in args.models:
+        model = finetune.load(name)
+        words[name] = {family: rate(made_up(model, waves), waves) for family, waves in families.items()}
+        print(f"| {name} | {' | '.join(words[name].values())} |", flush=True)
+    if args.json:
+        args.json.write_text(json.dumps({"wer": [vars(row) for row in rows], "made_up": words}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
