@@ -28,6 +28,7 @@ from finetune.cli import (
     segment,
     stages,
     suggest,
+    synthesize,
     transcribe_command,
 )
 from finetune.cli.arguments import Subparsers
@@ -59,6 +60,7 @@ COMMANDS: tuple[Command, ...] = (
     segment,
     pseudo_label,
     suggest,
+    synthesize,
     transcribe_command,
     convert,
     demo,

@@ -19,6 +19,10 @@ class ModelError(FinetuneError):
     """A base model or an exported folder that cannot be loaded or used."""
 
 
+class VoiceError(FinetuneError):
+    """A voice that is not installed, or that fails."""
+
+
 class CheckpointError(FinetuneError):
     """A run directory or a checkpoint that does not match the recipe, or is not complete."""
 

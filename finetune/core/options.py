@@ -205,6 +205,37 @@ class SegmentOptions:
             )
 
 
+@dataclass(frozen=True)
+class SynthesisOptions:
+    """Options for synthetic clips of terms or sentences.
+
+    Raises:
+        RecipeError: a value out of range.
+    """
+
+    kind: Literal["terms", "sentences"] = "terms"
+    """What the lines of the source are."""
+    language: str = "en"
+    """Language of the sentences."""
+    per_term: Annotated[int, Range(ge=1)] = 20
+    """Sentences for each term."""
+    voices_per_sentence: Annotated[int, Range(ge=1)] = 2
+    """Voices that speak each sentence, in turn."""
+    speed: Annotated[float, Range(ge=0, le=0.5)] = 0.1
+    """Largest change of the speaking rate, as a fraction."""
+    pitch: Annotated[float, Range(ge=0, le=0.5)] = 0.08
+    """Largest change of the pitch, as a fraction, for engines that can change it."""
+    model: str = "ibm-granite/granite-4.0-1b-speech"
+    """The model that transcribes each clip to check it."""
+    max_general_errors: Annotated[float, Range(ge=0, le=1)] = 0.5
+    """A clip is set aside if the model misses a larger fraction of the words that are not part of a term."""
+    seed: Annotated[int, Range(ge=0)] = 0
+    """Seed of the choice of sentences, speaking rate and pitch."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
 def parse_channel(channel: str | int) -> str:
     """The channel as `mix`, `each` or its number from 0; "" stays.
 

@@ -86,7 +86,7 @@ def check_text(
     if len(text) > MAX_TEXT:
         return Finding("transcript too long", f"{len(text)} characters; the maximum is {MAX_TEXT}")
     written = (text, utterance.text, utterance.instruction, *utterance.keywords)
-    if tokens := _control_tokens(written, special_tokens):  # the rules can make one
+    if tokens := control_tokens(written, special_tokens):  # the rules can make one
         return Finding("special token in transcript", f"{', '.join(tokens)} is a command for the model: {text[:60]!r}")
     may_be_wordless = wordless == "keep" or (wordless == "keep empty" and not utterance.text)
     if not may_be_wordless and not any(char.isalnum() for char in strip_tags(utterance.text)):
@@ -96,7 +96,7 @@ def check_text(
     return None
 
 
-def _control_tokens(texts: Sequence[str], special_tokens: Sequence[str]) -> list[str]:
+def control_tokens(texts: Sequence[str], special_tokens: Sequence[str]) -> list[str]:
     """The control tokens in texts, as they are written there."""
     names = {_token_name(token) for token in special_tokens}
     found = [match[0] for text in texts for match in CONTROL_TOKEN.finditer(text)]

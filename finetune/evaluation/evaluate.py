@@ -19,6 +19,7 @@ from finetune.data.normalizer_choice import normalizer_for
 from finetune.evaluation.decode import system_output
 from finetune.evaluation.decode_run import Backend, DecodedRun, decode_run
 from finetune.evaluation.scoring_sets import scoring_sets
+from finetune.evaluation.synthetic import synthetic_training
 from finetune.evaluation.task_results import compare_tasks, require_translation_scorer
 from finetune.evaluation.utterance_rows import utterance_rows, write_transcripts
 from finetune.evaluation.utterances import LoadAudio, clip_of
@@ -31,6 +32,7 @@ from finetune.metrics.results import (
     EvaluationResults,
     EvaluationSettings,
     Provenance,
+    SyntheticTraining,
     TaskResult,
     by_system,
     read_results,
@@ -105,7 +107,11 @@ def evaluate(
     }
     require_audio_files(run, splits)
     require_translation_scorer([item for items in splits.values() for item in items])
-    options = _scoring_options(recipe, run, splits["test"])
+    training = {
+        split: read_manifest(run.manifest(split)) for split in ("train", "replay") if run.manifest(split).is_file()
+    }
+    options = _scoring_options(recipe, splits["test"], [item.text for rows in training.values() for item in rows])
+    synthetic = synthetic_training(training.get("train", []), options.terms, options.preset)
     decoded = decode_run(recipe, run, splits, options, backend or Backend())
     sets = _sets(splits, decoded)
     scored = {item.name: score_set(item, recipe, options, load_audio) for item in sets}
@@ -114,19 +120,13 @@ def evaluate(
     tasks = {split: _compare_tasks(split, items, decoded, options) for split, items in splits.items()}
     for name in set(splits) & set(scored):
         write_transcripts(run, name, scored[name].clips, scored[name].outputs, scored[name].preset)
-    write_model(run.scores, _results(recipe, decoded, scored, tasks))
+    write_model(run.scores, _results(recipe, decoded, scored, tasks, synthetic))
     return EvaluateResult(str(run.scores), round(time.monotonic() - started, 1))
 
 
-def _scoring_options(recipe: Recipe, run: RunDir, test: list[Utterance]) -> ScoringOptions:
+def _scoring_options(recipe: Recipe, test: list[Utterance], training_texts: list[str]) -> ScoringOptions:
     """Scoring options with the terms of the recipe, or of the columns `terms` and `keywords` of the test manifest."""
     preset = recipe.evaluate.normalizer
-    training_texts = [
-        item.text
-        for split in ("train", "replay")
-        if run.manifest(split).is_file()
-        for item in read_manifest(run.manifest(split))
-    ]
     cells = [cell for item in test for cell in (item.keywords, item.extra.get("terms"))]
     terms = read_terms(recipe.data.terms) if recipe.data.terms else column_terms(cells, preset)
     for note in notes_on_signs(terms, preset, [item.text for item in test]):
@@ -227,7 +227,11 @@ def _compare_tasks(
 
 
 def _results(
-    recipe: Recipe, decoded: DecodedRun, sets: dict[str, ScoredSet], tasks: dict[str, list[TaskResult]]
+    recipe: Recipe,
+    decoded: DecodedRun,
+    sets: dict[str, ScoredSet],
+    tasks: dict[str, list[TaskResult]],
+    synthetic: SyntheticTraining | None,
 ) -> EvaluationResults:
     device = default_device()
     machine = torch.cuda.get_device_name() if device == "cuda" else device
@@ -249,6 +253,7 @@ def _results(
         keyword_lists=by_system(decoded.keyword_lists),
         suspicious=len(decoded.suspicious),
         tasks={split: found for split, found in tasks.items() if found},
+        synthetic=synthetic,
     )
 
 

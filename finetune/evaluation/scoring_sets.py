@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from finetune.data.manifest import Utterance
 from finetune.data.normalizer_choice import in_characters
+from finetune.evaluation.synthetic import is_synthetic
 from finetune.evaluation.utterances import languages_of
 from finetune.metrics.task_scores import task_name
 
@@ -16,7 +17,7 @@ def scoring_sets(splits: Mapping[str, Sequence[Utterance]]) -> dict[str, tuple[s
     No set has transcriptions and translations. Test and canary are sets of their transcriptions, or of their
     translations if they have nothing else. Other translations are a set for each pair of languages. Japanese and
     Chinese utterances among others are a set of their own (`normalizer_for` scores it in characters). If the canary
-    has several corpora, each corpus is a set too.
+    has several corpora, each corpus is a set too. If test has recorded and synthetic clips, both are sets too.
     """
     sets = {}
     for split, utterances in splits.items():
@@ -30,6 +31,10 @@ def scoring_sets(splits: Mapping[str, Sequence[Utterance]]) -> dict[str, tuple[s
         for name, indices in (parts | {"Japanese": characters}).items():
             if indices and (split, indices) not in sets.values():
                 sets[f"{split}: {name}"] = (split, indices)
+        made = [index for index in sets[split][1] if is_synthetic(utterances[index])]
+        if split == "test" and 0 < len(made) < len(sets[split][1]):
+            real = sorted({*sets[split][1]} - {*made})
+            sets |= {"test: real": (split, real), "test: synthetic": (split, made)}
     return sets
 
 

@@ -136,13 +136,21 @@ class TaskResult(BySystem[TaskScores]):
     differences: dict[Metric, ScoreDifference]
 
 
+class SyntheticTraining(Model):
+    """Synthetic clips of the training split: their number among all `clips`, and the terms that occur only in them."""
+
+    clips: int
+    synthetic: int
+    terms: list[str]
+
+
 class EvaluationResults(Model):
     """The content of `evaluation/metrics.json`.
 
     Attributes:
         settings: settings that decide the scores.
         provenance: software and hardware.
-        scores: by set ("test", "canary", "canary: CORPUS").
+        scores: by set ("test", "test: real", "test: synthetic", "canary", "canary: CORPUS").
         differences: by set, the adapted model against the base.
         details: by set, the lists from which the scores are computed.
         groups: by set, scores of groups of utterances.
@@ -152,6 +160,7 @@ class EvaluationResults(Model):
         keyword_lists: one entry for each list size; None without lists or terms.
         suspicious: number of references in `evaluation/suspicious.jsonl`.
         tasks: by split, scores by task and language; absent for a split with one language and no translations.
+        synthetic: synthetic training clips; None if there are none.
     """
 
     schema_version: Literal[4] = RESULTS_SCHEMA
@@ -167,6 +176,7 @@ class EvaluationResults(Model):
     keyword_lists: BySystem[list[KeywordListScores]] | None
     suspicious: int
     tasks: dict[str, list[TaskResult]] = {}
+    synthetic: SyntheticTraining | None = None
 
 
 class ExportSummary(Model):

@@ -12,6 +12,7 @@ RULES: tuple[Callable[[Facts], Advice | None], ...] = (
     run.pseudo_labels,
     run.prompted_keywords,
     run.suspicious,
+    run.synthetic_training,
     run.forgotten,
     run.no_canary,
     run.hallucinated,

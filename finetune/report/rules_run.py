@@ -1,5 +1,8 @@
 """Advice rules about the set-up and side effects of a run: test data, training, general speech, decoding."""
 
+from collections.abc import Sequence
+
+from finetune.metrics.scores import TermRow
 from finetune.metrics.significance import SIGNIFICANCE
 from finetune.report.facts import Advice, Facts
 from finetune.report.verdict import BAD, forgetting, hallucination
@@ -190,6 +193,40 @@ def uneven(facts: Facts) -> list[Advice]:
             action = "Listen to the clips of this speaker, and add speakers like this one to train."
         advice.append(Advice("uneven", finding, action))
     return advice
+
+
+def synthetic_training(facts: Facts) -> Advice | None:
+    synthetic = facts.results.synthetic
+    if synthetic is None:
+        return None
+    recorded = "test: real" in facts.results.details
+    clips = "recorded test clips" if recorded else "test"
+    if synthetic.synthetic == synthetic.clips:
+        return Advice(
+            "synthetic training",
+            f"All {count(synthetic.clips, 'training clip')} are synthetic speech.",
+            "Add recordings of people to train: synthetic speech alone can make the recognition of people worse."
+            + ("" if recorded else " Test on recordings."),
+        )
+    if not synthetic.terms:
+        return None
+    rows = facts.results.details["test: real" if recorded else "test"]
+    recalls = [_recall_of(synthetic.terms, rows[system].terms) for system in ("base", "adapted")]
+    measured = f" Their recall on {clips} is {percent(recalls[1])} % (base {percent(recalls[0] or 0.0)} %)."
+    return Advice(
+        "synthetic training",
+        f"Only synthetic training clips have {count(len(synthetic.terms), 'term')} of the domain."
+        + (measured if recalls[1] is not None else f" None of them occurs in {clips}."),
+        "A synthetic pronunciation is a guess: record a few clips with these terms, at least for test."
+        if not recorded or recalls[1] is None
+        else "If it is too low, add voices and pronunciations (finetune synthesize --lexicon), or a few recordings.",
+    )
+
+
+def _recall_of(terms: Sequence[str], rows: Sequence[TermRow]) -> float | None:
+    chosen = [row for row in rows if row.term in terms]
+    support = sum(row.support for row in chosen)
+    return sum(row.hits for row in chosen) / support if support else None
 
 
 def still_learning(facts: Facts) -> Advice | None:

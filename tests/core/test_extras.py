@@ -31,9 +31,20 @@ def test_a_missing_module_names_the_pip_command(module: str) -> None:
 
 def test_the_distribution_and_the_extras_are_those_of_pyproject() -> None:
     assert PROJECT["name"] == DISTRIBUTION
-    assert {"tensorboard", "trackio", "report", "st", "compare", "vad", "quant", "ray", "all", "dev"} == set(
-        PROJECT["optional-dependencies"]
-    )
+    assert {
+        "tensorboard",
+        "trackio",
+        "report",
+        "st",
+        "compare",
+        "vad",
+        "quant",
+        "ray",
+        "piper",
+        "kokoro",
+        "all",
+        "dev",
+    } == set(PROJECT["optional-dependencies"])
 
 
 def test_each_extra_named_in_the_code_exists() -> None:

@@ -14,9 +14,9 @@ import soundfile
 
 from finetune.cli.main import main
 from finetune.core.errors import ModelError
+from finetune.core.openai_client import KEY, URL, Retries
 from finetune.data.manifest import Utterance
 from finetune.evaluation import endpoint
-from finetune.evaluation.endpoint import Retries
 
 SECRET = "sk-very-secret-0123456789"
 Response = tuple[int, dict[str, str], bytes]  # status, headers, body
@@ -57,8 +57,8 @@ class Server:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     running = Server()
-    monkeypatch.setenv(endpoint.URL, running.url)
-    monkeypatch.setenv(endpoint.KEY, SECRET)
+    monkeypatch.setenv(URL, running.url)
+    monkeypatch.setenv(KEY, SECRET)
     yield running
     running.http.shutdown()
     running.http.server_close()
@@ -87,7 +87,7 @@ def test_the_request_follows_the_openai_api(server: Server, clips: list[Utteranc
 def test_without_a_key_there_is_no_authorization_header(
     server: Server, clips: list[Utterance], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(endpoint.KEY)
+    monkeypatch.delenv(KEY)
     endpoint.transcribe("m", clips)
     assert all("Authorization" not in headers for _, headers, _ in server.requests)
 
@@ -154,8 +154,8 @@ def test_fatal_errors_stop_at_the_first_request(server: Server, clips: list[Utte
 
 def test_an_unreachable_endpoint_is_an_error(clips: list[Utterance], monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setenv(endpoint.KEY, SECRET)
-    monkeypatch.setenv(endpoint.URL, "http://user:hunter2@127.0.0.1:9/v1")
+    monkeypatch.setenv(KEY, SECRET)
+    monkeypatch.setenv(URL, "http://user:hunter2@127.0.0.1:9/v1")
     with pytest.raises(ModelError, match="cannot be reached") as raised:
         endpoint.transcribe("m", clips, Retries(sleep=pauses.append))
     assert SECRET not in str(raised.value) and "hunter2" not in str(raised.value)
@@ -177,8 +177,8 @@ def test_an_unreachable_endpoint_is_an_error(clips: list[Utterance], monkeypatch
 def test_invalid_url_or_key(
     monkeypatch: pytest.MonkeyPatch, clips: list[Utterance], url: str, key: str, message: str
 ) -> None:
-    monkeypatch.setenv(endpoint.URL, url)
-    monkeypatch.setenv(endpoint.KEY, key)
+    monkeypatch.setenv(URL, url)
+    monkeypatch.setenv(KEY, key)
     with pytest.raises(ModelError, match=message) as raised:
         endpoint.transcribe("m", clips)
     assert SECRET not in str(raised.value) and "schl" not in str(raised.value)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from report_facts import DIFFERENCE, facts, group, metrics, recipe
+from report_facts import DIFFERENCE, facts, group, metrics, recipe, results
 
 from finetune.report.advice import advise
 from finetune.report.facts import Overlap
@@ -257,3 +257,36 @@ def test_terms_that_training_made_worse() -> None:
     assert "Training made it worse" in rules(content=content)["seen terms"]
     content["scores"]["test"]["base"]["terms"]["seen"]["recall"] = 0.2
     assert "Add more sentences" in rules(content=content)["seen terms"]
+
+
+def term(name: str, support: int, hits: int) -> dict[str, Any]:
+    return {"term": name, "support": support, "hits": hits, "false_alarms": 0, "as_written": False, "seen": True}
+
+
+def test_training_on_synthetic_speech_only_is_a_warning() -> None:
+    content = metrics()
+    content["synthetic"] = {"clips": 40, "synthetic": 40, "terms": []}
+    text = rules(results=results(content))["synthetic training"]
+    assert text.startswith("All 40 training clips are synthetic speech.") and text.endswith("Test on recordings.")
+    content["synthetic"]["synthetic"] = 39
+    assert "synthetic training" not in rules(results=results(content))
+
+
+def test_the_recall_of_terms_without_recordings_is_that_of_recorded_test_clips() -> None:
+    content = metrics()
+    content["synthetic"] = {"clips": 40, "synthetic": 10, "terms": ["foo", "bar"]}
+    both = {system: {**content["details"]["test"]["base"]} for system in ("base", "adapted")}
+    both["base"]["terms"] = [term("foo", 4, 0)]
+    both["adapted"]["terms"] = [term("foo", 4, 2), term("bar", 1, 1), term("other", 5, 0)]
+    content["details"]["test"] = both
+    text = rules(results=results(content))["synthetic training"]
+    assert (
+        "Only synthetic training clips have 2 terms of the domain. Their recall on test is 60.0 % (base 0.0 %)" in text
+    )
+    assert "record a few clips" in text
+    real = {system: {**rows, "terms": [term("foo", 2, 0)]} for system, rows in both.items()}
+    content["details"]["test: real"] = real
+    text = rules(results=results(content))["synthetic training"]
+    assert "Their recall on recorded test clips is 0.0 %" in text and "--lexicon" in text
+    real["adapted"]["terms"] = real["base"]["terms"] = [term("other", 5, 0)]
+    assert "None of them occurs in recorded test clips." in rules(results=results(content))["synthetic training"]

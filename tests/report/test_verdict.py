@@ -151,3 +151,10 @@ def test_leaks() -> None:
     assert speakers.state == OPEN and "5 of 5 test speakers" in speakers.caveat
     both = leak(Overlap(clips=3, sentences=2, audio=1, speakers=5), 5)
     assert both.state == BAD and "2 test clips with a training sentence and 1 test clip with training" in both.detail
+
+
+def test_parts_of_test_are_not_general_speech() -> None:
+    content = metrics()
+    content["differences"] = {"test": DIFFERENCE, "test: real": {**DIFFERENCE, "difference": 0.5}}
+    assert forgetting(results(content), 0.02).state == UNKNOWN
+    assert "no canary" in {item.rule for item in advise(facts(content))}
