@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.core.files import read_jsonl, write_text
-from finetune.core.options import INSTRUCTION, DecodingOptions
+from finetune.core.options import DecodingOptions
 from finetune.core.progress import task
+from finetune.core.prompts import INSTRUCTION
 from finetune.data.manifest import Utterance, seconds_of
 from finetune.inference.recognize import recognize
 from finetune.metrics.alignment import align
