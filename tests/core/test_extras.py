@@ -40,6 +40,7 @@ def test_the_distribution_and_the_extras_are_those_of_pyproject() -> None:
         "vad",
         "quant",
         "ray",
+        "rooms",
         "piper",
         "kokoro",
         "all",
