@@ -64,6 +64,20 @@ def test_few_blocks_and_unequal_runs_widen_the_interval() -> None:
     assert width(list(range(200)), shifted) > 1.3 * alone
 
 
+def test_a_single_run_has_an_assumed_spread() -> None:
+    words, errors = simulate(np.random.default_rng(1), [0.5, 0.4, 0.32, 0.27], 0.0, 200)
+    groups, twice = list(range(200)), [np.repeat(counts, 2, 0) for counts in errors]
+    (single,), (double,) = (extrapolate(AMOUNTS, runs, words, groups, [2.0], 500, 1) for runs in (errors, twice))
+    assert single.high - single.low > 1.05 * (double.high - double.low)
+
+
+def test_points_beside_a_power_law_give_an_interval_without_noise() -> None:
+    """All utterances and runs are equal, so only the points that are left out differ."""
+    errors = [np.full((2, 50), count) for count in (6, 5, 3, 2)]
+    (row,) = extrapolate(AMOUNTS, errors, [10] * 50, list(range(50)), [2.0], 200, 1)
+    assert row.high - row.low > 0.01
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.0, 0.015])
 def test_the_interval_holds_the_truth(spread: float) -> None:
