@@ -1,5 +1,6 @@
 """Kokoro: one neural model with about 50 voices in eight languages (extra [kokoro])."""
 
+import logging
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,8 @@ class KokoroVoice:
 @cache
 def _load(model: Path, styles: Path) -> Any:
     """The model, shared by its voices."""
+    # Its warnings about words that espeak-ng joins come with each sentence; it sets the level of its logger again.
+    logging.getLogger("phonemizer").addFilter(lambda record: record.levelno >= logging.ERROR)
     try:
         return require("kokoro_onnx", extra="kokoro").Kokoro(str(model), str(styles))
     except (OSError, ValueError, RuntimeError) as error:
