@@ -13,7 +13,7 @@ import soundfile
 from command import Command, noise
 from conftest import embedded
 
-from finetune.core.config import Recipe
+from finetune.core.config import CorpusEntry, Recipe
 from finetune.core.curation_options import PseudoLabelOptions
 from finetune.core.run_dir import RunDir
 from finetune.curation import machine_transcripts
@@ -23,9 +23,10 @@ from finetune.curation.outputs import CurationFiles
 from finetune.curation.pseudo_label import pseudo_label, reason_against, text_agreement
 from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.manifest import read_manifest, write_manifest
-from finetune.evaluation.utterances import read_utterances
+from finetune.data.pseudo_labels import count_pseudo_labels
 from finetune.metrics.wer import score
 from finetune.model.granite import SpeechModel
+from finetune.pipeline import run_recipe
 
 CLIPS = embedded("canary", 8)
 PRESET = "basic@2"
@@ -233,13 +234,22 @@ def test_a_folder_that_is_no_model_is_refused(finetune: Command, folder: Path, t
     assert result.code == 1 and str(folder) in result.err and not (tmp_path / "out.jsonl").exists()
 
 
-def test_pseudo_labels_train_like_other_texts(nano: Path, tmp_path: Path) -> None:
-    """The manifest is a corpus: its rows have the samples that were transcribed."""
-    source = tmp_path / "clips.jsonl"
+def test_pseudo_labels_train_beside_transcripts_and_keep_their_mark(
+    nano: Path, tiny: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    """A clip with the id of a transcribed one is not dropped; the samples are those that were transcribed."""
+    known, source = tmp_path / "known.jsonl", tmp_path / "clips.jsonl"
+    write_manifest(known, [replace(CLIPS[2], id=CLIPS[0].id)])
     write_manifest(source, [replace(clip, text="") for clip in CLIPS[:2]])
     files = CurationFiles.of(tmp_path / "pseudo.jsonl")
     options = PseudoLabelOptions(min_agreement=0, min_confidence=0)
     summary = pseudo_label(find_model(str(nano)), str(source), options, files)
     assert summary.kept == 2 and summary.transcribed == 0
-    kept = read_manifest(files.manifest)
-    assert [item.duration for item in read_utterances(files.manifest)] == [item.duration for item in kept]
+    recipe = tiny(tmp_path / "runs", "student")
+    train = [CorpusEntry(path=str(known)), CorpusEntry(path=str(files.manifest), weight=0.5)]
+    data = recipe.data.model_copy(update={"train": train, "canary": []})
+    run = run_recipe(recipe.model_copy(update={"data": data}), "prepare")
+    rows = read_manifest(run.manifest("train"))
+    assert [row.sampling_weight for row in rows] == [1.0, 0.5, 0.5]
+    assert [row.duration for row in rows[1:]] == [clip.duration for clip in CLIPS[:2]]
+    assert count_pseudo_labels(run.manifest("train")) == 2
