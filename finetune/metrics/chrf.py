@@ -36,7 +36,7 @@ def chrf(sums: FloatArray) -> FloatArray:
     Precision and recall are means over the lengths that both sides have.
     """
     hyp, ref, both = sums[0::3], sums[1::3], sums[2::3]
-    used = (hyp > 0) & (ref > 0)
+    used = hyp > 0  # then the reference has some too, see `chrf_counts`
     lengths = np.maximum(used.sum(axis=0), 1)
     precision = np.where(used, both / np.maximum(hyp, 1), 0.0).sum(axis=0) / lengths
     recall = np.where(used, both / np.maximum(ref, 1), 0.0).sum(axis=0) / lengths
