@@ -17,6 +17,7 @@ from finetune.core.recipe import save_recipe
 from finetune.core.run_dir import CHILD, RunDir
 from finetune.data.corpus_state import corpus_state
 from finetune.data.effects.sources import check_augmentation
+from finetune.metrics.keyword_terms import sampling_inputs
 from finetune.metrics.results import ExportSummary, ParameterCounts, RunSummary, read_results, write_model
 from finetune.training.launch import processes_for, train_on_all, world_size
 
@@ -264,7 +265,8 @@ def _train_as_rank(recipe: Recipe, run: RunDir, last: str, stages: Sequence[Stag
 def settings_of_training(recipe: Recipe) -> dict[str, Any]:
     """The sections that must not change in a run directory: those of `prepare` and `train`."""
     content = recipe.model_dump(mode="json")
-    return {name: content[name] for stage in STAGES if stage.name in ("prepare", "train") for name in stage.reads}
+    names = [name for stage in STAGES if stage.name in ("prepare", "train") for name in stage.reads]
+    return {name: content[name] for name in names} | sampling_inputs(recipe)
 
 
 def _stage_inputs(recipe: Recipe) -> dict[str, str]:
@@ -274,7 +276,10 @@ def _stage_inputs(recipe: Recipe) -> dict[str, str]:
     key = "".join(corpus_state(source.path, Path(recipe.runs)) for source in sources)
     hashes = {}
     for stage in STAGES:
-        settings = json.dumps([key, *(content[name] for name in stage.reads)], sort_keys=True)
+        values = [content[name] for name in stage.reads]
+        if stage.name == "train" and (lists := sampling_inputs(recipe)):
+            values.append(lists)
+        settings = json.dumps([key, *values], sort_keys=True)
         hashes[stage.name] = key = hashlib.sha256(settings.encode()).hexdigest()
     return hashes
 

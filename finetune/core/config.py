@@ -149,6 +149,28 @@ class AugmentSection(Section):
     made on the spot, and from the recordings of `noise`."""
 
 
+class KeywordsSection(Section):
+    """Keywords that training adds to prompts, other ones in each epoch; the remaining prompts have none.
+
+    With both shares at 0, a prompt has the words of its row's column `keywords`.
+    """
+
+    true_terms: float = Field(0.0, ge=0, le=1)
+    """Share of the prompts with terms of their clip among distractors; see docs/keywords.md."""
+    distractors: float = Field(0.0, ge=0, le=1)
+    """Share of the prompts with distractors only."""
+    largest: int = Field(1000, ge=1, le=1000)
+    """Most keywords in a prompt. Their number is log-uniform from 1; a list that does not fit is shortened."""
+    rare_words: float = Field(0.5, ge=0, le=1)
+    """Share of the lists with terms of `data.terms` that also have rare words of their clip's text; a clip without such
+    a term always lists rare words."""
+
+    @property
+    def sampled(self) -> bool:
+        """Whether lists are sampled."""
+        return self.true_terms + self.distractors > 0
+
+
 class LoraPart(Section):
     rank: int = Field(16, ge=0)
     """LoRA rank; 0 means no LoRA."""
@@ -319,6 +341,7 @@ class Recipe(Section):
     model: ModelSection
     data: DataSection
     augment: AugmentSection = AugmentSection()
+    keywords: KeywordsSection = KeywordsSection()
     parts: PartsSection = PartsSection()
     train: TrainSection = TrainSection()
     machine: MachineSection = MachineSection()

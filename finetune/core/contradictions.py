@@ -12,7 +12,7 @@ MAX_NAME, MAX_INSTRUCTION = 100, 10_000  # characters
 
 def contradictions(recipe: Recipe) -> list[tuple[str, str]]:
     """The contradictions, each as (dotted key, message)."""
-    problems = [*_parts(recipe), *_data(recipe), *_corpora(recipe.data), *_cache(recipe)]
+    problems = [*_parts(recipe), *_data(recipe), *_corpora(recipe.data), *_keywords(recipe), *_cache(recipe)]
     name, instruction = recipe.name, recipe.model.instruction
     if not 0 < len(name) <= MAX_NAME or {"/", "\0"} & {*name} or name.startswith("."):
         text = f"must be a folder name without slashes of at most {MAX_NAME} characters and must not start with a dot"
@@ -101,6 +101,12 @@ def _entry_problem(entry: CorpusEntry, split: str, too_long: str) -> str:
     if too_long == "segment" and split == "train" and (entry.task == TRANSLATE or entry.text_column):
         return "data.too_long: segment aligns speech with its transcript; set drop, or prepare this corpus by itself"
     return ""
+
+
+def _keywords(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    shares = recipe.keywords.true_terms + recipe.keywords.distractors
+    if shares > 1:
+        yield "keywords.distractors", f"and keywords.true_terms are shares of all prompts; their sum is {shares:g}"
 
 
 def _cache(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -69,7 +69,7 @@ class ModelLimits:
         if keywords and self.keyword_prompts == "untrained":
             return (
                 "this model was not trained with keyword prompts; keywords can make its text wrong. Leave them out, or "
-                "train with a column `keywords`"
+                "train with keywords (docs/keywords.md)"
             )
         return ""
 

@@ -78,8 +78,14 @@ def cell_channel(value: object) -> int | None:
 
 
 def cell_keywords(value: object) -> list[str]:
-    """The distinct keywords of a list, or of a cell that separates them by comma, semicolon or line."""
-    parts = value if isinstance(value, list | tuple) else re.split(r"[,;\n]", cell_text(value))
+    """The distinct keywords of a list, or of a cell that separates them by comma, semicolon or line.
+
+    A comma separates keywords in a prompt, so it also does inside an element of a list.
+    """
+    if isinstance(value, list | tuple):
+        parts = [part for item in value for part in (item.split(",") if isinstance(item, str) else [item])]
+    else:
+        parts = re.split(r"[,;\n]", cell_text(value))
     return list(dict.fromkeys(word for part in parts if (word := clean_text(part))))
 
 

@@ -10,6 +10,7 @@ from finetune.data.corpora import preview_rows
 from finetune.data.corpus import Corpus
 from finetune.data.corpus_entries import preview_entry
 from finetune.data.manifest import Utterance
+from finetune.data.prepare_split import SPECIAL_TOKENS
 from finetune.data.raw_rows import BLOCK_ROWS
 from finetune.data.row import Row
 from finetune.data.row_checks import check_prompt
@@ -17,7 +18,8 @@ from finetune.data.splits import SPLITS
 from finetune.data.style import BASE_STYLE, format_style, split_style
 from finetune.data.text_rules import TextRules
 from finetune.data.unused_settings import text_of_row, unused_settings
-from finetune.metrics.terms import notes_on_signs, read_terms
+from finetune.metrics.keyword_terms import prompted_terms
+from finetune.metrics.terms import notes_on_signs
 
 SAMPLE_BLOCKS = 32  # of a larger corpus, at equal distances, of which transcripts and headers are read
 LARGEST_EXACT = SAMPLE_BLOCKS * BLOCK_ROWS  # rows of a corpus that is read completely
@@ -54,7 +56,7 @@ def preview_corpora(recipe: Recipe, open_corpus: Callable[[str], Corpus | None] 
             splits.setdefault(split, []).append(rows)
     if recipe.data.terms:
         try:
-            terms = read_terms(recipe.data.terms)
+            terms = prompted_terms(recipe, SPECIAL_TOKENS)
             yield f"terms  {f'{len(terms):,} terms':>12}  {recipe.data.terms}"
             yield from (f"terms  {note}" for note in notes_on_signs(terms, recipe.evaluate.normalizer, None))
         except DataError as error:

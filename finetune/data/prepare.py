@@ -16,7 +16,7 @@ from finetune.data.audio import inspect_audio
 from finetune.data.audio_facts import CachedInspect, cache_file, prune_cache
 from finetune.data.audio_files import record_audio_files
 from finetune.data.leaks import find_leaks, is_refused
-from finetune.data.prepare_split import Engine, SplitJob, Workplace
+from finetune.data.prepare_split import SPECIAL_TOKENS, Engine, SplitJob, Workplace
 from finetune.data.problems import format_problems
 from finetune.data.row_audio import Inspect
 from finetune.data.shared_ids import rename_shared_ids
@@ -25,6 +25,7 @@ from finetune.data.splits import SCORED_SPLITS, SPLITS, TRAINING_SPLITS
 from finetune.data.style import write_style
 from finetune.data.unused_settings import unused_settings
 from finetune.data.utterance_table import open_manifest
+from finetune.metrics.keyword_terms import prompted_terms
 from finetune.metrics.terms import notes_on_signs, read_terms, term_recall
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def prepare(
     """
     started, started_at = time.monotonic(), time.time_ns()
     if recipe.data.terms:  # checked here, because evaluate reads the terms only after hours of training
-        term_recall([], [], read_terms(recipe.data.terms), recipe.evaluate.normalizer)
+        term_recall([], [], prompted_terms(recipe, SPECIAL_TOKENS), recipe.evaluate.normalizer)
     jobs: Iterable[SplitJob] = _jobs(recipe, run, inspect, engine)
     if merge:
         jobs = list(jobs)

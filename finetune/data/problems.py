@@ -28,6 +28,7 @@ ADVICE = {
     "empty reference": "The clip stays in the split. If words are spoken in it, add them.",
     "no words in transcript": "Add the spoken words, or remove the rows.",
     "special token in transcript": "Remove the token from the transcript, the keywords or the instruction.",
+    "comma in keyword": "Write each keyword as one element of the list, without commas.",
     "invalid Unicode in transcript": "Export the transcripts again as UTF-8.",
     "transcript too long": "Cut the recording into clips of one sentence, each with its own transcript.",
     "too many characters per second": "Check that each transcript belongs to its audio.",

@@ -126,7 +126,7 @@ def check_length(
 
 
 def text_warnings(row: Row, original: Utterance, utterance: Utterance, audio: AudioInfo) -> list[Finding]:
-    """Warnings about the transcript of a usable row.
+    """Warnings about the transcript and the keywords of a usable row.
 
     Args:
         row: the row.
@@ -138,6 +138,9 @@ def text_warnings(row: Row, original: Utterance, utterance: Utterance, audio: Au
     raw = cell_text(row.values.get("text"))
     if " ".join(raw.split()) != original.text:
         findings.append(Finding("transcript cleaned", f"to NFC without invisible characters: {raw[:60]!a}"))
+    words = row.values.get("keywords")
+    if parted := [word for word in words if "," in str(word)] if isinstance(words, list | tuple) else []:
+        findings.append(Finding("comma in keyword", f"each part of {str(parted[0])[:60]!r} is a keyword"))
     if MOJIBAKE.search(text) or html.unescape(text) != text:
         findings.append(Finding("encoding errors in transcript", f"mojibake or HTML entities: {text[:60]!r}"))
     if not text:

@@ -65,7 +65,8 @@ def _keywords(recipe: Recipe, with_keywords: Collection[str]) -> Iterator[str]:
     )
     limits = read_limits(recipe.model.base)
     warning = limits.prompt_warning(limits.instruction, keywords=True)
-    if warning and used and not {"data.train", "data.replay"} & {*used}:
+    trained = recipe.keywords.sampled or {"data.train", "data.replay"} & {*used}
+    if warning and used and not trained:
         yield f"{', '.join(used)}: {warning}"
 
 

@@ -12,7 +12,7 @@ from finetune.data.manifest import Utterance, seconds_of
 from finetune.data.normalizer_choice import normalizer_for
 from finetune.data.probes import write_probes
 from finetune.evaluation.decode import Recognize, warn_about_limits
-from finetune.evaluation.keyword_lists import evaluate_keyword_lists
+from finetune.evaluation.keyword_lists import FitKeywords, evaluate_keyword_lists, kinds
 from finetune.evaluation.probes import evaluate_probes
 from finetune.evaluation.scoring_sets import transcriptions
 from finetune.evaluation.utterance_rows import hypothesis_row
@@ -39,11 +39,15 @@ def load_system(recipe: Recipe, run: RunDir, system: str) -> SpeechModel:
 
 @dataclass(frozen=True)
 class Backend:
-    """The functions that run a model: load a system, transcribe utterances, and decode them with the CTC head."""
+    """The functions that run a model: load a system, transcribe utterances, and decode them with the CTC head.
+
+    `fit_keywords` shortens keyword lists, see `evaluate_keyword_lists`.
+    """
 
     load: Callable[[Recipe, RunDir, str], SpeechModel] = load_system
     recognize: Recognize = recognize
     ctc_texts: Callable[[SpeechModel, list[Utterance]], list[str]] = ctc_texts
+    fit_keywords: FitKeywords | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def decode_run(
             with task(f"clips without speech, {system} model", seconds_of(clips)):
                 probes[system] = evaluate_probes(model, clips, instruction, options, backend.recognize)
         if recipe.evaluate.keyword_lists and scoring.terms and test:
-            lists[system] = _keyword_lists(model, test, recipe, scoring, system, backend)
+            lists[system] = _keyword_lists(model, splits, recipe, scoring, system, backend)
     texts = {system: [rows[index] for index in transcripts] for system, rows in hypotheses["test"].items()}
     if test:
         decoded, chosen = test, texts["adapted"]
@@ -114,25 +118,27 @@ def decode_run(
 
 def _keyword_lists(
     model: SpeechModel,
-    utterances: list[Utterance],
+    splits: dict[str, list[Utterance]],
     recipe: Recipe,
     scoring: ScoringOptions,
     system: str,
     backend: Backend,
 ) -> list[KeywordListScores]:
-    sizes = recipe.evaluate.keyword_lists
-    with task(f"keyword lists, {system} model", (1 + len(sizes)) * seconds_of(utterances)):
+    sizes, spoken = recipe.evaluate.keyword_lists, dict[str, list[Utterance]]()
+    for split, utterances in splits.items():
+        if indices := transcriptions(utterances):
+            spoken[split] = [utterances[index] for index in indices]
+    seconds = sum(seconds_of(spoken[kind.split]) for kind in kinds(sizes, list(spoken)))
+    with task(f"keyword lists, {system} model", seconds):
         return evaluate_keyword_lists(
             model,
-            utterances,
+            spoken,
             recipe.model.instruction,
             recipe.decode,
-            list(scoring.terms),
-            sorted(scoring.trained),
+            scoring,
             sizes,
-            scoring.preset,
-            scoring.seed,
             backend.recognize,
+            backend.fit_keywords,
         )
 
 

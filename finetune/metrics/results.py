@@ -16,10 +16,11 @@ from finetune.core.files import read_json, write_json
 from finetune.metrics.groups import GroupTable
 from finetune.metrics.hallucination import Probe
 from finetune.metrics.score_intervals import ScoreDifference
-from finetune.metrics.scores import Comparison, Details, Scores
+from finetune.metrics.scores import Comparison, Details, Scores, SubsetWer, TermsBySeen
+from finetune.metrics.significance import Interval, PairedDifference
 from finetune.metrics.task_scores import Metric, TaskScores
 
-RESULTS_SCHEMA: Literal[4] = 4
+RESULTS_SCHEMA: Literal[5] = 5
 SUMMARY_SCHEMA: Literal[3] = 3
 SYSTEMS = ("base", "adapted")
 T = TypeVar("T")
@@ -120,14 +121,41 @@ class ProbeResults(Model):
 
 
 class KeywordListScores(Model):
-    """Scores with keyword lists of one size in the prompt; `distractors` is None for prompts without keywords."""
+    """Scores with keyword lists of one size in the prompt.
 
+    Attributes:
+        set: the decoded set, `test` or `canary`.
+        distractors: distractors in each list; None for prompts without keywords.
+        true_terms: each list also has the terms of its clip.
+        mean_keywords: keywords in a list, on average.
+        shortened: number of lists that had to lose distractors to fit into the context of the model.
+        wer: WER of all clips.
+        interval: its interval.
+        difference: the WER minus that without keywords; None for prompts without keywords.
+        recall: recall of all terms; None without a term in the references.
+        terms: recall of terms in the training texts and of other terms, with intervals; None without a term.
+        precision: precision of all terms; None if none was written.
+        precision_interval: its interval.
+        false_keywords_per_clip: keywords of the prompt that were written and not spoken.
+        false_keywords_interval: its interval.
+        without_term: WER of the clips in which no term is spoken.
+    """
+
+    set: str
     distractors: int | None
+    true_terms: bool
     mean_keywords: float
+    shortened: int
     wer: float
+    interval: Interval
+    difference: PairedDifference | None
     recall: float | None
+    terms: TermsBySeen | None
     precision: float | None
+    precision_interval: Interval | None
     false_keywords_per_clip: float
+    false_keywords_interval: Interval
+    without_term: SubsetWer
 
 
 class TaskResult(BySystem[TaskScores]):
@@ -157,13 +185,13 @@ class EvaluationResults(Model):
         decoding: by set, decoding statistics.
         decoders: greedy against speculative decoding on test.
         probes: clips without speech; None if `evaluate.probes` is off.
-        keyword_lists: one entry for each list size; None without lists or terms.
+        keyword_lists: one entry for each kind of prompt; None without lists or terms.
         suspicious: number of references in `evaluation/suspicious.jsonl`.
         tasks: by split, scores by task and language; absent for a split with one language and no translations.
         synthetic: synthetic training clips; None if there are none.
     """
 
-    schema_version: Literal[4] = RESULTS_SCHEMA
+    schema_version: Literal[5] = RESULTS_SCHEMA
     settings: EvaluationSettings
     provenance: Provenance
     scores: dict[str, BySystem[Scores]]

@@ -167,7 +167,7 @@ def scorecard(clips: Sequence[Clip], outputs: Sequence[SystemOutput], options: S
         audio_seconds=round(audio, 3),
         seconds=round(seconds, 3),
         rtfx=round(audio / seconds, 2) if seconds else None,
-        terms=_term_scores(term_counts, blocks, options) if term_counts else None,
+        terms=term_scores(term_counts, blocks, options) if term_counts else None,
         translation=_translation(clips, hypotheses),
         empty_references=_empty_references(clips, errors, words),
         chrf=_chrf(clips, hypotheses),
@@ -202,7 +202,7 @@ def _normalizer_changes(
     return [NormalizerChange(clips[i].id, side, texts[i]) for i in changed_by_normalizer(texts, preset)]
 
 
-def _term_scores(counts: TermCounts, blocks: Blocks, options: ScoringOptions) -> TermsBySeen:
+def term_scores(counts: TermCounts, blocks: Blocks, options: ScoringOptions) -> TermsBySeen:
     """Recall of terms in the training texts and of other terms; intervals come from the fraction of missed terms."""
 
     def summary(seen: bool) -> TermScores:

@@ -59,6 +59,10 @@ class TermMatcher:
         self.terms = tuple(Term(term, *needle) for needle, term in distinct.items())
         self._written = sorted((term.needle for term in self.terms if term.as_written), key=len, reverse=True)
         self._needles = [term.needle if term.as_written else _searchable(term.needle, preset) for term in self.terms]
+        self._by_first_word: dict[str, list[int]] = {}  # "": terms that are always searched
+        for number, item in enumerate(self.terms):
+            word = "" if item.as_written or preset in UNSPACED else item.needle.split()[0]
+            self._by_first_word.setdefault(word, []).append(number)
 
     def counts(self, text: str) -> list[int]:
         """Occurrences of each term."""
@@ -67,6 +71,21 @@ class TermMatcher:
         return [
             len(_places(written, needle)) if term.as_written else normalized.count(needle)
             for term, needle in zip(self.terms, self._needles, strict=True)
+        ]
+
+    def found(self, text: str) -> list[str]:
+        """The terms that `counts` finds; only terms whose first word is in the text are searched."""
+        written = fold(text) if self._written else ""
+        normalized = _searchable(normalize(self._without_written(text), self._preset), self._preset)
+        numbers = [number for word in {"", *normalized.split()} for number in self._by_first_word.get(word, ())]
+        return [
+            self.terms[number].term
+            for number in sorted(numbers)
+            if (
+                _places(written, self.terms[number].needle)
+                if self.terms[number].as_written
+                else self._needles[number] in normalized
+            )
         ]
 
     def _without_written(self, text: str) -> str:

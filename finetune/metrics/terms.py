@@ -84,13 +84,18 @@ def read_terms(path: str | Path) -> list[str]:
     Raises:
         DataError: the file cannot be read, or is empty.
     """
+    return [term for _, term in term_lines(path)]
+
+
+def term_lines(path: str | Path) -> list[tuple[int, str]]:
+    """The terms of `read_terms` with the numbers of their lines."""
     try:
         lines = read_bytes(path, MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
-    terms = [" ".join(line.split()) for line in lines if line.strip()]
+    terms = [(number, " ".join(line.split())) for number, line in enumerate(lines, start=1) if line.strip()]
     if not terms:
         raise DataError(f"{path}: contains no terms; write one term per line")
     return terms

@@ -38,9 +38,8 @@ def render(
         ModelError: the instruction or a keyword contains a special token such as `<|audio|>`, or the chat template is
             missing or does not contain the audio token exactly once.
     """
-    special = [
-        token for token in tokenizer.get_added_vocab() if any(token in text for text in (instruction, *keywords))
-    ]
+    written = "\n".join((instruction, *keywords))
+    special = [token for token in tokenizer.get_added_vocab() if token in written]
     if special:
         raise ModelError(f"the instruction or a keyword contains the special token {special[0]}; remove it")
     request = f"{AUDIO_TOKEN}{instruction}"

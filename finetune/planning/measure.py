@@ -107,6 +107,8 @@ def _step_seconds(
     clips = list({clip.id: clip for batch in batches for clip in batch}.values())
     plain = recipe.model_copy(update={"machine": recipe.machine.model_copy(update={"cache_encoder": False})})
     data = SpeechDataset(model, plain, clips)
+    if data.keywords:
+        data.open_epoch(0)
     places = {clip.id: index for index, clip in enumerate(clips)}
     source = BatchSource(data, plain, Path(), "", False)
     step = OptimizerStep(plain, make_accelerator(), model, model, optimizer, parameters, data)

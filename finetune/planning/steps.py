@@ -154,7 +154,7 @@ def _estimated(
     known = list({clip.id: clip for item in facts.values() for clip in [*item.clips, *item.longest]}.values())
     augment = recipe.augment.model_copy(update={"concat": 0.0})
     plain = recipe.model_copy(update={"augment": augment, "train": settings.model_copy(update={"epochs": 1})})
-    TrainingCorpus(model, plain, {"train": known})  # a batch must hold the longest clips
+    corpus = TrainingCorpus(model, plain, {"train": known})  # a batch must hold the longest clips
     tokens = [len(encode_text(model.tokenizer, clip.text)) for clip in known]
     per_character = sum(tokens) / max(1, sum(len(clip.text) for clip in known))
     prompt = len(
@@ -170,7 +170,10 @@ def _estimated(
     durations = durations / speed
     targets = np.ceil(characters * per_character).astype(np.int64) + 1
     windows = np.ceil(durations / (FRAME_SECONDS * model.window)).astype(np.int64)
-    clips = _Clips(durations, prompt + windows * model.queries + targets, targets)
+    positions = prompt + windows * model.queries + targets
+    if corpus.dataset.keywords:
+        positions += _sampled_keywords(corpus, len(positions))
+    clips = _Clips(durations, positions, targets)
     sizes = (settings.batch_seconds, settings.batch_tokens, processes * settings.accumulation, recipe.seed, 0)
     plan = plan_epoch(clips.durations, clips.positions, *sizes, chosen)
     epoch = _Epoch(len(plan), plan.batches, clips)
@@ -192,6 +195,15 @@ def _planned(facts: SplitFacts | None, recipe: Recipe, spacing: int) -> tuple[in
     if len(kept):
         chosen = np.union1d(chosen, [kept[column[kept].argmax()] for column in (seconds, characters)])
     return len(kept), np.stack([seconds[chosen], characters[chosen].astype(np.float64)], axis=1)
+
+
+def _sampled_keywords(corpus: TrainingCorpus, rows: int) -> NDArray[np.int64]:
+    """Positions of the keywords of `rows` clips, if their lists are as those of the corpus."""
+    data = corpus.dataset
+    before = data.positions
+    data.open_epoch(0)
+    added = np.asarray(data.positions[: len(before)] - before, np.int64)
+    return np.random.default_rng(corpus.recipe.seed).choice(added, rows)
 
 
 def _batches_of(clips: list[Utterance], batch_seconds: float) -> tuple[list[Utterance], list[Utterance]]:

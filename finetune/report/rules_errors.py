@@ -227,8 +227,9 @@ def _keywords_help(facts: Facts) -> bool:
     lists = facts.results.keyword_lists
     if not lists:
         return False
-    without, *with_keywords = lists.adapted
-    return any((row.recall or 0.0) > (without.recall or 0.0) and row.wer <= without.wer for row in with_keywords)
+    recall = next((row.recall or 0.0 for row in lists.adapted if row.distractors is None), 0.0)
+    told = [row for row in lists.adapted if row.true_terms]
+    return any((row.recall or 0.0) > recall and row.difference and row.difference.difference <= 0 for row in told)
 
 
 def _has_digit(word: str) -> bool:

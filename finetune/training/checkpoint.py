@@ -28,6 +28,7 @@ from finetune.core.files import (
     write_json,
 )
 from finetune.core.run_dir import flatten
+from finetune.metrics.keyword_terms import sampling_inputs
 
 log = logging.getLogger(__name__)
 
@@ -223,6 +224,7 @@ def origin_of(
     """What a run must not change while it trains: settings, fingerprint of the base, hashes of the manifests, plan."""
     return {
         **recipe.model_dump(mode="json", include={"model", "augment", "parts", "train", "seed"}),
+        **sampling_inputs(recipe),
         "base": base,
         "data": manifests,
         "replay_weight": recipe.data.replay_weight,

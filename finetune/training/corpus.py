@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from finetune.core.config import Recipe
-from finetune.core.errors import CheckpointError, RecipeError
+from finetune.core.errors import CheckpointError, DataError, RecipeError
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
 from finetune.data.utterance_table import UtteranceTable, as_table
+from finetune.metrics.keyword_terms import sampling_inputs
 from finetune.model.granite import SpeechModel
 from finetune.training.dataset import SpeechDataset
 from finetune.training.outline import Outline, stored_outline
@@ -71,6 +72,7 @@ class TrainingCorpus:
 
     Raises:
         RecipeError: a batch cannot hold the longest clip; also when the outline or a plan is made.
+        DataError: a clip with its prompt does not fit into the context of the model; also then.
     """
 
     def __init__(
@@ -113,6 +115,11 @@ class TrainingCorpus:
                 f"train.batch_tokens: {limit} is too small for {data.clips[largest].id}, "
                 f"which needs {data.positions[largest]} positions; raise it, or lower data.max_duration"
             )
+        if data.positions[largest] > data.model.max_positions:
+            raise DataError(
+                f"{data.clips[largest].id} needs {data.positions[largest]} positions for its prompt, audio and text, "
+                f"but the model has {data.model.max_positions}; shorten its keywords, or lower data.max_duration"
+            )
 
     @property
     def typical_duration(self) -> float:
@@ -122,7 +129,7 @@ class TrainingCorpus:
     @property
     def keyword_prompts(self) -> bool:
         """Whether a training clip has keywords in its prompt."""
-        return self.dataset.base.has_keywords
+        return bool(self.dataset.keywords) or self.dataset.base.has_keywords
 
     def plan(self, epoch: int, batch_seconds: float, group: int) -> EpochPlan:
         """The plan of an epoch, from `plan_epoch`. Its clips are open in `dataset` until another plan is made.
@@ -170,7 +177,7 @@ class TrainingCorpus:
     def key(self, batch_seconds: float, group: int) -> str:
         """A hash of everything that plans depend on."""
         recipe, model, sizes = self.recipe, self.dataset.model, (batch_seconds, group)
-        settings = recipe.model_dump(mode="json", include={"augment", "train", "seed"})
+        settings = recipe.model_dump(mode="json", include={"augment", "train", "seed"}) | sampling_inputs(recipe)
         data = [recipe.data.replay_weight, recipe.data.max_duration, recipe.machine.cache_encoder]
         texts = [self.dataset.encoder.fingerprint(), model.window, model.queries]
         manifests = [self.clips[split].manifest_sha256 for split in self._trained]

@@ -35,6 +35,7 @@ from finetune.training.encoded_text import (
     text_block,
 )
 from finetune.training.epoch_clips import EpochClips, epoch_clips, kinds_of
+from finetune.training.keyword_prompts import keyword_prompts
 from finetune.training.loss import IGNORE
 from finetune.training.plan import Groups, Indices, Seconds
 from finetune.training.sampler import Audio, Unreadable
@@ -99,7 +100,8 @@ class SpeechDataset:
         clips: all clips as utterances.
         seconds: (clips,) without speed perturbation.
         durations: (clips,) seconds at the slowest speed of the augmentation, which is the longest that a clip can be.
-        positions: (clips,) language model positions: prompt, audio tokens and target.
+        positions: (clips,) language model positions: prompt, audio tokens and target. Those of sampled keywords, which
+            are at most as many as counted, are in the clips of the open epoch only.
         open: the epoch whose added clips are among the clips; None for no or all epochs.
         unreadable: ids of utterances that are skipped because their audio cannot be read, see `UnreadableClips`.
     """
@@ -117,15 +119,18 @@ class SpeechDataset:
         self.counts = (len(tables[0]), len(tables[1]))
         self.base = joined_tables(tables)
         self.encoder = TextEncoder(model.tokenizer, recipe.model.instruction, model.profile)
+        self.keywords = keyword_prompts(recipe, model.tokenizer, self.base)
+        self._keywords = self.base.has_keywords and not self.keywords
         self._texts = EncodedTexts.joined(
             [
-                encoded_texts(table, self.encoder, manifest)
+                encoded_texts(table, self.encoder, manifest, keywords=self._keywords)
                 for table, manifest in zip_longest(tables, manifests)
                 if table is not None
             ]
         )
         self.unreadable = set[str]()
         self.open: int | None = None
+        self._samples_keywords = False
         self._add(Groups.of([]), np.zeros(0, np.int32), np.zeros(0))
         if recipe.train.ctc_weight:
             self._warn_about_ctc()
@@ -144,6 +149,24 @@ class SpeechDataset:
         frames = num_frames(np.rint(self.durations * SAMPLE_RATE).astype(np.int64))
         audio = self.model.num_audio_tokens(torch.from_numpy(frames)).numpy().astype(np.int32)
         self.positions: Indices = _appended(base.prompt, added.prompt) + audio + self._target_counts
+        self._samples_keywords = False
+
+    def _add_keywords(self, rows: Indices) -> None:
+        """Samples the keywords of the open epoch for some rows and all added clips, and counts their positions."""
+        if not self.keywords:
+            return
+        plain = self.positions.copy()  # a row can occur several times in `rows`
+        self._room = min(self.model.max_positions, self.recipe.train.batch_tokens) - plain
+        for numbers in row_blocks(len(rows)):
+            block = rows[numbers]
+            names, texts = self.base.pick("id", block), self.base.pick("text", block)
+            for index, name, text in zip(block.tolist(), names, texts, strict=True):
+                added = self.keywords.sample(name, text, self.open, int(self._room[index]))[1]
+                self.positions[index] = plain[index] + added
+        for index in range(len(self.base), len(self.clips)):
+            clip = self.clips[index]
+            self.positions[index] += self.keywords.sample(clip.id, clip.text, self.open, int(self._room[index]))[1]
+        self._samples_keywords = True
 
     def _joined_rows(self, groups: Groups) -> Iterator[TextBlock]:
         """The texts of clips, each of several rows of one kind; see `concatenated` and `_kinds`."""
@@ -152,7 +175,7 @@ class SpeechDataset:
             words = iter(self.base.pick("text", block.members))
             texts = [" ".join(islice(words, size)) for size in block.sizes.tolist()]
             keywords: list[list[str]] = [[] for _ in texts]
-            if self.base.has_keywords:
+            if self._keywords:
                 lists = iter(self.base.pick("keywords", block.members))
                 keywords = [[*dict.fromkeys(chain(*islice(lists, size)))] for size in block.sizes.tolist()]
             if self.base.has_prompts:
@@ -191,10 +214,11 @@ class SpeechDataset:
         clips = self._epoch(epoch)
         self._add(clips.added, clips.occurrences, clips.no_speech)
         self.open = epoch
+        self._add_keywords(clips.singles)
         return np.concatenate([clips.singles, np.arange(len(self.base), len(self.clips), dtype=np.int32)])
 
     def open_all_epochs(self) -> None:
-        """Makes the added clips of all epochs."""
+        """Makes the added clips of all epochs; sampled keyword lists are the longest possible."""
         self.open = None
         epochs = [self._epoch(epoch) for epoch in range(self.recipe.train.epochs)]
         self._add(
@@ -202,6 +226,7 @@ class SpeechDataset:
             np.concatenate([clips.occurrences for clips in epochs]),
             np.concatenate([clips.no_speech for clips in epochs]),
         )
+        self._add_keywords(np.arange(len(self.base), dtype=np.int32))
 
     def seconds_of_epoch(self, epoch: int) -> Seconds:
         """Seconds of the clips of an epoch, without speed perturbation; the open epoch stays open."""
@@ -222,10 +247,14 @@ class SpeechDataset:
 
     def prompt(self, index: int) -> Prompt:
         """The prompt of a clip."""
-        if not (self.base.has_keywords or self.base.has_prompts):
+        if not (self._keywords or self._samples_keywords or self.base.has_prompts):
             return self.encoder.prompt()
         clip = self.clips[index]
-        return self.encoder.prompt(clip.keywords, instruction_of(clip, self.encoder.instruction, self.encoder.profile))
+        instruction = instruction_of(clip, self.encoder.instruction, self.encoder.profile)
+        if self.keywords and self._samples_keywords:
+            words, _ = self.keywords.sample(clip.id, clip.text, self.open, int(self._room[index]))
+            return self.encoder.new_prompt(words, instruction)
+        return self.encoder.prompt(clip.keywords if self._keywords else (), instruction)
 
     def target(self, index: int) -> list[int]:
         """The tokens of a clip's text, with the end-of-text token."""

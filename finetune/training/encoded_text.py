@@ -73,6 +73,10 @@ class TextEncoder:
     def _render(self, keywords: tuple[str, ...] = (), instruction: str = "") -> Prompt:
         return render(self.tokenizer, instruction or self.instruction, keywords, self.profile)
 
+    def new_prompt(self, keywords: tuple[str, ...], instruction: str) -> Prompt:
+        """A prompt that occurs once: it is not kept in memory."""
+        return self._render(keywords, instruction)
+
     def prompt_tokens(self, keywords: tuple[str, ...], instruction: str = "") -> int:
         """The number of tokens of a prompt, without audio tokens."""
         prompt = self.prompt(keywords, instruction)
@@ -188,20 +192,25 @@ def encoded(blocks: Iterable[TextBlock], encoder: TextEncoder) -> Iterator[Any]:
         yield pa.RecordBatch.from_arrays([*columns, list_column(sizes, number_column(tokens))], schema=SCHEMA)
 
 
-def encoded_texts(table: UtteranceTable, encoder: TextEncoder, manifest: Path | None = None) -> EncodedTexts:
+def encoded_texts(
+    table: UtteranceTable, encoder: TextEncoder, manifest: Path | None = None, keywords: bool = True
+) -> EncodedTexts:
     """The encoded texts of utterances; from the file beside their manifest if there is one.
 
     Args:
         table: the utterances.
         encoder: encodes them.
         manifest: of the utterances; the file is made if it is missing or outdated. None keeps the texts in memory.
+        keywords: prompts have the keywords of their rows.
 
     Raises:
         ModelError: see `render`.
     """
+    keywords = keywords and table.has_keywords
     if manifest is None or not table.manifest_sha256:
-        return EncodedTexts.of(encoded(_blocks(table, encoder), encoder))
-    key = f"{table.manifest_sha256} {encoder.fingerprint()}".encode()
+        return EncodedTexts.of(encoded(_blocks(table, encoder, keywords), encoder))
+    plain = " without keywords" if table.has_keywords and not keywords else ""
+    key = f"{table.manifest_sha256} {encoder.fingerprint()}{plain}".encode()
 
     def opened(path: Path) -> EncodedTexts | None:
         try:
@@ -216,15 +225,15 @@ def encoded_texts(table: UtteranceTable, encoder: TextEncoder, manifest: Path | 
     def build(path: Path) -> None:
         schema = SCHEMA.with_metadata({KEY: key})
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
-            for batch in encoded(_blocks(table, encoder), encoder):
+            for batch in encoded(_blocks(table, encoder, keywords), encoder):
                 writer.write_batch(batch)
 
     texts = open_or_build(manifest.with_suffix(SUFFIX), opened, build)
-    return texts or EncodedTexts.of(encoded(_blocks(table, encoder), encoder))
+    return texts or EncodedTexts.of(encoded(_blocks(table, encoder, keywords), encoder))
 
 
-def _blocks(table: UtteranceTable, encoder: TextEncoder) -> Iterator[TextBlock]:
-    return (text_block(table, rows, encoder) for rows in row_blocks(len(table)))
+def _blocks(table: UtteranceTable, encoder: TextEncoder, keywords: bool) -> Iterator[TextBlock]:
+    return (text_block(table, rows, encoder, keywords) for rows in row_blocks(len(table)))
 
 
 def row_blocks(count: int) -> Iterator[NDArray[np.int64]]:
@@ -232,16 +241,16 @@ def row_blocks(count: int) -> Iterator[NDArray[np.int64]]:
     return (np.arange(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
 
 
-def text_block(table: UtteranceTable, rows: ArrayLike, encoder: TextEncoder) -> TextBlock:
-    """The texts and prompts of some rows, at most BLOCK."""
+def text_block(table: UtteranceTable, rows: ArrayLike, encoder: TextEncoder, keywords: bool = True) -> TextBlock:
+    """The texts and prompts of some rows, at most BLOCK; prompts with the keywords of their rows if `keywords`."""
     texts = table.pick("text", rows)
-    keywords = table.pick("keywords", rows) if table.has_keywords else [[] for _ in texts]
+    words = table.pick("keywords", rows) if keywords and table.has_keywords else [[] for _ in texts]
     if not table.has_prompts:
-        return TextBlock(texts, keywords)
+        return TextBlock(texts, words)
     tasks, *others = (table.pick(name, rows) for name in PROMPT_COLUMNS)
     asked = zip(tasks, *others, strict=True)
     instructions = [prompt_text(row, encoder.instruction, encoder.profile) for row in asked]
-    return TextBlock(texts, keywords, instructions, [not task for task in tasks])
+    return TextBlock(texts, words, instructions, [not task for task in tasks])
 
 
 def count_labels(texts: Sequence[str]) -> tuple[Indices, Indices, Indices]:

@@ -48,6 +48,7 @@ class FixedBackend:
     hypotheses: dict[str, list[str]] = field(default_factory=lambda: dict(HYPOTHESES))
     draft: Callable[[str], str] = lambda text: text.replace("now", "never")
     models: list[FixedModel] = field(default_factory=list)
+    room: int = 1000  # keywords that fit
 
     def load(self, recipe: Recipe, run: RunDir, system: str) -> Any:
         self.models.append(FixedModel(system))
@@ -76,8 +77,13 @@ class FixedBackend:
     def ctc_texts(self, model: Any, items: list[Utterance]) -> list[str]:
         return [self.draft(item.text) for item in items]
 
+    def fit_keywords(self, item: Utterance, words: list[str]) -> list[str]:
+        return words[: self.room]
+
     def evaluate(self, recipe: Recipe, run: RunDir) -> EvaluationResults:
-        return evaluate(recipe, run, Backend(self.load, self.recognize, self.ctc_texts), noise).read()
+        return evaluate(
+            recipe, run, Backend(self.load, self.recognize, self.ctc_texts, self.fit_keywords), noise
+        ).read()
 
 
 def noise(item: Utterance) -> NDArray[np.float32]:
@@ -186,7 +192,7 @@ def test_the_results_file(run: RunDir, backend: FixedBackend) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 2}, "has schema 2, but this version of finetune reads schema 4. Run `finetune evaluate"),
+        ({"schema_version": 2}, "has schema 2, but this version of finetune reads schema 5. Run `finetune evaluate"),
         ({"extra": 1}, "extra: Extra inputs are not permitted. Run `finetune evaluate"),
         ({"suspicious": "many"}, "suspicious: Input should be a valid integer"),
     ],
@@ -277,13 +283,45 @@ def test_keyword_lists_of_each_size(run: RunDir, backend: FixedBackend) -> None:
     result = backend.evaluate(recipe(evaluate=EvaluateSection(keyword_lists=[0, 2], probes=False)), run)
     lists = result.keyword_lists
     assert lists
-    assert [row.distractors for row in lists.base] == [None, 0, 2]
-    assert [row.mean_keywords for row in lists.base] == pytest.approx([0, 2 / 3, 2 + 2 / 3])
-    assert [row.recall for row in lists.base] == [0, 0, 0] and lists.adapted[0].recall == 1
-    none, own, more = (backend.models[0].prompts[start : start + 3] for start in (3, 6, 9))
+    kinds = [(row.set, row.distractors, row.true_terms) for row in lists.base]
+    assert kinds == [("test", None, False), ("test", 0, True), ("test", 2, True), ("test", 2, False)]
+    assert [row.mean_keywords for row in lists.base] == pytest.approx([0, 2 / 3, 2 + 2 / 3, 2])
+    assert [row.recall for row in lists.base] == [0, 0, 0, 0] and lists.adapted[0].recall == 1
+    none, own, more, others = (backend.models[0].prompts[start : start + 3] for start in (3, 6, 9, 12))
     assert [keywords for *_, keywords in none] == [(), (), ()]
     assert [keywords for *_, keywords in own] == [("metoprolol",), ("apixaban",), ()]
     assert {"metoprolol", "stent"} <= {*more[0][2], "stent"} and all(len(keywords) >= 2 for *_, keywords in more)
+    assert all(item not in words for item, (*_, words) in zip(["metoprolol", "apixaban"], others[:2], strict=True))
+    first, *later = lists.adapted
+    assert first.difference is None and all(row.difference and row.difference.difference == 0 for row in later)
+    assert first.terms and first.terms.unseen.recall == 1 and first.terms.unseen.low is not None
+    assert first.precision == 1 and first.precision_interval and first.precision_interval.high == 1
+    assert (first.without_term.utterances, first.without_term.wer) == (1, pytest.approx(2 / 3))
+    assert first.interval.low < first.wer < first.interval.high
+
+
+def test_keyword_lists_on_the_canary_have_distractors_only(run: RunDir, backend: FixedBackend) -> None:
+    backend.hypotheses["adapted"] = [*HYPOTHESES["adapted"][:2], "apixaban apixaban today"]
+    rows = [Utterance("u0", "/0.wav", 2.0, REFERENCES[2], extra={"terms": ["apixaban"]})]
+    write_manifest(run.manifest("test"), rows)
+    write_manifest(run.manifest("canary"), [Utterance("c0", "/1.wav", 2.0, REFERENCES[2])])
+    settings = EvaluateSection(keyword_lists=[0, 1], probes=False)
+    result = backend.evaluate(recipe(evaluate=settings), run)
+    assert result.keyword_lists
+    canary = [row for row in result.keyword_lists.adapted if row.set == "canary"]
+    assert [(row.distractors, row.true_terms) for row in canary] == [(None, False), (1, False)]
+    assert [row.false_keywords_per_clip for row in canary] == [0, 1]
+
+
+def test_keyword_lists_are_shortened_to_the_window(run: RunDir, backend: FixedBackend) -> None:
+    rows = [Utterance("u0", "/0.wav", 2.0, REFERENCES[0], extra={"terms": ["metoprolol", "stent", "aspirin"]})]
+    write_manifest(run.manifest("test"), rows)
+    backend.room = 2
+    result = backend.evaluate(recipe(evaluate=EvaluateSection(keyword_lists=[0, 2], probes=False)), run)
+    assert result.keyword_lists
+    assert [row.shortened for row in result.keyword_lists.base] == [0, 0, 1, 0]
+    assert [row.mean_keywords for row in result.keyword_lists.base] == [0, 1, 2, 2]
+    assert all("metoprolol" in words for *_, words in backend.models[0].prompts[2:4])
 
 
 def test_suspicious_references_are_listed(run: RunDir) -> None:

@@ -124,3 +124,14 @@ def test_each_word_is_counted_once(words: list[str]) -> None:
         counts = dict(zip(terms, TermMatcher(terms, preset).counts(" ".join(words)), strict=True))
         if preset != "openasr@2026-08":  # it merges single letters
             assert counts == {term: sum(word.upper() == term for word in words) for term in terms}
+
+
+@given(
+    st.lists(st.sampled_from(SIGNED + PLAIN + ["new york", "york"]), min_size=1, unique=True),
+    st.lists(st.sampled_from([*SIGNED, *PLAIN, "new", "york", "c", "a", "net"])),
+)
+def test_found_terms_are_those_that_are_counted(terms: list[str], words: list[str]) -> None:
+    for preset in ("basic@2", "none", "ja-cer@2"):
+        matcher, text = TermMatcher(terms, preset), " ".join(words)
+        counts = matcher.counts(text)
+        assert matcher.found(text) == [term.term for term, count in zip(matcher.terms, counts, strict=True) if count]

@@ -110,7 +110,7 @@ def metrics() -> dict[str, Any]:
     return json.loads(
         json.dumps(
             {
-                "schema_version": 4,
+                "schema_version": 5,
                 "settings": {
                     "normalizer": "basic@2",
                     "replicas": 1000,
