@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from finetune.core.config import DataSection, KeywordsSection, ModelSection, Recipe
 from finetune.core.errors import DataError
-from finetune.metrics.keyword_terms import keyword_problem, read_keywords, words_of
+from finetune.metrics.keyword_terms import keyword_problem, read_keywords, sampling_inputs, words_of
+from finetune.pipeline import _stage_inputs, settings_of_training
 
 
 @pytest.mark.parametrize(
@@ -60,3 +62,18 @@ def test_a_list_names_all_its_bad_lines(tmp_path: Path) -> None:
     lines = str(raised.value).splitlines()
     assert [line.partition(": ")[0] for line in lines[:5]] == [f"{path}:{number}" for number in range(3, 8)]
     assert lines[5:] == ["... and 2 more lines"]
+
+
+def test_what_lists_depend_on(tmp_path: Path) -> None:
+    path = tmp_path / "terms.txt"
+    path.write_text("stent")
+    data = DataSection(train=["a"], valid=["a"], test=["a"], terms=str(path))
+    recipe = Recipe(name="k", model=ModelSection(base="b"), data=data)
+    assert sampling_inputs(recipe) == {}
+    on = recipe.model_copy(update={"keywords": KeywordsSection(true_terms=0.5)})
+    assert "keywords" not in settings_of_training(recipe) and "keywords" in settings_of_training(on)
+    before, hashes = sampling_inputs(on), _stage_inputs(on)
+    assert _stage_inputs(recipe)["prepare"] == hashes["prepare"] and _stage_inputs(recipe)["train"] != hashes["train"]
+    path.write_text("stents")
+    assert sampling_inputs(on) != before and _stage_inputs(on)["train"] != hashes["train"]
+    assert sampling_inputs(on.model_copy(update={"keywords": KeywordsSection(distractors=1)})) != sampling_inputs(on)

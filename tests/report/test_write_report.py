@@ -197,7 +197,7 @@ def test_the_report_command_and_its_errors(run: RunDir, tmp_path: Path, capsys: 
     other = shutil.copytree(run.root, tmp_path / "other")
     write_json(RunDir(other).scores, {**read_json(run.scores), "schema_version": 1})
     assert cli.main(["report", str(other)]) == 1
-    assert "has schema 1, but this version of finetune reads schema 4. Run `finetune evaluate RECIPE` again" in (
+    assert "has schema 1, but this version of finetune reads schema 5. Run `finetune evaluate RECIPE` again" in (
         capsys.readouterr().err
     )
 
