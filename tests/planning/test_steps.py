@@ -76,6 +76,17 @@ def test_the_estimate_is_close_to_the_exact_plan(recipe: Recipe, model: Callable
         assert len(typical) >= len(large) > 0
 
 
+@pytest.mark.parametrize("exact", [10_000, 100])
+def test_a_plan_counts_clips_without_speech(recipe: Recipe, model: Callable[[], SpeechModel], exact: int) -> None:
+    augment = recipe.augment.model_copy(update={"no_speech": 0.5})
+    made = plan_steps(model(), recipe.model_copy(update={"augment": augment}), {"train": facts_of(recipe)}, 1,
+                      Limits(exact=exact))  # fmt: skip
+    plain = plan_steps(model(), recipe, {"train": facts_of(recipe)}, 1)
+    assert made.plan.clips == pytest.approx(4 * ROWS, abs=2) and made.plan.exact == (exact > 100)
+    assert made.plan.tokens == pytest.approx(plain.plan.tokens + 2 * ROWS, rel=0.06), "one token for each"
+    assert all(batch and all(clip.audio_filepath for clip in batch) for batch in made.measured)
+
+
 def test_an_estimate_plans_a_part_of_the_rows(recipe: Recipe, model: Callable[[], SpeechModel]) -> None:
     exact = plan_steps(model(), recipe, {"train": facts_of(recipe)}, 1)
     about = plan_steps(model(), recipe, {"train": facts_of(recipe)}, 1, Limits(exact=100, planned=75))

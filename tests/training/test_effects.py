@@ -84,6 +84,23 @@ def test_epochs_differ_and_every_effect_occurs(clips: list[Utterance], settings:
     assert seen == {*order}
 
 
+def test_each_effect_of_each_epoch_has_its_own_random_numbers() -> None:
+    settings = AugmentSection(noise=["white"], clipping=0.5, telephone=0.5, codecs=["mu-law"], codec_probability=0.5)
+    effects, wave = Effects.of(settings, 1), np.linspace(-1, 1, 400, dtype=np.float32)
+
+    def applied_to(clip: str, epoch: int) -> dict[str, Applied]:
+        found = list[Applied]()
+        effects.add_scene(wave, clip, epoch, lambda count, rng: wave, found)
+        effects.add_line(wave, clip, epoch, found)
+        return {item.effect: item for item in found}
+
+    names = ("noise", "clipping", "telephone", "codec")
+    rows = [[[name in applied_to(f"clip-{clip}", epoch) for name in names] for epoch in (0, 1)] for clip in range(200)]
+    flags = np.array(rows).reshape(200, -1)  # a column for each effect and epoch
+    assert (np.abs(np.corrcoef(flags.T) - np.eye(8)) < 0.3).all(), "no column follows from another"
+    assert applied_to("a", 0) == applied_to("a", 0)
+
+
 def test_without_effects_clips_are_as_before(clips: list[Utterance]) -> None:
     """Also with the section of effects at its defaults."""
     for made in (clips_with(clips, None), clips_with(clips, AugmentSection())):
