@@ -52,7 +52,7 @@ def test_each_extra_named_in_the_code_exists() -> None:
     named = set()
     for path in (ROOT / "finetune").rglob("*.py"):
         named |= set(re.findall(r'require\(\s*"[\w.]+",\s*extra="(\w+)"', path.read_text(encoding="utf-8")))
-    assert {"report", "st", "compare", "vad", "quant"} <= named <= set(PROJECT["optional-dependencies"])
+    assert {"report", "st", "compare", "vad", "quant", "rooms"} <= named <= set(PROJECT["optional-dependencies"])
 
 
 def test_translation_scores_without_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
