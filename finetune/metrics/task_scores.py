@@ -5,7 +5,7 @@ A set with several tasks or languages has one entry for each of them, because th
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from finetune.metrics.blocks import choose_blocks
@@ -99,6 +99,9 @@ def task_scores(clips: Sequence[Clip], outputs: Sequence[SystemOutput], options:
             errors, lengths = ([row[column] for row in counts] for column in (0, 1))
             value = error_rate(sum(errors), sum(lengths))
             interval = bootstrap_wer(errors, lengths, blocks.names, options.replicas, options.seed)
+            if metric == "CER":  # clips with nearly equal rates can give an interval without an upper end
+                worst = max(map(error_rate, errors, lengths))
+                interval = replace(interval, high=min(interval.high, max(1.0, worst)))
         scores[metric] = TaskScore(value, interval)
     written = (
         written_language(item.text, text, item.text_language) for item, text in zip(items, hypotheses, strict=True)

@@ -143,6 +143,12 @@ def test_each_language_has_its_wer_or_cer(run: RunDir) -> None:
     assert all(row.base.empty_hypotheses == 1 for row in result.tasks["test"])
 
 
+def test_the_interval_of_a_cer_of_nearly_equal_clips_ends_at_100_per_cent() -> None:
+    clips = [Clip(f"u{n}", f"{SPANISH} {n}", 2.0, f"s{n}", "a.wav", "", language="es") for n in range(12)]
+    scores = task_scores(clips, [SystemOutput(SPANISH, 0.1, False)] * 12, OPTIONS).scores
+    assert 0 < scores["CER"].interval.low <= scores["CER"].value <= scores["CER"].interval.high <= 1
+
+
 def test_no_set_mixes_tasks() -> None:
     rows = [
         clip("a", "one", "en"),
