@@ -23,14 +23,16 @@ _KANA = frozenset(("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"))
 _NAMES = {"CJK": "han", "IDEOGRAPHIC": "han", "HANGUL": "ko"}
 _WORD = re.compile(r"[^\W\d_]+")
 
-# Frequent function words, without accents and without single letters, which are spelled in any language.
+# Frequent words, mostly function words, without accents and without single letters, which are spelled in any language.
+# English has some that look like those of others: man, hat, die, car, pour.
 _FUNCTION_WORDS = {
     "en": "the and of to is that it was for on are with as his they be at this have from or had by but not what all "
     "were we when your can said there use an each which she do how their if will up other about out many then "
     "them these so some her would make like him into has look more go see no could than been who its now did "
     "get come made may you he please am does where why because should our us here just only over also my "
     "after before again very until while cannot don isn ve ll re any most such those own same too off down "
-    "under both few being having",
+    "under both few being having in me one say know take year good think back work first well way want day "
+    "give new even came time man hat war die son plus car comment pour",
     "fr": "le la les de des du un une et est au aux en dans que qui ne pas pour par sur avec ce cette ces il elle "
     "ils elles on nous vous je tu se son sa ses leur leurs mon ma mes votre vos notre nos mais ou donc car si "
     "plus moins tres bien tout tous toute toutes comme qu etre avoir sont ont etait ete fait faire peut sans "
@@ -45,12 +47,12 @@ _FUNCTION_WORDS = {
     "estan estaba este estos estas ese esa eso le les me te nos mi mis tu tus si sin sobre entre hasta desde "
     "como mas pero muy ya tambien cuando donde porque quien cual todo todos toda todas hay ha han he sido "
     "hacer tiene tienen puede pueden usted ustedes yo ella ellos nosotros cada otro otra otros siempre ahora "
-    "aqui nada algo",
+    "aqui nada algo dos da tres tal quiere",
     "pt": "os as um uma uns umas de do da dos das em no na nos nas ao aos com por para pelo pela que se seu sua "
     "seus suas nao sao foi era ser esta estao este estes esse essa isso isto ele ela eles elas eu voce voces "
     "me te lhe meu minha meus minhas sem sobre entre ate desde como mais mas muito ja tambem quando onde "
     "porque quem qual tudo todo todos toda todas ha tem tinha foram fazer pode podem num numa cada outro "
-    "outra outros sempre agora aqui nada algo depois ainda so bem favor",
+    "outra outros sempre agora aqui nada algo depois ainda so bem favor tal",
     "it": "il lo la gli le un uno una di del dello della dei degli delle al allo alla ai agli alle da dal dalla dai "
     "in nel nello nella nei nelle con su sul sulla per tra fra ed che chi non si se ma come piu anche ci ne "
     "mi ti vi io tu lui lei noi voi loro mio mia suo sua sono sei siamo era erano ho hai ha abbiamo hanno "

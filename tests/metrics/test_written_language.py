@@ -39,6 +39,8 @@ def test_sentences_in_each_language(asked: str, written: str) -> None:
         ("Windows", "ja"),
         ("東京都港区芝公園四丁目二番八号", "ja"),  # no kana, but no simplified characters
         ("der Spiegel", "en"),
+        ("a man with a black hat came in", "en"),
+        ("El que da primero, da dos veces", "es"),
         ("de la de la de la", "it"),  # in several languages
         ("the and of to", ""),  # no language is asked for
         ("the and of to is that", "xx"),
