@@ -162,8 +162,9 @@ def score_set(item: EvaluationSet, recipe: Recipe, options: ScoringOptions, load
     outputs = {system: [system_output(row) for row in rows] for system, rows in item.hypotheses.items()}
     base, adapted = (scorecard(clips, outputs[system], options) for system in SYSTEMS)
     statistics = [DecodingStatistics(**decoding_summary(item.hypotheses[system])) for system in SYSTEMS]
-    tables = group_tables(clips, outputs, recipe.evaluate.groups, options)
-    for column in {*recipe.evaluate.groups} - {table.column for table in tables}:
+    groups = recipe.evaluate.groups if base.scores.chrf is None else []  # groups have a WER
+    tables = group_tables(clips, outputs, groups, options) if base.scores.chrf is None else []
+    for column in {*groups} - {table.column for table in tables}:
         log.info("%-6s no utterance has a value in column %r, so there are no groups for it", item.name, column)
     scored = ScoredSet(
         scores=BySystem(base=base.scores, adapted=adapted.scores),

@@ -151,7 +151,7 @@ def _charts(results: EvaluationResults, records: Sequence[Record], trained: Reco
     ]
     if decoder == "relaxed":
         timed.append(("adapted, relaxed", scores.adapted.seconds, scores.adapted.wer))
-    if all(seconds for _, seconds, _ in timed):
+    if scores.adapted.chrf is None and all(seconds for _, seconds, _ in timed):
         plots["speed"] = charts.speed([(name, audio / seconds, wer) for name, seconds, wer in timed])
     return plots
 

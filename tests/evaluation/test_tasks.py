@@ -202,6 +202,7 @@ def test_the_verdict_of_translations_follows_chrf(run: RunDir) -> None:
     good, bad = (lambda item: item.text), (lambda item: SPANISH)
     result = Scripted(bad, good).evaluate(run)
     assert list(result.scores) == ["test"]
+    assert result.groups == {"test": []}  # a group has a WER
     finding = domain(result)
     assert finding.state == GOOD and "chrF" in finding.detail and "WER" not in finding.detail
     assert translation(result) is None  # it is the domain
