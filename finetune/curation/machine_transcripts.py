@@ -69,9 +69,6 @@ def transcribe_clips(
         clips: their texts are not used.
         work: the file; the caller deletes it when it has written its results.
         label: for the progress display.
-
-    Raises:
-        ModelError: a batch does not fit into GPU memory.
     """
     keys = _keys(adapted, clips)
     known = {key: item for key, item in _read(work).items() if key in {*keys}}

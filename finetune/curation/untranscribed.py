@@ -130,6 +130,7 @@ def _windows(item: Utterance, max_duration: float) -> list[Utterance]:
         else [load_audio(item.audio_filepath, item.offset, item.duration, item.channel)]
     )
     windows = speech_windows(energy_vad(blocks), max_duration)
+    inside = [(start, min(end, item.duration)) for start, end in windows]  # a row can be the first part of a file
     return [
         replace(
             item,
@@ -139,6 +140,6 @@ def _windows(item: Utterance, max_duration: float) -> list[Utterance]:
             extra=item.extra | {"recording": item.id},
             audio_digest="",
         )
-        for number, (start, end) in enumerate(windows, 1)
-        if start < item.duration
+        for number, (start, end) in enumerate(inside, 1)
+        if end - start >= MIN_DURATION
     ]

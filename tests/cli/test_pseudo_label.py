@@ -93,6 +93,7 @@ def test_a_manifest_without_texts_keeps_its_columns_and_a_long_recording_is_cut(
     table = [
         {"audio": CLIPS[4].audio_filepath, "speaker": "anna", "call": 7},
         {"audio": "long.flac", "speaker": "ben", "start": 1.0, "end": 1.0 + len(joined) / SAMPLE_RATE},
+        {"audio": "long.flac", "speaker": "dora", "start": 0, "end": 4.0},
         {"audio": CLIPS[5].audio_filepath, "speaker": "carl", "sentence": "a transcript"},
     ]
     source, out = tmp_path / "clips.jsonl", tmp_path / "pseudo.jsonl"
@@ -101,6 +102,9 @@ def test_a_manifest_without_texts_keeps_its_columns_and_a_long_recording_is_cut(
     assert result.code == 0, result.err
     assert "left out: 1 rows that have a transcript already" in result.out
     kept = read_manifest(out)
+    first = [clip for clip in kept if clip.speaker == "dora"]
+    assert first and all(clip.offset + clip.duration <= 4.001 for clip in first)
+    kept = [clip for clip in kept if clip.speaker != "dora"]
     assert [clip.speaker for clip in kept] == ["anna", "ben", "ben", "ben"] and kept[0].extra["call"] == 7
     parts = [clip for clip in kept if clip.speaker == "ben"]
     assert all(clip.offset >= 1 and clip.duration <= 3 and clip.extra["recording"] == "long@1.000" for clip in parts)
