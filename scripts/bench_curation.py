@@ -9,8 +9,9 @@ pseudo-label: a teacher is trained on a part of `data.train` (--share per cent o
 whose transcripts are hidden. A student is trained on both, and another model on all true transcripts. The gap is the
 WER of the teacher minus that of all transcripts.
 
-suggest: a model is trained on a part; as much audio again is chosen from the rest, once by `finetune suggest` and once
-at random, and a model is trained on both parts.
+suggest: a model is trained on a part and ranks the rest. The WER of its hypotheses and the number of new words are
+printed for the best quarter, and for random clips with as much audio. Then as much audio as the first part has is
+chosen from the rest, by the ranking and at random, and a model is trained on the first part with each of them.
 
 All trainings have about the same number of steps and the same mixture with replay. --seeds N repeats everything with
 other parts and other seeds. Rerun to resume.
@@ -114,19 +115,55 @@ class Bench:
         budget, files = seconds_of(self.known), CurationFiles.of(self.folder / "next.jsonl")
         if not files.summary.is_file():
             source = str(self.folder / "hidden.jsonl")
-            suggest(find_model(str(first.root)), source, [], Budget(hours=budget / 3600), SuggestOptions(), files)
-        ids = {clip.id for clip in read_manifest(files.manifest)}
+            suggest(find_model(str(first.root)), source, [], Budget(), SuggestOptions(), files)
+        ranked = read_manifest(files.manifest)
+        truth = {clip.id: clip.text for clip in self.hidden}
+        print_ranking([clip for clip in ranked if clip.id in truth], truth, self.known, self.scored.preset)
+        ids = {clip.id for clip in within(ranked, budget)}
         order = np.random.default_rng(self.recipe.seed + self.repeat).permutation(len(self.hidden))
-        chosen = list[Utterance]()
-        for number in order:
-            if seconds_of(chosen) + self.hidden[number].duration <= budget:
-                chosen.append(self.hidden[number])
+        chosen = within([self.hidden[number] for number in order], budget)
         runs = {
             "first part": first,
             "random": self.train("random", [*self.known, *chosen]),
             "suggested": self.train("suggested", [*self.known, *(clip for clip in self.hidden if clip.id in ids)]),
         }
         return {name: self.errors(run.root.name, run) for name, run in runs.items()}
+
+
+def within(clips: Sequence[Utterance], seconds: float) -> list[Utterance]:
+    """The clips in their order that fit into some seconds; near copies of better clips are left out."""
+    chosen = list[Utterance]()
+    for clip in clips:
+        if "near_copy_of" not in clip.extra and clip.duration <= seconds:
+            chosen.append(clip)
+            seconds -= clip.duration
+    return chosen
+
+
+def print_ranking(
+    ranked: Sequence[Utterance], truth: dict[str, str], known: Sequence[Utterance], preset: str, draws: int = 1000
+) -> None:
+    """Prints the WER of the hypotheses and the new words of the best quarter, and those of random clips."""
+    words = {word for clip in known for word in clip.text.split()}
+
+    def measures(clips: Sequence[Utterance]) -> tuple[float, int]:
+        wer = score([truth[clip.id] for clip in clips], [str(clip.extra["pred_text"]) for clip in clips], preset).wer
+        return wer, len({word for clip in clips for word in truth[clip.id].split()} - words)
+
+    best, rng = ranked[: len(ranked) // 4], np.random.default_rng(1)
+    drawn = [
+        measures(within([replace(ranked[i], extra={"pred_text": ranked[i].extra["pred_text"]}) for i in order], length))
+        for order in (rng.permutation(len(ranked)) for _ in range(draws))
+        for length in (seconds_of(best),)
+    ]
+    wer, new = measures(best)
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    mean = np.mean(drawn, axis=0)
+    print(f"best quarter: {len(best)} of {len(ranked)} clips, WER {100 * wer:.1f} %, {new} new words")
+    print(
+        f"random, as much audio: WER {100 * mean[0]:.1f} % ({100 * low[0]:.1f} to {100 * high[0]:.1f}), {mean[1]:.1f} "
+        f"new words ({low[1]:.0f} to {high[1]:.0f})"
+    )
 
 
 def report(results: list[dict[str, NDArray[np.int64]]], scored: ScoredSet) -> None:
