@@ -41,6 +41,8 @@ class ModelLimits:
     def after_training(self, instruction: str, record: Mapping[str, Any] | None) -> "ModelLimits":
         """The limits of a model trained from this one: training adds its typical duration, keywords and instruction.
 
+        After a training with several prompts, such as those of translations, no instruction is the only one.
+
         Args:
             instruction: the instruction of the training prompts.
             record: the record of the training stage (`TrainRecord`); None if there is none.
@@ -51,7 +53,7 @@ class ModelLimits:
             self,
             max_duration=max(self.max_duration, record.get("typical_duration") or 0.0),
             keyword_prompts="trained" if record.get("keyword_prompts") else self.keyword_prompts,
-            instruction=instruction if self.instruction else "",
+            instruction=instruction if self.instruction and not record.get("own_prompts") else "",
         )
 
     def prompt_warning(self, instruction: str, keywords: bool) -> str:

@@ -131,6 +131,11 @@ class TrainingCorpus:
         """Whether a training clip has keywords in its prompt."""
         return bool(self.dataset.keywords) or self.dataset.base.has_keywords
 
+    @property
+    def own_prompts(self) -> bool:
+        """Whether a training clip has a task, a style or an instruction of its own."""
+        return self.dataset.base.has_prompts
+
     def plan(self, epoch: int, batch_seconds: float, group: int) -> EpochPlan:
         """The plan of an epoch, from `plan_epoch`. Its clips are open in `dataset` until another plan is made.
 

@@ -71,6 +71,7 @@ class TrainResult:
         typical_duration: seconds that clips with half of the training audio do not exceed, after concatenation; None if
             it was not recorded (0.2.0).
         keyword_prompts: whether training clips had keywords in the prompt; None if it was not recorded (0.2.0).
+        own_prompts: whether training clips had a task, a style or an instruction of their own; None as above.
     """
 
     best_epoch: int
@@ -90,6 +91,7 @@ class TrainResult:
     seconds: float
     typical_duration: float | None = field(default=None, kw_only=True)
     keyword_prompts: bool | None = field(default=None, kw_only=True)
+    own_prompts: bool | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +113,7 @@ def train_result(
     seconds: float,
     typical_duration: float,
     keyword_prompts: bool,
+    own_prompts: bool,
 ) -> TrainResult:
     """The result of a finished training; warns if no adapter keeps the canary within its limit."""
     base, best = state.base_scores, state.best_scores
@@ -139,4 +142,5 @@ def train_result(
         seconds=seconds,
         typical_duration=typical_duration,
         keyword_prompts=keyword_prompts,
+        own_prompts=own_prompts,
     )

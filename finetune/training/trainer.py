@@ -385,4 +385,5 @@ class Trainer:
             seconds=round(self.clock() - self.started, 1),
             typical_duration=self.corpus.typical_duration,
             keyword_prompts=self.corpus.keyword_prompts,
+            own_prompts=self.corpus.own_prompts,
         )

@@ -67,3 +67,5 @@ def test_training_extends_the_limits(record: dict[str, object] | None, expected:
 def test_a_run_with_another_instruction_knows_that_one() -> None:
     assert KNOWN.after_training("write", {"typical_duration": 1.0}).instruction == "write"
     assert ModelLimits().after_training("write", {"typical_duration": 1.0}).instruction == ""
+    several = KNOWN.after_training("write", {"typical_duration": 1.0, "own_prompts": True})
+    assert several.instruction == "" and not several.prompt_warning("translate the speech to English.", False)
