@@ -38,7 +38,12 @@ from finetune.core.terminal import LogHandler, prepare_streams, shortened, visib
 from finetune.core.unexpected import explain
 from finetune.version import __version__
 
-RESUMABLE = ("curve", "suggest", "pseudo-label")  # commands beside the stages that go on where they stopped
+RESUMABLE = (
+    "curve",
+    "suggest",
+    "pseudo-label",
+    "synthesize",
+)  # commands beside the stages that go on where they stopped
 NOISY_LOGGERS = ("httpx", "huggingface_hub", "transformers", "accelerate", "datasets")
 
 

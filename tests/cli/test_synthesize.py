@@ -104,6 +104,13 @@ def test_a_voice_that_fails_half_way_keeps_its_clips_and_the_rest_is_made_later(
     assert len(read_manifest(tmp_path / "o" / "clips.jsonl")) == 8
 
 
+def test_a_voice_that_fails_is_not_tried_with_all_clips(finetune: Command, terms: Path, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    template = program(tmp_path, f"open({str(calls)!r}, 'a').write('x')\nsys.exit('no licence')")
+    code, _, err = call(finetune, terms, tmp_path / "o", template, "--workers", 1, "--per-term", 20)
+    assert code == 1 and "0 of 80 clips are finished" in err and len(calls.read_text()) < 40
+
+
 @pytest.mark.slow
 def test_a_killed_run_leaves_no_half_file(terms: Path, tmp_path: Path) -> None:
     template = program(tmp_path, "time.sleep(0.3)")

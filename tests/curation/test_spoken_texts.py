@@ -105,6 +105,8 @@ def test_a_lexicon_has_respellings_and_ipa(tmp_path: Path) -> None:
     assert pronounce(text, lexicon, 1, True)[1] == Part("ŋwiən", ipa=True)
     without = [pronounce(text, lexicon, variant, False) for variant in (0, 1)]
     assert [part.text for part in without[0]] == ["ask ", "win", " about ", "XELJANZ"] and without[0] == without[1]
+    longer = {"new york": [Part("nuyork")], "new york times": [Part("times")]}
+    assert pronounce("the New York Times", longer, 0, True) == (Part("the "), Part("times"))
     assert pronounce("nguyens", lexicon, 0, True) == (Part("nguyens"),)
     assert pronounce(text, {}, 0, True) == (Part(text),)
 
