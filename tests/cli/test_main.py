@@ -19,7 +19,7 @@ import pytest
 import soundfile
 from command import Command, Replaced, noise
 
-from finetune.cli import demo, stages, transcribe_command
+from finetune.cli import curve, demo, pseudo_label, stages, suggest, transcribe_command
 from finetune.cli import main as cli
 from finetune.core.errors import CheckpointError, DataError, Interrupted
 from finetune.core.files import write_json
@@ -311,6 +311,9 @@ def test_a_report_of_an_earlier_versions_run_is_refused(finetune: Command, tmp_p
         (transcribe_command, ["transcribe", PARK, "--model", NANO], "finetune: stopped\n"),
         (stages, ["train", QUICKSTART], "finetune: stopped; rerun to resume from the last checkpoint\n"),
         (stages, ["prepare", QUICKSTART], "finetune: stopped; rerun to resume\n"),
+        (curve, ["curve", QUICKSTART], "finetune: stopped; rerun to resume\n"),
+        (suggest, ["suggest", NANO, PARK, "-o", "next.jsonl"], "finetune: stopped; rerun to resume\n"),
+        (pseudo_label, ["pseudo-label", NANO, PARK, "-o", "p.jsonl"], "finetune: stopped; rerun to resume\n"),
     ],
 )
 def test_only_commands_with_checkpoints_mention_resuming(
