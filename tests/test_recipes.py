@@ -152,3 +152,22 @@ def test_part_and_lora_sizes_of_the_1b_model(real_config: Path) -> None:
         "projector 35,697,664 parameters in 57 tensors of 29 modules",
         "lora 20,316,160 parameters in 560 tensors of 280 modules",
     ]
+
+
+def test_terms_from_text_have_other_voices_and_sentences_than_the_test_set() -> None:
+    vocabulary = ROOT / "data" / "vocabulary"
+    rows = {
+        split: [json.loads(line) for line in (vocabulary / f"{split}.jsonl").read_text().splitlines()]
+        for split in ("train", "valid", "test", "canary", "replay")
+    }
+    recorded = {row["speaker"] for items in rows.values() for row in items}
+    voices = re.findall(r"\ben-[\w-]+\+\w+", (ROOT / "scripts" / "make_term_clips").read_text())
+    assert len({*voices}) == len(voices) == 12 and not {voice.replace("+", "-") for voice in voices} & recorded
+    assert not {voice.partition("+")[2] for voice in voices} & {name.rpartition("-")[2] for name in recorded}
+    folder = ROOT / "recipes" / "vocabulary_from_text"
+    terms, templates = ((folder / name).read_text().splitlines() for name in ("terms.txt", "templates.txt"))
+    trained = {term for row in rows["train"] for term in row["terms"]}
+    assert {*terms} == {*(vocabulary / "terms.txt").read_text().split()} - trained
+    texts = {row["text"] for items in rows.values() for row in items}
+    known = (vocabulary / "terms.txt").read_text().split()
+    assert not {template.replace("{term}", term) for template in templates for term in known} & texts
