@@ -71,7 +71,8 @@ def _load(model: Path, styles: Path) -> Any:
     """The model, shared by its voices."""
     # Its warnings about words that espeak-ng joins come with each sentence; it sets the level of its logger again.
     logging.getLogger("phonemizer").addFilter(lambda record: record.levelno >= logging.ERROR)
+    package = require("kokoro_onnx", extra="kokoro")
     try:
-        return require("kokoro_onnx", extra="kokoro").Kokoro(str(model), str(styles))
-    except (OSError, ValueError, RuntimeError) as error:
+        return package.Kokoro(str(model), str(styles))
+    except Exception as error:  # of onnxruntime, as in `speak`
         raise VoiceError(f"{model}: cannot be loaded as Kokoro ({error})") from error

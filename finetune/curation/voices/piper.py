@@ -55,7 +55,8 @@ class PiperVoice:
 
     @cached_property
     def _model(self) -> Any:
+        piper = require("piper", extra="piper")
         try:
-            return require("piper", extra="piper").PiperVoice.load(self.path)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            return piper.PiperVoice.load(self.path)
+        except Exception as error:  # of onnxruntime, as in `speak`
             raise VoiceError(f"{self.path}: cannot be loaded as a voice of Piper ({error})") from error
