@@ -14,7 +14,7 @@ from finetune.core.config import TextSection
 from finetune.core.errors import DataError
 from finetune.core.hash_index import HashIndex, text_key
 from finetune.core.worker_pool import WorkerPool, available_cores
-from finetune.data.manifest import Utterance, numbered_id
+from finetune.data.manifest import PROMPT_COLUMNS, Utterance, numbered_id
 from finetune.data.problems import Finding, Problem, ProblemSummary
 from finetune.data.row import Row
 from finetune.data.row_audio import stated_audio
@@ -105,13 +105,13 @@ class RowComparison:
         self._sink.drop(problem)
 
     def _copy_warning(self, utterance: Utterance, result: RowResult) -> Iterable[Finding]:
-        """A warning if an earlier row has the same samples."""
+        """A warning if an earlier row has the same samples and the same task and prompt."""
         key = text_key(utterance.audio_digest)
         index = self._digests.get_key(key)
         if index is None:
             self._digests.set_new_key(key, self.num_kept)
-        elif result.has_speech:
-            first, text = self._sink.kept_item(index), utterance.text
+        elif result.has_speech and prompt_of(first := self._sink.kept_item(index)) == prompt_of(utterance):
+            text = utterance.text
             same = first.text == text
             texts = "the same transcript" if same else f"transcripts {first.text[:60]!r} and {text[:60]!r}"
             yield Finding("duplicate audio", f"same samples as {first.id!r}, {texts}")
@@ -131,6 +131,11 @@ class RowComparison:
                 f"the first {number} of {len(self._rows)} rows are all unusable for the same reason, so the others "
                 f"were not read\n{self.dropped.text()}"
             )
+
+
+def prompt_of(item: Utterance) -> tuple[str, ...]:
+    """The values of PROMPT_COLUMNS of an utterance."""
+    return tuple(getattr(item, name) for name in PROMPT_COLUMNS)
 
 
 class _UsedIds:

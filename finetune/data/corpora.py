@@ -85,8 +85,11 @@ def read_corpus(
     )
 
 
-def preview_rows(source: str) -> Corpus | None:
+def preview_rows(source: str, text_required: bool = True) -> Corpus | None:
     """The rows of a corpus that can be read without its audio; None for datasets and URLs, which are not opened.
+
+    Args:
+        source, text_required: see `read_corpus`.
 
     Raises:
         DataError: see `read_corpus`.
@@ -95,7 +98,7 @@ def preview_rows(source: str) -> Corpus | None:
         hub.split_source(source)
         return None
     if is_pattern(source):
-        corpora = [preview_rows(name) for name in expand(source)]
+        corpora = [preview_rows(name, text_required) for name in expand(source)]
         opened = [corpus for corpus in corpora if corpus is not None]
         return joined(opened) if len(opened) == len(corpora) else None
     if is_url(source):
@@ -105,8 +108,8 @@ def preview_rows(source: str) -> Corpus | None:
         return None
     if known and known.preview:
         folder = path if path.is_dir() else path.parent
-        return to_manifest_keys(known.preview(path), source, folder, True, known.exact)
-    return read_corpus(source, path)
+        return to_manifest_keys(known.preview(path), source, folder, True, known.exact, text_required)
+    return read_corpus(source, path, text_required=text_required)
 
 
 def _existing(source: str) -> Path:

@@ -1,6 +1,8 @@
 """Opens the corpora of a recipe: the rows of a source with the settings of its entry."""
 
+import os
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,24 +10,49 @@ from pathlib import Path
 from finetune.core.config import CorpusEntry
 from finetune.core.errors import DataError
 from finetune.data.cells import cell_text
+from finetune.data.columns import known_columns
 from finetune.data.corpora import preview_rows, read_corpus
 from finetune.data.corpus import Corpus
 from finetune.data.problems import Finding
 from finetune.data.raw_rows import BLOCK_ROWS
 from finetune.data.row import Row
+from finetune.data.row_result import stated_id
 
 FILLED = ("task", "language", "target_language", "text_style", "instruction")  # if a row has no value of its own
 
 
 def read_entry(entry: CorpusEntry, media_dir: Path, audio_required: bool = True) -> Corpus:
     """The rows of a corpus of a recipe; the arguments and errors are those of `read_corpus`."""
-    return with_settings(read_corpus(entry.path, media_dir, audio_required=audio_required), entry)
+    text_required = not entry.text_column
+    return with_settings(read_corpus(entry.path, media_dir, None, audio_required, text_required), entry)
 
 
-def preview_entry(entry: CorpusEntry, open_corpus: Callable[[str], Corpus | None] = preview_rows) -> Corpus | None:
+def read_entries(entries: Sequence[CorpusEntry], media_dir: Path) -> list[tuple[str, Corpus]]:
+    """The path and the rows of each corpus of a split, with unique ids, see `with_number`."""
+    numbers = use_numbers(entries)
+    return [(e.path, with_number(read_entry(e, media_dir), n)) for e, n in zip(entries, numbers, strict=True)]
+
+
+def preview_entry(entry: CorpusEntry, open_corpus: Callable[..., Corpus | None] = preview_rows) -> Corpus | None:
     """The rows of a corpus that can be read without its audio; see `preview_rows`."""
-    corpus = open_corpus(entry.path)
+    corpus = open_corpus(entry.path, False) if entry.text_column else open_corpus(entry.path)
     return None if corpus is None else with_settings(corpus, entry)
+
+
+def use_numbers(entries: Sequence[CorpusEntry]) -> list[int]:
+    """For each corpus of a split, how often its path has occurred so far: 1 for the first time."""
+    counts = Counter[str]()
+    numbers = []
+    for entry in entries:
+        name = os.path.normpath(entry.path)
+        counts[name] += 1
+        numbers.append(counts[name])
+    return numbers
+
+
+def with_number(corpus: Corpus, number: int) -> Corpus:
+    """The rows of a corpus that a split uses a second time, such as for another task: `#2` is added to their ids."""
+    return corpus if number == 1 else Corpus(NumberedRows(corpus, number), corpus.facts)
 
 
 def with_settings(corpus: Corpus, entry: CorpusEntry) -> Corpus:
@@ -36,18 +63,37 @@ def with_settings(corpus: Corpus, entry: CorpusEntry) -> Corpus:
     """
     if not entry.model_fields_set - {"path"}:
         return corpus
-    first = corpus.block(0)
-    if entry.text_column and not any(entry.text_column in row.values for row in first):
-        columns = ", ".join(dict.fromkeys(name for row in first for name in row.values))
-        raise DataError(f"{entry.path}: text_column: no column {entry.text_column!r}; the columns are {columns}")
-    return Corpus(EntryRows(corpus, entry), corpus.facts)
+    first, column = corpus.block(0), entry.text_column
+    if column and not any(column in row.values for row in first):
+        columns = dict.fromkeys(name for row in first for name in row.values)
+        if known_columns([column]).get(column) != "text" or "text" not in columns:
+            raise DataError(f"{entry.path}: text_column: no column {column!r}; the columns are {', '.join(columns)}")
+        column = "text"  # as the column is now named
+    return Corpus(EntryRows(corpus, entry, column), corpus.facts)
+
+
+class NumberedRows:
+    """The rows of a corpus with a number added to their ids, for a `Corpus`."""
+
+    def __init__(self, corpus: Corpus, number: int) -> None:
+        self._corpus, self._number = corpus, number
+
+    def __len__(self) -> int:
+        return len(self._corpus)
+
+    def block(self, number: int) -> list[Row]:
+        return [self._numbered(row) for row in self._corpus.block(number)]
+
+    def _numbered(self, row: Row) -> Row:
+        name = stated_id(row)
+        return replace(row, values={**row.values, "id": f"{name}#{self._number}"}) if name else row
 
 
 class EntryRows:
     """The rows of a corpus with the settings of an entry, for a `Corpus`."""
 
-    def __init__(self, corpus: Corpus, entry: CorpusEntry) -> None:
-        self._corpus, self._entry = corpus, entry
+    def __init__(self, corpus: Corpus, entry: CorpusEntry, text_column: str) -> None:
+        self._corpus, self._entry, self._text_column = corpus, entry, text_column
         self._chosen: Sequence[int] = range(len(corpus))
         self._set = {name: value for name in FILLED if (value := getattr(entry, name))}
         if entry.max_clips is not None and entry.max_clips < len(corpus):
@@ -74,8 +120,8 @@ class EntryRows:
         values |= {name: value for name, value in self._set.items() if not cell_text(values.get(name))}
         values |= {name: value for name, value in entry.tags.items() if not cell_text(values.get(name))}
         fault = row.fault
-        if entry.text_column:
-            values["text"] = values.pop(entry.text_column, None)
+        if self._text_column:
+            values["text"] = values.pop(self._text_column, None)
             if not isinstance(values["text"], str):
                 fault = fault or Finding("empty transcript", f"the row has no text in column {entry.text_column!r}")
         if entry.weight != 1:

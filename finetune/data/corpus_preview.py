@@ -25,7 +25,7 @@ SAMPLE_BLOCKS = 32  # of a larger corpus, at equal distances, of which transcrip
 LARGEST_EXACT = SAMPLE_BLOCKS * BLOCK_ROWS  # rows of a corpus that is read completely
 
 
-def preview_corpora(recipe: Recipe, open_corpus: Callable[[str], Corpus | None] = preview_rows) -> Iterator[str]:
+def preview_corpora(recipe: Recipe, open_corpus: Callable[..., Corpus | None] = preview_rows) -> Iterator[str]:
     """One line for each corpus of a recipe, then the style of the transcripts. Decodes no audio and writes no file.
 
     Args:

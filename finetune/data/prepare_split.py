@@ -17,7 +17,7 @@ from finetune.core.errors import DataError
 from finetune.core.ray_pool import RayPool
 from finetune.core.worker_pool import WorkerPool, available_cores
 from finetune.data.audit import RowComparison
-from finetune.data.corpus_entries import read_entry
+from finetune.data.corpus_entries import read_entries
 from finetune.data.corpus_state import corpus_state
 from finetune.data.problems import ProblemSummary
 from finetune.data.row_audio import Inspect
@@ -67,7 +67,7 @@ class SplitJob:
     def __init__(self, split: str, data: DataSection, place: Workplace) -> None:
         self.split, self._data, self._place = split, data, place
         entries: list[CorpusEntry] = getattr(data, split)
-        self.rows = RowBlocks([(entry.path, read_entry(entry, place.media)) for entry in entries])
+        self.rows = RowBlocks(read_entries(entries, place.media))
         self._settings = RowSettings(
             min_duration=data.min_duration,
             max_duration=data.max_duration,

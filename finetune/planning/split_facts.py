@@ -16,7 +16,7 @@ from finetune.data.byte_range import is_fetched, is_url
 from finetune.data.cells import cell_channel, cell_keywords, cell_seconds, cell_text, clean_text
 from finetune.data.corpora import preview_rows
 from finetune.data.corpus import Corpus
-from finetune.data.corpus_entries import preview_entry
+from finetune.data.corpus_entries import preview_entry, use_numbers, with_number
 from finetune.data.manifest import KEYS, Utterance
 from finetune.data.row import Row
 from finetune.data.row_checks import prompt_columns, stated_weight
@@ -82,7 +82,7 @@ class SplitFacts:
 
 
 def open_split(
-    data: DataSection, split: str, open_corpus: Callable[[str], Corpus | None] = preview_rows
+    data: DataSection, split: str, open_corpus: Callable[..., Corpus | None] = preview_rows
 ) -> list[Corpus] | None:
     """The corpora of a split; None if one of them is opened only by `prepare`.
 
@@ -94,11 +94,11 @@ def open_split(
     Raises:
         DataError: a corpus cannot be read.
     """
-    corpora = []
-    for entry in getattr(data, split):
+    corpora, entries = [], getattr(data, split)
+    for entry, number in zip(entries, use_numbers(entries), strict=True):
         if (corpus := preview_entry(entry, open_corpus)) is None:
             return None
-        corpora.append(corpus)
+        corpora.append(with_number(corpus, number))
     return corpora
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from finetune.core.config import CorpusEntry, Recipe
+from finetune.core.config import CorpusEntry, DataSection, Recipe
 from finetune.core.errors import DataError
 from finetune.core.run_dir import RunDir
 from finetune.data.corpus_entries import preview_entry, read_entry
@@ -17,6 +17,7 @@ from finetune.data.corpus_preview import preview_corpora
 from finetune.data.manifest import read_manifest
 from finetune.data.prepare import prepare
 from finetune.data.row_prompt import instruction_of
+from finetune.planning.split_facts import open_split
 
 RATE = 16_000
 
@@ -76,6 +77,18 @@ def test_the_text_can_come_from_another_column(corpus: Callable[..., Path], tmp_
     assert preview_entry(entry(Path("hf:name:train"), language="es")) is None
 
 
+def test_the_text_column_may_be_the_only_one_and_have_a_usual_name(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(RATE, np.float32), RATE)
+    path = tmp_path / "a.csv"
+    for name in ("translation", "sentence"):
+        path.write_text(f"audio_filepath,{name}\na.wav,good morning\n")
+        chosen = entry(path, text_column=name)
+        assert values(chosen, tmp_path, "text") == ["good morning"]
+        preview = preview_entry(chosen)
+        assert preview is not None and [row.values["text"] for row in preview] == ["good morning"]
+    assert preview[0].fault is None
+
+
 def prepared(tmp_path: Path, *entries: CorpusEntry, **data: Any) -> Path:
     recipe = Recipe(name="x", model={"base": "-"}, data={"test": list(entries), **data})  # type: ignore[arg-type]
     prepare(recipe, run := RunDir(tmp_path / "run"))
@@ -133,3 +146,20 @@ def test_an_instruction_makes_any_target_language_possible(corpus: Callable[...,
     path = corpus("a", {"target_language": "nl", "instruction": "write it in Dutch"})
     (row,) = read_manifest(prepared(tmp_path, entry(path)))
     assert instruction_of(row, "default") == "write it in Dutch" and row.is_translation
+
+
+def test_a_corpus_can_be_used_for_two_tasks(
+    corpus: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = corpus("a", {"id": "one", "translation": "eins"}, {"id": "two", "translation": "zwei"})
+    again = entry(path.parent / "." / path.name, task="translate", target_language="de", text_column="translation")
+    caplog.set_level("INFO")
+    rows = read_manifest(prepared(tmp_path, entry(path), again))
+    assert [(row.id, row.task, row.text) for row in rows] == [
+        ("one", "", "a 0"), ("two", "", "a 1"), ("one#2", "translate", "eins"), ("two#2", "translate", "zwei"),
+    ]  # fmt: skip
+    assert "duplicate audio" not in caplog.text
+    opened = open_split(DataSection(test=[entry(path), again]), "test")
+    assert opened is not None and [row.values["id"] for row in opened[1]] == ["one#2", "two#2"]
+    prepared(tmp_path, entry(path), entry(path))  # the same task twice
+    assert "duplicate audio" in caplog.text
