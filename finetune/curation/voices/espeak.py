@@ -19,14 +19,13 @@ class EspeakVoice:
         self.name = name
 
     def check(self) -> None:
-        language, plus, variant = self.name.partition("+")
-        if language not in _languages():
-            raise VoiceError(
-                f"espeak-ng has no voice {language!r}; `espeak-ng --voices` lists them (column Language), or names one "
-                "of another engine"
-            )
-        if plus and variant not in _variants():  # espeak-ng ignores an unknown one
+        (language, plus, variant), variants = self.name.partition("+"), _variants()
+        if plus and variant not in variants:  # espeak-ng ignores an unknown one
             raise VoiceError(f"espeak-ng has no variant {variant!r}; `espeak-ng --voices=variant` lists them")
+        try:
+            run_program(["espeak-ng", "-q", "-v", language, "--", "a"], install=INSTALL)
+        except VoiceError as error:
+            raise VoiceError(f"{error}; `espeak-ng --voices` lists the voices (column Language)") from error
 
     def speak(self, line: Line) -> Sound:
         command = ["espeak-ng", "-v", self.name, "-s", str(round(WORDS_PER_MINUTE * line.speed))]
@@ -34,16 +33,6 @@ class EspeakVoice:
         return read_sound(run_program(command, install=INSTALL), "espeak-ng")
 
 
-def _languages() -> frozenset[str]:
-    """Names that -v takes: codes of languages, and names of voices."""
-    rows = [line.split() for line in _listed("--voices")]
-    return frozenset(name for row in rows for name in (row[1], row[3].replace("_", " "), row[4]))
-
-
 def _variants() -> frozenset[str]:
-    return frozenset(line.split("!v/", 1)[1].split("  ")[0].strip() for line in _listed("--voices=variant"))
-
-
-def _listed(option: str) -> list[str]:
-    """The lines of a list of voices, without its heading."""
-    return run_program(["espeak-ng", option], install=INSTALL).decode(errors="replace").splitlines()[1:]
+    listed = run_program(["espeak-ng", "--voices=variant"], install=INSTALL).decode(errors="replace").splitlines()[1:]
+    return frozenset(line.split("!v/", 1)[1].split("  ")[0].strip() for line in listed)
