@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-from finetune.core.options import DecodingOptions
+from finetune.core.options import MAX_SAMPLING_WEIGHT, DecodingOptions
 from finetune.core.prompts import INSTRUCTION
 
 
@@ -49,7 +49,7 @@ class CorpusEntry(Section):
 
     path: str = Field(min_length=1)
     """A .jsonl, .csv, .tsv or .parquet file, a folder, or hf:NAME:SPLIT; docs/corpora.md lists all formats."""
-    weight: float = Field(1.0, gt=0, le=1000)
+    weight: float = Field(1.0, gt=0, le=MAX_SAMPLING_WEIGHT)
     """How often a clip occurs in an epoch of training; at 0.5, each epoch uses a new random half of the clips."""
     max_clips: int | None = Field(None, ge=1)
     """Use a random sample of this many rows, the same each time; the default is all rows."""

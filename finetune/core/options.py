@@ -15,6 +15,7 @@ from finetune.core.errors import RecipeError
 from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS, language_code
 from finetune.core.prompts import DEFAULT_PROFILE, INSTRUCTION, PromptProfile
 
+MAX_SAMPLING_WEIGHT = 1000.0  # occurrences of a clip in an epoch
 COMPARE_FOLDER = "runs/compare"  # hypotheses that `finetune compare` keeps
 FORMATS = ("text", "json", "srt", "vtt", "tsv")  # of a printed transcript; the first is the default
 MIN_WINDOW, MAX_WINDOW = 1.0, 30.0  # seconds; bounds of the longest window of audio that a model gets

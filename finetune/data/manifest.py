@@ -20,6 +20,7 @@ from typing import Any
 
 from finetune.core.errors import DataError
 from finetune.core.files import parse_jsonl, read_bytes, stream_jsonl
+from finetune.core.options import MAX_SAMPLING_WEIGHT
 from finetune.core.prompts import TRANSLATE, prompt_problem, stated_task
 from finetune.data.byte_range import stem_of
 from finetune.data.cells import cell_channel
@@ -287,8 +288,10 @@ def _utterance(row: dict[str, object], where: str, used_ids: Collection[str]) ->
 
 def _weight(row: dict[str, object], where: str) -> float:
     value = row.get("sampling_weight", 1.0)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise DataError(f"{where}: `sampling_weight` must be a number above 0; got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_SAMPLING_WEIGHT:
+        raise DataError(
+            f"{where}: `sampling_weight` must be a number above 0, at most {MAX_SAMPLING_WEIGHT:g}; got {value!r}"
+        )
     return float(value)
 
 

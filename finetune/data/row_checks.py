@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from finetune.core.options import MAX_SAMPLING_WEIGHT
 from finetune.core.prompts import prompt_problem, stated_task
 from finetune.data.audio import AudioInfo
 from finetune.data.cells import cell_keywords, cell_number, cell_text, clean_text, json_value, no_number, shown
@@ -70,9 +71,12 @@ def check_prompt(row: Row, utterance: Utterance) -> Finding | None:
         return Finding("no prompt", problem)
     if utterance.is_translation and not any(map(str.isalnum, utterance.text)):  # it has no score
         return Finding("no translation", f"the row has no words in {utterance.target_language}")
-    if not utterance.sampling_weight > 0:
+    if not 0 < utterance.sampling_weight <= MAX_SAMPLING_WEIGHT:
         value = row.values.get("sampling_weight")
-        return Finding("invalid weight", f"sampling_weight must be a number above 0, not {shown(value)}")
+        return Finding(
+            "invalid weight",
+            f"sampling_weight must be a number above 0, at most {MAX_SAMPLING_WEIGHT:g}, not {shown(value)}",
+        )
     return None
 
 

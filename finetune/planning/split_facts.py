@@ -60,7 +60,8 @@ class SplitFacts:
     Attributes:
         split: its name.
         rows: number of rows.
-        durations: seconds of each row, NaN if not known, and `characters`, the length of its text.
+        durations: seconds of each row, NaN if not known; `characters`, the length of its text; `weights`, how often it
+            occurs in an epoch.
         complete: whether `clips` has all clips, and `durations` all durations that headers state.
         clips: the clips that `prepare` will probably keep; of a large split, a sample.
         longest: of a large split, the longest clip, then those with the most seconds and characters.
@@ -74,6 +75,7 @@ class SplitFacts:
     complete: bool = True
     durations: "array[float]" = field(default_factory=lambda: array("d"))
     characters: "array[int]" = field(default_factory=lambda: array("l"))
+    weights: "array[float]" = field(default_factory=lambda: array("d"))
     clips: list[Utterance] = field(default_factory=list)
     longest: list[Utterance] = field(default_factory=list)
     speakers: Counter[str] = field(default_factory=Counter)
@@ -126,6 +128,7 @@ def read_facts(
         length = len(text) if isinstance(text, str) else len(cell_text(text))
         facts.durations.append(seconds)
         facts.characters.append(length)
+        facts.weights.append((stated_weight(row) or 1.0) if "sampling_weight" in row.values else 1.0)
         _count_speaker(facts, row)
         if math.isnan(seconds) or not data.min_duration <= seconds <= data.max_duration:
             continue

@@ -15,7 +15,7 @@ from finetune.model.prompt import encode_text, render
 from finetune.planning.activations import LargestBatch
 from finetune.planning.split_facts import LIMITS, Limits, SplitFacts
 from finetune.training.corpus import TrainingCorpus
-from finetune.training.plan import Groups, no_speech_durations, plan_epoch, sample_replay
+from finetune.training.plan import Groups, no_speech_durations, plan_epoch, sample_replay, sample_weighted
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,9 @@ def _estimated(
     )
     spacing = max(1, sum(item.rows for item in facts.values()) // limits.planned)
     counts, columns = zip(*(_planned(facts.get(split), recipe, spacing) for split in ("train", "replay")), strict=True)
-    rows = np.concatenate(columns)
+    rows, weights = np.split(np.concatenate(columns), [2], axis=1)
     chosen = sample_replay(len(columns[0]), len(columns[1]), recipe.data.replay_weight, recipe.seed, 0)
+    chosen = sample_weighted(chosen, weights[:, 0], recipe.seed, 0)
     silent = no_speech_durations(rows[:, 0], chosen, len(chosen), augment.no_speech, recipe.seed, 0)
     chosen = np.concatenate([chosen, np.arange(len(rows), len(rows) + len(silent), dtype=np.int32)])
     durations, characters = np.concatenate([rows, np.stack([silent, np.zeros(len(silent))], axis=1)]).T
@@ -183,18 +184,19 @@ def _estimated(
 
 
 def _planned(facts: SplitFacts | None, recipe: Recipe, spacing: int) -> tuple[int, NDArray[np.float64]]:
-    """The number of rows of a length that is kept, and (n, 2) seconds and characters of every `spacing`-th of them.
+    """The number of rows of a length that is kept, and (n, 3) seconds, characters and weights of some.
 
-    The rows with the most seconds and the most characters are always among them.
+    These are every `spacing`-th row, and the rows with the most seconds and the most characters.
     """
     if facts is None:
-        return 0, np.zeros((0, 2))
+        return 0, np.zeros((0, 3))
     seconds, characters = np.frombuffer(facts.durations, np.float64), np.frombuffer(facts.characters, "l")
     kept = np.flatnonzero((seconds >= recipe.data.min_duration) & (seconds <= recipe.data.max_duration))  # not NaN
     chosen = kept[::spacing]
     if len(kept):
         chosen = np.union1d(chosen, [kept[column[kept].argmax()] for column in (seconds, characters)])
-    return len(kept), np.stack([seconds[chosen], characters[chosen].astype(np.float64)], axis=1)
+    weights = np.frombuffer(facts.weights, np.float64)
+    return len(kept), np.stack([column[chosen].astype(np.float64) for column in (seconds, characters, weights)], axis=1)
 
 
 def _sampled_keywords(corpus: TrainingCorpus, rows: int) -> NDArray[np.int64]:

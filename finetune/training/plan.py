@@ -120,7 +120,8 @@ def sample_replay(count_train: int, count_replay: int, replay_weight: float, see
 def sample_weighted(chosen: Indices, weights: Seconds, seed: int, epoch: int) -> Indices:
     """One epoch's clips with each clip `weight` times on average, each time next to itself.
 
-    The fractional part of a weight is a random sample of the clips with this weight, as in `sample_replay`.
+    The fractional part of a weight is a random sample of the clips with this weight, as in `sample_replay`. An epoch
+    has at least one clip.
 
     Args:
         chosen: indices of clips.
@@ -128,9 +129,14 @@ def sample_weighted(chosen: Indices, weights: Seconds, seed: int, epoch: int) ->
     """
     own = weights[chosen]
     times = np.floor(own).astype(np.int64)
-    for weight in np.unique(own[own != times]).tolist():
-        rng, places = random.Random(f"{seed}/{epoch}/weight/{weight!r}"), np.flatnonzero(own == weight)
+    fractional = np.flatnonzero(own != times)
+    ordered = fractional[np.argsort(own[fractional], kind="stable")]
+    for places in np.split(ordered, np.flatnonzero(np.diff(own[ordered])) + 1) if len(ordered) else ():
+        weight = float(own[places[0]])
+        rng = random.Random(f"{seed}/{epoch}/weight/{weight!r}")
         times[rng.sample(places.tolist(), int(weight % 1 * len(places) + rng.random()))] += 1
+    if not times.any():
+        times[random.Random(f"{seed}/{epoch}/weight").randrange(len(times))] = 1
     return np.repeat(chosen, times)
 
 

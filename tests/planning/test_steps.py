@@ -87,6 +87,16 @@ def test_a_plan_counts_clips_without_speech(recipe: Recipe, model: Callable[[], 
     assert all(batch and all(clip.audio_filepath for clip in batch) for batch in made.measured)
 
 
+def test_an_estimate_counts_the_weights_of_the_clips(recipe: Recipe, model: Callable[[], SpeechModel]) -> None:
+    (entry,) = recipe.data.train
+    weighted = recipe.data.model_copy(update={"train": [CorpusEntry(path=entry.path, weight=1.5)]})
+    recipe = recipe.model_copy(update={"data": weighted})
+    exact = plan_steps(model(), recipe, {"train": facts_of(recipe)}, 1)
+    about = plan_steps(model(), recipe, {"train": facts_of(recipe)}, 1, Limits(exact=100))
+    assert exact.plan.exact and exact.plan.clips == about.plan.clips == 3 * ROWS
+    assert about.plan.hours == pytest.approx(exact.plan.hours, rel=0.05)
+
+
 def test_an_estimate_plans_a_part_of_the_rows(recipe: Recipe, model: Callable[[], SpeechModel]) -> None:
     exact = plan_steps(model(), recipe, {"train": facts_of(recipe)}, 1)
     about = plan_steps(model(), recipe, {"train": facts_of(recipe)}, 1, Limits(exact=100, planned=75))

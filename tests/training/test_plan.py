@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+import time
 from collections import Counter
 from collections.abc import Sequence
 
@@ -285,3 +286,12 @@ def test_weights_repeat_and_sample_clips() -> None:
     for times in epochs:
         assert {times[clip] for clip in range(40)} == {2, 3} and sum(times[clip] for clip in range(40)) == 100
         assert {times[clip] for clip in range(40, 90)} == {1} and sum(times[clip] for clip in range(90, 100)) == 5
+    assert [len(sample_weighted(chosen, np.full(100, 1e-9), 1, epoch)) for epoch in range(3)] == [1, 1, 1]
+
+
+def test_many_different_weights_are_sampled_in_reasonable_time() -> None:
+    size = 100_000
+    started = time.process_time()
+    clips = sample_weighted(np.arange(size, dtype=np.int32), np.linspace(0.5, 1.5, size), 1, 0)
+    assert time.process_time() - started < 5  # comparing each weight with all others takes longer
+    assert len(clips) == pytest.approx(size, rel=0.02) and (np.diff(clips) >= 0).all()
