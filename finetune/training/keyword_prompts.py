@@ -87,6 +87,7 @@ class KeywordPrompts:
             domain, [*sorted(self._counts), *self._some_phrases(phrases)]
         )
         self._lengths = self._count_tokens(self.pool)
+        self._length_of = dict(zip(self.pool, self._lengths.tolist(), strict=True))
         self._header = len(tokenizer.encode(" Keywords:", add_special_tokens=False))
 
     def _some_phrases(self, phrases: list[str]) -> list[str]:
@@ -121,6 +122,14 @@ class KeywordPrompts:
             counts[start : start + BLOCK] = [len(ids) + 1 for ids in tokens]
         return counts
 
+    def _length(self, keyword: str) -> int:
+        """The tokens of a keyword in a list, with its comma; those of a phrase are at most those of its words."""
+        if keyword in self._length_of:
+            return self._length_of[keyword]
+        if len(words := keyword.split(" ")) > 1:
+            return sum(map(self._length, words)) - len(words) + 1
+        return self._length_of.setdefault(keyword, int(self._count_tokens([keyword])[0]))
+
     def sample(self, clip: str, text: str, epoch: int | None, room: int) -> tuple[tuple[str, ...], int]:
         """The keywords of a clip's prompt in an epoch, in random order, and the number of tokens that they add at most.
 
@@ -138,7 +147,7 @@ class KeywordPrompts:
         elif share >= settings.true_terms + settings.distractors:
             return (), 0
         true = self._true_terms(text, rng)[:size] if share < settings.true_terms else []
-        words, lengths = [*true], self._count_tokens(true).tolist()
+        words, lengths = [*true], [self._length(word) for word in true]
         numbers = self._distractors(text, size - len(true), rng)
         words += [self.pool[number] for number in numbers]
         lengths += self._lengths[numbers].tolist()
