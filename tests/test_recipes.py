@@ -132,6 +132,7 @@ def test_the_base_has_the_parts_that_a_recipe_trains(path: Path, real_config: Pa
     lines = summarize_model(str(base), None, trainable_parts(recipe)).lines()
     parts = {name for name, part in recipe.parts if getattr(part, "mode", "frozen") != "frozen"}
     parts |= {"lora"} if recipe.parts.lora.rank else set()
+    parts |= {"language_model"} if recipe.parts.language_model.layers else set()
     assert {line.split()[0] for line in lines[lines.index("trainable:") + 1 :]} == parts
 
 
