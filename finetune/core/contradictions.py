@@ -5,7 +5,7 @@ from unicodedata import category
 
 from finetune.core.config import AugmentSection, CorpusEntry, DataSection, Recipe
 from finetune.core.languages import row_language, suggested_language
-from finetune.core.prompts import TRANSLATE, prompt_problem, stated_task
+from finetune.core.prompts import TRANSCRIBE, TRANSLATE, prompt_problem, stated_task
 
 MAX_NAME, MAX_INSTRUCTION = 100, 10_000  # characters
 
@@ -90,6 +90,11 @@ def _entry_problem(entry: CorpusEntry, split: str, too_long: str) -> str:
     if entry.language and not row_language(entry.language):
         hint = suggested_language(entry.language)
         return f"language {entry.language!r} must be a language code such as en or de" + (f"; {hint}?" if hint else "")
+    if entry.task == TRANSCRIBE and row_language(entry.target_language) != row_language(entry.language):
+        if entry.target_language:
+            return (
+                f"target_language {entry.target_language!r} has no effect on task {TRANSCRIBE}; remove one of the two"
+            )
     try:
         _, target = stated_task(entry.task or "", entry.language, entry.target_language)
     except ValueError as error:

@@ -99,6 +99,8 @@ def segment_recordings(
 
 def _segment(model: SpeechModel, recording: Recording, options: SegmentOptions, name: str) -> Segmented:
     item, reason = recording.utterance, recording.fault
+    if item.is_translation:
+        reason = reason or "a translation: segments align speech with its transcript"
     if not reason:
         try:
             with task(name, recording.seconds()):

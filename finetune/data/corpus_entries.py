@@ -13,6 +13,7 @@ from finetune.data.cells import cell_text
 from finetune.data.columns import known_columns
 from finetune.data.corpora import preview_rows, read_corpus
 from finetune.data.corpus import Corpus
+from finetune.data.manifest import KEYS
 from finetune.data.problems import Finding
 from finetune.data.raw_rows import BLOCK_ROWS
 from finetune.data.row import Row
@@ -59,8 +60,10 @@ def with_settings(corpus: Corpus, entry: CorpusEntry) -> Corpus:
     """The rows of a corpus with the settings of its entry.
 
     Raises:
-        DataError: no row of the first block has `text_column`.
+        DataError: no row of the first block has `text_column`, or a tag has the name of a key of the manifest.
     """
+    if reserved := sorted({*entry.tags} & ({*KEYS} - {"speaker"})):
+        raise DataError(f"{entry.path}: tags: {reserved[0]!r} is not a name for a tag; it has a meaning in each row")
     if not entry.model_fields_set - {"path"}:
         return corpus
     first, column = corpus.block(0), entry.text_column

@@ -163,6 +163,10 @@ def test_an_unknown_key_unlike_any_other_is_refused_without_a_suggestion(recipe:
             "zh, or give an `instruction`",
         ),
         (
+            "data.replay:\n- {path: b, task: transcribe, language: es, target_language: en}",
+            "5: data.replay: b: target_language 'en' has no effect on task transcribe; remove one of the two",
+        ),
+        (
             "data.canary:\n- path: b\n  weight: 2",
             "5: data.canary: b: weight has no effect on clips that are only scored",
         ),

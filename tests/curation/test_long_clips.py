@@ -46,6 +46,17 @@ def test_prepare_cuts_long_rows_and_keeps_the_others(recipe: Recipe) -> None:
     assert json.loads((run.root / "segments/train-1/summary.json").read_text())["recordings"] == 1
 
 
+def test_a_long_translation_is_not_aligned(recipe: Recipe) -> None:
+    path = Path(recipe.data.train[0].path)
+    *short, long = [json.loads(line) for line in path.read_text().splitlines()]
+    short[0] |= {"target_language": "es"}
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*short, {**long, "target_language": "es"}]))
+    run = RunDir(f"{recipe.runs}/{recipe.name}")
+    with pytest.raises(DataError, match="1 of 7 rows are unusable"):
+        segment_long(recipe, run)
+    assert "a translation" in (run.root / "segments/train-1/set_aside.jsonl").read_text()
+
+
 def test_an_unchanged_corpus_is_not_segmented_again(recipe: Recipe, model: Callable[[], SpeechModel]) -> None:
     loads = list[int]()
 

@@ -89,6 +89,13 @@ def test_the_text_column_may_be_the_only_one_and_have_a_usual_name(tmp_path: Pat
     assert preview[0].fault is None
 
 
+def test_a_tag_cannot_replace_a_key_of_the_manifest(corpus: Callable[..., Path], tmp_path: Path) -> None:
+    path = corpus("a", {})
+    assert values(entry(path, tags={"speaker": "anna"}), tmp_path, "speaker") == ["anna"]
+    with pytest.raises(DataError, match="tags: 'id' is not a name for a tag"):
+        read_entry(entry(path, tags={"id": "x"}), tmp_path)
+
+
 def prepared(tmp_path: Path, *entries: CorpusEntry, **data: Any) -> Path:
     recipe = Recipe(name="x", model={"base": "-"}, data={"test": list(entries), **data})  # type: ignore[arg-type]
     prepare(recipe, run := RunDir(tmp_path / "run"))
