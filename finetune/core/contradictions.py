@@ -90,11 +90,9 @@ def _entry_problem(entry: CorpusEntry, split: str, too_long: str) -> str:
     if entry.language and not row_language(entry.language):
         hint = suggested_language(entry.language)
         return f"language {entry.language!r} must be a language code such as en or de" + (f"; {hint}?" if hint else "")
-    if entry.task == TRANSCRIBE and row_language(entry.target_language) != row_language(entry.language):
-        if entry.target_language:
-            return (
-                f"target_language {entry.target_language!r} has no effect on task {TRANSCRIBE}; remove one of the two"
-            )
+    target = entry.target_language
+    if entry.task == TRANSCRIBE and target and row_language(target) != row_language(entry.language):
+        return f"target_language {target!r} has no effect on task {TRANSCRIBE}; remove one of the two"
     try:
         _, target = stated_task(entry.task or "", entry.language, entry.target_language)
     except ValueError as error:
