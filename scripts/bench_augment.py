@@ -57,13 +57,13 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=40)
     args = parser.parse_args()
     recipe = read_recipe(args.recipe, ["machine.workers=2", *args.set])
-    manifest = Path(recipe.data.train[0])
+    manifest = Path(recipe.data.train[0].path)
     clips = [
         Utterance(item.id, str(manifest.parent / item.audio_filepath), item.duration, item.text)
         for item in read_manifest(manifest)
     ]
     print("| effect on each clip | CPU ms for a second of audio |\n|---|---|")
-    model = load_model(recipe.model.base)
+    model = load_model(recipe.model.base, recipe.model.dtype)
     data = SpeechDataset(model, recipe, clips)
     for name, settings in ALONE.items():
         print(f"| {name} | {alone(data, recipe, settings):.1f} |", flush=True)
@@ -90,7 +90,7 @@ def alone(data: SpeechDataset, recipe: Recipe, settings: dict[str, object]) -> f
 
 def steps(recipe: Recipe, clips: list[Utterance], count: int) -> tuple[float, float, float]:
     """Seconds of `count` steps of one micro-batch, seconds of waiting in them, CPU seconds of the workers."""
-    model = load_model(recipe.model.base)
+    model = load_model(recipe.model.base, recipe.model.dtype)
     open_parts(model, trainable_parts(recipe))
     set_mode(model, training=True)
     parameters = trained_parameters(model)
