@@ -12,6 +12,7 @@ and SNRs. WER, its interval and the paired test against the first model are thos
 
 import argparse
 import json
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ from finetune.metrics.normalizer import normalize
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data/vocabulary"
-SNRS = (None, 20.0, 10.0, 5.0, 0.0)  # None: clean
+SNRS = (math.inf, 20.0, 10.0, 5.0, 0.0)  # inf: clean
 SHORTEST = 1.0  # seconds of a recording; shorter ones are single events
 SECONDS, LEVELS = 3.0, (-45, -30, -18)  # of clips without speech; dB of full scale
 PROBE_SEED = 2  # the calibration of a run uses 1
@@ -44,7 +45,7 @@ class Row:
     """The WER of a model on a set at an SNR; fractions."""
 
     set: str
-    snr: float | None
+    snr: float
     model: str
     wer: float
     low: float
@@ -59,6 +60,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--music", metavar="DIR", help="recordings of music")
     sets = [DATA / "test.jsonl", DATA / "canary.jsonl"]
     parser.add_argument("--manifests", type=Path, nargs="*", default=sets, help="clips with speech")
+    parser.add_argument("--snr", type=float, nargs="*", default=SNRS, metavar="DB", help="inf is clean (default: all)")
+    parser.add_argument("--words", action=argparse.BooleanOptionalAction, default=True, help="also count made-up words")
     parser.add_argument("--json", type=Path, help="also write all figures to this file")
     return parser.parse_args()
 
@@ -67,7 +70,7 @@ def long_enough(folder: str, key: str) -> list[Recording]:
     return [item for item in find_recordings(folder, key) if seconds_of_recording(item) >= SHORTEST]
 
 
-def noisy_set(manifest: Path, recordings: Sequence[Recording], snr: float | None, folder: Path) -> Path:
+def noisy_set(manifest: Path, recordings: Sequence[Recording], snr: float, folder: Path) -> Path:
     """Writes the clips of a manifest with noise."""
     rng, rows = np.random.default_rng(1), []
     folder.mkdir(parents=True)
@@ -75,13 +78,13 @@ def noisy_set(manifest: Path, recordings: Sequence[Recording], snr: float | None
         wave = load_audio(str(manifest.parent / item.audio_filepath), item.offset, item.duration, item.channel)
         noise = excerpt(recordings[rng.integers(len(recordings))], len(wave), rng)
         path = folder / f"{item.id}.wav"
-        soundfile.write(path, wave if snr is None else add_noise(wave, noise, snr), SAMPLE_RATE, subtype="FLOAT")
+        soundfile.write(path, add_noise(wave, noise, snr), SAMPLE_RATE, subtype="FLOAT")
         rows.append(replace(item, audio_filepath=str(path), offset=0.0, channel=None, keywords=(), audio_digest=""))
     write_manifest(folder / "clips.jsonl", rows)
     return folder / "clips.jsonl"
 
 
-def rows_of(name: str, snr: float | None, models: Sequence[str], result: CompareResult) -> Iterator[Row]:
+def rows_of(name: str, snr: float, models: Sequence[str], result: CompareResult) -> Iterator[Row]:
     for model, scores in result.systems.items():
         test = result.comparisons.get(model)
         text = f"{100 * test.difference:+.1f} ({100 * test.low:+.1f} to {100 * test.high:+.1f})" if test else ""
@@ -128,28 +131,31 @@ def main() -> None:
     rows = list[Row]()
     with tempfile.TemporaryDirectory() as folder:
         for manifest in args.manifests:
-            for snr in SNRS:
+            for snr in args.snr:
                 path = noisy_set(manifest, noise, snr, Path(folder) / f"{manifest.stem}-{snr}")
                 result = compare(args.models, str(path), scoring_options(None, None), None, INSTRUCTION, [])
                 for row in rows_of(manifest.stem, snr, args.models, result):
                     rows.append(row)
-                    shown = "clean" if snr is None else f"{snr:g}"
+                    shown = "clean" if math.isinf(snr) else f"{snr:g}"
                     print(
                         f"| {row.set} | {shown} | {row.model} | {100 * row.wer:.1f} ({100 * row.low:.1f} to "
                         f"{100 * row.high:.1f}) | {row.difference} |",
                         flush=True,
                     )
-    families = without_speech(noise, music)
-    print("\nmade-up words a minute, without the guard of `finetune transcribe`\n")
-    print(f"| model | {' | '.join(f'{name} ({len(waves)} clips)' for name, waves in families.items())} |")
-    print("|---" * (len(families) + 1) + "|")
+    families = without_speech(noise, music) if args.words else {}
     words = dict[str, dict[str, str]]()
-    for name in args.models:
+    if families:
+        print("\nmade-up words a minute, without the guard of `finetune transcribe`\n")
+        print(f"| model | {' | '.join(f'{name} ({len(waves)} clips)' for name, waves in families.items())} |")
+        print("|---" * (len(families) + 1) + "|")
+    for name in args.models if families else ():
         model = finetune.load(name)
         words[name] = {family: rate(made_up(model, waves), waves) for family, waves in families.items()}
         print(f"| {name} | {' | '.join(words[name].values())} |", flush=True)
     if args.json:
-        args.json.write_text(json.dumps({"wer": [vars(row) for row in rows], "made_up": words}, indent=2) + "\n")
+        args.json.write_text(
+            json.dumps({"wer": [vars(row) | {"snr": str(row.snr)} for row in rows], "made_up": words}, indent=2) + "\n"
+        )
 
 
 if __name__ == "__main__":
