@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from finetune.cli.arguments import Subparsers
 from finetune.core.array_job import parse_shard
 from finetune.core.errors import DataError
+from finetune.core.files import output_folder
 from finetune.core.options import SegmentOptions, field_names
 from finetune.core.terminal import visible
 
@@ -77,10 +78,11 @@ def run(args: argparse.Namespace) -> int:
     existing = [path for path in (files.clips, files.set_aside, files.summary) if path.exists()]
     if existing and not args.overwrite:
         raise DataError(f"{existing[0]}: exists already; choose another folder, or add --overwrite to replace it")
-    recordings = read_recordings(args.source, args.text, args.output / "media")
-    if shard:
-        recordings = [recording for number, recording in enumerate(recordings) if shard.has(number)]
-    summary = segment_recordings(load(args.model), recordings, options, files)
+    with output_folder(args.output):
+        recordings = read_recordings(args.source, args.text, args.output / "media")
+        if shard:
+            recordings = [recording for number, recording in enumerate(recordings) if shard.has(number)]
+        summary = segment_recordings(load(args.model), recordings, options, files)
     print(visible("\n".join(_lines(summary, options))))
     print(visible(f"clips: {files.clips}\nset aside: {files.set_aside}"))
     return 1 if summary.unusable or not summary.clips else 0

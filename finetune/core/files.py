@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,27 @@ def write_bytes(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def output_folder(folder: Path) -> Iterator[None]:
+    """Creates a folder before long work, so that a wrong path fails at once. After an error an empty one is removed.
+
+    Raises:
+        DataError: the folder cannot be created or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # it has files
+            folder.rmdir()
         raise
 
 

@@ -6,6 +6,7 @@ Every row is checked as in `finetune prepare`, without its limits. A row that ca
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -17,6 +18,7 @@ from typing import Literal, get_args
 from finetune.core import progress
 from finetune.core.config import TextSection
 from finetune.core.errors import DataError
+from finetune.core.files import output_folder
 from finetune.core.worker_pool import WorkerPool, available_cores
 from finetune.data.audit import RowComparison
 from finetune.data.byte_range import is_url, parse_byte_range
@@ -102,7 +104,9 @@ def convert(source: str, out: Path, options: ConvertOptions) -> ConvertResult:
             raise DataError(f"{source}: 0 of {len(rows)} rows are usable\n{dropped.text()}")
         result = SplitResult(Path(work), writer.num_kept, writer.seconds, dropped, comparison.style.style(rules))
         _keep_sources(source, out, options, SplitItems(result))
-        files = write_corpus(out, target, SplitItems(result), options)
+        folder = out if target in FOLDERS else options.audio
+        with output_folder(folder) if folder else nullcontext():
+            files = write_corpus(out, target, SplitItems(result), options)
     return ConvertResult(files, result.num_kept, result.seconds, dropped, warnings)
 
 

@@ -139,6 +139,18 @@ def test_wrong_arguments(
     assert result.code == code and message in result.err and not Path("out").exists()
 
 
+def test_a_wrong_output_is_named_before_the_model_is_loaded_and_a_failure_leaves_no_folder(
+    finetune: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "a.txt").write_text("some words")
+    arguments = ("segment", tmp_path / "no-model", noise(tmp_path / "a.wav"), "--text", tmp_path / "a.txt", "-o")
+    below = finetune(*arguments, tmp_path / "file" / "out")
+    assert below.code == 1 and f"{tmp_path / 'file' / 'out'}: cannot be written (Not a directory)" in below.err
+    failed = finetune(*arguments, tmp_path / "out")
+    assert failed.code == 1 and "no-model: no such folder" in failed.err and not (tmp_path / "out").exists()
+
+
 def test_an_output_that_is_a_file_and_an_unknown_language(finetune: Command, nano: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     audio = noise(tmp_path / "a.wav")

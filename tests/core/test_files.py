@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from finetune.core.errors import DataError
-from finetune.core.files import is_disk_full, read_json, read_jsonl, replace_folder, sha256_file, write_json
+from finetune.core.files import (
+    is_disk_full,
+    output_folder,
+    read_json,
+    read_jsonl,
+    replace_folder,
+    sha256_file,
+    write_json,
+)
 
 
 def test_a_failed_write_keeps_the_old_json(tmp_path: Path) -> None:
@@ -67,3 +75,15 @@ def test_is_disk_full_reads_the_error_code_or_the_text() -> None:
 def test_write_json_escapes_a_lone_surrogate(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"id": "\udcff"})
     assert read_json(tmp_path / "a.json") == {"id": "\udcff"}
+
+
+def test_an_output_folder_is_removed_after_an_error_only_if_it_is_empty(tmp_path: Path) -> None:
+    for name, files in (("empty", []), ("used", ["kept"])):
+        with pytest.raises(KeyboardInterrupt), output_folder(tmp_path / "new" / name) as _:
+            for file in files:
+                (tmp_path / "new" / name / file).write_text("x")
+            raise KeyboardInterrupt
+    assert not (tmp_path / "new" / "empty").exists() and (tmp_path / "new" / "used" / "kept").exists()
+    with output_folder(tmp_path / "fine"):
+        assert list((tmp_path / "fine").iterdir()) == []
+    assert (tmp_path / "fine").is_dir()
