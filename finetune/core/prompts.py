@@ -99,20 +99,24 @@ def profile_of(source: str, config: Mapping[str, Any], has_bpe_head: bool = Fals
         return PROFILES[stated[1]]
     if config.get("has_lora_adapter"):
         return PROFILES["3.3"]
-    text = config.get("text_config") or {}
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    text = _mapping(config.get("text_config"))
+    rope = _mapping(text.get("rope_parameters")) or _mapping(text.get("rope_scaling"))
     if "yarn" in (rope.get("rope_type"), rope.get("type")):
         return PROFILES["5.0"]
     return PROFILES["4.1"] if has_bpe_head else DEFAULT_PROFILE
 
 
+def _mapping(value: object) -> Mapping[str, Any]:
+    """A mapping; an empty one for another type, in a damaged file that loading the model will report."""
+    return value if isinstance(value, Mapping) else {}
+
+
 def read_profile(source: str | Path) -> PromptProfile:
     """The prompts of a model by its name and, for a folder, its files."""
     folder, config = Path(source), dict[str, Any]()
-    with suppress(OSError, ValueError):  # a hub name, or a damaged file, which loading the model will report
-        content = read_json(folder / "config.json")
-        config = content if isinstance(content, dict) else {}
-    return profile_of(str(source), config, (folder / BPE_HEAD).is_file())
+    with suppress(OSError, ValueError):  # a hub name, or a damaged file
+        config = read_json(folder / "config.json")
+    return profile_of(str(source), _mapping(config), (folder / BPE_HEAD).is_file())
 
 
 def target_code(name: str) -> str:

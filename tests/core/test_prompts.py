@@ -51,6 +51,8 @@ def test_only_5_0_has_a_hint_about_the_language() -> None:
         ("runs/x/export", {"text_config": {"rope_parameters": {"rope_type": "yarn"}}}, True, "5.0"),
         ("runs/x/export", {"text_config": {"rope_scaling": {"type": "yarn"}}}, False, "5.0"),
         ("runs/x/export", {"text_config": {"rope_scaling": None}}, True, "4.1"),
+        ("runs/x/export", {"text_config": "text"}, False, "4.0"),
+        ("runs/x/export", {"text_config": {"rope_scaling": "yarn", "rope_parameters": [1]}}, False, "4.0"),
         ("runs/x/export", {}, False, "4.0"),
     ],
 )
