@@ -40,16 +40,18 @@ def transcribe_clips(model: SpeechModel, clips: Sequence[Utterance], kept: Path)
     return texts
 
 
-def general_errors(text: str, terms: Sequence[str], heard: str, preset: str) -> tuple[int, int]:
+def general_errors(text: str, terms: Sequence[str], hypothesis: str, preset: str) -> tuple[int, int]:
     """Words of a sentence that are not part of a term: how many are not recognized, and how many there are.
 
     Args:
         text: the sentence.
         terms: the terms in it.
-        heard: what a model wrote.
+        hypothesis: what a model wrote.
         preset: a normalizer.
     """
-    words = [(edit.reference, edit.op == "equal") for edit in align([text], [heard], preset)[0] if edit.op != "insert"]
+    words = [
+        (edit.reference, edit.op == "equal") for edit in align([text], [hypothesis], preset)[0] if edit.op != "insert"
+    ]
     general = [True] * len(words)
     for term in terms:
         parts = spaced(normalize(term, preset), preset).split()
@@ -60,9 +62,9 @@ def general_errors(text: str, terms: Sequence[str], heard: str, preset: str) -> 
     return len(flags) - sum(flags), len(flags)
 
 
-def reason_against(text: str, terms: Sequence[str], heard: str, preset: str, max_errors: float) -> str:
+def reason_against(text: str, terms: Sequence[str], hypothesis: str, preset: str, max_errors: float) -> str:
     """Why a clip is set aside; "" if it is not. A sentence without general words is kept."""
-    missed, total = general_errors(text, terms, heard, preset)
+    missed, total = general_errors(text, terms, hypothesis, preset)
     if not total or missed <= max_errors * total:
         return ""
     return f"the model misses {missed} of {total} general words"

@@ -26,18 +26,18 @@ class Recording:
     """A recording and its transcript.
 
     Attributes:
-        whole: it is a whole file, and not the part of one from `offset` on.
+        complete: it is a complete file, and not the part of one from `offset` on.
         fault: why it cannot be used; "" if it can.
     """
 
     utterance: Utterance
-    whole: bool
+    complete: bool
     fault: str = ""
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Its samples at 16 kHz; a whole file is never in memory as a whole. Raises DataError for unusable audio."""
         item = self.utterance
-        if self.whole:
+        if self.complete:
             yield from stream_audio(item.audio_filepath, item.channel)
         else:
             yield load_audio(item.audio_filepath, item.offset, item.duration or None, item.channel)
@@ -45,7 +45,7 @@ class Recording:
     def seconds(self) -> float:
         """Its duration as the row or the header of the file states it. Raises DataError for an unreadable file."""
         item = self.utterance
-        if not self.whole and item.duration:
+        if not self.complete and item.duration:
             return item.duration
         with open_audio(item.audio_filepath) as file:
             return file.frames / file.samplerate - item.offset

@@ -51,7 +51,7 @@ class SynthesisFiles:
         return self.folder / "summary.json"
 
     @property
-    def heard(self) -> Path:
+    def transcripts(self) -> Path:
         return self.folder / "transcripts.jsonl"
 
     @property
@@ -163,17 +163,17 @@ def write_results(
     """Checks the clips with the model, if there is one, and writes manifest, clips set aside and summary."""
     rows = [_utterance(clip, files, options) for clip in plan]
     audible = [row for row in rows if row.duration]
-    heard = transcribe_clips(model, audible, files.heard) if model else {}
+    hypotheses = transcribe_clips(model, audible, files.transcripts) if model else {}
     kept, aside, reasons = list[Utterance](), list[dict[str, object]](), Counter[str]()
     for row, clip in zip(rows, plan, strict=True):
         reason = "" if row.duration else NO_SOUND
-        if row.id in heard:
+        if row.id in hypotheses:
             preset = normalizer_for([row], NORMALIZER)
             terms = clip.sentence.terms
-            reason = reason_against(row.text, terms, heard[row.id], preset, options.max_general_errors)
+            reason = reason_against(row.text, terms, hypotheses[row.id], preset, options.max_general_errors)
         if reason:
             details = {"id": row.id, "audio_filepath": files.relative(row.id), "text": row.text, "voice": row.speaker}
-            aside.append(details | {"reason": reason, "heard": heard.get(row.id)})
+            aside.append(details | {"reason": reason, "pred_text": hypotheses.get(row.id)})
             reasons[NO_SOUND if reason == NO_SOUND else "the model misses too many general words"] += 1
         else:
             kept.append(row)

@@ -183,7 +183,7 @@ soundfile.write(sys.argv[2], wave, rate, format="WAV")
     aside = {str(row["voice"]): row for row in rows(tmp_path / "o" / "set_aside.jsonl")}
     assert aside["command:silent"]["reason"] == "the voice wrote no sound"
     assert str(aside["command:backward"]["reason"]).startswith("the model misses ")
-    assert isinstance(aside["command:backward"]["heard"], str)
+    assert isinstance(aside["command:backward"]["pred_text"], str)
     assert "set aside: 1 clips: the voice wrote no sound" in result.out
 
 
