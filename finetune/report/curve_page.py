@@ -3,13 +3,12 @@
 from importlib.resources import files
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from finetune.metrics.curve_results import CurveResult
 from finetune.report.charts import ADAPTED, BASE, THIRD, Chart, new_axes, to_svg
 from finetune.report.curve_text import HEAD, curve_rows, law_text
-from finetune.report.page import visible
+from finetune.report.page import template_environment, visible
 from finetune.report.wording import sentence
 
 
@@ -42,14 +41,7 @@ def curve_chart(result: CurveResult) -> Chart:
 
 def curve_page(result: CurveResult) -> str:
     """The page."""
-    environment = Environment(
-        loader=PackageLoader("finetune", "report/templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=visible,
-    )
+    environment = template_environment(True, visible)
     environment.filters.update(sentence=sentence, svg=Markup)
     style = files("finetune.report").joinpath("templates", "style.css").read_text(encoding="utf-8")
     return environment.get_template("curve.html.jinja").render(

@@ -8,7 +8,7 @@ requests, and only the script of the page.
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -84,18 +84,28 @@ class Content:
     command: str
 
 
+def template_environment(autoescape: bool, finalize: Callable[[Any], Any]) -> Environment:
+    """The templates of the report. An unknown name in a template is an error.
+
+    Args:
+        autoescape: escape HTML.
+        finalize: converts each value before it is written.
+    """
+    return Environment(
+        loader=PackageLoader("finetune", "report/templates"),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=finalize,
+    )
+
+
 def html(content: Content) -> str:
     """Renders the page."""
     script, style = _template_file("script.js"), _template_file("style.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment = Environment(
-        loader=PackageLoader("finetune", "report/templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=visible,
-    )
+    environment = template_environment(True, visible)
     environment.filters.update(_FILTERS, svg=Markup)
     return environment.get_template("report.html.jinja").render(
         **vars(content), **_tables(content), script=Markup(script), style=Markup(style), script_hash=Markup(digest)
@@ -104,14 +114,7 @@ def html(content: Content) -> str:
 
 def summary(content: Content) -> str:
     """Renders the Markdown summary: verdict, scores, advice."""
-    environment = Environment(
-        loader=PackageLoader("finetune", "report/templates"),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_markdown_text,
-    )
+    environment = template_environment(False, _markdown_text)
     environment.filters.update(_FILTERS, code=lambda text: Markup(visible(text).replace("`", "'")))
     return (
         environment.get_template("summary.md.jinja")
