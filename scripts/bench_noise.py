@@ -1,4 +1,4 @@
-"""Measures models on speech with recorded noise at several SNRs, and the words that they make up without speech.
+"""Measures models on speech with recorded noise, lines and rooms, and the words that they make up without speech.
 
     mkdir noise && cd noise && apt-get download simutrans-pak64 asterisk-moh-opsound-wav && cd ..
     for deb in noise/*.deb; do dpkg-deb -x "$deb" noise; done
@@ -7,14 +7,15 @@
 
 The noises are sound effects of a game (vehicles, machines, water, birds, wind), the music is music on hold;
 `recipes/noise.yaml` trains on generated sounds only. Each clip has the same part of the same recording for all models
-and SNRs. WER, its interval and the paired test against the first model are those of `finetune compare`.
+and SNRs. `--lines` changes clean speech: telephone band, codecs (each clip at one of their bit rates), simulated rooms
+(extra `rooms`). WER, its interval and the paired test against the first model are those of `finetune compare`.
 """
 
 import argparse
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,9 +25,11 @@ import soundfile
 import finetune
 from finetune.core.options import INSTRUCTION
 from finetune.data.audio import SAMPLE_RATE, load_audio
-from finetune.data.effects.distortion import add_noise
+from finetune.data.effects.codecs import CODECS, apply_codec
+from finetune.data.effects.distortion import add_noise, telephone_band
 from finetune.data.effects.generated import Wave, rms
 from finetune.data.effects.recordings import Recording, excerpt, find_recordings, seconds_of_recording
+from finetune.data.effects.rooms import ROOMS, reverberate, simulated_response
 from finetune.data.manifest import read_manifest, write_manifest
 from finetune.data.probes import guard_probes, probe_waves
 from finetune.evaluation.compare import CompareResult, compare, scoring_options
@@ -38,14 +41,18 @@ SNRS = (math.inf, 20.0, 10.0, 5.0, 0.0)  # inf: clean
 SHORTEST = 1.0  # seconds of a recording; shorter ones are single events
 SECONDS, LEVELS = 3.0, (-45, -30, -18)  # of clips without speech; dB of full scale
 PROBE_SEED = 2  # the calibration of a run uses 1
+ROOM_SEED = 4242  # no recipe has this seed, so no training has these rooms
+LINES = ("telephone", *CODECS, "room")
+
+Change = Callable[[Wave, np.random.Generator], Wave]
 
 
 @dataclass(frozen=True)
 class Row:
-    """The WER of a model on a set at an SNR; fractions."""
+    """The WER of a model on a set with a change: an SNR in dB, `clean` or a line; fractions."""
 
     set: str
-    snr: float
+    change: str
     model: str
     wer: float
     low: float
@@ -61,6 +68,9 @@ def parse_args() -> argparse.Namespace:
     sets = [DATA / "test.jsonl", DATA / "canary.jsonl"]
     parser.add_argument("--manifests", type=Path, nargs="*", default=sets, help="clips with speech")
     parser.add_argument("--snr", type=float, nargs="*", default=SNRS, metavar="DB", help="inf is clean (default: all)")
+    parser.add_argument(
+        "--lines", nargs="*", default=[], choices=LINES, help="also without noise, but with this change"
+    )
     parser.add_argument("--words", action=argparse.BooleanOptionalAction, default=True, help="also count made-up words")
     parser.add_argument("--json", type=Path, help="also write all figures to this file")
     return parser.parse_args()
@@ -70,25 +80,44 @@ def long_enough(folder: str, key: str) -> list[Recording]:
     return [item for item in find_recordings(folder, key) if seconds_of_recording(item) >= SHORTEST]
 
 
-def noisy_set(manifest: Path, recordings: Sequence[Recording], snr: float, folder: Path) -> Path:
-    """Writes the clips of a manifest with noise."""
+def changes(recordings: Sequence[Recording], snrs: Sequence[float], lines: Sequence[str]) -> dict[str, Change]:
+    """What is done to the clips of a set, by the name of the column in the table."""
+
+    def noise(snr: float) -> Change:
+        def add(wave: Wave, rng: np.random.Generator) -> Wave:
+            return add_noise(wave, excerpt(recordings[rng.integers(len(recordings))], len(wave), rng), snr)
+
+        return add
+
+    def line(name: str) -> Change:
+        if name == "telephone":
+            return lambda wave, rng: telephone_band(wave)
+        if name == "room":
+            return lambda wave, rng: reverberate(wave, simulated_response(ROOM_SEED, int(rng.integers(ROOMS))))
+        return lambda wave, rng: apply_codec(wave, name, rng)[0]
+
+    noises = {"clean" if math.isinf(snr) else f"{snr:g}": noise(snr) for snr in snrs}
+    return {**noises, **{name: line(name) for name in lines}}
+
+
+def changed_set(manifest: Path, change: Change, folder: Path) -> Path:
+    """Writes the changed clips of a manifest."""
     rng, rows = np.random.default_rng(1), []
     folder.mkdir(parents=True)
     for item in read_manifest(manifest):
         wave = load_audio(str(manifest.parent / item.audio_filepath), item.offset, item.duration, item.channel)
-        noise = excerpt(recordings[rng.integers(len(recordings))], len(wave), rng)
         path = folder / f"{item.id}.wav"
-        soundfile.write(path, add_noise(wave, noise, snr), SAMPLE_RATE, subtype="FLOAT")
+        soundfile.write(path, change(wave, rng), SAMPLE_RATE, subtype="FLOAT")
         rows.append(replace(item, audio_filepath=str(path), offset=0.0, channel=None, keywords=(), audio_digest=""))
     write_manifest(folder / "clips.jsonl", rows)
     return folder / "clips.jsonl"
 
 
-def rows_of(name: str, snr: float, models: Sequence[str], result: CompareResult) -> Iterator[Row]:
+def rows_of(name: str, change: str, models: Sequence[str], result: CompareResult) -> Iterator[Row]:
     for model, scores in result.systems.items():
         test = result.comparisons.get(model)
         text = f"{100 * test.difference:+.1f} ({100 * test.low:+.1f} to {100 * test.high:+.1f})" if test else ""
-        yield Row(name, snr, model, scores.wer, scores.interval.low, scores.interval.high, text)
+        yield Row(name, change, model, scores.wer, scores.interval.low, scores.interval.high, text)
 
 
 def without_speech(noise: Sequence[Recording], music: Sequence[Recording]) -> dict[str, list[Wave]]:
@@ -127,18 +156,17 @@ def main() -> None:
     noise = long_enough(args.noise, "--noise")
     music = long_enough(args.music, "--music") if args.music else []
     print(f"{len(noise)} recordings of noise, {len(music)} of music\n")
-    print("| set | SNR dB | model | WER % | against the first |\n|---|---|---|---|---|")
+    print("| set | SNR dB or line | model | WER % | against the first |\n|---|---|---|---|---|")
     rows = list[Row]()
     with tempfile.TemporaryDirectory() as folder:
         for manifest in args.manifests:
-            for snr in args.snr:
-                path = noisy_set(manifest, noise, snr, Path(folder) / f"{manifest.stem}-{snr}")
+            for name, change in changes(noise, args.snr, args.lines).items():
+                path = changed_set(manifest, change, Path(folder) / f"{manifest.stem}-{name}")
                 result = compare(args.models, str(path), scoring_options(None, None), None, INSTRUCTION, [])
-                for row in rows_of(manifest.stem, snr, args.models, result):
+                for row in rows_of(manifest.stem, name, args.models, result):
                     rows.append(row)
-                    shown = "clean" if math.isinf(snr) else f"{snr:g}"
                     print(
-                        f"| {row.set} | {shown} | {row.model} | {100 * row.wer:.1f} ({100 * row.low:.1f} to "
+                        f"| {row.set} | {row.change} | {row.model} | {100 * row.wer:.1f} ({100 * row.low:.1f} to "
                         f"{100 * row.high:.1f}) | {row.difference} |",
                         flush=True,
                     )
@@ -153,9 +181,7 @@ def main() -> None:
         words[name] = {family: rate(made_up(model, waves), waves) for family, waves in families.items()}
         print(f"| {name} | {' | '.join(words[name].values())} |", flush=True)
     if args.json:
-        args.json.write_text(
-            json.dumps({"wer": [vars(row) | {"snr": str(row.snr)} for row in rows], "made_up": words}, indent=2) + "\n"
-        )
+        args.json.write_text(json.dumps({"wer": [vars(row) for row in rows], "made_up": words}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from training_runs import Killed, KillInStep, prepared, records, weights
 
 from finetune.core.config import GOALS, AugmentSection, Recipe
@@ -13,14 +14,28 @@ from finetune.core.errors import CheckpointError
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest
 from finetune.model.granite import SpeechModel
+from finetune.training.batches import BatchSource
 from finetune.training.corpus import TrainingCorpus
 from finetune.training.dataset import SpeechDataset
 from finetune.training.loss import IGNORE, ctc_loss
-from finetune.training.plan import no_speech_durations
+from finetune.training.plan import no_speech_durations, shard_for_rank
 from finetune.training.trainer import Trainer, train
 
 Tiny = Callable[..., Recipe]
 Trained = tuple[Recipe, RunDir, SpeechModel]
+
+EFFECTS = {
+    "speed": 0.1,
+    "noise": ["pink", "babble", "music"],
+    "noise_probability": 0.8,
+    "telephone": 0.3,
+    "codecs": ["mu-law", "opus"],
+    "codec_probability": 0.5,
+    "clipping": 0.3,
+    "mel_mask": 8,
+    "time_mask": 8,
+    "no_speech": 0.4,
+}
 
 
 def with_effects(recipe: Recipe, **settings: object) -> Recipe:
@@ -92,25 +107,42 @@ def test_a_plan_has_them_in_its_batches(
     assert corpus.typical_duration > 0
 
 
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_together_get_the_augmented_clips_of_one_rank(
+    trained: Trained, tiny: Tiny, tmp_path: Path, model: Callable[[], SpeechModel], ranks: int
+) -> None:
+    """Bit for bit. Each rank opens its own corpus and effects; the number of workers differs between the ranks."""
+    clips = {"train": read_manifest(trained[1].manifest("train"))}
+
+    def features(rank: int, ranks: int) -> dict[tuple[int, ...], Tensor]:
+        """By epoch and indices of the clips of a micro-batch."""
+        recipe = tiny(tmp_path, "x", batch_seconds=3.0, machine={"workers": rank})
+        corpus = TrainingCorpus(model(), with_effects(recipe, **EFFECTS, concat=0.3), clips)
+        source, found = BatchSource(corpus.dataset, corpus.recipe, tmp_path, "", False), dict[tuple[int, ...], Tensor]()
+        for epoch in range(2):
+            steps = corpus.plan(epoch, 3.0, 6)
+            local = [micro for step in steps for micro in shard_for_rank(step, rank, ranks) if micro]
+            batches = zip(local, source.batches(local, epoch), strict=True)
+            found.update({(epoch, *micro): batch.audio for micro, batch in batches})
+        return found
+
+    whole, shares = features(0, 1), [features(rank, ranks) for rank in range(ranks)]
+    assert all(shares) and sum(map(len, shares)) == len(whole) >= 4
+    together = {key: value for share in shares for key, value in share.items()}
+    assert together.keys() == whole.keys()
+    assert all(torch.equal(value, together[key]) for key, value in whole.items())
+
+
 def test_a_run_with_all_effects_resumes_to_the_same_weights(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
     """Killed in its third step and continued with another number of workers."""
-    effects = {
-        "speed": 0.1,
-        "noise": ["pink", "babble", "music"],
-        "noise_probability": 0.8,
-        "telephone": 0.3,
-        "codecs": ["mu-law", "opus"],
-        "clipping": 0.3,
-        "no_speech": 0.4,
-    }
     whole = prepared(trained[1], tmp_path / "whole")
-    train(with_effects(tiny(tmp_path, "whole", epochs=1, batch_seconds=3.0), **effects), whole)
+    train(with_effects(tiny(tmp_path, "whole", epochs=1, batch_seconds=3.0), **EFFECTS), whole)
     run = prepared(trained[1], tmp_path / "killed")
     for attempt in range(9):
         machine = {"checkpoint_every": 1, "workers": attempt % 2}
         try:
             recipe = tiny(tmp_path, "killed", machine=machine, epochs=1, batch_seconds=3.0)
-            Trainer(with_effects(recipe, **effects), run, [KillInStep(2)]).fit()
+            Trainer(with_effects(recipe, **EFFECTS), run, [KillInStep(2)]).fit()
             break
         except Killed:
             continue
