@@ -156,11 +156,21 @@ else:
     assert len(CommandVoice("bob", filled).speak(line("it's {voice} 5 $HOME")).samples) == 4000
 
 
+def test_a_command_gets_factors_and_a_percentage(tmp_path: Path) -> None:
+    source = tmp_path / "say.py"
+    source.write_text(f"""{BEEP}
+assert sys.argv[1:] == ["1.125", "112", "0.900"], sys.argv
+sys.stdout.buffer.write(file.getvalue())
+""")
+    template = f"{sys.executable} {source} {{speed}} {{percent}} {{pitch}}"
+    assert len(CommandVoice("bob", template).speak(line("hello", 1.125, 0.9)).samples) == 4000
+
+
 @pytest.mark.parametrize(
     ("template", "error", "message"),
     [
         ("say '{text}", RecipeError, "No closing quotation"),
-        ("say {txt}", RecipeError, "{txt} is not one of {text}, {voice}, {out}, {speed}, {pitch}"),
+        ("say {txt}", RecipeError, "{txt} is not one of {text}, {voice}, {out}, {speed}, {percent}, {pitch}"),
         ("no_such_program {text}", VoiceError, "no_such_program is not installed; install it, or correct --command"),
         (f"{sys.executable} -c pass {{out}}", VoiceError, "ended with exit code 0, but wrote no file {out}"),
         (f"{sys.executable} -c 'print(1)'", VoiceError, "wrote 2 bytes that are not audio"),

@@ -10,7 +10,7 @@ from finetune.curation.voices.program import read_sound, run_program
 from finetune.curation.voices.voice import Line, Sound
 
 PLACEHOLDER = re.compile(r"\{(\w*)\}")
-PLACEHOLDERS = ("text", "voice", "out", "speed", "pitch")
+PLACEHOLDERS = ("text", "voice", "out", "speed", "percent", "pitch")
 
 
 class CommandVoice:
@@ -19,7 +19,8 @@ class CommandVoice:
     Args:
         name: what `{voice}` stands for.
         template: the command, such as `say -v {voice} -o {out} {text}`. Without `{text}` the text is its standard
-            input, without `{out}` the audio is its standard output. `{speed}` and `{pitch}` are factors.
+            input, without `{out}` the audio is its standard output. `{speed}` and `{pitch}` are factors, `{percent}`
+            is the speed as a whole number.
 
     Raises:
         RecipeError: the template is missing or wrong.
@@ -47,7 +48,11 @@ class CommandVoice:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "clip.wav"
             values = {"text": line.text, "voice": self.name, "out": str(out)}
-            values |= {"speed": f"{line.speed:.3f}", "pitch": f"{line.pitch:.3f}"}
+            values |= {
+                "speed": f"{line.speed:.3f}",
+                "percent": str(round(100 * line.speed)),
+                "pitch": f"{line.pitch:.3f}",
+            }
             command = [PLACEHOLDER.sub(lambda match: values[match[1]], word) for word in self.words]
             install = f"install it, or correct --command ({self.identity})"
             written = run_program(command, None if "{text}" in self.identity else line.text, install)

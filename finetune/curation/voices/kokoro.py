@@ -9,7 +9,10 @@ from finetune.core.errors import VoiceError
 from finetune.core.extras import require
 from finetune.curation.voices.voice import Line, Sound
 
-INSTALL = "download kokoro-v1.0.onnx and voices-v1.0.bin of github.com/thewh1teagle/kokoro-onnx into it"
+INSTALL = (
+    "download kokoro-v1.0.onnx and voices-v1.0.bin of github.com/thewh1teagle/kokoro-onnx into it, or run "
+    "scripts/fetch_voices of this repository"
+)
 LANGUAGES = {  # of espeak-ng, by the first letter of a voice
     "a": "en-us",
     "b": "en-gb",
@@ -24,14 +27,17 @@ LANGUAGES = {  # of espeak-ng, by the first letter of a voice
 
 
 class KokoroVoice:
-    """A voice such as `FOLDER#af_heart`; the folder has one .onnx file and one file of voices (.bin or .npz)."""
+    """A voice such as `FOLDER#af_heart`; the folder has one .onnx file and one file of voices (.bin or .npz).
+
+    `threads` is the number of threads of the model; 0 is one for each core.
+    """
 
     engine = "kokoro"
     takes_ipa, parallel = True, False
     identity = ""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, threads: int = 0) -> None:
+        self.name, self.threads = name, threads
         self.folder, _, self.style = name.partition("#")
 
     def check(self) -> None:
@@ -63,16 +69,22 @@ class KokoroVoice:
                 f"{self.folder}: {len(models)} .onnx files and {len(styles)} files of voices (.bin, .npz) instead of "
                 f"one of each; {INSTALL}"
             )
-        return _load(models[0], styles[0])
+        return _load(models[0], styles[0], self.threads)
 
 
 @cache
-def _load(model: Path, styles: Path) -> Any:
+def _load(model: Path, styles: Path, threads: int) -> Any:
     """The model, shared by its voices."""
     # Its warnings about words that espeak-ng joins come with each sentence; it sets the level of its logger again.
     logging.getLogger("phonemizer").addFilter(lambda record: record.levelno >= logging.ERROR)
     package = require("kokoro_onnx", extra="kokoro")
     try:
-        return package.Kokoro(str(model), str(styles))
+        if not threads:
+            return package.Kokoro(str(model), str(styles))
+        runtime = require("onnxruntime", extra="kokoro")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = threads
+        session = runtime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        return package.Kokoro.from_session(session, str(styles))
     except Exception as error:  # of onnxruntime, as in `speak`
         raise VoiceError(f"{model}: cannot be loaded as Kokoro ({error})") from error
