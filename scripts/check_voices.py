@@ -7,9 +7,7 @@ would leave out, and CPU seconds for each second of speech (one thread).
 """
 
 import argparse
-import os
 import resource
-import time
 from pathlib import Path
 
 import jiwer
@@ -69,8 +67,9 @@ def main() -> None:
         share = np.mean([high_share(wave / np.float32(32768)) for wave in waves]) if waves else 0.0
         rate = sum(map(len, texts)) / max(seconds, 1e-9)
         print(
-            f"{voice.full_name}\t{'yes' if voice.held_out else ''}\t{wer:.0f}\t{rate:.1f}\t{100 * share:.1f}\t{faults}\t"
-            f"{cpu / max(seconds, 1e-9):.3f}",
+            f"{voice.full_name}\t{'yes' if voice.held_out else ''}\t{wer:.0f}\t{rate:.1f}\t{100 * share:.1f}",
+            f"\t{faults}\t{cpu / max(seconds, 1e-9):.3f}",
+            sep="",
             flush=True,
         )
 
