@@ -30,6 +30,7 @@ from finetune.cli import (
     suggest,
     synthesize,
     transcribe_command,
+    verify,
 )
 from finetune.cli.arguments import Subparsers
 from finetune.core.errors import FinetuneError, Interrupted, RecipeError
@@ -67,6 +68,7 @@ COMMANDS: tuple[Command, ...] = (
     suggest,
     synthesize,
     transcribe_command,
+    verify,
     convert,
     demo,
 )

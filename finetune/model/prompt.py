@@ -21,12 +21,17 @@ class Prompt:
         return [*self.prefix, *[audio_token_id] * num_audio_tokens, *self.suffix]
 
 
-def render(
-    tokenizer: Tokenizer, instruction: str, keywords: tuple[str, ...] = (), profile: PromptProfile = DEFAULT_PROFILE
-) -> Prompt:
-    """Renders the chat template for `<|audio|>` followed by the instruction.
+def user_request(instruction: str, keywords: tuple[str, ...], profile: PromptProfile) -> str:
+    """The user's turn after the audio. Keywords are in the format of the model card: `... Keywords: a, b`."""
+    if not keywords:
+        return instruction
+    return f"{profile.with_keywords(instruction)} Keywords: {', '.join(keywords)}"
 
-    Keywords are appended in the format of the model card: `... Keywords: a, b`.
+
+def render_text(
+    tokenizer: Tokenizer, instruction: str, keywords: tuple[str, ...] = (), profile: PromptProfile = DEFAULT_PROFILE
+) -> str:
+    """Renders the chat template for `<|audio|>` followed by `user_request`.
 
     Args:
         tokenizer: of the model.
@@ -42,20 +47,23 @@ def render(
     special = [token for token in tokenizer.get_added_vocab() if token in written]
     if special:
         raise ModelError(f"the instruction or a keyword contains the special token {special[0]}; remove it")
-    request = f"{AUDIO_TOKEN}{instruction}"
-    if keywords:
-        request = f"{AUDIO_TOKEN}{profile.with_keywords(instruction)} Keywords: {', '.join(keywords)}"
+    turn = {"role": "user", "content": AUDIO_TOKEN + user_request(instruction, keywords, profile)}
     try:
-        text = tokenizer.apply_chat_template(
-            [{"role": "user", "content": request}], tokenize=False, add_generation_prompt=True
-        )
+        text = str(tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True))
     except Exception as error:  # a template is a program: it can fail in any way
         raise ModelError(
             f"the model's chat template is missing or invalid ({type(error).__name__}: {str(error)[:300]})"
         ) from error
-    prefix, token, suffix = str(text).partition(AUDIO_TOKEN)
-    if not token or AUDIO_TOKEN in suffix:
+    if text.count(AUDIO_TOKEN) != 1:
         raise ModelError(f"the chat template must contain {AUDIO_TOKEN} exactly once, but it gives {text!r}")
+    return text
+
+
+def render(
+    tokenizer: Tokenizer, instruction: str, keywords: tuple[str, ...] = (), profile: PromptProfile = DEFAULT_PROFILE
+) -> Prompt:
+    """Token ids of `render_text`. Raises ModelError as it does."""
+    prefix, _, suffix = render_text(tokenizer, instruction, keywords, profile).partition(AUDIO_TOKEN)
     # verbose=False: the length is checked by the caller, which knows the length of the audio.
     return Prompt(
         tuple(tokenizer.encode(prefix, add_special_tokens=False, verbose=False)),

@@ -38,6 +38,7 @@ def test_the_distribution_and_the_extras_are_those_of_pyproject() -> None:
         "st",
         "compare",
         "vad",
+        "gguf",
         "quant",
         "ray",
         "rooms",

@@ -1,0 +1,108 @@
+"""`finetune verify`: runs an export in another inference engine and compares its texts with those of this toolkit."""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.cli.arguments import Subparsers
+from finetune.core.errors import DataError
+from finetune.core.terminal import visible
+from finetune.exporting.engines.registry import ENGINES
+
+if TYPE_CHECKING:
+    from finetune.exporting.engines.verify import Verification
+
+DESCRIPTION = """Transcribes clips with this toolkit and with another inference engine, and compares the texts.
+
+Both get the same samples and the same prompt, and decode greedily in float32, so the texts must be equal. An engine has
+an environment of its own, which scripts/engines/setup makes; docs/engines.md has a table of results. For llamacpp, the
+export is written as GGUF files for the comparison.
+
+Exit codes: 0 all texts are equal, 1 a text differs or the engine failed, 2 wrong usage."""
+SHOWN = 5  # differences
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "verify",
+        help="run an export in transformers, vLLM, mlx-audio or llama.cpp, and compare the texts",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=DESCRIPTION,
+        epilog="example: finetune verify runs/quickstart/export --engine vllm",
+    )
+    parser.add_argument("export", type=Path, metavar="EXPORT", help="a folder written by finetune export")
+    parser.add_argument("--engine", required=True, choices=ENGINES)
+    parser.add_argument(
+        "--clips", type=Path, metavar="MANIFEST", help="clips with references; the default is the test set of the run"
+    )
+    parser.add_argument("--limit", type=_positive, metavar="N", help="use the first N clips only")
+    parser.add_argument("--python", type=Path, metavar="PATH", help="a Python that has the engine")
+    parser.add_argument(
+        "--gguf-dtype",
+        choices=("F32", "F16", "BF16", "Q8_0"),
+        default="F32",
+        help="for llamacpp (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--timeout", type=_positive, metavar="SECONDS", default=3600, help="for the engine (default: %(default)s)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result to this file")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compares and prints. Returns 1 if a text differs.
+
+    Raises:
+        DataError, ModelError: see `exporting.engines.verify.verify`.
+    """
+    from finetune.core.files import write_json
+    from finetune.data.manifest import read_manifest
+    from finetune.exporting.engines.environment import python_of
+
+    python = python_of(args.engine, args.python)
+    utterances = read_manifest(args.clips or _test_set(args.export))[: args.limit]
+
+    from finetune.exporting.engines.verify import verify
+
+    result = verify(args.export, args.engine, python, utterances, args.gguf_dtype, args.timeout)
+    print(visible("\n".join(format_verification(result))))
+    if args.json:
+        write_json(args.json, asdict(result))
+    return int(bool(result.differences))
+
+
+def format_verification(result: "Verification") -> list[str]:
+    """One line with the counts, one with time and memory, and the first differences."""
+    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
+    lines = [
+        f"{result.engine} ({versions}): {result.equal} of {result.clips} texts equal; "
+        f"WER {100 * result.engine_wer:.1f} %, here {100 * result.toolkit_wer:.1f} %",
+        f"{result.engine_seconds:.1f} s for {result.audio_seconds:.1f} s of audio (real-time factor "
+        f"{result.engine_seconds / result.audio_seconds:.2f}), {result.load_seconds:.1f} s to load, "
+        f"{result.peak_memory_bytes / 1e6:.0f} MB",
+    ]
+    for item in result.differences[:SHOWN]:
+        lines += [f"{item.id}:", f"  here   {json.dumps(item.toolkit)}", f"  engine {json.dumps(item.engine)}"]
+    if len(result.differences) > SHOWN:
+        lines.append(f"and {len(result.differences) - SHOWN} more clips with different texts")
+    return lines
+
+
+def _test_set(export: Path) -> Path:
+    """The test set of the run directory that holds the export."""
+    from finetune.core.run_dir import RunDir
+
+    path = RunDir(export.resolve().parent).manifest("test")
+    if not path.is_file():
+        raise DataError(f"{export} is not in a run directory with a test set; name clips with --clips")
+    return path
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value

@@ -1,0 +1,126 @@
+"""Compares an engine with the toolkit: the same clips, the same prompts, greedy decoding in float32, equal texts."""
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from finetune.core.config import EvaluateSection
+from finetune.core.errors import DataError
+from finetune.core.options import DecodingOptions
+from finetune.core.prompts import INSTRUCTION
+from finetune.data.manifest import Utterance
+from finetune.data.normalizer_choice import normalizer_for
+from finetune.data.row_prompt import instruction_of
+from finetune.exporting.engines.registry import ENGINES, GGUF
+from finetune.exporting.engines.run_engine import EngineAnswer, EngineClip, run_engine
+from finetune.exporting.gguf.write import write_gguf
+from finetune.inference.recognize import load_waveforms, recognize
+from finetune.metrics.wer import score
+from finetune.model.granite import SpeechModel, load_model
+from finetune.model.prompt import render_text, user_request
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A clip with different texts."""
+
+    id: str
+    toolkit: str
+    engine: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """An engine compared with the toolkit.
+
+    Attributes:
+        engine: Name of the engine.
+        versions: Version of each of its packages.
+        clips: Number of clips.
+        equal: Number of clips with equal texts.
+        differences: The other clips.
+        toolkit_wer: WER of the toolkit's texts, a fraction.
+        engine_wer: WER of the engine's texts.
+        audio_seconds: Duration of all clips.
+        engine_seconds: Computing time of the engine, without loading.
+        load_seconds: Time to load the model.
+        peak_memory_bytes: Peak resident memory of the engine's process.
+    """
+
+    engine: str
+    versions: dict[str, str]
+    clips: int
+    equal: int
+    differences: list[Difference]
+    toolkit_wer: float
+    engine_wer: float
+    audio_seconds: float
+    engine_seconds: float
+    load_seconds: float
+    peak_memory_bytes: int
+
+
+def engine_clips(model: SpeechModel, utterances: list[Utterance]) -> list[EngineClip]:
+    """The clips with the prompts of the toolkit."""
+    clips = []
+    for item, samples in zip(utterances, load_waveforms(utterances), strict=True):
+        instruction = instruction_of(item, INSTRUCTION, model.profile)
+        text = render_text(model.tokenizer, instruction, item.keywords, model.profile)
+        clips.append(EngineClip(item.id, samples, text, user_request(instruction, item.keywords, model.profile)))
+    return clips
+
+
+def verify(
+    folder: Path, engine: str, python: Path, utterances: list[Utterance], gguf_dtype: str, timeout: float
+) -> Verification:
+    """Transcribes clips with the toolkit and with an engine, and compares.
+
+    Args:
+        folder: A merged export in hub layout.
+        engine: A name of `ENGINES`.
+        python: The interpreter of the engine's environment.
+        utterances: Clips with references.
+        gguf_dtype: Data type of the GGUF files that llama.cpp reads; they are written for the comparison.
+        timeout: Seconds that the engine may take.
+
+    Raises:
+        DataError: there is no clip, or audio that cannot be read.
+        ModelError: the folder cannot be loaded, or the engine failed.
+    """
+    if not utterances:
+        raise DataError("there is no clip to compare")
+    model = load_model(str(folder), "float32")
+    clips = engine_clips(model, utterances)
+    options = replace(DecodingOptions(), decoder="greedy")
+    texts = {row.id: row.text for row in recognize(model, utterances, INSTRUCTION, options)}
+    del model
+    with tempfile.TemporaryDirectory(prefix="finetune-verify-") as work:
+        source = {"model": str(folder.resolve())}
+        if ENGINES[engine].reads == GGUF:
+            write_gguf(folder, Path(work), gguf_dtype)
+            source["gguf"] = work
+        answer = run_engine(python, ENGINES[engine].runner, source, clips, options.max_new_tokens, Path(work), timeout)
+    return _compare(engine, answer, utterances, texts)
+
+
+def _compare(engine: str, answer: EngineAnswer, utterances: list[Utterance], texts: dict[str, str]) -> Verification:
+    differences = [
+        Difference(item.id, texts[item.id], answer.texts[item.id])
+        for item in utterances
+        if texts[item.id] != answer.texts[item.id]
+    ]
+    references = [item.text for item in utterances]
+    preset = normalizer_for(utterances, EvaluateSection.model_fields["normalizer"].default)
+    return Verification(
+        engine=engine,
+        versions=answer.versions,
+        clips=len(utterances),
+        equal=len(utterances) - len(differences),
+        differences=differences,
+        toolkit_wer=score(references, [texts[item.id] for item in utterances], preset).wer,
+        engine_wer=score(references, [answer.texts[item.id] for item in utterances], preset).wer,
+        audio_seconds=sum(item.duration for item in utterances),
+        engine_seconds=sum(answer.seconds.values()),
+        load_seconds=answer.load_seconds,
+        peak_memory_bytes=answer.peak_memory_bytes,
+    )
