@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 from finetune.core.config import GOALS, AugmentSection, PartsSection, Recipe  # noqa: E402
 from finetune.core.contradictions import contradictions  # noqa: E402
 from finetune.core.recipe import load_recipe  # noqa: E402
-from finetune.model.granite import read_config  # noqa: E402
+from finetune.model.model_config import read_config  # noqa: E402
 from finetune.pipeline import run_recipe  # noqa: E402
 
 OWN = "own"  # the unchanged recipe

@@ -57,7 +57,8 @@ def hf_inputs(model: SpeechModel, item: Utterance) -> dict[str, Tensor]:
     """Inputs of transformers' `forward` and `generate` for one clip."""
     features, frames = pad_features([clip_features(model, item)])
     count = int(model.num_audio_tokens(frames)[0])
-    ids = torch.tensor([render(model.tokenizer, INSTRUCTION, item.keywords).around(model.audio_token_id, count)])
+    prompt = render(model.tokenizer, INSTRUCTION, item.keywords, model.profile)
+    ids = torch.tensor([prompt.around(model.audio_token_id, count)])
     return {
         "input_ids": ids,
         "input_features": features,

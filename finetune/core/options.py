@@ -167,10 +167,15 @@ class TranscribeOptions:
         """The language of the text; "" if it is not known."""
         return self.translate_to or self.language
 
-    @property
-    def effective_decoding(self) -> DecodingOptions:
-        """The decoding options; greedy for a translation and for Japanese, because the CTC head cannot draft them."""
-        without_draft = self.translate_to or self.language == "ja"
+    def effective_decoding(self, bpe_head: bool = False) -> DecodingOptions:
+        """The decoding options; greedy for a text that no CTC head can draft.
+
+        That is a translation, and Japanese without a head of tokens.
+
+        Args:
+            bpe_head: whether the model has a second CTC head, of tokens of the language model.
+        """
+        without_draft = self.translate_to or (self.language == "ja" and not bpe_head)
         return replace(self.decoding, decoder="greedy") if without_draft else self.decoding
 
 

@@ -1,10 +1,9 @@
 """The prompts of each model of the family: what a row, a recipe or a request asks for, as the text after the audio.
 
-Sources: the model cards of granite-speech-3.3, granite-4.0-1b-speech and granite-speech-4.1-2b, and the prompts of
-granite-speech-5.0-2b in mlx-audio 0.6.2.
+Sources: the model cards of granite-speech-3.3, granite-4.0-1b-speech, granite-speech-4.1-2b and 4.1-2b-plus, and the
+prompts of granite-speech-5.0-2b in mlx-audio 0.6.2.
 """
 
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 from finetune.core.files import read_json
 from finetune.core.languages import TRANSLATION_TARGETS, row_language
+from finetune.core.layouts import BPE_HEAD, version_of
 
 TRANSCRIBE, TRANSLATE = "transcribe", "translate"
 TASKS = {  # names of tasks in corpora, in lower case
@@ -26,7 +26,6 @@ TASKS = {  # names of tasks in corpora, in lower case
     "s2tt": TRANSLATE,
     "s2t_translation": TRANSLATE,
 }
-BPE_HEAD = "out_llm.safetensors"  # weights of a second CTC head, in 4.1 and 5.0
 STYLES = ("raw", "punctuated")
 INSTRUCTION = "can you transcribe the speech into a written format?"  # from the model card of granite-4.0-1b-speech
 _PUNCTUATION = "with proper punctuation and capitalization."
@@ -40,11 +39,15 @@ class PromptProfile:
         version: the version, such as 4.0.
         keywords: the instruction that replaces INSTRUCTION in a prompt with keywords; "" if nothing replaces it.
         language_hint: what a prompt begins with if the request states the spoken language; "" for nothing.
+        system: the text of the system turn; "" for no system turn.
+        separator: what stands between the audio and the instruction.
     """
 
     version: str
     keywords: str = ""
     language_hint: str = ""
+    system: str = ""
+    separator: str = ""
 
     def transcribe(self, style: str = "", default: str = INSTRUCTION, language: str = "") -> str:
         """The instruction of a transcription.
@@ -69,12 +72,17 @@ class PromptProfile:
 
 
 _KEYWORDS = "transcribe the speech to text."
+_SYSTEM = (  # the date is part of the prompt of the model card
+    "Knowledge Cutoff Date: April 2024.\nToday's Date: {date}.\n"
+    "You are Granite, developed by IBM. You are a helpful AI assistant"
+)
 PROFILES = {
     profile.version: profile
     for profile in (
-        PromptProfile("3.3"),
+        PromptProfile("3.3", system=_SYSTEM.format(date="April 9, 2025")),
         PromptProfile("4.0"),
         PromptProfile("4.1", keywords=_KEYWORDS),
+        PromptProfile("4.1-plus", keywords=_KEYWORDS, system=_SYSTEM.format(date="December 19, 2024"), separator=" "),
         PromptProfile(
             "5.0",
             keywords=_KEYWORDS,
@@ -86,37 +94,16 @@ DEFAULT_PROFILE = PROFILES["4.0"]
 
 
 def profile_of(source: str, config: Mapping[str, Any], has_bpe_head: bool = False) -> PromptProfile:
-    """The prompts of a base model or of a model trained from it.
-
-    Args:
-        source: hub name or folder; its last part can state the version, as in `granite-speech-4.1-2b`.
-        config: the content of its config.json.
-        has_bpe_head: whether it has a second CTC head (BPE_HEAD), as 4.1 and 5.0.
-    """
-    name = re.split(r"[/\\]", source.rstrip("/\\"))[-1].lower()
-    stated = re.search(r"granite.*?(?<!\d)(\d\.\d)(?!\d)", name)
-    if stated and stated[1] in PROFILES:
-        return PROFILES[stated[1]]
-    if config.get("has_lora_adapter"):
-        return PROFILES["3.3"]
-    text = _mapping(config.get("text_config"))
-    rope = _mapping(text.get("rope_parameters")) or _mapping(text.get("rope_scaling"))
-    if "yarn" in (rope.get("rope_type"), rope.get("type")):
-        return PROFILES["5.0"]
-    return PROFILES["4.1"] if has_bpe_head else DEFAULT_PROFILE
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    """A mapping; an empty one for another type, in a damaged file that loading the model will report."""
-    return value if isinstance(value, Mapping) else {}
+    """The prompts of a base model or of a model trained from it; the arguments are those of `version_of`."""
+    return PROFILES[version_of(source, config, has_bpe_head)]
 
 
 def read_profile(source: str | Path) -> PromptProfile:
     """The prompts of a model by its name and, for a folder, its files."""
-    folder, config = Path(source), dict[str, Any]()
-    with suppress(OSError, ValueError):  # a hub name, or a damaged file
+    folder, config = Path(source), None
+    with suppress(OSError, ValueError):  # a hub name, or a damaged file that loading the model will report
         config = read_json(folder / "config.json")
-    return profile_of(str(source), _mapping(config), (folder / BPE_HEAD).is_file())
+    return profile_of(str(source), config if isinstance(config, dict) else {}, (folder / BPE_HEAD).is_file())
 
 
 def target_code(name: str) -> str:

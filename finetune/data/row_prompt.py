@@ -25,6 +25,13 @@ def prompt_text(columns: tuple[str, ...], default: str, profile: PromptProfile) 
     return profile.translate(code, text_style) if code else profile.transcribe(text_style, default)
 
 
-def has_ctc_text(item: Utterance) -> bool:
-    """Whether the CTC head can write the text: not a translation, and not Japanese, which it writes in kana."""
-    return not item.is_translation and row_language(item.language) != "ja"
+def has_ctc_text(item: Utterance, bpe_head: bool = False) -> bool:
+    """Whether a CTC head can write the text: not a translation, and Japanese only with a head of tokens.
+
+    The head of characters writes Japanese in kana.
+
+    Args:
+        item: the utterance.
+        bpe_head: whether the model has a second CTC head, of tokens of the language model.
+    """
+    return not item.is_translation and (bpe_head or row_language(item.language) != "ja")

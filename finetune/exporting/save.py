@@ -82,6 +82,7 @@ def copy_side_files(base: Path, folder: Path, dtype: str) -> None:
             shutil.copyfile(path, folder / path.name)
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype
+    config["has_lora_adapter"] = False  # the adapter of granite-speech-3.3 was merged on loading
     write_json(folder / "config.json", config)
     for path in folder.iterdir():
         path.chmod(0o644)

@@ -1,4 +1,4 @@
-"""Transcribes utterances in batches: sorts by length, encodes, drafts with the CTC head, decodes."""
+"""Transcribes utterances in batches: sorts by length, encodes, drafts with a CTC head, decodes."""
 
 import math
 import time
@@ -22,9 +22,7 @@ from finetune.data.read_ahead import fetch_all
 from finetune.data.row_prompt import has_ctc_text, instruction_of
 from finetune.inference.decode import decode
 from finetune.inference.draft import Draft, text_draft
-from finetune.inference.draft_sources import ctc_drafts
-from finetune.model.conformer import frame_mask
-from finetune.model.ctc import entropy
+from finetune.inference.draft_sources import CtcText, draft_texts
 from finetune.model.granite import EncodedAudio, SpeechModel
 from finetune.model.prompt import encode_text, render
 
@@ -149,16 +147,16 @@ def transcribe_batch(
     drafts = [Draft(tokenizer) for _ in utterances]
     hypotheses: dict[int, Hypothesis] = {}
     if options.decoder != "greedy":
-        logits = model.ctc_logits(audio.states)
-        texts = ctc_drafts(logits, audio.num_frames.tolist())
+        read, bpe_head = draft_texts(model, audio, options.decoder == "relaxed"), model.bpe_head is not None
+        texts = [text if has_ctc_text(item, bpe_head) else None for item, text in zip(utterances, read, strict=True)]
         drafts = [
-            text_draft(tokenizer, text, probs, _phrases(tokenizer, item.keywords))
-            if has_ctc_text(item)
+            text_draft(tokenizer, text.text, text.probs, _phrases(tokenizer, item.keywords))
+            if text is not None
             else Draft(tokenizer)
-            for item, (text, probs) in zip(utterances, texts, strict=True)
+            for item, text in zip(utterances, texts, strict=True)
         ]
         if options.decoder == "relaxed":
-            hypotheses = _confident_ctc_texts(utterances, logits, audio.num_frames, texts, drafts, options)
+            hypotheses = _confident_draft_texts(utterances, texts, drafts, options)
     remaining = [row for row in range(len(utterances)) if row not in hypotheses]
     if remaining:
         counts = audio.num_tokens.tolist()
@@ -188,24 +186,17 @@ def transcribe_batch(
     return [hypotheses[row] for row in range(len(utterances))]
 
 
-def _confident_ctc_texts(
-    utterances: Sequence[Utterance],
-    logits: Tensor,
-    num_frames: Tensor,
-    texts: list[tuple[str, list[float]]],
-    drafts: list[Draft],
-    options: DecodingOptions,
+def _confident_draft_texts(
+    utterances: Sequence[Utterance], texts: Sequence[CtcText | None], drafts: list[Draft], options: DecodingOptions
 ) -> dict[int, Hypothesis]:
     """By row, the utterances that keep their CTC text, because its entropy is low in all frames (arXiv 2603.11243)."""
-    mask = frame_mask(num_frames, logits.shape[1])
-    highest = entropy(logits).masked_fill(~mask, 0.0).amax(1).tolist()
     confident = {}
-    for row, (text, probs) in enumerate(texts):
+    for row, text in enumerate(texts):
         fits = len(drafts[row].tokens) < options.max_new_tokens  # otherwise the language model truncates it
-        if text and fits and has_ctc_text(utterances[row]) and highest[row] < options.max_entropy:
+        if text is not None and text.text and fits and text.entropy < options.max_entropy:
             tokens = tuple(drafts[row].tokens)
-            log_probability = sum(map(math.log, probs))
-            confident[row] = Hypothesis(utterances[row].id, text, tokens, log_probability, accepted_by="ctc")
+            log_probability = sum(map(math.log, text.probs))
+            confident[row] = Hypothesis(utterances[row].id, text.text, tokens, log_probability, accepted_by="ctc")
     return confident
 
 

@@ -261,7 +261,7 @@ class Transcriber:
                 audio.select(speech),
                 [windows[batch[row]] for row in speech],
                 self.options.prompt(self.model.profile),
-                self.options.effective_decoding,
+                self.options.effective_decoding(self.model.bpe_file is not None),
             )
             for row, hypothesis in zip(speech, hypotheses, strict=True):
                 window = windows[batch[row]]

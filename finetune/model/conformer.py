@@ -7,6 +7,7 @@ result equals that of transformers.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -86,13 +87,16 @@ def conformer_block(layer: Module, x: Tensor, mask: Tensor) -> Tensor:
     return layer.post_norm(x)
 
 
-def encode(encoder: Module, features: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor]:
+def encode(
+    encoder: Module, features: Tensor, num_frames: Tensor, cat_layers: Sequence[int] = ()
+) -> tuple[Tensor, Tensor]:
     """Computes encoder states from log-mel features.
 
     Args:
         encoder: transformers' `GraniteSpeechCTCEncoder`.
         features: (B, T, 160) stacked log-mel features, right-padded.
         num_frames: (B,) number of real frames of each clip.
+        cat_layers: layers whose states precede those of the last layer in D (4.1-plus); 0 is the input of layer 1.
 
     Returns:
         Encoder states (B, T, D), valid on real frames only, and the CTC logits (B, T, 348) of the middle layer, whose
@@ -101,12 +105,15 @@ def encode(encoder: Module, features: Tensor, num_frames: Tensor) -> tuple[Tenso
     mask = frame_mask(num_frames, features.shape[1])
     x = encoder.input_linear(features)
     middle = x
+    earlier = [x] if 0 in cat_layers else []
     for index, layer in enumerate(encoder.layers, start=1):
         x = conformer_block(layer, x, mask)
         if index == encoder.num_layers // 2:
             middle = encoder.out(x)
             x = x + encoder.out_mid(middle.softmax(dim=-1))
-    return x, middle
+        if index in cat_layers:
+            earlier.append(x)
+    return torch.cat([*earlier, x], dim=-1) if earlier else x, middle
 
 
 def project(projector: Module, states: Tensor, num_frames: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Alphabet of the character CTC head: 348 labels (blank 0, code points 1 to 255, then katakana) and greedy decoding."""
+"""Alphabet of the character CTC head and greedy decoding: blank 0, code points 1 to 255, then katakana (348 labels).
+
+The head of granite-speech-3.3 has the first 256 labels.
+"""
 
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -15,14 +18,17 @@ KATAKANA = 0x30A1  # code point of label 256
 NUM_LABELS = 348
 
 
-def to_labels(text: str) -> tuple[list[int], int]:
-    """Labels of the lower-cased `text`, and the number of omitted characters, which are not in the alphabet."""
+def to_labels(text: str, num_labels: int = NUM_LABELS) -> tuple[list[int], int]:
+    """Labels of the lower-cased `text`, and the number of omitted characters, which are not in the alphabet.
+
+    `num_labels` is the size of the head; one with 256 labels has no katakana.
+    """
     labels, num_unknown = [], 0
     for char in text.lower():
         point = ord(char)
         if 0 < point < LATIN:
             labels.append(point)
-        elif 0 <= point - KATAKANA < NUM_LABELS - LATIN:
+        elif 0 <= point - KATAKANA < num_labels - LATIN:
             labels.append(LATIN + point - KATAKANA)
         else:
             num_unknown += 1

@@ -6,7 +6,6 @@ configuration is compared with the headers of its weights, so that a wrong numbe
 
 import json
 import math
-import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,18 +13,15 @@ from typing import Any
 
 from finetune.core.errors import ModelError
 from finetune.core.files import read_bytes, read_json
+from finetune.core.layouts import LAYER_NAMES, unknown_alphabet, unsupported
 
 CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate")  # transformers imports what they name
 MAX_JSON, MAX_TOKENIZER = 10_000_000, 200_000_000  # bytes
 MAX_HEADER = 100_000_000  # bytes, as in the safetensors library
+ADAPTER_CONFIG = "adapter_config.json"
 LARGEST = 10**9  # no size of a model is larger
 INDEX = "model.safetensors.index.json"
 WEIGHTS = "model.safetensors"
-LAYERS = {  # the setting with a number of layers, and how the weights of a layer are named
-    ("text_config", "num_hidden_layers"): re.compile(r"language_model\.(?:model\.)?layers\.(\d+)\."),
-    ("encoder_config", "num_layers"): re.compile(r"encoder\.layers\.(\d+)\.conv\."),
-    ("projector_config", "num_hidden_layers"): re.compile(r"projector\.qformer\.encoder\.layer\.(\d+)\."),
-}
 
 
 def check_folder(folder: Path) -> None:
@@ -39,17 +35,20 @@ def check_folder(folder: Path) -> None:
         if path.name != "tokenizer.json":
             _refuse_code(path, _read_object(path))
     config = _read_object(folder / "config.json")
-    if config.get("model_type") != "granite_speech":
-        raise ModelError(
-            f"{folder}: model_type is {str(config.get('model_type'))[:80]!r}; this toolkit supports only "
-            "'granite_speech'"
-        )
+    if reason := unsupported(config):
+        raise ModelError(f"{folder}: {reason}")
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{folder}: no *.safetensors in this folder, so it has a configuration but no weights")
-    if (folder / "adapter_config.json").exists():
+    has_lora, found = config.get("has_lora_adapter", True), (folder / ADAPTER_CONFIG).exists()
+    if found and not has_lora:
         raise ModelError(
-            f"{folder}: the folder also contains an adapter (adapter_config.json), which transformers loads; merge the "
-            "adapter or move it to another folder"
+            f"{folder}: the folder also contains an adapter ({ADAPTER_CONFIG}), which transformers loads though "
+            "has_lora_adapter in config.json is false; merge the adapter or move it to another folder"
+        )
+    if has_lora and not found:
+        raise ModelError(
+            f"{folder}: {ADAPTER_CONFIG} is missing, but the model has a LoRA adapter (has_lora_adapter in config.json "
+            "is true or not stated); download the model again, or set it to false if the weights are merged"
         )
     shapes = dict(_shapes(folder))
     _check_settings(folder, config)
@@ -150,6 +149,8 @@ def _check_settings(folder: Path, config: dict[str, Any]) -> None:
             raise ModelError(f"{path}: {key} is {str(value)[:40]}, which no model has")
     for keys in (("window_size",), ("downsample_rate",), ("text_config", "logits_scaling")):
         _positive(path, config, keys)
+    if reason := unknown_alphabet(config["encoder_config"].get("output_dim")):
+        raise ModelError(f"{path}: {reason}")
     if config.get("downsample_rate", 1) > config.get("window_size", LARGEST):
         raise ModelError(f"{path}: downsample_rate is larger than window_size")
     token = config.get("audio_token_index", config.get("audio_token_id", 0))
@@ -182,7 +183,7 @@ def _numbers(content: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
 
 def _check_layers(folder: Path, config: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> None:
     """Compares the numbers of layers with the weights; building a layer takes memory even without weights."""
-    for (section, key), pattern in LAYERS.items():
+    for (section, key), pattern in LAYER_NAMES.items():
         stated = config[section].get(key)
         found = {int(match[1]) for name in shapes if (match := pattern.search(name))}
         if stated is None or not found:

@@ -1,11 +1,10 @@
-"""The Granite Speech model: loading, audio encoding, embedding and logits.
+"""The Granite Speech model of any layout: loading, audio encoding, embedding and logits.
 
-No other file accesses attributes of transformers' Granite Speech class, because transformers 5.10 to 5.23 has two
+No other file accesses attributes of transformers' Granite Speech classes, because transformers 5.10 to 5.23 has two
 pitfalls: its submodules moved to `model.model`, and its `forward` omits the division by `logits_scaling`. Here logits
 are always `lm_head(h) / logits_scaling`, and `forward` of the transformers class is never called.
 """
 
-import difflib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,19 +12,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer, GraniteSpeechConfig, GraniteSpeechForConditionalGeneration
+from transformers import AutoTokenizer, PreTrainedConfig
 from transformers import PreTrainedTokenizerBase as Tokenizer
-from transformers.utils import logging as hf_logging
 
 from finetune.core.errors import ModelError
-from finetune.core.extras import require
-from finetune.core.prompts import BPE_HEAD, PromptProfile, profile_of
+from finetune.core.layouts import max_positions
+from finetune.core.prompts import PromptProfile, profile_of
+from finetune.model.bpe_head import BpeHead, check_bpe_head, find_bpe_head
 from finetune.model.conformer import encode, frame_mask, project
-from finetune.model.folder_checks import check_folder, count_weights
+from finetune.model.ctc import BLANK, NUM_LABELS
+from finetune.model.folder_checks import count_weights
+from finetune.model.load_weights import check_quantization, load_weights, model_class
+from finetune.model.model_config import excerpt, read_config
 
 MAX_GROWTH = 1.5  # parameters of the configuration for each value in the weights
-NOT_FOUND = "not a folder here, and neither in the local cache nor on the hub, or the hub is not reachable"
 AUDIO_TOKEN = "<|audio|>"
+NO_LABEL = -1e4  # logit of a label that a CTC head does not have; the minimum of the dtype would overflow in sums
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -37,22 +39,30 @@ class EncodedAudio:
     num_frames: Tensor  # (B,) real encoder frames
     embeds: Tensor  # (B, A, H) audio embeddings
     num_tokens: Tensor  # (B,) real audio tokens
+    speech: Tensor | None = None  # (B, T) 1 - posterior of the blank in the middle layer, for models with a BPE head
 
     def select(self, rows: list[int]) -> "EncodedAudio":
         """The clips with these row indices."""
-        tensors = (self.states, self.num_frames, self.embeds, self.num_tokens)
-        return EncodedAudio(*(tensor[rows] for tensor in tensors))
+        tensors = (self.states, self.num_frames, self.embeds, self.num_tokens, self.speech)
+        return EncodedAudio(*(None if tensor is None else tensor[rows] for tensor in tensors))  # type: ignore[arg-type]
 
 
 class SpeechModel(nn.Module):
-    """A Granite Speech model with its tokenizer; `hf` is the transformers model, which training changes in place."""
+    """A Granite Speech model with its tokenizer; `hf` is the transformers model, which training changes in place.
 
-    def __init__(self, hf: GraniteSpeechForConditionalGeneration, tokenizer: Tokenizer, source: str) -> None:
+    `bpe_file` has the weights of a second CTC head for drafts; None without one.
+    """
+
+    def __init__(self, hf: Any, tokenizer: Tokenizer, source: str, bpe_file: Path | None = None) -> None:
         super().__init__()
         self.hf = hf
         self.tokenizer = tokenizer
         self.source = source
+        self.bpe_file = bpe_file
         config = hf.config
+        self.hidden = int(config.encoder_config.hidden_dim)
+        self.num_ctc_labels = int(config.encoder_config.output_dim)
+        self.cat_layers = tuple(getattr(config.encoder_config, "cat_hidden_layers", None) or ())
         self.logits_scaling = float(config.text_config.logits_scaling)
         self.audio_token_id = int(config.audio_token_id)
         self.window, self.queries = config.window_size, config.window_size // config.downsample_rate
@@ -63,7 +73,12 @@ class SpeechModel(nn.Module):
     @cached_property
     def profile(self) -> PromptProfile:
         """The prompts of this version of the model."""
-        return profile_of(self.source, self.hf.config.to_dict(), (Path(self.source) / BPE_HEAD).is_file())
+        return profile_of(self.source, self.hf.config.to_dict(), self.bpe_file is not None)
+
+    @cached_property
+    def bpe_head(self) -> BpeHead | None:
+        """The second CTC head, read when the first draft needs it. It is frozen, and no part of `hf`."""
+        return None if self.bpe_file is None else BpeHead.read(self.bpe_file, self.encoder.input_linear.weight)
 
     # The return types are Any because torch types each attribute of an nn.Module as Tensor | Module.
     @property
@@ -94,7 +109,8 @@ class SpeechModel(nn.Module):
     @property
     def max_positions(self) -> int:
         """Context length of the language model: audio tokens, prompt text and generated text together."""
-        return int(self.hf.config.text_config.max_position_embeddings)
+        text = self.hf.config.text_config
+        return max_positions(int(text.max_position_embeddings), text.rope_parameters or {})
 
     def num_audio_tokens(self, num_frames: Tensor) -> Tensor:
         """Audio tokens (B,) of clips with `num_frames` (B,) encoder frames: 3 for each full or partial window of 15."""
@@ -105,13 +121,25 @@ class SpeechModel(nn.Module):
         features = features.to(self.encoder.input_linear.weight.dtype)
         trains = any(p.requires_grad for p in self.encoder.parameters())
         with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
-            states, _ = encode(self.encoder, features, num_frames)
+            states, middle = encode(self.encoder, features, num_frames, self.cat_layers)
         embeds = project(self.projector, states, num_frames)
-        return EncodedAudio(states, num_frames, embeds, self.num_audio_tokens(num_frames))
+        speech = None
+        if self.bpe_file is not None:
+            speech = 1 - middle.detach().float().softmax(-1)[..., BLANK]
+        return EncodedAudio(states, num_frames, embeds, self.num_audio_tokens(num_frames), speech)
+
+    def last_layer(self, states: Tensor) -> Tensor:
+        """The states of the last encoder layer: states (B, T, D) without those of `cat_layers`, which precede them."""
+        return states[..., -self.hidden :]
 
     def ctc_logits(self, states: Tensor) -> Tensor:
-        """CTC logits (B, T, 348) of the last layer from encoder states (B, T, D)."""
-        return self.encoder.out(states)
+        """CTC logits (B, T, 348) of the last layer from encoder states (B, T, D).
+
+        A head with 256 labels (granite-speech-3.3) has no katakana; their logits are so low that they are never read.
+        """
+        logits = self.encoder.out(self.last_layer(states))
+        missing = NUM_LABELS - self.num_ctc_labels
+        return nn.functional.pad(logits, (0, missing), value=NO_LABEL) if missing else logits
 
     def embed(self, input_ids: Tensor, audio: EncodedAudio | None = None) -> Tensor:
         """Embeds token ids (B, L) as (B, L, H), with an audio embedding at each `<|audio|>` position.
@@ -178,95 +206,7 @@ class SpeechModel(nn.Module):
         return output.last_hidden_state, encoded
 
 
-def is_folder_name(source: str) -> bool:
-    """Whether a model source is a local folder and not a hub name, which has at most one slash.
-
-    Raises:
-        ModelError: the source is empty, too long or has a null byte.
-    """
-    if not source:
-        raise ModelError("the name of the model is empty; give a model folder or a hub name")
-    try:
-        exists = Path(source).exists()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "the name has a null byte"
-        raise ModelError(f"{source[:60]!r}: not the name of a model ({reason})") from error
-    return exists or source.startswith((".", "/", "~")) or source.count("/") > 1
-
-
-def _model_suggestion(folder: Path) -> str:
-    """The end of a message about a folder that is not a model: the run's export, a similar name, or general advice."""
-    for run in (folder, folder.parent):
-        if (run / "export" / "config.json").is_file():
-            return f"did you mean {run / 'export'}?"
-        if (run / "resolved.json").is_file():
-            return f"{run} is a run without an export; run `finetune export {run / 'resolved.json'}` first"
-    names = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
-    similar = difflib.get_close_matches(folder.name, names, 1) if not folder.exists() else []
-    return f"did you mean {folder.parent / similar[0]}?" if similar else "give a model folder or a hub name"
-
-
-def read_config(source: str, revision: str | None = None) -> GraniteSpeechConfig:
-    """Reads the configuration of a local folder or a hub name.
-
-    Raises:
-        ModelError: there is no model, the model is not Granite Speech, or a local folder has no weights.
-    """
-    folder = Path(source)
-    if is_folder_name(source):
-        if not (folder / "config.json").exists():
-            problem = "no config.json in this folder" if folder.is_dir() else "no such folder"
-            raise ModelError(f"{source[:200]}: {problem}; {_model_suggestion(folder)}")
-        check_folder(folder)
-    try:
-        config = GraniteSpeechConfig.from_pretrained(source, revision=revision)
-    except Exception as error:  # transformers raises errors of any type for a wrong configuration
-        # A name such as `data/nano` can be a folder or a hub name.
-        if not folder.exists() and folder.parent != Path() and folder.parent.is_dir():
-            problem = f"no such folder, and the hub does not give this model ({error})"
-            raise ModelError(f"{source}: {problem}; {_model_suggestion(folder)}") from error
-        problem = "not a valid model configuration" if folder.exists() or not isinstance(error, OSError) else NOT_FOUND
-        raise ModelError(f"{source}: config.json: {problem} ({_excerpt(error)})") from error
-    if getattr(config, "has_lora_adapter", False):
-        raise ModelError(f"{source}: the model contains a LoRA adapter (has_lora_adapter); merge the adapter first")
-    if getattr(config, "quantization_config", None):
-        raise ModelError(
-            f"{source}: the weights are quantized (quantization_config in config.json); give the original model, and "
-            "set model.quantize: 4bit"
-        )
-    return config
-
-
-def check_quantization(quantize: str, device: torch.device | str) -> None:
-    """Checks that a device can load a quantized base.
-
-    Raises:
-        ModelError: it cannot.
-        MissingExtraError: the extra [quant] is not installed.
-    """
-    if quantize == "none":
-        return
-    if torch.device(device).type != "cuda":
-        raise ModelError("model.quantize: 4bit needs a CUDA GPU; set model.quantize to none on this machine")
-    require("bitsandbytes", extra="quant")
-
-
-def _quantization(quantize: str, dtype: torch.dtype, device: torch.device | str) -> dict[str, Any]:
-    """Quantization arguments of `from_pretrained`; encoder, projector and head keep their precision."""
-    if quantize == "none":
-        return {}
-    from transformers import BitsAndBytesConfig
-
-    config = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=["model.encoder", "model.projector", "lm_head"],
-    )
-    return {"quantization_config": config, "device_map": {"": device}}
-
-
-def on_meta(config: GraniteSpeechConfig, source: str, tokenizer: Any = None) -> SpeechModel:
+def on_meta(config: PreTrainedConfig, source: str, tokenizer: Any = None) -> SpeechModel:
     """Builds the model on the meta device: shapes without storage, and no tokenizer by default.
 
     Raises:
@@ -274,12 +214,12 @@ def on_meta(config: GraniteSpeechConfig, source: str, tokenizer: Any = None) -> 
     """
     try:
         with torch.device("meta"):
-            return SpeechModel(GraniteSpeechForConditionalGeneration(config).requires_grad_(False), tokenizer, source)
+            return SpeechModel(model_class(config)(config).requires_grad_(False), tokenizer, source)
     except Exception as error:
-        raise ModelError(f"{source}: the configuration in config.json is invalid ({_excerpt(error)})") from error
+        raise ModelError(f"{source}: the configuration in config.json is invalid ({excerpt(error)})") from error
 
 
-def check_size(config: GraniteSpeechConfig, folder: Path) -> None:
+def check_size(config: PreTrainedConfig, folder: Path) -> None:
     """Compares the size of the configured model with the weights in a local folder, before memory is allocated.
 
     Raises:
@@ -293,11 +233,6 @@ def check_size(config: GraniteSpeechConfig, folder: Path) -> None:
             f"{folder}: config.json describes a model of {stated:,} parameters, but the weights (*.safetensors) have "
             f"{found:,}: sizes such as hidden_size do not match them, or weights are missing"
         )
-
-
-def _excerpt(error: Exception) -> str:
-    """The message of a library's error, short and on one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
 def default_device() -> str:
@@ -317,7 +252,7 @@ def load_tokenizer(source: str, revision: str | None = None) -> Tokenizer:
     try:
         return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
     except Exception as error:  # transformers raises errors of any type for damaged files
-        raise ModelError(f"{source}: the tokenizer cannot be loaded ({_excerpt(error)})") from error
+        raise ModelError(f"{source}: the tokenizer cannot be loaded ({excerpt(error)})") from error
 
 
 def load_model(
@@ -342,26 +277,9 @@ def load_model(
     tokenizer = load_tokenizer(source, revision)
     if tokenizer.eos_token_id is None:
         raise ModelError(f"{source}: the tokenizer has no eos_token, so the model could not end a text")
-    verbosity = hf_logging.get_verbosity()
-    hf_logging.set_verbosity_error()  # a table of weights that do not fit; the errors below name the first
-    try:
-        hf, info = GraniteSpeechForConditionalGeneration.from_pretrained(
-            source,
-            config=config,
-            dtype=DTYPES[dtype],
-            revision=revision,
-            use_safetensors=True,  # never pickled weights
-            trust_remote_code=False,
-            output_loading_info=True,
-            **({"device_map": {"": "meta"}} if str(device) == "meta" else {}),
-            **_quantization(quantize, DTYPES[dtype], device),
-        )
-    except Exception as error:
-        raise ModelError(f"{source}: cannot be loaded ({_excerpt(error)})") from error
-    finally:
-        hf_logging.set_verbosity(verbosity)
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ModelError(f"{source}: {len(missing)} weights are missing, for example {missing[0]}")
+    bpe_file = find_bpe_head(source, revision)
+    if bpe_file is not None:
+        check_bpe_head(bpe_file, config.encoder_config.hidden_dim, config.text_config.vocab_size)
+    hf = load_weights(source, config, DTYPES[dtype], device, revision, quantize)
     hf.requires_grad_(False)
-    return SpeechModel(hf if quantize != "none" else hf.to(device), tokenizer, source).eval()
+    return SpeechModel(hf, tokenizer, source, bpe_file).eval()

@@ -31,7 +31,7 @@ def user_request(instruction: str, keywords: tuple[str, ...], profile: PromptPro
 def render_text(
     tokenizer: Tokenizer, instruction: str, keywords: tuple[str, ...] = (), profile: PromptProfile = DEFAULT_PROFILE
 ) -> str:
-    """Renders the chat template for `<|audio|>` followed by `user_request`.
+    """Renders the chat template for the system turn of the profile, and `<|audio|>` followed by `user_request`.
 
     Args:
         tokenizer: of the model.
@@ -47,9 +47,11 @@ def render_text(
     special = [token for token in tokenizer.get_added_vocab() if token in written]
     if special:
         raise ModelError(f"the instruction or a keyword contains the special token {special[0]}; remove it")
-    turn = {"role": "user", "content": AUDIO_TOKEN + user_request(instruction, keywords, profile)}
+    content = AUDIO_TOKEN + profile.separator + user_request(instruction, keywords, profile)
+    turns = [{"role": "system", "content": profile.system}] if profile.system else []
+    turns.append({"role": "user", "content": content})
     try:
-        text = str(tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True))
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
     except Exception as error:  # a template is a program: it can fail in any way
         raise ModelError(
             f"the model's chat template is missing or invalid ({type(error).__name__}: {str(error)[:300]})"

@@ -11,7 +11,8 @@ from finetune.core.model_limits import read_limits
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
 from finetune.exporting.save import check_target
-from finetune.model.granite import check_quantization, default_device
+from finetune.model.granite import default_device
+from finetune.model.load_weights import check_quantization
 from finetune.pipeline import settings_of_training
 from finetune.training import checkpoint
 from finetune.training.distributed import check_launcher

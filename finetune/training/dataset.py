@@ -324,7 +324,7 @@ class SpeechDataset:
 
     def _labels(self, index: int) -> list[int] | None:
         clip = self.clips[index]
-        return None if clip.is_translation else to_labels(clip.text)[0]
+        return None if clip.is_translation else to_labels(clip.text, self.model.num_ctc_labels)[0]
 
     def _to_device(self, value: Tensor) -> Tensor:
         """Copies to the model's device; to a GPU from pinned memory, so the copy does not wait for its kernels."""

@@ -124,9 +124,9 @@ def test_japanese_and_translations_are_decoded_greedily(decoder: str) -> None:
     options = override(TranscribeOptions(), decoder=decoder, max_new_tokens=7, batch_seconds=3.0)
     greedy = DecodingOptions("greedy", max_new_tokens=7, batch_seconds=3.0)
     for values in ({"language": "ja"}, {"translate_to": "fr"}, {"language": "ja", "translate_to": "en"}):
-        assert override(options, **values).effective_decoding == greedy, values
+        assert override(options, **values).effective_decoding() == greedy, values
     for language in ("", "en", "fr"):
-        assert override(options, language=language).effective_decoding == options.decoding, language
+        assert override(options, language=language).effective_decoding() == options.decoding, language
 
 
 def test_a_recipe_checks_the_same_ranges() -> None:

@@ -25,7 +25,7 @@ def test_a_translation_names_the_target_language() -> None:
 @pytest.mark.parametrize(
     ("version", "expected"),
     [("3.3", INSTRUCTION), ("4.0", INSTRUCTION), ("4.1", "transcribe the speech to text."),
-     ("5.0", "transcribe the speech to text.")],
+     ("4.1-plus", "transcribe the speech to text."), ("5.0", "transcribe the speech to text.")],
 )  # fmt: skip
 def test_keywords_change_the_instruction_of_the_card_only(version: str, expected: str) -> None:
     assert PROFILES[version].with_keywords(INSTRUCTION) == expected
@@ -50,6 +50,19 @@ def test_only_5_0_has_a_hint_about_the_language() -> None:
         ("runs/x/export", {"has_lora_adapter": True}, False, "3.3"),
         ("runs/x/export", {"text_config": {"rope_parameters": {"rope_type": "yarn"}}}, True, "5.0"),
         ("runs/x/export", {"text_config": {"rope_scaling": {"type": "yarn"}}}, False, "5.0"),
+        ("runs/x/export", {"encoder_config": {"output_dim": 256}, "has_lora_adapter": False}, False, "3.3"),
+        ("ibm-granite/granite-speech-4.1-2b-plus", {}, False, "4.1-plus"),
+        ("runs/x/export", {"model_type": "granite_speech_plus"}, False, "4.1-plus"),
+        (
+            "models/granite-speech-4.1-2b",
+            {"model_type": "granite_speech_plus", "text_config": {"rope_parameters": {"rope_type": "yarn"}}},
+            True,
+            "4.1-plus",
+        ),
+        ("models/granite-speech-4.1-test", {"encoder_config": {"output_dim": 256}}, False, "3.3"),
+        ("models/granite-4.0-test", {"text_config": {"rope_scaling": {"type": "yarn"}}}, True, "5.0"),
+        ("models/granite-speech-4.0-test", {}, True, "4.0"),
+        ("runs/x/export", {"encoder_config": [256]}, False, "4.0"),
         ("runs/x/export", {"text_config": {"rope_scaling": None}}, True, "4.1"),
         ("runs/x/export", {"text_config": "text"}, False, "4.0"),
         ("runs/x/export", {"text_config": {"rope_scaling": "yarn", "rope_parameters": [1]}}, False, "4.0"),

@@ -277,4 +277,8 @@ def test_side_files_of_a_hub_snapshot(tmp_path: Path) -> None:
     (base / "config.json").write_text('{"torch_dtype": "bfloat16", "audio_token_index": 100352}')
     copy_side_files(base, staged, "float32")
     assert {path.name for path in staged.iterdir()} == {*copied, "config.json"}
-    assert json.loads((staged / "config.json").read_text()) == {"torch_dtype": "float32", "audio_token_index": 100352}
+    assert json.loads((staged / "config.json").read_text()) == {
+        "torch_dtype": "float32",
+        "audio_token_index": 100352,
+        "has_lora_adapter": False,
+    }

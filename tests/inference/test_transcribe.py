@@ -296,10 +296,10 @@ def test_keywords_go_into_the_prompt_up_to_its_room(granite: GraniteSpeech) -> N
 
 def test_a_translation_has_its_own_prompt_no_draft_and_no_word_times(granite: GraniteSpeech) -> None:
     options = TranscribeOptions(language="en", translate_to="French", keywords=("Granite",))
-    assert options.prompt() == "translate the speech to French." and options.effective_decoding.decoder == "greedy"
+    assert options.prompt() == "translate the speech to French." and options.effective_decoding().decoder == "greedy"
     assert options.text_language == "fr"
-    assert TranscribeOptions(language="ja").effective_decoding.decoder == "greedy"
-    assert TranscribeOptions(language="fr").effective_decoding.decoder == "speculative"
+    assert TranscribeOptions(language="ja").effective_decoding().decoder == "greedy"
+    assert TranscribeOptions(language="fr").effective_decoding().decoder == "speculative"
     transcript = granite.transcribe(PARK, translate_to="fr", max_new_tokens=5)
     assert transcript.language == "fr" and transcript.acceptance is None
     assert transcript.segments and not transcript.words

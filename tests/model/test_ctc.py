@@ -63,3 +63,8 @@ def test_spaces_collapse_and_blanks_give_empty_text() -> None:
     assert greedy_text(one_hot([32, 0, 97, 32, 0, 32, 98, 0, 32])) == "a b"
     assert greedy_text(one_hot([0, 0, 0])) == ""
     assert greedy_text(torch.zeros(0, NUM_LABELS)) == ""
+
+
+def test_a_head_of_256_labels_has_no_katakana() -> None:
+    """That of granite-speech-3.3."""
+    assert to_labels("ü カ", 256) == ([252, 32], 1)

@@ -10,7 +10,8 @@ import pytest
 
 from finetune.core.errors import ModelError
 from finetune.model.folder_checks import check_folder, count_weights
-from finetune.model.granite import load_model, read_config
+from finetune.model.granite import load_model
+from finetune.model.model_config import read_config
 
 CODE = {"AutoTokenizer": ["evil.Evil", None], "AutoConfig": "evil.Evil"}
 

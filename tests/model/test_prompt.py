@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+from family import make_tokenizer
 from support import INSTRUCTION
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from finetune.core.errors import ModelError
+from finetune.core.prompts import PROFILES
 from finetune.model.prompt import encode_text, render
 
 CARD = "USER: <|audio|>can you transcribe the speech into a written format?\n ASSISTANT:"
@@ -30,6 +32,34 @@ def test_prompt_equals_the_model_card(tokenizer: PreTrainedTokenizerBase) -> Non
 def test_keywords_follow_the_instruction(tokenizer: PreTrainedTokenizerBase) -> None:
     expected = CARD.replace("format?", "format? Keywords: warfarin, New York")
     assert prompt_text(tokenizer, "warfarin", "New York") == expected
+
+
+SYSTEM = "<|start_of_role|>system<|end_of_role|>Knowledge Cutoff Date: April 2024.\nToday's Date: {date}.\n"
+ROLES = (
+    SYSTEM + "You are Granite, developed by IBM. You are a helpful AI assistant<|end_of_text|>\n"
+    "<|start_of_role|>user<|end_of_role|>{request}<|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>"
+)
+
+
+@pytest.mark.parametrize(
+    ("version", "date", "keywords", "request_text"),
+    [
+        ("3.3", "April 9, 2025", (), f"<|audio|>{INSTRUCTION}"),
+        ("3.3", "April 9, 2025", ("stent",), f"<|audio|>{INSTRUCTION} Keywords: stent"),
+        ("4.1-plus", "December 19, 2024", (), f"<|audio|> {INSTRUCTION}"),
+        ("4.1-plus", "December 19, 2024", ("a", "b"), "<|audio|> transcribe the speech to text. Keywords: a, b"),
+    ],
+)
+def test_prompts_with_a_system_turn_equal_the_model_cards(
+    version: str, date: str, keywords: tuple[str, ...], request_text: str, tmp_path: Path
+) -> None:
+    make_tokenizer(tmp_path, roles=True)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    audio = tokenizer.convert_tokens_to_ids("<|audio|>")
+    ids = render(tokenizer, INSTRUCTION, keywords, PROFILES[version]).around(audio, 1)
+    expected = ROLES.format(date=date, request=request_text)
+    assert tokenizer.decode(ids) == expected
+    assert ids == tokenizer.encode(expected, add_special_tokens=False)
 
 
 def test_tokens_equal_those_of_the_complete_string(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -1,0 +1,116 @@
+"""Loads the weights of a model in the transformers class of its layout, quantized or with its own LoRA merged."""
+
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging as hf_logging
+
+from finetune.core.errors import ModelError
+from finetune.core.extras import require
+from finetune.core.layouts import LAYOUTS
+from finetune.model.model_config import excerpt
+from finetune.model.shipped_lora import ShippedLora, without_adapter
+
+
+def model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """The transformers class of a configuration."""
+    found: type[PreTrainedModel] = getattr(transformers, LAYOUTS[config.model_type].model_class)
+    return found
+
+
+def check_quantization(quantize: str, device: torch.device | str) -> None:
+    """Checks that a device can load a quantized base.
+
+    Raises:
+        ModelError: it cannot.
+        MissingExtraError: the extra [quant] is not installed.
+    """
+    if quantize == "none":
+        return
+    if torch.device(device).type != "cuda":
+        raise ModelError("model.quantize: 4bit needs a CUDA GPU; set model.quantize to none on this machine")
+    require("bitsandbytes", extra="quant")
+
+
+def _quantization(quantize: str, dtype: torch.dtype, device: torch.device | str) -> dict[str, Any]:
+    """Quantization arguments of `from_pretrained`; encoder, projector and head keep their precision."""
+    if quantize == "none":
+        return {}
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=["model.encoder", "model.projector", "lm_head"],
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def load_weights(
+    source: str,
+    config: PreTrainedConfig,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    revision: str | None,
+    quantize: str,
+) -> Any:
+    """The transformers model of a folder or hub name on a device.
+
+    The LoRA adapter inside a model (granite-speech-3.3) is merged, and `has_lora_adapter` of the configuration is then
+    false: the model has the plain layout.
+
+    Args:
+        source: local folder in hub layout, or hub name.
+        config: its configuration.
+        dtype: data type of the weights.
+        device: their device; with `meta`, names and shapes are checked and values are not read.
+        revision: branch, tag or commit of a hub name.
+        quantize: see `load_model`.
+
+    Raises:
+        ModelError: weights are missing or do not fit, or the adapter does not.
+    """
+    arguments = {
+        "dtype": dtype,
+        **({"device_map": {"": "meta"}} if str(device) == "meta" else {}),
+        **_quantization(quantize, dtype, device),
+    }
+    if not config.has_lora_adapter:
+        hf = _from_pretrained(source, source, config, {"revision": revision, **arguments})
+        return hf if quantize != "none" else hf.to(device)
+    if quantize != "none":
+        raise ModelError(
+            f"{source}: its LoRA adapter cannot be merged into quantized weights; set model.quantize to none"
+        )
+    with without_adapter(source, revision) as (folder, plain):
+        lora = ShippedLora.read(folder)
+        hf = _from_pretrained(source, str(plain), config, arguments).to(device)
+    lora.merge(hf)
+    hf.config.has_lora_adapter = False
+    return hf
+
+
+def _from_pretrained(source: str, folder: str, config: PreTrainedConfig, arguments: dict[str, Any]) -> Any:
+    """The transformers model with the weights of `folder`. Raises ModelError, about `source`, if they do not fit."""
+    verbosity = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()  # a table of weights that do not fit; the errors below name the first
+    try:
+        hf, info = model_class(config).from_pretrained(
+            folder,
+            config=config,
+            use_safetensors=True,  # never pickled weights
+            trust_remote_code=False,
+            output_loading_info=True,
+            **arguments,
+        )
+    except Exception as error:
+        raise ModelError(f"{source}: cannot be loaded ({excerpt(error)})") from error
+    finally:
+        hf_logging.set_verbosity(verbosity)
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(f"{source}: {len(missing)} weights are missing, for example {missing[0]}")
+    return hf

@@ -1,0 +1,84 @@
+"""Each layout of the family: one epoch on a few clips, export, reload, the same text."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from family import VERSIONS, WITH_BPE_HEAD, make_model
+from safetensors.torch import load_file
+from support import hf_tokens
+from transformers import AutoTokenizer
+
+from finetune.core.config import Recipe
+from finetune.core.layouts import BPE_HEAD
+from finetune.core.options import DecodingOptions
+from finetune.core.prompts import read_profile
+from finetune.data.manifest import read_manifest
+from finetune.exporting import verify
+from finetune.exporting.export import export
+from finetune.inference.recognize import recognize
+from finetune.model.adapter import load_adapter
+from finetune.model.granite import SpeechModel, load_model
+from finetune.model.load_weights import model_class
+from finetune.model.model_config import read_config
+from finetune.pipeline import run_recipe
+
+GREEDY, SPECULATIVE = DecodingOptions("greedy", max_new_tokens=6), DecodingOptions("speculative", max_new_tokens=6)
+LAYOUTS = [
+    "3.3-2b",
+    pytest.param("3.3-8b", marks=pytest.mark.slow),
+    pytest.param("4.1-2b", marks=pytest.mark.slow),
+    pytest.param("4.1-2b-plus", marks=pytest.mark.slow),
+    "4.1-2b-plus October",
+    "5.0-2b",
+]
+
+
+def in_this_process(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Verifies without ten seconds of imports."""
+    verify.write_outputs(command[3], Path(command[4]))
+    return subprocess.CompletedProcess(command, 0, "", "")
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_layout_is_trained_exported_and_reloaded(name: str, tiny: Callable[..., Recipe], tmp_path: Path) -> None:
+    base = make_model(name, tmp_path / "base")
+    recipe = tiny(tmp_path / "runs", "run", epochs=1)
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"base": str(base)})})
+    run = run_recipe(recipe, "train")
+    result = export(recipe, run, run_process=in_this_process)
+    assert result.transcripts_equal and result.max_abs_logit_diff < 1e-3
+
+    clips = read_manifest(run.manifest("test"))
+    trained = load_model(str(base), "float32")
+    load_adapter(trained, run.best)
+    exported = load_model(str(run.export), "float32")
+    assert trained.profile == exported.profile == read_profile(run.export)
+    assert exported.profile.version == VERSIONS[name]
+    texts = recognize(trained, clips, recipe.model.instruction, GREEDY)
+    for options in (GREEDY, SPECULATIVE):
+        reloaded = recognize(exported, clips, recipe.model.instruction, options)
+        assert [item.tokens for item in reloaded] == [item.tokens for item in texts]
+    untrained = recognize(load_model(str(base), "float32"), clips, recipe.model.instruction, GREEDY)
+    assert [item.log_probability for item in untrained] != [item.log_probability for item in texts]
+    check_folder_of_export(name, base, run.export)
+
+    plain = model_class(read_config(str(run.export))).from_pretrained(str(run.export), dtype=torch.float32).eval()
+    wrapped = SpeechModel(plain, AutoTokenizer.from_pretrained(run.export), str(run.export))
+    assert [hf_tokens(wrapped, item, 6) for item in clips] == [item.tokens for item in texts]
+
+
+def check_folder_of_export(name: str, base: Path, folder: Path) -> None:
+    """The folder has the plain layout: no adapter, the names of the base, and its second CTC head unchanged."""
+    before, after = (json.loads((path / "config.json").read_text()) for path in (base, folder))
+    assert after == {**before, "has_lora_adapter": False}
+    assert not list(folder.glob("adapter*"))
+    names = {key for path in folder.glob("model*.safetensors") for key in load_file(path)}
+    stored = {key for path in base.glob("model*.safetensors") for key in load_file(path)}
+    assert names == {key.replace("model.model.", "model.") for key in stored}
+    assert (folder / BPE_HEAD).is_file() == (name in WITH_BPE_HEAD)
+    if name in WITH_BPE_HEAD:
+        assert (folder / BPE_HEAD).read_bytes() == (base / BPE_HEAD).read_bytes()
