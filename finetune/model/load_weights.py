@@ -90,6 +90,7 @@ def load_weights(
         hf = _from_pretrained(source, str(plain), config, arguments).to(device)
     lora.merge(hf)
     hf.config.has_lora_adapter = False
+    hf.name_or_path = hf.config.name_or_path = source  # not the temporary folder
     return hf
 
 
