@@ -118,7 +118,7 @@ class SpeechDataset:
         tables = [as_table(items) for items in (train, replay)]
         self.counts = (len(tables[0]), len(tables[1]))
         self.base = joined_tables(tables)
-        self.encoder = TextEncoder(model.tokenizer, recipe.model.instruction, model.profile)
+        self.encoder = TextEncoder(model.tokenizer, recipe.model.instruction, model.profile, model.num_ctc_labels)
         self.keywords = keyword_prompts(recipe, model.tokenizer, self.base)
         self._keywords = self.base.has_keywords and not self.keywords
         self._texts = EncodedTexts.joined(

@@ -63,10 +63,17 @@ class TextEncoder:
         tokenizer: of the base model.
         instruction: of the prompts of transcriptions without an instruction of their own.
         profile: the prompts of the model.
+        num_labels: size of the CTC head of characters.
     """
 
-    def __init__(self, tokenizer: Tokenizer, instruction: str, profile: PromptProfile = DEFAULT_PROFILE) -> None:
-        self.tokenizer, self.instruction, self.profile = tokenizer, instruction, profile
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        instruction: str,
+        profile: PromptProfile = DEFAULT_PROFILE,
+        num_labels: int = NUM_LABELS,
+    ) -> None:
+        self.tokenizer, self.instruction, self.profile, self.num_labels = tokenizer, instruction, profile, num_labels
         self.prompt = lru_cache(PROMPTS)(self._render)
         self._backend = _backend(tokenizer)
 
@@ -185,7 +192,7 @@ def encoded(blocks: Iterable[TextBlock], encoder: TextEncoder) -> Iterator[Any]:
         prompts = [
             encoder.prompt_tokens(tuple(words), text) for words, text in zip(block.keywords, instructions, strict=True)
         ]
-        counts: Iterable[Indices] = count_labels(block.texts)
+        counts: Iterable[Indices] = count_labels(block.texts, encoder.num_labels)
         if block.spoken is not None:
             counts = [np.where(block.spoken, column, 0) for column in counts]
         columns = [number_column(np.array(column, np.int32)) for column in (prompts, *counts)]
@@ -253,12 +260,12 @@ def text_block(table: UtteranceTable, rows: ArrayLike, encoder: TextEncoder, key
     return TextBlock(texts, words, instructions, [not task for task in tasks])
 
 
-def count_labels(texts: Sequence[str]) -> tuple[Indices, Indices, Indices]:
+def count_labels(texts: Sequence[str], num_labels: int = NUM_LABELS) -> tuple[Indices, Indices, Indices]:
     """For each text: its CTC labels (see `to_labels`), the frames they need (see `frames_needed`), other characters."""
     lowered = [text.lower() for text in texts]
     points = np.frombuffer("".join(lowered).encode("utf-32-le", "surrogatepass"), "<u4")
     rows = np.repeat(np.arange(len(lowered)), np.fromiter(map(len, lowered), np.int64, len(lowered)))
-    known = ((points > 0) & (points < LATIN)) | ((points >= KATAKANA) & (points < KATAKANA + NUM_LABELS - LATIN))
+    known = ((points > 0) & (points < LATIN)) | ((points >= KATAKANA) & (points < KATAKANA + num_labels - LATIN))
     kept, kept_rows = points[known], rows[known]
     repeated = (kept[1:] == kept[:-1]) & (kept_rows[1:] == kept_rows[:-1])
 

@@ -99,10 +99,13 @@ def test_texts_of_two_splits_are_joined(model: SpeechModel, encoder: TextEncoder
 
 
 @settings(deadline=None)
-@given(st.lists(st.text(st.characters(), max_size=12), max_size=6))
-def test_labels_are_counted_as_they_are_made(texts: list[str]) -> None:
-    labels = [to_labels(text) for text in texts]
-    counts, frames, unknown = count_labels(texts)
+@given(
+    st.lists(st.text(st.characters() | st.sampled_from("カーa"), max_size=12), max_size=6), st.sampled_from([256, 348])
+)
+def test_labels_are_counted_as_they_are_made(texts: list[str], num_labels: int) -> None:
+    """With the head of 256 labels of granite-speech-3.3 too."""
+    labels = [to_labels(text, num_labels) for text in texts]
+    counts, frames, unknown = count_labels(texts, num_labels)
     assert counts.tolist() == [len(known) for known, _ in labels] and unknown.tolist() == [n for _, n in labels]
     assert frames.tolist() == [frames_needed(known) for known, _ in labels]
 
