@@ -156,7 +156,7 @@ def transcribe_batch(
             for item, text in zip(utterances, texts, strict=True)
         ]
         if options.decoder == "relaxed":
-            hypotheses = _confident_draft_texts(utterances, texts, drafts, options)
+            hypotheses = _confident_ctc_texts(utterances, texts, drafts, options)
     remaining = [row for row in range(len(utterances)) if row not in hypotheses]
     if remaining:
         counts = audio.num_tokens.tolist()
@@ -186,7 +186,7 @@ def transcribe_batch(
     return [hypotheses[row] for row in range(len(utterances))]
 
 
-def _confident_draft_texts(
+def _confident_ctc_texts(
     utterances: Sequence[Utterance], texts: Sequence[CtcText | None], drafts: list[Draft], options: DecodingOptions
 ) -> dict[int, Hypothesis]:
     """By row, the utterances that keep their CTC text, because its entropy is low in all frames (arXiv 2603.11243)."""
