@@ -1,0 +1,1 @@
+"""The texts of the embedded base: sentences in seven languages and a phrase book."""
