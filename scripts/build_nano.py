@@ -1,105 +1,167 @@
-"""Trains the embedded model `data/granite-speech-nano` from scratch: about four hours on two CPU cores.
+"""Trains the embedded model `data/granite-speech-nano`: hours on two CPU cores, in as many parts as you like.
 
-    python scripts/build_nano.py --work build/nano
+    python scripts/build_nano.py --minutes 120     # stops after that time; rerun to continue exactly there
+    python scripts/build_nano.py --score           # scores of the last finished or unfinished stage
 
-Requires Debian's espeak-ng, flite, fortunes and wordnet-base. Each stage stores its result in the work folder. Rerun a
-stopped build to resume: finished stages are skipped. With glibc, memory allocation takes a quarter of the time;
-jemalloc (LD_PRELOAD) avoids that.
+It reads sentences (`texts/`) and clips (`audio/`) in the cache folder. Each stage stores its weights there every few
+minutes, and a finished stage is skipped. A round of a stage begins with the clips that exist then, so more clips can
+be added between rounds. Requires the extra `rooms`. With glibc, memory allocation takes much of the time; jemalloc
+(LD_PRELOAD) avoids that.
 """
 
 import argparse
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import jiwer
-import numpy as np
 import torch
-from transformers import AutoTokenizer
 
-from finetune.model.granite import SpeechModel
-from nano.corpus import load, synthesize
-from nano.decoder import align, cache_states, pretrain, transcribe
-from nano.encoder import evaluate, train
-from nano.polish import polish
-from nano.scaffold import build_model, build_tokenizer
-from nano.text import collect, invent
+from finetune.data.effects.sources import check_augmentation
+from finetune.model.granite import SpeechModel, load_model
+from finetune.training.signals import interruptible
+from nano.clips import find_shards, open_clips, split
+from nano.encoder import EncoderRounds
+from nano.plan import LANGUAGES, PLAN, Plan, scaled
+from nano.scaffold import build_model, build_tokenizer, grow
+from nano.scores import CLIPS, score_model
+from nano.sentences import SentenceRounds, read_phrase_book, read_texts
+from nano.stage import Budget, OutOfTimeError, Rounds, Stage, load_weights, write_atomically
+from nano.states import StateRounds, store_states
+from nano.tasks import Tasks
+from nano.together import TogetherRounds
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "data" / "granite-speech-nano"
-DEV = 400  # sentences of each kind that are for evaluation only
-EPOCHS = {"encoder": 2.7, "text": 1, "align": 4, "rarer": 1}
-ALIGN_RARER = 8000  # rarer sentences in the last pass of stage 2; stage 3 uses all
-POLISH = {"polish": (1900, 1.2e-3, 1.0), "cool": (300, 4e-4, 3.0)}  # steps, rate, weight of the CTC losses
-Speech = tuple[list[np.ndarray], list[str]]
+PARTS = {  # of each stage; the names are those of the properties of SpeechModel
+    "encoder": ("encoder",),
+    "text": ("language_model", "lm_head"),
+    "align": ("projector", "language_model", "lm_head"),
+    "together": ("encoder", "projector", "language_model", "lm_head"),
+    "cool": ("encoder", "projector", "language_model", "lm_head"),
+}
+HEARING = ("align", "together", "cool")  # after these the language model has been trained with audio
 
 
-def main() -> None:
+def parts_of(stage: str, model: SpeechModel) -> torch.nn.ModuleDict:
+    """What a stage trains."""
+    return torch.nn.ModuleDict({name: getattr(model, name) for name in PARTS[stage]})
+
+
+def prepare(cache: Path, plan: Plan, start: Path | None) -> tuple[SpeechModel, Tasks]:
+    """The model before the first stage, which is stored once with its tokenizer, and the tasks."""
+    texts = read_texts(cache / "texts", list(LANGUAGES))
+    folder, beginning = cache / "model", cache / "beginning.pt"
+    if not (folder / "chat_template.jinja").exists():  # written last
+        build_tokenizer(texts, folder, plan.sizes.vocabulary)
+    model = build_model(folder, plan.sizes)
+    if not beginning.exists():
+        if start:
+            grow(model, load_model(str(start), "float32"))
+        write_atomically(beginning, {"parts": model.hf.state_dict()})
+    load_weights(beginning, model.hf)
+    model.hf.requires_grad_(True)
+    return model, Tasks(model.tokenizer, texts, read_phrase_book(cache / "texts"), plan.keywords)
+
+
+def build(cache: Path, plan: Plan, start: Path | None, budget: Budget) -> SpeechModel:
+    """Runs all stages that are not finished.
+
+    Raises:
+        OutOfTimeError: the budget is over.
+    """
+    model, tasks = prepare(cache, plan, start)
+    audio, states = cache / "audio", cache / "states"
+
+    def stored_states() -> StateRounds:
+        store_states(model, cache / "encoder.pt", audio, states, plan, budget)
+        return StateRounds(model, tasks, states, plan)
+
+    rounds: dict[str, Callable[[], Rounds[Any]]] = {
+        "encoder": lambda: EncoderRounds(model, audio, plan, plan.heard, 1),
+        "text": lambda: SentenceRounds(model, tasks, plan, 2),
+        "align": stored_states,
+        "together": lambda: TogetherRounds(model, tasks, audio, plan, 1.0, 5),
+        "cool": lambda: TogetherRounds(model, tasks, audio, plan, 3.0, 6),
+    }
+    for name, make in rounds.items():
+        Stage(cache, name, parts_of(name, model), plan.schedules[name], budget).run(make)
+    return model
+
+
+def save(model: SpeechModel, folder: Path) -> None:
+    """Writes config and weights to `folder`; the weights as float16, which libraries load as float32 by the config.
+
+    Raises:
+        SystemExit: a weight does not fit into float16.
+    """
+    weights = {
+        name: value.half() if value.is_floating_point() else value for name, value in model.hf.state_dict().items()
+    }
+    wrong = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+    if wrong:
+        raise SystemExit(f"{wrong[0]} does not fit into float16")
+    model.hf.save_pretrained(folder, state_dict=weights)
+    (folder / "generation_config.json").unlink(missing_ok=True)  # the released checkpoint has none
+
+
+def newest(cache: Path, model: SpeechModel) -> str:
+    """Loads the weights of the stages that were run, also those of an unfinished one; returns the name of the last."""
+    found = ""
+    for name in PARTS:
+        if any(load_weights(cache / f"{name}.{suffix}", parts_of(name, model)) for suffix in ("pt", "state")):
+            found = name
+    return found
+
+
+def score(cache: Path, plan: Plan, limit: int) -> None:
+    """Prints the scores of the newest weights, and writes them to `scores/STAGE.json`.
+
+    Raises:
+        SystemExit: no stage has begun.
+    """
+    model, tasks = prepare(cache, plan, None)
+    stage = newest(cache, model)
+    if not stage:
+        raise SystemExit(f"{cache}: no stage has stored anything yet")
+    dev = split(open_clips(cache / "audio", find_shards(cache / "audio")))[1]
+    result = score_model(model, dev, tasks, plan.effects, stage in HEARING, limit)
+    text = json.dumps({"stage": stage, **result}, indent=2, ensure_ascii=False)
+    (cache / "scores").mkdir(exist_ok=True)
+    (cache / "scores" / f"{stage}.json").write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+def main(argv: list[str] | None = None, plan: Plan = PLAN) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, default=ROOT / "build" / "nano", help="folder of texts, audio and stages")
+    parser.add_argument("--minutes", type=float, help="stop after this time")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor of the steps of every stage (default 1)")
     parser.add_argument(
-        "--work", type=Path, default=ROOT / "build" / "nano", help="folder for audio and stage results (10 GB)"
+        "--start", default=str(TARGET), help="model whose encoder is the beginning; `none` trains from scratch"
     )
-    parser.add_argument("--sentences", type=int, default=None, help="limit the sentences of each kind, for a trial")
-    args = parser.parse_args()
-    work: Path = args.work
-    folder = work / "model"
-    folder.mkdir(parents=True, exist_ok=True)
-    common, rarer = collect()
-    dev, training = {}, {}
-    for name, texts in {"common": common, "rarer": rarer, "invented": invent(common, rarer)}.items():
-        synthesize(texts[: args.sentences], work / name)
-        waves, spoken_texts = load(work / name)
-        dev_rows = slice(DEV) if name == "common" else slice(-DEV, None)
-        train_rows = slice(DEV, None) if name == "common" else slice(-DEV)
-        dev[name] = (waves[dev_rows], spoken_texts[dev_rows])
-        training[name] = (waves[train_rows], spoken_texts[train_rows])
-
-    build_tokenizer(training["common"][1], folder)
-    torch.manual_seed(0)
-    hf = build_model()
-    model = SpeechModel(hf, AutoTokenizer.from_pretrained(folder), str(folder))
-    train(model.encoder, *training["common"], dev["common"], work / "encoder.pt", EPOCHS["encoder"])
-    _train_language_model(model, work, training["common"], training["rarer"])
-    waves, texts = ([item for speech in training.values() for item in speech[part]] for part in (0, 1))
-    for name, (steps, rate, ctc_weight) in POLISH.items():
-        polish(model, waves, texts, work / f"{name}.pt", steps, rate, ctc_weight)
-    hf.save_pretrained(folder)
-    for name, (waves, texts) in dev.items():
-        print(name, json.dumps(_scores(model, waves, texts), indent=2))
-    TARGET.mkdir(parents=True, exist_ok=True)
-    for path in folder.iterdir():
-        if path.name != "generation_config.json":  # the released checkpoint has none
-            shutil.copyfile(path, TARGET / path.name)
-
-
-def _train_language_model(model: SpeechModel, work: Path, common: Speech, rarer: Speech) -> None:
-    """Stage 2: trains the language model on text, then projector and language model on cached encoder states."""
-    if (work / "polish.pt").exists():
+    parser.add_argument("--install", action="store_true", help=f"copy the finished model to {TARGET.relative_to(ROOT)}")
+    parser.add_argument("--score", action="store_true", help="score the newest weights, and train nothing")
+    parser.add_argument("--clips", type=int, default=CLIPS, help=f"with --score: clips of each set (default {CLIPS})")
+    args = parser.parse_args(argv)
+    plan = scaled(plan, args.scale)
+    check_augmentation(plan.effects)
+    if args.score:
+        score(args.cache, plan, args.clips)
         return
-    llm = work / "text.pt"
-    if llm.exists():
-        model.hf.load_state_dict(torch.load(llm, weights_only=True), strict=False)
-    else:
-        pretrain(model, common[1], EPOCHS["text"])
-        keep = {k: v for k, v in model.hf.state_dict().items() if "language_model" in k or "lm_head" in k}
-        torch.save(keep, llm)
-    rarer = (rarer[0][:ALIGN_RARER], rarer[1][:ALIGN_RARER])
-    states = []
-    for name, (waves, _) in (("common", common), ("rarer", rarer)):
-        cache = work / f"{name}.states.pt"
-        if not cache.exists():
-            torch.save(cache_states(model, waves), cache)
-        states.append(torch.load(cache, weights_only=True))
-    align(model, states[0], common[1], work / "align.pt", EPOCHS["align"], rate=3e-3)
-    align(model, states[0] + states[1], common[1] + rarer[1], work / "rarer.pt", EPOCHS["rarer"], rate=1.2e-3)
-
-
-def _scores(model: SpeechModel, waves: list[np.ndarray], texts: list[str]) -> dict[str, float]:
-    """CER and WER of the CTC draft and of the language model, on sentences without training."""
-    cer, wer, _ = evaluate(model.encoder, waves, texts)
-    hypotheses = transcribe(model, waves)
-    llm_cer, llm_wer = jiwer.cer(texts, hypotheses), jiwer.wer(texts, hypotheses)
-    return {"ctc_cer": cer, "ctc_wer": wer, "llm_cer": llm_cer, "llm_wer": llm_wer}
+    start = None if args.start == "none" else Path(args.start)
+    with interruptible() as stop:
+        try:
+            model = build(args.cache, plan, start, Budget(args.minutes, stop))
+        except OutOfTimeError as reason:
+            print(f"{reason}; run the command again to continue", flush=True)
+            return
+    save(model, args.cache / "model")
+    print(f"finished: {args.cache / 'model'}")
+    if args.install:
+        for path in (args.cache / "model").iterdir():
+            shutil.copyfile(path, TARGET / path.name)
 
 
 if __name__ == "__main__":

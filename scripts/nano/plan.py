@@ -1,0 +1,87 @@
+"""How much of what each stage of the build trains on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from finetune.core.config import AugmentSection, KeywordsSection
+from nano.rounds import Shares
+from nano.scaffold import Sizes
+from nano.stage import Schedule
+
+LANGUAGES = {"en": 0.4, "es": 0.14, "fr": 0.14, "pt": 0.12, "de": 0.12, "ja": 0.08}  # share of the audio
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the build does; a test makes a small one.
+
+    Attributes:
+        sizes: of the model.
+        schedules: steps and learning rate of each stage.
+        effects: what is done to clips.
+        keywords: how often prompts have keywords.
+        heard, stored: what is drawn for the first stage, and for those with tasks.
+        hours, variants: audio of a variant of stored states, and their number.
+        encoder_limits: padded seconds of a batch of the first stage.
+        text_limits: padded tokens of a batch of sentences.
+        align_limits, together_limits: padded seconds and tokens of a batch.
+        round_seconds, round_items: audio or examples of a round.
+    """
+
+    sizes: Sizes
+    schedules: Mapping[str, Schedule]
+    effects: AugmentSection
+    keywords: KeywordsSection
+    heard: Shares
+    stored: Shares
+    hours: float
+    variants: int
+    encoder_limits: tuple[float]
+    text_limits: tuple[float]
+    align_limits: tuple[float, float]
+    together_limits: tuple[float, float]
+    round_seconds: float
+    round_items: int
+
+
+PLAN = Plan(
+    sizes=Sizes(),
+    schedules={
+        "encoder": Schedule(9000, 2.5e-3),
+        "text": Schedule(2500, 3e-3, 1.0),
+        "align": Schedule(6000, 2.5e-3, 1.0),
+        "together": Schedule(3500, 1.2e-3),
+        "cool": Schedule(500, 4e-4),
+    },
+    effects=AugmentSection(
+        speed=0.12,  # shifts the pitch too: more voices than the synthesizers have
+        mel_mask=14,
+        time_mask=12,
+        noise=["white", "pink", "brown", "hum", "clicks", "music", "babble", "babble"],
+        noise_probability=0.45,
+        noise_snr=[3.0, 35.0],
+        rooms=["simulated"],
+        room_probability=0.35,
+        telephone=0.25,
+        codecs=["mu-law", "a-law", "gsm", "opus", "mp3"],
+        codec_probability=0.2,
+        clipping=0.03,
+    ),
+    keywords=KeywordsSection(true_terms=0.35, distractors=0.15, largest=100),
+    heard=Shares(LANGUAGES, {"phrase": 0.6}, {"espeak": 0.5}, joined=0.04, no_speech=0.01),
+    stored=Shares(LANGUAGES, {"phrase": 1.0}, {"espeak": 0.5}, joined=0.12, no_speech=0.05),
+    hours=40.0,
+    variants=2,
+    encoder_limits=(64.0,),
+    text_limits=(9000.0,),
+    align_limits=(160.0, 6000.0),
+    together_limits=(72.0, 5000.0),
+    round_seconds=6 * 3600.0,
+    round_items=6000,
+)
+
+
+def scaled(plan: Plan, factor: float) -> Plan:
+    """The plan with another number of steps."""
+    steps = {name: replace(item, steps=max(1, round(item.steps * factor))) for name, item in plan.schedules.items()}
+    return replace(plan, schedules=steps)

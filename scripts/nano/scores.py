@@ -1,0 +1,225 @@
+"""Scores of the embedded model on clips that never trained, by language and voice, and on sounds without speech."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from finetune.core.config import AugmentSection
+from finetune.core.options import DecodingOptions
+from finetune.core.prompts import DEFAULT_PROFILE, TRANSLATE
+from finetune.data.audio import SAMPLE_RATE
+from finetune.data.manifest import Utterance
+from finetune.data.probes import SECONDS, guard_probes, probe_waves
+from finetune.inference.recognize import encode_batches, transcribe_batch
+from finetune.metrics.hallucination import Probe, false_keywords, summarize_probes
+from finetune.metrics.keyword_terms import words_of
+from finetune.metrics.normalizer import normalize
+from finetune.metrics.translation import translation_scores
+from finetune.metrics.wer import score
+from finetune.model.ctc import greedy_text
+from finetune.model.granite import SpeechModel
+from nano.clips import Clips
+from nano.encoder import ctc_text
+from nano.rounds import Item
+from nano.sounds import Sounds
+from nano.tasks import DEFAULT_NORMALIZER, ENGLISH, NORMALIZERS, Tasks
+
+OPTIONS = DecodingOptions(decoder="greedy", max_new_tokens=120, batch_seconds=120.0)
+CLIPS = 200  # of each set
+DISTRACTORS = (9, 99)  # in lists with one word of the clip
+RARE, SHORTEST = 2, 4  # a word to tell occurs at most so often in training, and has so many letters
+MUSIC = ("melody", "chords", "beeps", "dial tone")
+Wave = NDArray[np.float32]
+
+
+class Listener:
+    """Transcribes utterances whose samples are made from their ids; `llm` False leaves out the language model."""
+
+    def __init__(self, model: SpeechModel, wave: Callable[[str], Wave], llm: bool) -> None:
+        self.model, self.wave, self.llm = model.eval(), wave, llm
+
+    @torch.inference_mode()
+    def hear(self, items: Sequence[Utterance]) -> tuple[list[str], list[str]]:
+        """The texts of the CTC head, and those of the language model."""
+        drafts, texts = [""] * len(items), [""] * len(items)
+        batches = encode_batches(
+            self.model, items, OPTIONS.batch_seconds, lambda chosen: [self.wave(item.id) for item in chosen]
+        )
+        for batch, audio, _ in batches:
+            logits, chosen = self.model.ctc_logits(audio.states), [items[index] for index in batch]
+            for row, index in enumerate(batch):
+                drafts[index] = greedy_text(logits[row, : int(audio.num_frames[row])])
+            if self.llm:
+                found = transcribe_batch(self.model, audio, chosen, DEFAULT_PROFILE.transcribe(), OPTIONS)
+                for index, hypothesis in zip(batch, found, strict=True):
+                    texts[index] = hypothesis.text
+        return drafts, texts
+
+
+def score_model(
+    model: SpeechModel,
+    clips: Clips,
+    tasks: Tasks,
+    effects: AugmentSection,
+    llm: bool,
+    limit: int = CLIPS,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """All scores, as fractions.
+
+    Args:
+        model: the model.
+        clips: clips for evaluation.
+        tasks: with the phrase book, and the sentences for training, by which a word is rare.
+        effects: what is done to clips.
+        llm: whether the language model has been trained with audio.
+        limit: clips of each set.
+        seed: chooses the clips and their effects.
+    """
+    sounds = Sounds(clips, effects, seed)
+    clean = Listener(model, lambda row: clips.wave(int(row)), llm)
+    noisy = Listener(model, lambda row: sounds.wave(_item(clips, int(row))), llm)
+    result: dict[str, Any] = {"clips": {}, "with effects": {}}
+    for name, items in _sets(clips, limit, seed).items():
+        result["clips"][name] = _error_rates(clean, items)
+    for language, items in _languages(clips, limit, seed).items():
+        result["with effects"][language] = _error_rates(noisy, items)
+    if llm:
+        result["keywords"] = {
+            language: found
+            for language, items in _languages(clips, limit, seed).items()
+            if (found := _keyword_scores(clean, items, tasks.texts.get(language, ()), seed))
+        }
+        result["translation"] = _translations(clean, clips, tasks.phrase_book, limit, seed)
+    result["words a minute without speech"] = _no_speech(model, llm)
+    return result
+
+
+def _item(clips: Clips, row: int) -> Item:
+    return Item((row,), clips.num_samples[row] / SAMPLE_RATE, clips.value("language", row), "", "", f"score {row}", 0)
+
+
+def _utterances(clips: Clips, rows: NDArray[np.int64], limit: int, seed: int) -> list[Utterance]:
+    """Up to `limit` of the rows; the id of an utterance is its row."""
+    chosen = np.sort(np.random.default_rng(seed).permutation(rows)[:limit]).tolist()
+    return [
+        Utterance(
+            str(row), "", clips.num_samples[row] / SAMPLE_RATE, clips.texts[row], language=clips.value("language", row)
+        )
+        for row in chosen
+    ]
+
+
+def _sets(clips: Clips, limit: int, seed: int) -> dict[str, list[Utterance]]:
+    """The clips of each language, and of each engine in it."""
+    languages, engines = clips.columns["language"], clips.columns["engine"]
+    sets = {}
+    for number, language in enumerate(languages[0]):
+        for place, engine in enumerate(engines[0]):
+            rows = np.flatnonzero((languages[1] == number) & (engines[1] == place))
+            if len(rows):
+                sets[f"{language} {engine}"] = _utterances(clips, rows, limit, seed)
+    return sets
+
+
+def _languages(clips: Clips, limit: int, seed: int) -> dict[str, list[Utterance]]:
+    names, numbers = clips.columns["language"]
+    return {
+        name: _utterances(clips, np.flatnonzero(numbers == place), limit, seed)
+        for place, name in enumerate(names)
+        if (numbers == place).any()
+    }
+
+
+def _error_rates(listener: Listener, items: list[Utterance]) -> dict[str, float]:
+    drafts, texts = listener.hear(items)
+    preset = NORMALIZERS.get(items[0].language, DEFAULT_NORMALIZER)
+    ctc = score([ctc_text(item.text) for item in items], drafts, preset)
+    rates = {"clips": len(items), "ctc_cer": ctc.cer, "ctc_wer": ctc.wer}
+    if listener.llm:
+        llm = score([item.text for item in items], texts, preset)
+        rates |= {"llm_cer": llm.cer, "llm_wer": llm.wer}
+    return {name: round(value, 4) for name, value in rates.items()}
+
+
+def _keyword_scores(
+    listener: Listener, items: list[Utterance], texts: Sequence[str], seed: int
+) -> dict[str, float | int]:
+    """Recall of a rare word of each clip without a list and with one, and the WER with distractors only."""
+    preset = NORMALIZERS.get(items[0].language, DEFAULT_NORMALIZER)
+    counts = Counter(word for text in texts for word in words_of(text))
+    rare = {
+        item.id: min(found, key=lambda word: (counts[word], word))
+        for item in items
+        if (found := [w for w in words_of(item.text) if len(w) >= SHORTEST and counts[w] <= RARE])
+    }
+    chosen = [item for item in items if item.id in rare]
+    pool = sorted({*rare.values(), *(word for word, count in counts.items() if count <= RARE)})
+    if not chosen or len(pool) <= max(DISTRACTORS):
+        return {}
+    rng, scores = np.random.default_rng((seed, 1)), dict[str, float | int]()
+
+    def asked(distractors: int, told: bool) -> list[Utterance]:
+        rows = []
+        for item in chosen:
+            words = {*words_of(item.text)}
+            drawn = [pool[n] for n in rng.permutation(len(pool))[: distractors + 20].tolist() if pool[n] not in words]
+            listed = [*drawn[:distractors], *([rare[item.id]] if told else [])]
+            rows.append(replace(item, keywords=tuple(listed[n] for n in rng.permutation(len(listed)))))
+        return rows
+
+    for name, rows in {
+        "no list": chosen,
+        **{f"told among {count}": asked(count, True) for count in DISTRACTORS},
+        f"{max(DISTRACTORS)} distractors": asked(max(DISTRACTORS), False),
+    }.items():
+        written = listener.hear(rows)[1]
+        hits = sum(
+            f" {normalize(rare[row.id], preset)} " in f" {normalize(text, preset)} "
+            for row, text in zip(rows, written, strict=True)
+        )
+        false = sum(
+            len(false_keywords(row.text, text, row.keywords, preset)) for row, text in zip(rows, written, strict=True)
+        )
+        scores[f"{name}: recall"] = round(hits / len(rows), 4)
+        scores[f"{name}: wer"] = round(score([row.text for row in rows], written, preset).wer, 4)
+        scores[f"{name}: false keywords per clip"] = round(false / len(rows), 4)
+    return {"clips": len(chosen), **scores}
+
+
+def _translations(
+    listener: Listener, clips: Clips, phrase_book: Mapping[str, Mapping[str, str]], limit: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """BLEU and chrF into English, and from English into each language of the phrase book."""
+    pairs = defaultdict[tuple[str, str], list[int]](list)
+    for row, phrase in enumerate(clips.phrases):
+        source = clips.value("language", row)
+        for target, text in phrase_book.get(phrase, {}).items():
+            if text and target != source and ENGLISH in (source, target):
+                pairs[source, target].append(row)
+    scores = {}
+    for (source, target), rows in sorted(pairs.items()):
+        items = [
+            replace(item, task=TRANSLATE, target_language=target, text=phrase_book[clips.phrases[int(item.id)]][target])
+            for item in _utterances(clips, np.array(rows), limit, seed)
+        ]
+        found = translation_scores([item.text for item in items], listener.hear(items)[1], target)
+        scores[f"{source}>{target}"] = {"clips": len(items), "bleu": round(found.bleu, 1), "chrf": round(found.chrf, 1)}
+    return scores
+
+
+def _no_speech(model: SpeechModel, llm: bool) -> dict[str, float]:
+    """Words a minute of each kind of sound, of the language model or, before it is trained, of the CTC head."""
+    waves = {**probe_waves(0), **guard_probes(0)}
+    items = [Utterance(name, "", SECONDS, "") for name in waves]
+    listener = Listener(model, lambda name: waves[name].astype(np.float32), llm)
+    texts, probes = listener.hear(items)[int(llm)], defaultdict[str, list[Probe]](list)
+    for item, text in zip(items, texts, strict=True):
+        kind = "silence" if item.id == "silence" else "music" if item.id.startswith(MUSIC) else "noise"
+        probes[kind].append(Probe(kind, SECONDS, text))
+    return {kind: round(summarize_probes(found).words_per_minute, 1) for kind, found in probes.items()}

@@ -1,0 +1,396 @@
+"""The builder of the embedded model: reading clips, growing the encoder, stages that continue exactly, scores."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections import Counter
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+import torch
+
+from build_nano import build, main, newest, parts_of, prepare, save, score
+from finetune.core.config import KeywordsSection
+from finetune.data.audio import SAMPLE_RATE
+from finetune.model.conformer import encode
+from finetune.model.ctc import to_labels
+from finetune.model.granite import load_model
+from finetune.model.prompt import encode_text
+from nano.clips import find_shards, is_dev, open_clips, split
+from nano.encoder import ctc_text
+from nano.plan import LANGUAGES, PLAN, Plan
+from nano.rounds import LONGEST, Shares, draw, make_batches
+from nano.scaffold import ACCENTS, KANA, Sizes, build_model, build_tokenizer, grow
+from nano.sounds import Sounds
+from nano.stage import Budget, OutOfTimeError, Schedule
+
+WORDS = {
+    "en": "open the door please call me back tomorrow morning with seven green apples and one river",
+    "es": "abre la puerta por favor mañana llámame con siete manzanas verdes y un río pequeño",
+    "de": "öffne bitte die tür morgen früh ruf mich zurück mit sieben grünen äpfeln und fluss",
+}
+SMALL = Sizes(blocks=4, width=32, text_width=64, text_layers=2, text_inner=64, key_heads=1, vocabulary=700)
+STEPS = {name: Schedule(3, 1e-3) for name in PLAN.schedules}
+NO_ROOMS = PLAN.effects.model_copy(update={"rooms": [], "codecs": ["mu-law"]})
+TINY = Plan(
+    sizes=SMALL,
+    schedules=STEPS,
+    effects=NO_ROOMS,
+    keywords=KeywordsSection(true_terms=0.5, distractors=0.2, largest=10),
+    heard=Shares(LANGUAGES, joined=0.2, no_speech=0.1),
+    stored=Shares(LANGUAGES, joined=0.2, no_speech=0.1),
+    hours=0.01,
+    variants=2,
+    encoder_limits=(12.0,),
+    text_limits=(400.0,),
+    align_limits=(20.0, 500.0),
+    together_limits=(12.0, 400.0),
+    round_seconds=24.0,
+    round_items=12,
+)
+
+
+def sentences(language: str, count: int) -> list[str]:
+    rng = np.random.default_rng(len(language) + count)
+    return [" ".join(rng.choice(WORDS[language].split(), rng.integers(3, 7), replace=False)) for _ in range(count)]
+
+
+def corpus_sentences(language: str, count: int) -> list[str]:
+    """Distinct sentences, two of which are for evaluation."""
+    texts = list(dict.fromkeys(sentences(language, 1000)))
+    dev = [text for text in texts if is_dev(text)]
+    return [text for text in texts if not is_dev(text)][: count - 2] + dev[:2]
+
+
+PHRASES = [f"p{number}" for number in range(500) if is_dev("", f"p{number}") or number < 5]
+
+
+def tone(text: str) -> np.ndarray:
+    """Half a second and more, another sound for each letter."""
+    hertz = np.repeat([120 + 20 * (ord(char) % 60) for char in text], 700)
+    return (8000 * np.sin(2 * np.pi * np.cumsum(hertz) / SAMPLE_RATE)).astype(np.int16)
+
+
+def write_corpus(cache: Path, languages: dict[str, int], speak=tone) -> None:
+    """Texts, phrase book and clips in the format of the build: two shards of each language, two voices a sentence."""
+    (cache / "texts").mkdir(parents=True)
+    translations = {code: sentences(code, 2000)[1000:] for code in languages}
+    book = [
+        {"phrase": phrase, **{code: texts[n] for code, texts in translations.items()}}
+        for n, phrase in enumerate(PHRASES[:6])
+    ]
+    (cache / "texts" / "phrase_book.jsonl").write_text("".join(json.dumps(row) + "\n" for row in book))
+    for language, count in languages.items():
+        rows = [
+            {"id": f"{language}{n}", "text": text, "kind": "common", "source": "test"}
+            for n, text in enumerate(corpus_sentences(language, count))
+        ]
+        rows += [
+            {"id": row["phrase"], "text": row[language], "kind": "phrase", "source": "test", "phrase": row["phrase"]}
+            for row in book
+        ]
+        (cache / "texts" / f"{language}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        folder = cache / "audio" / language
+        folder.mkdir(parents=True)
+        for shard, part in enumerate((rows[::2], rows[1::2])):
+            index, samples, start = [], [], 0
+            for row in part:
+                for voice in ("tall", "small"):
+                    wave = speak(row["text"]) if speak is tone else speak(row["text"], language, voice)
+                    spoken = {"start": start, "num_samples": len(wave), "language": language, "voice": voice}
+                    index.append({**row, **spoken, "engine": "espeak"})
+                    samples.append(wave)
+                    start += len(wave)
+            np.concatenate(samples).tofile(folder / f"{shard:04d}.i16")
+            (folder / f"{shard:04d}.json").write_text(json.dumps(index))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("nano")
+    write_corpus(folder, {"en": 40, "es": 30, "de": 30})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All stages, without an interruption."""
+    folder = copy(cache, tmp_path_factory.mktemp("built") / "nano")
+    main(["--cache", str(folder), "--start", "none"], TINY)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def side_files(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tokenizer of 700 tokens."""
+    folder = tmp_path_factory.mktemp("side files")
+    texts = {language: sentences(language, 300) for language in WORDS} | {"ja": ["アメリカへいきます"] * 50}
+    build_tokenizer(texts, folder, SMALL.vocabulary)
+    return folder
+
+
+def copy(cache: Path, to: Path) -> Path:
+    shutil.copytree(cache, to)
+    return to
+
+
+def test_clips_are_read_from_complete_shards(cache: Path, tmp_path: Path) -> None:
+    folder = copy(cache, tmp_path / "copy") / "audio"
+    (folder / "en" / "0002.i16").write_bytes(b"\0" * 99)  # a shard in the making
+    clips = open_clips(folder, find_shards(folder))
+    assert len(clips) == 2 * (40 + 30 + 30 + 3 * 6)
+    row = clips.texts.index(corpus_sentences("es", 30)[4])
+    np.testing.assert_array_equal(clips.wave(row), tone(clips.texts[row]).astype(np.float32) / 32768)
+    assert (clips.value("language", row), clips.value("voice", row)) == ("es", "tall")
+    training, dev = split(clips)
+    assert len(training) + len(dev) == len(clips) and not {*training.texts} & {*dev.texts}
+    assert all(is_dev(*pair) for pair in zip(dev.texts, dev.phrases, strict=True))
+    assert len(dev) == 2 * 3 * 3
+    (folder / "en" / "0001.i16").write_bytes(b"\0" * 99)
+    with pytest.raises(SystemExit, match="shorter than its index"):
+        open_clips(folder, find_shards(folder))
+    with pytest.raises(SystemExit, match="missing, but a stage has begun with it"):
+        open_clips(folder, {"en": ["0007"]})
+
+
+def test_a_round_draws_by_weight_and_joins(cache: Path) -> None:
+    clips = open_clips(cache / "audio", find_shards(cache / "audio"))
+    shares = Shares({"en": 3.0, "es": 1.0, "ja": 9.0}, {"phrase": 0.0}, joined=0.3, no_speech=0.2)
+    items = draw(clips, shares, 400.0, 0, 0)
+    seconds = Counter[str]()
+    for item in items:
+        seconds[item.language] += item.seconds
+    assert seconds["en"] + seconds["es"] == pytest.approx(400, abs=12)
+    assert seconds["en"] / seconds["es"] == pytest.approx(3, rel=0.1)
+    silent = [item for item in items if not item.rows]
+    assert len(silent) == round(0.2 * len(items)) and not any(item.text for item in silent)
+    assert not any(clips.phrases[row] for item in items for row in item.rows)
+    joined = [item for item in items if len(item.rows) > 1]
+    assert joined and max(item.seconds for item in items) <= LONGEST
+    assert joined[0].text == " ".join(clips.texts[row] for row in joined[0].rows)
+    assert len({item.key for item in items}) == len(items)
+    assert items == draw(clips, shares, 400.0, 0, 0) != draw(clips, shares, 400.0, 0, 1)
+    once = draw(clips, Shares({"en": 1.0}), 20.0, 0, 0)
+    assert max(Counter(row for item in once for row in item.rows).values()) == 1
+
+
+def test_batches_keep_every_limit() -> None:
+    rng = np.random.default_rng(0)
+    sizes = [(float(a), float(b)) for a, b in rng.uniform(1, 10, (50, 2))]
+    batches = make_batches(sizes, (30.0, 25.0), rng)
+    assert sorted(row for batch in batches for row in batch) == list(range(50))
+    for batch in batches:
+        for place, limit in enumerate((30.0, 25.0)):
+            assert max(sizes[row][place] for row in batch) * len(batch) <= limit
+    assert len(batches) < 40
+
+
+def test_sounds_depend_on_item_and_epoch_only(cache: Path) -> None:
+    clips = open_clips(cache / "audio", find_shards(cache / "audio"))
+    items = draw(clips, Shares({"en": 1.0}, joined=0.5, no_speech=0.2), 60.0, 0, 0)
+    sounds, again = (Sounds(clips, NO_ROOMS, 1) for _ in range(2))
+    waves = [sounds.wave(item) for item in items]
+    for item, wave in reversed(list(zip(items, waves, strict=True))):
+        np.testing.assert_array_equal(again.wave(item), wave)
+        assert np.abs(wave).max() <= 1.5 and np.isfinite(wave).all()
+        assert len(wave) >= 0.87 * item.seconds * SAMPLE_RATE
+    later = sounds.wave(replace(items[0], epoch=1))
+    assert len(later) != len(waves[0]) or not np.array_equal(later, waves[0])
+
+
+def test_tokenizer_has_every_letter_and_only_that_many_tokens(side_files: Path, tmp_path: Path) -> None:
+    model = build_model(side_files, SMALL)
+    assert len(model.tokenizer) == 700 == model.lm_head.out_features
+    for letter in ACCENTS + KANA:
+        assert len(encode_text(model.tokenizer, letter)) == 1, letter
+    for text in ("öffne die tür", "アメリカへいきます", "años 12"):
+        assert model.tokenizer.decode(encode_text(model.tokenizer, text)) == text
+    assert model.tokenizer.model_input_names == ["input_ids", "attention_mask"]
+    assert model.audio_token_id == model.tokenizer.convert_tokens_to_ids("<|audio|>") == 699
+    with pytest.raises(SystemExit, match="too little text: the tokenizer has only"):
+        build_tokenizer({"en": ["a"]}, tmp_path, 2048)
+
+
+def test_ctc_text_is_in_the_alphabet_of_the_head() -> None:
+    assert ctc_text("アメリカへいきます cœur") == "アメリカヘイキマス coeur"
+    for text in (ACCENTS, KANA):
+        assert to_labels(ctc_text(text))[1] == 0
+
+
+def test_a_grown_encoder_computes_the_same(nano: Path, cache: Path, side_files: Path) -> None:
+    """Eight blocks from six: the CTC output of the middle layer and of the last one stay."""
+    old = load_model(str(nano), "float32")
+    blocks = len(old.encoder.layers)
+    model = build_model(side_files, replace(SMALL, blocks=blocks + 2, width=old.encoder.input_linear.out_features))
+    grow(model, old)
+    clips = open_clips(cache / "audio", find_shards(cache / "audio"))
+    features, frames = Sounds(clips, NO_ROOMS, 0).features(draw(clips, Shares({"en": 1.0}), 6.0, 0, 0))
+    outputs = []
+    for each in (old, model):
+        with torch.no_grad():
+            states, middle = encode(each.encoder.eval(), features, frames)
+        outputs.append((each.ctc_logits(states), middle))
+    for before, after in zip(*outputs, strict=True):
+        assert before.std() > 1
+        torch.testing.assert_close(after, before, rtol=0, atol=2e-3 * float(before.std()))
+    torch.testing.assert_close(model.projector.query, old.projector.query)
+    model.encoder.train()
+    model.ctc_logits(encode(model.encoder, features, frames)[0]).square().sum().backward()
+    for place in (blocks // 2, blocks + 1):  # the new blocks learn
+        assert model.encoder.layers[place].ff2.down_proj.weight.grad.abs().max() > 0
+    with pytest.raises(SystemExit, match="more blocks or another width"):
+        grow(build_model(side_files, replace(SMALL, width=64)), old)
+
+
+def test_tasks_of_a_clip(cache: Path) -> None:
+    model, tasks = prepare(cache, TINY, None)
+    phrase = tasks.phrase_book["p1"]
+    groups = Counter[str]()
+    for epoch in range(300):
+        example = tasks.example("en", phrase["en"], "p1", "clip", epoch)
+        groups[example.group] += 1
+        text = model.tokenizer.decode(example.target[:-1])
+        assert example.target[-1] == model.tokenizer.eos_token_id
+        if ">" in example.group:
+            code = example.group.partition(">")[2]
+            assert text == phrase[code] and example.instruction.startswith("translate the speech to ")
+        else:
+            assert text == phrase["en"] and bool(example.keywords) == example.group.endswith(" keys")
+    assert {*groups} == {"en", "en keys", "en>es", "en>de"}
+    assert 0.5 < (groups["en>es"] + groups["en>de"]) / 300 < 0.7
+    assert {tasks.example("de", "morgen", "p1", "x", n).group for n in range(30)} >= {"de>en"}
+    nothing = [tasks.example("", "", "", "silence", epoch) for epoch in range(60)]
+    assert {len(example.target) for example in nothing} == {1} and any(example.keywords for example in nothing)
+    prompt = tasks.prompt(next(example for example in nothing if example.keywords))
+    assert " Keywords: " in model.tokenizer.decode(prompt.suffix)
+    assert tasks.example("en", "open the door", "", "a", 3) == tasks.example("en", "open the door", "", "a", 3)
+
+
+class Clock:
+    """Time that passes by one minute with each look at it."""
+
+    def __init__(self) -> None:
+        self.minutes = 0
+
+    def __call__(self) -> float:
+        self.minutes += 1
+        return 60.0 * self.minutes
+
+
+def test_interrupted_stages_give_the_same_weights(
+    cache: Path, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, runs = copy(cache, tmp_path / "parts"), 0
+    while True:
+        runs += 1
+        try:
+            model = build(folder, TINY, None, Budget(7, now=Clock()))
+            break
+        except OutOfTimeError:
+            assert runs < 40
+    assert runs > 5
+    whole = prepare(built, TINY, None)[0]
+    assert newest(built, whole) == "cool"
+    expected = whole.hf.state_dict()
+    for name, value in model.hf.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    assert not list(folder.glob("*.state")) and {path.stem for path in folder.glob("*.pt")} >= {*PLAN.schedules}
+    shown = capsys.readouterr().out
+    for name in PLAN.schedules:
+        place = 0 if name == "align" else 2  # storing states takes the rest of a run
+        assert f"{name}: continues at step {place} of 3" in shown, name
+        assert name == "cool" or f"{name}: finished before" in shown
+    assert "ctc en" in shown and "min left" in shown and "en keys" in shown
+
+
+def test_a_stage_keeps_its_shards_until_its_next_round(cache: Path, tmp_path: Path) -> None:
+    """Clips that are added during a round do not change it."""
+    plan = replace(TINY, schedules=STEPS | {"encoder": Schedule(6, 1e-3)}, round_seconds=200.0)
+    folders = copy(cache, tmp_path / "kept"), copy(cache, tmp_path / "added")
+    trained = []
+    for folder in folders:
+        with pytest.raises(OutOfTimeError):
+            build(folder, plan, None, Budget(5, now=Clock()))
+        assert 0 < torch.load(folder / "encoder.state", weights_only=True)["step"] < 6
+        if folder == folders[1]:
+            for suffix in (".i16", ".json"):
+                shutil.copyfile(folder / f"audio/es/0000{suffix}", folder / f"audio/es/0009{suffix}")
+        with pytest.raises(OutOfTimeError):
+            build(folder, plan, None, Budget(30, now=Clock()))
+        trained.append(torch.load(folder / "encoder.pt", weights_only=True)["parts"])
+    assert all(torch.equal(value, trained[1][name]) for name, value in trained[0].items())
+
+
+def test_states_of_another_encoder_are_refused(built: Path, tmp_path: Path) -> None:
+    folder = copy(built, tmp_path / "copy")
+    (folder / "align.pt").unlink()
+    (folder / "states" / "1" / "done").unlink()
+    content = torch.load(folder / "encoder.pt", weights_only=True)
+    content["parts"]["encoder.out.bias"] += 1
+    torch.save(content, folder / "encoder.pt")
+    with pytest.raises(SystemExit, match="states of another encoder"):
+        build(folder, TINY, None, Budget())
+
+
+def test_score_and_the_saved_model(cache: Path, built: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="no stage has stored anything"):
+        score(copy(cache, tmp_path / "empty"), TINY, 4)
+    folder = copy(built, tmp_path / "copy")
+    main(["--cache", str(folder), "--score", "--clips", "2"], TINY)
+    scores = json.loads((folder / "scores" / "cool.json").read_text())
+    assert {*scores["clips"]} == {"en espeak", "es espeak", "de espeak"} and {*scores["with effects"]} == {*WORDS}
+    assert {"clips", "ctc_cer", "ctc_wer", "llm_cer", "llm_wer"} == {*scores["clips"]["en espeak"]}
+    assert {*scores["words a minute without speech"]} == {"silence", "noise", "music"}
+    saved, (model, _) = load_model(str(folder / "model"), "float32"), prepare(folder, TINY, None)
+    assert newest(folder, model) == "cool"
+    for name, value in saved.hf.state_dict().items():
+        torch.testing.assert_close(value, model.hf.state_dict()[name], rtol=1e-3, atol=1e-6)
+    written = json.loads((folder / "model" / "config.json").read_text())
+    assert written["text_config"]["architectures"] == ["GraniteForCausalLM"] and written["dtype"] == "float32"
+    size = (folder / "model" / "model.safetensors").stat().st_size
+    assert size < 2.3 * sum(value.numel() for value in model.hf.state_dict().values()) + 60_000
+    with torch.no_grad():
+        model.lm_head.weight[0, 0] = 1e6
+    with pytest.raises(SystemExit, match="does not fit into float16"):
+        save(model, tmp_path / "wrong")
+
+
+def test_the_model_has_at_most_12_million_parameters(side_files: Path) -> None:
+    model = build_model(side_files)
+    assert sum(value.numel() for value in model.hf.parameters()) <= 12_000_000
+    assert {*parts_of("cool", model).keys()} == {"encoder", "projector", "language_model", "lm_head"}
+    assert sum(v.numel() for v in parts_of("cool", model).parameters()) == sum(v.numel() for v in model.hf.parameters())
+
+
+def speak(text: str, language: str, voice: str) -> np.ndarray:
+    """A synthetic voice at 16 kHz: flite for tall English voices, else espeak-ng."""
+    if (language, voice) == ("en", "tall"):
+        command = ["flite", "-voice", "slt", "-t", text, "-o", "/dev/stdout"]
+    else:
+        command = ["espeak-ng", "-v", f"{language}+{'m3' if voice == 'tall' else 'f2'}", "--stdout", text]
+    wave, rate = soundfile.read(BytesIO(subprocess.run(command, check=True, capture_output=True).stdout), dtype="int16")
+    return wave if rate == SAMPLE_RATE else soxr.resample(wave, rate, SAMPLE_RATE)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("espeak-ng") and shutil.which("flite")), reason="needs espeak-ng and flite")
+def test_every_stage_learns_from_speech(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A small model on 300 clips of three languages, in several runs: each stage ends with a lower loss."""
+    write_corpus(tmp_path, {"en": 60, "es": 45, "de": 45}, speak)
+    schedules = {"encoder": Schedule(200, 4e-3), "text": Schedule(100, 3e-3, 1.0), "align": Schedule(100, 3e-3, 1.0)}
+    schedules |= {"together": Schedule(100, 1e-3), "cool": Schedule(50, 1e-3)}
+    limits = {"encoder_limits": (24.0,), "align_limits": (60.0, 3000.0), "together_limits": (24.0, 1500.0)}
+    plan = replace(TINY, schedules=schedules, hours=0.05, round_seconds=300.0, round_items=100, **limits)
+    for minutes in ("0.5", "1", "60"):
+        main(["--cache", str(tmp_path), "--start", "none", "--minutes", minutes], plan)
+    shown = capsys.readouterr().out
+    assert "run the command again to continue" in shown and "finished: " in shown
+    for stage, group in (("encoder", "ctc en"), ("text", "es"), ("align", "en")):
+        losses = [float(x) for x in re.findall(rf"^{stage} \d+/\d+ .*?(?<![\w>]){group} ([\d.]+)", shown, re.M)]
+        assert len(losses) >= 2 and losses[-1] < 0.9 * losses[0], (stage, losses)
