@@ -22,10 +22,11 @@ from finetune.data.effects.sources import check_augmentation
 from finetune.model.granite import SpeechModel, load_model
 from finetune.training.signals import interruptible
 from nano.clips import find_shards, open_clips, split
+from nano.decoder import Decoder
 from nano.encoder import EncoderRounds
 from nano.plan import LANGUAGES, PLAN, Plan, scaled
 from nano.scaffold import build_model, build_tokenizer, grow
-from nano.scores import CLIPS, score_model
+from nano.scores import CLIPS, score_clips, score_no_speech
 from nano.sentences import SentenceRounds, read_phrase_book, read_texts
 from nano.stage import Budget, OutOfTimeError, Rounds, Stage, load_weights, write_atomically
 from nano.states import StateRounds, store_states
@@ -72,18 +73,18 @@ def build(cache: Path, plan: Plan, start: Path | None, budget: Budget) -> Speech
         OutOfTimeError: the budget is over.
     """
     model, tasks = prepare(cache, plan, start)
-    audio, states = cache / "audio", cache / "states"
+    audio, states, decoder = cache / "audio", cache / "states", Decoder(model, tasks)
 
     def stored_states() -> StateRounds:
         store_states(model, cache / "encoder.pt", audio, states, plan, budget)
-        return StateRounds(model, tasks, states, plan)
+        return StateRounds(decoder, states, plan, 4)
 
     rounds: dict[str, Callable[[], Rounds[Any]]] = {
         "encoder": lambda: EncoderRounds(model, audio, plan, plan.heard, 1),
-        "text": lambda: SentenceRounds(model, tasks, plan, 2),
+        "text": lambda: SentenceRounds(decoder, plan, 2),
         "align": stored_states,
-        "together": lambda: TogetherRounds(model, tasks, audio, plan, 1.0, 5),
-        "cool": lambda: TogetherRounds(model, tasks, audio, plan, 3.0, 6),
+        "together": lambda: TogetherRounds(decoder, audio, plan, 1.0, 5),
+        "cool": lambda: TogetherRounds(decoder, audio, plan, 3.0, 6),
     }
     for name, make in rounds.items():
         Stage(cache, name, parts_of(name, model), plan.schedules[name], budget).run(make)
@@ -125,9 +126,14 @@ def score(cache: Path, plan: Plan, limit: int) -> None:
     stage = newest(cache, model)
     if not stage:
         raise SystemExit(f"{cache}: no stage has stored anything yet")
-    dev = split(open_clips(cache / "audio", find_shards(cache / "audio")))[1]
-    result = score_model(model, dev, tasks, plan.effects, stage in HEARING, limit)
-    text = json.dumps({"stage": stage, **result}, indent=2, ensure_ascii=False)
+    result: dict[str, Any] = {"stage": stage}
+    tokens = plan.max_new_tokens if stage in HEARING else 0
+    for folder in ("audio", "heldout"):  # sentences that did not train, by voices that did, and by others
+        clips = split(open_clips(cache / folder, find_shards(cache / folder)))[1]
+        if len(clips):
+            result[folder] = score_clips(model, clips, tasks, plan.effects, tokens, limit)
+    result["words a minute without speech"] = score_no_speech(model, tokens)
+    text = json.dumps(result, indent=2, ensure_ascii=False)
     (cache / "scores").mkdir(exist_ok=True)
     (cache / "scores" / f"{stage}.json").write_text(text + "\n", encoding="utf-8")
     print(text)

@@ -1,12 +1,11 @@
 """The spoken sentences of the build: shards of int16 samples with a JSON index, mapped into memory.
 
 A shard is `LANG/NNNN.i16` with `LANG/NNNN.json`, a list of rows with id, start, num_samples, text, language, voice,
-engine, kind and, for a sentence of the phrase book, phrase. The index is written last, so a shard without one is not
-read.
+engine, kind, split and, for a sentence of the phrase book, phrase. The index is written last, so a shard without one is
+not read.
 """
 
 import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Shards = dict[str, list[str]]  # the names of the shards of each language
-DEV_PARTS = 64  # one part of this many is for evaluation only
+TRAIN = "train"  # the split of sentences that train
 JAPANESE = "ja"
+COLUMNS = ("language", "voice", "engine", "kind", "split")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Clips:
     Attributes:
         files: the mapped samples of each shard.
         shard, start, num_samples: where the samples of a row are.
-        columns: for each of language, voice, engine and kind, its distinct values and their numbers by row.
+        columns: for each of COLUMNS, its distinct values and their numbers by row.
         texts: what the model must write.
         phrases: id in the phrase book, or "".
         ids: of the sentence, the same for all its voices.
@@ -52,7 +52,7 @@ class Clips:
         return samples.astype(np.float32) / np.float32(32768.0)
 
     def value(self, column: str, row: int) -> str:
-        """The language, voice, engine or kind of a row."""
+        """The value of one of COLUMNS in a row."""
         names, numbers = self.columns[column]
         return names[numbers[row]]
 
@@ -102,7 +102,7 @@ def open_clips(folder: Path, shards: Shards) -> Clips:
         np.array(shard, np.int64),
         np.array([row["start"] for row in rows], np.int64),
         np.array([row["num_samples"] for row in rows], np.int64),
-        {name: _numbered([row[name] for row in rows]) for name in ("language", "voice", "engine", "kind")},
+        {name: _numbered([row[name] for row in rows]) for name in COLUMNS},
         [row["text"] for row in rows],
         [row.get("phrase") or "" for row in rows],
         [row["id"] for row in rows],
@@ -120,15 +120,11 @@ def _numbered(values: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
     return names, np.array([number[value] for value in values], np.int64)
 
 
-def is_dev(text: str, phrase: str = "") -> bool:
-    """Whether a sentence is for evaluation only: with all its voices and, in the phrase book, all its translations."""
-    return zlib.crc32((phrase or text).encode()) % DEV_PARTS == 0
-
-
 def split(clips: Clips) -> tuple[Clips, Clips]:
-    """The clips for training, and those for evaluation."""
-    dev = np.array([is_dev(*pair) for pair in zip(clips.texts, clips.phrases, strict=True)], bool)
-    return clips.select(np.flatnonzero(~dev)), clips.select(np.flatnonzero(dev))
+    """The clips for training, and those of other sentences, which are for evaluation."""
+    names, numbers = clips.columns["split"]
+    trains = numbers == (names.index(TRAIN) if TRAIN in names else -1)
+    return clips.select(np.flatnonzero(trains)), clips.select(np.flatnonzero(~trains))
 
 
 def join_texts(texts: Sequence[str], language: str) -> str:

@@ -2,42 +2,79 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from finetune.model.granite import EncodedAudio, SpeechModel
+from finetune.model.prompt import Prompt
 from finetune.training.loss import IGNORE, token_loss
+from nano.copy_loss import CopyLoss
+from nano.copying import CopyRows
 from nano.stage import Losses
 from nano.tasks import Example, Tasks
 
+COPY_WEIGHT = 0.1
 
-def sequences(
-    model: SpeechModel, tasks: Tasks, examples: Sequence[Example], audio_tokens: Sequence[int]
+
+class Decoder:
+    """Computes the losses of examples.
+
+    Args:
+        model: the model.
+        tasks: make prompts.
+    """
+
+    def __init__(self, model: SpeechModel, tasks: Tasks) -> None:
+        self.model, self.tasks = model, tasks
+        self.copied = CopyRows(model.tokenizer, tasks.texts)
+        self.copy_loss = CopyLoss(model)
+
+    def add_losses(self, losses: Losses, examples: Sequence[Example], audio: EncodedAudio | None = None) -> Tensor:
+        """The loss of a batch with its audio, or without; the groups are added to `losses`."""
+        counts = [0] * len(examples) if audio is None else audio.num_tokens.tolist()
+        return self._loss(losses, [self.tasks.prompt(example) for example in examples], examples, counts, audio)
+
+    def add_copies(self, losses: Losses, count: int, key: str) -> Tensor:
+        """The loss of `count` rows of text that are copied from their lists."""
+        rows = self.copied.rows(count, key)
+        prompts, examples = [prompt for prompt, _ in rows], [example for _, example in rows]
+        return self._loss(losses, prompts, examples, [0] * count, None)
+
+    def _loss(
+        self,
+        losses: Losses,
+        prompts: Sequence[Prompt],
+        examples: Sequence[Example],
+        counts: Sequence[int],
+        audio: EncodedAudio | None,
+    ) -> Tensor:
+        """The mean over the target tokens, with the copy loss."""
+        model = self.model
+        ids, labels = _sequences(model, prompts, examples, counts)
+        listed = any(example.keywords for example in examples)
+        with self.copy_loss.recording() if listed else nullcontext():
+            hidden = model.language_model(inputs_embeds=model.embed(ids, audio), use_cache=False).last_hidden_state
+        total = COPY_WEIGHT * self.copy_loss(ids, labels) if listed else hidden.new_zeros(())
+        groups = defaultdict[str, list[int]](list)
+        for row, example in enumerate(examples):
+            groups[example.group].append(row)
+        for group, rows in sorted(groups.items()):
+            loss = token_loss(hidden[rows], labels[rows], model.logits, smoothing=0.0)
+            losses.add(group, loss, int((labels[rows] != IGNORE).sum()))
+            total = total + loss
+        return total / (labels != IGNORE).sum()
+
+
+def _sequences(
+    model: SpeechModel, prompts: Sequence[Prompt], examples: Sequence[Example], audio_tokens: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """Right-padded prompts with targets (B, L), and their labels (B, L)."""
     ids, labels = [], []
-    for example, count in zip(examples, audio_tokens, strict=True):
-        before = tasks.prompt(example).around(model.audio_token_id, count)
+    for prompt, example, count in zip(prompts, examples, audio_tokens, strict=True):
+        before = prompt.around(model.audio_token_id, count) if count else [*prompt.prefix, *prompt.suffix]
         ids.append(torch.tensor([*before, *example.target]))
         labels.append(torch.tensor([IGNORE] * len(before) + [*example.target]))
     pad = nn.utils.rnn.pad_sequence
     return pad(ids, True, model.tokenizer.pad_token_id), pad(labels, True, IGNORE)
-
-
-def add_text_losses(
-    losses: Losses, model: SpeechModel, tasks: Tasks, examples: Sequence[Example], audio: EncodedAudio | None = None
-) -> Tensor:
-    """The mean loss over the target tokens of a batch, with its audio or without; the groups are added to `losses`."""
-    counts = [0] * len(examples) if audio is None else audio.num_tokens.tolist()
-    ids, labels = sequences(model, tasks, examples, counts)
-    hidden = model.language_model(inputs_embeds=model.embed(ids, audio), use_cache=False).last_hidden_state
-    groups = defaultdict[str, list[int]](list)
-    for row, example in enumerate(examples):
-        groups[example.group].append(row)
-    total = hidden.new_zeros(())
-    for group, rows in sorted(groups.items()):
-        loss = token_loss(hidden[rows], labels[rows], model.logits, smoothing=0.0)
-        losses.add(group, loss, int((labels[rows] != IGNORE).sum()))
-        total = total + loss
-    return total / (labels != IGNORE).sum()

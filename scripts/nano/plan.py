@@ -25,7 +25,9 @@ class Plan:
         encoder_limits: padded seconds of a batch of the first stage.
         text_limits: padded tokens of a batch of sentences.
         align_limits, together_limits: padded seconds and tokens of a batch.
+        text_copies, copies: rows that are copied, in a batch of the text stage and of the stages after it.
         round_seconds, round_items: audio or examples of a round.
+        max_new_tokens: of a text, in scores.
     """
 
     sizes: Sizes
@@ -40,18 +42,21 @@ class Plan:
     text_limits: tuple[float]
     align_limits: tuple[float, float]
     together_limits: tuple[float, float]
+    text_copies: int
+    copies: int
     round_seconds: float
     round_items: int
+    max_new_tokens: int
 
 
 PLAN = Plan(
     sizes=Sizes(),
     schedules={
-        "encoder": Schedule(9000, 2.5e-3),
-        "text": Schedule(2500, 3e-3, 1.0),
-        "align": Schedule(6000, 2.5e-3, 1.0),
-        "together": Schedule(3500, 1.2e-3),
-        "cool": Schedule(500, 4e-4),
+        "encoder": Schedule(6000, 2.5e-3),
+        "text": Schedule(1200, 2e-3, 1.0),
+        "align": Schedule(4000, 1.5e-3, 1.0),
+        "together": Schedule(2500, 1.2e-3),
+        "cool": Schedule(400, 4e-4),
     },
     effects=AugmentSection(
         speed=0.12,  # shifts the pitch too: more voices than the synthesizers have
@@ -67,17 +72,20 @@ PLAN = Plan(
         codec_probability=0.2,
         clipping=0.03,
     ),
-    keywords=KeywordsSection(true_terms=0.35, distractors=0.15, largest=100),
-    heard=Shares(LANGUAGES, {"phrase": 0.6}, {"espeak": 0.5}, joined=0.04, no_speech=0.01),
-    stored=Shares(LANGUAGES, {"phrase": 1.0}, {"espeak": 0.5}, joined=0.12, no_speech=0.05),
-    hours=40.0,
+    keywords=KeywordsSection(true_terms=0.4, distractors=0.2, largest=100),
+    heard=Shares(LANGUAGES, {"phrase": 0.6}, {"espeak-ng": 0.5}, joined=0.04, no_speech=0.01),
+    stored=Shares(LANGUAGES, {"phrase": 1.0}, {"espeak-ng": 0.5}, joined=0.12, no_speech=0.05),
+    hours=30.0,
     variants=2,
     encoder_limits=(64.0,),
-    text_limits=(9000.0,),
+    text_limits=(4500.0,),
     align_limits=(160.0, 6000.0),
     together_limits=(72.0, 5000.0),
+    text_copies=24,
+    copies=8,
     round_seconds=6 * 3600.0,
     round_items=6000,
+    max_new_tokens=120,
 )
 
 

@@ -26,10 +26,10 @@ from finetune.model.granite import SpeechModel
 from nano.clips import Clips
 from nano.encoder import ctc_text
 from nano.rounds import Item
+from nano.scaffold import TARGETS
 from nano.sounds import Sounds
 from nano.tasks import DEFAULT_NORMALIZER, ENGLISH, NORMALIZERS, Tasks
 
-OPTIONS = DecodingOptions(decoder="greedy", max_new_tokens=120, batch_seconds=120.0)
 CLIPS = 200  # of each set
 DISTRACTORS = (9, 99)  # in lists with one word of the clip
 RARE, SHORTEST = 2, 4  # a word to tell occurs at most so often in training, and has so many letters
@@ -38,65 +38,65 @@ Wave = NDArray[np.float32]
 
 
 class Listener:
-    """Transcribes utterances whose samples are made from their ids; `llm` False leaves out the language model."""
+    """Transcribes utterances whose samples are made from their ids; 0 `max_new_tokens` leave the language model out."""
 
-    def __init__(self, model: SpeechModel, wave: Callable[[str], Wave], llm: bool) -> None:
-        self.model, self.wave, self.llm = model.eval(), wave, llm
+    def __init__(self, model: SpeechModel, wave: Callable[[str], Wave], max_new_tokens: int) -> None:
+        self.model, self.wave, self.llm = model.eval(), wave, max_new_tokens > 0
+        self.options = DecodingOptions("greedy", max_new_tokens=max(1, max_new_tokens), batch_seconds=120.0)
 
     @torch.inference_mode()
     def hear(self, items: Sequence[Utterance]) -> tuple[list[str], list[str]]:
         """The texts of the CTC head, and those of the language model."""
         drafts, texts = [""] * len(items), [""] * len(items)
         batches = encode_batches(
-            self.model, items, OPTIONS.batch_seconds, lambda chosen: [self.wave(item.id) for item in chosen]
+            self.model, items, self.options.batch_seconds, lambda chosen: [self.wave(item.id) for item in chosen]
         )
         for batch, audio, _ in batches:
             logits, chosen = self.model.ctc_logits(audio.states), [items[index] for index in batch]
             for row, index in enumerate(batch):
                 drafts[index] = greedy_text(logits[row, : int(audio.num_frames[row])])
             if self.llm:
-                found = transcribe_batch(self.model, audio, chosen, DEFAULT_PROFILE.transcribe(), OPTIONS)
+                found = transcribe_batch(self.model, audio, chosen, DEFAULT_PROFILE.transcribe(), self.options)
                 for index, hypothesis in zip(batch, found, strict=True):
                     texts[index] = hypothesis.text
         return drafts, texts
 
 
-def score_model(
+def score_clips(
     model: SpeechModel,
     clips: Clips,
     tasks: Tasks,
     effects: AugmentSection,
-    llm: bool,
+    max_new_tokens: int,
     limit: int = CLIPS,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """All scores, as fractions.
+    """The scores of clips, as fractions.
 
     Args:
         model: the model.
         clips: clips for evaluation.
         tasks: with the phrase book, and the sentences for training, by which a word is rare.
         effects: what is done to clips.
-        llm: whether the language model has been trained with audio.
+        max_new_tokens: of the language model; 0 if it has not been trained with audio.
         limit: clips of each set.
         seed: chooses the clips and their effects.
     """
     sounds = Sounds(clips, effects, seed)
-    clean = Listener(model, lambda row: clips.wave(int(row)), llm)
-    noisy = Listener(model, lambda row: sounds.wave(_item(clips, int(row))), llm)
+    clean = Listener(model, lambda row: clips.wave(int(row)), max_new_tokens)
+    noisy = Listener(model, lambda row: sounds.wave(_item(clips, int(row))), max_new_tokens)
     result: dict[str, Any] = {"clips": {}, "with effects": {}}
     for name, items in _sets(clips, limit, seed).items():
         result["clips"][name] = _error_rates(clean, items)
     for language, items in _languages(clips, limit, seed).items():
         result["with effects"][language] = _error_rates(noisy, items)
-    if llm:
+    if max_new_tokens:
         result["keywords"] = {
             language: found
             for language, items in _languages(clips, limit, seed).items()
             if (found := _keyword_scores(clean, items, tasks.texts.get(language, ()), seed))
         }
         result["translation"] = _translations(clean, clips, tasks.phrase_book, limit, seed)
-    result["words a minute without speech"] = _no_speech(model, llm)
     return result
 
 
@@ -199,8 +199,8 @@ def _translations(
     pairs = defaultdict[tuple[str, str], list[int]](list)
     for row, phrase in enumerate(clips.phrases):
         source = clips.value("language", row)
-        for target, text in phrase_book.get(phrase, {}).items():
-            if text and target != source and ENGLISH in (source, target):
+        for target in TARGETS:
+            if phrase_book.get(phrase, {}).get(target) and target != source and ENGLISH in (source, target):
                 pairs[source, target].append(row)
     scores = {}
     for (source, target), rows in sorted(pairs.items()):
@@ -213,12 +213,12 @@ def _translations(
     return scores
 
 
-def _no_speech(model: SpeechModel, llm: bool) -> dict[str, float]:
+def score_no_speech(model: SpeechModel, max_new_tokens: int) -> dict[str, float]:
     """Words a minute of each kind of sound, of the language model or, before it is trained, of the CTC head."""
     waves = {**probe_waves(0), **guard_probes(0)}
     items = [Utterance(name, "", SECONDS, "") for name in waves]
-    listener = Listener(model, lambda name: waves[name].astype(np.float32), llm)
-    texts, probes = listener.hear(items)[int(llm)], defaultdict[str, list[Probe]](list)
+    listener = Listener(model, lambda name: waves[name].astype(np.float32), max_new_tokens)
+    texts, probes = listener.hear(items)[int(listener.llm)], defaultdict[str, list[Probe]](list)
     for item, text in zip(items, texts, strict=True):
         kind = "silence" if item.id == "silence" else "music" if item.id.startswith(MUSIC) else "noise"
         probes[kind].append(Probe(kind, SECONDS, text))

@@ -2,18 +2,18 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from finetune.model.granite import SpeechModel
-from nano.clips import is_dev
-from nano.decoder import add_text_losses
+from nano.clips import TRAIN
+from nano.decoder import Decoder
 from nano.plan import Plan
 from nano.rounds import make_batches
 from nano.stage import Losses
-from nano.tasks import Example, Tasks
+from nano.tasks import Example
 
 Texts = dict[str, list[str]]
 
@@ -29,7 +29,7 @@ def read_texts(folder: Path, languages: Sequence[str]) -> Texts:
         path = folder / f"{language}.jsonl"
         if path.exists():
             rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-            found = dict.fromkeys(row["text"] for row in rows if not is_dev(row["text"], row.get("phrase") or ""))
+            found = dict.fromkeys(row["text"] for row in rows if row["split"] == TRAIN)
             texts[language] = list(found)
     if not texts:
         raise SystemExit(f"{folder}: no LANG.jsonl with sentences")
@@ -43,26 +43,39 @@ def read_phrase_book(folder: Path) -> dict[str, dict[str, str]]:
     return {str(row.pop("phrase")): row for row in rows}
 
 
-class SentenceRounds:
-    """Rounds of the text stage: as many sentences of each language."""
+@dataclass(frozen=True)
+class TextBatch:
+    """Sentences, and the key of the random numbers of the rows that are copied."""
 
-    def __init__(self, model: SpeechModel, tasks: Tasks, plan: Plan, seed: int = 2) -> None:
-        self.model, self.tasks, self.plan, self.seed = model, tasks, plan, seed
-        self.languages = [name for name, texts in tasks.texts.items() if texts]
+    examples: list[Example]
+    key: str
+
+
+class SentenceRounds:
+    """Rounds of the text stage: as many sentences of each language, and rows that are copied."""
+
+    def __init__(self, decoder: Decoder, plan: Plan, seed: int) -> None:
+        self.decoder, self.tasks, self.plan, self.seed = decoder, decoder.tasks, plan, seed
+        self.languages = [name for name, texts in self.tasks.texts.items() if texts]
 
     def state(self) -> dict[str, Any]:
         return {}
 
-    def batches(self, number: int, state: dict[str, Any]) -> list[list[Example]]:
+    def batches(self, number: int, state: dict[str, Any]) -> list[TextBatch]:
         rng, examples = np.random.default_rng((self.seed, number)), list[Example]()
         for language in self.languages:
             texts, count = self.tasks.texts[language], max(1, self.plan.round_items // len(self.languages))
             for row in rng.choice(len(texts), count, replace=count > len(texts)).tolist():
                 examples.append(self.tasks.example(language, texts[row], "", f"text {language} {row}", number))
         sizes = [(20.0 + len(example.target) + example.list_tokens,) for example in examples]
-        return [[examples[row] for row in batch] for batch in make_batches(sizes, self.plan.text_limits, rng)]
+        batches = make_batches(sizes, self.plan.text_limits, rng)
+        return [
+            TextBatch([examples[row] for row in batch], f"{self.seed} {number} {place}")
+            for place, batch in enumerate(batches)
+        ]
 
-    def losses(self, batch: list[Example]) -> Losses:
+    def losses(self, batch: TextBatch) -> Losses:
         losses = Losses()
-        losses.total = add_text_losses(losses, self.model, self.tasks, batch)
+        copies = self.decoder.add_copies(losses, self.plan.text_copies, batch.key)
+        losses.total = self.decoder.add_losses(losses, batch.examples) + copies
         return losses

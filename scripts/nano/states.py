@@ -19,14 +19,15 @@ from finetune.core.files import sha256_file
 from finetune.model.conformer import encode, project
 from finetune.model.granite import EncodedAudio, SpeechModel
 from nano.clips import find_shards, open_clips, split
-from nano.decoder import add_text_losses
+from nano.decoder import Decoder
 from nano.plan import Plan
 from nano.rounds import Item, draw, make_batches
 from nano.sounds import Sounds
 from nano.stage import Budget, Losses, OutOfTimeError
-from nano.tasks import Example, Tasks
+from nano.tasks import Example
 
 SHARD_BATCHES = 30  # about half an hour of audio
+COPIED = 0.25  # weight of the rows that are copied
 
 
 @dataclass(frozen=True)
@@ -114,19 +115,26 @@ class _Stored:
     variant: int
 
 
+@dataclass(frozen=True)
+class StateBatch:
+    """Items with their examples, and the key of the random numbers of the rows that are copied."""
+
+    chosen: list[tuple[_Stored, Example]]
+    key: str
+
+
 class StateRounds:
     """Rounds of the stage that trains on stored states.
 
     Args:
-        model: projector and language model train.
-        tasks: what is asked.
+        decoder: its language model trains, and the projector.
         folder: of the variants, all of which are complete.
         plan: of the build.
         seed: of the random numbers.
     """
 
-    def __init__(self, model: SpeechModel, tasks: Tasks, folder: Path, plan: Plan, seed: int = 4) -> None:
-        self.model, self.tasks, self.plan, self.seed = model, tasks, plan, seed
+    def __init__(self, decoder: Decoder, folder: Path, plan: Plan, seed: int) -> None:
+        self.decoder, self.plan, self.seed = decoder, plan, seed
         self.files, self.items = list[NDArray[np.float16]](), list[_Stored]()
         for variant, path in _shards(folder):
             found = json.loads(path.read_text(encoding="utf-8"))
@@ -137,17 +145,20 @@ class StateRounds:
     def state(self) -> dict[str, Any]:
         return {}
 
-    def batches(self, number: int, state: dict[str, Any]) -> list[list[tuple[_Stored, Example]]]:
+    def batches(self, number: int, state: dict[str, Any]) -> list[StateBatch]:
         """All items follow each other in the order of a pass over them; the next pass has another order."""
         chosen = list[tuple[_Stored, Example]]()
         for place in range(number * self.plan.round_items, (number + 1) * self.plan.round_items):
             epoch, position = divmod(place, len(self.items))
             item = self.items[int(self._order(epoch)[position])]
             row, key = item.row, f"{item.variant} {item.row.key}"
-            chosen.append((item, self.tasks.example(row.language, row.text, row.phrase, key, epoch)))
+            chosen.append((item, self.decoder.tasks.example(row.language, row.text, row.phrase, key, epoch)))
         sizes = [_size(item, example) for item, example in chosen]
         batches = make_batches(sizes, self.plan.align_limits, np.random.default_rng((self.seed, number)))
-        return [[chosen[row] for row in batch] for batch in batches]
+        return [
+            StateBatch([chosen[row] for row in batch], f"{self.seed} {number} {place}")
+            for place, batch in enumerate(batches)
+        ]
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         if getattr(self, "_ordered", None) != epoch:
@@ -155,14 +166,15 @@ class StateRounds:
             self._permutation = np.random.default_rng((self.seed, 1, epoch)).permutation(len(self.items))
         return self._permutation
 
-    def losses(self, batch: list[tuple[_Stored, Example]]) -> Losses:
-        losses = Losses()
-        states = [self._states(item) for item, _ in batch]
+    def losses(self, batch: StateBatch) -> Losses:
+        losses, model = Losses(), self.decoder.model
+        states = [self._states(item) for item, _ in batch.chosen]
         frames = torch.tensor([len(item) for item in states])
         hidden = nn.utils.rnn.pad_sequence(states, True)
-        embeds = project(self.model.projector, hidden, frames)
-        audio = EncodedAudio(hidden, frames, embeds, self.model.num_audio_tokens(frames))
-        losses.total = add_text_losses(losses, self.model, self.tasks, [example for _, example in batch], audio)
+        embeds = project(model.projector, hidden, frames)
+        audio = EncodedAudio(hidden, frames, embeds, model.num_audio_tokens(frames))
+        text = self.decoder.add_losses(losses, [example for _, example in batch.chosen], audio)
+        losses.total = text + COPIED * self.decoder.add_copies(losses, self.plan.copies, batch.key)
         losses.seconds = float(frames.sum()) * 0.02
         return losses
 

@@ -1,42 +1,51 @@
 """Stage 4 of the build: encoder, projector and language model train together, on everything."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from finetune.model.conformer import encode, project
-from finetune.model.granite import EncodedAudio, SpeechModel
-from nano.decoder import add_text_losses
+from finetune.model.granite import EncodedAudio
+from nano.decoder import Decoder
 from nano.encoder import EncoderRounds, add_ctc_losses
 from nano.plan import Plan
 from nano.rounds import Item, make_batches
 from nano.stage import Losses
-from nano.tasks import Example, Tasks
+from nano.states import COPIED
+from nano.tasks import Example
+
+
+@dataclass(frozen=True)
+class HeardBatch:
+    """Items with their examples, and the key of the random numbers of the rows that are copied."""
+
+    chosen: list[tuple[Item, Example]]
+    key: str
 
 
 class TogetherRounds:
     """Rounds of the last stages.
 
     Args:
-        model: all of it trains.
-        tasks: what is asked.
+        decoder: its model trains.
         audio: folder of the shards.
         plan: of the build.
         ctc_weight: weight of the CTC losses.
         seed: of the random numbers.
     """
 
-    def __init__(self, model: SpeechModel, tasks: Tasks, audio: Path, plan: Plan, ctc_weight: float, seed: int) -> None:
-        self.model, self.tasks, self.plan, self.ctc_weight, self.seed = model, tasks, plan, ctc_weight, seed
-        self.heard = EncoderRounds(model, audio, plan, plan.stored, seed)
+    def __init__(self, decoder: Decoder, audio: Path, plan: Plan, ctc_weight: float, seed: int) -> None:
+        self.decoder, self.plan, self.ctc_weight, self.seed = decoder, plan, ctc_weight, seed
+        self.heard = EncoderRounds(decoder.model, audio, plan, plan.stored, seed)
 
     def state(self) -> dict[str, object]:
         return self.heard.state()
 
-    def batches(self, number: int, state: dict[str, object]) -> list[list[tuple[Item, Example]]]:
+    def batches(self, number: int, state: dict[str, object]) -> list[HeardBatch]:
         self.heard.open(state)
         chosen = [
-            (item, self.tasks.example(item.language, item.text, item.phrase, item.key, item.epoch))
+            (item, self.decoder.tasks.example(item.language, item.text, item.phrase, item.key, item.epoch))
             for item in self.heard.items(number)
         ]
         sizes = [
@@ -44,14 +53,18 @@ class TogetherRounds:
             for item, example in chosen
         ]
         batches = make_batches(sizes, self.plan.together_limits, np.random.default_rng((self.seed, number, 3)))
-        return [[chosen[row] for row in batch] for batch in batches]
+        return [
+            HeardBatch([chosen[row] for row in batch], f"{self.seed} {number} {place}")
+            for place, batch in enumerate(batches)
+        ]
 
-    def losses(self, batch: list[tuple[Item, Example]]) -> Losses:
-        model, losses, items = self.model, Losses(), [item for item, _ in batch]
+    def losses(self, batch: HeardBatch) -> Losses:
+        model, losses, items = self.decoder.model, Losses(), [item for item, _ in batch.chosen]
         features, frames = self.heard.sounds.features(items)
         states, middle = encode(model.encoder, features, frames)
         audio = EncodedAudio(states, frames, project(model.projector, states, frames), model.num_audio_tokens(frames))
-        text = add_text_losses(losses, model, self.tasks, [example for _, example in batch], audio)
+        text = self.decoder.add_losses(losses, [example for _, example in batch.chosen], audio)
+        text = text + COPIED * self.decoder.add_copies(losses, self.plan.copies, batch.key)
         ctc = add_ctc_losses(losses, (model.ctc_logits(states), middle), frames, items)
         losses.total = text + self.ctc_weight * ctc
         losses.seconds = sum(item.seconds for item in items)
