@@ -4,6 +4,7 @@ An unfinished shard is NNNN.part.i16 with NNNN.part.jsonl, one line for each cli
 that were left out, with the reason.
 """
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -41,18 +42,15 @@ class ShardFiles:
 
     def read_rows(self) -> list[Row]:
         """The rows of the unfinished shard, rejected ones too; cuts both files to them."""
-        self.part.parent.mkdir(parents=True, exist_ok=True)
-        self.part.touch()
-        self.rows_part.touch()
-        available, rows, end = self.part.stat().st_size // 2, list[Row](), 0
+        available, rows, end, kept = self.part.stat().st_size // 2, list[Row](), 0, 0
         for line in self.rows_part.read_bytes().splitlines(keepends=True):
             row = json.loads(line) if line.endswith(b"\n") else {}
             if not row or row["start"] + row["num_samples"] > available:
                 break
             rows.append(row)
-            end = row["start"] + row["num_samples"]
+            end, kept = row["start"] + row["num_samples"], kept + len(line)
         os.truncate(self.part, 2 * end)
-        self.rows_part.write_text("".join(_line(row) for row in rows), encoding="utf-8")
+        os.truncate(self.rows_part, kept)
         return rows
 
     def finish(self, rows: list[Row]) -> None:
@@ -71,19 +69,26 @@ def _line(row: Row) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def write_shard(path: Path, clips: Iterable[PlannedClip], speak: Speak, end_time: float = float("inf")) -> bool:
-    """Speaks the clips of a shard that are missing. Returns whether it is complete, False after `end_time`.
+def write_shard(
+    path: Path, clips: Iterable[PlannedClip], speak: Speak, stop: Callable[[], bool] = lambda: False
+) -> bool:
+    """Speaks the clips of a shard that are missing. Returns whether it is complete, False if `stop` says so.
 
     Raises:
-        VoiceError: too many clips cannot be used.
+        VoiceError: too many clips cannot be used, or another process makes this shard.
     """
     files = ShardFiles(path)
     if files.index.exists():
         return True
-    clips, rows = list(clips), files.read_rows()
-    with files.part.open("ab") as samples, files.rows_part.open("a", encoding="utf-8") as index:
-        for clip in clips[len(rows) :]:
-            if time.time() > end_time:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.rows_part.open("a", encoding="utf-8") as index, files.part.open("ab") as samples:
+        try:
+            fcntl.flock(index, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise VoiceError(f"{path}: another process makes this shard; wait for it, or stop it") from error
+        rows = files.read_rows()
+        for clip in list(clips)[len(rows) :]:
+            if stop():
                 return False
             wave, row = make_clip(clip, speak)
             row |= {"start": rows[-1]["start"] + rows[-1]["num_samples"] if rows else 0, "num_samples": len(wave)}
@@ -126,8 +131,9 @@ def _make(shard: Shard, cache: Path, end_time: float) -> bool:
     def speak(clip: PlannedClip, rng: np.random.Generator) -> Sound:
         return open_voice(clip.voice, cache / "voices").speak(line_for(clip.voice, clip.spoken, rng))
 
+    parent = os.getppid()
     clips = plan_shard(shard, _texts(cache, shard.language, shard.held_out))
-    return write_shard(shard.path(cache), clips, speak, end_time)
+    return write_shard(shard.path(cache), clips, speak, lambda: time.time() > end_time or os.getppid() != parent)
 
 
 def shard_hours(path: Path) -> float:

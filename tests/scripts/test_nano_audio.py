@@ -175,7 +175,7 @@ def test_a_stopped_shard_continues_to_the_same_samples(tmp_path: Path) -> None:
         part.write(b"\1\2\3")  # of a clip without a row
         rows.write('{"id": "en-4", "sta')
     assert not files.index.exists()
-    assert not write_shard(stopped, planned(8), speak, end_time=0.0) and not files.index.exists()
+    assert not write_shard(stopped, planned(8), speak, stop=lambda: True) and not files.index.exists()
     rest = list[str]()
 
     def counting(clip: PlannedClip, rng: np.random.Generator) -> Sound:
@@ -194,6 +194,17 @@ def test_a_stopped_shard_continues_to_the_same_samples(tmp_path: Path) -> None:
         "id": "en-3", "text": "sentence 3", "language": "en", "voice": "flite:slt", "engine": "flite", "kind": "common",
         "split": "train", "start": 0, "num_samples": 0,
     }  # fmt: skip
+
+
+def test_two_processes_cannot_make_one_shard(tmp_path: Path) -> None:
+    path = tmp_path / "0000"
+
+    def second(clip: PlannedClip, rng: np.random.Generator) -> Sound:
+        with pytest.raises(VoiceError, match="another process makes this shard"):
+            write_shard(path, planned(2), speak)
+        return speak(clip, rng)
+
+    assert write_shard(path, planned(2), second)
 
 
 def test_clips_that_cannot_be_used_are_counted_and_left_out(tmp_path: Path) -> None:
