@@ -88,19 +88,24 @@ def test_a_right_draft_is_verified_in_one_pass(granite: SpeechModel, clips: list
 
 
 def test_labels_do_not_depend_on_the_batch(granite: SpeechModel) -> None:
-    """Padded frames have no weight, also in a window of four that is partly padding."""
-    clips = [noise(83, 1), noise(215, 2)]
-    together = granite.encode(*pad_features(clips))
-    assert granite.bpe_head is not None and together.speech is not None
-    both = granite.bpe_head.label(together.states, together.speech, together.num_frames)
-    for row, clip in enumerate(clips):
-        audio = granite.encode(*pad_features([clip]))
-        assert audio.speech is not None
-        alone = granite.bpe_head.label(audio.states, audio.speech, audio.num_frames)
+    """Padded frames have no weight, whatever their states are, also in a window of four that is partly padding."""
+    head, counts = granite.bpe_head, torch.tensor([83, 215])
+    assert head is not None
+    generator = torch.Generator().manual_seed(4)
+    states, speech = torch.randn(2, 215, 160, generator=generator), torch.rand(2, 215, generator=generator)
+    both = head.label(states, speech, counts)
+    for row, frames in enumerate(counts.tolist()):
+        alone = head.label(states[row : row + 1, :frames], speech[row : row + 1, :frames], counts[row : row + 1])
         count = int(alone.counts[0])
-        assert int(both.counts[row]) == count == -(-len(clip) // POOLED)
+        assert int(both.counts[row]) == count == -(-frames // POOLED)
         assert torch.equal(both.labels[row, :count], alone.labels[0])
         assert float((both.posteriors[row, :count] - alone.posteriors[0]).abs().max()) < 1e-4
+        assert float((both.entropies[row, :count] - alone.entropies[0]).abs().max()) < 1e-3
+    clips = [noise(83, 1), noise(215, 2)]
+    together, single = granite.encode(*pad_features(clips)), granite.encode(*pad_features(clips[:1]))
+    assert together.speech is not None and single.speech is not None
+    assert float((together.speech[0, :83] - single.speech[0]).abs().max()) < 1e-4
+    assert float(together.speech.min()) >= 0 and float(together.speech.max()) <= 1
 
 
 def test_japanese_is_drafted_by_the_bpe_head(granite: SpeechModel, clips: list[Utterance]) -> None:
