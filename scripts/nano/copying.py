@@ -13,31 +13,12 @@ from finetune.metrics.keyword_terms import words_of
 from finetune.model.prompt import Prompt, encode_text
 from nano.clips import JAPANESE
 from nano.tasks import Example
+from nano.texts.invented import WordMaker
 
 GROUP = "copied"
 SHORT, LONG = (2, 8), (20, 100)  # words of a list
+ORDER = 2  # letters that decide the next one: words of any look
 LONG_SHARE, WRITTEN = 0.1, 5  # share of long lists, and how many of their words the text has
-ORDER, LETTERS = 3, (4, 13)  # of made-up words
-
-
-class MadeUpWords:
-    """Words that look like those of a language, by chains of letters."""
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        self._next: dict[str, list[str]] = {}
-        for word in sorted({word for text in texts for word in words_of(text) if len(word) >= LETTERS[0]}):
-            padded = "^" * ORDER + word + "$"
-            for place in range(len(word) + 1):
-                self._next.setdefault(padded[place : place + ORDER], []).append(padded[place + ORDER])
-
-    def word(self, rng: random.Random) -> str:
-        """A word of LETTERS letters."""
-        while True:
-            word = "^" * ORDER
-            while word[-1] != "$" and len(word) <= ORDER + LETTERS[1]:
-                word += rng.choice(self._next[word[-ORDER:]])
-            if word[-1] == "$" and len(word) - ORDER > LETTERS[0]:
-                return word[ORDER:-1]
 
 
 class CopyRows:
@@ -50,7 +31,11 @@ class CopyRows:
 
     def __init__(self, tokenizer: Tokenizer, texts: Mapping[str, Sequence[str]]) -> None:
         self.tokenizer = tokenizer
-        self.makers = [MadeUpWords(found) for name, found in texts.items() if name != JAPANESE]
+        self.makers = [
+            WordMaker([word for text in found for word in words_of(text)], ORDER)
+            for name, found in texts.items()
+            if name != JAPANESE
+        ]
 
     def rows(self, count: int, key: str) -> list[tuple[Prompt, Example]]:
         """`count` prompts without audio, and their answers."""

@@ -9,6 +9,7 @@ from nano.scaffold import Sizes
 from nano.stage import Schedule
 
 LANGUAGES = {"en": 0.4, "es": 0.14, "fr": 0.14, "pt": 0.12, "de": 0.12, "ja": 0.08}  # share of the audio
+ENGINES = {"kokoro": 2.0, "espeak-ng": 0.4}  # natural voices more often, others less
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ PLAN = Plan(
         clipping=0.03,
     ),
     keywords=KeywordsSection(true_terms=0.4, distractors=0.2, largest=100),
-    heard=Shares(LANGUAGES, {"phrase": 0.6}, {"espeak-ng": 0.5}, joined=0.04, no_speech=0.01),
-    stored=Shares(LANGUAGES, {"phrase": 1.0}, {"espeak-ng": 0.5}, joined=0.12, no_speech=0.05),
+    heard=Shares(LANGUAGES, {"phrase": 0.6}, ENGINES, joined=0.04, no_speech=0.01),
+    stored=Shares(LANGUAGES, {}, ENGINES, joined=0.12, no_speech=0.05),
     hours=30.0,
     variants=2,
     encoder_limits=(64.0,),
