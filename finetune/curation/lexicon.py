@@ -25,7 +25,7 @@ def read_lexicon(path: str | Path | None) -> Lexicon:
             raise DataError(f"{place}: write a term, a tab and its pronunciation, got {line.strip()[:60]!r}")
         is_ipa = len(spoken) > 2 and spoken[0] == spoken[-1] == "/"
         part = Part(spoken[1:-1].strip(), True) if is_ipa else Part(clean_text(spoken))
-        variants = lexicon.setdefault(clean_text(term).casefold(), [])
+        variants = lexicon.setdefault(clean_text(term).lower(), [])
         variants += [part] if part not in variants else []
     return lexicon
 
@@ -41,16 +41,13 @@ def pronounce(text: str, lexicon: Lexicon, variant: int, takes_ipa: bool) -> tup
     """
     if not lexicon:
         return (Part(text),)
+    terms = sorted(lexicon, key=len, reverse=True)  # longer ones first
+    alternatives = "|".join(f"({re.escape(term)})" for term in terms)
     parts, end = list[Part](), 0
-    for match in _pattern(lexicon).finditer(text):
-        usable = [part for part in lexicon[match[0].casefold()] if takes_ipa or not part.ipa]
+    for match in re.finditer(rf"(?<!\w)(?:{alternatives})(?!\w)", text, re.IGNORECASE):
+        assert match.lastindex is not None
+        usable = [part for part in lexicon[terms[match.lastindex - 1]] if takes_ipa or not part.ipa]
         parts += [Part(text[end : match.start()]), usable[variant % len(usable)] if usable else Part(match[0])]
         end = match.end()
     parts.append(Part(text[end:]))
     return tuple(part for part in parts if part.text)
-
-
-def _pattern(lexicon: Lexicon) -> re.Pattern[str]:
-    """Finds the terms, longer ones first."""
-    terms = "|".join(re.escape(term) for term in sorted(lexicon, key=len, reverse=True))
-    return re.compile(rf"(?<!\w)(?:{terms})(?!\w)", re.IGNORECASE)

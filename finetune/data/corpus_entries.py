@@ -100,8 +100,7 @@ class EntryRows:
         self._chosen: Sequence[int] = range(len(corpus))
         self._set = {name: value for name in FILLED if (value := getattr(entry, name))}
         if entry.max_clips is not None and entry.max_clips < len(corpus):
-            rng = random.Random(f"{entry.path}/max_clips")
-            self._chosen = sorted(rng.sample(self._chosen, entry.max_clips))
+            self._chosen = sorted(random.Random("max_clips").sample(self._chosen, entry.max_clips))
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -127,6 +126,6 @@ class EntryRows:
             values["text"] = values.pop(self._text_column, None)
             if not isinstance(values["text"], str):
                 fault = fault or Finding("empty transcript", f"the row has no text in column {entry.text_column!r}")
-        if entry.weight != 1:
+        if entry.weight != 1 and not cell_text(values.get("sampling_weight")):
             values["sampling_weight"] = entry.weight
         return replace(row, values=values, fault=fault)

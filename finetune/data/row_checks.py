@@ -46,8 +46,11 @@ def to_utterance(row: Row, utterance_id: str, audio: RowAudio) -> Utterance:
 
 
 def stated_weight(row: Row) -> float:
-    """The sampling weight of a row, 1 by default; 0 if it is not a number."""
-    return cell_number(row.values.get("sampling_weight", 1.0)) or 0.0
+    """The sampling weight of a row, 1 by default and for an empty cell; 0 if it is not a valid weight."""
+    if (value := row.values.get("sampling_weight")) in (None, ""):
+        return 1.0
+    weight = cell_number(value) or 0.0
+    return weight if 0 < weight <= MAX_SAMPLING_WEIGHT else 0.0
 
 
 def prompt_columns(row: Row) -> dict[str, Any]:
@@ -71,7 +74,7 @@ def check_prompt(row: Row, utterance: Utterance) -> Finding | None:
         return Finding("no prompt", problem)
     if utterance.is_translation and not any(map(str.isalnum, utterance.text)):  # it has no score
         return Finding("no translation", f"the row has no words in {utterance.target_language}")
-    if not 0 < utterance.sampling_weight <= MAX_SAMPLING_WEIGHT:
+    if not utterance.sampling_weight:
         value = row.values.get("sampling_weight")
         return Finding(
             "invalid weight",

@@ -10,7 +10,7 @@ from finetune.data.audio_source import AudioSource, ReadableFile
 UNKNOWN_SIZE = 0x7FFF_F000  # ffmpeg and sox write at least this data size when they stream a WAV of unknown size
 
 
-def _chunks(raw: ReadableFile) -> Iterator[tuple[bytes, int]]:
+def chunks(raw: ReadableFile) -> Iterator[tuple[bytes, int]]:
     """Name and stated size of each chunk of a WAV; the file is then at the start of its content."""
     raw.seek(0)
     header = raw.read(12)
@@ -26,12 +26,12 @@ def _chunks(raw: ReadableFile) -> Iterator[tuple[bytes, int]]:
 def data_chunk(source: AudioSource) -> tuple[int, int]:
     """Start and end of the audio in a WAV."""
     with closing(source.open()) as raw:
-        return next(((raw.tell(), raw.tell() + size) for name, size in _chunks(raw) if name == b"data"), (0, 0))
+        return next(((raw.tell(), raw.tell() + size) for name, size in chunks(raw) if name == b"data"), (0, 0))
 
 
 def check_wav_size(raw: ReadableFile, source: AudioSource) -> None:
     """Compares the stated size of a WAV's data chunk with the file; libsndfile ignores a difference."""
-    stated = next((size for name, size in _chunks(raw) if name == b"data"), None)
+    stated = next((size for name, size in chunks(raw) if name == b"data"), None)
     if stated is None:
         return
     present = source.size - raw.tell()

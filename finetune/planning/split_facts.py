@@ -128,7 +128,7 @@ def read_facts(
         length = len(text) if isinstance(text, str) else len(cell_text(text))
         facts.durations.append(seconds)
         facts.characters.append(length)
-        facts.weights.append((stated_weight(row) or 1.0) if "sampling_weight" in row.values else 1.0)
+        facts.weights.append(stated_weight(row) or 1.0)
         _count_speaker(facts, row)
         if math.isnan(seconds) or not data.min_duration <= seconds <= data.max_duration:
             continue

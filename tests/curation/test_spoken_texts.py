@@ -111,6 +111,13 @@ def test_a_lexicon_has_respellings_and_ipa(tmp_path: Path) -> None:
     assert pronounce(text, {}, 0, True) == (Part(text),)
 
 
+def test_a_lexicon_finds_letters_without_a_simple_lower_case(tmp_path: Path) -> None:
+    lexicon = read_lexicon(write(tmp_path / "l", "Groß\tgrohs\nKS\tkay ess\ncafe\u0301\tka fay\n"))
+    assert pronounce("der groß ſ kſ café", lexicon, 0, False) == (
+        Part("der "), Part("grohs"), Part(" ſ "), Part("kay ess"), Part(" "), Part("ka fay"),
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("line", ["no tab", "term\t", "\tspoken"])
 def test_a_line_of_a_lexicon_has_two_parts(line: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=":2: write a term, a tab and its pronunciation"):

@@ -19,6 +19,7 @@ from finetune.curation.voices.espeak import EspeakVoice
 from finetune.curation.voices.flite import FliteVoice
 from finetune.curation.voices.kokoro import KokoroVoice
 from finetune.curation.voices.piper import PiperVoice
+from finetune.curation.voices.program import read_sound
 from finetune.curation.voices.registry import check_voices, full_name, parse_voices
 from finetune.curation.voices.speech_endpoint import EndpointVoice
 from finetune.curation.voices.voice import Line, Part, Sound
@@ -219,7 +220,8 @@ def test_an_endpoint_speaks(json_server: JsonServer, monkeypatch: pytest.MonkeyP
     [
         ((400, b"no voice sk-secret"), VoiceError, "HTTP 400: no voice ***"),
         ((404, b"no model"), ModelError, "HTTP 404: no model"),
-        ((200, b"not audio"), VoiceError, "wrote 9 bytes that are not audio"),
+        ((200, b"no voice\nsk-secret"), VoiceError, "wrote 18 bytes that are not audio: no voice ***"),
+        ((200, b"\xff\x00"), VoiceError, "wrote 2 bytes that are not audio"),
     ],
 )
 def test_an_endpoint_fails_without_its_key(
@@ -242,6 +244,29 @@ def test_an_endpoint_without_a_key_is_an_error_before_any_clip(monkeypatch: pyte
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ModelError, match="voice openai:tts-1#alloy: .*OPENAI_API_KEY is not set"):
         check_voices([EndpointVoice("tts-1#alloy")])
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFF_FFFF])
+def test_a_wav_that_was_streamed_is_read_completely(size: int) -> None:
+    content, stated = wav(np.full(800, 0.25), 16_000), size.to_bytes(4, "little")
+    streamed = content[:4] + stated + content[8:40] + stated + content[44:]
+    assert content[36:40] == b"data"
+    np.testing.assert_array_equal(read_sound(streamed, "x").samples, read_sound(content, "x").samples)
+    assert len(read_sound(content[:44], "x").samples) == 0  # nothing but a header
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (wav(np.zeros(800), 1), "x wrote audio with a sampling rate of 1 Hz"),
+        (wav(np.zeros(800), 2_000_000_000), "x wrote audio with a sampling rate of 2000000000 Hz"),
+        (b"\x00\xff\x01", "x wrote 3 bytes that are not audio$"),
+        (b"", "x wrote no audio$"),
+    ],
+)
+def test_what_is_not_audio_is_named(content: bytes, message: str) -> None:
+    with pytest.raises(VoiceError, match=message):
+        read_sound(content, "x")
 
 
 def test_a_clip_is_trimmed_resampled_and_has_one_level() -> None:

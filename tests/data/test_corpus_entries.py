@@ -17,7 +17,7 @@ from finetune.data.corpus_preview import preview_corpora
 from finetune.data.manifest import read_manifest
 from finetune.data.prepare import prepare
 from finetune.data.row_prompt import instruction_of
-from finetune.planning.split_facts import open_split
+from finetune.planning.split_facts import open_split, read_facts
 
 RATE = 16_000
 
@@ -65,6 +65,32 @@ def test_a_sample_of_rows_is_the_same_each_time_and_in_order(corpus: Callable[..
         and some != values(entry(path), tmp_path, "text")[:7]
     )
     assert len(values(entry(path, max_clips=400), tmp_path, "text")) == 40
+
+
+def test_a_sample_does_not_depend_on_where_the_corpus_is(corpus: Callable[..., Path], tmp_path: Path) -> None:
+    path = corpus("a", *({} for _ in range(40)))
+    some = values(entry(path, max_clips=7), tmp_path, "text")
+    (tmp_path / "moved").mkdir()
+    moved = path.rename(tmp_path / "moved" / "b.jsonl")
+    dotted = CorpusEntry(path=f"{tmp_path}/./moved/b.jsonl", max_clips=7)
+    assert values(entry(moved, max_clips=7), tmp_path, "text") == values(dotted, tmp_path, "text") == some
+
+
+def test_the_weight_of_a_row_comes_first(corpus: Callable[..., Path], tmp_path: Path) -> None:
+    path = corpus("a", {}, {"sampling_weight": "3"}, {"sampling_weight": ""}, {"sampling_weight": None})
+    weights = [row.sampling_weight for row in read_manifest(prepared(tmp_path, entry(path, weight=2)))]
+    assert weights == [2, 3, 2, 2]
+    weights = [row.sampling_weight for row in read_manifest(prepared(tmp_path, entry(path)))]
+    assert weights == [1, 3, 1, 1]  # an empty cell states no weight
+
+
+@pytest.mark.parametrize("weight", [0, -2, 1e9, float("nan"), "often", True])
+def test_the_plan_counts_a_clip_with_an_invalid_weight_once(corpus: Callable[..., Path], weight: object) -> None:
+    data = DataSection(train=[entry(corpus("a", {}, {"sampling_weight": weight}))], test=[entry(Path("-"))])
+    opened = open_split(data, "train")
+    assert opened is not None
+    facts = read_facts(data, "train", opened)
+    assert [*facts.weights] == [1, 1] and [clip.sampling_weight for clip in facts.clips] == [1, 1]
 
 
 def test_the_text_can_come_from_another_column(corpus: Callable[..., Path], tmp_path: Path) -> None:
@@ -131,6 +157,7 @@ def test_prepare_writes_what_the_model_is_asked_for(corpus: Callable[..., Path],
         ({"target_language": "nl"}, "no prompt is known for target_language 'nl'"),
         ({"text_style": "fancy"}, "text_style 'fancy' is not raw or punctuated"),
         ({"sampling_weight": 0}, "sampling_weight must be a number above 0, at most 1000, not 0"),
+        ({"sampling_weight": -1}, "sampling_weight must be a number above 0, at most 1000, not -1"),
         ({"sampling_weight": 1e6}, "sampling_weight must be a number above 0, at most 1000, not 1000000.0"),
         ({"instruction": "say <|audio|>"}, "<|audio|> is a command"),
     ],

@@ -10,6 +10,8 @@ import soundfile
 
 from finetune.core.errors import VoiceError
 from finetune.curation.voices.voice import Sound
+from finetune.data.audio_file import MAX_SOURCE_RATE, MIN_SOURCE_RATE
+from finetune.data.wav import chunks
 
 TIMEOUT = 300.0  # seconds for one sentence
 MAX_MESSAGE = 1000  # characters of an error message of a program
@@ -54,11 +56,23 @@ def read_sound(content: bytes, source: str) -> Sound:
     """The audio in a file's bytes, its channels averaged.
 
     Raises:
-        VoiceError: not audio; the message starts with `source`.
+        VoiceError: not audio, or an impossible sampling rate; the message starts with `source`.
     """
     try:
-        samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+        samples, rate = soundfile.read(io.BytesIO(_with_data_size(content)), dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         what = f"{len(content)} bytes that are not audio" if content else "no audio"
         raise VoiceError(f"{source} wrote {what}") from error
+    if not MIN_SOURCE_RATE <= rate <= MAX_SOURCE_RATE:
+        raise VoiceError(f"{source} wrote audio with a sampling rate of {rate} Hz")
     return Sound(np.ascontiguousarray(samples.mean(axis=1), dtype=np.float32), rate)
+
+
+def _with_data_size(content: bytes) -> bytes:
+    """A WAV that was streamed with a data size of 0, with the size of its samples instead; other bytes as they are."""
+    raw = io.BytesIO(content)
+    for name, size in chunks(raw):
+        if name == b"data" and not size:
+            start = raw.tell()
+            return content[: start - 4] + (len(content) - start).to_bytes(4, "little") + content[start:]
+    return content
