@@ -1,8 +1,10 @@
-"""Arguments that several commands share (RECIPE and --set), and the type of subparsers."""
+"""Arguments that several commands share (RECIPE and --set, fields of options), and the type of subparsers."""
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from finetune.core.options import field_names
 
 BYTES = {"k": 10**3, "m": 10**6, "g": 10**9}
 
@@ -10,6 +12,22 @@ if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 else:
     Subparsers = argparse._SubParsersAction
+
+
+T = TypeVar("T")
+
+
+def add_options(parser: argparse.ArgumentParser, defaults: object, *options: tuple[str, str, str]) -> None:
+    """Adds options whose types and defaults are those of a dataclass: name, placeholder and what it is."""
+    for name, placeholder, what in options:
+        default = getattr(defaults, name.replace("-", "_"))
+        shown = f"{default:g}" if isinstance(default, float) else default
+        parser.add_argument(f"--{name}", type=type(default), metavar=placeholder, help=f"{what} (default: {shown})")
+
+
+def chosen_options(args: argparse.Namespace, options: type[T]) -> T:
+    """A dataclass of options with the arguments that were given. Raises its errors, such as RecipeError."""
+    return options(**{name: value for name in field_names(options) if (value := getattr(args, name)) is not None})
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,12 +42,13 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_untranscribed_arguments(parser: argparse.ArgumentParser) -> None:
-    """MODEL, SOURCE, -o and --overwrite of the commands that read untranscribed audio."""
+def add_untranscribed_arguments(parser: argparse.ArgumentParser, defaults: object) -> None:
+    """MODEL, SOURCE, -o, --overwrite and --max-duration of the commands that read untranscribed audio."""
     parser.add_argument("model", metavar="MODEL", help="trained recipe, run directory, exported folder or base model")
     parser.add_argument("source", metavar="SOURCE", help="manifest with or without texts, folder of audio, audio file")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="manifest to write, .jsonl")
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    add_options(parser, defaults, ("max-duration", "S", "longest clip; a longer recording is cut at pauses"))
 
 
 def add_array_arguments(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:

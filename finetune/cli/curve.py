@@ -3,7 +3,7 @@
 import argparse
 import logging
 
-from finetune.cli.arguments import Subparsers, add_recipe_arguments
+from finetune.cli.arguments import Subparsers, add_options, add_recipe_arguments, chosen_options
 from finetune.core.curation_options import CurveOptions
 from finetune.core.errors import MissingExtraError
 from finetune.core.options import choices
@@ -34,14 +34,13 @@ def add_parser(subparsers: Subparsers) -> None:
     ):
         help_text = f"{what} (default: {getattr(defaults, name)})"
         parser.add_argument(f"--{name}", choices=choices(CurveOptions, name), help=help_text)
-    parser.add_argument("--repeats", type=int, metavar="N", help="trainings of each part (default: 1)")
+    add_options(parser, defaults, ("repeats", "N", "trainings of each part"))
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Trains, scores and prints the curve. Raises the errors of `learning_curve` and of the stages."""
-    names = ("shares", "split", "by", "same", "repeats")
-    options = CurveOptions(**{name: value for name in names if (value := getattr(args, name)) is not None})
+    options = chosen_options(args, CurveOptions)
 
     from finetune.core.recipe import load_recipe
 

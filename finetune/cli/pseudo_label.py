@@ -3,9 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from finetune.cli.arguments import Subparsers, add_untranscribed_arguments
+from finetune.cli.arguments import Subparsers, add_options, add_untranscribed_arguments, chosen_options
 from finetune.core.curation_options import PseudoLabelOptions
-from finetune.core.options import field_names
 from finetune.core.terminal import visible
 
 if TYPE_CHECKING:
@@ -21,15 +20,14 @@ def add_parser(subparsers: Subparsers) -> None:
         "enough confidence. The other clips are set aside with the reason (docs/curation.md).",
         epilog="example: finetune pseudo-label my.yaml calls/ -o pseudo.jsonl",
     )
-    add_untranscribed_arguments(parser)
     defaults = PseudoLabelOptions()
-    for name, unit, what in (
+    add_untranscribed_arguments(parser, defaults)
+    add_options(
+        parser,
+        defaults,
         ("min-agreement", "P", "smallest share of words on which both texts agree, 0 to 1"),
         ("min-confidence", "P", "smallest confidence, 0 to 1"),
-        ("max-duration", "S", "longest clip; a longer recording is cut at pauses"),
-    ):
-        default = getattr(defaults, name.replace("-", "_"))
-        parser.add_argument(f"--{name}", type=float, metavar=unit, help=f"{what} (default: {default:g})")
+    )
     parser.set_defaults(run=run)
 
 
@@ -42,8 +40,7 @@ def run(args: argparse.Namespace) -> int:
         DataError: the source cannot be used, or a result exists already.
         ModelError: the model cannot be loaded.
     """
-    chosen = {name: getattr(args, name) for name in field_names(PseudoLabelOptions)}
-    options = PseudoLabelOptions(**{name: value for name, value in chosen.items() if value is not None})
+    options = chosen_options(args, PseudoLabelOptions)
 
     from finetune.curation.adapted_model import find_model
     from finetune.curation.outputs import CurationFiles

@@ -5,11 +5,11 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.cli.arguments import Subparsers
+from finetune.cli.arguments import Subparsers, add_options, chosen_options
 from finetune.core.array_job import parse_shard
 from finetune.core.errors import DataError
 from finetune.core.files import output_folder
-from finetune.core.options import SegmentOptions, field_names
+from finetune.core.options import SegmentOptions
 from finetune.core.terminal import visible
 
 log = logging.getLogger(__name__)
@@ -34,17 +34,15 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--text", metavar="FILE", help="the transcript of an audio file, without times")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder for the results")
     defaults = SegmentOptions()
-    for name, unit, what in (
+    add_options(
+        parser,
+        defaults,
         ("min-duration", "S", "shortest clip where the recording allows it"),
         ("max-duration", "S", "longest clip"),
         ("shortest", "S", "shortest clip between two places that no clip can have"),
         ("min-score", "P", "a word with a lower score, 0 to 1, is set aside"),
         ("padding", "S", "pause that a clip keeps at each end"),
-    ):
-        default = getattr(defaults, name.replace("-", "_"))
-        parser.add_argument(f"--{name}", type=float, metavar=unit, help=f"{what} (default: {default:g})")
-    parser.add_argument(
-        "--language", metavar="CODE", help=f"language of numbers, for rows without one (default: {defaults.language})"
+        ("language", "CODE", "language of numbers, for rows without one"),
     )
     parser.add_argument("--cut", action="store_true", help="write each clip as a FLAC file, 16 kHz mono")
     parser.add_argument(
@@ -62,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
         DataError: the source cannot be read, or results exist already.
         ModelError: the model cannot be loaded.
     """
-    chosen = {name: value for name in field_names(SegmentOptions) if (value := getattr(args, name)) is not None}
-    options, shard = SegmentOptions(**chosen), None if args.shard is None else parse_shard(args.shard)
+    options = chosen_options(args, SegmentOptions)
+    shard = None if args.shard is None else parse_shard(args.shard)
 
     from finetune.curation.recordings import read_recordings
     from finetune.curation.segment_corpus import SegmentFiles, segment_recordings

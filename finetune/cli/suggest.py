@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from finetune.cli.arguments import Subparsers, add_untranscribed_arguments
+from finetune.cli.arguments import Subparsers, add_options, add_untranscribed_arguments, chosen_options
 from finetune.core.curation_options import SuggestOptions
 from finetune.core.terminal import visible
 
@@ -20,7 +20,9 @@ def add_parser(subparsers: Subparsers) -> None:
         "model, rare words; near copies come last (docs/curation.md).",
         epilog="example: finetune suggest my.yaml calls/ -o next.jsonl --hours 2",
     )
-    add_untranscribed_arguments(parser)
+    defaults = SuggestOptions()
+    add_untranscribed_arguments(parser, defaults)
+    add_options(parser, defaults, ("max-similarity", "P", "clips with more similar texts are near copies"))
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--clips", type=int, metavar="N", help="write the best N clips (default: all, ranked)")
     budget.add_argument("--hours", type=float, metavar="H", help="write the best clips, up to H hours of audio")
@@ -30,21 +32,6 @@ def add_parser(subparsers: Subparsers) -> None:
         default=[],
         metavar="CORPUS",
         help="training texts, from which words are known; those of a recipe or run are known already",
-    )
-    defaults = SuggestOptions()
-    parser.add_argument(
-        "--max-similarity",
-        type=float,
-        default=defaults.max_similarity,
-        metavar="P",
-        help=f"clips with more similar texts are near copies (default: {defaults.max_similarity:g})",
-    )
-    parser.add_argument(
-        "--max-duration",
-        type=float,
-        default=defaults.max_duration,
-        metavar="S",
-        help=f"longest clip; a longer recording is cut at pauses (default: {defaults.max_duration:g})",
     )
     parser.set_defaults(run=run)
 
@@ -58,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         DataError: the source cannot be used, or a result exists already.
         ModelError: a model cannot be loaded.
     """
-    options = SuggestOptions(max_similarity=args.max_similarity, max_duration=args.max_duration)
+    options = chosen_options(args, SuggestOptions)
 
     from finetune.curation.adapted_model import find_model
     from finetune.curation.outputs import CurationFiles

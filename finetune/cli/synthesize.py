@@ -5,9 +5,9 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.cli.arguments import Subparsers
+from finetune.cli.arguments import Subparsers, add_options, chosen_options
 from finetune.core.errors import RecipeError
-from finetune.core.options import SynthesisOptions, choices, field_names
+from finetune.core.options import SynthesisOptions, choices
 from finetune.core.terminal import visible
 
 log = logging.getLogger(__name__)
@@ -56,18 +56,18 @@ def add_parser(subparsers: Subparsers) -> None:
     written.add_argument("--templates", metavar="FILE", help="sentences with {term}, instead of the built-in ones")
     written.add_argument("--writer", metavar="openai:MODEL", help="a text model that writes the sentences")
     parser.add_argument("--lexicon", metavar="FILE", help="pronunciations: term, tab, respelling or /IPA/")
-    for name, unit, kind, what in (
-        ("per-term", "N", int, "sentences for each term"),
-        ("voices-per-sentence", "N", int, "voices that speak each sentence"),
-        ("speed", "F", float, "largest change of the speaking rate, as a fraction"),
-        ("pitch", "F", float, "largest change of the pitch, as a fraction"),
-        ("language", "CODE", str, "language of the sentences"),
-        ("model", "MODEL", str, "exported folder, base model or hub name that checks the clips"),
-        ("max-general-errors", "F", float, "largest fraction of general words that the model may miss"),
-        ("seed", "N", int, "seed of sentences, speaking rate and pitch"),
-    ):
-        default = getattr(defaults, name.replace("-", "_"))
-        parser.add_argument(f"--{name}", type=kind, metavar=unit, help=f"{what} (default: {default})")
+    add_options(
+        parser,
+        defaults,
+        ("per-term", "N", "sentences for each term"),
+        ("voices-per-sentence", "N", "voices that speak each sentence"),
+        ("speed", "F", "largest change of the speaking rate, as a fraction"),
+        ("pitch", "F", "largest change of the pitch, as a fraction"),
+        ("language", "CODE", "language of the sentences"),
+        ("model", "MODEL", "exported folder, base model or hub name that checks the clips"),
+        ("max-general-errors", "F", "largest fraction of general words that the model may miss"),
+        ("seed", "N", "seed of sentences, speaking rate and pitch"),
+    )
     parser.add_argument("--no-check", action="store_true", help="do not transcribe the clips")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="clips at a time (default: one a core)")
     parser.add_argument("--overwrite", action="store_true", help="replace results of other arguments")
@@ -83,8 +83,7 @@ def run(args: argparse.Namespace) -> int:
         VoiceError: a voice is not installed, or failed.
         ModelError: the model or a server cannot be used.
     """
-    chosen = {name: value for name in field_names(SynthesisOptions) if (value := getattr(args, name)) is not None}
-    options = SynthesisOptions(**chosen)
+    options = chosen_options(args, SynthesisOptions)
     _check_arguments(args, options)
 
     from finetune.curation.lexicon import read_lexicon

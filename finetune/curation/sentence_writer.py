@@ -3,9 +3,12 @@
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.core.errors import ModelError, RecipeError
+from pydantic import TypeAdapter
+
+from finetune.core.errors import DataError, ModelError, RecipeError
 from finetune.core.files import read_json, write_json
 from finetune.core.languages import SPEECH_LANGUAGES
 from finetune.core.openai_client import OpenAIClient, Retries
@@ -24,10 +27,21 @@ no abbreviations, no quotation marks. One sentence on each line, without numberi
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.):])\s+")
 
 
+@dataclass(frozen=True)
+class Written:
+    """The sentences of a term, at most as many as were `requested`."""
+
+    requested: int
+    sentences: list[str]
+
+
+Kept = dict[str, dict[str, Written]]  # by writer and language, then by term
+
+
 def write_sentences(
     writer: str, terms: Sequence[str], per_term: int, language: str, kept: Path, retries: Retries | None = None
 ) -> dict[str, list[str]]:
-    """Sentences by term. Those of an earlier call are in the file `kept` and are not requested again.
+    """Sentences by term. Those of an earlier call with the same model and language are not requested again.
 
     Args:
         writer: `openai:MODEL`.
@@ -39,27 +53,40 @@ def write_sentences(
 
     Raises:
         RecipeError: `writer` has another form.
+        DataError: the file `kept` is damaged.
         ModelError: the server fails, or writes no sentence with a term.
     """
     engine, _, model = writer.partition(":")
     if engine != "openai" or not model:
         raise RecipeError(f"--writer {writer!r} must have the form openai:MODEL")
-    sentences: dict[str, list[str]] = read_json(kept) if kept.is_file() else {}
+    content = _read(kept)
+    written = content.setdefault(f"{writer} {language}", {})
     client = OpenAIClient(model, "/chat/completions", retries or Retries())
     try:
         for term in terms:
-            if len(sentences.get(term, [])) < per_term:
-                sentences[term] = _of_term(client, term, per_term, SPEECH_LANGUAGES.get(language, language))
-                write_json(kept, sentences)
+            known = written.get(term, Written(0, []))
+            if known.requested < per_term:
+                name = SPEECH_LANGUAGES.get(language, language)
+                written[term] = Written(per_term, _of_term(client, term, per_term, name, known.sentences))
+                write_json(kept, TypeAdapter(Kept).dump_python(content))
     finally:
         client.close()
-    return {term: sentences[term][:per_term] for term in terms}
+    return {term: written[term].sentences[:per_term] for term in terms}
 
 
-def _of_term(client: OpenAIClient, term: str, per_term: int, language: str) -> list[str]:
-    found = dict[str, None]()
+def _read(kept: Path) -> Kept:
+    try:
+        return TypeAdapter(Kept).validate_python(read_json(kept)) if kept.is_file() else {}
+    except ValueError as error:  # also pydantic's
+        raise DataError(f"{kept}: cannot be read; delete this file to request its sentences again") from error
+
+
+def _of_term(client: OpenAIClient, term: str, per_term: int, language: str, known: Sequence[str]) -> list[str]:
+    found = dict.fromkeys(known)
     for _ in range(REQUESTS):
         count = per_term - len(found)
+        if count <= 0:
+            break
         message = {"role": "user", "content": PROMPT.format(count=count, language=language, term=term)}
         answer = client.post(client.retries.attempts, json={"model": client.model, "messages": [message]})
         if answer.response is None:
@@ -67,15 +94,14 @@ def _of_term(client: OpenAIClient, term: str, per_term: int, language: str) -> l
         client.worked = True
         try:
             content = answer.response.json()["choices"][0]["message"]["content"]
-        except (ValueError, KeyError, IndexError, TypeError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
             excerpt = client.excerpt(answer.response.text)
             raise ModelError(f"{client.name}: the response has no `choices`: {excerpt}") from error
         found |= dict.fromkeys(usable_sentences(str(content), term))
-        if len(found) >= per_term:
-            return [*found][:per_term]
     if not found:
         raise ModelError(f"{client.name} wrote no sentence that contains {term!r} once; use --templates for this term")
-    log.warning("%s wrote %d of %d sentences for %r", client.name, len(found), per_term, term)
+    if len(found) < per_term:
+        log.warning("%s wrote %d of %d sentences for %r", client.name, len(found), per_term, term)
     return [*found]
 
 

@@ -98,14 +98,15 @@ def replace_results(files: SynthesisFiles, plan: Sequence[PlannedClip], overwrit
         DataError: the folder has the results of other arguments.
     """
     planned = {clip.id for clip in plan}
-    old = {str(row["id"]) for path in (files.clips, files.set_aside) if path.is_file() for row in read_jsonl(path)}
+    old = {str(row.get("id")) for path in (files.clips, files.set_aside) if path.is_file() for row in read_jsonl(path)}
     if old and old != planned:
         if not overwrite:
             raise DataError(
                 f"{files.clips}: exists already, made with other arguments; choose another folder, or add --overwrite "
                 "to replace it"
             )
-        for path in (files.clips, files.set_aside, files.summary, *map(files.audio, old - planned)):
+        unused = [files.audio(name) for name in old - planned if "/" not in name]
+        for path in (files.clips, files.set_aside, files.summary, *unused):
             path.unlink(missing_ok=True)
 
 

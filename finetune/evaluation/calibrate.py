@@ -1,5 +1,6 @@
 """Calibrates relaxed decoding for one model: finds the fastest thresholds within a limit on the WER increase."""
 
+import logging
 import math
 import time
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +13,7 @@ from finetune.core.model_limits import read_limits, write_limits
 from finetune.core.options import DecodingOptions
 from finetune.core.progress import advance, task
 from finetune.data.manifest import Utterance, seconds_of
+from finetune.data.row_prompt import has_ctc_text
 from finetune.evaluation.no_speech import NoSpeechCalibration, calibrate_no_speech
 from finetune.evaluation.utterances import read_utterances
 from finetune.inference.recognize import Hypothesis, decoding_summary, encode_batches, transcribe_batch
@@ -22,6 +24,8 @@ from finetune.model.granite import SpeechModel, default_device, load_model
 ENTROPIES = (0.0, 0.3, 0.7, 1.5, 3.0)  # nats; with 0 the language model checks every clip
 PROBABILITIES = (0.5, 0.2, 0.1, 0.02)  # with 0.5 a draft token is accepted only if it is the most probable one
 ROUNDING = 1e-9  # points of WER
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def calibrate(
 
     Args:
         model: the model's folder.
-        manifest: the clips; clips without a transcript are ignored.
+        manifest: the clips; those without a transcript, translations and Japanese are left out.
         max_wer_loss: largest increase of the WER over lossless decoding, in percentage points.
         instruction: the instruction of the prompt.
         decode: the decoding options; decoder and thresholds are replaced.
@@ -88,9 +92,15 @@ def calibrate(
         DataError: the manifest has no clip with a transcript.
         ModelError: the model cannot be loaded.
     """
-    utterances = [item for item in read_utterances(Path(manifest)) if item.text]
+    clips = [item for item in read_utterances(Path(manifest)) if item.text]
+    utterances = [item for item in clips if has_ctc_text(item)]
     if not utterances:
-        raise DataError(f"{manifest}: no clip has a transcript; calibration needs transcripts to measure WER")
+        raise DataError(
+            f"{manifest}: no clip has a transcript; calibration needs transcripts to measure WER. Translations and "
+            "Japanese are decoded without the CTC head, so they cannot be used"
+        )
+    if left_out := len(clips) - len(utterances):
+        log.info("%d clips left out: translations and Japanese are decoded without the CTC head", left_out)
     loaded = load_model(model, "auto", default_device())
     pairs = 1 + len(ENTROPIES) * len(PROBABILITIES)
     with task(f"calibrate, {pairs} decoders", pairs * seconds_of(utterances)):

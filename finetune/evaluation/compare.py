@@ -41,11 +41,11 @@ RUN_ORDER = ("file", "run", "model", "whisper", "openai")  # files first: an inv
 
 @dataclass(frozen=True)
 class _Inputs:
-    """Systems in the order of the user, the utterances to score, and the number of clips with translations."""
+    """Systems in the order of the user, the utterances to score, and the ids of the others, which are translations."""
 
     systems: list[System]
     manifest: str
-    manifest_clips: int
+    translations: frozenset[str]
     utterances: list[Utterance]
     options: ScoringOptions
 
@@ -156,7 +156,8 @@ def _resolve(
         raise RecipeError(
             "--fail-if recall: there are no terms; give --terms FILE, or add a column `terms` to the manifest"
         )
-    return _Inputs(systems, str(path), len(utterances), transcripts, replace(options, terms=tuple(term_list)))
+    translations = frozenset(item.id for item in utterances if item.is_translation)
+    return _Inputs(systems, str(path), translations, transcripts, replace(options, terms=tuple(term_list)))
 
 
 def _manifest_of(systems: Sequence[System]) -> str:
@@ -271,18 +272,18 @@ def _fired(conditions: Sequence[Condition], scores: Mapping[str, SystemScores]) 
 
 def _notes(inputs: _Inputs, hypotheses: Mapping[str, SystemHypotheses], clips: Sequence[Clip]) -> Iterator[str]:
     utterances, preset = inputs.utterances, inputs.options.preset
-    if translations := inputs.manifest_clips - len(utterances):
-        yield f"{translations} clips are translations and are not scored"
+    if inputs.translations:
+        yield f"{len(inputs.translations)} clips are translations and are not scored"
     for name, column in hypotheses.items():
         if column.failures:
             clip_id, error = next(iter(column.failures.items()))
             yield f"{name} failed on {len(column.failures)} of {len(utterances)} clips, the first {clip_id!r}: {error}"
         if column.reused:
             yield f"{name}: {column.reused} of {len(utterances)} hypotheses reused from {column.file}"
-        if column.unmatched:
+        if unmatched := [row for row in column.unmatched if row not in inputs.translations]:
             yield (
-                f"{name}: {len(column.unmatched)} rows match no clip of the manifest, such as "
-                f"{column.unmatched[0]!r}; they are not scored"
+                f"{name}: {len(unmatched)} rows match no clip of the manifest, such as {unmatched[0]!r}; they are not "
+                "scored"
             )
         different = [
             item.id

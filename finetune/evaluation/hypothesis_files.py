@@ -127,7 +127,7 @@ def _trn_rows(path: Path) -> list[_Row]:
 
 
 def _clip_indices(rows: Sequence[_Row], clips: Sequence[ClipNames], path: Path) -> list[int | None]:
-    """For each row the index of its clip, or None, with the key that matches most rows; all rows must have this key."""
+    """For each row the index of its clip, or None, with the key that finds most clips; all rows must have this key."""
     labels, ids = ({getattr(clip, key): index for index, clip in enumerate(clips)} for key in ("label", "id"))
     lookups = (
         ("label", labels.get),
@@ -138,14 +138,15 @@ def _clip_indices(rows: Sequence[_Row], clips: Sequence[ClipNames], path: Path) 
     candidates = []
     for key, lookup in lookups:
         if all(key in row.keys for row in rows):
-            candidates.append([lookup(row.keys[key]) for row in rows])
-            if None not in candidates[-1]:
-                return candidates[-1]
+            candidates.append(found := [lookup(row.keys[key]) for row in rows])
+            matched = [index for index in found if index is not None]
+            if len(matched) == len(rows) or len(matched) == len({*matched}) == len(clips):
+                return found
     if not candidates:
         raise DataError(
             f"{path}: some rows have only an id and others only an audio_filepath; give all rows the same column"
         )
-    return max(candidates, key=lambda indices: sum(index is not None for index in indices))
+    return max(candidates, key=lambda indices: len({*indices} - {None}))
 
 
 def _path_lookup(clips: Sequence[ClipNames], path: Path) -> Callable[[str], int | None]:

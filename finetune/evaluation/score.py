@@ -218,15 +218,15 @@ def score_table(result: ScoreResult) -> list[str]:
     lines = [
         *notes,
         "",
-        f"{'':{width}}{'clips':>8}{'no ref.':>10}{'words':>9}{'WER % (95 % CI)':>24}{'CER %':>8}{'RTFx':>9}",
+        f"{'':{width}}{'clips':>8}{'no ref.':>10}{'words':>9}{'WER % (95 % CI)':>27}{'CER %':>8}{'RTFx':>9}",
     ]
     for name, entry in result.sets.items():
         wer = f"{100 * entry.wer:.2f} ({100 * entry.interval.low:.2f} to {100 * entry.interval.high:.2f})"
-        rates = f"{wer:>24}{100 * entry.cer:8.2f}" if entry.chrf is None else f"{'translations, see below':>32}"
+        rates = f"{wer:>27}{100 * entry.cer:8.2f}" if entry.chrf is None else f"{'translations, see below':>35}"
         counts = f"{entry.utterances:8}{entry.unscored:10}{entry.reference_words:9}"
         lines.append(f"{name:{width}}{counts}{rates}{entry.rtfx or 0:9.2f}")
     mean = "" if result.macro_wer is None else f"{100 * result.macro_wer:.2f}"
-    return [*lines, f"{mean_label:{width}}{'':27}{mean:>8}{'':24}{result.rtfx or 0:9.2f}", *tasks]
+    return [*lines, f"{mean_label:{width}}{'':27}{mean:>11}{'':24}{result.rtfx or 0:9.2f}", *tasks]
 
 
 def set_names(sources: Sequence[str]) -> dict[str, str]:

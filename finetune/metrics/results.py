@@ -15,7 +15,6 @@ from finetune.core.errors import CheckpointError
 from finetune.core.files import read_json, write_json
 from finetune.metrics.groups import GroupTable
 from finetune.metrics.hallucination import Probe
-from finetune.metrics.score_intervals import ScoreDifference
 from finetune.metrics.scores import Comparison, Details, Scores, SubsetWer, TermsBySeen
 from finetune.metrics.significance import Interval, PairedDifference
 from finetune.metrics.task_scores import Metric, TaskScores
@@ -161,7 +160,7 @@ class KeywordListScores(Model):
 class TaskResult(BySystem[TaskScores]):
     """Scores of both systems on the clips of one task and language, and the adapted model minus the base by score."""
 
-    differences: dict[Metric, ScoreDifference]
+    differences: dict[Metric, PairedDifference]
 
 
 class SyntheticTraining(Model):

@@ -13,37 +13,18 @@ and significance testing for MT", 2005). It decides; an interval of a difference
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from finetune.metrics.binomial import clopper_pearson
 from finetune.metrics.blocks import MIN_BLOCKS
 from finetune.metrics.resampling import FloatArray, resample, subset_totals
-from finetune.metrics.significance import CONFIDENCE, POWER, SIGNIFICANCE, Interval
+from finetune.metrics.significance import CONFIDENCE, POWER, SIGNIFICANCE, Interval, PairedDifference
 from finetune.metrics.t_distribution import t_quantile
 
 Statistic = Callable[[FloatArray], FloatArray]  # summed counts (M, N) to scores (N,) from 0 to 1; higher is better
 _TAIL = (1 - CONFIDENCE) / 2
 _EQUAL = 1e-12  # standard error of blocks that all have the same effect
-
-
-@dataclass(frozen=True)
-class ScoreDifference:
-    """A score of B minus the same score of A (fractions), with its 95 % interval.
-
-    `p_value` is two-sided. `detectable` is the smallest true difference that a test with as many blocks of this kind
-    detects with a power of 80 %; None if it is not known. `note` says why the interval is unreliable, or is "".
-    """
-
-    difference: float
-    low: float
-    high: float
-    probability_better: float
-    p_value: float
-    detectable: float | None
-    blocks: int
-    note: str = ""
 
 
 def score_interval(
@@ -76,7 +57,7 @@ def score_difference(
     statistic: Statistic,
     replicas: int,
     seed: int,
-) -> ScoreDifference:
+) -> PairedDifference:
     """Compares a score of system B with that of system A on the same segments; arguments as in `score_interval`."""
     a, b = _block_sums(counts_a, groups), _block_sums(counts_b, groups)
     blocks, rows = a.shape[1], len(a)
@@ -101,7 +82,7 @@ def score_difference(
     if p_value > SIGNIFICANCE:
         low, high = min(low, 0.0), max(high, 0.0)
     power = t_quantile(1 - _TAIL, blocks - 1) + t_quantile(POWER, blocks - 1) if blocks > 1 else math.inf
-    return ScoreDifference(
+    return PairedDifference(
         difference=value,
         low=max(-1.0, low),
         high=min(1.0, high),

@@ -51,12 +51,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """WER of B minus WER of A (fractions; B is better below zero), with its 95 % interval.
+    """A score of B minus the same score of A (fractions), with its 95 % interval.
 
-    `probability_better` is the fraction of replicas in which B makes fewer errors than A; ties do not count, so for two
-    equal systems it is 0. `p_value` is two-sided and decides the verdict; the interval excludes 0 exactly if it is at
-    most 0.05. `detectable` is the smallest true difference that a test with as many blocks of this kind detects with a
-    power of 80 %; None if all blocks have the same difference.
+    B is better below zero for an error rate (WER, CER), and above zero for BLEU and chrF (`score_intervals`).
+    `probability_better` is the fraction of replicas in which B is better than A; ties do not count, so for two equal
+    systems it is 0. `p_value` is two-sided and decides the verdict; the interval of an error rate excludes 0 exactly if
+    it is at most 0.05. `detectable` is the smallest true difference that a test with as many blocks of this kind
+    detects with a power of 80 %; None if all blocks have the same difference. `note` says why the interval is
+    unreliable, or is "".
     """
 
     difference: float

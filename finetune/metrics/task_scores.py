@@ -12,10 +12,10 @@ from finetune.metrics.blocks import choose_blocks
 from finetune.metrics.chrf import chrf, chrf_counts
 from finetune.metrics.hallucination import written_language
 from finetune.metrics.normalizer import UNSPACED
-from finetune.metrics.score_intervals import ScoreDifference, Statistic, score_difference, score_interval
+from finetune.metrics.score_intervals import Statistic, score_difference, score_interval
 from finetune.metrics.scorecard import Clip, ScoringOptions, SystemOutput, units_of
 from finetune.metrics.scores import BlockUnit
-from finetune.metrics.significance import Interval, bootstrap_wer, paired_difference
+from finetune.metrics.significance import Interval, PairedDifference, bootstrap_wer, paired_difference
 from finetune.metrics.translation import bleu, bleu_counts, translation_scores
 from finetune.metrics.wer import character_distances, error_rate, errors_per_utterance, normalized
 
@@ -123,7 +123,7 @@ def task_scores(clips: Sequence[Clip], outputs: Sequence[SystemOutput], options:
 
 def task_differences(
     clips: Sequence[Clip], first: Sequence[SystemOutput], second: Sequence[SystemOutput], options: ScoringOptions
-) -> dict[Metric, ScoreDifference]:
+) -> dict[Metric, PairedDifference]:
     """For each score of `task_scores`, the second system minus the first; lower WER and CER, higher BLEU and chrF win.
 
     The interval of BLEU and chrF is a paired bootstrap, the p-value is that of exchanged outputs (`score_intervals`).
@@ -132,7 +132,7 @@ def task_differences(
     items, seed = [clips[i] for i in chosen], options.seed
     groups = choose_blocks(units_of(items or clips)).names
     a, b = (_counts(items, [outputs[i].text for i in chosen], options.preset) for outputs in (first, second))
-    differences: dict[Metric, ScoreDifference] = {}
+    differences: dict[Metric, PairedDifference] = {}
     for metric in a:
         if metric in _STATISTICS:
             differences[metric] = score_difference(
@@ -141,8 +141,7 @@ def task_differences(
         else:
             errors_a, errors_b = ([row[0] for row in counts[metric]] for counts in (a, b))
             lengths = [row[1] for row in a[metric]]
-            pair = paired_difference(errors_a, errors_b, lengths, groups, options.replicas, seed)
-            differences[metric] = ScoreDifference(**vars(pair))
+            differences[metric] = paired_difference(errors_a, errors_b, lengths, groups, options.replicas, seed)
     return differences
 
 

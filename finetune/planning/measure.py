@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from finetune.inference.recognize import recognize
 from finetune.model.granite import SpeechModel, load_model
 from finetune.model.trainable import open_parts, set_mode, trained_parameters
 from finetune.planning.speed import TimePlan, validations
-from finetune.planning.steps import Steps
+from finetune.planning.steps import Clips, Steps
 from finetune.training.batch_size import explain_out_of_memory
 from finetune.training.batches import BatchSource
 from finetune.training.dataset import SpeechDataset
@@ -93,7 +94,7 @@ def _decoding_seconds(model: SpeechModel, clips: list[Utterance], recipe: Recipe
 
 
 def _step_seconds(
-    model: SpeechModel, recipe: Recipe, batches: tuple[list[Utterance], list[Utterance]], clock: Callable[[], float]
+    model: SpeechModel, recipe: Recipe, batches: tuple[Clips, Clips], clock: Callable[[], float]
 ) -> list[tuple[float, float]]:
     """Padded seconds of audio, and the median seconds of a step, of each batch."""
     open_parts(model, trainable_parts(recipe))
@@ -104,21 +105,21 @@ def _step_seconds(
     for group in optimizer.param_groups:
         group["lr"] = 0.0  # so that every step computes with the weights of the base
     set_mode(model, training=True)
-    clips = list({clip.id: clip for batch in batches for clip in batch}.values())
+    rows = {item.id: item for batch in batches for clip in batch for item in clip}
     plain = recipe.model_copy(update={"machine": recipe.machine.model_copy(update={"cache_encoder": False})})
-    data = SpeechDataset(model, plain, clips)
-    if data.keywords:
-        data.open_epoch(0)
-    places = {clip.id: index for index, clip in enumerate(clips)}
+    data, places = SpeechDataset(model, plain, list(rows.values())), {name: index for index, name in enumerate(rows)}
+    added = [[places[item.id] for item in clip] for batch in batches for clip in batch]
+    data.open_clips(added)
+    indices = iter(range(len(rows), len(rows) + len(added)))
     source = BatchSource(data, plain, Path(), "", False)
     step = OptimizerStep(plain, make_accelerator(), model, model, optimizer, parameters, data)
     result = []
     for batch in batches:
-        chosen, times = [places[clip.id] for clip in batch], list[float]()
+        chosen, times = [*islice(indices, len(batch))], list[float]()
         for _ in range(1 + REPEATS):
             started = clock()
             step.run([chosen], [chosen], source.batches([chosen], 0), 0, Stop(), None)
             times.append(clock() - started)
-        padded = max(clip.duration for clip in batch) / (1 - recipe.augment.speed) * len(batch)
+        padded = max(map(seconds_of, batch)) / (1 - recipe.augment.speed) * len(batch)
         result.append((padded, sorted(times[1:])[(len(times) - 1) // 2]))
     return result

@@ -14,8 +14,12 @@ from finetune.model.granite import SpeechModel
 from finetune.model.prompt import encode_text, render
 from finetune.planning.activations import LargestBatch
 from finetune.planning.split_facts import LIMITS, Limits, SplitFacts
+from finetune.training.clip_table import ClipTable
 from finetune.training.corpus import TrainingCorpus
 from finetune.training.plan import Groups, no_speech_durations, plan_epoch, sample_replay, sample_weighted
+
+
+Clips = list[tuple[Utterance, ...]]  # the utterances of each clip; several if clips are concatenated
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,13 @@ class Steps:
     Attributes:
         plan: the steps.
         largest: sizes of the largest batches.
-        measured: two batches of clips for `--measure`: the one with the most padded audio, and a typical one.
+        measured: two batches for `--measure`: the one with the most padded audio, and a typical one.
         padded_seconds: padded seconds of all batches of all epochs.
     """
 
     plan: StepPlan
     largest: LargestBatch
-    measured: tuple[list[Utterance], list[Utterance]]
+    measured: tuple[Clips, Clips]
     padded_seconds: float
 
 
@@ -70,7 +74,7 @@ class _Clips:
     durations: NDArray[np.float64]
     positions: NDArray[np.int64]
     targets: NDArray[np.int64]
-    utterances: Sequence[Utterance] = ()
+    table: ClipTable | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ def _exact(model: SpeechModel, recipe: Recipe, facts: Mapping[str, SplitFacts], 
     for epoch in range(recipe.train.epochs):  # the clips of one epoch are open at a time
         plan = corpus.plan(epoch, recipe.train.batch_seconds, processes * recipe.train.accumulation)
         targets = np.array([data.tokens([index]) for index in range(len(data.positions))])
-        clips = _Clips(np.array(data.durations), np.array(data.positions), targets, [] if epochs else list(data.clips))
+        clips = _Clips(np.array(data.durations), np.array(data.positions), targets, None if epochs else data.clips)
         epochs.append(_Epoch(len(plan), plan.batches, clips))
     return _steps(recipe, epochs, processes, exact=True)
 
@@ -208,11 +212,12 @@ def _sampled_keywords(corpus: TrainingCorpus, rows: int) -> NDArray[np.int64]:
     return np.random.default_rng(corpus.recipe.seed).choice(added, rows)
 
 
-def _batches_of(clips: list[Utterance], batch_seconds: float) -> tuple[list[Utterance], list[Utterance]]:
+def _batches_of(clips: list[Utterance], batch_seconds: float) -> tuple[Clips, Clips]:
     """A batch of the longest clips, and one of clips of the median duration."""
     ordered = sorted(clips, key=lambda clip: -clip.duration)
     middle = ordered[len(ordered) // 2 :]
-    return tuple(part[: max(1, int(batch_seconds / part[0].duration))] for part in (ordered, middle))  # type: ignore[return-value]
+    longest, typical = (part[: max(1, int(batch_seconds / part[0].duration))] for part in (ordered, middle))
+    return [(clip,) for clip in longest], [(clip,) for clip in typical]
 
 
 def _steps(recipe: Recipe, epochs: Sequence[_Epoch], processes: int, *, exact: bool, scale: float = 1.0) -> Steps:
@@ -244,13 +249,13 @@ def _steps(recipe: Recipe, epochs: Sequence[_Epoch], processes: int, *, exact: b
         targets=int(clips.targets[[*widest]].sum()),
         kind=_kind(recipe),
     )
-    measured = [_with_files(clips.utterances, batch) if exact else [] for batch in (longest, typical)]
+    measured = [_with_files(clips.table, batch) if clips.table else [] for batch in (longest, typical)]
     return Steps(plan, largest, (measured[0], measured[1]), times * sum(float(item.padded.sum()) for item in sizes))
 
 
-def _with_files(clips: Sequence[Utterance], batch: Sequence[int]) -> list[Utterance]:
+def _with_files(table: ClipTable, batch: Sequence[int]) -> Clips:
     """The clips of a batch that have a file; if it has only clips without speech, which training makes, another one."""
-    return [clips[index] for index in batch if clips[index].audio_filepath] or [clips[0]]
+    return [utterances for index in batch if (utterances := table.sources(index))] or [table.sources(0)]
 
 
 def _kind(recipe: Recipe) -> str:

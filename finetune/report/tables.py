@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from finetune.data.style import StyleFile
 from finetune.metrics.alignment import Confusion
 from finetune.metrics.results import TaskResult
-from finetune.metrics.score_intervals import ScoreDifference
 from finetune.metrics.scores import Comparison, TermRow
+from finetune.metrics.significance import PairedDifference
 from finetune.metrics.task_scores import TaskScore
 from finetune.metrics.words import EntityRecall
 
@@ -67,7 +67,7 @@ class TaskRow:
     metric: str
     base: TaskScore
     adapted: TaskScore
-    difference: ScoreDifference
+    difference: PairedDifference
     wrong_base: str
     wrong_adapted: str
 

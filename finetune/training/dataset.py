@@ -217,6 +217,12 @@ class SpeechDataset:
         self._add_keywords(clips.singles)
         return np.concatenate([clips.singles, np.arange(len(self.base), len(self.clips), dtype=np.int32)])
 
+    def open_clips(self, groups: Sequence[Sequence[int]]) -> None:
+        """Adds chosen clips, each of one or several rows, to the first epoch, instead of those that it has."""
+        self._add(Groups.of(groups), np.ones(len(groups), np.int32), np.zeros(0))
+        self.open = 0
+        self._add_keywords(np.zeros(0, np.int32))
+
     def open_all_epochs(self) -> None:
         """Makes the added clips of all epochs; sampled keyword lists are the longest possible."""
         self.open = None

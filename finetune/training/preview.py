@@ -10,7 +10,7 @@ import soundfile
 
 from finetune.core.config import Recipe
 from finetune.core.errors import DataError
-from finetune.core.files import write_json
+from finetune.core.files import read_json, write_json
 from finetune.core.run_dir import RunDir
 from finetune.data.audio import SAMPLE_RATE, load_utterance
 from finetune.data.utterance_table import joined_tables, open_manifest
@@ -52,7 +52,7 @@ def write_preview(recipe: Recipe, run: RunDir, folder: Path, count: int, epoch: 
     Args:
         recipe: the recipe.
         run: its run directory, with manifests.
-        folder: where to write; earlier files of a preview are replaced.
+        folder: where to write; the files of an earlier preview are replaced.
         count: number of clips.
         epoch: from 0.
 
@@ -73,13 +73,23 @@ def write_preview(recipe: Recipe, run: RunDir, folder: Path, count: int, epoch: 
     picked = [*rng.permutation(speech)[: count - quiet].tolist(), *rng.permutation(silent)[:quiet].tolist()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("[0-9][0-9]-*.wav"):
-            old.unlink()
+        for name in _earlier(folder):
+            (folder / name).unlink(missing_ok=True)
         rows = _write(clips, picked, folder)
         write_json(folder / TABLE, [asdict(row) for row in rows])
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from error
     return rows
+
+
+def _earlier(folder: Path) -> list[str]:
+    """The files of an earlier preview. Raises DataError if the folder has another `preview.json`."""
+    table = folder / TABLE
+    try:
+        names = [str(row["file"]) for row in read_json(table)] if table.exists() else []
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{table}: exists and is not a table of a preview; choose another folder") from error
+    return [name for name in names if Path(name).name == name]
 
 
 def _write(clips: Clips, picked: Sequence[int], folder: Path) -> list[PreviewClip]:

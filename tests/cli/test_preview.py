@@ -54,9 +54,22 @@ def test_the_preview_has_the_samples_of_training(finetune: Command, recipe: Path
 
 
 def test_a_second_preview_replaces_the_first(finetune: Command, recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "tiny" / "preview"
     for count in ("4", "2"):
         assert finetune("preview", recipe, "--clips", count).code == 0
-    assert len([*(tmp_path / "runs" / "tiny" / "preview").glob("*.wav")]) == 2
+        assert len([*folder.glob("*.wav")]) == int(count) + (count == "2")
+        own = folder / "01-own.wav"
+        own.write_bytes(b"a recording")
+    assert own.read_bytes() == b"a recording"
+
+
+def test_a_folder_with_another_table_is_not_changed(finetune: Command, recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    for content in ("{", '{"a": 1}', "[1]"):
+        (tmp_path / "own" / "preview.json").write_text(content)
+        result = finetune("preview", recipe, "-o", tmp_path / "own")
+        assert result.code == 1 and "preview.json: exists and is not a table of a preview" in result.err
+    assert len([*(tmp_path / "own").iterdir()]) == 1
 
 
 @pytest.mark.parametrize("option", [("--clips", "0"), ("--clips", "100"), ("--epoch", "3"), ("--epoch", "0")])

@@ -140,6 +140,9 @@ def test_results_of_other_arguments_are_replaced_on_request_only(
     assert (out / "clips.jsonl").read_bytes() == before
     assert call(finetune, terms, out, template, "--seed", 1, "--overwrite")[0] == 0
     assert len([*(out / "audio").iterdir()]) == 8 and (out / "clips.jsonl").read_bytes() != before
+    (out / "clips.jsonl").write_text('{"text": "a manifest of something else"}\n')
+    code, _, err = call(finetune, terms, out, template)
+    assert code == 1 and "clips.jsonl: exists already, made with other arguments" in err
 
 
 def test_a_damaged_clip_is_named(finetune: Command, terms: Path, tmp_path: Path) -> None:

@@ -218,8 +218,35 @@ def test_a_writer_is_asked_again_and_its_sentences_are_kept(
     assert write_sentences("openai:gpt", ["foo", "bar"], 2, "en", kept) == expected and len(json_server.requests) == 3
 
 
+def test_kept_sentences_belong_to_a_model_and_a_language(
+    json_server: JsonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(URL, json_server.url)
+    json_server.respond = lambda number: (200, answer(f"foo {number // 3}"))
+    kept = tmp_path / "sentences.json"
+
+    def write(model: str, count: int, language: str) -> list[str]:
+        return write_sentences(f"openai:{model}", ["foo"], count, language, kept)["foo"]
+
+    assert write("a", 2, "en") == ["foo 0"] and len(json_server.requests) == 3  # asked three times for two
+    assert write("a", 2, "en") == ["foo 0"] and len(json_server.requests) == 3  # the same call gives the same
+    assert write("b", 1, "en") == ["foo 1"] and write("a", 1, "de") == ["foo 1"] and write("a", 1, "fr") == ["foo 1"]
+    assert "German" in json.loads(json_server.requests[4][1])["messages"][0]["content"]
+    assert write("a", 2, "en") == ["foo 0"] and len(json_server.requests) == 6
+    assert write("a", 3, "en") == ["foo 0", "foo 2"] and len(json_server.requests) == 9
+    for damage in ('{"openai:a en": {"foo": ["foo"', '{"openai:a en": {"foo": ["foo 0"]}}', "[1]"):
+        kept.write_text(damage)
+        with pytest.raises(DataError, match=r"sentences.json: cannot be read; delete this file"):
+            write("a", 2, "en")
+
+
 @pytest.mark.parametrize(
-    ("body", "message"), [(answer("nothing"), "wrote no sentence that contains 'foo'"), (b"{}", "has no `choices`: {}")]
+    ("body", "message"),
+    [
+        (answer("nothing"), "wrote no sentence that contains 'foo'"),
+        (b"{}", "has no `choices`: {}"),
+        (b"[" * 10**5, "has no `choices`: [["),
+    ],
 )
 def test_a_writer_that_fails(
     body: bytes, message: str, json_server: JsonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

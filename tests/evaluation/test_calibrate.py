@@ -49,9 +49,11 @@ def folder(nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def manifest(speech: list[Utterance], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The clips and one without a transcript."""
+    """The clips, one without a transcript, and two that are decoded without the CTC head."""
     path = tmp_path_factory.mktemp("clips") / "valid.jsonl"
-    write_manifest(path, [*speech, replace(speech[0], id="no-transcript", text="")])
+    translation = replace(speech[0], id="translation", task="translate", target_language="de")
+    japanese = replace(speech[0], id="japanese", language="ja")
+    write_manifest(path, [*speech, replace(speech[0], id="no-transcript", text=""), translation, japanese])
     return path
 
 
@@ -215,6 +217,10 @@ def test_clips_without_transcripts_are_an_error(
         (
             [replace(item, text="") for item in speech],
             "no clip has a transcript; calibration needs transcripts to measure WER",
+        ),
+        (
+            [replace(item, task="translate", target_language="de") for item in speech],
+            "Translations and Japanese are decoded without the CTC head, so they cannot be used",
         ),
         ([], "the manifest is empty"),
     ):

@@ -337,6 +337,11 @@ def test_translations_are_not_scored_and_noted(compare: Run) -> None:
     write("test.jsonl", [{**rows[0], "id": "t", "target_language": "de"}, *rows])
     code, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl")
     assert code == 0 and "1 clips are translations and are not scored" in out and f"{CLIPS} clips" in out
+    for name in ("bad.jsonl", "good.jsonl"):  # as a run writes them, with the audio of both tasks
+        texts = [{**row, "audio_filepath": rows[0]["audio_filepath"]} for row in read(name)]
+        write(name, [*texts, {**texts[0], "id": "t"}])
+    code, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl")
+    assert code == 0 and f"{CLIPS} clips" in out and "match no clip" not in out
 
 
 def test_clips_on_which_a_system_failed_are_left_out_for_all(folder: Path) -> None:

@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 from conftest import embedded
 
-from finetune.core.config import CorpusEntry, Recipe
+from finetune.core.config import AugmentSection, CorpusEntry, Recipe
 from finetune.core.errors import RecipeError
+from finetune.data.audio import SAMPLE_RATE
+from finetune.data.features import FRAME_SECONDS, num_frames
+from finetune.data.manifest import seconds_of
 from finetune.model.granite import SpeechModel
+from finetune.planning.measure import measure_time
 from finetune.planning.split_facts import LIMITS, Limits, SplitFacts, open_split, read_facts
 from finetune.planning.steps import plan_steps
 
@@ -72,7 +76,7 @@ def test_the_estimate_is_close_to_the_exact_plan(recipe: Recipe, model: Callable
     assert about.largest.frames == pytest.approx(exact.largest.frames, rel=0.1)
     assert about.padded_seconds == pytest.approx(exact.padded_seconds, rel=0.05)
     for large, typical in (exact.measured, about.measured):
-        assert max(clip.duration for clip in large) * len(large) <= 20.0
+        assert max(map(seconds_of, large)) * len(large) <= 20.0
         assert len(typical) >= len(large) > 0
 
 
@@ -84,7 +88,32 @@ def test_a_plan_counts_clips_without_speech(recipe: Recipe, model: Callable[[], 
     plain = plan_steps(model(), recipe, {"train": facts_of(recipe)}, 1)
     assert made.plan.clips == pytest.approx(4 * ROWS, abs=2) and made.plan.exact == (exact > 100)
     assert made.plan.tokens == pytest.approx(plain.plan.tokens + 2 * ROWS, rel=0.06), "one token for each"
-    assert all(batch and all(clip.audio_filepath for clip in batch) for batch in made.measured)
+    assert all(batch and all(item.audio_filepath for clip in batch for item in clip) for batch in made.measured)
+
+
+def test_measured_batches_have_all_files_of_concatenated_clips(
+    recipe: Recipe, model: Callable[[], SpeechModel]
+) -> None:
+    recipe = recipe.model_copy(update={"augment": recipe.augment.model_copy(update={"concat": 0.9})})
+    made = plan_steps(model(), recipe, {"train": facts_of(recipe)}, 1)
+    assert max(len(clip) for batch in made.measured for clip in batch) > 1
+    largest = max(map(seconds_of, made.measured[0])) / (1 - recipe.augment.speed)
+    assert made.largest.frames == num_frames(round(largest * SAMPLE_RATE))
+
+
+def test_concatenated_clips_are_measured_with_all_their_audio(recipe: Recipe, model: Callable[[], SpeechModel]) -> None:
+    recipe = recipe.model_copy(update={"augment": AugmentSection(concat=0.9)})
+    steps, frames = plan_steps(model(), recipe, {"train": facts_of(recipe)}, 1), list[list[int]]()
+
+    def load(*_: object) -> SpeechModel:
+        loaded = model()
+        loaded.register_forward_pre_hook(lambda _, args: frames.append(args[1].tolist()))
+        return loaded
+
+    measure_time(recipe, steps, [], 0.0, load)
+    assert len(frames) == 6  # three steps on each batch
+    for batch, seen in zip(steps.measured, (frames[0], frames[3]), strict=True):
+        assert seen == pytest.approx([seconds_of(clip) / FRAME_SECONDS for clip in batch], abs=3)
 
 
 def test_an_estimate_counts_the_weights_of_the_clips(recipe: Recipe, model: Callable[[], SpeechModel]) -> None:

@@ -46,7 +46,9 @@ class EndpointVoice:
             return read_sound(answer.response.content, self._client.name)
         except VoiceError as error:  # some servers report errors with status 200
             text = self._client.excerpt(answer.response.text)
-            raise VoiceError(f"{error}: {text}" if text.isprintable() and "\ufffd" not in text else str(error)) from error
+            raise VoiceError(
+                f"{error}: {text}" if text.isprintable() and "\ufffd" not in text else str(error)
+            ) from error
 
     @cached_property
     def _client(self) -> "OpenAIClient":
