@@ -18,7 +18,6 @@ from finetune.training.clip_table import ClipTable
 from finetune.training.corpus import TrainingCorpus
 from finetune.training.plan import Groups, no_speech_durations, plan_epoch, sample_replay, sample_weighted
 
-
 Clips = list[tuple[Utterance, ...]]  # the utterances of each clip; several if clips are concatenated
 
 
