@@ -14,6 +14,7 @@ from unicodedata import category
 from finetune.core.errors import RecipeError
 from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS, language_code
 from finetune.core.prompts import DEFAULT_PROFILE, INSTRUCTION, PromptProfile
+from finetune.core.unicode_text import composed
 
 MAX_SAMPLING_WEIGHT = 1000.0  # occurrences of a clip in an epoch
 COMPARE_FOLDER = "runs/compare"  # hypotheses that `finetune compare` keeps
@@ -256,7 +257,7 @@ def parse_channel(channel: str | int) -> str:
 
 
 def parse_keywords(words: str | Iterable[str]) -> tuple[str, ...]:
-    """Removes surrounding spaces, empty keywords and duplicates; keeps the order.
+    """Composes characters as transcripts have them; removes outer spaces, empty keywords and duplicates.
 
     Args:
         words: a list, or one string with commas between keywords.
@@ -268,7 +269,7 @@ def parse_keywords(words: str | Iterable[str]) -> tuple[str, ...]:
     items = list(words.split(",") if isinstance(words, str) else words) if isinstance(words, Iterable) else [words]
     if wrong := [item for item in items if not isinstance(item, str)]:
         raise RecipeError(f"keywords: must be strings, got {wrong[0]!r}")
-    for word in map(str.strip, items):
+    for word in (composed(item).strip() for item in items):
         forbidden = next((char for char in word if char == "," or category(char) in CONTROL_CHARACTERS), None)
         if forbidden:
             raise RecipeError(f"keyword {word!r} contains {forbidden!r}; give each keyword separately, on one line")

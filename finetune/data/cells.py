@@ -6,8 +6,8 @@ import math
 import re
 import unicodedata
 
-# Soft hyphen, zero-width space, byte-order mark, direction marks: invisible and silent, but separate tokens.
-INVISIBLE = re.compile("[\u00ad\u200b\ufeff\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069]")
+from finetune.core.unicode_text import composed
+
 NO_NUMBER = ("", "nan", "none", "null", "na", "n/a", "-")  # cells of a column of numbers that hold no number
 CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)")  # 00:00:02.070, 0:02.07, 00:00:02,070
 NUMBER_WITH_UNIT = re.compile(r"([+-]?[\d.,]+(?:[eE][+-]?\d+)?)\s*(s|sec|secs|seconds?|ms|msec|milliseconds?)")
@@ -96,7 +96,7 @@ def clean_text(value: object) -> str:
     """
     if isinstance(value, list | dict | bytes):
         return ""
-    text = INVISIBLE.sub("", unicodedata.normalize("NFC", cell_text(value)))
+    text = composed(cell_text(value))
     text = "".join(" " if unicodedata.category(char) == "Cc" else char for char in text)
     return " ".join(text.split())
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from finetune.core.errors import DataError
 from finetune.core.files import MAX_LIST_BYTES, read_bytes
+from finetune.core.unicode_text import composed
 from finetune.metrics.normalizer import normalize
 from finetune.metrics.term_matcher import TermMatcher
 
@@ -95,7 +96,7 @@ def term_lines(path: str | Path) -> list[tuple[int, str]]:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
-    terms = [(number, " ".join(line.split())) for number, line in enumerate(lines, start=1) if line.strip()]
+    terms = [(number, term) for number, line in enumerate(lines, 1) if (term := " ".join(composed(line).split()))]
     if not terms:
         raise DataError(f"{path}: contains no terms; write one term per line")
     return terms
@@ -111,7 +112,7 @@ def column_terms(cells: Iterable[object], preset: str) -> list[str]:
         parts = cell.replace(";", ",").split(",") if isinstance(cell, str) else cell
         for part in parts if isinstance(parts, list | tuple) else ():
             if isinstance(part, str) and normalize(part, preset):
-                terms.setdefault(" ".join(part.split()))
+                terms.setdefault(" ".join(composed(part).split()))
     return list(terms)
 
 

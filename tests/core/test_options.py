@@ -51,6 +51,10 @@ def test_the_prompt_of_a_translation_is_the_model_cards() -> None:
 
 def test_keywords_are_trimmed_and_each_is_kept_once() -> None:
     assert parse_keywords([" stent", "", "New  York", "stent ", " ", "Stent"]) == ("stent", "New  York", "Stent")
+    assert parse_keywords(["nai\u0308ve", "na\u00efve", "\u200f\u05e9\u05dc", "\u200b"]) == (
+        "na\u00efve",
+        "\u05e9\u05dc",
+    )
     assert parse_keywords("stent, New York,") == ("stent", "New York"), "not the letters of the string"
     assert len(TranscribeOptions(keywords=tuple(f"word{n}" for n in range(1000))).keywords) == 1000
 

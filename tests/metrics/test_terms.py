@@ -14,6 +14,7 @@ from finetune.metrics.terms import (
     count_terms,
     read_terms,
     summarize,
+    term_lines,
     term_recall,
 )
 
@@ -97,6 +98,13 @@ def test_bounds(references: list[str], hypotheses: list[str]) -> None:
     assert perfect.recall in (1.0, None) and perfect.precision in (1.0, None) and perfect.false_alarms == 0
     words = sum(text.split().count("a") for text in references)
     assert term_recall(references, references, ["a"], "none")[0].support == words
+
+
+def test_terms_have_the_characters_of_transcripts(tmp_path: Path) -> None:
+    (tmp_path / "terms.txt").write_text("\n\u200b\nnai\u0308ve  man\n\u200f\u05e9\u05dc\n", encoding="utf-8")
+    expected = ["na\u00efve man", "\u05e9\u05dc"]
+    assert term_lines(tmp_path / "terms.txt") == [(3, expected[0]), (4, expected[1])]
+    assert column_terms([["nai\u0308ve  man", "\u200f\u05e9\u05dc", "na\u00efve man"]], "none") == expected
 
 
 def test_a_list_without_terms_is_refused(tmp_path: Path) -> None:
