@@ -108,7 +108,8 @@ def test_a_recipe_takes_tuples_and_paths() -> None:
     text = finetune.Recipe(name="x", model={"base": "b"}, data={name: ["c/d"] for name in ("train", "valid", "test")})
     made = finetune.Recipe(
         name="x", runs=Path("runs"), model={"base": Path("b")},
-        data={"train": Path("c/d"), "valid": (Path("c/d"),), "test": [Path("c/d")]}, train={"interpolate": ()},
+        data={"train": Path("c/d"), "valid": (Path("c/d"),), "test": [{"path": Path("c/d")}]},
+        train={"interpolate": ()},
     )  # fmt: skip
     assert made == text
 

@@ -246,10 +246,7 @@ def _as_field(key: str, value: Any) -> Any:
     field_type: Any = Recipe
     for part in key.split("."):
         field_type = field_types(field_type)[part]
-    if isinstance(value, Path):
-        value = str(value)
-    elif isinstance(value, list | tuple):
-        value = [str(item) if isinstance(item, Path) else item for item in value]
+    value = _with_text_paths(value)
     if get_origin(field_type) is list and (value is None or isinstance(value, str)):
         text = value or ""
         text = text[1:-1] if text[:1] + text[-1:] == "[]" else text
@@ -257,6 +254,15 @@ def _as_field(key: str, value: Any) -> Any:
     if isinstance(value, str) and value.strip().lower() == "none" and type(None) in get_args(field_type):
         return None
     return value
+
+
+def _with_text_paths(value: Any) -> Any:
+    """A value with its paths as text, also those in lists, tuples and corpora; tuples become lists."""
+    if isinstance(value, list | tuple):
+        return [_with_text_paths(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _with_text_paths(item) for name, item in value.items()}
+    return str(value) if isinstance(value, Path) else value
 
 
 def _nearest(key: str, known: list[str]) -> str | None:
