@@ -137,6 +137,9 @@ class RunDir:
                 self.check_version()
                 previous, current = flatten(recorded), flatten(settings)
                 changed = sorted(key for key in {*previous, *current} if previous.get(key) != current.get(key))
+                if changed and not {*changed} & previous.keys():
+                    lacking = ", ".join(changed[:5])
+                    raise CheckpointError(self._of_an_earlier_version(f"its recipe does not have {lacking}"))
                 if changed:
                     raise CheckpointError(
                         f"{self.root} holds a run of another recipe (differs in {', '.join(changed[:5])}); "
@@ -170,12 +173,14 @@ class RunDir:
         renamed = sorted(flatten(_read_record(self.recipe) or {}).keys() & RENAMED.keys())
         if renamed:
             new_names = ", ".join(RENAMED[key] for key in renamed)
-            raise CheckpointError(
-                f"{self.root} was trained by an earlier version of the toolkit (its recipe has {', '.join(renamed)}, "
-                f"now {new_names}), so it cannot be resumed, evaluated or reported again. Train again under another "
-                "name with --set name=..., or delete the directory; `finetune compare` and `finetune transcribe` can "
-                "still use it"
-            )
+            raise CheckpointError(self._of_an_earlier_version(f"its recipe has {', '.join(renamed)}, now {new_names}"))
+
+    def _of_an_earlier_version(self, reason: str) -> str:
+        return (
+            f"{self.root} was trained by an earlier version of the toolkit ({reason}), so it cannot be resumed, "
+            "evaluated or reported again. Train again under another name with --set name=..., or delete the "
+            "directory; `finetune compare` and `finetune transcribe` can still use it"
+        )
 
 
 @contextmanager

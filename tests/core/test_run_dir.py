@@ -75,6 +75,19 @@ def test_another_recipe_is_refused_with_the_keys_that_differ(tmp_path: Path) -> 
     assert read_json(run.recipe) == RECIPE
 
 
+def test_settings_that_an_earlier_version_did_not_have_are_named(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.claim(RECIPE)
+    run.best.mkdir()
+    newer = {**RECIPE, "augment": {"clipping": 0.0}}
+    with pytest.raises(
+        CheckpointError, match=r"an earlier version of the toolkit \(its recipe does not have augment\.clip"
+    ):
+        run.claim(newer)
+    with pytest.raises(CheckpointError, match=r"a run of another recipe \(differs in augment\.clipping, seed\)"):
+        run.claim({**newer, "seed": 2})
+
+
 def test_a_recipe_can_change_before_training(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     run.claim({**RECIPE, "seed": 2})
