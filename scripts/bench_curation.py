@@ -7,7 +7,7 @@
 
 pseudo-label: a teacher is trained on a part of `data.train` (--share per cent of its audio) and transcribes the rest,
 whose transcripts are hidden. A student is trained on both, and another model on all true transcripts. The gap is the
-WER of the teacher minus that of all transcripts.
+WER of the teacher minus that of all transcripts. `--curve` takes both from a finished `finetune curve RECIPE`.
 
 suggest: a model is trained on a part and ranks the rest. The WER of its hypotheses and the number of new words are
 printed for the best quarter, and for random clips with as much audio. Then as much audio as the first part has is
@@ -43,7 +43,7 @@ from finetune.data.manifest import Utterance, read_manifest, seconds_of, write_m
 from finetune.data.utterance_table import open_manifest  # noqa: E402
 from finetune.evaluation.curve import ScoredSet  # noqa: E402
 from finetune.evaluation.decode_run import Backend  # noqa: E402
-from finetune.learning_curve import part_recipe  # noqa: E402
+from finetune.learning_curve import CurveFiles, part_name, part_recipe  # noqa: E402
 from finetune.metrics.resampling import resample  # noqa: E402
 from finetune.metrics.significance import paired_difference  # noqa: E402
 from finetune.metrics.wer import errors_per_utterance, score  # noqa: E402
@@ -54,8 +54,11 @@ from finetune.training.subsets import nested_parts  # noqa: E402
 class Bench:
     """One repetition: the known and the hidden clips of a seed, and trainings on them."""
 
-    def __init__(self, recipe: Recipe, share: float, repeat: int, scored: ScoredSet, run: RunDir) -> None:
-        self.recipe, self.repeat, self.scored, self.run = recipe, repeat, scored, run
+    def __init__(
+        self, recipe: Recipe, share: float, repeat: int, scored: ScoredSet, run: RunDir, curve: bool = False
+    ) -> None:
+        self.recipe, self.repeat, self.scored, self.run, self.curve = recipe, repeat, scored, run, curve
+        self.share = share
         self.folder = run.root / "curation" / f"{share:g}-{repeat + 1}"
         table = open_manifest(run.manifest("train"))
         rows = {*nested_parts(table, [share / 100], "clips", recipe.seed + repeat)[0].tolist()}
@@ -64,6 +67,16 @@ class Bench:
         self.hidden = [clip for row, clip in enumerate(clips) if row not in rows]
         self.seconds = seconds_of(clips)
         write_manifest(self.folder / "hidden.jsonl", [replace(clip, text="") for clip in self.hidden])
+
+    def part_of_curve(self, share: float) -> RunDir:
+        """A finished part of `finetune curve` with this seed."""
+        files, name = CurveFiles(self.run), part_name(share, self.repeat)
+        run = self.run if name == "100" else RunDir(files.folder / name)
+        ids = {clip.id for clip in (self.known if share < 100 else [*self.known, *self.hidden])}
+        trained = files.manifest(name)
+        if not run.done("train") or {clip.id for clip in read_manifest(trained)} != ids:
+            raise SystemExit(f"{run.root}: not a finished part of {share:g} % by clips; run `finetune curve` first")
+        return run
 
     def train(self, name: str, clips: Sequence[Utterance]) -> RunDir:
         """Trains on clips, with the number of steps that the recipe has for all of them."""
@@ -83,7 +96,7 @@ class Bench:
         return self.scored.errors(self.scored.texts(recipe, run, "adapted", self.folder / f"{name}.texts.json"))
 
     def pseudo_labels(self, options: PseudoLabelOptions) -> dict[str, NDArray[np.int64]]:
-        teacher = self.train("teacher", self.known)
+        teacher = self.part_of_curve(self.share) if self.curve else self.train("teacher", self.known)
         tag = f"-{options.min_agreement:g}-{options.min_confidence:g}"
         files = CurationFiles.of(self.folder / f"pseudo{tag}.jsonl")
         if not files.summary.is_file() or json.loads(files.summary.read_text())["options"] != asdict(options):
@@ -93,7 +106,9 @@ class Bench:
         runs = {
             "teacher": teacher,
             "student": self.train(f"student{tag}", [*self.known, *labelled]),
-            "all transcripts": self.train("all", [*self.known, *self.hidden]),
+            "all transcripts": self.part_of_curve(100)
+            if self.curve
+            else self.train("all", [*self.known, *self.hidden]),
         }
         return {name: self.errors(run.root.name, run) for name, run in runs.items()}
 
@@ -202,6 +217,7 @@ def main() -> int:
     parser.add_argument("--only", choices=("pseudo-label", "suggest"), required=True)
     parser.add_argument("--share", type=float, default=50, help="per cent of the training audio with transcripts")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--curve", action="store_true", help="teacher and all transcripts are parts of a curve")
     parser.add_argument("--min-agreement", type=float, default=PseudoLabelOptions().min_agreement)
     parser.add_argument("--min-confidence", type=float, default=PseudoLabelOptions().min_confidence)
     args = parser.parse_args()
@@ -209,7 +225,7 @@ def main() -> int:
     run = run_recipe(recipe, "prepare")
     scored, results = ScoredSet(recipe, run, "test", Backend()), []
     for repeat in range(args.seeds):
-        bench = Bench(recipe, args.share, repeat, scored, run)
+        bench = Bench(recipe, args.share, repeat, scored, run, args.curve)
         options = PseudoLabelOptions(args.min_agreement, args.min_confidence)
         results.append(bench.pseudo_labels(options) if args.only == "pseudo-label" else bench.suggestions())
         write_json(bench.folder / f"{args.only}.json", {name: row.tolist() for name, row in results[-1].items()})
