@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from functools import cache as remember
 from pathlib import Path
@@ -40,12 +40,14 @@ class ShardFiles:
         self.part, self.rows_part = path.with_suffix(".part.i16"), path.with_suffix(".part.jsonl")
         self.rejected = path.with_suffix(".rejected.jsonl")
 
-    def read_rows(self) -> list[Row]:
-        """The rows of the unfinished shard, rejected ones too; cuts both files to them."""
+    def read_rows(self, clips: Sequence[PlannedClip]) -> list[Row]:
+        """The rows of the unfinished shard as planned, rejected ones too; cuts both files to them."""
         available, rows, end, kept = self.part.stat().st_size // 2, list[Row](), 0, 0
-        for line in self.rows_part.read_bytes().splitlines(keepends=True):
+        for line, clip in zip(self.rows_part.read_bytes().splitlines(keepends=True), clips, strict=False):
             row = json.loads(line) if line.endswith(b"\n") else {}
             if not row or row["start"] + row["num_samples"] > available:
+                break
+            if (row["id"], row["voice"]) != (clip.text["id"], clip.voice.full_name):  # the texts were made anew
                 break
             rows.append(row)
             end, kept = row["start"] + row["num_samples"], kept + len(line)
@@ -86,8 +88,9 @@ def write_shard(
             fcntl.flock(index, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise VoiceError(f"{path}: another process makes this shard; wait for it, or stop it") from error
-        rows = files.read_rows()
-        for clip in list(clips)[len(rows) :]:
+        clips = list(clips)
+        rows = files.read_rows(clips)
+        for clip in clips[len(rows) :]:
             if stop():
                 return False
             wave, row = make_clip(clip, speak)

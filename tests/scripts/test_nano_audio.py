@@ -196,6 +196,17 @@ def test_a_stopped_shard_continues_to_the_same_samples(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_clips_of_other_texts_are_made_again(tmp_path: Path) -> None:
+    path, turns = tmp_path / "0000", iter([False, False, False, True])
+    assert not write_shard(path, planned(5), speak, stop=lambda: next(turns))
+    changed = planned(5)
+    changed[1] = PlannedClip(changed[1].text | {"id": "en-new"}, VOICE, 0)
+    assert write_shard(path, changed, speak)
+    write_shard(tmp_path / "0001", changed, speak)
+    for suffix in (".i16", ".json"):
+        assert path.with_suffix(suffix).read_bytes() == (tmp_path / "0001").with_suffix(suffix).read_bytes()
+
+
 def test_two_processes_cannot_make_one_shard(tmp_path: Path) -> None:
     path = tmp_path / "0000"
 
