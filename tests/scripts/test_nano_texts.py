@@ -5,6 +5,7 @@ import json
 import random
 import re
 import struct
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from finetune.model.ctc import to_labels
 from nano.texts import corpus, formats, japanese, spoken_forms
 from nano.texts.corpus import Line, own_slots, rows, split_of, write_rows
 from nano.texts.excluded import Excluded, prompt_sentences, terms, test_sentences
-from nano.texts.frequency import Frequencies
+from nano.texts.frequency import Frequencies, _table, word_list
 from nano.texts.grammar import expand, many
 from nano.texts.invented import CARRIERS, WordMaker, invented_sentences
 from nano.texts.names import slots_of
@@ -159,15 +160,16 @@ def test_kinds_of_sentences() -> None:
     assert kind_of("no no", "fr", frequencies) is None  # more frequent in English
 
 
-def test_word_lists_are_read() -> None:
+def test_word_lists_are_read(tmp_path: Path) -> None:
     def packed(words: list[str]) -> bytes:
         return bytes([0x90 + len(words)]) + b"".join(bytes([0xA0 + len(w.encode())]) + w.encode() for w in words)
 
     header = b"\x82" + b"\xa6format\xa2cB" + b"\xa7version\x01"
-    from nano.texts.frequency import _table
-
     data = gzip.compress(b"\xdc\x00\x04" + header + packed([]) + packed(["été"]) + packed(["a", "b"]))
     assert _table(data) == pytest.approx({"été": 8.99, "a": 8.98, "b": 8.98})
+    with zipfile.ZipFile(tmp_path / "wordfreq.whl", "w") as archive:
+        archive.writestr("wordfreq/data/small_ja.msgpack.gz", data)
+    assert word_list(tmp_path / "wordfreq.whl", "ja") == ["a", "b", "été"]
 
 
 def test_sentences_are_cut_and_filtered() -> None:
@@ -402,3 +404,6 @@ def test_phrases_are_lines_of_each_language() -> None:
     phrase = Phrase("p1", dict.fromkeys(LANGUAGES, "Hello there"), "held_out")
     kept = corpus._distinct([Line(phrase.texts["en"], "phrase", "own", "p1")] * 2, "en", NOTHING, taken := set(), 5)
     assert [line.phrase for line in kept] == ["p1"] and taken == {"hello there"}
+    assert (
+        corpus._distinct([Line("Hello, there!", "common", "own")], "en", Excluded(["hello there"], []), set(), 5) == []
+    )

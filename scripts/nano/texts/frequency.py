@@ -74,6 +74,12 @@ class Frequencies:
         )
 
 
+def word_list(wheel: Path, language: str) -> list[str]:
+    """The words of the small list of a language, sorted."""
+    with zipfile.ZipFile(wheel) as archive:
+        return sorted(_table(archive.read(f"wordfreq/data/small_{language}.msgpack.gz")))
+
+
 def _table(packed: bytes) -> dict[str, float]:
     """A list of word lists: those at index i have the frequency 10^(-i/100)."""
     header, *levels = _unpack(gzip.decompress(packed))

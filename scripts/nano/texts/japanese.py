@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from nano.texts import spoken_forms
 from nano.texts.corpus import Line, load_excluded, rows, uniform
+from nano.texts.frequency import word_list
 from nano.texts.grammar import many
 from nano.texts.invented import WordMaker
 from nano.texts.material import paragraphs
@@ -23,7 +24,7 @@ _PARTICLES = str.maketrans("はへをui", "ハヘヲウイ"), str.maketrans("は
 
 
 class Token(NamedTuple):
-    """A word of the dictionary: its part of speech (four levels), reading as written and as said; * if unknown."""
+    """A word of the dictionary: its part of speech (four levels), reading as written and as said; * if unknown, so not kana."""
 
     surface: str
     part_of_speech: str
@@ -45,7 +46,7 @@ def lines_of(sources: Sources) -> list[dict[str, Any]]:
     for kind in ("common", "rare"):
         lines = [line for line in found.values() if line.kind == kind]
         chosen += sorted(lines, key=lambda line: uniform(line.written or "", "sample ja"))[: COUNTS[kind]]
-    words = sorted({word for line in chosen for word in line.spoken.split() if word.isalpha()})
+    words = [word for word in word_list(sources.wheel("wordfreq"), "ja") if set(word) <= set(LETTERS["ja"])]
     own = {line.written: line for line in _own(words) if line.written not in forbidden}
     for kind in ("names", "numbers", "commands", "invented"):
         chosen += [line for text, line in own.items() if line.kind == kind and text not in found][: COUNTS[kind]]
@@ -68,8 +69,6 @@ def _line(tokens: Sequence[Token], source: str) -> Line | None:
         if token.part_of_speech.startswith("記号"):
             spoken += {"、": "、", "。": "。", "？": "？", "！": "！"}.get(token.surface, "")
             continue
-        if token.reading == "*":
-            return None
         starts = not token.part_of_speech.startswith(("助詞", "助動詞")) and not any(
             level in token.part_of_speech for level in ("接尾", "非自立")
         )
