@@ -24,7 +24,7 @@ _PARTICLES = str.maketrans("はへをui", "ハヘヲウイ"), str.maketrans("は
 
 
 class Token(NamedTuple):
-    """A word of the dictionary: its part of speech (four levels), reading as written and as said; * if unknown, so not kana."""
+    """A word of the dictionary: its part of speech (four levels), reading as written and as said (* if unknown)."""
 
     surface: str
     part_of_speech: str
