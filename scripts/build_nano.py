@@ -53,6 +53,8 @@ def parts_of(stage: str, model: SpeechModel) -> torch.nn.ModuleDict:
 def prepare(cache: Path, plan: Plan, start: Path | None) -> tuple[SpeechModel, Tasks]:
     """The model before the first stage, which is stored once with its tokenizer, and the tasks."""
     texts = read_texts(cache / "texts", list(LANGUAGES))
+    if missing := [language for language in LANGUAGES if language not in texts]:
+        print(f"{cache / 'texts'}: no sentences of {', '.join(missing)}; they do not train", flush=True)
     folder, beginning = cache / "model", cache / "beginning.pt"
     if not (folder / "chat_template.jinja").exists():  # written last
         build_tokenizer(texts, folder, plan.sizes.vocabulary)

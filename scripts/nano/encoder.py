@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from finetune.data.audio import SAMPLE_RATE
 from finetune.model.conformer import encode
 from finetune.model.ctc import to_labels
 from finetune.model.granite import SpeechModel
 from finetune.training.loss import ctc_loss
-from nano.clips import find_shards, open_clips, split
+from nano.clips import Clips, find_shards, open_clips, split
 from nano.plan import Plan
 from nano.rounds import Item, Shares, draw, make_batches
 from nano.sounds import Sounds
@@ -51,6 +52,17 @@ def add_ctc_losses(losses: Losses, logits: tuple[Tensor, Tensor], frames: Tensor
     return total / max(1, sum(map(len, labels)))
 
 
+def describe(clips: Clips) -> str:
+    """Hours of each language, and the characters that the CTC head cannot write."""
+    names, numbers = clips.columns["language"]
+    hours = np.bincount(numbers, clips.num_samples, len(names)) / SAMPLE_RATE / 3600
+    parts = [f"{name} {length:.2f} h" for name, length in zip(names, hours.tolist(), strict=True)]
+    omitted = sum(to_labels(ctc_text(text))[1] for text in clips.texts)
+    return f"clips for training: {', '.join(parts)}" + (
+        f"; {omitted} characters without a CTC label" if omitted else ""
+    )
+
+
 class EncoderRounds:
     """Rounds of the encoder stage.
 
@@ -80,6 +92,7 @@ class EncoderRounds:
         """Opens the shards of a round, unless the last round had the same."""
         if self.opened != state:
             clips = split(open_clips(self.audio, state["shards"]))[0]
+            print(describe(clips), flush=True)
             self.sounds, self.opened = Sounds(clips, self.plan.effects, self.seed), state
 
     def items(self, number: int) -> list[Item]:

@@ -26,7 +26,7 @@ from finetune.model.prompt import encode_text
 from nano.clips import find_shards, open_clips, split
 from nano.copying import CopyRows
 from nano.decoder import Decoder
-from nano.encoder import ctc_text
+from nano.encoder import ctc_text, describe
 from nano.plan import LANGUAGES, PLAN, Plan
 from nano.rounds import LONGEST, Shares, draw, make_batches
 from nano.scaffold import ACCENTS, KANA, Sizes, build_model, build_tokenizer, grow
@@ -220,6 +220,13 @@ def test_ctc_text_is_in_the_alphabet_of_the_head() -> None:
         assert to_labels(ctc_text(text))[1] == 0
 
 
+def test_characters_that_the_head_cannot_write_are_counted(cache: Path) -> None:
+    clips = open_clips(cache / "audio", find_shards(cache / "audio"))
+    assert describe(clips).startswith("clips for training: de 0.0") and "without" not in describe(clips)
+    wrong = replace(clips, texts=["żółw", *clips.texts[1:]])
+    assert describe(wrong).endswith("; 2 characters without a CTC label")
+
+
 def test_a_grown_encoder_computes_the_same(nano: Path, cache: Path, side_files: Path) -> None:
     """Eight blocks from six: the CTC output of the middle layer and of the last one stay."""
     old = load_model(str(nano), "float32")
@@ -322,6 +329,7 @@ def test_interrupted_stages_give_the_same_weights(
     shown = capsys.readouterr().out
     assert all(f"{name}: continues at step" in shown for name in PLAN.schedules)
     assert shown.count(": continues at step 2 of 3") >= 3 and "together: finished before" in shown
+    assert "no sentences of fr, pt, ja; they do not train" in shown and "clips for training: de 0.0" in shown
     assert "ctc en" in shown and "min left" in shown and "en keys" in shown
 
 
