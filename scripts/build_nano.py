@@ -5,8 +5,7 @@
 
 It reads sentences (`texts/`) and clips (`audio/`) in the cache folder. Each stage stores its weights there every few
 minutes, and a finished stage is skipped. A round of a stage begins with the clips that exist then, so more clips can
-be added between rounds. Requires the extra `rooms`. With glibc, memory allocation takes much of the time; jemalloc
-(LD_PRELOAD) avoids that.
+be added between rounds. Requires the extra `rooms`.
 """
 
 import argparse
