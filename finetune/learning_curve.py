@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from finetune.core.config import CorpusEntry, Recipe, TextSection
 from finetune.core.curation_options import CurveOptions
 from finetune.core.errors import DataError, RecipeError
+from finetune.core.files import write_lines
 from finetune.core.run_dir import RunDir
-from finetune.data.manifest import manifest_line, write_lines
+from finetune.data.manifest import manifest_line
 from finetune.data.splits import SPLITS
 from finetune.data.utterance_table import UtteranceTable, open_manifest
 from finetune.evaluation.curve import ScoredSet, TrainedPart, curve_result

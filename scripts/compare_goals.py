@@ -15,8 +15,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from finetune.core.config import GOALS, AugmentSection, PartsSection, Recipe  # noqa: E402
+from finetune.core.config import AugmentSection, PartsSection, Recipe  # noqa: E402
 from finetune.core.contradictions import contradictions  # noqa: E402
+from finetune.core.goals import GOALS  # noqa: E402
 from finetune.core.recipe import load_recipe  # noqa: E402
 from finetune.model.model_config import read_config  # noqa: E402
 from finetune.pipeline import run_recipe  # noqa: E402

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from finetune.core.config import GOALS, Recipe
+from finetune.core.config import Recipe
+from finetune.core.goals import GOALS
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "recipes.md"
 BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}

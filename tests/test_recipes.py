@@ -10,8 +10,8 @@ import yaml
 from transformers import GraniteSpeechConfig
 
 from compare_goals import OWN, with_goal
-from finetune.core.config import GOALS
 from finetune.core.contradictions import contradictions
+from finetune.core.goals import GOALS
 from finetune.core.recipe import load_recipe
 from finetune.model.granite import on_meta
 

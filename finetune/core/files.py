@@ -98,6 +98,20 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise
 
 
+def write_lines(path: Path, lines: Iterable[bytes]) -> None:
+    """Writes lines atomically, one at a time. Creates missing parent folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 @contextmanager
 def output_folder(folder: Path) -> Iterator[None]:
     """Creates a folder before long work, so that a wrong path fails at once. After an error an empty one is removed.

@@ -14,10 +14,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
-from finetune.core.config import GOALS, CorpusEntry, Recipe
+from finetune.core.config import CorpusEntry, Recipe
 from finetune.core.contradictions import contradictions
 from finetune.core.errors import RecipeError
 from finetune.core.files import write_json
+from finetune.core.goals import GOALS
 from finetune.core.renamed import NEW_VALUES, RENAMED
 from finetune.core.run_dir import flatten
 from finetune.core.yaml_text import line_of, read_yaml

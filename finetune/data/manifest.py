@@ -9,7 +9,6 @@ the version of the format.
 import json
 import logging
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.core.errors import DataError
-from finetune.core.files import parse_jsonl, read_bytes, stream_jsonl
+from finetune.core.files import parse_jsonl, read_bytes, stream_jsonl, write_lines
 from finetune.core.options import MAX_SAMPLING_WEIGHT
 from finetune.core.prompts import TRANSLATE, prompt_problem, stated_task
 from finetune.data.byte_range import stem_of
@@ -223,20 +222,6 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
         DataError: an utterance cannot be written as JSON (the message has its id).
     """
     write_lines(Path(path), map(manifest_line, utterances))
-
-
-def write_lines(path: Path, lines: Iterable[bytes]) -> None:
-    """Writes lines atomically, one at a time. Creates missing parent folders."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def parse_manifest_line(line: bytes) -> Utterance:

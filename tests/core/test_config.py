@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from recipe_helpers import RECIPE
 
-from finetune.core.config import GOALS, DataSection, ModelSection, Recipe
+from finetune.core.config import DataSection, ModelSection, Recipe
 from finetune.core.contradictions import contradictions
 from finetune.core.errors import RecipeError
+from finetune.core.goals import GOALS
 from finetune.core.recipe import get_setting, known_keys, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]

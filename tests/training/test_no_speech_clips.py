@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from training_runs import Killed, KillInStep, prepared, records, weights
 
-from finetune.core.config import GOALS, AugmentSection, Recipe
+from finetune.core.config import AugmentSection, Recipe
 from finetune.core.errors import CheckpointError
+from finetune.core.goals import GOALS
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest
 from finetune.model.granite import SpeechModel

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from finetune.core.files import write_lines
 from finetune.data.audio_file import open_audio
-from finetune.data.manifest import Utterance, json_line, write_lines
+from finetune.data.manifest import Utterance, json_line
 
 
 def write_cuts(path: Path, utterances: Iterable[Utterance]) -> None:

@@ -7,7 +7,8 @@ because NeMo ignores columns that it does not know.
 from collections.abc import Iterable
 from pathlib import Path
 
-from finetune.data.manifest import VERSION_KEY, Utterance, json_line, manifest_row, write_lines
+from finetune.core.files import write_lines
+from finetune.data.manifest import VERSION_KEY, Utterance, json_line, manifest_row
 
 RENAMED = {"language": "lang"}
 LEFT_OUT = (VERSION_KEY, "audio_digest")

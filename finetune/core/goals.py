@@ -1,0 +1,45 @@
+"""The preset of each `train.goal`: settings that the recipe does not set itself. No preset sets a learning rate."""
+
+GOALS: dict[str, dict[str, str]] = {
+    "vocabulary": {
+        "parts.lora.rank": "32",
+        "parts.projector.mode": "full",
+        "parts.encoder.mode": "full",
+        "parts.encoder.blocks": "3",
+        "parts.ctc_head.mode": "full",
+        "train.ctc_weight": "0.3",
+        "augment.speed": "0.1",
+        "augment.mel_mask": "10",
+        "augment.time_mask": "8",
+    },
+    "accent": {
+        "parts.projector.mode": "full",
+        "parts.encoder.mode": "lora",
+        "augment.speed": "0.1",
+        "augment.mel_mask": "12",
+        "augment.time_mask": "12",
+    },
+    "domain": {
+        "parts.projector.mode": "full",
+        "parts.encoder.mode": "full",
+        "parts.encoder.blocks": "4",
+        "parts.ctc_head.mode": "full",
+        "train.ctc_weight": "0.3",
+        "augment.speed": "0.1",
+        "augment.gain_db": "6",
+        "augment.mel_mask": "12",
+        "augment.time_mask": "12",
+        "augment.no_speech": "0.05",
+    },
+    "language": {
+        "parts.lora.rank": "64",
+        "parts.projector.mode": "full",
+        "parts.encoder.mode": "full",
+        "parts.encoder.blocks": "8",
+        "parts.ctc_head.mode": "full",
+        "parts.lm_head.mode": "full",
+        "train.ctc_weight": "0.3",
+        "augment.speed": "0.1",
+        "augment.no_speech": "0.05",
+    },
+}
