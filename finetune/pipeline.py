@@ -140,6 +140,20 @@ def run_recipe(
     return run
 
 
+def export_format(recipe: Recipe, format_name: str) -> RunDir:
+    """Trains if needed, then exports the adapter in another format than the merged model.
+
+    Raises:
+        ModelError, CheckpointError: the format cannot hold what was trained, or the errors of `run_recipe`.
+    """
+    run = run_recipe(recipe, "train")
+    with run.locked():
+        from finetune.exporting.formats import export_adapter
+
+        export_adapter(recipe, run, format_name)
+    return run
+
+
 def prepare_shard(recipe: Recipe, shard: Shard) -> None:
     """Does the part of one job of an array of `prepare`. Jobs can run side by side and in any order.
 

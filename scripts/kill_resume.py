@@ -26,7 +26,7 @@ from finetune.core.config import Recipe  # noqa: E402
 from finetune.core.files import read_jsonl  # noqa: E402
 from finetune.core.run_dir import RunDir  # noqa: E402
 from finetune.data.prepare import prepare  # noqa: E402
-from finetune.model.adapter import FULL_WEIGHTS, PARTIAL_WEIGHTS  # noqa: E402
+from finetune.model.adapter import FULL_WEIGHTS, LORA_WEIGHTS  # noqa: E402
 from finetune.training.trainer import train  # noqa: E402
 
 CLIPS = 6
@@ -87,7 +87,7 @@ def outcome(run: RunDir) -> dict[str, object]:
         **{
             str(path): (folder / path).read_bytes()
             for folder, path in (
-                (run.best, PARTIAL_WEIGHTS),
+                (run.best, LORA_WEIGHTS),
                 (run.best, FULL_WEIGHTS),
                 (run.checkpoint, "weights.safetensors"),
             )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from peft import PeftModel
 from support import batch
 from torch import Tensor, nn
 
@@ -38,6 +39,12 @@ def perturb(model: SpeechModel) -> None:
     with torch.no_grad():
         for parameter in trained_parameters(model).values():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+
+
+def merge(model: SpeechModel, adapted: PeftModel | None) -> None:
+    """PEFT's merge of the whole model in memory, the reference of `exporting.trained_weights`."""
+    if adapted is not None:
+        model.hf = adapted.merge_and_unload(safe_merge=True)
 
 
 @torch.no_grad()

@@ -27,7 +27,14 @@ def add_parser(subparsers: Subparsers) -> None:
         example = f"example: finetune {name} recipes/quickstart.yaml --set train.epochs=2"
         parser = subparsers.add_parser(name, help=text, description=text, epilog=example)
         add_recipe_arguments(parser)
-        parser.set_defaults(run=run, shard=None, merge=False, engine="local", shards=None)
+        parser.set_defaults(run=run, shard=None, merge=False, engine="local", shards=None, format="hf")
+        if name == "export":
+            parser.add_argument(
+                "--format",
+                choices=("hf", "peft", "vllm-lora"),
+                default="hf",
+                help="hf (default): the merged model; peft, vllm-lora: an adapter, see docs/engines.md",
+            )
         if name == "prepare":
             parts = add_array_arguments(parser)
             parts.add_argument(
@@ -51,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if args.shards is not None:
         _check_shards(args.shards, [split for split in SPLITS if getattr(recipe.data, split)])
 
-    from finetune.pipeline import prepare_shard, run_prepare, run_recipe, summarize
+    from finetune.pipeline import export_format, prepare_shard, run_prepare, run_recipe, summarize
     from finetune.report.summary import format_summary
 
     if shard is not None:
@@ -62,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.command == "prepare":
         run_dir = run_prepare(recipe, merge=False, engine=args.engine)
+    elif args.format != "hf":
+        run_dir = export_format(recipe, args.format)
     else:
         run_dir = run_recipe(recipe, LAST_STAGE[args.command])
     if args.shards is not None:

@@ -52,6 +52,10 @@ class RunDir:
     def manifest(self, split: str) -> Path:
         return self.manifests / f"{split}.jsonl"
 
+    def exported(self, format_name: str) -> Path:
+        """The folder of an exported adapter."""
+        return self.root / f"export-{format_name}"
+
     def hypotheses(self, split: str, system: str) -> Path:
         """`system` is `base` or `adapted`."""
         return self.evaluation / f"{split}.{system}.jsonl"

@@ -1,21 +1,49 @@
-"""Exports a run: merges the adapter, saves the model in hub layout, verifies the saved folder in a new process."""
+"""Exports a run: merges the adapter, saves the model in hub layout, verifies the saved folder in a new process.
 
+No step has the model in float32 in memory. The weights are merged and saved tensor by tensor; the models that are
+compared compute in float32 with the weights as they are stored.
+"""
+
+import gc
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+from torch import Tensor
 
 from finetune.core.config import Recipe
 from finetune.core.errors import ModelError
 from finetune.core.files import replace_folder
+from finetune.core.model_limits import ModelLimits
 from finetune.core.progress import task
 from finetune.core.run_dir import RunDir
-from finetune.data.manifest import read_manifest, seconds_of
+from finetune.data.manifest import Utterance, read_manifest, seconds_of
 from finetune.exporting.limits import exported_limits
-from finetune.exporting.merge import Merge, MergedModel, merge_adapter
-from finetune.exporting.save import base_folder, check_target, save_folder, saved_dtype
-from finetune.exporting.verify import Outputs, RunProcess, largest_difference, outputs_in_new_process, run_process
-from finetune.model.adapter import merge
+from finetune.exporting.merge import trained_outputs
+from finetune.exporting.save import (
+    GIGABYTE,
+    base_folder,
+    check_target,
+    copy_side_files,
+    save_other_files,
+    save_weights,
+    saved_bytes,
+    saved_dtype,
+    staged_folder,
+)
+from finetune.exporting.trained_weights import MergeLayer, TrainedWeights, merge_layer
+from finetune.exporting.verify import (
+    Opened,
+    Outputs,
+    RunProcess,
+    largest_difference,
+    reopen,
+    run_process,
+    target_logits,
+)
+from finetune.model.float32 import compute_in_float32, load_as_stored
+from finetune.model.granite import read_config
 
 log = logging.getLogger(__name__)
 
@@ -43,48 +71,54 @@ class ExportResult:
     seconds: float
 
 
-def export(recipe: Recipe, run: RunDir, merge: Merge = merge, run_process: RunProcess = run_process) -> ExportResult:
+def export(
+    recipe: Recipe, run: RunDir, merge: MergeLayer = merge_layer, run_process: RunProcess = run_process
+) -> ExportResult:
     """Writes `run.export`; a folder that fails the verification is not moved there.
 
-    The merge is done in float32 and must reproduce the logits of the unmerged model. The weights are then rounded to
-    the saved dtype, and the saved folder, loaded in a new process, must reproduce logits and tokens of the rounded
-    weights.
+    The merge is done in float32 and must reproduce the logits of the unmerged model. The merged weights are rounded to
+    the saved dtype. Each saved tensor is read again and compared, and the saved folder, loaded in a new process, must
+    reproduce the logits of the rounded weights; in float32 also the tokens.
 
     Args:
         recipe: The recipe of the run.
         run: The run directory, with a trained adapter.
-        merge: Merges an adapter into its model, in place.
+        merge: Merges the adapter of one layer, in place.
         run_process: Runs the command of the new process.
 
     Raises:
         ModelError: a difference was found; `run.export` is not changed.
         CheckpointError: there is no adapter, it does not fit the base, or `run.export` has files of the user.
+        OSError: the disk is full; `run.export` is not changed.
     """
     started = time.monotonic()
     base = base_folder(recipe)
     check_target(run.export, base)
     dtype = saved_dtype(base, recipe.export.dtype)
     clips = read_manifest(run.manifest("test"))[: recipe.export.clips]
+    weights = TrainedWeights.of_run(recipe, run.best, base, merge)
     log.info("merging the adapter in float32, and comparing the merged model on %d clips", len(clips))
-    passes = 3 if dtype == "float32" else 5  # over the clips, in `merge_adapter`
-    with task("merge and compare", passes * seconds_of(clips)):
-        merged = merge_adapter(recipe, run, clips, dtype, merge)
-    staged = run.export.with_name("export.part")
-    log.info("saving the model (%s)", dtype)
-    save_folder(staged, merged.model, base, dtype, recipe, run, exported_limits(recipe, run, base, merged.model))
-    log.info("loading the saved folder in a new process, and comparing it on the same clips")
-    decoding = replace(recipe.decode, decoder="greedy")
-    loaded = outputs_in_new_process(
-        staged, run.root / "parity", clips, recipe.model.instruction, decoding, merged.trained.tokens, run_process
-    )
-    _check_equal(merged, loaded, recipe.export.tolerance, staged)
-    replace_folder(staged, run.export)
+    with task("merge and compare", 3 * seconds_of(clips)):
+        trained = trained_outputs(recipe, run.best, base, clips, weights)
+    with staged_folder(run.export) as staged:
+        log.info("saving the model (%s)", dtype)
+        with task("save", 2 * saved_bytes(weights, dtype)):
+            save_weights(staged, weights, dtype, int(recipe.export.shard_gb * GIGABYTE))
+        copy_side_files(base, staged, dtype)
+        limits, logits = _saved_limits_and_logits(recipe, run, base, staged, clips, trained.tokens)
+        save_other_files(staged, recipe, run, limits)
+        log.info("loading the saved folder in a new process, and comparing it on the same clips")
+        loaded = reopen(Opened(str(staged), str(staged)), recipe, run, clips, trained.tokens, run_process)
+        # Rounded weights can give other tokens than the trained ones; their logits are compared.
+        tokens = trained.tokens if dtype == "float32" else loaded.tokens
+        _check_equal(Outputs(tokens, logits), loaded, recipe.export.tolerance, staged)
+        replace_folder(staged, run.export)
     result = ExportResult(
         str(run.export),
         dtype,
-        largest_difference(merged.trained.logits, loaded.logits),
-        loaded.tokens == merged.trained.tokens,
-        sum(a != b for a, b in zip(loaded.tokens, merged.trained.tokens, strict=True)),
+        largest_difference(trained.logits, loaded.logits),
+        loaded.tokens == trained.tokens,
+        sum(a != b for a, b in zip(loaded.tokens, trained.tokens, strict=True)),
         len(clips),
         round(time.monotonic() - started, 1),
     )
@@ -99,9 +133,22 @@ def export(recipe: Recipe, run: RunDir, merge: Merge = merge, run_process: RunPr
     return result
 
 
-def _check_equal(merged: MergedModel, loaded: Outputs, tolerance: float, staged: Path) -> None:
-    difference = largest_difference(merged.outputs.logits, loaded.logits)
-    equal = loaded.tokens == merged.outputs.tokens
+def _saved_limits_and_logits(
+    recipe: Recipe, run: RunDir, base: Path, staged: Path, clips: list[Utterance], tokens: list[list[int]]
+) -> tuple[ModelLimits, dict[str, Tensor]]:
+    """The limits of the saved weights, and their logits with the configuration of the base model."""
+    model = load_as_stored(str(staged), staged, config=read_config(recipe.model.base, recipe.model.revision))
+    compute_in_float32(model)
+    limits = exported_limits(recipe, run, base, model)
+    logits = target_logits(model, clips, recipe.model.instruction, tokens)
+    del model
+    gc.collect()  # the new process must find the memory free
+    return limits, logits
+
+
+def _check_equal(expected: Outputs, loaded: Outputs, tolerance: float, staged: Path) -> None:
+    difference = largest_difference(expected.logits, loaded.logits)
+    equal = loaded.tokens == expected.tokens
     if not (difference <= tolerance and equal):  # in this form, NaN is refused too
         raise ModelError(
             f"the saved model differs from the merged one: logits by {difference:.2g} (export.tolerance "

@@ -1,65 +1,61 @@
-"""Merges a trained adapter into its base model, in float32, and checks that the logits stay the same."""
+"""Computes what the trained model writes, and checks that merging its adapter in float32 keeps the logits."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+import gc
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 from finetune.core.config import Recipe
 from finetune.core.errors import ModelError
-from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
+from finetune.exporting.trained_weights import TrainedWeights
 from finetune.exporting.verify import Outputs, largest_difference, target_logits
 from finetune.inference.recognize import recognize
-from finetune.model.adapter import load_adapter, merge
-from finetune.model.granite import DTYPES, SpeechModel, load_model
-
-Merge = Callable[[SpeechModel, Any], None]
-
-
-@dataclass(frozen=True)
-class MergedModel:
-    """The merged model with weights rounded to the saved dtype, its outputs, and those of the unmerged model."""
-
-    model: SpeechModel
-    outputs: Outputs
-    trained: Outputs
+from finetune.model.adapter import load_adapter
+from finetune.model.float32 import change_weight, compute_in_float32, load_as_stored
+from finetune.model.granite import SpeechModel
 
 
-def merge_adapter(recipe: Recipe, run: RunDir, clips: list[Utterance], dtype: str, merge: Merge = merge) -> MergedModel:
-    """Loads base and best adapter, merges them and rounds the weights.
+def trained_outputs(
+    recipe: Recipe, best: Path, base: Path, clips: list[Utterance], weights: TrainedWeights | None = None
+) -> Outputs:
+    """Greedy tokens of the trained model, whose adapter is not merged, and their float32 logits.
 
     Args:
         recipe: The recipe of the run.
-        run: The run directory.
-        clips: Clips on which the models are compared.
-        dtype: Data type of the weights to save, `float32` or `bfloat16`; the model stays float32 in memory.
-        merge: Merges an adapter in place.
+        best: The adapter.
+        base: Folder of the files of the base model.
+        clips: Clips to decode.
+        weights: The same weights with a merged adapter; the logits of both are compared.
 
     Raises:
-        ModelError: the merged logits differ from the unmerged model's by more than `export.tolerance`.
+        ModelError: the merged logits differ by more than `export.tolerance`.
         CheckpointError: there is no adapter, or it does not fit the base.
     """
+    model = load_as_stored(recipe.model.base, base, recipe.model.revision)
+    load_adapter(model, best, keep_float32=True)
+    compute_in_float32(model)
     instruction, decoding = recipe.model.instruction, replace(recipe.decode, decoder="greedy")
-    model = load_model(recipe.model.base, "float32", "cpu", recipe.model.revision)
-    adapted = load_adapter(model, run.best)
     tokens = [list(item.tokens) for item in recognize(model, clips, instruction, decoding)]
     trained = Outputs(tokens, target_logits(model, clips, instruction, tokens))
-    merge(model, adapted)
-    difference = largest_difference(trained.logits, target_logits(model, clips, instruction, tokens))
-    if not difference <= recipe.export.tolerance:  # in this form, NaN is refused too
-        raise ModelError(
-            f"merged logits differ by {difference:.2g} from the unmerged model's (export.tolerance "
-            f"{recipe.export.tolerance:g}); nothing was exported"
-        )
-    if dtype == "float32":
-        return MergedModel(model, trained, trained)
-    round_weights(model, dtype)
-    rounded_tokens = [list(item.tokens) for item in recognize(model, clips, instruction, decoding)]
-    return MergedModel(model, Outputs(rounded_tokens, target_logits(model, clips, instruction, tokens)), trained)
+    if weights is not None:
+        _merge_when_used(model, weights)
+        difference = largest_difference(trained.logits, target_logits(model, clips, instruction, tokens))
+        if not difference <= recipe.export.tolerance:  # in this form, NaN is refused too
+            raise ModelError(
+                f"merged logits differ by {difference:.2g} from the unmerged model's (export.tolerance "
+                f"{recipe.export.tolerance:g}); nothing was exported"
+            )
+    del model
+    gc.collect()  # the next model must find the memory free
+    return trained
 
 
-def round_weights(model: SpeechModel, dtype: str) -> None:
-    """Rounds every saved tensor to `dtype`, in place. Buffers that are not saved (rotary frequencies) stay exact."""
-    for tensor in model.hf.state_dict().values():
-        if tensor.is_floating_point():
-            tensor.copy_(tensor.to(DTYPES[dtype]))
+def _merge_when_used(model: SpeechModel, weights: TrainedWeights) -> None:
+    """Replaces PEFT's layers by their base layers, whose weights are merged at each use."""
+    for name in weights.merged:
+        path = name.removesuffix(".weight")
+        parent, _, child = path.rpartition(".")
+        layer = model.hf.get_submodule(path).base_layer
+        setattr(model.hf.get_submodule(parent), child, layer)
+        change_weight(layer, "weight", partial(weights.merge, name))

@@ -3,20 +3,29 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
+from torch import Tensor
 
 from finetune.core.config import Recipe
-from finetune.core.errors import CheckpointError
-from finetune.core.files import write_json
+from finetune.core.errors import CheckpointError, ModelError
+from finetune.core.files import is_disk_full, write_json
 from finetune.core.model_limits import ModelLimits, write_limits
+from finetune.core.progress import advance
 from finetune.core.run_dir import RunDir
 from finetune.exporting.adaptation import Adaptation
 from finetune.exporting.bundle import add_transcriber
-from finetune.model.granite import DTYPES, SpeechModel
+from finetune.exporting.shards import TensorSpec, write_weights
+from finetune.exporting.trained_weights import TrainedWeights
+from finetune.model.granite import DTYPES
+from finetune.model.weight_files import WeightFiles, hub_name, model_name
 
+GIGABYTE = 10**9
 OWN = {"transcribe", "adaptation.json", "config.json", "generation_config.json", "decode.json", "README.md"}
 NOT_COPIED = (
     "README.md",
@@ -26,14 +35,50 @@ NOT_COPIED = (
 )  # valid only for the base model
 
 
-def save_folder(
-    folder: Path, model: SpeechModel, base: Path, dtype: str, recipe: Recipe, run: RunDir, limits: ModelLimits
-) -> None:
-    """Writes a new folder: weights, the base model's other files, transcriber, `limits.json` and `adaptation.json`."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    model.hf.to(DTYPES[dtype]).save_pretrained(folder)
-    copy_side_files(base, folder, dtype)
+@contextmanager
+def staged_folder(folder: Path) -> Iterator[Path]:
+    """A new, empty folder beside `folder`. It is deleted if the disk is full; after other errors it remains."""
+    staged = folder.with_name(folder.name + ".part")
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    try:
+        yield staged
+    except Exception as error:
+        if is_disk_full(error):
+            shutil.rmtree(staged, ignore_errors=True)
+        raise
+
+
+def save_weights(folder: Path, weights: TrainedWeights, dtype: str, shard_bytes: int) -> None:
+    """Writes the weights tensor by tensor, then reads each file again and compares it with the trained weights.
+
+    Raises:
+        ModelError: a saved tensor is not the rounded trained one.
+    """
+
+    def tensor(name: str) -> Tensor:
+        value = weights.tensor(model_name(name))
+        return value.to(DTYPES[dtype]) if value.is_floating_point() else value
+
+    specs = {
+        hub_name(name): TensorSpec(DTYPES[dtype] if value.is_floating_point() else value.dtype, tuple(value.shape))
+        for name, value in weights.shapes.items()
+    }
+    write_weights(folder, specs, shard_bytes, tensor, advance)
+    saved = WeightFiles(folder)
+    for name, spec in specs.items():
+        if not torch.equal(saved.read(model_name(name)), tensor(name)):
+            raise ModelError(f"{folder}: the saved weight {name} is not the trained one; check the disk, then rerun")
+        advance(spec.bytes)
+
+
+def saved_bytes(weights: TrainedWeights, dtype: str) -> int:
+    """Bytes of the weights that `save_weights` writes."""
+    return sum(value.numel() * DTYPES[dtype].itemsize for value in weights.shapes.values())
+
+
+def save_other_files(folder: Path, recipe: Recipe, run: RunDir, limits: ModelLimits) -> None:
+    """Writes `limits.json`, `adaptation.json` and the transcriber."""
     Adaptation.of_run(recipe, run, limits).write(folder)
     write_limits(folder, limits)
     add_transcriber(folder, recipe)

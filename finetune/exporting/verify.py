@@ -1,6 +1,6 @@
 """Compares an exported folder with the trained model: loads it in a new process and returns its logits and tokens.
 
-`export` runs `python -m finetune.exporting.verify MODEL_DIR WORK_DIR`.
+`export` runs `python -m finetune.exporting.verify WORK_DIR`. The process computes in float32.
 """
 
 import json
@@ -8,33 +8,61 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from finetune.core.config import Recipe
 from finetune.core.errors import ModelError
 from finetune.core.options import DecodingOptions
 from finetune.core.progress import advance
+from finetune.core.run_dir import RunDir
 from finetune.data.features import pad_features
 from finetune.data.manifest import Utterance, read_manifest, write_manifest
 from finetune.data.row_prompt import instruction_of
+from finetune.exporting.plain_peft import load_with_peft
 from finetune.inference.recognize import clip_features, recognize
-from finetune.model.granite import SpeechModel, load_model
+from finetune.model.float32 import compute_in_float32, load_as_stored
+from finetune.model.granite import SpeechModel
 from finetune.model.prompt import render
 
 RunProcess = Callable[[list[str]], "subprocess.CompletedProcess[str]"]
-CLIPS, REQUEST, LOGITS, TOKENS = "clips.jsonl", "request.json", "logits.safetensors", "answer.json"
+CLIPS, REQUEST, LOGITS, ANSWER = "clips.jsonl", "request.json", "logits.safetensors", "answer.json"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What the new process opens.
+
+    Attributes:
+        source: a folder in hub layout, or a hub name.
+        files: folder of its files.
+        revision: commit of a hub name.
+        adapter: a folder that plain PEFT loads into it; "" for none.
+    """
+
+    source: str
+    files: str
+    revision: str | None = None
+    adapter: str = ""
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Greedy tokens of each clip, and the float32 logits (n, V) of the trained model's tokens by clip id."""
+    """What a model writes.
+
+    Attributes:
+        tokens: greedy tokens of each clip.
+        logits: float32 logits (n, V) of the trained model's tokens, by clip id.
+        self_check: without and with an adapter, see `load_with_peft`.
+    """
 
     tokens: list[list[int]]
     logits: dict[str, Tensor]
+    self_check: list[list[float]] = field(default_factory=list)
 
 
 @torch.inference_mode()
@@ -64,51 +92,61 @@ def run_process(command: list[str]) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def outputs_in_new_process(
-    model_dir: Path,
-    work_dir: Path,
+def reopen(
+    opened: Opened,
+    recipe: Recipe,
+    run: RunDir,
     clips: list[Utterance],
-    instruction: str,
-    decoding: DecodingOptions,
     tokens: list[list[int]],
     run_process: RunProcess = run_process,
 ) -> Outputs:
-    """Loads an exported folder in a new process, and returns its outputs.
+    """Opens an export in a new process, and returns its outputs with greedy decoding.
 
     Args:
-        model_dir: The exported folder.
-        work_dir: A folder for the files that both processes read and write; it is removed at the end.
+        opened: The exported folder, or an adapter and its base.
+        recipe: The recipe of the run, with the decoding options.
+        run: The run directory; `parity/` in it has the files that both processes read and write, until the end.
         clips: Clips to decode.
-        instruction: Instruction of the prompt.
-        decoding: Decoding options.
         tokens: Tokens of the trained model for each clip, for which logits are computed.
         run_process: Runs a command.
 
     Raises:
         ModelError: the process failed, which means that the folder cannot be loaded.
     """
+    work_dir, decoding = run.root / "parity", replace(recipe.decode, decoder="greedy")
     work_dir.mkdir(exist_ok=True)
     write_manifest(work_dir / CLIPS, clips)
-    request = {"instruction": instruction, "options": asdict(decoding), "tokens": tokens}
+    request = {
+        "opened": asdict(opened),
+        "instruction": recipe.model.instruction,
+        "options": asdict(decoding),
+        "tokens": tokens,
+    }
     (work_dir / REQUEST).write_text(json.dumps(request), encoding="utf-8")
-    process = run_process([sys.executable, "-m", "finetune.exporting.verify", str(model_dir), str(work_dir)])
+    process = run_process([sys.executable, "-m", "finetune.exporting.verify", str(work_dir)])
     if process.returncode:
         raise ModelError(f"the exported folder cannot be loaded in a new process:\n{process.stderr[-2000:]}")
-    outputs = Outputs(json.loads((work_dir / TOKENS).read_text(encoding="utf-8")), dict(load_file(work_dir / LOGITS)))
+    answer = json.loads((work_dir / ANSWER).read_text(encoding="utf-8"))
+    outputs = Outputs(answer["tokens"], dict(load_file(work_dir / LOGITS)), answer["self_check"])
     shutil.rmtree(work_dir)
     return outputs
 
 
-def write_outputs(model_dir: str, work_dir: Path) -> None:
-    """In the new process: loads the exported folder in float32 and writes its logits and tokens."""
+def write_outputs(work_dir: Path) -> None:
+    """In the new process: opens the export and writes its logits and tokens."""
     request = json.loads((work_dir / REQUEST).read_text(encoding="utf-8"))
     instruction, decoding = request["instruction"], DecodingOptions(**request["options"])
-    utterances = read_manifest(work_dir / CLIPS)
-    model = load_model(model_dir, "float32")
+    utterances, opened = read_manifest(work_dir / CLIPS), Opened(**request["opened"])
+    model = load_as_stored(opened.source, Path(opened.files), opened.revision)
+    self_check = []
+    if opened.adapter:
+        self_check = load_with_peft(model, Path(opened.adapter))
+    else:
+        compute_in_float32(model)
     save_file(target_logits(model, utterances, instruction, request["tokens"]), work_dir / LOGITS)
     tokens = [list(item.tokens) for item in recognize(model, utterances, instruction, decoding)]
-    (work_dir / TOKENS).write_text(json.dumps(tokens), encoding="utf-8")
+    (work_dir / ANSWER).write_text(json.dumps({"tokens": tokens, "self_check": self_check}), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    write_outputs(sys.argv[1], Path(sys.argv[2]))
+    write_outputs(Path(sys.argv[1]))

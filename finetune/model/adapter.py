@@ -1,11 +1,16 @@
-"""Saves, loads and merges adapters: LoRA in PEFT's format, `whole.safetensors` for parameters trained in full."""
+"""Saves and loads adapters: LoRA in PEFT's format, `whole.safetensors` for parameters trained in full.
+
+`best/` of a run is for this toolkit; `finetune export` with `--format peft` or `vllm-lora` writes adapters for others.
+"""
 
 import json
+import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -15,40 +20,53 @@ from finetune.core.files import read_json, sha256_file
 from finetune.model.granite import SpeechModel
 from finetune.model.trainable import part_of, trained_parameters
 
-ADAPTER_CONFIG, ADAPTER_WEIGHTS, FULL_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "whole.safetensors"
-# The names of the LoRA files if other parts are trained in full. PEFT and vLLM, which would load LoRA alone and give
-# other transcripts without a warning, do not find them. Version 0.2 and older always wrote PEFT's names.
-PARTIAL_CONFIG, PARTIAL_WEIGHTS = "lora_config.json", "lora.safetensors"
+log = logging.getLogger(__name__)
+
+# The names of the LoRA files are not those of PEFT. PEFT would load them without the parts that trained in full, and
+# vLLM would match none of their keys and answer with the base model's text, both without an error. They fail instead.
+LORA_CONFIG, LORA_WEIGHTS, FULL_WEIGHTS = "lora_config.json", "lora.safetensors", "whole.safetensors"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # PEFT's; in older runs
 PARTS = "parts.json"  # SHA-256 of each weights file, to detect missing, damaged and wrong files
 NOTE = "README.md"
-COMPLETE_NOTE = """# Adapter of a Granite Speech model
-All trained weights are LoRA, in PEFT's format: `peft.PeftModel.from_pretrained(base_model, FOLDER)` loads them. The
-base model is `{base}`.
-"""
-PARTIAL_NOTE = """# Trained parts of a Granite Speech model: not a PEFT adapter
-Base model: `{base}`. Some parts are trained in full, so PEFT and vLLM cannot load this folder: the LoRA alone gives
-other transcripts.
+NOTE_TEXT = """# Trained parts of a Granite Speech model
+Base model: `{base}`. This folder is for the toolkit that wrote it: it is no PEFT adapter and no LoRA for vLLM, and both
+refuse it.
 
 {files}
 
-Use the exported model (`finetune export`, folder `export/` of the run), which has all trained weights. The toolkit
-loads this folder with `finetune.model.adapter.load_adapter`.
+For other programs, run one of these commands with the recipe of the run:
+
+- `finetune export RECIPE`: the merged model, which every engine loads
+- `finetune export RECIPE --format peft`: an adapter with all of these parts, for PEFT
+- `finetune export RECIPE --format vllm-lora`: an adapter for vLLM, if only the language model has LoRA
 """
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The content of a saved adapter.
+
+    Attributes:
+        config: PEFT's configuration of the LoRA; None if there is no LoRA.
+        lora: the LoRA tensors, by their names in a file of PEFT.
+        full: the parameters that trained in full, by their names in the model.
+    """
+
+    config: LoraConfig | None
+    lora: dict[str, Tensor]
+    full: dict[str, Tensor]
 
 
 def _digests(folder: Path) -> dict[str, str]:
     """SHA-256 of each weights file that exists in the folder."""
-    names = (ADAPTER_WEIGHTS, PARTIAL_WEIGHTS, FULL_WEIGHTS)
+    names = (ADAPTER_WEIGHTS, LORA_WEIGHTS, FULL_WEIGHTS)
     return {name: sha256_file(folder / name) for name in names if (folder / name).is_file()}
 
 
 def save_adapter(model: SpeechModel, adapted: PeftModel | None, folder: Path) -> None:
-    """Saves all trainable parameters, and a README that says how to load them.
-
-    If all of them are LoRA, PEFT can load the folder without this toolkit; otherwise PEFT refuses it.
-    """
+    """Saves all trainable parameters, and a README that says what they are and are not."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (PARTS, ADAPTER_CONFIG, ADAPTER_WEIGHTS, PARTIAL_CONFIG, PARTIAL_WEIGHTS, FULL_WEIGHTS):
+    for name in (PARTS, ADAPTER_CONFIG, ADAPTER_WEIGHTS, LORA_CONFIG, LORA_WEIGHTS, FULL_WEIGHTS):
         (folder / name).unlink(missing_ok=True)
     full: dict[str, Tensor] = {n: value for n, value in trained_parameters(model).items() if "lora_" not in n}
     if adapted is not None:
@@ -57,22 +75,19 @@ def save_adapter(model: SpeechModel, adapted: PeftModel | None, folder: Path) ->
         config.inference_mode = True
         config.save_pretrained(folder)
         config.inference_mode = False
-        if full:
-            (folder / ADAPTER_CONFIG).rename(folder / PARTIAL_CONFIG)
-        weights = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-        _write(weights, folder / (PARTIAL_WEIGHTS if full else ADAPTER_WEIGHTS))
+        (folder / ADAPTER_CONFIG).rename(folder / LORA_CONFIG)
+        write_tensors(get_peft_model_state_dict(adapted, save_embedding_layers=False), folder / LORA_WEIGHTS)
     if full:
-        _write(full, folder / FULL_WEIGHTS)
+        write_tensors(full, folder / FULL_WEIGHTS)
     _write_note(folder, model.source, full)
     (folder / PARTS).write_text(json.dumps(_digests(folder), indent=2) + "\n", encoding="utf-8")
 
 
 def _write_note(folder: Path, base: str, full: Iterable[str]) -> None:
     parts = ", ".join(sorted({part_of(name) for name in full}))
-    lora = [f"- `{PARTIAL_WEIGHTS}`, `{PARTIAL_CONFIG}`: LoRA"] if (folder / PARTIAL_WEIGHTS).is_file() else []
-    files = "\n".join([*lora, f"- `{FULL_WEIGHTS}`: weights trained in full ({parts})"])
-    note = PARTIAL_NOTE.format(base=base, files=files) if parts else COMPLETE_NOTE.format(base=base)
-    (folder / NOTE).write_text(note, encoding="utf-8")
+    lora = [f"- `{LORA_WEIGHTS}`, `{LORA_CONFIG}`: LoRA"] if (folder / LORA_WEIGHTS).is_file() else []
+    trained = [f"- `{FULL_WEIGHTS}`: weights trained in full ({parts})"] if parts else []
+    (folder / NOTE).write_text(NOTE_TEXT.format(base=base, files="\n".join([*lora, *trained])), encoding="utf-8")
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> str:
@@ -82,23 +97,19 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str:
     return "" if finite.all() else list(floats)[int(finite.int().argmin())]
 
 
-def _write(tensors: dict[str, Tensor], path: Path) -> None:
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Writes a safetensors file."""
     save_file(
         {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path, metadata={"format": "pt"}
     )
 
 
-def load_adapter(model: SpeechModel, folder: Path) -> PeftModel | None:
-    """Loads a saved adapter into a newly loaded base model and freezes all parameters.
-
-    Returns:
-        PEFT's view of the model, or None if the adapter has no LoRA.
+def read_adapter(folder: Path) -> Adapter:
+    """Reads a saved adapter.
 
     Raises:
-        CheckpointError: a file is missing or was changed after saving, has values that are not finite, or does not fit
-            this base model.
+        CheckpointError: a file is missing or was changed after saving, or has values that are not finite.
     """
-    adapted: PeftModel | None = None
     full, (config_file, lora) = folder / FULL_WEIGHTS, _lora_files(folder)
     if not (folder / PARTS).is_file():
         raise CheckpointError(f"{folder}: not a complete adapter ({PARTS} is missing)")
@@ -107,29 +118,67 @@ def load_adapter(model: SpeechModel, folder: Path) -> PeftModel | None:
         wrong = sorted(name for name in recorded.keys() | present.keys() if recorded.get(name) != present.get(name))
         if wrong:
             raise CheckpointError(f"{folder / wrong[0]}: damaged, missing, or different from its hash in {PARTS}")
-        for path in (full, lora):
-            if path.is_file() and (name := not_finite(load_file(path))):
+        tensors = {path: dict(load_file(path)) if path.is_file() else {} for path in (full, lora)}
+        for path, values in tensors.items():
+            if name := not_finite(values):
                 raise CheckpointError(f"{path}: {name} has values that are NaN or infinite; train again")
-        parameters: dict[str, Tensor] = dict(model.hf.named_parameters())
-        for name, value in (load_file(full) if full.is_file() else {}).items():
-            if name not in parameters or parameters[name].shape != value.shape:
-                raise CheckpointError(
-                    f"{full}: {name} with shape {tuple(value.shape)} does not fit the base model {model.source}"
-                )
-            with torch.no_grad():
-                parameters[name].copy_(value)
+        config: LoraConfig | None = None
         if lora.is_file():
             config = PeftConfig.from_peft_type(**PeftConfig.from_json_file(str(config_file)))
-            config.inference_mode = False
-            adapted = get_peft_model(model.hf, config)
-            stored = load_file(lora)
-            wrong = sorted(set(stored) ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
-            if wrong:
+            if not isinstance(config, LoraConfig):
+                raise CheckpointError(f"{config_file}: not the configuration of a LoRA")
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: damaged ({error})") from error
+    if lora.name == ADAPTER_WEIGHTS and tensors[full]:
+        log.warning(
+            "%s was written by an older version: PEFT loads its LoRA without %s, and gives other text. Use `finetune "
+            "export RECIPE --format peft`",
+            folder,
+            FULL_WEIGHTS,
+        )
+    return Adapter(config, tensors[lora], tensors[full])
+
+
+def load_adapter(model: SpeechModel, folder: Path, keep_float32: bool = False) -> PeftModel | None:
+    """Loads a saved adapter into a newly loaded base model and freezes all parameters.
+
+    Args:
+        model: the base model.
+        folder: the adapter.
+        keep_float32: parameters that trained in full stay float32 in a model of a narrower type.
+
+    Returns:
+        PEFT's view of the model, or None if the adapter has no LoRA.
+
+    Raises:
+        CheckpointError: a file is missing or was changed after saving, has values that are not finite, or does not fit
+            this base model: a key of the adapter has no place in it, or a place has no key.
+    """
+    adapter, adapted = read_adapter(folder), None
+    try:
+        parameters: dict[str, Tensor] = dict(model.hf.named_parameters())
+        for name, value in adapter.full.items():
+            if name not in parameters or parameters[name].shape != value.shape:
                 raise CheckpointError(
-                    f"{lora}: {wrong[0]} does not fit {config_file.name} or the base model {model.source}"
+                    f"{folder / FULL_WEIGHTS}: {name} with shape {tuple(value.shape)} does not fit the base model "
+                    f"{model.source}"
                 )
-            set_peft_model_state_dict(adapted, stored)
-    except (OSError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
+            with torch.no_grad():
+                if keep_float32:
+                    parameters[name].data = value.to(parameters[name].device)
+                else:
+                    parameters[name].copy_(value)
+        if adapter.config is not None:
+            adapter.config.inference_mode = False
+            adapted = get_peft_model(model.hf, adapter.config)
+            wrong = sorted(set(adapter.lora) ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
+            if wrong:
+                config, weights = _lora_files(folder)
+                raise CheckpointError(
+                    f"{weights}: {wrong[0]} does not fit {config.name} or the base model {model.source}"
+                )
+            set_peft_model_state_dict(adapted, adapter.lora)
+    except (ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: damaged, or does not fit the base model {model.source}: {error}") from error
     model.hf.requires_grad_(False)
     model.eval()
@@ -140,10 +189,4 @@ def _lora_files(folder: Path) -> tuple[Path, Path]:
     """Configuration and weights of the LoRA; the files need not exist."""
     if (folder / ADAPTER_WEIGHTS).is_file():
         return folder / ADAPTER_CONFIG, folder / ADAPTER_WEIGHTS
-    return folder / PARTIAL_CONFIG, folder / PARTIAL_WEIGHTS
-
-
-def merge(model: SpeechModel, adapted: PeftModel | None) -> None:
-    """Merges LoRA into the weights, in place. Merge in float32 and cast afterwards (peft#1388)."""
-    if adapted is not None:
-        model.hf = adapted.merge_and_unload(safe_merge=True)
+    return folder / LORA_CONFIG, folder / LORA_WEIGHTS

@@ -84,7 +84,7 @@ def _refuse_code(path: Path, content: dict[str, Any]) -> None:
             _refuse_code(path, value)
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """The files that transformers reads: those of the index, or the single file."""
     if not (folder / INDEX).exists():
         if not (folder / WEIGHTS).exists():
@@ -105,8 +105,8 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def _shapes(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
     """The names and shapes of all weights, from the headers of their files."""
-    for path in _weight_files(folder):
-        for name, row in _header(path).items():
+    for path in weight_files(folder):
+        for name, row in read_header(path)[0].items():
             if name == "__metadata__":
                 continue
             shape = row.get("shape") if isinstance(row, dict) else None
@@ -115,8 +115,8 @@ def _shapes(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield name, tuple(shape)
 
 
-def _header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file, whose size and offsets must match the file."""
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file and the position of its first tensor. Sizes and offsets must match the file."""
     try:
         if not path.is_file():
             raise ModelError(f"{path}: not a regular file")
@@ -136,7 +136,7 @@ def _header(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: the header of this safetensors file is damaged; download it again") from error
     if 8 + length + max(ends, default=0) != size:
         raise ModelError(f"{path}: truncated, or its header is damaged; download this safetensors file again")
-    return dict(header)
+    return dict(header), 8 + length
 
 
 def _check_settings(folder: Path, config: dict[str, Any]) -> None:

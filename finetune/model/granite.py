@@ -99,7 +99,7 @@ class SpeechModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.lm_head.weight.device
+        return self.encoder.input_linear.weight.device
 
     def autocast(self) -> torch.autocast:
         """Autocast to bfloat16 on CUDA and for bfloat16 weights, because trainable parameters are float32."""
@@ -256,7 +256,12 @@ def load_tokenizer(source: str, revision: str | None = None) -> Tokenizer:
 
 
 def load_model(
-    source: str, dtype: str, device: torch.device | str = "cpu", revision: str | None = None, quantize: str = "none"
+    source: str,
+    dtype: str,
+    device: torch.device | str = "cpu",
+    revision: str | None = None,
+    quantize: str = "none",
+    config: GraniteSpeechConfig | None = None,
 ) -> SpeechModel:
     """Loads a base or exported model, frozen and in eval mode.
 
@@ -266,12 +271,13 @@ def load_model(
         device: device of the weights; with `meta`, their names and shapes are checked and their values are not read.
         revision: branch, tag or commit of a hub name.
         quantize: `none`, or `4bit` for the linear layers of the language model (NF4, arXiv 2305.14314).
+        config: replaces the configuration of the model.
 
     Raises:
         ModelError: `source` is not a complete Granite Speech model, or `4bit` is not available on this machine.
     """
     check_quantization(quantize, device)
-    config = read_config(source, revision)
+    config = config or read_config(source, revision)
     dtype = resolved_dtype(dtype, device)
     check_size(config, Path(source))
     tokenizer = load_tokenizer(source, revision)

@@ -23,7 +23,7 @@ class KeyValueCache:
 
     def __init__(self, llm: Module, rows: int) -> None:
         config = llm.config
-        weight = llm.embed_tokens.weight
+        weight = llm.norm.weight
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.data = torch.zeros(
             len(llm.layers), 2, rows, 0, config.num_key_value_heads, size, dtype=weight.dtype, device=weight.device

@@ -16,6 +16,7 @@ from finetune.core.errors import ModelError
 from finetune.model.granite import SpeechModel
 
 INT_DTYPES = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+FULL_MODULE = re.compile(r"model\.projector|model\.encoder\.out|lm_head|model\.(encoder|language_model)\.layers\.\d+")
 CHUNK = 1 << 22  # elements hashed at once: 32 MiB as int64, and a few temporary copies
 
 
@@ -117,6 +118,14 @@ def _modules_with_mode(model: SpeechModel, parts: TrainableParts, mode: str) -> 
         return [*modules, *(layers[:num_lora_layers] if parts.lora.rank else [])]
     heads = [model.encoder.out] * parts.ctc_head + [model.lm_head] * parts.lm_head
     return [*modules, *heads, *layers[num_lora_layers:]]
+
+
+def full_module_of(name: str) -> str:
+    """The module that trains in full and has this parameter, by name. Raises ModelError if there is none."""
+    match = FULL_MODULE.match(name)
+    if match is None:
+        raise ModelError(f"{name}: not in a module that trains in full")
+    return match[0]
 
 
 def open_parts(model: SpeechModel, parts: TrainableParts) -> PeftModel | None:

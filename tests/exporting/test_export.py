@@ -2,6 +2,8 @@
 
 import json
 import math
+import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,15 +12,17 @@ from typing import Any
 
 import pytest
 import torch
+from in_process import InThisProcess
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support import hf_tokens
 from torch import Tensor
+from trainable_cases import merge
 from transformers import AutoTokenizer, GraniteSpeechForConditionalGeneration
 
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, ModelError
-from finetune.core.files import read_json
+from finetune.core.files import is_disk_full, read_json
 from finetune.core.model_limits import read_limits
 from finetune.core.options import DecodingOptions
 from finetune.core.run_dir import RunDir
@@ -26,13 +30,13 @@ from finetune.data.manifest import read_manifest
 from finetune.exporting import verify
 from finetune.exporting.adaptation import Adaptation
 from finetune.exporting.export import export
-from finetune.exporting.merge import merge_adapter
-from finetune.exporting.save import copy_side_files
+from finetune.exporting.save import copy_side_files, save_weights
+from finetune.exporting.trained_weights import TrainedWeights
 from finetune.inference.recognize import recognize
 from finetune.inference.saved_options import options_for
 from finetune.metrics.results import read_results
-from finetune.model.adapter import load_adapter, merge
-from finetune.model.granite import SpeechModel, load_model
+from finetune.model.adapter import load_adapter
+from finetune.model.granite import DTYPES, SpeechModel, load_model
 from finetune.pipeline import run_recipe
 from finetune.version import __version__
 
@@ -47,31 +51,107 @@ def exported(trained: Trained) -> Path:
     return run.export
 
 
-class InThisProcess:
-    """Runs the verification in this process: the same work without ten seconds of imports.
-
-    Attributes:
-        logits: Those of each verification.
-    """
-
-    def __init__(self, before: Callable[[Path], None] = lambda folder: None) -> None:
-        """`before` is called with the saved folder before it is loaded."""
-        self.before = before
-        self.logits: list[dict[str, Tensor]] = []
-
-    def __call__(self, command: list[str]) -> subprocess.CompletedProcess[str]:
-        assert command[1:3] == ["-m", "finetune.exporting.verify"]
-        self.before(Path(command[3]))
-        verify.write_outputs(command[3], Path(command[4]))
-        self.logits.append(load_file(Path(command[4]) / verify.LOGITS))
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-
 def with_export(run: RunDir, folder: Path) -> RunDir:
     """The same run directory, with another folder for its export."""
     other = RunDir(run.root)
     other.export = folder
     return other
+
+
+def trained_tokens(recipe: Recipe, run: RunDir) -> list[list[int]]:
+    """Greedy tokens of the unmerged model."""
+    adapted, clips = (
+        load_model(recipe.model.base, "float32"),
+        read_manifest(run.manifest("test"))[: recipe.export.clips],
+    )
+    load_adapter(adapted, run.best)
+    options = DecodingOptions("greedy", max_new_tokens=recipe.decode.max_new_tokens)
+    return [list(item.tokens) for item in recognize(adapted, clips, recipe.model.instruction, options)]
+
+
+def merged_in_memory(recipe: Recipe, run: RunDir, folder: Path, dtype: torch.dtype) -> Path:
+    """A folder saved by transformers from a model that PEFT has merged in float32 as a whole."""
+    reference = load_model(recipe.model.base, "float32")
+    merge(reference, load_adapter(reference, run.best))
+    made = folder / f"reference-{dtype}"
+    reference.hf.to(dtype).save_pretrained(made)
+    reference.tokenizer.save_pretrained(made)
+    return made
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_files_are_those_of_a_merge_of_the_whole_model_in_memory(
+    exported: Path, trained: Trained, tmp_path: Path, dtype: str
+) -> None:
+    """Byte for byte, though one tensor after the other was merged and written."""
+    recipe, run, _ = trained
+    reference = merged_in_memory(recipe, run, tmp_path, DTYPES[dtype]) / "model.safetensors"
+    (tmp_path / "ours").mkdir()
+    weights = TrainedWeights.of_run(recipe, run.best, Path(recipe.model.base))
+    save_weights(tmp_path / "ours", weights, dtype, 10**9)
+    ours = tmp_path / "ours" / "model.safetensors"
+    assert ours.read_bytes() == reference.read_bytes()
+    assert dtype == "bfloat16" or (exported / "model.safetensors").read_bytes() == reference.read_bytes()
+
+
+def test_the_index_names_every_weight_also_of_a_single_file(exported: Path) -> None:
+    index = read_json(exported / "model.safetensors.index.json")
+    weights = load_file(exported / "model.safetensors")
+    assert index["weight_map"] == dict.fromkeys(weights, "model.safetensors")
+    assert index["metadata"]["total_size"] == sum(value.nbytes for value in weights.values())
+
+
+def test_shards_have_at_most_the_size_of_the_setting(exported: Path, trained: Trained, tmp_path: Path) -> None:
+    recipe, run, _ = trained
+    small = recipe.model_copy(update={"export": recipe.export.model_copy(update={"shard_gb": 0.01})})
+    export(small, with_export(run, tmp_path / "export"), run_process=InThisProcess())
+    shards = sorted((tmp_path / "export").glob("*.safetensors"))
+    assert [path.name for path in shards] == [f"model-0000{number}-of-00004.safetensors" for number in range(1, 5)]
+    parts = [load_file(path) for path in shards]
+    assert all(sum(value.nbytes for value in part.values()) <= 10_000_000 for part in parts)
+    whole = load_file(exported / "model.safetensors")
+    joined = {name: value for part in parts for name, value in part.items()}
+    assert joined.keys() == whole.keys() and all(torch.equal(joined[name], whole[name]) for name in whole)
+    index = read_json(tmp_path / "export" / "model.safetensors.index.json")["weight_map"]
+    assert index == {name: path.name for path, part in zip(shards, parts, strict=True) for name in part}
+
+
+def test_a_weight_that_the_disk_changes_is_refused(trained: Trained, tmp_path: Path) -> None:
+    """Each tensor is read again and compared."""
+    recipe, run, _ = trained
+    weights = TrainedWeights.of_run(recipe, run.best, Path(recipe.model.base))
+    calls: list[str] = []
+    read = weights.tensor
+
+    def flipped(name: str) -> Tensor:
+        calls.append(name)
+        return read(name) + (1e-6 if len(calls) == 7 else 0)
+
+    weights.tensor = flipped  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match="is not the trained one"):
+        save_weights(tmp_path, weights, "float32", 10**9)
+
+
+@pytest.mark.parametrize("bytes_left", [1_000, 20_000_000])
+def test_a_full_disk_keeps_the_earlier_export_and_frees_the_space(
+    trained: Trained, tmp_path: Path, bytes_left: int
+) -> None:
+    """In the middle of the weights: a limit of the file size has the same effect as a full disk."""
+    recipe, run, _ = trained
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "decode.json").touch()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, hard))
+    try:
+        with pytest.raises(OSError) as caught:
+            export(recipe, with_export(run, tmp_path / "export"), run_process=InThisProcess())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, previous)
+    assert is_disk_full(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+    assert [path.name for path in (tmp_path / "export").iterdir()] == ["decode.json"]
 
 
 def test_every_side_file_of_the_base_is_copied(exported: Path, nano: Path) -> None:
@@ -181,10 +261,15 @@ def test_a_bfloat16_export_is_compared_with_the_rounded_weights(
     in_this_process = InThisProcess()
     result = export(narrow, with_export(run, tmp_path / "export"), run_process=in_this_process)
     assert (result.dtype, result.dir) == ("bfloat16", str(tmp_path / "export"))
-    merged = merge_adapter(narrow, run, read_manifest(run.manifest("test"))[: recipe.export.clips], "bfloat16")
+    clips, tokens = read_manifest(run.manifest("test"))[: recipe.export.clips], trained_tokens(recipe, run)
+    rounded = load_model(str(merged_in_memory(recipe, run, tmp_path, torch.bfloat16)), "float32")
+    adapted = load_model(recipe.model.base, "float32")
+    load_adapter(adapted, run.best)
     (loaded,) = in_this_process.logits
-    assert verify.largest_difference(merged.outputs.logits, loaded) == 0.0
-    assert 0 < result.max_abs_logit_diff == verify.largest_difference(merged.trained.logits, loaded) < 1
+    expected = verify.target_logits(rounded, clips, recipe.model.instruction, tokens)
+    before = verify.target_logits(adapted, clips, recipe.model.instruction, tokens)
+    assert verify.largest_difference(expected, loaded) == 0.0
+    assert 0 < result.max_abs_logit_diff == verify.largest_difference(before, loaded) < 1
     weights, full = load_file(tmp_path / "export" / "model.safetensors"), load_file(exported / "model.safetensors")
     assert {value.dtype for value in weights.values() if value.is_floating_point()} == {torch.bfloat16}
     for name, value in weights.items():
@@ -209,8 +294,8 @@ def refused(trained: Trained, tmp_path: Path, match: str, **keywords: Any) -> No
 
 
 def test_a_merge_that_loses_the_adapter_is_refused(trained: Trained, tmp_path: Path) -> None:
-    def lose(model: SpeechModel, adapted: Any) -> None:
-        model.hf = adapted.unload()
+    def lose(layer: Any) -> None:
+        pass
 
     refused(trained, tmp_path, "merged logits differ", merge=lose)
 
@@ -218,9 +303,8 @@ def test_a_merge_that_loses_the_adapter_is_refused(trained: Trained, tmp_path: P
 def test_a_merge_with_nan_weights_is_refused(trained: Trained, tmp_path: Path) -> None:
     """No comparison with NaN is true, so `difference > tolerance` would accept it."""
 
-    def spoil(model: SpeechModel, adapted: Any) -> None:
-        merge(model, adapted)
-        model.lm_head.weight.data[5] = float("nan")
+    def spoil(layer: Any) -> None:
+        layer.base_layer.weight.data = torch.full_like(layer.base_layer.weight, math.nan)
 
     refused(trained, tmp_path, "merged logits differ", merge=spoil)
 

@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from trainable_cases import ALL, CASES, FULL, LORA, LORA_EVERYWHERE, ctc_logits, logits, perturb
+from trainable_cases import CASES, FULL, LORA, ctc_logits, logits, merge, perturb
 
 from finetune.core.errors import CheckpointError
 from finetune.data.manifest import Utterance
@@ -19,16 +19,15 @@ from finetune.model.adapter import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     FULL_WEIGHTS,
+    LORA_CONFIG,
+    LORA_WEIGHTS,
     NOTE,
-    PARTIAL_CONFIG,
-    PARTIAL_WEIGHTS,
     PARTS,
     load_adapter,
-    merge,
     save_adapter,
 )
 from finetune.model.granite import SpeechModel, load_model
-from finetune.model.trainable import LoraSpec, TrainableParts, open_parts, part_of
+from finetune.model.trainable import TrainableParts, open_parts, part_of
 
 Load = Callable[[], SpeechModel]
 LORA_AND_FULL = replace(LORA, projector=FULL)
@@ -52,9 +51,9 @@ def test_loaded_adapter_equals_saved_adapter(model: Load, clips: list[Utterance]
     adapted = opened_and_perturbed(granite, CASES[case])
     save_adapter(granite, adapted, tmp_path)
     files = {path.name for path in tmp_path.iterdir()}
-    partial = case in ("all parts", "no lora")
-    names = [PARTIAL_CONFIG, PARTIAL_WEIGHTS] if partial else [ADAPTER_CONFIG, ADAPTER_WEIGHTS]
-    assert files == {PARTS, NOTE, *(names if case != "no lora" else ()), *([FULL_WEIGHTS] if partial else ())}
+    full = case in ("all parts", "no lora")
+    lora = [LORA_CONFIG, LORA_WEIGHTS] if case != "no lora" else []
+    assert files == {PARTS, NOTE, *lora, *([FULL_WEIGHTS] if full else ())}
     assert any(value.requires_grad for value in granite.parameters()), "saving freezes no parameter"
 
     again = model()
@@ -97,45 +96,30 @@ def test_merged_and_saved_model_keeps_the_logits(
     assert float((logits(again, clips) - before).abs().max()) < 1e-4
 
 
-@pytest.mark.parametrize("variant", ["lora", "rslora", "dora"])
-def test_peft_loads_the_folder(model: Load, clips: list[Utterance], tmp_path: Path, nano: Path, variant: str) -> None:
+@pytest.mark.parametrize("parts", [LORA, LORA_AND_FULL], ids=["lora", "with full parts"])
+def test_peft_and_vllm_do_not_find_an_adapter(model: Load, tmp_path: Path, parts: TrainableParts) -> None:
+    """PEFT would load the LoRA alone, and vLLM would match none of its names; both would write other text."""
     granite = model()
-    save_adapter(
-        granite,
-        opened_and_perturbed(granite, replace(LORA_EVERYWHERE, lora=LoraSpec(4, 8.0, 0.0, variant, ALL))),
-        tmp_path,
-    )
-    config = json.loads((tmp_path / ADAPTER_CONFIG).read_text())
-    assert (config["r"], config["lora_alpha"], config["inference_mode"]) == (4, 8.0, True)
-    assert config["base_model_name_or_path"] == str(nano)
-    other = model()
-    opened = PeftModel.from_pretrained(other.hf, str(tmp_path))
-    peft_weights = {n: p for n, p in opened.named_parameters() if "lora_" in n}
-    weights = {n: p for n, p in granite.hf.named_parameters() if "lora_" in n}
-    assert len(peft_weights) == len(weights) > 0
-    for name, value in weights.items():
-        assert torch.equal(value, peft_weights[f"base_model.model.{name}"]), name
-    assert torch.allclose(logits(other.eval(), clips), logits(granite, clips), atol=1e-5)
-
-
-def test_peft_refuses_a_folder_with_parts_trained_in_full(model: Load, tmp_path: Path) -> None:
-    """PEFT would load the LoRA alone and write other transcripts."""
-    granite = model()
-    save_adapter(granite, opened_and_perturbed(granite, LORA_AND_FULL), tmp_path)
+    save_adapter(granite, opened_and_perturbed(granite, parts), tmp_path)
     with pytest.raises(ValueError, match=r"adapter_config\.json"):
         PeftModel.from_pretrained(model().hf, str(tmp_path))
     note = (tmp_path / NOTE).read_text()
-    assert "not a PEFT adapter" in note and "`whole.safetensors`: weights trained in full (projector)" in note
+    assert f"Base model: `{granite.source}`" in note and "no PEFT adapter and no LoRA for vLLM" in note
+    assert "`finetune export RECIPE --format peft`" in note and "`lora.safetensors`" in note
+    assert ("`whole.safetensors`: weights trained in full (projector)" in note) == (parts is LORA_AND_FULL)
 
 
-def test_a_folder_of_version_0_2_is_loaded(model: Load, clips: list[Utterance], tmp_path: Path) -> None:
+def test_a_folder_of_version_0_2_is_loaded_with_a_warning(
+    model: Load, clips: list[Utterance], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     granite = model()
     save_adapter(granite, opened_and_perturbed(granite, LORA_AND_FULL), tmp_path)
-    (tmp_path / PARTIAL_CONFIG).rename(tmp_path / ADAPTER_CONFIG)
-    (tmp_path / PARTIAL_WEIGHTS).rename(tmp_path / ADAPTER_WEIGHTS)
+    (tmp_path / LORA_CONFIG).rename(tmp_path / ADAPTER_CONFIG)
+    (tmp_path / LORA_WEIGHTS).rename(tmp_path / ADAPTER_WEIGHTS)
     record_digests(tmp_path)
     other = model()
     assert load_adapter(other, tmp_path) is not None
+    assert "PEFT loads its LoRA without whole.safetensors" in caplog.text
     assert torch.allclose(logits(other, clips), logits(granite, clips), atol=1e-5)
 
 
@@ -144,7 +128,7 @@ def test_missing_and_damaged_adapters_are_refused(model: Load, tmp_path: Path) -
         load_adapter(model(), tmp_path)
     granite = model()
     save_adapter(granite, opened_and_perturbed(granite, LORA_AND_FULL), tmp_path)
-    files = [tmp_path / name for name in (PARTIAL_CONFIG, PARTIAL_WEIGHTS, FULL_WEIGHTS, PARTS)]
+    files = [tmp_path / name for name in (LORA_CONFIG, LORA_WEIGHTS, FULL_WEIGHTS, PARTS)]
     base = model()
     for path in files:
         original = path.read_bytes()
@@ -176,7 +160,7 @@ def test_saving_removes_files_of_an_older_adapter(model: Load, tmp_path: Path) -
 def test_adapter_with_other_names_or_shapes_is_refused(model: Load, tmp_path: Path) -> None:
     granite = model()
     save_adapter(granite, opened_and_perturbed(granite, LORA_AND_FULL), tmp_path)
-    lora, full = tmp_path / PARTIAL_WEIGHTS, tmp_path / FULL_WEIGHTS
+    lora, full = tmp_path / LORA_WEIGHTS, tmp_path / FULL_WEIGHTS
     weights = {name: value.clone() for name, value in load_file(lora).items()}  # not mapped to the file
     first = next(iter(weights))
     for changed in (

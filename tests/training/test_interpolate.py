@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from trainable_cases import merge
 
-from finetune.model.adapter import merge
 from finetune.model.granite import SpeechModel
 from finetune.model.trainable import LoraSpec, PartSpec, TrainableParts, open_parts, trained_parameters
 from finetune.training.interpolate import interpolated, starting_points

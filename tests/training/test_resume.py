@@ -19,7 +19,7 @@ from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, Interrupted, ModelError
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest, write_manifest
-from finetune.model.adapter import FULL_WEIGHTS, PARTIAL_WEIGHTS
+from finetune.model.adapter import FULL_WEIGHTS, LORA_WEIGHTS
 from finetune.model.granite import SpeechModel, load_model
 from finetune.pipeline import run_recipe
 from finetune.training import checkpoint
@@ -34,7 +34,7 @@ Trained = tuple[Recipe, RunDir, SpeechModel]
 def assert_same_run(run: RunDir, unbroken: RunDir) -> None:
     for name, value in weights(unbroken).items():
         assert torch.equal(value, weights(run)[name]), name
-    for name in (PARTIAL_WEIGHTS, FULL_WEIGHTS):
+    for name in (LORA_WEIGHTS, FULL_WEIGHTS):
         assert (unbroken.best / name).read_bytes() == (run.best / name).read_bytes()
     for kind in ("step", "valid"):
         assert records(run, kind) == records(unbroken, kind)

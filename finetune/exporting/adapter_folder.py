@@ -1,0 +1,68 @@
+"""The files that all exported adapters have: configuration, weights, `adaptation.json`."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from peft import LoraConfig
+from torch import Tensor
+
+from finetune.core.config import Recipe
+from finetune.core.errors import CheckpointError
+from finetune.core.model_limits import read_limits
+from finetune.core.run_dir import RunDir
+from finetune.exporting import adaptation
+from finetune.exporting.adaptation import Adaptation
+from finetune.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, NOTE, write_tensors
+
+FILES = {ADAPTER_CONFIG, ADAPTER_WEIGHTS, NOTE, adaptation.FILE}
+
+
+@dataclass(frozen=True)
+class AdapterResult:
+    """An exported adapter.
+
+    Attributes:
+        dir: The folder.
+        max_abs_logit_diff: Largest difference of logits between the adapter in its engine and the trained model.
+        clips: Number of compared clips; 0 if the engine did not run.
+    """
+
+    dir: str
+    max_abs_logit_diff: float
+    clips: int
+
+
+def base_name(recipe: Recipe, base: Path) -> tuple[str, str | None]:
+    """Hub name and commit of the base model, or its absolute path and None.
+
+    Args:
+        recipe: The recipe.
+        base: Folder of the files of the base model; for a hub name a snapshot, which is named by its commit.
+    """
+    if Path(recipe.model.base).is_dir():
+        return str(base.resolve()), None
+    return recipe.model.base, base.name
+
+
+def check_adapter_target(folder: Path) -> None:
+    """Raises CheckpointError if an export would delete files that no export has written."""
+    if not os.path.lexists(folder):
+        return
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in FILES) if folder.is_dir() else ["it"]
+    if foreign:
+        raise CheckpointError(
+            f"{folder}: {foreign[0]} was not written by an export and would be deleted; move it away, then rerun"
+        )
+
+
+def write_adapter(
+    folder: Path, config: LoraConfig, tensors: dict[str, Tensor], recipe: Recipe, run: RunDir, base: Path
+) -> None:
+    """Writes everything except the README."""
+    config.base_model_name_or_path, config.revision = base_name(recipe, base)
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+    write_tensors(tensors, folder / ADAPTER_WEIGHTS)
+    limits = read_limits(base).after_training(recipe.model.instruction, run.done("train"))
+    Adaptation.of_run(recipe, run, limits).write(folder)

@@ -1,0 +1,88 @@
+"""`--format vllm-lora`: the LoRA of the language model under vLLM's names, with vLLM's limits."""
+
+import logging
+import re
+from copy import copy
+from pathlib import Path
+
+from peft import LoraConfig
+from torch import Tensor
+
+from finetune.core.config import Recipe
+from finetune.core.errors import ModelError
+from finetune.core.files import replace_folder, write_text
+from finetune.core.run_dir import RunDir
+from finetune.exporting.adapter_folder import AdapterResult, base_name, check_adapter_target, write_adapter
+from finetune.exporting.save import base_folder, staged_folder
+from finetune.exporting.trained_weights import TrainedWeights
+from finetune.model.adapter import NOTE, Adapter
+from finetune.model.trainable import part_of
+
+log = logging.getLogger(__name__)
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values of vLLM's max_lora_rank
+OURS, THEIRS = "base_model.model.model.language_model.", "base_model.model.language_model.model."
+LAYER = re.compile(r"base_model\.model\.(.+)\.lora_(?:A|B)\.weight")
+README = """# LoRA for vLLM
+Base model: `{base}`{revision}. LoRA of the language model (rank {rank}), under the names of vLLM. PEFT needs the
+adapter of `finetune export --format peft`.
+
+```
+vllm serve {base} {pin}--enable-lora --max-lora-rank {max_rank} --lora-modules adapted=FOLDER --max-model-len 2048
+```
+
+Request the model `adapted`, with the prompt `<|audio|>{instruction}`. vLLM ignores an adapter whose names it does not
+know without an error: compare a few transcripts with those of `finetune transcribe`.
+"""
+
+
+def export_vllm_lora(recipe: Recipe, run: RunDir, folder: Path) -> AdapterResult:
+    """Writes the adapter.
+
+    Raises:
+        ModelError: vLLM cannot serve it; the message names the reason.
+        CheckpointError: there is no adapter, it does not fit the base, or `folder` has files of the user.
+    """
+    check_adapter_target(folder)
+    base = base_folder(recipe)
+    weights = TrainedWeights.of_run(recipe, run.best, base)
+    config, tensors = vllm_adapter(weights.adapter)
+    name, revision = base_name(recipe, base)
+    readme = README.format(
+        base=name,
+        revision=f", revision `{revision}`" if revision else "",
+        pin=f"--revision {revision} " if revision else "",
+        rank=config.r,
+        max_rank=next(rank for rank in RANKS if rank >= config.r),
+        instruction=recipe.model.instruction,
+    )
+    with staged_folder(folder) as staged:
+        write_adapter(staged, config, tensors, recipe, run, base)
+        write_text(staged / NOTE, readme)
+        replace_folder(staged, folder)
+    log.info("exported to %s", folder)
+    return AdapterResult(str(folder), 0.0, 0)
+
+
+def vllm_adapter(adapter: Adapter) -> tuple[LoraConfig, dict[str, Tensor]]:
+    """Configuration and tensors under vLLM's names. Raises ModelError if vLLM cannot serve the adapter."""
+    other = sorted({part_of(name) for name in adapter.full} | {part_of(name) for name in adapter.lora} - {"lora"})
+    if other:
+        raise ModelError(
+            f"--format vllm-lora: {', '.join(other)} trained too, and vLLM serves only LoRA of the language model; use "
+            "the merged model (`finetune export` without --format)"
+        )
+    config = copy(adapter.config)
+    if config is None:
+        raise ModelError("--format vllm-lora: the run has no LoRA; use the merged model")
+    if config.use_dora:
+        raise ModelError("--format vllm-lora: vLLM has no DoRA (parts.lora.variant: dora); use the merged model")
+    if config.r > RANKS[-1]:
+        raise ModelError(
+            f"--format vllm-lora: rank {config.r}, but vLLM serves ranks up to {RANKS[-1]}; use the merged model"
+        )
+    names = {name: name.replace(OURS, THEIRS, 1) for name in adapter.lora}
+    config.target_modules = sorted({match[1].rpartition(".")[2] for name in names if (match := LAYER.fullmatch(name))})
+    if config.lora_alpha == int(config.lora_alpha):
+        config.lora_alpha = int(config.lora_alpha)
+    return config, {names[name]: value for name, value in adapter.lora.items()}
