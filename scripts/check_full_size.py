@@ -12,6 +12,7 @@ its verification together. The weights are random, so the text of the model mean
 
 import argparse
 import json
+import math
 import resource
 import shutil
 import subprocess
@@ -40,6 +41,7 @@ from finetune.training.parts import trainable_parts  # noqa: E402
 NANO, VOCABULARY = ROOT / "data" / "granite-speech-nano", ROOT / "data" / "vocabulary"
 CONFIG = ROOT / "tests" / "fixtures" / "granite-4.0-1b-speech" / "config.json"
 SHARD = 1_990_000_000
+BLOCK = 4_194_301  # random numbers that are repeated; a prime number, so that no two rows of a matrix are equal
 INTERVAL = 0.1  # seconds between two readings of the memory
 
 
@@ -56,6 +58,7 @@ def write_base(folder: Path) -> None:
     }
     write_json(folder / "config.json", content)
     torch.manual_seed(1)
+    block = torch.randn(BLOCK).mul(0.02).bfloat16()
     shapes = {name: value.shape for name, value in _config_model(folder).hf.state_dict().items()}
     specs = {
         hub_name(name): TensorSpec(torch.int64 if "num_batches" in name else torch.bfloat16, tuple(shape))
@@ -68,7 +71,7 @@ def write_base(folder: Path) -> None:
             return torch.zeros(spec.shape, dtype=spec.dtype)
         if "running_var" in name or (name.endswith("weight") and len(spec.shape) == 1):
             return torch.ones(spec.shape, dtype=spec.dtype)
-        return torch.empty(spec.shape, dtype=spec.dtype).normal_(0, 0.02)
+        return block.repeat(-(-spec.bytes // block.nbytes))[: math.prod(spec.shape)].view(spec.shape)
 
     write_weights(folder, specs, SHARD, tensor, lambda size: None)
 

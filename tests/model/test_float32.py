@@ -1,0 +1,41 @@
+"""A model that is stored in bfloat16 and computes in float32 gives the results of a model loaded in float32."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from trainable_cases import ctc_logits, logits
+
+from finetune.core.options import DecodingOptions
+from finetune.data.manifest import Utterance
+from finetune.inference.recognize import recognize
+from finetune.model.float32 import compute_in_float32, load_as_stored
+from finetune.model.granite import SpeechModel, load_model
+
+
+@pytest.fixture(scope="module")
+def narrow(model: Callable[[], SpeechModel], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model, rounded to bfloat16."""
+    folder, rounded = tmp_path_factory.mktemp("narrow"), model()
+    rounded.hf.to(torch.bfloat16).save_pretrained(folder)
+    rounded.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_results_are_those_of_float32_bit_for_bit(narrow: Path, clips: list[Utterance]) -> None:
+    wide, stored = load_model(str(narrow), "float32"), load_as_stored(str(narrow), narrow)
+    compute_in_float32(stored)
+    floats = [value for value in stored.hf.parameters() if value.is_floating_point()]
+    assert floats and {value.dtype for value in floats} == {torch.bfloat16}, "half of the memory"
+    assert torch.equal(logits(stored, clips), logits(wide, clips))
+    assert torch.equal(ctc_logits(stored, clips), ctc_logits(wide, clips))
+    options = replace(DecodingOptions(), decoder="speculative", max_new_tokens=6)
+    ours, theirs = (recognize(model, clips[:2], "transcribe", options) for model in (stored, wide))
+    assert [(row.tokens, row.log_probability) for row in ours] == [(row.tokens, row.log_probability) for row in theirs]
+
+
+def test_a_folder_with_one_float32_weight_is_loaded_in_float32(narrow: Path, nano: Path) -> None:
+    assert {value.dtype for value in load_as_stored(str(nano), nano).hf.parameters()} == {torch.float32}
+    assert load_as_stored(str(narrow), narrow).lm_head.weight.dtype == torch.bfloat16
