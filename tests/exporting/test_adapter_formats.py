@@ -16,7 +16,7 @@ from in_process import InThisProcess
 from peft import PeftConfig, PeftModel
 from safetensors.torch import load_file, save_file
 from support import hf_tokens
-from trainable_cases import ALL, CASES, LORA, ctc_logits, logits, perturb
+from trainable_cases import ALL, CASES, LORA, ctc_logits, logits, merge, perturb
 from transformers import GraniteSpeechForConditionalGeneration
 
 from finetune.core.config import Recipe
@@ -24,8 +24,11 @@ from finetune.core.errors import CheckpointError, ModelError
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance, write_manifest
 from finetune.exporting.adapter_folder import base_name
+from finetune.exporting.merge import trained_outputs
 from finetune.exporting.peft_format import UNCHANGED, ZERO_LORA, export_peft
+from finetune.exporting.save import save_weights
 from finetune.exporting.trained_weights import TrainedWeights
+from finetune.exporting.verify import largest_difference, target_logits
 from finetune.exporting.vllm_format import export_vllm_lora
 from finetune.inference.recognize import recognize
 from finetune.model import adapter
@@ -35,10 +38,11 @@ from finetune.model.adapter import (
     FULL_WEIGHTS,
     LORA_WEIGHTS,
     PARTS,
+    load_adapter,
     read_adapter,
     save_adapter,
 )
-from finetune.model.granite import SpeechModel
+from finetune.model.granite import SpeechModel, load_model
 from finetune.model.trainable import LoraSpec, TrainableParts, open_parts
 
 
@@ -75,6 +79,17 @@ def make(model: Callable[[], SpeechModel], clips: list[Utterance], nano: Path, t
     return made
 
 
+@pytest.fixture
+def on_bfloat16(make: Make, tmp_path: Path) -> Made:
+    """A run with LoRA and full parts whose base is stored in bfloat16, as the real one is."""
+    made = make(CASES["all parts"])
+    rounded = load_model(made.recipe.model.base, "float32")
+    rounded.hf.to(torch.bfloat16).save_pretrained(tmp_path / "narrow")
+    rounded.tokenizer.save_pretrained(tmp_path / "narrow")
+    model = made.recipe.model.model_copy(update={"base": str(tmp_path / "narrow")})
+    return replace(made, recipe=made.recipe.model_copy(update={"model": model}))
+
+
 def opened_with_peft(made: Made, folder: Path) -> SpeechModel:
     """The base model in transformers with the adapter in PEFT; a warning about its keys is an error."""
     plain = GraniteSpeechForConditionalGeneration.from_pretrained(made.recipe.model.base, dtype=torch.float32)
@@ -107,6 +122,27 @@ def test_plain_peft_gives_the_trained_model(make: Make, clips: list[Utterance], 
     config = json.loads((tmp_path / "peft" / ADAPTER_CONFIG).read_text())
     assert config["base_model_name_or_path"] == str(Path(made.recipe.model.base).resolve())
     assert config["modules_to_save"], "vLLM refuses the folder instead of ignoring its keys"
+
+
+def test_on_a_bfloat16_base_all_trained_weights_stay_float32(
+    on_bfloat16: Made, clips: list[Utterance], tmp_path: Path
+) -> None:
+    """Logits of the unmerged model and of PEFT are those of a base in float32; the merged files are rounded once."""
+    recipe, best, base = on_bfloat16.recipe, on_bfloat16.run.best, Path(on_bfloat16.recipe.model.base)
+    wide = load_model(str(base), "float32")
+    adapted = load_adapter(wide, best)
+    trained = trained_outputs(recipe, best, base, clips[:2], TrainedWeights.of_run(recipe, best, base))
+    expected = target_logits(wide, clips[:2], recipe.model.instruction, trained.tokens)
+    assert largest_difference(trained.logits, expected) == 0.0
+    in_this_process = InThisProcess()
+    export_peft(recipe, on_bfloat16.run, tmp_path / "peft", in_this_process)
+    assert largest_difference(in_this_process.logits[0], expected) < 1e-5
+    merge(wide, adapted)
+    wide.hf.to(torch.bfloat16).save_pretrained(tmp_path / "reference")
+    (tmp_path / "ours").mkdir()
+    save_weights(tmp_path / "ours", TrainedWeights.of_run(recipe, best, base), "bfloat16", 10**9)
+    ours, reference = (tmp_path / name / "model.safetensors" for name in ("ours", "reference"))
+    assert ours.read_bytes() == reference.read_bytes()
 
 
 def test_the_self_check_of_the_readme_tells_the_adapter_from_the_base(make: Make, tmp_path: Path) -> None:
