@@ -8,11 +8,12 @@ from peft import LoraConfig
 from torch import Tensor
 
 from finetune.core.config import Recipe
-from finetune.core.errors import CheckpointError
+from finetune.core.errors import CheckpointError, ModelError
 from finetune.core.model_limits import read_limits
 from finetune.core.run_dir import RunDir
 from finetune.exporting import adaptation
 from finetune.exporting.adaptation import Adaptation
+from finetune.exporting.trained_weights import TrainedWeights
 from finetune.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, NOTE, write_tensors
 
 FILES = {ADAPTER_CONFIG, ADAPTER_WEIGHTS, NOTE, adaptation.FILE}
@@ -43,6 +44,15 @@ def base_name(recipe: Recipe, base: Path) -> tuple[str, str | None]:
     if Path(recipe.model.base).is_dir():
         return str(base.resolve()), None
     return recipe.model.base, base.name
+
+
+def refuse_shipped_lora(weights: TrainedWeights, format_name: str) -> None:
+    """Raises ModelError if the base model has an adapter of its own, to which an engine would not add another."""
+    if weights.shipped is not None:
+        raise ModelError(
+            f"--format {format_name}: the base model has an adapter of its own, and only one of the two would be used; "
+            "use the merged model (`finetune export` without --format)"
+        )
 
 
 def check_adapter_target(folder: Path) -> None:

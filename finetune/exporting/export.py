@@ -43,7 +43,7 @@ from finetune.exporting.verify import (
     target_logits,
 )
 from finetune.model.float32 import compute_in_float32, load_as_stored
-from finetune.model.granite import read_config
+from finetune.model.model_config import read_config
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +137,9 @@ def _saved_limits_and_logits(
     recipe: Recipe, run: RunDir, base: Path, staged: Path, clips: list[Utterance], tokens: list[list[int]]
 ) -> tuple[ModelLimits, dict[str, Tensor]]:
     """The limits of the saved weights, and their logits with the configuration of the base model."""
-    model = load_as_stored(str(staged), staged, config=read_config(recipe.model.base, recipe.model.revision))
+    config = read_config(recipe.model.base, recipe.model.revision)
+    config.has_lora_adapter = False  # it was merged
+    model = load_as_stored(str(staged), staged, config=config)
     compute_in_float32(model)
     limits = exported_limits(recipe, run, base, model)
     logits = target_logits(model, clips, recipe.model.instruction, tokens)

@@ -16,14 +16,21 @@ from finetune.core.files import replace_folder, write_text
 from finetune.core.progress import task
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest, seconds_of
-from finetune.exporting.adapter_folder import AdapterResult, base_name, check_adapter_target, write_adapter
+from finetune.exporting.adapter_folder import (
+    AdapterResult,
+    base_name,
+    check_adapter_target,
+    refuse_shipped_lora,
+    write_adapter,
+)
 from finetune.exporting.merge import trained_outputs
 from finetune.exporting.plain_peft import python_code
 from finetune.exporting.save import base_folder, staged_folder
 from finetune.exporting.trained_weights import TrainedWeights
 from finetune.exporting.verify import Opened, RunProcess, largest_difference, reopen, run_process
 from finetune.model.adapter import NOTE
-from finetune.model.granite import read_config
+from finetune.model.load_weights import model_class
+from finetune.model.model_config import read_config
 from finetune.model.trainable import full_module_of
 
 log = logging.getLogger(__name__)
@@ -63,6 +70,7 @@ def export_peft(recipe: Recipe, run: RunDir, folder: Path, run_process: RunProce
     check_adapter_target(folder)
     base, clips = base_folder(recipe), read_manifest(run.manifest("test"))[: recipe.export.clips]
     weights = TrainedWeights.of_run(recipe, run.best, base)
+    refuse_shipped_lora(weights, "peft")
     log.info("computing the transcripts of the trained model for %d clips", len(clips))
     with task("compare", 2 * seconds_of(clips)):
         trained = trained_outputs(recipe, run.best, base, clips)
@@ -79,8 +87,9 @@ def export_peft(recipe: Recipe, run: RunDir, folder: Path, run_process: RunProce
                 f"the adapter in PEFT differs from the trained model: logits by {difference:.2g} (export.tolerance "
                 f"{recipe.export.tolerance:g}), transcripts {'equal' if equal else 'not equal'}; it remains in {staged}"
             )
-        token = read_config(recipe.model.base, recipe.model.revision).audio_token_id
-        loading, self_check = python_code(name, revision, int(token))
+        base_config = read_config(recipe.model.base, recipe.model.revision)
+        class_name = model_class(base_config).__name__
+        loading, self_check = python_code(class_name, name, revision, int(base_config.audio_token_id))
         readme = README.format(
             base=name,
             revision=f", revision `{revision}`" if revision else "",

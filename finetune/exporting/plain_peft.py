@@ -1,7 +1,6 @@
 """Loads an exported adapter as a user would: with PEFT and transformers alone."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
@@ -16,9 +15,9 @@ from finetune.model.granite import SpeechModel
 FRAMES, AUDIO_TOKENS, TEXT_TOKENS = 30, 6, 20  # the input of the self-check; two windows of the projector
 LOADING = """import torch
 from peft import PeftModel
-from transformers import GraniteSpeechForConditionalGeneration
+from transformers import {class_name}
 
-base = GraniteSpeechForConditionalGeneration.from_pretrained({base!r}, {revision}dtype=torch.float32)
+base = {class_name}.from_pretrained({base!r}, {revision}dtype=torch.float32)
 model = PeftModel.from_pretrained(base, FOLDER).eval()
 """
 SELF_CHECK = """ids = torch.tensor([[{audio_token}] * {audio_tokens} + list(range({text_tokens}))])
@@ -49,23 +48,23 @@ def load_with_peft(model: SpeechModel, folder: Path) -> list[list[float]]:
     model.eval()
     compute_in_float32(model)
     with adapted.disable_adapter():
-        base = self_check(adapted, model.audio_token_id)
-    return [base, self_check(adapted, model.audio_token_id)]
+        base = self_check(model)
+    return [base, self_check(model)]
 
 
 @torch.no_grad()
-def self_check(model: Any, audio_token: int) -> list[float]:
+def self_check(model: SpeechModel) -> list[float]:
     """What `SELF_CHECK` prints: the first four logits after a fixed input, divided by the deviation of all."""
-    ids = torch.tensor([[audio_token] * AUDIO_TOKENS + list(range(TEXT_TOKENS))])
+    ids = torch.tensor([[model.audio_token_id] * AUDIO_TOKENS + list(range(TEXT_TOKENS))])
     features = torch.linspace(-1, 1, FRAMES * 160).view(1, FRAMES, 160)
-    mask = torch.ones(1, AUDIO_TOKENS, dtype=torch.bool)
-    logits = model(input_ids=ids, input_features=features, input_features_mask=mask).logits[0, -1]
+    hidden, _ = model(features, torch.tensor([FRAMES]), ids)
+    logits = model.logits(hidden[0, -1])
     return [round(value, 3) for value in (logits[:4] / logits.std()).tolist()]
 
 
-def python_code(base: str, revision: str | None, audio_token: int) -> tuple[str, str]:
+def python_code(class_name: str, base: str, revision: str | None, audio_token: int) -> tuple[str, str]:
     """Python code that loads an adapter into its base, and code that prints its self-check."""
     pinned = f"revision={revision!r}, " if revision else ""
-    return LOADING.format(base=base, revision=pinned), SELF_CHECK.format(
+    return LOADING.format(class_name=class_name, base=base, revision=pinned), SELF_CHECK.format(
         audio_token=audio_token, audio_tokens=AUDIO_TOKENS, text_tokens=TEXT_TOKENS, frames=FRAMES
     )

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError
 from finetune.model.adapter import Adapter, read_adapter
-from finetune.model.granite import SpeechModel, on_meta, read_config
+from finetune.model.granite import SpeechModel, on_meta
+from finetune.model.model_config import read_config
+from finetune.model.shipped_lora import ShippedLora
 from finetune.model.weight_files import WeightFiles
 
 MergeLayer = Callable[[Any], None]
@@ -47,6 +49,8 @@ class TrainedWeights:
             CheckpointError: there is no adapter, or a key of it has no place in the base, or a place has no key.
         """
         self.files, self._merge = WeightFiles(base), merge
+        # The adapter inside granite-speech-3.3 belongs to the base.
+        self.shipped = ShippedLora.read(base) if meta.hf.config.has_lora_adapter else None
         self.adapter = adapter = read_adapter(folder)
         self.shapes = dict(_saved_tensors(meta.hf))
         self._layers = _lora_layers(meta, adapter)
@@ -65,7 +69,7 @@ class TrainedWeights:
         return cls(base, on_meta(config, recipe.model.base), best, merge)
 
     def tensor(self, name: str) -> Tensor:
-        """A weight of the trained model: float32 if it was trained, else as in the base.
+        """A weight of the trained model: float32 if it was trained or has an adapter in the base, else as in the base.
 
         Raises:
             ModelError: the base lacks it, or its file is damaged.
@@ -74,6 +78,8 @@ class TrainedWeights:
         if name in self.adapter.full:
             return self.adapter.full[name]
         stored = self.files.read(name)
+        if self.shipped is not None and stored.is_floating_point():
+            stored = self.shipped.merged(name, stored.float())
         return self.merge(name, stored.float()) if name in self.merged else stored
 
     def merge(self, name: str, weight: Tensor) -> Tensor:

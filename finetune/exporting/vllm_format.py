@@ -12,7 +12,13 @@ from finetune.core.config import Recipe
 from finetune.core.errors import ModelError
 from finetune.core.files import replace_folder, write_text
 from finetune.core.run_dir import RunDir
-from finetune.exporting.adapter_folder import AdapterResult, base_name, check_adapter_target, write_adapter
+from finetune.exporting.adapter_folder import (
+    AdapterResult,
+    base_name,
+    check_adapter_target,
+    refuse_shipped_lora,
+    write_adapter,
+)
 from finetune.exporting.save import base_folder, staged_folder
 from finetune.exporting.trained_weights import TrainedWeights
 from finetune.model.adapter import NOTE, Adapter
@@ -46,6 +52,7 @@ def export_vllm_lora(recipe: Recipe, run: RunDir, folder: Path) -> AdapterResult
     check_adapter_target(folder)
     base = base_folder(recipe)
     weights = TrainedWeights.of_run(recipe, run.best, base)
+    refuse_shipped_lora(weights, "vllm-lora")
     config, tensors = vllm_adapter(weights.adapter)
     name, revision = base_name(recipe, base)
     readme = README.format(

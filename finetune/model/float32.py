@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
 from finetune.model.granite import SpeechModel, load_model
+from finetune.model.model_config import read_config
 from finetune.model.weight_files import WeightFiles
 
 Change = Callable[[Tensor], Tensor]
@@ -41,8 +42,10 @@ def load_as_stored(source: str, files: Path, revision: str | None = None, config
     Raises:
         ModelError: see `load_model`.
     """
-    dtype = "bfloat16" if WeightFiles(files).is_bfloat16() else "float32"
-    return load_model(source, dtype, "cpu", revision, config=config)
+    config = config or read_config(source, revision)
+    # The adapter inside granite-speech-3.3 is merged on loading, and a sum in bfloat16 would be rounded.
+    narrow = WeightFiles(files).is_bfloat16() and not config.has_lora_adapter
+    return load_model(source, "bfloat16" if narrow else "float32", "cpu", revision, config=config)
 
 
 def change_weight(module: nn.Module, name: str, change: Change) -> None:

@@ -261,7 +261,7 @@ def load_model(
     device: torch.device | str = "cpu",
     revision: str | None = None,
     quantize: str = "none",
-    config: GraniteSpeechConfig | None = None,
+    config: PreTrainedConfig | None = None,
 ) -> SpeechModel:
     """Loads a base or exported model, frozen and in eval mode.
 

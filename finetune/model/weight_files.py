@@ -43,7 +43,11 @@ def hub_name(name: str) -> str:
 
 
 def model_name(name: str) -> str:
-    """The inverse of `hub_name`; names in the layout of transformers 5 stay as they are."""
+    """The inverse of `hub_name`; names in the layout of transformers 5 stay as they are.
+
+    granite-speech-3.3 has one `model.` more.
+    """
+    name = name.replace("language_model.model.model.", "language_model.model.", 1)
     for ours, theirs in HUB_PREFIXES:
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)

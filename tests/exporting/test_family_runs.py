@@ -1,24 +1,26 @@
 """Each layout of the family: one epoch on a few clips, export, reload, the same text."""
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from family import CONFIGS, VERSIONS, WITH_BPE_HEAD, make_model
+from in_process import InThisProcess
 from safetensors.torch import load_file
 from support import hf_tokens
 from transformers import AutoTokenizer
 
 from finetune.core.config import Recipe
+from finetune.core.errors import ModelError
 from finetune.core.layouts import BPE_HEAD
 from finetune.core.options import DecodingOptions
 from finetune.core.prompts import read_profile
 from finetune.data.manifest import read_manifest
-from finetune.exporting import verify
 from finetune.exporting.export import export
+from finetune.exporting.peft_format import export_peft
+from finetune.exporting.vllm_format import export_vllm_lora
 from finetune.inference.recognize import recognize
 from finetune.model.adapter import load_adapter
 from finetune.model.granite import SpeechModel, load_model
@@ -33,19 +35,13 @@ LAYOUTS = [
 ]
 
 
-def in_this_process(command: list[str]) -> subprocess.CompletedProcess[str]:
-    """Verifies without ten seconds of imports."""
-    verify.write_outputs(command[3], Path(command[4]))
-    return subprocess.CompletedProcess(command, 0, "", "")
-
-
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_layout_is_trained_exported_and_reloaded(name: str, tiny: Callable[..., Recipe], tmp_path: Path) -> None:
     base = make_model(name, tmp_path / "base")
     recipe = tiny(tmp_path / "runs", "run", epochs=1)
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"base": str(base)})})
     run = run_recipe(recipe, "train")
-    result = export(recipe, run, run_process=in_this_process)
+    result = export(recipe, run, run_process=InThisProcess())
     assert result.transcripts_equal and result.max_abs_logit_diff < 1e-3
 
     clips = read_manifest(run.manifest("test"))
@@ -61,6 +57,11 @@ def test_a_layout_is_trained_exported_and_reloaded(name: str, tiny: Callable[...
     untrained = recognize(load_model(str(base), "float32"), clips, recipe.model.instruction, GREEDY)
     assert [item.log_probability for item in untrained] != [item.log_probability for item in texts]
     check_folder_of_export(name, base, run.export)
+
+    if name.startswith("3.3"):
+        for adapter_format in (export_peft, export_vllm_lora):
+            with pytest.raises(ModelError, match="has an adapter of its own"):
+                adapter_format(recipe, run, tmp_path / "adapter")
 
     plain = model_class(read_config(str(run.export))).from_pretrained(str(run.export), dtype=torch.float32).eval()
     wrapped = SpeechModel(plain, AutoTokenizer.from_pretrained(run.export), str(run.export))
