@@ -164,6 +164,9 @@ class KeywordsSection(Section):
     rare_words: float = Field(0.5, ge=0, le=1)
     """Share of the lists with terms of `data.terms` that also have rare words of their clip's text; a clip without such
     a term always lists rare words."""
+    copy_weight: float = Field(0.0, ge=0)
+    """Weight of a loss that teaches the language model to copy from lists; for a model that cannot, such as the
+    embedded one."""
 
     @property
     def sampled(self) -> bool:

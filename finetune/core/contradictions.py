@@ -110,6 +110,8 @@ def _keywords(recipe: Recipe) -> Iterator[tuple[str, str]]:
     shares = recipe.keywords.true_terms + recipe.keywords.distractors
     if shares > 1:
         yield "keywords.distractors", f"and keywords.true_terms are shares of all prompts; their sum is {shares:g}"
+    if recipe.keywords.copy_weight and recipe.machine.gradient_checkpointing:
+        yield "keywords.copy_weight", "needs activations that machine.gradient_checkpointing does not keep"
 
 
 def _cache(recipe: Recipe) -> Iterator[tuple[str, str]]:

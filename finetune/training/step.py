@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from finetune.core.config import Recipe
 from finetune.model.granite import SpeechModel
 from finetune.model.trainable import check_changed, fingerprints, with_gradient
+from finetune.training.copy_loss import CopyLoss
 from finetune.training.dataset import Batch, SpeechDataset
 from finetune.training.loss import ctc_loss, token_loss
 from finetune.training.signals import Stop
@@ -52,6 +53,7 @@ class OptimizerStep:
         optimizer: Accelerate's, or torch's.
         parameters: all trainable parameters, by name.
         token_loss: the loss of the language model; the benchmark compares others.
+        copy_loss: the copy loss, if the recipe has it.
     """
 
     recipe: Recipe
@@ -62,6 +64,7 @@ class OptimizerStep:
     parameters: dict[str, nn.Parameter]
     data: SpeechDataset
     token_loss: TokenLoss = token_loss
+    copy_loss: CopyLoss | None = None
 
     def losses(self, batch: Batch, tokens: int, characters: int) -> tuple[Tensor, Tensor]:
         """A micro-batch's part of the step's loss.
@@ -72,15 +75,20 @@ class OptimizerStep:
             characters: number of CTC labels in the optimizer step.
 
         Returns:
-            The loss of the language model, which is reported, and the total loss with CTC, which is minimized.
+            The loss of the language model, which is reported, and the total loss with those of CTC and of copying,
+            which is minimized.
         """
         settings = self.recipe.train
-        hidden, audio = self.wrapped(batch.audio, batch.num_frames, batch.ids, batch.kind)
+        with self.copy_loss.recording() if self.copy_loss else nullcontext():
+            hidden, audio = self.wrapped(batch.audio, batch.num_frames, batch.ids, batch.kind)
         lm_loss = self.token_loss(hidden, batch.labels, self.model.logits, settings.label_smoothing) / tokens
-        if not settings.ctc_weight:
-            return lm_loss, lm_loss
-        ctc = ctc_loss(self.model.ctc_logits(audio.states), batch.num_frames, batch.characters)
-        return lm_loss, lm_loss + settings.ctc_weight * ctc / characters
+        total = lm_loss
+        if self.copy_loss:
+            total = total + self.recipe.keywords.copy_weight * self.copy_loss(batch.ids, batch.labels) / tokens
+        if settings.ctc_weight:
+            ctc = ctc_loss(self.model.ctc_logits(audio.states), batch.num_frames, batch.characters)
+            total = total + settings.ctc_weight * ctc / characters
+        return lm_loss, total
 
     def run(
         self,

@@ -27,6 +27,7 @@ from finetune.training.auto_batch import fit_batch_seconds
 from finetune.training.batch_size import BatchSizeCache, explain_out_of_memory
 from finetune.training.batches import BatchSource, repeatable
 from finetune.training.callbacks import CallbackList, StepRecord, TrainerCallback, ValidationRecord
+from finetune.training.copy_loss import CopyLoss
 from finetune.training.corpus import TrainingCorpus, manifests_of
 from finetune.training.dataset import MicroAudio
 from finetune.training.distributed import all_ranks, check_on_main_rank, ignore_stride_warning, make_accelerator
@@ -150,7 +151,17 @@ class Trainer:
         self.start = starting_points(self.parameters) if settings.interpolate else {}
 
     def _optimizer_step(self, wrapped: torch.nn.Module, optimizer: Any) -> OptimizerStep:
-        return OptimizerStep(self.recipe, self.accelerator, self.model, wrapped, optimizer, self.parameters, self.data)
+        copy_loss = CopyLoss(self.model) if self.recipe.keywords.copy_weight else None
+        return OptimizerStep(
+            self.recipe,
+            self.accelerator,
+            self.model,
+            wrapped,
+            optimizer,
+            self.parameters,
+            self.data,
+            copy_loss=copy_loss,
+        )
 
     def _resume(self) -> None:
         """Restores the run's checkpoint if there is one.

@@ -56,6 +56,13 @@ def test_shares_above_1_are_refused_with_their_line(finetune: Command, recipe: P
     assert result.code == 2 and "recipe.yaml:9: keywords.distractors" in result.err and "1.1" in result.err
 
 
+def test_the_copy_loss_is_refused_with_gradient_checkpointing(finetune: Command, recipe: Path) -> None:
+    with recipe.open("a") as file:
+        file.write("machine: {gradient_checkpointing: true}\nkeywords:\n  copy_weight: 0.1\n")
+    result = finetune("check", recipe)
+    assert result.code == 2 and "recipe.yaml:9: keywords.copy_weight" in result.err
+
+
 def test_a_comma_inside_an_element_of_a_list_separates_keywords_and_is_reported(
     finetune: Command, recipe: Path, tmp_path: Path
 ) -> None:

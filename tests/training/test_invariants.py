@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from support import INSTRUCTION, batch
 from torch import Tensor
 from training_runs import prepared, records, weights
 
-from finetune.core.config import AugmentSection, Recipe
+from finetune.core.config import AugmentSection, KeywordsSection, Recipe
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest
 from finetune.model.granite import SpeechModel
 from finetune.model.trainable import open_parts, set_mode, trained_parameters
 from finetune.pipeline import run_recipe
 from finetune.training.batches import BatchSource
+from finetune.training.copy_loss import CopyLoss
 from finetune.training.dataset import SpeechDataset
 from finetune.training.loss import IGNORE, token_loss
 from finetune.training.parts import trainable_parts
@@ -59,8 +61,12 @@ def one_step(
     set_mode(model, training=True)
     parameters = trained_parameters(model)
     data = SpeechDataset(model, recipe, read_manifest(run.manifest("train")))
+    if recipe.keywords.sampled:
+        data.open_epoch(0)
     optimizer = GradientRecorder(parameters)
     optimizer_step = OptimizerStep(recipe, Accelerator(cpu=True), model, model, optimizer, parameters, data, loss)
+    if recipe.keywords.copy_weight:
+        optimizer_step = replace(optimizer_step, copy_loss=CopyLoss(model))
     batches = BatchSource(data, recipe, run.cache, "", False).batches(step, 0)
     return optimizer_step.run(step, step, batches, 0, Stop(), None), optimizer.gradients
 
@@ -99,6 +105,26 @@ def test_loss_and_gradient_do_not_depend_on_the_micro_batches(
     for name, value in full_gradients.items():
         assert torch.allclose(value, gradients[name], rtol=1e-3, atol=1e-5 * float(value.abs().max()) + 1e-8), name
     assert result.loss == pytest.approx(by_hand(model(), run, split), rel=1e-5)
+
+
+def test_the_copy_loss_changes_the_gradients_and_not_the_reported_loss(
+    trained: Trained, tiny: Tiny, tmp_path: Path, model: Callable[[], SpeechModel]
+) -> None:
+    """Its gradients do not depend on the micro-batches."""
+    plain_recipe = plain(tiny(tmp_path, "x", parts={"lora": {"rank": 4}}, ctc_weight=0))
+
+    def step(weight: float, split: list[list[int]]) -> tuple[StepResult, Tensor]:
+        keywords = KeywordsSection(true_terms=1, rare_words=1, largest=6, copy_weight=weight)
+        result, gradients = one_step(model(), plain_recipe.model_copy(update={"keywords": keywords}), trained[1], split)
+        return result, torch.cat([value.flatten() for value in gradients.values()])
+
+    without, (result, gradients) = step(0, [[0, 1, 2, 3]]), step(0.5, [[0, 1, 2, 3]])
+    parts, gradients_of_parts = step(0.5, [[0], [1, 2], [3]])
+    assert result.loss == pytest.approx(without[0].loss, rel=1e-6) and result.loss == pytest.approx(
+        parts.loss, rel=1e-5
+    )
+    assert (gradients - without[1]).norm() > 0.1 * without[1].norm()
+    assert (gradients - gradients_of_parts).norm() < 1e-3 * gradients.norm()
 
 
 def test_a_step_with_an_infinite_loss_and_finite_gradients_is_skipped(
