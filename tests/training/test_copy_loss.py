@@ -48,6 +48,12 @@ def test_rows_of_different_lengths_match_only_their_own_tokens() -> None:
     assert not together[1, 2:].any()
 
 
+def test_a_short_text_after_a_long_prompt_counts_once() -> None:
+    ids = torch.tensor([[*PROMPT, 5, 6, 7], [9, *PROMPT, 6, 7]])
+    labels = torch.tensor([[IGNORE] * 7 + [5, 6, 7], [IGNORE] * 8 + [6, 7]])
+    assert copied_tokens(ids, labels).places.any(2).tolist() == [[True] * 3, [True, True, False]]
+
+
 def losses(model: SpeechModel, ids: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The copy loss, and the same from the attention weights and values of transformers."""
     embeds, copy_loss = model.embed(ids), CopyLoss(model)
