@@ -22,12 +22,28 @@ import numpy as np
 import soundfile
 
 from build_vocabulary import normalize_level, perturb, trim
-from nano.speech import SAMPLE_RATE, Voice, sample_voice, speak
+from nano.speech import SAMPLE_RATE, Voice, speak
 from nano.text import collect, letter_chain, pseudo_word, words_of_wordnet
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 SILENCE = 0.3  # seconds
 TEXTS = 5000
+ACCENTS = [
+    "en-us",
+    "en-us",
+    "en-us",
+    "en-gb",
+    "en-gb",
+    "en-gb-scotland",
+    "en-gb-x-rp",
+    "en-gb-x-gbclan",
+    "en-gb-x-gbcwmd",
+    "en-029",
+    "en-us-nyc",
+]
+VARIANTS = ["f1", "f2", "f3", "f4", "f5", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "klatt2"]
+FLITE = ["slt", "slt", "rms", "awb", "kal16"]
+FLITE_PITCH = {"slt": 175.0, "rms": 95.0, "awb": 125.0, "kal16": 105.0}
 
 
 def vocabulary() -> tuple[list[str], set[str]]:
@@ -80,6 +96,15 @@ def voice_of(ident: str) -> Voice:
     while (voice := sample_voice(rng)).name.startswith("en-029"):
         pass
     return perturb(voice, ident)
+
+
+def sample_voice(rng: np.random.Generator) -> Voice:
+    """A random voice: espeak-ng (accent and variant) in half of the cases, else flite."""
+    if rng.random() < 0.5:
+        name = f"{rng.choice(ACCENTS)}+{rng.choice(VARIANTS)}"
+        return Voice("espeak", name, float(rng.integers(135, 200)), float(rng.integers(35, 65)))
+    name = str(rng.choice(FLITE))
+    return Voice("flite", name, float(rng.uniform(0.85, 1.2)), FLITE_PITCH[name] * float(rng.uniform(0.85, 1.2)))
 
 
 def write(path: Path, rows: list[dict[str, object]]) -> None:
