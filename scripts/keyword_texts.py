@@ -1,4 +1,4 @@
-"""General English sentences from the quotations of Debian's `fortunes` and the examples of `wordnet-base`, and made-up words.
+"""General English sentences from Debian's `fortunes` and the examples of `wordnet-base`, and made-up words.
 
 scripts/make_keyword_clips.py uses them. The texts are not committed.
 """

@@ -5,7 +5,7 @@
 
 A model learns to copy a word from its prompt only if it cannot know the word, so most made-up words occur once. They
 are made letter by letter, half of them like the terms of data/vocabulary/train.jsonl and half like English. They are in
-sentences of scripts/nano/text.py and of train.jsonl. None is a term of data/vocabulary/terms.txt. No voice has the
+sentences of scripts/keyword_texts.py and of train.jsonl. None is a term of data/vocabulary/terms.txt. No voice has the
 accent of the test-only voice.
 
 `spoken.jsonl` has the clips. `text.jsonl` has sequences of made-up words with the same 0.3 s of silence and these words
@@ -22,8 +22,8 @@ import numpy as np
 import soundfile
 
 from build_vocabulary import normalize_level, perturb, trim
+from keyword_texts import common_sentences, letter_chain, pseudo_word, words_of_wordnet
 from nano.speech import SAMPLE_RATE, Voice, speak
-from nano.text import collect, letter_chain, pseudo_word, words_of_wordnet
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 SILENCE = 0.3  # seconds
@@ -58,7 +58,7 @@ class Writer:
     def __init__(self) -> None:
         self.rng = random.Random("keyword clips")
         self.sentences, self.terms = vocabulary()
-        self.common = collect()[0]
+        self.common = common_sentences()
         english = words_of_wordnet()
         self.chains = (letter_chain(english), letter_chain(sorted(self.terms)))
         self.known = {*english, *(DATA / "vocabulary" / "terms.txt").read_text().split()}
