@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from finetune.model.granite import EncodedAudio, SpeechModel
 from finetune.model.prompt import Prompt
+from finetune.training.copy_loss import CopyLoss
 from finetune.training.loss import IGNORE, token_loss
-from nano.copy_loss import CopyLoss
 from nano.copying import CopyRows
 from nano.stage import Losses
 from nano.tasks import Example, Tasks
