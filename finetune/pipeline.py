@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.core.array_job import Shard
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, MissingExtraError, RecipeError
+from finetune.core.extras import require
 from finetune.core.recipe import save_recipe
 from finetune.core.run_dir import CHILD, RunDir
 from finetune.data.corpus_state import corpus_state
@@ -140,8 +141,8 @@ def run_recipe(
     return run
 
 
-def export_format(recipe: Recipe, format_name: str) -> RunDir:
-    """Trains if needed, then exports the adapter in another format than the merged model.
+def export_adapter(recipe: Recipe, format_name: str) -> RunDir:
+    """Trains if needed, then exports the adapter in the format of an engine.
 
     Raises:
         ModelError, CheckpointError: the format cannot hold what was trained, or the errors of `run_recipe`.
@@ -151,6 +152,21 @@ def export_format(recipe: Recipe, format_name: str) -> RunDir:
         from finetune.exporting.formats import export_adapter
 
         export_adapter(recipe, run, format_name)
+    return run
+
+
+def export_gguf(recipe: Recipe, dtype: str) -> RunDir:
+    """Exports the merged model if needed, then writes it as GGUF files.
+
+    Raises:
+        ModelError, CheckpointError, MissingExtraError: those of `exporting.gguf.export`, or the errors of `run_recipe`.
+    """
+    require("gguf", extra="gguf")  # before the training
+    run = run_recipe(recipe, "export")
+    with run.locked():
+        from finetune.exporting.gguf.export import export_gguf
+
+        export_gguf(run, dtype)
     return run
 
 

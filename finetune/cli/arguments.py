@@ -81,3 +81,13 @@ def _bytes(text: str) -> int:
     if size < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size, such as 500M or 1G")
     return size
+
+
+def add_gguf_dtype(parser: argparse.ArgumentParser, default: str) -> None:
+    """`--gguf-dtype`."""
+    parser.add_argument(
+        "--gguf-dtype",
+        choices=("F32", "F16", "BF16", "Q8_0"),
+        default=default,
+        help="data type of GGUF files (default: %(default)s)",
+    )

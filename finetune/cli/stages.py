@@ -4,10 +4,17 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.cli.arguments import Subparsers, add_array_arguments, add_recipe_arguments, add_shard_arguments
+from finetune.cli.arguments import (
+    Subparsers,
+    add_array_arguments,
+    add_gguf_dtype,
+    add_recipe_arguments,
+    add_shard_arguments,
+)
 from finetune.core.errors import DataError
 from finetune.core.terminal import visible
 from finetune.data.splits import SPLITS
+from finetune.exporting.engines.registry import GGUF
 
 if TYPE_CHECKING:
     from finetune.core.run_dir import RunDir
@@ -31,10 +38,12 @@ def add_parser(subparsers: Subparsers) -> None:
         if name == "export":
             parser.add_argument(
                 "--format",
-                choices=("hf", "peft", "vllm-lora"),
+                choices=("hf", "peft", "vllm-lora", GGUF),
                 default="hf",
-                help="hf (default): the merged model; peft, vllm-lora: an adapter, see docs/engines.md",
+                help="hf (default): the merged model; peft, vllm-lora: an adapter; gguf: the model for llama.cpp; "
+                "see docs/engines.md",
             )
+            add_gguf_dtype(parser, "F16")
         if name == "prepare":
             parts = add_array_arguments(parser)
             parts.add_argument(
@@ -58,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if args.shards is not None:
         _check_shards(args.shards, [split for split in SPLITS if getattr(recipe.data, split)])
 
-    from finetune.pipeline import export_format, prepare_shard, run_prepare, run_recipe, summarize
+    from finetune.pipeline import export_adapter, export_gguf, prepare_shard, run_prepare, run_recipe, summarize
     from finetune.report.summary import format_summary
 
     if shard is not None:
@@ -70,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     if args.command == "prepare":
         run_dir = run_prepare(recipe, merge=False, engine=args.engine)
     elif args.format != "hf":
-        run_dir = export_format(recipe, args.format)
+        run_dir = export_gguf(recipe, args.gguf_dtype) if args.format == GGUF else export_adapter(recipe, args.format)
     else:
         run_dir = run_recipe(recipe, LAST_STAGE[args.command])
     if args.shards is not None:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.cli.arguments import Subparsers
+from finetune.cli.arguments import Subparsers, add_gguf_dtype
 from finetune.core.errors import DataError
 from finetune.core.terminal import visible
 from finetune.exporting.engines.registry import ENGINES
@@ -39,12 +39,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--limit", type=_positive, metavar="N", help="use the first N clips only")
     parser.add_argument("--python", type=Path, metavar="PATH", help="a Python that has the engine")
-    parser.add_argument(
-        "--gguf-dtype",
-        choices=("F32", "F16", "BF16", "Q8_0"),
-        default="F32",
-        help="for llamacpp (default: %(default)s)",
-    )
+    add_gguf_dtype(parser, "F32")
     parser.add_argument(
         "--timeout", type=_positive, metavar="SECONDS", default=3600, help="for the engine (default: %(default)s)"
     )

@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from finetune.core.errors import ModelError
+from finetune.core.errors import CheckpointError, ModelError
+from finetune.core.run_dir import RunDir
+from finetune.exporting.gguf.export import export_gguf
 from finetune.exporting.gguf.tensor_names import gguf_name
 from finetune.exporting.gguf.write import write_gguf
 
@@ -189,6 +191,20 @@ def test_the_splitting_of_text_is_recognized(splitter: Any, name: str | None, na
             write_gguf(folder, tmp_path, "F32")
     else:
         assert read(write_gguf(folder, tmp_path, "F32")[0])[1]["tokenizer.ggml.pre"] == name
+
+
+def test_the_export_of_a_run(nano: Path, tmp_path: Path) -> None:
+    """The folder is replaced as a whole, unless it has files of the user."""
+    run = RunDir(tmp_path)
+    run.export.symlink_to(nano)
+    for dtype in ("F32", "F16"):
+        text, audio = export_gguf(run, dtype)
+    assert sorted(path.name for path in text.parent.iterdir()) == ["mmproj-F16.gguf", "model-F16.gguf"]
+    assert audio.stat().st_size > text.stat().st_size
+    (text.parent / "notes.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match=r"notes.txt was not written by an export"):
+        export_gguf(run, "F16")
+    assert text.is_file()
 
 
 def test_a_name_of_the_hub_layout() -> None:
