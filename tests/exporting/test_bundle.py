@@ -23,7 +23,19 @@ from finetune.exporting.bundle import add_transcriber, modules
 CLIPS = [VOCABULARY / "audio" / "canary" / name for name in ("canary-001-en-us-f3.opus", "canary-006-flite-slt.opus")]
 NEEDED = ("torch", "transformers", "soundfile", "soxr")
 # numpy comes with those; the others are imported only for an option or the format of a file.
-FOREIGN = {*NEEDED, "numpy", "silero_vad", "bitsandbytes", "av", "rich", "fsspec", "requests"}
+# safetensors and huggingface_hub are requirements of transformers.
+FOREIGN = {
+    *NEEDED,
+    "numpy",
+    "safetensors",
+    "huggingface_hub",
+    "silero_vad",
+    "bitsandbytes",
+    "av",
+    "rich",
+    "fsspec",
+    "requests",
+}
 
 
 def imported(path: Path) -> set[str]:
