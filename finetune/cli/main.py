@@ -45,7 +45,7 @@ RESUMABLE = (
     "pseudo-label",
     "synthesize",
 )  # commands beside the stages that go on where they stopped
-NOISY_LOGGERS = ("httpx", "huggingface_hub", "transformers", "accelerate", "datasets")
+NOISY_LOGGERS = ("gguf", "httpx", "huggingface_hub", "transformers", "accelerate", "datasets")
 
 
 class Command(Protocol):

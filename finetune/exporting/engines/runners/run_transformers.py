@@ -21,9 +21,8 @@ def feature_function(folder):
     """The processor's feature extractor, which needs torchaudio; else the front end of this toolkit, if it is here."""
     from transformers import AutoFeatureExtractor
 
-    extractor = AutoFeatureExtractor.from_pretrained(folder)
     try:
-        extractor(torch.zeros(16000))
+        extractor = AutoFeatureExtractor.from_pretrained(folder)
     except ImportError:
         from finetune.data.features import log_mel, pad_features
 
