@@ -1,6 +1,7 @@
 """vLLM: the merged folder, or its base with a LoRA adapter (`adapter` of the request)."""
 
 import json
+import os
 from pathlib import Path
 
 from runner_protocol import serve
@@ -10,6 +11,8 @@ CONTEXT = 2048
 
 def load(request):
     """The engine, in float32, and the adapter."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine in this process: its errors and memory are seen
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GB; on a CPU the default is most of the memory
     from vllm import LLM
     from vllm.lora.request import LoRARequest
 
