@@ -84,10 +84,7 @@ def _bytes(text: str) -> int:
 
 
 def add_gguf_dtype(parser: argparse.ArgumentParser, default: str) -> None:
-    """`--gguf-dtype`."""
+    """`--gguf-dtype`; None if it is not given."""
     parser.add_argument(
-        "--gguf-dtype",
-        choices=("F32", "F16", "BF16", "Q8_0"),
-        default=default,
-        help="data type of GGUF files (default: %(default)s)",
+        "--gguf-dtype", choices=("F32", "F16", "BF16", "Q8_0"), help=f"data type of GGUF files (default: {default})"
     )

@@ -11,7 +11,7 @@ from finetune.cli.arguments import (
     add_recipe_arguments,
     add_shard_arguments,
 )
-from finetune.core.errors import DataError
+from finetune.core.errors import DataError, RecipeError
 from finetune.core.terminal import visible
 from finetune.data.splits import SPLITS
 from finetune.exporting.engines.registry import GGUF
@@ -27,6 +27,7 @@ HELP = {
     "run": "run all stages and print a summary; completed stages are skipped",
 }
 LAST_STAGE = {"prepare": "prepare", "train": "train", "evaluate": "report", "export": "export", "run": "export"}
+GGUF_DTYPE = "F16"  # of --format gguf
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -34,7 +35,7 @@ def add_parser(subparsers: Subparsers) -> None:
         example = f"example: finetune {name} recipes/quickstart.yaml --set train.epochs=2"
         parser = subparsers.add_parser(name, help=text, description=text, epilog=example)
         add_recipe_arguments(parser)
-        parser.set_defaults(run=run, shard=None, merge=False, engine="local", shards=None, format="hf")
+        parser.set_defaults(run=run, shard=None, merge=False, engine="local", shards=None, format="hf", gguf_dtype=None)
         if name == "export":
             parser.add_argument(
                 "--format",
@@ -43,7 +44,7 @@ def add_parser(subparsers: Subparsers) -> None:
                 help="hf (default): the merged model; peft, vllm-lora: an adapter; gguf: the model for llama.cpp; "
                 "see docs/engines.md",
             )
-            add_gguf_dtype(parser, "F16")
+            add_gguf_dtype(parser, GGUF_DTYPE)
         if name == "prepare":
             parts = add_array_arguments(parser)
             parts.add_argument(
@@ -61,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
     from finetune.core.recipe import load_recipe
     from finetune.core.run_dir import damage_is_an_error
 
+    if args.gguf_dtype and args.format != GGUF:
+        raise RecipeError(f"--gguf-dtype: --format {args.format} writes no GGUF files; add --format gguf")
     shard = None if args.shard is None else parse_shard(args.shard)
     recipe, _ = load_recipe(args.recipe, args.overrides)
 
@@ -79,7 +82,11 @@ def run(args: argparse.Namespace) -> int:
     if args.command == "prepare":
         run_dir = run_prepare(recipe, merge=False, engine=args.engine)
     elif args.format != "hf":
-        run_dir = export_gguf(recipe, args.gguf_dtype) if args.format == GGUF else export_adapter(recipe, args.format)
+        run_dir = (
+            export_gguf(recipe, args.gguf_dtype or GGUF_DTYPE)
+            if args.format == GGUF
+            else export_adapter(recipe, args.format)
+        )
     else:
         run_dir = run_recipe(recipe, LAST_STAGE[args.command])
     if args.shards is not None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.cli.arguments import Subparsers, add_gguf_dtype
-from finetune.core.errors import DataError
+from finetune.core.errors import DataError, RecipeError
 from finetune.core.terminal import visible
-from finetune.exporting.engines.registry import ENGINES
+from finetune.exporting.engines.registry import ENGINES, GGUF
 
 if TYPE_CHECKING:
     from finetune.exporting.engines.verify import Verification
@@ -22,6 +22,7 @@ export is written as GGUF files for the comparison.
 
 Exit codes: 0 all texts are equal, 1 a text differs or the engine failed, 2 wrong usage."""
 SHOWN = 5  # differences
+GGUF_DTYPE = "F32"  # so that texts are equal
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -39,7 +40,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--limit", type=_positive, metavar="N", help="use the first N clips only")
     parser.add_argument("--python", type=Path, metavar="PATH", help="a Python that has the engine")
-    add_gguf_dtype(parser, "F32")
+    add_gguf_dtype(parser, GGUF_DTYPE)
     parser.add_argument(
         "--timeout", type=_positive, metavar="SECONDS", default=3600, help="for the engine (default: %(default)s)"
     )
@@ -51,18 +52,21 @@ def run(args: argparse.Namespace) -> int:
     """Compares and prints. Returns 1 if a text differs.
 
     Raises:
+        RecipeError: --gguf-dtype for an engine that reads no GGUF files.
         DataError, ModelError: see `exporting.engines.verify.verify`.
     """
     from finetune.core.files import write_json
     from finetune.data.manifest import read_manifest
     from finetune.exporting.engines.environment import python_of
 
+    if args.gguf_dtype and ENGINES[args.engine].reads != GGUF:
+        raise RecipeError(f"--gguf-dtype: {args.engine} reads no GGUF files; leave it out")
     python = python_of(args.engine, args.python)
     utterances = read_manifest(args.clips or _test_set(args.export))[: args.limit]
 
     from finetune.exporting.engines.verify import verify
 
-    result = verify(args.export, args.engine, python, utterances, args.gguf_dtype, args.timeout)
+    result = verify(args.export, args.engine, python, utterances, args.gguf_dtype or GGUF_DTYPE, args.timeout)
     print(visible("\n".join(format_verification(result))))
     if args.json:
         write_json(args.json, asdict(result))
@@ -97,7 +101,7 @@ def _test_set(export: Path) -> Path:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+    """A whole number of 1 or more. Raises ArgumentTypeError for another text."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)

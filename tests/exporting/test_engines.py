@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import Command
 from conftest import embedded
 
 from finetune.core.errors import ModelError
@@ -72,14 +73,33 @@ def test_runners_need_nothing_of_this_toolkit_in_another_environment() -> None:
         assert all(line.startswith("        ") for line in own), path  # after an import that failed
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--engine", "transformers", "--limit", "0"], "'0' is not a whole number of 1 or more"),
+        (["--engine", "transformers", "--gguf-dtype", "F16"], "transformers reads no GGUF files"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], message: str, finetune: Command) -> None:
+    done = finetune("verify", "export", *arguments)
+    assert done.code == 2 and message in done.err
+
+
+def test_a_data_type_of_gguf_needs_its_format(finetune: Command, tmp_path: Path) -> None:
+    recipe = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.yaml"
+    done = finetune("export", recipe, "--gguf-dtype", "F16", "--set", f"runs={tmp_path}")
+    assert done.code == 2 and "add --format gguf" in done.err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.engines
 @pytest.mark.parametrize("engine", ["transformers", "llamacpp", "mlx", "vllm"])
-def test_an_engine_writes_the_same_texts(engine: str, nano: Path, tmp_path: Path, finetune: object) -> None:
+def test_an_engine_writes_the_same_texts(engine: str, nano: Path, tmp_path: Path, finetune: Command) -> None:
     """On the embedded model, 12 clips; the environments are made by scripts/engines/setup."""
     write_manifest(tmp_path / "clips.jsonl", embedded("canary", 12))
     done = finetune(
         "verify", nano, "--engine", engine, "--clips", tmp_path / "clips.jsonl", "--json", tmp_path / "r.json"
-    )  # type: ignore[operator]
+    )
     result = json.loads((tmp_path / "r.json").read_text())
     assert (done.code, result["equal"], result["differences"]) == (0, 12, [])
     assert result["toolkit_wer"] == result["engine_wer"] < 0.3

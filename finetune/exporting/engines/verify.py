@@ -89,16 +89,16 @@ def verify(
     """
     if not utterances:
         raise DataError("there is no clip to compare")
-    model = load_model(str(folder), "float32")
-    clips = engine_clips(model, utterances)
     options = replace(DecodingOptions(), decoder="greedy")
-    texts = {row.id: row.text for row in recognize(model, utterances, INSTRUCTION, options)}
-    del model
     with tempfile.TemporaryDirectory(prefix="finetune-verify-") as work:
         source = {"model": str(folder.resolve())}
-        if ENGINES[engine].reads == GGUF:
+        if ENGINES[engine].reads == GGUF:  # first, because it can fail
             write_gguf(folder, Path(work), gguf_dtype)
             source["gguf"] = work
+        model = load_model(str(folder), "float32")
+        clips = engine_clips(model, utterances)
+        texts = {row.id: row.text for row in recognize(model, utterances, INSTRUCTION, options)}
+        del model
         answer = run_engine(python, ENGINES[engine].runner, source, clips, options.max_new_tokens, Path(work), timeout)
     return _compare(engine, answer, utterances, texts)
 
