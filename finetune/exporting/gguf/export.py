@@ -1,5 +1,6 @@
 """`--format gguf`: the merged model as two files for llama.cpp, in a folder that is replaced as a whole."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from finetune.core.files import replace_folder
 from finetune.core.run_dir import RunDir
 from finetune.exporting.gguf.write import write_gguf
 from finetune.exporting.save import staged_folder
+
+log = logging.getLogger(__name__)
 
 
 def export_gguf(run: RunDir, dtype: str) -> tuple[Path, Path]:
@@ -35,4 +38,6 @@ def export_gguf(run: RunDir, dtype: str) -> tuple[Path, Path]:
     with staged_folder(folder) as staged:
         text, audio = write_gguf(run.export, staged, dtype)
         replace_folder(staged, folder)
-    return folder / text.name, folder / audio.name
+    paths = folder / text.name, folder / audio.name
+    log.info("wrote %s and %s", *paths)
+    return paths

@@ -4,7 +4,6 @@ Tensors are read, converted and written one at a time, so memory holds one tenso
 """
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from finetune.core.extras import require
 from finetune.exporting.gguf.metadata import add_audio_metadata, add_text_metadata, add_tokenizer
 from finetune.exporting.gguf.tensors import HubWeights, StoredTensor, stored_tensors
 
-log = logging.getLogger(__name__)
 FLOAT32_ONLY = ("a.proj_query", "attn_rel_pos_emb", "conv_dw.weight")  # llama.cpp computes with these in float32
 QUANTIZED_BLOCK = 32  # values that share a scale in Q8_0
 
@@ -51,7 +49,6 @@ def write_gguf(folder: Path, target: Path, dtype: str) -> tuple[Path, Path]:
     writer.add_type(gguf.GGUFType.MMPROJ)
     add_audio_metadata(writer, config, folder.resolve().name)
     _write(writer, [tensor for tensor in tensors if tensor.of_audio], dtype, gguf)
-    log.info("wrote %s and %s", *paths)
     return paths
 
 
