@@ -11,6 +11,7 @@ from finetune.model.granite import EncodedAudio, SpeechModel
 from finetune.model.prompt import Prompt
 from finetune.training.copy_loss import CopyLoss
 from finetune.training.loss import IGNORE, token_loss
+from nano.arithmetic import autocast
 from nano.copying import CopyRows
 from nano.stage import Losses
 from nano.tasks import Example, Tasks
@@ -54,9 +55,10 @@ class Decoder:
         model = self.model
         ids, labels = _sequences(model, prompts, examples, counts)
         listed = any(example.keywords for example in examples)
-        with self.copy_loss.recording() if listed else nullcontext():
-            hidden = model.language_model(inputs_embeds=model.embed(ids, audio), use_cache=False).last_hidden_state
-        total = COPY_WEIGHT * self.copy_loss(ids, labels) if listed else hidden.new_zeros(())
+        with autocast():
+            with self.copy_loss.recording() if listed else nullcontext():
+                hidden = model.language_model(inputs_embeds=model.embed(ids, audio), use_cache=False).last_hidden_state
+            total = COPY_WEIGHT * self.copy_loss(ids, labels) if listed else hidden.new_zeros(())
         groups = defaultdict[str, list[int]](list)
         for row, example in enumerate(examples):
             groups[example.group].append(row)

@@ -13,6 +13,7 @@ from finetune.model.conformer import encode
 from finetune.model.ctc import to_labels
 from finetune.model.granite import SpeechModel
 from finetune.training.loss import ctc_loss
+from nano.arithmetic import autocast
 from nano.clips import Clips, find_shards, open_clips, split
 from nano.plan import Plan
 from nano.rounds import Item, Shares, draw, make_batches
@@ -102,7 +103,9 @@ class EncoderRounds:
     def losses(self, batch: list[Item]) -> Losses:
         losses = Losses()
         features, frames = self.sounds.features(batch)
-        states, middle = encode(self.model.encoder, features, frames)
-        losses.total = add_ctc_losses(losses, (self.model.ctc_logits(states), middle), frames, batch)
+        with autocast():
+            states, middle = encode(self.model.encoder, features, frames)
+            logits = self.model.ctc_logits(states), middle
+        losses.total = add_ctc_losses(losses, logits, frames, batch)
         losses.seconds = sum(item.seconds for item in batch)
         return losses

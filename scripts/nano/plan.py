@@ -53,11 +53,11 @@ class Plan:
 PLAN = Plan(
     sizes=Sizes(),
     schedules={
-        "encoder": Schedule(6000, 2.5e-3),
-        "text": Schedule(1200, 2e-3, 1.0),
-        "align": Schedule(4000, 1.5e-3, 1.0),
-        "together": Schedule(2500, 1.2e-3),
-        "cool": Schedule(400, 4e-4),
+        "encoder": Schedule(4000, 2.5e-3),
+        "text": Schedule(1000, 2e-3, 1.0),
+        "align": Schedule(2400, 1.5e-3, 1.0),
+        "together": Schedule(1500, 1.2e-3),
+        "cool": Schedule(300, 4e-4),
     },
     effects=AugmentSection(
         speed=0.12,  # shifts the pitch too: more voices than the synthesizers have
@@ -76,7 +76,7 @@ PLAN = Plan(
     keywords=KeywordsSection(true_terms=0.4, distractors=0.2, largest=100),
     heard=Shares(LANGUAGES, {"phrase": 0.6}, ENGINES, joined=0.04, no_speech=0.01),
     stored=Shares(LANGUAGES, {}, ENGINES, joined=0.12, no_speech=0.05),
-    hours=30.0,
+    hours=24.0,
     variants=2,
     encoder_limits=(64.0,),
     text_limits=(4500.0,),

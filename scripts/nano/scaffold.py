@@ -35,7 +35,7 @@ OFTEN = 4000  # times that a letter which must be one token occurs alone
 class Sizes:
     """The sizes of the model; the default is that of `data/granite-speech-nano`."""
 
-    blocks: int = 8
+    blocks: int = 6
     width: int = 160
     text_width: int = 256
     text_layers: int = 6

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from finetune.core.files import sha256_file
 from finetune.model.conformer import encode, project
 from finetune.model.granite import EncodedAudio, SpeechModel
+from nano.arithmetic import autocast
 from nano.clips import find_shards, open_clips, split
 from nano.decoder import Decoder
 from nano.plan import Plan
@@ -92,7 +93,8 @@ def _write_shard(model: SpeechModel, sounds: Sounds, batches: list[list[Item]], 
     with path.with_suffix(".f16").open("wb") as out:
         for batch in batches:
             features, frames = sounds.features(batch, masked=False)
-            hidden, _ = encode(model.encoder, features, frames)
+            with autocast():
+                hidden, _ = encode(model.encoder, features, frames)
             for item, states, count in zip(batch, hidden, frames.tolist(), strict=True):
                 out.write(states[:count].half().numpy().tobytes())
                 rows.append(asdict(StateRow(start, count, item.language, item.text, item.phrase, item.key)))
@@ -171,7 +173,8 @@ class StateRounds:
         states = [self._states(item) for item, _ in batch.chosen]
         frames = torch.tensor([len(item) for item in states])
         hidden = nn.utils.rnn.pad_sequence(states, True)
-        embeds = project(model.projector, hidden, frames)
+        with autocast():
+            embeds = project(model.projector, hidden, frames)
         audio = EncodedAudio(hidden, frames, embeds, model.num_audio_tokens(frames))
         text = self.decoder.add_losses(losses, [example for _, example in batch.chosen], audio)
         losses.total = text + COPIED * self.decoder.add_copies(losses, self.plan.copies, batch.key)

@@ -7,6 +7,7 @@ import numpy as np
 
 from finetune.model.conformer import encode, project
 from finetune.model.granite import EncodedAudio
+from nano.arithmetic import autocast
 from nano.decoder import Decoder
 from nano.encoder import EncoderRounds, add_ctc_losses
 from nano.plan import Plan
@@ -61,11 +62,13 @@ class TogetherRounds:
     def losses(self, batch: HeardBatch) -> Losses:
         model, losses, items = self.decoder.model, Losses(), [item for item, _ in batch.chosen]
         features, frames = self.heard.sounds.features(items)
-        states, middle = encode(model.encoder, features, frames)
-        audio = EncodedAudio(states, frames, project(model.projector, states, frames), model.num_audio_tokens(frames))
+        with autocast():
+            states, middle = encode(model.encoder, features, frames)
+            embeds, logits = project(model.projector, states, frames), (model.ctc_logits(states), middle)
+        audio = EncodedAudio(states, frames, embeds, model.num_audio_tokens(frames))
         text = self.decoder.add_losses(losses, [example for _, example in batch.chosen], audio)
         text = text + COPIED * self.decoder.add_copies(losses, self.plan.copies, batch.key)
-        ctc = add_ctc_losses(losses, (model.ctc_logits(states), middle), frames, items)
+        ctc = add_ctc_losses(losses, logits, frames, items)
         losses.total = text + self.ctc_weight * ctc
         losses.seconds = sum(item.seconds for item in items)
         return losses
