@@ -15,6 +15,7 @@ LAYERS = (
     {"inference", "report"},
     {"training", "evaluation", "curation"},
     {"exporting"},
+    {"serving"},
     {"pipeline"},
     {"learning_curve"},
     {"planning"},

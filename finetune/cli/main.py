@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TextIO
 
 from finetune.cli import (
+    bench_serve,
     calibrate,
     check,
     compare,
@@ -69,6 +70,7 @@ COMMANDS: tuple[Command, ...] = (
     synthesize,
     transcribe_command,
     verify,
+    bench_serve,
     convert,
     demo,
 )

@@ -83,7 +83,7 @@ class _Endpoint:
         data = {"model": self.model, "response_format": "json", "temperature": "0"}
         if clip.language:
             data["language"] = clip.language.split("-")[0]
-        answer = self.server.post(attempts, data=data, files={"file": ("clip.wav", _wav(clip), "audio/wav")})
+        answer = self.server.post(attempts, data=data, files={"file": ("clip.wav", wav_bytes(clip), "audio/wav")})
         return self._reply(answer.response, answer.seconds) if answer.response else Reply(None, 0.0, answer.error)
 
     def _reply(self, response: httpx.Response, seconds: float) -> Reply:
@@ -96,7 +96,7 @@ class _Endpoint:
         return Reply(text, seconds)
 
 
-def _wav(clip: Utterance) -> bytes:
+def wav_bytes(clip: Utterance) -> bytes:
     """The samples of a clip as a WAV file of 16 bits."""
     wav = io.BytesIO()
     samples = load_utterance(clip)
