@@ -19,7 +19,7 @@ The load is open: requests arrive at random times (a Poisson process with the gi
 are answered, as those of independent users do. The latency of a request counts from its planned time. With several
 rates, each is measured for itself, in the given order.
 
-SOURCE is an audio file, which is sent as it is, or a manifest (.jsonl), whose segments are sent as WAV files.
+SOURCE is an audio file, which is sent as it is, or a corpus, such as a manifest, whose segments are sent as WAV files.
 OPENAI_API_KEY is sent as the key if it is set.
 
 Exit codes: 0 all requests got a text, 1 a request failed or the server cannot be reached, 2 wrong usage."""
@@ -34,7 +34,7 @@ def add_parser(subparsers: Subparsers) -> None:
         epilog="example: finetune bench-serve http://127.0.0.1:8000/v1 data/vocabulary/test.jsonl --rate 1 2 4",
     )
     parser.add_argument("url", metavar="URL", help="address of the server, such as http://127.0.0.1:8000/v1")
-    parser.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="audio files and manifests")
+    parser.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="audio files and corpora")
     parser.add_argument(
         "--rate", nargs="+", type=_rate, required=True, metavar="R", help="mean requests a second; several in turn"
     )

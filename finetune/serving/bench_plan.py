@@ -2,7 +2,8 @@
 
 import io
 import random
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -12,11 +13,16 @@ import soundfile
 from finetune.core.errors import DataError
 from finetune.core.files import read_bytes
 from finetune.data.audio import inspect_audio
-from finetune.data.manifest import Utterance, stream_manifest
+from finetune.data.audio_suffixes import AUDIO_SUFFIXES
+from finetune.data.cells import cell_text
+from finetune.data.corpora import read_corpus
+from finetune.data.manifest import Utterance, id_of_place
+from finetune.data.problems import Finding
+from finetune.data.row import Row
+from finetune.data.row_audio import inspect_row
 from finetune.evaluation.endpoint import wav_bytes
 
 T = TypeVar("T")
-MANIFEST_SUFFIX = ".jsonl"
 
 
 @dataclass(frozen=True)
@@ -40,20 +46,18 @@ def load_clips(sources: Sequence[Path], limit: int, seed: int) -> list[Clip]:
     """Reads at most `limit` clips; of more, a random sample.
 
     Args:
-        sources: audio files, which are sent as they are, and manifests (`.jsonl`), whose segments are sent as WAV files
-            of 16 kHz and 16 bits.
+        sources: audio files, which are sent as they are, and corpora, such as manifests, whose segments are sent as WAV
+            files of 16 kHz and 16 bits.
         limit: most clips.
         seed: seed of the sample.
 
     Raises:
-        DataError: a file cannot be read, or a manifest is empty.
+        DataError: a source cannot be read, or the audio of a clip cannot be used.
     """
     rng = random.Random(f"clips {seed}")
-    files = [path for path in sources if path.suffix != MANIFEST_SUFFIX]
-    rows = (row for path in sources if path.suffix == MANIFEST_SUFFIX for row in stream_manifest(path))
-    candidates: list[Path | Utterance] = [*files, *_sample(rows, limit, rng)]
-    chosen = _sample(candidates, limit, rng)
-    return [_file(item) if isinstance(item, Path) else _segment(item) for item in chosen]
+    with tempfile.TemporaryDirectory() as media:  # audio that is embedded in a corpus
+        chosen = _sample(_candidates(sources, Path(media)), limit, rng)
+        return [_file(item) if isinstance(item, Path) else _segment(item) for item in chosen]
 
 
 def poisson_arrivals(rate: float, requests: int, clips: int, seed: int) -> list[Arrival]:
@@ -81,10 +85,25 @@ def _file(path: Path) -> Clip:
     return Clip(path.name, content, inspect_audio(path).duration)
 
 
-def _segment(row: Utterance) -> Clip:
-    content = wav_bytes(row)
+def _candidates(sources: Sequence[Path], media: Path) -> Iterator[Path | Row]:
+    for path in sources:
+        if path.suffix.lower() in AUDIO_SUFFIXES:
+            yield path
+        else:
+            yield from read_corpus(str(path), media, text_required=False)
+
+
+def _segment(row: Row) -> Clip:
+    audio = inspect_row(row)
+    if isinstance(audio, Finding):
+        raise DataError(f"{row.where}: {audio.kind}: {audio.detail}")
+    path = cell_text(row.values["audio_filepath"])
+    clip = Utterance(
+        id_of_place(path, audio.offset), path, audio.info.duration, "", audio.offset, channel=audio.channel
+    )
+    content = wav_bytes(clip)
     with soundfile.SoundFile(io.BytesIO(content)) as file:
-        return Clip(f"{row.id}.wav", content, file.frames / file.samplerate)
+        return Clip(f"{clip.id}.wav", content, file.frames / file.samplerate)
 
 
 def _sample(items: Iterable[T], limit: int, rng: random.Random) -> list[T]:
