@@ -13,7 +13,7 @@ from conftest import VOCABULARY
 
 from finetune.core.errors import DataError, RecipeError
 from finetune.data.manifest import read_manifest
-from finetune.serving.corrections import CorrectionStore, SavedCorrections, parse_corrections
+from finetune.serving.correction_store import CorrectionStore, SavedCorrections, parse_corrections
 
 
 def corrections(*segments: tuple[float, float, str], **values: Any) -> Any:
