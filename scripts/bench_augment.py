@@ -91,7 +91,7 @@ def alone(data: SpeechDataset, recipe: Recipe, settings: dict[str, object]) -> f
 def steps(recipe: Recipe, clips: list[Utterance], count: int) -> tuple[float, float, float]:
     """Seconds of `count` steps of one micro-batch, seconds of waiting in them, CPU seconds of the workers."""
     model = load_model(recipe.model.base, recipe.model.dtype)
-    open_parts(model, trainable_parts(recipe))
+    open_parts(model, trainable_parts(recipe.parts))
     set_mode(model, training=True)
     parameters = trained_parameters(model)
     data = SpeechDataset(model, recipe, clips)

@@ -97,7 +97,7 @@ def write_run(folder: Path, base: Path, clips: int, tokens: int) -> Recipe:
     )
     run, model = RunDir(folder / "run"), on_meta(read_config(str(base)), str(base))
     with torch.device("meta"):
-        adapted = open_parts(model, trainable_parts(recipe))
+        adapted = open_parts(model, trainable_parts(recipe.parts))
     torch.manual_seed(2)
     for name, value in trained_parameters(model).items():
         parent, _, child = name.rpartition(".")

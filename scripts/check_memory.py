@@ -55,7 +55,7 @@ class Step:
     def __init__(self, recipe: Recipe, clips: int, frames: int) -> None:
         torch.manual_seed(0)
         self.model: SpeechModel = load_model(BASE, recipe.model.dtype)
-        open_parts(self.model, trainable_parts(recipe))
+        open_parts(self.model, trainable_parts(recipe.parts))
         if recipe.machine.gradient_checkpointing:
             self.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
         set_mode(self.model, training=True)
@@ -81,7 +81,7 @@ def counted(case: tuple[str, str, bool], clips: int, frames: int) -> float:
     recipe = recipe_of(*case)
     model = load_model(BASE, "float32", "meta")
     with torch.device("meta"):
-        open_parts(model, trainable_parts(recipe))
+        open_parts(model, trainable_parts(recipe.parts))
     positions = int(model.num_audio_tokens(torch.tensor([frames]))[0]) + TEXT
     batch = LargestBatch(clips, frames, clips, positions, clips * TARGETS)
     plan = plan_memory(model, recipe, batch, "cpu", 1, None)

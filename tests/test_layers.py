@@ -18,7 +18,7 @@ LAYERS = (
     {"serving"},
     {"pipeline"},
     {"learning_curve"},
-    {"planning"},
+    {"planning", "doctor"},
     {"api"},
     {"cli"},
     {"__main__"},

@@ -132,7 +132,7 @@ def test_the_base_has_the_parts_that_a_recipe_trains(path: Path, real_config: Pa
     if source.startswith("runs/"):  # the export of a first stage
         source = load_recipe(path.with_name(f"{Path(source).parts[1]}.yaml"))[0].model.base
     base = real_config if source.startswith("ibm-granite/") else ROOT / source
-    lines = summarize_model(str(base), None, trainable_parts(recipe)).lines()
+    lines = summarize_model(str(base), None, trainable_parts(recipe.parts)).lines()
     parts = {name for name, part in recipe.parts if getattr(part, "mode", "frozen") != "frozen"}
     parts |= {"lora"} if recipe.parts.lora.rank else set()
     parts |= {"language_model"} if recipe.parts.language_model.layers else set()
@@ -145,7 +145,7 @@ def test_part_and_lora_sizes_of_the_1b_model(real_config: Path) -> None:
 
     recipe, _ = load_recipe(ROOT / "recipes" / "granite_1b.yaml")
     assert recipe.parts.lora.modules == ALL_LINEAR and recipe.parts.lora.rank == 16
-    lines = summarize_model(str(real_config), None, trainable_parts(recipe)).lines()
+    lines = summarize_model(str(real_config), None, trainable_parts(recipe.parts)).lines()
     assert [" ".join(line.split()) for line in lines] == [
         "encoder 440,168,796 parameters",
         "projector 35,697,664 parameters",

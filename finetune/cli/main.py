@@ -22,6 +22,7 @@ from finetune.cli import (
     convert,
     curve,
     demo,
+    doctor,
     preview,
     pseudo_label,
     report,
@@ -73,6 +74,7 @@ COMMANDS: tuple[Command, ...] = (
     bench_serve,
     convert,
     demo,
+    doctor,
 )
 
 

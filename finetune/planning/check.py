@@ -79,7 +79,7 @@ def check_recipe(recipe: Recipe, settings: Iterable[Setting] = (), measure: Meas
     base = recipe.model
     opened: tuple[SpeechModel, ModelSummary] | None = None
     if recipe.data.train:
-        opened = check.attempt(lambda: open_without_weights(base.base, base.revision, trainable_parts(recipe)))
+        opened = check.attempt(lambda: open_without_weights(base.base, base.revision, trainable_parts(recipe.parts)))
         for error in refusals(recipe, run):
             check.add(str(error))
     corpora = _corpora(check)

@@ -97,7 +97,7 @@ def _step_seconds(
     model: SpeechModel, recipe: Recipe, batches: tuple[Clips, Clips], clock: Callable[[], float]
 ) -> list[tuple[float, float]]:
     """Padded seconds of audio, and the median seconds of a step, of each batch."""
-    open_parts(model, trainable_parts(recipe))
+    open_parts(model, trainable_parts(recipe.parts))
     if recipe.machine.gradient_checkpointing:
         model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
     parameters = trained_parameters(model)

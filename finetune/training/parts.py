@@ -1,12 +1,11 @@
 """Converts the section `parts` of a recipe to the types of the model package."""
 
-from finetune.core.config import Recipe
+from finetune.core.config import PartsSection
 from finetune.model.trainable import LoraSpec, PartSpec, TrainableParts
 
 
-def trainable_parts(recipe: Recipe) -> TrainableParts:
+def trainable_parts(parts: PartsSection) -> TrainableParts:
     """The trainable parts of a recipe."""
-    parts = recipe.parts
     lora = parts.lora
     return TrainableParts(
         LoraSpec(lora.rank, lora.alpha, lora.dropout, lora.variant, list(lora.modules)),

@@ -117,7 +117,7 @@ class Trainer:
         )
         self.base = f"{sum(fingerprints(self.model).values()) % 2**64:016x}"
         self.total_parameters = sum(value.numel() for value in self.model.parameters())
-        self.adapted = open_parts(self.model, trainable_parts(self.recipe))
+        self.adapted = open_parts(self.model, trainable_parts(self.recipe.parts))
         if self.recipe.machine.gradient_checkpointing:
             self.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
         self.parameters = trained_parameters(self.model)

@@ -57,7 +57,7 @@ def one_step(
 ) -> tuple[StepResult, dict[str, Tensor]]:
     """The result of one optimizer step over clips of the train manifest, and the gradients that it applied."""
     torch.manual_seed(recipe.seed)  # for the initial values of LoRA
-    open_parts(model, trainable_parts(recipe))
+    open_parts(model, trainable_parts(recipe.parts))
     set_mode(model, training=True)
     parameters = trained_parameters(model)
     data = SpeechDataset(model, recipe, read_manifest(run.manifest("train")))

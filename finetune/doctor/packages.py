@@ -1,0 +1,87 @@
+"""Checks of Python and of the installed packages: versions, and packages that break others."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import metadata
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from finetune.core.extras import DISTRIBUTION
+from finetune.doctor.finding import Finding, failed, passed, skipped, warned
+
+# Imported by libraries if they are installed; this toolkit does not need them.
+UNNEEDED = ("torchaudio", "torchcodec", "torchvision")
+IMPORT_SECONDS = 60.0
+Version = Callable[[str], str]
+
+
+def check_python(version: str = "{}.{}.{}".format(*sys.version_info[:3])) -> Finding:
+    """The Python version against `requires-python`."""
+    wanted = SpecifierSet(metadata.metadata(DISTRIBUTION)["Requires-Python"])
+    if version in wanted:
+        return passed("python", version)
+    return failed("python", f"{version}, but {wanted} is needed", "create a virtual environment with another Python")
+
+
+def check_packages(version: Version = metadata.version) -> Finding:
+    """The versions of the packages that every command needs.
+
+    Args:
+        version: returns the installed version of a package, or raises `PackageNotFoundError`.
+    """
+    wrong, right = list[str](), list[str]()
+    for requirement in map(Requirement, metadata.requires(DISTRIBUTION) or ()):
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = version(requirement.name)
+        except metadata.PackageNotFoundError:
+            wrong.append(f"{requirement.name} is not installed")
+            continue
+        if requirement.specifier.contains(found, prereleases=True):
+            right.append(f"{requirement.name} {found}")
+        else:
+            wrong.append(f"{requirement.name} is {found}, but {requirement.specifier} is needed")
+    if wrong:
+        return failed("packages", "; ".join(wrong), f"pip install --upgrade {DISTRIBUTION}")
+    return passed("packages", ", ".join(right))
+
+
+def import_error(module: str) -> str:
+    """The last line of the error of an import in another process; "" if it works."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", f"import {module}"], capture_output=True, text=True, timeout=IMPORT_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer in {IMPORT_SECONDS:.0f} s"
+    return "" if not done.returncode else (done.stderr.strip().splitlines() or ["it crashed"])[-1]
+
+
+def check_unneeded(version: Version = metadata.version, import_error: Callable[[str], str] = import_error) -> Finding:
+    """Packages that transformers and datasets import if they are installed, and that then can break them."""
+    broken, found = list[str](), list[str]()
+    for name in UNNEEDED:
+        try:
+            found.append(f"{name} {version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+        if error := import_error(name):
+            broken.append(f"{name} cannot be imported ({error})")
+    if broken:
+        names = " ".join(text.split()[0] for text in broken)
+        return failed("unneeded packages", "; ".join(broken), f"they are not needed: pip uninstall {names}")
+    return passed("unneeded packages", f"{', '.join(found)}: works" if found else "none installed")
+
+
+def check_quantization(gpus: int, version: Version = metadata.version) -> Finding:
+    """bitsandbytes, which `model.quantize: 4bit` needs."""
+    try:
+        found = version("bitsandbytes")
+    except metadata.PackageNotFoundError:
+        return skipped("bitsandbytes", "not installed; only model.quantize: 4bit needs it")
+    if not gpus:
+        return warned("bitsandbytes", f"{found}, but no GPU was found", "model.quantize: 4bit needs a CUDA GPU")
+    return passed("bitsandbytes", found)
