@@ -23,8 +23,10 @@ from finetune.cli import (
     curve,
     demo,
     doctor,
+    init,
     preview,
     pseudo_label,
+    recipes,
     report,
     score,
     segment,
@@ -75,6 +77,8 @@ COMMANDS: tuple[Command, ...] = (
     convert,
     demo,
     doctor,
+    init,
+    recipes,
 )
 
 

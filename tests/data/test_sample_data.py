@@ -16,6 +16,7 @@ import soundfile
 
 from finetune.core.files import read_jsonl
 from finetune.data.corpora import read_corpus
+from finetune.model.ctc import to_labels
 
 ROOT = Path(__file__).resolve().parents[2]
 VOCABULARY = ROOT / "data" / "vocabulary"
@@ -113,6 +114,18 @@ def test_one_voice_is_only_in_test_and_the_others_are_in_all_splits() -> None:
 
 def test_the_folder_stays_small() -> None:
     assert sum(path.stat().st_size for path in VOCABULARY.rglob("*") if path.is_file()) < 8_000_000
+
+
+@pytest.mark.parametrize("language", ["es", "fr", "pt", "de"])
+def test_canaries_are_short_clips_of_other_voices(language: str) -> None:
+    folder = ROOT / "data" / "canaries"
+    rows = read_jsonl(folder / f"{language}.jsonl")
+    assert len(rows) == len({row["text"] for row in rows}) == 40 and len({row["speaker"] for row in rows}) >= 6
+    for row in rows:
+        info = soundfile.info(folder / row["audio_filepath"])
+        assert (info.samplerate, info.channels) == (16_000, 1) and info.frames == row["duration"] * 16_000 <= 96_000
+        assert row["language"] == language and row["text"] == row["text"].lower()
+        assert to_labels(row["text"])[1] == 0, row["text"]  # all letters have a CTC label
 
 
 def test_ivr_transcripts_match_their_readme() -> None:

@@ -1,0 +1,151 @@
+"""`finetune init`: asks what a training is for, divides a corpus into splits, and writes a first recipe."""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Collection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from finetune.cli.arguments import Subparsers
+from finetune.core.errors import DataError
+from finetune.core.goals import GOALS
+from finetune.core.terminal import visible
+
+if TYPE_CHECKING:
+    from finetune.planning.new_recipe import Wishes
+
+DESCRIPTION = (
+    "Reads a folder of clips, a table or a Hugging Face data set, divides it into train, valid and test without common "
+    "speakers or sentences, and writes a recipe. In a terminal, it asks for what the arguments leave open."
+)
+QUESTIONS = {
+    "source": "Corpus: a folder of clips, a table (.csv, .tsv, .jsonl, .parquet) or hf:NAME:SPLIT",
+    "goal": f"Goal: {', '.join(GOALS)}, or none",
+    "model": "Base model: a hub name or a folder",
+    "terms": "File with the words that matter, one in each line, or none",
+    "name": "Name of the recipe",
+}
+NONE = "none"
+NAME = re.compile(r"[\w-]+")
+Ask = Callable[[str], str]
+
+
+def add_parser(subparsers: Subparsers, ask: Ask | None = None) -> None:
+    parser = subparsers.add_parser(
+        "init",
+        help="write a first recipe and its manifests from a folder, a table or a data set",
+        description=DESCRIPTION,
+        epilog="example: finetune init my_clips/ --goal vocabulary --terms terms.txt --name clinic",
+    )
+    parser.add_argument("source", nargs="?", metavar="SOURCE", help=QUESTIONS["source"])
+    parser.add_argument("--goal", choices=(*GOALS, NONE), help="what to adapt to")
+    parser.add_argument("--model", help="the base (default: ibm-granite/granite-4.0-1b-speech)")
+    parser.add_argument("--terms", help="file with one term in each line")
+    parser.add_argument("--canary", default="", help="corpus of general speech, which shows what the model forgets")
+    parser.add_argument("--name", help="of the recipe NAME.yaml and the folder NAME (default: that of the source)")
+    parser.add_argument("--yes", action="store_true", help="ask nothing, and take the default for the rest")
+    parser.set_defaults(run=lambda args: run(args, ask or (input if sys.stdin.isatty() else None)))
+
+
+def run(args: argparse.Namespace, ask: Ask | None) -> int:
+    """Writes NAME/train.jsonl, valid.jsonl and test.jsonl, and NAME.yaml.
+
+    Raises:
+        DataError: no source is given, the corpus cannot be read or is too small, or a file exists.
+    """
+    from finetune.planning.new_recipe import DEFAULT_MODEL, recipe_text
+
+    answers = Answers(args, None if args.yes else ask)
+    source = answers.get("source", "")
+    if not source:
+        raise DataError("pass a corpus: finetune init SOURCE, such as a folder of clips or a table")
+    goal = answers.get("goal", NONE, GOALS)
+    model, terms = answers.get("model", DEFAULT_MODEL), answers.get("terms", NONE)
+    name = answers.get("name", default_name(source))
+    recipe, folder = Path(f"{name}.yaml"), Path(name)
+    if not NAME.fullmatch(name):
+        raise DataError(f"--name {name!r}: use letters, digits, - and _")
+    for path in (recipe, folder):
+        if path.exists():
+            raise DataError(f"{path}: exists; choose another --name")
+    terms = "" if terms == NONE else terms
+    if terms and not Path(terms).is_file():
+        raise DataError(f"{terms}: no such file; --terms is a text file with one term in each line")
+    hours = write_splits(source, folder)
+    wishes = _wishes(name, folder, model, goal, hours, terms, args.canary)
+    recipe.write_text(recipe_text(wishes), encoding="utf-8")
+    print(visible(f"{recipe}: written; next:\n  finetune check {recipe}\n  finetune run {recipe}"))
+    return 0
+
+
+class Answers:
+    """The values of the arguments, else of the questions, else defaults."""
+
+    def __init__(self, args: argparse.Namespace, ask: Ask | None) -> None:
+        self.args, self.ask = args, ask
+
+    def get(self, name: str, default: str, allowed: Collection[str] = ()) -> str:
+        """A value; an answer that is not allowed is asked again."""
+        given: str | None = getattr(self.args, name)
+        if given is not None:
+            return given
+        if self.ask is None:
+            return default
+        while True:
+            answer = (
+                self.ask(f"{QUESTIONS[name]} [{default}]: " if default else f"{QUESTIONS[name]}: ").strip() or default
+            )
+            if not allowed or answer in (*allowed, NONE):
+                return answer
+            print(f"choose one of {', '.join(allowed)}, or {NONE}")
+
+
+def default_name(source: str) -> str:
+    """The name of the corpus, in letters that suit files and YAML."""
+    stem = source.removeprefix("hf:").split(":")[0].rstrip("/").rsplit("/", 1)[-1].split(".")[0]
+    return (
+        "".join(char if char.isalnum() or char in "-_" else "_" for char in stem) + "_recipe" if stem else "my_recipe"
+    )
+
+
+def write_splits(source: str, folder: Path) -> float:
+    """Writes the manifests, prints what they have, and returns the hours of train.
+
+    Raises:
+        DataError: the corpus cannot be read, or has too few different clips.
+    """
+    from finetune.data.convert import ConvertOptions, convert
+    from finetune.data.manifest import Utterance, read_manifest, seconds_of, write_manifest
+    from finetune.data.new_splits import divide
+
+    with TemporaryDirectory(prefix="finetune-init-") as work:
+        result = convert(source, Path(work) / "all.jsonl", ConvertOptions("manifest"))
+        utterances = read_manifest(Path(work) / "all.jsonl")
+    if problems := (result.dropped + result.warnings).text():
+        print(visible(problems))
+    splits = divide(utterances)
+    parts = dict[str, list[Utterance]]()
+    for item, split in zip(utterances, splits.names, strict=True):
+        parts.setdefault(split, []).append(item)
+    if len(parts) < 3:
+        raise DataError(f"{source}: {len(utterances)} usable clips are too few for train, valid and test")
+    folder.mkdir()
+    for split in ("train", "valid", "test"):
+        write_manifest(folder / f"{split}.jsonl", parts[split])
+        print(
+            visible(f"{folder / split}.jsonl: {len(parts[split])} clips, {seconds_of(parts[split]) / 60:.1f} minutes")
+        )
+    print(f"no {splits.disjoint} is in two of them")
+    return seconds_of(parts["train"]) / 3600
+
+
+def _wishes(name: str, folder: Path, model: str, goal: str, hours: float, terms: str, canary: str) -> "Wishes":
+    from finetune.model.granite import default_device
+    from finetune.planning.machine import memory_of
+    from finetune.planning.new_recipe import Wishes
+
+    device = default_device()
+    card = (memory_of(device) or 0) / 1e9 if device == "cuda" else 0.0
+    return Wishes(name, folder, model, "" if goal == NONE else goal, hours, card, terms, canary)

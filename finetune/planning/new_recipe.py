@@ -1,0 +1,85 @@
+"""Writes a first recipe with comments, from what a user wants and has."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.core.goals import GOALS
+
+DEFAULT_MODEL = "ibm-granite/granite-4.0-1b-speech"
+SMALL_CARD = 24.0  # GB, from which the language model needs no recomputed activations
+EPOCHS = ((1.0, 10), (10.0, 6), (100.0, 3))  # up to so many hours of training audio; more audio has one epoch less
+PROMISES = {
+    "vocabulary": "rare words and names; also trains the last encoder layers and the CTC head",
+    "accent": "an accent; LoRA in the encoder",
+    "domain": "a domain: line, room, style and words",
+    "language": "a language that the base does not know well",
+}
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the recipe is for.
+
+    Attributes:
+        name: of the recipe and its run directory.
+        folder: of train.jsonl, valid.jsonl and test.jsonl, as the recipe names it.
+        model: the base.
+        goal: a preset of `GOALS`, or "".
+        hours: of training audio.
+        card: memory of the GPU in GB; 0 for a CPU.
+        terms: file with the terms that matter, or "".
+        canary: corpus of general speech, or "".
+    """
+
+    name: str
+    folder: Path
+    model: str
+    goal: str
+    hours: float
+    card: float
+    terms: str = ""
+    canary: str = ""
+
+
+def epochs_for(hours: float) -> int:
+    """Passes over the data: more of them for less audio."""
+    return next((epochs for limit, epochs in EPOCHS if hours <= limit), 2)
+
+
+def recipe_text(wishes: Wishes) -> str:
+    """The recipe as YAML with comments."""
+    goal = f"  goal: {wishes.goal}  # {PROMISES[wishes.goal]}" if wishes.goal in GOALS else ""
+    terms = (
+        f"  terms: {wishes.terms}  # the report shows how many of these words are recognized" if wishes.terms else ""
+    )
+    canary = (
+        f"  canary: [{wishes.canary}]  # general speech, which shows what the model forgets"
+        if wishes.canary
+        else "  # canary: [general.jsonl]  # add general speech of your language: it shows what the model forgets"
+    )
+    lines = [
+        f"# {wishes.name}: {wishes.hours:.1f} hours of training audio. Written by `finetune init`.",
+        f"# Next: finetune check {wishes.name}.yaml; finetune run {wishes.name}.yaml. All settings: docs/recipes.md",
+        "model:",
+        f"  base: {wishes.model}",
+        "data:",
+        *(f"  {split}: [{wishes.folder / split}.jsonl]" for split in ("train", "valid", "test")),
+        terms,
+        canary,
+        "train:",
+        goal,
+        f"  epochs: {epochs_for(wishes.hours)}  # more can help with little audio; valid chooses the best one",
+        *_batches(wishes.card),
+        "  learning_rate: 1e-4  # try half and double",
+        "  # max_canary_loss: 0.02  # with canary: choose no model that is more than 2 points worse on it",
+        "machine:",
+        f"  gradient_checkpointing: {str(0 < wishes.card <= SMALL_CARD).lower()}  # less memory, slower",
+        "  workers: 4  # processes that decode audio" if wishes.card else "  workers: 0",
+    ]
+    return "\n".join(line for line in lines if line) + "\n"
+
+
+def _batches(card: float) -> list[str]:
+    if not card:
+        return ["  batch_seconds: 30  # of audio in a batch; the CPU needs no larger one"]
+    return ["  batch: auto  # finds the largest batch that fits", "  batch_seconds: 120", "  accumulation: 2"]

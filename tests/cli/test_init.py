@@ -1,0 +1,133 @@
+"""`finetune init`: splits without common speakers or sentences, and a recipe that `finetune check` takes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import yaml
+
+from finetune.cli import init
+from finetune.cli.main import main
+from finetune.core.goals import GOALS
+from finetune.core.recipe import load_recipe
+from finetune.data.manifest import Utterance, read_manifest
+from finetune.data.new_splits import divide
+from finetune.planning.new_recipe import DEFAULT_MODEL, Wishes, epochs_for, recipe_text
+
+MODEL = Path(__file__).resolve().parents[2] / "data" / "granite-speech-nano"
+
+
+@pytest.fixture
+def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of 20 clips with text files; the working directory is beside it."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "my clips.v2"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        sf.write(folder / f"{number}.wav", 0.1 * rng.standard_normal(16000).astype(np.float32), 16000)
+        (folder / f"{number}.txt").write_text(f"sentence number {number}")
+    return folder
+
+
+def utterance(number: int, text: str, speaker: str = "") -> Utterance:
+    return Utterance(f"u{number}", f"/a/{number}.wav", 2.0, text, speaker=speaker)
+
+
+def answers(*texts: str) -> init.Ask:
+    given: Iterator[str] = iter(texts)
+    return lambda question: next(given)
+
+
+def run(argv: list[str], ask: init.Ask | None = None) -> int:
+    """The command with a stand-in for the terminal."""
+
+    class Command:
+        @staticmethod
+        def add_parser(subparsers: init.Subparsers) -> None:
+            init.add_parser(subparsers, ask)
+
+    return main(["init", *argv], [Command()])
+
+
+def test_five_answers_give_a_recipe_that_check_takes(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (clips.parent / "terms.txt").write_text("sentence\n")
+    assert run([], answers(str(clips), "dialect", "vocabulary", str(MODEL), "terms.txt", "clinic")) == 0
+    assert "choose one of" in capsys.readouterr().out  # "dialect" was asked again
+    recipe, _ = load_recipe(Path("clinic.yaml"), [])
+    assert (recipe.train.goal, recipe.model.base, recipe.data.terms) == ("vocabulary", str(MODEL), "terms.txt")
+    sizes = {split: len(read_manifest(Path("clinic") / f"{split}.jsonl")) for split in ("train", "valid", "test")}
+    assert sizes == {"train": 16, "valid": 2, "test": 2}
+    assert main(["check", "clinic.yaml"]) == 0
+
+
+def test_flags_ask_nothing(clips: Path) -> None:
+    def never(question: str) -> str:
+        raise AssertionError(question)
+
+    assert run([str(clips), "--yes"], never) == 0
+    text = yaml.safe_load(Path("my_clips_recipe.yaml").read_text())
+    assert text["model"]["base"] == DEFAULT_MODEL and "goal" not in text["train"]
+
+
+def test_bad_input_is_an_error_and_writes_nothing(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def error(*argv: str) -> str:
+        assert run(list(argv)) == 1
+        return capsys.readouterr().err
+
+    assert "pass a corpus" in error()
+    assert "no such file" in error(str(clips), "--terms", "gone.txt", "--name", "x")
+    assert "x" not in {path.stem for path in clips.parent.iterdir()}
+    for path in sorted(clips.iterdir())[4:]:
+        path.unlink()
+    assert "too few" in error(str(clips), "--name", "x") and not Path("x").exists()
+    Path("x.yaml").touch()
+    assert "x.yaml: exists" in error(str(clips), "--name", "x")
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", "x\n"])
+def test_a_name_with_a_path_is_refused(clips: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([str(clips), "--name", name, "--yes"]) == 1
+    assert "--name" in capsys.readouterr().err
+
+
+def test_splits_share_no_text_and_do_not_depend_on_the_order() -> None:
+    rows = [utterance(number, f"Text  {number // 3}") for number in range(90)]
+    rows = [*rows, utterance(90, "text 1")]  # as "Text  1", but for case and spaces
+    splits = divide(rows)
+    texts: dict[str, set[str]] = {}
+    for row, split in zip(rows, splits.names, strict=True):
+        texts.setdefault(split, set()).add(" ".join(row.text.lower().split()))
+    assert splits.disjoint == "text" and texts["train"].isdisjoint(texts["test"] | texts["valid"])
+    assert texts["test"].isdisjoint(texts["valid"])
+    assert 7 <= splits.names.count("test") <= 12 and 7 <= splits.names.count("valid") <= 12
+    assert divide(rows[::-1]).names == splits.names[::-1]
+
+
+def test_many_speakers_are_divided_by_speaker() -> None:
+    rows = [utterance(number, f"text {number}", f"s{number % 12}") for number in range(120)]
+    splits = divide(rows)
+    speakers = {
+        split: {row.speaker for row, name in zip(rows, splits.names, strict=True) if name == split}
+        for split in splits.names
+    }
+    assert splits.disjoint == "speaker" and not speakers["train"] & (speakers["test"] | speakers["valid"])
+    assert divide([utterance(number, f"t{number}", f"s{number % 9}") for number in range(90)]).disjoint == "text"
+    assert divide([*rows, utterance(120, "t")]).disjoint == "text"  # a row without a speaker
+
+
+@pytest.mark.parametrize("goal", ["", *GOALS])
+@pytest.mark.parametrize("card", [0.0, 24.0, 80.0])
+def test_each_recipe_is_valid(goal: str, card: float, tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(recipe_text(Wishes("r", Path("r"), "base", goal, 3.0, card, "t.txt", "c.jsonl")))
+    recipe, _ = load_recipe(path, [])
+    assert recipe.train.goal == (goal or None) and [entry.path for entry in recipe.data.canary] == ["c.jsonl"]
+    assert recipe.machine.gradient_checkpointing is (card == 24.0)
+    assert recipe.train.batch == ("auto" if card else "fixed")
+
+
+def test_less_audio_has_more_epochs() -> None:
+    assert [epochs_for(hours) for hours in (0.2, 5, 50, 500)] == [10, 6, 3, 2]
