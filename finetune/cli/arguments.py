@@ -64,14 +64,14 @@ def add_shard_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--codec", choices=("flac", "opus"), default="flac", help="audio in shards and data sets")
     parser.add_argument(
         "--shard-size",
-        type=_bytes,
+        type=parse_bytes,
         default="500M",
         metavar="SIZE",
         help="bytes of a shard or Parquet file, such as 1G (default: 500M)",
     )
 
 
-def _bytes(text: str) -> int:
+def parse_bytes(text: str) -> int:
     """A size such as 500M. Raises ArgumentTypeError for another form."""
     number, unit = (text[:-1], BYTES[text[-1].lower()]) if text[-1:].lower() in BYTES else (text, 1)
     try:

@@ -1,0 +1,91 @@
+"""`finetune serve`: an HTTP server with OpenAI's transcription API."""
+
+import argparse
+import os
+
+from finetune.cli.arguments import Subparsers, add_options, chosen_options, parse_bytes
+from finetune.core.errors import DataError, RecipeError
+from finetune.core.extras import require
+from finetune.core.files import MAX_LIST_BYTES, read_bytes
+from finetune.core.serve_options import API_KEYS, ServeOptions
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    text = "serve a model over HTTP, with OpenAI's API for transcriptions"
+    parser = subparsers.add_parser(
+        "serve", help=text, description=text, epilog="example: finetune serve runs/quickstart/export --port 8000"
+    )
+    default = ServeOptions()
+    parser.add_argument("model", metavar="MODEL", help="exported folder, base model or hub name")
+    parser.add_argument(
+        "--name", metavar="NAME", help="name of the model in requests (default: that of its folder or run)"
+    )
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="an adapter of MODEL, as a further model; can be repeated",
+    )
+    add_options(parser, default, ("host", "ADDRESS", "address to listen on"), ("port", "N", "port; 0 is any free one"))
+    parser.add_argument(
+        "--api-keys", metavar="FILE", help=f"keys that requests must have, one on a line; or the variable {API_KEYS}"
+    )
+    parser.add_argument("--max-upload", type=parse_bytes, metavar="SIZE", help="largest request (default: 200M)")
+    add_options(
+        parser,
+        default,
+        ("max-audio", "S", "seconds of audio in a request"),
+        ("max-requests", "N", "requests at a time; others get status 429"),
+        ("deadline", "S", "seconds in which a request must be finished"),
+        ("upload-pause", "S", "seconds without data after which an upload is given up"),
+        ("upload-rate", "N", "lowest mean bytes per second of a longer upload"),
+        ("drain", "S", "seconds that started requests have after SIGTERM"),
+        ("batch-seconds", "S", "padded audio in a batch"),
+        ("memory", "SHARE", "of the free memory, for adapters with whole parts"),
+    )
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="accept requests of web pages from here; can be repeated",
+    )
+    parser.add_argument("--corrections", metavar="DIR", help="save corrected transcripts here")
+    parser.add_argument("--log-text", action="store_true", help="log transcripts")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serves until a signal stops it.
+
+    Raises:
+        RecipeError: a value out of range, an address that cannot be used.
+        MissingExtraError: the extra [serve] is not installed.
+        DataError: the file of keys cannot be read.
+        ModelError, CheckpointError: a model or an adapter cannot be loaded.
+    """
+    args.api_keys, args.allow_origin = _api_keys(args.api_keys), tuple(args.allow_origin)
+    options = chosen_options(args, ServeOptions)
+    for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
+        require(module, extra="serve")
+
+    from finetune.serving.app import create_app
+    from finetune.serving.models import load_models
+    from finetune.serving.server import serve
+
+    return serve(create_app(load_models(args.model, args.name), options), options)
+
+
+def _api_keys(path: str | None) -> tuple[str, ...]:
+    """The keys of a file or, without one, of the environment."""
+    if path is None:
+        return tuple(key.strip() for key in os.environ.get(API_KEYS, "").split(",") if key.strip())
+    try:
+        text = read_bytes(path, MAX_LIST_BYTES).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: the API keys cannot be read ({error})") from error
+    keys = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if not keys:
+        raise RecipeError(f"{path}: has no API key; write one on each line")
+    return keys

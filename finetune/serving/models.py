@@ -1,0 +1,84 @@
+"""The models that a server offers, by name: the base, and each adapter."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from finetune.core.model_limits import ModelLimits, read_limits
+from finetune.core.options import TranscribeOptions
+from finetune.inference.saved_options import options_for
+from finetune.inference.transcribe import load
+from finetune.inference.window_batches import Result, Window, transcribe_windows
+from finetune.model.granite import SpeechModel
+from finetune.serving.errors import ApiError
+
+EXPORT = "export"  # the name of every exported folder; the name of its run says more
+
+
+@dataclass(eq=False)
+class ServedModel:
+    """A model that requests can name.
+
+    Attributes:
+        name: its name in requests.
+        network: the weights.
+        options: its own options.
+        limits: what is known about its training.
+        base: the name of the model that it adapts; "" for none.
+    """
+
+    name: str
+    network: SpeechModel
+    options: TranscribeOptions
+    limits: ModelLimits = field(default_factory=ModelLimits)
+    base: str = ""
+
+    def transcribe(self, windows: Sequence[Window], batch_seconds: float) -> list[Result]:
+        """The results of some windows. Only the thread of the scheduler calls this."""
+        return transcribe_windows(self.network, windows, batch_seconds)
+
+
+class Models:
+    """The models of a server.
+
+    Args:
+        models: the first one is the default.
+    """
+
+    def __init__(self, models: Sequence[ServedModel]) -> None:
+        self.by_name = {model.name: model for model in models}
+        self.default = models[0]
+
+    def find(self, name: str | None) -> ServedModel:
+        """The model of a request; the default if it names none. Raises ApiError for an unknown name."""
+        if not name:
+            return self.default
+        if name in self.by_name:
+            return self.by_name[name]
+        known = ", ".join(self.by_name)
+        raise ApiError(
+            404, f"the model {name[:100]!r} does not exist; this server has {known}", "model", "model_not_found"
+        )
+
+
+def load_models(source: str, name: str | None = None) -> Models:
+    """Loads what a server offers.
+
+    Args:
+        source: an exported folder, a base model folder or a hub name.
+        name: its name in requests; None is `default_name`.
+
+    Raises:
+        ModelError: a model cannot be loaded.
+    """
+    base = ServedModel(name or default_name(source), load(source), options_for(source), read_limits(source))
+    return Models([base])
+
+
+def default_name(source: str) -> str:
+    """The name of a model in requests: a hub name, or the name of the folder; for `RUN/export`, that of the run."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return source
+    folder = folder.resolve()
+    return folder.parent.name if folder.name == EXPORT else folder.name

@@ -1,0 +1,178 @@
+"""The parameters of a transcription request: names, checks, and the options that they become.
+
+A parameter that this server cannot honour is an error, so nothing is dropped in silence.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from finetune.core.languages import SPEECH_LANGUAGES, language_code
+from finetune.core.options import TranscribeOptions, override, parse_keywords
+from finetune.serving.errors import ApiError
+
+FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
+STREAMED = ("json", "text")
+GRANULARITIES = ("word", "segment")
+TRANSLATION_TARGET = "en"  # of OpenAI's translations
+NAMES = (
+    "model", "response_format", "language", "languages", "prompt", "keywords", "hotwords", "timestamp_granularities",
+    "chunking_strategy", "temperature", "stream", "target_language", "deadline",
+)  # fmt: skip
+NO_SPEAKERS = "this model does not know who speaks"
+REFUSED = {
+    "include": "log probabilities of single tokens are not available",
+    "known_speaker_names": NO_SPEAKERS,
+    "known_speaker_references": NO_SPEAKERS,
+}
+MAX_SHOWN = 100  # characters of a wrong value in a message
+
+Fields = Mapping[str, Sequence[str]]
+Task = Literal["transcribe", "translate"]
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What a request asks for.
+
+    Attributes:
+        task: transcribe or translate.
+        form: one of FORMATS.
+        granularities: which times a `verbose_json` has.
+        stream: whether the text is sent as it is written.
+        options: how the audio is transcribed.
+        deadline: seconds; None is the limit of the server.
+    """
+
+    task: Task
+    form: str
+    granularities: tuple[str, ...]
+    stream: bool
+    options: TranscribeOptions
+    deadline: float | None
+
+
+def read_parameters(fields: Fields, task: Task, defaults: TranscribeOptions) -> Parameters:
+    """Checks the text fields of a request.
+
+    Args:
+        fields: values by name.
+        task: of the endpoint.
+        defaults: the options of the model.
+
+    Raises:
+        ApiError: an unknown or refused parameter, or a wrong value.
+        RecipeError: an unknown language, or a keyword that cannot be in a prompt.
+    """
+    _check_names(fields)
+    form = _choice(fields, "response_format", FORMATS, "json")
+    granularities = _granularities(fields, form)
+    stream = _boolean(fields, "stream")
+    if stream and form not in STREAMED:
+        raise ApiError(400, f"stream needs response_format {' or '.join(STREAMED)}", "stream", "invalid_value")
+    if _number(fields, "temperature") not in (None, 0.0):
+        raise ApiError(400, "temperature must be 0: the text is decoded greedily", "temperature", "invalid_value")
+    return Parameters(task, form, granularities, stream, _options(fields, task, defaults), _deadline(fields))
+
+
+def _check_names(fields: Fields) -> None:
+    for name in fields:
+        plain = name.partition("[")[0]
+        if plain in REFUSED:
+            raise ApiError(400, f"{plain}: {REFUSED[plain]}", plain, "unsupported_parameter")
+        if plain == "chunking_strategy":
+            continue
+        if name not in NAMES:
+            near = difflib.get_close_matches(name[:MAX_SHOWN], NAMES, 1)
+            hint = f"; did you mean {near[0]}?" if near else f"; the parameters are file, {', '.join(NAMES)}"
+            raise ApiError(400, f"unknown parameter {name[:MAX_SHOWN]!r}{hint}", name[:MAX_SHOWN], "unknown_parameter")
+    _check_chunking(fields)
+
+
+def _check_chunking(fields: Fields) -> None:
+    """Pauses are always found by VAD; how, is an option of the model."""
+    values = {name: values[-1] for name, values in fields.items() if name.startswith("chunking_strategy")}
+    for name, value in values.items():
+        if (name, value) in {("chunking_strategy", "auto"), ("chunking_strategy[type]", "server_vad")}:
+            continue
+        message = f"{name[:MAX_SHOWN]}: the server cuts at pauses with its own thresholds; send auto, or nothing"
+        raise ApiError(400, message, "chunking_strategy", "unsupported_parameter")
+
+
+def _granularities(fields: Fields, form: str) -> tuple[str, ...]:
+    asked = tuple(dict.fromkeys(fields.get("timestamp_granularities", ())))
+    if wrong := [item for item in asked if item not in GRANULARITIES]:
+        raise _wrong("timestamp_granularities", wrong[0], " or ".join(GRANULARITIES))
+    if asked and form != "verbose_json":
+        message = "timestamp_granularities needs response_format verbose_json"
+        raise ApiError(400, message, "timestamp_granularities", "invalid_value")
+    return asked or ("segment",)
+
+
+def _options(fields: Fields, task: Task, defaults: TranscribeOptions) -> TranscribeOptions:
+    language, prompt = _language(fields), _one(fields, "prompt") or None
+    words = [word for name in ("keywords", "hotwords") for item in fields.get(name, ()) for word in item.split(",")]
+    target = _one(fields, "target_language")
+    if task == "translate":
+        if prompt:
+            message = "prompt: a translation has its own instruction; target_language chooses the language"
+            raise ApiError(400, message, "prompt", "unsupported_parameter")
+        return override(
+            defaults, language=language, translate_to=target or TRANSLATION_TARGET, keywords=parse_keywords(words)
+        )
+    if target:
+        message = "target_language is a parameter of /v1/audio/translations"
+        raise ApiError(400, message, "target_language", "unsupported_parameter")
+    return override(defaults, language=language, instruction=prompt, keywords=parse_keywords(words))
+
+
+def _language(fields: Fields) -> str:
+    """The spoken language; "" if none, or several, are stated."""
+    one = language_code(_one(fields, "language"), SPEECH_LANGUAGES)
+    several = {language_code(item, SPEECH_LANGUAGES) for item in fields.get("languages", ()) if item}
+    if one and several and one not in several:
+        raise ApiError(400, "language is not one of languages", "language", "invalid_value")
+    return one or (several.pop() if len(several) == 1 else "")
+
+
+def _deadline(fields: Fields) -> float | None:
+    value = _number(fields, "deadline")
+    if value is not None and value <= 0:
+        raise ApiError(400, "deadline must be a number of seconds above 0", "deadline", "invalid_value")
+    return value
+
+
+def _one(fields: Fields, name: str) -> str | None:
+    values = fields.get(name, ())
+    if len(values) > 1:
+        raise ApiError(400, f"{name} is given {len(values)} times", name, "invalid_value")
+    return values[0].strip() if values else None
+
+
+def _choice(fields: Fields, name: str, allowed: Sequence[str], default: str) -> str:
+    value = _one(fields, name) or default
+    if value == "diarized_json":
+        raise ApiError(400, f"response_format diarized_json: {NO_SPEAKERS}", name, "unsupported_parameter")
+    if value not in allowed:
+        raise _wrong(name, value, ", ".join(allowed))
+    return value
+
+
+def _boolean(fields: Fields, name: str) -> bool:
+    value = (_one(fields, name) or "false").lower()
+    if value not in ("true", "false", "1", "0"):
+        raise _wrong(name, value, "true or false")
+    return value in ("true", "1")
+
+
+def _number(fields: Fields, name: str) -> float | None:
+    value = _one(fields, name)
+    try:
+        return float(value) if value else None
+    except ValueError as error:
+        raise _wrong(name, value or "", "a number") from error
+
+
+def _wrong(name: str, value: str, allowed: str) -> ApiError:
+    return ApiError(400, f"{name}: {value[:MAX_SHOWN]!r} is not {allowed}", name, "invalid_value")

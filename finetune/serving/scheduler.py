@@ -1,0 +1,177 @@
+"""Continuous batching: one thread owns the models and transcribes the windows that requests are waiting for.
+
+Each batch takes what waits at that moment: windows of one model, from one request after the other, so a long recording
+does not hold up a short one. The text of a window does not depend on the batch it is in.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from threading import Condition, Thread
+from typing import Protocol
+
+import torch
+
+from finetune.core.errors import DataError
+from finetune.inference.window_batches import Result, Window
+
+log = logging.getLogger(__name__)
+
+BatchTranscriber = Callable[[Sequence[Window], float], list[Result]]
+
+
+class Model(Protocol):
+    """What the scheduler needs of a model."""
+
+    name: str
+
+    def transcribe(self, windows: Sequence[Window], batch_seconds: float) -> list[Result]: ...
+
+
+class Observer(Protocol):
+    """What is told about batches, for metrics."""
+
+    def batch(self, model: str, windows: int, audio: float, seconds: float) -> None: ...
+
+
+@dataclass(eq=False)
+class _Waiting:
+    window: Window
+    future: "Future[Result]"
+    since: float
+
+    @property
+    def duration(self) -> float:
+        return self.window.utterance.duration
+
+
+@dataclass(eq=False)
+class Task:
+    """The windows of one request that wait for a batch."""
+
+    model: Model
+    waiting: deque[_Waiting] = field(default_factory=deque)
+    cancelled: bool = False
+
+
+class Scheduler:
+    """The queue of windows and the thread that empties it.
+
+    Args:
+        batch_seconds: padded audio in a batch.
+        observer: is told about each batch.
+    """
+
+    def __init__(self, batch_seconds: float, observer: Observer | None = None) -> None:
+        self._batch_seconds, self._observer = batch_seconds, observer
+        self._tasks: deque[Task] = deque()  # in the order in which their next window is served
+        self._changed, self._stopped = Condition(), False
+        self._thread = Thread(target=self._work, name="scheduler", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Ends the thread after its batch; windows that wait are dropped."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+
+    def join(self, timeout: float) -> None:
+        self._thread.join(timeout)
+
+    def add(self, task: Task, window: Window) -> "Future[Result]":
+        """Lets a window wait for a batch. The future gets its result or its error."""
+        future = Future[Result]()
+        with self._changed:
+            if self._stopped or not self.alive:
+                raise RuntimeError("the scheduler has stopped")
+            if not task.waiting:
+                self._tasks.append(task)
+            task.waiting.append(_Waiting(window, future, time.monotonic()))
+            self._changed.notify()
+        return future
+
+    def cancel(self, task: Task) -> None:
+        """Drops the windows of a request that wait."""
+        with self._changed:
+            task.cancelled = True
+            task.waiting.clear()
+            if task in self._tasks:
+                self._tasks.remove(task)
+
+    def load(self) -> tuple[int, float]:
+        """The number of windows that wait, and their seconds of audio."""
+        with self._changed:
+            windows = [item for task in self._tasks for item in task.waiting]
+        return len(windows), sum(item.duration for item in windows)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._tasks and not self._stopped:
+                    self._changed.wait()
+                if self._stopped:
+                    return
+                model, batch = self._next_batch()
+            started = time.perf_counter()
+            self._transcribe(model, batch)
+            if self._observer:
+                audio = sum(item.duration for item in batch)
+                self._observer.batch(model.name, len(batch), audio, time.perf_counter() - started)
+
+    def _next_batch(self) -> tuple[Model, list[_Waiting]]:
+        """The next windows of the model whose window has waited longest, from its requests in turn."""
+        model = min(self._tasks, key=lambda task: task.waiting[0].since).model
+        batch: list[_Waiting] = []
+        longest = 0.0
+        skipped: list[Task] = []  # of other models, or with a window that does not fit
+        while self._tasks:
+            task = self._tasks.popleft()
+            duration = max(longest, task.waiting[0].duration)
+            if task.model is not model or (batch and duration * (len(batch) + 1) > self._batch_seconds):
+                skipped.append(task)
+                continue
+            longest = duration
+            batch.append(task.waiting.popleft())
+            if task.waiting:
+                self._tasks.append(task)
+        self._tasks.extend(skipped)
+        return model, batch
+
+    def _transcribe(self, model: Model, batch: list[_Waiting]) -> None:
+        """Transcribes a batch. After an error each half alone, so only the window that causes it fails."""
+        try:
+            results = model.transcribe([item.window for item in batch], self._batch_seconds)
+        except Exception as error:
+            if isinstance(error, torch.OutOfMemoryError) and torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+            if len(batch) == 1:
+                _set(batch[0].future, error)
+                return
+            if not isinstance(error, DataError):
+                log.warning("a batch of %d windows failed (%s); trying its halves", len(batch), type(error).__name__)
+        else:
+            for item, result in zip(batch, results, strict=True):
+                _set(item.future, result)
+            return
+        middle = len(batch) // 2
+        self._transcribe(model, batch[:middle])
+        self._transcribe(model, batch[middle:])
+
+
+def _set(future: "Future[Result]", outcome: Result | Exception) -> None:
+    """Completes a future that a request may have given up."""
+    if not future.set_running_or_notify_cancel():
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)

@@ -1,0 +1,151 @@
+"""Reads a multipart request: limits of size and speed, the audio in an unlinked temporary file, the text fields."""
+
+import asyncio
+import mmap
+import os
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import Any, BinaryIO
+
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from finetune.core.serve_options import ServeOptions
+from finetune.data.audio_source import LOCAL_BLOCK, WHOLE, AudioSource, Buffer
+from finetune.data.range_file import RangeFile
+from finetune.serving.errors import ApiError
+
+MAX_FIELDS = 2000  # 1,000 keywords and other fields
+MAX_FIELD = 64 << 10  # bytes
+_numbers = count()
+
+
+class Upload(AudioSource):
+    """An uploaded file. It has no name on the disk, so nothing stays behind; its own name is not used.
+
+    Args:
+        file: the content; `close` closes it.
+    """
+
+    path = "file"  # the name in messages
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._number = file, next(_numbers)
+        self.size = file.seek(0, os.SEEK_END)
+
+    @property
+    def key(self) -> Hashable:
+        return "upload", self._number
+
+    def open(self) -> RangeFile:
+        return RangeFile(self._read, self.size, LOCAL_BLOCK, largest=WHOLE)
+
+    @contextmanager
+    def buffer(self) -> Iterator[Buffer]:
+        with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+
+    def close(self) -> None:
+        """Removes the file from the disk. Reading it afterwards raises ValueError."""
+        self._file.close()
+
+    def _read(self, start: int, stop: int) -> bytes:
+        return os.pread(self._file.fileno(), stop - start, start)
+
+
+class Form:
+    """The fields of a request: texts by name, in their order, and the uploaded file.
+
+    Attributes:
+        fields: the values of each text field; `name[]` counts as `name`.
+        upload: the file of the field `file`; None without one.
+    """
+
+    def __init__(self, fields: dict[str, list[str]], upload: Upload | None) -> None:
+        self.fields, self.upload = fields, upload
+
+    def close(self) -> None:
+        if self.upload:
+            self.upload.close()
+
+
+async def read_form(request: Request, options: ServeOptions) -> Form:
+    """Reads a multipart request.
+
+    Raises:
+        ApiError: not multipart, damaged, too large, or too slow.
+    """
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise ApiError(
+            415, "the request must be multipart/form-data with the audio in `file`", None, "unsupported_media_type"
+        )
+    stated = request.headers.get("content-length", "")
+    if stated.isdigit() and int(stated) > options.max_upload:
+        raise too_large(options)
+    try:
+        stream = _limited(request.stream(), options)
+        parser = MultiPartParser(request.headers, stream, max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD)
+        form = await parser.parse()
+    except ClientDisconnect as error:
+        raise ApiError(400, "the upload was not complete", "file", "incomplete") from error
+    except (MultiPartException, ValueError, UnicodeError) as error:
+        raise ApiError(
+            400, f"damaged multipart data ({getattr(error, 'message', error)})", None, "invalid_multipart"
+        ) from error
+    return _sorted(form.multi_items())
+
+
+def too_large(options: ServeOptions) -> ApiError:
+    """The error of a request that is larger than the limit."""
+    megabytes = options.max_upload / 1e6
+    return ApiError(
+        413,
+        f"the request has more than {megabytes:g} MB; the server can accept more with --max-upload",
+        "file",
+        "file_too_large",
+    )
+
+
+async def _limited(stream: AsyncIterator[bytes], options: ServeOptions) -> AsyncGenerator[bytes, None]:
+    """The body of a request. Raises ApiError if it is too large, or arrives too slowly."""
+    started, size = time.monotonic(), 0
+    iterator = aiter(stream)
+    while True:
+        try:
+            chunk = await asyncio.wait_for(anext(iterator), options.upload_pause)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise _too_slow() from error
+        size += len(chunk)
+        if size > options.max_upload:
+            raise too_large(options)
+        elapsed = time.monotonic() - started
+        if chunk and elapsed > options.upload_pause and size < options.upload_rate * elapsed:
+            raise _too_slow()
+        yield chunk
+
+
+def _too_slow() -> ApiError:
+    return ApiError(408, "the upload is too slow", "file", "upload_timeout", {"Connection": "close"})
+
+
+def _sorted(items: list[tuple[str, Any]]) -> Form:
+    fields: dict[str, list[str]] = {}
+    upload: Upload | None = None
+    for name, value in items:
+        if isinstance(value, UploadFile):
+            if name != "file":
+                value.file.close()
+                raise ApiError(
+                    400, f"the field {name[:100]!r} is a file; only `file` can be one", name[:100], "unexpected_file"
+                )
+            spooled: Any = value.file
+            spooled.rollover()  # a file on disk can be read at several places at a time
+            upload = Upload(spooled)
+        else:
+            fields.setdefault(name.removesuffix("[]"), []).append(value)
+    return Form(fields, upload)
