@@ -5,7 +5,7 @@ Reading and decoding files happens in a few threads beside the event loop, trans
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -59,7 +59,7 @@ class Engine:
         """
         return await self._read(partial(self._open, upload, model, options))
 
-    async def results(self, job: Job, model: ServedModel) -> AsyncIterator[Result]:
+    async def results(self, job: Job, model: ServedModel) -> AsyncGenerator[Result, None]:
         """The result of each window, in order. Ending the iteration drops the windows that still wait.
 
         Raises:
@@ -74,8 +74,7 @@ class Engine:
                 windows = job.windows[start : start + step]
                 samples = await self._read(partial(job.load, windows))
                 for window, wave in zip(windows, samples, strict=True):
-                    future = self.scheduler.add(task, _loaded(job, window, wave))
-                    waiting.append(asyncio.wrap_future(future))
+                    waiting.append(asyncio.wrap_future(self.scheduler.add(task, _loaded(job, window, wave))))
                 while len(waiting) >= ahead:
                     job.results.append(await waiting.popleft())
                     yield job.results[-1]

@@ -151,8 +151,8 @@ class Scheduler:
         try:
             results = model.transcribe([item.window for item in batch], self._batch_seconds)
         except Exception as error:
-            if isinstance(error, torch.OutOfMemoryError) and torch.cuda.is_initialized():
-                torch.cuda.empty_cache()
+            if isinstance(error, torch.OutOfMemoryError):
+                torch.cuda.empty_cache()  # does nothing without a GPU
             if len(batch) == 1:
                 _set(batch[0].future, error)
                 return
