@@ -9,7 +9,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from finetune.core.errors import DataError
 from finetune.core.files import stream_jsonl, write_lines
 from finetune.core.languages import SPEECH_LANGUAGES, language_code
 from finetune.data.audio import inspect_audio
+from finetune.data.audio_source import AudioSource, Buffer, audio_source
 from finetune.data.audio_suffixes import AUDIO_SUFFIXES
 from finetune.data.cells import clean_text
 from finetune.data.manifest import MAX_TEXT, Utterance, manifest_line
@@ -99,11 +99,11 @@ class CorrectionStore:
         except OSError as error:
             raise DataError(f"{folder}: corrections cannot be saved here ({error.strerror})") from error
 
-    def save(self, audio: Path, name: str, corrections: Corrections) -> SavedCorrections:
+    def save(self, audio: Path | AudioSource, name: str, corrections: Corrections) -> SavedCorrections:
         """Saves the audio and one row for each segment: first the audio, then all rows at once.
 
         Args:
-            audio: the file as it was uploaded.
+            audio: the file as it was uploaded, or its bytes.
             name: the name that the client gave it; only a known suffix is used.
             corrections: the segments.
 
@@ -112,11 +112,12 @@ class CorrectionStore:
             RecipeError: the language is unknown.
             OSError: the disk is full, or the folder can no longer be written. Nothing is saved then.
         """
-        duration = inspect_audio(audio).duration
+        source = audio_source(audio)
+        duration = inspect_audio(source).duration
         texts = [_checked_text(number, item, duration) for number, item in enumerate(corrections.segments, 1)]
         language = language_code(corrections.language, SPEECH_LANGUAGES)
-        with open(audio, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        with source.buffer() as content:
+            digest = hashlib.sha256(content).hexdigest()
         suffix = PurePosixPath(name.lower()).suffix
         target = self.folder / AUDIO / f"{digest}{suffix if suffix in AUDIO_SUFFIXES else ''}"
         saved_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -138,7 +139,9 @@ class CorrectionStore:
             )
             rows[row_id] = manifest_line(utterance)
         with self._locked():
-            _copy(audio, target)
+            if not target.exists():
+                with source.buffer() as content:
+                    _write_audio(target, content)
             replaced = self._write(rows)
         return SavedCorrections(len(rows), replaced)
 
@@ -194,14 +197,12 @@ def _checked_text(number: int, segment: CorrectedSegment, duration: float) -> st
     return text
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copies a file atomically, unless it is there."""
-    if target.exists():
-        return
+def _write_audio(target: Path, content: Buffer) -> None:
+    """Writes a file atomically. Readers of other processes see it complete or not at all."""
     temporary = target.with_name(f".{uuid4().hex}.part")
     try:
-        with open(temporary, "xb") as output, open(source, "rb") as file:
-            shutil.copyfileobj(file, output)
+        with open(temporary, "xb") as output:
+            output.write(content)
             output.flush()
             os.fsync(output.fileno())
         os.replace(temporary, target)
