@@ -72,8 +72,11 @@ def _train(recipe: Recipe, run: RunDir) -> Any:
 
 def _evaluate(recipe: Recipe, run: RunDir) -> Any:
     from finetune.evaluation.evaluate import evaluate
+    from finetune.evaluation.shared_decoding import SharedDecoding
+    from finetune.training.launch import processes_for
 
-    return evaluate(recipe, run)
+    with SharedDecoding(processes_for(recipe)) as backend:
+        return evaluate(recipe, run, backend)
 
 
 def _report(recipe: Recipe, run: RunDir) -> Any:
