@@ -283,8 +283,8 @@ class MachineSection(Section):
     """How the run is executed; a change here keeps the run and its checkpoint valid."""
 
     processes: int = Field(0, ge=0)
-    """Processes of training and evaluation, at most one for each GPU if there are GPUs; 0 means one for each GPU, or one.
-    On a CPU, a small model trains faster in one process per core than in one process with many threads."""
+    """Processes of training and evaluation, at most one for each GPU if there are GPUs; 0 means one for each GPU, or
+    one. On a CPU, a small model trains faster in one process per core than in one process with many threads."""
     prepare_workers: int = Field(0, ge=0)
     """Processes that decode audio in `prepare`; 0 means one for each core. Small corpora are read by threads."""
     workers: int = Field(0, ge=0)
