@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 import finetune
 from recipe_reference import TARGET, reference
@@ -117,3 +118,10 @@ def test_every_recipe_key_has_a_meaning() -> None:
 
 def test_no_placeholder_is_left() -> None:
     assert not re.search(r"@[A-Z_]+@", README)
+
+
+def test_every_page_is_in_the_website_once() -> None:
+    navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    pages = [page for section in navigation for group in section.values() for page in group]
+    outside = {"index.md", "results.md", "changelog.md", "contributing.md"}
+    assert sorted(pages) == sorted(outside | {path.name for path in (ROOT / "docs").glob("*.md")})
