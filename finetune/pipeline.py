@@ -164,12 +164,30 @@ def export_gguf(recipe: Recipe, dtype: str) -> RunDir:
     Raises:
         ModelError, CheckpointError, MissingExtraError: those of `exporting.gguf.export`, or the errors of `run_recipe`.
     """
+    from finetune.exporting.gguf.quantize import find_program
+
     require("gguf", extra="gguf")  # before the training
+    find_program(dtype)
     run = run_recipe(recipe, "export")
     with run.locked():
         from finetune.exporting.gguf.export import export_gguf
 
         export_gguf(run, dtype)
+    return run
+
+
+def export_onnx(recipe: Recipe) -> RunDir:
+    """Exports the merged model if needed, then writes it as ONNX graphs.
+
+    Raises:
+        ModelError, CheckpointError, MissingExtraError: those of `exporting.onnx.export`, or the errors of `run_recipe`.
+    """
+    from finetune.exporting.onnx.export import check_packages, export_onnx
+
+    check_packages()  # before the training
+    run = run_recipe(recipe, "export")
+    with run.locked():
+        export_onnx(run)
     return run
 
 

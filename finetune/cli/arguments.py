@@ -86,5 +86,7 @@ def parse_bytes(text: str) -> int:
 def add_gguf_dtype(parser: argparse.ArgumentParser, default: str) -> None:
     """`--gguf-dtype`; None if it is not given."""
     parser.add_argument(
-        "--gguf-dtype", choices=("F32", "F16", "BF16", "Q8_0"), help=f"data type of GGUF files (default: {default})"
+        "--gguf-dtype",
+        choices=("F32", "F16", "BF16", "Q8_0", "Q4_K_M"),
+        help=f"data type of GGUF files (default: {default}); Q4_K_M needs llama-quantize",
     )

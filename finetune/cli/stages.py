@@ -14,7 +14,7 @@ from finetune.cli.arguments import (
 from finetune.core.errors import DataError, RecipeError
 from finetune.core.terminal import visible
 from finetune.data.splits import SPLITS
-from finetune.exporting.engines.registry import GGUF
+from finetune.exporting.engines.registry import GGUF, ONNX
 
 if TYPE_CHECKING:
     from finetune.core.run_dir import RunDir
@@ -39,10 +39,10 @@ def add_parser(subparsers: Subparsers) -> None:
         if name == "export":
             parser.add_argument(
                 "--format",
-                choices=("hf", "peft", "vllm-lora", GGUF),
+                choices=("hf", "peft", "vllm-lora", GGUF, ONNX),
                 default="hf",
                 help="hf (default): the merged model; peft, vllm-lora: an adapter; gguf: the model for llama.cpp; "
-                "see docs/engines.md",
+                "onnx: the model for onnxruntime; see docs/engines.md",
             )
             add_gguf_dtype(parser, GGUF_DTYPE)
         if name == "prepare":
@@ -70,7 +70,15 @@ def run(args: argparse.Namespace) -> int:
     if args.shards is not None:
         _check_shards(args.shards, [split for split in SPLITS if getattr(recipe.data, split)])
 
-    from finetune.pipeline import export_adapter, export_gguf, prepare_shard, run_prepare, run_recipe, summarize
+    from finetune.pipeline import (
+        export_adapter,
+        export_gguf,
+        export_onnx,
+        prepare_shard,
+        run_prepare,
+        run_recipe,
+        summarize,
+    )
     from finetune.report.summary import format_summary
 
     if shard is not None:
@@ -82,11 +90,8 @@ def run(args: argparse.Namespace) -> int:
     if args.command == "prepare":
         run_dir = run_prepare(recipe, merge=False, engine=args.engine)
     elif args.format != "hf":
-        run_dir = (
-            export_gguf(recipe, args.gguf_dtype or GGUF_DTYPE)
-            if args.format == GGUF
-            else export_adapter(recipe, args.format)
-        )
+        exports = {GGUF: lambda: export_gguf(recipe, args.gguf_dtype or GGUF_DTYPE), ONNX: lambda: export_onnx(recipe)}
+        run_dir = exports.get(args.format, lambda: export_adapter(recipe, args.format))()
     else:
         run_dir = run_recipe(recipe, LAST_STAGE[args.command])
     if args.shards is not None:

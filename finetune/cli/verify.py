@@ -12,23 +12,26 @@ from finetune.core.terminal import visible
 from finetune.exporting.engines.registry import ENGINES, GGUF
 
 if TYPE_CHECKING:
+    from finetune.core.run_dir import RunDir
     from finetune.exporting.engines.verify import Verification
 
 DESCRIPTION = """Transcribes clips with this toolkit and with another inference engine, and compares the texts.
 
 Both get the same samples and the same prompt, and decode greedily in float32, so the texts must be equal. An engine has
-an environment of its own, which scripts/engines/setup makes; docs/engines.md has a table of results. For llamacpp, the
-export is written as GGUF files for the comparison.
+an environment of its own, which scripts/engines/setup makes; docs/engines.md has a table of results. For llamacpp, a
+merged model is written as GGUF files for the comparison. An adapter (--engine peft, vllm-lora) is compared with the
+trained weights of its run; if it changes no text of the base model, the comparison shows nothing and fails.
 
 Exit codes: 0 all texts are equal, 1 a text differs or the engine failed, 2 wrong usage."""
 SHOWN = 5  # differences
+LONGEST = 500  # characters of a shown text
 GGUF_DTYPE = "F32"  # so that texts are equal
 
 
 def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "verify",
-        help="run an export in transformers, vLLM, mlx-audio or llama.cpp, and compare the texts",
+        help="run an export in transformers, PEFT, vLLM, mlx-audio, llama.cpp or onnxruntime, and compare the texts",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=DESCRIPTION,
         epilog="example: finetune verify runs/quickstart/export --engine vllm",
@@ -39,6 +42,13 @@ def add_parser(subparsers: Subparsers) -> None:
         "--clips", type=Path, metavar="MANIFEST", help="clips with references; the default is the test set of the run"
     )
     parser.add_argument("--limit", type=_positive, metavar="N", help="use the first N clips only")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        metavar="DIR",
+        dest="run_dir",
+        help="the run directory of an adapter, GGUF or quantized folder; the default is the one that holds EXPORT",
+    )
     parser.add_argument("--python", type=Path, metavar="PATH", help="a Python that has the engine")
     add_gguf_dtype(parser, GGUF_DTYPE)
     parser.add_argument(
@@ -49,54 +59,72 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compares and prints. Returns 1 if a text differs.
+    """Compares and prints. Returns 1 if a text differs, or if an adapter changes no text.
 
     Raises:
-        RecipeError: --gguf-dtype for an engine that reads no GGUF files.
-        DataError, ModelError: see `exporting.engines.verify.verify`.
+        RecipeError: --gguf-dtype for an engine that reads no GGUF files, or for GGUF files.
+        DataError, ModelError, CheckpointError: see `exporting.engines.verify.verify`.
     """
     from finetune.core.files import write_json
+    from finetune.core.run_dir import RunDir
     from finetune.data.manifest import read_manifest
     from finetune.exporting.engines.environment import python_of
 
-    if args.gguf_dtype and ENGINES[args.engine].reads != GGUF:
+    if args.gguf_dtype and GGUF not in ENGINES[args.engine].reads:
         raise RecipeError(f"--gguf-dtype: {args.engine} reads no GGUF files; leave it out")
+    if args.gguf_dtype and any(args.export.glob("*.gguf")):
+        raise RecipeError(f"--gguf-dtype: {args.export} has GGUF files, which are used as they are; leave it out")
     python = python_of(args.engine, args.python)
-    utterances = read_manifest(args.clips or _test_set(args.export))[: args.limit]
+    run_dir = RunDir(args.run_dir) if args.run_dir else None
+    utterances = read_manifest(args.clips or _test_set(args.export, run_dir))[: args.limit]
 
     from finetune.exporting.engines.verify import verify
 
-    result = verify(args.export, args.engine, python, utterances, args.gguf_dtype or GGUF_DTYPE, args.timeout)
+    dtype = args.gguf_dtype or GGUF_DTYPE
+    result = verify(args.export, args.engine, python, utterances, dtype, args.timeout, run_dir)
     print(visible("\n".join(format_verification(result))))
     if args.json:
         write_json(args.json, asdict(result))
-    return int(bool(result.differences))
+    return int(bool(result.differences) or result.adapted == 0)
 
 
 def format_verification(result: "Verification") -> list[str]:
     """One line with the counts, one with time and memory, and the first differences."""
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     lines = [
-        f"{result.engine} ({versions}): {result.equal} of {result.clips} texts equal; "
+        f"{result.engine} ({versions}), format {result.format}: {result.equal} of {result.clips} texts equal; "
         f"WER {100 * result.engine_wer:.1f} %, here {100 * result.toolkit_wer:.1f} %",
         f"{result.engine_seconds:.1f} s for {result.audio_seconds:.1f} s of audio (real-time factor "
         f"{result.engine_seconds / result.audio_seconds:.2f}), {result.load_seconds:.1f} s to load, "
         f"{result.peak_memory_bytes / 1e6:.0f} MB",
     ]
+    if result.adapted == 0:
+        lines.append(
+            "The adapter changes no text of the base model on these clips, so they do not show that the engine uses "
+            "it; compare other clips (--clips) or more (--limit)"
+        )
+    elif result.adapted is not None:
+        lines.append(f"The adapter changes {result.adapted} of {result.clips} texts of the base model")
     for item in result.differences[:SHOWN]:
-        lines += [f"{item.id}:", f"  here   {json.dumps(item.toolkit)}", f"  engine {json.dumps(item.engine)}"]
+        lines += [f"{item.id}:", f"  here   {_quoted(item.toolkit)}", f"  engine {_quoted(item.engine)}"]
     if len(result.differences) > SHOWN:
         lines.append(f"and {len(result.differences) - SHOWN} more clips with different texts")
     return lines
 
 
-def _test_set(export: Path) -> Path:
-    """The test set of the run directory that holds the export."""
+def _quoted(text: str) -> str:
+    """A text in quotation marks, shortened."""
+    return json.dumps(text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters)")
+
+
+def _test_set(export: Path, run_dir: "RunDir | None") -> Path:
+    """The test set of a run directory, by default of the one that holds the export."""
     from finetune.core.run_dir import RunDir
 
-    path = RunDir(export.resolve().parent).manifest("test")
+    path = (run_dir or RunDir(export.resolve().parent)).manifest("test")
     if not path.is_file():
-        raise DataError(f"{export} is not in a run directory with a test set; name clips with --clips")
+        where = f"{run_dir.root} has no test set" if run_dir else f"{export} is not in a run directory with a test set"
+        raise DataError(f"{where}; name clips with --clips")
     return path
 
 

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -16,6 +17,7 @@ from typing import Any
 from finetune.core.errors import DataError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, a limit for each file
+SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # the message of numpy's tofile
 MAX_LIST_BYTES = 10_000_000  # of a list of terms, keywords or files
 MAX_BAD_LINES = 3  # lines that an error message lists
 _DECODE = json.JSONDecoder().raw_decode
@@ -239,5 +241,10 @@ def replace_folder(staged: Path, target: Path, files: FileOperations = OPERATION
 
 
 def is_disk_full(error: Exception) -> bool:
-    """Whether an error means that the disk is full; safetensors gives the system's error only as text."""
-    return getattr(error, "errno", None) in DISK_FULL or any(os.strerror(code) in str(error) for code in DISK_FULL)
+    """Whether an error means that the disk is full; safetensors and numpy give the system's error only as text."""
+    text = str(error)
+    return (
+        getattr(error, "errno", None) in DISK_FULL
+        or any(os.strerror(code) in text for code in DISK_FULL)
+        or (isinstance(error, OSError) and SHORT_WRITE.fullmatch(text) is not None)
+    )

@@ -12,7 +12,8 @@ def explain(error: Exception) -> str:
     if os.environ.get(TRACEBACK):
         raise error
     if is_disk_full(error):
-        return f"{error}; free some disk space, then rerun"
+        reason = error if getattr(error, "errno", None) else f"no space left on the disk ({error})"
+        return f"{reason}; free some disk space, then rerun"
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}cannot be read or written ({error.strerror or error})"

@@ -36,15 +36,15 @@ NOT_COPIED = (
 
 
 @contextmanager
-def staged_folder(folder: Path) -> Iterator[Path]:
-    """A new, empty folder beside `folder`. It is deleted if the disk is full; after other errors it remains."""
+def staged_folder(folder: Path, keep: bool = True) -> Iterator[Path]:
+    """A new, empty folder beside `folder`. It is deleted if the disk is full, and without `keep` after any error."""
     staged = folder.with_name(folder.name + ".part")
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
     try:
         yield staged
-    except Exception as error:
-        if is_disk_full(error):
+    except BaseException as error:
+        if not keep or (isinstance(error, Exception) and is_disk_full(error)):
             shutil.rmtree(staged, ignore_errors=True)
         raise
 

@@ -60,15 +60,20 @@ def export_vllm_lora(recipe: Recipe, run: RunDir, folder: Path) -> AdapterResult
         revision=f", revision `{revision}`" if revision else "",
         pin=f"--revision {revision} " if revision else "",
         rank=config.r,
-        max_rank=next(rank for rank in RANKS if rank >= config.r),
+        max_rank=max_lora_rank(config.r),
         instruction=recipe.model.instruction,
     )
-    with staged_folder(folder) as staged:
+    with staged_folder(folder, keep=False) as staged:
         write_adapter(staged, config, tensors, recipe, run, base)
         write_text(staged / NOTE, readme)
         replace_folder(staged, folder)
     log.info("exported to %s", folder)
     return AdapterResult(str(folder), 0.0, 0)
+
+
+def max_lora_rank(rank: int) -> int:
+    """The smallest `--max-lora-rank` that serves a rank; above all of them, the largest."""
+    return next((allowed for allowed in RANKS if allowed >= rank), RANKS[-1])
 
 
 def vllm_adapter(adapter: Adapter) -> tuple[LoraConfig, dict[str, Tensor]]:

@@ -69,6 +69,7 @@ def test_replace_folder_leaves_only_the_new_folder(tmp_path: Path) -> None:
 def test_is_disk_full_reads_the_error_code_or_the_text() -> None:
     assert is_disk_full(OSError(errno.ENOSPC, "x")) and is_disk_full(OSError(errno.EDQUOT, "x"))
     assert is_disk_full(RuntimeError(f"I/O error: {os.strerror(errno.ENOSPC)} (os error 28)"))
+    assert is_disk_full(OSError("10000 requested and 250 written"))
     assert not is_disk_full(OSError(errno.EACCES, os.strerror(errno.EACCES))) and not is_disk_full(RuntimeError("x"))
 
 

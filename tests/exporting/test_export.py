@@ -2,8 +2,6 @@
 
 import json
 import math
-import resource
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from full_disk import full_disk
 from in_process import InThisProcess
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -140,15 +139,8 @@ def test_a_full_disk_keeps_the_earlier_export_and_frees_the_space(
     recipe, run, _ = trained
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "decode.json").touch()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, hard))
-    try:
-        with pytest.raises(OSError) as caught:
-            export(recipe, with_export(run, tmp_path / "export"), run_process=InThisProcess())
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, previous)
+    with full_disk(bytes_left), pytest.raises(OSError) as caught:
+        export(recipe, with_export(run, tmp_path / "export"), run_process=InThisProcess())
     assert is_disk_full(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
     assert [path.name for path in (tmp_path / "export").iterdir()] == ["decode.json"]

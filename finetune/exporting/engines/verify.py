@@ -8,15 +8,17 @@ from finetune.core.config import EvaluateSection
 from finetune.core.errors import DataError
 from finetune.core.options import DecodingOptions
 from finetune.core.prompts import INSTRUCTION
+from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
 from finetune.data.normalizer_choice import normalizer_for
 from finetune.data.row_prompt import instruction_of
-from finetune.exporting.engines.registry import ENGINES, GGUF
+from finetune.exporting.engines.registry import ENGINES, GGUF, HF
 from finetune.exporting.engines.run_engine import EngineAnswer, EngineClip, run_engine
-from finetune.exporting.gguf.write import write_gguf
+from finetune.exporting.engines.sides import sides_of
+from finetune.exporting.gguf.quantize import make_gguf
 from finetune.inference.recognize import load_waveforms, recognize
 from finetune.metrics.wer import score
-from finetune.model.granite import SpeechModel, load_model
+from finetune.model.granite import SpeechModel
 from finetune.model.prompt import render_text, user_request
 
 
@@ -35,10 +37,12 @@ class Verification:
 
     Attributes:
         engine: Name of the engine.
+        format: Format of what the engine read, such as `gguf F32`.
         versions: Version of each of its packages.
         clips: Number of clips.
         equal: Number of clips with equal texts.
         differences: The other clips.
+        adapted: Number of clips with another text than the base model's; None if the export is no adapter.
         toolkit_wer: WER of the toolkit's texts, a fraction.
         engine_wer: WER of the engine's texts.
         audio_seconds: Duration of all clips.
@@ -48,10 +52,12 @@ class Verification:
     """
 
     engine: str
+    format: str
     versions: dict[str, str]
     clips: int
     equal: int
     differences: list[Difference]
+    adapted: int | None
     toolkit_wer: float
     engine_wer: float
     audio_seconds: float
@@ -71,39 +77,60 @@ def engine_clips(model: SpeechModel, utterances: list[Utterance]) -> list[Engine
 
 
 def verify(
-    folder: Path, engine: str, python: Path, utterances: list[Utterance], gguf_dtype: str, timeout: float
+    folder: Path,
+    engine: str,
+    python: Path,
+    utterances: list[Utterance],
+    gguf_dtype: str,
+    timeout: float,
+    run: RunDir | None = None,
 ) -> Verification:
     """Transcribes clips with the toolkit and with an engine, and compares.
 
     Args:
-        folder: A merged export in hub layout.
+        folder: An export in a format that the engine reads.
         engine: A name of `ENGINES`.
         python: The interpreter of the engine's environment.
         utterances: Clips with references.
-        gguf_dtype: Data type of the GGUF files that llama.cpp reads; they are written for the comparison.
+        gguf_dtype: Data type of the GGUF files that llama.cpp reads; they are written for the comparison if `folder`
+            is a merged model.
         timeout: Seconds that the engine may take.
+        run: The run that an adapter or quantized weights are compared with; by default the one that holds the folder.
 
     Raises:
         DataError: there is no clip, or audio that cannot be read.
-        ModelError: the folder cannot be loaded, or the engine failed.
+        ModelError, CheckpointError: the folder or its run cannot be loaded, or the engine failed.
     """
     if not utterances:
         raise DataError("there is no clip to compare")
     options = replace(DecodingOptions(), decoder="greedy")
+    sides = sides_of(folder, engine, run)
     with tempfile.TemporaryDirectory(prefix="finetune-verify-") as work:
-        source = {"model": str(folder.resolve())}
-        if ENGINES[engine].reads == GGUF:  # first, because it can fail
-            write_gguf(folder, Path(work), gguf_dtype)
-            source["gguf"] = work
-        model = load_model(str(folder), "float32")
+        request, read = dict(sides.request), sides.format
+        if sides.format == HF and GGUF in ENGINES[engine].reads:  # first, because it can fail
+            make_gguf(folder, Path(work), gguf_dtype)
+            request["gguf"], read = work, f"{GGUF} {gguf_dtype}"
+        model = sides.load()
         clips = engine_clips(model, utterances)
-        texts = {row.id: row.text for row in recognize(model, utterances, INSTRUCTION, options)}
+        texts = _texts(model, utterances, options)
         del model
-        answer = run_engine(python, ENGINES[engine].runner, source, clips, options.max_new_tokens, Path(work), timeout)
-    return _compare(engine, answer, utterances, texts)
+        base = _texts(sides.load_base(), utterances, options) if sides.load_base else None
+        answer = run_engine(python, ENGINES[engine].runner, request, clips, options.max_new_tokens, Path(work), timeout)
+    return _compare(engine, read, answer, utterances, texts, base)
 
 
-def _compare(engine: str, answer: EngineAnswer, utterances: list[Utterance], texts: dict[str, str]) -> Verification:
+def _texts(model: SpeechModel, utterances: list[Utterance], options: DecodingOptions) -> dict[str, str]:
+    return {row.id: row.text for row in recognize(model, utterances, INSTRUCTION, options)}
+
+
+def _compare(
+    engine: str,
+    read: str,
+    answer: EngineAnswer,
+    utterances: list[Utterance],
+    texts: dict[str, str],
+    base: dict[str, str] | None,
+) -> Verification:
     differences = [
         Difference(item.id, texts[item.id], answer.texts[item.id])
         for item in utterances
@@ -113,10 +140,12 @@ def _compare(engine: str, answer: EngineAnswer, utterances: list[Utterance], tex
     preset = normalizer_for(utterances, EvaluateSection.model_fields["normalizer"].default)
     return Verification(
         engine=engine,
+        format=read,
         versions=answer.versions,
         clips=len(utterances),
         equal=len(utterances) - len(differences),
         differences=differences,
+        adapted=None if base is None else sum(texts[name] != text for name, text in base.items()),
         toolkit_wer=score(references, [texts[item.id] for item in utterances], preset).wer,
         engine_wer=score(references, [answer.texts[item.id] for item in utterances], preset).wer,
         audio_seconds=sum(item.duration for item in utterances),

@@ -7,7 +7,7 @@ from pathlib import Path
 from finetune.core.errors import CheckpointError
 from finetune.core.files import replace_folder
 from finetune.core.run_dir import RunDir
-from finetune.exporting.gguf.write import write_gguf
+from finetune.exporting.gguf.quantize import make_gguf
 from finetune.exporting.save import staged_folder
 
 log = logging.getLogger(__name__)
@@ -18,13 +18,13 @@ def export_gguf(run: RunDir, dtype: str) -> tuple[Path, Path]:
 
     Args:
         run: The run directory.
-        dtype: F32, F16, BF16 or Q8_0.
+        dtype: F32, F16, BF16, Q8_0 or Q4_K_M.
 
     Returns:
         The paths of the language model and of encoder with projector.
 
     Raises:
-        ModelError: llama.cpp does not know the layout of the model.
+        ModelError: llama.cpp does not know the layout of the model, or `llama-quantize` is missing or failed.
         CheckpointError: the folder has files that no export has written.
         MissingExtraError: the package `gguf` is missing.
     """
@@ -35,8 +35,8 @@ def export_gguf(run: RunDir, dtype: str) -> tuple[Path, Path]:
             raise CheckpointError(
                 f"{folder}: {min(foreign)} was not written by an export and would be deleted; move it away, then rerun"
             )
-    with staged_folder(folder) as staged:
-        text, audio = write_gguf(run.export, staged, dtype)
+    with staged_folder(folder, keep=False) as staged:
+        text, audio = make_gguf(run.export, staged, dtype)
         replace_folder(staged, folder)
     paths = folder / text.name, folder / audio.name
     log.info("wrote %s and %s", *paths)

@@ -58,4 +58,4 @@ def transcribe(loaded, samples, clip, limit):
 
 
 if __name__ == "__main__":
-    serve(load, transcribe, ["transformers", "torch"])
+    serve(load, transcribe, ["transformers", "torch"], ["peft"])

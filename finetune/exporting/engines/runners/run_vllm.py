@@ -1,8 +1,6 @@
 """vLLM: the merged folder, or its base with a LoRA adapter (`adapter` of the request)."""
 
-import json
 import os
-from pathlib import Path
 
 from runner_protocol import serve
 
@@ -18,9 +16,8 @@ def load(request):
 
     adapter, options = None, {}
     if request.get("adapter"):
-        rank = json.loads((Path(request["adapter"]) / "adapter_config.json").read_text(encoding="utf-8"))["r"]
         adapter = LoRARequest("adapter", 1, request["adapter"])
-        options = {"enable_lora": True, "max_lora_rank": rank}
+        options = {"enable_lora": True, "max_lora_rank": request["max_lora_rank"]}
     engine = LLM(
         model=request["model"],
         dtype="float32",

@@ -10,7 +10,7 @@ import sys
 import time
 
 
-def serve(load, transcribe, packages):
+def serve(load, transcribe, packages, adapter_packages=()):
     """Answers the request.
 
     Args:
@@ -19,6 +19,7 @@ def serve(load, transcribe, packages):
             `<|audio|>`; `request`: its text after the audio) and the most tokens;
             returns the text.
         packages: names of the distributions whose versions are stated.
+        adapter_packages: more of them if the request has an adapter.
     """
     from importlib.metadata import version
 
@@ -27,6 +28,7 @@ def serve(load, transcribe, packages):
     with open(sys.argv[1], encoding="utf-8") as file:
         request = json.load(file)
     with open(sys.argv[2], "w", encoding="utf-8") as answer:
+        packages = [*(adapter_packages if request.get("adapter") else ()), *packages]
         write(answer, {"versions": {name: version(name) for name in packages}})
         started = time.perf_counter()
         model = load(request)
