@@ -248,7 +248,7 @@ def test_a_full_disk_keeps_the_earlier_export_and_leaves_no_half_one(
 def test_a_full_disk_during_a_comparison(run: RunDir, tmp_path: Path, finetune: Command) -> None:
     python = engine(tmp_path, {})
     with full_disk(1_000):
-        done = finetune("verify", run.exported("peft"), "--engine", "peft", "--python", python)
+        done = finetune("verify", run.exported("peft"), "--engine", "peft", "--python", python, "--limit", 1)
     assert done.code == 1 and "free some disk space" in done.err and "Traceback" not in done.err
 
 

@@ -56,7 +56,8 @@ def export_onnx(run: RunDir) -> Path:
                 f"{folder}: {foreign[0]} was not written by an export and would be deleted; move it away, then rerun"
             )
     check_packages()
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns about packages that are not needed
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):  # they warn about packages and folding that are not needed
+        logging.getLogger(name).setLevel(logging.ERROR)
     model = load_model(str(run.export), "float32")
     with staged_folder(folder, keep=False) as staged, torch.no_grad():
         write_graphs(model, staged)
