@@ -133,6 +133,10 @@ def test_another_version_than_the_pinned_one(tmp_path: Path, caplog: pytest.LogC
 def test_a_python_that_is_none(line: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=f"is no working Python .{message}.; run scripts/engines/setup llamacpp"):
         python_of("llamacpp", interpreter(tmp_path / "python", line))
+    with pytest.raises(
+        ModelError, match=r"no package onnxruntime; run: pip install 'finetune-granite-speech.onnx.', or"
+    ):
+        python_of("onnx", interpreter(tmp_path / "python", "exit 9"))
     (tmp_path / "python").chmod(0o644)
     with pytest.raises(ModelError, match="cannot be run .Permission denied."):
         python_of("llamacpp", tmp_path / "python")
