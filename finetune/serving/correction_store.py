@@ -8,6 +8,7 @@ replaces its earlier row.
 import fcntl
 import hashlib
 import json
+import math
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -54,6 +55,8 @@ class Corrections(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     segments: Annotated[list[CorrectedSegment], Field(min_length=1, max_length=MAX_SEGMENTS)]
+    file_name: Annotated[str, Field(max_length=1000)] = ""
+    """As the user's computer names it; only a known suffix is used."""
     model: Annotated[str, Field(max_length=200)] = ""
     language: Annotated[str, Field(max_length=50)] = ""
 
@@ -99,13 +102,15 @@ class CorrectionStore:
         except OSError as error:
             raise DataError(f"{folder}: corrections cannot be saved here ({error.strerror})") from error
 
-    def save(self, audio: Path | AudioSource, name: str, corrections: Corrections) -> SavedCorrections:
+    def save(
+        self, audio: Path | AudioSource, corrections: Corrections, max_seconds: float = math.inf
+    ) -> SavedCorrections:
         """Saves the audio and one row for each segment: first the audio, then all rows at once.
 
         Args:
             audio: the file as it was uploaded, or its bytes.
-            name: the name that the client gave it; only a known suffix is used.
             corrections: the segments.
+            max_seconds: longer audio is refused.
 
         Raises:
             DataError: the audio cannot be decoded, or a segment has no place in it, no words or a control token.
@@ -113,12 +118,14 @@ class CorrectionStore:
             OSError: the disk is full, or the folder can no longer be written. Nothing is saved then.
         """
         source = audio_source(audio)
-        duration = inspect_audio(source).duration
+        duration = inspect_audio(source, max_duration=max_seconds).duration
+        if duration > max_seconds:
+            raise DataError(f"the audio has {duration:.0f} s; at most {max_seconds:g} s are accepted")
         texts = [_checked_text(number, item, duration) for number, item in enumerate(corrections.segments, 1)]
         language = language_code(corrections.language, SPEECH_LANGUAGES)
         with source.buffer() as content:
             digest = hashlib.sha256(content).hexdigest()
-        suffix = PurePosixPath(name.lower()).suffix
+        suffix = PurePosixPath(corrections.file_name.lower()).suffix
         target = self.folder / AUDIO / f"{digest}{suffix if suffix in AUDIO_SUFFIXES else ''}"
         saved_at = datetime.now(UTC).isoformat(timespec="seconds")
         rows = dict[str, bytes]()

@@ -72,8 +72,13 @@ class Form:
             self.upload.close()
 
 
-async def read_form(request: Request, options: ServeOptions) -> Form:
+async def read_form(request: Request, options: ServeOptions, max_field: int = MAX_FIELD) -> Form:
     """Reads a multipart request.
+
+    Args:
+        request: the request.
+        options: limits of size and speed.
+        max_field: most bytes of a text field.
 
     Raises:
         ApiError: not multipart, damaged, too large, or too slow.
@@ -87,7 +92,7 @@ async def read_form(request: Request, options: ServeOptions) -> Form:
         raise too_large(options)
     try:
         stream = _limited(request.stream(), options)
-        parser = MultiPartParser(request.headers, stream, max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD)
+        parser = MultiPartParser(request.headers, stream, max_files=1, max_fields=MAX_FIELDS, max_part_size=max_field)
         form = await parser.parse()
     except ClientDisconnect as error:
         raise ApiError(400, "the upload was not complete", "file", "incomplete") from error

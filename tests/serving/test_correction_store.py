@@ -36,6 +36,7 @@ def test_segments_become_rows_with_their_audio(store: CorrectionStore, audio: Pa
         json.dumps(
             {
                 "model": "medical",
+                "file_name": "call one.WAV",
                 "language": "English",
                 "segments": [
                     {"start": 0.25, "end": 1.5, "text": " give  atorvastatin\n", "machine_text": "give at or"},
@@ -44,7 +45,7 @@ def test_segments_become_rows_with_their_audio(store: CorrectionStore, audio: Pa
             }
         )
     )
-    assert store.save(audio, "call one.WAV", content) == SavedCorrections(2, 0)
+    assert store.save(audio, content) == SavedCorrections(2, 0)
     first, last = read_manifest(store.manifest)
     assert (first.text, first.language, first.offset, first.duration) == ("give atorvastatin", "en", 0.25, 1.25)
     assert first.extra["machine_text"] == "give at or" and first.extra["corrected_model"] == "medical"
@@ -60,7 +61,7 @@ def test_segments_become_rows_with_their_audio(store: CorrectionStore, audio: Pa
     ["../../etc/passwd", "/etc/cron.d/x.sh", "a\x00.wav\x1b[31m", "..", "", "x.wav/../../y", "a.exe", "C:\\x.php"],
 )
 def test_names_of_clients_are_not_used(store: CorrectionStore, audio: Path, name: str) -> None:
-    store.save(audio, name, corrections((0, 1, "a")))
+    store.save(audio, corrections((0, 1, "a"), file_name=name))
     files = [path for path in store.folder.parent.rglob("*") if path.is_file() and path != audio]
     (saved,) = [path for path in files if path.parent == store.folder / "audio"]
     assert {path.parent for path in files} == {store.folder, store.folder / "audio"}
@@ -68,9 +69,9 @@ def test_names_of_clients_are_not_used(store: CorrectionStore, audio: Path, name
 
 
 def test_a_segment_that_is_saved_again_replaces_its_row(store: CorrectionStore, audio: Path, tmp_path: Path) -> None:
-    store.save(audio, "a.wav", corrections((0, 1, "one"), (1, 2, "two")))
-    store.save(noise(tmp_path / "other.wav", 2.0), "b.wav", corrections((0, 1, "other")))
-    assert store.save(audio, "renamed.wav", corrections((1, 2.5, "better"), (3, 4, "new"))) == SavedCorrections(2, 1)
+    store.save(audio, corrections((0, 1, "one"), (1, 2, "two")))
+    store.save(noise(tmp_path / "other.wav", 2.0), corrections((0, 1, "other")))
+    assert store.save(audio, corrections((1, 2.5, "better"), (3, 4, "new"))) == SavedCorrections(2, 1)
     assert [row.text for row in read_manifest(store.manifest)] == ["one", "other", "better", "new"]
     assert len(list((store.folder / "audio").iterdir())) == 2
 
@@ -93,16 +94,22 @@ def test_what_a_training_cannot_use_is_refused(
     start, end, text = segment
     part = content.segments[0].model_copy(update={"start": start, "end": end, "text": text})
     with pytest.raises(DataError, match=reason):
-        store.save(audio, "a.wav", content.model_copy(update={"segments": [part]}))
+        store.save(audio, content.model_copy(update={"segments": [part]}))
     assert not store.manifest.exists() and not list((store.folder / "audio").iterdir())
+
+
+def test_longer_audio_than_the_server_takes_is_refused(store: CorrectionStore, audio: Path) -> None:
+    with pytest.raises(DataError, match="the audio has 4 s; at most 3.5 s are accepted"):
+        store.save(audio, corrections((0, 1, "a")), max_seconds=3.5)
+    assert not store.manifest.exists()
 
 
 def test_audio_and_languages_that_are_unknown_are_refused(store: CorrectionStore, audio: Path, tmp_path: Path) -> None:
     (tmp_path / "page").write_text("<html>", encoding="utf-8")
     with pytest.raises(DataError):
-        store.save(tmp_path / "page", "a.wav", corrections((0, 1, "a")))
+        store.save(tmp_path / "page", corrections((0, 1, "a")))
     with pytest.raises(RecipeError, match="Klingon"):
-        store.save(audio, "a.wav", corrections((0, 1, "a"), language="Klingon"))
+        store.save(audio, corrections((0, 1, "a"), language="Klingon"))
     assert not list((store.folder / "audio").iterdir())
 
 
@@ -128,9 +135,7 @@ def test_requests_at_once_lose_nothing(store: CorrectionStore, audio: Path, tmp_
     files = [noise(tmp_path / f"upload {number}.wav", 1.0) for number in range(6)]
 
     def save(number: int) -> None:
-        CorrectionStore(store.folder).save(
-            files[number % 6], "a.wav", corrections((number / 100, 0.9, f"text {number}"))
-        )
+        CorrectionStore(store.folder).save(files[number % 6], corrections((number / 100, 0.9, f"text {number}")))
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(save, range(24)))
@@ -139,24 +144,24 @@ def test_requests_at_once_lose_nothing(store: CorrectionStore, audio: Path, tmp_
 
 
 def test_a_line_that_a_kill_has_torn_is_removed(store: CorrectionStore, audio: Path) -> None:
-    store.save(audio, "a.wav", corrections((0, 1, "one")))
+    store.save(audio, corrections((0, 1, "one")))
     with open(store.manifest, "ab") as file:
         file.write(b'{"audio_filepath": "audio/x')
-    store.save(audio, "a.wav", corrections((1, 2, "two")))
+    store.save(audio, corrections((1, 2, "two")))
     assert [row.text for row in read_manifest(store.manifest)] == ["one", "two"]
     store.manifest.write_bytes(b'{"torn')
-    store.save(audio, "a.wav", corrections((2, 3, "three")))
+    store.save(audio, corrections((2, 3, "three")))
     assert [row.text for row in read_manifest(store.manifest)] == ["three"]
 
 
 def test_a_full_disk_leaves_the_manifest_as_it_was(store: CorrectionStore, audio: Path) -> None:
-    store.save(audio, "a.wav", corrections((0, 1, "one")))
+    store.save(audio, corrections((0, 1, "one")))
     before = store.manifest.read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, limits[1]))  # the next row is cut
     try:
         with pytest.raises(OSError, match="File too large"):
-            store.save(audio, "a.wav", corrections((1, 2, "two")))
+            store.save(audio, corrections((1, 2, "two")))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert store.manifest.read_bytes() == before
@@ -177,7 +182,7 @@ def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
 
 def test_a_recipe_takes_the_manifest(finetune: Command, store: CorrectionStore, nano: Path, tmp_path: Path) -> None:
     for path in sorted((VOCABULARY / "audio" / "test").glob("*.opus"))[:3]:
-        store.save(path, path.name, corrections((0.1, 1.1, "hold the atorvastatin"), language="en"))
+        store.save(path, corrections((0.1, 1.1, "hold the atorvastatin"), language="en", file_name=path.name))
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"model: {{base: {nano}}}\nruns: {tmp_path / 'runs'}\ndata:\n  train: [{store.manifest}]\n"

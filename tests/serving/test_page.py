@@ -249,7 +249,8 @@ def test_corrections_can_be_saved_by_the_server(
     assert [part["machine_text"] for part in sent["segments"]] == [part["text"] for part in segments[1:3]]
     store, path = CorrectionStore(tmp_path / "corrections"), tmp_path / "upload"
     path.write_bytes(request.content)
-    assert store.save(path, request.file_name, parse_corrections(request.form["corrections"][0])).saved == 2
+    assert store.save(path, parse_corrections(request.form["corrections"][0])).saved == 2
+    assert {saved.suffix for saved in (store.folder / "audio").iterdir()} == {".wav"}
 
 
 def test_without_corrections_on_the_server_none_are_offered(

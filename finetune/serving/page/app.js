@@ -253,7 +253,7 @@ async function save() {
   const content = new FormData(), { file, model, language } = state.sent;
   content.append("file", file, file.name);
   const segments = marked.map(({ start, end, text, machineText }) => ({ start, end, text, machine_text: machineText }));
-  content.append("corrections", JSON.stringify({ segments, model, language }));
+  content.append("corrections", JSON.stringify({ segments, model, language, file_name: file.name }));
   $("save").disabled = true;
   try {
     const { saved } = await post("v1/corrections", content);
