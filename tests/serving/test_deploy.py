@@ -131,7 +131,10 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
 def test_nginx_accepts_the_configuration(tmp_path: Path) -> None:
     if (nginx := shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin")) is None:
         pytest.skip("no nginx on this machine")
-    whole = f"events {{}} pid {tmp_path}/pid; error_log stderr; http {{ access_log off; {NGINX} }}"
+    folders = "".join(
+        f"{name}_temp_path {tmp_path}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    whole = f"events {{}} pid {tmp_path}/pid; error_log stderr; http {{ access_log off; {folders} {NGINX} }}"
     (tmp_path / "nginx.conf").write_text(whole, encoding="utf-8")
     done = subprocess.run([nginx, "-t", "-p", tmp_path, "-c", tmp_path / "nginx.conf"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
