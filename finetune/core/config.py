@@ -203,8 +203,8 @@ class ProjectorPart(Section):
 class EncoderPart(Section):
     mode: Literal["frozen", "full", "lora"] = "frozen"
     """frozen, all weights, or LoRA."""
-    blocks: int = Field(4, ge=1)
-    """Number of conformer blocks that train, counted from the last block."""
+    blocks: Annotated[int, Field(ge=1)] | Literal["all"] = 4
+    """Number of conformer blocks that train, counted from the last block, or all."""
     rank: int = Field(16, ge=1)
     """LoRA rank, if mode is lora."""
     alpha: float = Field(32.0, gt=0)
@@ -221,8 +221,8 @@ class HeadPart(Section):
 
 
 class LanguageModelPart(Section):
-    layers: int = Field(0, ge=0)
-    """Number of layers that train in full, without LoRA, counted from the last layer."""
+    layers: Annotated[int, Field(ge=0)] | Literal["all"] = 0
+    """Number of layers that train in full, without LoRA, counted from the last layer, or all; all need lora.rank: 0."""
     learning_rate: float | None = Field(None, gt=0, le=1)
     """Learning rate of this part; the default is train.learning_rate."""
 
@@ -239,8 +239,9 @@ class PartsSection(Section):
 
 
 class TrainSection(Section):
-    goal: Literal["vocabulary", "accent", "domain", "language"] | None = None
-    """A preset of parts and augmentation (`GOALS`); the recipe's own settings override it."""
+    goal: Literal["vocabulary", "accent", "domain", "language", "full"] | None = None
+    """A preset of parts, augmentation and machine (`GOALS`); the recipe's own settings override it. full trains
+    every layer, the projector and both heads; the input layers stay."""
     epochs: int = Field(4, ge=1, le=100_000)
     """Passes over the training data."""
     batch: Literal["fixed", "auto"] = "fixed"
@@ -289,6 +290,9 @@ class MachineSection(Section):
     """Processes that decode audio in `prepare`; 0 means one for each core. Small corpora are read by threads."""
     workers: int = Field(0, ge=0)
     """Data loader processes that decode audio, for each training process."""
+    shard_optimizer: bool = False
+    """Divide AdamW's moments (8 bytes for each trained parameter) over the processes: less memory if many parameters
+    train on several GPUs. The result is the same."""
     gradient_checkpointing: bool = False
     """Recompute activations of the language model in the backward pass: less memory, slower."""
     cache_encoder: bool = False

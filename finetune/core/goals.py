@@ -42,4 +42,18 @@ GOALS: dict[str, dict[str, str]] = {
         "augment.speed": "0.1",
         "augment.no_speech": "0.05",
     },
+    "full": {
+        "parts.lora.rank": "0",
+        "parts.language_model.layers": "all",
+        "parts.projector.mode": "full",
+        "parts.encoder.mode": "full",
+        "parts.encoder.blocks": "all",
+        "parts.ctc_head.mode": "full",
+        "parts.lm_head.mode": "full",
+        "train.ctc_weight": "0.3",
+        "augment.speed": "0.1",
+        "augment.no_speech": "0.05",
+        "machine.shard_optimizer": "true",
+        "machine.gradient_checkpointing": "true",
+    },
 }

@@ -5,7 +5,7 @@ names such as `up_proj` occur in the language model and in the encoder.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -43,9 +43,12 @@ class PartSpec:
     alpha: float
 
 
+ALL = -1  # a number of layers or blocks
+
+
 @dataclass(frozen=True)
 class TrainableParts:
-    """All trainable parts."""
+    """All trainable parts; a number of layers or blocks can be `ALL`."""
 
     lora: LoraSpec
     projector: PartSpec
@@ -138,6 +141,11 @@ def open_parts(model: SpeechModel, parts: TrainableParts) -> PeftModel | None:
         ModelError: the model does not have these layers or modules, or cannot train a part in full.
     """
     layers, blocks = len(model.language_model.layers), len(model.encoder.layers)
+    parts = replace(
+        parts,
+        llm_layers=layers if parts.llm_layers == ALL else parts.llm_layers,
+        encoder_blocks=blocks if parts.encoder_blocks == ALL else parts.encoder_blocks,
+    )
     if parts.llm_layers > layers:
         raise ModelError(f"parts.language_model.layers: {parts.llm_layers}, but the language model has only {layers}")
     if parts.encoder.mode != "frozen" and parts.encoder_blocks > blocks:

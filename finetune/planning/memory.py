@@ -78,11 +78,12 @@ def plan_memory(
     counted = count_activations(model, largest, autocast)
     attention = _attention_bytes(model, largest, 2 if autocast else 4)
     gradients = GRADIENT * trained * (1 + (processes > 1))
+    moments = MOMENTS * trained // (processes if recipe.machine.shard_optimizer else 1)
     whole, checkpointed = counted.language_model, counted.checkpointed
 
     def bounds(language_model: int) -> tuple[int, int]:
         batch = counted.audio + max(attention, language_model + counted.loss)
-        total = weights + (4 + MOMENTS) * trained + gradients + batch
+        total = weights + 4 * trained + moments + gradients + batch
         least, most = LIBRARIES[device]
         return total + least, round(total * (1 + MARGIN[device])) + most
 
@@ -93,7 +94,7 @@ def plan_memory(
         weights,
         4 * trained,
         gradients,
-        MOMENTS * trained,
+        moments,
         counted.audio + used,
         counted.audio + checkpointed,
         counted.loss,

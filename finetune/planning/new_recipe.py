@@ -13,6 +13,7 @@ PROMISES = {
     "accent": "an accent; LoRA in the encoder",
     "domain": "a domain: line, room, style and words",
     "language": "a language that the base does not know well",
+    "full": "every layer; needs much data and memory",
 }
 
 

@@ -29,6 +29,7 @@ from finetune.core.files import (
 )
 from finetune.core.run_dir import flatten
 from finetune.metrics.keyword_terms import sampling_inputs
+from finetune.training.sharded_optimizer import load_moments, moments_of
 
 log = logging.getLogger(__name__)
 
@@ -111,9 +112,9 @@ def _write(
     staged.mkdir(parents=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in parameters.items()}
     files.save_file(weights, staged / WEIGHTS)
-    moments = {}
+    moments, found = {}, moments_of(optimizer)
     for name, parameter in parameters.items():
-        for key, value in optimizer.state.get(parameter, {}).items():
+        for key, value in found.get(parameter, {}).items():
             moments[f"{name}:{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
     files.save_file(moments, staged / OPTIMIZER)
     files.write_json(staged / PROGRESS, progress)
@@ -193,16 +194,13 @@ def restore(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
-    # The optimizer's own loading moves the right values to the device.
-    members = [member for group in optimizer.param_groups for member in group["params"]]
-    indices = {id(member): index for index, member in enumerate(members)}
-    state: dict[int, dict[str, Tensor]] = {}
+    state: dict[nn.Parameter, dict[str, Tensor]] = {}
     for key, value in moments.items():
         name, _, moment = key.rpartition(":")
         if name not in parameters:
             raise CheckpointError(f"{folder / OPTIMIZER}: {key} is of no trained parameter; delete it to start again")
-        state.setdefault(indices[id(parameters[name])], {})[moment] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        state.setdefault(parameters[name], {})[moment] = value
+    load_moments(optimizer, state)
     return progress
 
 

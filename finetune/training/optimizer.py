@@ -5,14 +5,20 @@ from torch import nn
 
 from finetune.core.config import Recipe
 from finetune.model.trainable import part_of
+from finetune.training.sharded_optimizer import shard
 
 
-def build_optimizer(recipe: Recipe, parameters: dict[str, nn.Parameter]) -> torch.optim.AdamW:
-    """AdamW (arXiv 1711.05101) with a parameter group for each part that trains, at its learning rate."""
+def build_optimizer(recipe: Recipe, parameters: dict[str, nn.Parameter], ranks: int = 1) -> torch.optim.Optimizer:
+    """AdamW (arXiv 1711.05101) with a parameter group for each part that trains, at its learning rate.
+
+    With several ranks and `machine.shard_optimizer`, its moments are divided over them.
+    """
     parts: dict[str, list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         parts.setdefault(part_of(name), []).append(parameter)
     groups = [{"params": members, "lr": learning_rate_of(recipe, part)} for part, members in parts.items()]
+    if recipe.machine.shard_optimizer and ranks > 1:
+        return shard(groups, weight_decay=recipe.train.weight_decay, fused=True)
     return torch.optim.AdamW(groups, weight_decay=recipe.train.weight_decay, fused=True)
 
 

@@ -17,6 +17,7 @@ from finetune.model.trainable import check_changed, fingerprints, with_gradient
 from finetune.training.copy_loss import CopyLoss
 from finetune.training.dataset import Batch, SpeechDataset
 from finetune.training.loss import ctc_loss, token_loss
+from finetune.training.sharded_optimizer import has_moments
 from finetune.training.signals import Stop
 
 TokenLoss = Callable[[Tensor, Tensor, Callable[[Tensor], Tensor], float], Tensor]
@@ -156,7 +157,7 @@ class OptimizerStep:
     def _update(self, initial: dict[str, int] | None) -> None:
         """Runs the optimizer. With `initial` fingerprints, checks which tensors changed."""
         # With the moments of a resumed run, its first step can be so small that a trained tensor does not change.
-        check_gradients = initial is not None and not self.optimizer.state
+        check_gradients = initial is not None and not has_moments(self.optimizer)
         moved = with_gradient(self.parameters, self.optimizer.param_groups) if check_gradients else set()
         self.optimizer.step()
         if initial is not None:

@@ -37,6 +37,7 @@ from finetune.training.optimizer import build_optimizer, learning_rate_factor, l
 from finetune.training.parts import trainable_parts
 from finetune.training.plan import EpochPlan, padding_fraction, shard_for_rank
 from finetune.training.selection import Scores, format_scores, measure, rank, save_best
+from finetune.training.sharded_optimizer import gather_moments
 from finetune.training.signals import Stop, interruptible
 from finetune.training.state import TrainResult, TrainState, train_result
 from finetune.training.step import OptimizerStep, StepResult
@@ -134,7 +135,7 @@ class Trainer:
     def _setup_optimizer(self, batch_sizes: BatchSizeCache) -> None:
         """Builds the optimizer, plans all steps and wraps the model for several ranks."""
         settings = self.recipe.train
-        optimizer = build_optimizer(self.recipe, self.parameters)
+        optimizer = build_optimizer(self.recipe, self.parameters, self.ranks)
         self.learning_rates: list[float] = [group["lr"] for group in optimizer.param_groups]
         self.saved = checkpoint.find(self.run.checkpoint)
         self.batch_seconds: float = settings.batch_seconds
@@ -146,7 +147,8 @@ class Trainer:
         self.group = self.ranks * settings.accumulation  # micro-batches per optimizer step
         outline = self.corpus.outline(self.batch_seconds, self.group)
         self.steps, self.padding = sum(outline.steps), outline.padding
-        wrapped, self.optimizer = self.accelerator.prepare(self.model, optimizer)
+        # A new optimizer has nothing to place, and one whose moments are divided cannot be asked for them here.
+        wrapped, self.optimizer = self.accelerator.prepare(self.model, optimizer, device_placement=[True, False])
         self.optimizer_step = self._optimizer_step(wrapped, self.optimizer)
         self.start = starting_points(self.parameters) if settings.interpolate else {}
 
@@ -196,7 +198,10 @@ class Trainer:
         self.state = TrainState.restored(state)
 
     def save(self) -> bool:
-        """Writes a checkpoint. Returns False if the disk is full."""
+        """Writes a checkpoint; all ranks must call it. Returns False on other ranks, and if the disk is full."""
+        gather_moments(self.optimizer)
+        if not self.main:
+            return False
         progress, trusted = self.state_dict(), self.saved_before
         self.saved_before = checkpoint.save(
             self.run.checkpoint, self.parameters, self.optimizer, progress, self.origin, self.files, trusted
@@ -252,7 +257,7 @@ class Trainer:
         for number, (step, local) in enumerate(remaining(), first + 1):
             result = self.train_step(step, local, audio)
             due = self.state.step % self.recipe.machine.checkpoint_every == 0 and number < len(plan)
-            saved = self.main and (result.stop or due) and self.save()
+            saved = (result.stop or due) and self.save()
             if result.stop:
                 raise self._interrupted(saved or not self.main)
 
@@ -357,7 +362,7 @@ class Trainer:
             state.finished = 0 < settings.patience * settings.evaluate_every <= state.epoch - state.best_epoch
             text += "; stopped early" * state.finished
         self.callbacks.on_message(text)
-        saved = self.main and self.save()
+        saved = self.save()
         if not all_ranks(self.accelerator, not self.stop.signum):  # a signal came during the validation
             raise self._interrupted(saved or not self.main)
 

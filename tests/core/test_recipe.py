@@ -183,7 +183,7 @@ def test_an_unknown_key_unlike_any_other_is_refused_without_a_suggestion(recipe:
         ),
         (
             "train:\n  goal: accents",
-            "6: train.goal: Input should be 'vocabulary', 'accent', 'domain' or 'language', got 'accents'",
+            "6: train.goal: Input should be 'vocabulary', 'accent', 'domain', 'language' or 'full', got 'accents'",
         ),
         ("train:\n  goal: [accent]", "6: train.goal: Input should be"),
         ("train:\n  epochs: 1\ntrain:\n  epochs: 2", "8: train.epochs is set twice"),

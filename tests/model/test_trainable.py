@@ -15,6 +15,7 @@ from finetune.core.errors import ModelError
 from finetune.core.options import DecodingOptions
 from finetune.data.manifest import Utterance
 from finetune.inference.recognize import recognize
+from finetune.model import trainable
 from finetune.model.granite import load_model
 from finetune.model.trainable import (
     LoraSpec,
@@ -114,6 +115,16 @@ def test_unknown_modules_are_refused_and_known_ones_listed(model: Load, modules:
 def test_more_layers_than_exist_are_refused(model: Load, parts: TrainableParts, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         open_parts(model(), parts)
+
+
+def test_all_layers_and_blocks_can_train(model: Load) -> None:
+    granite = model()
+    open_parts(granite, replace(NOTHING, encoder=FULL, encoder_blocks=trainable.ALL, llm_layers=trainable.ALL))
+    for layer in (*granite.encoder.layers, *granite.language_model.layers):
+        assert all(value.requires_grad for value in layer.parameters())
+    assert not granite.projector.query.requires_grad
+    with pytest.raises(ModelError, match=r"set parts\.lora\.rank to 0"):
+        open_parts(model(), replace(LORA, llm_layers=trainable.ALL))
 
 
 def test_tied_and_quantized_weights_cannot_train_in_full(model: Load) -> None:

@@ -1,9 +1,11 @@
 """Loss and gradient do not depend on the accumulation or on the number of ranks."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file
 from support import INSTRUCTION, batch
 from torch import Tensor
 from training_runs import prepared, records, weights
@@ -171,6 +174,32 @@ def test_two_processes_train_as_one(
     for name, value in weights(one).items():
         assert torch.allclose(value, weights(two)[name], atol=1e-4), name
     assert [row["wer"] for row in records(one, "valid")] == [row["wer"] for row in records(two, "valid")]
+
+
+@pytest.mark.slow
+def test_a_sharded_optimizer_trains_and_resumes_as_a_whole_one(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two ranks (gloo), bit for bit, with the moments in the checkpoint; one run is stopped by a signal."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    train = {"epochs": 4, "accumulation": 1, "evaluate_every": 4}
+    machine: dict[str, object] = {"processes": 2, "checkpoint_every": 1}
+    whole = run_recipe(tiny(tmp_path, "whole", machine=machine, **train), "train")
+    recipe = tiny(tmp_path, "sharded", machine={**machine, "shard_optimizer": True}, **train)
+    run = run_recipe(recipe, "prepare")
+    (tmp_path / "sharded.yaml").write_text(recipe.model_dump_json(exclude_none=True))  # JSON is YAML
+    command = [sys.executable, "-m", "finetune", "train", str(tmp_path / "sharded.yaml")]
+    with subprocess.Popen(command, cwd=ROOT) as process:
+        while process.poll() is None and not run.checkpoint.exists():
+            time.sleep(0.02)
+        process.terminate()
+    assert process.returncode == 128 + signal.SIGTERM and len(records(run, "step")) < len(records(whole, "step"))
+    run_recipe(recipe, "train")
+    assert [row["loss"] for row in records(whole, "step")] == [row["loss"] for row in records(run, "step")]
+    for name in ("weights.safetensors", "optimizer.safetensors"):
+        before, after = load_file(whole.checkpoint / name), load_file(run.checkpoint / name)
+        assert len(before) > 10 and before.keys() == after.keys()
+        assert all(torch.equal(before[key], after[key]) for key in before), name
 
 
 def test_two_machines_train_as_one(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
