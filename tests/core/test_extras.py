@@ -39,6 +39,7 @@ def test_the_distribution_and_the_extras_are_those_of_pyproject() -> None:
         "compare",
         "vad",
         "gguf",
+        "onnx",
         "serve",
         "quant",
         "ray",
