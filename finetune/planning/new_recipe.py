@@ -7,6 +7,7 @@ from finetune.core.goals import GOALS
 
 DEFAULT_MODEL = "ibm-granite/granite-4.0-1b-speech"
 SMALL_CARD = 24.0  # GB, from which the language model needs no recomputed activations
+SMALL_MODEL = 200_000_000  # bytes of weights
 EPOCHS = ((1.0, 10), (10.0, 6), (100.0, 3))  # up to so many hours of training audio; more audio has one epoch less
 PROMISES = {
     "vocabulary": "rare words and names; also trains the last encoder layers and the CTC head",
@@ -59,7 +60,7 @@ def recipe_text(wishes: Wishes) -> str:
         else "  # canary: [general.jsonl]  # add general speech of your language: it shows what the model forgets"
     )
     lines = [
-        f"# {wishes.name}: {wishes.hours:.1f} hours of training audio. Written by `finetune init`.",
+        f"# {wishes.name}: {_length(wishes.hours)} of training audio. Written by `finetune init`.",
         f"# Next: finetune check {wishes.name}.yaml; finetune run {wishes.name}.yaml. All settings: docs/recipes.md",
         "model:",
         f"  base: {wishes.model}",
@@ -71,13 +72,23 @@ def recipe_text(wishes: Wishes) -> str:
         goal,
         f"  epochs: {epochs_for(wishes.hours)}  # more can help with little audio; valid chooses the best one",
         *_batches(wishes.card),
-        "  learning_rate: 1e-4  # try half and double",
+        f"  learning_rate: {_learning_rate(wishes.model)}  # try half and double",
         "  # max_canary_loss: 0.02  # with canary: choose no model that is more than 2 points worse on it",
         "machine:",
         f"  gradient_checkpointing: {str(0 < wishes.card <= SMALL_CARD).lower()}  # less memory, slower",
         "  workers: 4  # processes that decode audio" if wishes.card else "  workers: 0",
     ]
     return "\n".join(line for line in lines if line) + "\n"
+
+
+def _length(hours: float) -> str:
+    return f"{60 * hours:.0f} minutes" if hours < 1 else f"{hours:.1f} hours"
+
+
+def _learning_rate(model: str) -> str:
+    """A higher one for a small local model, such as the embedded one."""
+    sizes = [path.stat().st_size for path in Path(model).glob("*.safetensors")]
+    return "1e-3" if 0 < sum(sizes) < SMALL_MODEL else "1e-4"
 
 
 def _batches(card: float) -> list[str]:

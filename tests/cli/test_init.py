@@ -60,6 +60,8 @@ def test_five_answers_give_a_recipe_that_check_takes(clips: Path, capsys: pytest
     assert (recipe.train.goal, recipe.model.base, recipe.data.terms) == ("vocabulary", str(MODEL), "terms.txt")
     sizes = {split: len(read_manifest(Path("clinic") / f"{split}.jsonl")) for split in ("train", "valid", "test")}
     assert sizes == {"train": 16, "valid": 2, "test": 2}
+    assert recipe.train.learning_rate == 1e-3  # a small model
+    assert "0 minutes of training audio" in Path("clinic.yaml").read_text()
     assert main(["check", "clinic.yaml"]) == 0
 
 
