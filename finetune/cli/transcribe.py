@@ -5,7 +5,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MAX_NAMES = 5  # files that an error message lists
 Progress = Callable[[float, float], None]  # seconds of audio transcribed, seconds read so far
+Failed = Callable[[str, DataError], None]
+Transcribe = Callable[[list[str], TranscribeOptions, Failed], "Iterator[Transcript]"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,12 +115,19 @@ def options_from(args: argparse.Namespace, saved: TranscribeOptions) -> Transcri
     return options
 
 
-def run(args: argparse.Namespace, saved: TranscribeOptions, model: str, progress: Progress | None) -> int:
+def run(
+    args: argparse.Namespace,
+    saved: TranscribeOptions,
+    model: str,
+    progress: Progress | None,
+    transcribe: Transcribe | None = None,
+) -> int:
     """Transcribes, then prints or writes the transcripts. Returns 1 if a file cannot be read.
 
     Args:
         saved: the options of the model.
         progress: called with the seconds of audio transcribed and those read so far.
+        transcribe: transcribes the files; None does it in this process.
 
     Raises:
         BrokenPipeError: standard output was closed.
@@ -138,15 +147,13 @@ def run(args: argparse.Namespace, saved: TranscribeOptions, model: str, progress
     if args.output:
         _prepare_output(Path(args.output), targets, args.overwrite)
 
-    from finetune.inference.transcribe import load, transcripts
-
     failures, transcribed = list[str](), list["Transcript"]()
 
     def failed(path: str, error: DataError) -> None:
         failures.append(path)
         _log(f"finetune: {error}")
 
-    for item in transcripts(load(model), paths, options, failed, progress):
+    for item in transcribe(paths, options, failed) if transcribe else _here(model, paths, options, failed, progress):
         transcribed.append(item)
         channel = item.channel if options.channel == "each" else None
         name = item.path if channel is None else f"{item.path} [ch{channel}]"
@@ -157,20 +164,32 @@ def run(args: argparse.Namespace, saved: TranscribeOptions, model: str, progress
         else:
             prefix = f"{name}: " if form == "text" and (len(paths) > 1 or channel is not None) else ""
             _print(prefix + item.render(form))
-        if item.note:
-            _log(f"finetune: {name}: {item.note}")
-        if not item.segments:
-            _log(f"finetune: {name}: no speech")
-        elif item.no_speech_windows:
-            _log(f"finetune: {name}: no speech found in {item.no_speech_windows} windows; they have no text")
-        if item.truncated:
-            _log(
-                f"finetune: {name}: the text of a window reached {options.decoding.max_new_tokens} tokens and was "
-                "cut; raise --max-new-tokens"
-            )
+        _log_notes(item, name, options)
     if transcribed:
         _log(_summary(transcribed))
     return 1 if failures else 0
+
+
+def _log_notes(item: "Transcript", name: str, options: TranscribeOptions) -> None:
+    if item.note:
+        _log(f"finetune: {name}: {item.note}")
+    if not item.segments:
+        _log(f"finetune: {name}: no speech")
+    elif item.no_speech_windows:
+        _log(f"finetune: {name}: no speech found in {item.no_speech_windows} windows; they have no text")
+    if item.truncated:
+        _log(
+            f"finetune: {name}: the text of a window reached {options.decoding.max_new_tokens} tokens and was "
+            "cut; raise --max-new-tokens"
+        )
+
+
+def _here(
+    model: str, paths: list[str], options: TranscribeOptions, failed: Failed, progress: Progress | None
+) -> "Iterator[Transcript]":
+    from finetune.inference.transcribe import load, transcripts
+
+    return transcripts(load(model), paths, options, failed, progress)
 
 
 def standalone(folder: Path, argv: Sequence[str] | None = None) -> int:

@@ -7,9 +7,11 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from finetune.cli import transcribe
 from finetune.cli.arguments import Subparsers
+from finetune.core.errors import RecipeError
 from finetune.inference.saved_options import options_for
 
 MIN_AUDIO_FOR_BAR = 60.0  # seconds; shorter jobs show no progress bar
@@ -24,15 +26,39 @@ def add_parser(subparsers: Subparsers) -> None:
         epilog="example: finetune transcribe call.wav --model runs/quickstart/export --format srt",
     )
     parser.add_argument("--model", required=True, metavar="DIR", help="exported folder, base model or hub name")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that transcribe whole files side by side, each with its own model; 0 is one for each GPU",
+    )
     transcribe.add_arguments(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, min_audio_for_bar: float = MIN_AUDIO_FOR_BAR) -> int:
     """Transcribes with the model's own options. Raises the errors of `transcribe.run`."""
-    saved = options_for(args.model)
+    saved, processes = options_for(args.model), _processes(args.processes)
+    if processes > 1:
+        from finetune.inference.shared_transcripts import shared_transcripts
+
+        return transcribe.run(
+            args, saved, args.model, None, partial(shared_transcripts, args.model, processes=processes)
+        )
     with _progress_bar(min_audio_for_bar) as progress:
         return transcribe.run(args, saved, args.model, progress)
+
+
+def _processes(count: int) -> int:
+    """The number of processes. Raises RecipeError if it is negative."""
+    if count < 0:
+        raise RecipeError(f"--processes {count}: must be 0 or more")
+    if count:
+        return count
+    import torch
+
+    return max(1, torch.cuda.device_count())
 
 
 @contextmanager

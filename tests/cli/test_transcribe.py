@@ -42,6 +42,18 @@ def test_a_bad_file_is_named_and_the_others_are_transcribed(finetune: Command, t
     assert "1.0 s of audio in" in result.err
 
 
+def test_several_processes_write_what_one_writes(finetune: Command, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.wav"
+    bad.write_text("not audio")
+    files, options = (PARK, bad, DOOR, noise(tmp_path / "good.wav")), ("--model", NANO, "--max-new-tokens", 20)
+    one = finetune("transcribe", *files, *options)
+    two = finetune("transcribe", *files, *options, "--processes", 2)
+    assert one.code == two.code == 1 and "not audio" in two.err
+    assert two.out == one.out and len(one.out.splitlines()) == 3
+    wrong = finetune("transcribe", PARK, *options, "--processes", -1)
+    assert wrong.code == 2 and "--processes -1" in wrong.err
+
+
 def test_formats_and_files(finetune: Command, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for form, suffix in (("json", "json"), ("srt", "srt"), ("text", "txt")):
