@@ -70,11 +70,14 @@ def run(args: argparse.Namespace) -> int:
     for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         require(module, extra="serve")
 
+    from finetune.serving.adapters import parse_adapters, with_adapters
     from finetune.serving.app import create_app
-    from finetune.serving.models import load_models
+    from finetune.serving.models import Models, load_base
     from finetune.serving.server import serve
 
-    return serve(create_app(load_models(args.model, args.name), options), options)
+    folders = parse_adapters(args.adapter)
+    models = Models(with_adapters(load_base(args.model, args.name), folders, options.memory))
+    return serve(create_app(models, options), options)
 
 
 def _api_keys(path: str | None) -> tuple[str, ...]:

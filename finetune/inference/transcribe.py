@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from finetune.core.errors import DataError, ModelError
 from finetune.core.options import TranscribeOptions
@@ -16,7 +17,7 @@ from finetune.inference.recordings import Detector, Job, Source, activity_detect
 from finetune.inference.transcript import Transcript
 from finetune.inference.window_batches import BatchDecoder, transcribe_windows
 from finetune.model.granite import SpeechModel, default_device, load_model
-from finetune.model.prompt import render
+from finetune.model.prompt import Prompt, render
 
 BATCHES_AHEAD = 2  # batches of audio that are collected before they are transcribed together
 
@@ -26,10 +27,18 @@ def load(model: str | Path) -> SpeechModel:
     return load_model(str(model), "auto", default_device())
 
 
-def check_prompt(model: SpeechModel, options: TranscribeOptions) -> None:
-    """Raises ModelError if prompt, longest window and text together exceed the context length, or the prompt is bad."""
+def check_prompt(model: SpeechModel, options: TranscribeOptions, tokenizer: Tokenizer | None = None) -> Prompt:
+    """The prompt of the options.
+
+    Args:
+        tokenizer: a copy of that of the model, for another thread: a tokenizer is not safe in several.
+
+    Raises:
+        ModelError: prompt, longest window and text together exceed the context length, or the prompt has a special
+            token.
+    """
     instruction, profile = options.prompt(model.profile), model.profile
-    prompt = render(model.tokenizer, instruction, options.keywords, profile)
+    prompt = render(tokenizer or model.tokenizer, instruction, options.keywords, profile)
     audio = int(model.num_audio_tokens(torch.tensor(num_frames(round(options.max_window * SAMPLE_RATE)))))
     words, text = len(prompt.prefix) + len(prompt.suffix), options.decoding.max_new_tokens
     if words + audio + text > model.max_positions:
@@ -38,6 +47,7 @@ def check_prompt(model: SpeechModel, options: TranscribeOptions) -> None:
             f"its text ({text}) need more than the model's {model.max_positions} positions; "
             f"{'give fewer keywords' if options.keywords else 'lower max_new_tokens'}"
         )
+    return prompt
 
 
 class Transcriber:

@@ -154,30 +154,55 @@ def load_adapter(model: SpeechModel, folder: Path, keep_float32: bool = False) -
         CheckpointError: a file is missing or was changed after saving, has values that are not finite, or does not fit
             this base model: a key of the adapter has no place in it, or a place has no key.
     """
-    adapter, adapted = read_adapter(folder), None
+    return apply_adapter(model, read_adapter(folder), folder, keep_float32)
+
+
+def apply_adapter(
+    model: SpeechModel,
+    adapter: Adapter,
+    folder: Path,
+    keep_float32: bool = False,
+    adapted: PeftModel | None = None,
+    name: str = "default",
+) -> PeftModel | None:
+    """`load_adapter` for an adapter that was read before.
+
+    Args:
+        model, keep_float32: as in `load_adapter`.
+        adapter: the adapter.
+        folder: where it was read, for messages.
+        adapted: PEFT's view of the model, if it has the LoRA of other adapters.
+        name: of its LoRA among several.
+
+    Raises:
+        CheckpointError: it does not fit this base model.
+    """
     try:
         parameters: dict[str, Tensor] = dict(model.hf.named_parameters())
-        for name, value in adapter.full.items():
-            if name not in parameters or parameters[name].shape != value.shape:
+        for key, value in adapter.full.items():
+            if key not in parameters or parameters[key].shape != value.shape:
                 raise CheckpointError(
-                    f"{folder / FULL_WEIGHTS}: {name} with shape {tuple(value.shape)} does not fit the base model "
+                    f"{folder / FULL_WEIGHTS}: {key} with shape {tuple(value.shape)} does not fit the base model "
                     f"{model.source}"
                 )
             with torch.no_grad():
                 if keep_float32:
-                    parameters[name].data = value.to(parameters[name].device)
+                    parameters[key].data = value.to(parameters[key].device)
                 else:
-                    parameters[name].copy_(value)
+                    parameters[key].copy_(value)
         if adapter.config is not None:
             adapter.config.inference_mode = False
-            adapted = get_peft_model(model.hf, adapter.config)
-            wrong = sorted(set(adapter.lora) ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
-            if wrong:
+            if adapted is None:
+                adapted = get_peft_model(model.hf, adapter.config, name)
+            else:
+                adapted.add_adapter(name, adapter.config)
+            places = get_peft_model_state_dict(adapted, adapter_name=name, save_embedding_layers=False)
+            if wrong := sorted(set(adapter.lora) ^ set(places)):
                 config, weights = _lora_files(folder)
                 raise CheckpointError(
                     f"{weights}: {wrong[0]} does not fit {config.name} or the base model {model.source}"
                 )
-            set_peft_model_state_dict(adapted, adapter.lora)
+            set_peft_model_state_dict(adapted, adapter.lora, name)
     except (ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: damaged, or does not fit the base model {model.source}: {error}") from error
     model.hf.requires_grad_(False)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
@@ -18,6 +18,7 @@ from finetune.serving.errors import ApiError, on_api_error, on_http_error
 from finetune.serving.guard import Guard
 from finetune.serving.models import Models, ServedModel
 from finetune.serving.openapi import FORM
+from finetune.serving.realtime import Realtime
 from finetune.serving.transcriptions import Transcriptions
 from finetune.version import __version__
 
@@ -47,10 +48,11 @@ def create_app(models: Models, options: ServeOptions) -> FastAPI:
     figures.gauge("finetune_waiting_windows", "Windows that wait for a batch", lambda: engine.scheduler.load()[0])
     figures.gauge("finetune_waiting_audio_seconds", "Audio that waits for a batch", lambda: engine.scheduler.load()[1])
     _add_transcriptions(app, handler)
+    _add_realtime(app, Realtime(models, engine, options, handler.gate))
     _add_models(app, models)
     _add_state(app, handler, engine, figures, options)
     _add_corrections(app, options)
-    app.mount("/", StaticFiles(directory=PAGE, html=True))
+    app.router.default = StaticFiles(directory=PAGE, html=True)  # a mount would answer 404 for a wrong method
     return app
 
 
@@ -64,6 +66,12 @@ def _add_transcriptions(app: FastAPI, handler: Transcriptions) -> None:
     async def translate(request: Request) -> Response:
         """Translates the speech in a file, into English or `target_language`."""
         return await handler.handle(request, "translate")
+
+
+def _add_realtime(app: FastAPI, handler: Realtime) -> None:
+    @app.websocket("/v1/realtime")
+    async def realtime(socket: WebSocket) -> None:
+        await handler.handle(socket)
 
 
 def _add_models(app: FastAPI, models: Models) -> None:

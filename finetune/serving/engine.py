@@ -16,7 +16,6 @@ from finetune.data.audio_file import open_audio
 from finetune.data.manifest import Utterance
 from finetune.inference.recognize import Waveform
 from finetune.inference.recordings import Job, activity_detector, open_recording
-from finetune.inference.transcribe import check_prompt
 from finetune.inference.window_batches import Result, Window
 from finetune.serving.errors import ApiError
 from finetune.serving.models import ServedModel
@@ -90,7 +89,7 @@ class Engine:
         return await asyncio.get_running_loop().run_in_executor(self._readers, function)
 
     def _open(self, upload: Upload, model: ServedModel, options: TranscribeOptions) -> Job:
-        check_prompt(model.network, options)
+        model.check(options)
         with open_audio(upload) as file:
             self._check_length(file.frames / file.samplerate)
         detect = activity_detector(options.vad, self._check_length)  # the header of a file can be wrong

@@ -65,8 +65,7 @@ def to_api_error(error: BaseException) -> ApiError:
     if isinstance(error, DataError):
         return ApiError(400, message, "file", "invalid_audio")
     if isinstance(error, RecipeError):
-        field = message.partition(":")[0]
-        return ApiError(400, message, field if field.isidentifier() else None, "invalid_value")
+        return ApiError(400, message, None, "invalid_value")
     if isinstance(error, ModelError):
         return ApiError(400, message, "prompt", "invalid_prompt")
     if isinstance(error, TimeoutError):

@@ -1,7 +1,9 @@
 """What a request must have before a route sees it: an API key, and no web page of another site behind it."""
 
+import asyncio
 import hmac
 from collections.abc import Iterable
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -13,6 +15,7 @@ from finetune.serving.errors import ApiError
 PROTECTED = "/v1/"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 SUBPROTOCOL = "openai-insecure-api-key."  # how a browser gives a key to a websocket
+DISCARD_SECONDS, DISCARD_PAUSE = 2.0, 0.5  # for the rest of a refused upload; without data
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -39,16 +42,26 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
+        complete = False
+
+        async def tracked_receive() -> Message:
+            nonlocal complete
+            message = await receive()
+            complete = message["type"] != "http.request" or not message.get("more_body", False)
+            return message
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if message["status"] >= 400 and not complete:
+                    await _discard(tracked_receive)
                 message["headers"] = [*message["headers"], *HEADERS]
             await send(message)
 
         error = self._problem(scope, Headers(scope=scope))
         if error is None:
-            await self._app(scope, receive, send_with_headers)
+            await self._app(scope, tracked_receive, send_with_headers)
         elif scope["type"] == "http":
-            await error.response()(scope, receive, send_with_headers)
+            await error.response()(scope, tracked_receive, send_with_headers)
         else:
             await send({"type": "websocket.close", "code": 1008, "reason": str(error)[:100]})
 
@@ -71,8 +84,18 @@ class Guard:
         """Compares with every key, in a time that does not depend on where they differ."""
         scheme, _, value = headers.get("authorization", "").partition(" ")
         given = [value.strip()] if scheme.lower() == "bearer" else _keys_of_websocket(headers)
-        matches = [hmac.compare_digest(key, item.encode()) for item in given for key in self._keys]
+        matches = [hmac.compare_digest(key, item.encode("latin-1")) for item in given for key in self._keys]
         return any(matches)
+
+
+async def _discard(receive: Receive) -> None:
+    """Reads the rest of a refused upload for a short time. Its client would see a reset connection, not the answer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_SECONDS):
+            while True:
+                message = await asyncio.wait_for(receive(), DISCARD_PAUSE)
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
 
 
 def _keys_of_websocket(headers: Headers) -> list[str]:

@@ -58,7 +58,7 @@ class Metrics:
         """Counts a request that has ended."""
         self._requests.labels(endpoint, model, str(status)).inc()
         self._latency.labels(endpoint).observe(seconds)
-        if audio:
+        if status == 200:
             self._audio.labels(model).inc(audio)
 
     def text(self) -> bytes:

@@ -1,13 +1,15 @@
 """The models that a server offers, by name: the base, and each adapter."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 from finetune.core.model_limits import ModelLimits, read_limits
 from finetune.core.options import TranscribeOptions
 from finetune.inference.saved_options import options_for
-from finetune.inference.transcribe import load
+from finetune.inference.transcribe import check_prompt, load
 from finetune.inference.window_batches import Result, Window, transcribe_windows
 from finetune.model.granite import SpeechModel
 from finetune.serving.errors import ApiError
@@ -32,9 +34,28 @@ class ServedModel:
     options: TranscribeOptions
     limits: ModelLimits = field(default_factory=ModelLimits)
     base: str = ""
+    _lock: Lock = field(default_factory=Lock, init=False)
+
+    def __post_init__(self) -> None:
+        # Tokenizers are not safe in several threads, and the scheduler uses that of the network.
+        self._tokenizer = copy.deepcopy(self.network.tokenizer)
+
+    def check(self, options: TranscribeOptions) -> int:
+        """The number of tokens in the prompt, without audio. Any thread can call this.
+
+        Raises:
+            ModelError: the prompt is too long or contains a special token.
+        """
+        with self._lock:
+            prompt = check_prompt(self.network, options, self._tokenizer)
+        return len(prompt.prefix) + len(prompt.suffix)
+
+    def activate(self) -> None:
+        """Switches the weights to this model, if it shares them with others."""
 
     def transcribe(self, windows: Sequence[Window], batch_seconds: float) -> list[Result]:
         """The results of some windows. Only the thread of the scheduler calls this."""
+        self.activate()
         return transcribe_windows(self.network, windows, batch_seconds)
 
 
@@ -61,18 +82,17 @@ class Models:
         )
 
 
-def load_models(source: str, name: str | None = None) -> Models:
-    """Loads what a server offers.
+def load_base(source: str, name: str | None = None) -> ServedModel:
+    """Loads a model.
 
     Args:
         source: an exported folder, a base model folder or a hub name.
         name: its name in requests; None is `default_name`.
 
     Raises:
-        ModelError: a model cannot be loaded.
+        ModelError: it cannot be loaded.
     """
-    base = ServedModel(name or default_name(source), load(source), options_for(source), read_limits(source))
-    return Models([base])
+    return ServedModel(name or default_name(source), load(source), options_for(source), read_limits(source))
 
 
 def default_name(source: str) -> str:

@@ -4,12 +4,14 @@ A parameter that this server cannot honour is an error, so nothing is dropped in
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
+from finetune.core.errors import RecipeError
 from finetune.core.languages import SPEECH_LANGUAGES, language_code
 from finetune.core.options import TranscribeOptions, override, parse_keywords
+from finetune.core.terminal import visible
 from finetune.serving.errors import ApiError
 
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
@@ -28,6 +30,7 @@ REFUSED = {
 }
 MAX_SHOWN = 100  # characters of a wrong value in a message
 
+T = TypeVar("T")
 Fields = Mapping[str, Sequence[str]]
 Task = Literal["transcribe", "translate"]
 
@@ -63,7 +66,6 @@ def read_parameters(fields: Fields, task: Task, defaults: TranscribeOptions) -> 
 
     Raises:
         ApiError: an unknown or refused parameter, or a wrong value.
-        RecipeError: an unknown language, or a keyword that cannot be in a prompt.
     """
     _check_names(fields)
     form = _choice(fields, "response_format", FORMATS, "json")
@@ -111,29 +113,40 @@ def _granularities(fields: Fields, form: str) -> tuple[str, ...]:
 
 
 def _options(fields: Fields, task: Task, defaults: TranscribeOptions) -> TranscribeOptions:
-    language, prompt = _language(fields), _one(fields, "prompt") or None
+    prompt, target = _one(fields, "prompt") or None, _one(fields, "target_language")
     words = [word for name in ("keywords", "hotwords") for item in fields.get(name, ()) for word in item.split(",")]
-    target = _one(fields, "target_language")
-    if task == "translate":
-        if prompt:
-            message = "prompt: a translation has its own instruction; target_language chooses the language"
-            raise ApiError(400, message, "prompt", "unsupported_parameter")
-        return override(
-            defaults, language=language, translate_to=target or TRANSLATION_TARGET, keywords=parse_keywords(words)
-        )
-    if target:
-        message = "target_language is a parameter of /v1/audio/translations"
-        raise ApiError(400, message, "target_language", "unsupported_parameter")
-    return override(defaults, language=language, instruction=prompt, keywords=parse_keywords(words))
+    language, keywords = _language(fields), _valid("keywords", lambda: parse_keywords(words))
+    if task == "transcribe":
+        if target:
+            message = "target_language is a parameter of /v1/audio/translations"
+            raise ApiError(400, message, "target_language", "unsupported_parameter")
+        return _valid("prompt", lambda: override(defaults, language=language, instruction=prompt, keywords=keywords))
+    if prompt:
+        message = "prompt: a translation has its own instruction; target_language chooses the language"
+        raise ApiError(400, message, "prompt", "unsupported_parameter")
+    target = target or TRANSLATION_TARGET
+    return _valid(
+        "target_language", lambda: override(defaults, language=language, translate_to=target, keywords=keywords)
+    )
 
 
 def _language(fields: Fields) -> str:
     """The spoken language; "" if none, or several, are stated."""
-    one = language_code(_one(fields, "language"), SPEECH_LANGUAGES)
-    several = {language_code(item, SPEECH_LANGUAGES) for item in fields.get("languages", ()) if item}
+    stated = _one(fields, "language")
+    one = _valid("language", lambda: language_code(stated, SPEECH_LANGUAGES))
+    names = fields.get("languages", ())
+    several = _valid("languages", lambda: {language_code(item, SPEECH_LANGUAGES) for item in names if item})
     if one and several and one not in several:
         raise ApiError(400, "language is not one of languages", "language", "invalid_value")
     return one or (several.pop() if len(several) == 1 else "")
+
+
+def _valid(name: str, make: Callable[[], T]) -> T:
+    """A value of a parameter. Raises ApiError with its name for one that the options do not allow."""
+    try:
+        return make()
+    except RecipeError as error:
+        raise ApiError(400, visible(str(error)), name, "invalid_value") from error
 
 
 def _deadline(fields: Fields) -> float | None:

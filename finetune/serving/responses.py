@@ -15,8 +15,7 @@ from finetune.inference.recognize import Hypothesis
 from finetune.inference.recordings import Job
 from finetune.inference.segments import Segment, Word, join_texts
 from finetune.inference.window_batches import Result
-from finetune.model.granite import SpeechModel
-from finetune.model.prompt import render
+from finetune.serving.models import ServedModel
 from finetune.serving.parameters import Parameters
 
 
@@ -39,13 +38,12 @@ def usage(job: Job) -> dict[str, Any]:
     return {"type": "duration", "seconds": math.ceil(job.duration)}
 
 
-def token_usage(job: Job, model: SpeechModel) -> dict[str, Any]:
+def token_usage(job: Job, model: ServedModel) -> dict[str, Any]:
     """The tokens that the language model read and wrote. It does not read windows without speech."""
-    prompt = render(model.tokenizer, job.options.prompt(model.profile), job.options.keywords, model.profile)
     parts = [part for result in job.results for part in result]
     frames = [num_frames(round((segment.end - segment.start) * SAMPLE_RATE)) for segment, _ in parts]
-    audio = int(model.num_audio_tokens(torch.tensor(frames, dtype=torch.long)).sum())
-    text = len(parts) * (len(prompt.prefix) + len(prompt.suffix))
+    audio = int(model.network.num_audio_tokens(torch.tensor(frames, dtype=torch.long)).sum())
+    text = len(parts) * model.check(job.options)
     output = sum(len(hypothesis.tokens) for _, hypothesis in parts)
     return {
         "type": "tokens",
@@ -100,7 +98,7 @@ class TextStream:
             self._text, self._segments = text, self._segments + 1
         return events
 
-    def done(self, job: Job, model: SpeechModel) -> dict[str, Any]:
+    def done(self, job: Job, model: ServedModel) -> dict[str, Any]:
         """The last event."""
         return {"type": "transcript.text.done", "text": self._text, "usage": token_usage(job, model)}
 

@@ -16,11 +16,13 @@ from finetune.core.serve_options import ServeOptions
 
 log = logging.getLogger(__name__)
 
+LINGER = 2.0  # seconds in which a client can read the answer to a request that it has not sent completely
+MAX_MESSAGE = 1 << 20  # bytes of a message of a websocket
 TO_TELL = 5.0  # seconds in which requests that are not finished get their error
 
 
 class Protocol(H11Protocol):
-    """uvicorn's HTTP protocol; closes a connection whose request line and headers do not arrive in time."""
+    """uvicorn's HTTP protocol; closes connections whose headers come too slowly, or with a body after the answer."""
 
     head_seconds = ServeOptions.upload_pause
     _head_timer: asyncio.TimerHandle | None = None
@@ -35,6 +37,11 @@ class Protocol(H11Protocol):
             self._forget_head()
         elif self._head_timer is None:
             self._await_head()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.more_body and not self.transport.is_closing():
+            self.loop.call_later(LINGER, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_head()
@@ -95,6 +102,7 @@ def serve(app: FastAPI, options: ServeOptions) -> int:
 def make_server(app: FastAPI, options: ServeOptions) -> Server:
     """A server that is not running yet."""
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # damaged requests are no matter of the log
     config = uvicorn.Config(
         app,
         http=type("Protocol", (Protocol,), {"head_seconds": options.upload_pause}),
@@ -102,6 +110,7 @@ def make_server(app: FastAPI, options: ServeOptions) -> Server:
         access_log=False,
         server_header=False,
         lifespan="on",
+        ws_max_size=MAX_MESSAGE,
         timeout_graceful_shutdown=round(options.drain + TO_TELL),
     )
     return Server(config, app, options)

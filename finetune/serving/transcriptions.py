@@ -134,7 +134,7 @@ class Transcriptions:
                 for event in stream.window(result):
                     yield encode_event(event)
             self._log_text(job)
-            yield encode_event(stream.done(job, model.network))
+            yield encode_event(stream.done(job, model))
         except (asyncio.CancelledError, GeneratorExit):
             status = CLOSED_BY_CLIENT
             raise

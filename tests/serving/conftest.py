@@ -1,74 +1,62 @@
-"""A server on the embedded model, in a thread of the test process."""
+"""A server on the embedded model, and what `finetune transcribe` gives for the same files."""
 
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
-import openai
+import numpy as np
 import pytest
+import soundfile
+import soxr
+from conftest import VOCABULARY
+from serving_server import Running, running
 
-from finetune.core.serve_options import ServeOptions
+from finetune.core.options import override
+from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.inference.saved_options import options_for
+from finetune.inference.transcribe import Transcriber
+from finetune.inference.transcript import Transcript
 from finetune.model.granite import SpeechModel
-from finetune.serving.app import create_app
 from finetune.serving.models import Models, ServedModel
-from finetune.serving.server import Server, listen, make_server
 
-NAME = "nano"
-
-
-@dataclass
-class Running:
-    """A server that runs."""
-
-    url: str
-    app: Any
-    server: Server
-    thread: threading.Thread
-
-    def client(self, key: str = "none", **options: Any) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, **options)
-
-    def post(self, path: str = "/v1/audio/transcriptions", **arguments: Any) -> httpx.Response:
-        return httpx.post(self.url + path, timeout=60, **arguments)
-
-
-@contextmanager
-def running(models: Models, **options: Any) -> Iterator[Running]:
-    """Runs a server with these options; it drains when the block ends."""
-    chosen = ServeOptions(port=0, **options)
-    app, sock = create_app(models, chosen), listen(chosen)
-    server = make_server(app, chosen)
-    thread = threading.Thread(target=server.run, args=([sock],), daemon=True)
-    thread.start()
-    url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-    while not server.started:
-        assert thread.is_alive()
-    try:
-        yield Running(url, app, server, thread)
-    finally:
-        server.should_exit = True
-        thread.join(60)
-        assert not thread.is_alive()
+CLIPS = sorted((VOCABULARY / "audio" / "canary").glob("*.opus"))[:3]
 
 
 @pytest.fixture(scope="session")
-def models(model: Callable[[], SpeechModel], nano: Path) -> Models:
-    return Models([ServedModel(NAME, model(), options_for(nano))])
+def served(model: Callable[[], SpeechModel], nano: Path) -> ServedModel:
+    return ServedModel("nano", model(), options_for(nano))
 
 
 @pytest.fixture(scope="session")
-def serve(models: Models) -> Callable[..., Any]:
-    """Runs a server; keywords are options."""
-    return lambda **options: running(models, **options)
-
-
-@pytest.fixture(scope="session")
-def server(models: Models) -> Iterator[Running]:
+def server(served: ServedModel) -> Iterator[Running]:
     """One server for the tests that change nothing."""
-    with running(models) as started:
+    with running(Models([served])) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def serve(served: ServedModel) -> Callable[..., Any]:
+    """Runs a server; keywords are options."""
+    return lambda **options: running(Models([served]), **options)
+
+
+@pytest.fixture(scope="session")
+def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three sentences with pauses, in two equal channels of 22.05 kHz; longer than a window."""
+    pause = np.zeros(SAMPLE_RATE, np.float32)
+    wave = np.concatenate([part for clip in CLIPS for part in (load_audio(clip), pause)])
+    path = tmp_path_factory.mktemp("talk") / "talk.wav"
+    wave = soxr.resample(wave, SAMPLE_RATE, 22_050)
+    soundfile.write(path, np.stack([wave, wave], 1), 22_050)
+    return path
+
+
+@pytest.fixture(scope="session")
+def direct(served: ServedModel) -> Callable[..., Transcript]:
+    """What `finetune transcribe` gives for a file; keywords are its options."""
+
+    def transcribe(path: Path, model: ServedModel = served, **options: Any) -> Transcript:
+        (transcript,) = Transcriber(model.network, override(model.options, **options)).stream([path])
+        return transcript
+
+    return transcribe

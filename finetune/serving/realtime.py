@@ -1,0 +1,287 @@
+"""Live transcription over a websocket, with the events of OpenAI's realtime API for transcriptions.
+
+The client sends `input_audio_buffer.append` with 16-bit PCM in base64. The server finds utterances by pauses. While one
+is spoken it sends the text of the CTC head, which can change, and after it the text of the language model.
+"""
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import soxr
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from finetune.core.options import override, parse_keywords
+from finetune.core.serve_options import ServeOptions
+from finetune.data.audio import MIN_SAMPLES, SAMPLE_RATE
+from finetune.data.manifest import Utterance
+from finetune.data.waveform import Recording
+from finetune.inference.guards import ctc_text, speech_score
+from finetune.inference.recognize import Hypothesis, encode_batches
+from finetune.inference.recordings import Job
+from finetune.inference.segments import Segment, join_texts
+from finetune.inference.window_batches import Result, Window
+from finetune.serving.engine import Engine
+from finetune.serving.errors import ApiError, draining, to_api_error
+from finetune.serving.live_audio import LiveAudio, Spoken
+from finetune.serving.models import Models, ServedModel
+from finetune.serving.scheduler import Task
+from finetune.serving.transcriptions import Gate
+
+STEP = 0.2  # seconds of new audio after which speech is looked for
+RATES = (16_000, 24_000)
+MAX_WAITING = 60.0  # seconds of audio that a client can be ahead
+IDLE = 300.0  # seconds without a message
+ITEM = "conversation.item.input_audio_transcription"
+
+
+class CtcModel:
+    """The text of the CTC head of a model, for the scheduler."""
+
+    def __init__(self, model: ServedModel) -> None:
+        self.name, self._model = f"{model.name} (CTC)", model
+
+    def transcribe(self, windows: Sequence[Window], batch_seconds: float) -> list[Result]:
+        """A segment with the text of each window; none if there is no speech in it."""
+        self._model.activate()
+        network = self._model.network
+        results: list[Result] = [[] for _ in windows]
+        utterances = [window.utterance for window in windows]
+        waves = {id(item.utterance): item.load([item.utterance])[0] for item in windows}
+        for batch, audio, _ in encode_batches(
+            network, utterances, batch_seconds, lambda chosen: [waves[id(item)] for item in chosen]
+        ):
+            log_probs = network.ctc_logits(audio.states).float().log_softmax(-1)
+            for row, index in enumerate(batch):
+                evidence = log_probs[row, : int(audio.num_frames[row])].cpu().numpy()
+                text = " ".join(ctc_text(evidence)[0].split())
+                item = utterances[index]
+                if text and speech_score(evidence) >= windows[index].options.no_speech:
+                    segment = Segment(item.offset, item.offset + item.duration, text)
+                    results[index] = [(segment, Hypothesis(item.id, text, (), 0.0))]
+        return results
+
+
+@dataclass
+class _Settings:
+    """What `session.update` can change."""
+
+    model: ServedModel
+    language: str = ""
+    prompt: str = ""
+    keywords: tuple[str, ...] = ()
+    rate: int = 24_000
+
+
+class Realtime:
+    """The handler of the websocket."""
+
+    def __init__(self, models: Models, engine: Engine, options: ServeOptions, gate: Gate) -> None:
+        self._models, self._engine, self._options, self._gate = models, engine, options, gate
+
+    async def handle(self, socket: WebSocket) -> None:
+        """Serves a session until the client closes it. An error is sent before the server closes."""
+        offered = socket.scope.get("subprotocols", [])
+        await socket.accept("realtime" if "realtime" in offered else None)
+        try:
+            self._gate.enter(lambda: 1)
+        except ApiError as error:
+            await _refuse(socket, error)
+            return
+        closing = asyncio.ensure_future(self._gate.closing.wait())
+        session = asyncio.ensure_future(self._session(socket))
+        try:
+            await asyncio.wait({session, closing}, return_when=asyncio.FIRST_COMPLETED)
+            if session.done():
+                session.result()
+            else:
+                await _refuse(socket, draining())
+        except WebSocketDisconnect:
+            pass
+        except Exception as error:
+            await _refuse(socket, to_api_error(error))
+        finally:
+            closing.cancel()
+            session.cancel()
+            self._gate.leave()
+
+    async def _session(self, socket: WebSocket) -> None:
+        settings = _Settings(self._models.find(socket.query_params.get("model")))
+        session = _Session(socket, settings, self._models, self._engine, self._options)
+        receiving = asyncio.ensure_future(session.receive())
+        working = asyncio.ensure_future(session.work())
+        try:
+            done, _ = await asyncio.wait({receiving, working}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            receiving.cancel()
+            working.cancel()
+            session.close()
+
+
+class _Session:
+    """One connection: one task receives, one finds utterances and transcribes them."""
+
+    def __init__(
+        self, socket: WebSocket, settings: _Settings, models: Models, engine: Engine, options: ServeOptions
+    ) -> None:
+        self._socket, self._settings, self._models, self._engine = socket, settings, models, engine
+        self._max_audio = options.max_audio
+        self._new = asyncio.Event()
+        self._waves: list[Any] = []  # received and not yet looked at
+        self._commit = False
+        self._items = 0
+        self._tasks: list[Task] = []
+        self._configure()
+
+    def close(self) -> None:
+        for task in self._tasks:
+            self._engine.scheduler.cancel(task)
+
+    async def receive(self) -> None:
+        """Reads the events of the client."""
+        await self._send("session.created", session=self._description())
+        while True:
+            message = await asyncio.wait_for(self._socket.receive_text(), IDLE)
+            try:
+                event = json.loads(message)
+                kind = event["type"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ApiError(400, "not a JSON object with a `type`", None, "invalid_event") from error
+            if kind == "input_audio_buffer.append":
+                self._append(event)
+            elif kind == "input_audio_buffer.commit":
+                self._commit = True
+                self._new.set()
+            elif kind in ("session.update", "transcription_session.update"):
+                await self._update(event)
+            else:
+                raise ApiError(400, f"unknown event {str(kind)[:100]!r}", "type", "unknown_event")
+
+    async def work(self) -> None:
+        """Sends the texts of utterances, in order."""
+        while True:
+            await self._new.wait()
+            self._new.clear()
+            commit, self._commit = self._commit, False
+            for wave in self._waves:
+                self._live.add(wave)
+            self._waves.clear()
+            if self._live.seconds > self._max_audio:
+                raise ApiError(413, f"a session has at most {self._max_audio:g} s of audio", None, "audio_too_long")
+            while (spoken := await asyncio.to_thread(self._live.finished)) is not None:
+                await self._finish(spoken)
+            if commit:
+                while (spoken := await asyncio.to_thread(self._live.rest)) is not None:
+                    await self._finish(spoken)
+                await self._send("input_audio_buffer.committed", item_id=self._item)
+            elif (spoken := await asyncio.to_thread(self._live.current)) is not None:
+                result = await self._transcribe(spoken, self._ctc)
+                await self._send(f"{ITEM}.partial", item_id=self._item, text=_text(result))
+
+    @property
+    def _item(self) -> str:
+        return f"item_{self._items}"
+
+    def _configure(self) -> None:
+        """Applies the settings. Raises RecipeError or ModelError for values that the model does not accept."""
+        settings = self._settings
+        options = override(
+            settings.model.options,
+            language=settings.language,
+            instruction=settings.prompt or None,
+            keywords=settings.keywords,
+        )
+        settings.model.check(options)
+        self._chosen, self._ctc = options, CtcModel(settings.model)
+        self._live = LiveAudio(options.max_window)
+        self._resample = soxr.ResampleStream(settings.rate, SAMPLE_RATE, 1, quality="HQ")
+
+    async def _update(self, event: dict[str, Any]) -> None:
+        """Changes the settings, before the first audio."""
+        if self._live.seconds or self._waves:
+            raise ApiError(400, "send session.update before the first audio", "session", "invalid_event")
+        try:
+            session = event.get("session") or {}
+            audio = (session.get("audio") or {}).get("input") or {}
+            chosen = audio.get("transcription") or session.get("input_audio_transcription") or {}
+            rate = int((audio.get("format") or {}).get("rate", self._settings.rate))
+            words = chosen.get("keywords") or ()
+            language, prompt = str(chosen.get("language") or ""), str(chosen.get("prompt") or "")
+            model = str(chosen.get("model") or self._settings.model.name)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ApiError(400, "the session has another form than OpenAI's", "session", "invalid_event") from error
+        if rate not in RATES:
+            raise ApiError(400, f"rate must be {' or '.join(map(str, RATES))}", "session.audio.input.format.rate")
+        self._settings = _Settings(self._models.find(model), language, prompt, parse_keywords(words), rate)
+        self._configure()
+        await self._send("session.updated", session=self._description())
+
+    def _append(self, event: dict[str, Any]) -> None:
+        try:
+            content = base64.b64decode(event["audio"], validate=True)
+            pcm = np.frombuffer(content, "<i2")
+        except (KeyError, TypeError, ValueError, binascii.Error) as error:
+            raise ApiError(400, "audio must be 16-bit PCM in base64", "audio", "invalid_audio") from error
+        self._waves.append(self._resample.resample_chunk(pcm.astype(np.float32) / 32768))
+        waiting = sum(map(len, self._waves)) / SAMPLE_RATE
+        if waiting > MAX_WAITING:
+            raise ApiError(429, f"{MAX_WAITING:g} s of audio wait already; send it slower", None, "too_fast")
+        if waiting >= STEP:
+            self._new.set()
+
+    async def _finish(self, spoken: Spoken) -> None:
+        """Sends the final text of an utterance, if it has one."""
+        if len(spoken.samples) < MIN_SAMPLES:
+            return
+        text = _text(await self._transcribe(spoken, self._settings.model))
+        if text:
+            times = {"start": round(spoken.start, 3), "end": round(spoken.end, 3)}
+            await self._send(f"{ITEM}.delta", item_id=self._item, content_index=0, delta=text)
+            await self._send(f"{ITEM}.completed", item_id=self._item, content_index=0, transcript=text, **times)
+            self._items += 1
+
+    async def _transcribe(self, spoken: Spoken, model: ServedModel | CtcModel) -> Result:
+        options, seconds = self._chosen, len(spoken.samples) / SAMPLE_RATE
+        if len(spoken.samples) < MIN_SAMPLES:
+            return []
+        utterance = Utterance(
+            "live",
+            "live",
+            seconds,
+            "",
+            language=options.text_language,
+            keywords=options.keywords,
+            instruction=options.prompt(self._settings.model.network.profile),
+        )
+        task = Task(model)
+        self._tasks = [task]
+        window = Job(Recording("live", spoken.samples), options).window(utterance)
+        return await asyncio.wrap_future(self._engine.scheduler.add(task, window))
+
+    def _description(self) -> dict[str, Any]:
+        settings = self._settings
+        transcription = {"model": settings.model.name, "language": settings.language or None}
+        audio = {"format": {"type": "audio/pcm", "rate": settings.rate}, "transcription": transcription}
+        return {"type": "transcription", "audio": {"input": audio}}
+
+    async def _send(self, kind: str, **content: Any) -> None:
+        await self._socket.send_text(json.dumps({"type": kind, **content}, ensure_ascii=False))
+
+
+def _text(result: Result) -> str:
+    return join_texts(segment.text for segment, _ in result)
+
+
+async def _refuse(socket: WebSocket, error: ApiError) -> None:
+    """Sends an error as OpenAI does, and closes."""
+    with suppress(RuntimeError, WebSocketDisconnect):
+        await socket.send_text(json.dumps({"type": "error", **error.body}))
+        await socket.close(1011 if error.status >= 500 else 1008)

@@ -1,0 +1,143 @@
+"""Adapters as models: LoRA switched in one base, whole parts in a model that shares the other weights."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import VOCABULARY
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from serving_server import running
+
+from finetune.core.errors import CheckpointError, ModelError, RecipeError
+from finetune.core.options import TranscribeOptions, override
+from finetune.inference.saved_options import options_for
+from finetune.inference.transcript import Transcript
+from finetune.model.adapter import ADAPTER_WEIGHTS, load_adapter, save_adapter, write_tensors
+from finetune.model.granite import SpeechModel
+from finetune.serving.adapters import parse_adapters, with_adapters
+from finetune.serving.models import Models, ServedModel, default_name
+
+Load = Callable[[], SpeechModel]
+SHORT = min((VOCABULARY / "audio" / "canary").glob("*.opus"), key=lambda path: path.stat().st_size)
+LLM, ENCODER = r".*language_model.*\.(q_proj|v_proj)", r".*model\.encoder.*to_out"
+WHOLE = "model.projector.linear.weight"
+
+
+def short(nano: Path) -> TranscribeOptions:
+    """The options of the base; its text is short, because adapters of random values do not end a text."""
+    return override(options_for(nano), max_new_tokens=24)
+
+
+def add_lora(model: SpeechModel, targets: str, rank: int, seed: int) -> Any:
+    """LoRA whose weights change the text."""
+    torch.manual_seed(seed)
+    adapted = get_peft_model(model.hf, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets))
+    for name, value in model.hf.named_parameters():
+        if "lora_B" in name:
+            value.data.normal_(0, 0.5)
+    return adapted
+
+
+@pytest.fixture(scope="module")
+def folders(model: Load, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two adapters with LoRA in different layers, and one that also has a whole layer."""
+    root = tmp_path_factory.mktemp("adapters")
+    for name, targets, rank in (("llm", LLM, 4), ("encoder", ENCODER, 2), ("whole", LLM, 2)):
+        network = model()
+        adapted = add_lora(network, targets, rank, seed=rank)
+        if name == "whole":
+            value = dict(network.hf.named_parameters())[WHOLE]
+            value.requires_grad_(True)
+            value.data += 0.3 * torch.randn_like(value)
+        save_adapter(network, adapted, root / name)
+    return {name: root / name for name in ("llm", "encoder", "whole")}
+
+
+@pytest.fixture(scope="module")
+def models(model: Load, nano: Path, folders: dict[str, Path]) -> Models:
+    return Models(with_adapters(ServedModel("nano", model(), short(nano)), folders, memory=0.9))
+
+
+@pytest.fixture(scope="module")
+def expected(
+    model: Load, nano: Path, folders: dict[str, Path], direct: Callable[..., Transcript]
+) -> dict[str, Transcript]:
+    """What each adapter writes alone, in a model of its own."""
+    transcripts = {"nano": direct(SHORT, max_new_tokens=24)}
+    for name, folder in folders.items():
+        network = model()
+        load_adapter(network, folder)
+        transcripts[name] = direct(SHORT, ServedModel(name, network, short(nano)))
+    return transcripts
+
+
+def test_each_model_answers_as_alone_while_all_are_busy(models: Models, expected: dict[str, Transcript]) -> None:
+    assert len({item.text for item in expected.values()}) == len(expected), "the adapters must differ"
+    with running(models) as server, ThreadPoolExecutor(8) as pool:
+        names = ["nano", "llm", "whole", "encoder"] * 3
+
+        def ask(name: str) -> str:
+            return server.client().audio.transcriptions.create(model=name, file=SHORT).text
+
+        assert list(pool.map(ask, names)) == [expected[name].text for name in names]
+        listed = {item.id: item.parent for item in server.client().models.list()}
+    assert listed == {"nano": None, "llm": "nano", "encoder": "nano", "whole": "nano"}
+
+
+def test_a_model_with_a_whole_part_shares_the_other_weights(models: Models) -> None:
+    base, whole = models.default.network.hf, models.by_name["whole"].network.hf
+    own = dict(whole.named_parameters())
+    assert own[WHOLE].data_ptr() != dict(base.named_parameters())[WHOLE].data_ptr()
+    assert whole.lm_head.weight.data_ptr() == base.lm_head.weight.data_ptr()
+    assert not torch.equal(own[WHOLE], dict(base.named_parameters())[WHOLE])
+    assert models.by_name["llm"].network is models.default.network
+
+
+def test_an_adapter_of_peft_with_complete_modules(model: Load, nano: Path, tmp_path: Path) -> None:
+    network = model()
+    adapted = add_lora(network, LLM, 4, seed=4)
+    config = adapted.peft_config["default"]
+    norm, projector = "model.language_model.norm", "model.projector.linear"
+    config.modules_to_save = [norm, projector]
+    config.save_pretrained(str(tmp_path))
+    tensors = dict(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    changed = 0
+    for name, value in network.hf.named_parameters():
+        if name.startswith((f"{norm}.", f"{projector}.")):
+            tensors[f"base_model.model.{name}"] = value.data
+            changed += 1
+    assert changed > 2
+    write_tensors(tensors, tmp_path / ADAPTER_WEIGHTS)
+    base = ServedModel("nano", model(), short(nano))
+    _, served = with_adapters(base, {"peft": tmp_path}, memory=0.9)
+    assert served.network is base.network, "unchanged modules need no model of their own"
+    tensors[f"base_model.model.{WHOLE}"] = tensors[f"base_model.model.{WHOLE}"] * 1.5
+    write_tensors(tensors, tmp_path / ADAPTER_WEIGHTS)
+    _, served = with_adapters(ServedModel("nano", model(), short(nano)), {"peft": tmp_path}, memory=0.9)
+    assert served.network is not base.network
+
+
+def test_wrong_adapters_are_refused(model: Load, nano: Path, tmp_path: Path, folders: dict[str, Path]) -> None:
+    base = ServedModel("nano", model(), short(nano))
+    with pytest.raises(CheckpointError, match="not a run, its `best`, or an export"):
+        with_adapters(base, {"x": tmp_path}, 0.9)
+    with pytest.raises(CheckpointError, match="not a run"):
+        with_adapters(base, {"x": nano}, 0.9)
+    with pytest.raises(ModelError, match="more than 1e-12 of"):
+        with_adapters(base, {"x": folders["llm"]}, 1e-12)
+    with pytest.raises(RecipeError, match="the name of the base"):
+        with_adapters(base, {"nano": folders["llm"]}, 0.9)
+    for items, message in ((["x"], "give NAME=DIR"), (["=d"], "give NAME=DIR"), (["a=b", "a=c"], "given twice")):
+        with pytest.raises(RecipeError, match=message):
+            parse_adapters(items)
+    assert parse_adapters(["a=b=c"]) == {"a": Path("b=c")}
+
+
+def test_the_name_of_a_model(tmp_path: Path) -> None:
+    (tmp_path / "drugs" / "export").mkdir(parents=True)
+    assert default_name(str(tmp_path / "drugs" / "export")) == "drugs"
+    assert default_name(str(tmp_path / "drugs")) == "drugs"
+    assert default_name("ibm-granite/granite-4.0-1b-speech") == "ibm-granite/granite-4.0-1b-speech"

@@ -1,0 +1,132 @@
+"""Live audio over a websocket."""
+
+import base64
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import VOCABULARY
+from serving_server import running
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from finetune.data.audio import SAMPLE_RATE, load_audio
+from finetune.data.waveform import Recording
+from finetune.inference.transcribe import Transcriber
+from finetune.serving.live_audio import LiveAudio
+from finetune.serving.models import Models, ServedModel
+
+ITEM = "conversation.item.input_audio_transcription"
+CLIPS = sorted((VOCABULARY / "audio" / "canary").glob("*.opus"))[:2]
+
+
+@pytest.fixture(scope="module")
+def spoken() -> Any:
+    """Two sentences with pauses, at 16 kHz."""
+    pause = np.zeros(SAMPLE_RATE, np.float32)
+    return np.concatenate([pause, *(part for clip in CLIPS for part in (load_audio(clip), pause))])
+
+
+def append(wave: Any) -> str:
+    audio = base64.b64encode((wave * 32767).astype("<i2").tobytes()).decode()
+    return json.dumps({"type": "input_audio_buffer.append", "audio": audio})
+
+
+UPDATE = json.dumps(
+    {
+        "type": "session.update",
+        "session": {
+            "type": "transcription",
+            "audio": {"input": {"format": {"type": "audio/pcm", "rate": 16000}, "transcription": {"model": "nano"}}},
+        },
+    }
+)
+
+
+def test_utterances_are_found_at_pauses(spoken: Any) -> None:
+    live, found = LiveAudio(max_window=30.0), []
+    for start in range(0, len(spoken), 1600):
+        live.add(spoken[start : start + 1600])
+        while (item := live.finished()) is not None:
+            found.append(item)
+    assert len(found) >= len(CLIPS) and live.rest() is None
+    assert live.seconds == pytest.approx(len(spoken) / SAMPLE_RATE)
+    edges = [edge for item in found for edge in (item.start, item.end)]
+    assert edges == sorted(edges) and found[0].start == pytest.approx(0.9, abs=0.3)
+    for item in found:
+        first = round(item.start * SAMPLE_RATE)
+        assert np.array_equal(item.samples, spoken[first : first + len(item.samples)])
+    covered = np.zeros(len(spoken), bool)
+    for item in found:
+        covered[round(item.start * SAMPLE_RATE) : round(item.end * SAMPLE_RATE)] = True
+    assert np.abs(spoken[~covered]).max() < 0.1 * np.abs(spoken).max()
+
+
+def test_speech_without_a_pause_is_cut_at_the_longest_window() -> None:
+    rng = np.random.default_rng(1)
+    live = LiveAudio(max_window=2.0)
+    live.add(np.concatenate([np.zeros(SAMPLE_RATE), 0.3 * rng.standard_normal(5 * SAMPLE_RATE)]).astype(np.float32))
+    found = []
+    while (item := live.finished()) is not None:
+        found.append(item)
+    while (item := live.rest()) is not None:
+        found.append(item)
+    assert all(item.end - item.start <= 2.01 for item in found)
+    assert sum(item.end - item.start for item in found) == pytest.approx(5.0, abs=0.4)
+
+
+def test_live_audio_gets_partial_and_final_texts(server: Any, served: ServedModel, spoken: Any) -> None:
+    events = []
+    with connect(f"ws://127.0.0.1:{server.port}/v1/realtime?intent=transcription") as socket:
+        assert json.loads(socket.recv(20))["type"] == "session.created"
+        socket.send(UPDATE)
+        assert json.loads(socket.recv(20))["session"]["audio"]["input"]["format"]["rate"] == 16000
+        for start in range(0, len(spoken), 3200):
+            socket.send(append(spoken[start : start + 3200]))
+        socket.send(json.dumps({"type": "input_audio_buffer.commit"}))
+        while not events or events[-1]["type"] != "input_audio_buffer.committed":
+            events.append(json.loads(socket.recv(60)))
+    completed = [event for event in events if event["type"] == f"{ITEM}.completed"]
+    assert len(completed) >= len(CLIPS)
+    pcm = (spoken * 32767).astype("<i2").astype(np.float32) / 32768
+    for event in completed:
+        part = pcm[round(event["start"] * SAMPLE_RATE) : round(event["end"] * SAMPLE_RATE)]
+        (alone,) = Transcriber(served.network, served.options).stream([Recording("part", part)])
+        assert event["transcript"] == alone.text
+    assert [event["delta"] for event in events if event["type"] == f"{ITEM}.delta"] == [
+        event["transcript"] for event in completed
+    ]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "{",
+        "[]",
+        '{"type": "x"}',
+        '{"type": "input_audio_buffer.append", "audio": "?"}',
+        '{"type": "session.update", "session": 3}',
+    ],
+)
+def test_a_wrong_event_ends_the_session_with_its_error(server: Any, message: str) -> None:
+    with connect(f"ws://127.0.0.1:{server.port}/v1/realtime") as socket:
+        socket.recv(20)
+        socket.send(message)
+        event = json.loads(socket.recv(20))
+        assert event["type"] == "error" and event["error"]["message"]
+        with pytest.raises(ConnectionClosed):
+            socket.recv(20)
+    assert server.app.state.gate.inside == 0
+
+
+def test_keys_and_origins_hold_for_websockets(served: ServedModel) -> None:
+    with running(Models([served]), api_keys=("key",)) as server:
+        url = f"ws://127.0.0.1:{server.port}/v1/realtime"
+        for options in ({}, {"additional_headers": {"Authorization": "Bearer key"}, "origin": "https://evil.example"}):
+            with pytest.raises(InvalidStatus):
+                connect(url, **options)  # type: ignore[arg-type]
+        with connect(url, additional_headers={"Authorization": "Bearer key"}) as socket:
+            assert json.loads(socket.recv(20))["type"] == "session.created"
+        with connect(url, subprotocols=["realtime", "openai-insecure-api-key.key"]) as socket:  # type: ignore[list-item]
+            assert socket.subprotocol == "realtime"

@@ -1,0 +1,123 @@
+"""Batches over requests, with a model that records them."""
+
+from collections.abc import Iterator, Sequence
+from threading import Event
+
+import pytest
+import torch
+
+from finetune.core.errors import DataError
+from finetune.core.options import TranscribeOptions
+from finetune.data.manifest import Utterance
+from finetune.inference.window_batches import Result, Window
+from finetune.serving.scheduler import Scheduler, Task
+
+
+class RecordingModel:
+    """Waits for `free`; a result is empty, or the error that `errors` has for the id of a window."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.free, self.started = name, Event(), Event()
+        self.batches: list[list[str]] = []
+        self.errors: dict[str, Exception] = {}
+
+    def transcribe(self, windows: Sequence[Window], batch_seconds: float) -> list[Result]:
+        self.started.set()
+        assert self.free.wait(10)
+        ids = [window.utterance.id for window in windows]
+        self.batches.append(ids)
+        for name in ids:
+            if name in self.errors:
+                raise self.errors[name]
+        return [[] for _ in windows]
+
+
+def window(name: str, seconds: float = 1.0) -> Window:
+    return Window(Utterance(name, "file", seconds, ""), TranscribeOptions(), lambda _: [])
+
+
+@pytest.fixture
+def scheduler() -> Iterator[Scheduler]:
+    scheduler = Scheduler(batch_seconds=4.0)
+    scheduler.start()
+    yield scheduler
+    scheduler.stop()
+    scheduler.join(10)
+    assert not scheduler.alive
+
+
+def hold(scheduler: Scheduler, model: RecordingModel) -> None:
+    """Starts a batch that does not end, so what is added after it waits."""
+    scheduler.add(Task(model), window("first"))
+    assert model.started.wait(10)
+
+
+def test_a_batch_has_windows_of_all_requests_in_turn(scheduler: Scheduler) -> None:
+    model = RecordingModel("a")
+    hold(scheduler, model)
+    long, short = Task(model), Task(model)
+    futures = [scheduler.add(long, window(f"long{n}")) for n in range(5)]
+    futures += [scheduler.add(short, window(f"short{n}")) for n in range(2)]
+    assert scheduler.load() == (7, 7.0)
+    model.free.set()
+    assert [future.result(10) for future in futures] == [[]] * 7
+    assert model.batches == [["first"], ["long0", "short0", "long1", "short1"], ["long2", "long3", "long4"]]
+    assert scheduler.load() == (0, 0.0)
+
+
+def test_a_batch_counts_padding(scheduler: Scheduler) -> None:
+    model = RecordingModel("a")
+    hold(scheduler, model)
+    futures = [scheduler.add(Task(model), window(f"w{n}", 2.0 if n == 1 else 0.5)) for n in range(4)]
+    futures.append(scheduler.add(Task(model), window("huge", 9.0)))
+    model.free.set()
+    for future in futures:
+        future.result(10)
+    assert model.batches[1:] == [["w0", "w1"], ["w2", "w3"], ["huge"]]
+
+
+def test_models_take_turns_by_the_window_that_waited_longest(scheduler: Scheduler) -> None:
+    one, two = RecordingModel("one"), RecordingModel("two")
+    two.free.set()
+    hold(scheduler, one)
+    futures = []
+    for name, model in (("a", two), ("b", one), ("c", two), ("d", one)):
+        futures.append(scheduler.add(Task(model), window(name)))
+    one.free.set()
+    for future in futures:
+        future.result(10)
+    assert two.batches == [["a", "c"]] and one.batches == [["first"], ["b", "d"]]
+
+
+@pytest.mark.parametrize("error", [DataError("damaged"), MemoryError(), torch.OutOfMemoryError(), RuntimeError("bug")])
+def test_an_error_ends_only_the_request_that_causes_it(scheduler: Scheduler, error: Exception) -> None:
+    model = RecordingModel("a")
+    model.errors["bad"] = error
+    hold(scheduler, model)
+    futures = {name: scheduler.add(Task(model), window(name, 0.5)) for name in ("a", "b", "bad", "c", "d")}
+    model.free.set()
+    for name, future in futures.items():
+        if name == "bad":
+            assert future.exception(10) is error
+        else:
+            assert future.result(10) == []
+    assert scheduler.add(Task(model), window("later")).result(10) == [], "the thread works on"
+
+
+def test_windows_of_a_request_that_was_given_up_are_dropped(scheduler: Scheduler) -> None:
+    model = RecordingModel("a")
+    hold(scheduler, model)
+    gone, stays = Task(model), Task(model)
+    for number in range(3):
+        scheduler.add(gone, window(f"gone{number}"))
+    kept = scheduler.add(stays, window("stays"))
+    scheduler.cancel(gone)
+    model.free.set()
+    assert kept.result(10) == [] and model.batches == [["first"], ["stays"]]
+
+
+def test_a_stopped_scheduler_takes_nothing(scheduler: Scheduler) -> None:
+    scheduler.stop()
+    scheduler.join(10)
+    with pytest.raises(RuntimeError, match="stopped"):
+        scheduler.add(Task(RecordingModel("a")), window("late"))
