@@ -24,14 +24,18 @@ from pathlib import Path
 import httpx
 import numpy as np
 import soundfile
+import torch
+from peft import LoraConfig, get_peft_model
 
 from finetune.data.audio import SAMPLE_RATE, load_utterance
 from finetune.data.manifest import read_manifest
-from finetune.inference.transcribe import Transcriber
+from finetune.inference.transcribe import Transcriber, load
+from finetune.model.adapter import save_adapter
 from finetune.serving.adapters import parse_adapters, with_adapters
 from finetune.serving.models import ServedModel, load_base
 
 ROOT = Path(__file__).resolve().parent.parent
+LORA_LAYERS = r".*language_model.*\.(q_proj|v_proj)"
 MANIFESTS = [ROOT / "data" / "vocabulary" / f"{split}.jsonl" for split in ("test", "canary", "valid")]
 
 
@@ -58,6 +62,17 @@ def recordings(folder: Path, count: int, longest: float, models: Sequence[str]) 
         soundfile.write(path, wave, SAMPLE_RATE)
         items.append(Item(path, len(wave) / SAMPLE_RATE, rng.choice(models)))
     return items
+
+
+def write_random_lora(base: str, folder: Path) -> None:
+    """Writes an adapter with LoRA of random values, which changes some words."""
+    model = load(base)
+    torch.manual_seed(1)
+    adapted = get_peft_model(model.hf, LoraConfig(r=8, lora_alpha=16, target_modules=LORA_LAYERS))
+    for name, value in model.hf.named_parameters():
+        if "lora_B" in name:
+            value.data.normal_(0, 0.05)
+    save_adapter(model, adapted, folder)
 
 
 def direct(models: Sequence[ServedModel], items: Sequence[Item]) -> tuple[list[str], float]:
@@ -109,15 +124,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--adapter", action="append", default=[])
+    parser.add_argument("--random-lora", action="store_true", help="also serve an adapter with LoRA of random values")
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--longest", type=float, default=30.0)
     parser.add_argument("--at-once", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--batch-seconds", default="120")
     args = parser.parse_args()
-    models = with_adapters(load_base(args.model), parse_adapters(args.adapter), 0.9)
-    adapters = [value for item in args.adapter for value in ("--adapter", item)]
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
+        if args.random_lora:
+            write_random_lora(args.model, Path(folder) / "lora")
+            args.adapter.append(f"random={folder}/lora")
+        models = with_adapters(load_base(args.model), parse_adapters(args.adapter), 0.9)
+        adapters = [value for item in args.adapter for value in ("--adapter", item)]
         items = recordings(Path(folder), args.requests, args.longest, [model.name for model in models])
         audio = sum(item.seconds for item in items)
         print(f"{len(items)} recordings, {audio:.0f} s of audio, models {', '.join(model.name for model in models)}")

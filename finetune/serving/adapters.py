@@ -25,6 +25,7 @@ from finetune.core.recipe import read_recipe
 from finetune.core.run_dir import RunDir
 from finetune.exporting.adaptation import FILE as ADAPTATION
 from finetune.exporting.adaptation import Adaptation
+from finetune.inference.saved_options import options_for, options_path
 from finetune.model.adapter import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -49,14 +50,12 @@ class AdapterFolder:
     Attributes:
         name: in requests.
         folder: its files.
-        base: folder or hub name of the model that it was trained on; "" if it is not known.
         options: how its model transcribes.
         limits: of its model.
     """
 
     name: str
     folder: Path
-    base: str
     options: TranscribeOptions
     limits: ModelLimits
 
@@ -140,9 +139,10 @@ def find_adapter(name: str, folder: Path, base: ServedModel) -> AdapterFolder:
     for run, files in ((RunDir(folder), folder / "best"), (RunDir(folder.resolve().parent), folder)):
         if run.resolved.is_file() and (files / PARTS).is_file():
             recipe = read_recipe(run.resolved)
-            limits = read_limits(recipe.model.base).after_training(recipe.model.instruction, run.done("train"))
-            if run.export.is_dir():
-                limits = replace(limits, no_speech=read_limits(run.export).no_speech)  # calibrated by the export
+            if options_path(run.export).is_file():  # its merged model has the same options and limits
+                _check_base(name, recipe, base)
+                return AdapterFolder(name, files, options_for(run.export), read_limits(run.export))
+            limits = base.limits.after_training(recipe.model.instruction, run.done("train"))
             return _described(name, files, recipe, limits, base)
     try:
         adaptation = Adaptation.read(folder)
@@ -151,7 +151,7 @@ def find_adapter(name: str, folder: Path, base: ServedModel) -> AdapterFolder:
     if adaptation is not None and (folder / ADAPTER_CONFIG).is_file():
         return _described(name, folder, adaptation.recipe, adaptation.limits, base)
     if (folder / PARTS).is_file() or (folder / ADAPTER_CONFIG).is_file():
-        return AdapterFolder(name, folder, "", base.options, base.limits)
+        return AdapterFolder(name, folder, base.options, base.limits)
     hint = "; a merged model is no adapter: give it as MODEL" if (folder / ADAPTATION).is_file() else ""
     raise CheckpointError(f"{folder}: not a run, its `best`, or an export with --format peft{hint}")
 
@@ -163,10 +163,14 @@ def _described(name: str, folder: Path, recipe: Recipe, limits: ModelLimits, bas
     )
     decoding = replace(recipe.decode, max_new_tokens=default.decoding.max_new_tokens)
     options = replace(default, instruction=recipe.model.instruction, decoding=decoding, vad=base.options.vad)
+    _check_base(name, recipe, base)
+    return AdapterFolder(name, folder, options, limits)
+
+
+def _check_base(name: str, recipe: Recipe, base: ServedModel) -> None:
     source, trained_on = base.network.source, recipe.model.base
     if source != trained_on and Path(source).resolve() != Path(trained_on).resolve():
         log.warning("the adapter %s was trained on %s, and this server has %s", name, trained_on, source)
-    return AdapterFolder(name, folder, trained_on, options, limits)
 
 
 def _read(item: AdapterFolder, base: SpeechModel) -> Adapter:

@@ -17,6 +17,7 @@ from finetune.core.serve_options import ServeOptions
 log = logging.getLogger(__name__)
 
 LINGER = 2.0  # seconds in which a client can read the answer to a request that it has not sent completely
+BACKLOG = 1024  # connections that wait to be accepted
 MAX_MESSAGE = 1 << 20  # bytes of a message of a websocket
 TO_TELL = 5.0  # seconds in which requests that are not finished get their error
 
@@ -123,6 +124,7 @@ def listen(options: ServeOptions) -> socket.socket:
         sock = socket.socket(family)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
+        sock.listen(BACKLOG)  # from now on, connections wait instead of being refused
     except OSError as error:
         raise RecipeError(f"cannot listen on {options.host}:{options.port} ({error.strerror or error})") from error
     return sock

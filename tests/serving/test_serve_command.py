@@ -1,0 +1,66 @@
+"""`finetune serve` as a command: arguments, keys, the end by a signal."""
+
+import re
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from command import Command
+
+from finetune.cli.serve import _api_keys
+from finetune.core.errors import DataError, RecipeError
+from finetune.core.serve_options import API_KEYS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--port", "70000"], 2, "port: must be less than or equal to 65535"),
+        (["--max-audio", "0"], 2, "max_audio: must be greater than 0"),
+        (["--max-upload", "many"], 2, "'many' is not a size"),
+        (["--api-keys", "missing"], 1, "missing: the API keys cannot be read"),
+        (["--adapter", "x"], 2, "--adapter x: give NAME=DIR"),
+    ],
+)
+def test_wrong_arguments(finetune: Command, arguments: list[str], code: int, message: str) -> None:
+    result = finetune("serve", "no-model", *arguments)
+    assert result.code == code and message in result.err
+
+
+def test_keys_of_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "keys").write_text("one\n\n two \n", encoding="utf-8")
+    monkeypatch.setenv(API_KEYS, "three,, four")
+    assert _api_keys(str(tmp_path / "keys")) == ("one", "two")
+    assert _api_keys(None) == ("three", "four")
+    monkeypatch.delenv(API_KEYS)
+    assert _api_keys(None) == ()
+    (tmp_path / "keys").write_text("\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match="has no API key"):
+        _api_keys(str(tmp_path / "keys"))
+    with pytest.raises(DataError, match="cannot be read"):
+        _api_keys(str(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_signal_lets_requests_finish(nano: Path, talk: Path) -> None:
+    command = [sys.executable, "-m", "finetune", "serve", str(nano), "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    url = next(found[0] for line in process.stdout if (found := re.search(r"http://\S+", line)))
+
+    def ask(_: int) -> int:
+        content = {"file": talk.read_bytes()}
+        return httpx.post(f"{url}/v1/audio/transcriptions", files=content, timeout=120).status_code
+
+    assert ask(0) == 200
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(ask, number) for number in range(4)]
+        while "finetune_requests_inside 4.0" not in httpx.get(f"{url}/metrics").text:
+            assert not any(answer.done() for answer in answers)
+        process.send_signal(signal.SIGTERM)
+        assert [answer.result() for answer in answers] == [200] * 4
+    assert process.wait(60) == 128 + signal.SIGTERM
