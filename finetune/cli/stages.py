@@ -11,10 +11,11 @@ from finetune.cli.arguments import (
     add_recipe_arguments,
     add_shard_arguments,
 )
+from finetune.cli.verify import check_engine, verify_export
 from finetune.core.errors import DataError, RecipeError
 from finetune.core.terminal import visible
 from finetune.data.splits import SPLITS
-from finetune.exporting.engines.registry import GGUF, ONNX
+from finetune.exporting.engines.registry import ADAPTERS, ENGINES, GGUF, HF, ONNX
 
 if TYPE_CHECKING:
     from finetune.core.run_dir import RunDir
@@ -35,16 +36,20 @@ def add_parser(subparsers: Subparsers) -> None:
         example = f"example: finetune {name} recipes/quickstart.yaml --set train.epochs=2"
         parser = subparsers.add_parser(name, help=text, description=text, epilog=example)
         add_recipe_arguments(parser)
-        parser.set_defaults(run=run, shard=None, merge=False, engine="local", shards=None, format="hf", gguf_dtype=None)
+        parser.set_defaults(run=run, shard=None, merge=False, engine="local", shards=None)
+        parser.set_defaults(format=HF, gguf_dtype=None, verify=None)
         if name == "export":
             parser.add_argument(
                 "--format",
-                choices=("hf", "peft", "vllm-lora", GGUF, ONNX),
-                default="hf",
+                choices=(HF, *ADAPTERS, GGUF, ONNX),
+                default=HF,
                 help="hf (default): the merged model; peft, vllm-lora: an adapter; gguf: the model for llama.cpp; "
                 "onnx: the model for onnxruntime; see docs/engines.md",
             )
             add_gguf_dtype(parser, GGUF_DTYPE)
+            parser.add_argument(
+                "--verify", metavar="ENGINE", choices=ENGINES, help="then run `finetune verify` with this engine"
+            )
         if name == "prepare":
             parts = add_array_arguments(parser)
             parts.add_argument(
@@ -64,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.gguf_dtype and args.format != GGUF:
         raise RecipeError(f"--gguf-dtype: --format {args.format} writes no GGUF files; add --format gguf")
+    if args.verify:
+        check_engine(args.verify, args.format)
     shard = None if args.shard is None else parse_shard(args.shard)
     recipe, _ = load_recipe(args.recipe, args.overrides)
 
@@ -89,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.command == "prepare":
         run_dir = run_prepare(recipe, merge=False, engine=args.engine)
-    elif args.format != "hf":
+    elif args.format != HF:
         exports = {GGUF: lambda: export_gguf(recipe, args.gguf_dtype or GGUF_DTYPE), ONNX: lambda: export_onnx(recipe)}
         run_dir = exports.get(args.format, lambda: export_adapter(recipe, args.format))()
     else:
@@ -99,6 +106,8 @@ def run(args: argparse.Namespace) -> int:
     if args.command == "run":
         with damage_is_an_error(run_dir.root, "delete the markers (*.done.json), then rerun"):
             print(visible(format_summary(run_dir, summarize(run_dir))))
+    if args.verify:
+        return verify_export(run_dir.export if args.format == HF else run_dir.exported(args.format), args.verify)
     return 0
 
 

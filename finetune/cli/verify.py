@@ -26,6 +26,7 @@ Exit codes: 0 all texts are equal, 1 a text differs or the engine failed, 2 wron
 SHOWN = 5  # differences
 LONGEST = 500  # characters of a shown text
 GGUF_DTYPE = "F32"  # so that texts are equal
+TIMEOUT = 3600  # seconds
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -52,7 +53,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--python", type=Path, metavar="PATH", help="a Python that has the engine")
     add_gguf_dtype(parser, GGUF_DTYPE)
     parser.add_argument(
-        "--timeout", type=_positive, metavar="SECONDS", default=3600, help="for the engine (default: %(default)s)"
+        "--timeout", type=_positive, metavar="SECONDS", default=TIMEOUT, help="for the engine (default: %(default)s)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result to this file")
     parser.set_defaults(run=run)
@@ -86,6 +87,27 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         write_json(args.json, asdict(result))
     return int(bool(result.differences) or result.adapted == 0)
+
+
+def check_engine(engine: str, format_name: str) -> None:
+    """Checks that an engine reads a format and is installed.
+
+    Raises:
+        RecipeError: it does not read it.
+        ModelError: it is not installed.
+    """
+    from finetune.exporting.engines.environment import python_of
+
+    if format_name not in ENGINES[engine].reads:
+        fitting = ", ".join(name for name, spec in ENGINES.items() if format_name in spec.reads)
+        raise RecipeError(f"--verify {engine}: it does not read --format {format_name}; use one of {fitting}")
+    python_of(engine)
+
+
+def verify_export(folder: Path, engine: str) -> int:
+    """`finetune verify FOLDER --engine ENGINE`. Returns its exit code."""
+    options = {"clips": None, "limit": None, "python": None, "gguf_dtype": None, "json": None, "run_dir": None}
+    return run(argparse.Namespace(export=folder, engine=engine, timeout=TIMEOUT, **options))
 
 
 def format_verification(result: "Verification") -> list[str]:

@@ -1,6 +1,8 @@
 """`finetune verify`: what an engine gets, how its failures are reported, and equal texts from real engines."""
 
 import json
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -161,6 +163,18 @@ def test_wrong_usage(arguments: list[str], message: str, finetune: Command) -> N
     assert done.code == 2 and message in done.err
 
 
+def test_an_export_is_verified_by_an_engine_that_reads_its_format(finetune: Command, tmp_path: Path) -> None:
+    """Both are checked before the training."""
+    recipe = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.yaml"
+    done = finetune("export", recipe, "--format", "peft", "--verify", "vllm", "--set", f"runs={tmp_path}")
+    assert done.code == 2 and "--verify vllm: it does not read --format peft; use one of peft" in done.err
+    command = [sys.executable, "-m", "finetune", "export", recipe, "--verify", "mlx"]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "none")}
+    run = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 1 and "mlx is not installed" in run.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_data_type_of_gguf_needs_its_format(finetune: Command, tmp_path: Path) -> None:
     recipe = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.yaml"
     done = finetune("export", recipe, "--gguf-dtype", "F16", "--set", f"runs={tmp_path}")
@@ -207,3 +221,19 @@ def test_llamacpp_reads_the_files_of_an_export(nano: Path, tmp_path: Path, finet
     text.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
     damaged = finetune("verify", run.exported("gguf"), "--engine", "llamacpp")
     assert damaged.code == 1 and "  engine " in damaged.out, damaged.err
+
+
+@pytest.mark.engines
+def test_weights_that_mlx_audio_quantized(nano: Path, tmp_path: Path, finetune: Command) -> None:
+    """By its own program; most texts are those of the merged model in this toolkit."""
+    available("mlx")
+    run = RunDir(tmp_path / "run")
+    run.root.mkdir()
+    run.export.symlink_to(nano)
+    write_manifest(run.manifest("test"), embedded("canary", CLIPS))
+    convert = [python_of("mlx"), "-m", "mlx_audio.convert", "--hf-path", nano, "--mlx-path", run.exported("mlx")]
+    subprocess.run([*convert, "-q", "--q-bits", "8", "--model-domain", "stt"], check=True, capture_output=True)
+    done = finetune("verify", run.exported("mlx"), "--engine", "mlx", "--json", tmp_path / "r.json")
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["format"] == "mlx 8 bit" and done.code == (result["equal"] != CLIPS)
+    assert result["equal"] >= CLIPS / 2 and abs(result["toolkit_wer"] - result["engine_wer"]) < 0.1
