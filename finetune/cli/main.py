@@ -26,6 +26,7 @@ from finetune.cli import (
     init,
     preview,
     pseudo_label,
+    push,
     recipes,
     report,
     score,
@@ -50,7 +51,7 @@ RESUMABLE = (
     "pseudo-label",
     "synthesize",
 )  # commands beside the stages that go on where they stopped
-NOISY_LOGGERS = ("gguf", "httpx", "huggingface_hub", "transformers", "accelerate", "datasets")
+NOISY_LOGGERS = ("gguf", "httpx", "httpx2", "huggingface_hub", "transformers", "accelerate", "datasets")
 
 
 class Command(Protocol):
@@ -76,6 +77,7 @@ COMMANDS: tuple[Command, ...] = (
     serve,
     verify,
     bench_serve,
+    push,
     convert,
     demo,
     doctor,

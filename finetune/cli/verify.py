@@ -84,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
     dtype = args.gguf_dtype or GGUF_DTYPE
     result = verify(args.export, args.engine, python, utterances, dtype, args.timeout, run_dir)
     print(visible("\n".join(format_verification(result))))
+    _keep_counts(args.export, args.engine, result)
     if args.json:
         write_json(args.json, asdict(result))
     return int(bool(result.differences) or result.adapted == 0)
@@ -137,6 +138,29 @@ def format_verification(result: "Verification") -> list[str]:
 def _quoted(text: str) -> str:
     """A text in quotation marks, shortened."""
     return json.dumps(text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters)")
+
+
+def _keep_counts(export: Path, engine: str, result: "Verification") -> None:
+    """Records the counts in an export, and in its model card."""
+    from finetune.core.model_limits import ADAPTATION
+    from finetune.exporting.adaptation import Adaptation
+    from finetune.exporting.card.usage import update_engines
+    from finetune.exporting.engine_checks import EngineCheck, add_check
+
+    if not (export / ADAPTATION).is_file():  # not an export, but a base model
+        return
+    recipe = Adaptation.read(export).recipe
+    check = EngineCheck(
+        versions=result.versions,
+        format=result.format,
+        clips=result.clips,
+        equal=result.equal,
+        wer=result.engine_wer,
+        toolkit_wer=result.toolkit_wer,
+    )
+    checks = add_check(export, engine, check)
+    if update_engines(export, checks, recipe.model.instruction, recipe.decode.max_new_tokens):
+        print(visible(f"recorded in {export / 'README.md'}"))
 
 
 def _test_set(export: Path, run_dir: "RunDir | None") -> Path:

@@ -27,6 +27,10 @@ class CheckpointError(FinetuneError):
     """A run directory or a checkpoint that does not match the recipe, or is not complete."""
 
 
+class HubError(FinetuneError):
+    """The Hugging Face Hub cannot be reached, or refuses a request."""
+
+
 class MissingExtraError(FinetuneError):
     """A package of an optional extra is not installed."""
 

@@ -13,6 +13,7 @@ from finetune.core.files import read_json, write_json
 from finetune.core.options import MAX_WINDOW, Range, check_options
 
 FILE = "limits.json"
+ADAPTATION = "adaptation.json"  # beside it in an exported folder: base, recipe and data (`exporting.adaptation`)
 
 
 @dataclass(frozen=True)

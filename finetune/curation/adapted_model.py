@@ -7,7 +7,7 @@ from pathlib import Path
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError
 from finetune.core.files import read_json
-from finetune.core.model_limits import read_limits
+from finetune.core.model_limits import ADAPTATION, read_limits
 from finetune.core.options import MAX_WINDOW, DecodingOptions
 from finetune.core.recipe import read_recipe
 from finetune.core.run_dir import RunDir
@@ -16,8 +16,6 @@ from finetune.model.adapter import load_adapter
 from finetune.model.granite import SpeechModel, default_device, load_model
 
 log = logging.getLogger(__name__)
-
-ADAPTATION = "adaptation.json"  # in an exported folder
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from pydantic import BaseModel, ConfigDict
 
 from finetune.core.config import Recipe
 from finetune.core.files import read_json, write_json
-from finetune.core.model_limits import ModelLimits
+from finetune.core.model_limits import ADAPTATION, ModelLimits
 from finetune.core.run_dir import RunDir
 from finetune.metrics.results import BySystem, read_results
 from finetune.metrics.scores import Scores
 from finetune.training.state import TrainRecord
 from finetune.version import __version__
 
-FILE = "adaptation.json"
+FILE = ADAPTATION
 
 
 class Adaptation(BaseModel):

@@ -1,9 +1,10 @@
 """Adds a transcriber to an exported folder: its options, and a copy of the modules that transcribing needs."""
 
 import ast
-import shutil
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from functools import cache
+from pathlib import Path, PurePosixPath
 
 from finetune.core.config import Recipe
 from finetune.core.options import TranscribeOptions
@@ -32,20 +33,26 @@ def add_transcriber(folder: Path, recipe: Recipe) -> None:
 
     Python finds modules beside `__main__.py` first, so an installed `finetune` of another version is not used.
     """
-    target = folder / "transcribe"
-    for name, path in modules().items():
-        copy = (
-            target / Path(*name.split(".")) / "__init__.py"
-            if path.name == "__init__.py"
-            else target / Path(*name.split(".")).with_suffix(".py")
-        )
+    for name, content in transcriber_files().items():
+        copy = folder / name
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
-    (target / "finetune" / "__init__.py").write_text('"""The part of finetune that transcribes."""\n', encoding="utf-8")
-    (target / "__main__.py").write_text(MAIN.format(entry=ENTRY), encoding="utf-8")
+        copy.write_bytes(content)
     default = TranscribeOptions(**limit_options(folder))
     decoding = replace(recipe.decode, max_new_tokens=default.decoding.max_new_tokens)
     write_options(folder, replace(default, instruction=recipe.model.instruction, decoding=decoding))
+
+
+@cache
+def transcriber_files() -> Mapping[str, bytes]:
+    """The code of the transcriber: the content of each file, by its path in an exported folder."""
+    files = {}
+    for name, path in modules().items():
+        place = PurePosixPath("transcribe", *name.split("."))
+        place = place / "__init__.py" if path.name == "__init__.py" else place.with_suffix(".py")
+        files[str(place)] = path.read_bytes()
+    files["transcribe/finetune/__init__.py"] = b'"""The part of finetune that transcribes."""\n'
+    files["transcribe/__main__.py"] = MAIN.format(entry=ENTRY).encode()
+    return files
 
 
 def modules() -> dict[str, Path]:

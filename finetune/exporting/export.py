@@ -106,7 +106,7 @@ def export(
             save_weights(staged, weights, dtype, int(recipe.export.shard_gb * GIGABYTE))
         copy_side_files(base, staged, dtype)
         limits, logits = _saved_limits_and_logits(recipe, run, base, staged, clips, trained.tokens)
-        save_other_files(staged, recipe, run, limits)
+        save_other_files(staged, recipe, run, base, limits)
         log.info("loading the saved folder in a new process, and comparing it on the same clips")
         loaded = reopen(Opened(str(staged), str(staged)), recipe, run, clips, trained.tokens, run_process)
         # Rounded weights can give other tokens than the trained ones; their logits are compared.

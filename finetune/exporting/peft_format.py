@@ -12,7 +12,7 @@ from torch import Tensor, zeros
 
 from finetune.core.config import Recipe
 from finetune.core.errors import ModelError
-from finetune.core.files import replace_folder, write_text
+from finetune.core.files import replace_folder
 from finetune.core.progress import task
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest, seconds_of
@@ -23,12 +23,12 @@ from finetune.exporting.adapter_folder import (
     refuse_shipped_lora,
     write_adapter,
 )
+from finetune.exporting.card.write import write_adapter_card
 from finetune.exporting.merge import trained_outputs
 from finetune.exporting.plain_peft import python_code
 from finetune.exporting.save import base_folder, staged_folder
 from finetune.exporting.trained_weights import TrainedWeights
 from finetune.exporting.verify import Opened, RunProcess, largest_difference, reopen, run_process
-from finetune.model.adapter import NOTE
 from finetune.model.load_weights import model_class
 from finetune.model.model_config import read_config
 from finetune.model.trainable import full_module_of
@@ -40,16 +40,16 @@ log = logging.getLogger(__name__)
 UNCHANGED = "model.language_model.norm"
 # PEFT needs a layer with LoRA. Without any, this one gets a LoRA of zeros. It never trains.
 ZERO_LORA = "model.encoder.input_linear"
-README = """# PEFT adapter for Granite Speech
-Base model: `{base}`{revision}. The adapter has all trained weights: {content}. It needs PEFT {peft} and transformers
-5.10 or newer. In float32 the model is exactly the trained one; in bfloat16, modules in `modules_to_save` are rounded.
+USAGE = """Base model: `{base}`{revision}. The adapter has all trained weights: {content}. It needs PEFT {peft} and
+transformers 5.10 or newer. In float32 the model is exactly the trained one; in bfloat16, modules in `modules_to_save`
+are rounded.
 
 ```python
 {loading}```
 
 Use the processor of the base model, and the prompt `<|audio|>{instruction}`.
 
-## Self-check
+### Self-check
 This code prints `{adapted}`. If it prints `{without}`, the base model runs without the adapter; if it prints something
 else, the base model is another one.
 
@@ -77,7 +77,7 @@ def export_peft(recipe: Recipe, run: RunDir, folder: Path, run_process: RunProce
     with staged_folder(folder) as staged:
         config, tensors = peft_adapter(weights)
         name, revision = base_name(recipe, base)
-        write_adapter(staged, config, tensors, recipe, run, base)
+        limits = write_adapter(staged, config, tensors, recipe, run, base)
         log.info("loading the adapter with PEFT in a new process, and comparing it on the same clips")
         opened = Opened(recipe.model.base, str(base), recipe.model.revision, str(staged))
         loaded = reopen(opened, recipe, run, clips, trained.tokens, run_process)
@@ -90,7 +90,7 @@ def export_peft(recipe: Recipe, run: RunDir, folder: Path, run_process: RunProce
         base_config = read_config(recipe.model.base, recipe.model.revision)
         class_name = model_class(base_config).__name__
         loading, self_check = python_code(class_name, name, revision, int(base_config.audio_token_id))
-        readme = README.format(
+        how = USAGE.format(
             base=name,
             revision=f", revision `{revision}`" if revision else "",
             content=_content(weights),
@@ -101,7 +101,7 @@ def export_peft(recipe: Recipe, run: RunDir, folder: Path, run_process: RunProce
             without=loaded.self_check[0],
             adapted=loaded.self_check[1],
         )
-        write_text(staged / NOTE, readme)
+        write_adapter_card(staged, recipe, run, base, limits, how)
         replace_folder(staged, folder)
     log.info("exported to %s; PEFT gives the trained model: logits differ by %.2g", folder, difference)
     return AdapterResult(str(folder), difference, len(clips))

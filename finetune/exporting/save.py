@@ -15,18 +15,29 @@ from torch import Tensor
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, ModelError
 from finetune.core.files import is_disk_full, write_json
-from finetune.core.model_limits import ModelLimits, write_limits
+from finetune.core.model_limits import ADAPTATION, ModelLimits, write_limits
 from finetune.core.progress import advance
 from finetune.core.run_dir import RunDir
+from finetune.exporting import engine_checks, eval_results
 from finetune.exporting.adaptation import Adaptation
 from finetune.exporting.bundle import add_transcriber
+from finetune.exporting.card.write import CARD, write_merged_card
 from finetune.exporting.shards import TensorSpec, write_weights
 from finetune.exporting.trained_weights import TrainedWeights
 from finetune.model.granite import DTYPES
 from finetune.model.weight_files import WeightFiles, hub_name, model_name
 
 GIGABYTE = 10**9
-OWN = {"transcribe", "adaptation.json", "config.json", "generation_config.json", "decode.json", "README.md"}
+OWN = {
+    "transcribe",
+    ADAPTATION,
+    "config.json",
+    "generation_config.json",
+    "decode.json",
+    CARD,
+    eval_results.FOLDER,
+    engine_checks.FILE,
+}
 NOT_COPIED = (
     "README.md",
     "decode.json",
@@ -77,11 +88,12 @@ def saved_bytes(weights: TrainedWeights, dtype: str) -> int:
     return sum(value.numel() * DTYPES[dtype].itemsize for value in weights.shapes.values())
 
 
-def save_other_files(folder: Path, recipe: Recipe, run: RunDir, limits: ModelLimits) -> None:
-    """Writes `limits.json`, `adaptation.json` and the transcriber."""
+def save_other_files(folder: Path, recipe: Recipe, run: RunDir, base: Path, limits: ModelLimits) -> None:
+    """Writes `limits.json`, `adaptation.json`, the transcriber and the model card."""
     Adaptation.of_run(recipe, run, limits).write(folder)
     write_limits(folder, limits)
     add_transcriber(folder, recipe)
+    write_merged_card(folder, recipe, run, base, limits)
 
 
 def base_folder(recipe: Recipe) -> Path:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from finetune.core.config import Recipe
 from finetune.core.errors import ModelError
-from finetune.core.files import replace_folder, write_text
+from finetune.core.files import replace_folder
 from finetune.core.run_dir import RunDir
 from finetune.exporting.adapter_folder import (
     AdapterResult,
@@ -19,9 +19,10 @@ from finetune.exporting.adapter_folder import (
     refuse_shipped_lora,
     write_adapter,
 )
+from finetune.exporting.card.write import write_adapter_card
 from finetune.exporting.save import base_folder, staged_folder
 from finetune.exporting.trained_weights import TrainedWeights
-from finetune.model.adapter import NOTE, Adapter
+from finetune.model.adapter import Adapter
 from finetune.model.trainable import part_of
 
 log = logging.getLogger(__name__)
@@ -29,9 +30,8 @@ log = logging.getLogger(__name__)
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values of vLLM's max_lora_rank
 OURS, THEIRS = "base_model.model.model.language_model.", "base_model.model.language_model.model."
 LAYER = re.compile(r"base_model\.model\.(.+)\.lora_(?:A|B)\.weight")
-README = """# LoRA for vLLM
-Base model: `{base}`{revision}. LoRA of the language model (rank {rank}), under the names of vLLM. PEFT needs the
-adapter of `finetune export --format peft`.
+USAGE = """LoRA for vLLM. Base model: `{base}`{revision}. LoRA of the language model (rank {rank}), under
+the names of vLLM. PEFT needs the adapter of `finetune export --format peft`.
 
 ```
 vllm serve {base} {pin}--enable-lora --max-lora-rank {max_rank} --lora-modules adapted=FOLDER --max-model-len 2048
@@ -55,7 +55,7 @@ def export_vllm_lora(recipe: Recipe, run: RunDir, folder: Path) -> AdapterResult
     refuse_shipped_lora(weights, "vllm-lora")
     config, tensors = vllm_adapter(weights.adapter)
     name, revision = base_name(recipe, base)
-    readme = README.format(
+    how = USAGE.format(
         base=name,
         revision=f", revision `{revision}`" if revision else "",
         pin=f"--revision {revision} " if revision else "",
@@ -64,8 +64,8 @@ def export_vllm_lora(recipe: Recipe, run: RunDir, folder: Path) -> AdapterResult
         instruction=recipe.model.instruction,
     )
     with staged_folder(folder, keep=False) as staged:
-        write_adapter(staged, config, tensors, recipe, run, base)
-        write_text(staged / NOTE, readme)
+        limits = write_adapter(staged, config, tensors, recipe, run, base)
+        write_adapter_card(staged, recipe, run, base, limits, how)
         replace_folder(staged, folder)
     log.info("exported to %s", folder)
     return AdapterResult(str(folder), 0.0, 0)

@@ -7,6 +7,7 @@ from pathlib import Path
 from finetune.core.errors import CheckpointError
 from finetune.core.files import replace_folder
 from finetune.core.run_dir import RunDir
+from finetune.exporting.card.write import CARD, GGUF_CARD, write_converted_card
 from finetune.exporting.gguf.quantize import make_gguf
 from finetune.exporting.save import staged_folder
 
@@ -30,13 +31,15 @@ def export_gguf(run: RunDir, dtype: str) -> tuple[Path, Path]:
     """
     folder = run.exported("gguf")
     if os.path.lexists(folder):
-        foreign = [path.name for path in folder.iterdir() if path.suffix != ".gguf"] if folder.is_dir() else ["it"]
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else ["it"]
+        foreign = [name for name in names if not name.endswith(".gguf") and name != CARD]
         if foreign:
             raise CheckpointError(
                 f"{folder}: {min(foreign)} was not written by an export and would be deleted; move it away, then rerun"
             )
     with staged_folder(folder, keep=False) as staged:
         text, audio = make_gguf(run.export, staged, dtype)
+        write_converted_card(staged, run, GGUF_CARD)
         replace_folder(staged, folder)
     paths = folder / text.name, folder / audio.name
     log.info("wrote %s and %s", *paths)

@@ -19,6 +19,8 @@ from finetune.core.errors import CheckpointError, ModelError
 from finetune.core.extras import require
 from finetune.core.files import replace_folder, write_json
 from finetune.core.run_dir import RunDir
+from finetune.exporting import engine_checks
+from finetune.exporting.card.write import CARD, ONNX_CARD, write_converted_card
 from finetune.exporting.onnx.graphs import AudioGraph, DecoderGraph, EmbeddingGraph, frame_unit
 from finetune.exporting.save import staged_folder
 from finetune.model.granite import SpeechModel, load_model
@@ -29,7 +31,12 @@ EXTRA = "onnx"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 AUDIO, EMBEDDING, DECODER, SIZES = "audio.onnx", "embedding.onnx", "decoder.onnx", "onnx.json"
 COPIED = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "limits.json", "adaptation.json")
-OWN = {name for graph in (AUDIO, EMBEDDING, DECODER) for name in (graph, f"{graph}.data")} | {SIZES, *COPIED}
+OWN = {name for graph in (AUDIO, EMBEDDING, DECODER) for name in (graph, f"{graph}.data")} | {
+    SIZES,
+    CARD,
+    engine_checks.FILE,
+    *COPIED,
+}
 TOLERANCE = 1e-3  # of outputs, relative to the largest
 MAX_UNITS, MAX_TOKENS = 600, 1 << 20  # larger than any clip and context
 
@@ -65,6 +72,7 @@ def export_onnx(run: RunDir) -> Path:
             if (run.export / name).is_file():
                 shutil.copyfile(run.export / name, staged / name)
         write_json(staged / SIZES, sizes(model))
+        write_converted_card(staged, run, ONNX_CARD)
         replace_folder(staged, folder)
     log.info("exported to %s", folder)
     return folder

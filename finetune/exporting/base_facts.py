@@ -1,0 +1,67 @@
+"""The base model of an export, for its model card: its name on the hub, and its licence."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from finetune.core.files import read_bytes, read_json
+from finetune.core.model_limits import ADAPTATION
+
+FRONT_MATTER_BYTES = 1_000_000  # of a model card that is read
+FAMILY, FAMILY_LICENSE = "ibm-granite/granite-", "apache-2.0"  # as their model cards state
+
+
+@dataclass(frozen=True)
+class BaseFacts:
+    """A base model.
+
+    Attributes:
+        name: What a reader sees: the hub name, or the last part of the path of a folder.
+        hub: The hub name; "" if it is not known.
+        revision: Commit on the hub; "" if it is not known.
+        license: Identifier of the licence; "" if it is not stated.
+        first_stage: Name of the folder if the base is itself an export, which was trained from `hub`.
+    """
+
+    name: str
+    hub: str = ""
+    revision: str = ""
+    license: str = ""
+    first_stage: str = ""
+
+
+def base_facts(base: str, revision: str | None, folder: Path) -> BaseFacts:
+    """The facts of a base model.
+
+    Args:
+        base: `model.base` of the recipe.
+        revision: `model.revision` of the recipe.
+        folder: The folder of its files; that of a hub name has the commit as its name.
+    """
+    stated = str(front_matter(folder / "README.md").get("license") or "")
+    if not Path(base).is_dir():
+        known = FAMILY_LICENSE if base.startswith(FAMILY) else ""
+        return BaseFacts(base, base, revision or folder.name, stated or known)
+    name = Path(base).resolve().name
+    with suppress(OSError, ValueError, KeyError, TypeError):  # not an export
+        earlier = read_json(folder / ADAPTATION)
+        hub = str(earlier["base"])
+        if hub.count("/") == 1 and not hub.startswith(("/", ".", "~")) and not Path(hub).exists():
+            known = FAMILY_LICENSE if hub.startswith(FAMILY) else ""
+            return BaseFacts(hub, hub, str(earlier.get("revision") or ""), stated or known, first_stage=name)
+    return BaseFacts(name, license=stated)
+
+
+def front_matter(card: Path) -> dict[str, Any]:
+    """The YAML between the first lines `---` of a model card; empty if there is none, or if it is damaged."""
+    try:
+        text = read_bytes(card, FRONT_MATTER_BYTES).decode("utf-8")
+        start, _, rest = text.partition("---\n")
+        header, end, _ = rest.partition("\n---")
+        content = yaml.safe_load(header) if not start.strip() and end else {}
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,86 @@
+"""The part of a model card with results: WER with intervals, forgetting, terms, words on clips without speech."""
+
+from finetune.core.config import Recipe
+from finetune.exporting.card.training import HOUR, hours_text
+from finetune.metrics.results import EvaluationResults
+from finetune.metrics.scores import Comparison, Scores
+from finetune.report import verdict
+from finetune.report.wording import count, p_value, percent, points, span
+from finetune.training.state import TrainRecord
+
+
+def results_section(results: EvaluationResults, recipe: Recipe) -> str:
+    """Scores of base and adapted model on each set, and the verdicts of the report."""
+    lines = [
+        "| set | clips | hours | metric | base | this model | 95 % interval | difference | 95 % interval | p |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        *(_row(name, results) for name in results.scores),
+    ]
+    scores = results.scores["test"].adapted
+    notes = [
+        f"Normalizer `{scores.normalizer}`; intervals and tests over {_units(results.differences['test'], scores)}. "
+        "`test` is the domain; `canary` is other speech, which measures forgetting. WER and chrF are in per cent, "
+        "differences in percentage points."
+    ]
+    findings = [
+        verdict.domain(results),
+        *filter(None, [verdict.translation(results)]),
+        verdict.forgetting(results, recipe.train.max_canary_loss),
+        verdict.hallucination(results),
+    ]
+    bullets = [" ".join(filter(None, [f"- **{x.subject}: {x.headline}.**", x.detail, x.caveat])) for x in findings]
+    return "\n".join([*lines, "", *notes, "", *bullets, *_terms(results), ""])
+
+
+def _row(name: str, results: EvaluationResults) -> str:
+    base, adapted = results.scores[name].base, results.scores[name].adapted
+    difference = results.differences.get(name)
+    translated = adapted.chrf is not None
+    values = (
+        ("chrF", percent(base.chrf), percent(adapted.chrf), "–")
+        if translated
+        else ("WER", percent(base.wer), percent(adapted.wer), span(adapted.interval))
+    )
+    sign = -1 if translated else 1
+    compared = ("–", "–", "–")
+    if difference is not None:
+        low, high = sorted((sign * difference.low, sign * difference.high))
+        compared = (
+            points(sign * difference.difference),
+            f"{points(low)} to {points(high)}",
+            p_value(difference.p_value),
+        )
+    hours = hours_text(adapted.audio_seconds / HOUR)
+    return f"| {' | '.join([name, f'{adapted.utterances:,}', hours, *values, *compared])} |"
+
+
+def _units(difference: Comparison, scores: Scores) -> str:
+    return count(difference.blocks, scores.blocks.unit)
+
+
+def _terms(results: EvaluationResults) -> list[str]:
+    base, adapted = results.scores["test"].base.terms, results.scores["test"].adapted.terms
+    if base is None or adapted is None:
+        return []
+    rows = (("that occur in the training texts", base.seen, adapted.seen), ("others", base.unseen, adapted.unseen))
+    texts = [
+        f"{label} {percent(before.recall)} % → {percent(after.recall)} %"
+        + (f" ({span(after)})" if after.low is not None else "")
+        for label, before, after in rows
+        if after.recall is not None
+    ]
+    return [f"- **Recall of terms**: {'; '.join(texts)}."] * bool(texts)
+
+
+def validation_section(record: TrainRecord) -> str:
+    """The scores of validation, for a run that was not evaluated."""
+    lines = [
+        "Not evaluated on test data. WER of the validation clips, which chose this adapter: base "
+        f"{percent(record.base_valid_wer)} %, this model {percent(record.best_valid_wer)} %."
+    ]
+    if record.best_canary_wer is not None:
+        lines.append(
+            f"Other speech (canary): base {percent(record.base_canary_wer)} %, this model "
+            f"{percent(record.best_canary_wer)} %."
+        )
+    return " ".join(lines) + "\n"

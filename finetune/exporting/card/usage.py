@@ -1,0 +1,127 @@
+"""The part of a model card that says how to run the model: prompt, engines, and which engines were verified."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from finetune.core.files import write_text
+from finetune.core.prompts import PromptProfile
+from finetune.exporting.engine_checks import EngineCheck
+from finetune.model.prompt import user_request
+from finetune.report.wording import percent
+
+START, END = "<!-- verified engines -->", "<!-- end of verified engines -->"
+TOOLKIT = """```
+finetune transcribe call.wav --model MODEL --format srt
+python MODEL/transcribe call.wav              # without the toolkit: torch, transformers, soundfile, soxr
+```
+
+MODEL is the folder of this repository. Both cut long audio at pauses and write text, JSON, SRT, WebVTT or TSV.
+
+transformers 5.10 or newer, with torchaudio; 16 kHz, one channel, at most {window:g} s:
+
+```python
+import soundfile
+import torch
+from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor
+
+processor = AutoProcessor.from_pretrained("MODEL")
+model = AutoModelForSpeechSeq2Seq.from_pretrained("MODEL")
+samples, rate = soundfile.read("clip.wav", dtype="float32")
+turns = {turns}
+prompt = processor.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+inputs = processor(prompt, torch.from_numpy(samples), return_tensors="pt")
+output = model.generate(**inputs, max_new_tokens={tokens}, do_sample=False, num_beams=1)
+print(processor.tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+```
+"""
+ENGINE_USAGE = {
+    "vllm": """vLLM:
+
+```
+vllm serve MODEL --max-model-len 2048
+```
+""",
+    "mlx": """mlx-audio:
+
+```python
+from mlx_audio.stt.utils import load_model
+
+print(load_model("MODEL").generate("clip.wav", prompt={request}, max_tokens={tokens}, temperature=0.0).text)
+```
+""",
+    "llamacpp": """llama.cpp, with the GGUF files that `finetune export --format gguf` writes:
+
+```
+llama-mtmd-cli -m model-F16.gguf --mmproj mmproj-F16.gguf --audio clip.wav -p {request}
+```
+""",
+}
+
+
+def usage(instruction: str, profile: PromptProfile, window: float, tokens: int) -> str:
+    """How to run a merged model, with an empty list of verified engines.
+
+    Args:
+        instruction: Of the recipe.
+        profile: The prompts of the model.
+        window: Seconds of speech that the model transcribes well in one piece.
+        tokens: Most new tokens of a clip.
+    """
+    turns = [{"role": "system", "content": profile.system}] if profile.system else []
+    turns.append({"role": "user", "content": f"<|audio|>{profile.separator}{instruction}"})
+    return TOOLKIT.format(window=window, turns=turns, tokens=tokens) + "\n" + engine_section({}, "", 0)
+
+
+def prompt_section(instruction: str, profile: PromptProfile, keywords: bool) -> str:
+    """The prompt as text.
+
+    Args:
+        instruction: Of the recipe.
+        profile: The prompts of the model.
+        keywords: Whether the model can be given keywords.
+    """
+    lines = [f"The turn of the user is `<|audio|>{profile.separator}{instruction}`, in the chat template of the model."]
+    if profile.system:
+        lines.append(f"The system turn is `{json.dumps(profile.system, ensure_ascii=False)[1:-1]}`.")
+    if keywords:
+        request = user_request(instruction, ("a", "b"), profile)
+        lines.append(f"With keywords it is `<|audio|>{profile.separator}{request}`.")
+    return "\n".join(lines) + "\n"
+
+
+def engine_section(checks: Mapping[str, EngineCheck], instruction: str, tokens: int) -> str:
+    """The table of verified engines, and how to run each; between two marks, so that it can be replaced."""
+    if not checks:
+        return f"{START}\nNo other engine was verified (`finetune verify`).\n{END}\n"
+    lines = [
+        "| engine | version | format | clips with equal text | WER (%) | WER of the toolkit (%) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, item in sorted(checks.items()):
+        versions = ", ".join(f"{package} {version}" for package, version in item.versions.items())
+        lines.append(
+            f"| {name} | {versions} | {item.format} | {item.equal} of {item.clips} | {percent(item.wer)} | "
+            f"{percent(item.toolkit_wer)} |"
+        )
+    how = [
+        ENGINE_USAGE[name].replace("{request}", json.dumps(instruction)).replace("{tokens}", str(tokens))
+        for name in sorted(checks)
+        if name in ENGINE_USAGE
+    ]
+    table = "\n".join(["`finetune verify` compared greedy texts with those of the toolkit:", "", *lines])
+    return "\n".join([START, table, "", *how, END, ""])
+
+
+def update_engines(folder: Path, checks: Mapping[str, EngineCheck], instruction: str, tokens: int) -> bool:
+    """Replaces the section in the card of an export. Returns whether it has a card with this section."""
+    path = folder / "README.md"
+    if not path.is_file():
+        return False
+    text = path.read_text(encoding="utf-8")
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END + "\n")
+    if not start or not end:
+        return False
+    write_text(path, before + engine_section(checks, instruction, tokens) + after)
+    return True

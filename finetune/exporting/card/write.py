@@ -1,0 +1,72 @@
+"""Writes the model card of each format of an export, and the result on a benchmark."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from finetune.core.config import Recipe
+from finetune.core.files import read_json, write_text
+from finetune.core.layouts import BPE_HEAD
+from finetune.core.model_limits import ADAPTATION, ModelLimits
+from finetune.core.options import MAX_WINDOW
+from finetune.core.prompts import PromptProfile, profile_of
+from finetune.core.run_dir import RunDir
+from finetune.exporting.adaptation import Adaptation
+from finetune.exporting.card.model_card import CardFormat, card_facts, model_card
+from finetune.exporting.card.usage import usage
+from finetune.exporting.eval_results import benchmark_of, eval_result
+from finetune.exporting.publish.private_paths import shortened_text
+
+CARD = "README.md"
+GGUF_USAGE = """The language model, and encoder with projector (`mmproj`), for llama.cpp:
+
+```
+llama-mtmd-cli -m model-DTYPE.gguf --mmproj mmproj-DTYPE.gguf --audio clip.wav -p "{instruction}"
+```
+"""
+ONNX_USAGE = """`audio.onnx` is encoder with projector, `embedding.onnx` the embedding of tokens, `decoder.onnx` the language model with
+its cache, in float32 for onnxruntime; `onnx.json` has the sizes. The log-mel features are those of the processor of the
+base model. The turn of the user is `<|audio|>{instruction}`.
+"""
+GGUF_CARD = CardFormat("gguf", "quantized", " (GGUF)", GGUF_USAGE)
+ONNX_CARD = CardFormat("onnx", "quantized", " (ONNX)", ONNX_USAGE)
+
+
+def write_merged_card(folder: Path, recipe: Recipe, run: RunDir, base: Path, limits: ModelLimits) -> None:
+    """Writes the card of a merged model, and `.eval_results/` if its test set is a data set of the hub.
+
+    Raises:
+        CheckpointError: a record or the evaluation of the run is damaged.
+        DataError: a manifest is damaged.
+    """
+    facts = card_facts(recipe, run, base, limits, _profile(recipe, base))
+    window = min(MAX_WINDOW, limits.max_duration)
+    how = usage(recipe.model.instruction, facts.profile, window, recipe.decode.max_new_tokens)
+    write_text(folder / CARD, shortened_text(model_card(facts, CardFormat("transformers", "finetune", "", how))))
+    benchmark = benchmark_of(recipe.data.test)
+    if facts.results and benchmark:
+        name, text = eval_result(benchmark, facts.results.scores["test"].adapted, facts.results.provenance.made)
+        write_text(folder / name, text)
+
+
+def write_adapter_card(folder: Path, recipe: Recipe, run: RunDir, base: Path, limits: ModelLimits, how: str) -> None:
+    """Writes the card of an adapter; `how` says how to load it, and keeps its paths. Raises as `write_merged_card`."""
+    facts = card_facts(recipe, run, base, limits, _profile(recipe, base))
+    mark = "<!-- use -->"
+    card = shortened_text(model_card(facts, CardFormat("peft", "adapter", " (adapter)", mark)))
+    write_text(folder / CARD, card.replace(mark, how))
+
+
+def write_converted_card(folder: Path, run: RunDir, form: CardFormat) -> None:
+    """Writes the card of files that were made from the merged export of a run, if it has a record."""
+    if not (run.export / ADAPTATION).is_file():
+        return
+    adaptation = Adaptation.read(run.export)
+    recipe, base = adaptation.recipe, Path(adaptation.base)
+    folder_of_base = base if base.is_dir() else run.export
+    facts = card_facts(recipe, run, folder_of_base, adaptation.limits, _profile(recipe, run.export))
+    form = replace(form, usage=form.usage.format(instruction=recipe.model.instruction))
+    write_text(folder / CARD, shortened_text(model_card(facts, form)))
+
+
+def _profile(recipe: Recipe, folder: Path) -> PromptProfile:
+    return profile_of(recipe.model.base, read_json(folder / "config.json"), (folder / BPE_HEAD).is_file())

@@ -1,0 +1,223 @@
+"""The model card of an export: front matter of the hub, results, data, prompt; results on benchmarks; engines."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from report_facts import metrics, recipe, results
+
+from finetune.core.errors import ModelError, RecipeError
+from finetune.core.model_limits import ModelLimits
+from finetune.core.prompts import PROFILES
+from finetune.core.run_dir import RunDir
+from finetune.exporting.base_facts import BaseFacts, base_facts, front_matter
+from finetune.exporting.card.model_card import CardFacts, CardFormat, model_card
+from finetune.exporting.card.usage import engine_section, prompt_section, update_engines, usage
+from finetune.exporting.card.write import write_merged_card
+from finetune.exporting.data_facts import split_facts
+from finetune.exporting.engine_checks import FILE, EngineCheck, add_check, read_checks
+from finetune.exporting.eval_results import Benchmark, benchmark_of, eval_result, parse_benchmark
+from finetune.metrics.results import write_model
+from finetune.training.state import TrainRecord
+
+HUB = BaseFacts("ibm-granite/x", hub="ibm-granite/x", revision="abc", license="apache-2.0")
+FORM = CardFormat("transformers", "finetune", "", "HOW TO RUN\n")
+RECORD = TrainRecord(
+    best_epoch=2, best_alpha=0.9, best_valid_wer=0.1, base_valid_wer=0.3, best_canary_wer=0.06, base_canary_wer=0.05,
+    within_canary_limit=True, steps=12, skipped_steps=0, padding=0.0, clips_per_second=1.0, trained_parameters=10,
+    total_parameters=100, seconds=7200.0, inputs="",
+)  # fmt: skip
+ROWS = [
+    {"duration": 1800, "language": "de", "speaker": "a", "text": "x", "synthetic": True},
+    {"duration": 1800, "language": "de", "speaker": "b", "text": "x", "pseudo_label": True},
+    {"duration": 900, "language": "fr", "speaker": "a", "text": "x", "task": "translate"},
+    {"duration": 900, "text": "x"},
+]
+
+
+@pytest.fixture
+def facts(tmp_path: Path) -> CardFacts:
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    settings = recipe(
+        data={"canary": ["/data/secret/c.jsonl"], "train": ["hf:org/set:en:train"]},
+        parts={"projector": {"mode": "full"}},
+    )
+    return CardFacts(settings, HUB, {"train": split_facts(path)}, RECORD, results(), ModelLimits(), PROFILES["4.0"])
+
+
+def header(card: str) -> dict[str, Any]:
+    return dict(yaml.safe_load(card.split("---\n")[1]))
+
+
+def test_data_facts(facts: CardFacts) -> None:
+    data = facts.data["train"]
+    assert (data.clips, data.hours, data.speakers) == (4, 1.5, 2)
+    assert data.languages == {"de": 1.0, "fr": 0.25, "": 0.25}
+    assert (data.synthetic, data.pseudo_labels, data.translations) == (1, 1, 1)
+
+
+def test_the_front_matter_is_that_of_the_hub(facts: CardFacts) -> None:
+    content = header(model_card(facts, FORM))
+    assert content["license"] == "apache-2.0" and content["library_name"] == "transformers"
+    assert content["base_model"] == "ibm-granite/x" and content["base_model_relation"] == "finetune"
+    assert content["pipeline_tag"] == "automatic-speech-recognition"
+    assert content["language"] == ["de", "fr"] and content["datasets"] == ["org/set"]
+    (index,) = content["model-index"]
+    assert index["results"][0]["metrics"] == [{"type": "wer", "value": 10.0, "name": "WER (%), basic@2"}]
+    assert [item["dataset"]["name"] for item in index["results"]] == ["test", "canary"]
+
+
+def test_the_sections_have_what_a_reader_asks_for(facts: CardFacts) -> None:
+    card = model_card(facts, FORM)
+    for text in (
+        "| test | 100 | 1 | WER | 20.0 | 10.0 | 8.0 to 12.0 | −10.0 | −15.0 to −5.0 | 0.001 |",
+        "| canary | 100 | 1 | WER | 20.0 | 10.0 | 8.0 to 12.0 | +0.1 | −0.4 to +0.6 | 0.600 |",
+        "- **General speech: No significant loss.**",
+        "- **Recall of terms**: that occur in the training texts 95.0 % → 95.0 % (90.0 to 100.0)",
+        "`ibm-granite/x`, revision `abc`; licence: apache-2.0",
+        "| train | 4 | 1.5 | German 1, French 0.25, not stated 0.25 | 2 | 1 | 1 | 1 |",
+        "lora of rank 16 in the language model, projector (10 of 100 parameters)",
+        "12 steps; best epoch 2",
+        "alpha 0.9",
+        "Training time: 2.0 hours on a processor",
+        "`<|audio|>can you transcribe the speech into a written format?`",
+        "HOW TO RUN",
+        "Data sets of the hub: `org/set`",
+        "torch 2",
+        "@software",
+        "At most 30 s",
+        "(de, fr)",
+    ):
+        assert text in card, text
+    assert "secret" not in card and "TODO" not in card.upper()
+
+
+def test_a_run_that_was_not_evaluated_says_so(facts: CardFacts) -> None:
+    card = model_card(replace(facts, results=None), FORM)
+    assert "Not evaluated on test data" in card and "base 30.0 %, this model 10.0 %" in card
+    assert "base 5.0 %, this model 6.0 %" in card and "model-index" not in header(card)
+    assert "Not evaluated." in model_card(replace(facts, results=None, record=None), FORM)
+
+
+def test_translations_are_scored_by_chrf(facts: CardFacts) -> None:
+    content = metrics()
+    for system in ("base", "adapted"):
+        content["scores"]["test"][system] |= {"chrf": 0.5, "translation": {}}
+    card = model_card(replace(facts, results=results(content)), FORM)
+    assert "| test | 100 | 1 | chrF | 50.0 | 50.0 | – | +10.0 | +5.0 to +15.0 | 0.001 |" in card
+    assert [item["dataset"]["name"] for item in header(card)["model-index"][0]["results"]] == ["canary"]
+
+
+def test_a_base_without_a_licence_or_a_hub_name(facts: CardFacts) -> None:
+    card = model_card(replace(facts, base=BaseFacts("my-model")), FORM)
+    assert not {"license", "base_model"} & header(card).keys()
+    assert "`my-model`; licence: not stated by the base model" in card
+
+
+def test_base_facts(tmp_path: Path) -> None:
+    folder = tmp_path / "snapshots" / "0123"
+    folder.mkdir(parents=True)
+    known = base_facts("ibm-granite/granite-4.0-1b-speech", None, folder)
+    assert known == BaseFacts(known.name, known.name, "0123", "apache-2.0")
+    assert base_facts("other/model", "77", folder) == BaseFacts("other/model", "other/model", "77", "")
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n# x\n---\nlicense: no\n---\n")
+    assert base_facts("other/model", "77", folder).license == "mit"
+    assert base_facts(str(folder), None, folder) == BaseFacts("0123", license="mit")
+    (folder / "adaptation.json").write_text(json.dumps({"base": "org/first", "revision": "9"}))
+    assert base_facts(str(folder), None, folder) == BaseFacts("org/first", "org/first", "9", "mit", "0123")
+    (folder / "adaptation.json").write_text(json.dumps({"base": "/srv/base"}))
+    assert base_facts(str(folder), None, folder) == BaseFacts("0123", license="mit")
+
+
+@pytest.mark.parametrize(
+    "text", ["# no front matter", "---\nlicense: [\n---\n", "---\nlicense: mit\n", "x\n---\na: 1\n---\n"]
+)
+def test_a_damaged_front_matter_is_empty(tmp_path: Path, text: str) -> None:
+    (tmp_path / "README.md").write_text(text)
+    assert front_matter(tmp_path / "README.md") == {}
+
+
+def test_the_prompt_of_each_version() -> None:
+    plain, system = (prompt_section("write", PROFILES[name], keywords=True) for name in ("4.0", "4.1-plus"))
+    assert "`<|audio|>write Keywords: a, b`" in plain and "system" not in plain
+    assert "`<|audio|> write`" in system and "The system turn is `Knowledge Cutoff" in system
+    assert "Keywords" not in prompt_section("write", PROFILES["4.0"], keywords=False)
+    assert "'role': 'system'" in usage("write", PROFILES["4.1-plus"], 30, 200)
+
+
+def test_benchmarks_of_the_hub() -> None:
+    content = metrics()["scores"]["test"]["adapted"]
+    name, text = eval_result(Benchmark("org/set", "en"), results().scores["test"].adapted, "2026-01-01T00:00:00+00:00")
+    assert name == ".eval_results/set-en.yaml"
+    assert yaml.safe_load(text) == [
+        {
+            "dataset": {"id": "org/set", "task_id": "en"},
+            "value": 100 * content["wer"],
+            "date": "2026-01-01T00:00:00+00:00",
+            "notes": "WER (%), normalizer basic@2, 95 % interval 8.0 to 12.0, 100 clips",
+        }
+    ]
+    assert benchmark_of(recipe(data={"test": ["hf:org/set:en:test"]}).data.test) == Benchmark("org/set", "en")
+    assert benchmark_of(recipe(data={"test": ["hf:org/set:test"]}).data.test) == Benchmark("org/set", "default")
+    assert benchmark_of(recipe(data={"test": ["hf:org/a:test", "hf:org/b:test"]}).data.test) is None
+    assert benchmark_of(recipe(data={"test": [{"path": "hf:org/a:test", "max_clips": 5}]}).data.test) is None
+    assert benchmark_of(recipe(data={"test": ["my.jsonl"]}).data.test) is None
+    assert parse_benchmark("org/set:a.b") == Benchmark("org/set", "a.b")
+    with pytest.raises(RecipeError, match="OWNER/DATASET:TASK"):
+        parse_benchmark("set")
+
+
+def test_the_written_card_has_no_path_and_the_result_of_a_benchmark(nano: Path, tmp_path: Path) -> None:
+    run, folder = RunDir(tmp_path / "run"), tmp_path / "export"
+    folder.mkdir()
+    content = metrics()
+    content["scores"][f"canary: {tmp_path}/c.jsonl"] = content["scores"]["canary"]
+    content["differences"][f"canary: {tmp_path}/c.jsonl"] = content["differences"]["canary"]
+    write_model(run.scores, results(content))
+    settings = recipe(data={"canary": ["c"], "test": ["hf:org/set:test"]}).model_copy(
+        update={"model": recipe().model.model_copy(update={"base": str(nano)})}
+    )
+    write_merged_card(folder, settings, run, nano, ModelLimits())
+    card = (folder / "README.md").read_text()
+    assert str(tmp_path) not in card and "canary: c.jsonl" in card
+    assert "finetune transcribe call.wav --model MODEL" in card and "AutoModelForSpeechSeq2Seq" in card
+    assert (folder / ".eval_results" / "set-default.yaml").is_file()
+
+
+CHECK = EngineCheck(versions={"vllm": "0.32"}, format="hf", clips=40, equal=39, wer=0.2, toolkit_wer=0.19)
+
+
+def test_verified_engines_are_added_to_the_card(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("before\n" + engine_section({}, "", 0) + "after\n")
+    checks = add_check(tmp_path, "vllm", CHECK)
+    assert update_engines(tmp_path, checks, "write", 200)
+    checks = add_check(tmp_path, "llamacpp", replace_equal(40))
+    assert update_engines(tmp_path, checks, "write", 200)
+    card = (tmp_path / "README.md").read_text()
+    assert card.startswith("before\n") and card.endswith("after\n") and "No other engine" not in card
+    assert "| vllm | vllm 0.32 | hf | 39 of 40 | 20.0 | 19.0 |" in card and "| llamacpp |" in card
+    assert "vllm serve MODEL" in card and '-p "write"' in card and "mlx_audio" not in card
+    assert set(read_checks(tmp_path)) == {"vllm", "llamacpp"}
+    add_check(tmp_path, "vllm", replace_equal(1))
+    assert read_checks(tmp_path)["vllm"].equal == 1
+
+
+def replace_equal(number: int) -> EngineCheck:
+    return CHECK.model_copy(update={"equal": number})
+
+
+def test_a_card_of_the_user_is_not_changed(tmp_path: Path) -> None:
+    assert not update_engines(tmp_path, {"vllm": CHECK}, "write", 200)
+    (tmp_path / "README.md").write_text("mine")
+    assert not update_engines(tmp_path, {"vllm": CHECK}, "write", 200)
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_damaged_checks_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text('{"engines": {"vllm": {}}}')
+    with pytest.raises(ModelError, match="engines.json: damaged"):
+        read_checks(tmp_path)
