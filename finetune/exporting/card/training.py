@@ -1,6 +1,7 @@
 """The part of a model card with base, data, settings, training time and software. It names no file of the data."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 from finetune.core.config import CorpusEntry, PartsSection, Recipe
 from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS, row_language
@@ -55,17 +56,19 @@ def language_codes(data: Mapping[str, SplitFacts]) -> list[str]:
 def trained_parts(parts: PartsSection) -> list[str]:
     """What trained, in words."""
     texts = [f"{parts.lora.variant} of rank {parts.lora.rank} in the language model"] * bool(parts.lora.rank)
-    texts += [f"the last {count(parts.language_model.layers, 'layer')} of the language model"] * bool(
-        parts.language_model.layers
-    )
+    texts += [f"{_last(parts.language_model.layers, 'layer')} of the language model"] * bool(parts.language_model.layers)
     for name, part in (("projector", parts.projector), ("encoder", parts.encoder)):
-        where = f"the last {count(parts.encoder.blocks, 'block')} of the encoder" if name == "encoder" else "projector"
+        where = f"{_last(parts.encoder.blocks, 'block')} of the encoder" if name == "encoder" else "projector"
         if part.mode == "full":
             texts.append(where)
         elif part.mode == "lora":
-            texts.append(f"LoRA of rank {part.rank} in the {where.removeprefix('the ')}")
+            texts.append(f"LoRA of rank {part.rank} in {where}")
     texts += [name for name, part in (("CTC head", parts.ctc_head), ("lm_head", parts.lm_head)) if part.mode == "full"]
     return texts or ["nothing"]
+
+
+def _last(number: int | Literal["all"], noun: str) -> str:
+    return f"all {noun}s" if number == "all" else f"the last {count(number, noun)}"
 
 
 def _settings(recipe: Recipe, record: TrainRecord | None) -> list[str]:

@@ -23,7 +23,7 @@ GGUF_USAGE = """The language model, and encoder with projector (`mmproj`), for l
 llama-mtmd-cli -m model-DTYPE.gguf --mmproj mmproj-DTYPE.gguf --audio clip.wav -p "{instruction}"
 ```
 """
-ONNX_USAGE = """For onnxruntime, in float32: `audio.onnx` is encoder with projector, `embedding.onnx` the embedding of tokens,
+ONNX_USAGE = """For onnxruntime, in float32: `audio.onnx` is encoder with projector, `embedding.onnx` embeds tokens,
 `decoder.onnx` the language model with its cache; `onnx.json` has the sizes. The log-mel features are those of the
 processor of the base model. The turn of the user is `<|audio|>{instruction}`.
 """
