@@ -56,7 +56,9 @@ def language_codes(data: Mapping[str, SplitFacts]) -> list[str]:
 def trained_parts(parts: PartsSection) -> list[str]:
     """What trained, in words."""
     texts = [f"{parts.lora.variant} of rank {parts.lora.rank} in the language model"] * bool(parts.lora.rank)
-    texts += [f"{_last(parts.language_model.layers, 'layer')} of the language model"] * bool(parts.language_model.layers)
+    texts += [f"{_last(parts.language_model.layers, 'layer')} of the language model"] * bool(
+        parts.language_model.layers
+    )
     for name, part in (("projector", parts.projector), ("encoder", parts.encoder)):
         where = f"{_last(parts.encoder.blocks, 'block')} of the encoder" if name == "encoder" else "projector"
         if part.mode == "full":
