@@ -12,13 +12,16 @@ import srt
 import webvtt
 from browser import open_browser
 from command import noise
+from conftest import VOCABULARY
 from page_server import PAGE, page_server, recording
 from transcription_server import Answer, TranscriptionServer
 
 from finetune.data.audio import inspect_audio
 from finetune.data.audio_suffixes import AUDIO_SUFFIXES
+from finetune.data.manifest import read_manifest
 from finetune.serving.correction_store import CorrectionStore, parse_corrections
 
+CLIP = VOCABULARY / "audio" / "canary" / "canary-001-en-us-f3.opus"
 VISIBLE = "button:visible, input:visible, select:visible, textarea:visible, [role=slider]:visible"
 UNNAMED = """elements => elements.filter(e => {
   const name = e.getAttribute('aria-label') || e.labels?.[0]?.textContent || e.textContent;
@@ -49,7 +52,7 @@ def server(ward: tuple[Path, dict[str, Any]]) -> Iterator[TranscriptionServer]:
 class Tab:
     """A tab with the page; messages of its console and requests to other servers are kept."""
 
-    def __init__(self, browser: Any, server: TranscriptionServer, width: int = 1280, scheme: str = "light") -> None:
+    def __init__(self, browser: Any, server: Any, width: int = 1280, scheme: str = "light") -> None:
         self.server, self.messages, self.foreign = server, list[str](), list[str]()
         self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         self.page = self.context.new_page()
@@ -251,6 +254,29 @@ def test_corrections_can_be_saved_by_the_server(
     path.write_bytes(request.content)
     assert store.save(path, parse_corrections(request.form["corrections"][0])).saved == 2
     assert {saved.suffix for saved in (store.folder / "audio").iterdir()} == {".wav"}
+
+
+def test_with_the_server_itself(browser: Any, serve: Any, tmp_path: Path) -> None:
+    """From a file to a row of a manifest, on the embedded model."""
+    with serve(corrections=str(tmp_path / "saved")) as running:
+        tab = Tab(browser, running)
+        text = running.post(files={"file": ("a.opus", CLIP.read_bytes())}, data={"language": "en"}).json()["text"]
+        tab.page.wait_for_selector("#dot.ok")
+        tab.page.select_option("#language", "en")
+        tab.transcribe(CLIP)
+        assert tab.page.locator(".word").all_text_contents() == text.split()
+        assert "0:0" in tab.page.locator(".word").first.get_attribute("title")
+        tab.page.locator(".word").last.focus()
+        tab.page.keyboard.press("e")
+        tab.page.keyboard.type("another")
+        tab.page.keyboard.press("Control+Enter")
+        tab.page.click("#save")
+        tab.page.locator("#save-hint", has_text="Saved 1 segment").wait_for()
+        assert tab.messages == [] and tab.foreign == []
+        tab.context.close()
+    (row,) = read_manifest(tmp_path / "saved" / "manifest.jsonl")
+    assert (row.text, row.language) == (f"{text.rpartition(' ')[0]} another", "en")
+    assert row.extra["machine_text"] == text and row.extra["corrected_model"] == "nano"
 
 
 def test_without_corrections_on_the_server_none_are_offered(
