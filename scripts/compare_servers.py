@@ -52,7 +52,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, nargs="+", default=[0.5, 1.0, 2.0])
     parser.add_argument("--requests", type=int, default=60)
     parser.add_argument("--keyword-clips", type=int, default=20)
-    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--minutes", type=float, default=9.9, help="vLLM takes 600 s at most")
     parser.add_argument("--silence", type=float, nargs=2, default=(0.2, 1.0), help="between two clips of the long file")
     parser.add_argument("--only", choices=("finetune", "vllm"))
     parser.add_argument("--json", type=Path)

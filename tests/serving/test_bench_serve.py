@@ -203,6 +203,14 @@ def test_a_failing_warm_up_ends_the_command(finetune: Command, server: Transcrip
     assert len(server.requests) == 1
 
 
+def test_an_answer_that_comes_in_drops_is_a_timeout_too(
+    finetune: Command, server: TranscriptionServer, clip: Path
+) -> None:
+    server.respond = lambda _: Answer() if len(server.requests) == 1 else Answer(pause=0.3)
+    done = finetune("bench-serve", server.url, clip, "--rate", 50, "--requests", 2, "--warmup", 1, "--timeout", 0.4)
+    assert done.code == 1 and "2 x timeout" in done.out
+
+
 @pytest.mark.parametrize(
     "events",
     [

@@ -292,15 +292,21 @@ def test_errors_of_the_server_are_shown(
     tab: Tab, server: TranscriptionServer, ward: tuple[Path, dict[str, Any]]
 ) -> None:
     tab.page.wait_for_selector("#dot.ok")
-    server.respond = lambda _: Answer(429, {"error": {"message": "the queue is full <b>"}})
+    busy = Answer(429, {"error": {"message": "the queue is full <b>"}}, headers={"Retry-After": "7"})
+    server.respond = lambda _: busy
     tab.page.set_input_files("#file", str(ward[0]))
     tab.page.click("#transcribe")
     tab.page.wait_for_selector("#error:not([hidden])")
-    assert tab.page.text_content("#error") == "The queue is full <b>."
+    assert tab.page.text_content("#error") == "The queue is full <b>. Try again in 7 s."
     server.respond = lambda _: Answer(502, b"<html>", "text/html")
     tab.page.click("#transcribe")
     tab.page.locator("#error", has_text="502").wait_for()
     assert tab.page.locator("#transcribe").is_enabled(), "it can be tried again"
+    warned = Answer(body={"text": "a", "duration": 1}, headers={"X-Finetune-Warning": "no keywords in training"})
+    server.respond = lambda _: warned
+    tab.page.click("#transcribe")
+    tab.page.locator("#status", has_text="Note: no keywords in training.").wait_for()
+    assert tab.page.locator("#error").is_hidden()
 
 
 def test_a_key_is_asked_for_and_sent(tab: Tab, server: TranscriptionServer, ward: tuple[Path, dict[str, Any]]) -> None:

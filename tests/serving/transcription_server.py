@@ -24,12 +24,14 @@ class Request:
 
 @dataclass
 class Answer:
-    """A response: status, body (an object is sent as JSON), content type, seconds to wait before it."""
+    """A response: status, body (an object is sent as JSON), content type, seconds to wait before it, and in it."""
 
     status: int = 200
     body: Any = field(default_factory=lambda: {"text": "hello"})
     content_type: str = "application/json"
     delay: float = 0.0
+    pause: float = 0.0
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 class TranscriptionServer:
@@ -82,8 +84,12 @@ class TranscriptionServer:
                     self.send_response(answer.status)
                     self.send_header("Content-Type", answer.content_type)
                     self.send_header("Content-Length", str(len(body)))
+                    for name, value in answer.headers.items():
+                        self.send_header(name, value)
                     self.end_headers()
-                    self.wfile.write(body)
+                    for part in (body[:2], body[2:4], body[4:]):
+                        self.wfile.write(part)
+                        time.sleep(answer.pause)
                 except ConnectionError:
                     pass  # the client has left
 

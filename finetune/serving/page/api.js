@@ -32,7 +32,7 @@ export async function get(path) {
 }
 
 /**
- * Sends a form and returns the JSON of the answer.
+ * Sends a form and returns the JSON of the answer, with a warning of the server in `warning`.
  * @param onUpload called with the sent fraction, 0 to 1.
  * @param signal ends the request.
  */
@@ -45,7 +45,8 @@ export function post(path, form, onUpload, signal) {
     request.onload = () => {
       if (request.status >= 200 && request.status < 300) {
         try {
-          resolve(JSON.parse(request.responseText));
+          const warning = request.getResponseHeader("X-Finetune-Warning") ?? "";
+          resolve({ ...JSON.parse(request.responseText), warning });
         } catch {
           reject(new ServerError(request.status, "The answer of the server is not JSON."));
         }

@@ -197,7 +197,8 @@ async function transcribe(event) {
     const path = `v1/audio/${translated ? "translations" : "transcriptions"}`;
     const answer = await post(path, content, (part) => ((sent = part), tick()), controller.signal);
     show(answer, { file, model, translated, language: $("language").value });
-    $("status").textContent = `Done in ${((performance.now() - started) / 1000).toFixed(1)} s.`;
+    const seconds = ((performance.now() - started) / 1000).toFixed(1);
+    $("status").textContent = `Done in ${seconds} s.${answer.warning && ` Note: ${answer.warning}.`}`;
   } catch (error) {
     $("status").textContent = error.name === "AbortError" ? "Cancelled." : "";
     if (error.name !== "AbortError") fail(error);
