@@ -63,12 +63,12 @@ def run_show(args: argparse.Namespace, folder: Path) -> int:
 def run_copy(args: argparse.Namespace, folder: Path) -> int:
     """Copies a recipe; an existing file is not replaced."""
     source = _recipe(folder, args.name)
-    target = args.out / source.name if args.out.is_dir() else args.out
-    if target.exists():
-        raise DataError(f"{target}: exists; choose another name")
     try:
+        target = args.out / source.name if args.out.is_dir() else args.out
+        if target.exists():
+            raise DataError(f"{target}: exists; choose another name")
         shutil.copyfile(source, target)
-    except OSError as error:
-        raise DataError(f"{target}: cannot be written ({error.strerror})") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise DataError(f"{args.out}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
     print(visible(f"{target}: written; its paths start at the folder in which you run it"))
     return 0
