@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ import soundfile
 
 from bench_longform import concatenate
 from finetune.cli.bench_serve import format_load
-from finetune.core.errors import FinetuneError
 from finetune.core.files import write_json
 from finetune.core.options import LoadOptions
 from finetune.data.audio import SAMPLE_RATE
@@ -67,9 +66,19 @@ def commands(export: Path) -> dict[str, list[str]]:
     }
 
 
+def cpu_seconds(session: int) -> float:
+    """Seconds of CPU that the processes of a session have used; other work on the machine does not change them much."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15])) if int(fields[3]) == session else 0
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
-def running(command: Sequence[str]) -> Iterator[httpx.Client]:
-    """A server in a process of its own, and a client; the process is stopped at the end."""
+def running(command: Sequence[str]) -> Iterator[tuple[httpx.Client, int]]:
+    """A server in a process of its own, its id, and a client; the process is stopped at the end."""
     environment = {"VLLM_CPU_KVCACHE_SPACE": "2", **os.environ, "HF_HUB_OFFLINE": "1"}
     if "vllm" in " ".join(command[1:3]):
         environment.pop("PYTHONPATH", None)
@@ -83,7 +92,7 @@ def running(command: Sequence[str]) -> Iterator[httpx.Client]:
                     log.seek(0)
                     sys.exit(f"the server did not start: {log.read()[-3000:].decode(errors='replace')}")
                 time.sleep(0.5)
-            yield client
+            yield client, process.pid
         finally:
             client.close()
             os.killpg(process.pid, signal.SIGTERM)
@@ -156,9 +165,9 @@ def long_file(client: httpx.Client, args: argparse.Namespace) -> dict[str, Any]:
     return {**result, "errors": asdict(score([reference], [text_of(response) or ""], "basic@2"))}
 
 
-def load(args: argparse.Namespace) -> dict[str, Any]:
+def load(args: argparse.Namespace, rate: float) -> dict[str, Any]:
     options = LoadOptions(requests=args.requests)
-    result = measure_server(f"http://127.0.0.1:{PORT}/v1", [args.manifest], args.rate, options, NAME)
+    result = measure_server(f"http://127.0.0.1:{PORT}/v1", [args.manifest], [rate], options, NAME)
     print("\n".join(format_load(result)), flush=True)
     return asdict(result)
 
@@ -171,17 +180,21 @@ def main() -> None:
         if args.only not in (None, name):
             continue
         print(f"== {name}", flush=True)
-        with running(command) as client:
+        with running(command) as (client, session):
             results[name] = {"formats": formats(client, wav_bytes(clips[0]))}
             print(json.dumps(results[name]["formats"], indent=2), flush=True)
             results[name]["keywords"] = keywords(client, clips)
             print("keywords", results[name]["keywords"], flush=True)
-            try:
-                results[name]["load"] = load(args)
-            except FinetuneError as error:
-                print(error, flush=True)
-            results[name]["long_file"] = long_file(client, args)
-            print("long file", json.dumps(results[name]["long_file"]), flush=True)
+            results[name]["load"] = {}
+            for rate in args.rate:
+                before = cpu_seconds(session)
+                results[name]["load"][rate] = measured = load(args, rate)
+                measured["cpu_seconds"] = cpu_seconds(session) - before
+                print(f"{measured['cpu_seconds']:.1f} s of CPU", flush=True)
+            before = cpu_seconds(session)
+            results[name]["long_file"] = measured = long_file(client, args)
+            measured["cpu_seconds"] = cpu_seconds(session) - before
+            print("long file", json.dumps(measured), flush=True)
         if args.json:
             write_json(args.json, results)
 
