@@ -342,6 +342,29 @@ def test_a_file_that_the_browser_cannot_play_is_transcribed(tab: Tab, tmp_path: 
     assert tab.page.locator(".word").count() > 5
 
 
+def test_the_word_that_is_spoken_is_marked(tab: Tab, server: TranscriptionServer, tmp_path: Path) -> None:
+    """Also in a transcript of more than an hour, whose waveform the browser does not decode."""
+    words = [{"word": f"w{n}", "start": n / 2, "end": n / 2 + 0.4} for n in range(9000)]
+    segments = [
+        {"start": n / 2, "end": n / 2 + 30, "text": " ".join(word["word"] for word in words[n : n + 60])}
+        for n in range(0, 9000, 60)
+    ]
+    server.respond = lambda _: Answer(body={"text": "", "duration": 4500, "words": words, "segments": segments})
+    path = tmp_path / "call.amr"
+    path.write_bytes(b"#!AMR\n")
+    tab.transcribe(path)
+    assert tab.page.locator(".segment").count() == 150 and tab.page.locator("#overview").is_visible()
+    for seconds, found in ((0.1, ["w0"]), (4400.2, ["w8800"]), (4400.45, []), (7.0, ["w14"])):
+        tab.page.evaluate(
+            "seconds => { const a = document.getElementById('audio'); Object.defineProperty(a, 'currentTime',"
+            " { value: seconds, configurable: true, writable: true }); }",
+            seconds,
+        )
+        tab.page.evaluate("document.getElementById('audio').dispatchEvent(new Event('pause'))")
+        tab.page.evaluate("document.getElementById('audio').dispatchEvent(new Event('seeked'))")
+        assert tab.page.locator(".word.now").all_text_contents() == found, seconds
+
+
 def test_an_edit_keeps_the_times_of_other_words(browser: Any, server: TranscriptionServer) -> None:
     tab = Tab(browser, server)
     times = tab.page.evaluate(

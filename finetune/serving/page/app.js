@@ -298,6 +298,7 @@ $("cancel").onclick = () => state.running?.abort();
 $("play").onclick = () => (audio.paused ? play(audio.ended ? 0 : audio.currentTime) : audio.pause());
 $("speed").onchange = () => (audio.playbackRate = Number($("speed").value));
 for (const name of ["play", "pause", "ended"]) audio.addEventListener(name, showPlaying);
+audio.addEventListener("seeked", () => follow());
 $("srt").onclick = () => download("srt", srt(transcript.segments, state.duration), "application/x-subrip");
 $("vtt").onclick = () => download("vtt", vtt(transcript.segments, state.duration), "text/vtt");
 $("txt").onclick = () => download("txt", `${text()}\n`, "text/plain");

@@ -15,6 +15,7 @@ export class Transcript {
     this.onChange = onChange;
     this.segments = [];
     this.now = null;
+    this.timed = null; // the words with times, in their order
     list.addEventListener("keydown", (event) => this.key(event));
     list.addEventListener("focusin", (event) => this.rove(event.target));
   }
@@ -23,6 +24,7 @@ export class Transcript {
   show(segments, canMark) {
     this.segments = segments;
     this.canMark = canMark;
+    this.timed = null;
     this.list.replaceChildren(...segments.map((segment) => this.row(segment)));
     this.rove(this.list.querySelector(".word"));
   }
@@ -55,6 +57,7 @@ export class Transcript {
   /** Writes the words of a segment and its mark. */
   fill(item) {
     const { segment } = item, words = item.querySelector(".words");
+    this.timed = null;
     words.replaceChildren();
     for (const word of segment.words) {
       const button = element("button", { type: "button", className: "word", textContent: word.text, tabIndex: -1 });
@@ -122,8 +125,14 @@ export class Transcript {
 
   /** Marks the word that is spoken now. */
   moveTo(seconds) {
-    const buttons = this.list.querySelectorAll(".word");
-    const found = [...buttons].find(({ word }) => word.start <= seconds && seconds < word.end) ?? null;
+    this.timed ??= [...this.list.querySelectorAll(".word")].filter(({ word }) => word.start !== undefined);
+    let low = 0, high = this.timed.length; // the last word that has started is before `low`
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.timed[middle].word.start <= seconds) low = middle + 1;
+      else high = middle;
+    }
+    const last = this.timed[low - 1], found = last && seconds < last.word.end ? last : null;
     if (found === this.now) return;
     this.now?.classList.remove("now");
     found?.classList.add("now");

@@ -58,6 +58,7 @@ export class Waveform {
 
   set(values) {
     Object.assign(this, values);
+    this.shown = this.peaks ?? peaksOfWords(this.words, this.duration);
     this.moved();
   }
 
@@ -170,14 +171,20 @@ export class Waveform {
     }
   }
 
-  /** The largest peak in some seconds. Without peaks, speech is where words are. */
+  /** The largest peak in some seconds. */
   peak(start, seconds) {
-    if (!this.peaks) return this.words.some((word) => word.start <= start + seconds && word.end >= start) ? 0.5 : 0;
     const first = Math.floor((start * RATE) / BIN), last = Math.max(first + 1, Math.floor(((start + seconds) * RATE) / BIN));
     let most = 0;
-    for (let i = first; i < last && i < this.peaks.length; i++) most = Math.max(most, this.peaks[i]);
+    for (let i = first; i < last && i < this.shown.length; i++) most = Math.max(most, this.shown[i]);
     return most;
   }
+}
+
+/** Without the samples of a recording, speech is where words are. */
+function peaksOfWords(words, duration) {
+  const peaks = new Float32Array(Math.ceil((duration * RATE) / BIN));
+  for (const word of words) peaks.fill(0.5, Math.floor((word.start * RATE) / BIN), Math.ceil((word.end * RATE) / BIN));
+  return peaks;
 }
 
 /** A canvas as sharp as the screen, empty. */
