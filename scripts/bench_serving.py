@@ -5,10 +5,12 @@
 Each of `--requests` recordings is joined from embedded clips with pauses: half are single clips, the others have up to
 `--longest` seconds. Each goes to the base or to one of the adapters. The server is a process of its own; the clients
 are threads of this one. First the texts are computed without the server, one recording after the other (the loop), then
-by the server with each number of requests at a time.
+by the server with each number of requests at a time. The CPU time of the loop, and of the server's process, is what
+another process on the machine changes least.
 """
 
 import argparse
+import os
 import random
 import re
 import subprocess
@@ -27,8 +29,7 @@ import soundfile
 import torch
 from peft import LoraConfig, get_peft_model
 
-from finetune.data.audio import SAMPLE_RATE, load_utterance
-from finetune.data.manifest import read_manifest
+from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.inference.transcribe import Transcriber, load
 from finetune.model.adapter import save_adapter
 from finetune.serving.adapters import parse_adapters, with_adapters
@@ -36,7 +37,8 @@ from finetune.serving.models import ServedModel, load_base
 
 ROOT = Path(__file__).resolve().parent.parent
 LORA_LAYERS = r".*language_model.*\.(q_proj|v_proj)"
-MANIFESTS = [ROOT / "data" / "vocabulary" / f"{split}.jsonl" for split in ("test", "canary", "valid")]
+AUDIO = ROOT / "data" / "vocabulary" / "audio"
+SPLITS = ("test", "canary", "valid")
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,12 @@ class Item:
 def recordings(folder: Path, count: int, longest: float, models: Sequence[str]) -> list[Item]:
     """Writes the recordings."""
     rng = random.Random(1)
-    clips = [clip for manifest in MANIFESTS for clip in read_manifest(manifest)]
+    clips = [path for split in SPLITS for path in sorted((AUDIO / split).glob("*.opus"))]
     items = []
     for number in range(count):
         limit, waves = (0.0 if number % 2 else rng.uniform(2.0, longest)), list[np.ndarray]()
         while not waves or sum(map(len, waves)) < limit * SAMPLE_RATE:
-            waves += [load_utterance(rng.choice(clips)), np.zeros(rng.randrange(3_000, 16_000), np.float32)]
+            waves += [load_audio(rng.choice(clips)), np.zeros(rng.randrange(3_000, 16_000), np.float32)]
         wave = np.concatenate(waves[:-1])
         path = folder / f"{number}.flac"
         soundfile.write(path, wave, SAMPLE_RATE)
@@ -88,8 +90,8 @@ def direct(models: Sequence[ServedModel], items: Sequence[Item]) -> tuple[list[s
 
 
 @contextmanager
-def server(arguments: Sequence[str]) -> Iterator[str]:
-    """Runs `finetune serve` and yields its address."""
+def server(arguments: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Runs `finetune serve`; yields its address and the number of its process."""
     command = [sys.executable, "-m", "finetune", "serve", *arguments, "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -97,10 +99,16 @@ def server(arguments: Sequence[str]) -> Iterator[str]:
         address = next(found[0] for line in process.stdout if (found := re.search(r"http://\S+", line)))
         drain = ThreadPoolExecutor(1)
         drain.submit(lambda: [line for line in process.stdout or ()])
-        yield address
+        yield address, process.pid
     finally:
         process.terminate()
         process.wait(60)
+
+
+def cpu_seconds(process: int) -> float:
+    """CPU time of a process and its threads."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def served(address: str, items: Sequence[Item], at_once: int) -> tuple[list[str], float]:
@@ -141,15 +149,19 @@ def main() -> int:
         audio = sum(item.seconds for item in items)
         print(f"{len(items)} recordings, {audio:.0f} s of audio, models {', '.join(model.name for model in models)}")
         direct(models, items[:4])  # the first passes are slower
+        before = cpu_seconds(os.getpid())
         expected, seconds = direct(models, items)
-        print(f"loop: {seconds:.1f} s, {audio / seconds:.1f} s of audio a second", flush=True)
-        with server([args.model, *adapters, "--batch-seconds", args.batch_seconds]) as address:
+        cpu = cpu_seconds(os.getpid()) - before
+        print(f"loop: {seconds:.1f} s, CPU {cpu:.1f} s, {audio / seconds:.1f} s of audio a second", flush=True)
+        with server([args.model, *adapters, "--batch-seconds", args.batch_seconds]) as (address, process):
             for at_once in args.at_once:
+                before = cpu_seconds(process)
                 texts, seconds = served(address, items, at_once)
+                cpu = cpu_seconds(process) - before
                 different = [number for number, text in enumerate(texts) if text != expected[number]]
                 wrong += len(different)
                 print(
-                    f"{at_once} at once: {seconds:.1f} s, {audio / seconds:.1f} s of audio a second, "
+                    f"{at_once} at once: {seconds:.1f} s, CPU {cpu:.1f} s, {audio / seconds:.1f} s of audio a second, "
                     f"{len(texts) - len(different)} of {len(texts)} texts equal",
                     flush=True,
                 )

@@ -54,7 +54,6 @@ class Task:
 
     model: Model
     waiting: deque[_Waiting] = field(default_factory=deque)
-    cancelled: bool = False
 
 
 class Scheduler:
@@ -102,8 +101,7 @@ class Scheduler:
     def cancel(self, task: Task) -> None:
         """Drops the windows of a request that wait."""
         with self._changed:
-            task.cancelled = True
-            task.waiting.clear()
+            task.waiting.clear()  # frees the samples
             if task in self._tasks:
                 self._tasks.remove(task)
 

@@ -1,5 +1,6 @@
 """Batches over requests, with a model that records them."""
 
+import time
 from collections.abc import Iterator, Sequence
 from threading import Event
 
@@ -19,6 +20,7 @@ class RecordingModel:
     def __init__(self, name: str) -> None:
         self.name, self.free, self.started = name, Event(), Event()
         self.batches: list[list[str]] = []
+        self.times: list[float] = []
         self.errors: dict[str, Exception] = {}
 
     def transcribe(self, windows: Sequence[Window], batch_seconds: float) -> list[Result]:
@@ -26,6 +28,7 @@ class RecordingModel:
         assert self.free.wait(10)
         ids = [window.utterance.id for window in windows]
         self.batches.append(ids)
+        self.times.append(time.monotonic())
         for name in ids:
             if name in self.errors:
                 raise self.errors[name]
@@ -87,6 +90,7 @@ def test_models_take_turns_by_the_window_that_waited_longest(scheduler: Schedule
     for future in futures:
         future.result(10)
     assert two.batches == [["a", "c"]] and one.batches == [["first"], ["b", "d"]]
+    assert one.times[0] <= two.times[0] <= one.times[1]
 
 
 @pytest.mark.parametrize("error", [DataError("damaged"), MemoryError(), torch.OutOfMemoryError(), RuntimeError("bug")])
