@@ -159,7 +159,7 @@ def _open_unrecognized(source: AudioSource, head: bytes, error: Exception) -> Au
     return (
         _open_mpeg(source, parts)
         if (parts := _mpeg_parts(source))
-        else AvFile(source, f"not audio in a supported format ({error})")
+        else AvFile(source, f"not audio in a supported format ({getattr(error, 'error_string', error)})")
     )
 
 
