@@ -102,8 +102,8 @@ def serve(app: FastAPI, options: ServeOptions) -> int:
 
 def make_server(app: FastAPI, options: ServeOptions) -> Server:
     """A server that is not running yet."""
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # damaged requests are no matter of the log
+    for name in ("uvicorn", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # damaged requests are no matter of the log
     config = uvicorn.Config(
         app,
         http=type("Protocol", (Protocol,), {"head_seconds": options.upload_pause}),

@@ -154,7 +154,7 @@ def check_all(served: ServedModel, count: int) -> None:
             head, _, body = answer.partition(b"\r\n\r\n")
             status = int(head.split()[1])
             assert status in STATUSES, (kind, status, content[:300], body[:300])
-            assert b"x-evil" not in head.lower() and b"passwd" not in body and b"\x1b" not in body
+            assert b"x-evil" not in head.lower() and b"root:" not in body and b"\x1b" not in body
             if status != 200 and b"application/json" in head:
                 error: dict[str, Any] = json.loads(body)["error"]
                 assert error["message"] and {*error} == {"message", "type", "param", "code"}
