@@ -38,7 +38,7 @@ vllm serve {base} {pin}--enable-lora --max-lora-rank {max_rank} --lora-modules a
 ```
 
 Request the model `adapted`, with the prompt `<|audio|>{instruction}`. vLLM ignores an adapter whose names it does not
-know without an error: compare a few transcripts with those of `finetune transcribe`.
+know without an error; `finetune verify FOLDER --engine vllm-lora` compares its texts with those of the trained model.
 """
 
 

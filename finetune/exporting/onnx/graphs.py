@@ -81,7 +81,8 @@ def _attend(attn: Module, x: Tensor, mask: Tensor) -> Tensor:
     query = split(attn.to_q(x)) * attn.scale
     places = torch.arange(block)
     positions = attn.rel_pos_emb((places[:, None] - places[None]) + attn.max_pos_emb)  # (block, block, size)
-    distance = (query.unsqueeze(3) * positions).sum(-1)
+    rows = query.permute(2, 0, 1, 3).reshape(block, -1, size) @ positions.transpose(1, 2)  # one product for each query
+    distance = rows.reshape(block, -1, heads, block).permute(1, 2, 0, 3)
     padding = (~mask.reshape(-1, 1, 1, block)).to(x.dtype) * MASKED_SCORE
     weights = (query @ key.transpose(2, 3) + distance + padding).softmax(dim=-1)
     return attn.to_out((weights @ value).transpose(1, 2).reshape(1, -1, heads * size))
