@@ -1,7 +1,8 @@
 """Forward passes of one clip that torch.onnx can export: fixed blocks of attention, explicit keys and values.
 
 The frames of a clip are padded to a multiple of `frame_unit`, which both the blocks of the encoder's attention and the
-windows of the projector divide, so no length depends on another. Padded frames are masked as in `model.conformer`.
+windows of the projector divide. Padded frames are masked as in `model.conformer`. transformers' own forward is exported
+too, but its graph fails on clips whose last block is full.
 """
 
 import math
