@@ -189,7 +189,7 @@ def _here(
 ) -> "Iterator[Transcript]":
     from finetune.inference.transcribe import load, transcripts
 
-    return transcripts(load(model), paths, options, failed, progress)
+    return transcripts(load(model, say=_log), paths, options, failed, progress)
 
 
 def standalone(folder: Path, argv: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@ Other files ask here. Sources: the configurations of granite-speech-3.3, granite
 4.1-2b-plus (April and October 2026) and 5.0-2b, and the classes of transformers 5.23.
 """
 
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +28,14 @@ LAYOUTS = {
     "granite_speech": Layout("GraniteSpeechConfig", "GraniteSpeechForConditionalGeneration"),
     "granite_speech_plus": Layout("GraniteSpeechPlusConfig", "GraniteSpeechPlusForConditionalGeneration"),
 }
+HUB_NAMES = (  # of the supported models
+    "ibm-granite/granite-4.0-1b-speech",
+    "ibm-granite/granite-speech-3.3-2b",
+    "ibm-granite/granite-speech-3.3-8b",
+    "ibm-granite/granite-speech-4.1-2b",
+    "ibm-granite/granite-speech-4.1-2b-plus",
+    "ibm-granite/granite-speech-5.0-2b",
+)
 REFUSED = {
     "granite_speech5_ctc": "granite-speech-5.0-470m-turboctc is an encoder with a CTC head and has no language model; "
     f"this toolkit does not train it. Use IBM's notebook: {NOTEBOOK}",
@@ -39,6 +48,14 @@ LAYER_NAMES = {  # the setting with a number of layers, and how the weights of a
     ("encoder_config", "num_layers"): re.compile(r"encoder\.layers\.(\d+)\.conv\."),
     ("projector_config", "num_hidden_layers"): re.compile(r"projector\.qformer\.encoder\.layer\.(\d+)\."),
 }
+
+
+def hub_name_hint(name: str) -> str:
+    """What to write instead of a hub name that is not there: the most similar name of the family, or all of them."""
+    similar = difflib.get_close_matches(name, HUB_NAMES, 1, cutoff=0.7)
+    if similar and similar[0] != name:
+        return f"did you mean {similar[0]}?"
+    return f"models of the family: {', '.join(HUB_NAMES)}"
 
 
 def unsupported(config: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from finetune.core.contradictions import contradictions
 from finetune.core.errors import RecipeError
 from finetune.core.files import write_json
 from finetune.core.goals import GOALS
+from finetune.core.layouts import HUB_NAMES
 from finetune.core.renamed import NEW_VALUES, RENAMED
 from finetune.core.run_dir import flatten
 from finetune.core.yaml_text import line_of, read_yaml
@@ -29,7 +30,7 @@ CORPORA = {f"data.{name}" for name in ("train", "valid", "test", "canary", "repl
 VERSION_KEY = "toolkit_version"  # in resolved.json; not a setting
 REQUIRED = {
     "model.base": "required; set model.base to a local folder or a hub name such as "
-    "ibm-granite/granite-4.0-1b-speech; to try the toolkit, use the embedded model data/granite-speech-nano of the "
+    f"{', '.join(HUB_NAMES)}; to try the toolkit, use the embedded model data/granite-speech-nano of the "
     "source tree (`finetune demo DIR` copies it)"
 }
 

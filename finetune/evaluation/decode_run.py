@@ -1,5 +1,6 @@
 """Decodes the test and canary sets of a run with the base and the adapted model, and the clips of the other checks."""
 
+import gc
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -24,17 +25,21 @@ from finetune.metrics.sclite import write_rows
 from finetune.metrics.scorecard import ScoringOptions
 from finetune.metrics.wer import score
 from finetune.model.adapter import load_adapter
-from finetune.model.granite import SpeechModel, default_device, load_model
+from finetune.model.float32 import load_for_inference
+from finetune.model.granite import SpeechModel, default_device
 
 log = logging.getLogger(__name__)
 
 
 def load_system(recipe: Recipe, run: RunDir, system: str) -> SpeechModel:
     """Loads the base model, with the adapter of the run if `system` is "adapted"."""
-    model = load_model(recipe.model.base, recipe.model.dtype, default_device(), recipe.model.revision)
-    if system == "adapted":
-        load_adapter(model, run.best)
-    return model
+
+    def adapt(model: SpeechModel, keep_float32: bool) -> None:
+        if system == "adapted":
+            load_adapter(model, run.best, keep_float32)
+
+    settings = recipe.model
+    return load_for_inference(settings.base, settings.dtype, default_device(), settings.revision, adapt)
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,10 @@ def decode_run(
     probes, lists = dict[str, ProbeResults](), dict[str, list[KeywordListScores]]()
     transcripts = transcriptions(splits["test"])
     test = [splits["test"][index] for index in transcripts]  # other sets are scored with these clips alone
+    model: SpeechModel | None = None
     for system in SYSTEMS:
+        model = None
+        gc.collect()  # the adapted model must find the memory of the base free
         model = backend.load(recipe, run, system)
         for split, utterances in splits.items():
             with task(f"{split}, {system} model", seconds_of(utterances)):
@@ -103,6 +111,7 @@ def decode_run(
                 probes[system] = evaluate_probes(model, clips, instruction, options, backend.recognize)
         if recipe.evaluate.keyword_lists and scoring.terms and test:
             lists[system] = _keyword_lists(model, splits, recipe, scoring, system, backend)
+    assert model is not None
     texts = {system: [rows[index] for index in transcripts] for system, rows in hypotheses["test"].items()}
     if test:
         decoded, chosen = test, texts["adapted"]

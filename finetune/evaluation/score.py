@@ -35,7 +35,8 @@ from finetune.metrics.normalizer import normalize
 from finetune.metrics.scorecard import ScoringOptions, SystemOutput, scorecard
 from finetune.metrics.scores import SetScores, empty_references_note
 from finetune.metrics.task_scores import TaskScores
-from finetune.model.granite import SpeechModel, default_device, load_model
+from finetune.model.float32 import load_for_inference
+from finetune.model.granite import SpeechModel, default_device
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +191,8 @@ class _ModelDecoder:
     def __call__(self, utterances: Sequence[Utterance]) -> list[Hypothesis]:
         recipe = self.recipe
         if self.model is None:
-            self.model = load_model(recipe.model.base, recipe.model.dtype, default_device(), recipe.model.revision)
+            settings = recipe.model
+            self.model = load_for_inference(settings.base, settings.dtype, default_device(), settings.revision)
         warn_about_limits(read_limits(recipe.model.base), utterances, recipe.model.instruction)
         with task("scoring", seconds_of(utterances)):
             return recognize(self.model, list(utterances), recipe.model.instruction, recipe.decode)

@@ -161,13 +161,14 @@ def _transcribe_model(source: str, clips: Sequence[Utterance]) -> SystemHypothes
     """Uses the instruction and decoder of an export, or the defaults of a recipe; batches as in evaluate."""
     from finetune.evaluation.decode import system_output, warn_about_limits
     from finetune.inference.recognize import recognize
-    from finetune.model.granite import default_device, load_model
+    from finetune.model.float32 import load_for_inference
+    from finetune.model.granite import default_device
 
     saved, default = options_for(source), DecodingOptions()
     options = replace(saved.decoding, batch_seconds=default.batch_seconds, max_new_tokens=default.max_new_tokens)
     device = default_device()
     warn_about_limits(read_limits(source), clips, saved.instruction)
-    hypotheses = recognize(load_model(source, "auto", device), clips, saved.instruction, options)
+    hypotheses = recognize(load_for_inference(source, "auto", device), clips, saved.instruction, options)
     return SystemHypotheses(list(map(system_output, hypotheses)), f"{options.decoder} decoding on {device} now")
 
 

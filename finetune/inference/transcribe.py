@@ -1,5 +1,6 @@
 """Transcribes recordings of any length: skips silence, batches the windows of all recordings, adds word times."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,15 +17,23 @@ from finetune.inference.recognize import transcribe_batch
 from finetune.inference.recordings import Detector, Job, Source, activity_detector, open_recording
 from finetune.inference.transcript import Transcript
 from finetune.inference.window_batches import BatchDecoder, transcribe_windows
-from finetune.model.granite import SpeechModel, default_device, load_model
+from finetune.model.float32 import load_for_inference
+from finetune.model.granite import SpeechModel, default_device
 from finetune.model.prompt import Prompt, render
+
+log = logging.getLogger(__name__)
 
 BATCHES_AHEAD = 2  # batches of audio that are collected before they are transcribed together
 
 
-def load(model: str | Path) -> SpeechModel:
-    """Loads a model for inference, on the GPU if there is one."""
-    return load_model(str(model), "auto", default_device())
+def load(model: str | Path, say: Callable[[str], object] = log.info) -> SpeechModel:
+    """Loads a model for inference, on the GPU if there is one; on a CPU with the memory of its files.
+
+    Args:
+        model: folder or hub name.
+        say: called with a line about the arithmetic, if it is not that of the files.
+    """
+    return load_for_inference(str(model), "auto", default_device(), say=say)
 
 
 def check_prompt(model: SpeechModel, options: TranscribeOptions, tokenizer: Tokenizer | None = None) -> Prompt:

@@ -4,17 +4,21 @@ A model of 2.3 billion bfloat16 weights needs 4.6 GB in this way instead of 9.2,
 that is loaded in float32, bit for bit.
 """
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
 from finetune.model.granite import SpeechModel, load_model
 from finetune.model.model_config import read_config
 from finetune.model.weight_files import WeightFiles
+
+log = logging.getLogger(__name__)
 
 Change = Callable[[Tensor], Tensor]
 
@@ -46,6 +50,69 @@ def load_as_stored(source: str, files: Path, revision: str | None = None, config
     # The adapter inside granite-speech-3.3 is merged on loading, and a sum in bfloat16 would be rounded.
     narrow = WeightFiles(files).is_bfloat16() and not config.has_lora_adapter
     return load_model(source, "bfloat16" if narrow else "float32", "cpu", revision, config=config)
+
+
+def load_for_inference(
+    source: str,
+    dtype: str,
+    device: str,
+    revision: str | None = None,
+    adapt: Callable[[SpeechModel, bool], object] = lambda model, keep_float32: None,
+    native: Callable[[], bool] | None = None,
+    say: Callable[[str], object] = log.info,
+) -> SpeechModel:
+    """Loads a model that will not train, with the arithmetic that the processor does well.
+
+    On a CPU, weights in bfloat16 files stay so in memory and are computed with in float32, which gives the text of a
+    model that is loaded in float32, bit for bit, with half of the memory. `bfloat16` computes in bfloat16 only on a
+    CPU that has instructions for it; others emulate it, many times slower than float32.
+
+    Args:
+        source: local folder in hub layout, or hub name.
+        dtype: `float32`, `bfloat16` or `auto`.
+        device: device of the weights.
+        revision: branch, tag or commit of a hub name.
+        adapt: adds an adapter; its second argument says whether parameters that trained in full must stay float32.
+        native: whether the CPU computes in bfloat16; None asks torch.
+        say: called with a line about the arithmetic, if it is not that of the files.
+
+    Raises:
+        ModelError: see `load_model`, or the error of `adapt`.
+    """
+    files = None if device != "cpu" or dtype == "float32" else _files(source, revision)
+    computes = native or computes_in_bfloat16
+    if files is None or not WeightFiles(files).is_bfloat16() or (dtype == "bfloat16" and computes()):
+        if device == "cpu" and dtype == "bfloat16" and not computes():
+            log.warning("this processor emulates bfloat16; model.dtype: float32 is faster")
+        model = load_model(source, dtype, device, revision)
+        adapt(model, False)
+        return model
+    if dtype == "bfloat16":
+        say("this processor emulates bfloat16, so the weights stay in bfloat16 and the arithmetic is float32")
+    elif computes():
+        say("weights in bfloat16, arithmetic in float32; model.dtype: bfloat16 is faster on this processor")
+    else:
+        say("weights in bfloat16, arithmetic in float32: this processor has no bfloat16 instructions")
+    model = load_as_stored(source, files, revision)
+    adapt(model, True)
+    compute_in_float32(model)
+    return model
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether the CPU has instructions for products in bfloat16, by torch's own query of the processor."""
+    queries = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(query()) for name in queries if (query := getattr(torch.cpu, name, None)))
+
+
+def _files(source: str, revision: str | None) -> Path | None:
+    """The folder of the files of a model; None if it cannot be known, which loading the model will report."""
+    if Path(source).is_dir():
+        return Path(source) if any(Path(source).glob("*.safetensors")) else None
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
+    except Exception:  # the hub has many kinds
+        return None
 
 
 def change_weight(module: nn.Module, name: str, change: Change) -> None:

@@ -34,6 +34,14 @@ def check_quantization(quantize: str, device: torch.device | str) -> None:
     require("bitsandbytes", extra="quant")
 
 
+def check_mergeable(source: str, config: PreTrainedConfig, quantize: str) -> None:
+    """Raises ModelError if weights with a LoRA adapter inside (granite-speech-3.3) would be quantized."""
+    if config.has_lora_adapter and quantize != "none":
+        raise ModelError(
+            f"{source}: its LoRA adapter cannot be merged into quantized weights; set model.quantize to none"
+        )
+
+
 def _quantization(quantize: str, dtype: torch.dtype, device: torch.device | str) -> dict[str, Any]:
     """Quantization arguments of `from_pretrained`; encoder, projector and head keep their precision."""
     if quantize == "none":
@@ -81,10 +89,7 @@ def load_weights(
     if not config.has_lora_adapter:
         hf = _from_pretrained(source, source, config, {"revision": revision, **arguments})
         return hf if quantize != "none" else hf.to(device)
-    if quantize != "none":
-        raise ModelError(
-            f"{source}: its LoRA adapter cannot be merged into quantized weights; set model.quantize to none"
-        )
+    check_mergeable(source, config, quantize)
     with without_adapter(source, revision) as (folder, plain):
         lora = ShippedLora.read(folder)
         hf = _from_pretrained(source, str(plain), config, arguments).to(device)

@@ -8,7 +8,7 @@ import transformers
 from transformers import PreTrainedConfig
 
 from finetune.core.errors import ModelError
-from finetune.core.layouts import LAYOUTS, unknown_alphabet, unsupported
+from finetune.core.layouts import LAYOUTS, hub_name_hint, unknown_alphabet, unsupported
 from finetune.model.folder_checks import check_folder
 
 NOT_FOUND = "not a folder here, and neither in the local cache nor on the hub, or the hub is not reachable"
@@ -69,8 +69,9 @@ def read_config(source: str, revision: str | None = None) -> PreTrainedConfig:
         if not folder.exists() and folder.parent != Path() and folder.parent.is_dir():
             problem = f"no such folder, and the hub does not give this model ({error})"
             raise ModelError(f"{source}: {problem}; {_model_suggestion(folder)}") from error
-        problem = "not a valid model configuration" if folder.exists() or not isinstance(error, OSError) else NOT_FOUND
-        raise ModelError(f"{source}: config.json: {problem} ({excerpt(error)})") from error
+        if folder.exists() or not isinstance(error, OSError):
+            raise ModelError(f"{source}: config.json: not a valid model configuration ({excerpt(error)})") from error
+        raise ModelError(f"{source}: config.json: {NOT_FOUND} ({excerpt(error)}); {hub_name_hint(source)}") from error
     if config is None:
         raise ModelError(f"{source}: {unsupported(content)}")
     if reason := unknown_alphabet(config.encoder_config.output_dim):

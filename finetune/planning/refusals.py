@@ -12,7 +12,8 @@ from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
 from finetune.exporting.save import check_target
 from finetune.model.granite import default_device
-from finetune.model.load_weights import check_quantization
+from finetune.model.load_weights import check_mergeable, check_quantization
+from finetune.model.model_config import read_config
 from finetune.pipeline import settings_of_training
 from finetune.training import checkpoint
 from finetune.training.distributed import check_launcher
@@ -24,6 +25,7 @@ def refusals(recipe: Recipe, run: RunDir, environment: Mapping[str, str] = os.en
     base = Path(recipe.model.base)
     checks: list[Callable[[], object]] = [
         lambda: check_quantization(recipe.model.quantize, default_device()),
+        lambda: _check_quantized_layout(recipe),
         lambda: world_size(environment),
         lambda: check_launcher(environment),
         run.check_writable,
@@ -37,6 +39,13 @@ def refusals(recipe: Recipe, run: RunDir, environment: Mapping[str, str] = os.en
             check()
         except FinetuneError as error:
             yield error
+
+
+def _check_quantized_layout(recipe: Recipe) -> None:
+    """Raises ModelError if the base has an adapter inside, which cannot be merged into quantized weights."""
+    model = recipe.model
+    if model.quantize != "none":
+        check_mergeable(model.base, read_config(model.base, model.revision), model.quantize)
 
 
 def _check_checkpoint(recipe: Recipe, run: RunDir) -> None:

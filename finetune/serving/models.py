@@ -9,9 +9,9 @@ from threading import Lock
 from finetune.core.model_limits import ModelLimits, read_limits
 from finetune.core.options import TranscribeOptions
 from finetune.inference.saved_options import options_for
-from finetune.inference.transcribe import check_prompt, load
+from finetune.inference.transcribe import check_prompt
 from finetune.inference.window_batches import Result, Window, transcribe_windows
-from finetune.model.granite import SpeechModel
+from finetune.model.granite import SpeechModel, default_device, load_model
 from finetune.serving.errors import ApiError
 
 EXPORT = "export"  # the name of every exported folder; the name of its run says more
@@ -92,7 +92,12 @@ def load_base(source: str, name: str | None = None) -> ServedModel:
     Raises:
         ModelError: it cannot be loaded.
     """
-    return ServedModel(name or default_name(source), load(source), options_for(source), read_limits(source))
+    return ServedModel(
+        name or default_name(source),
+        load_model(source, "auto", default_device()),
+        options_for(source),
+        read_limits(source),
+    )
 
 
 def default_name(source: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -335,3 +336,18 @@ def test_suspicious_references_are_listed(run: RunDir) -> None:
         ("u0", REFERENCES[0], "take ramiprill now")
     ]
     assert 0 < rows[0]["suspicion"] < 1
+
+
+def test_the_base_is_freed_before_the_adapted_model_is_loaded(run: RunDir) -> None:
+    """Otherwise the memory of two models is needed."""
+
+    class OneAtATime(FixedBackend):
+        def load(self, recipe: Recipe, run: RunDir, system: str) -> Any:
+            assert not [reference for reference in alive if reference() is not None]
+            model = FixedModel(system)
+            alive.append(weakref.ref(model))
+            return model
+
+    alive: list[weakref.ref[FixedModel]] = []
+    OneAtATime().evaluate(recipe(evaluate=EvaluateSection(probes=False)), run)
+    assert len(alive) == 2

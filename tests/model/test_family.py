@@ -246,3 +246,10 @@ def test_a_bpe_head_of_another_model_is_refused(
     save_file(weights, path / BPE_HEAD)
     with pytest.raises(ModelError, match=message):
         load_model(str(path), "float32")
+
+
+def test_a_hub_name_that_is_not_there_gets_a_name_of_the_family() -> None:
+    with pytest.raises(ModelError, match=r"did you mean ibm-granite/granite-speech-4.1-2b-plus\?"):
+        read_config("ibm-granite/granite-speech-4.1-2b-pluss")
+    with pytest.raises(ModelError, match=r"models of the family: ibm-granite/granite-4.0-1b-speech, .*5.0-2b"):
+        read_config("nobody/nothing")

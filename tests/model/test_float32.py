@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import INSTRUCTION
 from trainable_cases import ctc_logits, logits
 
+from finetune.core.errors import ModelError
 from finetune.core.options import DecodingOptions
 from finetune.data.manifest import Utterance
 from finetune.inference.recognize import recognize
-from finetune.model.float32 import compute_in_float32, load_as_stored
+from finetune.model.float32 import compute_in_float32, load_as_stored, load_for_inference
 from finetune.model.granite import SpeechModel, load_model
 
 
@@ -39,3 +41,42 @@ def test_results_are_those_of_float32_bit_for_bit(narrow: Path, clips: list[Utte
 def test_a_folder_with_one_float32_weight_is_loaded_in_float32(narrow: Path, nano: Path) -> None:
     assert {value.dtype for value in load_as_stored(str(nano), nano).hf.parameters()} == {torch.float32}
     assert load_as_stored(str(narrow), narrow).lm_head.weight.dtype == torch.bfloat16
+
+
+def test_inference_keeps_bfloat16_files_and_gives_the_text_of_float32(
+    narrow: Path, clips: list[Utterance], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    loaded = load_for_inference(str(narrow), "auto", "cpu", native=lambda: False)
+    assert {value.dtype for value in loaded.hf.parameters()} == {torch.bfloat16}
+    assert loaded.encoder.input_linear.weight.dtype == torch.float32
+    assert "no bfloat16 instructions" in caplog.text
+    wide = load_model(str(narrow), "float32")
+    options = DecodingOptions(max_new_tokens=6)
+    texts = [[item.tokens for item in recognize(one, clips[:3], INSTRUCTION, options)] for one in (loaded, wide)]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(("native", "computes"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_bfloat16_is_computed_only_where_the_processor_can(
+    narrow: Path, native: bool, computes: torch.dtype, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    loaded = load_for_inference(str(narrow), "bfloat16", "cpu", native=lambda: native)
+    assert {value.dtype for value in loaded.hf.parameters()} == {torch.bfloat16}
+    assert loaded.encoder.input_linear.weight.dtype == computes
+    assert ("emulates bfloat16" in caplog.text) is not native
+
+
+def test_float32_is_loaded_as_before(narrow: Path, nano: Path) -> None:
+    """Files in float32, or `model.dtype: float32`; an adapter is told whether to keep its float32 parameters."""
+    told = list[bool]()
+    for folder, dtype in ((nano, "auto"), (narrow, "float32"), (narrow, "auto")):
+        model = load_for_inference(str(folder), dtype, "cpu", adapt=lambda _, keep: told.append(keep))
+        assert model.encoder.input_linear.weight.dtype == torch.float32
+    assert told == [False, False, True]
+
+
+def test_a_folder_without_weights_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(ModelError):
+        load_for_inference(str(tmp_path), "auto", "cpu")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from command import Command
 from conftest import embedded
+from family import make_model
 from safetensors.torch import load_file, save_file
 
 from finetune.core.config import Recipe
@@ -294,3 +295,13 @@ def test_problems_of_several_kinds_are_listed_together(project: Project) -> None
     project.set(model__quantize="4bit")
     result = check_recipe(Recipe.model_validate(project.content))
     assert len(result.problems) == 3 and result.hints and result.steps is not None
+
+
+def test_4bit_of_a_layout_with_an_adapter_inside_is_refused(project: Project, tmp_path: Path) -> None:
+    """granite-speech-3.3: loading refuses it too, but only where there is a GPU."""
+    project.set(model__base=str(make_model("3.3-2b", tmp_path / "base")), model__quantize="4bit")
+    found = [str(error) for error in refusals(Recipe.model_validate(project.content), RunDir(tmp_path / "run"))]
+    assert any("its LoRA adapter cannot be merged into quantized weights" in text for text in found)
+    project.set(model__base=str(make_model("4.1-2b", tmp_path / "other")))
+    found = [str(error) for error in refusals(Recipe.model_validate(project.content), RunDir(tmp_path / "run"))]
+    assert not [text for text in found if "merged" in text]
