@@ -1,7 +1,9 @@
 """Adapters as models: LoRA switched in one base, whole parts in a model that shares the other weights."""
 
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,16 @@ from conftest import VOCABULARY
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from serving_server import running
 
+from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, ModelError, RecipeError
+from finetune.core.model_limits import read_limits, write_limits
 from finetune.core.options import TranscribeOptions, override
-from finetune.inference.saved_options import options_for
+from finetune.core.run_dir import RunDir
+from finetune.inference.saved_options import options_for, options_path, write_options
 from finetune.inference.transcript import Transcript
 from finetune.model.adapter import ADAPTER_WEIGHTS, load_adapter, save_adapter, write_tensors
 from finetune.model.granite import SpeechModel
-from finetune.serving.adapters import parse_adapters, with_adapters
+from finetune.serving.adapters import find_adapter, parse_adapters, with_adapters
 from finetune.serving.models import Models, ServedModel, default_name
 
 Load = Callable[[], SpeechModel]
@@ -141,3 +146,24 @@ def test_the_name_of_a_model(tmp_path: Path) -> None:
     assert default_name(str(tmp_path / "drugs" / "export")) == "drugs"
     assert default_name(str(tmp_path / "drugs")) == "drugs"
     assert default_name("ibm-granite/granite-4.0-1b-speech") == "ibm-granite/granite-4.0-1b-speech"
+
+
+def test_a_run_and_its_best_have_the_options_of_the_export(
+    model: Load, nano: Path, tiny: Callable[..., Recipe], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    run = RunDir(tmp_path / "drugs")
+    recipe = tiny(tmp_path, "drugs")
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"instruction": "write the words"})})
+    shutil.copytree(folders["llm"], run.best)
+    run.resolved.write_text(recipe.model_dump_json(), encoding="utf-8")
+    base = ServedModel("nano", model(), options_for(nano), read_limits(nano))
+    for folder in (run.root, run.best):
+        found = find_adapter("drugs", folder, base)
+        assert found.folder.samefile(run.best) and found.options.instruction == "write the words"
+        assert found.options.max_window == base.options.max_window
+    options_path(run.export).parent.mkdir(parents=True)
+    write_options(run.export, override(base.options, instruction="of the export"))
+    write_limits(run.export, replace(base.limits, no_speech=0.25))
+    found = find_adapter("drugs", run.root, base)
+    assert (found.options.instruction, found.options.no_speech) == ("of the export", 0.25)
+    assert found.limits.no_speech == 0.25
