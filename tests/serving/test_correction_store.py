@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from command import Command, noise
-from conftest import VOCABULARY
+from conftest import VOCABULARY, embedded
 
 from finetune.core.errors import DataError, RecipeError
-from finetune.data.manifest import read_manifest
+from finetune.data.manifest import read_manifest, write_manifest
 from finetune.serving.correction_store import CorrectionStore, SavedCorrections, parse_corrections
 
 
@@ -183,10 +183,12 @@ def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
 def test_a_recipe_takes_the_manifest(finetune: Command, store: CorrectionStore, nano: Path, tmp_path: Path) -> None:
     for path in sorted((VOCABULARY / "audio" / "test").glob("*.opus"))[:3]:
         store.save(path, corrections((0.1, 1.1, "hold the atorvastatin"), language="en", file_name=path.name))
+    for split in ("valid", "canary"):
+        write_manifest(tmp_path / f"{split}.jsonl", embedded(split, 2))
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"model: {{base: {nano}}}\nruns: {tmp_path / 'runs'}\ndata:\n  train: [{store.manifest}]\n"
-        f"  valid: [{VOCABULARY / 'valid.jsonl'}]\n  test: [{VOCABULARY / 'valid.jsonl'}]\n",
+        f"  valid: [{tmp_path / 'valid.jsonl'}]\n  test: [{tmp_path / 'canary.jsonl'}]\n",
         encoding="utf-8",
     )
     done = finetune("prepare", recipe)

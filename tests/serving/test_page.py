@@ -100,7 +100,15 @@ def tab(browser: Any, server: TranscriptionServer) -> Iterator[Tab]:
     tab.context.close()
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "light"), (1280, "dark"), (390, "dark")])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (1280, "light"),
+        (390, "dark"),
+        pytest.param(390, "light", marks=pytest.mark.slow),
+        pytest.param(1280, "dark", marks=pytest.mark.slow),
+    ],
+)
 def test_sizes_and_colours(
     browser: Any, server: TranscriptionServer, ward: tuple[Path, dict[str, Any]], width: int, scheme: str
 ) -> None:
