@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     from finetune.core.files import write_json
     from finetune.core.run_dir import RunDir
     from finetune.data.manifest import read_manifest
+    from finetune.evaluation.utterances import read_utterances
     from finetune.exporting.engines.environment import python_of
 
     if args.gguf_dtype and GGUF not in ENGINES[args.engine].reads:
@@ -77,12 +78,12 @@ def run(args: argparse.Namespace) -> int:
         raise RecipeError(f"--gguf-dtype: {args.export} has GGUF files, which are used as they are; leave it out")
     python = python_of(args.engine, args.python)
     run_dir = RunDir(args.run_dir) if args.run_dir else None
-    utterances = read_manifest(args.clips or _test_set(args.export, run_dir))[: args.limit]
+    utterances = read_utterances(args.clips) if args.clips else read_manifest(_test_set(args.export, run_dir))
 
     from finetune.exporting.engines.verify import verify
 
     dtype = args.gguf_dtype or GGUF_DTYPE
-    result = verify(args.export, args.engine, python, utterances, dtype, args.timeout, run_dir)
+    result = verify(args.export, args.engine, python, utterances[: args.limit], dtype, args.timeout, run_dir)
     print(visible("\n".join(format_verification(result))))
     _keep_counts(args.export, args.engine, result)
     if args.json:
