@@ -15,6 +15,7 @@ from huggingface_hub import snapshot_download
 from finetune.core.errors import ModelError
 from finetune.core.files import read_json
 from finetune.core.run_dir import RunDir
+from finetune.exporting.engines.folder_safety import check_engine_folder
 from finetune.exporting.engines.registry import ADAPTERS, ENGINES, GGUF, HF, MLX, ONNX, PEFT, VLLM_LORA
 from finetune.exporting.onnx.export import SIZES
 from finetune.exporting.vllm_format import max_lora_rank
@@ -68,6 +69,7 @@ def sides_of(folder: Path, engine: str, run: RunDir | None = None) -> Sides:
         ModelError: the folder is no export, the engine does not read it, or its run is not known.
     """
     found, reads = format_of(folder), ENGINES[engine].reads
+    check_engine_folder(folder)
     if found not in reads:
         fitting = [name for name, spec in ENGINES.items() if found in spec.reads]
         raise ModelError(

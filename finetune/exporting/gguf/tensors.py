@@ -1,6 +1,5 @@
 """The tensors of a hub folder in the form in which llama.cpp stores them, one at a time."""
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from finetune.core.errors import ModelError
 from finetune.exporting.gguf.tensor_names import gguf_name
+from finetune.model.folder_checks import read_header, weight_files
 
 NORM_EPS = 1e-5  # of the encoder's batch normalization
 SKIPPED = (".num_batches_tracked", ".batch_norm.bias", ".batch_norm.running_mean", ".batch_norm.running_var")
@@ -36,15 +36,11 @@ class HubWeights:
     """The weights of a folder in hub layout; a tensor is read when it is asked for."""
 
     def __init__(self, folder: Path) -> None:
-        self._file_of: dict[str, Path] = {}
-        index = folder / "model.safetensors.index.json"
-        if index.is_file():
-            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            self._file_of = {name: folder / file for name, file in names.items()}
-        else:
-            path = folder / "model.safetensors"
-            with safe_open(path, framework="pt") as weights:
-                self._file_of = dict.fromkeys(weights.keys(), path)
+        """Raises ModelError if there are no weights, or the index names a file outside of the folder."""
+        if not any(folder.glob("*.safetensors")):
+            raise ModelError(f"{folder}: no *.safetensors in this folder")
+        self._file_of = {name: path for path in weight_files(folder) for name in read_header(path)[0]}
+        self._file_of.pop("__metadata__", None)
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._file_of))

@@ -3,18 +3,20 @@
 import torch
 from runner_protocol import serve
 
+SAFE = {"use_safetensors": True, "trust_remote_code": False}  # no pickles, no code of the folder
+
 
 def load(request):
     """Processor or tokenizer, feature function and model, in float32."""
     from transformers import AutoModelForSpeechSeq2Seq, AutoTokenizer
 
     folder = request["model"]
-    model = AutoModelForSpeechSeq2Seq.from_pretrained(folder, dtype=torch.float32).eval()
+    model = AutoModelForSpeechSeq2Seq.from_pretrained(folder, dtype=torch.float32, **SAFE).eval()
     if request.get("adapter"):
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, request["adapter"]).eval()
-    return AutoTokenizer.from_pretrained(folder), feature_function(folder), model
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False), feature_function(folder), model
 
 
 def feature_function(folder):
@@ -22,7 +24,7 @@ def feature_function(folder):
     from transformers import AutoFeatureExtractor
 
     try:
-        extractor = AutoFeatureExtractor.from_pretrained(folder)
+        extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
     except ImportError:
         from finetune.data.features import log_mel, pad_features
 
