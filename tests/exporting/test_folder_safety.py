@@ -100,7 +100,7 @@ def test_the_transcriber_of_an_export_is_no_code_of_the_model(folder: Path) -> N
 
 def test_an_index_that_names_a_file_outside_is_refused_by_gguf(folder: Path, tmp_path: Path) -> None:
     (folder / INDEX).write_text(json.dumps({"weight_map": {"x": "../model.safetensors"}}))
-    shutil.move(folder / "model.safetensors", tmp_path / "model.safetensors")
+    shutil.copyfile(folder / "model.safetensors", tmp_path / "model.safetensors")
     with pytest.raises(ModelError, match="is not a .*safetensors file inside the folder"):
         write_gguf(folder, tmp_path, "F32")
 
