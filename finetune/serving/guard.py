@@ -15,7 +15,7 @@ from finetune.serving.errors import ApiError
 PROTECTED = "/v1/"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 SUBPROTOCOL = "openai-insecure-api-key."  # how a browser gives a key to a websocket
-DISCARD_SECONDS, DISCARD_PAUSE = 2.0, 0.5  # for the rest of a refused upload; without data
+DISCARD_SECONDS, DISCARD_PAUSE = 1.0, 0.5  # for the rest of a refused upload; without data
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),

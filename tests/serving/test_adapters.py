@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from finetune.core.options import TranscribeOptions, override
 from finetune.core.run_dir import RunDir
 from finetune.inference.saved_options import options_for, options_path, write_options
 from finetune.inference.transcript import Transcript
-from finetune.model.adapter import ADAPTER_WEIGHTS, load_adapter, save_adapter, write_tensors
+from finetune.model.adapter import ADAPTER_WEIGHTS, save_adapter, write_tensors
 from finetune.model.granite import SpeechModel
 from finetune.serving.adapters import find_adapter, parse_adapters, with_adapters
 from finetune.serving.models import Models, ServedModel, default_name
@@ -46,10 +46,21 @@ def add_lora(model: SpeechModel, targets: str, rank: int, scale: float = 0.5) ->
     return adapted
 
 
+@dataclass(frozen=True)
+class Saved:
+    """Folders of adapters, and what each model writes while it is in memory alone, before its adapter is saved."""
+
+    folders: dict[str, Path]
+    texts: dict[str, str]
+
+
 @pytest.fixture(scope="module")
-def folders(model: Load, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def saved(
+    model: Load, nano: Path, direct: Callable[..., Transcript], tmp_path_factory: pytest.TempPathFactory
+) -> Saved:
     """Two adapters with LoRA in different layers, and one that also has a whole layer."""
     root = tmp_path_factory.mktemp("adapters")
+    saved = Saved({}, {"nano": direct(SHORT, max_new_tokens=24).text})
     for name, targets, rank, scale in (("llm", LLM, 4, 0.5), ("encoder", ENCODER, 2, 3.0), ("whole", LLM, 2, 0.5)):
         network = model()
         adapted = add_lora(network, targets, rank, scale)
@@ -58,7 +69,14 @@ def folders(model: Load, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
             value.requires_grad_(True)
             value.data += 0.3 * torch.randn_like(value)
         save_adapter(network, adapted, root / name)
-    return {name: root / name for name in ("llm", "encoder", "whole")}
+        saved.folders[name] = root / name
+        saved.texts[name] = direct(SHORT, ServedModel(name, network.eval(), short(nano))).text
+    return saved
+
+
+@pytest.fixture(scope="module")
+def folders(saved: Saved) -> dict[str, Path]:
+    return saved.folders
 
 
 @pytest.fixture(scope="module")
@@ -66,28 +84,15 @@ def models(model: Load, nano: Path, folders: dict[str, Path]) -> Models:
     return Models(with_adapters(ServedModel("nano", model(), short(nano)), folders, memory=0.9))
 
 
-@pytest.fixture(scope="module")
-def expected(
-    model: Load, nano: Path, folders: dict[str, Path], direct: Callable[..., Transcript]
-) -> dict[str, Transcript]:
-    """What each adapter writes alone, in a model of its own."""
-    transcripts = {"nano": direct(SHORT, max_new_tokens=24)}
-    for name, folder in folders.items():
-        network = model()
-        load_adapter(network, folder)
-        transcripts[name] = direct(SHORT, ServedModel(name, network, short(nano)))
-    return transcripts
-
-
-def test_each_model_answers_as_alone_while_all_are_busy(models: Models, expected: dict[str, Transcript]) -> None:
-    assert len({item.text for item in expected.values()}) == len(expected), "the adapters must differ"
+def test_each_model_answers_as_alone_while_all_are_busy(models: Models, saved: Saved) -> None:
+    assert len({*saved.texts.values()}) == len(saved.texts), "the adapters must differ"
     with running(models) as server, ThreadPoolExecutor(8) as pool:
         names = ["nano", "llm", "whole", "encoder"] * 3
 
         def ask(name: str) -> str:
             return server.client().audio.transcriptions.create(model=name, file=SHORT).text
 
-        assert list(pool.map(ask, names)) == [expected[name].text for name in names]
+        assert list(pool.map(ask, names)) == [saved.texts[name] for name in names]
         listed = {item.id: item.parent for item in server.client().models.list()}
     assert listed == {"nano": None, "llm": "nano", "encoder": "nano", "whole": "nano"}
 
