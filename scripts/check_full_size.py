@@ -3,11 +3,13 @@
 
     python scripts/check_full_size.py --folder /tmp/full-size            # 15 GB of disk; deleted at the end
     python scripts/check_full_size.py --folder /tmp/full-size --format peft --keep
+    python scripts/check_full_size.py --folder /tmp/full-size --format transcribe --keep
 
 It writes the base model (2.31 billion weights in bfloat16, files of 1.99 GB, the tokenizer of the embedded model) and a
 run whose adapter has random values (LoRA of rank 32, the projector in full, as in recipes/granite_1b.yaml), then runs
 the export on embedded clips. It prints the wall time, the CPU time, and the largest resident memory of the export and
-its verification together. The weights are random, so the text of the model means nothing.
+its verification together; `transcribe` instead runs `finetune transcribe` with the base model. The weights are random,
+so the text of the model means nothing.
 """
 
 import argparse
@@ -40,6 +42,7 @@ from finetune.training.parts import trainable_parts  # noqa: E402
 
 NANO, VOCABULARY = ROOT / "data" / "granite-speech-nano", ROOT / "data" / "vocabulary"
 CONFIG = ROOT / "tests" / "fixtures" / "granite-4.0-1b-speech" / "config.json"
+CLIP = VOCABULARY / "audio" / "canary" / "canary-001-en-us-f3.opus"
 SHARD = 1_990_000_000
 BLOCK = 4_194_301  # random numbers that are repeated; a prime number, so that no two rows of a matrix are equal
 INTERVAL = 0.1  # seconds between two readings of the memory
@@ -163,7 +166,7 @@ def run_export(folder: Path, format_name: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="a new folder with 15 GB of free space")
-    parser.add_argument("--format", choices=("hf", "peft", "vllm-lora"), default="hf")
+    parser.add_argument("--format", choices=("hf", "peft", "vllm-lora", "transcribe"), default="hf")
     parser.add_argument("--clips", type=int, default=2, help="clips of test that are compared, and of valid")
     parser.add_argument("--tokens", type=int, default=12, help="tokens that are generated for each clip")
     parser.add_argument("--keep", action="store_true", help="keep the folder for another run of this script")
@@ -176,9 +179,13 @@ def main() -> int:
     if not (args.folder / "base" / "model.safetensors.index.json").exists():
         write_base(args.folder / "base")
         print(f"wrote the base model in {time.monotonic() - started:.0f} s", flush=True)
-    write_run(args.folder, args.folder / "base", args.clips, args.tokens)
+    if args.format == "transcribe":
+        command = [sys.executable, "-m", "finetune", "transcribe", str(CLIP), "--model", str(args.folder / "base")]
+        command += ["--max-new-tokens", str(args.tokens)]
+    else:
+        write_run(args.folder, args.folder / "base", args.clips, args.tokens)
+        command = [sys.executable, __file__, "--measured", "--folder", str(args.folder), "--format", args.format]
     started = time.monotonic()
-    command = [sys.executable, __file__, "--measured", "--folder", str(args.folder), "--format", args.format]
     process = subprocess.Popen(command)
     memory = MemoryOfTree(process.pid)
     code = process.wait()
