@@ -88,11 +88,13 @@ def test_a_full_server_refuses_and_says_when_to_come_back(held: HeldModel, pool:
 
 
 def test_a_request_ends_at_its_deadline(held: HeldModel) -> None:
-    with running(Models([held]), deadline=30.0) as server:
+    started = time.monotonic()
+    with running(Models([held]), deadline=25.0) as server:
         response = server.post(files=files(), data={"deadline": "0.3"})
         assert response.status_code == 504 and response.headers["x-should-retry"] == "false"
         assert response.json()["error"]["code"] == "deadline"
         stream = server.post(files=files(), data={"deadline": "0.3", "stream": "true"})
+        assert time.monotonic() < started + 20, "the deadline of the request is earlier than that of the server"
         assert stream.status_code == 200 and '"code": "deadline"' in stream.text, "a stream ends with its error"
         held.free.set()
     assert held.windows <= 1, "what still waited was dropped"
