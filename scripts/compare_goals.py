@@ -38,7 +38,8 @@ def with_goal(recipe: Recipe, goal: str, blocks: int) -> Recipe:
             for section in sections:
                 level = level[section]
             level[last] = value
-        content["parts"]["encoder"]["blocks"] = min(blocks, int(content["parts"]["encoder"]["blocks"]))
+        encoder = content["parts"]["encoder"]
+        encoder["blocks"] = blocks if encoder["blocks"] == "all" else min(blocks, int(encoder["blocks"]))
     result = Recipe.model_validate(content)
     if problems := contradictions(result):
         sys.exit(f"{goal}: {problems[0][0]}: {problems[0][1]}")

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -10,8 +11,12 @@ import pytest
 import soundfile
 from conftest import VOCABULARY, embedded
 from nbclient import NotebookClient
+from serving_server import running
 
 from finetune.data.manifest import write_manifest
+from finetune.inference.saved_options import options_for
+from finetune.model.granite import SpeechModel
+from finetune.serving.models import Models, ServedModel
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -43,7 +48,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("page", [pytest.param(path, id=path.stem) for path, blocks in BLOCKS.items() if blocks])
+SERVER = ROOT / "docs" / "serving.md"  # its example needs one
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(path, id=path.stem) for path, blocks in BLOCKS.items() if blocks and path != SERVER]
+)
 def test_the_examples_of_a_page_run(page: Path, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs the examples in order and in one namespace, like a reader."""
     monkeypatch.chdir(shutil.copytree(project, tmp_path / "project", symlinks=True))
@@ -51,6 +61,19 @@ def test_the_examples_of_a_page_run(page: Path, project: Path, tmp_path: Path, m
     names = {"samples": samples, "print": lambda *_: None}
     for block in BLOCKS[page]:
         exec(compile(block, str(page), "exec"), names)
+
+
+def test_the_example_of_a_client_runs(
+    project: Path, model: Callable[[], SpeechModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    served = ServedModel("quickstart", model(), options_for(project / "runs" / "quickstart" / "export"))
+    printed = list[str]()
+    with running(Models([served])) as server:
+        for block in BLOCKS[SERVER]:
+            block = block.replace("http://127.0.0.1:8000", server.url)
+            exec(compile(block, str(SERVER), "exec"), {"print": printed.append})
+    assert len(printed) == 1 and printed[0].strip()
 
 
 def test_the_pages_have_examples() -> None:
