@@ -79,12 +79,13 @@ def load_for_inference(
     Raises:
         ModelError: see `load_model`, or the error of `adapt`.
     """
+    config = read_config(source, revision)  # first, because it says what a folder is that is not a model
     files = None if device != "cpu" or dtype == "float32" else _files(source, revision)
     computes = native or computes_in_bfloat16
     if files is None or not WeightFiles(files).is_bfloat16() or (dtype == "bfloat16" and computes()):
         if device == "cpu" and dtype == "bfloat16" and not computes():
             log.warning("this processor emulates bfloat16; model.dtype: float32 is faster")
-        model = load_model(source, dtype, device, revision)
+        model = load_model(source, dtype, device, revision, config=config)
         adapt(model, False)
         return model
     if dtype == "bfloat16":
@@ -93,7 +94,7 @@ def load_for_inference(
         say("weights in bfloat16, arithmetic in float32; model.dtype: bfloat16 is faster on this processor")
     else:
         say("weights in bfloat16, arithmetic in float32: this processor has no bfloat16 instructions")
-    model = load_as_stored(source, files, revision)
+    model = load_as_stored(source, files, revision, config)
     adapt(model, True)
     compute_in_float32(model)
     return model

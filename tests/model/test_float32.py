@@ -80,3 +80,14 @@ def test_float32_is_loaded_as_before(narrow: Path, nano: Path) -> None:
 def test_a_folder_without_weights_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ModelError):
         load_for_inference(str(tmp_path), "auto", "cpu")
+
+
+def test_the_best_adapter_of_a_run_is_named_as_what_it_is(tmp_path: Path) -> None:
+    """The hint to the export comes before any look at the weights."""
+    best = tmp_path / "run" / "best"
+    (tmp_path / "run" / "export").mkdir(parents=True)
+    (tmp_path / "run" / "export" / "config.json").touch()
+    best.mkdir()
+    (best / "lora.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match="did you mean .*export"):
+        load_for_inference(str(best), "auto", "cpu")
