@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from finetune.doctor.finding import Finding, failed, passed, skipped, warned
+from finetune.model.float32 import computes_in_bfloat16
 
 GIB = 1 << 30
 FULL_SIZE_MEMORY = 8 * GIB  # granite-4.0-1b-speech in bfloat16, with one clip
@@ -57,10 +58,9 @@ def check_gpu(gpus: int, driver: bool, cuda_build: str | None) -> Finding:
 
 def check_processor() -> Finding:
     """Threads, and the arithmetic that the processor has instructions for."""
-    has = torch.cpu.get_capabilities()
-    low = [name for name in ("amx_bf16", "avx512_bf16") if has.get(name)]
-    text = f"bfloat16 with {low[0]}" if low else "no bfloat16: model.dtype: bfloat16 would be very slow on this CPU"
-    return passed("processor", f"{has.get('cpu_name') or 'unknown'}, {os.cpu_count()} threads; {text}")
+    name = torch.cpu.get_capabilities().get("cpu_name") or "unknown"
+    text = "computes in bfloat16" if computes_in_bfloat16() else "emulates bfloat16: use model.dtype: float32"
+    return passed("processor", f"{name}, {os.cpu_count()} threads; {text}")
 
 
 def memory_limit() -> int:

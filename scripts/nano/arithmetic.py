@@ -2,9 +2,9 @@
 
 import torch
 
-HAS_BFLOAT16 = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
+from finetune.model.float32 import computes_in_bfloat16
 
 
 def autocast() -> torch.autocast:
     """A context for forward passes; weights and losses stay float32. Other processors emulate bfloat16 slowly."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=HAS_BFLOAT16)
+    return torch.autocast("cpu", torch.bfloat16, enabled=computes_in_bfloat16())
