@@ -6,14 +6,12 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from finetune.core.array_job import Shard
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, MissingExtraError, RecipeError
-from finetune.core.extras import require
 from finetune.core.recipe import save_recipe
 from finetune.core.run_dir import CHILD, RunDir
 from finetune.data.corpus_state import corpus_state
@@ -21,10 +19,6 @@ from finetune.data.effects.sources import check_augmentation
 from finetune.metrics.keyword_terms import sampling_inputs
 from finetune.metrics.results import ExportSummary, ParameterCounts, RunSummary, read_results, write_model
 from finetune.training.launch import processes_for, train_on_all, world_size
-
-if TYPE_CHECKING:
-    from finetune.data.prepare_split import Engine
-    from finetune.evaluation.score import ScoreResult
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +46,10 @@ class Stage:
 def _prepare(recipe: Recipe, run: RunDir) -> Any:
     from finetune.data.prepare import prepare
 
-    return prepare(_with_long_clips_cut(recipe, run), run)
+    return prepare(with_long_clips_cut(recipe, run), run)
 
 
-def _with_long_clips_cut(recipe: Recipe, run: RunDir) -> Recipe:
+def with_long_clips_cut(recipe: Recipe, run: RunDir) -> Recipe:
     """The recipe for `prepare`."""
     if recipe.data.too_long == "drop":
         return recipe
@@ -117,7 +111,7 @@ def run_recipe(
         DataError: the augmentation of a training that has not finished needs what is missing.
         CheckpointError: the directory holds a run of another recipe, or another process uses it.
     """
-    run = _run_dir(recipe)
+    run = run_dir_of(recipe)
     if world_size(os.environ) > 1:
         return _train_as_rank(recipe, run, last, stages)
     with run.locked():
@@ -126,7 +120,7 @@ def run_recipe(
             check_augmentation(recipe.augment)
         save_recipe(run.resolved, recipe)
         _discard_unreadable_results(run)
-        inputs = _stage_inputs(recipe)
+        inputs = stage_inputs(recipe)
         for stage in stages[: [stage.name for stage in stages].index(last) + 1]:
             record = run.done(stage.name)
             if record is not None and record.get("inputs") == inputs[stage.name]:
@@ -144,100 +138,12 @@ def run_recipe(
     return run
 
 
-def export_adapter(recipe: Recipe, format_name: str) -> RunDir:
-    """Trains if needed, then exports the adapter in the format of an engine.
-
-    Raises:
-        ModelError, CheckpointError: the format cannot hold what was trained, or the errors of `run_recipe`.
-    """
-    run = run_recipe(recipe, "train")
-    with run.locked():
-        from finetune.exporting.formats import export_adapter
-
-        export_adapter(recipe, run, format_name)
-    return run
-
-
-def export_gguf(recipe: Recipe, dtype: str) -> RunDir:
-    """Exports the merged model if needed, then writes it as GGUF files.
-
-    Raises:
-        ModelError, CheckpointError, MissingExtraError: those of `exporting.gguf.export`, or the errors of `run_recipe`.
-    """
-    from finetune.exporting.gguf.quantize import find_program
-
-    require("gguf", extra="gguf")  # before the training
-    find_program(dtype)
-    run = run_recipe(recipe, "export")
-    with run.locked():
-        from finetune.exporting.gguf.export import export_gguf
-
-        export_gguf(run, dtype)
-    return run
-
-
-def export_onnx(recipe: Recipe) -> RunDir:
-    """Exports the merged model if needed, then writes it as ONNX graphs.
-
-    Raises:
-        ModelError, CheckpointError, MissingExtraError: those of `exporting.onnx.export`, or the errors of `run_recipe`.
-    """
-    from finetune.exporting.onnx.export import check_packages, export_onnx
-
-    check_packages()  # before the training
-    run = run_recipe(recipe, "export")
-    with run.locked():
-        export_onnx(run)
-    return run
-
-
-def prepare_shard(recipe: Recipe, shard: Shard) -> None:
-    """Does the part of one job of an array of `prepare`. Jobs can run side by side and in any order.
+def run_dir_of(recipe: Recipe) -> RunDir:
+    """The directory of a run that trains.
 
     Raises:
         RecipeError: data.train is empty.
-        CheckpointError: another process uses the run directory for something else, or it is not one.
     """
-    from finetune.data.prepare import prepare_shard
-
-    run = _run_dir(recipe)
-    _check_array(recipe)
-    with run.locked(shared=True):
-        run.require_own()
-        record = run.done("prepare")
-        if record is not None and record.get("inputs") == _stage_inputs(recipe)["prepare"]:
-            log.info("prepare: skipped, already done")
-        else:
-            prepare_shard(recipe, run, shard)
-
-
-def run_prepare(recipe: Recipe, merge: bool, engine: "Engine") -> RunDir:
-    """Runs `prepare` with its options.
-
-    Raises:
-        DataError: with `merge`, a job of the array has not finished; see also `prepare`.
-    """
-    from finetune.data.prepare import prepare
-
-    if merge:
-        _check_array(recipe)
-
-    def run_stage(recipe: Recipe, run: RunDir) -> Any:
-        return prepare(_with_long_clips_cut(recipe, run), run, merge=merge, engine=engine)
-
-    stage = replace(STAGES[0], run=run_stage)
-    return run_recipe(recipe, "prepare", (stage, *STAGES[1:]))
-
-
-def _check_array(recipe: Recipe) -> None:
-    if recipe.data.too_long == "segment":
-        raise RecipeError(
-            "data.too_long: segment cannot be split into jobs; run `finetune segment --shard` on the long recordings, "
-            "and name its clips in data.train"
-        )
-
-
-def _run_dir(recipe: Recipe) -> RunDir:
     if not recipe.data.train:
         raise RecipeError("data.train: empty, so nothing can be trained; `finetune score` needs only data.test")
     return RunDir(f"{recipe.runs}/{recipe.name}")
@@ -254,37 +160,6 @@ def _run_stage(stage: Stage, recipe: Recipe, run: RunDir, inputs: str) -> None:
     run.finish(stage.name, {**result, "inputs": inputs})
 
 
-def score_recipe(recipe: Recipe, merge: bool = False) -> "ScoreResult":
-    """Scores `model.base` on each corpus of `data.test`; writes to `<runs>/<name>/score`.
-
-    Args:
-        recipe: The recipe.
-        merge: The hypotheses must be there already, from `score_shard`.
-
-    Raises:
-        CheckpointError: the directory holds a run of another recipe, or another process uses it.
-    """
-    from finetune.evaluation.score import score
-
-    run = RunDir(f"{recipe.runs}/{recipe.name}")
-    with run.locked():
-        run.claim(settings_of_training(recipe))
-        return score(recipe, run, merge=merge)
-
-
-def score_shard(recipe: Recipe, shard: Shard) -> None:
-    """Transcribes the part of one job of an array of `finetune score`. Jobs can run side by side and in any order.
-
-    Raises:
-        CheckpointError: another process uses the run directory for something else.
-    """
-    from finetune.evaluation.score import score_shard
-
-    run = RunDir(f"{recipe.runs}/{recipe.name}")
-    with run.locked(shared=True):
-        score_shard(recipe, run, shard)
-
-
 def _train_as_rank(recipe: Recipe, run: RunDir, last: str, stages: Sequence[Stage]) -> RunDir:
     """Trains as one of several processes, which `launch` or `accelerate launch` has started; runs no other stage."""
     if last != "train" or run.done("prepare") is None:
@@ -292,7 +167,7 @@ def _train_as_rank(recipe: Recipe, run: RunDir, last: str, stages: Sequence[Stag
             "several processes can only train: run `finetune prepare RECIPE` first, then "
             "`accelerate launch -m finetune train RECIPE`, then `finetune run RECIPE`"
         )
-    main, inputs = os.environ.get("RANK", "0") == "0", _stage_inputs(recipe)
+    main, inputs = os.environ.get("RANK", "0") == "0", stage_inputs(recipe)
     with run.locked() if main and CHILD not in os.environ else nullcontext():
         if main:
             run.claim(settings_of_training(recipe))
@@ -320,7 +195,7 @@ def settings_of_training(recipe: Recipe) -> dict[str, Any]:
     return {name: content[name] for name in names} | sampling_inputs(recipe)
 
 
-def _stage_inputs(recipe: Recipe) -> dict[str, str]:
+def stage_inputs(recipe: Recipe) -> dict[str, str]:
     """By stage: a hash of the settings that it and earlier stages read, and of the files of the corpora."""
     content, data = recipe.model_dump(mode="json"), recipe.data
     sources = (*data.train, *data.replay, *data.valid, *data.test, *data.canary)

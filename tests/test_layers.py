@@ -17,7 +17,7 @@ LAYERS = (
     {"exporting"},
     {"serving"},
     {"pipeline"},
-    {"learning_curve"},
+    {"partial_runs", "learning_curve"},
     {"planning", "doctor"},
     {"api"},
     {"cli"},

@@ -21,7 +21,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Scores and prints a table. Raises the errors of `pipeline.score_recipe`."""
+    """Scores and prints a table. Raises the errors of `partial_runs.score_recipe`."""
     from finetune.core.array_job import parse_shard
     from finetune.core.recipe import load_recipe
 
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     recipe, _ = load_recipe(args.recipe, args.overrides)
 
     from finetune.evaluation.score import score_table
-    from finetune.pipeline import score_recipe, score_shard
+    from finetune.partial_runs import score_recipe, score_shard
 
     if shard is not None:
         score_shard(recipe, shard)

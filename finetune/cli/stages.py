@@ -77,15 +77,8 @@ def run(args: argparse.Namespace) -> int:
     if args.shards is not None:
         _check_shards(args.shards, [split for split in SPLITS if getattr(recipe.data, split)])
 
-    from finetune.pipeline import (
-        export_adapter,
-        export_gguf,
-        export_onnx,
-        prepare_shard,
-        run_prepare,
-        run_recipe,
-        summarize,
-    )
+    from finetune.partial_runs import export_adapter, export_gguf, export_onnx, prepare_shard, run_prepare
+    from finetune.pipeline import run_recipe, summarize
     from finetune.report.summary import format_summary
 
     if shard is not None:

@@ -132,6 +132,7 @@ def test_recipes_help_and_reports_import_no_torch() -> None:
         "finetune.report.summary",
         "finetune.training.launch",
         "finetune.pipeline",
+        "finetune.partial_runs",
         "finetune.cli.main",
     ]
     assert len(modules) > 10

@@ -17,7 +17,7 @@ from finetune.curation.long_clips import segment_long
 from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.manifest import read_manifest
 from finetune.model.granite import SpeechModel
-from finetune.pipeline import prepare_shard, run_prepare
+from finetune.partial_runs import prepare_shard, run_prepare
 
 
 @pytest.fixture

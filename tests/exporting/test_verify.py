@@ -15,7 +15,7 @@ from in_process import InThisProcess
 from safetensors.torch import load_file, save_file
 from trainable_cases import LORA
 
-from finetune import pipeline
+from finetune import partial_runs
 from finetune.core.config import Recipe
 from finetune.core.errors import ModelError
 from finetune.core.files import is_disk_full
@@ -267,7 +267,7 @@ def test_q4_k_m_is_made_by_llama_quantize(nano: Path, tmp_path: Path, monkeypatc
     path = os.environ["PATH"]
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ModelError, match="Q4_K_M needs llama-quantize .* not on the PATH.* or use Q8_0"):
-        pipeline.export_gguf(recipe_of(nano).model_copy(update={"runs": str(tmp_path)}), "Q4_K_M")
+        partial_runs.export_gguf(recipe_of(nano).model_copy(update={"runs": str(tmp_path)}), "Q4_K_M")
     assert not (tmp_path / "run" / "manifests").exists()
     monkeypatch.setenv("PATH", program(tmp_path, "echo no tensor; exit 3", path))
     with pytest.raises(ModelError, match=r"exit code 3\). Its last messages:\nno tensor"):
