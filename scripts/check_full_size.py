@@ -14,75 +14,30 @@ so the text of the model means nothing.
 
 import argparse
 import json
-import math
-import resource
 import shutil
-import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from bench.full_size import write_base  # noqa: E402
+from bench.measured_process import run_measured  # noqa: E402
 from finetune.core.config import Recipe  # noqa: E402
 from finetune.core.files import read_json, write_json  # noqa: E402
 from finetune.core.run_dir import RunDir  # noqa: E402
 from finetune.data.manifest import Utterance, write_manifest  # noqa: E402
-from finetune.exporting.shards import TensorSpec, write_weights  # noqa: E402
 from finetune.model.adapter import save_adapter  # noqa: E402
-from finetune.model.granite import SpeechModel, on_meta, read_config  # noqa: E402
+from finetune.model.granite import on_meta, read_config  # noqa: E402
 from finetune.model.trainable import open_parts, trained_parameters  # noqa: E402
-from finetune.model.weight_files import hub_name  # noqa: E402
 from finetune.training.parts import trainable_parts  # noqa: E402
 
-NANO, VOCABULARY = ROOT / "data" / "granite-speech-nano", ROOT / "data" / "vocabulary"
-CONFIG = ROOT / "tests" / "fixtures" / "granite-4.0-1b-speech" / "config.json"
+VOCABULARY = ROOT / "data" / "vocabulary"
 CLIP = VOCABULARY / "audio" / "canary" / "canary-001-en-us-f3.opus"
-SHARD = 1_990_000_000
-BLOCK = 4_194_301  # random numbers that are repeated; a prime number, so that no two rows of a matrix are equal
-INTERVAL = 0.1  # seconds between two readings of the memory
-
-
-def write_base(folder: Path) -> None:
-    """Writes the base model; its special tokens are those of the embedded tokenizer."""
-    folder.mkdir(parents=True)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "preprocessor_config.json"):
-        shutil.copyfile(NANO / name, folder / name)
-    shutil.copyfile(NANO / "processor_config.json", folder / "processor_config.json")
-    content, nano = read_json(CONFIG), read_json(NANO / "config.json")
-    content["audio_token_index"] = nano["audio_token_index"]
-    content["text_config"] |= {
-        key: nano["text_config"][key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")
-    }
-    write_json(folder / "config.json", content)
-    torch.manual_seed(1)
-    block = torch.randn(BLOCK).mul(0.02).bfloat16()
-    shapes = {name: value.shape for name, value in _config_model(folder).hf.state_dict().items()}
-    specs = {
-        hub_name(name): TensorSpec(torch.int64 if "num_batches" in name else torch.bfloat16, tuple(shape))
-        for name, shape in shapes.items()
-    }
-
-    def tensor(name: str) -> Tensor:
-        spec = specs[name]
-        if spec.dtype == torch.int64 or "running_mean" in name or name.endswith("bias"):
-            return torch.zeros(spec.shape, dtype=spec.dtype)
-        if "running_var" in name or (name.endswith("weight") and len(spec.shape) == 1):
-            return torch.ones(spec.shape, dtype=spec.dtype)
-        return block.repeat(-(-spec.bytes // block.nbytes))[: math.prod(spec.shape)].view(spec.shape)
-
-    write_weights(folder, specs, SHARD, tensor, lambda size: None)
-
-
-def _config_model(folder: Path) -> SpeechModel:
-    from transformers import GraniteSpeechConfig
-
-    return on_meta(GraniteSpeechConfig.from_pretrained(folder), str(folder))
 
 
 def write_run(folder: Path, base: Path, clips: int, tokens: int) -> Recipe:
@@ -117,37 +72,6 @@ def write_run(folder: Path, base: Path, clips: int, tokens: int) -> Recipe:
         )
     write_json(run.resolved, recipe.model_dump(mode="json"))
     return recipe
-
-
-class MemoryOfTree:
-    """The largest sum of the resident memory of a process and its descendants, in bytes."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid, self.largest, self.alone = pid, 0, 0
-        self.thread = threading.Thread(target=self._watch, daemon=True)
-        self.thread.start()
-
-    def _watch(self) -> None:
-        while sizes := [_resident(pid) for pid in (self.pid, *_descendants(self.pid))]:
-            if not sizes[0]:
-                return
-            self.largest, self.alone = max(self.largest, sum(sizes)), max(self.alone, *sizes)
-            time.sleep(INTERVAL)
-
-
-def _resident(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
-    except (OSError, IndexError):
-        return 0
-
-
-def _descendants(pid: int) -> list[int]:
-    try:
-        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-    return [one for child in children for one in (child, *_descendants(child))]
 
 
 def run_export(folder: Path, format_name: str) -> None:
@@ -185,19 +109,14 @@ def main() -> int:
     else:
         write_run(args.folder, args.folder / "base", args.clips, args.tokens)
         command = [sys.executable, __file__, "--measured", "--folder", str(args.folder), "--format", args.format]
-    started = time.monotonic()
-    process = subprocess.Popen(command)
-    memory = MemoryOfTree(process.pid)
-    code = process.wait()
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds, cpu = time.monotonic() - started, used.ru_utime + used.ru_stime
+    cost = run_measured(command)
     print(
-        f"{args.format}: exit code {code}, {seconds:.0f} s, {cpu:.0f} s of CPU time; resident memory at most "
-        f"{memory.largest / 1e9:.2f} GB, of one process {memory.alone / 1e9:.2f} GB"
+        f"{args.format}: exit code {cost.code}, {cost.seconds:.0f} s, {cost.cpu_seconds:.0f} s of CPU time; resident "
+        f"memory at most {cost.resident / 1e9:.2f} GB, of one process {cost.largest / 1e9:.2f} GB"
     )
     if not args.keep:
         shutil.rmtree(args.folder)
-    return code
+    return cost.code
 
 
 if __name__ == "__main__":
