@@ -12,8 +12,8 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from finetune.core.config import Recipe
+from finetune.model.first_step import check_changed, fingerprints, with_gradient
 from finetune.model.granite import SpeechModel
-from finetune.model.trainable import check_changed, fingerprints, with_gradient
 from finetune.training.copy_loss import CopyLoss
 from finetune.training.dataset import Batch, SpeechDataset
 from finetune.training.loss import ctc_loss, token_loss

@@ -20,8 +20,9 @@ from finetune.core.errors import Interrupted
 from finetune.core.run_dir import RunDir
 from finetune.data.effects.sources import recordings_state
 from finetune.data.utterance_table import open_manifest
+from finetune.model.first_step import fingerprints
 from finetune.model.granite import SpeechModel, load_model
-from finetune.model.trainable import fingerprints, open_parts, set_mode, summarize_parts, trained_parameters
+from finetune.model.trainable import open_parts, set_mode, summarize_parts, trained_parameters
 from finetune.training import checkpoint
 from finetune.training.auto_batch import fit_batch_seconds
 from finetune.training.batch_size import BatchSizeCache, explain_out_of_memory
