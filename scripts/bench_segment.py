@@ -43,7 +43,7 @@ from finetune.data.features import FRAME_SECONDS, log_mel
 from finetune.data.manifest import Utterance, read_manifest
 from finetune.data.probes import guard_probes
 from finetune.inference.transcribe import load
-from finetune.inference.word_times import word_frames
+from finetune.inference.word_times import WORD_END, word_frames
 from finetune.metrics.alignment import align_words, count_errors
 from finetune.model.granite import SpeechModel
 
@@ -51,7 +51,6 @@ ROOT = Path(__file__).resolve().parent.parent
 SPLITS = ("train", "valid", "test", "canary", "replay")
 EDGE = 0.1  # seconds
 FAINT = 0.001  # standard deviation of the noise in the whole recording
-WORD_END = 0.06  # seconds from the last frame with a character of a word to its end
 SOUND_DB = 35.0
 Wave = NDArray[np.float32]
 

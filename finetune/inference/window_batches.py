@@ -12,12 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from finetune.core.options import DecodingOptions, TranscribeOptions
-from finetune.data.features import FRAME_SECONDS
 from finetune.data.manifest import Utterance
 from finetune.inference.guards import cut_again, speech_score
 from finetune.inference.recognize import Hypothesis, Loader, Waveform, encode_batches, transcribe_batch
 from finetune.inference.segments import Segment, Word, split_words
-from finetune.inference.word_times import word_frames
+from finetune.inference.word_times import word_times
 from finetune.model.granite import EncodedAudio, SpeechModel
 
 BatchDecoder = Callable[[SpeechModel, EncodedAudio, Sequence[Utterance], str, DecodingOptions], list[Hypothesis]]
@@ -110,8 +109,8 @@ def _segment(window: Window, text: str, evidence: NDArray[np.float32]) -> Segmen
     if window.options.translate_to:
         return Segment(start, end, text)
     words = tuple(
-        Word(text[a:b], min(end, start + first_frame * FRAME_SECONDS), min(end, start + end_frame * FRAME_SECONDS))
-        for (a, b), (first_frame, end_frame) in zip(split_words(text), word_frames(evidence, text), strict=True)
+        Word(text[a:b], min(end, start + word_start), min(end, start + word_end))
+        for (a, b), (word_start, word_end) in zip(split_words(text), word_times(evidence, text), strict=True)
     )
     return Segment(start, end, text, words)
 

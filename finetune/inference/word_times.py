@@ -5,10 +5,29 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.data.features import FRAME_SECONDS
 from finetune.inference.segments import split_words
 from finetune.model.ctc import BLANK, to_labels
 
+WORD_END = 0.06  # seconds that a word lasts after the last frame with one of its characters, if a pause follows
 TO_KATAKANA = {code: code + 0x60 for code in range(0x3041, 0x3097)}  # the CTC alphabet has no hiragana
+
+
+def word_times(log_probs: NDArray[np.float32], text: str) -> list[tuple[float, float]]:
+    """The start and end of each word in seconds from the start of its window.
+
+    The CTC head emits a character early in its sound, so a word lasts `WORD_END` longer than its frames, but at most to
+    the middle of the gap to the next word.
+
+    Args:
+        log_probs, text: as in `word_frames`.
+    """
+    frames = word_frames(log_probs, text)
+    limits = [*((end + start) / 2 for (_, end), (start, _) in pairwise(frames)), float(len(log_probs))]
+    return [
+        (start * FRAME_SECONDS, min(end * FRAME_SECONDS + WORD_END, limit * FRAME_SECONDS))
+        for (start, end), limit in zip(frames, limits, strict=False)
+    ]
 
 
 def word_frames(log_probs: NDArray[np.float32], text: str) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from finetune.inference.segments import split_words
-from finetune.inference.word_times import word_frames
+from finetune.inference.word_times import WORD_END, word_frames, word_times
 from finetune.model.ctc import KATAKANA, LATIN, NUM_LABELS
 
 
@@ -58,3 +58,10 @@ def test_times_are_ordered_and_within_the_window(text: str, seed: int, length: i
     assert len(frames) == len(split_words(text))
     edges = [edge for pair in frames for edge in pair]
     assert edges == sorted(edges) and all(0 <= edge <= length for edge in edges)
+
+
+def test_a_word_ends_after_its_last_character_and_before_the_next_word() -> None:
+    (hi, you, end) = word_times(log_probs("__hi___ you__________end_"), "hi you end")
+    assert hi == pytest.approx((0.04, 0.12)), "at most to the middle of the gap of 4 frames"
+    assert you == pytest.approx((0.16, 0.22 + WORD_END)), "a pause follows"
+    assert end == pytest.approx((0.42, 0.50)), "at most to the end of the window"
