@@ -12,7 +12,7 @@ from finetune.model.prompt import Prompt
 from finetune.training.copy_loss import CopyLoss
 from finetune.training.loss import IGNORE, token_loss
 from nano.arithmetic import autocast
-from nano.copying import CopyRows
+from nano.copying import LONG, CopyRows
 from nano.stage import Losses
 from nano.tasks import Example, Tasks
 
@@ -40,8 +40,13 @@ class Decoder:
     def add_copies(self, losses: Losses, count: int, key: str) -> Tensor:
         """The loss of `count` rows of text that are copied from their lists."""
         rows = self.copied.rows(count, key)
-        prompts, examples = [prompt for prompt, _ in rows], [example for _, example in rows]
-        return self._loss(losses, prompts, examples, [0] * count, None)
+        total = torch.zeros(())
+        for is_long in (False, True):  # apart, so that short rows are not padded to the length of long ones
+            chosen = [row for row in rows if (len(row[1].keywords) >= LONG[0]) == is_long]
+            if chosen:
+                prompts, examples = [prompt for prompt, _ in chosen], [example for _, example in chosen]
+                total = total + self._loss(losses, prompts, examples, [0] * len(chosen), None) * len(chosen) / count
+        return total
 
     def _loss(
         self,

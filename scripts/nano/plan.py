@@ -9,7 +9,7 @@ from nano.scaffold import Sizes
 from nano.stage import Schedule
 
 LANGUAGES = {"en": 0.4, "es": 0.14, "fr": 0.14, "pt": 0.12, "de": 0.12, "ja": 0.08}  # share of the audio
-ENGINES = {"kokoro": 2.0, "espeak-ng": 0.4}  # natural voices more often, others less
+ENGINES = {"kokoro": 2.0, "espeak-ng": 0.8}  # natural voices more often, others less
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ PLAN = Plan(
     sizes=Sizes(),
     schedules={
         "encoder": Schedule(4000, 2.5e-3),
-        "text": Schedule(1000, 2e-3, 1.0),
-        "align": Schedule(2400, 1.5e-3, 1.0),
+        "text": Schedule(600, 2e-3, 1.0),
+        "align": Schedule(1800, 1.5e-3, 1.0),
         "together": Schedule(1500, 1.2e-3),
         "cool": Schedule(300, 4e-4),
     },
@@ -76,13 +76,13 @@ PLAN = Plan(
     keywords=KeywordsSection(true_terms=0.4, distractors=0.2, largest=100),
     heard=Shares(LANGUAGES, {"phrase": 0.6}, ENGINES, joined=0.04, no_speech=0.01),
     stored=Shares(LANGUAGES, {}, ENGINES, joined=0.12, no_speech=0.05),
-    hours=24.0,
+    hours=16.0,
     variants=2,
     encoder_limits=(64.0,),
     text_limits=(4500.0,),
     align_limits=(160.0, 6000.0),
     together_limits=(72.0, 5000.0),
-    text_copies=24,
+    text_copies=20,
     copies=8,
     round_seconds=6 * 3600.0,
     round_items=6000,
