@@ -23,7 +23,7 @@ from finetune.model.trainable import open_parts, set_mode
 from finetune.planning.activations import LargestBatch
 from finetune.planning.memory import LIBRARIES, plan_memory
 from finetune.training.loss import token_loss
-from finetune.training.parts import trainable_parts
+from finetune.training.parts import checkpoint_activations, trainable_parts
 
 BASE = str(Path(__file__).resolve().parents[1] / "data" / "granite-speech-nano")
 TEXT, TARGETS = 30, 20  # positions of a row besides its audio, and how many of them are targets
@@ -56,8 +56,7 @@ class Step:
         torch.manual_seed(0)
         self.model: SpeechModel = load_model(BASE, recipe.model.dtype)
         open_parts(self.model, trainable_parts(recipe.parts))
-        if recipe.machine.gradient_checkpointing:
-            self.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        checkpoint_activations(self.model, recipe.machine)
         set_mode(self.model, training=True)
         audio = int(self.model.num_audio_tokens(torch.tensor([frames]))[0])
         self.features, self.frames = torch.randn(clips, frames, 160), torch.full((clips,), frames)

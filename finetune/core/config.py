@@ -295,6 +295,8 @@ class MachineSection(Section):
     train on several GPUs. The result is the same."""
     gradient_checkpointing: bool = False
     """Recompute activations of the language model in the backward pass: less memory, slower."""
+    encoder_checkpointing: bool = False
+    """The same for the encoder; with a frozen encoder it has no effect. Losses and gradients stay the same."""
     cache_encoder: bool = False
     """Cache the frozen encoder's output on disk; needs training without augmentation."""
     checkpoint_every: int = Field(200, ge=1)

@@ -55,5 +55,6 @@ GOALS: dict[str, dict[str, str]] = {
         "augment.no_speech": "0.05",
         "machine.shard_optimizer": "true",
         "machine.gradient_checkpointing": "true",
+        "machine.encoder_checkpointing": "true",
     },
 }

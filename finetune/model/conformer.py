@@ -7,14 +7,16 @@ result equals that of transformers.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 Module = Any  # transformers' modules; torch would give each of their attributes the type Tensor | Module
+Block = Callable[[Module, Tensor, Tensor], Tensor]  # see `conformer_block`
 
 # Added to the attention scores of padded keys; their weight is then exactly 0. In a block of padding only, every score
 # has this value. The minimum of the dtype would overflow to NaN in CUDA's memory-efficient kernel, which computes in
@@ -87,8 +89,20 @@ def conformer_block(layer: Module, x: Tensor, mask: Tensor) -> Tensor:
     return layer.post_norm(x)
 
 
+def checkpointed_block(layer: Module, x: Tensor, mask: Tensor) -> Tensor:
+    """`conformer_block` that keeps only its input: the backward pass computes it again (arXiv 1604.06174)."""
+    if not torch.is_grad_enabled():
+        return conformer_block(layer, x, mask)
+    out: Tensor = checkpoint(conformer_block, layer, x, mask, use_reentrant=False)
+    return out
+
+
 def encode(
-    encoder: Module, features: Tensor, num_frames: Tensor, cat_layers: Sequence[int] = ()
+    encoder: Module,
+    features: Tensor,
+    num_frames: Tensor,
+    cat_layers: Sequence[int] = (),
+    block: Block = conformer_block,
 ) -> tuple[Tensor, Tensor]:
     """Computes encoder states from log-mel features.
 
@@ -97,6 +111,7 @@ def encode(
         features: (B, T, 160) stacked log-mel features, right-padded.
         num_frames: (B,) number of real frames of each clip.
         cat_layers: layers whose states precede those of the last layer in D (4.1-plus); 0 is the input of layer 1.
+        block: runs a layer.
 
     Returns:
         Encoder states (B, T, D), valid on real frames only, and the CTC logits (B, T, 348) of the middle layer, whose
@@ -107,7 +122,7 @@ def encode(
     middle = x
     earlier = [x] if 0 in cat_layers else []
     for index, layer in enumerate(encoder.layers, start=1):
-        x = conformer_block(layer, x, mask)
+        x = block(layer, x, mask)
         if index == encoder.num_layers // 2:
             middle = encoder.out(x)
             x = x + encoder.out_mid(middle.softmax(dim=-1))

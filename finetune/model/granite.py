@@ -19,7 +19,7 @@ from finetune.core.errors import ModelError
 from finetune.core.layouts import max_positions
 from finetune.core.prompts import PromptProfile, profile_of
 from finetune.model.bpe_head import BpeHead, check_bpe_head, find_bpe_head
-from finetune.model.conformer import encode, frame_mask, project
+from finetune.model.conformer import Block, conformer_block, encode, frame_mask, project
 from finetune.model.ctc import BLANK, NUM_LABELS
 from finetune.model.folder_checks import count_weights
 from finetune.model.load_weights import check_quantization, load_weights, model_class
@@ -50,7 +50,8 @@ class EncodedAudio:
 class SpeechModel(nn.Module):
     """A Granite Speech model with its tokenizer; `hf` is the transformers model, which training changes in place.
 
-    `bpe_file` has the weights of a second CTC head for drafts; None without one.
+    `bpe_file` has the weights of a second CTC head for drafts; None without one. `encoder_block` runs a layer of the
+    encoder.
     """
 
     def __init__(self, hf: Any, tokenizer: Tokenizer, source: str, bpe_file: Path | None = None) -> None:
@@ -59,6 +60,7 @@ class SpeechModel(nn.Module):
         self.tokenizer = tokenizer
         self.source = source
         self.bpe_file = bpe_file
+        self.encoder_block: Block = conformer_block
         config = hf.config
         self.hidden = int(config.encoder_config.hidden_dim)
         self.num_ctc_labels = int(config.encoder_config.output_dim)
@@ -121,7 +123,7 @@ class SpeechModel(nn.Module):
         features = features.to(self.encoder.input_linear.weight.dtype)
         trains = any(p.requires_grad for p in self.encoder.parameters())
         with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
-            states, middle = encode(self.encoder, features, num_frames, self.cat_layers)
+            states, middle = encode(self.encoder, features, num_frames, self.cat_layers, self.encoder_block)
         embeds = project(self.projector, states, num_frames)
         speech = None
         if self.bpe_file is not None:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from finetune.data.features import NUM_MELS
+from finetune.model.conformer import Module, conformer_block
 from finetune.model.granite import SpeechModel
 from finetune.model.trainable import set_mode
 from finetune.training.loss import CHUNK
@@ -58,12 +59,16 @@ class Activations:
 
     Attributes:
         audio: kept by encoder and projector.
+        audio_checkpointed: the same with `machine.encoder_checkpointing`: only the inputs of encoder layers.
+        encoder_layer: of one encoder layer, which is then computed again.
         language_model: kept by the language model.
         checkpointed: the same with `machine.gradient_checkpointing`: the inputs of its layers, and all of one layer.
         loss: the logits and what is computed from them.
     """
 
     audio: int
+    audio_checkpointed: int
+    encoder_layer: int
     language_model: int
     checkpointed: int
     loss: int
@@ -116,6 +121,11 @@ class _Kernels(TorchFunctionMode):
             self.casts[id(value)] = (value, value.to(dtype))
         return self.casts[id(value)][1]
 
+    @property
+    def copies(self) -> list[Tensor]:
+        """Weights that autocast keeps in bfloat16 until the forward pass ends, also those of checkpointed layers."""
+        return [copy for value, copy in self.casts.values() if value.requires_grad and copy.dtype == torch.bfloat16]
+
 
 class _Saved:
     """Counts the storages that autograd keeps, each once; those of weights are not counted."""
@@ -151,15 +161,47 @@ def count_activations(model: SpeechModel, batch: LargestBatch, autocast: bool) -
         with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
             has_gradient = _encode(model, batch)
         audio, weights = saved.bytes, model.language_model.get_input_embeddings().weight
+        audio_checkpointed, encoder_layer = _checkpointed_encoder(model, batch, audio, kernels)
+        earlier = len(kernels.copies)
         size = (batch.rows, batch.positions, weights.shape[1])
         embeds = torch.empty(size, dtype=weights.dtype, requires_grad=has_gradient)
         saved = _Saved(model)
         with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
             model.language_model(inputs_embeds=embeds, use_cache=False)
-    layers = len(model.language_model.layers)
+    layers, copies = len(model.language_model.layers), sum(copy.nbytes for copy in kernels.copies[earlier:])
     inputs = layers * embeds.numel() * embeds.itemsize
-    checkpointed = min(saved.bytes, inputs + saved.bytes // layers)
-    return Activations(audio, saved.bytes, checkpointed, _loss_bytes(model, batch.targets, autocast))
+    checkpointed = min(saved.bytes, inputs + copies + max(0, saved.bytes - copies) // layers)
+    loss = _loss_bytes(model, batch.targets, autocast)
+    return Activations(audio, audio_checkpointed, encoder_layer, saved.bytes, checkpointed, loss)
+
+
+def _checkpointed_encoder(model: SpeechModel, batch: LargestBatch, whole: int, kernels: _Kernels) -> tuple[int, int]:
+    """Bytes that encoder and projector keep if encoder layers keep only their inputs, and the bytes of one layer.
+
+    Args:
+        model: the model.
+        batch: the sizes of the batch.
+        whole: bytes that encoder and projector keep without checkpointing.
+        kernels: the active mode, after a forward pass.
+    """
+    saved, layers = _Saved(model), 0
+
+    def kept_input(layer: Module, x: Tensor, mask: Tensor) -> Tensor:
+        nonlocal layers
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
+            out = conformer_block(layer, x, mask)
+        if out.requires_grad:
+            saved.pack(x)
+            layers += 1
+        return out
+
+    usual, model.encoder_block = model.encoder_block, kept_input
+    with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
+        _encode(model, batch)
+    model.encoder_block = usual
+    for copy in kernels.copies:
+        saved.pack(copy)
+    return (saved.bytes, max(0, whole - saved.bytes) // layers) if layers else (whole, 0)
 
 
 def _encode(model: SpeechModel, batch: LargestBatch) -> bool:

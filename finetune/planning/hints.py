@@ -192,14 +192,13 @@ def _terms(terms: Mapping[str, int]) -> Iterator[str]:
 
 
 def _memory(facts: PlanFacts) -> Iterator[str]:
-    machine, settings = facts.recipe.machine, facts.recipe.train
     for plan in facts.memory:
-        if plan.available is None or plan.high <= plan.available or settings.batch == "auto":
+        if plan.available is None or plan.high <= plan.available or facts.recipe.train.batch == "auto":
             continue
         need = f"{gigabytes(plan.low)} to {gigabytes(plan.high)}, and {plan.device} has {gigabytes(plan.available)}"
-        change = "train.batch: auto, or a smaller train.batch_seconds"
-        if not machine.gradient_checkpointing and plan.high_checkpointed <= plan.available:
-            change = "machine.gradient_checkpointing: true"
+        change, available = "train.batch: auto, or a smaller train.batch_seconds", plan.available
+        if enough := next((number for number, item in enumerate(plan.less, 1) if item.high <= available), 0):
+            change = " and ".join(item.setting for item in plan.less[:enough])
         yield f"a training step needs about {need}: set {change}"
 
 

@@ -19,7 +19,7 @@ from finetune.training.batches import BatchSource
 from finetune.training.dataset import SpeechDataset
 from finetune.training.distributed import make_accelerator
 from finetune.training.optimizer import build_optimizer
-from finetune.training.parts import trainable_parts
+from finetune.training.parts import checkpoint_activations, trainable_parts
 from finetune.training.signals import Stop
 from finetune.training.step import OptimizerStep
 
@@ -98,8 +98,7 @@ def _step_seconds(
 ) -> list[tuple[float, float]]:
     """Padded seconds of audio, and the median seconds of a step, of each batch."""
     open_parts(model, trainable_parts(recipe.parts))
-    if recipe.machine.gradient_checkpointing:
-        model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    checkpoint_activations(model, recipe.machine)
     parameters = trained_parameters(model)
     optimizer = build_optimizer(recipe, parameters)
     for group in optimizer.param_groups:

@@ -4,13 +4,13 @@ docs/check.md has the formula, and how far it is from measured peaks.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
 from finetune.core.config import Recipe
 from finetune.model.granite import DTYPES, SpeechModel, resolved_dtype
-from finetune.planning.activations import LargestBatch, count_activations
+from finetune.planning.activations import Activations, LargestBatch, count_activations
 
 NF4_BYTES = 0.5 + 4 / 64  # a weight, and its share of the float32 scale of a block of 64 (arXiv 2305.14314)
 GRADIENT, MOMENTS = 4, 8  # bytes a trained value: float32, and AdamW's two
@@ -18,6 +18,27 @@ GRADIENT, MOMENTS = 4, 8  # bytes a trained value: float32, and AdamW's two
 # process keeps.
 MARGIN = {"cuda": 0.15, "cpu": 0.5}
 LIBRARIES = {"cuda": (400_000_000, 1_200_000_000), "cpu": (400_000_000, 800_000_000)}  # least and most, loaded
+# Settings that need less memory, in the order in which to try them: the first changes no result and no speed.
+SETTINGS = (
+    ("machine", "shard_optimizer", True),
+    ("machine", "gradient_checkpointing", True),
+    ("machine", "encoder_checkpointing", True),
+)
+WORTH = 0.01  # a setting that saves less than this share is not listed
+
+
+@dataclass(frozen=True)
+class LessMemory:
+    """Settings that need less memory.
+
+    Attributes:
+        setting: the settings as a recipe has them, such as `machine.gradient_checkpointing: true`.
+        low, high: bytes with them and all earlier ones, as in `MemoryPlan`.
+    """
+
+    setting: str
+    low: int
+    high: int
 
 
 @dataclass(frozen=True)
@@ -30,13 +51,12 @@ class MemoryPlan:
         weights: frozen weights and buffers.
         trained: trained parameters, in float32.
         gradients, moments: of the trained parameters.
-        activations: of the largest batch, with the setting of the recipe.
-        activations_checkpointed: of the largest batch, with `machine.gradient_checkpointing`.
+        activations: of the largest batch.
         loss: the logits and what is computed from them.
-        encoder: what the attention of the encoder needs for a moment, above all that follows it.
+        encoder: what a layer of the encoder needs for a moment, above all that follows it.
         low, high: the sum with the least and the most that libraries need, the second with a margin.
-        low_checkpointed, high_checkpointed: the same with `machine.gradient_checkpointing`.
         available: memory of this machine or of its smallest card; None if the device is not on this machine.
+        less: settings that need less memory, in the order in which to try them.
     """
 
     device: str
@@ -46,63 +66,112 @@ class MemoryPlan:
     gradients: int
     moments: int
     activations: int
-    activations_checkpointed: int
     loss: int
     encoder: int
     low: int
     high: int
-    low_checkpointed: int
-    high_checkpointed: int
     available: int | None
+    less: list[LessMemory] = field(default_factory=list)
 
 
-def plan_memory(
-    model: SpeechModel, recipe: Recipe, largest: LargestBatch, device: str, processes: int, available: int | None
-) -> MemoryPlan:
-    """The memory of one training process.
+@dataclass(frozen=True)
+class StepMemory:
+    """What a training step needs, counted once for all settings that change only where it is kept.
+
+    Attributes:
+        device, dtype, weights: see `MemoryPlan`.
+        values: trained parameters.
+        processes: training processes; with several, DDP keeps one more copy of the gradients.
+        counted: activations.
+        attention: scores of one layer of the encoder.
+    """
+
+    device: str
+    dtype: str
+    weights: int
+    values: int
+    processes: int
+    counted: Activations
+    attention: int
+
+    def plan(self, recipe: Recipe, available: int | None = None) -> MemoryPlan:
+        """The bytes with the settings of a recipe; `less` is empty."""
+        machine, counted = recipe.machine, self.counted
+        audio = counted.audio_checkpointed if machine.encoder_checkpointing else counted.audio
+        moment = self.attention + counted.encoder_layer * machine.encoder_checkpointing
+        language_model = counted.checkpointed if machine.gradient_checkpointing else counted.language_model
+        trained, gradients = 4 * self.values, GRADIENT * self.values * (1 + (self.processes > 1))
+        moments = MOMENTS * self.values // (self.processes if machine.shard_optimizer else 1)
+        later = language_model + counted.loss
+        total = self.weights + trained + moments + gradients + audio + max(moment, later)
+        least, most = LIBRARIES[self.device]
+        return MemoryPlan(
+            self.device,
+            self.dtype,
+            self.weights,
+            trained,
+            gradients,
+            moments,
+            audio + language_model,
+            counted.loss,
+            max(0, moment - later),
+            total + least,
+            round(total * (1 + MARGIN[self.device])) + most,
+            available,
+        )
+
+
+def count_step(model: SpeechModel, recipe: Recipe, largest: LargestBatch, device: str, processes: int) -> StepMemory:
+    """Counts what a step of one training process needs.
 
     Args:
         model: a model on the meta device whose parts are open; its frozen weights get the dtype of the device.
         recipe: the recipe.
         largest: the sizes of the largest batches.
         device: cpu or cuda.
-        processes: training processes; with several, DDP keeps one more copy of the gradients.
-        available: bytes of the device, if it is known.
+        processes: training processes.
     """
     dtype = resolved_dtype(recipe.model.dtype, device)
     for value in _frozen(model):
         value.data = value.data.to(DTYPES[dtype])
-    trained = sum(value.numel() for value in model.hf.parameters() if value.requires_grad)
-    weights = _weight_bytes(model, recipe.model.quantize == "4bit")
     autocast = device == "cuda" or dtype == "bfloat16"
-    counted = count_activations(model, largest, autocast)
-    attention = _attention_bytes(model, largest, 2 if autocast else 4)
-    gradients = GRADIENT * trained * (1 + (processes > 1))
-    moments = MOMENTS * trained // (processes if recipe.machine.shard_optimizer else 1)
-    whole, checkpointed = counted.language_model, counted.checkpointed
-
-    def bounds(language_model: int) -> tuple[int, int]:
-        batch = counted.audio + max(attention, language_model + counted.loss)
-        total = weights + 4 * trained + moments + gradients + batch
-        least, most = LIBRARIES[device]
-        return total + least, round(total * (1 + MARGIN[device])) + most
-
-    used = checkpointed if recipe.machine.gradient_checkpointing else whole
-    return MemoryPlan(
+    return StepMemory(
         device,
         dtype,
-        weights,
-        4 * trained,
-        gradients,
-        moments,
-        counted.audio + used,
-        counted.audio + checkpointed,
-        counted.loss,
-        max(0, attention - used - counted.loss),
-        *bounds(used),
-        *bounds(checkpointed),
-        available,
+        _weight_bytes(model, recipe.model.quantize == "4bit"),
+        sum(value.numel() for value in model.hf.parameters() if value.requires_grad),
+        processes,
+        count_activations(model, largest, autocast),
+        _attention_bytes(model, largest, 2 if autocast else 4),
     )
+
+
+def plan_memory(
+    model: SpeechModel, recipe: Recipe, largest: LargestBatch, device: str, processes: int, available: int | None
+) -> MemoryPlan:
+    """The memory of one training process, and the settings that need less.
+
+    Args:
+        model, recipe, largest, device, processes: see `count_step`.
+        available: bytes of the device, if it is known.
+    """
+    step = count_step(model, recipe, largest, device, processes)
+    return replace(step.plan(recipe, available), less=list(_less_memory(step, recipe)))
+
+
+def _less_memory(step: StepMemory, recipe: Recipe) -> Iterator[LessMemory]:
+    """Settings that are not set and save memory, each with all earlier ones."""
+    high = step.plan(recipe).high
+    for section, name, value in SETTINGS:
+        settings = getattr(recipe, section)
+        if step.processes == 1 and name == "shard_optimizer":
+            continue
+        changed = recipe.model_copy(update={section: settings.model_copy(update={name: value})})
+        plan = step.plan(changed)
+        if plan.high < (1 - WORTH) * high:
+            shown = "true" if value is True else value
+            yield LessMemory(f"{section}.{name}: {shown}", plan.low, plan.high)
+            recipe, high = changed, plan.high
 
 
 def _frozen(model: SpeechModel) -> Iterator[nn.Parameter]:

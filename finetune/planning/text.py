@@ -110,9 +110,10 @@ def _memory(plans: Iterable[MemoryPlan]) -> Iterator[str]:
             (plan.encoder, "attention of the encoder"),
         )
         yield _row("", ", ".join(f"{gigabytes(size)} {name}" for size, name in parts if size))
-        if plan.activations_checkpointed < plan.activations:
-            low, high = gigabytes(plan.low_checkpointed), gigabytes(plan.high_checkpointed)
-            yield _row("", f"with machine.gradient_checkpointing: {low} to {high}")
+        for number, less in enumerate(plan.less):
+            yield _row(
+                "", f"{'and' if number else 'with'} {less.setting}: {gigabytes(less.low)} to {gigabytes(less.high)}"
+            )
 
 
 def _disk(result: CheckResult) -> Iterator[str]:

@@ -1,6 +1,8 @@
-"""Converts the section `parts` of a recipe to the types of the model package."""
+"""Applies a recipe to a model: its trainable parts, and activations that the backward pass computes again."""
 
-from finetune.core.config import PartsSection
+from finetune.core.config import MachineSection, PartsSection
+from finetune.model.conformer import checkpointed_block
+from finetune.model.granite import SpeechModel
 from finetune.model.trainable import ALL, LoraSpec, PartSpec, TrainableParts
 
 
@@ -16,6 +18,14 @@ def trainable_parts(parts: PartsSection) -> TrainableParts:
         parts.lm_head.mode == "full",
         _number(parts.language_model.layers),
     )
+
+
+def checkpoint_activations(model: SpeechModel, machine: MachineSection) -> None:
+    """Turns on activation checkpointing of the language model and of the encoder, as the recipe says."""
+    if machine.gradient_checkpointing:
+        model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    if machine.encoder_checkpointing:
+        model.encoder_block = checkpointed_block
 
 
 def _number(count: int | str) -> int:

@@ -35,7 +35,7 @@ from finetune.training.distributed import all_ranks, check_on_main_rank, ignore_
 from finetune.training.health import check_base, check_epoch, check_trained, count_skipped
 from finetune.training.interpolate import interpolated, starting_points
 from finetune.training.optimizer import build_optimizer, learning_rate_factor, learning_rate_of
-from finetune.training.parts import trainable_parts
+from finetune.training.parts import checkpoint_activations, trainable_parts
 from finetune.training.plan import EpochPlan, padding_fraction, shard_for_rank
 from finetune.training.selection import Scores, format_scores, measure, rank, save_best
 from finetune.training.sharded_optimizer import gather_moments
@@ -120,8 +120,7 @@ class Trainer:
         self.base = f"{sum(fingerprints(self.model).values()) % 2**64:016x}"
         self.total_parameters = sum(value.numel() for value in self.model.parameters())
         self.adapted = open_parts(self.model, trainable_parts(self.recipe.parts))
-        if self.recipe.machine.gradient_checkpointing:
-            self.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        checkpoint_activations(self.model, self.recipe.machine)
         self.parameters = trained_parameters(self.model)
 
     def _setup_data(self) -> None:

@@ -29,6 +29,7 @@ from finetune.training.dataset import Batch, SpeechDataset
 from finetune.training.encoder_cache import StateCache, cached_states
 from finetune.training.loss import IGNORE, token_loss
 from finetune.training.optimizer import build_optimizer
+from finetune.training.parts import checkpoint_activations
 from finetune.training.plan import plan_epoch
 from finetune.training.signals import Stop
 from finetune.training.step import OptimizerStep
@@ -250,8 +251,7 @@ def toolkit(
     source = "embeds" if variant in LLM else "states" if variant == "cache" else "features"
     states = cached(data, material, source, folder) if source != "features" else None
     open_parts(model, opened(setup.rank, "frozen" if variant in LLM else "full"))
-    if recipe.machine.gradient_checkpointing:
-        model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    checkpoint_activations(model, recipe.machine)
     for layer in model.language_model.layers if variant == "compile" else ():
         layer.compile(dynamic=True)  # each layer, as they share what is compiled; the lengths of batches differ
     parameters = trained_parameters(model)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,13 @@ from support import summed_loss
 from torch import nn
 from trainable_cases import ALL, CASES, FULL, LORA, LORA_EVERYWHERE, NOTHING, Load, adapted_layers, logits, perturb
 
+from finetune.core.config import MachineSection
 from finetune.core.errors import ModelError
 from finetune.core.options import DecodingOptions
 from finetune.data.manifest import Utterance
 from finetune.inference.recognize import recognize
 from finetune.model import trainable
-from finetune.model.granite import load_model
+from finetune.model.granite import SpeechModel, load_model
 from finetune.model.trainable import (
     LoraSpec,
     PartSpec,
@@ -30,6 +32,7 @@ from finetune.model.trainable import (
     target_pattern,
     trained_parameters,
 )
+from finetune.training.parts import checkpoint_activations
 
 
 def test_lora_goes_into_the_language_model_only(model: Load) -> None:
@@ -287,3 +290,46 @@ def test_gradient_checkpointing_gives_the_same_gradients(model: Load, clips: lis
         again = gradients[1][name]
         assert gradient is not None and again is not None
         assert torch.allclose(gradient, again, rtol=1e-4, atol=1e-6), name
+
+
+class Passes:
+    """Counts the forward passes of each encoder layer."""
+
+    def __init__(self, model: SpeechModel) -> None:
+        self.counts = [0] * len(model.encoder.layers)
+        for index, layer in enumerate(model.encoder.layers):
+            layer.ff1.register_forward_pre_hook(partial(self._count, index))
+
+    def _count(self, index: int, *_: object) -> None:
+        self.counts[index] += 1
+
+
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_encoder_checkpointing_gives_the_same_bits(model: Load, clips: list[Utterance], mode: str) -> None:
+    """Loss and gradients, also with dropout. Layers that train run again in the backward pass, and no others."""
+    losses, gradients = list[torch.Tensor](), list[dict[str, torch.Tensor]]()
+    lora = LoraSpec(4, 8.0, 0.5 if mode == "lora" else 0.0, "lora", ALL)
+    for checkpointing in (False, True):
+        granite = model()
+        torch.manual_seed(0)
+        open_parts(granite, replace(LORA, lora=lora, encoder=PartSpec(mode, 4, 8.0), encoder_blocks=2))
+        perturb(granite)
+        passes = Passes(granite)
+        checkpoint_activations(granite, MachineSection(encoder_checkpointing=checkpointing))
+        set_mode(granite, training=True)
+        torch.manual_seed(1)
+        loss = summed_loss(granite, clips[:2])
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert passes.counts == [*[1] * (len(passes.counts) - 2), *[1 + checkpointing] * 2]
+        losses.append(loss.detach())
+        gradients.append(
+            {name: value.grad for name, value in trained_parameters(granite).items() if value.grad is not None}
+        )
+    set_mode(granite, training=False)
+    before = sum(passes.counts)
+    assert recognize(granite, clips[:1], "x", DecodingOptions(max_new_tokens=1))
+    assert sum(passes.counts) - before == len(passes.counts), "no layer runs twice without a backward pass"
+    assert torch.equal(*losses) and gradients[0].keys() == gradients[1].keys()
+    assert any("encoder" in name for name in gradients[0])
+    for name, gradient in gradients[0].items():
+        assert torch.equal(gradient, gradients[1][name]), name

@@ -10,11 +10,12 @@ from support import noise
 from torch.nn.utils.rnn import pad_sequence
 from trainable_cases import FULL, LORA
 
-from finetune.core.config import Recipe
+from finetune.core.config import MachineSection, Recipe
 from finetune.model.granite import SpeechModel, load_model
 from finetune.model.trainable import PartSpec, TrainableParts, open_parts, set_mode
 from finetune.planning.activations import LargestBatch, _Saved, count_activations
 from finetune.planning.memory import plan_memory
+from finetune.training.parts import checkpoint_activations
 
 CLIPS, FRAMES, POSITIONS, TARGETS = 6, 120, 60, 60
 BATCH = LargestBatch(CLIPS, FRAMES, CLIPS, POSITIONS, TARGETS)
@@ -78,6 +79,21 @@ def test_checkpointing_keeps_the_inputs_of_the_layers_and_one_layer(nano: Path) 
     assert counted.checkpointed < 0.5 * counted.language_model
 
 
+@pytest.mark.parametrize("case", ["encoder", "lora"])
+def test_a_checkpointed_encoder_keeps_the_inputs_of_the_layers_that_train(nano: Path, case: str) -> None:
+    model = opened(nano, PARTS[case], "float32", "cpu")
+    checkpoint_activations(model, MachineSection(encoder_checkpointing=True))
+    inputs = kept_bytes(model)
+    counted = count_activations(opened(nano, PARTS[case], "float32", "meta"), BATCH, False)
+    assert inputs == pytest.approx(counted.audio_checkpointed + counted.language_model, rel=0.1)
+    if case == "lora":
+        assert counted.audio_checkpointed == counted.audio and not counted.encoder_layer
+    else:
+        assert counted.audio_checkpointed < 0.2 * counted.audio
+        saved = counted.audio - counted.audio_checkpointed
+        assert counted.encoder_layer == saved // PARTS[case].encoder_blocks
+
+
 def test_bytes_grow_with_the_batch_and_need_no_encoder_with_a_cache(nano: Path) -> None:
     model = opened(nano, PARTS["projector"], "float32", "meta")
     one, two = (
@@ -107,7 +123,14 @@ def test_memory_is_the_sum_of_its_parts(nano: Path, tiny: Tiny, tmp_path: Path) 
     assert plan.weights == pytest.approx(frozen + buffers, rel=0.01) and plan.available == 10**9
     parts_sum = plan.weights + plan.trained + plan.gradients + plan.moments + plan.activations + plan.loss
     assert plan.low == parts_sum + plan.encoder + 400_000_000 < plan.high
-    assert plan.low_checkpointed < plan.low and plan.activations_checkpointed < plan.activations
+    assert [item.setting for item in plan.less] == [
+        f"machine.{name}_checkpointing: true" for name in ("gradient", "encoder")
+    ]
+    assert plan.low > plan.less[0].low > plan.less[1].low and plan.high > plan.less[0].high > plan.less[1].high
+    both = tiny(tmp_path, "x", machine={"gradient_checkpointing": True, "encoder_checkpointing": True})
+    less = plan_memory(opened(nano, parts, "float32", "meta"), both, BATCH, "cpu", 1, 10**9)
+    assert (less.low, less.high) == (plan.less[1].low, plan.less[1].high) and not less.less
+    assert less.activations < plan.activations
     several = plan_memory(opened(nano, parts, "float32", "meta"), recipe, BATCH, "cpu", 2, None)
     assert several.gradients == 8 * trained
     card = plan_memory(opened(nano, parts, "float32", "meta"), recipe, BATCH, "cuda", 1, None)
