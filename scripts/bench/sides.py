@@ -177,6 +177,25 @@ class Clock(TrainerCallback):  # type: ignore[misc]
         self.marks.append(now(self.device))
 
 
+def training_arguments(folder: Path, device: str, **others: Any) -> TrainingArguments:
+    """The notebook's settings, and the Trainer's defaults for the rest; `others` replace them."""
+    settings = {
+        "per_device_train_batch_size": BATCH,
+        "gradient_accumulation_steps": ACCUMULATION,
+        "learning_rate": 3e-5,
+        "bf16": device == "cuda",
+        "use_cpu": device == "cpu",
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,  # batches are made on the device
+    }
+    return TrainingArguments(str(folder), **{**settings, **others})
+
+
 def notebook(
     setup: Setup, data: SpeechDataset, material: Material, tally: Tally, marks: list[float], folder: Path
 ) -> Callable[[], int]:
@@ -198,22 +217,7 @@ def notebook(
 
     trainer = Trainer(
         adapted,
-        TrainingArguments(
-            str(folder),
-            per_device_train_batch_size=BATCH,
-            gradient_accumulation_steps=ACCUMULATION,
-            num_train_epochs=1 + setup.steps,
-            learning_rate=3e-5,
-            bf16=setup.device == "cuda",
-            use_cpu=setup.device == "cpu",
-            remove_unused_columns=False,
-            label_names=["labels"],
-            save_strategy="no",
-            logging_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-        ),  # batches are made on the device
+        training_arguments(folder, setup.device, num_train_epochs=1 + setup.steps),
         data_collator=collator,
         train_dataset=list(range(setup.clips)),
         callbacks=[Clock(marks, setup.device)],
