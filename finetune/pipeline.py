@@ -158,6 +158,10 @@ def _run_stage(stage: Stage, recipe: Recipe, run: RunDir, inputs: str) -> None:
         log.warning("%s: skipped: %s; then: finetune %s %s", stage.name, error, stage.name, run.root)
         return
     run.finish(stage.name, {**result, "inputs": inputs})
+    if stage.name == "evaluate" and recipe.machine.trackers:
+        from finetune.tracking.results import track_results
+
+        track_results(recipe, run)
 
 
 def _train_as_rank(recipe: Recipe, run: RunDir, last: str, stages: Sequence[Stage]) -> RunDir:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import Command, CommandResult
+from tracker_fakes import Seen, install_fakes
 
 from finetune.data.manifest import Utterance, write_manifest
 
@@ -159,3 +160,9 @@ def trained(
     run = run_recipe(recipe, "train", stages)
     (trainer,) = trainers
     return recipe, run, trainer.model
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    """Stand-ins for wandb, trackio and tensorboard."""
+    return install_fakes(monkeypatch)

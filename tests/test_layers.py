@@ -13,6 +13,7 @@ LAYERS = (
     {"model", "metrics"},
     {"data"},
     {"inference", "report"},
+    {"tracking"},
     {"training", "evaluation", "curation"},
     {"exporting"},
     {"serving"},

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from report_facts import metrics
+from tracker_fakes import Seen
 
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, DataError, Interrupted, MissingExtraError, RecipeError
@@ -87,6 +88,18 @@ def test_all_stages_run_once(tmp_path: Path, fake: FakeStages) -> None:
     fake.run(recipe(tmp_path), "export")
     assert fake.names == STAGE_NAMES
     fake.run(recipe(tmp_path), "export")
+    assert fake.names == STAGE_NAMES
+
+
+def test_trackers_receive_the_results_of_an_evaluation_once(tmp_path: Path, fake: FakeStages, fakes: Seen) -> None:
+    for _ in range(2):
+        fake.run(recipe(tmp_path, machine={"trackers": ["trackio"]}), "report")
+    assert [call[0]["results/test/adapted/wer"] for call in fakes["trackio"] if isinstance(call, tuple)] == [0.25]
+
+
+def test_a_tracker_that_fails_does_not_stop_the_run(tmp_path: Path, fake: FakeStages, fakes: Seen) -> None:
+    fakes["fail"] += ["trackio.start", "wandb.log"]
+    fake.run(recipe(tmp_path, machine={"trackers": ["trackio", "wandb"]}), "export")
     assert fake.names == STAGE_NAMES
 
 

@@ -302,7 +302,10 @@ class MachineSection(Section):
     checkpoint_every: int = Field(200, ge=1)
     """Steps between two checkpoints; each epoch also ends with one."""
     trackers: list[Literal["wandb", "tensorboard", "trackio"]] = []
-    """Experiment trackers that receive metrics.jsonl; wandb needs no account with WANDB_MODE=offline."""
+    """Experiment trackers that receive the curves and results; wandb needs no account with WANDB_MODE=offline."""
+    tracker_samples: Literal["none", "text", "audio"] = "none"
+    """What trackers receive of the data: none sends figures only; text also terms, confused words and the transcripts
+    of the worst clips; audio also the audio of these clips. See docs/trackers.md."""
 
 
 class EvaluateSection(Section):

@@ -52,7 +52,7 @@ def check_hub_cache(environment: Environment = os.environ) -> Finding:
 
 
 def check_tracker(environment: Environment = os.environ, login: Callable[[], bool] | None = None) -> Finding:
-    """Whether `tracking.backend: wandb` can log in."""
+    """Whether `machine.trackers: [wandb]` can log in."""
     mode = environment.get("WANDB_MODE", "").lower()
     if mode in {"offline", "disabled"}:
         return passed("wandb", f"WANDB_MODE is {mode}")

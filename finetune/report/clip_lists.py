@@ -42,21 +42,27 @@ def clip_lists(
         folder: folder of the page; links to audio are relative to it.
         embedded_bytes: limit of embedded audio in the page.
     """
+    audio = _Audio(folder, embedded_bytes)
+    return {
+        name: [_view(f"{name}-{number}", row, preset, audio) for number, row in enumerate(selected, 1)]
+        for name, selected in choose_clips(all_rows, suspicious).items()
+    }
+
+
+def choose_clips(
+    all_rows: Sequence[UtteranceResult], suspicious: Sequence[SuspiciousReference]
+) -> dict[str, Sequence[Row]]:
+    """The rows of each list of `clip_lists`."""
     rows = [row for row in all_rows if row.set == "test"]
     by_gain = sorted(rows, key=lambda row: row.errors - row.errors_base)
     by_errors = sorted(rows, key=lambda row: -row.errors)
-    chosen: dict[str, Sequence[Row]] = {
+    return {
         "fixed": _distinct(row for row in by_gain if row.errors < row.errors_base),
         "broken": _distinct(row for row in reversed(by_gain) if row.errors > row.errors_base),
         "worst": _distinct(row for row in by_errors if row.errors),
         "unspoken": [row for row in by_errors if {"unspoken"} & {*row.flags, *row.flags_base}][:SHOWN],
         "language": _distinct(row for row in all_rows if row.written_language),
         "suspicious": suspicious[:SHOWN],
-    }
-    audio = _Audio(folder, embedded_bytes)
-    return {
-        name: [_view(f"{name}-{number}", row, preset, audio) for number, row in enumerate(selected, 1)]
-        for name, selected in chosen.items()
     }
 
 

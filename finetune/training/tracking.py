@@ -1,38 +1,23 @@
-"""Records training to `metrics.jsonl`, and to wandb, tensorboard or trackio if the recipe names them.
-
-A tracker never stops the training: a failure is logged once.
-"""
+"""Records training to `metrics.jsonl`, and to the trackers of the recipe."""
 
 import errno
 import json
 import logging
 import math
 import os
-import secrets
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from finetune.core.config import Recipe
-from finetune.core.extras import require
+from finetune.tracking.trackers import call_each, close_trackers, open_trackers
 from finetune.training.callbacks import CallbackList, SkippedClip, StepRecord, TrainerCallback, ValidationRecord
 from finetune.training.progress import Progress
 
 log = logging.getLogger(__name__)
-
-PROJECT = "finetune-granite-speech"
-
-
-@dataclass(frozen=True)
-class Mirror:
-    """One external tracker. `log` takes numbers by name and the optimizer step."""
-
-    log: Callable[[dict[str, float], int], object]
-    close: Callable[[], object]
 
 
 class Tracker(TrainerCallback):
@@ -52,12 +37,7 @@ class Tracker(TrainerCallback):
             rewind(path, -1 if step is None else step)
         except OSError as error:
             log.warning("%s still has the records of an earlier run: %s", path, error)
-        self.mirrors: dict[str, Mirror] = {}
-        for mirror in mirrors:
-            try:
-                self.mirrors[mirror] = START[mirror](path.parent, name, settings, step)
-            except Exception as error:  # a failure of a tracker must not stop the training
-                log.warning("%s is off for this run: %s", mirror, error)
+        self.mirrors = open_trackers(mirrors, path.parent, name, settings, step)
 
     def on_step(self, record: StepRecord) -> None:
         self.record("step", record.step, loss=record.loss, grad_norm=record.grad_norm, rate=record.learning_rate)
@@ -85,20 +65,13 @@ class Tracker(TrainerCallback):
             if not self.num_lost:
                 log.warning("a record cannot be written, training continues: %s", error)
             self.num_lost += 1
-        numbers = {f"{kind}/{key}": value for key, value in values.items() if isinstance(value, int | float)}
-        for name, mirror in list(self.mirrors.items()):
-            try:
-                mirror.log(numbers, step)
-            except Exception as error:
-                log.warning("%s is off from now on, training continues: %s", name, error)
-                del self.mirrors[name]
+        curve = "interpolated" if values.get("alpha", 1.0) != 1.0 else kind  # its own curve, as in the report
+        numbers = {f"{curve}/{key}": value for key, value in values.items() if isinstance(value, int | float)}
+        if numbers:
+            call_each(self.mirrors, lambda tracker: tracker.log(numbers, step))
 
     def close(self) -> None:
-        for name, mirror in self.mirrors.items():
-            try:
-                mirror.close()
-            except Exception as error:
-                log.warning("%s did not finish: %s", name, error)
+        close_trackers(self.mirrors)
         if self.num_lost:
             log.warning("%s: %d records are missing", self.path, self.num_lost)
 
@@ -150,48 +123,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _wandb(folder: Path, name: str, settings: dict[str, Any], step: int | None) -> Mirror:
-    import wandb
-
-    stored = folder / "wandb-id"
-    if step is None or not stored.is_file():
-        stored.write_text(secrets.token_hex(4), encoding="utf-8")
-    run = wandb.init(
-        project=PROJECT,
-        name=name,
-        id=stored.read_text(encoding="utf-8"),
-        resume="allow",
-        config=settings,
-        dir=str(folder),
-        settings=wandb.Settings(console="off"),
-    )
-    # wandb's own step can only increase, so it would reject the steps that a resumed run repeats.
-    run.define_metric("*", step_metric="optimizer_step")
-    return Mirror(lambda values, step: run.log({**values, "optimizer_step": step}), run.finish)
-
-
-def _tensorboard(folder: Path, name: str, settings: dict[str, Any], step: int | None) -> Mirror:
-    module = require("torch.utils.tensorboard", extra="tensorboard")
-    writer = module.SummaryWriter(str(folder / "tensorboard"), purge_step=0 if step is None else step + 1)
-
-    def add(values: dict[str, float], step: int) -> None:
-        for key, value in values.items():
-            writer.add_scalar(key, value, step)
-
-    return Mirror(add, writer.close)
-
-
-def _trackio(folder: Path, name: str, settings: dict[str, Any], step: int | None) -> Mirror:
-    trackio = require("trackio", extra="trackio")
-
-    trackio.init(project=PROJECT, name=name, config=settings, resume="never" if step is None else "allow")
-    return Mirror(lambda values, step: trackio.log(values, step=step), trackio.finish)
-
-
-START: dict[str, Callable[[Path, str, dict[str, Any], int | None], Mirror]] = {
-    "wandb": _wandb,
-    "tensorboard": _tensorboard,
-    "trackio": _trackio,
-}

@@ -1,17 +1,16 @@
-"""The records of a run: metrics.jsonl, and wandb, tensorboard and trackio."""
+"""The records of a training: metrics.jsonl, and the numbers that trackers receive."""
 
 import json
 import math
 import resource
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tracker_fakes import Seen
 
-from finetune.training.callbacks import StepRecord, ValidationRecord
-from finetune.training.tracking import START, Tracker, rewind
+from finetune.training.callbacks import SkippedClip, StepRecord, ValidationRecord
+from finetune.training.tracking import Tracker, rewind
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -107,7 +106,7 @@ def test_a_rewind_that_fails_leaves_the_file_and_does_not_stop_training(
     assert "Is a directory" in caplog.text
 
 
-def test_nan_and_infinity_become_null(tmp_path: Path, fakes: dict[str, list[Any]]) -> None:
+def test_nan_and_infinity_become_null(tmp_path: Path, fakes: Seen) -> None:
     path = tmp_path / "metrics.jsonl"
     tracker = Tracker(path, "run", ["wandb"], {}, None)
     tracker.record("step", 1, loss=math.nan, norm=-math.inf, parts={"lora": [math.inf, 0.5]}, rate=1e-4)
@@ -155,131 +154,32 @@ def test_the_callback_records_what_training_reports(tmp_path: Path) -> None:
     ]
 
 
-# -- mirrors
-
-
-@pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
-    """Stand-ins for wandb, trackio and tensorboard, which record their calls."""
-    seen: dict[str, list[Any]] = {"wandb": [], "trackio": [], "tensorboard": []}
-    run = SimpleNamespace(
-        log=seen["wandb"].append, define_metric=lambda *_, **__: None, finish=lambda: seen["wandb"].append("closed")
-    )
-
-    def init(**call: Any) -> SimpleNamespace:
-        seen["wandb"].append(call)
-        return run
-
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, Settings=lambda **call: call))
-    monkeypatch.setitem(
-        sys.modules,
-        "trackio",
-        SimpleNamespace(
-            init=lambda **call: seen["trackio"].append(call),
-            log=lambda values, step: seen["trackio"].append((values, step)),
-            finish=lambda: seen["trackio"].append("closed"),
-        ),
-    )
-
-    def writer(folder: str, purge_step: int) -> SimpleNamespace:
-        seen["tensorboard"].append((Path(folder).name, purge_step))
-        return SimpleNamespace(
-            add_scalar=lambda *call: seen["tensorboard"].append(call),
-            close=lambda: seen["tensorboard"].append("closed"),
-        )
-
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=writer))
-    return seen
-
-
-MIRRORS = ["wandb", "tensorboard", "trackio"]
-
-
-def test_every_tracker_of_the_recipe_is_supported() -> None:
-    from finetune.core.config import MachineSection
-
-    names = MachineSection.model_json_schema()["properties"]["trackers"]["items"]["enum"]
-    assert sorted(names) == sorted(START) == sorted(MIRRORS)
-
-
-def test_a_resumed_run_continues_the_same_curves(tmp_path: Path, fakes: dict[str, list[Any]]) -> None:
-    path = tmp_path / "metrics.jsonl"
-    for step in (None, 3, None):
-        tracker = Tracker(path, "run", MIRRORS, {"seed": 1}, step)
-        tracker.record("step", 1 if step is None else 4, loss=0.5, text="x")
-        tracker.close()
-    first, again, anew = [call["id"] for call in fakes["wandb"] if isinstance(call, dict) and "id" in call]
-    assert first == again != anew
-    assert fakes["wandb"][1:3] == [{"step/loss": 0.5, "optimizer_step": 1}, "closed"]
-    assert fakes["wandb"][0]["config"] == {"seed": 1}
-    assert fakes["tensorboard"][:6] == [
-        ("tensorboard", 0),
-        ("step/loss", 0.5, 1),
-        "closed",
-        ("tensorboard", 4),
-        ("step/loss", 0.5, 4),
-        "closed",
+def test_interpolated_weights_have_a_curve_of_their_own(tmp_path: Path, fakes: Seen) -> None:
+    tracker = Tracker(tmp_path / "metrics.jsonl", "run", ["wandb"], {}, None)
+    tracker.on_validation(ValidationRecord(2, 1, 1.0, 0.5, None))
+    tracker.on_validation(ValidationRecord(2, 1, 0.75, 0.25, None))
+    assert [call for call in fakes["wandb"] if "optimizer_step" in call] == [
+        {"valid/epoch": 1, "valid/alpha": 1.0, "valid/wer": 0.5, "optimizer_step": 2},
+        {"interpolated/epoch": 1, "interpolated/alpha": 0.75, "interpolated/wer": 0.25, "optimizer_step": 2},
     ]
-    assert fakes["trackio"][1:3] == [({"step/loss": 0.5}, 1), "closed"]
-    assert [call["resume"] for call in fakes["trackio"] if isinstance(call, dict)] == ["never", "allow", "never"]
 
 
-def broken(*_: object, **__: object) -> None:
-    raise RuntimeError("the server is down")
+def test_the_id_and_reason_of_a_skipped_clip_stay_here(tmp_path: Path, fakes: Seen) -> None:
+    tracker = Tracker(tmp_path / "metrics.jsonl", "run", ["wandb", "tensorboard", "trackio"], {}, None)
+    opened = {name: len(calls) for name, calls in fakes.items()}
+    tracker.on_skipped_clip(SkippedClip(1, "train", "patient-7", "no such file"))
+    assert rows(tmp_path / "metrics.jsonl")[0]["id"] == "patient-7"
+    assert {name: len(calls) for name, calls in fakes.items()} == opened
 
 
-@pytest.mark.parametrize("when", ["import", "start", "log", "close"])
-def test_mirrors_that_fail_are_dropped_with_one_warning_each(
-    when: str,
-    tmp_path: Path,
-    fakes: dict[str, list[Any]],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+def test_a_tracker_that_fails_is_dropped_and_training_records_on(
+    tmp_path: Path, fakes: Seen, caplog: pytest.LogCaptureFixture
 ) -> None:
-    modules = {"wandb": "wandb", "trackio": "trackio", "tensorboard": "torch.utils.tensorboard"}
-    names = {"start": ["init", "SummaryWriter"], "log": ["log", "add_scalar"], "close": ["finish", "close"]}
-    for module in modules.values():
-        if when == "import":
-            monkeypatch.setitem(sys.modules, module, None)
-    if when != "import":
-        fake: Any = sys.modules["torch.utils.tensorboard"]  # only this test uses the fakes
-        writer = fake.SummaryWriter("x", 0)
-        fake.SummaryWriter = lambda *_, **__: writer
-        for target in (sys.modules["wandb"], sys.modules["wandb"].init(), sys.modules["trackio"], fake, writer):
-            for name in names[when]:
-                if hasattr(target, name):
-                    setattr(target, name, broken)
-    path = tmp_path / "metrics.jsonl"
-    tracker = Tracker(path, "run", MIRRORS, {}, None)
-    for number in range(3):
-        tracker.record("step", number, loss=0.5)
+    tracker = Tracker(tmp_path / "metrics.jsonl", "run", ["wandb", "trackio"], {}, None)
+    fakes["fail"].append("wandb.log")
+    for step in (1, 2):
+        tracker.record("step", step, loss=0.5)
     tracker.close()
-    assert [row["step"] for row in rows(path)] == [0, 1, 2]
-    for name in MIRRORS:
-        assert sum(record.getMessage().startswith(name) for record in caplog.records) == 1
-    assert len(caplog.records) == 3
-    assert (
-        "pip install 'finetune-granite-speech[tensorboard]'" if when == "import" else "the server is down"
-    ) in caplog.text
-
-
-def test_one_mirror_that_fails_does_not_stop_the_others(tmp_path: Path, fakes: dict[str, list[Any]]) -> None:
-    sys.modules["wandb"].init().log = broken
-    tracker = Tracker(tmp_path / "metrics.jsonl", "run", MIRRORS, {}, None)
-    tracker.record("step", 1, loss=0.5)
-    tracker.record("step", 2, loss=0.25)
-    assert list(tracker.mirrors) == ["tensorboard", "trackio"]
-    assert fakes["trackio"][-1] == ({"step/loss": 0.25}, 2)
-
-
-def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wandb = pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    tracker = Tracker(tmp_path / "metrics.jsonl", "run", ["wandb"], {"seed": 1, "parts": {"rank": 4}}, None)
-    assert list(tracker.mirrors) == ["wandb"]
-    tracker.record("step", 1, loss=0.5)
-    tracker.close()
-    wandb.teardown()  # as at the end of a process: wandb's service can still write after the run ends
-    (written,) = tmp_path.glob(f"wandb/offline-run-*/run-{(tmp_path / 'wandb-id').read_text()}.wandb")
-    assert b"step/loss" in written.read_bytes() and b"optimizer_step" in written.read_bytes()
+    assert [row["step"] for row in rows(tmp_path / "metrics.jsonl")] == [1, 2]
+    assert fakes["trackio"][1:] == [({"step/loss": 0.5}, 1), ({"step/loss": 0.5}, 2), "closed"]
+    assert caplog.text.count("wandb is off from now on") == 1
