@@ -40,13 +40,18 @@ class Window:
 
 @torch.inference_mode()
 def transcribe_windows(
-    model: SpeechModel, windows: Sequence[Window], batch_seconds: float, decode: BatchDecoder = transcribe_batch
+    model: SpeechModel,
+    windows: Sequence[Window],
+    batch_seconds: float,
+    decode: BatchDecoder = transcribe_batch,
+    grouped: bool = False,
 ) -> list[Result]:
     """The segments and hypotheses of each window. Each window is encoded once.
 
     Args:
         batch_seconds: padded audio in a batch of the encoder.
         decode: decodes a batch of encoded windows that have the same decoding options.
+        grouped: as in `encode_batches`.
 
     Raises:
         DataError: audio cannot be read.
@@ -54,7 +59,7 @@ def transcribe_windows(
     results: list[Result] = [[] for _ in windows]
     halves: list[tuple[int, float]] = []  # windows that are cut again, and where
     utterances = [window.utterance for window in windows]
-    for batch, audio, _ in encode_batches(model, utterances, batch_seconds, _loader(windows)):
+    for batch, audio, _ in encode_batches(model, utterances, batch_seconds, _loader(windows), grouped):
         log_probs = model.ctc_logits(audio.states).float().log_softmax(-1)
         counts = audio.num_frames.tolist()
         evidence = [row[:count].cpu().numpy() for row, count in zip(log_probs, counts, strict=True)]
@@ -68,7 +73,7 @@ def transcribe_windows(
                 halves += [] if cut is None else [(batch[row], cut)]
     if halves:
         cuts = [part for index, cut in halves for part in _cut(windows[index], cut)]
-        parts = transcribe_windows(model, cuts, batch_seconds, decode)
+        parts = transcribe_windows(model, cuts, batch_seconds, decode, grouped)
         for (index, _), first, second in zip(halves, parts[::2], parts[1::2], strict=True):
             if _characters([*first, *second]) > _characters(results[index]):
                 results[index] = [*first, *second]

@@ -5,6 +5,7 @@ pitfalls: its submodules moved to `model.model`, and its `forward` omits the div
 are always `lm_head(h) / logits_scaling`, and `forward` of the transformers class is never called.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +46,27 @@ class EncodedAudio:
         """The clips with these row indices."""
         tensors = (self.states, self.num_frames, self.embeds, self.num_tokens, self.speech)
         return EncodedAudio(*(None if tensor is None else tensor[rows] for tensor in tensors))  # type: ignore[arg-type]
+
+    @staticmethod
+    def concat(parts: "Sequence[EncodedAudio]") -> "EncodedAudio":
+        """The clips of several batches, in order; zeros pad them to the longest."""
+        if len(parts) == 1:
+            return parts[0]
+        speech = [part.speech for part in parts if part.speech is not None]
+        return EncodedAudio(
+            _concat_padded([part.states for part in parts]),
+            torch.cat([part.num_frames for part in parts]),
+            _concat_padded([part.embeds for part in parts]),
+            torch.cat([part.num_tokens for part in parts]),
+            _concat_padded(speech) if speech else None,
+        )
+
+
+def _concat_padded(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors (B, T, ...) one after another, with zeros up to the largest T."""
+    longest = max(tensor.shape[1] for tensor in tensors)
+    padding = [[0, 0] * (tensor.ndim - 2) + [0, longest - tensor.shape[1]] for tensor in tensors]
+    return torch.cat([nn.functional.pad(tensor, pad) for tensor, pad in zip(tensors, padding, strict=True)])
 
 
 class SpeechModel(nn.Module):

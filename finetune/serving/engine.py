@@ -58,8 +58,13 @@ class Engine:
         """
         return await self._read(partial(self._open, upload, model, options))
 
-    async def results(self, job: Job, model: ServedModel) -> AsyncGenerator[Result, None]:
+    async def results(self, job: Job, model: ServedModel, request: object = None) -> AsyncGenerator[Result, None]:
         """The result of each window, in order. Ending the iteration drops the windows that still wait.
+
+        Args:
+            job: the recording.
+            model: transcribes it.
+            request: what the scheduler expects; it is told when the first windows wait.
 
         Raises:
             DataError: the audio can no longer be read.
@@ -74,6 +79,7 @@ class Engine:
                 samples = await self._read(partial(job.load, windows))
                 for window, wave in zip(windows, samples, strict=True):
                     waiting.append(asyncio.wrap_future(self.scheduler.add(task, _loaded(job, window, wave))))
+                self.scheduler.arrived(request)
                 while len(waiting) >= ahead:
                     job.results.append(await waiting.popleft())
                     yield job.results[-1]

@@ -56,7 +56,7 @@ class ServedModel:
     def transcribe(self, windows: Sequence[Window], batch_seconds: float) -> list[Result]:
         """The results of some windows. Only the thread of the scheduler calls this."""
         self.activate()
-        return transcribe_windows(self.network, windows, batch_seconds)
+        return transcribe_windows(self.network, windows, batch_seconds, grouped=True)
 
 
 class Models:

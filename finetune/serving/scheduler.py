@@ -1,7 +1,9 @@
 """Continuous batching: one thread owns the models and transcribes the windows that requests are waiting for.
 
 Each batch takes what waits at that moment: windows of one model, from one request after the other, so a long recording
-does not hold up a short one. The text of a window does not depend on the batch it is in.
+does not hold up a short one. A batch starts some milliseconds later if requests that have just come are still being
+read, so that the first of several does not get a batch of its own. The text of a window does not depend on the batch it
+is in.
 """
 
 import logging
@@ -20,6 +22,7 @@ from finetune.inference.window_batches import Result, Window
 
 log = logging.getLogger(__name__)
 
+GATHER = 0.02  # seconds after its arrival in which a request without windows holds up a batch
 BatchTranscriber = Callable[[Sequence[Window], float], list[Result]]
 
 
@@ -62,10 +65,12 @@ class Scheduler:
     Args:
         batch_seconds: padded audio in a batch.
         observer: is told about each batch.
+        gather: seconds that a batch waits at most for requests that have just come.
     """
 
-    def __init__(self, batch_seconds: float, observer: Observer | None = None) -> None:
-        self._batch_seconds, self._observer = batch_seconds, observer
+    def __init__(self, batch_seconds: float, observer: Observer | None = None, gather: float = GATHER) -> None:
+        self._batch_seconds, self._observer, self._gather = batch_seconds, observer, gather
+        self._coming: dict[object, float] = {}  # requests without windows, and when they came
         self._tasks: deque[Task] = deque()  # in the order in which their next window is served
         self._changed, self._stopped = Condition(), False
         self._thread = Thread(target=self._work, name="scheduler", daemon=True)
@@ -98,6 +103,17 @@ class Scheduler:
             self._changed.notify()
         return future
 
+    def expect(self, request: object) -> None:
+        """Tells that a request has come and will have windows soon."""
+        with self._changed:
+            self._coming[request] = time.monotonic()
+
+    def arrived(self, request: object) -> None:
+        """Tells that windows of a request wait, or that it will have none. A second call does nothing."""
+        with self._changed:
+            if self._coming.pop(request, None) is not None:
+                self._changed.notify()
+
     def cancel(self, task: Task) -> None:
         """Drops the windows of a request that wait."""
         with self._changed:
@@ -116,14 +132,29 @@ class Scheduler:
             with self._changed:
                 while not self._tasks and not self._stopped:
                     self._changed.wait()
+                while not self._stopped and (seconds := self._seconds_to_gather()) > 0:
+                    self._changed.wait(seconds)
                 if self._stopped:
                     return
+                if not self._tasks:  # the last one was given up
+                    continue
                 model, batch = self._next_batch()
             started = time.perf_counter()
             self._transcribe(model, batch)
             if self._observer:
                 audio = sum(item.duration for item in batch)
                 self._observer.batch(model.name, len(batch), audio, time.perf_counter() - started)
+
+    def _seconds_to_gather(self) -> float:
+        """How long the next batch waits for requests that came less than `gather` ago; not above 0 for a full batch.
+
+        Nothing waits longer than `gather` for this, so a slow upload and a steady stream of requests hold up little.
+        """
+        waiting = [item for task in self._tasks for item in task.waiting]
+        if not waiting or not self._coming or sum(item.duration for item in waiting) >= self._batch_seconds:
+            return 0.0
+        oldest = min(item.since for item in waiting)
+        return min(oldest, max(self._coming.values())) + self._gather - time.monotonic()
 
     def _next_batch(self) -> tuple[Model, list[_Waiting]]:
         """The next windows of the model whose window has waited longest, from its requests in turn."""

@@ -84,6 +84,7 @@ class Transcriptions:
             self.gate.enter(self._retry_after)
         except ApiError as error:
             return self._refuse(call, error)
+        self._engine.scheduler.expect(id(call))
         try:
             response = await self._answer(request, task, call)
         except BaseException as error:
@@ -115,20 +116,20 @@ class Transcriptions:
         if parameters.stream:
             response: Response = _Stream(self._events(job, model, deadline, call), lambda: self._leave(call))
         else:
-            await self._unless_closed(request, _before(deadline, self._collect(job, model)))
+            await self._unless_closed(request, _before(deadline, self._collect(job, model, call)))
             self._log_text(job)
             response = respond(job, parameters)
         if warning:
             response.headers["X-Finetune-Warning"] = warning.encode("ascii", "replace").decode().replace("\n", " ")
         return response
 
-    async def _collect(self, job: Job, model: ServedModel) -> None:
-        async for _ in self._engine.results(job, model):
+    async def _collect(self, job: Job, model: ServedModel, call: _Call) -> None:
+        async for _ in self._engine.results(job, model, id(call)):
             pass
 
     async def _events(self, job: Job, model: ServedModel, deadline: float, call: _Call) -> AsyncIterator[bytes]:
         """The body of a stream. An error after its start is its last event."""
-        stream, results, status = TextStream(), self._engine.results(job, model), 200
+        stream, results, status = TextStream(), self._engine.results(job, model, id(call)), 200
         try:
             while (result := await self._unless_closed(None, _before(deadline, anext(results, None)))) is not None:
                 for event in stream.window(result):
@@ -171,6 +172,7 @@ class Transcriptions:
 
     def _leave(self, call: _Call) -> None:
         self.gate.leave()
+        self._engine.scheduler.arrived(id(call))
         if call.form:
             call.form.close()
 

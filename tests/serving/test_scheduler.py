@@ -1,7 +1,7 @@
 """Batches over requests, with a model that records them."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from threading import Event
 
 import pytest
@@ -118,6 +118,57 @@ def test_windows_of_a_request_that_was_given_up_are_dropped(scheduler: Scheduler
     scheduler.cancel(gone)
     model.free.set()
     assert kept.result(10) == [] and model.batches == [["first"], ["stays"]]
+
+
+def batches_with_a_request_to_come(gather: float, then: Callable[[Scheduler, RecordingModel], None]) -> list[list[str]]:
+    """The batches if a request is being read when the first window is added; `then` is called after that."""
+    scheduler, model = Scheduler(4.0, gather=gather), RecordingModel("a")
+    scheduler.start()
+    model.free.set()
+    scheduler.expect("second")
+    first = scheduler.add(Task(model), window("first"))
+    then(scheduler, model)
+    first.result(10)
+    scheduler.stop()
+    scheduler.join(10)
+    return model.batches
+
+
+def test_a_batch_waits_for_a_request_that_is_being_read() -> None:
+    def add(scheduler: Scheduler, model: RecordingModel) -> None:
+        assert not model.started.wait(0.05), "the batch has started without the second request"
+        scheduler.add(Task(model), window("second"))
+        scheduler.add(Task(model), window("third"))
+        scheduler.arrived("second")
+
+    assert batches_with_a_request_to_come(60.0, add) == [["first", "second", "third"]]
+
+
+def test_a_batch_does_not_wait_for_a_request_that_failed_or_is_slow() -> None:
+    assert batches_with_a_request_to_come(60.0, lambda scheduler, _: scheduler.arrived("second")) == [["first"]]
+    assert batches_with_a_request_to_come(0.01, lambda *_: None) == [["first"]]
+
+
+def test_a_full_batch_does_not_wait() -> None:
+    def fill(scheduler: Scheduler, model: RecordingModel) -> None:
+        for name in "abc":
+            scheduler.add(Task(model), window(name))
+
+    assert batches_with_a_request_to_come(60.0, fill) == [["first", "a", "b", "c"]]
+
+
+def test_a_window_that_is_given_up_while_its_batch_waits() -> None:
+    scheduler, model = Scheduler(4.0, gather=60.0), RecordingModel("a")
+    scheduler.start()
+    model.free.set()
+    scheduler.expect("second")
+    task = Task(model)
+    scheduler.add(task, window("gone"))
+    scheduler.cancel(task)
+    scheduler.arrived("second")
+    assert scheduler.add(Task(model), window("next")).result(10) == [] and model.batches == [["next"]]
+    scheduler.stop()
+    scheduler.join(10)
 
 
 def test_a_stopped_scheduler_takes_nothing(scheduler: Scheduler) -> None:
