@@ -19,6 +19,7 @@ from finetune.cli import (
     calibrate,
     check,
     compare,
+    completion,
     convert,
     curve,
     demo,
@@ -83,6 +84,7 @@ COMMANDS: tuple[Command, ...] = (
     doctor,
     init,
     recipes,
+    completion,
 )
 
 

@@ -32,6 +32,7 @@ def test_a_missing_module_names_the_pip_command(module: str) -> None:
 def test_the_distribution_and_the_extras_are_those_of_pyproject() -> None:
     assert PROJECT["name"] == DISTRIBUTION
     assert {
+        "completion",
         "tensorboard",
         "trackio",
         "report",
