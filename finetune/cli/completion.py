@@ -11,24 +11,10 @@ from finetune.cli.recipes import FOLDER
 from finetune.core.extras import require
 
 SHELLS = ("bash", "zsh", "fish")
-PATHS = [
-    "AUDIO",
-    "CORPUS",
-    "DIR",
-    "EXPORT",
-    "FILE",
-    "FOLDER",
-    "IN",
-    "MANIFEST",
-    "MODEL",
-    "OUT",
-    "PATH",
-    "RECIPE",
-    "RUN_DIR",
-    "SOURCE",
-    "SYSTEM",
-    "TERMS",
-]
+PATHS = {  # metavars of files and folders
+    *("AUDIO", "CORPUS", "DIR", "EXPORT", "FILE", "FOLDER", "IN", "MANIFEST", "MODEL", "OUT", "PATH", "RECIPE"),
+    *("RUN_DIR", "SOURCE", "SYSTEM", "TERMS"),
+}
 # A setting ends with "=", and its value follows without a space.
 BASH_END = """
 _finetune() {
