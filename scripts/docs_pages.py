@@ -1,5 +1,6 @@
-"""Adds README, results, changelog and CONTRIBUTING to the website of mkdocs.yml, and adapts links between pages."""
+"""Adds README, results, changelog, CONTRIBUTING and the notebooks to the website of mkdocs.yml, and adapts links."""
 
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -23,7 +24,25 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages from outside of docs/."""
     for source, page in PAGES.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
+    for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=notebook_page(path)))
     return files
+
+
+def notebook_page(path: Path) -> str:
+    """A notebook as Markdown: its texts, its code and the printed output of each cell."""
+    parts = list[str]()
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+            continue
+        parts.append(f"```python\n{source}\n```")
+        shown = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell["outputs"]]
+        if text := "".join("".join(lines) for lines in shown).rstrip():
+            parts.append(f"```text\n{text}\n```")
+    parts.append(f"This page is the notebook `docs/notebooks/{path.name}`.")
+    return "\n\n".join(parts) + "\n"
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
