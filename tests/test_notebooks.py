@@ -48,11 +48,6 @@ def test_a_path_in_an_output_is_refused() -> None:
     assert machine_paths("saved to x") == []
 
 
-def test_each_notebook_is_a_page_of_the_website() -> None:
-    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    assert all(f"notebooks/{name}.md" in navigation for name in NAMES)
-
-
 def test_the_page_of_a_notebook_has_its_texts_code_and_outputs(tmp_path: Path) -> None:
     source = (ROOT / "scripts" / "docs_pages.py").read_text(encoding="utf-8")
     start = source.index("def notebook_page")  # the module needs mkdocs, which is not installed with the package

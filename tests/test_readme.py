@@ -124,4 +124,5 @@ def test_every_page_is_in_the_website_once() -> None:
     navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
     pages = [page for section in navigation for group in section.values() for page in group]
     outside = {"index.md", "results.md", "changelog.md", "contributing.md"}
+    outside |= {f"notebooks/{path.stem}.md" for path in (ROOT / "docs" / "notebooks").glob("*.ipynb")}
     assert sorted(pages) == sorted(outside | {path.name for path in (ROOT / "docs").glob("*.md")})
