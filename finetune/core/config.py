@@ -254,6 +254,9 @@ class TrainSection(Section):
     """Batches per optimizer step on each device (gradient accumulation)."""
     learning_rate: float = Field(2e-4, gt=0, le=1)
     """Peak learning rate of AdamW."""
+    optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
+    """adamw-8bit keeps AdamW's moments in 8 bits (arXiv 2110.02861): 2 bytes for each trained parameter in place of 8.
+    Losses differ slightly. It needs the extra quant."""
     warmup: float = Field(0.1, ge=0, le=1)
     """Fraction of the steps in which the learning rate rises; it then decays linearly to 0."""
     weight_decay: float = Field(0.0, ge=0)

@@ -40,6 +40,8 @@ def _parts(recipe: Recipe) -> Iterator[tuple[str, str]]:
             "parts.language_model.layers",
             "layers with 4-bit weights cannot train in full; set 0, or model.quantize: none",
         )
+    if train.optimizer == "adamw-8bit" and recipe.machine.shard_optimizer:
+        yield "train.optimizer", "8-bit moments cannot be divided over processes; set machine.shard_optimizer: false"
     if train.ctc_weight and parts.encoder.mode == parts.ctc_head.mode == "frozen":
         yield (
             "train.ctc_weight",

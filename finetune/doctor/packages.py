@@ -77,11 +77,13 @@ def check_unneeded(version: Version = metadata.version, import_error: Callable[[
 
 
 def check_quantization(gpus: int, version: Version = metadata.version) -> Finding:
-    """bitsandbytes, which `model.quantize: 4bit` needs."""
+    """bitsandbytes, which `model.quantize: 4bit` and `train.optimizer: adamw-8bit` need."""
     try:
         found = version("bitsandbytes")
     except metadata.PackageNotFoundError:
-        return skipped("bitsandbytes", "not installed; only model.quantize: 4bit needs it")
+        return skipped(
+            "bitsandbytes", "not installed; only model.quantize: 4bit and train.optimizer: adamw-8bit need it"
+        )
     if not gpus:
         return warned("bitsandbytes", f"{found}, but no GPU was found", "model.quantize: 4bit needs a CUDA GPU")
     return passed("bitsandbytes", found)

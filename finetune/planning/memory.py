@@ -14,6 +14,7 @@ from finetune.planning.activations import Activations, LargestBatch, count_activ
 
 NF4_BYTES = 0.5 + 4 / 64  # a weight, and its share of the float32 scale of a block of 64 (arXiv 2305.14314)
 GRADIENT, MOMENTS = 4, 8  # bytes a trained value: float32, and AdamW's two
+MOMENTS_8BIT = 2 + 2 * 4 / 256  # a byte each, and their share of the float32 scale of a block of 256
 # Of what is counted: fragmentation and kernels that need space for a moment; on a CPU also freed memory that the
 # process keeps.
 MARGIN = {"cuda": 0.15, "cpu": 0.5}
@@ -21,6 +22,7 @@ LIBRARIES = {"cuda": (400_000_000, 1_200_000_000), "cpu": (400_000_000, 800_000_
 # Settings that need less memory, in the order in which to try them: the first changes no result and no speed.
 SETTINGS = (
     ("machine", "shard_optimizer", True),
+    ("train", "optimizer", "adamw-8bit"),
     ("machine", "gradient_checkpointing", True),
     ("machine", "encoder_checkpointing", True),
 )
@@ -101,7 +103,8 @@ class StepMemory:
         moment = self.attention + counted.encoder_layer * machine.encoder_checkpointing
         language_model = counted.checkpointed if machine.gradient_checkpointing else counted.language_model
         trained, gradients = 4 * self.values, GRADIENT * self.values * (1 + (self.processes > 1))
-        moments = MOMENTS * self.values // (self.processes if machine.shard_optimizer else 1)
+        each = MOMENTS_8BIT if recipe.train.optimizer == "adamw-8bit" else MOMENTS
+        moments = round(each * self.values) // (self.processes if machine.shard_optimizer else 1)
         later = language_model + counted.loss
         total = self.weights + trained + moments + gradients + audio + max(moment, later)
         least, most = LIBRARIES[self.device]
@@ -165,6 +168,8 @@ def _less_memory(step: StepMemory, recipe: Recipe) -> Iterator[LessMemory]:
     for section, name, value in SETTINGS:
         settings = getattr(recipe, section)
         if step.processes == 1 and name == "shard_optimizer":
+            continue
+        if recipe.machine.shard_optimizer and name == "optimizer":  # 8-bit moments cannot be divided
             continue
         changed = recipe.model_copy(update={section: settings.model_copy(update={name: value})})
         plan = step.plan(changed)

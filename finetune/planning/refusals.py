@@ -17,6 +17,7 @@ from finetune.model.model_config import read_config
 from finetune.pipeline import settings_of_training
 from finetune.training import checkpoint
 from finetune.training.distributed import check_launcher
+from finetune.training.eight_bit import check_eight_bit
 from finetune.training.launch import processes_for, world_size
 
 
@@ -26,6 +27,7 @@ def refusals(recipe: Recipe, run: RunDir, environment: Mapping[str, str] = os.en
     checks: list[Callable[[], object]] = [
         lambda: check_quantization(recipe.model.quantize, default_device()),
         lambda: _check_quantized_layout(recipe),
+        lambda: check_eight_bit(default_device()) if recipe.train.optimizer == "adamw-8bit" else None,
         lambda: world_size(environment),
         lambda: check_launcher(environment),
         run.check_writable,

@@ -36,6 +36,8 @@ def fit_batch_seconds(step: OptimizerStep, source: BatchSource, base: str, cache
     key = (
         f"{base} {content} {settings.batch_seconds} {settings.batch_tokens} {settings.ctc_weight > 0} "
         f"{longest} {recipe.machine.gradient_checkpointing} {source.kind} {several}"
+        + " encoder checkpointing" * recipe.machine.encoder_checkpointing
+        + f" {settings.optimizer}" * (settings.optimizer != "adamw")
     )
     seconds = cache.get(device, key)
     if seconds is None:
@@ -67,8 +69,9 @@ def _try_batches(step: OptimizerStep, source: BatchSource, several: bool, second
         max((step[0] for step in plan), key=lambda batch: max(sizes[batch].tolist()) * len(batch))
         for sizes in (data.durations, data.positions)
     ]
-    copies = 2 + several
-    reserved = [torch.empty_like(parameter) for parameter in step.parameters.values() for _ in range(copies)]
+    moments = torch.uint8 if recipe.train.optimizer == "adamw-8bit" else torch.float32
+    copies = [moments, moments, *[torch.float32] * several]
+    reserved = [torch.empty_like(value, dtype=dtype) for value in step.parameters.values() for dtype in copies]
     for batch in source.batches(worst, 0):
         with step.model.autocast():
             loss = step.losses(batch, 1, 1)[1]

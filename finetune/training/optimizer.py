@@ -5,6 +5,7 @@ from torch import nn
 
 from finetune.core.config import Recipe
 from finetune.model.trainable import part_of
+from finetune.training.eight_bit import check_eight_bit, eight_bit_adamw
 from finetune.training.sharded_optimizer import shard
 
 
@@ -12,11 +13,17 @@ def build_optimizer(recipe: Recipe, parameters: dict[str, nn.Parameter], ranks: 
     """AdamW (arXiv 1711.05101) with a parameter group for each part that trains, at its learning rate.
 
     With several ranks and `machine.shard_optimizer`, its moments are divided over them.
+
+    Raises:
+        MissingExtraError, ModelError: `adamw-8bit` is not available on this machine.
     """
     parts: dict[str, list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         parts.setdefault(part_of(name), []).append(parameter)
     groups = [{"params": members, "lr": learning_rate_of(recipe, part)} for part, members in parts.items()]
+    if recipe.train.optimizer == "adamw-8bit":
+        check_eight_bit(next(iter(parameters.values())).device)
+        return eight_bit_adamw(groups, recipe.train.weight_decay)
     if recipe.machine.shard_optimizer and ranks > 1:
         return shard(groups, weight_decay=recipe.train.weight_decay, fused=True)
     return torch.optim.AdamW(groups, weight_decay=recipe.train.weight_decay, fused=True)

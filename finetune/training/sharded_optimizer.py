@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.optim import AdamW, Optimizer
 
+from finetune.training.eight_bit import restored, separate
+
 Moments = Mapping[str, Tensor]
 
 
@@ -48,7 +50,7 @@ def moments_of(optimizer: Any) -> Mapping[Tensor, Moments]:
     """The moments of each parameter; on rank 0 after `gather_moments`."""
     inner = unwrapped(optimizer)
     if not isinstance(inner, ZeroRedundancyOptimizer):
-        return inner.state
+        return {member: separate(moments) for member, moments in inner.state.items()}
     members = [member for group in inner.param_groups for member in group["params"]]
     return {members[index]: moments for index, moments in inner.state_dict()["state"].items()}
 
@@ -57,6 +59,10 @@ def load_moments(optimizer: Any, moments: dict[nn.Parameter, dict[str, Tensor]])
     """Restores the moments of all parameters; a rank keeps its share. They are moved to the device."""
     inner = unwrapped(optimizer)
     members = [member for group in inner.param_groups for member in group["params"]]
-    state = {index: moments[member] for index, member in enumerate(members) if member in moments}
+    state: dict[int, dict[str, Any]] = {
+        index: moments[member] for index, member in enumerate(members) if member in moments
+    }
+    if not isinstance(inner, (ZeroRedundancyOptimizer, AdamW)):
+        state = {index: restored(found) for index, found in state.items()}
     groups = Optimizer.state_dict(inner)["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

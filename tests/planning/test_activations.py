@@ -123,16 +123,20 @@ def test_memory_is_the_sum_of_its_parts(nano: Path, tiny: Tiny, tmp_path: Path) 
     assert plan.weights == pytest.approx(frozen + buffers, rel=0.01) and plan.available == 10**9
     parts_sum = plan.weights + plan.trained + plan.gradients + plan.moments + plan.activations + plan.loss
     assert plan.low == parts_sum + plan.encoder + 400_000_000 < plan.high
-    assert [item.setting for item in plan.less] == [
-        f"machine.{name}_checkpointing: true" for name in ("gradient", "encoder")
+    settings = [
+        "train.optimizer: adamw-8bit",
+        *(f"machine.{name}_checkpointing: true" for name in ("gradient", "encoder")),
     ]
-    assert plan.low > plan.less[0].low > plan.less[1].low and plan.high > plan.less[0].high > plan.less[1].high
-    both = tiny(tmp_path, "x", machine={"gradient_checkpointing": True, "encoder_checkpointing": True})
-    less = plan_memory(opened(nano, parts, "float32", "meta"), both, BATCH, "cpu", 1, 10**9)
-    assert (less.low, less.high) == (plan.less[1].low, plan.less[1].high) and not less.less
-    assert less.activations < plan.activations
+    assert [item.setting for item in plan.less] == ["train.optimizer: adamw-8bit", *checkpointing]
+    lows, highs = [plan.low, *(item.low for item in plan.less)], [plan.high, *(item.high for item in plan.less)]
+    assert lows == sorted(lows, reverse=True) and highs == sorted(highs, reverse=True) and lows[0] > lows[-1]
+    both = {"gradient_checkpointing": True, "encoder_checkpointing": True}
+    small = tiny(tmp_path, "x", machine=both, optimizer="adamw-8bit")
+    less = plan_memory(opened(nano, parts, "float32", "meta"), small, BATCH, "cpu", 1, 10**9)
+    assert (less.low, less.high) == (lows[-1], highs[-1]) and not less.less
+    assert less.activations < plan.activations and less.moments == pytest.approx(2.03 * trained, rel=0.01)
     several = plan_memory(opened(nano, parts, "float32", "meta"), recipe, BATCH, "cpu", 2, None)
-    assert several.gradients == 8 * trained
+    assert several.gradients == 8 * trained and several.less[0].setting == "machine.shard_optimizer: true"
     card = plan_memory(opened(nano, parts, "float32", "meta"), recipe, BATCH, "cuda", 1, None)
     assert card.dtype == "bfloat16" and card.weights < 0.6 * plan.weights and card.trained == plan.trained
     assert card.activations < plan.activations
