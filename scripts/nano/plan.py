@@ -55,7 +55,7 @@ PLAN = Plan(
     schedules={
         "encoder": Schedule(4000, 2.5e-3),
         "text": Schedule(600, 2e-3, 1.0),
-        "align": Schedule(1800, 1.5e-3, 1.0),
+        "align": Schedule(3000, 1.5e-3, 1.0),
         "together": Schedule(1500, 1.2e-3),
         "cool": Schedule(300, 4e-4),
     },

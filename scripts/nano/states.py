@@ -26,6 +26,7 @@ from nano.rounds import Item, draw, make_batches
 from nano.sounds import Sounds
 from nano.stage import Budget, Losses, OutOfTimeError
 from nano.tasks import Example
+from nano.token_loss import add_token_loss
 
 SHARD_BATCHES = 30  # about half an hour of audio
 COPIED = 0.25  # weight of the rows that are copied
@@ -176,7 +177,8 @@ class StateRounds:
         with autocast():
             embeds = project(model.projector, hidden, frames)
         audio = EncodedAudio(hidden, frames, embeds, model.num_audio_tokens(frames))
-        text = self.decoder.add_losses(losses, [example for _, example in batch.chosen], audio)
+        examples = [example for _, example in batch.chosen]
+        text = self.decoder.add_losses(losses, examples, audio) + add_token_loss(losses, model, audio, examples)
         losses.total = text + COPIED * self.decoder.add_copies(losses, self.plan.copies, batch.key)
         losses.seconds = float(frames.sum()) * 0.02
         return losses

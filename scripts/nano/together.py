@@ -15,6 +15,7 @@ from nano.rounds import Item, make_batches
 from nano.stage import Losses
 from nano.states import COPIED
 from nano.tasks import Example
+from nano.token_loss import add_token_loss
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class TogetherRounds:
             states, middle = encode(model.encoder, features, frames)
             embeds, logits = project(model.projector, states, frames), (model.ctc_logits(states), middle)
         audio = EncodedAudio(states, frames, embeds, model.num_audio_tokens(frames))
-        text = self.decoder.add_losses(losses, [example for _, example in batch.chosen], audio)
+        examples = [example for _, example in batch.chosen]
+        text = self.decoder.add_losses(losses, examples, audio) + add_token_loss(losses, model, audio, examples)
         text = text + COPIED * self.decoder.add_copies(losses, self.plan.copies, batch.key)
         ctc = add_ctc_losses(losses, logits, frames, items)
         losses.total = text + self.ctc_weight * ctc

@@ -21,7 +21,7 @@ from finetune.core.config import KeywordsSection
 from finetune.data.audio import SAMPLE_RATE
 from finetune.model.conformer import encode
 from finetune.model.ctc import to_labels
-from finetune.model.granite import load_model
+from finetune.model.granite import EncodedAudio, load_model
 from finetune.model.prompt import encode_text
 from nano.clips import find_shards, open_clips, split
 from nano.copying import CopyRows
@@ -32,6 +32,7 @@ from nano.rounds import LONGEST, Shares, draw, make_batches
 from nano.scaffold import ACCENTS, KANA, Sizes, build_model, build_tokenizer, grow
 from nano.sounds import Sounds
 from nano.stage import Budget, Losses, OutOfTimeError, Schedule, Stage
+from nano.token_loss import add_token_loss
 
 WORDS = {
     "en": "open the door please call me back tomorrow morning with seven green apples and one river",
@@ -408,6 +409,28 @@ def test_score_and_the_saved_model(cache: Path, built: Path, tmp_path: Path) -> 
         model.lm_head.weight[0, 0] = 1e6
     with pytest.raises(SystemExit, match="does not fit into float16"):
         save(model, tmp_path / "wrong")
+
+
+def test_token_loss_is_low_where_the_audio_spells_the_text(cache: Path) -> None:
+    model, tasks = prepare(cache, TINY, None)
+    examples = [tasks.example("es", "abre la puerta por favor", "", str(number), 0) for number in range(2)]
+    target = examples[0].target[:-1]
+    spoken = [model.audio_token_id, *(token for token in target for _ in range(2)), model.audio_token_id]
+    known = model.language_model.get_input_embeddings().weight.detach()
+    known[:] = torch.nn.functional.normalize(known, dim=1)
+
+    def loss(tokens: list[int], group: str = "es") -> tuple[float, Losses]:
+        embeds = known[tokens].repeat(2, 1, 1).requires_grad_()
+        audio = EncodedAudio(embeds, torch.tensor([1, 1]), embeds, torch.tensor([len(tokens)] * 2))
+        losses = Losses()
+        total = add_token_loss(losses, model, audio, [replace(example, group=group) for example in examples])
+        return float(total.detach()), losses
+
+    right, losses = loss(spoken)
+    assert losses.counts["tokens"] == 2 * len(target) and right > 0
+    assert right < 0.6 * loss(spoken[::-1])[0]
+    ignored, losses = loss(spoken, "es>en")
+    assert ignored == 0 and not losses.counts
 
 
 def test_the_model_has_at_most_12_million_parameters(side_files: Path) -> None:
