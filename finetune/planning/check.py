@@ -22,6 +22,7 @@ from finetune.metrics.terms import read_terms
 from finetune.model.granite import SpeechModel, default_device
 from finetune.model.model_summary import ModelSummary, open_without_weights
 from finetune.planning.disk import DiskPlan, check_disk, plan_disk
+from finetune.planning.fits import check_fits
 from finetune.planning.hints import PlanFacts, hints
 from finetune.planning.machine import memory_of, processes_text
 from finetune.planning.memory import MemoryPlan, plan_memory
@@ -189,6 +190,8 @@ def _plan(
     memory = [
         plan_memory(model, recipe, steps.largest, device, steps.plan.processes, memory_of(device)) for device in devices
     ]
+    for plan in memory:
+        check.attempt(partial(check_fits, plan, recipe))
     time: TimePlan | None = time_from_runs(recipe, steps.plan.clips)
     if measure is not None and not check.problems:
         scored = sum(_seconds(splits[split]) for split in ("valid", "canary") if split in splits)

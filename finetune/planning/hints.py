@@ -15,6 +15,7 @@ from finetune.core.config import Recipe
 from finetune.metrics.blocks import MIN_BLOCKS
 from finetune.metrics.significance import bootstrap_wer
 from finetune.planning.disk import DiskPlan, gigabytes
+from finetune.planning.fits import cannot_fit
 from finetune.planning.memory import MemoryPlan
 from finetune.planning.split_facts import SplitFacts
 from finetune.planning.steps import StepPlan
@@ -194,6 +195,8 @@ def _terms(terms: Mapping[str, int]) -> Iterator[str]:
 def _memory(facts: PlanFacts) -> Iterator[str]:
     for plan in facts.memory:
         if plan.available is None or plan.high <= plan.available or facts.recipe.train.batch == "auto":
+            continue
+        if cannot_fit(plan, facts.recipe):  # an error
             continue
         need = f"{gigabytes(plan.low)} to {gigabytes(plan.high)}, and {plan.device} has {gigabytes(plan.available)}"
         change, available = "train.batch: auto, or a smaller train.batch_seconds", plan.available

@@ -1,0 +1,54 @@
+"""Refuses a training whose step cannot fit into the memory of its device, with the arithmetic and what needs less."""
+
+from finetune.core.config import LoraPart, Recipe
+from finetune.core.errors import DataError
+from finetune.planning.disk import gigabytes
+from finetune.planning.memory import MemoryPlan
+
+
+def cannot_fit(plan: MemoryPlan, recipe: Recipe) -> bool:
+    """Whether even the lower bound is above the memory of the device.
+
+    With `train.batch: auto`, what depends on the batch is left out, because the batch becomes as small as it must.
+    """
+    return plan.available is not None and _least(plan, recipe) > plan.available
+
+
+def _least(plan: MemoryPlan, recipe: Recipe) -> int:
+    batch = plan.activations + plan.loss + plan.encoder
+    return plan.low - batch * (recipe.train.batch == "auto")
+
+
+def check_fits(plan: MemoryPlan, recipe: Recipe) -> None:
+    """Raises DataError if the step cannot fit."""
+    if plan.available is None or not cannot_fit(plan, recipe):
+        return
+    sizes = (
+        (plan.weights, "frozen weights"),
+        (plan.trained, "trained weights"),
+        (plan.gradients, "gradients"),
+        (plan.moments, "optimizer"),
+        *([] if recipe.train.batch == "auto" else [(plan.activations + plan.loss + plan.encoder, "activations")]),
+    )
+    parts = [f"{gigabytes(size)} {name}" for size, name in sizes if size]
+    libraries = _least(plan, recipe) - sum(size for size, _ in sizes)
+    lines = [
+        f"a training step does not fit on {plan.device}: it needs at least {gigabytes(_least(plan, recipe))} "
+        f"({' + '.join(parts)} + {gigabytes(libraries)} libraries), and {gigabytes(plan.available)} are here. "
+        "What needs less, each with those before it:"
+    ]
+    lines += [f"  {item.setting}: {gigabytes(item.low)} to {gigabytes(item.high)}" for item in plan.less]
+    lines += [f"  {setting}" for setting in _lora(recipe)]
+    if recipe.train.batch != "auto":
+        lines.append("  train.batch: auto, or a smaller train.batch_seconds")
+    raise DataError("\n".join(lines))
+
+
+def _lora(recipe: Recipe) -> list[str]:
+    """LoRA in place of layers that train in full."""
+    parts, changes = recipe.parts, list[str]()
+    if parts.language_model.layers:
+        changes += ["parts.language_model.layers: 0", f"parts.lora.rank: {parts.lora.rank or LoraPart().rank}"]
+    if parts.encoder.mode == "full":
+        changes.append("parts.encoder.mode: lora")
+    return [f"LoRA: {', '.join(changes)}"] if changes else []
