@@ -87,6 +87,23 @@ def test_a_full_server_refuses_and_says_when_to_come_back(held: HeldModel, pool:
         until(lambda: server.app.state.gate.inside == 0)
 
 
+def test_100_requests_at_once_are_answered_or_refused(held: HeldModel, talk: Path) -> None:
+    client = httpx.Client(timeout=60, limits=httpx.Limits(max_connections=None))
+
+    def send(number: int) -> httpx.Response:
+        content = files(talk if number % 10 == 0 else SHORT)
+        return client.post(f"{server.url}/v1/audio/transcriptions", files=content)
+
+    with client, running(Models([held]), max_requests=12) as server, ThreadPoolExecutor(100) as many:
+        sent = [many.submit(send, number) for number in range(100)]
+        until(lambda: sum(request.done() for request in sent) == 88)  # refused at once, while 12 wait
+        held.free.set()
+        answers = [request.result() for request in sent]
+        assert sorted(answer.status_code for answer in answers) == [200] * 12 + [429] * 88
+        assert all(int(answer.headers["Retry-After"]) >= 1 for answer in answers if answer.status_code == 429)
+        until(lambda: server.app.state.gate.inside == 0)
+
+
 def test_a_request_ends_at_its_deadline(held: HeldModel) -> None:
     started = time.monotonic()
     with running(Models([held]), deadline=25.0) as server:
