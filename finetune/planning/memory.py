@@ -166,16 +166,21 @@ def _less_memory(step: StepMemory, recipe: Recipe) -> Iterator[LessMemory]:
     """Settings that are not set and save memory, each with all earlier ones."""
     high = step.plan(recipe).high
     for section, name, value in SETTINGS:
-        settings = getattr(recipe, section)
+        updates, sharded = {section: {name: value}}, recipe.machine.shard_optimizer
         if step.processes == 1 and name == "shard_optimizer":
             continue
-        if recipe.machine.shard_optimizer and name == "optimizer":  # 8-bit moments cannot be divided
-            continue
-        changed = recipe.model_copy(update={section: settings.model_copy(update={name: value})})
+        if sharded and name == "optimizer":  # 8-bit moments cannot be divided over processes
+            if step.processes > 1:
+                continue
+            updates["machine"] = {"shard_optimizer": False}
+        changed = recipe.model_copy(
+            update={part: getattr(recipe, part).model_copy(update=change) for part, change in updates.items()}
+        )
         plan = step.plan(changed)
         if plan.high < (1 - WORTH) * high:
-            shown = "true" if value is True else value
-            yield LessMemory(f"{section}.{name}: {shown}", plan.low, plan.high)
+            settings = [(part, key, to) for part, change in updates.items() for key, to in change.items()]
+            shown = ", ".join(f"{part}.{key}: {str(to).lower()}" for part, key, to in settings)
+            yield LessMemory(shown, plan.low, plan.high)
             recipe, high = changed, plan.high
 
 

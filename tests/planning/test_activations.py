@@ -137,6 +137,10 @@ def test_memory_is_the_sum_of_its_parts(nano: Path, tiny: Tiny, tmp_path: Path) 
     assert less.activations < plan.activations and less.moments == pytest.approx(2.03 * trained, rel=0.01)
     several = plan_memory(opened(nano, parts, "float32", "meta"), recipe, BATCH, "cpu", 2, None)
     assert several.gradients == 8 * trained and several.less[0].setting == "machine.shard_optimizer: true"
+    assert "adamw-8bit" not in str(several.less), "moments that are divided have no 8-bit form"
+    sharded = tiny(tmp_path, "x", machine={"shard_optimizer": True})
+    alone = plan_memory(opened(nano, parts, "float32", "meta"), sharded, BATCH, "cpu", 1, None)
+    assert alone.less[0].setting == "train.optimizer: adamw-8bit, machine.shard_optimizer: false"
     card = plan_memory(opened(nano, parts, "float32", "meta"), recipe, BATCH, "cuda", 1, None)
     assert card.dtype == "bfloat16" and card.weights < 0.6 * plan.weights and card.trained == plan.trained
     assert card.activations < plan.activations
