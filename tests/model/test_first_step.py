@@ -10,14 +10,8 @@ from trainable_cases import CASES, Load
 
 from finetune.core.errors import ModelError
 from finetune.data.manifest import Utterance
-from finetune.model.trainable import (
-    check_changed,
-    fingerprints,
-    open_parts,
-    set_mode,
-    trained_parameters,
-    with_gradient,
-)
+from finetune.model.first_step import check_changed, fingerprints, with_gradient
+from finetune.model.trainable import open_parts, set_mode, trained_parameters
 
 
 @pytest.mark.parametrize("case", CASES)
