@@ -5,6 +5,7 @@ A YAML file is read as plain strings, and each string is converted by the type o
 """
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -22,9 +23,10 @@ from finetune.core.goals import GOALS
 from finetune.core.layouts import HUB_NAMES
 from finetune.core.renamed import NEW_VALUES, RENAMED
 from finetune.core.run_dir import flatten
-from finetune.core.yaml_text import line_of, read_yaml
+from finetune.core.yaml_text import compose, line_of, read_yaml
 from finetune.version import __version__
 
+WITH_SETTINGS = re.compile(r"\s*\[(.*,)?\s*\{[^{}]*:\s")  # a mapping in a list; {a,b}.jsonl is none
 MAX_SHOWN = 100  # characters of a value in a message
 CORPORA = {f"data.{name}" for name in ("train", "valid", "test", "canary", "replay")}
 VERSION_KEY = "toolkit_version"  # in resolved.json; not a setting
@@ -214,8 +216,19 @@ def _parse_overrides(overrides: Sequence[str]) -> dict[str, RawValue]:
         key, equals, value = override.partition("=")
         if not equals:
             raise RecipeError(f"--set {_short(override)}: must be KEY=VALUE")
-        raw[key.strip()] = RawValue(_text_or_none(value), f"--set {_short(override)}")
+        origin = f"--set {_short(override)}"
+        raw[key.strip()] = _corpora(key.strip(), value, origin) or RawValue(_text_or_none(value), origin)
     return raw
+
+
+def _corpora(key: str, text: str, origin: str) -> RawValue | None:
+    """The corpora of a list such as `[{path: a.jsonl, max_clips: 6}]`; None for paths."""
+    if key not in CORPORA or not WITH_SETTINGS.match(text):
+        return None
+    node = compose(text, origin)
+    if not isinstance(node, yaml.SequenceNode):
+        return None
+    return RawValue([_list_item(item, key, origin, origin) for item in node.value], origin)
 
 
 def _short(text: str) -> str:
@@ -252,7 +265,7 @@ def _as_field(key: str, value: Any) -> Any:
     if get_origin(field_type) is list and (value is None or isinstance(value, str)):
         text = value or ""
         text = text[1:-1] if text[:1] + text[-1:] == "[]" else text
-        return [part.strip() for part in text.split(",") if part.strip()]
+        return [part.strip() for part in re.split(r",(?![^{}]*\})", text) if part.strip()]  # not inside {a,b}.jsonl
     if isinstance(value, str) and value.strip().lower() == "none" and type(None) in get_args(field_type):
         return None
     return value

@@ -27,8 +27,6 @@ def read_yaml(path: Path) -> yaml.Node | None:
     """
     try:
         text = read_bytes(path, MAX_BYTES).decode("utf-8-sig")
-        _check_depth(text, path)
-        node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
     except IsADirectoryError as error:
         raise RecipeError(f"{path}: a directory; pass a recipe file, such as recipes/quickstart.yaml") from error
     except FileNotFoundError as error:
@@ -37,14 +35,26 @@ def read_yaml(path: Path) -> yaml.Node | None:
         raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
+    return compose(text, str(path))
+
+
+def compose(text: str, origin: str) -> yaml.Node | None:
+    """The root node of YAML text; `origin` names it in messages.
+
+    Raises:
+        RecipeError: it is not plain YAML; with the line if there is one.
+    """
+    try:
+        _check_depth(text, origin)
+        node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         hint = " (indent with spaces)" if "\\t" in str(error.problem) else ""
-        raise RecipeError(f"{path}:{line}: invalid YAML: {error.problem}{hint}") from error
+        raise RecipeError(f"{origin}:{line}: invalid YAML: {error.problem}{hint}") from error
     except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: invalid YAML: {error}") from error
+        raise RecipeError(f"{origin}: invalid YAML: {error}") from error
     if node is not None:
-        _check_nodes(node, path)
+        _check_nodes(node, origin)
     return node
 
 
@@ -53,26 +63,26 @@ def line_of(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
 
 
-def _check_depth(text: str, path: Path) -> None:
+def _check_depth(text: str, origin: str) -> None:
     """Refuses deep nesting and many values before nodes are built, because that recurses and takes seconds."""
     depth = 0
     for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             line = text.count("\n", 0, event.start_mark.index if event.start_mark else 0) + 1
-            raise RecipeError(f"{path}:{line}: invalid YAML: nested more than {MAX_DEPTH} levels deep")
+            raise RecipeError(f"{origin}:{line}: invalid YAML: nested more than {MAX_DEPTH} levels deep")
         if count > 2 * MAX_NODES:
-            raise RecipeError(f"{path}: invalid YAML: more than {MAX_NODES} values")
+            raise RecipeError(f"{origin}: invalid YAML: more than {MAX_NODES} values")
 
 
-def _check_nodes(root: yaml.Node, path: Path) -> None:
+def _check_nodes(root: yaml.Node, origin: str) -> None:
     """Walks all nodes as often as aliases repeat them; refuses cycles, too many nodes, and tags of other types."""
     count = 0
 
     def walk(node: yaml.Node, parents: tuple[int, ...]) -> None:
         nonlocal count
         count += 1
-        where = f"{path}:{line_of(node)}: invalid YAML"
+        where = f"{origin}:{line_of(node)}: invalid YAML"
         if id(node) in parents:
             raise RecipeError(f"{where}: a list or mapping contains itself through an alias")
         if count > MAX_NODES:

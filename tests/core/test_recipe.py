@@ -93,6 +93,13 @@ def test_values_are_converted_by_their_fields_type(recipe: Path, line: str, key:
         ("train.learning_rate=1e-5", "train.learning_rate", 1e-5),
         ("data.train=x.jsonl,y.csv", "data.train", ["x.jsonl", "y.csv"]),
         ("data.train=[x.jsonl, y.csv]", "data.train", ["x.jsonl", "y.csv"]),
+        ("data.train={a,b}.jsonl,c.jsonl", "data.train", ["{a,b}.jsonl", "c.jsonl"]),
+        ("data.train=[{a,b}.jsonl]", "data.train", ["{a,b}.jsonl"]),
+        (
+            "data.train=[x.jsonl, {path: 'y,z.jsonl', max_clips: 6, tags: {set: a}}]",
+            "data.train",
+            ["x.jsonl", {"path": "y,z.jsonl", "max_clips": 6, "tags": {"set": "a"}}],
+        ),
         ("data.canary=", "data.canary", []),
         ("data.terms=none", "data.terms", None),
         ("model.instruction=a=b", "model.instruction", "a=b"),
@@ -101,6 +108,19 @@ def test_values_are_converted_by_their_fields_type(recipe: Path, line: str, key:
 )
 def test_set_overrides_the_file(recipe: Path, override: str, key: str, expected: object) -> None:
     assert get_setting(load(recipe, RECIPE + "model:\n  instruction: x\n", override), key) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("[{path: a.jsonl, max_clip: 6}]", "data.train: unknown key 'max_clip' of a corpus; did you mean 'max_clips'?"),
+        ("[{path: a.jsonl", "invalid YAML"),
+        ("[{path: a.jsonl, max_clips: many}]", "max_clips"),
+    ],
+)
+def test_set_refuses_corpora_that_are_not_right(recipe: Path, value: str, problem: str) -> None:
+    message = refusal(recipe, RECIPE, f"data.train={value}")
+    assert message.startswith("--set data.train=[{path: a.jsonl") and problem in message
 
 
 @pytest.mark.parametrize(
