@@ -78,8 +78,9 @@ def test_a_missing_or_unknown_command_is_wrong_usage(finetune: Command) -> None:
     assert finetune().code == finetune("trian", "x.yaml").code == 2
 
 
-def test_check_prints_settings_with_their_origin_and_the_trainable_parts(finetune: Command) -> None:
-    result = finetune("check", QUICKSTART, "--set", "train.epochs=2", "--set", f"model.base={NANO}")
+def test_check_prints_settings_with_their_origin_and_the_trainable_parts(finetune: Command, tmp_path: Path) -> None:
+    settings = ["train.epochs=2", f"model.base={NANO}", f"runs={tmp_path}"]  # runs/quickstart can exist
+    result = finetune("check", QUICKSTART, *(part for setting in settings for part in ("--set", setting)))
     assert result.code == 0
     origins = {line.split()[0]: line.split()[-1] for line in result.out.splitlines() if line.strip()}
     assert origins["train.warmup"] == "default"
@@ -101,6 +102,8 @@ def test_check_counts_rows_and_names_every_missing_file(finetune: Command, tmp_p
     result = finetune(
         "check",
         QUICKSTART,
+        "--set",
+        f"runs={tmp_path}",
         "--set",
         "data.train=gone.jsonl",
         "--set",
