@@ -123,10 +123,10 @@ def _is_audio_folder(path: Path) -> bool:
 
 def _windows(item: Utterance, max_duration: float) -> list[Utterance]:
     """The parts of a recording around speech. Raises DataError for audio that cannot be read."""
-    whole = item.offset == 0
+    is_complete_file = item.offset == 0
     blocks = (
         stream_audio(item.audio_filepath, item.channel)
-        if whole
+        if is_complete_file
         else [load_audio(item.audio_filepath, item.offset, item.duration, item.channel)]
     )
     windows = speech_windows(energy_vad(blocks), max_duration)

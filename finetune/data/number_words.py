@@ -215,8 +215,8 @@ def _amount(core: str, language: str, reading: Reading) -> str | None:
     if decimal and (
         match := re.fullmatch(rf"(\d{{1,3}}(?:[{marks or decimal}]\d{{3}})+|0|[1-9]\d*)([{decimal}])(\d+)", core)
     ):
-        whole = _words(int(re.sub(r"\D", "", match[1])), language)
-        return f"{whole} {reading.decimals[match[2]]} {_digits(match[3], language)}"
+        integer = _words(int(re.sub(r"\D", "", match[1])), language)
+        return f"{integer} {reading.decimals[match[2]]} {_digits(match[3], language)}"
     return None
 
 

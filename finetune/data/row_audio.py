@@ -54,8 +54,8 @@ def inspect_row(row: Row, max_duration: float = math.inf, inspect: Inspect = ins
     try:
         info = inspect(path, offset, duration if is_segment else None, channel, max_duration)
     except DataError as error:
-        whole = partial(inspect, path, 0.0, None, channel, max_duration)
-        return (is_segment and _outside(offset, duration, channel, whole)) or _unreadable(error)
+        inspect_file = partial(inspect, path, 0.0, None, channel, max_duration)
+        return (is_segment and _outside(offset, duration, channel, inspect_file)) or _unreadable(error)
     if not is_segment and duration is not None and _differs(duration, info.duration):
         return Finding("wrong duration", f"stated {shown(stated)} s, but the file has {info.duration:.2f} s")
     return RowAudio(offset, channel, info)

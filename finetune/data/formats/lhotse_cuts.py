@@ -135,7 +135,7 @@ def _times(cut: Mapping[str, Any], supervision: Mapping[str, Any]) -> dict[str, 
         return Finding("contradictory segment", detail)
     end = min(start + duration, cut_duration)
     offset, duration = round(cut_start + max(0.0, start), 9), round(end - max(0.0, start), 9)
-    whole = cut["recording"].get("duration")
-    if offset == 0 and isinstance(whole, int | float) and duration - 1e-3 < whole < duration + 1e-3:
+    recorded = cut["recording"].get("duration")
+    if offset == 0 and isinstance(recorded, int | float) and duration - 1e-3 < recorded < duration + 1e-3:
         return {"duration": duration}
     return {"offset": offset, "duration": duration}

@@ -78,9 +78,9 @@ def _tars(folders: list[Path]) -> dict[int, list[Path]]:
 
 def _manifests(folder: Path) -> list[Path]:
     """The manifests of a folder: the latest one of all shards, or those of each shard in the order of their numbers."""
-    whole = sorted(path for path in folder.iterdir() if path.name.startswith(WHOLE) and path.name.endswith(SUFFIXES))
-    if whole:
-        return [max(whole, key=_numbers)]
+    complete = sorted(path for path in folder.iterdir() if path.name.startswith(WHOLE) and path.name.endswith(SUFFIXES))
+    if complete:
+        return [max(complete, key=_numbers)]
     for place in (folder / "sharded_manifests", folder):
         names = sorted(os.listdir(place)) if place.is_dir() else []
         if found := [place / name for name in names if SHARDED.fullmatch(name)]:
