@@ -4,6 +4,11 @@
     python scripts/compare_servers.py runs/quickstart/export --rate 0.5 1 2
 
 The servers run one after another on the cores of this process, as does the client. On a CPU vLLM computes in float32.
+
+vLLM keeps what it computed for audio and prompts that it gets again. So no two requests of a load have equal audio, for
+either server: at the first rate each clip is sent as it is. At each further rate, and if there are more requests than
+clips, it is up to 2 % quieter and has some samples of silence before it, so the spoken words stay the same. The request
+before the load and the long file have audio of another manifest, and the requests with keywords come after the load.
 """
 
 import argparse
@@ -32,9 +37,11 @@ from finetune.evaluation.endpoint import wav_bytes
 from finetune.evaluation.utterances import read_utterances
 from finetune.exporting.engines.environment import python_of
 from finetune.metrics.wer import score
-from finetune.serving.bench import measure_server
+from finetune.serving.bench import load_uploads, measure_server
+from finetune.serving.bench_uploads import Uploads
 
 ROOT = Path(__file__).resolve().parents[1]
+GENERAL = ROOT / "data/vocabulary/canary.jsonl"  # clips of general speech
 PORT, NAME = 8790, "compared"
 FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
 START = 600  # seconds
@@ -143,13 +150,7 @@ def keywords(client: httpx.Client, clips: Sequence[Any]) -> dict[str, int]:
 
 def long_file(client: httpx.Client, args: argparse.Namespace) -> dict[str, Any]:
     """Joined clips of general speech in one request: errors against the texts of all clips."""
-    source = argparse.Namespace(
-        manifest=ROOT / "data/vocabulary/canary.jsonl",
-        minutes=args.minutes,
-        silence=args.silence,
-        trim=False,
-        noise=None,
-    )
+    source = argparse.Namespace(manifest=GENERAL, minutes=args.minutes, silence=args.silence, trim=False, noise=None)
     recording = concatenate(source)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "long.wav"
@@ -165,32 +166,33 @@ def long_file(client: httpx.Client, args: argparse.Namespace) -> dict[str, Any]:
     return {**result, "errors": asdict(score([reference], [text_of(response) or ""], "basic@2"))}
 
 
-def load(args: argparse.Namespace, rate: float) -> dict[str, Any]:
-    options = LoadOptions(requests=args.requests)
-    result = measure_server(f"http://127.0.0.1:{PORT}/v1", [args.manifest], [rate], options, NAME)
+def load(uploads: Uploads, rate: float, options: LoadOptions) -> dict[str, Any]:
+    result = measure_server(f"http://127.0.0.1:{PORT}/v1", uploads, [rate], options, NAME)
     print("\n".join(format_load(result)), flush=True)
     return asdict(result)
 
 
 def main() -> None:
     args = parse_args()
+    options = LoadOptions(requests=args.requests, clips=args.requests)
     clips = read_utterances(args.manifest)[: args.keyword_clips]
+    first = wav_bytes(read_utterances(GENERAL)[0])
     results: dict[str, Any] = {}
     for name, command in commands(args.export.resolve()).items():
         if args.only not in (None, name):
             continue
         print(f"== {name}", flush=True)
         with running(command) as (client, session):
-            results[name] = {"formats": formats(client, wav_bytes(clips[0]))}
+            results[name] = {"formats": formats(client, first)}
             print(json.dumps(results[name]["formats"], indent=2), flush=True)
-            results[name]["keywords"] = keywords(client, clips)
-            print("keywords", results[name]["keywords"], flush=True)
-            results[name]["load"] = {}
+            results[name]["load"], uploads = {}, load_uploads([args.manifest], options)
             for rate in args.rate:
                 before = cpu_seconds(session)
-                results[name]["load"][rate] = measured = load(args, rate)
+                results[name]["load"][rate] = measured = load(uploads, rate, options)
                 measured["cpu_seconds"] = cpu_seconds(session) - before
                 print(f"{measured['cpu_seconds']:.1f} s of CPU", flush=True)
+            results[name]["keywords"] = keywords(client, clips)
+            print("keywords", results[name]["keywords"], flush=True)
             before = cpu_seconds(session)
             results[name]["long_file"] = measured = long_file(client, args)
             measured["cpu_seconds"] = cpu_seconds(session) - before

@@ -26,10 +26,11 @@ from pathlib import Path
 from finetune.core.errors import FinetuneError, ModelError
 from finetune.core.files import write_json
 from finetune.core.options import LoadOptions
-from finetune.serving.bench import send_at
+from finetune.serving.bench import load_uploads, send_at
 from finetune.serving.bench_client import BenchClient
-from finetune.serving.bench_plan import Clip, load_clips, poisson_arrivals
+from finetune.serving.bench_plan import poisson_arrivals
 from finetune.serving.bench_result import Outcome, RateResult, summarize
+from finetune.serving.bench_uploads import Uploads
 
 REFUSED = "HTTP 429"
 WARM_UP = 20  # most slices
@@ -108,7 +109,7 @@ async def watch(pid: int, every: float, readings: list[int]) -> None:
         await asyncio.sleep(every)
 
 
-async def soak(args: argparse.Namespace, clips: Sequence[Clip]) -> Soak:
+async def soak(args: argparse.Namespace, uploads: Uploads) -> Soak:
     """Runs slices until the time is over. Raises ModelError if the process has ended."""
     client, result, rate = BenchClient(args.url, {}, False, args.timeout), Soak(), args.rate
     watcher: asyncio.Task[None] | None = None
@@ -116,8 +117,8 @@ async def soak(args: argparse.Namespace, clips: Sequence[Clip]) -> Soak:
     try:
         client.form["model"] = await client.first_model()
         for number in count():
-            arrivals = poisson_arrivals(rate, max(1, round(rate * args.slice)), len(clips), args.seed + number)
-            outcomes = await send_at(client, clips, arrivals)
+            arrivals = poisson_arrivals(rate, max(1, round(rate * args.slice)), len(uploads.clips), args.seed + number)
+            outcomes = await send_at(client, uploads, arrivals)
             figures = summarize(rate, outcomes)
             kept_up = figures.drain_seconds <= args.drain and REFUSED not in figures.errors
             if watcher:
@@ -157,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--minutes, --rate, --slice, --every and --timeout must be above 0")
     try:
         resident(args.pid)
-        result = asyncio.run(soak(args, load_clips(args.sources, LoadOptions.clips, args.seed)))
+        result = asyncio.run(soak(args, load_uploads(args.sources, LoadOptions(seed=args.seed, repeat=True))))
     except FinetuneError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -20,6 +20,10 @@ are answered, as those of independent users do. The latency of a request counts 
 rates, each is measured for itself, in the given order.
 
 SOURCE is an audio file, which is sent as it is, or a corpus, such as a manifest, whose segments are sent as WAV files.
+All uploads differ, so that a server with a cache of equal audio computes each of them: a clip that was sent before is
+sent as a WAV file that is up to 2 % quieter, with some samples of silence before it. A second run sends the same
+uploads; restart a server with a cache before it.
+
 OPENAI_API_KEY is sent as the key if it is set.
 
 Exit codes: 0 all requests got a text, 1 a request failed or the server cannot be reached, 2 wrong usage."""
@@ -57,6 +61,11 @@ def add_parser(subparsers: Subparsers) -> None:
         help="another field of each request, such as language=es or response_format=verbose_json; can be repeated",
     )
     parser.add_argument("--stream", action="store_true", help="ask for a stream; measures the time to the first text")
+    parser.add_argument(
+        "--repeat",
+        action="store_true",
+        help="send clips again without a change: measures caches too, and counts clips whose texts differ",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
     parser.set_defaults(run=run)
 
@@ -67,19 +76,20 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         RecipeError: an option is out of range.
         MissingExtraError: httpx is not installed.
-        DataError, ModelError: see `serving.bench.measure_server`.
+        DataError, ModelError: see `serving.bench`.
     """
     from finetune.core.extras import require
     from finetune.core.files import output_folder, write_json
 
     options = chosen_options(args, LoadOptions)
     require("httpx", extra="compare")
-    from finetune.serving.bench import measure_server
+    from finetune.serving.bench import load_uploads, measure_server
 
     if args.json:
         with output_folder(args.json.parent):
             pass
-    result = measure_server(args.url, args.sources, args.rate, options, args.model, dict(args.form), args.stream)
+    uploads = load_uploads(args.sources, options)
+    result = measure_server(args.url, uploads, args.rate, options, args.model, dict(args.form), args.stream)
     print(visible("\n".join(format_load(result))))
     if args.json:
         write_json(args.json, asdict(result))

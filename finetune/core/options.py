@@ -260,7 +260,9 @@ class LoadOptions:
     timeout: Annotated[float, Range(gt=0)] = 120.0
     """Seconds after which a request has failed."""
     seed: Annotated[int, Range(ge=0)] = 0
-    """Seed of the arrivals and of the choice of clips."""
+    """Seed of the arrivals, of the choice of clips and of their changes."""
+    repeat: bool = False
+    """Whether a clip is sent again without a change."""
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -71,14 +71,15 @@ class BenchClient:
         except (ValueError, LookupError, TypeError) as error:
             raise ModelError(f"{self.url}/models: no list of models; name the model with --model") from error
 
-    async def send(self, clip: Clip, number: int, start: float, planned: float) -> Outcome:
+    async def send(self, clip: Clip, number: int, start: float, planned: float, variant: int = 0) -> Outcome:
         """Sends a clip and waits for the complete answer. Failures are outcomes.
 
         Args:
-            clip: the clip.
-            number: its number.
+            clip: what is uploaded.
+            number: the number of the clip.
             start: the time of `time.perf_counter` from which the times of the outcome count.
             planned: when the request should be sent, in seconds after `start`.
+            variant: how many uploads the clip had before, if the uploads differ.
         """
         sent = time.perf_counter() - start
         try:
@@ -90,7 +91,9 @@ class BenchClient:
             reply = Reply(None, "no connection", _unreachable(error))
         ended = time.perf_counter() - start
         first = None if reply.first_text is None else reply.first_text - start
-        return Outcome(number, clip.seconds, planned, sent, ended, reply.text, reply.error, reply.detail, first)
+        return Outcome(
+            number, clip.seconds, planned, sent, ended, reply.text, reply.error, reply.detail, first, variant
+        )
 
     async def _request(self, clip: Clip) -> Reply:
         files = {"file": (clip.name, clip.content, "application/octet-stream")}

@@ -66,14 +66,15 @@ def poisson_arrivals(rate: float, requests: int, clips: int, seed: int) -> list[
     Args:
         rate: mean number of requests a second.
         requests: number of arrivals.
-        clips: number of clips; each request sends one of them, chosen at random.
+        clips: number of clips; requests send all of them in a random order, then all of them in another one.
         seed: the clips of a seed are the same at each rate, and the times differ by the factor between the rates.
     """
     rng = random.Random(f"arrivals {seed}")
-    at, arrivals = 0.0, []
+    at, arrivals, order = 0.0, list[Arrival](), list[int]()
     for _ in range(requests):
         at += rng.expovariate(1.0) / rate
-        arrivals.append(Arrival(at, rng.randrange(clips)))
+        order = order or rng.sample(range(clips), clips)
+        arrivals.append(Arrival(at, order.pop()))
     return arrivals
 
 

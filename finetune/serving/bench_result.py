@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Outcome:
         error: why it failed, such as `HTTP 429`; else "".
         detail: the server's message.
         first_text: when the first text of a stream came.
+        variant: requests with equal `clip` and `variant` had equal audio.
     """
 
     clip: int
@@ -34,6 +35,7 @@ class Outcome:
     error: str = ""
     detail: str = ""
     first_text: float | None = None
+    variant: int = 0
 
     @property
     def latency(self) -> float:
@@ -79,7 +81,8 @@ class RateResult:
         audio_seconds_per_second: their audio, in the same way.
         most_at_once: most requests without an answer at a time.
         client_delay: longest time that this client sent a request late; above 0.1, a faster client is needed.
-        clips_with_different_texts: clips with several answers that are not all the same.
+        clips_with_different_texts: clips with several answers that are not all the same; None if no clip was sent twice
+            without a change.
     """
 
     rate: float
@@ -96,7 +99,7 @@ class RateResult:
     audio_seconds_per_second: float
     most_at_once: int
     client_delay: float
-    clips_with_different_texts: int
+    clips_with_different_texts: int | None
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class LoadResult:
     clips: int
     clip_seconds: float
     seed: int
+    repeat: bool
     rates: tuple[RateResult, ...]
 
     @property
@@ -124,9 +128,10 @@ def summarize(rate: float, outcomes: Sequence[Outcome]) -> RateResult:
     completed = [item for item in outcomes if item.text is not None]
     failed = [item for item in outcomes if item.text is None]
     end = max(item.ended for item in outcomes)
-    texts = defaultdict[int, set[str | None]](set)
+    texts = defaultdict[tuple[int, int], list[str | None]](list)
     for item in completed:
-        texts[item.clip].add(item.text)
+        texts[item.clip, item.variant].append(item.text)
+    repeated = [found for found in texts.values() if len(found) > 1]
     return RateResult(
         rate=rate,
         requests=len(outcomes),
@@ -142,7 +147,7 @@ def summarize(rate: float, outcomes: Sequence[Outcome]) -> RateResult:
         audio_seconds_per_second=sum(item.audio_seconds for item in completed) / end,
         most_at_once=_most_at_once(outcomes),
         client_delay=max(item.sent - item.planned for item in outcomes),
-        clips_with_different_texts=sum(len(found) > 1 for found in texts.values()),
+        clips_with_different_texts=sum(len({*found}) > 1 for found in repeated) if repeated else None,
     )
 
 

@@ -14,9 +14,12 @@ from command import Command, noise
 from transcription_server import Answer, Request, TranscriptionServer
 
 from finetune.core.errors import DataError
+from finetune.data.audio import load_audio
+from finetune.data.audio_source import Content
 from finetune.data.manifest import Utterance, write_manifest
 from finetune.serving.bench_plan import load_clips, poisson_arrivals
 from finetune.serving.bench_result import Outcome, Percentiles, summarize
+from finetune.serving.bench_uploads import Uploads
 
 
 @pytest.fixture
@@ -47,7 +50,8 @@ def test_a_seed_gives_the_same_load_and_rates_differ_in_time_only() -> None:
     assert slow == poisson_arrivals(1.0, 50, 9, seed=3) != poisson_arrivals(1.0, 50, 9, seed=4)
     assert [item.clip for item in slow] == [item.clip for item in fast]
     assert [item.at for item in slow] == pytest.approx([4 * item.at for item in fast])
-    assert {item.clip for item in slow} == set(range(9))
+    rounds = [[item.clip for item in slow[start : start + 9]] for start in range(0, 45, 9)]
+    assert all(sorted(order) == [*range(9)] for order in rounds) and len({*map(tuple, rounds)}) > 1
 
 
 def test_files_are_sent_as_they_are_and_segments_as_wav(clip: Path, tmp_path: Path) -> None:
@@ -75,6 +79,42 @@ def test_a_row_that_cannot_be_used_is_named(clip: Path, tmp_path: Path) -> None:
     manifest.write_text(json.dumps({"audio_filepath": str(clip), "offset": 7}) + "\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"rows.jsonl:1: "):
         load_clips([manifest], 10, 0)
+
+
+# The uploads
+
+
+def test_all_uploads_of_a_load_differ_and_have_the_same_speech(clip: Path, tmp_path: Path) -> None:
+    rows = [Utterance("part", str(clip), 1.0, "a", offset=0.5), Utterance("again", str(clip), 1.0, "a", offset=0.5)]
+    write_manifest(tmp_path / "rows.jsonl", rows)
+    stereo = tmp_path / "stereo.flac"
+    soundfile.write(stereo, np.stack([soundfile.read(clip)[0]] * 2, 1), 16_000)
+    uploads = Uploads(load_clips([clip, stereo, tmp_path / "rows.jsonl"], 10, seed=0), seed=0)
+    originals = [load_audio(Content(item.name, item.content)) for item in uploads.clips]
+    sent = [(number, *uploads.next(number)) for _ in range(4) for number in range(4)]
+    assert len({upload.content for _, upload, _ in sent}) == 16, "also those of two rows with equal audio"
+    assert [upload for _, upload, variant in sent if not variant] == uploads.clips[:3], "first as they are"
+    lengths = set()
+    for number, upload, variant in sent:
+        wave = load_audio(Content(upload.name, upload.content))
+        assert upload.seconds == len(wave) / 16_000 and len(wave) == len(originals[number]) + variant
+        assert not wave[:variant].any(), "silence"
+        factor = np.dot(wave[variant:], originals[number]) / np.dot(originals[number], originals[number])
+        assert 0.979 < factor < 1.001 and np.abs(wave[variant:] - factor * originals[number]).max() < 1e-4
+        assert (factor < 0.996) == bool(variant), "no window of a long file stays the same"
+        lengths.add((number, variant))
+    assert len(lengths) == 16, "a clip and a variant name one audio"
+
+
+def test_uploads_repeat_with_their_seed(clip: Path) -> None:
+    clips = load_clips([clip], 10, seed=0)
+
+    def upload(seed: int, repeat: bool = False) -> list[bytes]:
+        uploads = Uploads(clips, seed, repeat)
+        return [uploads.next(0)[0].content for _ in range(3)]
+
+    assert upload(1) == upload(1) != upload(2)
+    assert upload(1, repeat=True) == [clip.read_bytes()] * 3
 
 
 # The figures
@@ -108,6 +148,16 @@ def test_figures_of_a_rate() -> None:
     assert result.clips_with_different_texts == 1
 
 
+def test_texts_are_compared_where_the_audio_is_the_same() -> None:
+    def different(*items: tuple[int, str]) -> int | None:
+        outcomes = [outcome(0.0, 1.0, text, variant=variant) for variant, text in items]
+        return summarize(1.0, outcomes).clips_with_different_texts
+
+    assert different((0, "a"), (1, "b")) is None
+    assert different((0, "a"), (1, "b"), (1, "b")) == 0
+    assert different((0, "a"), (1, "b"), (1, "c")) == 1
+
+
 def test_percentiles_are_interpolated() -> None:
     found = Percentiles.of([float(value) for value in range(101)])
     assert found == Percentiles(50.0, 50.0, 90.0, 95.0, 99.0, 100.0)
@@ -128,9 +178,11 @@ def test_all_rates_are_measured(finetune: Command, server: TranscriptionServer, 
     for request in server.requests:
         assert request.path == "/v1/audio/transcriptions"
         assert request.form == {"model": ["granite"], "language": ["es"], "keywords": ["a,b"]}
-        assert (request.file_name, request.content) == ("clip.wav", clip.read_bytes())
+        assert request.file_name == "clip.wav"
+    assert server.requests[0].content == clip.read_bytes()
+    assert len({request.content for request in server.requests}) == 21, "warm-up and all rates"
     written = json.loads(output.read_text(encoding="utf-8"))
-    assert written["version"] == 1 and written["url"] == f"{server.url}/v1" and written["model"] == "granite"
+    assert written["version"] == 2 and written["url"] == f"{server.url}/v1" and written["model"] == "granite"
     assert [(rate["rate"], rate["completed"]) for rate in written["rates"]] == [(100, 10), (200, 10)]
     assert written["rates"][0]["latency"]["p50"] < 2
     assert "10/10" in done.out and "granite at http://127.0.0.1" in done.out
@@ -230,7 +282,7 @@ def test_streams_of_openai_and_vllm(
     assert server.requests[0].form["stream"] == ["true"]
     (rate,) = json.loads(output.read_text(encoding="utf-8"))["rates"]
     assert 0 < rate["first_text"]["p50"] <= rate["latency"]["p50"]
-    assert rate["clips_with_different_texts"] == 0
+    assert rate["clips_with_different_texts"] is None
 
 
 def test_an_error_inside_a_stream_is_an_error(finetune: Command, server: TranscriptionServer, clip: Path) -> None:
@@ -244,7 +296,8 @@ def test_an_error_inside_a_stream_is_an_error(finetune: Command, server: Transcr
 
 def test_different_texts_of_one_clip_are_reported(finetune: Command, server: TranscriptionServer, clip: Path) -> None:
     server.respond = lambda _: Answer(body={"text": str(len(server.requests))})
-    done = finetune("bench-serve", server.url, clip, "--rate", 99, "--requests", 3, "--warmup", 1)
+    done = finetune("bench-serve", server.url, clip, "--rate", 99, "--requests", 3, "--warmup", 1, "--repeat")
+    assert {request.content for request in server.requests} == {clip.read_bytes()}
     assert done.code == 0
     assert "1 clips got answers with different texts" in done.out
 
