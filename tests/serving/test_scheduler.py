@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from threading import Event
+from typing import cast
 
 import pytest
 import torch
@@ -157,16 +158,30 @@ def test_a_full_batch_does_not_wait() -> None:
     assert batches_with_a_request_to_come(60.0, fill) == [["first", "a", "b", "c"]]
 
 
+class WatchedWindow:
+    """A window that tells when its length was read."""
+
+    def __init__(self) -> None:
+        self.read = Event()
+
+    @property
+    def utterance(self) -> Utterance:
+        self.read.set()
+        return Utterance("gone", "file", 1.0, "")
+
+
 def test_a_window_that_is_given_up_while_its_batch_waits() -> None:
-    scheduler, model = Scheduler(4.0, gather=60.0), RecordingModel("a")
+    scheduler, model, watched = Scheduler(4.0, gather=60.0), RecordingModel("a"), WatchedWindow()
     scheduler.start()
     model.free.set()
     scheduler.expect("second")
     task = Task(model)
-    scheduler.add(task, window("gone"))
+    scheduler.add(task, cast(Window, watched))
+    assert watched.read.wait(10), "the thread has the lock, and keeps it until it waits for the second request"
     scheduler.cancel(task)
     scheduler.arrived("second")
-    time.sleep(0.1)  # the scheduler wakes, and finds no window
+    scheduler.join(0.2)  # the thread wakes, and finds no window
+    assert scheduler.alive
     assert scheduler.add(Task(model), window("next")).result(10) == [] and model.batches == [["next"]]
     scheduler.stop()
     scheduler.join(10)
