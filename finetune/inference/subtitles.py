@@ -13,6 +13,13 @@ MAX_CUE_MS, MIN_CUE_MS = 7000, 1000  # a cue is shorter than the minimum only if
 MAX_PAUSE_MS = 1500  # a cue does not span a longer pause
 SENTENCE = re.compile(r"[.!?。！？…][\"'”’」』)）]*$")
 SENTENCE_BONUS = 0.5  # cost reduction for a cue that ends with a sentence
+BAD_BREAK = 5.0  # cost of a cue that starts in the middle of what belongs together in Chinese or Japanese
+# What no line starts with, and what no line ends with (the Japanese rules of line breaking, kinsoku).
+NOT_FIRST = set(
+    "、。，．・：；？！ヽヾゝゞ々ー）］｝」』】〉》〕〗〙”’…‥〜～％゛゜ぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮヵヶ｡｣､･ｰﾞﾟ"
+)
+NOT_LAST = set("（［｛「『【〈《〔〖〘“‘｢￥")
+TAG = re.compile("<(?=[A-Za-z/!])")
 
 
 @dataclass(frozen=True)
@@ -57,9 +64,16 @@ def cues(segments: Sequence[Segment], duration: float) -> list[Cue]:
 
 
 def srt(segments: Sequence[Segment], duration: float) -> str:
-    """Cues in SubRip format."""
+    """Cues in SubRip format.
+
+    The format has no escapes. So that no text is taken for times or for a tag, `-->` becomes `--›`, and `<b>` `‹b>`.
+    """
+
+    def neutral(line: str) -> str:
+        return TAG.sub("‹", line.replace("-->", "--›"))
+
     return "\n".join(
-        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n" + "\n".join(cue.lines) + "\n"
+        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n" + "\n".join(map(neutral, cue.lines)) + "\n"
         for number, cue in enumerate(cues(segments, duration), start=1)
     )
 
@@ -121,6 +135,7 @@ def _split_into_cues(fragments: list[_Fragment]) -> list[Cue]:
     starts its second line (i if there is one line).
     """
     edges = [0, *accumulate(len(fragment.separator) + _width(fragment.text) for fragment in fragments)]
+    bad = [False, *(_belong_together(one, two) for one, two in pairwise(fragments))]  # a break before a fragment
 
     def width(first: int, stop: int) -> int:
         return edges[stop] - edges[first] - len(fragments[first].separator)
@@ -129,8 +144,9 @@ def _split_into_cues(fragments: list[_Fragment]) -> list[Cue]:
         """The fragment that starts the second line; `stop` if one line is enough, None if two lines are not enough."""
         if width(first, stop) <= MAX_COLUMNS:
             return stop
-        columns, at = min((max(width(first, at), width(at, stop)), at) for at in range(first + 1, stop))
-        return at if columns <= MAX_COLUMNS else None
+        widths = ((max(width(first, at), width(at, stop)), at) for at in range(first + 1, stop))
+        possible = [(bad[at], columns, at) for columns, at in widths if columns <= MAX_COLUMNS]
+        return min(possible)[2] if possible else None
 
     best = [(0.0, 0, 0)]
     for stop in range(1, len(fragments) + 1):
@@ -145,7 +161,8 @@ def _split_into_cues(fragments: list[_Fragment]) -> list[Cue]:
             if too_long or at is None:
                 break
             unused = 1 - width(first, stop) / (MAX_COLUMNS * MAX_LINES)
-            options.append((best[first][0] + 1 + unused**2 - bonus, first, at))
+            bad_breaks = bad[first] + (at < stop and bad[at])
+            options.append((best[first][0] + 1 + unused**2 - bonus + BAD_BREAK * bad_breaks, first, at))
         best.append(min(options))
     result: list[Cue] = []
     stop = len(fragments)
@@ -161,6 +178,11 @@ def _split_into_cues(fragments: list[_Fragment]) -> list[Cue]:
         )
         stop = first
     return result[::-1]
+
+
+def _belong_together(one: _Fragment, two: _Fragment) -> bool:
+    """Whether no line ends between two fragments, if possible."""
+    return not two.separator and (two.text[0] in NOT_FIRST or one.text[-1] in NOT_LAST)
 
 
 def _width(text: str) -> int:

@@ -1,7 +1,11 @@
 """Subtitle cues: readable for any text, and parsed correctly by independent SRT and WebVTT parsers."""
 
+import html
+import random
+import re
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import srt as srt_parser
 import webvtt
@@ -43,6 +47,34 @@ def test_japanese_is_split_between_characters_and_joined_without_spaces() -> Non
     assert len(result) > 1 and "".join("".join(cue.lines) for cue in result) == text
     assert all(len(line) <= MAX_COLUMNS // 2 and line[0] not in "。、" for cue in result for line in cue.lines)
     assert "".join(row.split("\t")[2] for row in tsv([segment(text, pace=0.1)], 60.0).splitlines()[1:]) == text
+
+
+NOT_FIRST, NOT_LAST = "、。」）々ーっょ…", "「（"  # of the next test
+
+
+@pytest.mark.parametrize("timed", [True, False])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "彼は「明日の午後三時に東京の駅で会いましょう」と言ったので、私はちょっと驚いてしまった。" * 2,
+        "新しいPCは（多分）高いと思っていたけれど、USBで2つのモニターが使えて便利だった…。本当ですよ。" * 2,
+        "人々はコーヒーを飲みながらゆっくりとニュースについて話していたが、やがて静かになっていった。" * 2,
+    ],
+)
+def test_japanese_lines_start_and_end_where_they_may(text: str, timed: bool) -> None:
+    for cut in range(12):  # other places of the breaks
+        one = segment(text[cut:], pace=0.08)
+        lines = [line for cue in cues([one if timed else Segment(0.0, 20.0, one.text)], 60.0) for line in cue.lines]
+        assert "".join(lines) == text[cut:] and len(lines) > 3
+        for before, line in pairwise(lines):
+            assert line[0] not in NOT_FIRST and before[-1] not in NOT_LAST, (before, line)
+            assert sum(1 if char < "\u2000" else 2 for char in line) <= MAX_COLUMNS
+
+
+def test_text_that_cannot_be_broken_well_is_broken() -> None:
+    text = "「" * 60 + "。" * 3 + "っ" * 60
+    lines = [line for cue in cues([segment(text, pace=0.05)], 60.0) for line in cue.lines]
+    assert "".join(lines) == text and max(map(len, lines)) <= MAX_COLUMNS // 2
 
 
 def test_full_width_letters_are_two_columns_wide() -> None:
@@ -110,11 +142,12 @@ def test_any_text_gives_valid_cues_that_parsers_read(
     assert [cue.index for cue in parsed] == list(range(1, len(result) + 1))
     assert [
         (round(cue.start.total_seconds() * 1000), round(cue.end.total_seconds() * 1000), cue.content) for cue in parsed
-    ] == [(start, end, text.strip()) for start, end, text in expected]
+    ] == [(start, end, text.replace("-->", "--›").replace("<b", "‹b")) for start, end, text in expected]
     read = webvtt.from_string(vtt(segments, duration))
-    assert [(round(1000 * to_seconds(cue.start)), round(1000 * to_seconds(cue.end))) for cue in read] == [
-        (start, end) for start, end, _ in expected
-    ]
+    assert [
+        (round(1000 * to_seconds(cue.start)), round(1000 * to_seconds(cue.end)), html.unescape(cue.raw_text))
+        for cue in read
+    ] == expected
 
 
 @pytest.mark.parametrize(("duration", "times"), [(0.4, [(0, 200), (300, 400)]), (0.3, [(0, 200), (299, 300)])])
@@ -130,6 +163,107 @@ def test_the_last_cue_ends_with_the_audio(duration: float, times: list[tuple[int
 def to_seconds(clock: str) -> float:
     hours, minutes, seconds = clock.split(":")
     return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+
+
+def hour(rng: random.Random) -> list[Segment]:
+    """Segments of 62 minutes: English and Japanese, with and without word times, with and without pauses."""
+    english = [
+        "yes.",
+        "the",
+        "a",
+        "recording",
+        "of",
+        "42",
+        "unbelievably-long-compound-words",
+        "patients,",
+        "isn't",
+        "&",
+    ]
+    japanese = ["薬を飲む。", "東京", "「はい」", "ニュース", "、", "コーヒー", "100円", "っ"]
+    segments, now = list[Segment](), 0.0
+    while now < 62 * 60:
+        some = rng.choices(english, k=rng.randint(1, 30)) if rng.random() < 0.5 else rng.choices(japanese, k=8)
+        text, start, words = (" " if some[0] in english else "").join(some), now, []
+        for a, b in split_words(text):
+            begin = now + rng.choice((0.0, 0.01, 0.1, 2.0)) * rng.random()
+            now = begin + rng.choice((0.0, 0.0004, 0.3, 1.0)) * rng.random()
+            words.append(Word(text[a:b], begin, now))
+        segments.append(Segment(start, now, text, tuple(words) if rng.random() < 0.7 else ()))
+        now += rng.choice((0.0, 0.0, 3.0)) * rng.random()
+    return segments
+
+
+CLOCK = r"(\d\d):([0-5]\d):([0-5]\d)[.,](\d{3})"
+
+
+def test_an_hour_is_read_by_parsers() -> None:
+    segments = hour(random.Random(1))
+    duration = segments[-1].end + 0.5
+    written, captions = srt(segments, duration), vtt(segments, duration)
+    clocks = re.findall(f"^{CLOCK} --> {CLOCK}$", written, re.MULTILINE)
+    assert clocks == re.findall(f"^{CLOCK} --> {CLOCK}$", captions, re.MULTILINE), "each with hours"
+    read = list(srt_parser.parse(written, ignore_errors=False))
+    assert len(clocks) == len(read) == len(webvtt.from_string(captions)) > 500
+    assert [cue.index for cue in read] == list(range(1, len(read) + 1))
+    times = [(cue.start.total_seconds(), cue.end.total_seconds()) for cue in read]
+    vtt_times = [(to_seconds(cue.start), to_seconds(cue.end)) for cue in webvtt.from_string(captions)]
+    assert np.array(vtt_times) == pytest.approx(np.array(times))
+    assert times[0][0] < 3 and 3600 < times[-1][0] < times[-1][1] <= duration
+    assert all(start < end <= next_start for (start, end), (next_start, _) in pairwise(times))
+    assert all(end - start <= MAX_CUE_MS / 1000 + 1e-6 for start, end in times)
+    for cue in read:
+        assert cue.content.strip() and all(line.strip() for line in cue.content.split("\n"))
+    spoken = "".join("".join(segment.text.split()) for segment in segments)
+    assert "".join("".join(cue.content.split()) for cue in read) == spoken
+    check_word_times(segments, times, [cue.content for cue in read])
+
+
+def check_word_times(segments: list[Segment], times: list[tuple[float, float]], texts: list[str]) -> None:
+    """Each cue starts with the first of its words, to the millisecond; later only if the cue before it ends there."""
+    letters = [char for text in texts for char in "".join(text.split())]
+    starts = dict[int, float]()  # of words with known times, by the number of their first letter
+    number = 0
+    for item in segments:
+        for (a, b), word in zip(split_words(item.text), item.words or [None] * len(item.text), strict=False):
+            if word:
+                starts[number] = word.start
+            number += len(item.text[a:b].strip())
+    assert number == len(letters)
+    number = checked = 0
+    for index, ((start, _), text) in enumerate(zip(times, texts, strict=True)):
+        if number in starts and not (index and start <= times[index - 1][1]):
+            assert start == pytest.approx(starts[number], abs=5.1e-4)
+            checked += 1
+        number += len("".join(text.split()))
+    assert checked > 100
+
+
+INJECTED = [
+    "one\n\n2\n00:00:05,000 --> 00:00:06,000\ntwo",
+    "one\r\n\r\n00:05.000 --> 00:06.000\r\ntwo",
+    "00:00:05,000 --> 00:00:06,000",
+    "a\u2028\u2028b\x0b\x0bc\x85\x85d",
+    "NOTE a --> b",
+    "<i>a</i> &amp; <v Bob> & x < y -->",
+    "\n\n \u3000 \n",
+]
+
+
+@pytest.mark.parametrize("timed", [True, False])
+@pytest.mark.parametrize("text", INJECTED)
+def test_no_text_becomes_a_cue_or_a_tag(text: str, timed: bool) -> None:
+    segments = [segment("before"), segment(text, 2.0, timed=timed), segment("after", 20.0)]
+    expected = ["".join(" ".join(cue.lines).split()) for cue in cues(segments, 30.0)]
+    assert "".join(expected) == "before" + "".join(text.split()) + "after"
+    read = list(srt_parser.parse(srt(segments, 30.0), ignore_errors=False))
+    found = ["".join(cue.content.split()) for cue in read]
+    assert [text.replace("›", ">").replace("‹", "<") for text in found] == expected
+    assert not any(re.search("-->|<[a-z/]", cue.content) for cue in read)
+    assert [cue.start.total_seconds() for cue in (read[0], read[-1])] == [0, 20]
+    captions = webvtt.from_string(vtt(segments, 30.0))
+    assert ["".join(html.unescape(cue.raw_text).split()) for cue in captions] == expected
+    assert not any(re.search("-->|<|&(?!(amp|lt|gt);)", cue.raw_text) for cue in captions)
+    assert len(tsv(segments, 30.0).splitlines()) == 1 + len(expected)
 
 
 def test_vtt_escapes_markup() -> None:
@@ -152,3 +286,5 @@ def test_clock_rounds_and_carries(seconds: float) -> None:
     (cue,) = srt_parser.parse(srt([Segment(seconds, seconds + 1, "x")], seconds + 1))
     assert cue.start.total_seconds() == pytest.approx(seconds, abs=6e-4)
     assert join_texts([cue.content]) == "x"
+    (caption,) = webvtt.from_string(vtt([Segment(seconds, seconds + 1, "x")], seconds + 1))
+    assert to_seconds(caption.start) == pytest.approx(cue.start.total_seconds())

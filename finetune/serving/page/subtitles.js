@@ -4,8 +4,9 @@ const COLUMNS = 42, LINES = 2, LONGEST = 7, SHORTEST = 1, PAUSE = 1.5;
 const SENTENCE = /[.!?。！？…]["'”’」』)）]*$/;
 
 export function srt(segments, duration) {
+  const neutral = (line) => line.replaceAll("-->", "--›").replace(/<(?=[a-z/!])/gi, "‹"); // the format has no escapes
   return cues(segments, duration)
-    .map((cue, i) => `${i + 1}\n${clock(cue.start, ",")} --> ${clock(cue.end, ",")}\n${cue.lines.join("\n")}\n`)
+    .map((cue, i) => `${i + 1}\n${clock(cue.start, ",")} --> ${clock(cue.end, ",")}\n${cue.lines.map(neutral).join("\n")}\n`)
     .join("\n");
 }
 
