@@ -71,6 +71,13 @@ def test_japanese_lines_start_and_end_where_they_may(text: str, timed: bool) -> 
             assert sum(1 if char < "\u2000" else 2 for char in line) <= MAX_COLUMNS
 
 
+def test_a_line_that_breaks_elsewhere_needs_no_other_cue() -> None:
+    (cue,) = cues([segment("彼はそこでずいぶん長くまっていたのだと思う。", pace=0.05)], 60.0)
+    assert [len(line) for line in cue.lines] == [11, 11]
+    (cue,) = cues([segment("彼はそこでずいぶん長くっていたのだとも思う。", pace=0.05)], 60.0)
+    assert sorted(len(line) for line in cue.lines) == [10, 12] and cue.lines[1][0] != "っ"
+
+
 def test_text_that_cannot_be_broken_well_is_broken() -> None:
     text = "「" * 60 + "。" * 3 + "っ" * 60
     lines = [line for cue in cues([segment(text, pace=0.05)], 60.0) for line in cue.lines]
