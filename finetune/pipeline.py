@@ -18,7 +18,7 @@ from finetune.data.corpus_state import corpus_state
 from finetune.data.effects.sources import check_augmentation
 from finetune.metrics.keyword_terms import sampling_inputs
 from finetune.metrics.results import ExportSummary, ParameterCounts, RunSummary, read_results, write_model
-from finetune.training.launch import processes_for, train_on_all, world_size
+from finetune.training.launch import PATIENCE, is_elastic, processes_for, train_on_all, world_size
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,8 @@ def run_recipe(
     run = run_dir_of(recipe)
     if world_size(os.environ) > 1:
         return _train_as_rank(recipe, run, last, stages)
-    with run.locked():
+    elastic = is_elastic(os.environ)
+    with run.locked(patience=PATIENCE * elastic):
         run.claim(settings_of_training(recipe))
         if run.done("train") is None:
             check_augmentation(recipe.augment)
@@ -128,7 +129,7 @@ def run_recipe(
                 continue
             log.info("%s ...", stage.name)
             run.marker(stage.name).unlink(missing_ok=True)
-            processes = processes_for(recipe) if stage.name == "train" else 1
+            processes = processes_for(recipe) if stage.name == "train" and not elastic else 1
             if processes > 1:
                 launch(run, processes)
             else:
@@ -172,7 +173,8 @@ def _train_as_rank(recipe: Recipe, run: RunDir, last: str, stages: Sequence[Stag
             "`accelerate launch -m finetune train RECIPE`, then `finetune run RECIPE`"
         )
     main, inputs = os.environ.get("RANK", "0") == "0", stage_inputs(recipe)
-    with run.locked() if main and CHILD not in os.environ else nullcontext():
+    patience = PATIENCE * is_elastic(os.environ)
+    with run.locked(patience=patience) if main and CHILD not in os.environ else nullcontext():
         if main:
             run.claim(settings_of_training(recipe))
             prepared = run.done("prepare")

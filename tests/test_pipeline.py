@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from finetune.core.run_dir import CHILD, RunDir
 from finetune.metrics.results import RunSummary
 from finetune.pipeline import STAGE_NAMES, STAGES, run_recipe, summarize
 from finetune.report.summary import format_summary
-from finetune.training.launch import RANKS, processes_for, train_on_all, world_size
+from finetune.training.launch import ELASTIC, RANKS, processes_for, train_on_all, world_size
 
 RESULTS = metrics()
 for scores in (scores for both in RESULTS["scores"].values() for scores in both.values()):
@@ -399,6 +400,27 @@ def test_several_processes_train_between_prepare_and_evaluate_of_one(
         monkeypatch.delenv(name)
     fake.run(recipe(tmp_path), "export")
     assert fake.names == ["prepare", "train", "train", "evaluate", "report", "export"]
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_restarted_process_waits_for_the_lock_and_starts_no_others(
+    tmp_path: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch, processes: str
+) -> None:
+    """A launcher that restarts processes has chosen their number, also if it is one."""
+    settings = recipe(tmp_path, machine={"processes": 2})
+    run = fake.run(settings, "prepare")
+    as_rank(monkeypatch)
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    with run.locked():
+        with pytest.raises(CheckpointError, match="another process uses"):
+            fake.run(settings, "train")
+        monkeypatch.setenv(ELASTIC, "none")
+        waiting = threading.Thread(target=fake.run, args=(settings, "train"))
+        waiting.start()
+        time.sleep(0.3)
+        assert waiting.is_alive() and fake.names == ["prepare"]
+    waiting.join(20)
+    assert fake.names == ["prepare", "train"] and run.done("train") is not None
 
 
 def test_several_processes_do_not_train_on_changed_corpora(

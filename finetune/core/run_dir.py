@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -92,11 +93,12 @@ class RunDir:
         write_json(self.marker(stage), record)
 
     @contextmanager
-    def locked(self, shared: bool = False) -> Iterator[None]:
+    def locked(self, shared: bool = False, patience: float = 0.0) -> Iterator[None]:
         """Holds the lock of the run directory. The system releases the lock of a process that ended.
 
         Args:
             shared: together with other processes that share it, such as jobs of an array.
+            patience: seconds to wait for a process that holds it.
 
         Raises:
             CheckpointError: another process holds it, or the directory cannot be written.
@@ -112,10 +114,15 @@ class RunDir:
             reason = getattr(error, "strerror", None) or error
             raise CheckpointError(f"{self.root}: the run directory cannot be written ({reason})") from error
         with lock as handle:
-            try:
-                fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-            except OSError as error:
-                raise CheckpointError(f"{self.root}: another process uses this run directory") from error
+            last = time.monotonic() + patience
+            while True:
+                try:
+                    fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                    break
+                except OSError as error:
+                    if time.monotonic() >= last:
+                        raise CheckpointError(f"{self.root}: another process uses this run directory") from error
+                time.sleep(0.1)
             os.set_inheritable(handle.fileno(), True)  # launched processes hold the lock too
             yield
 

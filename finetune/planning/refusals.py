@@ -56,7 +56,7 @@ def _check_checkpoint(recipe: Recipe, run: RunDir) -> None:
         return
     origin = checkpoint.read_origin(saved)
     seconds = origin.get("batch_seconds", 0.0) if recipe.train.batch == "auto" else recipe.train.batch_seconds
-    group = processes_for(recipe) * recipe.train.accumulation
+    group = checkpoint.batches_in_a_step(saved, recipe, processes_for(recipe))
     expected = checkpoint.origin_of(recipe, origin.get("base", ""), origin.get("data", {}), group, seconds)
     checkpoint.require_origin(saved, expected)
 

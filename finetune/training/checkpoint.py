@@ -231,6 +231,24 @@ def origin_of(
     }
 
 
+def identity(saved: Path | None) -> str:
+    """A hash of a checkpoint's hashes; "" without a checkpoint. `saved` comes from `find`."""
+    return sha256_file(saved / FILES) if saved else ""
+
+
+def batches_in_a_step(saved: Path | None, recipe: Recipe, ranks: int) -> int:
+    """Micro-batches in an optimizer step: those of the checkpoint, so that a run continues on another number of ranks.
+
+    Args:
+        saved: the checkpoint, from `find`.
+        recipe: the recipe.
+        ranks: number of processes now.
+    """
+    accumulation, origin = recipe.train.accumulation, read_origin(saved) if saved else {}
+    unchanged = origin.get("train", {}).get("accumulation") == accumulation
+    return int(origin["batches_in_a_step"]) if unchanged and "batches_in_a_step" in origin else ranks * accumulation
+
+
 def require_origin(folder: Path, origin: dict[str, Any]) -> None:
     """Checks that a checkpoint is of this recipe, base and data.
 

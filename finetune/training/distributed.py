@@ -2,12 +2,13 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 
 from finetune.core.errors import CheckpointError, DataError
 from finetune.core.run_dir import RunDir
@@ -59,6 +60,26 @@ def check_on_main_rank(accelerator: Accelerator, run: RunDir) -> dict[str, dict[
     if isinstance(outcome[0], DataError):
         raise outcome[0]
     return outcome[0]
+
+
+def require_same_checkpoint(
+    identity: str, folder: Path, gather: Callable[[list[str]], list[str]] = gather_object
+) -> None:
+    """Checks that all ranks resume from the same checkpoint.
+
+    Args:
+        identity: of the checkpoint that this rank found, from `checkpoint.identity`.
+        folder: of the checkpoint.
+        gather: joins the lists of all ranks.
+
+    Raises:
+        CheckpointError: another rank found another one, as on a network file system that shows old files.
+    """
+    if len({*gather([identity])}) > 1:
+        raise CheckpointError(
+            f"{folder}: the training processes found different checkpoints, because the file system does not show the "
+            "same files to all of them; wait a minute, then rerun to resume"
+        )
 
 
 @contextmanager

@@ -15,6 +15,9 @@ from finetune.core.run_dir import CHILD, RunDir
 from finetune.training.signals import NAMES, interruptible
 
 RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE")  # variables of a launcher
+ELASTIC = "TORCHELASTIC_RUN_ID"  # set by torchrun and by `accelerate launch` with several processes
+# Seconds for which a process of such a launcher waits for the lock: workers of a killed process end within 5 s.
+PATIENCE = 30.0
 STOPPED = [
     128 + getattr(signal, name) for name in NAMES if hasattr(signal, name)
 ]  # exit codes of processes that a signal stopped
@@ -40,6 +43,11 @@ def world_size(environment: Mapping[str, str]) -> int:
     if size < 1 or numbers.get("RANK", 0) >= size or numbers.get("LOCAL_RANK", 0) >= size:
         raise RecipeError(f"RANK and LOCAL_RANK must be below WORLD_SIZE, which must be 1 or more; {advice}")
     return size
+
+
+def is_elastic(environment: Mapping[str, str]) -> bool:
+    """Whether torchrun or `accelerate launch` started this process; they restart processes that die."""
+    return ELASTIC in environment
 
 
 def processes_for(recipe: Recipe, gpus: int | None = None) -> int:

@@ -31,7 +31,13 @@ from finetune.training.callbacks import CallbackList, StepRecord, TrainerCallbac
 from finetune.training.copy_loss import CopyLoss
 from finetune.training.corpus import TrainingCorpus, manifests_of
 from finetune.training.dataset import MicroAudio
-from finetune.training.distributed import all_ranks, check_on_main_rank, ignore_stride_warning, make_accelerator
+from finetune.training.distributed import (
+    all_ranks,
+    check_on_main_rank,
+    ignore_stride_warning,
+    make_accelerator,
+    require_same_checkpoint,
+)
 from finetune.training.health import check_base, check_epoch, check_trained, count_skipped
 from finetune.training.interpolate import interpolated, starting_points
 from finetune.training.optimizer import build_optimizer, learning_rate_factor, learning_rate_of
@@ -138,13 +144,14 @@ class Trainer:
         optimizer = build_optimizer(self.recipe, self.parameters, self.ranks)
         self.learning_rates: list[float] = [group["lr"] for group in optimizer.param_groups]
         self.saved = checkpoint.find(self.run.checkpoint)
+        require_same_checkpoint(checkpoint.identity(self.saved), self.run.checkpoint)
         self.batch_seconds: float = settings.batch_seconds
         if settings.batch == "auto" and self.saved:
             self.batch_seconds = checkpoint.read_origin(self.saved).get("batch_seconds", 0.0)
         elif settings.batch == "auto":  # before the model is wrapped, because a wrapped model waits for the other ranks
             unwrapped = self._optimizer_step(self.model, optimizer)
             self.batch_seconds = fit_batch_seconds(unwrapped, self.source, self.base, batch_sizes)
-        self.group = self.ranks * settings.accumulation  # micro-batches per optimizer step
+        self.group = checkpoint.batches_in_a_step(self.saved, self.recipe, self.ranks)
         outline = self.corpus.outline(self.batch_seconds, self.group)
         self.steps, self.padding = sum(outline.steps), outline.padding
         # A new optimizer has nothing to place, and one whose moments are divided cannot be asked for them here.
@@ -180,6 +187,12 @@ class Trainer:
         checkpoint.require_origin(self.saved, self.origin)
         self.load_state_dict(checkpoint.restore(self.saved, self.parameters, self.optimizer))
         log.info("resumed after step %d", self.state.step)
+        if self.group < self.ranks:
+            log.warning(
+                "a step of this run has %d batches for %d processes, as at its start; the other processes have none",
+                self.group,
+                self.ranks,
+            )
 
     def _skip_unreadable(self) -> None:
         """Skips the clips that the checkpoint names, and those that cannot be read now; too many are a DataError."""

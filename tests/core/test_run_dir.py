@@ -56,6 +56,21 @@ def test_the_lock_refuses_a_second_process_until_the_first_ends(tmp_path: Path) 
         pass
 
 
+def test_the_lock_can_be_waited_for(tmp_path: Path) -> None:
+    """A process that a launcher restarts waits for the children of the killed one."""
+    run = RunDir(tmp_path / "run")
+    program = HOLD.replace("sys.stdin.read()", "__import__('time').sleep(0.5)")
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(run.root)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        for patience in (0.0, 0.05):
+            with pytest.raises(CheckpointError, match="another process uses"), run.locked(patience=patience):
+                raise AssertionError("not refused")
+        with run.locked(patience=30.0):
+            pass
+
+
 def test_the_same_recipe_can_use_a_directory_again(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     with run.locked():
