@@ -26,7 +26,7 @@ from nano.encoder import EncoderRounds
 from nano.plan import LANGUAGES, PLAN, Plan, scaled
 from nano.scaffold import build_model, build_tokenizer, grow
 from nano.scores import CLIPS, score_clips, score_no_speech
-from nano.sentences import SentenceRounds, read_phrase_book, read_texts
+from nano.sentences import SentenceRounds, SpelledRounds, read_phrase_book, read_texts
 from nano.stage import Budget, OutOfTimeError, Rounds, Stage, load_weights, write_atomically
 from nano.states import StateRounds, store_states
 from nano.tasks import Tasks
@@ -37,6 +37,7 @@ TARGET = ROOT / "data" / "granite-speech-nano"
 PARTS = {  # of each stage; the names are those of the properties of SpeechModel
     "encoder": ("encoder",),
     "text": ("language_model", "lm_head"),
+    "spelled": ("language_model", "lm_head"),
     "align": ("projector", "language_model", "lm_head"),
     "together": ("encoder", "projector", "language_model", "lm_head"),
     "cool": ("encoder", "projector", "language_model", "lm_head"),
@@ -83,6 +84,7 @@ def build(cache: Path, plan: Plan, start: Path | None, budget: Budget) -> Speech
     rounds: dict[str, Callable[[], Rounds[Any]]] = {
         "encoder": lambda: EncoderRounds(model, audio, plan, plan.heard, 1),
         "text": lambda: SentenceRounds(decoder, plan, 2),
+        "spelled": lambda: SpelledRounds(decoder, plan, 3),
         "align": stored_states,
         "together": lambda: TogetherRounds(decoder, audio, plan, 1.0, 5),
         "cool": lambda: TogetherRounds(decoder, audio, plan, 3.0, 6),

@@ -11,7 +11,7 @@ A model that was trained on much text has heads that copy ("induction heads", ar
 thousands of steps until they appear from the cross entropy of the text alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +41,14 @@ class CopiedTokens:
     places: Tensor
 
 
+def predicting(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The positions (B, Q) that predict each token of the texts, and the number of tokens (B,) of each text."""
+    is_target = labels != IGNORE
+    counts, starts = is_target.sum(1), is_target.int().argmax(1)
+    offsets = torch.arange(int(counts.max()), device=labels.device)
+    return (starts[:, None] + offsets - 1).clamp(0, labels.shape[1] - 2), counts
+
+
 def copied_tokens(ids: Tensor, labels: Tensor) -> CopiedTokens:
     """Finds the copied tokens.
 
@@ -48,11 +56,9 @@ def copied_tokens(ids: Tensor, labels: Tensor) -> CopiedTokens:
         ids: (B, L) prompts with targets, right-padded.
         labels: (B, L) token ids of the target, `IGNORE` elsewhere; position i is predicted from i - 1.
     """
-    is_target = labels != IGNORE
-    counts, starts = is_target.sum(1), is_target.int().argmax(1)
-    offsets = torch.arange(int(counts.max()), device=ids.device)
-    queries = (starts[:, None] + offsets - 1).clamp(0, ids.shape[1] - 2)
-    text = F.pad(torch.where(is_target, ids, OUTSIDE), (1, 1), value=OUTSIDE)  # position i is at i + 1
+    queries, counts = predicting(labels)
+    starts, offsets = queries[:, 0] + 1, torch.arange(queries.shape[1], device=ids.device)
+    text = F.pad(torch.where(labels != IGNORE, ids, OUTSIDE), (1, 1), value=OUTSIDE)  # position i is at i + 1
     before, token, after = (text.gather(1, queries + shift)[..., None] for shift in (1, 2, 3))
     is_prompt = torch.arange(ids.shape[1], device=ids.device) < starts[:, None]
     prompt = F.pad(torch.where(is_prompt, ids, NOWHERE), (1, 1), value=NOWHERE)[:, None]
@@ -102,12 +108,8 @@ class CopyLoss:
             labels: (B, L) see `copied_tokens`.
         """
         copied = copied_tokens(ids, labels)
+        loss = self.attention_loss(ids, copied, self.layers)
         outputs, self._outputs = self._outputs, {}
-        rotations = self.model.language_model.rotary_emb(
-            outputs[self.layers[0], "k_proj"].float(), torch.arange(ids.shape[1], device=ids.device)[None]
-        )
-        attention = torch.stack([self._attention(outputs, layer, copied, rotations) for layer in self.layers])
-        loss = -(attention.mean(0)[copied.places.any(2)] + FLOOR).log().sum()
         times = copied.places.sum(1)  # (B, L) how many tokens are copied from a place
         sources = times > 0
         for layer in self.layers:
@@ -115,6 +117,21 @@ class CopyLoss:
             values = F.cross_entropy(logits, ids[sources], reduction="none")
             loss = loss + (times[sources] * values).sum() / len(self.layers)
         return loss
+
+    def attention_loss(self, ids: Tensor, tokens: CopiedTokens, layers: Sequence[int]) -> Tensor:
+        """The attention term of the recorded forward pass for any tokens and places, summed over the tokens.
+
+        Args:
+            ids: (B, L) its token ids.
+            tokens: where the prompt has them.
+            layers: some of `layers`.
+        """
+        outputs = self._outputs
+        rotations = self.model.language_model.rotary_emb(
+            outputs[layers[0], "k_proj"].float(), torch.arange(ids.shape[1], device=ids.device)[None]
+        )
+        attention = torch.stack([self._attention(outputs, layer, tokens, rotations) for layer in layers])
+        return -(attention.mean(0)[tokens.places.any(2)] + FLOOR).log().sum()
 
     def _attention(
         self, outputs: dict[tuple[int, str], Tensor], layer: int, copied: CopiedTokens, rotations: tuple[Tensor, Tensor]

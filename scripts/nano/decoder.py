@@ -13,10 +13,12 @@ from finetune.training.copy_loss import CopyLoss
 from finetune.training.loss import IGNORE, token_loss
 from nano.arithmetic import autocast
 from nano.copying import LONG, CopyRows
+from nano.heard import HeardLoss, Spans
+from nano.spelled import SpelledRows
 from nano.stage import Losses
 from nano.tasks import Example, Tasks
 
-COPY_WEIGHT = 0.1
+COPY_WEIGHT, HEARD_WEIGHT = 0.1, 1.0  # beside the loss of the text
 
 
 class Decoder:
@@ -30,12 +32,29 @@ class Decoder:
     def __init__(self, model: SpeechModel, tasks: Tasks) -> None:
         self.model, self.tasks = model, tasks
         self.copied = CopyRows(model.tokenizer, tasks.texts)
+        self.spelled = SpelledRows(model, tasks)
         self.copy_loss = CopyLoss(model)
+        self.heard_loss = HeardLoss(model, self.copy_loss)
 
-    def add_losses(self, losses: Losses, examples: Sequence[Example], audio: EncodedAudio | None = None) -> Tensor:
-        """The loss of a batch with its audio, or without; the groups are added to `losses`."""
-        counts = [0] * len(examples) if audio is None else audio.num_tokens.tolist()
-        return self._loss(losses, [self.tasks.prompt(example) for example in examples], examples, counts, audio)
+    def add_losses(self, losses: Losses, examples: Sequence[Example]) -> Tensor:
+        """The loss of a batch of text; the groups are added to `losses`, as by all functions below."""
+        return self._loss(losses, self._prompts(examples), examples)
+
+    def add_heard(self, losses: Losses, examples: Sequence[Example], audio: EncodedAudio, ctc: Tensor) -> Tensor:
+        """The loss of a batch with its audio and the logits (B, T, 348) of the CTC head."""
+        spans = self.heard_loss.spans(ctc, audio.num_frames, examples)
+        return self._loss(losses, self._prompts(examples), examples, audio, spans)
+
+    def add_beside(self, losses: Losses, copies: int, spelled: int, key: str) -> Tensor:
+        """The loss of rows that are copied, and of texts with audio that is made from them."""
+        return self.add_copies(losses, copies, key) + self.add_spelled(losses, spelled, key)
+
+    def add_spelled(self, losses: Losses, count: int, key: str) -> Tensor:
+        """The loss of `count` texts with audio that is made from them."""
+        made = self.spelled.batch(count, key)
+        if not made.examples:
+            return torch.zeros(())
+        return self._loss(losses, self._prompts(made.examples), made.examples, made.audio, made.spans)
 
     def add_copies(self, losses: Losses, count: int, key: str) -> Tensor:
         """The loss of `count` rows of text that are copied from their lists."""
@@ -45,25 +64,35 @@ class Decoder:
             chosen = [row for row in rows if (len(row[1].keywords) >= LONG[0]) == is_long]
             if chosen:
                 prompts, examples = [prompt for prompt, _ in chosen], [example for _, example in chosen]
-                total = total + self._loss(losses, prompts, examples, [0] * len(chosen), None) * len(chosen) / count
+                total = total + self._loss(losses, prompts, examples) * len(chosen) / count
         return total
+
+    def _prompts(self, examples: Sequence[Example]) -> list[Prompt]:
+        return [self.tasks.prompt(example) for example in examples]
 
     def _loss(
         self,
         losses: Losses,
         prompts: Sequence[Prompt],
         examples: Sequence[Example],
-        counts: Sequence[int],
-        audio: EncodedAudio | None,
+        audio: EncodedAudio | None = None,
+        spans: Sequence[Spans] | None = None,
     ) -> Tensor:
-        """The mean over the target tokens, with the copy loss."""
+        """The mean over the target tokens, with the copy loss and, if there are `spans`, that of what is heard."""
         model = self.model
+        counts = [0] * len(examples) if audio is None else audio.num_tokens.tolist()
         ids, labels = _sequences(model, prompts, examples, counts)
         listed = any(example.keywords for example in examples)
         with autocast():
-            with self.copy_loss.recording() if listed else nullcontext():
+            with self.copy_loss.recording() if listed or spans else nullcontext():
                 hidden = model.language_model(inputs_embeds=model.embed(ids, audio), use_cache=False).last_hidden_state
-            total = COPY_WEIGHT * self.copy_loss(ids, labels) if listed else hidden.new_zeros(())
+            total = hidden.new_zeros(())
+            if spans:
+                heard, count = self.heard_loss(ids, labels, spans)
+                losses.add("places", heard, max(1, count))
+                total = total + HEARD_WEIGHT * heard
+            if listed:
+                total = total + COPY_WEIGHT * self.copy_loss(ids, labels)
         groups = defaultdict[str, list[int]](list)
         for row, example in enumerate(examples):
             groups[example.group].append(row)

@@ -27,6 +27,7 @@ class Plan:
         text_limits: padded tokens of a batch of sentences.
         align_limits, together_limits: padded seconds and tokens of a batch.
         text_copies, copies: rows that are copied, in a batch of the text stage and of the stages after it.
+        text_spelled, spelled: rows that are spelled, in a batch of their own stage and of the stages after it.
         round_seconds, round_items: audio or examples of a round.
         max_new_tokens: of a text, in scores.
     """
@@ -45,6 +46,8 @@ class Plan:
     together_limits: tuple[float, float]
     text_copies: int
     copies: int
+    text_spelled: int
+    spelled: int
     round_seconds: float
     round_items: int
     max_new_tokens: int
@@ -55,9 +58,10 @@ PLAN = Plan(
     schedules={
         "encoder": Schedule(4000, 2.5e-3),
         "text": Schedule(600, 2e-3, 1.0),
-        "align": Schedule(3000, 1.5e-3, 1.0),
-        "together": Schedule(1500, 1.2e-3),
-        "cool": Schedule(300, 4e-4),
+        "spelled": Schedule(160, 1.5e-3, 1.0),
+        "align": Schedule(600, 1.2e-3, 1.0),
+        "together": Schedule(1000, 8e-4),
+        "cool": Schedule(200, 4e-4),
     },
     effects=AugmentSection(
         speed=0.12,  # shifts the pitch too: more voices than the synthesizers have
@@ -84,6 +88,8 @@ PLAN = Plan(
     together_limits=(72.0, 5000.0),
     text_copies=20,
     copies=8,
+    text_spelled=64,
+    spelled=12,
     round_seconds=6 * 3600.0,
     round_items=6000,
     max_new_tokens=120,

@@ -1,4 +1,4 @@
-"""Stage 2 of the build: the language model trains on sentences of all languages as text."""
+"""Stages 2 and 3 of the build: the language model trains on sentences of all languages, as text, then spelled."""
 
 import json
 from collections.abc import Sequence
@@ -16,6 +16,8 @@ from nano.stage import Losses
 from nano.tasks import Example
 
 Texts = dict[str, list[str]]
+BESIDE = 0.25  # weight of the rows that are copied, or spelled, beside others
+SPELLED_BATCHES = 100  # of a round
 
 
 def read_texts(folder: Path, languages: Sequence[str]) -> Texts:
@@ -78,4 +80,23 @@ class SentenceRounds:
         losses = Losses()
         copies = self.decoder.add_copies(losses, self.plan.text_copies, batch.key)
         losses.total = self.decoder.add_losses(losses, batch.examples) + copies
+        return losses
+
+
+class SpelledRounds:
+    """Rounds of the stage that teaches the language model to follow audio that is made from text."""
+
+    def __init__(self, decoder: Decoder, plan: Plan, seed: int) -> None:
+        self.decoder, self.plan, self.seed = decoder, plan, seed
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def batches(self, number: int, state: dict[str, Any]) -> list[str]:
+        return [f"{self.seed} {number} {place}" for place in range(SPELLED_BATCHES)]
+
+    def losses(self, batch: str) -> Losses:
+        losses, plan = Losses(), self.plan
+        spelled = self.decoder.add_spelled(losses, plan.text_spelled, batch)
+        losses.total = spelled + BESIDE * self.decoder.add_copies(losses, plan.copies, batch)
         return losses

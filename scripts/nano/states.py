@@ -1,4 +1,4 @@
-"""Stage 3 of the build: projector and language model train on encoder states, which are computed once and stored.
+"""Stage 4 of the build: projector and language model train on encoder states, which are computed once and stored.
 
 `states/V/NNNN.f16` has the states (T, D) of the items of variant V, one after another, and `NNNN.json` their rows.
 Variants are other items, with other effects. A variant keeps the shards of audio that existed when it was begun.
@@ -23,13 +23,13 @@ from nano.clips import find_shards, open_clips, split
 from nano.decoder import Decoder
 from nano.plan import Plan
 from nano.rounds import Item, draw, make_batches
+from nano.sentences import BESIDE
 from nano.sounds import Sounds
 from nano.stage import Budget, Losses, OutOfTimeError
 from nano.tasks import Example
 from nano.token_loss import add_token_loss
 
 SHARD_BATCHES = 30  # about half an hour of audio
-COPIED = 0.25  # weight of the rows that are copied
 
 
 @dataclass(frozen=True)
@@ -175,11 +175,11 @@ class StateRounds:
         frames = torch.tensor([len(item) for item in states])
         hidden = nn.utils.rnn.pad_sequence(states, True)
         with autocast():
-            embeds = project(model.projector, hidden, frames)
+            embeds, ctc = project(model.projector, hidden, frames), model.ctc_logits(hidden)
         audio = EncodedAudio(hidden, frames, embeds, model.num_audio_tokens(frames))
         examples = [example for _, example in batch.chosen]
-        text = self.decoder.add_losses(losses, examples, audio) + add_token_loss(losses, model, audio, examples)
-        losses.total = text + COPIED * self.decoder.add_copies(losses, self.plan.copies, batch.key)
+        text = self.decoder.add_heard(losses, examples, audio, ctc) + add_token_loss(losses, model, audio, examples)
+        losses.total = text + BESIDE * self.decoder.add_beside(losses, self.plan.copies, self.plan.spelled, batch.key)
         losses.seconds = float(frames.sum()) * 0.02
         return losses
 

@@ -1,4 +1,4 @@
-"""Stage 4 of the build: encoder, projector and language model train together, on everything."""
+"""Stage 5 of the build: encoder, projector and language model train together, on everything."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,8 @@ from nano.decoder import Decoder
 from nano.encoder import EncoderRounds, add_ctc_losses
 from nano.plan import Plan
 from nano.rounds import Item, make_batches
+from nano.sentences import BESIDE
 from nano.stage import Losses
-from nano.states import COPIED
 from nano.tasks import Example
 from nano.token_loss import add_token_loss
 
@@ -68,8 +68,9 @@ class TogetherRounds:
             embeds, logits = project(model.projector, states, frames), (model.ctc_logits(states), middle)
         audio = EncodedAudio(states, frames, embeds, model.num_audio_tokens(frames))
         examples = [example for _, example in batch.chosen]
-        text = self.decoder.add_losses(losses, examples, audio) + add_token_loss(losses, model, audio, examples)
-        text = text + COPIED * self.decoder.add_copies(losses, self.plan.copies, batch.key)
+        text = self.decoder.add_heard(losses, examples, audio, logits[0])
+        text = text + add_token_loss(losses, model, audio, examples)
+        text = text + BESIDE * self.decoder.add_beside(losses, self.plan.copies, self.plan.spelled, batch.key)
         ctc = add_ctc_losses(losses, logits, frames, items)
         losses.total = text + self.ctc_weight * ctc
         losses.seconds = sum(item.seconds for item in items)

@@ -14,7 +14,7 @@ from finetune.model.granite import EncodedAudio, SpeechModel
 from nano.stage import Losses
 from nano.tasks import Example
 
-WEIGHT = 0.5  # of this loss, beside that of the text
+WEIGHT = 1.0  # of this loss, beside that of the text
 SCALE = 6.0  # of the products of audio and token embeddings
 GROUP = "tokens"  # in progress lines
 

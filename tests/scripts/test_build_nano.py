@@ -8,6 +8,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
+from itertools import accumulate, groupby, pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,12 @@ from nano.clips import find_shards, open_clips, split
 from nano.copying import CopyRows
 from nano.decoder import Decoder
 from nano.encoder import ctc_text, describe
+from nano.heard import best_paths
 from nano.plan import LANGUAGES, PLAN, Plan
 from nano.rounds import LONGEST, Shares, draw, make_batches
 from nano.scaffold import ACCENTS, KANA, Sizes, build_model, build_tokenizer, grow
 from nano.sounds import Sounds
+from nano.spelled import SpelledRows
 from nano.stage import Budget, Losses, OutOfTimeError, Schedule, Stage
 from nano.token_loss import add_token_loss
 
@@ -58,6 +61,8 @@ TINY = Plan(
     together_limits=(12.0, 400.0),
     text_copies=4,
     copies=2,
+    text_spelled=4,
+    spelled=2,
     round_seconds=24.0,
     round_items=12,
     max_new_tokens=6,
@@ -431,6 +436,70 @@ def test_token_loss_is_low_where_the_audio_spells_the_text(cache: Path) -> None:
     assert right < 0.6 * loss(spoken[::-1])[0]
     ignored, losses = loss(spoken, "es>en")
     assert ignored == 0 and not losses.counts
+
+
+def test_the_best_path_is_that_of_all_paths() -> None:
+    """Against a search over every sequence of labels and blanks."""
+    log_probs = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(1)).log_softmax(-1)
+    labels, frames = [[1, 1], [2, 3, 1]], [5, 4]
+    found = best_paths(log_probs, torch.tensor(frames), labels)
+    for row, (wanted, count) in enumerate(zip(labels, frames, strict=True)):
+        paths = [path for path in product(range(4), repeat=count) if collapsed(path) == wanted]
+        best = max(paths, key=lambda path: sum(float(log_probs[row, t, label]) for t, label in enumerate(path)))
+        runs = [list(run) for label, run in groupby(range(count), key=lambda t: best[t]) if label]
+        assert found[row] == [(run[0], run[-1]) for run in runs]
+    assert best_paths(log_probs, torch.tensor([1, 4]), [[1, 1], []]) == [[], []]
+
+
+def collapsed(path: tuple[int, ...]) -> list[int]:
+    return [label for label, _ in groupby(path) if label]
+
+
+def test_tokens_are_heard_where_the_ctc_head_has_their_letters(cache: Path) -> None:
+    model, tasks = prepare(cache, TINY, None)
+    example = tasks.example("es", "abre la puerta", "", "1", 0)
+    labels = to_labels("abre la puerta")[0]
+    ctc = torch.full((1, 5 * len(labels), 348), -9.0)
+    for number, label in enumerate(labels):
+        ctc[0, 5 * number, label], ctc[0, 5 * number + 1 : 5 * number + 5, 0] = 9.0, 9.0
+    decoder = Decoder(model, tasks)
+    frames = torch.tensor([ctc.shape[1]])
+    (spans,) = decoder.heard_loss.spans(ctc, frames, [example])
+    pieces = [model.tokenizer.decode([token]) for token in example.target[:-1]]
+    ends = list(accumulate(map(len, pieces)))  # an audio embedding has 5 frames: one letter
+    assert spans == [(n, end - len(piece), end - 1) for n, (piece, end) in enumerate(zip(pieces, ends, strict=True))]
+    translated = replace(example, group="es>en")
+    assert decoder.heard_loss.spans(ctc, frames, [translated]) == [[]]
+
+
+def test_the_heard_loss_trains_attention_to_these_places(cache: Path) -> None:
+    model, tasks = prepare(cache, TINY, None)
+    decoder, losses = Decoder(model, tasks), []
+    optimizer = torch.optim.Adam(model.language_model.parameters(), 3e-3)
+    for _ in range(40):
+        each = Losses()
+        decoder.add_spelled(each, 4, "the same").backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(each.sums["places"] / each.counts["places"])
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_spelled_rows_have_each_token_in_its_span(cache: Path) -> None:
+    model, tasks = prepare(cache, TINY, None)
+    rows = SpelledRows(model, tasks)
+    made, again, other = (rows.batch(30, key) for key in ("a", "a", "b"))
+    assert torch.equal(made.audio.embeds, again.audio.embeds) and made.spans == again.spans
+    assert made.examples != other.examples and len(made.examples) > 20
+    known = torch.nn.functional.normalize(model.language_model.get_input_embeddings().weight.detach(), dim=1)
+    right = total = 0
+    for example, spans, embeds in zip(made.examples, made.spans, made.audio.embeds, strict=True):
+        assert [number for number, _, _ in spans] == list(range(len(example.target) - 1))
+        assert all(before[2] < after[1] for before, after in pairwise(spans))  # one after another
+        for number, first, last in spans:
+            right += example.target[number] in (embeds[first : last + 1] @ known.T).argmax(1)
+            total += 1
+    assert 0.6 < right / total < 0.97  # some are missing, wrong or weak
 
 
 def test_the_model_has_at_most_12_million_parameters(side_files: Path) -> None:
