@@ -54,7 +54,11 @@ class BenchClient:
         )
 
     async def first_model(self) -> str:
-        """The first model that the server lists.
+        """The first model that the server lists. Raises ModelError, see `models`."""
+        return (await self.models())[0]
+
+    async def models(self) -> list[str]:
+        """The models that the server lists.
 
         Raises:
             ModelError: the server cannot be reached, answers an error or lists no model.
@@ -67,9 +71,12 @@ class BenchClient:
             hint = f"; set {KEY}" if response.status_code in (401, 403) else "; name the model with --model"
             raise ModelError(f"{self.url}/models: HTTP {response.status_code}: {_message(response.text)}{hint}")
         try:
-            return str(response.json()["data"][0]["id"])
-        except (ValueError, LookupError, TypeError) as error:
-            raise ModelError(f"{self.url}/models: no list of models; name the model with --model") from error
+            names = [str(item["id"]) for item in response.json()["data"]]
+        except (ValueError, LookupError, TypeError):
+            names = []
+        if not names:
+            raise ModelError(f"{self.url}/models: no list of models; name the model with --model")
+        return names
 
     async def send(self, clip: Clip, number: int, start: float, planned: float, variant: int = 0) -> Outcome:
         """Sends a clip and waits for the complete answer. Failures are outcomes.
@@ -97,13 +104,15 @@ class BenchClient:
 
     async def _request(self, clip: Clip) -> Reply:
         files = {"file": (clip.name, clip.content, "application/octet-stream")}
-        async with self.http.stream("POST", self.url + ROUTE, data=self.form, files=files) as response:
-            if response.is_success and self.stream:
+        form = {**self.form, **clip.form}
+        async with self.http.stream("POST", self.url + ROUTE, data=form, files=files) as response:
+            kind = response.headers.get("content-type", "")
+            if response.is_success and (self.stream or kind.startswith("text/event-stream")):
                 return await _read_events(response.aiter_lines())
             body = (await response.aread()).decode(errors="replace")
         if not response.is_success:
             return Reply(None, f"HTTP {response.status_code}", _message(body))
-        if not response.headers.get("content-type", "").startswith("application/json"):
+        if not kind.startswith("application/json"):
             return Reply(body)  # text, srt or vtt
         try:
             text = json.loads(body)["text"]

@@ -3,8 +3,8 @@
 import io
 import random
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,11 +27,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Clip:
-    """The bytes of an audio file as they are sent, its name and its length in seconds."""
+    """The bytes of an audio file as they are sent, its name, its length in seconds, fields beside those of the load."""
 
     name: str
     content: bytes
     seconds: float
+    form: Mapping[str, str | list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
