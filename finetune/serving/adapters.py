@@ -84,8 +84,8 @@ def parse_adapters(items: Sequence[str]) -> dict[str, Path]:
     """Folders by name, from `NAME=DIR`. Raises RecipeError for another form, or a name that is given twice."""
     folders: dict[str, Path] = {}
     for item in items:
-        name, sign, folder = item.partition("=")
-        if not (name.strip() and sign and folder.strip()):
+        name, sign, folder = (part.strip() for part in item.partition("="))
+        if not (name and sign and folder):
             raise RecipeError(f"--adapter {item}: give NAME=DIR")
         if name in folders:
             raise RecipeError(f"--adapter {item}: the name {name} is given twice")

@@ -12,7 +12,7 @@ from finetune.core.files import is_disk_full
 from finetune.core.serve_options import ServeOptions
 from finetune.core.terminal import visible
 from finetune.serving.correction_store import Corrections, CorrectionStore, SavedCorrections, parse_corrections
-from finetune.serving.errors import ApiError, to_api_error
+from finetune.serving.errors import MAX_MESSAGE, ApiError, to_api_error
 from finetune.serving.uploads import Form, Upload, read_form
 
 FIELD = "corrections"
@@ -91,4 +91,4 @@ def _read(form: Form) -> tuple[Upload, Corrections]:
     try:
         return form.upload, parse_corrections(values[0])
     except FinetuneError as error:
-        raise ApiError(400, visible(str(error)), FIELD, "invalid_corrections") from error
+        raise ApiError(400, visible(str(error))[:MAX_MESSAGE], FIELD, "invalid_corrections") from error

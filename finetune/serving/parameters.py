@@ -12,7 +12,7 @@ from finetune.core.errors import RecipeError
 from finetune.core.languages import SPEECH_LANGUAGES, language_code
 from finetune.core.options import TranscribeOptions, override, parse_keywords
 from finetune.core.terminal import visible
-from finetune.serving.errors import ApiError
+from finetune.serving.errors import MAX_MESSAGE, ApiError
 
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
 STREAMED = ("json", "text")
@@ -146,12 +146,12 @@ def _valid(name: str, make: Callable[[], T]) -> T:
     try:
         return make()
     except RecipeError as error:
-        raise ApiError(400, visible(str(error)), name, "invalid_value") from error
+        raise ApiError(400, visible(str(error))[:MAX_MESSAGE], name, "invalid_value") from error
 
 
 def _deadline(fields: Fields) -> float | None:
     value = _number(fields, "deadline")
-    if value is not None and value <= 0:
+    if value is not None and not value > 0:  # NaN neither
         raise ApiError(400, "deadline must be a number of seconds above 0", "deadline", "invalid_value")
     return value
 

@@ -37,7 +37,8 @@ from finetune.serving.transcriptions import Gate
 STEP = 0.2  # seconds of new audio after which speech is looked for
 RATES = (16_000, 24_000)
 MAX_WAITING = 60.0  # seconds of audio that a client can be ahead
-IDLE = 300.0  # seconds without a message
+IDLE = 300.0  # seconds without an event
+PCM = ("audio/pcm", "pcm16")  # names of the format of OpenAI's API, old and new
 ITEM = "conversation.item.input_audio_transcription"
 
 
@@ -82,8 +83,8 @@ class _Settings:
 class Realtime:
     """The handler of the websocket."""
 
-    def __init__(self, models: Models, engine: Engine, options: ServeOptions, gate: Gate) -> None:
-        self._models, self._engine, self._options, self._gate = models, engine, options, gate
+    def __init__(self, models: Models, engine: Engine, options: ServeOptions, gate: Gate, idle: float = IDLE) -> None:
+        self._models, self._engine, self._options, self._gate, self._idle = models, engine, options, gate, idle
 
     async def handle(self, socket: WebSocket) -> None:
         """Serves a session until the client closes it. An error is sent before the server closes."""
@@ -94,6 +95,7 @@ class Realtime:
         except ApiError as error:
             await _refuse(socket, error)
             return
+        self._gate.sessions += 1
         closing = asyncio.ensure_future(self._gate.closing.wait())
         session = asyncio.ensure_future(self._session(socket))
         try:
@@ -109,20 +111,27 @@ class Realtime:
         finally:
             closing.cancel()
             session.cancel()
+            self._gate.sessions -= 1
             self._gate.leave()
 
     async def _session(self, socket: WebSocket) -> None:
         settings = _Settings(self._models.find(socket.query_params.get("model")))
         session = _Session(socket, settings, self._models, self._engine, self._options)
-        receiving = asyncio.ensure_future(session.receive())
+        receiving = asyncio.ensure_future(session.receive(self._idle))
         working = asyncio.ensure_future(session.work())
+        stopping = asyncio.ensure_future(self._gate.stopping.wait())
+        tasks = (receiving, working, stopping)
         try:
-            done, _ = await asyncio.wait({receiving, working}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
+            receiving.cancel()  # the server shuts down
+            session.end()
+            await working
+            raise draining()
         finally:
-            receiving.cancel()
-            working.cancel()
+            for task in tasks:
+                task.cancel()
             session.close()
 
 
@@ -136,7 +145,7 @@ class _Session:
         self._max_audio = options.max_audio
         self._new = asyncio.Event()
         self._waves: list[Any] = []  # received and not yet looked at
-        self._commit = False
+        self._commit = self._ended = False
         self._items = 0
         self._tasks: list[Task] = []
         self._configure()
@@ -145,16 +154,17 @@ class _Session:
         for task in self._tasks:
             self._engine.scheduler.cancel(task)
 
-    async def receive(self) -> None:
-        """Reads the events of the client."""
+    def end(self) -> None:
+        """Lets `work` return after the text of what has come."""
+        self._ended = self._commit = True
+        self._new.set()
+
+    async def receive(self, idle: float) -> None:
+        """Reads the events of the client, with at most `idle` seconds between two of them."""
         await self._send("session.created", session=self._description())
         while True:
-            message = await asyncio.wait_for(self._socket.receive_text(), IDLE)
-            try:
-                event = json.loads(message)
-                kind = event["type"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise ApiError(400, "not a JSON object with a `type`", None, "invalid_event") from error
+            event = await self._event(idle)
+            kind = event["type"]
             if kind == "input_audio_buffer.append":
                 self._append(event)
             elif kind == "input_audio_buffer.commit":
@@ -165,12 +175,27 @@ class _Session:
             else:
                 raise ApiError(400, f"unknown event {str(kind)[:100]!r}", "type", "unknown_event")
 
+    async def _event(self, idle: float) -> dict[str, Any]:
+        try:
+            message = await asyncio.wait_for(self._socket.receive_text(), idle)
+        except TimeoutError as error:
+            raise ApiError(408, f"no event for {idle:g} s", None, "idle") from error
+        except KeyError as error:
+            raise ApiError(400, "send events as text, not as binary frames", None, "invalid_event") from error
+        try:
+            event = json.loads(message)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ApiError(400, "not JSON", None, "invalid_event") from error
+        if not isinstance(event, dict) or "type" not in event:
+            raise ApiError(400, "not a JSON object with a `type`", None, "invalid_event")
+        return event
+
     async def work(self) -> None:
-        """Sends the texts of utterances, in order."""
+        """Sends the texts of utterances, in order; returns only after `end`."""
         while True:
             await self._new.wait()
             self._new.clear()
-            commit, self._commit = self._commit, False
+            commit, ended, self._commit = self._commit, self._ended, False
             for wave in self._waves:
                 self._live.add(wave)
             self._waves.clear()
@@ -182,6 +207,8 @@ class _Session:
                 while (spoken := await asyncio.to_thread(self._live.rest)) is not None:
                     await self._finish(spoken)
                 await self._send("input_audio_buffer.committed", item_id=self._item)
+                if ended:
+                    return
             elif (spoken := await asyncio.to_thread(self._live.current)) is not None:
                 result = await self._transcribe(spoken, self._ctc)
                 await self._send(f"{ITEM}.partial", item_id=self._item, text=_text(result))
@@ -212,16 +239,21 @@ class _Session:
             session = event.get("session") or {}
             audio = (session.get("audio") or {}).get("input") or {}
             chosen = audio.get("transcription") or session.get("input_audio_transcription") or {}
-            rate = int((audio.get("format") or {}).get("rate", self._settings.rate))
+            shape = audio.get("format") or {}
+            rate = int(shape.get("rate", self._settings.rate))
+            kind = shape.get("type") or session.get("input_audio_format") or PCM[0]
             words = chosen.get("keywords") or ()
             language, prompt = str(chosen.get("language") or ""), str(chosen.get("prompt") or "")
             model = str(chosen.get("model") or self._settings.model.name)
-        except (AttributeError, TypeError, ValueError) as error:
+            prompt.encode()  # JSON can have half of a character
+        except (AttributeError, TypeError, ValueError, OverflowError) as error:
             raise ApiError(400, "the session has another form than OpenAI's", "session", "invalid_event") from error
+        if kind not in PCM:
+            raise ApiError(400, "the format of the audio must be audio/pcm", "session.audio.input.format.type")
         if rate not in RATES:
             raise ApiError(400, f"rate must be {' or '.join(map(str, RATES))}", "session.audio.input.format.rate")
         self._settings = _Settings(self._models.find(model), language, prompt, parse_keywords(words), rate)
-        self._configure()
+        await asyncio.to_thread(self._configure)  # a long prompt takes a while
         await self._send("session.updated", session=self._description())
 
     def _append(self, event: dict[str, Any]) -> None:

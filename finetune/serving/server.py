@@ -70,10 +70,13 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._gate.draining = True
+        self._gate.stopping.set()
         log.info("shutting down; %d requests are not finished", self._gate.inside)
         timer = asyncio.get_running_loop().call_later(self._drain, self._gate.closing.set)
         try:
+            end = asyncio.get_running_loop().time() + self._drain + TO_TELL
+            while self._gate.sessions and not self.force_exit and asyncio.get_running_loop().time() < end:
+                await asyncio.sleep(0.05)  # uvicorn would close their websockets at once
             await super().shutdown(sockets)
         finally:
             timer.cancel()

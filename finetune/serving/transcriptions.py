@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 CLOSED_BY_CLIENT = 499  # as nginx logs it; no one receives it
 MAX_RETRY_AFTER = 60  # seconds
+MAX_HEADER = 500  # characters of a warning, which can have a prompt; a proxy refuses long headers
 
 T = TypeVar("T")
 
@@ -37,14 +38,21 @@ class Gate:
     Attributes:
         limit: how many there can be.
         inside: how many there are.
+        sessions: how many of them are live.
+        stopping: set when the server no longer takes requests.
         closing: set when the server no longer finishes requests.
-        draining: whether the server no longer takes requests.
     """
 
     limit: int
     inside: int = 0
-    draining: bool = False
+    sessions: int = 0
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server no longer takes requests."""
+        return self.stopping.is_set()
 
     def enter(self, retry_after: Callable[[], int]) -> None:
         """Takes a request. Raises ApiError if there are too many, or the server is shutting down."""
@@ -120,7 +128,7 @@ class Transcriptions:
             self._log_text(job)
             response = respond(job, parameters)
         if warning:
-            response.headers["X-Finetune-Warning"] = warning.encode("ascii", "replace").decode().replace("\n", " ")
+            response.headers["X-Finetune-Warning"] = _header(warning)
         return response
 
     async def _collect(self, job: Job, model: ServedModel, call: _Call) -> None:
@@ -207,6 +215,12 @@ class _Stream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._after()
+
+
+def _header(text: str) -> str:
+    """A text as the value of a header."""
+    text = " ".join(text.encode("ascii", "replace").decode().split())
+    return text if len(text) <= MAX_HEADER else f"{text[: MAX_HEADER - 3]}..."
 
 
 async def _before(deadline: float, work: Awaitable[T]) -> T:

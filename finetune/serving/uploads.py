@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any, BinaryIO
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -20,6 +21,7 @@ from finetune.serving.errors import ApiError
 
 MAX_FIELDS = 2000  # 1,000 keywords and other fields
 MAX_FIELD = 64 << 10  # bytes
+MAX_TEXT = 256 << 10  # bytes of all text fields
 _numbers = count()
 
 
@@ -72,6 +74,19 @@ class Form:
             self.upload.close()
 
 
+class _Parser(MultiPartParser):
+    """Starlette's parser with a limit for all text fields together, which are in memory."""
+
+    max_text, _text = MAX_TEXT, 0
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._current_part.file is None:
+            self._text += end - start
+            if self._text > self.max_text:
+                raise ApiError(413, f"the text fields have more than {self.max_text >> 10} kB", None, "text_too_long")
+        super().on_part_data(data, start, end)
+
+
 async def read_form(request: Request, options: ServeOptions, max_field: int = MAX_FIELD) -> Form:
     """Reads a multipart request.
 
@@ -87,12 +102,20 @@ async def read_form(request: Request, options: ServeOptions, max_field: int = MA
         raise ApiError(
             415, "the request must be multipart/form-data with the audio in `file`", None, "unsupported_media_type"
         )
+    charset = parse_options_header(request.headers["content-type"])[1].get(b"charset", b"utf-8")
+    if charset.lower() not in (
+        b"utf-8",
+        b"utf8",
+        b"us-ascii",
+    ):  # Python has codecs that are slow, or make half characters
+        raise ApiError(415, "the text fields must be UTF-8", None, "unsupported_charset")
     stated = request.headers.get("content-length", "")
     if stated.isdigit() and int(stated) > options.max_upload:
         raise too_large(options)
     try:
         stream = _limited(request.stream(), options)
-        parser = MultiPartParser(request.headers, stream, max_files=1, max_fields=MAX_FIELDS, max_part_size=max_field)
+        parser = _Parser(request.headers, stream, max_files=1, max_fields=MAX_FIELDS, max_part_size=max_field)
+        parser.max_text = max(MAX_TEXT, max_field)
         form = await parser.parse()
     except ClientDisconnect as error:
         raise ApiError(400, "the upload was not complete", "file", "incomplete") from error

@@ -140,7 +140,7 @@ def test_wrong_adapters_are_refused(model: Load, nano: Path, tmp_path: Path, fol
         with_adapters(base, {"x": folders["llm"]}, 1e-12)
     with pytest.raises(RecipeError, match="the name of the base"):
         with_adapters(base, {"nano": folders["llm"]}, 0.9)
-    for items, message in ((["x"], "give NAME=DIR"), (["=d"], "give NAME=DIR"), (["a=b", "a=c"], "given twice")):
+    for items, message in ((["x"], "give NAME=DIR"), (["=d"], "give NAME=DIR"), (["a=b", " a =c"], "given twice")):
         with pytest.raises(RecipeError, match=message):
             parse_adapters(items)
     assert parse_adapters(["a=b=c"]) == {"a": Path("b=c")}

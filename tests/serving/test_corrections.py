@@ -55,6 +55,7 @@ def test_wrong_requests_have_the_right_status(serve: Any, tmp_path: Path) -> Non
         assert error_of(post(clip, {**content("a"), "path": "/etc"}))["code"] == "wrong_fields"
         wrong = post(clip, {"corrections": '{"segments": 5}'})
         assert wrong.status_code == 400 and "segments" in error_of(wrong)["message"]
+        assert len(error_of(post(clip, content("a", **{"x" * 50_000: 1})))["message"]) <= 1000
         assert "segment 1 has no words" in error_of(post(clip, content("")))["message"]
         assert "Klingon" in error_of(post(clip, content("a", language="Klingon")))["message"]
         assert error_of(post({"file": ("a.wav", b"<html>")}, content("a")))["code"] == "invalid_audio"

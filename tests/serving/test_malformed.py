@@ -1,5 +1,6 @@
 """Malformed requests: each gets a right status or a closed connection, and the server goes on."""
 
+import io
 import json
 import os
 import random
@@ -9,7 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 from conftest import VOCABULARY
 from serving_server import running
 
@@ -173,6 +176,41 @@ def test_malformed_requests(served: ServedModel) -> None:
 @pytest.mark.slow
 def test_300_malformed_requests(served: ServedModel) -> None:
     check_all(served, 300)
+
+
+def post(server: Any, body: bytes, kind: str = "multipart/form-data; boundary=B") -> tuple[int, str]:
+    """Status and message."""
+    response = server.post(content=body, headers={"Content-Type": kind})
+    return response.status_code, "" if response.status_code == 200 else response.json()["error"]["message"]
+
+
+def test_much_text_is_refused(server: Any) -> None:
+    end = part("file", CLIP, "a.opus") + b"--B--\r\n"
+    assert post(server, part("keywords[]", b"a" * 3) * 10_000 + end)[0] == 400
+    status, message = post(server, part("keywords[]", b"a" * 60_000) * 5 + end)
+    assert status == 413 and "text fields" in message, "each of them is small enough"
+    assert post(server, part("keywords[]", b"stent") * 100 + end)[0] == 200
+
+
+@pytest.mark.parametrize("charset", ["unicode_escape", "utf-7", '"utf-16"', "punycode"])
+def test_text_in_another_charset_is_refused(server: Any, charset: str) -> None:
+    body = part("\\ud800", b"\\ud800") + part("file", CLIP, "a.opus") + b"--B--\r\n"
+    status, message = post(server, body, f"multipart/form-data; charset={charset}; boundary=B")
+    assert status == 415 and "UTF-8" in message
+
+
+def test_a_header_that_states_more_audio_than_there_is(server: Any) -> None:
+    wave = io.BytesIO()
+    soundfile.write(wave, np.zeros(16_000), 16_000, format="WAV", subtype="PCM_16")
+    wav = bytearray(wave.getvalue())
+    wav[40:44] = (2 * 7200 * 16_000).to_bytes(4, "little")
+    soundfile.write(flac := io.BytesIO(), np.zeros(16_000), 16_000, format="FLAC")
+    head = bytearray(flac.getvalue())
+    head[21:26] = (int.from_bytes(head[21:26]) >> 36 << 36 | 7200 * 16_000).to_bytes(5)
+    for content in (wav, head):
+        response = server.post(files={"file": bytes(content)})
+        error = response.json()["error"]
+        assert response.status_code == 400 and error["code"] == "invalid_audio" and "truncated" in error["message"]
 
 
 def test_uploads_leave_no_files(served: ServedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

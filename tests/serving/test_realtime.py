@@ -1,21 +1,28 @@
 """Live audio over a websocket."""
 
+import asyncio
 import base64
 import json
-from typing import Any
+import math
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from conftest import VOCABULARY
 from serving_server import running
+from starlette.websockets import WebSocket
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from finetune.core.serve_options import ServeOptions
 from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.waveform import Recording
 from finetune.inference.transcribe import Transcriber
+from finetune.serving.engine import Engine
 from finetune.serving.live_audio import LiveAudio
 from finetune.serving.models import Models, ServedModel
+from finetune.serving.realtime import Realtime
+from finetune.serving.transcriptions import Gate
 
 ITEM = "conversation.item.input_audio_transcription"
 CLIPS = sorted((VOCABULARY / "audio" / "canary").glob("*.opus"))[:2]
@@ -33,15 +40,13 @@ def append(wave: Any) -> str:
     return json.dumps({"type": "input_audio_buffer.append", "audio": audio})
 
 
-UPDATE = json.dumps(
-    {
-        "type": "session.update",
-        "session": {
-            "type": "transcription",
-            "audio": {"input": {"format": {"type": "audio/pcm", "rate": 16000}, "transcription": {"model": "nano"}}},
-        },
-    }
-)
+def session(**settings: Any) -> str:
+    """An event that changes the settings of the audio."""
+    content = {"type": "transcription", "audio": {"input": settings}}
+    return json.dumps({"type": "session.update", "session": content})
+
+
+UPDATE = session(format={"type": "audio/pcm", "rate": 16000}, transcription={"model": "nano"})
 
 
 def test_utterances_are_found_at_pauses(spoken: Any) -> None:
@@ -106,18 +111,88 @@ def test_live_audio_gets_partial_and_final_texts(server: Any, served: ServedMode
         "[]",
         '{"type": "x"}',
         '{"type": "input_audio_buffer.append", "audio": "?"}',
+        '{"type": "input_audio_buffer.append", "audio": "AAAA"}',
+        '{"type": "input_audio_buffer.append", "audio": 3}',
         '{"type": "session.update", "session": 3}',
+        '{"type": ["session.update"]}',
+        "[" * 100_000,
+        b'{"type": "input_audio_buffer.commit"}',
+        b"\xff\x00",
+        session(format={"rate": math.inf}),
+        session(format={"type": "audio/pcmu"}),
+        session(transcription={"prompt": "\ud800"}),
+        session(transcription={"prompt": "<|audio|>"}),
+        session(transcription={"language": "日本語"}),
+        session(transcription={"model": "\ud800"}),
+        session(transcription={"keywords": [f"w{number}" for number in range(10_000)]}),
+        session(transcription={"keywords": ["\ud800"]}),
+        session(transcription={"keywords": {"a": 1}, "language": ["en"]}),
     ],
 )
-def test_a_wrong_event_ends_the_session_with_its_error(server: Any, message: str) -> None:
+def test_a_wrong_event_ends_the_session_with_its_error(server: Any, message: str | bytes) -> None:
     with connect(f"ws://127.0.0.1:{server.port}/v1/realtime") as socket:
         socket.recv(20)
         socket.send(message)
         event = json.loads(socket.recv(20))
         assert event["type"] == "error" and event["error"]["message"]
+        assert event["error"]["type"] == "invalid_request_error", "not of the server"
         with pytest.raises(ConnectionClosed):
             socket.recv(20)
     assert server.app.state.gate.inside == 0
+
+
+def test_a_server_that_stops_finishes_what_was_said(served: ServedModel, spoken: Any) -> None:
+    events = []
+    with running(Models([served]), drain=60.0) as server:
+        url = f"ws://127.0.0.1:{server.port}/v1/realtime"
+        with connect(url) as idle, connect(url) as socket:
+            json.loads(idle.recv(20))
+            socket.send(UPDATE)
+            socket.send(append(spoken[: len(load_audio(CLIPS[0])) + SAMPLE_RATE]))  # without a pause at its end
+            while not events or events[-1]["type"] != f"{ITEM}.partial":
+                events.append(json.loads(socket.recv(60)))
+            server.server.should_exit = True
+            with pytest.raises(ConnectionClosed):
+                while True:
+                    events.append(json.loads(socket.recv(60)))
+            last = [json.loads(idle.recv(20))["type"] for _ in range(2)]
+            assert last == ["input_audio_buffer.committed", "error"], "also of a session without audio"
+        server.thread.join(30)
+    kinds = [event["type"] for event in events]
+    assert kinds[-3:] == [f"{ITEM}.completed", "input_audio_buffer.committed", "error"]
+    assert events[-3]["transcript"] and events[-1]["error"]["code"] == "shutting_down"
+    assert server.app.state.gate.inside == server.app.state.gate.sessions == 0
+
+
+class SilentSocket:
+    """A websocket whose client sends nothing."""
+
+    def __init__(self) -> None:
+        self.scope: dict[str, Any] = {}
+        self.query_params: dict[str, str] = {}
+        self.sent: list[dict[str, Any]] = []
+        self.code = 0
+
+    async def accept(self, subprotocol: str | None) -> None:
+        assert subprotocol is None
+
+    async def receive_text(self) -> str:
+        await asyncio.sleep(60)
+        return ""
+
+    async def send_text(self, text: str) -> None:
+        self.sent.append(json.loads(text))
+
+    async def close(self, code: int) -> None:
+        self.code = code
+
+
+def test_a_session_without_events_ends(served: ServedModel) -> None:
+    socket, options, gate = SilentSocket(), ServeOptions(), Gate(1)
+    realtime = Realtime(Models([served]), Engine(options), options, gate, idle=0.05)
+    asyncio.run(realtime.handle(cast(WebSocket, socket)))
+    assert socket.code == 1008 and socket.sent[-1]["error"]["code"] == "idle"
+    assert gate.inside == gate.sessions == 0
 
 
 def test_keys_and_origins_hold_for_websockets(served: ServedModel) -> None:

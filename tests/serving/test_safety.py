@@ -19,6 +19,7 @@ import soundfile
 from conftest import VOCABULARY
 from serving_server import running
 
+from finetune.core.model_limits import ModelLimits
 from finetune.inference.window_batches import Result, Window
 from finetune.serving.models import Models, ServedModel
 
@@ -230,6 +231,16 @@ def test_a_key_is_needed_if_there_is_one(held: HeldModel) -> None:
             server.client("first-keyx").models.list()
         for path in ("/health", "/ready", "/metrics", "/"):
             assert httpx.get(server.url + path).status_code == 200
+
+
+def test_a_warning_fits_into_a_header(served: ServedModel) -> None:
+    model = ServedModel(served.name, served.network, served.options, ModelLimits(instruction="write it down"))
+    with running(Models([model])) as server:
+        response = server.post(files=files(), data={"prompt": "é\r\nX-Evil: 1 " * 100})
+        assert response.status_code == 200 and "x-evil" not in response.headers
+        warning = response.headers["X-Finetune-Warning"]
+        assert "'write it down' only" in warning and warning.isascii() and len(warning) == 500
+        assert "X-Finetune-Warning" not in server.post(files=files(), data={"prompt": "write it down"}).headers
 
 
 def test_pages_of_other_sites_are_refused(held: HeldModel) -> None:
