@@ -79,7 +79,7 @@ def prepare_shard(recipe: Recipe, shard: Shard) -> None:
     with run.locked(shared=True):
         run.require_own()
         record = run.done("prepare")
-        if record is not None and record.get("inputs") == stage_inputs(recipe)["prepare"]:
+        if record is not None and record.get("inputs") == stage_inputs(recipe, run.claimed())["prepare"]:
             log.info("prepare: skipped, already done")
         else:
             prepare_shard(recipe, run, shard)

@@ -4,13 +4,14 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from finetune.core.config import Recipe
+from finetune.core.defaults import without_new_defaults
 from finetune.core.errors import CheckpointError, MissingExtraError, RecipeError
 from finetune.core.recipe import save_recipe
 from finetune.core.run_dir import CHILD, RunDir
@@ -121,7 +122,7 @@ def run_recipe(
             check_augmentation(recipe.augment)
         save_recipe(run.resolved, recipe)
         _discard_unreadable_results(run)
-        inputs = stage_inputs(recipe)
+        inputs = stage_inputs(recipe, run.claimed())
         for stage in stages[: [stage.name for stage in stages].index(last) + 1]:
             record = run.done(stage.name)
             if record is not None and record.get("inputs") == inputs[stage.name]:
@@ -172,11 +173,12 @@ def _train_as_rank(recipe: Recipe, run: RunDir, last: str, stages: Sequence[Stag
             "several processes can only train: run `finetune prepare RECIPE` first, then "
             "`accelerate launch -m finetune train RECIPE`, then `finetune run RECIPE`"
         )
-    main, inputs = os.environ.get("RANK", "0") == "0", stage_inputs(recipe)
+    main, inputs = os.environ.get("RANK", "0") == "0", dict[str, str]()
     patience = PATIENCE * is_elastic(os.environ)
     with run.locked(patience=patience) if main and CHILD not in os.environ else nullcontext():
         if main:
             run.claim(settings_of_training(recipe))
+            inputs = stage_inputs(recipe, run.claimed())
             prepared = run.done("prepare")
             if prepared is not None and prepared["inputs"] != inputs["prepare"]:
                 raise CheckpointError(
@@ -201,16 +203,24 @@ def settings_of_training(recipe: Recipe) -> dict[str, Any]:
     return {name: content[name] for name in names} | sampling_inputs(recipe)
 
 
-def stage_inputs(recipe: Recipe) -> dict[str, str]:
-    """By stage: a hash of the settings that it and earlier stages read, and of the files of the corpora."""
-    content, data = recipe.model_dump(mode="json"), recipe.data
+def stage_inputs(recipe: Recipe, claimed: Mapping[str, Any]) -> dict[str, str]:
+    """By stage: a hash of the settings that it and earlier stages read, and of the files of the corpora.
+
+    Args:
+        recipe: The recipe.
+        claimed: The settings in `recipe.json`. A setting that an earlier version did not have is left out if it has its
+            default, so what that version has completed stays complete.
+    """
+    content, data = recipe.model_dump(mode="json") | sampling_inputs(recipe), recipe.data
+    stored = {name: value for name, value in claimed.items() if name in content}
+    content |= without_new_defaults({name: content[name] for name in stored}, stored)
     sources = (*data.train, *data.replay, *data.valid, *data.test, *data.canary)
     key = "".join(corpus_state(source.path, Path(recipe.runs)) for source in sources)
     hashes = {}
     for stage in STAGES:
         values = [content[name] for name in stage.reads]
-        if stage.name == "train" and (lists := sampling_inputs(recipe)):
-            values.append(lists)
+        if stage.name == "train" and recipe.keywords.sampled:
+            values.append({"keywords": content["keywords"]})
         settings = json.dumps([key, *values], sort_keys=True)
         hashes[stage.name] = key = hashlib.sha256(settings.encode()).hexdigest()
     return hashes

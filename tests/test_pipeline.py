@@ -1,5 +1,6 @@
 """The pipeline: completed stages are skipped, changed ones rerun; several processes; the summary of a run."""
 
+import hashlib
 import json
 import os
 import re
@@ -185,6 +186,40 @@ def test_a_changed_training_setting_is_refused_after_training(
     with pytest.raises(CheckpointError, match=rf"differs in {re.escape(key)}\)"):
         fake.run(recipe(tmp_path, **change), "export")
     assert fake.names == STAGE_NAMES
+
+
+def without(content: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """Nested settings without some dotted keys."""
+    content = json.loads(json.dumps(content))
+    for key in keys:
+        *sections, last = key.split(".")
+        level = content
+        for section in sections:
+            level = level[section]
+        del level[last]
+    return content
+
+
+def test_a_run_of_a_version_without_the_newest_settings_stays_complete(tmp_path: Path, fake: FakeStages) -> None:
+    """Its records and their hashes are written here as that version wrote them."""
+    new = ("train.optimizer", "parts.language_model", "augment.no_speech", "data.too_long")
+    settings = recipe(tmp_path, data={"train": [{"path": "a", "weight": 2}], "valid": ["b"], "test": ["c"]})
+    run = fake.run(settings, "export")
+    run.best.mkdir()
+    write_json(run.recipe, without(read_json(run.recipe), *new))
+    write_json(run.resolved, without(read_json(run.resolved), *new, "machine.tracker_samples"))
+    content, key = without(settings.model_dump(mode="json"), *new), ""
+    for stage in STAGES:
+        text = json.dumps([key, *(content[name] for name in stage.reads)], sort_keys=True)
+        key = hashlib.sha256(text.encode()).hexdigest()
+        run.finish(stage.name, {**(run.done(stage.name) or {}), "inputs": key})
+    for source in (settings, load_recipe(run.resolved)[0]):
+        for _ in range(2):
+            fake.run(source, "export")
+    assert fake.names == STAGE_NAMES, "no stage runs again"
+    changed = settings.model_copy(update={"train": settings.train.model_copy(update={"optimizer": "adamw-8bit"})})
+    with pytest.raises(CheckpointError, match=r"differs in train\.optimizer\)"):
+        fake.run(changed, "export")
 
 
 def test_a_failed_stage_runs_again(tmp_path: Path, fake: FakeStages) -> None:

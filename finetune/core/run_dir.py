@@ -11,6 +11,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from finetune.core.defaults import without_new_defaults
 from finetune.core.errors import CheckpointError
 from finetune.core.files import is_disk_full, read_json, write_json
 from finetune.core.renamed import RENAMED
@@ -129,28 +130,33 @@ class RunDir:
     def claim(self, settings: dict[str, Any]) -> None:
         """Records the settings that this directory belongs to. They can change until something was trained.
 
+        The record of an earlier version that had fewer keys is kept if the new ones have their defaults.
+
         Args:
             settings: Sections of a recipe.
 
         Raises:
             CheckpointError: another recipe was trained here (the message names the differing keys), an earlier version
-                of the toolkit trained here, or this is not a run directory.
+                of the toolkit with other keys trained here, or this is not a run directory.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        self.check_claim(settings)
-        write_json(self.recipe, settings)
+        recorded = self.check_claim(settings)
+        if recorded is None or without_new_defaults(settings, recorded) != recorded:
+            write_json(self.recipe, settings)
 
-    def check_claim(self, settings: dict[str, Any]) -> None:
-        """The check of `claim`, which writes nothing and raises its errors."""
+    def claimed(self) -> dict[str, Any]:
+        """The settings that `claim` recorded; empty if there are none, or they are damaged."""
+        return _read_record(self.recipe) or {}
+
+    def check_claim(self, settings: dict[str, Any]) -> dict[str, Any] | None:
+        """The check of `claim`, which writes nothing and raises its errors. Returns the settings recorded so far."""
+        recorded = None
         if self.recipe.is_file():
             recorded = _read_record(self.recipe)
             if recorded is not None and (self.checkpoint.exists() or self.best.exists()):
                 self.check_version()
-                previous, current = flatten(recorded), flatten(settings)
+                previous, current = flatten(recorded), flatten(without_new_defaults(settings, recorded))
                 changed = sorted(key for key in {*previous, *current} if previous.get(key) != current.get(key))
-                if changed and not {*changed} & previous.keys():
-                    lacking = ", ".join(changed[:5])
-                    raise CheckpointError(self._of_an_earlier_version(f"its recipe does not have {lacking}"))
                 if changed:
                     raise CheckpointError(
                         f"{self.root} holds a run of another recipe (differs in {', '.join(changed[:5])}); "
@@ -159,6 +165,7 @@ class RunDir:
             # A damaged record is replaced: the checkpoint contains the settings too, and training compares them.
         elif self.root.is_dir():
             self.require_own()
+        return recorded
 
     def require_own(self) -> None:
         """Raises CheckpointError if the directory has files and is not a run directory."""
@@ -181,17 +188,15 @@ class RunDir:
 
     def check_version(self) -> None:
         """Raises CheckpointError if an earlier version of the toolkit, with other recipe keys, trained here."""
-        renamed = sorted(flatten(_read_record(self.recipe) or {}).keys() & RENAMED.keys())
+        renamed = sorted(flatten(self.claimed()).keys() & RENAMED.keys())
         if renamed:
             new_names = ", ".join(RENAMED[key] for key in renamed)
-            raise CheckpointError(self._of_an_earlier_version(f"its recipe has {', '.join(renamed)}, now {new_names}"))
-
-    def _of_an_earlier_version(self, reason: str) -> str:
-        return (
-            f"{self.root} was trained by an earlier version of the toolkit ({reason}), so it cannot be resumed, "
-            "evaluated or reported again. Train again under another name with --set name=..., or delete the "
-            "directory; `finetune compare` and `finetune transcribe` can still use it"
-        )
+            raise CheckpointError(
+                f"{self.root} was trained by an earlier version of the toolkit (its recipe has {', '.join(renamed)}, "
+                f"now {new_names}), so it cannot be resumed, evaluated or reported again. Train again under another "
+                "name with --set name=..., or delete the directory; `finetune compare` and `finetune transcribe` can "
+                "still use it"
+            )
 
 
 @contextmanager

@@ -4,13 +4,17 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from finetune.doctor.finding import Finding, failed, passed
+from finetune.doctor.finding import Finding, failed, passed, warned
 
 SECONDS = 90.0
+STARTED, ANSWER = "started", "[3.0, 3.0, 3.0, 3.0]"  # what a process prints
 PROGRAM = """
 import os, sys, torch, torch.distributed as dist
+sys.stdout.write("started\\n")
+sys.stdout.flush()
 backend, rank = sys.argv[1], int(os.environ["RANK"])
 device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
 dist.init_process_group(backend)
@@ -20,10 +24,22 @@ sys.stdout.write(str(value.tolist()))
 sys.stdout.flush()
 os._exit(0)  # the group can hang when it ends
 """
+BUSY = "end other programs or wait for them, then rerun; beside them, a training is slow too"
+
+
+def waiting_seconds(process: int) -> float:
+    """How long a process has waited for a processor; 0 if the system does not say."""
+    try:
+        return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 def check_loopback(
-    gpus: int, program: Sequence[str] = (sys.executable, "-c", PROGRAM), limit: float = SECONDS
+    gpus: int,
+    program: Sequence[str] = (sys.executable, "-c", PROGRAM),
+    limit: float = SECONDS,
+    waiting: Callable[[int], float] = waiting_seconds,
 ) -> Finding:
     """Two processes sum a tensor, with NCCL on two GPUs, else with gloo.
 
@@ -31,6 +47,7 @@ def check_loopback(
         gpus: number of GPUs.
         program: the command of a process; its argument is the backend.
         limit: seconds.
+        waiting: how many seconds a process has waited for a processor, by its id.
     """
     backend = "nccl" if gpus > 1 else "gloo"
     with socket.socket() as free:
@@ -50,13 +67,21 @@ def check_loopback(
     ]
     name = f"processes ({backend})"
     cure = "check the firewall of 127.0.0.1" + ("; set NCCL_DEBUG=INFO and rerun" if gpus > 1 else "")
+    started = 0  # processes that have loaded torch
     try:
         for child in children:
             out, errors = child.communicate(timeout=limit)
-            if child.returncode or out.strip() != "[3.0, 3.0, 3.0, 3.0]":
+            started += 1
+            if child.returncode or out.strip().removeprefix(STARTED).strip() != ANSWER:
                 lines = errors.strip().splitlines() or [f"exit code {child.returncode}, output {out.strip()!r}"]
                 return failed(name, lines[-1], cure)
     except subprocess.TimeoutExpired:
+        busy = max(waiting(child.pid) for child in children[started:]) > limit / 2
+        for child in children[started:]:
+            child.kill()
+            started += child.communicate()[0].startswith(STARTED)
+        if busy or started < len(children):
+            return warned(name, f"no answer in {limit:.0f} s, because the machine was too busy to answer", BUSY)
         return failed(name, f"no answer in {limit:.0f} s", cure)
     finally:
         for child in children:

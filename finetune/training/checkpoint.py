@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from finetune.core.config import Recipe
+from finetune.core.defaults import without_new_defaults
 from finetune.core.errors import CheckpointError
 from finetune.core.files import (
     FileOperations,
@@ -270,11 +271,12 @@ def version_of(folder: Path) -> int:
 
 
 def differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
-    """The dotted keys in which two origins differ, with both values: `train.epochs: was 4, now 6`."""
-    saved_values, current_values = (
-        flatten(saved),
-        flatten(json.loads(json.dumps(current))),
-    )  # after JSON, a tuple is a list, as in `saved`
+    """The dotted keys in which two origins differ, with both values: `train.epochs: was 4, now 6`.
+
+    A setting that an earlier version did not store is equal to its default.
+    """
+    current = json.loads(json.dumps(current))  # after JSON, a tuple is a list, as in `saved`
+    saved_values, current_values = flatten(saved), flatten(without_new_defaults(current, saved))
 
     def text(flat: dict[str, Any], key: str) -> str:
         value = json.dumps(flat[key], ensure_ascii=False) if key in flat else "not set"

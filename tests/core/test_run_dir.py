@@ -86,21 +86,24 @@ def test_another_recipe_is_refused_with_the_keys_that_differ(tmp_path: Path) -> 
     with pytest.raises(CheckpointError, match=r"differs in train\.learning_rate\); choose another name"):
         run.claim({**RECIPE, "train": {"epochs": 3, "learning_rate": 2e-3}})
     with pytest.raises(CheckpointError, match=r"differs in seed, train\.warmup\)"):
-        run.claim({**RECIPE, "seed": 2, "train": {**RECIPE["train"], "warmup": 0.1}})  # type: ignore[dict-item]
+        run.claim({**RECIPE, "seed": 2, "train": {**RECIPE["train"], "warmup": 0.2}})  # type: ignore[dict-item]
     assert read_json(run.recipe) == RECIPE
 
 
-def test_settings_that_an_earlier_version_did_not_have_are_named(tmp_path: Path) -> None:
+def test_a_setting_that_an_earlier_version_did_not_have_equals_its_default(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     run.claim(RECIPE)
     run.best.mkdir()
-    newer = {**RECIPE, "augment": {"clipping": 0.0}}
-    with pytest.raises(
-        CheckpointError, match=r"an earlier version of the toolkit \(its recipe does not have augment\.clip"
-    ):
-        run.claim(newer)
+    newer = {**RECIPE, "augment": {"clipping": 0.0}, "train": {**RECIPE["train"], "optimizer": "adamw"}}  # type: ignore[dict-item]
+    run.claim(newer)
+    assert run.claimed() == RECIPE, "the record still has the keys of that version"
     with pytest.raises(CheckpointError, match=r"a run of another recipe \(differs in augment\.clipping, seed\)"):
-        run.claim({**newer, "seed": 2})
+        run.claim({**newer, "augment": {"clipping": 0.1}, "seed": 2})
+    with pytest.raises(CheckpointError, match=r"\(differs in train\.optimizer\)"):
+        run.claim({**newer, "train": {**RECIPE["train"], "optimizer": "adamw-8bit"}})  # type: ignore[dict-item]
+    fewer = {key: value for key, value in RECIPE.items() if key != "seed"}
+    with pytest.raises(CheckpointError, match=r"\(differs in seed\)"):
+        run.claim(fewer)  # a key that this version does not have
 
 
 def test_a_recipe_can_change_before_training(tmp_path: Path) -> None:

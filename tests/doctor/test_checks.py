@@ -1,6 +1,7 @@
 """`finetune doctor` in broken environments: each is found, with a cure."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -15,10 +16,10 @@ from finetune.cli import doctor
 from finetune.cli.main import main
 from finetune.data.audio import load_audio
 from finetune.data.features import log_mel
-from finetune.doctor import hardware, network, packages, sound
+from finetune.doctor import hardware, loopback, network, packages, sound
 from finetune.doctor.checks import all_checks, run_checks
 from finetune.doctor.finding import Finding, Status
-from finetune.doctor.loopback import check_loopback
+from finetune.doctor.loopback import PROGRAM, check_loopback
 from finetune.doctor.training_step import check_training_step
 
 MODEL = doctor.EMBEDDED_MODEL
@@ -145,14 +146,40 @@ def test_other_features_fail() -> None:
 @pytest.mark.parametrize(
     ("program", "words"),
     [
-        ("raise SystemExit('RuntimeError: connection refused')", "connection refused"),
-        ("import time; time.sleep(60)", "no answer in 1 s"),
-        ("print('[2.0, 2.0, 2.0, 2.0]')", "[2.0, 2.0, 2.0, 2.0]"),
+        ("echo started; echo 'RuntimeError: connection refused' >&2; exit 1", "connection refused"),
+        ("echo 'ImportError: no torch' >&2; exit 1", "no torch"),
+        ("echo started; exec sleep 60", "no answer in 1 s"),
+        ("echo started; echo '[2.0, 2.0, 2.0, 2.0]'", "[2.0, 2.0, 2.0, 2.0]"),
+        ("echo started", "started"),
     ],
 )
 def test_processes_that_do_not_reach_each_other_fail(program: str, words: str) -> None:
-    found = check_loopback(0, (sys.executable, "-c", program), 1.0 if "sleep" in program else 30.0)
+    limit = 1.0 if "sleep" in program else 30.0
+    found = check_loopback(0, ("sh", "-c", program), limit, lambda process: 0.4 * limit)
     assert found.status is Status.FAIL and words in found.detail and found.check == "processes (gloo)"
+    assert "firewall" in found.cure
+
+
+@pytest.mark.parametrize(
+    ("program", "waited"),
+    [
+        ("exec sleep 60", 0.0),
+        ("echo started; exec sleep 60", 0.3),
+        ("test $RANK = 0 && echo started; exec sleep 60", 0.0),
+        ("test $RANK = 0 && echo started && echo '[3.0, 3.0, 3.0, 3.0]' && exit; exec sleep 60", 0.0),
+    ],
+)
+def test_processes_that_get_no_processor_are_a_warning(program: str, waited: float) -> None:
+    """They have not started in time, or have waited for a processor most of the time."""
+    found = check_loopback(0, ("sh", "-c", program), 0.5, lambda process: waited)
+    assert found.status is Status.WARN and "the machine was too busy to answer" in found.detail
+    assert "rerun" in found.cure and "firewall" not in found.cure
+
+
+def test_processes_that_exchange_a_tensor_pass() -> None:
+    program = "echo started; echo '[3.0, 3.0, 3.0, 3.0]'"
+    assert check_loopback(0, ("sh", "-c", program)).status is Status.PASS
+    assert "started" in PROGRAM and loopback.waiting_seconds(os.getpid()) >= 0 == loopback.waiting_seconds(-1)
 
 
 def test_a_hub_that_does_not_answer_warns_and_offline_mode_asks_nobody() -> None:

@@ -72,8 +72,11 @@ def test_what_lists_depend_on(tmp_path: Path) -> None:
     assert sampling_inputs(recipe) == {}
     on = recipe.model_copy(update={"keywords": KeywordsSection(true_terms=0.5)})
     assert "keywords" not in settings_of_training(recipe) and "keywords" in settings_of_training(on)
-    before, hashes = sampling_inputs(on), stage_inputs(on)
-    assert stage_inputs(recipe)["prepare"] == hashes["prepare"] and stage_inputs(recipe)["train"] != hashes["train"]
+    before, hashes = sampling_inputs(on), stage_inputs(on, {})
+    assert (
+        stage_inputs(recipe, {})["prepare"] == hashes["prepare"]
+        and stage_inputs(recipe, {})["train"] != hashes["train"]
+    )
     path.write_text("stents")
-    assert sampling_inputs(on) != before and stage_inputs(on)["train"] != hashes["train"]
+    assert sampling_inputs(on) != before and stage_inputs(on, {})["train"] != hashes["train"]
     assert sampling_inputs(on.model_copy(update={"keywords": KeywordsSection(distractors=1)})) != sampling_inputs(on)

@@ -399,3 +399,20 @@ def test_differences_name_the_keys_with_both_values() -> None:
         'train.goal: was null, now "é"',
     ]
     assert checkpoint.differences(then, then) == []
+
+
+def test_settings_that_an_earlier_version_did_not_store_equal_their_defaults() -> None:
+    then = {"train": {"epochs": 4}, "data": {"train": "abc"}, "seed": 1}
+    now: dict[str, Any] = {
+        **then,
+        "train": {"epochs": 4, "optimizer": "adamw", "warmup": 0.1},
+        "parts": {"lora": {"rank": 16}},
+    }
+    assert checkpoint.differences(then, now) == []
+    now["parts"]["lora"]["rank"], now["train"]["warmup"], now["data"] = 8, 0.2, {"train": "abc", "replay": "abc"}
+    assert checkpoint.differences(then, now) == [
+        'data.replay: was not set, now "abc"',
+        "parts.lora.rank: was not set, now 8",
+        "train.warmup: was not set, now 0.2",
+    ]
+    assert checkpoint.differences(now, then)[-1] == "train.warmup: was 0.2, now not set"

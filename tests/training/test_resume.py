@@ -17,6 +17,7 @@ from training_runs import Killed, KillInStep, NoStep, Output, load_with_hook, pr
 
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, Interrupted, ModelError
+from finetune.core.files import read_json, sha256_file, write_json
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest, write_manifest
 from finetune.model.adapter import FULL_WEIGHTS, LORA_WEIGHTS
@@ -155,6 +156,19 @@ def test_changed_values_are_named_and_the_checkpoint_is_kept(trained: Trained, t
         train(recipe, other)
     for name, value in weights(run).items():
         assert torch.equal(value, weights(other)[name]), name
+
+
+def test_a_checkpoint_of_a_version_without_the_newest_settings_is_resumed(trained: Trained, tmp_path: Path) -> None:
+    recipe, run, _ = trained
+    other = prepared(run, tmp_path)
+    for part in ("checkpoint", "best"):
+        shutil.copytree(run.root / part, tmp_path / part)
+    origin, files = checkpoint.read_origin(other.checkpoint), read_json(other.checkpoint / checkpoint.FILES)
+    del origin["train"]["optimizer"], origin["parts"]["language_model"], origin["augment"]["no_speech"]
+    write_json(other.checkpoint / checkpoint.ORIGIN, origin)
+    hashes = {**files, checkpoint.ORIGIN: sha256_file(other.checkpoint / checkpoint.ORIGIN)}
+    write_json(other.checkpoint / checkpoint.FILES, hashes)
+    assert train(recipe, other, [NoStep()]).steps == len(records(run, "step"))
 
 
 def test_another_base_does_not_resume(trained: Trained, tmp_path: Path) -> None:
