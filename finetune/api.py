@@ -264,8 +264,10 @@ def compare(
 
 
 def _run(recipe: config.Recipe, last: str, stages: Sequence[Stage] = STAGES) -> RunDir:
+    from finetune.planning.fits import check_training
+
     _require_recipe(recipe)
-    return run_recipe(recipe, last, stages)
+    return run_recipe(recipe, last, stages, check=check_training)
 
 
 def _require_recipe(recipe: Any) -> None:

@@ -33,11 +33,6 @@ MIN_WORDS = 50  # of the scored set
 Train = Callable[[Recipe], RunDir]
 
 
-def train_recipe(recipe: Recipe) -> RunDir:
-    """Runs the stages up to `train`."""
-    return run_recipe(recipe, "train")
-
-
 @dataclass(frozen=True)
 class Part:
     """A part of the training data: its share in per cent, a name, its rows in the manifest, and its recipe."""
@@ -63,7 +58,7 @@ class CurveFiles:
 
 
 def learning_curve(
-    recipe: Recipe, options: CurveOptions, train: Train = train_recipe, backend: Backend | None = None
+    recipe: Recipe, options: CurveOptions, train: Train, backend: Backend | None = None
 ) -> tuple[CurveResult, CurveFiles]:
     """Trains, scores and extrapolates; writes `curve.json`. Finished trainings and scored models are skipped.
 

@@ -9,7 +9,15 @@ from finetune.core.config import Recipe
 from finetune.core.errors import RecipeError
 from finetune.core.extras import require
 from finetune.core.run_dir import RunDir
-from finetune.pipeline import STAGES, run_dir_of, run_recipe, settings_of_training, stage_inputs, with_long_clips_cut
+from finetune.pipeline import (
+    STAGES,
+    Check,
+    run_dir_of,
+    run_recipe,
+    settings_of_training,
+    stage_inputs,
+    with_long_clips_cut,
+)
 
 if TYPE_CHECKING:
     from finetune.data.prepare_split import Engine
@@ -18,13 +26,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def export_adapter(recipe: Recipe, format_name: str) -> RunDir:
-    """Trains if needed, then exports the adapter in the format of an engine.
+def export_adapter(recipe: Recipe, format_name: str, check: Check | None = None) -> RunDir:
+    """Trains if needed, then exports the adapter in the format of an engine. `check` is that of `run_recipe`.
 
     Raises:
         ModelError, CheckpointError: the format cannot hold what was trained, or the errors of `run_recipe`.
     """
-    run = run_recipe(recipe, "train")
+    run = run_recipe(recipe, "train", check=check)
     with run.locked():
         from finetune.exporting.formats import export_adapter
 
@@ -32,8 +40,8 @@ def export_adapter(recipe: Recipe, format_name: str) -> RunDir:
     return run
 
 
-def export_gguf(recipe: Recipe, dtype: str) -> RunDir:
-    """Exports the merged model if needed, then writes it as GGUF files.
+def export_gguf(recipe: Recipe, dtype: str, check: Check | None = None) -> RunDir:
+    """Exports the merged model if needed, then writes it as GGUF files. `check` is that of `run_recipe`.
 
     Raises:
         ModelError, CheckpointError, MissingExtraError: those of `exporting.gguf.export`, or the errors of `run_recipe`.
@@ -42,7 +50,7 @@ def export_gguf(recipe: Recipe, dtype: str) -> RunDir:
 
     require("gguf", extra="gguf")  # before the training
     find_program(dtype)
-    run = run_recipe(recipe, "export")
+    run = run_recipe(recipe, "export", check=check)
     with run.locked():
         from finetune.exporting.gguf.export import export_gguf
 
@@ -50,8 +58,8 @@ def export_gguf(recipe: Recipe, dtype: str) -> RunDir:
     return run
 
 
-def export_onnx(recipe: Recipe) -> RunDir:
-    """Exports the merged model if needed, then writes it as ONNX graphs.
+def export_onnx(recipe: Recipe, check: Check | None = None) -> RunDir:
+    """Exports the merged model if needed, then writes it as ONNX graphs. `check` is that of `run_recipe`.
 
     Raises:
         ModelError, CheckpointError, MissingExtraError: those of `exporting.onnx.export`, or the errors of `run_recipe`.
@@ -59,7 +67,7 @@ def export_onnx(recipe: Recipe) -> RunDir:
     from finetune.exporting.onnx.export import check_packages, export_onnx
 
     check_packages()  # before the training
-    run = run_recipe(recipe, "export")
+    run = run_recipe(recipe, "export", check=check)
     with run.locked():
         export_onnx(run)
     return run

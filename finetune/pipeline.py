@@ -23,6 +23,7 @@ from finetune.training.launch import PATIENCE, is_elastic, processes_for, train_
 
 log = logging.getLogger(__name__)
 
+Check = Callable[[Recipe, RunDir, int], None]  # of a prepared training, with the number of its processes
 PEER_GONE = ("Connection closed by peer", "Connection reset by peer")  # messages of gloo when another rank has failed
 
 
@@ -97,7 +98,11 @@ STAGE_NAMES = [stage.name for stage in STAGES]
 
 
 def run_recipe(
-    recipe: Recipe, last: str, stages: Sequence[Stage] = STAGES, launch: Callable[[RunDir, int], None] = train_on_all
+    recipe: Recipe,
+    last: str,
+    stages: Sequence[Stage] = STAGES,
+    launch: Callable[[RunDir, int], None] = train_on_all,
+    check: Check | None = None,
 ) -> RunDir:
     """Runs the stages up to `last` in `<runs>/<name>`; after `export`, writes `summary.json`.
 
@@ -106,6 +111,7 @@ def run_recipe(
         last: Name of the last stage to run.
         stages: What to run, with the names of `STAGES`.
         launch: Trains in several processes, which run this function with WORLD_SIZE set.
+        check: Called before a training, with the number of its processes.
 
     Raises:
         RecipeError: data.train is empty, or the variables of a launcher are wrong.
@@ -114,7 +120,7 @@ def run_recipe(
     """
     run = run_dir_of(recipe)
     if world_size(os.environ) > 1:
-        return _train_as_rank(recipe, run, last, stages)
+        return _train_as_rank(recipe, run, last, stages, check)
     elastic = is_elastic(os.environ)
     with run.locked(patience=PATIENCE * elastic):
         run.claim(settings_of_training(recipe))
@@ -131,6 +137,8 @@ def run_recipe(
             log.info("%s ...", stage.name)
             run.marker(stage.name).unlink(missing_ok=True)
             processes = processes_for(recipe) if stage.name == "train" and not elastic else 1
+            if check and stage.name == "train":
+                check(recipe, run, processes)
             if processes > 1:
                 launch(run, processes)
             else:
@@ -166,7 +174,7 @@ def _run_stage(stage: Stage, recipe: Recipe, run: RunDir, inputs: str) -> None:
         track_results(recipe, run)
 
 
-def _train_as_rank(recipe: Recipe, run: RunDir, last: str, stages: Sequence[Stage]) -> RunDir:
+def _train_as_rank(recipe: Recipe, run: RunDir, last: str, stages: Sequence[Stage], check: Check | None) -> RunDir:
     """Trains as one of several processes, which `launch` or `accelerate launch` has started; runs no other stage."""
     if last != "train" or run.done("prepare") is None:
         raise CheckpointError(
@@ -184,6 +192,8 @@ def _train_as_rank(recipe: Recipe, run: RunDir, last: str, stages: Sequence[Stag
                 raise CheckpointError(
                     "the corpora or the data section changed since `finetune prepare`; run `finetune prepare` again"
                 )
+        if check and CHILD not in os.environ:  # otherwise the parent process has checked it
+            check(recipe, run, world_size(os.environ))
         train = next(stage for stage in stages if stage.name == "train")
         try:
             result = asdict(train.run(recipe, run))

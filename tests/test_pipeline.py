@@ -458,6 +458,38 @@ def test_a_restarted_process_waits_for_the_lock_and_starts_no_others(
     assert fake.names == ["prepare", "train"] and run.done("train") is not None
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_training_that_is_refused_does_not_start(tmp_path: Path, fake: FakeStages, processes: int) -> None:
+    settings, launched = recipe(tmp_path, machine={"processes": processes}), list[int]()
+
+    def refuse(recipe: Recipe, run: RunDir, count: int) -> None:
+        assert run.done("prepare") is not None
+        raise DataError(f"too large for {count}")
+
+    def launch(run: RunDir, count: int) -> None:
+        launched.append(count)
+
+    with pytest.raises(DataError, match=f"too large for {processes}"):
+        fake.run(settings, "export", launch=launch, check=refuse)
+    assert fake.names == ["prepare"] and not launched
+    run = fake.run(recipe(tmp_path), "train")
+    fake.run(recipe(tmp_path), "export", check=refuse)  # nothing is left to train
+    assert fake.names == STAGE_NAMES and run.summary.exists()
+
+
+def test_a_rank_is_checked_unless_its_parent_was(
+    tmp_path: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = list[int]()
+    fake.run(recipe(tmp_path), "prepare")
+    as_rank(monkeypatch)
+    for child in (False, True):
+        if child:
+            monkeypatch.setenv(CHILD, "1")
+        fake.run(recipe(tmp_path), "train", check=lambda recipe, run, count: checked.append(count))
+    assert checked == [2] and fake.names == ["prepare", "train", "train"]
+
+
 def test_several_processes_do_not_train_on_changed_corpora(
     tmp_path: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch
 ) -> None:

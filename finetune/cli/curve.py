@@ -49,9 +49,11 @@ def run(args: argparse.Namespace) -> int:
     from finetune.core.extras import require
     from finetune.core.files import write_text
     from finetune.learning_curve import learning_curve
+    from finetune.pipeline import run_recipe
+    from finetune.planning.fits import check_training
     from finetune.report.curve_text import curve_text
 
-    result, files = learning_curve(recipe, options)
+    result, files = learning_curve(recipe, options, lambda part: run_recipe(part, "train", check=check_training))
     print(visible("\n".join([*curve_text(result), f"result: {files.result}"])))
     try:
         require("matplotlib", extra="report")

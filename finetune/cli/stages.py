@@ -79,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
     from finetune.partial_runs import export_adapter, export_gguf, export_onnx, prepare_shard, run_prepare
     from finetune.pipeline import run_recipe, summarize
+    from finetune.planning.fits import check_training
     from finetune.report.summary import format_summary
 
     if shard is not None:
@@ -90,10 +91,13 @@ def run(args: argparse.Namespace) -> int:
     if args.command == "prepare":
         run_dir = run_prepare(recipe, merge=False, engine=args.engine)
     elif args.format != HF:
-        exports = {GGUF: lambda: export_gguf(recipe, args.gguf_dtype or GGUF_DTYPE), ONNX: lambda: export_onnx(recipe)}
-        run_dir = exports.get(args.format, lambda: export_adapter(recipe, args.format))()
+        exports = {
+            GGUF: lambda: export_gguf(recipe, args.gguf_dtype or GGUF_DTYPE, check_training),
+            ONNX: lambda: export_onnx(recipe, check_training),
+        }
+        run_dir = exports.get(args.format, lambda: export_adapter(recipe, args.format, check_training))()
     else:
-        run_dir = run_recipe(recipe, LAST_STAGE[args.command])
+        run_dir = run_recipe(recipe, LAST_STAGE[args.command], check=check_training)
     if args.shards is not None:
         _write_shards(args, run_dir)
     if args.command == "run":

@@ -130,7 +130,8 @@ class RunDir:
     def claim(self, settings: dict[str, Any]) -> None:
         """Records the settings that this directory belongs to. They can change until something was trained.
 
-        The record of an earlier version that had fewer keys is kept if the new ones have their defaults.
+        Keys that the record of an earlier version does not have are added only if they do not have their defaults, so
+        hashes of what that version has completed stay valid.
 
         Args:
             settings: Sections of a recipe.
@@ -141,7 +142,8 @@ class RunDir:
         """
         self.root.mkdir(parents=True, exist_ok=True)
         recorded = self.check_claim(settings)
-        if recorded is None or without_new_defaults(settings, recorded) != recorded:
+        settings = settings if recorded is None else without_new_defaults(settings, recorded)
+        if settings != recorded:
             write_json(self.recipe, settings)
 
     def claimed(self) -> dict[str, Any]:

@@ -46,6 +46,7 @@ class _Check:
     """The state of a check: its problems so far, and what was read."""
 
     recipe: Recipe
+    memory: Callable[[str], int | None]
     problems: list[str] = field(default_factory=list)
     splits: dict[str, SplitFacts] = field(default_factory=dict)
     leaks: list[LeakCount] = field(default_factory=list)
@@ -68,15 +69,21 @@ class _Check:
             self.problems.append(problem)
 
 
-def check_recipe(recipe: Recipe, settings: Iterable[Setting] = (), measure: Measure | None = None) -> CheckResult:
+def check_recipe(
+    recipe: Recipe,
+    settings: Iterable[Setting] = (),
+    measure: Measure | None = None,
+    memory: Callable[[str], int | None] = memory_of,
+) -> CheckResult:
     """Checks a recipe and plans its run. Nothing is written, and no error of a stage is raised: they are `problems`.
 
     Args:
         recipe: the recipe.
         settings: its settings with their origins.
         measure: measures the time of steps; None estimates it from earlier runs.
+        memory: bytes of a device; None for one that is not here.
     """
-    check, run = _Check(recipe), RunDir(f"{recipe.runs}/{recipe.name}")
+    check, run = _Check(recipe, memory), RunDir(f"{recipe.runs}/{recipe.name}")
     base = recipe.model
     opened: tuple[SpeechModel, ModelSummary] | None = None
     if recipe.data.train:
@@ -85,14 +92,14 @@ def check_recipe(recipe: Recipe, settings: Iterable[Setting] = (), measure: Meas
             check.add(str(error))
     corpora = _corpora(check)
     _read_splits(check)
-    steps = memory = disk = time = None
+    steps = plans = disk = time = None
     unknown = _unknown(check)
     if opened and recipe.data.train and not unknown:
-        steps, memory, disk, time = _plan(check, opened[0], run, measure)
+        steps, plans, disk, time = _plan(check, opened[0], run, measure)
     rows = [SettingValue(item.key, str(item.value), item.origin) for item in settings]
     parameters = sum(opened[1].parts.values()) if opened else 0
     plan = steps.plan if steps else None
-    advice = PlanFacts(recipe, check.splits, parameters, plan, memory or [], disk, check.terms)
+    advice = PlanFacts(recipe, check.splits, parameters, plan, plans or [], disk, check.terms)
     return CheckResult(
         settings=rows,
         model=opened[1] if opened else None,
@@ -102,7 +109,7 @@ def check_recipe(recipe: Recipe, settings: Iterable[Setting] = (), measure: Meas
         terms=check.terms,
         processes=processes_text(recipe, torch.cuda.device_count()) if recipe.data.train else "",
         steps=plan,
-        memory=memory or [],
+        memory=plans or [],
         disk=disk,
         time=time,
         unknown=unknown if recipe.data.train else "",
@@ -188,7 +195,8 @@ def _plan(
     check.attempt(lambda: check_disk(disk))
     devices = [default_device()] if torch.cuda.device_count() else ["cpu", "cuda"]
     memory = [
-        plan_memory(model, recipe, steps.largest, device, steps.plan.processes, memory_of(device)) for device in devices
+        plan_memory(model, recipe, steps.largest, device, steps.plan.processes, check.memory(device))
+        for device in devices
     ]
     for plan in memory:
         check.attempt(partial(check_fits, plan, recipe))

@@ -1,9 +1,41 @@
 """Refuses a training whose step cannot fit into the memory of its device, with the arithmetic and what needs less."""
 
+from collections.abc import Callable
+
 from finetune.core.config import LoraPart, Recipe
-from finetune.core.errors import DataError
+from finetune.core.errors import DataError, ModelError
+from finetune.core.run_dir import RunDir
+from finetune.model.granite import default_device
+from finetune.model.model_summary import open_without_weights
 from finetune.planning.disk import gigabytes
-from finetune.planning.memory import MemoryPlan
+from finetune.planning.machine import memory_of
+from finetune.planning.memory import MemoryPlan, plan_memory
+from finetune.planning.steps import largest_batch
+from finetune.training.corpus import manifests_of
+from finetune.training.parts import trainable_parts
+
+
+def check_training(
+    recipe: Recipe, run: RunDir, processes: int, memory: Callable[[str], int | None] = memory_of
+) -> None:
+    """Refuses a prepared training that cannot fit, before the weights are read.
+
+    Args:
+        recipe: the recipe.
+        run: its run directory, with the manifests of `finetune prepare`.
+        processes: training processes.
+        memory: bytes of a device; None if they are not known.
+
+    Raises:
+        DataError: see `check_fits`.
+        RecipeError: a batch cannot hold the longest clip.
+    """
+    try:
+        model, _ = open_without_weights(recipe.model.base, recipe.model.revision, trainable_parts(recipe.parts))
+    except ModelError:  # the training says so when it loads the model
+        return
+    largest, device = largest_batch(model, recipe, manifests_of(recipe, run), processes), default_device()
+    check_fits(plan_memory(model, recipe, largest, device, processes, memory(device)), recipe)
 
 
 def cannot_fit(plan: MemoryPlan, recipe: Recipe) -> bool:

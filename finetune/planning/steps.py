@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +11,14 @@ from finetune.core.config import Recipe
 from finetune.data.audio import SAMPLE_RATE
 from finetune.data.features import FRAME_SECONDS, num_frames
 from finetune.data.manifest import Utterance
+from finetune.data.utterance_table import open_manifest
 from finetune.model.granite import SpeechModel
 from finetune.model.prompt import encode_text, render
 from finetune.planning.activations import LargestBatch
 from finetune.planning.split_facts import LIMITS, Limits, SplitFacts
 from finetune.training.clip_table import ClipTable
 from finetune.training.corpus import TrainingCorpus
+from finetune.training.dataset import SpeechDataset
 from finetune.training.plan import Groups, no_speech_durations, plan_epoch, sample_replay, sample_weighted
 
 Clips = list[tuple[Utterance, ...]]  # the utterances of each clip; several if clips are concatenated
@@ -140,10 +143,44 @@ def _exact(model: SpeechModel, recipe: Recipe, facts: Mapping[str, SplitFacts], 
     data, epochs = corpus.dataset, list[_Epoch]()
     for epoch in range(recipe.train.epochs):  # the clips of one epoch are open at a time
         plan = corpus.plan(epoch, recipe.train.batch_seconds, processes * recipe.train.accumulation)
-        targets = np.array([data.tokens([index]) for index in range(len(data.positions))])
-        clips = _Clips(np.array(data.durations), np.array(data.positions), targets, None if epochs else data.clips)
+        clips = _clips_of(data, None if epochs else data.clips)
         epochs.append(_Epoch(len(plan), plan.batches, clips))
     return _steps(recipe, epochs, processes, exact=True)
+
+
+def largest_batch(model: SpeechModel, recipe: Recipe, manifests: Mapping[str, Path], processes: int) -> LargestBatch:
+    """The sizes of the largest batches of the first epoch of a prepared training.
+
+    Args:
+        model, recipe, processes: see `plan_steps`.
+        manifests: from `manifests_of`.
+
+    Raises:
+        RecipeError, DataError, ModelError: those of `TrainingCorpus`.
+    """
+    quiet = recipe.model_copy(update={"train": recipe.train.model_copy(update={"ctc_weight": 0.0})})  # training warns
+    tables = {split: open_manifest(path) for split, path in manifests.items()}
+    corpus = TrainingCorpus(model, quiet, tables, manifests)
+    batches = corpus.plan(0, recipe.train.batch_seconds, processes * recipe.train.accumulation).batches
+    clips = _clips_of(corpus.dataset)
+    return _largest(recipe, clips, batches, _Sizes.of(clips, batches))
+
+
+def _clips_of(data: SpeechDataset, table: ClipTable | None = None) -> _Clips:
+    """The clips that are open, as columns."""
+    return _Clips(np.array(data.durations), np.array(data.positions), np.array(data.target_counts), table)
+
+
+def _largest(recipe: Recipe, clips: _Clips, batches: Groups, sizes: _Sizes) -> LargestBatch:
+    longest, widest = (batches[int(np.argmax(column))] for column in (sizes.padded, sizes.positions))
+    return LargestBatch(
+        clips=len(longest),
+        frames=num_frames(round(float(clips.durations[[*longest]].max()) * SAMPLE_RATE)),
+        rows=len(widest),
+        positions=int(clips.positions[[*widest]].max()),
+        targets=int(clips.targets[[*widest]].sum()),
+        kind=_kind(recipe),
+    )
 
 
 def _estimated(
@@ -224,8 +261,8 @@ def _steps(recipe: Recipe, epochs: Sequence[_Epoch], processes: int, *, exact: b
     settings, speed, first, clips = recipe.train, 1.0 - recipe.augment.speed, epochs[0].batches, epochs[0].clips
     times = scale * settings.epochs / len(epochs)
     sizes = [_Sizes.of(epoch.clips, epoch.batches) for epoch in epochs]
-    padded, wide = sizes[0].padded, sizes[0].positions
-    longest, widest = first[int(np.argmax(padded))], first[int(np.argmax(wide))]
+    padded = sizes[0].padded
+    longest = first[int(np.argmax(padded))]
     typical = first[int(np.argsort(padded)[len(padded) // 2])]
     plan = StepPlan(
         exact=exact,
@@ -240,15 +277,8 @@ def _steps(recipe: Recipe, epochs: Sequence[_Epoch], processes: int, *, exact: b
         padding=1 - sizes[0].seconds / float(padded.sum()),
         tokens=round(times * sum(item.tokens for item in sizes)),
     )
-    largest = LargestBatch(
-        clips=len(longest),
-        frames=num_frames(round(float(clips.durations[[*longest]].max()) * SAMPLE_RATE)),
-        rows=len(widest),
-        positions=int(clips.positions[[*widest]].max()),
-        targets=int(clips.targets[[*widest]].sum()),
-        kind=_kind(recipe),
-    )
     measured = [_with_files(clips.table, batch) if clips.table else [] for batch in (longest, typical)]
+    largest = _largest(recipe, clips, first, sizes[0])
     return Steps(plan, largest, (measured[0], measured[1]), times * sum(float(item.padded.sum()) for item in sizes))
 
 

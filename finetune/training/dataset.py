@@ -100,6 +100,7 @@ class SpeechDataset:
         clips: all clips as utterances.
         seconds: (clips,) without speed perturbation.
         durations: (clips,) seconds at the slowest speed of the augmentation, which is the longest that a clip can be.
+        target_counts: (clips,) target tokens, with the end-of-text token.
         positions: (clips,) language model positions: prompt, audio tokens and target. Those of sampled keywords, which
             are at most as many as counted, are in the clips of the open epoch only.
         open: the epoch whose added clips are among the clips; None for no or all epochs.
@@ -141,14 +142,14 @@ class SpeechDataset:
         rows = chain(self._joined_rows(groups), _empty_rows(len(no_speech)))
         added = EncodedTexts.of(encoded(rows, self.encoder))
         self.clips, self._added_texts = ClipTable(self.base, groups, times, no_speech), added
-        self._target_counts = _appended(base.target, added.target)
+        self.target_counts = _appended(base.target, added.target)
         self._label_counts = _appended(base.labels, added.labels)
         self.seconds = self.clips.durations
         speed = self.recipe.augment.speed
         self.durations = self.seconds / (1.0 - speed) if speed else self.seconds
         frames = num_frames(np.rint(self.durations * SAMPLE_RATE).astype(np.int64))
         audio = self.model.num_audio_tokens(torch.from_numpy(frames)).numpy().astype(np.int32)
-        self.positions: Indices = _appended(base.prompt, added.prompt) + audio + self._target_counts
+        self.positions: Indices = _appended(base.prompt, added.prompt) + audio + self.target_counts
         self._samples_keywords = False
 
     def _add_keywords(self, rows: Indices) -> None:
@@ -288,7 +289,7 @@ class SpeechDataset:
 
     def tokens(self, indices: list[int]) -> int:
         """The number of target tokens of clips, with the end-of-text token."""
-        return int(self._target_counts[np.asarray(indices, np.int64)].sum())
+        return int(self.target_counts[np.asarray(indices, np.int64)].sum())
 
     def labels(self, indices: list[int]) -> int:
         """The number of CTC labels of clips."""

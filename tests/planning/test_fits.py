@@ -5,10 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from command import Command
 
 from finetune.core.config import Recipe
 from finetune.core.errors import DataError
-from finetune.planning.fits import cannot_fit, check_fits
+from finetune.core.run_dir import RunDir
+from finetune.model.granite import SpeechModel
+from finetune.planning.check import check_recipe
+from finetune.planning.fits import cannot_fit, check_fits, check_training
 from finetune.planning.memory import LessMemory, MemoryPlan
 
 GB = 10**9
@@ -40,3 +44,46 @@ def test_what_could_fit_is_not_refused(tiny: Callable[..., Recipe], tmp_path: Pa
     assert cannot_fit(replace(PLAN, available=34 * GB), auto)
     with pytest.raises(DataError, match="35.0 GB .*optimizer . 1.0 GB libraries"):
         check_fits(replace(PLAN, available=34 * GB), auto)
+
+
+@pytest.mark.parametrize("batch", ["fixed", "auto"])
+def test_check_and_train_refuse_a_device_that_is_too_small_with_the_same_text(
+    trained: tuple[Recipe, RunDir, SpeechModel], batch: str
+) -> None:
+    recipe, run, _ = trained
+    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"batch": batch})})
+    problems = check_recipe(recipe, memory=lambda device: 10**8).problems
+    (problem,) = [
+        line for line in problems if line.startswith("a training step does not fit on cpu: it needs at least")
+    ]
+    assert "100 MB are here" in problem and ("activations" in problem) == (batch == "fixed")
+    with pytest.raises(DataError) as caught:
+        check_training(recipe, run, 1, lambda device: 10**8)
+    assert str(caught.value) == problem
+    for available in (10**12, None):
+        check_training(recipe, run, 1, lambda device, available=available: available)
+        problems = check_recipe(recipe, memory=lambda device, available=available: available).problems
+        assert not any("does not fit" in line for line in problems)
+
+
+def test_a_base_that_cannot_be_opened_is_left_to_the_training(
+    trained: tuple[Recipe, RunDir, SpeechModel], tmp_path: Path
+) -> None:
+    recipe, run, _ = trained
+    model = recipe.model.model_copy(update={"base": str(tmp_path / "gone")})
+    check_training(recipe.model_copy(update={"model": model}), run, 1, lambda device: 1)
+
+
+def test_the_command_refuses_before_it_loads_the_model(
+    tiny: Callable[..., Recipe], tmp_path: Path, finetune: Command
+) -> None:
+    path = tmp_path / "huge.yaml"
+    parts: dict[str, object] = {"lora": {"rank": 10**9}}
+    path.write_text(
+        tiny(tmp_path, "huge", parts=parts, ctc_weight=0).model_dump_json(exclude_none=True)
+    )  # JSON is YAML
+    check, train = finetune("check", path), finetune("train", path)
+    assert train.code == check.code == 1 and "a training step does not fit on" in train.err
+    assert train.err.removeprefix("finetune: ").strip() in check.err
+    run = RunDir(tmp_path / "huge")
+    assert run.done("prepare") is not None and not run.checkpoint.exists()
