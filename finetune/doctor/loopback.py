@@ -72,14 +72,17 @@ def check_loopback(
         for child in children:
             out, errors = child.communicate(timeout=limit)
             started += 1
-            if child.returncode or out.strip().removeprefix(STARTED).strip() != ANSWER:
-                lines = errors.strip().splitlines() or [f"exit code {child.returncode}, output {out.strip()!r}"]
-                return failed(name, lines[-1], cure)
+            if problem := _problem(child.returncode, out, errors):
+                return failed(name, problem, cure)
     except subprocess.TimeoutExpired:
         busy = max(waiting(child.pid) for child in children[started:]) > limit / 2
         for child in children[started:]:
+            ended = child.poll() is not None
             child.kill()
-            started += child.communicate()[0].startswith(STARTED)
+            out, errors = child.communicate()
+            if ended and (problem := _problem(child.returncode, out, errors)):
+                return failed(name, problem, cure)
+            started += out.startswith(STARTED)
         if busy or started < len(children):
             return warned(name, f"no answer in {limit:.0f} s, because the machine was too busy to answer", BUSY)
         return failed(name, f"no answer in {limit:.0f} s", cure)
@@ -88,3 +91,10 @@ def check_loopback(
             child.kill()
             child.wait()
     return passed(name, "two processes exchange tensors")
+
+
+def _problem(code: int, out: str, errors: str) -> str:
+    """Why the output of a process is not that of a success; "" if it is."""
+    if code == 0 and out.strip().removeprefix(STARTED).strip() == ANSWER:
+        return ""
+    return (errors.strip().splitlines() or [f"exit code {code}, output {out.strip()!r}"])[-1]

@@ -149,6 +149,7 @@ def test_other_features_fail() -> None:
         ("echo started; echo 'RuntimeError: connection refused' >&2; exit 1", "connection refused"),
         ("echo 'ImportError: no torch' >&2; exit 1", "no torch"),
         ("echo started; exec sleep 60", "no answer in 1 s"),
+        ("test $RANK = 0 || { echo 'ImportError: broken' >&2; exit 1; }; exec sleep 60", "broken"),
         ("echo started; echo '[2.0, 2.0, 2.0, 2.0]'", "[2.0, 2.0, 2.0, 2.0]"),
         ("echo started", "started"),
     ],
