@@ -153,7 +153,7 @@ def test_a_recipe_without_data_to_train_or_score_is_refused(recipe: Recipe) -> N
     for split, message in (("train", "data.train: empty"), ("valid", "data.valid: empty")):
         data = recipe.data.model_copy(update={split: []})
         with pytest.raises(RecipeError, match=message):
-            learning_curve(recipe.model_copy(update={"data": data}), CurveOptions(split="valid"))
+            learning_curve(recipe.model_copy(update={"data": data}), CurveOptions(split="valid"), Fake().train)
 
 
 @pytest.mark.parametrize(
