@@ -9,6 +9,10 @@ from finetune.core.extras import require
 from finetune.core.files import MAX_LIST_BYTES, read_bytes
 from finetune.core.serve_options import API_KEYS, ServeOptions
 
+# oneDNN keeps the code that it makes for each shape of a batch: 1,024 of them by default, some 100 MB after ten minutes
+# of clips of all lengths. Layers of one batch share them, so a few are enough.
+PRIMITIVES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+
 
 def add_parser(subparsers: Subparsers) -> None:
     text = "serve a model over HTTP, with OpenAI's API for transcriptions"
@@ -70,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
     for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         require(module, extra="serve")
 
+    os.environ.setdefault(*PRIMITIVES)  # read when torch makes the first one
     from finetune.serving.adapters import parse_adapters, with_adapters
     from finetune.serving.app import create_app
     from finetune.serving.models import Models, load_base

@@ -1,5 +1,6 @@
 """`finetune serve` as a command: arguments, keys, the end by a signal."""
 
+import os
 import re
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import httpx
 import pytest
 from command import Command
 
-from finetune.cli.serve import _api_keys
+from finetune.cli.serve import PRIMITIVES, _api_keys
 from finetune.core.errors import DataError, RecipeError
 from finetune.core.serve_options import API_KEYS
 
@@ -29,6 +30,16 @@ from finetune.core.serve_options import API_KEYS
 def test_wrong_arguments(finetune: Command, arguments: list[str], code: int, message: str) -> None:
     result = finetune("serve", "no-model", *arguments)
     assert result.code == code and message in result.err
+
+
+def test_code_for_few_shapes_is_kept_unless_the_user_says_so(
+    finetune: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, value = PRIMITIVES
+    monkeypatch.setenv(name, "9")
+    assert finetune("serve", "no-model").code == 1 and os.environ[name] == "9"
+    monkeypatch.delenv(name)
+    assert finetune("serve", "no-model").code == 1 and os.environ[name] == value
 
 
 def test_keys_of_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
