@@ -223,7 +223,7 @@ def test_downloads_have_the_words_and_their_times(tab: Tab, ward: tuple[Path, di
     tab.page.keyboard.press("Control+Enter")
     words = ["<Mr>", "&", "co", *ward[1]["text"].split()[1:]]
     cues = list(srt.parse(downloaded(tab, "#srt")))
-    assert " ".join(cue.content for cue in cues).split() == words
+    assert " ".join(cue.content for cue in cues).split() == ["‹Mr>", *words[1:]]  # SRT has no escapes
     assert cues[0].start.total_seconds() == pytest.approx(ward[1]["words"][0]["start"], abs=0.001)
     for cue in cues:
         assert cue.start < cue.end and all(len(line) <= 42 for line in cue.content.split("\n"))
