@@ -1,5 +1,6 @@
 """The web application: routes of OpenAI's API, health, metrics, corrections, the page."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from finetune.serving import corrections, metrics
 from finetune.serving.engine import Engine
 from finetune.serving.errors import ApiError, on_api_error, on_http_error
 from finetune.serving.guard import Guard
+from finetune.serving.memory import give_back_regularly
 from finetune.serving.models import Models, ServedModel
 from finetune.serving.openapi import FORM
 from finetune.serving.realtime import Realtime
@@ -34,7 +36,9 @@ def create_app(models: Models, options: ServeOptions) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         engine.start()
+        housekeeping = asyncio.create_task(give_back_regularly())
         yield
+        housekeeping.cancel()
         engine.close()
 
     app = FastAPI(title="finetune serve", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
