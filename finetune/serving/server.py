@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 LINGER = 2.0  # seconds in which a client can read the answer to a request that it has not sent completely
 BACKLOG = 1024  # connections that wait to be accepted
 MAX_MESSAGE = 1 << 20  # bytes of a message of a websocket
+KEEP_ALIVE = 75  # seconds; longer than clients (5) and proxies (60) reuse a connection, which must not close meanwhile
 TO_TELL = 5.0  # seconds in which requests that are not finished get their error
 
 
@@ -115,6 +116,7 @@ def make_server(app: FastAPI, options: ServeOptions) -> Server:
         server_header=False,
         lifespan="on",
         ws_max_size=MAX_MESSAGE,
+        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=round(options.drain + TO_TELL),
     )
     return Server(config, app, options)

@@ -17,7 +17,7 @@ import openai
 import pytest
 import soundfile
 from conftest import VOCABULARY
-from serving_server import running
+from serving_server import Running, running
 
 from finetune.core.model_limits import ModelLimits
 from finetune.inference.window_batches import Result, Window
@@ -216,6 +216,12 @@ def test_slow_clients_are_given_up(held: HeldModel) -> None:
         until(lambda: server.app.state.gate.inside == 0)
         held.free.set()
         assert server.post(files=files()).status_code == 200
+
+
+def test_a_connection_is_kept_longer_than_clients_and_proxies_reuse_it(server: Running) -> None:
+    """A request on a connection that the server is closing is lost: nginx reuses one for 60 s, httpx for 5 s."""
+    reuse = httpx.Limits().keepalive_expiry
+    assert reuse is not None and server.server.config.timeout_keep_alive > max(60, reuse)
 
 
 def test_a_key_is_needed_if_there_is_one(held: HeldModel) -> None:
