@@ -9,8 +9,8 @@ from finetune.core.extras import require
 from finetune.core.files import MAX_LIST_BYTES, read_bytes
 from finetune.core.serve_options import API_KEYS, ServeOptions
 
-# oneDNN keeps the code that it makes for each shape of a batch: 1,024 of them by default, some 100 MB after ten minutes
-# of clips of all lengths. Layers of one batch share them, so a few are enough.
+# oneDNN keeps the code that it makes for each shape of a batch, 1,024 pieces by default. Clips of all lengths give ever
+# new shapes. The layers of one batch share the code, so little of it is enough.
 PRIMITIVES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 

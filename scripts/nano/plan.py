@@ -60,7 +60,7 @@ PLAN = Plan(
         "text": Schedule(600, 2e-3, 1.0),
         "spelled": Schedule(160, 1.5e-3, 1.0),
         "align": Schedule(600, 1.2e-3, 1.0),
-        "together": Schedule(1000, 8e-4),
+        "together": Schedule(1000, 5e-4),
         "cool": Schedule(200, 4e-4),
     },
     effects=AugmentSection(
