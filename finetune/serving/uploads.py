@@ -21,6 +21,7 @@ from finetune.serving.errors import ApiError
 
 MAX_FIELDS = 2000  # 1,000 keywords and other fields
 MAX_FIELD = 64 << 10  # bytes
+CHARSETS = (b"utf-8", b"utf8", b"us-ascii")  # others of Python's are slow, or make half characters
 MAX_TEXT = 256 << 10  # bytes of all text fields
 _numbers = count()
 
@@ -103,11 +104,7 @@ async def read_form(request: Request, options: ServeOptions, max_field: int = MA
             415, "the request must be multipart/form-data with the audio in `file`", None, "unsupported_media_type"
         )
     charset = parse_options_header(request.headers["content-type"])[1].get(b"charset", b"utf-8")
-    if charset.lower() not in (
-        b"utf-8",
-        b"utf8",
-        b"us-ascii",
-    ):  # Python has codecs that are slow, or make half characters
+    if charset.lower() not in CHARSETS:
         raise ApiError(415, "the text fields must be UTF-8", None, "unsupported_charset")
     stated = request.headers.get("content-length", "")
     if stated.isdigit() and int(stated) > options.max_upload:

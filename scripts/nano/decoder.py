@@ -12,13 +12,13 @@ from finetune.model.prompt import Prompt
 from finetune.training.copy_loss import CopyLoss
 from finetune.training.loss import IGNORE, token_loss
 from nano.arithmetic import autocast
+from nano.audio_attention import AudioAttentionLoss, Spans
 from nano.copying import LONG, CopyRows
-from nano.heard import HeardLoss, Spans
 from nano.spelled import SpelledRows
 from nano.stage import Losses
 from nano.tasks import Example, Tasks
 
-COPY_WEIGHT, HEARD_WEIGHT = 0.1, 1.0  # beside the loss of the text
+COPY_WEIGHT, ATTENTION_WEIGHT = 0.1, 1.0  # beside the loss of the text
 
 
 class Decoder:
@@ -34,15 +34,15 @@ class Decoder:
         self.copied = CopyRows(model.tokenizer, tasks.texts)
         self.spelled = SpelledRows(model, tasks)
         self.copy_loss = CopyLoss(model)
-        self.heard_loss = HeardLoss(model, self.copy_loss)
+        self.attention_loss = AudioAttentionLoss(model, self.copy_loss)
 
     def add_losses(self, losses: Losses, examples: Sequence[Example]) -> Tensor:
         """The loss of a batch of text; the groups are added to `losses`, as by all functions below."""
         return self._loss(losses, self._prompts(examples), examples)
 
-    def add_heard(self, losses: Losses, examples: Sequence[Example], audio: EncodedAudio, ctc: Tensor) -> Tensor:
+    def add_speech(self, losses: Losses, examples: Sequence[Example], audio: EncodedAudio, ctc: Tensor) -> Tensor:
         """The loss of a batch with its audio and the logits (B, T, 348) of the CTC head."""
-        spans = self.heard_loss.spans(ctc, audio.num_frames, examples)
+        spans = self.attention_loss.spans(ctc, audio.num_frames, examples)
         return self._loss(losses, self._prompts(examples), examples, audio, spans)
 
     def add_beside(self, losses: Losses, copies: int, spelled: int, key: str) -> Tensor:
@@ -88,9 +88,9 @@ class Decoder:
                 hidden = model.language_model(inputs_embeds=model.embed(ids, audio), use_cache=False).last_hidden_state
             total = hidden.new_zeros(())
             if spans:
-                heard, count = self.heard_loss(ids, labels, spans)
-                losses.add("places", heard, max(1, count))
-                total = total + HEARD_WEIGHT * heard
+                attention, count = self.attention_loss(ids, labels, spans)
+                losses.add("places", attention, max(1, count))
+                total = total + ATTENTION_WEIGHT * attention
             if listed:
                 total = total + COPY_WEIGHT * self.copy_loss(ids, labels)
         groups = defaultdict[str, list[int]](list)

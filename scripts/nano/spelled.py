@@ -15,7 +15,7 @@ from torch import Tensor
 
 from finetune.model.granite import EncodedAudio, SpeechModel
 from finetune.training.augment import sample_rng
-from nano.heard import Spans
+from nano.audio_attention import Spans
 from nano.tasks import Example, Tasks
 
 GROUP = "spelled"

@@ -68,7 +68,7 @@ class TogetherRounds:
             embeds, logits = project(model.projector, states, frames), (model.ctc_logits(states), middle)
         audio = EncodedAudio(states, frames, embeds, model.num_audio_tokens(frames))
         examples = [example for _, example in batch.chosen]
-        text = self.decoder.add_heard(losses, examples, audio, logits[0])
+        text = self.decoder.add_speech(losses, examples, audio, logits[0])
         text = text + add_token_loss(losses, model, audio, examples)
         text = text + BESIDE * self.decoder.add_beside(losses, self.plan.copies, self.plan.spelled, batch.key)
         ctc = add_ctc_losses(losses, logits, frames, items)

@@ -24,11 +24,11 @@ from finetune.model.conformer import encode
 from finetune.model.ctc import to_labels
 from finetune.model.granite import EncodedAudio, load_model
 from finetune.model.prompt import encode_text
+from nano.audio_attention import best_paths
 from nano.clips import find_shards, open_clips, split
 from nano.copying import CopyRows
 from nano.decoder import Decoder
 from nano.encoder import ctc_text, describe
-from nano.heard import best_paths
 from nano.plan import LANGUAGES, PLAN, Plan
 from nano.rounds import LONGEST, Shares, draw, make_batches
 from nano.scaffold import ACCENTS, KANA, Sizes, build_model, build_tokenizer, grow
@@ -464,15 +464,15 @@ def test_tokens_are_heard_where_the_ctc_head_has_their_letters(cache: Path) -> N
         ctc[0, 5 * number, label], ctc[0, 5 * number + 1 : 5 * number + 5, 0] = 9.0, 9.0
     decoder = Decoder(model, tasks)
     frames = torch.tensor([ctc.shape[1]])
-    (spans,) = decoder.heard_loss.spans(ctc, frames, [example])
+    (spans,) = decoder.attention_loss.spans(ctc, frames, [example])
     pieces = [model.tokenizer.decode([token]) for token in example.target[:-1]]
     ends = list(accumulate(map(len, pieces)))  # an audio embedding has 5 frames: one letter
     assert spans == [(n, end - len(piece), end - 1) for n, (piece, end) in enumerate(zip(pieces, ends, strict=True))]
     translated = replace(example, group="es>en")
-    assert decoder.heard_loss.spans(ctc, frames, [translated]) == [[]]
+    assert decoder.attention_loss.spans(ctc, frames, [translated]) == [[]]
 
 
-def test_the_heard_loss_trains_attention_to_these_places(cache: Path) -> None:
+def test_the_attention_loss_trains_attention_to_these_places(cache: Path) -> None:
     model, tasks = prepare(cache, TINY, None)
     decoder, losses = Decoder(model, tasks), []
     optimizer = torch.optim.Adam(model.language_model.parameters(), 3e-3)

@@ -24,7 +24,7 @@ NEAR = 2  # audio embeddings before and after a token that count too
 Spans = list[tuple[int, int, int]]  # number of a token, and its first and last audio embedding
 
 
-class HeardLoss:
+class AudioAttentionLoss:
     """Computes the loss of a batch from the attention that a `CopyLoss` has recorded.
 
     Args:
