@@ -2,6 +2,7 @@
 
     python scripts/build_nano.py --minutes 120     # stops after that time; rerun to continue exactly there
     python scripts/build_nano.py --score           # scores of the last finished or unfinished stage
+    python scripts/build_nano.py --further         # only trains the embedded model further, with its own tokenizer
 
 It reads sentences (`texts/`) and clips (`audio/`) in the cache folder. Each stage stores its weights there every few
 minutes, and a finished stage is skipped. A round of a stage begins with the clips that exist then, so more clips can
@@ -23,8 +24,8 @@ from finetune.training.signals import interruptible
 from nano.clips import find_shards, open_clips, split
 from nano.decoder import Decoder
 from nano.encoder import EncoderRounds
-from nano.plan import LANGUAGES, PLAN, Plan, scaled
-from nano.scaffold import build_model, build_tokenizer, grow
+from nano.plan import FURTHER, PLAN, Plan, scaled
+from nano.scaffold import build_model, build_tokenizer, copy_model, grow
 from nano.scores import CLIPS, score_clips, score_no_speech
 from nano.sentences import SentenceRounds, SpelledRounds, read_phrase_book, read_texts
 from nano.stage import Budget, OutOfTimeError, Rounds, Stage, load_weights, write_atomically
@@ -52,15 +53,19 @@ def parts_of(stage: str, model: SpeechModel) -> torch.nn.ModuleDict:
 
 def prepare(cache: Path, plan: Plan, start: Path | None) -> tuple[SpeechModel, Tasks]:
     """The model before the first stage, which is stored once with its tokenizer, and the tasks."""
-    texts = read_texts(cache / "texts", list(LANGUAGES))
-    if missing := [language for language in LANGUAGES if language not in texts]:
+    languages = list(plan.stored.languages)
+    texts = read_texts(cache / "texts", languages)
+    if missing := [language for language in languages if language not in texts]:
         print(f"{cache / 'texts'}: no sentences of {', '.join(missing)}; they do not train", flush=True)
     folder, beginning = cache / "model", cache / "beginning.pt"
-    if not (folder / "chat_template.jinja").exists():  # written last
-        build_tokenizer(texts, folder, plan.sizes.vocabulary)
-    model = build_model(folder, plan.sizes)
+    if plan.sizes is None:
+        model = copy_model(start or TARGET, folder)
+    else:
+        if not (folder / "chat_template.jinja").exists():  # written last
+            build_tokenizer(texts, folder, plan.sizes.vocabulary)
+        model = build_model(folder, plan.sizes)
     if not beginning.exists():
-        if start:
+        if start and plan.sizes:
             grow(model, load_model(str(start), "float32"))
         write_atomically(beginning, {"parts": model.hf.state_dict()})
     load_weights(beginning, model.hf)
@@ -75,7 +80,7 @@ def build(cache: Path, plan: Plan, start: Path | None, budget: Budget) -> Speech
         OutOfTimeError: the budget is over.
     """
     model, tasks = prepare(cache, plan, start)
-    audio, states, decoder = cache / "audio", cache / "states", Decoder(model, tasks)
+    audio, states, decoder = cache / "audio", cache / "states", Decoder(model, tasks, plan.attention_weight)
 
     def stored_states() -> StateRounds:
         store_states(model, cache / "encoder.pt", audio, states, plan, budget)
@@ -89,8 +94,8 @@ def build(cache: Path, plan: Plan, start: Path | None, budget: Budget) -> Speech
         "together": lambda: TogetherRounds(decoder, audio, plan, 1.0, 5),
         "cool": lambda: TogetherRounds(decoder, audio, plan, 3.0, 6),
     }
-    for name, make in rounds.items():
-        Stage(cache, name, parts_of(name, model), plan.schedules[name], budget).run(make)
+    for name, schedule in plan.schedules.items():
+        Stage(cache, name, parts_of(name, model), schedule, budget).run(rounds[name])
     return model
 
 
@@ -142,9 +147,10 @@ def score(cache: Path, plan: Plan, limit: int) -> None:
     print(text)
 
 
-def main(argv: list[str] | None = None, plan: Plan = PLAN) -> None:
+def main(argv: list[str] | None = None, plan: Plan = PLAN, further: Plan = FURTHER) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, default=ROOT / "build" / "nano", help="folder of texts, audio and stages")
+    parser.add_argument("--further", action="store_true", help="train --start itself further instead of a new model")
     parser.add_argument("--minutes", type=float, help="stop after this time")
     parser.add_argument("--scale", type=float, default=1.0, help="factor of the steps of every stage (default 1)")
     parser.add_argument(
@@ -154,7 +160,7 @@ def main(argv: list[str] | None = None, plan: Plan = PLAN) -> None:
     parser.add_argument("--score", action="store_true", help="score the newest weights, and train nothing")
     parser.add_argument("--clips", type=int, default=CLIPS, help=f"with --score: clips of each set (default {CLIPS})")
     args = parser.parse_args(argv)
-    plan = scaled(plan, args.scale)
+    plan = scaled(further if args.further else plan, args.scale)
     check_augmentation(plan.effects)
     if args.score:
         score(args.cache, plan, args.clips)

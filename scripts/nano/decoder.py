@@ -18,7 +18,7 @@ from nano.spelled import SpelledRows
 from nano.stage import Losses
 from nano.tasks import Example, Tasks
 
-COPY_WEIGHT, ATTENTION_WEIGHT = 0.1, 1.0  # beside the loss of the text
+COPY_WEIGHT = 0.1  # beside the loss of the text
 
 
 class Decoder:
@@ -27,10 +27,11 @@ class Decoder:
     Args:
         model: the model.
         tasks: make prompts.
+        attention_weight: of the loss of attention to the audio, beside that of the text.
     """
 
-    def __init__(self, model: SpeechModel, tasks: Tasks) -> None:
-        self.model, self.tasks = model, tasks
+    def __init__(self, model: SpeechModel, tasks: Tasks, attention_weight: float = 1.0) -> None:
+        self.model, self.tasks, self.attention_weight = model, tasks, attention_weight
         self.copied = CopyRows(model.tokenizer, tasks.texts)
         self.spelled = SpelledRows(model, tasks)
         self.copy_loss = CopyLoss(model)
@@ -90,7 +91,7 @@ class Decoder:
             if spans:
                 attention, count = self.attention_loss(ids, labels, spans)
                 losses.add("places", attention, max(1, count))
-                total = total + ATTENTION_WEIGHT * attention
+                total = total + self.attention_weight * attention
             if listed:
                 total = total + COPY_WEIGHT * self.copy_loss(ids, labels)
         groups = defaultdict[str, list[int]](list)

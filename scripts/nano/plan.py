@@ -17,7 +17,7 @@ class Plan:
     """What the build does; a test makes a small one.
 
     Attributes:
-        sizes: of the model.
+        sizes: of the model; None trains the model of `--start` itself further, with its tokenizer.
         schedules: steps and learning rate of each stage.
         effects: what is done to clips.
         keywords: how often prompts have keywords.
@@ -28,11 +28,12 @@ class Plan:
         align_limits, together_limits: padded seconds and tokens of a batch.
         text_copies, copies: rows that are copied, in a batch of the text stage and of the stages after it.
         text_spelled, spelled: rows that are spelled, in a batch of their own stage and of the stages after it.
+        attention_weight, token_weight: of the losses of attention to the audio, and of tokens in audio embeddings.
         round_seconds, round_items: audio or examples of a round.
         max_new_tokens: of a text, in scores.
     """
 
-    sizes: Sizes
+    sizes: Sizes | None
     schedules: Mapping[str, Schedule]
     effects: AugmentSection
     keywords: KeywordsSection
@@ -48,6 +49,8 @@ class Plan:
     copies: int
     text_spelled: int
     spelled: int
+    attention_weight: float
+    token_weight: float
     round_seconds: float
     round_items: int
     max_new_tokens: int
@@ -90,9 +93,24 @@ PLAN = Plan(
     copies=8,
     text_spelled=64,
     spelled=12,
+    attention_weight=1.0,
+    token_weight=1.0,
     round_seconds=6 * 3600.0,
     round_items=6000,
     max_new_tokens=120,
+)
+
+FURTHER = replace(  # in English only; the model follows its audio already
+    PLAN,
+    sizes=None,
+    schedules={"together": Schedule(1500, 6e-4), "cool": Schedule(250, 3e-4)},
+    effects=PLAN.effects.model_copy(update={"telephone": 0.3, "noise_probability": 0.35}),
+    stored=Shares({"en": 1.0}, {"phrase": 0.3}, ENGINES, joined=0.15, no_speech=0.05),
+    together_limits=(80.0, 6000.0),
+    copies=4,
+    spelled=0,
+    attention_weight=0.1,
+    token_weight=0.0,
 )
 
 

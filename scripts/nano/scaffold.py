@@ -1,6 +1,7 @@
 """Configuration, tokenizer and other files of the embedded model, in hub layout; the weights are random or grown."""
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -13,7 +14,7 @@ from torch import nn
 from transformers import AutoTokenizer, GraniteSpeechConfig, GraniteSpeechForConditionalGeneration
 
 from finetune.core.prompts import DEFAULT_PROFILE
-from finetune.model.granite import SpeechModel
+from finetune.model.granite import SpeechModel, load_model
 
 PAD, EOS, AUDIO = "<|pad|>", "<|end_of_text|>", "<|audio|>"
 SPLIT = (
@@ -192,6 +193,16 @@ def build_model(folder: Path, sizes: Sizes = Sizes(), seed: int = 0) -> SpeechMo
     # The default of 0.02 suits wide models; this narrow model trains faster with larger embeddings.
     hf.model.language_model.embed_tokens.weight.data.normal_(0.0, 0.08)
     return SpeechModel(hf, AutoTokenizer.from_pretrained(folder), str(folder))
+
+
+def copy_model(source: Path, folder: Path) -> SpeechModel:
+    """The model in `source`; its files except config, weights and scores go to `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("tokenizer.json", *_side_files(), "chat_template.jinja"):
+        shutil.copyfile(source / name, folder / name)
+    model = load_model(str(source), "float32")
+    model.hf.config.text_config.architectures = config().text_config.architectures
+    return model
 
 
 def grow(model: SpeechModel, old: SpeechModel) -> None:

@@ -178,7 +178,8 @@ class StateRounds:
             embeds, ctc = project(model.projector, hidden, frames), model.ctc_logits(hidden)
         audio = EncodedAudio(hidden, frames, embeds, model.num_audio_tokens(frames))
         examples = [example for _, example in batch.chosen]
-        text = self.decoder.add_speech(losses, examples, audio, ctc) + add_token_loss(losses, model, audio, examples)
+        text = self.decoder.add_speech(losses, examples, audio, ctc)
+        text = text + self.plan.token_weight * add_token_loss(losses, model, audio, examples)
         losses.total = text + BESIDE * self.decoder.add_beside(losses, self.plan.copies, self.plan.spelled, batch.key)
         losses.seconds = float(frames.sum()) * 0.02
         return losses

@@ -69,7 +69,8 @@ class TogetherRounds:
         audio = EncodedAudio(states, frames, embeds, model.num_audio_tokens(frames))
         examples = [example for _, example in batch.chosen]
         text = self.decoder.add_speech(losses, examples, audio, logits[0])
-        text = text + add_token_loss(losses, model, audio, examples)
+        if self.plan.token_weight:
+            text = text + self.plan.token_weight * add_token_loss(losses, model, audio, examples)
         text = text + BESIDE * self.decoder.add_beside(losses, self.plan.copies, self.plan.spelled, batch.key)
         ctc = add_ctc_losses(losses, logits, frames, items)
         losses.total = text + self.ctc_weight * ctc

@@ -14,13 +14,12 @@ from finetune.model.granite import EncodedAudio, SpeechModel
 from nano.stage import Losses
 from nano.tasks import Example
 
-WEIGHT = 1.0  # of this loss, beside that of the text
 SCALE = 6.0  # of the products of audio and token embeddings
 GROUP = "tokens"  # in progress lines
 
 
 def add_token_loss(losses: Losses, model: SpeechModel, audio: EncodedAudio, examples: Sequence[Example]) -> Tensor:
-    """The mean over the tokens of all transcripts, times its weight; `<|audio|>` is the blank. Translations have none.
+    """The mean over the tokens of all transcripts; `<|audio|>` is the blank. Translations have none.
 
     Args:
         losses: the loss is added as a group.
@@ -45,4 +44,4 @@ def add_token_loss(losses: Losses, model: SpeechModel, audio: EncodedAudio, exam
         zero_infinity=True,
     )
     losses.add(GROUP, loss, count)
-    return WEIGHT * loss / count
+    return loss / count

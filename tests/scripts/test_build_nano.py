@@ -63,6 +63,8 @@ TINY = Plan(
     copies=2,
     text_spelled=4,
     spelled=2,
+    attention_weight=1.0,
+    token_weight=1.0,
     round_seconds=24.0,
     round_items=12,
     max_new_tokens=6,
@@ -414,6 +416,21 @@ def test_score_and_the_saved_model(cache: Path, built: Path, tmp_path: Path) -> 
         model.lm_head.weight[0, 0] = 1e6
     with pytest.raises(SystemExit, match="does not fit into float16"):
         save(model, tmp_path / "wrong")
+
+
+def test_a_model_trains_further_with_its_own_tokenizer(cache: Path, built: Path, tmp_path: Path) -> None:
+    further = replace(
+        TINY, sizes=None, schedules={"together": Schedule(2, 1e-3)}, stored=Shares({"en": 1.0}), token_weight=0.0
+    )
+    folder, start = copy(cache, tmp_path / "further"), built / "model"
+    main(["--cache", str(folder), "--start", str(start), "--further"], further=further)
+    assert not (folder / "encoder.pt").exists() and (folder / "together.pt").exists()
+    for name in ("tokenizer.json", "chat_template.jinja", "processor_config.json"):
+        assert (folder / "model" / name).read_bytes() == (start / name).read_bytes()
+    before, after = (load_model(str(each), "float32").hf for each in (start, folder / "model"))
+    changes = [float((new - old).abs().max()) for old, new in zip(before.parameters(), after.parameters(), strict=True)]
+    assert 1e-4 < max(changes) < 0.05  # two small steps from the old weights
+    assert after.config.text_config.architectures == ["GraniteForCausalLM"]
 
 
 def test_token_loss_is_low_where_the_audio_spells_the_text(cache: Path) -> None:
