@@ -16,7 +16,12 @@ RECIPE = ROOT / "recipes" / "granite_1b.yaml"
 STOPPED = 128 + 15
 FIRST_STEP = "base model:"  # training prints the scores of the base just before the first step
 BATCH = 4  # clips of a step
-GOALS = {"resident": 12e9, "transcribe": 6e9, "step": 25.0}  # bytes of a stage and of transcribe; seconds of a step
+GOALS = {  # bytes of a stage, seconds of a step
+    "resident": 12e9,
+    "transcribe": 6e9,
+    "verify": 16e9,  # transformers itself: float32 weights beside the pages of the bfloat16 file
+    "step": 25.0,
+}
 HEAD = "| stage | wall time (s) | CPU time (s) | resident, all processes (GB) | largest process (GB) |"
 RULE = "|---|---|---|---|---|"
 
