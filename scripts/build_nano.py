@@ -43,7 +43,7 @@ PARTS = {  # of each stage; the names are those of the properties of SpeechModel
     "together": ("encoder", "projector", "language_model", "lm_head"),
     "cool": ("encoder", "projector", "language_model", "lm_head"),
 }
-HEARING = ("align", "together", "cool")  # after these the language model has been trained with audio
+WITH_AUDIO = ("align", "together", "cool")  # after these the language model has been trained with audio
 
 
 def parts_of(stage: str, model: SpeechModel) -> torch.nn.ModuleDict:
@@ -53,7 +53,7 @@ def parts_of(stage: str, model: SpeechModel) -> torch.nn.ModuleDict:
 
 def prepare(cache: Path, plan: Plan, start: Path | None) -> tuple[SpeechModel, Tasks]:
     """The model before the first stage, which is stored once with its tokenizer, and the tasks."""
-    languages = list(plan.stored.languages)
+    languages = list(plan.task_shares.languages)
     texts = read_texts(cache / "texts", languages)
     if missing := [language for language in languages if language not in texts]:
         print(f"{cache / 'texts'}: no sentences of {', '.join(missing)}; they do not train", flush=True)
@@ -87,7 +87,7 @@ def build(cache: Path, plan: Plan, start: Path | None, budget: Budget) -> Speech
         return StateRounds(decoder, states, plan, 4)
 
     rounds: dict[str, Callable[[], Rounds[Any]]] = {
-        "encoder": lambda: EncoderRounds(model, audio, plan, plan.heard, 1),
+        "encoder": lambda: EncoderRounds(model, audio, plan, plan.encoder_shares, 1),
         "text": lambda: SentenceRounds(decoder, plan, 2),
         "spelled": lambda: SpelledRounds(decoder, plan, 3),
         "align": stored_states,
@@ -135,7 +135,7 @@ def score(cache: Path, plan: Plan, limit: int) -> None:
     if not stage:
         raise SystemExit(f"{cache}: no stage has stored anything yet")
     result: dict[str, Any] = {"stage": stage}
-    tokens = plan.max_new_tokens if stage in HEARING else 0
+    tokens = plan.max_new_tokens if stage in WITH_AUDIO else 0
     for folder in ("audio", "heldout"):  # sentences that did not train, by voices that did, and by others
         clips = split(open_clips(cache / folder, find_shards(cache / folder)))[1]
         if len(clips):

@@ -81,9 +81,9 @@ class RowBlocks:
         key = (which, number)
         if key not in self._recent:
             corpus = self._corpora[which][1]
-            whole = getattr(corpus, "block", None)
+            block_rows = getattr(corpus, "block", None)
             start = number * BLOCK_ROWS
-            self._recent[key] = whole(number) if whole else list(corpus[start : start + BLOCK_ROWS])
+            self._recent[key] = block_rows(number) if block_rows else list(corpus[start : start + BLOCK_ROWS])
             while len(self._recent) > KEPT_BLOCKS:
                 self._recent.popitem(last=False)
         self._recent.move_to_end(key)

@@ -43,15 +43,17 @@ class SetFiles:
 
     def outputs(self, utterances: Sequence[Utterance]) -> list[SystemOutput] | None:
         """The outputs of an earlier call with the same inputs, or of all jobs of an array; None without one."""
-        whole = self.rows(self._path(None))
-        if whole is None and (shards := self.shards()):
+        rows_by_id = self.rows(self._path(None))
+        if rows_by_id is None and (shards := self.shards()):
             parts = [self.rows(self._path(shard)) or {} for shard in shards]
-            whole = {name: row for part in parts for name, row in part.items()}
-            if all(item.id in whole for item in utterances):
-                self._write(self._path(None), (whole[item.id] for item in utterances), {"shards": shards[0].count})
-        if whole is None or any(item.id not in whole for item in utterances):  # another normalizer keeps more of them
+            rows_by_id = {name: row for part in parts for name, row in part.items()}
+            if all(item.id in rows_by_id for item in utterances):
+                self._write(self._path(None), (rows_by_id[item.id] for item in utterances), {"shards": shards[0].count})
+        if rows_by_id is None or any(
+            item.id not in rows_by_id for item in utterances
+        ):  # another normalizer keeps more of them
             return None
-        return [_output(whole[item.id]) for item in utterances]
+        return [_output(rows_by_id[item.id]) for item in utterances]
 
     def has(self, shard: Shard) -> bool:
         """Whether a job has decoded its part."""

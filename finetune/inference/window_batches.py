@@ -138,11 +138,11 @@ def _loader(windows: Sequence[Window]) -> Loader:
 
 def _cut(window: Window, seconds: float) -> tuple[Window, Window]:
     """The two parts of a window that is cut `seconds` after its start."""
-    whole = window.utterance
-    start = whole.offset + seconds
-    name = f"{whole.audio_filepath}@{start:.2f}"
-    first = replace(whole, duration=seconds)
-    second = replace(whole, id=name, offset=start, duration=whole.offset + whole.duration - start)
+    utterance = window.utterance
+    start = utterance.offset + seconds
+    name = f"{utterance.audio_filepath}@{start:.2f}"
+    first = replace(utterance, duration=seconds)
+    second = replace(utterance, id=name, offset=start, duration=utterance.offset + utterance.duration - start)
     return replace(window, utterance=first), replace(window, utterance=second)
 
 

@@ -91,15 +91,15 @@ def best_paths(log_probs: Tensor, frames: Tensor, labels: Sequence[Sequence[int]
         frames: (B,) frames without padding.
         labels: of each clip.
     """
-    wanted = torch.full((len(labels), 2 * max(map(len, labels)) + 1), BLANK)
+    expected = torch.full((len(labels), 2 * max(map(len, labels)) + 1), BLANK)
     for row, each in enumerate(labels):
-        wanted[row, 1 : 2 * len(each) : 2] = torch.tensor(each, dtype=torch.long)
-    emitted = log_probs.gather(2, wanted[:, None].expand(-1, log_probs.shape[1], -1))
-    no_skip = torch.ones(wanted.shape, dtype=torch.bool)
-    no_skip[:, 3::2] = wanted[:, 3::2] == wanted[:, 1:-2:2]
-    scores = torch.full(wanted.shape, NEVER)
+        expected[row, 1 : 2 * len(each) : 2] = torch.tensor(each, dtype=torch.long)
+    emitted = log_probs.gather(2, expected[:, None].expand(-1, log_probs.shape[1], -1))
+    no_skip = torch.ones(expected.shape, dtype=torch.bool)
+    no_skip[:, 3::2] = expected[:, 3::2] == expected[:, 1:-2:2]
+    scores = torch.full(expected.shape, NEVER)
     scores[:, :2] = emitted[:, 0, :2]
-    origins, ends = [torch.zeros(wanted.shape, dtype=torch.uint8)], scores.clone()
+    origins, ends = [torch.zeros(expected.shape, dtype=torch.uint8)], scores.clone()
     for time in range(1, log_probs.shape[1]):
         shifted = torch.nn.functional.pad(scores, (2, 0), value=NEVER)
         best, origin = torch.stack([scores, shifted[:, 1:-1], shifted[:, :-2].masked_fill(no_skip, NEVER)]).max(0)
@@ -115,10 +115,10 @@ def _trace(moves: Tensor, ends: Tensor, count: int) -> list[tuple[int, int]]:
     if not count or float(ends[2 * count - 1 : 2 * count + 1].max()) < NEVER / 2:
         return []
     steps, state = moves.tolist(), 2 * count - int(ends[2 * count - 1] > ends[2 * count])
-    found = [(-1, -1)] * count
+    bounds = [(-1, -1)] * count
     for time in range(len(steps) - 1, -1, -1):
         if state % 2:
-            last = found[state // 2][1]
-            found[state // 2] = (time, last if last >= 0 else time)
+            last = bounds[state // 2][1]
+            bounds[state // 2] = (time, last if last >= 0 else time)
         state -= steps[time][state]
-    return found
+    return bounds

@@ -21,7 +21,7 @@ class Plan:
         schedules: steps and learning rate of each stage.
         effects: what is done to clips.
         keywords: how often prompts have keywords.
-        heard, stored: what is drawn for the first stage, and for those with tasks.
+        encoder_shares, task_shares: what is drawn for the first stage, and for those with tasks.
         hours, variants: audio of a variant of stored states, and their number.
         encoder_limits: padded seconds of a batch of the first stage.
         text_limits: padded tokens of a batch of sentences.
@@ -37,8 +37,8 @@ class Plan:
     schedules: Mapping[str, Schedule]
     effects: AugmentSection
     keywords: KeywordsSection
-    heard: Shares
-    stored: Shares
+    encoder_shares: Shares
+    task_shares: Shares
     hours: float
     variants: int
     encoder_limits: tuple[float]
@@ -81,8 +81,8 @@ PLAN = Plan(
         clipping=0.03,
     ),
     keywords=KeywordsSection(true_terms=0.4, distractors=0.2, largest=100),
-    heard=Shares(LANGUAGES, {"phrase": 0.6}, ENGINES, joined=0.04, no_speech=0.01),
-    stored=Shares(LANGUAGES, {}, ENGINES, joined=0.12, no_speech=0.05),
+    encoder_shares=Shares(LANGUAGES, {"phrase": 0.6}, ENGINES, joined=0.04, no_speech=0.01),
+    task_shares=Shares(LANGUAGES, {}, ENGINES, joined=0.12, no_speech=0.05),
     hours=16.0,
     variants=2,
     encoder_limits=(64.0,),
@@ -105,7 +105,7 @@ FURTHER = replace(  # in English only; the model follows its audio already
     sizes=None,
     schedules={"together": Schedule(1500, 6e-4), "cool": Schedule(250, 3e-4)},
     effects=PLAN.effects.model_copy(update={"telephone": 0.3, "noise_probability": 0.35}),
-    stored=Shares({"en": 1.0}, {"phrase": 0.3}, ENGINES, joined=0.15, no_speech=0.05),
+    task_shares=Shares({"en": 1.0}, {"phrase": 0.3}, ENGINES, joined=0.15, no_speech=0.05),
     together_limits=(80.0, 6000.0),
     copies=4,
     spelled=0,

@@ -37,7 +37,7 @@ MUSIC = ("melody", "chords", "beeps", "dial tone")
 Wave = NDArray[np.float32]
 
 
-class Listener:
+class ClipTranscriber:
     """Transcribes utterances whose samples are made from their ids; 0 `max_new_tokens` leave the language model out."""
 
     def __init__(self, model: SpeechModel, wave: Callable[[str], Wave], max_new_tokens: int) -> None:
@@ -45,7 +45,7 @@ class Listener:
         self.options = DecodingOptions("greedy", max_new_tokens=max(1, max_new_tokens), batch_seconds=120.0)
 
     @torch.inference_mode()
-    def hear(self, items: Sequence[Utterance]) -> tuple[list[str], list[str]]:
+    def transcribe(self, items: Sequence[Utterance]) -> tuple[list[str], list[str]]:
         """The texts of the CTC head, and those of the language model."""
         drafts, texts = [""] * len(items), [""] * len(items)
         batches = encode_batches(
@@ -83,8 +83,8 @@ def score_clips(
         seed: chooses the clips and their effects.
     """
     sounds = Sounds(clips, effects, seed)
-    clean = Listener(model, lambda row: clips.wave(int(row)), max_new_tokens)
-    noisy = Listener(model, lambda row: sounds.wave(_item(clips, int(row))), max_new_tokens)
+    clean = ClipTranscriber(model, lambda row: clips.wave(int(row)), max_new_tokens)
+    noisy = ClipTranscriber(model, lambda row: sounds.wave(_item(clips, int(row))), max_new_tokens)
     result: dict[str, Any] = {"clips": {}, "with effects": {}}
     for name, items in _sets(clips, limit, seed).items():
         result["clips"][name] = _error_rates(clean, items)
@@ -136,19 +136,19 @@ def _languages(clips: Clips, limit: int, seed: int) -> dict[str, list[Utterance]
     }
 
 
-def _error_rates(listener: Listener, items: list[Utterance]) -> dict[str, float]:
-    drafts, texts = listener.hear(items)
+def _error_rates(transcriber: ClipTranscriber, items: list[Utterance]) -> dict[str, float]:
+    drafts, texts = transcriber.transcribe(items)
     preset = NORMALIZERS.get(items[0].language, DEFAULT_NORMALIZER)
     ctc = score([ctc_text(item.text) for item in items], drafts, preset)
     rates = {"clips": len(items), "ctc_cer": ctc.cer, "ctc_wer": ctc.wer}
-    if listener.llm:
+    if transcriber.llm:
         llm = score([item.text for item in items], texts, preset)
         rates |= {"llm_cer": llm.cer, "llm_wer": llm.wer}
     return {name: round(value, 4) for name, value in rates.items()}
 
 
 def _keyword_scores(
-    listener: Listener, items: list[Utterance], texts: Sequence[str], seed: int
+    transcriber: ClipTranscriber, items: list[Utterance], texts: Sequence[str], seed: int
 ) -> dict[str, float | int]:
     """Recall of a rare word of each clip without a list and with one, and the WER with distractors only."""
     preset = NORMALIZERS.get(items[0].language, DEFAULT_NORMALIZER)
@@ -178,7 +178,7 @@ def _keyword_scores(
         **{f"told among {count}": asked(count, True) for count in DISTRACTORS},
         f"{max(DISTRACTORS)} distractors": asked(max(DISTRACTORS), False),
     }.items():
-        written = listener.hear(rows)[1]
+        written = transcriber.transcribe(rows)[1]
         hits = sum(
             f" {normalize(rare[row.id], preset)} " in f" {normalize(text, preset)} "
             for row, text in zip(rows, written, strict=True)
@@ -193,7 +193,7 @@ def _keyword_scores(
 
 
 def _translations(
-    listener: Listener, clips: Clips, phrase_book: Mapping[str, Mapping[str, str]], limit: int, seed: int
+    transcriber: ClipTranscriber, clips: Clips, phrase_book: Mapping[str, Mapping[str, str]], limit: int, seed: int
 ) -> dict[str, dict[str, float]]:
     """BLEU and chrF into English, and from English into each language of the phrase book."""
     pairs = defaultdict[tuple[str, str], list[int]](list)
@@ -208,7 +208,7 @@ def _translations(
             replace(item, task=TRANSLATE, target_language=target, text=phrase_book[clips.phrases[int(item.id)]][target])
             for item in _utterances(clips, np.array(rows), limit, seed)
         ]
-        found = translation_scores([item.text for item in items], listener.hear(items)[1], target)
+        found = translation_scores([item.text for item in items], transcriber.transcribe(items)[1], target)
         scores[f"{source}>{target}"] = {"clips": len(items), "bleu": round(found.bleu, 1), "chrf": round(found.chrf, 1)}
     return scores
 
@@ -217,8 +217,8 @@ def score_no_speech(model: SpeechModel, max_new_tokens: int) -> dict[str, float]
     """Words a minute of each kind of sound, of the language model or, before it is trained, of the CTC head."""
     waves = {**probe_waves(0), **guard_probes(0)}
     items = [Utterance(name, "", SECONDS, "") for name in waves]
-    listener = Listener(model, lambda name: waves[name].astype(np.float32), max_new_tokens)
-    texts, probes = listener.hear(items)[int(listener.llm)], defaultdict[str, list[Probe]](list)
+    transcriber = ClipTranscriber(model, lambda name: waves[name].astype(np.float32), max_new_tokens)
+    texts, probes = transcriber.transcribe(items)[int(transcriber.llm)], defaultdict[str, list[Probe]](list)
     for item, text in zip(items, texts, strict=True):
         kind = "silence" if item.id == "silence" else "music" if item.id.startswith(MUSIC) else "noise"
         probes[kind].append(Probe(kind, SECONDS, text))

@@ -74,7 +74,7 @@ def store_states(model: SpeechModel, encoder: Path, audio: Path, folder: Path, p
             inputs = stored
         _write(place / "inputs.json", inputs)
         sounds = Sounds(split(open_clips(audio, inputs["shards"]))[0], plan.effects, 10 + variant)
-        items = draw(sounds.clips, plan.stored, plan.hours * 3600, 3, variant)
+        items = draw(sounds.clips, plan.task_shares, plan.hours * 3600, 3, variant)
         batches = make_batches(
             [(item.seconds,) for item in items], plan.encoder_limits, np.random.default_rng((3, variant))
         )

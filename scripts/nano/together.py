@@ -19,7 +19,7 @@ from nano.token_loss import add_token_loss
 
 
 @dataclass(frozen=True)
-class HeardBatch:
+class TaskBatch:
     """Items with their examples, and the key of the random numbers of the rows that are copied."""
 
     chosen: list[tuple[Item, Example]]
@@ -39,16 +39,16 @@ class TogetherRounds:
 
     def __init__(self, decoder: Decoder, audio: Path, plan: Plan, ctc_weight: float, seed: int) -> None:
         self.decoder, self.plan, self.ctc_weight, self.seed = decoder, plan, ctc_weight, seed
-        self.heard = EncoderRounds(decoder.model, audio, plan, plan.stored, seed)
+        self.encoder_rounds = EncoderRounds(decoder.model, audio, plan, plan.task_shares, seed)
 
     def state(self) -> dict[str, object]:
-        return self.heard.state()
+        return self.encoder_rounds.state()
 
-    def batches(self, number: int, state: dict[str, object]) -> list[HeardBatch]:
-        self.heard.open(state)
+    def batches(self, number: int, state: dict[str, object]) -> list[TaskBatch]:
+        self.encoder_rounds.open(state)
         chosen = [
             (item, self.decoder.tasks.example(item.language, item.text, item.phrase, item.key, item.epoch))
-            for item in self.heard.items(number)
+            for item in self.encoder_rounds.items(number)
         ]
         sizes = [
             (item.seconds, 10 * item.seconds + 20 + len(example.target) + example.list_tokens)
@@ -56,13 +56,13 @@ class TogetherRounds:
         ]
         batches = make_batches(sizes, self.plan.together_limits, np.random.default_rng((self.seed, number, 3)))
         return [
-            HeardBatch([chosen[row] for row in batch], f"{self.seed} {number} {place}")
+            TaskBatch([chosen[row] for row in batch], f"{self.seed} {number} {place}")
             for place, batch in enumerate(batches)
         ]
 
-    def losses(self, batch: HeardBatch) -> Losses:
+    def losses(self, batch: TaskBatch) -> Losses:
         model, losses, items = self.decoder.model, Losses(), [item for item, _ in batch.chosen]
-        features, frames = self.heard.sounds.features(items)
+        features, frames = self.encoder_rounds.sounds.features(items)
         with autocast():
             states, middle = encode(model.encoder, features, frames)
             embeds, logits = project(model.projector, states, frames), (model.ctc_logits(states), middle)

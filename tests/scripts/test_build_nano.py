@@ -51,8 +51,8 @@ TINY = Plan(
     schedules=STEPS,
     effects=NO_ROOMS,
     keywords=KeywordsSection(true_terms=0.5, distractors=0.2, largest=10),
-    heard=Shares(LANGUAGES, joined=0.2, no_speech=0.1),
-    stored=Shares(LANGUAGES, joined=0.2, no_speech=0.1),
+    encoder_shares=Shares(LANGUAGES, joined=0.2, no_speech=0.1),
+    task_shares=Shares(LANGUAGES, joined=0.2, no_speech=0.1),
     hours=0.01,
     variants=2,
     encoder_limits=(12.0,),
@@ -420,7 +420,7 @@ def test_score_and_the_saved_model(cache: Path, built: Path, tmp_path: Path) -> 
 
 def test_a_model_trains_further_with_its_own_tokenizer(cache: Path, built: Path, tmp_path: Path) -> None:
     further = replace(
-        TINY, sizes=None, schedules={"together": Schedule(2, 1e-3)}, stored=Shares({"en": 1.0}), token_weight=0.0
+        TINY, sizes=None, schedules={"together": Schedule(2, 1e-3)}, task_shares=Shares({"en": 1.0}), token_weight=0.0
     )
     folder, start = copy(cache, tmp_path / "further"), built / "model"
     main(["--cache", str(folder), "--start", str(start), "--further"], further=further)

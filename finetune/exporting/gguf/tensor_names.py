@@ -81,6 +81,6 @@ def gguf_name(name: str) -> str:
     for pattern, prefix, names in LAYERS:
         if match := pattern.fullmatch(module):
             short = names[match[2]]
-            whole = f"{prefix}.{match[1]}.{short}"
-            return whole if short in BARE else f"{whole}.{parameter}"
+            full_name = f"{prefix}.{match[1]}.{short}"
+            return full_name if short in BARE else f"{full_name}.{parameter}"
     return f"{(TEXT_NAMES | AUDIO_NAMES)[module]}.{parameter}"

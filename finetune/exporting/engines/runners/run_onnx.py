@@ -37,14 +37,14 @@ def transcribe(loaded, samples, clip, limit):
     features = features_of(samples)
     frames = features.shape[1]
     padded = np.pad(features, ((0, 0), (0, -frames % sizes["frame_unit"]), (0, 0)))
-    heard = audio.run(None, {"features": padded, "frames": np.array([frames])})[0]
+    audio_embeds = audio.run(None, {"features": padded, "frames": np.array([frames])})[0]
     before, after = (tokenizer.encode(part, add_special_tokens=False).ids for part in clip["prompt"].split("<|audio|>"))
 
     def embed(ids):
         return embedding.run(None, {"ids": np.array([ids], dtype=np.int64)})[0]
 
     count = -(-frames // sizes["window"]) * sizes["queries"]
-    embeds = np.concatenate([embed(before), heard[:, :count], embed(after)], axis=1)
+    embeds = np.concatenate([embed(before), audio_embeds[:, :count], embed(after)], axis=1)
     cache, tokens = np.zeros(sizes["empty_cache"], dtype=np.float32), []
     while len(tokens) < limit:
         logits, cache = decoder.run(None, {"embeds": embeds, "cache": cache})
