@@ -52,8 +52,8 @@ class Decoder:
 
     def add_spelled(self, losses: Losses, count: int, key: str) -> Tensor:
         """The loss of `count` texts with audio that is made from them."""
-        made = self.spelled.batch(count, key)
-        if not made.examples:
+        made = self.spelled.batch(count, key) if count else None
+        if made is None or not made.examples:
             return torch.zeros(())
         return self._loss(losses, self._prompts(made.examples), made.examples, made.audio, made.spans)
 

@@ -420,7 +420,12 @@ def test_score_and_the_saved_model(cache: Path, built: Path, tmp_path: Path) -> 
 
 def test_a_model_trains_further_with_its_own_tokenizer(cache: Path, built: Path, tmp_path: Path) -> None:
     further = replace(
-        TINY, sizes=None, schedules={"together": Schedule(2, 1e-3)}, task_shares=Shares({"en": 1.0}), token_weight=0.0
+        TINY,
+        sizes=None,
+        schedules={"together": Schedule(2, 1e-3)},
+        task_shares=Shares({"en": 1.0}),
+        spelled=0,
+        token_weight=0.0,
     )
     folder, start = copy(cache, tmp_path / "further"), built / "model"
     main(["--cache", str(folder), "--start", str(start), "--further"], further=further)
