@@ -103,8 +103,9 @@ PLAN = Plan(
 FURTHER = replace(  # in English only; the model follows its audio already
     PLAN,
     sizes=None,
-    schedules={"together": Schedule(1500, 6e-4), "cool": Schedule(250, 3e-4)},
+    schedules={"together": Schedule(1100, 6e-4), "cool": Schedule(180, 3e-4)},
     effects=PLAN.effects.model_copy(update={"telephone": 0.3, "noise_probability": 0.35}),
+    keywords=KeywordsSection(true_terms=0.25, distractors=0.12, largest=100),
     task_shares=Shares({"en": 1.0}, {"phrase": 0.3}, ENGINES, joined=0.15, no_speech=0.05),
     together_limits=(80.0, 6000.0),
     copies=4,
