@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from finetune.training.signals import Stop
+from nano.muon import Muon
 
 SAVE_SECONDS = 240.0
 REPORT = 50  # steps between progress lines
@@ -89,7 +90,7 @@ def optimizers(module: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for matrices, with rates scaled to those of AdamW; AdamW for other parameters."""
     matrices, others = split_parameters(module)
     return [
-        torch.optim.Muon(matrices, lr=rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+        Muon(matrices, lr=rate, weight_decay=0.02),
         torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.01),
     ]
 

@@ -29,6 +29,7 @@ from nano.clips import find_shards, open_clips, split
 from nano.copying import CopyRows
 from nano.decoder import Decoder
 from nano.encoder import ctc_text, describe
+from nano.muon import Muon
 from nano.plan import LANGUAGES, PLAN, Plan
 from nano.rounds import LONGEST, Shares, draw, make_batches
 from nano.scaffold import ACCENTS, KANA, Sizes, build_model, build_tokenizer, grow
@@ -377,6 +378,25 @@ def test_a_stage_keeps_the_inputs_of_its_round(tmp_path: Path, capsys: pytest.Ca
     assert stage.step == 7 and "gradients are not finite; step left out" in capsys.readouterr().out
     assert parts["a"].weight.isfinite().all() and (tmp_path / "toy.pt").exists()
     assert not (tmp_path / "toy.state").exists()
+
+
+def test_muon_steps_as_torch_does_within_the_rounding_of_bfloat16() -> None:
+    torch.manual_seed(0)
+    pairs = [[torch.nn.Parameter(torch.randn(shape)) for shape in ((6, 20), (20, 6), (6, 20))]]
+    pairs.append([torch.nn.Parameter(param.detach().clone()) for param in pairs[0]])
+    ours = Muon(pairs[0], lr=0.1, weight_decay=0.02)
+    theirs = torch.optim.Muon(pairs[1], lr=0.1, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
+    for step in range(3):
+        before = [param.detach().clone() for param in pairs[0]]
+        for params, optim in zip(pairs, (ours, theirs), strict=True):
+            for number, param in enumerate(params):
+                param.grad = torch.randn(param.shape, generator=torch.Generator().manual_seed(10 * step + number))
+            optim.step()
+        for old, params in zip(before, zip(*pairs, strict=True), strict=True):
+            steps = [param.detach() - old for param in params]
+            assert float(steps[0].abs().mean()) > 0.005
+            assert float((steps[0] - steps[1]).abs().mean()) < 0.03 * float(steps[0].abs().mean())
+            params[1].data.copy_(params[0])
 
 
 def test_states_of_another_encoder_are_refused(built: Path, tmp_path: Path) -> None:
