@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shutil
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -50,11 +51,13 @@ def add_parser(subparsers: Subparsers, ask: Ask | None = None) -> None:
 
 
 def run(args: argparse.Namespace, ask: Ask | None) -> int:
-    """Writes NAME/train.jsonl, valid.jsonl and test.jsonl, and NAME.yaml.
+    """Writes NAME/train.jsonl, valid.jsonl and test.jsonl, and NAME.yaml; audio that is not a file goes to NAME/media.
 
     Raises:
-        DataError: no source is given, the corpus cannot be read or is too small, or a file exists.
+        DataError: no source is given, a corpus cannot be read or is too small, the list of terms does not exist, or a
+            file exists.
     """
+    from finetune.data.corpora import preview_rows
     from finetune.planning.new_recipe import DEFAULT_MODEL, recipe_text
 
     answers = Answers(args, None if args.yes else ask)
@@ -73,6 +76,8 @@ def run(args: argparse.Namespace, ask: Ask | None) -> int:
     terms = "" if terms == NONE else terms
     if terms and not Path(terms).is_file():
         raise DataError(f"{terms}: no such file; --terms is a text file with one term in each line")
+    if args.canary:
+        preview_rows(args.canary)
     hours = write_splits(source, folder)
     wishes = _wishes(name, folder, model, goal, hours, terms, args.canary)
     recipe.write_text(recipe_text(wishes), encoding="utf-8")
@@ -111,17 +116,29 @@ def default_name(source: str) -> str:
 
 
 def write_splits(source: str, folder: Path) -> float:
-    """Writes the manifests, prints what they have, and returns the hours of train.
+    """Writes the manifests, prints what they have, and returns the hours of train. After an error no folder is left.
 
     Raises:
-        DataError: the corpus cannot be read, or has too few different clips.
+        DataError: the corpus cannot be read, has too few different clips, or the folder cannot be written.
     """
+    from finetune.core.files import output_folder
+
+    with output_folder(folder):
+        try:
+            return _write_splits(source, folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # it can have audio of a Parquet file or a data set
+            raise
+
+
+def _write_splits(source: str, folder: Path) -> float:
     from finetune.data.convert import ConvertOptions, convert
     from finetune.data.manifest import Utterance, read_manifest, seconds_of, write_manifest
     from finetune.data.new_splits import divide
 
     with TemporaryDirectory(prefix="finetune-init-") as work:
-        result = convert(source, Path(work) / "all.jsonl", ConvertOptions("manifest"))
+        options = ConvertOptions("manifest", media=folder.absolute() / "media")
+        result = convert(source, Path(work) / "all.jsonl", options)
         utterances = read_manifest(Path(work) / "all.jsonl")
     if problems := (result.dropped + result.warnings).text():
         print(visible(problems))
@@ -130,8 +147,10 @@ def write_splits(source: str, folder: Path) -> float:
     for item, split in zip(utterances, splits.names, strict=True):
         parts.setdefault(split, []).append(item)
     if len(parts) < 3:
-        raise DataError(f"{source}: {len(utterances)} usable clips are too few for train, valid and test")
-    folder.mkdir()
+        raise DataError(
+            f"{source}: {len(utterances)} usable clips with {splits.different} different {splits.disjoint}s are too "
+            "few for train, valid and test"
+        )
     for split in ("train", "valid", "test"):
         write_manifest(folder / f"{split}.jsonl", parts[split])
         print(

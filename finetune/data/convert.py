@@ -53,6 +53,7 @@ class ConvertOptions:
         split: name of the split in a Hugging Face data set.
         audio: folder for the clips as files, for the formats that name audio files; None leaves the audio in place.
         overwrite: replace existing files.
+        media: folder for audio that is inside the corpus, such as a Parquet file; None puts one beside the output.
     """
 
     target: Target | None = None
@@ -61,6 +62,7 @@ class ConvertOptions:
     split: str = "train"
     audio: Path | None = None
     overwrite: bool = False
+    media: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def convert(source: str, out: Path, options: ConvertOptions) -> ConvertResult:
     check_output(out, target, options.overwrite)
     if options.audio is not None:
         check_output(options.audio, "shards", options.overwrite)
-    media = out.with_name(f"{out.name.partition('.')[0]}_media")
+    media = options.media or out.with_name(f"{out.name.partition('.')[0]}_media")
     with TemporaryDirectory(prefix="finetune-convert-") as work:
         rows, writer = RowBlocks([(source, read_corpus(source, media))]), SplitWriter(Path(work))
         rules = TextRules(TextSection())

@@ -1,7 +1,10 @@
 """Writes a first recipe with comments, from what a user wants and has."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 from finetune.core.goals import GOALS
 
@@ -51,11 +54,9 @@ def epochs_for(hours: float) -> int:
 def recipe_text(wishes: Wishes) -> str:
     """The recipe as YAML with comments."""
     goal = f"  goal: {wishes.goal}  # {PROMISES[wishes.goal]}" if wishes.goal in GOALS else ""
-    terms = (
-        f"  terms: {wishes.terms}  # the report shows how many of these words are recognized" if wishes.terms else ""
-    )
+    terms = f"  terms: {_yaml(wishes.terms)}  # the report shows how many of these words are recognized"
     canary = (
-        f"  canary: [{wishes.canary}]  # general speech, which shows what the model forgets"
+        f"  canary: [{_yaml(wishes.canary)}]  # general speech, which shows what the model forgets"
         if wishes.canary
         else "  # canary: [general.jsonl]  # add general speech of your language: it shows what the model forgets"
     )
@@ -63,10 +64,10 @@ def recipe_text(wishes: Wishes) -> str:
         f"# {wishes.name}: {_length(wishes.hours)} of training audio. Written by `finetune init`.",
         f"# Next: finetune check {wishes.name}.yaml; finetune run {wishes.name}.yaml. All settings: docs/recipes.md",
         "model:",
-        f"  base: {wishes.model}",
+        f"  base: {_yaml(wishes.model)}",
         "data:",
         *(f"  {split}: [{wishes.folder / split}.jsonl]" for split in ("train", "valid", "test")),
-        terms,
+        terms if wishes.terms else "",
         canary,
         "train:",
         goal,
@@ -79,6 +80,15 @@ def recipe_text(wishes: Wishes) -> str:
         "  workers: 4  # processes that decode audio" if wishes.card else "  workers: 0",
     ]
     return "\n".join(line for line in lines if line) + "\n"
+
+
+def _yaml(text: str) -> str:
+    """The text as it is if YAML reads it as one text, also within a list; else in quotes."""
+    try:
+        plain = yaml.safe_load(f"[{text}]") == [text]
+    except yaml.YAMLError:
+        plain = False
+    return text if plain else json.dumps(text, ensure_ascii=False)
 
 
 def _length(hours: float) -> str:

@@ -1,9 +1,12 @@
 """`finetune init`: splits without common speakers or sentences, and a recipe that `finetune check` takes."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
 import yaml
@@ -74,6 +77,25 @@ def test_flags_ask_nothing(clips: Path) -> None:
     assert text["model"]["base"] == DEFAULT_MODEL and "goal" not in text["train"]
 
 
+def test_audio_of_a_parquet_file_stays(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def write(name: str, count: int) -> None:
+        rows = [
+            {"audio": {"bytes": path.read_bytes(), "path": path.name}, "text": path.with_suffix(".txt").read_text()}
+            for path in sorted(clips.glob("*.wav"))[:count]
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), name)
+
+    write("all.parquet", 20)
+    assert run(["all.parquet", "--name", "a", "--model", str(MODEL), "--yes"]) == 0
+    rows = [row for split in ("train", "valid", "test") for row in read_manifest(Path("a") / f"{split}.jsonl")]
+    assert len(rows) == 20
+    assert {Path(row.audio_filepath).parent for row in rows} == {Path("a", "media").absolute()}
+    assert all(Path(row.audio_filepath).is_file() for row in rows)
+    write("few.parquet", 2)
+    assert run(["few.parquet", "--name", "b", "--yes"]) == 1
+    assert "too few" in capsys.readouterr().err and not Path("b").exists()
+
+
 def test_bad_input_is_an_error_and_writes_nothing(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def error(*argv: str) -> str:
         assert run(list(argv)) == 1
@@ -81,6 +103,7 @@ def test_bad_input_is_an_error_and_writes_nothing(clips: Path, capsys: pytest.Ca
 
     assert "pass a corpus" in error()
     assert "no such file" in error(str(clips), "--terms", "gone.txt", "--name", "x")
+    assert "gone.jsonl: no such file" in error(str(clips), "--canary", "gone.jsonl", "--name", "x")
     assert "x" not in {path.stem for path in clips.parent.iterdir()}
     for path in sorted(clips.iterdir())[4:]:
         path.unlink()
@@ -108,6 +131,29 @@ def test_splits_share_no_text_and_do_not_depend_on_the_order() -> None:
     assert divide(rows[::-1]).names == splits.names[::-1]
 
 
+def test_splits_share_no_audio_and_no_text_but_for_punctuation() -> None:
+    rows = [
+        replace(utterance(number, f"Text {number // 2}" + ".?"[number % 2]), audio_digest=f"{number // 3}")
+        for number in range(60)
+    ]
+    splits = divide(rows)
+    for same in (lambda number: number // 2, lambda number: number // 3):
+        owners: dict[int, set[str]] = {}
+        for number, split in enumerate(splits.names):
+            owners.setdefault(same(number), set()).add(split)
+        assert {len(names) for names in owners.values()} == {1}
+    assert splits.different == 10  # six clips each
+
+
+def test_three_texts_give_three_splits() -> None:
+    for long in range(3):
+        rows = [
+            replace(utterance(number, f"text {number}"), duration=90.0 if number == long else 1.0)
+            for number in range(3)
+        ]
+        assert sorted(divide(rows).names) == ["test", "train", "valid"]
+
+
 def test_many_speakers_are_divided_by_speaker() -> None:
     rows = [utterance(number, f"text {number}", f"s{number % 12}") for number in range(120)]
     splits = divide(rows)
@@ -129,6 +175,17 @@ def test_each_recipe_is_valid(goal: str, card: float, tmp_path: Path) -> None:
     assert recipe.train.goal == (goal or None) and [entry.path for entry in recipe.data.canary] == ["c.jsonl"]
     assert recipe.machine.gradient_checkpointing is (card == 24.0)
     assert recipe.train.batch == ("auto" if card else "fixed")
+
+
+@pytest.mark.parametrize(
+    "name", ["a b.txt", "general-{a,b}.jsonl", "a, b", "a: b", "a #b", "[1]", "12", 'a"\\', "no", "é"]
+)
+def test_a_path_with_signs_of_yaml_is_kept(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(recipe_text(Wishes("r", Path("r"), name, "", 3.0, 0.0, name, name)), encoding="utf-8")
+    recipe, _ = load_recipe(path, [])
+    assert (recipe.model.base, recipe.data.terms) == (name, name)
+    assert [entry.path for entry in recipe.data.canary] == [name]
 
 
 def test_less_audio_has_more_epochs() -> None:
