@@ -1,8 +1,11 @@
-"""Arguments that several commands share (RECIPE and --set, fields of options), and the type of subparsers."""
+"""The parser of the commands, arguments that several share (RECIPE and --set, fields of options), a type."""
 
 import argparse
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Never, TypeVar
 
 from finetune.core.options import field_names
 
@@ -15,6 +18,32 @@ else:
 
 
 T = TypeVar("T")
+INVALID_CHOICE = re.compile(r"invalid choice: '?([^' ]+)'? \(choose from (.*)\)$")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that names what a misspelled command, option or value could mean.
+
+    An option that a command does not have is an error of the command, with its usage; argparse prints the program's.
+    """
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            options = [action for name in rest if (action := _similar(name.split("=")[0], self._option_string_actions))]
+            self.error(f"unrecognized arguments: {' '.join(rest)}{''.join(options[:1])}")
+        return found, rest
+
+    def error(self, message: str) -> Never:
+        choice = INVALID_CHOICE.search(message)
+        super().error(message + (_similar(choice[1], re.findall(r"[^', ]+", choice[2])) if choice else ""))
+
+
+def _similar(name: str, names: Iterable[str]) -> str:
+    """A suggestion for the end of a message, or ""."""
+    return "".join(f"; did you mean {match}?" for match in get_close_matches(name, names, 1))
 
 
 def add_options(parser: argparse.ArgumentParser, defaults: object, *options: tuple[str, str, str]) -> None:

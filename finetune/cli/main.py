@@ -39,7 +39,7 @@ from finetune.cli import (
     transcribe_command,
     verify,
 )
-from finetune.cli.arguments import Subparsers
+from finetune.cli.arguments import Parser, Subparsers
 from finetune.core.errors import FinetuneError, Interrupted, RecipeError
 from finetune.core.run_dir import CHILD
 from finetune.core.terminal import LogHandler, prepare_streams, shortened, visible
@@ -142,7 +142,7 @@ def _print_error(error: Any) -> None:
 
 
 def _parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="finetune",
         description="Fine-tune IBM Granite Speech for a vocabulary, an accent, a domain or a language.",
         epilog="example: finetune run recipes/quickstart.yaml --set train.epochs=2",

@@ -49,13 +49,25 @@ def compose(text: str, origin: str) -> yaml.Node | None:
         node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        hint = " (indent with spaces)" if "\\t" in str(error.problem) else ""
-        raise RecipeError(f"{origin}:{line}: invalid YAML: {error.problem}{hint}") from error
+        raise RecipeError(f"{origin}:{line}: invalid YAML: {error.problem}{_hint(str(error.problem))}") from error
     except yaml.YAMLError as error:
         raise RecipeError(f"{origin}: invalid YAML: {error}") from error
     if node is not None:
         _check_nodes(node, origin)
     return node
+
+
+def _hint(problem: str) -> str:
+    """What to do about a problem that the YAML parser names in its own terms."""
+    if "\\t" in problem:
+        return " (indent with spaces)"
+    if "<block end>" in problem:
+        return " (indent this line as its neighbours of the same level)"
+    if "<document start>" in problem:
+        return " (a recipe is one YAML document, such as recipes/quickstart.yaml)"
+    if "mapping values are not allowed" in problem:
+        return " (wrong indentation, or a colon in a text without quotes)"
+    return ""
 
 
 def line_of(node: yaml.Node) -> int:

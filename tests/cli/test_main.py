@@ -78,6 +78,27 @@ def test_a_missing_or_unknown_command_is_wrong_usage(finetune: Command) -> None:
     assert finetune().code == finetune("trian", "x.yaml").code == 2
 
 
+@pytest.mark.parametrize(
+    ("argv", "message", "usage"),
+    [
+        (["chekc", "a.yaml"], "; did you mean check?", "usage: finetune [-h]"),
+        (["check", "a.yaml", "--mesure"], "arguments: --mesure; did you mean --measure?", "finetune check"),
+        (["check", "a.yaml", "--st=a=1"], "arguments: --st=a=1; did you mean --set?", "finetune check"),
+        (["check", "a.yaml", "b.yaml"], "unrecognized arguments: b.yaml", "finetune check"),
+        (["init", "a", "--goal", "vocab"], "; did you mean vocabulary?", "finetune init"),
+        (["init", "a", "--goal", "xyz"], "'none')", "finetune init"),
+        (["recipes", "lst"], "; did you mean list?", "finetune recipes"),
+    ],
+)
+def test_wrong_usage_names_the_nearest_name(
+    argv: list[str], message: str, usage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(argv)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.rstrip().endswith(message) and usage in error.split("\n")[0]
+
+
 def test_check_prints_settings_with_their_origin_and_the_trainable_parts(finetune: Command, tmp_path: Path) -> None:
     settings = ["train.epochs=2", f"model.base={NANO}", f"runs={tmp_path}"]  # runs/quickstart can exist
     result = finetune("check", QUICKSTART, *(part for setting in settings for part in ("--set", setting)))

@@ -209,6 +209,12 @@ def test_an_unknown_key_unlike_any_other_is_refused_without_a_suggestion(recipe:
         ("train:\n  epochs: 1\ntrain:\n  epochs: 2", "8: train.epochs is set twice"),
         ("train:\n\tepochs: 1", "6: invalid YAML: found character '\\t' that cannot start any token (indent with "),
         ("train: {epochs: 1", "6: invalid YAML: "),
+        ("--- {}\n{}", "6: invalid YAML: expected '<document start>', but found '{' (a recipe is one YAML document"),
+        (
+            "train:\n  epochs: 1\n seed: 2",
+            "7: invalid YAML: expected <block end>, but found '<block mapping start>' (indent ",
+        ),
+        ("runs: a: b", "5: invalid YAML: mapping values are not allowed here (wrong indentation, or "),
     ],
 )
 def test_an_invalid_value_is_refused_with_its_line(recipe: Path, line: str, message: str) -> None:
