@@ -52,6 +52,8 @@ class _Check:
     leaks: list[LeakCount] = field(default_factory=list)
     terms: dict[str, int] = field(default_factory=dict)
     closed: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    failures: int = 0  # of attempts; several can have the same problem
 
     def __post_init__(self) -> None:
         self.open_corpus = cache(preview_rows)  # a corpus is opened once
@@ -61,6 +63,7 @@ class _Check:
         try:
             return work()
         except FinetuneError as error:
+            self.failures += 1
             self.add(str(error))
             return None
 
@@ -136,14 +139,14 @@ def _read_splits(check: _Check) -> None:
     for split in ("test", "canary", "valid", *TRAINING_SPLITS):
         if not getattr(data, split):
             continue
-        failed = len(check.problems)
+        failures = check.failures
         corpora = check.attempt(partial(open_split, data, split, check.open_corpus))
         if corpora:
             check.splits[split] = _read_split(check, split, corpora, scored)
             if split in SCORED_SPLITS:
                 scored[split] = check.splits[split].clips
-        elif failed == len(check.problems):
-            check.closed.append(split)
+        else:
+            (check.closed if failures == check.failures else check.unreadable).append(split)
     check.attempt(lambda: check_translations(scored))
     if (leaked := refused_audio(check.leaks)) and not data.allow_leaks:
         check.add(f"{leaked}: the scores would be too good. Remove it or set data.allow_leaks: true")
@@ -174,6 +177,8 @@ def _unknown(check: _Check) -> str:
     """Why there is no plan; "" if there can be one."""
     if check.closed:
         return f"`finetune prepare` has not read data.{check.closed[0]} yet"
+    if check.unreadable:
+        return f"data.{check.unreadable[0]} cannot be read"
     for split in ("train", "valid"):
         if split not in check.splits or not check.splits[split].clips:
             return f"no clip of data.{split} has a usable duration"

@@ -81,6 +81,13 @@ def test_a_corpus_that_only_prepare_opens_leaves_the_steps_unknown(finetune: Com
     assert result.code == 0 and "steps       unknown: `finetune prepare` has not read data.train yet" in result.out
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_corpus_that_cannot_be_read_leaves_the_steps_unknown(finetune: Command, recipe: Path, split: str) -> None:
+    result = finetune("check", recipe, "--set", f"data.{split}=gone.jsonl")
+    assert result.code == 1 and f"steps       unknown: data.{split} cannot be read" in result.out
+    assert result.err.count("gone.jsonl: no such file") == 1
+
+
 @pytest.mark.parametrize(
     ("wanted", "gpus", "line"),
     [

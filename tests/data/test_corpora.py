@@ -428,3 +428,6 @@ def test_tables_in_a_folder_of_audio_without_transcripts_are_named(tmp_path: Pat
         (tmp_path / name).write_text("path\tsentence\na.mp3\thello\n")
     with pytest.raises(DataError, match=r"tables dev.tsv, train.tsv; give one of them, such as .*dev.tsv"):
         read_corpus(str(tmp_path), tmp_path)
+    (tmp_path / "dev.tsv").unlink()
+    with pytest.raises(DataError, match=r"the table train.tsv; give .*/train.tsv$"):
+        read_corpus(str(tmp_path), tmp_path)

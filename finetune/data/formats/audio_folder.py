@@ -92,9 +92,8 @@ def _check(folder: Path) -> None:
             return
     tables = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in (*JSON, *TABLES, ".parquet"))
     if tables:
-        raise DataError(
-            f"{folder}: the folder has the tables {', '.join(tables)}; give one of them, such as {folder / tables[0]}"
-        )
+        names = f"tables {', '.join(tables)}; give one of them, such as" if tables[1:] else f"table {tables[0]}; give"
+        raise DataError(f"{folder}: the folder has the {names} {folder / tables[0]}")
     if not number:
         raise DataError(f"{folder}: no audio files in this folder (suffixes: {', '.join(sorted(AUDIO_SUFFIXES))})")
     raise DataError(
