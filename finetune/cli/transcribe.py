@@ -141,9 +141,9 @@ def run(
     if warning := read_limits(model).prompt_warning(prompt, bool(options.keywords)):
         _log(f"finetune: warning: {warning}")
     targets = _targets(paths, form, args.output, options.channel == "each")
-    if not any(os.path.exists(path) or has_bytes(path) for path in paths):
+    if not any((os.path.exists(path) and not os.path.isdir(path)) or has_bytes(path) for path in paths):
         more = [f"... and {len(paths) - MAX_NAMES} more files"] if len(paths) > MAX_NAMES else []
-        raise DataError("\n".join([*(f"{path[:200]}: no such file" for path in paths[:MAX_NAMES]), *more]))
+        raise DataError("\n".join([*(f"{path[:200]}: {_missing(path)}" for path in paths[:MAX_NAMES]), *more]))
     if args.output:
         _prepare_output(Path(args.output), targets, args.overwrite)
 
@@ -168,6 +168,10 @@ def run(
     if transcribed:
         _log(_summary(transcribed))
     return 1 if failures else 0
+
+
+def _missing(path: str) -> str:
+    return f"a folder; give its files, such as {os.path.join(path, '*.wav')}" if os.path.isdir(path) else "no such file"
 
 
 def _log_notes(item: "Transcript", name: str, options: TranscribeOptions) -> None:

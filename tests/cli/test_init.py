@@ -137,10 +137,10 @@ def test_splits_share_no_audio_and_no_text_but_for_punctuation() -> None:
         for number in range(60)
     ]
     splits = divide(rows)
-    for same in (lambda number: number // 2, lambda number: number // 3):
+    for size in (2, 3):  # rows with the same text, and rows with the same audio
         owners: dict[int, set[str]] = {}
         for number, split in enumerate(splits.names):
-            owners.setdefault(same(number), set()).add(split)
+            owners.setdefault(number // size, set()).add(split)
         assert {len(names) for names in owners.values()} == {1}
     assert splits.different == 10  # six clips each
 

@@ -252,6 +252,7 @@ def test_a_damaged_calibration_is_refused(finetune: Command, tmp_path: Path, con
         ([QUICKSTART, "a/quickstart.wav", "--model", NANO, "--output", "out"], 1, "is also the output of"),
         ([PARK, "--model", NANO, "--output", QUICKSTART], 1, "quickstart.yaml: cannot be written (File exists)"),
         (["--model", NANO], 2, "no audio files"),
+        ([ROOT / "recipes", "--model", NANO], 1, "recipes: a folder; give its files, such as "),
         ([QUICKSTART, "b.wav", "--model", NANO, "--format", "srt"], 2, "2 files as srt cannot be printed together"),
         ([QUICKSTART, "--model", NANO, "--language", "jp"], 2, "language 'jp' is not one of en (English)"),
         ([QUICKSTART, "--model", NANO, "--translate-to", "la"], 2, "language 'la' is not one of"),
