@@ -142,7 +142,7 @@ def _print_error(error: Any) -> None:
 
 
 def _parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
-    parser = Parser(
+    parser: argparse.ArgumentParser = Parser(
         prog="finetune",
         description="Fine-tune IBM Granite Speech for a vocabulary, an accent, a domain or a language.",
         epilog="example: finetune run recipes/quickstart.yaml --set train.epochs=2",
