@@ -37,6 +37,7 @@ from finetune.serving.transcriptions import Gate
 STEP = 0.2  # seconds of new audio after which speech is looked for
 RATES = (16_000, 24_000)
 MAX_WAITING = 60.0  # seconds of audio that a client can be ahead
+MAX_EVENTS = 10_000  # events that a client can be ahead
 IDLE = 300.0  # seconds without an event
 PCM = ("audio/pcm", "pcm16")  # names of the format of OpenAI's API, old and new
 ITEM = "conversation.item.input_audio_transcription"
@@ -144,8 +145,9 @@ class _Session:
         self._socket, self._settings, self._models, self._engine = socket, settings, models, engine
         self._max_audio = options.max_audio
         self._new = asyncio.Event()
-        self._waves: list[Any] = []  # received and not yet looked at
-        self._commit = self._ended = False
+        self._received: list[Any] = []  # waves that were not looked at, and None for each commit between them
+        self._waiting = 0  # samples in them
+        self._heard = self._ended = False
         self._items = 0
         self._tasks: list[Task] = []
         self._configure()
@@ -156,7 +158,8 @@ class _Session:
 
     def end(self) -> None:
         """Lets `work` return after the text of what has come."""
-        self._ended = self._commit = True
+        self._ended = True
+        self._received.append(None)
         self._new.set()
 
     async def receive(self, idle: float) -> None:
@@ -168,8 +171,7 @@ class _Session:
             if kind == "input_audio_buffer.append":
                 self._append(event)
             elif kind == "input_audio_buffer.commit":
-                self._commit = True
-                self._new.set()
+                self._commit()
             elif kind in ("session.update", "transcription_session.update"):
                 await self._update(event)
             else:
@@ -194,11 +196,7 @@ class _Session:
         """Sends the texts of utterances, in order; returns only after `end`."""
         while True:
             await self._new.wait()
-            self._new.clear()
-            commit, ended, self._commit = self._commit, self._ended, False
-            for wave in self._waves:
-                self._live.add(wave)
-            self._waves.clear()
+            commit, ended = self._take(), self._ended and not self._received
             if self._live.seconds > self._max_audio:
                 raise ApiError(413, f"a session has at most {self._max_audio:g} s of audio", None, "audio_too_long")
             while (spoken := await asyncio.to_thread(self._live.finished)) is not None:
@@ -233,7 +231,7 @@ class _Session:
 
     async def _update(self, event: dict[str, Any]) -> None:
         """Changes the settings, before the first audio."""
-        if self._live.seconds or self._waves:
+        if self._heard:
             raise ApiError(400, "send session.update before the first audio", "session", "invalid_event")
         try:
             session = event.get("session") or {}
@@ -256,14 +254,41 @@ class _Session:
         await asyncio.to_thread(self._configure)  # a long prompt takes a while
         await self._send("session.updated", session=self._description())
 
+    def _commit(self) -> None:
+        self._queue(None)
+        self._new.set()
+
+    def _queue(self, item: Any) -> None:
+        if len(self._received) >= MAX_EVENTS:
+            raise ApiError(429, f"{MAX_EVENTS} events wait already; send fewer and larger ones", None, "too_fast")
+        self._received.append(item)
+
+    def _take(self) -> bool:
+        """Takes the audio up to the next commit, or all of it. Returns whether a commit follows it."""
+        received = self._received
+        count = next((number for number, item in enumerate(received) if item is None), len(received))
+        commit = count < len(received)
+        samples = np.concatenate([np.zeros(0, np.float32), *received[:count]])
+        del received[: count + 1]
+        self._waiting -= len(samples)
+        self._live.add(samples)
+        if not received:
+            self._new.clear()
+        return commit
+
     def _append(self, event: dict[str, Any]) -> None:
         try:
             content = base64.b64decode(event["audio"], validate=True)
             pcm = np.frombuffer(content, "<i2")
         except (KeyError, TypeError, ValueError, binascii.Error) as error:
             raise ApiError(400, "audio must be 16-bit PCM in base64", "audio", "invalid_audio") from error
-        self._waves.append(self._resample.resample_chunk(pcm.astype(np.float32) / 32768))
-        waiting = sum(map(len, self._waves)) / SAMPLE_RATE
+        if not len(pcm):
+            return
+        wave = self._resample.resample_chunk(pcm.astype(np.float32) / 32768)
+        self._heard = True
+        self._queue(wave)
+        self._waiting += len(wave)
+        waiting = self._waiting / SAMPLE_RATE
         if waiting > MAX_WAITING:
             raise ApiError(429, f"{MAX_WAITING:g} s of audio wait already; send it slower", None, "too_fast")
         if waiting >= STEP:

@@ -19,9 +19,10 @@ from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.waveform import Recording
 from finetune.inference.transcribe import Transcriber
 from finetune.serving.engine import Engine
+from finetune.serving.errors import ApiError
 from finetune.serving.live_audio import LiveAudio
 from finetune.serving.models import Models, ServedModel
-from finetune.serving.realtime import Realtime
+from finetune.serving.realtime import MAX_EVENTS, Realtime, _Session, _Settings
 from finetune.serving.transcriptions import Gate
 
 ITEM = "conversation.item.input_audio_transcription"
@@ -185,6 +186,43 @@ class SilentSocket:
 
     async def close(self, code: int) -> None:
         self.code = code
+
+
+def session_of(model: ServedModel, socket: SilentSocket, engine: Engine) -> _Session:
+    models, settings = Models([model]), _Settings(model, rate=SAMPLE_RATE)
+    return _Session(cast(WebSocket, socket), settings, models, engine, ServeOptions())
+
+
+def test_each_commit_ends_what_came_before_it(served: ServedModel, spoken: Any) -> None:
+    """Also if all of it came before the session could look at it."""
+    socket, engine = SilentSocket(), Engine(ServeOptions())
+    session, cut = session_of(served, socket, engine), 2 * SAMPLE_RATE
+    for part in (spoken[:cut], spoken[cut:]):
+        session._append(json.loads(append(part)))
+        session._commit()
+    session.end()
+    engine.start()
+    asyncio.run(session.work())
+    engine.close()
+    kinds = [event["type"] for event in socket.sent]
+    assert kinds.count("input_audio_buffer.committed") == 3
+    first = socket.sent[: kinds.index("input_audio_buffer.committed")]
+    assert [event["end"] for event in first if event["type"] == f"{ITEM}.completed"] == [cut / SAMPLE_RATE]
+    assert sum(event["type"] == f"{ITEM}.completed" for event in socket.sent) > 1
+
+
+def test_events_that_wait_are_limited(served: ServedModel) -> None:
+    session = session_of(served, SilentSocket(), Engine(ServeOptions()))
+    empty, sample = json.loads(append(np.zeros(0))), json.loads(append(np.zeros(1)))
+    for _ in range(MAX_EVENTS + 1):
+        session._append(empty)
+    assert not session._received
+    for _ in range(MAX_EVENTS):
+        session._append(sample)
+    for more in (session._commit, lambda: session._append(sample)):
+        with pytest.raises(ApiError, match="events wait already"):
+            more()
+    session.end()  # the server can still end it
 
 
 def test_a_session_without_events_ends(served: ServedModel) -> None:
