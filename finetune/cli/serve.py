@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import sys
+from typing import TYPE_CHECKING
 
 from finetune.cli.arguments import Subparsers, add_options, chosen_options, parse_bytes
 from finetune.core.errors import DataError, RecipeError
@@ -9,6 +11,10 @@ from finetune.core.extras import require
 from finetune.core.files import MAX_LIST_BYTES, read_bytes
 from finetune.core.serve_options import API_KEYS, ServeOptions
 
+if TYPE_CHECKING:
+    from finetune.serving.scheduler import Scheduler
+
+TO_STOP = 1.0  # seconds in which a batch can still end
 # oneDNN keeps the code that it makes for each shape of a batch, 1,024 pieces by default. Clips of all lengths give ever
 # new shapes. The layers of one batch share the code, so little of it is enough.
 PRIMITIVES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
@@ -82,7 +88,20 @@ def run(args: argparse.Namespace) -> int:
 
     folders = parse_adapters(args.adapter)
     models = Models(with_adapters(load_base(args.model, args.name), folders, options.memory))
-    return serve(create_app(models, options), options)
+    app = create_app(models, options)
+    code = serve(app, options)
+    _leave_batch(app.state.scheduler, code)
+    return code
+
+
+def _leave_batch(scheduler: "Scheduler", code: int) -> None:
+    """Ends the process at once if a batch is still computed: Python would end its thread inside torch, which aborts."""
+    if scheduler.alive:
+        scheduler.join(TO_STOP)
+    if scheduler.alive:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _api_keys(path: str | None) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ def create_app(models: Models, options: ServeOptions) -> FastAPI:
         engine.close()
 
     app = FastAPI(title="finetune serve", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.state.gate = handler.gate
+    app.state.gate, app.state.scheduler = handler.gate, engine.scheduler
     app.add_middleware(Guard, options=options)
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(HTTPException, on_http_error)

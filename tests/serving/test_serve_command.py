@@ -5,16 +5,21 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import httpx
+import numpy as np
 import pytest
+import soundfile
 from command import Command
 
-from finetune.cli.serve import PRIMITIVES, _api_keys
+from finetune.cli.serve import PRIMITIVES, _api_keys, _leave_batch
 from finetune.core.errors import DataError, RecipeError
 from finetune.core.serve_options import API_KEYS
+from finetune.serving.scheduler import Scheduler
 
 
 @pytest.mark.parametrize(
@@ -54,6 +59,43 @@ def test_keys_of_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.M
         _api_keys(str(tmp_path / "keys"))
     with pytest.raises(DataError, match="cannot be read"):
         _api_keys(str(tmp_path))
+
+
+class Busy:
+    """A scheduler whose batch ends while it is joined, or does not."""
+
+    def __init__(self, ends: bool) -> None:
+        self.alive, self._ends = True, ends
+
+    def join(self, _: float) -> None:
+        self.alive = not self._ends
+
+
+def test_a_batch_that_is_still_computed_does_not_abort_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    for ends in (True, False):
+        _leave_batch(cast(Scheduler, Busy(ends)), 143)
+    assert codes == [143]
+
+
+@pytest.mark.slow
+def test_a_signal_in_a_batch(nano: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "noise.flac", np.random.default_rng(1).normal(0, 0.1, 16_000 * 120), 16_000)
+    command = [sys.executable, "-m", "finetune", "serve", str(nano), "--port", "0", "--drain", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    url = next(found[0] for line in process.stdout if (found := re.search(r"http://\S+", line)))
+    content = {"file": (tmp_path / "noise.flac").read_bytes()}
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(lambda: httpx.post(f"{url}/v1/audio/transcriptions", files=content, timeout=120))
+        while "finetune_waiting_windows 0.0" in httpx.get(f"{url}/metrics").text:
+            assert not answer.done()
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        assert answer.result().status_code == 503
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert "terminate" not in process.stdout.read()
 
 
 @pytest.mark.slow
