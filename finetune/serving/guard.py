@@ -4,6 +4,7 @@ import asyncio
 import hmac
 from collections.abc import Iterable
 from contextlib import suppress
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -68,12 +69,7 @@ class Guard:
     def _problem(self, scope: Scope, headers: Headers) -> ApiError | None:
         changes = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
         origin = headers.get("origin", "").rstrip("/").lower()
-        if (
-            changes
-            and origin
-            and origin not in self._origins
-            and urlsplit(origin).netloc != headers.get("host", "").lower()
-        ):
+        if changes and origin and origin not in self._origins and not _is_own(origin, headers, scope):
             return ApiError(403, "a web page of another site sent this request; see --allow-origin", None, "origin")
         if self._keys and scope["path"].startswith(PROTECTED) and not self._has_key(headers):
             message = "a wrong API key, or none; send it as `Authorization: Bearer KEY`"
@@ -86,6 +82,36 @@ class Guard:
         given = [value.strip()] if scheme.lower() == "bearer" else _keys_of_websocket(headers)
         matches = [hmac.compare_digest(key, item.encode("latin-1")) for item in given for key in self._keys]
         return any(matches)
+
+
+def _is_own(origin: str, headers: Headers, scope: Scope) -> bool:
+    """Whether a page is one of this server.
+
+    A site can give its own name the address 127.0.0.1 after its page was loaded (DNS rebinding), so that origin and
+    host agree. So a page that comes over loopback and from no proxy has the name localhost, or an address.
+    """
+    try:
+        parts = urlsplit(origin)
+        name, port = parts.hostname or "", parts.port or 80
+    except ValueError:
+        return False
+    if parts.netloc != headers.get("host", "").lower():
+        return False
+    address, own_port = scope.get("server") or ("", None)
+    if parts.scheme != "http" or port != own_port or not _is_loopback(address):
+        return True
+    return name == "localhost" or name.endswith(".localhost") or _is_ip(name)
+
+
+def _is_ip(name: str) -> bool:
+    with suppress(ValueError):
+        ip_address(name)
+        return True
+    return False
+
+
+def _is_loopback(address: str) -> bool:
+    return _is_ip(address) and ip_address(address).is_loopback
 
 
 async def _discard(receive: Receive) -> None:

@@ -14,6 +14,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
+from finetune.core.errors import DataError
 from finetune.core.serve_options import ServeOptions
 from finetune.data.audio_source import LOCAL_BLOCK, WHOLE, AudioSource, Buffer
 from finetune.data.range_file import RangeFile
@@ -21,6 +22,7 @@ from finetune.serving.errors import ApiError
 
 MAX_FIELDS = 2000  # 1,000 keywords and other fields
 MAX_FIELD = 64 << 10  # bytes
+NOT_UTF8 = "the text fields must be UTF-8"
 CHARSETS = (b"utf-8", b"utf8", b"us-ascii")  # others of Python's are slow, or make half characters
 MAX_TEXT = 256 << 10  # bytes of all text fields
 _numbers = count()
@@ -52,11 +54,14 @@ class Upload(AudioSource):
             yield data
 
     def close(self) -> None:
-        """Removes the file from the disk. Reading it afterwards raises ValueError."""
+        """Removes the file from the disk. Reading it afterwards raises DataError, which ends a decoder in a thread."""
         self._file.close()
 
     def _read(self, start: int, stop: int) -> bytes:
-        return os.pread(self._file.fileno(), stop - start, start)
+        try:
+            return os.pread(self._file.fileno(), stop - start, start)
+        except ValueError as error:
+            raise DataError(f"{self}: the request has ended") from error
 
 
 class Form:
@@ -76,9 +81,13 @@ class Form:
 
 
 class _Parser(MultiPartParser):
-    """Starlette's parser with a limit for all text fields together, which are in memory."""
+    """Starlette's parser with a limit for all text fields together, which are in memory.
+
+    A text that is not UTF-8 is an error; Starlette reads it as Latin-1.
+    """
 
     max_text, _text = MAX_TEXT, 0
+    complete = False
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._current_part.file is None:
@@ -86,6 +95,14 @@ class _Parser(MultiPartParser):
             if self._text > self.max_text:
                 raise ApiError(413, f"the text fields have more than {self.max_text >> 10} kB", None, "text_too_long")
         super().on_part_data(data, start, end)
+
+    def on_part_end(self) -> None:
+        if self._current_part.file is None:
+            self._current_part.data.decode()
+        super().on_part_end()
+
+    def on_end(self) -> None:
+        self.complete = True
 
 
 async def read_form(request: Request, options: ServeOptions, max_field: int = MAX_FIELD) -> Form:
@@ -105,7 +122,7 @@ async def read_form(request: Request, options: ServeOptions, max_field: int = MA
         )
     charset = parse_options_header(request.headers["content-type"])[1].get(b"charset", b"utf-8")
     if charset.lower() not in CHARSETS:
-        raise ApiError(415, "the text fields must be UTF-8", None, "unsupported_charset")
+        raise ApiError(415, NOT_UTF8, None, "unsupported_charset")
     stated = request.headers.get("content-length", "")
     if stated.isdigit() and int(stated) > options.max_upload:
         raise too_large(options)
@@ -116,10 +133,16 @@ async def read_form(request: Request, options: ServeOptions, max_field: int = MA
         form = await parser.parse()
     except ClientDisconnect as error:
         raise ApiError(400, "the upload was not complete", "file", "incomplete") from error
-    except (MultiPartException, ValueError, UnicodeError) as error:
-        raise ApiError(
-            400, f"damaged multipart data ({getattr(error, 'message', error)})", None, "invalid_multipart"
-        ) from error
+    except UnicodeDecodeError as error:
+        raise ApiError(400, NOT_UTF8, None, "invalid_multipart") from error
+    except (MultiPartException, ValueError) as error:
+        message = f"the multipart data cannot be read ({getattr(error, 'message', error)})"
+        raise ApiError(400, message, None, "invalid_multipart") from error
+    if not parser.complete:
+        for _, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                value.file.close()
+        raise ApiError(400, "the multipart data has no end: its last boundary is missing", None, "invalid_multipart")
     return _sorted(form.multi_items())
 
 

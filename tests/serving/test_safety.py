@@ -1,5 +1,6 @@
 """Limits, keys, slow and lost clients, the end of a server: with a model that waits when the test wants it to."""
 
+import io
 import logging
 import socket
 import threading
@@ -19,9 +20,12 @@ import soundfile
 from conftest import VOCABULARY
 from serving_server import Running, running
 
+from finetune.core.errors import DataError
 from finetune.core.model_limits import ModelLimits
+from finetune.data.audio_readers import DecoderFile
 from finetune.inference.window_batches import Result, Window
 from finetune.serving.models import Models, ServedModel
+from finetune.serving.uploads import Upload
 
 SHORT = min((VOCABULARY / "audio" / "canary").glob("*.opus"), key=lambda path: path.stat().st_size)
 
@@ -263,6 +267,33 @@ def test_pages_of_other_sites_are_refused(held: HeldModel) -> None:
             assert not [name for name in response.headers if name.startswith("access-control")]
         preflight = httpx.options(server.url + "/v1/audio/transcriptions", headers={"Origin": "https://evil.example"})
         assert preflight.status_code == 405
+
+
+def test_a_site_whose_name_leads_to_this_machine_is_refused(held: HeldModel) -> None:
+    """DNS rebinding: origin and host agree, as they do behind a proxy, which has another port."""
+    held.free.set()
+    with running(Models([held])) as server:
+
+        def status(origin: str) -> int:
+            headers = {"Origin": origin, "Host": origin.rpartition("/")[2]}
+            return server.post(files=files(), headers=headers).status_code
+
+        evil = f"http://evil.example:{server.port}"
+        assert status(evil) == status("http://[evil") == status("http://evil:x") == 403
+        for good in (f"http://localhost:{server.port}", f"http://127.0.0.1:{server.port}", "https://asr.example"):
+            assert status(good) == 200
+    with running(Models([held]), allow_origin=(evil,)) as server:
+        assert server.post(files=files(), headers={"Origin": evil}).status_code == 200
+
+
+def test_an_upload_that_is_closed_while_it_is_decoded() -> None:
+    """Decoders call back into Python, where other errors than DataError are printed with their stack."""
+    upload = Upload(io.BytesIO(b"RIFF"))
+    file = DecoderFile(upload.open())
+    upload.close()
+    assert file.read(4) == b""
+    with pytest.raises(DataError, match="has ended"):
+        file.check()
 
 
 def test_no_text_is_logged_unless_asked(held: HeldModel, caplog: pytest.LogCaptureFixture) -> None:
