@@ -54,7 +54,7 @@ def check_prompt(model: SpeechModel, options: TranscribeOptions, tokenizer: Toke
         raise ModelError(
             f"the prompt ({words} tokens, {len(options.keywords)} keywords), the audio of a window ({audio}) and "
             f"its text ({text}) need more than the model's {model.max_positions} positions; "
-            f"{'give fewer keywords' if options.keywords else 'lower max_new_tokens'}"
+            f"{'give fewer keywords' if options.keywords else 'shorten the prompt, or lower max_new_tokens'}"
         )
     return prompt
 

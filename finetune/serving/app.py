@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS
 from finetune.core.serve_options import ServeOptions
@@ -28,7 +29,7 @@ PAGE = Path(__file__).parent / "page"
 
 
 def create_app(models: Models, options: ServeOptions) -> FastAPI:
-    """The application of a server. `app.state.gate` counts its requests."""
+    """The application of a server. `app.state.gate` counts its requests, `app.state.scheduler` has its windows."""
     figures = metrics.Metrics()
     engine = Engine(options, figures)
     handler = Transcriptions(models, engine, options, figures)
@@ -56,8 +57,17 @@ def create_app(models: Models, options: ServeOptions) -> FastAPI:
     _add_models(app, models)
     _add_state(app, handler, engine, figures, options)
     _add_corrections(app, options)
-    app.router.default = StaticFiles(directory=PAGE, html=True)  # a mount would answer 404 for a wrong method
+    app.router.default = _Page(directory=PAGE, html=True)  # a mount would answer 404 for a wrong method
     return app
+
+
+class _Page(StaticFiles):
+    """The files of the page, for every path that is no route. A POST to one of OpenAI's API is no wrong method."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        if scope["method"] not in ("GET", "HEAD") and path != ".":
+            raise HTTPException(404)
+        return await super().get_response(path, scope)
 
 
 def _add_transcriptions(app: FastAPI, handler: Transcriptions) -> None:
@@ -104,6 +114,7 @@ def _add_models(app: FastAPI, models: Models) -> None:
 def _add_state(
     app: FastAPI, handler: Transcriptions, engine: Engine, figures: metrics.Metrics, options: ServeOptions
 ) -> None:
+    @app.head("/health", include_in_schema=False)  # as some monitors ask
     @app.get("/health")
     async def health() -> dict[str, str]:
         """Whether the server works; a server that does not should be started again."""
@@ -111,6 +122,7 @@ def _add_state(
             raise ApiError(503, "the thread of the model has ended; start the server again", None, "dead")
         return {"status": "ok", "version": __version__}
 
+    @app.head("/ready", include_in_schema=False)
     @app.get("/ready")
     async def ready() -> dict[str, str]:
         """Whether the server takes requests."""

@@ -89,6 +89,6 @@ async def on_api_error(_: Request, error: Exception) -> JSONResponse:
 async def on_http_error(_: Request, error: Exception) -> JSONResponse:
     """The handler of errors of the framework, such as an unknown path."""
     assert isinstance(error, HTTPException)
-    hints = {404: "no such path", 405: "this path does not accept this method"}
+    hints = {404: "no such path; those of OpenAI's API start with /v1/", 405: "this path does not accept this method"}
     message = hints.get(error.status_code, str(error.detail))
     return ApiError(error.status_code, message, None, None, error.headers).response()

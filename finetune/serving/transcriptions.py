@@ -110,6 +110,8 @@ class Transcriptions:
         if form.upload is None:
             what = "`file` is text, not a file" if "file" in form.fields else "`file` is missing"
             raise ApiError(422, f"{what}; send the audio as a file", "file", "missing_file")
+        if "file" in form.fields:
+            raise ApiError(400, "`file` is given twice, as a file and as text", "file", "invalid_value")
         names = form.fields.pop("model", [])
         model = self._models.find(names[-1] if names else None)
         call.model = model.name
@@ -127,8 +129,8 @@ class Transcriptions:
             await self._unless_closed(request, _before(deadline, self._collect(job, model, call)))
             self._log_text(job)
             response = respond(job, parameters)
-        if warning:
-            response.headers["X-Finetune-Warning"] = _header(warning)
+        if warnings := [*filter(None, (warning, *_notes(job)))]:
+            response.headers["X-Finetune-Warning"] = _header("; ".join(warnings))
         return response
 
     async def _collect(self, job: Job, model: ServedModel, call: _Call) -> None:
@@ -215,6 +217,14 @@ class _Stream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._after()
+
+
+def _notes(job: Job) -> list[str]:
+    """What `finetune transcribe` says about a recording; whether a text was cut is not known before a stream."""
+    notes = [job.note.partition("; --")[0]]  # without the options of the command
+    if job.transcript().truncated:
+        notes.append(f"the text of a window reached {job.options.decoding.max_new_tokens} tokens and was cut")
+    return notes
 
 
 def _header(text: str) -> str:

@@ -3,18 +3,24 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import pytest
+import soundfile
 import srt
 import webvtt
 from conftest import VOCABULARY
+from serving_server import running
 
+from finetune.core.options import override
+from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.inference.transcript import Transcript
+from finetune.serving.models import Models, ServedModel
 
 SHORT = min((VOCABULARY / "audio" / "canary").glob("*.opus"), key=lambda path: path.stat().st_size)
 Direct = Callable[..., Transcript]
@@ -208,13 +214,27 @@ def test_a_missing_file_and_a_text_in_its_place(server: Any) -> None:
 
 
 def test_silence_has_an_empty_text(server: Any, tmp_path: Path) -> None:
-    import numpy as np
-    import soundfile
-
     soundfile.write(tmp_path / "silence.wav", np.zeros(16_000), 16_000)
     assert server.client().audio.transcriptions.create(model="nano", file=tmp_path / "silence.wav").text == ""
     stream = server.client().audio.transcriptions.create(model="nano", file=tmp_path / "silence.wav", stream=True)
     assert [(event.type, event.text) for event in stream] == [("transcript.text.done", "")]
+
+
+def test_what_transcribe_says_about_a_recording_is_in_a_header(served: ServedModel, tmp_path: Path) -> None:
+    wave = load_audio(SHORT)
+    soundfile.write(tmp_path / "opposite.wav", np.stack([wave, -wave], 1), SAMPLE_RATE)
+    decoding = replace(served.options.decoding, max_new_tokens=3)
+    short = ServedModel("short", served.network, override(served.options, decoding=decoding))
+    with running(Models([served, short])) as server:
+
+        def warning(**data: str) -> str:
+            content = {"file": (tmp_path / "opposite.wav").read_bytes()}
+            return str(server.post(data=data, files=content).headers["X-Finetune-Warning"])
+
+        mixed = "2 channels that cancel each other in their average; channel 0 is used"
+        assert warning() == warning(stream="true", model="short") == mixed
+        assert warning(model="short") == f"{mixed}; the text of a window reached 3 tokens and was cut"
+        assert "X-Finetune-Warning" not in server.post(files={"file": SHORT.read_bytes()}).headers
 
 
 def test_paths_beside_the_api(server: Any) -> None:
@@ -231,6 +251,11 @@ def test_paths_beside_the_api(server: Any) -> None:
     assert "/v1/audio/transcriptions" in get("/openapi.json").json()["paths"]
     for response, status in ((get("/v1/nothing"), 404), (get("/v1/audio/transcriptions"), 405)):
         assert response.status_code == status and json.loads(response.text)["error"]["message"]
+    for path in ("/health", "/ready"):
+        assert httpx.head(server.url + path).status_code == 200
+    for path in ("/audio/transcriptions", "/v1/chat/completions"):
+        missing = server.post(path, files={"file": b"x"})
+        assert missing.status_code == 404 and "start with /v1/" in missing.json()["error"]["message"]
     assert get("/../../etc/passwd").status_code == get("/%2e%2e/%2e%2e/etc/passwd").status_code == 404
     assert server.post("/v1/corrections").status_code == 403
 

@@ -192,6 +192,14 @@ def test_much_text_is_refused(server: Any) -> None:
     assert post(server, part("keywords[]", b"stent") * 100 + end)[0] == 200
 
 
+def test_messages_say_what_is_wrong_with_a_form(server: Any) -> None:
+    clip, end = part("file", CLIP, "a.opus"), b"--B--\r\n"
+    assert post(server, part("prompt", "é".encode("latin-1")) + clip + end) == (400, "the text fields must be UTF-8")
+    assert post(server, clip + part("keywords", b"stent"))[1].endswith("its last boundary is missing")
+    assert post(server, clip + clip + end)[1].startswith("the multipart data cannot be read (Too many files")
+    assert post(server, part("file", b"x") + clip + end) == (400, "`file` is given twice, as a file and as text")
+
+
 @pytest.mark.parametrize("charset", ["unicode_escape", "utf-7", '"utf-16"', "punycode"])
 def test_text_in_another_charset_is_refused(server: Any, charset: str) -> None:
     body = part("\\ud800", b"\\ud800") + part("file", CLIP, "a.opus") + b"--B--\r\n"
