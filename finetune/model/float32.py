@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
 from finetune.model.granite import SpeechModel, load_model
 from finetune.model.model_config import read_config
-from finetune.model.weight_files import WeightFiles
+from finetune.model.weight_files import WeightFiles, folder_of
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +79,7 @@ def load_for_inference(
         ModelError: see `load_model`, or the error of `adapt`.
     """
     config = read_config(source, revision)  # first, because it says what a folder is that is not a model
-    files = None if device != "cpu" or dtype == "float32" else _files(source, revision)
+    files = None if device != "cpu" or dtype == "float32" else folder_of(source, revision)
     computes = native or computes_in_bfloat16
     if files is None or not WeightFiles(files).is_bfloat16() or (dtype == "bfloat16" and computes()):
         if device == "cpu" and dtype == "bfloat16" and not computes():
@@ -104,16 +103,6 @@ def computes_in_bfloat16() -> bool:
     """Whether the CPU has instructions for products in bfloat16, by torch's own query of the processor."""
     queries = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(bool(query()) for name in queries if (query := getattr(torch.cpu, name, None)))
-
-
-def _files(source: str, revision: str | None) -> Path | None:
-    """The folder of the files of a model; None if it cannot be known, which loading the model will report."""
-    if Path(source).is_dir():
-        return Path(source) if any(Path(source).glob("*.safetensors")) else None
-    try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
-    except Exception:  # the hub has many kinds
-        return None
 
 
 def change_weight(module: nn.Module, name: str, change: Change) -> None:

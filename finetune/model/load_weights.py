@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
@@ -12,6 +13,7 @@ from finetune.core.extras import require
 from finetune.core.layouts import LAYOUTS
 from finetune.model.model_config import excerpt
 from finetune.model.shipped_lora import ShippedLora, without_adapter
+from finetune.model.weight_files import WeightFiles, folder_of
 
 
 def model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
@@ -100,7 +102,15 @@ def load_weights(
 
 
 def _from_pretrained(source: str, folder: str, config: PreTrainedConfig, arguments: dict[str, Any]) -> Any:
-    """The transformers model with the weights of `folder`. Raises ModelError, about `source`, if they do not fit."""
+    """The transformers model with the weights of `folder`. Raises ModelError, about `source`, if they do not fit.
+
+    Float32 weights are read from bfloat16 files one after another: transformers converts them while all files are
+    mapped into memory, which takes half as much again.
+    """
+    on_device = "device_map" in arguments
+    files = None if on_device or arguments["dtype"] != torch.float32 else _bfloat16_files(folder, arguments)
+    if files:
+        arguments = arguments | {"dtype": torch.bfloat16}
     verbosity = hf_logging.get_verbosity()
     hf_logging.set_verbosity_error()  # a table of weights that do not fit; the errors below name the first
     try:
@@ -119,4 +129,36 @@ def _from_pretrained(source: str, folder: str, config: PreTrainedConfig, argumen
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(f"{source}: {len(missing)} weights are missing, for example {missing[0]}")
+    if files:
+        _read_as_float32(hf, files)
     return hf
+
+
+def _bfloat16_files(folder: str, arguments: dict[str, Any]) -> WeightFiles | None:
+    """The files of a model whose weights are all bfloat16, else None; also if loading will report an error."""
+    try:
+        path = folder_of(folder, arguments.get("revision"))
+        files = WeightFiles(path) if path else None
+        return files if files and files.is_bfloat16() else None
+    except ModelError:
+        return None
+
+
+def _read_as_float32(hf: PreTrainedModel, files: WeightFiles) -> None:
+    """Replaces the tensors of a model, which are views of mapped files whose pages were not read yet."""
+
+    def converted(name: str, value: Tensor) -> Tensor:
+        if value.dtype != torch.bfloat16:
+            return value.detach().clone()
+        return (files.read(name) if name in files.tensors else value.detach()).to(torch.float32)
+
+    for path, module in hf.named_modules():
+        prefix = f"{path}." if path else ""
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                parameter.data = converted(prefix + name, parameter)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = converted(prefix + name, buffer)
+    for config in (hf.config, *(getattr(hf.config, name) for name in hf.config.sub_configs)):
+        config.dtype = torch.float32

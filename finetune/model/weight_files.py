@@ -9,6 +9,7 @@ from math import prod
 from pathlib import Path
 
 import torch
+from huggingface_hub import snapshot_download
 from torch import Tensor
 
 from finetune.core.errors import ModelError
@@ -52,6 +53,16 @@ def model_name(name: str) -> str:
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)
     return name
+
+
+def folder_of(source: str, revision: str | None) -> Path | None:
+    """The folder of the files of a model; None if it cannot be known, which loading the model will report."""
+    if Path(source).is_dir():
+        return Path(source) if any(Path(source).glob("*.safetensors")) else None
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
+    except Exception:  # the hub has many kinds
+        return None
 
 
 @dataclass(frozen=True)

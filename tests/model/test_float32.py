@@ -1,5 +1,6 @@
 """A model that is stored in bfloat16 and computes in float32 gives the results of a model loaded in float32."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 from support import INSTRUCTION
 from trainable_cases import ctc_logits, logits
+from transformers import GraniteSpeechForConditionalGeneration
 
 from finetune.core.errors import ModelError
 from finetune.core.options import DecodingOptions
@@ -36,6 +38,19 @@ def test_results_are_those_of_float32_bit_for_bit(narrow: Path, clips: list[Utte
     options = replace(DecodingOptions(), decoder="speculative", max_new_tokens=6)
     ours, theirs = (recognize(model, clips[:2], "transcribe", options) for model in (stored, wide))
     assert [(row.tokens, row.log_probability) for row in ours] == [(row.tokens, row.log_probability) for row in theirs]
+
+
+def test_float32_from_bfloat16_files_is_that_of_transformers_without_mapped_files(narrow: Path, tmp_path: Path) -> None:
+    folder, maps = shutil.copytree(narrow, tmp_path / "copy"), Path("/proc/self/maps")
+    ours = load_model(str(folder), "float32").hf
+    assert not maps.exists() or str(folder) not in maps.read_text(), "pages of the files are released"
+    theirs = GraniteSpeechForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    assert ours.config.to_dict() == theirs.config.to_dict()
+    for one, other in ((ours.named_parameters, theirs.named_parameters), (ours.named_buffers, theirs.named_buffers)):
+        expected = dict(other())
+        for name, value in one():
+            assert value.dtype == expected[name].dtype and torch.equal(value, expected.pop(name)), name
+        assert not expected
 
 
 def test_a_folder_with_one_float32_weight_is_loaded_in_float32(narrow: Path, nano: Path) -> None:
