@@ -147,7 +147,7 @@ class _Session:
         self._new = asyncio.Event()
         self._received: list[Any] = []  # waves that were not looked at, and None for each commit between them
         self._waiting = 0  # samples in them
-        self._heard = self._ended = False
+        self._has_audio = self._ended = False
         self._items = 0
         self._tasks: list[Task] = []
         self._configure()
@@ -231,7 +231,7 @@ class _Session:
 
     async def _update(self, event: dict[str, Any]) -> None:
         """Changes the settings, before the first audio."""
-        if self._heard:
+        if self._has_audio:
             raise ApiError(400, "send session.update before the first audio", "session", "invalid_event")
         try:
             session = event.get("session") or {}
@@ -285,7 +285,7 @@ class _Session:
         if not len(pcm):
             return
         wave = self._resample.resample_chunk(pcm.astype(np.float32) / 32768)
-        self._heard = True
+        self._has_audio = True
         self._queue(wave)
         self._waiting += len(wave)
         waiting = self._waiting / SAMPLE_RATE
