@@ -1,5 +1,6 @@
 """The runs of `compare_notebook` in their order, and the tables of their results."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -87,6 +88,22 @@ def limited(recipe: Recipe, clips: int) -> Recipe:
         entries: Sequence[CorpusEntry] = getattr(recipe.data, split)
         content["data"][split] = [entry.model_copy(update={"max_clips": clips}) for entry in entries]
     return Recipe.model_validate(content)
+
+
+def require_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Writes the settings of the outcomes in `folder`, or compares them with those of an earlier call.
+
+    Raises:
+        ValueError: they differ, so outcomes of both would be in one table.
+    """
+    path, settings = folder / "settings.json", json.loads(json.dumps(settings))
+    if path.is_file():
+        if read_json(path) != settings:
+            raise ValueError(f"{folder} has results of another recipe or other options; choose another --results")
+        return
+    if any(folder.glob("outcomes/*.json")):
+        raise ValueError(f"{folder} has results whose settings are not known; choose another --results")
+    write_json(path, settings)
 
 
 def kept(folder: Path, run: Callable[[Job], Outcome]) -> Callable[[Job], Outcome]:

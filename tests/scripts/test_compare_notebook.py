@@ -23,6 +23,7 @@ from bench.comparison import (
     kept,
     limited,
     markdown,
+    require_settings,
     with_rates,
 )
 from bench.notebook_training import (
@@ -97,6 +98,19 @@ def test_a_second_call_resumes(tmp_path: Path) -> None:
     number = len(ran)
     assert compare(Comparison("x", "wall time"), RATES, [1, 2], kept(tmp_path, run)) == first
     assert len(ran) == number == 9
+
+
+def test_results_of_other_options_are_not_used_again(tmp_path: Path) -> None:
+    """Such as those of `--tiny`, whose test set has six clips."""
+    require_settings(tmp_path, {"tiny": True, "rates": (1, 2)})
+    require_settings(tmp_path, {"tiny": True, "rates": (1, 2)})
+    with pytest.raises(ValueError, match="another --results"):
+        require_settings(tmp_path, {"tiny": False, "rates": (1, 2)})
+    (tmp_path / "settings.json").unlink()
+    (tmp_path / "outcomes").mkdir()
+    kept(tmp_path / "outcomes", outcome)(Job(BASE))
+    with pytest.raises(ValueError, match="not known"):
+        require_settings(tmp_path, {"tiny": False})
 
 
 def test_all_learning_rates_of_a_recipe_are_multiplied() -> None:
