@@ -11,12 +11,12 @@ from finetune.core.errors import DataError
 from finetune.core.run_dir import RunDir
 from finetune.exporting.save import saved_dtype
 from finetune.model.granite import DTYPES, SpeechModel, default_device, resolved_dtype
+from finetune.planning.memory import moment_bytes
 from finetune.training.encoder_cache import predicted_bytes
 
 MANIFEST_ROW = 350  # bytes a clip without its text: JSON Lines, and the table beside it
 CHECKPOINTS = 3  # the last two are kept while the next is written
 COPIES = 2  # the best adapter or the export, and the one that replaces it
-MOMENTS = 2  # of AdamW, for each trained value
 FLOAT32 = 4
 
 
@@ -67,7 +67,7 @@ def plan_disk(
     export, adapter = total * saved.itemsize, trained * FLOAT32
     cache = _cache_bytes(model, recipe, frames) if recipe.machine.cache_encoder else 0
     manifests = clips * MANIFEST_ROW + 2 * characters
-    checkpoint = trained * FLOAT32 * (1 + MOMENTS)
+    checkpoint = round(trained * (FLOAT32 + moment_bytes(recipe)))
     return DiskPlan(
         str(folder),
         shutil.disk_usage(folder).free if free is None else free,

@@ -29,6 +29,11 @@ SETTINGS = (
 WORTH = 0.01  # a setting that saves less than this share is not listed
 
 
+def moment_bytes(recipe: Recipe) -> float:
+    """Bytes of the optimizer's moments for a trained value."""
+    return MOMENTS_8BIT if recipe.train.optimizer == "adamw-8bit" else MOMENTS
+
+
 @dataclass(frozen=True)
 class LessMemory:
     """Settings that need less memory.
@@ -83,7 +88,8 @@ class StepMemory:
     Attributes:
         device, dtype, weights: see `MemoryPlan`.
         values: trained parameters.
-        processes: training processes; with several, DDP keeps one more copy of the gradients.
+        processes: training processes; with several, DDP has one more copy of the gradients while a step accumulates
+            micro-batches, because it copies them to its buckets in the last one.
         counted: activations.
         attention: scores of one layer of the encoder.
     """
@@ -102,9 +108,9 @@ class StepMemory:
         audio = counted.audio_checkpointed if machine.encoder_checkpointing else counted.audio
         moment = self.attention + counted.encoder_layer * machine.encoder_checkpointing
         language_model = counted.checkpointed if machine.gradient_checkpointing else counted.language_model
-        trained, gradients = 4 * self.values, GRADIENT * self.values * (1 + (self.processes > 1))
-        each = MOMENTS_8BIT if recipe.train.optimizer == "adamw-8bit" else MOMENTS
-        moments = round(each * self.values) // (self.processes if machine.shard_optimizer else 1)
+        copies = 2 if self.processes > 1 and recipe.train.accumulation > 1 else 1
+        trained, gradients = 4 * self.values, GRADIENT * self.values * copies
+        moments = round(moment_bytes(recipe) * self.values) // (self.processes if machine.shard_optimizer else 1)
         later = language_model + counted.loss
         total = self.weights + trained + moments + gradients + audio + max(moment, later)
         least, most = LIBRARIES[self.device]

@@ -135,8 +135,11 @@ def test_memory_is_the_sum_of_its_parts(nano: Path, tiny: Tiny, tmp_path: Path) 
     less = plan_memory(opened(nano, parts, "float32", "meta"), small, BATCH, "cpu", 1, 10**9)
     assert (less.low, less.high) == (lows[-1], highs[-1]) and not less.less
     assert less.activations < plan.activations and less.moments == pytest.approx(2.03 * trained, rel=0.01)
-    several = plan_memory(opened(nano, parts, "float32", "meta"), recipe, BATCH, "cpu", 2, None)
-    assert several.gradients == 8 * trained and several.less[0].setting == "machine.shard_optimizer: true"
+    for accumulation, copies in ((1, 1), (2, 2)):  # DDP copies gradients that it has accumulated outside of its buckets
+        changed = tiny(tmp_path, "x", accumulation=accumulation)
+        several = plan_memory(opened(nano, parts, "float32", "meta"), changed, BATCH, "cpu", 2, None)
+        assert several.gradients == 4 * copies * trained
+    assert several.less[0].setting == "machine.shard_optimizer: true"
     assert "adamw-8bit" not in str(several.less), "moments that are divided have no 8-bit form"
     sharded = tiny(tmp_path, "x", machine={"shard_optimizer": True})
     alone = plan_memory(opened(nano, parts, "float32", "meta"), sharded, BATCH, "cpu", 1, None)
