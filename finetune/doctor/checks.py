@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from finetune.core.memory_limit import memory_limit
 from finetune.doctor import hardware, network, packages, sound
 from finetune.doctor.finding import Finding, failed
 from finetune.doctor.loopback import check_loopback
@@ -31,7 +32,7 @@ def all_checks(runs: Path, model: Path) -> list[Check]:
         partial(packages.check_quantization, gpus),
         hardware.check_processor,
         partial(hardware.check_gpu, gpus, driver, torch.version.cuda),
-        partial(hardware.check_memory, hardware.memory_limit()),
+        partial(hardware.check_memory, memory_limit()),
         partial(hardware.check_disk, runs),
         hardware.check_temporary,
         partial(hardware.check_shared_memory, gpus),

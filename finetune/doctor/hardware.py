@@ -17,7 +17,6 @@ FULL_SIZE_DISK = 25 * GIB  # the checkpoint, two training checkpoints and the ex
 LEAST_DISK = GIB
 LEAST_SHARED = 64 << 20  # Docker's default, with which NCCL fails
 LEAST_FILES = 1024
-CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def gib(count: float) -> str:
@@ -61,15 +60,6 @@ def check_processor() -> Finding:
     name = torch.cpu.get_capabilities().get("cpu_name") or "unknown"
     text = "computes in bfloat16" if computes_in_bfloat16() else "emulates bfloat16: use model.dtype: float32"
     return passed("processor", f"{name}, {os.cpu_count()} threads; {text}")
-
-
-def memory_limit() -> int:
-    """Bytes of memory that this process may use: of the machine, or of its container."""
-    total = int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    for path in map(Path, CGROUP_LIMITS):
-        if path.is_file() and (text := path.read_text().strip()).isdigit():
-            total = min(total, int(text))
-    return total
 
 
 def check_memory(limit: int) -> Finding:

@@ -1,19 +1,18 @@
 """Memory and training processes of this machine."""
 
-import os
-
 import torch
 
 from finetune.core.config import Recipe
+from finetune.core.memory_limit import memory_limit
 from finetune.training.launch import processes_for
 
 
 def memory_of(device: str) -> int | None:
-    """Bytes of the smallest card, or of this machine; None for a device that is not here."""
+    """Bytes of the smallest card, or those that this process may use of the machine; None for a device not here."""
     cards = [torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count())]
     if device == "cuda":
         return min(cards, default=None)
-    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return memory_limit()
 
 
 def processes_text(recipe: Recipe, gpus: int) -> str:
