@@ -99,9 +99,11 @@ class Answers:
         if self.ask is None:
             return default
         while True:
-            answer = (
-                self.ask(f"{QUESTIONS[name]} [{default}]: " if default else f"{QUESTIONS[name]}: ").strip() or default
-            )
+            question = f"{QUESTIONS[name]} [{default}]: " if default else f"{QUESTIONS[name]}: "
+            try:
+                answer = self.ask(question).strip() or default
+            except EOFError as error:
+                raise DataError("the input ended before the last answer; pass arguments, or --yes") from error
             if not allowed or answer in (*allowed, NONE):
                 return answer
             print(f"choose one of {', '.join(allowed)}, or {NONE}")

@@ -112,6 +112,25 @@ def test_bad_input_is_an_error_and_writes_nothing(clips: Path, capsys: pytest.Ca
     assert "x.yaml: exists" in error(str(clips), "--name", "x")
 
 
+def test_values_that_yaml_would_read_as_something_else_are_quoted(clips: Path) -> None:
+    """YAML takes " #" as the start of a comment, and a comma in a list as its next element."""
+    terms, canary = "terms #1.txt", "a, b: c.jsonl"
+    text = recipe_text(Wishes("x", Path("x"), "1", "accent", 1.0, 24.0, terms, canary))
+    content = yaml.safe_load(text)
+    assert (content["model"]["base"], content["data"]["terms"], content["data"]["canary"]) == ("1", terms, [canary])
+    assert f"  base: {DEFAULT_MODEL}\n" in recipe_text(Wishes("x", Path("x"), DEFAULT_MODEL, "", 1.0, 0.0))
+
+
+def test_the_end_of_the_input_is_an_error(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As after Ctrl-D."""
+
+    def end(question: str) -> str:
+        raise EOFError
+
+    assert run([], end) == 1
+    assert "--yes" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["../x", "a/b", "", "x\n"])
 def test_a_name_with_a_path_is_refused(clips: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([str(clips), "--name", name, "--yes"]) == 1
