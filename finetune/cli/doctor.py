@@ -2,11 +2,13 @@
 
 import argparse
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from finetune.cli.arguments import Subparsers
 from finetune.core.terminal import visible
+from finetune.doctor.finding import Finding, Status, failed
 
 EMBEDDED_MODEL = Path(__file__).resolve().parents[2] / "data" / "granite-speech-nano"
 DESCRIPTION = (
@@ -32,14 +34,8 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the findings; returns 1 if a check has failed."""
-    try:
-        from finetune.doctor.checks import all_checks, run_checks
-        from finetune.doctor.finding import Status
-    except ImportError as error:
-        print(f"FAIL  packages: {error}\n      -> pip install --upgrade finetune-granite-speech")
-        return 1
     findings = []
-    for finding in run_checks(all_checks(args.runs, EMBEDDED_MODEL)):
+    for finding in _findings(args.runs):
         findings.append(finding)
         if not args.json:
             print(visible(f"{finding.status}  {finding.check}: {finding.detail}"))
@@ -51,3 +47,14 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(", ".join(f"{count} {status}" for status, count in counts.items()))
     return int(counts[Status.FAIL] > 0)
+
+
+def _findings(runs: Path) -> Iterator[Finding]:
+    """The findings of all checks; one that has failed if a library that the checks need cannot be imported."""
+    try:
+        from finetune.doctor.checks import all_checks, run_checks
+    except Exception as error:  # of any type, such as OSError if torch does not find a file of CUDA
+        reason = f"{type(error).__name__}: {error}"
+        yield failed("packages", reason, "pip install --upgrade --force-reinstall finetune-granite-speech")
+        return
+    yield from run_checks(all_checks(runs, EMBEDDED_MODEL))

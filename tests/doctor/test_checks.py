@@ -247,9 +247,12 @@ def test_the_command_prints_json_and_its_exit_code_is_that_of_the_worst(
     assert sum(result["counts"].values()) == len(statuses)
 
 
-def test_without_torch_the_command_says_what_to_install(tmp_path: Path) -> None:
-    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
-    command = [sys.executable, "-m", "finetune", "doctor"]
+@pytest.mark.parametrize("error", ["ImportError", "OSError"])  # OSError: torch does not find a file of CUDA
+def test_without_torch_the_command_says_what_to_install(tmp_path: Path, error: str) -> None:
+    (tmp_path / "torch.py").write_text(f"raise {error}('no torch here')")
+    command = [sys.executable, "-m", "finetune", "doctor", "--json"]
     environment = {"PYTHONPATH": f"{tmp_path}:{Path(doctor.__file__).parents[2]}", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 1 and "no torch here" in done.stdout and "pip install" in done.stdout
+    (found,) = json.loads(done.stdout)["findings"]
+    assert done.returncode == 1 and found["status"] == "FAIL"
+    assert "no torch here" in found["detail"] and "pip install" in found["cure"]
