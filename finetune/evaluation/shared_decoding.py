@@ -41,12 +41,13 @@ class System:
 
 @dataclass(frozen=True)
 class Share:
-    """What a process transcribes."""
+    """What a process transcribes, and with how many threads."""
 
     system: System
     utterances: list[Utterance]
     instruction: str
     options: DecodingOptions
+    threads: int
 
 
 _loaded: list[tuple[System, SpeechModel]] = []  # of this process
@@ -54,6 +55,7 @@ _loaded: list[tuple[System, SpeechModel]] = []  # of this process
 
 def transcribe_share(share: Share) -> list[Hypothesis]:
     """The hypotheses of a share. Runs in a worker process, which keeps the model of its last share."""
+    torch.set_num_threads(share.threads)
     if not _loaded or _loaded[0][0] != share.system:
         _loaded.clear()  # two models may not fit
         _loaded.append((share.system, share.system.load()))
@@ -75,6 +77,7 @@ class SharedDecoding:
 
     def __init__(self, processes: int) -> None:
         self.processes, self._threads = processes, torch.get_num_threads()
+        self._threads_of_each = max(1, self._threads // processes)
         self._stack = ExitStack()
         self._pools = list[WorkerPool]()
         self._current: tuple[SpeechModel, System] | None = None
@@ -84,7 +87,7 @@ class SharedDecoding:
             return Backend()
         self._pools = [self._stack.enter_context(WorkerPool(1, processes=True)) for _ in range(self.processes - 1)]
         if not torch.cuda.device_count():
-            torch.set_num_threads(max(1, self._threads // self.processes))
+            torch.set_num_threads(self._threads_of_each)
         return Backend(load=self.load, recognize=self.recognize)
 
     def __exit__(
@@ -116,7 +119,8 @@ class SharedDecoding:
         for number, (pool, indices) in enumerate(zip(self._pools, others, strict=True), 1):
             if indices:
                 system = replace(self._current[1], device=number)
-                share = Share(system, [utterances[index] for index in indices], instruction, options)
+                items = [utterances[index] for index in indices]
+                share = Share(system, items, instruction, options, self._threads_of_each)
                 jobs.append((indices, pool.submit(transcribe_share, share)))
         found = dict(
             zip(own, recognize(model, [utterances[index] for index in own], instruction, options), strict=True)

@@ -25,10 +25,11 @@ AHEAD = 4  # files that each process has in its queue
 
 @dataclass(frozen=True)
 class Job:
-    """A file for a process, which has one model on one device."""
+    """A file for a process, which has one model on one device and computes with some threads."""
 
     model: str
     device: int
+    threads: int
     path: str
     options: TranscribeOptions
 
@@ -47,12 +48,19 @@ _models: dict[str, SpeechModel] = {}  # of this process
 def transcribe_file(job: Job) -> Outcome:
     """Transcribes a file in a worker process, which loads the model once."""
     if job.model not in _models:
+        torch.set_num_threads(job.threads)
         if torch.cuda.device_count():
             torch.cuda.set_device(job.device)
         _models[job.model] = load(job.model)
     errors = list[DataError]()
     found = list(transcripts(_models[job.model], [job.path], job.options, lambda path, error: errors.append(error)))
     return Outcome(found, errors[0] if errors else None)
+
+
+def place(number: int, processes: int, gpus: int) -> tuple[int, int]:
+    """The process of the file with this number, and its GPU. If there are fewer GPUs, processes share them."""
+    process = number % processes
+    return process, process % max(1, gpus)
 
 
 def shared_transcripts(
@@ -68,14 +76,16 @@ def shared_transcripts(
         ModelError: the model cannot be loaded, or does not accept this prompt.
         WorkerDied: a process ended, such as for lack of memory.
     """
+    gpus, threads = torch.cuda.device_count(), max(1, torch.get_num_threads() // processes)
     with ExitStack() as stack:
         pools = [stack.enter_context(WorkerPool(1, processes=True)) for _ in range(processes)]
         waiting = deque[tuple[str, Future[Outcome]]]()
         rest = iter(enumerate(paths))
         while True:
             for number, path in islice(rest, AHEAD * processes - len(waiting)):
-                device = number % processes
-                waiting.append((path, pools[device].submit(transcribe_file, Job(model, device, path, options))))
+                process, device = place(number, processes, gpus)
+                job = Job(model, device, threads, path, options)
+                waiting.append((path, pools[process].submit(transcribe_file, job)))
             if not waiting:
                 return
             path, future = waiting.popleft()

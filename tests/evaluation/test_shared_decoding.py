@@ -11,8 +11,9 @@ from finetune.core.config import Recipe
 from finetune.core.errors import DataError
 from finetune.core.recipe import load_recipe
 from finetune.core.run_dir import RunDir
+from finetune.core.worker_pool import WorkerPool
 from finetune.data.manifest import Utterance, read_manifest
-from finetune.evaluation.shared_decoding import SharedDecoding, System, deal
+from finetune.evaluation.shared_decoding import Share, SharedDecoding, System, deal, transcribe_share
 from finetune.inference.recognize import recognize
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,6 +48,14 @@ def test_two_processes_give_the_tokens_of_one(recipe: Recipe, clips: list[Uttera
     assert [(row.tokens, row.text) for row in shared] == [(row.tokens, row.text) for row in alone]
     assert [row.log_probability for row in shared] == pytest.approx([row.log_probability for row in alone], abs=1e-3)
     assert one[0].tokens == alone[0].tokens and torch.get_num_threads() == threads
+
+
+def test_a_worker_computes_with_the_threads_of_its_share(recipe: Recipe, tmp_path: Path) -> None:
+    """A worker process starts with one thread, and would be slower than this process with an equal share."""
+    share = Share(System(recipe, str(tmp_path), "base", 0), [], recipe.model.instruction, recipe.decode, 3)
+    with WorkerPool(1, processes=True) as pool:
+        assert pool.submit(transcribe_share, share).result() == []
+        assert pool.submit(eval, "__import__('torch').get_num_threads()").result() == 3
 
 
 def test_one_process_uses_the_plain_functions() -> None:
