@@ -366,7 +366,8 @@ class Trainer:
     def _end_epoch(self) -> None:
         """Validates if the recipe requires it, reports the epoch and writes a checkpoint."""
         state, settings = self.state, self.recipe.train
-        text = f"epoch {state.epoch + 1}/{settings.epochs}  loss {state.loss / len(self.plan(state.epoch)):.3f}"
+        taken = max(1, len(self.plan(state.epoch)) - state.skipped_in_epoch)
+        text = f"epoch {state.epoch + 1}/{settings.epochs}  loss {state.loss / taken:.3f}"
         text += f"  {self.clips_trained / self.seconds_in_steps:.1f} clips/s" if self.seconds_in_steps else ""
         check_epoch(state, self.recipe)
         state.epoch, state.steps_in_epoch, state.skipped_in_epoch, state.loss = state.epoch + 1, 0, 0, 0.0

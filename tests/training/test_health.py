@@ -1,5 +1,6 @@
 """A run that cannot learn fails and names the reason; an adapter with values that are not finite is never used."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,33 @@ def test_an_epoch_in_which_every_step_is_skipped_fails(
     ):
         trainer.fit()
     assert trainer.run.best.exists() == (bad_epoch == 2) and steps == 0
+
+
+class Records(TrainerCallback):
+    """Keeps messages, and the losses of steps."""
+
+    def __init__(self) -> None:
+        self.messages, self.losses = list[str](), list[float]()
+
+    def on_message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def on_step(self, record: StepRecord) -> None:
+        self.losses.append(record.loss)
+
+
+def test_the_loss_of_an_epoch_is_the_mean_of_the_steps_that_were_taken(
+    trained: Trained, tiny: Tiny, tmp_path: Path
+) -> None:
+    def spoil(number: int, output: Output) -> Output:
+        return (output[0] * float("nan"), output[1]) if number == 0 else output
+
+    records, recipe = Records(), tiny(tmp_path, "x", parts={"lora": {"rank": 4}}, ctc_weight=0, epochs=1)
+    run = prepared(trained[1], tmp_path)
+    Trainer(recipe, run, [records], load_model=load_with_hook(spoil), measure=scored).fit()
+    finite = [loss for loss in records.losses if math.isfinite(loss)]
+    assert len(finite) == len(records.losses) - 1 > 0
+    assert any(f"epoch 1/1  loss {sum(finite) / len(finite):.3f}" in text for text in records.messages)
 
 
 class Spoil(TrainerCallback):
