@@ -4,6 +4,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from bench.measured_process import run_measured
 from bench.rehearsal import RECIPE, ROOT, Plan, write_clips
 from finetune.core.files import read_json, read_jsonl
@@ -46,6 +48,8 @@ def _train(plan: Plan, count: int, batch_seconds: float) -> Processes:
     command += [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     log, run = plan.folder / f"processes-{count}.log", plan.run.parent / f"processes-{count}"
     env = {"HF_HUB_OFFLINE": "1", "FINETUNE_CACHE": "off", "PYTHONPATH": str(ROOT)}
+    if torch.cuda.device_count() < 2:  # with one GPU, `finetune train` would start one process
+        env["CUDA_VISIBLE_DEVICES"] = ""
     cost = run_measured(command, log, env=env)
     if cost.code:
         raise RuntimeError(
