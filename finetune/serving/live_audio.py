@@ -49,6 +49,10 @@ class LiveAudio:
     def add(self, samples: Wave) -> None:
         self._buffer = np.concatenate([self._buffer, samples])
 
+    def clear(self) -> None:
+        """Drops the audio of the utterance that has not ended."""
+        self._drop(len(self._buffer))
+
     def finished(self) -> Spoken | None:
         """The next utterance that has ended; it leaves the buffer. Called until there is none."""
         activity = self._activity()

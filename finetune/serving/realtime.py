@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,13 @@ MAX_EVENTS = 10_000  # events that a client can be ahead
 IDLE = 300.0  # seconds without an event
 PCM = ("audio/pcm", "pcm16")  # names of the format of OpenAI's API, old and new
 ITEM = "conversation.item.input_audio_transcription"
+
+
+class Mark(Enum):
+    """An event between the audio."""
+
+    COMMIT = "commit"
+    CLEAR = "clear"
 
 
 class CtcModel:
@@ -145,7 +153,7 @@ class _Session:
         self._socket, self._settings, self._models, self._engine = socket, settings, models, engine
         self._max_audio = options.max_audio
         self._new = asyncio.Event()
-        self._received: list[Any] = []  # waves that were not looked at, and None for each commit between them
+        self._received: list[Any] = []  # waves that were not looked at, with the marks between them
         self._waiting = 0  # samples in them
         self._has_audio = self._ended = False
         self._items = 0
@@ -159,7 +167,7 @@ class _Session:
     def end(self) -> None:
         """Lets `work` return after the text of what has come."""
         self._ended = True
-        self._received.append(None)
+        self._received.append(Mark.COMMIT)
         self._new.set()
 
     async def receive(self, idle: float) -> None:
@@ -170,8 +178,8 @@ class _Session:
             kind = event["type"]
             if kind == "input_audio_buffer.append":
                 self._append(event)
-            elif kind == "input_audio_buffer.commit":
-                self._commit()
+            elif kind in ("input_audio_buffer.commit", "input_audio_buffer.clear"):
+                self._mark(Mark(kind.rpartition(".")[2]))
             elif kind in ("session.update", "transcription_session.update"):
                 await self._update(event)
             else:
@@ -196,12 +204,16 @@ class _Session:
         """Sends the texts of utterances, in order; returns only after `end`."""
         while True:
             await self._new.wait()
-            commit, ended = self._take(), self._ended and not self._received
+            mark, ended = self._take(), self._ended and not self._received
+            if mark is Mark.CLEAR:
+                self._live.clear()
+                await self._send("input_audio_buffer.cleared")
+                continue
             if self._live.seconds > self._max_audio:
                 raise ApiError(413, f"a session has at most {self._max_audio:g} s of audio", None, "audio_too_long")
             while (spoken := await asyncio.to_thread(self._live.finished)) is not None:
                 await self._finish(spoken)
-            if commit:
+            if mark:
                 while (spoken := await asyncio.to_thread(self._live.rest)) is not None:
                     await self._finish(spoken)
                 await self._send("input_audio_buffer.committed", item_id=self._item)
@@ -254,8 +266,8 @@ class _Session:
         await asyncio.to_thread(self._configure)  # a long prompt takes a while
         await self._send("session.updated", session=self._description())
 
-    def _commit(self) -> None:
-        self._queue(None)
+    def _mark(self, mark: Mark) -> None:
+        self._queue(mark)
         self._new.set()
 
     def _queue(self, item: Any) -> None:
@@ -263,18 +275,18 @@ class _Session:
             raise ApiError(429, f"{MAX_EVENTS} events wait already; send fewer and larger ones", None, "too_fast")
         self._received.append(item)
 
-    def _take(self) -> bool:
-        """Takes the audio up to the next commit, or all of it. Returns whether a commit follows it."""
+    def _take(self) -> Mark | None:
+        """Takes the audio up to the next mark, or all of it. Returns the mark."""
         received = self._received
-        count = next((number for number, item in enumerate(received) if item is None), len(received))
-        commit = count < len(received)
+        count = next((number for number, item in enumerate(received) if isinstance(item, Mark)), len(received))
+        mark = received[count] if count < len(received) else None
         samples = np.concatenate([np.zeros(0, np.float32), *received[:count]])
         del received[: count + 1]
         self._waiting -= len(samples)
         self._live.add(samples)
         if not received:
             self._new.clear()
-        return commit
+        return mark
 
     def _append(self, event: dict[str, Any]) -> None:
         try:

@@ -22,7 +22,7 @@ from finetune.serving.engine import Engine
 from finetune.serving.errors import ApiError
 from finetune.serving.live_audio import LiveAudio
 from finetune.serving.models import Models, ServedModel
-from finetune.serving.realtime import MAX_EVENTS, Realtime, _Session, _Settings
+from finetune.serving.realtime import MAX_EVENTS, Mark, Realtime, _Session, _Settings
 from finetune.serving.transcriptions import Gate
 
 ITEM = "conversation.item.input_audio_transcription"
@@ -199,7 +199,7 @@ def test_each_commit_ends_what_came_before_it(served: ServedModel, spoken: Any) 
     session, cut = session_of(served, socket, engine), 2 * SAMPLE_RATE
     for part in (spoken[:cut], spoken[cut:]):
         session._append(json.loads(append(part)))
-        session._commit()
+        session._mark(Mark.COMMIT)
     session.end()
     engine.start()
     asyncio.run(session.work())
@@ -211,6 +211,22 @@ def test_each_commit_ends_what_came_before_it(served: ServedModel, spoken: Any) 
     assert sum(event["type"] == f"{ITEM}.completed" for event in socket.sent) > 1
 
 
+def test_clear_drops_the_audio_that_has_no_text_yet(served: ServedModel, spoken: Any) -> None:
+    socket, engine = SilentSocket(), Engine(ServeOptions())
+    session, cut = session_of(served, socket, engine), 2 * SAMPLE_RATE
+    session._append(json.loads(append(spoken[:cut])))
+    session._mark(Mark.CLEAR)
+    session._append(json.loads(append(spoken[:cut])))
+    session.end()
+    engine.start()
+    asyncio.run(session.work())
+    engine.close()
+    kinds = [event["type"] for event in socket.sent]
+    assert kinds[0] == "input_audio_buffer.cleared" and kinds[-1] == "input_audio_buffer.committed"
+    completed = [event for event in socket.sent if event["type"] == f"{ITEM}.completed"]
+    assert [event["end"] for event in completed] == [2 * cut / SAMPLE_RATE], "times count from the begin of the session"
+
+
 def test_events_that_wait_are_limited(served: ServedModel) -> None:
     session = session_of(served, SilentSocket(), Engine(ServeOptions()))
     empty, sample = json.loads(append(np.zeros(0))), json.loads(append(np.zeros(1)))
@@ -219,7 +235,7 @@ def test_events_that_wait_are_limited(served: ServedModel) -> None:
     assert not session._received
     for _ in range(MAX_EVENTS):
         session._append(sample)
-    for more in (session._commit, lambda: session._append(sample)):
+    for more in (lambda: session._mark(Mark.COMMIT), lambda: session._append(sample)):
         with pytest.raises(ApiError, match="events wait already"):
             more()
     session.end()  # the server can still end it
