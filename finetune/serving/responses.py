@@ -64,7 +64,8 @@ def verbose(job: Job, parameters: Parameters) -> dict[str, Any]:
         "text": transcript.text,
     }
     if "word" in parameters.granularities:
-        content["words"] = [_word(word) for word in transcript.words]
+        translated = parameters.options.translate_to  # its words have no times
+        content["words"] = None if translated else [_word(word) for word in transcript.words]
     if "segment" in parameters.granularities:
         parts = [part for result in job.results for part in result if part[0].text]
         content["segments"] = [_segment(number, *part) for number, part in enumerate(parts)]

@@ -104,11 +104,12 @@ def test_a_translation_is_into_english_or_the_target_language(server: Any, direc
     result = client.audio.translations.create(model="nano", file=SHORT)
     assert result.text == direct(SHORT, translate_to="en").text
     french = direct(SHORT, translate_to="fr")
-    body = {"target_language": "fr"}
+    body: dict[str, Any] = {"target_language": "fr", "timestamp_granularities": ["word", "segment"]}
     verbose = client.audio.translations.create(
         model="nano", file=SHORT, response_format="verbose_json", extra_body=body
     )
     assert (verbose.text, verbose.language) == (french.text, "french")
+    assert verbose.to_dict()["words"] is None, "a translation has no word times"
     with pytest.raises(openai.BadRequestError, match="speech is English already"):
         client.audio.translations.create(model="nano", file=SHORT, extra_body={"language": "en"})
 
