@@ -6,10 +6,10 @@ those of one process.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
+from typing import TypeVar
 
 import torch
 
@@ -20,7 +20,7 @@ from finetune.inference.transcribe import load, transcripts
 from finetune.inference.transcript import Transcript
 from finetune.model.granite import SpeechModel
 
-AHEAD = 4  # files that each process has in its queue
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,32 @@ def transcribe_file(job: Job) -> Outcome:
     return Outcome(found, errors[0] if errors else None)
 
 
-def place(number: int, processes: int, gpus: int) -> tuple[int, int]:
-    """The process of the file with this number, and its GPU. If there are fewer GPUs, processes share them."""
-    process = number % processes
-    return process, process % max(1, gpus)
+def deal(
+    paths: Sequence[str], processes: int, submit: Callable[[int, str], "Future[Result]"]
+) -> Iterator[tuple[str, Result]]:
+    """Results of files in their order. A process gets a file when it has finished one, so a long file delays no other.
+
+    Args:
+        processes: their number.
+        submit: gives a file to a process.
+    """
+    waiting, running = deque[tuple[str, "Future[Result]"]](), dict["Future[Result]", int]()
+    free, rest = deque(range(processes)), iter(paths)
+    while True:
+        while free and (path := next(rest, None)) is not None:
+            process = free.popleft()
+            future = submit(process, path)
+            running[future] = process
+            waiting.append((path, future))
+        if not waiting:
+            return
+        if not waiting[0][1].done():
+            free.extend(running.pop(future) for future in wait(running, return_when=FIRST_COMPLETED).done)
+            continue
+        path, future = waiting.popleft()
+        if future in running:
+            free.append(running.pop(future))
+        yield path, future.result()
 
 
 def shared_transcripts(
@@ -70,26 +92,20 @@ def shared_transcripts(
     failed: Callable[[str, DataError], None],
     processes: int,
 ) -> Iterator[Transcript]:
-    """`transcripts` of files in `processes` processes, in the order of the files.
+    """`transcripts` of files in `processes` processes, in the order of the files. Processes share GPUs if need be.
 
     Raises:
         ModelError: the model cannot be loaded, or does not accept this prompt.
         WorkerDied: a process ended, such as for lack of memory.
     """
-    gpus, threads = torch.cuda.device_count(), max(1, torch.get_num_threads() // processes)
+    gpus, threads = max(1, torch.cuda.device_count()), max(1, torch.get_num_threads() // processes)
     with ExitStack() as stack:
         pools = [stack.enter_context(WorkerPool(1, processes=True)) for _ in range(processes)]
-        waiting = deque[tuple[str, Future[Outcome]]]()
-        rest = iter(enumerate(paths))
-        while True:
-            for number, path in islice(rest, AHEAD * processes - len(waiting)):
-                process, device = place(number, processes, gpus)
-                job = Job(model, device, threads, path, options)
-                waiting.append((path, pools[process].submit(transcribe_file, job)))
-            if not waiting:
-                return
-            path, future = waiting.popleft()
-            outcome = future.result()
+
+        def submit(process: int, path: str) -> "Future[Outcome]":
+            return pools[process].submit(transcribe_file, Job(model, process % gpus, threads, path, options))
+
+        for path, outcome in deal(paths, processes, submit):
             if outcome.error:
                 failed(path, outcome.error)
             yield from outcome.transcripts
