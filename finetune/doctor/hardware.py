@@ -74,11 +74,12 @@ def check_memory(limit: int) -> Finding:
 
 
 def check_disk(folder: Path, free: int | None = None) -> Finding:
-    """Space of a folder, and whether it can be written."""
+    """Space of a folder, and whether it can be written; of the nearest folder above it if a run would create it."""
+    place = next(part for part in (folder, *folder.absolute().parents) if part.exists())
     try:
-        with tempfile.NamedTemporaryFile(dir=folder):
+        with tempfile.NamedTemporaryFile(dir=place):
             pass
-        free = shutil.disk_usage(folder).free if free is None else free
+        free = shutil.disk_usage(place).free if free is None else free
     except OSError as error:
         return failed("disk", f"{folder}: cannot be written ({error.strerror})", "change to another folder")
     if free < LEAST_DISK:

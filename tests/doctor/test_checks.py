@@ -94,8 +94,10 @@ def test_a_full_disk_fails_and_a_small_one_warns(tmp_path: Path) -> None:
     assert hardware.check_disk(tmp_path, 10 << 20).status is Status.FAIL
     assert hardware.check_disk(tmp_path, 5 * hardware.GIB).status is Status.WARN
     assert hardware.check_disk(tmp_path, 100 * hardware.GIB).status is Status.PASS
-    gone = hardware.check_disk(tmp_path / "gone")
-    assert gone.status is Status.FAIL and "gone" in gone.detail
+    assert hardware.check_disk(tmp_path / "new" / "runs", 100 * hardware.GIB).status is Status.PASS, "a run creates it"
+    (tmp_path / "file").touch()
+    wrong = hardware.check_disk(tmp_path / "file")
+    assert wrong.status is Status.FAIL and "file" in wrong.detail
 
 
 def test_a_temporary_folder_without_space_fails(tmp_path: Path) -> None:
@@ -239,7 +241,8 @@ def test_all_checks_have_different_names(tmp_path: Path) -> None:
 def test_the_command_prints_json_and_its_exit_code_is_that_of_the_worst(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    code = main(["doctor", "--json", "--runs", str(tmp_path / "gone")])
+    (tmp_path / "file").touch()
+    code = main(["doctor", "--json", "--runs", str(tmp_path / "file")])
     result = json.loads(capsys.readouterr().out)
     statuses = {row["check"]: row["status"] for row in result["findings"]}
     assert code == 1 and statuses["disk"] == "FAIL" and result["counts"]["FAIL"] >= 1
