@@ -104,7 +104,7 @@ def malformed(kind: str, rng: random.Random) -> bytes:
             line + b"\r\nContent-Length: " + rng.choice((b"-1", b"1e9", b"0\r\nContent-Length: 5", b"x")) + b"\r\n\r\n"
         )
     if kind == "chunks":
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n"
         return f"{head}Content-Type: multipart/form-data; boundary=B\r\n\r\n".encode() + rng.choice(
             (b"zz\r\nabc\r\n", b"-5\r\nabc", b"ffffffffffffffffffff\r\nabc\r\n0\r\n\r\n", b"3\r\nabc\r\n0\r\n\r\n")
         )
