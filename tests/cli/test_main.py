@@ -81,12 +81,12 @@ def test_a_missing_or_unknown_command_is_wrong_usage(finetune: Command) -> None:
 @pytest.mark.parametrize(
     ("argv", "message", "usage"),
     [
-        (["chekc", "a.yaml"], "; did you mean check?", "usage: finetune [-h]"),
+        (["chexk", "a.yaml"], "; did you mean check?", "usage: finetune [-h]"),
         (["check", "a.yaml", "--mesure"], "arguments: --mesure; did you mean --measure?", "finetune check"),
         (["check", "a.yaml", "--st=a=1"], "arguments: --st=a=1; did you mean --set?", "finetune check"),
         (["check", "a.yaml", "b.yaml"], "unrecognized arguments: b.yaml", "finetune check"),
         (["init", "a", "--goal", "vocab"], "; did you mean vocabulary?", "finetune init"),
-        (["init", "a", "--goal", "xyz"], "'none')", "finetune init"),
+        (["init", "a", "--goal", "xyz"], ")", "finetune init"),
         (["recipes", "lst"], "; did you mean list?", "finetune recipes"),
     ],
 )
