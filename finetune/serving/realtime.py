@@ -8,7 +8,6 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -23,11 +22,10 @@ from finetune.core.serve_options import ServeOptions
 from finetune.data.audio import MIN_SAMPLES, SAMPLE_RATE
 from finetune.data.manifest import Utterance
 from finetune.data.waveform import Recording
-from finetune.inference.guards import ctc_text, speech_score
-from finetune.inference.recognize import Hypothesis, encode_batches
 from finetune.inference.recordings import Job
-from finetune.inference.segments import Segment, join_texts
-from finetune.inference.window_batches import Result, Window
+from finetune.inference.segments import join_texts
+from finetune.inference.window_batches import Result
+from finetune.serving.ctc_model import CtcModel
 from finetune.serving.engine import Engine
 from finetune.serving.errors import ApiError, draining, to_api_error
 from finetune.serving.live_audio import LiveAudio, Spoken
@@ -49,33 +47,6 @@ class Mark(Enum):
 
     COMMIT = "commit"
     CLEAR = "clear"
-
-
-class CtcModel:
-    """The text of the CTC head of a model, for the scheduler."""
-
-    def __init__(self, model: ServedModel) -> None:
-        self.name, self._model = f"{model.name} (CTC)", model
-
-    def transcribe(self, windows: Sequence[Window], batch_seconds: float) -> list[Result]:
-        """A segment with the text of each window; none if there is no speech in it."""
-        self._model.activate()
-        network = self._model.network
-        results: list[Result] = [[] for _ in windows]
-        utterances = [window.utterance for window in windows]
-        waves = {id(item.utterance): item.load([item.utterance])[0] for item in windows}
-        for batch, audio, _ in encode_batches(
-            network, utterances, batch_seconds, lambda chosen: [waves[id(item)] for item in chosen]
-        ):
-            log_probs = network.ctc_logits(audio.states).float().log_softmax(-1)
-            for row, index in enumerate(batch):
-                evidence = log_probs[row, : int(audio.num_frames[row])].cpu().numpy()
-                text = " ".join(ctc_text(evidence)[0].split())
-                item = utterances[index]
-                if text and speech_score(evidence) >= windows[index].options.no_speech:
-                    segment = Segment(item.offset, item.offset + item.duration, text)
-                    results[index] = [(segment, Hypothesis(item.id, text, (), 0.0))]
-        return results
 
 
 @dataclass

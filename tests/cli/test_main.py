@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -55,17 +56,16 @@ def add_row(project: Path, audio: str, text: str = "another one") -> None:
 # Help
 
 
-def test_help_takes_less_than_half_a_second_of_the_processor() -> None:
+def test_help_takes_less_than_0_4_seconds() -> None:
     times = []
     for _ in range(5):
-        before = os.times()
+        started = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-m", "finetune", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
         )
-        after = os.times()
-        times.append(after.children_user + after.children_system - before.children_user - before.children_system)
+        times.append(time.perf_counter() - started)
     assert all(command in done.stdout for command in COMMANDS)
-    assert min(times) < 0.5
+    assert min(times) < 0.4
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -86,7 +86,7 @@ def test_a_missing_or_unknown_command_is_wrong_usage(finetune: Command) -> None:
         (["check", "a.yaml", "--st=a=1"], "arguments: --st=a=1; did you mean --set?", "finetune check"),
         (["check", "a.yaml", "b.yaml"], "unrecognized arguments: b.yaml", "finetune check"),
         (["init", "a", "--goal", "vocab"], "; did you mean vocabulary?", "finetune init"),
-        (["init", "a", "--goal", "xyz"], ")", "finetune init"),
+        (["init", "a", "--goal", "xyz"], "none)", "finetune init"),
         (["recipes", "lst"], "; did you mean list?", "finetune recipes"),
     ],
 )
@@ -96,7 +96,8 @@ def test_wrong_usage_names_the_nearest_name(
     with pytest.raises(SystemExit) as stop:
         cli.main(argv)
     error = capsys.readouterr().err
-    assert stop.value.code == 2 and error.rstrip().endswith(message) and usage in error.split("\n")[0]
+    assert stop.value.code == 2 and usage in error.split("\n")[0]
+    assert error.replace("'", "").rstrip().endswith(message)  # Python 3.14 lists choices without quotes
 
 
 def test_check_prints_settings_with_their_origin_and_the_trainable_parts(finetune: Command, tmp_path: Path) -> None:
