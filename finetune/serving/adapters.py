@@ -188,17 +188,17 @@ def _read(item: AdapterFolder, base: SpeechModel) -> Adapter:
         raise CheckpointError(f"{item.folder / ADAPTER_WEIGHTS}: {bad} has values that are NaN or infinite")
     config.modules_to_save = None
     lora = {name: value for name, value in tensors.items() if "lora_" in name}
-    whole = {name.removeprefix(PREFIX): value for name, value in tensors.items() if name not in lora}
-    return Adapter(config, lora, _changed(whole, base, item.folder))
+    full_weights = {name.removeprefix(PREFIX): value for name, value in tensors.items() if name not in lora}
+    return Adapter(config, lora, _changed(full_weights, base, item.folder))
 
 
-def _changed(whole: dict[str, Tensor], base: SpeechModel, folder: Path) -> dict[str, Tensor]:
+def _changed(full_weights: dict[str, Tensor], base: SpeechModel, folder: Path) -> dict[str, Tensor]:
     """The tensors that differ from those of the base. Modules are complete in an adapter of PEFT, trained or not."""
     own = base.hf.state_dict()
-    for name, value in whole.items():
+    for name, value in full_weights.items():
         if name not in own or own[name].shape != value.shape:
             raise CheckpointError(f"{folder / ADAPTER_WEIGHTS}: {name} does not fit the base model {base.source}")
-    return {name: value for name, value in whole.items() if not torch.equal(value.to(own[name]), own[name])}
+    return {name: value for name, value in full_weights.items() if not torch.equal(value.to(own[name]), own[name])}
 
 
 def _copy_sharing(model: SpeechModel, changed: dict[str, Tensor]) -> SpeechModel:

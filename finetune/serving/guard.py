@@ -79,8 +79,8 @@ class Guard:
     def _has_key(self, headers: Headers) -> bool:
         """Compares with every key, in a time that does not depend on where they differ."""
         scheme, _, value = headers.get("authorization", "").partition(" ")
-        given = [value.strip()] if scheme.lower() == "bearer" else _keys_of_websocket(headers)
-        matches = [hmac.compare_digest(key, item.encode("latin-1")) for item in given for key in self._keys]
+        credentials = [value.strip()] if scheme.lower() == "bearer" else _keys_of_websocket(headers)
+        matches = [hmac.compare_digest(key, item.encode("latin-1")) for item in credentials for key in self._keys]
         return any(matches)
 
 

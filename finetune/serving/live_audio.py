@@ -97,13 +97,13 @@ class LiveAudio:
         if not len(self._buffer):
             empty = np.zeros(0, bool)
             return Activity(0.0, ENERGY_FRAME / SAMPLE_RATE, np.zeros(0, np.float32), empty, empty)
-        whole = energy_vad([history, self._buffer])
+        activity = energy_vad([history, self._buffer])
         return Activity(
             len(self._buffer) / SAMPLE_RATE,
-            whole.frame_seconds,
-            whole.scores[skipped:],
-            whole.speech[skipped:],
-            whole.silent[skipped:],
+            activity.frame_seconds,
+            activity.scores[skipped:],
+            activity.speech[skipped:],
+            activity.silent[skipped:],
         )
 
     def _take(self, first: int, last: int) -> Spoken:

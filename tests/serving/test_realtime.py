@@ -18,11 +18,14 @@ from finetune.core.serve_options import ServeOptions
 from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.waveform import Recording
 from finetune.inference.transcribe import Transcriber
+from finetune.serving.audio_queue import MAX_EVENTS, Mark
 from finetune.serving.engine import Engine
 from finetune.serving.errors import ApiError
 from finetune.serving.live_audio import LiveAudio
+from finetune.serving.live_session import LiveSession
+from finetune.serving.live_settings import LiveSettings
 from finetune.serving.models import Models, ServedModel
-from finetune.serving.realtime import MAX_EVENTS, Mark, Realtime, _Session, _Settings
+from finetune.serving.realtime import Realtime
 from finetune.serving.transcriptions import Gate
 
 ITEM = "conversation.item.input_audio_transcription"
@@ -188,9 +191,9 @@ class SilentSocket:
         self.code = code
 
 
-def session_of(model: ServedModel, socket: SilentSocket, engine: Engine) -> _Session:
-    models, settings = Models([model]), _Settings(model, rate=SAMPLE_RATE)
-    return _Session(cast(WebSocket, socket), settings, models, engine, ServeOptions())
+def session_of(model: ServedModel, socket: SilentSocket, engine: Engine) -> LiveSession:
+    models, settings = Models([model]), LiveSettings(model, rate=SAMPLE_RATE)
+    return LiveSession(cast(WebSocket, socket), settings, models, engine, ServeOptions())
 
 
 def test_each_commit_ends_what_came_before_it(served: ServedModel, spoken: Any) -> None:
@@ -198,8 +201,8 @@ def test_each_commit_ends_what_came_before_it(served: ServedModel, spoken: Any) 
     socket, engine = SilentSocket(), Engine(ServeOptions())
     session, cut = session_of(served, socket, engine), 2 * SAMPLE_RATE
     for part in (spoken[:cut], spoken[cut:]):
-        session._append(json.loads(append(part)))
-        session._mark(Mark.COMMIT)
+        session.queue.append(json.loads(append(part)))
+        session.queue.mark(Mark.COMMIT)
     session.end()
     engine.start()
     asyncio.run(session.work())
@@ -214,9 +217,9 @@ def test_each_commit_ends_what_came_before_it(served: ServedModel, spoken: Any) 
 def test_clear_drops_the_audio_that_has_no_text_yet(served: ServedModel, spoken: Any) -> None:
     socket, engine = SilentSocket(), Engine(ServeOptions())
     session, cut = session_of(served, socket, engine), 2 * SAMPLE_RATE
-    session._append(json.loads(append(spoken[:cut])))
-    session._mark(Mark.CLEAR)
-    session._append(json.loads(append(spoken[:cut])))
+    session.queue.append(json.loads(append(spoken[:cut])))
+    session.queue.mark(Mark.CLEAR)
+    session.queue.append(json.loads(append(spoken[:cut])))
     session.end()
     engine.start()
     asyncio.run(session.work())
@@ -231,11 +234,11 @@ def test_events_that_wait_are_limited(served: ServedModel) -> None:
     session = session_of(served, SilentSocket(), Engine(ServeOptions()))
     empty, sample = json.loads(append(np.zeros(0))), json.loads(append(np.zeros(1)))
     for _ in range(MAX_EVENTS + 1):
-        session._append(empty)
-    assert not session._received
+        session.queue.append(empty)
+    assert not session.queue
     for _ in range(MAX_EVENTS):
-        session._append(sample)
-    for more in (lambda: session._mark(Mark.COMMIT), lambda: session._append(sample)):
+        session.queue.append(sample)
+    for more in (lambda: session.queue.mark(Mark.COMMIT), lambda: session.queue.append(sample)):
         with pytest.raises(ApiError, match="events wait already"):
             more()
     session.end()  # the server can still end it
