@@ -8,6 +8,7 @@ import asyncio
 import json
 from typing import Any
 
+import numpy as np
 from starlette.websockets import WebSocket
 
 from finetune.core.serve_options import ServeOptions
@@ -96,20 +97,24 @@ class LiveSession:
             if self._live.seconds > self._max_audio:
                 raise ApiError(413, f"a session has at most {self._max_audio:g} s of audio", None, "audio_too_long")
             while (spoken := await asyncio.to_thread(self._live.finished)) is not None:
-                await self._finish(spoken)
+                await self._finish(spoken, "server")
             if mark:
-                while (spoken := await asyncio.to_thread(self._live.rest)) is not None:
-                    await self._finish(spoken)
-                await self._send("input_audio_buffer.committed", item_id=self._item)
+                await self._commit(ended)
                 if ended:
                     return
             elif (spoken := await asyncio.to_thread(self._live.current)) is not None:
                 text = await self._transcribe(spoken, self._ctc)
-                await self._send(f"{ITEM}.partial", item_id=self._item, text=text)
+                await self._send(f"{ITEM}.partial", item_id=_item_id(self._items), text=text)
 
-    @property
-    def _item(self) -> str:
-        return f"item_{self._items}"
+    async def _commit(self, ended: bool) -> None:
+        """Ends the utterance that has not ended. A commit of the client makes an item also without speech."""
+        utterances = []
+        while (spoken := await asyncio.to_thread(self._live.rest)) is not None:
+            utterances.append(spoken)
+        if not utterances and not ended:
+            utterances = [Spoken(self._live.seconds, np.zeros(0, np.float32))]
+        for number, spoken in enumerate(utterances, 1):
+            await self._finish(spoken, "client" if number == len(utterances) and not ended else "server")
 
     def _configure(self) -> None:
         """Applies the settings. Raises RecipeError or ModelError for values that the model does not accept."""
@@ -125,14 +130,18 @@ class LiveSession:
         await asyncio.to_thread(self._configure)  # a long prompt takes a while
         await self._send("session.updated", session=self._settings.description())
 
-    async def _finish(self, spoken: Spoken) -> None:
-        """Sends the final text of an utterance, if it has one."""
+    async def _finish(self, spoken: Spoken, committed_by: str) -> None:
+        """Makes an item of an utterance, then sends its final text, which is empty if there is no speech in it."""
+        item, previous = _item_id(self._items), _item_id(self._items - 1) if self._items else None
+        self._items += 1
+        await self._send(
+            "input_audio_buffer.committed", item_id=item, previous_item_id=previous, committed_by=committed_by
+        )
         text = await self._transcribe(spoken, self._settings.model)
         if text:
-            times = {"start": round(spoken.start, 3), "end": round(spoken.end, 3)}
-            await self._send(f"{ITEM}.delta", item_id=self._item, content_index=0, delta=text)
-            await self._send(f"{ITEM}.completed", item_id=self._item, content_index=0, transcript=text, **times)
-            self._items += 1
+            await self._send(f"{ITEM}.delta", item_id=item, content_index=0, delta=text)
+        times = {"start": round(spoken.start, 3), "end": round(spoken.end, 3)}
+        await self._send(f"{ITEM}.completed", item_id=item, content_index=0, transcript=text, **times)
 
     async def _transcribe(self, spoken: Spoken, model: ServedModel | CtcModel) -> str:
         """The text of an utterance; "" without speech."""
@@ -156,3 +165,7 @@ class LiveSession:
 
     async def _send(self, kind: str, **content: Any) -> None:
         await self._socket.send_text(json.dumps({"type": kind, **content}, ensure_ascii=False))
+
+
+def _item_id(number: int) -> str:
+    return f"item_{number}"

@@ -29,6 +29,7 @@ from finetune.serving.realtime import Realtime
 from finetune.serving.transcriptions import Gate
 
 ITEM = "conversation.item.input_audio_transcription"
+COMMITTED = "input_audio_buffer.committed"
 CLIPS = sorted((VOCABULARY / "audio" / "canary").glob("*.opus"))[:2]
 
 
@@ -51,6 +52,31 @@ def session(**settings: Any) -> str:
 
 
 UPDATE = session(format={"type": "audio/pcm", "rate": 16000}, transcription={"model": "nano"})
+COMMIT = json.dumps({"type": "input_audio_buffer.commit"})
+
+
+def until_committed(socket: Any) -> list[dict[str, Any]]:
+    """The events up to the text of the item that the commit of the client makes."""
+    events: list[dict[str, Any]] = []
+    item = None
+    while not events or (events[-1]["type"], events[-1]["item_id"]) != (f"{ITEM}.completed", item):
+        events.append(json.loads(socket.recv(60)))
+        if events[-1]["type"] == COMMITTED and events[-1]["committed_by"] == "client":
+            item = events[-1]["item_id"]
+    return events
+
+
+def check_items(events: list[dict[str, Any]]) -> None:
+    """Each item is committed once, after the item before it, then gets its text; partial texts come before."""
+    committed = [event for event in events if event["type"] == COMMITTED]
+    items = [event["item_id"] for event in committed]
+    assert len({*items}) == len(items)
+    assert [event["previous_item_id"] for event in committed] == [None, *items[:-1]]
+    for item in items:
+        kinds = [event["type"] for event in events if event.get("item_id") == item]
+        while kinds[0] == f"{ITEM}.partial":
+            kinds.pop(0)
+        assert kinds in ([COMMITTED, f"{ITEM}.delta", f"{ITEM}.completed"], [COMMITTED, f"{ITEM}.completed"])
 
 
 def test_utterances_are_found_at_pauses(spoken: Any) -> None:
@@ -86,17 +112,16 @@ def test_speech_without_a_pause_is_cut_at_the_longest_window() -> None:
 
 
 def test_live_audio_gets_partial_and_final_texts(server: Any, served: ServedModel, spoken: Any) -> None:
-    events = []
     with connect(f"ws://127.0.0.1:{server.port}/v1/realtime?intent=transcription") as socket:
         assert json.loads(socket.recv(20))["type"] == "session.created"
         socket.send(UPDATE)
         assert json.loads(socket.recv(20))["session"]["audio"]["input"]["format"]["rate"] == 16000
         for start in range(0, len(spoken), 3200):
             socket.send(append(spoken[start : start + 3200]))
-        socket.send(json.dumps({"type": "input_audio_buffer.commit"}))
-        while not events or events[-1]["type"] != "input_audio_buffer.committed":
-            events.append(json.loads(socket.recv(60)))
-    completed = [event for event in events if event["type"] == f"{ITEM}.completed"]
+        socket.send(COMMIT)
+        events = until_committed(socket)
+    check_items(events)
+    completed = [event for event in events if event["type"] == f"{ITEM}.completed" and event["transcript"]]
     assert len(completed) >= len(CLIPS)
     pcm = (spoken * 32767).astype("<i2").astype(np.float32) / 32768
     for event in completed:
@@ -159,12 +184,12 @@ def test_a_server_that_stops_finishes_what_was_said(served: ServedModel, spoken:
             with pytest.raises(ConnectionClosed):
                 while True:
                     events.append(json.loads(socket.recv(60)))
-            last = [json.loads(idle.recv(20))["type"] for _ in range(2)]
-            assert last == ["input_audio_buffer.committed", "error"], "also of a session without audio"
+            assert json.loads(idle.recv(20))["type"] == "error", "also of a session without audio"
         server.thread.join(30)
     kinds = [event["type"] for event in events]
-    assert kinds[-3:] == [f"{ITEM}.completed", "input_audio_buffer.committed", "error"]
-    assert events[-3]["transcript"] and events[-1]["error"]["code"] == "shutting_down"
+    assert kinds[-4:] == [COMMITTED, f"{ITEM}.delta", f"{ITEM}.completed", "error"]
+    assert events[-4]["committed_by"] == "server"
+    assert events[-2]["transcript"] and events[-1]["error"]["code"] == "shutting_down"
     assert server.app.state.gate.inside == server.app.state.gate.sessions == 0
 
 
@@ -207,11 +232,23 @@ def test_each_commit_ends_what_came_before_it(served: ServedModel, spoken: Any) 
     engine.start()
     asyncio.run(session.work())
     engine.close()
-    kinds = [event["type"] for event in socket.sent]
-    assert kinds.count("input_audio_buffer.committed") == 3
-    first = socket.sent[: kinds.index("input_audio_buffer.committed")]
-    assert [event["end"] for event in first if event["type"] == f"{ITEM}.completed"] == [cut / SAMPLE_RATE]
-    assert sum(event["type"] == f"{ITEM}.completed" for event in socket.sent) > 1
+    check_items(socket.sent)
+    by_client = [event["item_id"] for event in socket.sent if event.get("committed_by") == "client"]
+    completed = {event["item_id"]: event for event in socket.sent if event["type"] == f"{ITEM}.completed"}
+    assert len(by_client) == 2 and by_client[0] == "item_0" and completed["item_0"]["end"] == cut / SAMPLE_RATE
+    assert sum(bool(event["transcript"]) for event in completed.values()) > 1
+
+
+def test_a_commit_without_speech_makes_an_item_without_text(served: ServedModel) -> None:
+    socket, engine = SilentSocket(), Engine(ServeOptions())
+    session = session_of(served, socket, engine)
+    session.queue.append(json.loads(append(np.zeros(SAMPLE_RATE))))
+    session.queue.mark(Mark.COMMIT)
+    session.end()
+    asyncio.run(session.work())
+    check_items(socket.sent)
+    assert [event["type"] for event in socket.sent] == [COMMITTED, f"{ITEM}.completed"]
+    assert socket.sent[1]["transcript"] == "" and socket.sent[1]["start"] == socket.sent[1]["end"] == 1.0
 
 
 def test_clear_drops_the_audio_that_has_no_text_yet(served: ServedModel, spoken: Any) -> None:
@@ -225,7 +262,7 @@ def test_clear_drops_the_audio_that_has_no_text_yet(served: ServedModel, spoken:
     asyncio.run(session.work())
     engine.close()
     kinds = [event["type"] for event in socket.sent]
-    assert kinds[0] == "input_audio_buffer.cleared" and kinds[-1] == "input_audio_buffer.committed"
+    assert kinds[0] == "input_audio_buffer.cleared" and kinds[1] == COMMITTED
     completed = [event for event in socket.sent if event["type"] == f"{ITEM}.completed"]
     assert [event["end"] for event in completed] == [2 * cut / SAMPLE_RATE], "times count from the begin of the session"
 
