@@ -53,7 +53,7 @@ def speech_windows(activity: Activity, max_window: float) -> list[tuple[float, f
     parts = [
         part
         for start, end in windows
-        for part in _split(activity, start, end, int(max_window / frame))
+        for part in split_window(activity, start, end, int(max_window / frame))
         if not activity.silent[slice(*part)].all()
     ]  # after the last cut a part can contain only padding
     return [(start * frame, min(end * frame, activity.duration)) for start, end in parts]
@@ -97,7 +97,7 @@ def _merge(runs: Runs, min_gap: int) -> Runs:
     return merged
 
 
-def _split(activity: Activity, start: int, end: int, max_frames: int) -> Runs:
+def split_window(activity: Activity, start: int, end: int, max_frames: int) -> Runs:
     """Splits a window into parts of at most `max_frames`; each cut is in the longest pause of the second half."""
     parts, width = [], round(MIN_PAUSE / activity.frame_seconds)
     while end - start > max_frames:

@@ -1,4 +1,7 @@
-"""Finds utterances in audio that is still arriving: from the first speech to a pause, or to the longest window."""
+"""Finds utterances in audio that is still arriving: from the first speech to a pause, or to the longest window.
+
+Without turn detection, an utterance is all audio up to a commit of the client, or to the longest window.
+"""
 
 from dataclasses import dataclass
 
@@ -6,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.audio import SAMPLE_RATE
-from finetune.inference.longform import speech_windows
+from finetune.inference.longform import speech_windows, split_window
 from finetune.inference.vad import ENERGY_FRAME, Activity, energy_vad
 
 PAUSE = 0.5  # seconds without speech that end an utterance
@@ -34,10 +37,11 @@ class LiveAudio:
 
     Args:
         max_window: seconds of the longest utterance.
+        turn_detection: whether a pause ends an utterance.
     """
 
-    def __init__(self, max_window: float) -> None:
-        self._max_window = max_window
+    def __init__(self, max_window: float, turn_detection: bool = True) -> None:
+        self._max_window, self._turn_detection = max_window, turn_detection
         self._history = self._buffer = np.zeros(0, np.float32)
         self._start = 0  # samples before the buffer
 
@@ -55,6 +59,8 @@ class LiveAudio:
 
     def finished(self) -> Spoken | None:
         """The next utterance that has ended; it leaves the buffer. Called until there is none."""
+        if not self._turn_detection:
+            return self._longest()
         activity = self._activity()
         speech = np.flatnonzero(activity.speech)
         if len(speech) * activity.frame_seconds < MIN_SPEECH:
@@ -75,6 +81,8 @@ class LiveAudio:
     def current(self) -> Spoken | None:
         """The utterance that has not ended; None without speech."""
         activity = self._activity()
+        if not self._turn_detection:
+            return None if activity.silent.all() else Spoken(self._start / SAMPLE_RATE, self._buffer)
         speech = np.flatnonzero(activity.speech)
         if len(speech) * activity.frame_seconds < MIN_SPEECH:
             return None
@@ -89,6 +97,22 @@ class LiveAudio:
         elif spoken is None:
             self._drop(len(self._buffer))
         return spoken
+
+    def _longest(self) -> Spoken | None:
+        """The start of audio that is longer than the longest window, up to a pause in its second half, if it has one.
+
+        Silence before the first sound is dropped.
+        """
+        if len(self._buffer) <= self._max_window * SAMPLE_RATE:
+            return None
+        silent = self._activity().silent
+        first = len(silent) if silent.all() else int(np.argmin(silent))
+        self._drop(self._edge(first, -PADDING))
+        activity = self._activity()
+        if activity.duration <= self._max_window:
+            return None
+        (_, stop), *_ = split_window(activity, 0, len(activity.speech), int(self._max_window / activity.frame_seconds))
+        return self._cut(0, stop * ENERGY_FRAME)
 
     def _activity(self) -> Activity:
         """Speech and pauses in the buffer, with the levels of what was before."""

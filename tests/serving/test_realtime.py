@@ -79,6 +79,14 @@ def check_items(events: list[dict[str, Any]]) -> None:
         assert kinds in ([COMMITTED, f"{ITEM}.delta", f"{ITEM}.completed"], [COMMITTED, f"{ITEM}.completed"])
 
 
+def not_covered(wave: Any, utterances: list[Any]) -> Any:
+    """The samples that are in none of the utterances."""
+    covered = np.zeros(len(wave), bool)
+    for item in utterances:
+        covered[round(item.start * SAMPLE_RATE) : round(item.end * SAMPLE_RATE)] = True
+    return wave[~covered]
+
+
 def test_utterances_are_found_at_pauses(spoken: Any) -> None:
     live, found = LiveAudio(max_window=30.0), []
     for start in range(0, len(spoken), 1600):
@@ -92,10 +100,7 @@ def test_utterances_are_found_at_pauses(spoken: Any) -> None:
     for item in found:
         first = round(item.start * SAMPLE_RATE)
         assert np.array_equal(item.samples, spoken[first : first + len(item.samples)])
-    covered = np.zeros(len(spoken), bool)
-    for item in found:
-        covered[round(item.start * SAMPLE_RATE) : round(item.end * SAMPLE_RATE)] = True
-    assert np.abs(spoken[~covered]).max() < 0.1 * np.abs(spoken).max()
+    assert np.abs(not_covered(spoken, found)).max() < 0.1 * np.abs(spoken).max()
 
 
 def test_speech_without_a_pause_is_cut_at_the_longest_window() -> None:
@@ -109,6 +114,75 @@ def test_speech_without_a_pause_is_cut_at_the_longest_window() -> None:
         found.append(item)
     assert all(item.end - item.start <= 2.01 for item in found)
     assert sum(item.end - item.start for item in found) == pytest.approx(5.0, abs=0.4)
+
+
+def test_without_turn_detection_only_the_longest_window_ends_an_utterance(spoken: Any) -> None:
+    live = LiveAudio(max_window=len(spoken) / SAMPLE_RATE, turn_detection=False)
+    for start in range(0, len(spoken), 1600):
+        live.add(spoken[start : start + 1600])
+        assert live.finished() is None
+    turn = live.rest()
+    assert turn is not None and turn.start == 0 and np.array_equal(turn.samples, spoken) and live.rest() is None
+    live.add(np.zeros(SAMPLE_RATE, np.float32))
+    assert live.rest() is None, "silence"
+
+    live, found = LiveAudio(max_window=2.5, turn_detection=False), []
+    for start in range(0, len(spoken), 1600):
+        live.add(spoken[start : start + 1600])
+        while (item := live.finished()) is not None:
+            found.append(item)
+    assert len(found) >= 2 and all(1.2 < item.end - item.start <= 2.5 for item in found)
+    assert found[0].start == pytest.approx(0.9, abs=0.3), "silence before the first sound is dropped"
+    while (item := live.rest()) is not None:
+        found.append(item)
+    assert np.abs(not_covered(spoken, found)).max() < 1e-3, "only silence is dropped"
+
+
+def test_long_silence_without_turn_detection_is_no_utterance() -> None:
+    live = LiveAudio(max_window=2.0, turn_detection=False)
+    for _ in range(10):
+        live.add(np.zeros(SAMPLE_RATE, np.float32))
+        assert live.finished() is None
+    assert live.rest() is None and live.seconds == 10.0
+
+
+@pytest.mark.parametrize("detection", [None, {"type": "server_vad", "threshold": 0.5}])
+def test_turn_detection_of_a_session(server: Any, served: ServedModel, detection: Any) -> None:
+    """Two parts with a pause between them are one item without turn detection, two with it."""
+    clip, pause = load_audio(CLIPS[0]), np.zeros(round(0.8 * SAMPLE_RATE), np.float32)
+    turn = np.concatenate([clip[: len(clip) // 2], pause, clip[len(clip) // 2 :]])
+    with connect(f"ws://127.0.0.1:{server.port}/v1/realtime") as socket:
+        socket.recv(20)
+        socket.send(session(format={"type": "audio/pcm", "rate": 16000}, turn_detection=detection))
+        effective = json.loads(socket.recv(20))["session"]["audio"]["input"]["turn_detection"]
+        assert effective == (detection and {"type": "server_vad", "prefix_padding_ms": 200, "silence_duration_ms": 500})
+        for start in range(0, len(turn), 3200):
+            socket.send(append(turn[start : start + 3200]))
+        socket.send(COMMIT)
+        events = until_committed(socket)
+    check_items(events)
+    completed = [event for event in events if event["type"] == f"{ITEM}.completed"]
+    if detection:
+        assert len(completed) == 2
+        return
+    assert (completed[0]["start"], completed[0]["end"]) == (0.0, round(len(turn) / SAMPLE_RATE, 3))
+    pcm = (turn * 32767).astype("<i2").astype(np.float32) / 32768
+    (upload,) = Transcriber(served.network, served.options).stream([Recording("turn", pcm)])
+    assert [event["transcript"] for event in completed] == [upload.text]
+
+
+def test_turn_detection_stays_until_it_is_changed(served: ServedModel) -> None:
+    models, settings = Models([served]), LiveSettings(served)
+    for event, expected in (
+        ({"audio": {"input": {"turn_detection": None}}}, False),
+        ({"audio": {"input": {"format": {"rate": 16000}}}}, False),
+        ({"turn_detection": {"type": "server_vad"}}, True),  # as in the old API
+        ({}, True),
+        ({"turn_detection": None}, False),
+        ({"audio": {"input": {"turn_detection": {"type": "semantic_vad"}}}}, True),
+    ):
+        settings = settings.updated({"session": event}, models)
+        assert settings.turn_detection == expected, event
 
 
 def test_live_audio_gets_partial_and_final_texts(server: Any, served: ServedModel, spoken: Any) -> None:
@@ -149,6 +223,8 @@ def test_live_audio_gets_partial_and_final_texts(server: Any, served: ServedMode
         b"\xff\x00",
         session(format={"rate": math.inf}),
         session(format={"type": "audio/pcmu"}),
+        session(turn_detection=False),
+        session(turn_detection="none"),
         session(transcription={"prompt": "\ud800"}),
         session(transcription={"prompt": "<|audio|>"}),
         session(transcription={"language": "日本語"}),
