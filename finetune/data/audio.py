@@ -1,7 +1,7 @@
 """Decodes audio files to 16 kHz mono waveforms, and raises a DataError for every damaged file.
 
-`audio_file` opens every format, soxr resamples. An Ogg stream does not state its length: a truncated one cannot be
-detected here, only by a transcript that is too long for its audio.
+`audio_file` opens every format, soxr resamples. An Ogg stream and some other files do not state their length: that they
+are truncated is no error here; `truncation` looks for signs of it.
 """
 
 import hashlib

@@ -108,7 +108,7 @@ def _first_bytes(source: AudioSource) -> bytes:
 
 def _open(source: AudioSource, head: bytes) -> AudioFile:
     if is_mpeg(head):
-        parts = _mpeg_parts(source)
+        parts = mpeg_parts(source)
         if any(part.stated is not None and part.stated < part.frames - TAG_TOLERANCE for part in parts) or (
             len(parts) > 1 or any(len(part.ranges) > 1 for part in parts)
         ):
@@ -128,7 +128,7 @@ def _open(source: AudioSource, head: bytes) -> AudioFile:
 def _better_reader(source: AudioSource, file: SoundFileReader) -> AudioFile | None:
     """Another reader of a file, if libsndfile's length is wrong."""
     if file.subtype.startswith("MPEG"):
-        parts = _mpeg_parts(source, *(data_chunk(source) if file.format == "WAV" else ()))
+        parts = mpeg_parts(source, *(data_chunk(source) if file.format == "WAV" else ()))
         if sum(part.stated is None for part in parts) == 1:  # the length is an estimate
             frames = parts[0].frames * parts[0].samples_per_frame
             return _open_mpeg(source, parts) if abs(frames - file.frames) > TOLERANCE * file.samplerate else None
@@ -158,12 +158,12 @@ def _open_unrecognized(source: AudioSource, head: bytes, error: Exception) -> Au
         return AvFile(source, "libsndfile does not read this container")
     return (
         _open_mpeg(source, parts)
-        if (parts := _mpeg_parts(source))
+        if (parts := mpeg_parts(source))
         else AvFile(source, f"not audio in a supported format ({getattr(error, 'error_string', error)})")
     )
 
 
-def _mpeg_parts(source: AudioSource, *span: int) -> tuple[MpegPart, ...]:
+def mpeg_parts(source: AudioSource, *span: int) -> tuple[MpegPart, ...]:
     """The parts of MPEG audio; empty if most of the file is something else."""
     parts = _parts_of.get(source, lambda: tuple(find_parts(source, *span)), *span)
     audio = sum(stop - start for part in parts for start, stop in part.ranges)

@@ -89,6 +89,11 @@ def is_mpeg(head: bytes) -> bool:
     return head[:3] == b"ID3" or bool(_frame(head[:4])[0])
 
 
+def frame_size(header: bytes) -> int:
+    """Bytes of the frame with this header of 4 bytes; 0 if it is not a header, or has a free bit rate."""
+    return _frame(header)[0]
+
+
 def find_parts(source: AudioSource, start: int = 0, stop: int | None = None) -> list[MpegPart]:
     """The frames of MPEG audio, split where a tag starts another encoding, or version, rate or channels change.
 

@@ -1,5 +1,6 @@
 """The API as OpenAI's client uses it, on the embedded model, compared with `finetune transcribe`."""
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -236,6 +237,18 @@ def test_what_transcribe_says_about_a_recording_is_in_a_header(served: ServedMod
         assert warning() == warning(stream="true", model="short") == mixed
         assert warning(model="short") == f"{mixed}; the text of a window reached 3 tokens and was cut"
         assert "X-Finetune-Warning" not in server.post(files={"file": SHORT.read_bytes()}).headers
+
+
+@pytest.mark.parametrize("stream", ["true", "false"])
+def test_a_truncated_upload_has_a_warning(server: Any, talk: Path, stream: str) -> None:
+    wave, rate = soundfile.read(talk)
+    soundfile.write(file := io.BytesIO(), wave[:, 0], rate, format="OGG", subtype="VORBIS")
+    content, fields = file.getvalue(), {"stream": stream}
+    assert "X-Finetune-Warning" not in server.post(files={"file": content}, data=fields).headers
+    response = server.post(files={"file": content[: len(content) * 2 // 3]}, data=fields)
+    assert response.status_code == 200
+    warning = response.headers["X-Finetune-Warning"]
+    assert warning == "the file seems to be truncated: it ends within an Ogg page"
 
 
 def test_paths_beside_the_api(server: Any) -> None:
