@@ -22,6 +22,7 @@ from finetune.data.ogg import find_links
 from finetune.data.wav import check_wav_size, data_chunk
 
 MIN_SOURCE_RATE, MAX_SOURCE_RATE = 4_000, 384_000  # Hz; outside this range the header is damaged
+UNRECOGNIZED = 1  # libsndfile's error for a file of no format that it knows; others are about a part of the file
 UNKNOWN_FRAMES = 1 << 40  # libsndfile returns a huge number for a FLAC without a length
 TAG_TOLERANCE = 2  # frames; some encoders count the tag itself or the frame after the last
 MIN_MPEG_SHARE = 0.5  # of a file that libsndfile does not recognize; with fewer MPEG frames it is something else
@@ -154,13 +155,12 @@ def _open_unrecognized(source: AudioSource, head: bytes, error: Exception) -> Au
     """Opens a file that libsndfile cannot: MPEG audio after other bytes, or a format of PyAV."""
     from finetune.data.av_file import AvFile, is_container
 
-    if is_container(head):
-        return AvFile(source, "libsndfile does not read this container")
-    return (
-        _open_mpeg(source, parts)
-        if (parts := mpeg_parts(source))
-        else AvFile(source, f"not audio in a supported format ({getattr(error, 'error_string', error)})")
-    )
+    if not is_container(head):
+        if parts := mpeg_parts(source):
+            return _open_mpeg(source, parts)
+        if getattr(error, "code", UNRECOGNIZED) == UNRECOGNIZED:
+            return AvFile(source, "not audio in a supported format")
+    return AvFile(source, "the file is damaged or truncated, or its encoding is not supported")
 
 
 def mpeg_parts(source: AudioSource, *span: int) -> tuple[MpegPart, ...]:
@@ -181,9 +181,7 @@ def _open_pieces(source: AudioSource, pieces: list[tuple[bytes, list[tuple[int, 
         try:
             reader = SoundFileReader(source, FilePieces(source, prefix, ranges))
         except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
-            raise DataError(
-                f"{source}: a part of the file cannot be decoded ({error}); encode the audio again"
-            ) from error
+            raise DataError(f"{source}: a part of the file cannot be decoded; encode the audio again") from error
         first = readers[0] if readers else reader
         same = (reader.samplerate, reader.channels) == (first.samplerate, first.channels)
         readers.append(reader if same else ArrayReader(reader, first.samplerate, first.channels))

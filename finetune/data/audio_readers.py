@@ -106,7 +106,7 @@ class SoundFileReader:
                 self._file.read(frame - start, dtype="float32")
         except (soundfile.LibsndfileError, RuntimeError) as error:
             self._check()
-            raise _damaged(self._source, error) from error
+            raise damaged(self._source) from error
         self._check()
 
     def read(self, count: int) -> NDArray[np.float32]:
@@ -114,7 +114,7 @@ class SoundFileReader:
             block: NDArray[np.float32] = self._file.read(count, dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, RuntimeError) as error:
             self._check()
-            raise _damaged(self._source, error) from error
+            raise damaged(self._source) from error
         self._check()
         self._position += len(block)
         return block
@@ -232,7 +232,6 @@ class FilePieces:
         self._file.close()
 
 
-def _damaged(source: AudioSource, error: Exception) -> DataError:
-    return DataError(
-        f"{source}: decoding failed: the file is damaged or truncated ({error}); copy or download it again"
-    )
+def damaged(source: AudioSource) -> DataError:
+    """The error of a file that a decoder refuses after its start. What decoders say about it is in their own words."""
+    return DataError(f"{source}: decoding failed: the file is damaged or truncated; copy or download it again")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.core.errors import DataError
+from finetune.data.audio_readers import damaged
 from finetune.data.audio_source import AudioSource, SourceCache
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ SAME_SIZE = ("aac", "opus", "mp3", "mp3float", "ac3", "eac3", "amrnb", "amrwb", 
 # The first bytes of Matroska, ASF, AMR, FLV, WavPack, TTA, Monkey's Audio and RealMedia.
 SIGNATURES = (b"\x1aE\xdf\xa3", b"0&\xb2u", b"#!AMR", b"FLV\x01", b"wvPk", b"TTA1", b"MAC ", b".RMF")
 DISCARD_ALL = 48  # FFmpeg's AVDISCARD_ALL
+REMEDY = "copy or download it again, or convert it to WAV, FLAC, MP3, Ogg, M4A or WebM"
 
 _timelines = SourceCache["Timeline"](256)
 
@@ -67,22 +69,22 @@ class AvFile:
 
     Args:
         source: an audio or video file.
-        reason: why libsndfile does not read it, for messages.
+        problem: what is wrong with it if PyAV does not read it or is not installed, for the message.
 
     Raises:
         DataError: PyAV is not installed; the file has no audio, or is damaged or truncated.
     """
 
-    def __init__(self, source: AudioSource, reason: str) -> None:
-        self._source, self._reason = source, reason
-        self._decoder = Decoder(source, reason)
+    def __init__(self, source: AudioSource, problem: str) -> None:
+        self._source, self._problem = source, problem
+        self._decoder = Decoder(source, problem)
         self._position, self._rest, self._jumped = 0, self._decoder.samples(self._decoder.first), False
         self._blocks = self._decoder.blocks()
         self.samplerate, self.channels = self._decoder.rate, self._decoder.channels
 
     @functools.cached_property
     def _timeline(self) -> Timeline:
-        return _timelines.get(self._source, lambda: _read_timeline(self._source, self._reason))
+        return _timelines.get(self._source, lambda: _read_timeline(self._source, self._problem))
 
     @property
     def frames(self) -> int:
@@ -97,7 +99,7 @@ class AvFile:
             return
         if self._jumped or frame < self._position:
             self._decoder.close()
-            self._decoder = Decoder(self._source, self._reason)
+            self._decoder = Decoder(self._source, self._problem)
             self._position, self._rest, self._jumped = 0, self._decoder.samples(self._decoder.first), False
             self._blocks = self._decoder.blocks()
         while self._position < frame and len(self.read(min(frame - self._position, self.samplerate))):
@@ -147,14 +149,14 @@ class AvFile:
 class Decoder:
     """The decoded frames of the first audio of a file."""
 
-    def __init__(self, source: AudioSource, reason: str) -> None:
-        self._source, self._av = source, _import_av(source, reason)
-        self._container, self._stream = _open(source, reason)
+    def __init__(self, source: AudioSource, problem: str) -> None:
+        self._source, self._av = source, _import_av(source, problem)
+        self._container, self._stream = _open(source, problem)
         self._resamplers: dict[tuple[int, str, str], Any] = {}
         self.seekable = self._container.format.name.startswith(SEEKABLE)
         if self._stream.codec_context is None:
             self._container.close()
-            raise DataError(f"{source}: {reason}; PyAV: the codec is not known")
+            raise DataError(f"{source}: its encoding is not supported; {REMEDY}")
         self.codec = self._stream.codec_context.name
         self.frames = self._decode()  # those after the first
         first = next(self.frames, None)
@@ -173,7 +175,7 @@ class Decoder:
         try:
             self._container.seek(time, stream=self._stream)
         except _av_errors() as error:
-            raise _damaged(self._source, error) from error
+            raise damaged(self._source) from error
         self.frames = self._decode()
 
     def blocks(self) -> "Iterator[NDArray[np.float32]]":
@@ -191,7 +193,7 @@ class Decoder:
                 self._resamplers[key] = self._av.AudioResampler("fltp", self.first.layout.name, self.rate)
             converted = self._resamplers[key].resample(frame)
         except _av_errors() as error:
-            raise _damaged(self._source, error) from error
+            raise damaged(self._source) from error
         return np.concatenate([np.zeros((0, self.channels), np.float32), *map(_to_float, converted)])
 
     def _decode(self) -> "Generator[AudioFrame, None, None]":
@@ -204,14 +206,14 @@ class Decoder:
                 failed = failed or error
                 continue
             if failed and frames:
-                raise _damaged(self._source, failed)
+                raise damaged(self._source) from failed
             yield from frames
 
 
-def _read_timeline(source: AudioSource, reason: str) -> Timeline:
+def _read_timeline(source: AudioSource, problem: str) -> Timeline:
     """Reads all packets of a file, and decodes them if they do not have the same number of samples."""
-    times, durations = _read_packets(source, reason)
-    decoder = Decoder(source, reason)
+    times, durations = _read_packets(source, problem)
+    decoder = Decoder(source, problem)
     try:
         second = next(decoder.frames, None)
         first_samples, size = int(decoder.first.samples), int(second.samples) if second else 0
@@ -233,9 +235,9 @@ def _read_timeline(source: AudioSource, reason: str) -> Timeline:
     return Timeline(first_samples + (len(times) - first - 2) * size + last, (first, first_samples), size, times)
 
 
-def _read_packets(source: AudioSource, reason: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _read_packets(source: AudioSource, problem: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Time and duration of each audio packet. Raises DataError if they end before the duration in the header."""
-    container, stream = _open(source, reason)
+    container, stream = _open(source, problem)
     times, durations, end = list[int](), list[int](), 0.0
     with container:
         name = container.format.name
@@ -264,16 +266,16 @@ def _packets(source: AudioSource, container: "InputContainer", *streams: "AudioS
     try:
         yield from container.demux(*streams)
     except _av_errors() as error:
-        raise _damaged(source, error) from error
+        raise damaged(source) from error
 
 
-def _open(source: AudioSource, reason: str) -> "tuple[InputContainer, AudioStream]":
-    av, local = _import_av(source, reason), source.local_path
+def _open(source: AudioSource, problem: str) -> "tuple[InputContainer, AudioStream]":
+    av, local = _import_av(source, problem), source.local_path
     file = source.open() if local is None else f"file:{Path(local).absolute()}"
     try:
         container = av.open(file, container_options={"format_whitelist": FORMATS})
     except _av_errors() as error:
-        raise DataError(f"{source}: {reason}; PyAV: {getattr(error, 'strerror', None) or error}") from error
+        raise DataError(f"{source}: {problem}; {REMEDY}") from error
     if not container.streams.audio:
         container.close()
         raise DataError(f"{source}: the file has no audio; replace it")
@@ -292,19 +294,12 @@ def _av_errors() -> tuple[type[Exception], ...]:
     return (av.FFmpegError, OSError, ValueError, EOFError, RuntimeError, LookupError)
 
 
-def _import_av(source: AudioSource, reason: str) -> Any:
+def _import_av(source: AudioSource, problem: str) -> Any:
     try:
         import av
     except ImportError as error:
-        raise DataError(f"{source}: {reason}; for formats such as M4A, WebM and video run: pip install av") from error
+        raise DataError(f"{source}: {problem}; for formats such as M4A, WebM and video run: pip install av") from error
     return av
-
-
-def _damaged(source: AudioSource, error: Exception) -> DataError:
-    reason = getattr(error, "strerror", None) or error
-    return DataError(
-        f"{source}: decoding failed: the file is damaged or truncated ({reason}); copy or download it again"
-    )
 
 
 def _to_float(frame: "AudioFrame") -> NDArray[np.float32]:

@@ -192,7 +192,7 @@ def damaged(folder: Path) -> dict[str, tuple[Path, str]]:
         "header only, size kept": (good[:44], "truncated"),
         "half": (good[: len(good) // 2], "truncated"),
         "not closed": (good[:40] + struct.pack("<I", 0) + good[44:], "not closed"),
-        "rate 0": (good[:24] + struct.pack("<I", 0) + good[28:], "not audio"),
+        "rate 0": (good[:24] + struct.pack("<I", 0) + good[28:], "damaged or truncated"),
         "forged rate": (good[:24] + struct.pack("<I", 2**31 - 1) + good[28:], "2147483647 Hz"),
     }
     for suffix in ("flac", "mp3"):  # an Ogg stream states no length

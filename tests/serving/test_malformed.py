@@ -221,6 +221,29 @@ def test_a_header_that_states_more_audio_than_there_is(server: Any) -> None:
         assert response.status_code == 400 and error["code"] == "invalid_audio" and "truncated" in error["message"]
 
 
+def test_messages_about_audio_are_not_those_of_decoders(server: Any) -> None:
+    """The file, what is wrong, what to do: without the words of libsndfile and FFmpeg."""
+    soundfile.write(flac := io.BytesIO(), np.random.default_rng(0).normal(0, 0.1, 16_000), 16_000, format="FLAC")
+    encoded, again = flac.getvalue(), "copy or download it again"
+    convert = f"{again}, or convert it to WAV, FLAC, MP3, Ogg, M4A or WebM"
+    damaged_or_unknown = "the file is damaged or truncated, or its encoding is not supported"
+    for content, problem, remedy in (
+        (b"some notes " * 50, "not audio in a supported format", convert),
+        (b"RIFF\x24\0\0\0WAVEfmt ", damaged_or_unknown, convert),
+        (CLIP[:100], damaged_or_unknown, convert),
+        (b"\0\0\0\x20ftypM4A " + bytes(100), damaged_or_unknown, convert),
+        (b"\x1aE\xdf\xa3" + bytes(100), damaged_or_unknown, convert),
+        (
+            encoded[:9000] + bytes(9000),
+            "decoding failed: the file is damaged or truncated",
+            "copy or download it again",
+        ),
+    ):
+        response = server.post(files={"file": content})
+        assert response.status_code == 400
+        assert response.json()["error"]["message"] == f"file: {problem}; {remedy}"
+
+
 def test_uploads_leave_no_files(served: ServedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with running(Models([served])) as server:
