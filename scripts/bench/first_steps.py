@@ -50,7 +50,8 @@ class Report(TrainerCallback):
 def steps_of_epochs(trainer: Any) -> list[int]:
     if hasattr(trainer, "plans"):  # before commit 4db1627
         return [len(plan) for plan in trainer.plans]
-    steps: list[int] = trainer.corpus.outline(trainer.batch_seconds, trainer.group).steps
+    context = getattr(trainer, "context", trainer)  # older versions have no context
+    steps: list[int] = context.corpus.outline(context.batch_seconds, context.group).steps
     return steps
 
 

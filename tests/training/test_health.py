@@ -61,7 +61,7 @@ def test_an_epoch_in_which_every_step_is_skipped_fails(
 
     recipe = tiny(tmp_path, "x", parts={"lora": {"rank": 4}}, ctc_weight=0)
     trainer = Trainer(recipe, prepared(trained[1], tmp_path), load_model=load_with_hook(spoil), measure=scored)
-    first = 0 if bad_epoch == 1 else sum(len(step) for step in trainer.plan(0))
+    first = 0 if bad_epoch == 1 else sum(len(step) for step in trainer.context.plan(0))
     with pytest.raises(
         CheckpointError, match=rf"epoch {bad_epoch}/2: all \d steps were skipped, so nothing was learned"
     ):

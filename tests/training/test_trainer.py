@@ -210,7 +210,7 @@ def test_the_batch_size_that_fits_is_found_once_for_a_machine(trained: Trained, 
     assert [row["loss"] for row in records(runs[0], "step")] == [row["loss"] for row in records(runs[1], "step")]
     (tmp_path / "batch.json").unlink()
     resumed = Trainer(recipe, runs[0], batch_sizes=cache)  # 10 s would fit now
-    assert resumed.batch_seconds == 2.5 and resumed.fit().steps == len(records(runs[0], "step"))
+    assert resumed.context.batch_seconds == 2.5 and resumed.fit().steps == len(records(runs[0], "step"))
 
 
 @pytest.mark.parametrize("mode", ["FSDP", "DEEPSPEED"])

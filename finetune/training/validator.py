@@ -1,0 +1,76 @@
+"""Scores the weights of a training on valid and canary, and saves the best adapter."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+from finetune.model.trainable import set_mode
+from finetune.training.callbacks import TrainerCallback, ValidationRecord
+from finetune.training.context import TrainContext
+from finetune.training.distributed import all_ranks
+from finetune.training.health import check_trained
+from finetune.training.selection import Scores, format_scores, rank, save_best
+from finetune.training.state import TrainState
+from finetune.training.unreadable import UnreadableClips
+
+
+class Validator:
+    """Scores weights, and keeps the best adapter in `run.best`.
+
+    Args:
+        context: the training.
+        state: its progress; changed in place.
+        unreadable: its skipped clips; clips of valid and canary are added.
+        callbacks: receive the scores of trained weights.
+        measure: scores the model, with the arguments of `finetune.training.selection.measure`.
+    """
+
+    def __init__(
+        self,
+        context: TrainContext,
+        state: TrainState,
+        unreadable: UnreadableClips,
+        callbacks: TrainerCallback,
+        measure: Callable[..., Scores],
+    ) -> None:
+        self.context, self.state, self.unreadable = context, state, unreadable
+        self.callbacks, self.measure = callbacks, measure
+
+    def validate(self) -> Scores:
+        """Scores the current weights on valid and canary.
+
+        Clips whose audio can no longer be read are removed from the scores of the base and of the best adapter too.
+        """
+        model, corpus = self.context.model, self.context.corpus
+        set_mode(model, training=False)
+        splits = {split: self.unreadable.readable(split, items) for split, items in corpus.validation.items()}
+        scores = self.measure(model, splits, self.context.recipe, self.context.accelerator)
+        for split, reasons in scores.unreadable.items():
+            self.unreadable.add(reasons, split)
+        self.unreadable.report(self.callbacks, self.state.step)
+        self.state.leave_out_unreadable()
+        return scores
+
+    def save_if_best(self, scores: Scores, alpha: float) -> bool:
+        """Saves the current weights as the best adapter if their scores are the best so far. Returns True if saved.
+
+        Args:
+            scores: scores of the current weights.
+            alpha: interpolation weight: base + alpha * (trained - base).
+        """
+        state, context, limit = self.state, self.context, self.context.recipe.train.max_canary_loss
+        check_trained(context.parameters, state.epoch)
+        base = state.base_scores
+        better = state.best is None or rank(scores, base, limit) < rank(state.best_scores, base, limit)
+        if better:
+            main = context.accelerator.is_main_process
+            saved = not main or save_best(context.model, context.adapted, context.run)
+            better = all_ranks(context.accelerator, saved)
+        if better:
+            state.best, state.best_epoch, state.best_alpha = asdict(scores), state.epoch, alpha
+        self.callbacks.on_validation(ValidationRecord(state.step, state.epoch, alpha, scores.valid, scores.canary))
+        return better
+
+    def score_and_keep_best(self, alpha: float) -> str:
+        """Validates the current weights, saves them if they are the best, and returns the scores as text."""
+        scores = self.validate()
+        return format_scores(scores) + "  (best)" * self.save_if_best(scores, alpha)
