@@ -22,7 +22,8 @@ from finetune.data.manifest import Utterance, read_manifest
 from finetune.model.granite import load_model
 from finetune.model.trainable import open_parts, set_mode, trained_parameters
 from finetune.training.batches import BatchSource
-from finetune.training.dataset import MicroAudio, SpeechDataset
+from finetune.training.collate import MicroAudio, batch_from_audio
+from finetune.training.dataset import SpeechDataset
 from finetune.training.distributed import make_accelerator
 from finetune.training.optimizer import build_optimizer
 from finetune.training.parts import trainable_parts
@@ -117,7 +118,7 @@ def steps(recipe: Recipe, clips: list[Utterance], count: int) -> tuple[float, fl
     before, started = cpu_seconds(resource.RUSAGE_CHILDREN), 0.0
     for number, (batch, micro) in enumerate(zip(plan, audio, strict=False)):
         started = started or time.monotonic()  # the start of the workers is not counted
-        step.run([batch], [batch], iter([data.from_audio(micro)]), number, Stop(), None)
+        step.run([batch], [batch], iter([batch_from_audio(data, micro)]), number, Stop(), None)
     seconds = time.monotonic() - started
     for _ in audio:
         pass

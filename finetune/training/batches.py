@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import tee
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from finetune.data.audio import SAMPLE_RATE, load_utterance
 from finetune.data.features import num_frames
 from finetune.data.manifest import Utterance
 from finetune.training.augment import WaveAugment
-from finetune.training.dataset import Batch, MicroAudio, SpeechDataset
+from finetune.training.collate import Batch, MicroAudio, batch_from_audio, batch_from_waves
+from finetune.training.dataset import SpeechDataset
 from finetune.training.effects import Effects
 from finetune.training.encoder_cache import StateCache, cache_key, cached_states, predicted_bytes
 from finetune.training.plan import plan_epoch
@@ -59,8 +61,8 @@ class BatchSource:
             yield MicroAudio(chosen, waves, self.kind, epoch)
 
     def batches(self, plan: Iterable[list[int]], epoch: int) -> Iterator[Batch]:
-        """The micro-batches of `plan`; see `SpeechDataset.from_audio`."""
-        return map(self.data.from_audio, self.audio(plan, epoch))
+        """The micro-batches of `plan`; see `batch_from_audio`."""
+        return map(partial(batch_from_audio, self.data), self.audio(plan, epoch))
 
     def unreadable(self) -> dict[str, str]:
         """By utterance id: why its audio could not be read when the cache was built. Empty without a cache."""
@@ -90,7 +92,7 @@ class BatchSource:
             waves = {index: wave for index in chosen if (wave := _wave_or_none(clips[index])) is not None}
             if not waves:
                 return [torch.zeros(0, width) for _ in chosen]
-            batch = self.data.batch([*waves], [*waves.values()], 0)
+            batch = batch_from_waves(self.data, [*waves], [*waves.values()], 0)
             audio = model.encode(batch.audio, batch.num_frames)
             rows, counts = (
                 (audio.embeds, audio.num_tokens) if self.kind == "embeds" else (audio.states, audio.num_frames)

@@ -1,29 +1,23 @@
-"""The training clips as tensors: prompts and targets are encoded once, audio is loaded on demand."""
+"""The training clips: their prompts and targets, encoded once, and the clips that each epoch adds."""
 
 import logging
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice, zip_longest
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from finetune.core.config import Recipe
 from finetune.data.audio import SAMPLE_RATE
-from finetune.data.features import log_mel, num_frames
+from finetune.data.features import num_frames
 from finetune.data.manifest import Utterance
 from finetune.data.row_prompt import instruction_of
 from finetune.data.utterance_table import as_table, joined_tables
-from finetune.model.ctc import to_labels
 from finetune.model.granite import SpeechModel
 from finetune.model.prompt import Prompt
-from finetune.training.augment import mask_features, sample_rng
 from finetune.training.clip_table import ClipTable
 from finetune.training.encoded_text import (
     EncodedTexts,
@@ -36,49 +30,9 @@ from finetune.training.encoded_text import (
 )
 from finetune.training.epoch_clips import EpochClips, epoch_clips, kinds_of
 from finetune.training.keyword_prompts import keyword_prompts
-from finetune.training.loss import IGNORE
 from finetune.training.plan import Groups, Indices, Seconds
-from finetune.training.sampler import Audio, Unreadable
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A micro-batch of padded tensors.
-
-    Attributes:
-        kind: type of `audio`: features, states (the encoder's output) or embeds (the projector's output).
-        audio: (B, T, D), or (B, A, H) for embeds.
-        num_frames: (B,) rows of `audio` without padding.
-        ids: (B, L) token ids of prompt and target.
-        labels: (B, L) token ids of the target, `IGNORE` elsewhere.
-        characters: CTC labels of each clip, None for a translation; empty lists without `train.ctc_weight`.
-        silent: it has no clip, only silence: its loss has weight 0.
-        unreadable: by utterance id, why the audio of some clips, which are not in this batch, cannot be read.
-    """
-
-    kind: str
-    audio: Tensor
-    num_frames: Tensor
-    ids: Tensor
-    labels: Tensor
-    characters: list[list[int] | None]
-    silent: bool = False
-    unreadable: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class MicroAudio:
-    """The audio of a micro-batch: by clip a waveform (N,), cached output of the encoder, or why it cannot be read.
-
-    `kind` is that of `Batch`; `epoch` seeds the masks.
-    """
-
-    indices: list[int]
-    audio: Sequence[Audio | Tensor]
-    kind: str
-    epoch: int
 
 
 class SpeechDataset:
@@ -268,25 +222,6 @@ class SpeechDataset:
         added = index - len(self.base)
         return self._added_texts.target_of(added) if added >= 0 else self._texts.target_of(index)
 
-    def from_audio(self, micro: MicroAudio) -> Batch:
-        """The batch of the readable clips. Without one it is silence, so that every rank runs forward and backward."""
-        chosen, rows, reasons = list[int](), list[Any](), dict[str, str]()
-        for index, audio in zip(micro.indices, micro.audio, strict=True):
-            if isinstance(audio, Unreadable):
-                reasons |= {name: why for name, why in audio.reasons.items() if name not in self.unreadable}
-            elif self.readable([index]):
-                chosen.append(index)
-                rows.append(audio)
-        if not chosen:
-            return replace(self.silence(), unreadable=reasons)
-        features = micro.kind == "features"
-        batch = self.batch(chosen, rows, micro.epoch) if features else self.cached(chosen, micro.kind, rows)
-        return replace(batch, unreadable=reasons) if reasons else batch
-
-    def silence(self) -> Batch:
-        """A batch of half a second of silence."""
-        return replace(self.batch([0], [np.zeros(SAMPLE_RATE // 2, np.float32)], 0), silent=True)
-
     def tokens(self, indices: list[int]) -> int:
         """The number of target tokens of clips, with the end-of-text token."""
         return int(self.target_counts[np.asarray(indices, np.int64)].sum())
@@ -294,49 +229,6 @@ class SpeechDataset:
     def labels(self, indices: list[int]) -> int:
         """The number of CTC labels of clips."""
         return int(self._label_counts[np.asarray(indices, np.int64)].sum())
-
-    def batch(self, indices: list[int], waves: list[np.ndarray], epoch: int) -> Batch:
-        """A micro-batch from waveforms (N,) of each clip. Features are computed before padding, clip by clip."""
-        augment, features = self.recipe.augment, []
-        # One transfer for all waveforms.
-        on_device = torch.split(self._to_device(torch.from_numpy(np.concatenate(waves))), [len(wave) for wave in waves])
-        for index, wave in zip(indices, on_device, strict=True):
-            clip_features = log_mel(wave)
-            if augment.mel_mask or augment.time_mask:
-                rng = sample_rng(self.recipe.seed, epoch, self.clips[index].id + "/mask")
-                clip_features = mask_features(clip_features, augment.mel_mask, augment.time_mask, rng)
-            features.append(clip_features)
-        return self._with_text(indices, "features", pad_sequence(features, True), [len(item) for item in features])
-
-    def cached(self, indices: list[int], kind: str, rows: list[Tensor]) -> Batch:
-        """A micro-batch from cached encoder states (T, D) or audio embeddings (A, H) of each clip."""
-        return self._with_text(indices, kind, self._to_device(pad_sequence(rows, True)), [len(row) for row in rows])
-
-    def _with_text(self, indices: list[int], kind: str, audio: Tensor, lengths: list[int]) -> Batch:
-        frames, ids, labels = torch.tensor(lengths), [], []
-        counts = frames if kind == "embeds" else self.model.num_audio_tokens(frames)
-        for index, count in zip(indices, counts.tolist(), strict=True):
-            prompt, target = self.prompt(index).around(self.model.audio_token_id, count), self.target(index)
-            ids.append(torch.tensor(prompt + target))
-            labels.append(torch.tensor([IGNORE] * len(prompt) + target))
-        with_ctc = self.recipe.train.ctc_weight > 0
-        return Batch(
-            kind,
-            audio,
-            self._to_device(frames),
-            self._to_device(pad_sequence(ids, True, 0)),
-            self._to_device(pad_sequence(labels, True, IGNORE)),
-            [self._labels(index) if with_ctc else [] for index in indices],
-        )
-
-    def _labels(self, index: int) -> list[int] | None:
-        clip = self.clips[index]
-        return None if clip.is_translation else to_labels(clip.text, self.model.num_ctc_labels)[0]
-
-    def _to_device(self, value: Tensor) -> Tensor:
-        """Copies to the model's device; to a GPU from pinned memory, so the copy does not wait for its kernels."""
-        device = self.model.device
-        return (value.pin_memory() if device.type == "cuda" else value).to(device, non_blocking=True)
 
 
 def _empty_rows(count: int) -> Iterator[TextBlock]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, ModelError
 from finetune.model.adapter import not_finite
-from finetune.training.dataset import Batch
+from finetune.training.collate import Batch
 from finetune.training.state import TrainState
 from finetune.training.step import OptimizerStep, StepResult
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from finetune.core.config import Recipe
 from finetune.model.first_step import check_changed, fingerprints, with_gradient
 from finetune.model.granite import SpeechModel
+from finetune.training.collate import Batch, silent_batch
 from finetune.training.copy_loss import CopyLoss
-from finetune.training.dataset import Batch, SpeechDataset
+from finetune.training.dataset import SpeechDataset
 from finetune.training.loss import ctc_loss, token_loss
 from finetune.training.sharded_optimizer import has_moments
 from finetune.training.signals import Stop
@@ -144,7 +145,7 @@ class OptimizerStep:
             # of ranks and in a resumed run.
             index_in_step = position * ranks + accelerator.process_index
             torch.manual_seed((self.recipe.seed * 1_000_003 + number) * 4099 + index_in_step)
-            is_last, batch = position == len(local) - 1, next(batches) if micro else self.data.silence()
+            is_last, batch = position == len(local) - 1, next(batches) if micro else silent_batch(self.data)
             unreadable |= batch.unreadable
             with accelerator.no_sync(self.wrapped) if not is_last else nullcontext():
                 with self.model.autocast():

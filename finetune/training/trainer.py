@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,8 @@ from finetune.training import checkpoint
 from finetune.training.batch_size import BatchSizeCache, explain_out_of_memory
 from finetune.training.batches import repeatable
 from finetune.training.callbacks import CallbackList, StepRecord, TrainerCallback
+from finetune.training.collate import MicroAudio, batch_from_audio
 from finetune.training.context import TrainContext
-from finetune.training.dataset import MicroAudio
 from finetune.training.distributed import all_ranks, check_on_main_rank, ignore_stride_warning, make_accelerator
 from finetune.training.health import check_epoch, count_skipped
 from finetune.training.interpolate import interpolated
@@ -222,7 +223,7 @@ class Trainer:
         started = self.clock()
         loaded: list[MicroAudio] = []
         while True:
-            batches = map(self.data.from_audio, repeatable(audio, loaded))
+            batches = map(partial(batch_from_audio, self.data), repeatable(audio, loaded))
             result = self.optimizer_step.run(step, local, batches, state.step, self.stop, self.initial_fingerprints)
             if not result.unreadable:
                 break

@@ -25,7 +25,8 @@ from bench.material import ACCUMULATION, BATCH, LORA, Material, Setup, build_mod
 from finetune.data.features import FEATURE_DIM, log_mel, num_frames
 from finetune.model.granite import SpeechModel
 from finetune.model.trainable import open_parts, set_mode, target_pattern, trained_parameters
-from finetune.training.dataset import Batch, SpeechDataset
+from finetune.training.collate import Batch, batch_from_cache, batch_from_waves
+from finetune.training.dataset import SpeechDataset
 from finetune.training.encoder_cache import StateCache, cached_states
 from finetune.training.loss import IGNORE, token_loss
 from finetune.training.optimizer import build_optimizer
@@ -265,9 +266,9 @@ def toolkit(
 
     def batch(chosen: list[int]) -> Batch:
         made = (
-            data.batch(chosen, [material.waves[index] for index in chosen], 0)
+            batch_from_waves(data, chosen, [material.waves[index] for index in chosen], 0)
             if states is None
-            else data.cached(chosen, source, [states[index] for index in chosen])
+            else batch_from_cache(data, chosen, source, [states[index] for index in chosen])
         )
         lengths = [
             num_frames(len(material.waves[index])) if states is None else int(states.frames[index]) for index in chosen
@@ -317,7 +318,7 @@ def cached(data: SpeechDataset, material: Material, kind: str, folder: Path) -> 
 
     @torch.inference_mode()
     def encode(chosen: Sequence[int]) -> list[Tensor]:
-        batch = data.batch(list(chosen), [material.waves[index] for index in chosen], 0)
+        batch = batch_from_waves(data, list(chosen), [material.waves[index] for index in chosen], 0)
         audio = data.model.encode(batch.audio, batch.num_frames)
         rows, counts = (audio.embeds, audio.num_tokens) if kind == "embeds" else (audio.states, audio.num_frames)
         return [row[:count] for row, count in zip(rows, counts.tolist(), strict=True)]

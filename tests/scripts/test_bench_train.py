@@ -14,6 +14,7 @@ from bench.sides import collate, every_position, open_as_notebook
 from finetune.model.granite import SpeechModel, on_meta
 from finetune.model.model_summary import count_parts
 from finetune.model.trainable import open_parts, trained_parameters
+from finetune.training.collate import batch_from_waves
 from finetune.training.dataset import SpeechDataset
 from finetune.training.loss import IGNORE, token_loss
 
@@ -69,7 +70,7 @@ def test_operations_are_those_that_torch_counts(model: Load, data: SpeechDataset
     """Except for attention and an incomplete last window of the projector, both a few percent."""
     loaded = model()
     open_parts(loaded, opened(16, "full"))
-    batch = data.batch([0], [noise.waves[0]], 0)
+    batch = batch_from_waves(data, [0], [noise.waves[0]], 0)
     with FlopCounterMode(display=False) as counter:
         hidden, audio = loaded(batch.audio, batch.num_frames, batch.ids)
         token_loss(hidden, batch.labels, loaded.logits, 0.0).backward()  # type: ignore[no-untyped-call]
@@ -91,7 +92,7 @@ def test_both_sides_train_the_same_parameters(model: Load, rank: int) -> None:
 
 def test_both_sides_have_the_same_tokens(base: SpeechModel, data: SpeechDataset, noise: Material) -> None:
     """One clip without padding: the same loss except for `logits_scaling`, which transformers omits."""
-    batch = data.batch([1], [noise.waves[1]], 0)
+    batch = batch_from_waves(data, [1], [noise.waves[1]], 0)
     with torch.inference_mode():
         theirs = base.hf(**collate(data, noise.waves, [1]))
         hidden, _ = base(batch.audio, batch.num_frames, batch.ids)

@@ -43,6 +43,7 @@ from finetune.core.run_dir import RunDir
 from finetune.data.manifest import write_manifest
 from finetune.inference.recognize import load_waveforms
 from finetune.model.granite import SpeechModel
+from finetune.training.collate import batch_from_waves
 from finetune.training.dataset import SpeechDataset
 from finetune.training.loss import token_loss
 
@@ -175,7 +176,7 @@ def test_the_notebooks_loss_has_divided_logits(run: RunDir, model: Callable[[], 
     clips = embedded("train", 1)
     data = SpeechDataset(loaded, recipe_for(run), clips)
     waves = load_waveforms(clips)
-    inputs, batch = collate(data, waves, [0]), data.batch([0], waves, 0)
+    inputs, batch = collate(data, waves, [0]), batch_from_waves(data, [0], waves, 0)
     with torch.inference_mode():
         handle = None if divides_itself(loaded, inputs) else divide_logits(loaded)
         loss = loaded.hf(**inputs).loss.item()

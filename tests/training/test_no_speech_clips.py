@@ -16,6 +16,7 @@ from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest
 from finetune.model.granite import SpeechModel
 from finetune.training.batches import BatchSource
+from finetune.training.collate import batch_from_waves
 from finetune.training.corpus import TrainingCorpus
 from finetune.training.dataset import SpeechDataset
 from finetune.training.loss import IGNORE, ctc_loss
@@ -74,7 +75,7 @@ def test_they_are_the_last_clips_of_each_epoch_with_an_empty_target(
         assert data.clips[index].text == "" and data.readable([index], {"a"}) == [index]
     seconds = data.seconds_of_epoch(0)
     assert len(seconds) == len(chosen) and data.durations[silent].tolist() == data.seconds[silent].tolist()
-    batch = data.batch(silent[:2], [np.zeros(8000, np.float32)] * 2, 0)
+    batch = batch_from_waves(data, silent[:2], [np.zeros(8000, np.float32)] * 2, 0)
     assert batch.characters == [[], []] and (batch.labels != IGNORE).sum(1).tolist() == [1, 1]
     data.open_all_epochs()
     assert sum(not data.clips.sources(index) for index in range(len(data.clips))) >= 2 * len(silent) - 2
