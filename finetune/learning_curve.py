@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.core.config import CorpusEntry, Recipe, TextSection
+from finetune.core.config import Recipe
 from finetune.core.curation_options import CurveOptions
+from finetune.core.data_config import CorpusEntry, TextSection
 from finetune.core.errors import DataError, RecipeError
 from finetune.core.files import write_lines
 from finetune.core.run_dir import RunDir

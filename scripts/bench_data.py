@@ -189,7 +189,7 @@ def texts(count: int) -> Iterator[str]:
 def profile_worker(recipe: Path) -> Iterator[str]:
     """The CPU time of a row in a worker of `prepare`, and its parts; the best of three blocks of 512 rows."""
     sys.path.insert(0, str(ROOT))
-    from finetune.core.config import TextSection
+    from finetune.core.data_config import TextSection
     from finetune.data.audio import inspect_audio
     from finetune.data.audio_facts import CachedInspect
     from finetune.data.corpora import read_corpus

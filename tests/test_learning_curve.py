@@ -10,8 +10,9 @@ import pytest
 from command import Command
 from conftest import embedded
 
-from finetune.core.config import CorpusEntry, Recipe
+from finetune.core.config import Recipe
 from finetune.core.curation_options import CurveOptions
+from finetune.core.data_config import CorpusEntry
 from finetune.core.errors import DataError, RecipeError
 from finetune.core.options import DecodingOptions
 from finetune.core.run_dir import RunDir

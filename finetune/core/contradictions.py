@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from unicodedata import category
 
-from finetune.core.config import AugmentSection, CorpusEntry, DataSection, Recipe
+from finetune.core.config import AugmentSection, Recipe
+from finetune.core.data_config import CorpusEntry, DataSection
 from finetune.core.languages import row_language, suggested_language
 from finetune.core.prompts import TRANSCRIBE, TRANSLATE, prompt_problem, stated_task
 

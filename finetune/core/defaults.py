@@ -3,7 +3,8 @@
 from functools import cache
 from typing import Any
 
-from finetune.core.config import CorpusEntry, Recipe
+from finetune.core.config import Recipe
+from finetune.core.data_config import CorpusEntry
 
 WITHOUT_DEFAULT: dict[str, Any] = {"name": "-", "model": {"base": "-"}, "data": {"test": ["-"]}}
 

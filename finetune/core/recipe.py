@@ -15,8 +15,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
-from finetune.core.config import CorpusEntry, Recipe
+from finetune.core.config import Recipe
 from finetune.core.contradictions import contradictions
+from finetune.core.data_config import CorpusEntry
 from finetune.core.errors import RecipeError
 from finetune.core.files import write_json
 from finetune.core.goals import GOALS

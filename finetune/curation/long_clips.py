@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from finetune.core.config import CorpusEntry, Recipe
+from finetune.core.config import Recipe
+from finetune.core.data_config import CorpusEntry
 from finetune.core.errors import DataError
 from finetune.core.files import read_json, write_json
 from finetune.core.options import SegmentOptions

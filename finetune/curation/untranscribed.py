@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from finetune.core.config import DataSection
+from finetune.core.data_config import DataSection
 from finetune.core.errors import DataError
 from finetune.data.audio import load_audio, stream_audio
 from finetune.data.audio_suffixes import AUDIO_SUFFIXES

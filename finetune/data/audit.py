@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from finetune.core.config import TextSection
+from finetune.core.data_config import TextSection
 from finetune.core.errors import DataError
 from finetune.core.hash_index import HashIndex, text_key
 from finetune.core.worker_pool import WorkerPool, available_cores

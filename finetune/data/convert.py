@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal, get_args
 
 from finetune.core import progress
-from finetune.core.config import TextSection
+from finetune.core.data_config import TextSection
 from finetune.core.errors import DataError
 from finetune.core.files import output_folder
 from finetune.core.worker_pool import WorkerPool, available_cores

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from finetune.core.config import CorpusEntry
+from finetune.core.data_config import CorpusEntry
 from finetune.core.errors import DataError
 from finetune.data.cells import cell_text
 from finetune.data.columns import known_columns

@@ -12,7 +12,7 @@ from typing import Literal
 
 from finetune.core import progress
 from finetune.core.array_job import Shard
-from finetune.core.config import CorpusEntry, DataSection
+from finetune.core.data_config import CorpusEntry, DataSection
 from finetune.core.errors import DataError
 from finetune.core.ray_pool import RayPool
 from finetune.core.worker_pool import WorkerPool, available_cores

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from finetune.core.config import TextSection
+from finetune.core.data_config import TextSection
 from finetune.data.audio import inspect_audio
 from finetune.data.cells import cell_channel, cell_number, cell_text
 from finetune.data.kept_rows import comparison_hash

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from finetune.core.config import TextSection
+from finetune.core.data_config import TextSection
 from finetune.core.languages import row_language
 from finetune.data.cells import clean_text
 from finetune.data.manifest import Utterance

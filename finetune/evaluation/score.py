@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import TypeAdapter
 
 from finetune.core.array_job import Shard
-from finetune.core.config import CorpusEntry, EvaluateSection, ModelSection, Recipe
+from finetune.core.config import EvaluateSection, ModelSection, Recipe
+from finetune.core.data_config import CorpusEntry
 from finetune.core.errors import DataError
 from finetune.core.files import sha256_file, write_json
 from finetune.core.model_limits import read_limits

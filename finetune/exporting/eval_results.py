@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from finetune.core.config import CorpusEntry
+from finetune.core.data_config import CorpusEntry
 from finetune.core.errors import RecipeError
 from finetune.metrics.scores import SetScores
 from finetune.report.wording import span

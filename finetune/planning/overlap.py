@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from finetune.core.config import DataSection
+from finetune.core.data_config import DataSection
 from finetune.data.cells import cell_seconds, cell_text
 from finetune.data.corpora import has_audio_file
 from finetune.data.leaks import find_leaks, is_refused

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import soundfile
 
-from finetune.core.config import DataSection
+from finetune.core.data_config import DataSection
 from finetune.core.errors import DataError
 from finetune.data.audio_file import open_audio
 from finetune.data.byte_range import is_fetched, is_url

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from finetune.core.config import DataSection
+from finetune.core.data_config import DataSection
 from finetune.core.errors import DataError
 from finetune.data.cells import cell_seconds, cell_text
 from finetune.data.corpora import has_audio_file

@@ -7,7 +7,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from finetune.core.config import CorpusEntry, Recipe
+from finetune.core.config import Recipe
+from finetune.core.data_config import CorpusEntry
 from finetune.core.files import read_json, write_json
 
 NOTEBOOK, OURS, BASE = "notebook", "ours", "base"

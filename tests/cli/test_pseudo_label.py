@@ -13,8 +13,9 @@ import soundfile
 from command import Command, noise
 from conftest import embedded
 
-from finetune.core.config import CorpusEntry, Recipe
+from finetune.core.config import Recipe
 from finetune.core.curation_options import PseudoLabelOptions
+from finetune.core.data_config import CorpusEntry
 from finetune.core.run_dir import RunDir
 from finetune.curation import machine_transcripts
 from finetune.curation.adapted_model import find_model

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from recipe_helpers import RECIPE
 
-from finetune.core.config import DataSection, ModelSection, Recipe
+from finetune.core.config import ModelSection, Recipe
 from finetune.core.contradictions import contradictions
+from finetune.core.data_config import DataSection
 from finetune.core.errors import RecipeError
 from finetune.core.goals import GOALS
 from finetune.core.recipe import get_setting, known_keys, load_recipe
@@ -125,6 +126,7 @@ def test_recipes_help_and_reports_import_no_torch() -> None:
         "finetune.core.files",
         "finetune.core.run_dir",
         "finetune.core.config",
+        "finetune.core.data_config",
         "finetune.core.recipe",
         "finetune.data.manifest",
         "finetune.data.prepare",

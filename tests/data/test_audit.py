@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from finetune.core.config import TextSection
+from finetune.core.data_config import TextSection
 from finetune.core.errors import DataError
 from finetune.data.audio import inspect_audio
 from finetune.data.audit import Audit, audit

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from finetune.core.config import CorpusEntry, DataSection, Recipe
+from finetune.core.config import Recipe
+from finetune.core.data_config import CorpusEntry, DataSection
 from finetune.core.errors import DataError
 from finetune.core.run_dir import RunDir
 from finetune.data.corpus_entries import preview_entry, read_entry

@@ -4,7 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from finetune.core.config import DataSection, ModelSection, Recipe
+from finetune.core.config import ModelSection, Recipe
+from finetune.core.data_config import DataSection
 from finetune.core.errors import DataError
 from finetune.data.corpus import Corpus, CorpusFacts
 from finetune.data.corpus_preview import LARGEST_EXACT, preview_corpora, sampled_rows

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from finetune.core.config import CorpusEntry, ModelSection, Recipe, TextSection
+from finetune.core.config import ModelSection, Recipe
+from finetune.core.data_config import CorpusEntry, TextSection
 from finetune.core.errors import DataError
 from finetune.core.files import read_json
 from finetune.core.run_dir import RunDir

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from finetune.core.config import TextSection
+from finetune.core.data_config import TextSection
 from finetune.core.worker_pool import WorkerDied, WorkerPool
 from finetune.data.audio import AudioInfo, inspect_audio
 from finetune.data.corpus import Corpus

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.core.config import TextSection
+from finetune.core.data_config import TextSection
 from finetune.core.languages import row_language, suggested_language
 from finetune.data.manifest import Utterance
 from finetune.data.style import format_style, read_style, split_style, write_style

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from finetune.core.config import DataSection, EvaluateSection, ModelSection, Recipe
+from finetune.core.config import EvaluateSection, ModelSection, Recipe
+from finetune.core.data_config import DataSection
 from finetune.core.errors import CheckpointError
 from finetune.core.files import read_json, write_json
 from finetune.core.options import DecodingOptions

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune.core.config import DataSection, EvaluateSection, ModelSection, Recipe
+from finetune.core.config import EvaluateSection, ModelSection, Recipe
+from finetune.core.data_config import DataSection
 from finetune.core.files import read_jsonl
 from finetune.core.options import DecodingOptions
 from finetune.core.run_dir import RunDir

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune.core.config import DataSection, KeywordsSection, ModelSection, Recipe
+from finetune.core.config import KeywordsSection, ModelSection, Recipe
+from finetune.core.data_config import DataSection
 from finetune.core.errors import DataError
 from finetune.metrics.keyword_terms import keyword_problem, read_keywords, sampling_inputs, words_of
 from finetune.pipeline import settings_of_training, stage_inputs

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from command import noise
 
-from finetune.core.config import DataSection
+from finetune.core.data_config import DataSection
 from finetune.data.leaks import find_leaks
 from finetune.data.manifest import Utterance
 from finetune.data.row import Row

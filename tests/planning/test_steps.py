@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import embedded
 
-from finetune.core.config import AugmentSection, CorpusEntry, Recipe
+from finetune.core.config import AugmentSection, Recipe
+from finetune.core.data_config import CorpusEntry
 from finetune.core.errors import RecipeError
 from finetune.data.audio import SAMPLE_RATE
 from finetune.data.features import FRAME_SECONDS, num_frames

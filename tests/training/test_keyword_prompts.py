@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune.core.config import DataSection, EvaluateSection, KeywordsSection, ModelSection, Recipe, TrainSection
+from finetune.core.config import EvaluateSection, KeywordsSection, ModelSection, Recipe, TrainSection
+from finetune.core.data_config import DataSection
 from finetune.core.errors import DataError
 from finetune.data.manifest import Utterance, write_manifest
 from finetune.data.utterance_table import open_manifest

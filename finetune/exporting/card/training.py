@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from finetune.core.config import CorpusEntry, PartsSection, Recipe
+from finetune.core.config import PartsSection, Recipe
+from finetune.core.data_config import CorpusEntry
 from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS, row_language
 from finetune.exporting.base_facts import BaseFacts
 from finetune.exporting.data_facts import SplitFacts
