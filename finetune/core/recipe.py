@@ -1,7 +1,7 @@
 """Reads a recipe: YAML and `--set` to typed settings, each with its origin; writes `resolved.json`.
 
-A YAML file is read as plain strings, and each string is converted by the type of its field: `1e-5` is a number, and
-`no` is text in a text field. `--set a.b=value` overrides the file; the file overrides the preset of its goal.
+A value is converted by the type of its field: `1e-5` is a number, and `no` is text in a text field. `--set a.b=value`
+overrides the file; the file overrides the preset of its goal.
 """
 
 import difflib
@@ -9,28 +9,22 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
 from finetune.core.config import Recipe
 from finetune.core.contradictions import contradictions
-from finetune.core.data_config import CorpusEntry
 from finetune.core.errors import RecipeError
 from finetune.core.files import write_json
 from finetune.core.goals import GOALS
 from finetune.core.layouts import HUB_NAMES
+from finetune.core.raw_settings import CORPORA, MAX_SHOWN, VERSION_KEY, RawValue, parse, parse_overrides, short
 from finetune.core.renamed import NEW_VALUES, RENAMED
 from finetune.core.run_dir import flatten
-from finetune.core.yaml_text import compose, line_of, read_yaml
 from finetune.version import __version__
 
-WITH_SETTINGS = re.compile(r"\s*\[(.*,)?\s*\{[^{}]*:\s")  # a mapping in a list; {a,b}.jsonl is none
-MAX_SHOWN = 100  # characters of a value in a message
-CORPORA = {f"data.{name}" for name in ("train", "valid", "test", "canary", "replay")}
-VERSION_KEY = "toolkit_version"  # in resolved.json; not a setting
 REQUIRED = {
     "model.base": "required; set model.base to a local folder or a hub name such as "
     f"{', '.join(HUB_NAMES)}; to try the toolkit, use the embedded model data/granite-speech-nano of the "
@@ -63,13 +57,6 @@ class ResolvedRecipe(Recipe):
     """Version of the toolkit that wrote the file."""
 
 
-class RawValue(NamedTuple):
-    """A value before conversion (a string, a list of strings or None) and its origin."""
-
-    value: Any
-    origin: str
-
-
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe, list[Setting]]:
     """Reads, overrides and validates a recipe.
 
@@ -85,7 +72,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe
             with file:line or the override that set it.
     """
     path = Path(path)
-    raw = _check_keys({**parse(path), **_parse_overrides(overrides)})
+    raw = _check_keys({**parse(path), **parse_overrides(overrides)})
     raw.setdefault("name", RawValue(path.stem, "default"))
     return _resolve(raw, str(path))
 
@@ -149,94 +136,6 @@ def get_setting(recipe: Recipe, key: str) -> Any:
     return [entry.model_dump(mode="json", exclude_unset=True) for entry in value] if key in CORPORA else value
 
 
-def parse(path: Path) -> dict[str, RawValue]:
-    """The dotted keys of a YAML file with their raw values.
-
-    Raises:
-        RecipeError: the file cannot be read, is empty or is not a mapping; a key is set twice.
-    """
-    node = read_yaml(path)
-    if node is None:
-        raise RecipeError(f"{path}: the recipe is empty")
-    raw = _flatten(node, str(path))
-    raw.pop(VERSION_KEY, None)
-    return raw
-
-
-def _flatten(node: yaml.Node, path: str, prefix: str = "") -> dict[str, RawValue]:
-    """The dotted keys of a YAML mapping, with `path:line` as their origin."""
-    raw: dict[str, RawValue] = {}
-    if not isinstance(node, yaml.MappingNode):
-        raise RecipeError(f"{path}:{line_of(node)}: a recipe must be a mapping of keys to values")
-    for key_node, value in node.value:
-        origin = f"{path}:{line_of(key_node)}"
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise RecipeError(f"{origin}: a key must be plain text")
-        key = prefix + str(key_node.value)
-        if isinstance(value, yaml.MappingNode):
-            inner = _flatten(value, path, key + ".")
-        elif isinstance(value, yaml.SequenceNode):
-            inner = {key: RawValue([_list_item(item, key, path, origin) for item in value.value], origin)}
-        else:
-            inner = {key: RawValue(_text_or_none(value.value, value.style), origin)}
-        for name, entry in inner.items():
-            if name in raw:
-                raise RecipeError(f"{entry.origin}: {name} is set twice")
-            raw[name] = entry
-    return raw
-
-
-def _list_item(node: yaml.Node, key: str, path: str, origin: str) -> Any:
-    """An item of a list: a plain value, or for a list of corpora a mapping with the settings of one."""
-    if isinstance(node, yaml.ScalarNode) and node.value.strip():
-        return node.value
-    if key in CORPORA and isinstance(node, yaml.MappingNode):
-        entry, known = dict[str, Any](), CorpusEntry.model_fields
-        for name, value in _flatten(node, path, "").items():
-            section, _, rest = name.partition(".")
-            if section not in known:
-                nearest = difflib.get_close_matches(section[:MAX_SHOWN], known, 1)
-                hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
-                raise RecipeError(f"{value.origin}: {key}: unknown key '{_short(section)}' of a corpus{hint}")
-            if rest:
-                entry.setdefault(section, {})[rest] = value.value
-            elif value.value is not None:
-                entry[section] = value.value
-        return entry
-    raise RecipeError(f"{origin}: {key}: must be a list of plain values")
-
-
-def _text_or_none(text: str, style: str | None = None) -> str | None:
-    """None for an empty, `~` or `null` value without quotes."""
-    return None if style is None and text.strip().lower() in {"", "~", "null"} else text
-
-
-def _parse_overrides(overrides: Sequence[str]) -> dict[str, RawValue]:
-    raw = {}
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals:
-            raise RecipeError(f"--set {_short(override)}: must be KEY=VALUE")
-        origin = f"--set {_short(override)}"
-        raw[key.strip()] = _corpora(key.strip(), value, origin) or RawValue(_text_or_none(value), origin)
-    return raw
-
-
-def _corpora(key: str, text: str, origin: str) -> RawValue | None:
-    """The corpora of a list such as `[{path: a.jsonl, max_clips: 6}]`; None for paths."""
-    if key not in CORPORA or not WITH_SETTINGS.match(text):
-        return None
-    node = compose(text, origin)
-    if not isinstance(node, yaml.SequenceNode):
-        return None
-    return RawValue([_list_item(item, key, origin, origin) for item in node.value], origin)
-
-
-def _short(text: str) -> str:
-    """A text for a message."""
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]} ..."
-
-
 def _check_keys(raw: dict[str, RawValue]) -> dict[str, RawValue]:
     """Prepares values for their fields; rejects unknown and renamed keys, and a value for a section."""
     known, checked = known_keys(), {}
@@ -252,7 +151,7 @@ def _check_keys(raw: dict[str, RawValue]) -> dict[str, RawValue]:
         else:
             nearest = _nearest(key, known)
             raise RecipeError(
-                f"{origin}: unknown key '{_short(key)}'" + (f"; did you mean '{nearest}'?" if nearest else "")
+                f"{origin}: unknown key '{short(key)}'" + (f"; did you mean '{nearest}'?" if nearest else "")
             )
     return checked
 
@@ -309,7 +208,7 @@ def _validate(raw: dict[str, RawValue], source: str) -> Recipe:
             corpora = next((name for name in CORPORA if key.startswith(f"{name}.")), "")
             if key in raw or corpora in raw:
                 known, item = (key, "") if key in raw else (corpora, f"{key[len(corpora) + 1 :]}: ")
-                problem_text = f"{item}{problem['msg']}, got {_short(repr(problem['input']))}"
+                problem_text = f"{item}{problem['msg']}, got {short(repr(problem['input']))}"
                 lines.append(f"{raw[known].origin}: {known}: {problem_text}")
             else:
                 lines.append(f"{source}: {key}: {REQUIRED.get(key, problem['msg'])}")
