@@ -14,7 +14,8 @@ from finetune.evaluation.compare_result import CompareResult
 from finetune.evaluation.score import ScoreResult
 from finetune.exporting.adaptation import Adaptation
 from finetune.metrics.curve_results import CurveResult
-from finetune.metrics.results import EvaluationResults, RunSummary, SuspiciousReference, UtteranceResult
+from finetune.metrics.result_rows import SuspiciousReference, UtteranceResult
+from finetune.metrics.results import EvaluationResults, RunSummary
 from finetune.planning.result import CheckResult
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "schemas"

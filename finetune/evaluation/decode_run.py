@@ -20,7 +20,8 @@ from finetune.evaluation.utterance_rows import hypothesis_row
 from finetune.inference.ctc_text import ctc_texts
 from finetune.inference.recognize import Hypothesis, recognize
 from finetune.metrics.reference_check import suspicion_scores
-from finetune.metrics.results import SYSTEMS, DecoderComparison, KeywordListScores, ProbeResults, SuspiciousReference
+from finetune.metrics.result_rows import SuspiciousReference
+from finetune.metrics.results import SYSTEMS, DecoderComparison, KeywordListScores, ProbeResults
 from finetune.metrics.sclite import write_rows
 from finetune.metrics.scorecard import ScoringOptions
 from finetune.metrics.wer import score

@@ -7,7 +7,7 @@ from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
 from finetune.inference.recognize import Hypothesis
 from finetune.metrics.hallucination import written_language
-from finetune.metrics.results import UtteranceResult
+from finetune.metrics.result_rows import UtteranceResult
 from finetune.metrics.sclite import Segment, ctm, stm, trn, write_lines
 from finetune.metrics.scorecard import Clip, SystemOutput, flags_of
 from finetune.metrics.wer import errors_per_utterance

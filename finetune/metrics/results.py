@@ -1,11 +1,10 @@
-"""Types of the result files of a run: `evaluation/metrics.json`, `summary.json` and the rows of `evaluation/*.jsonl`.
+"""Types of the result files of a run: `evaluation/metrics.json` and `summary.json`; `result_rows` has those of rows.
 
 `scripts/write_schemas.py` writes their JSON schemas to `docs/schemas/`. Increase the schema version when a key or its
 meaning changes.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
@@ -238,58 +237,6 @@ class RunSummary(Model):
     export: ExportSummary
     seconds: dict[str, float | None]
     parameters: ParameterCounts
-
-
-@dataclass(frozen=True)
-class UtteranceResult:
-    """A row of `evaluation/utterances.jsonl`: one utterance with both hypotheses, with the keys of leaderboards.
-
-    `pred_text`, `time` (seconds), `errors` and `flags` are those of the adapted model; `words` counts the reference.
-    `target_language` is that of a translation; `written_language` that of a text with the flag `language`.
-    `bandwidth` (Hz) and `snr` (dB) are measured on test only.
-    """
-
-    set: str
-    id: str
-    audio_filepath: str
-    offset: float
-    duration: float
-    time: float
-    text: str
-    pred_text: str
-    pred_text_base: str
-    speaker: str
-    language: str
-    words: int
-    errors: int
-    errors_base: int
-    flags: list[str]
-    flags_base: list[str]
-    bandwidth: float | None = None
-    snr: float | None = None
-    channel: int | None = None
-    target_language: str | None = None
-    written_language: str | None = None
-    written_language_base: str | None = None
-
-
-@dataclass(frozen=True)
-class SuspiciousReference:
-    """A row of `evaluation/suspicious.jsonl`: a reference that differs from three similar hypotheses.
-
-    `suspicion` is above 0 and at most 1; see `finetune.metrics.reference_check`.
-    """
-
-    id: str
-    audio_filepath: str
-    offset: float
-    duration: float
-    text: str
-    pred_text: str
-    pred_text_base: str
-    pred_text_ctc: str
-    suspicion: float
-    channel: int | None = None
 
 
 def read_results(path: Path) -> EvaluationResults:

@@ -12,7 +12,7 @@ from finetune.data.audio_state import has_bytes
 from finetune.data.byte_range import is_fetched
 from finetune.data.snippet import mp3
 from finetune.metrics.alignment import align
-from finetune.metrics.results import SuspiciousReference, UtteranceResult
+from finetune.metrics.result_rows import SuspiciousReference, UtteranceResult
 from finetune.metrics.word_changes import columns
 from finetune.report.clips import ClipView, Player, cells, direction
 from finetune.report.wording import count

@@ -18,7 +18,8 @@ from finetune.data.style import read_style
 from finetune.metrics.alignment import align
 from finetune.metrics.hallucination import FLAGS
 from finetune.metrics.normalizer import UNSPACED
-from finetune.metrics.results import EvaluationResults, SuspiciousReference, UtteranceResult, read_results
+from finetune.metrics.result_rows import SuspiciousReference, UtteranceResult
+from finetune.metrics.results import EvaluationResults, read_results
 from finetune.metrics.word_changes import word_changes
 from finetune.report import charts, verdict
 from finetune.report.advice import advise

@@ -14,14 +14,8 @@ from finetune.core.run_dir import RunDir
 from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.audio_state import has_bytes
 from finetune.metrics.groups import GroupTable
-from finetune.metrics.results import (
-    BySystem,
-    EvaluationResults,
-    ProbeResults,
-    SuspiciousReference,
-    UtteranceResult,
-    read_results,
-)
+from finetune.metrics.result_rows import SuspiciousReference, UtteranceResult
+from finetune.metrics.results import BySystem, EvaluationResults, ProbeResults, read_results
 from finetune.metrics.scorecard import BINS
 from finetune.metrics.scores import Scores
 from finetune.report import tables, verdict
