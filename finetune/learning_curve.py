@@ -126,8 +126,8 @@ def plan_parts(recipe: Recipe, run: RunDir, clips: UtteranceTable, unit: Unit, o
         every = nested_parts(clips, fractions, unit, recipe.seed + repeat)
         for share, rows in zip(options.shares, every, strict=True):
             name = part_name(share, repeat)
-            whole = share == 100 and not repeat
-            own = recipe if whole else part_recipe(recipe, run, files.manifest(name), name, share, repeat, options)
+            is_full = share == 100 and not repeat
+            own = recipe if is_full else part_recipe(recipe, run, files.manifest(name), name, share, repeat, options)
             parts.append(Part(share, name, rows, own))
     sizes = [len(part.rows) for part in parts[: len(fractions)]]
     if sizes[0] < MIN_CLIPS or len({*sizes}) < len(sizes):

@@ -30,11 +30,11 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
-        found, rest = super().parse_known_args(args, namespace)
+        parsed, rest = super().parse_known_args(args, namespace)
         if rest:
             options = [action for name in rest if (action := _similar(name.split("=")[0], self._option_string_actions))]
             self.error(f"unrecognized arguments: {' '.join(rest)}{''.join(options[:1])}")
-        return found, rest
+        return parsed, rest
 
     def error(self, message: str) -> Never:
         choice = INVALID_CHOICE.search(message)

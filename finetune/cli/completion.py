@@ -45,8 +45,8 @@ def run(subparsers: Subparsers, args: argparse.Namespace) -> int:
     root._add_action(subparsers)
     recipes = sorted(path.stem for path in FOLDER.glob("*.yaml"))
     for action in _actions(root):
-        if found := _completion(action, shtab, recipes, known_keys()):
-            action.complete = found  # type: ignore[attr-defined]
+        if completion := _completion(action, shtab, recipes, known_keys()):
+            action.complete = completion  # type: ignore[attr-defined]
     print(shtab.complete(root, shell=args.shell) + BASH_END * (args.shell == "bash"))
     return 0
 

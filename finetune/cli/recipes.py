@@ -30,28 +30,28 @@ def add_parser(subparsers: Subparsers, folder: Path = FOLDER) -> None:
 
 def find_recipes(folder: Path) -> dict[str, Path]:
     """The recipes by name. Raises DataError if the toolkit was installed without its source tree."""
-    found = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-    if not found:
+    recipes = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    if not recipes:
         raise DataError(
             f"{folder}: no recipes; the toolkit was installed without its source tree: clone its repository"
         )
-    return found
+    return recipes
 
 
 def run_list(args: argparse.Namespace, folder: Path) -> int:
     """Prints name and first comment of each recipe."""
-    found = find_recipes(folder)
-    width = max(map(len, found))
-    for name, path in found.items():
+    recipes = find_recipes(folder)
+    width = max(map(len, recipes))
+    for name, path in recipes.items():
         print(f"{name:<{width}}  {path.read_text(encoding='utf-8').partition(chr(10))[0].lstrip('# ')}")
     return 0
 
 
 def _recipe(folder: Path, name: str) -> Path:
-    found = find_recipes(folder)
-    if name.removesuffix(".yaml") not in found:
-        raise DataError(f"{name}: no such recipe; there are {', '.join(found)}")
-    return found[name.removesuffix(".yaml")]
+    recipes = find_recipes(folder)
+    if name.removesuffix(".yaml") not in recipes:
+        raise DataError(f"{name}: no such recipe; there are {', '.join(recipes)}")
+    return recipes[name.removesuffix(".yaml")]
 
 
 def run_show(args: argparse.Namespace, folder: Path) -> int:

@@ -89,12 +89,12 @@ def run(args: argparse.Namespace) -> int:
 def _lines(summary: "SegmentSummary", options: SegmentOptions) -> list[str]:
     """The summary as text."""
 
-    def share(part: float, total: float) -> str:
+    def percentage(part: float, total: float) -> str:
         return f"{100 * part / total:.1f} %" if total else "none"
 
     lines = [
         f"{summary.clips} clips, {summary.clip_seconds / 60:.1f} of {summary.seconds / 60:.1f} minutes, "
-        f"{summary.clip_words} of {summary.words} words ({share(summary.clip_words, summary.words)})"
+        f"{summary.clip_words} of {summary.words} words ({percentage(summary.clip_words, summary.words)})"
     ]
     if summary.short_clips:
         lines.append(f"{summary.short_clips} clips are shorter than {options.min_duration:g} s")

@@ -60,17 +60,17 @@ class HashIndex:
         self._fetched = self._search(list(keys)) if self._runs else {}
 
     def _search(self, keys: list[bytes]) -> dict[bytes, int | None]:
-        found: dict[bytes, int | None] = dict.fromkeys(keys)
-        wanted = np.frombuffer(b"".join(keys), np.uint64).reshape(-1, 2)
+        number_of: dict[bytes, int | None] = dict.fromkeys(keys)
+        halves = np.frombuffer(b"".join(keys), np.uint64).reshape(-1, 2)
         for run_keys, numbers in self._runs:
-            firsts = np.searchsorted(run_keys[:, 0], wanted[:, 0])
+            firsts = np.searchsorted(run_keys[:, 0], halves[:, 0])
             for index in np.flatnonzero(firsts < len(numbers)):
                 place = int(firsts[index])
-                while place < len(numbers) and run_keys[place, 0] == wanted[index, 0]:  # equal halves are rare
-                    if run_keys[place, 1] == wanted[index, 1]:
-                        found[keys[index]] = int(numbers[place])
+                while place < len(numbers) and run_keys[place, 0] == halves[index, 0]:  # equal halves are rare
+                    if run_keys[place, 1] == halves[index, 1]:
+                        number_of[keys[index]] = int(numbers[place])
                     place += 1
-        return found
+        return number_of
 
     def _compact(self) -> None:
         """Turns the dict into a sorted array, merged with arrays that are not much larger."""

@@ -63,13 +63,13 @@ class ClipCutter:
         missing = [number for number in range(len(self.words)) if number not in placed]
         self.aside += [SetAside(UNALIGNED, tuple(run)) for run in runs(missing)]
         starts = [word.place.start for word in self.words if word.place]
-        found = [number for number, word in enumerate(self.words) if word.place]
+        with_place = [number for number, word in enumerate(self.words) if word.place]
 
         def order(item: SetAside) -> tuple[int, float]:
             """By word; speech without text comes after the word before it."""
             start = item.start or 0.0
             place = bisect_left(starts, start / FRAME_SECONDS) - 1
-            return (item.words[0] if item.words else found[place] if place >= 0 else -1), start
+            return (item.words[0] if item.words else with_place[place] if place >= 0 else -1), start
 
         return self.clips, sorted(self.aside, key=order)
 
@@ -78,8 +78,8 @@ class ClipCutter:
     def _pieces(self) -> list[list[int]]:
         """Runs of words that can be in one clip. The words and the speech between the runs are set aside."""
         pieces, piece = list[list[int]](), list[int]()
-        found = [number for number, word in enumerate(self.words) if word.place is not None]
-        for left, right in zip([-1, *found], [*found, len(self.words)], strict=True):
+        placed = [number for number, word in enumerate(self.words) if word.place is not None]
+        for left, right in zip([-1, *placed], [*placed, len(self.words)], strict=True):
             joins = self._joins(left, right)
             if joins and self._is_sure(left) and self._is_sure(right):
                 piece += [n for n in range(left + 1, right) if not self.words[n].labels]

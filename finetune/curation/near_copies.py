@@ -25,8 +25,8 @@ class NearCopies:
     def find(self, number: int) -> int | None:
         """An added text that is nearly the same as the text with this number; None if there is none."""
         grams = {*self._grams[number]}
-        found = {other for gram in self._prefix(number) for other in self._index.get(gram, ())}
-        for other in sorted(found):
+        candidates = {other for gram in self._prefix(number) for other in self._index.get(gram, ())}
+        for other in sorted(candidates):
             shared = len(grams.intersection(self._grams[other]))
             if shared > self._limit * (len(grams) + len(self._grams[other]) - shared):
                 return other

@@ -86,18 +86,18 @@ def rank(candidates: Sequence[Candidate], trained: Mapping[str, int], max_simila
         if heap and (-score, index) > heap[0]:  # its words became less rare
             heapq.heappush(heap, (-score, index))
             continue
-        found = digests.get(item.digest) if item.digest else None
-        found = copies.find(index) if found is None else found
+        original = digests.get(item.digest) if item.digest else None
+        original = copies.find(index) if original is None else original
         row = Ranked(
             index=index,
             score=round(score, 4),
             entropy=round(float(entropy[index]), 4),
             disagreement=round(float(disagreement[index]), 4),
             rarity=round(float(rarity[index]), 4),
-            copy_of=found,
+            copy_of=original,
         )
-        (ranked if found is None else later).append(row)
-        if found is None:
+        (ranked if original is None else later).append(row)
+        if original is None:
             copies.add(index)
             digests[item.digest] = index
             counts.update(item.words)

@@ -92,7 +92,7 @@ def _places(posteriors: Posteriors, words: Sequence[TranscriptWord]) -> list[Wor
     places: list[WordFrames | None] = [None] * len(words)
     if labelled:
         wild = [right - left > 1 for left, right in pairwise([-1, *labelled, len(words)])]
-        found = align(posteriors, [words[number].labels for number in labelled], wild)
-        for number, place in zip(labelled, found, strict=True):
+        aligned = align(posteriors, [words[number].labels for number in labelled], wild)
+        for number, place in zip(labelled, aligned, strict=True):
             places[number] = place
     return places

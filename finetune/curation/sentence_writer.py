@@ -82,9 +82,9 @@ def _read(kept: Path) -> Kept:
 
 
 def _of_term(client: OpenAIClient, term: str, per_term: int, language: str, known: Sequence[str]) -> list[str]:
-    found = dict.fromkeys(known)
+    sentences = dict.fromkeys(known)
     for _ in range(REQUESTS):
-        count = per_term - len(found)
+        count = per_term - len(sentences)
         if count <= 0:
             break
         message = {"role": "user", "content": PROMPT.format(count=count, language=language, term=term)}
@@ -97,12 +97,12 @@ def _of_term(client: OpenAIClient, term: str, per_term: int, language: str, know
         except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
             excerpt = client.excerpt(answer.response.text)
             raise ModelError(f"{client.name}: the response has no `choices`: {excerpt}") from error
-        found |= dict.fromkeys(usable_sentences(str(content), term))
-    if not found:
+        sentences |= dict.fromkeys(usable_sentences(str(content), term))
+    if not sentences:
         raise ModelError(f"{client.name} wrote no sentence that contains {term!r} once; use --templates for this term")
-    if len(found) < per_term:
-        log.warning("%s wrote %d of %d sentences for %r", client.name, len(found), per_term, term)
-    return [*found]
+    if len(sentences) < per_term:
+        log.warning("%s wrote %d of %d sentences for %r", client.name, len(sentences), per_term, term)
+    return [*sentences]
 
 
 def usable_sentences(content: str, term: str) -> list[str]:

@@ -73,13 +73,13 @@ def read_lines(path: str | Path, what: str) -> list[tuple[str, str]]:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
-    found = [(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()]
-    if not found:
+    numbered = [(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not numbered:
         raise DataError(f"{path}: has no {what}; write one on each line")
-    for place, line in found:
+    for place, line in numbered:
         if tokens := control_tokens([line], SPECIAL_TOKENS):
             raise DataError(f"{place}: {tokens[0]} is a command for the model; remove it")
-    return found
+    return numbered
 
 
 def read_term_list(path: str | Path) -> list[str]:
@@ -151,8 +151,8 @@ def read_sentences(path: str | Path, terms: Sequence[str]) -> list[Sentence]:
         text = clean_text(line)
         if not any(map(str.isalnum, text)):
             raise DataError(f"{place}: {text!r} has no word, so no voice can speak it")
-        found = tuple(term for term, pattern in patterns.items() if pattern.search(text))
-        sentences.setdefault(text, Sentence(text, found))
+        occurring = tuple(term for term, pattern in patterns.items() if pattern.search(text))
+        sentences.setdefault(text, Sentence(text, occurring))
     return list(sentences.values())
 
 

@@ -112,15 +112,15 @@ def _compare_samples(
     log.info("comparing the audio of %d clips in %d files with `finetune prepare`", len(rows), files)
     with ThreadPoolExecutor(available_cores()) as pool:
         problems = list(pool.map(_problem, (item for _, _, item in rows)))
-    found = list(zip(rows, problems, strict=True))
-    changed = [f"{item.id} ({item.audio_filepath})" for (_, _, item), problem in found if problem == CHANGED]
+    checked = list(zip(rows, problems, strict=True))
+    changed = [f"{item.id} ({item.audio_filepath})" for (_, _, item), problem in checked if problem == CHANGED]
     if changed:
         raise DataError(
             f"{run.manifests}: {len(changed)} clips have other audio than `finetune prepare` has read: "
             f"{_listed(changed)}. Restore these files, or start again under another name (--set name=...); if "
             f"nothing was trained, delete {run.marker('prepare')} to prepare again"
         )
-    for (split, number, item), problem in found:
+    for (split, number, item), problem in checked:
         if problem is None:
             recorded[split][number] = states[split][number]
         else:
@@ -153,8 +153,8 @@ def _states(items: Sequence[Utterance]) -> tuple[NDArray[np.int64], NDArray[np.b
         log.info("%d remote files are too many to ask for, so their audio is not compared", len(urls))
         states[is_remote] = 0
     elif urls:
-        found = remote_states(urls).values()
-        states[is_remote] = np.array([state or (UNKNOWN, UNKNOWN) for state in found], np.int64)[files[is_remote]]
+        url_states = remote_states(urls).values()
+        states[is_remote] = np.array([state or (UNKNOWN, UNKNOWN) for state in url_states], np.int64)[files[is_remote]]
     return states, is_remote
 
 

@@ -94,8 +94,9 @@ class RowComparison:
         utterance = replace(result.utterance, id=utterance_id)
         self._sink.keep(utterance, result.sentence)
         self.style.add(utterance, result.features)
-        for found in (*result.warnings, *self._copy_warning(utterance, result), *self._mix_warning(utterance, result)):
-            problem = Problem(found.kind, utterance_id, result.where, found.detail)
+        copies, mixes = self._copy_warning(utterance, result), self._mix_warning(utterance, result)
+        for warning in (*result.warnings, *copies, *mixes):
+            problem = Problem(warning.kind, utterance_id, result.where, warning.detail)
             self.warnings.add(problem)
             self._sink.warn(problem)
         self.num_kept += 1

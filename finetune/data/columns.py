@@ -52,11 +52,11 @@ NO_TIMES = {*PATH_KEYS, "bytes", "array", "sampling_rate"}
 def known_columns(names: Iterable[str]) -> dict[str, str]:
     """The key of each column whose name is one of ALIASES. If several columns fit a key, the preferred one has it."""
     normalized = _normalized(names)
-    found = {}
+    key_of = {}
     for key, aliases in ALIASES.items():
         if name := next((normalized[alias] for alias in aliases if alias in normalized), None):
-            found[name] = key
-    return found
+            key_of[name] = key
+    return key_of
 
 
 def _normalized(names: Iterable[str]) -> dict[str, str]:
@@ -99,7 +99,7 @@ def column_keys(
             )
     if "channel" not in names.values():
         words = {name: {*words_of(name)} for name in columns}
-        similar = [name for name, found in words.items() if found & CHANNEL and found <= CHANNEL | OF_A_CHANNEL]
+        similar = [name for name, parts in words.items() if parts & CHANNEL and parts <= CHANNEL | OF_A_CHANNEL]
         names |= {name: "channel" for name in similar[:1]}
     if "channel" not in names.values() and normalized.get("channels") in lists:  # or the number of channels of the file
         names[normalized["channels"]] = "channel"

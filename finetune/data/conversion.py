@@ -47,7 +47,7 @@ def to_manifest_keys(
         view = Corpus(converted)
         if facts.has_channels and not facts.has_channel_0:
             check_numbering(view, source)
-        segments = find_segments(view, facts.times.found(), facts.files, source)
+        segments = find_segments(view, facts.times.with_values(), facts.files, source)
         converted = ConvertedRows(raw, finder, facts.keys, bytes(facts.candidates), segments)
     num_faults, first_fault = facts.num_faults, facts.first_fault
     if segments and segments.faults is not None:

@@ -68,8 +68,8 @@ def read_corpus(
     suffix = path.suffix.lower()
     if suffix in (*JSON, *TABLES):
         rows = read_table(path, missing_header(path) if suffix in TABLES else None)
-        found = with_audio_of_ids(rows, path.parent)
-        return to_manifest_keys(found, str(path), path.parent, audio_required, text_required=text_required)
+        with_audio = with_audio_of_ids(rows, path.parent)
+        return to_manifest_keys(with_audio, str(path), path.parent, audio_required, text_required=text_required)
     if suffix in COMPRESSED or path.name.lower().endswith(".tar.gz"):
         raise DataError(
             f"{source}: a compressed archive; its clips cannot be read in place: unpack it, or make a plain .tar"

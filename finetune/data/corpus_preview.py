@@ -110,9 +110,9 @@ def _preview_style(recipe: Recipe, splits: dict[str, list[Corpus]]) -> Iterator[
     for split, corpora in splits.items():
         rules = TextRules(settings)
         style = split_style((rules(item) for item in _texts(corpora) if item.text), rules)
-        if found := format_style(split, style, settings.language):
+        if style_lines := format_style(split, style, settings.language):
             note = [f"{split}: of a sample of {style.rows:,} transcripts"] if _is_sampled(corpora) else []
-            lines += note + found
+            lines += note + style_lines
     if lines:
         yield f"\nstyle of the transcripts ({BASE_STYLE}):"
         yield from lines

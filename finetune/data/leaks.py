@@ -79,21 +79,23 @@ class _Common:
 
     def __init__(self, train: KeptRows, scored: Columns) -> None:
         self._last: dict[str, dict[bytes, int]] = {name: {} for name in ("digest", "sentence", "speaker")}
-        wanted = {name: np.unique(scored[name]) for name in (*self._last, "file")}
-        wanted = {name: keys[keys != b""] for name, keys in wanted.items()}
+        scored_keys = {name: np.unique(scored[name]) for name in (*self._last, "file")}
+        scored_keys = {name: keys[keys != b""] for name, keys in scored_keys.items()}
         parts, start = list[tuple[NDArray[np.int64], Columns]](), 0
         for block in train.blocks():
             for name, last in self._last.items():
-                hits = np.flatnonzero(_is_in(block[name], wanted[name]))
+                hits = np.flatnonzero(_is_in(block[name], scored_keys[name]))
                 last.update(zip(block[name][hits].tolist(), (start + hits).tolist(), strict=True))
-            hits = np.flatnonzero(_is_in(block["file"], wanted["file"]))
+            hits = np.flatnonzero(_is_in(block["file"], scored_keys["file"]))
             parts.append((start + hits, block[["file", "offset", "duration", "channel"]][hits]))
             start += len(block)
         self.segments = _Segments(
             np.concatenate([numbers for numbers, _ in parts]), np.concatenate([rows for _, rows in parts])
         )
-        found = [_is_in(scored[name], np.array(sorted(last), scored[name].dtype)) for name, last in self._last.items()]
-        self.suspects = np.flatnonzero(np.any([*found, self.segments.has_file(scored["file"])], axis=0))
+        repeated = [
+            _is_in(scored[name], np.array(sorted(last), scored[name].dtype)) for name, last in self._last.items()
+        ]
+        self.suspects = np.flatnonzero(np.any([*repeated, self.segments.has_file(scored["file"])], axis=0))
 
     def find(self, name: str, row: np.void) -> int | None:
         """The last training row with the same hash, by its number."""
@@ -146,5 +148,5 @@ def _is_in(values: NDArray[np.bytes_], keys: NDArray[np.bytes_]) -> NDArray[np.b
     if not len(keys):
         return np.zeros(len(values), bool)
     places = np.minimum(np.searchsorted(keys, values), len(keys) - 1)
-    found: NDArray[np.bool_] = keys[places] == values
-    return found
+    is_key: NDArray[np.bool_] = keys[places] == values
+    return is_key

@@ -112,18 +112,18 @@ def _scan(data: Buffer, position: int, stop: int) -> list[MpegPart]:
     parts: list[MpegPart] = []
     kind: Kind | None = None
     while position + 4 <= stop:
-        size, found = _frame(data[position : position + 4])
-        if not size or position + size > stop or (found != kind and _run(data, position, stop) < MIN_RUN):
+        size, frame_kind = _frame(data[position : position + 4])
+        if not size or position + size > stop or (frame_kind != kind and _run(data, position, stop) < MIN_RUN):
             position = _next_frame(data, _after_tag(data, position), stop, kind)
-            size, found = _frame(data[position : position + 4])
+            size, frame_kind = _frame(data[position : position + 4])
             if position == stop:
                 break
-        tag = data[position : position + size] if _has_tag(data, position, found) else b""
-        if tag or not parts or found != parts[-1].kind:
-            parts.append(MpegPart(found, tag=tag, stated=_stated(tag, found) if tag else None))
+        tag = data[position : position + size] if _has_tag(data, position, frame_kind) else b""
+        if tag or not parts or frame_kind != parts[-1].kind:
+            parts.append(MpegPart(frame_kind, tag=tag, stated=_stated(tag, frame_kind) if tag else None))
         if not tag:
             parts[-1].add(position, position + size)
-        kind, position = found, position + size
+        kind, position = frame_kind, position + size
     return [part for part in parts if part.frames]
 
 
@@ -147,8 +147,8 @@ def _next_frame(data: Buffer, position: int, stop: int, kind: Kind | None) -> in
         if head[:3] in (b"ID3", b"TAG") or head == b"APETAGEX":
             position = _after_tag(data, position)
             continue
-        size, found = _frame(head[:4])
-        if size and (_run(data, position, stop) >= MIN_RUN or (found == kind and position + size == stop)):
+        size, frame_kind = _frame(head[:4])
+        if size and (_run(data, position, stop) >= MIN_RUN or (frame_kind == kind and position + size == stop)):
             return position
         match = MARK.search(data, position + 1, stop)
         position = match.start() if match else stop
@@ -159,10 +159,10 @@ def _run(data: Buffer, position: int, stop: int) -> int:
     """The number of complete frames of one kind that follow each other here, counted up to MIN_RUN."""
     kind = None
     for number in range(MIN_RUN):
-        size, found = _frame(data[position : position + 4])
-        if not size or position + size > stop or (kind and found != kind):
+        size, frame_kind = _frame(data[position : position + 4])
+        if not size or position + size > stop or (kind and frame_kind != kind):
             return number
-        kind, position = found, position + size
+        kind, position = frame_kind, position + size
     return MIN_RUN
 
 

@@ -123,8 +123,8 @@ def _fsspec_state(url: str) -> RemoteState:
         raise FileNotFoundError(url)
     size = info.get("size")
     marks = ("ETag", "etag", "sha256", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "created")
-    found = [f"{mark}={info[mark]}" for mark in marks if info.get(mark)]
-    return RemoteState(None if size is None else int(size), " ".join(found))
+    stated = [f"{mark}={info[mark]}" for mark in marks if info.get(mark)]
+    return RemoteState(None if size is None else int(size), " ".join(stated))
 
 
 def _file_system(url: str) -> tuple[Any, str]:

@@ -106,8 +106,8 @@ def check_text(
 def control_tokens(texts: Sequence[str], special_tokens: Sequence[str]) -> list[str]:
     """The control tokens in texts, as they are written there."""
     names = {_token_name(token) for token in special_tokens}
-    found = [match[0] for text in texts for match in CONTROL_TOKEN.finditer(text)]
-    return list(dict.fromkeys(token for token in found if _token_name(token) in names))
+    tokens = [match[0] for text in texts for match in CONTROL_TOKEN.finditer(text)]
+    return list(dict.fromkeys(token for token in tokens if _token_name(token) in names))
 
 
 def _token_name(token: str) -> str:

@@ -17,7 +17,7 @@ from finetune.data.time_names import TimeColumn
 log = logging.getLogger(__name__)
 
 
-def find_segments(rows: Corpus, found: Sequence[TimeColumn], files: Sequence[int], source: str) -> "Segments":
+def find_segments(rows: Corpus, time_columns: Sequence[TimeColumn], files: Sequence[int], source: str) -> "Segments":
     """The conversion of the columns with times to `offset` and `duration` in seconds.
 
     A row without a start, in a corpus in which other rows have one, starts at 0. If no row has a start, each row is a
@@ -25,7 +25,7 @@ def find_segments(rows: Corpus, found: Sequence[TimeColumn], files: Sequence[int
 
     Args:
         rows: rows with absolute audio paths.
-        found: the columns with times that have values.
+        time_columns: the columns with times that have values.
         files: for each row a hash of its file and channel.
         source: the source, for messages.
 
@@ -33,7 +33,7 @@ def find_segments(rows: Corpus, found: Sequence[TimeColumn], files: Sequence[int
         DataError: a column looks like the time of a segment, but its unit or meaning is not known.
     """
     hashes = np.asarray(files, np.int64)
-    columns = usable_columns(rows, found, hashes)
+    columns = usable_columns(rows, time_columns, hashes)
     if all(column.role == "duration" for column in columns):  # of several durations, the others stay as they are
         return Segments(sorted(columns, key=lambda column: column.name != "duration")[:1], has_starts=False)
     columns = [column for column in columns if not (column.role == "duration" and column.other_words)]

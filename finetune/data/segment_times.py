@@ -23,12 +23,12 @@ SPANS = "possibly the times of a segment: in each file, every row starts after t
 SAME = 0.1  # seconds by which start, end and duration of one segment can contradict each other (rounding)
 
 
-def usable_columns(rows: Corpus, found: Sequence[TimeColumn], files: NDArray[np.int64]) -> list[TimeColumn]:
+def usable_columns(rows: Corpus, time_columns: Sequence[TimeColumn], files: NDArray[np.int64]) -> list[TimeColumn]:
     """The columns that give the segment of a row. Most questions are answered by the first rows.
 
     Args:
         rows: rows with absolute audio paths.
-        found: the columns with times that have values.
+        time_columns: the columns with times that have values.
         files: for each row a hash of its file and channel.
 
     Raises:
@@ -36,7 +36,7 @@ def usable_columns(rows: Corpus, found: Sequence[TimeColumn], files: NDArray[np.
     """
     exact = [
         column
-        for column in found
+        for column in time_columns
         if not column.other_words or (column.role == "duration" and column.other_words <= OF_THE_FILE)
     ]
     columns = [column for column in exact if not column.count and column.role in ("start", "end", "duration")]
@@ -49,7 +49,7 @@ def usable_columns(rows: Corpus, found: Sequence[TimeColumn], files: NDArray[np.
             raise _refused(rows, unknown, COUNTED)
         if pairs := [column for column in exact if column.role in ("both", "pair")]:
             raise _refused(rows, pairs, "two times in one value; write the columns start and end")
-        if pair := _unknown_pair(found, rows):
+        if pair := _unknown_pair(time_columns, rows):
             raise _refused(rows, pair, "possibly the times of a segment; write start and end if they are")
         if by_role["end"]:
             raise _refused(rows, by_role["end"], "the end of a segment, but no column has its start")
@@ -58,7 +58,7 @@ def usable_columns(rows: Corpus, found: Sequence[TimeColumn], files: NDArray[np.
     elif not (by_role["end"] or by_role["duration"]):
         if unknown := [column for column in exact if column.count]:
             raise _refused(rows, unknown, COUNTED)
-        if ends := _possible_ends(rows, by_role["start"], found):
+        if ends := _possible_ends(rows, by_role["start"], time_columns):
             raise _refused(rows, ends, f"possibly the end of the segment that starts at {by_role['start'][0].name!r}")
     for column in [*by_role["start"], *by_role["end"]]:
         if not any(cell_seconds(value, column.unit) is not None for value in _values(column, rows)):
@@ -93,9 +93,9 @@ def _values(column: TimeColumn, rows: Corpus) -> Iterator[object]:
     return (value for row in rows if (value := column.value(row)) is not None)
 
 
-def _unknown_pair(found: Sequence[TimeColumn], rows: Corpus) -> list[TimeColumn]:
+def _unknown_pair(time_columns: Sequence[TimeColumn], rows: Corpus) -> list[TimeColumn]:
     """Two columns such as `speech_start` and `speech_end` with times in order, whose other words are not known."""
-    for start, end in product(found, found):
+    for start, end in product(time_columns, time_columns):
         if start.role != "start" or end.role not in ("end", "duration") or not start.other_words:
             continue
         if start.other_words == end.other_words and _are_spans(start, end, rows):
@@ -116,10 +116,10 @@ def _are_spans(start: TimeColumn, end: TimeColumn, rows: Corpus) -> bool:
     return has_times and (has_fractions or not start.is_position)  # whole numbers count words
 
 
-def _possible_ends(rows: Corpus, starts: Sequence[TimeColumn], found: Sequence[TimeColumn]) -> list[TimeColumn]:
+def _possible_ends(rows: Corpus, starts: Sequence[TimeColumn], time_columns: Sequence[TimeColumn]) -> list[TimeColumn]:
     """A column that can be the end of segments that have a start alone: an end or a duration by its name, or any
     column of times that are later than the starts."""
-    for column in found:
+    for column in time_columns:
         if column.role in ("end", "duration") and column.other_words and not column.is_position:
             return [column]
     paths = {column.path for column in starts}

@@ -42,8 +42,8 @@ def expand(source: str) -> list[str]:
     for name in names:
         if not _GLOB.search(_path_part(name)):
             (files if is_url(name) or _exists(name) else missing).append(name)
-        elif found := _glob(name):
-            files += found
+        elif paths := _glob(name):
+            files += paths
         else:
             missing.append(name)
     if missing:

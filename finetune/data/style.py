@@ -108,11 +108,11 @@ class StyleCounter:
     def add(self, item: Utterance, features: Features) -> None:
         """Counts an utterance with its `text_features`."""
         self.rows += 1
-        for name, found in features:
+        for name, parts in features:
             self._counts[name] += 1
-            self._values[name].update(found if name in LISTED else ())
+            self._values[name].update(parts if name in LISTED else ())
             if len(self._examples[name]) < EXAMPLES:
-                self._examples[name].append(StyleExample(item.id, item.text, " ".join(found[:EXAMPLES])))
+                self._examples[name].append(StyleExample(item.id, item.text, " ".join(parts[:EXAMPLES])))
 
     def style(self, rules: TextRules) -> SplitStyle:
         """The style of all utterances, to which the rules were applied."""
@@ -188,18 +188,18 @@ def read_style(path: Path) -> StyleFile | None:
 def text_features(item: Utterance, extra_tags: Sequence[str]) -> Features:
     """The features of a transcript, each with the distinct parts that show it: all of LISTED, else the first ones."""
     return [
-        (name, _distinct(found, None if name in LISTED else EXAMPLES)) for name, found in _features(item, extra_tags)
+        (name, _distinct(parts, None if name in LISTED else EXAMPLES)) for name, parts in _features(item, extra_tags)
     ]
 
 
 def _distinct(parts: Iterable[str], limit: int | None) -> list[str]:
     """The first distinct parts, at most `limit`."""
-    found = dict[str, None]()
+    distinct = dict[str, None]()
     for part in parts:
-        found[part] = None
-        if len(found) == limit:
+        distinct[part] = None
+        if len(distinct) == limit:
             break
-    return list(found)
+    return list(distinct)
 
 
 def _features(item: Utterance, extra_tags: Sequence[str]) -> Iterable[tuple[str, Iterable[str]]]:

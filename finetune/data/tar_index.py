@@ -192,7 +192,7 @@ def _members(path: str, size: int) -> Iterator[ByteRange]:
 
 def _files(path: str, raw: RangeFile, position: int) -> Generator[ByteRange, None, int]:
     """The files of the archive at a position; returns its end. A hard link has the bytes of the file that it names."""
-    found, others = dict[str, ByteRange](), 0
+    by_name, others = dict[str, ByteRange](), 0
     while True:
         raw.seek(position)
         if plain := _plain_file(raw.read(BLOCK)):
@@ -208,8 +208,8 @@ def _files(path: str, raw: RangeFile, position: int) -> Generator[ByteRange, Non
                 raise DataError(f"{path}: {info.name} is a sparse file; write the archive without --sparse")
             if info.isreg():
                 member = ByteRange(path, info.name, info.offset_data, info.size)
-            elif info.islnk() and info.linkname in found:
-                member = replace(found[info.linkname], name=info.name)
+            elif info.islnk() and info.linkname in by_name:
+                member = replace(by_name[info.linkname], name=info.name)
             else:
                 others += not info.isdir()
                 continue
@@ -220,7 +220,7 @@ def _files(path: str, raw: RangeFile, position: int) -> Generator[ByteRange, Non
             )
         if is_url(path):
             raw.block = LONG_READ if member.length <= NEAR else SHORT_READ
-        found[member.name] = member
+        by_name[member.name] = member
         yield replace(member, name=member.name.removeprefix("./"))
     if others:
         log.warning("%s: %d members are not files (such as symbolic links) and are left out", path, others)

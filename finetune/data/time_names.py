@@ -119,7 +119,7 @@ class TimeNames:
         """The columns by their names, with or without a value, in the order of the rows."""
         return [column for column in self._columns.values() if column]
 
-    def found(self) -> list[TimeColumn]:
+    def with_values(self) -> list[TimeColumn]:
         """The columns with a value, in the order of the rows."""
         return [column for column in self.named() if column not in self._empty]
 

@@ -97,7 +97,7 @@ def _terms(recipe: Recipe, test: Sequence[Utterance]) -> Iterator[str]:
             occurs = _occurring(test, read_terms(recipe.data.terms), preset)
         except DataError:  # reported where the file is read
             return
-        missing = [term for term, found in occurs.items() if not found]
+        missing = [term for term, used in occurs.items() if not used]
         if len(missing) == len(occurs):
             yield f"data.terms: no term of {recipe.data.terms} occurs in data.test, so their recall cannot be measured"
         elif missing:

@@ -127,13 +127,13 @@ class UtteranceTable(Sequence[Utterance]):
         """Those of `names` that are the id of a row."""
         if not names:
             return set()
-        wanted = text_column(sorted({str(_replaced(name)) for name in names}))
-        found, start = list[int](), 0
+        ids = text_column(sorted({str(_replaced(name)) for name in names}))
+        rows, start = list[int](), 0
         for batch in self.batches:
-            mask = pc.is_in(batch.column(SCHEMA.get_field_index("id")), value_set=wanted)
-            found += [start + number for number in pc.indices_nonzero(mask).to_pylist()]
+            mask = pc.is_in(batch.column(SCHEMA.get_field_index("id")), value_set=ids)
+            rows += [start + number for number in pc.indices_nonzero(mask).to_pylist()]
             start += len(batch)
-        return {*names} & {*self.pick("id", found)}
+        return {*names} & {*self.pick("id", rows)}
 
     @cached_property
     def has_prompts(self) -> bool:

@@ -19,10 +19,10 @@ Version = Callable[[str], str]
 
 def check_python(version: str = "{}.{}.{}".format(*sys.version_info[:3])) -> Finding:
     """The Python version against `requires-python`."""
-    wanted = SpecifierSet(metadata.metadata(DISTRIBUTION)["Requires-Python"])
-    if version in wanted:
+    required = SpecifierSet(metadata.metadata(DISTRIBUTION)["Requires-Python"])
+    if version in required:
         return passed("python", version)
-    return failed("python", f"{version}, but {wanted} is needed", "create a virtual environment with another Python")
+    return failed("python", f"{version}, but {required} is needed", "create a virtual environment with another Python")
 
 
 def check_packages(version: Version = metadata.version) -> Finding:
@@ -36,14 +36,14 @@ def check_packages(version: Version = metadata.version) -> Finding:
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
-            found = version(requirement.name)
+            installed = version(requirement.name)
         except metadata.PackageNotFoundError:
             wrong.append(f"{requirement.name} is not installed")
             continue
-        if requirement.specifier.contains(found, prereleases=True):
-            right.append(f"{requirement.name} {found}")
+        if requirement.specifier.contains(installed, prereleases=True):
+            right.append(f"{requirement.name} {installed}")
         else:
-            wrong.append(f"{requirement.name} is {found}, but {requirement.specifier} is needed")
+            wrong.append(f"{requirement.name} is {installed}, but {requirement.specifier} is needed")
     if wrong:
         return failed("packages", "; ".join(wrong), f"pip install --upgrade {DISTRIBUTION}")
     return passed("packages", ", ".join(right))
@@ -62,10 +62,10 @@ def import_error(module: str) -> str:
 
 def check_unneeded(version: Version = metadata.version, import_error: Callable[[str], str] = import_error) -> Finding:
     """Packages that transformers and datasets import if they are installed, and that then can break them."""
-    broken, found = list[str](), list[str]()
+    broken, working = list[str](), list[str]()
     for name in UNNEEDED:
         try:
-            found.append(f"{name} {version(name)}")
+            working.append(f"{name} {version(name)}")
         except metadata.PackageNotFoundError:
             continue
         if error := import_error(name):
@@ -73,17 +73,17 @@ def check_unneeded(version: Version = metadata.version, import_error: Callable[[
     if broken:
         names = " ".join(text.split()[0] for text in broken)
         return failed("unneeded packages", "; ".join(broken), f"they are not needed: pip uninstall {names}")
-    return passed("unneeded packages", f"{', '.join(found)}: works" if found else "none installed")
+    return passed("unneeded packages", f"{', '.join(working)}: works" if working else "none installed")
 
 
 def check_quantization(gpus: int, version: Version = metadata.version) -> Finding:
     """bitsandbytes, which `model.quantize: 4bit` and `train.optimizer: adamw-8bit` need."""
     try:
-        found = version("bitsandbytes")
+        installed = version("bitsandbytes")
     except metadata.PackageNotFoundError:
         return skipped(
             "bitsandbytes", "not installed; only model.quantize: 4bit and train.optimizer: adamw-8bit need it"
         )
     if not gpus:
-        return warned("bitsandbytes", f"{found}, but no GPU was found", "model.quantize: 4bit needs a CUDA GPU")
-    return passed("bitsandbytes", found)
+        return warned("bitsandbytes", f"{installed}, but no GPU was found", "model.quantize: 4bit needs a CUDA GPU")
+    return passed("bitsandbytes", installed)

@@ -77,8 +77,8 @@ def check_decoding(folder: Path, load: Callable[[Path], Wave] = load_audio) -> F
 def check_resampling(resample: Callable[..., Wave] = soxr.resample) -> Finding:
     """A tone at 44.1 kHz is the same tone at 16 kHz, and as loud."""
     wave = resample(tone(OTHER_RATE), OTHER_RATE, SAMPLE_RATE, quality="HQ")
-    level, wanted = float(np.abs(wave[1000:-1000]).max()), 0.1
-    if abs(frequency(wave) - TONE) > 5 or abs(level - wanted) > 0.01 * wanted:
+    level, expected = float(np.abs(wave[1000:-1000]).max()), 0.1
+    if abs(frequency(wave) - TONE) > 5 or abs(level - expected) > 0.01 * expected:
         return failed(
             "resampling", f"{frequency(wave):.0f} Hz, level {level:.3f}", "pip install --force-reinstall soxr"
         )
@@ -87,8 +87,8 @@ def check_resampling(resample: Callable[..., Wave] = soxr.resample) -> Finding:
 
 def check_front_end(features: Callable[[torch.Tensor], torch.Tensor] = log_mel) -> Finding:
     """The log-mel features of a tone equal those of the model's own processor."""
-    found = features(torch.from_numpy(tone(SAMPLE_RATE))).mean(0)
-    difference = max(abs(float(found[mel]) - value) for mel, value in EXPECTED.items())
+    means = features(torch.from_numpy(tone(SAMPLE_RATE))).mean(0)
+    difference = max(abs(float(means[mel]) - value) for mel, value in EXPECTED.items())
     if difference > TOLERANCE:
         return failed("front end", f"features differ by {difference:.3g}", "report this, with the versions above")
     return passed("front end", f"features as those of the model's processor (largest difference {difference:.1g})")

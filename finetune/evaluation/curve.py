@@ -94,11 +94,11 @@ class ScoredSet:
     def rate(self, runs: NDArray[np.int64]) -> tuple[float, float, float]:
         """Mean WER of the errors (R, U) of R runs, and its interval over the utterances."""
         words, counts = [len(runs) * count for count in self.words], runs.sum(0)
-        found = bootstrap_wer(
+        interval = bootstrap_wer(
             counts.tolist(), words, self.blocks.names, self.recipe.evaluate.replicas, self.recipe.seed
         )
         wer = float(counts.sum()) / sum(words)
-        return wer, min(wer, found.low), max(wer, found.high)
+        return wer, min(wer, interval.low), max(wer, interval.high)
 
     def _counts(self, texts: list[str]) -> list[tuple[int, int]]:
         return errors_per_utterance([item.text for item in self.utterances], texts, self.preset)

@@ -213,8 +213,8 @@ def _utterance_rows(sets: list[EvaluationSet], scored: dict[str, ScoredSet]) -> 
     """One row for each utterance, in the first set that has it. Unknown measures are omitted."""
     written = set[tuple[str, str]]()
     for item in sets:
-        found = scored[item.name]
-        for row in utterance_rows(item.name, item.utterances, found.clips, found.outputs, found.preset):
+        scored_set = scored[item.name]
+        for row in utterance_rows(item.name, item.utterances, scored_set.clips, scored_set.outputs, scored_set.preset):
             if (item.split, row.id) not in written:
                 written.add((item.split, row.id))
                 yield {key: value for key, value in vars(row).items() if value is not None}
@@ -253,7 +253,7 @@ def _results(
         probes=by_system(decoded.probes),
         keyword_lists=by_system(decoded.keyword_lists),
         suspicious=len(decoded.suspicious),
-        tasks={split: found for split, found in tasks.items() if found},
+        tasks={split: by_task for split, by_task in tasks.items() if by_task},
         synthetic=synthetic,
     )
 

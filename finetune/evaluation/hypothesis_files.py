@@ -138,10 +138,10 @@ def _clip_indices(rows: Sequence[_Row], clips: Sequence[ClipNames], path: Path) 
     candidates = []
     for key, lookup in lookups:
         if all(key in row.keys for row in rows):
-            candidates.append(found := [lookup(row.keys[key]) for row in rows])
-            matched = [index for index in found if index is not None]
+            candidates.append(clip_indices := [lookup(row.keys[key]) for row in rows])
+            matched = [index for index in clip_indices if index is not None]
             if len(matched) == len(rows) or len(matched) == len({*matched}) == len(clips):
-                return found
+                return clip_indices
     if not candidates:
         raise DataError(
             f"{path}: some rows have only an id and others only an audio_filepath; give all rows the same column"

@@ -25,7 +25,7 @@ from finetune.version import __version__
 
 log = logging.getLogger(__name__)
 
-NOT_HEARD = ("text", "speaker")  # fields of an utterance that no system gets
+UNUSED_FIELDS = ("text", "speaker")  # fields of an utterance that no system gets
 
 
 def run_and_keep(
@@ -41,7 +41,7 @@ def run_and_keep(
     path = kept_file(folder, system)
     identity = [system.kind, system.source, __version__, _state(system)]
     states = remote_states({file for clip in clips if is_url(file := file_of(clip.audio_filepath))})
-    keys = [_hash([*identity, _heard(clip, states)]) for clip in clips]
+    keys = [_hash([*identity, _decisive_fields(clip, states)]) for clip in clips]
     kept = _read(path)
     rows = [kept.get(key) for key in keys]
     missing = [clip for clip, row in zip(clips, rows, strict=True) if row is None]
@@ -83,9 +83,9 @@ def _state(system: System) -> list[Any]:
     return [[str(path), (status := path.stat()).st_size, status.st_mtime_ns] for path in files]
 
 
-def _heard(clip: Utterance, states: Mapping[str, FileState | None]) -> dict[str, Any]:
+def _decisive_fields(clip: Utterance, states: Mapping[str, FileState | None]) -> dict[str, Any]:
     """The fields of a clip that decide its hypothesis, with the state of its audio file."""
-    fields = {name: value for name, value in asdict(clip).items() if name not in NOT_HEARD}
+    fields = {name: value for name, value in asdict(clip).items() if name not in UNUSED_FIELDS}
     state = states.get(file_of(clip.audio_filepath)) or file_state(clip.audio_filepath)
     return fields if state is None else {**fields, "audio": state}
 

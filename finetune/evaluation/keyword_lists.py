@@ -117,7 +117,7 @@ class _Lists:
             return [replace(item, keywords=()) for item in utterances], 0
         rng, prompted, shortened = Random(self.scoring.seed), list[Utterance](), 0
         for item in utterances:
-            spoken, reference = self.matcher.found(item.text), normalize(item.text, self.scoring.preset)
+            spoken, reference = self.matcher.terms_in(item.text), normalize(item.text, self.scoring.preset)
             words = [*spoken] if kind.true_terms else []
             words += sample_distractors(spoken, self.terms, self.words, reference, kind.distractors, rng)
             kept = self.fit(item, words)

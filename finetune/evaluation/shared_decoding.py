@@ -122,10 +122,10 @@ class SharedDecoding:
                 items = [utterances[index] for index in indices]
                 share = Share(system, items, instruction, options, self._threads_of_each)
                 jobs.append((indices, pool.submit(transcribe_share, share)))
-        found = dict(
+        hypotheses = dict(
             zip(own, recognize(model, [utterances[index] for index in own], instruction, options), strict=True)
         )
         for indices, job in jobs:
-            found |= dict(zip(indices, job.result(), strict=True))
+            hypotheses |= dict(zip(indices, job.result(), strict=True))
             advance(seconds_of(utterances[index] for index in indices))
-        return [found[index] for index in range(len(utterances))]
+        return [hypotheses[index] for index in range(len(utterances))]

@@ -22,7 +22,7 @@ def synthetic_training(train: Sequence[Utterance], terms: Sequence[str], preset:
         terms: terms of the domain.
         preset: the normalizer, by which terms are found in texts.
     """
-    synthetic, recorded = ([item.text for item in train if is_synthetic(item) is wanted] for wanted in (True, False))
+    synthetic, recorded = ([item.text for item in train if is_synthetic(item) is flag] for flag in (True, False))
     if not synthetic:
         return None
     counts = [term_recall(texts, texts, list(terms), preset) if terms else [] for texts in (synthetic, recorded)]

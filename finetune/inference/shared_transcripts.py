@@ -53,8 +53,8 @@ def transcribe_file(job: Job) -> Outcome:
             torch.cuda.set_device(job.device)
         _models[job.model] = load(job.model)
     errors = list[DataError]()
-    found = list(transcripts(_models[job.model], [job.path], job.options, lambda path, error: errors.append(error)))
-    return Outcome(found, errors[0] if errors else None)
+    results = list(transcripts(_models[job.model], [job.path], job.options, lambda path, error: errors.append(error)))
+    return Outcome(results, errors[0] if errors else None)
 
 
 def deal(

@@ -114,9 +114,9 @@ def _merged(ref: list[str], hyp: list[str]) -> list[str]:
         row = [i]
         for j, other in enumerate(hyp, start=1):
             cost = min(rows[i - 1][j - 1] + (word != other), rows[i - 1][j] + 1, row[j - 1] + 1)
-            for found in merges:
-                if (i, j) in found:
-                    back_ref, back_hyp = found[i, j]
+            for merge in merges:
+                if (i, j) in merge:
+                    back_ref, back_hyp = merge[i, j]
                     cost = min(cost, rows[i - back_ref][j - back_hyp])
             row.append(cost)
         rows.append(row)
@@ -138,7 +138,7 @@ def _merged_words(
         elif i and rows[i][j] == rows[i - 1][j] + 1:
             i -= 1
         else:
-            steps = (found[i, j] for found in merges if (i, j) in found)
+            steps = (merge[i, j] for merge in merges if (i, j) in merge)
             back_ref, back_hyp = next(step for step in steps if rows[i - step[0]][j - step[1]] == rows[i][j])
             words += ref[i - back_ref : i][::-1]
             i, j = i - back_ref, j - back_hyp

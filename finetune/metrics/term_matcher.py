@@ -73,7 +73,7 @@ class TermMatcher:
             for term, needle in zip(self.terms, self._needles, strict=True)
         ]
 
-    def found(self, text: str) -> list[str]:
+    def terms_in(self, text: str) -> list[str]:
         """The terms that `counts` finds; only terms whose first word is in the text are searched."""
         written = fold(text) if self._written else ""
         normalized = _searchable(normalize(self._without_written(text), self._preset), self._preset)

@@ -99,8 +99,8 @@ def _other_script(text: str, foreign: Counter[str], complete: bool) -> str:
 def _latin_language(text: str) -> str:
     """The language with most function words, or "" if they are few or two languages have equally many."""
     words = _words(text)
-    found = Counter({language: sum(word in profile for word in words) for language, profile in PROFILES.items()})
-    (best, most), (_, second) = found.most_common(2)
+    word_counts = Counter({language: sum(word in profile for word in words) for language, profile in PROFILES.items()})
+    (best, most), (_, second) = word_counts.most_common(2)
     return best if most > second and most >= max(MIN_EVIDENCE, MIN_SHARE * len(words)) else ""
 
 

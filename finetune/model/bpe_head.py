@@ -86,14 +86,14 @@ def find_bpe_head(source: str, revision: str | None) -> Path | None:
     local = Path(source)
     if local.is_dir():
         return local / BPE_HEAD if (local / BPE_HEAD).is_file() else None
-    found = cached_file(
+    cached = cached_file(
         source,
         BPE_HEAD,
         revision=revision,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
-    return Path(found) if found else None
+    return Path(cached) if cached else None
 
 
 def check_bpe_head(path: Path, hidden: int, vocabulary: int) -> None:

@@ -39,13 +39,13 @@ def check_folder(folder: Path) -> None:
         raise ModelError(f"{folder}: {reason}")
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{folder}: no *.safetensors in this folder, so it has a configuration but no weights")
-    has_lora, found = config.get("has_lora_adapter", True), (folder / ADAPTER_CONFIG).exists()
-    if found and not has_lora:
+    has_lora, has_adapter = config.get("has_lora_adapter", True), (folder / ADAPTER_CONFIG).exists()
+    if has_adapter and not has_lora:
         raise ModelError(
             f"{folder}: the folder also contains an adapter ({ADAPTER_CONFIG}), which transformers loads though "
             "has_lora_adapter in config.json is false; merge the adapter or move it to another folder"
         )
-    if has_lora and not found:
+    if has_lora and not has_adapter:
         raise ModelError(
             f"{folder}: {ADAPTER_CONFIG} is missing, but the model has a LoRA adapter (has_lora_adapter in config.json "
             "is true or not stated); download the model again, or set it to false if the weights are merged"
@@ -88,8 +88,8 @@ def weight_files(folder: Path) -> list[Path]:
     """The files that transformers reads: those of the index, or the single file."""
     if not (folder / INDEX).exists():
         if not (folder / WEIGHTS).exists():
-            found = next(iter(sorted(folder.glob("*.safetensors"))))
-            raise ModelError(f"{folder}: no {WEIGHTS} and no {INDEX}; {found.name} is not read")
+            other = next(iter(sorted(folder.glob("*.safetensors"))))
+            raise ModelError(f"{folder}: no {WEIGHTS} and no {INDEX}; {other.name} is not read")
         return [folder / WEIGHTS]
     names = _read_object(folder / INDEX).get("weight_map")
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
@@ -185,11 +185,11 @@ def _check_layers(folder: Path, config: dict[str, Any], shapes: dict[str, tuple[
     """Compares the numbers of layers with the weights; building a layer takes memory even without weights."""
     for (section, key), pattern in LAYER_NAMES.items():
         stated = config[section].get(key)
-        found = {int(match[1]) for name in shapes if (match := pattern.search(name))}
-        if stated is None or not found:
+        layers = {int(match[1]) for name in shapes if (match := pattern.search(name))}
+        if stated is None or not layers:
             continue
-        if type(stated) is not int or stated != len(found):
+        if type(stated) is not int or stated != len(layers):
             raise ModelError(
-                f"{folder / 'config.json'}: {section}.{key} is {str(stated)[:40]}, but the weights have {len(found)} "
+                f"{folder / 'config.json'}: {section}.{key} is {str(stated)[:40]}, but the weights have {len(layers)} "
                 "layers; the configuration belongs to another model"
             )

@@ -251,11 +251,11 @@ def check_size(config: PreTrainedConfig, folder: Path) -> None:
     """
     if not folder.is_dir():
         return
-    stated, found = sum(value.numel() for value in on_meta(config, str(folder)).hf.parameters()), count_weights(folder)
-    if stated > MAX_GROWTH * found:  # a smaller difference is named by its weights when they are loaded
+    stated, stored = sum(value.numel() for value in on_meta(config, str(folder)).hf.parameters()), count_weights(folder)
+    if stated > MAX_GROWTH * stored:  # a smaller difference is named by its weights when they are loaded
         raise ModelError(
             f"{folder}: config.json describes a model of {stated:,} parameters, but the weights (*.safetensors) have "
-            f"{found:,}: sizes such as hidden_size do not match them, or weights are missing"
+            f"{stored:,}: sizes such as hidden_size do not match them, or weights are missing"
         )
 
 

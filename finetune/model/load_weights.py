@@ -18,8 +18,8 @@ from finetune.model.weight_files import WeightFiles, folder_of
 
 def model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
     """The transformers class of a configuration."""
-    found: type[PreTrainedModel] = getattr(transformers, LAYOUTS[config.model_type].model_class)
-    return found
+    hf_class: type[PreTrainedModel] = getattr(transformers, LAYOUTS[config.model_type].model_class)
+    return hf_class
 
 
 def check_quantization(quantize: str, device: torch.device | str) -> None:

@@ -116,18 +116,18 @@ class ShippedLora:
 
 def _pairs(folder: Path, stored: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     """Both matrices of each module, from the tensors of a PEFT file."""
-    found: dict[str, dict[str, Tensor]] = {}
+    matrices_of: dict[str, dict[str, Tensor]] = {}
     for key, value in stored.items():
         module, part, end = (plain_name(key).rsplit(".", 2) + ["", ""])[:3]
         if part not in PARTS or end != "weight" or value.ndim != 2:
             raise ModelError(f"{folder / WEIGHTS}: {key} is not a matrix of a LoRA adapter")
         if not torch.isfinite(value).all():
             raise ModelError(f"{folder / WEIGHTS}: {key} has values that are NaN or infinite")
-        found.setdefault(module, {})[part] = value
-    half = next((module for module, matrices in found.items() if len(matrices) < len(PARTS)), "")
-    if half or not found:
+        matrices_of.setdefault(module, {})[part] = value
+    half = next((module for module, matrices in matrices_of.items() if len(matrices) < len(PARTS)), "")
+    if half or not matrices_of:
         raise ModelError(f"{folder / WEIGHTS}: {f'one matrix of {half} is missing' if half else 'no weights'}")
-    return {module: (matrices["lora_A"], matrices["lora_B"]) for module, matrices in found.items()}
+    return {module: (matrices["lora_A"], matrices["lora_B"]) for module, matrices in matrices_of.items()}
 
 
 @contextmanager

@@ -175,13 +175,15 @@ def count_activations(model: SpeechModel, batch: LargestBatch, autocast: bool) -
     return Activations(audio, audio_checkpointed, encoder_layer, saved.bytes, checkpointed, loss)
 
 
-def _checkpointed_encoder(model: SpeechModel, batch: LargestBatch, whole: int, kernels: _Kernels) -> tuple[int, int]:
+def _checkpointed_encoder(
+    model: SpeechModel, batch: LargestBatch, full_bytes: int, kernels: _Kernels
+) -> tuple[int, int]:
     """Bytes that encoder and projector keep if encoder layers keep only their inputs, and the bytes of one layer.
 
     Args:
         model: the model.
         batch: the sizes of the batch.
-        whole: bytes that encoder and projector keep without checkpointing.
+        full_bytes: bytes that encoder and projector keep without checkpointing.
         kernels: the active mode, after a forward pass.
     """
     saved, layers = _Saved(model), 0
@@ -201,7 +203,7 @@ def _checkpointed_encoder(model: SpeechModel, batch: LargestBatch, whole: int, k
     model.encoder_block = usual
     for copy in kernels.copies:
         saved.pack(copy)
-    return (saved.bytes, max(0, whole - saved.bytes) // layers) if layers else (whole, 0)
+    return (saved.bytes, max(0, full_bytes - saved.bytes) // layers) if layers else (full_bytes, 0)
 
 
 def _encode(model: SpeechModel, batch: LargestBatch) -> bool:

@@ -105,10 +105,10 @@ def _more_steps(recipe: Recipe, plan: StepPlan) -> str:
         steps *= factor
         changes.append(f"train.accumulation: {settings.accumulation // factor or 1}")
     smallest = math.ceil(plan.longest_clip / (1 - recipe.augment.speed))
-    wanted = max(smallest, math.floor(settings.batch_seconds * steps / ENOUGH_STEPS))
-    if steps < ENOUGH_STEPS and wanted < settings.batch_seconds:
-        steps *= settings.batch_seconds / wanted
-        changes.append(f"train.batch_seconds: {wanted}")
+    batch_seconds = max(smallest, math.floor(settings.batch_seconds * steps / ENOUGH_STEPS))
+    if steps < ENOUGH_STEPS and batch_seconds < settings.batch_seconds:
+        steps *= settings.batch_seconds / batch_seconds
+        changes.append(f"train.batch_seconds: {batch_seconds}")
     epochs = math.ceil(settings.epochs * ENOUGH_STEPS / steps)
     if epochs > settings.epochs:
         steps *= epochs / settings.epochs

@@ -17,6 +17,6 @@ def memory_of(device: str) -> int | None:
 
 def processes_text(recipe: Recipe, gpus: int) -> str:
     """The number of training processes, and why it differs from the recipe's."""
-    wanted, used = recipe.machine.processes, processes_for(recipe, gpus)
+    requested, used = recipe.machine.processes, processes_for(recipe, gpus)
     place = f"{gpus} GPUs" if gpus else "the CPU"
-    return f"{used} on {place}" + (f"; machine.processes is {wanted}" if wanted not in (0, used) else "")
+    return f"{used} on {place}" + (f"; machine.processes is {requested}" if requested not in (0, used) else "")

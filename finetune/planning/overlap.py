@@ -83,12 +83,12 @@ class LeakFinder:
 
     def counts(self) -> list[LeakCount]:
         """The leaks by kind and scored split."""
-        found = []
+        leak_counts = []
         for name, clips in self.scored.items():
             leaks = find_leaks(self.matches, clips, self.source)
             kinds = dict.fromkeys(leak.kind for leak in leaks)
-            found += [self._count(name, [leak for leak in leaks if leak.kind == kind]) for kind in kinds]
-        return found
+            leak_counts += [self._count(name, [leak for leak in leaks if leak.kind == kind]) for kind in kinds]
+        return leak_counts
 
     def _count(self, scored: str, leaks: list[Problem]) -> LeakCount:
         kind, first = leaks[0].kind.partition(" also in ")[0], leaks[0]

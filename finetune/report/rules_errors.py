@@ -228,8 +228,8 @@ def _keywords_help(facts: Facts) -> bool:
     if not lists:
         return False
     recall = next((row.recall or 0.0 for row in lists.adapted if row.distractors is None), 0.0)
-    told = [row for row in lists.adapted if row.true_terms]
-    return any((row.recall or 0.0) > recall and row.difference and row.difference.difference <= 0 for row in told)
+    with_terms = [row for row in lists.adapted if row.true_terms]
+    return any((row.recall or 0.0) > recall and row.difference and row.difference.difference <= 0 for row in with_terms)
 
 
 def _has_digit(word: str) -> bool:

@@ -56,14 +56,14 @@ def tracked_results(recipe: Recipe, run: RunDir) -> TrackedResults:
         CheckpointError: the results cannot be read.
     """
     results, samples = read_results(run.scores), recipe.machine.tracker_samples
-    found = {
+    by_name = {
         "verdict": _verdict(results, recipe),
         "scores": _scores(results),
         "differences": _differences(results),
         **_groups(results.groups["test"], private=samples != "none"),
     }
     if rows := tables.tasks(results.tasks):
-        found["tasks"] = Table(
+        by_name["tasks"] = Table(
             ("split", "task", "clips", "metric", "base", "adapted", "difference", "low", "high", "p"),
             [
                 (
@@ -81,17 +81,17 @@ def tracked_results(recipe: Recipe, run: RunDir) -> TrackedResults:
     sounds: list[Sound] = []
     if samples != "none":
         details = results.details["test"]
-        found["terms"] = _records(tables.TermComparison, tables.terms(details.base.terms, details.adapted.terms))
+        by_name["terms"] = _records(tables.TermComparison, tables.terms(details.base.terms, details.adapted.terms))
         confusions = tables.confusions(details.base.confusions, details.adapted.confusions)
-        found["confusions"] = _records(tables.ConfusionComparison, confusions)
+        by_name["confusions"] = _records(tables.ConfusionComparison, confusions)
         suspicious = [SuspiciousReference(**row) for row in read_jsonl(run.suspicious)]
         chosen = choose_clips([UtteranceResult(**row) for row in read_jsonl(run.utterances)], suspicious)
         clips = [(name, row) for name in LISTS for row in chosen[name]]
-        found["clips"] = _clips(clips)
+        by_name["clips"] = _clips(clips)
         sounds = list(_sounds(clips)) if samples == "audio" else []
     return TrackedResults(
         dict(_numbers(results, run.done("train") or {})),
-        {key: table for key, table in found.items() if table.rows},
+        {key: table for key, table in by_name.items() if table.rows},
         sounds,
     )
 
@@ -124,19 +124,19 @@ def _with_ends(name: str, value: float, low: float | None, high: float | None) -
 
 def _metrics(scores: Scores) -> dict[str, tuple[float, float | None, float | None]]:
     """By metric: the value and its interval."""
-    found: dict[str, tuple[float, float | None, float | None]] = {}
+    metrics: dict[str, tuple[float, float | None, float | None]] = {}
     if scores.chrf is None:
-        found["wer"] = (scores.wer, scores.interval.low, scores.interval.high)
-        found["cer"] = (scores.cer, None, None)
+        metrics["wer"] = (scores.wer, scores.interval.low, scores.interval.high)
+        metrics["cer"] = (scores.cer, None, None)
     else:
-        found["chrf"] = (scores.chrf, None, None)
+        metrics["chrf"] = (scores.chrf, None, None)
     for kind in ("seen", "unseen"):
         terms = getattr(scores.terms, kind, None)
         if terms is not None and terms.recall is not None:
-            found[f"term_recall_{kind}"] = (terms.recall, terms.low, terms.high)
+            metrics[f"term_recall_{kind}"] = (terms.recall, terms.low, terms.high)
     if scores.rtfx is not None:
-        found["rtfx"] = (scores.rtfx, None, None)
-    return found
+        metrics["rtfx"] = (scores.rtfx, None, None)
+    return metrics
 
 
 def _probes(probes: BySystem[ProbeResults] | None) -> list[tuple[str, ProbeResults]]:
@@ -179,7 +179,7 @@ def _interval(row: Any) -> tuple[float, float, float, float]:
     return row.difference, row.low, row.high, row.p_value
 
 
-def _groups(found: Sequence[GroupTable], private: bool) -> dict[str, Table]:
+def _groups(group_tables: Sequence[GroupTable], private: bool) -> dict[str, Table]:
     """WER by group. The names of groups of a manifest's column, such as speakers, are private."""
     columns = ("group", "clips", "words", "base", "base low", "base high", "adapted", "adapted low", "adapted high")
 
@@ -190,7 +190,7 @@ def _groups(found: Sequence[GroupTable], private: bool) -> dict[str, Table]:
 
     return {
         f"groups/{table.column}": Table(columns, [tuple(cells(row)) for row in table.rows])
-        for table in found
+        for table in group_tables
         if private or table.column in BINS
     }
 
@@ -240,8 +240,8 @@ def _sounds(clips: Sequence[tuple[str, Row]]) -> Iterator[Sound]:
             log.warning("the trackers have no audio for clip %s: %s", row.id, error)
             continue
         left -= row.duration
-        whole = np.round(samples.clip(-1, 1) * (2**15 - 1)).astype(np.int16)
-        yield Sound(f"{name}: {row.id}", row.text, whole, SAMPLE_RATE)
+        pcm = np.round(samples.clip(-1, 1) * (2**15 - 1)).astype(np.int16)
+        yield Sound(f"{name}: {row.id}", row.text, pcm, SAMPLE_RATE)
     if left_out:
         log.info(
             "trackers: %d clips are sent without audio: it is missing, longer than %g s, or more than %g s in all",

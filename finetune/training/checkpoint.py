@@ -113,9 +113,9 @@ def _write(
     staged.mkdir(parents=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in parameters.items()}
     files.save_file(weights, staged / WEIGHTS)
-    moments, found = {}, moments_of(optimizer)
+    moments, by_parameter = {}, moments_of(optimizer)
     for name, parameter in parameters.items():
-        for key, value in found.get(parameter, {}).items():
+        for key, value in by_parameter.get(parameter, {}).items():
             moments[f"{name}:{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
     files.save_file(moments, staged / OPTIMIZER)
     files.write_json(staged / PROGRESS, progress)

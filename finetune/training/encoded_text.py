@@ -269,8 +269,8 @@ def count_labels(texts: Sequence[str], num_labels: int = NUM_LABELS) -> tuple[In
     kept, kept_rows = points[known], rows[known]
     repeated = (kept[1:] == kept[:-1]) & (kept_rows[1:] == kept_rows[:-1])
 
-    def per_row(found: NDArray[np.int64]) -> Indices:
-        return np.bincount(found, minlength=len(lowered)).astype(np.int32)
+    def per_row(row_numbers: NDArray[np.int64]) -> Indices:
+        return np.bincount(row_numbers, minlength=len(lowered)).astype(np.int32)
 
     labels = per_row(kept_rows)
     return labels, labels + per_row(kept_rows[1:][repeated]), per_row(rows[~known])

@@ -160,8 +160,8 @@ class KeywordPrompts:
 
     def _true_terms(self, text: str, rng: np.random.Generator) -> list[str]:
         """Terms in the text of a clip and some of its rare words, in random order."""
-        found = self._matcher.found(text)
-        chosen = [found[number] for number in rng.permutation(len(found))]
+        terms = self._matcher.terms_in(text)
+        chosen = [terms[number] for number in rng.permutation(len(terms))]
         words = words_of(text)
         if chosen and rng.random() >= self.settings.rare_words:
             return chosen
@@ -197,15 +197,15 @@ class KeywordPrompts:
         num_words, spare = len(self.pool) - self.num_terms, len(text.split()) + 1  # so many can occur in the text
         num_terms = int(rng.binomial(count, 0.5)) if num_words else count
         num_terms = max(num_terms, count - num_words)
-        drawn = [*_draw(self.num_terms, num_terms + spare, rng)]
-        rest = [self.num_terms + number for number in _draw(num_words, count + spare, rng)]
+        drawn = [*_sample(self.num_terms, num_terms + spare, rng)]
+        rest = [self.num_terms + number for number in _sample(num_words, count + spare, rng)]
         padded = self._padded(text)
         usable = [[n for n in numbers if self._needles[n] not in padded] for numbers in (drawn, rest)]
         terms = usable[0][:num_terms]
         return terms + usable[1][: count - len(terms)]
 
 
-def _draw(size: int, count: int, rng: np.random.Generator) -> list[int]:
+def _sample(size: int, count: int, rng: np.random.Generator) -> list[int]:
     """`count` different numbers below `size`, all of them if there are fewer."""
     return rng.choice(size, min(size, count), replace=False).tolist() if size else []
 

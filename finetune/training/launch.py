@@ -38,8 +38,8 @@ def world_size(environment: Mapping[str, str]) -> int:
     size = numbers.get("WORLD_SIZE", 0 if numbers.keys() & {*RANKS} else 1)
     needed = (*RANKS, "MASTER_ADDR", "MASTER_PORT") if size > 1 or "LOCAL_RANK" in numbers else ("WORLD_SIZE",)
     if missing := [name for name in needed if name not in environment and numbers.keys() & {*RANKS}]:
-        found = ", ".join(f"{name}={present[name]}" for name in RANKS if name in present)
-        raise RecipeError(f"{found}, but {missing[0]} is not set; {advice}")
+        variables = ", ".join(f"{name}={present[name]}" for name in RANKS if name in present)
+        raise RecipeError(f"{variables}, but {missing[0]} is not set; {advice}")
     if size < 1 or numbers.get("RANK", 0) >= size or numbers.get("LOCAL_RANK", 0) >= size:
         raise RecipeError(f"RANK and LOCAL_RANK must be below WORLD_SIZE, which must be 1 or more; {advice}")
     return size

@@ -63,6 +63,6 @@ def load_moments(optimizer: Any, moments: dict[nn.Parameter, dict[str, Tensor]])
         index: moments[member] for index, member in enumerate(members) if member in moments
     }
     if not isinstance(inner, (ZeroRedundancyOptimizer, AdamW)):
-        state = {index: restored(found) for index, found in state.items()}
+        state = {index: restored(values) for index, values in state.items()}
     groups = Optimizer.state_dict(inner)["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -37,11 +37,11 @@ class UnreadableClips:
         self.trained = {name for split in TRAINED for name in reasons.get(split, {})}
         self.unreported: list[tuple[str, str]] = []  # split and id
 
-    def add(self, found: Mapping[str, str], *splits: str) -> None:
+    def add(self, causes: Mapping[str, str], *splits: str) -> None:
         """Adds clips of some splits, by default of train and replay.
 
         Args:
-            found: by id, why the audio cannot be read.
+            causes: by id, why the audio cannot be read.
             splits: the splits that these ids belong to.
 
         Raises:
@@ -51,7 +51,7 @@ class UnreadableClips:
             if split not in self.splits:
                 continue
             known = self.reasons.get(split, {})
-            new = {name: found[name] for name in sorted(self.splits[split].ids_among(found.keys() - known.keys()))}
+            new = {name: causes[name] for name in sorted(self.splits[split].ids_among(causes.keys() - known.keys()))}
             if not new:
                 continue
             reasons = self.reasons[split] = {**known, **new}

@@ -134,4 +134,4 @@ def test_found_terms_are_those_that_are_counted(terms: list[str], words: list[st
     for preset in ("basic@2", "none", "ja-cer@2"):
         matcher, text = TermMatcher(terms, preset), " ".join(words)
         counts = matcher.counts(text)
-        assert matcher.found(text) == [term.term for term, count in zip(matcher.terms, counts, strict=True) if count]
+        assert matcher.terms_in(text) == [term.term for term, count in zip(matcher.terms, counts, strict=True) if count]

@@ -37,7 +37,7 @@ class CommandVoice:
             raise RecipeError(f"--command {template!r}: {error}") from error
         if not self.words:
             raise RecipeError(f"--voice command:{name} needs --command, such as 'say -v {{voice}} -o {{out}} {{text}}'")
-        if unknown := [found for found in PLACEHOLDER.findall(template) if found not in PLACEHOLDERS]:
+        if unknown := [placeholder for placeholder in PLACEHOLDER.findall(template) if placeholder not in PLACEHOLDERS]:
             known = ", ".join(f"{{{word}}}" for word in PLACEHOLDERS)
             raise RecipeError(f"--command: {{{unknown[0]}}} is not one of {known}")
 

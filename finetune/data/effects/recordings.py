@@ -44,16 +44,16 @@ def find_recordings(entry: str, key: str, names: Collection[str] = ()) -> list[R
     """
     path = Path(os.path.expanduser(entry))
     if path.is_dir():
-        found = [Recording(file) for file in _audio_in(path)]
+        recordings = [Recording(file) for file in _audio_in(path)]
     elif path.is_file():
-        found = list(_rows(path, key)) if path.suffix == ".jsonl" else [Recording(str(path))]
+        recordings = list(_rows(path, key)) if path.suffix == ".jsonl" else [Recording(str(path))]
     else:
         near = difflib.get_close_matches(entry, names, 1)
         hint = f"; did you mean {near[0]}?" if near else f" and not one of {', '.join(names)}" if names else ""
         raise DataError(f"{key}: {entry}: no such file or folder{hint}")
-    if not found:
+    if not recordings:
         raise DataError(f"{key}: {entry}: has no audio; name a folder with audio files, a .jsonl manifest or a file")
-    return found
+    return recordings
 
 
 def _audio_in(folder: Path) -> Iterator[str]:

@@ -79,5 +79,5 @@ def recordings_state(settings: AugmentSection) -> str:
     A checkpoint has it, because a clip gets the same noise after a resume only if they are the same.
     """
     sources = open_sources(settings)
-    found = [item for source in (*sources.noise, *sources.rooms) for item in source.recordings]
-    return state_of(found) if found else ""
+    recordings = [item for source in (*sources.noise, *sources.rooms) for item in source.recordings]
+    return state_of(recordings) if recordings else ""

@@ -66,11 +66,11 @@ def read(path: Path, media_dir: Path) -> Iterator[Row]:
     except ValueError as error:
         raise DataError(str(error)) from error
     names, notes = AudioNames(), Counter[str]()
-    found = recordings(path, annotation, names)
-    if not any(recording.exists for recording in found.values()):
-        wanted = [name or path.stem for name in found]
+    audio_of = recordings(path, annotation, names)
+    if not any(recording.exists for recording in audio_of.values()):
+        expected_names = [name or path.stem for name in audio_of]
         raise DataError(
-            f"{path}: no audio file for it: {', '.join(wanted[:3])} with a suffix such as .wav or .mp4, in "
+            f"{path}: no audio file for it: {', '.join(expected_names[:3])} with a suffix such as .wav or .mp4, in "
             f"{path.parent.absolute()} or in a folder `audio` or `wav` there"
         )
     for row, _ in rows_of(path, annotation, names, notes):
@@ -113,8 +113,8 @@ class Recording:
 def recordings(path: Path, annotation: Annotation, names: AudioNames) -> dict[str, Recording]:
     """The audio of each recording that a file names ("" for the only one)."""
     stated = dict.fromkeys(cue.recording for cue in annotation.cues)
-    found = {name: audio for name in stated if name and (audio := names.find(name, path.parent))}
-    result = {name: Recording(audio) for name, audio in found.items()}
+    audio_paths = {name: audio for name in stated if name and (audio := names.find(name, path.parent))}
+    result = {name: Recording(audio) for name, audio in audio_paths.items()}
     for name in stated:
         if name not in result:
             other = _of_file(path, annotation, names) if len(stated) == 1 else None

@@ -31,8 +31,8 @@ class AudioNames:
         places = [folder / inner for inner in FOLDERS] + [folder.parent / inner for inner in BESIDE]
         for place in places:
             names = self._listed(place)
-            if found := names.get(name) or names.get(stem):
-                return Path(os.path.normpath(place)) / found
+            if file_name := names.get(name) or names.get(stem):
+                return Path(os.path.normpath(place)) / file_name
         return None
 
     def _listed(self, folder: Path) -> dict[str, str]:

@@ -38,7 +38,7 @@ def columns_of_schema(schema: "pyarrow.Schema") -> DatasetColumns:
     from pyarrow import types
 
     features = _features(schema)
-    found = []
+    audio_columns = []
     for field in schema:
         feature, kind = features.get(field.name, {}).get("_type"), field.type
         is_binary = types.is_binary(kind) or types.is_large_binary(kind)
@@ -46,24 +46,24 @@ def columns_of_schema(schema: "pyarrow.Schema") -> DatasetColumns:
         is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
         is_samples = is_list and field.name.lower() in SAMPLE_COLUMNS
         if feature == "Audio" or (feature not in NO_AUDIO and (is_binary or is_object or is_samples)):
-            found.append(field.name)
+            audio_columns.append(field.name)
     kinds = {name: item.get("_type") for name, item in features.items()}
-    usual = [name for name in found if name.lower() in SAMPLE_COLUMNS or kinds.get(name) == "Audio"]
+    usual = [name for name in audio_columns if name.lower() in SAMPLE_COLUMNS or kinds.get(name) == "Audio"]
     labels = {name: list(features[name].get("names") or []) for name, kind in kinds.items() if kind == "ClassLabel"}
-    return DatasetColumns(next(iter([*usual, *found]), None), _rate_column(schema.names), labels)
+    return DatasetColumns(next(iter([*usual, *audio_columns]), None), _rate_column(schema.names), labels)
 
 
 def columns_of_values(values: Mapping[str, object]) -> DatasetColumns:
     """The columns by the values of one row, for a data set without stated features."""
-    found = [
+    audio_columns = [
         name
         for name, value in values.items()
         if isinstance(value, bytes)
         or (isinstance(value, dict) and value.keys() & {"bytes", "array"})
         or (isinstance(value, list | np.ndarray) and name.lower() in SAMPLE_COLUMNS)
     ]
-    usual = [name for name in found if name.lower() in SAMPLE_COLUMNS]
-    return DatasetColumns(next(iter([*usual, *found]), None), _rate_column(list(values)), {})
+    usual = [name for name in audio_columns if name.lower() in SAMPLE_COLUMNS]
+    return DatasetColumns(next(iter([*usual, *audio_columns]), None), _rate_column(list(values)), {})
 
 
 def dataset_row(where: str, values: Mapping[str, Any], columns: DatasetColumns, media_dir: Path) -> Row:

@@ -45,11 +45,11 @@ def parse_elan(text: str) -> Annotation:
     for name, element in tiers.items():
         if name not in chosen and (count := len(element.findall("ANNOTATION"))):
             notes[f"annotations of the dependent tier {name!r} are not read"] += count
-    found = []
+    chosen_tiers = []
     for name, parent in chosen.items():
         speaker = tiers[name].get("PARTICIPANT") or tiers[parent].get("PARTICIPANT") or ""
-        found.append(Tier(name, _cues(tiers[name], name, spans, notes), speaker))
-    result = cues_of_tiers(found, notes)
+        chosen_tiers.append(Tier(name, _cues(tiers[name], name, spans, notes), speaker))
+    result = cues_of_tiers(chosen_tiers, notes)
     return Annotation(result.cues, result.notes, media)
 
 

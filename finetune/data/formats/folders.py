@@ -59,9 +59,9 @@ class FileFinder:
         if os.path.isabs(name):
             return name if _exists(name) else None
         for base in self._bases:
-            if _exists(found := f"{base}/{name}"):
+            if _exists(candidate := f"{base}/{name}"):
                 self._bases = [base, *(other for other in self._bases if other != base)]
-                return found
+                return candidate
         return None
 
 

@@ -51,9 +51,11 @@ def read(path: Path, media_dir: Path) -> Iterator[Row]:
     for name in ("wav.scp", "text"):
         if is_file(folder / name):
             continue
-        if name == "wav.scp" and not is_file(folder / "text") and (found := subfolders_with(folder, name)):
-            names = ", ".join(each.name for each in found[:10])
-            raise DataError(f"{folder}: the Kaldi directories are its subfolders {names}; give one, such as {found[0]}")
+        if name == "wav.scp" and not is_file(folder / "text") and (subfolders := subfolders_with(folder, name)):
+            names = ", ".join(each.name for each in subfolders[:10])
+            raise DataError(
+                f"{folder}: the Kaldi directories are its subfolders {names}; give one, such as {subfolders[0]}"
+            )
         raise DataError(f"{folder / name} is missing; a Kaldi directory has wav.scp and text")
     tables = KeyTables()
     try:
@@ -190,11 +192,11 @@ class _Directory:
         if path.endswith("|") or path.startswith("|"):
             advice = "commands are not run; write the path of an audio file, converted with the command if it must be"
             return Finding("unreadable audio", f"{where}: {shown(path)} is a command: {advice}")
-        found = self.files.find(path)
-        if found is None and ARCHIVE.fullmatch(path):
+        file = self.files.find(path)
+        if file is None and ARCHIVE.fullmatch(path):
             advice = "extract it with wav-copy of Kaldi, and write the paths of the files"
             return Finding("unreadable audio", f"{where}: {shown(path)} is a part of a Kaldi archive; {advice}")
-        return found or path
+        return file or path
 
     def _channel(self, value: str, path: str) -> tuple[str, int | Finding | None]:
         """The name of the recording and the channel of a line of reco2file_and_channel."""

@@ -48,21 +48,21 @@ def matches(path: Path) -> bool:
     """Whether a file is a manifest, or a folder has manifests or Shar files."""
     if path.is_file():
         return kind_of(path) is not None or RECORDING.fullmatch(path.name) is not None
-    found = _manifests(path)
-    known = any(kind == "tar" or kind_of(files[0]) == kind for kind, files in found.items())
+    manifests = _manifests(path)
+    known = any(kind == "tar" or kind_of(files[0]) == kind for kind, files in manifests.items())
     return known and not is_known_folder(path)
 
 
 def _manifests(folder: Path) -> dict[str, list[Path]]:
     """The files of a folder that have the names of manifests, by kind; `tar` for the audio of Shar."""
-    found: dict[str, list[Path]] = {}
+    manifests: dict[str, list[Path]] = {}
     for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
         if RECORDING.fullmatch(name):
-            found.setdefault("tar", []).append(folder / name)
+            manifests.setdefault("tar", []).append(folder / name)
         for kind in ("cuts", "supervisions", "recordings"):
             if SUFFIX.search(name) and re.search(rf"(?<![a-z]){kind}(?![a-z])", name):
-                found.setdefault(kind, []).append(folder / name)
-    return found
+                manifests.setdefault(kind, []).append(folder / name)
+    return manifests
 
 
 def read(path: Path, media_dir: Path) -> Iterator[Row]:
@@ -82,11 +82,11 @@ def read(path: Path, media_dir: Path) -> Iterator[Row]:
 
 
 def _read_folder(folder: Path) -> Iterator[Row]:
-    found = _manifests(folder)
-    shards = [path for path in found.get("cuts", ()) if SHARD.fullmatch(path.name)]
-    if found.get("tar") and not shards:
-        raise DataError(f"{folder}: cuts.*.jsonl.gz is missing beside {found['tar'][0].name}; Shar has both")
-    files = shards or found.get("cuts") or found.get("supervisions") or found["recordings"]
+    manifests = _manifests(folder)
+    shards = [path for path in manifests.get("cuts", ()) if SHARD.fullmatch(path.name)]
+    if manifests.get("tar") and not shards:
+        raise DataError(f"{folder}: cuts.*.jsonl.gz is missing beside {manifests['tar'][0].name}; Shar has both")
+    files = shards or manifests.get("cuts") or manifests.get("supervisions") or manifests["recordings"]
     if len(files) > 1 and not shards:
         names = ", ".join(path.name for path in files[:10])
         raise DataError(f"{folder}: the folder has the manifests {names}; give one of them, such as {files[0]}")
@@ -181,15 +181,15 @@ def _read_pair(path: Path) -> Iterator[Row]:
 
 def _joined(tables: KeyTables, supervision: dict[str, Any], where: str, recordings: str) -> Row:
     key = str(supervision.get("recording_id"))
-    found = tables.value("recordings", key)
-    recording = json.loads(found) if found else {}
+    stored = tables.value("recordings", key)
+    recording = json.loads(stored) if stored else {}
     cut = {
         "start": 0,
         "duration": recording.get("duration"),
         "channel": supervision.get("channel"),
         "recording": recording,
     }
-    if found:
+    if stored:
         return supervision_row(cut, supervision, where)
     row = supervision_row({**cut, "duration": 1}, {**supervision, "start": 0, "duration": 1}, where)
     return Row(where, row.values, Finding("missing audio", f"{recordings} has no recording with the id {key!r}"))

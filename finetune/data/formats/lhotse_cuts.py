@@ -93,13 +93,13 @@ def _audio(recording: object, channels: list[int | str]) -> dict[str, object] | 
         advice = "save its audio with CutSet.save_audios or to_shar, or use the original cuts"
         return Finding("unreadable audio", f"the recording has the transforms {names}; {advice}")
     sources = objects(recording.get("sources"))
-    found = [item for item in sources if channels and {*channels} <= {*_channels(item.get("channels"))}]
-    if not found:
+    matching = [item for item in sources if channels and {*channels} <= {*_channels(item.get("channels"))}]
+    if not matching:
         available = [channel for item in sources for channel in _channels(item.get("channels"))]
         in_one = "one file with " if {*channels} <= {*available} else ""
         detail = f"the recording has no {in_one}channel {_joined(channels)}; it has {_joined(available) or 'no source'}"
         return Finding("invalid channel", detail)
-    source, kind = found[0].get("source"), found[0].get("type")
+    source, kind = matching[0].get("source"), matching[0].get("type")
     if kind not in ("file", "url") or not isinstance(source, str) or not source:
         reasons = {
             "command": "commands are not run; save its output as audio files",
@@ -109,7 +109,7 @@ def _audio(recording: object, channels: list[int | str]) -> dict[str, object] | 
         }
         reason = reasons.get(str(kind), "write the cuts with audio files")
         return Finding("unreadable audio", f"a source of type {shown(kind)} ({shown(source)}): {reason}")
-    all_channels = _channels(found[0].get("channels"))
+    all_channels = _channels(matching[0].get("channels"))
     if len(channels) == len(all_channels):  # the average of all channels
         return {"audio_filepath": source}
     if len(channels) > 1:

@@ -69,12 +69,12 @@ def check_splits(folder: Path, corpora: Iterable[Path] = ()) -> None:
         DataError: there are several, and at least one is a split.
     """
     splits = sorted(path for path in folder.iterdir() if path.is_dir() and path.name.lower() in SPLIT_FOLDERS)
-    found = sorted(corpora)
-    is_split = any(part.lower() in SPLIT_FOLDERS for path in found for part in path.relative_to(folder).parts)
-    if len(splits) > 1 or (is_split and len(found) > 1):
-        found = found if len(found) > 1 else splits
-        names = ", ".join(str(path.relative_to(folder)) for path in found[:10])
-        raise DataError(f"{folder}: the corpora are its subfolders {names}; give one of them, such as {found[0]}")
+    folders = sorted(corpora)
+    is_split = any(part.lower() in SPLIT_FOLDERS for path in folders for part in path.relative_to(folder).parts)
+    if len(splits) > 1 or (is_split and len(folders) > 1):
+        folders = folders if len(folders) > 1 else splits
+        names = ", ".join(str(path.relative_to(folder)) for path in folders[:10])
+        raise DataError(f"{folder}: the corpora are its subfolders {names}; give one of them, such as {folders[0]}")
 
 
 def _check_others(folder: Path, corpora: Sequence[Path]) -> None:

@@ -67,12 +67,12 @@ def _folders(manifest: Path) -> list[Path]:
 def _tars(folders: list[Path]) -> dict[int, list[Path]]:
     """The tars by number, of the first folder that has any."""
     for folder in folders:
-        found: dict[int, list[Path]] = {}
+        tars: dict[int, list[Path]] = {}
         for name in sorted(os.listdir(folder)):
             if match := TAR.fullmatch(name):
-                found.setdefault(int(match["number"]), []).append(folder / name)
-        if found:
-            return found
+                tars.setdefault(int(match["number"]), []).append(folder / name)
+        if tars:
+            return tars
     return {}
 
 
@@ -83,8 +83,8 @@ def _manifests(folder: Path) -> list[Path]:
         return [max(complete, key=_numbers)]
     for place in (folder / "sharded_manifests", folder):
         names = sorted(os.listdir(place)) if place.is_dir() else []
-        if found := [place / name for name in names if SHARDED.fullmatch(name)]:
-            return sorted(found, key=_numbers)
+        if manifests := [place / name for name in names if SHARDED.fullmatch(name)]:
+            return sorted(manifests, key=_numbers)
     return []
 
 
@@ -143,15 +143,17 @@ def _by_shard(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _shard_rows(
     manifest: Path, tars: dict[int, list[Path]], shard: int, rows: Iterator[tuple[str, dict[str, Any]]]
 ) -> Iterator[Row]:
-    found = tars.get(shard, [])
-    if len(found) != 1:
+    shard_tars = tars.get(shard, [])
+    if len(shard_tars) != 1:
         places = " and ".join(map(str, _folders(manifest)))
         reason = (
-            f"audio_{shard}.tar is missing in {places}" if not found else " and ".join(map(str, found)) + " are both"
+            f"audio_{shard}.tar is missing in {places}"
+            if not shard_tars
+            else " and ".join(map(str, shard_tars)) + " are both"
         )
         advice = "the audio of a tarred manifest lies beside it or in the folder above sharded_manifests"
-        raise DataError(f"{manifest}: {reason}{f' shard {shard}' if found else ''}; {advice}")
-    index = read_tar_index(os.path.abspath(found[0]))
+        raise DataError(f"{manifest}: {reason}{f' shard {shard}' if shard_tars else ''}; {advice}")
+    index = read_tar_index(os.path.abspath(shard_tars[0]))
     members = {index.name(number): number for number in range(len(index))}
     by_base = {os.path.basename(name): number for name, number in members.items()}
     for where, values in rows:
@@ -162,7 +164,7 @@ def _shard_rows(
         fault = None
         if member is None or not member.length:
             reason = "has no member" if member is None else "has no bytes for"
-            fault = Finding("missing audio", f"{found[0].name} {reason} {shown(name)}")
+            fault = Finding("missing audio", f"{shard_tars[0].name} {reason} {shown(name)}")
         yield Row(where, {**values, key: _path(member)}, fault)
 
 

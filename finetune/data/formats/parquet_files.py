@@ -80,8 +80,8 @@ def _check_splits(folder: Path, files: Sequence[Path]) -> None:
             f"{folder}: the Parquet files are of the splits {', '.join(sorted(names)[:10])}; give one of them, such as "
             f"{_pattern(next(iter(splits.values())))}"
         )
-    several = [sorted(found) for found in places.values() if len(found) > 1]
-    copies = [found for found in several if not partition(found[0] / "file", folder)]
+    several = [sorted(paths) for paths in places.values() if len(paths) > 1]
+    copies = [paths for paths in several if not partition(paths[0] / "file", folder)]
     if copies:
         first = copies[0]
         raise DataError(
@@ -105,7 +105,7 @@ def _warn_of_missing_shards(folder: Path, files: Sequence[Path]) -> None:
     for file in files:
         if match := SHARD.match(file.stem):
             numbers[(file.parent, match["name"], int(match["total"]))].add(int(match["number"]))
-    missing = sum(max(0, total - len(found)) for (_, _, total), found in numbers.items())
+    missing = sum(max(0, total - len(present)) for (_, _, total), present in numbers.items())
     if missing:
         log.warning(
             "%s: %d of the shards that the file names count are missing; their rows are not read", folder, missing

@@ -18,5 +18,5 @@ def with_paths(rows: Iterable[Row], folder: Path) -> Iterator[Row]:
         column = names.get("audio_filepath", "")
         name = row.values.get(column)
         is_relative = isinstance(name, str) and name.strip() and not os.path.isabs(name)
-        found = find_audio(str(name), bases) if is_relative else None
-        yield replace(row, values=row.values | {column: str(found)}) if found else row
+        audio = find_audio(str(name), bases) if is_relative else None
+        yield replace(row, values=row.values | {column: str(audio)}) if audio else row

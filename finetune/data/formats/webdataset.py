@@ -128,11 +128,11 @@ class _Sample:
 
     def _text(self) -> str | None:
         """The text of the sample from a file such as .txt; of a file such as .en.txt if there is only one."""
-        found = [member for suffix, member in self.files if suffix in TEXT]
-        found = found or [member for suffix, member in self.files if suffix.rpartition(".")[2] in TEXT]
-        texts = list(dict.fromkeys(self._content(member) for member in found))
+        members = [member for suffix, member in self.files if suffix in TEXT]
+        members = members or [member for suffix, member in self.files if suffix.rpartition(".")[2] in TEXT]
+        texts = list(dict.fromkeys(self._content(member) for member in members))
         if len(texts) > 1:
-            names = " and ".join(member.name for member in found)
+            names = " and ".join(member.name for member in members)
             self.faults.append(Finding("ambiguous sample", f"the files {names} have different texts"))
         return texts[0] if texts else None
 

@@ -40,7 +40,9 @@ def schema_of(utterances: Iterable[Utterance]) -> pa.Schema:
         for name, value in item.extra.items():
             kinds.setdefault(name, set()).update([] if value is None else [_kind(value)])
     fields = FIXED | {name: OPTIONAL[name] for name in OPTIONAL if name in used}
-    fields |= {name: TYPES.get(frozenset(found), pa.string()) for name, found in kinds.items() if name not in fields}
+    fields |= {
+        name: TYPES.get(frozenset(cell_kinds), pa.string()) for name, cell_kinds in kinds.items() if name not in fields
+    }
     return pa.schema(list(fields.items()), metadata=METADATA)
 
 

@@ -43,10 +43,10 @@ def python_of(engine: str, python: Path | None = None, environments: Path = ENVI
     setup += f"ame a Python that has {spec.package} with --python"
     if not path.is_file():
         raise ModelError(f"{engine} is not installed ({path} is missing); {setup}")
-    found = _version(path, spec, setup)
+    installed = _version(path, spec, setup)
     pinned = pinned_version(spec)
-    if pinned and found != pinned:
-        differs = f"{path} has {spec.distribution} {found or 'of an unknown version'}, not the pinned {pinned}"
+    if pinned and installed != pinned:
+        differs = f"{path} has {spec.distribution} {installed or 'of an unknown version'}, not the pinned {pinned}"
         if not python:
             raise ModelError(f"{differs}; {setup}")
         log.warning("%s", differs)
@@ -65,15 +65,15 @@ def _version(python: Path, spec: Engine, setup: str) -> str:
     """The version of the engine in an environment, "" if it is not known."""
     command = [str(python), "-c", FIND, spec.package, spec.distribution or spec.package]
     try:
-        found = subprocess.run(command, capture_output=True, check=False, timeout=SECONDS)
+        result = subprocess.run(command, capture_output=True, check=False, timeout=SECONDS)
     except subprocess.TimeoutExpired:
         raise ModelError(f"{python} did not answer in {SECONDS} s; {setup}") from None
     except OSError as error:
         raise ModelError(f"{python} cannot be run ({error.strerror}); {setup}") from error
-    if found.returncode == NO_PACKAGE:
+    if result.returncode == NO_PACKAGE:
         raise ModelError(f"{python} has no package {spec.package}; {setup}")
-    match = re.search(r"^version (\S+)$", found.stdout.decode(errors="replace"), re.MULTILINE)
-    if found.returncode or not match:
-        reason = found.stderr.decode(errors="replace").strip()[-300:] or f"exit code {found.returncode}"
+    match = re.search(r"^version (\S+)$", result.stdout.decode(errors="replace"), re.MULTILINE)
+    if result.returncode or not match:
+        reason = result.stderr.decode(errors="replace").strip()[-300:] or f"exit code {result.returncode}"
         raise ModelError(f"{python} is no working Python ({reason}); {setup}")
     return "" if match[1] == "-" else match[1]

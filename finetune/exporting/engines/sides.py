@@ -68,26 +68,26 @@ def sides_of(folder: Path, engine: str, run: RunDir | None = None) -> Sides:
     Raises:
         ModelError: the folder is no export, the engine does not read it, or its run is not known.
     """
-    found, reads = format_of(folder), ENGINES[engine].reads
+    kind, reads = format_of(folder), ENGINES[engine].reads
     check_engine_folder(folder)
-    if found not in reads:
-        fitting = [name for name, spec in ENGINES.items() if found in spec.reads]
+    if kind not in reads:
+        fitting = [name for name, spec in ENGINES.items() if kind in spec.reads]
         raise ModelError(
-            f"{folder}: --engine {engine} reads the format {' or '.join(reads)}, and this is {found}, for --engine "
+            f"{folder}: --engine {engine} reads the format {' or '.join(reads)}, and this is {kind}, for --engine "
             f"{' or '.join(fitting)}"
         )
-    if found == HF:
-        return Sides(found, {"model": str(folder.resolve())}, partial(load_model, str(folder), "float32"))
-    run = _run_of(folder, run, "best" if found in ADAPTERS else "export")
-    if found in ADAPTERS:
-        return _adapter_sides(folder, found, run)
+    if kind == HF:
+        return Sides(kind, {"model": str(folder.resolve())}, partial(load_model, str(folder), "float32"))
+    run = _run_of(folder, run, "best" if kind in ADAPTERS else "export")
+    if kind in ADAPTERS:
+        return _adapter_sides(folder, kind, run)
     names: dict[str, Callable[[Path], str]] = {GGUF: _gguf_dtype, MLX: _mlx_bits}
-    name = names[found](folder) if found in names else found
-    key = "gguf" if found == GGUF else "model"
+    name = names[kind](folder) if kind in names else kind
+    key = "gguf" if kind == GGUF else "model"
     return Sides(name, {key: str(folder.resolve())}, partial(load_model, str(run.export), "float32"))
 
 
-def _adapter_sides(folder: Path, found: str, run: RunDir) -> Sides:
+def _adapter_sides(folder: Path, kind: str, run: RunDir) -> Sides:
     config = _json(folder / ADAPTER_CONFIG)
     name, revision = config.get("base_model_name_or_path"), config.get("revision")
     try:
@@ -95,7 +95,7 @@ def _adapter_sides(folder: Path, found: str, run: RunDir) -> Sides:
     except Exception as error:  # the hub has many kinds
         raise ModelError(f"{folder / ADAPTER_CONFIG}: the base model {name!r} cannot be loaded ({error})") from error
     request: dict[str, Any] = {"model": base, "adapter": str(folder.resolve())}
-    if found == VLLM_LORA:
+    if kind == VLLM_LORA:
         request["max_lora_rank"] = max_lora_rank(int(config.get("r") or 1))
     load_base = partial(load_model, base, "float32")
 
@@ -104,7 +104,7 @@ def _adapter_sides(folder: Path, found: str, run: RunDir) -> Sides:
         load_adapter(model, run.best)
         return model.eval()
 
-    return Sides(found, request, load, load_base)
+    return Sides(kind, request, load, load_base)
 
 
 def _gguf_dtype(folder: Path) -> str:
@@ -122,11 +122,11 @@ def _mlx_bits(folder: Path) -> str:
 
 def _run_of(folder: Path, run: RunDir | None, needed: str) -> RunDir:
     """The run of an export. Raises ModelError if it is not known or lacks the folder `needed`."""
-    found = run or RunDir(folder.resolve().parent)
-    if not (found.root / needed).is_dir():
+    source_run = run or RunDir(folder.resolve().parent)
+    if not (source_run.root / needed).is_dir():
         hint = f"it has no folder {needed}" if run else "name the run directory that it was exported from with --run"
-        raise ModelError(f"{folder} is compared with the run that it was exported from, not {found.root}: {hint}")
-    return found
+        raise ModelError(f"{folder} is compared with the run that it was exported from, not {source_run.root}: {hint}")
+    return source_run
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -16,13 +16,13 @@ def find_program(dtype: str) -> Path | None:
     """The program that a data type needs; None if it needs none. Raises ModelError if it is missing."""
     if dtype not in QUANTIZED:
         return None
-    found = shutil.which(PROGRAM)
-    if found is None:
+    program = shutil.which(PROGRAM)
+    if program is None:
         raise ModelError(
             f"--gguf-dtype {dtype} needs {PROGRAM} of llama.cpp, which is not on the PATH; build it (cmake --build "
             f"build --target {PROGRAM}) and add build/bin to the PATH, or use Q8_0"
         )
-    return Path(found)
+    return Path(program)
 
 
 def make_gguf(folder: Path, target: Path, dtype: str) -> tuple[Path, Path]:

@@ -165,9 +165,9 @@ def _write(
             )
         session = require("onnxruntime", extra=EXTRA).InferenceSession(str(path), providers=["CPUExecutionProvider"])
         for chosen in (values, other):
-            found = session.run(None, {name: value.numpy() for name, value in zip(inputs, chosen, strict=True)})
+            results = session.run(None, {name: value.numpy() for name, value in zip(inputs, chosen, strict=True)})
             expected = graph(*chosen)
-            for a, b in zip(found, expected if isinstance(expected, tuple) else (expected,), strict=True):
+            for a, b in zip(results, expected if isinstance(expected, tuple) else (expected,), strict=True):
                 _compare(path, a, b.numpy())
     except (ModelError, OSError):
         raise
@@ -175,7 +175,7 @@ def _write(
         raise ModelError(f"--format onnx: {path.name} cannot be written ({str(error)[:500]})") from error
 
 
-def _compare(path: Path, found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
-    difference = float(np.abs(found - expected).max(initial=0)) if found.shape == expected.shape else float("nan")
+def _compare(path: Path, actual: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+    difference = float(np.abs(actual - expected).max(initial=0)) if actual.shape == expected.shape else float("nan")
     if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max(initial=0))):
         raise ModelError(f"--format onnx: {path.name} gives other numbers in onnxruntime (difference {difference:.2g})")

@@ -82,14 +82,14 @@ def public_contents(
     """
     if folder.is_symlink() or not folder.is_dir():
         raise ModelError(f"{folder}: not a folder; name a folder that `finetune export` has written")
-    found, left_out, problems = _find(folder)
-    if not any(item.name.endswith(BINARY) for item in found):
+    entries, left_out, problems = _find(folder)
+    if not any(item.name.endswith(BINARY) for item in entries):
         problems.append("no *.safetensors, *.gguf or *.onnx: this is not a folder that `finetune export` has written")
     if result is not None:
         name, content = result[0], result[1].encode()
-        found = [item for item in found if not item.name.startswith(RESULTS)]
-        found.append(PublicFile(name, None, len(content), content))
-    files, notes = [_public(item) for item in found], list[str]()
+        entries = [item for item in entries if not item.name.startswith(RESULTS)]
+        entries.append(PublicFile(name, None, len(content), content))
+    files, notes = [_public(item) for item in entries], list[str]()
     if any(item.name == ADAPTATION and item.content for item in files):
         notes.append(f"{ADAPTATION}: paths of this machine are replaced by the names of their files")
     values = secret_values() if secrets is None else secrets

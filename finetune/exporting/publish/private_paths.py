@@ -15,13 +15,13 @@ WHOLE = re.compile(r"(?:/[^/\n]+/|~[\w.-]*/|file:/|[A-Za-z]:[\\/]|\\\\)[^\n]*") 
 
 def absolute_path(text: str) -> str:
     """The first absolute path in a text; "" if there is none."""
-    found = ABSOLUTE.search(text)
-    return found[0] if found else ""
+    match = ABSOLUTE.search(text)
+    return match[0] if match else ""
 
 
 def shortened_text(text: str) -> str:
     """A text whose absolute paths are replaced by their last components."""
-    return ABSOLUTE.sub(lambda found: _last(found[0]), text)
+    return ABSOLUTE.sub(lambda match: _last(match[0]), text)
 
 
 def shortened_values(content: Any) -> Any:

@@ -42,8 +42,8 @@ def secret_in(text: str, values: Mapping[str, str]) -> str:
         values: Values that must not occur, see `secret_values`.
     """
     for name, pattern in PATTERNS.items():
-        if found := pattern.search(text):
-            return f"{name} in line {text.count(chr(10), 0, found.start()) + 1}"
+        if match := pattern.search(text):
+            return f"{name} in line {text.count(chr(10), 0, match.start()) + 1}"
     for name, value in values.items():
         if (position := text.find(value)) >= 0:
             return f"{name} in line {text.count(chr(10), 0, position) + 1}"
