@@ -5,16 +5,22 @@ from collections.abc import Iterator
 from bad.case import ANY, USAGE, Case
 from bad.material import Material
 
+Wrong = tuple[list[str], tuple[int, ...], str]  # command line, exit codes, what the message must contain
+
 
 def cases(material: Material) -> Iterator[Case]:
     folder = material.folder("commands")
-    audio, model, test = str(material.good / "test0.wav"), str(material.model), material.test
-    hypotheses = [str(material.good / f"hyp_{letter}.jsonl") for letter in "ab"]
-    compare, transcribe = ["compare", *hypotheses, "--manifest", test], ["transcribe", audio, "--model", model]
-    calibrate = ["calibrate", "--model", model, "--manifest", test, "--max-wer-loss"]
     (folder / "list.txt").write_text("nowhere.wav\n" * 5000)
     (folder / "zero.txt").symlink_to("/dev/zero")
-    wrong: list[tuple[list[str], tuple[int, ...], str]] = [
+    wrong = [*_stages(material), *_scoring(material), *_transcribing(material), *_others(material)]
+    for number, (argv, codes, says) in enumerate(wrong):
+        yield Case(f"command-{number}-{argv[0][:10]!a}" if argv else "command-none", folder, argv, codes, says)
+
+
+def _stages(material: Material) -> list[Wrong]:
+    """No command, and the commands that read a recipe or a run."""
+    audio, model, test = str(material.good / "test0.wav"), str(material.model), material.test
+    return [
         ([], USAGE, "COMMAND"),
         ([""], USAGE, "invalid choice"),
         (["nothing"], USAGE, "invalid choice"),
@@ -28,6 +34,16 @@ def cases(material: Material) -> Iterator[Case]:
         (["report"], USAGE, "RUN_DIR"),
         (["report", material.recipe], (1, 2), "run directory"),
         (["demo"], USAGE, "DIR"),
+    ]
+
+
+def _scoring(material: Material) -> list[Wrong]:
+    """`compare` and `calibrate`."""
+    model, test = str(material.model), material.test
+    hypotheses = [str(material.good / f"hyp_{letter}.jsonl") for letter in "ab"]
+    compare = ["compare", *hypotheses, "--manifest", test]
+    calibrate = ["calibrate", "--model", model, "--manifest", test, "--max-wer-loss"]
+    return [
         (["compare", hypotheses[0], "--manifest", test], USAGE, "two"),
         (["compare", hypotheses[0], hypotheses[0], "--manifest", test], USAGE, "different"),
         (["compare", *hypotheses], USAGE, "manifest"),
@@ -49,6 +65,14 @@ def cases(material: Material) -> Iterator[Case]:
         ([*calibrate, "nan"], USAGE, "max-wer-loss"),
         ([*calibrate, "x"], USAGE, "max-wer-loss"),
         (["calibrate", "--model", model, "--manifest", "nowhere", "--max-wer-loss", "1"], (1, 2), "nowhere"),
+    ]
+
+
+def _transcribing(material: Material) -> list[Wrong]:
+    """`transcribe`."""
+    audio, model = str(material.good / "test0.wav"), str(material.model)
+    transcribe = ["transcribe", audio, "--model", model]
+    return [
         (["transcribe", "--model", model], USAGE, "no audio files"),
         (["transcribe", audio], USAGE, "model"),
         (["transcribe", "", "--model", model], (1, 2), ""),
@@ -79,6 +103,13 @@ def cases(material: Material) -> Iterator[Case]:
         (["transcribe", audio, audio, "--model", model, "--format", "srt"], USAGE, "output"),
         ([*transcribe, "--processes", "-1"], USAGE, "processes"),
         ([*transcribe, "--processes", "x"], USAGE, "processes"),
+    ]
+
+
+def _others(material: Material) -> list[Wrong]:
+    """The other commands."""
+    audio, model, test = str(material.good / "test0.wav"), str(material.model), material.test
+    return [
         (["doctor", "extra"], USAGE, "unrecognized"),
         (["recipes"], USAGE, "ACTION"),
         (["recipes", "show"], USAGE, "NAME"),
@@ -115,5 +146,3 @@ def cases(material: Material) -> Iterator[Case]:
         (["bench-serve", "http://127.0.0.1:9", test, "--rate", "0"], (1, 2), "rate"),
         (["bench-serve", "http://127.0.0.1:9", test, "--rate", "nan"], (1, 2), "rate"),
     ]
-    for number, (argv, codes, says) in enumerate(wrong):
-        yield Case(f"command-{number}-{argv[0][:10]!a}" if argv else "command-none", folder, argv, codes, says)

@@ -18,7 +18,15 @@ def row(**cells: object) -> bytes:
 
 def files() -> Iterator[tuple[str, str, bytes, str]]:
     """Each bad file: name of the case, file name, content, what the message must contain."""
-    json_lines = {
+    for name, (content, says) in {**_json_lines(), **_json_cells()}.items():
+        yield name, "bad.jsonl", content, says
+    for name, (file, content, says) in _tables().items():
+        yield name, file, content, says
+
+
+def _json_lines() -> dict[str, tuple[bytes, str]]:
+    """JSON Lines files whose lines or columns are wrong: content, what the message must contain."""
+    return {
         "empty": (b"", "empty|no rows|no clips"),
         "blank-lines": (b"\n \n\n", "empty|no rows"),
         "nul": (b"\0" * 300, "binary|not JSON|NUL|null"),
@@ -43,6 +51,12 @@ def files() -> Iterator[tuple[str, str, bytes, str]]:
         "many-keys": (json.dumps({f"k{n}": n for n in range(20_000)}).encode() + b"\n", "audio_filepath"),
         "no-audio-column": (b'{"text": "a"}\n', "audio_filepath"),
         "no-text-column": (b'{"audio_filepath": "../good/test0.wav"}\n', "text"),
+    }
+
+
+def _json_cells() -> dict[str, tuple[bytes, str]]:
+    """JSON Lines files with a wrong value in a column: content, what the message must contain."""
+    return {
         "audio-null": (row(audio_filepath=None), "audio"),
         "audio-number": (row(audio_filepath=5), "audio"),
         "audio-list": (row(audio_filepath=["a", "b"]), "audio"),
@@ -79,9 +93,11 @@ def files() -> Iterator[tuple[str, str, bytes, str]]:
         "id-twice": (row(id="a") + row(id="a"), ""),
         "version-future": (row(manifest_version=99, duration=1.0), ""),
     }
-    for name, (content, says) in json_lines.items():
-        yield name, "bad.jsonl", content, says
-    tables = {
+
+
+def _tables() -> dict[str, tuple[str, bytes, str]]:
+    """Tables and other files: file name, content, what the message must contain."""
+    return {
         "csv-empty": ("bad.csv", b"", "no rows|empty"),
         "csv-header-only": ("bad.csv", HEADER, "no rows|empty"),
         "csv-bom-only": ("bad.csv", b"\xef\xbb\xbf", "no rows|empty"),
@@ -105,8 +121,6 @@ def files() -> Iterator[tuple[str, str, bytes, str]]:
         "archive": ("bad.tar.gz", b"\x1f\x8b\x08\0", "format|unpack"),
         "no-suffix": ("bad", row(), "format"),
     }
-    for name, (file, content, says) in tables.items():
-        yield name, file, content, says
 
 
 def cases(material: Material) -> Iterator[Case]:

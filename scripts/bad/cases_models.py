@@ -10,6 +10,7 @@ from bad.case import Case
 from bad.material import Material
 
 MARK = "ran_code"  # a file that code of a model folder would write
+Damage = tuple[Callable[[Path], None], str]  # what is changed, and what the message must contain
 CODE = f"open({MARK!r}, 'w').close()\n"
 
 
@@ -103,10 +104,14 @@ def index(shard: str) -> Callable[[Path], None]:
     return change
 
 
-def damages() -> dict[str, tuple[Callable[[Path], None], str]]:
+def damages() -> dict[str, Damage]:
     """Each bad folder: what is changed, and what the message must contain."""
+    return {**_code_and_indexes(), **_sizes(), **_configurations(), **_tokenizers(), **_weights_and_options()}
+
+
+def _code_and_indexes() -> dict[str, Damage]:
+    """Folders that would run code, and indexes that name files outside of them."""
     auto = {"AutoTokenizer": ["evil.Evil", None], "AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}
-    layers = ("text_config", "num_hidden_layers")
     code = "code"
     return {
         "code-config": (with_code("config.json", "auto_map", value=auto), code),
@@ -124,6 +129,13 @@ def damages() -> dict[str, tuple[Callable[[Path], None], str]]:
         "index-missing": (index("model-00002-of-00002.safetensors"), "model-00002|missing|index"),
         "index-garbage": (writer("model.safetensors.index.json", b"{"), "index"),
         "index-list": (writer("model.safetensors.index.json", b"[]"), "index"),
+    }
+
+
+def _sizes() -> dict[str, Damage]:
+    """Impossible sizes and numbers in the configuration."""
+    layers = ("text_config", "num_hidden_layers")
+    return {
         "layers-million": (setter(*layers, value=10_000_000), "layers"),
         "layers-negative": (setter(*layers, value=-1), "layers"),
         "layers-text": (setter(*layers, value="many"), "layers"),
@@ -148,6 +160,12 @@ def damages() -> dict[str, tuple[Callable[[Path], None], str]]:
         "logits-scaling-null": (setter("text_config", "logits_scaling", value=None), "logits_scaling"),
         "audio-token-huge": (setter("audio_token_index", value=10**9), "audio_token"),
         "audio-token-text": (setter("audio_token_index", value="x"), "audio_token"),
+    }
+
+
+def _configurations() -> dict[str, Damage]:
+    """Other faults of the configuration."""
+    return {
         "config-list": (writer("config.json", b"[]"), "config"),
         "config-empty": (writer("config.json", b""), "config"),
         "config-cut": (writer("config.json", b'{"model_type": "granite_speech", '), "config"),
@@ -169,6 +187,12 @@ def damages() -> dict[str, tuple[Callable[[Path], None], str]]:
         "config-quantized": (setter("quantization_config", value={"quant_method": "boom"}), "quant"),
         "config-rope": (setter("text_config", "rope_parameters", value={"rope_type": "boom"}), "rope|config"),
         "config-missing": (remover("config.json"), "config.json"),
+    }
+
+
+def _tokenizers() -> dict[str, Damage]:
+    """Tokenizers and chat templates."""
+    return {
         "tokenizer-missing": (remover("tokenizer.json"), "tokenizer|cannot be loaded"),
         "tokenizer-garbage": (writer("tokenizer.json", b"{]"), "tokenizer|cannot be loaded"),
         "tokenizer-list": (writer("tokenizer.json", b"[]"), "tokenizer|cannot be loaded"),
@@ -188,6 +212,12 @@ def damages() -> dict[str, tuple[Callable[[Path], None], str]]:
             "template",
         ),
         "template-no-audio": (writer("chat_template.jinja", b"hello"), "template"),
+    }
+
+
+def _weights_and_options() -> dict[str, Damage]:
+    """Weights, options of `transcribe`, thresholds, and an adapter."""
+    return {
         "weights-missing": (remover("model.safetensors"), "safetensors"),
         "weights-empty": (writer("model.safetensors", b""), "safetensors"),
         "weights-cut": (weights(lambda data: data[: len(data) // 2]), "safetensors"),

@@ -7,6 +7,30 @@ from bad.case import ANY, USAGE, Case
 from bad.material import Material
 
 GOOD = "model: {base: MODEL}\ndata: {train: [TRAIN], valid: [VALID], test: [TEST]}\n"
+WRONG = {  # values by key
+    "model": ("17", "[a]", "null"),
+    "data": ("x", "[x]"),
+    "data.train": ("{a: 1}", "[[a]]", "[{a: b}]"),
+    "data.test": ("[]", "", "['']"),
+    "data.max_duration": ("-1", "nan", ".inf", "long", "1e999", "[1]"),
+    "data.max_bad_fraction": ("2", "-0.1"),
+    "train.epochs": ("0", "-1", "1.5", "many", "9" * 400),
+    "train.learning_rate": ("0", "2", "nan", "abc", "-1e-4"),
+    "train.batch_seconds": ("0", "nan"),
+    "train.goal": ("fame",),
+    "train.interpolate": ("[2]", "[a]", "1.5"),
+    "parts.lora.rank": ("-1", "x", "1e3"),
+    "parts.lora.modules": ("[]",),
+    "parts.lora.alpha": ("nan", "inf", "0"),
+    "decode.max_new_tokens": ("0", "-5", "x"),
+    "decode.decoder": ("beam",),
+    "evaluate.replicas": ("1", "x"),
+    "evaluate.keyword_lists": ("[-1]", "x"),
+    "export.dtype": ("int8",),
+    "machine.trackers": ("[mlflow]",),
+    "seed": ("x", "1.5"),
+    "name": ("a/b", "..", "''", ".hidden"),
+}
 
 
 def contents() -> Iterator[tuple[str, bytes, str]]:
@@ -55,31 +79,12 @@ def contents() -> Iterator[tuple[str, bytes, str]]:
     yield "huge", b"# " + b"x" * 50_000_000, "large|long|MB"
     yield "huge-list", b"data: {test: [" + b"x, " * 300_000 + b"x]}\n", "large|long|bad.yaml|MB"
     yield "huge-value", b"name: " + b"x" * 2_000_000, "large|long|bad.yaml|MB"
-    wrong = {
-        "model": ("17", "[a]", "null"),
-        "data": ("x", "[x]"),
-        "data.train": ("{a: 1}", "[[a]]", "[{a: b}]"),
-        "data.test": ("[]", "", "['']"),
-        "data.max_duration": ("-1", "nan", ".inf", "long", "1e999", "[1]"),
-        "data.max_bad_fraction": ("2", "-0.1"),
-        "train.epochs": ("0", "-1", "1.5", "many", "9" * 400),
-        "train.learning_rate": ("0", "2", "nan", "abc", "-1e-4"),
-        "train.batch_seconds": ("0", "nan"),
-        "train.goal": ("fame",),
-        "train.interpolate": ("[2]", "[a]", "1.5"),
-        "parts.lora.rank": ("-1", "x", "1e3"),
-        "parts.lora.modules": ("[]",),
-        "parts.lora.alpha": ("nan", "inf", "0"),
-        "decode.max_new_tokens": ("0", "-5", "x"),
-        "decode.decoder": ("beam",),
-        "evaluate.replicas": ("1", "x"),
-        "evaluate.keyword_lists": ("[-1]", "x"),
-        "export.dtype": ("int8",),
-        "machine.trackers": ("[mlflow]",),
-        "seed": ("x", "1.5"),
-        "name": ("a/b", "..", "''", ".hidden"),
-    }
-    for key, values in wrong.items():
+    yield from _wrong_values()
+
+
+def _wrong_values() -> Iterator[tuple[str, bytes, str]]:
+    """A recipe for each value of WRONG, as in `contents`."""
+    for key, values in WRONG.items():
         for number, value in enumerate(values):
             *sections, last = key.split(".")
             text = f"{last}: {value}"

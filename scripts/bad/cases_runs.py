@@ -73,6 +73,13 @@ def _folders(material: Material) -> Iterator[Case]:
     shutil.rmtree(folder / "half" / "done" / "manifests")
     (folder / "half" / "done" / "manifests").write_text("a file")
     (folder / "half" / "done" / "prepare.done.json").unlink()
+    yield from _runs_folders(material, folder)
+    yield from _run_names(material, folder)
+    yield from _read_only(material)
+
+
+def _runs_folders(material: Material, folder: Path) -> Iterator[Case]:
+    """Values of `runs` that no run can be written to."""
     keep = (folder / "foreign" / "done" / "thesis.txt", folder / "file")
     for runs, says in {
         "file": "file|directory",
@@ -96,6 +103,10 @@ def _folders(material: Material) -> Iterator[Case]:
             if (runs, command) in {("half", "train"), ("half", "run"), ("blocked", "prepare")}:
                 continue
             yield Case(f"run-runs-{runs[:20]!a}: {command}", folder, argv, codes, says, keeps=keep)
+
+
+def _run_names(material: Material, folder: Path) -> Iterator[Case]:
+    """Arguments that name no run directory."""
     for name, says in {
         "file": "no such|not a",
         "foreign/done": "evaluate",
@@ -109,6 +120,10 @@ def _folders(material: Material) -> Iterator[Case]:
         label = f"run-name-{name[:20]!a}"
         yield Case(f"{label}: report", folder, ["report", name], (1, 2), says)
         yield Case(f"{label}: compare", folder, ["compare", name, material.test], (1, 2))
+
+
+def _read_only(material: Material) -> Iterator[Case]:
+    """A run directory that cannot be written to."""
     locked = material.folder("run-read-only")
     material.copy_run(locked)
     for command, argv in {

@@ -37,10 +37,8 @@ class Loopback:
         self.connections = self.active = self.most_active = 0
 
 
-@contextmanager
-def serve(folder: Path) -> Iterator[Loopback]:
-    """Serves the files of a folder."""
-    state = Loopback(folder)
+def _handler(state: Loopback) -> type[BaseHTTPRequestHandler]:
+    """The class that answers as `state` says, and records the requests in it."""
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
@@ -97,7 +95,14 @@ def serve(folder: Path) -> Iterator[Loopback]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    return Handler
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator[Loopback]:
+    """Serves the files of a folder."""
+    state = Loopback(folder)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(state))
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
