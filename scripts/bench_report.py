@@ -10,6 +10,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.synthetic_run import synthetic_run
@@ -31,35 +32,12 @@ def main() -> None:
     args = parser.parse_args()
     rng = random.Random(args.seed)
     words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 10))) for _ in range(VOCABULARY)]
-    weights = [1 / rank for rank in range(1, VOCABULARY + 1)]  # Zipf, like the words of a language
-
-    def clips(split: str, count: int) -> list[Utterance]:
-        return [
-            Utterance(
-                f"{split}-{number}",
-                f"{split}-{number}.wav",
-                rng.uniform(1, 25),
-                " ".join(rng.choices(words, weights, k=rng.randint(3, 2 * args.words - 3))),
-                speaker=f"s{rng.randrange(args.speakers)}" if args.speakers else "",
-                extra={"accent": rng.choice(["north", "south", "east", "west"])},
-            )
-            for number in range(count)
-        ]
-
-    def with_errors(text: str, rate: float) -> str:
-        hypothesis = []
-        for word in text.split():
-            value = rng.random()
-            if value < 0.2 * rate:
-                continue
-            hypothesis.append(rng.choice(words) if value < 0.8 * rate else word)
-            if value > 1 - 0.2 * rate:
-                hypothesis.append(rng.choice(words))
-        return " ".join(hypothesis)
-
-    splits = {"train": clips("train", 2000), "test": clips("test", args.clips), "canary": clips("canary", 500)}
+    sizes = {"train": 2000, "test": args.clips, "canary": 500}
+    splits = {split: clips(split, count, words, args.words, args.speakers, rng) for split, count in sizes.items()}
     hypotheses = {
-        system: {item.id: with_errors(item.text, rate) for split in ("test", "canary") for item in splits[split]}
+        system: {
+            item.id: with_errors(item.text, rate, words, rng) for split in ("test", "canary") for item in splits[split]
+        }
         for system, rate in (("base", 0.3), ("adapted", 0.12))
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -89,6 +67,37 @@ def main() -> None:
             f"CPU time in total; memory {before:.0f} MB before, peak {memory():.0f} MB; report size "
             f"{report.size / 1e6:.1f} MB"
         )
+
+
+def clips(
+    split: str, count: int, words: Sequence[str], mean_words: int, speakers: int, rng: random.Random
+) -> list[Utterance]:
+    """Utterances of random words."""
+    weights = [1 / rank for rank in range(1, len(words) + 1)]  # Zipf, like the words of a language
+    return [
+        Utterance(
+            f"{split}-{number}",
+            f"{split}-{number}.wav",
+            rng.uniform(1, 25),
+            " ".join(rng.choices(words, weights, k=rng.randint(3, 2 * mean_words - 3))),
+            speaker=f"s{rng.randrange(speakers)}" if speakers else "",
+            extra={"accent": rng.choice(["north", "south", "east", "west"])},
+        )
+        for number in range(count)
+    ]
+
+
+def with_errors(text: str, rate: float, words: Sequence[str], rng: random.Random) -> str:
+    """A hypothesis with deletions, substitutions and insertions."""
+    hypothesis = []
+    for word in text.split():
+        value = rng.random()
+        if value < 0.2 * rate:
+            continue
+        hypothesis.append(rng.choice(words) if value < 0.8 * rate else word)
+        if value > 1 - 0.2 * rate:
+            hypothesis.append(rng.choice(words))
+    return " ".join(hypothesis)
 
 
 def memory() -> float:

@@ -279,23 +279,7 @@ def toolkit(
         )
         return made
 
-    def plan(epoch: int) -> list[list[list[int]]]:
-        if variant != "no_buckets":
-            return plan_epoch(
-                data.durations,
-                data.positions,
-                recipe.train.batch_seconds,
-                recipe.train.batch_tokens,
-                ACCUMULATION,
-                recipe.seed,
-                epoch,
-                range(setup.clips),
-            )
-        order = random.Random(epoch).sample(range(setup.clips), setup.clips)
-        batches = [order[start : start + BATCH] for start in range(0, setup.clips, BATCH)]
-        return [batches[start : start + ACCUMULATION] for start in range(0, len(batches), ACCUMULATION)]
-
-    plans = [plan(epoch) for epoch in range(1 + setup.steps)]
+    plans = [plan(data, setup.clips, epoch, variant != "no_buckets") for epoch in range(1 + setup.steps)]
     prepared = [[list(map(batch, step)) for step in steps] for steps in plans] if variant == "llm" else None
 
     def run() -> int:
@@ -311,6 +295,17 @@ def toolkit(
         return len(plans[-1])
 
     return run
+
+
+def plan(data: SpeechDataset, clips: int, epoch: int, by_length: bool) -> Sequence[list[list[int]]]:
+    """The steps of an epoch: the toolkit's, with clips of similar length in a batch, or clips in random order."""
+    if by_length:
+        limits, seed = data.recipe.train, data.recipe.seed
+        seconds, tokens = limits.batch_seconds, limits.batch_tokens
+        return plan_epoch(data.durations, data.positions, seconds, tokens, ACCUMULATION, seed, epoch, range(clips))
+    order = random.Random(epoch).sample(range(clips), clips)
+    batches = [order[start : start + BATCH] for start in range(0, clips, BATCH)]
+    return [batches[start : start + ACCUMULATION] for start in range(0, len(batches), ACCUMULATION)]
 
 
 def cached(data: SpeechDataset, material: Material, kind: str, folder: Path) -> StateCache:

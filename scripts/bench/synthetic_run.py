@@ -57,6 +57,16 @@ def synthetic_run(
             "data": data | sections.get("data", {}),
         }
     )
+    _write_prepared(run, recipe, splits)
+    _write_trained(run)
+    noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    result = evaluate(recipe, run, _backend(hypotheses), load_audio if audio else lambda *_: noise)
+    run.finish("evaluate", {"seconds": result.seconds})
+    return run
+
+
+def _write_prepared(run: RunDir, recipe: Recipe, splits: Mapping[str, Sequence[Utterance]]) -> None:
+    """Writes the files of `prepare`, except the manifests."""
     write_json(run.resolved, recipe.model_dump(mode="json", exclude_none=True))
     write_json(
         run.problems,
@@ -77,6 +87,10 @@ def synthetic_run(
             "hashes": {split: sha256_file(run.manifest(split)) for split in splits},
         },
     )
+
+
+def _write_trained(run: RunDir) -> None:
+    """Writes the result and the metrics of `train`."""
     run.finish(
         "train",
         {
@@ -97,6 +111,10 @@ def synthetic_run(
         ),
         encoding="utf-8",
     )
+
+
+def _backend(hypotheses: Mapping[str, Mapping[str, str]]) -> Backend:
+    """Models that write the given hypotheses."""
 
     def recognize(model: Any, items: list[Utterance], instruction: str, options: DecodingOptions) -> list[Hypothesis]:
         greedy = options.decoder == "greedy"
@@ -121,8 +139,4 @@ def synthetic_run(
     def load(recipe: Recipe, run: RunDir, system: str) -> Any:
         return FixedModel(system)
 
-    noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
-    backend = Backend(load, recognize, ctc_texts, lambda _, words: words)
-    result = evaluate(recipe, run, backend, load_audio if audio else lambda *_: noise)
-    run.finish("evaluate", {"seconds": result.seconds})
-    return run
+    return Backend(load, recognize, ctc_texts, lambda _, words: words)
