@@ -15,6 +15,7 @@ from finetune.core.goals import GOALS
 from finetune.core.terminal import visible
 
 if TYPE_CHECKING:
+    from finetune.data.manifest import Utterance
     from finetune.planning.new_recipe import Wishes
 
 DESCRIPTION = (
@@ -29,6 +30,7 @@ QUESTIONS = {
     "name": "Name of the recipe",
 }
 NONE = "none"
+TOO_LONG = "audio too long"  # kind of problem, see `data.problems`
 NAME = re.compile(r"[\w-]+")
 Ask = Callable[[str], str]
 
@@ -134,16 +136,10 @@ def write_splits(source: str, folder: Path) -> float:
 
 
 def _write_splits(source: str, folder: Path) -> float:
-    from finetune.data.convert import ConvertOptions, convert
-    from finetune.data.manifest import Utterance, read_manifest, seconds_of, write_manifest
+    from finetune.data.manifest import Utterance, seconds_of, write_manifest
     from finetune.data.new_splits import divide
 
-    with TemporaryDirectory(prefix="finetune-init-") as work:
-        options = ConvertOptions("manifest", media=folder.absolute() / "media")
-        result = convert(source, Path(work) / "all.jsonl", options)
-        utterances = read_manifest(Path(work) / "all.jsonl")
-    if problems := (result.dropped + result.warnings).text():
-        print(visible(problems))
+    utterances = _usable(source, folder)
     splits = divide(utterances)
     parts = dict[str, list[Utterance]]()
     for item, split in zip(utterances, splits.names, strict=True):
@@ -160,6 +156,27 @@ def _write_splits(source: str, folder: Path) -> float:
         )
     print(f"no {splits.disjoint} is in two of them")
     return seconds_of(parts["train"]) / 3600
+
+
+def _usable(source: str, folder: Path) -> "list[Utterance]":
+    """The utterances that `finetune prepare` keeps with the default limits; prints why others are left out."""
+    from finetune.core.config import CorpusEntry, DataSection
+    from finetune.data.convert import ConvertOptions, convert
+    from finetune.data.manifest import read_manifest
+    from finetune.data.prepare_split import row_settings
+
+    limits = row_settings(DataSection(test=[CorpusEntry(path=source)]), "train")
+    with TemporaryDirectory(prefix="finetune-init-") as work:
+        options = ConvertOptions("manifest", media=folder.absolute() / "media", limits=limits)
+        result = convert(source, Path(work) / "all.jsonl", options)
+        utterances = read_manifest(Path(work) / "all.jsonl")
+    if problems := (result.dropped + result.warnings).text():
+        print(visible(problems))
+    if number := result.dropped.total:
+        long = "; `finetune segment` cuts long recordings" if TOO_LONG in result.dropped.counts else ""
+        total = number + len(utterances)
+        print(f"{number} of {total} rows are left out, because the recipe's limits refuse them{long}")
+    return utterances
 
 
 def _wishes(name: str, folder: Path, model: str, goal: str, hours: float, terms: str, canary: str) -> "Wishes":

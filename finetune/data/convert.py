@@ -1,6 +1,7 @@
 """Converts a corpus to another format: the manifest, NeMo, Lhotse, a Hugging Face data set, or tar shards.
 
-Every row is checked as in `finetune prepare`, without its limits. A row that cannot be used is reported and left out.
+Every row is checked as in `finetune prepare`, by default without its limits. A row that cannot be used is reported and
+left out.
 """
 
 import os
@@ -54,6 +55,7 @@ class ConvertOptions:
         audio: folder for the clips as files, for the formats that name audio files; None leaves the audio in place.
         overwrite: replace existing files.
         media: folder for audio that is inside the corpus, such as a Parquet file; None puts one beside the output.
+        limits: limits and rules for the rows.
     """
 
     target: Target | None = None
@@ -63,6 +65,7 @@ class ConvertOptions:
     audio: Path | None = None
     overwrite: bool = False
     media: Path | None = None
+    limits: RowSettings = UNLIMITED
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def convert(source: str, out: Path, options: ConvertOptions) -> ConvertResult:
         rules = TextRules(TextSection())
         comparison = RowComparison(rows, rules, writer, inf)
         with WorkerPool(available_cores(), uses_processes(len(rows))) as pool, progress.task("checked", len(rows)):
-            for results in BlockChecker(rows, UNLIMITED, pool).results():
+            for results in BlockChecker(rows, options.limits, pool).results():
                 comparison.add_block(results)
                 progress.advance(len(results))
         writer.close()

@@ -61,6 +61,18 @@ class Workplace:
     engine: Engine = "local"
 
 
+def row_settings(data: DataSection, split: str) -> RowSettings:
+    """The limits and rules of a recipe for the rows of a split."""
+    return RowSettings(
+        min_duration=data.min_duration,
+        max_duration=data.max_duration,
+        max_chars_per_second=data.max_chars_per_second,
+        special_tokens=SPECIAL_TOKENS,
+        wordless="keep empty" if split in SCORED_SPLITS else "drop",
+        text=data.text,
+    )
+
+
 class SplitJob:
     """The rows of one split and their blocks on disk."""
 
@@ -68,14 +80,7 @@ class SplitJob:
         self.split, self._data, self._place = split, data, place
         entries: list[CorpusEntry] = getattr(data, split)
         self.rows = RowBlocks(read_entries(entries, place.media))
-        self._settings = RowSettings(
-            min_duration=data.min_duration,
-            max_duration=data.max_duration,
-            max_chars_per_second=data.max_chars_per_second,
-            special_tokens=SPECIAL_TOKENS,
-            wordless="keep empty" if split in SCORED_SPLITS else "drop",
-            text=data.text,
-        )
+        self._settings = row_settings(data, split)
         sources = [entry.model_dump(mode="json") for entry in entries]
         states = [corpus_state(entry.path, place.runs) for entry in entries]
         settings = {**asdict(self._settings), "text": data.text.model_dump()}

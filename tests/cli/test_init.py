@@ -96,6 +96,21 @@ def test_audio_of_a_parquet_file_stays(clips: Path, capsys: pytest.CaptureFixtur
     assert "too few" in capsys.readouterr().err and not Path("b").exists()
 
 
+def test_clips_that_the_limits_refuse_are_left_out_and_counted(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three of 23 are more than `data.max_bad_fraction` allows, so `finetune prepare` would stop."""
+    sf.write(clips / "long.wav", np.full(16000 * 31, 0.1, np.float32), 16000)
+    sf.write(clips / "short.wav", np.full(1600, 0.1, np.float32), 16000)
+    sf.write(clips / "dense.wav", np.full(16000, 0.1, np.float32), 16000)
+    for name, text in (("long", "a long one"), ("short", "no"), ("dense", "too many letters " * 9)):
+        (clips / f"{name}.txt").write_text(text)
+    assert run([str(clips), "--name", "x", "--model", str(MODEL), "--yes"]) == 0
+    out = capsys.readouterr().out
+    assert "3 of 23 rows are left out" in out and "`finetune segment`" in out and "the maximum is 30 s" in out
+    rows = [row for split in ("train", "valid", "test") for row in read_manifest(Path("x") / f"{split}.jsonl")]
+    assert len(rows) == 20
+    assert main(["check", "x.yaml"]) == 0
+
+
 def test_bad_input_is_an_error_and_writes_nothing(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def error(*argv: str) -> str:
         assert run(list(argv)) == 1
