@@ -89,7 +89,7 @@ def row_of(item: Utterance, sentence: str, line: int, status_of: StatusOf) -> tu
         bytes.fromhex(sentence),
         text_key(item.audio_digest) if item.audio_digest else b"",
         text_key(item.speaker) if item.speaker else b"",
-        text_key(_file(item.audio_filepath, status)),
+        text_key(file_key(item.audio_filepath, status)),
         item.offset,
         item.duration,
         -1 if item.channel is None else item.channel,
@@ -99,7 +99,7 @@ def row_of(item: Utterance, sentence: str, line: int, status_of: StatusOf) -> tu
     )
 
 
-def _file(path: str, status: os.stat_result | None) -> str:
+def file_key(path: str, status: os.stat_result | None) -> str:
     """One name for a file and all links to it; a member of an archive is a file of its own."""
     if status is None:
         return path

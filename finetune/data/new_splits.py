@@ -1,10 +1,13 @@
 """Divides one corpus into train, valid and test, so that the scores are of other speakers or other sentences."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
+from finetune.data.kept_rows import cached_status, file_key
 from finetune.data.leak_text import comparison_key
+from finetune.data.leaks import MIN_OVERLAP
 from finetune.data.manifest import Utterance
 
 SHARES = {"test": 0.1, "valid": 0.1}  # of the audio; train has the rest
@@ -27,7 +30,7 @@ def divide(utterances: Sequence[Utterance]) -> NewSplits:
     """Assigns whole groups to splits, in the order of the hash of the group: the same corpus gives the same splits.
 
     A group is a speaker if there are at least `LEAST_SPEAKERS`, else a text without case and punctuation. Groups with a
-    clip of the same samples are one group.
+    clip of the same samples, or with segments of one recording that overlap, are one group.
     """
     speakers = {item.speaker for item in utterances}
     disjoint = "speaker" if len(speakers) >= LEAST_SPEAKERS and "" not in speakers else "text"
@@ -51,16 +54,47 @@ def _key(item: Utterance, disjoint: str) -> bytes:
 
 def _joined(keys: list[bytes], utterances: Sequence[Utterance]) -> list[bytes]:
     """The group of each utterance, where groups with the same audio are the first of them."""
-    parents, owners = dict[bytes, bytes](), dict[str, bytes]()
+    parents = dict[bytes, bytes]()
 
     def first(key: bytes) -> bytes:
         while key in parents:
             key = parents[key]
         return key
 
-    for key, item in zip(keys, utterances, strict=True):
-        if item.audio_digest:
-            one, other = sorted((first(key), first(owners.setdefault(item.audio_digest, key))))
-            if one != other:
-                parents[other] = one
+    for one, other in chain(_copies(utterances), _overlaps(utterances)):
+        low, high = sorted((first(keys[one]), first(keys[other])))
+        if low != high:
+            parents[high] = low
     return [first(key) for key in keys]
+
+
+def _copies(utterances: Sequence[Utterance]) -> Iterator[tuple[int, int]]:
+    """Pairs of utterances with the same samples."""
+    owners = dict[str, int]()
+    for number, item in enumerate(utterances):
+        if item.audio_digest:
+            yield owners.setdefault(item.audio_digest, number), number
+
+
+def _overlaps(utterances: Sequence[Utterance]) -> Iterator[tuple[int, int]]:
+    """Pairs of segments of one recording with common audio, which `find_leaks` refuses in two splits."""
+    files, status_of = dict[str, list[int]](), cached_status()
+    for number, item in enumerate(utterances):
+        files.setdefault(file_key(item.audio_filepath, status_of(item.audio_filepath)), []).append(number)
+    for numbers in files.values():
+        open_ones = dict[tuple[float, float, int | None], int]()  # by their times, so that equal ones are kept once
+        for number in sorted(numbers, key=lambda number: utterances[number].offset):
+            item = utterances[number]
+            open_ones = {key: other for key, other in open_ones.items() if key[0] + key[1] > item.offset}
+            for other in open_ones.values():
+                if _overlap(utterances[other], item):
+                    yield other, number
+            open_ones.setdefault((item.offset, item.duration, item.channel), number)
+
+
+def _overlap(one: Utterance, other: Utterance) -> bool:
+    """Whether two segments of a file overlap as in `find_leaks`; `other` does not start before `one`."""
+    if None not in (one.channel, other.channel) and one.channel != other.channel:
+        return False
+    seconds = min(one.offset + one.duration, other.offset + other.duration) - other.offset
+    return seconds > min(MIN_OVERLAP, one.duration / 2, other.duration / 2)

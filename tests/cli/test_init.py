@@ -15,6 +15,7 @@ from finetune.cli import init
 from finetune.cli.main import main
 from finetune.core.goals import GOALS
 from finetune.core.recipe import load_recipe
+from finetune.data.leaks import find_leaks
 from finetune.data.manifest import Utterance, read_manifest
 from finetune.data.new_splits import divide
 from finetune.planning.new_recipe import DEFAULT_MODEL, Wishes, epochs_for, recipe_text
@@ -177,6 +178,26 @@ def test_splits_share_no_audio_and_no_text_but_for_punctuation() -> None:
             owners.setdefault(number // size, set()).add(split)
         assert {len(names) for names in owners.values()} == {1}
     assert splits.different == 10  # six clips each
+
+
+def test_overlapping_segments_of_a_recording_are_in_one_split() -> None:
+    """Cues of 4 s, each 2 s into the next, in groups of four; the words of a recording go on after a gap."""
+    starts = [20 * (number // 4) + 2 * (number % 4) for number in range(80)]
+    rows = [
+        replace(utterance(number, f"text {number}"), audio_filepath="/a/call.wav", offset=float(start), duration=4.0)
+        for number, start in enumerate(starts)
+    ]
+    splits = divide(rows)
+    assert splits.different == 20
+    assert all(len({*splits.names[number : number + 4]}) == 1 for number in range(0, 80, 4))
+    by_name = {name: [row for row, of in zip(rows, splits.names, strict=True) if of == name] for name in splits.names}
+    assert not [*find_leaks(by_name["train"], by_name["test"]), *find_leaks(by_name["valid"], by_name["test"])]
+    touching = [replace(row, duration=2.2) for row in rows]  # padding of 0.2 s
+    assert divide(touching).different == 80
+    channels = [replace(row, channel=number % 2) for number, row in enumerate(rows)]  # 4 s later on the same channel
+    assert divide(channels).different == 80
+    mixed = [replace(row, channel=(0, None)[number % 2]) for number, row in enumerate(rows)]
+    assert divide(mixed).different == 20
 
 
 def test_three_texts_give_three_splits() -> None:
