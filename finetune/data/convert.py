@@ -7,12 +7,13 @@ left out.
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from math import inf
 from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import Literal, get_args
 
@@ -54,7 +55,8 @@ class ConvertOptions:
         split: name of the split in a Hugging Face data set.
         audio: folder for the clips as files, for the formats that name audio files; None leaves the audio in place.
         overwrite: replace existing files.
-        media: folder for audio that is inside the corpus, such as a Parquet file; None puts one beside the output.
+        media: folder for audio that is inside the corpus, such as a Parquet file; None puts one beside the output, and
+            none is left if the output has its own audio files.
         limits: limits and rules for the rows.
     """
 
@@ -94,8 +96,7 @@ def convert(source: str, out: Path, options: ConvertOptions) -> ConvertResult:
     check_output(out, target, options.overwrite)
     if options.audio is not None:
         check_output(options.audio, "shards", options.overwrite)
-    media = options.media or out.with_name(f"{out.name.partition('.')[0]}_media")
-    with TemporaryDirectory(prefix="finetune-convert-") as work:
+    with TemporaryDirectory(prefix="finetune-convert-") as work, _media_of(out, target, options) as media:
         rows, writer = RowBlocks([(source, read_corpus(source, media))]), SplitWriter(Path(work))
         rules = TextRules(TextSection())
         comparison = RowComparison(rows, rules, writer, inf)
@@ -113,6 +114,20 @@ def convert(source: str, out: Path, options: ConvertOptions) -> ConvertResult:
         with output_folder(folder) if folder else nullcontext():
             files = write_corpus(out, target, SplitItems(result), options)
     return ConvertResult(files, result.num_kept, result.seconds, dropped, warnings)
+
+
+@contextmanager
+def _media_of(out: Path, target: Target, options: ConvertOptions) -> Iterator[Path]:
+    """The folder for audio that is inside the corpus; deleted at the end if the output has its own audio files."""
+    name = f"{out.name.partition('.')[0]}_media"
+    if options.media or not (target in FOLDERS or options.audio):
+        yield options.media or out.with_name(name)
+        return
+    media = out.with_name(f".{name}.{os.getpid()}.tmp")  # beside the output, because the disk of /tmp can be small
+    try:
+        yield media
+    finally:
+        rmtree(media, ignore_errors=True)
 
 
 def target_of(out: Path) -> Target:

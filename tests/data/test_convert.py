@@ -145,6 +145,23 @@ def test_a_data_set_is_read_by_the_library_datasets(corpus: Path, tmp_path: Path
     assert (rows["both"]["n"], rows["lossy"]["n"], rows["lossy"]["big"]) == (1.0, 0.5, str(2**70))
 
 
+@pytest.mark.parametrize("target", ["hf", "shards", "manifest"])
+def test_audio_inside_a_corpus_is_not_left_a_second_time(corpus: Path, tmp_path: Path, target: Target) -> None:
+    """The audio of Parquet files is written to files while the rows are checked."""
+    convert(str(corpus), tmp_path / "source", ConvertOptions("hf"))
+    folder = tmp_path / "results"
+    folder.mkdir()
+    out = folder / ("clips.jsonl" if target == "manifest" else "clips")
+    result = convert(str(tmp_path / "source"), out, ConvertOptions(target))
+    assert result.clips == len(ROWS)
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == (["clips.jsonl", "clips_media"] if target == "manifest" else ["clips"])
+    if target == "manifest":
+        convert(str(tmp_path / "source"), folder / "x.jsonl", ConvertOptions(audio=folder / "x"))
+        assert sorted(path.name for path in folder.iterdir()) == [*names, "x", "x.jsonl"]
+        assert all(Path(item.audio_filepath).parent == folder / "x" for item in read_manifest(folder / "x.jsonl"))
+
+
 def test_opus_is_small_and_keeps_the_length(corpus: Path, tmp_path: Path) -> None:
     convert(str(corpus), tmp_path / "out.jsonl", ConvertOptions(audio=tmp_path / "clips", codec="opus"))
     for item in read_manifest(tmp_path / "out.jsonl"):
