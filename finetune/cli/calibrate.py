@@ -7,6 +7,7 @@ from pathlib import Path
 
 from finetune.cli.arguments import Subparsers
 from finetune.core.errors import DataError, RecipeError
+from finetune.model.model_source import check_source
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if not 0 <= args.max_wer_loss < math.inf:
         raise RecipeError(f"--max-wer-loss {args.max_wer_loss:g}: must be 0 or more percentage points of WER")
+    check_source(args.model)
 
     from finetune.core.config import EvaluateSection
     from finetune.core.model_limits import FILE as LIMITS

@@ -4,6 +4,7 @@ import argparse
 
 from finetune.cli.arguments import Subparsers, add_array_arguments, add_recipe_arguments
 from finetune.core.terminal import visible
+from finetune.model.model_source import check_source
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -27,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
 
     shard = None if args.shard is None else parse_shard(args.shard)
     recipe, _ = load_recipe(args.recipe, args.overrides)
+    check_source(recipe.model.base, recipe.model.revision)
 
     from finetune.evaluation.score import score_table
     from finetune.partial_runs import score_recipe, score_shard

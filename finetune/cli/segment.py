@@ -11,6 +11,7 @@ from finetune.core.errors import DataError
 from finetune.core.files import output_folder
 from finetune.core.options import SegmentOptions
 from finetune.core.terminal import visible
+from finetune.model.model_source import check_source
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     """
     options = chosen_options(args, SegmentOptions)
     shard = None if args.shard is None else parse_shard(args.shard)
+    check_source(args.model)
 
     from finetune.curation.recordings import read_recordings
     from finetune.curation.segment_corpus import SegmentFiles, segment_recordings

@@ -10,6 +10,7 @@ from finetune.core.errors import DataError, RecipeError
 from finetune.core.extras import require
 from finetune.core.files import MAX_LIST_BYTES, read_bytes
 from finetune.core.serve_options import API_KEYS, ServeOptions
+from finetune.model.model_source import check_source
 
 if TYPE_CHECKING:
     from finetune.serving.scheduler import Scheduler
@@ -79,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
     options = chosen_options(args, ServeOptions)
     for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         require(module, extra="serve")
+    check_source(args.model)
 
     os.environ.setdefault(*PRIMITIVES)  # read when torch makes the first one
     from finetune.serving.adapters import parse_adapters, with_adapters

@@ -16,6 +16,7 @@ from finetune.core.errors import DataError, RecipeError
 from finetune.core.terminal import visible
 from finetune.data.splits import SPLITS
 from finetune.exporting.engines.registry import ADAPTERS, ENGINES, GGUF, HF, ONNX
+from finetune.model.model_source import check_source
 
 if TYPE_CHECKING:
     from finetune.core.run_dir import RunDir
@@ -73,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
         check_engine(args.verify, args.format)
     shard = None if args.shard is None else parse_shard(args.shard)
     recipe, _ = load_recipe(args.recipe, args.overrides)
+    if args.command != "prepare" and Path(recipe.model.base).is_dir():
+        check_source(recipe.model.base)  # a damaged folder is an error before torch is imported
 
     if args.shards is not None:
         _check_shards(args.shards, [split for split in SPLITS if getattr(recipe.data, split)])

@@ -9,6 +9,7 @@ from finetune.cli.arguments import Subparsers, add_options, chosen_options
 from finetune.core.errors import RecipeError
 from finetune.core.options import SynthesisOptions, choices
 from finetune.core.terminal import visible
+from finetune.model.model_source import check_source
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
     """
     options = chosen_options(args, SynthesisOptions)
     _check_arguments(args, options)
+    if not args.no_check:
+        check_source(options.model)
 
     from finetune.curation.lexicon import read_lexicon
     from finetune.curation.synthesis_plan import plan_clips

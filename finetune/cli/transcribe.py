@@ -20,6 +20,7 @@ from finetune.core.unexpected import explain
 from finetune.data.audio_state import has_bytes
 from finetune.data.byte_range import stem_of
 from finetune.inference.saved_options import options_for, options_path, read_options
+from finetune.model.model_source import check_source
 
 if TYPE_CHECKING:
     from finetune.inference.transcript import Transcript
@@ -133,6 +134,7 @@ def run(
         BrokenPipeError: standard output was closed.
         RecipeError: contradictory arguments, no files, an unknown language, a bad keyword.
         DataError: no file exists, a list cannot be read, an output exists already, or cannot be written.
+        ModelError: the model is not there, or is damaged.
         ModelError: the model cannot be loaded, or does not accept this prompt.
     """
     paths, form = _paths(args), args.format or FORMATS[0]
@@ -144,6 +146,7 @@ def run(
     if not any((os.path.exists(path) and not os.path.isdir(path)) or has_bytes(path) for path in paths):
         more = [f"... and {len(paths) - MAX_NAMES} more files"] if len(paths) > MAX_NAMES else []
         raise DataError("\n".join([*(f"{path[:200]}: {_missing(path)}" for path in paths[:MAX_NAMES]), *more]))
+    check_source(model)
     if args.output:
         _prepare_output(Path(args.output), targets, args.overwrite)
 

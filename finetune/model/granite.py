@@ -24,7 +24,8 @@ from finetune.model.conformer import Block, conformer_block, encode, frame_mask,
 from finetune.model.ctc import BLANK, NUM_LABELS
 from finetune.model.folder_checks import count_weights
 from finetune.model.load_weights import check_quantization, load_weights, model_class
-from finetune.model.model_config import excerpt, read_config
+from finetune.model.model_config import read_config
+from finetune.model.model_source import excerpt
 
 MAX_GROWTH = 1.5  # parameters of the configuration for each value in the weights
 AUDIO_TOKEN = "<|audio|>"

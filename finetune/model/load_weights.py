@@ -11,7 +11,7 @@ from transformers.utils import logging as hf_logging
 from finetune.core.errors import ModelError
 from finetune.core.extras import require
 from finetune.core.layouts import LAYOUTS
-from finetune.model.model_config import excerpt
+from finetune.model.model_source import excerpt
 from finetune.model.shipped_lora import ShippedLora, without_adapter
 from finetune.model.weight_files import WeightFiles, folder_of
 

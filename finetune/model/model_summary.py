@@ -10,7 +10,8 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from finetune.core.errors import ModelError
 from finetune.model.granite import SpeechModel, load_model, load_tokenizer, on_meta
-from finetune.model.model_config import is_folder_name, read_config
+from finetune.model.model_config import read_config
+from finetune.model.model_source import is_folder_name
 from finetune.model.trainable import PartSummary, TrainableParts, open_parts, summarize_parts
 
 INDEX = "model.safetensors.index.json"

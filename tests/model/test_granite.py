@@ -175,7 +175,7 @@ def test_wrong_model_folder_gets_a_suggestion(tmp_path: Path, monkeypatch: pytes
         with pytest.raises(ModelError, match=rf"^{wrong}: no .*; did you mean runs/drugs/export\?$"):
             read_config(wrong)
     with pytest.raises(
-        ModelError, match=r"^runs/drags: no such folder, and the hub (.|\n)*; did you mean runs/drugs\?$"
+        ModelError, match=r"^runs/drags: no such folder, and no such model (.|\n)*; did you mean runs/drugs\?$"
     ):
         read_config("runs/drags")
 

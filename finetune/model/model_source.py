@@ -1,0 +1,96 @@
+"""Checks what a model name means, a folder or a name on the hub, before torch and transformers are imported.
+
+Their import takes seconds. This file does not import them, so that a wrong name or a damaged folder fails at once.
+"""
+
+import difflib
+from pathlib import Path
+
+from finetune.core.errors import ModelError
+from finetune.core.layouts import hub_name_hint
+from finetune.model.folder_checks import check_folder
+
+
+def check_source(source: str, revision: str | None = None) -> None:
+    """Refuses a folder that is not a complete model, and a hub name whose config.json cannot be read.
+
+    Raises:
+        ModelError: what is wrong, and what to do.
+    """
+    folder = Path(source)
+    if not is_folder_name(source):
+        _check_hub_name(source, revision)
+        return
+    if not (folder / "config.json").exists():
+        problem = "no config.json in this folder" if folder.is_dir() else "no such folder"
+        raise ModelError(f"{source[:200]}: {problem}; {_model_suggestion(folder)}")
+    check_folder(folder)
+
+
+def is_folder_name(source: str) -> bool:
+    """Whether a model source is a local folder and not a hub name, which has at most one slash.
+
+    Raises:
+        ModelError: the source is empty, too long or has a null byte.
+    """
+    if not source:
+        raise ModelError("the name of the model is empty; give a model folder or a hub name")
+    try:
+        exists = Path(source).exists()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "the name has a null byte"
+        raise ModelError(f"{source[:60]!r}: not the name of a model ({reason})") from error
+    return exists or source.startswith((".", "/", "~")) or source.count("/") > 1
+
+
+def _check_hub_name(source: str, revision: str | None) -> None:
+    """Finds config.json of a hub name in the local cache or on the hub."""
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        hf_hub_download(source, "config.json", revision=revision)
+    except GatedRepoError as error:
+        raise ModelError(f"{source}: the hub gives this model only after a login; run `hf auth login`") from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"{source}: the hub has this model, but not the revision {revision!r}") from error
+    except LocalEntryNotFoundError as error:
+        off = "the hub is off: HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "the hub does not answer"
+        raise _not_found(source, f"in the local cache ({off})") from error
+    except EntryNotFoundError as error:
+        raise ModelError(f"{source}: the hub has no config.json for this name, so it is not a model") from error
+    except (RepositoryNotFoundError, ValueError) as error:  # also not a name that the hub can have
+        raise _not_found(source, "on the hub") from error
+    except Exception as error:  # of the network, the proxy or the disk
+        raise ModelError(f"{source}: no such folder, and the hub fails ({excerpt(error)})") from error
+
+
+def _not_found(source: str, place: str) -> ModelError:
+    """A name such as `data/nano` can be a folder or a hub name."""
+    folder = Path(source)
+    is_path = folder.parent != Path() and folder.parent.is_dir()
+    hint = _model_suggestion(folder) if is_path else f"check the path or the name\n{hub_name_hint(source)}"
+    return ModelError(f"{source}: no such folder, and no such model {place}; {hint}")
+
+
+def _model_suggestion(folder: Path) -> str:
+    """The end of a message about a folder that is not a model: the run's export, a similar name, or general advice."""
+    for run in (folder, folder.parent):
+        if (run / "export" / "config.json").is_file():
+            return f"did you mean {run / 'export'}?"
+        if (run / "resolved.json").is_file():
+            return f"{run} is a run without an export; run `finetune export {run / 'resolved.json'}` first"
+    names = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
+    similar = difflib.get_close_matches(folder.name, names, 1) if not folder.exists() else []
+    return f"did you mean {folder.parent / similar[0]}?" if similar else "give a model folder or a hub name"
+
+
+def excerpt(error: Exception) -> str:
+    """The message of a library's error, short and on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
