@@ -1,6 +1,6 @@
 """The result of `finetune check` as text for a terminal."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import timedelta
 
 from finetune.planning.disk import gigabytes
@@ -9,18 +9,21 @@ from finetune.planning.overlap import LeakCount
 from finetune.planning.result import CheckResult
 
 LABEL = 12  # width of the first column
+ALL, CHANGED = "settings:", "settings that differ from the defaults (--settings lists all):"
 
 
-def format_check(result: CheckResult, batch_seconds: float, batch_tokens: int) -> list[str]:
-    """All lines, in sections.
+def format_check(
+    result: CheckResult, batch_seconds: float, batch_tokens: int, changed: Collection[str] | None = None
+) -> list[str]:
+    """All lines, in sections; the settings come last.
 
     Args:
         result: the result.
         batch_seconds: `train.batch_seconds`.
         batch_tokens: `train.batch_tokens`.
+        changed: keys of the settings that are listed; None lists all.
     """
-    width = max((len(setting.key) for setting in result.settings), default=0)
-    lines = [f"{item.key:{width}}  {item.value:48} {item.origin}" for item in result.settings]
+    lines = list[str]()
     for title, section in (
         ("", result.model.lines() if result.model else ()),
         ("data:", [*result.corpora, *_splits(result)]),
@@ -29,10 +32,18 @@ def format_check(result: CheckResult, batch_seconds: float, batch_tokens: int) -
         ("memory of a training step (estimate):", _memory(result.memory)),
         ("disk:", _disk(result)),
         ("", [f"hint: {hint}" for hint in result.hints]),
+        (ALL if changed is None else CHANGED, _settings(result, changed)),
     ):
         if content := list(section):
-            lines += ["", *([title] if title else []), *content]
+            lines += [*([""] if lines else []), *([title] if title else []), *content]
     return lines
+
+
+def _settings(result: CheckResult, changed: Collection[str] | None) -> Iterator[str]:
+    shown = [item for item in result.settings if changed is None or item.key in changed]
+    width = max((len(item.key) for item in shown), default=0)
+    for item in shown:
+        yield f"{item.key:{width}}  {item.value:48} {item.origin}"
 
 
 def _row(label: str, text: str) -> str:

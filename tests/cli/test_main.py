@@ -102,7 +102,8 @@ def test_wrong_usage_names_the_nearest_name(
 
 def test_check_prints_settings_with_their_origin_and_the_trainable_parts(finetune: Command, tmp_path: Path) -> None:
     settings = ["train.epochs=2", f"model.base={NANO}", f"runs={tmp_path}"]  # runs/quickstart can exist
-    result = finetune("check", QUICKSTART, *(part for setting in settings for part in ("--set", setting)))
+    overrides = [part for setting in settings for part in ("--set", setting)]
+    result = finetune("check", QUICKSTART, "--settings", *overrides)
     assert result.code == 0
     origins = {line.split()[0]: line.split()[-1] for line in result.out.splitlines() if line.strip()}
     assert origins["train.warmup"] == "default"
@@ -111,6 +112,20 @@ def test_check_prints_settings_with_their_origin_and_the_trainable_parts(finetun
     trains = result.out.partition("trainable:\n")[2].partition("\n\n")[0].splitlines()
     assert {line.split()[0] for line in trains} == {"encoder", "ctc_head", "projector", "lora", "lm_head"}
     assert all(re.fullmatch(r"\w+ +[\d,]+ parameters  in \d+ tensors of \d+ modules", line) for line in trains)
+
+
+def test_check_prints_findings_first_and_only_the_settings_that_differ(
+    finetune: Command, project: Path, tmp_path: Path
+) -> None:
+    result = finetune("check", project / "recipe.yaml", "--set", "train.warmup=0.125")
+    title = "\nsettings that differ from the defaults (--settings lists all):\n"
+    findings, found, settings = result.out.partition(title)
+    assert found and findings.startswith("encoder ") and "\ndata:\n" in findings and "\ntraining:\n" in findings
+    rows = {line.split()[0]: line.split()[-1] for line in settings.splitlines()}
+    assert rows["train.warmup"] == "train.warmup=0.125" and rows.keys() >= {"name", "model.base", "data.test"}
+    assert len(rows) < 20 and [key for key, origin in rows.items() if origin == "default"] == ["name"]  # the file name
+    stated = finetune("check", project / "recipe.yaml", "--set", "seed=1")  # its default
+    assert "\nseed " not in stated.out
 
 
 def test_check_counts_rows_and_names_every_missing_file(finetune: Command, tmp_path: Path) -> None:
@@ -170,7 +185,7 @@ def test_check_refuses_trainable_parts_that_the_base_model_lacks(
 def test_check_prints_settings_and_data_even_if_the_base_model_is_missing(finetune: Command, project: Path) -> None:
     result = finetune("check", project / "recipe.yaml", "--set", "model.base=./nowhere")
     assert result.code == 1 and result.err.startswith("finetune: ./nowhere: no such folder")
-    assert "train.epochs" in result.out and "\ndata:\n" in result.out
+    assert "model.base " in result.out and result.out.startswith("data:\n")
 
 
 @pytest.mark.parametrize(
