@@ -16,7 +16,7 @@ from finetune.core.terminal import visible
 
 if TYPE_CHECKING:
     from finetune.data.manifest import Utterance
-    from finetune.planning.new_recipe import Wishes
+    from finetune.planning.new_recipe import NewRecipe
 
 DESCRIPTION = (
     "Reads a folder of clips, a table or a Hugging Face data set, divides it into train, valid and test without common "
@@ -81,8 +81,8 @@ def run(args: argparse.Namespace, ask: Ask | None) -> int:
     if args.canary:
         preview_rows(args.canary)
     hours = write_splits(source, folder)
-    wishes = _wishes(name, folder, model, goal, hours, terms, args.canary)
-    recipe.write_text(recipe_text(wishes), encoding="utf-8")
+    new = _new_recipe(name, folder, model, goal, hours, terms, args.canary)
+    recipe.write_text(recipe_text(new), encoding="utf-8")
     print(visible(f"{recipe}: written; next:\n  finetune check {recipe}\n  finetune run {recipe}"))
     return 0
 
@@ -179,11 +179,11 @@ def _usable(source: str, folder: Path) -> "list[Utterance]":
     return utterances
 
 
-def _wishes(name: str, folder: Path, model: str, goal: str, hours: float, terms: str, canary: str) -> "Wishes":
+def _new_recipe(name: str, folder: Path, model: str, goal: str, hours: float, terms: str, canary: str) -> "NewRecipe":
     from finetune.model.granite import default_device
     from finetune.planning.machine import memory_of
-    from finetune.planning.new_recipe import Wishes
+    from finetune.planning.new_recipe import NewRecipe
 
     device = default_device()
     card = (memory_of(device) or 0) / 1e9 if device == "cuda" else 0.0
-    return Wishes(name, folder, model, "" if goal == NONE else goal, hours, card, terms, canary)
+    return NewRecipe(name, folder, model, "" if goal == NONE else goal, hours, card, terms, canary)

@@ -11,6 +11,7 @@ from functools import partial
 
 from finetune.cli import transcribe
 from finetune.cli.arguments import Subparsers
+from finetune.cli.transcribe_arguments import add_arguments
 from finetune.core.errors import RecipeError
 from finetune.inference.saved_options import options_for
 
@@ -33,7 +34,7 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="N",
         help="processes that transcribe whole files side by side, each with its own model; 0 is one for each GPU",
     )
-    transcribe.add_arguments(parser)
+    add_arguments(parser)
     parser.set_defaults(run=run)
 
 

@@ -1,4 +1,4 @@
-"""Writes a first recipe with comments, from what a user wants and has."""
+"""Writes a first recipe with comments, from the answers of a user and the size of the corpus."""
 
 import json
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ PROMISES = {
 
 
 @dataclass(frozen=True)
-class Wishes:
+class NewRecipe:
     """What the recipe is for.
 
     Attributes:
@@ -51,33 +51,33 @@ def epochs_for(hours: float) -> int:
     return next((epochs for limit, epochs in EPOCHS if hours <= limit), 2)
 
 
-def recipe_text(wishes: Wishes) -> str:
+def recipe_text(new: NewRecipe) -> str:
     """The recipe as YAML with comments."""
-    goal = f"  goal: {wishes.goal}  # {PROMISES[wishes.goal]}" if wishes.goal in GOALS else ""
-    terms = f"  terms: {_yaml(wishes.terms)}  # the report shows how many of these words are recognized"
+    goal = f"  goal: {new.goal}  # {PROMISES[new.goal]}" if new.goal in GOALS else ""
+    terms = f"  terms: {_yaml(new.terms)}  # the report shows how many of these words are recognized"
     canary = (
-        f"  canary: [{_yaml(wishes.canary)}]  # general speech, which shows what the model forgets"
-        if wishes.canary
+        f"  canary: [{_yaml(new.canary)}]  # general speech, which shows what the model forgets"
+        if new.canary
         else "  # canary: [general.jsonl]  # add general speech of your language: it shows what the model forgets"
     )
     lines = [
-        f"# {wishes.name}: {_length(wishes.hours)} of training audio. Written by `finetune init`.",
-        f"# Next: finetune check {wishes.name}.yaml; finetune run {wishes.name}.yaml. All settings: docs/recipes.md",
+        f"# {new.name}: {_length(new.hours)} of training audio. Written by `finetune init`.",
+        f"# Next: finetune check {new.name}.yaml; finetune run {new.name}.yaml. All settings: docs/recipes.md",
         "model:",
-        f"  base: {_yaml(wishes.model)}",
+        f"  base: {_yaml(new.model)}",
         "data:",
-        *(f"  {split}: [{wishes.folder / split}.jsonl]" for split in ("train", "valid", "test")),
-        terms if wishes.terms else "",
+        *(f"  {split}: [{new.folder / split}.jsonl]" for split in ("train", "valid", "test")),
+        terms if new.terms else "",
         canary,
         "train:",
         goal,
-        f"  epochs: {epochs_for(wishes.hours)}  # more can help with little audio; valid chooses the best one",
-        *_batches(wishes.card),
-        f"  learning_rate: {_learning_rate(wishes.model)}  # try half and double",
+        f"  epochs: {epochs_for(new.hours)}  # more can help with little audio; valid chooses the best one",
+        *_batches(new.card),
+        f"  learning_rate: {_learning_rate(new.model)}  # try half and double",
         "  # max_canary_loss: 0.02  # with canary: choose no model that is more than 2 points worse on it",
         "machine:",
-        f"  gradient_checkpointing: {str(0 < wishes.card <= SMALL_CARD).lower()}  # less memory, slower",
-        "  workers: 4  # processes that decode audio" if wishes.card else "  workers: 0",
+        f"  gradient_checkpointing: {str(0 < new.card <= SMALL_CARD).lower()}  # less memory, slower",
+        "  workers: 4  # processes that decode audio" if new.card else "  workers: 0",
     ]
     return "\n".join(line for line in lines if line) + "\n"
 

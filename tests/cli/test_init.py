@@ -18,7 +18,7 @@ from finetune.core.recipe import load_recipe
 from finetune.data.leaks import find_leaks
 from finetune.data.manifest import Utterance, read_manifest
 from finetune.data.new_splits import divide
-from finetune.planning.new_recipe import DEFAULT_MODEL, Wishes, epochs_for, recipe_text
+from finetune.planning.new_recipe import DEFAULT_MODEL, NewRecipe, epochs_for, recipe_text
 
 MODEL = Path(__file__).resolve().parents[2] / "data" / "granite-speech-nano"
 
@@ -131,10 +131,10 @@ def test_bad_input_is_an_error_and_writes_nothing(clips: Path, capsys: pytest.Ca
 def test_values_that_yaml_would_read_as_something_else_are_quoted(clips: Path) -> None:
     """YAML takes " #" as the start of a comment, and a comma in a list as its next element."""
     terms, canary = "terms #1.txt", "a, b: c.jsonl"
-    text = recipe_text(Wishes("x", Path("x"), "1", "accent", 1.0, 24.0, terms, canary))
+    text = recipe_text(NewRecipe("x", Path("x"), "1", "accent", 1.0, 24.0, terms, canary))
     content = yaml.safe_load(text)
     assert (content["model"]["base"], content["data"]["terms"], content["data"]["canary"]) == ("1", terms, [canary])
-    assert f"  base: {DEFAULT_MODEL}\n" in recipe_text(Wishes("x", Path("x"), DEFAULT_MODEL, "", 1.0, 0.0))
+    assert f"  base: {DEFAULT_MODEL}\n" in recipe_text(NewRecipe("x", Path("x"), DEFAULT_MODEL, "", 1.0, 0.0))
 
 
 def test_the_end_of_the_input_is_an_error(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,7 +225,7 @@ def test_many_speakers_are_divided_by_speaker() -> None:
 @pytest.mark.parametrize("card", [0.0, 24.0, 80.0])
 def test_each_recipe_is_valid(goal: str, card: float, tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
-    path.write_text(recipe_text(Wishes("r", Path("r"), "base", goal, 3.0, card, "t.txt", "c.jsonl")))
+    path.write_text(recipe_text(NewRecipe("r", Path("r"), "base", goal, 3.0, card, "t.txt", "c.jsonl")))
     recipe, _ = load_recipe(path, [])
     assert recipe.train.goal == (goal or None) and [entry.path for entry in recipe.data.canary] == ["c.jsonl"]
     assert recipe.machine.gradient_checkpointing is (card == 24.0)
@@ -237,7 +237,7 @@ def test_each_recipe_is_valid(goal: str, card: float, tmp_path: Path) -> None:
 )
 def test_a_path_with_signs_of_yaml_is_kept(name: str, tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
-    path.write_text(recipe_text(Wishes("r", Path("r"), name, "", 3.0, 0.0, name, name)), encoding="utf-8")
+    path.write_text(recipe_text(NewRecipe("r", Path("r"), name, "", 3.0, 0.0, name, name)), encoding="utf-8")
     recipe, _ = load_recipe(path, [])
     assert (recipe.model.base, recipe.data.terms) == (name, name)
     assert [entry.path for entry in recipe.data.canary] == [name]

@@ -19,7 +19,7 @@ from command import Command, Replaced, noise, with_thresholds
 
 from bench.loopback import serve
 from finetune.cli import transcribe_command
-from finetune.cli.transcribe import add_arguments, options_from
+from finetune.cli.transcribe_arguments import add_arguments, options_from
 from finetune.core.files import write_json
 from finetune.core.options import TranscribeOptions
 from finetune.data.tar_index import read_tar_index

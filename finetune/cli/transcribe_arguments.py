@@ -1,0 +1,119 @@
+"""Arguments of `finetune transcribe`: the audio files and the options of a call. An export contains a copy of it."""
+
+import argparse
+import sys
+
+from finetune.core.errors import DataError, RecipeError
+from finetune.core.files import MAX_LIST_BYTES, read_bytes
+from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS
+from finetune.core.options import FORMATS, DecodingOptions, TranscribeOptions, choices, override
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds all arguments except --model. An argument that is not given keeps the option of the model."""
+    parser.add_argument(
+        "files", nargs="*", metavar="FILE", help="audio file or URL; - reads a list of files from stdin"
+    )
+    parser.add_argument("--files-from", metavar="LIST", help="text file with one path of an audio file per line")
+    parser.add_argument(
+        "--format", choices=FORMATS, help=f"{FORMATS[0]} (default), json (one object per line), srt, vtt, or tsv (ms)"
+    )
+    parser.add_argument("--output", metavar="DIR", help="write one file per input into DIR instead of printing")
+    parser.add_argument("--overwrite", action="store_true", help="let --output replace files that exist")
+    parser.add_argument(
+        "--channel",
+        metavar="C",
+        help="channel of a file with several: mix (average, default), left, right, a number from 0, or each (one "
+        "transcript a channel)",
+    )
+    parser.add_argument(
+        "--language",
+        metavar="CODE",
+        help=f"spoken language: {' '.join(SPEECH_LANGUAGES)}. The model detects it; the code is written into json, and "
+        "Japanese is decoded without a draft",
+    )
+    parser.add_argument("--translate-to", metavar="CODE", help=f"translate into: {' '.join(TRANSLATION_TARGETS)}")
+    parser.add_argument("--keywords", metavar="A,B", help="expected words, added to the prompt")
+    parser.add_argument("--keywords-file", metavar="LIST", help="text file with one keyword per line")
+    parser.add_argument(
+        "--decoder",
+        choices=choices(DecodingOptions, "decoder"),
+        help="speculative drafts with the CTC head and writes the same text as greedy; relaxed is faster and less "
+        "accurate",
+    )
+    parser.add_argument("--max-entropy", type=float, metavar="NATS", help="threshold of relaxed decoding")
+    parser.add_argument("--min-probability", type=float, metavar="P", help="threshold of relaxed decoding")
+    parser.add_argument(
+        "--vad", choices=choices(TranscribeOptions, "vad"), help="find pauses by sound level (default) or silero-vad"
+    )
+    parser.add_argument(
+        "--max-window",
+        type=float,
+        metavar="S",
+        help="longest window of audio; the default is the longest speech that the model was trained on, at most 30 s",
+    )
+    parser.add_argument(
+        "--no-speech",
+        type=float,
+        metavar="P",
+        help="no text for a window if the CTC head is less certain than this (0 to 1) that it has speech; 0 is off",
+    )
+    parser.add_argument("--batch-seconds", type=float, metavar="S", help="padded audio in a batch")
+    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="tokens per window of audio")
+
+
+def options_from(args: argparse.Namespace, saved: TranscribeOptions) -> TranscribeOptions:
+    """The options of a call: those of the command line, otherwise those of the model.
+
+    Raises:
+        RecipeError: a value out of range, an unknown language, a bad keyword, thresholds without relaxed decoding.
+        DataError: the list of keywords cannot be read.
+    """
+    options = override(
+        saved,
+        channel=args.channel,
+        language=args.language,
+        translate_to=args.translate_to,
+        keywords=[*(args.keywords or "").split(","), *_lines(args.keywords_file)],
+        **{
+            name: getattr(args, name)
+            for name in (
+                "decoder",
+                "max_entropy",
+                "min_probability",
+                "vad",
+                "max_window",
+                "no_speech",
+                "batch_seconds",
+                "max_new_tokens",
+            )
+        },
+    )
+    if options.decoding.decoder != "relaxed" and {args.max_entropy, args.min_probability} != {None}:
+        raise RecipeError("--max-entropy and --min-probability need --decoder relaxed")
+    return options
+
+
+def audio_paths(args: argparse.Namespace) -> list[str]:
+    """The audio files of the command line and of its lists."""
+    paths = list[str]()
+    for name in args.files:
+        paths += _lines(name) if name == "-" else [name]
+    if args.files_from:
+        paths += _lines(args.files_from)
+    if not paths:
+        raise RecipeError("no audio files; give files, or - to read a list of files from standard input")
+    return paths
+
+
+def _lines(path: str | None) -> list[str]:
+    """The non-empty lines of a text file; `-` is standard input."""
+    if path is None:
+        return []
+    try:
+        text = sys.stdin.read() if path == "-" else read_bytes(path, MAX_LIST_BYTES).decode("utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a list of lines in UTF-8 ({error.reason})") from error
+    return [line.strip() for line in text.removeprefix("\ufeff").split("\n") if line.strip()]
