@@ -8,6 +8,7 @@ import torch
 
 from finetune.core.config import Recipe
 from finetune.core.errors import DataError
+from finetune.core.files import backup_folder
 from finetune.core.run_dir import RunDir
 from finetune.exporting.save import saved_dtype
 from finetune.model.granite import DTYPES, SpeechModel, default_device, resolved_dtype
@@ -27,7 +28,8 @@ class DiskPlan:
     Attributes:
         folder: where they are written, or the nearest folder above that exists.
         free: free bytes there.
-        present: bytes of the run directory now.
+        present: bytes of these that an earlier start of the run has written. Audio in `media/`, which is not counted in
+            the others, is not counted here either.
         manifests, cache: of the prepared clips, and of the encoder's output; 0 without `machine.cache_encoder`.
         checkpoints: the most that they have at a time.
         best: the best adapter, and its successor while it is written.
@@ -68,15 +70,19 @@ def plan_disk(
     cache = _cache_bytes(model, recipe, frames) if recipe.machine.cache_encoder else 0
     manifests = clips * MANIFEST_ROW + 2 * characters
     checkpoint = round(trained * (FLOAT32 + moment_bytes(recipe)))
+    most = (manifests, cache, CHECKPOINTS * checkpoint, COPIES * adapter, COPIES * export)
+    written = (
+        _size(run.manifests),
+        _size(run.cache),
+        _size(run.checkpoint) + _size(backup_folder(run.checkpoint)),
+        _size(run.best),
+        _size(run.export),
+    )
     return DiskPlan(
         str(folder),
         shutil.disk_usage(folder).free if free is None else free,
-        sum(path.stat().st_size for path in run.root.rglob("*") if path.is_file()) if run.root.is_dir() else 0,
-        manifests,
-        cache,
-        CHECKPOINTS * checkpoint,
-        COPIES * adapter,
-        COPIES * export,
+        sum(map(min, most, written)),
+        *most,
         manifests + cache + checkpoint + adapter + export,
     )
 
@@ -84,10 +90,17 @@ def plan_disk(
 def check_disk(plan: DiskPlan) -> None:
     """Raises DataError if the disk cannot hold what the run needs at least."""
     if plan.least > plan.free + plan.present:
+        more = f" more than the {gigabytes(plan.present)} that it has written" if plan.present else ""
         raise DataError(
-            f"{plan.folder}: the run needs at least {gigabytes(plan.least)}, and {gigabytes(plan.free)} are free; free "
-            "disk space, set machine.cache_encoder: false if it is on, or set runs to a folder on another disk"
+            f"{plan.folder}: the run needs at least {gigabytes(plan.least - plan.present)}{more}, and "
+            f"{gigabytes(plan.free)} are free; free disk space, set machine.cache_encoder: false if it is "
+            "on, or set runs to a folder on another disk"
         )
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files of a folder; 0 if it does not exist."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def gigabytes(size: float) -> str:

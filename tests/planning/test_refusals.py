@@ -20,7 +20,7 @@ from finetune.data.manifest import write_manifest
 from finetune.exporting.save import check_target
 from finetune.model.granite import SpeechModel
 from finetune.planning.check import check_recipe
-from finetune.planning.disk import check_disk, plan_disk
+from finetune.planning.disk import DiskPlan, check_disk, plan_disk
 from finetune.planning.refusals import refusals
 from finetune.training.launch import world_size
 
@@ -295,6 +295,25 @@ def test_a_disk_that_is_too_small_is_refused(
     assert small.checkpoints == pytest.approx(large.checkpoints * 6.03 / 12, rel=0.01) and small.least < large.least
     cached = recipe.model_copy(update={"machine": recipe.machine.model_copy(update={"cache_encoder": True})})
     assert plan_disk(model(), cached, RunDir(project.folder), 10, 500, 1000, free=1).cache > 0
+
+
+def test_what_a_run_has_written_is_not_demanded_again(project: Project, model: Callable[[], SpeechModel]) -> None:
+    recipe, run = Recipe.model_validate(project.content), RunDir(project.folder / "runs" / "some")
+
+    def plan(free: int) -> DiskPlan:
+        return plan_disk(model(), recipe, run, 10, 500, 1000, free=free)
+
+    run.media.mkdir(parents=True)
+    (run.media / "clip.wav").write_bytes(bytes(40_000_000))  # no part of what is needed, and it stays
+    assert plan(0).present == 0
+    with pytest.raises(DataError, match=r"the run needs at least 30\.\d MB, and 20\.0 MB are free"):
+        check_disk(plan(20_000_000))
+    run.export.mkdir()
+    (run.export / "model.safetensors").write_bytes(bytes(15_000_000))
+    assert plan(0).present == 15_000_000
+    check_disk(plan(20_000_000))
+    with pytest.raises(DataError, match=r"15\.\d MB more than the 15\.0 MB that it has written, and 1\.0 MB"):
+        check_disk(plan(1_000_000))
 
 
 def test_problems_of_several_kinds_are_listed_together(project: Project) -> None:
