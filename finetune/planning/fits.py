@@ -39,11 +39,11 @@ def check_training(
 
 
 def cannot_fit(plan: MemoryPlan, recipe: Recipe) -> bool:
-    """Whether even the lower bound is above the memory of the device.
+    """Whether even the lower bound of all processes on the device is above its memory.
 
     With `train.batch: auto`, what depends on the batch is left out, because the batch becomes as small as it must.
     """
-    return plan.available is not None and _least(plan, recipe) > plan.available
+    return plan.available is not None and plan.processes * _least(plan, recipe) > plan.available
 
 
 def _least(plan: MemoryPlan, recipe: Recipe) -> int:
@@ -64,13 +64,17 @@ def check_fits(plan: MemoryPlan, recipe: Recipe) -> None:
     )
     parts = [f"{gigabytes(size)} {name}" for size, name in sizes if size]
     libraries = _least(plan, recipe) - sum(size for size, _ in sizes)
+    least, several = _least(plan, recipe), plan.processes > 1
+    each = f" in each of {plan.processes} processes, together {gigabytes(plan.processes * least)}" if several else ""
     lines = [
-        f"a training step does not fit on {plan.device}: it needs at least {gigabytes(_least(plan, recipe))} "
-        f"({' + '.join(parts)} + {gigabytes(libraries)} libraries), and {gigabytes(plan.available)} are here. "
+        f"a training step does not fit on {plan.device}: it needs at least {gigabytes(least)} "
+        f"({' + '.join(parts)} + {gigabytes(libraries)} libraries){each}, and {gigabytes(plan.available)} are here. "
         "What needs less, each with those before it:"
     ]
     lines += [f"  {item.setting}: {gigabytes(item.low)} to {gigabytes(item.high)}" for item in plan.less]
     lines += [f"  {setting}" for setting in _lora(recipe)]
+    if several and plan.available >= least:
+        lines.append(f"  machine.processes: {plan.available // least}")
     if recipe.train.batch != "auto":
         lines.append("  train.batch: auto, or a smaller train.batch_seconds")
     raise DataError("\n".join(lines))

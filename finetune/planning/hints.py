@@ -194,12 +194,14 @@ def _terms(terms: Mapping[str, int]) -> Iterator[str]:
 
 def _memory(facts: PlanFacts) -> Iterator[str]:
     for plan in facts.memory:
-        if plan.available is None or plan.high <= plan.available or facts.recipe.train.batch == "auto":
+        available = None if plan.available is None else plan.available // plan.processes
+        if available is None or plan.high <= available or facts.recipe.train.batch == "auto":
             continue
         if cannot_fit(plan, facts.recipe):  # an error
             continue
-        need = f"{gigabytes(plan.low)} to {gigabytes(plan.high)}, and {plan.device} has {gigabytes(plan.available)}"
-        change, available = "train.batch: auto, or a smaller train.batch_seconds", plan.available
+        need = f"{gigabytes(plan.low)} to {gigabytes(plan.high)}, and {plan.device} has {gigabytes(available)}"
+        need += f" for each of {plan.processes} processes" if plan.processes > 1 else ""
+        change = "train.batch: auto, or a smaller train.batch_seconds"
         if enough := next((number for number, item in enumerate(plan.less, 1) if item.high <= available), 0):
             change = " and ".join(item.setting for item in plan.less[:enough])
         yield f"a training step needs about {need}: set {change}"

@@ -50,7 +50,7 @@ class LessMemory:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes on one device at the peak of a training step.
+    """Bytes of one process on one device at the peak of a training step.
 
     Attributes:
         device: cpu or cuda.
@@ -64,6 +64,7 @@ class MemoryPlan:
         low, high: the sum with the least and the most that libraries need, the second with a margin.
         available: memory of this machine or of its smallest card; None if the device is not on this machine.
         less: settings that need less memory, in the order in which to try them.
+        processes: processes that have `available` together: those of a training on a CPU, 1 on a card.
     """
 
     device: str
@@ -79,6 +80,7 @@ class MemoryPlan:
     high: int
     available: int | None
     less: list[LessMemory] = field(default_factory=list)
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ class StepMemory:
             total + least,
             round(total * (1 + MARGIN[self.device])) + most,
             available,
+            processes=self.processes if self.device == "cpu" else 1,
         )
 
 

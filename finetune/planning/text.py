@@ -110,7 +110,9 @@ def _clock(seconds: float) -> timedelta:
 def _memory(plans: Iterable[MemoryPlan]) -> Iterator[str]:
     for plan in plans:
         here = f"; {gigabytes(plan.available)} are here" if plan.available is not None else ""
-        yield _row(plan.device, f"{gigabytes(plan.low)} to {gigabytes(plan.high)} with {plan.dtype} weights{here}")
+        each = f" in each of {plan.processes} processes" if plan.processes > 1 else ""
+        size = f"{gigabytes(plan.low)} to {gigabytes(plan.high)}"
+        yield _row(plan.device, f"{size} with {plan.dtype} weights{each}{here}")
         parts = (
             (plan.weights, "frozen weights"),
             (plan.trained, "trained"),
@@ -140,4 +142,5 @@ def _disk(result: CheckResult) -> Iterator[str]:
     total = sum(size for size, _ in sizes)
     parts = ", ".join(f"{gigabytes(size)} {name}" for size, name in sizes if size)
     yield _row("needed", f"up to {gigabytes(total)}: {parts}")
-    yield _row("free", f"{gigabytes(plan.free)} in {plan.folder}")
+    written = f"; {gigabytes(plan.present)} of the run are written already" if plan.present else ""
+    yield _row("free", f"{gigabytes(plan.free)} in {plan.folder}{written}")

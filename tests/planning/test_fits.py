@@ -46,6 +46,24 @@ def test_what_could_fit_is_not_refused(tiny: Callable[..., Recipe], tmp_path: Pa
         check_fits(replace(PLAN, available=34 * GB), auto)
 
 
+def test_the_processes_on_a_cpu_share_its_memory(tiny: Callable[..., Recipe], tmp_path: Path) -> None:
+    recipe, three = tiny(tmp_path, "x", parts=FULL), replace(PLAN, device="cpu", processes=3)
+    check_fits(replace(three, available=123 * GB), recipe)
+    with pytest.raises(DataError) as caught:
+        check_fits(replace(three, available=122 * GB), recipe)
+    first, *settings = str(caught.value).split("\n")
+    assert "libraries) in each of 3 processes, together 123 GB, and 122 GB are here" in first
+    assert "  machine.processes: 2" in settings
+
+
+def test_the_memory_of_three_processes_is_checked(trained: tuple[Recipe, RunDir, SpeechModel]) -> None:
+    recipe, run, _ = trained
+    (one,) = [plan for plan in check_recipe(recipe).memory if plan.device == "cpu"]
+    check_training(recipe, run, 1, lambda device: 2 * one.low)
+    with pytest.raises(DataError, match="in each of 3 processes"):
+        check_training(recipe, run, 3, lambda device: 2 * one.low)
+
+
 @pytest.mark.parametrize("batch", ["fixed", "auto"])
 def test_check_and_train_refuse_a_device_that_is_too_small_with_the_same_text(
     trained: tuple[Recipe, RunDir, SpeechModel], batch: str
