@@ -15,6 +15,7 @@ from finetune.core.data_config import CorpusEntry, TextSection
 from finetune.core.errors import DataError, RecipeError
 from finetune.core.files import write_lines
 from finetune.core.run_dir import RunDir
+from finetune.core.wording import count, verb
 from finetune.data.manifest import manifest_line
 from finetune.data.splits import SPLITS
 from finetune.data.utterance_table import UtteranceTable, open_manifest
@@ -85,7 +86,8 @@ def learning_curve(
     files, scored = CurveFiles(run), ScoredSet(recipe, run, options.split, backend or Backend())
     if sum(scored.words) < MIN_WORDS:
         raise DataError(
-            f"data.{options.split}: {sum(scored.words)} words are too few for a curve; at least {MIN_WORDS} are "
+            f"data.{options.split}: {count(sum(scored.words), 'word')} {verb(sum(scored.words), 'is', 'are')} "
+            f"too few for a curve; at least {MIN_WORDS} are "
             "needed, and several thousand for narrow intervals"
         )
     clips = open_manifest(run.manifest("train"))
@@ -94,7 +96,7 @@ def learning_curve(
     parts = plan_parts(recipe, run, clips, unit, options)
     base, trained = scored.texts(recipe, run, "base", files.texts("base")), list[TrainedPart]()
     for number, part in enumerate(parts, 1):
-        log.info("curve: part %s (%d of %d): %d clips", part.name, number, len(parts), len(part.rows))
+        log.info("curve: part %s (%d of %d): %s", part.name, number, len(parts), count(len(part.rows), "clip"))
         _write_part(clips, part, files.manifest(part.name))
         texts = scored.texts(part.recipe, train(part.recipe), "adapted", files.texts(part.name))
         trained.append(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from finetune.cli.arguments import Subparsers, add_options, chosen_options
 from finetune.core.options import LoadOptions
 from finetune.core.terminal import visible
+from finetune.core.wording import count
 
 if TYPE_CHECKING:
     from finetune.serving.bench_result import LoadResult, Percentiles, RateResult
@@ -99,7 +100,8 @@ def run(args: argparse.Namespace) -> int:
 def format_load(result: "LoadResult") -> list[str]:
     """A line on the load, one table row for each rate, and the errors and warnings of each."""
     lines = [
-        f"{result.model} at {result.url}: {result.clips} clips, {result.clip_seconds / result.clips:.1f} s on average, "
+        f"{result.model} at {result.url}: {count(result.clips, 'clip')}, "
+        f"{result.clip_seconds / result.clips:.1f} s on average, "
         f"seed {result.seed}",
         "",
         f"{'requests/s':>10}{'answered':>12}{'p50 s':>9}{'p95 s':>9}{'p99 s':>9}{'max s':>9}"
@@ -123,7 +125,7 @@ def format_load(result: "LoadResult") -> list[str]:
 def _notes(rate: "RateResult") -> list[str]:
     notes = [f"{count} x {error}: {rate.examples[error] or '-'}" for error, count in rate.errors.items()]
     if rate.clips_with_different_texts:
-        notes.append(f"{rate.clips_with_different_texts} clips got answers with different texts")
+        notes.append(f"{count(rate.clips_with_different_texts, 'clip')} got answers with different texts")
     if rate.client_delay > 0.1:
         notes.append(f"this client sent requests up to {rate.client_delay:.2f} s late; it is too slow for the rate")
     return [f"{rate.rate:g} requests/s: {note}" for note in notes]

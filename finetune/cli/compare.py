@@ -8,6 +8,7 @@ from finetune.cli.arguments import Subparsers
 from finetune.core.options import COMPARE_FOLDER
 from finetune.core.prompts import INSTRUCTION
 from finetune.core.terminal import visible
+from finetune.core.wording import count
 from finetune.metrics.conditions import GRAMMAR, parse_condition
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def format_comparison(result: "CompareResult") -> list[str]:
         *_normalizer_changes(result),
     ]
     return [
-        f"{result.clips} clips, {first.audio_seconds / 60:.1f} min, {result.words} words; normalizer "
+        f"{count(result.clips, 'clip')}, {first.audio_seconds / 60:.1f} min, {count(result.words, 'word')}; normalizer "
         f"{result.settings.normalizer}; intervals by {first.blocks.unit}",
         "",
         *_systems_table(result),
@@ -172,9 +173,9 @@ def _suspicious_clips(result: "CompareResult") -> list[str]:
     notes = []
     for name, entry in result.systems.items():
         if entry.flags:
-            kinds = ", ".join(f"{count} {flag}" for flag, count in entry.flags.items())
+            kinds = ", ".join(f"{number} {flag}" for flag, number in entry.flags.items())
             notes.append(
-                f"{name}: {entry.utterances - entry.without_flagged.utterances} suspicious clips "
+                f"{name}: {count(entry.utterances - entry.without_flagged.utterances, 'suspicious clip')} "
                 f"({kinds}); WER without them {100 * entry.without_flagged.wer:.1f}"
             )
     return notes
@@ -187,7 +188,8 @@ def _normalizer_changes(result: "CompareResult") -> list[str]:
     if not changes:
         return []
     return [
-        f"the normalizer removes at least half of {len(changes)} texts, such as that of clip {min(changes)[0]!r} "
+        f"the normalizer removes at least half of {count(len(changes), 'text')}, such as that of clip "
+        f"{min(changes)[0]!r} "
         "(--json lists them)"
     ]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from finetune.cli.arguments import Subparsers, add_shard_arguments
 from finetune.core.terminal import visible
+from finetune.core.wording import count
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     if problems := (result.dropped + result.warnings).text():
         print(visible(problems))
     left_out = result.dropped.total
-    rows = f"; {left_out} row{'s' * (left_out > 1)} left out" if left_out else ""
+    rows = f"; {count(left_out, 'row')} left out" if left_out else ""
     files = f"{len(result.files)} files in {args.out}" if len(result.files) > 1 else str(result.files[0])
-    print(visible(f"{result.clips} clips, {result.seconds / 3600:.2f} h{rows}: {files}"))
+    print(visible(f"{count(result.clips, 'clip')}, {result.seconds / 3600:.2f} h{rows}: {files}"))
     return 0

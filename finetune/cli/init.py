@@ -13,6 +13,7 @@ from finetune.cli.arguments import Subparsers
 from finetune.core.errors import DataError
 from finetune.core.goals import GOALS
 from finetune.core.terminal import visible
+from finetune.core.wording import count, verb
 
 if TYPE_CHECKING:
     from finetune.data.manifest import Utterance
@@ -146,13 +147,17 @@ def _write_splits(source: str, folder: Path) -> float:
         parts.setdefault(split, []).append(item)
     if len(parts) < 3:
         raise DataError(
-            f"{source}: {len(utterances)} usable clips with {splits.different} different {splits.disjoint}s are too "
+            f"{source}: {count(len(utterances), 'usable clip')} with "
+            f"{count(splits.different, f'different {splits.disjoint}')} are too "
             "few for train, valid and test"
         )
     for split in ("train", "valid", "test"):
         write_manifest(folder / f"{split}.jsonl", parts[split])
         print(
-            visible(f"{folder / split}.jsonl: {len(parts[split])} clips, {seconds_of(parts[split]) / 60:.1f} minutes")
+            visible(
+                f"{folder / split}.jsonl: {count(len(parts[split]), 'clip')}, "
+                f"{seconds_of(parts[split]) / 60:.1f} minutes"
+            )
         )
     print(f"no {splits.disjoint} is in two of them")
     return seconds_of(parts["train"]) / 3600
@@ -175,7 +180,10 @@ def _usable(source: str, folder: Path) -> "list[Utterance]":
     if number := result.dropped.total:
         long = "; `finetune segment` cuts long recordings" if TOO_LONG in result.dropped.counts else ""
         total = number + len(utterances)
-        print(f"{number} of {total} rows are left out, because the recipe's limits refuse them{long}")
+        print(
+            f"{number} of {total} rows {verb(number, 'is', 'are')} left out, because the recipe's limits refuse "
+            f"them{long}"
+        )
     return utterances
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from finetune.cli.arguments import Subparsers, add_recipe_arguments
 from finetune.core.errors import RecipeError
 from finetune.core.terminal import visible
+from finetune.core.wording import count
 
 CLIPS = 10
 
@@ -43,5 +44,5 @@ def run(args: argparse.Namespace) -> int:
     run_dir = run_recipe(recipe, "prepare")
     folder = args.output or run_dir.root / "preview"
     rows = write_preview(recipe, run_dir, folder, args.clips, args.epoch - 1)
-    print(visible("\n".join([*format_preview(rows), f"{len(rows)} clips in {folder}"])))
+    print(visible("\n".join([*format_preview(rows), f"{count(len(rows), 'clip')} in {folder}"])))
     return 0

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from finetune.cli.arguments import Subparsers, add_options, add_untranscribed_arguments, chosen_options
 from finetune.core.curation_options import PseudoLabelOptions
 from finetune.core.terminal import visible
+from finetune.core.wording import count
 
 if TYPE_CHECKING:
     from finetune.curation.pseudo_label import PseudoLabelSummary
@@ -57,12 +58,13 @@ def run(args: argparse.Namespace) -> int:
 def _lines(summary: "PseudoLabelSummary") -> list[str]:
     """The summary as text."""
     lines = [
-        f"{summary.kept} of {summary.clips} clips kept, {summary.kept_seconds / 60:.1f} of {summary.seconds / 60:.1f} "
+        f"{summary.kept} of {count(summary.clips, 'clip')} kept, {summary.kept_seconds / 60:.1f} of "
+        f"{summary.seconds / 60:.1f} "
         "minutes"
     ]
-    lines += [f"set aside: {count} clips: {reason}" for reason, count in summary.set_aside.items()]
+    lines += [f"set aside: {count(number, 'clip')}: {reason}" for reason, number in summary.set_aside.items()]
     if summary.transcribed:
-        lines.append(f"left out: {summary.transcribed} rows that have a transcript already")
+        lines.append(f"left out: {count(summary.transcribed, 'row')} with a transcript already")
     if not summary.kept:
         lines.append(
             "no clip was kept: the model is too unsure of this speech. Adapt it with more transcripts first; "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from finetune.cli.arguments import Subparsers
 from finetune.core.errors import CheckpointError, ModelError, RecipeError
 from finetune.core.terminal import visible
+from finetune.core.wording import count
 
 if TYPE_CHECKING:
     from finetune.core.run_dir import RunDir
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace, ask: Callable[[str], str] | None) -> int:
         return 1
     result = push(contents.files, args.repository, args.public, args.update, _say, args.message)
     removed = f"; deleted {', '.join(result.deleted)}" if result.deleted else ""
-    print(visible(f"sent {result.sent} files to {args.repository}{removed}: {result.url}"))
+    print(visible(f"sent {count(result.sent, 'file')} to {args.repository}{removed}: {result.url}"))
     return 0
 
 
@@ -95,7 +96,7 @@ def format_contents(contents: "Contents") -> list[str]:
     """A line for each file with its size, their sum, and what is not sent."""
     lines = [f"{item.size:>15,}  {item.name}" for item in contents.files]
     total = sum(item.size for item in contents.files)
-    lines.append(f"{total:>15,}  bytes in {len(contents.files)} files")
+    lines.append(f"{total:>15,}  bytes in {count(len(contents.files), 'file')}")
     lines += [f"not sent: {name} ({reason})" for name, reason in contents.left_out.items()]
     return [*lines, *(f"note: {note}" for note in contents.notes)]
 

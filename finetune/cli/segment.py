@@ -11,6 +11,7 @@ from finetune.core.errors import DataError
 from finetune.core.files import output_folder
 from finetune.core.options import SegmentOptions
 from finetune.core.terminal import visible
+from finetune.core.wording import count, verb
 from finetune.model.model_source import check_source
 
 log = logging.getLogger(__name__)
@@ -95,16 +96,21 @@ def _lines(summary: "SegmentSummary", options: SegmentOptions) -> list[str]:
         return f"{100 * part / total:.1f} %" if total else "none"
 
     lines = [
-        f"{summary.clips} clips, {summary.clip_seconds / 60:.1f} of {summary.seconds / 60:.1f} minutes, "
-        f"{summary.clip_words} of {summary.words} words ({percentage(summary.clip_words, summary.words)})"
+        f"{count(summary.clips, 'clip')}, {summary.clip_seconds / 60:.1f} of {summary.seconds / 60:.1f} minutes, "
+        f"{summary.clip_words} of {count(summary.words, 'word')} ({percentage(summary.clip_words, summary.words)})"
     ]
     if summary.short_clips:
-        lines.append(f"{summary.short_clips} clips are shorter than {options.min_duration:g} s")
-    lines += [f"set aside: {count} words: {reason}" for reason, count in summary.set_aside_words.items()]
+        lines.append(
+            f"{count(summary.short_clips, 'clip')} {verb(summary.short_clips, 'is', 'are')} shorter than "
+            f"{options.min_duration:g} s"
+        )
+    lines += [f"set aside: {count(number, 'word')}: {reason}" for reason, number in summary.set_aside_words.items()]
     if summary.seconds_without_text:
         lines.append(f"set aside: {summary.seconds_without_text:.0f} s of speech, or of sound like it, without text")
     if summary.unusable:
-        lines.append(f"{summary.unusable} of {summary.recordings} recordings have no words or no readable audio")
+        lines.append(
+            f"{summary.unusable} of {count(summary.recordings, 'recording')} have no words or no readable audio"
+        )
     elif not summary.clips:
         lines.append(
             "no clip was kept: does the text belong to the audio, and does the model know the language and the voice? "

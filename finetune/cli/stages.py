@@ -14,6 +14,7 @@ from finetune.cli.arguments import (
 from finetune.cli.verify import check_engine, verify_export
 from finetune.core.errors import DataError, RecipeError
 from finetune.core.terminal import visible
+from finetune.core.wording import count
 from finetune.data.splits import SPLITS
 from finetune.exporting.engines.registry import ADAPTERS, ENGINES, GGUF, HF, ONNX
 from finetune.model.model_source import check_source
@@ -118,7 +119,7 @@ def _write_shards(args: argparse.Namespace, run_dir: "RunDir") -> None:
     splits = {split: path for split in SPLITS if (path := run_dir.manifest(split)).is_file()}
     options = ConvertOptions(codec=args.codec, shard_bytes=args.shard_size)
     for split, files in write_split_shards(args.shards, splits, options).items():
-        print(visible(f"{split:6} {len(files)} shards in {args.shards / split}"))
+        print(visible(f"{split:6} {count(len(files), 'shard')} in {args.shards / split}"))
 
 
 def _check_shards(folder: Path, splits: list[str]) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from finetune.cli.arguments import Subparsers, add_options, add_untranscribed_arguments, chosen_options
 from finetune.core.curation_options import SuggestOptions
 from finetune.core.terminal import visible
+from finetune.core.wording import count, verb
 
 if TYPE_CHECKING:
     from finetune.curation.suggest import SuggestSummary
@@ -62,13 +63,14 @@ def run(args: argparse.Namespace) -> int:
 def _lines(summary: "SuggestSummary") -> list[str]:
     """The summary as text."""
     lines = [
-        f"{summary.suggested} of {summary.clips} clips suggested, {summary.suggested_seconds / 60:.1f} of "
-        f"{summary.seconds / 60:.1f} minutes; {summary.near_copies} are near copies of a better one",
-        f"disagreement: {summary.compared}; rare words: by {summary.training_texts} training texts",
+        f"{summary.suggested} of {count(summary.clips, 'clip')} suggested, {summary.suggested_seconds / 60:.1f} of "
+        f"{summary.seconds / 60:.1f} minutes; {summary.near_copies} "
+        f"{verb(summary.near_copies, 'is a near copy', 'are near copies')} of a better one",
+        f"disagreement: {summary.compared}; rare words: by {count(summary.training_texts, 'training text')}",
     ]
-    lines += [f"set aside: {count} clips: {reason}" for reason, count in summary.set_aside.items()]
+    lines += [f"set aside: {count(number, 'clip')}: {reason}" for reason, number in summary.set_aside.items()]
     if summary.transcribed:
-        lines.append(f"left out: {summary.transcribed} rows that have a transcript already")
+        lines.append(f"left out: {count(summary.transcribed, 'row')} with a transcript already")
     if not summary.training_texts:
         lines.append("no training texts are known, so every word counts as rare; give them with --texts")
     if not summary.suggested:

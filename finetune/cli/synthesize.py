@@ -9,6 +9,7 @@ from finetune.cli.arguments import Subparsers, add_options, chosen_options
 from finetune.core.errors import RecipeError
 from finetune.core.options import SynthesisOptions, choices
 from finetune.core.terminal import visible
+from finetune.core.wording import count
 from finetune.model.model_source import check_source
 
 log = logging.getLogger(__name__)
@@ -153,11 +154,16 @@ def _sentences(args: argparse.Namespace, options: SynthesisOptions, files: "Synt
 
 def _lines(summary: "SynthesisSummary") -> list[str]:
     """The summary as text."""
-    lines = [f"{summary.clips} clips, {summary.seconds / 60:.1f} minutes, {len(summary.clips_by_voice)} voices"]
+    lines = [
+        f"{count(summary.clips, 'clip')}, {summary.seconds / 60:.1f} minutes, "
+        f"{count(len(summary.clips_by_voice), 'voice')}"
+    ]
     if summary.terms:
-        lines.append(f"{summary.terms} terms with {summary.fewest_clips_of_a_term} clips or more each")
+        lines.append(
+            f"{count(summary.terms, 'term')} with {count(summary.fewest_clips_of_a_term, 'clip')} or more each"
+        )
     lines += [f"{count:6d}  {voice}" for voice, count in sorted(summary.clips_by_voice.items())]
-    lines += [f"set aside: {count} clips: {reason}" for reason, count in summary.set_aside.items()]
+    lines += [f"set aside: {count(number, 'clip')}: {reason}" for reason, number in summary.set_aside.items()]
     if not summary.clips:
         lines.append(
             "no clip was kept: does the model know the language, and are the voices intelligible? --no-check keeps all"

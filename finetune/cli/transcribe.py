@@ -24,6 +24,7 @@ from finetune.core.options import FORMATS, TranscribeOptions
 from finetune.core.prompts import read_profile
 from finetune.core.terminal import prepare_streams
 from finetune.core.unexpected import explain
+from finetune.core.wording import count
 from finetune.data.audio_state import has_bytes
 from finetune.inference.saved_options import options_for, options_path, read_options
 from finetune.model.model_source import check_source
@@ -63,7 +64,7 @@ def run(
         log_message(f"finetune: warning: {warning}")
     targets = output_files(paths, form, args.output, options.channel == "each")
     if not any((os.path.exists(path) and not os.path.isdir(path)) or has_bytes(path) for path in paths):
-        more = [f"... and {len(paths) - MAX_NAMES} more files"] if len(paths) > MAX_NAMES else []
+        more = [f"... and {count(len(paths) - MAX_NAMES, 'more file')}"] if len(paths) > MAX_NAMES else []
         raise DataError("\n".join([*(f"{path[:200]}: {_missing(path)}" for path in paths[:MAX_NAMES]), *more]))
     check_source(model)
     if args.output:

@@ -13,6 +13,7 @@ from finetune.core.errors import DataError, RecipeError
 from finetune.core.files import write_text
 from finetune.core.options import TranscribeOptions
 from finetune.core.terminal import shortened, visible
+from finetune.core.wording import count
 from finetune.data.byte_range import stem_of
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def log_notes(item: "Transcript", name: str, options: TranscribeOptions) -> None
     if not item.segments:
         log_message(f"finetune: {name}: no speech")
     elif item.no_speech_windows:
-        log_message(f"finetune: {name}: no speech found in {item.no_speech_windows} windows; they have no text")
+        log_message(f"finetune: {name}: no speech found in {count(item.no_speech_windows, 'window')}, without text")
     if item.truncated:
         log_message(
             f"finetune: {name}: the text of a window reached {options.decoding.max_new_tokens} tokens and was "

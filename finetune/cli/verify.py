@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from finetune.cli.arguments import Subparsers, add_gguf_dtype
 from finetune.core.errors import DataError, RecipeError
 from finetune.core.terminal import visible
+from finetune.core.wording import count
 from finetune.exporting.engines.registry import ENGINES, GGUF
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def format_verification(result: "Verification") -> list[str]:
     """One line with the counts, one with time and memory, and the first differences."""
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     lines = [
-        f"{result.engine} ({versions}), format {result.format}: {result.equal} of {result.clips} texts equal; "
+        f"{result.engine} ({versions}), format {result.format}: {result.equal} of {count(result.clips, 'text')} equal; "
         f"WER {100 * result.engine_wer:.1f} %, here {100 * result.toolkit_wer:.1f} %",
         f"{result.engine_seconds:.1f} s for {result.audio_seconds:.1f} s of audio (real-time factor "
         f"{result.engine_seconds / result.audio_seconds:.2f}), {result.load_seconds:.1f} s to load, "
@@ -128,11 +129,11 @@ def format_verification(result: "Verification") -> list[str]:
             "it; compare other clips (--clips) or more (--limit)"
         )
     elif result.adapted is not None:
-        lines.append(f"The adapter changes {result.adapted} of {result.clips} texts of the base model")
+        lines.append(f"The adapter changes {result.adapted} of {count(result.clips, 'text')} of the base model")
     for item in result.differences[:SHOWN]:
         lines += [f"{item.id}:", f"  here   {_quoted(item.toolkit)}", f"  engine {_quoted(item.engine)}"]
     if len(result.differences) > SHOWN:
-        lines.append(f"and {len(result.differences) - SHOWN} more clips with different texts")
+        lines.append(f"and {count(len(result.differences) - SHOWN, 'more clip')} with different texts")
     return lines
 
 

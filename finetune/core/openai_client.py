@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from finetune.core.errors import ModelError
+from finetune.core.wording import count
 
 URL, KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"  # environment variables
 OPENAI = "https://api.openai.com/v1"
@@ -106,7 +107,7 @@ class OpenAIClient:
                 pause = _retry_after(response, pause)
             if attempt < attempts - 1:
                 self.retries.sleep(min(pause, self.retries.max_pause))
-        return Answer(None, error=f"{error} ({attempts} attempts)")
+        return Answer(None, error=f"{error} ({count(attempts, 'attempt')})")
 
     def excerpt(self, text: str) -> str:
         """Text of the server for a message: short, on one line, and without the key."""

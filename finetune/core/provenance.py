@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from finetune.core.wording import count
 from finetune.version import __version__
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "jiwer", "numpy", "soundfile", "soxr")
@@ -67,4 +68,4 @@ def _processor() -> str:
     except OSError:
         lines = []
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return f"{name or platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    return f"{name or platform.processor() or platform.machine()}, {count(os.cpu_count() or 1, 'core')}"

@@ -8,6 +8,8 @@ import unicodedata
 from contextlib import suppress
 from typing import Any, TextIO
 
+from finetune.core.wording import count
+
 HARMFUL = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, format (text direction), surrogates, line and paragraph separators
 MAX_LINES, MAX_LINE = 100, 1000
 JOINERS = "\u200c\u200d"  # zero-width joiners, which Persian and Hindi need
@@ -24,7 +26,7 @@ def visible(text: str) -> str:
 def shortened(text: str) -> str:
     """A message of at most `MAX_LINES` lines of `MAX_LINE` characters: a name or a cell can be megabytes long."""
     lines = text.split("\n")
-    more = [f"... and {len(lines) - MAX_LINES} more lines"] if len(lines) > MAX_LINES else []
+    more = [f"... and {count(len(lines) - MAX_LINES, 'more line')}"] if len(lines) > MAX_LINES else []
     cut = [line if len(line) <= MAX_LINE else f"{line[: MAX_LINE // 2]} ... {line[-MAX_LINE // 2 :]}" for line in lines]
     return "\n".join([*cut[:MAX_LINES], *more])
 

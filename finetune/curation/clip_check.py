@@ -12,6 +12,7 @@ from finetune.core.files import read_jsonl, write_text
 from finetune.core.options import DecodingOptions
 from finetune.core.progress import task
 from finetune.core.prompts import INSTRUCTION
+from finetune.core.wording import count
 from finetune.data.manifest import Utterance, seconds_of
 from finetune.inference.recognize import recognize
 from finetune.metrics.alignment import align
@@ -67,4 +68,4 @@ def reason_against(text: str, terms: Sequence[str], hypothesis: str, preset: str
     missed, total = general_errors(text, terms, hypothesis, preset)
     if not total or missed <= max_errors * total:
         return ""
-    return f"the model misses {missed} of {total} general words"
+    return f"the model misses {missed} of {count(total, 'general word')}"

@@ -11,6 +11,7 @@ from finetune.core.errors import DataError
 from finetune.core.files import read_json, write_json
 from finetune.core.options import SegmentOptions
 from finetune.core.run_dir import RunDir
+from finetune.core.wording import count
 from finetune.curation.recordings import read_recordings
 from finetune.curation.segment_corpus import SegmentFiles, segment_recordings
 from finetune.data.corpus_state import corpus_state
@@ -55,7 +56,7 @@ def segment_long(recipe: Recipe, run: RunDir, load: Load | None = None) -> Recip
             summary = segment_recordings(model, recordings, options, files, keep_below=recipe.data.max_duration)
             if summary.unusable > recipe.data.max_bad_fraction * len(recordings):
                 raise DataError(
-                    f"{source}: {summary.unusable} of {len(recordings)} rows are unusable, more than "
+                    f"{source}: {summary.unusable} of {count(len(recordings), 'row')} are unusable, more than "
                     f"data.max_bad_fraction {recipe.data.max_bad_fraction:g} allows; {files.set_aside} has the reasons"
                 )
             write_json(folder / "inputs.json", state)

@@ -15,6 +15,7 @@ from finetune.core.errors import DataError
 from finetune.core.files import write_json, write_text
 from finetune.core.options import SegmentOptions
 from finetune.core.progress import task
+from finetune.core.wording import count
 from finetune.curation.recordings import Recording
 from finetune.curation.segment import Piece, Segmented, segment_audio
 from finetune.data.audio import SAMPLE_RATE, load_utterance
@@ -89,7 +90,7 @@ def segment_recordings(
         clips += [_cut(row, files.audio) for row in rows] if files.audio else rows
         aside += [_aside_row(recording.utterance, piece) for piece in result.aside]
         results.append(result)
-        log.info("%s: %d clips, %.1f of %.1f s", name, len(rows), _total_seconds(result.clips), result.seconds)
+        log.info("%s: %s, %.1f of %.1f s", name, count(len(rows), "clip"), _total_seconds(result.clips), result.seconds)
     summary = _summarize(results, options)
     write_manifest(files.clips, clips)
     write_text(files.set_aside, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in aside))

@@ -16,6 +16,7 @@ from finetune.core.errors import DataError, FinetuneError
 from finetune.core.files import read_jsonl, write_bytes, write_json, write_text
 from finetune.core.options import SynthesisOptions, field_names
 from finetune.core.progress import advance, task
+from finetune.core.wording import count
 from finetune.core.worker_pool import available_cores
 from finetune.curation.clip_audio import flac_bytes, to_clip
 from finetune.curation.clip_check import reason_against, transcribe_clips
@@ -131,7 +132,8 @@ def synthesize_clips(plan: Sequence[PlannedClip], files: SynthesisFiles, workers
             pool.shutdown(cancel_futures=True)
             finished = sum(files.audio(clip.id).is_file() for clip in plan)
             raise type(error)(
-                f"{error}\n{finished} of {len(plan)} clips are finished and are kept in {files.folder / 'audio'}; "
+                f"{error}\n{finished} of {count(len(plan), 'clip')} are finished and are kept in "
+                f"{files.folder / 'audio'}; "
                 "rerun the same command to resume, or leave this voice out"
             ) from error
         finally:

@@ -70,7 +70,7 @@ def read_untranscribed(source: str, media: Path, max_duration: float) -> Untrans
     every = list(_rows(source, media))
     rows = [row for row in every if not clean_text(row.values.get("text"))]
     if not rows:
-        raise DataError(f"{source}: all {len(every)} rows have a transcript already; remove the texts to replace them")
+        raise DataError(f"{source}: each row has a transcript already; remove the texts to replace them")
     bare = [replace(row, values=row.values | {"text": ""}) for row in rows]
     audited = audit(
         bare,

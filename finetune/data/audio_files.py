@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from finetune.core.errors import DataError
 from finetune.core.run_dir import RunDir
+from finetune.core.wording import count, verb
 from finetune.core.worker_pool import available_cores
 from finetune.data.audio import inspect_audio
 from finetune.data.audio_state import remote_states
@@ -73,7 +74,8 @@ def require_audio_files(run: RunDir, splits: Mapping[str, Sequence[Utterance]]) 
     if run.audio_files.is_file():
         for split, reasons in _compare(run, splits).items():
             raise DataError(
-                f"data.{split}: the audio of {len(reasons)} of {len(splits[split])} clips can no longer be read: "
+                f"data.{split}: the audio of {len(reasons)} of {count(len(splits[split]), 'clip')} can no "
+                f"longer be read: "
                 f"{_listed([f'{name} ({reason})' for name, reason in reasons.items()])}. Scores without them are of "
                 "another set: restore the files, or start again under another name (--set name=...), without these "
                 "clips"
@@ -109,14 +111,15 @@ def _compare_samples(
 ) -> None:
     """Decodes the audio of some rows, each with its split and number; updates `recorded` and `unreadable`."""
     files = len({item.audio_filepath for _, _, item in rows})
-    log.info("comparing the audio of %d clips in %d files with `finetune prepare`", len(rows), files)
+    log.info("comparing %s in %s with `finetune prepare`", count(len(rows), "clip"), count(files, "file"))
     with ThreadPoolExecutor(available_cores()) as pool:
         problems = list(pool.map(_problem, (item for _, _, item in rows)))
     checked = list(zip(rows, problems, strict=True))
     changed = [f"{item.id} ({item.audio_filepath})" for (_, _, item), problem in checked if problem == CHANGED]
     if changed:
         raise DataError(
-            f"{run.manifests}: {len(changed)} clips have other audio than `finetune prepare` has read: "
+            f"{run.manifests}: {count(len(changed), 'clip')} {verb(len(changed), 'has', 'have')} other audio "
+            f"than `finetune prepare` has read: "
             f"{_listed(changed)}. Restore these files, or start again under another name (--set name=...); if "
             f"nothing was trained, delete {run.marker('prepare')} to prepare again"
         )

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from finetune.core.errors import DataError
+from finetune.core.wording import count
 from finetune.data.audio_file import count_channels
 from finetune.data.byte_range import is_url
 from finetune.data.row import Row
@@ -17,12 +18,14 @@ def preview_channels(rows: Iterable[Row]) -> Iterator[str]:
     paths = list(dict.fromkeys(path for path in without if isinstance(path, str)))
     remote = any(is_url(path) for path in paths[:MAX_FILES])
     files = paths[: MAX_REMOTE if remote else MAX_FILES]
-    several = [(path, count) for path in files if (count := _channels(path)) > 1]
+    several = [(path, channels) for path in files if (channels := _channels(path)) > 1]
     if several:
-        path, count = several[0]
+        path, channels = several[0]
         yield (
-            f"       {len(several)} of {len(files)} audio files have several channels, which are averaged, such as "
-            f"{path} ({count}); if a transcript belongs to one channel, give its number (from 0) in a column `channel`"
+            f"       {len(several)} of {count(len(files), 'audio file')} have several channels, which are "
+            f"averaged, such as "
+            f"{path} ({channels}); if a transcript belongs to one channel, give its number (from 0) in a column "
+            f"`channel`"
         )
 
 

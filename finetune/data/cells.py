@@ -7,6 +7,7 @@ import re
 import unicodedata
 
 from finetune.core.unicode_text import composed
+from finetune.core.wording import count
 
 NO_NUMBER = ("", "nan", "none", "null", "na", "n/a", "-")  # cells of a column of numbers that hold no number
 CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)")  # 00:00:02.070, 0:02.07, 00:00:02,070
@@ -112,9 +113,9 @@ def json_value(value: object) -> object:
 def shown(value: object) -> str:
     """A value as in Python source, for a message; a long one is shortened."""
     if isinstance(value, bytes | bytearray | memoryview):
-        return f"<{len(value)} bytes>"
+        return f"<{count(len(value), 'byte')}>"
     if isinstance(value, list | tuple) and len(value) > 4:
-        return f"<a list of {len(value)} values>"
+        return f"<a list of {count(len(value), 'value')}>"
     if isinstance(value, dict):
         return f"<an object with the keys {shown(', '.join(map(str, value)))}>"
     text = value if isinstance(value, str) else repr(value)

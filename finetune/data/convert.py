@@ -21,6 +21,7 @@ from finetune.core import progress
 from finetune.core.data_config import TextSection
 from finetune.core.errors import DataError
 from finetune.core.files import output_folder
+from finetune.core.wording import count
 from finetune.core.worker_pool import WorkerPool, available_cores
 from finetune.data.audit import RowComparison
 from finetune.data.byte_range import is_url, parse_byte_range
@@ -107,7 +108,7 @@ def convert(source: str, out: Path, options: ConvertOptions) -> ConvertResult:
         writer.close()
         dropped, warnings = comparison.dropped, comparison.warnings
         if not writer.num_kept:
-            raise DataError(f"{source}: 0 of {len(rows)} rows are usable\n{dropped.text()}")
+            raise DataError(f"{source}: 0 of {count(len(rows), 'row')} are usable\n{dropped.text()}")
         result = SplitResult(Path(work), writer.num_kept, writer.seconds, dropped, comparison.style.style(rules))
         _keep_sources(source, out, options, SplitItems(result))
         folder = out if target in FOLDERS else options.audio

@@ -5,6 +5,7 @@ from itertools import chain
 
 from finetune.core.config import Recipe
 from finetune.core.errors import DataError
+from finetune.core.wording import count
 from finetune.data.audio_preview import preview_channels
 from finetune.data.corpora import preview_rows
 from finetune.data.corpus import Corpus
@@ -45,7 +46,7 @@ def preview_corpora(recipe: Recipe, open_corpus: Callable[..., Corpus | None] = 
             except DataError as error:
                 problems.append(f"data.{split}: {error}")
                 continue
-            yield f"{split:6} {'not opened' if rows is None else f'{len(rows):,} rows':>12}  {source}"
+            yield f"{split:6} {'not opened' if rows is None else count(len(rows), 'row'):>12}  {source}"
             if rows is None:
                 any_closed = True
                 continue
@@ -57,7 +58,7 @@ def preview_corpora(recipe: Recipe, open_corpus: Callable[..., Corpus | None] = 
     if recipe.data.terms:
         try:
             terms = prompted_terms(recipe, SPECIAL_TOKENS)
-            yield f"terms  {f'{len(terms):,} terms':>12}  {recipe.data.terms}"
+            yield f"terms  {count(len(terms), 'term'):>12}  {recipe.data.terms}"
             yield from (f"terms  {note}" for note in notes_on_signs(terms, recipe.evaluate.normalizer, None))
         except DataError as error:
             problems.append(f"data.terms: {error}")
@@ -81,10 +82,11 @@ def _problems(rows: Corpus, name: str, max_bad_fraction: float) -> Iterator[str]
     """The reasons for which `prepare` will refuse a corpus."""
     facts, most = rows.facts, max_bad_fraction * len(rows)
     if facts.num_missing > most:
-        yield f"{name}: {facts.num_missing} of {len(rows)} rows have no audio file"
+        yield (f"{name}: {facts.num_missing} of {count(len(rows), 'row')} have no audio file")
     if facts.num_faults > most and (fault := (row := rows[facts.first_fault]).fault):
         yield (
-            f"{name}: {facts.num_faults} of {len(rows)} rows cannot be used, such as {row.where}: {fault.kind}: "
+            f"{name}: {facts.num_faults} of {count(len(rows), 'row')} cannot be used, such as {row.where}: "
+            f"{fault.kind}: "
             f"{fault.detail}"
         )
 

@@ -15,6 +15,7 @@ from finetune.core.array_job import Shard
 from finetune.core.data_config import CorpusEntry, DataSection
 from finetune.core.errors import DataError
 from finetune.core.ray_pool import RayPool
+from finetune.core.wording import count
 from finetune.core.worker_pool import WorkerPool, available_cores
 from finetune.data.audit import RowComparison
 from finetune.data.corpus_entries import read_entries
@@ -147,15 +148,15 @@ class SplitJob:
 
     def _report(self, result: SplitResult, warnings: ProblemSummary, max_dropped: float) -> None:
         split, total, num_dropped = self.split, len(self.rows), result.dropped.total
-        dropped = f"; {num_dropped} of {total} rows dropped" if num_dropped else ""
+        dropped = f"; {num_dropped} of {count(total, 'row')} dropped" if num_dropped else ""
         log.info("%-6s %5d utterances, %s%s", split, result.num_kept, format_duration(result.seconds), dropped)
         if problems := (result.dropped + warnings).text():
             log.info(problems)
         if not result.num_kept:
-            raise DataError(f"data.{split}: 0 of {total} rows are usable; fix the problems above")
+            raise DataError(f"data.{split}: 0 of {count(total, 'row')} are usable; fix the problems above")
         if num_dropped > max_dropped:
             raise DataError(
-                f"data.{split}: {num_dropped} of {total} rows are unusable, more than data.max_bad_fraction "
+                f"data.{split}: {num_dropped} of {count(total, 'row')} are unusable, more than data.max_bad_fraction "
                 f"{self._data.max_bad_fraction:g} allows; fix the rows or raise data.max_bad_fraction"
             )
         if lines := format_style(split, result.style, self._data.text.language):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from finetune.core.errors import DataError
+from finetune.core.wording import count
 from finetune.data.audio import AudioInfo, inspect_audio
 from finetune.data.audio_readers import TOLERANCE
 from finetune.data.cells import cell_channel, cell_seconds, cell_text, no_number, shown
@@ -77,7 +78,7 @@ def _without_channel(row: Row, reason: str, max_duration: float, inspect: Inspec
         bare = replace(row, values=row.values | {"channel": None})
     audio = inspect_row(bare, max_duration, inspect)
     if isinstance(audio, RowAudio) and audio.info.channels > 1:
-        return Finding("invalid channel", f"{reason}; the file has {audio.info.channels} channels")
+        return Finding("invalid channel", f"{reason}; the file has {count(audio.info.channels, 'channel')}")
     return audio
 
 

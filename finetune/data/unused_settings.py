@@ -8,6 +8,7 @@ from itertools import islice
 from finetune.core.config import EvaluateSection, Recipe
 from finetune.core.errors import DataError
 from finetune.core.model_limits import read_limits
+from finetune.core.wording import count
 from finetune.data.cells import cell_keywords, cell_text, clean_text
 from finetune.data.manifest import KEYS, Utterance
 from finetune.data.row import Row
@@ -53,7 +54,8 @@ def unused_settings(recipe: Recipe, test: Sequence[Utterance], with_keywords: Co
     prompted = [item for item in test if false_keywords("", item.text, item.keywords, preset)]
     if prompted:
         yield (
-            f"data.test: the keywords of {len(prompted)} of {len(test)} rows, such as {prompted[0].id}, are in their "
+            f"data.test: the keywords of {len(prompted)} of {count(len(test), 'row')}, such as "
+            f"{prompted[0].id}, are in their "
             "transcripts: the prompt contains the answer. Use the column `terms` for terms that are only scored"
         )
 
@@ -102,7 +104,7 @@ def _terms(recipe: Recipe, test: Sequence[Utterance]) -> Iterator[str]:
             yield f"data.terms: no term of {recipe.data.terms} occurs in data.test, so their recall cannot be measured"
         elif missing:
             yield (
-                f"data.terms: {len(missing)} of {len(occurs)} terms do not occur in data.test, such as "
+                f"data.terms: {len(missing)} of {count(len(occurs), 'term')} do not occur in data.test, such as "
                 f"{missing[0]!r}; their recall is not measured"
             )
     cells = [cell for item in test for cell in (item.keywords, item.extra.get("terms"))]

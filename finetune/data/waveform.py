@@ -9,6 +9,7 @@ import soxr
 from numpy.typing import NDArray
 
 from finetune.core.errors import DataError
+from finetune.core.wording import count
 from finetune.data.audio import FULL_SCALE_LIMIT, MIN_SAMPLES, SAMPLE_RATE
 from finetune.data.audio_file import MAX_SOURCE_RATE, MIN_SOURCE_RATE
 from finetune.data.downmix import channel_for_mix, describe_mix
@@ -78,7 +79,7 @@ def _resampled(wave: NDArray[np.float32], sample_rate: float, name: str) -> NDAr
     if sample_rate != SAMPLE_RATE and len(wave):
         wave = soxr.resample(wave, sample_rate, SAMPLE_RATE, quality="HQ")
     if len(wave) < MIN_SAMPLES:
-        raise DataError(f"{name}: too short: {len(wave)} samples at 16 kHz, at least {MIN_SAMPLES} are needed")
+        raise DataError(f"{name}: too short: {count(len(wave), 'sample')} at 16 kHz, at least {MIN_SAMPLES} are needed")
     return np.require(wave, np.float32, ["C", "W"])  # torch warns about a read-only array
 
 

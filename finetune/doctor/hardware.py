@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from finetune.core.wording import count
 from finetune.doctor.finding import Finding, failed, passed, skipped, warned
 from finetune.model.float32 import computes_in_bfloat16
 
@@ -59,7 +60,7 @@ def check_processor() -> Finding:
     """Threads, and the arithmetic that the processor has instructions for."""
     name = torch.cpu.get_capabilities().get("cpu_name") or "unknown"
     text = "computes in bfloat16" if computes_in_bfloat16() else "emulates bfloat16: use model.dtype: float32"
-    return passed("processor", f"{name}, {os.cpu_count()} threads; {text}")
+    return passed("processor", f"{name}, {count(os.cpu_count() or 1, 'thread')}; {text}")
 
 
 def check_memory(limit: int) -> Finding:

@@ -12,6 +12,7 @@ from finetune.core.files import write_json
 from finetune.core.model_limits import read_limits, write_limits
 from finetune.core.options import DecodingOptions
 from finetune.core.progress import advance, task
+from finetune.core.wording import count
 from finetune.data.manifest import Utterance, seconds_of
 from finetune.data.row_prompt import has_ctc_text
 from finetune.evaluation.no_speech import NoSpeechCalibration, calibrate_no_speech
@@ -100,7 +101,7 @@ def calibrate(
             "Japanese are decoded without the CTC head, so they cannot be used"
         )
     if left_out := len(clips) - len(utterances):
-        log.info("%d clips left out: translations and Japanese are decoded without the CTC head", left_out)
+        log.info("%s left out: translations and Japanese are decoded without the CTC head", count(left_out, "clip"))
     loaded = load_model(model, "auto", default_device())
     pairs = 1 + len(ENTROPIES) * len(PROBABILITIES)
     with task(f"calibrate, {pairs} decoders", pairs * seconds_of(utterances)):

@@ -13,6 +13,7 @@ from finetune.core.config import EvaluateSection, Recipe
 from finetune.core.errors import DataError, RecipeError
 from finetune.core.files import read_json, sha256_file, write_json
 from finetune.core.run_dir import RunDir
+from finetune.core.wording import count, verb
 from finetune.data.manifest import Utterance
 from finetune.data.normalizer_choice import in_characters, normalizer_for, with_language
 from finetune.evaluation.compare_result import (
@@ -273,16 +274,26 @@ def _fired(conditions: Sequence[Condition], scores: Mapping[str, SystemScores]) 
 def _notes(inputs: _Inputs, hypotheses: Mapping[str, SystemHypotheses], clips: Sequence[Clip]) -> Iterator[str]:
     utterances, preset = inputs.utterances, inputs.options.preset
     if inputs.translations:
-        yield f"{len(inputs.translations)} clips are translations and are not scored"
+        yield (
+            f"{count(len(inputs.translations), 'translation')} {verb(len(inputs.translations), 'is', 'are')} not scored"
+        )
     for name, column in hypotheses.items():
         if column.failures:
             clip_id, error = next(iter(column.failures.items()))
-            yield f"{name} failed on {len(column.failures)} of {len(utterances)} clips, the first {clip_id!r}: {error}"
+            yield (
+                f"{name} failed on {len(column.failures)} of {count(len(utterances), 'clip')}, the first "
+                f"{clip_id!r}: {error}"
+            )
         if column.reused:
-            yield f"{name}: {column.reused} of {len(utterances)} hypotheses reused from {column.file}"
+            yield (
+                f"{name}: {column.reused} of {count(len(utterances), 'hypothesis', 'hypotheses')} reused from "
+                f"{column.file}"
+            )
         if unmatched := [row for row in column.unmatched if row not in inputs.translations]:
             yield (
-                f"{name}: {len(unmatched)} rows match no clip of the manifest, such as {unmatched[0]!r}; they are not "
+                f"{name}: {count(len(unmatched), 'row')} {verb(len(unmatched), 'matches', 'match')} no clip of "
+                f"the manifest, such as "
+                f"{unmatched[0]!r}; {verb(len(unmatched), 'it is', 'they are')} not "
                 "scored"
             )
         different = [
@@ -292,16 +303,20 @@ def _notes(inputs: _Inputs, hypotheses: Mapping[str, SystemHypotheses], clips: S
         ]
         if different:
             yield (
-                f"{name} has a different reference for {len(different)} clips, such as {different[0]!r}; "
+                f"{name} has a different reference for {count(len(different), 'clip')}, such as {different[0]!r}; "
                 "the references of the manifest are used"
             )
     for note in notes_on_signs(inputs.options.terms, preset, [clip.text for clip in clips]):
         yield f"terms {note}"
     if failed := len(utterances) - len(clips):
-        yield f"{failed} clips are left out for all systems, because a system failed on them"
+        yield (
+            f"{count(failed, 'clip')} {verb(failed, 'is', 'are')} left out for all systems, because a system "
+            f"failed on them"
+        )
     if preset not in UNSPACED and (japanese := sum(map(in_characters, utterances))):
         yield (
-            f"{japanese} clips are Japanese or Chinese, without spaces between words, but {preset} counts words: score "
+            f"{count(japanese, 'clip')} {verb(japanese, 'is', 'are')} Japanese or Chinese, without spaces "
+            f"between words, but {preset} counts words: score "
             "these clips separately with --normalizer ja-cer@2"
         )
     if any(system.kind == "model" for system in inputs.systems) and any(clip.keywords for clip in clips):

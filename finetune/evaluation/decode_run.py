@@ -9,6 +9,7 @@ from finetune.core.config import Recipe
 from finetune.core.model_limits import read_limits
 from finetune.core.progress import task
 from finetune.core.run_dir import RunDir
+from finetune.core.wording import count
 from finetune.data.manifest import Utterance, seconds_of
 from finetune.data.normalizer_choice import normalizer_for
 from finetune.data.probes import write_probes
@@ -216,7 +217,9 @@ def compare_decoders(
     differing = [a.id for a, b in zip(greedy, speculative, strict=True) if a.tokens != b.tokens]
     if differing:
         log.warning(
-            "speculative and greedy decoding differ on %d utterances, such as %s", len(differing), differing[:3]
+            "speculative and greedy decoding differ on %s, such as %s",
+            count(len(differing), "utterance"),
+            differing[:3],
         )
     texts, preset = [item.text for item in utterances], normalizer_for(utterances, recipe.evaluate.normalizer)
     greedy_wer = score(texts, [item.text for item in greedy], preset).wer

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.core.errors import DataError
+from finetune.core.wording import count
 from finetune.data.byte_range import parse_byte_range
 from finetune.data.formats.tables import read_table
 from finetune.data.text_lines import read_text
@@ -67,11 +68,11 @@ def read_hypotheses(path: Path, clips: Sequence[ClipNames], unmatched: list[str]
             by_clip[index] = row
     missing = [clip.id for index, clip in enumerate(clips) if index not in by_clip]
     problems = [
-        f"{len(names)} {problem}: {', '.join(map(repr, names[:_MAX_NAMES]))}{' ...' * (len(names) > _MAX_NAMES)}"
+        f"{problem}: {', '.join(map(repr, names[:_MAX_NAMES]))}{' ...' * (len(names) > _MAX_NAMES)}"
         for problem, names in (
-            (f"of {len(clips)} clips have no hypothesis", missing),
-            (f"of {len(rows)} rows match no clip", unknown),
-            ("rows match a clip that already has a row", duplicate),
+            (f"{len(missing)} of {count(len(clips), 'clip')} have no hypothesis", missing),
+            (f"{len(unknown)} of {count(len(rows), 'row')} match no clip", unknown),
+            (f"{count(len(duplicate), 'row')} of a clip that already has a row", duplicate),
         )
         if names
     ]

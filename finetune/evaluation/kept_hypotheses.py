@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.core.files import read_jsonl
+from finetune.core.wording import count
 from finetune.data.audio_state import FileState, file_state, remote_states
 from finetune.data.byte_range import file_of, is_url
 from finetune.data.manifest import Utterance
@@ -47,7 +48,7 @@ def run_and_keep(
     missing = [clip for clip, row in zip(clips, rows, strict=True) if row is None]
     if not missing:
         about = str(next(row["about"] for row in rows if row))
-        log.info("%s: %d hypotheses reused from %s", system.name, len(clips), path)
+        log.info("%s: %s reused from %s", system.name, count(len(clips), "hypothesis", "hypotheses"), path)
         return SystemHypotheses([_output(row) for row in rows], about, reused=len(clips), file=str(path))
     if reused := len(clips) - len(missing):
         log.info("%s: %d of %d hypotheses reused from %s", system.name, reused, len(clips), path)

@@ -21,6 +21,7 @@ from finetune.core.model_limits import read_limits
 from finetune.core.options import DecodingOptions
 from finetune.core.progress import task
 from finetune.core.run_dir import RunDir
+from finetune.core.wording import count
 from finetune.data.cells import clean_text
 from finetune.data.corpus_entries import read_entry
 from finetune.data.manifest import Utterance, seconds_of
@@ -159,7 +160,7 @@ def _test_sets(recipe: Recipe, run: RunDir) -> Iterator[tuple[str, str, list[Utt
     for name, entry in zip(set_names([entry.path for entry in entries]), entries, strict=True):
         utterances, unscored = _read_set(entry, run.media / name, recipe.evaluate.normalizer)
         left_out = f", {unscored} without a reference left out, as in the leaderboard" if unscored else ""
-        log.info("%s: %d clips%s", name, len(utterances), left_out)
+        log.info("%s: %s%s", name, count(len(utterances), "clip"), left_out)
         require_translation_scorer(utterances)
         yield name, entry.path, utterances, unscored, SetFiles(run.score, name, _input_hash(recipe, entry))
 
@@ -214,7 +215,7 @@ def _score_set(
 
 def score_table(result: ScoreResult) -> list[str]:
     """Notes on empty references, a heading, one line for each set and each task, and the mean of all sets."""
-    mean_label = f"mean of {sum(entry.chrf is None for entry in result.sets.values())} sets (macro)"
+    mean_label = f"mean of {count(sum(entry.chrf is None for entry in result.sets.values()), 'set')} (macro)"
     width = max(map(len, [*result.sets, mean_label]))
     notes = [f"{name}: {note}" for name, entry in result.sets.items() if (note := empty_references_note(entry))]
     tasks = [f"{name}: {task_line(task)}" for name, entry in result.sets.items() for task in entry.tasks]

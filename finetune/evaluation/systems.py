@@ -11,6 +11,7 @@ from finetune.core.extras import require
 from finetune.core.model_limits import read_limits
 from finetune.core.options import DecodingOptions
 from finetune.core.run_dir import RunDir
+from finetune.core.wording import count
 from finetune.data.manifest import Utterance
 from finetune.evaluation.hypothesis_files import ClipNames, HypothesisRow, read_hypotheses
 from finetune.inference.saved_options import options_for
@@ -113,7 +114,7 @@ def run_system(
         return _read_file(Path(system.source), clips, f"read from {system.source}", timed=False)
     if system.kind == "run":
         return _read_run(system, clips)
-    log.info("%s: transcribing %d clips ...", system.name, len(clips))
+    log.info("%s: transcribing %s ...", system.name, count(len(clips), "clip"))
     hypotheses = (TRANSCRIBERS if transcribers is None else transcribers)[system.kind](system.source, clips)
     if len(hypotheses.failures) == len(clips):
         raise ModelError(f"{system.name}: all clips failed, the first with: {next(iter(hypotheses.failures.values()))}")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from finetune.core.errors import DataError
 from finetune.core.languages import row_language
+from finetune.core.wording import count
 from finetune.data.acoustics import bandwidth, snr
 from finetune.data.audio import load_utterance
 from finetune.data.audit import audit, stated_utterances
@@ -74,7 +75,8 @@ def audited_utterances(rows: Sequence[Row], source: str) -> list[Utterance]:
     )
     if audited.dropped:
         raise DataError(
-            f"{source}: {len(audited.dropped)} of {len(rows)} clips cannot be used. A score without them is not "
+            f"{source}: {len(audited.dropped)} of {count(len(rows), 'clip')} cannot be used. A score without "
+            f"them is not "
             f"comparable; fix or remove them\n{format_problems(audited.dropped)}"
         )
     return audited.kept
@@ -92,7 +94,7 @@ def check_audio(utterances: Sequence[Utterance], load_audio: LoadAudio = load_ut
             if result:
                 problems.append(f"{item.id}: {result}")
     if problems:
-        more = [f"... and {len(problems) - MAX_PROBLEMS} more clips"] if len(problems) > MAX_PROBLEMS else []
+        more = [f"... and {count(len(problems) - MAX_PROBLEMS, 'more clip')}"] if len(problems) > MAX_PROBLEMS else []
         raise DataError("\n".join(["clips cannot be read; nothing was scored", *problems[:MAX_PROBLEMS], *more]))
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from finetune.core.data_config import CorpusEntry
 from finetune.core.errors import RecipeError
+from finetune.core.wording import count
 from finetune.metrics.scores import SetScores
 from finetune.report.wording import span
 
@@ -63,7 +64,7 @@ def eval_result(benchmark: Benchmark, scores: SetScores, date: str | None = None
         "dataset": {"id": benchmark.dataset, "task_id": benchmark.task},
         "value": round(100 * rate, 2),
         **({"date": date} if date else {}),
-        "notes": f"{metric} (%), normalizer {scores.normalizer}{interval}, {scores.utterances} clips",
+        "notes": f"{metric} (%), normalizer {scores.normalizer}{interval}, {count(scores.utterances, 'clip')}",
     }
     name = f"{FOLDER}/{benchmark.dataset.split('/')[1]}-{benchmark.task}.yaml"
     return name, yaml.safe_dump([entry], sort_keys=False, allow_unicode=True, width=1000)

@@ -18,6 +18,7 @@ from finetune.core.files import replace_folder
 from finetune.core.model_limits import ModelLimits
 from finetune.core.progress import task
 from finetune.core.run_dir import RunDir
+from finetune.core.wording import count
 from finetune.data.manifest import Utterance, read_manifest, seconds_of
 from finetune.exporting.limits import exported_limits
 from finetune.exporting.merge import trained_outputs
@@ -97,7 +98,7 @@ def export(
     dtype = saved_dtype(base, recipe.export.dtype)
     clips = read_manifest(run.manifest("test"))[: recipe.export.clips]
     weights = TrainedWeights.of_run(recipe, run.best, base, merge)
-    log.info("merging the adapter in float32, and comparing the merged model on %d clips", len(clips))
+    log.info("merging the adapter in float32, and comparing the merged model on %s", count(len(clips), "clip"))
     with task("merge and compare", 3 * seconds_of(clips)):
         trained = trained_outputs(recipe, run.best, base, clips, weights)
     with staged_folder(run.export) as staged:
@@ -123,11 +124,11 @@ def export(
         round(time.monotonic() - started, 1),
     )
     log.info(
-        "exported to %s (%s); logits differ by %.2g from the trained model; transcripts of %d clips are %s",
+        "exported to %s (%s); logits differ by %.2g from the trained model; transcripts of %s are %s",
         run.export,
         dtype,
         result.max_abs_logit_diff,
-        len(clips),
+        count(len(clips), "clip"),
         "equal" if result.transcripts_equal else "not equal",
     )
     return result

@@ -15,6 +15,7 @@ from finetune.core.errors import ModelError
 from finetune.core.files import replace_folder
 from finetune.core.progress import task
 from finetune.core.run_dir import RunDir
+from finetune.core.wording import count
 from finetune.data.manifest import read_manifest, seconds_of
 from finetune.exporting.adapter_folder import (
     AdapterResult,
@@ -71,7 +72,7 @@ def export_peft(recipe: Recipe, run: RunDir, folder: Path, run_process: RunProce
     base, clips = base_folder(recipe), read_manifest(run.manifest("test"))[: recipe.export.clips]
     weights = TrainedWeights.of_run(recipe, run.best, base)
     refuse_shipped_lora(weights, "peft")
-    log.info("computing the transcripts of the trained model for %d clips", len(clips))
+    log.info("computing the transcripts of the trained model for %s", count(len(clips), "clip"))
     with task("compare", 2 * seconds_of(clips)):
         trained = trained_outputs(recipe, run.best, base, clips)
     with staged_folder(folder) as staged:
@@ -128,5 +129,5 @@ def peft_adapter(weights: TrainedWeights) -> tuple[LoraConfig, dict[str, Tensor]
 
 def _content(weights: TrainedWeights) -> str:
     modules = sorted({full_module_of(name) for name in weights.full})
-    lora = [f"LoRA in {len(weights.merged)} layers"] * bool(weights.merged)
+    lora = [f"LoRA in {count(len(weights.merged), 'layer')}"] * bool(weights.merged)
     return " and ".join([*lora, *([f"modules trained in full ({', '.join(modules)})"] if modules else [])])

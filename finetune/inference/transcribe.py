@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from finetune.core.errors import DataError, ModelError
 from finetune.core.options import TranscribeOptions
+from finetune.core.wording import count
 from finetune.data.audio import SAMPLE_RATE
 from finetune.data.features import num_frames
 from finetune.data.manifest import Utterance
@@ -52,7 +53,8 @@ def check_prompt(model: SpeechModel, options: TranscribeOptions, tokenizer: Toke
     words, text = len(prompt.prefix) + len(prompt.suffix), options.decoding.max_new_tokens
     if words + audio + text > model.max_positions:
         raise ModelError(
-            f"the prompt ({words} tokens, {len(options.keywords)} keywords), the audio of a window ({audio}) and "
+            f"the prompt ({count(words, 'token')}, {count(len(options.keywords), 'keyword')}), the audio of a "
+            f"window ({audio}) and "
             f"its text ({text}) need more than the model's {model.max_positions} positions; "
             f"{'give fewer keywords' if options.keywords else 'shorten the prompt, or lower max_new_tokens'}"
         )

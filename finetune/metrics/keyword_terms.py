@@ -11,6 +11,7 @@ from finetune.core.config import Recipe
 from finetune.core.errors import DataError
 from finetune.core.files import sha256_file
 from finetune.core.options import CONTROL_CHARACTERS
+from finetune.core.wording import count
 from finetune.metrics.number_signs import is_unspaced
 from finetune.metrics.terms import read_terms, term_lines
 
@@ -87,6 +88,6 @@ def read_keywords(path: str | Path, special_tokens: Sequence[str] = ()) -> list[
         if (problem := keyword_problem(term, special_tokens))
     ]
     if problems:
-        more = [f"... and {len(problems) - MAX_NAMED} more lines"] if len(problems) > MAX_NAMED else []
+        more = [f"... and {count(len(problems) - MAX_NAMED, 'more line')}"] if len(problems) > MAX_NAMED else []
         raise DataError("\n".join([*problems[:MAX_NAMED], *more]))
     return [term for _, term in lines]

@@ -6,6 +6,7 @@ Rates are fractions. `finetune.metrics.scorecard` computes these values; `finetu
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from finetune.core.wording import count, verb
 from finetune.metrics.alignment import Confusion
 from finetune.metrics.blocks import Scope
 from finetune.metrics.mapsswe import Mapsswe
@@ -202,6 +203,7 @@ def empty_references_note(scores: SetScores) -> str:
     if not empty.words:
         return f"{start}; no words were recognized on them"
     return (
-        f"{start}; {empty.words} words were recognized on {empty.with_words} of them, such as {empty.ids[0]!r}: "
+        f"{start}; {count(empty.words, 'word')} {verb(empty.words, 'was', 'were')} recognized on "
+        f"{empty.with_words} of them, such as {empty.ids[0]!r}: "
         "insertions"
     )

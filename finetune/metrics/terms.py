@@ -10,6 +10,7 @@ import numpy.typing as npt
 from finetune.core.errors import DataError
 from finetune.core.files import MAX_LIST_BYTES, read_bytes
 from finetune.core.unicode_text import composed
+from finetune.core.wording import count
 from finetune.metrics.normalizer import normalize
 from finetune.metrics.term_matcher import TermMatcher
 
@@ -134,7 +135,8 @@ def count_terms(references: list[str], hypotheses: list[str], terms: list[str], 
     """
     if len(references) != len(hypotheses):
         raise DataError(
-            f"{len(references)} references but {len(hypotheses)} hypotheses; give one hypothesis for each reference"
+            f"{count(len(references), 'reference')} but {count(len(hypotheses), 'hypothesis', 'hypotheses')}; "
+            f"give one hypothesis for each reference"
         )
     matcher = TermMatcher(terms, preset)
     in_references, in_hypotheses = (

@@ -13,6 +13,7 @@ import numpy as np
 from finetune.core.errors import DataError
 from finetune.core.extras import require
 from finetune.core.languages import row_language
+from finetune.core.wording import count
 from finetune.metrics.resampling import FloatArray
 
 # By target language; "13a" for others. Japanese is split into characters: its word tokenizer is another package.
@@ -46,7 +47,7 @@ def translation_scores(references: list[str], hypotheses: list[str], target_lang
     """
     if not references or len(references) != len(hypotheses):
         raise DataError(
-            f"{len(references)} references and {len(hypotheses)} hypotheses: give one "
+            f"{count(len(references), 'reference')} and {count(len(hypotheses), 'hypothesis', 'hypotheses')}: give one "
             "reference and one hypothesis for each segment"
         )
     if empty_references := [number for number, text in enumerate(references, 1) if not text.strip()]:

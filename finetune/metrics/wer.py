@@ -15,6 +15,7 @@ from typing import Any
 import jiwer
 
 from finetune.core.errors import DataError
+from finetune.core.wording import count
 from finetune.metrics.edit_path import edit_path
 from finetune.metrics.multilingual import match_compounds
 from finetune.metrics.normalizer import UNSPACED, joins_compounds, normalize
@@ -146,7 +147,8 @@ def normalized(references: list[str], hypotheses: list[str], preset: str) -> tup
     """Normalizes references and hypotheses, and matches compounds if the preset does. Raises the errors of `score`."""
     if len(references) != len(hypotheses):
         raise DataError(
-            f"{len(references)} references but {len(hypotheses)} hypotheses; give one hypothesis for each "
+            f"{count(len(references), 'reference')} but {count(len(hypotheses), 'hypothesis', 'hypotheses')}; "
+            f"give one hypothesis for each "
             "reference, an empty text if nothing was recognized"
         )
     refs, hyps = ([normalize(text, preset) for text in texts] for texts in (references, hypotheses))

@@ -11,6 +11,7 @@ from transformers.utils import logging as hf_logging
 from finetune.core.errors import ModelError
 from finetune.core.extras import require
 from finetune.core.layouts import LAYOUTS
+from finetune.core.wording import count, verb
 from finetune.model.model_source import excerpt
 from finetune.model.shipped_lora import ShippedLora, without_adapter
 from finetune.model.weight_files import WeightFiles, folder_of
@@ -128,7 +129,10 @@ def _from_pretrained(source: str, folder: str, config: PreTrainedConfig, argumen
         hf_logging.set_verbosity(verbosity)
     missing = sorted(info["missing_keys"])
     if missing:
-        raise ModelError(f"{source}: {len(missing)} weights are missing, for example {missing[0]}")
+        raise ModelError(
+            f"{source}: {count(len(missing), 'weight')} {verb(len(missing), 'is', 'are')} missing, for example "
+            f"{missing[0]}"
+        )
     if files:
         _read_as_float32(hf, files)
     return hf

@@ -9,6 +9,7 @@ from huggingface_hub import HfApi, constants, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 
 from finetune.core.errors import ModelError
+from finetune.core.wording import count
 from finetune.model.granite import SpeechModel, load_model, load_tokenizer, on_meta
 from finetune.model.model_config import read_config
 from finetune.model.model_source import is_folder_name
@@ -35,11 +36,12 @@ class ModelSummary:
         """The parts of the base model, then the trainable parts, as text."""
         return [
             *([self.note, ""] if self.note else []),
-            *(f"{name:15} {count:>15,} parameters" for name, count in self.parts.items()),
+            *(f"{name:15} {size:>15,} parameters" for name, size in self.parts.items()),
             "",
             "trainable:",
             *(
-                f"{row.part:15} {row.parameters:>15,} parameters  in {row.tensors} tensors of {row.modules} modules"
+                f"{row.part:15} {row.parameters:>15,} parameters  in "
+                f"{count(row.tensors, 'tensor')} of {count(row.modules, 'module')}"
                 for row in self.trainable
             ),
         ]
@@ -62,8 +64,8 @@ def find_weights(name: str, revision: str | None, cache: Path | None = None) -> 
     Raises:
         ModelError: the local cache does not have all of them, and the hub has none or is not reachable.
     """
-    if count := _cached_files(name, revision, cache):
-        return f"configuration and {count} weight files are in the local cache"
+    if number := _cached_files(name, revision, cache):
+        return f"configuration and {count(number, 'weight file')} are in the local cache"
     if constants.HF_HUB_OFFLINE:
         raise ModelError(f"{name}: its weights are not in the local cache, and the hub is off (HF_HUB_OFFLINE)")
     try:
@@ -72,7 +74,9 @@ def find_weights(name: str, revision: str | None, cache: Path | None = None) -> 
         raise ModelError(f"{name}: its weights are not in the local cache, and the hub fails ({error})") from error
     if not (weights := [file for file in listed if file.endswith(".safetensors")]):
         raise ModelError(f"{name}: no *.safetensors on the hub, so it has a configuration but no weights")
-    return f"the configuration can be read; {len(weights)} weight files are on the hub and are downloaded by `train`"
+    return (
+        f"the configuration can be read; {count(len(weights), 'weight file')} on the hub will be downloaded by `train`"
+    )
 
 
 def _cached_files(name: str, revision: str | None, cache: Path | None) -> int:

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 import numpy as np
 
 from finetune.core.config import Recipe
+from finetune.core.wording import count, verb
 from finetune.metrics.blocks import MIN_BLOCKS
 from finetune.metrics.significance import bootstrap_wer
 from finetune.planning.disk import DiskPlan, gigabytes
@@ -73,14 +74,15 @@ def _speech(facts: PlanFacts) -> float:
 
 
 def _duration(hours: float) -> str:
-    return f"{hours:.1f} h" if hours >= 2 else f"{60 * hours:.0f} minutes"
+    return f"{hours:.1f} h" if hours >= 2 else count(round(60 * hours), "minute")
 
 
 def _steps(facts: PlanFacts, plan: StepPlan) -> Iterator[str]:
     settings, hours = facts.recipe.train, _speech(facts)
     if plan.steps < FEW_STEPS:
         yield (
-            f"{plan.steps} optimizer steps for {_duration(hours)} of speech are few. "
+            f"{count(plan.steps, 'optimizer step')} for {_duration(hours)} of speech "
+            f"{verb(plan.steps, 'is', 'are')} few. "
             f"{_more_steps(facts.recipe, plan)}. Twice the steps, from smaller batches, lowered the WER of valid from "
             f"15.1 to 7.7 % ({RESULTS}, 2026-11-23)"
         )
@@ -113,7 +115,7 @@ def _more_steps(recipe: Recipe, plan: StepPlan) -> str:
     if epochs > settings.epochs:
         steps *= epochs / settings.epochs
         changes.append(f"train.epochs: {epochs}")
-    return f"Set {' and '.join(changes)} for about {steps:,.0f} steps"
+    return f"Set {' and '.join(changes)} for about {count(round(steps), 'step')}"
 
 
 def _rates(facts: PlanFacts, plan: StepPlan) -> Iterator[str]:
@@ -122,7 +124,8 @@ def _rates(facts: PlanFacts, plan: StepPlan) -> Iterator[str]:
     moved = rate * plan.steps / 2
     if parts.lora.rank and plan.steps < FEW_STEPS and moved < 0.05:
         yield (
-            f"LoRA at a learning rate of {rate:g}: in {plan.steps} steps with warm-up and decay, AdamW moves a weight "
+            f"LoRA at a learning rate of {rate:g}: in {count(plan.steps, 'step')} with warm-up and decay, AdamW "
+            f"moves a weight "
             f"by at most about {moved:.2g}. Compare {5 * rate:g} on valid (parts.lora.learning_rate); the recipes of "
             "the embedded model for 17 and 47 minutes of speech use 0.001 and 0.0016. No rate was measured on "
             "granite-4.0-1b-speech"
@@ -156,11 +159,12 @@ def _scored_sets(splits: Mapping[str, SplitFacts]) -> Iterator[str]:
     if valid and len(valid.speakers) == 1 and not valid.unknown_speakers:
         yield f"data.valid has one speaker ({next(iter(valid.speakers))}): the best adapter is chosen for this speaker"
     if valid and valid.rows < FEW_VALID_CLIPS:
-        yield f"data.valid has {valid.rows} clips: differences of a few points between epochs are noise"
+        yield f"data.valid has {count(valid.rows, 'clip')}: differences of a few points between epochs are noise"
     if test and test.clips and test.rows < FEW_TEST_CLIPS:
         low, high, unit = expected_interval(test)
         yield (
-            f"data.test has {test.rows} clips: at a WER of {100 * ASSUMED_WER:.0f} %, its 95 % interval over {unit} "
+            f"data.test has {count(test.rows, 'clip')}: at a WER of {100 * ASSUMED_WER:.0f} %, its 95 % "
+            f"interval over {unit} "
             f"would be at least {100 * low:.1f} to {100 * high:.1f} %, so small differences are not proven"
         )
     elif test and not test.speakers:
@@ -187,7 +191,8 @@ def _terms(terms: Mapping[str, int]) -> Iterator[str]:
         if names:
             shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
             yield (
-                f"{len(names)} of {len(terms)} terms {text} in data.train or data.replay ({shown}). Terms with six or "
+                f"{len(names)} of {count(len(terms), 'term')} {text} in data.train or data.replay ({shown}). "
+                f"Terms with six or "
                 f"seven sentences each reached a recall of 87 %, terms without any 11 % ({RESULTS}, 2026-11-24)"
             )
 

@@ -4,6 +4,7 @@ import torch
 
 from finetune.core.config import Recipe
 from finetune.core.memory_limit import memory_limit
+from finetune.core.wording import count
 from finetune.training.launch import processes_for
 
 
@@ -18,5 +19,5 @@ def memory_of(device: str) -> int | None:
 def processes_text(recipe: Recipe, gpus: int) -> str:
     """The number of training processes, and why it differs from the recipe's."""
     requested, used = recipe.machine.processes, processes_for(recipe, gpus)
-    place = f"{gpus} GPUs" if gpus else "the CPU"
+    place = count(gpus, "GPU") if gpus else "the CPU"
     return f"{used} on {place}" + (f"; machine.processes is {requested}" if requested not in (0, used) else "")

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from finetune.core.goals import GOALS
+from finetune.core.wording import count
 
 DEFAULT_MODEL = "ibm-granite/granite-4.0-1b-speech"
 SMALL_CARD = 24.0  # GB, from which the language model needs no recomputed activations
@@ -92,7 +93,7 @@ def _yaml(text: str) -> str:
 
 
 def _length(hours: float) -> str:
-    return f"{60 * hours:.0f} minutes" if hours < 1 else f"{hours:.1f} hours"
+    return count(round(60 * hours), "minute") if hours < 1 else f"{hours:.1f} hours"
 
 
 def _learning_rate(model: str) -> str:

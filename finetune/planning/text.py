@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator
 from datetime import timedelta
 
+from finetune.core.wording import count, verb
 from finetune.planning.disk import gigabytes
 from finetune.planning.memory import MemoryPlan
 from finetune.planning.overlap import LeakCount
@@ -52,13 +53,18 @@ def _row(label: str, text: str) -> str:
 
 def _splits(result: CheckResult) -> Iterator[str]:
     for name, split in result.splits.items():
-        speakers = f", {split.speakers:,} speakers" if split.speakers else ", no speakers"
-        out = f"; {split.out_of_range:,} rows are too short or too long" if split.out_of_range else ""
-        headers = "" if split.stated == split.rows else f"; {split.rows - split.stated:,} durations are from headers"
+        speakers = f", {count(split.speakers, 'speaker')}" if split.speakers else ", no speakers"
+        out = (
+            f"; {count(split.out_of_range, 'row')} {verb(split.out_of_range, 'is', 'are')} too short or too long"
+            if split.out_of_range
+            else ""
+        )
+        unstated = split.rows - split.stated
+        headers = f"; {count(unstated, 'duration')} {verb(unstated, 'is', 'are')} from headers" if unstated else ""
         yield _row(name, f"{split.hours:.2f} h{speakers}{out}{headers}")
     if counts := [*result.terms.values()]:
         known = f"{sum(map(bool, counts)):,} of {len(counts):,} occur in train or replay"
-        yield _row("terms", f"{known}, {sum(counts):,} times")
+        yield _row("terms", f"{known}, {count(sum(counts), 'time')}")
 
 
 def _leaks(leaks: Iterable[LeakCount]) -> Iterator[str]:
@@ -81,8 +87,9 @@ def _training(result: CheckResult, batch_seconds: float, batch_tokens: int) -> I
     about = "" if plan.exact else "about "
     yield _row(
         "steps",
-        f"{about}{plan.steps:,} in {plan.epochs} epochs ({about}{round(plan.steps / plan.epochs):,} an epoch), "
-        f"{plan.batches:,} batches of up to {batch_seconds:g} s",
+        f"{about}{plan.steps:,} in {count(plan.epochs, 'epoch')} ({about}{round(plan.steps / plan.epochs):,} an "
+        f"epoch), "
+        f"{count(plan.batches, 'batch', 'batches')} of up to {batch_seconds:g} s",
     )
     yield _row(
         "audio",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from finetune.core.data_config import DataSection
 from finetune.core.errors import DataError
+from finetune.core.wording import count
 from finetune.data.cells import cell_seconds, cell_text
 from finetune.data.corpora import has_audio_file
 from finetune.data.prepare_split import SPECIAL_TOKENS
@@ -61,12 +62,15 @@ class UnusableRows:
 
     def check(self) -> None:
         """Raises DataError, as `prepare` does, if the split has too many such rows."""
-        count = sum(self.kinds.values())
-        kinds = ", ".join(f"{kind}: {number}" for kind, number in self.kinds.most_common())
-        if count and count == self.total:
-            raise DataError(f"data.{self.split}: 0 of {self.total} rows are usable; fix the problems above ({kinds})")
-        if count > self.data.max_bad_fraction * self.total:
+        number = sum(self.kinds.values())
+        kinds = ", ".join(f"{kind}: {rows}" for kind, rows in self.kinds.most_common())
+        if number and number == self.total:
             raise DataError(
-                f"data.{self.split}: {count} of {self.total} rows are unusable, more than data.max_bad_fraction "
+                f"data.{self.split}: 0 of {count(self.total, 'row')} are usable; fix the problems above ({kinds})"
+            )
+        if number > self.data.max_bad_fraction * self.total:
+            raise DataError(
+                f"data.{self.split}: {number} of {count(self.total, 'row')} are unusable, more than "
+                f"data.max_bad_fraction "
                 f"{self.data.max_bad_fraction:g} allows; fix the rows or raise data.max_bad_fraction ({kinds})"
             )

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from finetune.core.errors import DataError
+from finetune.core.wording import count
 from finetune.data.audio_state import has_bytes
 from finetune.data.byte_range import is_fetched
 from finetune.data.snippet import mp3
@@ -15,7 +16,6 @@ from finetune.metrics.alignment import align
 from finetune.metrics.result_rows import SuspiciousReference, UtteranceResult
 from finetune.metrics.word_changes import columns
 from finetune.report.clips import ClipView, Player, cells, direction
-from finetune.report.wording import count
 
 log = logging.getLogger(__name__)
 

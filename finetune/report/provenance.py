@@ -8,8 +8,8 @@ from typing import Any
 from finetune.core.config import Recipe
 from finetune.core.files import read_json, sha256_file
 from finetune.core.run_dir import RunDir
+from finetune.core.wording import count
 from finetune.metrics.results import EvaluationResults
-from finetune.report.wording import count
 
 
 def command(run: RunDir, recipe: Recipe) -> str:

@@ -3,8 +3,9 @@
 Rules about fractions of errors need `MIN_COUNT` errors, because fractions of a few errors are not reliable.
 """
 
+from finetune.core.wording import count
 from finetune.report.facts import Advice, Facts
-from finetune.report.wording import count, percent, points
+from finetune.report.wording import percent, points
 
 MIN_COUNT = 20  # smallest number of errors, words or occurrences for a fraction of them
 NUMERAL_FRACTION = 0.3  # of word errors

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
+from finetune.core.wording import count
 from finetune.metrics.scores import TermRow
 from finetune.metrics.significance import SIGNIFICANCE
 from finetune.report.facts import Advice, Facts
 from finetune.report.verdict import BAD, forgetting, hallucination
-from finetune.report.wording import count, percent, points, sentence
+from finetune.report.wording import percent, points, sentence
 
 GROUP_GAP = 0.1  # WER of the worst group minus WER of the best group
 STILL_FALLING = 0.05  # relative decrease of the validation WER in the last evaluation

@@ -7,12 +7,13 @@ alone, and says for whom it holds.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from finetune.core.wording import count
 from finetune.metrics.blocks import scope_text
 from finetune.metrics.results import BySystem, EvaluationResults, ProbeResults
 from finetune.metrics.scores import Comparison, Scores
 from finetune.metrics.significance import SIGNIFICANCE, holm
 from finetune.report.facts import Overlap
-from finetune.report.wording import count, p_value, percent, points, sentence, span_of_points
+from finetune.report.wording import p_value, percent, points, sentence, span_of_points
 
 GOOD, OPEN, BAD, UNKNOWN = "good", "open", "bad", "unknown"
 

@@ -51,8 +51,3 @@ def p_value(value: float | None) -> str:
     if value is None:
         return "–"
     return "below 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def count(number: int, noun: str, plural: str = "") -> str:
-    """1 clip, 2 clips, 10,000 clips."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

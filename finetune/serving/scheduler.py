@@ -18,6 +18,7 @@ from typing import Protocol
 import torch
 
 from finetune.core.errors import DataError
+from finetune.core.wording import count
 from finetune.inference.window_batches import Result, Window
 
 log = logging.getLogger(__name__)
@@ -186,7 +187,9 @@ class Scheduler:
                 _set(batch[0].future, error)
                 return
             if not isinstance(error, DataError):
-                log.warning("a batch of %d windows failed (%s); trying its halves", len(batch), type(error).__name__)
+                log.warning(
+                    "a batch of %s failed (%s); trying its halves", count(len(batch), "window"), type(error).__name__
+                )
         else:
             for item, result in zip(batch, results, strict=True):
                 _set(item.future, result)

@@ -11,6 +11,7 @@ from finetune.core.config import Recipe
 from finetune.core.errors import DataError
 from finetune.core.files import read_jsonl
 from finetune.core.run_dir import RunDir
+from finetune.core.wording import count
 from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.audio_state import has_bytes
 from finetune.metrics.groups import GroupTable
@@ -244,8 +245,8 @@ def _sounds(clips: Sequence[tuple[str, Row]]) -> Iterator[Sound]:
         yield Sound(f"{name}: {row.id}", row.text, pcm, SAMPLE_RATE)
     if left_out:
         log.info(
-            "trackers: %d clips are sent without audio: it is missing, longer than %g s, or more than %g s in all",
-            left_out,
+            "trackers: %s sent without audio: it is missing, longer than %g s, or more than %g s in all",
+            count(left_out, "clip"),
             EMBEDDED_SECONDS,
             MAX_SECONDS,
         )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from finetune.core.config import Recipe
 from finetune.core.errors import DataError
+from finetune.core.wording import count
 from finetune.data.audio import SAMPLE_RATE, load_utterance
 from finetune.data.features import num_frames
 from finetune.data.manifest import Utterance
@@ -80,8 +81,8 @@ class BatchSource:
         frames = model.num_audio_tokens(lengths) if self.kind == "embeds" else lengths
         if verbose:
             log.info(
-                "caching the encoder's output of %d clips: %.2f GB in %s",
-                len(clips),
+                "caching the encoder's output of %s: %.2f GB in %s",
+                count(len(clips), "clip"),
                 predicted_bytes(int(frames.sum()), width, dtype) / 1e9,
                 folder,
             )

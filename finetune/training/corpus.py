@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, DataError, RecipeError
 from finetune.core.run_dir import RunDir
+from finetune.core.wording import count
 from finetune.data.manifest import Utterance
 from finetune.data.utterance_table import UtteranceTable, as_table
 from finetune.metrics.keyword_terms import sampling_inputs
@@ -154,7 +155,8 @@ class TrainingCorpus:
         plan, outline = self._plan[1], self._outlines.get((batch_seconds, group))
         if outline and outline.steps[epoch] != len(plan):
             raise CheckpointError(
-                f"{self._folder}/{OUTLINE}: epoch {epoch + 1} has {len(plan)} steps, not {outline.steps[epoch]}; "
+                f"{self._folder}/{OUTLINE}: epoch {epoch + 1} has {count(len(plan), 'step')}, not "
+                f"{outline.steps[epoch]}; "
                 "delete this file and rerun"
             )
         return plan

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from finetune.core.config import Recipe
+from finetune.core.wording import count
 from finetune.data.audio import SAMPLE_RATE
 from finetune.data.features import num_frames
 from finetune.data.manifest import Utterance
@@ -151,8 +152,8 @@ class SpeechDataset:
         short = np.flatnonzero(self._texts.ctc_frames > frames)
         if len(short):
             log.warning(
-                "%d clips have more text than CTC can align to their audio; the CTC loss ignores them (such as %s)",
-                len(short),
+                "more text than CTC can align to the audio in %s; the CTC loss ignores it (such as %s)",
+                count(len(short), "clip"),
                 self.base[int(short[0])].id,
             )
 

@@ -14,6 +14,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from finetune.core.config import KeywordsSection, Recipe
+from finetune.core.wording import count as plural
 from finetune.data.cells import cell_keywords
 from finetune.data.utterance_table import UtteranceTable
 from finetune.metrics.keyword_terms import keyword_problem, prompted_terms, words_of
@@ -81,7 +82,9 @@ class KeywordPrompts:
         domain = [term for term in named if self._usable(term)]
         if left_out := len(named) - len(domain):
             wrong = next(term for term in named if not self._usable(term))
-            log.warning("%d terms of the rows cannot be keywords and are left out, such as %r", left_out, wrong)
+            log.warning(
+                "%s of the rows left out, which cannot be keywords, such as %r", plural(left_out, "term"), wrong
+            )
         self._matcher = TermMatcher(domain, preset)
         self.pool, self._needles, self.num_terms = self._distinct(
             domain, [*sorted(self._counts), *self._some_phrases(phrases)]

@@ -101,7 +101,7 @@ def test_a_manifest_without_texts_keeps_its_columns_and_a_long_recording_is_cut(
     source.write_text("".join(json.dumps(row) + "\n" for row in table))
     result = finetune("pseudo-label", nano, source, "-o", out, "--min-agreement", 0, "--min-confidence", 0)
     assert result.code == 0, result.err
-    assert "left out: 1 rows that have a transcript already" in result.out
+    assert "left out: 1 row with a transcript already" in result.out
     kept = read_manifest(out)
     first = [clip for clip in kept if clip.speaker == "dora"]
     assert first and all(clip.offset + clip.duration <= 4.001 for clip in first)
@@ -204,7 +204,7 @@ def test_agreement_counts_words_after_normalization() -> None:
         ("gone.jsonl", [], 1, "0 of 1 audio files exist"),
         ("broken.wav", ["--overwrite"], 1, "no clip was kept"),
         ("gone.jsonl", ["-o", "gone.jsonl", "--overwrite"], 1, "gone.jsonl: this is the input"),
-        ("done.jsonl", [], 1, "all 1 rows have a transcript already"),
+        ("done.jsonl", [], 1, "each row has a transcript already"),
         ("gone.jsonl", ["-o", "out.csv"], 2, "ends in .jsonl"),
         ("gone.jsonl", ["-o", "notes.txt/out.jsonl"], 1, "cannot be written"),
         ("gone.jsonl", ["--min-agreement", "2"], 2, "min_agreement: must be less than or equal to 1"),

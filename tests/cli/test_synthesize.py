@@ -187,7 +187,7 @@ soundfile.write(sys.argv[2], wave, rate, format="WAV")
     assert aside["command:silent"]["reason"] == "the voice wrote no sound"
     assert str(aside["command:backward"]["reason"]).startswith("the model misses ")
     assert isinstance(aside["command:backward"]["pred_text"], str)
-    assert "set aside: 1 clips: the voice wrote no sound" in result.out
+    assert "set aside: 1 clip: the voice wrote no sound" in result.out
 
 
 def test_no_clip_is_exit_code_1(finetune: Command, terms: Path, tmp_path: Path) -> None:

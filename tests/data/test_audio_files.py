@@ -74,10 +74,10 @@ def test_other_samples_in_a_file_of_the_same_name_are_refused(run: RunDir, split
     wave[9000:9100] = 0
     soundfile.write(path, wave, 16_000)
     for _ in range(2):  # the refusal is not recorded as the new state
-        with pytest.raises(DataError, match=r"1 clips have other audio .*: a2 \(.*a\.wav\)\. Restore .*prepare\.done"):
+        with pytest.raises(DataError, match=r"1 clip has other audio .*: a2 \(.*a\.wav\)\. Restore .*prepare\.done"):
             check_audio_files(run)
     require_audio_files(run, {"test": splits["test"]})
-    with pytest.raises(DataError, match="1 clips have other audio"):
+    with pytest.raises(DataError, match="1 clip has other audio"):
         require_audio_files(run, splits)
 
 
@@ -113,9 +113,7 @@ def test_clips_that_cannot_be_read_are_returned_by_split(run: RunDir, splits: di
     found = check_audio_files(run)
     assert {split: [*reasons] for split, reasons in found.items()} == {"train": ["a1", "a2"], "test": ["c"]}
     assert "no such file" in found["train"]["a2"] and "truncated" in found["test"]["c"]
-    with pytest.raises(
-        DataError, match=r"data\.test: the audio of 1 of 1 clips can no longer be read: c \(.*truncated"
-    ):
+    with pytest.raises(DataError, match=r"data\.test: the audio of 1 of 1 clip can no longer be read: c \(.*truncated"):
         require_audio_files(run, {"test": splits["test"]})
 
 

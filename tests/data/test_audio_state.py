@@ -125,7 +125,7 @@ def test_an_archive_that_changed_is_compared_by_its_members(tmp_path: Path) -> N
     with np.load(run.audio_files) as file:
         assert file["train"].tolist() == 2 * [[path.stat().st_size, 1]]
     assert shard(path, {"one.flac": 1, "two.flac": 3})[0] == names[0]
-    with pytest.raises(DataError, match=r"1 clips have other audio .*: two \("):
+    with pytest.raises(DataError, match=r"1 clip has other audio .*: two \("):
         check_audio_files(run)
     path.write_bytes(path.read_bytes()[:2000])
     assert [*check_audio_files(run)["train"]] == ["one", "two"]
@@ -148,7 +148,7 @@ def test_remote_files_are_asked_once_before_training(tmp_path: Path, caplog: pyt
         caplog.clear()
         (remote / "b.flac").write_bytes(wav(10))
         server.etag = "3"
-        with pytest.raises(DataError, match=r"1 clips have other audio .*: b \("):
+        with pytest.raises(DataError, match=r"1 clip has other audio .*: b \("):
             check_audio_files(run)
         (remote / "b.flac").unlink()
         reasons = check_audio_files(run)["train"]

@@ -229,7 +229,7 @@ def test_prepare_writes_the_shards_of_each_split(corpus: Path, finetune: Command
     result = finetune("prepare", recipe, "--shards", tmp_path / "shards")
     assert result.code == 0, result.err
     for split in ("train", "valid", "test"):
-        assert f"{split:6} 1 shards in" in result.out
+        assert f"{split:6} 1 shard in" in result.out
         items = read_manifest(tmp_path / "shards" / split / "manifest.jsonl")
         assert [item.id for item in items] == [row["id"] for row in ROWS]
     again = finetune("prepare", recipe, "--shards", tmp_path / "shards")

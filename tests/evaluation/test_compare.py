@@ -301,7 +301,7 @@ def test_run_directory_provides_hypotheses_speed_and_test_set(compare: Run, run:
 def test_run_without_hypotheses_for_the_clips_is_an_error(compare: Run, run: RunDir) -> None:
     write("other.jsonl", [{**read("test.jsonl")[0], "id": "new"}])
     code, _, err = compare("runs/demo:base", "runs/demo", "--manifest", "other.jsonl")
-    assert code == 1 and "1 of 1 clips have no hypothesis: 'new'" in err and "give its export: runs/demo/export" in err
+    assert code == 1 and "1 of 1 clip have no hypothesis: 'new'" in err and "give its export: runs/demo/export" in err
     for side in ("base", "adapted"):
         for split in ("test", "canary"):
             run.hypotheses(split, side).unlink()
@@ -314,7 +314,7 @@ def test_different_references_are_noted(compare: Run) -> None:
         "good.jsonl", [{**row, "text": "another reference"} for row in read("good.jsonl")[:1]] + read("good.jsonl")[1:]
     )
     _, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl")
-    assert "good.jsonl has a different reference for 1 clips, such as 'u0'" in out
+    assert "good.jsonl has a different reference for 1 clip, such as 'u0'" in out
 
 
 def test_terms_with_signs_are_noted(compare: Run) -> None:
@@ -336,7 +336,7 @@ def test_translations_are_not_scored_and_noted(compare: Run) -> None:
     rows = read("test.jsonl")
     write("test.jsonl", [{**rows[0], "id": "t", "target_language": "de"}, *rows])
     code, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl")
-    assert code == 0 and "1 clips are translations and are not scored" in out and f"{CLIPS} clips" in out
+    assert code == 0 and "1 translation is not scored" in out and f"{CLIPS} clips" in out
     for name in ("bad.jsonl", "good.jsonl"):  # as a run writes them, with the audio of both tasks
         texts = [{**row, "audio_filepath": rows[0]["audio_filepath"]} for row in read(name)]
         write(name, [*texts, {**texts[0], "id": "t"}])
@@ -355,7 +355,7 @@ def test_clips_on_which_a_system_failed_are_left_out_for_all(folder: Path) -> No
     assert system.failures == failures
     text = "\n".join(format_comparison(result))
     assert "openai:some-model failed on 1 of 40 clips, the first 'u3': HTTP 413: too large" in text
-    assert "1 clips are left out for all systems" in text
+    assert "1 clip is left out for all systems" in text
     write_comparison(Path("o.json"), result)
     content = json.loads(Path("o.json").read_text())
     assert TypeAdapter(CompareResult).validate_python(content) == result

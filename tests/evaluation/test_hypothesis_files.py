@@ -103,7 +103,7 @@ def test_missing_unknown_and_duplicate_ids_are_counted_and_named(tmp_path: Path)
     assert "nothing was scored" in message
     assert "2 of 4 clips have no hypothesis: 'u0', 'u1'\n" in message
     assert "2 of 5 rows match no clip: 'ghost', 'U0'\n" in message
-    assert "1 rows match a clip that already has a row: 'u3'" in message
+    assert "1 row of a clip that already has a row: 'u3'" in message
     many = [ClipNames(f"v{number}", f"/{number}.wav", "") for number in range(500)]
     with pytest.raises(DataError, match=r"500 of 500 clips have no hypothesis: 'v0', 'v1', 'v2' \.\.\."):
         texts(jsonl(tmp_path / "a.jsonl", rows()), many)

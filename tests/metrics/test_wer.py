@@ -75,9 +75,9 @@ def test_empty_texts(references: list[str], hypotheses: list[str], wer: float, i
 
 
 def test_lists_of_different_length_are_refused() -> None:
-    with pytest.raises(DataError, match="2 references but 1 hypotheses"):
+    with pytest.raises(DataError, match="2 references but 1 hypothesis"):
         score(["a", "b"], ["a"], "none")
-    with pytest.raises(DataError, match="2 references but 1 hypotheses"):
+    with pytest.raises(DataError, match="2 references but 1 hypothesis"):
         errors_per_utterance(["a", "b"], ["a"], "none")
     with pytest.raises(DataError, match="no utterances"):
         score([], [], "none")

@@ -200,7 +200,7 @@ def test_missing_weights_and_wrong_shapes_are_refused(nano: Path, tmp_path: Path
     weights = load_file(nano / "model.safetensors")
     removed = weights.pop("language_model.model.layers.0.self_attn.q_proj.weight")
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"1 weights are missing, for example .*q_proj"):
+    with pytest.raises(ModelError, match=r"1 weight is missing, for example .*q_proj"):
         load_model(str(folder), "float32")
     weights["language_model.model.layers.0.self_attn.q_proj.weight"] = removed[:10].contiguous()
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

@@ -19,6 +19,7 @@ from bench.synthetic_run import synthetic_run
 from finetune.cli import main as cli
 from finetune.core.files import read_json, write_json
 from finetune.core.run_dir import RunDir
+from finetune.core.wording import count
 from finetune.data.manifest import Utterance
 from finetune.data.style import SplitStyle, StyleFile, read_style
 from finetune.data.text_rules import NumberLeft, RuleUse, TextChange
@@ -27,7 +28,7 @@ from finetune.metrics.scores import Comparison, TermRow
 from finetune.report import tables
 from finetune.report.clips import cells, direction
 from finetune.report.page import visible
-from finetune.report.wording import count, percent, points
+from finetune.report.wording import percent, points
 from finetune.report.write_report import write_report
 
 SCRIPT = "<script>window.hacked = true</script>"

@@ -299,7 +299,7 @@ def test_different_texts_of_one_clip_are_reported(finetune: Command, server: Tra
     done = finetune("bench-serve", server.url, clip, "--rate", 99, "--requests", 3, "--warmup", 1, "--repeat")
     assert {request.content for request in server.requests} == {clip.read_bytes()}
     assert done.code == 0
-    assert "1 clips got answers with different texts" in done.out
+    assert "1 clip got answers with different texts" in done.out
 
 
 @pytest.mark.parametrize("arguments", [["--rate", "0"], ["--rate", "x"], ["--rate", "1", "--form", "model=a"], []])

@@ -108,7 +108,7 @@ def test_audio_is_sent_once_for_each_clip(run: RunDir, caplog: pytest.LogCapture
     clip = next(item for item in embedded("test", 6) if item.id == titles[0])
     wave = load_audio(clip.audio_filepath, 0.0, clip.duration)
     assert np.abs(sent.sounds[0].samples / 2**15 - wave.clip(-1, 1)).max() < 1e-3
-    assert "1 clips are sent without audio" in caplog.text
+    assert "1 clip sent without audio" in caplog.text
 
 
 def test_the_results_follow_the_last_step(run: RunDir, fakes: Seen) -> None:

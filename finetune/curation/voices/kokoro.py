@@ -7,6 +7,7 @@ from typing import Any
 
 from finetune.core.errors import VoiceError
 from finetune.core.extras import require
+from finetune.core.wording import count
 from finetune.curation.voices.voice import Line, Sound
 
 INSTALL = (
@@ -66,7 +67,8 @@ class KokoroVoice:
         styles = sorted([*Path(self.folder).glob("*.bin"), *Path(self.folder).glob("*.npz")])
         if len(models) != 1 or len(styles) != 1:
             raise VoiceError(
-                f"{self.folder}: {len(models)} .onnx files and {len(styles)} files of voices (.bin, .npz) instead of "
+                f"{self.folder}: {count(len(models), '.onnx file')} and {count(len(styles), 'file')} of voices "
+                f"(.bin, .npz) instead of "
                 f"one of each; {INSTALL}"
             )
         return _load(models[0], styles[0], self.threads)

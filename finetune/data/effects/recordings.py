@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from finetune.core.errors import DataError
 from finetune.core.files import stream_jsonl
+from finetune.core.wording import count
 from finetune.data.audio import MIN_SAMPLES, SAMPLE_RATE, load_audio
 from finetune.data.audio_file import open_audio
 from finetune.data.audio_suffixes import AUDIO_SUFFIXES
@@ -129,7 +130,8 @@ def check_recordings(recordings: Sequence[Recording], entry: str, key: str) -> N
     if problems:
         shown = "".join(f"\n  {problem}" for problem in problems[:MAX_SHOWN])
         raise DataError(
-            f"{key}: {entry}: {len(problems)} of {len(opened)} files cannot be used; repair or remove them:{shown}"
+            f"{key}: {entry}: {len(problems)} of {count(len(opened), 'file')} cannot be used; repair or remove "
+            f"them:{shown}"
         )
 
 

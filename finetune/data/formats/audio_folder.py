@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finetune.core.errors import DataError
+from finetune.core.wording import count
 from finetune.data.audio_suffixes import AUDIO_SUFFIXES
 from finetune.data.formats import annotations
 from finetune.data.formats.audio_names import AudioNames, is_audio
@@ -97,7 +98,8 @@ def _check(folder: Path) -> None:
     if not number:
         raise DataError(f"{folder}: no audio files in this folder (suffixes: {', '.join(sorted(AUDIO_SUFFIXES))})")
     raise DataError(
-        f"{folder}: {number} audio files, but none has a transcript; add files such as {folder / first}.txt or "
+        f"{folder}: {count(number, 'audio file')}, but none has a transcript; add files such as "
+        f"{folder / first}.txt or "
         f"{folder / first}.srt, or a metadata.csv with the columns file_name and text"
     )
 

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Literal
 
 from finetune.core.errors import DataError
+from finetune.core.wording import count
 from finetune.data.audio_paths import audio_folders, find_audio
 from finetune.data.cells import shown
 from finetune.data.columns import known_columns
@@ -44,7 +45,8 @@ def missing_header(path: Path) -> Header | None:
             return Header(delimiter, names)
         if any(are_audio):
             raise DataError(
-                f"{path}:1: the table has no header, and its {len(table[0])} columns are not known; add a first line "
+                f"{path}:1: the table has no header, and the meaning of {count(len(table[0]), 'column')} is not "
+                f"known; add a first line "
                 f"with their names, such as {delimiter.join(('audio_filepath', 'text'))!r} (the first line is "
                 f"{shown(lines[0])})"
             )

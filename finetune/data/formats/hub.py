@@ -85,7 +85,8 @@ def _until_error(rows: Iterator[Row], source: str) -> Iterator[Row]:
             row = next(rows, None)
         except Exception as error:
             raise DataError(
-                f"{source}: the stream failed after {number} rows: {_reason(error)}\nCheck the connection and run again"
+                f"{source}: the stream failed after {number} row{'s' * (number != 1)}: {_reason(error)}\nCheck "
+                f"the connection and run again"
             ) from error
         if row is None:
             return

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from finetune.core.errors import DataError
+from finetune.core.wording import count, verb
 from finetune.data.audio_file import count_channels
 from finetune.data.audio_paths import is_file
 from finetune.data.cells import cell_number, shown
@@ -128,7 +129,10 @@ class _Directory:
             unused = "key NOT IN (SELECT substr(value, 1, instr(value || ' ', ' ') - 1) FROM segments)"
             (number,) = next(self.tables.query(f"SELECT count(*) FROM wav_scp WHERE {unused}"))
             if number:
-                log.info(f"{self.folder}: {number} recordings of wav.scp have no line in segments and are not used")
+                log.info(
+                    f"{self.folder}: {count(number, 'recording')} of wav.scp "
+                    f"{verb(number, 'has no line in segments and is', 'have no line in segments and are')} not used"
+                )
 
     def _select(self, utterances: str) -> Iterator[tuple[int, str | None, _Joined]]:
         """Utterances with what all files say about them."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from finetune.core.wording import count
 from finetune.data.cells import cell_seconds
 from finetune.data.formats.cues import Annotation, Cue
 
@@ -122,7 +123,8 @@ def _check_rolling(cues: Sequence[Sequence[str]]) -> None:
     repeated = sum(len(second) > 1 and first[-1] == second[0] for first, second in pairwise(filled))
     if repeated > 2 and 2 * repeated > sum(len(lines) > 1 for lines in filled):
         raise ValueError(
-            f": {repeated} of {len(filled)} cues repeat the line before them, as automatic captions that roll do; "
+            f": {repeated} of {count(len(filled), 'cue')} repeat the line before them, as automatic captions "
+            f"that roll do; "
             "export subtitles that do not roll"
         )
 

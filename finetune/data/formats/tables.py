@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from finetune.core.errors import DataError
+from finetune.core.wording import count
 from finetune.data.cells import shown
 from finetune.data.columns import known_columns
 from finetune.data.formats.json_rows import read_json
@@ -70,7 +71,7 @@ class DelimitedRows(LineRows):
             where = f"{self.path}:{line}"
             if len(cells) > len(names) and any(cell.strip() for cell in cells[len(names) :]):
                 raise DataError(
-                    f"{where}: {len(cells)} cells, but the header has {len(names)}; put a text with "
+                    f"{where}: {count(len(cells), 'cell')}, but the header has {len(names)}; put a text with "
                     f"{delimiter!r} in quotes"
                 )
             cells += [""] * (len(names) - len(cells))

@@ -1,11 +1,12 @@
 """The part of a model card with results: WER with intervals, forgetting, terms, words on clips without speech."""
 
 from finetune.core.config import Recipe
+from finetune.core.wording import count
 from finetune.exporting.card.training import HOUR, hours_text
 from finetune.metrics.results import EvaluationResults
 from finetune.metrics.scores import Comparison, Scores
 from finetune.report import verdict
-from finetune.report.wording import count, p_value, percent, points, span
+from finetune.report.wording import p_value, percent, points, span
 from finetune.training.state import TrainRecord
 
 

@@ -6,10 +6,10 @@ from typing import Literal
 from finetune.core.config import PartsSection, Recipe
 from finetune.core.data_config import CorpusEntry
 from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS, row_language
+from finetune.core.wording import count
 from finetune.exporting.base_facts import BaseFacts
 from finetune.exporting.data_facts import SplitFacts
 from finetune.metrics.results import EvaluationResults
-from finetune.report.wording import count
 from finetune.training.state import TrainRecord
 
 MINUTE, HOUR = 60, 3600  # seconds
@@ -78,7 +78,7 @@ def _settings(recipe: Recipe, record: TrainRecord | None) -> list[str]:
     train, augment = recipe.train, recipe.augment
     settings = [f"goal {train.goal}"] * bool(train.goal)
     settings += [count(train.epochs, "epoch")]
-    settings += [f"{record.steps:,} steps", f"best epoch {record.best_epoch}"] if record else []
+    settings += [count(record.steps, "step"), f"best epoch {record.best_epoch}"] if record else []
     settings += [f"learning rate {train.learning_rate:g}", f"batches of {train.batch_seconds:g} s"]
     if record and record.best_alpha < 1:
         settings.append(f"interpolated with the base: alpha {record.best_alpha:g}")

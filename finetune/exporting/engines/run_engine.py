@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.core.errors import ModelError
+from finetune.core.wording import count
 
 RUNNERS = Path(__file__).parent / "runners"
 SHOWN = 1500  # characters at the end of the engine's messages in an error
@@ -88,7 +89,7 @@ def run_engine(
     log = work / "engine.log"
     code = _run([str(python), str(runners / f"run_{runner}.py"), str(request), str(answer)], log, timeout)
     result = _read(answer)
-    done = f"after {len(result.texts)} of {len(clips)} clips"
+    done = f"after {len(result.texts)} of {count(len(clips), 'clip')}"
     if code is None:
         raise ModelError(f"{runner} did not end in {timeout:.0f} s, {done}; use --timeout to wait longer{_tail(log)}")
     if code or not result.complete:

@@ -15,6 +15,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from finetune.core.errors import FinetuneError, HubError, RecipeError
+from finetune.core.wording import count
 from finetune.exporting.publish.contents import PublicFile
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,8 @@ def _existing(api: HfApi, repository: str, public: bool, update: bool) -> list[s
     names = [item.rfilename for item in info.siblings or [] if item.rfilename not in OF_THE_HUB]
     if names and not update:
         raise HubError(
-            f"{repository} exists and has {len(names)} files; add --update to replace them, or choose another name"
+            f"{repository} exists and has {count(len(names), 'file')}; add --update to replace them, or choose "
+            f"another name"
         )
     if not info.private and not public:
         raise HubError(

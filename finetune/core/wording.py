@@ -1,0 +1,11 @@
+"""Numbers with their nouns and verbs in messages."""
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """1 clip, 2 clips, 10,000 clips."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def verb(number: int, one: str, several: str) -> str:
+    """The verb that agrees with a number: 1 clip has, 2 clips have."""
+    return one if number == 1 else several

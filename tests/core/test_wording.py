@@ -1,0 +1,32 @@
+"""One thing is singular in messages."""
+
+import re
+from pathlib import Path
+
+from finetune.core.wording import count, verb
+
+SOURCES = Path(__file__).resolve().parents[2] / "finetune"
+# A number in an f-string directly before a plural noun; numbers of bytes, channels and constants are never 1 there.
+FIXED = re.compile(r"\{len\([^{}]*\)\} (?:more )?(?:clips|files|rows|words|terms|texts|shards|lines)\b")
+
+
+def test_a_noun_and_its_verb_agree_with_the_number() -> None:
+    assert [count(number, "clip") for number in (0, 1, 2, 10_000)] == ["0 clips", "1 clip", "2 clips", "10,000 clips"]
+    assert [count(number, "batch", "batches") for number in (1, 2)] == ["1 batch", "2 batches"]
+    assert [verb(number, "is", "are") for number in (0, 1, 2)] == ["are", "is", "are"]
+
+
+def test_messages_use_it() -> None:
+    fixed = [
+        f"{path.relative_to(SOURCES)}: {match[0]}"
+        for path in sorted(SOURCES.rglob("*.py"))
+        for match in FIXED.finditer(path.read_text(encoding="utf-8"))
+    ]
+    # These are printed for two or more.
+    assert {line.partition(":")[0] for line in fixed} <= {
+        "cli/convert.py",
+        "cli/transcribe_output.py",
+        "evaluation/hypothesis_files.py",
+        "data/audit.py",
+        "data/segment_rows.py",
+    }, fixed
