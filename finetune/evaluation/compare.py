@@ -273,29 +273,19 @@ def _fired(conditions: Sequence[Condition], scores: Mapping[str, SystemScores]) 
 
 def _notes(inputs: _Inputs, hypotheses: Mapping[str, SystemHypotheses], clips: Sequence[Clip]) -> Iterator[str]:
     utterances, preset = inputs.utterances, inputs.options.preset
-    if inputs.translations:
-        yield (
-            f"{count(len(inputs.translations), 'translation')} {verb(len(inputs.translations), 'is', 'are')} not scored"
-        )
+    if number := len(inputs.translations):
+        yield f"{count(number, 'translation')} {verb(number, 'is', 'are')} not scored"
     for name, column in hypotheses.items():
         if column.failures:
             clip_id, error = next(iter(column.failures.items()))
-            yield (
-                f"{name} failed on {len(column.failures)} of {count(len(utterances), 'clip')}, the first "
-                f"{clip_id!r}: {error}"
-            )
+            total = count(len(utterances), "clip")
+            yield f"{name} failed on {len(column.failures)} of {total}, the first {clip_id!r}: {error}"
         if column.reused:
-            yield (
-                f"{name}: {column.reused} of {count(len(utterances), 'hypothesis', 'hypotheses')} reused from "
-                f"{column.file}"
-            )
+            total = count(len(utterances), "hypothesis", "hypotheses")
+            yield f"{name}: {column.reused} of {total} reused from {column.file}"
         if unmatched := [row for row in column.unmatched if row not in inputs.translations]:
-            yield (
-                f"{name}: {count(len(unmatched), 'row')} {verb(len(unmatched), 'matches', 'match')} no clip of "
-                f"the manifest, such as "
-                f"{unmatched[0]!r}; {verb(len(unmatched), 'it is', 'they are')} not "
-                "scored"
-            )
+            rows = count(len(unmatched), "row")
+            yield f"{name}: not scored: {rows} without a clip of the manifest, such as {unmatched[0]!r}"
         different = [
             item.id
             for item, text in zip(utterances, column.references, strict=False)
@@ -309,15 +299,11 @@ def _notes(inputs: _Inputs, hypotheses: Mapping[str, SystemHypotheses], clips: S
     for note in notes_on_signs(inputs.options.terms, preset, [clip.text for clip in clips]):
         yield f"terms {note}"
     if failed := len(utterances) - len(clips):
-        yield (
-            f"{count(failed, 'clip')} {verb(failed, 'is', 'are')} left out for all systems, because a system "
-            f"failed on them"
-        )
+        yield f"left out for all systems, because one of them failed: {count(failed, 'clip')}"
     if preset not in UNSPACED and (japanese := sum(map(in_characters, utterances))):
         yield (
-            f"{count(japanese, 'clip')} {verb(japanese, 'is', 'are')} Japanese or Chinese, without spaces "
-            f"between words, but {preset} counts words: score "
-            "these clips separately with --normalizer ja-cer@2"
+            f"{preset} counts words, but {count(japanese, 'clip')} {verb(japanese, 'has', 'have')} none (Japanese or "
+            "Chinese has no spaces between them): score these clips separately with --normalizer ja-cer@2"
         )
     if any(system.kind == "model" for system in inputs.systems) and any(clip.keywords for clip in clips):
         yield "models that transcribed now had the keywords of the manifest in their prompts; other systems did not"

@@ -341,7 +341,7 @@ def test_translations_are_not_scored_and_noted(compare: Run) -> None:
         texts = [{**row, "audio_filepath": rows[0]["audio_filepath"]} for row in read(name)]
         write(name, [*texts, {**texts[0], "id": "t"}])
     code, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl")
-    assert code == 0 and f"{CLIPS} clips" in out and "match no clip" not in out
+    assert code == 0 and f"{CLIPS} clips" in out and "without a clip" not in out
 
 
 def test_clips_on_which_a_system_failed_are_left_out_for_all(folder: Path) -> None:
@@ -355,7 +355,7 @@ def test_clips_on_which_a_system_failed_are_left_out_for_all(folder: Path) -> No
     assert system.failures == failures
     text = "\n".join(format_comparison(result))
     assert "openai:some-model failed on 1 of 40 clips, the first 'u3': HTTP 413: too large" in text
-    assert "1 clip is left out for all systems" in text
+    assert "left out for all systems, because one of them failed: 1 clip" in text
     write_comparison(Path("o.json"), result)
     content = json.loads(Path("o.json").read_text())
     assert TypeAdapter(CompareResult).validate_python(content) == result
@@ -452,7 +452,7 @@ def test_a_folder_that_cannot_be_written_does_not_lose_the_comparison(
 def test_rows_without_a_clip_are_a_note(compare: Run) -> None:
     write("good.jsonl", [*read("good.jsonl"), {"id": "v1", "pred_text": "x"}, {"id": "v2", "pred_text": "y"}])
     code, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl")
-    assert code == 0 and "good.jsonl: 2 rows match no clip of the manifest, such as 'v1'; they are not scored" in out
+    assert code == 0 and "good.jsonl: not scored: 2 rows without a clip of the manifest, such as 'v1'" in out
     assert "bad.jsonl: 2 rows" not in out
 
 
