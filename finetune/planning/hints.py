@@ -125,8 +125,8 @@ def _rates(facts: PlanFacts, plan: StepPlan) -> Iterator[str]:
     if parts.lora.rank and plan.steps < FEW_STEPS and moved < 0.05:
         yield (
             f"LoRA at a learning rate of {rate:g}: in {count(plan.steps, 'step')} with warm-up and decay, AdamW "
-            f"moves a weight "
-            f"by at most about {moved:.2g}. Compare {5 * rate:g} on valid (parts.lora.learning_rate); the recipes of "
+            f"moves a weight by at most about {moved:.2g}. Compare {5 * rate:g} on valid "
+            f"(parts.lora.learning_rate); the recipes of "
             "the embedded model for 17 and 47 minutes of speech use 0.001 and 0.0016. No rate was measured on "
             "granite-4.0-1b-speech"
         )
@@ -164,8 +164,8 @@ def _scored_sets(splits: Mapping[str, SplitFacts]) -> Iterator[str]:
         low, high, unit = expected_interval(test)
         yield (
             f"data.test has {count(test.rows, 'clip')}: at a WER of {100 * ASSUMED_WER:.0f} %, its 95 % "
-            f"interval over {unit} "
-            f"would be at least {100 * low:.1f} to {100 * high:.1f} %, so small differences are not proven"
+            f"interval over {unit} would be at least {100 * low:.1f} to {100 * high:.1f} %, so small "
+            f"differences are not proven"
         )
     elif test and not test.speakers:
         yield "data.test has no column speaker: intervals are over clips and do not apply to other speakers"
@@ -192,8 +192,8 @@ def _terms(terms: Mapping[str, int]) -> Iterator[str]:
             shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
             yield (
                 f"{len(names)} of {count(len(terms), 'term')} {text} in data.train or data.replay ({shown}). "
-                f"Terms with six or "
-                f"seven sentences each reached a recall of 87 %, terms without any 11 % ({RESULTS}, 2026-11-24)"
+                f"Terms with six or seven sentences each reached a recall of 87 %, terms without any 11 % "
+                f"({RESULTS}, 2026-11-24)"
             )
 
 

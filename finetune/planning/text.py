@@ -54,11 +54,8 @@ def _row(label: str, text: str) -> str:
 def _splits(result: CheckResult) -> Iterator[str]:
     for name, split in result.splits.items():
         speakers = f", {count(split.speakers, 'speaker')}" if split.speakers else ", no speakers"
-        out = (
-            f"; {count(split.out_of_range, 'row')} {verb(split.out_of_range, 'is', 'are')} too short or too long"
-            if split.out_of_range
-            else ""
-        )
+        bad = split.out_of_range
+        out = f"; {count(bad, 'row')} {verb(bad, 'is', 'are')} too short or too long" if bad else ""
         unstated = split.rows - split.stated
         headers = f"; {count(unstated, 'duration')} {verb(unstated, 'is', 'are')} from headers" if unstated else ""
         yield _row(name, f"{split.hours:.2f} h{speakers}{out}{headers}")
@@ -87,9 +84,9 @@ def _training(result: CheckResult, batch_seconds: float, batch_tokens: int) -> I
     about = "" if plan.exact else "about "
     yield _row(
         "steps",
-        f"{about}{plan.steps:,} in {count(plan.epochs, 'epoch')} ({about}{round(plan.steps / plan.epochs):,} an "
-        f"epoch), "
-        f"{count(plan.batches, 'batch', 'batches')} of up to {batch_seconds:g} s",
+        f"{about}{plan.steps:,} in {count(plan.epochs, 'epoch')} "
+        f"({about}{round(plan.steps / plan.epochs):,} an epoch), {count(plan.batches, 'batch', 'batches')} of "
+        f"up to {batch_seconds:g} s",
     )
     yield _row(
         "audio",
