@@ -29,10 +29,11 @@ import soundfile
 import torch
 from peft import LoraConfig, get_peft_model
 
+from finetune.core.serve_options import parse_adapters
 from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.inference.transcribe import Transcriber, load
 from finetune.model.adapter import save_adapter
-from finetune.serving.adapters import parse_adapters, with_adapters
+from finetune.serving.adapters import with_adapters
 from finetune.serving.models import ServedModel, load_base
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -28,7 +28,8 @@ def run(args: argparse.Namespace) -> int:
 
     shard = None if args.shard is None else parse_shard(args.shard)
     recipe, _ = load_recipe(args.recipe, args.overrides)
-    check_source(recipe.model.base, recipe.model.revision)
+    if not args.merge:  # which loads no model
+        check_source(recipe.model.base, recipe.model.revision)
 
     from finetune.evaluation.score import score_table
     from finetune.partial_runs import score_recipe, score_shard

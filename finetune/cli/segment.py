@@ -64,7 +64,10 @@ def run(args: argparse.Namespace) -> int:
     """
     options = chosen_options(args, SegmentOptions)
     shard = None if args.shard is None else parse_shard(args.shard)
-    check_source(args.model)
+    if args.output.exists() and not args.output.is_dir():
+        raise DataError(f"{args.output}: this is a file; name a folder for -o")
+    with output_folder(args.output):
+        check_source(args.model)
 
     from finetune.curation.recordings import read_recordings
     from finetune.curation.segment_corpus import SegmentFiles, segment_recordings
@@ -72,8 +75,6 @@ def run(args: argparse.Namespace) -> int:
     from finetune.inference.transcribe import load
 
     files = SegmentFiles.of(args.output, shard, args.cut)
-    if args.output.exists() and not args.output.is_dir():
-        raise DataError(f"{args.output}: this is a file; name a folder for -o")
     if not is_supported(options.language):
         log.warning("--language %s: its numbers cannot be written in words, so they are not aligned", options.language)
     existing = [path for path in (files.clips, files.set_aside, files.summary) if path.exists()]

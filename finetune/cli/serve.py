@@ -9,7 +9,7 @@ from finetune.cli.arguments import Subparsers, add_options, chosen_options, pars
 from finetune.core.errors import DataError, RecipeError
 from finetune.core.extras import require
 from finetune.core.files import MAX_LIST_BYTES, read_bytes
-from finetune.core.serve_options import API_KEYS, ServeOptions
+from finetune.core.serve_options import API_KEYS, ServeOptions, parse_adapters
 from finetune.model.model_source import check_source
 
 if TYPE_CHECKING:
@@ -80,15 +80,15 @@ def run(args: argparse.Namespace) -> int:
     options = chosen_options(args, ServeOptions)
     for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         require(module, extra="serve")
+    folders = parse_adapters(args.adapter)
+    os.environ.setdefault(*PRIMITIVES)  # read when torch makes the first one
     check_source(args.model)
 
-    os.environ.setdefault(*PRIMITIVES)  # read when torch makes the first one
-    from finetune.serving.adapters import parse_adapters, with_adapters
+    from finetune.serving.adapters import with_adapters
     from finetune.serving.app import create_app
     from finetune.serving.models import Models, load_base
     from finetune.serving.server import serve
 
-    folders = parse_adapters(args.adapter)
     models = Models(with_adapters(load_base(args.model, args.name), folders, options.memory))
     app = create_app(models, options)
     code = serve(app, options)

@@ -1,6 +1,8 @@
 """Options of `finetune serve`: types, ranges and defaults."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from finetune.core.errors import RecipeError
@@ -53,3 +55,16 @@ class ServeOptions:
         for name in ("allow_origin", "api_keys"):
             if not all(isinstance(item, str) and item.strip() for item in getattr(self, name)):
                 raise RecipeError(f"{name}: must be strings that are not empty")
+
+
+def parse_adapters(items: Sequence[str]) -> dict[str, Path]:
+    """Folders by name, from `NAME=DIR`. Raises RecipeError for another form, or a name that is given twice."""
+    folders: dict[str, Path] = {}
+    for item in items:
+        name, sign, folder = (part.strip() for part in item.partition("="))
+        if not (name and sign and folder):
+            raise RecipeError(f"--adapter {item}: give NAME=DIR")
+        if name in folders:
+            raise RecipeError(f"--adapter {item}: the name {name} is given twice")
+        folders[name] = Path(folder)
+    return folders

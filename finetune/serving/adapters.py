@@ -80,19 +80,6 @@ class LoraModel(ServedModel):
             self._adapted.base_model.disable_adapter_layers()
 
 
-def parse_adapters(items: Sequence[str]) -> dict[str, Path]:
-    """Folders by name, from `NAME=DIR`. Raises RecipeError for another form, or a name that is given twice."""
-    folders: dict[str, Path] = {}
-    for item in items:
-        name, sign, folder = (part.strip() for part in item.partition("="))
-        if not (name and sign and folder):
-            raise RecipeError(f"--adapter {item}: give NAME=DIR")
-        if name in folders:
-            raise RecipeError(f"--adapter {item}: the name {name} is given twice")
-        folders[name] = Path(folder)
-    return folders
-
-
 def with_adapters(base: ServedModel, folders: dict[str, Path], memory: float) -> list[ServedModel]:
     """The base and its adapters.
 

@@ -18,11 +18,12 @@ from finetune.core.errors import CheckpointError, ModelError, RecipeError
 from finetune.core.model_limits import read_limits, write_limits
 from finetune.core.options import TranscribeOptions, override
 from finetune.core.run_dir import RunDir
+from finetune.core.serve_options import parse_adapters
 from finetune.inference.saved_options import options_for, options_path, write_options
 from finetune.inference.transcript import Transcript
 from finetune.model.adapter import ADAPTER_WEIGHTS, save_adapter, write_tensors
 from finetune.model.granite import SpeechModel
-from finetune.serving.adapters import find_adapter, parse_adapters, with_adapters
+from finetune.serving.adapters import find_adapter, with_adapters
 from finetune.serving.models import Models, ServedModel, default_name
 
 Load = Callable[[], SpeechModel]
