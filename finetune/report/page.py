@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from finetune.core.wording import count
 from finetune.data.style import BASE_STYLE, StyleFile
 from finetune.metrics.results import SYSTEMS, EvaluationResults, KeywordListScores
 from finetune.metrics.word_changes import Changes
@@ -189,7 +190,7 @@ _FILTERS = {
     "points": wording.points,
     "span": wording.span,
     "span_of_points": wording.span_of_points,
-    "counted": wording.count,
+    "counted": count,
     "p": wording.p_value,
     "sentence": wording.sentence,
     "tight": wording.tight,
