@@ -165,7 +165,7 @@ def _write_splits(source: str, folder: Path) -> float:
 
 def _usable(source: str, folder: Path) -> "list[Utterance]":
     """The utterances that `finetune prepare` keeps with the default limits; prints why others are left out."""
-    from finetune.core.config import CorpusEntry, DataSection
+    from finetune.core.data_config import CorpusEntry, DataSection
     from finetune.data.convert import ConvertOptions, convert
     from finetune.data.manifest import read_manifest
     from finetune.data.prepare_split import row_settings
