@@ -6,12 +6,13 @@ that is loaded in float32, bit for bit.
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import register_parametrization
+from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
 from finetune.model.granite import SpeechModel, load_model
 from finetune.model.model_config import read_config
@@ -97,6 +98,59 @@ def load_for_inference(
     adapt(model, True)
     compute_in_float32(model)
     return model
+
+
+def load_for_training(
+    source: str, dtype: str, device: torch.device | str, revision: str | None = None, quantize: str = "none"
+) -> SpeechModel:
+    """`load_model` for a training; with `auto` on a CPU, weights in bfloat16 files stay so until `train_in_float32`.
+
+    Raises:
+        ModelError: see `load_model`.
+    """
+    if dtype == "auto" and torch.device(device).type == "cpu" and quantize == "none":
+        config = read_config(source, revision)
+        if files := folder_of(source, revision):
+            return load_as_stored(source, files, revision, config)
+    return load_model(source, dtype, device, revision, quantize)
+
+
+def stays_bfloat16(source: str, dtype: str, device: str, config: Any) -> bool:
+    """Whether `load_for_training` keeps bfloat16 weights for float32 arithmetic; what is on the hub is bfloat16."""
+    if dtype != "auto" or device != "cpu" or config.has_lora_adapter:
+        return False
+    return WeightFiles(Path(source)).is_bfloat16() if Path(source).is_dir() else True
+
+
+def train_in_float32(model: SpeechModel) -> None:
+    """Makes a model whose trained parameters are float32 compute in float32, in place; frozen weights stay as stored.
+
+    Linear layers keep only their stored weight for the backward pass, and convert it there again.
+    """
+    compute_in_float32(model)
+    for module in model.hf.modules():
+        stored = module.parametrizations if is_parametrized(module, "weight") else None
+        if isinstance(module, nn.Linear) and stored is not None:
+            module.forward = partial(_linear, module, stored["weight"].original)  # type: ignore[method-assign]
+
+
+def _linear(module: nn.Module, stored: Tensor, x: Tensor) -> Tensor:
+    out: Tensor = _StoredLinear.apply(x, stored, module.bias)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _StoredLinear(torch.autograd.Function):
+    """x (..., I), stored weight (O, I), bias (O,) or None -> (..., O) in the type of x; only x has a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, stored: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(stored)
+        return nn.functional.linear(x, stored.to(x.dtype), bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (stored,) = ctx.saved_tensors
+        return gradient @ stored.to(gradient.dtype), None, None
 
 
 def computes_in_bfloat16() -> bool:

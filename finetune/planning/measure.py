@@ -10,7 +10,8 @@ import torch
 from finetune.core.config import Recipe
 from finetune.data.manifest import Utterance, seconds_of
 from finetune.inference.recognize import recognize
-from finetune.model.granite import SpeechModel, load_model
+from finetune.model.float32 import load_for_training, train_in_float32
+from finetune.model.granite import SpeechModel
 from finetune.model.trainable import open_parts, set_mode, trained_parameters
 from finetune.planning.speed import TimePlan, validations
 from finetune.planning.steps import Clips, Steps
@@ -32,10 +33,10 @@ def measure_time(
     steps: Steps,
     valid: Sequence[Utterance],
     valid_seconds: float,
-    load_model: Callable[..., SpeechModel] = load_model,
+    load_model: Callable[..., SpeechModel] = load_for_training,
     clock: Callable[[], float] = time.monotonic,
 ) -> TimePlan:
-    """Trains on the largest and on a typical batch, and decodes a few clips of valid with the base.
+    """Trains on the largest and on a typical batch, and decodes a few clips of valid with the weights of the base.
 
     The time of a batch is taken to grow linearly with its padded audio. Several processes are taken to be as many times
     as fast as one. Augmentation, decoding of audio and the optimizer are in the time; checkpoints are not.
@@ -57,8 +58,8 @@ def measure_time(
     with explain_out_of_memory(), _share_of_threads(processes if accelerator.device.type == "cpu" else 1):
         model = load_model(settings.base, settings.dtype, accelerator.device, settings.revision, settings.quantize)
         chosen = sorted(valid, key=lambda clip: clip.duration)[:: max(1, len(valid) // DECODED)][:DECODED]
-        decoding = _decoding_seconds(model, chosen, recipe, clock) if chosen else 0.0
         per_batch = _step_seconds(model, recipe, steps.measured, clock)
+        decoding = _decoding_seconds(model, chosen, recipe, clock) if chosen else 0.0
     (large, slow), (typical, fast) = per_batch
     growth = (slow - fast) / (large - typical) if large > typical else 0.0
     batches = steps.plan.batches
@@ -98,6 +99,8 @@ def _step_seconds(
 ) -> list[tuple[float, float]]:
     """Padded seconds of audio, and the median seconds of a step, of each batch."""
     open_parts(model, trainable_parts(recipe.parts))
+    if recipe.model.dtype == "auto" and model.device.type == "cpu":
+        train_in_float32(model)
     checkpoint_activations(model, recipe.machine)
     parameters = trained_parameters(model)
     optimizer = build_optimizer(recipe, parameters)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor, nn
 
 from finetune.core.config import Recipe
+from finetune.model.float32 import stays_bfloat16
 from finetune.model.granite import DTYPES, SpeechModel, resolved_dtype
 from finetune.planning.activations import Activations, LargestBatch, count_activations
 
@@ -150,7 +151,7 @@ def count_step(model: SpeechModel, recipe: Recipe, largest: LargestBatch, device
     return StepMemory(
         device,
         dtype,
-        _weight_bytes(model, recipe.model.quantize == "4bit"),
+        _weight_bytes(model, recipe, device),
         sum(value.numel() for value in model.hf.parameters() if value.requires_grad),
         processes,
         count_activations(model, largest, autocast),
@@ -197,10 +198,15 @@ def _frozen(model: SpeechModel) -> Iterator[nn.Parameter]:
     return (value for value in model.hf.parameters() if not value.requires_grad)
 
 
-def _weight_bytes(model: SpeechModel, quantized: bool) -> int:
-    """Bytes of frozen weights and buffers; `quantized`: linear layers of the language model have 4 bits a weight."""
-    layers = model.language_model.layers.modules()
-    linear = {id(layer.weight) for layer in layers if isinstance(layer, nn.Linear)} if quantized else set()
+def _weight_bytes(model: SpeechModel, recipe: Recipe, device: str) -> int:
+    """Bytes of frozen weights and buffers; 4-bit linear layers of the language model, or weights that stay bfloat16."""
+    settings = recipe.model
+    if stays_bfloat16(settings.base, settings.dtype, device, model.hf.config):
+        sizes = [value.numel() for value in _frozen(model)]
+        buffers = sum(value.numel() * value.element_size() for value in model.hf.buffers())
+        return 2 * sum(sizes) + 4 * max(sizes, default=0) + buffers  # the largest is converted for a moment
+    layers = model.language_model.layers.modules() if settings.quantize == "4bit" else ()
+    linear = {id(layer.weight) for layer in layers if isinstance(layer, nn.Linear)}
 
     def size(value: Tensor) -> float:
         return value.numel() * (NF4_BYTES if id(value) in linear else value.element_size())

@@ -12,6 +12,7 @@ from finetune.core.run_dir import RunDir
 from finetune.data.effects.sources import recordings_state
 from finetune.data.utterance_table import open_manifest
 from finetune.model.first_step import fingerprints
+from finetune.model.float32 import train_in_float32
 from finetune.model.granite import SpeechModel
 from finetune.model.trainable import open_parts, summarize_parts, trained_parameters
 from finetune.training import checkpoint
@@ -38,7 +39,7 @@ class TrainContext:
         recipe: what to train and how.
         run: the run directory.
         accelerator: of this process.
-        load_model: loads the base, with the arguments of `finetune.model.granite.load_model`.
+        load_model: loads the base, with the arguments of `finetune.model.float32.load_for_training`.
         batch_sizes: cache for `train.batch: auto`.
 
     Attributes:
@@ -91,6 +92,8 @@ class TrainContext:
         self.base = f"{sum(fingerprints(self.model).values()) % 2**64:016x}"
         self.total_parameters = sum(value.numel() for value in self.model.parameters())
         self.adapted = open_parts(self.model, trainable_parts(self.recipe.parts))
+        if settings.dtype == "auto" and self.accelerator.device.type == "cpu":
+            train_in_float32(self.model)
         checkpoint_activations(self.model, self.recipe.machine)
         self.parameters = trained_parameters(self.model)
 

@@ -19,7 +19,8 @@ from finetune.core.config import Recipe
 from finetune.core.errors import Interrupted
 from finetune.core.run_dir import RunDir
 from finetune.model.first_step import fingerprints
-from finetune.model.granite import SpeechModel, load_model
+from finetune.model.float32 import load_for_training
+from finetune.model.granite import SpeechModel
 from finetune.model.trainable import set_mode
 from finetune.training import checkpoint
 from finetune.training.batch_size import BatchSizeCache, explain_out_of_memory
@@ -69,7 +70,7 @@ class Trainer:
         recipe: what to train and how.
         run: the run directory.
         callbacks: see `train`.
-        load_model: loads the base, with the arguments of `finetune.model.granite.load_model`.
+        load_model: loads the base, with the arguments of `finetune.model.float32.load_for_training`.
         measure: scores the model on valid and canary, with the arguments of `finetune.training.selection.measure`.
         files: file operations of a checkpoint.
         batch_sizes: cache for `train.batch: auto`; the default is the cache of the user.
@@ -85,7 +86,7 @@ class Trainer:
         run: RunDir,
         callbacks: Sequence[TrainerCallback] = (),
         *,
-        load_model: Callable[..., SpeechModel] = load_model,
+        load_model: Callable[..., SpeechModel] = load_for_training,
         measure: Callable[..., Scores] = measure,
         files: checkpoint.CheckpointFiles = checkpoint.DISK,
         batch_sizes: BatchSizeCache | None = None,
