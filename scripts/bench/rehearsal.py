@@ -106,10 +106,7 @@ def arithmetic(cuda: bool, native: bool) -> tuple[str, str]:
         return "auto", "bfloat16 on the GPU"
     if native:
         return "bfloat16", "bfloat16, for which this processor has instructions"
-    return "auto", (
-        "float32, because this processor emulates bfloat16; training holds float32 weights, the other stages hold "
-        "bfloat16 weights"
-    )
+    return "auto", "float32, because this processor emulates bfloat16; frozen weights are held in bfloat16"
 
 
 def write_clips(plan: Plan) -> None:
