@@ -15,7 +15,7 @@ class ModelSection(Section):
     revision: str | None = None
     """Commit of the hub repository; set it for reproducible results."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Data type of the weights in memory; auto is bfloat16 on CUDA, else float32."""
+    """Data type of weights; auto is bfloat16 on CUDA, else float32, but frozen bfloat16 weights stay bfloat16."""
     quantize: Literal["none", "4bit"] = "none"
     """Quantization of the frozen language model during training; 4bit needs CUDA and the extra [quant]."""
     instruction: str = INSTRUCTION

@@ -128,6 +128,8 @@ def train_in_float32(model: SpeechModel) -> None:
     Linear layers keep only their stored weight for the backward pass, and convert it there again.
     """
     compute_in_float32(model)
+    if any(value.dtype == torch.bfloat16 for value in model.hf.parameters()):
+        log.info("frozen weights stay in bfloat16, the arithmetic is float32")
     for module in model.hf.modules():
         stored = module.parametrizations if is_parametrized(module, "weight") else None
         if isinstance(module, nn.Linear) and stored is not None:
