@@ -36,7 +36,7 @@ def test_clips_are_ranked_and_the_budget_is_kept(finetune: Command, nano: Path, 
     result = finetune("suggest", nano, source, "-o", out, "--texts", texts)
     assert result.code == 0, result.err
     rows = read_manifest(out)
-    assert len(rows) == 9 and "9 of 9 clips suggested" in result.out and "by 1 training texts" in result.out
+    assert len(rows) == 9 and "9 of 9 clips suggested" in result.out and "by 1 training text" in result.out
     assert "language model and CTC head" in result.out and "left out: 1 row with" in result.out
     assert [row.extra["rank"] for row in rows] == list(range(1, 10))
     assert all(row.text == "" and row.extra["pred_text"] and row.extra["site"] == "north" for row in rows)

@@ -56,6 +56,6 @@ def test_problems_come_from_the_counts_of_all_rows() -> None:
     with pytest.raises(DataError) as caught:
         list(preview_corpora(recipe_of("m"), {"m": corpus, "small": SMALL}.__getitem__))
     assert str(caught.value).splitlines() == [
-        "data.train: m: 21 of 1000 rows have no audio file",
-        "data.train: m: 22 of 1000 rows cannot be used, such as m:700: kind: why",
+        "data.train: m: 21 of 1,000 rows have no audio file",
+        "data.train: m: 22 of 1,000 rows cannot be used, such as m:700: kind: why",
     ]

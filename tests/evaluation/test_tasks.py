@@ -272,5 +272,5 @@ def test_score_has_no_wer_of_translations(tmp_path: Path) -> None:
     assert [task.name for task in result.sets["mixed"].tasks] == ["transcribe es", "translate es-en"]
     assert result.sets["only"].chrf == pytest.approx(1.0)
     table = "\n".join(score_table(result))
-    assert "mean of 1 sets" in table and "translations, see below" in table
+    assert "mean of 1 set" in table and "translations, see below" in table
     assert "only: translate es-en, clips 3: BLEU 100.0" in table

@@ -284,7 +284,7 @@ def test_keywords_go_into_the_prompt_up_to_its_room(granite: GraniteSpeech) -> N
         finetune.transcribe(PARK, granite, max_new_tokens=4000)
     with pytest.raises(
         ModelError,
-        match=r"1000 keywords\), the audio of a window \(300\) and its text \(400\) need more than the model's 4096 "
+        match=r"1,000 keywords\), the audio of a window \(300\) and its text \(400\) need more than the model's 4096 "
         "positions; give fewer",
     ):
         finetune.transcribe(PARK, granite, keywords=[f"medication number {n}" for n in range(1000)])
