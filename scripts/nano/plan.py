@@ -103,15 +103,18 @@ PLAN = Plan(
 FURTHER = replace(  # in English only; the model follows its audio already
     PLAN,
     sizes=None,
-    schedules={"together": Schedule(1100, 6e-4), "cool": Schedule(180, 3e-4)},
+    schedules={"together": Schedule(1100, 7e-4), "cool": Schedule(200, 3e-4)},
     effects=PLAN.effects.model_copy(update={"telephone": 0.3, "noise_probability": 0.35}),
-    keywords=KeywordsSection(true_terms=0.25, distractors=0.12, largest=100),
-    task_shares=Shares({"en": 1.0}, {"phrase": 0.3}, ENGINES, joined=0.15, no_speech=0.05),
+    keywords=KeywordsSection(true_terms=0.16, distractors=0.08, largest=60),
+    task_shares=Shares(
+        {"en": 1.0}, {"phrase": 0.3}, {"kokoro": 6.0, "rhvoice": 1.5, "espeak-ng": 0.8}, joined=0.15, no_speech=0.05
+    ),
     together_limits=(80.0, 6000.0),
     copies=4,
     spelled=0,
     attention_weight=0.1,
     token_weight=0.0,
+    round_seconds=3 * 3600.0,
 )
 
 
