@@ -140,6 +140,17 @@ def tiny(nano: Path, corpora: dict[str, str]) -> "Callable[..., Recipe]":
 
 
 @pytest.fixture(scope="session")
+def narrow(model: "Callable[[], SpeechModel]", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the embedded model, rounded to bfloat16."""
+    import torch
+
+    folder, rounded = tmp_path_factory.mktemp("narrow"), model()
+    rounded.hf.to(torch.bfloat16).save_pretrained(folder)
+    rounded.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def trained(
     tiny: "Callable[..., Recipe]", tmp_path_factory: pytest.TempPathFactory
 ) -> "tuple[Recipe, RunDir, SpeechModel]":

@@ -111,7 +111,7 @@ def _compare_samples(
 ) -> None:
     """Decodes the audio of some rows, each with its split and number; updates `recorded` and `unreadable`."""
     files = len({item.audio_filepath for _, _, item in rows})
-    log.info("comparing %s in %s with `finetune prepare`", count(len(rows), "clip"), count(files, "file"))
+    log.info("comparing the audio of %s in %s with `finetune prepare`", count(len(rows), "clip"), count(files, "file"))
     with ThreadPoolExecutor(available_cores()) as pool:
         problems = list(pool.map(_problem, (item for _, _, item in rows)))
     checked = list(zip(rows, problems, strict=True))

@@ -100,6 +100,11 @@ def load_for_inference(
     return model
 
 
+def arithmetic_is_float32(dtype: str, device: torch.device | str) -> bool:
+    """Whether a training computes in float32 whatever the type of the stored weights: `auto` on a CPU."""
+    return dtype == "auto" and torch.device(device).type == "cpu"
+
+
 def load_for_training(
     source: str, dtype: str, device: torch.device | str, revision: str | None = None, quantize: str = "none"
 ) -> SpeechModel:
@@ -108,7 +113,7 @@ def load_for_training(
     Raises:
         ModelError: see `load_model`.
     """
-    if dtype == "auto" and torch.device(device).type == "cpu" and quantize == "none":
+    if arithmetic_is_float32(dtype, device) and quantize == "none":
         config = read_config(source, revision)
         if files := folder_of(source, revision):
             return load_as_stored(source, files, revision, config)
@@ -117,7 +122,7 @@ def load_for_training(
 
 def stays_bfloat16(source: str, dtype: str, device: str, config: Any) -> bool:
     """Whether `load_for_training` keeps bfloat16 weights for float32 arithmetic; what is on the hub is bfloat16."""
-    if dtype != "auto" or device != "cpu" or config.has_lora_adapter:
+    if not arithmetic_is_float32(dtype, device) or config.has_lora_adapter:
         return False
     return WeightFiles(Path(source)).is_bfloat16() if Path(source).is_dir() else True
 

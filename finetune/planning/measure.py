@@ -10,7 +10,7 @@ import torch
 from finetune.core.config import Recipe
 from finetune.data.manifest import Utterance, seconds_of
 from finetune.inference.recognize import recognize
-from finetune.model.float32 import load_for_training, train_in_float32
+from finetune.model.float32 import arithmetic_is_float32, load_for_training, train_in_float32
 from finetune.model.granite import SpeechModel
 from finetune.model.trainable import open_parts, set_mode, trained_parameters
 from finetune.planning.speed import TimePlan, validations
@@ -99,7 +99,7 @@ def _step_seconds(
 ) -> list[tuple[float, float]]:
     """Padded seconds of audio, and the median seconds of a step, of each batch."""
     open_parts(model, trainable_parts(recipe.parts))
-    if recipe.model.dtype == "auto" and model.device.type == "cpu":
+    if arithmetic_is_float32(recipe.model.dtype, model.device):
         train_in_float32(model)
     checkpoint_activations(model, recipe.machine)
     parameters = trained_parameters(model)

@@ -12,7 +12,7 @@ from finetune.core.run_dir import RunDir
 from finetune.data.effects.sources import recordings_state
 from finetune.data.utterance_table import open_manifest
 from finetune.model.first_step import fingerprints
-from finetune.model.float32 import train_in_float32
+from finetune.model.float32 import arithmetic_is_float32, train_in_float32
 from finetune.model.granite import SpeechModel
 from finetune.model.trainable import open_parts, summarize_parts, trained_parameters
 from finetune.training import checkpoint
@@ -92,7 +92,7 @@ class TrainContext:
         self.base = f"{sum(fingerprints(self.model).values()) % 2**64:016x}"
         self.total_parameters = sum(value.numel() for value in self.model.parameters())
         self.adapted = open_parts(self.model, trainable_parts(self.recipe.parts))
-        if settings.dtype == "auto" and self.accelerator.device.type == "cpu":
+        if arithmetic_is_float32(settings.dtype, self.accelerator.device):
             train_in_float32(self.model)
         checkpoint_activations(self.model, self.recipe.machine)
         self.parameters = trained_parameters(self.model)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from finetune.core.config import Recipe
-from finetune.core.wording import count
+from finetune.core.wording import count, verb
 from finetune.data.audio import SAMPLE_RATE
 from finetune.data.features import num_frames
 from finetune.data.manifest import Utterance
@@ -152,8 +152,9 @@ class SpeechDataset:
         short = np.flatnonzero(self._texts.ctc_frames > frames)
         if len(short):
             log.warning(
-                "more text than CTC can align to the audio in %s; the CTC loss ignores it (such as %s)",
-                count(len(short), "clip"),
+                "%s more text than CTC can align to the audio; the CTC loss ignores %s (such as %s)",
+                f"{count(len(short), 'clip')} {verb(len(short), 'has', 'have')}",
+                verb(len(short), "it", "them"),
                 self.base[int(short[0])].id,
             )
 

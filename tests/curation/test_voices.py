@@ -174,7 +174,7 @@ sys.stdout.buffer.write(file.getvalue())
         ("say {txt}", RecipeError, "{txt} is not one of {text}, {voice}, {out}, {speed}, {percent}, {pitch}"),
         ("no_such_program {text}", VoiceError, "no_such_program is not installed; install it, or correct --command"),
         (f"{sys.executable} -c pass {{out}}", VoiceError, "ended with exit code 0, but wrote no file {out}"),
-        (f"{sys.executable} -c 'print(1)'", VoiceError, "wrote 2 bytes without audio"),
+        (f"{sys.executable} -c 'print(1)'", VoiceError, "wrote 2 bytes that are not audio"),
         (f"{sys.executable} -c pass", VoiceError, "wrote no audio"),
         (f"{sys.executable} -c 'import os; os.kill(os.getpid(), 9)'", VoiceError, "failed with signal 9: no message"),
     ],
@@ -220,8 +220,8 @@ def test_an_endpoint_speaks(json_server: JsonServer, monkeypatch: pytest.MonkeyP
     [
         ((400, b"no voice sk-secret"), VoiceError, "HTTP 400: no voice ***"),
         ((404, b"no model"), ModelError, "HTTP 404: no model"),
-        ((200, b"no voice\nsk-secret"), VoiceError, "wrote 18 bytes without audio: no voice ***"),
-        ((200, b"\xff\x00"), VoiceError, "wrote 2 bytes without audio"),
+        ((200, b"no voice\nsk-secret"), VoiceError, "wrote 18 bytes that are not audio: no voice ***"),
+        ((200, b"\xff\x00"), VoiceError, "wrote 2 bytes that are not audio"),
     ],
 )
 def test_an_endpoint_fails_without_its_key(
@@ -260,7 +260,7 @@ def test_a_wav_that_was_streamed_is_read_completely(size: int) -> None:
     [
         (wav(np.zeros(800), 1), "x wrote audio with a sampling rate of 1 Hz"),
         (wav(np.zeros(800), 2_000_000_000), "x wrote audio with a sampling rate of 2000000000 Hz"),
-        (b"\x00\xff\x01", "x wrote 3 bytes without audio$"),
+        (b"\x00\xff\x01", "x wrote 3 bytes that are not audio$"),
         (b"", "x wrote no audio$"),
     ],
 )

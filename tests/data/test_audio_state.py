@@ -144,7 +144,7 @@ def test_remote_files_are_asked_once_before_training(tmp_path: Path, caplog: pyt
         server.etag = "2"
         with caplog.at_level("INFO"):
             assert check_audio_files(run) == {}
-        assert "comparing 5 clips in 5 files" in caplog.text  # the samples are the same
+        assert "comparing the audio of 5 clips in 5 files" in caplog.text  # the samples are the same
         caplog.clear()
         (remote / "b.flac").write_bytes(wav(10))
         server.etag = "3"

@@ -1,7 +1,6 @@
 """A model that is stored in bfloat16 and computes in float32 gives the results of a model loaded in float32."""
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,16 +15,7 @@ from finetune.core.options import DecodingOptions
 from finetune.data.manifest import Utterance
 from finetune.inference.recognize import recognize
 from finetune.model.float32 import compute_in_float32, load_as_stored, load_for_inference
-from finetune.model.granite import SpeechModel, load_model
-
-
-@pytest.fixture(scope="module")
-def narrow(model: Callable[[], SpeechModel], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded model, rounded to bfloat16."""
-    folder, rounded = tmp_path_factory.mktemp("narrow"), model()
-    rounded.hf.to(torch.bfloat16).save_pretrained(folder)
-    rounded.tokenizer.save_pretrained(folder)
-    return folder
+from finetune.model.granite import load_model
 
 
 def test_results_are_those_of_float32_bit_for_bit(narrow: Path, clips: list[Utterance]) -> None:

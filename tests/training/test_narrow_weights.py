@@ -18,15 +18,6 @@ Tiny = Callable[..., Recipe]
 Trained = tuple[Recipe, RunDir, SpeechModel]
 
 
-@pytest.fixture(scope="module")
-def narrow(model: Callable[[], SpeechModel], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded model, rounded to bfloat16."""
-    folder, rounded = tmp_path_factory.mktemp("narrow"), model()
-    rounded.hf.to(torch.bfloat16).save_pretrained(folder)
-    rounded.tokenizer.save_pretrained(folder)
-    return folder
-
-
 def with_dtype(recipe: Recipe, base: Path, dtype: str) -> Recipe:
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"base": str(base), "dtype": dtype})})
 

@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 
 from finetune.core.errors import VoiceError
-from finetune.core.wording import count
+from finetune.core.wording import count, verb
 from finetune.curation.voices.voice import Sound
 from finetune.data.audio_file import MAX_SOURCE_RATE, MIN_SOURCE_RATE
 from finetune.data.wav import chunks
@@ -62,7 +62,9 @@ def read_sound(content: bytes, source: str) -> Sound:
     try:
         samples, rate = soundfile.read(io.BytesIO(_with_data_size(content)), dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        what = f"{count(len(content), 'byte')} without audio" if content else "no audio"
+        what = (
+            f"{count(len(content), 'byte')} that {verb(len(content), 'is', 'are')} not audio" if content else "no audio"
+        )
         raise VoiceError(f"{source} wrote {what}") from error
     if not MIN_SOURCE_RATE <= rate <= MAX_SOURCE_RATE:
         raise VoiceError(f"{source} wrote audio with a sampling rate of {rate} Hz")
