@@ -21,6 +21,7 @@ from debian_package import FetchError
 from finetune.core.errors import FinetuneError
 from finetune.data.audio import SAMPLE_RATE
 from nano.audio_corpus import build_audio
+from nano.audio_plan import FURTHER_HOURS, HOURS
 from nano.voice_fetch import fetch_voices
 from nano.voice_table import ENGINES, LANGUAGES
 
@@ -51,6 +52,7 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, default=DEFAULT, help="folder with texts/; gets voices/ and audio/")
     parser.add_argument("--languages", nargs="+", choices=LANGUAGES, default=LANGUAGES)
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
+    parser.add_argument("--further", action="store_true", help="for build_nano.py --further: English, with flite")
     parser.add_argument("--held-out", action="store_true", help="the held-out voices, into heldout/")
     parser.add_argument("--workers", type=int, default=2, help="processes, each with one thread")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after this time")
@@ -63,7 +65,10 @@ def main() -> int:
     end_time = time.time() + args.minutes * 60
     try:
         fetch_voices(cache / "voices")
-        done = build_audio(cache, args.languages, args.engines, args.held_out, args.workers, end_time)
+        hours = {
+            name: item for name, item in (FURTHER_HOURS if args.further else HOURS).items() if name in args.languages
+        }
+        done = build_audio(cache, hours, args.engines, args.held_out, args.workers, end_time)
     except (FinetuneError, FetchError) as error:
         print(f"build_audio: {error}", file=sys.stderr)
         return 1

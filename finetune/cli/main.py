@@ -41,7 +41,6 @@ from finetune.cli import (
 )
 from finetune.cli.arguments import Parser, Subparsers
 from finetune.core.errors import FinetuneError, Interrupted, RecipeError
-from finetune.core.run_dir import CHILD
 from finetune.core.terminal import LogHandler, prepare_streams, shortened, visible
 from finetune.core.unexpected import explain
 from finetune.version import __version__
@@ -105,6 +104,8 @@ def main(argv: list[str] | None = None, commands: Sequence[Command] = COMMANDS) 
             sys.stdout.flush()
             return code
         except Interrupted as error:
+            from finetune.core.run_dir import CHILD
+
             if main_process and CHILD not in os.environ:  # otherwise the parent process prints it
                 _print_error(error)
             return 128 + error.signum

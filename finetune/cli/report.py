@@ -4,7 +4,6 @@ import argparse
 
 from finetune.cli.arguments import Subparsers
 from finetune.core.errors import DataError
-from finetune.core.run_dir import RunDir
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -23,6 +22,8 @@ def run(args: argparse.Namespace) -> int:
         DataError: there is no such directory.
         CheckpointError: the run has not been evaluated, an earlier version made it, or another process uses it.
     """
+    from finetune.core.run_dir import RunDir
+
     run_dir = RunDir(args.run_dir)
     if not run_dir.root.is_dir():
         raise DataError(f"{args.run_dir}: no such run directory")

@@ -21,10 +21,10 @@ import numpy as np
 from finetune.core.errors import FinetuneError, VoiceError
 from finetune.curation.voices.voice import Sound
 from finetune.data.audio import SAMPLE_RATE
-from nano.audio_plan import HOURS, PlannedClip, Shard, held_out_shards, plan_shard, read_texts, texts_for
+from nano.audio_plan import HOURS, Hours, PlannedClip, Shard, held_out_shards, plan_shard, read_texts, texts_for
 from nano.clip_shape import fault, shape, speech_bounds, to_wave
 from nano.voice_engines import line_for, open_voice, use_programs
-from nano.voice_table import ENGINES, LANGUAGES
+from nano.voice_table import ENGINES
 
 GUESSED_HOURS = 0.2  # of a shard that is being made
 MAX_REJECTED = 0.3  # of a shard; more means that the voice is broken
@@ -152,13 +152,13 @@ class Planner:
     So a corpus that is not finished has all voices in proportion. Held-out shards come in a fixed order.
     """
 
-    def __init__(self, cache: Path, languages: Iterable[str], engines: Iterable[str], held_out: bool) -> None:
-        self.cache, engines = cache, list(engines)
+    def __init__(self, cache: Path, hours: Hours, engines: Iterable[str], held_out: bool) -> None:
+        self.cache, self.goals, engines = cache, hours, list(engines)
         self.hours = {
-            (engine, language): 0.0 for language in languages for engine in engines if HOURS[language].get(engine)
+            (engine, language): 0.0 for language in hours for engine in engines if hours[language].get(engine)
         }
         self.numbers = dict.fromkeys(self.hours, 0)
-        self.fixed = [s for language in languages for engine in engines for s in held_out_shards(engine, language)]
+        self.fixed = [s for language in hours for engine in engines for s in held_out_shards(engine, language)]
         self.held_out = held_out
 
     def next_shard(self) -> Shard | None:
@@ -184,12 +184,12 @@ class Planner:
         return [pair for pair in self.hours if self._progress(pair) < 1]
 
     def _progress(self, pair: tuple[str, str]) -> float:
-        return self.hours[pair] / HOURS[pair[1]][pair[0]]
+        return self.hours[pair] / self.goals[pair[1]][pair[0]]
 
 
 def build_audio(
     cache: Path,
-    languages: Iterable[str] = LANGUAGES,
+    hours: Hours = HOURS,
     engines: Iterable[str] = ENGINES,
     held_out: bool = False,
     workers: int = 2,
@@ -197,10 +197,12 @@ def build_audio(
 ) -> bool:
     """Makes the missing shards in `workers` processes. Returns whether all are complete.
 
+    `hours` are those of each engine by language.
+
     Raises:
         FinetuneError: a voice is not installed or is broken.
     """
-    planner, running, complete = Planner(cache, list(languages), engines, held_out), dict[Future[bool], Shard](), True
+    planner, running, complete = Planner(cache, hours, engines, held_out), dict[Future[bool], Shard](), True
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, use_programs, (cache / "voices" / "debian",)) as pool:
         while True:

@@ -1,7 +1,7 @@
 """Which voice speaks which text: decided by the order of the texts and by seeds, not by the run."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from zlib import crc32
 
 import numpy as np
 
-from nano.voice_table import ENGINES, TableVoice, voices_of
+from nano.voice_table import ENGINES, KNOWN, TableVoice, voices_of
 
 SHARD_CLIPS = 200
 START_STEP = 7000  # each engine starts this many texts later, so that engines speak different texts first
@@ -17,6 +17,7 @@ SHARDS_OF_ENGINE = 1000  # numbers for each engine
 HELD_OUT_CLIPS = 100  # of each held-out voice
 HELD_OUT = "held_out"  # split of the texts that no voice speaks for training
 SPLITS = ("train", "dev", HELD_OUT)
+Hours = Mapping[str, Mapping[str, float]]
 HOURS: dict[str, dict[str, float]] = {  # of audio, by language and engine; the first is made first
     "en": {"kokoro": 60, "rhvoice": 30, "pico": 12, "festival": 5, "espeak-ng": 20},
     "es": {"kokoro": 12, "pico": 10, "espeak-ng": 10},
@@ -26,6 +27,7 @@ HOURS: dict[str, dict[str, float]] = {  # of audio, by language and engine; the 
     "ja": {"kokoro": 12, "open_jtalk": 8},
     "it": {"kokoro": 1.5, "pico": 1, "espeak-ng": 0.5},
 }
+FURTHER_HOURS = {"en": HOURS["en"] | {KNOWN: 4}}  # for a model that is trained further
 
 
 @dataclass(frozen=True)

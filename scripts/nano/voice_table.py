@@ -2,8 +2,8 @@
 
 Held out whole, so that no training clip has them:
 
-- the voices of data/vocabulary: all of flite, the variants of espeak-ng that it uses (in all languages) and its accent
-  `en-029`; the RHVoice and Festival voices of the same speakers are not used at all
+- the voices of data/vocabulary: all of flite (except in further training, because the embedded model knows them), the
+  variants of espeak-ng that it uses (in all languages) and its accent `en-029`; the RHVoice and Festival voices of the same speakers are not used at all
 - Kokoro: two American and two British voices, one each of Spanish, Portuguese, Italian and Japanese; the only French
   voice is for training
 - Piper's joe
@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 LANGUAGES = ("en", "es", "fr", "pt", "de", "ja", "it")
+KNOWN = "flite"  # its voices have trained the embedded model, so they also train it further
 ENGINES = ("kokoro", "piper", "rhvoice", "festival", "flite", "pico", "mbrola", "open_jtalk", "espeak-ng")
 FEMALE, MALE, UNKNOWN = "f", "m", ""
 
@@ -100,5 +101,5 @@ def voices_of(engine: str, language: str, held_out: bool = False) -> list[TableV
     return [
         voice
         for voice in VOICES
-        if voice.engine == engine and voice.language == language and voice.held_out == held_out
+        if voice.engine == engine and voice.language == language and voice.held_out == (held_out or engine == KNOWN)
     ]

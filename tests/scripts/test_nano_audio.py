@@ -15,7 +15,17 @@ from debian_package import FetchError
 from finetune.core.errors import VoiceError
 from finetune.curation.voices.voice import Sound
 from nano.audio_corpus import Planner, ShardFiles, write_shard
-from nano.audio_plan import HELD_OUT, HOURS, SHARD_CLIPS, PlannedClip, Shard, held_out_shards, plan_shard, texts_for
+from nano.audio_plan import (
+    FURTHER_HOURS,
+    HELD_OUT,
+    HOURS,
+    SHARD_CLIPS,
+    PlannedClip,
+    Shard,
+    held_out_shards,
+    plan_shard,
+    texts_for,
+)
 from nano.clip_shape import EDGES, LEVEL, PEAK, fault, shape, speech_bounds
 from nano.kana import to_phonemes
 from nano.voice_engines import line_for
@@ -45,11 +55,18 @@ def test_no_voice_of_the_vocabulary_trains() -> None:
     assert len(speakers) > 8
     for speaker in speakers:
         if speaker.startswith("flite-"):
-            assert not any(name.startswith("flite:") for name in training)
+            assert not any(name.startswith("flite:") for name in training) and "flite" not in HOURS["en"]
             assert not {f"rhvoice:{speaker[6:]}", f"festival:cmu_us_{speaker[6:]}_arctic_hts"} & training
         else:  # such as en-gb-scotland-m2: no accent has this variant
             variant = speaker.rsplit("-", 1)[1]
             assert not [name for name in training if name.endswith(f"+{variant}")]
+
+
+def test_flite_trains_only_a_model_that_knows_its_voices() -> None:
+    planner = Planner(Path("build"), {"en": FURTHER_HOURS["en"]}, ["flite"], held_out=False)
+    assert planner.next_shard() == Shard("flite", "en", 0)
+    assert {voice.name for voice in voices_of("flite", "en")} == {"slt", "rms", "awb", "kal16"}
+    assert Planner(Path("build"), {"en": HOURS["en"]}, ["flite"], held_out=False).next_shard() is None
 
 
 def test_held_out_voices_of_each_engine() -> None:
@@ -233,7 +250,8 @@ def test_clips_that_cannot_be_used_are_counted_and_left_out(tmp_path: Path) -> N
 
 
 def test_engines_progress_in_proportion_to_their_hours(tmp_path: Path) -> None:
-    planner, made = Planner(tmp_path, ["en", "ja"], ENGINES, held_out=False), Counter[tuple[str, str]]()
+    hours, made = {name: HOURS[name] for name in ("en", "ja")}, Counter[tuple[str, str]]()
+    planner = Planner(tmp_path, hours, ENGINES, held_out=False)
     for _ in range(100):
         shard = planner.next_shard()
         assert shard is not None
@@ -251,7 +269,7 @@ def test_a_planner_ends_and_skips_complete_shards(tmp_path: Path) -> None:
     shards = held_out_shards("kokoro", "en")
     path = shards[0].path(tmp_path)
     write_shard(path, planned(1), speak)
-    planner = Planner(tmp_path, ["en"], ["kokoro"], held_out=True)
+    planner = Planner(tmp_path, {"en": HOURS["en"]}, ["kokoro"], held_out=True)
     assert [planner.next_shard(), planner.next_shard()] == [shards[1], None]
 
 

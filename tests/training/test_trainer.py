@@ -304,7 +304,7 @@ def test_clips_and_characters_without_a_ctc_target_are_logged(
     data = SpeechDataset(model(), tiny(tmp_path, "x"), [plain, odd, fast])
     assert "2 characters are outside the CTC alphabet" in caplog.text
     assert (
-        f"more text than CTC can align to the audio in 1 clip; the CTC loss ignores it (such as {fast.id})"
+        f"1 clip has more text than CTC can align to the audio; the CTC loss ignores it (such as {fast.id})"
         in caplog.text
     )
     assert data.labels([1]) == data.labels([0]) + 1 and data.tokens([1]) > data.tokens([0]) + 1
