@@ -3,7 +3,8 @@
 Held out whole, so that no training clip has them:
 
 - the voices of data/vocabulary: all of flite (except in further training, because the embedded model knows them), the
-  variants of espeak-ng that it uses (in all languages) and its accent `en-029`; the RHVoice and Festival voices of the same speakers are not used at all
+  variants of espeak-ng that it uses (in all languages) and its accent `en-029`; the RHVoice and Festival voices of the
+  same speakers are not used at all
 - Kokoro: two American and two British voices, one each of Spanish, Portuguese, Italian and Japanese; the only French
   voice is for training
 - Piper's joe
