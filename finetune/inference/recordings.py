@@ -10,9 +10,10 @@ from finetune.core.options import TranscribeOptions
 from finetune.core.prompts import PromptProfile
 from finetune.data.audio import SAMPLE_RATE, audio_channels, load_segments, stream_audio
 from finetune.data.audio_file import count_channels
-from finetune.data.audio_source import AudioSource
+from finetune.data.audio_source import AudioSource, audio_source
 from finetune.data.downmix import describe_mix
 from finetune.data.manifest import Utterance
+from finetune.data.truncation import truncation_sign
 from finetune.data.waveform import Recording
 from finetune.inference.longform import speech_windows
 from finetune.inference.recognize import Waveform, load_waveforms
@@ -145,6 +146,7 @@ def open_recording(
             each = options.channel == "each"
             numbers = range(count_channels(source)) if each else [int(options.channel)]
             chosen = [FileChannel(source, number) for number in numbers]
+        note = "; ".join(filter(None, (_truncation_note(source), note)))
     except DataError as error:
         yield Job(source, options, error=error)
         return
@@ -178,6 +180,13 @@ def _find_windows(job: Job, profile: PromptProfile, detect: Detector) -> Job:
     ]
     job.seconds = time.perf_counter() - started
     return job
+
+
+def _truncation_note(source: Source) -> str:
+    if isinstance(source, Recording):
+        return ""
+    sign = truncation_sign(audio_source(source.path if isinstance(source, FileChannel) else source))
+    return f"the file seems to be truncated: {sign}" if sign else ""
 
 
 def _mix_note(path: str | Path | AudioSource, chosen: str) -> str:

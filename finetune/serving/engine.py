@@ -14,7 +14,6 @@ from finetune.core.options import TranscribeOptions
 from finetune.core.serve_options import ServeOptions
 from finetune.data.audio_file import open_audio
 from finetune.data.manifest import Utterance
-from finetune.data.truncation import truncation_sign
 from finetune.inference.recognize import Waveform
 from finetune.inference.recordings import Job, activity_detector, open_recording
 from finetune.inference.window_batches import Result, Window
@@ -103,8 +102,6 @@ class Engine:
         (job,) = open_recording(upload, options, model.network.profile, detect)
         if job.error:
             raise job.error
-        if sign := truncation_sign(upload):
-            job.note = "; ".join(filter(None, (f"the file seems to be truncated: {sign}", job.note)))
         return job
 
     def _check_length(self, seconds: float) -> None:

@@ -7,6 +7,7 @@ language model.
 import asyncio
 import json
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from starlette.websockets import WebSocket
@@ -164,7 +165,12 @@ class LiveSession:
         return join_texts(segment.text for segment, _ in result)
 
     async def _send(self, kind: str, **content: Any) -> None:
-        await self._socket.send_text(json.dumps({"type": kind, **content}, ensure_ascii=False))
+        await self._socket.send_text(event_text(kind, **content))
+
+
+def event_text(kind: str, **content: Any) -> str:
+    """A server event as JSON, with an id of its own."""
+    return json.dumps({"type": kind, "event_id": f"event_{uuid4().hex}", **content}, ensure_ascii=False)
 
 
 def _item_id(number: int) -> str:

@@ -4,7 +4,6 @@ Here is the life of a connection: admission, a `LiveSession`, the last error, th
 """
 
 import asyncio
-import json
 from contextlib import suppress
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -12,7 +11,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from finetune.core.serve_options import ServeOptions
 from finetune.serving.engine import Engine
 from finetune.serving.errors import ApiError, draining, to_api_error
-from finetune.serving.live_session import LiveSession
+from finetune.serving.live_session import LiveSession, event_text
 from finetune.serving.live_settings import LiveSettings
 from finetune.serving.models import Models
 from finetune.serving.transcriptions import Gate
@@ -78,5 +77,5 @@ class Realtime:
 async def _refuse(socket: WebSocket, error: ApiError) -> None:
     """Sends an error as OpenAI does, and closes."""
     with suppress(RuntimeError, WebSocketDisconnect):
-        await socket.send_text(json.dumps({"type": "error", **error.body}))
+        await socket.send_text(event_text("error", **error.body))
         await socket.close(1011 if error.status >= 500 else 1008)

@@ -276,6 +276,13 @@ def test_each_channel_of_files_and_arrays(granite: GraniteSpeech, tmp_path: Path
         granite.transcribe(PARK, channel=-1)
 
 
+def test_a_file_that_lacks_its_end_has_a_note(granite: GraniteSpeech, tmp_path: Path) -> None:
+    complete, content = granite.transcribe(PARK), PARK.read_bytes()
+    (tmp_path / "cut.opus").write_bytes(content[: len(content) * 2 // 3])
+    cut = granite.transcribe(tmp_path / "cut.opus")
+    assert (complete.note, cut.note) == ("", "the file seems to be truncated: it ends within an Ogg page")
+
+
 def test_keywords_go_into_the_prompt_up_to_its_room(granite: GraniteSpeech) -> None:
     with pytest.warns(UserWarning, match="not trained with keyword prompts"):
         transcript = finetune.transcribe(PARK, granite, keywords=["the park", "lunch"])

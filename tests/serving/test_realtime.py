@@ -72,6 +72,7 @@ def check_items(events: list[dict[str, Any]]) -> None:
     items = [event["item_id"] for event in committed]
     assert len({*items}) == len(items)
     assert [event["previous_item_id"] for event in committed] == [None, *items[:-1]]
+    assert len({event["event_id"] for event in events}) == len(events)
     for item in items:
         kinds = [event["type"] for event in events if event.get("item_id") == item]
         while kinds[0] == f"{ITEM}.partial":
