@@ -103,7 +103,7 @@ PLAN = Plan(
 FURTHER = replace(  # in English only; the model follows its audio already
     PLAN,
     sizes=None,
-    schedules={"together": Schedule(1300, 7e-4), "cool": Schedule(200, 3e-4)},
+    schedules={"together": Schedule(1800, 7e-4), "cool": Schedule(200, 3e-4)},
     effects=PLAN.effects.model_copy(update={"telephone": 0.3, "noise_probability": 0.35}),
     keywords=KeywordsSection(true_terms=0.16, distractors=0.08, largest=60),
     task_shares=Shares(
