@@ -1,17 +1,21 @@
 """`finetune verify`: what an engine gets, how its failures are reported, and equal texts from real engines."""
 
+import importlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from command import Command
 from conftest import embedded
+from transformers import AutoModelForSpeechSeq2Seq
 
 from finetune.core.errors import ModelError
 from finetune.core.run_dir import RunDir
@@ -150,6 +154,19 @@ def test_runners_need_nothing_of_this_toolkit_in_another_environment() -> None:
         lines = [line for line in path.read_text().splitlines() if line.lstrip().startswith(("import", "from"))]
         own = [line for line in lines if "finetune" in line]
         assert all(line.startswith("        ") for line in own), path  # after an import that failed
+
+
+def test_transformers_gets_the_weights_of_a_float32_load(narrow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a bfloat16 folder, whose weights are converted after they were loaded."""
+    monkeypatch.syspath_prepend(str(RUNNERS))
+    runner = importlib.import_module("run_transformers")
+    monkeypatch.setattr(runner, "feature_function", lambda folder: None)
+    _, _, model = runner.load({"model": str(narrow)})
+    wide = AutoModelForSpeechSeq2Seq.from_pretrained(narrow, dtype=torch.float32).eval()
+    tensors, expected = (dict(chain(item.named_parameters(), item.named_buffers())) for item in (model, wide))
+    assert tensors.keys() == expected.keys()
+    assert all(value.dtype == expected[name].dtype for name, value in tensors.items())
+    assert all(torch.equal(value, expected[name]) for name, value in tensors.items())
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from finetune.exporting.peft_format import export_peft
 from finetune.exporting.vllm_format import export_vllm_lora
 from finetune.inference.recognize import recognize
 from finetune.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, save_adapter
-from finetune.model.granite import SpeechModel
+from finetune.model.granite import SpeechModel, load_model
 from finetune.model.trainable import open_parts
 
 CLIPS = 2
@@ -143,6 +143,12 @@ def test_an_adapter_that_changes_no_text_shows_nothing(
     done = finetune("verify", export, "--engine", "peft", "--python", python, "--run", other.root, "--clips", clips)
     assert done.code == 1 and "The adapter changes no text of the base model" in done.out
     assert f"{CLIPS} of {CLIPS} texts equal" in done.out
+
+
+def test_the_toolkit_computes_in_float32_with_weights_that_stay_bfloat16(narrow: Path, clips: list[Utterance]) -> None:
+    kept = sides_of(narrow, "transformers").load()
+    assert {value.dtype for value in kept.hf.parameters() if value.is_floating_point()} == {torch.bfloat16}
+    assert texts_of(kept, clips[:2]) == texts_of(load_model(str(narrow), "float32"), clips[:2])
 
 
 def test_formats_are_told_apart(run: RunDir, nano: Path, tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from finetune.exporting.engines.registry import ADAPTERS, ENGINES, GGUF, HF, MLX
 from finetune.exporting.onnx.export import SIZES
 from finetune.exporting.vllm_format import max_lora_rank
 from finetune.model.adapter import ADAPTER_CONFIG, load_adapter
-from finetune.model.granite import SpeechModel, load_model
+from finetune.model.float32 import load_for_inference
+from finetune.model.granite import SpeechModel
 
 Load = Callable[[], SpeechModel]
 
@@ -32,7 +33,7 @@ class Sides:
     Attributes:
         format: Format of the export, with its data type where the toolkit side has another, such as `gguf Q8_0`.
         request: What the runner of the engine loads.
-        load: Loads the model of this toolkit in float32.
+        load: Loads the model of this toolkit, which computes in float32.
         load_base: Loads the base of an adapter; None for other formats.
     """
 
@@ -77,14 +78,14 @@ def sides_of(folder: Path, engine: str, run: RunDir | None = None) -> Sides:
             f"{' or '.join(fitting)}"
         )
     if kind == HF:
-        return Sides(kind, {"model": str(folder.resolve())}, partial(load_model, str(folder), "float32"))
+        return Sides(kind, {"model": str(folder.resolve())}, partial(load_for_inference, str(folder), "auto", "cpu"))
     run = _run_of(folder, run, "best" if kind in ADAPTERS else "export")
     if kind in ADAPTERS:
         return _adapter_sides(folder, kind, run)
     names: dict[str, Callable[[Path], str]] = {GGUF: _gguf_dtype, MLX: _mlx_bits}
     name = names[kind](folder) if kind in names else kind
     key = "gguf" if kind == GGUF else "model"
-    return Sides(name, {key: str(folder.resolve())}, partial(load_model, str(run.export), "float32"))
+    return Sides(name, {key: str(folder.resolve())}, partial(load_for_inference, str(run.export), "auto", "cpu"))
 
 
 def _adapter_sides(folder: Path, kind: str, run: RunDir) -> Sides:
@@ -97,14 +98,12 @@ def _adapter_sides(folder: Path, kind: str, run: RunDir) -> Sides:
     request: dict[str, Any] = {"model": base, "adapter": str(folder.resolve())}
     if kind == VLLM_LORA:
         request["max_lora_rank"] = max_lora_rank(int(config.get("r") or 1))
-    load_base = partial(load_model, base, "float32")
+    load = partial(load_for_inference, base, "auto", "cpu")
 
-    def load() -> SpeechModel:
-        model = load_base()
-        load_adapter(model, run.best)
-        return model.eval()
+    def adapt(model: SpeechModel, keep_float32: bool) -> None:
+        load_adapter(model, run.best, keep_float32)
 
-    return Sides(kind, request, load, load_base)
+    return Sides(kind, request, partial(load, adapt=adapt), load)
 
 
 def _gguf_dtype(folder: Path) -> str:

@@ -7,11 +7,14 @@ SAFE = {"use_safetensors": True, "trust_remote_code": False}  # no pickles, no c
 
 
 def load(request):
-    """Processor or tokenizer, feature function and model, in float32."""
+    """Processor or tokenizer, feature function and model, in float32.
+
+    It is loaded as stored and then converted, one tensor after the other: loading it in float32 holds both at once.
+    """
     from transformers import AutoModelForSpeechSeq2Seq, AutoTokenizer
 
     folder = request["model"]
-    model = AutoModelForSpeechSeq2Seq.from_pretrained(folder, dtype=torch.float32, **SAFE).eval()
+    model = AutoModelForSpeechSeq2Seq.from_pretrained(folder, dtype="auto", **SAFE).float().eval()
     if request.get("adapter"):
         from peft import PeftModel
 
