@@ -107,7 +107,11 @@ FURTHER = replace(  # in English only; the model follows its audio already
     effects=PLAN.effects.model_copy(update={"telephone": 0.3, "noise_probability": 0.35}),
     keywords=KeywordsSection(true_terms=0.16, distractors=0.08, largest=60),
     task_shares=Shares(
-        {"en": 1.0}, {"phrase": 0.3}, {"kokoro": 6.0, "flite": 2.0, "espeak-ng": 2.0, "rhvoice": 1.5}, joined=0.15, no_speech=0.05
+        {"en": 1.0},
+        {"phrase": 0.3},
+        {"kokoro": 6.0, "flite": 2.0, "espeak-ng": 2.0, "rhvoice": 1.5},
+        joined=0.15,
+        no_speech=0.05,
     ),
     together_limits=(80.0, 6000.0),
     copies=4,
