@@ -23,7 +23,8 @@ class ByteRange:
     length: int
 
     def __str__(self) -> str:
-        name = quote(self.name, safe=" /!#$&'()*+,;=@[]")  # a name with : or ? is still one name
+        safe = " /!#$&'()*+,;=@[]"  # a name with : or ? is still one name, and one that is not UTF-8 too
+        name = quote(self.name, safe, errors="surrogateescape")
         return f"{self.file}::{name}?bytes={self.start}-{self.start + self.length - 1}"
 
 
@@ -33,7 +34,7 @@ def parse_byte_range(path: str) -> ByteRange | None:
     if match is None or int(match["last"]) < int(match["first"]) - 1:  # an empty member ends before its first byte
         return None
     first, last = int(match["first"]), int(match["last"])
-    return ByteRange(match["file"], unquote(match["name"]), first, last - first + 1)
+    return ByteRange(match["file"], unquote(match["name"], errors="surrogateescape"), first, last - first + 1)
 
 
 def is_url(path: str) -> bool:
@@ -52,12 +53,17 @@ def file_of(path: str) -> str:
     return local_path(member.file if member else path)
 
 
-def stem_of(path: str) -> str:
-    """The name of a file or member without folders and suffix."""
+def pure_path(path: str) -> PurePath:
+    """The path of a file, a member or a URL, without what follows it."""
     member = parse_byte_range(path)
     if member is None and is_url(path):
         path = unquote(urlsplit(path).path)
-    return PurePath(member.name if member else path).stem
+    return PurePath(member.name if member else path)
+
+
+def stem_of(path: str) -> str:
+    """The name of a file or member without folders and suffix."""
+    return pure_path(path).stem
 
 
 def in_folder(folder: Path, path: str) -> str:

@@ -11,6 +11,7 @@ from finetune.data.leaks import MIN_OVERLAP
 from finetune.data.manifest import Utterance
 
 SHARES = {"test": 0.1, "valid": 0.1}  # of the audio; train has the rest
+LARGEST = 0.2  # of the audio; a larger group trains, unless three splits need it
 LEAST_SPEAKERS = 10  # with fewer, a split would have one or two speakers
 
 
@@ -29,6 +30,8 @@ class NewSplits:
 def divide(utterances: Sequence[Utterance]) -> NewSplits:
     """Assigns whole groups to splits, in the order of the hash of the group: the same corpus gives the same splits.
 
+    Groups with more than `LARGEST` of the audio come last, so that they train.
+
     A group is a speaker if there are at least `LEAST_SPEAKERS`, else a text without case and punctuation. Groups with a
     clip of the same samples, or with segments of one recording that overlap, are one group.
     """
@@ -38,7 +41,8 @@ def divide(utterances: Sequence[Utterance]) -> NewSplits:
     seconds = dict.fromkeys(keys, 0.0)
     for key, item in zip(keys, utterances, strict=True):
         seconds[key] += item.duration
-    total, names, order = sum(seconds.values()), dict[bytes, str](), iter(sorted(seconds))
+    total, names = sum(seconds.values()), dict[bytes, str]()
+    order = iter(sorted(seconds, key=lambda key: (seconds[key] > LARGEST * total, key)))
     for left, (split, share) in zip((2, 1), SHARES.items(), strict=True):  # splits that also need a group
         filled = 0.0
         while filled < share * total and len(names) < len(seconds) - left:

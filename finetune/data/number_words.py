@@ -143,7 +143,10 @@ def numbers_to_words(text: str, language: str) -> Spelled:
 
     def convert(match: re.Match[str]) -> str:
         token, last = match[0], match.end() == len(text)
-        words = _unspaced(token, language) if language in UNSPACED else _token(token, language, last)
+        try:
+            words = _unspaced(token, language) if language in UNSPACED else _token(token, language, last)
+        except Exception:  # num2words lacks the number in this language; its errors have no common class
+            words = None
         if words is None or any(char.isdigit() for char in words):
             left.append(token)
         return token if words is None else words
@@ -156,6 +159,9 @@ def _join_groups(match: re.Match[str]) -> str:
 
 
 def _telephone(match: re.Match[str]) -> str:
+    """Digit by digit; a signed number or a decimal stays: +150, +10.25, 123.4567."""
+    if re.fullmatch(r"\+\d{,6}|\+?\d+\.\d+", match[0]):
+        return match[0]
     return ("plus " if match[0].startswith("+") else "") + _digits(match[0], "en")
 
 
@@ -176,7 +182,7 @@ def _token(token: str, language: str, last: bool) -> str | None:
 
 def _unspaced(token: str, language: str) -> str | None:
     """Numbers inside a text without spaces; signs, decimals and Latin letters at a number leave the token."""
-    if re.search(r"\d[.,:/％%-]|[.,:/$¥€-]\d|[A-Za-z]\d|\d[A-Za-z]", token):
+    if re.search(rf"\d[.,:/％%-]|[.,:/$¥€-]\d|[A-Za-z]\d|\d[A-Za-z]|\d{{{MAX_DIGITS + 1}}}", token):
         return None
     return re.sub(r"\d+", lambda match: _integer(match[0], language) or match[0], token)
 

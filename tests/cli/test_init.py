@@ -209,6 +209,15 @@ def test_three_texts_give_three_splits() -> None:
         assert sorted(divide(rows).names) == ["test", "train", "valid"]
 
 
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+def test_a_speaker_with_most_of_the_audio_trains(share: float) -> None:
+    for attempt in range(20):
+        names = [f"{attempt} {number}" for number in range(10)]
+        rows = [replace(utterance(number, f"t{number}", name), duration=1.0) for number, name in enumerate(names)]
+        rows[0] = replace(rows[0], duration=9 * share / (1 - share))
+        assert divide(rows).names[0] == "train"
+
+
 def test_many_speakers_are_divided_by_speaker() -> None:
     rows = [utterance(number, f"text {number}", f"s{number % 12}") for number in range(120)]
     splits = divide(rows)

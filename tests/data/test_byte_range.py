@@ -21,6 +21,11 @@ def test_every_member_is_read_as_it_was_written(file: str, name: str, start: int
     assert parse_byte_range(str(member)) == member
 
 
+def test_a_name_that_is_not_utf_8() -> None:
+    member = ByteRange("a.tar", b"caf\xe9.wav".decode(errors="surrogateescape"), 512, 4)
+    assert str(member) == "a.tar::caf%E9.wav?bytes=512-515" and parse_byte_range(str(member)) == member
+
+
 def test_a_whole_file_is_not_a_member() -> None:
     for path in ("/data/clip.flac", "C:/clips/a::b.wav", "s3://bucket/clip.flac", "/a.tar::b?bytes=9-3", ""):
         assert parse_byte_range(path) is None

@@ -1,6 +1,7 @@
 """`finetune convert`: each format has the clips of the corpus, sample by sample."""
 
 import gzip
+import io
 import json
 import tarfile
 from collections.abc import Iterator
@@ -16,8 +17,8 @@ from finetune.data.audio import load_audio, load_utterance
 from finetune.data.byte_range import parse_byte_range
 from finetune.data.convert import ConvertOptions, Target, convert, encoded
 from finetune.data.corpora import read_corpus
-from finetune.data.manifest import Utterance, read_manifest
-from finetune.data.writers.clip_audio import ClipAudio, encode_clip, is_whole_file
+from finetune.data.manifest import Utterance, prompt_columns, read_manifest
+from finetune.data.writers.clip_audio import ClipAudio, audio_suffix, encode_clip, is_whole_file
 from finetune.data.writers.tar_shards import write_tar_shards
 
 RATE = 24_000
@@ -252,6 +253,42 @@ def test_shards_are_a_corpus_as_a_folder_and_by_their_manifest(corpus: Path, tmp
     assert len(list((tmp_path / "files").iterdir())) == len(ROWS)
 
 
+def test_lhotse_and_parquet_keep_tasks_and_weights(corpus: Path, tmp_path: Path) -> None:
+    rows = [
+        {**ROWS[0], "task": "translate", "target_language": "de", "text": "die Datei", "sampling_weight": 3},
+        {**ROWS[1], "instruction": "write the numbers", "text_style": "raw"},
+    ]
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    expected = clips(corpus, tmp_path)
+    for target, name in (("lhotse", "cuts.jsonl.gz"), ("hf", "folder")):
+        convert(str(corpus), tmp_path / name, ConvertOptions(target))
+        convert(str(tmp_path / name), tmp_path / "again.jsonl", ConvertOptions(overwrite=True))
+        for item in read_manifest(tmp_path / "again.jsonl"):
+            assert prompt_columns(item) == prompt_columns(expected[item.id]) != {}
+            assert item.extra == {}
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_samples_above_full_scale_stay(tmp_path: Path, channels: int) -> None:
+    wave = np.linspace(-2, 2, RATE * channels, dtype=np.float32).reshape(RATE, channels)
+    soundfile.write(tmp_path / "loud.wav", wave, RATE, subtype="FLOAT")
+    audio = encode_clip(Utterance("a", str(tmp_path / "loud.wav"), 1.0, ""))
+    samples, rate = soundfile.read(io.BytesIO(audio.data), dtype="float32", always_2d=True)
+    assert (audio.suffix, audio.exact, rate) == (".wav", True, RATE) and np.array_equal(samples, wave)
+
+
+def test_a_complete_uncompressed_file_keeps_its_channels(tmp_path: Path) -> None:
+    wave = np.random.default_rng(0).integers(-9000, 9000, (RATE, 2)).astype(np.int16)
+    soundfile.write(tmp_path / "two.wav", wave, RATE)
+    audio = encode_clip(Utterance("a", str(tmp_path / "two.wav"), 1.0, ""))
+    assert audio.suffix == ".flac" and np.array_equal(soundfile.read(io.BytesIO(audio.data), dtype="int16")[0], wave)
+
+
+def test_the_suffix_of_a_signed_url() -> None:
+    assert audio_suffix("https://host/a/Clip.MP3?X-Amz-Signature=a.b/c") == ".mp3"
+    assert audio_suffix("a.tar::b.Flac?bytes=0-9") == ".flac" and audio_suffix("https://host/a?id=b.wav") == ".audio"
+
+
 def test_lhotse_and_parquet_give_the_same_clips_again(corpus: Path, tmp_path: Path) -> None:
     expected = clips(corpus, tmp_path)
     for target, name in (("lhotse", "cuts.jsonl.gz"), ("hf", "folder")):
@@ -320,3 +357,7 @@ def test_a_failed_writer_leaves_no_shards(tmp_path: Path, corpus: Path) -> None:
 def test_parquet_files_have_the_size(corpus: Path, tmp_path: Path) -> None:
     result = convert(str(corpus), tmp_path / "hf", ConvertOptions("hf", shard_bytes=1))
     assert [path.name for path in result.files] == [f"train-0000{n}-of-00005.parquet" for n in range(5)]
+    (tmp_path / "hf" / "data" / "train-clean-00000-of-00001.parquet").touch()  # another split
+    convert(str(corpus), tmp_path / "hf", ConvertOptions("hf", overwrite=True))
+    names = {path.name for path in (tmp_path / "hf" / "data").iterdir()}
+    assert names == {"train-00000-of-00001.parquet", "train-clean-00000-of-00001.parquet"}

@@ -31,6 +31,12 @@ from finetune.data.number_words import numbers_to_words
         ("en", "(555) 123-4567", "five five five one two three four five six seven"),
         ("en", "call +1 555 123 4567 now", "call plus one five five five one two three four five six seven now"),
         ("en", "1-800-555-1234", "one eight zero zero five five five one two three four"),
+        (
+            "en",
+            "+150 or +12.5% or +10.25",
+            "plus one hundred and fifty or plus twelve point five percent or plus ten point two five",
+        ),
+        ("en", "123.4567", "one hundred and twenty three point four five six seven"),
         ("en", "code 007 or 12345678", "code zero zero seven or one two three four five six seven eight"),
         ("en", "2010 2011 2012", "twenty ten twenty eleven twenty twelve"),
         ("de", "2,5 mg, 3.000 und 5 %", "zwei Komma fünf mg, dreitausend und fünf Prozent"),
@@ -76,6 +82,11 @@ def test_forms_with_one_reading(language: str, text: str, words: str) -> None:
         ("ja", "B2"),
         ("pl", "2,5"),
         ("zh", "5"),
+        ("am", "1999"),  # num2words fails on these
+        ("te", "10000000000"),
+        ("tr", "1" + "0" * 27),
+        ("ja", "1" + "0" * 80),
+        ("ja", "1" * 5000 + "000"),
         ("", "5"),
     ],
 )

@@ -26,6 +26,7 @@ MAGIC = {
 BYTES = (bytes, bytearray, memoryview)
 KEYS = ("bytes", "path", "array", "sampling_rate")  # of an object with embedded audio
 SAMPLES = (list, tuple, np.ndarray)
+MAX_STEM = 160  # bytes; a file name has at most 255, with digest and suffix
 MAX_CHANNELS = 8  # a dimension of an array with more items is time
 
 
@@ -97,7 +98,7 @@ def write_media(stem: str, digest: Any, suffix: str, media_dir: Path, content: C
 
 
 def _target(stem: str, digest: Any, suffix: str, media_dir: Path) -> Path:
-    stem = re.sub(r"[^\w.-]+", "_", stem)[:80]
+    stem = re.sub(r"[^\w.-]+", "_", stem)[:80].encode()[:MAX_STEM].decode(errors="ignore")
     return media_dir / f"{stem}-{digest.hexdigest()[:12]}{suffix}"
 
 

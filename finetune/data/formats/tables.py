@@ -4,7 +4,7 @@ import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 from finetune.core.errors import DataError
@@ -89,6 +89,7 @@ class DelimitedRows(LineRows):
             if self._key_column is not None
             and len(line) == len(self.header.names)
             and re.fullmatch(r"\S+", line[self._key_column])  # a word in the column of the audio or the id
+            and PurePath(line[self._key_column]).suffix == PurePath(cells[self._key_column]).suffix
         ]
         if starts_row or len(complete) > 1:
             raise DataError(f"{where}: a quote that opens here closes only in a later row; double the quotes in a text")

@@ -1,14 +1,15 @@
 """The audio of an utterance as the bytes of a file of its own, for archives and data sets.
 
 A complete file keeps its bytes, unless it is uncompressed: FLAC stores the same samples in half of the size. A
-segment or a channel of a file becomes mono FLAC at the sampling rate of the file. 16-bit and 24-bit samples are exact.
+segment or a channel of a file becomes mono FLAC at the sampling rate of the file. 16-bit and 24-bit samples are exact;
+samples above full scale, which FLAC cannot store, become floating-point WAV.
 """
 
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,10 +20,12 @@ from finetune.data.audio import SAMPLE_RATE, load_source_rate, load_utterance
 from finetune.data.audio_file import open_audio
 from finetune.data.audio_readers import TOLERANCE
 from finetune.data.audio_source import audio_source
+from finetune.data.byte_range import pure_path
 from finetune.data.manifest import Utterance
 
 Codec = Literal["flac", "opus"]
 UNCOMPRESSED = ("WAV", "WAVEX", "AIFF", "AU", "CAF", "W64", "RF64")
+MAX_FLAC_CHANNELS = 8
 OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
 
 
@@ -47,12 +50,14 @@ def encode_clip(item: Utterance, codec: Codec = "flac") -> ClipAudio:
     """
     if codec == "opus":
         return _opus(item)
-    if is_whole_file(item):
-        data = _file_bytes(item.audio_filepath)
-        if not _is_uncompressed(data):
-            return ClipAudio(data, audio_suffix(item.audio_filepath), exact=True)
+    data = _file_bytes(item.audio_filepath) if is_whole_file(item) else None
+    channels = 1 if data is None else _uncompressed_channels(data)
+    if data is not None and not 1 <= channels <= MAX_FLAC_CHANNELS:
+        return ClipAudio(data, audio_suffix(item.audio_filepath), exact=True)
     wave, rate = load_source_rate(item.audio_filepath, item.offset, item.duration, item.channel)
-    return _flac(wave, rate)
+    if data is not None and channels > 1:
+        return _lossless(soundfile.read(io.BytesIO(data), dtype="float32")[0], rate)
+    return _lossless(wave, rate)
 
 
 def moved_to(item: Utterance, audio_filepath: str, audio: ClipAudio) -> Utterance:
@@ -84,7 +89,7 @@ def is_whole_file(item: Utterance) -> bool:
 
 def audio_suffix(path: str) -> str:
     """The suffix of a file or of a member of an archive, in lower case; `.audio` without one."""
-    return PurePath(path.partition("?bytes=")[0]).suffix.lower() or ".audio"
+    return pure_path(path).suffix.lower() or ".audio"
 
 
 def _file_bytes(path: str) -> bytes:
@@ -92,16 +97,20 @@ def _file_bytes(path: str) -> bytes:
         return file.read()
 
 
-def _is_uncompressed(data: bytes) -> bool:
+def _uncompressed_channels(data: bytes) -> int:
+    """The channels of an uncompressed file; 0 for any other."""
     try:
         info = soundfile.info(io.BytesIO(data))
     except (soundfile.LibsndfileError, RuntimeError):
-        return False
-    return info.format in UNCOMPRESSED and (info.subtype.startswith("PCM") or info.subtype in ("FLOAT", "DOUBLE"))
+        return 0
+    pcm = info.subtype.startswith("PCM") or info.subtype in ("FLOAT", "DOUBLE")
+    return info.channels if info.format in UNCOMPRESSED and pcm else 0
 
 
-def _flac(wave: NDArray[np.float32], rate: int) -> ClipAudio:
-    """Samples (N,) as FLAC with 16 bits if that is exact, otherwise 24 bits."""
+def _lossless(wave: NDArray[np.float32], rate: int) -> ClipAudio:
+    """Samples (N,) or (N, C) as FLAC with 16 bits if that is exact, otherwise 24 bits; above full scale as WAV."""
+    if wave.size and np.abs(wave).max() > 1:
+        return ClipAudio(_write(wave, rate, "WAV", "FLOAT"), ".wav", exact=True)
     for bits, subtype, dtype in ((16, "PCM_16", np.int16), (24, "PCM_24", np.int32)):
         full_scale = 1 << (bits - 1)
         exact = wave.astype(np.float64) * full_scale

@@ -4,16 +4,18 @@
 documentation of `datasets`.
 """
 
+import glob
 import json
 import os
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from finetune.data.manifest import Utterance
+from finetune.data.byte_range import stem_of
+from finetune.data.manifest import PROMPT_COLUMNS, Utterance, prompt_columns
 from finetune.data.writers.clip_audio import ClipAudio
 
 SHARD = "{split}-{number:05d}-of-{total:05d}.parquet"
@@ -21,7 +23,13 @@ ROWS_IN_GROUP = 100  # `datasets` and the viewer of the hub read whole row group
 AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 METADATA = {"huggingface": json.dumps({"info": {"features": {"audio": {"_type": "Audio"}}}})}
 FIXED = {"audio": AUDIO, "id": pa.string(), "text": pa.string(), "duration": pa.float64()}
-OPTIONAL = {"language": pa.string(), "speaker": pa.string(), "keywords": pa.list_(pa.string())}
+OPTIONAL = {
+    "language": pa.string(),
+    "speaker": pa.string(),
+    "keywords": pa.list_(pa.string()),
+    **dict.fromkeys(PROMPT_COLUMNS, pa.string()),
+    "sampling_weight": pa.float64(),
+}
 TYPES = {
     frozenset[str](): pa.string(),
     frozenset({"bool"}): pa.bool_(),
@@ -36,7 +44,8 @@ def schema_of(utterances: Iterable[Utterance]) -> pa.Schema:
     """The columns of utterances. A column of `extra` with values of several types, or of other types, is JSON text."""
     used, kinds = set[str](), dict[str, set[str]]()
     for item in utterances:
-        used |= {name for name in OPTIONAL if getattr(item, name)}
+        used |= {name for name in ("language", "speaker", "keywords") if getattr(item, name)}
+        used |= prompt_columns(item).keys()
         for name, value in item.extra.items():
             kinds.setdefault(name, set()).update([] if value is None else [_kind(value)])
     fields = FIXED | {name: OPTIONAL[name] for name in OPTIONAL if name in used}
@@ -78,6 +87,8 @@ def write_parquet(
         while first := next(rows, None):
             temporary.append(target / f".{split}-{len(temporary):05d}.{os.getpid()}.tmp")
             _write(temporary[-1], chain([first], rows), schema, shard_bytes)
+        for old in target.glob(f"{glob.escape(split)}-{5 * '[0-9]'}-of-*.parquet"):
+            old.unlink()
         names = [SHARD.format(split=split, number=number, total=len(temporary)) for number in range(len(temporary))]
         for file, name in zip(temporary, names, strict=True):
             os.replace(file, target / name)
@@ -104,9 +115,9 @@ def _write(path: Path, clips: Iterator[tuple[Utterance, ClipAudio]], schema: pa.
 
 
 def _row(item: Utterance, audio: ClipAudio, schema: pa.Schema) -> dict[str, object]:
-    name = f"{PurePath(item.audio_filepath.partition('?bytes=')[0]).stem}{audio.suffix}"
+    name = f"{stem_of(item.audio_filepath)}{audio.suffix}"
     row: dict[str, object] = {key: _value(value, schema.field(key).type) for key, value in item.extra.items()}
-    row |= {key: getattr(item, key) for key in ("id", "text", "duration", "language", "speaker")}
+    row |= {key: getattr(item, key) for key in (*FIXED, *OPTIONAL) if key in schema.names and key != "audio"}
     return row | {"keywords": list(item.keywords), "audio": {"bytes": audio.data, "path": name}}
 
 

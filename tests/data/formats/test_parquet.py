@@ -18,6 +18,7 @@ from finetune.core.errors import DataError
 from finetune.data.audio import load_audio
 from finetune.data.corpora import has_audio_file, preview_rows, read_corpus
 from finetune.data.formats import parquet
+from finetune.data.formats.embedded_audio import audio_file
 from finetune.data.row import Row
 
 AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -31,6 +32,11 @@ def encoded(seed: int) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, wave(seed), 16_000, "FLOAT", format="WAV")
     return file.getvalue()
+
+
+def test_a_long_name_that_is_not_ascii_fits_into_a_file_name(tmp_path: Path) -> None:
+    path = audio_file({"bytes": encoded(0), "path": "\u65e5" * 200 + ".wav"}, None, tmp_path / "media")
+    assert path and len(Path(path).name.encode()) < 255 and Path(path).read_bytes() == encoded(0)
 
 
 def write(path: Path, seeds: list[int]) -> Path:
