@@ -18,12 +18,14 @@ from typing import Any
 
 import torch
 
+from finetune.core.model_limits import write_limits
 from finetune.data.effects.sources import check_augmentation
 from finetune.model.granite import SpeechModel, load_model
 from finetune.training.signals import interruptible
 from nano.clips import find_shards, open_clips, split
 from nano.decoder import Decoder
 from nano.encoder import EncoderRounds
+from nano.limits import limits_of
 from nano.plan import FURTHER, PLAN, Plan, scaled
 from nano.scaffold import build_model, build_tokenizer, copy_model, grow
 from nano.scores import CLIPS, score_clips, score_no_speech
@@ -174,6 +176,7 @@ def main(argv: list[str] | None = None, plan: Plan = PLAN, further: Plan = FURTH
             return
     save(model, args.cache / "model")
     print(f"finished: {args.cache / 'model'}")
+    write_limits(args.cache / "model", limits_of(model, ROOT / "data" / "vocabulary"))
     if args.install:
         for path in (args.cache / "model").iterdir():
             shutil.copyfile(path, TARGET / path.name)

@@ -19,6 +19,8 @@ import torch
 
 from build_nano import build, main, newest, parts_of, prepare, save, score
 from finetune.core.config import KeywordsSection
+from finetune.core.model_limits import read_limits
+from finetune.core.prompts import DEFAULT_PROFILE
 from finetune.data.audio import SAMPLE_RATE
 from finetune.model.conformer import encode
 from finetune.model.ctc import to_labels
@@ -452,6 +454,8 @@ def test_a_model_trains_further_with_its_own_tokenizer(cache: Path, built: Path,
     assert not (folder / "encoder.pt").exists() and (folder / "together.pt").exists()
     for name in ("tokenizer.json", "chat_template.jinja", "processor_config.json"):
         assert (folder / "model" / name).read_bytes() == (start / name).read_bytes()
+    limits = read_limits(folder / "model")
+    assert limits.keyword_prompts == "trained" and limits.instruction == DEFAULT_PROFILE.transcribe()
     before, after = (load_model(str(each), "float32").hf for each in (start, folder / "model"))
     changes = [float((new - old).abs().max()) for old, new in zip(before.parameters(), after.parameters(), strict=True)]
     assert 1e-4 < max(changes) < 0.05  # two small steps from the old weights
