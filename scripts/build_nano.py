@@ -27,7 +27,7 @@ from nano.decoder import Decoder
 from nano.encoder import EncoderRounds
 from nano.limits import limits_of
 from nano.plan import FURTHER, PLAN, Plan, scaled
-from nano.scaffold import build_model, build_tokenizer, copy_model, grow
+from nano.scaffold import build_model, build_tokenizer, copy_model, grow, keep
 from nano.scores import CLIPS, score_clips, score_no_speech
 from nano.sentences import SentenceRounds, SpelledRounds, read_phrase_book, read_texts
 from nano.stage import Budget, OutOfTimeError, Rounds, Stage, load_weights, write_atomically
@@ -174,6 +174,8 @@ def main(argv: list[str] | None = None, plan: Plan = PLAN, further: Plan = FURTH
         except OutOfTimeError as reason:
             print(f"{reason}; run the command again to continue", flush=True)
             return
+    if plan.kept:
+        keep(model, load_model(str(start or TARGET), "float32"), plan.kept)
     save(model, args.cache / "model")
     print(f"finished: {args.cache / 'model'}")
     write_limits(args.cache / "model", limits_of(model, ROOT / "data" / "vocabulary"))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from finetune.core.errors import DataError
-from finetune.curation.spoken_texts import read_lines
+from finetune.curation.spoken_texts import read_lines, whole_words
 from finetune.curation.voices.voice import Part
 from finetune.data.cells import clean_text
 
@@ -42,9 +42,9 @@ def pronounce(text: str, lexicon: Lexicon, variant: int, takes_ipa: bool) -> tup
     if not lexicon:
         return (Part(text),)
     terms = sorted(lexicon, key=len, reverse=True)  # longer ones first
-    alternatives = "|".join(f"({re.escape(term)})" for term in terms)
+    alternatives = "|".join(f"({whole_words(term)})" for term in terms)
     parts, end = list[Part](), 0
-    for match in re.finditer(rf"(?<!\w)(?:{alternatives})(?!\w)", text, re.IGNORECASE):
+    for match in re.finditer(alternatives, text, re.IGNORECASE):
         assert match.lastindex is not None
         usable = [part for part in lexicon[terms[match.lastindex - 1]] if takes_ipa or not part.ipa]
         parts += [Part(text[end : match.start()]), usable[variant % len(usable)] if usable else Part(match[0])]

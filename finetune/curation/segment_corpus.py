@@ -1,7 +1,6 @@
 """Segments the recordings of a corpus and writes the clips, what was set aside, and a summary."""
 
 import hashlib
-import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ import soundfile
 
 from finetune.core.array_job import Shard
 from finetune.core.errors import DataError
-from finetune.core.files import write_json, write_text
+from finetune.core.files import write_json
 from finetune.core.options import SegmentOptions
 from finetune.core.progress import task
 from finetune.core.wording import count
@@ -20,6 +19,7 @@ from finetune.curation.recordings import Recording
 from finetune.curation.segment import Piece, Segmented, segment_audio
 from finetune.data.audio import SAMPLE_RATE, load_utterance
 from finetune.data.manifest import Utterance, write_manifest
+from finetune.metrics.sclite import write_rows
 from finetune.model.granite import SpeechModel
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def segment_recordings(
         log.info("%s: %s, %.1f of %.1f s", name, count(len(rows), "clip"), _total_seconds(result.clips), result.seconds)
     summary = _summarize(results, options)
     write_manifest(files.clips, clips)
-    write_text(files.set_aside, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in aside))
+    write_rows(files.set_aside, aside)
     write_json(files.summary, asdict(summary) | {"model": model.source, "options": asdict(options)})
     return summary
 

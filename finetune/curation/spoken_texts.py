@@ -11,6 +11,7 @@ from finetune.core.files import MAX_LIST_BYTES, read_bytes
 from finetune.data.cells import clean_text
 from finetune.data.prepare_split import SPECIAL_TOKENS
 from finetune.data.row_checks import control_tokens
+from finetune.metrics.scripts import is_unspaced
 
 SLOT = "{term}"
 MAX_WORDS = 6  # of a term; longer lines are probably sentences
@@ -47,6 +48,9 @@ without {term} it would not be possible
 tomorrow we should speak about {term} again
 the page about {term} is missing"""
 }
+
+
+UNSPACED_LETTERS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uff66-\uff9f"  # of `is_unspaced`
 
 
 @dataclass(frozen=True)
@@ -158,4 +162,10 @@ def read_sentences(path: str | Path, terms: Sequence[str]) -> list[Sentence]:
 
 def term_pattern(term: str) -> re.Pattern[str]:
     """Finds a term as whole words, in any case."""
-    return re.compile(rf"(?<!\w){re.escape(term)}(?!\w)", re.IGNORECASE)
+    return re.compile(whole_words(term), re.IGNORECASE)
+
+
+def whole_words(term: str) -> str:
+    """The regular expression of a term as whole words, where the script of its edges has spaces between words."""
+    before, after = ("" if is_unspaced(edge) else rf"[^\W{UNSPACED_LETTERS}]" for edge in (term[0], term[-1]))
+    return (f"(?<!{before})" if before else "") + re.escape(term) + (f"(?!{after})" if after else "")

@@ -11,6 +11,7 @@ from finetune.metrics.scripts import has_other_script, is_unspaced
 
 log = logging.getLogger(__name__)
 
+NEARLY_ALL = 0.9
 JAPANESE_NORMALIZER = "ja-cer@2"  # Japanese and Chinese have no spaces: characters are scored instead of words
 
 
@@ -21,9 +22,22 @@ def in_characters(item: Utterance) -> bool:
     return is_unspaced(item.text) and not has_other_script(item.text, "ja")
 
 
+def scored_in_characters(utterances: Sequence[Utterance]) -> list[bool]:
+    """`in_characters` of each utterance of a set.
+
+    If nearly all texts with letters are in characters, so are the texts without a language, such as `OK` or an empty
+    one.
+    """
+    found = [in_characters(item) for item in utterances]
+    lettered = [value for value, item in zip(found, utterances, strict=True) if any(map(str.isalpha, item.text))]
+    if not lettered or sum(lettered) < NEARLY_ALL * len(lettered):
+        return found
+    return [value or not item.text_language for value, item in zip(found, utterances, strict=True)]
+
+
 def normalizer_for(utterances: Sequence[Utterance], default: str) -> str:
     """The normalizer of a set: `ja-cer@2` if all its texts are Japanese or Chinese, else `with_language(default)`."""
-    return JAPANESE_NORMALIZER if all(map(in_characters, utterances)) else with_language(utterances, default)
+    return JAPANESE_NORMALIZER if all(scored_in_characters(utterances)) else with_language(utterances, default)
 
 
 def with_language(utterances: Sequence[Utterance], preset: str) -> str:

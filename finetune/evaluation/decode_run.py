@@ -16,7 +16,7 @@ from finetune.data.probes import write_probes
 from finetune.evaluation.decode import Recognize, warn_about_limits
 from finetune.evaluation.keyword_lists import FitKeywords, evaluate_keyword_lists, kinds
 from finetune.evaluation.probes import evaluate_probes
-from finetune.evaluation.scoring_sets import transcriptions
+from finetune.evaluation.scoring_sets import scoring_sets, transcriptions
 from finetune.evaluation.utterance_rows import hypothesis_row
 from finetune.inference.ctc_text import ctc_texts
 from finetune.inference.recognize import Hypothesis, recognize
@@ -115,10 +115,9 @@ def decode_run(
             lists[system] = _keyword_lists(model, splits, recipe, scoring, system, backend)
     assert model is not None
     texts = {system: [rows[index] for index in transcripts] for system, rows in hypotheses["test"].items()}
-    if test:
-        decoded, chosen = test, texts["adapted"]
-    else:
-        decoded, chosen = splits["test"], hypotheses["test"]["adapted"]
+    compared = scoring_sets(splits)["test"][1]
+    decoded = [splits["test"][index] for index in compared]
+    chosen = [hypotheses["test"]["adapted"][index] for index in compared]
     with task("comparing the decoders", seconds_of(decoded)):
         decoders = compare_decoders(model, decoded, chosen, recipe, backend)
     with task("CTC text of suspicious references", seconds_of(test)):
@@ -139,6 +138,7 @@ def _keyword_lists(
     for split, utterances in splits.items():
         if indices := transcriptions(utterances):
             spoken[split] = [utterances[index] for index in indices]
+    scoring = replace(scoring, preset=normalizer_for(spoken["test"], scoring.preset))
     seconds = sum(seconds_of(spoken[kind.split]) for kind in kinds(sizes, list(spoken)))
     with task(f"keyword lists, {system} model", seconds):
         return evaluate_keyword_lists(

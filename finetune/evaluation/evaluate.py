@@ -18,7 +18,7 @@ from finetune.data.manifest import Utterance, read_manifest
 from finetune.data.normalizer_choice import normalizer_for
 from finetune.evaluation.decode import system_output
 from finetune.evaluation.decode_run import Backend, DecodedRun, decode_run
-from finetune.evaluation.scoring_sets import scoring_sets
+from finetune.evaluation.scoring_sets import scoring_sets, transcriptions
 from finetune.evaluation.synthetic import synthetic_training
 from finetune.evaluation.task_results import compare_tasks, require_translation_scorer
 from finetune.evaluation.utterance_rows import utterance_rows, write_transcripts
@@ -111,7 +111,7 @@ def evaluate(
         split: read_manifest(run.manifest(split)) for split in ("train", "replay") if run.manifest(split).is_file()
     }
     options = _scoring_options(recipe, splits["test"], [item.text for rows in training.values() for item in rows])
-    synthetic = synthetic_training(training.get("train", []), options.terms, options.preset)
+    synthetic = synthetic_training(training.get("train", []), options.terms, _terms_preset(splits["test"], recipe))
     decoded = decode_run(recipe, run, splits, options, backend or Backend())
     sets = _sets(splits, decoded)
     scored = {item.name: score_set(item, recipe, options, load_audio) for item in sets}
@@ -124,16 +124,21 @@ def evaluate(
     return EvaluateResult(str(run.scores), round(time.monotonic() - started, 1))
 
 
+def _terms_preset(test: list[Utterance], recipe: Recipe) -> str:
+    """The normalizer by which the terms are found in the texts: that of the transcriptions of test."""
+    return normalizer_for([test[index] for index in transcriptions(test)] or test, recipe.evaluate.normalizer)
+
+
 def _scoring_options(recipe: Recipe, test: list[Utterance], training_texts: list[str]) -> ScoringOptions:
     """Scoring options with the terms of the recipe, or of the columns `terms` and `keywords` of the test manifest."""
-    preset = recipe.evaluate.normalizer
+    preset = _terms_preset(test, recipe)
     cells = [cell for item in test for cell in (item.keywords, item.extra.get("terms"))]
     terms = read_terms(recipe.data.terms) if recipe.data.terms else column_terms(cells, preset)
     for note in notes_on_signs(terms, preset, [item.text for item in test]):
         log.info("terms  %s", note)
     rows = term_recall(training_texts, training_texts, terms, preset)
     return ScoringOptions(
-        preset=preset,
+        preset=recipe.evaluate.normalizer,
         replicas=recipe.evaluate.replicas,
         seed=recipe.seed,
         terms=tuple(terms),

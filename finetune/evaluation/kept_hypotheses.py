@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from finetune.core.errors import DataError
 from finetune.core.files import read_jsonl
 from finetune.core.wording import count
 from finetune.data.audio_state import FileState, file_state, remote_states
@@ -104,7 +105,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
             str(row["about"])
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, DataError) as error:
         log.warning("%s: cannot be used again (%s); transcribing all clips", path, error)
         return {}
     return rows

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from finetune.data.manifest import Utterance
-from finetune.data.normalizer_choice import in_characters
+from finetune.data.normalizer_choice import scored_in_characters
 from finetune.evaluation.synthetic import is_synthetic
 from finetune.evaluation.utterances import languages_of
 from finetune.metrics.task_scores import task_name
@@ -22,13 +22,14 @@ def scoring_sets(splits: Mapping[str, Sequence[Utterance]]) -> dict[str, tuple[s
     sets = {}
     for split, utterances in splits.items():
         transcripts = transcriptions(utterances)
-        spaced = [index for index in transcripts if not in_characters(utterances[index])]
+        kinds = scored_in_characters([utterances[index] for index in transcripts])
+        spaced = [index for index, characters in zip(transcripts, kinds, strict=True) if not characters]
         sets[split] = (split, spaced or transcripts or list(range(len(utterances))))
         if split == "canary":
             sets |= {f"{split}: {name}": (split, indices) for name, indices in _corpora(utterances).items()}
         parts = {task_name(*key): indices for key, indices in by_task(utterances).items() if key[1]}
-        characters = [index for index in transcripts if spaced and in_characters(utterances[index])]
-        for name, indices in (parts | {"Japanese": characters}).items():
+        japanese = sorted({*transcripts} - {*spaced}) if spaced else []
+        for name, indices in (parts | {"Japanese": japanese}).items():
             if indices and (split, indices) not in sets.values():
                 sets[f"{split}: {name}"] = (split, indices)
         made = [index for index in sets[split][1] if is_synthetic(utterances[index])]

@@ -124,7 +124,8 @@ def clip_of(item: Utterance, instruction: str, measure_audio: bool, load_audio: 
     Raises:
         DataError: the audio cannot be read.
     """
-    columns = {"speaker": item.speaker, "language": item.language, **{key: str(v) for key, v in item.extra.items()}}
+    extra = {key: "" if value is None else str(value) for key, value in item.extra.items()}
+    columns = {"speaker": item.speaker, "language": item.language, **extra}
     columns |= {name: value for name in PROMPT_COLUMNS if (value := getattr(item, name))}
     measures, (language, target) = {"duration": item.duration}, languages_of(item)
     if measure_audio:
@@ -135,7 +136,7 @@ def clip_of(item: Utterance, instruction: str, measure_audio: bool, load_audio: 
         item.text,
         item.duration,
         item.speaker,
-        str(item.extra.get("recording", item.audio_filepath)),
+        extra.get("recording") or item.audio_filepath,
         instruction_of(item, instruction),
         item.keywords,
         target,

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune.core import files
 from finetune.metrics.normalizer import normalize
 
 _CONTROL = r"\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"  # without white space
@@ -58,10 +59,8 @@ def ctm(segments: Sequence[Segment], preset: str) -> list[str]:
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Writes UTF-8 lines that end with "\\n" on every platform."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="\n") as out:
-        out.writelines(line + "\n" for line in lines)
+    """Writes UTF-8 lines that end with "\\n" on every platform; a failure keeps the earlier file."""
+    files.write_lines(path, (f"{line}\n".encode() for line in lines))
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> None:

@@ -31,6 +31,7 @@ class Plan:
         attention_weight, token_weight: of the losses of attention to the audio, and of tokens in audio embeddings.
         round_seconds, round_items: audio or examples of a round.
         max_new_tokens: of a text, in scores.
+        kept: share of the weights of `--start` in the result of further training.
     """
 
     sizes: Sizes | None
@@ -54,6 +55,7 @@ class Plan:
     round_seconds: float
     round_items: int
     max_new_tokens: int
+    kept: float
 
 
 PLAN = Plan(
@@ -98,6 +100,7 @@ PLAN = Plan(
     round_seconds=6 * 3600.0,
     round_items=6000,
     max_new_tokens=120,
+    kept=0.0,
 )
 
 FURTHER = replace(  # in English only; the model follows its audio already
@@ -119,6 +122,7 @@ FURTHER = replace(  # in English only; the model follows its audio already
     attention_weight=0.1,
     token_weight=0.0,
     round_seconds=3 * 3600.0,
+    kept=0.2,
 )
 
 

@@ -205,6 +205,18 @@ def copy_model(source: Path, folder: Path) -> SpeechModel:
     return model
 
 
+@torch.no_grad()
+def keep(model: SpeechModel, start: SpeechModel, share: float) -> None:
+    """Moves each weight by `share` of the way back to `start`, in place.
+
+    The mean of the weights before and after a training keeps more of what the model could do before than training does:
+    WiSE-FT (Wortsman et al., CVPR 2022, arXiv 2109.01903).
+    """
+    for new, old in zip(model.hf.state_dict().values(), start.hf.state_dict().values(), strict=True):
+        if new.is_floating_point():
+            new.lerp_(old, share)
+
+
 def grow(model: SpeechModel, old: SpeechModel) -> None:
     """Copies encoder and projector of an older model with at most as many blocks, in place.
 

@@ -1,6 +1,8 @@
 """Terms, templates, sentences, pronunciations and the plan: what is read, refused, and spoken by whom."""
 
 import json
+import re
+import unicodedata
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from finetune.curation.lexicon import pronounce, read_lexicon
 from finetune.curation.sentence_writer import usable_sentences, write_sentences
 from finetune.curation.spoken_texts import (
     TEMPLATES,
+    UNSPACED_LETTERS,
     Sentence,
     fill_templates,
     read_sentences,
@@ -25,6 +28,7 @@ from finetune.curation.spoken_texts import (
 from finetune.curation.synthesis_plan import plan_clips
 from finetune.curation.voices.command_line import CommandVoice
 from finetune.curation.voices.voice import Part
+from finetune.metrics.scripts import is_unspaced
 
 
 def write(path: Path, text: str | bytes) -> Path:
@@ -91,6 +95,26 @@ def test_sentences_know_their_terms(tmp_path: Path) -> None:
         Sentence("take aspirins", ()),
         Sentence("take aspirin with vitamin c+", ("aspirin", "vitamin c+")),
     ]
+
+
+def test_terms_in_scripts_without_spaces(tmp_path: Path) -> None:
+    path = write(tmp_path / "s", "明日は東京に行きます\nNHKを見ます\nXNHKを見ます\n")
+    found = [sentence.terms for sentence in read_sentences(path, ["東京", "NHK"])]
+    assert found == [("東京",), ("NHK",), ()]
+    spoken = pronounce("明日は東京に行きます", {"東京": [Part("とうきょう")]}, 0, True)
+    assert [part.text for part in spoken] == ["明日は", "とうきょう", "に行きます"]
+
+
+def test_the_letters_of_unspaced_scripts() -> None:
+    class_of = re.compile(f"[{UNSPACED_LETTERS}]")
+    letters = [char for char in map(chr, range(0x10000)) if char.isalpha() and char.isprintable()]
+    unlike = [char for char in letters if is_unspaced(char) != bool(class_of.match(char))]
+    assert all(
+        unicodedata.name(char).startswith(
+            ("CJK COMPATIBILITY", "MYANMAR", "KATAKANA", "HANGUL", "HALFWIDTH", "BOPOMOFO", "KHMER", "TIBETAN")
+        )
+        for char in unlike
+    ), unlike
 
 
 def test_a_lexicon_has_respellings_and_ipa(tmp_path: Path) -> None:

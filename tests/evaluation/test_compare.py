@@ -432,6 +432,9 @@ def test_hypotheses_are_kept_and_reused_for_the_same_clips(folder: Path, caplog:
     Path(first.file).write_text('{"id": "u0"}\n')
     run("openai:a/b")
     assert len(calls[6]) == CLIPS and "cannot be used again" in caplog.text
+    Path(first.file).write_text(Path(first.file).read_text()[:-20])  # a line that was cut
+    run("openai:a/b")
+    assert len(calls[7]) == CLIPS
 
     copied = Path(first.file).rename("copied.jsonl")  # compare reads the file as that of a system
     assert compare_with({}, "bad.jsonl", str(copied)).systems["copied.jsonl"].reused == 0

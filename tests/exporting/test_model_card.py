@@ -83,7 +83,7 @@ def test_the_sections_have_what_a_reader_asks_for(facts: CardFacts) -> None:
         "lora of rank 16 in the language model, projector (10 of 100 parameters)",
         "12 steps; best epoch 2",
         "alpha 0.9",
-        "Training time: 2.0 hours on a processor",
+        "Training time: 2.0 hours;",
         "`<|audio|>can you transcribe the speech into a written format?`",
         "HOW TO RUN",
         "Data sets of the hub: `org/set`",
@@ -100,6 +100,10 @@ def test_a_run_that_was_not_evaluated_says_so(facts: CardFacts) -> None:
     card = model_card(replace(facts, results=None), FORM)
     assert "Not evaluated on test data" in card and "base 30.0 %, this model 10.0 %" in card
     assert "base 5.0 %, this model 6.0 %" in card and "model-index" not in header(card)
+    assert ". WER of the validation clips" in card
+    valid = facts.data["train"].model_copy(update={"translations": 1})
+    translated = model_card(replace(facts, results=None, data={**facts.data, "valid": valid}), FORM)
+    assert ". Error (1 - chrF of translations, WER of the others) of the validation clips" in translated
     assert "Not evaluated." in model_card(replace(facts, results=None, record=None), FORM)
 
 
@@ -183,7 +187,7 @@ def test_the_written_card_has_no_path_and_the_result_of_a_benchmark(nano: Path, 
     )
     write_merged_card(folder, settings, run, nano, ModelLimits())
     card = (folder / "README.md").read_text()
-    assert str(tmp_path) not in card and "canary: c.jsonl" in card
+    assert "c.jsonl" not in card and "| canary: corpus 1 |" in card and "name: 'canary: corpus 1'" in card
     assert "finetune transcribe call.wav --model MODEL" in card and "AutoModelForSpeechSeq2Seq" in card
     assert (folder / ".eval_results" / "set-default.yaml").is_file()
 

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from finetune.metrics.sclite import Segment, ctm, stm, trn, write_lines, write_rows
 
 SEGMENTS = [
@@ -32,6 +34,14 @@ def test_signs_of_numbers_are_written() -> None:
     segments = [Segment("u", "s", 1.0, "<5 or 1/2 <b> 5%")]
     assert trn(segments, "basic@2") == ["<5 or 1/2 b 5% (s-u)"]
     assert stm(segments, "basic@2") == ["s-u 1 s 0.000 1.000 <o> <5 or 1/2 b 5%"]
+
+
+def test_a_failure_keeps_the_earlier_file(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", [{"a": 1}])
+    with pytest.raises(TypeError):
+        write_rows(tmp_path / "rows.jsonl", [{"a": 2}, {"a": object()}])
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+    assert (tmp_path / "rows.jsonl").read_text() == '{"a": 1}\n'
 
 
 def test_any_text_is_written(tmp_path: Path) -> None:

@@ -42,6 +42,15 @@ def test_equal_blocks_have_the_interval_of_an_exact_proportion(
     assert result.low < result.high and ("equal in all" in result.note or blocks == 1)
 
 
+@pytest.mark.parametrize("blocks", [12, 20])
+def test_one_block_that_differs_does_not_make_an_endless_interval(blocks: int) -> None:
+    """Replicas without it have no variance."""
+    result = bootstrap_wer([1] * (blocks - 1) + [2], [10] * blocks, range(blocks), 1000, 0)
+    assert result.low <= 0.1 + 0.1 / blocks <= result.high <= 1
+    wrong = bootstrap_wer([10] * (blocks - 1) + [25], [10] * blocks, range(blocks), 1000, 0)
+    assert wrong.high <= 2.5  # the rate of the worst block
+
+
 @pytest.mark.parametrize(
     ("hits", "total", "low", "high"),
     [(0, 10, 0.0, 0.3085), (1, 10, 0.0025, 0.4450), (5, 10, 0.1871, 0.8129), (10, 10, 0.6915, 1.0), (0, 1, 0.0, 0.975)],

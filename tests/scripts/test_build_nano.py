@@ -460,6 +460,13 @@ def test_a_model_trains_further_with_its_own_tokenizer(cache: Path, built: Path,
     changes = [float((new - old).abs().max()) for old, new in zip(before.parameters(), after.parameters(), strict=True)]
     assert 1e-4 < max(changes) < 0.05  # two small steps from the old weights
     assert after.config.text_config.architectures == ["GraniteForCausalLM"]
+    main(["--cache", str(folder), "--start", str(start), "--further"], further=replace(further, kept=0.75))
+    kept = load_model(str(folder / "model"), "float32").hf
+    tensors = (item.state_dict().values() for item in (before, after, kept))
+    for old, new, mean in zip(*tensors, strict=True):
+        torch.testing.assert_close(
+            mean, old + 0.25 * (new - old) if new.is_floating_point() else new, atol=1e-4, rtol=2e-3
+        )
 
 
 def test_token_loss_is_low_where_the_audio_spells_the_text(cache: Path) -> None:

@@ -13,7 +13,7 @@ from finetune.core.options import MAX_WINDOW
 from finetune.core.prompts import PromptProfile
 from finetune.core.run_dir import RunDir
 from finetune.exporting.base_facts import BaseFacts, base_facts
-from finetune.exporting.card.results import results_section, validation_section
+from finetune.exporting.card.results import public_results, results_section, validation_section
 from finetune.exporting.card.training import hub_sets, language_codes, training_section
 from finetune.exporting.card.usage import prompt_section
 from finetune.exporting.data_facts import SplitFacts, data_facts
@@ -66,6 +66,10 @@ class CardFacts:
     profile: PromptProfile
 
 
+def _has_translations(facts: CardFacts) -> bool:
+    return "valid" in facts.data and bool(facts.data["valid"].translations)
+
+
 def card_facts(recipe: Recipe, run: RunDir, base: Path, limits: ModelLimits, profile: PromptProfile) -> CardFacts:
     """The facts of a run.
 
@@ -85,7 +89,7 @@ def card_facts(recipe: Recipe, run: RunDir, base: Path, limits: ModelLimits, pro
         base=base_facts(recipe.model.base, recipe.model.revision, base),
         data=data_facts(run),
         record=run.result("train", TrainRecord) if run.done("train") else None,
-        results=read_results(run.scores) if run.scores.is_file() else None,
+        results=public_results(read_results(run.scores)) if run.scores.is_file() else None,
         limits=limits,
         profile=profile,
     )
@@ -97,7 +101,7 @@ def model_card(facts: CardFacts, form: CardFormat) -> str:
     header = yaml.safe_dump(_front_matter(facts, form), sort_keys=False, allow_unicode=True, width=1000)
     scores = results_section(results, recipe) if results else None
     if scores is None:
-        scores = validation_section(facts.record) if facts.record else "Not evaluated.\n"
+        scores = validation_section(facts.record, _has_translations(facts)) if facts.record else "Not evaluated.\n"
     spoken = ", ".join(language_codes(facts.data)) or "not stated"
     keywords = facts.limits.keyword_prompts != "untrained"
     sections = {

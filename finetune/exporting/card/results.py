@@ -1,5 +1,9 @@
 """The part of a model card with results: WER with intervals, forgetting, terms, words on clips without speech."""
 
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import TypeVar
+
 from finetune.core.config import Recipe
 from finetune.core.wording import count
 from finetune.exporting.card.training import HOUR, hours_text
@@ -8,6 +12,23 @@ from finetune.metrics.scores import Comparison, Scores
 from finetune.report import verdict
 from finetune.report.wording import p_value, percent, points, span
 from finetune.training.state import TrainRecord
+
+T = TypeVar("T")
+
+
+def public_results(results: EvaluationResults) -> EvaluationResults:
+    """The results with numbers for the corpora of the canary, whose names are paths; those on the hub keep theirs."""
+    files = [name for name in results.scores if name.startswith("canary: ") and _is_path(name.removeprefix("canary: "))]
+    shown = {name: f"canary: corpus {number}" for number, name in enumerate(files, 1)}
+
+    def renamed(values: Mapping[str, T]) -> dict[str, T]:
+        return {shown.get(name, name): value for name, value in values.items()}
+
+    return results.model_copy(update={"scores": renamed(results.scores), "differences": renamed(results.differences)})
+
+
+def _is_path(name: str) -> bool:
+    return not name.startswith("hf:") and (bool(PurePath(name).suffix) or "/" in name or "\\" in name)
 
 
 def results_section(results: EvaluationResults, recipe: Recipe) -> str:
@@ -73,10 +94,11 @@ def _terms(results: EvaluationResults) -> list[str]:
     return [f"- **Recall of terms**: {'; '.join(texts)}."] * bool(texts)
 
 
-def validation_section(record: TrainRecord) -> str:
-    """The scores of validation, for a run that was not evaluated."""
+def validation_section(record: TrainRecord, translations: bool) -> str:
+    """The scores of validation, for a run that was not evaluated. With translations they have errors by chrF too."""
+    measure = "Error (1 - chrF of translations, WER of the others)" if translations else "WER"
     lines = [
-        "Not evaluated on test data. WER of the validation clips, which chose this adapter: base "
+        f"Not evaluated on test data. {measure} of the validation clips, which chose this adapter: base "
         f"{percent(record.base_valid_wer)} %, this model {percent(record.best_valid_wer)} %."
     ]
     if record.best_canary_wer is not None:

@@ -32,7 +32,7 @@ def training_section(
         f"- Trained: {', '.join(trained_parts(recipe.parts))}"
         + (f" ({record.trained_parameters:,} of {record.total_parameters:,} parameters)." if record else "."),
         f"- Settings: {'; '.join(_settings(recipe, record))}. `adaptation.json` has all settings.",
-        *_time(record, results),
+        *_time(record),
         f"- Software: finetune {toolkit}"
         + (f", {', '.join(f'{name} {item}' for name, item in results.provenance.libraries.items())}." * bool(results))
         if results
@@ -87,13 +87,12 @@ def _settings(recipe: Recipe, record: TrainRecord | None) -> list[str]:
     return [*settings, *(["keywords in prompts"] * recipe.keywords.sampled), f"seed {recipe.seed}"]
 
 
-def _time(record: TrainRecord | None, results: EvaluationResults | None) -> list[str]:
+def _time(record: TrainRecord | None) -> list[str]:
     if record is None:
         return []
     seconds = record.seconds
     text = f"{seconds / HOUR:.1f} hours" if seconds >= HOUR else f"{seconds / MINUTE:.1f} minutes"
-    machine = f" on {results.provenance.device}" if results else ""
-    return [f"- Training time: {text}{machine}; after an interruption, that of the last part."]
+    return [f"- Training time: {text}; after an interruption, that of the last part."]
 
 
 def _data_table(data: Mapping[str, SplitFacts]) -> list[str]:
