@@ -175,7 +175,7 @@ def main(argv: list[str] | None = None, plan: Plan = PLAN, further: Plan = FURTH
             print(f"{reason}; run the command again to continue", flush=True)
             return
     if plan.kept:
-        keep(model, load_model(str(start or TARGET), "float32"), plan.kept)
+        keep(model, torch.load(args.cache / "beginning.pt", weights_only=True)["parts"], plan.kept)
     save(model, args.cache / "model")
     print(f"finished: {args.cache / 'model'}")
     write_limits(args.cache / "model", limits_of(model, ROOT / "data" / "vocabulary"))

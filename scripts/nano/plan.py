@@ -122,7 +122,7 @@ FURTHER = replace(  # in English only; the model follows its audio already
     attention_weight=0.1,
     token_weight=0.0,
     round_seconds=3 * 3600.0,
-    kept=0.2,
+    kept=0.3,
 )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoTokenizer, GraniteSpeechConfig, GraniteSpeechForConditionalGeneration
 
 from finetune.core.prompts import DEFAULT_PROFILE
@@ -206,15 +206,15 @@ def copy_model(source: Path, folder: Path) -> SpeechModel:
 
 
 @torch.no_grad()
-def keep(model: SpeechModel, start: SpeechModel, share: float) -> None:
-    """Moves each weight by `share` of the way back to `start`, in place.
+def keep(model: SpeechModel, before: Mapping[str, Tensor], share: float) -> None:
+    """Moves each weight by `share` of the way back to that before the training, in place.
 
     The mean of the weights before and after a training keeps more of what the model could do before than training does:
     WiSE-FT (Wortsman et al., CVPR 2022, arXiv 2109.01903).
     """
-    for new, old in zip(model.hf.state_dict().values(), start.hf.state_dict().values(), strict=True):
-        if new.is_floating_point():
-            new.lerp_(old, share)
+    for name, value in model.hf.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(before[name], share)
 
 
 def grow(model: SpeechModel, old: SpeechModel) -> None:

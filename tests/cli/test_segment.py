@@ -80,7 +80,7 @@ def test_rows_of_a_corpus_parts_of_files_channels_and_cut_clips(
     ]
     corpus, out = tmp_path / "talks.jsonl", tmp_path / "out"
     corpus.write_text("".join(json.dumps({"audio_filepath": str(talk), "channel": 0} | row) + "\n" for row in table))
-    result = finetune("segment", nano, corpus, "-o", out, "--cut")
+    result = finetune("segment", nano, corpus, "-o", out, "--cut", "--min-score", 0.9)
     assert result.code == 1 and "2 of 4 recordings have no words or no readable audio" in result.out
     assert words_of(out) == Counter([*TEXT.split() * 2, "some", "words", "..."])
     clips = read_manifest(out / "clips.jsonl")

@@ -27,8 +27,8 @@ from finetune.data.tar_index import read_tar_index
 ROOT = Path(__file__).resolve().parents[2]
 NANO = ROOT / "data" / "granite-speech-nano"
 QUICKSTART = ROOT / "recipes" / "quickstart.yaml"
-PARK, DOOR = (
-    ROOT / "data/vocabulary/audio/canary" / name for name in ("canary-001-en-us-f3.opus", "canary-002-en-us-m3.opus")
+RAIN, DOOR = (
+    ROOT / "data/vocabulary/audio/canary" / name for name in ("canary-004-en-gb-m7.opus", "canary-002-en-us-m3.opus")
 )
 
 
@@ -45,12 +45,12 @@ def test_a_bad_file_is_named_and_the_others_are_transcribed(finetune: Command, t
 def test_several_processes_write_what_one_writes(finetune: Command, tmp_path: Path) -> None:
     bad = tmp_path / "bad.wav"
     bad.write_text("not audio")
-    files, options = (PARK, bad, DOOR, noise(tmp_path / "good.wav")), ("--model", NANO, "--max-new-tokens", 20)
+    files, options = (RAIN, bad, DOOR, noise(tmp_path / "good.wav")), ("--model", NANO, "--max-new-tokens", 20)
     one = finetune("transcribe", *files, *options)
     two = finetune("transcribe", *files, *options, "--processes", 2)
     assert one.code == two.code == 1 and "not audio" in two.err
     assert two.out == one.out and len(one.out.splitlines()) == 3
-    wrong = finetune("transcribe", PARK, *options, "--processes", -1)
+    wrong = finetune("transcribe", RAIN, *options, "--processes", -1)
     assert wrong.code == 2 and "--processes -1" in wrong.err
 
 
@@ -58,15 +58,15 @@ def test_formats_and_files(finetune: Command, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for form, suffix in (("json", "json"), ("srt", "srt"), ("text", "txt")):
         result = finetune(
-            "transcribe", PARK, DOOR, "--model", NANO, "--format", form, "--output", out, "--language", "en"
+            "transcribe", RAIN, DOOR, "--model", NANO, "--format", form, "--output", out, "--language", "en"
         )
-        written = [out / f"{clip.stem}.{suffix}" for clip in (PARK, DOOR)]
-        assert (result.code, result.out) == (0, f"{PARK} -> {written[0]}\n{DOOR} -> {written[1]}\n")
-    assert (out / f"{PARK.stem}.txt").read_text() == "we went to the park after lunch\n"
-    content = json.loads((out / f"{PARK.stem}.json").read_text())
-    assert (content["audio_filepath"], content["language"], content["duration"]) == (str(PARK), "en", 1.77)
+        written = [out / f"{clip.stem}.{suffix}" for clip in (RAIN, DOOR)]
+        assert (result.code, result.out) == (0, f"{RAIN} -> {written[0]}\n{DOOR} -> {written[1]}\n")
+    assert (out / f"{RAIN.stem}.txt").read_text() == "it will rain again tomorrow morning\n"
+    content = json.loads((out / f"{RAIN.stem}.json").read_text())
+    assert (content["audio_filepath"], content["language"], content["duration"]) == (str(RAIN), "en", 1.8)
     assert [word["word"] for word in content["segments"][0]["words"]] == content["text"].split()
-    assert (out / f"{PARK.stem}.srt").read_text().endswith("\nwe went to the park after lunch\n\n")
+    assert (out / f"{RAIN.stem}.srt").read_text().endswith("\nit will rain again tomorrow morning\n\n")
 
 
 def test_a_prompt_that_the_model_was_not_trained_with_is_a_warning(finetune: Command) -> None:
@@ -74,27 +74,27 @@ def test_a_prompt_that_the_model_was_not_trained_with_is_a_warning(finetune: Com
         (("--keywords", "park"), "not trained with keyword prompts"),
         (("--translate-to", "fr"), "trained with the instruction"),
     ):
-        result = finetune("transcribe", PARK, PARK, "--model", NANO, "--max-new-tokens", 2, *arguments)
+        result = finetune("transcribe", RAIN, RAIN, "--model", NANO, "--max-new-tokens", 2, *arguments)
         assert result.code == 0 and result.err.count(words) == 1
-    assert "warning" not in finetune("transcribe", PARK, "--model", NANO, "--max-new-tokens", 2).err
+    assert "warning" not in finetune("transcribe", RAIN, "--model", NANO, "--max-new-tokens", 2).err
 
 
 def test_files_are_read_from_lists(finetune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list.txt").write_text(f"{DOOR}\n\n")
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"\ufeff{PARK}\r\n \r\n{tmp_path / 'gone.wav'}\r\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"\ufeff{RAIN}\r\n \r\n{tmp_path / 'gone.wav'}\r\n"))
     result = finetune("transcribe", "-", "--files-from", tmp_path / "list.txt", "--model", NANO)
     assert result.code == 1 and "gone.wav: no such file" in result.err
-    assert result.out == f"{PARK}: we went to the park after lunch\n{DOOR}: please close the door when you leave\n"
+    assert result.out == f"{RAIN}: it will rain again tomorrow morning\n{DOOR}: please close the door when you leave\n"
 
 
 def test_members_of_archives_and_urls_are_transcribed_as_files(finetune: Command, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
-        archive.add(PARK, "clips/park.opus")
+        archive.add(RAIN, "clips/park.opus")
     shutil.copyfile(DOOR, tmp_path / "door.opus")
     park = str(read_tar_index(tmp_path / "a.tar")[0])
     with serve(tmp_path) as server:
         names = [park, park.replace(str(tmp_path), server.url), f"{server.url}/door.opus"]
-        texts = ["we went to the park after lunch", "please close the door when you leave"]
+        texts = ["it will rain again tomorrow morning", "please close the door when you leave"]
         result = finetune("transcribe", *names, "--model", NANO)
         assert result.code == 0
         assert result.out.splitlines() == [
@@ -137,13 +137,13 @@ def test_a_closed_or_full_standard_output_ends_the_command(
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr("sys.stdout", BrokenOutput(fault))
-        result = finetune("transcribe", PARK, DOOR, "--model", NANO)
+        result = finetune("transcribe", RAIN, DOOR, "--model", NANO)
     assert (result.code, result.err) == (code, message)
 
 
 def two_sides(path: Path) -> Path:
     """A call: one sentence in each channel."""
-    left, right = (soundfile.read(clip, dtype="float32")[0] for clip in (PARK, DOOR))
+    left, right = (soundfile.read(clip, dtype="float32")[0] for clip in (RAIN, DOOR))
     count = max(len(left), len(right))
     soundfile.write(path, np.stack([np.pad(side, (0, count - len(side))) for side in (left, right)], 1), 16_000)
     return path
@@ -151,11 +151,11 @@ def two_sides(path: Path) -> Path:
 
 def test_each_channel_has_its_own_transcript_and_file(finetune: Command, tmp_path: Path) -> None:
     call, out = two_sides(tmp_path / "call.wav"), tmp_path / "out"
-    texts = ["we went to the park after lunch", "please close the door when you leave"]
+    texts = ["it will rain again tomorrow morning", "please close the door when you leave"]
     result = finetune("transcribe", call, "--channel", "each", "--model", NANO)
     assert (result.code, result.out) == (0, f"{call} [ch0]: {texts[0]}\n{call} [ch1]: {texts[1]}\n")
     assert "channels" not in result.err
-    result = finetune("transcribe", call, PARK, "--channel", "each", "--format", "json", "--model", NANO)
+    result = finetune("transcribe", call, RAIN, "--channel", "each", "--format", "json", "--model", NANO)
     rows = [json.loads(line) for line in result.out.splitlines()]
     assert [(row["channel"], row["text"]) for row in rows] == [(0, texts[0]), (1, texts[1]), (0, texts[0])]
     for form in ("srt", "text"):
@@ -169,18 +169,21 @@ def test_each_channel_has_its_own_transcript_and_file(finetune: Command, tmp_pat
 
 def test_one_channel_or_the_average_with_a_note(finetune: Command, tmp_path: Path) -> None:
     call, opposite = two_sides(tmp_path / "call.wav"), tmp_path / "opposite.wav"
-    left = soundfile.read(PARK, dtype="float32")[0]
+    left = soundfile.read(RAIN, dtype="float32")[0]
     soundfile.write(opposite, np.stack([left, -left], 1), 16_000)
-    for channel, text in (("right", "please close the door when you leave"), ("0", "we went to the park after lunch")):
+    for channel, text in (
+        ("right", "please close the door when you leave"),
+        ("0", "it will rain again tomorrow morning"),
+    ):
         result = finetune("transcribe", call, "--channel", channel, "--model", NANO)
         assert (result.code, result.out) == (0, f"{text}\n") and "channels" not in result.err
     result = finetune("transcribe", call, opposite, "--model", NANO)
     assert result.err.count(f"finetune: {call}: 2 channels, averaged") == 1
     assert f"finetune: {opposite}: 2 channels that cancel each other in their average; channel 0 is used" in result.err
-    assert result.out.endswith(f"{opposite}: we went to the park after lunch\n")
+    assert result.out.endswith(f"{opposite}: it will rain again tomorrow morning\n")
     assert "channels" not in finetune("transcribe", call, "--channel", "mix", "--model", NANO).err
-    result = finetune("transcribe", call, PARK, "--channel", 1, "--model", NANO)
-    assert result.code == 1 and f"{PARK}: channel 1 does not exist; the file has 1, numbered from 0" in result.err
+    result = finetune("transcribe", call, RAIN, "--channel", 1, "--model", NANO)
+    assert result.code == 1 and f"{RAIN}: channel 1 does not exist; the file has 1, numbered from 0" in result.err
     result = finetune("transcribe", call, "--channel", "middle", "--model", NANO)
     assert result.code == 2 and "channel 'middle' is not mix, left, right, each or a number from 0" in result.err
 
@@ -207,7 +210,7 @@ def test_options_of_a_call_come_from_the_command_line(tmp_path: Path) -> None:
 def test_progress_is_shown_on_a_terminal_and_on_standard_error(
     finetune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clip = soundfile.read(PARK, dtype="float32")[0]
+    clip = soundfile.read(RAIN, dtype="float32")[0]
     soundfile.write(tmp_path / "a.wav", np.concatenate([clip, np.zeros(16_000)] * 2), 16_000)
     command = Replaced(transcribe_command, partial(transcribe_command.run, min_audio_for_bar=1.0))
     for terminal in (False, True):
@@ -250,16 +253,16 @@ def test_a_damaged_calibration_is_refused(finetune: Command, tmp_path: Path, con
         ([QUICKSTART, "--model", NANO, "--batch-seconds", "x"], 2, "invalid float value: 'x'"),
         ([QUICKSTART, "--model", ROOT / "recipes"], 1, "recipes: no config.json in this folder"),
         ([QUICKSTART, "a/quickstart.wav", "--model", NANO, "--output", "out"], 1, "is also the output of"),
-        ([PARK, "--model", NANO, "--output", QUICKSTART], 1, "quickstart.yaml: cannot be written (File exists)"),
+        ([RAIN, "--model", NANO, "--output", QUICKSTART], 1, "quickstart.yaml: cannot be written (File exists)"),
         (["--model", NANO], 2, "no audio files"),
         ([ROOT / "recipes", "--model", NANO], 1, "recipes: a folder; give its files, such as "),
         ([QUICKSTART, "b.wav", "--model", NANO, "--format", "srt"], 2, "2 files as srt cannot be printed together"),
         ([QUICKSTART, "--model", NANO, "--language", "jp"], 2, "language 'jp' is not one of en (English)"),
         ([QUICKSTART, "--model", NANO, "--translate-to", "la"], 2, "language 'la' is not one of"),
         ([QUICKSTART, "--model", NANO, "--keywords", "a\nb"], 2, "keyword 'a\\nb' contains '\\n'"),
-        ([PARK, "--model", NANO, "--keywords", "a<|audio|>"], 1, "a keyword contains the special token <|audio|>"),
+        ([RAIN, "--model", NANO, "--keywords", "a<|audio|>"], 1, "a keyword contains the special token <|audio|>"),
         (
-            [PARK, "--model", NANO, "--keywords", ",".join(f"medication {n}" for n in range(1000))],
+            [RAIN, "--model", NANO, "--keywords", ",".join(f"medication {n}" for n in range(1000))],
             1,
             "give fewer keywords",
         ),
@@ -314,7 +317,7 @@ def test_existing_outputs_are_not_replaced_unasked(finetune: Command, tmp_path: 
     out.mkdir()
     reference = out / f"{DOOR.stem}.txt"
     reference.write_text("the reference of a human")
-    call = ("transcribe", PARK, DOOR, "--model", NANO, "--output", out)
+    call = ("transcribe", RAIN, DOOR, "--model", NANO, "--output", out)
     result = finetune(*call)
     assert result.code == 1 and f"{reference} already exist" in result.err and "--overwrite" in result.err
     assert reference.read_text() == "the reference of a human" and [path.name for path in out.iterdir()] == [
@@ -350,5 +353,5 @@ def test_a_long_list_of_missing_files_gives_a_short_message(finetune: Command, t
 def test_a_list_must_be_a_regular_file_of_at_most_10_mb(finetune: Command, tmp_path: Path, option: str) -> None:
     (tmp_path / "huge").write_text("a word\n" * 1_500_000)
     for name, message in ((tmp_path / "huge", "larger than 10 MB"), ("/dev/zero", "not a regular file")):
-        result = finetune("transcribe", PARK, option, name, "--model", NANO)
+        result = finetune("transcribe", RAIN, option, name, "--model", NANO)
         assert result.code == 1 and result.err == f"finetune: {name}: cannot be read ({message})\n"

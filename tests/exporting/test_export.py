@@ -171,7 +171,10 @@ def test_weights_have_the_names_shapes_and_dtypes_of_the_base(exported: Path, na
         assert set(ours.keys()) == set(base.keys())
         for name in base.keys():  # noqa: SIM118 (not a dict)
             one, two = ours.get_slice(name), base.get_slice(name)
-            assert (one.get_shape(), one.get_dtype()) == (two.get_shape(), two.get_dtype()), name
+            dtype = (
+                "F32" if two.get_dtype() == "F16" else two.get_dtype()
+            )  # that of the config, in which the base is loaded
+            assert (one.get_shape(), one.get_dtype()) == (two.get_shape(), dtype), name
             frozen = "encoder.layers.0." in name and "qformer" not in name
             if frozen or "running_" in name or "lm_head" in name:
                 assert torch.equal(ours.get_tensor(name), base.get_tensor(name)), name

@@ -62,7 +62,7 @@ def saved(
     """Two adapters with LoRA in different layers, and one that also has a whole layer."""
     root = tmp_path_factory.mktemp("adapters")
     saved = Saved({}, {"nano": direct(SHORT, max_new_tokens=24).text})
-    for name, targets, rank, scale in (("llm", LLM, 4, 0.5), ("encoder", ENCODER, 2, 3.0), ("whole", LLM, 2, 0.5)):
+    for name, targets, rank, scale in (("llm", LLM, 4, 1.0), ("encoder", ENCODER, 2, 3.0), ("whole", LLM, 2, 0.5)):
         network = model()
         adapted = add_lora(network, targets, rank, scale)
         if name == "whole":
