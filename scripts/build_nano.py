@@ -153,6 +153,7 @@ def main(argv: list[str] | None = None, plan: Plan = PLAN, further: Plan = FURTH
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, default=ROOT / "build" / "nano", help="folder of texts, audio and stages")
     parser.add_argument("--further", action="store_true", help="train --start itself further instead of a new model")
+    parser.add_argument("--kept", type=float, help="with --further: share of the weights before, instead of the plan's")
     parser.add_argument("--minutes", type=float, help="stop after this time")
     parser.add_argument("--scale", type=float, default=1.0, help="factor of the steps of every stage (default 1)")
     parser.add_argument(
@@ -174,8 +175,8 @@ def main(argv: list[str] | None = None, plan: Plan = PLAN, further: Plan = FURTH
         except OutOfTimeError as reason:
             print(f"{reason}; run the command again to continue", flush=True)
             return
-    if plan.kept:
-        keep(model, torch.load(args.cache / "beginning.pt", weights_only=True)["parts"], plan.kept)
+    if kept := plan.kept if args.kept is None else args.kept:
+        keep(model, torch.load(args.cache / "beginning.pt", weights_only=True)["parts"], kept)
     save(model, args.cache / "model")
     print(f"finished: {args.cache / 'model'}")
     write_limits(args.cache / "model", limits_of(model, ROOT / "data" / "vocabulary"))

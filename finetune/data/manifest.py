@@ -292,12 +292,6 @@ def manifest_line(utterance: Utterance) -> bytes:
     return json_line(manifest_row(utterance), utterance.id)
 
 
-def prompt_columns(utterance: Utterance) -> dict[str, object]:
-    """What asks for another text than a transcript of equal weight: PROMPT_COLUMNS and the sampling weight, if set."""
-    columns: dict[str, object] = {name: value for name in PROMPT_COLUMNS if (value := getattr(utterance, name))}
-    return columns if utterance.sampling_weight == 1 else columns | {"sampling_weight": utterance.sampling_weight}
-
-
 def manifest_row(utterance: Utterance) -> dict[str, object]:
     """The keys and values of an utterance in a manifest. Empty values are left out.
 

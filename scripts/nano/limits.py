@@ -1,12 +1,11 @@
 """The limits that the embedded model states about itself, in its `limits.json`."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from finetune.core.model_limits import ModelLimits
 from finetune.core.prompts import DEFAULT_PROFILE
-from finetune.data.manifest import read_manifest
 from finetune.evaluation.no_speech import calibrate_no_speech
+from finetune.evaluation.utterances import read_utterances
 from finetune.model.granite import SpeechModel
 
 MAX_DURATION = 3.0  # seconds; the README of the model has the WER of longer audio (scripts/bench_longform.py)
@@ -20,10 +19,7 @@ def limits_of(model: SpeechModel, vocabulary: Path) -> ModelLimits:
         model: the model.
         vocabulary: folder of data/vocabulary, on whose valid clips `no_speech` is calibrated.
     """
-    clips = [
-        replace(item, audio_filepath=str(vocabulary / item.audio_filepath))
-        for item in read_manifest(vocabulary / "valid.jsonl")
-    ]
+    clips = read_utterances(vocabulary / "valid.jsonl")
     return ModelLimits(
         max_duration=MAX_DURATION,
         keyword_prompts="untrained",

@@ -17,9 +17,10 @@ from finetune.data.audio import load_audio, load_utterance
 from finetune.data.byte_range import parse_byte_range
 from finetune.data.convert import ConvertOptions, Target, convert, encoded
 from finetune.data.corpora import read_corpus
-from finetune.data.manifest import Utterance, prompt_columns, read_manifest
+from finetune.data.manifest import Utterance, read_manifest
 from finetune.data.writers.clip_audio import ClipAudio, audio_suffix, encode_clip, is_whole_file
 from finetune.data.writers.tar_shards import write_tar_shards
+from finetune.data.writers.task_columns import task_columns
 
 RATE = 24_000
 ROWS = [
@@ -264,7 +265,7 @@ def test_lhotse_and_parquet_keep_tasks_and_weights(corpus: Path, tmp_path: Path)
         convert(str(corpus), tmp_path / name, ConvertOptions(target))
         convert(str(tmp_path / name), tmp_path / "again.jsonl", ConvertOptions(overwrite=True))
         for item in read_manifest(tmp_path / "again.jsonl"):
-            assert prompt_columns(item) == prompt_columns(expected[item.id]) != {}
+            assert task_columns(item) == task_columns(expected[item.id]) != {}
             assert item.extra == {}
 
 

@@ -50,14 +50,9 @@ def encode_clip(item: Utterance, codec: Codec = "flac") -> ClipAudio:
     """
     if codec == "opus":
         return _opus(item)
-    data = _file_bytes(item.audio_filepath) if is_whole_file(item) else None
-    channels = 1 if data is None else _uncompressed_channels(data)
-    if data is not None and not 1 <= channels <= MAX_FLAC_CHANNELS:
-        return ClipAudio(data, audio_suffix(item.audio_filepath), exact=True)
-    wave, rate = load_source_rate(item.audio_filepath, item.offset, item.duration, item.channel)
-    if data is not None and channels > 1:
-        return _lossless(soundfile.read(io.BytesIO(data), dtype="float32")[0], rate)
-    return _lossless(wave, rate)
+    if is_whole_file(item):
+        return _whole_file(item)
+    return _lossless(*load_source_rate(item.audio_filepath, item.offset, item.duration, item.channel))
 
 
 def moved_to(item: Utterance, audio_filepath: str, audio: ClipAudio) -> Utterance:
@@ -95,6 +90,15 @@ def audio_suffix(path: str) -> str:
 def _file_bytes(path: str) -> bytes:
     with closing(audio_source(path).open()) as file:
         return file.read()
+
+
+def _whole_file(item: Utterance) -> ClipAudio:
+    data = _file_bytes(item.audio_filepath)
+    channels = _uncompressed_channels(data)
+    if not 1 <= channels <= MAX_FLAC_CHANNELS:
+        return ClipAudio(data, audio_suffix(item.audio_filepath), exact=True)
+    wave, rate = load_source_rate(item.audio_filepath, item.offset, item.duration)  # also says what is damaged
+    return _lossless(wave if channels == 1 else soundfile.read(io.BytesIO(data), dtype="float32")[0], rate)
 
 
 def _uncompressed_channels(data: bytes) -> int:

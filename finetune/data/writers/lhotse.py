@@ -12,7 +12,8 @@ from pathlib import Path
 
 from finetune.core.files import write_lines
 from finetune.data.audio_file import open_audio
-from finetune.data.manifest import Utterance, json_line, prompt_columns
+from finetune.data.manifest import Utterance, json_line
+from finetune.data.writers.task_columns import task_columns
 
 
 def write_cuts(path: Path, utterances: Iterable[Utterance]) -> None:
@@ -49,7 +50,7 @@ def _cut(item: Utterance) -> dict[str, object]:
         "duration": num_samples / rate,
         "channel_ids": [*range(channels)],
     }
-    custom = item.extra | prompt_columns(item) | ({"keywords": list(item.keywords)} if item.keywords else {})
+    custom = item.extra | task_columns(item) | ({"keywords": list(item.keywords)} if item.keywords else {})
     supervision = {
         "id": item.id,
         "recording_id": item.audio_filepath,

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finetune.data.byte_range import stem_of
-from finetune.data.manifest import PROMPT_COLUMNS, Utterance, prompt_columns
+from finetune.data.manifest import PROMPT_COLUMNS, Utterance
 from finetune.data.writers.clip_audio import ClipAudio
+from finetune.data.writers.task_columns import task_columns
 
 SHARD = "{split}-{number:05d}-of-{total:05d}.parquet"
 ROWS_IN_GROUP = 100  # `datasets` and the viewer of the hub read whole row groups
@@ -45,7 +46,7 @@ def schema_of(utterances: Iterable[Utterance]) -> pa.Schema:
     used, kinds = set[str](), dict[str, set[str]]()
     for item in utterances:
         used |= {name for name in ("language", "speaker", "keywords") if getattr(item, name)}
-        used |= prompt_columns(item).keys()
+        used |= task_columns(item).keys()
         for name, value in item.extra.items():
             kinds.setdefault(name, set()).update([] if value is None else [_kind(value)])
     fields = FIXED | {name: OPTIONAL[name] for name in OPTIONAL if name in used}
