@@ -74,7 +74,7 @@ class GraniteSpeech:
             audio: a path; a NumPy array or torch tensor (N,), (C, N) or (N, C); a dict with `array` and
                 `sampling_rate`; or a list or tuple of these.
             sample_rate: in Hz; required for arrays.
-            keywords: expected words, added to the prompt: a list, or `"a, b"`.
+            keywords: expected words: a list, or `"a, b"`; they are used as `keyword_method` says.
             language: spoken language, such as `fr` or `French`.
             translate_to: language to translate into; the transcript then has no word times.
             channel: of audio with several: `mix` averages (the default), a number from 0, `left` or `right` chooses
@@ -97,8 +97,8 @@ class GraniteSpeech:
         chosen = override(
             self.options, keywords=keywords, language=language, translate_to=translate_to, channel=channel, **options
         )
-        prompt = chosen.prompt(self.network.profile)
-        if warning := read_limits(self.network.source).prompt_warning(prompt, bool(chosen.keywords)):
+        prompt, prompted = chosen.prompt(self.network.profile), chosen.decoding.in_prompt(chosen.keywords)
+        if warning := read_limits(self.network.source).prompt_warning(prompt, bool(prompted)):
             warnings.warn(warning, stacklevel=2)
         several = isinstance(audio, list | tuple)
         failed = failed if several else None

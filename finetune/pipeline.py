@@ -252,6 +252,7 @@ def summarize(run: RunDir) -> RunSummary:
         scores=results.scores,
         differences=results.differences,
         tasks=results.tasks,
+        without_terms=results.without_terms,
         decoders=results.decoders,
         report=(records["report"] or {}).get("page"),
         export=ExportSummary(**{name: export[name] for name in ExportSummary.model_fields}),

@@ -16,7 +16,7 @@ Figures:
   if its middle is. `exact`: output clips without any error.
 - edges: output clips' starts and ends within 100 ms of where they should be: 0.1 s (the padding) outside the first and
   the last word, or in the middle of a shorter pause. The true time of a joined clip's first and last word is that of
-  its sound (within 35 dB of its maximum); words inside a clip have the times of `word_frames` for the clip alone with
+  its sound (within 35 dB of its maximum); words inside a clip have the times of `align` for the clip alone with
   its complete text.
 - made-up words: how many are in an output clip.
 """
@@ -43,7 +43,7 @@ from finetune.data.features import FRAME_SECONDS, log_mel
 from finetune.data.manifest import Utterance, read_manifest
 from finetune.data.probes import guard_probes
 from finetune.inference.transcribe import load
-from finetune.inference.word_times import WORD_END, word_frames
+from finetune.inference.word_times import WORD_END, align
 from finetune.metrics.alignment import align_words, count_errors
 from finetune.model.granite import SpeechModel
 
@@ -106,7 +106,7 @@ def word_times(model: SpeechModel, wave: Wave, text: str) -> list[tuple[float, f
     with torch.inference_mode():
         encoded = model.encode(features[None], torch.tensor([len(features)], device=model.device))
         log_probs = model.ctc_logits(encoded.states)[0].float().log_softmax(-1).cpu().numpy()
-    frames = word_frames(log_probs, text)
+    frames = align(log_probs, text).frames
     times = [(start * FRAME_SECONDS, end * FRAME_SECONDS + WORD_END) for start, end in frames]
     for number in range(len(times) - 1):
         if times[number][1] > times[number + 1][0]:

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from finetune.core.errors import DataError, RecipeError
-from finetune.core.files import MAX_LIST_BYTES, read_bytes
+from finetune.core.files import read_lines
 from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS
 from finetune.core.options import FORMATS, DecodingOptions, TranscribeOptions, choices, override
 
@@ -33,8 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Japanese is decoded without a draft",
     )
     parser.add_argument("--translate-to", metavar="CODE", help=f"translate into: {' '.join(TRANSLATION_TARGETS)}")
-    parser.add_argument("--keywords", metavar="A,B", help="expected words, added to the prompt")
+    parser.add_argument("--keywords", metavar="A,B", help="expected words")
     parser.add_argument("--keywords-file", metavar="LIST", help="text file with one keyword per line")
+    parser.add_argument(
+        "--keyword-method",
+        choices=choices(DecodingOptions, "keyword_method"),
+        help="put keywords into the prompt, which the model must know, or write them where the CTC head hears them "
+        "(ctc), or both; the default is ctc for a model that states that it does not know such prompts, else prompt",
+    )
+    parser.add_argument(
+        "--no-terms", action="store_true", help="do not use the terms of the model (decode.terms of its recipe)"
+    )
     parser.add_argument(
         "--decoder",
         choices=choices(DecodingOptions, "decoder"),
@@ -75,10 +84,12 @@ def options_from(args: argparse.Namespace, saved: TranscribeOptions) -> Transcri
         language=args.language,
         translate_to=args.translate_to,
         keywords=[*(args.keywords or "").split(","), *_lines(args.keywords_file)],
+        terms=() if args.no_terms else None,
         **{
             name: getattr(args, name)
             for name in (
                 "decoder",
+                "keyword_method",
                 "max_entropy",
                 "min_probability",
                 "vad",
@@ -110,10 +121,10 @@ def _lines(path: str | None) -> list[str]:
     """The non-empty lines of a text file; `-` is standard input."""
     if path is None:
         return []
+    if path != "-":
+        return read_lines(path)
     try:
-        text = sys.stdin.read() if path == "-" else read_bytes(path, MAX_LIST_BYTES).decode("utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        text = sys.stdin.read()
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not a list of lines in UTF-8 ({error.reason})") from error
     return [line.strip() for line in text.removeprefix("\ufeff").split("\n") if line.strip()]

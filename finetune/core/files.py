@@ -40,6 +40,17 @@ def read_bytes(path: str | Path, limit: int | None = None) -> bytes:
     return content
 
 
+def read_lines(path: str | Path) -> list[str]:
+    """The non-empty lines of a list in UTF-8, without outer spaces. Raises DataError."""
+    try:
+        text = read_bytes(path, MAX_LIST_BYTES).decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a list of lines in UTF-8 ({error.reason})") from error
+    return [line.strip() for line in text.split("\n") if line.strip()]
+
+
 def open_regular(path: str | Path) -> int:
     """A file descriptor of a regular file, or of a pipe of the shell (`<(command)`), for reading.
 

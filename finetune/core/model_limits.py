@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from finetune.core.errors import ModelError, RecipeError
 from finetune.core.files import read_json, write_json
-from finetune.core.options import MAX_WINDOW, Range, check_options
+from finetune.core.options import MAX_WINDOW, DecodingOptions, Range, check_options
 
 FILE = "limits.json"
 ADAPTATION = "adaptation.json"  # beside it in an exported folder: base, recipe and data (`exporting.adaptation`)
@@ -28,7 +28,8 @@ class ModelLimits:
     max_duration: Annotated[float, Range(gt=0)] = MAX_WINDOW
     """Seconds of speech that the model transcribes well in one piece; `finetune transcribe` cuts longer speech."""
     keyword_prompts: Literal["trained", "untrained", "unknown"] = "unknown"
-    """Whether training had keywords in the prompt. With `untrained`, keywords make the text worse."""
+    """Whether training had keywords in the prompt. With `untrained`, such prompts make the text worse, and `finetune
+    transcribe` uses keywords by the CTC head instead (`DecodingOptions.keyword_method`)."""
     instruction: str = ""
     """The only instruction that the model was trained with; empty if it was trained with several, or not known."""
     no_speech: Annotated[float, Range(ge=0, le=1)] = 0.0
@@ -38,6 +39,11 @@ class ModelLimits:
 
     def __post_init__(self) -> None:
         check_options(self)
+
+    @property
+    def keyword_method(self) -> Literal["prompt", "ctc", "both"]:
+        """How keywords are used with this model, if nothing else is asked for: see `DecodingOptions.keyword_method`."""
+        return "ctc" if self.keyword_prompts == "untrained" else DecodingOptions().keyword_method
 
     def after_training(self, instruction: str, record: Mapping[str, Any] | None) -> "ModelLimits":
         """The limits of a model trained from this one: training adds its typical duration, keywords and instruction.
@@ -62,7 +68,7 @@ class ModelLimits:
 
         Args:
             instruction: the instruction of the prompt.
-            keywords: whether keywords follow it.
+            keywords: whether keywords follow it in the prompt.
         """
         if self.instruction and instruction != self.instruction:
             return (
@@ -71,8 +77,8 @@ class ModelLimits:
             )
         if keywords and self.keyword_prompts == "untrained":
             return (
-                "this model was not trained with keyword prompts; keywords can make its text wrong. Leave them out, or "
-                "train with keywords (docs/keywords.md)"
+                "this model was not trained with keyword prompts; keywords can make its text wrong. Use "
+                "keyword_method ctc, leave them out, or train with keywords (docs/keywords.md)"
             )
         return ""
 

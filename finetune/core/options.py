@@ -5,22 +5,19 @@ contains a copy of it.
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from numbers import Integral, Real
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
-from unicodedata import category
 
 from finetune.core.errors import RecipeError
+from finetune.core.keyword_list import parse_keywords
 from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS, language_code
 from finetune.core.prompts import DEFAULT_PROFILE, INSTRUCTION, PromptProfile
-from finetune.core.unicode_text import composed
 
 MAX_SAMPLING_WEIGHT = 1000.0  # occurrences of a clip in an epoch
 COMPARE_FOLDER = "runs/compare"  # hypotheses that `finetune compare` keeps
 FORMATS = ("text", "json", "srt", "vtt", "tsv")  # of a printed transcript; the first is the default
 MIN_WINDOW, MAX_WINDOW = 1.0, 30.0  # seconds; bounds of the longest window of audio that a model gets
-CONTROL_CHARACTERS = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories; line breaks and tabs are among them
 
 
 @dataclass(frozen=True)
@@ -101,6 +98,12 @@ class DecodingOptions:
     """Tokens per utterance."""
     batch_seconds: Annotated[float, Range(gt=0)] = 240.0
     """Padded audio in a batch."""
+    keyword_method: Literal["prompt", "ctc", "both"] = "prompt"
+    """How expected words of a clip are used: in the prompt, which the model must know; or ctc: a word replaces what was
+    written in its place if it fits the audio better by the CTC head (arXiv 2406.07096), with any model."""
+    terms: tuple[str, ...] = ()
+    """Words and phrases that every clip may have, used by ctc; in a recipe also the path of a file with one per line.
+    An export keeps them."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {
         "extra": "forbid",
@@ -110,6 +113,15 @@ class DecodingOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+        object.__setattr__(self, "terms", parse_keywords(self.terms))
+
+    def in_prompt(self, keywords: tuple[str, ...]) -> tuple[str, ...]:
+        """The keywords of a clip that its prompt has."""
+        return () if self.keyword_method == "ctc" else keywords
+
+    def by_ctc(self, keywords: tuple[str, ...]) -> tuple[str, ...]:
+        """The keywords of a clip and the terms of all clips that are written by the CTC head."""
+        return tuple(dict.fromkeys([*(() if self.keyword_method == "prompt" else keywords), *self.terms]))
 
 
 @dataclass(frozen=True)
@@ -279,28 +291,6 @@ def parse_channel(channel: str | int) -> str:
     if isinstance(channel, bool) or not (text in ("", "mix", "each", *names) or (text.isascii() and text.isdigit())):
         raise RecipeError(f"channel {channel!r} is not mix, left, right, each or a number from 0")
     return names.get(text) or (str(int(text)) if text.isdigit() else text)
-
-
-def parse_keywords(words: str | Iterable[str]) -> tuple[str, ...]:
-    """Composes characters as transcripts have them; removes outer spaces, empty keywords and duplicates.
-
-    Args:
-        words: a list, or one string with commas between keywords.
-
-    Raises:
-        RecipeError: a keyword is not a string, or contains a comma or a control character.
-    """
-    unique: dict[str, None] = {}
-    items = list(words.split(",") if isinstance(words, str) else words) if isinstance(words, Iterable) else [words]
-    if wrong := [item for item in items if not isinstance(item, str)]:
-        raise RecipeError(f"keywords: must be strings, got {wrong[0]!r}")
-    for word in (composed(item).strip() for item in items):
-        forbidden = next((char for char in word if char == "," or category(char) in CONTROL_CHARACTERS), None)
-        if forbidden:
-            raise RecipeError(f"keyword {word!r} contains {forbidden!r}; give each keyword separately, on one line")
-        if word:
-            unique[word] = None
-    return tuple(unique)
 
 
 def override(options: TranscribeOptions, **values: Any) -> TranscribeOptions:

@@ -16,8 +16,8 @@ from pydantic_core import to_jsonable_python
 
 from finetune.core.config import Recipe
 from finetune.core.contradictions import contradictions
-from finetune.core.errors import RecipeError
-from finetune.core.files import write_json
+from finetune.core.errors import DataError, RecipeError
+from finetune.core.files import read_lines, write_json
 from finetune.core.goals import GOALS
 from finetune.core.layouts import HUB_NAMES
 from finetune.core.raw_settings import CORPORA, MAX_SHOWN, VERSION_KEY, RawValue, parse, parse_overrides, short
@@ -162,6 +162,8 @@ def _as_field(key: str, value: Any) -> Any:
     for part in key.split("."):
         field_type = field_types(field_type)[part]
     value = _with_text_paths(value)
+    if get_origin(field_type) is tuple and (value is None or isinstance(value, str)):
+        return _list_file(value) if value else []
     if get_origin(field_type) is list and (value is None or isinstance(value, str)):
         text = value or ""
         text = text[1:-1] if text[:1] + text[-1:] == "[]" else text
@@ -169,6 +171,14 @@ def _as_field(key: str, value: Any) -> Any:
     if isinstance(value, str) and value.strip().lower() == "none" and type(None) in get_args(field_type):
         return None
     return value
+
+
+def _list_file(path: str) -> list[str]:
+    """The lines of a list; the recipe keeps them, so a run does not depend on the file. Raises RecipeError."""
+    try:
+        return read_lines(path)
+    except DataError as error:
+        raise RecipeError(f"{error}; give a file with one word or phrase per line, or a list such as [a, b]") from error
 
 
 def _with_text_paths(value: Any) -> Any:

@@ -68,7 +68,7 @@ def _keywords(recipe: Recipe, with_keywords: Collection[str]) -> Iterator[str]:
     limits = read_limits(recipe.model.base)
     warning = limits.prompt_warning(limits.instruction, keywords=True)
     trained = recipe.keywords.sampled or {"data.train", "data.replay"} & {*used}
-    if warning and used and not trained:
+    if warning and used and not trained and recipe.decode.in_prompt(("",)):
         yield f"{', '.join(used)}: {warning}"
 
 

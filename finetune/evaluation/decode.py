@@ -16,7 +16,9 @@ log = logging.getLogger(__name__)
 Recognize = Callable[[SpeechModel, list[Utterance], str, DecodingOptions], list[Hypothesis]]
 
 
-def warn_about_limits(limits: ModelLimits, utterances: Iterable[Utterance], instruction: str) -> None:
+def warn_about_limits(
+    limits: ModelLimits, utterances: Iterable[Utterance], instruction: str, decoding: DecodingOptions
+) -> None:
     """Logs, once each, what the model was not trained for: prompts, and the number of clips that are too long.
 
     These clips are decoded as they are; only `finetune transcribe` cuts them.
@@ -25,9 +27,11 @@ def warn_about_limits(limits: ModelLimits, utterances: Iterable[Utterance], inst
         limits: the limits of the model.
         utterances: the clips to decode.
         instruction: the instruction of the recipe.
+        decoding: how they are decoded.
     """
     items = list(utterances)
-    prompts = dict.fromkeys((instruction_of(item, instruction), bool(item.keywords)) for item in items)
+    asked = ((instruction_of(item, instruction), decoding.in_prompt(item.keywords)) for item in items)
+    prompts = dict.fromkeys((text, bool(keywords)) for text, keywords in asked)
     for warning in dict.fromkeys(filter(None, (limits.prompt_warning(*prompt) for prompt in prompts))):
         log.warning("warning: %s", warning)
     if long := sum(item.duration > limits.max_duration for item in items):

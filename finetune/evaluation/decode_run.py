@@ -159,7 +159,7 @@ def _warn(recipe: Recipe, run: RunDir, splits: dict[str, list[Utterance]]) -> No
     items = [item for utterances in splits.values() for item in utterances]
     if recipe.evaluate.keyword_lists and items:
         items.append(replace(items[0], keywords=("keyword",)))  # as the keyword lists will prompt
-    warn_about_limits(limits, items, recipe.model.instruction)
+    warn_about_limits(limits, items, recipe.model.instruction, recipe.decode)
 
 
 def find_suspicious(

@@ -43,6 +43,7 @@ from finetune.metrics.scorecard import Clip, ScoringOptions, SystemOutput, compa
 from finetune.metrics.scores import Comparison, Details, Scores, empty_references_note
 from finetune.metrics.significance import holm
 from finetune.metrics.terms import column_terms, notes_on_signs, read_terms, term_recall
+from finetune.metrics.wer import score
 from finetune.metrics.words import word_counts
 from finetune.model.granite import default_device, resolved_dtype
 
@@ -73,7 +74,10 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class ScoredSet:
-    """Scores of both systems on one set, with the inputs of the scores; `preset` is the normalizer."""
+    """Scores of both systems on one set, with the inputs of the scores.
+
+    `preset` is the normalizer; `without_terms` the WER before `decode.terms` were written.
+    """
 
     scores: BySystem[Scores]
     difference: Comparison
@@ -83,6 +87,7 @@ class ScoredSet:
     clips: list[Clip]
     outputs: dict[str, list[SystemOutput]]
     preset: str
+    without_terms: BySystem[float] | None
 
 
 def evaluate(
@@ -180,9 +185,23 @@ def score_set(item: EvaluationSet, recipe: Recipe, options: ScoringOptions, load
         clips=clips,
         outputs=outputs,
         preset=options.preset,
+        without_terms=_without_terms(item, options.preset) if recipe.decode.terms else None,
     )
     _log_scores(item.name, scored)
     return scored
+
+
+def _without_terms(item: EvaluationSet, preset: str) -> BySystem[float] | None:
+    """WER of the texts before keywords were written into them; None for translations."""
+    if any(utterance.is_translation for utterance in item.utterances):
+        return None
+    references = [utterance.text for utterance in item.utterances]
+    texts = {
+        system: [row.text if row.without_keywords is None else row.without_keywords for row in rows]
+        for system, rows in item.hypotheses.items()
+    }
+    base, adapted = (score(references, texts[system], preset).wer for system in SYSTEMS)
+    return BySystem(base=base, adapted=adapted)
 
 
 def _log_scores(name: str, scored: ScoredSet) -> None:
@@ -260,6 +279,7 @@ def _results(
         suspicious=len(decoded.suspicious),
         tasks={split: by_task for split, by_task in tasks.items() if by_task},
         synthetic=synthetic,
+        without_terms={name: wers for name, item in sets.items() if (wers := item.without_terms)},
     )
 
 

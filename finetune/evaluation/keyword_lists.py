@@ -68,7 +68,7 @@ def evaluate_keyword_lists(
     Args:
         splits: utterances of test, and of canary if there is one; their keywords are replaced.
         instruction: the instruction of the prompt.
-        decoding: options of the decoder.
+        decoding: options of the decoder; its `terms` are not used.
         scoring: normalizer, terms and bootstrap. Distractors are terms that are not spoken in the clip, then words of
             the training data.
         sizes: numbers of distractors.
@@ -78,7 +78,9 @@ def evaluate_keyword_lists(
     Returns:
         The scores of each kind of prompt.
     """
-    lists = _Lists(scoring, fit or partial(words_that_fit, model, instruction, decoding.max_new_tokens))
+    decoding = replace(decoding, terms=())  # the lists say what is expected
+    fit = fit or partial(words_that_fit, model, instruction, decoding.max_new_tokens)
+    lists = _Lists(scoring, fit if decoding.in_prompt(("",)) else lambda _, words: words)
     scores, without = list[KeywordListScores](), list[str]()
     for kind in kinds(sizes, list(splits)):
         prompted, shortened = lists.prompted(splits[kind.split], kind)

@@ -195,7 +195,7 @@ class _ModelDecoder:
         if self.model is None:
             settings = recipe.model
             self.model = load_for_inference(settings.base, settings.dtype, default_device(), settings.revision)
-        warn_about_limits(read_limits(recipe.model.base), utterances, recipe.model.instruction)
+        warn_about_limits(read_limits(recipe.model.base), utterances, recipe.model.instruction, recipe.decode)
         with task("scoring", seconds_of(utterances)):
             return recognize(self.model, list(utterances), recipe.model.instruction, recipe.decode)
 

@@ -168,7 +168,7 @@ def _transcribe_model(source: str, clips: Sequence[Utterance]) -> SystemHypothes
     saved, default = options_for(source), DecodingOptions()
     options = replace(saved.decoding, batch_seconds=default.batch_seconds, max_new_tokens=default.max_new_tokens)
     device = default_device()
-    warn_about_limits(read_limits(source), clips, saved.instruction)
+    warn_about_limits(read_limits(source), clips, saved.instruction, options)
     hypotheses = recognize(load_for_inference(source, "auto", device), clips, saved.instruction, options)
     return SystemHypotheses(list(map(system_output, hypotheses)), f"{options.decoder} decoding on {device} now")
 

@@ -24,6 +24,7 @@ from finetune.data.row_prompt import has_ctc_text, instruction_of
 from finetune.inference.decode import decode
 from finetune.inference.draft import Draft, text_draft
 from finetune.inference.draft_sources import CtcText, draft_texts
+from finetune.inference.keyword_biasing import biased_text
 from finetune.model.granite import EncodedAudio, SpeechModel
 from finetune.model.prompt import encode_text, render
 
@@ -39,6 +40,7 @@ class Hypothesis:
     """The text of one utterance, and how it was decoded.
 
     Attributes:
+        tokens: those of the language model; its text can have other words if keywords are written by the CTC head.
         seconds: computing time of the batch divided by its number of utterances, without reading files.
         passes: forward passes of the language model.
         drafted: draft tokens that were proposed.
@@ -47,6 +49,7 @@ class Hypothesis:
         accepted_by: `ctc` if the CTC text was kept without the language model (relaxed decoding only), `draft` if one
             pass accepted the whole draft, else `llm`.
         gave_up: drafting paused because too many draft tokens were rejected.
+        without_keywords: the text before keywords were written by the CTC head; None if there were none.
     """
 
     id: str
@@ -60,6 +63,7 @@ class Hypothesis:
     truncated: bool = False
     accepted_by: str = "llm"
     gave_up: bool = False
+    without_keywords: str | None = None
 
 
 def batches(durations: list[float], batch_seconds: float) -> list[list[int]]:
@@ -155,7 +159,7 @@ def recognize(
     The tokens of an utterance do not depend on its batch. They depend on the draft only if decoding is relaxed.
 
     Args:
-        utterances: their keywords are added to the prompt.
+        utterances: their keywords are used as `options.keyword_method` says.
         instruction: the instruction of utterances without a task, a style or an instruction of their own.
 
     Raises:
@@ -186,7 +190,7 @@ def transcribe_batch(
         read, bpe_head = draft_texts(model, audio, options.decoder == "relaxed"), model.bpe_head is not None
         texts = [text if has_ctc_text(item, bpe_head) else None for item, text in zip(utterances, read, strict=True)]
         drafts = [
-            text_draft(tokenizer, text.text, text.probs, _phrases(tokenizer, item.keywords))
+            text_draft(tokenizer, text.text, text.probs, _phrases(tokenizer, options.in_prompt(item.keywords)))
             if text is not None
             else Draft(tokenizer)
             for item, text in zip(utterances, texts, strict=True)
@@ -196,7 +200,9 @@ def transcribe_batch(
     remaining = [row for row in range(len(utterances)) if row not in hypotheses]
     if remaining:
         counts = audio.num_tokens.tolist()
-        asked = [(instruction_of(item, instruction, model.profile), item.keywords) for item in utterances]
+        asked = [
+            (instruction_of(item, instruction, model.profile), options.in_prompt(item.keywords)) for item in utterances
+        ]
         prompts = {prompt: render(tokenizer, *prompt, model.profile) for prompt in {*asked}}
         decoded = decode(
             model,
@@ -219,7 +225,27 @@ def transcribe_batch(
                 accepted_by="draft" if out.passes == 1 and out.drafted else "llm",
                 gave_up=drafts[row].gave_up,
             )
-    return [hypotheses[row] for row in range(len(utterances))]
+    return _with_keywords(model, audio, utterances, [hypotheses[row] for row in range(len(utterances))], options)
+
+
+def _with_keywords(
+    model: SpeechModel,
+    audio: EncodedAudio,
+    utterances: Sequence[Utterance],
+    hypotheses: list[Hypothesis],
+    options: DecodingOptions,
+) -> list[Hypothesis]:
+    """The hypotheses with the keywords that the CTC head hears; it writes neither Japanese nor translations."""
+    lists = [options.by_ctc(item.keywords) if has_ctc_text(item) else () for item in utterances]
+    rows = [row for row, words in enumerate(lists) if words]
+    if not rows:
+        return hypotheses
+    log_probs = model.ctc_logits(audio.states[rows]).float().log_softmax(-1).cpu().numpy()
+    for row, scores, frames in zip(rows, log_probs, audio.num_frames[rows].tolist(), strict=True):
+        text = hypotheses[row].text
+        told = biased_text(scores[:frames], text, lists[row])
+        hypotheses[row] = replace(hypotheses[row], text=told, without_keywords=text)
+    return hypotheses
 
 
 def _confident_ctc_texts(

@@ -8,7 +8,7 @@ from typing import Any
 from finetune.core.errors import ModelError, RecipeError
 from finetune.core.files import read_json
 from finetune.core.model_limits import read_limits
-from finetune.core.options import MAX_WINDOW, MIN_WINDOW, DecodingOptions, TranscribeOptions, field_names
+from finetune.core.options import MAX_WINDOW, MIN_WINDOW, DecodingOptions, TranscribeOptions, field_names, override
 
 CALIBRATION = "decode.json"  # written by `finetune calibrate`
 
@@ -24,7 +24,10 @@ def options_for(model: str | Path) -> TranscribeOptions:
     Raises:
         ModelError: a file is damaged.
     """
-    saved = read_options(model) or TranscribeOptions(**limit_options(model))
+    saved = read_options(model)
+    if saved is None:
+        default = TranscribeOptions(**limit_options(model))
+        saved = override(default, keyword_method=read_limits(model).keyword_method)
     return replace(saved, decoding=_calibrated(saved.decoding, model))
 
 
@@ -37,9 +40,11 @@ def read_options(model: str | Path) -> TranscribeOptions | None:
         content: dict[str, Any] = read_json(path)
         if "decoding" not in content:  # version 0.1 wrote all options on one level
             content.pop("format")
-            content["decoding"] = {name: content.pop(name) for name in field_names(DecodingOptions)}
+            names = [name for name in field_names(DecodingOptions) if name in content]
+            content["decoding"] = {name: content.pop(name) for name in names}
         content = limit_options(model) | content
-        return TranscribeOptions(**{**content, "decoding": DecodingOptions(**content["decoding"])})
+        decoding = {"keyword_method": read_limits(model).keyword_method} | content["decoding"]
+        return TranscribeOptions(**{**content, "decoding": DecodingOptions(**decoding)})
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecipeError) as error:
         raise ModelError(f"{path}: not the options of an export ({error}); run `finetune export` again") from error
 
@@ -49,6 +54,8 @@ def write_options(model: Path, options: TranscribeOptions) -> None:
     content = asdict(options)
     for name in ("channel", "language", "translate_to", "keywords", "no_speech"):  # of one call, or in `limits.json`
         del content[name]
+    if options.decoding.keyword_method == DecodingOptions().keyword_method:  # what `limits.json` says is then used
+        del content["decoding"]["keyword_method"]
     options_path(model).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

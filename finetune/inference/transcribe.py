@@ -48,15 +48,18 @@ def check_prompt(model: SpeechModel, options: TranscribeOptions, tokenizer: Toke
             token.
     """
     instruction, profile = options.prompt(model.profile), model.profile
-    prompt = render(tokenizer or model.tokenizer, instruction, options.keywords, profile)
+    keywords = options.decoding.in_prompt(options.keywords)
+    tokenizer = tokenizer or model.tokenizer
+    render(tokenizer, instruction, options.decoding.by_ctc(options.keywords), profile)  # a special token is refused
+    prompt = render(tokenizer, instruction, keywords, profile)
     audio = int(model.num_audio_tokens(torch.tensor(num_frames(round(options.max_window * SAMPLE_RATE)))))
     words, text = len(prompt.prefix) + len(prompt.suffix), options.decoding.max_new_tokens
     if words + audio + text > model.max_positions:
         raise ModelError(
-            f"the prompt ({count(words, 'token')}, {count(len(options.keywords), 'keyword')}), the audio of a "
+            f"the prompt ({count(words, 'token')}, {count(len(keywords), 'keyword')}), the audio of a "
             f"window ({audio}) and "
             f"its text ({text}) need more than the model's {model.max_positions} positions; "
-            f"{'give fewer keywords' if options.keywords else 'shorten the prompt, or lower max_new_tokens'}"
+            f"{'give fewer keywords' if keywords else 'shorten the prompt, or lower max_new_tokens'}"
         )
     return prompt
 

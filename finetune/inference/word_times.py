@@ -1,5 +1,6 @@
 """Word times by CTC forced alignment of the text with the probabilities of the CTC head."""
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -20,9 +21,9 @@ def word_times(log_probs: NDArray[np.float32], text: str) -> list[tuple[float, f
     the middle of the gap to the next word.
 
     Args:
-        log_probs, text: as in `word_frames`.
+        log_probs, text: as in `align`.
     """
-    frames = word_frames(log_probs, text)
+    frames = align(log_probs, text).frames
     limits = [*((end + start) / 2 for (_, end), (start, _) in pairwise(frames)), float(len(log_probs))]
     return [
         (start * FRAME_SECONDS, min(end * FRAME_SECONDS + WORD_END, limit * FRAME_SECONDS))
@@ -30,7 +31,20 @@ def word_times(log_probs: NDArray[np.float32], text: str) -> list[tuple[float, f
     ]
 
 
-def word_frames(log_probs: NDArray[np.float32], text: str) -> list[tuple[int, int]]:
+@dataclass(frozen=True)
+class Alignment:
+    """The words of a text in the frames of its window.
+
+    Attributes:
+        frames: for each word of `split_words`, its first frame and the frame after its last one, in order, in 0 to T.
+        labels: (T,) CTC label of each frame on the most probable path; None if there are too few frames for the text.
+    """
+
+    frames: list[tuple[int, int]]
+    labels: NDArray[np.intp] | None
+
+
+def align(log_probs: NDArray[np.float32], text: str) -> Alignment:
     """Aligns the words of a text with the frames of its window.
 
     The alignment is the most probable path through blanks and the characters of the text (Viterbi over CTC, as in arXiv
@@ -40,9 +54,6 @@ def word_frames(log_probs: NDArray[np.float32], text: str) -> list[tuple[int, in
     Args:
         log_probs: (T, 348) log probabilities of the CTC head for the window's real frames.
         text: the transcript of the window.
-
-    Returns:
-        For each word of `split_words`, its first frame and the frame after its last one, in order, within 0 to T.
     """
     spans = split_words(text)
     labels, owners = list[int](), list[int]()
@@ -54,12 +65,14 @@ def word_frames(log_probs: NDArray[np.float32], text: str) -> list[tuple[int, in
         labels += word_labels
         owners += [number] * len(word_labels)
     frames: list[tuple[int, int] | None] = [None] * len(spans)
-    for frame, label in enumerate(_best_path(log_probs, np.array(labels, np.intp))):
+    path = _best_path(log_probs, np.array(labels, np.intp))
+    for frame, label in enumerate(path):
         owner = owners[label] if label >= 0 else -1
         if owner >= 0:
             span = frames[owner]
             frames[owner] = (span[0] if span else frame, frame + 1)
-    return _fill_gaps(frames, [end - start for start, end in spans], len(log_probs))
+    filled = _fill_gaps(frames, [end - start for start, end in spans], len(log_probs))
+    return Alignment(filled, np.array([*labels, BLANK], np.intp)[path] if path else None)
 
 
 def ctc_labels(word: str) -> list[int]:

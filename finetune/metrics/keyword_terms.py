@@ -10,7 +10,7 @@ from unicodedata import category
 from finetune.core.config import Recipe
 from finetune.core.errors import DataError
 from finetune.core.files import sha256_file
-from finetune.core.options import CONTROL_CHARACTERS
+from finetune.core.keyword_list import CONTROL_CHARACTERS
 from finetune.core.wording import count
 from finetune.metrics.number_signs import is_unspaced
 from finetune.metrics.terms import read_terms, term_lines

@@ -187,6 +187,7 @@ class EvaluationResults(Model):
         suspicious: number of references in `evaluation/suspicious.jsonl`.
         tasks: by split, scores by task and language; absent for a split with one language and no translations.
         synthetic: synthetic training clips; None if there are none.
+        without_terms: by set, WER of the texts before `decode.terms` were written; absent for sets without them.
     """
 
     schema_version: Literal[5] = RESULTS_SCHEMA
@@ -203,6 +204,7 @@ class EvaluationResults(Model):
     suspicious: int
     tasks: dict[str, list[TaskResult]] = {}
     synthetic: SyntheticTraining | None = None
+    without_terms: dict[str, BySystem[float]] = {}
 
 
 class ExportSummary(Model):
@@ -224,14 +226,15 @@ class ParameterCounts(Model):
 class RunSummary(Model):
     """The content of `summary.json`.
 
-    `report` is the path of the page, None if the report was skipped. `seconds` is the duration of each stage, None if
-    it is unknown.
+    `without_terms` is as in `EvaluationResults`. `report` is the path of the page, None if the report was skipped.
+    `seconds` is the duration of each stage, None if it is unknown.
     """
 
     schema_version: Literal[3] = SUMMARY_SCHEMA
     scores: dict[str, BySystem[Scores]]
     differences: dict[str, Comparison]
     tasks: dict[str, list[TaskResult]] = {}
+    without_terms: dict[str, BySystem[float]] = {}
     decoders: DecoderComparison
     report: str | None
     export: ExportSummary

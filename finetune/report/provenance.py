@@ -85,7 +85,7 @@ def _manifests(prepared: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _decoding(recipe: Recipe) -> str:
     relaxed_only = ("max_entropy", "min_probability")
     return ", ".join(
-        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
+        f"{key} {len(value) if isinstance(value, tuple) else f'{value:g}' if isinstance(value, float) else value}"
         for key, value in asdict(recipe.decode).items()
         if recipe.decode.decoder == "relaxed" or key not in relaxed_only
     )

@@ -19,6 +19,8 @@ def format_summary(run: RunDir, summary: RunSummary) -> str:
     for name, label in LABELS.items():
         if (scores := summary.scores.get(name)) and scores.base.chrf is None:
             lines.append(f"{label:{WIDTH}} {100 * scores.base.wer:8.1f} {100 * scores.adapted.wer:9.1f}")
+            if plain := summary.without_terms.get(name):
+                lines.append(f"{'  without decode.terms':{WIDTH}} {100 * plain.base:8.1f} {100 * plain.adapted:9.1f}")
     lines += [*_tasks(summary), *_terms(summary), "", *_examples(run), "", _speculation(summary)]
     if summary.report:
         lines.append(f"report: {summary.report}")

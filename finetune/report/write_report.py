@@ -165,7 +165,7 @@ def _absent(results: EvaluationResults, recipe: Recipe) -> list[tuple[str, str]]
     reasons = [
         ("General speech", "no data.canary", not recipe.data.canary),
         ("Terms", no_terms, not support),
-        ("Keywords in the prompt", "evaluate.keyword_lists is empty, or there are no terms", not results.keyword_lists),
+        ("Keyword lists", "evaluate.keyword_lists is empty, or there are no terms", not results.keyword_lists),
         ("Clips without speech", "evaluate.probes is off", not results.probes),
         ("Suspicious references", "no reference disagrees with all models", not results.suspicious),
     ]

@@ -149,6 +149,8 @@ def _described(name: str, folder: Path, recipe: Recipe, limits: ModelLimits, bas
         max_window=min(MAX_WINDOW, max(MIN_WINDOW, limits.max_duration)), no_speech=limits.no_speech
     )
     decoding = replace(recipe.decode, max_new_tokens=default.decoding.max_new_tokens)
+    if decoding.keyword_method == default.decoding.keyword_method:
+        decoding = replace(decoding, keyword_method=limits.keyword_method)
     options = replace(default, instruction=recipe.model.instruction, decoding=decoding, vad=base.options.vad)
     _check_base(name, recipe, base)
     return AdapterFolder(name, folder, options, limits)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.core.options import TranscribeOptions, override, parse_keywords
+from finetune.core.keyword_list import parse_keywords
+from finetune.core.options import TranscribeOptions, override
 from finetune.serving.errors import ApiError
 from finetune.serving.live_audio import PADDING, PAUSE
 from finetune.serving.models import Models, ServedModel

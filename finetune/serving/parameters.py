@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from finetune.core.errors import RecipeError
+from finetune.core.keyword_list import parse_keywords
 from finetune.core.languages import SPEECH_LANGUAGES, language_code
-from finetune.core.options import TranscribeOptions, override, parse_keywords
+from finetune.core.options import TranscribeOptions, override
 from finetune.core.terminal import visible
 from finetune.serving.errors import MAX_MESSAGE, ApiError
 

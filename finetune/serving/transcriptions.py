@@ -116,11 +116,12 @@ class Transcriptions:
         model = self._models.find(names[-1] if names else None)
         call.model = model.name
         parameters = read_parameters(form.fields, task, model.options)
+        options = parameters.options
         warning = model.limits.prompt_warning(
-            parameters.options.prompt(model.network.profile), bool(parameters.options.keywords)
+            options.prompt(model.network.profile), bool(options.decoding.in_prompt(options.keywords))
         )
         deadline = time.perf_counter() + min(parameters.deadline or self._options.deadline, self._options.deadline)
-        opening = self._engine.open(form.upload, model, parameters.options)
+        opening = self._engine.open(form.upload, model, options)
         job = await self._unless_closed(request, _before(deadline, opening))
         call.audio = job.duration
         if parameters.stream:

@@ -21,7 +21,7 @@ from bench.loopback import serve
 from finetune.cli import transcribe_command
 from finetune.cli.transcribe_arguments import add_arguments, options_from
 from finetune.core.files import write_json
-from finetune.core.options import TranscribeOptions
+from finetune.core.options import DecodingOptions, TranscribeOptions
 from finetune.data.tar_index import read_tar_index
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,12 +71,25 @@ def test_formats_and_files(finetune: Command, tmp_path: Path) -> None:
 
 def test_a_prompt_that_the_model_was_not_trained_with_is_a_warning(finetune: Command) -> None:
     for arguments, words in (
-        (("--keywords", "park"), "not trained with keyword prompts"),
+        (("--keywords", "park", "--keyword-method", "prompt"), "not trained with keyword prompts"),
         (("--translate-to", "fr"), "trained with the instruction"),
     ):
         result = finetune("transcribe", RAIN, RAIN, "--model", NANO, "--max-new-tokens", 2, *arguments)
         assert result.code == 0 and result.err.count(words) == 1
     assert "warning" not in finetune("transcribe", RAIN, "--model", NANO, "--max-new-tokens", 2).err
+
+
+def test_keywords_of_a_model_that_does_not_know_them_in_prompts_are_heard_by_the_ctc_head(finetune: Command) -> None:
+    """The embedded model writes this text alone too, so a keyword that is spoken changes nothing."""
+    for words in ("tomorrow,park", ",".join(f"medication {number}" for number in range(1000))):
+        result = finetune("transcribe", RAIN, "--model", NANO, "--keywords", words)
+        assert (
+            result.code == 0 and result.out == "it will rain again tomorrow morning\n" and "warning" not in result.err
+        )
+    spelled = finetune("transcribe", RAIN, "--model", NANO, "--keywords", "Tomorow Mourning")
+    assert spelled.out == "it will rain again Tomorow Mourning\n", (
+        "it fits nearly as well, and a long keyword has a bonus"
+    )
 
 
 def test_files_are_read_from_lists(finetune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,9 +213,15 @@ def test_options_of_a_call_come_from_the_command_line(tmp_path: Path) -> None:
     add_arguments(parser)
     args = parser.parse_args(
         ["a.wav", "--keywords", " lupus ,, stent,", "--keywords-file", str(tmp_path / "words.txt")]
-        + ["--translate-to", "de", "--vad", "silero", "--max-new-tokens", "9"]
+        + ["--translate-to", "de", "--vad", "silero", "--max-new-tokens", "9", "--keyword-method", "both"]
     )
-    options = options_from(args, TranscribeOptions())
+    saved = TranscribeOptions(decoding=DecodingOptions(terms=("aorta",)))
+    options = options_from(args, saved)
+    assert options.decoding.in_prompt(options.keywords) == options.keywords
+    assert options.decoding.by_ctc(options.keywords) == ("lupus", "stent", "New York", "aorta")
+    args = parser.parse_args(["a.wav", "--no-terms", "--keywords", "stent", "--keyword-method", "ctc"])
+    decoding = options_from(args, saved).decoding
+    assert decoding.in_prompt(("stent",)) == () and decoding.by_ctc(("stent",)) == ("stent",)
     assert options.keywords == ("lupus", "stent", "New York") and options.vad == "silero"
     assert options.prompt() == "translate the speech to German." and options.decoding.max_new_tokens == 9
 
@@ -262,7 +281,7 @@ def test_a_damaged_calibration_is_refused(finetune: Command, tmp_path: Path, con
         ([QUICKSTART, "--model", NANO, "--keywords", "a\nb"], 2, "keyword 'a\\nb' contains '\\n'"),
         ([RAIN, "--model", NANO, "--keywords", "a<|audio|>"], 1, "a keyword contains the special token <|audio|>"),
         (
-            [RAIN, "--model", NANO, "--keywords", ",".join(f"medication {n}" for n in range(1000))],
+            [RAIN, "--model", NANO, "--keyword-method=both", "--keywords", ",".join(f"pill {n}" for n in range(999))],
             1,
             "give fewer keywords",
         ),

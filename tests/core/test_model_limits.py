@@ -41,6 +41,11 @@ def test_the_embedded_model_states_its_limits(nano: Path) -> None:
     assert json.loads((nano / FILE).read_text())["schema_version"] == 1
 
 
+@pytest.mark.parametrize(("training", "method"), [("untrained", "ctc"), ("trained", "prompt"), ("unknown", "prompt")])
+def test_a_model_without_keyword_prompts_gets_keywords_by_ctc(training: str, method: str) -> None:
+    assert ModelLimits(keyword_prompts=training).keyword_method == method  # type: ignore[arg-type]
+
+
 def test_prompts_that_the_model_was_not_trained_with() -> None:
     assert KNOWN.prompt_warning(INSTRUCTION, keywords=False) == ""
     assert "not trained with keyword prompts" in KNOWN.prompt_warning(INSTRUCTION, keywords=True)

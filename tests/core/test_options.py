@@ -8,16 +8,9 @@ import pytest
 
 from finetune.core.config import Recipe
 from finetune.core.errors import RecipeError
+from finetune.core.keyword_list import parse_keywords
 from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS, language_code
-from finetune.core.options import (
-    FORMATS,
-    INSTRUCTION,
-    DecodingOptions,
-    TranscribeOptions,
-    choices,
-    override,
-    parse_keywords,
-)
+from finetune.core.options import FORMATS, INSTRUCTION, DecodingOptions, TranscribeOptions, choices, override
 
 
 @pytest.mark.parametrize(
@@ -107,6 +100,8 @@ OTHER: dict[str, object] = {  # by field, a value that is not the default
     "min_probability": 0.9,
     "max_new_tokens": 7,
     "batch_seconds": 3.0,
+    "keyword_method": "ctc",
+    "terms": ("aorta",),
 }
 
 

@@ -110,6 +110,22 @@ def test_set_overrides_the_file(recipe: Path, override: str, key: str, expected:
     assert get_setting(load(recipe, RECIPE + "model:\n  instruction: x\n", override), key) == expected
 
 
+def test_terms_of_decoding_are_a_list_or_a_file_whose_lines_the_recipe_keeps(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "terms.txt").write_text("stent\r\n\n New York \nstent\n", encoding="utf-8-sig")
+    terms = ("stent", "New York")
+    assert load(recipe, RECIPE + "decode:\n  terms: [stent, New York]\n").decode.terms == terms
+    assert load(recipe, RECIPE + f"decode:\n  terms: {tmp_path / 'terms.txt'}\n").decode.terms == terms
+    read = load(recipe, RECIPE, f"decode.terms={tmp_path / 'terms.txt'}")
+    save_recipe(tmp_path / "resolved.json", read)
+    (tmp_path / "terms.txt").unlink()
+    assert load_recipe(tmp_path / "resolved.json")[0] == read and read.decode.terms == terms
+    assert load(recipe, RECIPE + "decode:\n  terms: [stent]\n", "decode.terms=").decode.terms == ()
+    assert "gone.txt: cannot be read (No such file or directory); give a file" in refusal(
+        recipe, RECIPE + "decode:\n  terms: gone.txt\n"
+    )
+    assert "keyword 'a,b' contains ','" in refusal(recipe, RECIPE + "decode:\n  terms: ['a,b']\n")
+
+
 @pytest.mark.parametrize(
     ("value", "problem"),
     [

@@ -3,8 +3,17 @@
 from pathlib import Path
 from random import Random
 
+from finetune.core.options import DecodingOptions
 from finetune.data.manifest import Utterance
-from finetune.evaluation.keyword_lists import ListKind, kinds, sample_distractors, words_that_fit
+from finetune.evaluation.keyword_lists import (
+    ListKind,
+    evaluate_keyword_lists,
+    kinds,
+    sample_distractors,
+    words_that_fit,
+)
+from finetune.inference.recognize import Hypothesis
+from finetune.metrics.scorecard import ScoringOptions
 from finetune.model.granite import load_model
 from finetune.model.prompt import render
 
@@ -58,3 +67,20 @@ def test_a_list_loses_its_last_words_until_it_fits_into_the_window(nano: Path) -
     assert sizes[0] <= room < sizes[1]
     assert words_that_fit(model, "write", 200, clip, words[:9]) == words[:9]
     assert words_that_fit(model, "write", 4090, clip, words[:9]) == []
+
+
+def test_lists_that_the_ctc_head_uses_are_not_shortened() -> None:
+    """They need no room in the prompt; the terms of all clips are not used beside them."""
+    seen = list[tuple[int, DecodingOptions]]()
+
+    def recognize(_: object, items: list[Utterance], __: str, options: DecodingOptions) -> list[Hypothesis]:
+        seen.extend((len(item.keywords), options) for item in items)
+        return [Hypothesis(item.id, item.text, (), 0.0) for item in items]
+
+    clip = Utterance("u", "a.wav", 2.0, "take stent now", speaker="s")
+    trained = {f"word{number}": 1 for number in range(1500)}
+    scoring = ScoringOptions("basic@2", 100, 1, ("stent",), frozenset(), trained=trained)
+    decoding = DecodingOptions(keyword_method="ctc", terms=("other",))
+    evaluate_keyword_lists(None, {"test": [clip]}, "write", decoding, scoring, [1000], recognize)  # type: ignore[arg-type]
+    assert [count for count, _ in seen] == [0, 1001, 1000]
+    assert all(options == DecodingOptions(keyword_method="ctc") for _, options in seen)

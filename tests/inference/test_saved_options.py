@@ -47,6 +47,18 @@ def test_the_limits_of_the_model_are_the_defaults(export: Path, limit: float, wi
     assert options_for(export) == TranscribeOptions(max_window=12.0, no_speech=0.25), "a later calibration is used"
 
 
+def test_how_keywords_are_used_follows_from_the_limits_unless_it_is_stated(export: Path) -> None:
+    write_limits(export, ModelLimits(keyword_prompts="untrained"))
+    assert options_for(export).decoding.keyword_method == "ctc", "a base model"
+    write_options(export, TranscribeOptions(decoding=DecodingOptions(terms=("stent", "New York"))))
+    assert options_for(export).decoding == DecodingOptions(keyword_method="ctc", terms=("stent", "New York"))
+    write_options(export, TranscribeOptions(decoding=DecodingOptions(keyword_method="both")))
+    assert options_for(export).decoding.keyword_method == "both"
+    write_limits(export, ModelLimits(keyword_prompts="trained"))
+    write_options(export, TranscribeOptions())
+    assert options_for(export).decoding.keyword_method == "prompt"
+
+
 @pytest.mark.parametrize("broken", ["{", "{}", '{"instruction": "x"}', "[]", '{"decoding": {"decoder": "x"}}'])
 def test_damaged_options_are_refused(export: Path, broken: str) -> None:
     options_path(export).write_text(broken)

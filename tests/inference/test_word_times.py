@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from finetune.inference.segments import split_words
-from finetune.inference.word_times import WORD_END, word_frames, word_times
+from finetune.inference.word_times import WORD_END, align, word_times
 from finetune.model.ctc import KATAKANA, LATIN, NUM_LABELS
 
 
@@ -40,12 +40,12 @@ def log_probs(path: str, peak: float = 0.9) -> NDArray[np.float32]:
     ],
 )
 def test_words_are_aligned_with_their_frames(path: str, text: str, frames: list[tuple[int, int]]) -> None:
-    assert word_frames(log_probs(path).reshape(-1, NUM_LABELS), text) == frames
+    assert align(log_probs(path).reshape(-1, NUM_LABELS), text).frames == frames
 
 
 def test_words_without_frames_do_not_move_the_others() -> None:
     """The language model can correct, remove and add words of the CTC text."""
-    frames = word_frames(log_probs("__the__ _kat_ _sad__ ___down__"), "the cat sat right down")
+    frames = align(log_probs("__the__ _kat_ _sad__ ___down__"), "the cat sat right down").frames
     assert frames[0] == (2, 5) and frames[4] == (24, 28)
     assert 7 < frames[1][0] < frames[1][1] < 13 and 13 < frames[2][0] < frames[2][1] < 20
 
@@ -54,7 +54,7 @@ def test_words_without_frames_do_not_move_the_others() -> None:
 @given(text=st.text("ab é薬くス。 ", max_size=12), seed=st.integers(0, 1000), length=st.integers(0, 40))
 def test_times_are_ordered_and_within_the_window(text: str, seed: int, length: int) -> None:
     scores = np.random.default_rng(seed).standard_normal((length, NUM_LABELS)).astype(np.float32) * 4
-    frames = word_frames(scores, text)
+    frames = align(scores, text).frames
     assert len(frames) == len(split_words(text))
     edges = [edge for pair in frames for edge in pair]
     assert edges == sorted(edges) and all(0 <= edge <= length for edge in edges)

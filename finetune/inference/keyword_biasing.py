@@ -1,0 +1,170 @@
+"""Writes keywords into a text where the CTC head hears them: for a model that cannot use keywords in its prompt.
+
+The method is CTC word spotting (arXiv 2406.07096), with the text of the language model instead of a greedy CTC text: a
+keyword replaces the words in its place if the CTC head prefers the new text, with a bonus for long keywords.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from finetune.inference.keyword_spotting import KeywordSpotter, Spot, phrase_labels, spotter
+from finetune.inference.segments import join_texts, split_words
+from finetune.inference.word_times import align
+from finetune.model.ctc import BLANK
+
+# Chosen on the replay and valid clips of recipes/quickstart.yaml (recipes/RESULTS.md).
+BONUS = 2.0  # nats for each character of a keyword after the first `PLAIN` ones
+PLAIN = 4
+CONTEXT = 2  # words on each side that are scored together with the replaced ones
+SLACK = 2.0  # nats that a place may miss by its own frames alone, before its text is scored
+TRIED = 24  # texts that are scored at once
+EDGES = re.compile(r"^(\W*)(.*?)(\W*)$", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class _Change:
+    """Words `first` to `last` (excluded) of a text that a keyword can replace; none if it is inserted.
+
+    Attributes:
+        spot: where the keyword is.
+        bonus: nats that the keyword may be less probable than the words.
+        gain: estimate by the frames of the spot alone, in nats.
+    """
+
+    spot: Spot
+    first: int
+    last: int
+    bonus: float
+    gain: float
+
+
+def biased_text(log_probs: NDArray[np.float32], text: str, keywords: tuple[str, ...]) -> str:
+    """The text of a window, with keywords in the places of words that fit the audio less well.
+
+    Keywords are written as they are given; punctuation around the replaced words stays. A text that has no frames to
+    be aligned with, or is empty, does not change.
+
+    Args:
+        log_probs: (T, 348) log probabilities of the CTC head for the window's real frames.
+        text: what the language model wrote.
+        keywords: expected words and phrases. Those without a character of the CTC alphabet have no effect.
+    """
+    found = spotter(keywords)
+    spots = found.spots(log_probs) if text else []
+    while spots:
+        window = _Window(log_probs, text, found)
+        change = window.best_change(spots)
+        if change is None:
+            break
+        text = window.changed(change)
+        spots.remove(change.spot)  # so this ends
+    return text
+
+
+class _Window:
+    """A text, aligned with the frames of its window."""
+
+    def __init__(self, log_probs: NDArray[np.float32], text: str, found: KeywordSpotter) -> None:
+        self.log_probs, self.text, self.found = log_probs, text, found
+        self.spans = split_words(text)
+        self.words = [text[start:end] for start, end in self.spans]
+        aligned = align(log_probs, text)
+        self.frames, self.costs = aligned.frames, None
+        if aligned.labels is not None:
+            path = log_probs[np.arange(len(log_probs)), aligned.labels] - log_probs.max(1)
+            self.costs = np.concatenate([[0.0], np.cumsum(path)])
+        self.written = {_core(keyword).lower() for keyword in found.keywords}
+
+    def best_change(self, spots: Sequence[Spot]) -> _Change | None:
+        """The change that the CTC head prefers most to the present text; None if it prefers the text."""
+        if self.costs is None:
+            return None
+        changes = sorted((change for spot in spots for change in self._changes(spot)), key=lambda item: -item.gain)
+        changes = changes[:TRIED]
+        if not changes:
+            return None
+        regions = [self._region(change) for change in changes]
+        old = self._scores(regions, lambda index, first, last: self.words[first:last])
+        new = self._scores(regions, lambda index, first, last: self._words(changes[index], first, last))
+        gains = new - old + [change.bonus for change in changes]
+        best = int(np.argmax(np.nan_to_num(gains, nan=-np.inf, posinf=-np.inf)))
+        return changes[best] if np.isfinite(gains[best]) and gains[best] > 0 else None
+
+    def changed(self, change: _Change) -> str:
+        """The text after a change."""
+        keyword = self.found.keywords[change.spot.keyword]
+        if change.first == change.last:
+            place = self.spans[change.first][0] if change.first < len(self.spans) else len(self.text)
+            return join_texts([self.text[:place].rstrip(), keyword, self.text[place:]])
+        start, end = self.spans[change.first][0], self.spans[change.last - 1][1]
+        before, old, after = EDGES.match(self.text[start:end]).groups()  # type: ignore[union-attr]
+        if old[:1].isupper() and keyword.islower() and re.search(r"(^|[.?!]\W*)$", self.text[:start]):
+            keyword = keyword[0].upper() + keyword[1:]
+        return f"{self.text[:start]}{before}{keyword}{after}{self.text[end:]}"
+
+    def _changes(self, spot: Spot) -> Iterator[_Change]:
+        """The ways to write a keyword: for the words that its frames overlap, with or without the outermost ones."""
+        assert self.costs is not None
+        bonus = self._bonus(int(self.found.lengths[spot.keyword]))
+        gain = spot.score - float(self.costs[spot.end] - self.costs[spot.start])
+        inside = [i for i, (start, end) in enumerate(self.frames) if min(end, spot.end) > max(start, spot.start)]
+        if not inside:
+            place = sum(end <= spot.start for _, end in self.frames)
+            if gain > -SLACK:
+                yield _Change(spot, place, place, 0.0, gain)
+            return
+        first, last, keyword = inside[0], inside[-1] + 1, _core(self.found.keywords[spot.keyword]).lower()
+        for start, end in {(a, b) for a in (first, first + 1) for b in (last, last - 1) if a < b}:
+            old = _core(" ".join(self.words[start:end]))
+            # A keyword that replaces another one gets no bonus for what both have.
+            more = bonus - self._bonus(len(phrase_labels(old.split()))) * (old.lower() in self.written)
+            if old.lower() != keyword and gain + bonus > -SLACK:
+                yield _Change(spot, start, end, more, gain + bonus)
+
+    @staticmethod
+    def _bonus(length: int) -> float:
+        return BONUS * max(0, length - PLAIN)
+
+    def _words(self, change: _Change, first: int, last: int) -> list[str]:
+        """Words `first` to `last` (excluded) of the present text after a change."""
+        keyword = self.found.keywords[change.spot.keyword]
+        return [*self.words[first : change.first], keyword, *self.words[change.last : last]]
+
+    def _region(self, change: _Change) -> tuple[int, int, int, int]:
+        """The words with which a change is scored, and their frames: first and last (excluded) of both."""
+        first, last = max(0, change.first - CONTEXT), min(len(self.words), change.last + CONTEXT)
+        start = 0 if first == 0 else (self.frames[first - 1][1] + self.frames[first][0]) // 2
+        end = len(self.log_probs) if last == len(self.words) else (self.frames[last - 1][1] + self.frames[last][0]) // 2
+        return first, last, min(start, change.spot.start), max(end, change.spot.end)
+
+    def _scores(
+        self, regions: Sequence[tuple[int, int, int, int]], words: Callable[[int, int, int], list[str]]
+    ) -> NDArray[np.float64]:
+        """Log probability of the words in the frames of each region, summed over all paths; -inf if it is impossible.
+
+        Args:
+            regions: as `_region` returns them.
+            words: the words of the region with this index, first and last word.
+        """
+        labels = [torch.tensor(phrase_labels(words(i, *region[:2]))) for i, region in enumerate(regions)]
+        parts = [torch.from_numpy(self.log_probs[start:end]) for _, _, start, end in regions]
+        losses = F.ctc_loss(
+            torch.nn.utils.rnn.pad_sequence(parts),
+            torch.nn.utils.rnn.pad_sequence(labels, batch_first=True).long(),
+            torch.tensor([len(part) for part in parts]),
+            torch.tensor([len(row) for row in labels]),
+            blank=BLANK,
+            reduction="none",
+        )
+        return -losses.double().numpy()
+
+
+def _core(text: str) -> str:
+    """Words without the punctuation around them."""
+    return EDGES.match(text).group(2)  # type: ignore[union-attr]

@@ -1,0 +1,90 @@
+"""Keywords that are written where the CTC head hears them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from finetune.core.options import DecodingOptions
+from finetune.core.prompts import INSTRUCTION
+from finetune.inference.keyword_biasing import biased_text
+from finetune.inference.recognize import recognize
+from finetune.model.granite import SpeechModel
+from tests.conftest import embedded
+from tests.inference.test_word_times import log_probs
+
+HEARD = "_give_ _me_topro_lol_ _at__ _ni_ght_"
+
+
+@pytest.mark.parametrize(
+    ("text", "keywords", "expected"),
+    [
+        ("give me top roll at night", ("metoprolol",), "give metoprolol at night"),
+        ("give me top roll at night", ("atorvastatin", "metoprolol", "at"), "give metoprolol at night"),
+        ("Give me (top roll), at night.", ("metoprolol",), "Give metoprolol), at night."),
+        ("Give me top roll, at night.", ("Metoprolol",), "Give Metoprolol, at night."),
+        ("give metoprolol at night", ("metoprolol",), "give metoprolol at night"),
+        ("give Metoprolol at night", ("metoprolol",), "give Metoprolol at night"),
+        ("give at night", ("metoprolol",), "give metoprolol at night"),  # the language model left it out
+        ("give me top roll at night", ("atorvastatin", "might"), "give me top roll at night"),
+        ("give me top roll at night", ("薬", "!"), "give me top roll at night"),
+        ("give me top roll at night", (), "give me top roll at night"),
+        ("", ("metoprolol",), ""),
+        ("a text that is much too long for so few frames", ("metoprolol",), None),
+    ],
+)
+def test_a_keyword_replaces_words_that_fit_the_audio_less_well(
+    text: str, keywords: tuple[str, ...], expected: str | None
+) -> None:
+    assert biased_text(log_probs(HEARD), text, keywords) == (text if expected is None else expected)
+
+
+def test_the_first_word_of_a_sentence_keeps_its_capital() -> None:
+    scores = log_probs("_me_topro_lol_ _at__ _ni_ght_")
+    assert biased_text(scores, "Me top roll at night.", ("metoprolol",)) == "Metoprolol at night."
+    assert biased_text(scores, "Me top roll at night.", ("mEtoprolol",)) == "mEtoprolol at night."
+
+
+def test_several_keywords_are_written() -> None:
+    scores = log_probs("_stop_ _apixa_ban_ _start_ _metopro_lol_ _and_ _apixa_ban_")
+    text = biased_text(scores, "stop apixie ban start me top roll and apics a ban", ("apixaban", "metoprolol"))
+    assert text == "stop apixaban start metoprolol and apixaban"
+
+
+def test_a_longer_keyword_needs_less_evidence_than_a_short_word() -> None:
+    """One letter of the audio is not that of the keyword, and all letters are those of the text."""
+    assert biased_text(log_probs("_the_re_ _is_", peak=0.5), "there is", ("theme",)) == "there is"
+    assert biased_text(log_probs("_lisinoprel_ _is_", peak=0.5), "lisinoprel is", ("lisinopril",)) == "lisinopril is"
+
+
+def test_the_language_model_writes_the_same_tokens_as_without_keywords(model: Callable[[], SpeechModel]) -> None:
+    clips = embedded("valid", 4)
+    told = [replace(clip, keywords=tuple(word for word in clip.text.split() if len(word) > 7)) for clip in clips]
+    plain = recognize(model(), clips, INSTRUCTION, DecodingOptions())
+    heard = recognize(model(), told, INSTRUCTION, DecodingOptions(keyword_method="ctc"))
+    prompted = recognize(model(), told, INSTRUCTION, DecodingOptions(keyword_method="prompt"))
+    assert [row.tokens for row in heard] == [row.tokens for row in plain] != [row.tokens for row in prompted]
+    words = {word for clip in told for word in clip.keywords}
+    written = [sum(word in row.text for row in rows for word in words) for rows in (heard, plain)]
+    assert written[0] > written[1]
+
+
+def test_terms_of_all_clips_are_written_and_those_that_are_not_spoken_are_not(model: Callable[[], SpeechModel]) -> None:
+    spoken = embedded("valid", 3)
+    terms = tuple(dict.fromkeys(word for clip in spoken for word in clip.text.split() if len(word) > 7))
+    plain = recognize(model(), spoken, INSTRUCTION, DecodingOptions())
+    told = recognize(model(), spoken, INSTRUCTION, DecodingOptions(terms=terms))
+    assert [row.text for row in told] != [row.text for row in plain]
+    others = embedded("canary", 4)
+    assert [row.text for row in recognize(model(), others, INSTRUCTION, DecodingOptions(terms=terms))] == [
+        row.text for row in recognize(model(), others, INSTRUCTION, DecodingOptions())
+    ]
+
+
+@pytest.mark.parametrize("change", [{"language": "ja"}, {"task": "translate", "target_language": "fr"}])
+def test_japanese_and_translations_do_not_change(model: Callable[[], SpeechModel], change: dict[str, str]) -> None:
+    (clip,) = embedded("valid", 1)
+    item = replace(clip, **change)  # type: ignore[arg-type]
+    told = recognize(model(), [item], INSTRUCTION, DecodingOptions(terms=tuple(clip.text.split())))
+    plain = recognize(model(), [item], INSTRUCTION, DecodingOptions())
+    assert told[0].text == plain[0].text
