@@ -7,6 +7,7 @@ keyword replaces the words in its place if the CTC head prefers the new text, wi
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from finetune.inference.keyword_spotting import KeywordSpotter, Spot, phrase_labels, spotter
 from finetune.inference.segments import join_texts, split_words
 from finetune.inference.word_times import align
-from finetune.model.ctc import BLANK
+from finetune.model.ctc import BLANK, to_text
 
 # Chosen on the replay and valid clips of recipes/quickstart.yaml (recipes/RESULTS.md).
 BONUS = 2.0  # nats for each character of a keyword after the first `PLAIN` ones
@@ -33,11 +34,13 @@ class _Change:
 
     Attributes:
         spot: where the keyword is.
+        written: the keyword, with words beside it that the CTC head hears in the frames of the replaced words.
         bonus: nats that the keyword may be less probable than the words.
         gain: estimate by the frames of the spot alone, in nats.
     """
 
     spot: Spot
+    written: str
     first: int
     last: int
     bonus: float
@@ -98,34 +101,44 @@ class _Window:
 
     def changed(self, change: _Change) -> str:
         """The text after a change."""
-        keyword = self.found.keywords[change.spot.keyword]
+        written = change.written
         if change.first == change.last:
             place = self.spans[change.first][0] if change.first < len(self.spans) else len(self.text)
-            return join_texts([self.text[:place].rstrip(), keyword, self.text[place:]])
+            return join_texts([self.text[:place].rstrip(), written, self.text[place:]])
         start, end = self.spans[change.first][0], self.spans[change.last - 1][1]
         before, old, after = EDGES.match(self.text[start:end]).groups()  # type: ignore[union-attr]
-        if old[:1].isupper() and keyword.islower() and re.search(r"(^|[.?!]\W*)$", self.text[:start]):
-            keyword = keyword[0].upper() + keyword[1:]
-        return f"{self.text[:start]}{before}{keyword}{after}{self.text[end:]}"
+        if old[:1].isupper() and written.islower() and re.search(r"(^|[.?!]\W*)$", self.text[:start]):
+            written = written[0].upper() + written[1:]
+        return f"{self.text[:start]}{before}{written}{after}{self.text[end:]}"
 
     def _changes(self, spot: Spot) -> Iterator[_Change]:
         """The ways to write a keyword: for the words that its frames overlap, with or without the outermost ones."""
         assert self.costs is not None
         bonus = self._bonus(int(self.found.lengths[spot.keyword]))
         gain = spot.score - float(self.costs[spot.end] - self.costs[spot.start])
+        keyword = self.found.keywords[spot.keyword]
         inside = [i for i, (start, end) in enumerate(self.frames) if min(end, spot.end) > max(start, spot.start)]
         if not inside:
             place = sum(end <= spot.start for _, end in self.frames)
             if gain > -SLACK:
-                yield _Change(spot, place, place, 0.0, gain)
+                yield _Change(spot, keyword, place, place, 0.0, gain)
             return
-        first, last, keyword = inside[0], inside[-1] + 1, _core(self.found.keywords[spot.keyword]).lower()
+        first, last = inside[0], inside[-1] + 1
         for start, end in {(a, b) for a in (first, first + 1) for b in (last, last - 1) if a < b}:
             old = _core(" ".join(self.words[start:end]))
             # A keyword that replaces another one gets no bonus for what both have.
             more = bonus - self._bonus(len(phrase_labels(old.split()))) * (old.lower() in self.written)
-            if old.lower() != keyword and gain + bonus > -SLACK:
-                yield _Change(spot, start, end, more, gain + bonus)
+            if old.lower() != _core(keyword).lower() and gain + bonus > -SLACK:
+                left = self._heard(self.frames[start][0], spot.start)
+                right = self._heard(spot.end, self.frames[end - 1][1])
+                left, right = left.strip() if left.endswith(" ") else "", right.strip() if right.startswith(" ") else ""
+                for text in dict.fromkeys([keyword, join_texts([left, keyword, right])]):
+                    yield _Change(spot, text, start, end, more, gain + bonus)
+
+    def _heard(self, start: int, end: int) -> str:
+        """The greedy CTC text of some frames, with the spaces at its ends."""
+        labels = (int(label) for label, _ in groupby(self.log_probs[start:end].argmax(1)))
+        return to_text([label for label in labels if label != BLANK])
 
     @staticmethod
     def _bonus(length: int) -> float:
@@ -133,8 +146,7 @@ class _Window:
 
     def _words(self, change: _Change, first: int, last: int) -> list[str]:
         """Words `first` to `last` (excluded) of the present text after a change."""
-        keyword = self.found.keywords[change.spot.keyword]
-        return [*self.words[first : change.first], keyword, *self.words[change.last : last]]
+        return [*self.words[first : change.first], *change.written.split(), *self.words[change.last : last]]
 
     def _region(self, change: _Change) -> tuple[int, int, int, int]:
         """The words with which a change is scored, and their frames: first and last (excluded) of both."""

@@ -24,6 +24,7 @@ from finetune.model.prompt import Prompt, render
 
 log = logging.getLogger(__name__)
 
+MAX_KEYWORDS = 2000  # that the CTC head searches for; a window of 30 s then takes seconds
 BATCHES_AHEAD = 2  # batches of audio that are collected before they are transcribed together
 
 
@@ -44,13 +45,17 @@ def check_prompt(model: SpeechModel, options: TranscribeOptions, tokenizer: Toke
         tokenizer: a copy of that of the model, for another thread: a tokenizer is not safe in several.
 
     Raises:
-        ModelError: prompt, longest window and text together exceed the context length, or the prompt has a special
-            token.
+        ModelError: prompt, longest window and text together exceed the context length, the prompt or a keyword has a
+            special token, or there are too many keywords.
     """
     instruction, profile = options.prompt(model.profile), model.profile
     keywords = options.decoding.in_prompt(options.keywords)
-    tokenizer = tokenizer or model.tokenizer
-    render(tokenizer, instruction, options.decoding.by_ctc(options.keywords), profile)  # a special token is refused
+    tokenizer, heard = tokenizer or model.tokenizer, options.decoding.by_ctc(options.keywords)
+    if len(heard) > MAX_KEYWORDS:
+        raise ModelError(
+            f"{count(len(heard), 'keyword')}: the CTC head searches for at most {MAX_KEYWORDS:,}; give fewer"
+        )
+    render(tokenizer, instruction, heard, profile)  # a special token is refused
     prompt = render(tokenizer, instruction, keywords, profile)
     audio = int(model.num_audio_tokens(torch.tensor(num_frames(round(options.max_window * SAMPLE_RATE)))))
     words, text = len(prompt.prefix) + len(prompt.suffix), options.decoding.max_new_tokens

@@ -45,6 +45,11 @@ def test_the_first_word_of_a_sentence_keeps_its_capital() -> None:
     assert biased_text(scores, "Me top roll at night.", ("mEtoprolol",)) == "mEtoprolol at night."
 
 
+def test_words_that_were_written_together_with_the_keyword_are_kept() -> None:
+    scores = log_probs("_she_ _to_o_k_ _lisino_pril_ _and_ _left_")
+    assert biased_text(scores, "she tooklesson a prilland left", ("lisinopril",)) == "she took lisinopril and left"
+
+
 def test_several_keywords_are_written() -> None:
     scores = log_probs("_stop_ _apixa_ban_ _start_ _metopro_lol_ _and_ _apixa_ban_")
     text = biased_text(scores, "stop apixie ban start me top roll and apics a ban", ("apixaban", "metoprolol"))
