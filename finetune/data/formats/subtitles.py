@@ -13,6 +13,8 @@ from finetune.data.formats.cues import Annotation, Cue
 
 CLOCK = r"(?:\d+:)?\d{1,2}:\d{1,2}(?:[.,]\d+)?"
 TIMING = re.compile(rf"\s*(?P<start>{CLOCK})\s*-->\s*(?P<end>{CLOCK})(?P<settings>\s.*)?\s*")
+# A line that is meant as the times of a cue, such as `00:00:01,000 -> 00:00:02,500` or `00:00:01:000 --> 00:00:02:500`.
+WRONG_TIMING = re.compile(r"[\s-]*\d+\s*:\s*\d\d[\s\d:.,;]*(?:(?:[-–—=]+\s*>|→|⇒)|[-–—]+\s*\d+:\d\d\S*[.,]\d{2,3}\s*$)")
 TAG = re.compile(
     r"</?(?:i|b|u|s|font|c|v|lang|ruby|rt)(?:[.\s][^<>]*)?>"  # <i>, <font color="red">, <c.yellow>, <v Name>
     rf"|<{CLOCK}>"  # the time of a word
@@ -36,9 +38,10 @@ def parse_subtitles(text: str) -> Annotation:
     cues, notes = list[_Lines](), Counter[str]()
     for number, block in _blocks(text, is_vtt):
         first = next((index for index, line in enumerate(block) if TIMING.fullmatch(line)), len(block))
+        is_other = is_vtt and first == len(block) and block[0].startswith(NOT_CUES)
+        _check_times(block, number, is_other)
         head = block[:first]  # the counter or the name of the cue
         if is_vtt:
-            is_other = first == len(block) and block[0].startswith(NOT_CUES)
             surplus = [] if is_other or (first < len(block) and len(head) < 2) else head
         else:  # lines before a counter belong to the cue above, after an empty line
             surplus = head[:-1] if head and head[-1].isdecimal() else head
@@ -58,6 +61,13 @@ def parse_subtitles(text: str) -> Annotation:
         raise ValueError(": no cue such as `00:00:01,000 --> 00:00:02,500`")
     _check_rolling([cue.lines for cue in cues])
     return Annotation(_named_speakers([_cue(cue, is_vtt, notes) for cue in cues], notes), notes)
+
+
+def _check_times(block: Sequence[str], number: int, is_other: bool) -> None:
+    """Raises ValueError for a line that is meant as times, but is none: its cue would be words of the one above."""
+    for index, line in enumerate([] if is_other else block):
+        if WRONG_TIMING.match(line) and not TIMING.fullmatch(line):
+            raise ValueError(f":{number + index}: not a cue: {line[:60]!r}; write 00:00:01,000 --> 00:00:02,500")
 
 
 @dataclass

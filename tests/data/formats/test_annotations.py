@@ -328,6 +328,37 @@ def test_a_cue_with_empty_lines_counters_and_numbers(talk: Path) -> None:
     assert texts == ["before after the empty line", "2019", "no empty line above", "no counter"]
 
 
+@pytest.mark.parametrize(
+    "times",
+    [
+        "00:00:02,000 -> 00:00:03,000",
+        "00:00:02:000 --> 00:00:03:000",
+        "00 : 00 : 02,000 --> 00:00:03,000",
+        "00:00:02,000 —> 00:00:03,000",
+        "00:00:02,000 → 00:00:03,000",
+        "-00:00:02,000 --> 00:00:03,000",
+        "00:00:02,000 -->",
+        "00:00:02,000 - 00:00:03,000",
+    ],
+)
+@pytest.mark.parametrize("end", ["\n\n", "\n"])
+@pytest.mark.parametrize(("name", "head"), [("talk.srt", ""), ("talk.vtt", "WEBVTT\n\n")])
+def test_a_cue_with_wrong_times_is_not_text_of_the_cue_above(
+    talk: Path, times: str, end: str, name: str, head: str
+) -> None:
+    first, last = "1\n00:00:00,000 --> 00:00:01,000\none\n", "3\n00:00:04,000 --> 00:00:05,000\nthree\n"
+    (talk / name).write_text(f"{head}{first}{end[1:]}2\n{times}\ntwo\n{end[1:]}{last}")
+    number = 5 + len(end[1:]) + head.count("\n")
+    with pytest.raises(DataError, match=f"{name}:{number}: not a cue: "):
+        read(talk / name)
+
+
+@pytest.mark.parametrize("text", ["10:15 - 11:30", "from 10:15 -> 11:30", "10:15 we left", "-> 5", "3:1 -> 4:1"])
+def test_times_and_arrows_that_are_spoken_stay(talk: Path, text: str) -> None:
+    (talk / "talk.srt").write_text(f"1\n00:00:00,000 --> 00:00:01,000\n{text}\n")
+    assert [row.values["text"] for row in read(talk / "talk.srt")] == [text]
+
+
 def test_captions_that_roll_are_refused(talk: Path) -> None:
     lines = [f"line {n}" for n in range(8)]
     cues = [f"00:0{n}.000 --> 00:0{n + 1}.000\n{lines[n]}\n{lines[n + 1]}\n" for n in range(6)]
