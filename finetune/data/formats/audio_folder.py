@@ -1,5 +1,6 @@
 """Reads folders of audio: each file with a .txt file of its words, or with subtitles or annotations beside it."""
 
+import logging
 import os
 import re
 from collections import Counter
@@ -8,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finetune.core.errors import DataError
-from finetune.core.wording import count
+from finetune.core.wording import count, verb
 from finetune.data.audio_suffixes import AUDIO_SUFFIXES
 from finetune.data.formats import annotations
 from finetune.data.formats.audio_names import AudioNames, is_audio
@@ -18,6 +19,8 @@ from finetune.data.formats.tables import JSON, TABLES
 from finetune.data.problems import Finding
 from finetune.data.row import Row
 from finetune.data.text_lines import read_text
+
+log = logging.getLogger(__name__)
 
 _TIME = r"[\[(]?(?:\d+:)*\d+[.,:]\d+[\])]?"
 CLOCK = re.compile(r"\s*[\[(]?(?:\d+:)+\d+(?:[.,]\d+)?[\])]?(?:\s|$)")  # a line such as "[00:12] words"
@@ -41,7 +44,10 @@ def read(folder: Path, media_dir: Path) -> Iterator[Row]:
         DataError: there is no audio, no transcript, or several splits.
     """
     check_splits(folder)
-    _check(folder)
+    links = _links(folder)
+    _check(folder, links)
+    if links:
+        log.warning(f"{folder}: {links}")
     notes, owners = Counter[str](), dict[str, tuple[Path, str]]()
     yield from _of_annotations(folder, owners, notes)
     for place, name in _files(folder):
@@ -80,7 +86,23 @@ def _files(folder: Path, inner: str = "") -> Iterator[tuple[_Place, str]]:
             yield place, name
 
 
-def _check(folder: Path) -> None:
+def _links(folder: Path) -> str:
+    """A note about the linked folders in a folder, which are not followed; "" if there are none."""
+    links = sorted(
+        path
+        for inner, names, _ in os.walk(folder)
+        for name in names
+        if os.path.islink(path := os.path.join(inner, name))
+    )
+    if not links:
+        return ""
+    number = count(len(links), "linked folder")
+    return (
+        f"{number} {verb(len(links), 'is', 'are')} not followed, such as {links[0]}; give each as a corpus of its own"
+    )
+
+
+def _check(folder: Path, links: str) -> None:
     """Raises DataError if the folder has no audio, or no audio has a transcript."""
     first, number, has_transcript = "", 0, False
     for place, name in _files(folder):
@@ -96,7 +118,8 @@ def _check(folder: Path) -> None:
         names = f"tables {', '.join(tables)}; give one of them, such as" if tables[1:] else f"table {tables[0]}; give"
         raise DataError(f"{folder}: the folder has the {names} {folder / tables[0]}")
     if not number:
-        raise DataError(f"{folder}: no audio files in this folder (suffixes: {', '.join(sorted(AUDIO_SUFFIXES))})")
+        reason = links or f"suffixes: {', '.join(sorted(AUDIO_SUFFIXES))}"
+        raise DataError(f"{folder}: no audio files in this folder ({reason})")
     raise DataError(
         f"{folder}: {count(number, 'audio file')}, but none has a transcript; add files such as "
         f"{folder / first}.txt or "

@@ -93,7 +93,9 @@ def test_a_transcript_of_timit_has_no_numbers_of_samples(tmp_path: Path) -> None
     assert texts == {"SA1.WAV": "She had your dark suit.", "SA2.WAV": "0 46797 She had your dark suit.\n"}
 
 
-def test_a_linked_folder_is_not_followed_and_a_linked_file_is_read(tmp_path: Path) -> None:
+def test_a_linked_folder_is_not_followed_and_a_linked_file_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tmp_path / "corpus"
     write_audio(tmp_path / "elsewhere" / "1.wav")
     (tmp_path / "elsewhere" / "1.txt").write_text("one")
@@ -102,6 +104,16 @@ def test_a_linked_folder_is_not_followed_and_a_linked_file_is_read(tmp_path: Pat
         (folder / name).symlink_to(tmp_path / "elsewhere" / name)
     (folder / "loop").symlink_to(folder)
     assert found(read(folder), folder) == {"1.wav": "one"}
+    assert f"{folder}: 1 linked folder is not followed, such as {folder / 'loop'}; give each" in caplog.text
+
+
+def test_a_folder_of_linked_folders_names_one(tmp_path: Path) -> None:
+    write_audio(tmp_path / "elsewhere" / "1.wav")
+    (tmp_path / "elsewhere" / "1.txt").write_text("one")
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="no audio files in this folder .1 linked folder is not followed, such as .*a;"):
+        read(tmp_path / "corpus")
 
 
 COMMON_VOICE = "client_id\tpath\tsentence_id\tsentence\tup_votes\tage\tgender\taccents\tvariant\tlocale\tsegment\n"
