@@ -261,6 +261,7 @@ def test_transcripts_are_cleaned_with_a_warning(tmp_path: Path) -> None:
         ("a\u00a0b\tc", "a b c"),
         ("a\x00b", "a b"),
         ("\ufeffword\u200f", "word"),
+        ("\u0645\u061c \u2063a\u2061 \u180eb\ufff9", "\u0645 a b"),
         ("\u0645\u06cc\u200c\u0631\u0648\u0645", "\u0645\u06cc\u200c\u0631\u0648\u0645"),  # Persian needs the joiner
         (5, "5"),
         (None, ""),
