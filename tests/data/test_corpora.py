@@ -108,7 +108,7 @@ def test_two_columns_for_one_key_are_both_kept(folder: Path) -> None:
 
 
 def test_a_row_with_missing_cells_is_kept_for_the_audit(folder: Path) -> None:
-    assert texts(read(write(folder / "m.csv", "path,text\na.wav\nb.wav,two,,\n"))) == ["", "two"]
+    assert texts(read(write(folder / "m.csv", "path,text\na.wav\nb.wav,two,,\n"))) == [None, "two"]
 
 
 def test_relative_paths_start_at_the_table_or_the_cwd(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,6 +186,13 @@ def test_an_invalid_source_is_an_error(folder: Path, name: str, content: str | b
     with pytest.raises(DataError, match=message) as caught:
         read(write(folder / name, content))
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "sign"), [("m.csv", ","), ("m.csv", ";"), ("m.tsv", "\t")])
+def test_a_missing_cell_is_no_empty_transcript(folder: Path, name: str, sign: str) -> None:
+    table = ["path,text,speaker", "a.wav,one,Ann", "a.wav", "a.wav,", "a.wav,,Ann", "a.wav,two"]
+    rows = read(write(folder / name, "\n".join(table).replace(",", sign)))
+    assert [row.values["text"] for row in rows] == ["one", None, "", "", "two"]
 
 
 def test_a_missing_source_is_an_error(folder: Path, tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ class DelimitedRows(LineRows):
         self.header, self.quoting = header, quoting
         keys = {key: header.names.index(name) for name, key in known_columns(header.names).items()}
         self._key_column = keys.get("audio_filepath", keys.get("id"))
+        self._text = keys.get("text", 0)
 
     def read(self, lines: TextLines) -> Iterator[Row]:
         names, delimiter = self.header.names, self.header.delimiter
@@ -74,10 +75,12 @@ class DelimitedRows(LineRows):
                     f"{where}: {count(len(cells), 'cell')}, but the header has {len(names)}; put a text with "
                     f"{delimiter!r} in quotes"
                 )
+            has_text = len(cells) > self._text
             cells += [""] * (len(names) - len(cells))
             if any("\n" in cell for cell in cells):
                 self._check_quotes(where, cells)
-            yield Row(where, {name: cells[index] for index, name in named})
+            values: dict[str, object] = {name: cells[index] for index, name in named}
+            yield Row(where, values if has_text else values | {names[self._text]: None})  # missing, and not empty
 
     def _check_quotes(self, where: str, cells: list[str]) -> None:
         """Raises DataError if cells with several lines have merged rows."""
