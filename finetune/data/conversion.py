@@ -1,5 +1,6 @@
 """Converts the rows of a source to rows with the manifest's keys, in a pass over all rows and then block by block."""
 
+import logging
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +15,8 @@ from finetune.data.raw_rows import BLOCK_ROWS, RawRows, StoredRows
 from finetune.data.row import Row
 from finetune.data.segment_rows import Segments, find_segments
 from finetune.data.survey import Survey, survey
+
+log = logging.getLogger(__name__)
 
 
 def to_manifest_keys(
@@ -40,6 +43,8 @@ def to_manifest_keys(
     raw = rows if isinstance(rows, RawRows) else StoredRows(rows)
     finder = AudioFinder(folder)
     facts = survey(raw, source, finder, exact, text_required)
+    if number := facts.num_repeated_ids():
+        facts.keys = _without_ids(facts, number, len(raw))
     if audio_required and facts.num_missing == len(raw):
         raise _without_audio(facts, len(raw))
     converted, segments = ConvertedRows(raw, finder, facts.keys, bytes(facts.candidates)), None
@@ -96,6 +101,18 @@ class ConvertedRows:
             )
             rows.append(row if self._segments is None else self._segments.convert(index, row))
         return rows
+
+
+def _without_ids(facts: Survey, number: int, total: int) -> dict[str, str]:
+    """The keys of the columns if the column of ids is none, and says so."""
+    name = next((name for name, key in facts.keys.items() if key == "id"), "id")
+    log.warning(
+        f"{facts.source}: in column {name!r}, {number} of {total} rows have the value of another clip, so it is no id; "
+        "ids are made from the file names"
+    )
+    return {key: value for key, value in facts.keys.items() if key != name} | (
+        {"id": "id_original"} if name == "id" else {}
+    )
 
 
 def _without_audio(facts: Survey, count: int) -> DataError:

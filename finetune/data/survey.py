@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from itertools import chain, islice
 
+import numpy as np
+
 from finetune.core.errors import DataError
 from finetune.data.audio_paths import ABSENT, UNKNOWN, AudioFinder, has_audio, is_searched
 from finetune.data.cells import cell_keywords, cell_text, shown
@@ -16,6 +18,7 @@ from finetune.data.row import Row
 from finetune.data.time_names import TimeNames
 
 CACHED = 4096  # audio files that are not looked for again; rows of one file often follow each other
+REPEATED = 0.1  # of the rows have the id of another clip: the column is no id
 MAX_KEY_SETS = 10_000  # different sets of keys that are remembered
 MANIFEST_KEYS = frozenset({VERSION_KEY, *ALWAYS_WRITTEN})
 
@@ -74,6 +77,7 @@ class Survey:
         first: the first row, with these keys.
         candidates: for each row the number of the candidate that is its audio, see `AudioFinder`.
         files: for each row a hash of its file and channel; none for a manifest.
+        ids, clips: for each row with an id a hash of it, and one of id, file, channel and text; none for a manifest.
         num_missing: rows without an audio file.
         num_faults, first_fault: rows with a fault, and the number of the first.
         has_keywords: whether a row has keywords.
@@ -93,7 +97,7 @@ class Survey:
         self.is_manifest, self.keys = self._keys(columns)
         self.first, self.num_missing, self.tried = Row("", {}), 0, list[str]()
         self.num_faults, self.first_fault, self.has_keywords = 0, 0, False
-        self.candidates, self.files = bytearray(), array("q")
+        self.candidates, self.files, self.ids, self.clips = bytearray(), array("q"), array("q"), array("q")
         self.times, self.has_channels, self.has_channel_0 = TimeNames(), False, False
         self._finder = finder
         self._find, self._path = lru_cache(CACHED)(finder.find), lru_cache(CACHED)(finder.path)
@@ -124,6 +128,11 @@ class Survey:
             values = inner | values | {"audio_filepath": path}
             channel = values.get("channel")
             self.files.append(hash((cell_text(path), cell_text(channel))))
+            if row_id := cell_text(values.get("id")):
+                self.ids.append(hash(row_id))
+                is_inside = cell_text(path).endswith(".parquet")  # in a preview, the audio of each row has this path
+                place = row.where if is_inside else self.files[-1]
+                self.clips.append(hash((row_id, place, cell_text(values.get("text")))))
             self.times.add(values, has_new_key)
             if channel is not None and not self.has_channel_0 and (index := channel_number(channel)) is not None:
                 self.has_channels, self.has_channel_0 = True, index == 0
@@ -131,6 +140,17 @@ class Survey:
     def is_valid(self) -> bool:
         """Whether the rows have the columns that were assumed."""
         return self._keys(self.columns) == (self.is_manifest, self.keys)
+
+    def num_repeated_ids(self) -> int:
+        """Rows that have the id of another clip, if each row has one and they are so many that the column is no id.
+
+        Such as the number of the sentence in FLEURS, of which several speakers read the same, or of the segment in
+        its file. Rows that are equal are not counted: they are copies.
+        """
+        if len(self.ids) < len(self.candidates) or self.is_manifest:
+            return 0
+        number = len(np.unique(np.array(self.clips))) - len(np.unique(np.array(self.ids)))
+        return number if number > REPEATED * len(self.candidates) else 0
 
     def _keys(self, columns: Columns) -> tuple[bool, dict[str, str]]:
         is_manifest = self.exact or columns.are_manifest

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
@@ -193,6 +195,44 @@ def test_a_missing_cell_is_no_empty_transcript(folder: Path, name: str, sign: st
     table = ["path,text,speaker", "a.wav,one,Ann", "a.wav", "a.wav,", "a.wav,,Ann", "a.wav,two"]
     rows = read(write(folder / name, "\n".join(table).replace(",", sign)))
     assert [row.values["text"] for row in rows] == ["one", None, "", "", "two"]
+
+
+@pytest.mark.parametrize(("column", "kept_as"), [("id", "id_original"), ("segment_id", "segment_id")])
+def test_a_column_that_repeats_in_other_clips_is_no_id(
+    folder: Path, caplog: pytest.LogCaptureFixture, column: str, kept_as: str
+) -> None:
+    rows = [{"path": f"{name}.wav", "text": "one", column: number} for name, number in (("a", 1), ("b", 1), ("a", 2))]
+    found = read(write(folder / "m.jsonl", "\n".join(map(json.dumps, rows))))
+    assert [row.values.get("id") for row in found] == [None] * 3
+    assert [row.values[kept_as] for row in found] == [1, 1, 2]
+    assert f"m.jsonl: in column '{column}', 1 of 3 rows have the value of another clip, so it is no id" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        ["1", "1", "3"],  # the same clip twice: a copy
+        ["1", "", "1"],  # an id is missing, so they were given by hand
+        ["1", "2", "3"],
+    ],
+)
+def test_a_column_of_ids_with_copies_or_gaps_is_kept(folder: Path, ids: list[str]) -> None:
+    names = ["a.wav", "a.wav", "b.wav"]
+    table = "".join(f"{name},one,{row_id}\n" for name, row_id in zip(names, ids, strict=True))
+    assert [row.values["id"] for row in read(write(folder / "m.csv", f"path,text,id\n{table}"))] == ids
+
+
+def test_a_few_repeated_ids_are_left_to_the_audit(folder: Path) -> None:
+    table = "".join(f"{'ab'[number % 2]}.wav,{number},{max(1, number)}\n" for number in range(20))
+    rows = read(write(folder / "m.csv", f"path,text,id\n{table}"))
+    assert [row.values["id"] for row in rows][:3] == ["1", "1", "2"]
+
+
+def test_the_preview_of_parquet_finds_columns_that_are_no_ids(folder: Path) -> None:
+    rows = [{"id": number // 3, "audio": {"bytes": b"x", "path": None}, "transcription": "one"} for number in range(6)]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "m.parquet")
+    preview = preview_rows(str(folder / "m.parquet"))
+    assert preview is not None and [row.values.get("id") for row in preview] == [None] * 6
 
 
 def test_a_missing_source_is_an_error(folder: Path, tmp_path: Path) -> None:
