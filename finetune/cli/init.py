@@ -138,10 +138,10 @@ def write_splits(source: str, folder: Path) -> float:
 
 def _write_splits(source: str, folder: Path) -> float:
     from finetune.data.manifest import Utterance, seconds_of, write_manifest
-    from finetune.data.new_splits import divide
+    from finetune.data.new_splits import new_splits
 
     utterances = _usable(source, folder)
-    splits = divide(utterances)
+    splits = new_splits(utterances)
     parts = dict[str, list[Utterance]]()
     for item, split in zip(utterances, splits.names, strict=True):
         parts.setdefault(split, []).append(item)
@@ -159,7 +159,10 @@ def _write_splits(source: str, folder: Path) -> float:
                 f"{seconds_of(parts[split]) / 60:.1f} minutes"
             )
         )
-    print(f"no {splits.disjoint} is in two of them")
+    if splits.column:
+        print(visible(f"column {splits.column!r} states them; what it lacks is a part of its train"))
+    else:
+        print(f"no {splits.disjoint} is in two of them")
     return seconds_of(parts["train"]) / 3600
 
 

@@ -1,7 +1,7 @@
 """Divides one corpus into train, valid and test, so that the scores are of other speakers or other sentences."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -11,6 +11,12 @@ from finetune.data.leaks import MIN_OVERLAP
 from finetune.data.manifest import Utterance
 
 SHARES = {"test": 0.1, "valid": 0.1}  # of the audio; train has the rest
+COLUMNS = ("split", "subset", "partition")  # that state the split of each row
+STATED = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("valid", "validation", "val", "dev", "development"), "valid"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
 LARGEST = 0.2  # of the audio; a larger group trains, unless three splits need it
 LEAST_SPEAKERS = 10  # with fewer, a split would have one or two speakers
 
@@ -19,21 +25,44 @@ LEAST_SPEAKERS = 10  # with fewer, a split would have one or two speakers
 class NewSplits:
     """Split of each utterance, in their order, what no two splits share (`speaker` or `text`), and how many there are.
 
-    At least three different ones are needed for three splits.
+    At least three different ones are needed for three splits. `column` states the splits, or is "".
     """
 
     names: list[str]
     disjoint: str
     different: int
+    column: str = ""
 
 
-def divide(utterances: Sequence[Utterance]) -> NewSplits:
+def new_splits(utterances: Sequence[Utterance]) -> NewSplits:
+    """The splits that a column states for each utterance, or those of `divide`.
+
+    If the column states no valid or no test, it is divided from its train.
+    """
+    for column in dict.fromkeys(name for item in utterances for name in item.extra if name.lower() in COLUMNS):
+        names = [STATED.get(str(item.extra.get(column, "")).strip().lower(), "") for item in utterances]
+        if "" in names or "train" not in names or len({*names}) < 2:
+            continue
+        train = [item for item, name in zip(utterances, names, strict=True) if name == "train"]
+        missing = {split: share for split, share in SHARES.items() if split not in names}
+        parts = divide(train, missing)
+        of_train = iter(parts.names)
+        names = [next(of_train) if name == "train" else name for name in names]
+        return NewSplits(names, parts.disjoint, parts.different, column)
+    return divide(utterances)
+
+
+def divide(utterances: Sequence[Utterance], shares: Mapping[str, float] = SHARES) -> NewSplits:
     """Assigns whole groups to splits, in the order of the hash of the group: the same corpus gives the same splits.
 
     Groups with more than `LARGEST` of the audio come last, so that they train.
 
     A group is a speaker if there are at least `LEAST_SPEAKERS`, else a text without case and punctuation. Groups with a
     clip of the same samples, or with segments of one recording that overlap, are one group.
+
+    Args:
+        utterances: the utterances.
+        shares: of each split but train, the share of the audio.
     """
     speakers = {item.speaker for item in utterances}
     disjoint = "speaker" if len(speakers) >= LEAST_SPEAKERS and "" not in speakers else "text"
@@ -43,7 +72,7 @@ def divide(utterances: Sequence[Utterance]) -> NewSplits:
         seconds[key] += item.duration
     total, names = sum(seconds.values()), dict[bytes, str]()
     order = iter(sorted(seconds, key=lambda key: (seconds[key] > LARGEST * total, key)))
-    for left, (split, share) in zip((2, 1), SHARES.items(), strict=True):  # splits that also need a group
+    for left, (split, share) in zip(range(len(shares), 0, -1), shares.items(), strict=True):  # that also need a group
         filled = 0.0
         while filled < share * total and len(names) < len(seconds) - left:
             key = next(order)

@@ -17,7 +17,7 @@ from finetune.core.goals import GOALS
 from finetune.core.recipe import load_recipe
 from finetune.data.leaks import find_leaks
 from finetune.data.manifest import Utterance, read_manifest
-from finetune.data.new_splits import divide
+from finetune.data.new_splits import divide, new_splits
 from finetune.planning.new_recipe import DEFAULT_MODEL, NewRecipe, epochs_for, recipe_text
 
 MODEL = Path(__file__).resolve().parents[2] / "data" / "granite-speech-nano"
@@ -164,6 +164,41 @@ def test_splits_share_no_text_and_do_not_depend_on_the_order() -> None:
     assert texts["test"].isdisjoint(texts["valid"])
     assert 7 <= splits.names.count("test") <= 12 and 7 <= splits.names.count("valid") <= 12
     assert divide(rows[::-1]).names == splits.names[::-1]
+
+
+def with_column(stated: list[str], column: str = "split") -> list[Utterance]:
+    rows = [utterance(number, f"text {number}") for number in range(len(stated))]
+    return [replace(row, extra={column: name}) for row, name in zip(rows, stated, strict=True)]
+
+
+@pytest.mark.parametrize("column", ["split", "Subset", "partition"])
+def test_a_column_of_splits_is_kept(column: str) -> None:
+    splits = new_splits(with_column(["train", "Test", "dev ", "validation", "eval", "training"], column))
+    assert splits.names == ["train", "test", "valid", "valid", "test", "train"] and splits.column == column
+
+
+@pytest.mark.parametrize(("stated", "lacks"), [("test", "valid"), ("dev", "test")])
+def test_a_split_that_the_column_lacks_is_a_part_of_its_train(stated: str, lacks: str) -> None:
+    rows = with_column(["train"] * 30 + [stated] * 10)
+    splits = new_splits(rows)
+    assert len({*splits.names[30:]}) == 1 and lacks not in splits.names[30:]
+    assert splits.names[:30].count(lacks) == 3 and splits.names[:30].count("train") == 27
+
+
+@pytest.mark.parametrize("stated", [["train"] * 30, ["train"] * 29 + ["3"], ["test", "dev"] * 15, ["a", "b"] * 15])
+def test_a_column_that_is_no_split_is_not_kept(stated: list[str]) -> None:
+    rows = with_column(stated)
+    assert new_splits(rows) == divide(rows)
+
+
+def test_the_files_have_the_rows_that_the_column_states(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["test" if number % 4 == 0 else "train" for number in range(20)]
+    table = "".join(f"{number}.wav,sentence {number},{name}\n" for number, name in enumerate(names))
+    (clips / "metadata.csv").write_text(f"file_name,text,split\n{table}")
+    assert run([str(clips), "--yes", "--name", "own", "--goal", "vocabulary", "--model", str(MODEL)]) == 0
+    assert {item.extra["split"] for item in read_manifest(clips.parent / "own" / "test.jsonl")} == {"test"}
+    assert {item.extra["split"] for item in read_manifest(clips.parent / "own" / "valid.jsonl")} == {"train"}
+    assert "column 'split' states them; what it lacks is a part of its train" in capsys.readouterr().out
 
 
 def test_splits_share_no_audio_and_no_text_but_for_punctuation() -> None:
