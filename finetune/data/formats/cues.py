@@ -52,7 +52,7 @@ class Annotation:
 
 
 def order_notes(cues: Iterable[Cue]) -> Counter[str]:
-    """Notes about cues that are out of order, or overlap with another speaker."""
+    """Notes about cues that are out of order, overlap with another speaker, or have rounded times."""
     notes: Counter[str] = Counter()
     last: dict[tuple[str, str, int | None], float] = {}
     cues = list(cues)
@@ -67,6 +67,10 @@ def order_notes(cues: Iterable[Cue]) -> Counter[str]:
         and (first.recording, first.channel) == (second.recording, second.channel)
         for first, second in pairwise(in_order)
     )
+    if len(cues) > 2 and any(cue.start for cue in cues) and not any(cue.start % 1 or cue.end % 1 for cue in cues):
+        notes[
+            "cues of files with times of whole seconds only, so probably rounded: words at the edges are cut off"
+        ] += len(cues)
     return +notes
 
 

@@ -359,6 +359,15 @@ def test_times_and_arrows_that_are_spoken_stay(talk: Path, text: str) -> None:
     assert [row.values["text"] for row in read(talk / "talk.srt")] == [text]
 
 
+@pytest.mark.parametrize(("end", "is_said"), [("00:00:04", True), ("00:00:04,000", True), ("00:00:03,500", False)])
+def test_times_of_whole_seconds_are_said(talk: Path, caplog: pytest.LogCaptureFixture, end: str, is_said: bool) -> None:
+    times = [("00:00:00", "00:00:01"), ("00:00:01", "00:00:03"), ("00:00:03", end)]
+    (talk / "talk.srt").write_text("".join(f"1\n{first} --> {last}\nwords\n\n" for first, last in times))
+    with caplog.at_level(logging.INFO):
+        assert len(read(talk / "talk.srt")) == 3
+    assert ("whole seconds only, so probably rounded: words at the edges are cut off: 3" in caplog.text) == is_said
+
+
 def test_captions_that_roll_are_refused(talk: Path) -> None:
     lines = [f"line {n}" for n in range(8)]
     cues = [f"00:0{n}.000 --> 00:0{n + 1}.000\n{lines[n]}\n{lines[n + 1]}\n" for n in range(6)]
