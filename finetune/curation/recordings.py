@@ -13,7 +13,7 @@ from finetune.data.audio_file import open_audio
 from finetune.data.audit import stated_utterances
 from finetune.data.cells import no_number
 from finetune.data.corpora import read_corpus
-from finetune.data.formats.audio_folder import has_times
+from finetune.data.formats.audio_folder import has_times, heading_of
 from finetune.data.manifest import Utterance
 from finetune.data.row import Row
 from finetune.data.text_lines import read_text
@@ -74,6 +74,8 @@ def _row(audio: str, text_file: str) -> Row:
             f"{text_file}: the text has times, so it needs no alignment; put it beside the audio and use the folder as "
             "a corpus (docs/corpora.md)"
         )
+    if heading := heading_of(text):
+        raise DataError(f"{text_file}: lines such as {heading!r} are not spoken; remove them")
     return Row(text_file, {"audio_filepath": str(Path(audio).absolute()), "text": text})
 
 

@@ -6,11 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from finetune.core.errors import DataError
 from finetune.core.wording import count, verb
 from finetune.data.audio_suffixes import AUDIO_SUFFIXES
+from finetune.data.cells import cell_seconds
 from finetune.data.formats import annotations
 from finetune.data.formats.audio_names import AudioNames, is_audio
 from finetune.data.formats.metadata_folder import check_splits
@@ -26,6 +28,10 @@ _TIME = r"[\[(]?(?:\d+:)*\d+[.,:]\d+[\])]?"
 CLOCK = re.compile(r"\s*[\[(]?(?:\d+:)+\d+(?:[.,]\d+)?[\])]?(?:\s|$)")  # a line such as "[00:12] words"
 # Such as "0.0\t2.16\twords" and "00:01.5 --> 00:03.2".
 TWO_TIMES = re.compile(rf"\s*{_TIME}\s*(?:\t|-->|-|–|\s)\s*{_TIME}(?:\s|$)")
+# A line such as "Speaker 1  0:12", "Mary (00:01:05):" or "0:03" above the words, as Otter, Rev and YouTube write them.
+HEADING = re.compile(
+    r"(?:.{0,40}(?:[(\[]|\s\s|\t|[:,]\s|\w\s*\d+\s))?\s*(?P<time>(?:\d+:)?\d{1,2}:[0-5]\d)(?:[.,]\d+)?[)\]]?:?"
+)
 TIMIT = re.compile(r"\s*\d+ \d{3,} (?P<text>.*\S)\s*")  # the first and last sample, then the words
 HTK = re.compile(r"\s*\d+\s+\d+\s")  # a label of HTK, in units of 100 ns
 TEXT = (".txt", ".TXT", ".lab", ".normalized.txt", ".original.txt")  # the preferred one first; the last two: LibriTTS
@@ -193,6 +199,8 @@ def _of_text(place: _Place, name: str, notes: Counter[str]) -> Iterator[Row]:
             return
         except ValueError as error:
             fault = Finding("times in transcript", f"not only subtitles or labels{error}: {text[:60]!r}")
+    elif heading := heading_of(text):
+        fault = Finding("times in transcript", f"lines such as {heading!r} are not spoken")
     if f"{stem}.PHN" in place.names and (match := TIMIT.fullmatch(text)):
         text = match["text"]
         notes["numbers of samples before a transcript (TIMIT) are removed"] += 1
@@ -203,3 +211,17 @@ def has_times(text: str) -> bool:
     """Whether the lines of a transcript have times, as in subtitles and label files."""
     lines = [line for line in text.splitlines() if line.strip()]
     return any(map(TWO_TIMES.match, lines)) or (len(lines) > 1 and all(map(CLOCK.match, lines)))
+
+
+def heading_of(text: str) -> str:
+    """The first of the lines of a transcript that have a speaker or a time above the words; "" if there are none.
+
+    There are at least two, each with a line of words below it, the first among the first two lines, in order of time.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    found = [(index, match["time"]) for index, line in enumerate(lines) if (match := HEADING.fullmatch(line))]
+    if len(found) < 2 or found[0][0] > 1 or any(second[0] - first[0] < 2 for first, second in pairwise(found)):
+        return ""
+    times = [cell_seconds(time) for _, time in found]
+    is_ordered = all(first is not None and second is not None and first <= second for first, second in pairwise(times))
+    return lines[found[0][0]][:60] if is_ordered and found[-1][0] + 1 < len(lines) else ""
