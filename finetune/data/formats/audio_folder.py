@@ -58,7 +58,10 @@ def read(folder: Path, media_dir: Path) -> Iterator[Row]:
     yield from _of_annotations(folder, owners, notes)
     for place, name in _files(folder):
         if is_audio(name) and os.path.join(place.path, name) not in owners:
-            yield from _of_text(place, name, notes)
+            if _has_preferred(place, name):
+                notes["audio files are not read, because another one has the same name (.wav and .mp3)"] += 1
+            else:
+                yield from _of_text(place, name, notes)
         elif is_audio(name) and _text_beside(place, name):
             notes[".txt files are not read, because their audio has another transcript"] += 1
     for place, name in _files(folder):
@@ -168,6 +171,13 @@ def _of_annotations(folder: Path, owners: dict[str, tuple[Path, str]], notes: Co
                     )
                 else:
                     notes[f"cues of {path.suffix} files are not read, because their audio has another transcript"] += 1
+
+
+def _has_preferred(place: _Place, name: str) -> bool:
+    """Whether the audio file is a copy of another one: the same name with a preferred suffix, and one .txt file."""
+    stem, suffix = os.path.splitext(name)
+    preferred = AUDIO_SUFFIXES[: AUDIO_SUFFIXES.index(suffix.lower())]
+    return any(f"{stem}{other}" in place.names for each in preferred for other in (each, each.upper()))
 
 
 def _text_beside(place: _Place, name: str) -> Path | None:

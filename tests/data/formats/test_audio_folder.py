@@ -107,6 +107,17 @@ def test_a_linked_folder_is_not_followed_and_a_linked_file_is_read(
     assert f"{folder}: 1 linked folder is not followed, such as {folder / 'loop'}; give each" in caplog.text
 
 
+def test_of_two_audio_files_of_one_name_the_preferred_one_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.mp3", "a.wav", "b.mp3", "c.FLAC", "c.ogg"):
+        write_audio(tmp_path / name)
+        (tmp_path / name).with_suffix(".txt").write_text(name[0])
+    with caplog.at_level("INFO"):
+        assert found(read(tmp_path), tmp_path) == {"a.wav": "a", "b.mp3": "b", "c.FLAC": "c"}
+    assert "audio files are not read, because another one has the same name (.wav and .mp3): 2" in caplog.text
+
+
 def test_a_folder_of_linked_folders_names_one(tmp_path: Path) -> None:
     write_audio(tmp_path / "elsewhere" / "1.wav")
     (tmp_path / "elsewhere" / "1.txt").write_text("one")
