@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 
-from finetune.core.unicode_text import composed
+from finetune.core.unicode_text import composed, listed
 from finetune.core.wording import count
 
 NO_NUMBER = ("", "nan", "none", "null", "na", "n/a", "-")  # cells of a column of numbers that hold no number
@@ -79,10 +79,12 @@ def cell_channel(value: object) -> int | None:
 
 
 def cell_keywords(value: object) -> list[str]:
-    """The distinct keywords of a list, or of a cell that separates them by comma, semicolon or line.
+    """The distinct keywords of a list, or of a cell that has one as text or separates them by comma, semicolon or line.
 
     A comma separates keywords in a prompt, so it also does inside an element of a list.
     """
+    items = listed(value.strip()) if isinstance(value, str) else None
+    value = value if items is None else items
     if isinstance(value, list | tuple):
         parts = [part for item in value for part in (item.split(",") if isinstance(item, str) else [item])]
     else:

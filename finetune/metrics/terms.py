@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from finetune.core.errors import DataError
 from finetune.core.files import MAX_LIST_BYTES, read_bytes
-from finetune.core.unicode_text import composed
+from finetune.core.unicode_text import composed, listed
 from finetune.core.wording import count
 from finetune.metrics.normalizer import normalize
 from finetune.metrics.term_matcher import TermMatcher
@@ -104,13 +104,14 @@ def term_lines(path: str | Path) -> list[tuple[int, str]]:
 
 
 def column_terms(cells: Iterable[object], preset: str) -> list[str]:
-    """The distinct terms of a manifest column whose cells are lists of strings, or strings separated by , or ;.
+    """The distinct terms of a manifest column whose cells are lists of strings, also as text, or separated by , or ;.
 
     Other cells, and terms that the preset empties, are ignored.
     """
     terms: dict[str, None] = {}
     for cell in cells:
-        parts = cell.replace(";", ",").split(",") if isinstance(cell, str) else cell
+        items = listed(cell.strip()) if isinstance(cell, str) else None
+        parts = cell.replace(";", ",").split(",") if isinstance(cell, str) and items is None else items or cell
         for part in parts if isinstance(parts, list | tuple) else ():
             if isinstance(part, str) and normalize(part, preset):
                 terms.setdefault(" ".join(composed(part).split()))

@@ -11,7 +11,7 @@ from finetune.core.data_config import TextSection
 from finetune.core.errors import DataError
 from finetune.data.audio import inspect_audio
 from finetune.data.audit import Audit, audit
-from finetune.data.cells import clean_text
+from finetune.data.cells import cell_keywords, clean_text
 from finetune.data.manifest import Utterance, read_manifest, write_manifest
 from finetune.data.problems import ADVICE, Problem, format_problems
 from finetune.data.row import Row
@@ -311,3 +311,20 @@ def test_a_corpus_whose_first_rows_all_fail_for_one_reason_is_not_read_to_its_en
     assert len(run([{"audio_filepath": good, "text": "a"}, *gone], 3).dropped) == 150
     assert len(run([{"audio_filepath": good, "text": ""}, *gone], 3).dropped) == 151
     assert len(run(gone[:100], 3).dropped) == 100, "all are read"
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        ("['IBM', \"New York\"]", ["IBM", "New York"]),
+        ('["a, b", "c"]', ["a", "b", "c"]),
+        ("[]", []),
+        ("[IBM]", ["[IBM]"]),
+        ("['a' 'b']", ["['a' 'b']"]),
+        ("[1, 2]", ["[1", "2]"]),
+        ("[" * 9000 + "]" * 9000, ["[" * 9000 + "]" * 9000]),
+        ("a; b\nc", ["a", "b", "c"]),
+    ],
+)
+def test_keywords_of_a_cell(cell: str, words: list[str]) -> None:
+    assert cell_keywords(cell) == words

@@ -85,6 +85,11 @@ def test_misses_by_utterance() -> None:
 def test_terms_of_a_column() -> None:
     cells = [["IBM", "New  York"], "stent; IBM, graft", None, 3, ["?!", 4], ""]
     assert column_terms(cells, "basic@2") == ["IBM", "New York", "stent", "graft"]
+    assert column_terms(["['IBM', 'New York']", '["stent"]', "[]", "[b, c"], "basic@2")[:3] == [
+        "IBM",
+        "New York",
+        "stent",
+    ]
 
 
 @given(TEXTS, TEXTS)
