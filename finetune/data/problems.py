@@ -12,7 +12,7 @@ ADVICE = {
     "unreadable audio": "Replace or convert the files, or remove the rows.",
     "invalid offset": "Write the start of each segment in seconds, 0 or more.",
     "times in transcript": "Write a table with the columns file_name, start, end and text, one row for each segment.",
-    "unreadable annotation": "Correct or export the subtitle or annotation files again, or remove them.",
+    "unreadable annotation": "Correct or export the text, subtitle or annotation files again, or remove them.",
     "invalid duration": "Write the durations in seconds, more than 0, or leave the cells empty.",
     "contradictory segment": "Correct the times, or keep only start and end.",
     "segment outside the audio": "Write the times in seconds; for milliseconds, end the column names in _ms.",

@@ -85,7 +85,8 @@ def _files(folder: Path, inner: str = "") -> Iterator[tuple[_Place, str]]:
     """The files of a folder in the order of their paths, each with its directory. One directory is in memory."""
     path = os.path.join(os.path.abspath(folder), inner) if inner else os.path.abspath(folder)
     with os.scandir(path) as entries:
-        kinds = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+        shown = (entry for entry in entries if not entry.name.startswith("._"))  # what macOS adds on other disks
+        kinds = {entry.name: entry.is_dir(follow_symlinks=False) for entry in shown}
     names = frozenset(name for name, is_folder in kinds.items() if not is_folder)
     place = _Place(path, inner, names, frozenset(os.path.splitext(name)[0] for name in names if is_audio(name)))
     for name in sorted(kinds):
@@ -199,7 +200,12 @@ def _of_text(place: _Place, name: str, notes: Counter[str]) -> Iterator[Row]:
     if (transcript := _text_beside(place, name)) is None:
         yield Row(audio, {"audio_filepath": audio, "text": None})
         return
-    text, fault = read_text(transcript), None
+    try:
+        text, fault = read_text(transcript), None
+    except DataError as error:
+        fault = Finding("unreadable annotation", str(error).replace(str(transcript), transcript.name))
+        yield Row(str(transcript), {"audio_filepath": audio, "text": None}, fault)
+        return
     if transcript.suffix == ".lab" and HTK.match(text):
         fault = Finding("times in transcript", f"labels of HTK: {text[:60]!r}")
     elif has_times(text):

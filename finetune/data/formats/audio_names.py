@@ -39,7 +39,7 @@ class AudioNames:
         """The names of the audio files, by their complete names and by their stems; of several, the preferred one."""
         if folder not in self._folders:
             try:
-                names = [name for name in os.listdir(folder) if is_audio(name)]
+                names = [name for name in os.listdir(folder) if is_audio(name) and not name.startswith("._")]
             except OSError:
                 names = []
             names.sort(key=lambda name: (AUDIO_SUFFIXES.index(os.path.splitext(name)[1].lower()), name), reverse=True)

@@ -118,6 +118,24 @@ def test_of_two_audio_files_of_one_name_the_preferred_one_is_read(
     assert "audio files are not read, because another one has the same name (.wav and .mp3): 2" in caplog.text
 
 
+def test_the_hidden_files_of_macos_are_not_read(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav")
+    (tmp_path / "a.txt").write_text("one")
+    for name in ("._a.wav", "._a.txt", "._a.srt"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7")
+    assert found(read(tmp_path), tmp_path) == {"a.wav": "one"}
+
+
+@pytest.mark.parametrize("content", [b"caf\xe9", b"a\0b"])
+def test_one_damaged_text_file_is_a_fault_of_its_row(tmp_path: Path, content: bytes) -> None:
+    for name in ("a", "b"):
+        write_audio(tmp_path / f"{name}.wav")
+        (tmp_path / f"{name}.txt").write_bytes(content if name == "a" else b"two")
+    bad, good = read(tmp_path)
+    assert bad.fault is not None and bad.fault.kind == "unreadable annotation" and bad.fault.detail.startswith("a.txt")
+    assert good.fault is None and good.values["text"] == "two"
+
+
 def test_a_folder_of_linked_folders_names_one(tmp_path: Path) -> None:
     write_audio(tmp_path / "elsewhere" / "1.wav")
     (tmp_path / "elsewhere" / "1.txt").write_text("one")
