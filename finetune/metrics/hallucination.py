@@ -22,9 +22,11 @@ WORDS_PER_SECOND = 6.0
 CHARS_PER_SECOND = 15.0  # under a preset without spaces
 REPEATS = 4
 LONGEST_LOOP = 8  # words in the repeated part
+LOOP_CHARS = 8  # under a preset without spaces, in all repetitions: "10000" and "ハハハハ" are no loops
 COMPRESSION = 2.4  # bytes of the text / bytes of its zlib stream, as in Whisper's decoder (arXiv 2212.04356, 4.5)
 LENGTH_RATIO, LENGTH_SLACK = 2, 3
 ECHO_WORDS = 4
+ECHO_CHARS = 12  # under a preset without spaces: "form" and "ください" are no copy of an instruction
 
 
 @dataclass(frozen=True)
@@ -69,15 +71,16 @@ def flags(
     """
     ref_words, hyp_words = _words(reference, preset), _words(hypothesis, preset)
     rate = CHARS_PER_SECOND if preset in UNSPACED else WORDS_PER_SECOND
-    repeats, compression = _repeats(hyp_words), _compression(hypothesis)
+    repeats, compression = _repeats(hyp_words, preset), _compression(hypothesis)
+    size = ECHO_CHARS if preset in UNSPACED else ECHO_WORDS
     present = {
         "truncated": truncated,
-        "loop": repeats >= max(REPEATS, _repeats(ref_words) + 1)
+        "loop": repeats >= max(REPEATS, _repeats(ref_words, preset) + 1)
         or compression > max(COMPRESSION, _compression(reference)),
         "fast": len(hyp_words) > max(rate * duration, len(ref_words)),
         "long": len(hyp_words) > LENGTH_RATIO * len(ref_words) + LENGTH_SLACK,
         "unspoken": bool(hyp_words) and not ref_words,
-        "echo": bool(_ngrams(_words(instruction, preset)) & _ngrams(hyp_words) - _ngrams(ref_words)),
+        "echo": bool(_ngrams(_words(instruction, preset), size) & _ngrams(hyp_words, size) - _ngrams(ref_words, size)),
         "keyword": bool(false_keywords(reference, hypothesis, keywords, preset)),
         "language": bool(written_language(reference, hypothesis, language)),
     }
@@ -123,14 +126,17 @@ def _words(text: str, preset: str) -> list[str]:
     return list(normalized) if preset in UNSPACED else normalized.split()
 
 
-def _repeats(words: Sequence[str]) -> int:
-    """The largest number of consecutive repetitions of 1 to `LONGEST_LOOP` words."""
-    max_repeats = 1
+def _repeats(words: Sequence[str], preset: str) -> int:
+    """The largest number of consecutive repetitions of 1 to `LONGEST_LOOP` words, or of at least `LOOP_CHARS`
+    characters under a preset without spaces."""
+    max_repeats, shortest = 1, LOOP_CHARS if preset in UNSPACED else 0
     for size in range(1, LONGEST_LOOP + 1):
         equal = 0
         for index in range(size, len(words)):
             equal = equal + 1 if words[index] == words[index - size] else 0
-            max_repeats = max(max_repeats, equal // size + 1)
+            repeats = equal // size + 1
+            if repeats * size >= shortest:
+                max_repeats = max(max_repeats, repeats)
     return max_repeats
 
 
@@ -139,5 +145,5 @@ def _compression(text: str) -> float:
     return len(raw) / len(zlib.compress(raw))
 
 
-def _ngrams(words: Sequence[str]) -> set[tuple[str, ...]]:
-    return {tuple(words[start : start + ECHO_WORDS]) for start in range(len(words) - ECHO_WORDS + 1)}
+def _ngrams(words: Sequence[str], size: int) -> set[tuple[str, ...]]:
+    return {tuple(words[start : start + size]) for start in range(len(words) - size + 1)}

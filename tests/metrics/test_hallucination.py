@@ -57,6 +57,28 @@ def test_speed_in_words_or_characters_per_second() -> None:
     assert of("one two", "one two", truncated=True) == ("truncated",)
 
 
+@pytest.mark.parametrize(
+    "reference, hypothesis, expected",
+    [
+        ("新しいプラットフォームです", "新しいplatformです", ()),  # "form" is in the instruction
+        ("1000円です", "10000円です", ()),
+        ("ハハハと笑う", "ハハハハと笑う", ()),
+        ("はい", "はいはいはいはい", ("loop", "long")),
+        ("千円の本です", "00000000円の本です", ("loop",)),
+        ("晴れです", "transcribe the speechです", ("long", "echo")),
+    ],
+)
+def test_flags_of_characters(reference: str, hypothesis: str, expected: tuple[str, ...]) -> None:
+    assert of(reference, hypothesis, preset="ja-cer@2") == expected
+
+
+def test_a_common_ending_is_no_copy_of_a_japanese_instruction() -> None:
+    instruction = "この音声の内容を正確に書き起こしてください"
+    shared = {"duration": 5.0, "instruction": instruction, "keywords": (), "truncated": False, "preset": "ja-cer@2"}
+    assert flags("少し待って下さい", "少し待ってください", **shared) == ()
+    assert "echo" in flags("少し待って下さい", "内容を正確に書き起こしてください", **shared)
+
+
 def test_compression_detects_loops_with_changes() -> None:
     text = " ".join(f"and so on to {number % 7} and on" for number in range(40))
     assert "loop" in of("words", text, duration=100)
