@@ -162,7 +162,7 @@ def scorecard(clips: Sequence[Clip], outputs: Sequence[SystemOutput], options: S
         ),
         frequency=by_frequency(rows, options.trained, preset),
         entities=entities(references, hypotheses, preset),
-        numerals=numeral_errors(rows),
+        numerals=numeral_errors(rows, [clip.text_language for clip in clips]),
         style=style(references, hypotheses),
         audio_seconds=round(audio, 3),
         seconds=round(seconds, 3),

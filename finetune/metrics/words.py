@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from finetune.metrics.alignment import Edit, align_words
 from finetune.metrics.normalizer import UNSPACED, normalize
+from finetune.metrics.numeral_words import numeral_words
 
 FREQUENCIES = (("unseen", 0), ("1 to 5", 5), ("6 to 50", 50), ("more than 50", None))  # name, highest count
 
@@ -20,6 +21,7 @@ _NUMERALS = (
 ).replace(" ", "|")
 _SIGNS = r"[-+±<>≤≥≈≠%‰°$€£¥]*[.,:]?"  # of number_signs, with the most frequent currencies
 _NUMBER = rf"(?:{_SIGNS}[^\W\d_]?\d[\w.,:/^%‰°$€£¥]*|(?:{_NUMERALS})\b)"
+_NUMERAL = re.compile(rf"{_NUMBER}$")
 NOT_NUMBERS = {"one", "second"}  # rarely numbers when they stand alone
 _KINDS = {  # matched in the text as written, compared without case
     "time": re.compile(r"\b\d{1,2}[:.]\d\d\b(?!\.\d)"),
@@ -141,20 +143,32 @@ def _recall(kind: str, references: Iterable[list[str]], hypotheses: Iterable[lis
     )
 
 
-def numeral_errors(rows: Sequence[Sequence[Edit]]) -> NumeralErrors:
-    """Counts word errors of numerals. Many `style` errors mean a different spelling of numbers, not misrecognition."""
-    wrong = [edit for edits in rows for edit in edits if edit.op != "equal"]
-    numeral = re.compile(rf"{_NUMBER}$")
-    kinds = [tuple(bool(word and numeral.match(word)) for word in edit[1:]) for edit in wrong]
-    digits = [tuple(any(map(str.isdigit, word)) for word in edit[1:]) for edit in wrong]
-    references = [edit.reference for edits in rows for edit in edits if edit.op != "insert"]
-    return NumeralErrors(
-        errors=len(wrong),
-        numeral=sum(map(any, kinds)),
-        style=sum(all(kind) and digit[0] != digit[1] for kind, digit in zip(kinds, digits, strict=True)),
-        words=len(references),
-        numeral_words=sum(bool(numeral.match(word)) for word in references),
-    )
+def numeral_errors(rows: Sequence[Sequence[Edit]], languages: Sequence[str] = ()) -> NumeralErrors:
+    """Counts word errors of numerals. Many `style` errors mean a different spelling of numbers, not misrecognition.
+
+    Args:
+        rows: the alignment of each utterance.
+        languages: the two-letter code of each text, for its number words; English ones count in any language.
+    """
+    wrong, numerals, styles, words, numeral_references = 0, 0, 0, 0, 0
+    for edits, language in zip(rows, languages or [""] * len(rows), strict=True):
+        for edit in edits:
+            reference, hypothesis = _is_numeral(edit.reference, language), _is_numeral(edit.hypothesis, language)
+            words += edit.op != "insert"
+            numeral_references += reference
+            if edit.op != "equal":
+                wrong += 1
+                numerals += reference or hypothesis
+                styles += reference and hypothesis and _has_digit(edit.reference) != _has_digit(edit.hypothesis)
+    return NumeralErrors(errors=wrong, numeral=numerals, style=styles, words=words, numeral_words=numeral_references)
+
+
+def _is_numeral(word: str, language: str) -> bool:
+    return bool(word) and (bool(_NUMERAL.match(word)) or word.casefold() in numeral_words(language))
+
+
+def _has_digit(word: str) -> bool:
+    return any(map(str.isdigit, word))
 
 
 def style(references: list[str], hypotheses: list[str]) -> Style:

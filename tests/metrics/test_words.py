@@ -85,6 +85,36 @@ def test_numerals_in_another_style() -> None:
 
 
 @pytest.mark.parametrize(
+    "language, reference, hypothesis, counts",
+    [  # errors, numeral, style
+        (
+            "de",
+            "ich nehme 5 um 10 uhr und 25 am 3.",
+            "ich nehme fünf um zehn uhr und fünfundzwanzig am dritten",
+            (4, 4, 4),
+        ),
+        ("de", "im jahr 1998 dreißig", "im jahr tausendneunhundertachtundneunzig 30", (2, 2, 1)),
+        ("es", "tome 5 a las 10", "tome cinco a las diez", (2, 2, 2)),
+        ("fr", "prenez 5 à 10 heures", "prenez cinq à dix heures", (2, 2, 2)),
+        ("fr", "un chat et une souris", "le chien", (5, 0, 0)),
+        ("pt", "às 8 em 2 dias", "às oito em dois dias", (2, 2, 2)),
+        ("", "nehme 5 um 10", "nehme fünf um zehn", (2, 2, 0)),
+        ("xx", "nehme 5", "nehme fünf", (1, 1, 0)),
+    ],
+)
+def test_numerals_in_another_style_by_language(
+    language: str, reference: str, hypothesis: str, counts: tuple[int, int, int]
+) -> None:
+    result = numeral_errors(align([reference], [hypothesis], "basic@2"), [language])
+    assert (result.errors, result.numeral, result.style) == counts
+
+
+def test_japanese_numerals_in_another_style() -> None:
+    result = numeral_errors(align(["5日に8本"], ["五日に八本"], "ja-cer@2"), ["ja"])
+    assert (result.errors, result.numeral, result.style, result.numeral_words) == (2, 2, 2, 2)
+
+
+@pytest.mark.parametrize(
     "reference, hypothesis, expected",
     [
         ("Hello, world. Yes!", "hello world. yes?", Style(3, 2, 3, 1, 1)),
