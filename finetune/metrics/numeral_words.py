@@ -11,7 +11,7 @@ _LARGE = (10_000, 100_000, 1_000_000, 2_000_000, 1_000_000_000)
 _CHARACTERS = {language: frozenset("〇零一二三四五六七八九十百千万億") for language in ("ja", "zh")}
 _ENDINGS = {"de": "nrsm"}  # of ordinals: dritte, dritten, dritter
 # Articles, conjunctions and verbs that num2words writes too.
-_NOT_ALONE = frozenset("un une uno una um uma ein eine et e y und sei de".split())
+_NOT_ALONE = frozenset(["un", "une", "uno", "una", "um", "uma", "ein", "eine", "et", "e", "y", "und", "sei", "de"])
 
 
 @cache

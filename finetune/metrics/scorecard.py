@@ -161,7 +161,7 @@ def scorecard(clips: Sequence[Clip], outputs: Sequence[SystemOutput], options: S
             len(unflagged), error_rate(sum(errors[i] for i in unflagged), sum(words[i] for i in unflagged))
         ),
         frequency=by_frequency(rows, options.trained, preset),
-        entities=entities(references, hypotheses, preset),
+        entities=entities(references, hypotheses, preset, [clip.text_language for clip in clips]),
         numerals=numeral_errors(rows, [clip.text_language for clip in clips]),
         style=style(references, hypotheses),
         audio_seconds=round(audio, 3),

@@ -24,13 +24,20 @@ _NUMBER = rf"(?:{_SIGNS}[^\W\d_]?\d[\w.,:/^%‰°$€£¥]*|(?:{_NUMERALS})\b)"
 _NUMERAL = re.compile(rf"{_NUMBER}$")
 NOT_NUMBERS = {"one", "second"}  # rarely numbers when they stand alone
 _KINDS = {  # matched in the text as written, compared without case
-    "time": re.compile(r"\b\d{1,2}[:.]\d\d\b(?!\.\d)"),
-    "date": re.compile(r"\b\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b"),
+    "time": re.compile(  # with a point only before a unit: "2.50" is mostly an amount
+        r"(?<![\w.,:/])(?:[01]?\d|2[0-4])(?::[0-5]\d(?::[0-5]\d)?|\.[0-5]\d(?= ?(?:[ap]\.?m\b|uhr\b|h\b)))"
+        r"(?![\d:]|[.,]\d)",
+        re.IGNORECASE,
+    ),
+    "date": re.compile(r"(?<![\w.])\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b(?!\.\d)"),
     "e-mail": re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+"),
     "web address": re.compile(r"\b(?:https?://|www\.)[^\s,;]+"),
     "code": re.compile(r"\b(?=\w*\d)(?=\w*[^\W\d_])(?!\d+(?:st|nd|rd|th|s)\b)\w+\b"),
-    "name": re.compile(r"(?<=[^\W_] )(?:[A-Z][^\W_]+)(?: [A-Z][^\W_]+)*"),  # capitalized words inside a sentence
 }
+_UPPER = "".join(char for char in map(chr, range(0x530)) if char.isupper())  # Latin, Greek and Cyrillic
+_CAPITALIZED = rf"(?!I['’])[{_UPPER}]['’]?[^\W_]+"
+_NAME = re.compile(rf"(?<=[^\W_] ){_CAPITALIZED}(?: {_CAPITALIZED})*")  # capitalized words inside a sentence
+CAPITAL_NOUNS = ("de", "lb")  # languages in which capitals do not show names
 _WORD_OR_MARK = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[.,!?;:…]+")
 
 
@@ -112,29 +119,55 @@ def by_frequency(rows: Sequence[Sequence[Edit]], trained: Mapping[str, int], pre
     ]
 
 
-def entities(references: list[str], hypotheses: list[str], preset: str) -> list[EntityRecall]:
+def entities(
+    references: list[str], hypotheses: list[str], preset: str, languages: Sequence[str] = ()
+) -> list[EntityRecall]:
     """Recall of numbers (digits or English number words, in normalized text) and of other entities by their form.
 
-    Adjacent numerals are one number. A hit is an exact match; positions are not aligned. Kinds without occurrences
-    are omitted.
+    Adjacent numerals are one number. A hit is an exact match; positions are not aligned. A name has capitals in one of
+    the texts; casing is not part of the match, because `style` counts it. Kinds without occurrences are omitted.
+
+    Args:
+        references: one text for each utterance.
+        hypotheses: hypotheses in the same order.
+        preset: a name in `NORMALIZERS`.
+        languages: the two-letter code of each text; names are not searched in German, where all nouns have capitals.
     """
     number = re.compile(rf"(?<!\w){_NUMBER}(?:[ -](?:and )?{_NUMBER})*")
 
     def numbers(text: str) -> list[str]:
         return [span for span in number.findall(normalize(text, preset).casefold()) if span not in NOT_NUMBERS]
 
-    rows = [_recall("number", map(numbers, references), map(numbers, hypotheses))]
+    rows = [_recall("number", zip(map(numbers, references), map(numbers, hypotheses), strict=True))]
+    composed = [[unicodedata.normalize("NFC", text) for text in texts] for texts in (references, hypotheses)]
     for kind, pattern in _KINDS.items():
-        ref, hyp = (
-            [[match.casefold() for match in pattern.findall(unicodedata.normalize("NFC", text))] for text in texts]
-            for texts in (references, hypotheses)
-        )
-        rows.append(_recall(kind, ref, hyp))
+        found = ([[match.casefold() for match in pattern.findall(text)] for text in texts] for texts in composed)
+        rows.append(_recall(kind, zip(*found, strict=True)))
+    named = zip(*composed, languages or [""] * len(references), strict=True)
+    rows.append(_recall("name", (_names(*pair) for *pair, language in named if language not in CAPITAL_NOUNS)))
     return [row for row in rows if row.support or row.false_alarms]
 
 
-def _recall(kind: str, references: Iterable[list[str]], hypotheses: Iterable[list[str]]) -> EntityRecall:
-    pairs = [(Counter(ref), Counter(hyp)) for ref, hyp in zip(references, hypotheses, strict=True)]
+def _names(reference: str, hypothesis: str) -> tuple[list[str], list[str]]:
+    """The names of the reference, and those that the hypothesis has: found in the reference, or by their capitals."""
+    plain = [text.replace("’", "'").replace("-", " ") for text in (reference, hypothesis)]
+    in_ref, in_hyp = (
+        [name.casefold() for name in _NAME.findall(text)] if text != text.upper() else [] for text in plain
+    )
+    ref_text, hyp_text = (" ".join(text.casefold().split()) for text in plain)
+    written = list[str]()
+    for name, support in Counter(in_ref).items():
+        spoken, recognized = _occurrences(name, ref_text), _occurrences(name, hyp_text)
+        written += [name] * (min(support, recognized) + max(0, recognized - spoken))
+    return in_ref, [*written, *(name for name in in_hyp if not _occurrences(name, ref_text))]
+
+
+def _occurrences(words: str, text: str) -> int:
+    return len(re.findall(rf"(?<!\w){re.escape(words)}(?!\w)", text))
+
+
+def _recall(kind: str, texts: Iterable[tuple[list[str], ...]]) -> EntityRecall:
+    pairs = [(Counter(ref), Counter(hyp)) for ref, hyp in texts]
     return EntityRecall(
         kind,
         support=sum(ref.total() for ref, _ in pairs),

@@ -57,7 +57,14 @@ def entity(kind: str, reference: str, hypothesis: str) -> tuple[int, int, int]:
         ("date", "on 2024-05-01", "on 2024-05-02", (1, 0, 1)),
         ("e-mail", "to Jane.Doe@example.com.", "to jane.doe@example.com", (1, 1, 0)),
         ("code", "gate 12B and the 21st", "gate 12b", (1, 1, 0)),
-        ("name", "He met Anna Novak in Paris.", "he met anna novak in paris", (2, 0, 0)),
+        ("time", "pay 2.50 and 1,10.50 from 10.20.30.40 in 25:70", "pay 2.50", (0, 0, 0)),  # no times
+        ("time", "um 14.30 Uhr, 2.15 pm or 8:05am", "um 14.30 Uhr, 2:15 pm or 8:05am", (3, 2, 1)),
+        ("date", "host 10.20.30.40", "host", (0, 0, 0)),
+        ("name", "He met Anna Novak in Paris.", "he met anna novak in paris", (2, 2, 0)),  # `style` counts casing
+        ("name", "Paris is old and Paris is big", "paris is old and paris is big paris", (1, 1, 1)),
+        ("name", "he met anna in paris", "He met Anna in Rome", (0, 0, 1)),
+        ("name", "so I'm with O'Brien, Jean-Luc and Émile", "so i'm with O’Brien jean luc and Emile", (3, 2, 1)),
+        ("name", "HE MET ANNA NOVAK", "he met anna", (0, 0, 0)),  # no casing
         ("name", "He met Anna Novak in Paris.", "He met Anna Novak in Rome.", (2, 1, 1)),
     ],
 )
@@ -72,6 +79,12 @@ def test_numbers_with_other_signs_are_other_numbers(reference: str, hypothesis: 
     assert entity("number", f"it was {reference} then", f"it was {hypothesis} then")[:2] == (1, 0)
     (edits,) = align([f"it was {reference}"], [f"it was {hypothesis}"], "basic@2")
     assert numeral_errors([edits]).numeral == numeral_errors([edits]).errors > 0
+
+
+def test_german_nouns_are_no_names() -> None:
+    texts = ["wir haben ein Haus in Berlin"]
+    assert entities(texts, texts, "basic@2", ["de"]) == []
+    assert entities(texts, texts, "basic@2") == [EntityRecall("name", 2, 2, 0)]
 
 
 def test_kinds_without_occurrences_are_omitted() -> None:
