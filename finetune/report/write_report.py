@@ -9,7 +9,7 @@ from typing import Any
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError
 from finetune.core.extras import require
-from finetune.core.files import read_json, read_jsonl, write_text
+from finetune.core.files import read_jsonl, write_text
 from finetune.core.recipe import load_recipe
 from finetune.core.run_dir import RunDir, damage_is_an_error
 from finetune.data.pseudo_labels import count_pseudo_labels
@@ -25,7 +25,8 @@ from finetune.report import charts, verdict
 from finetune.report.advice import advise
 from finetune.report.charts import ValidationPoint
 from finetune.report.clip_lists import EMBEDDED_BYTES, clip_lists
-from finetune.report.facts import Facts, Overlap
+from finetune.report.facts import Facts
+from finetune.report.overlap import limited_to_speakers, read_overlap
 from finetune.report.page import Content, html, summary
 from finetune.report.provenance import command, provenance_rows
 
@@ -74,20 +75,21 @@ def _content(run: RunDir, results: EvaluationResults, recipe: Recipe, trained: R
     rows = [row for row in every_row if row.set == "test"]
     suspicious = [SuspiciousReference(**row) for row in read_jsonl(run.suspicious)]
     records = read_jsonl(run.metrics) if run.metrics.is_file() else []
-    overlap, preset = _overlap(run), results.scores["test"].base.normalizer
+    overlap, preset = read_overlap(run), results.scores["test"].base.normalizer
     references = [row.text for row in rows]
     base, adapted = (
         align(references, texts, preset)
         for texts in ([row.pred_text_base for row in rows], [row.pred_text for row in rows])
     )
     pseudo = {split: number for split in SPLITS if (number := count_pseudo_labels(run.manifest(split)))}
+    limited = limited_to_speakers(results, overlap)
     facts = Facts(results, recipe, _valid(records), overlap, sum(row.errors for row in rows if row.flags), pseudo)
     return Content(
         name=run.root.resolve().name,
         unit="character" if preset in UNSPACED else "word",
         findings=[
-            verdict.domain(results),
-            *filter(None, [verdict.translation(results)]),
+            verdict.domain(limited),
+            *filter(None, [verdict.translation(limited)]),
             verdict.forgetting(results, recipe.train.max_canary_loss),
             verdict.hallucination(results),
             verdict.leak(overlap, len({row.speaker for row in rows} - {""})),
@@ -102,25 +104,6 @@ def _content(run: RunDir, results: EvaluationResults, recipe: Recipe, trained: R
         absent=_absent(results, recipe),
         provenance=provenance_rows(run, results, recipe, trained, pseudo),
         command=command(run, recipe),
-    )
-
-
-def _overlap(run: RunDir) -> Overlap:
-    """The overlap of test with train and replay that `finetune prepare` reports."""
-    warnings = read_json(run.problems)["test"]["warnings"]
-    problems = [item for item in warnings if item["kind"].endswith(("also in train", "also in replay"))]
-    prefixes = {
-        "sentences": ("sentence also in",),
-        "audio": ("audio also in", "overlapping audio also in", "audio file also in"),  # the last one up to 0.2.0
-        "speakers": ("speaker also in",),
-    }
-    rows = {key: [item for item in problems if item["kind"].startswith(kinds)] for key, kinds in prefixes.items()}
-    clips = {key: {item["id"] for item in items} for key, items in rows.items()}
-    return Overlap(
-        clips=len(clips["sentences"] | clips["audio"]),
-        sentences=len(clips["sentences"]),
-        audio=len(clips["audio"]),
-        speakers=len({item["detail"].partition(", as in ")[0] for item in rows["speakers"]}),
     )
 
 

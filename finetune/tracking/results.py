@@ -21,6 +21,7 @@ from finetune.metrics.scorecard import BINS
 from finetune.metrics.scores import Scores
 from finetune.report import tables, verdict
 from finetune.report.clip_lists import EMBEDDED_SECONDS, Row, choose_clips
+from finetune.report.overlap import limited_to_speakers, read_overlap
 from finetune.tracking.trackers import Cell, Sound, Table, TrackedResults, call_each, close_trackers, open_trackers
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def tracked_results(recipe: Recipe, run: RunDir) -> TrackedResults:
     """
     results, samples = read_results(run.scores), recipe.machine.tracker_samples
     by_name = {
-        "verdict": _verdict(results, recipe),
+        "verdict": _verdict(limited_to_speakers(results, read_overlap(run)), recipe),
         "scores": _scores(results),
         "differences": _differences(results),
         **_groups(results.groups["test"], private=samples != "none"),

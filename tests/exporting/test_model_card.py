@@ -21,6 +21,7 @@ from finetune.exporting.data_facts import split_facts
 from finetune.exporting.engine_checks import FILE, EngineCheck, add_check, read_checks
 from finetune.exporting.eval_results import Benchmark, benchmark_of, eval_result, parse_benchmark
 from finetune.metrics.results import write_model
+from finetune.report.facts import Overlap
 from finetune.training.state import TrainRecord
 
 HUB = BaseFacts("ibm-granite/x", hub="ibm-granite/x", revision="abc", license="apache-2.0")
@@ -46,7 +47,8 @@ def facts(tmp_path: Path) -> CardFacts:
         data={"canary": ["/data/secret/c.jsonl"], "train": ["hf:org/set:en:train"]},
         parts={"projector": {"mode": "full"}},
     )
-    return CardFacts(settings, HUB, {"train": split_facts(path)}, RECORD, results(), ModelLimits(), PROFILES["4.0"])
+    data, separate = {"train": split_facts(path)}, Overlap(0, 0, 0, 0)
+    return CardFacts(settings, HUB, data, RECORD, results(), ModelLimits(), PROFILES["4.0"], separate)
 
 
 def header(card: str) -> dict[str, Any]:
@@ -69,6 +71,17 @@ def test_the_front_matter_is_that_of_the_hub(facts: CardFacts) -> None:
     (index,) = content["model-index"]
     assert index["results"][0]["metrics"] == [{"type": "wer", "value": 10.0, "name": "WER (%), basic@2"}]
     assert [item["dataset"]["name"] for item in index["results"]] == ["test", "canary"]
+
+
+def test_test_speakers_of_the_training_limit_the_verdict(facts: CardFacts) -> None:
+    assert "- **Domain: Better.**" in model_card(facts, FORM) and "separate" not in model_card(facts, FORM)
+    card = model_card(replace(facts, overlap=Overlap(0, 0, 0, speakers=9)), FORM)
+    assert "- **Domain: Better on these 20 speakers; other speakers not shown.**" in card
+    (domain,) = (line for line in card.splitlines() if line.startswith("- **Domain"))
+    assert "for other speakers like these" not in domain
+    assert "9 of 20 test speakers are in the training data" in card
+    leaking = model_card(replace(facts, overlap=Overlap(3, 3, 0, 0)), FORM)
+    assert "3 test clips with a training sentence: the test scores are too good." in leaking
 
 
 def test_the_sections_have_what_a_reader_asks_for(facts: CardFacts) -> None:

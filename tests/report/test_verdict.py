@@ -7,6 +7,7 @@ from report_facts import DIFFERENCE, SAME, facts, metrics, results
 
 from finetune.report.advice import advise
 from finetune.report.facts import Overlap
+from finetune.report.overlap import limited_to_speakers
 from finetune.report.verdict import BAD, GOOD, OPEN, UNKNOWN, domain, forgetting, hallucination, leak
 
 
@@ -54,6 +55,15 @@ def test_every_verdict_says_for_whom_it_holds(scope: str, speakers: int, suffix:
     assert domain(results(content)).headline == forgetting(results(content), None).headline == f"Worse{suffix}"
     content["differences"]["test"] |= {"p_value": 0.2}
     assert domain(results(content)).headline == "No significant difference"
+
+
+def test_a_verdict_does_not_hold_for_others_if_test_speakers_are_in_the_training() -> None:
+    before = results()
+    limited = limited_to_speakers(before, Overlap(0, 0, 0, speakers=1))
+    assert domain(limited).headline == "Better on these 20 speakers; other speakers not shown"
+    assert "for other speakers like these" not in domain(limited).detail
+    assert limited.differences["canary"] == before.differences["canary"]
+    assert limited_to_speakers(before, Overlap(2, 2, 0, speakers=0)) == before
 
 
 def test_no_loss_on_several_sets_has_the_narrowest_scope() -> None:

@@ -11,7 +11,7 @@ from finetune.core.config import Recipe
 from finetune.core.model_limits import ModelLimits
 from finetune.core.options import MAX_WINDOW
 from finetune.core.prompts import PromptProfile
-from finetune.core.run_dir import RunDir
+from finetune.core.run_dir import RunDir, damage_is_an_error
 from finetune.exporting.base_facts import BaseFacts, base_facts
 from finetune.exporting.card.results import public_results, results_section, validation_section
 from finetune.exporting.card.training import hub_sets, language_codes, training_section
@@ -19,6 +19,8 @@ from finetune.exporting.card.usage import prompt_section
 from finetune.exporting.data_facts import SplitFacts, data_facts
 from finetune.metrics.results import EvaluationResults, read_results
 from finetune.metrics.scores import Scores
+from finetune.report.facts import Overlap
+from finetune.report.overlap import read_overlap
 from finetune.training.state import TrainRecord
 from finetune.version import __version__
 
@@ -64,6 +66,7 @@ class CardFacts:
     results: EvaluationResults | None
     limits: ModelLimits
     profile: PromptProfile
+    overlap: Overlap
 
 
 def _has_translations(facts: CardFacts) -> bool:
@@ -84,6 +87,8 @@ def card_facts(recipe: Recipe, run: RunDir, base: Path, limits: ModelLimits, pro
         CheckpointError: a record or the evaluation is damaged.
         DataError: a manifest is damaged.
     """
+    with damage_is_an_error(run.root, "run `finetune prepare RECIPE` again"):
+        overlap = read_overlap(run)
     return CardFacts(
         recipe=recipe,
         base=base_facts(recipe.model.base, recipe.model.revision, base),
@@ -92,6 +97,7 @@ def card_facts(recipe: Recipe, run: RunDir, base: Path, limits: ModelLimits, pro
         results=public_results(read_results(run.scores)) if run.scores.is_file() else None,
         limits=limits,
         profile=profile,
+        overlap=overlap,
     )
 
 
@@ -99,7 +105,7 @@ def model_card(facts: CardFacts, form: CardFormat) -> str:
     """The card, in Markdown with front matter."""
     recipe, base, results = facts.recipe, facts.base, facts.results
     header = yaml.safe_dump(_front_matter(facts, form), sort_keys=False, allow_unicode=True, width=1000)
-    scores = results_section(results, recipe) if results else None
+    scores = results_section(results, recipe, facts.overlap) if results else None
     if scores is None:
         scores = validation_section(facts.record, _has_translations(facts)) if facts.record else "Not evaluated.\n"
     spoken = ", ".join(language_codes(facts.data)) or "not stated"

@@ -10,6 +10,8 @@ from finetune.exporting.card.training import HOUR, hours_text
 from finetune.metrics.results import EvaluationResults
 from finetune.metrics.scores import Comparison, Scores
 from finetune.report import verdict
+from finetune.report.facts import Overlap
+from finetune.report.overlap import limited_to_speakers
 from finetune.report.wording import p_value, percent, points, span
 from finetune.training.state import TrainRecord
 
@@ -31,8 +33,15 @@ def _is_path(name: str) -> bool:
     return not name.startswith("hf:") and (bool(PurePath(name).suffix) or "/" in name or "\\" in name)
 
 
-def results_section(results: EvaluationResults, recipe: Recipe) -> str:
-    """Scores of base and adapted model on each set, and the verdicts of the report."""
+def results_section(results: EvaluationResults, recipe: Recipe, overlap: Overlap) -> str:
+    """Scores of base and adapted model on each set, and the verdicts of the report.
+
+    Args:
+        results: results of the evaluation.
+        recipe: recipe of the run.
+        overlap: overlap of test with the training data; it limits the verdicts.
+    """
+    results = limited_to_speakers(results, overlap)
     lines = [
         "| set | clips | hours | metric | base | this model | 95 % interval | difference | 95 % interval | p |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -50,6 +59,8 @@ def results_section(results: EvaluationResults, recipe: Recipe) -> str:
         verdict.forgetting(results, recipe.train.max_canary_loss),
         verdict.hallucination(results),
     ]
+    if overlap.clips or overlap.speakers:
+        findings.append(verdict.leak(overlap, scores.blocks.speakers))
     bullets = [" ".join(filter(None, [f"- **{x.subject}: {x.headline}.**", x.detail, x.caveat])) for x in findings]
     return "\n".join([*lines, "", *notes, "", *bullets, *_terms(results), ""])
 
