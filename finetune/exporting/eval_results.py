@@ -48,7 +48,7 @@ def benchmark_of(test: list[CorpusEntry]) -> Benchmark | None:
 
 
 def eval_result(benchmark: Benchmark, scores: SetScores, date: str | None = None) -> tuple[str, str]:
-    """The file with the result of the set `test`: its WER in per cent, or chrF for translations.
+    """The file with the result of the set `test`: its WER (or CER) in per cent, or chrF for translations.
 
     Args:
         benchmark: What the test set is.
@@ -58,7 +58,7 @@ def eval_result(benchmark: Benchmark, scores: SetScores, date: str | None = None
     Returns:
         Its path in the export, which has the names of data set and task, and its text.
     """
-    metric, rate = ("WER", scores.wer) if scores.chrf is None else ("chrF", scores.chrf)
+    metric, rate = (scores.error_name, scores.wer) if scores.chrf is None else ("chrF", scores.chrf)
     interval = f", 95 % interval {span(scores.interval)}" if scores.chrf is None else ""
     entry = {
         "dataset": {"id": benchmark.dataset, "task_id": benchmark.task},

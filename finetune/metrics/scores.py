@@ -10,6 +10,7 @@ from finetune.core.wording import count, verb
 from finetune.metrics.alignment import Confusion
 from finetune.metrics.blocks import Scope
 from finetune.metrics.mapsswe import Mapsswe
+from finetune.metrics.normalizer import UNSPACED
 from finetune.metrics.significance import Interval, PairedDifference
 from finetune.metrics.terms import TermRecall, TermSummary
 from finetune.metrics.translation import TranslationScores
@@ -126,6 +127,11 @@ class SetScores(WordErrors):
     translation: dict[str, TranslationScores] = field(default_factory=dict)
     empty_references: EmptyReferences | None = None
     chrf: float | None = None
+
+    @property
+    def error_name(self) -> Literal["WER", "CER"]:
+        """What `wer` is: CER under a preset without spaces, which scores each character as a word."""
+        return "CER" if self.normalizer in UNSPACED else "WER"
 
     def set_scores(self) -> dict[str, Any]:
         """The fields of `SetScores` by name, without those of a subclass."""

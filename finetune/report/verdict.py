@@ -181,7 +181,7 @@ def _change(results: EvaluationResults, name: str) -> str:
             f"(95 %: {span_of_points(gain)}, p {p_value(difference.p_value)})."
         )
     return (
-        f"WER {percent(scores.base.wer)} % → {percent(scores.adapted.wer)} %, "
+        f"{scores.base.error_name} {percent(scores.base.wer)} % → {percent(scores.adapted.wer)} %, "
         f"{points(difference.difference)} points (95 %: {span_of_points(difference)}, p {p_value(difference.p_value)})."
     )
 

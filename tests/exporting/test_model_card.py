@@ -84,6 +84,20 @@ def test_test_speakers_of_the_training_limit_the_verdict(facts: CardFacts) -> No
     assert "3 test clips with a training sentence: the test scores are too good." in leaking
 
 
+def test_scores_of_characters_are_named_cer(facts: CardFacts) -> None:
+    content = metrics()
+    for system in ("base", "adapted"):
+        content["scores"]["test"][system]["normalizer"] = "ja-cer@2"
+    card = model_card(replace(facts, results=results(content)), FORM)
+    (index,) = header(card)["model-index"]
+    assert index["results"][0]["metrics"] == [{"type": "cer", "value": 10.0, "name": "CER (%), ja-cer@2"}]
+    assert header(card)["metrics"] == ["cer", "wer"]  # test and canary
+    assert "| test | 100 | 1 | CER | 20.0 | 10.0 |" in card and "| canary | 100 | 1 | WER |" in card
+    assert "CER 20.0 % → 10.0 %" in card
+    _, text = eval_result(Benchmark("o/d", "t"), results(content).scores["test"].adapted)
+    assert "CER (%), normalizer ja-cer@2" in text
+
+
 def test_the_sections_have_what_a_reader_asks_for(facts: CardFacts) -> None:
     card = model_card(facts, FORM)
     for text in (

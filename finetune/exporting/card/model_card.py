@@ -131,9 +131,11 @@ def _front_matter(facts: CardFacts, form: CardFormat) -> dict[str, Any]:
         content |= {"base_model": base.hub, "base_model_relation": form.relation}
     content |= {"library_name": form.library, "pipeline_tag": TASK}
     content |= ({"language": languages} if languages else {}) | ({"datasets": sets} if sets else {})
-    content |= {"tags": list(TAGS), "metrics": ["wer"]}
+    scores = facts.results.scores if facts.results else {}
+    rows = {name: both.adapted for name, both in scores.items() if both.adapted.chrf is None}
+    metrics = list(dict.fromkeys(item.error_name.lower() for item in rows.values())) or ["wer"]
+    content |= {"tags": list(TAGS), "metrics": metrics}
     if facts.results:
-        rows = {name: both.adapted for name, both in facts.results.scores.items() if both.adapted.chrf is None}
         content["model-index"] = [{"name": facts.recipe.name, "results": [_indexed(*item) for item in rows.items()]}]
     return content
 
@@ -143,7 +145,13 @@ def _indexed(name: str, scores: Scores) -> dict[str, Any]:
     return {
         "task": {"type": TASK},
         "dataset": {"name": name, "type": "private"},
-        "metrics": [{"type": "wer", "value": round(100 * scores.wer, 2), "name": f"WER (%), {scores.normalizer}"}],
+        "metrics": [
+            {
+                "type": scores.error_name.lower(),
+                "value": round(100 * scores.wer, 2),
+                "name": f"{scores.error_name} (%), {scores.normalizer}",
+            }
+        ],
     }
 
 

@@ -50,7 +50,7 @@ def results_section(results: EvaluationResults, recipe: Recipe, overlap: Overlap
     scores = results.scores["test"].adapted
     notes = [
         f"Normalizer `{scores.normalizer}`; intervals and tests over {_units(results.differences['test'], scores)}. "
-        "`test` is the domain; `canary` is other speech, which measures forgetting. WER and chrF are in per cent, "
+        "`test` is the domain; `canary` is other speech, which measures forgetting. WER, CER and chrF are in per cent, "
         "differences in percentage points."
     ]
     findings = [
@@ -72,7 +72,7 @@ def _row(name: str, results: EvaluationResults) -> str:
     values = (
         ("chrF", percent(base.chrf), percent(adapted.chrf), "–")
         if translated
-        else ("WER", percent(base.wer), percent(adapted.wer), span(adapted.interval))
+        else (base.error_name, percent(base.wer), percent(adapted.wer), span(adapted.interval))
     )
     sign = -1 if translated else 1
     compared = ("–", "–", "–")
