@@ -113,7 +113,7 @@ class DecodingOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
-        object.__setattr__(self, "terms", parse_keywords(self.terms))
+        object.__setattr__(self, "terms", parse_keywords(self.terms, commas=True))
 
     def in_prompt(self, keywords: tuple[str, ...]) -> tuple[str, ...]:
         """The keywords of a clip that its prompt has."""

@@ -79,6 +79,8 @@ def recipe_text(new: NewRecipe) -> str:
         "machine:",
         f"  gradient_checkpointing: {str(0 < new.card <= SMALL_CARD).lower()}  # less memory, slower",
         "  workers: 4  # processes that decode audio" if new.card else "  workers: 0",
+        "decode:" if new.terms else "",
+        f"  terms: {_yaml(new.terms)}  # written where they are heard (docs/keywords.md)" if new.terms else "",
     ]
     return "\n".join(line for line in lines if line) + "\n"
 

@@ -268,8 +268,9 @@ def test_many_speakers_are_divided_by_speaker() -> None:
 @pytest.mark.parametrize("goal", ["", *GOALS])
 @pytest.mark.parametrize("card", [0.0, 24.0, 80.0])
 def test_each_recipe_is_valid(goal: str, card: float, tmp_path: Path) -> None:
-    path = tmp_path / "r.yaml"
-    path.write_text(recipe_text(NewRecipe("r", Path("r"), "base", goal, 3.0, card, "t.txt", "c.jsonl")))
+    path, terms = tmp_path / "r.yaml", tmp_path / "t.txt"
+    terms.write_text("stent\n")
+    path.write_text(recipe_text(NewRecipe("r", Path("r"), "base", goal, 3.0, card, str(terms), "c.jsonl")))
     recipe, _ = load_recipe(path, [])
     assert recipe.train.goal == (goal or None) and [entry.path for entry in recipe.data.canary] == ["c.jsonl"]
     assert recipe.machine.gradient_checkpointing is (card == 24.0)
@@ -279,11 +280,13 @@ def test_each_recipe_is_valid(goal: str, card: float, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["a b.txt", "general-{a,b}.jsonl", "a, b", "a: b", "a #b", "[1]", "12", 'a"\\', "no", "é"]
 )
-def test_a_path_with_signs_of_yaml_is_kept(name: str, tmp_path: Path) -> None:
+def test_a_path_with_signs_of_yaml_is_kept(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text("stent\n")
     path = tmp_path / "r.yaml"
     path.write_text(recipe_text(NewRecipe("r", Path("r"), name, "", 3.0, 0.0, name, name)), encoding="utf-8")
     recipe, _ = load_recipe(path, [])
-    assert (recipe.model.base, recipe.data.terms) == (name, name)
+    assert (recipe.model.base, recipe.data.terms, recipe.decode.terms) == (name, name, ("stent",))
     assert [entry.path for entry in recipe.data.canary] == [name]
 
 

@@ -123,7 +123,8 @@ def test_terms_of_decoding_are_a_list_or_a_file_whose_lines_the_recipe_keeps(rec
     assert "gone.txt: cannot be read (No such file or directory); give a file" in refusal(
         recipe, RECIPE + "decode:\n  terms: gone.txt\n"
     )
-    assert "keyword 'a,b' contains ','" in refusal(recipe, RECIPE + "decode:\n  terms: ['a,b']\n")
+    assert load(recipe, RECIPE + "decode:\n  terms: ['a,b']\n").decode.terms == ("a,b",)
+    assert "keyword 'a\\tb' contains '\\t'" in refusal(recipe, RECIPE + 'decode:\n  terms: ["a\\tb"]\n')
 
 
 @pytest.mark.parametrize(

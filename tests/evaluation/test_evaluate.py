@@ -140,6 +140,23 @@ def test_keywords_for_a_model_that_was_not_trained_with_them_are_a_warning(
     assert "longer than" not in caplog.text, "the clips have 2 s, the limit of the model is 3 s"
 
 
+def test_the_score_without_the_terms_of_decoding_is_that_of_the_text_before(run: RunDir, backend: FixedBackend) -> None:
+    plain = {"adapted": ["take metal now", "give apixaban twice", "nothing new to day"]}
+    recognize = backend.recognize
+
+    def told(model: Any, items: list[Utterance], instruction: str, options: DecodingOptions) -> list[Hypothesis]:
+        before = dict(zip(REFERENCES, plain.get(model.system, HYPOTHESES["base"]), strict=True))
+        rows = recognize(model, items, instruction, options)
+        return [replace(row, without_keywords=before.get(item.text)) for item, row in zip(items, rows, strict=True)]
+
+    without = backend.evaluate(recipe(), run)
+    assert without.without_terms == {}
+    functions = Backend(backend.load, told, backend.ctc_texts, backend.fit_keywords)
+    results = evaluate(recipe(decode=DecodingOptions(terms=("metoprolol",))), run, functions, noise).read()
+    scores, before = results.scores["test"], results.without_terms["test"]
+    assert (before.base, before.adapted) == (scores.base.wer, pytest.approx(scores.adapted.wer + 1 / 9))
+
+
 def test_clips_longer_than_the_speech_of_the_training_are_counted(
     run: RunDir, backend: FixedBackend, nano: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

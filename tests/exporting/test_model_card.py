@@ -123,6 +123,17 @@ def test_the_sections_have_what_a_reader_asks_for(facts: CardFacts) -> None:
     assert "secret" not in card and "TODO" not in card.upper()
 
 
+def test_scores_with_a_list_of_terms_say_so_and_what_they_are_without(facts: CardFacts) -> None:
+    told = metrics() | {"without_terms": {"test": {"base": 0.5, "adapted": 0.25}}}
+    settings = recipe(decode={"terms": ["stent", "aorta"]})
+    card = model_card(replace(facts, recipe=settings, results=results(told)), FORM)
+    assert "Both models wrote with a list of 2 terms" in card
+    assert "Without the list, the WER of `test` is 50.0 (base) and 25.0 (this model)." in card
+    names = [row["metrics"][0]["name"] for row in header(card)["model-index"][0]["results"]]
+    assert names[0].endswith("with a list of terms") and not names[1].endswith("terms")
+    assert "list of" not in model_card(facts, FORM)
+
+
 def test_a_run_that_was_not_evaluated_says_so(facts: CardFacts) -> None:
     card = model_card(replace(facts, results=None), FORM)
     assert "Not evaluated on test data" in card and "base 30.0 %, this model 10.0 %" in card

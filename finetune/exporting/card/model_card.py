@@ -136,11 +136,18 @@ def _front_matter(facts: CardFacts, form: CardFormat) -> dict[str, Any]:
     metrics = list(dict.fromkeys(item.error_name.lower() for item in rows.values())) or ["wer"]
     content |= {"tags": list(TAGS), "metrics": metrics}
     if facts.results:
-        content["model-index"] = [{"name": facts.recipe.name, "results": [_indexed(*item) for item in rows.items()]}]
+        content["model-index"] = [
+            {
+                "name": facts.recipe.name,
+                "results": [
+                    _indexed(*item, with_terms=item[0] in facts.results.without_terms) for item in rows.items()
+                ],
+            }
+        ]
     return content
 
 
-def _indexed(name: str, scores: Scores) -> dict[str, Any]:
+def _indexed(name: str, scores: Scores, with_terms: bool) -> dict[str, Any]:
     """A result in the form of `model-index`, which needs no data set on the hub."""
     return {
         "task": {"type": TASK},
@@ -149,7 +156,7 @@ def _indexed(name: str, scores: Scores) -> dict[str, Any]:
             {
                 "type": scores.error_name.lower(),
                 "value": round(100 * scores.wer, 2),
-                "name": f"{scores.error_name} (%), {scores.normalizer}",
+                "name": f"{scores.error_name} (%), {scores.normalizer}" + ", with a list of terms" * with_terms,
             }
         ],
     }
@@ -168,7 +175,10 @@ def _limits(facts: CardFacts, spoken: str) -> str:
         "- The results hold for data like the test set; the verdict above says for which speakers.",
     ]
     if limits.keyword_prompts == "untrained":
-        lines.append("- Not trained with keywords in the prompt: keywords can make the text worse.")
+        lines.append(
+            "- Not trained with keywords in the prompt, where they can make the text worse; `finetune transcribe` uses "
+            "them by the CTC head."
+        )
     if limits.instruction:
         lines.append(f"- Trained with one instruction only: `{instruction}`.")
     if limits.no_speech:

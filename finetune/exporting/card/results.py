@@ -26,7 +26,8 @@ def public_results(results: EvaluationResults) -> EvaluationResults:
     def renamed(values: Mapping[str, T]) -> dict[str, T]:
         return {shown.get(name, name): value for name, value in values.items()}
 
-    return results.model_copy(update={"scores": renamed(results.scores), "differences": renamed(results.differences)})
+    names = ("scores", "differences", "without_terms")
+    return results.model_copy(update={name: renamed(getattr(results, name)) for name in names})
 
 
 def _is_path(name: str) -> bool:
@@ -51,7 +52,8 @@ def results_section(results: EvaluationResults, recipe: Recipe, overlap: Overlap
     notes = [
         f"Normalizer `{scores.normalizer}`; intervals and tests over {_units(results.differences['test'], scores)}. "
         "`test` is the domain; `canary` is other speech, which measures forgetting. WER, CER and chrF are in per cent, "
-        "differences in percentage points."
+        "differences in percentage points.",
+        *_without_terms(results, len(recipe.decode.terms)),
     ]
     findings = [
         verdict.domain(results),
@@ -63,6 +65,18 @@ def results_section(results: EvaluationResults, recipe: Recipe, overlap: Overlap
         findings.append(verdict.leak(overlap, scores.blocks.speakers))
     bullets = [" ".join(filter(None, [f"- **{x.subject}: {x.headline}.**", x.detail, x.caveat])) for x in findings]
     return "\n".join([*lines, "", *notes, "", *bullets, *_terms(results), ""])
+
+
+def _without_terms(results: EvaluationResults, terms: int) -> list[str]:
+    """What the scores are without the terms of decode.terms, which other engines do not use."""
+    wers = results.without_terms.get("test")
+    if wers is None:
+        return []
+    return [
+        f"Both models wrote with a list of {count(terms, 'term')} (`decode.terms`), which `finetune transcribe` and "
+        "`finetune serve` use with this model; other engines do not. Without the list, the WER of `test` is "
+        f"{percent(wers.base)} (base) and {percent(wers.adapted)} (this model)."
+    ]
 
 
 def _row(name: str, results: EvaluationResults) -> str:
