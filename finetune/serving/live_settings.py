@@ -44,7 +44,7 @@ class LiveSettings:
         return options
 
     def updated(self, event: dict[str, Any], models: Models) -> "LiveSettings":
-        """The settings after a `session.update`.
+        """The settings after a `session.update`, which changes only what it names.
 
         Raises:
             ApiError: the event has another form than OpenAI's, or a value that the server does not accept.
@@ -58,8 +58,9 @@ class LiveSettings:
             detection = audio.get("turn_detection", session.get("turn_detection", UNCHANGED))
             rate = int(encoding.get("rate", self.rate))
             kind = encoding.get("type") or session.get("input_audio_format") or PCM[0]
-            words = transcription.get("keywords") or ()
-            language, prompt = str(transcription.get("language") or ""), str(transcription.get("prompt") or "")
+            words = transcription.get("keywords", self.keywords) or ()
+            language = str(transcription.get("language", self.language) or "")
+            prompt = str(transcription.get("prompt", self.prompt) or "")
             model = str(transcription.get("model") or self.model.name)
             prompt.encode()  # JSON can have half of a character
         except (AttributeError, TypeError, ValueError, OverflowError) as error:

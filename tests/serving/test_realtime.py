@@ -186,6 +186,20 @@ def test_turn_detection_stays_until_it_is_changed(served: ServedModel) -> None:
         assert settings.turn_detection == expected, event
 
 
+def test_an_update_changes_only_what_it_names(served: ServedModel) -> None:
+    models, settings = Models([served]), LiveSettings(served)
+    stated = {"language": "de", "prompt": "write it", "keywords": ["stent"]}
+    for event, expected in (
+        ({"audio": {"input": {"transcription": stated}}}, ("de", "write it", ("stent",))),
+        ({"audio": {"input": {"turn_detection": None}}}, ("de", "write it", ("stent",))),
+        ({"audio": {"input": {"transcription": {"model": "nano"}}}}, ("de", "write it", ("stent",))),
+        ({"audio": {"input": {"transcription": {"prompt": ""}}}}, ("de", "", ("stent",))),
+        ({"input_audio_transcription": {"language": None, "keywords": []}}, ("", "", ())),
+    ):
+        settings = settings.updated({"session": event}, models)
+        assert (settings.language, settings.prompt, settings.keywords) == expected, event
+
+
 def test_live_audio_gets_partial_and_final_texts(server: Any, served: ServedModel, spoken: Any) -> None:
     with connect(f"ws://127.0.0.1:{server.port}/v1/realtime?intent=transcription") as socket:
         assert json.loads(socket.recv(20))["type"] == "session.created"
