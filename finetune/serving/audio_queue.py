@@ -52,6 +52,7 @@ class AudioQueue:
 
     def set_rate(self, rate: int) -> None:
         """Changes the sample rate, before the first audio."""
+        self._rate = rate
         self._resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, quality="HQ")
 
     def append(self, event: dict[str, Any]) -> None:
@@ -66,10 +67,9 @@ class AudioQueue:
             raise ApiError(400, "audio must be 16-bit PCM in base64", "audio", "invalid_audio") from error
         if not len(pcm):
             return
-        wave = self._resampler.resample_chunk(pcm.astype(np.float32) / 32768)
+        self._check_room()
+        self._add(self._resampler.resample_chunk(pcm.astype(np.float32) / 32768))
         self.has_audio = True
-        self._add(wave)
-        self._samples += len(wave)
         waiting = self._samples / SAMPLE_RATE
         if waiting > MAX_WAITING:
             raise ApiError(429, f"{MAX_WAITING:g} s of audio wait already; send it slower", None, "too_fast")
@@ -77,15 +77,14 @@ class AudioQueue:
             self._ready.set()
 
     def mark(self, mark: Mark) -> None:
-        """Adds a mark. Raises ApiError if too many events wait."""
-        self._add(mark)
-        self._ready.set()
+        """Adds a mark, after all audio before it. Raises ApiError if too many events wait."""
+        self._check_room()
+        self._add_mark(mark)
 
     def end(self) -> None:
         """Commits what waits, also at the limit of events; nothing is added afterwards."""
         self._ended = True
-        self._items.append(Mark.COMMIT)
-        self._ready.set()
+        self._add_mark(Mark.COMMIT)
 
     async def take(self) -> tuple[Wave, Mark | None]:
         """Waits for a mark or enough audio. Returns the samples (N,) up to the next mark, or all, and the mark."""
@@ -104,7 +103,18 @@ class AudioQueue:
             self._ready.clear()
         return samples, mark
 
-    def _add(self, item: Wave | Mark) -> None:
+    def _add(self, wave: Wave) -> None:
+        if len(wave):
+            self._items.append(wave)
+            self._samples += len(wave)
+
+    def _add_mark(self, mark: Mark) -> None:
+        """The resampler keeps some samples until it has those that follow; a mark ends its audio."""
+        self._add(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+        self.set_rate(self._rate)
+        self._items.append(mark)
+        self._ready.set()
+
+    def _check_room(self) -> None:
         if len(self._items) >= MAX_EVENTS:
             raise ApiError(429, f"{MAX_EVENTS} events wait already; send fewer and larger ones", None, "too_fast")
-        self._items.append(item)

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import soxr
 from conftest import VOCABULARY
 from serving_server import running
 from starlette.websockets import WebSocket
@@ -356,6 +357,25 @@ def test_clear_drops_the_audio_that_has_no_text_yet(served: ServedModel, spoken:
     assert kinds[0] == "input_audio_buffer.cleared" and kinds[1] == COMMITTED
     completed = [event for event in socket.sent if event["type"] == f"{ITEM}.completed"]
     assert [event["end"] for event in completed] == [2 * cut / SAMPLE_RATE], "times count from the begin of the session"
+
+
+@pytest.mark.parametrize("mark", [Mark.COMMIT, Mark.CLEAR])
+def test_a_mark_comes_after_all_samples_before_it(served: ServedModel, mark: Mark) -> None:
+    """At 24 kHz the resampler keeps the last samples until more audio comes."""
+    session = session_of(served, SilentSocket(), Engine(ServeOptions()))
+    session.queue.set_rate(24_000)
+    wave = np.random.default_rng(1).uniform(-0.5, 0.5, 30_000).astype(np.float32)
+    parts = []
+    for _ in range(2):
+        for start in range(0, len(wave), 2400):
+            session.queue.append(json.loads(append(wave[start : start + 2400])))
+        session.queue.mark(mark)
+        samples, found = asyncio.run(session.queue.take())
+        assert found is mark
+        parts.append(samples)
+    pcm = (wave * 32767).astype("<i2").astype(np.float32) / 32768
+    for samples in parts:
+        np.testing.assert_allclose(samples, soxr.resample(pcm, 24_000, SAMPLE_RATE, "HQ"), atol=1e-6)
 
 
 def test_events_that_wait_are_limited(served: ServedModel) -> None:
