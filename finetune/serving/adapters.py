@@ -157,9 +157,21 @@ def _described(name: str, folder: Path, recipe: Recipe, limits: ModelLimits, bas
 
 
 def _check_base(name: str, recipe: Recipe, base: ServedModel) -> None:
+    """Warns if an adapter was trained on another model. Raises CheckpointError if its base was trained further."""
     source, trained_on = base.network.source, recipe.model.base
-    if source != trained_on and Path(source).resolve() != Path(trained_on).resolve():
+    if not _is_same(source, trained_on):
+        with suppress(OSError, ValueError):  # not an export
+            if _is_same(Adaptation.read(Path(source)).base, trained_on):
+                raise CheckpointError(
+                    f"the adapter {name} was trained on {trained_on}, and {source} was trained further from it; "
+                    f"serve {trained_on}, with each of them as --adapter"
+                )
         log.warning("the adapter %s was trained on %s, and this server has %s", name, trained_on, source)
+
+
+def _is_same(one: str, two: str) -> bool:
+    """Whether two sources of a model have the same name or folder."""
+    return one == two or Path(one).resolve() == Path(two).resolve()
 
 
 def _read(item: AdapterFolder, base: SpeechModel) -> Adapter:

@@ -19,6 +19,7 @@ from finetune.core.model_limits import read_limits, write_limits
 from finetune.core.options import TranscribeOptions, override
 from finetune.core.run_dir import RunDir
 from finetune.core.serve_options import parse_adapters
+from finetune.exporting.adaptation import Adaptation
 from finetune.inference.saved_options import options_for, options_path, write_options
 from finetune.inference.transcript import Transcript
 from finetune.model.adapter import ADAPTER_WEIGHTS, save_adapter, write_tensors
@@ -173,3 +174,21 @@ def test_a_run_and_its_best_have_the_options_of_the_export(
     found = find_adapter("drugs", run.root, base)
     assert (found.options.instruction, found.options.no_speech) == ("of the export", 0.25)
     assert found.limits.no_speech == 0.25
+
+
+def test_an_adapter_for_the_base_is_no_adapter_for_a_model_trained_from_it(
+    model: Load, nano: Path, tiny: Callable[..., Recipe], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Both trainings together would give other texts than either."""
+    run, other = RunDir(tmp_path / "drugs"), RunDir(tmp_path / "accent")
+    recipe = tiny(tmp_path, "drugs")
+    shutil.copytree(folders["llm"], run.best)
+    run.resolved.write_text(recipe.model_dump_json(), encoding="utf-8")
+    other.export.mkdir(parents=True)
+    Adaptation.of_run(tiny(tmp_path, "accent"), other, read_limits(nano)).write(other.export)
+    base = ServedModel("accent", model(), short(nano))
+    base.network.source = str(other.export)
+    with pytest.raises(CheckpointError, match="was trained further from it; serve .* with each of them as --adapter"):
+        find_adapter("drugs", run.root, base)
+    base.network.source = recipe.model.base
+    assert find_adapter("drugs", run.root, base).folder.samefile(run.best)
