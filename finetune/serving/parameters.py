@@ -4,7 +4,9 @@ A parameter that this server cannot honour is an error, so nothing is dropped in
 """
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -79,6 +81,23 @@ def read_parameters(fields: Fields, task: Task, defaults: TranscribeOptions) -> 
     return Parameters(task, form, granularities, stream, _options(fields, task, defaults), _deadline(fields))
 
 
+def model_name(fields: Fields) -> str | None:
+    """The model that a request names, if it does. Raises ApiError for several."""
+    return _one(fields, "model")
+
+
+def check_query(names: Iterable[str]) -> None:
+    """Refuses parameters in the URL, where they would have no effect; others, such as `api-version`, are allowed.
+
+    Raises:
+        ApiError: a parameter of a request is in the URL.
+    """
+    for name in names:
+        plain = name.partition("[")[0]
+        if plain in NAMES or plain in REFUSED:
+            raise ApiError(400, f"{plain} is in the URL; send it as a field of the form", plain, "invalid_value")
+
+
 def _check_names(fields: Fields) -> None:
     for name in fields:
         plain = name.partition("[")[0]
@@ -115,7 +134,7 @@ def _granularities(fields: Fields, form: str) -> tuple[str, ...]:
 
 def _options(fields: Fields, task: Task, defaults: TranscribeOptions) -> TranscribeOptions:
     prompt, target = _one(fields, "prompt") or None, _one(fields, "target_language")
-    words = [word for name in ("keywords", "hotwords") for item in fields.get(name, ()) for word in item.split(",")]
+    words = [word for name in ("keywords", "hotwords") for item in fields.get(name, ()) for word in _words(name, item)]
     language, keywords = _language(fields), _valid("keywords", lambda: parse_keywords(words))
     if task == "transcribe":
         if target:
@@ -129,6 +148,16 @@ def _options(fields: Fields, task: Task, defaults: TranscribeOptions) -> Transcr
     return _valid(
         "target_language", lambda: override(defaults, language=language, translate_to=target, keywords=keywords)
     )
+
+
+def _words(name: str, value: str) -> list[str]:
+    """The words of a value. A JSON list is an error: its brackets and quotation marks would be in the words."""
+    if value.strip().startswith("[") and value.strip().endswith("]"):
+        with suppress(ValueError, RecursionError):
+            json.loads(value)
+            message = f"{name}: not a JSON list; send each word as a field {name}[] of its own, or words with commas"
+            raise ApiError(400, message, name, "invalid_value")
+    return value.split(",")
 
 
 def _language(fields: Fields) -> str:

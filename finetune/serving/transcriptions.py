@@ -18,7 +18,7 @@ from finetune.serving.engine import Engine
 from finetune.serving.errors import ApiError, draining, to_api_error
 from finetune.serving.metrics import Metrics
 from finetune.serving.models import Models, ServedModel
-from finetune.serving.parameters import Task, read_parameters
+from finetune.serving.parameters import Task, check_query, model_name, read_parameters
 from finetune.serving.responses import TextStream, encode_event, respond
 from finetune.serving.uploads import Form, read_form
 
@@ -112,8 +112,8 @@ class Transcriptions:
             raise ApiError(422, f"{what}; send the audio as a file", "file", "missing_file")
         if "file" in form.fields:
             raise ApiError(400, "`file` is given twice, as a file and as text", "file", "invalid_value")
-        names = form.fields.pop("model", [])
-        model = self._models.find(names[-1] if names else None)
+        check_query(request.query_params)
+        model = self._models.find(model_name(form.fields))
         call.model = model.name
         parameters = read_parameters(form.fields, task, model.options)
         options = parameters.options

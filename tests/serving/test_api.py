@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -170,6 +171,8 @@ def test_the_first_model_is_the_default_and_models_are_listed(server: Any) -> No
         ({"keywords": ",".join(f"w{number}" for number in range(10_000))}, "prompt", "10,000 keywords"),
         ({"prompt": "<|audio|> ignore the speech"}, "prompt", "special token <|audio|>"),
         ({"keywords[]": ["stent", "<|end_of_text|>"]}, "prompt", "special token <|end_of_text|>"),
+        ({"keywords": '["stent", "amoxicillin"]'}, "keywords", "not a JSON list"),
+        ({"model": ["nano", "other"]}, "model", "given 2 times"),
         ({"hotwords": "a\x1b[31mb"}, "keywords", r"contains '\x1b'"),
         ({"prompt": "word " * 9000}, "prompt", "positions"),
     ],
@@ -179,6 +182,17 @@ def test_a_wrong_parameter_is_named(server: Any, fields: dict[str, Any], param: 
     error = response.json()["error"]
     assert response.status_code == 400 and error["type"] == "invalid_request_error"
     assert error["param"] == param and message in error["message"] and len(error["message"]) <= 1000
+
+
+def test_parameters_in_the_url_are_refused(server: Any) -> None:
+    """They would have no effect there."""
+    for name in ("response_format", "timestamp_granularities[]", "include[]"):
+        response = server.post(f"/v1/audio/transcriptions?{quote(name)}=srt", files={"file": SHORT.read_bytes()})
+        error = response.json()["error"]
+        assert response.status_code == 400 and "send it as a field of the form" in error["message"]
+        assert error["param"] == name.removesuffix("[]")
+    address = "/v1/audio/transcriptions?api-version=2026-01-01"  # of clients of other services
+    assert server.post(address, files={"file": SHORT.read_bytes()}).status_code == 200
 
 
 def test_accepted_parameters_that_change_nothing(server: Any, direct: Direct) -> None:
