@@ -106,6 +106,15 @@ def test_a_repository_with_files_needs_update_and_loses_old_weights(hub: HubServ
     assert again.returncode == 0 and len(hub.repositories[REPO]["commits"]) == 1
 
 
+def test_a_merged_model_replaces_all_of_an_adapter_and_of_graphs(hub: HubServer, export: Path) -> None:
+    """With a configuration of an adapter beside it, transformers would read the base model instead."""
+    old = ("adapter_config.json", "adapter_model.safetensors", "audio.onnx", "decoder.onnx.data")
+    hub.add(REPO, dict.fromkeys((*old, "other.onnx"), b"old"))
+    assert push(hub, export, "--yes", "--update").returncode == 0
+    files = hub.files(REPO)
+    assert not files.keys() & {*old} and "other.onnx" in files
+
+
 def test_public_only_when_asked_for(hub: HubServer, export: Path) -> None:
     hub.add(REPO, {}, private=False)
     refused = push(hub, export, "--yes")
