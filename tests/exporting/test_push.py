@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -222,9 +223,41 @@ def test_secrets_are_found_in_the_headers_of_weights(export: Path) -> None:
     save_file({"w": np.ones(4, np.float32)}, export / "model-00001-of-00002.safetensors", {"note": "hf_" + "a" * 34})
     with pytest.raises(ModelError, match="model-00001-of-00002.safetensors: an access token"):
         public_contents(export, None)
-    (export / "model.gguf").write_bytes(b"GGUF\x03\x00/home/someone/models/base.gguf\x00")
+    (export / "model.gguf").write_bytes(gguf("/home/someone/models/base.gguf"))
     with pytest.raises(ModelError, match=r"model.gguf: the absolute path /home/someone/models/base.gguf"):
         public_contents(export, None)
+    (export / "model.gguf").write_bytes(gguf("hf_" + "a" * 34))
+    with pytest.raises(ModelError, match=r"model.gguf: an access token"):
+        public_contents(export, None)
+
+
+def gguf(name: str) -> bytes:
+    """A GGUF file with a name, a vocabulary and a tensor; pieces of the vocabulary and the weights look like paths."""
+
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    head = b"GGUF" + struct.pack("<IQQ", 3, 1, 4)
+    pieces = text("/usr/bin") + text("/0m/S")
+    return (
+        head
+        + (text("general.name") + struct.pack("<I", 8) + text(name))
+        + (text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, 2) + pieces)
+        + (text("tokenizer.ggml.token_type") + struct.pack("<IIQ2i", 9, 5, 2, 1, 1))
+        + (text("general.file_type") + struct.pack("<II", 4, 0))
+        + (text("output.weight") + struct.pack("<IQIQ", 1, 2, 0, 0))
+        + b"\n/home/x/y\n"
+    )
+
+
+def test_the_weights_of_a_gguf_file_are_no_text(export: Path) -> None:
+    whole = gguf("my model")
+    (export / "model.gguf").write_bytes(whole)
+    assert "model.gguf" in {item.name for item in public_contents(export, None).files}
+    for damaged in (whole[:100], b"GGUF\x03\x00", b"GGML" + whole[4:], whole[:4] + b"\xff" * 20):
+        (export / "model.gguf").write_bytes(damaged)
+        with pytest.raises(ModelError, match=r"model.gguf: cannot be read, so it cannot be checked \(.*GGUF"):
+            public_contents(export, None)
 
 
 def test_usual_texts_are_no_secrets() -> None:

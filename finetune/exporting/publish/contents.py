@@ -11,6 +11,7 @@ from finetune.core.files import read_bytes
 from finetune.core.model_limits import ADAPTATION
 from finetune.core.run_dir import RunDir
 from finetune.exporting.bundle import transcriber_files
+from finetune.exporting.publish.gguf_text import gguf_text
 from finetune.exporting.publish.private_paths import absolute_path, shortened_values
 from finetune.exporting.publish.secrets import secret_in, secret_values
 from finetune.exporting.publish.transcripts import transcripts_in
@@ -29,7 +30,7 @@ HIDDEN = (".eval_results", ".gitattributes")
 LEFT_OUT = (".git", ".cache", "__pycache__")
 VOCABULARY = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer.model")  # pieces of text can look like a path
 MAX_TEXT = 200_000_000  # bytes of a text file
-METADATA = 64_000_000  # first bytes of a GGUF or ONNX file, with its metadata
+METADATA = 64_000_000  # first bytes of an ONNX file, with its metadata
 TEXTS_IN_BYTES = 6  # printable characters in a row that count as text in a binary file
 
 
@@ -179,7 +180,9 @@ def _text(item: PublicFile, problems: list[str]) -> str:
     try:
         if suffix == ".safetensors" and item.path:
             return json.dumps(read_header(item.path)[0], ensure_ascii=False)
-        if suffix in (".gguf", ".onnx") and item.path:
+        if suffix == ".gguf" and item.path:
+            return gguf_text(item.path)
+        if suffix == ".onnx" and item.path:
             with item.path.open("rb") as file:
                 return _printable(file.read(METADATA))
         content = item.content or read_bytes(item.path or item.name, MAX_TEXT)
