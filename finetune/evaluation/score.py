@@ -29,7 +29,7 @@ from finetune.data.normalizer_choice import normalizer_for
 from finetune.data.row import Row
 from finetune.evaluation.decode import system_output, warn_about_limits
 from finetune.evaluation.score_files import SetFiles
-from finetune.evaluation.scoring_sets import transcriptions
+from finetune.evaluation.scoring_sets import scoring_sets
 from finetune.evaluation.task_results import require_translation_scorer, split_tasks, task_line
 from finetune.evaluation.utterances import audited_utterances, clip_of
 from finetune.inference.recognize import Hypothesis, recognize
@@ -57,7 +57,8 @@ class SetSource:
 
 @dataclass(frozen=True)
 class ScoredSet(SetScores, SetSource):
-    """A test set and the scores of the model on it: those of its transcriptions, if it has any.
+    """A test set and the scores of the model on it: those of its transcriptions, if it has any, and of these those in
+    languages with spaces, as in `scoring_sets`.
 
     `tasks` has the scores by task and language; it is empty for a set with one language and no translations.
     """
@@ -203,7 +204,7 @@ class _ModelDecoder:
 def _score_set(
     recipe: Recipe, source: str, unscored: int, utterances: Sequence[Utterance], outputs: Sequence[SystemOutput]
 ) -> ScoredSet:
-    chosen = transcriptions(utterances) or range(len(utterances))
+    _, chosen = scoring_sets({"test": utterances})["test"]
     items = [utterances[index] for index in chosen]
     preset = normalizer_for(items, recipe.evaluate.normalizer)
     options = ScoringOptions(preset, recipe.evaluate.replicas, recipe.seed, (), frozenset(), {})

@@ -201,6 +201,25 @@ def test_japanese_is_scored_in_characters(settings: list[str], tmp_path: Path) -
     assert (scores.normalizer, scores.reference_words, scores.wer) == ("ja-cer@2", 10, 0.4)
 
 
+def test_japanese_among_other_languages_is_scored_apart(settings: list[str], tmp_path: Path) -> None:
+    texts = [("今日は晴れ", "ja"), ("guten morgen", "de")]
+    items = [
+        replace(item, text=text, language=code) for item, (text, code) in zip(embedded("test", 2), texts, strict=True)
+    ]
+    write_manifest(tmp_path / "mixed.jsonl", items)
+    changes = [f"data.test={tmp_path / 'mixed.jsonl'}", "evaluate.normalizer=basic@2"]
+    recipe, _ = load_recipe(OPENASR, [*settings, *changes])
+
+    def decoder(utterances: Sequence[Utterance]) -> list[Hypothesis]:
+        hypotheses = {"ja": "今日は雨だ", "de": "guten morgen"}
+        return [Hypothesis(item.id, hypotheses[item.language], (), 0.0, 0.5, 1, 0, 0, False) for item in utterances]
+
+    scores = score(recipe, RunDir(tmp_path / "openasr"), decoder).sets["mixed"]
+    assert (scores.normalizer, scores.reference_words, scores.wer, scores.utterances) == ("basic@2", 2, 0.0, 1)
+    tasks = {task.name: {name: item.value for name, item in task.scores.items()} for task in scores.tasks}
+    assert tasks == {"transcribe de": {"WER": 0.0, "CER": 0.0}, "transcribe ja": {"CER": 0.4}}
+
+
 class SlowFile(Utterance):
     """A clip whose audio file takes `READ_SECONDS` to open."""
 
