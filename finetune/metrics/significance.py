@@ -133,7 +133,8 @@ def paired_difference(
     p_value, low, high = _sign_flip(top, block_words, replicas, seed)
     informative, note = int(np.count_nonzero(top)), ""
     if not block_words.any():
-        low, high, error, note = value, value, 0.0, "there are no reference words"
+        value, low, high, p_value = _without_words(float(np.sign(b.sum()) - np.sign(a.sum())), p_value)
+        error, note = 0.0, "there are no reference words"
     elif error < _EQUAL:
         count, unit = (len(errors_a), "clip") if list(errors_a) == list(errors_b) else (blocks, "block")
         low, high, note = _difference_of_equal_blocks(value, count, unit, blocks)
@@ -217,6 +218,17 @@ def _difference_of_equal_blocks(value: float, count: int, unit: str, blocks: int
     share = clopper_pearson(0, count)[1]
     reach = share * (2 * abs(value) or 1.0) if count > 1 else max(1.0, abs(value))
     return value - reach, value + reach, _equal_note(share, count, unit, blocks)
+
+
+def _without_words(value: float, p_value: float) -> tuple[float, float, float, float]:
+    """Difference, interval and p-value of two rates that are 0 or 1, because there are no reference words."""
+    if not value:
+        return value, value, value, 1.0
+    return (
+        (value, value, value, p_value)
+        if p_value <= SIGNIFICANCE
+        else (value, min(value, 0.0), max(value, 0.0), p_value)
+    )
 
 
 def _equal_note(share: float, count: int, unit: str, blocks: int) -> str:

@@ -233,6 +233,16 @@ def test_without_reference_words_nothing_is_significant_or_infinite() -> None:
     assert np.isfinite([result.low, result.high]).all() and "no reference words" in result.note
 
 
+def test_without_reference_words_the_difference_is_that_of_the_rates() -> None:
+    """Each rate is 0 or 1: two systems that both write words do not differ by 100 points."""
+    both = paired_difference([9] * 12, [1] * 12, [0] * 12, range(12), 100, 0)
+    assert (both.difference, both.low, both.high, both.p_value) == (0.0, 0.0, 0.0, 1.0)
+    few = paired_difference([1, 0, 0], [0, 0, 0], [0] * 3, range(3), 100, 0)
+    assert (few.difference, few.low, few.high) == (-1.0, -1.0, 0.0) and few.p_value > 0.05
+    many = paired_difference([1] * 12, [0] * 12, [0] * 12, range(12), 100, 0)
+    assert (many.difference, many.low, many.high) == (-1.0, -1.0, -1.0) and many.p_value < 0.05
+
+
 def test_the_difference_does_not_depend_on_the_order_of_clips_or_systems() -> None:
     rng = np.random.default_rng(8)
     for blocks in (12, 25):
