@@ -174,10 +174,10 @@ def _suspicious_clips(result: "CompareResult") -> list[str]:
     for name, entry in result.systems.items():
         if entry.flags:
             kinds = ", ".join(f"{number} {flag}" for flag, number in entry.flags.items())
-            notes.append(
-                f"{name}: {count(entry.utterances - entry.without_flagged.utterances, 'suspicious clip')} "
-                f"({kinds}); WER without them {100 * entry.without_flagged.wer:.1f}"
-            )
+            rest = entry.without_flagged
+            without = f"WER without them {100 * rest.wer:.1f}" if rest.utterances else "these are all clips"
+            suspicious = count(entry.utterances - rest.utterances, "suspicious clip")
+            notes.append(f"{name}: {suspicious} ({kinds}); {without}")
     return notes
 
 

@@ -14,6 +14,7 @@ from finetune.data.text_lines import read_text
 
 TEXT = "pred_text"
 KEYS = ("id", "audio_filepath")  # columns that identify a clip
+FORMATS = (".jsonl", ".json", ".csv", ".tsv")  # besides TRN
 _TRN = re.compile(r"(.*)\(([^()\s]+)\)\s*")
 _MAX_NAMES = 3  # ids in a message
 
@@ -100,6 +101,8 @@ class _Row:
 
 
 def _table_rows(path: Path) -> list[_Row]:
+    if path.suffix.lower() not in FORMATS:
+        raise DataError(f"{path}: unknown format {path.suffix or '(no suffix)'}; use {', '.join(FORMATS)} or .trn")
     rows = []
     for row in read_table(path):
         cells = {str(name).strip(): value for name, value in row.values.items()}

@@ -332,6 +332,19 @@ def test_japanese_with_a_normalizer_of_words_is_noted(compare: Run) -> None:
     assert "Japanese" not in out and "normalizer ja-cer@2" in out
 
 
+def test_no_wer_of_no_clips_is_shown_if_all_clips_are_suspicious(compare: Run) -> None:
+    write("loop.jsonl", [{"id": row["id"], "pred_text": "no " * 5} for row in read("test.jsonl")])
+    _, out, _ = compare("good.jsonl", "loop.jsonl", "--manifest", "test.jsonl")
+    assert f"loop.jsonl: {CLIPS} suspicious clips ({CLIPS} loop); these are all clips" in out
+
+
+@pytest.mark.parametrize("name", ["words.ctm", "words.txt"])
+def test_a_hypothesis_file_of_another_format_is_refused_with_those_that_are_read(compare: Run, name: str) -> None:
+    Path(name).write_text("u0 1 0.0 0.5 word\n", encoding="utf-8")
+    code, _, err = compare("good.jsonl", name, "--manifest", "test.jsonl")
+    assert code == 1 and ".trn" in err and ".jsonl" in err
+
+
 def test_translations_are_not_scored_and_noted(compare: Run) -> None:
     rows = read("test.jsonl")
     write("test.jsonl", [{**rows[0], "id": "t", "target_language": "de"}, *rows])
