@@ -572,3 +572,15 @@ def test_the_printed_summary_has_both_models_and_the_most_improved_clips(tmp_pat
         run.hypotheses("test", "adapted").write_text("".join(json.dumps(row) + "\n" for row in rows))
         summary = format_summary(run, RunSummary.model_validate(read_json(run.summary)))
         assert "no test clip has fewer errors with the adapted model" in summary and "reference" not in summary
+
+
+def test_the_printed_summary_of_a_japanese_run_counts_characters(tmp_path: Path, fake: FakeStages) -> None:
+    run = fake.run(recipe(tmp_path), "export")
+    for system, hypothesis in (("base", "きのうは雨"), ("adapted", "今日は晴れだ")):  # better, but not without errors
+        row = {"audio_filepath": "0.wav", "text": "今日は晴れ", "pred_text": hypothesis}
+        run.hypotheses("test", system).write_text(json.dumps(row) + "\n")
+    content = read_json(run.summary)
+    for system in ("base", "adapted"):
+        content["scores"]["test"][system]["normalizer"] = "ja-cer@2"
+    summary = format_summary(run, RunSummary.model_validate(content))
+    assert "reference  今日は晴れ" in summary and "your domain (test), CER" in summary

@@ -22,7 +22,8 @@ def format_summary(run: RunDir, summary: RunSummary) -> str:
             lines.append(f"{label:{WIDTH}} {100 * scores.base.wer:8.1f} {100 * scores.adapted.wer:9.1f}")
             if plain := summary.without_terms.get(name):
                 lines.append(f"{'  without decode.terms':{WIDTH}} {100 * plain.base:8.1f} {100 * plain.adapted:9.1f}")
-    lines += [*_tasks(summary), *_terms(summary), "", *_examples(run), "", _speculation(summary)]
+    preset = summary.scores["test"].adapted.normalizer
+    lines += [*_tasks(summary), *_terms(summary), "", *_examples(run, preset), "", _speculation(summary)]
     if summary.report:
         lines.append(f"report: {summary.report}")
     lines.append(f"adapted model: {summary.export.dir}")
@@ -74,12 +75,12 @@ def _relative(path: str) -> str:
     return str(Path(path).relative_to(folder)) if Path(path).is_relative_to(folder) else path
 
 
-def _examples(run: RunDir) -> list[str]:
+def _examples(run: RunDir, preset: str) -> list[str]:
     """Reference and both hypotheses of the clips that improve most, one clip for each sentence."""
     base, adapted = (read_jsonl(run.hypotheses("test", system)) for system in ("base", "adapted"))
     references = [row["text"] for row in base]
     base_errors, adapted_errors = (
-        errors_per_utterance(references, [row["pred_text"] for row in rows], "basic@2") for rows in (base, adapted)
+        errors_per_utterance(references, [row["pred_text"] for row in rows], preset) for rows in (base, adapted)
     )
     by_gain = sorted(range(len(base)), key=lambda i: adapted_errors[i][0] - base_errors[i][0])
     improved = [index for index in by_gain if adapted_errors[index][0] < base_errors[index][0]]
