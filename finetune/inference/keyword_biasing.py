@@ -1,7 +1,7 @@
 """Writes keywords into a text where the CTC head hears them: for a model that cannot use keywords in its prompt.
 
 The method is CTC word spotting (arXiv 2406.07096), with the text of the language model instead of a greedy CTC text: a
-keyword replaces the words in its place if the CTC head prefers the new text, with a bonus for long keywords.
+keyword replaces the words in its place if the CTC head prefers the new text. Long keywords need less evidence.
 """
 
 import re
@@ -20,8 +20,8 @@ from finetune.inference.word_times import align
 from finetune.model.ctc import BLANK, to_text
 
 # Chosen on the replay and valid clips of recipes/quickstart.yaml (recipes/RESULTS.md).
-BONUS = 2.0  # nats for each character of a keyword after the first `PLAIN` ones
-PLAIN = 4
+BONUS = 2.0  # nats for each character of a keyword above `PLAIN`, or below it, which then must fit so much better
+PLAIN = 5
 CONTEXT = 2  # words on each side that are scored together with the replaced ones
 SLACK = 2.0  # nats that a place may miss by its own frames alone, before its text is scored
 TRIED = 24  # texts that are scored at once
@@ -35,7 +35,7 @@ class _Change:
     Attributes:
         spot: where the keyword is.
         written: the keyword, with words beside it that the CTC head hears in the frames of the replaced words.
-        bonus: nats that the keyword may be less probable than the words.
+        bonus: nats that the keyword may be less probable than the words; below 0, that it must be more probable.
         gain: estimate by the frames of the spot alone, in nats.
     """
 
@@ -121,7 +121,7 @@ class _Window:
         if not inside:
             place = sum(end <= spot.start for _, end in self.frames)
             if gain > -SLACK:
-                yield _Change(spot, keyword, place, place, 0.0, gain)
+                yield _Change(spot, keyword, place, place, min(0.0, bonus), gain)
             return
         first, last = inside[0], inside[-1] + 1
         for start, end in {(a, b) for a in (first, first + 1) for b in (last, last - 1) if a < b}:
@@ -142,7 +142,7 @@ class _Window:
 
     @staticmethod
     def _bonus(length: int) -> float:
-        return BONUS * max(0, length - PLAIN)
+        return BONUS * (length - PLAIN)
 
     def _words(self, change: _Change, first: int, last: int) -> list[str]:
         """Words `first` to `last` (excluded) of the present text after a change."""
