@@ -214,7 +214,7 @@ def settings_of_training(recipe: Recipe) -> dict[str, Any]:
 
 
 def stage_inputs(recipe: Recipe, claimed: Mapping[str, Any]) -> dict[str, str]:
-    """By stage: a hash of the settings that it and earlier stages read, and of the files of the corpora.
+    """By stage: a hash of the settings that it and earlier stages read, and of the files of corpora and terms.
 
     Args:
         recipe: The recipe.
@@ -231,6 +231,8 @@ def stage_inputs(recipe: Recipe, claimed: Mapping[str, Any]) -> dict[str, str]:
         values = [content[name] for name in stage.reads]
         if stage.name == "train" and recipe.keywords.sampled:
             values.append({"keywords": content["keywords"]})
+        if stage.name == "evaluate" and data.terms:
+            values.append({"terms": corpus_state(data.terms, Path(recipe.runs))})
         settings = json.dumps([key, *values], sort_keys=True)
         hashes[stage.name] = key = hashlib.sha256(settings.encode()).hexdigest()
     return hashes

@@ -153,6 +153,20 @@ def test_a_changed_corpus_reruns_prepare(tmp_path: Path, fake: FakeStages) -> No
     assert fake.names == ["prepare", "prepare"]
 
 
+def test_a_changed_list_of_terms_reruns_the_evaluation(tmp_path: Path, fake: FakeStages) -> None:
+    terms = tmp_path / "terms.txt"
+    data = {"train": ["a.jsonl"], "valid": ["b.jsonl"], "test": ["c.jsonl"], "terms": str(terms)}
+    terms.write_text("metoprolol")
+    fake.run(recipe(tmp_path, data=data), "export").best.mkdir()
+    fake.names.clear()
+    terms.touch()
+    fake.run(recipe(tmp_path, data=data), "export")
+    assert fake.names == []
+    terms.write_text("apixaban")
+    fake.run(recipe(tmp_path, data=data), "export")
+    assert fake.names == ["evaluate", "report", "export"]
+
+
 @pytest.mark.parametrize("source", ["", "/*.wav"])
 def test_a_changed_folder_or_pattern_reruns_prepare(tmp_path: Path, fake: FakeStages, source: str) -> None:
     """The run directory can lie in the folder."""
