@@ -163,6 +163,7 @@ def save_best(model: SpeechModel, adapted: PeftModel | None, run: RunDir) -> boo
         if not is_disk_full(error):
             raise
         shutil.rmtree(staged, ignore_errors=True)
-        log.warning("%s: the disk is full; the better adapter is not saved, the earlier one is kept", run.best)
+        kept = "the earlier one is kept" if run.best.exists() else "and there is no earlier one"
+        log.warning("%s: the disk is full; the better adapter is not saved, %s", run.best, kept)
         return False
     return True

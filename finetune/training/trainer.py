@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from finetune.core.config import Recipe
-from finetune.core.errors import Interrupted
+from finetune.core.errors import CheckpointError, Interrupted
 from finetune.core.run_dir import RunDir
 from finetune.model.first_step import fingerprints
 from finetune.model.float32 import load_for_training
@@ -156,6 +156,7 @@ class Trainer:
         """Trains the remaining epochs and returns the scores of the base and of the best adapter.
 
         Raises:
+            CheckpointError: no adapter could be saved, because the disk is full.
             CheckpointError, ModelError, Interrupted: see `train`.
         """
         settings = self.recipe.train
@@ -176,6 +177,7 @@ class Trainer:
             while self.state.epoch < settings.epochs and not self.state.finished:
                 self.train_epoch()
                 self._end_epoch()
+            self._require_best()
             for alpha in settings.interpolate:
                 self._score_interpolated(alpha)
         # The process group ends with the process and is not destroyed here: DDP's reducer would have its last reference
@@ -274,6 +276,20 @@ class Trainer:
         saved = self.save()
         if not all_ranks(self.accelerator, not self.stop.signum):  # a signal came during the validation
             raise self._interrupted(saved or not self.main)
+
+    def _require_best(self) -> None:
+        """Saves the trained weights if the disk was full at each validation of them.
+
+        Raises:
+            CheckpointError: it is still full.
+        """
+        if self.state.best is None:
+            self.callbacks.on_message(f"trained weights  {self.validator.score_and_keep_best(1.0)}")
+        if self.state.best is None:
+            raise CheckpointError(
+                f"{self.run.best}: no adapter is saved, because the disk is full; free disk space and rerun to resume "
+                "from the last checkpoint"
+            )
 
     def _score_interpolated(self, alpha: float) -> None:
         """Scores weights interpolated between base and trained weights, then restores the trained weights."""

@@ -1,5 +1,6 @@
-"""A run that cannot learn fails and names the reason; an adapter with values that are not finite is never used."""
+"""A run that cannot learn, or save anything, fails and names the reason; values that are not finite are never used."""
 
+import errno
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -114,6 +115,32 @@ def test_an_adapter_with_values_that_are_not_finite_is_not_saved(trained: Traine
     with pytest.raises(CheckpointError, match=r"epoch 1: .*lora_A.* NaN or infinite after training"):
         spoil.trainer.fit()
     assert not run.best.exists() and not run.checkpoint.exists()
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """While it has an element, no adapter can be saved."""
+    full = [True]
+
+    def save(*arguments: Any) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save_adapter(*arguments)
+
+    monkeypatch.setattr("finetune.training.selection.save_adapter", save)
+    return full
+
+
+def test_a_run_whose_adapters_never_fit_on_the_disk_fails_and_saves_one_when_it_is_resumed(
+    trained: Trained, tiny: Tiny, tmp_path: Path, full_disk: list[bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    run, recipe = prepared(trained[1], tmp_path), tiny(tmp_path, "a", epochs=1)
+    with pytest.raises(CheckpointError, match="best: no adapter is saved, because the disk is full; free disk space"):
+        Trainer(recipe, run, measure=scored).fit()
+    assert "and there is no earlier one" in caplog.text and not run.best.exists()
+    full_disk.clear()
+    result = Trainer(recipe, run, [NoStep()], measure=scored).fit()
+    assert (result.best_epoch, result.best_valid_wer) == (1, 0.5) and (run.best / FULL_WEIGHTS).is_file()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
