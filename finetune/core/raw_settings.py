@@ -12,7 +12,7 @@ from finetune.core.data_config import CorpusEntry
 from finetune.core.errors import RecipeError
 from finetune.core.yaml_text import compose, line_of, read_yaml
 
-WITH_SETTINGS = re.compile(r"\s*\[(.*,)?\s*\{[^{}]*:\s")  # a mapping in a list; {a,b}.jsonl is none
+WITH_SETTINGS = re.compile(r"\s*\[(.*,)?\s*\{[^{}]*(:\s|[\"']:)")  # a mapping in a list; {a,b}.jsonl is none
 MAX_SHOWN = 100  # characters of a value in a message
 CORPORA = {f"data.{name}" for name in ("train", "valid", "test", "canary", "replay")}
 VERSION_KEY = "toolkit_version"  # in resolved.json; not a setting

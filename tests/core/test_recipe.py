@@ -94,6 +94,7 @@ def test_values_are_converted_by_their_fields_type(recipe: Path, line: str, key:
         ("data.train=x.jsonl,y.csv", "data.train", ["x.jsonl", "y.csv"]),
         ("data.train=[x.jsonl, y.csv]", "data.train", ["x.jsonl", "y.csv"]),
         ("data.train={a,b}.jsonl,c.jsonl", "data.train", ["{a,b}.jsonl", "c.jsonl"]),
+        ('data.train=[{"path":"x.jsonl","weight":2}]', "data.train", [{"path": "x.jsonl", "weight": 2.0}]),
         ("data.train=[{a,b}.jsonl]", "data.train", ["{a,b}.jsonl"]),
         (
             "data.train=[x.jsonl, {path: 'y,z.jsonl', max_clips: 6, tags: {set: a}}]",
