@@ -55,8 +55,10 @@ def epoch_clips(
     chosen = sample_replay(*counts, recipe.data.replay_weight, seed, epoch)
     if (base.weights != 1).any():
         chosen = sample_weighted(chosen, base.weights, seed, epoch)
-    if recipe.machine.cache_encoder:  # nothing is augmented
-        return EpochClips(chosen, Groups.of([]), np.zeros(0, np.int32), np.zeros(0))
+    if recipe.machine.cache_encoder:  # nothing is augmented; the order is that without the cache
+        first = occurrences(Groups(chosen, np.arange(len(chosen) + 1))) == 1
+        ordered = np.concatenate([chosen[first], chosen[~first]])
+        return EpochClips(ordered, Groups.of([]), np.zeros(0, np.int32), np.zeros(0))
     longest = recipe.data.max_duration
     groups = concat_utterances(chosen, base.durations, kinds, augment.concat, longest, seed, epoch)
     times = occurrences(groups)

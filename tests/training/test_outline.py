@@ -62,6 +62,24 @@ def test_the_outline_is_made_once_and_has_the_steps_of_the_plans(
     assert [list(first.plan(epoch, SECONDS, GROUP)) for epoch in range(3)] == list(map(list, plans))
 
 
+@pytest.mark.parametrize("replay_weight", [1.0, 2.5])
+def test_the_cache_of_the_encoder_changes_no_plan(
+    model: SpeechModel, nano: Path, tmp_path: Path, replay_weight: float
+) -> None:
+    """`machine` can change while a run trains, in the middle of an epoch."""
+    items = [Utterance(f"{n}", "a.wav", 1 + n % 7 / 8, f"word {n}", sampling_weight=0.5 + n % 4) for n in range(60)]
+    write_manifest(tmp_path / "train.jsonl", items)
+    write_manifest(tmp_path / "replay.jsonl", [Utterance(f"r{n}", "a.wav", 1.5, "word") for n in range(9)])
+    manifests = {split: tmp_path / f"{split}.jsonl" for split in ("train", "replay")}
+    data = {**recipe_of(nano).data.model_dump(exclude_none=True), "replay_weight": replay_weight}
+    rows = []
+    for cache in (False, True):
+        corpus = corpus_of(model, recipe_of(nano, augment={}, data=data, machine={"cache_encoder": cache}), manifests)
+        plan, clips = corpus.plan(1, SECONDS, GROUP), corpus.dataset.clips
+        rows.append([[[clips.sources(index)[0].id for index in micro] for micro in step] for step in plan])
+    assert rows[0] == rows[1]
+
+
 def test_another_run_has_another_outline(model: SpeechModel, nano: Path, manifests: dict[str, Path]) -> None:
     data = recipe_of(nano).data.model_dump(exclude_none=True)
     recipes = [
