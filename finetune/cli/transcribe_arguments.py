@@ -127,4 +127,7 @@ def _lines(path: str | None) -> list[str]:
         text = sys.stdin.read()
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not a list of lines in UTF-8 ({error.reason})") from error
+    if "\0" in text:  # no path has it
+        hint = "; - reads names of files, not audio: write the audio into a file" if path == "-" else ""
+        raise DataError(f"{path}: not a list of lines in UTF-8 (it has zero bytes){hint}")
     return [line.strip() for line in text.removeprefix("\ufeff").split("\n") if line.strip()]

@@ -100,6 +100,20 @@ def test_files_are_read_from_lists(finetune: Command, tmp_path: Path, monkeypatc
     assert result.out == f"{RAIN}: it will rain again tomorrow morning\n{DOOR}: please close the door when you leave\n"
 
 
+def test_audio_on_standard_input_is_not_a_list(
+    finetune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audio = RAIN.read_bytes()
+    assert b"\0" in audio
+    monkeypatch.setattr("sys.stdin", io.StringIO(audio.decode("utf-8", "surrogateescape")))
+    result = finetune("transcribe", "-", "--model", NANO)
+    assert (result.code, result.out) == (1, "")
+    assert result.err == (
+        "finetune: -: not a list of lines in UTF-8 (it has zero bytes); - reads names of files, not audio: write the "
+        "audio into a file\n"
+    )
+
+
 def test_members_of_archives_and_urls_are_transcribed_as_files(finetune: Command, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         archive.add(RAIN, "clips/park.opus")
