@@ -87,6 +87,11 @@ def _add_realtime(app: FastAPI, handler: Realtime) -> None:
     async def realtime(socket: WebSocket) -> None:
         await handler.handle(socket)
 
+    @app.get("/v1/realtime", include_in_schema=False)
+    async def no_websocket() -> None:
+        message = "this path is a websocket; a proxy must pass on the headers Upgrade and Connection"
+        raise ApiError(426, message, None, "no_websocket", {"Upgrade": "websocket"})
+
 
 def _add_models(app: FastAPI, models: Models) -> None:
     created = int(time.time())

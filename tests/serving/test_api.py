@@ -279,6 +279,8 @@ def test_paths_beside_the_api(server: Any) -> None:
     assert "/v1/audio/transcriptions" in get("/openapi.json").json()["paths"]
     for response, status in ((get("/v1/nothing"), 404), (get("/v1/audio/transcriptions"), 405)):
         assert response.status_code == status and json.loads(response.text)["error"]["message"]
+    upgrade = get("/v1/realtime")
+    assert upgrade.status_code == 426 and "a proxy must pass on" in upgrade.json()["error"]["message"]
     for path in ("/health", "/ready"):
         assert httpx.head(server.url + path).status_code == 200
     for path in ("/audio/transcriptions", "/v1/chat/completions"):
