@@ -27,6 +27,11 @@ ROOT = Path(__file__).resolve().parents[1]
 VOCABULARY = ROOT / "data" / "vocabulary"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of training run first: they are the longest, and no process shall end long after the others."""
+    items.sort(key=lambda item: "tests/training/" not in item.nodeid)
+
+
 def embedded(split: str, count: int) -> list[Utterance]:
     """The `count` shortest embedded clips of a split, with absolute paths."""
     rows = [json.loads(line) for line in (VOCABULARY / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
