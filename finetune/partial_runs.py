@@ -12,6 +12,7 @@ from finetune.core.run_dir import RunDir
 from finetune.pipeline import (
     STAGES,
     Check,
+    require_same_base,
     run_dir_of,
     run_recipe,
     settings_of_training,
@@ -36,6 +37,7 @@ def export_adapter(recipe: Recipe, format_name: str, check: Check | None = None)
     with run.locked():
         from finetune.exporting.formats import export_adapter
 
+        require_same_base(recipe, run)
         export_adapter(recipe, run, format_name)
     return run
 

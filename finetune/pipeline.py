@@ -12,7 +12,7 @@ from typing import Any
 
 from finetune.core.config import Recipe
 from finetune.core.defaults import without_new_defaults
-from finetune.core.errors import CheckpointError, MissingExtraError, RecipeError
+from finetune.core.errors import CheckpointError, MissingExtraError, ModelError, RecipeError
 from finetune.core.recipe import save_recipe
 from finetune.core.run_dir import CHILD, RunDir
 from finetune.data.corpus_state import corpus_state
@@ -24,6 +24,7 @@ from finetune.training.launch import PATIENCE, is_elastic, processes_for, train_
 log = logging.getLogger(__name__)
 
 Check = Callable[[Recipe, RunDir, int], None]  # of a prepared training, with the number of its processes
+BASE = "base_weights"  # in the record of a training: the hash of its base, which evaluate and export must find
 PEER_GONE = ("Connection closed by peer", "Connection reset by peer")  # messages of gloo when another rank has failed
 
 
@@ -135,6 +136,8 @@ def run_recipe(
                 log.info("%s: skipped, already done", stage.name)
                 continue
             log.info("%s ...", stage.name)
+            if stage.name in ("evaluate", "export"):
+                require_same_base(recipe, run)
             run.marker(stage.name).unlink(missing_ok=True)
             processes = processes_for(recipe) if stage.name == "train" and not elastic else 1
             if check and stage.name == "train":
@@ -160,6 +163,7 @@ def run_dir_of(recipe: Recipe) -> RunDir:
 
 
 def _run_stage(stage: Stage, recipe: Recipe, run: RunDir, inputs: str) -> None:
+    base = {BASE: base_weights(recipe)} if stage.name == "train" else {}
     try:
         result = asdict(stage.run(recipe, run))
     except MissingExtraError as error:
@@ -167,7 +171,7 @@ def _run_stage(stage: Stage, recipe: Recipe, run: RunDir, inputs: str) -> None:
             raise
         log.warning("%s: skipped: %s; then: finetune %s %s", stage.name, error, stage.name, run.root)
         return
-    run.finish(stage.name, {**result, "inputs": inputs})
+    run.finish(stage.name, {**result, **base, "inputs": inputs})
     if stage.name == "evaluate" and recipe.machine.trackers:
         from finetune.tracking.results import track_results
 
@@ -195,6 +199,7 @@ def _train_as_rank(recipe: Recipe, run: RunDir, last: str, stages: Sequence[Stag
         if check and CHILD not in os.environ:  # otherwise the parent process has checked it
             check(recipe, run, world_size(os.environ))
         train = next(stage for stage in stages if stage.name == "train")
+        base = base_weights(recipe) if main else ""
         try:
             result = asdict(train.run(recipe, run))
         except RuntimeError as error:
@@ -202,8 +207,29 @@ def _train_as_rank(recipe: Recipe, run: RunDir, last: str, stages: Sequence[Stag
                 raise
             raise CheckpointError("another training process failed; its error message names the cause") from error
         if main:
-            run.finish("train", {**result, "inputs": inputs["train"]})
+            run.finish("train", {**result, BASE: base, "inputs": inputs["train"]})
     return run
+
+
+def base_weights(recipe: Recipe) -> str:
+    """A hash of the weights of the base model; "" if they cannot be read, which loading them will report."""
+    from finetune.model.weight_files import WeightFiles, folder_of
+
+    try:
+        folder = folder_of(recipe.model.base, recipe.model.revision)
+        return WeightFiles(folder).sample_hash() if folder else ""
+    except (ModelError, OSError):
+        return ""
+
+
+def require_same_base(recipe: Recipe, run: RunDir) -> None:
+    """Raises CheckpointError if the weights of the base changed since the training: the adapter would not fit."""
+    trained = (run.done("train") or {}).get(BASE)  # an earlier version did not record it
+    if trained and (now := base_weights(recipe)) and now != trained:
+        raise CheckpointError(
+            f"{recipe.model.base}: the weights changed since {run.root} was trained on them, so its adapter does not "
+            "fit them; restore them, or train again under another name with --set name=..."
+        )
 
 
 def settings_of_training(recipe: Recipe) -> dict[str, Any]:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from report_facts import metrics
+from safetensors.torch import save_file
 from tracker_fakes import Seen
 
 from finetune.core.config import Recipe
@@ -24,7 +26,7 @@ from finetune.core.files import read_json, write_json
 from finetune.core.recipe import load_recipe
 from finetune.core.run_dir import CHILD, RunDir
 from finetune.metrics.results import RunSummary
-from finetune.pipeline import STAGE_NAMES, STAGES, run_recipe, summarize
+from finetune.pipeline import BASE, STAGE_NAMES, STAGES, run_recipe, summarize
 from finetune.report.summary import format_summary
 from finetune.training.launch import ELASTIC, RANKS, processes_for, train_on_all, world_size
 
@@ -165,6 +167,28 @@ def test_a_changed_list_of_terms_reruns_the_evaluation(tmp_path: Path, fake: Fak
     terms.write_text("apixaban")
     fake.run(recipe(tmp_path, data=data), "export")
     assert fake.names == ["evaluate", "report", "export"]
+
+
+def test_a_base_that_changed_after_the_training_is_refused(tmp_path: Path, fake: FakeStages) -> None:
+    """Its adapter would fit by the shapes, and evaluate and export would use it."""
+    base = tmp_path / "base"
+    base.mkdir()
+    weights = {name: torch.full((40, 40), 1.5) for name in ("encoder.a", "encoder.b")}
+    changed = {**weights, "encoder.b": torch.full((40, 40), 1.25)}
+    save_file(weights, base / "model.safetensors")
+    run = fake.run(recipe(tmp_path, model={"base": str(base)}), "export")
+    save_file(changed, base / "model.safetensors")
+    for sections in ({"evaluate": {"replicas": 100}}, {"export": {"dtype": "bfloat16"}}):
+        with pytest.raises(CheckpointError, match=r"base: the weights changed since .* was trained on them"):
+            fake.run(recipe(tmp_path, model={"base": str(base)}, **sections), "export")
+    assert fake.names == STAGE_NAMES, "nothing ran again"
+    save_file(weights, base / "model.safetensors")
+    fake.run(recipe(tmp_path, model={"base": str(base)}, export={"dtype": "bfloat16"}), "export")
+    save_file(changed, base / "model.safetensors")
+    record = run.done("train") or {}
+    write_json(run.marker("train"), {key: value for key, value in record.items() if key != BASE})
+    fake.run(recipe(tmp_path, model={"base": str(base)}), "export")
+    assert fake.names == [*STAGE_NAMES, "export", "export"], "a run of an earlier version has no hash"
 
 
 @pytest.mark.parametrize("source", ["", "/*.wav"])

@@ -14,7 +14,7 @@ from finetune.exporting.save import check_target
 from finetune.model.granite import default_device
 from finetune.model.load_weights import check_mergeable, check_quantization
 from finetune.model.model_config import read_config
-from finetune.pipeline import settings_of_training
+from finetune.pipeline import require_same_base, settings_of_training
 from finetune.training import checkpoint
 from finetune.training.distributed import check_launcher
 from finetune.training.eight_bit import check_eight_bit
@@ -33,6 +33,7 @@ def refusals(recipe: Recipe, run: RunDir, environment: Mapping[str, str] = os.en
         run.check_writable,
         lambda: run.check_claim(settings_of_training(recipe)),
         lambda: _check_checkpoint(recipe, run),
+        lambda: require_same_base(recipe, run) if base.is_dir() else None,
         lambda: read_limits(base),
         lambda: check_target(run.export, base) if base.is_dir() else None,
     ]

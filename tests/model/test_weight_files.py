@@ -1,5 +1,6 @@
 """Weights are read one at a time, under the names of the model and of the hub."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,24 @@ def test_types_and_shapes(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ModelError, match="truncated"):
         files.read("model.encoder.half")
+
+
+@pytest.mark.parametrize("place", [0, 5000, -1])
+def test_the_hash_of_samples_sees_a_tensor_that_changed_and_no_shards(tmp_path: Path, place: int) -> None:
+    tensors = {f"encoder.{name}": torch.arange(10_000, dtype=torch.float32) for name in "ab"}
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+    save_file(tensors, one / "model.safetensors")
+    before = WeightFiles(one).sample_hash()
+    for name, value in tensors.items():
+        save_file({name: value}, two / f"{name}.safetensors")
+    index = {"weight_map": {name: f"{name}.safetensors" for name in tensors}}
+    (two / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert WeightFiles(two).sample_hash() == before
+    tensors["encoder.b"][place] += 1
+    save_file(tensors, one / "model.safetensors")
+    assert WeightFiles(one).sample_hash() != before
 
 
 def test_an_unknown_type_is_refused(nano: Path, tmp_path: Path) -> None:
