@@ -138,7 +138,10 @@ def run_recipe(
             log.info("%s ...", stage.name)
             if stage.name in ("evaluate", "export"):
                 require_same_base(recipe, run)
-            run.marker(stage.name).unlink(missing_ok=True)
+            # What was evaluated and exported is not of an adapter that is trained again, even from the same inputs.
+            outdated = STAGE_NAMES[STAGE_NAMES.index("train") :] if stage.name == "train" else [stage.name]
+            for name in outdated:
+                run.marker(name).unlink(missing_ok=True)
             processes = processes_for(recipe) if stage.name == "train" and not elastic else 1
             if check and stage.name == "train":
                 check(recipe, run, processes)

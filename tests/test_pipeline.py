@@ -260,6 +260,15 @@ def test_a_run_of_a_version_without_the_newest_settings_stays_complete(tmp_path:
         fake.run(changed, "export")
 
 
+def test_a_training_that_runs_again_reruns_what_follows(tmp_path: Path, fake: FakeStages) -> None:
+    """Such as after the run's checkpoint was deleted; the new adapter can differ, although its inputs are the same."""
+    run = fake.run(recipe(tmp_path), "export")
+    run.marker("train").unlink()
+    fake.run(recipe(tmp_path), "train")
+    fake.run(recipe(tmp_path), "export")
+    assert fake.names == [*STAGE_NAMES, "train", "evaluate", "report", "export"]
+
+
 def test_a_failed_stage_runs_again(tmp_path: Path, fake: FakeStages) -> None:
     def fail(recipe: Recipe, run: RunDir) -> Result:
         raise DataError("broken")
