@@ -557,6 +557,7 @@ def test_the_summary_has_the_figures_of_every_stage(tmp_path: Path, fake: FakeSt
     assert set(summary) == {
         "schema_version",
         "scores",
+        "without_terms",
         "tasks",
         "differences",
         "decoders",
