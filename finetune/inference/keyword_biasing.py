@@ -126,14 +126,24 @@ class _Window:
         first, last = inside[0], inside[-1] + 1
         for start, end in {(a, b) for a in (first, first + 1) for b in (last, last - 1) if a < b}:
             old = _core(" ".join(self.words[start:end]))
-            # A keyword that replaces another one gets no bonus for what both have.
-            more = bonus - self._bonus(len(phrase_labels(old.split()))) * (old.lower() in self.written)
+            more = bonus - self._bonus(self._present(keyword, old))
             if old.lower() != _core(keyword).lower() and gain + bonus > -SLACK:
                 left = self._heard(self.frames[start][0], spot.start)
                 right = self._heard(spot.end, self.frames[end - 1][1])
                 left, right = left.strip() if left.endswith(" ") else "", right.strip() if right.startswith(" ") else ""
                 for text in dict.fromkeys([keyword, join_texts([left, keyword, right])]):
                     yield _Change(spot, text, start, end, more, gain + bonus)
+
+    def _present(self, keyword: str, old: str) -> int:
+        """Characters for which a keyword gets no bonus, because the words that it replaces have them already.
+
+        These are another keyword, or words with the keyword as a part, such as `stents` for `stent`.
+        """
+        labels, written = phrase_labels(keyword.split()), phrase_labels(old.split())
+        parts = (written[place : place + len(labels)] for place in range(len(written) - len(labels) + 1))
+        if labels in parts:
+            return len(labels)
+        return len(written) if old.lower() in self.written else 0
 
     def _heard(self, start: int, end: int) -> str:
         """The greedy CTC text of some frames, with the spaces at its ends."""

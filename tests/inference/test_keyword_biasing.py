@@ -62,6 +62,18 @@ def test_a_longer_keyword_needs_less_evidence_than_a_short_word() -> None:
     assert biased_text(log_probs("_lisinoprel_ _is_", peak=0.5), "lisinoprel is", ("lisinopril",)) == "lisinopril is"
 
 
+@pytest.mark.parametrize(
+    ("path", "text", "keyword"),
+    [
+        ("_two_ _cath_eters_ _now_", "two catheters now", "catheter"),
+        ("_co_opera_tion_ _is_", "cooperation is", "operation"),
+        ("_a_ _metopro_lol_ _is_", "a metoprolol is", "metoprolol"),
+    ],
+)
+def test_a_word_that_has_a_keyword_as_a_part_is_not_cut_down_to_it(path: str, text: str, keyword: str) -> None:
+    assert biased_text(log_probs(path, peak=0.8), text, (keyword,)) == text
+
+
 def test_the_language_model_writes_the_same_tokens_as_without_keywords(model: Callable[[], SpeechModel]) -> None:
     clips = embedded("valid", 4)
     told = [replace(clip, keywords=tuple(word for word in clip.text.split() if len(word) > 7)) for clip in clips]
