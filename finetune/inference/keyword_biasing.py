@@ -8,16 +8,17 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from unicodedata import category
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from finetune.inference.keyword_spotting import KeywordSpotter, Spot, phrase_labels, spotter
+from finetune.inference.keyword_spotting import KeywordSpotter, Spot, is_spelled, phrase_labels, spotter
 from finetune.inference.segments import join_texts, split_words
-from finetune.inference.word_times import align
-from finetune.model.ctc import BLANK, to_text
+from finetune.inference.word_times import align, ctc_labels
+from finetune.model.ctc import BLANK, NUM_LABELS, to_text
 
 # Chosen on the replay and valid clips of recipes/quickstart.yaml (recipes/RESULTS.md).
 BONUS = 2.0  # nats for each character of a keyword above `PLAIN`, or below it, which then must fit so much better
@@ -25,6 +26,10 @@ PLAIN = 5
 CONTEXT = 2  # words on each side that are scored together with the replaced ones
 SLACK = 2.0  # nats that a place may miss by its own frames alone, before its text is scored
 TRIED = 24  # texts that are scored at once
+ANY = NUM_LABELS  # a label that fits any sound, for words whose characters do not tell how they sound
+DIGITS = [ord(digit) for digit in "0123456789"]
+SIGNS = "%&@#"  # that are spoken as words, as are all signs of these Unicode categories
+SIGN_CATEGORIES = ("Sc", "Sm", "So")
 EDGES = re.compile(r"^(\W*)(.*?)(\W*)$", re.DOTALL)
 
 
@@ -74,15 +79,24 @@ class _Window:
     """A text, aligned with the frames of its window."""
 
     def __init__(self, log_probs: NDArray[np.float32], text: str, found: KeywordSpotter) -> None:
-        self.log_probs, self.text, self.found = log_probs, text, found
+        self.log_probs = np.column_stack([log_probs, log_probs.max(1)])  # the last label is `ANY`
+        self.digits = bool(np.isin(log_probs.argmax(1), DIGITS).any())  # whether the head writes numbers with digits
+        self.text, self.found = text, found
         self.spans = split_words(text)
         self.words = [text[start:end] for start, end in self.spans]
-        aligned = align(log_probs, text)
+        self.unheard = [self._labels_of(word) == [ANY] for word in self.words]
+        aligned = align(self.log_probs, text, self._labels_of)
         self.frames, self.costs = aligned.frames, None
         if aligned.labels is not None:
-            path = log_probs[np.arange(len(log_probs)), aligned.labels] - log_probs.max(1)
+            path = self.log_probs[np.arange(len(log_probs)), aligned.labels] - log_probs.max(1)
             self.costs = np.concatenate([[0.0], np.cumsum(path)])
         self.written = {_core(keyword).lower() for keyword in found.keywords}
+
+    def _labels_of(self, word: str) -> list[int]:
+        """CTC labels of a word; `ANY` for one that is not heard as it is written, such as `25` or `50%`."""
+        letters, digits = any(map(str.isalnum, word)), any(map(str.isnumeric, word)) and not self.digits
+        sign = any(char in SIGNS or category(char) in SIGN_CATEGORIES for char in word)
+        return [ANY] if digits or sign or (letters and not is_spelled(word)) else ctc_labels(word)
 
     def best_change(self, spots: Sequence[Spot]) -> _Change | None:
         """The change that the CTC head prefers most to the present text; None if it prefers the text."""
@@ -120,18 +134,23 @@ class _Window:
         inside = [i for i, (start, end) in enumerate(self.frames) if min(end, spot.end) > max(start, spot.start)]
         if not inside:
             place = sum(end <= spot.start for _, end in self.frames)
-            if gain > -SLACK:
+            if gain > -SLACK and not any(self.unheard[max(0, place - 1) : place + 1]):
                 yield _Change(spot, keyword, place, place, min(0.0, bonus), gain)
             return
         first, last = inside[0], inside[-1] + 1
         for start, end in {(a, b) for a in (first, first + 1) for b in (last, last - 1) if a < b}:
+            if any(self.unheard[start:end]):
+                continue
             old = _core(" ".join(self.words[start:end]))
             more = bonus - self._bonus(self._present(keyword, old))
             if old.lower() != _core(keyword).lower() and gain + bonus > -SLACK:
                 left = self._heard(self.frames[start][0], spot.start)
                 right = self._heard(spot.end, self.frames[end - 1][1])
                 left, right = left.strip() if left.endswith(" ") else "", right.strip() if right.startswith(" ") else ""
+                beside = any(self.unheard[max(0, start - 1) : end + 1])
                 for text in dict.fromkeys([keyword, join_texts([left, keyword, right])]):
+                    if beside and set(old.lower().split()) <= set(text.lower().split()):
+                        continue  # it replaces nothing, and what it adds can be the sound of the word beside it
                     yield _Change(spot, text, start, end, more, gain + bonus)
 
     def _present(self, keyword: str, old: str) -> int:
@@ -174,7 +193,9 @@ class _Window:
             regions: as `_region` returns them.
             words: the words of the region with this index, first and last word.
         """
-        labels = [torch.tensor(phrase_labels(words(i, *region[:2]))) for i, region in enumerate(regions)]
+        labels = [
+            torch.tensor(phrase_labels(words(i, *region[:2]), self._labels_of)) for i, region in enumerate(regions)
+        ]
         parts = [torch.from_numpy(self.log_probs[start:end]) for _, _, start, end in regions]
         losses = F.ctc_loss(
             torch.nn.utils.rnn.pad_sequence(parts),

@@ -1,6 +1,6 @@
 """Finds keywords in the output of the CTC head: where each one fits best, and how well (arXiv 2406.07096)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -35,13 +35,13 @@ class KeywordSpotter:
     """Finds keywords in windows.
 
     Attributes:
-        keywords: those that have a character of the CTC alphabet.
+        keywords: those of which the CTC alphabet has most letters.
         lengths: (K,) their numbers of CTC labels.
     """
 
     def __init__(self, keywords: Sequence[str]) -> None:
         labels = {keyword: phrase_labels(keyword.split()) for keyword in keywords}
-        labels = {keyword: found for keyword, found in labels.items() if found}
+        labels = {keyword: found for keyword, found in labels.items() if is_spelled(keyword) and found}
         self.keywords = [*labels]
         self.lengths = np.array([len(found) for found in labels.values()], np.intp)
         # One state for each label, with a blank between two; the states of all keywords follow one another.
@@ -111,10 +111,16 @@ def spotter(keywords: tuple[str, ...]) -> KeywordSpotter:
     return KeywordSpotter(keywords)
 
 
-def phrase_labels(words: Sequence[str]) -> list[int]:
+def is_spelled(text: str) -> bool:
+    """Whether the CTC alphabet has most letters and digits of a text, so that its labels say how it sounds."""
+    letters = [char for char in text if char.isalnum()]
+    return 2 * sum(bool(ctc_labels(char)) for char in letters) > len(letters)
+
+
+def phrase_labels(words: Sequence[str], labels_of: Callable[[str], list[int]] = ctc_labels) -> list[int]:
     """CTC labels of words, with a space between them; a word without any character of the CTC alphabet is left out."""
     labels = list[int]()
     for word in words:
-        if found := ctc_labels(word):
+        if found := labels_of(word):
             labels += [SPACE, *found] if labels else found
     return labels

@@ -1,5 +1,6 @@
 """Word times by CTC forced alignment of the text with the probabilities of the CTC head."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -44,7 +45,7 @@ class Alignment:
     labels: NDArray[np.intp] | None
 
 
-def align(log_probs: NDArray[np.float32], text: str) -> Alignment:
+def align(log_probs: NDArray[np.float32], text: str, labels_of: Callable[[str], list[int]] | None = None) -> Alignment:
     """Aligns the words of a text with the frames of its window.
 
     The alignment is the most probable path through blanks and the characters of the text (Viterbi over CTC, as in arXiv
@@ -54,6 +55,7 @@ def align(log_probs: NDArray[np.float32], text: str) -> Alignment:
     Args:
         log_probs: (T, 348) log probabilities of the CTC head for the window's real frames.
         text: the transcript of the window.
+        labels_of: the labels of a word; the default is `ctc_labels`.
     """
     spans = split_words(text)
     labels, owners = list[int](), list[int]()
@@ -61,7 +63,7 @@ def align(log_probs: NDArray[np.float32], text: str) -> Alignment:
         if labels and start > spans[number - 1][1]:
             labels.append(ord(" "))
             owners.append(-1)
-        word_labels = ctc_labels(text[start:end])
+        word_labels = (labels_of or ctc_labels)(text[start:end])
         labels += word_labels
         owners += [number] * len(word_labels)
     frames: list[tuple[int, int] | None] = [None] * len(spans)

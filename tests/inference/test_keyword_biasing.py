@@ -74,6 +74,30 @@ def test_a_word_that_has_a_keyword_as_a_part_is_not_cut_down_to_it(path: str, te
     assert biased_text(log_probs(path, peak=0.8), text, (keyword,)) == text
 
 
+@pytest.mark.parametrize(
+    ("path", "text", "keyword"),
+    [
+        ("_she_ _is_ _twe_nty_ _five_ _years_ _old_", "she is 25 years old", "twenty"),
+        ("_up_ _by_ _fif_ty_ _per_cent_ _now_", "up by 50% now", "percent"),
+        ("_up_ _by_ _fif_ty_ _percent_ _now_", "up by 50% now", "percent"),
+        ("_it_ _costs_ _ten_ _dol_lars_", "it costs $10", "dollars"),
+        ("_ワ_タ_シ_ハ_サ_ラ_ダ_", "私は食物", "サラダ"),
+    ],
+)
+def test_numbers_and_characters_that_the_head_cannot_write_stay(path: str, text: str, keyword: str) -> None:
+    assert biased_text(log_probs(path), text, (keyword,)) == text
+
+
+def test_a_keyword_beside_a_number_is_written() -> None:
+    scores = log_probs("_give_ _me_topro_lol_ _fif_ty_ _mil_ligrams_ _at_ _night_")
+    assert biased_text(scores, "give me top roll 50 mg at night", ("metoprolol",)) == "give metoprolol 50 mg at night"
+
+
+def test_a_head_that_writes_digits_hears_numbers() -> None:
+    scores = log_probs("_give_ _vi_tamin_ _b_1_2_ _now_")
+    assert biased_text(scores, "give vitamin be 12 now", ("vitamin B12",)) == "give vitamin B12 now"
+
+
 def test_the_language_model_writes_the_same_tokens_as_without_keywords(model: Callable[[], SpeechModel]) -> None:
     clips = embedded("valid", 4)
     told = [replace(clip, keywords=tuple(word for word in clip.text.split() if len(word) > 7)) for clip in clips]

@@ -37,7 +37,7 @@ def test_the_two_best_places_are_found() -> None:
 
 
 def test_keywords_that_the_head_cannot_write_are_left_out() -> None:
-    found = KeywordSpotter(["薬", "!?", "stent", "стент", "stent"])
+    found = KeywordSpotter(["薬", "!?", "stent", "стент", "stent", "B細胞", "Витамин D"])
     assert found.keywords == ["stent"] and found.lengths.tolist() == [5]
     assert KeywordSpotter(["薬"]).spots(log_probs("_cat_")) == []
     assert KeywordSpotter(["cat"]).spots(np.zeros((0, NUM_LABELS), np.float32)) == []
