@@ -5,7 +5,9 @@ from unicodedata import category
 
 from finetune.core.config import AugmentSection, Recipe
 from finetune.core.data_config import CorpusEntry, DataSection
+from finetune.core.keyword_list import CONTROL_TOKEN
 from finetune.core.languages import row_language, suggested_language
+from finetune.core.options import MAX_KEYWORDS
 from finetune.core.prompts import TRANSCRIBE, TRANSLATE, prompt_problem, stated_task
 
 MAX_NAME, MAX_INSTRUCTION = 100, 10_000  # characters
@@ -13,7 +15,14 @@ MAX_NAME, MAX_INSTRUCTION = 100, 10_000  # characters
 
 def contradictions(recipe: Recipe) -> list[tuple[str, str]]:
     """The contradictions, each as (dotted key, message)."""
-    problems = [*_parts(recipe), *_data(recipe), *_corpora(recipe.data), *_keywords(recipe), *_cache(recipe)]
+    problems = [
+        *_parts(recipe),
+        *_data(recipe),
+        *_corpora(recipe.data),
+        *_keywords(recipe),
+        *_terms(recipe),
+        *_cache(recipe),
+    ]
     name, instruction = recipe.name, recipe.model.instruction
     if not 0 < len(name) <= MAX_NAME or {"/", "\0"} & {*name} or name.startswith("."):
         text = f"must be a folder name without slashes of at most {MAX_NAME} characters and must not start with a dot"
@@ -115,6 +124,15 @@ def _keywords(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "keywords.distractors", f"and keywords.true_terms are shares of all prompts; their sum is {shares:g}"
     if recipe.keywords.copy_weight and recipe.machine.gradient_checkpointing:
         yield "keywords.copy_weight", "needs activations that machine.gradient_checkpointing does not keep"
+
+
+def _terms(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Terms with which the export could transcribe nothing."""
+    terms = recipe.decode.terms
+    if len(terms) > MAX_KEYWORDS:
+        yield "decode.terms", f"has {len(terms):,} terms; the CTC head searches for at most {MAX_KEYWORDS:,}"
+    if match := next(filter(None, map(CONTROL_TOKEN.search, terms)), None):
+        yield "decode.terms", f"contains {match[0]}, which is a command for the model; remove it"
 
 
 def _cache(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """Reads lists of keywords: expected words and phrases."""
 
+import re
 from collections.abc import Iterable
 from unicodedata import category
 
@@ -7,6 +8,7 @@ from finetune.core.errors import RecipeError
 from finetune.core.unicode_text import composed
 
 CONTROL_CHARACTERS = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories; line breaks and tabs are among them
+CONTROL_TOKEN = re.compile(r"<\s*\|[^<>]*\|\s*>")  # such as <|audio|>
 
 
 def parse_keywords(words: str | Iterable[str], commas: bool = False) -> tuple[str, ...]:

@@ -162,9 +162,10 @@ def _as_field(key: str, value: Any) -> Any:
     for part in key.split("."):
         field_type = field_types(field_type)[part]
     value = _with_text_paths(value)
-    if get_origin(field_type) is tuple and (value is None or isinstance(value, str)):
+    in_brackets = isinstance(value, str) and value[:1] + value[-1:] == "[]"  # after --set
+    if get_origin(field_type) is tuple and (value is None or isinstance(value, str)) and not in_brackets:
         return _list_file(value) if value else []
-    if get_origin(field_type) is list and (value is None or isinstance(value, str)):
+    if get_origin(field_type) in (list, tuple) and (value is None or isinstance(value, str)):
         text = value or ""
         text = text[1:-1] if text[:1] + text[-1:] == "[]" else text
         return [part.strip() for part in re.split(r",(?![^{}]*\})", text) if part.strip()]  # not inside {a,b}.jsonl
@@ -176,9 +177,11 @@ def _as_field(key: str, value: Any) -> Any:
 def _list_file(path: str) -> list[str]:
     """The lines of a list; the recipe keeps them, so a run does not depend on the file. Raises RecipeError."""
     try:
-        return read_lines(path)
+        if lines := read_lines(path):
+            return lines
     except DataError as error:
         raise RecipeError(f"{error}; give a file with one word or phrase per line, or a list such as [a, b]") from error
+    raise RecipeError(f"{path}: is empty; give a file with one word or phrase per line, or remove the setting")
 
 
 def _with_text_paths(value: Any) -> Any:

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from finetune.core.errors import DataError, ModelError
-from finetune.core.options import TranscribeOptions
+from finetune.core.options import MAX_KEYWORDS, TranscribeOptions
 from finetune.core.wording import count
 from finetune.data.audio import SAMPLE_RATE
 from finetune.data.features import num_frames
@@ -24,7 +24,6 @@ from finetune.model.prompt import Prompt, render
 
 log = logging.getLogger(__name__)
 
-MAX_KEYWORDS = 2000  # that the CTC head searches for; a window of 30 s then takes seconds
 BATCHES_AHEAD = 2  # batches of audio that are collected before they are transcribed together
 
 

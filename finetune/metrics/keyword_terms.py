@@ -10,14 +10,13 @@ from unicodedata import category
 from finetune.core.config import Recipe
 from finetune.core.errors import DataError
 from finetune.core.files import sha256_file
-from finetune.core.keyword_list import CONTROL_CHARACTERS
+from finetune.core.keyword_list import CONTROL_CHARACTERS, CONTROL_TOKEN
 from finetune.core.wording import count
 from finetune.metrics.number_signs import is_unspaced
 from finetune.metrics.terms import read_terms, term_lines
 
 MAX_NAMED = 5  # lines that a message has
 MAX_WORD = 40  # characters; longer sequences without a space are no words
-CONTROL_TOKEN = re.compile(r"<\s*\|[^<>]*\|\s*>")  # such as <|audio|>
 PUNCTUATION = string.punctuation + "\u2026\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb\u2013\u2014\u00bf\u00a1"
 PUNCTUATION += "\u3001\u3002\u300c\u300d\uff0c\uff01\uff1f\u060c\u061f\u0964"
 # In scripts without spaces, a run of katakana or of a few Chinese characters is often a word.

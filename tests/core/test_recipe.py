@@ -126,6 +126,26 @@ def test_terms_of_decoding_are_a_list_or_a_file_whose_lines_the_recipe_keeps(rec
     )
     assert load(recipe, RECIPE + "decode:\n  terms: ['a,b']\n").decode.terms == ("a,b",)
     assert "keyword 'a\\tb' contains '\\t'" in refusal(recipe, RECIPE + 'decode:\n  terms: ["a\\tb"]\n')
+    assert load(recipe, RECIPE, "decode.terms=[stent, New York]").decode.terms == terms
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("\n \n", "is empty; give a file"),
+        (
+            "\n".join(f"word{number}" for number in range(2001)),
+            "has 2,001 terms; the CTC head searches for at most 2,000",
+        ),
+        ("stent\n<|audio|>\n", "contains <|audio|>, which is a command"),
+    ],
+)
+def test_terms_with_which_the_export_could_not_transcribe_are_refused(
+    recipe: Path, tmp_path: Path, lines: str, problem: str
+) -> None:
+    (tmp_path / "terms.txt").write_text(lines)
+    message = refusal(recipe, RECIPE + f"decode:\n  terms: {tmp_path / 'terms.txt'}\n")
+    assert problem in message and "terms" in message
 
 
 @pytest.mark.parametrize(
