@@ -12,7 +12,8 @@ from finetune.model.ctc import BLANK
 
 SPACE = ord(" ")
 LIMIT = 3.0  # nats for each character that a keyword may be less probable than the best labels of its frames
-PLACES = 2  # of one keyword in a window
+PLACES = 2  # of one keyword in each `SECTION`
+SECTION = 500  # frames: 10 s
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class KeywordSpotter:
             log_probs: (T, 348) log probabilities of the CTC head for the window's real frames.
 
         Returns:
-            At most `PLACES` for each keyword, the best first, none worse than `LIMIT`.
+            At most `PLACES` in each `SECTION` for each keyword, the best first, none worse than `LIMIT`.
         """
         if not self.keywords or not len(log_probs):
             return []
@@ -71,7 +72,7 @@ class KeywordSpotter:
 
     def _best(self, keyword: int, scores: NDArray[np.float32], starts: NDArray[np.int32]) -> Iterator[Spot]:
         column = scores[:, keyword].copy()
-        for _ in range(PLACES):
+        for _ in range(PLACES * -(-len(column) // SECTION)):
             last = int(column.argmax())
             if column[last] < -LIMIT * self.lengths[keyword]:
                 return

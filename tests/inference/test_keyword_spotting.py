@@ -36,6 +36,11 @@ def test_the_two_best_places_are_found() -> None:
     assert [(spot.keyword, spot.start, spot.end) for spot in spots] == [(1, 1, 4), (1, 13, 16)]
 
 
+def test_a_long_window_has_more_places() -> None:
+    assert len(KeywordSpotter(["cat"]).spots(log_probs("_cat_" * 5))) == 2
+    assert len(KeywordSpotter(["cat"]).spots(log_probs(("_cat_" + 200 * "_") * 5))) == 5
+
+
 def test_keywords_that_the_head_cannot_write_are_left_out() -> None:
     found = KeywordSpotter(["薬", "!?", "stent", "стент", "stent", "B細胞", "Витамин D"])
     assert found.keywords == ["stent"] and found.lengths.tolist() == [5]
