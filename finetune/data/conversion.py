@@ -57,7 +57,9 @@ def to_manifest_keys(
     num_faults, first_fault = facts.num_faults, facts.first_fault
     if segments and segments.faults is not None:
         num_faults, first_fault = len(segments.faults), int(segments.faults[0]) if len(segments.faults) else 0
-    return Corpus(converted, CorpusFacts(facts.num_missing, num_faults, first_fault, facts.has_keywords))
+    return Corpus(
+        converted, CorpusFacts(facts.num_missing, num_faults, first_fault, facts.has_keywords, frozenset(facts.splits))
+    )
 
 
 class ConvertedRows:

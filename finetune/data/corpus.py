@@ -19,12 +19,14 @@ class CorpusFacts:
         num_faults: rows with a fault.
         first_fault: the number of the first of these rows.
         has_keywords: whether a row has keywords.
+        splits: columns of SPLIT_COLUMNS and the splits that they state, "" for another value.
     """
 
     num_missing: int = 0
     num_faults: int = 0
     first_fault: int = 0
     has_keywords: bool = False
+    splits: frozenset[tuple[str, str]] = frozenset()
 
 
 class Corpus(Sequence[Row]):
@@ -114,5 +116,6 @@ def joined(corpora: Sequence[Corpus]) -> Corpus:
             sum(fact.num_faults for fact in facts),
             min(faults, default=0),
             any(fact.has_keywords for fact in facts),
+            frozenset().union(*(fact.splits for fact in facts)),
         ),
     )

@@ -1,5 +1,6 @@
 """Opens the corpora of a recipe: the rows of a source with the settings of its entry."""
 
+import logging
 import os
 import random
 from collections import Counter
@@ -19,6 +20,8 @@ from finetune.data.raw_rows import BLOCK_ROWS
 from finetune.data.row import Row
 from finetune.data.row_result import stated_id
 
+log = logging.getLogger(__name__)
+
 FILLED = ("task", "language", "target_language", "text_style", "instruction")  # if a row has no value of its own
 
 
@@ -29,9 +32,30 @@ def read_entry(entry: CorpusEntry, media_dir: Path, audio_required: bool = True)
 
 
 def read_entries(entries: Sequence[CorpusEntry], media_dir: Path) -> list[tuple[str, Corpus]]:
-    """The path and the rows of each corpus of a split, with unique ids, see `with_number`."""
-    numbers = use_numbers(entries)
-    return [(e.path, with_number(read_entry(e, media_dir), n)) for e, n in zip(entries, numbers, strict=True)]
+    """The path and the rows of each corpus of a split, with unique ids, see `with_number`. Logs `split_notes`."""
+    corpora = list[tuple[str, Corpus]]()
+    for entry, number in zip(entries, use_numbers(entries), strict=True):
+        corpus = read_entry(entry, media_dir)
+        for note in split_notes(corpus):
+            log.warning(f"{entry.path}: {note}")
+        corpora.append((entry.path, with_number(corpus, number)))
+    return corpora
+
+
+def split_notes(corpus: Corpus) -> Iterator[str]:
+    """A note for each column that states several splits: a recipe uses all rows."""
+    columns = dict[str, set[str]]()
+    for column, split in corpus.facts.splits:
+        columns.setdefault(column, set()).add(split)
+    for column, splits in sorted(columns.items()):
+        if len(names := sorted(splits - {""})) > 1:
+            divided = (
+                ", or start with `finetune init`, which divides by it" if {"train", ""} & splits == {"train"} else ""
+            )
+            yield (
+                f"column {column!r} states {', '.join(names[:-1])} and {names[-1]}, but recipes do not use it, so this "
+                f"entry has all rows; give a file for each split{divided}"
+            )
 
 
 def preview_entry(entry: CorpusEntry, open_corpus: Callable[..., Corpus | None] = preview_rows) -> Corpus | None:

@@ -9,7 +9,7 @@ from finetune.core.wording import count
 from finetune.data.audio_preview import preview_channels
 from finetune.data.corpora import preview_rows
 from finetune.data.corpus import Corpus
-from finetune.data.corpus_entries import preview_entry
+from finetune.data.corpus_entries import preview_entry, split_notes
 from finetune.data.manifest import Utterance
 from finetune.data.prepare_split import SPECIAL_TOKENS
 from finetune.data.raw_rows import BLOCK_ROWS
@@ -51,6 +51,7 @@ def preview_corpora(recipe: Recipe, open_corpus: Callable[..., Corpus | None] = 
                 any_closed = True
                 continue
             yield from preview_channels(sampled_rows(rows))
+            yield from (f"       {note}" for note in split_notes(rows))
             name = f"data.{split}: {source}"
             problems += _problems(rows, name, recipe.data.max_bad_fraction)
             problems += _without_prompt(rows, name, recipe.data.max_bad_fraction)

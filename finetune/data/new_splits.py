@@ -9,14 +9,9 @@ from finetune.data.kept_rows import cached_status, file_key
 from finetune.data.leak_text import comparison_key
 from finetune.data.leaks import MIN_OVERLAP
 from finetune.data.manifest import Utterance
+from finetune.data.splits import SPLIT_COLUMNS, stated_split
 
 SHARES = {"test": 0.1, "valid": 0.1}  # of the audio; train has the rest
-COLUMNS = ("split", "subset", "partition")  # that state the split of each row
-STATED = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("valid", "validation", "val", "dev", "development"), "valid"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
-}
 LARGEST = 0.2  # of the audio; a larger group trains, unless three splits need it
 LEAST_SPEAKERS = 10  # with fewer, a split would have one or two speakers
 
@@ -39,8 +34,8 @@ def new_splits(utterances: Sequence[Utterance]) -> NewSplits:
 
     If the column states no valid or no test, it is divided from its train.
     """
-    for column in dict.fromkeys(name for item in utterances for name in item.extra if name.lower() in COLUMNS):
-        names = [STATED.get(str(item.extra.get(column, "")).strip().lower(), "") for item in utterances]
+    for column in dict.fromkeys(name for item in utterances for name in item.extra if name.lower() in SPLIT_COLUMNS):
+        names = [stated_split(item.extra.get(column, "")) for item in utterances]
         if "" in names or "train" not in names or len({*names}) < 2:
             continue
         train = [item for item, name in zip(utterances, names, strict=True) if name == "train"]

@@ -15,6 +15,7 @@ from finetune.data.columns import column_keys, renamed, split_audio
 from finetune.data.manifest import ALWAYS_WRITTEN, VERSION_KEY, check_version
 from finetune.data.raw_rows import BLOCK_ROWS, RawRows
 from finetune.data.row import Row
+from finetune.data.splits import SPLIT_COLUMNS, stated_split
 from finetune.data.time_names import TimeNames
 
 CACHED = 4096  # audio files that are not looked for again; rows of one file often follow each other
@@ -81,6 +82,7 @@ class Survey:
         num_missing: rows without an audio file.
         num_faults, first_fault: rows with a fault, and the number of the first.
         has_keywords: whether a row has keywords.
+        splits: see `CorpusFacts`.
         tried: paths of the first name that were tried.
         times: the columns with times.
         has_channels, has_channel_0: whether a row has a number of a channel, and the number 0.
@@ -97,6 +99,7 @@ class Survey:
         self.is_manifest, self.keys = self._keys(columns)
         self.first, self.num_missing, self.tried = Row("", {}), 0, list[str]()
         self.num_faults, self.first_fault, self.has_keywords = 0, 0, False
+        self.splits, self._split_columns = set[tuple[str, str]](), list[str]()
         self.candidates, self.files, self.ids, self.clips = bytearray(), array("q"), array("q"), array("q")
         self.times, self.has_channels, self.has_channel_0 = TimeNames(), False, False
         self._finder = finder
@@ -104,7 +107,11 @@ class Survey:
 
     def add(self, row: Row) -> None:
         """Adds a row with the columns of the source."""
+        num_columns = len(self.columns.names)
         has_new_key = self.columns.add(row)
+        if len(self.columns.names) > num_columns:
+            self._split_columns = [name for name in self.columns.names if name.lower() in SPLIT_COLUMNS]
+        self.splits.update((name, stated_split(row.values.get(name, ""))) for name in self._split_columns)
         values = renamed(row.values, self.keys) if self.keys else row.values
         if not self.candidates:
             self.first = Row(row.where, dict(values), row.fault)

@@ -13,7 +13,7 @@ from finetune.core.config import Recipe
 from finetune.core.data_config import CorpusEntry, DataSection
 from finetune.core.errors import DataError
 from finetune.core.run_dir import RunDir
-from finetune.data.corpus_entries import preview_entry, read_entry
+from finetune.data.corpus_entries import preview_entry, read_entry, split_notes
 from finetune.data.corpus_preview import preview_corpora
 from finetune.data.manifest import read_manifest
 from finetune.data.prepare import prepare
@@ -199,3 +199,31 @@ def test_a_corpus_can_be_used_for_two_tasks(
     assert opened is not None and [row.values["id"] for row in opened[1]] == ["one#2", "two#2"]
     prepared(tmp_path, entry(path), entry(path))  # the same task twice
     assert "duplicate audio" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("stated", "named"),
+    [
+        (["train", "dev", "Test"], "test, train and valid"),
+        (["test", "val", "dev"], "test and valid"),
+        (["train", "train", "training"], ""),
+        (["train", "a", ""], ""),
+    ],
+)
+def test_a_column_of_splits_that_a_recipe_does_not_use_is_named(
+    stated: list[str], named: str, corpus: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = corpus("a", *({"Split": name} for name in stated))
+    prepared(tmp_path, entry(path))
+    recipe = Recipe(name="x", model={"base": "-"}, data={"test": [str(path)]})  # type: ignore[arg-type]
+    checked = "\n".join(preview_corpora(recipe))
+    for text in (caplog.text, checked):
+        assert (f"column 'Split' states {named}, but recipes do not use it" in text) == bool(named)
+        assert ("finetune init" in text) == (bool(named) and "train" in stated)
+
+
+def test_files_of_a_pattern_that_state_several_splits_are_named(corpus: Callable[..., Path], tmp_path: Path) -> None:
+    for name in ("train", "dev"):
+        corpus(name, {"subset": name})
+    notes = [*split_notes(read_entry(entry(tmp_path / "{train,dev}.jsonl"), tmp_path))]
+    assert len(notes) == 1 and "states train and valid" in notes[0]
