@@ -45,6 +45,8 @@ def to_manifest_keys(
     facts = survey(raw, source, finder, exact, text_required)
     if number := facts.num_repeated_ids():
         facts.keys = _without_ids(facts, number, len(raw))
+    if note := facts.speakers.note():
+        log.warning(f"{source}: {note}")
     if audio_required and facts.num_missing == len(raw):
         raise _without_audio(facts, len(raw))
     converted, segments = ConvertedRows(raw, finder, facts.keys, bytes(facts.candidates)), None

@@ -12,6 +12,7 @@ from finetune.data.audio_paths import ABSENT, UNKNOWN, AudioFinder, has_audio, i
 from finetune.data.cells import cell_keywords, cell_text, shown
 from finetune.data.channels import channel_number
 from finetune.data.columns import column_keys, renamed, split_audio
+from finetune.data.local_speakers import SpeakerNames
 from finetune.data.manifest import ALWAYS_WRITTEN, VERSION_KEY, check_version
 from finetune.data.raw_rows import BLOCK_ROWS, RawRows
 from finetune.data.row import Row
@@ -83,6 +84,7 @@ class Survey:
         num_faults, first_fault: rows with a fault, and the number of the first.
         has_keywords: whether a row has keywords.
         splits: see `CorpusFacts`.
+        speakers: the names of the speakers.
         tried: paths of the first name that were tried.
         times: the columns with times.
         has_channels, has_channel_0: whether a row has a number of a channel, and the number 0.
@@ -99,6 +101,7 @@ class Survey:
         self.is_manifest, self.keys = self._keys(columns)
         self.first, self.num_missing, self.tried = Row("", {}), 0, list[str]()
         self.num_faults, self.first_fault, self.has_keywords = 0, 0, False
+        self.speakers = SpeakerNames()
         self.splits, self._split_columns = set[tuple[str, str]](), list[str]()
         self.candidates, self.files, self.ids, self.clips = bytearray(), array("q"), array("q"), array("q")
         self.times, self.has_channels, self.has_channel_0 = TimeNames(), False, False
@@ -131,13 +134,14 @@ class Survey:
         self.candidates.append(number)
         if not exists:
             self._add_missing(name)
+        is_inside = cell_text(path).endswith(".parquet")  # in a preview, the audio of each row has this path
+        self.speakers.add(values.get("speaker"), row.where if is_inside else cell_text(path))
         if not self.is_manifest:
             values = inner | values | {"audio_filepath": path}
             channel = values.get("channel")
             self.files.append(hash((cell_text(path), cell_text(channel))))
             if row_id := cell_text(values.get("id")):
                 self.ids.append(hash(row_id))
-                is_inside = cell_text(path).endswith(".parquet")  # in a preview, the audio of each row has this path
                 place = row.where if is_inside else self.files[-1]
                 self.clips.append(hash((row_id, place, cell_text(values.get("text")))))
             self.times.add(values, has_new_key)

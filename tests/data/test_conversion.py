@@ -164,3 +164,26 @@ def test_rows_are_not_kept(columns: dict[str, Any], tmp_path: Path) -> None:
 @pytest.mark.parametrize("columns", [PLAIN_COLUMNS, SEGMENTS, OPEN_ENDS], ids=["plain", "segments", "open ends"])
 def test_memory_of_a_large_corpus(columns: dict[str, Any], tmp_path: Path) -> None:
     assert peak_bytes(tmp_path, 300_000, 100_000, **columns) < 90 * 300_000
+
+
+@pytest.mark.parametrize(
+    ("places", "warned"),
+    [
+        ([("a", "agent"), ("b", "Customer"), ("c", ""), ("d", "agent")], True),
+        ([("a", "SPEAKER_00"), ("b", "SPEAKER_01")], True),
+        ([("a", "1"), ("a", 2), ("b", "1")], True),
+        ([("a", "1"), ("b", "2"), ("c", "1")], False),  # clips, so the numbers can be those of a corpus
+        ([("a", "agent"), ("a", "customer")], False),  # one recording
+        ([("a", "agent"), ("b", "Ann")], False),
+        ([("a", "a-agent"), ("b", "b-agent")], False),
+        ([("a", ""), ("b", None)], False),
+    ],
+)
+@pytest.mark.parametrize("exact", [False, True])
+def test_speakers_of_each_recording_are_named(
+    places: list[tuple[str, object]], warned: bool, exact: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ("audio_filepath", "speaker") if exact else ("path", "speaker_id")
+    rows = [Row("m:1", {names[0]: f"{file}.wav", names[1]: name, "text": "x"}) for file, name in places]
+    to_manifest_keys(rows, "m.csv", tmp_path, audio_required=False, exact=exact)
+    assert ("m.csv: the speakers are" in caplog.text) == warned

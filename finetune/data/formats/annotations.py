@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from finetune.data.formats.elan import parse_elan
 from finetune.data.formats.nist import parse_ctm, parse_stm
 from finetune.data.formats.subtitles import parse_subtitles, parse_timed_text
 from finetune.data.formats.textgrid import parse_textgrid
+from finetune.data.local_speakers import LOCAL
 from finetune.data.problems import Finding
 from finetune.data.row import Row
 from finetune.data.text_lines import read_text
@@ -36,12 +36,6 @@ PARSERS: dict[str, Callable[[str], Annotation]] = {  # of several files of one r
 MAX_BYTES = 200_000_000
 MAX_NOTES = 20  # lines of the log, for files with many tiers
 OTHER_TAGS = ("sdh", "cc", "forced", "auto", "orig")  # talk.en.sdh.srt
-# Names that are another person in each recording.
-LOCAL = re.compile(
-    r"(?:(?:speaker|spk|sprecher|locuteur|hablante|participant|s|p)[\s_-]*)?(?:\d{1,2}|[a-z])"
-    r"|interviewer|interviewee|host|guest|agent|customer|caller|callee|operator|doctor|patient|teacher|student|child",
-    re.IGNORECASE,
-)
 
 
 def matches(path: Path) -> bool:
