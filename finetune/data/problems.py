@@ -29,6 +29,7 @@ ADVICE = {
     "no words in transcript": "Add the spoken words, or remove the rows.",
     "special token in transcript": "Remove the token from the transcript, the keywords or the instruction.",
     "comma in keyword": "Write each keyword as one element of the list, without commas.",
+    "bar in keyword": "Separate keywords and terms by commas or semicolons, or write a list.",
     "invalid Unicode in transcript": "Export the transcripts again as UTF-8.",
     "transcript too long": "Cut the recording into clips of one sentence, each with its own transcript.",
     "too many characters per second": "Check that each transcript belongs to its audio.",

@@ -148,6 +148,10 @@ def text_warnings(row: Row, original: Utterance, utterance: Utterance, audio: Au
     words = row.values.get("keywords")
     if parted := [word for word in words if "," in str(word)] if isinstance(words, list | tuple) else []:
         findings.append(Finding("comma in keyword", f"each part of {str(parted[0])[:60]!r} is a keyword"))
+    for column in ("keywords", "terms"):
+        if barred := [word for word in cell_keywords(row.values.get(column)) if "|" in word]:
+            detail = f"column {column!r}: {barred[0][:60]!r} is one keyword; | does not separate keywords"
+            findings.append(Finding("bar in keyword", detail))
     if MOJIBAKE.search(text) or html.unescape(text) != text:
         findings.append(Finding("encoding errors in transcript", f"mojibake or HTML entities: {text[:60]!r}"))
     if not text:

@@ -180,6 +180,17 @@ def test_duplicate_audio_is_a_warning(tmp_path: Path) -> None:
     assert "the same transcript" in result.warnings[1].detail
 
 
+@pytest.mark.parametrize("column", ["keywords", "terms"])
+@pytest.mark.parametrize(
+    ("cell", "found"),
+    [("aspirin, losartan|ibuprofen", True), (["a | b"], True), ("aspirin; losartan, b", False), (None, False)],
+)
+def test_a_bar_in_a_keyword_is_a_warning(tmp_path: Path, column: str, cell: object, found: bool) -> None:
+    result = check({"audio_filepath": write_noise(tmp_path, "a.wav"), "text": "one", column: cell})
+    assert kinds(result.warnings) == ["bar in keyword"] * found and len(result.kept) == 1
+    assert all(problem.where == "m.csv:2" and column in problem.detail for problem in result.warnings)
+
+
 @pytest.mark.parametrize("stated", ["1.7", 2.3, 3, "1,0"])  # rounding to a whole second, or padding
 def test_a_slightly_wrong_duration_is_corrected(tmp_path: Path, stated: object) -> None:
     result = check({"audio_filepath": write_noise(tmp_path, "a.wav"), "text": "one", "duration": stated})
