@@ -183,10 +183,8 @@ def _usable(source: str, folder: Path) -> "list[Utterance]":
     if number := result.dropped.total:
         long = "; `finetune segment` cuts long recordings" if TOO_LONG in result.dropped.counts else ""
         total = number + len(utterances)
-        print(
-            f"{number} of {total} rows {verb(number, 'is', 'are')} left out, because the recipe's limits refuse "
-            f"them{long}"
-        )
+        kinds = ", ".join(f"{kind} ({rows:,})" for kind, rows in result.dropped.counts.most_common())
+        print(f"{number:,} of {total:,} rows {verb(number, 'is', 'are')} left out: {kinds}{long}")
     return utterances
 
 

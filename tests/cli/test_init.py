@@ -106,10 +106,20 @@ def test_clips_that_the_limits_refuse_are_left_out_and_counted(clips: Path, caps
         (clips / f"{name}.txt").write_text(text)
     assert run([str(clips), "--name", "x", "--model", str(MODEL), "--yes"]) == 0
     out = capsys.readouterr().out
-    assert "3 of 23 rows are left out" in out and "`finetune segment`" in out and "the maximum is 30 s" in out
+    assert "3 of 23 rows are left out: " in out and "audio too long (1), audio too short (1)" in out
+    assert "`finetune segment`" in out and "the maximum is 30 s" in out
     rows = [row for split in ("train", "valid", "test") for row in read_manifest(Path("x") / f"{split}.jsonl")]
     assert len(rows) == 20
     assert main(["check", "x.yaml"]) == 0
+
+
+def test_rows_are_left_out_with_their_reasons(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [*range(20), 7, "gone", "lost"]
+    table = "".join(f"{name}.wav,sentence number {name},{name}\n" for name in names)
+    (clips / "all.csv").write_text(f"path,text,id\n{table}")
+    assert run([str(clips / "all.csv"), "--name", "x", "--model", str(MODEL), "--yes"]) == 0
+    out = capsys.readouterr().out
+    assert "3 of 23 rows are left out: missing audio (2), duplicate id (1)\n" in out and "limits" not in out
 
 
 def test_bad_input_is_an_error_and_writes_nothing(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
