@@ -10,7 +10,7 @@ from pathlib import Path
 
 from finetune.core.data_config import CorpusEntry
 from finetune.core.errors import DataError
-from finetune.data.cells import cell_text
+from finetune.data.cells import cell_text, shown
 from finetune.data.columns import known_columns
 from finetune.data.corpora import preview_rows, read_corpus
 from finetune.data.corpus import Corpus
@@ -148,8 +148,10 @@ class EntryRows:
         fault = row.fault
         if self._text_column:
             values["text"] = values.pop(self._text_column, None)
-            if not isinstance(values["text"], str):
-                fault = fault or Finding("empty transcript", f"the row has no text in column {entry.text_column!r}")
+            if not isinstance(value := values["text"], str):
+                detail = f"the row has no text in column {entry.text_column!r}"
+                detail += f", but {shown(value)}" if isinstance(value, list | dict | bytes) else ""
+                fault = fault or Finding("empty transcript", detail)
         if entry.weight != 1 and not cell_text(values.get("sampling_weight")):
             values["sampling_weight"] = entry.weight
         return replace(row, values=values, fault=fault)

@@ -89,7 +89,14 @@ def check_text(
     """A reason to drop a row for its transcript or keywords, before and after the rules of the recipe."""
     text = original.text
     if not text and (wordless == "drop" or not isinstance(row.values.get("text"), str)):  # missing is not empty
-        return Finding("empty transcript", "the row has no transcript")
+        value = row.values.get("text")
+        is_other = isinstance(value, list | dict | bytes)
+        detail = (
+            f"the transcript is {shown(value)}, not a text; write one string"
+            if is_other
+            else "the row has no transcript"
+        )
+        return Finding("empty transcript", detail)
     if len(text) > MAX_TEXT:
         return Finding("transcript too long", f"{len(text)} characters; the maximum is {MAX_TEXT}")
     written = (text, utterance.text, utterance.instruction, *utterance.keywords)

@@ -15,6 +15,7 @@ from finetune.data.cells import cell_keywords, clean_text
 from finetune.data.manifest import Utterance, read_manifest, write_manifest
 from finetune.data.problems import ADVICE, Problem, format_problems
 from finetune.data.row import Row
+from finetune.data.row_checks import Wordless
 
 
 def write_noise(folder: Path, name: str, seconds: float = 2.0, seed: int | None = None) -> str:
@@ -107,6 +108,18 @@ def test_each_bad_row_has_a_problem(tmp_path: Path) -> None:
     assert [problem.where for problem in result.dropped] == [f"m.csv:{n}" for n in range(2, len(bad) + 2)]
     assert all(problem.id and problem.detail for problem in result.dropped)
     format_problems(result.dropped).encode()  # valid UTF-8
+
+
+@pytest.mark.parametrize("wordless", ["drop", "keep empty"])
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [(["a", "b"], "is ['a', 'b'], not a text"), ({"en": "a"}, "an object with the keys 'en'"), (None, "no transcript")],
+)
+def test_a_transcript_that_is_no_text_is_named(tmp_path: Path, value: object, named: str, wordless: Wordless) -> None:
+    row = Row("m.jsonl:1", {"audio_filepath": write_noise(tmp_path, "a.wav"), "text": value})
+    options = {"min_duration": 0.5, "max_duration": 10.0, "max_chars_per_second": 30.0}
+    (problem,) = audit([row], **options, special_tokens=[], workers=1, wordless=wordless).dropped
+    assert problem.kind == "empty transcript" and named in problem.detail
 
 
 def test_a_rule_cannot_make_a_control_token(tmp_path: Path) -> None:

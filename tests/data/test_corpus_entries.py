@@ -116,6 +116,11 @@ def test_the_text_column_may_be_the_only_one_and_have_a_usual_name(tmp_path: Pat
     assert preview[0].fault is None
 
 
+def test_a_list_in_the_text_column_is_named(corpus: Callable[..., Path], tmp_path: Path) -> None:
+    (row,) = read_entry(entry(corpus("a", {"words": ["a", "b"]}), text_column="words"), tmp_path)
+    assert row.fault is not None and row.fault.detail == "the row has no text in column 'words', but ['a', 'b']"
+
+
 def test_a_tag_cannot_replace_a_key_of_the_manifest(corpus: Callable[..., Path], tmp_path: Path) -> None:
     path = corpus("a", {})
     assert values(entry(path, tags={"speaker": "anna"}), tmp_path, "speaker") == ["anna"]
