@@ -13,6 +13,7 @@ from finetune.data.problems import Finding
 from finetune.data.row import Row
 from finetune.data.segment_times import SAME, usable_columns
 from finetune.data.time_names import TimeColumn
+from finetune.data.whole_seconds import WholeSeconds
 
 log = logging.getLogger(__name__)
 
@@ -82,11 +83,12 @@ def _compared(rows: Corpus, segments: Segments, files: NDArray[np.int64], source
     starts = [column for column in segments.columns if column.role == "start"]
     offsets, durations = np.full((2, len(rows)), math.nan)
     is_fault = np.zeros(len(rows), bool)
-    num_at_zero, first_at_zero = 0, ""
+    num_at_zero, first_at_zero, whole = 0, "", WholeSeconds()
     for index, row in enumerate(rows):
         converted = segments.convert(index, row)
         values, is_fault[index] = converted.values, converted.fault is not None
         offset, duration = values.get("offset"), values.get("duration")
+        whole.add(offset, duration)
         if isinstance(offset, float):
             offsets[index] = offset
         if isinstance(duration, float):
@@ -98,24 +100,13 @@ def _compared(rows: Corpus, segments: Segments, files: NDArray[np.int64], source
             f"{source}: {num_at_zero} of {len(rows)} rows have no start and begin at 0 s, because other rows have one "
             f"(the first is {first_at_zero})"
         )
-    _warn_of_whole_seconds(offsets, durations, source)
+    whole.warn(source)
     endless = np.isnan(durations) & ~is_fault
     if not endless.any():
         return Segments(segments.columns, True, faults=np.flatnonzero(is_fault))
     last = _last_starts(offsets, files)
     is_fault |= endless & ~np.isnan(last) & (np.isnan(offsets) | (last > offsets))
     return Segments(segments.columns, True, last, np.flatnonzero(is_fault))
-
-
-def _warn_of_whole_seconds(offsets: NDArray[np.float64], durations: NDArray[np.float64], source: str) -> None:
-    """Warns if all starts and ends are whole seconds, such as 00:01 to 00:04: they are rounded."""
-    complete = ~np.isnan(offsets) & ~np.isnan(durations)
-    spans = np.stack([offsets[complete], durations[complete]])
-    if spans.shape[1] > 2 and spans[0].any() and not (spans % 1).any():
-        log.warning(
-            f"{source}: the times of all {spans.shape[1]} segments are whole seconds, so they are probably rounded, "
-            "and words at the edges are cut off; export the times with decimals"
-        )
 
 
 def _last_starts(offsets: NDArray[np.float64], files: NDArray[np.int64]) -> NDArray[np.float64]:

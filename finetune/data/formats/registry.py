@@ -22,6 +22,7 @@ from finetune.data.formats import (
     webdataset,
 )
 from finetune.data.row import Row
+from finetune.data.whole_seconds import warned, warning
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,11 @@ class CorpusFormat:
 
 
 FORMATS: tuple[CorpusFormat, ...] = (
-    CorpusFormat("Lhotse", lhotse.matches, lhotse.read, exact=True),
+    CorpusFormat("Lhotse", lhotse.matches, warning(lhotse.read), exact=True),
     CorpusFormat("tar shards", tar_shards.matches, tar_shards.read),
     CorpusFormat("NeMo, tarred", nemo_tarred.matches, nemo_tarred.read),
     CorpusFormat("compressed manifest", gzip_manifest.matches, gzip_manifest.read),
-    CorpusFormat("Kaldi directory", kaldi.matches, kaldi.read, exact=True),
+    CorpusFormat("Kaldi directory", kaldi.matches, warning(kaldi.read), exact=True),
     CorpusFormat("LibriSpeech", librispeech.is_librispeech, librispeech.read_librispeech, exact=True),
     CorpusFormat("MLS", librispeech.is_mls, librispeech.read_mls, exact=True),
     CorpusFormat("WebDataset", webdataset.matches, webdataset.read),
@@ -82,7 +83,7 @@ def read_url(url: str, media_dir: Path) -> tuple[Iterator[Row], bool]:
     if name.endswith(".tar"):
         return webdataset.read_shard(url), False
     if re.search(r"(^|[/._-])cuts[^/]*\.jsonl(\.gz)?$", name):
-        return lhotse.read_cuts(url), True
+        return warned(lhotse.read_cuts(url), url), True
     if name.endswith(".parquet"):
         return parquet.read_url(url, media_dir), False
     raise DataError(

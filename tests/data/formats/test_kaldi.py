@@ -182,3 +182,12 @@ def test_a_metadata_table_is_still_the_corpus(audio: Path) -> None:
     folder = write(audio / "train", wav="u x", text="u wrong")
     write(folder, **{"metadata.csv": f"file_name,text\n{audio}/a.flac,right\n"})
     assert [row.values["text"] for row in read(folder)] == ["right"]
+
+
+@pytest.mark.parametrize(("end", "warned"), [("3.0", True), ("3.2", False)])
+def test_segments_of_whole_seconds_are_a_warning(
+    audio: Path, end: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    text, segments = "x one\ny two\nz three\n", f"x r 0 1\ny r 1 2\nz r 2 {end}\n"
+    read(write(audio / "data", wav=f"r {audio}/a.flac\n", text=text, segments=segments))
+    assert caplog.text.count("the times of all 3 segments are whole seconds") == warned

@@ -270,3 +270,17 @@ def test_any_value_of_any_key_gives_rows(audio: Path, cuts: list[Json]) -> None:
                     start, length = row.values.get("offset", 0.0), row.values.get("duration", 1.0)
                     assert row.fault or (isinstance(start, float) and isinstance(length, float) and length > 0)
                     assert row.fault or (start >= 0 and length <= 5 and row.values["audio_filepath"])
+
+
+@pytest.mark.parametrize(("seconds", "warned"), [(1, True), (1.5, False)])
+def test_cuts_of_whole_seconds_are_a_warning(
+    audio: Path, seconds: float, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    items = [supervision(f"a-{start}", start, seconds if start == 2 else 1) for start in range(3)]
+    read(write(audio / "cuts.jsonl", cut(recording("a", 5.0), *items)))
+    assert caplog.text.count("the times of all 3 segments are whole seconds") == warned
+
+
+def test_cuts_of_whole_recordings_are_no_segments(audio: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read(write(audio / "cuts.jsonl", *(cut(recording("a", 5.0), supervision(f"a-{n}", 0, 5.0)) for n in range(3))))
+    assert "whole seconds" not in caplog.text
