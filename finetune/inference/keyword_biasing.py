@@ -142,7 +142,8 @@ class _Window:
             if any(self.unheard[start:end]):
                 continue
             old = _core(" ".join(self.words[start:end]))
-            more = bonus - self._bonus(self._present(keyword, old))
+            present = self._present(keyword, old)
+            more = bonus - (self._bonus(present) if present else 0.0)
             if old.lower() != _core(keyword).lower() and gain + bonus > -SLACK:
                 left = self._heard(self.frames[start][0], spot.start)
                 right = self._heard(spot.end, self.frames[end - 1][1])

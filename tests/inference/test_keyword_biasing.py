@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from finetune.core.options import DecodingOptions
@@ -54,6 +55,14 @@ def test_several_keywords_are_written() -> None:
     scores = log_probs("_stop_ _apixa_ban_ _start_ _metopro_lol_ _and_ _apixa_ban_")
     text = biased_text(scores, "stop apixie ban start me top roll and apics a ban", ("apixaban", "metoprolol"))
     assert text == "stop apixaban start metoprolol and apixaban"
+
+
+@pytest.mark.parametrize(("doubt", "text"), [(0.5, "the car"), (0.01, "the cat")])
+def test_a_short_word_must_fit_clearly_better(doubt: float, text: str) -> None:
+    """The last letter is rather t than r."""
+    scores = log_probs("_the_ _ca_t_")
+    scores[10, [ord("t"), ord("r")]] = np.log([0.6, 0.6 * doubt])
+    assert biased_text(scores, "the car", ("cat",)) == text
 
 
 def test_a_longer_keyword_needs_less_evidence_than_a_short_word() -> None:
