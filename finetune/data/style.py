@@ -3,6 +3,7 @@
 Types of `manifests/style.json`; `scripts/write_schemas.py` writes their JSON schema to `docs/schemas/`.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from finetune.metrics.scripts import has_other_script, is_unspaced
 from finetune.model.ctc import to_labels
 
 BASE_STYLE = "the base model writes lower case words, numbers in words and no punctuation"
+ESCAPE = re.compile(r"\\(?:[nrt]|u[0-9a-fA-F]{4})")  # of JSON or a program, which the export did not resolve
 SHOWN = 70  # characters of a transcript in a line
 MAX_VALUES = 20
 # What each feature means, and what to do about it.
@@ -28,6 +30,7 @@ FEATURES = {
     "punctuation": "data.text.punctuation: strip removes it",
     "digits": "data.text.numbers: words writes numbers in words",
     "tags": "data.text.tags: strip removes annotations that are certain; name others in data.text.extra_tags",
+    "escapes": "a backslash and a letter are no new line or tab, and the model learns to write them; correct the texts",
     "characters outside the CTC alphabet": "the CTC head cannot learn or write them; the language model can",
     "another script": "the text is not written in the script of its language; correct the text or the language",
     "unknown language": "use a code such as en or ja",
@@ -40,7 +43,7 @@ RULES = {  # the rule of each feature
     "tags": "tags: strip",
 }
 REMAINING = "the rule leaves them; correct the transcripts where they are wrong"
-LISTED = ("tags", "characters outside the CTC alphabet", "unknown language", "language not in the base")
+LISTED = ("tags", "escapes", "characters outside the CTC alphabet", "unknown language", "language not in the base")
 
 
 @dataclass(frozen=True)
@@ -215,6 +218,8 @@ def _features(item: Utterance, extra_tags: Sequence[str]) -> Iterable[tuple[str,
         yield "digits", filter(_has_digit, spoken.split())
     if tags:
         yield "tags", tags
+    if escapes := ESCAPE.findall(spoken):
+        yield "escapes", escapes
     if to_labels(spoken)[1]:
         unknown = dict.fromkeys(char for char in spoken if to_labels(char)[1])
         yield "characters outside the CTC alphabet", [f"{char} (U+{ord(char):04X})" for char in unknown]
