@@ -98,7 +98,8 @@ class GraniteSpeech:
             self.options, keywords=keywords, language=language, translate_to=translate_to, channel=channel, **options
         )
         prompt, prompted = chosen.prompt(self.network.profile), chosen.decoding.in_prompt(chosen.keywords)
-        if warning := read_limits(self.network.source).prompt_warning(prompt, bool(prompted)):
+        limited = read_limits(self.network.source).prompt_warning(prompt, bool(prompted))
+        for warning in filter(None, (limited, chosen.keyword_warning())):
             warnings.warn(warning, stacklevel=2)
         several = isinstance(audio, list | tuple)
         failed = failed if several else None

@@ -60,7 +60,8 @@ def run(
     paths, form = audio_paths(args), args.format or FORMATS[0]
     options = options_from(args, saved)
     prompt = options.prompt(read_profile(model))
-    if warning := read_limits(model).prompt_warning(prompt, bool(options.decoding.in_prompt(options.keywords))):
+    limited = read_limits(model).prompt_warning(prompt, bool(options.decoding.in_prompt(options.keywords)))
+    for warning in filter(None, (limited, options.keyword_warning())):
         log_message(f"finetune: warning: {warning}")
     targets = output_files(paths, form, args.output, options.channel == "each")
     if not any((os.path.exists(path) and not os.path.isdir(path)) or has_bytes(path) for path in paths):

@@ -176,6 +176,12 @@ class TranscribeOptions:
             return profile.translate(self.translate_to)
         return profile.transcribe(default=self.instruction, language=self.language)
 
+    def keyword_warning(self) -> str:
+        """Why the keywords have no effect; "" if they have one, or if there are none."""
+        if self.keywords and self.decoding.keyword_method == "ctc" and (self.translate_to or self.language == "ja"):
+            return "keywords have no effect: the CTC head (keyword_method ctc) writes no translations and no Japanese"
+        return ""
+
     @property
     def text_language(self) -> str:
         """The language of the text; "" if it is not known."""

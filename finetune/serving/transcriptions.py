@@ -130,7 +130,7 @@ class Transcriptions:
             await self._unless_closed(request, _before(deadline, self._collect(job, model, call)))
             self._log_text(job)
             response = respond(job, parameters)
-        if warnings := [*filter(None, (warning, *_notes(job)))]:
+        if warnings := [*filter(None, (warning, options.keyword_warning(), *_notes(job)))]:
             response.headers["X-Finetune-Warning"] = _header("; ".join(warnings))
         return response
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -170,3 +171,11 @@ def test_a_value_of_a_wrong_type_is_an_error(values: dict[str, Any], message: st
     with pytest.raises(RecipeError) as error:
         override(TranscribeOptions(), **values)
     assert str(error.value) == message
+
+
+def test_keywords_without_an_effect_are_told() -> None:
+    by_ctc = TranscribeOptions(keywords=("stent",), decoding=DecodingOptions(keyword_method="ctc"))
+    assert by_ctc.keyword_warning() == "" == replace(by_ctc, keywords=(), language="ja").keyword_warning()
+    for change in ({"language": "ja"}, {"translate_to": "fr"}):
+        assert "keywords have no effect" in replace(by_ctc, **change).keyword_warning()
+        assert not TranscribeOptions(keywords=("stent",), **change).keyword_warning(), "they are in the prompt"

@@ -253,6 +253,15 @@ def test_what_transcribe_says_about_a_recording_is_in_a_header(served: ServedMod
         assert "X-Finetune-Warning" not in server.post(files={"file": SHORT.read_bytes()}).headers
 
 
+def test_keywords_that_a_text_cannot_use_are_told(served: ServedModel) -> None:
+    decoding = replace(served.options.decoding, keyword_method="ctc")
+    by_ctc = ServedModel("ctc", served.network, override(served.options, decoding=decoding))
+    with running(Models([by_ctc])) as server:
+        for language, told in (("ja", True), ("en", False)):
+            response = server.post(data={"keywords": "park", "language": language}, files={"file": SHORT.read_bytes()})
+            assert ("keywords have no effect" in response.headers.get("X-Finetune-Warning", "")) == told
+
+
 @pytest.mark.parametrize("stream", ["true", "false"])
 def test_a_truncated_upload_has_a_warning(server: Any, talk: Path, stream: str) -> None:
     wave, rate = soundfile.read(talk)
