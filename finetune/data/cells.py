@@ -5,6 +5,7 @@ import json
 import math
 import re
 import unicodedata
+from collections.abc import Iterable
 
 from finetune.core.unicode_text import composed, listed
 from finetune.core.wording import count
@@ -12,6 +13,8 @@ from finetune.core.wording import count
 NO_NUMBER = ("", "nan", "none", "null", "na", "n/a", "-")  # cells of a column of numbers that hold no number
 CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)")  # 00:00:02.070, 0:02.07, 00:00:02,070
 NUMBER_WITH_UNIT = re.compile(r"([+-]?[\d.,]+(?:[eE][+-]?\d+)?)\s*(s|sec|secs|seconds?|ms|msec|milliseconds?)")
+THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:[.,]\d{3})+")  # 2,660, which also is 2.66 with a decimal comma
+MILLISECONDS = re.compile(r"\s*(?:ms|msec|milliseconds?)$")
 SIDES = {"left": 0, "l": 0, "a": 0, "right": 1, "r": 1, "b": 1}  # A is the first side of a call, as in LDC's corpora
 ALL_CHANNELS = ("average", "mean", "mix", "mixed")
 MAX_SHOWN = 60  # characters of a value in a message
@@ -31,6 +34,29 @@ def cell_number(value: object) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
+
+
+def with_thousands(values: Iterable[object], unit: float) -> str:
+    """A number of a column of milliseconds or smaller units with separators of thousands, as 2,660; "" if none has.
+
+    All values from 1,000 on must have them. With decimals, some values have more digits before the sign, or other
+    numbers after it.
+
+    Args:
+        values: the values of the column.
+        unit: seconds of its unit; if it is not smaller than one second, each value must state milliseconds.
+    """
+    found = ""
+    for value in values:
+        text = cell_text(value).casefold()
+        number = MILLISECONDS.sub("", text)
+        if not isinstance(value, str | int) or (unit >= 1 and number == text):
+            return ""
+        if THOUSANDS.fullmatch(number):
+            found = found or number
+        elif not (number.isdecimal() and len(number) < 4):
+            return ""
+    return found
 
 
 def no_number(value: object) -> bool:

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.core.errors import DataError
-from finetune.data.cells import cell_seconds, shown
+from finetune.data.cells import cell_seconds, shown, with_thousands
 from finetune.data.corpus import Corpus
 from finetune.data.time_names import OF_THE_FILE, TimeColumn, words_of
 
 LONGEST = 1e6  # seconds; a larger number is not a time
 COUNTED = "a number of frames or samples; write the times in seconds"
+THOUSANDS = "has separators of thousands, or three decimals; write times such as 12345 or 12.34"
 SPANS = "possibly the times of a segment: in each file, every row starts after the end of the last one"
 SAME = 0.1  # seconds by which start, end and duration of one segment can contradict each other (rounding)
 
@@ -60,6 +61,9 @@ def usable_columns(rows: Corpus, time_columns: Sequence[TimeColumn], files: NDAr
             raise _refused(rows, unknown, COUNTED)
         if ends := _possible_ends(rows, by_role["start"], time_columns):
             raise _refused(rows, ends, f"possibly the end of the segment that starts at {by_role['start'][0].name!r}")
+    for column in columns:
+        if number := with_thousands(_values(column, rows), column.unit):
+            raise _refused(rows, [column], f"{number!r} {THOUSANDS}")
     for column in [*by_role["start"], *by_role["end"]]:
         if not any(cell_seconds(value, column.unit) is not None for value in _values(column, rows)):
             raise _refused(rows, [column], "not a time; write seconds (2.07) or a clock time (00:00:02.070)")

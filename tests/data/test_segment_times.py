@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -287,3 +288,42 @@ def test_times_in_whole_seconds_are_a_warning(end: str, warned: bool, caplog: py
     ]
     to_manifest_keys(rows, "a.csv", Path(), audio_required=False)
     assert ("whole seconds" in caplog.text) == warned
+
+
+@pytest.mark.parametrize(
+    ("starts", "refused"),
+    [
+        (["0", "2,660", "12,345"], True),
+        ([" 350", "2.660", "1.234.567"], True),
+        (["0", "2660", "12,345"], False),  # 2660 has no separator
+        (["0,000", "350,125", "870,250"], False),
+        (["12,5", "350,125", "1234,5"], False),
+        ([0, 350.125, 870.25], False),  # numbers, not texts
+        (["0", "500", "900"], False),
+        (["0", "2,660 s", "12,345 s"], False),
+    ],
+)
+@pytest.mark.parametrize("name", ["start_ms", "start", "offset_us"])
+def test_separators_of_thousands_in_small_units_are_refused(starts: list[object], refused: bool, name: str) -> None:
+    rows = [Row(f"a.csv:{n}", {"audio_filepath": "a.wav", name: a, "duration": "0.5"}) for n, a in enumerate(starts, 2)]
+    if refused and name != "start":  # seconds with a decimal comma
+        with pytest.raises(
+            DataError, match=rf"column '{name}' .*: '[^']+' has separators of thousands, or three decimals"
+        ):
+            to_manifest_keys(rows, "a.csv", Path(), audio_required=False, text_required=False)
+    else:
+        to_manifest_keys(rows, "a.csv", Path(), audio_required=False, text_required=False)
+
+
+def test_separators_of_thousands_in_durations_are_refused() -> None:
+    rows = [Row(f"a.csv:{n}", {"path": f"{n}.wav", "duration_ms": value}) for n, value in enumerate(("950", "2,660"))]
+    with pytest.raises(DataError, match=r"'duration_ms' \('950'\): '2,660' has separators of thousands"):
+        to_manifest_keys(rows, "a.csv", Path(), audio_required=False, text_required=False)
+
+
+@pytest.mark.parametrize(("unit", "refused"), [(" ms", True), ("MS", True), (" s", False)])
+def test_separators_of_thousands_before_a_unit_are_refused(unit: str, refused: bool) -> None:
+    ends = [f"{end}{unit}" for end in ("500", "2,660")]
+    rows = [Row(f"a.csv:{n}", {"path": f"{n}.wav", "start": 0, "end": end}) for n, end in enumerate(ends)]
+    with pytest.raises(DataError, match="'2,660' has separators") if refused else nullcontext():
+        to_manifest_keys(rows, "a.csv", Path(), audio_required=False, text_required=False)
