@@ -12,6 +12,8 @@ from finetune.planning.result import CheckResult
 LABEL = 12  # width of the first column
 ALL, CHANGED = "settings:", "settings that differ from the defaults (--settings lists all):"
 
+LONGEST = 300  # characters of a value, such as a list of terms; `--json` has all
+
 
 def format_check(
     result: CheckResult, batch_seconds: float, batch_tokens: int, changed: Collection[str] | None = None
@@ -44,7 +46,8 @@ def _settings(result: CheckResult, changed: Collection[str] | None) -> Iterator[
     shown = [item for item in result.settings if changed is None or item.key in changed]
     width = max((len(item.key) for item in shown), default=0)
     for item in shown:
-        yield f"{item.key:{width}}  {item.value:48} {item.origin}"
+        value = item.value if len(item.value) <= LONGEST else f"{item.value[:LONGEST]} ..."
+        yield f"{item.key:{width}}  {value:48} {item.origin}"
 
 
 def _row(label: str, text: str) -> str:
