@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from finetune.core.config import Recipe
+from finetune.core.options import DecodingOptions
 from finetune.core.provenance import provenance
 from finetune.core.run_dir import RunDir
 from finetune.data.audio import load_utterance
@@ -185,15 +186,16 @@ def score_set(item: EvaluationSet, recipe: Recipe, options: ScoringOptions, load
         clips=clips,
         outputs=outputs,
         preset=options.preset,
-        without_terms=_without_terms(item, options.preset) if recipe.decode.terms else None,
+        without_terms=_without_terms(item, options.preset, recipe.decode) if recipe.decode.terms else None,
     )
     _log_scores(item.name, scored)
     return scored
 
 
-def _without_terms(item: EvaluationSet, preset: str) -> BySystem[float] | None:
-    """WER of the texts before keywords were written into them; None for translations."""
-    if any(utterance.is_translation for utterance in item.utterances):
+def _without_terms(item: EvaluationSet, preset: str, decoding: DecodingOptions) -> BySystem[float] | None:
+    """WER of the texts before terms were written into them; None for translations, or if keywords were written too."""
+    told = any(decoding.by_ctc(utterance.keywords) != decoding.terms for utterance in item.utterances)
+    if told or any(utterance.is_translation for utterance in item.utterances):
         return None
     references = [utterance.text for utterance in item.utterances]
     texts = {

@@ -155,6 +155,10 @@ def test_the_score_without_the_terms_of_decoding_is_that_of_the_text_before(run:
     results = evaluate(recipe(decode=DecodingOptions(terms=("metoprolol",))), run, functions, noise).read()
     scores, before = results.scores["test"], results.without_terms["test"]
     assert (before.base, before.adapted) == (scores.base.wer, pytest.approx(scores.adapted.wer + 1 / 9))
+    rows = read_manifest(run.manifest("test"))
+    write_manifest(run.manifest("test"), [replace(rows[0], keywords=("stent",)), *rows[1:]])
+    both = recipe(decode=DecodingOptions(keyword_method="ctc", terms=("metoprolol",)))
+    assert evaluate(both, run, functions, noise).read().without_terms == {}, "the keywords of a row were written too"
 
 
 def test_clips_longer_than_the_speech_of_the_training_are_counted(
