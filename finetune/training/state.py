@@ -96,9 +96,11 @@ class TrainResult:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRecord(TrainResult):
-    """The content of `train.done.json`; `inputs` is a hash of everything that the stage reads."""
+    """The content of `train.done.json`; `inputs` is a hash of everything that the stage reads, `base_weights`
+    one of the weights of the base; "" if it was not recorded, or the base is not a local folder."""
 
     inputs: str
+    base_weights: str = ""
 
 
 def train_result(
