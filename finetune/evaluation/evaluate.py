@@ -194,8 +194,8 @@ def score_set(item: EvaluationSet, recipe: Recipe, options: ScoringOptions, load
 
 def _without_terms(item: EvaluationSet, preset: str, decoding: DecodingOptions) -> BySystem[float] | None:
     """WER of the texts before terms were written into them; None for translations, or if keywords were written too."""
-    told = any(decoding.by_ctc(utterance.keywords) != decoding.terms for utterance in item.utterances)
-    if told or any(utterance.is_translation for utterance in item.utterances):
+    with_keywords = any(decoding.by_ctc(utterance.keywords) != decoding.terms for utterance in item.utterances)
+    if with_keywords or any(utterance.is_translation for utterance in item.utterances):
         return None
     references = [utterance.text for utterance in item.utterances]
     texts = {

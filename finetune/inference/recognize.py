@@ -243,8 +243,8 @@ def _with_keywords(
     log_probs = model.ctc_logits(audio.states[rows]).float().log_softmax(-1).cpu().numpy()
     for row, scores, frames in zip(rows, log_probs, audio.num_frames[rows].tolist(), strict=True):
         text = hypotheses[row].text
-        told = biased_text(scores[:frames], text, lists[row])
-        hypotheses[row] = replace(hypotheses[row], text=told, without_keywords=text)
+        written = biased_text(scores[:frames], text, lists[row])
+        hypotheses[row] = replace(hypotheses[row], text=written, without_keywords=text)
     return hypotheses
 
 

@@ -49,12 +49,12 @@ def check_prompt(model: SpeechModel, options: TranscribeOptions, tokenizer: Toke
     """
     instruction, profile = options.prompt(model.profile), model.profile
     keywords = options.decoding.in_prompt(options.keywords)
-    tokenizer, heard = tokenizer or model.tokenizer, options.decoding.by_ctc(options.keywords)
-    if len(heard) > MAX_KEYWORDS:
+    tokenizer, searched = tokenizer or model.tokenizer, options.decoding.by_ctc(options.keywords)
+    if len(searched) > MAX_KEYWORDS:
         raise ModelError(
-            f"{count(len(heard), 'keyword')}: the CTC head searches for at most {MAX_KEYWORDS:,}; give fewer"
+            f"{count(len(searched), 'keyword')}: the CTC head searches for at most {MAX_KEYWORDS:,}; give fewer"
         )
-    render(tokenizer, instruction, heard, profile)  # a special token is refused
+    render(tokenizer, instruction, searched, profile)  # a special token is refused
     prompt = render(tokenizer, instruction, keywords, profile)
     audio = int(model.num_audio_tokens(torch.tensor(num_frames(round(options.max_window * SAMPLE_RATE)))))
     words, text = len(prompt.prefix) + len(prompt.suffix), options.decoding.max_new_tokens
