@@ -48,8 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--decoder",
         choices=choices(DecodingOptions, "decoder"),
         help="speculative drafts with the CTC head and writes the same text as greedy; relaxed is faster and less "
-        "accurate",
+        "accurate; beam search is slower and more accurate",
     )
+    parser.add_argument("--num-beams", type=int, metavar="N", help="texts that beam search keeps at each token")
+    parser.add_argument("--ctc-weight", type=float, metavar="W", help="weight of the CTC head in beam search")
     parser.add_argument("--max-entropy", type=float, metavar="NATS", help="threshold of relaxed decoding")
     parser.add_argument("--min-probability", type=float, metavar="P", help="threshold of relaxed decoding")
     parser.add_argument(
@@ -75,7 +77,7 @@ def options_from(args: argparse.Namespace, saved: TranscribeOptions) -> Transcri
     """The options of a call: those of the command line, otherwise those of the model.
 
     Raises:
-        RecipeError: a value out of range, an unknown language, a bad keyword, thresholds without relaxed decoding.
+        RecipeError: a value out of range, an unknown language, a bad keyword, an option of another decoder.
         DataError: the list of keywords cannot be read.
     """
     options = override(
@@ -89,6 +91,8 @@ def options_from(args: argparse.Namespace, saved: TranscribeOptions) -> Transcri
             name: getattr(args, name)
             for name in (
                 "decoder",
+                "num_beams",
+                "ctc_weight",
                 "keyword_method",
                 "max_entropy",
                 "min_probability",
@@ -100,8 +104,11 @@ def options_from(args: argparse.Namespace, saved: TranscribeOptions) -> Transcri
             )
         },
     )
-    if options.decoding.decoder != "relaxed" and {args.max_entropy, args.min_probability} != {None}:
+    decoder = options.decoding.decoder
+    if decoder != "relaxed" and {args.max_entropy, args.min_probability} != {None}:
         raise RecipeError("--max-entropy and --min-probability need --decoder relaxed")
+    if decoder != "beam" and {args.num_beams, args.ctc_weight} != {None}:
+        raise RecipeError("--num-beams and --ctc-weight need --decoder beam")
     return options
 
 

@@ -86,9 +86,9 @@ class DecodingOptions:
         RecipeError: a value out of range.
     """
 
-    decoder: Literal["greedy", "speculative", "relaxed"] = "speculative"
+    decoder: Literal["greedy", "speculative", "relaxed", "beam"] = "speculative"
     """Speculative decoding drafts with the CTC head and writes the same text as greedy decoding. Relaxed decoding also
-    accepts draft tokens that are likely enough: faster, and not lossless."""
+    accepts draft tokens that are likely enough: faster, and not lossless. Beam search is slower and more accurate."""
     max_entropy: Annotated[float, Range(ge=0)] = 0.7
     """For relaxed decoding: an utterance whose CTC entropy (nats) is below this in every frame keeps its CTC text
     (arXiv 2603.11243 uses 0.7, or 3.0 for speed)."""
@@ -105,6 +105,11 @@ class DecodingOptions:
     terms: tuple[str, ...] = ()
     """Words and phrases that every clip may have, used by ctc; in a recipe also the path of a file with one per line.
     An export keeps them."""
+    num_beams: Annotated[int, Range(ge=2, le=64)] = 8
+    """For beam search: texts that are kept at each token."""
+    ctc_weight: Annotated[float, Range(ge=0)] = 0.2
+    """For beam search: factor of the log probability of the CTC head, which is added to that of the language model to
+    choose among the found texts; with 0, the language model chooses alone."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {
         "extra": "forbid",

@@ -5,20 +5,18 @@ keyword replaces the words in its place if the CTC head prefers the new text. Lo
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from unicodedata import category
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
-from finetune.inference.keyword_spotting import KeywordSpotter, Spot, is_spelled, phrase_labels, spotter
+from finetune.inference.ctc_score import ANY, CtcScorer, phrase_labels
+from finetune.inference.keyword_spotting import KeywordSpotter, Spot, spotter
 from finetune.inference.segments import join_texts, split_words
-from finetune.inference.word_times import align, ctc_labels
-from finetune.model.ctc import BLANK, NUM_LABELS, to_text
+from finetune.inference.word_times import align
+from finetune.model.ctc import BLANK, to_text
 
 # Chosen on the replay and valid clips of recipes/quickstart.yaml (recipes/RESULTS.md).
 BONUS = 2.0  # nats for each character of a keyword above `PLAIN`, or below it, which then must fit so much better
@@ -26,10 +24,6 @@ PLAIN = 5
 CONTEXT = 2  # words on each side that are scored together with the replaced ones
 SLACK = 2.0  # nats that a place may miss by its own frames alone, before its text is scored
 TRIED = 24  # texts that are scored at once
-ANY = NUM_LABELS  # a label that fits any sound, for words whose characters do not tell how they sound
-DIGITS = [ord(digit) for digit in "0123456789"]
-SIGNS = "%&@#"  # that are spoken as words, as are all signs of these Unicode categories
-SIGN_CATEGORIES = ("Sc", "Sm", "So")
 EDGES = re.compile(r"^(\W*)(.*?)(\W*)$", re.DOTALL)
 
 
@@ -79,24 +73,18 @@ class _Window:
     """A text, aligned with the frames of its window."""
 
     def __init__(self, log_probs: NDArray[np.float32], text: str, found: KeywordSpotter) -> None:
-        self.log_probs = np.column_stack([log_probs, log_probs.max(1)])  # the last label is `ANY`
-        self.digits = bool(np.isin(log_probs.argmax(1), DIGITS).any())  # whether the head writes numbers with digits
+        self.scorer = CtcScorer(log_probs)
+        self.log_probs = self.scorer.log_probs
         self.text, self.found = text, found
         self.spans = split_words(text)
         self.words = [text[start:end] for start, end in self.spans]
-        self.unheard = [self._labels_of(word) == [ANY] for word in self.words]
-        aligned = align(self.log_probs, text, self._labels_of)
+        self.unheard = [self.scorer.labels_of(word) == [ANY] for word in self.words]
+        aligned = align(self.log_probs, text, self.scorer.labels_of)
         self.frames, self.costs = aligned.frames, None
         if aligned.labels is not None:
             path = self.log_probs[np.arange(len(log_probs)), aligned.labels] - log_probs.max(1)
             self.costs = np.concatenate([[0.0], np.cumsum(path)])
         self.written = {_core(keyword).lower() for keyword in found.keywords}
-
-    def _labels_of(self, word: str) -> list[int]:
-        """CTC labels of a word; `ANY` for one that is not heard as it is written, such as `25` or `50%`."""
-        letters, digits = any(map(str.isalnum, word)), any(map(str.isnumeric, word)) and not self.digits
-        sign = any(char in SIGNS or category(char) in SIGN_CATEGORIES for char in word)
-        return [ANY] if digits or sign or (letters and not is_spelled(word)) else ctc_labels(word)
 
     def best_change(self, spots: Sequence[Spot]) -> _Change | None:
         """The change that the CTC head prefers most to the present text; None if it prefers the text."""
@@ -107,8 +95,10 @@ class _Window:
         if not changes:
             return None
         regions = [self._region(change) for change in changes]
-        old = self._scores(regions, lambda index, first, last: self.words[first:last])
-        new = self._scores(regions, lambda index, first, last: self._words(changes[index], first, last))
+        spans = [region[2:] for region in regions]
+        old = self.scorer.scores([self.words[first:last] for first, last, _, _ in regions], spans)
+        texts = [self._words(change, *region[:2]) for change, region in zip(changes, regions, strict=True)]
+        new = self.scorer.scores(texts, spans)
         gains = new - old + [change.bonus for change in changes]
         best = int(np.argmax(np.nan_to_num(gains, nan=-np.inf, posinf=-np.inf)))
         return changes[best] if np.isfinite(gains[best]) and gains[best] > 0 else None
@@ -184,29 +174,6 @@ class _Window:
         start = 0 if first == 0 else (self.frames[first - 1][1] + self.frames[first][0]) // 2
         end = len(self.log_probs) if last == len(self.words) else (self.frames[last - 1][1] + self.frames[last][0]) // 2
         return first, last, min(start, change.spot.start), max(end, change.spot.end)
-
-    def _scores(
-        self, regions: Sequence[tuple[int, int, int, int]], words: Callable[[int, int, int], list[str]]
-    ) -> NDArray[np.float64]:
-        """Log probability of the words in the frames of each region, summed over all paths; -inf if it is impossible.
-
-        Args:
-            regions: as `_region` returns them.
-            words: the words of the region with this index, first and last word.
-        """
-        labels = [
-            torch.tensor(phrase_labels(words(i, *region[:2]), self._labels_of)) for i, region in enumerate(regions)
-        ]
-        parts = [torch.from_numpy(self.log_probs[start:end]) for _, _, start, end in regions]
-        losses = F.ctc_loss(
-            torch.nn.utils.rnn.pad_sequence(parts),
-            torch.nn.utils.rnn.pad_sequence(labels, batch_first=True).long(),
-            torch.tensor([len(part) for part in parts]),
-            torch.tensor([len(row) for row in labels]),
-            blank=BLANK,
-            reduction="none",
-        )
-        return -losses.double().numpy()
 
 
 def _core(text: str) -> str:

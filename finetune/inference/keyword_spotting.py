@@ -1,16 +1,15 @@
 """Finds keywords in the output of the CTC head: where each one fits best, and how well (arXiv 2406.07096)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.inference.word_times import ctc_labels
+from finetune.inference.ctc_score import is_spelled, phrase_labels
 from finetune.model.ctc import BLANK
 
-SPACE = ord(" ")
 LIMIT = 3.0  # nats for each character that a keyword may be less probable than the best labels of its frames
 PLACES = 2  # of one keyword in each `SECTION`
 SECTION = 500  # frames: 10 s
@@ -110,18 +109,3 @@ class KeywordSpotter:
 def spotter(keywords: tuple[str, ...]) -> KeywordSpotter:
     """The spotter of a list; the windows of a call have the same list."""
     return KeywordSpotter(keywords)
-
-
-def is_spelled(text: str) -> bool:
-    """Whether the CTC alphabet has most letters and digits of a text, so that its labels say how it sounds."""
-    letters = [char for char in text if char.isalnum()]
-    return 2 * sum(bool(ctc_labels(char)) for char in letters) > len(letters)
-
-
-def phrase_labels(words: Sequence[str], labels_of: Callable[[str], list[int]] = ctc_labels) -> list[int]:
-    """CTC labels of words, with a space between them; a word without any character of the CTC alphabet is left out."""
-    labels = list[int]()
-    for word in words:
-        if found := labels_of(word):
-            labels += [SPACE, *found] if labels else found
-    return labels

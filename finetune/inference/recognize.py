@@ -21,7 +21,8 @@ from finetune.data.features import log_mel, pad_features
 from finetune.data.manifest import Utterance, seconds_of
 from finetune.data.read_ahead import fetch_all
 from finetune.data.row_prompt import has_ctc_text, instruction_of
-from finetune.inference.decode import decode
+from finetune.inference.beam_search import decode_beams, decoded_text
+from finetune.inference.decode import DecodedRow, decode
 from finetune.inference.draft import Draft, text_draft
 from finetune.inference.draft_sources import CtcText, draft_texts
 from finetune.inference.keyword_biasing import biased_text
@@ -186,7 +187,7 @@ def transcribe_batch(
     tokenizer = model.tokenizer
     drafts = [Draft(tokenizer) for _ in utterances]
     hypotheses: dict[int, Hypothesis] = {}
-    if options.decoder != "greedy":
+    if options.decoder in ("speculative", "relaxed"):
         read, bpe_head = draft_texts(model, audio, options.decoder == "relaxed"), model.bpe_head is not None
         texts = [text if has_ctc_text(item, bpe_head) else None for item, text in zip(utterances, read, strict=True)]
         drafts = [
@@ -204,18 +205,18 @@ def transcribe_batch(
             (instruction_of(item, instruction, model.profile), options.in_prompt(item.keywords)) for item in utterances
         ]
         prompts = {prompt: render(tokenizer, *prompt, model.profile) for prompt in {*asked}}
-        decoded = decode(
+        decoded = _decode(
             model,
             audio.select(remaining),
             [prompts[asked[row]].around(model.audio_token_id, counts[row]) for row in remaining],
             [drafts[row] for row in remaining],
-            options.max_new_tokens,
-            options.min_probability if options.decoder == "relaxed" else None,
+            [has_ctc_text(utterances[row]) for row in remaining],
+            options,
         )
         for row, out in zip(remaining, decoded, strict=True):
             hypotheses[row] = Hypothesis(
                 id=utterances[row].id,
-                text=" ".join(str(tokenizer.decode(out.tokens, skip_special_tokens=True)).split()),
+                text=decoded_text(model, out.tokens),
                 tokens=tuple(out.tokens),
                 log_probability=out.log_probability,
                 passes=out.passes,
@@ -226,6 +227,21 @@ def transcribe_batch(
                 gave_up=drafts[row].gave_up,
             )
     return _with_keywords(model, audio, utterances, [hypotheses[row] for row in range(len(utterances))], options)
+
+
+def _decode(
+    model: SpeechModel,
+    audio: EncodedAudio,
+    prompts: list[list[int]],
+    drafts: list[Draft],
+    spelled: list[bool],
+    options: DecodingOptions,
+) -> list[DecodedRow]:
+    """The rows of a batch, decoded by the language model; see `decode` and `decode_beams`."""
+    if options.decoder == "beam":
+        return decode_beams(model, audio, prompts, spelled, options)
+    min_probability = options.min_probability if options.decoder == "relaxed" else None
+    return decode(model, audio, prompts, drafts, options.max_new_tokens, min_probability)
 
 
 def _with_keywords(

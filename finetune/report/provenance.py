@@ -83,9 +83,9 @@ def _manifests(prepared: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _decoding(recipe: Recipe) -> str:
-    relaxed_only = ("max_entropy", "min_probability")
+    others = {"max_entropy": "relaxed", "min_probability": "relaxed", "num_beams": "beam", "ctc_weight": "beam"}
     return ", ".join(
         f"{key} {len(value) if isinstance(value, tuple) else f'{value:g}' if isinstance(value, float) else value}"
         for key, value in asdict(recipe.decode).items()
-        if recipe.decode.decoder == "relaxed" or key not in relaxed_only
+        if others.get(key, recipe.decode.decoder) == recipe.decode.decoder
     )

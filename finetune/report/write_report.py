@@ -133,8 +133,8 @@ def _charts(results: EvaluationResults, records: Sequence[Record], trained: Reco
         ("adapted, greedy", decoders.greedy_seconds, decoders.greedy_wer),
         ("adapted, speculative", decoders.speculative_seconds, decoders.speculative_wer),
     ]
-    if decoder == "relaxed":
-        timed.append(("adapted, relaxed", scores.adapted.seconds, scores.adapted.wer))
+    if decoder in ("relaxed", "beam"):
+        timed.append((f"adapted, {decoder}", scores.adapted.seconds, scores.adapted.wer))
     if scores.adapted.chrf is None and all(seconds for _, seconds, _ in timed):
         plots["speed"] = charts.speed([(name, audio / seconds, wer) for name, seconds, wer in timed])
     return plots

@@ -264,6 +264,20 @@ def test_relaxed_decoding_uses_the_calibrated_thresholds(finetune: Command, tmp_
     assert result.code == 0 and "of the draft accepted" in result.err, "the default decoder is lossless and has none"
 
 
+def test_beam_search_finds_a_word_that_greedy_decoding_misses(finetune: Command) -> None:
+    clip = DOOR.parent / "canary-001-en-us-f3.opus"
+    greedy = finetune("transcribe", clip, "--model", NANO)
+    beams = finetune("transcribe", clip, "--model", NANO, "--decoder", "beam", "--num-beams", 4, "--ctc-weight", 0.3)
+    assert (greedy.out, beams.out) == ("we went to the part after lunch\n", "we went to the park after lunch\n")
+    assert "of the draft accepted" in greedy.err and "of the draft accepted" not in beams.err
+
+
+@pytest.mark.parametrize("option", [["--num-beams", 4], ["--ctc-weight", 0.1]])
+def test_options_of_beam_search_need_it(finetune: Command, option: list[object]) -> None:
+    result = finetune("transcribe", DOOR, "--model", NANO, *option)
+    assert (result.code, result.err) == (2, "finetune: --num-beams and --ctc-weight need --decoder beam\n")
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"max_entropy": 1.0}', '{"max_entropy": 1, "min_probability": null}'])
 def test_a_damaged_calibration_is_refused(finetune: Command, tmp_path: Path, content: str) -> None:
     folder = with_thresholds(NANO, tmp_path / "model", 100.0, 0.5)

@@ -103,6 +103,8 @@ OTHER: dict[str, object] = {  # by field, a value that is not the default
     "batch_seconds": 3.0,
     "keyword_method": "ctc",
     "terms": ("aorta",),
+    "num_beams": 3,
+    "ctc_weight": 0.5,
 }
 
 
@@ -145,7 +147,7 @@ def test_a_recipe_checks_the_same_ranges() -> None:
 
 
 def test_choices_are_those_of_the_types() -> None:
-    assert choices(DecodingOptions, "decoder") == ("greedy", "speculative", "relaxed")
+    assert choices(DecodingOptions, "decoder") == ("greedy", "speculative", "relaxed", "beam")
     assert choices(TranscribeOptions, "vad") == ("level", "silero") and FORMATS[0] == "text"
 
 

@@ -199,8 +199,8 @@ def test_an_unknown_key_unlike_any_other_is_refused_without_a_suggestion(recipe:
         ("machine:\n  cache_encoder: perhaps", "6: machine.cache_encoder: Input should be a valid boolean"),
         ("train:\n  learning_rate: nan", "6: train.learning_rate: Input should be"),
         (
-            "decode:\n  decoder: beam",
-            "6: decode.decoder: Input should be 'greedy', 'speculative' or 'relaxed', got 'beam'",
+            "decode:\n  decoder: beams",
+            "6: decode.decoder: Input should be 'greedy', 'speculative', 'relaxed' or 'beam', got 'beams'",
         ),
         ("data.canary:\n- a: b", "6: data.canary: unknown key 'a' of a corpus"),
         (

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.inference.keyword_spotting import LIMIT, KeywordSpotter, Spot, phrase_labels, spotter
+from finetune.inference.ctc_score import phrase_labels
+from finetune.inference.keyword_spotting import LIMIT, KeywordSpotter, Spot, spotter
 from finetune.model.ctc import BLANK, NUM_LABELS
 from tests.inference.test_word_times import log_probs
 

@@ -1,0 +1,80 @@
+"""How probable a text of a window is by the CTC head, over all alignments."""
+
+from collections.abc import Callable, Sequence
+from unicodedata import category
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from finetune.inference.segments import split_words
+from finetune.inference.word_times import ctc_labels
+from finetune.model.ctc import BLANK, NUM_LABELS
+
+SPACE = ord(" ")
+ANY = NUM_LABELS  # a label that fits any sound, for words whose characters do not tell how they sound
+DIGITS = [ord(digit) for digit in "0123456789"]
+SIGNS = "%&@#"  # that are spoken as words, as are all signs of these Unicode categories
+SIGN_CATEGORIES = ("Sc", "Sm", "So")
+
+
+class CtcScorer:
+    """Scores texts of one window.
+
+    Attributes:
+        log_probs: (T, 349) log probabilities of the frames; the last label is `ANY`.
+    """
+
+    def __init__(self, log_probs: NDArray[np.float32]) -> None:
+        """Args: log_probs: (T, 348) log probabilities of the CTC head for the window's real frames."""
+        self.log_probs = np.column_stack([log_probs, log_probs.max(1)])
+        self._digits = bool(np.isin(log_probs.argmax(1), DIGITS).any())  # whether the head writes numbers with digits
+
+    def labels_of(self, word: str) -> list[int]:
+        """CTC labels of a word; `ANY` for one that is not heard as it is written, such as `25` or `50%`."""
+        letters, digits = any(map(str.isalnum, word)), any(map(str.isnumeric, word)) and not self._digits
+        sign = any(char in SIGNS or category(char) in SIGN_CATEGORIES for char in word)
+        return [ANY] if digits or sign or (letters and not is_spelled(word)) else ctc_labels(word)
+
+    def scores(
+        self, texts: Sequence[Sequence[str]], spans: Sequence[tuple[int, int]] | None = None
+    ) -> NDArray[np.float64]:
+        """Log probabilities of texts, each summed over all its alignments; -inf if there are too few frames.
+
+        Args:
+            texts: (N) lists of words.
+            spans: (N) first frame of each text, and the frame after its last one; by default all frames.
+        """
+        spans = spans or [(0, len(self.log_probs))] * len(texts)
+        labels = [torch.tensor(phrase_labels(words, self.labels_of), dtype=torch.long) for words in texts]
+        parts = [torch.from_numpy(self.log_probs[start:end]) for start, end in spans]
+        losses = F.ctc_loss(
+            torch.nn.utils.rnn.pad_sequence(parts),
+            torch.nn.utils.rnn.pad_sequence(labels, batch_first=True),
+            torch.tensor([len(part) for part in parts]),
+            torch.tensor([len(row) for row in labels]),
+            blank=BLANK,
+            reduction="none",
+        )
+        return -losses.double().numpy()
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, as they are aligned with the audio."""
+    return [text[start:end] for start, end in split_words(text)]
+
+
+def is_spelled(text: str) -> bool:
+    """Whether the CTC alphabet has most letters and digits of a text, so that its labels say how it sounds."""
+    letters = [char for char in text if char.isalnum()]
+    return 2 * sum(bool(ctc_labels(char)) for char in letters) > len(letters)
+
+
+def phrase_labels(words: Sequence[str], labels_of: Callable[[str], list[int]] = ctc_labels) -> list[int]:
+    """CTC labels of words, with a space between them; a word without any character of the CTC alphabet is left out."""
+    labels = list[int]()
+    for word in words:
+        if found := labels_of(word):
+            labels += [SPACE, *found] if labels else found
+    return labels
