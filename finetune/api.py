@@ -18,6 +18,7 @@ from finetune.core.recipe import read_recipe, recipe_from_values
 from finetune.core.run_dir import RunDir
 from finetune.data.waveform import Recording, to_recordings
 from finetune.inference import transcribe as inference
+from finetune.inference.keyword_warning import keyword_warning
 from finetune.inference.saved_options import options_for
 from finetune.inference.transcript import Transcript
 from finetune.model import granite
@@ -99,7 +100,7 @@ class GraniteSpeech:
         )
         prompt, prompted = chosen.prompt(self.network.profile), chosen.decoding.in_prompt(chosen.keywords)
         limited = read_limits(self.network.source).prompt_warning(prompt, bool(prompted))
-        for warning in filter(None, (limited, chosen.keyword_warning())):
+        for warning in filter(None, (limited, keyword_warning(chosen))):
             warnings.warn(warning, stacklevel=2)
         several = isinstance(audio, list | tuple)
         failed = failed if several else None

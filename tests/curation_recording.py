@@ -6,8 +6,7 @@ from finetune.core.options import SegmentOptions
 from finetune.curation.posteriors import FLOOR, Posteriors
 from finetune.curation.segment import Segmented, segment_posteriors
 from finetune.curation.transcript_words import transcript_words
-from finetune.inference.word_times import TO_KATAKANA
-from finetune.model.ctc import NUM_LABELS, to_labels
+from finetune.model.ctc import NUM_LABELS, TO_KATAKANA, to_labels
 
 PAUSE = "_" * 25  # half a second without sound
 QUIET, LOUD = -80.0, -20.0  # dB

@@ -26,6 +26,7 @@ from finetune.core.terminal import prepare_streams
 from finetune.core.unexpected import explain
 from finetune.core.wording import count
 from finetune.data.audio_state import has_bytes
+from finetune.inference.keyword_warning import keyword_warning
 from finetune.inference.saved_options import options_for, options_path, read_options
 from finetune.model.model_source import check_source
 
@@ -61,7 +62,7 @@ def run(
     options = options_from(args, saved)
     prompt = options.prompt(read_profile(model))
     limited = read_limits(model).prompt_warning(prompt, bool(options.decoding.in_prompt(options.keywords)))
-    for warning in filter(None, (limited, options.keyword_warning())):
+    for warning in filter(None, (limited, keyword_warning(options))):
         log_message(f"finetune: warning: {warning}")
     targets = output_files(paths, form, args.output, options.channel == "each")
     if not any((os.path.exists(path) and not os.path.isdir(path)) or has_bytes(path) for path in paths):

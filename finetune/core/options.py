@@ -181,19 +181,13 @@ class TranscribeOptions:
             return profile.translate(self.translate_to)
         return profile.transcribe(default=self.instruction, language=self.language)
 
-    def keyword_warning(self) -> str:
-        """Why the keywords have no effect; "" if they have one, or if there are none."""
-        if self.keywords and self.decoding.keyword_method == "ctc" and (self.translate_to or self.language == "ja"):
-            return "keywords have no effect: the CTC head (keyword_method ctc) writes no translations and no Japanese"
-        return ""
-
     @property
     def text_language(self) -> str:
         """The language of the text; "" if it is not known."""
         return self.translate_to or self.language
 
     def effective_decoding(self, bpe_head: bool = False) -> DecodingOptions:
-        """The decoding options; greedy for a text that no CTC head can draft.
+        """The decoding options; greedy instead of drafts for a text that no CTC head can write.
 
         That is a translation, and Japanese without a head of tokens.
 
@@ -201,7 +195,9 @@ class TranscribeOptions:
             bpe_head: whether the model has a second CTC head, of tokens of the language model.
         """
         without_draft = self.translate_to or (self.language == "ja" and not bpe_head)
-        return replace(self.decoding, decoder="greedy") if without_draft else self.decoding
+        if without_draft and self.decoding.decoder != "beam":
+            return replace(self.decoding, decoder="greedy")
+        return self.decoding
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from finetune.core.languages import row_language
 from finetune.data.number_words import numbers_to_words
 from finetune.inference.segments import split_words
-from finetune.inference.word_times import ctc_labels
+from finetune.model.ctc import ctc_labels
 
 SPACE = ord(" ")  # a label
 SPOKEN_SIGNS = frozenset("&%@+=€$£¥")  # spoken also where they stand alone; other signs are punctuation

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from finetune.core.model_limits import ModelLimits
 from finetune.core.options import DecodingOptions
 from finetune.data.manifest import Utterance
-from finetune.data.row_prompt import instruction_of
+from finetune.data.row_prompt import has_ctc_text, instruction_of
+from finetune.inference.keyword_warning import unwritable_warning
 from finetune.inference.recognize import Hypothesis
 from finetune.metrics.scorecard import SystemOutput
 from finetune.model.granite import SpeechModel
@@ -34,6 +35,9 @@ def warn_about_limits(
     prompts = dict.fromkeys((text, bool(keywords)) for text, keywords in asked)
     for warning in dict.fromkeys(filter(None, (limits.prompt_warning(*prompt) for prompt in prompts))):
         log.warning("warning: %s", warning)
+    searched = dict.fromkeys(word for item in items if has_ctc_text(item) for word in decoding.by_ctc(item.keywords))
+    if unwritable := unwritable_warning(searched):
+        log.warning("warning: %s", unwritable)
     if long := sum(item.duration > limits.max_duration for item in items):
         log.warning(
             "%d of %d clips are longer than %g s, the limit of the model (limits.json). They are decoded as they are; "

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from finetune.inference.segments import split_words
-from finetune.inference.word_times import ctc_labels
-from finetune.model.ctc import BLANK, NUM_LABELS
+from finetune.model.ctc import BLANK, NUM_LABELS, ctc_labels, is_spelled
 
 SPACE = ord(" ")
 ANY = NUM_LABELS  # a label that fits any sound, for words whose characters do not tell how they sound
@@ -63,12 +62,6 @@ class CtcScorer:
 def words_of(text: str) -> list[str]:
     """The words of a text, as they are aligned with the audio."""
     return [text[start:end] for start, end in split_words(text)]
-
-
-def is_spelled(text: str) -> bool:
-    """Whether the CTC alphabet has most letters and digits of a text, so that its labels say how it sounds."""
-    letters = [char for char in text if char.isalnum()]
-    return 2 * sum(bool(ctc_labels(char)) for char in letters) > len(letters)
 
 
 def phrase_labels(words: Sequence[str], labels_of: Callable[[str], list[int]] = ctc_labels) -> list[int]:

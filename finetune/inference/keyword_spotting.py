@@ -7,8 +7,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.inference.ctc_score import is_spelled, phrase_labels
-from finetune.model.ctc import BLANK
+from finetune.inference.ctc_score import phrase_labels
+from finetune.model.ctc import BLANK, is_spelled
 
 LIMIT = 3.0  # nats for each character that a keyword may be less probable than the best labels of its frames
 PLACES = 2  # of one keyword in each `SECTION`

@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from finetune.data.features import FRAME_SECONDS
 from finetune.inference.segments import split_words
-from finetune.model.ctc import BLANK, to_labels
+from finetune.model.ctc import BLANK, ctc_labels
 
 WORD_END = 0.06  # seconds that a word lasts after the last frame with one of its characters, if a pause follows
-TO_KATAKANA = {code: code + 0x60 for code in range(0x3041, 0x3097)}  # the CTC alphabet has no hiragana
 
 
 def word_times(log_probs: NDArray[np.float32], text: str) -> list[tuple[float, float]]:
@@ -75,16 +74,6 @@ def align(log_probs: NDArray[np.float32], text: str, labels_of: Callable[[str], 
             frames[owner] = (span[0] if span else frame, frame + 1)
     filled = _fill_gaps(frames, [end - start for start, end in spans], len(log_probs))
     return Alignment(filled, np.array([*labels, BLANK], np.intp)[path] if path else None)
-
-
-def ctc_labels(word: str) -> list[int]:
-    """CTC labels of a word without its punctuation; empty if no character is in the CTC alphabet."""
-    return to_labels("".join(filter(_has_label, word.translate(TO_KATAKANA))))[0]
-
-
-def _has_label(char: str) -> bool:
-    """Whether the CTC head emits the character; it emits no punctuation."""
-    return char.isalnum() or char in "'-ー"
 
 
 def _best_path(log_probs: NDArray[np.float32], labels: NDArray[np.intp]) -> list[int]:

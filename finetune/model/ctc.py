@@ -16,6 +16,7 @@ BLANK = 0
 LATIN = 256  # labels below it equal the code point
 KATAKANA = 0x30A1  # code point of label 256
 NUM_LABELS = 348
+TO_KATAKANA = {code: code + 0x60 for code in range(0x3041, 0x3097)}  # the alphabet has no hiragana
 
 
 def to_labels(text: str, num_labels: int = NUM_LABELS) -> tuple[list[int], int]:
@@ -33,6 +34,17 @@ def to_labels(text: str, num_labels: int = NUM_LABELS) -> tuple[list[int], int]:
         else:
             num_unknown += 1
     return labels, num_unknown
+
+
+def ctc_labels(word: str) -> list[int]:
+    """Labels of a word without its punctuation, which the head does not write; empty without any character of it."""
+    return to_labels("".join(char for char in word.translate(TO_KATAKANA) if char.isalnum() or char in "'-ー"))[0]
+
+
+def is_spelled(text: str) -> bool:
+    """Whether the alphabet has most letters and digits of a text, so that its labels say how it sounds."""
+    letters = [char for char in text if char.isalnum()]
+    return 2 * sum(bool(ctc_labels(char)) for char in letters) > len(letters)
 
 
 def frames_needed(labels: list[int]) -> int:

@@ -13,6 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from finetune.core.serve_options import ServeOptions
+from finetune.inference.keyword_warning import keyword_warning
 from finetune.inference.recordings import Job
 from finetune.serving.engine import Engine
 from finetune.serving.errors import ApiError, draining, to_api_error
@@ -130,7 +131,7 @@ class Transcriptions:
             await self._unless_closed(request, _before(deadline, self._collect(job, model, call)))
             self._log_text(job)
             response = respond(job, parameters)
-        if warnings := [*filter(None, (warning, options.keyword_warning(), *_notes(job)))]:
+        if warnings := [*filter(None, (warning, keyword_warning(options), *_notes(job)))]:
             response.headers["X-Finetune-Warning"] = _header("; ".join(warnings))
         return response
 

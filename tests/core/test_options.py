@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -131,6 +130,11 @@ def test_japanese_and_translations_are_decoded_greedily(decoder: str) -> None:
         assert override(options, language=language).effective_decoding() == options.decoding, language
 
 
+def test_beam_search_is_for_all_texts() -> None:
+    for values in ({"translate_to": "fr"}, {"language": "ja"}, {"language": "fr"}):
+        assert override(TranscribeOptions(), decoder="beam", **values).effective_decoding().decoder == "beam"
+
+
 def test_a_recipe_checks_the_same_ranges() -> None:
     plain = {"name": "x", "model": {"base": "x"}, "data": {side: ["x"] for side in ("train", "valid", "test")}}
     recipe = Recipe.model_validate({**plain, "decode": {"batch_seconds": "9"}})
@@ -173,11 +177,3 @@ def test_a_value_of_a_wrong_type_is_an_error(values: dict[str, Any], message: st
     with pytest.raises(RecipeError) as error:
         override(TranscribeOptions(), **values)
     assert str(error.value) == message
-
-
-def test_keywords_without_an_effect_are_told() -> None:
-    by_ctc = TranscribeOptions(keywords=("stent",), decoding=DecodingOptions(keyword_method="ctc"))
-    assert by_ctc.keyword_warning() == "" == replace(by_ctc, keywords=(), language="ja").keyword_warning()
-    for change in ({"language": "ja"}, {"translate_to": "fr"}):
-        assert "keywords have no effect" in replace(by_ctc, **change).keyword_warning()
-        assert not TranscribeOptions(keywords=("stent",), **change).keyword_warning(), "they are in the prompt"
