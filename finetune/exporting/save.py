@@ -43,7 +43,10 @@ NOT_COPIED = (
     "decode.json",
     "adapter_config.json",
     "adapter_model.safetensors",
+    engine_checks.FILE,
 )  # valid only for the base model
+# Weights of the base model in other formats, which an engine would take for those of the export.
+OTHER_WEIGHTS = (".gguf", ".onnx", ".onnx_data", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
 
 
 @contextmanager
@@ -130,12 +133,13 @@ def saved_dtype(base: Path, setting: str) -> str:
 
 
 def copy_side_files(base: Path, folder: Path, dtype: str) -> None:
-    """Copies every file of the base model except weights, so that all engines can load the folder.
+    """Copies every file of the base model except its weights, so that all engines can load the folder.
 
     transformers 5 would write another config (rope_parameters) and no preprocessor_config.json.
     """
     for path in base.iterdir():
-        if path.is_file() and not _is_weights(path) and path.name not in NOT_COPIED:
+        weights = _is_weights(path) or path.name.lower().endswith(OTHER_WEIGHTS)
+        if path.is_file() and not weights and path.name not in NOT_COPIED:
             shutil.copyfile(path, folder / path.name)
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype

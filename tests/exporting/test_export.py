@@ -350,6 +350,10 @@ def test_side_files_of_a_hub_snapshot(tmp_path: Path) -> None:
         "adapter_config.json",
         "adapter_model.safetensors",
         "README.md",
+        "engines.json",
+        "mmproj-F16.gguf",
+        "pytorch_model-00001-of-00002.bin",
+        "decoder.ONNX",
     )
     for name in (*copied, *left):
         (base / name).write_text(name)
