@@ -19,6 +19,11 @@ from finetune.metrics.number_signs import is_unspaced
 _NO_SIGN = ".,;:!?…\"'`´¨™®©"  # and brackets and quotes
 _JOINERS = "-/_"
 _INITIALS = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]?")
+# French and Italian articles, prepositions and pronouns that lose their vowel: each is a word of its own.
+_ELIDED = re.compile(
+    r"(?<![\w'’])(?:[cdjlmnstv]|qu|jusqu|lorsqu|puisqu|quoiqu|un|gl|dell|all|dall|nell|sull|coll|quest|quell)['’](?=\w)",
+    re.IGNORECASE,
+)
 _EXTENDING = "+#&@%=*^"  # a term that is followed by one of these is another term, as C in C#
 _ONE_FORM = str.maketrans(
     dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-") | dict.fromkeys("\u2018\u2019\u02bc\u2032", "'")
@@ -38,9 +43,10 @@ class TermMatcher:
     """Counts the occurrences of terms in texts.
 
     A normalized term matches whole words of the normalized text, from left to right without overlap (under
-    `ja-cer@2`, which has no spaces, it matches anywhere). Terms can be nested: "New York" is also counted inside "New
-    York Times". A term as written matches the text as written, without case, where no letter, digit or further sign
-    continues it; such a place is not searched for normalized terms, so "C++" does not contain the term "C".
+    `ja-cer@2`, which has no spaces, it matches anywhere). The l' of "l'insuline" is a word of its own. Terms can be
+    nested: "New York" is also counted inside "New York Times". A term as written matches the text as written, without
+    case, where no letter, digit or further sign continues it; such a place is not searched for normalized terms, so
+    "C++" does not contain the term "C".
 
     Attributes:
         terms: the distinct terms; spellings that become equal are one term, under the first spelling.
@@ -61,7 +67,7 @@ class TermMatcher:
         self._needles = [term.needle if term.as_written else _searchable(term.needle, preset) for term in self.terms]
         self._by_first_word: dict[str, list[int]] = {}  # "": terms that are always searched
         for number, item in enumerate(self.terms):
-            word = "" if item.as_written or preset in UNSPACED else item.needle.split()[0]
+            word = "" if item.as_written or preset in UNSPACED else self._needles[number].split()[0]
             self._by_first_word.setdefault(word, []).append(number)
 
     def counts(self, text: str) -> list[int]:
@@ -174,4 +180,7 @@ def _continues(neighbor: str, edge: str) -> bool:
 
 def _searchable(text: str, preset: str) -> str:
     """Puts a space on both sides of each word, so `str.count` matches complete words, including adjacent words."""
-    return text if preset in UNSPACED else f" {text.replace(' ', '  ')} "
+    if preset in UNSPACED:
+        return text
+    words = _ELIDED.sub(r"\g<0> ", text)
+    return f" {words.replace(' ', '  ')} "

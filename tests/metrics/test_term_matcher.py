@@ -135,3 +135,23 @@ def test_found_terms_are_those_that_are_counted(terms: list[str], words: list[st
         matcher, text = TermMatcher(terms, preset), " ".join(words)
         counts = matcher.counts(text)
         assert matcher.terms_in(text) == [term.term for term, count in zip(matcher.terms, counts, strict=True) if count]
+
+
+@pytest.mark.parametrize(
+    "term, text, count",
+    [
+        ("insuline", "l'insuline d’insuline et insuline", 3),
+        ("l'hôpital", "l'hôpital de l'hôpital", 2),
+        ("hôpital", "jusqu'à l'hôpital", 1),
+        ("New York d'Or", "à new york d'or", 1),
+        ("insulina", "dell'insulina e l'insulina", 2),
+        ("hui", "aujourd'hui", 0),
+        ("Brien", "O'Brien", 0),
+        ("patient", "the patient's", 0),
+    ],
+)
+@pytest.mark.parametrize("preset", ["none", "basic@1", "basic@2"])
+def test_a_noun_after_an_elided_article_is_a_word(preset: str, term: str, text: str, count: int) -> None:
+    matcher = TermMatcher([term.lower()], preset)
+    assert matcher.counts(text.lower()) == [count]
+    assert matcher.terms_in(text.lower()) == [term.lower()] * bool(count)
