@@ -2,9 +2,10 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 from finetune.core.errors import DataError
 from finetune.core.wording import count
@@ -132,13 +133,8 @@ def _trn_rows(path: Path) -> list[_Row]:
 
 def _clip_indices(rows: Sequence[_Row], clips: Sequence[ClipNames], path: Path) -> list[int | None]:
     """For each row the index of its clip, or None, with the key that finds most clips; all rows must have this key."""
-    labels, ids = ({getattr(clip, key): index for index, clip in enumerate(clips)} for key in ("label", "id"))
-    lookups = (
-        ("label", labels.get),
-        ("label", ids.get),
-        ("id", ids.get),
-        ("audio_filepath", _path_lookup(clips, path)),
-    )
+    by_label, by_id = (_name_lookup(getattr(clip, key) for clip in clips) for key in ("label", "id"))
+    lookups = (("label", by_label), ("label", by_id), ("id", by_id), ("audio_filepath", _path_lookup(clips, path)))
     candidates = []
     for key, lookup in lookups:
         if all(key in row.keys for row in rows):
@@ -151,6 +147,13 @@ def _clip_indices(rows: Sequence[_Row], clips: Sequence[ClipNames], path: Path) 
             f"{path}: some rows have only an id and others only an audio_filepath; give all rows the same column"
         )
     return max(candidates, key=lambda indices: len({*indices} - {None}))
+
+
+def _name_lookup(names: Iterable[str]) -> Callable[[str], int | None]:
+    """Returns a function from a name to its index; "é" can be one character or two, as macOS writes it."""
+    exact = {name: index for index, name in enumerate(names)}
+    composed = {normalize("NFC", name): index for name, index in exact.items()}
+    return lambda name: exact.get(name, composed.get(normalize("NFC", name)))
 
 
 def _path_lookup(clips: Sequence[ClipNames], path: Path) -> Callable[[str], int | None]:
@@ -184,6 +187,6 @@ def _path_lookup(clips: Sequence[ClipNames], path: Path) -> Callable[[str], int 
 def _path_parts(name: str, folder: Path) -> tuple[str, ...]:
     if member := parse_byte_range(name):
         name = f"{member.file}/{member.name}"
-    name = name.replace("\\", "/")
+    name = normalize("NFC", name).replace("\\", "/")
     name = os.path.abspath(folder / name) if ".." in name else os.path.normpath(name)
     return tuple(part for part in name.split("/") if part)

@@ -2,7 +2,9 @@
 
 import json
 import random
+import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -121,6 +123,23 @@ def test_clips_are_identified_by_their_audio_file(tmp_path: Path, shape: str) ->
     assert texts(jsonl(tmp_path / "a.jsonl", named)) == HYPOTHESES
     leaderboard = [{"id": f"sample_{number}", **row} for number, row in enumerate(named)]  # ids of a leaderboard
     assert texts(jsonl(tmp_path / "a.jsonl", leaderboard)) == HYPOTHESES
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("key", ["id", "audio_filepath", "trn"])
+def test_names_can_be_composed_or_decomposed(tmp_path: Path, key: str, form: Literal["NFC", "NFD"]) -> None:
+    """macOS writes é as e and an accent."""
+    other: Literal["NFC", "NFD"] = "NFD" if form == "NFC" else "NFC"
+    names = [unicodedata.normalize(form, name) for name in ("café", "Übung")]
+    clips = [ClipNames(name, f"/data/{name}.wav", f"anna-{name}") for name in names]
+    written = [unicodedata.normalize(other, name) for name in names]
+    if key == "trn":
+        path = tmp_path / "a.trn"
+        path.write_text("".join(f"yes {i} ({name})\n" for i, name in enumerate(written)), encoding="utf-8")
+    else:
+        values = written if key == "id" else [f"data/{name}.wav" for name in written]
+        path = jsonl(tmp_path / "a.jsonl", [{key: v, "pred_text": f"yes {i}"} for i, v in enumerate(values)])
+    assert texts(path, clips) == ["yes 0", "yes 1"]
 
 
 def test_equal_file_names_in_other_folders_do_not_match(tmp_path: Path) -> None:
