@@ -124,13 +124,15 @@ def _result_file(export: Path, text: str) -> tuple[str, str]:
 
     benchmark = parse_benchmark(text)
     try:
-        scores = TypeAdapter(Scores).validate_python(read_json(export / ADAPTATION)["scores"]["test"]["adapted"])
+        adaptation = read_json(export / ADAPTATION)
+        scores = TypeAdapter(Scores).validate_python(adaptation["scores"]["test"]["adapted"])
+        terms = adaptation.get("recipe", {}).get("decode", {}).get("terms")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{export / ADAPTATION}: has no scores of a test set, so --benchmark has no result; the run was not "
             "evaluated before its export"
         ) from error
-    return eval_result(benchmark, scores)
+    return eval_result(benchmark, scores, with_terms=bool(terms))
 
 
 def _say(text: str) -> None:

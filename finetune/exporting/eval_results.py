@@ -47,24 +47,28 @@ def benchmark_of(test: list[CorpusEntry]) -> Benchmark | None:
     return Benchmark(name, rest[0] if len(rest) > 1 else DEFAULT_TASK) if "/" in name else None
 
 
-def eval_result(benchmark: Benchmark, scores: SetScores, date: str | None = None) -> tuple[str, str]:
+def eval_result(
+    benchmark: Benchmark, scores: SetScores, date: str | None = None, with_terms: bool = False
+) -> tuple[str, str]:
     """The file with the result of the set `test`: its WER (or CER) in per cent, or chrF for translations.
 
     Args:
         benchmark: What the test set is.
         scores: Of the exported model.
         date: Of the evaluation, in ISO 8601.
+        with_terms: Whether the model was given a list of terms (`decode.terms`).
 
     Returns:
         Its path in the export, which has the names of data set and task, and its text.
     """
     metric, rate = (scores.error_name, scores.wer) if scores.chrf is None else ("chrF", scores.chrf)
+    terms = ", with a list of terms" * with_terms
     interval = f", 95 % interval {span(scores.interval)}" if scores.chrf is None else ""
     entry = {
         "dataset": {"id": benchmark.dataset, "task_id": benchmark.task},
         "value": round(100 * rate, 2),
         **({"date": date} if date else {}),
-        "notes": f"{metric} (%), normalizer {scores.normalizer}{interval}, {count(scores.utterances, 'clip')}",
+        "notes": f"{metric} (%), normalizer {scores.normalizer}{interval}, {count(scores.utterances, 'clip')}{terms}",
     }
     name = f"{FOLDER}/{benchmark.dataset.split('/')[1]}-{benchmark.task}.yaml"
     return name, yaml.safe_dump([entry], sort_keys=False, allow_unicode=True, width=1000)

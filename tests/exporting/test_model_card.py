@@ -130,8 +130,14 @@ def test_scores_with_a_list_of_terms_say_so_and_what_they_are_without(facts: Car
     assert "Both models wrote with a list of 2 terms" in card
     assert "Without the list, the WER of `test` is 50.0 (base) and 25.0 (this model)." in card
     names = [row["metrics"][0]["name"] for row in header(card)["model-index"][0]["results"]]
-    assert names[0].endswith("with a list of terms") and not names[1].endswith("terms")
+    assert len(names) == 2 and all(name.endswith("with a list of terms") for name in names)
     assert "list of" not in model_card(facts, FORM)
+    with_keywords = model_card(replace(facts, recipe=settings), FORM)  # of the rows: no WER without the list
+    assert "Both models wrote with a list of 2 terms" in with_keywords and "Without the list" not in with_keywords
+    names = [row["metrics"][0]["name"] for row in header(with_keywords)["model-index"][0]["results"]]
+    assert all(name.endswith("with a list of terms") for name in names)
+    _, text = eval_result(Benchmark("o/d", "t"), results().scores["test"].adapted, with_terms=True)
+    assert yaml.safe_load(text)[0]["notes"].endswith("100 clips, with a list of terms")
 
 
 def test_a_run_that_was_not_evaluated_says_so(facts: CardFacts) -> None:

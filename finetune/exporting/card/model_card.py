@@ -139,9 +139,7 @@ def _front_matter(facts: CardFacts, form: CardFormat) -> dict[str, Any]:
         content["model-index"] = [
             {
                 "name": facts.recipe.name,
-                "results": [
-                    _indexed(*item, with_terms=item[0] in facts.results.without_terms) for item in rows.items()
-                ],
+                "results": [_indexed(*item, with_terms=bool(facts.recipe.decode.terms)) for item in rows.items()],
             }
         ]
     return content

@@ -68,15 +68,18 @@ def results_section(results: EvaluationResults, recipe: Recipe, overlap: Overlap
 
 
 def _without_terms(results: EvaluationResults, terms: int) -> list[str]:
-    """What the scores are without the terms of decode.terms, which other engines do not use."""
+    """That the models wrote with decode.terms, which other engines do not use, and the scores without, if known."""
+    if not terms:
+        return []
+    told = (
+        f"Both models wrote with a list of {count(terms, 'term')} (`decode.terms`), which `finetune transcribe` and "
+        "`finetune serve` use with this model; other engines do not."
+    )
     wers = results.without_terms.get("test")
     if wers is None:
-        return []
-    return [
-        f"Both models wrote with a list of {count(terms, 'term')} (`decode.terms`), which `finetune transcribe` and "
-        "`finetune serve` use with this model; other engines do not. Without the list, the WER of `test` is "
-        f"{percent(wers.base)} (base) and {percent(wers.adapted)} (this model)."
-    ]
+        return [told]
+    rates = f"{percent(wers.base)} (base) and {percent(wers.adapted)} (this model)"
+    return [f"{told} Without the list, the WER of `test` is {rates}."]
 
 
 def _row(name: str, results: EvaluationResults) -> str:
