@@ -6,7 +6,7 @@ from finetune.core.options import SegmentOptions
 from finetune.curation.posteriors import FLOOR, Posteriors
 from finetune.curation.segment import Segmented, segment_posteriors
 from finetune.curation.transcript_words import transcript_words
-from finetune.model.ctc import NUM_LABELS, TO_KATAKANA, to_labels
+from finetune.model.ctc import IN_ALPHABET, NUM_LABELS, to_labels
 
 PAUSE = "_" * 25  # half a second without sound
 QUIET, LOUD = -80.0, -20.0  # dB
@@ -30,7 +30,7 @@ def recording(path: str, sound: str = "") -> Posteriors:
         if char == "#":
             scores[frame] = 0
         else:
-            scores[frame, 0 if char == "_" else to_labels(char.translate(TO_KATAKANA))[0][0]] = 0
+            scores[frame, 0 if char == "_" else to_labels(char.translate(IN_ALPHABET))[0][0]] = 0
     speech = np.array([char not in "_ " for char in path], np.float16)
     quiet = np.array(
         [char == "_" for char in sound or path.replace("_____", "\0" * 5).replace("_", ".").replace("\0", "_")]

@@ -16,6 +16,7 @@ ANY = NUM_LABELS  # a label that fits any sound, for words whose characters do n
 DIGITS = [ord(digit) for digit in "0123456789"]
 SIGNS = "%&@#"  # that are spoken as words, as are all signs of these Unicode categories
 SIGN_CATEGORIES = ("Sc", "Sm", "So")
+SILENT = {"'": (BLANK,), "-": (BLANK, SPACE)}  # what the CTC head can write instead of a sign that has no sound
 
 
 class CtcScorer:
@@ -57,6 +58,17 @@ class CtcScorer:
             reduction="none",
         )
         return -losses.double().numpy()
+
+
+def with_silent_signs(log_probs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The log probabilities, where a hyphen or an apostrophe can be in frames in which the head writes no such sign.
+
+    The head writes a word that it does not know without them, such as `cotrimoxazole` for `co-trimoxazole`.
+    """
+    log_probs = log_probs.copy()
+    for sign, others in SILENT.items():
+        log_probs[:, ord(sign)] = log_probs[:, [ord(sign), *others]].max(1)
+    return log_probs
 
 
 def words_of(text: str) -> list[str]:

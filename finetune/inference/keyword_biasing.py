@@ -12,7 +12,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.inference.ctc_score import ANY, CtcScorer, phrase_labels
+from finetune.inference.ctc_score import ANY, CtcScorer, phrase_labels, with_silent_signs
 from finetune.inference.keyword_spotting import KeywordSpotter, Spot, spotter
 from finetune.inference.segments import join_texts, split_words
 from finetune.inference.word_times import align
@@ -24,6 +24,7 @@ PLAIN = 5
 CONTEXT = 2  # words on each side that are scored together with the replaced ones
 SLACK = 2.0  # nats that a place may miss by its own frames alone, before its text is scored
 TRIED = 24  # texts that are scored at once
+APOSTROPHES = str.maketrans("", "", "'’ʼ")
 EDGES = re.compile(r"^(\W*)(.*?)(\W*)$", re.DOTALL)
 
 
@@ -57,7 +58,7 @@ def biased_text(log_probs: NDArray[np.float32], text: str, keywords: tuple[str, 
         text: what the language model wrote.
         keywords: expected words and phrases. Those without a character of the CTC alphabet have no effect.
     """
-    found = spotter(keywords)
+    found, log_probs = spotter(keywords), with_silent_signs(log_probs)
     spots = found.spots(log_probs) if text else []
     while spots:
         window = _Window(log_probs, text, found)
@@ -84,7 +85,7 @@ class _Window:
         if aligned.labels is not None:
             path = self.log_probs[np.arange(len(log_probs)), aligned.labels] - log_probs.max(1)
             self.costs = np.concatenate([[0.0], np.cumsum(path)])
-        self.written = {_core(keyword).lower() for keyword in found.keywords}
+        self.written = {_plain(keyword) for keyword in found.keywords}
 
     def best_change(self, spots: Sequence[Spot]) -> _Change | None:
         """The change that the CTC head prefers most to the present text; None if it prefers the text."""
@@ -134,7 +135,7 @@ class _Window:
             old = _core(" ".join(self.words[start:end]))
             present = self._present(keyword, old)
             more = bonus - (self._bonus(present) if present else 0.0)
-            if old.lower() != _core(keyword).lower() and gain + bonus > -SLACK:
+            if _plain(old) != _plain(keyword) and gain + bonus > -SLACK:
                 left = self._heard(self.frames[start][0], spot.start)
                 right = self._heard(spot.end, self.frames[end - 1][1])
                 left, right = left.strip() if left.endswith(" ") else "", right.strip() if right.startswith(" ") else ""
@@ -153,7 +154,7 @@ class _Window:
         parts = (written[place : place + len(labels)] for place in range(len(written) - len(labels) + 1))
         if labels in parts:
             return len(labels)
-        return len(written) if old.lower() in self.written else 0
+        return len(written) if _plain(old) in self.written else 0
 
     def _heard(self, start: int, end: int) -> str:
         """The greedy CTC text of some frames, with the spaces at its ends."""
@@ -174,6 +175,11 @@ class _Window:
         start = 0 if first == 0 else (self.frames[first - 1][1] + self.frames[first][0]) // 2
         end = len(self.log_probs) if last == len(self.words) else (self.frames[last - 1][1] + self.frames[last][0]) // 2
         return first, last, min(start, change.spot.start), max(end, change.spot.end)
+
+
+def _plain(text: str) -> str:
+    """Words in lower case, without apostrophes and the punctuation around them: whether they are the same keyword."""
+    return _core(text).lower().translate(APOSTROPHES)
 
 
 def _core(text: str) -> str:

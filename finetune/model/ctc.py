@@ -16,7 +16,9 @@ BLANK = 0
 LATIN = 256  # labels below it equal the code point
 KATAKANA = 0x30A1  # code point of label 256
 NUM_LABELS = 348
-TO_KATAKANA = {code: code + 0x60 for code in range(0x3041, 0x3097)}  # the alphabet has no hiragana
+# The alphabet has no hiragana, and only the plain apostrophe and hyphen.
+IN_ALPHABET: dict[int, int | str] = {code: code + 0x60 for code in range(0x3041, 0x3097)}
+IN_ALPHABET |= dict.fromkeys(map(ord, "’ʼ"), "'") | dict.fromkeys((0x2010, 0x2011), "-")
 
 
 def to_labels(text: str, num_labels: int = NUM_LABELS) -> tuple[list[int], int]:
@@ -38,7 +40,7 @@ def to_labels(text: str, num_labels: int = NUM_LABELS) -> tuple[list[int], int]:
 
 def ctc_labels(word: str) -> list[int]:
     """Labels of a word without its punctuation, which the head does not write; empty without any character of it."""
-    return to_labels("".join(char for char in word.translate(TO_KATAKANA) if char.isalnum() or char in "'-ー"))[0]
+    return to_labels("".join(char for char in word.translate(IN_ALPHABET) if char.isalnum() or char in "'-ー"))[0]
 
 
 def is_spelled(text: str) -> bool:

@@ -46,6 +46,22 @@ def test_the_first_word_of_a_sentence_keeps_its_capital() -> None:
     assert biased_text(scores, "Me top roll at night.", ("mEtoprolol",)) == "mEtoprolol at night."
 
 
+@pytest.mark.parametrize(
+    ("path", "text", "keyword", "expected"),
+    [
+        ("_take_ _cotri_moxa_zole_", "take coat remoxa sole", "co-trimoxazole", "take co-trimoxazole"),
+        ("_take_ _co_ _trimoxa_zole_", "take coat remoxa sole", "co-trimoxazole", "take co-trimoxazole"),
+        ("_take_ _co-trimoxa_zole_", "take coat remoxa sole", "co‑trimoxazole", "take co‑trimoxazole"),
+        ("_mis_ter_ _o_bria_n_", "mister oh brine", "O’Brian", "mister O’Brian"),
+        ("_mis_ter_ _o'bria_n_", "mister oh brine", "O’Brian", "mister O’Brian"),
+        ("_the_ _she_ll_ _is_", "the shell is", "she'll", "the shell is"),
+        ("_mis_ter_ _o'bria_n_", "mister o'brian", "O’Brian", "mister o'brian"),
+    ],
+)
+def test_the_ctc_head_need_not_write_hyphens_and_apostrophes(path: str, text: str, keyword: str, expected: str) -> None:
+    assert biased_text(log_probs(path), text, (keyword,)) == expected
+
+
 def test_words_that_were_written_together_with_the_keyword_are_kept() -> None:
     scores = log_probs("_she_ _to_o_k_ _lisino_pril_ _and_ _left_")
     assert biased_text(scores, "she tooklesson a prilland left", ("lisinopril",)) == "she took lisinopril and left"
