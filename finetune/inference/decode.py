@@ -95,7 +95,9 @@ def decode(
     active, inputs = list(range(len(prompts))), prompts
     while active:
         # An accepted token saves the row's share of one more pass; each proposed token costs 1.
-        min_prob = len(active) / (pass_cost + ROW_COST * len(active))
+        # Relaxed decoding keeps proposed tokens, so there what is proposed must not depend on the other rows.
+        sharing = len(active) if min_probability is None else 1
+        min_prob = sharing / (pass_cost + ROW_COST * sharing)
         proposals = [drafts[row].propose(max_new_tokens - len(rows[row].tokens) - 1, min_prob) for row in active]
         hidden = session.read(
             [read + proposal for read, proposal in zip(inputs, proposals, strict=True)],

@@ -268,3 +268,16 @@ def test_relaxed_decoding_without_a_draft_is_greedy_decoding(
             granite, audio, prompts, [Draft(granite.tokenizer, [], []) for _ in prompts], LIMIT, min_probability=1e-30
         )
     assert [row.tokens for row in rows] == alone
+
+
+def test_the_batch_changes_no_token_of_relaxed_decoding(granite: SpeechModel, prompts: list[list[int]]) -> None:
+    """What is proposed is kept, so it depends on its own row only."""
+
+    def decoded(rows: list[int]) -> list[list[int]]:
+        drafts = [Draft(granite.tokenizer, range(60, 75), [0.7] * 15) for _ in rows]
+        with torch.inference_mode():
+            audio = granite.encode(*pad_features([noise(FRAMES[row], FRAMES[row]) for row in rows]))
+        batch = [prompts[row] for row in rows]
+        return [row.tokens for row in decode(granite, audio, batch, drafts, LIMIT, min_probability=1e-30)]
+
+    assert decoded([*range(6)]) == [tokens for row in range(6) for tokens in decoded([row])]
