@@ -95,8 +95,8 @@ def decode(
     active, inputs = list(range(len(prompts))), prompts
     while active:
         # An accepted token saves the row's share of one more pass; each proposed token costs 1.
-        # Relaxed decoding keeps proposed tokens, so there what is proposed must not depend on the other rows.
-        sharing = len(active) if min_probability is None else 1
+        # Below 0.5 other tokens than the model's own are kept, so what is proposed must not depend on the other rows.
+        sharing = len(active) if min_probability is None or min_probability >= 0.5 else 1
         min_prob = sharing / (pass_cost + ROW_COST * sharing)
         proposals = [drafts[row].propose(max_new_tokens - len(rows[row].tokens) - 1, min_prob) for row in active]
         hidden = session.read(
