@@ -138,9 +138,8 @@ class _Window:
             if _plain(old) != _plain(keyword) and gain + bonus > -SLACK:
                 left = self._heard(self.frames[start][0], spot.start)
                 right = self._heard(spot.end, self.frames[end - 1][1])
-                left, right = left.strip() if left.endswith(" ") else "", right.strip() if right.startswith(" ") else ""
                 beside = any(self.unheard[max(0, start - 1) : end + 1])
-                for text in dict.fromkeys([keyword, join_texts([left, keyword, right])]):
+                for text in dict.fromkeys([keyword, _between(left, keyword, right)]):
                     if beside and set(old.lower().split()) <= set(text.lower().split()):
                         continue  # it replaces nothing, and what it adds can be the sound of the word beside it
                     yield _Change(spot, text, start, end, more, gain + bonus)
@@ -175,6 +174,15 @@ class _Window:
         start = 0 if first == 0 else (self.frames[first - 1][1] + self.frames[first][0]) // 2
         end = len(self.log_probs) if last == len(self.words) else (self.frames[last - 1][1] + self.frames[last][0]) // 2
         return first, last, min(start, change.spot.start), max(end, change.spot.end)
+
+
+def _between(left: str, keyword: str, right: str) -> str:
+    """A keyword between greedy CTC texts, of which whole words stay, and what an apostrophe joins: l'aspirine's."""
+    before, _, elided = left.rpartition(" ")
+    suffix, _, after = right.partition(" ")
+    before, elided = (before, elided) if not elided or elided.endswith("'") else ("", "")
+    after, suffix = (after, suffix) if not suffix or suffix.startswith("'") else ("", "")
+    return join_texts([before.strip(), f"{elided}{keyword}{suffix}", after.strip()])
 
 
 def _plain(text: str) -> str:

@@ -67,6 +67,18 @@ def test_words_that_were_written_together_with_the_keyword_are_kept() -> None:
     assert biased_text(scores, "she tooklesson a prilland left", ("lisinopril",)) == "she took lisinopril and left"
 
 
+@pytest.mark.parametrize(
+    ("path", "text", "keyword", "expected"),
+    [
+        ("_de_ _l'aspi_rine_", "de l'as pirine", "aspirine", "de l'aspirine"),
+        ("_de_ _l'aspi_rine_", "de las pirine", "aspirine", "de l'aspirine"),
+        ("_the_ _alzhei_mer's_ _dru_g_", "the alls hymers drug", "Alzheimer", "the Alzheimer's drug"),
+    ],
+)
+def test_what_an_apostrophe_joins_to_the_keyword_is_kept(path: str, text: str, keyword: str, expected: str) -> None:
+    assert biased_text(log_probs(path), text, (keyword,)) == expected
+
+
 def test_several_keywords_are_written() -> None:
     scores = log_probs("_stop_ _apixa_ban_ _start_ _metopro_lol_ _and_ _apixa_ban_")
     text = biased_text(scores, "stop apixie ban start me top roll and apics a ban", ("apixaban", "metoprolol"))
