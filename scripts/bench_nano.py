@@ -16,7 +16,7 @@ import numpy as np
 from finetune.core.errors import DataError
 from finetune.data.manifest import Utterance
 from finetune.evaluation.utterances import read_utterances
-from finetune.inference.recognize import load_waveforms
+from finetune.inference.encode import load_waveforms
 from finetune.metrics.wer import score
 from finetune.model.granite import load_model
 from nano.clips import find_shards, open_clips

@@ -10,7 +10,7 @@ from torch import Tensor
 from finetune.data.features import pad_features
 from finetune.data.manifest import Utterance
 from finetune.data.utterance_table import as_table
-from finetune.inference.recognize import clip_features
+from finetune.inference.encode import clip_features
 from finetune.model.granite import SpeechModel
 from finetune.model.prompt import encode_text, render
 from finetune.training.augment import WaveAugment

@@ -47,8 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--decoder",
         choices=choices(DecodingOptions, "decoder"),
-        help="speculative drafts with the CTC head and writes the same text as greedy; relaxed is faster and less "
-        "accurate; beam search is slower and more accurate",
+        help="speculative writes the text of greedy, faster; relaxed is faster and less accurate; beam is more accurate",
     )
     parser.add_argument("--num-beams", type=int, metavar="N", help="texts that beam search keeps at each token")
     parser.add_argument("--ctc-weight", type=float, metavar="W", help="weight of the CTC head in beam search")

@@ -21,8 +21,9 @@ from finetune.curation.adapted_model import AdaptedModel
 from finetune.data.audio_state import file_state
 from finetune.data.manifest import Utterance, seconds_of
 from finetune.data.normalizer_choice import normalizer_for
+from finetune.inference.encode import batches, encode_batches
 from finetune.inference.guards import ctc_text, speech_score
-from finetune.inference.recognize import Hypothesis, batches, encode_batches, transcribe_batch
+from finetune.inference.recognize import Hypothesis, transcribe_batch
 from finetune.model.granite import SpeechModel
 from finetune.version import __version__
 

@@ -17,7 +17,8 @@ from finetune.data.manifest import Utterance, seconds_of
 from finetune.data.row_prompt import has_ctc_text
 from finetune.evaluation.no_speech import NoSpeechCalibration, calibrate_no_speech
 from finetune.evaluation.utterances import read_utterances
-from finetune.inference.recognize import Hypothesis, decoding_summary, encode_batches, transcribe_batch
+from finetune.inference.encode import encode_batches
+from finetune.inference.recognize import Hypothesis, decoding_summary, transcribe_batch
 from finetune.inference.saved_options import CALIBRATION
 from finetune.metrics.wer import score
 from finetune.model.granite import SpeechModel, default_device, load_model

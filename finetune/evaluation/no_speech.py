@@ -12,8 +12,8 @@ from finetune.core.errors import DataError
 from finetune.data.audio import SAMPLE_RATE
 from finetune.data.manifest import Utterance
 from finetune.data.probes import Wave, guard_probes
+from finetune.inference.encode import Waveform, encode_batches, load_waveforms
 from finetune.inference.guards import speech_score
-from finetune.inference.recognize import Waveform, encode_batches, load_waveforms
 from finetune.model.granite import SpeechModel
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,8 @@ from finetune.data.features import pad_features
 from finetune.data.manifest import Utterance, read_manifest, write_manifest
 from finetune.data.row_prompt import instruction_of
 from finetune.exporting.plain_peft import load_with_peft
-from finetune.inference.recognize import clip_features, recognize
+from finetune.inference.encode import clip_features
+from finetune.inference.recognize import recognize
 from finetune.model.float32 import compute_in_float32, load_as_stored
 from finetune.model.granite import SpeechModel
 from finetune.model.prompt import render

@@ -7,7 +7,7 @@ import torch
 from finetune.core.progress import advance
 from finetune.data.features import pad_features
 from finetune.data.manifest import Utterance
-from finetune.inference.recognize import clip_features
+from finetune.inference.encode import clip_features
 from finetune.model.ctc import greedy_text
 from finetune.model.granite import SpeechModel
 

@@ -7,6 +7,7 @@ keyword replaces the words in its place if the CTC head prefers the new text. Lo
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 
 import numpy as np
@@ -48,18 +49,41 @@ class _Change:
 
 
 def biased_text(log_probs: NDArray[np.float32], text: str, keywords: tuple[str, ...]) -> str:
-    """The text of a window, with keywords in the places of words that fit the audio less well.
+    """The text of a window with keywords, see `biased_texts`."""
+    return biased_texts(log_probs, [text], keywords)[0]
+
+
+def biased_texts(log_probs: NDArray[np.float32], texts: Sequence[str], keywords: tuple[str, ...]) -> list[str]:
+    """Texts of one window, with keywords in the places of words that fit the audio less well.
 
     Keywords are written as they are given; punctuation around the replaced words stays. A text that has no frames to
     be aligned with, or is empty, does not change.
 
     Args:
         log_probs: (T, 348) log probabilities of the CTC head for the window's real frames.
-        text: what the language model wrote.
+        texts: what the language model wrote.
         keywords: expected words and phrases. Those without a character of the CTC alphabet have no effect.
     """
     found, log_probs = spotter(keywords), with_silent_signs(log_probs)
-    spots = found.spots(log_probs) if text else []
+    spots = found.spots(log_probs) if any(texts) else []
+    return [_biased(log_probs, text, found, [*spots]) if text else text for text in texts]
+
+
+def keyword_bonus(text: str, keywords: tuple[str, ...]) -> float:
+    """Nats that a text may be less probable by the CTC head because of its keywords."""
+    plain = f" {' '.join(map(_plain, text.split()))} "
+    return sum(bonus * plain.count(f" {keyword} ") for keyword, bonus in _bonuses(keywords).items() if keyword in plain)
+
+
+@lru_cache(maxsize=8)
+def _bonuses(keywords: tuple[str, ...]) -> dict[str, float]:
+    """The bonus of each keyword that has one, without punctuation."""
+    found = spotter(keywords)
+    bonuses = zip(found.keywords, (BONUS * (found.lengths - PLAIN)).tolist(), strict=True)
+    return {" ".join(map(_plain, keyword.split())): bonus for keyword, bonus in bonuses if bonus > 0}
+
+
+def _biased(log_probs: NDArray[np.float32], text: str, found: KeywordSpotter, spots: list[Spot]) -> str:
     while spots:
         window = _Window(log_probs, text, found)
         change = window.best_change(spots)

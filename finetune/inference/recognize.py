@@ -1,39 +1,30 @@
-"""Transcribes utterances in batches: sorts by length, encodes, drafts with a CTC head, decodes."""
+"""Transcribes utterances in batches: encodes, drafts with a CTC head, decodes."""
 
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from finetune.core.options import DecodingOptions
 from finetune.core.progress import advance
-from finetune.data.audio import load_segments, load_utterance
-from finetune.data.features import log_mel, pad_features
 from finetune.data.manifest import Utterance, seconds_of
-from finetune.data.read_ahead import fetch_all
 from finetune.data.row_prompt import has_ctc_text, instruction_of
-from finetune.inference.beam_search import decode_beams, decoded_text
-from finetune.inference.decode import DecodedRow, decode
+from finetune.inference.beam_choice import choose
+from finetune.inference.beam_search import beam_search
+from finetune.inference.decode import decode
 from finetune.inference.draft import Draft, text_draft
 from finetune.inference.draft_sources import CtcText, draft_texts
+from finetune.inference.encode import encode_batches
 from finetune.inference.keyword_biasing import biased_text
 from finetune.model.granite import EncodedAudio, SpeechModel
 from finetune.model.prompt import encode_text, render
-
-# The cost of an encoder call beside its frames, in seconds of audio: calls, reading the weights. On one CPU core
-# the embedded model has 1.2 to 1.5; the CUDA value is an estimate.
-ENCODER_COST = {"cpu": 1.5, "cuda": 15.0}
-Waveform = NDArray[np.float32]
-Loader = Callable[[Sequence[Utterance]], list[Waveform]]
 
 
 @dataclass(frozen=True)
@@ -65,90 +56,6 @@ class Hypothesis:
     accepted_by: str = "llm"
     gave_up: bool = False
     without_keywords: str | None = None
-
-
-def batches(durations: list[float], batch_seconds: float) -> list[list[int]]:
-    """Indices of utterances by batch, longest first, so that a batch that does not fit into memory fails at once."""
-    order = sorted(range(len(durations)), key=lambda i: -durations[i])
-    plan: list[list[int]] = []
-    for index in order:
-        if plan and durations[plan[-1][0]] * (len(plan[-1]) + 1) <= batch_seconds:
-            plan[-1].append(index)
-        else:
-            plan.append([index])
-    return plan
-
-
-def encoder_groups(durations: Sequence[float], call_cost: float) -> list[int]:
-    """Divides a batch into groups of similar lengths, with the least padded audio and calls together.
-
-    Args:
-        durations: of the clips, longest first.
-        call_cost: of each group, in seconds of audio.
-
-    Returns:
-        The number of clips in each group, in order.
-    """
-    best: list[tuple[float, int]] = [(0.0, 0)]  # of the first n clips: the cost, and the start of the last group
-    for end in range(1, len(durations) + 1):
-        costs = ((best[start][0] + call_cost + durations[start] * (end - start), start) for start in range(end))
-        best.append(min(costs))
-    groups, end = list[int](), len(durations)
-    while end:
-        start = best[end][1]
-        groups.append(end - start)
-        end = start
-    return groups[::-1]
-
-
-def clip_features(model: SpeechModel, utterance: Utterance) -> Tensor:
-    """Features (T, 160) of one utterance on the model's device. Raises DataError for unusable audio."""
-    return _features(model, load_utterance(utterance))
-
-
-def load_waveforms(utterances: Sequence[Utterance]) -> list[Waveform]:
-    """The samples (N,) of each utterance; each file is opened once. Raises DataError for unusable audio."""
-    by_file: dict[str, list[int]] = {}
-    for row, item in enumerate(utterances):
-        by_file.setdefault(item.audio_filepath, []).append(row)
-    waves: dict[int, Waveform] = {}
-    for source, rows in zip(fetch_all([*by_file]), by_file.values(), strict=True):
-        chosen = [utterances[row] for row in rows]
-        segments = load_segments(source, [(item.offset, item.duration, item.channel) for item in chosen])
-        waves |= dict(zip(rows, segments, strict=True))
-    return [waves[row] for row in range(len(utterances))]
-
-
-def encode_batches(
-    model: SpeechModel,
-    utterances: Sequence[Utterance],
-    batch_seconds: float,
-    load: Loader = load_waveforms,
-    grouped: bool = False,
-) -> Iterator[tuple[list[int], EncodedAudio, float]]:
-    """Encodes utterances batch by batch.
-
-    Args:
-        load: returns the samples (N,) at 16 kHz of some of the utterances.
-        grouped: encode clips of similar lengths together, to compute less padding; a batch can be several calls.
-
-    Yields:
-        The indices of a batch, its encoder output, and the seconds that encoding took.
-
-    Raises:
-        DataError: unusable audio.
-    """
-    for batch in batches([item.duration for item in utterances], batch_seconds):
-        waves = iter(load([utterances[index] for index in batch]))
-        durations = [utterances[index].duration for index in batch]
-        sizes = encoder_groups(durations, ENCODER_COST[model.device.type]) if grouped else [len(batch)]
-        started = time.perf_counter()
-        with torch.inference_mode():
-            parts = [
-                model.encode(*pad_features([_features(model, wave) for wave in islice(waves, size)])) for size in sizes
-            ]
-            audio = EncodedAudio.concat(parts)
-        yield batch, audio, time.perf_counter() - started
 
 
 @torch.inference_mode()
@@ -198,25 +105,23 @@ def transcribe_batch(
         ]
         if options.decoder == "relaxed":
             hypotheses = _confident_ctc_texts(utterances, texts, drafts, options)
+    prompts = _prompts(model, audio, utterances, instruction, options)
+    if options.decoder == "beam":
+        return _best_of_beams(model, audio, utterances, prompts, options)
     remaining = [row for row in range(len(utterances)) if row not in hypotheses]
     if remaining:
-        counts = audio.num_tokens.tolist()
-        asked = [
-            (instruction_of(item, instruction, model.profile), options.in_prompt(item.keywords)) for item in utterances
-        ]
-        prompts = {prompt: render(tokenizer, *prompt, model.profile) for prompt in {*asked}}
-        decoded = _decode(
+        decoded = decode(
             model,
             audio.select(remaining),
-            [prompts[asked[row]].around(model.audio_token_id, counts[row]) for row in remaining],
+            [prompts[row] for row in remaining],
             [drafts[row] for row in remaining],
-            [has_ctc_text(utterances[row]) for row in remaining],
-            options,
+            options.max_new_tokens,
+            options.min_probability if options.decoder == "relaxed" else None,
         )
         for row, out in zip(remaining, decoded, strict=True):
             hypotheses[row] = Hypothesis(
                 id=utterances[row].id,
-                text=decoded_text(model, out.tokens),
+                text=_text(model, out.tokens),
                 tokens=tuple(out.tokens),
                 log_probability=out.log_probability,
                 passes=out.passes,
@@ -229,19 +134,57 @@ def transcribe_batch(
     return _with_keywords(model, audio, utterances, [hypotheses[row] for row in range(len(utterances))], options)
 
 
-def _decode(
+def _prompts(
+    model: SpeechModel, audio: EncodedAudio, utterances: Sequence[Utterance], instruction: str, options: DecodingOptions
+) -> list[list[int]]:
+    """The tokens of each utterance's prompt."""
+    asked = [
+        (instruction_of(item, instruction, model.profile), options.in_prompt(item.keywords)) for item in utterances
+    ]
+    rendered = {prompt: render(model.tokenizer, *prompt, model.profile) for prompt in {*asked}}
+    counts = audio.num_tokens.tolist()
+    return [rendered[prompt].around(model.audio_token_id, count) for prompt, count in zip(asked, counts, strict=True)]
+
+
+def _text(model: SpeechModel, tokens: Sequence[int]) -> str:
+    return " ".join(str(model.tokenizer.decode([*tokens], skip_special_tokens=True)).split())
+
+
+def _best_of_beams(
     model: SpeechModel,
     audio: EncodedAudio,
+    utterances: Sequence[Utterance],
     prompts: list[list[int]],
-    drafts: list[Draft],
-    spelled: list[bool],
     options: DecodingOptions,
-) -> list[DecodedRow]:
-    """The rows of a batch, decoded by the language model; see `decode` and `decode_beams`."""
-    if options.decoder == "beam":
-        return decode_beams(model, audio, prompts, spelled, options)
-    min_probability = options.min_probability if options.decoder == "relaxed" else None
-    return decode(model, audio, prompts, drafts, options.max_new_tokens, min_probability)
+) -> list[Hypothesis]:
+    """Hypotheses by beam search, with the keywords that the CTC head hears."""
+    spelled = [row for row, item in enumerate(utterances) if has_ctc_text(item)]
+    evidence = dict(zip(spelled, _ctc_log_probs(model, audio, spelled), strict=True))
+    searches = beam_search(model, audio, prompts, options.num_beams, options.max_new_tokens)
+    hypotheses = list[Hypothesis]()
+    for row, (item, search) in enumerate(zip(utterances, searches, strict=True)):
+        texts, keywords = [_text(model, beam.tokens) for beam in search.best], options.by_ctc(item.keywords)
+        choice = choose(search.best, texts, evidence.get(row), options.ctc_weight, keywords)
+        hypotheses.append(
+            Hypothesis(
+                id=item.id,
+                text=choice.text,
+                tokens=choice.beam.tokens,
+                log_probability=choice.beam.log_probability,
+                passes=search.passes,
+                truncated=not choice.beam.complete,
+                without_keywords=choice.without_keywords,
+            )
+        )
+    return hypotheses
+
+
+def _ctc_log_probs(model: SpeechModel, audio: EncodedAudio, rows: list[int]) -> list[NDArray[np.float32]]:
+    """For some rows, log probabilities (T, 348) of the CTC head for the real frames."""
+    if not rows:
+        return []
+    log_probs = model.ctc_logits(audio.states[rows]).float().log_softmax(-1).cpu().numpy()
+    return [scores[:frames] for scores, frames in zip(log_probs, audio.num_frames[rows].tolist(), strict=True)]
 
 
 def _with_keywords(
@@ -254,12 +197,9 @@ def _with_keywords(
     """The hypotheses with the keywords that the CTC head hears; it writes neither Japanese nor translations."""
     lists = [options.by_ctc(item.keywords) if has_ctc_text(item) else () for item in utterances]
     rows = [row for row, words in enumerate(lists) if words]
-    if not rows:
-        return hypotheses
-    log_probs = model.ctc_logits(audio.states[rows]).float().log_softmax(-1).cpu().numpy()
-    for row, scores, frames in zip(rows, log_probs, audio.num_frames[rows].tolist(), strict=True):
+    for row, log_probs in zip(rows, _ctc_log_probs(model, audio, rows), strict=True):
         text = hypotheses[row].text
-        written = biased_text(scores[:frames], text, lists[row])
+        written = biased_text(log_probs, text, lists[row])
         hypotheses[row] = replace(hypotheses[row], text=written, without_keywords=text)
     return hypotheses
 
@@ -276,10 +216,6 @@ def _confident_ctc_texts(
             log_probability = sum(map(math.log, text.probs))
             confident[row] = Hypothesis(utterances[row].id, text.text, tokens, log_probability, accepted_by="ctc")
     return confident
-
-
-def _features(model: SpeechModel, wave: Waveform) -> Tensor:
-    return log_mel(torch.from_numpy(wave).to(model.device))
 
 
 def _phrases(tokenizer: Tokenizer, words: tuple[str, ...]) -> list[list[int]]:

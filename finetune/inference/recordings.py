@@ -15,8 +15,8 @@ from finetune.data.downmix import describe_mix
 from finetune.data.manifest import Utterance
 from finetune.data.truncation import truncation_sign
 from finetune.data.waveform import Recording
+from finetune.inference.encode import Waveform, load_waveforms
 from finetune.inference.longform import speech_windows
-from finetune.inference.recognize import Waveform, load_waveforms
 from finetune.inference.segments import join_texts
 from finetune.inference.transcript import Transcript
 from finetune.inference.vad import Activity, energy_vad, silero_vad

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from finetune.core.options import DecodingOptions, TranscribeOptions
 from finetune.data.manifest import Utterance
+from finetune.inference.encode import Loader, Waveform, encode_batches
 from finetune.inference.guards import cut_again, speech_score
-from finetune.inference.recognize import Hypothesis, Loader, Waveform, encode_batches, transcribe_batch
+from finetune.inference.recognize import Hypothesis, transcribe_batch
 from finetune.inference.segments import Segment, Word, split_words
 from finetune.inference.word_times import word_times
 from finetune.model.granite import EncodedAudio, SpeechModel

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from finetune.inference.encode import encode_batches
 from finetune.inference.guards import ctc_text, speech_score
-from finetune.inference.recognize import Hypothesis, encode_batches
+from finetune.inference.recognize import Hypothesis
 from finetune.inference.segments import Segment
 from finetune.inference.window_batches import Result, Window
 from finetune.serving.models import ServedModel

@@ -14,7 +14,7 @@ from finetune.core.options import TranscribeOptions
 from finetune.core.serve_options import ServeOptions
 from finetune.data.audio_file import open_audio
 from finetune.data.manifest import Utterance
-from finetune.inference.recognize import Waveform
+from finetune.inference.encode import Waveform
 from finetune.inference.recordings import Job, activity_detector, open_recording
 from finetune.inference.window_batches import Result, Window
 from finetune.serving.errors import ApiError

@@ -14,7 +14,8 @@ from bench.sides import collate, open_as_notebook, training_arguments
 from finetune.core.config import AugmentSection, KeywordsSection, Recipe
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest
-from finetune.inference.recognize import load_waveforms, recognize
+from finetune.inference.encode import load_waveforms
+from finetune.inference.recognize import recognize
 from finetune.metrics.terms import read_terms, summarize, term_recall
 from finetune.metrics.wer import score
 from finetune.model.granite import SpeechModel

@@ -15,7 +15,8 @@ from finetune.core.prompts import DEFAULT_PROFILE, TRANSLATE
 from finetune.data.audio import SAMPLE_RATE
 from finetune.data.manifest import Utterance
 from finetune.data.probes import SECONDS, guard_probes, probe_waves
-from finetune.inference.recognize import encode_batches, transcribe_batch
+from finetune.inference.encode import encode_batches
+from finetune.inference.recognize import transcribe_batch
 from finetune.metrics.hallucination import Probe, false_keywords, summarize_probes
 from finetune.metrics.keyword_terms import words_of
 from finetune.metrics.normalizer import normalize

@@ -17,7 +17,7 @@ from finetune.data.manifest import Utterance, write_manifest
 from finetune.exporting.engines.environment import python_of
 from finetune.exporting.onnx.export import _compare, export_onnx, sizes
 from finetune.exporting.onnx.graphs import AudioGraph, DecoderGraph, EmbeddingGraph, frame_unit
-from finetune.inference.recognize import clip_features
+from finetune.inference.encode import clip_features
 from finetune.model.granite import SpeechModel
 
 

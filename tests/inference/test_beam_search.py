@@ -12,7 +12,8 @@ from finetune.core.errors import RecipeError
 from finetune.core.options import DecodingOptions
 from finetune.data.features import pad_features
 from finetune.inference import beam_search as module
-from finetune.inference.beam_search import Beam, Search, beam_search, best_text, decode_beams
+from finetune.inference.beam_choice import choose
+from finetune.inference.beam_search import Beam, Search, beam_search
 from finetune.inference.recognize import recognize
 from finetune.metrics.wer import score
 from finetune.model.granite import EncodedAudio, SpeechModel
@@ -75,14 +76,13 @@ def test_texts_are_those_of_transformers(
 def test_the_other_clips_of_a_batch_change_nothing(
     granite: SpeechModel, audio: EncodedAudio, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = DecodingOptions(decoder="beam", num_beams=3, max_new_tokens=LIMIT)
-    together = decode_beams(granite, audio, prompts, [True] * len(prompts), options)
+    together = beam_search(granite, audio, prompts, 3, LIMIT)
     monkeypatch.setattr(module, "ROWS", 3)  # one clip at a time
-    assert decode_beams(granite, audio, prompts, [True] * len(prompts), options) == [
-        replace(row, log_probability=pytest.approx(row.log_probability, abs=1e-3)) for row in together
-    ]
-    assert [row.truncated for row in together] == [len(row.tokens) == LIMIT for row in together]
-    assert all(row.drafted == 0 < row.passes <= LIMIT for row in together)
+    alone = beam_search(granite, audio, prompts, 3, LIMIT)
+    for left, right in zip(together, alone, strict=True):
+        assert [beam.tokens for beam in left.best] == [beam.tokens for beam in right.best]
+        assert [beam.mean() for beam in left.best] == pytest.approx([beam.mean() for beam in right.best], abs=1e-4)
+        assert all(beam.complete or len(beam.tokens) == LIMIT for beam in left.best) and 0 < left.passes <= LIMIT
 
 
 def test_a_search_goes_on_until_no_text_can_be_better() -> None:
@@ -120,8 +120,19 @@ HEARD = "_give_ _me_topro_lol_ _at__ _ni_ght_"
     ],
 )
 def test_the_ctc_head_chooses_among_texts_with_the_same_numbers(texts: list[str], weight: float, chosen: int) -> None:
-    assert best_text(beams(*np.linspace(-0.1, -0.2, len(texts))), texts, log_probs(HEARD), weight) == chosen
-    assert best_text(beams(*np.linspace(-0.1, -0.2, len(texts))), texts, None, weight) == 0
+    found = beams(*np.linspace(-0.1, -0.2, len(texts)))
+    choice = choose(found, texts, log_probs(HEARD), weight)
+    assert (choice.text, choice.beam, choice.without_keywords) == (texts[chosen], found[chosen], None)
+    assert choose(found, texts, None, weight, ("metoprolol",)).text == texts[0]
+
+
+def test_keywords_are_written_into_each_text_before_the_choice() -> None:
+    """Without them, the text that is nearest to the sound is better than the one in which the keyword has a place."""
+    texts = ["give me topro lol at night", "give at night"]
+    heard = log_probs("_give_ _me_topro_ _lol_ _at__ _ni_ght_")
+    plain, told = (choose(beams(-0.2, -0.3), texts, heard, 1.0, words) for words in ((), ("metoprolol",)))
+    assert (plain.text, plain.without_keywords) == ("give me topro lol at night", None)
+    assert (told.text, told.without_keywords) == ("give metoprolol at night", "give me topro lol at night")
 
 
 def test_the_embedded_model_makes_fewer_errors(model: Callable[[], SpeechModel]) -> None:

@@ -18,7 +18,8 @@ from finetune.core.options import DecodingOptions, TranscribeOptions
 from finetune.data.features import pad_features
 from finetune.data.manifest import Utterance
 from finetune.inference.draft_sources import bpe_drafts, draft_texts
-from finetune.inference.recognize import clip_features, recognize
+from finetune.inference.encode import clip_features
+from finetune.inference.recognize import recognize
 from finetune.model.bpe_head import POOLED, PooledLabels, pool
 from finetune.model.granite import SpeechModel, load_model
 from finetune.model.prompt import encode_text

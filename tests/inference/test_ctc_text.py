@@ -8,7 +8,7 @@ import torch
 from finetune.data.features import pad_features
 from finetune.data.manifest import Utterance
 from finetune.inference.ctc_text import ctc_texts
-from finetune.inference.recognize import clip_features
+from finetune.inference.encode import clip_features
 from finetune.metrics.wer import score
 from finetune.model.ctc import greedy_text
 

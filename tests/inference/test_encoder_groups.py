@@ -9,7 +9,7 @@ from conftest import embedded
 
 from finetune.core.options import TranscribeOptions
 from finetune.data.manifest import Utterance
-from finetune.inference.recognize import encode_batches, encoder_groups, load_waveforms
+from finetune.inference.encode import encode_batches, encoder_groups, load_waveforms
 from finetune.inference.window_batches import Window, transcribe_windows
 from finetune.model.granite import EncodedAudio, SpeechModel
 

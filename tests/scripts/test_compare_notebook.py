@@ -41,7 +41,7 @@ from finetune.core.files import read_json
 from finetune.core.recipe import load_recipe
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import write_manifest
-from finetune.inference.recognize import load_waveforms
+from finetune.inference.encode import load_waveforms
 from finetune.model.granite import SpeechModel
 from finetune.training.collate import batch_from_waves
 from finetune.training.dataset import SpeechDataset

@@ -16,7 +16,8 @@ from finetune.exporting.engines.registry import ENGINES, GGUF, HF
 from finetune.exporting.engines.run_engine import EngineAnswer, EngineClip, run_engine
 from finetune.exporting.engines.sides import sides_of
 from finetune.exporting.gguf.quantize import make_gguf
-from finetune.inference.recognize import load_waveforms, recognize
+from finetune.inference.encode import load_waveforms
+from finetune.inference.recognize import recognize
 from finetune.metrics.wer import score
 from finetune.model.granite import SpeechModel
 from finetune.model.prompt import render_text, user_request
