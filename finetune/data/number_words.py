@@ -79,7 +79,12 @@ READINGS = {
         {"$": ("dólar", "dólares"), "€": ("euro", "euros")},
     ),
     "pt": Reading(
-        {",": "vírgula"}, ".", ("menos", "mais"), "por cento", "a", {"$": ("dólar", "dólares"), "€": ("euro", "euros")}
+        {",": "vírgula"},
+        ".",
+        ("menos", "mais"),
+        "por cento",
+        "a",
+        {"R$": ("real", "reais"), "$": ("dólar", "dólares"), "€": ("euro", "euros")},
     ),
     "it": Reading(
         {",": "virgola"}, ".", ("meno", "più"), "per cento", "", {"$": ("dollaro", "dollari"), "€": ("euro", "euro")}
@@ -93,7 +98,12 @@ SPACED_GROUPS = ("fr", "sv", "no", "fi", "pl", "cs", "sk", "ru", "uk", "bg", "be
 UNSPACED = ("ja", "th")  # scripts without spaces: digits can touch letters of the script
 # A token with a digit (or ² ½ Ⅳ ①), and a sign of percent or money beside it, also after a space.
 _DIGIT = "[\\d\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2089\u2150-\u2189\u2460-\u24ff]"
-_TOKEN = re.compile(rf"(?:(?<!\S)[€$£¥]\s)?\S*{_DIGIT}\S*(?:(?<=\d)\s[%€$£¥](?!\w))?")
+_MONEY = "€$£¥₹₽₩₺₴₪₫₱₦฿"
+_TOKEN = re.compile(
+    rf"(?:(?<!\S)[A-Z]{{0,3}}[{_MONEY}]\s)?\S*{_DIGIT}\S*"
+    rf"(?:\s[-\u2013]\s[{_MONEY}]?\d\S*)*(?:(?<=\d)\s[%{_MONEY}](?!\w))?"
+)
+_SPACED_DASH = re.compile(r"\d\s[-\u2013]\s")  # 5 - 10: a range, a score, a difference, or two parts of a sentence
 _LEADING, _TRAILING = "\"'([{«“„‘¿¡", "\"')]}»”’.,;:!?…"
 _PHONE = re.compile(  # 555-1234, (555) 123-4567, 555.123.4567, 555 123 4567, +44 20 7946 0958
     r"(?<![\w.,-])(?:\+\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,5}"
@@ -101,8 +111,9 @@ _PHONE = re.compile(  # 555-1234, (555) 123-4567, 555.123.4567, 555 123 4567, +4
 )
 _PHONE_START = re.compile(r"(?<![\w.,-])1[ .-](?=\(?\d{3}\)?[ .-]\d{3}[.-]\d{4})")  # 1-800-555-1234
 _MAGNITUDE = re.compile(r"(?<!\S)([$€£])(\d[\d.,]*) (thousand|million|billion|trillion)(?![\w-])")
+_GROUPS_END = r"(?!\d| \d|[.,]\d+[.,]\d)"  # 12 500 and 12 500,5, but not 12 500,500.5
 _THOUSANDS = re.compile(
-    r"(?<![\d,.] )(?<![\d,.])[1-9]\d{0,2}(?: \d{3})* 000(?![\d,.]?\d| \d)"
+    rf"(?<![\d,.] )(?<![\d,.])[1-9]\d{{0,2}}(?: \d{{3}})* 000{_GROUPS_END}"
 )  # 1 000 in every language
 _GROUP_SPACES = "\u00a0\u202f\u2009"  # no-break and thin spaces between groups of three digits, in every language
 
@@ -134,7 +145,7 @@ def numbers_to_words(text: str, language: str) -> Spelled:
     text = _THOUSANDS.sub(_join_groups, text)
     if language in SPACED_GROUPS:  # 12 500, also with a plain space
         text = re.sub(
-            r"(?<![\d,.\u2007 ] )(?<![\d,.\u2007])(\d{1,3})((?:[ \u2007]\d{3})+)(?![\d,.]?\d| \d)", _join_groups, text
+            rf"(?<![\d,.\u2007 ] )(?<![\d,.\u2007])(\d{{1,3}})((?:[ \u2007]\d{{3}})+){_GROUPS_END}", _join_groups, text
         )
         text = text.replace("\u2007", " ")
     if language == "en":
@@ -170,6 +181,8 @@ def _token(token: str, language: str, last: bool) -> str | None:
 
     `last` says whether it is the last token of the text.
     """
+    if _SPACED_DASH.search(token):
+        return None
     core = token.lstrip(_LEADING)
     start = token[: len(token) - len(core)]
     core = core.rstrip(_TRAILING)
