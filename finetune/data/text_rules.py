@@ -17,6 +17,8 @@ EXAMPLES = 3
 # Signs that are spoken, or that are part of a word or number in some position.
 SPOKEN_SIGNS = frozenset("%‰&@#§*/\\_~·־׳״")
 _SIGN = re.compile(r"[^\w\s]|_")
+_NUMBER = re.compile(r"[.,]?\d")
+DOTLESS = ("tr", "az")  # languages in which I is the capital of \u0131
 HYPHENS = "-\u2010\u2011"
 
 
@@ -87,7 +89,7 @@ class TextRules:
             "tags: strip": (settings.tags == "strip", lambda text, *_: strip_tags(text, settings.extra_tags)),
             "numbers: words": (settings.numbers == "words", self._numbers),
             "punctuation: strip": (settings.punctuation == "strip", lambda text, *_: strip_punctuation(text)),
-            "case: lower": (settings.case == "lower", lambda text, *_: text.lower()),
+            "case: lower": (settings.case == "lower", self._lower_case),
         }
         self._rules = {name: rule for name, (is_on, rule) in rules.items() if is_on}
 
@@ -142,6 +144,16 @@ class TextRules:
             events.append(TextEvent("default language"))
         return spelled.text
 
+    def _lower_case(self, text: str, utterance: Utterance, _: list[TextEvent]) -> str:
+        return lower_case(text, row_language(utterance.text_language or self.settings.language))
+
+
+def lower_case(text: str, code: str) -> str:
+    """The text in lower case. In Turkish and Azerbaijani I becomes \u0131; \u0130 becomes i without a combining dot."""
+    if code in DOTLESS:
+        text = text.replace("I", "\u0131")
+    return text.replace("\u0130", "i").lower()
+
 
 def strip_punctuation(text: str) -> str:
     """The text without punctuation; a sign between two words becomes a space.
@@ -164,10 +176,14 @@ def _kept(match: re.Match[str]) -> str:
         return char
     if char in ".,:" and before.isdigit() and after.isdigit():
         return char
+    if char in ".," and after.isdigit() and (not before.strip() or before in "-\u2212+$\u20ac\u00a3"):
+        return char  # .5 is not 5
     inside = before.isalnum() and after.isalnum()
+    if char in "()[]" and before.isalpha() and after.isalpha():
+        return ""  # th[e]
     if category == "Pd":
         in_word = inside and (char in HYPHENS or (before.isdigit() and after.isdigit()))
-        return char if in_word or (after.isdigit() and not before.isalnum()) else " "
+        return char if in_word or (_NUMBER.match(match.string, match.end()) and not before.isalnum()) else " "
     if inside and is_unspaced(before + after):
         return char if char == "・" else ""  # the sign between the words of a name in katakana
     if char in "'’ʼ":

@@ -132,12 +132,27 @@ def test_numbers_are_read_in_the_language_of_the_row(text: str, language: str, a
         ("'quoted words' dogs' don’t th-", "quoted words dogs' don’t th"),
         ("twenty-one 5-10 5% & $3 a/b", "twenty-one 5-10 5% & $3 a/b"),
         ("今日は、いい。ジョン・スミス", "今日はいい ジョン・スミス"),
+        ("take .5, -.5 or $.50. ...5 (.NET)", "take .5 -.5 or $.50 5 NET"),
+        ("th[e] word(s), (in)sight 3(5)", "the words insight 3 5"),
     ],
 )
 def test_strip_punctuation(text: str, stripped: str) -> None:
     assert strip_punctuation(text).replace(" ", "") == stripped.replace(" ", "")
     if "。" not in text:
         assert strip_punctuation(text) == stripped
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "lower"),
+    [
+        ("DIŞ KAPI İYİ", "tr", "dış kapı iyi"),
+        ("DIŞ KAPI", "tur", "dış kapı"),
+        ("IT IS İSTANBUL", "en", "it is istanbul"),
+        ("ÜBER STRASSE", "", "über strasse"),
+    ],
+)
+def test_lower_case_in_the_language_of_the_row(text: str, language: str, lower: str) -> None:
+    assert TextRules(TextSection(case="lower"))(item(text, language)).text == lower
 
 
 def test_what_a_rule_leaves_is_not_advised_again() -> None:
