@@ -87,7 +87,7 @@ def _chapter_rows(chapter: Path, speaker: str) -> Iterator[Row]:
 
 
 def _values(chapter: Path, name: str, key: str, text: str | None, speaker: str) -> dict[str, object]:
-    path = str(chapter / name)
+    path = os.path.abspath(chapter / name)  # so that a message about a missing file names the place
     return {"id": key, "audio_filepath": path, "text": text or None, "speaker": speaker, "chapter": chapter.name}
 
 
@@ -153,7 +153,7 @@ def _lines(folder: Path) -> Iterator[tuple[int, str]]:
 
 
 def _mls_values(path: Path, text: str | None, speaker: str) -> dict[str, object]:
-    values = {"id": path.stem, "audio_filepath": str(path), "text": text or None, "speaker": speaker}
+    values = {"id": path.stem, "audio_filepath": os.path.abspath(path), "text": text or None, "speaker": speaker}
     return {**values, "book": path.parent.name}
 
 

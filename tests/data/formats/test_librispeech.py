@@ -42,6 +42,14 @@ def test_librispeech(finetune: Command, nano: Path, tmp_path: Path, librispeech:
         assert (clip.speaker, clip.extra["chapter"]) == (speaker, chapter)
 
 
+def test_a_relative_folder_gives_absolute_paths(librispeech: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chapter = librispeech / "84" / "121123"
+    (chapter / "84-121123-0001.flac").unlink()
+    monkeypatch.chdir(librispeech.parent)
+    paths = {row.values["id"]: row.values["audio_filepath"] for row in read(Path("dev-clean"))}
+    assert paths["84-121123-0001"] == str(chapter / "84-121123-0001.flac")
+
+
 def test_missing_parts_of_librispeech_are_faults(librispeech: Path) -> None:
     chapter = librispeech / "84" / "121123"
     transcript = chapter / "84-121123.trans.txt"
