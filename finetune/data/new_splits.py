@@ -20,13 +20,15 @@ LEAST_SPEAKERS = 10  # with fewer, a split would have one or two speakers
 class NewSplits:
     """Split of each utterance, in their order, what no two splits share (`speaker` or `text`), and how many there are.
 
-    At least three different ones are needed for three splits. `column` states the splits, or is "".
+    At least three different ones are needed for three splits. `column` states the splits, or is "". `added` are those
+    that it lacks, which are parts of its train.
     """
 
     names: list[str]
     disjoint: str
     different: int
     column: str = ""
+    added: tuple[str, ...] = ()
 
 
 def new_splits(utterances: Sequence[Utterance]) -> NewSplits:
@@ -43,7 +45,7 @@ def new_splits(utterances: Sequence[Utterance]) -> NewSplits:
         parts = divide(train, missing)
         of_train = iter(parts.names)
         names = [next(of_train) if name == "train" else name for name in names]
-        return NewSplits(names, parts.disjoint, parts.different, column)
+        return NewSplits(names, parts.disjoint, parts.different, column, tuple(missing))
     return divide(utterances)
 
 

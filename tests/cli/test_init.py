@@ -208,7 +208,31 @@ def test_the_files_have_the_rows_that_the_column_states(clips: Path, capsys: pyt
     assert run([str(clips), "--yes", "--name", "own", "--goal", "vocabulary", "--model", str(MODEL)]) == 0
     assert {item.extra["split"] for item in read_manifest(clips.parent / "own" / "test.jsonl")} == {"test"}
     assert {item.extra["split"] for item in read_manifest(clips.parent / "own" / "valid.jsonl")} == {"train"}
-    assert "column 'split' states them; what it lacks is a part of its train" in capsys.readouterr().out
+    assert "column 'split' states them; valid is taken from its train\n" in capsys.readouterr().out
+
+
+def test_a_column_with_all_splits_lacks_none(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["test" if number % 4 == 0 else "dev" if number % 4 == 1 else "train" for number in range(20)]
+    table = "".join(f"{number}.wav,sentence {number},{name}\n" for number, name in enumerate(names))
+    (clips / "metadata.csv").write_text(f"file_name,text,split\n{table}")
+    assert run([str(clips), "--yes", "--name", "own", "--goal", "vocabulary", "--model", str(MODEL)]) == 0
+    assert "column 'split' states them\n" in capsys.readouterr().out
+
+
+def test_clips_without_a_speaker_are_named_if_speakers_are_shared(
+    clips: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    speakers = ["", *(f"s{number % 10}" for number in range(19))]
+    table = "".join(f"{number}.wav,sentence {number},{name}\n" for number, name in enumerate(speakers))
+    (clips / "metadata.csv").write_text(f"file_name,text,speaker\n{table}")
+    arguments = [str(clips), "--yes", "--goal", "vocabulary", "--model", str(MODEL)]
+    assert run([*arguments, "--name", "own"]) == 0
+    out = capsys.readouterr().out
+    assert "no text is in two of them, but " in out
+    assert "because 1 clip has no speaker; name all speakers to divide by them\n" in out
+    (clips / "metadata.csv").write_text(f"file_name,text,speaker\n{table}".replace("sentence 0,", "sentence 0,s0"))
+    assert run([*arguments, "--name", "other"]) == 0
+    assert "no speaker is in two of them\n" in capsys.readouterr().out
 
 
 def test_splits_share_no_audio_and_no_text_but_for_punctuation() -> None:
