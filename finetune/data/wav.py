@@ -1,12 +1,14 @@
 """The header of a WAV file: where its audio is, and whether its stated size is that of the file."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import closing
 
 from finetune.core.errors import DataError
 from finetune.data.audio_source import AudioSource, ReadableFile
 
+_CHUNK_NAME = re.compile(rb"[ -~]{4}")
 UNKNOWN_SIZE = 0x7FFF_F000  # ffmpeg and sox write at least this data size when they stream a WAV of unknown size
 
 
@@ -46,5 +48,12 @@ def check_wav_size(raw: ReadableFile, source: AudioSource) -> None:
             f"but the file has {present}; copy or download it again"
         )
     raw.seek(min(stated, present), os.SEEK_CUR)
-    if b"RIFF" in raw.read(5):  # after a byte that pads an odd size
+    rest = raw.read(1024)
+    if len(rest) == 1024 and not any(_CHUNK_NAME.match(rest[start : start + 4]) for start in (0, 1)) and any(rest):
+        raise DataError(
+            f"{source}: the header states {stated} bytes of audio, but {present - stated} more bytes follow that are "
+            "no chunk of a WAV: the recorder did not close the file, or its size is wrong; repair the header, such as "
+            "with `ffmpeg -ignore_length 1 -i IN -c copy OUT`"
+        )
+    if b"RIFF" in rest[:5]:  # after a byte that pads an odd size
         raise DataError(f"{source}: several WAV files that were joined byte by byte; join them with an audio tool")

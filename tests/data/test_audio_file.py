@@ -279,6 +279,23 @@ def test_without_pyav_the_error_has_the_command_and_other_files_are_read(
     assert len(load_audio(tmp_path / "b.mp3")) == 8 * 16_000
 
 
+def test_a_wav_with_more_audio_than_its_header_states_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, speechlike(4, 16_000), 16_000)
+    complete = path.read_bytes()
+    start = complete.index(b"data") + 4
+    half = (len(complete) - start - 4) // 2
+    header = complete[:start] + half.to_bytes(4, "little")
+    path.write_bytes(header + complete[start + 4 :])
+    with pytest.raises(DataError, match=f"the header states {half} bytes of audio, but {half} more bytes follow"):
+        load_audio(path)
+    samples = complete[start + 4 : start + 4 + half]
+    chunk = b"LIST" + (4096).to_bytes(4, "little") + b"INFO" + bytes(4092)
+    for rest in (b"", b"\x01" * 128, bytes(8192), chunk):  # a tag of 128 bytes, padding, another chunk
+        path.write_bytes(header + samples + rest)
+        assert len(load_audio(path)) == half // 2
+
+
 def test_wav_files_that_were_joined_byte_by_byte_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     for frames in (16_000, 16_001):
