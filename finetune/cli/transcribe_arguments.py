@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--translate-to", metavar="CODE", help=f"translate into: {' '.join(TRANSLATION_TARGETS)}")
     parser.add_argument("--keywords", metavar="A,B", help="expected words")
-    parser.add_argument("--keywords-file", metavar="LIST", help="text file with one keyword per line")
+    parser.add_argument("--keywords-file", metavar="LIST", help="text file, one keyword per line")
     parser.add_argument(
         "--keyword-method",
         choices=choices(DecodingOptions, "keyword_method"),
@@ -44,15 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-terms", action="store_true", help="do not use the terms of the model (decode.terms of its recipe)"
     )
-    parser.add_argument(
-        "--decoder",
-        choices=choices(DecodingOptions, "decoder"),
-        help="speculative writes the text of greedy, faster; relaxed is faster and less accurate; beam is more accurate",
-    )
-    parser.add_argument("--num-beams", type=int, metavar="N", help="texts that beam search keeps at each token")
-    parser.add_argument("--ctc-weight", type=float, metavar="W", help="weight of the CTC head in beam search")
-    parser.add_argument("--max-entropy", type=float, metavar="NATS", help="threshold of relaxed decoding")
-    parser.add_argument("--min-probability", type=float, metavar="P", help="threshold of relaxed decoding")
+    _add_decoding_arguments(parser)
     parser.add_argument(
         "--vad", choices=choices(TranscribeOptions, "vad"), help="find pauses by sound level (default) or silero-vad"
     )
@@ -68,6 +60,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="no text for a window if the CTC head is less certain than this (0 to 1) that it has speech; 0 is off",
     )
+
+
+def _add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--decoder",
+        choices=choices(DecodingOptions, "decoder"),
+        help="speculative drafts with the CTC head and writes the same text as greedy; relaxed is faster and less "
+        "accurate; beam search is slower and more accurate",
+    )
+    parser.add_argument("--num-beams", type=int, metavar="N", help="texts that beam search keeps at each token")
+    parser.add_argument("--ctc-weight", type=float, metavar="W", help="weight of the CTC head in beam search")
+    parser.add_argument("--max-entropy", type=float, metavar="NATS", help="threshold of relaxed decoding")
+    parser.add_argument("--min-probability", type=float, metavar="P", help="threshold of relaxed decoding")
     parser.add_argument("--batch-seconds", type=float, metavar="S", help="padded audio in a batch")
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="tokens per window of audio")
 
