@@ -5,6 +5,7 @@ import sys
 
 from finetune.core.errors import DataError, RecipeError
 from finetune.core.files import read_lines
+from finetune.core.keyword_list import term_list
 from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS
 from finetune.core.options import FORMATS, DecodingOptions, TranscribeOptions, choices, override
 
@@ -89,7 +90,7 @@ def options_from(args: argparse.Namespace, saved: TranscribeOptions) -> Transcri
         channel=args.channel,
         language=args.language,
         translate_to=args.translate_to,
-        keywords=[*(args.keywords or "").split(","), *_lines(args.keywords_file)],
+        keywords=[*(args.keywords or "").split(","), *_keywords(args.keywords_file)],
         terms=() if args.no_terms else None,
         **{
             name: getattr(args, name)
@@ -126,6 +127,11 @@ def audio_paths(args: argparse.Namespace) -> list[str]:
     if not paths:
         raise RecipeError("no audio files; give files, or - to read a list of files from standard input")
     return paths
+
+
+def _keywords(path: str | None) -> list[str]:
+    """The keywords of a file; `-` is standard input."""
+    return _lines(path) if path in (None, "-") else [line for _, line in term_list(path)]
 
 
 def _lines(path: str | None) -> list[str]:

@@ -41,14 +41,22 @@ def read_bytes(path: str | Path, limit: int | None = None) -> bytes:
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """The non-empty lines of a list in UTF-8, without outer spaces. Raises DataError."""
+    """The non-empty lines of a list of file names in UTF-8, without outer spaces. Raises DataError."""
+    return [line.strip() for line in _read_list(path).split("\n") if line.strip()]
+
+
+def numbered_lines(path: str | Path) -> list[tuple[int, str]]:
+    """The non-empty lines of a text in UTF-8, without outer spaces, with their numbers from 1. Raises DataError."""
+    return [(number, line.strip()) for number, line in enumerate(_read_list(path).splitlines(), 1) if line.strip()]
+
+
+def _read_list(path: str | Path) -> str:
     try:
-        text = read_bytes(path, MAX_LIST_BYTES).decode("utf-8-sig")
+        return read_bytes(path, MAX_LIST_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a list of lines in UTF-8 ({error.reason})") from error
-    return [line.strip() for line in text.split("\n") if line.strip()]
+        raise DataError(f"{path}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
 
 
 def open_regular(path: str | Path) -> int:

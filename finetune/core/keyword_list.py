@@ -2,13 +2,30 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from unicodedata import category
 
-from finetune.core.errors import RecipeError
+from finetune.core.errors import DataError, RecipeError
+from finetune.core.files import numbered_lines
 from finetune.core.unicode_text import composed
 
 CONTROL_CHARACTERS = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories; line breaks and tabs are among them
 CONTROL_TOKEN = re.compile(r"<\s*\|[^<>]*\|\s*>")  # such as <|audio|>
+
+
+def term_list(path: str | Path) -> list[tuple[int, str]]:
+    """The lines of a file with one word or phrase on each, with their numbers; empty lines are skipped.
+
+    Raises:
+        DataError: the file cannot be read, a line has a comment, or all terms are on one line with commas.
+    """
+    lines = numbered_lines(path)
+    for number, line in lines:
+        if line.startswith("# ") or " # " in line:
+            raise DataError(f"{path}:{number}: {line[:60]!r} has a comment; a list of terms has terms only, remove it")
+    if len(lines) == 1 and "," in lines[0][1]:
+        raise DataError(f"{path}: all terms are on one line with commas; write one term per line")
+    return lines
 
 
 def parse_keywords(words: str | Iterable[str], commas: bool = False) -> tuple[str, ...]:

@@ -17,8 +17,9 @@ from pydantic_core import to_jsonable_python
 from finetune.core.config import Recipe
 from finetune.core.contradictions import contradictions
 from finetune.core.errors import DataError, RecipeError
-from finetune.core.files import read_lines, write_json
+from finetune.core.files import write_json
 from finetune.core.goals import GOALS
+from finetune.core.keyword_list import term_list
 from finetune.core.layouts import HUB_NAMES
 from finetune.core.raw_settings import CORPORA, MAX_SHOWN, VERSION_KEY, RawValue, parse, parse_overrides, short
 from finetune.core.renamed import NEW_VALUES, RENAMED
@@ -177,8 +178,8 @@ def _as_field(key: str, value: Any) -> Any:
 def _list_file(path: str) -> list[str]:
     """The lines of a list; the recipe keeps them, so a run does not depend on the file. Raises RecipeError."""
     try:
-        if lines := read_lines(path):
-            return lines
+        if lines := term_list(path):
+            return [line for _, line in lines]
     except DataError as error:
         raise RecipeError(f"{error}; give a file with one word or phrase per line, or a list such as [a, b]") from error
     raise RecipeError(f"{path}: is empty; give a file with one word or phrase per line, or remove the setting")

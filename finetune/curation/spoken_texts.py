@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.core.errors import DataError, RecipeError
-from finetune.core.files import MAX_LIST_BYTES, read_bytes
+from finetune.core.files import numbered_lines
 from finetune.data.cells import clean_text
 from finetune.data.prepare_split import SPECIAL_TOKENS
 from finetune.data.row_checks import control_tokens
@@ -71,13 +71,7 @@ def read_lines(path: str | Path, what: str) -> list[tuple[str, str]]:
     Raises:
         DataError: the file cannot be read or has no such line, or a line has a token that is a command for the model.
     """
-    try:
-        lines = read_bytes(path, MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
-    numbered = [(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+    numbered = [(f"{path}:{number}", line) for number, line in numbered_lines(path)]
     if not numbered:
         raise DataError(f"{path}: has no {what}; write one on each line")
     for place, line in numbered:

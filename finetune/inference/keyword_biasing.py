@@ -138,6 +138,8 @@ class _Window:
         before, old, after = EDGES.match(self.text[start:end]).groups()  # type: ignore[union-attr]
         if old[:1].isupper() and written.islower() and re.search(r"(^|[.?!]\W*)$", self.text[:start]):
             written = written[0].upper() + written[1:]
+        first_marks, _, last_marks = EDGES.match(written).groups()  # type: ignore[union-attr]
+        before, after = before.removesuffix(first_marks), after.removeprefix(last_marks)  # not twice
         return f"{self.text[:start]}{before}{written}{after}{self.text[end:]}"
 
     def _changes(self, spot: Spot) -> Iterator[_Change]:

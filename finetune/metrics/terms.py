@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.core.errors import DataError
-from finetune.core.files import MAX_LIST_BYTES, read_bytes
+from finetune.core.keyword_list import term_list
 from finetune.core.unicode_text import composed, listed
 from finetune.core.wording import count
 from finetune.metrics.normalizer import normalize
@@ -91,13 +91,7 @@ def read_terms(path: str | Path) -> list[str]:
 
 def term_lines(path: str | Path) -> list[tuple[int, str]]:
     """The terms of `read_terms` with the numbers of their lines."""
-    try:
-        lines = read_bytes(path, MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
-    terms = [(number, term) for number, line in enumerate(lines, 1) if (term := " ".join(composed(line).split()))]
+    terms = [(number, term) for number, line in term_list(path) if (term := " ".join(composed(line).split()))]
     if not terms:
         raise DataError(f"{path}: contains no terms; write one term per line")
     return terms

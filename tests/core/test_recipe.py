@@ -138,6 +138,9 @@ def test_terms_of_decoding_are_a_list_or_a_file_whose_lines_the_recipe_keeps(rec
             "has 2,001 terms; the CTC head searches for at most 2,000",
         ),
         ("stent\n<|audio|>\n", "contains <|audio|>, which is a command"),
+        ("stent, aorta, New York\n", "all terms are on one line with commas; write one term per line"),
+        ("# heart\nstent\n", ":1: '# heart' has a comment; a list of terms has terms only"),
+        ("C#\nstent # metal\n", ":2: 'stent # metal' has a comment"),
     ],
 )
 def test_terms_with_which_the_export_could_not_transcribe_are_refused(

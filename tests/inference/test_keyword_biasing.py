@@ -22,6 +22,8 @@ HEARD = "_give_ _me_topro_lol_ _at__ _ni_ght_"
     [
         ("give me top roll at night", ("metoprolol",), "give metoprolol at night"),
         ("give me top roll at night", ("atorvastatin", "metoprolol", "at"), "give metoprolol at night"),
+        ("Give (me top roll), at night.", ("(metoprolol)",), "Give (metoprolol), at night."),
+        ("Give me top roll, at night.", ("metoprolol,",), "Give metoprolol, at night."),
         ("Give me (top roll), at night.", ("metoprolol",), "Give metoprolol), at night."),
         ("Give me top roll, at night.", ("Metoprolol",), "Give Metoprolol, at night."),
         ("give metoprolol at night", ("metoprolol",), "give metoprolol at night"),

@@ -1,5 +1,6 @@
 """Compares an engine with the toolkit: the same clips, the same prompts, greedy decoding in float32, equal texts."""
 
+import gc
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,6 +116,7 @@ def verify(
         clips = engine_clips(model, utterances)
         texts = _texts(model, utterances, options)
         del model
+        gc.collect()  # its modules refer to each other, and its files stay mapped until they are gone
         base = _texts(sides.load_base(), utterances, options) if sides.load_base else None
         answer = run_engine(python, ENGINES[engine].runner, request, clips, options.max_new_tokens, Path(work), timeout)
     return _compare(engine, read, answer, utterances, texts, base)
