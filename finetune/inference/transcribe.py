@@ -52,8 +52,8 @@ def check_prompt(model: SpeechModel, options: TranscribeOptions, tokenizer: Toke
     tokenizer, searched = tokenizer or model.tokenizer, options.decoding.by_ctc(options.keywords)
     if len(searched) > MAX_KEYWORDS:
         raise ModelError(
-            f"{count(len(searched), 'keyword')}, {len(options.decoding.terms):,} of them the terms of the model: the CTC "
-            f"head searches for at most {MAX_KEYWORDS:,}; give fewer, or leave out the terms of the model"
+            f"{count(len(searched), 'keyword')}, {len(options.decoding.terms):,} of them the terms of the model: the "
+            f"CTC head searches for at most {MAX_KEYWORDS:,}; give fewer, or leave out the terms of the model"
         )
     render(tokenizer, instruction, searched, profile)  # a special token is refused
     prompt = render(tokenizer, instruction, keywords, profile)

@@ -2,7 +2,7 @@
 
 import gc
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.core.config import EvaluateSection
@@ -19,6 +19,7 @@ from finetune.exporting.engines.sides import sides_of
 from finetune.exporting.gguf.quantize import make_gguf
 from finetune.inference.encode import load_waveforms
 from finetune.inference.recognize import recognize
+from finetune.inference.saved_options import options_for
 from finetune.metrics.wer import score
 from finetune.model.granite import SpeechModel
 from finetune.model.prompt import render_text, user_request
@@ -105,7 +106,7 @@ def verify(
     """
     if not utterances:
         raise DataError("there is no clip to compare")
-    options = replace(DecodingOptions(), decoder="greedy")
+    options = DecodingOptions("greedy", max_new_tokens=options_for(folder).decoding.max_new_tokens)
     sides = sides_of(folder, engine, run)
     with tempfile.TemporaryDirectory(prefix="finetune-verify-") as work:
         request, read = dict(sides.request), sides.format

@@ -15,6 +15,9 @@ def load(request):
 
     folder = request["model"]
     model = AutoModelForSpeechSeq2Seq.from_pretrained(folder, dtype="auto", **SAFE).float().eval()
+    for module in model.modules():  # `float` leaves integers in the mapped file, and all of it would stay in memory
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = None if buffer is None else buffer.clone()
     if request.get("adapter"):
         from peft import PeftModel
 
