@@ -262,7 +262,7 @@ class Recipe(Section):
 
     name: str
     """Name of the run directory below `runs`; a recipe file may leave it out: the file name is then used."""
-    seed: int = 1
+    seed: int = Field(1, ge=0, le=2**32 - 1)
     """Seed of all random numbers."""
     runs: str = "runs"
     """Folder of the run directories."""

@@ -216,17 +216,19 @@ def _validate(raw: dict[str, RawValue], source: str) -> Recipe:
     try:
         return Recipe.model_validate(_nest({"model": {}, **{key: entry.value for key, entry in raw.items()}}))
     except ValidationError as error:
-        lines = []
+        # By the start and the end of a line: a value of a union has a message for each of its types.
+        lines = dict[tuple[str, str], list[str]]()
         for problem in error.errors():
             key = ".".join(str(part) for part in problem["loc"] if isinstance(part, str))
-            corpora = next((name for name in CORPORA if key.startswith(f"{name}.")), "")
-            if key in raw or corpora in raw:
-                known, item = (key, "") if key in raw else (corpora, f"{key[len(corpora) + 1 :]}: ")
-                problem_text = f"{item}{problem['msg']}, got {short(repr(problem['input']))}"
-                lines.append(f"{raw[known].origin}: {known}: {problem_text}")
+            known = next((name for name in raw if f"{key}.".startswith(f"{name}.")), "")
+            if known:
+                item = f"{key[len(known) + 1 :]}: " if known in CORPORA and key != known else ""
+                line = f"{raw[known].origin}: {known}: {item}", f", got {short(repr(problem['input']))}"
+                lines.setdefault(line, []).append(problem["msg"])
             else:
-                lines.append(f"{source}: {key}: {REQUIRED.get(key, problem['msg'])}")
-        raise RecipeError("\n".join(lines)) from error
+                lines[f"{source}: {key}: ", ""] = [REQUIRED.get(key, problem["msg"])]
+        text = (f"{start}{' or '.join(messages)}{end}" for (start, end), messages in lines.items())
+        raise RecipeError("\n".join(text)) from error
 
 
 def _nest(flat: dict[str, Any]) -> dict[str, Any]:

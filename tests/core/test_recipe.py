@@ -247,6 +247,13 @@ def test_an_unknown_key_unlike_any_other_is_refused_without_a_suggestion(recipe:
             "6: train.goal: Input should be 'vocabulary', 'accent', 'domain', 'language' or 'full', got 'accents'",
         ),
         ("train:\n  goal: [accent]", "6: train.goal: Input should be"),
+        (
+            "parts:\n  encoder:\n    blocks: 0",
+            "7: parts.encoder.blocks: Input should be greater than or equal to 1 or Input should be 'all', got '0'",
+        ),
+        # Numpy has no negative seeds. A seed of torch has 64 bits, and the number of the step is a part of it.
+        ("seed: -1", "5: seed: Input should be greater than or equal to 0, got '-1'"),
+        ("seed: 20261125120000", "5: seed: Input should be less than or equal to 4294967295, got '20261125120000'"),
         ("train:\n  epochs: 1\ntrain:\n  epochs: 2", "8: train.epochs is set twice"),
         ("train:\n\tepochs: 1", "6: invalid YAML: found character '\\t' that cannot start any token (indent with "),
         ("train: {epochs: 1", "6: invalid YAML: "),
