@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict
 
-from finetune.model.trainable import set_mode
+from finetune.model.trainable import part_of, set_mode
 from finetune.training.callbacks import TrainerCallback, ValidationRecord
 from finetune.training.context import TrainContext
 from finetune.training.distributed import all_ranks
@@ -34,6 +34,8 @@ class Validator:
     ) -> None:
         self.context, self.state, self.unreadable = context, state, unreadable
         self.callbacks, self.measure = callbacks, measure
+        # The text does not depend on the CTC head, so all scores are equal then, and the last weights are the best.
+        self.only_ctc_head = {*map(part_of, context.parameters)} == {"ctc_head"}
 
     def validate(self) -> Scores:
         """Scores the current weights on valid and canary.
@@ -53,6 +55,8 @@ class Validator:
     def save_if_best(self, scores: Scores, alpha: float) -> bool:
         """Saves the current weights as the best adapter if their scores are the best so far. Returns True if saved.
 
+        Of equal scores the first ones count; the last ones if only the CTC head trains.
+
         Args:
             scores: scores of the current weights.
             alpha: interpolation weight: base + alpha * (trained - base).
@@ -60,7 +64,9 @@ class Validator:
         state, context, limit = self.state, self.context, self.context.recipe.train.max_canary_loss
         check_trained(context.parameters, state.epoch)
         base = state.base_scores
-        better = state.best is None or rank(scores, base, limit) < rank(state.best_scores, base, limit)
+        reached = rank(scores, base, limit)
+        best = None if state.best is None else rank(state.best_scores, base, limit)
+        better = best is None or reached < best or (self.only_ctc_head and alpha == 1 and reached == best)
         if better:
             main = context.accelerator.is_main_process
             saved = not main or save_best(context.model, context.adapted, context.run)

@@ -141,6 +141,21 @@ def test_patience_ends_a_run_that_no_longer_improves(
     assert "stopped early" in caplog.text
 
 
+def test_the_last_weights_are_the_best_if_only_the_ctc_head_trains(
+    trained: Trained, tiny: Tiny, tmp_path: Path, model: Callable[[], SpeechModel]
+) -> None:
+    """Text does not depend on the CTC head, so all scores are equal. Those of interpolated weights are not better."""
+    other = prepared(trained[1], tmp_path)
+    parts = {"lora": {"rank": 0}, "ctc_head": {"mode": "full"}}
+    recipe = tiny(tmp_path, "x", parts=parts, epochs=2, patience=1, ctc_weight=1, interpolate=[0.5])
+    assert train(recipe, other).best_epoch == 2
+    saved = model()
+    load_adapter(saved, other.best)
+    reached = weights(other)
+    assert {*reached} == {"model.encoder.out.weight", "model.encoder.out.bias"}
+    assert all(torch.equal(saved.hf.state_dict()[name], value) for name, value in reached.items())
+
+
 @pytest.mark.parametrize(
     ("projector", "dtype", "off"), [("frozen", "float32", 1e-4), ("full", "float32", 1e-4), ("full", "bfloat16", 1e-2)]
 )
