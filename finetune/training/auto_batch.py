@@ -38,6 +38,9 @@ def fit_batch_seconds(step: OptimizerStep, source: BatchSource, base: str, cache
         f"{longest} {recipe.machine.gradient_checkpointing} {source.kind} {several}"
         + " encoder checkpointing" * recipe.machine.encoder_checkpointing
         + f" {settings.optimizer}" * (settings.optimizer != "adamw")
+        # Keywords make prompts longer, and clips of the same length can have more text.
+        + f" {int(data.positions.max())} positions"
+        + " copy loss" * (step.copy_loss is not None)
     )
     seconds = cache.get(device, key)
     if seconds is None:

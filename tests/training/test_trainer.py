@@ -12,7 +12,7 @@ from conftest import embedded
 from safetensors.torch import load_file
 from training_runs import Killed, KillInStep, prepared, records, weights
 
-from finetune.core.config import Recipe
+from finetune.core.config import KeywordsSection, Recipe
 from finetune.core.errors import CheckpointError, RecipeError
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance, read_manifest
@@ -223,6 +223,9 @@ def test_the_batch_size_that_fits_is_found_once_for_a_machine(trained: Trained, 
         assert checkpoint.read_origin(run.checkpoint)["batch_seconds"] == 2.5
     assert 10 >= tried[0] > 5 >= tried[1] > 3 >= max(tried[2:]), "halved twice"
     assert [row["loss"] for row in records(runs[0], "step")] == [row["loss"] for row in records(runs[1], "step")]
+    with_keywords = recipe.model_copy(update={"keywords": KeywordsSection(true_terms=1)})
+    longer = Trainer(with_keywords, prepared(trained[1], tmp_path / "third"), batch_sizes=cache)
+    assert longer.context.batch_seconds == 10, "prompts are longer, so it is another batch that must fit"
     (tmp_path / "batch.json").unlink()
     resumed = Trainer(recipe, runs[0], batch_sizes=cache)  # 10 s would fit now
     assert resumed.context.batch_seconds == 2.5 and resumed.fit().steps == len(records(runs[0], "step"))
