@@ -138,10 +138,7 @@ def run_recipe(
             log.info("%s ...", stage.name)
             if stage.name in ("evaluate", "export"):
                 require_same_base(recipe, run)
-            # What was evaluated and exported is not of an adapter that is trained again, even from the same inputs.
-            outdated = STAGE_NAMES[STAGE_NAMES.index("train") :] if stage.name == "train" else [stage.name]
-            for name in outdated:
-                run.marker(name).unlink(missing_ok=True)
+            _discard_records(run, stage.name)
             processes = processes_for(recipe) if stage.name == "train" and not elastic else 1
             if check and stage.name == "train":
                 check(recipe, run, processes)
@@ -199,6 +196,8 @@ def _train_as_rank(recipe: Recipe, run: RunDir, last: str, stages: Sequence[Stag
                 raise CheckpointError(
                     "the corpora or the data section changed since `finetune prepare`; run `finetune prepare` again"
                 )
+            if (run.done("train") or {}).get("inputs") != inputs["train"]:  # else it continues after its last step
+                _discard_records(run, "train")
         if check and CHILD not in os.environ:  # otherwise the parent process has checked it
             check(recipe, run, world_size(os.environ))
         train = next(stage for stage in stages if stage.name == "train")
@@ -212,6 +211,15 @@ def _train_as_rank(recipe: Recipe, run: RunDir, last: str, stages: Sequence[Stag
         if main:
             run.finish("train", {**result, BASE: base, "inputs": inputs["train"]})
     return run
+
+
+def _discard_records(run: RunDir, stage: str) -> None:
+    """Deletes the record of a stage that runs again; of a training, also those of what was made with its adapter.
+
+    The records of `evaluate` and `export` do not name an adapter: one that is trained again can have the same inputs.
+    """
+    for name in STAGE_NAMES[STAGE_NAMES.index("train") :] if stage == "train" else [stage]:
+        run.marker(name).unlink(missing_ok=True)
 
 
 def base_weights(recipe: Recipe) -> str:

@@ -484,6 +484,22 @@ def test_several_processes_train_between_prepare_and_evaluate_of_one(
     assert fake.names == ["prepare", "train", "train", "evaluate", "report", "export"]
 
 
+def test_what_was_evaluated_is_discarded_when_several_processes_train_again(
+    tmp_path: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a finished training they train nothing, and its results stay."""
+    run = fake.run(recipe(tmp_path), "export")
+    for finished in (True, False):
+        if not finished:
+            run.marker("train").unlink()
+        with monkeypatch.context() as patch:
+            as_rank(patch)
+            fake.run(recipe(tmp_path), "train")
+        assert {run.done(stage) is not None for stage in ("evaluate", "report", "export")} == {finished}
+    fake.run(recipe(tmp_path), "export")
+    assert fake.names[-3:] == ["evaluate", "report", "export"]
+
+
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_restarted_process_waits_for_the_lock_and_starts_no_others(
     tmp_path: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch, processes: str
