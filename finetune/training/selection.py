@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 from finetune.core.config import Recipe
 from finetune.core.errors import DataError
-from finetune.core.files import is_disk_full, replace_folder
+from finetune.core.files import backup_folder, is_disk_full, replace_folder
 from finetune.core.progress import task
 from finetune.core.run_dir import RunDir
 from finetune.data.audio import load_utterance
@@ -167,3 +167,10 @@ def save_best(model: SpeechModel, adapted: PeftModel | None, run: RunDir) -> boo
         log.warning("%s: the disk is full; the better adapter is not saved, %s", run.best, kept)
         return False
     return True
+
+
+def find_best(run: RunDir) -> bool:
+    """Whether the run has a best adapter. One that a kill left between the two renames of `save_best` is moved back."""
+    if not run.best.exists() and (previous := backup_folder(run.best)).exists():
+        previous.replace(run.best)
+    return run.best.exists()

@@ -1,5 +1,6 @@
 """Scores the weights of a training on valid and canary, and saves the best adapter."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -8,9 +9,11 @@ from finetune.training.callbacks import TrainerCallback, ValidationRecord
 from finetune.training.context import TrainContext
 from finetune.training.distributed import all_ranks
 from finetune.training.health import check_trained
-from finetune.training.selection import Scores, format_scores, rank, save_best
+from finetune.training.selection import Scores, find_best, format_scores, rank, save_best
 from finetune.training.state import TrainState
 from finetune.training.unreadable import UnreadableClips
+
+log = logging.getLogger(__name__)
 
 
 class Validator:
@@ -36,6 +39,16 @@ class Validator:
         self.callbacks, self.measure = callbacks, measure
         # The text does not depend on the CTC head, so all scores are equal then, and the last weights are the best.
         self.only_ctc_head = {*map(part_of, context.parameters)} == {"ctc_head"}
+        if state.best is not None and not self._has_best():
+            state.best = None
+
+    def _has_best(self) -> bool:
+        """Whether the best adapter of a resumed run is still there; all ranks get the same answer."""
+        accelerator, run = self.context.accelerator, self.context.run
+        found = all_ranks(accelerator, not accelerator.is_main_process or find_best(run))
+        if not found:
+            log.warning("%s: is missing, so the next weights that are scored are saved there", run.best)
+        return found
 
     def validate(self) -> Scores:
         """Scores the current weights on valid and canary.

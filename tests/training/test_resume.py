@@ -143,6 +143,22 @@ def test_a_run_killed_after_its_last_step_does_not_train_again(trained: Trained,
     assert train(recipe, other, [NoStep()]).best_epoch == done["best_epoch"]
 
 
+def test_a_resumed_run_finds_or_replaces_its_best_adapter(
+    trained: Trained, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A kill between the two renames of a save leaves it under another name; a deleted one is replaced."""
+    run = RunDir(shutil.copytree(trained[1].root, tmp_path / "copy"))
+    saved = (run.best / LORA_WEIGHTS).read_bytes()
+    run.best.rename(run.root / "best.old")
+    result = train(trained[0], run)
+    assert (run.best / LORA_WEIGHTS).read_bytes() == saved and "is missing" not in caplog.text
+    assert not (run.root / "best.old").exists()
+    shutil.rmtree(run.best)
+    replaced = train(trained[0], run)
+    assert run.best.is_dir() and "is missing, so the next weights that are scored are saved there" in caplog.text
+    assert (replaced.best_epoch, replaced.steps) == (trained[0].train.epochs, result.steps)
+
+
 def test_changed_values_are_named_and_the_checkpoint_is_kept(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
     recipe, run, _ = trained
     with pytest.raises(CheckpointError, match=r"differs in train\.learning_rate"):
