@@ -69,7 +69,8 @@ def test_the_report_command_without_its_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    RunDir(tmp_path / "run").root.mkdir(exist_ok=True)
+    (tmp_path / "run").mkdir()
+    RunDir(tmp_path / "run").recipe.write_text("{}")
     assert main(["report", str(tmp_path / "run")]) == 1
     assert capsys.readouterr().err == (
         "finetune: matplotlib is not installed; run: pip install 'finetune-granite-speech[report]'\n"

@@ -189,12 +189,32 @@ def test_the_summary_is_short_and_agrees_with_the_page(run: RunDir, page: str) -
     assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
 
 
+def test_a_path_that_is_not_a_run_gets_no_lock_and_a_suggestion(
+    run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inner, plain, root = run.root / "export", tmp_path / "folder", run.root
+    inner.mkdir(exist_ok=True)
+    plain.mkdir()
+    for path, message in [
+        (inner, f"{inner}: not a run directory; did you mean {root}?"),  # a lock there would block the next export
+        (plain, f"{plain}: not a run directory; pass one, such as runs/quickstart"),
+        (Path("my.yaml"), "my.yaml: a recipe; pass its run directory, such as runs/my"),
+        (Path(f"{root}x"), f"{root}x: no such run directory; did you mean {root}?"),
+    ]:
+        assert cli.main(["report", str(path)]) == 1
+        assert message in capsys.readouterr().err
+        assert not (path / "lock").exists()
+
+
 def test_the_report_command_and_its_errors(run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run.page.unlink(missing_ok=True)
     assert cli.main(["report", str(run.root)]) == 0 and run.page.is_file()
     assert cli.main(["report", str(tmp_path / "nothing")]) == 1
     assert "no such run directory" in capsys.readouterr().err
-    assert cli.main(["report", str(tmp_path)]) == 1
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    shutil.copy(run.resolved, unfinished)
+    assert cli.main(["report", str(unfinished)]) == 1
     assert "this run has not been evaluated; run `finetune evaluate RECIPE` first" in capsys.readouterr().err
     other = shutil.copytree(run.root, tmp_path / "other")
     write_json(RunDir(other).scores, {**read_json(run.scores), "schema_version": 1})
