@@ -171,6 +171,8 @@ def _test_set(export: Path, run_dir: "RunDir | None") -> Path:
 
     path = (run_dir or RunDir(export.resolve().parent)).manifest("test")
     if not path.is_file():
+        if not run_dir and RunDir(export).manifest("test").is_file():
+            raise DataError(f"{export}: a run directory; give an export in it, such as {RunDir(export).export}")
         where = f"{run_dir.root} has no test set" if run_dir else f"{export} is not in a run directory with a test set"
         raise DataError(f"{where}; name clips with --clips")
     return path

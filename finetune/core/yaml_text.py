@@ -4,6 +4,7 @@ A short file can describe endless data: lists nested thousands deep, aliases (`*
 that contains itself. Each is refused with its line.
 """
 
+from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
@@ -11,6 +12,7 @@ import yaml
 from finetune.core.errors import RecipeError
 from finetune.core.files import read_bytes
 
+CORPORA = (".csv", ".tsv", ".jsonl", ".parquet")
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 10  # a recipe has 4 levels
 MAX_NODES = 20_000  # after aliases are followed
@@ -25,12 +27,19 @@ def read_yaml(path: Path) -> yaml.Node | None:
         RecipeError: the file cannot be read, is larger than `MAX_BYTES`, or is not plain YAML; with the line if there
             is one.
     """
+    if path.suffix in CORPORA and path.is_file():
+        raise RecipeError(f"{path}: a corpus and not a recipe; `finetune init {path}` writes a recipe for it")
     try:
         text = read_bytes(path, MAX_BYTES).decode("utf-8-sig")
     except IsADirectoryError as error:
-        raise RecipeError(f"{path}: a directory; pass a recipe file, such as recipes/quickstart.yaml") from error
+        inside = [run / "resolved.json" for run in (path, path.parent) if (run / "resolved.json").is_file()]
+        example = inside[0] if inside else "recipes/quickstart.yaml"
+        raise RecipeError(f"{path}: a directory; pass a recipe file, such as {example}") from error
     except FileNotFoundError as error:
-        raise RecipeError(f"{path}: no such file; pass a recipe, such as recipes/quickstart.yaml") from error
+        names = [other.name for other in path.parent.glob("*.y*ml")]
+        similar = [path.with_name(name) for name in get_close_matches(path.name, names, 1)]
+        hint = f"did you mean {similar[0]}?" if similar else "pass a recipe, such as recipes/quickstart.yaml"
+        raise RecipeError(f"{path}: no such file; {hint}") from error
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:

@@ -22,7 +22,9 @@ def check_source(source: str, revision: str | None = None) -> None:
         _check_hub_name(source, revision)
         return
     if not (folder / "config.json").exists():
-        problem = "no config.json in this folder" if folder.is_dir() else "no such folder"
+        problem = "no config.json in this folder"
+        if not folder.is_dir():
+            problem = "a file" if folder.exists() else "no such folder"
         raise ModelError(f"{source[:200]}: {problem}; {_model_suggestion(folder)}")
     check_folder(folder)
 
@@ -81,6 +83,8 @@ def _not_found(source: str, place: str) -> ModelError:
 
 def _model_suggestion(folder: Path) -> str:
     """The end of a message about a folder that is not a model: the run's export, a similar name, or general advice."""
+    if folder.suffix in (".yaml", ".yml") and folder.is_file():
+        return f"for the model of a recipe, give the export of its run, such as {Path('runs', folder.stem, 'export')}"
     for run in (folder, folder.parent):
         if (run / "export" / "config.json").is_file():
             return f"did you mean {run / 'export'}?"

@@ -307,8 +307,26 @@ def test_a_file_that_is_not_a_recipe_is_refused(recipe: Path, content: bytes, me
 def test_a_missing_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"none\.yaml: no such file"):
         load_recipe(tmp_path / "none.yaml")
-    with pytest.raises(RecipeError, match="a directory; pass a recipe file"):
+    with pytest.raises(RecipeError, match=r"a directory; pass a recipe file, such as recipes/quickstart\.yaml$"):
         load_recipe(tmp_path)
+    with pytest.raises(RecipeError, match=r"none\.yaml: no such file; pass a recipe"):
+        load_recipe(tmp_path / "folder" / "none.yaml")
+
+
+def test_a_path_beside_a_recipe_gets_a_suggestion(recipe: Path, tmp_path: Path) -> None:
+    recipe.write_text(RECIPE)
+    with pytest.raises(RecipeError, match=rf"no such file; did you mean {recipe}\?$"):
+        load_recipe(recipe.with_suffix(".yml"))
+    run = tmp_path / "runs" / "my"
+    (run / "export").mkdir(parents=True)
+    (run / "resolved.json").write_text("{}")
+    for folder in (run, run / "export"):
+        with pytest.raises(RecipeError, match=rf"a directory; pass a recipe file, such as {run / 'resolved.json'}$"):
+            load_recipe(folder)
+    corpus = tmp_path / "clips.jsonl"
+    corpus.write_text("{}\n{}\n")
+    with pytest.raises(RecipeError, match=f"a corpus and not a recipe; `finetune init {corpus}` writes a recipe"):
+        load_recipe(corpus)
 
 
 @pytest.mark.parametrize(("key", "new"), [("train.shrink", "train.interpolate"), ("augment.join", "augment.concat")])

@@ -172,6 +172,11 @@ def test_an_engine_refuses_a_format_that_it_does_not_read(run: RunDir, nano: Pat
             sides_of(folder, name)
 
 
+def test_a_run_in_the_place_of_its_export_gets_a_suggestion(run: RunDir, finetune: Command) -> None:
+    result = finetune("verify", run.root, "--engine", "transformers")
+    assert result.code == 1 and f"{run.root}: a run directory; give an export in it, such as {run.export}" in result.err
+
+
 def test_a_format_other_than_hf_needs_its_run(run: RunDir, tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     moved.symlink_to(run.exported("peft"))

@@ -178,6 +178,11 @@ def test_wrong_model_folder_gets_a_suggestion(tmp_path: Path, monkeypatch: pytes
         ModelError, match=r"^runs/drags: no such folder, and no such model (.|\n)*; did you mean runs/drugs\?$"
     ):
         read_config("runs/drags")
+    Path("drugs.yaml").write_text("name: drugs")
+    with pytest.raises(
+        ModelError, match=r"^drugs\.yaml: a file; .*, give the export of its run, such as runs/drugs/export"
+    ):
+        read_config("drugs.yaml")
 
 
 def test_other_models_and_unmerged_adapters_are_refused(nano: Path, tmp_path: Path) -> None:
