@@ -15,6 +15,7 @@ from finetune.data.byte_range import file_of, is_url, local_path, parse_byte_ran
 AUDIO_FOLDERS = ("", "clips", "wavs", "audio")  # Common Voice, LJSpeech and others keep the audio of a table there
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")  # tried for a name such as LJ001-0001
 HAS_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}\s*$")
+MOST_ENTRIES = 1_000  # of a folder in which a message looks for audio
 ABSENT, UNKNOWN = 0, 255  # in place of the number of a candidate: no file, and not looked for (a URL, no name)
 
 
@@ -79,6 +80,21 @@ def candidates(name: str, folders: Sequence[str]) -> Iterator[str]:
         for spelling in spellings:
             for folder in folders:
                 yield os.path.join(folder, expanded(spelling) + suffix)
+
+
+def elsewhere(name: str, folder: Path) -> str:
+    """A file with the last part of a name, in a folder below or beside that of the table, for a message; else ""."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    places = [place for parent in (folder, folder.absolute().parent) for place in _folders_in(parent)]
+    return next((os.path.relpath(place / last) for place in places if last and is_file(place / last)), "")
+
+
+def _folders_in(parent: Path) -> list[Path]:
+    """The folders in a folder, of its first entries."""
+    try:
+        return sorted(Path(entry.path) for entry in islice(os.scandir(parent), MOST_ENTRIES) if entry.is_dir())
+    except OSError:
+        return []
 
 
 def is_searched(name: object) -> TypeGuard[str]:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from finetune.core.errors import DataError
-from finetune.data.audio_paths import AudioFinder, is_searched
+from finetune.data.audio_paths import AudioFinder, elsewhere, is_searched
 from finetune.data.cells import shown
 from finetune.data.channels import check_numbering
 from finetune.data.columns import renamed, split_audio
@@ -48,7 +48,7 @@ def to_manifest_keys(
     if note := facts.speakers.note():
         log.warning(f"{source}: {note}")
     if audio_required and facts.num_missing == len(raw):
-        raise _without_audio(facts, len(raw))
+        raise _without_audio(facts, len(raw), folder)
     converted, segments = ConvertedRows(raw, finder, facts.keys, bytes(facts.candidates)), None
     if not facts.is_manifest:
         view = Corpus(converted)
@@ -119,11 +119,13 @@ def _without_ids(facts: Survey, number: int, total: int) -> dict[str, str]:
     )
 
 
-def _without_audio(facts: Survey, count: int) -> DataError:
+def _without_audio(facts: Survey, count: int, folder: Path) -> DataError:
     first = facts.first
     if first.fault:
         return DataError(f"{first.where}: {first.fault.detail}")
     names = " and ".join(facts.tried) or shown(first.values.get("audio_filepath"))
+    found = elsewhere(facts.tried[0], folder) if facts.tried else ""
+    hint = f": {shown(found)} has this name, and paths start at the folder of the table" if found else ""
     return DataError(
-        f"{facts.source}: 0 of {count} audio files exist; tried {names} for {first.where}; correct the paths"
+        f"{facts.source}: 0 of {count} audio files exist; tried {names} for {first.where}; correct the paths{hint}"
     )

@@ -426,6 +426,18 @@ def test_an_impossible_path_is_a_problem_of_its_row(folder: Path, name: object) 
     assert len(str(caught.value)) < 1000
 
 
+@pytest.mark.parametrize("name", ["c.wav", r"C:\rec\c.wav", "/mnt/other/c.wav"])
+@pytest.mark.parametrize("place", ["lists/recordings", "recordings"])
+def test_audio_in_another_folder_is_named(folder: Path, name: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "lists").mkdir()
+    (folder / place).mkdir()
+    (folder / "a.wav").rename(folder / place / "c.wav")
+    monkeypatch.chdir(folder)
+    table = write(folder / "lists" / "n.json", json.dumps([{"path": name, "text": "b"}]))
+    with pytest.raises(DataError, match=f"; correct the paths: '{place}/c.wav' has this name, and paths start"):
+        read(table)
+
+
 @pytest.mark.parametrize("source", ["~nobody-here/m.csv", "m\0.csv", "x" * 400])
 def test_an_impossible_source_is_an_error(source: str, tmp_path: Path) -> None:
     for function in (lambda: preview_rows(source), lambda: read_corpus(source, tmp_path)):
