@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = (
     "Reads a folder of clips, a table or a Hugging Face data set, divides it into train, valid and test without common "
-    "speakers or sentences, and writes a recipe. In a terminal, it asks for what the arguments leave open."
+    "speakers (from 10 on) or sentences, and writes a recipe. In a terminal, it asks for what the arguments leave open."
 )
 QUESTIONS = {
     "source": "Corpus: a folder of clips, a table (.csv, .tsv, .jsonl, .parquet) or hf:NAME:SPLIT",
@@ -163,23 +163,8 @@ def _write_splits(source: str, folder: Path) -> float:
         added = f"; {' and '.join(splits.added)} {verb(len(splits.added), 'is', 'are')} taken from its train"
         print(visible(f"column {splits.column!r} states them{added if splits.added else ''}"))
     else:
-        print(f"no {splits.disjoint} is in two of them{_shared_speakers(parts)}")
+        print(splits.note())
     return seconds_of(parts["train"]) / 3600
-
-
-def _shared_speakers(parts: "dict[str, list[Utterance]]") -> str:
-    """A note if speakers are in two splits only because other clips have no speaker."""
-    from finetune.data.new_splits import LEAST_SPEAKERS
-
-    known = [{item.speaker for item in items} - {""} for items in parts.values()]
-    shared = {name for names in known for name in names if sum(name in other for other in known) > 1}
-    unknown = sum(not item.speaker for items in parts.values() for item in items)
-    if not (shared and unknown) or len(set().union(*known)) < LEAST_SPEAKERS:
-        return ""
-    return (
-        f", but {count(len(shared), 'speaker')} {verb(len(shared), 'is', 'are')}, because "
-        f"{count(unknown, 'clip')} {verb(unknown, 'has', 'have')} no speaker; name all speakers to divide by them"
-    )
 
 
 def _usable(source: str, folder: Path) -> "list[Utterance]":

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+from finetune.core.wording import count, verb
 from finetune.data.kept_rows import cached_status, file_key
 from finetune.data.leak_text import comparison_key
 from finetune.data.leaks import MIN_OVERLAP
@@ -20,15 +21,26 @@ LEAST_SPEAKERS = 10  # with fewer, a split would have one or two speakers
 class NewSplits:
     """Split of each utterance, in their order, what no two splits share (`speaker` or `text`), and how many there are.
 
-    At least three different ones are needed for three splits. `column` states the splits, or is "". `added` are those
-    that it lacks, which are parts of its train.
+    At least three different ones are needed for three splits. `speakers` is the number of speakers, `unnamed` that of
+    rows without one. `column` states the splits, or is "". `added` are those that it lacks, which are parts of its train.
     """
 
     names: list[str]
     disjoint: str
     different: int
+    speakers: int
+    unnamed: int
     column: str = ""
     added: tuple[str, ...] = ()
+
+    def note(self) -> str:
+        """What no two splits share, and why speakers do, if they do."""
+        if self.disjoint == "speaker":
+            return "no speaker is in two of them"
+        reason = f"{count(self.speakers, 'speaker')} {verb(self.speakers, 'is', 'are')} fewer than {LEAST_SPEAKERS}"
+        if self.unnamed:
+            reason = f"{count(self.unnamed, 'clip')} {verb(self.unnamed, 'has', 'have')} no speaker (column speaker)"
+        return f"no text is in two of them, but speakers can be: {reason}"
 
 
 def new_splits(utterances: Sequence[Utterance]) -> NewSplits:
@@ -45,7 +57,7 @@ def new_splits(utterances: Sequence[Utterance]) -> NewSplits:
         parts = divide(train, missing)
         of_train = iter(parts.names)
         names = [next(of_train) if name == "train" else name for name in names]
-        return NewSplits(names, parts.disjoint, parts.different, column, tuple(missing))
+        return NewSplits(names, parts.disjoint, parts.different, parts.speakers, parts.unnamed, column, tuple(missing))
     return divide(utterances)
 
 
@@ -61,8 +73,8 @@ def divide(utterances: Sequence[Utterance], shares: Mapping[str, float] = SHARES
         utterances: the utterances.
         shares: of each split but train, the share of the audio.
     """
-    speakers = {item.speaker for item in utterances}
-    disjoint = "speaker" if len(speakers) >= LEAST_SPEAKERS and "" not in speakers else "text"
+    speakers, unnamed = {item.speaker for item in utterances} - {""}, sum(not item.speaker for item in utterances)
+    disjoint = "speaker" if len(speakers) >= LEAST_SPEAKERS and not unnamed else "text"
     keys = _joined([_key(item, disjoint) for item in utterances], utterances)
     seconds = dict.fromkeys(keys, 0.0)
     for key, item in zip(keys, utterances, strict=True):
@@ -74,7 +86,8 @@ def divide(utterances: Sequence[Utterance], shares: Mapping[str, float] = SHARES
         while filled < share * total and len(names) < len(seconds) - left:
             key = next(order)
             names[key], filled = split, filled + seconds[key]
-    return NewSplits([names.get(key, "train") for key in keys], disjoint, len(seconds))
+    split_of = [names.get(key, "train") for key in keys]
+    return NewSplits(split_of, disjoint, len(seconds), len(speakers), unnamed)
 
 
 def _key(item: Utterance, disjoint: str) -> bytes:

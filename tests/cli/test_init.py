@@ -228,8 +228,7 @@ def test_clips_without_a_speaker_are_named_if_speakers_are_shared(
     arguments = [str(clips), "--yes", "--goal", "vocabulary", "--model", str(MODEL)]
     assert run([*arguments, "--name", "own"]) == 0
     out = capsys.readouterr().out
-    assert "no text is in two of them, but " in out
-    assert "because 1 clip has no speaker; name all speakers to divide by them\n" in out
+    assert "no text is in two of them, but speakers can be: 1 clip has no speaker (column speaker)\n" in out
     (clips / "metadata.csv").write_text(f"file_name,text,speaker\n{table}".replace("sentence 0,", "sentence 0,s0"))
     assert run([*arguments, "--name", "other"]) == 0
     assert "no speaker is in two of them\n" in capsys.readouterr().out
@@ -294,9 +293,12 @@ def test_many_speakers_are_divided_by_speaker() -> None:
         split: {row.speaker for row, name in zip(rows, splits.names, strict=True) if name == split}
         for split in splits.names
     }
-    assert splits.disjoint == "speaker" and not speakers["train"] & (speakers["test"] | speakers["valid"])
-    assert divide([utterance(number, f"t{number}", f"s{number % 9}") for number in range(90)]).disjoint == "text"
-    assert divide([*rows, utterance(120, "t")]).disjoint == "text"  # a row without a speaker
+    assert splits.disjoint == "speaker" and splits.note() == "no speaker is in two of them"
+    assert not speakers["train"] & (speakers["test"] | speakers["valid"])
+    few = divide([utterance(number, f"t{number}", f"s{number % 9}") for number in range(90)])
+    assert few.disjoint == "text" and few.note().endswith("but speakers can be: 9 speakers are fewer than 10")
+    unnamed = divide([*rows, utterance(120, "t")])  # a row without a speaker
+    assert unnamed.disjoint == "text" and unnamed.note().endswith("1 clip has no speaker (column speaker)")
 
 
 @pytest.mark.parametrize("goal", ["", *GOALS])
