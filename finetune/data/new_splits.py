@@ -22,7 +22,7 @@ class NewSplits:
     """Split of each utterance, in their order, what no two splits share (`speaker` or `text`), and how many there are.
 
     At least three different ones are needed for three splits. `speakers` is the number of speakers, `unnamed` that of
-    rows without one. `column` states the splits, or is "". `added` are those that it lacks, which are parts of its train.
+    rows without one. `column` states the splits, or is "". `added` are those that it lacks: parts of its train.
     """
 
     names: list[str]
