@@ -3,8 +3,9 @@
     python scripts/bench_nano.py                                       # data/granite-speech-nano
     python scripts/bench_nano.py build/nano/model --cache build/nano   # a model of build_nano.py, also held-out voices
 
-WER in per cent of the language model (greedy) and of the CTC head, and words in a minute without speech. Telephone
-prompts need `scripts/fetch_ivr`, held-out voices `build_audio.py --held-out`; what is missing is left out.
+WER in per cent of the language model (greedy, or beam search with the CTC head) and of the CTC head, and words in a
+minute without speech. Telephone prompts need `scripts/fetch_ivr`, held-out voices `build_audio.py --held-out`; what is
+missing is left out.
 """
 
 import argparse
@@ -59,14 +60,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default=str(DATA / "granite-speech-nano"))
     parser.add_argument("--cache", type=Path, help="folder of build_audio.py, for held-out voices")
+    parser.add_argument("--decoder", choices=("greedy", "beam"), default="greedy", help="(default %(default)s)")
     args = parser.parse_args()
     model = load_model(args.model, "float32")
     for name, items, wave in (*manifest_sets(), *(held_out_sets(args.cache) if args.cache else ())):
-        drafts, texts = ClipTranscriber(model, wave, MAX_NEW_TOKENS).transcribe(items)
+        drafts, texts = ClipTranscriber(model, wave, MAX_NEW_TOKENS, args.decoder).transcribe(items)
         references = [item.text for item in items]
         llm, ctc = (100 * score(references, found, DEFAULT_NORMALIZER).wer for found in (texts, drafts))
         print(f"{name}, {len(items)} clips: language model {llm:.1f}, CTC {ctc:.1f}", flush=True)
-    print("words in a minute:", score_no_speech(model, MAX_NEW_TOKENS))
+    print("words in a minute:", score_no_speech(model, MAX_NEW_TOKENS, decoder=args.decoder))
 
 
 if __name__ == "__main__":

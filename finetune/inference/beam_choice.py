@@ -51,12 +51,12 @@ def choose(
     """
     if log_probs is None:
         return Choice(beams[0], texts[0])
-    scorer = CtcScorer(with_silent_signs(log_probs))
-    plain = _best(beams, texts, scorer, ctc_weight, [0.0] * len(texts))
+    plain = _best(beams, texts, CtcScorer(log_probs), ctc_weight, [0.0] * len(texts))
     if not keywords:
         return Choice(beams[plain], texts[plain])
     written = biased_texts(log_probs, texts, keywords)
-    best = _best(beams, written, scorer, ctc_weight, [keyword_bonus(text, keywords) for text in written])
+    bonuses = [keyword_bonus(text, keywords) for text in written]
+    best = _best(beams, written, CtcScorer(with_silent_signs(log_probs)), ctc_weight, bonuses)
     return Choice(beams[best], written[best], texts[plain])
 
 

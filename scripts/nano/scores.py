@@ -41,9 +41,11 @@ Wave = NDArray[np.float32]
 class ClipTranscriber:
     """Transcribes utterances whose samples are made from their ids; 0 `max_new_tokens` leave the language model out."""
 
-    def __init__(self, model: SpeechModel, wave: Callable[[str], Wave], max_new_tokens: int) -> None:
+    def __init__(
+        self, model: SpeechModel, wave: Callable[[str], Wave], max_new_tokens: int, decoder: Any = "greedy"
+    ) -> None:
         self.model, self.wave, self.llm = model.eval(), wave, max_new_tokens > 0
-        self.options = DecodingOptions("greedy", max_new_tokens=max(1, max_new_tokens), batch_seconds=120.0)
+        self.options = DecodingOptions(decoder, max_new_tokens=max(1, max_new_tokens), batch_seconds=120.0)
 
     @torch.inference_mode()
     def transcribe(self, items: Sequence[Utterance]) -> tuple[list[str], list[str]]:
@@ -214,11 +216,11 @@ def _translations(
     return scores
 
 
-def score_no_speech(model: SpeechModel, max_new_tokens: int) -> dict[str, float]:
+def score_no_speech(model: SpeechModel, max_new_tokens: int, decoder: Any = "greedy") -> dict[str, float]:
     """Words a minute of each kind of sound, of the language model or, before it is trained, of the CTC head."""
     waves = {**probe_waves(0), **guard_probes(0)}
     items = [Utterance(name, "", SECONDS, "") for name in waves]
-    transcriber = ClipTranscriber(model, lambda name: waves[name].astype(np.float32), max_new_tokens)
+    transcriber = ClipTranscriber(model, lambda name: waves[name].astype(np.float32), max_new_tokens, decoder)
     texts, probes = transcriber.transcribe(items)[int(transcriber.llm)], defaultdict[str, list[Probe]](list)
     for item, text in zip(items, texts, strict=True):
         kind = "silence" if item.id == "silence" else "music" if item.id.startswith(MUSIC) else "noise"
