@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.inference.beam_search import Beam
-from finetune.inference.ctc_score import ANY, CtcScorer, with_silent_signs, words_of
+from finetune.inference.ctc_score import ANY, CtcScorer, words_of
 from finetune.inference.keyword_biasing import biased_texts, keyword_bonus
 
 
@@ -51,12 +51,12 @@ def choose(
     """
     if log_probs is None:
         return Choice(beams[0], texts[0])
-    plain = _best(beams, texts, CtcScorer(log_probs), ctc_weight, [0.0] * len(texts))
+    scorer = CtcScorer(log_probs)
+    plain = _best(beams, texts, scorer, ctc_weight, [0.0] * len(texts))
     if not keywords:
         return Choice(beams[plain], texts[plain])
     written = biased_texts(log_probs, texts, keywords)
-    bonuses = [keyword_bonus(text, keywords) for text in written]
-    best = _best(beams, written, CtcScorer(with_silent_signs(log_probs)), ctc_weight, bonuses)
+    best = _best(beams, written, scorer, ctc_weight, [keyword_bonus(text, keywords) for text in written])
     return Choice(beams[best], written[best], texts[plain])
 
 
