@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from finetune.cli.arguments import Subparsers, add_gguf_dtype
 from finetune.core.errors import DataError, RecipeError
+from finetune.core.options import DecodingOptions
 from finetune.core.terminal import visible
 from finetune.core.wording import count
 from finetune.exporting.engines.registry import ENGINES, GGUF
@@ -28,6 +29,7 @@ SHOWN = 5  # differences
 LONGEST = 500  # characters of a shown text
 GGUF_DTYPE = "F32"  # so that texts are equal
 TIMEOUT = 3600  # seconds
+MAX_NEW_TOKENS = DecodingOptions().max_new_tokens
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -55,6 +57,13 @@ def add_parser(subparsers: Subparsers) -> None:
     add_gguf_dtype(parser, GGUF_DTYPE)
     parser.add_argument(
         "--timeout", type=_positive, metavar="SECONDS", default=TIMEOUT, help="for the engine (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-new-tokens",
+        type=_positive,
+        metavar="N",
+        default=MAX_NEW_TOKENS,
+        help="tokens per clip (default: %(default)s)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result to this file")
     parser.set_defaults(run=run)
@@ -84,7 +93,8 @@ def run(args: argparse.Namespace) -> int:
     from finetune.exporting.engines.verify import verify
 
     dtype = args.gguf_dtype or GGUF_DTYPE
-    result = verify(args.export, args.engine, python, utterances[: args.limit], dtype, args.timeout, run_dir)
+    chosen = utterances[: args.limit]
+    result = verify(args.export, args.engine, python, chosen, dtype, args.timeout, run_dir, args.max_new_tokens)
     print(visible("\n".join(format_verification(result))))
     _keep_counts(args.export, args.engine, result)
     if args.json:
@@ -110,7 +120,9 @@ def check_engine(engine: str, format_name: str) -> None:
 def verify_export(folder: Path, engine: str) -> int:
     """`finetune verify FOLDER --engine ENGINE`. Returns its exit code."""
     options = {"clips": None, "limit": None, "python": None, "gguf_dtype": None, "json": None, "run_dir": None}
-    return run(argparse.Namespace(export=folder, engine=engine, timeout=TIMEOUT, **options))
+    return run(
+        argparse.Namespace(export=folder, engine=engine, timeout=TIMEOUT, max_new_tokens=MAX_NEW_TOKENS, **options)
+    )
 
 
 def format_verification(result: "Verification") -> list[str]:

@@ -131,6 +131,8 @@ def stages(plan: Plan, script: str) -> list[Stage]:
     clip = read_jsonl(plan.manifest("test"))[0]["audio_filepath"]
     export = str(plan.run / "export")
 
+    few = ["--limit", str(plan.scored), "--max-new-tokens", str(plan.tokens)]
+
     def stage(name: str, command: str, code: int = 0, stop_at: str | None = None) -> Stage:
         return Stage(name, [*finetune, command, str(RECIPE), *overrides], code, stop_at)
 
@@ -141,7 +143,7 @@ def stages(plan: Plan, script: str) -> list[Stage]:
         stage("train: resume, the other steps, score", "train"),
         stage("evaluate", "evaluate"),
         stage("export", "export"),
-        Stage("verify", [*finetune, "verify", export, "--engine", "transformers", "--limit", str(plan.scored)]),
+        Stage("verify", [*finetune, "verify", export, "--engine", "transformers", *few]),
         Stage("transcribe", [*finetune, "transcribe", clip, "--model", export, "--max-new-tokens", str(plan.tokens)]),
     ]
 

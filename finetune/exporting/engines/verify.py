@@ -19,7 +19,6 @@ from finetune.exporting.engines.sides import sides_of
 from finetune.exporting.gguf.quantize import make_gguf
 from finetune.inference.encode import load_waveforms
 from finetune.inference.recognize import recognize
-from finetune.inference.saved_options import options_for
 from finetune.metrics.wer import score
 from finetune.model.granite import SpeechModel
 from finetune.model.prompt import render_text, user_request
@@ -87,6 +86,7 @@ def verify(
     gguf_dtype: str,
     timeout: float,
     run: RunDir | None = None,
+    max_new_tokens: int = DecodingOptions().max_new_tokens,
 ) -> Verification:
     """Transcribes clips with the toolkit and with an engine, and compares.
 
@@ -99,6 +99,7 @@ def verify(
             is a merged model.
         timeout: Seconds that the engine may take.
         run: The run that an adapter or quantized weights are compared with; by default the one that holds the folder.
+        max_new_tokens: Longest text of a clip, here and in the engine.
 
     Raises:
         DataError: there is no clip, or audio that cannot be read.
@@ -106,7 +107,7 @@ def verify(
     """
     if not utterances:
         raise DataError("there is no clip to compare")
-    options = DecodingOptions("greedy", max_new_tokens=options_for(folder).decoding.max_new_tokens)
+    options = DecodingOptions("greedy", max_new_tokens=max_new_tokens)
     sides = sides_of(folder, engine, run)
     with tempfile.TemporaryDirectory(prefix="finetune-verify-") as work:
         request, read = dict(sides.request), sides.format
