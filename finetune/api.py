@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from finetune.core import config
-from finetune.core.errors import DataError, RecipeError
+from finetune.core.errors import DataError, ModelError, RecipeError
 from finetune.core.model_limits import read_limits
 from finetune.core.options import TranscribeOptions, override
 from finetune.core.prompts import INSTRUCTION
@@ -146,6 +146,8 @@ def load(model: str | Path) -> GraniteSpeech:
     Raises:
         ModelError: not a Granite Speech model with all its weights, or its options are damaged.
     """
+    if not isinstance(model, str | Path):
+        raise ModelError(f"expected a model folder or a hub name, got {model!r}")
     options = options_for(model)
     return GraniteSpeech(inference.load(model), options)
 
@@ -180,11 +182,13 @@ def train(recipe: config.Recipe, callbacks: "Sequence[TrainerCallback]" = ()) ->
         DataError, ModelError, CheckpointError: see the stages.
         Interrupted: a signal stopped the training; the checkpoint holds the last step.
     """
+    from finetune.training.callbacks import check_callbacks
     from finetune.training.launch import processes_for
     from finetune.training.state import TrainResult
     from finetune.training.trainer import train as run_training
 
     _require_recipe(recipe)
+    check_callbacks(callbacks)
     if callbacks and processes_for(recipe) > 1:
         raise RecipeError("callbacks need training in one process; set machine.processes to 1")
     stages = [
@@ -254,6 +258,9 @@ def compare(
     from finetune.evaluation.compare import scoring_options
     from finetune.metrics.conditions import parse_condition
 
+    for name, value in (("systems", systems), ("fail_if", fail_if)):
+        if isinstance(value, str | Path):  # a text is a sequence of its characters
+            raise RecipeError(f"{name}: must be a list, got {str(value)!r}; write [{str(value)!r}, ...]")
     return run_comparison(
         [str(system) for system in systems],
         None if manifest is None else str(manifest),
@@ -306,6 +313,6 @@ def _recordings(item: Any, sample_rate: int | None, name: str, channel: str) -> 
         return to_recordings(item["array"], item["sampling_rate"], name, channel)
     if isinstance(item, int | float):
         raise DataError(f"{name}: a list is a list of audio; for one list of samples give numpy.array(samples)")
-    if item is None or isinstance(item, bytes):
+    if item is None or isinstance(item, bytes) or hasattr(item, "read"):  # an open file
         raise DataError(f"{name}: {type(item).__name__} is not audio; give a path, an array, a tensor or a dict")
     return to_recordings(item, sample_rate, name, channel)

@@ -11,7 +11,7 @@ import pytest
 
 import finetune
 from finetune.core import config
-from finetune.core.errors import CheckpointError, RecipeError
+from finetune.core.errors import CheckpointError, ModelError, RecipeError
 from finetune.core.options import DecodingOptions
 from finetune.core.run_dir import RunDir
 
@@ -32,6 +32,9 @@ class Recorder:
 
     def on_validation(self, record: Any) -> None:
         self.wers.append(record.wer)
+
+    def on_skipped_clip(self, record: Any) -> None:
+        raise AssertionError(record)
 
     def on_message(self, text: str) -> None:
         self.messages.append(text)
@@ -154,6 +157,25 @@ def test_callbacks_need_one_process(recipe: config.Recipe) -> None:
     two = recipe.model_copy(update={"machine": recipe.machine.model_copy(update={"processes": 2})})
     with pytest.raises(RecipeError, match=r"callbacks need training in one process; set machine\.processes to 1"):
         finetune.train(two, callbacks=[Recorder()])
+
+
+@pytest.mark.parametrize("callbacks", [[print], [Recorder], Recorder()])
+def test_what_is_not_a_callback_is_refused_before_any_stage(recipe: config.Recipe, callbacks: Any) -> None:
+    with pytest.raises(RecipeError, match=r"^callbacks: got .*; give a list of objects .*, such as \[PrintLoss\(\)\]$"):
+        finetune.train(recipe.model_copy(update={"name": "refused"}), callbacks=callbacks)
+    assert not Path(recipe.runs, "refused").exists()
+
+
+def test_values_of_another_type_are_refused_with_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"^systems: must be a list, got 'runs/my'; write \['runs/my', ...\]$"):
+        finetune.compare("runs/my")
+    with pytest.raises(RecipeError, match="^fail_if: must be a list"):
+        finetune.compare(["a", "b"], fail_if="wer > base")
+    for overrides in ("train.epochs=2", {"train.epochs": 2}, [("train.epochs", 2)]):
+        with pytest.raises(RecipeError, match=r"^overrides: must be a list such as \['train\.epochs=2'\]"):
+            finetune.Recipe.from_yaml(ROOT / "recipes/quickstart.yaml", overrides)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="^expected a model folder or a hub name, got None$"):
+        finetune.load(None)  # type: ignore[arg-type]
 
 
 def test_comparing_needs_two_systems() -> None:

@@ -88,7 +88,9 @@ def _text_or_none(text: str, style: str | None = None) -> str | None:
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, RawValue]:
-    """The dotted keys of `a.b=value` strings with their raw values. Raises RecipeError for another string."""
+    """The dotted keys of `a.b=value` strings with their raw values. Raises RecipeError for another value."""
+    if not isinstance(overrides, list | tuple) or not all(isinstance(override, str) for override in overrides):
+        raise RecipeError(f"overrides: must be a list such as ['train.epochs=2'], got {short(repr(overrides))}")
     raw = {}
     for override in overrides:
         key, equals, value = override.partition("=")

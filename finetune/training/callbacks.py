@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from finetune.core.errors import RecipeError
+
 
 @dataclass(frozen=True)
 class StepRecord:
@@ -59,6 +61,17 @@ class TrainerCallback:
 
     def close(self) -> None:
         """Runs once at the end, even after an error."""
+
+
+def check_callbacks(callbacks: object) -> None:
+    """Raises RecipeError for what is not a list of objects with the methods of `TrainerCallback`."""
+    methods = [name for name in vars(TrainerCallback) if not name.startswith("_")]
+    advice = "give a list of objects of subclasses of TrainerCallback (docs/python.md), such as [PrintLoss()]"
+    if not isinstance(callbacks, list | tuple):
+        raise RecipeError(f"callbacks: got {callbacks!r}; {advice}")
+    for callback in callbacks:
+        if isinstance(callback, type) or not all(hasattr(callback, name) for name in methods):
+            raise RecipeError(f"callbacks: got {callback!r}; {advice}")
 
 
 class CallbackList(TrainerCallback):

@@ -1,5 +1,6 @@
 """Files and arrays of any length to transcripts, on the embedded model."""
 
+import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -396,6 +397,7 @@ def test_a_long_array_is_cut_as_its_file(granite: GraniteSpeech, long: Path) -> 
         (np.array(["a"]), 16_000, "not an array of samples"),
         (None, 16_000, "array 1: NoneType is not audio"),
         (b"RIFF", 16_000, "array 1: bytes is not audio"),
+        (io.BytesIO(b"RIFF"), None, "array 1: BytesIO is not audio"),
     ],
 )
 def test_a_bad_array_is_refused(granite: GraniteSpeech, array: object, rate: int | None, message: str) -> None:
