@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.cli.arguments import Subparsers, add_options, chosen_options
-from finetune.core.errors import RecipeError
+from finetune.core.errors import ModelError, RecipeError
 from finetune.core.options import SynthesisOptions, choices
 from finetune.core.terminal import visible
 from finetune.core.wording import count
@@ -88,7 +88,11 @@ def run(args: argparse.Namespace) -> int:
     options = chosen_options(args, SynthesisOptions)
     _check_arguments(args, options)
     if not args.no_check:
-        check_source(options.model)
+        try:
+            check_source(options.model)
+        except ModelError as error:
+            hint = "--model names the model that checks the clips, --no-check keeps all clips without it"
+            raise ModelError(f"{error}\n{hint}") from error
 
     from finetune.curation.lexicon import read_lexicon
     from finetune.curation.synthesis_plan import plan_clips

@@ -221,3 +221,11 @@ def test_a_folder_that_cannot_be_written_fails_before_any_clip(finetune: Command
     for out in (terms, terms / "o", Path("/proc/o")):
         code, _, err = call(finetune, terms, out, "no_such_program {out}")
         assert code == 1 and f"{out}: cannot be written (" in err and "no_such_program" not in err
+
+
+def test_a_missing_model_of_the_check_is_an_error_that_names_the_options(finetune: Command, tmp_path: Path) -> None:
+    (tmp_path / "terms.txt").write_text("losartan\n")
+    args = ["--voice", "command:x", "--command", "true", "--model", tmp_path / "none"]
+    result = finetune("synthesize", tmp_path / "terms.txt", "-o", tmp_path / "o", *args)
+    assert result.code == 1 and "none: no such folder" in result.err
+    assert "--model names the model that checks the clips, --no-check keeps all clips without it" in result.err
