@@ -11,8 +11,10 @@ from transformers import GraniteSpeechConfig
 
 from compare_goals import OWN, with_goal
 from finetune.core.contradictions import contradictions
+from finetune.core.errors import DataError
 from finetune.core.goals import GOALS
 from finetune.core.recipe import load_recipe
+from finetune.data.corpora import MADE_BY_SCRIPTS, preview_rows
 from finetune.model.granite import on_meta
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,6 +85,9 @@ def test_the_data_of_a_recipe_exists_or_its_header_names_the_source(path: Path) 
             assert any(folder in script.read_text(encoding="utf-8") for script in makers), (
                 f"no source of {source} in the header"
             )
+            assert MADE_BY_SCRIPTS[f"data/{folder}"] in header(path)
+            with pytest.raises(DataError, match=f"; run {MADE_BY_SCRIPTS[f'data/{folder}']} first$"):
+                preview_rows(source)
 
 
 @pytest.mark.parametrize("goal", [OWN, *GOALS])

@@ -24,6 +24,14 @@ from finetune.data.row import Row
 from finetune.data.source_paths import expand, is_pattern
 
 COMPRESSED = (".zip", ".tgz", ".tbz2", ".txz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+MADE_BY_SCRIPTS = {  # folders of the recipes in recipes/ that are not in the repository
+    "data/ivr-en": "scripts/fetch_ivr",
+    "data/prompts-es": "scripts/fetch_prompts es",
+    "data/prompts-fr": "scripts/fetch_prompts fr",
+    "data/prompts-it": "scripts/fetch_prompts it",
+    "data/terms-from-text": "scripts/make_term_clips",
+    "data/keyword-clips": "scripts/make_keyword_clips.py",
+}
 
 
 def read_corpus(
@@ -130,6 +138,9 @@ def has_audio_file(row: Row) -> bool:
 
 def _suggestion(path: Path) -> str:
     """A suggestion for a path that does not exist, for the end of an error message."""
+    for folder, script in MADE_BY_SCRIPTS.items():
+        if folder in (path.parent.as_posix(), path.as_posix()):
+            return f"; run {script} first"
     if not path.parent.is_dir():
         hint = "" if path.is_absolute() else "; for a Hugging Face dataset write hf:NAME:SPLIT"
         place = "" if path.is_absolute() else f" in {Path.cwd()}"
