@@ -223,6 +223,7 @@ def compare_decoders(
         )
     texts, preset = [item.text for item in utterances], normalizer_for(utterances, recipe.evaluate.normalizer)
     greedy_wer = score(texts, [item.text for item in greedy], preset).wer
+    plain = [item.text if item.without_keywords is None else item.without_keywords for item in greedy]
     drafted = sum(item.drafted for item in speculative)
     return DecoderComparison(
         greedy_seconds=round(sum(item.seconds for item in greedy), 3),
@@ -233,4 +234,5 @@ def compare_decoders(
         acceptance=round(sum(item.accepted for item in speculative) / max(1, drafted), 4),
         greedy_passes=round(sum(item.passes for item in greedy) / len(greedy), 2),
         speculative_passes=round(sum(item.passes for item in speculative) / len(speculative), 2),
+        engine_wer=score(texts, plain, preset).wer,
     )

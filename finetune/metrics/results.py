@@ -94,7 +94,8 @@ class DecodingStatistics(Model):
 class DecoderComparison(Model):
     """Greedy against speculative decoding of the adapted model on test.
 
-    `passes` are means over utterances; `acceptance` is the fraction of accepted draft tokens.
+    `passes` are means over utterances; `acceptance` is the fraction of accepted draft tokens. `engine_wer` is that of
+    greedy decoding without `decode.terms`, as other engines decode; None in results of earlier versions.
     """
 
     greedy_seconds: float
@@ -105,6 +106,7 @@ class DecoderComparison(Model):
     acceptance: float
     greedy_passes: float
     speculative_passes: float
+    engine_wer: float | None = None
 
 
 class ProbeResults(Model):

@@ -155,6 +155,7 @@ def test_the_score_without_the_terms_of_decoding_is_that_of_the_text_before(run:
     results = evaluate(recipe(decode=DecodingOptions(terms=("metoprolol",))), run, functions, noise).read()
     scores, before = results.scores["test"], results.without_terms["test"]
     assert (before.base, before.adapted) == (scores.base.wer, pytest.approx(scores.adapted.wer + 1 / 9))
+    assert results.decoders.engine_wer == before.adapted and without.decoders.engine_wer == scores.adapted.wer
     rows = read_manifest(run.manifest("test"))
     write_manifest(run.manifest("test"), [replace(rows[0], keywords=("stent",)), *rows[1:]])
     both = recipe(decode=DecodingOptions(keyword_method="ctc", terms=("metoprolol",)))

@@ -123,6 +123,29 @@ def test_the_sections_have_what_a_reader_asks_for(facts: CardFacts) -> None:
     assert "secret" not in card and "TODO" not in card.upper()
 
 
+@pytest.mark.parametrize(
+    ("decode", "how", "plain"),
+    [
+        ({"decoder": "beam"}, "beam search (`decode.decoder: beam`, 8 texts), which", "With greedy decoding, as in"),
+        (
+            {"decoder": "beam", "terms": ["stent"]},
+            "beam search (`decode.decoder: beam`, 8 texts) and a list of 1 term (`decode.terms`), which",
+            "With greedy decoding without the list, as in",
+        ),
+    ],
+)
+def test_the_card_of_a_model_with_beam_search_says_what_other_engines_reach(
+    facts: CardFacts, decode: dict[str, Any], how: str, plain: str
+) -> None:
+    found = metrics()
+    found["decoders"]["engine_wer"] = 0.3
+    card = model_card(replace(facts, recipe=recipe(decode=decode), results=results(found)), FORM)
+    assert f"Both models wrote with {how} `finetune transcribe` and `finetune serve` use" in card
+    assert f"{plain} other engines, this model has a WER of 30.0." in card
+    found["decoders"]["engine_wer"] = None  # results of an earlier version
+    assert "as in other engines" not in model_card(replace(facts, results=results(found)), FORM)
+
+
 def test_scores_with_a_list_of_terms_say_so_and_what_they_are_without(facts: CardFacts) -> None:
     told = metrics() | {"without_terms": {"test": {"base": 0.5, "adapted": 0.25}}}
     settings = recipe(decode={"terms": ["stent", "aorta"]})

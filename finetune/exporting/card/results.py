@@ -5,6 +5,7 @@ from pathlib import PurePath
 from typing import TypeVar
 
 from finetune.core.config import Recipe
+from finetune.core.options import DecodingOptions
 from finetune.core.wording import count
 from finetune.exporting.card.training import HOUR, hours_text
 from finetune.metrics.results import EvaluationResults
@@ -53,7 +54,7 @@ def results_section(results: EvaluationResults, recipe: Recipe, overlap: Overlap
         f"Normalizer `{scores.normalizer}`; intervals and tests over {_units(results.differences['test'], scores)}. "
         "`test` is the domain; `canary` is other speech, which measures forgetting. WER, CER and chrF are in per cent, "
         "differences in percentage points.",
-        *_without_terms(results, len(recipe.decode.terms)),
+        *_other_engines(results, recipe.decode),
     ]
     findings = [
         verdict.domain(results),
@@ -67,19 +68,24 @@ def results_section(results: EvaluationResults, recipe: Recipe, overlap: Overlap
     return "\n".join([*lines, "", *notes, "", *bullets, *_terms(results), ""])
 
 
-def _without_terms(results: EvaluationResults, terms: int) -> list[str]:
-    """That the models wrote with decode.terms, which other engines do not use, and the scores without, if known."""
-    if not terms:
+def _other_engines(results: EvaluationResults, decode: DecodingOptions) -> list[str]:
+    """How the models wrote, if other engines cannot do it, and the scores without, if known."""
+    beams = f"beam search (`decode.decoder: beam`, {decode.num_beams} texts)" if decode.decoder == "beam" else ""
+    told = f"a list of {count(len(decode.terms), 'term')} (`decode.terms`)" if decode.terms else ""
+    if not (beams or told):
         return []
-    told = (
-        f"Both models wrote with a list of {count(terms, 'term')} (`decode.terms`), which `finetune transcribe` and "
+    notes = [
+        f"Both models wrote with {' and '.join(filter(None, [beams, told]))}, which `finetune transcribe` and "
         "`finetune serve` use with this model; other engines do not."
-    )
-    wers = results.without_terms.get("test")
-    if wers is None:
-        return [told]
-    rates = f"{percent(wers.base)} (base) and {percent(wers.adapted)} (this model)"
-    return [f"{told} Without the list, the WER of `test` is {rates}."]
+    ]
+    if told and (wers := results.without_terms.get("test")):
+        rates = f"{percent(wers.base)} (base) and {percent(wers.adapted)} (this model)"
+        notes.append(f"Without the list, the WER of `test` is {rates}.")
+    greedy = results.decoders.engine_wer
+    if beams and greedy is not None:
+        without = "greedy decoding without the list" if told else "greedy decoding"
+        notes.append(f"With {without}, as in other engines, this model has a WER of {percent(greedy)}.")
+    return [" ".join(notes)]
 
 
 def _row(name: str, results: EvaluationResults) -> str:
