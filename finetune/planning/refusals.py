@@ -59,6 +59,8 @@ def _check_checkpoint(recipe: Recipe, run: RunDir) -> None:
     seconds = origin.get("batch_seconds", 0.0) if recipe.train.batch == "auto" else recipe.train.batch_seconds
     group = checkpoint.batches_in_a_step(saved, recipe, processes_for(recipe))
     expected = checkpoint.origin_of(recipe, origin.get("base", ""), origin.get("data", {}), group, seconds)
+    if run.done("train") is not None:  # then only the evaluation runs again
+        expected |= {name: origin[name] for name in checkpoint.VALIDATION if name in origin}
     checkpoint.require_origin(saved, expected)
 
 

@@ -38,6 +38,8 @@ WEIGHTS, OPTIMIZER, PROGRESS = "weights.safetensors", "optimizer.safetensors", "
 ORIGIN, FILES = "origin.json", "files.json"
 HASHED = (WEIGHTS, OPTIMIZER, PROGRESS, ORIGIN)
 NAMES = (*HASHED, FILES)
+# The sections of an origin that say how validations decode and score: scores of other settings cannot be compared.
+VALIDATION = {"decode": {"max_new_tokens", "keyword_method", "terms"}, "evaluate": {"normalizer"}}
 VERSION_KEY, VERSION = "checkpoint_version", 2  # in `files.json`; version 1 (0.2.0 and earlier) has no such key
 
 
@@ -221,8 +223,9 @@ def origin_of(
     recipe: Recipe, base: str, manifests: dict[str, str], batches_in_a_step: int, batch_seconds: float
 ) -> dict[str, Any]:
     """What a run must not change while it trains: settings, fingerprint of the base, hashes of the manifests, plan."""
+    sections = dict.fromkeys(("model", "augment", "parts", "train", "seed"), True)
     return {
-        **recipe.model_dump(mode="json", include={"model", "augment", "parts", "train", "seed"}),
+        **recipe.model_dump(mode="json", include={**sections, **VALIDATION}),
         **sampling_inputs(recipe),
         "base": base,
         "data": manifests,
@@ -273,9 +276,10 @@ def version_of(folder: Path) -> int:
 def differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
     """The dotted keys in which two origins differ, with both values: `train.epochs: was 4, now 6`.
 
-    A setting that an earlier version did not store is equal to its default.
+    A setting that an earlier version did not store is equal to its default; one of `VALIDATION` is not compared.
     """
     current = json.loads(json.dumps(current))  # after JSON, a tuple is a list, as in `saved`
+    current = {name: value for name, value in current.items() if name in saved or name not in VALIDATION}
     saved_values, current_values = flatten(saved), flatten(without_new_defaults(current, saved))
 
     def text(flat: dict[str, Any], key: str) -> str:

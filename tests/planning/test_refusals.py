@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -230,6 +230,16 @@ def test_another_number_of_processes_is_not_refused(trained: Trained) -> None:
     recipe, run, _ = trained
     two = recipe.model_copy(update={"machine": recipe.machine.model_copy(update={"processes": 2})})
     assert errors(two, run) == ""
+
+
+def test_another_decoding_is_refused_until_the_training_has_finished(trained: Trained, tmp_path: Path) -> None:
+    recipe, run, _ = trained
+    copy = RunDir(shutil.copytree(run.root, tmp_path / "copy"))
+    shorter = recipe.model_copy(update={"decode": replace(recipe.decode, max_new_tokens=9)})
+    copy.marker("train").unlink(missing_ok=True)
+    assert f"decode.max_new_tokens: was {recipe.decode.max_new_tokens}, now 9" in errors(shorter, copy)
+    copy.finish("train", {})
+    assert errors(shorter, copy) == ""
 
 
 def test_a_damaged_checkpoint_is_refused(trained: Trained, tmp_path: Path) -> None:

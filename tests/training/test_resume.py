@@ -15,9 +15,10 @@ import pytest
 import torch
 from training_runs import Killed, KillInStep, NoStep, Output, load_with_hook, prepared, records, weights
 
-from finetune.core.config import Recipe
+from finetune.core.config import EvaluateSection, Recipe
 from finetune.core.errors import CheckpointError, Interrupted, ModelError
 from finetune.core.files import read_json, sha256_file, write_json
+from finetune.core.options import DecodingOptions
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import read_manifest, write_manifest
 from finetune.model.adapter import FULL_WEIGHTS, LORA_WEIGHTS
@@ -167,6 +168,13 @@ def test_changed_values_are_named_and_the_checkpoint_is_kept(trained: Trained, t
     shutil.copytree(run.checkpoint, other.checkpoint)
     with pytest.raises(CheckpointError, match="batches_in_a_step: was 2, now 3"):
         train(recipe.model_copy(update={"train": recipe.train.model_copy(update={"accumulation": 3})}), other)
+    scored = recipe.model_copy(
+        update={"evaluate": EvaluateSection(normalizer="none"), "decode": DecodingOptions(terms=("a",))}
+    )
+    with pytest.raises(
+        CheckpointError, match=r'decode\.terms: was \[\], now \["a"\]; evaluate\.normalizer: was "basic@2", '
+    ):
+        train(scored, other)
     write_manifest(other.manifest("train"), read_manifest(other.manifest("train"))[:-1])
     with pytest.raises(CheckpointError, match=r"data\.train: was \"\w{16}…, now \"\w{16}…"):
         train(recipe, other)
@@ -181,6 +189,8 @@ def test_a_checkpoint_of_a_version_without_the_newest_settings_is_resumed(traine
         shutil.copytree(run.root / part, tmp_path / part)
     origin, files = checkpoint.read_origin(other.checkpoint), read_json(other.checkpoint / checkpoint.FILES)
     del origin["train"]["optimizer"], origin["parts"]["language_model"], origin["augment"]["no_speech"]
+    del origin["decode"], origin["evaluate"]  # were not stored, so nothing is known of them
+    recipe = recipe.model_copy(update={"evaluate": EvaluateSection(normalizer="none")})
     write_json(other.checkpoint / checkpoint.ORIGIN, origin)
     hashes = {**files, checkpoint.ORIGIN: sha256_file(other.checkpoint / checkpoint.ORIGIN)}
     write_json(other.checkpoint / checkpoint.FILES, hashes)
