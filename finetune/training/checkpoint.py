@@ -40,6 +40,7 @@ HASHED = (WEIGHTS, OPTIMIZER, PROGRESS, ORIGIN)
 NAMES = (*HASHED, FILES)
 # The sections of an origin that say how validations decode and score: scores of other settings cannot be compared.
 VALIDATION = {"decode": {"max_new_tokens", "keyword_method", "terms"}, "evaluate": {"normalizer"}}
+BEAM_SEARCH = {"decoder", "num_beams", "ctc_weight"}  # also of `decode`; the other decoders write the same text
 VERSION_KEY, VERSION = "checkpoint_version", 2  # in `files.json`; version 1 (0.2.0 and earlier) has no such key
 
 
@@ -224,8 +225,9 @@ def origin_of(
 ) -> dict[str, Any]:
     """What a run must not change while it trains: settings, fingerprint of the base, hashes of the manifests, plan."""
     sections = dict.fromkeys(("model", "augment", "parts", "train", "seed"), True)
+    decode = VALIDATION["decode"] | (BEAM_SEARCH if recipe.decode.decoder == "beam" else set())
     return {
-        **recipe.model_dump(mode="json", include={**sections, **VALIDATION}),
+        **recipe.model_dump(mode="json", include={**sections, **VALIDATION, "decode": decode}),
         **sampling_inputs(recipe),
         "base": base,
         "data": manifests,

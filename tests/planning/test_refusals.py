@@ -238,6 +238,11 @@ def test_another_decoding_is_refused_until_the_training_has_finished(trained: Tr
     shorter = recipe.model_copy(update={"decode": replace(recipe.decode, max_new_tokens=9)})
     copy.marker("train").unlink(missing_ok=True)
     assert f"decode.max_new_tokens: was {recipe.decode.max_new_tokens}, now 9" in errors(shorter, copy)
+    decoders = [
+        recipe.model_copy(update={"decode": replace(recipe.decode, decoder=name)}) for name in ("greedy", "beam")
+    ]
+    assert errors(decoders[0], copy) == "", "it writes the text of speculative decoding"
+    assert 'decode.decoder: was not set, now "beam"' in errors(decoders[1], copy)
     copy.finish("train", {})
     assert errors(shorter, copy) == ""
 
