@@ -382,3 +382,10 @@ def test_nothing_is_sent_without_a_yes(finetune: Command, export: Path, answer: 
     done = finetune("push", export, REPO, commands=[Asking()])
     assert done.code == 1 and done.out.endswith("nothing was sent\n") and "config.json" in done.out
     assert questions == [f"send these files to {REPO} (private)? [y/N] "]
+
+
+def test_a_run_in_the_place_of_its_export_gets_a_suggestion(tmp_path: Path) -> None:
+    (tmp_path / "manifests").mkdir()
+    (tmp_path / "resolved.json").write_text("{}")
+    with pytest.raises(ModelError, match=f"a run directory; name an export in it, such as {tmp_path / 'export'}$"):
+        public_contents(tmp_path, None)

@@ -83,6 +83,8 @@ def public_contents(
     """
     if folder.is_symlink() or not folder.is_dir():
         raise ModelError(f"{folder}: not a folder; name a folder that `finetune export` has written")
+    if (folder / "resolved.json").is_file() and (folder / "manifests").is_dir():
+        raise ModelError(f"{folder}: a run directory; name an export in it, such as {folder / 'export'}")
     entries, left_out, problems = _find(folder)
     if not any(item.name.endswith(BINARY) for item in entries):
         problems.append("no *.safetensors, *.gguf or *.onnx: this is not a folder that `finetune export` has written")
