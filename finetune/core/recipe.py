@@ -181,7 +181,10 @@ def _list_file(path: str) -> list[str]:
         if lines := term_list(path):
             return [line for _, line in lines]
     except DataError as error:
-        raise RecipeError(f"{error}; give a file with one word or phrase per line, or a list such as [a, b]") from error
+        other = (
+            "" if Path(path).is_file() else "; give a file with one word or phrase per line, or a list such as [a, b]"
+        )
+        raise RecipeError(f"{error}{other}") from error
     raise RecipeError(f"{path}: is empty; give a file with one word or phrase per line, or remove the setting")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from finetune.core.errors import DataError, RecipeError
 from finetune.core.files import numbered_lines
+from finetune.core.keyword_list import columns_problem
 from finetune.data.cells import clean_text
 from finetune.data.prepare_split import SPECIAL_TOKENS
 from finetune.data.row_checks import control_tokens
@@ -84,11 +85,13 @@ def read_term_list(path: str | Path) -> list[str]:
     """The distinct terms of a file, one on each line.
 
     Raises:
-        DataError: see `read_lines`; a term has no letter or digit; most lines are sentences.
+        DataError: see `read_lines`; a term is a row of a table, or has no letter or digit; most lines are sentences.
     """
     terms = dict[str, None]()
     lines = read_lines(path, "term")
     for place, line in lines:
+        if problem := columns_problem(line):
+            raise DataError(f"{place}: {problem}")
         term = clean_text(line)
         if not any(map(str.isalnum, term)):
             raise DataError(f"{place}: {term!r} has no letter or digit, so no voice can speak it")

@@ -84,7 +84,7 @@ def read_terms(path: str | Path) -> list[str]:
     """Reads a list of terms, one per line; empty lines are skipped.
 
     Raises:
-        DataError: the file cannot be read, or is empty.
+        DataError: the file cannot be read, is empty, or is a table.
     """
     return [term for _, term in term_lines(path)]
 

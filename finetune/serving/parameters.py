@@ -5,6 +5,7 @@ A parameter that this server cannot honour is an error, so nothing is dropped in
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -157,7 +158,7 @@ def _words(name: str, value: str) -> list[str]:
             json.loads(value)
             message = f"{name}: not a JSON list; send each word as a field {name}[] of its own, or words with commas"
             raise ApiError(400, message, name, "invalid_value")
-    return value.split(",")
+    return re.split("[,;]", value)
 
 
 def _language(fields: Fields) -> str:

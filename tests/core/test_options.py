@@ -8,7 +8,7 @@ import pytest
 
 from finetune.core.config import Recipe
 from finetune.core.errors import RecipeError
-from finetune.core.keyword_list import parse_keywords
+from finetune.core.keyword_list import columns_problem, parse_keywords
 from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS, language_code
 from finetune.core.options import FORMATS, INSTRUCTION, DecodingOptions, TranscribeOptions, choices, override
 
@@ -52,7 +52,19 @@ def test_keywords_are_trimmed_and_each_is_kept_once() -> None:
     assert len(TranscribeOptions(keywords=tuple(f"word{n}" for n in range(1000))).keywords) == 1000
 
 
-@pytest.mark.parametrize("word", ["a,b", "a\nb", "a\tb", "a\x00", "a\u2028b", "\ud800"])
+def test_commas_and_semicolons_separate_the_keywords_of_a_text() -> None:
+    assert parse_keywords("losartan; metoprolol,New York;") == ("losartan", "metoprolol", "New York")
+
+
+def test_a_line_of_a_table_is_not_a_term() -> None:
+    assert columns_problem("Losartan;A") == (
+        "'Losartan;A' has a semicolon, as a table with columns; write one term per line and no other column"
+    )
+    assert "has a tab" in columns_problem("Losartan\tA") and len(columns_problem("a;" * 999)) < 200
+    assert columns_problem("Losartan, 5 mg \t\n") == ""
+
+
+@pytest.mark.parametrize("word", ["a,b", "a;b", "a\nb", "a\tb", "a\x00", "a\u2028b", "\ud800"])
 def test_a_keyword_with_a_comma_or_control_character_is_refused(word: str) -> None:
     with pytest.raises(RecipeError, match="give each keyword separately, on one line"):
         parse_keywords(["good", word])

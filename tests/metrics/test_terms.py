@@ -114,5 +114,9 @@ def test_terms_have_the_characters_of_transcripts(tmp_path: Path) -> None:
 
 def test_a_list_without_terms_is_refused(tmp_path: Path) -> None:
     (tmp_path / "terms.txt").write_text("\n \n")
+    table = tmp_path / "table.txt"
+    table.write_text("losartan\nmetoprolol\tpills\n")
+    with pytest.raises(DataError, match=r"table\.txt:2: 'metoprolol\\tpills' has a tab, as a table with columns"):
+        read_terms(table)
     with pytest.raises(DataError, match="contains no terms"):
         read_terms(tmp_path / "terms.txt")
