@@ -5,7 +5,7 @@ import sys
 
 from finetune.core.errors import DataError, RecipeError
 from finetune.core.files import read_lines
-from finetune.core.keyword_list import term_list
+from finetune.core.keyword_list import parse_keywords, term_list
 from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS
 from finetune.core.options import FORMATS, DecodingOptions, TranscribeOptions, choices, override
 
@@ -90,7 +90,7 @@ def options_from(args: argparse.Namespace, saved: TranscribeOptions) -> Transcri
         channel=args.channel,
         language=args.language,
         translate_to=args.translate_to,
-        keywords=[*(args.keywords or "").split(","), *_keywords(args.keywords_file)],
+        keywords=[*parse_keywords(args.keywords or ""), *_keywords(args.keywords_file)],
         terms=() if args.no_terms else None,
         **{
             name: getattr(args, name)

@@ -226,7 +226,7 @@ def test_options_of_a_call_come_from_the_command_line(tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     args = parser.parse_args(
-        ["a.wav", "--keywords", " lupus ,, stent,", "--keywords-file", str(tmp_path / "words.txt")]
+        ["a.wav", "--keywords", " lupus ,; stent,", "--keywords-file", str(tmp_path / "words.txt")]
         + ["--translate-to", "de", "--vad", "silero", "--max-new-tokens", "9", "--keyword-method", "both"]
     )
     saved = TranscribeOptions(decoding=DecodingOptions(terms=("aorta",)))
