@@ -35,7 +35,7 @@ def refusals(recipe: Recipe, run: RunDir, environment: Mapping[str, str] = os.en
         lambda: _check_checkpoint(recipe, run),
         lambda: require_same_base(recipe, run) if base.is_dir() else None,
         lambda: read_limits(base),
-        lambda: check_target(run.export, base) if base.is_dir() else None,
+        lambda: check_target(run.export, base) if (base / "config.json").is_file() else None,
     ]
     for check in checks:
         try:
