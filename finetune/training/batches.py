@@ -52,7 +52,8 @@ class BatchSource:
         """The audio of the micro-batches of `plan`, each a list of clip indices; `epoch` must be open in `data`."""
         if self.states is not None:
             for chosen in plan:
-                yield MicroAudio(chosen, [self.states[index] for index in chosen], self.kind, epoch)
+                rows = map(self.data.clips.row, chosen)
+                yield MicroAudio(chosen, [self.states[row] for row in rows], self.kind, epoch)
             return
         augment = self.recipe.augment
         ranges = WaveAugment(augment.speed, augment.gain_db, augment.noise_db)

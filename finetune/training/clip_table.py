@@ -54,6 +54,11 @@ class ClipTable(Sequence[Utterance]):
             return ()
         return tuple(self.base[row] for row in (self.added[number] if number >= 0 else (index,)))
 
+    def row(self, index: int) -> int:
+        """The row in `base` of a clip of one utterance."""
+        number = index - len(self.base)
+        return self.added[number][0] if number >= 0 else index
+
     def combined(self, index: int, sources: Sequence[Utterance]) -> Utterance:
         """A clip as one utterance; `sources` are its utterances."""
         number = index - len(self.base)

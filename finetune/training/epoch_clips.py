@@ -55,7 +55,9 @@ def epoch_clips(
     chosen = sample_replay(*counts, recipe.data.replay_weight, seed, epoch)
     if (base.weights != 1).any():
         chosen = sample_weighted(chosen, base.weights, seed, epoch)
-    if recipe.machine.cache_encoder:  # nothing is augmented; the order is that without the cache
+    # With the cache nothing is augmented, and only sampled keywords differ between the occurrences of a clip. The order
+    # is that without the cache.
+    if recipe.machine.cache_encoder and not recipe.keywords.sampled:
         first = occurrences(Groups(chosen, np.arange(len(chosen) + 1))) == 1
         ordered = np.concatenate([chosen[first], chosen[~first]])
         return EpochClips(ordered, Groups.of([]), np.zeros(0, np.int32), np.zeros(0))

@@ -62,11 +62,11 @@ def test_the_outline_is_made_once_and_has_the_steps_of_the_plans(
     assert [list(first.plan(epoch, SECONDS, GROUP)) for epoch in range(3)] == list(map(list, plans))
 
 
-@pytest.mark.parametrize("replay_weight", [1.0, 2.5])
+@pytest.mark.parametrize(("replay_weight", "true_terms"), [(1.0, 0.0), (2.5, 0.0), (2.5, 0.8)])
 def test_the_cache_of_the_encoder_changes_no_plan(
-    model: SpeechModel, nano: Path, tmp_path: Path, replay_weight: float
+    model: SpeechModel, nano: Path, tmp_path: Path, replay_weight: float, true_terms: float
 ) -> None:
-    """`machine` can change while a run trains, in the middle of an epoch."""
+    """`machine` can change while a run trains, in the middle of an epoch; keywords differ each time a clip occurs."""
     items = [Utterance(f"{n}", "a.wav", 1 + n % 7 / 8, f"word {n}", sampling_weight=0.5 + n % 4) for n in range(60)]
     write_manifest(tmp_path / "train.jsonl", items)
     write_manifest(tmp_path / "replay.jsonl", [Utterance(f"r{n}", "a.wav", 1.5, "word") for n in range(9)])
@@ -74,9 +74,12 @@ def test_the_cache_of_the_encoder_changes_no_plan(
     data = {**recipe_of(nano).data.model_dump(exclude_none=True), "replay_weight": replay_weight}
     rows = []
     for cache in (False, True):
-        corpus = corpus_of(model, recipe_of(nano, augment={}, data=data, machine={"cache_encoder": cache}), manifests)
+        sections = {"augment": {}, "data": data, "keywords": {"true_terms": true_terms}}
+        corpus = corpus_of(model, recipe_of(nano, machine={"cache_encoder": cache}, **sections), manifests)
         plan, clips = corpus.plan(1, SECONDS, GROUP), corpus.dataset.clips
+        assert all(clips.row(index) < 69 for step in plan for micro in step for index in micro)
         rows.append([[[clips.sources(index)[0].id for index in micro] for micro in step] for step in plan])
+        rows[-1].append([[corpus.dataset.prompt(index) for index in micro] for step in plan for micro in step])
     assert rows[0] == rows[1]
 
 
