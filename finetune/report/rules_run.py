@@ -245,6 +245,8 @@ def still_learning(facts: Facts) -> Advice | None:
 
 
 def decoders(facts: Facts) -> Advice | None:
+    if facts.recipe.decode.decoder not in ("speculative", "relaxed"):
+        return None  # greedy decoding is no advice for a run that has it, and worse than beam search
     comparison = facts.results.decoders
     if not comparison.tokens_equal:
         return Advice(

@@ -181,6 +181,8 @@ def test_rules_of_the_run() -> None:
     assert "train the CTC head too" in rules(content=content)["decoders"]
     trained = rules(content=content, recipe=recipe(parts={"ctc_head": {"mode": "full"}}))
     assert trained["decoders"].endswith("decode.decoder: greedy.")
+    for decoder in ("greedy", "beam"):  # it is greedy, or writes better texts
+        assert "decoders" not in rules(content=content, recipe=recipe(decode={"decoder": decoder}))
     assert "3 test clips with training text" in texts["leaking"] and "(base 0)" in texts["hallucinated"]
     content["decoders"] |= {"tokens_equal": False, "speculative_seconds": 1.0}
     content["suspicious"] = 1
