@@ -142,8 +142,16 @@ def test_the_card_of_a_model_with_beam_search_says_what_other_engines_reach(
     card = model_card(replace(facts, recipe=recipe(decode=decode), results=results(found)), FORM)
     assert f"Both models wrote with {how} `finetune transcribe` and `finetune serve` use" in card
     assert f"{plain} other engines, this model has a WER of 30.0." in card
-    found["decoders"]["engine_wer"] = None  # results of an earlier version
-    assert "as in other engines" not in model_card(replace(facts, results=results(found)), FORM)
+    for system in ("base", "adapted"):
+        found["scores"]["test"][system]["normalizer"] = "ja-cer@2"
+    card = model_card(replace(facts, recipe=recipe(decode=decode), results=results(found)), FORM)
+    assert "this model has a CER of 30.0." in card
+    found["scores"]["test"]["adapted"]["chrf"] = 0.5  # translations
+    card = model_card(replace(facts, recipe=recipe(decode=decode), results=results(found)), FORM)
+    assert "as in other engines" not in card and f"Both models wrote with {how}" in card
+    found = metrics()  # results of an earlier version
+    card = model_card(replace(facts, recipe=recipe(decode=decode), results=results(found)), FORM)
+    assert "as in other engines" not in card
 
 
 def test_scores_with_a_list_of_terms_say_so_and_what_they_are_without(facts: CardFacts) -> None:

@@ -80,11 +80,13 @@ def _other_engines(results: EvaluationResults, decode: DecodingOptions) -> list[
     ]
     if told and (wers := results.without_terms.get("test")):
         rates = f"{percent(wers.base)} (base) and {percent(wers.adapted)} (this model)"
-        notes.append(f"Without the list, the WER of `test` is {rates}.")
-    greedy = results.decoders.engine_wer
-    if beams and greedy is not None:
+        name = results.scores["test"].adapted.error_name
+        notes.append(f"Without the list, the {name} of `test` is {rates}.")
+    greedy, adapted = results.decoders.engine_wer, results.scores["test"].adapted
+    if beams and greedy is not None and adapted.chrf is None:  # a WER says nothing about translations
         without = "greedy decoding without the list" if told else "greedy decoding"
-        notes.append(f"With {without}, as in other engines, this model has a WER of {percent(greedy)}.")
+        rate = f"a {adapted.error_name} of {percent(greedy)}"
+        notes.append(f"With {without}, as in other engines, this model has {rate}.")
     return [" ".join(notes)]
 
 
