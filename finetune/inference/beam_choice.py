@@ -14,6 +14,9 @@ from finetune.inference.beam_search import Beam
 from finetune.inference.ctc_score import ANY, CtcScorer, words_of
 from finetune.inference.keyword_biasing import biased_texts, keyword_bonus
 
+# Punctuation around a number that is not heard: `25.` is the number `25`, but `.5` is not `5`.
+OPENING, CLOSING = "([“„«¿¡", ".,;:!?…)]”»"
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -66,15 +69,19 @@ def _best(
     """The index of the best text.
 
     Words that are not spelled as they sound, such as `25`, tell nothing to the CTC head. So it chooses among the texts
-    that have the same ones as the text that is best without it.
+    that have the same ones as the text that is best without it; punctuation around them does not matter.
     """
     if not ctc_weight:
         return 0
     words = [words_of(text) for text in texts]
-    unspelled = [[word for word in row if scorer.labels_of(word) == [ANY]] for row in words]
+    unspelled = [[_bare(word) for word in row if scorer.labels_of(word) == [ANY]] for row in words]
     chosen = [index for index, row in enumerate(unspelled) if row == unspelled[0]]
     heard = scorer.scores([words[index] for index in chosen])
     totals = [
         beams[index].mean(ctc_weight * (score + bonuses[index])) for index, score in zip(chosen, heard, strict=True)
     ]
     return chosen[int(np.argmax(totals))]  # the first one if the frames are too few for any
+
+
+def _bare(word: str) -> str:
+    return word.lstrip(OPENING).rstrip(CLOSING).lower()

@@ -114,6 +114,9 @@ HEARD = "_give_ _me_topro_lol_ _at__ _ni_ght_"
         (["", "give metoprolol at night"], 0.2, 1),
         (["give metoprolol at 9", "give metoprole at night", "give metoprolol at night"], 0.2, 0),
         (["give metoprole at 9", "give metoprolol at night", "give metoprolol at 9"], 0.2, 2),
+        (["Give metoprole at (9).", "give metoprolol at 9"], 0.2, 1),  # the same number
+        (["give metoprole at -9", "give metoprolol at 9"], 0.2, 0),
+        (["give metoprole at .9", "give metoprolol at 9"], 0.2, 0),
         (["x" * 99, "y" * 98], 0.2, 0),  # too few frames for both
         (["薬", "葉"], 0.2, 0),
         ([""], 0.2, 0),
