@@ -26,6 +26,7 @@ CONTEXT = 2  # words on each side that are scored together with the replaced one
 SLACK = 2.0  # nats that a place may miss by its own frames alone, before its text is scored
 TRIED = 24  # texts that are scored at once
 APOSTROPHES = str.maketrans("", "", "'’ʼ")
+JOINED = re.compile(r"['’ʼ]")
 EDGES = re.compile(r"^(\W*)(.*?)(\W*)$", re.DOTALL)
 
 
@@ -70,17 +71,30 @@ def biased_texts(log_probs: NDArray[np.float32], texts: Sequence[str], keywords:
 
 
 def keyword_bonus(text: str, keywords: tuple[str, ...]) -> float:
-    """Nats that a text may be less probable by the CTC head because of its keywords."""
-    plain = f" {' '.join(map(_plain, text.split()))} "
-    return sum(bonus * plain.count(f" {keyword} ") for keyword, bonus in _bonuses(keywords).items() if keyword in plain)
+    """Nats that a text may be less probable by the CTC head because of its keywords.
+
+    A keyword can be joined to other words by an apostrophe, as in `l'aspirine`. One that is a part of another keyword
+    does not count there.
+    """
+    return max(_bonus_of_words(written.split(), keywords) for written in (text, JOINED.sub(" ", text)))
+
+
+def _bonus_of_words(words: Sequence[str], keywords: tuple[str, ...]) -> float:
+    plain, total = f" {' '.join(map(_plain, words))} ", 0.0
+    for keyword, bonus in _bonuses(keywords).items():
+        if keyword in plain:
+            total += bonus * plain.count(f" {keyword} ")
+            plain = plain.replace(f" {keyword} ", " | ")
+    return total
 
 
 @lru_cache(maxsize=8)
 def _bonuses(keywords: tuple[str, ...]) -> dict[str, float]:
-    """The bonus of each keyword that has one, without punctuation."""
+    """The bonus of each keyword that has one, without punctuation; the longest keyword first."""
     found = spotter(keywords)
     bonuses = zip(found.keywords, (BONUS * (found.lengths - PLAIN)).tolist(), strict=True)
-    return {" ".join(map(_plain, keyword.split())): bonus for keyword, bonus in bonuses if bonus > 0}
+    plain = {" ".join(map(_plain, keyword.split())): bonus for keyword, bonus in bonuses if bonus > 0}
+    return {keyword: plain[keyword] for keyword in sorted(plain, key=len, reverse=True)}
 
 
 def _biased(log_probs: NDArray[np.float32], text: str, found: KeywordSpotter, spots: list[Spot]) -> str:

@@ -14,6 +14,7 @@ from finetune.data.features import pad_features
 from finetune.inference import beam_search as module
 from finetune.inference.beam_choice import choose
 from finetune.inference.beam_search import Beam, Search, beam_search
+from finetune.inference.keyword_biasing import keyword_bonus
 from finetune.inference.recognize import recognize
 from finetune.metrics.wer import score
 from finetune.model.granite import EncodedAudio, SpeechModel
@@ -136,6 +137,21 @@ def test_keywords_are_written_into_each_text_before_the_choice() -> None:
     plain, told = (choose(beams(-0.2, -0.3), texts, heard, 1.0, words) for words in ((), ("metoprolol",)))
     assert (plain.text, plain.without_keywords) == ("give me topro lol at night", None)
     assert (told.text, told.without_keywords) == ("give metoprolol at night", "give me topro lol at night")
+
+
+@pytest.mark.parametrize(
+    ("text", "bonus"),
+    [
+        ("Give metoprolol.", 10.0),
+        ("give metoprolol and metoprolol", 20.0),
+        ("give metoproloid", 0.0),
+        ("give l'aspirine and metoprolol's dose", 16.0),
+        ("for Crohn’s disease", 20.0),
+        ("metoprolol succinate", 30.0),  # not that of metoprolol too
+    ],
+)
+def test_keywords_of_a_text_have_a_bonus(text: str, bonus: float) -> None:
+    assert keyword_bonus(text, ("metoprolol", "aspirine", "Crohn's disease", "metoprolol succinate")) == bonus
 
 
 def test_the_embedded_model_makes_fewer_errors(model: Callable[[], SpeechModel]) -> None:
