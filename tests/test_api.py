@@ -76,7 +76,7 @@ def test_a_recipe_from_values_equals_the_recipe_of_a_file() -> None:
         parts={"lora": {"learning_rate": 1.6e-3}, "lm_head": {"mode": "full"}}, machine={"processes": 2},
         train={"goal": "vocabulary", "epochs": 3, "batch_seconds": 7.5, "learning_rate": 5e-4, "evaluate_every": 2,
                "interpolate": [0.85, 0.7], "max_canary_loss": 0.01},
-        decode={"terms": "data/vocabulary/terms.txt"},
+        decode={"decoder": "beam", "terms": "data/vocabulary/terms.txt"},
     )  # fmt: skip
     assert made == read, "the preset of the goal is part of both"
 

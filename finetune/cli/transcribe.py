@@ -26,7 +26,6 @@ from finetune.core.terminal import prepare_streams
 from finetune.core.unexpected import explain
 from finetune.core.wording import count
 from finetune.data.audio_state import has_bytes
-from finetune.inference.keyword_warning import keyword_warning
 from finetune.inference.saved_options import options_for, options_path, read_options
 from finetune.model.model_source import check_source
 
@@ -58,6 +57,8 @@ def run(
         DataError: no file exists, a list cannot be read, an output exists already, or cannot be written.
         ModelError: the model is not there, is damaged, or does not accept this prompt.
     """
+    from finetune.inference.keyword_warning import keyword_warning
+
     paths, form = audio_paths(args), args.format or FORMATS[0]
     options = options_from(args, saved)
     prompt = options.prompt(read_profile(model))

@@ -116,8 +116,8 @@ def _of_run(name: str, recipe: Recipe, run: RunDir | None = None) -> AdaptedMode
 
 
 def _lossless(options: DecodingOptions) -> DecodingOptions:
-    """Relaxed decoding can keep the text of the CTC head, which must be compared with another text here."""
-    return replace(options, decoder="speculative") if options.decoder == "relaxed" else options
+    """Options with which the CTC head does not choose the text, because its own text is compared with it here."""
+    return replace(options, decoder="speculative" if options.decoder == "relaxed" else options.decoder, ctc_weight=0.0)
 
 
 def _base_of(folder: Path) -> tuple[str, str | None]:
