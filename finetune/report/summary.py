@@ -58,9 +58,9 @@ def _terms(summary: RunSummary) -> list[str]:
 
 def _speculation(summary: RunSummary) -> str:
     decoders = summary.decoders
-    same = "same tokens as" if decoders.tokens_equal else "NOT the same tokens as"
+    same = "the same tokens" if decoders.tokens_equal else "NOT the same tokens"
     return (
-        f"speculative decoding: {same} greedy decoding, {decoders.speculative_passes:.1f} instead of "
+        f"speculative against greedy decoding: {same}, {decoders.speculative_passes:.1f} instead of "
         f"{decoders.greedy_passes:.1f} LLM passes per utterance"
     )
 
