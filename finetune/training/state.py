@@ -117,7 +117,7 @@ def train_result(
     keyword_prompts: bool,
     own_prompts: bool,
 ) -> TrainResult:
-    """The result of a finished training; warns if no adapter keeps the canary within its limit."""
+    """The result of a finished training; warns if no adapter keeps the canary within its limit, or all are worse."""
     base, best = state.base_scores, state.best_scores
     within = rank(best, base, max_canary_loss)[0] == 0
     if not within:
@@ -125,6 +125,13 @@ def train_result(
             "no adapter is within train.max_canary_loss; the adapter with the smallest increase is saved: its canary "
             "WER is %.1f percentage points higher than that of the base model",
             100 * canary_loss(best, base),
+        )
+    if best.valid > base.valid:
+        log.warning(
+            "no adapter is better than the base model: the best one has a WER of %.1f %% on valid, the base model "
+            "%.1f %%; try a lower train.learning_rate",
+            100 * best.valid,
+            100 * base.valid,
         )
     return TrainResult(
         best_epoch=state.best_epoch,

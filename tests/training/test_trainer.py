@@ -110,6 +110,16 @@ def test_the_canary_limits_which_adapter_is_the_best(
     result = Trainer(recipe, run, measure=lambda *_: next(scores)).fit()
     assert (result.best_epoch, result.within_canary_limit) == (2, False)
     assert "no adapter is within train.max_canary_loss" in caplog.text
+    assert "no adapter is better than the base model" not in caplog.text
+
+
+def test_adapters_that_are_all_worse_than_the_base_model_are_a_warning(
+    trained: Trained, tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scores = iter([Scores(0.4, None), Scores(1.0, None), Scores(0.7, None)])
+    run, recipe = prepared(trained[1], tmp_path / "a"), tiny(tmp_path, "a")
+    Trainer(recipe, run, measure=lambda *_: next(scores)).fit()
+    assert "the best one has a WER of 70.0 % on valid, the base model 40.0 %; try a lower" in caplog.text
 
 
 def test_interpolated_weights_are_the_best_if_the_trained_weights_exceed_the_canary_limit(
