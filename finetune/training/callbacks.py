@@ -70,8 +70,10 @@ def check_callbacks(callbacks: object) -> None:
     if not isinstance(callbacks, list | tuple):
         raise RecipeError(f"callbacks: got {callbacks!r}; {advice}")
     for callback in callbacks:
-        if isinstance(callback, type) or not all(hasattr(callback, name) for name in methods):
-            raise RecipeError(f"callbacks: got {callback!r}; {advice}")
+        missing = [] if isinstance(callback, type) else [name for name in methods if not hasattr(callback, name)]
+        if missing or isinstance(callback, type):
+            lacks = f", which has no {' and no '.join(missing)}" if 0 < len(missing) < len(methods) else ""
+            raise RecipeError(f"callbacks: got {callback!r}{lacks}; {advice}")
 
 
 class CallbackList(TrainerCallback):
