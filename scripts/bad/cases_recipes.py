@@ -23,7 +23,7 @@ WRONG = {  # values by key
     "parts.lora.modules": ("[]",),
     "parts.lora.alpha": ("nan", "inf", "0"),
     "decode.max_new_tokens": ("0", "-5", "x"),
-    "decode.decoder": ("beam",),
+    "decode.decoder": ("beams",),
     "evaluate.replicas": ("1", "x"),
     "evaluate.keyword_lists": ("[-1]", "x"),
     "export.dtype": ("int8",),

@@ -109,13 +109,13 @@ def _run_names(material: Material, folder: Path) -> Iterator[Case]:
     """Arguments that name no run directory."""
     for name, says in {
         "file": "no such|not a",
-        "foreign/done": "evaluate",
+        "foreign/done": "not a run directory",
         "nowhere": "no such",
         "a\0b": "no such|null|valid",
         "n" * 5000: "no such|long",
-        "": "no such|evaluat",
+        "": "no such|not a run directory",
         "loop": "no such|loop",
-        "/": "evaluat",
+        "/": "not a run directory",
     }.items():
         label = f"run-name-{name[:20]!a}"
         yield Case(f"{label}: report", folder, ["report", name], (1, 2), says)
