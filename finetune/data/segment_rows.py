@@ -83,12 +83,12 @@ def _compared(rows: Corpus, segments: Segments, files: NDArray[np.int64], source
     starts = [column for column in segments.columns if column.role == "start"]
     offsets, durations = np.full((2, len(rows)), math.nan)
     is_fault = np.zeros(len(rows), bool)
-    num_at_zero, first_at_zero, whole = 0, "", WholeSeconds()
+    num_at_zero, first_at_zero, rounded = 0, "", WholeSeconds()
     for index, row in enumerate(rows):
         converted = segments.convert(index, row)
         values, is_fault[index] = converted.values, converted.fault is not None
         offset, duration = values.get("offset"), values.get("duration")
-        whole.add(offset, duration)
+        rounded.add(offset, duration)
         if isinstance(offset, float):
             offsets[index] = offset
         if isinstance(duration, float):
@@ -100,7 +100,7 @@ def _compared(rows: Corpus, segments: Segments, files: NDArray[np.int64], source
             f"{source}: {num_at_zero} of {len(rows)} rows have no start and begin at 0 s, because other rows have one "
             f"(the first is {first_at_zero})"
         )
-    whole.warn(source)
+    rounded.warn(source)
     endless = np.isnan(durations) & ~is_fault
     if not endless.any():
         return Segments(segments.columns, True, faults=np.flatnonzero(is_fault))

@@ -1,7 +1,7 @@
 """Chooses among the texts that beam search found: by the language model, the CTC head, and keywords.
 
-The CTC head hears what the language model invents or leaves out (the rescoring of hybrid CTC/attention decoding,
-Watanabe et al. 2017, doi 10.1109/JSTSP.2017.2763455).
+The CTC head gives a low score to texts in which the language model invented or left out words (the rescoring of hybrid
+CTC/attention decoding, Watanabe et al. 2017, doi 10.1109/JSTSP.2017.2763455).
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from finetune.inference.beam_search import Beam
 from finetune.inference.ctc_score import ANY, CtcScorer, words_of
 from finetune.inference.keyword_biasing import biased_texts, keyword_bonus
 
-# Punctuation around a number that is not heard: `25.` is the number `25`, but `.5` is not `5`.
+# Punctuation around a number that has no sound: `25.` is the number `25`, but `.5` is not `5`.
 OPENING, CLOSING = "([“„«¿¡", ".,;:!?…)]”»"
 
 
@@ -76,9 +76,9 @@ def _best(
     words = [words_of(text) for text in texts]
     unspelled = [[_bare(word) for word in row if scorer.labels_of(word) == [ANY]] for row in words]
     chosen = [index for index, row in enumerate(unspelled) if row == unspelled[0]]
-    heard = scorer.scores([words[index] for index in chosen])
+    scores = scorer.scores([words[index] for index in chosen])
     totals = [
-        beams[index].mean(ctc_weight * (score + bonuses[index])) for index, score in zip(chosen, heard, strict=True)
+        beams[index].mean(ctc_weight * (score + bonuses[index])) for index, score in zip(chosen, scores, strict=True)
     ]
     return chosen[int(np.argmax(totals))]  # the first one if the frames are too few for any
 

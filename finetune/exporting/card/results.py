@@ -71,20 +71,20 @@ def results_section(results: EvaluationResults, recipe: Recipe, overlap: Overlap
 def _other_engines(results: EvaluationResults, decode: DecodingOptions) -> list[str]:
     """How the models wrote, if other engines cannot do it, and the scores without, if known."""
     beams = f"beam search (`decode.decoder: beam`, {decode.num_beams} texts)" if decode.decoder == "beam" else ""
-    told = f"a list of {count(len(decode.terms), 'term')} (`decode.terms`)" if decode.terms else ""
-    if not (beams or told):
+    terms = f"a list of {count(len(decode.terms), 'term')} (`decode.terms`)" if decode.terms else ""
+    if not (beams or terms):
         return []
+    adapted = results.scores["test"].adapted
     notes = [
-        f"Both models wrote with {' and '.join(filter(None, [beams, told]))}, which `finetune transcribe` and "
+        f"Both models wrote with {' and '.join(filter(None, [beams, terms]))}, which `finetune transcribe` and "
         "`finetune serve` use with this model; other engines do not."
     ]
-    if told and (wers := results.without_terms.get("test")):
+    if terms and (wers := results.without_terms.get("test")):
         rates = f"{percent(wers.base)} (base) and {percent(wers.adapted)} (this model)"
-        name = results.scores["test"].adapted.error_name
-        notes.append(f"Without the list, the {name} of `test` is {rates}.")
-    greedy, adapted = results.decoders.engine_wer, results.scores["test"].adapted
+        notes.append(f"Without the list, the {adapted.error_name} of `test` is {rates}.")
+    greedy = results.decoders.engine_wer
     if beams and greedy is not None and adapted.chrf is None:  # a WER says nothing about translations
-        without = "greedy decoding without the list" if told else "greedy decoding"
+        without = "greedy decoding without the list" if terms else "greedy decoding"
         rate = f"a {adapted.error_name} of {percent(greedy)}"
         notes.append(f"With {without}, as in other engines, this model has {rate}.")
     return [" ".join(notes)]
