@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,7 +158,7 @@ def narrow(model: "Callable[[], SpeechModel]", tmp_path_factory: pytest.TempPath
 @pytest.fixture(scope="session")
 def trained(
     tiny: "Callable[..., Recipe]", tmp_path_factory: pytest.TempPathFactory
-) -> "tuple[Recipe, RunDir, SpeechModel]":
+) -> Iterator["tuple[Recipe, RunDir, SpeechModel]"]:
     """A run that is complete up to `train` without an interruption, and the model in memory after training."""
     from dataclasses import replace
 
@@ -175,7 +175,10 @@ def trained(
     stages = [replace(stage, run=train) if stage.name == "train" else stage for stage in STAGES]
     run = run_recipe(recipe, "train", stages)
     (trainer,) = trainers
-    return recipe, run, trainer.model
+    files = sorted(run.root.rglob("*"))
+    yield recipe, run, trainer.model
+    changed = set(files) ^ set(run.root.rglob("*"))
+    assert not changed, f"a test wrote into the shared run; let it use a copy: {sorted(map(str, changed))}"
 
 
 @pytest.fixture

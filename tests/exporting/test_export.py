@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -40,6 +41,14 @@ from finetune.pipeline import run_recipe
 from finetune.version import __version__
 
 Trained = tuple[Recipe, RunDir, SpeechModel]
+
+
+@pytest.fixture(scope="module", name="trained")
+def copy_of_trained(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """The shared run in a folder of this module, which writes into it."""
+    recipe, run, adapted = trained
+    copy = recipe.model_copy(update={"runs": str(tmp_path_factory.mktemp("runs"))})
+    return copy, RunDir(shutil.copytree(run.root, Path(copy.runs) / run.root.name)), adapted
 
 
 @pytest.fixture(scope="module")
