@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from finetune.core.errors import ModelError, RecipeError
 from finetune.core.files import read_json, write_json
-from finetune.core.options import MAX_WINDOW, DecodingOptions, Range, check_options
+from finetune.core.options import MAX_WINDOW, MIN_WINDOW, DecodingOptions, Range, check_options
 
 FILE = "limits.json"
 ADAPTATION = "adaptation.json"  # beside it in an exported folder: base, recipe and data (`exporting.adaptation`)
@@ -44,6 +44,12 @@ class ModelLimits:
     def keyword_method(self) -> Literal["prompt", "ctc", "both"]:
         """How keywords are used with this model, if nothing else is asked for: see `DecodingOptions.keyword_method`."""
         return "ctc" if self.keyword_prompts == "untrained" else DecodingOptions().keyword_method
+
+    def with_window(self, decoding: DecodingOptions) -> DecodingOptions:
+        """The options with the longest window of this model, if they set none."""
+        if decoding.max_window != MAX_WINDOW:
+            return decoding
+        return replace(decoding, max_window=min(MAX_WINDOW, max(MIN_WINDOW, self.max_duration)))
 
     def after_training(self, instruction: str, record: Mapping[str, Any] | None) -> "ModelLimits":
         """The limits of a model trained from this one: training adds its typical duration, keywords and instruction.

@@ -99,6 +99,9 @@ class DecodingOptions:
     """Tokens per utterance."""
     batch_seconds: Annotated[float, Range(gt=0)] = 240.0
     """Padded audio in a batch."""
+    max_window: Annotated[float, Range(ge=MIN_WINDOW, le=MAX_WINDOW)] = MAX_WINDOW
+    """Longest piece of audio, in seconds, that the model gets. Longer audio is cut at pauses, in evaluation too. With
+    the default, `finetune transcribe` and `serve` use the limit of the model (`limits.json`)."""
     keyword_method: Literal["prompt", "ctc", "both"] = "prompt"
     """How expected words of a clip are used: in the prompt, which the model must know; or ctc: a word replaces what was
     written in its place if it fits the audio better by the CTC head (arXiv 2406.07096), with any model."""
@@ -148,8 +151,6 @@ class TranscribeOptions:
     decoding: DecodingOptions = DecodingOptions(max_new_tokens=400)
     vad: Literal["level", "silero"] = "level"
     """How pauses are detected: by sound level, or with silero-vad (extra [vad])."""
-    max_window: Annotated[float, Range(ge=MIN_WINDOW, le=MAX_WINDOW)] = MAX_WINDOW
-    """Longest window in seconds. Longer audio is cut at pauses. A model folder states its own (`limits.json`)."""
     no_speech: Annotated[float, Range(ge=0, le=1)] = 0.0
     """A window gets no text if the CTC head is less certain than this that it contains speech (0 to 1); 0 is off. A
     model folder states its own (`limits.json`), calibrated by its export or by `finetune calibrate`."""

@@ -8,7 +8,7 @@ from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError
 from finetune.core.files import read_json
 from finetune.core.model_limits import ADAPTATION, read_limits
-from finetune.core.options import MAX_WINDOW, DecodingOptions
+from finetune.core.options import DecodingOptions
 from finetune.core.recipe import read_recipe
 from finetune.core.run_dir import RunDir
 from finetune.inference.saved_options import options_for
@@ -88,7 +88,7 @@ def find_model(name: str) -> AdaptedModel:
         dtype="auto",
         instruction=options.instruction,
         decoding=_lossless(options.decoding),
-        max_duration=options.max_window,
+        max_duration=options.decoding.max_window,
         no_speech=options.no_speech,
     )
 
@@ -110,7 +110,7 @@ def _of_run(name: str, recipe: Recipe, run: RunDir | None = None) -> AdaptedMode
         dtype=recipe.model.dtype,
         instruction=recipe.model.instruction,
         decoding=_lossless(recipe.decode),
-        max_duration=min(MAX_WINDOW, limits.max_duration),
+        max_duration=limits.with_window(recipe.decode).max_window,
         no_speech=limits.no_speech,
     )
 

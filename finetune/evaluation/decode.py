@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 from finetune.core.model_limits import ModelLimits
-from finetune.core.options import DecodingOptions
+from finetune.core.options import MAX_WINDOW, DecodingOptions
 from finetune.data.manifest import Utterance
 from finetune.data.row_prompt import has_ctc_text, instruction_of
 from finetune.inference.keyword_warning import unwritable_warning
@@ -22,7 +22,7 @@ def warn_about_limits(
 ) -> None:
     """Logs, once each, what the model was not trained for: prompts, and the number of clips that are too long.
 
-    These clips are decoded as they are; only `finetune transcribe` cuts them.
+    These clips are decoded as they are, unless the recipe sets `decode.max_window`.
 
     Args:
         limits: the limits of the model.
@@ -38,10 +38,11 @@ def warn_about_limits(
     searched = dict.fromkeys(word for item in items if has_ctc_text(item) for word in decoding.by_ctc(item.keywords))
     if unwritable := unwritable_warning(searched):
         log.warning("warning: %s", unwritable)
-    if long := sum(item.duration > limits.max_duration for item in items):
+    whole = decoding.max_window == MAX_WINDOW > limits.max_duration
+    if whole and (long := sum(item.duration > limits.max_duration for item in items)):
         log.warning(
             "%d of %d clips are longer than %g s, the limit of the model (limits.json). They are decoded as they are; "
-            "`finetune transcribe` would cut them",
+            "`finetune transcribe` cuts them at pauses, as evaluation does with decode.max_window",
             long,
             len(items),
             limits.max_duration,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from finetune.core.config import Recipe
 from finetune.core.model_limits import read_limits
+from finetune.core.options import MAX_WINDOW
 from finetune.core.progress import task
 from finetune.core.run_dir import RunDir
 from finetune.core.wording import count
@@ -196,6 +197,17 @@ def find_suspicious(
     return sorted((row for row in rows if row.suspicion > 0), key=lambda row: -row.suspicion)
 
 
+def _as_other_engines(
+    model: SpeechModel, utterances: list[Utterance], greedy: list[Hypothesis], recipe: Recipe, backend: Backend
+) -> list[str]:
+    """The texts of greedy decoding without a list of terms, each clip in one piece."""
+    options = replace(recipe.decode, decoder="greedy", max_window=MAX_WINDOW)
+    cut = [row for row, item in enumerate(utterances) if item.duration > recipe.decode.max_window]
+    again = backend.recognize(model, [utterances[row] for row in cut], recipe.model.instruction, options) if cut else []
+    chosen = dict(enumerate(greedy)) | dict(zip(cut, again, strict=True))
+    return [item.text if item.without_keywords is None else item.without_keywords for item in chosen.values()]
+
+
 def compare_decoders(
     model: SpeechModel, utterances: list[Utterance], hypotheses: list[Hypothesis], recipe: Recipe, backend: Backend
 ) -> DecoderComparison:
@@ -223,7 +235,7 @@ def compare_decoders(
         )
     texts, preset = [item.text for item in utterances], normalizer_for(utterances, recipe.evaluate.normalizer)
     greedy_wer = score(texts, [item.text for item in greedy], preset).wer
-    plain = [item.text if item.without_keywords is None else item.without_keywords for item in greedy]
+    plain = _as_other_engines(model, utterances, greedy, recipe, backend)
     drafted = sum(item.drafted for item in speculative)
     return DecoderComparison(
         greedy_seconds=round(sum(item.seconds for item in greedy), 3),

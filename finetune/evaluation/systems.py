@@ -14,7 +14,7 @@ from finetune.core.run_dir import RunDir
 from finetune.core.wording import count
 from finetune.data.manifest import Utterance
 from finetune.evaluation.hypothesis_files import ClipNames, HypothesisRow, read_hypotheses
-from finetune.inference.saved_options import options_for
+from finetune.inference.saved_options import clip_options
 from finetune.metrics.sclite import Segment, labels_of
 from finetune.metrics.scorecard import SystemOutput
 
@@ -165,7 +165,7 @@ def _transcribe_model(source: str, clips: Sequence[Utterance]) -> SystemHypothes
     from finetune.model.float32 import load_for_inference
     from finetune.model.granite import default_device
 
-    saved, default = options_for(source), DecodingOptions()
+    saved, default = clip_options(source), DecodingOptions()
     options = replace(saved.decoding, batch_seconds=default.batch_seconds, max_new_tokens=default.max_new_tokens)
     device = default_device()
     warn_about_limits(read_limits(source), clips, saved.instruction, options)

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from finetune.core.config import Recipe
 from finetune.core.options import TranscribeOptions
-from finetune.inference.saved_options import limit_options, write_options
+from finetune.inference.saved_options import write_options
 
 ENTRY = "finetune.cli.transcribe"
 MAIN = '''"""Transcribes audio with the model in the folder above; needs torch, transformers, soundfile and soxr.
@@ -37,7 +37,7 @@ def add_transcriber(folder: Path, recipe: Recipe) -> None:
         copy = folder / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(content)
-    default = TranscribeOptions(**limit_options(folder))
+    default = TranscribeOptions()
     decoding = replace(recipe.decode, max_new_tokens=default.decoding.max_new_tokens)
     write_options(folder, replace(default, instruction=recipe.model.instruction, decoding=decoding))
 

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,13 @@ from finetune.data.manifest import Utterance, seconds_of
 from finetune.data.row_prompt import has_ctc_text, instruction_of
 from finetune.inference.beam_choice import choose
 from finetune.inference.beam_search import beam_search
+from finetune.inference.clip_windows import clip_windows
 from finetune.inference.decode import decode
 from finetune.inference.draft import Draft, text_draft
 from finetune.inference.draft_sources import CtcText, draft_texts
 from finetune.inference.encode import encode_batches
 from finetune.inference.keyword_biasing import biased_text
+from finetune.inference.segments import join_texts
 from finetune.model.granite import EncodedAudio, SpeechModel
 from finetune.model.prompt import encode_text, render
 
@@ -33,7 +36,7 @@ class Hypothesis:
 
     Attributes:
         tokens: those of the language model; its text can have other words if keywords are written by the CTC head.
-        seconds: computing time of the batch divided by its number of utterances, without reading files.
+        seconds: computing time of the batch divided by its number of windows, without reading files.
         passes: forward passes of the language model.
         drafted: draft tokens that were proposed.
         accepted: draft tokens that were accepted.
@@ -62,7 +65,7 @@ class Hypothesis:
 def recognize(
     model: SpeechModel, utterances: Sequence[Utterance], instruction: str, options: DecodingOptions
 ) -> list[Hypothesis]:
-    """Hypotheses of the utterances, in order.
+    """Hypotheses of the utterances, in order; one that is longer than `options.max_window` is cut at pauses.
 
     The tokens of an utterance do not depend on its batch. They depend on the draft only if decoding is relaxed.
 
@@ -73,14 +76,40 @@ def recognize(
     Raises:
         DataError: unusable audio.
     """
+    cut = [clip_windows(utterance, options.max_window) for utterance in utterances]
+    windows = [window for parts in cut for window in parts]
     hypotheses: dict[int, Hypothesis] = {}
-    for batch, audio, encoding_seconds in encode_batches(model, utterances, options.batch_seconds):
+    for batch, audio, encoding_seconds in encode_batches(model, windows, options.batch_seconds):
         started = time.perf_counter()
-        rows = transcribe_batch(model, audio, [utterances[index] for index in batch], instruction, options)
+        rows = transcribe_batch(model, audio, [windows[index] for index in batch], instruction, options)
         seconds = (encoding_seconds + time.perf_counter() - started) / len(batch)
         hypotheses |= {index: replace(row, seconds=seconds) for index, row in zip(batch, rows, strict=True)}
-        advance(seconds_of(utterances[index] for index in batch))
-    return [hypotheses[index] for index in range(len(utterances))]
+        advance(seconds_of(windows[index] for index in batch))
+    advance(seconds_of(utterances) - seconds_of(windows))  # the pauses between windows
+    decoded = (hypotheses[index] for index in range(len(windows)))
+    return [_joined(item, list(islice(decoded, len(parts)))) for item, parts in zip(utterances, cut, strict=True)]
+
+
+def _joined(utterance: Utterance, windows: Sequence[Hypothesis]) -> Hypothesis:
+    """The hypothesis of an utterance from those of its windows."""
+    if len(windows) == 1:
+        return replace(windows[0], id=utterance.id)
+    sources = {item.accepted_by for item in windows}
+    plain = [item.text if item.without_keywords is None else item.without_keywords for item in windows]
+    return Hypothesis(
+        id=utterance.id,
+        text=join_texts(item.text for item in windows),
+        tokens=tuple(token for item in windows for token in item.tokens),
+        log_probability=sum(item.log_probability for item in windows),
+        seconds=sum(item.seconds for item in windows),
+        passes=sum(item.passes for item in windows),
+        drafted=sum(item.drafted for item in windows),
+        accepted=sum(item.accepted for item in windows),
+        truncated=any(item.truncated for item in windows),
+        accepted_by=sources.pop() if len(sources) == 1 else "llm",
+        gave_up=any(item.gave_up for item in windows),
+        without_keywords=None if all(item.without_keywords is None for item in windows) else join_texts(plain),
+    )
 
 
 @torch.inference_mode()

@@ -176,7 +176,7 @@ def _find_windows(job: Job, profile: PromptProfile, detect: Detector) -> Job:
             channel=job.channel,
             instruction=options.prompt(profile),
         )
-        for start, end in speech_windows(activity, options.max_window)
+        for start, end in speech_windows(activity, options.decoding.max_window)
     ]
     job.seconds = time.perf_counter() - started
     return job

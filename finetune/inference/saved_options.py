@@ -8,7 +8,7 @@ from typing import Any
 from finetune.core.errors import ModelError, RecipeError
 from finetune.core.files import read_json
 from finetune.core.model_limits import read_limits
-from finetune.core.options import MAX_WINDOW, MIN_WINDOW, DecodingOptions, TranscribeOptions, field_names, override
+from finetune.core.options import DecodingOptions, TranscribeOptions, field_names
 
 CALIBRATION = "decode.json"  # written by `finetune calibrate`
 
@@ -19,15 +19,28 @@ def options_path(model: str | Path) -> Path:
 
 
 def options_for(model: str | Path) -> TranscribeOptions:
+    """The options for recordings: those of `clip_options`, with the longest window of the model if they set none.
+
+    Raises:
+        ModelError: a file is damaged.
+    """
+    options = clip_options(model)
+    return replace(options, decoding=read_limits(model).with_window(options.decoding))
+
+
+def clip_options(model: str | Path) -> TranscribeOptions:
     """The options of an export, otherwise the defaults; with the limits and the calibrated thresholds of the model.
+
+    Clips are cut only if the recipe of the export says so, as in its evaluation.
 
     Raises:
         ModelError: a file is damaged.
     """
     saved = read_options(model)
     if saved is None:
-        default = TranscribeOptions(**limit_options(model))
-        saved = override(default, keyword_method=read_limits(model).keyword_method)
+        limits = read_limits(model)
+        decoding = replace(TranscribeOptions().decoding, keyword_method=limits.keyword_method)
+        saved = TranscribeOptions(no_speech=limits.no_speech, decoding=decoding)
     return replace(saved, decoding=_calibrated(saved.decoding, model))
 
 
@@ -38,12 +51,14 @@ def read_options(model: str | Path) -> TranscribeOptions | None:
         return None
     try:
         content: dict[str, Any] = read_json(path)
+        content.pop("max_window", None)  # earlier versions stored that of `limits.json`
         if "decoding" not in content:  # version 0.1 wrote all options on one level
             content.pop("format")
             names = [name for name in field_names(DecodingOptions) if name in content]
             content["decoding"] = {name: content.pop(name) for name in names}
-        content = limit_options(model) | content
-        decoding = {"keyword_method": read_limits(model).keyword_method} | content["decoding"]
+        limits = read_limits(model)
+        content = {"no_speech": limits.no_speech} | content
+        decoding = {"keyword_method": limits.keyword_method} | content["decoding"]
         return TranscribeOptions(**{**content, "decoding": DecodingOptions(**decoding)})
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecipeError) as error:
         raise ModelError(f"{path}: not the options of an export ({error}); run `finetune export` again") from error
@@ -54,15 +69,11 @@ def write_options(model: Path, options: TranscribeOptions) -> None:
     content = asdict(options)
     for name in ("channel", "language", "translate_to", "keywords", "no_speech"):  # of one call, or in `limits.json`
         del content[name]
-    if options.decoding.keyword_method == DecodingOptions().keyword_method:  # what `limits.json` says is then used
-        del content["decoding"]["keyword_method"]
+    default = DecodingOptions()
+    for name in ("keyword_method", "max_window"):
+        if getattr(options.decoding, name) == getattr(default, name):  # what `limits.json` says is then used
+            del content["decoding"][name]
     options_path(model).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def limit_options(model: str | Path) -> dict[str, Any]:
-    """The options that follow from the limits of the model."""
-    limits = read_limits(model)
-    return {"max_window": min(MAX_WINDOW, max(MIN_WINDOW, limits.max_duration)), "no_speech": limits.no_speech}
 
 
 def _calibrated(decoding: DecodingOptions, model: str | Path) -> DecodingOptions:

@@ -57,7 +57,7 @@ def check_prompt(model: SpeechModel, options: TranscribeOptions, tokenizer: Toke
         )
     render(tokenizer, instruction, searched, profile)  # a special token is refused
     prompt = render(tokenizer, instruction, keywords, profile)
-    audio = int(model.num_audio_tokens(torch.tensor(num_frames(round(options.max_window * SAMPLE_RATE)))))
+    audio = int(model.num_audio_tokens(torch.tensor(num_frames(round(options.decoding.max_window * SAMPLE_RATE)))))
     words, text = len(prompt.prefix) + len(prompt.suffix), options.decoding.max_new_tokens
     if words + audio + text > model.max_positions:
         raise ModelError(

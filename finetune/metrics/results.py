@@ -95,7 +95,7 @@ class DecoderComparison(Model):
     """Greedy against speculative decoding of the adapted model on test.
 
     `passes` are means over utterances; `acceptance` is the fraction of accepted draft tokens. `engine_wer` is that of
-    greedy decoding without `decode.terms`, as other engines decode; None in results of earlier versions.
+    greedy decoding of whole clips without `decode.terms`, as other engines decode; None in results of earlier versions.
     """
 
     greedy_seconds: float

@@ -20,7 +20,7 @@ from torch import Tensor
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, ModelError, RecipeError
 from finetune.core.model_limits import ModelLimits, read_limits
-from finetune.core.options import MAX_WINDOW, MIN_WINDOW, TranscribeOptions
+from finetune.core.options import TranscribeOptions
 from finetune.core.recipe import read_recipe
 from finetune.core.run_dir import RunDir
 from finetune.exporting.adaptation import FILE as ADAPTATION
@@ -145,10 +145,8 @@ def find_adapter(name: str, folder: Path, base: ServedModel) -> AdapterFolder:
 
 def _described(name: str, folder: Path, recipe: Recipe, limits: ModelLimits, base: ServedModel) -> AdapterFolder:
     """An adapter with the options that its export would have."""
-    default = TranscribeOptions(
-        max_window=min(MAX_WINDOW, max(MIN_WINDOW, limits.max_duration)), no_speech=limits.no_speech
-    )
-    decoding = replace(recipe.decode, max_new_tokens=default.decoding.max_new_tokens)
+    default = TranscribeOptions(no_speech=limits.no_speech)
+    decoding = limits.with_window(replace(recipe.decode, max_new_tokens=default.decoding.max_new_tokens))
     if decoding.keyword_method == default.decoding.keyword_method:
         decoding = replace(decoding, keyword_method=limits.keyword_method)
     options = replace(default, instruction=recipe.model.instruction, decoding=decoding, vad=base.options.vad)

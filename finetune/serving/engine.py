@@ -70,7 +70,8 @@ class Engine:
             DataError: the audio can no longer be read.
         """
         task = Task(model)
-        ahead = 2 * max(1, int(self._batch_seconds / job.options.max_window))  # one batch is computed, one is ready
+        in_batch = int(self._batch_seconds / job.options.decoding.max_window)
+        ahead = 2 * max(1, in_batch)  # one batch is computed, one is ready
         waiting: deque[asyncio.Future[Result]] = deque()
         try:
             step = min(LOADED_TOGETHER, ahead)

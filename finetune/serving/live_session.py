@@ -120,7 +120,7 @@ class LiveSession:
     def _configure(self) -> None:
         """Applies the settings. Raises RecipeError or ModelError for values that the model does not accept."""
         self._options, self._ctc = self._settings.options(), CtcModel(self._settings.model)
-        self._live = LiveAudio(self._options.max_window, self._settings.turn_detection)
+        self._live = LiveAudio(self._options.decoding.max_window, self._settings.turn_detection)
         self.queue.set_rate(self._settings.rate)
 
     async def _update(self, event: dict[str, Any]) -> None:

@@ -39,7 +39,7 @@ ORIGIN, FILES = "origin.json", "files.json"
 HASHED = (WEIGHTS, OPTIMIZER, PROGRESS, ORIGIN)
 NAMES = (*HASHED, FILES)
 # The sections of an origin that say how validations decode and score: scores of other settings cannot be compared.
-VALIDATION = {"decode": {"max_new_tokens", "keyword_method", "terms"}, "evaluate": {"normalizer"}}
+VALIDATION = {"decode": {"max_new_tokens", "max_window", "keyword_method", "terms"}, "evaluate": {"normalizer"}}
 BEAM_SEARCH = {"decoder", "num_beams", "ctc_weight"}  # also of `decode`; the other decoders write the same text
 VERSION_KEY, VERSION = "checkpoint_version", 2  # in `files.json`; version 1 (0.2.0 and earlier) has no such key
 

@@ -140,6 +140,21 @@ def test_keywords_for_a_model_that_was_not_trained_with_them_are_a_warning(
     assert "longer than" not in caplog.text, "the clips have 2 s, the limit of the model is 3 s"
 
 
+def test_the_score_of_other_engines_is_that_of_clips_in_one_piece(run: RunDir, backend: FixedBackend) -> None:
+    """The clips have 2 s; those of other engines are not cut."""
+    recognize, windows = backend.recognize, list[float]()
+
+    def worse(model: Any, items: list[Utterance], instruction: str, options: DecodingOptions) -> list[Hypothesis]:
+        windows.append(options.max_window)
+        rows = recognize(model, items, instruction, options)
+        return [replace(row, text="") for row in rows] if options.max_window > 2 else rows
+
+    functions = Backend(backend.load, worse, backend.ctc_texts, backend.fit_keywords)
+    results = evaluate(recipe(decode=DecodingOptions(max_window=1.5)), run, functions, noise).read()
+    assert results.decoders.engine_wer == 1.0 and results.scores["test"].adapted.wer < 1
+    assert windows.count(30.0) == 1, "only greedy decoding of the adapted model once more"
+
+
 def test_the_score_without_the_terms_of_decoding_is_that_of_the_text_before(run: RunDir, backend: FixedBackend) -> None:
     plain = {"adapted": ["take metal now", "give apixaban twice", "nothing new to day"]}
     recognize = backend.recognize

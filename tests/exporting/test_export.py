@@ -253,7 +253,7 @@ def test_the_export_states_the_limits_of_base_and_training(exported: Path, train
     assert limits.no_speech > 0, "calibrated on valid"
     assert Adaptation.read(exported).limits == limits
     options = options_for(exported)
-    assert (options.max_window, options.no_speech) == (limits.max_duration, limits.no_speech)
+    assert (options.decoding.max_window, options.no_speech) == (limits.max_duration, limits.no_speech)
 
 
 def test_a_bfloat16_export_is_compared_with_the_rounded_weights(

@@ -132,9 +132,20 @@ def test_the_sections_have_what_a_reader_asks_for(facts: CardFacts) -> None:
             "beam search (`decode.decoder: beam`, 8 texts) and a list of 1 term (`decode.terms`), which",
             "With greedy decoding without the list, as in",
         ),
+        (
+            {"max_window": 7},
+            "clips longer than 7 s cut at pauses, which",
+            "With greedy decoding of each clip in one piece, as in",
+        ),
+        (
+            {"decoder": "beam", "terms": ["stent"], "max_window": 7},
+            "beam search (`decode.decoder: beam`, 8 texts), a list of 1 term (`decode.terms`) and clips longer than "
+            "7 s cut at pauses, which",
+            "With greedy decoding without the list of each clip in one piece, as in",
+        ),
     ],
 )
-def test_the_card_of_a_model_with_beam_search_says_what_other_engines_reach(
+def test_the_card_says_what_engines_without_our_decoding_reach(
     facts: CardFacts, decode: dict[str, Any], how: str, plain: str
 ) -> None:
     found = metrics()

@@ -1,6 +1,7 @@
 """The options of an export, those of an older one, and calibrated thresholds."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,14 @@ import pytest
 from finetune.core.errors import ModelError
 from finetune.core.model_limits import ModelLimits, write_limits
 from finetune.core.options import DecodingOptions, TranscribeOptions
-from finetune.inference.saved_options import CALIBRATION, options_for, options_path, read_options, write_options
+from finetune.inference.saved_options import (
+    CALIBRATION,
+    clip_options,
+    options_for,
+    options_path,
+    read_options,
+    write_options,
+)
 
 
 @pytest.fixture
@@ -24,7 +32,7 @@ def test_any_other_folder_has_the_defaults(tmp_path: Path) -> None:
 
 def test_saved_options_are_read_back_without_those_of_a_call(export: Path) -> None:
     saved = TranscribeOptions(
-        "\u00e9coute", DecodingOptions("greedy", batch_seconds=9.0), vad="silero", max_window=12.0
+        "\u00e9coute", DecodingOptions("greedy", batch_seconds=9.0, max_window=12.0), vad="silero"
     )
     write_options(export, TranscribeOptions(**{**vars(saved), "language": "fr", "keywords": ("a",)}))
     assert read_options(export) == options_for(export) == saved
@@ -39,12 +47,24 @@ def test_the_options_of_version_0_1_are_read(export: Path) -> None:
     assert read_options(export) == TranscribeOptions("write", DecodingOptions("relaxed", 0.5, 0.1, 400, 99.0))
 
 
+def test_the_window_of_an_earlier_version_is_that_of_the_limits(export: Path) -> None:
+    write_options(export, TranscribeOptions())
+    options_path(export).write_text(json.dumps(json.loads(options_path(export).read_text()) | {"max_window": 4.5}))
+    write_limits(export, ModelLimits(max_duration=4.5))
+    assert options_for(export).decoding.max_window == 4.5 and clip_options(export).decoding.max_window == 30.0
+
+
 @pytest.mark.parametrize(("limit", "window"), [(0.5, 1.0), (4.5, 4.5), (60.0, 30.0)])
 def test_the_limits_of_the_model_are_the_defaults(export: Path, limit: float, window: float) -> None:
     write_limits(export, ModelLimits(max_duration=limit, no_speech=0.25))
-    assert options_for(export) == TranscribeOptions(max_window=window, no_speech=0.25), "a base model has no options"
-    write_options(export, TranscribeOptions(max_window=12.0, no_speech=0.75))
-    assert options_for(export) == TranscribeOptions(max_window=12.0, no_speech=0.25), "a later calibration is used"
+
+    def options(max_window: float) -> TranscribeOptions:
+        return TranscribeOptions(no_speech=0.25, decoding=DecodingOptions(max_new_tokens=400, max_window=max_window))
+
+    assert options_for(export) == options(window), "a base model has no options"
+    assert clip_options(export) == options(30.0), "clips are not cut, as in evaluation"
+    write_options(export, replace(options(12.0), no_speech=0.75))
+    assert options_for(export) == clip_options(export) == options(12.0), "a later calibration is used"
 
 
 def test_how_keywords_are_used_follows_from_the_limits_unless_it_is_stated(export: Path) -> None:

@@ -165,7 +165,7 @@ def test_no_window_is_too_long_or_silent(granite: GraniteSpeech, tmp_path: Path)
     speech = load_audio(RAIN)
     path = wav(tmp_path / "talk.wav", *[speech] * 5, silence(40), speech)
     recorder = Recorder()
-    options = TranscribeOptions(decoding=DecodingOptions(max_new_tokens=8), max_window=4.0)
+    options = TranscribeOptions(decoding=DecodingOptions(max_new_tokens=8, max_window=4.0))
     (transcript,) = Transcriber(granite.network, options, decode=recorder).stream([path])
     windows = [window for batch in recorder.batches for window in batch]
     assert len(windows) >= 4 and all(window.duration <= 4 for window in windows)
@@ -520,6 +520,6 @@ def test_short_pauses_do_not_lose_words(granite: GraniteSpeech, nano: Path, tmp_
     clips = [load_audio(path) for path in (RAIN, DOOR, GARDEN)] * 2
     path = wav(tmp_path / "talk.wav", *[part for clip in clips for part in (clip, silence(0.1))])
     reference = " ".join(TEXTS * 2)
-    limits = granite.transcribe(path, max_window=options_for(nano).max_window)
+    limits = granite.transcribe(path, max_window=options_for(nano).decoding.max_window)
     assert limits.text == reference and len(limits.segments) == 6
     assert len(granite.transcribe(path, max_window=30.0).text) > 0.8 * len(reference), "a collapsed window is cut again"

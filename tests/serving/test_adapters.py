@@ -167,7 +167,7 @@ def test_a_run_and_its_best_have_the_options_of_the_export(
     for folder in (run.root, run.best):
         found = find_adapter("drugs", folder, base)
         assert found.folder.samefile(run.best) and found.options.instruction == "write the words"
-        assert found.options.max_window == base.options.max_window
+        assert found.options.decoding.max_window == base.options.decoding.max_window
     options_path(run.export).parent.mkdir(parents=True)
     write_options(run.export, override(base.options, instruction="of the export"))
     write_limits(run.export, replace(base.limits, no_speech=0.25))

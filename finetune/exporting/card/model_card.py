@@ -9,7 +9,6 @@ import yaml
 
 from finetune.core.config import Recipe
 from finetune.core.model_limits import ModelLimits
-from finetune.core.options import MAX_WINDOW
 from finetune.core.prompts import PromptProfile
 from finetune.core.run_dir import RunDir, damage_is_an_error
 from finetune.exporting.base_facts import BaseFacts, base_facts
@@ -166,9 +165,9 @@ def _link(base: BaseFacts) -> str:
 
 def _limits(facts: CardFacts, spoken: str) -> str:
     limits, instruction = facts.limits, facts.recipe.model.instruction
+    window = limits.with_window(facts.recipe.decode).max_window
     lines = [
-        f"- At most {min(MAX_WINDOW, limits.max_duration):g} s of speech in one piece; `finetune transcribe` cuts "
-        "longer audio at pauses.",
+        f"- At most {window:g} s of speech in one piece; `finetune transcribe` cuts longer audio at pauses.",
         f"- Languages other than those of the training data ({spoken}) were not tested after the training.",
         "- The results hold for data like the test set; the verdict above says for which speakers.",
     ]

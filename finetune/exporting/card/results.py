@@ -5,7 +5,7 @@ from pathlib import PurePath
 from typing import TypeVar
 
 from finetune.core.config import Recipe
-from finetune.core.options import DecodingOptions
+from finetune.core.options import MAX_WINDOW, DecodingOptions
 from finetune.core.wording import count
 from finetune.exporting.card.training import HOUR, hours_text
 from finetune.metrics.results import EvaluationResults
@@ -72,19 +72,22 @@ def _other_engines(results: EvaluationResults, decode: DecodingOptions) -> list[
     """How the models wrote, if other engines cannot do it, and the scores without, if known."""
     beams = f"beam search (`decode.decoder: beam`, {decode.num_beams} texts)" if decode.decoder == "beam" else ""
     terms = f"a list of {count(len(decode.terms), 'term')} (`decode.terms`)" if decode.terms else ""
-    if not (beams or terms):
+    windows = f"clips longer than {decode.max_window:g} s cut at pauses" if decode.max_window < MAX_WINDOW else ""
+    *means, last = list(filter(None, [beams, terms, windows])) or [""]
+    if not last:
         return []
+    how = f"{', '.join(means)} and {last}" if means else last
     adapted = results.scores["test"].adapted
     notes = [
-        f"Both models wrote with {' and '.join(filter(None, [beams, terms]))}, which `finetune transcribe` and "
+        f"Both models wrote with {how}, which `finetune transcribe` and "
         "`finetune serve` use with this model; other engines do not."
     ]
     if terms and (wers := results.without_terms.get("test")):
         rates = f"{percent(wers.base)} (base) and {percent(wers.adapted)} (this model)"
         notes.append(f"Without the list, the {adapted.error_name} of `test` is {rates}.")
     greedy = results.decoders.engine_wer
-    if beams and greedy is not None and adapted.chrf is None:  # a WER says nothing about translations
-        without = "greedy decoding without the list" if terms else "greedy decoding"
+    if (beams or windows) and greedy is not None and adapted.chrf is None:  # a WER says nothing about translations
+        without = f"greedy decoding{' without the list' * bool(terms)}{' of each clip in one piece' * bool(windows)}"
         rate = f"a {adapted.error_name} of {percent(greedy)}"
         notes.append(f"With {without}, as in other engines, this model has {rate}.")
     return [" ".join(notes)]

@@ -7,7 +7,6 @@ from finetune.core.config import Recipe
 from finetune.core.files import read_json, write_text
 from finetune.core.layouts import BPE_HEAD
 from finetune.core.model_limits import ADAPTATION, ModelLimits
-from finetune.core.options import MAX_WINDOW
 from finetune.core.prompts import PromptProfile, profile_of
 from finetune.core.run_dir import RunDir
 from finetune.exporting.adaptation import Adaptation
@@ -39,7 +38,7 @@ def write_merged_card(folder: Path, recipe: Recipe, run: RunDir, base: Path, lim
         DataError: a manifest is damaged.
     """
     facts = card_facts(recipe, run, base, limits, _profile(recipe, base))
-    window = min(MAX_WINDOW, limits.max_duration)
+    window = limits.with_window(recipe.decode).max_window
     how = usage(recipe.model.instruction, facts.profile, window, recipe.decode.max_new_tokens)
     write_text(folder / CARD, shortened_text(model_card(facts, CardFormat("transformers", "finetune", "", how))))
     benchmark = benchmark_of(recipe.data.test)
