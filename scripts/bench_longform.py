@@ -21,6 +21,7 @@ import srt
 import webvtt
 
 import finetune
+from finetune.core.options import MAX_WINDOW
 from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.manifest import Utterance, read_manifest
 from finetune.inference.recognize import recognize
@@ -91,7 +92,8 @@ def trim(wave: np.ndarray) -> np.ndarray:
 def transcribe_clips(model: finetune.GraniteSpeech, clips: list[Utterance]) -> dict[str, str]:
     """The text of each clip alone, by id, with the options of the model."""
     unique = list({clip.id: clip for clip in clips}.values())
-    hypotheses = recognize(model.network, unique, model.options.instruction, model.options.decoding)
+    options = replace(model.options.decoding, max_window=MAX_WINDOW)
+    hypotheses = recognize(model.network, unique, model.options.instruction, options)
     return {item.id: item.text for item in hypotheses}
 
 

@@ -22,8 +22,8 @@ BIN_WORDS = 0.05  # of all words, in a bin
 MEASURES = {  # by measure, the action if the bin is among the lower ones, and if it is among the higher ones
     "duration": (
         "Add clips of that length to train.",
-        "Add clips of that length to train, or concatenate short ones (augment.concat); cut long recordings at pauses "
-        "before transcription.",
+        "Add clips of that length to train, or concatenate short ones (augment.concat), or cut long recordings at "
+        "pauses (decode.max_window).",
     ),
     "bandwidth": ("Add clips of that channel to train.",) * 2,
     "snr": (
@@ -88,7 +88,7 @@ def deletions(facts: Facts) -> Advice | None:
         "deletions",
         f"{percent(deleted / facts.errors)} % of the errors are deletions.",
         "Listen to the clips with the most errors: is the reference longer than the audio, or is the clip longer than "
-        "those of train (data.max_duration, augment.concat)?",
+        "those of train (data.max_duration, augment.concat, decode.max_window)?",
     )
 
 
