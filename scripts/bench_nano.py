@@ -4,8 +4,8 @@
     python scripts/bench_nano.py build/nano/model --cache build/nano   # a model of build_nano.py, also held-out voices
 
 WER in per cent of the language model (greedy, or beam search with the CTC head) and of the CTC head, and words in a
-minute without speech. Telephone prompts need `scripts/fetch_ivr`, held-out voices `build_audio.py --held-out`; what is
-missing is left out.
+minute without speech, also with the guard of `finetune transcribe`. Telephone prompts need `scripts/fetch_ivr`,
+held-out voices `build_audio.py --held-out`; what is missing is left out.
 """
 
 import argparse
@@ -14,14 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
+import finetune
 from finetune.core.errors import DataError
+from finetune.data.audio import SAMPLE_RATE
 from finetune.data.manifest import Utterance
 from finetune.evaluation.utterances import read_utterances
 from finetune.inference.encode import load_waveforms
+from finetune.inference.saved_options import options_for
 from finetune.metrics.wer import score
 from finetune.model.granite import load_model
 from nano.clips import find_shards, open_clips
-from nano.scores import ClipTranscriber, Wave, score_no_speech
+from nano.scores import ClipTranscriber, Wave, no_speech_waves, score_no_speech, words_in_a_minute
 from nano.tasks import DEFAULT_NORMALIZER
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -51,7 +54,8 @@ def held_out_sets(cache: Path) -> Iterator[Set]:
     order = np.random.default_rng(0).permutation(len(clips))
     for name, rows in (("held-out voices, choice", order[HELD_OUT:]), ("held-out voices, test", order[:HELD_OUT])):
         items = [
-            Utterance(str(row), "", clips.num_samples[row] / 16_000, clips.texts[row]) for row in np.sort(rows).tolist()
+            Utterance(str(row), "", clips.num_samples[row] / SAMPLE_RATE, clips.texts[row])
+            for row in np.sort(rows).tolist()
         ]
         yield name, items, lambda chosen: clips.wave(int(chosen))
 
@@ -69,6 +73,10 @@ def main() -> None:
         llm, ctc = (100 * score(references, found, DEFAULT_NORMALIZER).wer for found in (texts, drafts))
         print(f"{name}, {len(items)} clips: language model {llm:.1f}, CTC {ctc:.1f}", flush=True)
     print("words in a minute:", score_no_speech(model, MAX_NEW_TOKENS, decoder=args.decoder))
+    granite, waves = finetune.GraniteSpeech(model, options_for(args.model)), no_speech_waves()
+    arrays = [{"array": wave, "sampling_rate": SAMPLE_RATE} for wave in waves.values()]
+    texts = [found.text for found in granite.transcribe(arrays, decoder=args.decoder)]
+    print("with the guard of finetune transcribe:", words_in_a_minute(dict(zip(waves, texts, strict=True))))
 
 
 if __name__ == "__main__":

@@ -218,11 +218,22 @@ def _translations(
 
 def score_no_speech(model: SpeechModel, max_new_tokens: int, decoder: Any = "greedy") -> dict[str, float]:
     """Words a minute of each kind of sound, of the language model or, before it is trained, of the CTC head."""
-    waves = {**probe_waves(0), **guard_probes(0)}
+    waves = no_speech_waves()
     items = [Utterance(name, "", SECONDS, "") for name in waves]
-    transcriber = ClipTranscriber(model, lambda name: waves[name].astype(np.float32), max_new_tokens, decoder)
-    texts, probes = transcriber.transcribe(items)[int(transcriber.llm)], defaultdict[str, list[Probe]](list)
-    for item, text in zip(items, texts, strict=True):
-        kind = "silence" if item.id == "silence" else "music" if item.id.startswith(MUSIC) else "noise"
+    transcriber = ClipTranscriber(model, lambda name: waves[name], max_new_tokens, decoder)
+    texts = transcriber.transcribe(items)[int(transcriber.llm)]
+    return words_in_a_minute(dict(zip(waves, texts, strict=True)))
+
+
+def no_speech_waves() -> dict[str, Wave]:
+    """Sounds without speech by name, of `SECONDS` each, 16 kHz."""
+    return {name: wave.astype(np.float32) for name, wave in {**probe_waves(0), **guard_probes(0)}.items()}
+
+
+def words_in_a_minute(texts: Mapping[str, str]) -> dict[str, float]:
+    """Words a minute of each kind of sound, from the texts of `no_speech_waves`."""
+    probes = defaultdict[str, list[Probe]](list)
+    for name, text in texts.items():
+        kind = "silence" if name == "silence" else "music" if name.startswith(MUSIC) else "noise"
         probes[kind].append(Probe(kind, SECONDS, text))
     return {kind: round(summarize_probes(found).words_per_minute, 1) for kind, found in probes.items()}
