@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from finetune.metrics.alignment import Edit, align_words
 from finetune.metrics.normalizer import UNSPACED, normalize
-from finetune.metrics.numeral_words import numeral_words
+from finetune.metrics.numeral_words import is_numeral_word
 
 FREQUENCIES = (("unseen", 0), ("1 to 5", 5), ("6 to 50", 50), ("more than 50", None))  # name, highest count
 
@@ -197,7 +197,7 @@ def numeral_errors(rows: Sequence[Sequence[Edit]], languages: Sequence[str] = ()
 
 
 def _is_numeral(word: str, language: str) -> bool:
-    return bool(word) and (bool(_NUMERAL.match(word)) or word.casefold() in numeral_words(language))
+    return bool(word) and (bool(_NUMERAL.match(word)) or is_numeral_word(word, language))
 
 
 def _has_digit(word: str) -> bool:
