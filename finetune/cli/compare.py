@@ -137,8 +137,9 @@ def _name_width(result: "CompareResult") -> int:
 
 def _systems_table(result: "CompareResult") -> list[str]:
     width, terms = _name_width(result), result.settings.terms
+    rate = next(iter(result.systems.values())).error_name
     lines = [
-        f"{'':{width}}  {'WER % (95 % CI)':>22}{'raw WER':>9}{'CER':>7}{'sub':>6}{'del':>6}{'ins':>6}"
+        f"{'':{width}}  {f'{rate} % (95 % CI)':>22}{f'raw {rate}':>9}{'CER':>7}{'sub':>6}{'del':>6}{'ins':>6}"
         + f"{'recall':>8}" * bool(terms)
         + f"{'RTFx':>8}"
     ]
@@ -147,7 +148,7 @@ def _systems_table(result: "CompareResult") -> list[str]:
         recall = f"{_percent(entry.terms.recall):>8}" if entry.terms else ""
         speed = f"{entry.rtfx:.1f}" if entry.rtfx else "-"
         lines.append(
-            f"{name:{width}}  {_rate(entry.wer, entry.interval):>22}{100 * entry.raw_wer:9.1f}"
+            f"{name:{width}}  {_rate(entry.wer, entry.interval):>22}{100 * entry.raw_error:9.1f}"
             f"{100 * entry.cer:7.1f}{counts}{recall}{speed:>8}"
         )
     return lines

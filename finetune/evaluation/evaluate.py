@@ -211,13 +211,15 @@ def _log_scores(name: str, scored: ScoredSet) -> None:
         if scores.chrf is not None:  # the scores by task have BLEU and chrF
             continue
         log.info(
-            "%-6s %-7s WER %5.1f %% (95 %%: %.1f to %.1f)  raw WER %5.1f %%  CER %5.1f %%",
+            "%-6s %-7s %s %5.1f %% (95 %%: %.1f to %.1f)  raw %s %5.1f %%  CER %5.1f %%",
             name,
             system,
+            scores.error_name,
             100 * scores.wer,
             100 * scores.interval.low,
             100 * scores.interval.high,
-            100 * scores.raw_wer,
+            scores.error_name,
+            100 * scores.raw_error,
             100 * scores.cer,
         )
         if empty := empty_references_note(scores):

@@ -133,6 +133,11 @@ class SetScores(WordErrors):
         """What `wer` is: CER under a preset without spaces, which scores each character as a word."""
         return "CER" if self.normalizer in UNSPACED else "WER"
 
+    @property
+    def raw_error(self) -> float:
+        """`wer` of the texts as written: the CER if `wer` is one, because words as written would be whole sentences."""
+        return self.raw_cer if self.error_name == "CER" else self.raw_wer
+
     def set_scores(self) -> dict[str, Any]:
         """The fields of `SetScores` by name, without those of a subclass."""
         return {item.name: getattr(self, item.name) for item in fields(SetScores)}

@@ -38,7 +38,12 @@ _UPPER = "".join(char for char in map(chr, range(0x530)) if char.isupper())  # L
 _CAPITALIZED = rf"(?!I['’])[{_UPPER}]['’]?[^\W_]+"
 _NAME = re.compile(rf"(?<=[^\W_] ){_CAPITALIZED}(?: {_CAPITALIZED})*")  # capitalized words inside a sentence
 CAPITAL_NOUNS = ("de", "lb")  # languages in which capitals do not show names
-_WORD_OR_MARK = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[.,!?;:…]+")
+_MARKS = r".,!?;:\u2026\u3001\u3002\uff61\uff64\uff0c\uff0e\uff01\uff1f\uff1b\uff1a\u061f\u060c\u061b\u0964\u0965"
+_UNSPACED = (  # kana and Han: each character is a word
+    r"\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    r"\uff66-\uff9f\U00020000-\U0003fffd"
+)
+_WORD_OR_MARK = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])[^\W_])+(?:['’][^\W_]+)*|[{_MARKS}]+")
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class NumeralErrors:
 
 @dataclass(frozen=True)
 class Style:
-    """Casing and punctuation of the `words` that both texts contain.
+    """Casing and punctuation of the `words` that both texts contain; a kana or Han character is a word.
 
     `marks` counts the words with punctuation after them in the reference, `marks_correct` those with the same mark in
     the hypothesis, `marks_inserted` the words with another mark in the hypothesis.
@@ -231,5 +236,5 @@ def _words_and_marks(text: str) -> list[tuple[str, str]]:
         if token[0].isalnum():
             words.append((token, ""))
         elif words:
-            words[-1] = (words[-1][0], token)
+            words[-1] = (words[-1][0], unicodedata.normalize("NFKC", token))
     return words

@@ -61,7 +61,7 @@ def numerals(facts: Facts) -> Advice | None:
 
 
 def style(facts: Facts) -> Advice | None:
-    counts, gap = facts.test.style, facts.test.raw_wer - facts.test.wer
+    counts, gap = facts.test.style, facts.test.raw_error - facts.test.wer
     if gap < STYLE_GAP:
         return None
     missing = counts.marks - counts.marks_correct
@@ -73,10 +73,11 @@ def style(facts: Facts) -> Advice | None:
     main_error = "punctuation" if missing + counts.marks_inserted > counts.case_errors else "casing"
     return Advice(
         "style",
-        f"{points(gap)} points of raw WER are casing and punctuation, mostly {main_error} ({counts.case_errors} words "
-        f"with other casing, {missing} missing punctuation marks, {counts.marks_inserted} inserted).",
+        f"{points(gap)} points of raw {facts.test.error_name} are casing and punctuation, mostly {main_error} "
+        f"({counts.case_errors} words with other casing, {missing} missing punctuation marks, "
+        f"{counts.marks_inserted} inserted).",
         f"If the output needs this style, write the transcripts in that style{setting}. Otherwise use the normalized "
-        "WER.",
+        f"{facts.test.error_name}.",
     )
 
 

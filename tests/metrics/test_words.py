@@ -139,6 +139,11 @@ def test_japanese_numerals_in_another_style() -> None:
         ("the cat sat.", "the dog sat.", Style(2, 0, 1, 1, 0)),  # style is compared at equal words only
         ("", "Words, here.", Style(0, 0, 0, 0, 0)),
         ("wait... what", "wait what...", Style(2, 0, 1, 0, 1)),
+        ("はい、そうです。本当？", "はい、そうです本当！", Style(8, 0, 3, 1, 1)),
+        ("今日は晴れ。", "昨日は晴れ。", Style(4, 0, 1, 1, 0)),  # the marks of a sentence with errors count, too
+        ("ＡＢＣは５個、です！", "ＡＢＣは５個､です!", Style(6, 0, 2, 2, 0)),  # the width is no difference
+        ("안녕하세요, 네.", "안녕하세요 네.", Style(2, 0, 2, 1, 0)),
+        ("هل أنت بخير؟ نعم، شكرا", "هل أنت بخير نعم، شكرا", Style(5, 0, 2, 1, 0)),
     ],
 )
 def test_style(reference: str, hypothesis: str, expected: Style) -> None:

@@ -112,6 +112,20 @@ def test_style_names_what_differs_most() -> None:
     assert "style" not in rules(content=content)
 
 
+def test_style_of_text_without_spaces_is_measured_in_characters() -> None:
+    content = metrics()
+    content["scores"]["test"]["adapted"] |= {
+        "normalizer": "ja-cer@2",
+        "raw_wer": 0.99,  # of whole sentences
+        "raw_cer": 0.2,
+        "style": {"words": 900, "case_errors": 0, "marks": 90, "marks_correct": 10, "marks_inserted": 0},
+    }
+    text = rules(content=content)["style"]
+    assert "10.0 points of raw CER" in text and "80 missing punctuation marks" in text and "WER" not in text
+    content["scores"]["test"]["adapted"]["raw_cer"] = 0.1
+    assert "style" not in rules(content=content)
+
+
 def test_runaways() -> None:
     assert "runaways" not in rules(flagged_errors=19)
     content = metrics()
