@@ -22,10 +22,12 @@ from tracker_fakes import Seen
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, DataError, Interrupted, MissingExtraError, RecipeError
 from finetune.core.extras import require
-from finetune.core.files import read_json, write_json
+from finetune.core.files import read_json, read_jsonl, write_json
 from finetune.core.recipe import load_recipe
 from finetune.core.run_dir import CHILD, RunDir
+from finetune.metrics.result_rows import UtteranceResult
 from finetune.metrics.results import RunSummary
+from finetune.metrics.wer import errors_per_utterance
 from finetune.pipeline import BASE, STAGE_NAMES, STAGES, run_recipe, summarize
 from finetune.report.summary import format_summary
 from finetune.training.launch import ELASTIC, RANKS, processes_for, train_on_all, world_size
@@ -613,14 +615,40 @@ def test_an_incomplete_run_has_no_summary(tmp_path: Path, fake: FakeStages) -> N
         summarize(run)
 
 
+def write_utterances(run: RunDir, *texts: tuple[str, str, str], target: str | None = None, name: str = "test") -> None:
+    """Rows of the evaluation with (reference, base, adapted), and the hypotheses, whose audio the summary names."""
+    rows = list[dict[str, Any]]()
+    for number, (reference, base, adapted) in enumerate(texts):
+        errors = [errors_per_utterance([reference], [text], "basic@2")[0] for text in (base, adapted)]
+        row = UtteranceResult(
+            set=name,
+            id=f"u{number}",
+            audio_filepath=f"{number}.wav",
+            offset=0.0,
+            duration=1.0,
+            time=0.0,
+            text=reference,
+            pred_text=adapted,
+            pred_text_base=base,
+            speaker="",
+            language="",
+            words=errors[0][1],
+            errors=errors[1][0],
+            errors_base=errors[0][0],
+            flags=[],
+            flags_base=[],
+            target_language=target,
+        )
+        rows.append(vars(row))
+    run.utterances.parent.mkdir(parents=True, exist_ok=True)
+    with run.utterances.open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    run.hypotheses("test", "adapted").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def test_the_printed_summary_has_both_models_and_the_most_improved_clips(tmp_path: Path, fake: FakeStages) -> None:
     run = fake.run(recipe(tmp_path), "export")
-    references = [f"take drug {number}" for number in range(5)]
-    for system, hypothesis in (("base", "take the rug"), ("adapted", "take drug 3")):
-        rows = [
-            {"audio_filepath": f"{i}.wav", "text": text, "pred_text": hypothesis} for i, text in enumerate(references)
-        ]
-        run.hypotheses("test", system).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_utterances(run, *((f"take drug {number}", "take the rug", "take drug 3") for number in range(5)))
     lines = format_summary(run, RunSummary.model_validate(read_json(run.summary))).splitlines()
     assert lines[2].split() == ["your", "domain", "(test)", "25.0", "25.0"]
     assert lines[3].split() == ["general", "speech", "(canary)", "25.0", "25.0"]
@@ -629,20 +657,38 @@ def test_the_printed_summary_has_both_models_and_the_most_improved_clips(tmp_pat
     assert not any("unseen" in line for line in lines)
     first = lines.index("reference  take drug 3")
     assert lines[first + 1 : first + 3] == ["  base     take the rug", "  adapted  take drug 3"]
+    assert sum(line.startswith("reference") for line in lines) == 3
     assert lines[-3] == "report: out/report.html"
     assert lines[-1] == "next: finetune transcribe 0.wav --model out/export"
     for hypothesis in ("the rug", "take the rug"):  # worse than the base; equal to it
-        rows = [{"audio_filepath": "0.wav", "text": text, "pred_text": hypothesis} for text in references]
-        run.hypotheses("test", "adapted").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        run.utterances.unlink()
+        write_utterances(run, ("take drug 1", "take the rug", hypothesis))
         summary = format_summary(run, RunSummary.model_validate(read_json(run.summary)))
         assert "no test clip has fewer errors with the adapted model" in summary and "reference" not in summary
 
 
+def test_the_printed_improvements_have_no_word_errors_of_translations(tmp_path: Path, fake: FakeStages) -> None:
+    run = fake.run(recipe(tmp_path), "export")
+    write_utterances(run, ("take it", "take them", "take it"))
+    other = ("please enter your agent number now", "por favor", "please enter your agent number now")
+    write_utterances(run, other, target="en", name="test: translate es-en")
+    summary = format_summary(run, RunSummary.model_validate(read_json(run.summary)))
+    assert "reference  take it" in summary and "agent" not in summary
+    run.utterances.unlink()
+    texts = [  # by words, the first gains three, the second one
+        ("he goes home at six", "he is xx yy zz at six ww", "he is xx at six ww"),
+        ("the internationalization committee", "the zz committee", "the internationalisation committee"),
+    ]
+    write_utterances(run, *texts, target="en")
+    summary = format_summary(run, RunSummary.model_validate(read_json(run.summary)))
+    assert summary.index("reference  the internationalization") < summary.index("reference  he goes home")
+
+
 def test_the_printed_summary_of_a_japanese_run_counts_characters(tmp_path: Path, fake: FakeStages) -> None:
     run = fake.run(recipe(tmp_path), "export")
-    for system, hypothesis in (("base", "きのうは雨"), ("adapted", "今日は晴れだ")):  # better, but not without errors
-        row = {"audio_filepath": "0.wav", "text": "今日は晴れ", "pred_text": hypothesis}
-        run.hypotheses("test", system).write_text(json.dumps(row) + "\n")
+    write_utterances(run, ("今日は晴れ", "きのうは雨", "今日は晴れだ"))
+    row = read_jsonl(run.utterances)[0] | {"errors_base": 5, "errors": 1}  # of characters
+    run.utterances.write_text(json.dumps(row) + "\n")
     content = read_json(run.summary)
     for system in ("base", "adapted"):
         content["scores"]["test"][system]["normalizer"] = "ja-cer@2"

@@ -15,7 +15,9 @@ from finetune.data.snippet import mp3
 from finetune.metrics.alignment import align
 from finetune.metrics.result_rows import SuspiciousReference, UtteranceResult
 from finetune.metrics.word_changes import columns
+from finetune.report.clip_errors import clip_errors, gain
 from finetune.report.clips import ClipView, Player, cells, direction
+from finetune.report.wording import percent
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ def clip_lists(
     embedded_bytes: int = EMBEDDED_BYTES,
 ) -> dict[str, list[ClipView]]:
     """The clips of test with the largest gain, the largest loss, most errors, words but no speech, or a suspicious
-    reference; and the clips of all sets that are written in another language.
+    reference; and the clips of all sets that are written in another language. Errors are those of `clip_errors`.
 
     Args:
         all_rows: rows of `utterances.jsonl`; a list contains each sentence once.
@@ -54,12 +56,12 @@ def choose_clips(
 ) -> dict[str, Sequence[Row]]:
     """The rows of each list of `clip_lists`."""
     rows = [row for row in all_rows if row.set == "test"]
-    by_gain = sorted(rows, key=lambda row: row.errors - row.errors_base)
-    by_errors = sorted(rows, key=lambda row: -row.errors)
+    by_gain = sorted(rows, key=gain, reverse=True)
+    by_errors = sorted(rows, key=lambda row: -clip_errors(row)[1])
     return {
-        "fixed": _distinct(row for row in by_gain if row.errors < row.errors_base),
-        "broken": _distinct(row for row in reversed(by_gain) if row.errors > row.errors_base),
-        "worst": _distinct(row for row in by_errors if row.errors),
+        "fixed": _distinct(row for row in by_gain if gain(row) > 0),
+        "broken": _distinct(row for row in reversed(by_gain) if gain(row) < 0),
+        "worst": _distinct(row for row in by_errors if clip_errors(row)[1]),
         "unspoken": [row for row in by_errors if {"unspoken"} & {*row.flags, *row.flags_base}][:SHOWN],
         "language": _distinct(row for row in all_rows if row.written_language),
         "suspicious": suspicious[:SHOWN],
@@ -87,7 +89,7 @@ def _view(anchor: str, row: Row, preset: str, audio: "_Audio") -> ClipView:
         if row.written_language:
             asked = row.target_language or row.language
             facts.append(f"{row.set}: {asked} asked for, {row.written_language} written")
-        facts.append(f"errors {row.errors_base} → {row.errors} in {count(row.words, 'word')}")
+        facts.append(_errors(row))
     return ClipView(
         id=row.id,
         anchor=anchor,
@@ -98,6 +100,13 @@ def _view(anchor: str, row: Row, preset: str, audio: "_Audio") -> ClipView:
         flags=flags,
         player=audio.player(row, anchor),
     )
+
+
+def _errors(row: UtteranceResult) -> str:
+    if row.target_language:
+        base, adapted = (percent(1 - error) for error in clip_errors(row))
+        return f"chrF {base} → {adapted}"
+    return f"errors {row.errors_base} → {row.errors} in {count(row.words, 'word')}"
 
 
 class _Audio:

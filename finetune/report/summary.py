@@ -5,8 +5,9 @@ from pathlib import Path
 
 from finetune.core.files import read_jsonl
 from finetune.core.run_dir import RunDir
+from finetune.metrics.result_rows import UtteranceResult
 from finetune.metrics.results import RunSummary
-from finetune.metrics.wer import errors_per_utterance
+from finetune.report.clip_errors import gain
 
 EXAMPLES = 3
 LABELS = {"test": "your domain (test)", "canary": "general speech (canary)"}
@@ -22,8 +23,7 @@ def format_summary(run: RunDir, summary: RunSummary) -> str:
             lines.append(f"{label:{WIDTH}} {100 * scores.base.wer:8.1f} {100 * scores.adapted.wer:9.1f}")
             if plain := summary.without_terms.get(name):
                 lines.append(f"{'  without decode.terms':{WIDTH}} {100 * plain.base:8.1f} {100 * plain.adapted:9.1f}")
-    preset = summary.scores["test"].adapted.normalizer
-    lines += [*_tasks(summary), *_terms(summary), "", *_examples(run, preset), "", _speculation(summary)]
+    lines += [*_tasks(summary), *_terms(summary), "", *_examples(run), "", _speculation(summary)]
     if summary.report:
         lines.append(f"report: {summary.report}")
     lines.append(f"adapted model: {summary.export.dir}")
@@ -75,23 +75,16 @@ def _relative(path: str) -> str:
     return str(Path(path).relative_to(folder)) if Path(path).is_relative_to(folder) else path
 
 
-def _examples(run: RunDir, preset: str) -> list[str]:
-    """Reference and both hypotheses of the clips that improve most, one clip for each sentence."""
-    base, adapted = (read_jsonl(run.hypotheses("test", system)) for system in ("base", "adapted"))
-    references = [row["text"] for row in base]
-    base_errors, adapted_errors = (
-        errors_per_utterance(references, [row["pred_text"] for row in rows], preset) for rows in (base, adapted)
-    )
-    by_gain = sorted(range(len(base)), key=lambda i: adapted_errors[i][0] - base_errors[i][0])
-    improved = [index for index in by_gain if adapted_errors[index][0] < base_errors[index][0]]
+def _examples(run: RunDir) -> list[str]:
+    """Reference and both hypotheses of the clips of the set test that improve most, one clip for each sentence."""
+    every_row = (UtteranceResult(**row) for row in read_jsonl(run.utterances))
+    improved = sorted((row for row in every_row if row.set == "test" and gain(row) > 0), key=gain, reverse=True)
     if not improved:
         return ["no test clip has fewer errors with the adapted model"]
-    most_improved = {references[index]: index for index in reversed(improved)}  # of each sentence
+    most_improved = dict[str, UtteranceResult]()  # of each sentence
+    for row in improved:
+        most_improved.setdefault(row.text, row)
     lines = ["largest improvements:"]
-    for index in sorted(most_improved.values(), key=by_gain.index)[:EXAMPLES]:
-        lines += [
-            f"reference  {references[index]}",
-            f"  base     {base[index]['pred_text']}",
-            f"  adapted  {adapted[index]['pred_text']}",
-        ]
+    for row in list(most_improved.values())[:EXAMPLES]:
+        lines += [f"reference  {row.text}", f"  base     {row.pred_text_base}", f"  adapted  {row.pred_text}"]
     return lines

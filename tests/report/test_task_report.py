@@ -57,6 +57,8 @@ def test_a_report_of_translations_has_no_wer_of_the_domain(tmp_path: Path) -> No
     page, summary = report(tmp_path, clips("x", ENGLISH, "en"))
     assert "chrF</em>" in page and "| test |" in summary  # the row of its task
     assert "**Domain: Better on these 12 speakers; other speakers not shown.** chrF " in summary  # they are in train
+    changes = page.split('id="changes"')[1].split('id="words"')[0]
+    assert "largest gain of chrF" in changes and " → 100.0</span>" in changes and "errors " not in changes
     verdict = page.split('id="scores"')[0]
     assert "WER" not in verdict.split("General speech")[0].split("<main>")[1]
 
