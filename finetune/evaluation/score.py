@@ -5,7 +5,7 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -82,9 +82,10 @@ class ScoreResult:
 
     Attributes:
         sets: the scores by set name.
-        macro_wer: the mean of the WERs of all sets with transcriptions, each rounded to 0.01 percentage points as in
-            the leaderboard; None without such sets.
+        macro_wer: the mean of the WERs of all sets with transcriptions that are scored in words, each rounded to 0.01
+            percentage points as in the leaderboard; None without such sets.
         rtfx: seconds of audio per second of recognition (features, encoder, decoding; without reading files).
+        macro_cer: the same mean of the CERs of sets that are scored in characters, such as Japanese ones.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -94,6 +95,7 @@ class ScoreResult:
     sets: dict[str, ScoredSet]
     macro_wer: float | None
     rtfx: float | None
+    macro_cer: float | None = None
 
 
 def score(recipe: Recipe, run: RunDir, decoder: Decoder | None = None, merge: bool = False) -> ScoreResult:
@@ -174,13 +176,23 @@ def _missing_parts(name: str, files: SetFiles) -> str:
 
 def _result(recipe: Recipe, sets: dict[str, ScoredSet]) -> ScoreResult:
     audio, seconds = (sum(getattr(entry, name) for entry in sets.values()) for name in ("audio_seconds", "seconds"))
-    rates = [round(100 * entry.wer, 2) for entry in sets.values() if entry.chrf is None]
     return ScoreResult(
         settings=ScoreSettings(recipe.model, recipe.decode, recipe.evaluate, recipe.seed),
         sets=sets,
-        macro_wer=sum(rates) / len(rates) / 100 if rates else None,
+        macro_wer=_macro(_sets_with(sets, "WER")),
         rtfx=audio / seconds if seconds else None,
+        macro_cer=_macro(_sets_with(sets, "CER")),
     )
+
+
+def _sets_with(sets: Mapping[str, ScoredSet], metric: str) -> list[ScoredSet]:
+    """The sets with transcriptions whose rate is the WER, or the CER."""
+    return [entry for entry in sets.values() if entry.chrf is None and entry.error_name == metric]
+
+
+def _macro(sets: Sequence[ScoredSet]) -> float | None:
+    """The mean of their rates, each rounded as in the leaderboard; None without sets."""
+    return sum(round(100 * entry.wer, 2) for entry in sets) / len(sets) / 100 if sets else None
 
 
 class _ModelDecoder:
@@ -215,9 +227,14 @@ def _score_set(
 
 
 def score_table(result: ScoreResult) -> list[str]:
-    """Notes on empty references, a heading, one line for each set and each task, and the mean of all sets."""
-    mean_label = f"mean of {count(sum(entry.chrf is None for entry in result.sets.values()), 'set')} (macro)"
-    width = max(map(len, [*result.sets, mean_label]))
+    """Notes on empty references, a heading, one line for each set and each task, and the means of all sets."""
+    names = {name: name + ", CER" * (entry.error_name == "CER") for name, entry in result.sets.items()}
+    means = {
+        f"mean of {count(len(_sets_with(result.sets, metric)), 'set')} (macro{suffix})": value
+        for metric, suffix, value in (("WER", "", result.macro_wer), ("CER", " CER", result.macro_cer))
+        if value is not None
+    } or {"all sets": None}
+    width = max(map(len, [*names.values(), *means]))
     notes = [f"{name}: {note}" for name, entry in result.sets.items() if (note := empty_references_note(entry))]
     tasks = [f"{name}: {task_line(task)}" for name, entry in result.sets.items() for task in entry.tasks]
     lines = [
@@ -229,9 +246,11 @@ def score_table(result: ScoreResult) -> list[str]:
         wer = f"{100 * entry.wer:.2f} ({100 * entry.interval.low:.2f} to {100 * entry.interval.high:.2f})"
         rates = f"{wer:>27}{100 * entry.cer:8.2f}" if entry.chrf is None else f"{'translations, see below':>35}"
         counts = f"{entry.utterances:8}{entry.unscored:10}{entry.reference_words:9}"
-        lines.append(f"{name:{width}}{counts}{rates}{entry.rtfx or 0:9.2f}")
-    mean = "" if result.macro_wer is None else f"{100 * result.macro_wer:.2f}"
-    return [*lines, f"{mean_label:{width}}{'':27}{mean:>11}{'':24}{result.rtfx or 0:9.2f}", *tasks]
+        lines.append(f"{names[name]:{width}}{counts}{rates}{entry.rtfx or 0:9.2f}")
+    for label, value in means.items():
+        mean = "" if value is None else f"{100 * value:.2f}"
+        lines.append(f"{label:{width}}{'':27}{mean:>11}{'':24}{result.rtfx or 0:9.2f}")
+    return [*lines, *tasks]
 
 
 def set_names(sources: Sequence[str]) -> dict[str, str]:

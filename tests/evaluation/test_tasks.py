@@ -1,6 +1,7 @@
 """Scores by task and language: sets without mixed tasks, BLEU and chrF with intervals, texts in another language."""
 
 import json
+import re
 import wave
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance, write_manifest
 from finetune.evaluation.decode_run import Backend
 from finetune.evaluation.evaluate import evaluate
-from finetune.evaluation.score import score, score_table
+from finetune.evaluation.score import ScoreResult, score, score_table
 from finetune.evaluation.scoring_sets import scoring_sets
 from finetune.evaluation.task_results import task_line
 from finetune.inference.recognize import Hypothesis
@@ -274,3 +275,31 @@ def test_score_has_no_wer_of_translations(tmp_path: Path) -> None:
     table = "\n".join(score_table(result))
     assert "mean of 1 set" in table and "translations, see below" in table
     assert "only: translate es-en, clips 3: BLEU 100.0" in table
+
+
+def test_score_has_a_mean_of_words_and_a_mean_of_characters(tmp_path: Path) -> None:
+    audio = tmp_path / "a.wav"
+    with wave.open(str(audio), "wb") as out:
+        out.setparams((1, 2, 16000, 0, "NONE", ""))
+        out.writeframes(bytes(2 * 16000))
+    texts = {"en": ("one two three four", "en"), "de": ("eins zwei", "de"), "ja": ("今日は晴れ", "ja")}
+    for name, (text, language) in texts.items():
+        write_manifest(tmp_path / f"{name}.jsonl", [Utterance(name, str(audio), 1.0, text, language=language)])
+    spoken = {"en": "one two three", "de": "eins zwei", "ja": "昨日は晴"}
+
+    def scored(*names: str) -> ScoreResult:
+        data = DataSection(train=["-"], valid=["-"], test=[str(tmp_path / f"{name}.jsonl") for name in names])
+        recipe = Recipe(name="x", model=ModelSection(base="-"), data=data)
+        return score(
+            recipe,
+            RunDir(tmp_path / "-".join(names)),
+            lambda items: [Hypothesis(item.id, spoken[item.id], (1,), -1.0, 0.1) for item in items],
+        )
+
+    result = scored("en", "de", "ja")
+    assert (result.macro_wer, result.macro_cer) == (pytest.approx(0.125), pytest.approx(0.4))
+    table = "\n".join(score_table(result))
+    assert re.search(
+        r"ja, CER .* 40\.00 .*\nmean of 2 sets \(macro\) +12\.50 .*\nmean of 1 set \(macro CER\) +40\.00", table
+    )
+    assert scored("ja").macro_wer is None
