@@ -24,6 +24,7 @@ from finetune.exporting.adapter_folder import (
     refuse_shipped_lora,
     write_adapter,
 )
+from finetune.exporting.card.usage import PROMPT_ABOVE
 from finetune.exporting.card.write import write_adapter_card
 from finetune.exporting.merge import trained_outputs
 from finetune.exporting.plain_peft import python_code
@@ -48,7 +49,7 @@ are rounded.
 ```python
 {loading}```
 
-Use the processor of the base model, and the prompt `<|audio|>{instruction}`.
+Use the processor of the base model, and {prompt_above}.
 
 ### Self-check
 This code prints `{adapted}`. If it prints `{without}`, the base model runs without the adapter; if it prints something
@@ -98,7 +99,7 @@ def export_peft(recipe: Recipe, run: RunDir, folder: Path, run_process: RunProce
             peft="0.19",
             loading=loading,
             self_check=self_check,
-            instruction=recipe.model.instruction,
+            prompt_above=PROMPT_ABOVE,
             without=loaded.self_check[0],
             adapted=loaded.self_check[1],
         )

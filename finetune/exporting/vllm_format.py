@@ -19,6 +19,7 @@ from finetune.exporting.adapter_folder import (
     refuse_shipped_lora,
     write_adapter,
 )
+from finetune.exporting.card.usage import PROMPT_ABOVE
 from finetune.exporting.card.write import write_adapter_card
 from finetune.exporting.save import base_folder, staged_folder
 from finetune.exporting.trained_weights import TrainedWeights
@@ -37,8 +38,9 @@ the names of vLLM. PEFT needs the adapter of `finetune export --format peft`.
 vllm serve {base} {pin}--enable-lora --max-lora-rank {max_rank} --lora-modules adapted=FOLDER --max-model-len 2048
 ```
 
-Request the model `adapted`, with the prompt `<|audio|>{instruction}`. vLLM ignores an adapter whose names it does not
-know without an error; `finetune verify FOLDER --engine vllm-lora` compares its texts with those of the trained model.
+Request the model `adapted`, with {prompt_above};
+`/v1/audio/transcriptions` writes a prompt of its own. vLLM ignores an adapter whose names it does not know without an
+error; `finetune verify FOLDER --engine vllm-lora` compares its texts with those of the trained model.
 """
 
 
@@ -61,7 +63,7 @@ def export_vllm_lora(recipe: Recipe, run: RunDir, folder: Path) -> AdapterResult
         pin=f"--revision {revision} " if revision else "",
         rank=config.r,
         max_rank=max_lora_rank(config.r),
-        instruction=recipe.model.instruction,
+        prompt_above=PROMPT_ABOVE,
     )
     with staged_folder(folder, keep=False) as staged:
         limits = write_adapter(staged, config, tensors, recipe, run, base)

@@ -1,6 +1,7 @@
 """The model card of an export: front matter of the hub, results, data, prompt; results on benchmarks; engines."""
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from finetune.core.prompts import PROFILES
 from finetune.core.run_dir import RunDir
 from finetune.exporting.base_facts import BaseFacts, base_facts, front_matter
 from finetune.exporting.card.model_card import CardFacts, CardFormat, model_card
-from finetune.exporting.card.usage import engine_section, prompt_section, update_engines, usage
+from finetune.exporting.card.usage import engine_section, llamacpp_prompt, prompt_section, update_engines, usage
 from finetune.exporting.card.write import write_merged_card
 from finetune.exporting.data_facts import split_facts
 from finetune.exporting.engine_checks import FILE, EngineCheck, add_check, read_checks
@@ -237,6 +238,18 @@ def test_the_prompt_of_each_version() -> None:
     assert "`<|audio|> write`" in system and "The system turn is `Knowledge Cutoff" in system
     assert "Keywords" not in prompt_section("write", PROFILES["4.0"], keywords=False)
     assert "'role': 'system'" in usage("write", PROFILES["4.1-plus"], 30, 200)
+
+
+def test_the_arguments_of_llamacpp_have_the_whole_prompt(tmp_path: Path) -> None:
+    assert llamacpp_prompt("write it?", PROFILES["4.0"]) == '-p "write it?"'
+    profile = PROFILES["4.1-plus"]
+    text = llamacpp_prompt('say "$x" `now`', profile)
+    output = subprocess.run(["bash", "-c", f"printf '%s|' {text}"], capture_output=True, text=True, check=True).stdout
+    assert output.split("|") == ["-sys", profile.system, "-p", ' say "$x" `now`', ""]
+    (tmp_path / "README.md").write_text(engine_section({}, "", 0))
+    assert update_engines(tmp_path, {"llamacpp": CHECK, "mlx": CHECK}, "écris", 200, profile)
+    card = (tmp_path / "README.md").read_text()
+    assert '-p " écris"' in card and '-sys "Knowledge Cutoff' in card and 'prompt="écris"' in card
 
 
 def test_benchmarks_of_the_hub() -> None:

@@ -1,11 +1,12 @@
 """The part of a model card that says how to run the model: prompt, engines, and which engines were verified."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from finetune.core.files import write_text
-from finetune.core.prompts import PromptProfile
+from finetune.core.prompts import DEFAULT_PROFILE, PromptProfile
 from finetune.exporting.engine_checks import EngineCheck
 from finetune.model.prompt import user_request
 from finetune.report.wording import percent
@@ -36,7 +37,8 @@ print(processor.tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip
 ```
 """
 ENGINE_USAGE = {
-    "vllm": """vLLM:
+    "vllm": """vLLM. `LLM.generate` takes the prompt of the section Prompt, in the chat template;
+`/v1/audio/transcriptions` of the server writes a prompt of its own:
 
 ```
 vllm serve MODEL --max-model-len 2048
@@ -53,10 +55,11 @@ print(load_model("MODEL").generate("clip.wav", prompt={request}, max_tokens={tok
     "llamacpp": """llama.cpp, with the GGUF files that `finetune export --format gguf` writes:
 
 ```
-llama-mtmd-cli -m model-F16.gguf --mmproj mmproj-F16.gguf --audio clip.wav -p {request}
+llama-mtmd-cli -m model-F16.gguf --mmproj mmproj-F16.gguf --audio clip.wav {llamacpp_prompt}
 ```
 """,
 }
+PROMPT_ABOVE = "the prompt of the section Prompt, with the chat template of the base model"
 
 
 def usage(instruction: str, profile: PromptProfile, window: float, tokens: int) -> str:
@@ -90,7 +93,20 @@ def prompt_section(instruction: str, profile: PromptProfile, keywords: bool) -> 
     return "\n".join(lines) + "\n"
 
 
-def engine_section(checks: Mapping[str, EngineCheck], instruction: str, tokens: int) -> str:
+def llamacpp_prompt(instruction: str, profile: PromptProfile) -> str:
+    """The arguments of `llama-mtmd-cli` for the prompt; it writes the audio directly before the text of `-p`."""
+    user = f"-p {_shell_text(profile.separator + instruction)}"
+    return f"-sys {_shell_text(profile.system)} {user}" if profile.system else user
+
+
+def _shell_text(text: str) -> str:
+    """A text in quotation marks of a shell."""
+    return '"' + re.sub(r'(["\\$`])', r"\\\1", text) + '"'
+
+
+def engine_section(
+    checks: Mapping[str, EngineCheck], instruction: str, tokens: int, profile: PromptProfile = DEFAULT_PROFILE
+) -> str:
     """The table of verified engines, and how to run each; between two marks, so that it can be replaced."""
     if not checks:
         return f"{START}\nNo other engine was verified (`finetune verify`).\n{END}\n"
@@ -105,7 +121,10 @@ def engine_section(checks: Mapping[str, EngineCheck], instruction: str, tokens: 
             f"{percent(item.toolkit_wer)} |"
         )
     how = [
-        ENGINE_USAGE[name].replace("{request}", json.dumps(instruction)).replace("{tokens}", str(tokens))
+        ENGINE_USAGE[name]
+        .replace("{llamacpp_prompt}", llamacpp_prompt(instruction, profile))
+        .replace("{request}", json.dumps(instruction, ensure_ascii=False))
+        .replace("{tokens}", str(tokens))
         for name in sorted(checks)
         if name in ENGINE_USAGE
     ]
@@ -113,7 +132,13 @@ def engine_section(checks: Mapping[str, EngineCheck], instruction: str, tokens: 
     return "\n".join([START, table, "", *how, END, ""])
 
 
-def update_engines(folder: Path, checks: Mapping[str, EngineCheck], instruction: str, tokens: int) -> bool:
+def update_engines(
+    folder: Path,
+    checks: Mapping[str, EngineCheck],
+    instruction: str,
+    tokens: int,
+    profile: PromptProfile = DEFAULT_PROFILE,
+) -> bool:
     """Replaces the section in the card of an export. Returns whether it has a card with this section."""
     path = folder / "README.md"
     if not path.is_file():
@@ -123,5 +148,5 @@ def update_engines(folder: Path, checks: Mapping[str, EngineCheck], instruction:
     _, end, after = rest.partition(END + "\n")
     if not start or not end:
         return False
-    write_text(path, before + engine_section(checks, instruction, tokens) + after)
+    write_text(path, before + engine_section(checks, instruction, tokens, profile) + after)
     return True

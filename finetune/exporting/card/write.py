@@ -11,7 +11,7 @@ from finetune.core.prompts import PromptProfile, profile_of
 from finetune.core.run_dir import RunDir
 from finetune.exporting.adaptation import Adaptation
 from finetune.exporting.card.model_card import CardFormat, card_facts, model_card
-from finetune.exporting.card.usage import usage
+from finetune.exporting.card.usage import PROMPT_ABOVE, llamacpp_prompt, usage
 from finetune.exporting.eval_results import benchmark_of, eval_result
 from finetune.exporting.publish.private_paths import shortened_text
 
@@ -19,12 +19,12 @@ CARD = "README.md"
 GGUF_USAGE = """The language model, and encoder with projector (`mmproj`), for llama.cpp:
 
 ```
-llama-mtmd-cli -m model-DTYPE.gguf --mmproj mmproj-DTYPE.gguf --audio clip.wav -p "{instruction}"
+llama-mtmd-cli -m model-DTYPE.gguf --mmproj mmproj-DTYPE.gguf --audio clip.wav {llamacpp_prompt}
 ```
 """
 ONNX_USAGE = """For onnxruntime, in float32: `audio.onnx` is encoder with projector, `embedding.onnx` embeds tokens,
 `decoder.onnx` the language model with its cache; `onnx.json` has the sizes. The log-mel features are those of the
-processor of the base model. The turn of the user is `<|audio|>{instruction}`.
+processor of the base model. Use {prompt_above}.
 """
 GGUF_CARD = CardFormat("gguf", "quantized", " (GGUF)", GGUF_USAGE)
 ONNX_CARD = CardFormat("onnx", "quantized", " (ONNX)", ONNX_USAGE)
@@ -37,7 +37,7 @@ def write_merged_card(folder: Path, recipe: Recipe, run: RunDir, base: Path, lim
         CheckpointError: a record or the evaluation of the run is damaged.
         DataError: a manifest is damaged.
     """
-    facts = card_facts(recipe, run, base, limits, _profile(recipe, base))
+    facts = card_facts(recipe, run, base, limits, card_profile(recipe, base))
     window = limits.with_window(recipe.decode).max_window
     how = usage(recipe.model.instruction, facts.profile, window, recipe.decode.max_new_tokens)
     write_text(folder / CARD, shortened_text(model_card(facts, CardFormat("transformers", "finetune", "", how))))
@@ -50,7 +50,7 @@ def write_merged_card(folder: Path, recipe: Recipe, run: RunDir, base: Path, lim
 
 def write_adapter_card(folder: Path, recipe: Recipe, run: RunDir, base: Path, limits: ModelLimits, how: str) -> None:
     """Writes the card of an adapter; `how` says how to load it, and keeps its paths. Raises as `write_merged_card`."""
-    facts = card_facts(recipe, run, base, limits, _profile(recipe, base))
+    facts = card_facts(recipe, run, base, limits, card_profile(recipe, base))
     mark = "<!-- use -->"
     card = shortened_text(model_card(facts, CardFormat("peft", "adapter", " (adapter)", mark)))
     write_text(folder / CARD, card.replace(mark, how))
@@ -63,10 +63,12 @@ def write_converted_card(folder: Path, run: RunDir, form: CardFormat) -> None:
     adaptation = Adaptation.read(run.export)
     recipe, base = adaptation.recipe, Path(adaptation.base)
     folder_of_base = base if base.is_dir() else run.export
-    facts = card_facts(recipe, run, folder_of_base, adaptation.limits, _profile(recipe, run.export))
-    form = replace(form, usage=form.usage.format(instruction=recipe.model.instruction))
+    facts = card_facts(recipe, run, folder_of_base, adaptation.limits, card_profile(recipe, run.export))
+    prompt = llamacpp_prompt(recipe.model.instruction, facts.profile)
+    form = replace(form, usage=form.usage.format(llamacpp_prompt=prompt, prompt_above=PROMPT_ABOVE))
     write_text(folder / CARD, shortened_text(model_card(facts, form)))
 
 
-def _profile(recipe: Recipe, folder: Path) -> PromptProfile:
+def card_profile(recipe: Recipe, folder: Path) -> PromptProfile:
+    """The prompts of the model of a recipe, with the files of the model in `folder`."""
     return profile_of(recipe.model.base, read_json(folder / "config.json"), (folder / BPE_HEAD).is_file())
