@@ -26,6 +26,7 @@ from finetune.evaluation.compare_result import (
 )
 from finetune.evaluation.kept_hypotheses import run_and_keep
 from finetune.evaluation.systems import TRANSCRIBERS, System, SystemHypotheses, Transcriber, parse_system, run_system
+from finetune.evaluation.training_overlap import TrainingOverlap, limited, overlap_notes, training_overlap
 from finetune.evaluation.utterances import check_audio, clip_of, read_utterances
 from finetune.metrics.conditions import Condition
 from finetune.metrics.normalizer import UNSPACED, normalize
@@ -197,6 +198,7 @@ def _score(
         system.name: _system_scores(system, hypotheses[system.name], inputs.utterances, clips, outputs, options)
         for system in inputs.systems
     }
+    overlaps = training_overlap(inputs.systems, [inputs.utterances[index] for index in complete])
     return CompareResult(
         manifest=inputs.manifest,
         manifest_sha256=sha256_file(Path(inputs.manifest)),
@@ -204,8 +206,8 @@ def _score(
         clips=len(clips),
         words=scores[names[0]].reference_words,
         systems=scores,
-        comparisons=_comparisons(clips, outputs, options),
-        notes=list(_notes(inputs, hypotheses, clips)),
+        comparisons=_comparisons(clips, outputs, options, overlaps),
+        notes=[*_notes(inputs, hypotheses, clips), *overlap_notes(overlaps, clips)],
         fired=_fired(conditions, scores),
     )
 
@@ -237,11 +239,17 @@ def _system_scores(
 
 
 def _comparisons(
-    clips: Sequence[Clip], outputs: Mapping[str, list[SystemOutput]], options: ScoringOptions
+    clips: Sequence[Clip],
+    outputs: Mapping[str, list[SystemOutput]],
+    options: ScoringOptions,
+    overlaps: Mapping[str, TrainingOverlap],
 ) -> dict[str, SystemComparison]:
     """Each system against the first. The verdict follows the p-values, adjusted by Holm's method."""
     baseline, *candidates = outputs
-    tests = {name: comparison(clips, outputs[baseline], outputs[name], options) for name in candidates}
+    tests = {
+        name: limited(comparison(clips, outputs[baseline], outputs[name], options), (baseline, name), overlaps)
+        for name in candidates
+    }
     adjusted = holm([test.p_value for test in tests.values()])
     return {
         name: SystemComparison(**{**vars(test), "p_holm": p_holm}, verdict=_verdict(test, p_holm))

@@ -298,6 +298,32 @@ def test_run_directory_provides_hypotheses_speed_and_test_set(compare: Run, run:
     assert json.loads(Path("o.json").read_text())["systems"]["runs/demo"]["truncated"] == 1
 
 
+@pytest.mark.parametrize(("side", "text"), [("", "; other speakers not shown"), (":base", "")])
+def test_speakers_of_the_training_limit_the_verdict(compare: Run, run: RunDir, side: str, text: str) -> None:
+    rows = read(str(run.manifest("test")))
+    write(str(run.manifest("train")), [{**row, "id": f"t{row['id']}", "offset": 9.0} for row in rows[:3]])
+    first = f"runs/demo{side}" if side else "bad.jsonl"
+    second = "good.jsonl" if side else "runs/demo"
+    _, out, _ = compare(first, second, "--manifest", str(run.manifest("test")), "--json", "o.json")
+    content = json.loads(Path("o.json").read_text())
+    assert content["comparisons"][second]["scope"] == ("other speakers" if side else "these speakers")
+    assert ("better on these 12 speakers" + text in out) == (not side)
+    note = "runs/demo was trained with 3 of 12 speakers: its scores do not apply to new speakers"
+    assert content["notes"] == ([] if side else [note]) and "in its training data" not in out
+
+
+def test_training_clips_of_an_export_are_noted(folder: Path) -> None:
+    test, train = read("test.jsonl"), Path("runs/demo/manifests/train.jsonl")
+    train.parent.mkdir(parents=True)
+    write(str(train), [{**test[0], "audio_filepath": str(folder / "a.wav"), "speaker": "other"}])
+    for name in ("config.json", "adaptation.json"):
+        write_json(Path("runs/demo/export") / name, {})
+    outputs = SystemHypotheses(correct_outputs(0.1), "now")
+    result = compare_with({"model": lambda model, clips: outputs}, "bad.jsonl", "runs/demo/export")
+    assert f"runs/demo/export: {CLIPS} clips are in its training data: too good a score" in result.notes
+    assert result.comparisons["runs/demo/export"].scope == "other speakers"
+
+
 def test_run_without_hypotheses_for_the_clips_is_an_error(compare: Run, run: RunDir) -> None:
     write("other.jsonl", [{**read("test.jsonl")[0], "id": "new"}])
     code, _, err = compare("runs/demo:base", "runs/demo", "--manifest", "other.jsonl")

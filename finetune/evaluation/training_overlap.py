@@ -1,0 +1,82 @@
+"""Which speakers and clips of a comparison are in the training data of a system."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from finetune.core.model_limits import ADAPTATION
+from finetune.core.run_dir import RunDir
+from finetune.core.wording import count, verb
+from finetune.data.manifest import Utterance, read_manifest
+from finetune.evaluation.systems import System
+from finetune.metrics.scorecard import Clip
+from finetune.metrics.scores import Comparison
+
+TRAINING = ("train", "replay")
+
+
+@dataclass(frozen=True)
+class TrainingOverlap:
+    """The speakers among the clips that a system was trained with, and the number of clips with training audio."""
+
+    speakers: frozenset[str]
+    clips: int
+
+
+def training_overlap(systems: Sequence[System], clips: Sequence[Utterance]) -> dict[str, TrainingOverlap]:
+    """By name of a system, its overlap with the clips. Systems without a known run and without an overlap are absent.
+
+    Args:
+        systems: the systems; the run of an adapted model or of an export says what it was trained with.
+        clips: the clips.
+
+    Raises:
+        DataError: a manifest of a run is damaged.
+    """
+    speakers, audio = {item.speaker for item in clips} - {""}, [_audio(item) for item in clips]
+    found = {}
+    for system in systems:
+        manifests = [path for path in _manifests(system) if path.is_file()]
+        rows = [row for path in manifests for row in read_manifest(path)]
+        trained = {_audio(row) for row in rows}
+        overlap = TrainingOverlap(
+            frozenset(speakers & {row.speaker for row in rows}), sum(place in trained for place in audio)
+        )
+        if overlap.speakers or overlap.clips:
+            found[system.name] = overlap
+    return found
+
+
+def _manifests(system: System) -> list[Path]:
+    folder = Path(system.source)
+    if system.kind == "run" and system.side == "adapted":
+        run = RunDir(folder)
+    elif system.kind == "model" and (folder / ADAPTATION).is_file():
+        run = RunDir(folder.resolve().parent)
+    else:
+        return []
+    return [run.manifest(split) for split in TRAINING]
+
+
+def _audio(item: Utterance) -> tuple[str, float, int | None]:
+    return item.audio_filepath, item.offset, item.channel
+
+
+def limited(test: Comparison, names: Sequence[str], overlaps: Mapping[str, TrainingOverlap]) -> Comparison:
+    """The comparison; it holds for no other speakers if one of its systems was trained with speakers of the clips."""
+    trained = any(name in overlaps and overlaps[name].speakers for name in names)
+    return replace(test, scope="these speakers") if trained and test.scope == "other speakers" else test
+
+
+def overlap_notes(overlaps: Mapping[str, TrainingOverlap], clips: Sequence[Clip]) -> Iterator[str]:
+    """Sentences on each system with an overlap."""
+    speakers = len({clip.speaker for clip in clips} - {""})
+    for name, overlap in overlaps.items():
+        if overlap.clips:
+            number = overlap.clips
+            yield f"{name}: {count(number, 'clip')} {verb(number, 'is', 'are')} in its training data: too good a score"
+        if overlap.speakers:
+            yield (
+                f"{name} was trained with {len(overlap.speakers)} of {count(speakers, 'speaker')}: its scores do not "
+                "apply to new speakers"
+            )
