@@ -258,12 +258,11 @@ def comparison(
 def _translation_comparison(
     clips: Sequence[Clip], first: Sequence[SystemOutput], second: Sequence[SystemOutput], options: ScoringOptions
 ) -> Comparison:
-    """Compares 1 - chrF; a translation without a reference counts nothing."""
-    blocks = choose_blocks(units_of(clips))
-    counts = [
-        [chrf_counts(clip.text, output.text) for clip, output in zip(clips, outputs, strict=True)]
-        for outputs in (first, second)
-    ]
+    """Compares 1 - chrF; a translation without a reference is not scored, and is no block either."""
+    chosen = [index for index, clip in enumerate(clips) if clip.text.strip()]
+    scored = chosen or range(len(clips))
+    blocks = choose_blocks(units_of([clips[index] for index in scored]))
+    counts = [[chrf_counts(clips[index].text, outputs[index].text) for index in scored] for outputs in (first, second)]
     pair = score_difference(counts[0], counts[1], blocks.names, chrf, options.replicas, options.seed)
     return Comparison(
         difference=-pair.difference,
@@ -273,7 +272,7 @@ def _translation_comparison(
         p_value=pair.p_value,
         detectable=pair.detectable,
         blocks=pair.blocks,
-        note=pair.note,
+        note=pair.note if chosen else "no translation has a reference, so nothing was scored",
         mapsswe=Mapsswe(0, 0.0, None, None, "not defined for translations"),
         scope=blocks.scope,
         speakers=blocks.speakers,

@@ -145,3 +145,15 @@ def test_many_clips_take_seconds_and_little_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 64e6
+
+
+def test_translations_without_a_reference_are_no_blocks() -> None:
+    texts = ["hello my friend", "good day to you", "see you soon", "thanks a lot", "my name is", "how are you"]
+    scored = [Clip(f"u{n}", text, 3.0, f"s{n}", f"{n}", "", target_language="en") for n, text in enumerate(texts)]
+    empty = [Clip(f"e{n}", " ", 3.0, f"e{n}", f"e{n}", "", target_language="en") for n in range(6)]
+    base, adapted = ([SystemOutput(text, 0.1, False) for text in column] for column in (["hola"] * 6, texts))
+    more = [SystemOutput("hola", 0.1, False)] * 6
+    result = comparison([*scored, *empty], [*base, *more], [*adapted, *more], OPTIONS)
+    assert result == comparison(scored, base, adapted, OPTIONS) and result.blocks == 6
+    nothing = comparison(empty, more, more, OPTIONS)
+    assert nothing.difference == 0 and nothing.note == "no translation has a reference, so nothing was scored"
