@@ -176,7 +176,9 @@ def _suspicious_clips(result: "CompareResult") -> list[str]:
         if entry.flags:
             kinds = ", ".join(f"{number} {flag}" for flag, number in entry.flags.items())
             rest = entry.without_flagged
-            without = f"WER without them {100 * rest.wer:.1f}" if rest.utterances else "these are all clips"
+            without = (
+                f"{entry.error_name} without them {100 * rest.wer:.1f}" if rest.utterances else "these are all clips"
+            )
             suspicious = count(entry.utterances - rest.utterances, "suspicious clip")
             notes.append(f"{name}: {suspicious} ({kinds}); {without}")
     return notes

@@ -260,6 +260,13 @@ def test_scores_with_a_list_of_terms_say_so(run: RunDir, page: str, tmp_path: Pa
     write_report(other)
     for path in (other.page, other.digest):
         assert f"{told} Without them the WER of test is 50.0 % (base) and 25.0 % (adapted)." in path.read_text()
+    japanese = read_json(other.scores)
+    for system in ("base", "adapted"):
+        japanese["scores"]["test"][system]["normalizer"] = "ja-cer@2"
+    write_json(other.scores, japanese)
+    write_report(other)
+    for path in (other.page, other.digest):
+        assert "Without them the CER of test is 50.0 %" in path.read_text()
 
 
 def test_the_style_of_the_transcripts_and_the_rules_are_shown(run: RunDir, page: str, tmp_path: Path) -> None:
