@@ -229,11 +229,12 @@ def _score_set(
 def score_table(result: ScoreResult) -> list[str]:
     """Notes on empty references, a heading, one line for each set and each task, and the means of all sets."""
     names = {name: name + ", CER" * (entry.error_name == "CER") for name, entry in result.sets.items()}
-    means = {
+    means: dict[str, float | None] = {
         f"mean of {count(len(_sets_with(result.sets, metric)), 'set')} (macro{suffix})": value
         for metric, suffix, value in (("WER", "", result.macro_wer), ("CER", " CER", result.macro_cer))
         if value is not None
-    } or {"all sets": None}
+    }
+    means = means or {"all sets": None}
     width = max(map(len, [*names.values(), *means]))
     notes = [f"{name}: {note}" for name, entry in result.sets.items() if (note := empty_references_note(entry))]
     tasks = [f"{name}: {task_line(task)}" for name, entry in result.sets.items() for task in entry.tasks]
