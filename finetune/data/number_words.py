@@ -5,7 +5,6 @@ stays as it is and is returned, so that nothing is read wrongly in silence.
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -109,6 +108,10 @@ _PHONE = re.compile(  # 555-1234, (555) 123-4567, 555.123.4567, 555 123 4567, +4
     r"(?<![\w.,-])(?:\+\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,5}"
     r"|(?:\(\d{3}\) ?|\d{3}[ .-])?\d{3}[.-]\d{4}|\d{3} \d{3} \d{4})(?![\w-]|[.,]\d)"
 )
+_LOCAL_PHONE = re.compile(  # 0800 123 456, (020) 7946 0958, 0161-496 0000, 07700 900123, 1800 123 456
+    r"(?<![\w.,-])(?:(?:\(0\d{1,5}\) ?|0\d{1,5}[ -])\d{3,4}[ -]\d{3,4}(?:[ -]\d{3,4})?"
+    r"|(?:\(0\d{2,5}\) ?|0\d{2,5} )\d{4,8}|0\d{2,5}-\d{5,8}|1[38]00[ -]\d{3}[ -]\d{3})(?![\w%-]|[.,:]\d)"
+)
 _PHONE_START = re.compile(r"(?<![\w.,-])1[ .-](?=\(?\d{3}\)?[ .-]\d{3}[.-]\d{4})")  # 1-800-555-1234
 _MAGNITUDE = re.compile(r"(?<!\S)([$€£])(\d[\d.,]*) (thousand|million|billion|trillion)(?![\w-])")
 _GROUPS_END = r"(?!\d| \d|[.,]\d+[.,]\d)"  # 12 500 and 12 500,5, but not 12 500,500.5
@@ -149,7 +152,8 @@ def numbers_to_words(text: str, language: str) -> Spelled:
         )
         text = text.replace("\u2007", " ")
     if language == "en":
-        text = _PHONE.sub(_telephone, _PHONE_START.sub("one ", text))
+        text = _PHONE_START.sub("one ", _LOCAL_PHONE.sub(_telephone, text))
+        text = _PHONE.sub(_telephone, text)
         text = _MAGNITUDE.sub(lambda match: f"{match[2]} {match[3]} {READINGS['en'].currencies[match[1]][1]}", text)
 
     def convert(match: re.Match[str]) -> str:
@@ -204,15 +208,7 @@ def _number(core: str, language: str) -> str | None:
     reading = READINGS.get(language, CARDINALS_ONLY)
     if sum(map(str.isdigit, core)) > MAX_DIGITS:
         return None
-    forms: list[Callable[[str, str, Reading], str | None]] = [
-        _plain,
-        _signed,
-        _percent,
-        _money,
-        _ordinal,
-        _time,
-        _range,
-    ]
+    forms = (_plain, _signed, _percent, _money, _ordinal, _time, _range)
     return next((words for form in forms if (words := form(core, language, reading)) is not None), None)
 
 

@@ -30,6 +30,13 @@ from finetune.data.number_words import numbers_to_words
         ("en", "555-1234", "five five five one two three four"),
         ("en", "(555) 123-4567", "five five five one two three four five six seven"),
         ("en", "call +1 555 123 4567 now", "call plus one five five five one two three four five six seven now"),
+        ("en", "call 0800 123 456 now", "call zero eight zero zero one two three four five six now"),
+        ("en", "0800 123 000 24 hours", "zero eight zero zero one two three zero zero zero twenty four hours"),
+        ("en", "(020) 7946 0958.", "zero two zero seven nine four six zero nine five eight."),
+        ("en", "0161-496 0000", "zero one six one four nine six zero zero zero zero"),
+        ("en", "07700 900123", "zero seven seven zero zero nine zero zero one two three"),
+        ("en", "1800 123 456", "one eight zero zero one two three four five six"),
+        ("en", "at 0800 3 people", "at zero eight zero zero three people"),
         ("en", "1-800-555-1234", "one eight zero zero five five five one two three four"),
         (
             "en",
