@@ -10,6 +10,7 @@ from finetune.core.errors import DataError
 from finetune.core.files import open_regular, read_bytes
 
 BOM, UTF16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
+DOCUMENTS = {"{\\rtf": "an RTF document", "%PDF-": "a PDF document", "<!doctype html": "HTML", "<html": "HTML"}
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class TextLines:
                 raise DataError(f"{self.path}:{self.line}: {reason}") from error
             if "\0" in text:
                 raise DataError(f"{self.path}: a binary file, not text; export it as UTF-8 text")
+            if self.line == 1 and (kind := document_kind(text)):
+                raise DataError(f"{self.path}: {kind}, not plain text; save it as plain text in UTF-8")
             if self._splits and "\r" in text and "\r" in text.removesuffix("\r\n"):
                 for part in io.StringIO(text, newline=""):
                     self.byte += len(part.encode())
@@ -80,6 +83,12 @@ class TextLines:
                 self.byte += len(line)
                 self.line += 1
                 yield text
+
+
+def document_kind(text: str) -> str:
+    """What a file is that begins with a text, if it is a document with markup; "" for plain text."""
+    start = text[:100].lstrip("\ufeff \t").lower()
+    return next((kind for head, kind in DOCUMENTS.items() if start.startswith(head.lower())), "")
 
 
 def text_encoding(path: Path) -> str:

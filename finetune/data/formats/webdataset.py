@@ -22,6 +22,7 @@ from finetune.data.formats.small_members import SmallMembers
 from finetune.data.problems import Finding
 from finetune.data.row import Row
 from finetune.data.tar_index import read_tar_index
+from finetune.data.text_lines import document_kind
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +142,10 @@ class _Sample:
             self.faults.append(Finding("transcript too long", f"{member.name} has {member.length} bytes"))
             return None
         try:
-            return self.contents.read(member).decode("utf-8-sig").strip()
+            text = self.contents.read(member).decode("utf-8-sig").strip()
+            if kind := document_kind(text):
+                self.faults.append(Finding("unreadable annotation", f"{member.name} is {kind}, not plain text"))
+            return text
         except UnicodeDecodeError as error:
             detail = f"{member.name} is not UTF-8 text ({error.reason})"
             self.faults.append(Finding("invalid Unicode in transcript", detail))

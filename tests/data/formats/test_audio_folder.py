@@ -126,7 +126,7 @@ def test_the_hidden_files_of_macos_are_not_read(tmp_path: Path) -> None:
     assert found(read(tmp_path), tmp_path) == {"a.wav": "one"}
 
 
-@pytest.mark.parametrize("content", [b"caf\xe9", b"a\0b"])
+@pytest.mark.parametrize("content", [b"caf\xe9", b"a\0b", rb"{\rtf1\ansi a}", b"\xef\xbb\xbf<HTML><p>a", b"%PDF-1.4"])
 def test_one_damaged_text_file_is_a_fault_of_its_row(tmp_path: Path, content: bytes) -> None:
     for name in ("a", "b"):
         write_audio(tmp_path / f"{name}.wav")

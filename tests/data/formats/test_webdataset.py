@@ -105,6 +105,8 @@ def test_incomplete_samples_are_faults(finetune: Command, nano: Path, tmp_path: 
         "broken.json": b"{",
         "long.flac": clip,
         "long.txt": b"a" * (2 << 20),
+        "rich.flac": clip,
+        "rich.txt": rb"{\rtf1\ansi one}",
         "blank.flac": clip,
         "blank.json": as_json(text=None),
     }
@@ -121,6 +123,7 @@ def test_incomplete_samples_are_faults(finetune: Command, nano: Path, tmp_path: 
         ("list.flac", "empty transcript"),
         ("broken.flac", "empty transcript"),
         ("long.flac", "transcript too long"),
+        ("rich.flac", "unreadable annotation"),
         ("blank.flac", "empty transcript"),
     ]
     details = [row["detail"] for row in result.dropped]
