@@ -7,6 +7,7 @@ from pathlib import Path
 
 from finetune.core.errors import DataError
 from finetune.data.audio_paths import AudioFinder, elsewhere, is_searched
+from finetune.data.canary_rows import ANSWER, SPOKEN, with_translation
 from finetune.data.cells import shown
 from finetune.data.channels import check_numbering
 from finetune.data.columns import renamed, split_audio
@@ -51,6 +52,8 @@ def to_manifest_keys(
         raise _without_audio(facts, len(raw), folder)
     converted, segments = ConvertedRows(raw, finder, facts.keys, bytes(facts.candidates)), None
     if not facts.is_manifest:
+        if ANSWER in facts.columns.names and "target_language" in (*facts.columns.names, *facts.keys.values()):
+            log.info(f"{source}: the text of a translation is its {ANSWER!r}, and its 'text' is {SPOKEN!r}, as in NeMo")
         view = Corpus(converted)
         if facts.has_channels and not facts.has_channel_0:
             check_numbering(view, source)
@@ -98,6 +101,8 @@ class ConvertedRows:
             path = name if isinstance(name, str) else None
             if is_searched(name):
                 path = path_of(name, self._candidates[index])
+            if self._segments is not None and ANSWER in values:
+                values = with_translation(values)
             row = Row(
                 row.where,
                 (inner | values | {"audio_filepath": path}) if inner else {**values, "audio_filepath": path},

@@ -104,6 +104,25 @@ def test_the_text_can_come_from_another_column(corpus: Callable[..., Path], tmp_
     assert preview_entry(entry(Path("hf:name:train"), language="es")) is None
 
 
+def test_the_text_of_a_translation_in_a_manifest_of_canary_is_its_answer(
+    corpus: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    german = {"text": "this is one", "answer": "das ist eins", "source_lang": "en", "target_lang": "de"}
+    path = corpus(
+        "canary",
+        {**german, "taskname": "ast"},
+        {**german, "target_lang": "en", "taskname": "asr"},
+        {**german, "answer": "na", "text": "das ist zwei"},
+        {"answer": "no translation"},
+    )
+    with caplog.at_level("INFO"):
+        rows = list(read_entry(entry(path), tmp_path))
+    assert [row.values["text"] for row in rows] == ["das ist eins", "this is one", "das ist zwei", "canary 3"]
+    assert [row.values.get("source_text") for row in rows] == ["this is one", None, None, None]
+    assert "the text of a translation is its 'answer'" in caplog.text
+    assert values(entry(path, text_column="answer"), tmp_path, "text")[0] == "das ist eins"
+
+
 def test_the_text_column_may_be_the_only_one_and_have_a_usual_name(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(RATE, np.float32), RATE)
     path = tmp_path / "a.csv"
