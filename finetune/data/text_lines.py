@@ -10,6 +10,7 @@ from finetune.core.errors import DataError
 from finetune.core.files import open_regular, read_bytes
 
 BOM, UTF16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
+ELAN = ".eaf"  # XML, with a check of its own
 DOCUMENTS = {"{\\rtf": "an RTF document", "%PDF-": "a PDF document", "<!doctype html": "HTML", "<html": "HTML"}
 
 
@@ -72,7 +73,7 @@ class TextLines:
                 raise DataError(f"{self.path}:{self.line}: {reason}") from error
             if "\0" in text:
                 raise DataError(f"{self.path}: a binary file, not text; export it as UTF-8 text")
-            if self.line == 1 and (kind := document_kind(text)):
+            if self.line == 1 and self.path.suffix.lower() != ELAN and (kind := document_kind(text)):
                 raise DataError(f"{self.path}: {kind}, not plain text; save it as plain text in UTF-8")
             if self._splits and "\r" in text and "\r" in text.removesuffix("\r\n"):
                 for part in io.StringIO(text, newline=""):
