@@ -173,5 +173,10 @@ def test_languages_of_rows() -> None:
         *("", "", ""),
     ]
     assert [row_language(name) for name in ("Deutsch", "cmn-Hans-CN", "日本語")] == ["de", "zh", "ja"]
+    names = ("Englisch", "inglés", "English (US)", "American English", "<|en|>", "english-us", "英語")
+    assert {row_language(name) for name in names} == {"en"}
+    assert [row_language(name) for name in ("Mandarin Chinese", "Brazilian Portuguese", "fin")] == ["zh", "pt", "fi"]
+    for name in ("non-English", "English, German", "Deutsch/Englisch", "und", "us", "lang_en"):
+        assert row_language(name) == ""
     assert (suggested_language("jp"), suggested_language("germ"), suggested_language("xx")) == ("ja", "de", "")
     assert has_other_script("привет", "en") and not has_other_script("привет", "xx")
