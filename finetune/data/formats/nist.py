@@ -1,16 +1,20 @@
 """Reads NIST's files of transcripts: STM (segments, as in TED-LIUM) and CTM (words, as from an aligner)."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from finetune.data.cells import cell_number
 from finetune.data.formats.cues import Annotation, Cue, join_words
+from finetune.data.tags import is_known
 
 NOT_SCORED = {"ignore_time_segment_in_scoring", "excluded_region", "inter_segment_gap"}
 NO_NAME = ("unknown", "unk", "na", "null", "<na>")  # of a speaker
 EMPTY_WORDS = ("", "<eps>", "<sil>", "sil", "@")
 SIDES = {"A": 0, "B": 1}
+ALTERNATIVES = re.compile(r"\{\s([^{}]*\s/\s[^{}]*)\}")  # { a / b }: the scorer accepts either
+OPTIONAL = re.compile(r"(?<!\S)\(([^\s()]+)\)(?!\S)")  # (a): the scorer accepts its absence
 
 
 def parse_stm(text: str) -> Annotation:
@@ -32,6 +36,7 @@ def parse_stm(text: str) -> Annotation:
             notes["segments that are not scored (ignore_time_segment_in_scoring) are not read"] += 1
             continue
         speaker = "" if cells[2].lower() in NO_NAME else cells[2]
+        words = _one_reading(words, notes)
         extra: dict[str, object] = {"stm_label": label} if label else {}
         cues.append(Cue(where, start, end, words.strip() or None, speaker, None, cells[0], extra))
         channels.append(cells[1])
@@ -66,6 +71,26 @@ def parse_ctm(text: str) -> Annotation:
         raise ValueError(": no words of CTM")
     notes["words are joined to segments at pauses"] += len(words)
     return Annotation(join_words(_with_channels(words, channels)), notes)
+
+
+def _one_reading(words: str, notes: Counter[str]) -> str:
+    """The words of a segment with the first of each alternatives, and optional words without brackets."""
+
+    def first(match: re.Match[str]) -> str:
+        notes["of alternatives { a / b }, the first one with words is read"] += 1
+        parts = (part.strip() for part in re.split(r"\s/\s", f" {match[1]} "))
+        return next((part for part in parts if part not in EMPTY_WORDS), "")
+
+    def optional(match: re.Match[str]) -> str:
+        if is_known(match[1]) and not match[1].startswith("%"):  # (applause)
+            return match[0]
+        notes["brackets of optional words (a) are removed"] += 1
+        return match[1]
+
+    before = None
+    while before != words:  # alternatives can contain others
+        before, words = words, ALTERNATIVES.sub(first, words)
+    return " ".join(OPTIONAL.sub(optional, words).split())
 
 
 def _lines(text: str) -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ from finetune.data.audit import Audit, audit
 from finetune.data.corpora import read_corpus
 from finetune.data.formats.annotations import PARSERS
 from finetune.data.formats.cues import Cue, join_words
+from finetune.data.formats.nist import parse_stm
 from finetune.data.formats.subtitles import parse_timed_text
 from finetune.data.row import Row
 
@@ -500,6 +501,14 @@ def test_a_text_file_that_is_only_partly_subtitles_stays_a_fault(talk: Path) -> 
     assert row.fault is not None and row.fault.kind == "times in transcript"
     with pytest.raises(DataError, match="unknown format .txt"):
         read(talk / "talk.txt")
+
+
+def test_the_notation_of_the_scorer_in_stm_is_not_text() -> None:
+    line = "talk 1 Mary 0.0 9.5 <o> { UM / UH } (%HESITATION) a (very) nice { @ / { day / morning } } (applause) the(2)"
+    annotation = parse_stm(line)
+    assert annotation.cues[0].text == "UM %HESITATION a very nice day (applause) the(2)"
+    assert sorted(annotation.notes.values()) == [2, 3]
+    assert parse_stm("talk 1 Mary 0 9 {NOISE} yes and/or no").cues[0].text == "{NOISE} yes and/or no"
 
 
 def test_the_two_sides_of_a_call_in_one_stm(tmp_path: Path) -> None:
