@@ -57,10 +57,7 @@ def usable_columns(rows: Corpus, time_columns: Sequence[TimeColumn], files: NDAr
         if pair := _consecutive_spans(rows, files):
             raise _refused(rows, pair, SPANS)
     elif not (by_role["end"] or by_role["duration"]):
-        if unknown := [column for column in exact if column.count]:
-            raise _refused(rows, unknown, COUNTED)
-        if ends := _possible_ends(rows, by_role["start"], time_columns):
-            raise _refused(rows, ends, f"possibly the end of the segment that starts at {by_role['start'][0].name!r}")
+        _check_starts(rows, by_role["start"], exact, time_columns, files)
     for column in columns:
         if number := with_thousands(_values(column, rows), column.unit):
             raise _refused(rows, [column], f"{number!r} {THOUSANDS}")
@@ -68,6 +65,23 @@ def usable_columns(rows: Corpus, time_columns: Sequence[TimeColumn], files: NDAr
         if not any(cell_seconds(value, column.unit) is not None for value in _values(column, rows)):
             raise _refused(rows, [column], "not a time; write seconds (2.07) or a clock time (00:00:02.070)")
     return columns
+
+
+def _check_starts(
+    rows: Corpus,
+    starts: Sequence[TimeColumn],
+    exact: Sequence[TimeColumn],
+    time_columns: Sequence[TimeColumn],
+    files: NDArray[np.int64],
+) -> None:
+    """Raises DataError if starts without a known end or duration are not those of rows that reach to the end of their
+    file."""
+    if unknown := [column for column in exact if column.count]:
+        raise _refused(rows, unknown, COUNTED)
+    if ends := _possible_ends(rows, starts, time_columns):
+        raise _refused(rows, ends, f"possibly the end of the segment that starts at {starts[0].name!r}")
+    if _has_several_starts(rows, starts, files):
+        raise _refused(rows, starts, "several segments of one file start, but no column has their ends")
 
 
 def _without_weak(columns: list[TimeColumn], rows: Corpus) -> list[TimeColumn]:
@@ -145,6 +159,17 @@ def _possible_ends(rows: Corpus, starts: Sequence[TimeColumn], time_columns: Seq
             break
     constant = [column for column, seen in ends.items() if num_times > 1 and len(seen) == 1]  # as the sampling rate
     return [column for column in ends if num_times and column not in constant][:1]
+
+
+def _has_several_starts(rows: Corpus, starts: Sequence[TimeColumn], files: NDArray[np.int64]) -> bool:
+    """Whether two rows of a file have different starts."""
+    first = dict[int, float]()
+    for row, file in zip(rows, files.tolist(), strict=True):
+        times = (cell_seconds(column.value(row), column.unit) for column in starts)
+        start = next((time for time in times if time is not None), None)
+        if start is not None and first.setdefault(file, start) != start:
+            return True
+    return False
 
 
 def _consecutive_spans(rows: Corpus, files: NDArray[np.int64]) -> list[TimeColumn]:

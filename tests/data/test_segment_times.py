@@ -146,6 +146,8 @@ def test_a_row_without_an_offset_begins_at_0_in_a_corpus_of_segments(
         (lambda start, end, length: {"lower": start, "upper": end}, "'lower' and 'upper' .*every row starts after"),
         (lambda start, end, length: {"start_time": "2024-05-01 10:00:00"}, "'start_time' .*not a time"),
         (lambda start, end, length: {"start": start, "finish": end}, "'finish' .*possibly the end"),
+        (lambda start, end, length: {"start": start}, "'start' .*no column has their ends"),
+        (lambda start, end, length: {"start": start, "end": ""}, "'start' .*no column has their ends"),
         (lambda start, end, length: {"start": start, "speech_end": end}, "'speech_end' .*possibly the end"),
         (lambda start, end, length: {"offset": start, "num_samples": int(length * 16000)}, "'num_samples' .*possibly"),
     ],
