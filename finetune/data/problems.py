@@ -30,6 +30,8 @@ ADVICE = {
     "special token in transcript": "Remove the token from the transcript, the keywords or the instruction.",
     "comma in keyword": "Write each keyword as one element of the list, without commas.",
     "bar in keyword": "Separate keywords and terms by commas or semicolons, or write a list.",
+    "error value in transcript": "Correct the cells in the spreadsheet, and export it again.",
+    "JSON in transcript": "Write the words of each row as one plain text.",
     "invalid Unicode in transcript": "Export the transcripts again as UTF-8.",
     "transcript too long": "Cut the recording into clips of one sentence, each with its own transcript.",
     "too many characters per second": "Check that each transcript belongs to its audio.",

@@ -1,6 +1,7 @@
 """Checks the transcript, the keywords and the length of one row whose audio could be read."""
 
 import html
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from typing import Any, Literal
 
 from finetune.core.options import MAX_SAMPLING_WEIGHT
 from finetune.core.prompts import prompt_problem, stated_task
+from finetune.core.unicode_text import listed
 from finetune.data.audio import AudioInfo
 from finetune.data.cells import cell_keywords, cell_number, cell_text, clean_text, json_value, no_number, shown
 from finetune.data.downmix import describe_mix
@@ -19,6 +21,7 @@ from finetune.data.tags import strip_tags
 
 MOJIBAKE = re.compile("\ufffd|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac")  # such as "Ã©" for "é"
 CONTROL_TOKEN = re.compile(r"<\s*\|\s*([\w\s]+?)\s*\|\s*>")  # such as <|audio|>, also with spaces
+SPREADSHEET_ERRORS = ("#NAME?", "#N/A", "#NV", "#REF!", "#VALUE!", "#WERT!", "#DIV/0!", "#NULL!", "#NUM!", "#ZAHL!")
 
 Wordless = Literal["drop", "keep empty", "keep"]  # "keep empty" drops transcripts of only tags or punctuation
 
@@ -97,6 +100,8 @@ def check_text(
             else "the row has no transcript"
         )
         return Finding("empty transcript", detail)
+    if finding := _no_transcript(text):
+        return finding
     if len(text) > MAX_TEXT:
         return Finding("transcript too long", f"{len(text)} characters; the maximum is {MAX_TEXT}")
     written = (text, utterance.text, utterance.instruction, *utterance.keywords)
@@ -108,6 +113,22 @@ def check_text(
     if any(unicodedata.category(char) == "Cs" for char in text):
         return Finding("invalid Unicode in transcript", f"half of a surrogate pair: {text[:60]!a}")
     return None
+
+
+def _no_transcript(text: str) -> Finding | None:
+    """The fault of a cell with an error value of a spreadsheet, or with JSON around its texts (Label Studio)."""
+    if text.upper() in SPREADSHEET_ERRORS:
+        return Finding("error value in transcript", f"{text!r} is what a spreadsheet writes if a formula fails")
+    if text.startswith(("[", "{")) and (listed(text) or _is_json_object(text)):
+        return Finding("JSON in transcript", f"the transcript is {shown(text)}, not a text; write one string")
+    return None
+
+
+def _is_json_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict) and '"' in text
+    except (ValueError, RecursionError):
+        return False
 
 
 def control_tokens(texts: Sequence[str], special_tokens: Sequence[str]) -> list[str]:

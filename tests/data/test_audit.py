@@ -97,6 +97,9 @@ def test_each_bad_row_has_a_problem(tmp_path: Path) -> None:
         ("empty transcript", {"text": ["a"]}),
         ("no words in transcript", {"text": "?! ..."}),
         ("no words in transcript", {"text": "[noise] <unk>"}),
+        ("error value in transcript", {"text": "#N/A"}),
+        ("JSON in transcript", {"text": '["one", "two"]'}),
+        ("JSON in transcript", {"text": '{"text": ["one"], "start": 0}'}),
         ("invalid Unicode in transcript", {"text": "a \ud800"}),
         ("special token in transcript", {"text": "say <|audio|>"}),
         ("special token in transcript", {"text": "say <|au\u200bdio|>"}),
@@ -120,6 +123,12 @@ def test_a_transcript_that_is_no_text_is_named(tmp_path: Path, value: object, na
     options = {"min_duration": 0.5, "max_duration": 10.0, "max_chars_per_second": 30.0}
     (problem,) = audit([row], **options, special_tokens=[], workers=1, wordless=wordless).dropped
     assert problem.kind == "empty transcript" and named in problem.detail
+
+
+def test_brackets_of_annotations_are_no_json(tmp_path: Path) -> None:
+    texts = ("[noise] yes", "{F uh, } yes", "[laughter-yes]", "['a'] is a list", "#1 of n/a")
+    rows = [{"audio_filepath": write_noise(tmp_path, f"{n}.wav"), "text": text} for n, text in enumerate(texts)]
+    assert [item.text for item in check(*rows).kept] == list(texts)
 
 
 def test_a_rule_cannot_make_a_control_token(tmp_path: Path) -> None:
