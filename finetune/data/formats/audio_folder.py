@@ -28,6 +28,9 @@ _TIME = r"[\[(]?(?:\d+:)*\d+[.,:]\d+[\])]?"
 CLOCK = re.compile(r"\s*[\[(]?(?:\d+:)+\d+(?:[.,]\d+)?[\])]?(?:\s|$)")  # a line such as "[00:12] words"
 # Such as "0.0\t2.16\twords" and "00:01.5 --> 00:03.2".
 TWO_TIMES = re.compile(rf"\s*{_TIME}\s*(?:\t|-->|-|–|\s)\s*{_TIME}(?:\s|$)")
+SBV = re.compile(r"\s*\d+(?::\d{2})+\.\d+,\d+(?::\d{2})+\.\d+\s*")  # 0:00:00.000,0:00:02.200 of YouTube
+LRC = re.compile(r"\s*\[\d+:\d{2}(?:[.:]\d+)?\]")  # [00:12.50]words
+NAMED = re.compile(r"(?:\S+\s+){1,3}\d+\.\d+\s+\d+(?:\.\d+)?\s")  # STM, CTM, and "sw2001A-0002 0.98 2.5 words"
 # A line such as "Speaker 1  0:12", "Mary (00:01:05):" or "0:03" above the words, as Otter, Rev and YouTube write them.
 HEADING = re.compile(
     r"(?:.{0,40}(?:[(\[]|\s\s|\t|[:,]\s|\w\s*\d+\s))?\s*(?P<time>(?:\d+:)?\d{1,2}:[0-5]\d)(?:[.,]\d+)?[)\]]?:?"
@@ -226,7 +229,9 @@ def _of_text(place: _Place, name: str, notes: Counter[str]) -> Iterator[Row]:
 def has_times(text: str) -> bool:
     """Whether the lines of a transcript have times, as in subtitles and label files."""
     lines = [line for line in text.splitlines() if line.strip()]
-    return any(map(TWO_TIMES.match, lines)) or (len(lines) > 1 and all(map(CLOCK.match, lines)))
+    if any(TWO_TIMES.match(line) or SBV.fullmatch(line) for line in lines) or sum(map(bool, map(LRC.match, lines))) > 1:
+        return True
+    return len(lines) > 1 and (all(map(CLOCK.match, lines)) or all(map(NAMED.match, lines)))
 
 
 def heading_of(text: str) -> str:
