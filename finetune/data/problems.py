@@ -32,6 +32,7 @@ ADVICE = {
     "bar in keyword": "Separate keywords and terms by commas or semicolons, or write a list.",
     "error value in transcript": "Correct the cells in the spreadsheet, and export it again.",
     "JSON in transcript": "Write the words of each row as one plain text.",
+    "markup in transcript": "Write the spoken words only, and the language in the column `language`.",
     "invalid Unicode in transcript": "Export the transcripts again as UTF-8.",
     "transcript too long": "Cut the recording into clips of one sentence, each with its own transcript.",
     "too many characters per second": "Check that each transcript belongs to its audio.",

@@ -22,6 +22,7 @@ from finetune.data.tags import strip_tags
 MOJIBAKE = re.compile("\ufffd|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac")  # such as "Ã©" for "é"
 CONTROL_TOKEN = re.compile(r"<\s*\|\s*([\w\s]+?)\s*\|\s*>")  # such as <|audio|>, also with spaces
 SPREADSHEET_ERRORS = ("#NAME?", "#N/A", "#NV", "#REF!", "#VALUE!", "#WERT!", "#DIV/0!", "#NULL!", "#NUM!", "#ZAHL!")
+OTHER_MODEL = re.compile(r"(?:language \w+)?<asr_text>")  # Qwen3-ASR: "language English<asr_text>words"
 
 Wordless = Literal["drop", "keep empty", "keep"]  # "keep empty" drops transcripts of only tags or punctuation
 
@@ -91,11 +92,11 @@ def check_text(
 ) -> Finding | None:
     """A reason to drop a row for its transcript or keywords, before and after the rules of the recipe."""
     text = original.text
-    if not text and (wordless == "drop" or not isinstance(row.values.get("text"), str)):  # missing is not empty
-        value = row.values.get("text")
-        is_other = isinstance(value, list | dict | bytes)
+    stated = row.values.get("text")  # a missing text is not an empty one
+    if isinstance(stated, bool) or (not text and (wordless == "drop" or not isinstance(stated, str))):
+        is_other = isinstance(stated, list | dict | bytes | bool)
         detail = (
-            f"the transcript is {shown(value)}, not a text; write one string"
+            f"the transcript is {shown(stated)}, not a text; write one string"
             if is_other
             else "the row has no transcript"
         )
@@ -121,6 +122,8 @@ def _no_transcript(text: str) -> Finding | None:
         return Finding("error value in transcript", f"{text!r} is what a spreadsheet writes if a formula fails")
     if text.startswith(("[", "{")) and (listed(text) or _is_json_object(text)):
         return Finding("JSON in transcript", f"the transcript is {shown(text)}, not a text; write one string")
+    if match := OTHER_MODEL.match(text):
+        return Finding("markup in transcript", f"{match[0]!r} is the format of another model")
     return None
 
 

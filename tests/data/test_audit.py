@@ -97,6 +97,8 @@ def test_each_bad_row_has_a_problem(tmp_path: Path) -> None:
         ("empty transcript", {"text": ["a"]}),
         ("no words in transcript", {"text": "?! ..."}),
         ("no words in transcript", {"text": "[noise] <unk>"}),
+        ("empty transcript", {"text": True}),
+        ("markup in transcript", {"text": "language English<asr_text>this is one"}),
         ("error value in transcript", {"text": "#N/A"}),
         ("JSON in transcript", {"text": '["one", "two"]'}),
         ("JSON in transcript", {"text": '{"text": ["one"], "start": 0}'}),
