@@ -22,7 +22,8 @@ TAG = re.compile(
     re.IGNORECASE,
 )
 VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s+(?P<name>[^<>]+)>", re.IGNORECASE)
-SPEAKER = re.compile(r"(?P<name>[^\W\d_][\w .'’()-]{0,39}?):\s+(?=\S)")  # before the text, as in transcripts of Zoom
+# Before the text: "Mary Ann: hello" in transcripts of Zoom, "[SPEAKER_00]: hello" in those of WhisperX.
+SPEAKER = re.compile(r"(?P<bracket>\[)?(?P<name>[^\W\d_][\w .'’()-]{0,39}?)(?(bracket)\]):\s+(?=\S)")
 NOT_CUES = ("WEBVTT", "NOTE", "STYLE", "REGION", "X-TIMESTAMP-MAP")
 TAGS_REMOVED = "tags of subtitles such as <i> and {\\an8} are removed"
 VOICES = "cues have several voices, so their rows have no speaker"

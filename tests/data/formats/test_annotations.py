@@ -588,6 +588,14 @@ def test_of_two_audio_files_of_one_name_the_lossless_one_is_read(talk: Path) -> 
     assert {row.values["audio_filepath"] for row in read(talk / "talk.srt")} == {str(talk / "talk.flac")}
 
 
+def test_names_in_brackets_before_a_colon_are_speakers_as_in_whisperx() -> None:
+    texts = ["[SPEAKER_00]: good morning", "[SPEAKER_01]: hi", "[SPEAKER_00]: yes", "[SPEAKER_01]: [noise]: no"]
+    blocks = [f"{n}\n00:00:0{n},000 --> 00:00:0{n},900\n{text}\n" for n, text in enumerate(texts)]
+    cues = parse_timed_text("\n".join(blocks)).cues
+    assert [cue.text for cue in cues] == ["good morning", "hi", "yes", "[noise]: no"]
+    assert [cue.speaker for cue in cues] == ["SPEAKER_00", "SPEAKER_01"] * 2
+
+
 def test_names_before_a_colon_are_speakers_if_most_cues_have_one(talk: Path, caplog: pytest.LogCaptureFixture) -> None:
     """As in transcripts of Zoom."""
     texts = ["Mary Ann: good morning", "Bob: hi", "Mary Ann: at 10:30 then", "and: not a name", "Bob: yes", "Carl: oh"]
