@@ -151,7 +151,7 @@ class Decoder:
 
     def __init__(self, source: AudioSource, problem: str) -> None:
         self._source, self._av = source, _import_av(source, problem)
-        self._container, self._stream = _open(source, problem)
+        self._container, self._stream = open_container(source, problem)
         self._resamplers: dict[tuple[int, str, str], Any] = {}
         self.seekable = self._container.format.name.startswith(SEEKABLE)
         if self._stream.codec_context is None:
@@ -237,7 +237,7 @@ def _read_timeline(source: AudioSource, problem: str) -> Timeline:
 
 def _read_packets(source: AudioSource, problem: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Time and duration of each audio packet. Raises DataError if they end before the duration in the header."""
-    container, stream = _open(source, problem)
+    container, stream = open_container(source, problem)
     times, durations, end = list[int](), list[int](), 0.0
     with container:
         name = container.format.name
@@ -269,7 +269,8 @@ def _packets(source: AudioSource, container: "InputContainer", *streams: "AudioS
         raise damaged(source) from error
 
 
-def _open(source: AudioSource, problem: str) -> "tuple[InputContainer, AudioStream]":
+def open_container(source: AudioSource, problem: str) -> "tuple[InputContainer, AudioStream]":
+    """The container and its first audio. Raises DataError with `problem` if it cannot be opened, or has no audio."""
     av, local = _import_av(source, problem), source.local_path
     file = source.open() if local is None else f"file:{Path(local).absolute()}"
     try:

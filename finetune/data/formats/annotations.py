@@ -21,6 +21,7 @@ from finetune.data.local_speakers import LOCAL
 from finetune.data.problems import Finding
 from finetune.data.row import Row
 from finetune.data.text_lines import read_text
+from finetune.data.video_delay import video_delay
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +137,12 @@ def rows_of(
     notes.update(annotation.notes)
     notes.update(order_notes(annotation.cues))
     known = recordings(path, annotation, names)
+    for recording in known.values():
+        if delay := video_delay(recording.audio):
+            log.warning(
+                f"{path}: the audio of {recording.audio.name} begins {delay:.2f} s after its video, and times count "
+                f"from the audio; if those of the transcript count from the video, subtract {delay:.2f} s"
+            )
     for cue in annotation.cues:
         recording = known[cue.recording]
         if cue.channel and recording.is_mono:

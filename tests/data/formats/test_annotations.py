@@ -588,6 +588,30 @@ def test_of_two_audio_files_of_one_name_the_lossless_one_is_read(talk: Path) -> 
     assert {row.values["audio_filepath"] for row in read(talk / "talk.srt")} == {str(talk / "talk.flac")}
 
 
+@pytest.mark.parametrize("start", [0.0, 1.5])
+def test_audio_that_begins_after_its_video_is_a_warning(
+    talk: Path, start: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    av = pytest.importorskip("av")
+    for audio in talk.glob("talk.*"):
+        audio.unlink()
+    with av.open(str(talk / "talk.mkv"), "w") as container:
+        pictures, sound = container.add_stream("mpeg4", rate=5), container.add_stream("aac", rate=16_000)
+        pictures.width, pictures.height, pictures.pix_fmt = 64, 64, "yuv420p"
+        sound.layout = "mono"
+        for _ in range(20):
+            container.mux(pictures.encode(av.VideoFrame(64, 64, "yuv420p")))
+        for number in range(32):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            frame.sample_rate, frame.pts = 16_000, number * 1024 + round(start * 16_000)
+            container.mux(sound.encode(frame))
+        container.mux(sound.encode())
+        container.mux(pictures.encode())
+    (talk / "talk.srt").write_text("1\n00:00:00,500 --> 00:00:01,500\none\n")
+    assert [row.values["offset"] for row in read(talk / "talk.srt")] == [0.5]
+    assert ("the audio of talk.mkv begins 1." in caplog.text) == bool(start)
+
+
 def test_names_in_brackets_before_a_colon_are_speakers_as_in_whisperx() -> None:
     texts = ["[SPEAKER_00]: good morning", "[SPEAKER_01]: hi", "[SPEAKER_00]: yes", "[SPEAKER_01]: [noise]: no"]
     blocks = [f"{n}\n00:00:0{n},000 --> 00:00:0{n},900\n{text}\n" for n, text in enumerate(texts)]
