@@ -11,6 +11,8 @@ from finetune.core.unicode_text import composed, listed
 from finetune.core.wording import count
 
 NO_NUMBER = ("", "nan", "none", "null", "na", "n/a", "-")  # cells of a column of numbers that hold no number
+# Cells of a column of speakers that name nobody; such rows are not one person.
+NO_SPEAKER = ("n/a", "<na>", "nan", "none", "null", "unk", "<unk>", "unknown", "-", "--", "?")
 CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)")  # 00:00:02.070, 0:02.07, 00:00:02,070
 NUMBER_WITH_UNIT = re.compile(r"([+-]?[\d.,]+(?:[eE][+-]?\d+)?)\s*(s|sec|secs|seconds?|ms|msec|milliseconds?)")
 THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:[.,]\d{3})+")  # 2,660, which also is 2.66 with a decimal comma
@@ -23,6 +25,11 @@ MAX_SHOWN = 60  # characters of a value in a message
 def cell_text(value: object) -> str:
     """A cell as a string without outer white space; "" for None and NaN."""
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value).strip()
+
+
+def cell_speaker(value: object) -> str:
+    """The name of a speaker; "" for an empty cell, and for N/A, unknown and the like."""
+    return "" if (name := cell_text(value)).casefold() in NO_SPEAKER else name
 
 
 def cell_number(value: object) -> float | None:

@@ -2,7 +2,7 @@
 
 import re
 
-from finetune.data.cells import cell_text
+from finetune.data.cells import cell_speaker
 
 LOCAL = re.compile(
     r"(?:(?:speaker|spk|sprecher|locuteur|hablante|participant|s|p)[\s_-]*)?(?:\d{1,2}|[a-z])"
@@ -23,7 +23,7 @@ class SpeakerNames:
 
     def add(self, speaker: object, place: str) -> None:
         """Adds the speaker of a row, and the audio file, of which the rows follow each other."""
-        if not self._are_local or not (name := cell_text(speaker)):
+        if not self._are_local or not (name := cell_speaker(speaker)):
             return
         if name not in self._names:
             self._are_local = LOCAL.fullmatch(name) is not None

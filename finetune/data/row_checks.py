@@ -11,7 +11,16 @@ from finetune.core.options import MAX_SAMPLING_WEIGHT
 from finetune.core.prompts import prompt_problem, stated_task
 from finetune.core.unicode_text import listed
 from finetune.data.audio import AudioInfo
-from finetune.data.cells import cell_keywords, cell_number, cell_text, clean_text, json_value, no_number, shown
+from finetune.data.cells import (
+    cell_keywords,
+    cell_number,
+    cell_speaker,
+    cell_text,
+    clean_text,
+    json_value,
+    no_number,
+    shown,
+)
 from finetune.data.downmix import describe_mix
 from finetune.data.manifest import KEYS, MAX_TEXT, PROMPT_COLUMNS, VERSION_KEY, Utterance
 from finetune.data.problems import Finding
@@ -39,7 +48,7 @@ def to_utterance(row: Row, utterance_id: str, audio: RowAudio) -> Utterance:
         text=clean_text(row.values.get("text")),
         offset=audio.offset,
         language=cell_text(row.values.get("language")),
-        speaker=cell_text(row.values.get("speaker")),
+        speaker=cell_speaker(row.values.get("speaker")),
         keywords=tuple(cell_keywords(row.values.get("keywords"))),
         extra=extra,
         channel=audio.channel,

@@ -9,7 +9,7 @@ from finetune.core.config import EvaluateSection, Recipe
 from finetune.core.errors import DataError
 from finetune.core.model_limits import read_limits
 from finetune.core.wording import count
-from finetune.data.cells import cell_keywords, cell_text, clean_text
+from finetune.data.cells import cell_keywords, cell_speaker, cell_text, clean_text
 from finetune.data.manifest import KEYS, Utterance
 from finetune.data.row import Row
 from finetune.data.row_checks import prompt_columns, stated_weight
@@ -31,7 +31,7 @@ def text_of_row(row: Row) -> Utterance:
         duration=0.0,
         text=clean_text(values.get("text")),
         language=cell_text(values.get("language")),
-        speaker=cell_text(values.get("speaker")),
+        speaker=cell_speaker(values.get("speaker")),
         keywords=tuple(cell_keywords(values.get("keywords"))),
         extra={key: value for key, value in values.items() if key not in KEYS},
         sampling_weight=stated_weight(row),

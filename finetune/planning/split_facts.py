@@ -13,7 +13,7 @@ from finetune.core.data_config import DataSection
 from finetune.core.errors import DataError
 from finetune.data.audio_file import open_audio
 from finetune.data.byte_range import is_fetched, is_url
-from finetune.data.cells import cell_channel, cell_keywords, cell_seconds, cell_text, clean_text
+from finetune.data.cells import cell_channel, cell_keywords, cell_seconds, cell_speaker, cell_text, clean_text
 from finetune.data.corpora import preview_rows
 from finetune.data.corpus import Corpus
 from finetune.data.corpus_entries import preview_entry, use_numbers, with_number
@@ -164,7 +164,7 @@ def stated_utterance(row: Row, seconds: float, default_id: str) -> Utterance:
         text=clean_text(values.get("text")),
         offset=cell_seconds(values.get("offset")) or 0.0,
         language=cell_text(values.get("language")),
-        speaker=cell_text(values.get("speaker")),
+        speaker=cell_speaker(values.get("speaker")),
         keywords=tuple(cell_keywords(values.get("keywords"))),
         extra={key: value for key, value in values.items() if key not in KEYS},
         channel=channel,

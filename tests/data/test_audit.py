@@ -127,6 +127,15 @@ def test_a_transcript_that_is_no_text_is_named(tmp_path: Path, value: object, na
     assert problem.kind == "empty transcript" and named in problem.detail
 
 
+def test_a_speaker_that_is_not_known_is_nobody(tmp_path: Path) -> None:
+    names = ("N/A", "unknown", "None", "-", "Una Known", "NA")
+    rows = [
+        {"audio_filepath": write_noise(tmp_path, f"{n}.wav"), "text": "a", "speaker": n} for n in names if n != "N/A"
+    ]
+    rows.append({"audio_filepath": write_noise(tmp_path, "b.wav"), "text": "a", "speaker": "N/A"})
+    assert [item.speaker for item in check(*rows).kept] == ["", "", "", "Una Known", "NA", ""]
+
+
 def test_brackets_of_annotations_are_no_json(tmp_path: Path) -> None:
     texts = ("[noise] yes", "{F uh, } yes", "[laughter-yes]", "['a'] is a list", "#1 of n/a")
     rows = [{"audio_filepath": write_noise(tmp_path, f"{n}.wav"), "text": text} for n, text in enumerate(texts)]
