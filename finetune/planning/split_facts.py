@@ -214,9 +214,7 @@ def _from_header(row: Row) -> float:
 
 
 def _count_speaker(facts: SplitFacts, row: Row) -> None:
-    value = row.values.get("speaker")
-    name = value if type(value) is str else cell_text(value)
-    if not name:
+    if not (name := cell_speaker(row.values.get("speaker"))):
         facts.unknown_speakers += 1
     elif name in facts.speakers or len(facts.speakers) < MAX_SPEAKERS:
         facts.speakers[name] += 1

@@ -94,6 +94,15 @@ def test_the_plan_counts_a_clip_with_an_invalid_weight_once(corpus: Callable[...
     assert [*facts.weights] == [1, 1] and [clip.sampling_weight for clip in facts.clips] == [1, 1]
 
 
+def test_the_plan_counts_no_person_for_speakers_that_are_not_known(corpus: Callable[..., Path]) -> None:
+    path = corpus("a", {"speaker": "N/A"}, {"speaker": "unknown"}, {"speaker": "Ann"}, {})
+    data = DataSection(train=[entry(path)], test=[entry(Path("-"))])
+    opened = open_split(data, "train")
+    assert opened is not None
+    facts = read_facts(data, "train", opened)
+    assert (dict(facts.speakers), facts.unknown_speakers) == ({"Ann": 1}, 3)
+
+
 def test_the_text_can_come_from_another_column(corpus: Callable[..., Path], tmp_path: Path) -> None:
     path = corpus("a", {"translation": "good morning"}, {"text": "two"})
     rows = list(read_entry(entry(path, text_column="translation"), tmp_path))
