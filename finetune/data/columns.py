@@ -43,8 +43,28 @@ ALIASES = {  # column names for each key, the preferred one first; lower case wi
         "channel_selector",
     ),
 }
-CHANNEL = {"channel", "chan", "ch"}  # a column named with one of these words and some of the next ones
-OF_A_CHANNEL = {"speaker", "segment", "utterance", "audio", "wav", "call", "index", "idx", "id", "no", "nr", "number"}
+CHANNEL = {
+    "channel",
+    "chan",
+    "ch",
+    "kanal",
+    "canal",
+}  # a column named with one of these words and some of the next ones
+OF_A_CHANNEL = {
+    "speaker",
+    "segment",
+    "utterance",
+    "audio",
+    "wav",
+    "call",
+    "index",
+    "idx",
+    "id",
+    "no",
+    "nr",
+    "number",
+    "tag",
+}
 PATH_KEYS = ("path", "filepath", "file", "file_name", "filename")  # of an object in the audio column
 NO_TIMES = {*PATH_KEYS, "bytes", "array", "sampling_rate"}
 

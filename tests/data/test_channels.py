@@ -43,6 +43,8 @@ COLUMNS = (
     "channel_selector",
     "speakerChannel",
     "ch_no",
+    "channelTag",
+    "Kanal",
 )
 VALUES = [(0, 1), ("left", "right"), ("L", "R"), ("A", "B"), ("0", "1.0"), ([0], [1])]
 
