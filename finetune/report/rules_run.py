@@ -14,6 +14,8 @@ STILL_FALLING = 0.05  # relative decrease of the validation WER in the last eval
 SUSPICIOUS_FRACTION = 0.02  # of test clips
 CHANGED_FRACTION = 0.01  # of test clips whose text the normalizer empties or halves
 LARGEST_FACTOR = 100  # a larger test set is not advised
+LARGEST_DETECTABLE = 0.05  # a test set that detects only larger differences does not show that two models are equal
+USEFUL_DETECTABLE = 0.02  # the difference that an advised larger test set detects
 FEW_ACCEPTED = 0.5  # of draft tokens
 SLOWER = 1.1  # time of speculative decoding over that of greedy decoding
 
@@ -63,6 +65,13 @@ def not_significant(facts: Facts) -> Advice | None:
         f"{points(comparison.difference)}."
     )
     if abs(comparison.difference) * LARGEST_FACTOR**0.5 < comparison.detectable:
+        if comparison.detectable > LARGEST_DETECTABLE:
+            clips = count(round((comparison.detectable / USEFUL_DETECTABLE) ** 2 * facts.test.utterances), "clip")
+            action = (
+                f"This test set is too small to say that both models are equal. A test set of about {clips}, of new "
+                f"speakers, detects {100 * USEFUL_DETECTABLE:.0f} points with a probability of 80 %."
+            )
+            return Advice("not significant", finding, action)
         action = (
             "Treat both models as equal on this test set: no test set of reasonable size would show a difference. "
             "Train longer, or on more of your own speech."

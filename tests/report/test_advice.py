@@ -161,6 +161,12 @@ def test_size_of_the_test_set_that_detects_the_difference() -> None:
     assert "9.0 times as large (about 900 clips" in rules(content=content)["not significant"]
     content["differences"]["test"]["difference"] = -0.0029  # more than a hundred times as many
     assert "Treat both models as equal" in rules(content=content)["not significant"]
+    content["differences"]["test"] |= {"difference": 0.0, "detectable": 0.05}
+    assert "Treat both models as equal" in rules(content=content)["not significant"]
+    content["differences"]["test"]["detectable"] = 0.1  # too large to say that the models are equal
+    text = rules(content=content)["not significant"]
+    assert "equal on this" not in text and "A test set of about 2,500 clips, of new speakers, detects 2 points" in text
+    content["differences"]["test"] |= {"detectable": 0.03}
     content["differences"]["test"]["difference"] = -0.03  # as large as detectable, so a larger set is not computed
     text = rules(content=content)["not significant"]
     assert "times as large" not in text and "add clips of new speakers" in text
