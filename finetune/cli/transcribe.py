@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -97,7 +98,9 @@ def run(
 
 
 def _missing(path: str) -> str:
-    return f"a folder; give its files, such as {os.path.join(path, '*.wav')}" if os.path.isdir(path) else "no such file"
+    if not os.path.isdir(path):
+        return "no such file"
+    return f"a folder; give its files, such as {os.path.join(shlex.quote(path.rstrip(os.sep) or path), '*.wav')}"
 
 
 def _here(

@@ -4,6 +4,7 @@ A short file can describe endless data: lists nested thousands deep, aliases (`*
 that contains itself. Each is refused with its line.
 """
 
+import shlex
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -28,7 +29,9 @@ def read_yaml(path: Path) -> yaml.Node | None:
             is one.
     """
     if path.suffix in CORPORA and path.is_file():
-        raise RecipeError(f"{path}: a corpus and not a recipe; `finetune init {path}` writes a recipe for it")
+        raise RecipeError(
+            f"{path}: a corpus and not a recipe; `finetune init {shlex.quote(str(path))}` writes a recipe for it"
+        )
     try:
         text = read_bytes(path, MAX_BYTES).decode("utf-8-sig")
     except IsADirectoryError as error:

@@ -326,6 +326,14 @@ def without_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
+def test_the_files_of_a_folder_with_a_space_in_its_name_are_quoted(finetune: Command, tmp_path: Path) -> None:
+    (tmp_path / "my calls").mkdir()
+    result = finetune("transcribe", f"{tmp_path}/my calls/", "--model", NANO)
+    assert (
+        result.err == f"finetune: {tmp_path}/my calls/: a folder; give its files, such as '{tmp_path}/my calls'/*.wav\n"
+    )
+
+
 def half_the_weights(folder: Path) -> None:
     content = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
