@@ -124,6 +124,8 @@ def test_terms_of_decoding_are_a_list_or_a_file_whose_lines_the_recipe_keeps(rec
     assert "gone.txt: cannot be read (No such file or directory); give a file" in refusal(
         recipe, RECIPE + "decode:\n  terms: gone.txt\n"
     )
+    assert f"[a, b]; relative paths start in {Path.cwd()}" in refusal(recipe, RECIPE + "decode:\n  terms: gone.txt\n")
+    assert "relative" not in refusal(recipe, RECIPE + "decode:\n  terms: /gone/terms.txt\n")
     table = recipe.with_name("table.txt")
     table.write_text("term;group\nlosartan;a\n")
     assert f"{table}:1: 'term;group' has a semicolon" in refusal(recipe, RECIPE + f"decode:\n  terms: {table}\n")
@@ -326,9 +328,9 @@ def test_a_path_beside_a_recipe_gets_a_suggestion(recipe: Path, tmp_path: Path) 
     for folder in (run, run / "export"):
         with pytest.raises(RecipeError, match=rf"a directory; pass a recipe file, such as {run / 'resolved.json'}$"):
             load_recipe(folder)
-    corpus = tmp_path / "clips.jsonl"
+    corpus = tmp_path / "my clips.jsonl"
     corpus.write_text("{}\n{}\n")
-    with pytest.raises(RecipeError, match=f"a corpus and not a recipe; `finetune init {corpus}` writes a recipe"):
+    with pytest.raises(RecipeError, match=f"a corpus and not a recipe; `finetune init '{corpus}'` writes a recipe"):
         load_recipe(corpus)
 
 
