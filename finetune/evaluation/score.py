@@ -227,7 +227,7 @@ def _score_set(
 
 
 def score_table(result: ScoreResult) -> list[str]:
-    """Notes on empty references, a heading, one line for each set and each task, and the means of all sets."""
+    """The model, notes on empty references, a heading, one line for each set and each task, and the means."""
     names = {name: name + ", CER" * (entry.error_name == "CER") for name, entry in result.sets.items()}
     means: dict[str, float | None] = {
         f"mean of {count(len(_sets_with(result.sets, metric)), 'set')} (macro{suffix})": value
@@ -239,6 +239,7 @@ def score_table(result: ScoreResult) -> list[str]:
     notes = [f"{name}: {note}" for name, entry in result.sets.items() if (note := empty_references_note(entry))]
     tasks = [f"{name}: {task_line(task)}" for name, entry in result.sets.items() for task in entry.tasks]
     lines = [
+        f"model: {result.settings.model.base} (model.base of the recipe)",
         *notes,
         "",
         f"{'':{width}}{'clips':>8}{'no ref.':>10}{'words':>9}{'WER % (95 % CI)':>27}{'CER %':>8}{'RTFx':>9}",

@@ -144,6 +144,7 @@ def test_an_empty_reference_is_scored_except_by_the_rules_of_the_leaderboard(
     for entry in result.sets.values():
         assert (entry.utterances, entry.unscored, entry.insertions) == ((4, 0, 2) if kept else (3, 1, 0))
         assert entry.wer == pytest.approx(2 / words if kept else 0)
+    assert score_table(result)[0] == f"model: {recipe.model.base} (model.base of the recipe)"
     assert any("test: 1 of 4 clips have an empty reference; 2 words" in line for line in score_table(result)) == kept
     for name in ("test", "nodur"):
         files = [str(tmp_path / f"{item}.jsonl") for item in ("one", "two", name)]
