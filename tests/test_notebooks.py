@@ -2,6 +2,8 @@
 
 import json
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -68,6 +70,14 @@ def test_evaluate_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     runpy.run_path(str(FOLDER / "evaluate.py"))
     printed = capsys.readouterr().out
     assert "system 2: WER" in printed and "difference" in printed and "condition holds" in printed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_outside_the_project_ends(name: str, tmp_path: Path) -> None:
+    """It must not search the folders above for ever."""
+    command = [sys.executable, FOLDER / f"{name}.py"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1 and "run it in the folder of the project or below it" in result.stderr
 
 
 @pytest.mark.slow

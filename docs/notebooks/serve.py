@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 
 while not Path("data/vocabulary").is_dir():
+    assert Path.cwd() != Path.cwd().parent, "run it in the folder of the project or below it"
     os.chdir("..")
 work = Path(tempfile.mkdtemp())
 CLIP = Path("data/vocabulary/audio/canary/canary-001-en-us-f3.opus")

@@ -13,6 +13,7 @@ from pathlib import Path
 import finetune
 
 while not Path("data/vocabulary").is_dir():
+    assert Path.cwd() != Path.cwd().parent, "run it in the folder of the project or below it"
     os.chdir("..")
 work = Path(tempfile.mkdtemp())
 
