@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from finetune.core.config import Recipe
-from finetune.core.defaults import without_new_defaults
+from finetune.core.defaults import default_settings, without_new_defaults
 from finetune.core.errors import CheckpointError
 from finetune.core.files import (
     FileOperations,
@@ -41,6 +41,7 @@ NAMES = (*HASHED, FILES)
 # The sections of an origin that say how validations decode and score: scores of other settings cannot be compared.
 VALIDATION = {"decode": {"max_new_tokens", "max_window", "keyword_method", "terms"}, "evaluate": {"normalizer"}}
 BEAM_SEARCH = {"decoder", "num_beams", "ctc_weight"}  # also of `decode`; the other decoders write the same text
+DECODER = "decode.decoder"
 VERSION_KEY, VERSION = "checkpoint_version", 2  # in `files.json`; version 1 (0.2.0 and earlier) has no such key
 
 
@@ -283,14 +284,19 @@ def differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
     current = json.loads(json.dumps(current))  # after JSON, a tuple is a list, as in `saved`
     current = {name: value for name, value in current.items() if name in saved or name not in VALIDATION}
     saved_values, current_values = flatten(saved), flatten(without_new_defaults(current, saved))
+    keys = {*saved_values, *current_values}
+    # The default of `get` is not None, because None is a valid value.
+    changed = {key for key in keys if saved_values.get(key, ...) != current_values.get(key, ...)}
+    if DECODER in changed:  # then the other settings of beam search are in only one of them
+        changed -= {f"decode.{name}" for name in BEAM_SEARCH} - {DECODER}
+    return [f"{key}: was {_shown(saved_values, key)}, now {_shown(current_values, key)}" for key in sorted(changed)]
 
-    def text(flat: dict[str, Any], key: str) -> str:
-        value = json.dumps(flat[key], ensure_ascii=False) if key in flat else "not set"
-        return value if len(value) < 66 else value[:17] + "…"  # shortens hashes, which are 66 characters long
 
-    return [
-        f"{key}: was {text(saved_values, key)}, now {text(current_values, key)}"
-        for key in sorted({*saved_values, *current_values})
-        if saved_values.get(key, ...)
-        != current_values.get(key, ...)  # the default is not None, because None is a valid value
-    ]
+def _shown(values: dict[str, Any], key: str) -> str:
+    """A value for a message, as JSON; the default of a setting that is not stored."""
+    if key not in values and key == DECODER:
+        return "another decoder"
+    defaults = {key: value for key, value in flatten(default_settings()).items() if not key.startswith("data.")}
+    known = values if key in values else defaults  # `data` of an origin has hashes
+    value = json.dumps(known[key], ensure_ascii=False) if key in known else "not set"
+    return value if len(value) < 66 else value[:17] + "…"  # shortens hashes, which are 66 characters long

@@ -242,7 +242,7 @@ def test_another_decoding_is_refused_until_the_training_has_finished(trained: Tr
         recipe.model_copy(update={"decode": replace(recipe.decode, decoder=name)}) for name in ("greedy", "beam")
     ]
     assert errors(decoders[0], copy) == "", "it writes the text of speculative decoding"
-    assert 'decode.decoder: was not set, now "beam"' in errors(decoders[1], copy)
+    assert 'decode.decoder: was another decoder, now "beam"' in errors(decoders[1], copy)
     copy.finish("train", {})
     assert errors(shorter, copy) == ""
 

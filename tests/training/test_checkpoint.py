@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError
 from finetune.training import checkpoint
 
@@ -394,7 +396,7 @@ def test_differences_name_the_keys_with_both_values() -> None:
     }
     assert checkpoint.differences(then, now) == [
         "gone.x: was 1, now not set",
-        "parts.lora.rank: was not set, now null",
+        "parts.lora.rank: was 16, now null",
         "train.epochs: was 4, now 6",
         'train.goal: was null, now "é"',
     ]
@@ -412,7 +414,23 @@ def test_settings_that_an_earlier_version_did_not_store_equal_their_defaults() -
     now["parts"]["lora"]["rank"], now["train"]["warmup"], now["data"] = 8, 0.2, {"train": "abc", "replay": "abc"}
     assert checkpoint.differences(then, now) == [
         'data.replay: was not set, now "abc"',
-        "parts.lora.rank: was not set, now 8",
-        "train.warmup: was not set, now 0.2",
+        "parts.lora.rank: was 16, now 8",
+        "train.warmup: was 0.1, now 0.2",
     ]
-    assert checkpoint.differences(now, then)[-1] == "train.warmup: was 0.2, now not set"
+    assert checkpoint.differences(now, then)[-1] == "train.warmup: was 0.2, now 0.1"
+
+
+def test_a_change_to_or_from_beam_search_is_one_difference(tiny: Callable[..., Recipe], tmp_path: Path) -> None:
+    """An origin has the settings of beam search only if the validations use it, and does not name another decoder."""
+    recipe = tiny(tmp_path, "x")
+    greedy, beam, wide = (
+        checkpoint.origin_of(recipe.model_copy(update={"decode": decode}), "base", {}, 2, 5.0)
+        for decode in (
+            replace(recipe.decode, decoder="greedy"),
+            replace(recipe.decode, decoder="beam"),
+            replace(recipe.decode, decoder="beam", num_beams=7),
+        )
+    )
+    assert checkpoint.differences(wide, greedy) == ['decode.decoder: was "beam", now another decoder']
+    assert checkpoint.differences(greedy, wide) == ['decode.decoder: was another decoder, now "beam"']
+    assert checkpoint.differences(beam, wide) == [f"decode.num_beams: was {beam['decode']['num_beams']}, now 7"]
