@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from finetune.core.defaults import without_new_defaults
 from finetune.core.errors import CheckpointError
-from finetune.core.files import is_disk_full, read_json, write_json
+from finetune.core.files import backup_folder, is_disk_full, read_json, write_json
 from finetune.core.renamed import RENAMED
 
 log = logging.getLogger(__name__)
@@ -72,6 +72,12 @@ class RunDir:
     def done(self, stage: str) -> dict[str, Any] | None:
         """The record of a completed stage; None if it has not completed."""
         return _read_record(self.marker(stage))
+
+    def find_best(self) -> bool:
+        """Whether there is a best adapter. One that a kill left between the two renames of a save is moved back."""
+        if not self.best.exists() and (previous := backup_folder(self.best)).exists():
+            previous.replace(self.best)
+        return self.best.exists()
 
     def result(self, stage: str, result_type: Callable[..., Result]) -> Result:
         """The record of a completed stage as the dataclass that the stage returned.

@@ -8,6 +8,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 
 from finetune.core.config import Recipe
 from finetune.core.errors import DataError
-from finetune.core.files import backup_folder, is_disk_full, replace_folder
+from finetune.core.files import is_disk_full, read_json, replace_folder, write_json
 from finetune.core.progress import task
 from finetune.core.run_dir import RunDir
 from finetune.data.audio import load_utterance
@@ -29,6 +30,8 @@ from finetune.model.adapter import save_adapter
 from finetune.model.granite import SpeechModel
 
 log = logging.getLogger(__name__)
+
+SCORES = "scores.json"  # in the folder of the best adapter
 
 
 @dataclass(frozen=True)
@@ -153,11 +156,19 @@ def rank(scores: Scores, base: Scores, max_canary_loss: float | None) -> tuple[f
     return (over, scores.valid)
 
 
-def save_best(model: SpeechModel, adapted: PeftModel | None, run: RunDir) -> bool:
-    """Replaces the run's best adapter. Returns False if the disk is full; then the earlier adapter is kept."""
+def save_best(model: SpeechModel, adapted: PeftModel | None, run: RunDir, record: dict[str, Any]) -> bool:
+    """Replaces the run's best adapter. Returns False if the disk is full; then the earlier adapter is kept.
+
+    Args:
+        model: the model.
+        adapted: the model with LoRA layers, if there are some.
+        run: the run directory.
+        record: scores, epoch and alpha of the adapter, which are saved with it.
+    """
     staged = run.best.with_name("best.part")
     try:
         save_adapter(model, adapted, staged)
+        write_json(staged / SCORES, record)
         replace_folder(staged, run.best)
     except (OSError, SafetensorError) as error:
         if not is_disk_full(error):
@@ -169,8 +180,11 @@ def save_best(model: SpeechModel, adapted: PeftModel | None, run: RunDir) -> boo
     return True
 
 
-def find_best(run: RunDir) -> bool:
-    """Whether the run has a best adapter. One that a kill left between the two renames of `save_best` is moved back."""
-    if not run.best.exists() and (previous := backup_folder(run.best)).exists():
-        previous.replace(run.best)
-    return run.best.exists()
+def read_best(run: RunDir) -> dict[str, Any]:
+    """The record that `save_best` saved with the best adapter; empty if there is none, as in older runs."""
+    try:
+        record = read_json(run.best / SCORES)
+        Scores(**record["best"])
+        return {"best": record["best"], "best_epoch": int(record["best_epoch"]), "best_alpha": record["best_alpha"]}
+    except (OSError, ValueError, TypeError, LookupError):
+        return {}

@@ -42,6 +42,10 @@ class TrainState:
                 "that version, or choose another name with --set name=..."
             ) from error
 
+    def set_best(self, record: dict[str, Any]) -> None:
+        """Takes scores, epoch and alpha of the best adapter from the record that is saved with it."""
+        self.best, self.best_epoch, self.best_alpha = record["best"], record["best_epoch"], record["best_alpha"]
+
     def leave_out_unreadable(self) -> None:
         """Removes skipped clips from the scores of base and best adapter, so that all scores are of the same clips."""
         for split, reasons in self.unreadable.items():

@@ -3,13 +3,16 @@
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
+
+from accelerate.utils import broadcast_object_list
 
 from finetune.model.trainable import part_of, set_mode
 from finetune.training.callbacks import TrainerCallback, ValidationRecord
 from finetune.training.context import TrainContext
 from finetune.training.distributed import all_ranks
 from finetune.training.health import check_trained
-from finetune.training.selection import Scores, find_best, format_scores, rank, save_best
+from finetune.training.selection import Scores, format_scores, rank, read_best, save_best
 from finetune.training.state import TrainState
 from finetune.training.unreadable import UnreadableClips
 
@@ -39,16 +42,24 @@ class Validator:
         self.callbacks, self.measure = callbacks, measure
         # The text does not depend on the CTC head, so all scores are equal then, and the last weights are the best.
         self.only_ctc_head = {*map(part_of, context.parameters)} == {"ctc_head"}
-        if state.best is not None and not self._has_best():
-            state.best = None
+        if state.best is not None:
+            self._find_best()
 
-    def _has_best(self) -> bool:
-        """Whether the best adapter of a resumed run is still there; all ranks get the same answer."""
-        accelerator, run = self.context.accelerator, self.context.run
-        found = all_ranks(accelerator, not accelerator.is_main_process or find_best(run))
-        if not found:
+    def _find_best(self) -> None:
+        """Finds the best adapter of a resumed run, on all ranks, and takes its scores from its folder.
+
+        A run that was killed between a validation and its checkpoint has an adapter that is newer than the checkpoint.
+        """
+        run, found = self.context.run, list[dict[str, Any] | None]([None])
+        if self.context.accelerator.is_main_process and run.find_best():
+            found = [read_best(run)]
+        record = broadcast_object_list(found)[0]
+        if record is None:
             log.warning("%s: is missing, so the next weights that are scored are saved there", run.best)
-        return found
+            self.state.best = None
+        elif record:
+            self.state.set_best(record)
+            self.state.leave_out_unreadable()
 
     def validate(self) -> Scores:
         """Scores the current weights on valid and canary.
@@ -68,7 +79,8 @@ class Validator:
     def save_if_best(self, scores: Scores, alpha: float) -> bool:
         """Saves the current weights as the best adapter if their scores are the best so far. Returns True if saved.
 
-        Of equal scores the first ones count; the last ones if only the CTC head trains.
+        Of equal scores the first ones count; the last ones if only the CTC head trains. The adapter of a validation
+        that a resumed run repeats is saved again.
 
         Args:
             scores: scores of the current weights.
@@ -79,13 +91,15 @@ class Validator:
         base = state.base_scores
         reached = rank(scores, base, limit)
         best = None if state.best is None else rank(state.best_scores, base, limit)
-        better = best is None or reached < best or (self.only_ctc_head and alpha == 1 and reached == best)
+        again = (state.epoch, alpha) == (state.best_epoch, state.best_alpha) or (self.only_ctc_head and alpha == 1)
+        better = best is None or reached < best or (again and reached == best)
+        record = {"best": asdict(scores), "best_epoch": state.epoch, "best_alpha": alpha}
         if better:
             main = context.accelerator.is_main_process
-            saved = not main or save_best(context.model, context.adapted, context.run)
+            saved = not main or save_best(context.model, context.adapted, context.run, record)
             better = all_ranks(context.accelerator, saved)
         if better:
-            state.best, state.best_epoch, state.best_alpha = asdict(scores), state.epoch, alpha
+            state.set_best(record)
         self.callbacks.on_validation(ValidationRecord(state.step, state.epoch, alpha, scores.valid, scores.canary))
         return better
 

@@ -25,7 +25,7 @@ from finetune.model.adapter import FULL_WEIGHTS, LORA_WEIGHTS
 from finetune.model.granite import SpeechModel, load_model
 from finetune.pipeline import run_recipe
 from finetune.training import checkpoint
-from finetune.training.selection import Scores
+from finetune.training.selection import SCORES, Scores
 from finetune.training.trainer import Trainer, train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -158,6 +158,44 @@ def test_a_resumed_run_finds_or_replaces_its_best_adapter(
     replaced = train(trained[0], run)
     assert run.best.is_dir() and "is missing, so the next weights that are scored are saved there" in caplog.text
     assert (replaced.best_epoch, replaced.steps) == (trained[0].train.epochs, result.steps)
+
+
+@pytest.mark.parametrize(("repeated", "says_best"), [(0.4, True), (0.6, False)])
+def test_the_scores_of_a_resumed_run_are_those_of_its_best_adapter(
+    trained: Trained, tiny: Tiny, tmp_path: Path, repeated: float, says_best: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The kill comes after the best adapter of epoch 2 and before its checkpoint; the epoch is trained again."""
+    recipe, run, saves = tiny(tmp_path, "x"), prepared(trained[1], tmp_path), list[Path]()
+
+    def killed_in_second_save(path: Path, content: Any) -> None:
+        saves.extend([path] * (path.name == checkpoint.PROGRESS))
+        if len(saves) == 2:
+            raise Killed
+        write_json(path, content)
+
+    scores = iter([Scores(0.9, None), Scores(0.5, None), Scores(0.4, None)])
+    files = replace(checkpoint.DISK, write_json=killed_in_second_save)
+    with pytest.raises(Killed):
+        Trainer(recipe, run, files=files, measure=lambda *_: next(scores)).fit()
+    saved = (run.best / LORA_WEIGHTS).read_bytes()
+    with caplog.at_level("INFO"):
+        result = Trainer(recipe, run, measure=lambda *_: Scores(repeated, None)).fit()
+    assert (result.best_epoch, result.best_valid_wer) == (2, 0.4)
+    assert (run.best / LORA_WEIGHTS).read_bytes() == saved
+    assert (f"valid WER {100 * repeated:.1f} %  (best)" in caplog.text) == says_best
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"best": {"wer": 1}, "best_epoch": 1, "best_alpha": 1}'])
+def test_a_best_adapter_without_its_scores_has_those_of_the_checkpoint(
+    trained: Trained, tmp_path: Path, content: str | None
+) -> None:
+    """An earlier version did not save them."""
+    run = RunDir(shutil.copytree(trained[1].root, tmp_path / "copy"))
+    (run.best / SCORES).unlink()
+    if content is not None:
+        (run.best / SCORES).write_text(content)
+    result, done = train(trained[0], run, [NoStep()]), trained[1].done("train") or {}
+    assert (result.best_epoch, result.best_valid_wer) == (done["best_epoch"], done["best_valid_wer"])
 
 
 def test_changed_values_are_named_and_the_checkpoint_is_kept(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
