@@ -12,13 +12,13 @@ from finetune.core.run_dir import RunDir
 from finetune.pipeline import (
     STAGES,
     Check,
-    require_same_base,
     run_dir_of,
     run_recipe,
     settings_of_training,
     stage_inputs,
     with_long_clips_cut,
 )
+from finetune.training.finished import require_same_base
 
 if TYPE_CHECKING:
     from finetune.data.prepare_split import Engine

@@ -12,19 +12,19 @@ from typing import Any
 
 from finetune.core.config import Recipe
 from finetune.core.defaults import without_new_defaults
-from finetune.core.errors import CheckpointError, MissingExtraError, ModelError, RecipeError
+from finetune.core.errors import CheckpointError, MissingExtraError, RecipeError
 from finetune.core.recipe import save_recipe
 from finetune.core.run_dir import CHILD, RunDir
 from finetune.data.corpus_state import corpus_state
 from finetune.data.effects.sources import check_augmentation
 from finetune.metrics.keyword_terms import sampling_inputs
 from finetune.metrics.results import ExportSummary, ParameterCounts, RunSummary, read_results, write_model
-from finetune.training.launch import PATIENCE, is_elastic, processes_for, train_on_all, world_size
+from finetune.training.finished import BASE, base_weights, require_same_base
+from finetune.training.launch import PATIENCE, agree_with_main_rank, is_elastic, processes_for, train_on_all, world_size
 
 log = logging.getLogger(__name__)
 
 Check = Callable[[Recipe, RunDir, int], None]  # of a prepared training, with the number of its processes
-BASE = "base_weights"  # in the record of a training: the hash of its base, which evaluate and export must find
 PEER_GONE = ("Connection closed by peer", "Connection reset by peer")  # messages of gloo when another rank has failed
 
 
@@ -104,6 +104,7 @@ def run_recipe(
     stages: Sequence[Stage] = STAGES,
     launch: Callable[[RunDir, int], None] = train_on_all,
     check: Check | None = None,
+    agree: Callable[[bool], bool] = agree_with_main_rank,
 ) -> RunDir:
     """Runs the stages up to `last` in `<runs>/<name>`; after `export`, writes `summary.json`.
 
@@ -113,6 +114,7 @@ def run_recipe(
         stages: What to run, with the names of `STAGES`.
         launch: Trains in several processes, which run this function with WORLD_SIZE set.
         check: Called before a training, with the number of its processes.
+        agree: Returns the value of rank 0 on every rank.
 
     Raises:
         RecipeError: data.train is empty, or the variables of a launcher are wrong.
@@ -121,7 +123,7 @@ def run_recipe(
     """
     run = run_dir_of(recipe)
     if world_size(os.environ) > 1:
-        return _train_as_rank(recipe, run, last, stages, check)
+        return _train_as_rank(recipe, run, last, stages, check, agree)
     elastic = is_elastic(os.environ)
     with run.locked(patience=PATIENCE * elastic):
         run.claim(settings_of_training(recipe))
@@ -178,16 +180,19 @@ def _run_stage(stage: Stage, recipe: Recipe, run: RunDir, inputs: str) -> None:
         track_results(recipe, run)
 
 
-def _train_as_rank(recipe: Recipe, run: RunDir, last: str, stages: Sequence[Stage], check: Check | None) -> RunDir:
+def _train_as_rank(
+    recipe: Recipe, run: RunDir, last: str, stages: Sequence[Stage], check: Check | None, agree: Callable[[bool], bool]
+) -> RunDir:
     """Trains as one of several processes, which `launch` or `accelerate launch` has started; runs no other stage."""
     if last != "train" or run.done("prepare") is None:
         raise CheckpointError(
             "several processes can only train: run `finetune prepare RECIPE` first, then "
             "`accelerate launch -m finetune train RECIPE`, then `finetune run RECIPE`"
         )
-    main, inputs = os.environ.get("RANK", "0") == "0", dict[str, str]()
+    main, child = os.environ.get("RANK", "0") == "0", CHILD in os.environ
+    inputs, finished = dict[str, str](), False
     patience = PATIENCE * is_elastic(os.environ)
-    with run.locked(patience=patience) if main and CHILD not in os.environ else nullcontext():
+    with run.locked(patience=patience) if main and not child else nullcontext():
         if main:
             run.claim(settings_of_training(recipe))
             inputs = stage_inputs(recipe, run.claimed())
@@ -196,13 +201,18 @@ def _train_as_rank(recipe: Recipe, run: RunDir, last: str, stages: Sequence[Stag
                 raise CheckpointError(
                     "the corpora or the data section changed since `finetune prepare`; run `finetune prepare` again"
                 )
-            if (run.done("train") or {}).get("inputs") != inputs["train"]:  # else it continues after its last step
+            finished = (run.done("train") or {}).get("inputs") == inputs["train"]
+            if not finished:
                 _discard_records(run, "train")
-        if check and CHILD not in os.environ:  # otherwise the parent process has checked it
-            check(recipe, run, world_size(os.environ))
-        train = next(stage for stage in stages if stage.name == "train")
-        base = base_weights(recipe) if main else ""
         try:
+            # All ranks take the answer of rank 0: another rank could read the record of a process that ends just now.
+            if not child and agree(finished):
+                log.info("train: skipped, already done")
+                return run
+            if check and not child:  # otherwise the parent process has checked it
+                check(recipe, run, world_size(os.environ))
+            train = next(stage for stage in stages if stage.name == "train")
+            base = base_weights(recipe) if main else ""
             result = asdict(train.run(recipe, run))
         except RuntimeError as error:
             if not any(message in str(error) for message in PEER_GONE):
@@ -220,27 +230,6 @@ def _discard_records(run: RunDir, stage: str) -> None:
     """
     for name in STAGE_NAMES[STAGE_NAMES.index("train") :] if stage == "train" else [stage]:
         run.marker(name).unlink(missing_ok=True)
-
-
-def base_weights(recipe: Recipe) -> str:
-    """A hash of the weights of the base model; "" if they cannot be read, which loading them will report."""
-    from finetune.model.weight_files import WeightFiles, folder_of
-
-    try:
-        folder = folder_of(recipe.model.base, recipe.model.revision)
-        return WeightFiles(folder).sample_hash() if folder else ""
-    except (ModelError, OSError):
-        return ""
-
-
-def require_same_base(recipe: Recipe, run: RunDir) -> None:
-    """Raises CheckpointError if the weights of the base changed since the training: the adapter would not fit."""
-    trained = (run.done("train") or {}).get(BASE)  # an earlier version did not record it
-    if trained and (now := base_weights(recipe)) and now != trained:
-        raise CheckpointError(
-            f"{recipe.model.base}: the weights changed since {run.root} was trained on them, so its adapter does not "
-            "fit them; restore them, or train again under another name with --set name=..."
-        )
 
 
 def settings_of_training(recipe: Recipe) -> dict[str, Any]:

@@ -28,8 +28,9 @@ from finetune.core.run_dir import CHILD, RunDir
 from finetune.metrics.result_rows import UtteranceResult
 from finetune.metrics.results import RunSummary
 from finetune.metrics.wer import errors_per_utterance
-from finetune.pipeline import BASE, STAGE_NAMES, STAGES, run_recipe, summarize
+from finetune.pipeline import STAGE_NAMES, STAGES, run_recipe, summarize
 from finetune.report.summary import format_summary
+from finetune.training.finished import BASE
 from finetune.training.launch import ELASTIC, RANKS, processes_for, train_on_all, world_size
 
 RESULTS = metrics()
@@ -68,7 +69,8 @@ class FakeStages:
         stages = [
             replace(stage, run=self.replaced.get(stage.name, partial(self._work, stage.name))) for stage in STAGES
         ]
-        return run_recipe(recipe, last, stages, **keywords)
+        # A test has one rank at a time.
+        return run_recipe(recipe, last, stages, **{"agree": lambda finished: finished, **keywords})
 
     def _work(self, name: str, recipe: Recipe, run: RunDir) -> Result:
         self.names.append(name)
@@ -489,8 +491,9 @@ def test_several_processes_train_between_prepare_and_evaluate_of_one(
 def test_what_was_evaluated_is_discarded_when_several_processes_train_again(
     tmp_path: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a finished training they train nothing, and its results stay."""
+    """Of a finished training they train nothing, and its record and results stay."""
     run = fake.run(recipe(tmp_path), "export")
+    record, fake.names = run.marker("train").stat().st_mtime_ns, []
     for finished in (True, False):
         if not finished:
             run.marker("train").unlink()
@@ -498,8 +501,21 @@ def test_what_was_evaluated_is_discarded_when_several_processes_train_again(
             as_rank(patch)
             fake.run(recipe(tmp_path), "train")
         assert {run.done(stage) is not None for stage in ("evaluate", "report", "export")} == {finished}
+        assert (run.marker("train").stat().st_mtime_ns == record) == finished == (not fake.names)
     fake.run(recipe(tmp_path), "export")
     assert fake.names[-3:] == ["evaluate", "report", "export"]
+
+
+def test_every_rank_skips_a_training_that_is_finished_for_rank_0(
+    tmp_path: Path, fake: FakeStages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that reads no record of it; and none skips it that rank 0 trains again."""
+    run = fake.run(recipe(tmp_path), "prepare")
+    as_rank(monkeypatch, "1")
+    fake.run(recipe(tmp_path), "train", agree=lambda finished: True)
+    assert fake.names == ["prepare"] and run.done("train") is None
+    fake.run(recipe(tmp_path), "train", agree=lambda finished: False)
+    assert fake.names == ["prepare", "train"]
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])

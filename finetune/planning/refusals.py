@@ -14,10 +14,11 @@ from finetune.exporting.save import check_target
 from finetune.model.granite import default_device
 from finetune.model.load_weights import check_mergeable, check_quantization
 from finetune.model.model_config import read_config
-from finetune.pipeline import require_same_base, settings_of_training
+from finetune.pipeline import settings_of_training
 from finetune.training import checkpoint
 from finetune.training.distributed import check_launcher
 from finetune.training.eight_bit import check_eight_bit
+from finetune.training.finished import require_same_base
 from finetune.training.launch import processes_for, world_size
 
 

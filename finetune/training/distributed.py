@@ -44,6 +44,13 @@ def all_ranks(accelerator: Accelerator, value: bool) -> bool:
     return int(total) == accelerator.num_processes
 
 
+def value_of_main_rank(value: bool) -> bool:
+    """The value of rank 0, on every rank."""
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
+
+
 def check_on_main_rank(accelerator: Accelerator, run: RunDir) -> dict[str, dict[str, str]]:
     """Checks the audio files of a run on one rank, and returns the clips that cannot be read on every rank.
 

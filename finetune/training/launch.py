@@ -50,6 +50,14 @@ def is_elastic(environment: Mapping[str, str]) -> bool:
     return ELASTIC in environment
 
 
+def agree_with_main_rank(value: bool) -> bool:
+    """The value of rank 0, on every rank; all ranks must call it."""
+    from finetune.training.distributed import make_accelerator, value_of_main_rank
+
+    make_accelerator()  # starts the process group
+    return value_of_main_rank(value)
+
+
 def processes_for(recipe: Recipe, gpus: int | None = None) -> int:
     """Number of training processes: `machine.processes`, at most one for each GPU; 0 means one for each GPU, or one.
 
