@@ -19,7 +19,7 @@ from finetune.data.corpus_state import corpus_state
 from finetune.data.effects.sources import check_augmentation
 from finetune.metrics.keyword_terms import sampling_inputs
 from finetune.metrics.results import ExportSummary, ParameterCounts, RunSummary, read_results, write_model
-from finetune.training.finished import BASE, base_weights, require_same_base
+from finetune.training.finished import BASE, base_weights, require_best, require_same_base
 from finetune.training.launch import PATIENCE, agree_with_main_rank, is_elastic, processes_for, train_on_all, world_size
 
 log = logging.getLogger(__name__)
@@ -72,6 +72,7 @@ def _evaluate(recipe: Recipe, run: RunDir) -> Any:
     from finetune.evaluation.shared_decoding import SharedDecoding
     from finetune.training.launch import processes_for
 
+    require_best(run)
     with SharedDecoding(processes_for(recipe)) as backend:
         return evaluate(recipe, run, backend)
 
@@ -85,6 +86,7 @@ def _report(recipe: Recipe, run: RunDir) -> Any:
 def _export(recipe: Recipe, run: RunDir) -> Any:
     from finetune.exporting.export import export
 
+    require_best(run)
     return export(recipe, run)
 
 
@@ -135,6 +137,8 @@ def run_recipe(
         for stage in stages[: [stage.name for stage in stages].index(last) + 1]:
             record = run.done(stage.name)
             if record is not None and record.get("inputs") == inputs[stage.name]:
+                if stage.name == last == "train":
+                    require_best(run)
                 log.info("%s: skipped, already done", stage.name)
                 continue
             log.info("%s ...", stage.name)
@@ -202,7 +206,9 @@ def _train_as_rank(
                     "the corpora or the data section changed since `finetune prepare`; run `finetune prepare` again"
                 )
             finished = (run.done("train") or {}).get("inputs") == inputs["train"]
-            if not finished:
+            if finished and not child:
+                require_best(run)
+            elif not finished:
                 _discard_records(run, "train")
         try:
             # All ranks take the answer of rank 0: another rank could read the record of a process that ends just now.

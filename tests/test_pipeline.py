@@ -493,6 +493,7 @@ def test_what_was_evaluated_is_discarded_when_several_processes_train_again(
 ) -> None:
     """Of a finished training they train nothing, and its record and results stay."""
     run = fake.run(recipe(tmp_path), "export")
+    run.best.mkdir()
     record, fake.names = run.marker("train").stat().st_mtime_ns, []
     for finished in (True, False):
         if not finished:

@@ -18,6 +18,17 @@ def base_weights(recipe: Recipe) -> str:
         return ""
 
 
+def require_best(run: RunDir) -> None:
+    """Raises CheckpointError if a training has finished and its best adapter was deleted; the run is locked."""
+    if run.done("train") is None or run.find_best():
+        return
+    again = "save the last weights of the training there" if run.checkpoint.exists() else "train again"
+    raise CheckpointError(
+        f"{run.best}: is missing, although the training has finished; restore it, or delete {run.marker('train')} and "
+        f"rerun to {again}"
+    )
+
+
 def require_same_base(recipe: Recipe, run: RunDir) -> None:
     """Raises CheckpointError if the weights of the base changed since the training: the adapter would not fit."""
     trained = (run.done("train") or {}).get(BASE)  # an earlier version did not record it

@@ -160,6 +160,19 @@ def test_a_resumed_run_finds_or_replaces_its_best_adapter(
     assert (replaced.best_epoch, replaced.steps) == (trained[0].train.epochs, result.steps)
 
 
+def test_a_finished_run_without_its_best_adapter_says_what_to_do(trained: Trained, tmp_path: Path) -> None:
+    """Its stages are not complete, and to train again or to take other weights is the user's choice."""
+    root = Path(shutil.copytree(trained[1].root, tmp_path / trained[0].name))
+    recipe, run = trained[0].model_copy(update={"runs": str(tmp_path)}), RunDir(root)
+    run.best.rename(tmp_path / "kept")
+    for last in ("train", "evaluate"):
+        with pytest.raises(CheckpointError, match=r"best: is missing, .*restore it, or delete .*train\.done\.json"):
+            run_recipe(recipe, last)
+    run.marker("train").unlink()
+    run_recipe(recipe, "train")
+    assert run.best.is_dir() and (run.done("train") or {})["best_epoch"] == recipe.train.epochs
+
+
 @pytest.mark.parametrize(("repeated", "says_best"), [(0.4, True), (0.6, False)])
 def test_the_scores_of_a_resumed_run_are_those_of_its_best_adapter(
     trained: Trained, tiny: Tiny, tmp_path: Path, repeated: float, says_best: bool, caplog: pytest.LogCaptureFixture
