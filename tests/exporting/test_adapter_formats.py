@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -284,21 +285,21 @@ def test_an_adapter_of_another_base_is_refused(make: Make, tmp_path: Path) -> No
 
 
 def test_the_command_names_the_reason_of_a_refusal(
-    trained: tuple[Recipe, RunDir, SpeechModel], finetune: Command
+    trained: tuple[Recipe, RunDir, SpeechModel], finetune: Command, tmp_path: Path
 ) -> None:
-    run = trained[1]
+    run = RunDir(shutil.copytree(trained[1].root, tmp_path / trained[0].name))
     before = run.done("export")
-    result = finetune("export", run.resolved, "--format", "vllm-lora")
+    result = finetune("export", run.resolved, "--format", "vllm-lora", "--set", f"runs={tmp_path}")
     assert result.code == 1 and "ctc_head, encoder, projector trained too" in result.err
     assert not run.exported("vllm-lora").exists() and run.done("export") == before
 
 
 @pytest.mark.slow
 def test_the_command_writes_an_adapter_and_verifies_it_in_a_new_process(
-    trained: tuple[Recipe, RunDir, SpeechModel], finetune: Command, clips: list[Utterance]
+    trained: tuple[Recipe, RunDir, SpeechModel], finetune: Command, tmp_path: Path
 ) -> None:
-    recipe, run, _ = trained
-    done = finetune("export", run.resolved, "--format", "peft", "--verify", "peft")
+    recipe, run = trained[0], RunDir(shutil.copytree(trained[1].root, tmp_path / trained[0].name))
+    done = finetune("export", run.resolved, "--format", "peft", "--verify", "peft", "--set", f"runs={tmp_path}")
     assert "format peft: 3 of 3 texts equal" in done.out, (done.out, done.err)
     PeftModel.from_pretrained(
         GraniteSpeechForConditionalGeneration.from_pretrained(recipe.model.base), str(run.exported("peft"))

@@ -268,7 +268,7 @@ def test_a_file_that_export_would_delete_is_refused(trained: Trained, tmp_path: 
 def test_an_export_is_not_compared_with_a_base_that_is_no_model(trained: Trained, tmp_path: Path) -> None:
     recipe, trained_run, _ = trained
     run = RunDir(shutil.copytree(trained_run.root, tmp_path / "run"))
-    run.export.mkdir()
+    run.export.mkdir(exist_ok=True)
     (run.export / "chat_template.jinja").write_text("of the base")
     wrong = recipe.model_copy(update={"model": recipe.model.model_copy(update={"base": str(tmp_path)})})
     assert not [error for error in refusals(wrong, run) if "was not written by an export" in str(error)]
