@@ -4,6 +4,7 @@ The CTC head gives a low score to texts in which the language model invented or 
 CTC/attention decoding, Watanabe et al. 2017, doi 10.1109/JSTSP.2017.2763455).
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from finetune.inference.keyword_biasing import biased_texts, keyword_bonus
 
 # Punctuation around a number that has no sound: `25.` is the number `25`, but `.5` is not `5`.
 OPENING, CLOSING = "([“„«¿¡", ".,;:!?…)]”»"
+# Single quotation marks, which an apostrophe looks like: `'yes'`, but not `dogs'`. The CTC alphabet has no others.
+QUOTED = re.compile(r"(?<!\w)['‘’‚‛](?=\w)([^'‘’‚‛]*(?:\w['’]\w[^'‘’‚‛]*)*)['‘’‛](?!\w)")
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,15 @@ def _best(
     """The index of the best text.
 
     Words that are not spelled as they sound, such as `25`, tell nothing to the CTC head. So it chooses among the texts
-    that have the same ones as the text that is best without it; punctuation around them does not matter.
+    that have the same ones as the text that is best without it; punctuation around them does not matter. An empty text
+    has none: the best one with words says which ones the others must have.
     """
     if not ctc_weight:
         return 0
-    words = [words_of(text) for text in texts]
+    words = [words_of(QUOTED.sub(r"\1", text)) for text in texts]
     unspelled = [[_bare(word) for word in row if scorer.labels_of(word) == [ANY]] for row in words]
-    chosen = [index for index, row in enumerate(unspelled) if row == unspelled[0]]
+    best = next((index for index, row in enumerate(words) if row), 0)
+    chosen = [index for index, row in enumerate(unspelled) if row == unspelled[best] or not words[index]]
     scores = scorer.scores([words[index] for index in chosen])
     totals = [
         beams[index].mean(ctc_weight * (score + bonuses[index])) for index, score in zip(chosen, scores, strict=True)

@@ -32,10 +32,16 @@ class CtcScorer:
         self._digits = bool(np.isin(log_probs.argmax(1), DIGITS).any())  # whether the head writes numbers with digits
 
     def labels_of(self, word: str) -> list[int]:
-        """CTC labels of a word; `ANY` for one that is not heard as it is written, such as `25` or `50%`."""
+        """CTC labels of a word; `ANY` for one that is not heard as it is written, such as `25` or `50%`.
+
+        Empty for signs without a sound, such as a dash between words.
+        """
         letters, digits = any(map(str.isalnum, word)), any(map(str.isnumeric, word)) and not self._digits
-        sign = any(char in SIGNS or category(char) in SIGN_CATEGORIES for char in word)
-        return [ANY] if digits or sign or (letters and not is_spelled(word)) else ctc_labels(word)
+        if digits or any(char in SIGNS or category(char) in SIGN_CATEGORIES for char in word):
+            return [ANY]
+        if letters and not is_spelled(word):
+            return [ANY]
+        return ctc_labels(word) if letters else []
 
     def scores(
         self, texts: Sequence[Sequence[str]], spans: Sequence[tuple[int, int]] | None = None

@@ -57,12 +57,14 @@ def align(log_probs: NDArray[np.float32], text: str, labels_of: Callable[[str], 
         labels_of: the labels of a word; the default is `ctc_labels`.
     """
     spans = split_words(text)
-    labels, owners = list[int](), list[int]()
+    labels, owners, space = list[int](), list[int](), False
     for number, (start, end) in enumerate(spans):
-        if labels and start > spans[number - 1][1]:
+        space = space or bool(labels and start > spans[number - 1][1])
+        word_labels = (labels_of or ctc_labels)(text[start:end])
+        if space and word_labels:  # one space, also around words without labels
             labels.append(ord(" "))
             owners.append(-1)
-        word_labels = (labels_of or ctc_labels)(text[start:end])
+            space = False
         labels += word_labels
         owners += [number] * len(word_labels)
     frames: list[tuple[int, int] | None] = [None] * len(spans)

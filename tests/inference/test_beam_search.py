@@ -118,6 +118,10 @@ HEARD = "_give_ _me_topro_lol_ _at__ _ni_ght_"
         (["Give metoprole at (9).", "give metoprolol at 9"], 0.2, 1),  # the same number
         (["give metoprole at -9", "give metoprolol at 9"], 0.2, 0),
         (["give metoprole at .9", "give metoprolol at 9"], 0.2, 0),
+        (["give metoprole at night", "give - metoprolol -- at night"], 0.2, 1),  # a dash has no sound
+        (["give metoprole at night", "give 'metoprolol' ‘at’ \"night\""], 0.2, 1),  # nor have quotation marks
+        (["", "give metoprolol at 9", "give metoprolol at night"], 0.2, 1),  # no text says nothing about numbers
+        (["", "give metoprolol at night", "give metoprolol at 9"], 0.2, 1),
         (["x" * 99, "y" * 98], 0.2, 0),  # too few frames for both
         (["薬", "葉"], 0.2, 0),
         ([""], 0.2, 0),

@@ -33,6 +33,7 @@ def log_probs(path: str, peak: float = 0.9) -> NDArray[np.float32]:
         ("__ク_スリ__", "くすり", [(2, 3), (4, 5), (5, 6)]),  # the head emits katakana for hiragana too
         ("_タ__ベル_", "食べる", [(0, 4), (4, 5), (5, 6)]),  # the first has no label and gets the remaining frames
         ("_a____b_", "a 薬 b", [(1, 2), (2, 6), (6, 7)]),
+        ("__hi_ you__", "hi & you", [(2, 4), (4, 6), (6, 9)]),  # one space in the audio, two in the text
         ("______", "薬品", [(0, 3), (3, 6)]),
         ("ab", "far too long for it", [(0, 0), (0, 0), (0, 1), (1, 1), (1, 2)]),
         ("____", "", []),
