@@ -26,6 +26,8 @@ CONTEXT = 2  # words on each side that are scored together with the replaced one
 SLACK = 2.0  # nats that a place may miss by its own frames alone, before its text is scored
 TRIED = 24  # texts that are scored at once
 APOSTROPHES = str.maketrans("", "", "'’ʼ")
+ELIDED, SUFFIX = re.compile(r"\w+'"), re.compile(r"'(?!t$)\w+")  # l' and 's, but not the end of don't
+OPENED, CLOSED = re.compile(r"(?<!\w)['‘’]\w"), re.compile(r"\w\W*['’](?!\w)")  # quotation marks
 JOINED = re.compile(r"['’ʼ]")
 EDGES = re.compile(r"^(\W*)(.*?)(\W*)$", re.DOTALL)
 
@@ -154,6 +156,10 @@ class _Window:
             written = written[0].upper() + written[1:]
         first_marks, _, last_marks = EDGES.match(written).groups()  # type: ignore[union-attr]
         before, after = before.removesuffix(first_marks), after.removeprefix(last_marks)  # not twice
+        if not OPENED.search(self.text[:end]):  # the apostrophe of a replaced word such as patients'
+            after = after.lstrip("'’ʼ")
+        if not CLOSED.search(self.text[start:]):
+            before = before.rstrip("'’ʼ")
         return f"{self.text[:start]}{before}{written}{after}{self.text[end:]}"
 
     def _changes(self, spot: Spot) -> Iterator[_Change]:
@@ -176,8 +182,7 @@ class _Window:
             present = self._present(keyword, old)
             more = bonus - (self._bonus(present) if present else 0.0)
             if _plain(old) != _plain(keyword) and gain + bonus > -SLACK:
-                left = self._heard(self.frames[start][0], spot.start)
-                right = self._heard(spot.end, self.frames[end - 1][1])
+                left, right = self._heard_beside(spot, start, end)
                 beside = any(self.unheard[max(0, start - 1) : end + 1])
                 for text in dict.fromkeys([keyword, _between(left, keyword, right)]):
                     if beside and set(old.lower().split()) <= set(text.lower().split()):
@@ -194,6 +199,22 @@ class _Window:
         if labels in parts:
             return len(labels)
         return len(written) if _plain(old) in self.written else 0
+
+    def _heard_beside(self, spot: Spot, start: int, end: int) -> tuple[str, str]:
+        """What the CTC head hears before and after a keyword, in the frames of the words that it replaces.
+
+        Args:
+            start, end: first and last (excluded) of these words.
+        """
+        first, last = self.frames[start][0], self.frames[end - 1][1]
+        left, right = self._heard(first, spot.start), self._heard(spot.end, last)
+        if left and _letter(self._heard(0, first)[-1:]):  # the end of a word of which the start stays in the text
+            _, space, left = left.partition(" ")
+            left = space + left
+        if right and _letter(self._heard(last, len(self.log_probs))[:1]):
+            right, space, _ = right.rpartition(" ")
+            right += space
+        return left, right
 
     def _heard(self, start: int, end: int) -> str:
         """The greedy CTC text of some frames, with the spaces at its ends."""
@@ -220,9 +241,13 @@ def _between(left: str, keyword: str, right: str) -> str:
     """A keyword between greedy CTC texts, of which whole words stay, and what an apostrophe joins: l'aspirine's."""
     before, _, elided = left.rpartition(" ")
     suffix, _, after = right.partition(" ")
-    before, elided = (before, elided) if not elided or elided.endswith("'") else ("", "")
-    after, suffix = (after, suffix) if not suffix or suffix.startswith("'") else ("", "")
+    before, elided = (before, elided) if not elided or ELIDED.fullmatch(elided) else ("", "")
+    after, suffix = (after, suffix) if not suffix or SUFFIX.fullmatch(suffix) else ("", "")
     return join_texts([before.strip(), f"{elided}{keyword}{suffix}", after.strip()])
+
+
+def _letter(char: str) -> bool:
+    return bool(char) and not char.isspace()
 
 
 def _plain(text: str) -> str:

@@ -81,6 +81,22 @@ def test_what_an_apostrophe_joins_to_the_keyword_is_kept(path: str, text: str, k
     assert biased_text(log_probs(path), text, (keyword,)) == expected
 
 
+@pytest.mark.parametrize(
+    ("path", "text", "keyword", "expected"),
+    [
+        ("_she_ _to_ok_ _lo_sart_an_ _it_", "she to oklow sert an it", "losartan", "she to losartan it"),
+        ("_is_ _lo_sart_an_ _o_nly_ _it_", "is low sert ano nly it", "losartan", "is losartan nly it"),
+        ("_gi_ve_ _lo_sart_an_'_ _now_", "give low sort an' now", "losartan", "give losartan now"),
+        ("_gi_ve_ _'lo_sart_an_ _now_", "give 'low sort an now", "losartan", "give losartan now"),
+        ("_start_ _lo_sart_an't_ _wise_", "start low sort don't wise", "losartan", "start losartan wise"),
+        ("_gi_ve_ _lo_sart_an_ _now_", "give 'low sort an' now", "losartan", "give 'losartan' now"),
+        ("_gi_ve_ _lo_sart_an_ _now_", "give ‘low sort an now’", "losartan", "give ‘losartan now’"),
+    ],
+)
+def test_no_part_of_a_word_stays_beside_the_keyword(path: str, text: str, keyword: str, expected: str) -> None:
+    assert biased_text(log_probs(path), text, (keyword,)) == expected
+
+
 def test_several_keywords_are_written() -> None:
     scores = log_probs("_stop_ _apixa_ban_ _start_ _metopro_lol_ _and_ _apixa_ban_")
     text = biased_text(scores, "stop apixie ban start me top roll and apics a ban", ("apixaban", "metoprolol"))
