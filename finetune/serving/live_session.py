@@ -25,6 +25,7 @@ from finetune.serving.errors import ApiError
 from finetune.serving.live_audio import LiveAudio, Spoken
 from finetune.serving.live_settings import LiveSettings
 from finetune.serving.models import Models, ServedModel
+from finetune.serving.responses import limit_note
 from finetune.serving.scheduler import Task
 
 ITEM = "conversation.item.input_audio_transcription"
@@ -57,7 +58,7 @@ class LiveSession:
 
     async def receive(self, idle: float) -> None:
         """Reads the events of the client, with at most `idle` seconds between two of them."""
-        await self._send("session.created", session=self._settings.description())
+        await self._describe("session.created")
         while True:
             event = await self._event(idle)
             kind = event["type"]
@@ -104,7 +105,7 @@ class LiveSession:
                 if ended:
                     return
             elif (spoken := await asyncio.to_thread(self._live.current)) is not None:
-                text = await self._transcribe(spoken, self._ctc)
+                text, _ = await self._transcribe(spoken, self._ctc)
                 await self._send(f"{ITEM}.partial", item_id=_item_id(self._items), text=text)
 
     async def _commit(self, ended: bool) -> None:
@@ -129,7 +130,12 @@ class LiveSession:
             raise ApiError(400, "send session.update before the first audio", "session", "invalid_event")
         self._settings = self._settings.updated(event, self._models)
         await asyncio.to_thread(self._configure)  # a long prompt takes a while
-        await self._send("session.updated", session=self._settings.description())
+        await self._describe("session.updated")
+
+    async def _describe(self, kind: str) -> None:
+        """Sends the settings, and what is known to be wrong with them."""
+        warnings = self._settings.model.warnings(self._options)
+        await self._send(kind, session=self._settings.description(), **_warnings(warnings))
 
     async def _finish(self, spoken: Spoken, committed_by: str) -> None:
         """Makes an item of an utterance, then sends its final text, which is empty if there is no speech in it."""
@@ -138,16 +144,17 @@ class LiveSession:
         await self._send(
             "input_audio_buffer.committed", item_id=item, previous_item_id=previous, committed_by=committed_by
         )
-        text = await self._transcribe(spoken, self._settings.model)
+        text, truncated = await self._transcribe(spoken, self._settings.model)
         if text:
             await self._send(f"{ITEM}.delta", item_id=item, content_index=0, delta=text)
         times = {"start": round(spoken.start, 3), "end": round(spoken.end, 3)}
-        await self._send(f"{ITEM}.completed", item_id=item, content_index=0, transcript=text, **times)
+        notes = _warnings([limit_note(self._options)] if truncated else [])
+        await self._send(f"{ITEM}.completed", item_id=item, content_index=0, transcript=text, **times, **notes)
 
-    async def _transcribe(self, spoken: Spoken, model: ServedModel | CtcModel) -> str:
-        """The text of an utterance; "" without speech."""
+    async def _transcribe(self, spoken: Spoken, model: ServedModel | CtcModel) -> tuple[str, bool]:
+        """The text of an utterance, "" without speech, and whether it reached the limit of tokens."""
         if len(spoken.samples) < MIN_SAMPLES:
-            return ""
+            return "", False
         options = self._options
         utterance = Utterance(
             "live",
@@ -162,10 +169,16 @@ class LiveSession:
         self._tasks = [task]
         window = Job(Recording("live", spoken.samples), options).window(utterance)
         result = await asyncio.wrap_future(self._engine.scheduler.add(task, window))
-        return join_texts(segment.text for segment, _ in result)
+        truncated = any(hypothesis.truncated for _, hypothesis in result)
+        return join_texts(segment.text for segment, _ in result), truncated
 
     async def _send(self, kind: str, **content: Any) -> None:
         await self._socket.send_text(event_text(kind, **content))
+
+
+def _warnings(texts: list[str]) -> dict[str, list[str]]:
+    """The field of an event with warnings, which OpenAI's events do not have; empty without any."""
+    return {"warnings": texts} if texts else {}
 
 
 def event_text(kind: str, **content: Any) -> str:

@@ -9,6 +9,7 @@ import torch
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from finetune.core.languages import TRANSLATION_TARGETS
+from finetune.core.options import TranscribeOptions
 from finetune.data.audio import SAMPLE_RATE
 from finetune.data.features import num_frames
 from finetune.inference.recognize import Hypothesis
@@ -31,6 +32,11 @@ def respond(job: Job, parameters: Parameters) -> Response:
     if parameters.form == "verbose_json":
         return JSONResponse(verbose(job, parameters))
     return JSONResponse({"text": transcript.text, "usage": usage(job)})
+
+
+def limit_note(options: TranscribeOptions) -> str:
+    """The note of a text that reached the limit of tokens."""
+    return f"the text of a window reached {options.decoding.max_new_tokens} tokens and was cut"
 
 
 def usage(job: Job) -> dict[str, Any]:

@@ -13,14 +13,13 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from finetune.core.serve_options import ServeOptions
-from finetune.inference.keyword_warning import keyword_warning
 from finetune.inference.recordings import Job
 from finetune.serving.engine import Engine
 from finetune.serving.errors import ApiError, draining, to_api_error
 from finetune.serving.metrics import Metrics
 from finetune.serving.models import Models, ServedModel
 from finetune.serving.parameters import Task, check_query, model_name, read_parameters
-from finetune.serving.responses import TextStream, encode_event, respond
+from finetune.serving.responses import TextStream, encode_event, limit_note, respond
 from finetune.serving.uploads import Form, read_form
 
 log = logging.getLogger(__name__)
@@ -118,9 +117,6 @@ class Transcriptions:
         call.model = model.name
         parameters = read_parameters(form.fields, task, model.options)
         options = parameters.options
-        warning = model.limits.prompt_warning(
-            options.prompt(model.network.profile), bool(options.decoding.in_prompt(options.keywords))
-        )
         deadline = time.perf_counter() + min(parameters.deadline or self._options.deadline, self._options.deadline)
         opening = self._engine.open(form.upload, model, options)
         job = await self._unless_closed(request, _before(deadline, opening))
@@ -131,7 +127,7 @@ class Transcriptions:
             await self._unless_closed(request, _before(deadline, self._collect(job, model, call)))
             self._log_text(job)
             response = respond(job, parameters)
-        if warnings := [*filter(None, (warning, keyword_warning(options), *_notes(job)))]:
+        if warnings := [*model.warnings(options), *filter(None, _notes(job))]:
             response.headers["X-Finetune-Warning"] = _header("; ".join(warnings))
         return response
 
@@ -225,7 +221,7 @@ def _notes(job: Job) -> list[str]:
     """What `finetune transcribe` says about a recording; whether a text was cut is not known before a stream."""
     notes = [job.note.partition("; --")[0]]  # without the options of the command
     if job.transcript().truncated:
-        notes.append(f"the text of a window reached {job.options.decoding.max_new_tokens} tokens and was cut")
+        notes.append(limit_note(job.options))
     return notes
 
 

@@ -15,6 +15,8 @@ from starlette.websockets import WebSocket
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from finetune.core.model_limits import ModelLimits
+from finetune.core.options import override
 from finetune.core.serve_options import ServeOptions
 from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.waveform import Recording
@@ -199,6 +201,30 @@ def test_an_update_changes_only_what_it_names(served: ServedModel) -> None:
     ):
         settings = settings.updated({"session": event}, models)
         assert (settings.language, settings.prompt, settings.keywords) == expected, event
+
+
+def test_a_session_is_told_what_an_upload_is_told(served: ServedModel, spoken: Any) -> None:
+    limits = ModelLimits(instruction=served.options.instruction, keyword_prompts="untrained")
+    options = override(served.options, keyword_method="prompt", max_new_tokens=3)
+    model = ServedModel("nano", served.network, options, limits)
+    with running(Models([model])) as server, connect(f"ws://127.0.0.1:{server.port}/v1/realtime") as socket:
+
+        def warnings(**transcription: Any) -> list[str]:
+            socket.send(session(format={"type": "audio/pcm", "rate": 16000}, transcription=transcription))
+            return list(json.loads(socket.recv(20)).get("warnings", []))
+
+        assert "warnings" not in json.loads(socket.recv(20)) and warnings() == []
+        assert [text[:48] for text in warnings(prompt="write it")] == [
+            "this model was trained with the instruction 'can"
+        ]
+        (text,) = warnings(prompt="", keywords=["stent"])
+        assert text.startswith("this model was not trained with keyword prompts")
+        socket.send(append(spoken))
+        socket.send(COMMIT)
+        completed = [event for event in until_committed(socket) if event.get("transcript")]
+    assert completed
+    for event in completed:
+        assert event["warnings"] == ["the text of a window reached 3 tokens and was cut"]
 
 
 def test_live_audio_gets_partial_and_final_texts(server: Any, served: ServedModel, spoken: Any) -> None:
