@@ -36,12 +36,12 @@ def parse_keywords(words: str | Iterable[str], commas: bool = False) -> tuple[st
 
     Args:
         words: a list, or one string with commas or semicolons between keywords.
-        commas: whether a word of a list can have these signs; in a prompt a comma separates keywords.
+        commas: whether a word of a list can have a comma; in a prompt a comma separates keywords.
 
     Raises:
         RecipeError: a keyword is not a string, or contains a comma, a semicolon or a control character.
     """
-    unique, refused = dict[str, None](), "" if commas else ",;"
+    unique, refused = dict[str, None](), ";" if commas else ",;"
     parts = re.split("[,;]", words) if isinstance(words, str) else words
     items = list(parts) if isinstance(parts, Iterable) else [parts]
     if wrong := [item for item in items if not isinstance(item, str)]:

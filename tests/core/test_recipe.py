@@ -130,6 +130,7 @@ def test_terms_of_decoding_are_a_list_or_a_file_whose_lines_the_recipe_keeps(rec
     table.write_text("term;group\nlosartan;a\n")
     assert f"{table}:1: 'term;group' has a semicolon" in refusal(recipe, RECIPE + f"decode:\n  terms: {table}\n")
     assert load(recipe, RECIPE + "decode:\n  terms: ['a,b']\n").decode.terms == ("a,b",)
+    assert "keyword 'a;b' contains ';'; give each keyword" in refusal(recipe, RECIPE + "decode:\n  terms: ['a;b']\n")
     assert "keyword 'a\\tb' contains '\\t'" in refusal(recipe, RECIPE + 'decode:\n  terms: ["a\\tb"]\n')
     assert load(recipe, RECIPE, "decode.terms=[stent, New York]").decode.terms == terms
 
