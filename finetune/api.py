@@ -3,21 +3,23 @@
 The functions use the same run directory as the command, so a run can be started by one and resumed by the other.
 """
 
+import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from finetune.core import config
 from finetune.core.errors import DataError, ModelError, RecipeError
+from finetune.core.keyword_list import term_list
 from finetune.core.model_limits import read_limits
 from finetune.core.options import TranscribeOptions, override
 from finetune.core.prompts import INSTRUCTION
 from finetune.core.recipe import read_recipe, recipe_from_values
 from finetune.core.run_dir import RunDir
-from finetune.data.waveform import Recording, to_recordings
 from finetune.inference import transcribe as inference
+from finetune.inference.audio_items import audio_sources
 from finetune.inference.keyword_warning import keyword_warning
 from finetune.inference.saved_options import options_for
 from finetune.inference.transcript import Transcript
@@ -74,7 +76,7 @@ class GraniteSpeech:
         Args:
             audio: a path; a NumPy array or torch tensor (N,), (C, N) or (N, C); a dict with `array` and
                 `sampling_rate`; or a list or tuple of these.
-            sample_rate: in Hz; required for arrays.
+            sample_rate: in Hz; required for arrays. Files and dicts state their own.
             keywords: expected words: a list, or `"a, b"`; they are used as `keyword_method` says.
             language: spoken language, such as `fr` or `French`.
             translate_to: language to translate into; the transcript then has no word times.
@@ -84,17 +86,21 @@ class GraniteSpeech:
                 skipped. Without it, and for audio that is not in a list, the error is raised.
             progress: called with the seconds of audio transcribed and those read so far.
             **options: other fields of `TranscribeOptions` and `DecodingOptions`, such as `decoder`, `vad`,
-                `max_window`, `batch_seconds` or `max_new_tokens`.
+                `max_window`, `batch_seconds` or `max_new_tokens`; `terms` is a list, or a file as in a recipe.
 
         Returns:
             A transcript; for a list or tuple, and with `channel="each"`, a list of transcripts in its order, without
             those of skipped items.
 
         Raises:
-            DataError: audio cannot be read, or an array has no sample rate.
+            DataError: audio or a list of terms cannot be read, an array has no sample rate, or a dict another one.
             ModelError: the model does not accept this prompt, or a batch does not fit into GPU memory.
             RecipeError: an unknown language or option, a value out of range, a bad keyword.
         """
+        items = audio if (several := isinstance(audio, list | tuple)) else [audio]
+        if sample_rate is not None and items and all(isinstance(item, str | Path) for item in items):
+            warnings.warn("sample_rate has no effect: files state their own; it is for arrays", stacklevel=2)
+        options = _with_terms(keywords, options)
         chosen = override(
             self.options, keywords=keywords, language=language, translate_to=translate_to, channel=channel, **options
         )
@@ -102,11 +108,18 @@ class GraniteSpeech:
         limited = read_limits(self.network.source).prompt_warning(prompt, bool(prompted))
         for warning in filter(None, (limited, keyword_warning(chosen))):
             warnings.warn(warning, stacklevel=2)
-        several = isinstance(audio, list | tuple)
         failed = failed if several else None
-        sources = list(_sources(audio if several else [audio], sample_rate, chosen.channel, failed))
+        sources = list(audio_sources(items, sample_rate, chosen.channel, failed))
         transcripts = list(inference.transcripts(self.network, sources, chosen, failed, progress))
         return transcripts if several or chosen.channel == "each" else transcripts[0]
+
+
+def _with_terms(keywords: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The options with the lines of a file as `terms`. Refuses a file as `keywords`: its name would be a keyword."""
+    if isinstance(keywords, str | Path) and os.path.isfile(keywords):
+        raise RecipeError(f"keywords: {str(keywords)!r} is a file; give a list of its lines")
+    terms = options.get("terms")
+    return {**options, "terms": [line for _, line in term_list(terms)]} if isinstance(terms, str | Path) else options
 
 
 class Recipe(config.Recipe):
@@ -282,37 +295,3 @@ def _run(recipe: config.Recipe, last: str, stages: Sequence[Stage] = STAGES) -> 
 def _require_recipe(recipe: Any) -> None:
     if not isinstance(recipe, config.Recipe):
         raise RecipeError(f"expected a recipe, got {recipe!r}; make one with finetune.Recipe.from_yaml(path)")
-
-
-def _sources(
-    items: Sequence[Any], sample_rate: int | None, channel: str, failed: Callable[[str, DataError], None] | None
-) -> Iterator[str | Path | Recording]:
-    """Paths and recordings in the order of the items; audio that cannot be used is reported to `failed`."""
-    for number, item in enumerate(items, start=1):
-        if isinstance(item, str | Path):
-            yield item
-            continue
-        name = f"array {number}"
-        if isinstance(item, dict):
-            name = str(item.get("path") or name)
-        try:
-            yield from _recordings(item, sample_rate, name, channel)
-        except DataError as error:
-            if not failed:
-                raise
-            failed(name, error)
-
-
-def _recordings(item: Any, sample_rate: int | None, name: str, channel: str) -> list[Recording]:
-    if hasattr(item, "get_all_samples"):  # torchcodec's AudioDecoder, which `datasets` 4 and newer give
-        decoded = item.get_all_samples()
-        return to_recordings(decoded.data, decoded.sample_rate, name, channel)
-    if isinstance(item, dict):
-        if not {"array", "sampling_rate"} <= item.keys():
-            raise DataError(f"{name}: a dict needs the keys 'array' and 'sampling_rate'; it has {[*item]}")
-        return to_recordings(item["array"], item["sampling_rate"], name, channel)
-    if isinstance(item, int | float):
-        raise DataError(f"{name}: a list is a list of audio; for one list of samples give numpy.array(samples)")
-    if item is None or isinstance(item, bytes) or hasattr(item, "read"):  # an open file
-        raise DataError(f"{name}: {type(item).__name__} is not audio; give a path, an array, a tensor or a dict")
-    return to_recordings(item, sample_rate, name, channel)

@@ -264,16 +264,16 @@ def test_each_channel_of_files_and_arrays(granite: GraniteSpeech, tmp_path: Path
     count = max(map(len, waves))
     both = np.stack([np.pad(wave, (0, count - len(wave))) for wave in waves])
     soundfile.write(tmp_path / "call.wav", both.T, SAMPLE_RATE, subtype="FLOAT")
-    for audio in (tmp_path / "call.wav", both):
-        result = granite.transcribe(audio, channel="each", sample_rate=SAMPLE_RATE)
+    for audio in (tmp_path / "call.wav", {"array": both, "sampling_rate": SAMPLE_RATE}):
+        result = granite.transcribe(audio, channel="each")
         assert [(item.channel, item.text) for item in result] == [(0, TEXTS[0]), (1, TEXTS[1])]
-        right = granite.transcribe(audio, channel="right", sample_rate=SAMPLE_RATE)
+        right = granite.transcribe(audio, channel="right")
         assert (right.channel, right.text, right.note) == (1, TEXTS[1], "")
-        assert granite.transcribe(audio, channel=0, sample_rate=SAMPLE_RATE).to_dict()["channel"] == 0
-        mixed = granite.transcribe(audio, sample_rate=SAMPLE_RATE)
+        assert granite.transcribe(audio, channel=0).to_dict()["channel"] == 0
+        mixed = granite.transcribe(audio)
         assert mixed.channel is None and mixed.note.startswith("2 channels, averaged")
         with pytest.raises(DataError, match="channel 2 does not exist"):
-            granite.transcribe(audio, channel=2, sample_rate=SAMPLE_RATE)
+            granite.transcribe(audio, channel=2)
     with pytest.raises(RecipeError, match="channel -1 is not mix"):
         granite.transcribe(RAIN, channel=-1)
 
@@ -377,6 +377,29 @@ def test_arrays_of_another_rate_are_resampled_as_files_are(granite: GraniteSpeec
     assert granite.transcribe(clip).duration == first.duration, "the rate of the clip is used"
 
 
+def test_a_sample_rate_of_audio_that_states_its_own(granite: GraniteSpeech) -> None:
+    expected = granite.transcribe(RAIN)
+    with pytest.warns(UserWarning, match="sample_rate has no effect: files state their own"):
+        assert granite.transcribe(RAIN, sample_rate=8_000).segments == expected.segments
+    clip = {"array": load_audio(RAIN), "sampling_rate": SAMPLE_RATE}
+    with pytest.raises(DataError, match="array 1: sample_rate is 8000, and its sampling_rate 16000"):
+        granite.transcribe(clip, sample_rate=8_000)
+
+
+def test_a_file_is_a_list_of_terms_and_no_keyword(granite: GraniteSpeech, tmp_path: Path) -> None:
+    (path := tmp_path / "terms.txt").write_text("gondola\nmetoprolol\n")
+    heard = granite.transcribe(RAIN, terms=["gondola", "metoprolol"])
+    for terms in (path, str(path)):
+        assert granite.transcribe(RAIN, terms=terms).segments == heard.segments
+    with pytest.raises(DataError, match=r"gone\.txt: cannot be read"):
+        granite.transcribe(RAIN, terms="gone.txt")
+    path.write_text("term;group\nlosartan;a\n")
+    with pytest.raises(DataError, match="has a semicolon"):
+        granite.transcribe(RAIN, terms=path)
+    with pytest.raises(RecipeError, match=r"keywords: .*terms\.txt' is a file; give a list of its lines"):
+        granite.transcribe(RAIN, keywords=str(path))
+
+
 def test_a_long_array_is_cut_as_its_file(granite: GraniteSpeech, long: Path) -> None:
     transcript = granite.transcribe(load_audio(long), sample_rate=SAMPLE_RATE)
     assert transcript.segments == granite.transcribe(long).segments
@@ -420,9 +443,9 @@ def test_one_recording_that_fails_is_an_error_and_in_a_list_it_is_skipped(granit
         errors.append((name, str(error)))
 
     short = np.zeros(10, np.float32)
-    for audio in (short, "gone.wav"):
+    for audio, rate in ((short, SAMPLE_RATE), ("gone.wav", None)):
         with pytest.raises(DataError, match="too short|no such file"):
-            granite.transcribe(audio, sample_rate=SAMPLE_RATE, failed=failed)
+            granite.transcribe(audio, sample_rate=rate, failed=failed)
     assert not errors
     transcripts = granite.transcribe([short, load_audio(RAIN), "gone.wav"], sample_rate=SAMPLE_RATE, failed=failed)
     assert [(item.path, item.text) for item in transcripts] == [("array 2", TEXTS[0])]
