@@ -5,6 +5,7 @@ overrides the file; the file overrides the preset of its goal.
 """
 
 import difflib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -163,7 +164,7 @@ def _as_field(key: str, value: Any) -> Any:
     for part in key.split("."):
         field_type = field_types(field_type)[part]
     value = _with_text_paths(value)
-    in_brackets = isinstance(value, str) and value[:1] + value[-1:] == "[]" and not Path(value).is_file()  # after --set
+    in_brackets = isinstance(value, str) and value[:1] + value[-1:] == "[]" and not os.path.isfile(value)  # after --set
     if get_origin(field_type) is tuple and (value is None or isinstance(value, str)) and not in_brackets:
         return _list_file(value) if value else []
     if get_origin(field_type) in (list, tuple) and (value is None or isinstance(value, str)):

@@ -133,6 +133,8 @@ def test_terms_of_decoding_are_a_list_or_a_file_whose_lines_the_recipe_keeps(rec
     assert "keyword 'a;b' contains ';'; give each keyword" in refusal(recipe, RECIPE + "decode:\n  terms: ['a;b']\n")
     assert "keyword 'a\\tb' contains '\\t'" in refusal(recipe, RECIPE + 'decode:\n  terms: ["a\\tb"]\n')
     assert load(recipe, RECIPE, "decode.terms=[stent, New York]").decode.terms == terms
+    long = [f"word{number}" for number in range(900)]  # longer than a path can be
+    assert load(recipe, RECIPE, f"decode.terms=[{', '.join(long)}]").decode.terms == tuple(long)
 
 
 @pytest.mark.parametrize(
