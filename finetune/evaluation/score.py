@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 
 LEADERBOARD = ("openasr", "whisper-en")  # normalizers of the Open ASR Leaderboard, which leaves out empty references
 NOT_A_REFERENCE = "ignore time segment in scoring"  # a mark of NIST's STM files
+# Settings of decoding that version 0.2 did not have. Without them its hypotheses are those of their defaults.
+NEW_SETTINGS = ("keyword_method", "terms", "num_beams", "ctc_weight")
 Decoder = Callable[[Sequence[Utterance]], list[Hypothesis]]
 
 
@@ -271,13 +273,17 @@ def set_names(sources: Sequence[str]) -> dict[str, str]:
 
 
 def _input_hash(recipe: Recipe, entry: CorpusEntry) -> str:
-    """A hash of everything that the hypotheses of a set depend on, with the files of local models and corpora."""
+    """A hash of everything that the hypotheses of a set depend on, with the files of local models and corpora.
+
+    A set that an earlier version decoded has the same hash if `NEW_SETTINGS` have their defaults.
+    """
     files = [Path(entry.path), *sorted(Path(recipe.model.base).glob("*.safetensors"))]
-    content = recipe.model_dump(mode="json")
+    content, default = recipe.model_dump(mode="json"), DecodingOptions()
+    unused = {name for name in NEW_SETTINGS if getattr(recipe.decode, name) == getattr(default, name)}
     inputs = [
         entry.model_dump(mode="json"),
         content["model"],
-        content["decode"],
+        {name: value for name, value in content["decode"].items() if name not in unused},
         *(sha256_file(path) for path in files if path.is_file()),
     ]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

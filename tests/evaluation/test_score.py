@@ -1,5 +1,6 @@
 """`finetune score` on small local sets in the format of the sets of the Open ASR Leaderboard on the hub."""
 
+import hashlib
 import json
 import logging
 import re
@@ -18,7 +19,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from finetune.cli.main import main
-from finetune.core.files import read_json, read_jsonl
+from finetune.core.files import read_json, read_jsonl, sha256_file, write_json
 from finetune.core.options import INSTRUCTION, DecodingOptions
 from finetune.core.recipe import load_recipe
 from finetune.core.run_dir import RunDir
@@ -65,6 +66,21 @@ def command(settings: list[str]) -> Callable[..., int]:
     return call
 
 
+def _inputs_of_version_0_2(runs: Path, record: Path) -> str:
+    """The hash of everything that the hypotheses of a set depended on, when decoding had five settings."""
+    settings = read_json(runs / "openasr" / "score" / "scores.json")["settings"]
+    names = ("decoder", "max_entropy", "min_probability", "max_new_tokens", "batch_seconds")
+    source = read_json(runs / "openasr" / "score" / "scores.json")["sets"][record.name.partition(".")[0]]["source"]
+    files = [Path(source), *sorted(Path(settings["model"]["base"]).glob("*.safetensors"))]
+    inputs = [
+        source,
+        settings["model"],
+        {name: settings["decode"][name] for name in names},
+        *(sha256_file(path) for path in files if path.is_file()),
+    ]
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
 def test_scores_of_two_sets(
     command: Callable[..., int],
     settings: list[str],
@@ -107,6 +123,9 @@ def test_scores_of_two_sets(
     again = read_json(tmp_path / "openasr" / "score" / "scores.json")["sets"]["hard"]
     assert again["normalizer"] == "whisper-en@1"
     assert again["seconds"] == pytest.approx(content["sets"]["hard"]["seconds"], abs=0.01)
+    for record in (tmp_path / "openasr" / "score").glob("*.done.json"):  # as version 0.2 wrote it
+        write_json(record, {**read_json(record), "inputs": _inputs_of_version_0_2(tmp_path, record)})
+    assert command() == 0 and [path.stat().st_mtime_ns for path in files] == written
     command("evaluate.normalizer=none")  # the two references that are empty otherwise are scored too: a new decoding
     assert files[0].stat().st_mtime_ns > written[0] and files[1].stat().st_mtime_ns == written[1]
 
