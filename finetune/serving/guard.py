@@ -43,6 +43,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
+        scope = {**scope, "path": scope["path"].rstrip("/") or "/"}  # `/v1/models/` is `/v1/models`
         complete = False
 
         async def tracked_receive() -> Message:

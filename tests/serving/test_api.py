@@ -292,6 +292,9 @@ def test_paths_beside_the_api(server: Any) -> None:
     assert upgrade.status_code == 426 and "a proxy must pass on" in upgrade.json()["error"]["message"]
     for path in ("/health", "/ready"):
         assert httpx.head(server.url + path).status_code == 200
+    for path in ("/health/", "/v1/models/", "/v1/models/nano/", "//"):
+        assert get(path).status_code == 200, path
+    assert server.post("/v1/audio/transcriptions/", files={"file": SHORT.read_bytes()}).json()["text"]
     for path in ("/audio/transcriptions", "/v1/chat/completions"):
         missing = server.post(path, files={"file": b"x"})
         assert missing.status_code == 404 and "start with /v1/" in missing.json()["error"]["message"]
