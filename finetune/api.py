@@ -100,7 +100,7 @@ class GraniteSpeech:
         items = audio if (several := isinstance(audio, list | tuple)) else [audio]
         if sample_rate is not None and items and all(isinstance(item, str | Path) for item in items):
             warnings.warn("sample_rate has no effect: files state their own; it is for arrays", stacklevel=2)
-        options = _with_terms(keywords, options)
+        options = _call_options(keywords, options)
         chosen = override(
             self.options, keywords=keywords, language=language, translate_to=translate_to, channel=channel, **options
         )
@@ -114,10 +114,15 @@ class GraniteSpeech:
         return transcripts if several or chosen.channel == "each" else transcripts[0]
 
 
-def _with_terms(keywords: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """The options with the lines of a file as `terms`. Refuses a file as `keywords`: its name would be a keyword."""
+def _call_options(keywords: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The options with the lines of a file as `terms`. Refuses a file as `keywords`: its name would be a keyword.
+
+    A `keyword_method` of `auto` is that of the model.
+    """
     if isinstance(keywords, str | Path) and os.path.isfile(keywords):
         raise RecipeError(f"keywords: {str(keywords)!r} is a file; give a list of its lines")
+    if options.get("keyword_method") == "auto":
+        options = {**options, "keyword_method": None}
     terms = options.get("terms")
     return {**options, "terms": [line for _, line in term_list(terms)]} if isinstance(terms, str | Path) else options
 

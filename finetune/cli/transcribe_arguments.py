@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keywords-file", metavar="LIST", help="text file, one keyword per line")
     parser.add_argument(
         "--keyword-method",
-        choices=choices(DecodingOptions, "keyword_method"),
+        choices=[name for name in choices(DecodingOptions, "keyword_method") if name != "auto"],
         help="put keywords into the prompt, which the model must know, or write them where the CTC head hears them "
         "(ctc), or both; the default is ctc for a model that states that it does not know such prompts, else prompt",
     )

@@ -41,7 +41,7 @@ class ModelLimits:
         check_options(self)
 
     @property
-    def keyword_method(self) -> Literal["prompt", "ctc", "both"]:
+    def keyword_method(self) -> Literal["auto", "prompt", "ctc", "both"]:
         """How keywords are used with this model, if nothing else is asked for: see `DecodingOptions.keyword_method`."""
         return "ctc" if self.keyword_prompts == "untrained" else DecodingOptions().keyword_method
 

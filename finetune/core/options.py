@@ -102,9 +102,10 @@ class DecodingOptions:
     max_window: Annotated[float, Range(ge=MIN_WINDOW, le=MAX_WINDOW)] = MAX_WINDOW
     """Longest piece of audio, in seconds, that the model gets. Longer audio is cut at pauses, in evaluation too. With
     the default, `finetune transcribe` and `serve` use the limit of the model (`limits.json`)."""
-    keyword_method: Literal["prompt", "ctc", "both"] = "prompt"
+    keyword_method: Literal["auto", "prompt", "ctc", "both"] = "auto"
     """How expected words of a clip are used: in the prompt, which the model must know; or ctc: a word replaces what was
-    written in its place if it fits the audio better by the CTC head (arXiv 2406.07096), with any model."""
+    written in its place if it fits the audio better by the CTC head (arXiv 2406.07096), with any model. With auto, a
+    recipe uses prompt, and an export ctc if its model was not trained with keyword prompts."""
     terms: tuple[str, ...] = ()
     """Words and phrases that every clip may have, used by ctc; in a recipe also the path of a file with one per line.
     An export keeps them."""
@@ -130,7 +131,7 @@ class DecodingOptions:
 
     def by_ctc(self, keywords: tuple[str, ...]) -> tuple[str, ...]:
         """The keywords of a clip and the terms of all clips that are written by the CTC head."""
-        return tuple(dict.fromkeys([*(() if self.keyword_method == "prompt" else keywords), *self.terms]))
+        return tuple(dict.fromkeys([*(keywords if self.keyword_method in ("ctc", "both") else ()), *self.terms]))
 
 
 @dataclass(frozen=True)

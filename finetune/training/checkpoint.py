@@ -227,8 +227,11 @@ def origin_of(
     """What a run must not change while it trains: settings, fingerprint of the base, hashes of the manifests, plan."""
     sections = dict.fromkeys(("model", "augment", "parts", "train", "seed"), True)
     decode = VALIDATION["decode"] | (BEAM_SEARCH if recipe.decode.decoder == "beam" else set())
+    settings = recipe.model_dump(mode="json", include={**sections, **VALIDATION, "decode": decode})
+    if settings["decode"]["keyword_method"] == "auto":  # the same in a training
+        settings["decode"]["keyword_method"] = "prompt"
     return {
-        **recipe.model_dump(mode="json", include={**sections, **VALIDATION, "decode": decode}),
+        **settings,
         **sampling_inputs(recipe),
         "base": base,
         "data": manifests,

@@ -41,7 +41,7 @@ def test_the_embedded_model_states_its_limits(nano: Path) -> None:
     assert json.loads((nano / FILE).read_text())["schema_version"] == 1
 
 
-@pytest.mark.parametrize(("training", "method"), [("untrained", "ctc"), ("trained", "prompt"), ("unknown", "prompt")])
+@pytest.mark.parametrize(("training", "method"), [("untrained", "ctc"), ("trained", "auto"), ("unknown", "auto")])
 def test_a_model_without_keyword_prompts_gets_keywords_by_ctc(training: str, method: str) -> None:
     assert ModelLimits(keyword_prompts=training).keyword_method == method  # type: ignore[arg-type]
 

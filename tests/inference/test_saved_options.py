@@ -72,11 +72,13 @@ def test_how_keywords_are_used_follows_from_the_limits_unless_it_is_stated(expor
     assert options_for(export).decoding.keyword_method == "ctc", "a base model"
     write_options(export, TranscribeOptions(decoding=DecodingOptions(terms=("stent", "New York"))))
     assert options_for(export).decoding == DecodingOptions(keyword_method="ctc", terms=("stent", "New York"))
-    write_options(export, TranscribeOptions(decoding=DecodingOptions(keyword_method="both")))
-    assert options_for(export).decoding.keyword_method == "both"
+    for method in ("both", "prompt"):  # that a recipe states
+        write_options(export, TranscribeOptions(decoding=DecodingOptions(keyword_method=method)))  # type: ignore[arg-type]
+        assert options_for(export).decoding.keyword_method == method
     write_limits(export, ModelLimits(keyword_prompts="trained"))
     write_options(export, TranscribeOptions())
-    assert options_for(export).decoding.keyword_method == "prompt"
+    assert options_for(export).decoding.in_prompt(("stent",)) == ("stent",)
+    assert options_for(export).decoding.by_ctc(("stent",)) == ()
 
 
 @pytest.mark.parametrize("broken", ["{", "{}", '{"instruction": "x"}', "[]", '{"decoding": {"decoder": "x"}}'])

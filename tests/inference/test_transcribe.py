@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 import finetune
 from finetune import GraniteSpeech
 from finetune.core.errors import DataError, ModelError, RecipeError
-from finetune.core.options import DecodingOptions, TranscribeOptions
+from finetune.core.options import DecodingOptions, TranscribeOptions, override
 from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.manifest import Utterance
 from finetune.data.probes import guard_probes
@@ -384,6 +384,12 @@ def test_a_sample_rate_of_audio_that_states_its_own(granite: GraniteSpeech) -> N
     clip = {"array": load_audio(RAIN), "sampling_rate": SAMPLE_RATE}
     with pytest.raises(DataError, match="array 1: sample_rate is 8000, and its sampling_rate 16000"):
         granite.transcribe(clip, sample_rate=8_000)
+
+
+def test_auto_uses_keywords_as_the_model_does(granite: GraniteSpeech) -> None:
+    by_ctc = GraniteSpeech(granite.network, override(granite.options, keyword_method="ctc"))
+    expected = by_ctc.transcribe(RAIN, keywords=["gondola"])
+    assert by_ctc.transcribe(RAIN, keywords=["gondola"], keyword_method="auto").segments == expected.segments
 
 
 def test_a_file_is_a_list_of_terms_and_no_keyword(granite: GraniteSpeech, tmp_path: Path) -> None:

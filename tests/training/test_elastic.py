@@ -15,6 +15,7 @@ from training_runs import records, weights
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError
 from finetune.core.files import read_json
+from finetune.core.options import DecodingOptions
 from finetune.core.run_dir import RunDir
 from finetune.model.adapter import FULL_WEIGHTS, LORA_WEIGHTS
 from finetune.pipeline import run_recipe
@@ -138,6 +139,19 @@ def test_a_step_keeps_its_batches_on_another_number_of_processes(
     recipe, saved = tiny(tmp_path, "x", accumulation=accumulation), checkpoint.find(tmp_path / "checkpoint")
     assert checkpoint.batches_in_a_step(saved, recipe, ranks) == batches
     assert checkpoint.batches_in_a_step(None, recipe, ranks) == ranks * accumulation
+
+
+def test_a_keyword_method_of_auto_is_prompt_in_a_training(tiny: Tiny, tmp_path: Path) -> None:
+    recipe = tiny(tmp_path, "x")
+    origins = [
+        checkpoint.origin_of(recipe.model_copy(update={"decode": decode}), "base", {}, 4, 5.0)
+        for decode in (
+            DecodingOptions(),
+            DecodingOptions(keyword_method="prompt"),
+            DecodingOptions(keyword_method="ctc"),
+        )
+    ]
+    assert origins[0] == origins[1] != origins[2]
 
 
 def test_processes_that_found_different_checkpoints_do_not_train(tmp_path: Path) -> None:
