@@ -101,7 +101,8 @@ class DecodingOptions:
     """Padded audio in a batch."""
     max_window: Annotated[float, Range(ge=MIN_WINDOW, le=MAX_WINDOW)] = MAX_WINDOW
     """Longest piece of audio, in seconds, that the model gets. Longer audio is cut at pauses, in evaluation too. With
-    the default, `finetune transcribe` and `serve` use the limit of the model (`limits.json`)."""
+    the default, evaluation and validation cut no clip, and `finetune transcribe` and `serve` use the limit of the model
+    (`limits.json`)."""
     keyword_method: Literal["auto", "prompt", "ctc", "both"] = "auto"
     """How expected words of a clip are used: in the prompt, which the model must know; or ctc: a word replaces what was
     written in its place if it fits the audio better by the CTC head (arXiv 2406.07096), with any model. With auto, a

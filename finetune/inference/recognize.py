@@ -65,7 +65,7 @@ class Hypothesis:
 def recognize(
     model: SpeechModel, utterances: Sequence[Utterance], instruction: str, options: DecodingOptions
 ) -> list[Hypothesis]:
-    """Hypotheses of the utterances, in order; one that is longer than `options.max_window` is cut at pauses.
+    """Hypotheses of the utterances, in order; a long one is cut at pauses if `options.max_window` is set.
 
     The tokens of an utterance do not depend on its batch. They depend on the draft only if decoding is relaxed.
 

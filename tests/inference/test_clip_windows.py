@@ -54,6 +54,16 @@ def test_the_windows_are_in_the_clip_and_without_its_pauses(talk: Utterance) -> 
     assert clip_windows(talk, talk.duration) == [talk]
 
 
+def test_the_default_cuts_no_clip(tmp_path: Path) -> None:
+    """Training can have clips of more than 30 s (`data.max_duration`), and test sets of the leaderboard have some."""
+    clip = load_audio(VOCABULARY / "audio" / "canary" / "canary-004-en-gb-m7.opus")
+    samples = np.concatenate([clip, np.zeros(SAMPLE_RATE, np.float32)] * 12)
+    soundfile.write(tmp_path / "long.wav", samples, SAMPLE_RATE)
+    long = Utterance("long", str(tmp_path / "long.wav"), len(samples) / SAMPLE_RATE, "")
+    assert long.duration > 30 and clip_windows(long, DecodingOptions().max_window) == [long]
+    assert len(clip_windows(long, 29.0)) == 12
+
+
 def test_a_clip_without_speech_stays_in_one_piece(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silence.wav", np.zeros(5 * SAMPLE_RATE), SAMPLE_RATE)
     silent = Utterance("silence", str(tmp_path / "silence.wav"), 5.0, "")
