@@ -7,7 +7,7 @@ alone, and says for whom it holds.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from finetune.core.wording import count
+from finetune.core.wording import count, verb
 from finetune.metrics.blocks import scope_text
 from finetune.metrics.results import BySystem, EvaluationResults, ProbeResults
 from finetune.metrics.scores import Comparison, Scores
@@ -157,8 +157,8 @@ def leak(overlap: Overlap, speakers: int) -> Finding:
         if number
     ]
     caveat = (
-        f"{overlap.speakers} of {count(speakers, 'test speaker')} are in the training data, so the scores do not apply "
-        "to new speakers."
+        f"{overlap.speakers} of {count(speakers, 'test speaker')} {verb(overlap.speakers, 'is', 'are')} in the "
+        "training data, so the scores do not apply to new speakers."
         if overlap.speakers
         else ""
     )

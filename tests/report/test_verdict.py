@@ -159,6 +159,8 @@ def test_leaks() -> None:
     assert leak(Overlap(0, 0, 0, 0), 5).state == GOOD
     speakers = leak(Overlap(0, 0, 0, speakers=5), 5)
     assert speakers.state == OPEN and "5 of 5 test speakers" in speakers.caveat
+    assert "1 of 1 test speaker is in the training data" in leak(Overlap(0, 0, 0, speakers=1), 1).caveat
+    assert "1 of 5 test speakers is in the training data" in leak(Overlap(0, 0, 0, speakers=1), 5).caveat
     both = leak(Overlap(clips=3, sentences=2, audio=1, speakers=5), 5)
     assert both.state == BAD and "2 test clips with a training sentence and 1 test clip with training" in both.detail
 
