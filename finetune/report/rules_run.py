@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from finetune.core.wording import count
+from finetune.metrics.blocks import MIN_BLOCKS
 from finetune.metrics.scores import TermRow
 from finetune.metrics.significance import SIGNIFICANCE
 from finetune.report.facts import Advice, Facts
@@ -57,8 +58,9 @@ def prompted_keywords(facts: Facts) -> Advice | None:
 
 
 def not_significant(facts: Facts) -> Advice | None:
+    """Which test set would show the difference; a few blocks do not tell, and `few_speakers` asks for more of them."""
     comparison = facts.difference
-    if comparison.p_value <= SIGNIFICANCE or comparison.detectable is None:
+    if comparison.p_value <= SIGNIFICANCE or comparison.detectable is None or comparison.blocks < MIN_BLOCKS:
         return None
     finding = (
         f"Test can detect differences of {100 * comparison.detectable:.1f} points or more; the measured difference is "

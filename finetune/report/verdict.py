@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from finetune.core.wording import count, verb
-from finetune.metrics.blocks import scope_text
+from finetune.metrics.blocks import MIN_BLOCKS, scope_text
 from finetune.metrics.results import BySystem, EvaluationResults, ProbeResults
 from finetune.metrics.scores import Comparison, Scores
 from finetune.metrics.significance import SIGNIFICANCE, holm
@@ -37,7 +37,7 @@ def domain(results: EvaluationResults) -> Finding:
         state, headline = (GOOD, "Better") if difference.difference < 0 else (BAD, "Worse")
         headline += scope_text(difference.scope, difference.speakers)
     detail = f"{_change(results, 'test')} {_tested(results, 'test')}"
-    if state == OPEN and difference.detectable is not None:
+    if state == OPEN and difference.detectable is not None and difference.blocks >= MIN_BLOCKS:
         detail += f" This test set can detect differences of {100 * difference.detectable:.1f} points or more."
     prompted = scores.adapted.prompted.in_reference
     caveats = [difference.note or scores.adapted.blocks.note]

@@ -7,6 +7,7 @@ from report_facts import DIFFERENCE, facts, group, metrics, recipe, results
 
 from finetune.report.advice import advise
 from finetune.report.facts import Overlap
+from finetune.report.verdict import domain
 
 
 def test_no_advice_without_remarkable_results() -> None:
@@ -172,6 +173,19 @@ def test_size_of_the_test_set_that_detects_the_difference() -> None:
     assert "times as large" not in text and "add clips of new speakers" in text
     content["differences"]["test"]["p_value"] = 0.05
     assert "not significant" not in rules(content=content)
+
+
+@pytest.mark.parametrize(("blocks", "applies"), [(9, False), (10, True)])
+def test_a_few_blocks_do_not_say_which_test_set_is_large_enough(blocks: int, applies: bool) -> None:
+    content, note = metrics(), "" if applies else f"only {blocks} blocks: the interval is not reliable"
+    for difference, detectable in ((0.0, 0.04), (0.0, 8.0), (-0.01, 0.03), (-0.03, 0.03)):
+        content["differences"]["test"] |= {
+            "difference": difference, "p_value": 1.0, "detectable": detectable, "blocks": blocks, "note": note
+        }  # fmt: skip
+        found = rules(content=content)
+        assert ("not significant" in found) == applies
+        assert ("few speakers" in found) != applies, "asks for more speakers instead"
+        assert ("can detect" in domain(results(content)).detail) == applies
 
 
 def test_settings_of_the_recipe_are_not_advised() -> None:
