@@ -121,7 +121,7 @@ def summary(content: Content) -> str:
     environment.filters.update(_FILTERS, code=lambda text: Markup(visible(text).replace("`", "'")))
     return (
         environment.get_template("summary.md.jinja")
-        .render(**vars(content), systems=SYSTEMS, task_rows=tables.tasks(content.results.tasks))
+        .render(**vars(content), systems=SYSTEMS, **_task_tables(content.results))
         .strip()
         + "\n"
     )
@@ -152,13 +152,16 @@ def _tables(content: Content) -> dict[str, Any]:
         "confusions": tables.confusions(details.base.confusions, details.adapted.confusions),
         "style_rows": tables.transcripts(content.transcripts) if content.transcripts else [],
         "keyword_rows": _keyword_rows(results),
-        "task_rows": tables.tasks(results.tasks),
-        "task_notes": tables.task_notes(results.tasks),
+        **_task_tables(results),
         "flags": flags,
         "has_empty": has_empty,
         "scale": tables.scale(results.differences["test"]),
         "sections": [(anchor, title) for anchor, title in SECTIONS if optional.get(anchor, True)],
     }
+
+
+def _task_tables(results: EvaluationResults) -> dict[str, Any]:
+    return {"task_rows": tables.tasks(results.tasks), "task_notes": tables.task_notes(results.tasks)}
 
 
 def _keyword_rows(results: EvaluationResults) -> list[tuple[str, KeywordListScores]]:

@@ -53,6 +53,14 @@ def test_a_mixed_report_has_each_task(tmp_path: Path) -> None:
     assert "1 of 24 test hypotheses are written in another language" in page
 
 
+def test_page_and_summary_name_translations_without_a_reference(tmp_path: Path) -> None:
+    items = clips("x", ENGLISH, "en")
+    page, summary = report(tmp_path, [*clips("t", SPANISH, ""), *items[:-1], replace(items[-1], text="")])
+    for text in (page, summary):
+        assert "test, translate es-en: not scored, because the reference is empty: 1." in text
+    assert ".test," not in summary
+
+
 def test_a_report_of_translations_has_no_wer_of_the_domain(tmp_path: Path) -> None:
     page, summary = report(tmp_path, clips("x", ENGLISH, "en"))
     assert "chrF</em>" in page and "| test |" in summary  # the row of its task
