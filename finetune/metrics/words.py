@@ -43,7 +43,12 @@ _UNSPACED = (  # kana and Han: each character is a word
     r"\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     r"\uff66-\uff9f\U00020000-\U0003fffd"
 )
-_WORD_OR_MARK = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])[^\W_])+(?:['’][^\W_]+)*|[{_MARKS}]+")
+# After a letter: vowel signs, such as those of Hindi, and the invisible joiners of Hindi and Persian.
+_SIGNS_OF_LETTERS = "\u200c\u200d" + "".join(
+    char for char in map(chr, range(0x300, 0xAC00)) if unicodedata.category(char)[0] == "M"
+)
+_LETTER = rf"[^\W_][{_SIGNS_OF_LETTERS}]*"
+_WORD_OR_MARK = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}]){_LETTER})+(?:['’](?:{_LETTER})+)*|[{_MARKS}]+")
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,8 @@ def test_japanese_numerals_in_another_style() -> None:
         ("今日は晴れ。", "昨日は晴れ。", Style(4, 0, 1, 1, 0)),  # the marks of a sentence with errors count, too
         ("ＡＢＣは５個、です！", "ＡＢＣは５個､です!", Style(6, 0, 2, 2, 0)),  # the width is no difference
         ("안녕하세요, 네.", "안녕하세요 네.", Style(2, 0, 2, 1, 0)),
+        ("मैं घर जा रहा हूँ, ठीक है।", "मैं घर जा रहा हूँ ठीक है।", Style(7, 0, 2, 1, 0)),  # with vowel signs
+        ("می\u200cخواهم بروم؟", "می\u200cخواهم بروم", Style(2, 0, 1, 0, 0)),
         ("هل أنت بخير؟ نعم، شكرا", "هل أنت بخير نعم، شكرا", Style(5, 0, 2, 1, 0)),
     ],
 )
