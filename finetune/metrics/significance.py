@@ -137,7 +137,8 @@ def paired_difference(
         error, note = 0.0, "there are no reference words"
     elif error < _EQUAL:
         count, unit = (len(errors_a), "clip") if list(errors_a) == list(errors_b) else (blocks, "block")
-        low, high, note = _difference_of_equal_blocks(value, count, unit, blocks)
+        rates = [float(errors.sum() / block_words.sum()) for errors in (a, b)]
+        low, high, note = _difference_of_equal_blocks(rates, value, count, unit, blocks)
         error = 0.0
     elif min(blocks, informative) < MIN_BLOCKS:
         low, high = _widened(value, low, high, error, blocks, informative)
@@ -210,14 +211,19 @@ def _interval_of_equal_blocks(value: float, blocks: int) -> Interval:
     return Interval((1 - share) * value, value + share * (max(1.0, value) - value), blocks, note)
 
 
-def _difference_of_equal_blocks(value: float, count: int, unit: str, blocks: int) -> tuple[float, float, str]:
+def _difference_of_equal_blocks(
+    rates: Sequence[float], value: float, count: int, unit: str, blocks: int
+) -> tuple[float, float, str]:
     """All blocks have the difference `value`: up to a share of other blocks can differ from it by twice its size.
 
-    For 0 in all clips, up to a share of other clips can differ by all their words.
+    For 0 in all clips, up to a share of other clips can differ by all their words. A system is not better by more than
+    1 or, beyond it, the rate of the other one in `rates` (of A and B), as in `_interval_of_equal_blocks`.
     """
     share = clopper_pearson(0, count)[1]
     reach = share * (2 * abs(value) or 1.0) if count > 1 else max(1.0, abs(value))
-    return value - reach, value + reach, _equal_note(share, count, unit, blocks)
+    largest_a, largest_b = (max(1.0, rate) for rate in rates)
+    low, high = max(value - reach, -largest_a), min(value + reach, largest_b)
+    return low, high, _equal_note(share, count, unit, blocks)
 
 
 def _without_words(value: float, p_value: float) -> tuple[float, float, float, float]:

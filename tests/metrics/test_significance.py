@@ -220,6 +220,17 @@ def test_a_constant_difference_is_significant_from_six_blocks(blocks: int, chang
         assert (result.low, result.high) == pytest.approx((change / 10 - reach, change / 10 + reach))
 
 
+@pytest.mark.parametrize(
+    ("base", "adapted", "blocks"), [(6, 0, 1), (9, 0, 3), (10, 0, 8), (0, 9, 2), (10, 10, 1), (25, 0, 4), (1, 30, 2)]
+)
+def test_a_difference_of_equal_blocks_is_possible(base: int, adapted: int, blocks: int) -> None:
+    """No system is better by more than the other one has errors at most, by the end of its own interval."""
+    result = paired_difference([base] * blocks, [adapted] * blocks, [10] * blocks, range(blocks), 100, 0)
+    ends = [bootstrap_wer([errors] * blocks, [10] * blocks, range(blocks), 100, 0).high for errors in (base, adapted)]
+    assert -max(1.0, ends[0]) <= result.low <= result.difference <= result.high <= max(1.0, ends[1])
+    assert result.low < result.high and ("not reliable" in result.note)
+
+
 def test_systems_that_are_equal_in_few_clips_are_not_shown_to_be_equal() -> None:
     """No clip of 4 differs: up to 60 % of other clips could (Clopper-Pearson)."""
     for speakers in (range(4), ["a"] * 4):
