@@ -93,7 +93,10 @@ def not_significant(facts: Facts) -> Advice | None:
 
 def few_speakers(facts: Facts) -> Advice | None:
     comparison, note = facts.difference, facts.difference.note or facts.test.blocks.note
-    if comparison.scope == "unknown speakers":
+    if not facts.test.reference_words and facts.test.chrf is None:
+        finding = "The references of test have no words, so only inserted words are measured."
+        action = "Add test clips with speech, of ten or more speakers who are not in train."
+    elif comparison.scope == "unknown speakers":
         finding = "The speakers of test are unknown, so nothing is shown for other speakers."
         action = "Add a column speaker to the test corpus; ten or more speakers are needed, who are not in train."
     elif comparison.scope == "these speakers":

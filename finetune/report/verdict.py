@@ -180,6 +180,12 @@ def _change(results: EvaluationResults, name: str) -> str:
             f"chrF {percent(scores.base.chrf)} → {percent(scores.adapted.chrf)}, {points(gain.difference)} points "
             f"(95 %: {span_of_points(gain)}, p {p_value(difference.p_value)})."
         )
+    if not scores.adapted.reference_words:  # a WER of 100 % would say no more than that something is written
+        unit = "characters" if scores.base.error_name == "CER" else "words"
+        return (
+            f"Inserted {unit} {scores.base.insertions:,} → {scores.adapted.insertions:,} in "
+            f"{count(scores.adapted.utterances, 'clip')} without speech (p {p_value(difference.p_value)})."
+        )
     return (
         f"{scores.base.error_name} {percent(scores.base.wer)} % → {percent(scores.adapted.wer)} %, "
         f"{points(difference.difference)} points (95 %: {span_of_points(difference)}, p {p_value(difference.p_value)})."

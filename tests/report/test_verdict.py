@@ -82,6 +82,19 @@ def test_no_loss_and_a_loss_within_the_limit_differ(high: float, headline: str) 
     assert finding.headline == headline and "The recipe accepts 2.0 points (train.max_canary_loss)." in finding.detail
 
 
+def test_a_test_set_without_speech_has_inserted_words_and_no_wer() -> None:
+    content = metrics()
+    silent = {"reference_words": 0, "substitutions": 0, "deletions": 0, "hits": 0}
+    for system, wer, words in (("base", 1.0, 12), ("adapted", 0.0, 0)):
+        content["scores"]["test"][system] |= {**silent, "wer": wer, "insertions": words}
+    content["differences"]["test"] |= {"difference": -1.0, "note": "there are no reference words", "detectable": None}
+    finding = domain(results(content))
+    assert finding.detail.startswith("Inserted words 12 → 0 in 100 clips without speech (p 0.001).")
+    assert "WER" not in finding.detail and "points" not in finding.detail
+    (few,) = (item for item in advise(facts(content)) if item.rule == "few speakers")
+    assert "only inserted words are measured" in few.finding and "clips with speech" in few.action
+
+
 def test_caveats_of_the_domain() -> None:
     content = metrics()
     content["differences"]["test"]["note"] = "only 4 blocks: the interval is not reliable"
