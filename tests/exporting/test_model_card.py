@@ -14,8 +14,9 @@ from finetune.core.errors import ModelError, RecipeError
 from finetune.core.model_limits import ModelLimits
 from finetune.core.prompts import PROFILES
 from finetune.core.run_dir import RunDir
+from finetune.data.manifest import Utterance, write_manifest
 from finetune.exporting.base_facts import BaseFacts, base_facts, front_matter
-from finetune.exporting.card.model_card import CardFacts, CardFormat, model_card
+from finetune.exporting.card.model_card import CardFacts, CardFormat, model_card, valid_in_characters
 from finetune.exporting.card.usage import engine_section, llamacpp_prompt, prompt_section, update_engines, usage
 from finetune.exporting.card.write import write_merged_card
 from finetune.exporting.data_facts import split_facts
@@ -191,7 +192,34 @@ def test_a_run_that_was_not_evaluated_says_so(facts: CardFacts) -> None:
     valid = facts.data["train"].model_copy(update={"translations": 1})
     translated = model_card(replace(facts, results=None, data={**facts.data, "valid": valid}), FORM)
     assert ". Error (1 - chrF of translations, WER of the others) of the validation clips" in translated
+    characters = model_card(replace(facts, results=None, valid_in_characters=True), FORM)
+    assert (
+        ". CER of the validation clips" in characters and "WER" not in characters.split("## Results")[1].split("##")[0]
+    )
+    assert header(characters)["metrics"] == ["cer"]
     assert "Not evaluated." in model_card(replace(facts, results=None, record=None), FORM)
+
+
+@pytest.mark.parametrize(
+    ("texts", "normalizer", "characters"),
+    [
+        ({"ja": "今日は晴れ"}, "basic@2", True),
+        ({"": "今日は晴れ"}, "basic@2", True),
+        ({"ja": "今日は晴れ", "en": "a word"}, "basic@2", False),
+        ({"en": "a word"}, "basic@2", False),
+        ({"en": "a word"}, "ja-cer@2", True),
+    ],
+)
+def test_validation_of_japanese_is_scored_in_characters(
+    tmp_path: Path, texts: dict[str, str], normalizer: str, characters: bool
+) -> None:
+    run = RunDir(tmp_path)
+    assert not valid_in_characters(run, normalizer), "there is no manifest"
+    run.manifest("valid").parent.mkdir()
+    items = [Utterance(f"v{code}", "x.wav", 1.0, text, language=code) for code, text in texts.items()]
+    translated = Utterance("t", "x.wav", 1.0, "a word", language="ja", task="translate", target_language="en")
+    write_manifest(run.manifest("valid"), [*items, translated])
+    assert valid_in_characters(run, normalizer) == characters
 
 
 def test_translations_are_scored_by_chrf(facts: CardFacts) -> None:

@@ -11,11 +11,14 @@ from finetune.core.config import Recipe
 from finetune.core.model_limits import ModelLimits
 from finetune.core.prompts import PromptProfile
 from finetune.core.run_dir import RunDir, damage_is_an_error
+from finetune.data.manifest import read_manifest
+from finetune.data.normalizer_choice import scored_in_characters
 from finetune.exporting.base_facts import BaseFacts, base_facts
 from finetune.exporting.card.results import public_results, results_section, validation_section
 from finetune.exporting.card.training import hub_sets, language_codes, training_section
 from finetune.exporting.card.usage import prompt_section
 from finetune.exporting.data_facts import SplitFacts, data_facts
+from finetune.metrics.normalizer import UNSPACED
 from finetune.metrics.results import EvaluationResults, read_results
 from finetune.metrics.scores import Scores
 from finetune.report.facts import Overlap
@@ -66,6 +69,7 @@ class CardFacts:
     limits: ModelLimits
     profile: PromptProfile
     overlap: Overlap
+    valid_in_characters: bool = False
 
 
 def _has_translations(facts: CardFacts) -> bool:
@@ -97,7 +101,19 @@ def card_facts(recipe: Recipe, run: RunDir, base: Path, limits: ModelLimits, pro
         limits=limits,
         profile=profile,
         overlap=overlap,
+        valid_in_characters=valid_in_characters(run, recipe.evaluate.normalizer),
     )
+
+
+def valid_in_characters(run: RunDir, normalizer: str) -> bool:
+    """Whether the error of the transcriptions of valid is a CER, as in `training.selection`.
+
+    Raises:
+        DataError: the manifest is damaged.
+    """
+    path = run.manifest("valid")
+    spoken = [item for item in read_manifest(path) if not item.is_translation] if path.is_file() else []
+    return bool(spoken) and (normalizer in UNSPACED or all(scored_in_characters(spoken)))
 
 
 def model_card(facts: CardFacts, form: CardFormat) -> str:
@@ -106,7 +122,10 @@ def model_card(facts: CardFacts, form: CardFormat) -> str:
     header = yaml.safe_dump(_front_matter(facts, form), sort_keys=False, allow_unicode=True, width=1000)
     scores = results_section(results, recipe, facts.overlap) if results else None
     if scores is None:
-        scores = validation_section(facts.record, _has_translations(facts)) if facts.record else "Not evaluated.\n"
+        metric = "CER" if facts.valid_in_characters else "WER"
+        scores = (
+            validation_section(facts.record, metric, _has_translations(facts)) if facts.record else "Not evaluated.\n"
+        )
     spoken = ", ".join(language_codes(facts.data)) or "not stated"
     keywords = facts.limits.keyword_prompts != "untrained"
     sections = {
@@ -132,7 +151,9 @@ def _front_matter(facts: CardFacts, form: CardFormat) -> dict[str, Any]:
     content |= ({"language": languages} if languages else {}) | ({"datasets": sets} if sets else {})
     scores = facts.results.scores if facts.results else {}
     rows = {name: both.adapted for name, both in scores.items() if both.adapted.chrf is None}
-    metrics = list(dict.fromkeys(item.error_name.lower() for item in rows.values())) or ["wer"]
+    metrics = list(dict.fromkeys(item.error_name.lower() for item in rows.values())) or [
+        "cer" if facts.valid_in_characters else "wer"
+    ]
     content |= {"tags": list(TAGS), "metrics": metrics}
     if facts.results:
         content["model-index"] = [

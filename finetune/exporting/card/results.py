@@ -133,9 +133,9 @@ def _terms(results: EvaluationResults) -> list[str]:
     return [f"- **Recall of terms**: {'; '.join(texts)}."] * bool(texts)
 
 
-def validation_section(record: TrainRecord, translations: bool) -> str:
+def validation_section(record: TrainRecord, metric: str, translations: bool) -> str:
     """The scores of validation, for a run that was not evaluated. With translations they have errors by chrF too."""
-    measure = "Error (1 - chrF of translations, WER of the others)" if translations else "WER"
+    measure = f"Error (1 - chrF of translations, {metric} of the others)" if translations else metric
     lines = [
         f"Not evaluated on test data. {measure} of the validation clips, which chose this adapter: base "
         f"{percent(record.base_valid_wer)} %, this model {percent(record.best_valid_wer)} %."
