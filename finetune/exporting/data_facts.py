@@ -1,14 +1,17 @@
 """What the data of a run is, for its model card: clips, hours, languages, and what machines spoke or wrote."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from finetune.core.files import stream_jsonl
-from finetune.core.prompts import TRANSLATE
+from finetune.core.prompts import TRANSLATE, PromptProfile
 from finetune.core.run_dir import RunDir
+from finetune.data.manifest import PROMPT_COLUMNS
 from finetune.data.pseudo_labels import COLUMN as PSEUDO_LABEL
+from finetune.data.row_prompt import prompt_text
 from finetune.data.splits import SPLITS
 from finetune.evaluation.synthetic import YES
 
@@ -64,3 +67,24 @@ def split_facts(manifest: Path) -> SplitFacts:
         synthetic=synthetic,
         pseudo_labels=pseudo_labels,
     )
+
+
+def other_prompts(run: RunDir, instruction: str, profile: PromptProfile) -> Mapping[str, int]:
+    """The instructions of train and replay that are not the one of the recipe, with their clips, most frequent first.
+
+    Args:
+        run: The run.
+        instruction: That of the recipe.
+        profile: The prompts of the model.
+
+    Raises:
+        DataError: a manifest is damaged.
+    """
+    clips = Counter[tuple[str, ...]]()
+    for path in filter(Path.is_file, (run.manifest("train"), run.manifest("replay"))):
+        clips.update(tuple(str(row.get(name) or "") for name in PROMPT_COLUMNS) for _, row in stream_jsonl(path))
+    prompts = Counter[str]()
+    for columns, number in clips.items():
+        prompts[prompt_text(columns, instruction, profile)] += number
+    del prompts[instruction]
+    return dict(prompts.most_common())

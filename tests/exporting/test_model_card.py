@@ -12,14 +12,14 @@ from report_facts import metrics, recipe, results
 
 from finetune.core.errors import ModelError, RecipeError
 from finetune.core.model_limits import ModelLimits
-from finetune.core.prompts import PROFILES
+from finetune.core.prompts import INSTRUCTION, PROFILES
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance, write_manifest
 from finetune.exporting.base_facts import BaseFacts, base_facts, front_matter
 from finetune.exporting.card.model_card import CardFacts, CardFormat, model_card, valid_in_characters
 from finetune.exporting.card.usage import engine_section, llamacpp_prompt, prompt_section, update_engines, usage
 from finetune.exporting.card.write import write_merged_card
-from finetune.exporting.data_facts import split_facts
+from finetune.exporting.data_facts import other_prompts, split_facts
 from finetune.exporting.engine_checks import FILE, EngineCheck, add_check, read_checks
 from finetune.exporting.eval_results import Benchmark, benchmark_of, eval_result, parse_benchmark
 from finetune.metrics.results import write_model
@@ -198,6 +198,28 @@ def test_a_run_that_was_not_evaluated_says_so(facts: CardFacts) -> None:
     )
     assert header(characters)["metrics"] == ["cer"]
     assert "Not evaluated." in model_card(replace(facts, results=None, record=None), FORM)
+
+
+def test_the_prompts_of_other_tasks_and_styles_are_in_the_card(facts: CardFacts, tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    assert other_prompts(run, INSTRUCTION, PROFILES["4.0"]) == {}, "there is no manifest"
+    run.manifest("train").parent.mkdir(parents=True)
+    clip = Utterance("a", "x.wav", 1.0, "x", language="de")
+    french = replace(clip, task="translate", target_language="fr")
+    styled = replace(clip, text_style="punctuated")
+    plain = replace(clip, text_style="raw")  # the instruction of the recipe
+    own = [replace(clip, instruction=f"task\n{number}") for number in range(8)]
+    items = [clip, plain, french, french, french, styled, styled]
+    write_manifest(run.manifest("train"), [replace(item, id=f"{n}") for n, item in enumerate(items)])
+    write_manifest(run.manifest("replay"), [replace(item, id=f"{n}") for n, item in enumerate([french, *own])])
+    prompts = other_prompts(run, INSTRUCTION, PROFILES["4.0"])
+    card = model_card(replace(facts, prompts=prompts), FORM)
+    assert (
+        "Training clips also had other instructions in its place: `translate the speech to French.` (4 clips), "
+        "`transcribe the speech with proper punctuation and capitalization.` (2 clips), `task 0` (1 clip), " in card
+    )
+    assert "`task 5` (1 clip) and 2 more.\n" in card and "task 6" not in card
+    assert "other instructions" not in model_card(facts, FORM)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """`README.md` of an export: a model card for the hub that needs no editing, from the records of a run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from finetune.exporting.base_facts import BaseFacts, base_facts
 from finetune.exporting.card.results import public_results, results_section, validation_section
 from finetune.exporting.card.training import hub_sets, language_codes, training_section
 from finetune.exporting.card.usage import prompt_section
-from finetune.exporting.data_facts import SplitFacts, data_facts
+from finetune.exporting.data_facts import SplitFacts, data_facts, other_prompts
 from finetune.metrics.normalizer import UNSPACED
 from finetune.metrics.results import EvaluationResults, read_results
 from finetune.metrics.scores import Scores
@@ -70,6 +70,7 @@ class CardFacts:
     profile: PromptProfile
     overlap: Overlap
     valid_in_characters: bool = False
+    prompts: Mapping[str, int] = field(default_factory=dict)
 
 
 def _has_translations(facts: CardFacts) -> bool:
@@ -101,6 +102,7 @@ def card_facts(recipe: Recipe, run: RunDir, base: Path, limits: ModelLimits, pro
         limits=limits,
         profile=profile,
         overlap=overlap,
+        prompts=other_prompts(run, recipe.model.instruction, profile),
         valid_in_characters=valid_in_characters(run, recipe.evaluate.normalizer),
     )
 
@@ -130,7 +132,7 @@ def model_card(facts: CardFacts, form: CardFormat) -> str:
     keywords = facts.limits.keyword_prompts != "untrained"
     sections = {
         "Results": scores,
-        "Prompt": prompt_section(recipe.model.instruction, facts.profile, keywords),
+        "Prompt": prompt_section(recipe.model.instruction, facts.profile, keywords, facts.prompts),
         "Use": form.usage,
         "Training": training_section(recipe, base, facts.data, facts.record, results, __version__),
         "Limits": _limits(facts, spoken),

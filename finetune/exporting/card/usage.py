@@ -7,6 +7,7 @@ from pathlib import Path
 
 from finetune.core.files import write_text
 from finetune.core.prompts import DEFAULT_PROFILE, PromptProfile
+from finetune.core.wording import count
 from finetune.exporting.engine_checks import EngineCheck
 from finetune.model.prompt import user_request
 from finetune.report.wording import percent
@@ -59,6 +60,7 @@ llama-mtmd-cli -m model-F16.gguf --mmproj mmproj-F16.gguf --audio clip.wav {llam
 ```
 """,
 }
+MAX_PROMPTS = 8  # instructions in the card, beside that of the recipe
 PROMPT_ABOVE = "the prompt of the section Prompt, with the chat template of the base model"
 
 
@@ -76,13 +78,17 @@ def usage(instruction: str, profile: PromptProfile, window: float, tokens: int) 
     return TOOLKIT.format(window=window, turns=turns, tokens=tokens) + "\n" + engine_section({}, "", 0)
 
 
-def prompt_section(instruction: str, profile: PromptProfile, keywords: bool) -> str:
+def prompt_section(
+    instruction: str, profile: PromptProfile, keywords: bool, others: Mapping[str, int] | None = None
+) -> str:
     """The prompt as text.
 
     Args:
         instruction: Of the recipe.
         profile: The prompts of the model.
         keywords: Whether the model can be given keywords.
+        others: Other instructions of the training, such as those of translations, with their clips; the first
+            `MAX_PROMPTS` are shown.
     """
     lines = [f"The turn of the user is `<|audio|>{profile.separator}{instruction}`, in the chat template of the model."]
     if profile.system:
@@ -90,6 +96,12 @@ def prompt_section(instruction: str, profile: PromptProfile, keywords: bool) -> 
     if keywords:
         request = user_request(instruction, ("a", "b"), profile)
         lines.append(f"With keywords it is `<|audio|>{profile.separator}{request}`.")
+    if others:
+        shown = [f"`{' '.join(text.split())}` ({count(number, 'clip')})" for text, number in others.items()]
+        more = f" and {len(shown) - MAX_PROMPTS:,} more" if len(shown) > MAX_PROMPTS else ""
+        lines.append(
+            f"Training clips also had other instructions in its place: {', '.join(shown[:MAX_PROMPTS])}{more}."
+        )
     return "\n".join(lines) + "\n"
 
 
