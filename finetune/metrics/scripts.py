@@ -1,6 +1,7 @@
 """The scripts of languages, and texts that are mostly written in another one."""
 
 import unicodedata
+from collections import Counter
 from functools import lru_cache
 
 _LATIN = (
@@ -22,6 +23,7 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "zh": ("CJK", "IDEOGRAPHIC", "BOPOMOFO"),
 }
 
+EAST_ASIAN = (*SCRIPTS["ja"], *SCRIPTS["zh"])
 UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "THAI", "LAO", "KHMER", "MYANMAR")
 
 
@@ -35,6 +37,12 @@ def has_other_script(text: str, language: str) -> bool:
 def is_unspaced(text: str) -> bool:
     """Whether a text has a character of a script that is written without spaces between words."""
     return any(char.isalpha() and script(char) in UNSPACED for char in text)
+
+
+def main_script(text: str) -> str:
+    """The script of most letters of a text; that of Japanese and Chinese is CJK. "" without letters."""
+    counts = Counter("CJK" if script(char) in EAST_ASIAN else script(char) for char in text if char.isalpha())
+    return counts.most_common(1)[0][0] if counts else ""
 
 
 @lru_cache(maxsize=10_000)

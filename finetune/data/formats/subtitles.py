@@ -10,6 +10,7 @@ from itertools import pairwise
 from finetune.core.wording import count
 from finetune.data.cells import cell_seconds
 from finetune.data.formats.cues import Annotation, Cue
+from finetune.metrics.scripts import main_script
 
 CLOCK = r"(?:\d+:)?\d{1,2}:\d{1,2}(?:[.,]\d+)?"
 TIMING = re.compile(rf"\s*(?P<start>{CLOCK})\s*-->\s*(?P<end>{CLOCK})(?P<settings>\s.*)?\s*")
@@ -61,6 +62,7 @@ def parse_subtitles(text: str) -> Annotation:
     if not cues:
         raise ValueError(": no cue such as `00:00:01,000 --> 00:00:02,500`")
     _check_rolling([cue.lines for cue in cues])
+    _check_scripts(cues)
     return Annotation(_named_speakers([_cue(cue, is_vtt, notes) for cue in cues], notes), notes)
 
 
@@ -137,6 +139,22 @@ def _check_rolling(cues: Sequence[Sequence[str]]) -> None:
             f": {repeated} of {count(len(filled), 'cue')} repeat the line before them, as automatic captions "
             f"that roll do; "
             "export subtitles that do not roll"
+        )
+
+
+def _check_scripts(cues: Sequence["_Lines"]) -> None:
+    """Raises ValueError if most cues have lines in two scripts: a text and its translation."""
+    lines_of: dict[tuple[float, float], list[str]] = {}  # the two texts can also be two cues of the same times
+    for cue in cues:
+        lines_of.setdefault((cue.start, cue.end), []).extend(TAG.sub("", line).strip() for line in cue.lines)
+    scripts = [(list(dict.fromkeys(filter(None, map(main_script, lines)))), lines) for lines in lines_of.values()]
+    several = [(names, lines) for names, lines in scripts if len(names) > 1]
+    if len(several) > 1 and 2 * len(several) > sum(bool(names) for names, _ in scripts):
+        names, lines = several[0]
+        raise ValueError(
+            f": {len(several)} of {count(len(scripts), 'cue')} have lines in two scripts ({' and '.join(names)}), such "
+            f"as {' / '.join(filter(None, lines))[:60]!r}, as subtitles in two languages do; keep the lines of the "
+            "spoken language. If both are spoken, write them on one line"
         )
 
 

@@ -384,6 +384,41 @@ def test_captions_that_roll_are_refused(talk: Path) -> None:
         read(talk / "talk.vtt")
 
 
+BILINGUAL = [
+    ("这是第一句", "this is one"),
+    ("<i>これは二</i>", "this is two"),
+    ("", "only one line"),
+    ("第三句", "three"),
+]
+
+
+@pytest.mark.parametrize("as_cues", [False, True])
+@pytest.mark.parametrize("lines", [BILINGUAL, [("привет мир", "hello world"), ("как дела", "how are you")]])
+def test_subtitles_in_two_scripts_are_refused(talk: Path, lines: list[tuple[str, str]], as_cues: bool) -> None:
+    between = "\n\n1\n{}\n" if as_cues else "\n"
+    times = [f"00:00:0{n},000 --> 00:00:0{n},900" for n in range(len(lines))]
+    cues = [f"{time}\n{a}{between.format(time)}{b}\n" for time, (a, b) in zip(times, lines, strict=True)]
+    (talk / "talk.srt").write_text("\n".join(cues))
+    with pytest.raises(
+        DataError, match=r"of \d cues have lines in two scripts \(\w+ and LATIN\), such as .*/ .*keep the"
+    ):
+        read(talk / "talk.srt")
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["NHKの\nニュース", "今日は\nNHK", "東京の\n天気です", "明日は\n雨です"],
+        ["good\nmorning", "- 42 -\nwords", "привет\nworld"],
+        ["these are\nlines", "of one\nscript"],
+    ],
+)
+def test_a_few_lines_in_another_script_are_no_subtitles_in_two_languages(talk: Path, texts: list[str]) -> None:
+    blocks = [f"{n}\n00:00:0{n},000 --> 00:00:0{n},900\n{text}\n" for n, text in enumerate(texts)]
+    (talk / "talk.srt").write_text("\n".join(blocks))
+    assert [row.values["text"] for row in read(talk / "talk.srt")] == [" ".join(text.split()) for text in texts]
+
+
 def test_a_cue_with_two_voices_has_no_speaker(talk: Path, caplog: pytest.LogCaptureFixture) -> None:
     (talk / "talk.vtt").write_text("WEBVTT\n\n00:01.000 --> 00:02.000\n<v Ann>Hi.</v>\n<v Bob>Hello.</v>\n")
     with caplog.at_level(logging.INFO):
