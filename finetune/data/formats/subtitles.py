@@ -11,6 +11,7 @@ from finetune.core.wording import count
 from finetune.data.cells import cell_seconds
 from finetune.data.formats.cues import Annotation, Cue
 from finetune.metrics.scripts import main_script
+from finetune.metrics.written_language import PROFILES, other_language
 
 CLOCK = r"(?:\d+:)?\d{1,2}:\d{1,2}(?:[.,]\d+)?"
 TIMING = re.compile(rf"\s*(?P<start>{CLOCK})\s*-->\s*(?P<end>{CLOCK})(?P<settings>\s.*)?\s*")
@@ -63,6 +64,7 @@ def parse_subtitles(text: str) -> Annotation:
         raise ValueError(": no cue such as `00:00:01,000 --> 00:00:02,500`")
     _check_rolling([cue.lines for cue in cues])
     _check_scripts(cues)
+    _check_languages(cues)
     return Annotation(_named_speakers([_cue(cue, is_vtt, notes) for cue in cues], notes), notes)
 
 
@@ -156,6 +158,21 @@ def _check_scripts(cues: Sequence["_Lines"]) -> None:
             f"as {' / '.join(filter(None, lines))[:60]!r}, as subtitles in two languages do; keep the lines of the "
             "spoken language. If both are spoken, write them on one line"
         )
+
+
+def _check_languages(cues: Sequence["_Lines"]) -> None:
+    """Raises ValueError if the first and the second lines of most cues are certainly in two languages of one script."""
+    pairs = [cue.lines for cue in cues if len(cue.lines) == 2]
+    if 2 * len(pairs) <= len(cues):
+        return
+    first, second = (TAG.sub("", " ".join(lines)) for lines in zip(*pairs, strict=True))
+    for language in PROFILES:
+        other = other_language(second, language)
+        if other in PROFILES and other_language(first, other) == language:
+            raise ValueError(
+                f": the first lines of {count(len(pairs), 'cue')} are in the language {language!r}, the second ones in "
+                f"{other!r}, such as {' / '.join(pairs[0])[:60]!r}; keep the lines of the spoken language"
+            )
 
 
 def _named_speakers(cues: list[Cue], notes: Counter[str]) -> list[Cue]:

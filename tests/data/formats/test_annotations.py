@@ -405,6 +405,26 @@ def test_subtitles_in_two_scripts_are_refused(talk: Path, lines: list[tuple[str,
         read(talk / "talk.srt")
 
 
+def test_subtitles_in_two_languages_of_one_script_are_refused(talk: Path) -> None:
+    pairs = [
+        ("Guten Morgen, ich bin da.", "Good morning, I am here."),
+        ("Das ist nicht das Haus.", "That is not the house."),
+        ("Wir sind auf dem Weg.", "We are on the way."),
+        ("Und was machst du?", "And what do you do?"),
+    ]
+
+    def write(pairs: list[tuple[str, str]]) -> Path:
+        blocks = [f"{n}\n00:00:0{n},000 --> 00:00:0{n},900\n{a}\n{b}\n" for n, (a, b) in enumerate(pairs)]
+        (talk / "talk.srt").write_text("\n".join(blocks))
+        return talk / "talk.srt"
+
+    with pytest.raises(DataError, match="first lines of 4 cues are in the language 'de', the second ones in 'en'"):
+        read(write(pairs))
+    mixed = [pair if n % 2 else pair[::-1] for n, pair in enumerate(pairs)]  # a talk in both languages
+    assert len(read(write(mixed))) == 4
+    assert len(read(write([(a, a) for a, _ in pairs]))) == 4
+
+
 @pytest.mark.parametrize(
     "texts",
     [
