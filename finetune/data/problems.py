@@ -41,6 +41,7 @@ ADVICE = {
     "audio changed": "The samples differ from those of the manifest. Check that the path still has the same audio.",
     "transcript cleaned": "The cleaned transcript is used. No action is needed.",
     "encoding errors in transcript": "The transcript stays unchanged. Export it as UTF-8 without HTML entities.",
+    "credit of subtitles": "Remove the rows: the model learns to write such a line where nobody speaks.",
     "several channels": "If a transcript belongs to one channel, give its number in a column `channel`.",
     "opposite channels": "The first channel with sound is used. No action is needed if it has the speech.",
     "ambiguous sample": "Keep one audio file and one text for each key.",

@@ -26,6 +26,7 @@ from finetune.data.manifest import KEYS, MAX_TEXT, PROMPT_COLUMNS, VERSION_KEY, 
 from finetune.data.problems import Finding
 from finetune.data.row import Row
 from finetune.data.row_audio import RowAudio
+from finetune.data.subtitle_credits import is_credit
 from finetune.data.tags import strip_tags
 
 MOJIBAKE = re.compile("\ufffd|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac")  # such as "Ã©" for "é"
@@ -194,6 +195,8 @@ def text_warnings(row: Row, original: Utterance, utterance: Utterance, audio: Au
             findings.append(Finding("bar in keyword", detail))
     if MOJIBAKE.search(text) or html.unescape(text) != text:
         findings.append(Finding("encoding errors in transcript", f"mojibake or HTML entities: {text[:60]!r}"))
+    if is_credit(text):
+        findings.append(Finding("credit of subtitles", f"nobody speaks {text[:60]!r}"))
     if not text:
         emptied = f"data.text leaves no word of {original.text[:60]!r}; " if original.text else ""
         findings.append(Finding("empty reference", f"{emptied}every recognized word is an error"))

@@ -298,6 +298,12 @@ def test_transcripts_are_cleaned_with_a_warning(tmp_path: Path) -> None:
     ]
 
 
+def test_credits_of_subtitles_in_a_table_are_a_warning(tmp_path: Path) -> None:
+    path = write_noise(tmp_path, "a.wav")
+    result = check({"audio_filepath": path, "text": "Untertitel der Amara.org-Community"})
+    assert kinds(result.warnings) == ["credit of subtitles"] and not result.dropped
+
+
 @pytest.mark.parametrize(
     ("raw", "clean"),
     [

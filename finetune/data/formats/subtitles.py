@@ -10,6 +10,7 @@ from itertools import pairwise
 from finetune.core.wording import count
 from finetune.data.cells import cell_seconds
 from finetune.data.formats.cues import Annotation, Cue
+from finetune.data.subtitle_credits import is_credit
 from finetune.metrics.scripts import main_script
 from finetune.metrics.written_language import PROFILES, other_language
 
@@ -28,6 +29,8 @@ VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s+(?P<name>[^<>]+)>", re.IGNORECASE)
 SPEAKER = re.compile(r"(?P<bracket>\[)?(?P<name>[^\W\d_][\w .'’()-]{0,39}?)(?(bracket)\]):\s+(?=\S)")
 NOT_CUES = ("WEBVTT", "NOTE", "STYLE", "REGION", "X-TIMESTAMP-MAP")
 TAGS_REMOVED = "tags of subtitles such as <i> and {\\an8} are removed"
+CREDITS = "credits of subtitles (such as `Subtitles by the Amara.org community`), which nobody speaks, are left out"
+ENDS = 3  # first and last cues of a file, where credits can have any form
 VOICES = "cues have several voices, so their rows have no speaker"
 
 
@@ -65,7 +68,8 @@ def parse_subtitles(text: str) -> Annotation:
     _check_rolling([cue.lines for cue in cues])
     _check_scripts(cues)
     _check_languages(cues)
-    return Annotation(_named_speakers([_cue(cue, is_vtt, notes) for cue in cues], notes), notes)
+    spoken = _without_credits([_cue(cue, is_vtt, notes) for cue in cues], notes)
+    return Annotation(_named_speakers(spoken, notes), notes)
 
 
 def _check_times(block: Sequence[str], number: int, is_other: bool) -> None:
@@ -173,6 +177,19 @@ def _check_languages(cues: Sequence["_Lines"]) -> None:
                 f": the first lines of {count(len(pairs), 'cue')} are in the language {language!r}, the second ones in "
                 f"{other!r}, such as {' / '.join(pairs[0])[:60]!r}; keep the lines of the spoken language"
             )
+
+
+def _without_credits(cues: Sequence[Cue], notes: Counter[str]) -> list[Cue]:
+    """The cues without credits of subtitles."""
+    spoken = [
+        cue
+        for index, cue in enumerate(cues)
+        if not is_credit(cue.text or "", at_end=index < ENDS or index >= len(cues) - ENDS)
+    ]
+    if not spoken:
+        raise ValueError(f": only credits of subtitles: {cues[0].text!r}")
+    notes[CREDITS] += len(cues) - len(spoken)
+    return spoken
 
 
 def _named_speakers(cues: list[Cue], notes: Counter[str]) -> list[Cue]:

@@ -384,6 +384,46 @@ def test_captions_that_roll_are_refused(talk: Path) -> None:
         read(talk / "talk.vtt")
 
 
+@pytest.mark.parametrize(
+    ("text", "is_everywhere"),
+    [
+        ("Subtitles by the Amara.org community", True),
+        ("<i>Untertitel der Amara.org-Community</i>", True),
+        ("www.opensubtitles.org", True),
+        ("Advertise your product or brand here\ncontact www.OpenSubtitles.org today", True),
+        ("字幕由Amara.org社区提供", True),
+        ("Untertitelung des ZDF, 2020", False),
+        ("Sous-titrage Société Radio-Canada", False),
+        ("Legendado por Ana Silva", False),
+        ("Translator: Jane Doe\nReviewer: Bob Roe", False),
+    ],
+)
+def test_credits_of_subtitles_are_left_out(
+    talk: Path, caplog: pytest.LogCaptureFixture, text: str, is_everywhere: bool
+) -> None:
+    def texts(place: int) -> list[object]:
+        spoken = [f"words {n}" for n in range(8)]
+        blocks = [*spoken[:place], text, *spoken[place:]]
+        cues = [f"{n}\n00:00:0{n},000 --> 00:00:0{n},900\n{block}\n" for n, block in enumerate(blocks)]
+        (talk / "talk.srt").write_text("\n".join(cues))
+        return [row.values["text"] for row in read(talk / "talk.srt")]
+
+    with caplog.at_level(logging.INFO):
+        assert texts(0) == texts(8) == [f"words {n}" for n in range(8)]
+    assert "which nobody speaks, are left out: 1" in caplog.text
+    assert (len(texts(4)) == 8) == is_everywhere
+
+
+@pytest.mark.parametrize("text", ["You find it at www.amara.org now", "Subs are on the bench", "Captions by far help"])
+def test_spoken_sentences_about_subtitles_stay(talk: Path, text: str) -> None:
+    blocks = [f"{n}\n00:00:0{n},000 --> 00:00:0{n},900\n{text if n == 4 else n}\n" for n in range(9)]
+    (talk / "talk.srt").write_text("\n".join(blocks))
+    assert len(read(talk / "talk.srt")) == 9
+    (talk / "talk.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nSubtitles by Amara.org\n")
+    with pytest.raises(DataError, match="only credits of subtitles"):
+        read(talk / "talk.srt")
+
+
 BILINGUAL = [
     ("这是第一句", "this is one"),
     ("<i>これは二</i>", "this is two"),
