@@ -3,20 +3,27 @@
 from pathlib import Path
 
 from finetune.core.errors import DataError
-from finetune.data.audio_source import audio_source
-from finetune.data.av_file import open_container
+from finetune.data.audio_source import AudioSource, audio_source
+from finetune.data.av_file import is_container, open_container
 
-VIDEO = (".mp4", ".m4v", ".mkv", ".mov", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv")
+VIDEO = (".mpg", ".mpeg", ".ts", ".mts", ".m2ts")  # those that `is_container` does not know
+HEAD = 16  # bytes for `is_container`
 LEAST = 0.1  # seconds; encoders delay the audio by a few hundredths
 
 
-def video_delay(path: Path) -> float:
+def video_delay(path: str | Path | AudioSource) -> float:
     """Seconds by which the audio begins after the video; 0.0 if it is less than LEAST, or the file has no video."""
-    if path.suffix.lower() not in VIDEO or not path.is_file():
-        return 0.0
     try:
-        container, audio = open_container(audio_source(path), "cannot be opened")
-    except DataError:  # the audit reports the file
+        source = audio_source(path)
+        file = source.open()
+        try:
+            head = file.read(HEAD)
+        finally:
+            file.close()
+        if not is_container(head) and Path(str(path)).suffix.lower() not in VIDEO:
+            return 0.0
+        container, audio = open_container(source, "cannot be opened")
+    except (DataError, OSError):  # reported when the audio is read
         return 0.0
     with container:
         starts = [

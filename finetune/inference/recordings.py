@@ -14,6 +14,7 @@ from finetune.data.audio_source import AudioSource, audio_source
 from finetune.data.downmix import describe_mix
 from finetune.data.manifest import Utterance
 from finetune.data.truncation import truncation_sign
+from finetune.data.video_delay import video_delay
 from finetune.data.waveform import Recording
 from finetune.inference.encode import Waveform, load_waveforms
 from finetune.inference.longform import speech_windows
@@ -72,6 +73,7 @@ class Job:
     source: Source
     options: TranscribeOptions
     note: str = ""
+    delay: float = 0.0
     duration: float = 0.0
     windows: list[Utterance] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
@@ -121,6 +123,7 @@ class Job:
             truncated=any(hypothesis.truncated for _, hypothesis in results),
             channel=self.channel,
             note=self.note,
+            delay=self.delay,
             no_speech_windows=sum(not result for result in self.results),
         )
 
@@ -136,7 +139,7 @@ def open_recording(
         profile: the prompts of the model.
         detect: finds speech and pauses.
     """
-    note, chosen = "", [source]
+    note, chosen, delay = "", [source], 0.0
     try:
         if isinstance(source, Recording):
             note = source.note
@@ -146,12 +149,14 @@ def open_recording(
             each = options.channel == "each"
             numbers = range(count_channels(source)) if each else [int(options.channel)]
             chosen = [FileChannel(source, number) for number in numbers]
-        note = "; ".join(filter(None, (_truncation_note(source), note)))
+        if not isinstance(source, Recording):
+            delay = video_delay(source.path if isinstance(source, FileChannel) else source)
+        note = "; ".join(filter(None, (_truncation_note(source), _delay_note(delay), note)))
     except DataError as error:
         yield Job(source, options, error=error)
         return
     for item in chosen:
-        yield _find_windows(Job(item, options, note), profile, detect)
+        yield _find_windows(Job(item, options, note, delay), profile, detect)
 
 
 def _find_windows(job: Job, profile: PromptProfile, detect: Detector) -> Job:
@@ -187,6 +192,15 @@ def _truncation_note(source: Source) -> str:
         return ""
     sign = truncation_sign(audio_source(source.path if isinstance(source, FileChannel) else source))
     return f"the file seems to be truncated: {sign}" if sign else ""
+
+
+def _delay_note(delay: float) -> str:
+    if not delay:
+        return ""
+    return (
+        f"the audio begins {delay:.2f} s after the pictures: times of srt and vtt count from the pictures, others from "
+        "the audio"
+    )
 
 
 def _mix_note(path: str | Path | AudioSource, chosen: str) -> str:

@@ -1,7 +1,7 @@
 """The transcript of one recording and its output formats."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from finetune.inference import subtitles
@@ -20,7 +20,9 @@ class Transcript:
         acceptance: fraction of the draft tokens that were accepted; None without a draft.
         truncated: the text of a window reached `max_new_tokens`.
         channel: number of the channel; None if the audio has one channel, or the channels were mixed.
-        note: how several channels were mixed, if the options do not say it; else "".
+        note: how several channels were mixed, if the options do not say it, and what else is to be known; else "".
+        delay: seconds by which the audio of a video begins after its pictures. Times count from the audio; those of SRT
+            and WebVTT count from the pictures, as players do.
         no_speech_windows: windows in which the CTC head found no speech; they have no text.
     """
 
@@ -35,6 +37,7 @@ class Transcript:
     channel: int | None = None
     note: str = ""
     no_speech_windows: int = 0
+    delay: float = 0.0
 
     @property
     def words(self) -> tuple[Word, ...]:
@@ -60,19 +63,28 @@ class Transcript:
 
     def to_srt(self) -> str:
         """SubRip subtitles."""
-        return subtitles.srt(self.segments, self.duration)
+        return subtitles.srt(*self._in_video())
 
     def to_vtt(self) -> str:
         """WebVTT subtitles."""
-        return subtitles.vtt(self.segments, self.duration)
+        return subtitles.vtt(*self._in_video())
 
     def to_tsv(self) -> str:
         """Tab-separated cues: start and end in milliseconds, text."""
         return subtitles.tsv(self.segments, self.duration)
 
+    def _in_video(self) -> tuple[list[Segment], float]:
+        """The segments and the end of the audio, with times that count from the pictures."""
+        return [_later(segment, self.delay) for segment in self.segments], self.duration + self.delay
+
     def render(self, form: str) -> str:
         """The transcript as `text`, `json` (one line), `srt`, `vtt` or `tsv`."""
         return self.text if form == "text" else str(getattr(self, f"to_{form}")())
+
+
+def _later(segment: Segment, seconds: float) -> Segment:
+    words = tuple(replace(word, start=word.start + seconds, end=word.end + seconds) for word in segment.words)
+    return replace(segment, start=segment.start + seconds, end=segment.end + seconds, words=words)
 
 
 def _segment(number: int, segment: Segment) -> dict[str, Any]:

@@ -15,12 +15,14 @@ import torch
 from command import with_thresholds
 from conftest import VOCABULARY
 from numpy.typing import NDArray
+from video_file import write_video
 
 import finetune
 from finetune import GraniteSpeech
 from finetune.core.errors import DataError, ModelError, RecipeError
 from finetune.core.options import DecodingOptions, TranscribeOptions, override
 from finetune.data.audio import SAMPLE_RATE, load_audio
+from finetune.data.formats.subtitles import parse_subtitles
 from finetune.data.manifest import Utterance
 from finetune.data.probes import guard_probes
 from finetune.inference.recognize import Hypothesis, recognize, transcribe_batch
@@ -283,6 +285,22 @@ def test_a_file_that_lacks_its_end_has_a_note(granite: GraniteSpeech, tmp_path: 
     (tmp_path / "cut.opus").write_bytes(content[: len(content) * 2 // 3])
     cut = granite.transcribe(tmp_path / "cut.opus")
     assert (complete.note, cut.note) == ("", "the file seems to be truncated: it ends within an Ogg page")
+
+
+def test_subtitles_fit_a_video_whose_audio_begins_later(granite: GraniteSpeech, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    wave = load_audio(RAIN)
+    write_video(tmp_path / "now.mkv", wave, 0.0)
+    write_video(tmp_path / "late.mkv", wave, 1.5)
+    now, late = granite.transcribe([tmp_path / "now.mkv", tmp_path / "late.mkv"])
+    assert (now.text, late.text) == (TEXTS[0], TEXTS[0]) and now.note == "" and now.delay == 0
+    assert late.note.startswith("the audio begins 1.5") and late.delay == pytest.approx(1.5, abs=0.1)
+    assert (late.segments, late.to_tsv()) == (now.segments, now.to_tsv())
+    (first,) = parse_subtitles(now.to_srt()).cues
+    for text in (late.to_srt(), late.to_vtt()):
+        (cue,) = parse_subtitles(text).cues
+        assert cue.start - first.start == pytest.approx(late.delay, abs=0.002)
+        assert cue.end - first.end == pytest.approx(late.delay, abs=0.002)
 
 
 def test_keywords_go_into_the_prompt_up_to_its_room(granite: GraniteSpeech) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from video_file import write_video
 
 from finetune.core.errors import DataError
 from finetune.data.audit import Audit, audit
@@ -687,21 +688,10 @@ def test_of_two_audio_files_of_one_name_the_lossless_one_is_read(talk: Path) -> 
 def test_audio_that_begins_after_its_video_is_a_warning(
     talk: Path, start: float, caplog: pytest.LogCaptureFixture
 ) -> None:
-    av = pytest.importorskip("av")
+    pytest.importorskip("av")
     for audio in talk.glob("talk.*"):
         audio.unlink()
-    with av.open(str(talk / "talk.mkv"), "w") as container:
-        pictures, sound = container.add_stream("mpeg4", rate=5), container.add_stream("aac", rate=16_000)
-        pictures.width, pictures.height, pictures.pix_fmt = 64, 64, "yuv420p"
-        sound.layout = "mono"
-        for _ in range(20):
-            container.mux(pictures.encode(av.VideoFrame(64, 64, "yuv420p")))
-        for number in range(32):
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
-            frame.sample_rate, frame.pts = 16_000, number * 1024 + round(start * 16_000)
-            container.mux(sound.encode(frame))
-        container.mux(sound.encode())
-        container.mux(pictures.encode())
+    write_video(talk / "talk.mkv", np.zeros(32 * 1024, np.float32), start)
     (talk / "talk.srt").write_text("1\n00:00:00,500 --> 00:00:01,500\none\n")
     assert [row.values["offset"] for row in read(talk / "talk.srt")] == [0.5]
     assert ("the audio of talk.mkv begins 1." in caplog.text) == bool(start)
