@@ -10,6 +10,8 @@ from functools import lru_cache
 
 from num2words import CONVERTER_CLASSES, num2words
 
+from finetune.data.telephone_numbers import spell_telephones
+
 SPELLED = 7  # digits; a longer number without separators is a code or a telephone number, read digit by digit
 YEARS = range(1800, 2100)  # numbers without separators that are read as years, if the language has a form for years
 MAX_DIGITS = 30  # of one token; a longer one is no number that anybody reads
@@ -99,20 +101,12 @@ UNSPACED = ("ja", "th")  # scripts without spaces: digits can touch letters of t
 _DIGIT = "[\\d\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2089\u2150-\u2189\u2460-\u24ff]"
 _MONEY = "€$£¥₹₽₩₺₴₪₫₱₦฿"
 _TOKEN = re.compile(
+    r"(?<!\S)(?<!\d\s)[1-9]\d?\s[1-9]\d\d(?!\S*\d|\S*\s\d)\S*|"  # 1 200 is one number, or two
     rf"(?:(?<!\S)[A-Z]{{0,3}}[{_MONEY}]\s)?\S*{_DIGIT}\S*"
     rf"(?:\s[-\u2013]\s[{_MONEY}]?\d\S*)*(?:(?<=\d)\s[%{_MONEY}](?!\w))?"
 )
 _SPACED_DASH = re.compile(r"\d\s[-\u2013]\s")  # 5 - 10: a range, a score, a difference, or two parts of a sentence
 _LEADING, _TRAILING = "\"'([{«“„‘¿¡", "\"')]}»”’.,;:!?…"
-_PHONE = re.compile(  # 555-1234, (555) 123-4567, 555.123.4567, 555 123 4567, +44 20 7946 0958
-    r"(?<![\w.,-])(?:\+\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,5}"
-    r"|(?:\(\d{3}\) ?|\d{3}[ .-])?\d{3}[.-]\d{4}|\d{3} \d{3} \d{4})(?![\w-]|[.,]\d)"
-)
-_LOCAL_PHONE = re.compile(  # 0800 123 456, (020) 7946 0958, 0161-496 0000, 07700 900123, 1800 123 456
-    r"(?<![\w.,-])(?:(?:\(0\d{1,5}\) ?|0\d{1,5}[ -])\d{3,4}[ -]\d{3,4}(?:[ -]\d{3,4})?"
-    r"|(?:\(0\d{2,5}\) ?|0\d{2,5} )\d{4,8}|0\d{2,5}-\d{5,8}|1[38]00[ -]\d{3}[ -]\d{3})(?![\w%-]|[.,:]\d)"
-)
-_PHONE_START = re.compile(r"(?<![\w.,-])1[ .-](?=\(?\d{3}\)?[ .-]\d{3}[.-]\d{4})")  # 1-800-555-1234
 _MAGNITUDE = re.compile(r"(?<!\S)([$€£])(\d[\d.,]*) (thousand|million|billion|trillion)(?![\w-])")
 _GROUPS_END = r"(?!\d| \d|[.,]\d+[.,]\d)"  # 12 500 and 12 500,5, but not 12 500,500.5
 _THOUSANDS = re.compile(
@@ -144,6 +138,8 @@ def numbers_to_words(text: str, language: str) -> Spelled:
     left = list[str]()
     if not is_supported(language):
         return Spelled(text, _TOKEN.findall(text))
+    if language != "en":  # before the groups of 900 123 000 are joined
+        text = spell_telephones(text, language, lambda number: _digits(number, language))
     text = re.sub(rf"(?<=\d)[{_GROUP_SPACES}](?=\d{{3}}(?!\d))", "\u2007" if language in SPACED_GROUPS else "", text)
     text = _THOUSANDS.sub(_join_groups, text)
     if language in SPACED_GROUPS:  # 12 500, also with a plain space
@@ -152,8 +148,7 @@ def numbers_to_words(text: str, language: str) -> Spelled:
         )
         text = text.replace("\u2007", " ")
     if language == "en":
-        text = _PHONE_START.sub("one ", _LOCAL_PHONE.sub(_telephone, text))
-        text = _PHONE.sub(_telephone, text)
+        text = spell_telephones(text, language, lambda number: _digits(number, language))
         text = _MAGNITUDE.sub(lambda match: f"{match[2]} {match[3]} {READINGS['en'].currencies[match[1]][1]}", text)
 
     def convert(match: re.Match[str]) -> str:
@@ -173,19 +168,12 @@ def _join_groups(match: re.Match[str]) -> str:
     return match[0].replace(" ", "").replace("\u2007", "")
 
 
-def _telephone(match: re.Match[str]) -> str:
-    """Digit by digit; a signed number or a decimal stays: +150, +10.25, 123.4567."""
-    if re.fullmatch(r"\+\d{,6}|\+?\d+\.\d+", match[0]):
-        return match[0]
-    return ("plus " if match[0].startswith("+") else "") + _digits(match[0], "en")
-
-
 def _token(token: str, language: str, last: bool) -> str | None:
     """The words of a token without white space, such as `"5%,`; None if it has no usual reading.
 
     `last` says whether it is the last token of the text.
     """
-    if _SPACED_DASH.search(token):
+    if _SPACED_DASH.search(token) or re.match(r"\d+\s\d", token):
         return None
     core = token.lstrip(_LEADING)
     start = token[: len(token) - len(core)]
