@@ -5,8 +5,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from finetune.core.errors import DataError
+from finetune.core.unicode_text import composed
 from finetune.data.cells import shown
-from finetune.data.time_names import words_of
+from finetune.data.time_names import without_accents, words_of
 
 ALIASES = {  # column names for each key, the preferred one first; lower case with underscores
     "audio_filepath": (
@@ -21,13 +22,17 @@ ALIASES = {  # column names for each key, the preferred one first; lower case wi
         "wav",
         "wav_path",
         "wav_file",
+        "wav_filename",
+        "audio_filename",
+        "file_path",
+        "filepath",
     ),
     "text": ("text", "sentence", "transcript", "transcription", "normalized_text", "reference", "label", "txt"),
     "id": ("id", "utterance_id", "utt_id", "segment_id"),
-    "language": ("language", "lang", "locale", "source_language", "source_lang"),
+    "language": ("language", "lang", "locale", "source_language", "source_lang", "language_code"),
     "task": ("task", "taskname"),
     "target_language": ("target_language", "target_lang"),
-    "speaker": ("speaker", "speaker_id", "client_id"),
+    "speaker": ("speaker", "speaker_id", "client_id", "speaker_name", "spk", "spk_id"),
     "keywords": ("keywords", "hotwords"),
     "accent": ("accent", "accents"),
     "channel": (
@@ -43,6 +48,17 @@ ALIASES = {  # column names for each key, the preferred one first; lower case wi
         "channel_selector",
     ),
 }
+_TRANSLATED = {  # names in other languages, without accents
+    "audio_filepath": "datei dateiname dateipfad audiodatei pfad fichier fichier_audio nom_de_fichier chemin archivo "
+    "archivo_audio nombre_de_archivo ruta arquivo arquivo_de_audio caminho percorso "
+    "音声 音声ファイル ファイル ファイル名",
+    "text": "transkript transkription satz texte phrase texto frase transcripcion transcricao testo trascrizione "
+    "テキスト 書き起こし 文字起こし",
+    "language": "sprache langue idioma lengua lingua taal 言語",
+    "speaker": "sprecher sprecherin sprecher_id locuteur locutrice hablante locutor locutora falante orador oradora "
+    "parlante spreker 話者 発話者",
+}
+OTHER_ALIASES = {key: tuple(map(composed, names.split())) for key, names in _TRANSLATED.items()}
 CHANNEL = {
     "channel",
     "chan",
@@ -65,6 +81,7 @@ OF_A_CHANNEL = {
     "number",
     "tag",
 }
+SIDE = {"side", "leg", "seite", "cote", "lado"}  # a channel if the values are sides of a call, in files of several
 PATH_KEYS = ("path", "filepath", "file", "file_name", "filename")  # of an object in the audio column
 NO_TIMES = {*PATH_KEYS, "bytes", "array", "sampling_rate"}
 
@@ -74,7 +91,8 @@ def known_columns(names: Iterable[str]) -> dict[str, str]:
     normalized = _normalized(names)
     key_of = {}
     for key, aliases in ALIASES.items():
-        if name := next((normalized[alias] for alias in aliases if alias in normalized), None):
+        names_of_key = (*aliases, *OTHER_ALIASES.get(key, ()))
+        if name := next((normalized[alias] for alias in names_of_key if alias in normalized), None):
             key_of[name] = key
     return key_of
 
@@ -84,14 +102,24 @@ def _normalized(names: Iterable[str]) -> dict[str, str]:
     names = list(names)[::-1]
     split = {name: re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name) for name in names}
     return {
-        re.sub(r"[^a-z0-9]+", "_", form.lower()).strip("_"): name
+        re.sub(r"[\W_]+", "_", without_accents(form)).strip("_"): name
         for forms in (split.items(), ((name, name) for name in names))
         for name, form in forms
     }
 
 
+def is_side(name: str) -> bool:
+    """Whether the name of a column has the word for a side of a call, and no words of another meaning."""
+    words = {*words_of(name)}
+    return bool(words & SIDE) and words <= SIDE | OF_A_CHANNEL
+
+
 def column_keys(
-    columns: Iterable[str], lists: Collection[str], source: str, needed: Sequence[str] = ("audio_filepath", "text")
+    columns: Iterable[str],
+    lists: Collection[str],
+    source: str,
+    needed: Sequence[str] = ("audio_filepath", "text"),
+    sides: Collection[str] = (),
 ) -> dict[str, str]:
     """The manifest's key of each column that has another name. Columns that match no key keep their names.
 
@@ -100,6 +128,7 @@ def column_keys(
         lists: the columns with lists of values.
         source: the source, for messages.
         needed: keys that must have a column.
+        sides: columns that are the channel if no other one is.
 
     Raises:
         DataError: the column of a needed key is missing.
@@ -123,6 +152,8 @@ def column_keys(
         names |= {name: "channel" for name in similar[:1]}
     if "channel" not in names.values() and normalized.get("channels") in lists:  # or the number of channels of the file
         names[normalized["channels"]] = "channel"
+    if "channel" not in names.values():
+        names |= {name: "channel" for name in columns if name in sides and name not in names}
     for name in columns:  # a column has the name of a key, but another column was chosen for this key
         if name not in names and name in names.values():
             names[name] = f"{name}_original"

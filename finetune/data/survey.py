@@ -8,10 +8,11 @@ from itertools import chain, islice
 import numpy as np
 
 from finetune.core.errors import DataError
+from finetune.data.audio_file import count_channels
 from finetune.data.audio_paths import ABSENT, UNKNOWN, AudioFinder, has_audio, is_searched
-from finetune.data.cells import cell_keywords, cell_text, shown
+from finetune.data.cells import SIDES, cell_keywords, cell_text, no_number, shown
 from finetune.data.channels import channel_number
-from finetune.data.columns import column_keys, renamed, split_audio
+from finetune.data.columns import column_keys, is_side, renamed, split_audio
 from finetune.data.local_speakers import SpeakerNames
 from finetune.data.manifest import ALWAYS_WRITTEN, VERSION_KEY, check_version
 from finetune.data.raw_rows import BLOCK_ROWS, RawRows
@@ -22,6 +23,7 @@ from finetune.data.time_names import TimeNames
 CACHED = 4096  # audio files that are not looked for again; rows of one file often follow each other
 REPEATED = 0.1  # of the rows have the id of another clip: the column is no id
 MAX_KEY_SETS = 10_000  # different sets of keys that are remembered
+CALL_SIDES = ("0", "1", *SIDES)
 MANIFEST_KEYS = frozenset({VERSION_KEY, *ALWAYS_WRITTEN})
 
 
@@ -32,11 +34,13 @@ class Columns:
         names: in the order of the rows.
         lists: columns with a list in some row.
         are_manifest: whether each row has the keys of a manifest.
+        sides: columns named `side` or `leg` whose values are all sides of a call.
     """
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
         self.names, self.lists, self.are_manifest = dict[str, None](), set[str](), True
         self._key_sets = set[tuple[str, ...]]()
+        self._sides, self._other_sides = set[str](), set[str]()
         for row in rows:
             self.add(row)
 
@@ -52,7 +56,13 @@ class Columns:
             self.lists.update(name for name, value in values.items() if isinstance(value, list | tuple))
         if VERSION_KEY in values:
             check_version(values, row.where)
-        if keys in self._key_sets:
+        is_known = keys in self._key_sets
+        if not is_known:
+            self._sides.update(name for name in keys if is_side(str(name)))
+        for name in self._sides & values.keys():
+            if not no_number(values[name]) and cell_text(values[name]).casefold() not in CALL_SIDES:
+                self._other_sides.add(name)
+        if is_known:
             return dict in kinds
         if len(self._key_sets) >= MAX_KEY_SETS:
             self._key_sets.clear()
@@ -60,6 +70,10 @@ class Columns:
         self.names |= dict.fromkeys(keys)
         self.are_manifest = self.are_manifest and values.keys() >= MANIFEST_KEYS
         return True
+
+    @property
+    def sides(self) -> list[str]:
+        return sorted(self._sides - self._other_sides)
 
 
 class Survey:
@@ -71,6 +85,7 @@ class Survey:
         columns: the columns of the corpus, or those of its first rows.
         exact: the rows have the manifest's keys.
         text_required: a column of texts must be there.
+        with_sides: a column of sides (`side`, `leg`) is the channel if no other column is.
 
     Attributes:
         columns: the columns of the rows that were added.
@@ -94,10 +109,17 @@ class Survey:
     """
 
     def __init__(
-        self, source: str, finder: AudioFinder, columns: Columns, exact: bool, text_required: bool = True
+        self,
+        source: str,
+        finder: AudioFinder,
+        columns: Columns,
+        exact: bool,
+        text_required: bool = True,
+        with_sides: bool = False,
     ) -> None:
         self.source, self.columns, self.exact = source, Columns(), exact
         self._needed = ("audio_filepath", "text") if text_required else ("audio_filepath",)
+        self.with_sides, self._audio = with_sides, ""
         self.is_manifest, self.keys = self._keys(columns)
         self.first, self.num_missing, self.tried = Row("", {}), 0, list[str]()
         self.num_faults, self.first_fault, self.has_keywords = 0, 0, False
@@ -134,6 +156,8 @@ class Survey:
         self.candidates.append(number)
         if not exists:
             self._add_missing(name)
+        elif not self._audio:
+            self._audio = cell_text(path)
         is_inside = cell_text(path).endswith(".parquet")  # in a preview, the audio of each row has this path
         self.speakers.add(values.get("speaker"), row.where if is_inside else cell_text(path))
         if not self.is_manifest:
@@ -152,6 +176,17 @@ class Survey:
         """Whether the rows have the columns that were assumed."""
         return self._keys(self.columns) == (self.is_manifest, self.keys)
 
+    def needs_sides(self) -> bool:
+        """Whether a column of sides is the channel: no other column is, and the first audio file has several."""
+        if self.with_sides or self.is_manifest or not self.columns.sides:
+            return False
+        if "channel" in {*self.columns.names, *self.keys.values()}:
+            return False
+        try:
+            return count_channels(self._audio) > 1
+        except DataError:  # reported when the audio is read
+            return False
+
     def num_repeated_ids(self) -> int:
         """Rows that have the id of another clip, if each row has one and they are so many that the column is no id.
 
@@ -165,7 +200,10 @@ class Survey:
 
     def _keys(self, columns: Columns) -> tuple[bool, dict[str, str]]:
         is_manifest = self.exact or columns.are_manifest
-        return is_manifest, {} if is_manifest else column_keys(columns.names, columns.lists, self.source, self._needed)
+        if is_manifest:
+            return True, {}
+        sides = columns.sides if self.with_sides else []
+        return False, column_keys(columns.names, columns.lists, self.source, self._needed, sides)
 
     def _add_missing(self, name: object) -> None:
         self.num_missing += 1
@@ -180,12 +218,13 @@ def survey(rows: RawRows, source: str, finder: AudioFinder, exact: bool, text_re
         DataError: there are no rows, a column is missing, or the rows cannot be read.
     """
     columns: Columns | None = None
+    with_sides = False
     while True:
         iterator = iter(rows)
         first = list(islice(iterator, BLOCK_ROWS))
         columns = columns or Columns(first)
         try:
-            facts = Survey(source, finder, columns, exact, text_required)
+            facts = Survey(source, finder, columns, exact, text_required, with_sides)
         except DataError:
             if len(columns.names) == len((columns := Columns(chain(first, iterator))).names):
                 raise
@@ -195,5 +234,7 @@ def survey(rows: RawRows, source: str, finder: AudioFinder, exact: bool, text_re
         for row in chain(first, iterator):
             facts.add(row)
         if facts.is_valid():
-            return facts
+            if not facts.needs_sides():
+                return facts
+            with_sides = True
         columns = facts.columns

@@ -76,8 +76,14 @@ class TimeColumn:
 def words_of(name: str) -> list[str]:
     """The words of a column name in lower case without accents: `startTime`, `Start-Time` and `starttime` are equal."""
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
-    plain = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c)).lower()
-    return [word for token in re.findall(r"[a-z0-9]+", plain) for word in _split(token)]
+    return [word for token in re.findall(r"[a-z0-9]+", without_accents(name)) for word in _split(token)]
+
+
+def without_accents(name: str) -> str:
+    """A name in lower case without accents; the signs of kana stay."""
+    marks = ("\u3099", "\u309a")
+    parts = (c for c in unicodedata.normalize("NFKD", name) if c in marks or not unicodedata.combining(c))
+    return unicodedata.normalize("NFC", "".join(parts)).lower()
 
 
 def _split(token: str) -> list[str]:

@@ -66,6 +66,27 @@ def test_each_side_has_its_samples(folder: Path, column: str, values: tuple[Any,
             assert np.array_equal(load_utterance(item), sides[:, number])
 
 
+@pytest.mark.parametrize("column", ["side", "Call Leg", "Seite", "côté"])
+@pytest.mark.parametrize("values", [("L", "R"), (0, 1), ("a", "b")])
+def test_a_column_of_sides_is_the_channel_of_files_with_two(folder: Path, column: str, values: tuple[Any, Any]) -> None:
+    result = audited(folder, *({column: value} for value in values))
+    assert [item.channel for item in result.kept] == [0, 1] and not result.warnings
+    mono, _ = soundfile.read(folder / "call.wav", dtype="float32")
+    soundfile.write(folder / "call.wav", mono[:, 0], 16_000)  # a file of its own for each side
+    result = audited(folder, *({column: value} for value in values))
+    assert [(item.channel, item.extra) for item in result.kept] == [(None, {column: value}) for value in values]
+
+
+@pytest.mark.parametrize("rows", [[{"side": "front"}, {"side": "L"}], [{"leg": 1}, {"leg": 2}], [{"inside": "L"}]])
+def test_other_values_are_no_sides_of_a_call(folder: Path, rows: list[dict[str, Any]]) -> None:
+    assert [(item.channel, item.extra) for item in audited(folder, *rows).kept] == [(None, row) for row in rows]
+
+
+def test_the_column_channel_counts_and_not_the_side(folder: Path) -> None:
+    result = audited(folder, {"channel": 1, "side": "L"}, {"channel": 0, "side": "R"})
+    assert [item.channel for item in result.kept] == [1, 0]
+
+
 def test_a_channel_beside_the_path_in_an_object(folder: Path) -> None:
     result = audited(folder, {"audio_filepath": {"path": "call.wav", "channel": 1, "start": 0.5, "end": 1.5}})
     assert [(item.channel, item.offset, item.duration) for item in result.kept] == [(1, 0.5, 1.0)]

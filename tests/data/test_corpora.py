@@ -311,6 +311,24 @@ def test_hub_rows(folder: Path) -> None:
     assert str(rows[0].values["audio_filepath"]).startswith(str(folder / "media" / "a-"))
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Datei,Transkript,Sprache,Sprecher",
+        "Fichier audio,Texte,Langue,Locuteur",
+        "archivo,Transcripción,idioma,hablante",
+        "Arquivo,Transcrição,Idioma,Falante",
+        "percorso,Trascrizione,Lingua,parlante",
+        "音声ファイル,テキスト,言語,話者",
+        "wav_filename,transcript,lang,speaker_name",
+    ],
+)
+def test_column_names_in_other_languages(folder: Path, header: str) -> None:
+    rows = read(write(folder / "m.csv", f"{header}\na.wav,one,de,Mary\nb.wav,two,de,Bob\n"))
+    assert texts(rows) == ["one", "two"]
+    assert [(row.values["language"], row.values["speaker"]) for row in rows] == [("de", "Mary"), ("de", "Bob")]
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".tsv"])
 def test_a_quote_in_one_cell_and_one_in_a_later_cell_are_text(folder: Path, suffix: str) -> None:
     """As in Common Voice, whose tables have no quoting."""
