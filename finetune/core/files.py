@@ -8,7 +8,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,18 +195,19 @@ def parse_jsonl(lines: Iterable[str], path: str | Path, first: int = 1) -> Itera
         position = f"{path}:{number}"
         try:
             row = _parse(line)
+            key = repeated_key(line, row) if isinstance(row, dict) else ""
         except (ValueError, RecursionError) as error:
-            row, reason = None, f"not JSON ({error})"
+            row, key, reason = None, "", f"not JSON ({error})"
         else:
-            reason = "not a JSON object"
-        if isinstance(row, dict):
+            reason = f"the key {key!r} is there twice, with different values" if key else "not a JSON object"
+        if isinstance(row, dict) and not key:
             yield position, row
         else:
             errors += [f"{position}: {reason}"] if count < MAX_BAD_LINES else []
             count += 1
     if errors:
         more = [f"... and {count - MAX_BAD_LINES} more lines"] if count > MAX_BAD_LINES else []
-        raise DataError("\n".join([*errors, *more, "Write one JSON object on each line."]))
+        raise DataError("\n".join([*errors, *more, "Write one JSON object on each line, each key once."]))
 
 
 def _parse(line: str) -> Any:
@@ -216,6 +217,26 @@ def _parse(line: str) -> Any:
     except ValueError:
         return json.loads(line)
     return json.loads(line) if line[end:].strip() else value
+
+
+def repeated_key(text: str, value: Mapping[str, Any]) -> str:
+    """A key that an object of a JSON text has twice with different values, of which a parser keeps the last one; or "".
+
+    Args:
+        text: the JSON text.
+        value: the object that it is.
+    """
+    if all(text.count(f'"{key}"') < 2 for key in value):
+        return ""
+    repeated = list[str]()
+
+    def check(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        repeated.extend(key for key, item in pairs if item != content[key] and item == item)
+        return content
+
+    json.loads(text, object_pairs_hook=check)
+    return next(iter(repeated), "")
 
 
 def sha256_file(path: str | Path) -> str:

@@ -1,5 +1,6 @@
 """Corpus readers: valid corpora in every format give rows, invalid ones give one clear error."""
 
+import gzip
 import json
 import os
 from collections.abc import Sequence
@@ -327,6 +328,25 @@ def test_column_names_in_other_languages(folder: Path, header: str) -> None:
     rows = read(write(folder / "m.csv", f"{header}\na.wav,one,de,Mary\nb.wav,two,de,Bob\n"))
     assert texts(rows) == ["one", "two"]
     assert [(row.values["language"], row.values["speaker"]) for row in rows] == [("de", "Mary"), ("de", "Bob")]
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("as_list", [False, True])
+def test_a_key_that_an_object_has_twice_is_an_error(folder: Path, as_list: bool, compressed: bool) -> None:
+    first = '{"audio": "a.wav", "text": "text", "more": {"text": "x"}, "audio": "a.wav"}'  # no two values
+    second = '{"audio": "b.wav", "text": "one", "id": "2", "text": "two"}'
+    content = f"[{first},\n{second}]" if as_list else f"{first}\n{second}\n"
+    path = folder / ("m.json" if as_list else "m.jsonl")
+    path.write_text(content)
+    if compressed:
+        path = path.with_name(f"{path.name}.gz")
+        path.write_bytes(gzip.compress(content.encode()))
+    where = "item 2: an object has" if as_list else "2: the key"
+    with pytest.raises(DataError, match=rf"{where}.*'text'.* twice, with different values"):
+        read(path)
+    content = content.replace('"two"', '"one"')
+    path.write_bytes(gzip.compress(content.encode()) if compressed else content.encode())
+    assert texts(read(path)) == ["text", "one"]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv"])

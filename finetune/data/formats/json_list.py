@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
+from finetune.core.files import repeated_key
+
 CHUNK = 1 << 16  # characters that are read at once
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -29,6 +31,10 @@ def list_items(file: TextIO, limit: int = sys.maxsize) -> Iterator[object]:
     text.skip("]")
     if text.next_character():
         raise ValueError("the file goes on after the list")
+
+
+class RepeatedKeyError(ValueError):
+    """An object has a key twice."""
 
 
 class _Pieces:
@@ -61,6 +67,8 @@ class _Pieces:
                     raise
             else:
                 if end < len(self._text) or self._ended:  # a number at the end of the text can have more digits
+                    if isinstance(value, dict) and (key := repeated_key(self._text[self._position : end], value)):
+                        raise RepeatedKeyError(f"an object has the key {key!r} twice, with different values")
                     self._position = end
                     return value
             self._read_more()

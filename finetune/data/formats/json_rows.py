@@ -6,7 +6,7 @@ from pathlib import Path
 
 from finetune.core.errors import DataError
 from finetune.core.files import open_regular, parse_jsonl
-from finetune.data.formats.json_list import list_items
+from finetune.data.formats.json_list import RepeatedKeyError, list_items
 from finetune.data.raw_rows import LineRows, RawRows, StoredRows
 from finetune.data.row import Row
 from finetune.data.text_lines import TextLines, read_text, text_encoding
@@ -31,7 +31,7 @@ def read_json(path: Path) -> RawRows:
 
 
 def _list_rows(path: Path) -> Iterator[Row]:
-    wrong = ""
+    number, wrong = 0, ""
     try:
         with open(open_regular(path), encoding=text_encoding(path)) as file:
             for number, values in enumerate(list_items(file), 1):
@@ -40,6 +40,8 @@ def _list_rows(path: Path) -> Iterator[Row]:
                     yield Row(where, values)
                 else:
                     wrong = wrong or where
+    except RepeatedKeyError as error:
+        raise DataError(f"{path}: item {number + 1}: {error}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: neither JSON Lines nor a JSON list ({_reason(path) or error})") from error
     if wrong:  # after the end, because a damaged file is a more exact reason

@@ -12,7 +12,7 @@ from typing import IO, Any
 from finetune.core.errors import DataError
 from finetune.core.files import open_regular, parse_jsonl
 from finetune.data.byte_range import is_url
-from finetune.data.formats.json_list import list_items
+from finetune.data.formats.json_list import RepeatedKeyError, list_items
 from finetune.data.range_file import RangeFile
 from finetune.data.remote import read_range, remote_state
 
@@ -59,7 +59,7 @@ def json_objects(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _list_objects(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    wrong = ""
+    number, wrong = 0, ""
     try:
         with _opened(path) as raw, io.TextIOWrapper(_unzipped(raw), "utf-8-sig") as file:
             for number, item in enumerate(list_items(file, MAX_LINE), 1):
@@ -67,6 +67,8 @@ def _list_objects(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 if isinstance(item, dict):
                     yield where, item
                 wrong = wrong or ("" if isinstance(item, dict) else where)
+    except RepeatedKeyError as error:
+        raise DataError(f"{path}: item {number + 1}: {error}") from error
     except (ValueError, RecursionError, EOFError, zlib.error, OSError) as error:
         raise DataError(f"{path}: neither JSON Lines nor a JSON list ({error})") from error
     if wrong:
