@@ -106,6 +106,7 @@ class Trainer:
         self.corpus, self.data = self.context.corpus, self.context.corpus.dataset
         self.optimizer, self.optimizer_step = self.context.optimizer, self.context.optimizer_step
         self._resume()
+        self.saved_step = self.state.step if self.context.saved else None  # the step of the checkpoint
         self._skip_unreadable()
 
     def _resume(self) -> None:
@@ -150,6 +151,7 @@ class Trainer:
         self.saved_before = checkpoint.save(
             self.run.checkpoint, self.parameters, self.optimizer, progress, self.context.origin, self.files, trusted
         )
+        self.saved_step = self.state.step if self.saved_before else self.saved_step
         return self.saved_before
 
     def fit(self) -> TrainResult:
@@ -205,9 +207,9 @@ class Trainer:
         for number, (step, local) in enumerate(remaining(), first + 1):
             result = self.train_step(step, local, audio)
             due = self.state.step % self.recipe.machine.checkpoint_every == 0 and number < len(plan)
-            saved = (result.stop or due) and self.save()
-            if result.stop:
-                raise self._interrupted(saved or not self.main)
+            if result.stop or due:
+                self.save()
+            self._end_on_signal(bool(result.stop))
 
     def train_step(self, step: list[list[int]], local: list[list[int]], audio: Iterator[MicroAudio]) -> StepResult:
         """Runs one optimizer step at its learning rates and reports it to the callbacks.
@@ -257,8 +259,8 @@ class Trainer:
     def _open_callbacks(self, stack: ExitStack) -> CallbackList:
         """Logs what trains, and opens the callbacks; `stack` closes them."""
         self.context.log_summary()
-        steps, resumed_step = self.context.steps, self.state.step if self.context.saved else None
-        return open_callbacks(stack, self.recipe, self.run.metrics, self.user_callbacks, steps, resumed_step)
+        steps, users = self.context.steps, self.user_callbacks
+        return open_callbacks(stack, self.recipe, self.run.metrics, users, steps, self.saved_step)
 
     def _end_epoch(self) -> None:
         """Validates if the recipe requires it, reports the epoch and writes a checkpoint."""
@@ -273,9 +275,8 @@ class Trainer:
             state.finished = 0 < settings.patience * settings.evaluate_every <= state.epoch - state.best_epoch
             text += "; stopped early" * state.finished
         self.callbacks.on_message(text)
-        saved = self.save()
-        if not all_ranks(self.accelerator, not self.stop.signum):  # a signal came during the validation
-            raise self._interrupted(saved or not self.main)
+        self.save()
+        self._end_on_signal(not all_ranks(self.accelerator, not self.stop.signum))  # it came during the validation
 
     def _require_best(self) -> None:
         """Saves the trained weights if the disk was full at each validation of them.
@@ -294,14 +295,14 @@ class Trainer:
     def _score_interpolated(self, alpha: float) -> None:
         """Scores weights interpolated between base and trained weights, then restores the trained weights."""
         with interpolated(self.parameters, self.context.start, alpha):
-            text = self.validator.score_and_keep_best(alpha)
-        self.callbacks.on_message(f"interpolation alpha {alpha:g}  {text}")
-        if not all_ranks(self.accelerator, not self.stop.signum):
-            raise self._interrupted(True)
+            self.callbacks.on_message(f"interpolation alpha {alpha:g}  {self.validator.score_and_keep_best(alpha)}")
+        self._end_on_signal(not all_ranks(self.accelerator, not self.stop.signum))
 
-    def _interrupted(self, saved: bool) -> Interrupted:
-        """The error for a signal; `saved` is True if the checkpoint contains the last step."""
-        return Interrupted(self.state.step if saved else None, self.stop.signum or signal.SIGTERM)
+    def _end_on_signal(self, stop: bool) -> None:
+        """Raises Interrupted if a rank received a signal; rank 0 names the last step if the checkpoint contains it."""
+        if stop:
+            saved = not self.main or self.saved_step == self.state.step
+            raise Interrupted(self.state.step if saved else None, self.stop.signum or signal.SIGTERM)
 
     def _result(self) -> TrainResult:
         return train_result(

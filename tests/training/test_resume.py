@@ -313,6 +313,30 @@ def test_training_continues_on_a_full_disk(trained: Trained, tiny: Tiny, tmp_pat
     assert result.steps == len(records(trained[1], "step")) and not other.checkpoint.exists()
 
 
+def test_a_signal_after_a_failed_save_names_no_step(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
+    """The disk is full at the checkpoint of the last epoch, and the signal comes while an alpha is scored."""
+    recipe, run = tiny(tmp_path, "x", epochs=2, interpolate=[0.9]), prepared(trained[1], tmp_path)
+    scores = iter([Scores(0.9, None), Scores(0.5, None), Scores(0.4, None), Scores(0.6, None)])
+    saves: list[Path] = []
+
+    def measured(*_: Any) -> Scores:
+        score = next(scores)
+        if score.valid == 0.6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return score
+
+    def full_at_the_end(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        saves.append(path)
+        if len(saves) > 2:  # after weights and moments of the first epoch
+            raise OSError(28, "No space left on device")
+        checkpoint.DISK.save_file(tensors, path)
+
+    files = replace(checkpoint.DISK, save_file=full_at_the_end)
+    with pytest.raises(Interrupted, match=r"^stopped by SIGTERM; rerun to resume$"):
+        Trainer(recipe, run, files=files, measure=measured).fit()
+    assert len(saves) == 3
+
+
 def test_a_run_resumes_after_a_signal_while_interpolated_weights_are_scored(
     trained: Trained, tiny: Tiny, tmp_path: Path
 ) -> None:
