@@ -90,8 +90,11 @@ def _lora_targets(model: SpeechModel, parts: TrainableParts) -> list[tuple[str, 
                 "LoRA; set parts.lora.rank to 0"
             )
         available = _linear_names(model.language_model.layers[0])
-        unknown = sorted(set(parts.lora.modules) - set(available))
-        if unknown or not parts.lora.modules:
+        if not parts.lora.modules:
+            raise ModelError(
+                f"parts.lora.modules: is empty; choose from {available}, or set parts.lora.rank to 0 for no LoRA"
+            )
+        if unknown := sorted(set(parts.lora.modules) - set(available)):
             raise ModelError(
                 f"parts.lora.modules: {unknown} do not exist in the language model; choose from {available}"
             )

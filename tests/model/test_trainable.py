@@ -106,6 +106,11 @@ def test_unknown_modules_are_refused_and_known_ones_listed(model: Load, modules:
         open_parts(model(), replace(NOTHING, lora=LoraSpec(4, 8.0, 0.0, "lora", modules)))
 
 
+def test_an_empty_list_of_modules_is_named_with_the_setting_for_no_lora(model: Load) -> None:
+    with pytest.raises(ModelError, match=r"parts\.lora\.modules: is empty; .* set parts\.lora\.rank to 0 for no LoRA"):
+        open_parts(model(), replace(NOTHING, lora=LoraSpec(4, 8.0, 0.0, "lora", [])))
+
+
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
