@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import math
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from finetune.core.files import stream_jsonl
 from finetune.core.wording import count
 from finetune.data.audio import MIN_SAMPLES, SAMPLE_RATE, load_audio
 from finetune.data.audio_file import open_audio
+from finetune.data.audio_readers import TOLERANCE
 from finetune.data.audio_suffixes import AUDIO_SUFFIXES
 
 Wave = NDArray[np.float32]
@@ -75,9 +77,12 @@ def _rows(manifest: Path, key: str) -> Iterator[Recording]:
                 raise DataError(f"{where}: `audio_filepath` must be a string; {key} needs it in each row")
             try:
                 offset, duration = float(row.get("offset") or 0.0), row.get("duration")
-                yield Recording(str(manifest.parent / name), offset, None if duration is None else float(duration))
+                duration = None if duration is None else float(duration)
+                if not 0 <= offset < math.inf or not 0 <= (duration or 0.0) < math.inf:
+                    raise ValueError("negative, NaN or infinite")
+                yield Recording(str(manifest.parent / name), offset, duration)
             except (TypeError, ValueError) as error:
-                raise DataError(f"{where}: `offset` and `duration` must be numbers of seconds") from error
+                raise DataError(f"{where}: `offset` and `duration` must be numbers of seconds, not negative") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{key}: {manifest}: cannot be read ({error})") from error
 
@@ -116,15 +121,21 @@ def check_recordings(recordings: Sequence[Recording], entry: str, key: str) -> N
     """Opens the files of an entry, at most MAX_OPENED at even distances.
 
     Raises:
-        DataError: some cannot be read, or are too short.
+        DataError: some cannot be read, are too short, or end before their segment ends.
     """
     problems, opened = list[str](), recordings[:: -(-len(recordings) // MAX_OPENED)]
     for recording in opened:
         try:
             with open_audio(recording.path) as file:
                 seconds = file.frames / file.samplerate - recording.offset
-            if seconds * SAMPLE_RATE < MIN_SAMPLES or (recording.duration is not None and recording.duration <= 0):
-                problems.append(f"{recording.path}: too short ({max(0.0, seconds):.3f} s)")
+            wanted = seconds if recording.duration is None else recording.duration
+            if min(seconds, wanted) * SAMPLE_RATE < MIN_SAMPLES:
+                problems.append(f"{recording.path}: too short ({max(0.0, min(seconds, wanted)):.3f} s)")
+            elif wanted > seconds + TOLERANCE:
+                problems.append(
+                    f"{recording.path}: the segment {recording.offset:.3f} to {recording.offset + wanted:.3f} s ends "
+                    f"after the end of the file at {recording.offset + seconds:.3f} s"
+                )
         except DataError as error:
             problems.append(str(error))
     if problems:

@@ -44,8 +44,16 @@ def test_a_manifest_means_its_segments_and_a_file_itself(folder: Path) -> None:
     assert find_recordings(str(folder / "a.wav"), "augment.noise") == [Recording(str(folder / "a.wav"))]
 
 
-@pytest.mark.parametrize(("row", "message"), [({"text": "x"}, "`audio_filepath` must"), ({"duration": "x"}, "numbers")])
-def test_a_row_that_is_wrong_is_named_with_its_line(tmp_path: Path, row: dict[str, str], message: str) -> None:
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"text": "x"}, "`audio_filepath` must"),
+        ({"duration": "x"}, "numbers"),
+        ({"duration": float("nan")}, "numbers of seconds, not negative"),
+        ({"duration": 1.0, "offset": -1.0}, "numbers of seconds, not negative"),
+    ],
+)
+def test_a_row_that_is_wrong_is_named_with_its_line(tmp_path: Path, row: dict[str, object], message: str) -> None:
     manifest = tmp_path / "noise.jsonl"
     good = {"audio_filepath": "a.wav"}
     manifest.write_text(json.dumps(good) + "\n" + json.dumps((good if "duration" in row else {}) | row) + "\n")
@@ -89,6 +97,32 @@ def test_missing_empty_and_unreadable_entries_are_named_at_once(folder: Path, tm
 def test_a_file_that_is_too_short_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.wav: too short \(0\.010 s\)"):
         check_augmentation(AugmentSection(noise=[str(ramp(tmp_path / "a.wav", 0.01))]))
+
+
+@pytest.mark.parametrize(
+    ("offset", "duration", "message"),
+    [
+        (0.0, 1.2, r"the segment 0\.000 to 1\.200 s ends after the end of the file at 1\.000 s"),
+        (0.5, 1.0, r"the segment 0\.500 to 1\.500 s ends after the end of the file at 1\.000 s"),
+        (0.0, 0.001, r"too short \(0\.001 s\)"),
+        (0.0, 1.05, None),
+    ],
+)
+def test_a_segment_outside_its_file_is_refused_before_a_run(
+    tmp_path: Path, offset: float, duration: float, message: str | None
+) -> None:
+    """A training would end at the first clip that gets a part behind the end of the file."""
+    row = {"audio_filepath": ramp(tmp_path / "a.wav", 1.0).name, "offset": offset, "duration": duration}
+    (tmp_path / "noise.jsonl").write_text(json.dumps(row))
+    settings = AugmentSection(noise=[str(tmp_path / "noise.jsonl")])
+    if message is None:
+        check_augmentation(settings)
+        (source,) = open_sources(settings).noise
+        parts = [excerpt(source.recordings[0], 8000, np.random.default_rng(seed)) for seed in range(20)]
+        assert {part.shape for part in parts} == {(8000,)}
+    else:
+        with pytest.raises(DataError, match=rf"a\.wav: {message}"):
+            check_augmentation(settings)
 
 
 def test_names_and_good_paths_pass(folder: Path) -> None:
