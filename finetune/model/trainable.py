@@ -153,7 +153,10 @@ def open_parts(model: SpeechModel, parts: TrainableParts) -> PeftModel | None:
             "also if train.goal chose the number"
         )
     if parts.lm_head and model.lm_head.weight is model.language_model.get_input_embeddings().weight:
-        raise ModelError(f"parts.lm_head: tied to the input embeddings in {model.source}; set it to frozen")
+        raise ModelError(
+            f"parts.lm_head.mode: the head is tied to the input embeddings in {model.source}, and training it would "
+            "change these too; set parts.lm_head.mode to frozen"
+        )
     adapted: PeftModel | None = None
     targets = _lora_targets(model, parts)
     if targets:
