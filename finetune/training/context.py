@@ -9,6 +9,7 @@ from accelerate import Accelerator
 
 from finetune.core.config import Recipe
 from finetune.core.run_dir import RunDir
+from finetune.core.wording import count as plural
 from finetune.data.effects.sources import recordings_state
 from finetune.data.utterance_table import open_manifest
 from finetune.model.first_step import fingerprints
@@ -167,4 +168,5 @@ class TrainContext:
         for row in summarize_parts(self.model):
             count, rate = f"{row.parameters:,}", learning_rate_of(self.recipe, row.part)
             log.info("trains %-14s %4d modules %12s parameters, learning rate %g", row.part, row.modules, count, rate)
-        log.info("%d steps, %.1f %% padding, batches of up to %g s", self.steps, 100 * self.padding, self.batch_seconds)
+        steps, padding = plural(self.steps, "step"), 100 * self.padding
+        log.info("%s, %.1f %% padding, batches of up to %g s", steps, padding, self.batch_seconds)

@@ -273,7 +273,7 @@ class Trainer:
         if state.epoch % settings.evaluate_every == 0 or state.epoch == settings.epochs:
             text += f"  {self.validator.score_and_keep_best(1.0)}"
             state.finished = 0 < settings.patience * settings.evaluate_every <= state.epoch - state.best_epoch
-            text += "; stopped early" * state.finished
+            text += "; stopped early" * (state.finished and state.epoch < settings.epochs)
         self.callbacks.on_message(text)
         self.save()
         self._end_on_signal(not all_ranks(self.accelerator, not self.stop.signum))  # it came during the validation

@@ -151,6 +151,16 @@ def test_patience_ends_a_run_that_no_longer_improves(
     assert "stopped early" in caplog.text
 
 
+def test_a_run_that_reaches_its_last_epoch_is_not_called_stopped_early(
+    trained: Trained, tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scores = iter([Scores(0.9, None), Scores(0.5, None), Scores(0.6, None)])
+    recipe = tiny(tmp_path, "x", parts={"lora": {"rank": 4}}, epochs=2, patience=1, ctc_weight=0)
+    with caplog.at_level(logging.INFO):
+        Trainer(recipe, prepared(trained[1], tmp_path), measure=lambda *_: next(scores)).fit()
+    assert "epoch 2/2" in caplog.text and "stopped early" not in caplog.text
+
+
 def test_the_last_weights_are_the_best_if_only_the_ctc_head_trains(
     trained: Trained, tiny: Tiny, tmp_path: Path, model: Callable[[], SpeechModel]
 ) -> None:
