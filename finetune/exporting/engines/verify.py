@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.core.config import EvaluateSection
-from finetune.core.errors import DataError
+from finetune.core.errors import DataError, ModelError
+from finetune.core.model_limits import ADAPTATION
 from finetune.core.options import DecodingOptions
 from finetune.core.prompts import INSTRUCTION
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance
 from finetune.data.normalizer_choice import normalizer_for
 from finetune.data.row_prompt import instruction_of
+from finetune.exporting.adaptation import Adaptation
 from finetune.exporting.engines.registry import ENGINES, GGUF, HF
 from finetune.exporting.engines.run_engine import EngineAnswer, EngineClip, run_engine
 from finetune.exporting.engines.sides import sides_of
@@ -68,14 +70,32 @@ class Verification:
     peak_memory_bytes: int
 
 
-def engine_clips(model: SpeechModel, utterances: list[Utterance]) -> list[EngineClip]:
-    """The clips with the prompts of the toolkit."""
+def engine_clips(model: SpeechModel, utterances: list[Utterance], instruction: str = INSTRUCTION) -> list[EngineClip]:
+    """The clips with the prompts of the toolkit; `instruction` is that of the recipe."""
     clips = []
     for item, samples in zip(utterances, load_waveforms(utterances), strict=True):
-        instruction = instruction_of(item, INSTRUCTION, model.profile)
-        text = render_text(model.tokenizer, instruction, item.keywords, model.profile)
-        clips.append(EngineClip(item.id, samples, text, user_request(instruction, item.keywords, model.profile)))
+        own = instruction_of(item, instruction, model.profile)
+        text = render_text(model.tokenizer, own, item.keywords, model.profile)
+        clips.append(EngineClip(item.id, samples, text, user_request(own, item.keywords, model.profile)))
     return clips
+
+
+def trained_instruction(folder: Path, run: RunDir | None, merged: bool) -> str:
+    """The instruction of the recipe of an export; INSTRUCTION for a base model.
+
+    GGUF files and weights that mlx-audio quantized have no record of their own; the merged model of their run has it.
+
+    Raises:
+        ModelError: the record cannot be read.
+    """
+    source = [] if merged else [(run or RunDir(folder.resolve().parent)).export]
+    for path in (place / ADAPTATION for place in (folder, *source)):
+        if path.is_file():
+            try:
+                return Adaptation.read(path.parent).recipe.model.instruction
+            except (OSError, ValueError) as error:
+                raise ModelError(f"{path}: damaged, or of another version ({str(error)[:200]})") from error
+    return INSTRUCTION
 
 
 def verify(
@@ -109,23 +129,26 @@ def verify(
         raise DataError("there is no clip to compare")
     options = DecodingOptions("greedy", max_new_tokens=max_new_tokens)
     sides = sides_of(folder, engine, run)
+    instruction = trained_instruction(folder, run, sides.format == HF)
     with tempfile.TemporaryDirectory(prefix="finetune-verify-") as work:
         request, read = dict(sides.request), sides.format
         if sides.format == HF and GGUF in ENGINES[engine].reads:  # first, because it can fail
             make_gguf(folder, Path(work), gguf_dtype)
             request["gguf"], read = work, f"{GGUF} {gguf_dtype}"
         model = sides.load()
-        clips = engine_clips(model, utterances)
-        texts = _texts(model, utterances, options)
+        clips = engine_clips(model, utterances, instruction)
+        texts = _texts(model, utterances, instruction, options)
         del model
         gc.collect()  # its modules refer to each other, and its files stay mapped until they are gone
-        base = _texts(sides.load_base(), utterances, options) if sides.load_base else None
+        base = _texts(sides.load_base(), utterances, instruction, options) if sides.load_base else None
         answer = run_engine(python, ENGINES[engine].runner, request, clips, options.max_new_tokens, Path(work), timeout)
     return _compare(engine, read, answer, utterances, texts, base)
 
 
-def _texts(model: SpeechModel, utterances: list[Utterance], options: DecodingOptions) -> dict[str, str]:
-    return {row.id: row.text for row in recognize(model, utterances, INSTRUCTION, options)}
+def _texts(
+    model: SpeechModel, utterances: list[Utterance], instruction: str, options: DecodingOptions
+) -> dict[str, str]:
+    return {row.id: row.text for row in recognize(model, utterances, instruction, options)}
 
 
 def _compare(
