@@ -11,6 +11,7 @@ from finetune.core.files import read_bytes, read_json
 from finetune.core.model_limits import ADAPTATION
 
 FRONT_MATTER_BYTES = 1_000_000  # of a model card that is read
+SNAPSHOTS = "snapshots"  # the folder of the hub's cache with a folder for each commit
 FAMILY, FAMILY_LICENSE = "ibm-granite/granite-", "apache-2.0"  # as their model cards state
 
 
@@ -39,20 +40,25 @@ def base_facts(base: str, revision: str | None, folder: Path) -> BaseFacts:
     Args:
         base: `model.base` of the recipe.
         revision: `model.revision` of the recipe.
-        folder: The folder of its files; that of a hub name has the commit as its name.
+        folder: The folder of its files. In the hub's cache it has the commit as its name; an export of it has not.
     """
     stated = str(front_matter(folder / "README.md").get("license") or "")
-    if not Path(base).is_dir():
+    if not Path(base).is_dir() and _is_hub_name(base):
         known = FAMILY_LICENSE if base.startswith(FAMILY) else ""
-        return BaseFacts(base, base, revision or folder.name, stated or known)
+        commit = folder.name if folder.parent.name == SNAPSHOTS else ""
+        return BaseFacts(base, base, revision or commit, stated or known)
     name = Path(base).resolve().name
     with suppress(OSError, ValueError, KeyError, TypeError):  # not an export
         earlier = read_json(folder / ADAPTATION)
         hub = str(earlier["base"])
-        if hub.count("/") == 1 and not hub.startswith(("/", ".", "~")) and not Path(hub).exists():
+        if _is_hub_name(hub) and not Path(hub).exists():
             known = FAMILY_LICENSE if hub.startswith(FAMILY) else ""
             return BaseFacts(hub, hub, str(earlier.get("revision") or ""), stated or known, first_stage=name)
     return BaseFacts(name, license=stated)
+
+
+def _is_hub_name(name: str) -> bool:
+    return name.count("/") == 1 and not name.startswith(("/", ".", "~"))
 
 
 def front_matter(card: Path) -> dict[str, Any]:

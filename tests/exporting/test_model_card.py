@@ -265,6 +265,8 @@ def test_base_facts(tmp_path: Path) -> None:
     known = base_facts("ibm-granite/granite-4.0-1b-speech", None, folder)
     assert known == BaseFacts(known.name, known.name, "0123", "apache-2.0")
     assert base_facts("other/model", "77", folder) == BaseFacts("other/model", "other/model", "77", "")
+    assert base_facts("other/model", None, tmp_path / "export").revision == "", "the folder of an export is no commit"
+    assert base_facts("/srv/gone/base", None, tmp_path / "export") == BaseFacts("base"), "a folder that was deleted"
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# x\n---\nlicense: no\n---\n")
     assert base_facts("other/model", "77", folder).license == "mit"
     assert base_facts(str(folder), None, folder) == BaseFacts("0123", license="mit")

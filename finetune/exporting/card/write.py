@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+from huggingface_hub import snapshot_download
+
 from finetune.core.config import Recipe
 from finetune.core.files import read_json, write_text
 from finetune.core.layouts import BPE_HEAD
@@ -26,8 +28,8 @@ ONNX_USAGE = """For onnxruntime, in float32: `audio.onnx` is encoder with projec
 `decoder.onnx` the language model with its cache; `onnx.json` has the sizes. The log-mel features are those of the
 processor of the base model. Use {prompt_above}.
 """
-GGUF_CARD = CardFormat("gguf", "quantized", " (GGUF)", GGUF_USAGE)
-ONNX_CARD = CardFormat("onnx", "quantized", " (ONNX)", ONNX_USAGE)
+GGUF_CARD = CardFormat("gguf", "finetune", " (GGUF)", GGUF_USAGE)
+ONNX_CARD = CardFormat("onnx", "finetune", " (ONNX)", ONNX_USAGE)
 
 
 def write_merged_card(folder: Path, recipe: Recipe, run: RunDir, base: Path, limits: ModelLimits) -> None:
@@ -61,12 +63,21 @@ def write_converted_card(folder: Path, run: RunDir, form: CardFormat) -> None:
     if not (run.export / ADAPTATION).is_file():
         return
     adaptation = Adaptation.read(run.export)
-    recipe, base = adaptation.recipe, Path(adaptation.base)
-    folder_of_base = base if base.is_dir() else run.export
-    facts = card_facts(recipe, run, folder_of_base, adaptation.limits, card_profile(recipe, run.export))
+    recipe, base = adaptation.recipe, _stored_base(adaptation) or run.export
+    facts = card_facts(recipe, run, base, adaptation.limits, card_profile(recipe, run.export))
     prompt = llamacpp_prompt(recipe.model.instruction, facts.profile)
     form = replace(form, usage=form.usage.format(llamacpp_prompt=prompt, prompt_above=PROMPT_ABOVE))
     write_text(folder / CARD, shortened_text(model_card(facts, form)))
+
+
+def _stored_base(adaptation: Adaptation) -> Path | None:
+    """The folder of the base model, without a download; None if it is not on this machine any more."""
+    if Path(adaptation.base).is_dir():
+        return Path(adaptation.base)
+    try:
+        return Path(snapshot_download(adaptation.base, revision=adaptation.revision, local_files_only=True))
+    except (OSError, ValueError):  # not in the cache, or not the name of a repository
+        return None
 
 
 def card_profile(recipe: Recipe, folder: Path) -> PromptProfile:
