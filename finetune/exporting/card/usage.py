@@ -1,7 +1,7 @@
 """The part of a model card that says how to run the model: prompt, engines, and which engines were verified."""
 
 import json
-import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -112,8 +112,8 @@ def llamacpp_prompt(instruction: str, profile: PromptProfile) -> str:
 
 
 def _shell_text(text: str) -> str:
-    """A text in quotation marks of a shell."""
-    return '"' + re.sub(r'(["\\$`])', r"\\\1", text) + '"'
+    """A text as one argument of a shell: in double quotes, unless a shell would change it there."""
+    return shlex.quote(text) if any(character in text for character in '"\\$`!') else f'"{text}"'
 
 
 def engine_section(

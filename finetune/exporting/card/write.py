@@ -26,7 +26,7 @@ llama-mtmd-cli -m model-DTYPE.gguf --mmproj mmproj-DTYPE.gguf --audio clip.wav {
 """
 ONNX_USAGE = """For onnxruntime, in float32: `audio.onnx` is encoder with projector, `embedding.onnx` embeds tokens,
 `decoder.onnx` the language model with its cache; `onnx.json` has the sizes. The log-mel features are those of the
-processor of the base model. Use {prompt_above}.
+processor of the base model (`preprocessor_config.json`). Use {prompt_above}.
 """
 GGUF_CARD = CardFormat("gguf", "finetune", " (GGUF)", GGUF_USAGE)
 ONNX_CARD = CardFormat("onnx", "finetune", " (ONNX)", ONNX_USAGE)

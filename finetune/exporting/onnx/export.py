@@ -30,7 +30,15 @@ log = logging.getLogger(__name__)
 EXTRA = "onnx"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 AUDIO, EMBEDDING, DECODER, SIZES = "audio.onnx", "embedding.onnx", "decoder.onnx", "onnx.json"
-COPIED = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "limits.json", "adaptation.json")
+COPIED = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "limits.json",
+    "adaptation.json",
+)
 OWN = {name for graph in (AUDIO, EMBEDDING, DECODER) for name in (graph, f"{graph}.data")} | {
     SIZES,
     CARD,
