@@ -52,8 +52,7 @@ are rounded.
 Use the processor of the base model, and {prompt_above}.
 
 ### Self-check
-This code prints `{adapted}`. If it prints `{without}`, the base model runs without the adapter; if it prints something
-else, the base model is another one.
+This code prints `{adapted}`. {meaning}
 
 ```python
 {self_check}```
@@ -100,8 +99,8 @@ def export_peft(recipe: Recipe, run: RunDir, folder: Path, run_process: RunProce
             loading=loading,
             self_check=self_check,
             prompt_above=PROMPT_ABOVE,
-            without=loaded.self_check[0],
             adapted=loaded.self_check[1],
+            meaning=_meaning(*loaded.self_check),
         )
         write_adapter_card(staged, recipe, run, base, limits, how)
         replace_folder(staged, folder)
@@ -126,6 +125,19 @@ def peft_adapter(weights: TrainedWeights) -> tuple[LoraConfig, dict[str, Tensor]
         tensors[f"base_model.model.{ZERO_LORA}.lora_B.weight"] = zeros(outputs, 1)
     config.modules_to_save = modules
     return config, tensors
+
+
+def _meaning(without: list[float], adapted: list[float]) -> str:
+    """What another result of the self-check says."""
+    if without == adapted:
+        return (
+            "If it prints something else, the base model is another one. The adapter changes these numbers by less "
+            "than\n0.001, so they do not show whether it runs."
+        )
+    return (
+        f"If it prints `{without}`, the base model runs without the adapter; if it prints something\nelse, the base "
+        "model is another one."
+    )
 
 
 def _content(weights: TrainedWeights) -> str:

@@ -163,6 +163,15 @@ def test_the_self_check_of_the_readme_tells_the_adapter_from_the_base(make: Make
         )
 
 
+def test_a_self_check_that_cannot_show_the_adapter_says_so(make: Make, tmp_path: Path) -> None:
+    made = make(LORA)
+    untrained = load_model(made.recipe.model.base, "float32")
+    save_adapter(untrained, open_parts(untrained, LORA), made.run.best)
+    export_peft(made.recipe, made.run, tmp_path / "peft", InThisProcess())
+    readme = (tmp_path / "peft" / "README.md").read_text()
+    assert "do not show whether it runs" in readme and "runs without the adapter" not in readme
+
+
 def test_a_lora_alone_also_saves_an_unchanged_module(make: Make, tmp_path: Path) -> None:
     made = make(LORA)
     export_peft(made.recipe, made.run, tmp_path / "peft", InThisProcess())
