@@ -20,6 +20,8 @@ from finetune.exporting.gguf.write import write_gguf
 
 Values = dict[str, np.ndarray[Any, Any]]
 
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 4096}
+
 
 def read(path: Path) -> tuple[Values, dict[str, Any]]:
     """Tensors as stored, and metadata."""
@@ -141,7 +143,7 @@ def test_a_matrix_that_is_embedding_and_output_is_stored_as_embedding(nano: Path
 
 
 def test_scaled_positions(nano: Path, tmp_path: Path) -> None:
-    rope = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 4096}
+    rope = {**YARN, "attention_factor": None, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": True}
     folder = copy_with(nano, tmp_path / "yarn", {"text_config.rope_parameters": rope})
     _, fields = read(write_gguf(folder, tmp_path, "F32")[0])
     assert fields["granite.rope.scaling.type"] == "yarn"
@@ -155,6 +157,8 @@ def test_scaled_positions(nano: Path, tmp_path: Path) -> None:
         ({"has_lora_adapter": True}, "", "export it with --format hf first"),
         ({"projector_config.num_hidden_layers": 3}, "", "expects a projector of 2 layers"),
         ({"text_config.rope_parameters": {"rope_type": "llama3", "rope_theta": 1.0}}, "", "positions of type 'llama3'"),
+        ({"text_config.rope_parameters": {**YARN, "attention_factor": 1.5}}, "", "YaRN with attention_factor 1.5"),
+        ({"text_config.rope_parameters": {**YARN, "beta_fast": 64}}, "", "YaRN with beta_fast 64"),
         (
             {},
             "language_model.model.layers.0.self_attn.q_norm.weight",
@@ -191,6 +195,16 @@ def test_the_splitting_of_text_is_recognized(splitter: Any, name: str | None, na
             write_gguf(folder, tmp_path, "F32")
     else:
         assert read(write_gguf(folder, tmp_path, "F32")[0])[1]["tokenizer.ggml.pre"] == name
+
+
+def test_a_chat_template_in_the_configuration_of_the_tokenizer(nano: Path, tmp_path: Path) -> None:
+    """As older versions of transformers wrote it."""
+    folder = copy_with(nano, tmp_path / "older")
+    (folder / "chat_template.jinja").unlink()
+    assert "tokenizer.chat_template" not in read(write_gguf(folder, tmp_path, "F32")[0])[1]
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": "{{ messages }}"}))
+    assert read(write_gguf(folder, tmp_path, "F32")[0])[1]["tokenizer.chat_template"] == "{{ messages }}"
 
 
 def test_the_export_of_a_run(nano: Path, tmp_path: Path) -> None:

@@ -9,6 +9,15 @@ from finetune.core.errors import ModelError
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's types of tokens
 QUERY_LAYERS = 2  # of the projector; llama.cpp reads exactly two
 LAYER_NORM_EPS = 1e-5
+# Of transformers, which llama.cpp computes with too. None in a configuration is the default.
+YARN_DEFAULTS = {
+    "beta_fast": 32,
+    "beta_slow": 1,
+    "truncate": True,
+    "attention_factor": None,
+    "mscale": None,
+    "mscale_all_dim": None,
+}
 # llama.cpp implements the splitting of text before BPE once for each model family, and knows it by name.
 DIGITS_BY_THREE = r"\p{N}{1,3}"
 SPLITTERS = "the tokenizer splits text in a way that this export does not know"
@@ -23,7 +32,7 @@ def add_text_metadata(writer: Any, config: dict[str, Any], name: str) -> None:
         name: Name of the model.
 
     Raises:
-        ModelError: the positions are scaled in a way other than YaRN.
+        ModelError: the positions are scaled in a way other than YaRN with the usual values.
     """
     text = config["text_config"]
     head_size = text["hidden_size"] // text["num_attention_heads"]
@@ -54,6 +63,9 @@ def _add_rope(writer: Any, text: dict[str, Any]) -> None:
         writer.add_rope_scaling_type(RopeScalingType.YARN)
         writer.add_rope_scaling_factor(rope["factor"])
         writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+        for key, default in YARN_DEFAULTS.items():
+            if rope.get(key, default) not in (default, None):
+                raise ModelError(f"config.json: YaRN with {key} {rope[key]} is not known to the GGUF export")
     elif kind != "default":
         raise ModelError(f"config.json: positions of type {kind!r} are not known to the GGUF export")
 
@@ -119,7 +131,18 @@ def add_tokenizer(writer: Any, folder: Path, config: dict[str, Any]) -> None:
     writer.add_eos_token_id(text["eos_token_id"])
     writer.add_pad_token_id(text["pad_token_id"])
     writer.add_add_bos_token(False)
-    writer.add_chat_template((folder / "chat_template.jinja").read_text(encoding="utf-8"))
+    if template := _chat_template(folder):
+        writer.add_chat_template(template)
+
+
+def _chat_template(folder: Path) -> str:
+    """The chat template, which older folders have in tokenizer_config.json; "" if there is none, or several."""
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    path = folder / "tokenizer_config.json"
+    stored = json.loads(path.read_text(encoding="utf-8")).get("chat_template") if path.is_file() else None
+    return stored if isinstance(stored, str) else ""
 
 
 def _splitter(tokenizer: dict[str, Any], folder: Path) -> str:
