@@ -102,5 +102,8 @@ def test_onnxruntime_writes_the_same_texts(nano: Path, tmp_path: Path, finetune:
     run.export.symlink_to(nano)
     write_manifest(run.manifest("test"), embedded("canary", 6))
     export_onnx(run)
+    assert not [path.name for path in run.exported("onnx").glob("*.onnx") if b"graphs.py" in path.read_bytes()]
+    pushed = finetune("push", run.exported("onnx"), "org/model", "--dry-run")
+    assert pushed.code == 0 and "decoder.onnx.data" in pushed.out, pushed.err
     done = finetune("verify", run.exported("onnx"), "--engine", "onnx")
     assert done.code == 0 and "format onnx: 6 of 6 texts equal" in done.out, (done.out, done.err)

@@ -9,6 +9,7 @@ import os
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -160,17 +161,18 @@ def _write(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.onnx.export(
+            program = torch.onnx.export(
                 graph.eval(),
                 values,
-                path,
                 input_names=list(inputs),
                 output_names=outputs,
                 dynamic_shapes=tuple(shape for _, shape in inputs.values()),
                 dynamo=True,
-                external_data=True,
                 verbose=False,
             )
+        assert program is not None, "dynamo returns a program"
+        _without_traces(program.model)
+        program.save(path, external_data=True)
         session = require("onnxruntime", extra=EXTRA).InferenceSession(str(path), providers=["CPUExecutionProvider"])
         for chosen in (values, other):
             results = session.run(None, {name: value.numpy() for name, value in zip(inputs, chosen, strict=True)})
@@ -181,6 +183,16 @@ def _write(
         raise
     except Exception as error:  # of torch, onnx and onnxruntime, of any type
         raise ModelError(f"--format onnx: {path.name} cannot be written ({str(error)[:500]})") from error
+
+
+def _without_traces(model: Any) -> None:
+    """Removes the stack trace of each node, which has the paths of this machine. `model` is an `onnx_ir.Model`."""
+    for graph in (model.graph, *model.functions.values()):
+        for node in graph.all_nodes():
+            node.metadata_props.clear()
+            node.doc_string = None
+            for value in node.outputs:
+                value.metadata_props.clear()
 
 
 def _compare(path: Path, actual: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
