@@ -9,3 +9,8 @@ def count(number: int, noun: str, plural: str = "") -> str:
 def verb(number: int, one: str, several: str) -> str:
     """The verb that agrees with a number: 1 clip has, 2 clips have."""
     return one if number == 1 else several
+
+
+def seconds_below_a_minute(hours: float) -> str:
+    """The seconds of a duration of less than a minute; "" for a longer one."""
+    return count(round(3600 * hours), "second") if hours < 1 / 60 else ""

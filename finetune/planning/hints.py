@@ -12,7 +12,7 @@ from importlib.util import find_spec
 import numpy as np
 
 from finetune.core.config import Recipe
-from finetune.core.wording import count, verb
+from finetune.core.wording import count, seconds_below_a_minute, verb
 from finetune.metrics.blocks import MIN_BLOCKS
 from finetune.metrics.significance import bootstrap_wer
 from finetune.planning.disk import DiskPlan, gigabytes
@@ -74,7 +74,7 @@ def _speech(facts: PlanFacts) -> float:
 
 
 def _duration(hours: float) -> str:
-    return f"{hours:.1f} h" if hours >= 2 else count(round(60 * hours), "minute")
+    return f"{hours:.1f} h" if hours >= 2 else seconds_below_a_minute(hours) or count(round(60 * hours), "minute")
 
 
 def _steps(facts: PlanFacts, plan: StepPlan) -> Iterator[str]:

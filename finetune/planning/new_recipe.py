@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from finetune.core.goals import GOALS
-from finetune.core.wording import count
+from finetune.core.wording import count, seconds_below_a_minute
 
 DEFAULT_MODEL = "ibm-granite/granite-4.0-1b-speech"
 SMALL_CARD = 24.0  # GB, from which the language model needs no recomputed activations
@@ -95,7 +95,7 @@ def _yaml(text: str) -> str:
 
 
 def _length(hours: float) -> str:
-    return count(round(60 * hours), "minute") if hours < 1 else f"{hours:.1f} hours"
+    return seconds_below_a_minute(hours) or count(round(60 * hours), "minute") if hours < 1 else f"{hours:.1f} hours"
 
 
 def _learning_rate(model: str) -> str:

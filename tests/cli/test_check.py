@@ -36,7 +36,7 @@ def test_check_states_the_steps_and_hours_that_train_has(finetune: Command, reci
     assert result.code == 0 and re.search(r"^processes   1 on the CPU$", result.out, re.M)
     steps = rf"^steps       {done['steps']} in 2 epochs \(\d+ an epoch\), \d+ batches of up to 5 s$"
     assert re.search(steps, result.out, re.M)
-    assert f"audio       {seconds / 3600:.2f} h in all epochs, longest clip " in result.out
+    assert seconds < 60 and f"audio       {round(seconds)} seconds in all epochs, longest clip " in result.out
     assert f"padding     {100 * done['padding']:.1f} % of the padded audio" in result.out
     assert "time        unknown until the first steps: no run with this base and these parts" in result.out
 

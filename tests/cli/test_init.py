@@ -1,5 +1,6 @@
 """`finetune init`: splits without common speakers or sentences, and a recipe that `finetune check` takes."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -65,8 +66,12 @@ def test_five_answers_give_a_recipe_that_check_takes(clips: Path, capsys: pytest
     sizes = {split: len(read_manifest(Path("clinic") / f"{split}.jsonl")) for split in ("train", "valid", "test")}
     assert sizes == {"train": 16, "valid": 2, "test": 2}
     assert recipe.train.learning_rate == 1e-3  # a small model
-    assert "0 minutes of training audio" in Path("clinic.yaml").read_text()
+    assert re.search(r"clinic: \d\d seconds of training audio", Path("clinic.yaml").read_text())
+    capsys.readouterr()
     assert main(["check", "clinic.yaml"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"test .*\d+ seconds?", printed), printed
+    assert " 0.00 h" not in printed and "0 minutes" not in printed
 
 
 def test_flags_ask_nothing(clips: Path) -> None:

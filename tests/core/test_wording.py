@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from finetune.core.wording import count, verb
+from finetune.core.wording import count, seconds_below_a_minute, verb
 
 SOURCES = Path(__file__).resolve().parents[2] / "finetune"
 # A number in an f-string directly before a plural noun; numbers of bytes, channels and constants are never 1 there.
@@ -14,6 +14,15 @@ def test_a_noun_and_its_verb_agree_with_the_number() -> None:
     assert [count(number, "clip") for number in (0, 1, 2, 10_000)] == ["0 clips", "1 clip", "2 clips", "10,000 clips"]
     assert [count(number, "batch", "batches") for number in (1, 2)] == ["1 batch", "2 batches"]
     assert [verb(number, "is", "are") for number in (0, 1, 2)] == ["are", "is", "are"]
+
+
+def test_seconds_of_less_than_a_minute() -> None:
+    assert [seconds_below_a_minute(seconds / 3600) for seconds in (0, 1, 59, 60)] == [
+        "0 seconds",
+        "1 second",
+        "59 seconds",
+        "",
+    ]
 
 
 def test_messages_use_it() -> None:
