@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ QUESTIONS = {
     "name": "Name of the recipe",
 }
 NONE = "none"
+TRANSLATION = {"translation", "translated", "ubersetzung", "traduction", "traduccion", "traducao", "traduzione"}
 TOO_LONG = "audio too long"  # kind of problem, see `data.problems`
 NAME = re.compile(r"[\w-]+")
 Ask = Callable[[str], str]
@@ -59,8 +61,10 @@ def run(args: argparse.Namespace, ask: Ask | None) -> int:
     Raises:
         DataError: no source is given, a corpus cannot be read or is too small, the list of terms does not exist, or a
             file exists.
+        ModelError: the model is neither a model folder nor OWNER/NAME.
     """
     from finetune.data.corpora import preview_rows
+    from finetune.model.model_source import check_spelling
     from finetune.planning.new_recipe import DEFAULT_MODEL, recipe_text
 
     answers = Answers(args, None if args.yes else ask)
@@ -79,13 +83,28 @@ def run(args: argparse.Namespace, ask: Ask | None) -> int:
     terms = "" if terms == NONE else terms
     if terms and not Path(terms).is_file():
         raise DataError(f"{terms}: no such file; --terms is a text file with one term in each line")
+    check_spelling(model)
     if args.canary:
         preview_rows(args.canary)
     hours = write_splits(source, folder)
-    new = _new_recipe(name, folder, model, goal, hours, terms, args.canary)
+    translation = translation_column(folder / "train.jsonl")
+    if translation:
+        print(visible(f"column {translation!r} is not trained; {recipe} shows how it can be (docs/tasks.md)"))
+    new = replace(_new_recipe(name, folder, model, goal, hours, terms, args.canary), translation=translation)
     recipe.write_text(recipe_text(new), encoding="utf-8")
     print(visible(f"{recipe}: written; next:\n  finetune check {recipe}\n  finetune run {recipe}"))
     return 0
+
+
+def translation_column(manifest: Path) -> str:
+    """The column of a manifest that has the translation of the text, by its name and the first row; or ""."""
+    from finetune.data.manifest import stream_manifest
+    from finetune.data.time_names import words_of
+
+    first = next(stream_manifest(manifest))
+    filled = [name for name, value in first.extra.items() if isinstance(value, str) and value.strip()]
+    names = [name for name in filled if TRANSLATION & {*words_of(name)} or name == "target_text"]
+    return names[0] if names and not first.is_translation else ""
 
 
 class Answers:

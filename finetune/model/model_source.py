@@ -4,6 +4,7 @@ Their import takes seconds. This file does not import them, so that a wrong name
 """
 
 import difflib
+import re
 from pathlib import Path
 
 from finetune.core.errors import ModelError
@@ -27,6 +28,21 @@ def check_source(source: str, revision: str | None = None) -> None:
             problem = "a file" if folder.exists() else "no such folder"
         raise ModelError(f"{source[:200]}: {problem}; {_model_suggestion(folder)}")
     check_folder(folder)
+
+
+def check_spelling(source: str) -> None:
+    """Refuses a name that is neither a folder nor OWNER/NAME, without asking the hub.
+
+    Raises:
+        ModelError: what is wrong, and what to do.
+    """
+    if is_folder_name(source):
+        check_source(source)
+    elif not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        raise ModelError(
+            f"{source}: no such folder, and not a name of the hub, which is OWNER/NAME\n{hub_name_hint(source)}\n"
+            "the embedded model is the folder data/granite-speech-nano of the source tree"
+        )
 
 
 def is_folder_name(source: str) -> bool:

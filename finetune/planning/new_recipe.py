@@ -35,6 +35,7 @@ class NewRecipe:
         card: memory of the GPU in GB; 0 for a CPU.
         terms: file with the terms that matter, or "".
         canary: corpus of general speech, or "".
+        translation: a column with translations, or "".
     """
 
     name: str
@@ -45,6 +46,7 @@ class NewRecipe:
     card: float
     terms: str = ""
     canary: str = ""
+    translation: str = ""
 
 
 def epochs_for(hours: float) -> int:
@@ -68,6 +70,7 @@ def recipe_text(new: NewRecipe) -> str:
         f"  base: {_yaml(new.model)}",
         "data:",
         *(f"  {split}: [{new.folder / split}.jsonl]" for split in ("train", "valid", "test")),
+        *_translations(new),
         terms if new.terms else "",
         canary,
         "train:",
@@ -83,6 +86,21 @@ def recipe_text(new: NewRecipe) -> str:
         f"  terms: {_yaml(new.terms)}  # written where they are heard (docs/keywords.md)" if new.terms else "",
     ]
     return "\n".join(line for line in lines if line) + "\n"
+
+
+def _translations(new: NewRecipe) -> list[str]:
+    """A comment with the entry that trains a column of translations too."""
+    if not new.translation:
+        return []
+    return [
+        f"  # To train the column {new.translation!r} too, add this entry to train, and such ones to valid and test",
+        "  # (docs/tasks.md): write the codes of both languages",
+        f"  #   - path: {new.folder / 'train'}.jsonl",
+        "  #     task: translate",
+        "  #     language: de",
+        "  #     target_language: en",
+        f"  #     text_column: {_yaml(new.translation)}",
+    ]
 
 
 def _yaml(text: str) -> str:

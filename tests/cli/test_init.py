@@ -1,5 +1,6 @@
 """`finetune init`: splits without common speakers or sentences, and a recipe that `finetune check` takes."""
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -72,6 +73,44 @@ def test_five_answers_give_a_recipe_that_check_takes(clips: Path, capsys: pytest
     printed = capsys.readouterr().out
     assert re.search(r"test .*\d+ seconds?", printed), printed
     assert " 0.00 h" not in printed and "0 minutes" not in printed
+
+
+def test_a_model_that_is_neither_a_folder_nor_a_hub_name_is_refused(
+    clips: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, message in (
+        ("granite-nano", "not a name of the hub, which is OWNER/NAME"),
+        ("./nano", "no such folder"),
+        (str(clips), "no config.json in this folder"),
+        ("a/b c", "not a name of the hub"),
+    ):
+        assert run([str(clips), "--name", "x", "--model", name, "--yes"]) == 1
+        assert message in capsys.readouterr().err and not Path("x").exists() and not Path("x.yaml").exists()
+    assert run([str(clips), "--name", "x", "--model", "owner/name_1.0", "--yes"]) == 0
+
+
+def test_a_column_of_translations_is_named_with_the_entry_that_trains_it(
+    clips: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"file_name": str(path), "text": path.with_suffix(".txt").read_text(), "Translation EN": f"said {n}"}
+        for n, path in enumerate(sorted(clips.glob("*.wav")))
+    ]
+    Path("m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert run(["m.jsonl", "--name", "x", "--model", str(MODEL), "--yes"]) == 0
+    assert "column 'Translation EN' is not trained; x.yaml shows how" in capsys.readouterr().out
+    text = Path("x.yaml").read_text()
+    assert "  #     text_column: Translation EN\n" in text and "  #     task: translate\n" in text
+    load_recipe(Path("x.yaml"), [])
+    entry = (
+        text[text.index("  #   - path") :]
+        .split("\n  # canary")[0]
+        .replace("  #   ", "    ")
+        .replace("x/train", "x/valid")
+    )
+    Path("y.yaml").write_text(text.replace("  valid: [x/valid.jsonl]", f"  valid:\n{entry}"))
+    (valid,) = load_recipe(Path("y.yaml"), [])[0].data.valid
+    assert (valid.path, valid.text_column) == ("x/valid.jsonl", "Translation EN")
 
 
 def test_flags_ask_nothing(clips: Path) -> None:
