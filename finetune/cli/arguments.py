@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never, TypeVar
 
 from finetune.core.options import field_names
+from finetune.core.renamed import DEVICE_HINT, is_device
 
 BYTES = {"k": 10**3, "m": 10**6, "g": 10**9}
 
@@ -43,6 +44,8 @@ class Parser(argparse.ArgumentParser):
 
 def _similar(name: str, names: Iterable[str]) -> str:
     """A suggestion for the end of a message, or ""."""
+    if name.startswith("-") and is_device(name):
+        return f"; {DEVICE_HINT}"
     return "".join(f"; did you mean {match}?" for match in get_close_matches(name, names, 1))
 
 

@@ -23,7 +23,7 @@ from finetune.core.goals import GOALS
 from finetune.core.keyword_list import term_list
 from finetune.core.layouts import HUB_NAMES
 from finetune.core.raw_settings import CORPORA, MAX_SHOWN, VERSION_KEY, RawValue, parse, parse_overrides, short
-from finetune.core.renamed import NEW_VALUES, RENAMED
+from finetune.core.renamed import DEVICE_HINT, NEW_VALUES, RENAMED, is_device
 from finetune.core.run_dir import flatten
 from finetune.version import __version__
 
@@ -152,9 +152,8 @@ def _check_keys(raw: dict[str, RawValue]) -> dict[str, RawValue]:
             raise RecipeError(f"{origin}: '{key}' was renamed to '{RENAMED[key]}'{values}")
         else:
             nearest = _nearest(key, known)
-            raise RecipeError(
-                f"{origin}: unknown key '{short(key)}'" + (f"; did you mean '{nearest}'?" if nearest else "")
-            )
+            hint = DEVICE_HINT if is_device(key) else f"did you mean '{nearest}'?" if nearest else ""
+            raise RecipeError(f"{origin}: unknown key '{short(key)}'" + (f"; {hint}" if hint else ""))
     return checked
 
 

@@ -84,6 +84,8 @@ def test_a_missing_or_unknown_command_is_wrong_usage(finetune: Command) -> None:
         (["chexk", "a.yaml"], "; did you mean check?", "usage: finetune [-h]"),
         (["check", "a.yaml", "--mesure"], "arguments: --mesure; did you mean --measure?", "finetune check"),
         (["check", "a.yaml", "--st=a=1"], "arguments: --st=a=1; did you mean --set?", "finetune check"),
+        (["check", "a.yaml", "--device", "cuda"], "the environment variable CUDA_VISIBLE_DEVICES", "finetune check"),
+        (["transcribe", "a.wav", "--model", "m", "--device=cpu"], "CUDA_VISIBLE_DEVICES=1", "finetune transcribe"),
         (["check", "a.yaml", "b.yaml"], "unrecognized arguments: b.yaml", "finetune check"),
         (["init", "a", "--goal", "vocab"], "; did you mean vocabulary?", "finetune init"),
         (["init", "a", "--goal", "xyz"], "none)", "finetune init"),

@@ -194,6 +194,9 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_key(recipe: Path, key:
 
 def test_an_unknown_key_unlike_any_other_is_refused_without_a_suggestion(recipe: Path) -> None:
     assert refusal(recipe, RECIPE + "zzz: 1\n") == f"{recipe}:5: unknown key 'zzz'"
+    for key in ("machine.device", "train.gpus", "device"):
+        message = refusal(recipe, RECIPE, f"{key}=cuda")
+        assert "CUDA_VISIBLE_DEVICES=1" in message and "did you mean" not in message
 
 
 @pytest.mark.parametrize(
