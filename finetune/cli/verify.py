@@ -159,12 +159,13 @@ def _keep_counts(export: Path, engine: str, result: "Verification") -> None:
     from finetune.core.model_limits import ADAPTATION
     from finetune.exporting.adaptation import Adaptation
     from finetune.exporting.card.usage import update_engines
-    from finetune.exporting.card.write import card_profile
+    from finetune.exporting.card.write import export_profile
     from finetune.exporting.engine_checks import EngineCheck, add_check
 
     if not (export / ADAPTATION).is_file():  # not an export, but a base model
         return
-    recipe = Adaptation.read(export).recipe
+    adaptation = Adaptation.read(export)
+    recipe = adaptation.recipe
     check = EngineCheck(
         versions=result.versions,
         format=result.format,
@@ -174,7 +175,7 @@ def _keep_counts(export: Path, engine: str, result: "Verification") -> None:
         toolkit_wer=result.toolkit_wer,
     )
     checks = add_check(export, engine, check)
-    profile = card_profile(recipe, export)
+    profile = export_profile(adaptation, export)
     if update_engines(export, checks, recipe.model.instruction, recipe.decode.max_new_tokens, profile):
         print(visible(f"recorded in {export / 'README.md'}"))
 

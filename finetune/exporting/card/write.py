@@ -9,7 +9,7 @@ from finetune.core.config import Recipe
 from finetune.core.files import read_json, write_text
 from finetune.core.layouts import BPE_HEAD
 from finetune.core.model_limits import ADAPTATION, ModelLimits
-from finetune.core.prompts import PromptProfile, profile_of
+from finetune.core.prompts import DEFAULT_PROFILE, PromptProfile, profile_of
 from finetune.core.run_dir import RunDir
 from finetune.exporting.adaptation import Adaptation
 from finetune.exporting.card.model_card import CardFormat, card_facts, model_card
@@ -78,6 +78,12 @@ def _stored_base(adaptation: Adaptation) -> Path | None:
         return Path(snapshot_download(adaptation.base, revision=adaptation.revision, local_files_only=True))
     except (OSError, ValueError):  # not in the cache, or not the name of a repository
         return None
+
+
+def export_profile(adaptation: Adaptation, folder: Path) -> PromptProfile:
+    """The prompts of an export; an adapter or a converted model has no `config.json`, and those of its base."""
+    source = folder if (folder / "config.json").is_file() else _stored_base(adaptation)
+    return card_profile(adaptation.recipe, source) if source else DEFAULT_PROFILE
 
 
 def card_profile(recipe: Recipe, folder: Path) -> PromptProfile:
