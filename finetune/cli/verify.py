@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     dtype = args.gguf_dtype or GGUF_DTYPE
     chosen = utterances[: args.limit]
     result = verify(args.export, args.engine, python, chosen, dtype, args.timeout, run_dir, args.max_new_tokens)
-    print(visible("\n".join(format_verification(result))))
+    print(visible("\n".join(format_verification(result, decoding_note(args.export)))))
     _keep_counts(args.export, args.engine, result)
     if args.json:
         write_json(args.json, asdict(result))
@@ -125,12 +125,30 @@ def verify_export(folder: Path, engine: str) -> int:
     )
 
 
-def format_verification(result: "Verification") -> list[str]:
-    """One line with the counts, one with time and memory, and the first differences."""
+def decoding_note(export: Path) -> str:
+    """How a comparison decodes, if its WER is not that of the recipe's decoding; else ""."""
+    from finetune.core.model_limits import ADAPTATION
+    from finetune.exporting.adaptation import Adaptation
+
+    if not (export / ADAPTATION).is_file():  # not an export, but a base model
+        return ""
+    decode = Adaptation.read(export).recipe.decode
+    parts = [f"not {decode.decoder}"] if decode.decoder in ("beam", "relaxed") else []
+    parts += ["without decode.terms"] if decode.terms else []
+    return f" ({', '.join(['greedy', *parts])}; the summary of the run has the WER of its recipe)" if parts else ""
+
+
+def format_verification(result: "Verification", note: str = "") -> list[str]:
+    """One line with the counts, one with time and memory, and the first differences.
+
+    Args:
+        result: the comparison.
+        note: follows the WER.
+    """
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     lines = [
         f"{result.engine} ({versions}), format {result.format}: {result.equal} of {count(result.clips, 'text')} equal; "
-        f"WER {100 * result.engine_wer:.1f} %, here {100 * result.toolkit_wer:.1f} %",
+        f"WER {100 * result.engine_wer:.1f} %, here {100 * result.toolkit_wer:.1f} %{note}",
         f"{result.engine_seconds:.1f} s for {result.audio_seconds:.1f} s of audio (real-time factor "
         f"{result.engine_seconds / result.audio_seconds:.2f}), {result.load_seconds:.1f} s to load, "
         f"{result.peak_memory_bytes / 1e6:.0f} MB",

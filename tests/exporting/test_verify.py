@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from trainable_cases import LORA
 
 from finetune import partial_runs
+from finetune.cli.verify import decoding_note
 from finetune.core.config import Recipe
 from finetune.core.errors import ModelError
 from finetune.core.files import is_disk_full
@@ -149,6 +150,23 @@ def test_the_toolkit_computes_in_float32_with_weights_that_stay_bfloat16(narrow:
     kept = sides_of(narrow, "transformers").load()
     assert {value.dtype for value in kept.hf.parameters() if value.is_floating_point()} == {torch.bfloat16}
     assert texts_of(kept, clips[:2]) == texts_of(load_model(str(narrow), "float32"), clips[:2])
+
+
+def test_the_wer_of_another_decoding_than_that_of_the_recipe_is_named(
+    run: RunDir, trained_texts: dict[str, str], tmp_path: Path, finetune: Command, nano: Path
+) -> None:
+    export = run.exported("peft")
+    assert decoding_note(export) == decoding_note(nano) == ""
+    path = export / "adaptation.json"
+    kept = path.read_text()
+    content = json.loads(kept)
+    content["recipe"]["decode"] |= {"decoder": "beam", "terms": ["losartan"]}
+    path.write_text(json.dumps(content))
+    try:
+        result = finetune("verify", export, "--engine", "peft", "--python", engine(tmp_path, trained_texts))
+    finally:
+        path.write_text(kept)
+    assert " % (greedy, not beam, without decode.terms; the summary of the run has the WER of its recipe)" in result.out
 
 
 def test_formats_are_told_apart(run: RunDir, nano: Path, tmp_path: Path) -> None:
