@@ -94,6 +94,8 @@ def known_columns(names: Iterable[str]) -> dict[str, str]:
         names_of_key = (*aliases, *OTHER_ALIASES.get(key, ()))
         if name := next((normalized[alias] for alias in names_of_key if alias in normalized), None):
             key_of[name] = key
+    if "id" not in key_of.values() and {"key", "wav", "txt"} <= normalized.keys():  # lists of WeNet
+        key_of[normalized["key"]] = "id"
     return key_of
 
 

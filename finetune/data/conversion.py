@@ -1,7 +1,7 @@
 """Converts the rows of a source to rows with the manifest's keys, in a pass over all rows and then block by block."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -52,6 +52,12 @@ def to_manifest_keys(
         raise _without_audio(facts, len(raw), folder)
     converted, segments = ConvertedRows(raw, finder, facts.keys, bytes(facts.candidates)), None
     if not facts.is_manifest:
+        if _has_segments(facts.first.values):
+            log.warning(
+                f"{source}: column 'segments' has parts with times and texts of their own, as those of Whisper; they "
+                "are not used: each row is its whole file with its text. Write a row with audio, start, end and text "
+                "for each part, or write subtitles (talk.srt)"
+            )
         if ANSWER in facts.columns.names and "target_language" in (*facts.columns.names, *facts.keys.values()):
             log.info(f"{source}: the text of a translation is its {ANSWER!r}, and its 'text' is {SPOKEN!r}, as in NeMo")
         view = Corpus(converted)
@@ -110,6 +116,12 @@ class ConvertedRows:
             )
             rows.append(row if self._segments is None else self._segments.convert(index, row))
         return rows
+
+
+def _has_segments(values: Mapping[str, object]) -> bool:
+    """Whether a row has a list of parts with times and texts, as in the JSON of Whisper."""
+    parts = values.get("segments")
+    return isinstance(parts, list) and bool(parts) and isinstance(parts[0], dict) and {"start", "text"} <= {*parts[0]}
 
 
 def _without_ids(facts: Survey, number: int, total: int) -> dict[str, str]:

@@ -349,6 +349,24 @@ def test_a_key_that_an_object_has_twice_is_an_error(folder: Path, as_list: bool,
     assert texts(read(path)) == ["text", "one"]
 
 
+def test_the_key_of_lists_of_wenet_is_the_id(folder: Path) -> None:
+    lines = ['{"key": "u1", "wav": "a.wav", "txt": "one"}', '{"key": "u2", "wav": "b.wav", "txt": "two"}']
+    rows = read(write(folder / "m.jsonl", "\n".join(lines)))
+    assert [row.values["id"] for row in rows] == ["u1", "u2"]
+    rows = read(write(folder / "m.jsonl", '{"key": "c minor", "path": "a.wav", "text": "one"}'))
+    assert rows[0].values["key"] == "c minor" and "id" not in rows[0].values
+
+
+def test_segments_of_whisper_beside_a_text_are_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    parts = [{"start": 0.0, "end": 0.5, "text": " one"}, {"start": 0.5, "end": 1.0, "text": " two"}]
+    rows = read(write(folder / "m.jsonl", json.dumps({"audio": "a.wav", "text": "one two", "segments": parts})))
+    assert texts(rows) == ["one two"] and "offset" not in rows[0].values
+    assert "column 'segments' has parts with times and texts of their own" in caplog.text
+    caplog.clear()
+    read(write(folder / "m.jsonl", json.dumps({"audio": "a.wav", "text": "one two", "segments": 3})))
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".tsv"])
 def test_a_quote_in_one_cell_and_one_in_a_later_cell_are_text(folder: Path, suffix: str) -> None:
     """As in Common Voice, whose tables have no quoting."""
