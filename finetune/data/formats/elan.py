@@ -7,10 +7,12 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote, urlparse
 from xml.etree import ElementTree
 
+from finetune.core.wording import count
 from finetune.data.cells import cell_number
 from finetune.data.formats.cues import Annotation, Cue
 from finetune.data.formats.tiers import Tier, cues_of_tiers
 
+NO_TIMES = "annotations without times are not read"
 NUMBERS = {"ref", "id", "ids", "number", "utterance-id", "utt-id", "utterance_id"}  # tiers that number the utterances
 TEXTS = ("tx", "text", "transcript", "transcription", "orth", "ort", "utterance", "utt")  # their tiers of words
 
@@ -43,12 +45,17 @@ def parse_elan(text: str) -> Annotation:
         if element.get("PARENT_REF") is None:
             chosen[_tier_of_words(name, tiers) if _is_number(name) else name] = name
     for name, element in tiers.items():
-        if name not in chosen and (count := len(element.findall("ANNOTATION"))):
-            notes[f"annotations of the dependent tier {name!r} are not read"] += count
+        if name not in chosen and (number := len(element.findall("ANNOTATION"))):
+            notes[f"annotations of the dependent tier {name!r} are not read"] += number
     chosen_tiers = []
     for name, parent in chosen.items():
         speaker = tiers[name].get("PARTICIPANT") or tiers[parent].get("PARTICIPANT") or ""
         chosen_tiers.append(Tier(name, _cues(tiers[name], name, spans, notes), speaker))
+    if notes[NO_TIMES] and not any(tier.cues for tier in chosen_tiers):
+        raise ValueError(
+            f": {count(notes[NO_TIMES], 'annotation')}, but none has times, so the audio of each is not known; align "
+            "them with the recording in ELAN"
+        )
     result = cues_of_tiers(chosen_tiers, notes)
     return Annotation(result.cues, result.notes, media)
 
@@ -105,7 +112,7 @@ def _cues(
         key = str(item.get("ANNOTATION_ID"))
         span = spans.get(key) or spans.get(str(item.get("ANNOTATION_REF")))
         if span is None:
-            notes["annotations without times are not read"] += 1
+            notes[NO_TIMES] += 1
             continue
         text = " ".join((item.findtext("ANNOTATION_VALUE") or "").split())
         cues.append(Cue(f": tier {name!r}, annotation {key}", *span, text))

@@ -253,6 +253,7 @@ def test_cues_out_of_order_and_overlapping_speakers_are_said(talk: Path, caplog:
         ("talk.TextGrid", textgrid(MARY).replace("xmax = 1.0", "xmax = 1e999"), "inf instead of a number"),
         ("talk.eaf", EAF.replace('"1000"', '"soon"'), "the time 'soon' is not a number of milliseconds"),
         ("talk.eaf", EAF[:-30], "talk.eaf: damaged XML"),
+        ("talk.eaf", elan(tier("A", "a1", "t8", "t9", "hi")), "talk.eaf: 1 annotation, but none has times"),
         ("talk.eaf", "<html></html>", "not an annotation file of ELAN"),
         ("talk.eaf", EAF.replace("<ANN", "<!DOCTYPE x [<!ENTITY a 'aaaa'>]><ANN", 1), "document type or entities"),
         ("talk.eaf", EAF.replace("milliseconds", "PAL-frames"), "the unit of its times is 'PAL-frames'"),
