@@ -5,7 +5,7 @@ from pathlib import Path
 
 from finetune.cli.arguments import Subparsers, add_shard_arguments
 from finetune.core.terminal import visible
-from finetune.core.wording import count
+from finetune.core.wording import count, length_text
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -47,5 +47,5 @@ def run(args: argparse.Namespace) -> int:
     left_out = result.dropped.total
     rows = f"; {count(left_out, 'row')} left out" if left_out else ""
     files = f"{len(result.files)} files in {args.out}" if len(result.files) > 1 else str(result.files[0])
-    print(visible(f"{count(result.clips, 'clip')}, {result.seconds / 3600:.2f} h{rows}: {files}"))
+    print(visible(f"{count(result.clips, 'clip')}, {length_text(result.seconds / 3600)}{rows}: {files}"))
     return 0

@@ -14,3 +14,8 @@ def verb(number: int, one: str, several: str) -> str:
 def seconds_below_a_minute(hours: float) -> str:
     """The seconds of a duration of less than a minute; "" for a longer one."""
     return count(round(3600 * hours), "second") if hours < 1 / 60 else ""
+
+
+def length_text(hours: float) -> str:
+    """12 seconds, 0.02 h, 3.50 h."""
+    return seconds_below_a_minute(hours) or f"{hours:.2f} h"

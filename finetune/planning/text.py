@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator
 from datetime import timedelta
 
-from finetune.core.wording import count, seconds_below_a_minute, verb
+from finetune.core.wording import count, length_text, verb
 from finetune.planning.disk import gigabytes
 from finetune.planning.memory import MemoryPlan
 from finetune.planning.overlap import LeakCount
@@ -61,14 +61,10 @@ def _splits(result: CheckResult) -> Iterator[str]:
         out = f"; {count(bad, 'row')} {verb(bad, 'is', 'are')} too short or too long" if bad else ""
         unstated = split.rows - split.stated
         headers = f"; {count(unstated, 'duration')} {verb(unstated, 'is', 'are')} from headers" if unstated else ""
-        yield _row(name, f"{_length(split.hours)}{speakers}{out}{headers}")
+        yield _row(name, f"{length_text(split.hours)}{speakers}{out}{headers}")
     if counts := [*result.terms.values()]:
         known = f"{sum(map(bool, counts)):,} of {len(counts):,} occur in train or replay"
         yield _row("terms", f"{known}, {count(sum(counts), 'time')}")
-
-
-def _length(hours: float) -> str:
-    return seconds_below_a_minute(hours) or f"{hours:.2f} h"
 
 
 def _leaks(leaks: Iterable[LeakCount]) -> Iterator[str]:
@@ -97,7 +93,7 @@ def _training(result: CheckResult, batch_seconds: float, batch_tokens: int) -> I
     )
     yield _row(
         "audio",
-        f"{about}{_length(plan.hours)} in all epochs, longest clip {plan.longest_clip:.1f} s, "
+        f"{about}{length_text(plan.hours)} in all epochs, longest clip {plan.longest_clip:.1f} s, "
         f"{plan.longest_row} positions (limit {batch_tokens})",
     )
     yield _row("padding", f"{100 * plan.padding:.1f} % of the padded audio; {about}{plan.tokens:,} target tokens")

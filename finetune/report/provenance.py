@@ -8,7 +8,7 @@ from typing import Any
 from finetune.core.config import Recipe
 from finetune.core.files import read_json, sha256_file
 from finetune.core.run_dir import RunDir
-from finetune.core.wording import count
+from finetune.core.wording import count, length_text
 from finetune.metrics.results import EvaluationResults
 
 
@@ -76,7 +76,7 @@ def _manifests(prepared: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         (
             f"SHA-256 of {split}.jsonl",
-            f"{value} ({count(prepared['kept'][split], 'clip')}, {prepared['hours'][split]:.2f} h)",
+            f"{value} ({count(prepared['kept'][split], 'clip')}, {length_text(prepared['hours'][split])})",
         )
         for split, value in prepared.get("hashes", {}).items()
     ]

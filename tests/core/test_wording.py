@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from finetune.core.wording import count, seconds_below_a_minute, verb
+from finetune.core.wording import count, length_text, seconds_below_a_minute, verb
 
 SOURCES = Path(__file__).resolve().parents[2] / "finetune"
 # A number in an f-string directly before a plural noun; numbers of bytes, channels and constants are never 1 there.
@@ -23,6 +23,7 @@ def test_seconds_of_less_than_a_minute() -> None:
         "59 seconds",
         "",
     ]
+    assert [length_text(hours) for hours in (0.001, 0.02, 3.5)] == ["4 seconds", "0.02 h", "3.50 h"]
 
 
 def test_messages_use_it() -> None:
