@@ -38,8 +38,8 @@ def warn_about_limits(
     searched = dict.fromkeys(word for item in items if has_ctc_text(item) for word in decoding.by_ctc(item.keywords))
     if unwritable := unwritable_warning(searched):
         log.warning("warning: %s", unwritable)
-    whole = decoding.max_window == MAX_WINDOW > limits.max_duration
-    if whole and (long := sum(item.duration > limits.max_duration for item in items)):
+    not_cut = decoding.max_window == MAX_WINDOW > limits.max_duration
+    if not_cut and (long := sum(item.duration > limits.max_duration for item in items)):
         log.warning(
             "%d of %d clips are longer than %g s, the limit of the model (limits.json). They are decoded as they are; "
             "`finetune transcribe` cuts them at pauses, as evaluation does with decode.max_window",
