@@ -6,10 +6,12 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
 import finetune
 from recipe_reference import TARGET, reference
@@ -114,6 +116,15 @@ def test_the_recipe_reference_is_current() -> None:
 def test_every_recipe_key_has_a_meaning() -> None:
     for line in reference().partition("## Goals")[0].splitlines():
         assert not re.search(r"\|\s*\|$", line), f"no docstring in config.py: {line}"
+
+
+def test_the_packages_of_the_two_commands_need_no_newer_python() -> None:
+    """The README names Python 3.11: a version of constraints.txt that needs 3.11.5 is refused by that of Debian 12."""
+    pinned = re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M)
+    installed = {item.name: item for item in distributions()}
+    stated = {name: installed[name].metadata["Requires-Python"] for name in pinned if name in installed}
+    assert len(stated) > 80
+    assert not {name: text for name, text in stated.items() if text and "3.11.0" not in SpecifierSet(text)}
 
 
 def test_no_placeholder_is_left() -> None:

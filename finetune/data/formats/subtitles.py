@@ -27,7 +27,9 @@ TAG = re.compile(
 VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s+(?P<name>[^<>]+)>", re.IGNORECASE)
 # Before the text: "Mary Ann: hello" in transcripts of Zoom, "[SPEAKER_00]: hello" in those of WhisperX.
 SPEAKER = re.compile(r"(?P<bracket>\[)?(?P<name>[^\W\d_][\w .'’()-]{0,39}?)(?(bracket)\]):\s+(?=\S)")
+DIALOGUE = re.compile(r"^[-‐–—―]+(?:\s+|(?=[^\W\d]))")  # "- Good morning.", "-Yes.": a line of another speaker
 NOT_CUES = ("WEBVTT", "NOTE", "STYLE", "REGION", "X-TIMESTAMP-MAP")
+DASHES_REMOVED = "dashes before the lines of a dialogue are removed"
 TAGS_REMOVED = "tags of subtitles such as <i> and {\\an8} are removed"
 CREDITS = "credits of subtitles (such as `Subtitles by the Amara.org community`), which nobody speaks, are left out"
 ENDS = 3  # first and last cues of a file, where credits can have any form
@@ -215,6 +217,9 @@ def _cue(cue: _Lines, is_vtt: bool, notes: Counter[str]) -> Cue:
     tags = [match[0] for match in TAG.finditer(text) if match[0] != "</v>" and not VOICE.fullmatch(match[0])]
     notes[TAGS_REMOVED] += len(tags)
     notes[VOICES] += len(voices) > 1
-    text = " ".join(TAG.sub(" " if len(voices) > 1 else "", text).split())
+    spoken = [TAG.sub(" " if len(voices) > 1 else "", line).strip() for line in cue.lines]
+    lines = [DIALOGUE.sub("", line) for line in spoken]
+    notes[DASHES_REMOVED] += lines != spoken
+    text = " ".join(" ".join(lines).split())
     text = html.unescape(text) if is_vtt else text
     return Cue(f":{cue.number}", cue.start, cue.end, text or None, voices[0] if len(voices) == 1 else "")

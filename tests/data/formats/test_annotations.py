@@ -471,7 +471,7 @@ def test_subtitles_in_two_languages_of_one_script_are_refused(talk: Path) -> Non
     "texts",
     [
         ["NHKの\nニュース", "今日は\nNHK", "東京の\n天気です", "明日は\n雨です"],
-        ["good\nmorning", "- 42 -\nwords", "привет\nworld"],
+        ["good\nmorning", "42 -\nwords", "привет\nworld"],
         ["these are\nlines", "of one\nscript"],
     ],
 )
@@ -493,6 +493,16 @@ def test_tags_that_are_no_tags_of_subtitles_stay() -> None:
         "1\n00:00:01,000 --> 00:00:02,000\n<unk> a < b <font color='x'>c</font> {d} <laugh>\n"
     ).cues
     assert cue.text == "<unk> a < b c {d} <laugh>"
+
+
+def test_dashes_before_the_lines_of_a_dialogue_are_removed(talk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    blocks = ["- Guten Tag.\n– Ja, ja.", "<i>-Nein.</i>", "-5 degrees - or so", "well-known\n--"]
+    cues = [f"{n}\n00:00:0{n},000 --> 00:00:0{n},900\n{block}\n" for n, block in enumerate(blocks, 1)]
+    (talk / "talk.srt").write_text("\n".join(cues))
+    with caplog.at_level(logging.INFO):
+        texts = [row.values["text"] for row in read(talk / "talk.srt")]
+    assert texts == ["Guten Tag. Ja, ja.", "Nein.", "-5 degrees - or so", "well-known --"]
+    assert "dashes before the lines of a dialogue are removed: 2" in caplog.text
 
 
 def test_words_and_phones_of_an_aligner(talk: Path, caplog: pytest.LogCaptureFixture) -> None:
