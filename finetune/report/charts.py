@@ -38,10 +38,10 @@ class ValidationPoint:
     canary_wer: float | None
 
 
-def by_duration(table: GroupTable) -> Chart:
-    """WER of both models by bins of duration, with intervals."""
+def by_duration(table: GroupTable, metric: str = "WER") -> Chart:
+    """Error rate of both models by bins of duration, with intervals; `metric` is its name."""
     rows = [row for row in table.rows if row.words]
-    figure, axes = new_axes("WER (%)")
+    figure, axes = new_axes(f"{metric} (%)")
     for system, colour, marker, shift in (("base", BASE, "s", -0.09), ("adapted", ADAPTED, "o", 0.09)):
         wers = [100 * row.wer[system] for row in rows]
         bars = [
@@ -65,10 +65,16 @@ def by_duration(table: GroupTable) -> Chart:
     axes.set_ylim(bottom=0)
     figure.legend(loc="outside upper left", ncols=2)
     return Chart(
-        "WER by duration",
-        "WER by duration of the clips, with 95 % intervals.",
+        f"{metric} by duration",
+        f"{metric} by duration of the clips, with 95 % intervals.",
         to_svg(figure, "duration"),
-        ("duration", "clips", "words", "base WER (%)", "adapted WER (%)"),
+        (
+            "duration",
+            "clips",
+            "characters" if metric == "CER" else "words",
+            f"base {metric} (%)",
+            f"adapted {metric} (%)",
+        ),
         [
             (row.name, str(row.clips), str(row.words), percent(row.wer["base"]), percent(row.wer["adapted"]))
             for row in rows
@@ -76,13 +82,17 @@ def by_duration(table: GroupTable) -> Chart:
     )
 
 
-def learning_curve(losses: Sequence[tuple[int, float]], scores: Sequence[ValidationPoint]) -> Chart:
-    """Training loss by step (smoothed), and WER on valid and canary.
+def learning_curve(
+    losses: Sequence[tuple[int, float]], scores: Sequence[ValidationPoint], metrics: tuple[str, str] = ("WER", "WER")
+) -> Chart:
+    """Training loss by step (smoothed), and error rates on valid and canary.
 
     Args:
         losses: step and loss of each record.
         scores: validations in the order of their steps.
+        metrics: names of the error rates of valid and canary.
     """
+    (first, second), title = metrics, " and ".join(dict.fromkeys(metrics))
     smooth, value = [], losses[0][1]
     decay = max(0.0, 1 - 10 / len(losses))
     for step, loss in losses:
@@ -95,11 +105,12 @@ def learning_curve(losses: Sequence[tuple[int, float]], scores: Sequence[Validat
     lines = axes.get_lines()
     if scores:
         wer_axes = axes.twinx()
-        wer_axes.set_ylabel("WER (%)")
+        wer_axes.set_ylabel(f"{title} (%)")
         wer_axes.spines["top"].set_visible(False)
         valid = [(row.step, 100 * row.wer) for row in scores]
         canary = [(row.step, 100 * row.canary_wer) for row in scores if row.canary_wer is not None]
-        for points, colour, marker, label in ((valid, ADAPTED, "o", "valid WER"), (canary, THIRD, "D", "canary WER")):
+        drawn = ((valid, ADAPTED, "o", f"valid {first}"), (canary, THIRD, "D", f"canary {second}"))
+        for points, colour, marker, label in drawn:
             if points:
                 lines += wer_axes.plot(
                     *zip(*points, strict=True), f"{marker}--", color=colour, linewidth=1.2, markersize=5, label=label
@@ -108,20 +119,21 @@ def learning_curve(losses: Sequence[tuple[int, float]], scores: Sequence[Validat
     figure.legend(handles=lines, loc="outside upper left", ncols=3)
     return Chart(
         "Learning curve",
-        "Training loss by step, and WER on valid and canary during training.",
+        f"Training loss by step, and {title} on valid and canary during training.",
         to_svg(figure, "learning"),
-        ("step", "valid WER (%)", "canary WER (%)"),
+        ("step", f"valid {first} (%)", f"canary {second} (%)"),
         [(str(row.step), percent(row.wer), percent(row.canary_wer)) for row in scores],
     )
 
 
-def speed(points: Sequence[tuple[str, float, float]]) -> Chart:
-    """WER against speed.
+def speed(points: Sequence[tuple[str, float, float]], metric: str = "WER") -> Chart:
+    """Error rate against speed.
 
     Args:
-        points: name, seconds of audio decoded per second (RTFx), WER.
+        points: name, seconds of audio decoded per second (RTFx), error rate.
+        metric: name of the error rate.
     """
-    figure, axes = new_axes("WER (%)")
+    figure, axes = new_axes(f"{metric} (%)")
     axes.set_xlabel("seconds of audio per second (RTFx)")
     for (name, rate, wer), marker, colour in zip(points, "sovD", (BASE, ADAPTED, THIRD, INK), strict=False):
         axes.plot([rate], [100 * wer], marker, color=colour, markersize=8, label=name)
@@ -129,11 +141,11 @@ def speed(points: Sequence[tuple[str, float, float]]) -> Chart:
     axes.set_ylim(0, max(1.0, 115 * max(wer for *_, wer in points)))
     figure.legend(loc="outside upper left", ncols=2)
     return Chart(
-        "WER against speed",
+        f"{metric} against speed",
         "Points at the lower right are better. Times are of the test set, decoded in batches on the machine of the "
         "evaluation.",
         to_svg(figure, "speed"),
-        ("decoder", "RTFx", "WER (%)"),
+        ("decoder", "RTFx", f"{metric} (%)"),
         [(name, f"{rate:.1f}", percent(wer)) for name, rate, wer in points],
     )
 

@@ -119,14 +119,15 @@ def _valid(records: Sequence[Record]) -> list[tuple[int, float]]:
 
 def _charts(results: EvaluationResults, records: Sequence[Record], trained: Record) -> dict[str, charts.Chart]:
     plots: dict[str, charts.Chart] = {}
+    metric = results.scores["test"].adapted.error_name
     for table in results.groups["test"]:
         if table.column == "duration" and len(table.rows) > 1:
-            plots["duration"] = charts.by_duration(table)
+            plots["duration"] = charts.by_duration(table, metric)
     losses = [(row["step"], row["loss"]) for row in records if row["kind"] == "step" and row["loss"] is not None]
     if len(losses) > 1:
         start = ValidationPoint(0, trained["base_valid_wer"], trained["base_canary_wer"])
         later = [ValidationPoint(row["step"], row["wer"], row["canary_wer"]) for row in _validations(records)]
-        plots["learning"] = charts.learning_curve(losses, [start, *later])
+        plots["learning"] = charts.learning_curve(losses, [start, *later], _metrics(results))
     decoders, scores, decoder = results.decoders, results.scores["test"], results.settings.decoder
     audio = scores.adapted.audio_seconds
     timed = [
@@ -137,8 +138,16 @@ def _charts(results: EvaluationResults, records: Sequence[Record], trained: Reco
     if decoder in ("relaxed", "beam"):
         timed.append((f"adapted, {decoder}", scores.adapted.seconds, scores.adapted.wer))
     if scores.adapted.chrf is None and all(seconds for _, seconds, _ in timed):
-        plots["speed"] = charts.speed([(name, audio / seconds, wer) for name, seconds, wer in timed])
+        plots["speed"] = charts.speed([(name, audio / seconds, wer) for name, seconds, wer in timed], metric)
     return plots
+
+
+def _metrics(results: EvaluationResults) -> tuple[str, str]:
+    """Names of the error rates of valid, which has clips as test, and of the canary."""
+    test = results.scores["test"].adapted
+    canary = results.scores.get("canary", results.scores["test"]).adapted
+    valid, other = ("error" if item.chrf is not None else item.error_name for item in (test, canary))
+    return valid, other
 
 
 def _absent(results: EvaluationResults, recipe: Recipe) -> list[tuple[str, str]]:

@@ -25,6 +25,7 @@ from finetune.data.manifest import Utterance, seconds_of
 from finetune.data.normalizer_choice import normalizer_for
 from finetune.inference.recognize import Hypothesis, recognize
 from finetune.metrics.chrf import COUNTS, chrf_counts, chrf_error
+from finetune.metrics.normalizer import UNSPACED
 from finetune.metrics.wer import error_rate, errors_per_utterance
 from finetune.model.adapter import save_adapter
 from finetune.model.granite import SpeechModel
@@ -42,12 +43,14 @@ class Scores:
         canary: None without a canary.
         errors: by split and utterance id, word errors and reference words; the `chrf_counts` of a translation.
         unreadable: by split and utterance id, why the audio cannot be read; such clips are not scored.
+        in_characters: the splits whose transcriptions are scored in characters, such as Japanese ones.
     """
 
     valid: float
     canary: float | None
     errors: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     unreadable: dict[str, dict[str, str]] = field(default_factory=dict)
+    in_characters: list[str] = field(default_factory=list)
 
     def without(self, split: str, ids: Iterable[str]) -> "Scores":
         """The scores without some clips of a split, so that scores of several models are of the same clips."""
@@ -62,11 +65,11 @@ class Scores:
             else replace(self, canary=error, errors=errors)
         )
 
-    @property
-    def metric(self) -> str:
-        """The name of the errors: WER, or "error" if they are those of translations too."""
-        counts = (count for by_id in self.errors.values() for count in by_id.values())
-        return "error" if any(len(count) == COUNTS for count in counts) else "WER"
+    def metric(self, split: str) -> str:
+        """The name of the error of a split: WER or CER, or "error" if it is that of translations too."""
+        if any(len(count) == COUNTS for count in self.errors.get(split, {}).values()):
+            return "error"
+        return "CER" if split in self.in_characters else "WER"
 
 
 def split_error(counts: Iterable[list[int]]) -> float:
@@ -111,7 +114,7 @@ def measure(model: SpeechModel, splits: dict[str, list[Utterance]], recipe: Reci
     """
     lossless = recipe.decode.decoder if recipe.decode.decoder != "relaxed" else "speculative"
     options = replace(recipe.decode, decoder=lossless)
-    errors, unreadable = dict[str, dict[str, list[int]]](), dict[str, dict[str, str]]()
+    errors, unreadable, in_characters = dict[str, dict[str, list[int]]](), dict[str, dict[str, str]](), list[str]()
     for split, utterances in splits.items():
         by_length = sorted(utterances, key=lambda item: -item.duration)
         local = by_length[accelerator.process_index :: accelerator.num_processes]
@@ -125,24 +128,27 @@ def measure(model: SpeechModel, splits: dict[str, list[Utterance]], recipe: Reci
             rows, reasons = gather_object(rows), dict(gather_object([*reasons.items()]))
         if not rows:
             raise DataError(f"{split}: there are no utterances to score; the audio of all clips cannot be read")
-        errors[split] = _counts(rows, recipe.evaluate.normalizer)
+        preset = normalizer_for([item for item, _ in rows if not item.is_translation], recipe.evaluate.normalizer)
+        errors[split] = _counts(rows, preset)
+        in_characters += [split] * (preset in UNSPACED)
         unreadable |= {split: dict(sorted(reasons.items()))} if reasons else {}
     wers = {split: split_error(counts.values()) for split, counts in errors.items()}
-    return Scores(wers["valid"], wers.get("canary"), errors, unreadable)
+    return Scores(wers["valid"], wers.get("canary"), errors, unreadable, in_characters)
 
 
-def _counts(rows: Sequence[tuple[Utterance, str]], normalizer: str) -> dict[str, list[int]]:
+def _counts(rows: Sequence[tuple[Utterance, str]], preset: str) -> dict[str, list[int]]:
     """By utterance id, the counts of `Scores.errors` of a hypothesis."""
     spoken = [(item, text) for item, text in rows if not item.is_translation]
-    preset = normalizer_for([item for item, _ in spoken], normalizer)
     counts = errors_per_utterance([item.text for item, _ in spoken], [text for _, text in spoken], preset)
     words = {item.id: list(count) for (item, _), count in zip(spoken, counts, strict=True)}
     return {item.id: words.get(item.id) or chrf_counts(item.text, text) for item, text in rows}
 
 
 def format_scores(scores: Scores) -> str:
-    canary = "" if scores.canary is None else f", canary {100 * scores.canary:.1f} %"
-    return f"valid {scores.metric} {100 * scores.valid:.1f} %{canary}"
+    valid, other = scores.metric("valid"), scores.metric("canary")
+    name = "" if other == valid else f"{other} "
+    canary = "" if scores.canary is None else f", canary {name}{100 * scores.canary:.1f} %"
+    return f"valid {valid} {100 * scores.valid:.1f} %{canary}"
 
 
 def canary_loss(scores: Scores, base: Scores) -> float:

@@ -127,13 +127,15 @@ def train_result(
     if not within:
         log.warning(
             "no adapter is within train.max_canary_loss; the adapter with the smallest increase is saved: its canary "
-            "WER is %.1f percentage points higher than that of the base model",
+            "%s is %.1f percentage points higher than that of the base model",
+            best.metric("canary"),
             100 * canary_loss(best, base),
         )
     if best.valid > base.valid:
         log.warning(
-            "no adapter is better than the base model: the best one has a WER of %.1f %% on valid, the base model "
+            "no adapter is better than the base model: the best one has %s of %.1f %% on valid, the base model "
             "%.1f %%; try a lower train.learning_rate",
+            {"error": "an error"}.get(metric := best.metric("valid"), f"a {metric}"),
             100 * best.valid,
             100 * base.valid,
         )

@@ -267,6 +267,9 @@ def test_scores_with_a_list_of_terms_say_so(run: RunDir, page: str, tmp_path: Pa
     write_report(other)
     for path in (other.page, other.digest):
         assert "Without them the CER of test is 50.0 %" in path.read_text()
+    charts = Elements(other.page.read_text()).text
+    assert "CER by duration" in charts and "CER against speed" in charts and "valid CER (%)" in charts
+    assert "WER by duration" not in charts and "WER against speed" not in charts and "valid WER (%)" not in charts
 
 
 def test_the_style_of_the_transcripts_and_the_rules_are_shown(run: RunDir, page: str, tmp_path: Path) -> None:

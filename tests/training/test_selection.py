@@ -51,3 +51,15 @@ def test_valid_with_translations_is_an_error_and_not_a_wer(
 def test_better_translations_are_chosen() -> None:
     base, better = Scores(split_error(TRANSLATIONS), None), Scores(split_error([chrf_counts("a b", "a b")]), None)
     assert rank(better, base, None) < rank(base, base, None)
+
+
+def test_the_error_of_a_japanese_split_is_a_cer(
+    model: Callable[[], SpeechModel], clips: list[Utterance], tiny: Callable[..., Recipe], tmp_path: object
+) -> None:
+    japanese = [replace(item, text="猫が好きです", language="ja") for item in clips[:2]]
+    scores = measure(model(), {"valid": japanese, "canary": clips[:1]}, tiny(tmp_path, "x"), Accelerator())
+    rates = (100 * scores.valid, 100 * (scores.canary or 0))
+    assert format_scores(scores) == "valid CER {:.1f} %, canary WER {:.1f} %".format(*rates)
+    both = replace(scores, in_characters=["valid", "canary"])
+    assert format_scores(both) == "valid CER {:.1f} %, canary {:.1f} %".format(*rates)
+    assert format_scores(Scores(0.5, 0.25)) == "valid WER 50.0 %, canary 25.0 %"
