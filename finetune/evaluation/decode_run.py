@@ -33,6 +33,8 @@ from finetune.model.granite import SpeechModel, default_device
 
 log = logging.getLogger(__name__)
 
+COMPARED = ("greedy", "speculative")  # decoders
+
 
 def load_system(recipe: Recipe, run: RunDir, system: str) -> SpeechModel:
     """Loads the base model, with the adapter of the run if `system` is "adapted"."""
@@ -119,7 +121,7 @@ def decode_run(
     compared = scoring_sets(splits)["test"][1]
     decoded = [splits["test"][index] for index in compared]
     chosen = [hypotheses["test"]["adapted"][index] for index in compared]
-    with task("comparing the decoders", seconds_of(decoded)):
+    with task("comparing the decoders", comparison_seconds(decoded, recipe)):
         decoders = compare_decoders(model, decoded, chosen, recipe, backend)
     with task("CTC text of suspicious references", seconds_of(test)):
         preset = normalizer_for(test, scoring.preset)
@@ -197,12 +199,24 @@ def find_suspicious(
     return sorted((row for row in rows if row.suspicion > 0), key=lambda row: -row.suspicion)
 
 
+def _cut(utterances: list[Utterance], recipe: Recipe) -> list[int]:
+    """Indices of the utterances that the recipe decodes in several windows."""
+    window = recipe.decode.max_window
+    return [row for row, item in enumerate(utterances) if item.duration > window] if window < MAX_WINDOW else []
+
+
+def comparison_seconds(utterances: list[Utterance], recipe: Recipe) -> float:
+    """Seconds of audio that `compare_decoders` decodes."""
+    decoded = 1 if recipe.decode.decoder in COMPARED else len(COMPARED)
+    return decoded * seconds_of(utterances) + seconds_of(utterances[row] for row in _cut(utterances, recipe))
+
+
 def _as_other_engines(
     model: SpeechModel, utterances: list[Utterance], greedy: list[Hypothesis], recipe: Recipe, backend: Backend
 ) -> list[str]:
     """The texts of greedy decoding without a list of terms, each clip in one piece."""
     options = replace(recipe.decode, decoder="greedy", max_window=MAX_WINDOW)
-    cut = [row for row, item in enumerate(utterances) if item.duration > recipe.decode.max_window]
+    cut = _cut(utterances, recipe)
     again = backend.recognize(model, [utterances[row] for row in cut], recipe.model.instruction, options) if cut else []
     chosen = dict(enumerate(greedy)) | dict(zip(cut, again, strict=True))
     return [item.text if item.without_keywords is None else item.without_keywords for item in chosen.values()]
@@ -224,7 +238,7 @@ def compare_decoders(
         hypotheses
         if recipe.decode.decoder == decoder
         else backend.recognize(model, utterances, recipe.model.instruction, replace(recipe.decode, decoder=decoder))
-        for decoder in ("greedy", "speculative")
+        for decoder in COMPARED
     )
     differing = [a.id for a, b in zip(greedy, speculative, strict=True) if a.tokens != b.tokens]
     if differing:

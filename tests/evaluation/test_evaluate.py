@@ -20,7 +20,7 @@ from finetune.core.files import read_json, write_json
 from finetune.core.options import DecodingOptions
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance, read_manifest, write_manifest
-from finetune.evaluation.decode_run import Backend
+from finetune.evaluation.decode_run import Backend, compare_decoders, comparison_seconds
 from finetune.evaluation.evaluate import evaluate
 from finetune.inference.recognize import Hypothesis
 from finetune.metrics.alignment import Confusion
@@ -188,6 +188,25 @@ def test_clips_longer_than_the_speech_of_the_training_are_counted(
         with caplog.at_level(logging.WARNING):
             backend.evaluate(recipe(model=ModelSection(base=str(nano))), run)
         assert text in caplog.text and ("longer than" in caplog.text) == bool(text)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "max_window", "seconds"), [("greedy", 30, 46), ("beam", 30, 92), ("relaxed", 5, 132), ("greedy", 5, 86)]
+)
+def test_the_comparison_of_decoders_counts_each_decoding(decoder: str, max_window: float, seconds: float) -> None:
+    clips = [Utterance(f"u{number}", "a.wav", length, "a") for number, length in enumerate((2.0, 4.0, 40.0))]
+    data = DataSection(train=["-"], valid=["-"], test=["-"])
+    decode = DecodingOptions(decoder=decoder, max_window=max_window)  # type: ignore[arg-type]
+    setup, decoded = Recipe(name="x", model=ModelSection(base="-"), data=data, decode=decode), list[float]()
+
+    def recognize(_: Any, items: list[Utterance], __: str, ___: DecodingOptions) -> list[Hypothesis]:
+        decoded.extend(item.duration for item in items)
+        return [Hypothesis(item.id, item.text, (1,), -1.0) for item in items]
+
+    texts = recognize(None, clips, "", decode)
+    decoded.clear()
+    compare_decoders(None, clips, texts, setup, Backend(recognize=recognize))  # type: ignore[arg-type]
+    assert sum(decoded) == seconds == comparison_seconds(clips, setup)
 
 
 def test_scores_terms_and_decoders(run: RunDir, backend: FixedBackend, tmp_path: Path) -> None:
