@@ -52,16 +52,16 @@ def run(args: argparse.Namespace) -> int:
 
     from finetune.core.config import EvaluateSection
     from finetune.core.model_limits import FILE as LIMITS
-    from finetune.core.options import DecodingOptions
     from finetune.evaluation.calibrate import calibrate, frontier_table
     from finetune.inference.saved_options import CALIBRATION, options_for
 
+    options = options_for(args.model)  # those of `finetune transcribe`, also the longest window and the terms
     result = calibrate(
         args.model,
         args.manifest,
         args.max_wer_loss,
-        options_for(args.model).instruction,
-        DecodingOptions(),
+        options.instruction,
+        options.decoding,
         EvaluateSection().normalizer,
     )
     print("\n".join(frontier_table(result)))

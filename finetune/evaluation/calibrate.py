@@ -4,21 +4,25 @@ import logging
 import math
 import time
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from finetune.core.config import Recipe
 from finetune.core.errors import DataError
 from finetune.core.files import write_json
+from finetune.core.layouts import BPE_HEAD
 from finetune.core.model_limits import read_limits, write_limits
 from finetune.core.options import DecodingOptions
 from finetune.core.progress import advance, task
 from finetune.core.wording import count
 from finetune.data.manifest import Utterance, seconds_of
+from finetune.data.normalizer_choice import normalizer_for
 from finetune.data.row_prompt import has_ctc_text
 from finetune.evaluation.no_speech import NoSpeechCalibration, calibrate_no_speech
 from finetune.evaluation.utterances import read_utterances
+from finetune.inference.clip_windows import clip_windows
 from finetune.inference.encode import encode_batches
-from finetune.inference.recognize import Hypothesis, decoding_summary, transcribe_batch
+from finetune.inference.recognize import Hypothesis, decoding_summary, joined, transcribe_batch
 from finetune.inference.saved_options import CALIBRATION
 from finetune.metrics.wer import score
 from finetune.model.granite import SpeechModel, default_device, load_model
@@ -84,25 +88,29 @@ def calibrate(
 
     Args:
         model: the model's folder.
-        manifest: the clips; those without a transcript, translations and Japanese are left out.
+        manifest: the clips; those without a transcript, translations are left out, and so is Japanese, unless the
+            model has a second CTC head, of tokens, which drafts it.
         max_wer_loss: largest increase of the WER over lossless decoding, in percentage points.
         instruction: the instruction of the prompt.
-        decode: the decoding options; decoder and thresholds are replaced.
-        normalizer: the normalizer of the WER.
+        decode: the decoding options; decoder and thresholds are replaced. Clips longer than `max_window` are cut.
+        normalizer: the normalizer of the WER; Japanese clips alone are scored in characters.
 
     Raises:
         DataError: the manifest has no clip with a transcript.
         ModelError: the model cannot be loaded.
     """
     clips = [item for item in read_utterances(Path(manifest)) if item.text]
-    utterances = [item for item in clips if has_ctc_text(item)]
+    bpe_head = (Path(model) / BPE_HEAD).is_file()
+    utterances = [item for item in clips if has_ctc_text(item, bpe_head)]
+    others = "Translations" if bpe_head else "Translations and Japanese"
     if not utterances:
         raise DataError(
-            f"{manifest}: no clip has a transcript; calibration needs transcripts to measure WER. Translations and "
-            "Japanese are decoded without the CTC head, so they cannot be used"
+            f"{manifest}: no clip has a transcript; calibration needs transcripts to measure WER. "
+            f"{others} are decoded without the CTC head, so they cannot be used"
         )
     if left_out := len(clips) - len(utterances):
-        log.info("%s left out: translations and Japanese are decoded without the CTC head", count(left_out, "clip"))
+        log.info("%s left out. %s are decoded without the CTC head", count(left_out, "clip"), others)
+    normalizer = normalizer_for(utterances, normalizer)
     loaded = load_model(model, "auto", default_device())
     pairs = 1 + len(ENTROPIES) * len(PROBABILITIES)
     with task(f"calibrate, {pairs} decoders", pairs * seconds_of(utterances)):
@@ -124,15 +132,17 @@ def choose(points: list[Point], lossless: Point, max_wer_loss: float) -> Calibra
 def _measure(
     model: SpeechModel, utterances: list[Utterance], instruction: str, decode: DecodingOptions, normalizer: str
 ) -> list[Point]:
-    """Lossless decoding, then every pair of thresholds. The encoder runs once for each batch."""
+    """Lossless decoding, then every pair of thresholds. The encoder runs once for each batch of windows."""
     pairs = [None, *(Thresholds(entropy, probability) for entropy in ENTROPIES for probability in PROBABILITIES)]
     options = {
         pair: replace(decode, decoder="relaxed", **asdict(pair)) if pair else replace(decode, decoder="speculative")
         for pair in pairs
     }
     hypotheses: dict[Thresholds | None, dict[int, Hypothesis]] = {pair: {} for pair in pairs}
-    for batch, audio, encoder_seconds in encode_batches(model, utterances, decode.batch_seconds):
-        items = [utterances[index] for index in batch]
+    cut = [clip_windows(utterance, decode.max_window) for utterance in utterances]
+    windows = [window for parts in cut for window in parts]
+    for batch, audio, encoder_seconds in encode_batches(model, windows, decode.batch_seconds):
+        items = [windows[index] for index in batch]
         for pair in pairs:
             started = time.perf_counter()
             rows = transcribe_batch(model, audio, items, instruction, options[pair])
@@ -142,7 +152,8 @@ def _measure(
     references = [item.text for item in utterances]
     points = []
     for pair, by_index in hypotheses.items():
-        rows = [by_index[index] for index in range(len(utterances))]
+        decoded = (by_index[index] for index in range(len(windows)))
+        rows = [joined(item, list(islice(decoded, len(parts)))) for item, parts in zip(utterances, cut, strict=True)]
         wer = score(references, [row.text for row in rows], normalizer).wer
         summary = decoding_summary(rows)
         ctc_only = summary["accepted_by"].get("ctc", 0) / len(utterances)

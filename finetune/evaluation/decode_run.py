@@ -4,6 +4,7 @@ import gc
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from finetune.core.config import Recipe
 from finetune.core.model_limits import read_limits
@@ -33,7 +34,7 @@ from finetune.model.granite import SpeechModel, default_device
 
 log = logging.getLogger(__name__)
 
-COMPARED = ("greedy", "speculative")  # decoders
+COMPARED: tuple[Literal["greedy"], Literal["speculative"]] = ("greedy", "speculative")  # decoders
 
 
 def load_system(recipe: Recipe, run: RunDir, system: str) -> SpeechModel:

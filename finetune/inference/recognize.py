@@ -87,11 +87,11 @@ def recognize(
         advance(seconds_of(windows[index] for index in batch))
     advance(seconds_of(utterances) - seconds_of(windows))  # the pauses between windows
     decoded = (hypotheses[index] for index in range(len(windows)))
-    return [_joined(item, list(islice(decoded, len(parts)))) for item, parts in zip(utterances, cut, strict=True)]
+    return [joined(item, list(islice(decoded, len(parts)))) for item, parts in zip(utterances, cut, strict=True)]
 
 
-def _joined(utterance: Utterance, windows: Sequence[Hypothesis]) -> Hypothesis:
-    """The hypothesis of an utterance from those of its windows."""
+def joined(utterance: Utterance, windows: Sequence[Hypothesis]) -> Hypothesis:
+    """The hypothesis of an utterance from those of its windows (`clip_windows`)."""
     if len(windows) == 1:
         return replace(windows[0], id=utterance.id)
     sources = {item.accepted_by for item in windows}

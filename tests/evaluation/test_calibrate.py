@@ -9,8 +9,10 @@ from pathlib import Path
 
 import jiwer
 import pytest
+import torch
 from command import Command
 from conftest import VOCABULARY
+from family import make_bpe_head
 
 from finetune.core.config import EvaluateSection
 from finetune.core.options import DecodingOptions
@@ -29,6 +31,7 @@ from finetune.inference.recognize import recognize
 from finetune.inference.saved_options import CALIBRATION, options_for
 from finetune.inference.transcribe import load
 from finetune.metrics.normalizer import normalize
+from finetune.metrics.wer import score
 
 NORMALIZER = EvaluateSection().normalizer
 
@@ -128,6 +131,37 @@ def test_the_command_saves_the_fastest_pair_within_the_limit(
         ]
         assert jiwer.wer(*texts) == pytest.approx(point.wer)
         assert sum(row.passes for row in rows) / len(rows) == point.passes
+
+
+def test_clips_are_cut_as_in_transcribing(nano: Path, speech: list[Utterance], tmp_path: Path) -> None:
+    """The longest window is that of the options, which the command reads from the folder of the model."""
+    model, manifest = Path(shutil.copytree(nano, tmp_path / "model")), tmp_path / "valid.jsonl"
+    write_manifest(manifest, speech)
+    window = min(item.duration for item in speech) / 2
+    decode, instruction = DecodingOptions(max_window=window), options_for(model).instruction
+    result = calibrate(str(model), str(manifest), 1000.0, instruction, decode, NORMALIZER)
+    rows = recognize(load(str(model)), speech, instruction, decode)
+    whole = recognize(load(str(model)), speech, instruction, DecodingOptions())
+    assert [row.text for row in rows] != [row.text for row in whole]
+    assert result.lossless.wer == score([item.text for item in speech], [row.text for row in rows], NORMALIZER).wer
+    assert result.lossless.passes == sum(row.passes for row in rows) / len(rows)
+    strict = next(point for point in result.points if point.thresholds == Thresholds(0.0, 0.5))
+    assert strict.wer == result.lossless.wer
+
+
+def test_japanese_is_measured_in_characters_if_a_head_of_tokens_drafts_it(
+    nano: Path, speech: list[Utterance], tmp_path: Path
+) -> None:
+    model, manifest = Path(shutil.copytree(nano, tmp_path / "model")), tmp_path / "valid.jsonl"
+    config = json.loads((model / "config.json").read_text())
+    size = (config["text_config"]["vocab_size"], config["encoder_config"]["hidden_dim"])
+    make_bpe_head(model, torch.zeros(size))
+    japanese = [replace(item, language="ja", text="猫が好きです") for item in speech[:2]]
+    write_manifest(manifest, japanese)
+    instruction = options_for(model).instruction
+    result = calibrate(str(model), str(manifest), 1000.0, instruction, DecodingOptions(), NORMALIZER)
+    rows = recognize(load(str(model)), japanese, instruction, DecodingOptions())
+    assert result.lossless.wer == score([item.text for item in japanese], [row.text for row in rows], "ja-cer@2").wer
 
 
 def test_choice_of_the_fastest_pair_within_the_limit() -> None:
