@@ -144,13 +144,13 @@ def _systems_table(result: "CompareResult") -> list[str]:
         + f"{'RTFx':>8}"
     ]
     for name, entry in result.systems.items():
+        rates = f"{_rate(entry.wer, entry.interval):>22}{100 * entry.raw_error:9.1f}{100 * entry.cer:7.1f}"
+        if entry.without_words:
+            rates = f"{'-':>22}{'-':>9}{'-':>7}"
         counts = f"{entry.substitutions:6}{entry.deletions:6}{entry.insertions:6}"
         recall = f"{_percent(entry.terms.recall):>8}" if entry.terms else ""
         speed = f"{entry.rtfx:.1f}" if entry.rtfx else "-"
-        lines.append(
-            f"{name:{width}}  {_rate(entry.wer, entry.interval):>22}{100 * entry.raw_error:9.1f}"
-            f"{100 * entry.cer:7.1f}{counts}{recall}{speed:>8}"
-        )
+        lines.append(f"{name:{width}}  {rates}{counts}{recall}{speed:>8}")
     return lines
 
 
@@ -162,9 +162,10 @@ def _comparisons_table(result: "CompareResult") -> list[str]:
         f"{'MAPSSWE p':>11}  verdict"
     ]
     for name in candidates:
-        row = result.comparisons[name]
+        row, known = result.comparisons[name], not result.systems[name].without_words
+        difference = _rate(row.difference, row, "+") if known else "-"
         lines.append(
-            f"{name:{width}}  {_rate(row.difference, row, '+'):>22}{_percent(row.probability_better):>11}"
+            f"{name:{width}}  {difference:>22}{_percent(row.probability_better if known else None):>11}"
             f"{_p_value(row.p_holm):>10}{_p_value(row.mapsswe.p_value):>11}  {_verdict(row)}"
         )
     return lines

@@ -132,6 +132,10 @@ def _result_file(export: Path, text: str) -> tuple[str, str]:
             f"{export / ADAPTATION}: has no scores of a test set, so --benchmark has no result; the run was not "
             "evaluated before its export"
         ) from error
+    if scores.without_words:
+        raise ModelError(
+            f"{export / ADAPTATION}: the references of the test set have no words, so --benchmark has no result"
+        )
     return eval_result(benchmark, scores, with_terms=bool(terms))
 
 

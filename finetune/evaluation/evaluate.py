@@ -210,18 +210,8 @@ def _log_scores(name: str, scored: ScoredSet) -> None:
     for system, scores in scored.scores.items():
         if scores.chrf is not None:  # the scores by task have BLEU and chrF
             continue
-        log.info(
-            "%-6s %-7s %s %5.1f %% (95 %%: %.1f to %.1f)  raw %s %5.1f %%  CER %5.1f %%",
-            name,
-            system,
-            scores.error_name,
-            100 * scores.wer,
-            100 * scores.interval.low,
-            100 * scores.interval.high,
-            scores.error_name,
-            100 * scores.raw_error,
-            100 * scores.cer,
-        )
+        if not scores.without_words:
+            _log_rates(name, system, scores)
         if empty := empty_references_note(scores):
             log.info("%-6s %-7s %s", name, system, empty)
     adapted = scored.scores.adapted
@@ -235,6 +225,21 @@ def _log_scores(name: str, scored: ScoredSet) -> None:
             adapted.prompted.in_reference,
             adapted.utterances,
         )
+
+
+def _log_rates(name: str, system: str, scores: Scores) -> None:
+    log.info(
+        "%-6s %-7s %s %5.1f %% (95 %%: %.1f to %.1f)  raw %s %5.1f %%  CER %5.1f %%",
+        name,
+        system,
+        scores.error_name,
+        100 * scores.wer,
+        100 * scores.interval.low,
+        100 * scores.interval.high,
+        scores.error_name,
+        100 * scores.raw_error,
+        100 * scores.cer,
+    )
 
 
 def _utterance_rows(sets: list[EvaluationSet], scored: dict[str, ScoredSet]) -> Iterator[dict[str, Any]]:

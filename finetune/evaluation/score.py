@@ -84,8 +84,8 @@ class ScoreResult:
 
     Attributes:
         sets: the scores by set name.
-        macro_wer: the mean of the WERs of all sets with transcriptions that are scored in words, each rounded to 0.01
-            percentage points as in the leaderboard; None without such sets.
+        macro_wer: the mean of the WERs of all sets with transcriptions that have words and are scored in words, each
+            rounded to 0.01 percentage points as in the leaderboard; None without such sets.
         rtfx: seconds of audio per second of recognition (features, encoder, decoding; without reading files).
         macro_cer: the same mean of the CERs of sets that are scored in characters, such as Japanese ones.
     """
@@ -188,8 +188,9 @@ def _result(recipe: Recipe, sets: dict[str, ScoredSet]) -> ScoreResult:
 
 
 def _sets_with(sets: Mapping[str, ScoredSet], metric: str) -> list[ScoredSet]:
-    """The sets with transcriptions whose rate is the WER, or the CER."""
-    return [entry for entry in sets.values() if entry.chrf is None and entry.error_name == metric]
+    """The sets with transcriptions whose rate is the WER, or the CER; those without reference words have none."""
+    chosen = (entry for entry in sets.values() if entry.chrf is None and not entry.without_words)
+    return [entry for entry in chosen if entry.error_name == metric]
 
 
 def _macro(sets: Sequence[ScoredSet]) -> float | None:
@@ -249,6 +250,8 @@ def score_table(result: ScoreResult) -> list[str]:
     for name, entry in result.sets.items():
         wer = f"{100 * entry.wer:.2f} ({100 * entry.interval.low:.2f} to {100 * entry.interval.high:.2f})"
         rates = f"{wer:>27}{100 * entry.cer:8.2f}" if entry.chrf is None else f"{'translations, see below':>35}"
+        if entry.without_words:
+            rates = f"{f'no words, {entry.insertions} inserted':>35}"
         counts = f"{entry.utterances:8}{entry.unscored:10}{entry.reference_words:9}"
         lines.append(f"{names[name]:{width}}{counts}{rates}{entry.rtfx or 0:9.2f}")
     for label, value in means.items():

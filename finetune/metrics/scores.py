@@ -134,6 +134,19 @@ class SetScores(WordErrors):
         return "CER" if self.normalizer in UNSPACED else "WER"
 
     @property
+    def without_words(self) -> bool:
+        """Whether transcriptions have no reference words: their WER is no rate, and only the insertions say something.
+
+        It is 0 or 1, as `wer.error_rate` says.
+        """
+        return self.chrf is None and not self.reference_words
+
+    @property
+    def inserted(self) -> Literal["inserted words", "inserted characters"]:
+        """What `insertions` counts."""
+        return "inserted characters" if self.error_name == "CER" else "inserted words"
+
+    @property
     def raw_error(self) -> float:
         """`wer` of the texts as written: the CER if `wer` is one, because words as written would be whole sentences."""
         return self.raw_cer if self.error_name == "CER" else self.raw_wer

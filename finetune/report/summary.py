@@ -19,6 +19,10 @@ def format_summary(run: RunDir, summary: RunSummary) -> str:
     lines = ["", f"{'WER (%)':{WIDTH}} {'base':>8} {'adapted':>9}"]
     for name, label in LABELS.items():
         if (scores := summary.scores.get(name)) and scores.base.chrf is None:
+            if scores.base.without_words:
+                label += f", {scores.base.inserted}"
+                lines.append(f"{label:{WIDTH}} {scores.base.insertions:8} {scores.adapted.insertions:9}")
+                continue
             label += ", CER" * (scores.base.error_name == "CER")
             lines.append(f"{label:{WIDTH}} {100 * scores.base.wer:8.1f} {100 * scores.adapted.wer:9.1f}")
             if plain := summary.without_terms.get(name):

@@ -181,9 +181,8 @@ def _change(results: EvaluationResults, name: str) -> str:
             f"(95 %: {span_of_points(gain)}, p {p_value(difference.p_value)})."
         )
     if not scores.adapted.reference_words:  # a WER of 100 % would say no more than that something is written
-        unit = "characters" if scores.base.error_name == "CER" else "words"
         return (
-            f"Inserted {unit} {scores.base.insertions:,} → {scores.adapted.insertions:,} in "
+            f"{sentence(scores.base.inserted)} {scores.base.insertions:,} → {scores.adapted.insertions:,} in "
             f"{count(scores.adapted.utterances, 'clip')} without speech (p {p_value(difference.p_value)})."
         )
     return (

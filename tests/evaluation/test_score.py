@@ -130,6 +130,29 @@ def test_scores_of_two_sets(
     assert files[0].stat().st_mtime_ns > written[0] and files[1].stat().st_mtime_ns == written[1]
 
 
+def test_a_set_without_reference_words_has_no_wer_and_no_part_in_the_mean(settings: list[str], tmp_path: Path) -> None:
+    clips = embedded("test", 3)
+    for name, text in (("speech", "one two three four"), ("silent", "")):
+        rows = [{"id": item.id, "audio_filepath": item.audio_filepath, "text": text} for item in clips]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def decoder(utterances: Sequence[Utterance]) -> list[Hypothesis]:
+        return [Hypothesis(item.id, "one two three", (), 0.0, 0.5) for item in utterances]
+
+    source = ",".join(str(tmp_path / f"{name}.jsonl") for name in ("speech", "silent"))
+    recipe, _ = load_recipe(OPENASR, [*settings, f"data.test={source}", "evaluate.normalizer=basic@2"])
+    result = score(recipe, RunDir(tmp_path / "openasr"), decoder)
+    assert result.macro_wer == 0.25
+    table = score_table(result)
+    (silent,) = (line for line in table if line.startswith("silent "))
+    assert "no words, 9 inserted" in silent and "100.00" not in silent
+    assert any(line.startswith("mean of 1 set (macro)") and "25.00" in line for line in table)
+    recipe, _ = load_recipe(
+        OPENASR, [*settings, f"data.test={tmp_path / 'silent.jsonl'}", "evaluate.normalizer=basic@2"]
+    )
+    assert score(recipe, RunDir(tmp_path / "other"), decoder).macro_wer is None
+
+
 @pytest.mark.parametrize("preset", ["basic@2", "openasr@2026-08"])
 def test_an_empty_reference_is_scored_except_by_the_rules_of_the_leaderboard(
     settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], preset: str

@@ -100,6 +100,19 @@ def test_scores_of_characters_are_named_cer(facts: CardFacts) -> None:
     assert "CER (%), normalizer ja-cer@2" in text
 
 
+def test_a_test_set_without_words_has_no_wer(facts: CardFacts) -> None:
+    content = metrics()
+    for system, words in (("base", 1200), ("adapted", 3)):
+        content["scores"]["test"][system] |= {"reference_words": 0, "insertions": words, "wer": 1.0}
+    card = model_card(replace(facts, results=results(content)), FORM)
+    assert "| test | 100 | 1 | inserted words | 1,200 | 3 | – | −1,197 | – | – |" in card
+    (index,) = header(card)["model-index"]
+    assert [item["dataset"]["name"] for item in index["results"]] == ["canary"]
+    content["scores"] = {"test": content["scores"]["test"]}
+    content["differences"] = {"test": content["differences"]["test"]}
+    assert "model-index" not in header(model_card(replace(facts, results=results(content)), FORM))
+
+
 def test_the_sections_have_what_a_reader_asks_for(facts: CardFacts) -> None:
     card = model_card(facts, FORM)
     for text in (

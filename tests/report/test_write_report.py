@@ -315,6 +315,21 @@ def test_words_on_empty_references_are_listed(tmp_path: Path) -> None:
     assert little.transcripts("test", "ref", "stm").read_text().splitlines()[0] == "unknown-u0 1 unknown 0.000 2.000"
 
 
+def test_a_test_set_without_words_has_no_wer(tmp_path: Path) -> None:
+    clips = [Utterance(f"u{n}", f"/gone/{n}", 2.0, "", language="en") for n in range(12)]
+    silent = synthetic_run(
+        tmp_path / "silent",
+        {"train": [Utterance("t", "/gone/t", 1.0, "other")], "test": clips},
+        {"base": {item.id: "made up words" for item in clips}, "adapted": {item.id: "um" for item in clips}},
+        {"evaluate": {"replicas": 200, "probes": False, "groups": ["language"]}},
+    )
+    write_report(silent)
+    text = " ".join(Elements(silent.page.read_text(encoding="utf-8")).text.split())
+    assert "inserted words" in text and "Inserted words 36 → 12 in 12 clips without speech" in text
+    assert "100.0" not in text.partition("Scores by set")[0].partition("Next steps")[0]
+    assert "| test, inserted words | 36 | 12 | -24 | – | 0 |" in silent.digest.read_text(encoding="utf-8")
+
+
 def test_formats_of_numbers() -> None:
     assert (percent(0.2144), percent(None)) == ("21.4", "–")
     assert (points(-0.595), points(0.018), points(-0.0001), points(0.0)) == ("−59.5", "+1.8", "0.0", "0.0")

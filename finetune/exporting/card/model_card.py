@@ -152,12 +152,16 @@ def _front_matter(facts: CardFacts, form: CardFormat) -> dict[str, Any]:
     content |= {"library_name": form.library, "pipeline_tag": TASK}
     content |= ({"language": languages} if languages else {}) | ({"datasets": sets} if sets else {})
     scores = facts.results.scores if facts.results else {}
-    rows = {name: both.adapted for name, both in scores.items() if both.adapted.chrf is None}
+    rows = {
+        name: both.adapted
+        for name, both in scores.items()
+        if both.adapted.chrf is None and not both.adapted.without_words
+    }
     metrics = list(dict.fromkeys(item.error_name.lower() for item in rows.values())) or [
         "cer" if facts.valid_in_characters else "wer"
     ]
     content |= {"tags": list(TAGS), "metrics": metrics}
-    if facts.results:
+    if rows:
         content["model-index"] = [
             {
                 "name": facts.recipe.name,

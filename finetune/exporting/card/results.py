@@ -82,6 +82,8 @@ def _other_engines(results: EvaluationResults, decode: DecodingOptions) -> list[
         f"Both models wrote with {how}, which `finetune transcribe` and "
         "`finetune serve` use with this model; other engines do not."
     ]
+    if adapted.without_words:
+        return notes
     if terms and (wers := results.without_terms.get("test")):
         rates = f"{percent(wers.base)} (base) and {percent(wers.adapted)} (this model)"
         notes.append(f"Without the list, the {adapted.error_name} of `test` is {rates}.")
@@ -96,7 +98,11 @@ def _other_engines(results: EvaluationResults, decode: DecodingOptions) -> list[
 def _row(name: str, results: EvaluationResults) -> str:
     base, adapted = results.scores[name].base, results.scores[name].adapted
     difference = results.differences.get(name)
-    translated = adapted.chrf is not None
+    translated, hours = adapted.chrf is not None, hours_text(adapted.audio_seconds / HOUR)
+    if adapted.without_words:
+        counts = (base.inserted, f"{base.insertions:,}", f"{adapted.insertions:,}", "–")
+        change = f"{adapted.insertions - base.insertions:+,}".replace("-", "−")
+        return f"| {' | '.join([name, f'{adapted.utterances:,}', hours, *counts, change, '–', '–'])} |"
     values = (
         ("chrF", percent(base.chrf), percent(adapted.chrf), "–")
         if translated
@@ -111,7 +117,6 @@ def _row(name: str, results: EvaluationResults) -> str:
             f"{points(low)} to {points(high)}",
             p_value(difference.p_value),
         )
-    hours = hours_text(adapted.audio_seconds / HOUR)
     return f"| {' | '.join([name, f'{adapted.utterances:,}', hours, *values, *compared])} |"
 
 

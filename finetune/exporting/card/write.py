@@ -44,7 +44,7 @@ def write_merged_card(folder: Path, recipe: Recipe, run: RunDir, base: Path, lim
     how = usage(recipe.model.instruction, facts.profile, window, recipe.decode.max_new_tokens)
     write_text(folder / CARD, shortened_text(model_card(facts, CardFormat("transformers", "finetune", "", how))))
     benchmark = benchmark_of(recipe.data.test)
-    if facts.results and benchmark:
+    if facts.results and benchmark and not facts.results.scores["test"].adapted.without_words:
         scores, made = facts.results.scores["test"].adapted, facts.results.provenance.made
         name, text = eval_result(benchmark, scores, made, with_terms=bool(recipe.decode.terms))
         write_text(folder / name, text)
