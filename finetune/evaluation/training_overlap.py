@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unicodedata import normalize
 
 from finetune.core.model_limits import ADAPTATION
 from finetune.core.run_dir import RunDir
@@ -17,7 +18,10 @@ TRAINING = ("train", "replay")
 
 @dataclass(frozen=True)
 class TrainingOverlap:
-    """The speakers among the clips that a system was trained with, and the number of clips with training audio."""
+    """The speakers among the clips that a system was trained with, and the number of clips with training audio.
+
+    A speaker is known by name, whatever its case and spaces, or by a clip with training audio.
+    """
 
     speakers: frozenset[str]
     clips: int
@@ -33,15 +37,14 @@ def training_overlap(systems: Sequence[System], clips: Sequence[Utterance]) -> d
     Raises:
         DataError: a manifest of a run is damaged.
     """
-    speakers, audio = {item.speaker for item in clips} - {""}, [_audio(item) for item in clips]
     found = {}
     for system in systems:
         manifests = [path for path in _manifests(system) if path.is_file()]
         rows = [row for path in manifests for row in read_manifest(path)]
-        trained = {_audio(row) for row in rows}
-        overlap = TrainingOverlap(
-            frozenset(speakers & {row.speaker for row in rows}), sum(place in trained for place in audio)
-        )
+        names, audio = {_name(row) for row in rows} - {""}, {key for row in rows for key in _audio(row)}
+        shared = [not audio.isdisjoint(_audio(item)) for item in clips]
+        speakers = {item.speaker for item, same in zip(clips, shared, strict=True) if same or _name(item) in names}
+        overlap = TrainingOverlap(frozenset(speakers - {""}), sum(shared))
         if overlap.speakers or overlap.clips:
             found[system.name] = overlap
     return found
@@ -58,8 +61,14 @@ def _manifests(system: System) -> list[Path]:
     return [run.manifest(split) for split in TRAINING]
 
 
-def _audio(item: Utterance) -> tuple[str, float, int | None]:
-    return item.audio_filepath, item.offset, item.channel
+def _audio(item: Utterance) -> set[tuple[str, float, int | None]]:
+    """What identifies the audio of a clip: its place and, if known, a hash of its samples."""
+    place = (item.audio_filepath, item.offset, item.channel)
+    return {place, (item.audio_digest, 0.0, None)} if item.audio_digest else {place}
+
+
+def _name(item: Utterance) -> str:
+    return " ".join(normalize("NFKC", item.speaker).casefold().split())
 
 
 def limited(test: Comparison, names: Sequence[str], overlaps: Mapping[str, TrainingOverlap]) -> Comparison:

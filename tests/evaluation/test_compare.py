@@ -21,12 +21,13 @@ from finetune.core.config import Recipe
 from finetune.core.errors import DataError, ModelError, RecipeError
 from finetune.core.files import write_json
 from finetune.core.run_dir import RunDir
-from finetune.data.manifest import Utterance
+from finetune.data.manifest import Utterance, write_manifest
 from finetune.evaluation import systems
 from finetune.evaluation.compare import compare as compare_systems
 from finetune.evaluation.compare import write_comparison
 from finetune.evaluation.compare_result import CompareResult
 from finetune.evaluation.systems import System, SystemHypotheses, Transcriber, parse_system, run_system
+from finetune.evaluation.training_overlap import training_overlap
 from finetune.exporting.bundle import add_transcriber
 from finetune.metrics.scorecard import ScoringOptions, SystemOutput
 from finetune.metrics.significance import holm
@@ -321,7 +322,26 @@ def test_training_clips_of_an_export_are_noted(folder: Path) -> None:
     outputs = SystemHypotheses(correct_outputs(0.1), "now")
     result = compare_with({"model": lambda model, clips: outputs}, "bad.jsonl", "runs/demo/export")
     assert f"runs/demo/export: {CLIPS} clips are in its training data: too good a score" in result.notes
-    assert result.comparisons["runs/demo/export"].scope == "other speakers"
+    assert result.comparisons["runs/demo/export"].scope == "these speakers"  # those of the clips, whatever their names
+
+
+def test_training_speakers_are_known_by_their_audio_and_by_other_spellings(folder: Path) -> None:
+    test = read("test.jsonl")
+    speakers = list(dict.fromkeys(row["speaker"] for row in test))
+    train = Path("runs/demo/manifests/train.jsonl")
+    train.parent.mkdir(parents=True)
+    rows = [
+        Utterance("a", "/copy/a.wav", 1.0, "x", speaker="other", audio_digest="abc"),
+        Utterance("b", "/x.wav", 1.0, "x", speaker=f"{speakers[1].upper()} "),
+    ]
+    write_manifest(train, rows)
+    clips = [
+        Utterance(f"c{number}", f"/test/{number}.wav", 1.0, "x", speaker=name)
+        for number, name in enumerate([*speakers[:3], ""])
+    ]
+    clips[0] = replace(clips[0], audio_digest="abc")
+    found = training_overlap([System("runs/demo", "run", "runs/demo", "adapted")], clips)["runs/demo"]
+    assert (found.speakers, found.clips) == (frozenset(speakers[:2]), 1)
 
 
 def test_run_without_hypotheses_for_the_clips_is_an_error(compare: Run, run: RunDir) -> None:
@@ -356,6 +376,17 @@ def test_japanese_with_a_normalizer_of_words_is_noted(compare: Run) -> None:
     assert "40 clips are Japanese" in out and "--normalizer ja-cer@2" in out
     _, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl")
     assert "Japanese" not in out and "normalizer ja-cer@2" in out
+
+
+def test_no_wer_is_shown_without_reference_words(compare: Run) -> None:
+    write("silent.jsonl", [{**row, "text": ""} for row in read("test.jsonl")])
+    write("quiet.jsonl", [{"id": row["id"], "pred_text": ""} for row in read("test.jsonl")])
+    code, out, _ = compare("good.jsonl", "quiet.jsonl", "--manifest", "silent.jsonl")
+    lines = [line.split() for line in out.splitlines()]
+    (good,) = (line for line in lines if line[:2] == ["good.jsonl", "-"])
+    quiet, against = (line for line in lines if line[:2] == ["quiet.jsonl", "-"])
+    assert code == 0 and good[1:6] == ["-", "-", "-", "0", "0"] and int(good[6]) > 0
+    assert quiet[1:7] == ["-", "-", "-", "0", "0", "0"] and against[1:3] == ["-", "-"] and "100.0" not in out
 
 
 def test_no_wer_of_no_clips_is_shown_if_all_clips_are_suspicious(compare: Run) -> None:
