@@ -194,7 +194,8 @@ def _keep_counts(export: Path, engine: str, result: "Verification") -> None:
     )
     checks = add_check(export, engine, check)
     profile = export_profile(adaptation, export)
-    if update_engines(export, checks, recipe.model.instruction, recipe.decode.max_new_tokens, profile):
+    decode = recipe.decode
+    if update_engines(export, checks, recipe.model.instruction, decode.max_new_tokens, profile, decode):
         print(visible(f"recorded in {export / 'README.md'}"))
 
 

@@ -12,6 +12,7 @@ from report_facts import metrics, recipe, results
 
 from finetune.core.errors import ModelError, RecipeError
 from finetune.core.model_limits import ModelLimits
+from finetune.core.options import DecodingOptions
 from finetune.core.prompts import INSTRUCTION, PROFILES
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance, write_manifest
@@ -372,6 +373,16 @@ def test_verified_engines_are_added_to_the_card(tmp_path: Path) -> None:
     assert set(read_checks(tmp_path)) == {"vllm", "llamacpp"}
     add_check(tmp_path, "vllm", replace_equal(1))
     assert read_checks(tmp_path)["vllm"].equal == 1
+
+
+def test_the_table_of_engines_says_what_they_do_not_use() -> None:
+    assert "those of the toolkit:\n" in engine_section({"vllm": CHECK}, "write", 200)
+    decode = DecodingOptions(decoder="beam", terms=("stent", "aorta"), max_window=7)
+    text = engine_section({"vllm": CHECK}, "write", 200, decode=decode)
+    assert (
+        "with those of the toolkit. Both sides wrote without the list of 2 terms (`decode.terms`), beam search and "
+        "cuts at pauses (`decode.max_window`), which the section Results has:\n"
+    ) in text
 
 
 def replace_equal(number: int) -> EngineCheck:

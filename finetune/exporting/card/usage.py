@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from finetune.core.files import write_text
+from finetune.core.options import MAX_WINDOW, DecodingOptions
 from finetune.core.prompts import DEFAULT_PROFILE, PromptProfile
 from finetune.core.wording import count
 from finetune.exporting.engine_checks import EngineCheck
@@ -60,6 +61,7 @@ llama-mtmd-cli -m model-F16.gguf --mmproj mmproj-F16.gguf --audio clip.wav {llam
 ```
 """,
 }
+DEFAULT_DECODING = DecodingOptions()
 MAX_PROMPTS = 8  # instructions in the card, beside that of the recipe
 PROMPT_ABOVE = "the prompt of the section Prompt, with the chat template of the base model"
 
@@ -117,9 +119,16 @@ def _shell_text(text: str) -> str:
 
 
 def engine_section(
-    checks: Mapping[str, EngineCheck], instruction: str, tokens: int, profile: PromptProfile = DEFAULT_PROFILE
+    checks: Mapping[str, EngineCheck],
+    instruction: str,
+    tokens: int,
+    profile: PromptProfile = DEFAULT_PROFILE,
+    decode: DecodingOptions = DEFAULT_DECODING,
 ) -> str:
-    """The table of verified engines, and how to run each; between two marks, so that it can be replaced."""
+    """The table of verified engines, and how to run each; between two marks, so that it can be replaced.
+
+    `decode` are the options of the recipe; the section says which of them were not used.
+    """
     if not checks:
         return f"{START}\nNo other engine was verified (`finetune verify`).\n{END}\n"
     lines = [
@@ -140,8 +149,21 @@ def engine_section(
         for name in sorted(checks)
         if name in ENGINE_USAGE
     ]
-    table = "\n".join(["`finetune verify` compared greedy texts with those of the toolkit:", "", *lines])
+    compared = f"`finetune verify` compared greedy texts with those of the toolkit{_without(decode)}:"
+    table = "\n".join([compared, "", *lines])
     return "\n".join([START, table, "", *how, END, ""])
+
+
+def _without(decode: DecodingOptions) -> str:
+    """What the scores of the section Results have and both sides of `finetune verify` lack."""
+    parts = [f"the list of {count(len(decode.terms), 'term')} (`decode.terms`)"] * bool(decode.terms)
+    parts += ["beam search"] * (decode.decoder == "beam")
+    parts += ["cuts at pauses (`decode.max_window`)"] * (decode.max_window < MAX_WINDOW)
+    if not parts:
+        return ""
+    *first, last = parts
+    listed = f"{', '.join(first)} and {last}" if first else last
+    return f". Both sides wrote without {listed}, which the section Results has"
 
 
 def update_engines(
@@ -150,6 +172,7 @@ def update_engines(
     instruction: str,
     tokens: int,
     profile: PromptProfile = DEFAULT_PROFILE,
+    decode: DecodingOptions = DEFAULT_DECODING,
 ) -> bool:
     """Replaces the section in the card of an export. Returns whether it has a card with this section."""
     path = folder / "README.md"
@@ -160,5 +183,5 @@ def update_engines(
     _, end, after = rest.partition(END + "\n")
     if not start or not end:
         return False
-    write_text(path, before + engine_section(checks, instruction, tokens, profile) + after)
+    write_text(path, before + engine_section(checks, instruction, tokens, profile, decode) + after)
     return True
