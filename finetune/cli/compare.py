@@ -119,8 +119,9 @@ def format_comparison(result: "CompareResult") -> list[str]:
         *_suspicious_clips(result),
         *_normalizer_changes(result),
     ]
+    unit = "character" if first.error_name == "CER" else "word"
     return [
-        f"{count(result.clips, 'clip')}, {first.audio_seconds / 60:.1f} min, {count(result.words, 'word')}; normalizer "
+        f"{count(result.clips, 'clip')}, {first.audio_seconds / 60:.1f} min, {count(result.words, unit)}; normalizer "
         f"{result.settings.normalizer}; intervals by {first.blocks.unit}",
         "",
         *_systems_table(result),

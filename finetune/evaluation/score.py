@@ -103,9 +103,9 @@ class ScoreResult:
 def score(recipe: Recipe, run: RunDir, decoder: Decoder | None = None, merge: bool = False) -> ScoreResult:
     """Decodes each corpus of `data.test` with `model.base` and scores it.
 
-    A corpus is not decoded again if there are hypotheses of the same model, corpus and decoding options, also those of
-    all jobs of an array (`score_shard`). Only `test` of `data` is read. No clip is dropped for its length, and no text
-    is changed.
+    A corpus is not decoded again if there are hypotheses of the same model, corpus, audio and decoding options, also
+    those of all jobs of an array (`score_shard`). Only `test` of `data` is read. No clip is dropped for its length, and
+    no text is changed.
 
     Writes `score/SET.jsonl` with the keys of the leaderboard (unchanged texts; `time` is the time of the batch
     divided by its number of clips) and `score/scores.json`.
@@ -126,7 +126,7 @@ def score(recipe: Recipe, run: RunDir, decoder: Decoder | None = None, merge: bo
     for name, source, utterances, unscored, files in _test_sets(recipe, run):
         outputs = files.outputs(utterances)
         if outputs is None and merge:
-            raise DataError(_missing_parts(name, files))
+            raise DataError(_missing_parts(name, files, utterances))
         if outputs is None:
             hypotheses = decoder(utterances)
             files.write(utterances, hypotheses)
@@ -152,7 +152,7 @@ def score_shard(recipe: Recipe, run: RunDir, shard: Shard, decoder: Decoder | No
     decoder = decoder or _ModelDecoder(recipe)
     for name, _, utterances, _, files in _test_sets(recipe, run):
         chosen = [item for number, item in enumerate(utterances) if shard.has(number)]
-        if files.has(shard):
+        if files.has(shard, utterances):
             log.info("%s: shard %s is done already", name, shard)
             continue
         files.write(chosen, decoder(chosen) if chosen else [], shard)
@@ -170,8 +170,8 @@ def _test_sets(recipe: Recipe, run: RunDir) -> Iterator[tuple[str, str, list[Utt
         yield name, entry.path, utterances, unscored, SetFiles(run.score, name, _input_hash(recipe, entry))
 
 
-def _missing_parts(name: str, files: SetFiles) -> str:
-    missing = [str(shard) for shard in files.shards() if not files.has(shard)]
+def _missing_parts(name: str, files: SetFiles, utterances: Sequence[Utterance]) -> str:
+    missing = [str(shard) for shard in files.shards() if not files.has(shard, utterances)]
     parts = f"shards {', '.join(missing[:10])}{' ...' * (len(missing) > 10)}" if missing else "clips"
     return f"{name}: the hypotheses of {parts} are missing; run `finetune score RECIPE --shard` again for them"
 

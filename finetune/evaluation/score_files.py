@@ -20,6 +20,7 @@ from finetune.metrics.scorecard import SystemOutput
 log = logging.getLogger(__name__)
 
 SHARDS = "shards"  # folder for the parts
+DIGEST = "audio_digest"  # key of a row: a hash of the samples
 Rows = dict[str, dict[str, Any]]  # by id
 
 
@@ -39,25 +40,29 @@ class SetFiles:
         self, utterances: Sequence[Utterance], hypotheses: Sequence[Hypothesis], shard: Shard | None = None
     ) -> None:
         """Writes hypotheses of the set, or of the part of one job."""
-        self._write(self._path(shard), map(hypothesis_row, utterances, hypotheses), decoding_summary(hypotheses))
+        rows = (
+            {**hypothesis_row(item, hypothesis), DIGEST: item.audio_digest}
+            for item, hypothesis in zip(utterances, hypotheses, strict=True)
+        )
+        self._write(self._path(shard), rows, decoding_summary(hypotheses))
 
     def outputs(self, utterances: Sequence[Utterance]) -> list[SystemOutput] | None:
-        """The outputs of an earlier call with the same inputs, or of all jobs of an array; None without one."""
-        rows_by_id = self.rows(self._path(None))
-        if rows_by_id is None and (shards := self.shards()):
+        """The outputs of an earlier call with the same inputs and audio, or of all jobs of an array; None without."""
+        rows_by_id = self.rows(self._path(None)) or {}
+        if not _complete(rows_by_id, utterances) and (shards := self.shards()):
             parts = [self.rows(self._path(shard)) or {} for shard in shards]
             rows_by_id = {name: row for part in parts for name, row in part.items()}
-            if all(item.id in rows_by_id for item in utterances):
+            if _complete(rows_by_id, utterances):
                 self._write(self._path(None), (rows_by_id[item.id] for item in utterances), {"shards": shards[0].count})
-        if rows_by_id is None or any(
-            item.id not in rows_by_id for item in utterances
-        ):  # another normalizer keeps more of them
+        if not _complete(rows_by_id, utterances):
             return None
         return [_output(rows_by_id[item.id]) for item in utterances]
 
-    def has(self, shard: Shard) -> bool:
-        """Whether a job has decoded its part."""
-        return self.rows(self._path(shard)) is not None
+    def has(self, shard: Shard, utterances: Sequence[Utterance]) -> bool:
+        """Whether a job has decoded its part of these utterances."""
+        rows = self.rows(self._path(shard))
+        chosen = [item for number, item in enumerate(utterances) if shard.has(number)]
+        return rows is not None and _complete(rows, chosen)
 
     def shards(self) -> list[Shard]:
         """All jobs of the newest array of which a part is there."""
@@ -94,6 +99,16 @@ class SetFiles:
         record.unlink(missing_ok=True)
         write_rows(path, rows)
         write_json(record, {"inputs": self.input_hash, "decoding": decoding})
+
+
+def _complete(rows: Rows, utterances: Sequence[Utterance]) -> bool:
+    """Whether there is a row of the same audio for each utterance; another normalizer keeps more of them.
+
+    Rows of version 0.2 do not say which audio was decoded.
+    """
+    return all(
+        item.id in rows and rows[item.id].get(DIGEST, item.audio_digest) == item.audio_digest for item in utterances
+    )
 
 
 def _record(path: Path) -> Path:

@@ -16,15 +16,18 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+import soundfile
 from pydantic import TypeAdapter
 
 from finetune.cli.main import main
+from finetune.core.array_job import Shard
+from finetune.core.errors import DataError
 from finetune.core.files import read_json, read_jsonl, sha256_file, write_json
 from finetune.core.options import INSTRUCTION, DecodingOptions
 from finetune.core.recipe import load_recipe
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance, write_manifest
-from finetune.evaluation.score import Decoder, ScoreResult, score, score_table, set_names
+from finetune.evaluation.score import Decoder, ScoreResult, score, score_shard, score_table, set_names
 from finetune.inference.recognize import Hypothesis, recognize
 from finetune.metrics.normalizer import normalize
 from finetune.model.granite import SpeechModel
@@ -128,6 +131,37 @@ def test_scores_of_two_sets(
     assert command() == 0 and [path.stat().st_mtime_ns for path in files] == written
     command("evaluate.normalizer=none")  # the two references that are empty otherwise are scored too: a new decoding
     assert files[0].stat().st_mtime_ns > written[0] and files[1].stat().st_mtime_ns == written[1]
+
+
+def test_clips_are_transcribed_again_if_their_audio_changes(settings: list[str], tmp_path: Path) -> None:
+    """Under the same names, also if the parts of an array were decoded before."""
+    rate, noise = 16_000, np.random.default_rng(0)
+    for name in "ab":
+        soundfile.write(tmp_path / f"{name}.wav", noise.normal(0, 0.1, rate), rate)
+    rows = [{"id": name, "audio_filepath": f"{name}.wav", "text": "x"} for name in "ab"]
+    (tmp_path / "set.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    decoded = list[list[str]]()
+
+    def decoder(utterances: Sequence[Utterance]) -> list[Hypothesis]:
+        decoded.append([item.id for item in utterances])
+        return [Hypothesis(item.id, "x", (), 0.0, 0.5) for item in utterances]
+
+    recipe, _ = load_recipe(OPENASR, [*settings, f"data.test={tmp_path / 'set.jsonl'}", "evaluate.normalizer=basic@2"])
+    whole, parts = RunDir(tmp_path / "whole"), RunDir(tmp_path / "parts")
+    for _ in range(2):
+        score(recipe, whole, decoder)
+        for number in (1, 2):
+            score_shard(recipe, parts, Shard(number, 2), decoder)
+    score(recipe, parts, decoder, merge=True)
+    assert decoded == [["a", "b"], ["a"], ["b"]]
+    soundfile.write(tmp_path / "b.wav", noise.normal(0, 0.1, rate), rate)
+    score(recipe, whole, decoder)
+    with pytest.raises(DataError, match="the hypotheses of shards 2/2 are missing"):
+        score(recipe, parts, decoder, merge=True)
+    for number in (1, 2):
+        score_shard(recipe, parts, Shard(number, 2), decoder)
+    score(recipe, parts, decoder, merge=True)
+    assert decoded[3:] == [["a", "b"], ["b"]]
 
 
 def test_a_set_without_reference_words_has_no_wer_and_no_part_in_the_mean(settings: list[str], tmp_path: Path) -> None:
