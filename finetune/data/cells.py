@@ -13,6 +13,7 @@ from finetune.core.wording import count
 NO_NUMBER = ("", "nan", "none", "null", "na", "n/a", "-")  # cells of a column of numbers that hold no number
 # Cells of a column of speakers that name nobody; such rows are not one person.
 NO_SPEAKER = ("n/a", "<na>", "nan", "none", "null", "unk", "<unk>", "unknown", "-", "--", "?")
+WHOLE_FLOAT = re.compile(r"(\d+)\.0")
 CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)")  # 00:00:02.070, 0:02.07, 00:00:02,070
 NUMBER_WITH_UNIT = re.compile(r"([+-]?[\d.,]+(?:[eE][+-]?\d+)?)\s*(s|sec|secs|seconds?|ms|msec|milliseconds?)")
 THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:[.,]\d{3})+")  # 2,660, which also is 2.66 with a decimal comma
@@ -28,8 +29,14 @@ def cell_text(value: object) -> str:
 
 
 def cell_speaker(value: object) -> str:
-    """The name of a speaker; "" for an empty cell, and for N/A, unknown and the like."""
-    return "" if (name := cell_text(value)).casefold() in NO_SPEAKER else name
+    """The name of a speaker; "" for an empty cell, and for N/A, unknown and the like.
+
+    One person has one name: with one form of accents and spaces, and the number of a column with gaps, which pandas
+    writes as 7.0, is 7.
+    """
+    name = " ".join(composed(cell_text(value)).split())
+    name = match[1] if (match := WHOLE_FLOAT.fullmatch(name)) else name
+    return "" if name.casefold() in NO_SPEAKER else name
 
 
 def cell_number(value: object) -> float | None:

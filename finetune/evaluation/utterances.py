@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from finetune.core.errors import DataError
 from finetune.core.languages import row_language
+from finetune.core.unicode_text import composed
 from finetune.core.wording import count
 from finetune.data.acoustics import bandwidth, snr
 from finetune.data.audio import load_utterance
 from finetune.data.audit import audit, stated_utterances
 from finetune.data.byte_range import in_folder
-from finetune.data.cells import cell_seconds
+from finetune.data.cells import cell_seconds, cell_text
 from finetune.data.corpora import read_corpus
 from finetune.data.formats.tables import read_table
 from finetune.data.manifest import PROMPT_COLUMNS, VERSION_KEY, Utterance, read_manifest
@@ -112,6 +113,12 @@ def languages_of(item: Utterance) -> tuple[str, str]:
     return row_language(item.language) or item.language, row_language(target) or target
 
 
+def group_name(value: object) -> str:
+    """A cell as the name of a group: with one form of accents and spaces, 1.0 (a column of pandas with gaps) as 1."""
+    whole = isinstance(value, float) and value.is_integer()
+    return " ".join(composed(f"{value:.0f}" if whole else cell_text(value)).split())
+
+
 def clip_of(item: Utterance, instruction: str, measure_audio: bool, load_audio: LoadAudio = load_utterance) -> Clip:
     """Converts an utterance to a clip for scoring.
 
@@ -124,7 +131,7 @@ def clip_of(item: Utterance, instruction: str, measure_audio: bool, load_audio: 
     Raises:
         DataError: the audio cannot be read.
     """
-    extra = {key: "" if value is None else str(value) for key, value in item.extra.items()}
+    extra = {key: group_name(value) for key, value in item.extra.items()}
     columns = {"speaker": item.speaker, "language": item.language, **extra}
     columns |= {name: value for name in PROMPT_COLUMNS if (value := getattr(item, name))}
     measures, (language, target) = {"duration": item.duration}, languages_of(item)

@@ -136,6 +136,16 @@ def test_a_speaker_that_is_not_known_is_nobody(tmp_path: Path) -> None:
     assert [item.speaker for item in check(*rows).kept] == ["", "", "", "Una Known", "NA", ""]
 
 
+def test_one_speaker_has_one_name(tmp_path: Path) -> None:
+    """Numbers of a column with gaps are floats in pandas, and accents can be one character or two."""
+    names = [7, 7.0, "7.0", " 7", "7.5", "Zo\u00e9  B", "Zoe\u0301 B"]
+    rows = [
+        {"audio_filepath": write_noise(tmp_path, f"{number}.wav", seed=number), "text": "a", "speaker": name}
+        for number, name in enumerate(names)
+    ]
+    assert [item.speaker for item in check(*rows).kept] == ["7"] * 4 + ["7.5", "Zo\u00e9 B", "Zo\u00e9 B"]
+
+
 def test_brackets_of_annotations_are_no_json(tmp_path: Path) -> None:
     texts = ("[noise] yes", "{F uh, } yes", "[laughter-yes]", "['a'] is a list", "#1 of n/a")
     rows = [{"audio_filepath": write_noise(tmp_path, f"{n}.wav"), "text": text} for n, text in enumerate(texts)]

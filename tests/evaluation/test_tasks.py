@@ -21,6 +21,7 @@ from finetune.evaluation.evaluate import evaluate
 from finetune.evaluation.score import ScoreResult, score, score_table
 from finetune.evaluation.scoring_sets import scoring_sets
 from finetune.evaluation.task_results import task_line
+from finetune.evaluation.utterances import clip_of
 from finetune.inference.recognize import Hypothesis
 from finetune.metrics.chrf import chrf_counts, chrf_error
 from finetune.metrics.results import EvaluationResults
@@ -303,3 +304,10 @@ def test_score_has_a_mean_of_words_and_a_mean_of_characters(tmp_path: Path) -> N
         r"ja, CER .* 40\.00 .*\nmean of 2 sets \(macro\) +12\.50 .*\nmean of 1 set \(macro CER\) +40\.00", table
     )
     assert scored("ja").macro_wer is None
+
+
+def test_values_that_look_the_same_are_one_group() -> None:
+    values: list[object] = ["Zo\u00e9 ", "Zoe\u0301", 1, 1.0, None, "  ", "a  b", True]
+    clips = [clip_of(Utterance("u", "a", 1.0, "x", extra={"site": value}), "", False) for value in values]
+    names = [clip.columns["site"] for clip in clips]
+    assert names == ["Zo\u00e9", "Zo\u00e9", "1", "1", "", "", "a b", "True"]
