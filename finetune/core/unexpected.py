@@ -5,6 +5,15 @@ import os
 from finetune.core.files import is_disk_full
 
 TRACEBACK = "FINETUNE_TRACEBACK"  # set it to see the traceback
+# What every command that loads a model imports, as in pyproject.toml; an export has no other list of them.
+PACKAGES = (
+    "torch>=2.9",
+    "transformers>=5.10.1,<6",
+    "huggingface-hub>=1.5",
+    "numpy>=2.0",
+    "soundfile>=0.13",
+    "soxr>=0.5",
+)
 
 
 def explain(error: Exception) -> str:
@@ -19,12 +28,34 @@ def explain(error: Exception) -> str:
         return f"{place}cannot be read or written ({error.strerror or error})"
     if isinstance(error, MemoryError):
         return "not enough memory"
+    if isinstance(error, ImportError) and not (error.name or "").startswith("finetune"):
+        return _unfitting_packages(error)
     import traceback
 
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return (
         f"unexpected {type(error).__name__} in {frame.filename}:{frame.lineno}: {str(error)[:500]}. This is a bug; "
         f"please report it with the traceback, {_traceback_file(error)}"
+    )
+
+
+def _unfitting_packages(error: ImportError) -> str:
+    """A package is missing, or two do not fit together: the reason, what is installed, and what is needed."""
+    import re
+    from importlib import metadata
+
+    installed = dict[str, str]()
+    for name in (*(re.split("[<>=]", package)[0] for package in PACKAGES), "tokenizers"):
+        try:
+            installed[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            installed[name] = "missing"
+    reason = " ".join(str(error).split())[:500]
+    found = ", ".join(f"{name} {version}" for name, version in installed.items())
+    needed = " ".join(f"'{package}'" for package in PACKAGES)
+    return (
+        f"a Python package is missing or does not fit the others: {reason}\nInstalled: {found}\n"
+        f"Run: pip install {needed}"
     )
 
 
