@@ -223,3 +223,39 @@ def test_the_export_of_a_run(nano: Path, tmp_path: Path) -> None:
 
 def test_a_name_of_the_hub_layout() -> None:
     assert gguf_name("language_model.model.layers.3.self_attn.q_proj.weight") == "blk.3.attn_q.weight"
+
+
+def test_a_configuration_without_what_transformers_fills_in(nano: Path, tmp_path: Path) -> None:
+    """Special tokens are those of the tokenizer, which end the text in this toolkit too."""
+    folder = copy_with(nano, tmp_path / "short", {"text_config.bos_token_id": None, "text_config.eos_token_id": [7, 8]})
+    config = json.loads((folder / "config.json").read_text())
+    for key in ("pad_token_id", "rms_norm_eps", "hidden_act"):
+        del config["text_config"][key]
+    del config["window_size"]
+    (folder / "config.json").write_text(json.dumps(config))
+    text, audio = (read(path)[1] for path in write_gguf(folder, tmp_path, "F32"))
+    assert [text[f"tokenizer.ggml.{kind}_token_id"] for kind in ("bos", "eos", "padding")] == [1022, 1022, 1021]
+    assert text["granite.attention.layer_norm_rms_epsilon"] == pytest.approx(1e-6)  # of GraniteConfig
+    assert audio["clip.audio.projector.window_size"] == 15
+    (folder / "tokenizer_config.json").write_text("{}")
+    stated = read(write_gguf(folder, tmp_path, "F32")[0])[1]
+    assert not {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.padding_token_id"} & stated.keys()
+
+
+def test_biases_of_queries_and_keys_are_stored_for_rotation_too(nano: Path, tmp_path: Path) -> None:
+    folder = copy_with(nano, tmp_path / "biased", {"text_config.attention_bias": True})
+    tensors = load_file(folder / "model.safetensors")
+    for module, size in (("q_proj", 192), ("k_proj", 64), ("v_proj", 64)):
+        tensors[f"language_model.model.layers.0.self_attn.{module}.bias"] = torch.arange(size).float()
+    save_file(tensors, folder / "model.safetensors")
+    stored, _ = read(write_gguf(folder, tmp_path, "F32")[0])
+    for name in ("attn_q", "attn_k"):
+        assert stored[f"blk.0.{name}.bias"][:4].tolist() == [0, 16, 1, 17]
+        assert stored[f"blk.0.{name}.bias"][32:34].tolist() == [32, 48]
+    assert stored["blk.0.attn_v.bias"].tolist() == list(range(64))
+
+
+def test_another_activation_is_refused(nano: Path, tmp_path: Path) -> None:
+    folder = copy_with(nano, tmp_path / "gelu", {"text_config.hidden_act": "gelu"})
+    with pytest.raises(ModelError, match="hidden_act 'gelu'; llama.cpp's Granite has only silu"):
+        write_gguf(folder, tmp_path, "F32")

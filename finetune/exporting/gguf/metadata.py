@@ -9,6 +9,7 @@ from finetune.core.errors import ModelError
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's types of tokens
 QUERY_LAYERS = 2  # of the projector; llama.cpp reads exactly two
 LAYER_NORM_EPS = 1e-5
+ACTIVATION = "silu"  # of the language model
 # Of transformers, which llama.cpp computes with too. None in a configuration is the default.
 YARN_DEFAULTS = {
     "beta_fast": 32,
@@ -32,10 +33,17 @@ def add_text_metadata(writer: Any, config: dict[str, Any], name: str) -> None:
         name: Name of the model.
 
     Raises:
-        ModelError: the positions are scaled in a way other than YaRN with the usual values.
+        ModelError: the activation is not SiLU, or the positions are scaled in a way other than YaRN with the usual
+            values.
     """
     text = config["text_config"]
-    head_size = text["hidden_size"] // text["num_attention_heads"]
+    if text["hidden_act"] != ACTIVATION:
+        raise ModelError(f"config.json: hidden_act {text['hidden_act']!r}; llama.cpp's Granite has only {ACTIVATION}")
+    usual_size = text["hidden_size"] // text["num_attention_heads"]
+    head_size = text.get("head_dim") or usual_size
+    if head_size != usual_size:
+        writer.add_key_length(head_size)
+        writer.add_value_length(head_size)
     writer.add_name(name)
     writer.add_context_length(text["max_position_embeddings"])
     writer.add_embedding_length(text["hidden_size"])
@@ -121,18 +129,36 @@ def add_tokenizer(writer: Any, folder: Path, config: dict[str, Any]) -> None:
         tokens[index], types[index] = token, NORMAL
     for added in tokenizer["added_tokens"]:
         tokens[added["id"]], types[added["id"]] = added["content"], CONTROL if added["special"] else USER_DEFINED
-    text = config["text_config"]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(_splitter(tokenizer, folder))
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]])
-    writer.add_bos_token_id(text["bos_token_id"])
-    writer.add_eos_token_id(text["eos_token_id"])
-    writer.add_pad_token_id(text["pad_token_id"])
+    for kind, write in (
+        ("bos", writer.add_bos_token_id),
+        ("eos", writer.add_eos_token_id),
+        ("pad", writer.add_pad_token_id),
+    ):
+        if (token := _special_token(folder, kind, tokens, config["text_config"])) is not None:
+            write(token)
     writer.add_add_bos_token(False)
     if template := _chat_template(folder):
         writer.add_chat_template(template)
+
+
+def _special_token(folder: Path, kind: str, tokens: list[str], text: dict[str, Any]) -> int | None:
+    """The token `bos`, `eos` or `pad`: that of the tokenizer, with which this toolkit decodes, else of config.json."""
+    stored = _tokenizer_config(folder).get(f"{kind}_token")
+    name = stored.get("content") if isinstance(stored, dict) else stored
+    if name in tokens:
+        return tokens.index(name)
+    token = text.get(f"{kind}_token_id")
+    return token if isinstance(token, int) else None
+
+
+def _tokenizer_config(folder: Path) -> dict[str, Any]:
+    path = folder / "tokenizer_config.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def _chat_template(folder: Path) -> str:
@@ -140,8 +166,7 @@ def _chat_template(folder: Path) -> str:
     path = folder / "chat_template.jinja"
     if path.is_file():
         return path.read_text(encoding="utf-8")
-    path = folder / "tokenizer_config.json"
-    stored = json.loads(path.read_text(encoding="utf-8")).get("chat_template") if path.is_file() else None
+    stored = _tokenizer_config(folder).get("chat_template")
     return stored if isinstance(stored, str) else ""
 
 

@@ -93,7 +93,7 @@ def _stored(weights: HubWeights, name: str, heads: int, key_heads: int) -> list[
             StoredTensor(gguf_name(name.replace("to_kv", part)), (rows, *shape[1:]), partial(_rows, read, start, rows))
             for part, start in (("to_k", 0), ("to_v", rows))
         ]
-    if match := re.search(r"self_attn\.([qk])_proj\.weight$", name):
+    if match := re.search(r"self_attn\.([qk])_proj\.(?:weight|bias)$", name):
         rotated = partial(_for_rotation, read, heads if match[1] == "q" else key_heads)
         return [StoredTensor(gguf_name(name), shape, rotated)]
     if name.endswith(".batch_norm.weight"):
@@ -119,7 +119,7 @@ def _reshaped(read: Callable[[], Tensor], shape: tuple[int, ...]) -> Tensor:
 def _for_rotation(read: Callable[[], Tensor], heads: int) -> Tensor:
     """Rows of each head reordered from (first halves, second halves) to pairs."""
     rows = read()
-    return rows.reshape(heads, 2, -1, rows.shape[1]).transpose(1, 2).reshape(rows.shape)
+    return rows.reshape(heads, 2, -1, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
 
 
 def _batch_norm_scale(weights: HubWeights, prefix: str) -> Tensor:

@@ -4,6 +4,7 @@ Tensors are read, converted and written one at a time, so memory holds one tenso
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from finetune.core.errors import ModelError
 from finetune.core.extras import require
 from finetune.exporting.gguf.metadata import add_audio_metadata, add_text_metadata, add_tokenizer
 from finetune.exporting.gguf.tensors import HubWeights, StoredTensor, stored_tensors
+from finetune.model.model_config import parse_config
 
 FLOAT32_ONLY = ("a.proj_query", "attn_rel_pos_emb", "conv_dw.weight")  # llama.cpp computes with these in float32
 QUANTIZED_BLOCK = 32  # values that share a scale in Q8_0
@@ -38,6 +40,8 @@ def write_gguf(folder: Path, target: Path, dtype: str) -> tuple[Path, Path]:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if config.get("has_lora_adapter"):
         raise ModelError(f"{folder}: it has an adapter that is not merged; export it with --format hf first")
+    with suppress(KeyError, ValueError):  # positions that transformers refuses; they are refused below with their type
+        config = parse_config(config).to_dict()  # with the defaults of what it does not state
     text = config["text_config"]
     tensors = stored_tensors(HubWeights(folder), text["num_attention_heads"], text["num_key_value_heads"])
     paths = target / f"model-{dtype}.gguf", target / f"mmproj-{dtype}.gguf"
