@@ -290,6 +290,22 @@ def test_base_facts(tmp_path: Path) -> None:
     assert base_facts(str(folder), None, folder) == BaseFacts("0123", license="mit")
 
 
+def test_a_licence_that_the_hub_does_not_know_keeps_its_name_and_link(facts: CardFacts, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_bytes(
+        b"---\r\nlicense: other\r\nlicense_name: acme-1\r\nlicense_link: LICENSE.md\r\n---\r\n"
+    )
+    base = base_facts("acme/speech", "77", tmp_path)
+    link = "https://huggingface.co/acme/speech/blob/77/LICENSE.md"
+    card = model_card(replace(facts, base=base), FORM)
+    stated = {key: value for key, value in header(card).items() if key.startswith("license")}
+    assert stated == {"license": "other", "license_name": "acme-1", "license_link": link}
+    assert f"licence: other (acme-1, {link})." in card
+    assert base_facts(str(tmp_path), None, tmp_path).license_link == "LICENSE.md", "copied with the model"
+    (tmp_path / "README.md").write_text("---\nlicense: [mit, apache-2.0]\n---\n")
+    both = model_card(replace(facts, base=base_facts("acme/speech", "77", tmp_path)), FORM)
+    assert header(both)["license"] == ["mit", "apache-2.0"] and "licence: mit, apache-2.0." in both
+
+
 @pytest.mark.parametrize(
     "text", ["# no front matter", "---\nlicense: [\n---\n", "---\nlicense: mit\n", "x\n---\na: 1\n---\n"]
 )

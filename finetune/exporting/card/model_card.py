@@ -146,7 +146,13 @@ def model_card(facts: CardFacts, form: CardFormat) -> str:
 def _front_matter(facts: CardFacts, form: CardFormat) -> dict[str, Any]:
     base, sets = facts.base, hub_sets([*facts.recipe.data.train, *facts.recipe.data.replay])
     languages = language_codes(facts.data)
-    content: dict[str, Any] = {"license": base.license} if base.license else {}
+    licenses = base.license.split(", ")
+    stated = {
+        "license": licenses if len(licenses) > 1 else base.license,
+        "license_name": base.license_name,
+        "license_link": base.license_link,
+    }
+    content: dict[str, Any] = {key: value for key, value in stated.items() if value}
     if base.hub:
         content |= {"base_model": base.hub, "base_model_relation": form.relation}
     content |= {"library_name": form.library, "pipeline_tag": TASK}

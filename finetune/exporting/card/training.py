@@ -27,8 +27,10 @@ def training_section(
     """All of it, as lists and a table of the data."""
     origin = f"`{base.name}`" + (f", revision `{base.revision}`" if base.revision else "")
     through = f", through the first stage `{base.first_stage}`" if base.first_stage else ""
+    details = ", ".join(filter(None, [base.license_name, base.license_link]))
+    licence = (base.license or "not stated by the base model") + (f" ({details})" if details else "")
     lines = [
-        f"- Base model: {origin}{through}; licence: {base.license or 'not stated by the base model'}.",
+        f"- Base model: {origin}{through}; licence: {licence}.",
         f"- Trained: {', '.join(trained_parts(recipe.parts))}"
         + (f" ({record.trained_parameters:,} of {record.total_parameters:,} parameters)." if record else "."),
         f"- Settings: {'; '.join(_settings(recipe, record))}. `adaptation.json` has all settings.",
