@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from finetune.core.config import Recipe
+from finetune.core.errors import ModelError
 from finetune.core.files import read_json, write_json
 from finetune.core.model_limits import ADAPTATION, ModelLimits
 from finetune.core.run_dir import RunDir
@@ -67,5 +68,18 @@ class Adaptation(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Reads it from an exported folder. Raises OSError if it is missing, ValueError if it has another schema."""
-        return cls.model_validate(read_json(folder / FILE))
+        """Reads it from an exported folder.
+
+        Raises:
+            OSError: it is missing.
+            ModelError: it is damaged, or of another version.
+        """
+        path = folder / FILE
+        try:
+            return cls.model_validate(read_json(path))
+        except ValidationError as error:
+            first = error.errors()[0]
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+        except ValueError as error:
+            reason = str(error)[:200]
+        raise ModelError(f"{path}: damaged, or of another version ({reason}); export the run again")

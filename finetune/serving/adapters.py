@@ -122,6 +122,7 @@ def find_adapter(name: str, folder: Path, base: ServedModel) -> AdapterFolder:
 
     Raises:
         CheckpointError: none of these.
+        ModelError: the record of the adapter, which has its prompt, is damaged.
     """
     for run, files in ((RunDir(folder), folder / "best"), (RunDir(folder.resolve().parent), folder)):
         if run.resolved.is_file() and (files / PARTS).is_file():
@@ -133,7 +134,7 @@ def find_adapter(name: str, folder: Path, base: ServedModel) -> AdapterFolder:
             return _described(name, files, recipe, limits, base)
     try:
         adaptation = Adaptation.read(folder)
-    except (OSError, ValueError):
+    except OSError:  # there is none
         adaptation = None
     if adaptation is not None and (folder / ADAPTER_CONFIG).is_file():
         return _described(name, folder, adaptation.recipe, adaptation.limits, base)
@@ -158,7 +159,7 @@ def _check_base(name: str, recipe: Recipe, base: ServedModel) -> None:
     """Warns if an adapter was trained on another model. Raises CheckpointError if its base was trained further."""
     source, trained_on = base.network.source, recipe.model.base
     if not _is_same(source, trained_on):
-        with suppress(OSError, ValueError):  # not an export
+        with suppress(OSError, ModelError):  # not an export
             if _is_same(Adaptation.read(Path(source)).base, trained_on):
                 raise CheckpointError(
                     f"the adapter {name} was trained on {trained_on}, and {source} was trained further from it; "

@@ -1,6 +1,7 @@
 """The card of files that were made from a merged export: GGUF and ONNX."""
 
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import yaml
 from report_facts import recipe
 
+from finetune.core.errors import ModelError
 from finetune.core.model_limits import ModelLimits
 from finetune.core.run_dir import RunDir
 from finetune.exporting.adaptation import Adaptation
@@ -51,6 +53,23 @@ def test_a_base_folder_that_was_deleted(nano: Path, tmp_path: Path) -> None:
     text = card(nano, tmp_path, "/srv/gone/my-base", GGUF_CARD)
     assert "- Base model: `my-base`;" in text and "huggingface.co" not in text
     assert "base_model" not in yaml.safe_load(text.split("---\n")[1])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "Expecting property name"),
+        ("[]", "Input should be a valid dictionary"),
+        ('{"schema_version": 2}', "schema_version: Input should be 1"),
+    ],
+)
+def test_a_damaged_record_is_named(tmp_path: Path, content: str, reason: str) -> None:
+    run = RunDir(tmp_path)
+    run.export.mkdir()
+    (run.export / "adaptation.json").write_text(content)
+    start = re.escape(f"{run.export / 'adaptation.json'}: damaged, or of another version ({reason}")
+    with pytest.raises(ModelError, match=start):
+        write_converted_card(tmp_path / "converted", run, GGUF_CARD)
 
 
 @pytest.mark.parametrize(

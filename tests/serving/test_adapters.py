@@ -138,6 +138,12 @@ def test_wrong_adapters_are_refused(model: Load, nano: Path, tmp_path: Path, fol
         with_adapters(base, {"x": tmp_path}, 0.9)
     with pytest.raises(CheckpointError, match="not a run"):
         with_adapters(base, {"x": nano}, 0.9)
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "adapter_config.json").write_text("{}")
+    (damaged / "adaptation.json").write_text("{}")
+    with pytest.raises(ModelError, match="damaged, or of another version"):
+        with_adapters(base, {"x": damaged}, 0.9)
     with pytest.raises(ModelError, match="more than 1e-12 of"):
         with_adapters(base, {"x": folders["llm"]}, 1e-12)
     with pytest.raises(RecipeError, match="the name of the base"):

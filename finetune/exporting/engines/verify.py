@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.core.config import EvaluateSection
-from finetune.core.errors import DataError, ModelError
+from finetune.core.errors import DataError
 from finetune.core.model_limits import ADAPTATION
 from finetune.core.options import DecodingOptions
 from finetune.core.prompts import INSTRUCTION
@@ -91,10 +91,7 @@ def trained_instruction(folder: Path, run: RunDir | None, merged: bool) -> str:
     source = [] if merged else [(run or RunDir(folder.resolve().parent)).export]
     for path in (place / ADAPTATION for place in (folder, *source)):
         if path.is_file():
-            try:
-                return Adaptation.read(path.parent).recipe.model.instruction
-            except (OSError, ValueError) as error:
-                raise ModelError(f"{path}: damaged, or of another version ({str(error)[:200]})") from error
+            return Adaptation.read(path.parent).recipe.model.instruction
     return INSTRUCTION
 
 
