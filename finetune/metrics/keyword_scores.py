@@ -8,6 +8,7 @@ import numpy as np
 from finetune.metrics.blocks import choose_blocks
 from finetune.metrics.hallucination import false_keywords
 from finetune.metrics.results import KeywordListScores
+from finetune.metrics.score_intervals import share_interval
 from finetune.metrics.scorecard import Clip, ScoringOptions, term_scores, units_of
 from finetune.metrics.scores import SubsetWer
 from finetune.metrics.significance import Interval, bootstrap_wer, paired_difference
@@ -68,7 +69,9 @@ def keyword_list_scores(
         recall=summary.recall,
         terms=term_scores(counts, blocks, options) if summary.support else None,
         precision=summary.precision,
-        precision_interval=flipped(interval(wrong, written)) if sum(written) else None,
+        precision_interval=flipped(share_interval(wrong, written, blocks.names, options.replicas, options.seed))
+        if sum(written)
+        else None,
         false_keywords_per_clip=sum(false) / len(clips),
         false_keywords_interval=interval(false, [1] * len(clips)),
         without_term=SubsetWer(

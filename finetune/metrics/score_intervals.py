@@ -19,7 +19,7 @@ import numpy as np
 from finetune.metrics.binomial import clopper_pearson
 from finetune.metrics.blocks import MIN_BLOCKS
 from finetune.metrics.resampling import FloatArray, resample, subset_totals
-from finetune.metrics.significance import CONFIDENCE, POWER, SIGNIFICANCE, Interval, PairedDifference
+from finetune.metrics.significance import CONFIDENCE, POWER, SIGNIFICANCE, Interval, PairedDifference, bootstrap_wer
 from finetune.metrics.t_distribution import t_quantile
 
 Statistic = Callable[[FloatArray], FloatArray]  # summed counts (M, N) to scores (N,) from 0 to 1; higher is better
@@ -48,6 +48,19 @@ def score_interval(
         return value, Interval((1 - share) * value, value + share * (1 - value), blocks, note)
     low, high = _span(statistic(resample(sums, replicas, seed)), value, error, blocks)
     return value, Interval(max(0.0, low), min(1.0, high), blocks, _few(blocks))
+
+
+def share_interval(
+    hits: Sequence[int], totals: Sequence[int], groups: Sequence[Hashable], replicas: int, seed: int
+) -> Interval:
+    """The 95 % interval of a share, such as that of the missed terms: of `hits` in `totals`, one each for an utterance.
+
+    Utterances without anything to count say nothing about the share, so they are no blocks: two terms of one clip are
+    one block, also in a large set. At least one total must be above 0.
+    """
+    used = [index for index, total in enumerate(totals) if total]
+    columns = ([column[index] for index in used] for column in (hits, totals, groups))
+    return bootstrap_wer(*columns, replicas, seed)
 
 
 def score_difference(

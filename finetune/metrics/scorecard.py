@@ -11,7 +11,7 @@ from finetune.metrics.chrf import chrf, chrf_counts, chrf_error
 from finetune.metrics.groups import GroupTable, group_table, in_bins
 from finetune.metrics.hallucination import false_keywords, flags
 from finetune.metrics.mapsswe import Mapsswe, mapsswe
-from finetune.metrics.score_intervals import score_difference
+from finetune.metrics.score_intervals import score_difference, share_interval
 from finetune.metrics.scores import (
     BlockUnit,
     Comparison,
@@ -211,7 +211,7 @@ def term_scores(counts: TermCounts, blocks: Blocks, options: ScoringOptions) -> 
         if not total.support:
             return TermScores(**vars(total))
         misses = counts.misses(row.term for row in chosen)
-        missed = bootstrap_wer(*misses, blocks.names, options.replicas, options.seed)
+        missed = share_interval(*misses, blocks.names, options.replicas, options.seed)
         return TermScores(**vars(total), low=max(0.0, 1 - missed.high), high=1 - missed.low, note=missed.note)
 
     return TermsBySeen(summary(True), summary(False))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from finetune.metrics.score_intervals import score_difference, score_interval
+from finetune.metrics.score_intervals import score_difference, score_interval, share_interval
 
 Counts = list[list[int]]
 
@@ -72,3 +72,12 @@ def test_equal_blocks_have_an_interval_and_one_block_has_none() -> None:
     assert (value, interval.low, interval.high) == (0.3, 0.0, 1.0) and "only 1 block:" in interval.note
     same = score_difference([[3, 10]] * 20, [[3, 10]] * 20, list(range(20)), mean, 100, 0)
     assert (same.difference, same.p_value, same.detectable) == (0.0, 1.0, None) and same.low < 0 < same.high
+
+
+def test_clips_without_a_term_are_no_blocks_of_the_recall() -> None:
+    names = [f"clip {number}" for number in range(60)]
+    one = share_interval([0] * 60, [2] + [0] * 59, names, 1000, 0)  # two terms of one clip, none missed
+    assert (one.low, one.high, one.blocks) == (0.0, 1.0, 1)
+    assert one.note == "only 1 block: the interval is not reliable"
+    few = share_interval([0] * 60, [1] * 4 + [0] * 56, names, 1000, 0)
+    assert (few.low, few.blocks) == (0.0, 4) and few.high == pytest.approx(1 - 0.025 ** (1 / 4))
