@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from finetune.metrics.blocks import choose_blocks
+from finetune.metrics.blocks import Blocks, choose_blocks
 from finetune.metrics.hallucination import false_keywords
 from finetune.metrics.results import KeywordListScores
 from finetune.metrics.score_intervals import share_interval
@@ -69,15 +69,22 @@ def keyword_list_scores(
         recall=summary.recall,
         terms=term_scores(counts, blocks, options) if summary.support else None,
         precision=summary.precision,
-        precision_interval=flipped(share_interval(wrong, written, blocks.names, options.replicas, options.seed))
-        if sum(written)
-        else None,
+        precision_interval=_precision_interval(wrong, written, blocks, options),
         false_keywords_per_clip=sum(false) / len(clips),
         false_keywords_interval=interval(false, [1] * len(clips)),
         without_term=SubsetWer(
             len(without_term), error_rate(sum(errors[i] for i in without_term), sum(words[i] for i in without_term))
         ),
     )
+
+
+def _precision_interval(
+    wrong: Sequence[int], written: Sequence[int], blocks: Blocks, options: ScoringOptions
+) -> Interval | None:
+    """The interval of the precision; None if no term is written."""
+    if not any(written):
+        return None
+    return flipped(share_interval(wrong, written, blocks.names, options.replicas, options.seed))
 
 
 def flipped(interval: Interval) -> Interval:
