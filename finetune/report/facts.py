@@ -10,19 +10,21 @@ from finetune.metrics.scores import Comparison, Scores
 
 @dataclass(frozen=True)
 class Overlap:
-    """Overlap of test with train and replay.
+    """Overlap of test and canary with train and replay.
 
     Attributes:
         clips: test clips with a training sentence or with training audio.
         sentences: test clips with a training sentence.
         audio: test clips with training audio.
         speakers: test speakers that are in the training data.
+        canary_speakers: speakers of the canary that are in the training data.
     """
 
     clips: int
     sentences: int
     audio: int
     speakers: int
+    canary_speakers: int = 0
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from finetune.metrics.blocks import MIN_BLOCKS
 from finetune.metrics.scores import TermRow
 from finetune.metrics.significance import SIGNIFICANCE
 from finetune.report.facts import Advice, Facts
+from finetune.report.overlap import limited_to_speakers
 from finetune.report.verdict import BAD, forgetting, hallucination
 from finetune.report.wording import percent, points, sentence
 
@@ -27,8 +28,8 @@ def leaking(facts: Facts) -> Advice | None:
     return Advice(
         "leaking",
         f"{count(facts.overlap.clips, 'test clip')} with training text or training audio.",
-        "Remove these clips from train (manifests/problems.json lists them) and train again: the test scores are too "
-        "good.",
+        "The test scores are too good. Remove the training clips with this text or audio (manifests/problems.json "
+        "names them) and train again.",
     )
 
 
@@ -122,7 +123,7 @@ def no_canary(facts: Facts) -> Advice | None:
 
 def forgotten(facts: Facts) -> Advice | None:
     data, train = facts.recipe.data, facts.recipe.train
-    finding = forgetting(facts.results, train.max_canary_loss)
+    finding = forgetting(limited_to_speakers(facts.results, facts.overlap), train.max_canary_loss)
     if finding.state != BAD:
         return None
     actions = [
@@ -130,7 +131,7 @@ def forgotten(facts: Facts) -> Advice | None:
         for applies, action in (
             (not data.replay, "mix general speech into the training (data.replay)"),
             (bool(data.replay), "increase data.replay_weight"),
-            (not train.interpolate, "interpolate towards the base (train.interpolate: [0.95, 0.9])"),
+            (not train.interpolate, "interpolate towards the base (train.interpolate: [0.96, 0.92])"),
             (train.max_canary_loss is None, "limit the loss of the selected adapter (train.max_canary_loss: 0.02)"),
         )
         if applies

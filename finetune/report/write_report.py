@@ -90,7 +90,7 @@ def _content(run: RunDir, results: EvaluationResults, recipe: Recipe, trained: R
         findings=[
             verdict.domain(limited),
             *filter(None, [verdict.translation(limited)]),
-            verdict.forgetting(results, recipe.train.max_canary_loss),
+            verdict.forgetting(limited, recipe.train.max_canary_loss),
             verdict.hallucination(results),
             verdict.leak(overlap, len({row.speaker for row in rows} - {""})),
         ],

@@ -1,13 +1,16 @@
 """The verdict follows from intervals and counts."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from report_facts import DIFFERENCE, SAME, facts, metrics, results
 
+from finetune.core.run_dir import RunDir
 from finetune.report.advice import advise
 from finetune.report.facts import Overlap
-from finetune.report.overlap import limited_to_speakers
+from finetune.report.overlap import limited_to_speakers, read_overlap
 from finetune.report.verdict import BAD, GOOD, OPEN, UNKNOWN, domain, forgetting, hallucination, leak
 
 
@@ -64,6 +67,21 @@ def test_a_verdict_does_not_hold_for_others_if_test_speakers_are_in_the_training
     assert "for other speakers like these" not in domain(limited).detail
     assert limited.differences["canary"] == before.differences["canary"]
     assert limited_to_speakers(before, Overlap(2, 2, 0, speakers=0)) == before
+    canary = limited_to_speakers(before, Overlap(0, 0, 0, speakers=0, canary_speakers=8))
+    assert canary.differences["test"] == before.differences["test"]
+    assert "on these 20 speakers; other speakers not shown" in forgetting(canary, None).detail
+
+
+def test_the_overlap_names_speakers_of_test_and_of_canary(tmp_path: Path) -> None:
+    def speaker(name: str) -> dict[str, str]:
+        return {"kind": "speaker also in train", "id": name, "audio_filepath": "a.wav", "detail": f"{name!r}, as in b"}
+
+    run = RunDir(tmp_path)
+    assert read_overlap(run) == Overlap(0, 0, 0, 0)
+    run.manifests.mkdir()
+    warnings = {"test": [speaker("ann")], "canary": [speaker("ann"), speaker("bob")]}
+    run.problems.write_text(json.dumps({split: {"warnings": items} for split, items in warnings.items()}))
+    assert read_overlap(run) == Overlap(0, 0, 0, speakers=1, canary_speakers=2)
 
 
 def test_no_loss_on_several_sets_has_the_narrowest_scope() -> None:
