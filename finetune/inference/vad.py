@@ -33,6 +33,16 @@ class Activity:
     speech: NDArray[np.bool_]  # (F,) certainly speech
     silent: NDArray[np.bool_]  # (F,) certainly silence
 
+    def after(self, frames: int) -> "Activity":
+        """The activity without the first frames."""
+        return Activity(
+            round(self.duration - frames * self.frame_seconds, 9),  # a multiple of a sample again
+            self.frame_seconds,
+            self.scores[frames:],
+            self.speech[frames:],
+            self.silent[frames:],
+        )
+
 
 Blocks = Iterable[NDArray[np.float32]]  # consecutive samples (n,) of one recording, mono, 16 kHz
 ActivityDetector = Callable[[Blocks], Activity]

@@ -73,9 +73,11 @@ class LiveAudio:
             return self._take(int(speech[0]), int(speech[gaps[0]]))
         if quiet * activity.frame_seconds >= PAUSE:
             return self._take(int(speech[0]), int(speech[-1]))
-        if activity.duration > self._max_window:
-            first, *_ = speech_windows(activity, self._max_window)
-            return self._cut(*(round(edge * SAMPLE_RATE) for edge in first))
+        begin = self._edge(int(speech[0]), -PADDING)  # silence before it does not make an utterance longer
+        utterance = activity.after(begin // ENERGY_FRAME)
+        if utterance.duration > self._max_window:
+            first, *_ = speech_windows(utterance, self._max_window)
+            return self._cut(*(begin + round(edge * SAMPLE_RATE) for edge in first))
         return None
 
     def current(self) -> Spoken | None:
@@ -122,13 +124,7 @@ class LiveAudio:
             empty = np.zeros(0, bool)
             return Activity(0.0, ENERGY_FRAME / SAMPLE_RATE, np.zeros(0, np.float32), empty, empty)
         activity = energy_vad([history, self._buffer])
-        return Activity(
-            len(self._buffer) / SAMPLE_RATE,
-            activity.frame_seconds,
-            activity.scores[skipped:],
-            activity.speech[skipped:],
-            activity.silent[skipped:],
-        )
+        return activity.after(skipped)
 
     def _take(self, first: int, last: int) -> Spoken:
         """The utterance between two frames of speech, with padding."""

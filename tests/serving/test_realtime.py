@@ -120,6 +120,21 @@ def test_speech_without_a_pause_is_cut_at_the_longest_window() -> None:
     assert sum(item.end - item.start for item in found) == pytest.approx(5.0, abs=0.4)
 
 
+@pytest.mark.parametrize("chunk", [0.2, 5.0])
+def test_silence_before_an_utterance_does_not_make_it_longer(chunk: float) -> None:
+    """Also if much audio comes at once: the pauses of 0.3 s would end a window of a longer utterance."""
+    tone = 0.1 * np.sin(2 * np.pi * 200 * np.arange(int(0.8 * SAMPLE_RATE)) / SAMPLE_RATE)
+    phrase = np.concatenate([tone, np.zeros(int(0.3 * SAMPLE_RATE)), tone])
+    audio = np.concatenate([np.zeros(int(2.8 * SAMPLE_RATE)), phrase, np.zeros(int(1.2 * SAMPLE_RATE))])
+    wave = (audio + np.random.default_rng(0).normal(0, 1e-4, len(audio))).astype(np.float32)
+    live, found = LiveAudio(max_window=3.0), []
+    for start in range(0, len(wave), step := int(chunk * SAMPLE_RATE)):
+        live.add(wave[start : start + step])
+        while (utterance := live.finished()) is not None:
+            found.append((round(utterance.start, 1), round(utterance.end, 1)))
+    assert found == [(2.6, 4.9)]
+
+
 def test_without_turn_detection_only_the_longest_window_ends_an_utterance(spoken: Any) -> None:
     live = LiveAudio(max_window=len(spoken) / SAMPLE_RATE, turn_detection=False)
     for start in range(0, len(spoken), 1600):
