@@ -199,7 +199,7 @@ class Decoder:
     def _decode(self) -> "Generator[AudioFrame, None, None]":
         """Decoded frames from the current packet. A last packet that is not complete is ignored."""
         failed: Exception | None = None
-        for packet in _packets(self._source, self._container, self._stream):
+        for packet in packets_of(self._source, self._container, self._stream):
             try:
                 frames: Any = packet.decode()
             except _av_errors() as error:
@@ -242,7 +242,7 @@ def _read_packets(source: AudioSource, problem: str) -> tuple[NDArray[np.int64],
     with container:
         name = container.format.name
         in_container = name.startswith("matroska")  # which states the duration of its longest stream
-        for packet in _packets(source, container, *([] if in_container else [stream])):
+        for packet in packets_of(source, container, *([] if in_container else [stream])):
             if packet.pts is not None and packet.time_base is not None:
                 end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
                 if packet.stream.index == stream.index:
@@ -261,7 +261,7 @@ def _read_packets(source: AudioSource, problem: str) -> tuple[NDArray[np.int64],
     return np.array(times, np.int64), np.array(durations, np.int64)
 
 
-def _packets(source: AudioSource, container: "InputContainer", *streams: "AudioStream") -> "Iterator[Packet[Any]]":
+def packets_of(source: AudioSource, container: "InputContainer", *streams: "AudioStream") -> "Iterator[Packet[Any]]":
     """The packets of some streams, or of all. Raises DataError if they cannot be read."""
     try:
         yield from container.demux(*streams)

@@ -1,30 +1,31 @@
-"""How much later than its video the audio of a file begins: players wait, but samples count from the first one."""
+"""How the times of audio in a container differ from its samples, which count from the first one and without gaps."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from finetune.core.errors import DataError
 from finetune.data.audio_source import AudioSource, audio_source
-from finetune.data.av_file import is_container, open_container
+from finetune.data.av_file import SAME_SIZE, is_container, open_container, packets_of
+
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
 
 VIDEO = (".mpg", ".mpeg", ".ts", ".mts", ".m2ts")  # those that `is_container` does not know
 HEAD = 16  # bytes for `is_container`
 LEAST = 0.1  # seconds; encoders delay the audio by a few hundredths
+LEAST_GAP = 0.3  # seconds of all gaps together; the times of packets are rounded
+LONGEST_PACKET = 0.2  # seconds, of the codecs of `SAME_SIZE`
 
 
 def video_delay(path: str | Path | AudioSource) -> float:
     """Seconds by which the audio begins after the video; 0.0 if it is less than LEAST, or the file has no video."""
-    try:
-        source = audio_source(path)
-        file = source.open()
-        try:
-            head = file.read(HEAD)
-        finally:
-            file.close()
-        if not is_container(head) and Path(str(path)).suffix.lower() not in VIDEO:
-            return 0.0
-        container, audio = open_container(source, "cannot be opened")
-    except (DataError, OSError):  # reported when the audio is read
+    opened = _open(path)
+    if opened is None:
         return 0.0
+    container, audio = opened
     with container:
         starts = [
             float(stream.start_time * stream.time_base)
@@ -35,3 +36,51 @@ def video_delay(path: str | Path | AudioSource) -> float:
             return 0.0
         delay = float(audio.start_time * audio.time_base) - min(starts)
     return delay if delay >= LEAST else 0.0
+
+
+def time_gaps(path: str | Path | AudioSource) -> tuple[float, float]:
+    """Seconds of audio before the first gap in the times of a file, and seconds of all gaps; (0.0, 0.0) without any.
+
+    A player is silent in a gap, such as one of a lost connection. A file whose packets have no durations has none.
+    """
+    opened = _open(path)
+    if opened is None:
+        return 0.0, 0.0
+    container, audio = opened
+    times, durations = list[float](), list[float]()
+    try:
+        with container:
+            for packet in packets_of(audio_source(path), container, audio):
+                if packet.pts is None or packet.time_base is None or packet.is_discard:
+                    continue
+                times.append(float(packet.pts * packet.time_base))
+                durations.append(float((packet.duration or 0) * packet.time_base))
+            codec = audio.codec_context.name if audio.codec_context else ""
+    except DataError:  # reported when the audio is read
+        return 0.0, 0.0
+    lengths = np.array(durations)
+    if codec in SAME_SIZE and len(lengths):  # MP4 counts a gap as a part of the packet before it
+        lengths[(lengths == 0) | (lengths > LONGEST_PACKET)] = np.median(lengths)
+    if len(lengths) < 2 or not lengths[:-1].all():
+        return 0.0, 0.0
+    before = np.cumsum(lengths) - lengths
+    gaps = np.array(times) - times[0] - before
+    if gaps[-1] < LEAST_GAP:
+        return 0.0, 0.0
+    return float(before[np.argmax(gaps >= LEAST_GAP)]), float(gaps[-1])
+
+
+def _open(path: str | Path | AudioSource) -> "tuple[InputContainer, AudioStream] | None":
+    """The container and the audio of a file; None if it is no container, or cannot be opened."""
+    try:
+        source = audio_source(path)
+        file = source.open()
+        try:
+            head = file.read(HEAD)
+        finally:
+            file.close()
+        if not is_container(head) and Path(str(path)).suffix.lower() not in VIDEO:
+            return None
+        return open_container(source, "cannot be opened")
+    except (DataError, OSError):  # reported when the audio is read
+        return None

@@ -14,7 +14,7 @@ from finetune.data.audio_source import AudioSource, audio_source
 from finetune.data.downmix import describe_mix
 from finetune.data.manifest import Utterance
 from finetune.data.truncation import truncation_sign
-from finetune.data.video_delay import video_delay
+from finetune.data.video_delay import time_gaps, video_delay
 from finetune.data.waveform import Recording
 from finetune.inference.encode import Waveform, load_waveforms
 from finetune.inference.longform import speech_windows
@@ -139,7 +139,7 @@ def open_recording(
         profile: the prompts of the model.
         detect: finds speech and pauses.
     """
-    note, chosen, delay = "", [source], 0.0
+    note, chosen, delay, gaps = "", [source], 0.0, (0.0, 0.0)
     try:
         if isinstance(source, Recording):
             note = source.note
@@ -150,8 +150,9 @@ def open_recording(
             numbers = range(count_channels(source)) if each else [int(options.channel)]
             chosen = [FileChannel(source, number) for number in numbers]
         if not isinstance(source, Recording):
-            delay = video_delay(source.path if isinstance(source, FileChannel) else source)
-        note = "; ".join(filter(None, (_truncation_note(source), _delay_note(delay), note)))
+            path = source.path if isinstance(source, FileChannel) else source
+            delay, gaps = video_delay(path), time_gaps(path)
+        note = "; ".join(filter(None, (_truncation_note(source), _delay_note(delay), _gap_note(*gaps), note)))
     except DataError as error:
         yield Job(source, options, error=error)
         return
@@ -200,6 +201,15 @@ def _delay_note(delay: float) -> str:
     return (
         f"the audio begins {delay:.2f} s after the pictures: times of srt and vtt count from the pictures, others from "
         "the audio"
+    )
+
+
+def _gap_note(first: float, seconds: float) -> str:
+    if not seconds:
+        return ""
+    return (
+        f"the audio has gaps of {seconds:.1f} s, the first after {first:.1f} s: players are silent there, but times of "
+        "the transcript leave the gaps out; fill them, such as with `ffmpeg -i IN -af aresample=async=1 OUT.wav`"
     )
 
 

@@ -303,6 +303,18 @@ def test_subtitles_fit_a_video_whose_audio_begins_later(granite: GraniteSpeech, 
         assert cue.end - first.end == pytest.approx(late.delay, abs=0.002)
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_gaps_in_the_times_of_a_video_are_named(granite: GraniteSpeech, tmp_path: Path, suffix: str) -> None:
+    pytest.importorskip("av")
+    wave = load_audio(RAIN)
+    write_video(tmp_path / f"gap.{suffix}", wave, 0.0, gap=1.5)
+    transcript = granite.transcribe(tmp_path / f"gap.{suffix}")
+    assert transcript.text == TEXTS[0]
+    assert transcript.note.startswith("the audio has gaps of 1.5 s, the first after ")
+    first = float(transcript.note.split("after ")[1].split(" s")[0])
+    assert first == pytest.approx(len(wave) / 32_000, abs=0.2)
+
+
 def test_keywords_go_into_the_prompt_up_to_its_room(granite: GraniteSpeech) -> None:
     with pytest.warns(UserWarning, match="not trained with keyword prompts"):
         transcript = finetune.transcribe(RAIN, granite, keywords=["the park", "lunch"])
