@@ -97,6 +97,12 @@ def _numbers(array: Any, name: str) -> NDArray[Any]:
     except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor on the meta device
         raise DataError(f"{name}: not an array of samples ({error})") from error
     if values.dtype.kind == "i":
+        peak = max(map(abs, (int(values.max(initial=0)), int(values.min(initial=0)))))
+        if values.dtype.itemsize == 8 and 0 < peak < 2**31:  # a list of 16-bit samples becomes such an array
+            raise DataError(
+                f"{name}: samples of 64-bit integers reach only {peak}; convert the array to the type of its samples, "
+                "such as array.astype('int16')"
+            )
         return values.astype(np.float32) / np.float32(-int(np.iinfo(values.dtype).min))
     with np.errstate(over="ignore"):  # infinity is refused later
         return values.astype(np.float32, copy=False)
