@@ -1,8 +1,10 @@
 """The audio that the Python API takes: paths, arrays, tensors, dicts and decoders of `datasets`."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from finetune.core.errors import DataError
 from finetune.data.waveform import Recording, to_recordings
@@ -37,8 +39,10 @@ def _recordings(item: Any, sample_rate: int | None, name: str, channel: str) -> 
         if sample_rate not in (None, item["sampling_rate"]):
             raise DataError(f"{name}: sample_rate is {sample_rate}, and its sampling_rate {item['sampling_rate']}")
         return to_recordings(item["array"], item["sampling_rate"], name, channel)
-    if isinstance(item, int | float):
+    if isinstance(item, int | float | np.number):
         raise DataError(f"{name}: a list is a list of audio; for one list of samples give numpy.array(samples)")
     if item is None or isinstance(item, bytes) or hasattr(item, "read"):  # an open file
         raise DataError(f"{name}: {type(item).__name__} is not audio; give a path, an array, a tensor or a dict")
+    if isinstance(item, Iterator | Set):
+        raise DataError(f"{name}: {type(item).__name__} is not audio; give a list, such as list(files)")
     return to_recordings(item, sample_rate, name, channel)

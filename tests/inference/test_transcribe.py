@@ -538,6 +538,9 @@ def test_a_wrong_sampling_rate_of_a_dict_is_an_error(granite: GraniteSpeech, rat
 @pytest.mark.parametrize(
     ("audio", "message"),
     [
+        (list(np.zeros(3, np.float32)), r"array 1: a list is a list of audio; .*numpy\.array"),
+        ((path for path in ["a.wav"]), r"array 1: generator is not audio; .*give a list"),
+        ({"a.wav"}, r"array 1: set is not audio; .*give a list"),
         ([0.1, 0.2], r"array 1: a list is a list of audio; .*numpy\.array"),
         ({"bytes": b"RIFF", "path": None}, "array 1: a dict needs the keys 'array' and 'sampling_rate'"),
     ],
