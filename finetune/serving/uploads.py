@@ -3,6 +3,7 @@
 import asyncio
 import mmap
 import os
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,11 @@ from finetune.serving.errors import ApiError
 MAX_FIELDS = 2000  # 1,000 keywords and other fields
 MAX_FIELD = 64 << 10  # bytes
 NOT_UTF8 = "the text fields must be UTF-8"
+NO_FILE_NAME = "`file` is text, not a file: its part of the form has no filename; send the audio as a file"
+EXTENDED_NAME = re.compile(rb"(;\s*filename)\*(?=\s*=)", re.IGNORECASE)  # of RFC 5987
+PLAIN_NAME = re.compile(rb";\s*filename\s*=", re.IGNORECASE)
 CHARSETS = (b"utf-8", b"utf8", b"us-ascii")  # others of Python's are slow, or make half characters
+MAX_FILE_TEXT = 4 << 10  # bytes of a field `file` without a filename, after which it is audio
 MAX_TEXT = 256 << 10  # bytes of all text fields
 _numbers = count()
 
@@ -83,14 +88,24 @@ class Form:
 class _Parser(MultiPartParser):
     """Starlette's parser with a limit for all text fields together, which are in memory.
 
-    A text that is not UTF-8 is an error; Starlette reads it as Latin-1.
+    A text that is not UTF-8 is an error; Starlette reads it as Latin-1. A part with only `filename*`, as older clients
+    write names outside of ASCII, is a file.
     """
 
     max_text, _text = MAX_TEXT, 0
     complete = False
 
+    def on_headers_finished(self) -> None:
+        disposition = self._current_part.content_disposition
+        if disposition and not PLAIN_NAME.search(disposition):
+            self._current_part.content_disposition = EXTENDED_NAME.sub(rb"\1", disposition)
+        super().on_headers_finished()
+
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._current_part.file is None:
+            size = len(self._current_part.data) + end - start
+            if self._current_part.field_name == "file" and size > MAX_FILE_TEXT:
+                raise _no_file_name()
             self._text += end - start
             if self._text > self.max_text:
                 raise ApiError(413, f"the text fields have more than {self.max_text >> 10} kB", None, "text_too_long")
@@ -98,7 +113,12 @@ class _Parser(MultiPartParser):
 
     def on_part_end(self) -> None:
         if self._current_part.file is None:
-            self._current_part.data.decode()
+            try:
+                self._current_part.data.decode()
+            except UnicodeDecodeError:
+                if self._current_part.field_name == "file":
+                    raise _no_file_name() from None
+                raise
         super().on_part_end()
 
     def on_end(self) -> None:
@@ -175,6 +195,10 @@ async def _limited(stream: AsyncIterator[bytes], options: ServeOptions) -> Async
         if chunk and elapsed > options.upload_pause and size < options.upload_rate * elapsed:
             raise _too_slow()
         yield chunk
+
+
+def _no_file_name() -> ApiError:
+    return ApiError(422, NO_FILE_NAME, "file", "missing_file")
 
 
 def _too_slow() -> ApiError:

@@ -200,6 +200,18 @@ def test_messages_say_what_is_wrong_with_a_form(server: Any) -> None:
     assert post(server, part("file", b"x") + clip + end) == (400, "`file` is given twice, as a file and as text")
 
 
+def test_a_file_name_can_be_extended_but_not_missing(server: Any) -> None:
+    """Older clients write names outside of ASCII only as `filename*`."""
+    end = b"--B--\r\n"
+    named = part("file", CLIP, "a.opus").replace(b'filename="a.opus"', b"filename*=UTF-8''%C3%A4.opus")
+    assert b"filename*" in named and post(server, named + end)[0] == 200
+    both = part("file", CLIP, "a.opus").replace(b'"a.opus"', b"\"a.opus\"; filename*=UTF-8''%C3%A4.opus")
+    assert post(server, both + end)[0] == 200
+    for content in (CLIP, b"\xff", bytes(200_000)):
+        status, message = post(server, part("file", content) + end)
+        assert status == 422 and message.startswith("`file` is text, not a file: its part of the form has no filename")
+
+
 @pytest.mark.parametrize("charset", ["unicode_escape", "utf-7", '"utf-16"', "punycode"])
 def test_text_in_another_charset_is_refused(server: Any, charset: str) -> None:
     body = part("\\ud800", b"\\ud800") + part("file", CLIP, "a.opus") + b"--B--\r\n"
