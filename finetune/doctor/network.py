@@ -13,6 +13,7 @@ from finetune.doctor.finding import Finding, failed, passed, skipped, warned
 
 HUB, SECONDS = "https://huggingface.co", 5.0
 TRUE = {"1", "true", "yes", "on"}
+WANDB_ONLINE = {"online", "run", "shared"}
 Environment = Mapping[str, str]
 
 
@@ -53,9 +54,15 @@ def check_hub_cache(environment: Environment = os.environ) -> Finding:
 
 def check_tracker(environment: Environment = os.environ, login: Callable[[], bool] | None = None) -> Finding:
     """Whether `machine.trackers: [wandb]` can log in."""
-    mode = environment.get("WANDB_MODE", "").lower()
-    if mode in {"offline", "disabled"}:
+    mode = environment.get("WANDB_MODE", "")
+    if mode in {"offline", "disabled", "dryrun"}:
         return passed("wandb", f"WANDB_MODE is {mode}")
+    if mode not in {"", *WANDB_ONLINE}:
+        return warned(
+            "wandb",
+            f"WANDB_MODE is {mode[:40]!r}, which wandb refuses",
+            "set it to offline, online or disabled, or unset it",
+        )
     if environment.get("WANDB_API_KEY") or (login or _has_login)():
         return passed("wandb", "an API key is stored")
     return skipped("wandb", "no API key; only a recipe that tracks with wandb needs `wandb login`")

@@ -211,6 +211,13 @@ def test_the_tracker_needs_a_key_unless_offline() -> None:
     assert network.check_tracker({}, lambda: False).status is Status.SKIP
     assert network.check_tracker({"WANDB_API_KEY": "k"}, lambda: False).status is Status.PASS
     assert network.check_tracker({"WANDB_MODE": "offline"}, lambda: False).status is Status.PASS
+    assert network.check_tracker({"WANDB_MODE": "online"}, lambda: True).status is Status.PASS
+
+
+@pytest.mark.parametrize("mode", ["bogus", "Offline", "0"])
+def test_a_mode_that_wandb_refuses_is_a_warning(mode: str) -> None:
+    found = network.check_tracker({"WANDB_MODE": mode, "WANDB_API_KEY": "k"}, lambda: True)
+    assert found.status is Status.WARN and repr(mode) in found.detail and "offline" in found.cure
 
 
 def test_the_training_step_runs_and_a_damaged_model_fails(tmp_path: Path) -> None:
