@@ -142,7 +142,8 @@ def copy_side_files(base: Path, folder: Path, dtype: str) -> None:
         if path.is_file() and not weights and path.name not in NOT_COPIED:
             shutil.copyfile(path, folder / path.name)
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype
+    for key in [name for name in ("torch_dtype", "dtype") if name in config] or ["dtype"]:
+        config[key] = dtype
     config["has_lora_adapter"] = False  # the adapter of granite-speech-3.3 was merged on loading
     write_json(folder / "config.json", config)
     for path in folder.iterdir():

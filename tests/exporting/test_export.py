@@ -374,3 +374,14 @@ def test_side_files_of_a_hub_snapshot(tmp_path: Path) -> None:
         "audio_token_index": 100352,
         "has_lora_adapter": False,
     }
+
+
+@pytest.mark.parametrize("keys", [("torch_dtype",), ("dtype",), ("torch_dtype", "dtype"), ()])
+def test_config_json_states_one_data_type(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    base, staged = tmp_path / "base", tmp_path / "staged"
+    base.mkdir()
+    staged.mkdir()
+    (base / "config.json").write_text(json.dumps(dict.fromkeys(keys, "bfloat16")))
+    copy_side_files(base, staged, "float32")
+    stated = json.loads((staged / "config.json").read_text())
+    assert stated == dict.fromkeys(keys or ("dtype",), "float32") | {"has_lora_adapter": False}
