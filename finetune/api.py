@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # the modules of the stages take seconds to import; a service
     from finetune.training.state import TrainResult
 
 Audio = Any  # a path, a NumPy array, a torch tensor, or {"array": ..., "sampling_rate": ...} as `datasets` gives it
+OWN_OPTIONS = {"num_beams": "beam", "ctc_weight": "beam", "max_entropy": "relaxed", "min_probability": "relaxed"}
 
 
 class GraniteSpeech:
@@ -104,6 +105,7 @@ class GraniteSpeech:
         chosen = override(
             self.options, keywords=keywords, language=language, translate_to=translate_to, channel=channel, **options
         )
+        _check_decoder(chosen.decoding.decoder, options)
         prompt, prompted = chosen.prompt(self.network.profile), chosen.decoding.in_prompt(chosen.keywords)
         limited = read_limits(self.network.source).prompt_warning(prompt, bool(prompted))
         for warning in filter(None, (limited, keyword_warning(chosen))):
@@ -125,6 +127,13 @@ def _call_options(keywords: Any, options: dict[str, Any]) -> dict[str, Any]:
         options = {**options, "keyword_method": None}
     terms = options.get("terms")
     return {**options, "terms": [line for _, line in term_list(terms)]} if isinstance(terms, str | Path) else options
+
+
+def _check_decoder(decoder: str, options: dict[str, Any]) -> None:
+    """Refuses options of another decoder, as the command does: they would have no effect."""
+    for name, owner in OWN_OPTIONS.items():
+        if options.get(name) is not None and decoder != owner:
+            raise RecipeError(f'{name} needs decoder="{owner}"; the decoder is {decoder}')
 
 
 class Recipe(config.Recipe):

@@ -550,6 +550,12 @@ def test_samples_and_dicts_of_another_form_are_refused(granite: GraniteSpeech, a
         granite.transcribe(audio, sample_rate=SAMPLE_RATE)
 
 
+def test_options_of_another_decoder_are_refused(granite: GraniteSpeech) -> None:
+    for name, decoder in (("num_beams", "beam"), ("ctc_weight", "beam"), ("max_entropy", "relaxed")):
+        with pytest.raises(RecipeError, match=f'{name} needs decoder="{decoder}"; the decoder is greedy'):
+            granite.transcribe(RAIN, decoder="greedy", **{name: 2})
+
+
 def test_unreadable_audio_that_is_not_in_a_list_is_an_error_with_failed_too(granite: GraniteSpeech) -> None:
     failures: list[str] = []
     with pytest.raises(DataError, match=r"gone\.wav: no such file"):
