@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -102,6 +103,18 @@ def engine(folder: Path, texts: dict[str, str]) -> Path:
     python.write_text(f'#!/bin/sh\nif [ "$1" = -c ]; then echo version -; else {runs}; fi\n')
     python.chmod(0o755)
     return python
+
+
+def test_an_export_that_cannot_be_written_is_verified_all_the_same(
+    run: RunDir, trained_texts: dict[str, str], tmp_path: Path, finetune: Command
+) -> None:
+    export = tmp_path / "export-peft"
+    shutil.copytree(run.exported("peft"), export)
+    (export / "engines.json.part").mkdir()  # as on a read-only disk, nothing can be recorded
+    python, result = engine(tmp_path, trained_texts), tmp_path / "r.json"
+    done = finetune("verify", export, "--engine", "peft", "--python", python, "--run", run.root, "--json", result)
+    assert done.code == 0 and f"not recorded in {export} (" in done.out, (done.out, done.err)
+    assert json.loads(result.read_text())["equal"] == CLIPS
 
 
 @pytest.mark.parametrize("name", ["peft", "vllm-lora"])
