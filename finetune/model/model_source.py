@@ -11,6 +11,8 @@ from finetune.core.errors import ModelError
 from finetune.core.layouts import hub_name_hint
 from finetune.model.folder_checks import check_folder
 
+EMBEDDED = "data/granite-speech-nano"  # in the source tree
+
 
 def check_source(source: str, revision: str | None = None) -> None:
     """Refuses a folder that is not a complete model, and a hub name whose config.json cannot be read.
@@ -38,10 +40,15 @@ def check_spelling(source: str) -> None:
     """
     if is_folder_name(source):
         check_source(source)
+    elif source == EMBEDDED:  # it has the form of a hub name
+        raise ModelError(
+            f"{source}: no such folder in {Path.cwd()}; give the path of the embedded model in the source tree "
+            "(`finetune demo DIR` copies it to DIR)"
+        )
     elif not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
         raise ModelError(
             f"{source}: no such folder, and not a name of the hub, which is OWNER/NAME\n{hub_name_hint(source)}\n"
-            "the embedded model is the folder data/granite-speech-nano of the source tree"
+            f"the embedded model is the folder {EMBEDDED} of the source tree"
         )
 
 

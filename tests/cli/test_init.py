@@ -86,6 +86,9 @@ def test_a_model_that_is_neither_a_folder_nor_a_hub_name_is_refused(
     ):
         assert run([str(clips), "--name", "x", "--model", name, "--yes"]) == 1
         assert message in capsys.readouterr().err and not Path("x").exists() and not Path("x.yaml").exists()
+    assert run([str(clips), "--name", "x", "--model", "data/granite-speech-nano", "--yes"]) == 1
+    assert f"no such folder in {Path.cwd()}; give the path of the embedded model" in capsys.readouterr().err
+    assert not Path("x").exists()
     assert run([str(clips), "--name", "x", "--model", "owner/name_1.0", "--yes"]) == 0
 
 
