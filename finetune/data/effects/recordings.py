@@ -15,9 +15,10 @@ from finetune.core.errors import DataError
 from finetune.core.files import stream_jsonl
 from finetune.core.wording import count
 from finetune.data.audio import MIN_SAMPLES, SAMPLE_RATE, load_audio
-from finetune.data.audio_file import open_audio
+from finetune.data.audio_file import AudioFile, open_audio
 from finetune.data.audio_readers import TOLERANCE
 from finetune.data.audio_suffixes import AUDIO_SUFFIXES
+from finetune.data.effects.rooms import MAX_RESPONSE
 
 Wave = NDArray[np.float32]
 
@@ -121,13 +122,15 @@ def check_recordings(recordings: Sequence[Recording], entry: str, key: str) -> N
     """Opens the files of an entry, at most MAX_OPENED at even distances.
 
     Raises:
-        DataError: some cannot be read, are too short, or end before their segment ends.
+        DataError: some cannot be read, are too short or silent, or end before their segment ends.
     """
     problems, opened = list[str](), recordings[:: -(-len(recordings) // MAX_OPENED)]
+    used = MAX_RESPONSE / SAMPLE_RATE if key == "augment.rooms" else math.inf
     for recording in opened:
         try:
             with open_audio(recording.path) as file:
                 seconds = file.frames / file.samplerate - recording.offset
+                silent = _is_silent(file, recording, used)
             wanted = seconds if recording.duration is None else recording.duration
             if min(seconds, wanted) * SAMPLE_RATE < MIN_SAMPLES:
                 problems.append(f"{recording.path}: too short ({max(0.0, min(seconds, wanted)):.3f} s)")
@@ -136,6 +139,8 @@ def check_recordings(recordings: Sequence[Recording], entry: str, key: str) -> N
                     f"{recording.path}: the segment {recording.offset:.3f} to {recording.offset + wanted:.3f} s ends "
                     f"after the end of the file at {recording.offset + seconds:.3f} s"
                 )
+            elif silent:
+                problems.append(f"{recording.path}: silent{f' in the first {used:g} s' if used < seconds else ''}")
         except DataError as error:
             problems.append(str(error))
     if problems:
@@ -144,6 +149,24 @@ def check_recordings(recordings: Sequence[Recording], entry: str, key: str) -> N
             f"{key}: {entry}: {len(problems)} of {count(len(opened), 'file')} cannot be used; repair or remove "
             f"them:{shown}"
         )
+
+
+def _is_silent(file: AudioFile, recording: Recording, used: float) -> bool:
+    """Whether the first `used` seconds of a recording have zeros only, in the first channel.
+
+    Only a silent recording is read to its end.
+    """
+    position = round(recording.offset * file.samplerate)
+    seconds = min(used, math.inf if recording.duration is None else recording.duration)
+    end = file.frames if seconds == math.inf else position + round(seconds * file.samplerate)
+    if position >= file.frames:
+        return False  # too short
+    file.seek(position)
+    while position < end and len(block := file.read(min(end - position, file.samplerate))):
+        if block[:, 0].any():
+            return False
+        position += len(block)
+    return True
 
 
 def state_of(recordings: Sequence[Recording]) -> str:

@@ -125,6 +125,43 @@ def test_a_segment_outside_its_file_is_refused_before_a_run(
             check_augmentation(settings)
 
 
+@pytest.mark.parametrize(
+    ("key", "start", "stop", "message"),
+    [
+        ("noise", 0.0, 0.0, r"a\.wav: silent$"),
+        ("noise", 2.5, 3.0, None),
+        ("rooms", 0.0, 0.0, r"a\.wav: silent in the first 2 s$"),
+        ("rooms", 2.5, 3.0, r"a\.wav: silent in the first 2 s$"),
+        ("rooms", 1.9, 3.0, None),
+    ],
+)
+def test_a_silent_file_is_refused(tmp_path: Path, key: str, start: float, stop: float, message: str | None) -> None:
+    """Silent noise would change nothing, and a silent room would remove the speech of its clips."""
+    wave = np.zeros((48_000, 2))
+    wave[round(16_000 * start) : round(16_000 * stop), 0] = 0.1
+    wave[:, 1] = 0.1  # only the first channel is used
+    soundfile.write(tmp_path / "a.wav", wave, 16_000)
+    settings = AugmentSection(**{key: [str(tmp_path / "a.wav")]})
+    if message is None:
+        check_augmentation(settings)
+    else:
+        with pytest.raises(DataError, match=message):
+            check_augmentation(settings)
+
+
+def test_a_silent_segment_is_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.repeat([0.0, 0.1], 16_000), 16_000)
+    for offset, problem in ((0.0, True), (1.0, False)):
+        row = {"audio_filepath": "a.wav", "offset": offset, "duration": 1.0}
+        (tmp_path / "noise.jsonl").write_text(json.dumps(row))
+        settings = AugmentSection(noise=[str(tmp_path / "noise.jsonl")])
+        if problem:
+            with pytest.raises(DataError, match=r"a\.wav: silent$"):
+                check_augmentation(settings)
+        else:
+            check_augmentation(settings)
+
+
 def test_names_and_good_paths_pass(folder: Path) -> None:
     settings = AugmentSection(noise=["pink", "babble", str(folder)], codecs=["mu-law", "opus"])
     check_augmentation(settings)
