@@ -14,7 +14,7 @@ from finetune.cli.arguments import Subparsers
 from finetune.core.errors import DataError
 from finetune.core.goals import GOALS
 from finetune.core.terminal import visible
-from finetune.core.wording import count, verb
+from finetune.core.wording import count, seconds_below_a_minute, verb
 
 if TYPE_CHECKING:
     from finetune.data.manifest import Utterance
@@ -172,10 +172,11 @@ def _write_splits(source: str, folder: Path) -> float:
         )
     for split in ("train", "valid", "test"):
         write_manifest(folder / f"{split}.jsonl", parts[split])
+        hours = seconds_of(parts[split]) / 3600
         print(
             visible(
                 f"{folder / split}.jsonl: {count(len(parts[split]), 'clip')}, "
-                f"{seconds_of(parts[split]) / 60:.1f} minutes"
+                f"{seconds_below_a_minute(hours) or f'{60 * hours:.1f} minutes'}"
             )
         )
     if splits.column:

@@ -23,6 +23,7 @@ class NewSplits:
 
     At least three different ones are needed for three splits. `speakers` is the number of speakers, `unnamed` that of
     rows without one. `column` states the splits, or is "". `added` are those that it lacks: parts of its train.
+    `repeated` is the number of clips of valid and test whose text is also in train.
     """
 
     names: list[str]
@@ -32,11 +33,13 @@ class NewSplits:
     unnamed: int
     column: str = ""
     added: tuple[str, ...] = ()
+    repeated: int = 0
 
     def note(self) -> str:
         """What no two splits share, and why speakers do, if they do."""
         if self.disjoint == "speaker":
-            return "no speaker is in two of them"
+            texts = f", but the text of {count(self.repeated, 'clip')} of valid or test is also in train"
+            return f"no speaker is in two of them{texts if self.repeated else ''}"
         reason = f"{count(self.speakers, 'speaker')} {verb(self.speakers, 'is', 'are')} fewer than {LEAST_SPEAKERS}"
         if self.unnamed:
             reason = f"{count(self.unnamed, 'clip')} {verb(self.unnamed, 'has', 'have')} no speaker (column speaker)"
@@ -87,7 +90,10 @@ def divide(utterances: Sequence[Utterance], shares: Mapping[str, float] = SHARES
             key = next(order)
             names[key], filled = split, filled + seconds[key]
     split_of = [names.get(key, "train") for key in keys]
-    return NewSplits(split_of, disjoint, len(seconds), len(speakers), unnamed)
+    texts = [comparison_key(item.text) for item in utterances]
+    trained = {text for text, split in zip(texts, split_of, strict=True) if split == "train" and text}
+    repeated = sum(split != "train" and text in trained for text, split in zip(texts, split_of, strict=True))
+    return NewSplits(split_of, disjoint, len(seconds), len(speakers), unnamed, repeated=repeated)
 
 
 def _key(item: Utterance, disjoint: str) -> bytes:

@@ -342,6 +342,11 @@ def test_many_speakers_are_divided_by_speaker() -> None:
     }
     assert splits.disjoint == "speaker" and splits.note() == "no speaker is in two of them"
     assert not speakers["train"] & (speakers["test"] | speakers["valid"])
+    same = divide([utterance(number, f"text {number % 10}", f"s{number % 12}") for number in range(120)])
+    repeated = sum(split != "train" for split in same.names)  # each speaker says each text
+    assert same.note() == (
+        f"no speaker is in two of them, but the text of {repeated} clips of valid or test is also in train"
+    )
     few = divide([utterance(number, f"t{number}", f"s{number % 9}") for number in range(90)])
     assert few.disjoint == "text" and few.note().endswith("but speakers can be: 9 speakers are fewer than 10")
     unnamed = divide([*rows, utterance(120, "t")])  # a row without a speaker
