@@ -168,7 +168,8 @@ class RunDir:
                 if changed:
                     raise CheckpointError(
                         f"{self.root} holds a run of another recipe (differs in {', '.join(changed[:5])}); "
-                        "choose another name with --set name=..., or delete the directory"
+                        f"to go on with it, give its recipe {self.resolved} or the same --set; for a new run choose "
+                        "another name with --set name=..., or delete the directory"
                     )
             # A damaged record is replaced: the checkpoint contains the settings too, and training compares them.
         elif self.root.is_dir():

@@ -327,6 +327,7 @@ def test_a_run_directory_of_another_recipe_is_refused(finetune: Command, project
     (project / "runs" / "recipe" / "checkpoint").mkdir()
     result = finetune("train", project / "recipe.yaml", "--set", "train.epochs=9")
     assert result.code == 1 and "holds a run of another recipe (differs in train.epochs)" in result.err
+    assert "/runs/recipe/resolved.json or the same --set" in result.err
     assert "Traceback" not in result.err
 
 
