@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 
 from finetune.core.model_limits import ModelLimits
 from finetune.core.options import MAX_WINDOW, DecodingOptions
+from finetune.core.wording import count, verb
 from finetune.data.manifest import Utterance
 from finetune.data.row_prompt import has_ctc_text, instruction_of
 from finetune.inference.keyword_warning import unwritable_warning
@@ -41,10 +42,11 @@ def warn_about_limits(
     not_cut = decoding.max_window == MAX_WINDOW > limits.max_duration
     if not_cut and (long := sum(item.duration > limits.max_duration for item in items)):
         log.warning(
-            "%d of %d clips are longer than %g s, the limit of the model (limits.json). They are decoded as they are; "
-            "`finetune transcribe` cuts them at pauses, as evaluation does with decode.max_window",
+            "%d of %s %s longer than %g s, the limit of the model (limits.json), and decoded whole. `finetune "
+            "transcribe` cuts such clips at pauses, as evaluation does with decode.max_window",
             long,
-            len(items),
+            count(len(items), "clip"),
+            verb(long, "is", "are"),
             limits.max_duration,
         )
 
