@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from finetune.core.wording import count
+from finetune.core.wording import count, length_text
 from finetune.data.style import BASE_STYLE, StyleFile
 from finetune.metrics.results import SYSTEMS, EvaluationResults, KeywordListScores
 from finetune.metrics.word_changes import Changes
@@ -196,6 +196,7 @@ _FILTERS = {
     "span": wording.span,
     "span_of_points": wording.span_of_points,
     "counted": count,
+    "length_text": length_text,
     "p": wording.p_value,
     "sentence": wording.sentence,
     "tight": wording.tight,
