@@ -130,8 +130,17 @@ def audio_paths(args: argparse.Namespace) -> list[str]:
 
 
 def _keywords(path: str | None) -> list[str]:
-    """The keywords of a file; `-` is standard input."""
-    return _lines(path) if path in (None, "-") else [line for _, line in term_list(path)]
+    """The keywords of a file; `-` is standard input.
+
+    Raises:
+        DataError: the file cannot be read, or has no keyword.
+    """
+    if path is None:
+        return []
+    lines = _lines(path) if path == "-" else [line for _, line in term_list(path)]
+    if not lines:
+        raise DataError(f"{path}: is empty; write one keyword per line, or leave out --keywords-file")
+    return lines
 
 
 def _lines(path: str | None) -> list[str]:

@@ -287,6 +287,12 @@ def test_a_damaged_calibration_is_refused(finetune: Command, tmp_path: Path, con
     assert result.err.startswith(f"finetune: {folder / 'decode.json'}: not a calibration (")
 
 
+def test_an_empty_list_of_keywords_is_refused(finetune: Command, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("\n", encoding="utf-8")
+    result = finetune("transcribe", QUICKSTART, "--model", NANO, "--keywords-file", tmp_path / "words.txt")
+    assert result.code == 1 and "words.txt: is empty; write one keyword per line" in result.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
