@@ -129,7 +129,7 @@ def hallucination(results: EvaluationResults) -> Finding:
     base, adapted = results.probes.base, results.probes.adapted
     detail = (
         f"Words for {adapted.with_output} of {count(adapted.clips, 'clip')} without speech (base {base.with_output}), "
-        f"{adapted.words_per_minute:.0f} per minute (base {base.words_per_minute:.0f})."
+        f"{adapted.words_per_minute:.0f} words per minute (base {base.words_per_minute:.0f})."
     )
     if not adapted.with_output:
         return Finding(subject, GOOD, "None", detail)
