@@ -59,8 +59,8 @@ def share_interval(
     one block, also in a large set. At least one total must be above 0.
     """
     used = [index for index, total in enumerate(totals) if total]
-    columns = ([column[index] for index in used] for column in (hits, totals, groups))
-    return bootstrap_wer(*columns, replicas, seed)
+    used_hits, used_totals = ([column[index] for index in used] for column in (hits, totals))
+    return bootstrap_wer(used_hits, used_totals, [groups[index] for index in used], replicas, seed)
 
 
 def score_difference(
