@@ -106,14 +106,17 @@ class GraniteSpeech:
             self.options, keywords=keywords, language=language, translate_to=translate_to, channel=channel, **options
         )
         _check_decoder(chosen.decoding.decoder, options)
-        prompt, prompted = chosen.prompt(self.network.profile), chosen.decoding.in_prompt(chosen.keywords)
-        limited = read_limits(self.network.source).prompt_warning(prompt, bool(prompted))
-        for warning in filter(None, (limited, keyword_warning(chosen))):
+        for warning in filter(None, (self._prompt_warning(chosen), keyword_warning(chosen))):
             warnings.warn(warning, stacklevel=2)
         failed = failed if several else None
         sources = list(audio_sources(items, sample_rate, chosen.channel, failed))
         transcripts = list(inference.transcripts(self.network, sources, chosen, failed, progress))
         return transcripts if several or chosen.channel == "each" else transcripts[0]
+
+    def _prompt_warning(self, chosen: TranscribeOptions) -> str:
+        """What is wrong with the prompt for this model; "" if nothing is known to be wrong."""
+        prompt, prompted = chosen.prompt(self.network.profile), chosen.decoding.in_prompt(chosen.keywords)
+        return read_limits(self.network.source).prompt_warning(prompt, bool(prompted))
 
 
 def _call_options(keywords: Any, options: dict[str, Any]) -> dict[str, Any]:
