@@ -18,6 +18,8 @@ from finetune.training.unreadable import UnreadableClips
 
 log = logging.getLogger(__name__)
 
+UNSCORED = "its audio could not be read when the best adapter was scored"
+
 
 class Validator:
     """Scores weights, and keeps the best adapter in `run.best`.
@@ -59,7 +61,17 @@ class Validator:
             self.state.best = None
         elif record:
             self.state.set_best(record)
+            self._skip_unscored()
             self.state.leave_out_unreadable()
+
+    def _skip_unscored(self) -> None:
+        """Skips the clips that the best adapter was scored without, which an older checkpoint does not name.
+
+        Otherwise its scores would be of fewer clips than those of the base and of later weights.
+        """
+        for split, counts in self.state.best_scores.errors.items():
+            unscored = [item.id for item in self.context.corpus.validation.get(split, []) if item.id not in counts]
+            self.unreadable.add(dict.fromkeys(unscored, UNSCORED), split)
 
     def validate(self) -> Scores:
         """Scores the current weights on valid and canary.

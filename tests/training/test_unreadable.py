@@ -18,11 +18,13 @@ from finetune.data.kept_rows import ItemRows
 from finetune.data.manifest import Utterance, read_manifest, write_manifest
 from finetune.model.granite import SpeechModel
 from finetune.pipeline import run_recipe
+from finetune.training import checkpoint
 from finetune.training.callbacks import StepRecord, TrainerCallback
 from finetune.training.selection import Scores
 from finetune.training.state import TrainResult
 from finetune.training.trainer import Trainer
 from finetune.training.unreadable import UnreadableClips
+from finetune.training.validator import UNSCORED
 
 Tiny = Callable[..., Recipe]
 Trained = tuple[Recipe, RunDir, SpeechModel]
@@ -204,6 +206,40 @@ def test_a_valid_clip_that_vanishes_leaves_the_scores_of_base_and_adapters_on_th
         assert scores.valid == errors / words
     assert result.base_valid_wer == trainer.state.base_scores.valid
     assert len(trainer.state.base_scores.errors["canary"]) == 2
+
+
+def test_a_valid_clip_that_came_back_after_a_kill_stays_skipped(trained: Trained, tiny: Tiny, tmp_path: Path) -> None:
+    """The best adapter was scored without it, and the kill came before the checkpoint that names it."""
+    run, saves = with_own_audio(trained[1], tmp_path / "own"), 0
+    path = clip(run, "valid", 1)
+    gone, kept = read_manifest(run.manifest("valid"))[1].id, shutil.copy(path, tmp_path / "kept")
+    recipe = tolerant(tiny(tmp_path, "x", parts={"lora": {"rank": 4}}, ctc_weight=0), 0.4)
+    scores = iter([0.9, 0.8, 0.4])  # of the base, and of both epochs
+
+    def measured(_: object, splits: dict[str, list[Utterance]], *__: object) -> Scores:
+        items = [item for item in splits["valid"] if Path(item.audio_filepath).exists()]
+        reasons = {"valid": {gone: "missing"}} if len(items) < len(splits["valid"]) else {}
+        return Scores(next(scores), None, {"valid": {item.id: [1, 2] for item in items}}, reasons)
+
+    def killed_in_second_save(target: Path, content: Any) -> None:
+        nonlocal saves
+        saves += target.name == checkpoint.PROGRESS
+        if saves == 2:
+            raise Killed
+        checkpoint.DISK.write_json(target, content)
+
+    files = replace(checkpoint.DISK, write_json=killed_in_second_save)
+    last = len(records(trained[1], "step"))
+    with pytest.raises(Killed):
+        Trainer(recipe, run, [Vanish(path, last)], measure=measured, files=files).fit()
+    shutil.copy(kept, path)
+    scores = iter([0.4])
+    trainer = Trainer(recipe, run, measure=measured)
+    assert trainer.fit().skipped_clips == {"valid": 1}
+    (row,) = records(run, "skipped_clip")
+    assert (row["split"], row["id"], row["reason"]) == ("valid", gone, UNSCORED)
+    for found in (trainer.state.base_scores, trainer.state.best_scores):
+        assert len(found.errors["valid"]) == 2 and gone not in found.errors["valid"]
 
 
 def test_scores_without_a_clip() -> None:
