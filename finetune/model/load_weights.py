@@ -119,6 +119,7 @@ def _from_pretrained(source: str, folder: str, config: PreTrainedConfig, argumen
             folder,
             config=config,
             use_safetensors=True,  # never pickled weights
+            ignore_mismatched_sizes=True,  # the error below names the first
             trust_remote_code=False,
             output_loading_info=True,
             **arguments,
@@ -127,6 +128,12 @@ def _from_pretrained(source: str, folder: str, config: PreTrainedConfig, argumen
         raise ModelError(f"{source}: cannot be loaded ({excerpt(error)})") from error
     finally:
         hf_logging.set_verbosity(verbosity)
+    if wrong := sorted((name, [*stored], [*stated]) for name, stored, stated in info["mismatched_keys"]):
+        name, stored, stated = wrong[0]
+        raise ModelError(
+            f"{source}: {count(len(wrong), 'weight')} {verb(len(wrong), 'has', 'have')} another shape than config.json "
+            f"states, for example {name}: {stored} in the files, {stated} by config.json"
+        )
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(
