@@ -180,6 +180,8 @@ def _of_annotations(folder: Path, owners: dict[str, tuple[Path, str]], notes: Co
 def _has_preferred(place: _Place, name: str) -> bool:
     """Whether the audio file is a copy of another one: the same name with a preferred suffix, and one .txt file."""
     stem, suffix = os.path.splitext(name)
+    if is_audio(stem) and stem in place.names and _text_beside(place, name) is None:  # SA1.WAV.wav of TIMIT
+        return True
     preferred = AUDIO_SUFFIXES[: AUDIO_SUFFIXES.index(suffix.lower())]
     return any(f"{stem}{other}" in place.names for each in preferred for other in (each, each.upper()))
 
@@ -218,9 +220,9 @@ def _of_text(place: _Place, name: str, notes: Counter[str]) -> Iterator[Row]:
             return
         except ValueError as error:
             fault = Finding("times in transcript", f"not only subtitles or labels{error}: {text[:60]!r}")
-    elif heading := heading_of(text):
+    elif heading := heading_of(text) or table_header_of(text):
         fault = Finding("times in transcript", f"lines such as {heading!r} are not spoken")
-    if f"{stem}.PHN" in place.names and (match := TIMIT.fullmatch(text)):
+    if {f"{stem}.PHN", f"{stem}.phn"} & place.names and (match := TIMIT.fullmatch(text)):
         text = match["text"]
         notes["numbers of samples before a transcript (TIMIT) are removed"] += 1
     yield Row(str(transcript), {"audio_filepath": audio, "text": text}, fault)
@@ -246,3 +248,13 @@ def heading_of(text: str) -> str:
     times = [cell_seconds(time) for _, time in found]
     is_ordered = all(first is not None and second is not None and first <= second for first, second in pairwise(times))
     return lines[found[0][0]][:60] if is_ordered and found[-1][0] + 1 < len(lines) else ""
+
+
+def table_header_of(text: str) -> str:
+    """The first line if it names the columns of a table of segments, as in CORAAL; "" if it does not."""
+    lines = [line for line in text.splitlines() if line.strip()][:2]
+    cells = [line.split("\t") for line in lines]
+    if len(cells) < 2 or not 3 <= len(cells[0]) <= len(cells[1]):
+        return ""
+    is_time = [cell_seconds(cell) is not None for cell in cells[1]]
+    return lines[0][:60] if sum(is_time) > 1 and not any(cell_seconds(cell) is not None for cell in cells[0]) else ""

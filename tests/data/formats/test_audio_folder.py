@@ -226,3 +226,24 @@ def test_a_folder_with_a_corpus_of_its_own_and_one_below_is_an_error(tmp_path: P
         DataError, match=rf"it has {name}, and its folders more have a table too; give .*{tmp_path}/more"
     ):
         read(tmp_path)
+
+
+def test_timit_in_lower_case_and_with_copies_of_its_audio(tmp_path: Path) -> None:
+    for name in ("sa1.wav", "SA2.WAV", "SA2.WAV.wav"):
+        soundfile.write(tmp_path / name, np.full(1600, 0.1, np.float32), 16_000, format="WAV")
+    for name in ("sa1.txt", "SA2.TXT"):
+        (tmp_path / name).write_text("0 46797 She had your dark suit.\n")
+    for name in ("sa1.phn", "SA2.PHN"):
+        (tmp_path / name).write_text("0 3050 h#\n")
+    texts = found(read(tmp_path), tmp_path)
+    assert texts == {"SA2.WAV": "She had your dark suit.", "sa1.wav": "She had your dark suit."}
+
+
+def test_a_table_of_segments_in_a_text_file_is_a_fault(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_audio(tmp_path / f"{name}.wav")
+    (tmp_path / "a.txt").write_text("Line\tSpkr\tStTime\tContent\tEnTime\n1\tDCA_se1\t0.5\tI was there\t2.1\n")
+    (tmp_path / "b.txt").write_text("He said:\tone\ttwo\nand\tthree\tfour\n")
+    faults = {Path(row.where).name: row.fault.detail if row.fault else "" for row in read(tmp_path)}
+    assert faults["a.txt"] == "lines such as 'Line\\tSpkr\\tStTime\\tContent\\tEnTime' are not spoken"
+    assert faults["b.txt"] == ""
