@@ -175,6 +175,14 @@ def ted_lium(folder: Path) -> Shape:
     return folder, expected
 
 
+@shape("JSON of Whisper")
+def whisper(folder: Path) -> Shape:
+    parts = [
+        {"id": number, "start": start, "end": end, "text": f" {text}"} for number, (start, end, text) in enumerate(TALK)
+    ]
+    return talk(folder, "talk.json", json.dumps({"text": "", "segments": parts, "language": "en"}))
+
+
 @shape("CTM")
 def ctm(folder: Path) -> Shape:
     words = ["0.60 0.40 good", "1.05 0.60 morning", "2.35 0.05 how", "2.40 0.40 are", "2.85 0.40 you"]

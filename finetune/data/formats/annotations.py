@@ -17,6 +17,7 @@ from finetune.data.formats.elan import parse_elan
 from finetune.data.formats.nist import parse_ctm, parse_stm
 from finetune.data.formats.subtitles import parse_subtitles, parse_timed_text
 from finetune.data.formats.textgrid import parse_textgrid
+from finetune.data.formats.whisper import is_whisper, parse_whisper
 from finetune.data.local_speakers import LOCAL
 from finetune.data.problems import Finding
 from finetune.data.row import Row
@@ -32,6 +33,7 @@ PARSERS: dict[str, Callable[[str], Annotation]] = {  # of several files of one r
     ".vtt": parse_subtitles,
     ".srt": parse_subtitles,
     ".ctm": parse_ctm,
+    ".json": parse_whisper,
     ".txt": parse_timed_text,
 }
 MAX_BYTES = 200_000_000
@@ -40,7 +42,12 @@ OTHER_TAGS = ("sdh", "cc", "forced", "auto", "orig")  # talk.en.sdh.srt
 
 
 def matches(path: Path) -> bool:
-    """Whether a path is a subtitle or annotation file; a .txt file only if all of it is subtitles or labels."""
+    """Whether a path is a subtitle or annotation file.
+
+    A .txt file is one only if all of it is subtitles or labels, a .json file if it is one object with segments.
+    """
+    if path.suffix.lower() == ".json":
+        return path.is_file() and is_whisper(path, MAX_BYTES)
     if path.suffix.lower() == ".txt" and path.is_file():
         try:
             parse(path)

@@ -123,7 +123,9 @@ def _check(folder: Path, links: str) -> None:
         if is_audio(name):
             first, number = first or os.path.join(place.inner, stem), number + 1
             has_transcript = has_transcript or any(f"{stem}{text}" in place.names for text in TEXT)
-        has_transcript = has_transcript or suffix.lower() in KINDS
+        has_transcript = has_transcript or (
+            suffix.lower() in KINDS and (suffix.lower() != ".json" or annotations.matches(folder / place.inner / name))
+        )
         if number and has_transcript:
             return
     tables = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in (*JSON, *TABLES, ".parquet"))
@@ -154,6 +156,11 @@ def _of_annotations(folder: Path, owners: dict[str, tuple[Path, str]], notes: Co
             if os.path.splitext(name)[1].lower() != kind:
                 continue
             path = folder / place.inner / name
+            if kind == ".json" and not annotations.matches(path):
+                continue
+            if kind == ".json" and _text_beside(place, name):  # a person may have corrected the text
+                notes["segments of .json files are not read, because their audio has a text file"] += 1
+                continue
             try:
                 annotation = annotations.parse(path)
             except (ValueError, DataError) as error:

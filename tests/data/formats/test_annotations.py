@@ -1,5 +1,6 @@
 """Subtitles and annotation files: each cue is a segment with its words, its speaker and the right part of the audio."""
 
+import json
 import logging
 import random
 from pathlib import Path
@@ -35,6 +36,36 @@ STM = (
 CTM = (
     "talk A 1.05 0.30 good 0.9\ntalk A 1.40 0.40 morning 0.7\ntalk A 1.80 0.60 all 0.8\n"
     ";; later\ntalk A 3.20 0.20 how 1.0\ntalk A 3.40 0.10 <eps>\ntalk A 3.50 0.65 are 0.5\n"
+)
+WHISPER = json.dumps(
+    {
+        "text": " Good morning all. How are you?",
+        "segments": [
+            {
+                "id": 0,
+                "seek": 0,
+                "start": 1.0,
+                "end": 2.5,
+                "text": " Good morning all.",
+                "tokens": [1],
+                "speaker": "Mary",
+            },
+            {"id": 1, "seek": 0, "start": 2.5, "end": 2.5, "text": "", "tokens": []},
+            {"id": 2, "seek": 0, "start": 3.0, "end": 4.25, "text": " How are you?", "tokens": [2], "speaker": "Bob"},
+        ],
+        "language": "en",
+    },
+    indent=2,
+)
+WHISPER_CPP = json.dumps(
+    {
+        "params": {"language": "en", "translate": False},
+        "result": {"language": "en"},
+        "transcription": [
+            {"offsets": {"from": 1000, "to": 2500}, "text": " Good morning all."},
+            {"offsets": {"from": 3000, "to": 4250}, "text": " How are you?"},
+        ],
+    }
 )
 LABELS = "1.000000\t2.500000\tgood morning all\n\\\t100\t2000\n3.000000\t4.250000\thow are you\n"
 
@@ -639,6 +670,7 @@ def test_the_side_of_a_call_in_a_file_of_one_channel_has_no_effect(
 @pytest.mark.parametrize(
     ("name", "content"),
     [("a.srt", SRT), ("a.vtt", VTT), ("a.stm", STM), ("a.ctm", CTM), ("a.txt", LABELS), ("a.eaf", EAF)]
+    + [("a.json", WHISPER), ("a.json", WHISPER_CPP)]
     + [("a.TextGrid", textgrid(MARY, BOB)), ("a.TextGrid", textgrid(MARY, BOB, short=True))],
 )
 def test_a_damaged_file_never_raises_another_error(name: str, content: str) -> None:
@@ -741,3 +773,47 @@ def test_a_line_with_a_space_does_not_join_two_cues_of_webvtt(talk: Path) -> Non
     text = "WEBVTT\n\n00:01.000 --> 00:02.000\none\n \nmore\n\n \n2\n00:02.000 --> 00:03.000\ntwo\n"
     (talk / "talk.vtt").write_text(text)
     assert [row.values["text"] for row in read(talk / "talk.vtt")] == ["one more", "two"]
+
+
+@pytest.mark.parametrize("name", ["talk.json", "talk.wav.json", "talk.en.json"])
+@pytest.mark.parametrize("content", [WHISPER, WHISPER_CPP])
+def test_segments_of_whisper(talk: Path, name: str, content: str) -> None:
+    (talk / name).write_text(content)
+    for source in (talk / name, talk):
+        rows = checked(read(source)).kept
+        assert [(row.offset, row.duration, row.text) for row in rows] == [
+            (1.0, 1.5, "Good morning all."),
+            (3.0, 1.25, "How are you?"),
+        ]
+        assert {row.language for row in rows} == {"en"}
+        assert [row.speaker for row in rows] == (["Mary", "Bob"] if content == WHISPER else ["", ""])
+
+
+def test_a_translation_of_whisper_is_an_error(talk: Path) -> None:
+    (talk / "talk.json").write_text(WHISPER_CPP.replace("false", "true"))
+    with pytest.raises(DataError, match="a translation into English, not a transcript"):
+        read(talk / "talk.json")
+
+
+def test_a_text_file_is_preferred_to_segments_of_whisper(talk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (talk / "talk.json").write_text(WHISPER)
+    (talk / "talk.txt").write_text("good morning")
+    with caplog.at_level(logging.INFO):
+        assert [row.values["text"] for row in read(talk)] == ["good morning"]
+    assert "segments of .json files are not read, because their audio has a text file: 1" in caplog.text
+
+
+def test_other_json_is_no_annotation(talk: Path) -> None:
+    segments = [{"start": 1.0, "end": 2.5, "text": "one"}]
+    (talk / "talk.txt").write_text("good morning")
+    for content in (
+        json.dumps({"audio_filepath": "talk.wav", "text": "one", "segments": segments}),
+        json.dumps({"segments": segments}) + "\n" + json.dumps({"segments": segments}),
+        json.dumps({"segments": [1, 2]}, indent=2),
+        "{",
+        "[]",
+    ):
+        (talk / "talk.json").write_text(content)
+        assert [row.values["text"] for row in read(talk)] == ["good morning"]
+    (talk / "rows.json").write_text(json.dumps({"audio_filepath": "talk.wav", "text": "one", "segments": segments}))
+    assert [row.values["text"] for row in read(talk / "rows.json")] == ["one"]
