@@ -18,6 +18,7 @@ from finetune.data.formats.audio_names import AudioNames, is_audio
 from finetune.data.formats.metadata_folder import check_splits
 from finetune.data.formats.subtitles import parse_timed_text
 from finetune.data.formats.tables import JSON, TABLES
+from finetune.data.formats.unread_files import cure, most_probable, unread_beside, unread_in
 from finetune.data.problems import Finding
 from finetune.data.row import Row
 from finetune.data.text_lines import read_text
@@ -129,16 +130,17 @@ def _check(folder: Path, links: str) -> None:
         if number and has_transcript:
             return
     tables = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in (*JSON, *TABLES, ".parquet"))
-    if tables:
+    own_tables = [name for name in tables if not any((folder / name).with_suffix(s).exists() for s in AUDIO_SUFFIXES)]
+    if tables := own_tables or ([] if number else tables):
         names = f"tables {', '.join(tables)}; give one of them, such as" if tables[1:] else f"table {tables[0]}; give"
-        raise DataError(f"{folder}: the folder has the {names} {folder / tables[0]}")
+        raise DataError(f"{folder}: the folder has the {names} {folder / most_probable(map(Path, tables))[0]}")
     if not number:
         reason = links or f"suffixes: {', '.join(sorted(AUDIO_SUFFIXES))}"
         raise DataError(f"{folder}: no audio files in this folder ({reason})")
     raise DataError(
         f"{folder}: {count(number, 'audio file')}, but none has a transcript; add files such as "
         f"{folder / first}.txt or "
-        f"{folder / first}.srt, or a metadata.csv with the columns file_name and text"
+        f"{folder / first}.srt, or a metadata.csv with the columns file_name and text{unread_in(folder)}"
     )
 
 
@@ -210,6 +212,9 @@ def _of_text(place: _Place, name: str, notes: Counter[str]) -> Iterator[Row]:
     stem = os.path.splitext(name)[0]
     audio = os.path.join(place.path, name)
     if (transcript := _text_beside(place, name)) is None:
+        if other := unread_beside(place.names, stem):
+            kind = os.path.splitext(other)[1]
+            notes[f"audio files have only a {kind} file, which is not read ({cure(other)})"] += 1
         yield Row(audio, {"audio_filepath": audio, "text": None})
         return
     try:
