@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 from finetune.core.errors import DataError
@@ -39,6 +39,7 @@ HEADING = re.compile(
 TIMIT = re.compile(r"\s*\d+ \d{3,} (?P<text>.*\S)\s*")  # the first and last sample, then the words
 HTK = re.compile(r"\s*\d+\s+\d+\s")  # a label of HTK, in units of 100 ns
 TEXT = (".txt", ".TXT", ".lab", ".normalized.txt", ".original.txt")  # the preferred one first; the last two: LibriTTS
+FEW = 20  # annotations whose audio is looked for in other folders
 KINDS = [suffix for suffix in annotations.PARSERS if suffix != ".txt"]
 
 
@@ -68,9 +69,15 @@ def read(folder: Path, media_dir: Path) -> Iterator[Row]:
                 yield from _of_text(place, name, notes)
         elif is_audio(name) and _text_beside(place, name):
             notes[".txt files are not read, because their audio has another transcript"] += 1
+    audio_names = AudioNames()
     for place, name in _files(folder):
         stem = _stem_of_text(name)
         if stem is not None and stem not in place.audio:
+            if (
+                str(audio_names.find(stem, Path(place.path))) in owners
+            ):  # L2-ARCTIC: transcript/a.txt, annotation/a.TextGrid
+                notes[".txt files are not read, because their audio has another transcript"] += 1
+                continue
             yield Row(str(folder / place.inner / name), {"audio_filepath": f"{place.path}/{stem}.wav", "text": None})
     annotations.log_notes(str(folder), notes)
 
@@ -134,6 +141,8 @@ def _check(folder: Path, links: str) -> None:
     if tables := own_tables or ([] if number else tables):
         names = f"tables {', '.join(tables)}; give one of them, such as" if tables[1:] else f"table {tables[0]}; give"
         raise DataError(f"{folder}: the folder has the {names} {folder / most_probable(map(Path, tables))[0]}")
+    if not number and has_transcript and _has_audio_elsewhere(folder):
+        return
     if not number:
         reason = links or f"suffixes: {', '.join(sorted(AUDIO_SUFFIXES))}"
         raise DataError(f"{folder}: no audio files in this folder ({reason})")
@@ -142,6 +151,19 @@ def _check(folder: Path, links: str) -> None:
         f"{folder / first}.txt or "
         f"{folder / first}.srt, or a metadata.csv with the columns file_name and text{unread_in(folder)}"
     )
+
+
+def _has_audio_elsewhere(folder: Path) -> bool:
+    """Whether the audio of one of the first annotations is in a folder beside theirs, as wav/ beside stm/."""
+    files = ((folder / place.inner / name) for place, name in _files(folder))
+    names = AudioNames()
+    for path in islice((path for path in files if path.suffix.lower() in KINDS), FEW):
+        try:
+            if any(known.exists for known in annotations.recordings(path, annotations.parse(path), names).values()):
+                return True
+        except (ValueError, DataError):  # reported when it is read
+            continue
+    return False
 
 
 def _of_annotations(folder: Path, owners: dict[str, tuple[Path, str]], notes: Counter[str]) -> Iterator[Row]:

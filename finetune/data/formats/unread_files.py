@@ -35,7 +35,7 @@ OF_TEXTS = {"transcript", "transcripts", "transcriptions", "trans", "text", "tex
 
 
 def most_probable(paths: Iterable[Path]) -> list[Path]:
-    """Relative paths with the most probable file of transcripts first: one of a split, then one with a word for texts."""
+    """Relative paths; the most probable file of transcripts (of a split, or with a word for texts) is the first."""
 
     def rank(path: Path) -> int:
         words = {*re.split(r"[\W\d_]+", path.with_suffix("").as_posix().lower())}

@@ -817,3 +817,26 @@ def test_other_json_is_no_annotation(talk: Path) -> None:
         assert [row.values["text"] for row in read(talk)] == ["good morning"]
     (talk / "rows.json").write_text(json.dumps({"audio_filepath": "talk.wav", "text": "one", "segments": segments}))
     assert [row.values["text"] for row in read(talk / "rows.json")] == ["one"]
+
+
+@pytest.mark.parametrize(("name", "content"), [("stm/talk.stm", STM), ("vtt/talk.en.vtt", VTT)])
+def test_a_folder_of_annotations_whose_audio_is_beside_the_folder(tmp_path: Path, name: str, content: str) -> None:
+    for folder in ("wav", "stm", "vtt"):
+        (tmp_path / folder).mkdir()
+    write_audio(tmp_path / "wav" / "talk.wav")
+    (tmp_path / name).write_text(content)
+    assert [row.values["offset"] for row in read((tmp_path / name).parent)] == [1.0, 3.0]
+
+
+def test_a_text_file_beside_the_folder_of_audio_with_an_annotation_is_no_row(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The layout of L2-ARCTIC."""
+    for folder in ("wav", "transcript", "textgrid"):
+        (tmp_path / folder).mkdir()
+    write_audio(tmp_path / "wav" / "talk.wav")
+    (tmp_path / "transcript" / "talk.txt").write_text("good morning")
+    (tmp_path / "textgrid" / "talk.TextGrid").write_text(textgrid(("text", [(1.0, 2.5, "good morning")])))
+    with caplog.at_level(logging.INFO):
+        assert [row.values["offset"] for row in read(tmp_path)] == [1.0]
+    assert ".txt files are not read, because their audio has another transcript: 1" in caplog.text
