@@ -12,7 +12,13 @@ from typing import TypeGuard
 
 from finetune.data.byte_range import file_of, is_url, local_path, parse_byte_range
 
-AUDIO_FOLDERS = ("", "clips", "wavs", "audio")  # Common Voice, LJSpeech and others keep the audio of a table there
+AUDIO_FOLDERS = (
+    "",
+    "clips",
+    "wavs",
+    "audio",
+    "audios",
+)  # Common Voice, LJSpeech and others keep the audio of a table there
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")  # tried for a name such as LJ001-0001
 HAS_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}\s*$")
 MOST_ENTRIES = 1_000  # of a folder in which a message looks for audio
@@ -70,7 +76,7 @@ def find_audio(name: str, folders: Sequence[Path]) -> Path | None:
 
 
 def candidates(name: str, folders: Sequence[str]) -> Iterator[str]:
-    """The paths where the file of a name can be, the preferred one first. With five folders fewer than UNKNOWN."""
+    """The paths where the file of a name can be, the preferred one first. With six folders fewer than UNKNOWN."""
     spellings = dict.fromkeys((name, name.strip()))
     if not name.isascii():
         spellings |= dict.fromkeys(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
@@ -83,10 +89,11 @@ def candidates(name: str, folders: Sequence[str]) -> Iterator[str]:
 
 
 def elsewhere(name: str, folder: Path) -> str:
-    """A file with the last part of a name, in a folder below or beside that of the table, for a message; else ""."""
-    last = name.replace("\\", "/").rpartition("/")[2]
+    """A file with a name, or its last part, in a folder below or beside that of the table, for a message; else ""."""
+    name = name.removeprefix(f"{folder}/").replace("\\", "/").lstrip("/")
     places = [place for parent in (folder, folder.absolute().parent) for place in _folders_in(parent)]
-    return next((os.path.relpath(place / last) for place in places if last and is_file(place / last)), "")
+    names = [part for part in dict.fromkeys((name, name.rpartition("/")[2])) if part]
+    return next((os.path.relpath(place / part) for part in names for place in places if is_file(place / part)), "")
 
 
 def _folders_in(parent: Path) -> list[Path]:

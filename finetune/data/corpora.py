@@ -20,6 +20,7 @@ from finetune.data.formats.audio_by_id import with_audio_of_ids
 from finetune.data.formats.headerless import missing_header
 from finetune.data.formats.registry import find_format, read_url
 from finetune.data.formats.tables import JSON, TABLES, read_table
+from finetune.data.formats.unread_files import SPREADSHEETS
 from finetune.data.row import Row
 from finetune.data.source_paths import expand, is_pattern
 
@@ -82,6 +83,8 @@ def read_corpus(
         raise DataError(
             f"{source}: a compressed archive; its clips cannot be read in place: unpack it, or make a plain .tar"
         )
+    if suffix in SPREADSHEETS:
+        raise DataError(f"{source}: a spreadsheet; save it as CSV UTF-8 (.csv)")
     if suffix in AUDIO_SUFFIXES:
         raise DataError(
             f"{source}: an audio file; give its transcript, such as {path.with_suffix('.srt')}, the folder of both, "

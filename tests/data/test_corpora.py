@@ -164,7 +164,7 @@ def test_folder_of_audio_and_text_files(folder: Path) -> None:
         (
             "m.json",
             '{"data": [{"path": "a.wav", "text": "a"}]}',
-            "no column for audio_filepath; the columns are 'data'",
+            "one JSON object with the keys 'data', not a list of rows; write one",
         ),
         ("m.json", "[1, 2]", "item 1: not a JSON object"),
         ("m.json", "[1, 2", "neither JSON Lines nor"),
@@ -564,3 +564,39 @@ def test_tables_in_a_folder_of_audio_without_transcripts_are_named(tmp_path: Pat
     (tmp_path / "dev.tsv").unlink()
     with pytest.raises(DataError, match=r"the table train.tsv; give .*/train.tsv$"):
         read_corpus(str(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_one_json_object_is_no_table(tmp_path: Path, indent: int | None) -> None:
+    """As GigaSpeech.json, and the results of speech recognizers."""
+    source = tmp_path / "talk.json"
+    source.write_text(
+        json.dumps({"jobName": "talk", "results": {"transcripts": [{"transcript": "one"}]}}, indent=indent)
+    )
+    with pytest.raises(DataError, match="one JSON object with the keys 'jobName, results', not a list of rows; write"):
+        read_corpus(str(source), tmp_path)
+
+
+def test_a_spreadsheet_is_to_be_saved_as_csv(tmp_path: Path) -> None:
+    (tmp_path / "clips.xlsx").write_bytes(b"PK")
+    with pytest.raises(DataError, match="a spreadsheet; save it as CSV UTF-8"):
+        read_corpus(str(tmp_path / "clips.xlsx"), tmp_path)
+
+
+def test_audio_in_the_folder_of_the_split_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layout of SPGISpeech: train.csv, and its audio in train/."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train" / "00bf").mkdir(parents=True)
+    soundfile.write(tmp_path / "train" / "00bf" / "1.wav", np.full(1600, 0.1, np.float32), 16_000)
+    (tmp_path / "train.csv").write_text("wav_filename|wav_filesize|transcript\n00bf/1.wav|44|one\n")
+    with pytest.raises(DataError, match="; correct the paths: 'train/00bf/1.wav' has this name"):
+        read_corpus(str(tmp_path / "train.csv"), tmp_path)
+
+
+def test_audio_of_a_table_can_be_in_a_folder_audios(tmp_path: Path) -> None:
+    """The layout of Common Voice Spontaneous Speech."""
+    (tmp_path / "audios").mkdir()
+    soundfile.write(tmp_path / "audios" / "1.wav", np.full(1600, 0.1, np.float32), 16_000)
+    (tmp_path / "ss-corpus-en.tsv").write_text("client_id\taudio_file\ttranscription\nx\t1.wav\tone\n")
+    (row,) = read_corpus(str(tmp_path / "ss-corpus-en.tsv"), tmp_path)
+    assert row.values["audio_filepath"] == str(tmp_path / "audios" / "1.wav")

@@ -6,10 +6,14 @@ from pathlib import Path
 
 from finetune.core.errors import DataError
 from finetune.core.files import open_regular, parse_jsonl
+from finetune.data.cells import shown
+from finetune.data.columns import known_columns
 from finetune.data.formats.json_list import RepeatedKeyError, list_items
 from finetune.data.raw_rows import LineRows, RawRows, StoredRows
 from finetune.data.row import Row
 from finetune.data.text_lines import TextLines, read_text, text_encoding
+
+MAX_OBJECT = 200_000_000  # bytes of a file that is read as one object, for a message
 
 
 class JsonLines(LineRows):
@@ -26,7 +30,14 @@ def read_json(path: Path) -> RawRows:
     Raises:
         DataError: the file cannot be read, or is a list of anything else than objects. JSON Lines raise when iterated.
     """
-    first = next((line for line in TextLines(path) if line.strip()), "")
+    lines = (line for line in TextLines(path) if line.strip())
+    first, is_alone = next(lines, ""), next(lines, None) is None
+    if first.lstrip().startswith("{") and (names := _keys_of_object(path, first, is_alone)):
+        raise DataError(
+            f"{path}: one JSON object with the keys {shown(', '.join(names))}, not a list of rows; write one object "
+            "with audio_filepath and text for each clip. If a speech recognizer wrote the file, export "
+            "subtitles (talk.srt) there"
+        )
     return StoredRows(_list_rows(path)) if first.lstrip().startswith("[") else JsonLines(path)
 
 
@@ -46,6 +57,28 @@ def _list_rows(path: Path) -> Iterator[Row]:
         raise DataError(f"{path}: neither JSON Lines nor a JSON list ({_reason(path) or error})") from error
     if wrong:  # after the end, because a damaged file is a more exact reason
         raise DataError(f"{wrong}: not a JSON object with keys such as audio_filepath and text")
+
+
+def _keys_of_object(path: Path, first: str, is_alone: bool) -> list[str]:
+    """The keys of a file that is one object, but no row; none if it is JSON Lines, too large or damaged.
+
+    Args:
+        path: the file.
+        first: its first line.
+        is_alone: it has no other line.
+    """
+    try:
+        row = json.loads(first)
+        if is_alone and isinstance(row, dict) and not {"audio_filepath", "text"} & {*known_columns(row).values()}:
+            return [*map(str, row)]
+    except (ValueError, RecursionError):
+        if path.stat().st_size > MAX_OBJECT:
+            return []
+        try:
+            return [*map(str, json.loads(read_text(path)))]
+        except (DataError, ValueError, RecursionError):
+            return []
+    return []
 
 
 def _reason(path: Path) -> str:
