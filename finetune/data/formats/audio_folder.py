@@ -254,7 +254,7 @@ def _of_text(place: _Place, name: str, notes: Counter[str]) -> Iterator[Row]:
             return
         except ValueError as error:
             fault = Finding("times in transcript", f"not only subtitles or labels{error}: {text[:60]!r}")
-    elif heading := heading_of(text) or table_header_of(text):
+    elif heading := heading_of(text) or table_line_of(text):
         fault = Finding("times in transcript", f"lines such as {heading!r} are not spoken")
     if {f"{stem}.PHN", f"{stem}.phn"} & place.names and (match := TIMIT.fullmatch(text)):
         text = match["text"]
@@ -284,11 +284,13 @@ def heading_of(text: str) -> str:
     return lines[found[0][0]][:60] if is_ordered and found[-1][0] + 1 < len(lines) else ""
 
 
-def table_header_of(text: str) -> str:
-    """The first line if it names the columns of a table of segments, as in CORAAL; "" if it does not."""
-    lines = [line for line in text.splitlines() if line.strip()][:2]
+def table_line_of(text: str) -> str:
+    """The first line of a table of segments: names of columns (CORAAL), or cells of which two are times (ELAN)."""
+    lines = [line for line in text.splitlines() if line.strip()]
     cells = [line.split("\t") for line in lines]
     if len(cells) < 2 or not 3 <= len(cells[0]) <= len(cells[1]):
         return ""
-    is_time = [cell_seconds(cell) is not None for cell in cells[1]]
-    return lines[0][:60] if sum(is_time) > 1 and not any(cell_seconds(cell) is not None for cell in cells[0]) else ""
+    num_times = [sum(cell_seconds(cell) is not None for cell in row) for row in cells]
+    num_words = [sum(map(bool, row)) - number for row, number in zip(cells, num_times, strict=True)]
+    has_header = num_times[0] == 0 and num_times[1] > 1
+    return lines[0][:60] if has_header or (min(num_times) > 1 and min(num_words) > 0) else ""

@@ -240,10 +240,13 @@ def test_timit_in_lower_case_and_with_copies_of_its_audio(tmp_path: Path) -> Non
 
 
 def test_a_table_of_segments_in_a_text_file_is_a_fault(tmp_path: Path) -> None:
-    for name in ("a", "b"):
+    for name in ("a", "b", "c"):
         write_audio(tmp_path / f"{name}.wav")
+    rows = ("speech\t\t00:00:00.500\t00:00:02.500\thello", "speech\t\t00:00:03.500\t00:00:04.500\tbye")
+    (tmp_path / "c.txt").write_text("\n".join(rows))
     (tmp_path / "a.txt").write_text("Line\tSpkr\tStTime\tContent\tEnTime\n1\tDCA_se1\t0.5\tI was there\t2.1\n")
     (tmp_path / "b.txt").write_text("He said:\tone\ttwo\nand\tthree\tfour\n")
     faults = {Path(row.where).name: row.fault.detail if row.fault else "" for row in read(tmp_path)}
     assert faults["a.txt"] == "lines such as 'Line\\tSpkr\\tStTime\\tContent\\tEnTime' are not spoken"
     assert faults["b.txt"] == ""
+    assert faults["c.txt"].startswith("lines such as 'speech")
