@@ -600,3 +600,17 @@ def test_audio_of_a_table_can_be_in_a_folder_audios(tmp_path: Path) -> None:
     (tmp_path / "ss-corpus-en.tsv").write_text("client_id\taudio_file\ttranscription\nx\t1.wav\tone\n")
     (row,) = read_corpus(str(tmp_path / "ss-corpus-en.tsv"), tmp_path)
     assert row.values["audio_filepath"] == str(tmp_path / "audios" / "1.wav")
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.csv"])
+def test_regions_of_label_studio_are_a_warning(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    soundfile.write(tmp_path / "a.wav", np.full(1600, 0.1, np.float32), 16_000)
+    regions = [{"start": 0.01, "end": 0.05, "channel": 0, "labels": ["Speech"]}]
+    if name.endswith("json"):
+        content = json.dumps([{"audio": "a.wav", "id": 1, "label": regions, "transcription": "one"}])
+    else:
+        quoted = json.dumps(regions).replace('"', '""')
+        content = f'audio,id,label,transcription\na.wav,1,"{quoted}",one\n'
+    (tmp_path / name).write_text(content)
+    assert len(read_corpus(str(tmp_path / name), tmp_path)) == 1
+    assert "column 'label' has regions of Label Studio with times; they are not used" in caplog.text
