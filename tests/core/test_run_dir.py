@@ -83,7 +83,7 @@ def test_another_recipe_is_refused_with_the_keys_that_differ(tmp_path: Path) -> 
     run = RunDir(tmp_path / "run")
     run.claim(RECIPE)
     run.checkpoint.mkdir()
-    with pytest.raises(CheckpointError, match=r"differs in train\.learning_rate\); choose another name"):
+    with pytest.raises(CheckpointError, match=r"differs in train\.learning_rate\); .* choose another name"):
         run.claim({**RECIPE, "train": {"epochs": 3, "learning_rate": 2e-3}})
     with pytest.raises(CheckpointError, match=r"differs in seed, train\.warmup\)"):
         run.claim({**RECIPE, "seed": 2, "train": {**RECIPE["train"], "warmup": 0.2}})  # type: ignore[dict-item]

@@ -69,6 +69,7 @@ def _keys_of_object(path: Path, first: str, is_alone: bool) -> list[str]:
     """
     try:
         row = json.loads(first)
+        is_alone = is_alone and path.suffix.lower() == ".json"  # one line of JSON Lines is one row
         if is_alone and isinstance(row, dict) and not {"audio_filepath", "text"} & {*known_columns(row).values()}:
             return [*map(str, row)]
     except (ValueError, RecursionError):
