@@ -14,7 +14,7 @@ from finetune.core import config
 from finetune.core.errors import DataError, ModelError, RecipeError
 from finetune.core.keyword_list import term_list
 from finetune.core.model_limits import read_limits
-from finetune.core.options import TranscribeOptions, override
+from finetune.core.options import DECODER_OF, TranscribeOptions, override
 from finetune.core.prompts import INSTRUCTION
 from finetune.core.recipe import read_recipe, recipe_from_values
 from finetune.core.run_dir import RunDir
@@ -35,7 +35,6 @@ if TYPE_CHECKING:  # the modules of the stages take seconds to import; a service
     from finetune.training.state import TrainResult
 
 Audio = Any  # a path, a NumPy array, a torch tensor, or {"array": ..., "sampling_rate": ...} as `datasets` gives it
-OWN_OPTIONS = {"num_beams": "beam", "ctc_weight": "beam", "max_entropy": "relaxed", "min_probability": "relaxed"}
 
 
 class GraniteSpeech:
@@ -134,7 +133,7 @@ def _call_options(keywords: Any, options: dict[str, Any]) -> dict[str, Any]:
 
 def _check_decoder(decoder: str, options: dict[str, Any]) -> None:
     """Refuses options of another decoder, as the command does: they would have no effect."""
-    for name, owner in OWN_OPTIONS.items():
+    for name, owner in DECODER_OF.items():
         if options.get(name) is not None and decoder != owner:
             raise RecipeError(f'{name} needs decoder="{owner}"; the decoder is {decoder}')
 

@@ -17,6 +17,8 @@ from finetune.core.prompts import DEFAULT_PROFILE, INSTRUCTION, PromptProfile
 MAX_SAMPLING_WEIGHT = 1000.0  # occurrences of a clip in an epoch
 COMPARE_FOLDER = "runs/compare"  # hypotheses that `finetune compare` keeps
 FORMATS = ("text", "json", "srt", "vtt", "tsv")  # of a printed transcript; the first is the default
+# Options that only one decoder has.
+DECODER_OF = {"num_beams": "beam", "ctc_weight": "beam", "max_entropy": "relaxed", "min_probability": "relaxed"}
 MAX_KEYWORDS = 2000  # that the CTC head searches for; a window of 30 s then takes seconds
 MIN_WINDOW, MAX_WINDOW = 1.0, 30.0  # seconds; bounds of the longest window of audio that a model gets
 

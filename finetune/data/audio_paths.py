@@ -12,13 +12,8 @@ from typing import TypeGuard
 
 from finetune.data.byte_range import file_of, is_url, local_path, parse_byte_range
 
-AUDIO_FOLDERS = (
-    "",
-    "clips",
-    "wavs",
-    "audio",
-    "audios",
-)  # Common Voice, LJSpeech and others keep the audio of a table there
+# Common Voice, LJSpeech and others keep the audio of a table there.
+AUDIO_FOLDERS = ("", "clips", "wavs", "audio", "audios")
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")  # tried for a name such as LJ001-0001
 HAS_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}\s*$")
 MOST_ENTRIES = 1_000  # of a folder in which a message looks for audio

@@ -88,7 +88,7 @@ def calibrate(
 
     Args:
         model: the model's folder.
-        manifest: the clips; those without a transcript, translations are left out, and so is Japanese, unless the
+        manifest: the clips; those without a transcript and translations are left out, and so is Japanese, unless the
             model has a second CTC head, of tokens, which drafts it.
         max_wer_loss: largest increase of the WER over lossless decoding, in percentage points.
         instruction: the instruction of the prompt.

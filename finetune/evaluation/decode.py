@@ -42,7 +42,7 @@ def warn_about_limits(
     not_cut = decoding.max_window == MAX_WINDOW > limits.max_duration
     if not_cut and (long := sum(item.duration > limits.max_duration for item in items)):
         log.warning(
-            "%d of %s %s longer than %g s, the limit of the model (limits.json), and decoded whole. `finetune "
+            "%d of %s %s longer than %g s, the limit of the model (limits.json), and decoded in one piece. `finetune "
             "transcribe` cuts such clips at pauses, as evaluation does with decode.max_window",
             long,
             count(len(items), "clip"),

@@ -115,8 +115,8 @@ def languages_of(item: Utterance) -> tuple[str, str]:
 
 def group_name(value: object) -> str:
     """A cell as the name of a group: with one form of accents and spaces, 1.0 (a column of pandas with gaps) as 1."""
-    whole = isinstance(value, float) and value.is_integer()
-    return " ".join(composed(f"{value:.0f}" if whole else cell_text(value)).split())
+    is_integer = isinstance(value, float) and value.is_integer()
+    return " ".join(composed(f"{value:.0f}" if is_integer else cell_text(value)).split())
 
 
 def clip_of(item: Utterance, instruction: str, measure_audio: bool, load_audio: LoadAudio = load_utterance) -> Clip:

@@ -7,6 +7,7 @@ from typing import Any
 
 from finetune.core.config import Recipe
 from finetune.core.files import read_json, sha256_file
+from finetune.core.options import DECODER_OF
 from finetune.core.run_dir import RunDir
 from finetune.core.wording import count, length_text
 from finetune.metrics.results import EvaluationResults
@@ -83,9 +84,8 @@ def _manifests(prepared: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _decoding(recipe: Recipe) -> str:
-    others = {"max_entropy": "relaxed", "min_probability": "relaxed", "num_beams": "beam", "ctc_weight": "beam"}
     return ", ".join(
         f"{key} {len(value) if isinstance(value, tuple) else f'{value:g}' if isinstance(value, float) else value}"
         for key, value in asdict(recipe.decode).items()
-        if others.get(key, recipe.decode.decoder) == recipe.decode.decoder
+        if DECODER_OF.get(key, recipe.decode.decoder) == recipe.decode.decoder
     )

@@ -133,9 +133,9 @@ def train_result(
         )
     if best.valid > base.valid:
         log.warning(
-            "no adapter is better than the base model: the best one has %s of %.1f %% on valid, the base model "
-            "%.1f %%; try a lower train.learning_rate",
-            {"error": "an error"}.get(metric := best.metric("valid"), f"a {metric}"),
+            "no adapter is better than the base model: the %s of the best one on valid is %.1f %%, that of the base "
+            "model %.1f %%; try a lower train.learning_rate",
+            best.metric("valid"),
             100 * best.valid,
             100 * base.valid,
         )

@@ -119,7 +119,7 @@ def test_adapters_that_are_all_worse_than_the_base_model_are_a_warning(
     scores = iter([Scores(0.4, None), Scores(1.0, None), Scores(0.7, None)])
     run, recipe = prepared(trained[1], tmp_path / "a"), tiny(tmp_path, "a")
     Trainer(recipe, run, measure=lambda *_: next(scores)).fit()
-    assert "the best one has a WER of 70.0 % on valid, the base model 40.0 %; try a lower" in caplog.text
+    assert "the WER of the best one on valid is 70.0 %, that of the base model 40.0 %; try a lower" in caplog.text
 
 
 def test_interpolated_weights_are_the_best_if_the_trained_weights_exceed_the_canary_limit(
