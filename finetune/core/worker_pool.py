@@ -114,7 +114,7 @@ class _Child:
         environment |= {name: environment.get(name, "1") for name in _THREADS}
         code = "from finetune.core.worker_pool import serve; serve()"
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code, str(calls), str(results)],
+            [sys.executable, "-W", "ignore::FutureWarning", "-c", code, str(calls), str(results)],  # as in cli.main
             pass_fds=(calls, results),
             stdin=subprocess.DEVNULL,
             env=environment,

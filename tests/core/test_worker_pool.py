@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,11 @@ def die_once(path: Path) -> str:
         path.touch()
         os.kill(os.getpid(), signal.SIGSEGV)
     return "done"
+
+
+def deprecate(text: str) -> None:
+    for category in (FutureWarning, UserWarning):
+        warnings.warn(f"{category.__name__} {text}", category, stacklevel=1)
 
 
 def die(_: int) -> None:
@@ -59,6 +65,14 @@ def test_results_and_errors(processes: bool) -> None:
         with pytest.raises(ZeroDivisionError):
             pool.submit(divide, 0).result()
         assert pool.submit(square, 3).result()[0] == 9
+
+
+def test_libraries_that_warn_about_each_other_are_silent_in_a_process(capfd: pytest.CaptureFixture[str]) -> None:
+    """Deprecated names are nothing that a user can act on; other warnings are printed."""
+    with WorkerPool(1, True) as pool:
+        pool.submit(deprecate, "of a library").result()
+    printed = capfd.readouterr().err
+    assert "UserWarning of a library" in printed and "FutureWarning of a library" not in printed
 
 
 def test_a_process_that_dies_is_replaced_once(tmp_path: Path) -> None:
