@@ -4,12 +4,16 @@ Their import takes seconds. This file does not import them, so that a wrong name
 """
 
 import difflib
+import logging
+import os
 import re
 from pathlib import Path
 
 from finetune.core.errors import ModelError
 from finetune.core.layouts import hub_name_hint
 from finetune.model.folder_checks import check_folder
+
+log = logging.getLogger(__name__)
 
 EMBEDDED = "data/granite-speech-nano"  # in the source tree
 
@@ -70,7 +74,7 @@ def is_folder_name(source: str) -> bool:
 
 def _check_hub_name(source: str, revision: str | None) -> None:
     """Finds config.json of a hub name in the local cache or on the hub."""
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import hf_hub_download, is_offline_mode
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -79,14 +83,15 @@ def _check_hub_name(source: str, revision: str | None) -> None:
         RevisionNotFoundError,
     )
 
+    off = "the hub is off: HF_HUB_OFFLINE" if is_offline_mode() else "the hub does not answer"
     try:
+        _work_offline_without_hub(source, revision)
         hf_hub_download(source, "config.json", revision=revision)
     except GatedRepoError as error:
         raise ModelError(f"{source}: the hub gives this model only after a login; run `hf auth login`") from error
     except RevisionNotFoundError as error:
         raise ModelError(f"{source}: the hub has this model, but not the revision {revision!r}") from error
     except LocalEntryNotFoundError as error:
-        off = "the hub is off: HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "the hub does not answer"
         raise _not_found(source, f"in the local cache ({off})") from error
     except EntryNotFoundError as error:
         raise ModelError(f"{source}: the hub has no config.json for this name, so it is not a model") from error
@@ -94,6 +99,26 @@ def _check_hub_name(source: str, revision: str | None) -> None:
         raise _not_found(source, "on the hub") from error
     except Exception as error:  # of the network, the proxy or the disk
         raise ModelError(f"{source}: no such folder, and the hub fails ({excerpt(error)})") from error
+
+
+def _work_offline_without_hub(source: str, revision: str | None) -> None:
+    """Sets HF_HUB_OFFLINE, here and for child processes, if the hub cannot be reached.
+
+    Else each file that is asked for waits for six attempts, about 25 s, before it is taken from the local cache.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, is_offline_mode
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if is_offline_mode():
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(source, "config.json", revision=revision))
+    except (HfHubHTTPError, ValueError):
+        return  # an answer, or a name that the hub cannot have: the caller asks again and explains it
+    except Exception as error:  # of the network or the proxy
+        log.warning("the hub cannot be reached (%s); the local cache is used", excerpt(error))
+        constants.HF_HUB_OFFLINE = True
+        os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def _not_found(source: str, place: str) -> ModelError:

@@ -91,3 +91,19 @@ def test_what_the_hub_says_is_said_plainly(clip: Path, tmp_path: Path) -> None:
         server.shutdown()
     error = error_of("transcribe", "--model", "nosuch/dir", clip, environment=hub)
     assert "no such model in the local cache (the hub does not answer)" in error
+
+
+def test_model_in_the_cache_is_used_at_once_if_the_hub_is_away(tmp_path: Path) -> None:
+    commit = "0" * 40
+    cached = tmp_path / "hub" / "models--acme--nano"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text(commit)
+    (cached / "snapshots").mkdir()
+    (cached / "snapshots" / commit).symlink_to(NANO)
+    away = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+    check = "from finetune.model.model_source import check_source; check_source('acme/nano')"
+    call = [sys.executable, "-c", f"import os; {check}; print(os.environ['HF_HUB_OFFLINE'])"]
+    wait = 20  # seconds; with all its attempts, the hub's client needs 24
+    done = subprocess.run(call, capture_output=True, text=True, env={**os.environ, **away}, timeout=wait)
+    assert done.stdout == "1\n", done.stderr
+    assert "the local cache is used" in done.stderr
