@@ -109,11 +109,12 @@ def format_comparison(result: "CompareResult") -> list[str]:
     """A line on the data, a table of systems, a table of comparisons, and the notes."""
     from finetune.metrics.scores import empty_references_note
 
-    first = result.systems[next(iter(result.systems))]
+    baseline = next(iter(result.systems))
+    first = result.systems[baseline]
     notes = [
         first.blocks.note,
-        *(entry.interval.note for entry in result.systems.values()),
-        *(row.note for row in result.comparisons.values()),
+        *_with_names({name: entry.interval.note for name, entry in result.systems.items()}),
+        *_with_names({f"{name} against {baseline}": row.note for name, row in result.comparisons.items()}),
         *(f"{name}: {note}" for name, entry in result.systems.items() if (note := empty_references_note(entry))),
         *result.notes,
         *_suspicious_clips(result),
@@ -130,6 +131,13 @@ def format_comparison(result: "CompareResult") -> list[str]:
         *([""] if any(notes) else []),
         *dict.fromkeys(note for note in notes if note),
     ]
+
+
+def _with_names(notes: dict[str, str]) -> list[str]:
+    """The notes by the name of what they are about; without it if it is true of all."""
+    if len({*notes.values()}) == 1:
+        return [*notes.values()]
+    return [f"{name}: {note}" for name, note in notes.items() if note]
 
 
 def _name_width(result: "CompareResult") -> int:
@@ -165,9 +173,10 @@ def _comparisons_table(result: "CompareResult") -> list[str]:
     for name in candidates:
         row, known = result.comparisons[name], not result.systems[name].without_words
         difference = _rate(row.difference, row, "+") if known else "-"
+        p_holm = row.p_holm if known or row.difference else None
         lines.append(
             f"{name:{width}}  {difference:>22}{_percent(row.probability_better if known else None):>11}"
-            f"{_p_value(row.p_holm):>10}{_p_value(row.mapsswe.p_value):>11}  {_verdict(row)}"
+            f"{_p_value(p_holm):>10}{_p_value(row.mapsswe.p_value):>11}  {_verdict(row)}"
         )
     return lines
 

@@ -28,7 +28,7 @@ from finetune.evaluation.kept_hypotheses import run_and_keep
 from finetune.evaluation.systems import TRANSCRIBERS, System, SystemHypotheses, Transcriber, parse_system, run_system
 from finetune.evaluation.training_overlap import TrainingOverlap, limited, overlap_notes, training_overlap
 from finetune.evaluation.utterances import check_audio, clip_of, read_utterances
-from finetune.metrics.conditions import Condition
+from finetune.metrics.conditions import Condition, check_conditions
 from finetune.metrics.normalizer import UNSPACED, normalize
 from finetune.metrics.scorecard import Clip, ScoringOptions, SystemOutput, comparison, scorecard
 from finetune.metrics.scores import Comparison
@@ -154,10 +154,7 @@ def _resolve(
     cells = [cell for item in transcripts for cell in (item.keywords, item.extra.get("terms"))]
     term_list = read_terms(terms) if terms else column_terms(cells, options.preset)
     term_recall([], [], term_list, options.preset)  # raises DataError for an invalid term
-    if not term_list and any(condition.metric == "recall" for condition in conditions):
-        raise RecipeError(
-            "--fail-if recall: there are no terms; give --terms FILE, or add a column `terms` to the manifest"
-        )
+    check_conditions(conditions, [item.text for item in transcripts], term_list, options.preset)
     translations = frozenset(item.id for item in utterances if item.is_translation)
     return _Inputs(systems, str(path), translations, transcripts, replace(options, terms=tuple(term_list)))
 

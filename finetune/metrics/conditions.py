@@ -2,10 +2,12 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune.core.errors import DataError, RecipeError
+from finetune.metrics.normalizer import normalize
+from finetune.metrics.terms import term_recall
 
 METRICS = ("wer", "cer", "recall")
 GRAMMAR = f"{', '.join(METRICS[:-1])} or {METRICS[-1]}, then > >= < or <=, then base, base + N, base - N or N"
@@ -34,17 +36,21 @@ class Condition:
         """Whether the condition is true for a system, given its metrics and those of the base, as fractions.
 
         Raises:
-            DataError: a metric is undefined, such as the recall if no term occurs in the references.
+            DataError: a metric is undefined, such as the recall if no term occurs in the references, or the WER if they
+                have no words.
         """
         value, limit = metrics.get(self.metric), base.get(self.metric) if self.relative else 0.0
         if value is None or limit is None:
-            raise DataError(
-                f"--fail-if {self.text!r}: {self.metric} is undefined, because no term occurs in the references"
-            )
+            raise DataError(self.undefined())
         excess = 100 * value - 100 * limit - self.shift
         if self.sign[0] == "<":
             excess = -excess
         return excess > _ROUNDING if len(self.sign) == 1 else excess >= -_ROUNDING
+
+    def undefined(self) -> str:
+        """A message for references in which the metric has nothing to count."""
+        why = "no term occurs in the references" if self.metric == "recall" else "the references have no words"
+        return f"--fail-if {self.text!r}: {self.metric} is undefined, because {why}"
 
 
 def parse_condition(text: str) -> Condition:
@@ -68,3 +74,23 @@ def parse_condition(text: str) -> Condition:
         match["limit"] is None,
         -shift if match["operator"] == "-" else shift,
     )
+
+
+def check_conditions(conditions: Sequence[Condition], references: list[str], terms: list[str], preset: str) -> None:
+    """Refuses conditions on metrics that have nothing to count in the references.
+
+    Raises:
+        RecipeError: a condition on the recall without terms.
+        DataError: no term occurs in the references, or they have no words.
+    """
+    for condition in conditions:
+        if condition.metric != "recall":
+            defined = any(normalize(text, preset) for text in references)
+        elif terms:
+            defined = any(row.support for row in term_recall(references, references, terms, preset))
+        else:
+            raise RecipeError(
+                "--fail-if recall: there are no terms; give --terms FILE, or add a column `terms` to the manifest"
+            )
+        if not defined:
+            raise DataError(condition.undefined())

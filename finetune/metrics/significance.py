@@ -93,7 +93,7 @@ def bootstrap_wer(
         return Interval(value, value, blocks, "there are no reference words")
     if error < _EQUAL:
         return _interval_of_equal_blocks(value, blocks)
-    informative = _informative(block_errors, block_words)
+    informative, which = _informative(block_errors, block_words)
     if min(blocks, informative) < MIN_BLOCKS:
         low, high = _interval_of_few_blocks(block_errors, block_words, replicas, seed)
     else:
@@ -102,7 +102,7 @@ def bootstrap_wer(
         low, high = min(low, value - reach), max(high, value + reach)
         worst = float(_rates(block_errors, block_words).max())
         high = min(high, max(1.0, worst))  # replicas of equal blocks have no variance
-    note = _reliability_note(blocks, informative) or _dominance_note(block_errors - value * block_words)
+    note = _reliability_note(blocks, informative, which) or _dominance_note(block_errors - value * block_words)
     return Interval(max(0.0, low), high, blocks, note)
 
 
@@ -133,8 +133,8 @@ def paired_difference(
     p_value, low, high = _sign_flip(top, block_words, replicas, seed)
     informative, note = int(np.count_nonzero(top)), ""
     if not block_words.any():
-        value, low, high, p_value = _without_words(float(np.sign(b.sum()) - np.sign(a.sum())), p_value)
-        error, note = 0.0, "there are no reference words"
+        value, low, high, p_value, note = _without_words(float(a.sum()), float(b.sum()), p_value)
+        error = 0.0
     elif error < _EQUAL:
         count, unit = (len(errors_a), "clip") if list(errors_a) == list(errors_b) else (blocks, "block")
         rates = [float(errors.sum() / block_words.sum()) for errors in (a, b)]
@@ -151,7 +151,7 @@ def paired_difference(
         p_value=p_value,
         detectable=power * error if error else None,
         blocks=blocks,
-        note=note or _reliability_note(blocks, informative),
+        note=note or _reliability_note(blocks, informative, "differences"),
     )
 
 
@@ -226,22 +226,20 @@ def _difference_of_equal_blocks(
     return low, high, _equal_note(share, count, unit, blocks)
 
 
-def _without_words(value: float, p_value: float) -> tuple[float, float, float, float]:
-    """Difference, interval and p-value of two rates that are 0 or 1, because there are no reference words."""
+def _without_words(a: float, b: float, p_value: float) -> tuple[float, float, float, float, str]:
+    """Difference, interval, p-value and note of two rates that are 0 or 1, because there are no reference words."""
+    value, note = float(np.sign(b) - np.sign(a)), "there are no reference words"
     if not value:
-        return value, value, value, 1.0
-    return (
-        (value, value, value, p_value)
-        if p_value <= SIGNIFICANCE
-        else (value, min(value, 0.0), max(value, 0.0), p_value)
-    )
+        return value, value, value, 1.0, note + ": inserted words are not compared" * bool(b)
+    other_end = value if p_value <= SIGNIFICANCE else 0.0
+    return value, min(value, other_end), max(value, other_end), p_value, note
 
 
 def _equal_note(share: float, count: int, unit: str, blocks: int) -> str:
     equal = (
         f"word errors are equal in all {count} {unit}s: at 95 %, fewer than {100 * share:.1f} % of others would differ"
     )
-    return "; ".join(note for note in (_reliability_note(blocks, blocks), equal if count > 1 else "") if note)
+    return "; ".join(note for note in (_reliability_note(blocks), equal if count > 1 else "") if note)
 
 
 def _sign_flip(top: FloatArray, words: FloatArray, replicas: int, seed: int) -> tuple[float, float, float]:
@@ -272,17 +270,17 @@ def _widened(value: float, low: float, high: float, error: float, blocks: int, i
     return min(low, *ends), max(high, *ends)
 
 
-def _informative(top: FloatArray, words: FloatArray) -> int:
-    """The smaller of two numbers: blocks with errors, and blocks with correct words."""
-    return min(int(np.count_nonzero(top)), int(np.count_nonzero(top != words)))
+def _informative(top: FloatArray, words: FloatArray) -> tuple[int, str]:
+    """The smaller of two numbers, and what these blocks have: blocks with errors, and blocks with correct words."""
+    return min((int(np.count_nonzero(top)), "errors"), (int(np.count_nonzero(top != words)), "correct words"))
 
 
-def _reliability_note(blocks: int, informative: int) -> str:
+def _reliability_note(blocks: int, informative: int = MIN_BLOCKS, which: str = "") -> str:
     """A note if the interval is unreliable: there are too few blocks, or too few informative ones."""
     if blocks < MIN_BLOCKS:
         return f"only {blocks} block{'s' * (blocks > 1)}: the interval is not reliable"
     if informative < MIN_BLOCKS:
-        return f"only {informative} of {blocks} blocks differ from the others: the interval is not reliable"
+        return f"{which} in only {informative} of {blocks} blocks: the interval is not reliable"
     return ""
 
 

@@ -387,6 +387,20 @@ def test_no_wer_is_shown_without_reference_words(compare: Run) -> None:
     quiet, against = (line for line in lines if line[:2] == ["quiet.jsonl", "-"])
     assert code == 0 and good[1:6] == ["-", "-", "-", "0", "0"] and int(good[6]) > 0
     assert quiet[1:7] == ["-", "-", "-", "0", "0", "0"] and against[1:3] == ["-", "-"] and "100.0" not in out
+    _, out, _ = compare("good.jsonl", "bad.jsonl", "--manifest", "silent.jsonl")
+    (against,) = (line.split() for line in out.splitlines() if line.endswith("not proven"))
+    assert against[1:5] == ["-", "-", "-", "-"] and "inserted words are not compared" in out
+    code, out, err = compare("good.jsonl", "quiet.jsonl", "--manifest", "silent.jsonl", "--fail-if", "wer < base")
+    assert code == 1 and out == "" and "wer is undefined, because the references have no words" in err
+
+
+def test_a_note_on_one_system_has_its_name(compare: Run) -> None:
+    write("right.jsonl", [{"id": row["id"], "pred_text": row["text"]} for row in read("test.jsonl")])
+    _, out, _ = compare("bad.jsonl", "right.jsonl", "--manifest", "test.jsonl")
+    assert "\nright.jsonl: word errors are equal in all 12 blocks" in out
+    write("few.jsonl", [{**row, "speaker": "s0"} for row in read("test.jsonl")][:4])
+    _, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "few.jsonl")
+    assert out.count("only 4 blocks: the interval is not reliable") == 1 and "jsonl: only" not in out
 
 
 def test_no_wer_of_no_clips_is_shown_if_all_clips_are_suspicious(compare: Run) -> None:

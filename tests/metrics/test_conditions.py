@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.core.errors import DataError, RecipeError
-from finetune.metrics.conditions import METRICS, parse_condition
+from finetune.metrics.conditions import METRICS, check_conditions, parse_condition
 
 BASE = {"wer": 0.212, "cer": 0.1, "recall": 0.8}
 
@@ -36,6 +36,15 @@ def test_each_metric_has_its_own_value() -> None:
         parse_condition("recall < 50").is_true({**other, "recall": None}, BASE)
     with pytest.raises(DataError, match="no term occurs in the references"):
         parse_condition("recall < base").is_true(other, {**BASE, "recall": None})
+
+
+def test_conditions_that_have_nothing_to_count_are_refused_before_any_work() -> None:
+    wer, recall = parse_condition("wer > base"), parse_condition("recall < 90")
+    check_conditions([wer, recall], ["take aspirin", ""], ["aspirin"], "basic@2")
+    with pytest.raises(DataError, match="wer is undefined, because the references have no words"):
+        check_conditions([wer], ["", "..."], [], "basic@2")
+    with pytest.raises(DataError, match="no term occurs in the references"):
+        check_conditions([recall], ["take it"], ["aspirin"], "basic@2")
 
 
 @pytest.mark.parametrize(

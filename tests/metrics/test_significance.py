@@ -239,6 +239,15 @@ def test_systems_that_are_equal_in_few_clips_are_not_shown_to_be_equal() -> None
         assert result.p_value == 1.0 and "equal in all 4 clips" in result.note
 
 
+def test_a_note_says_which_blocks_are_few() -> None:
+    words = [5] * 12
+    assert bootstrap_wer([1] * 3 + [0] * 9, words, range(12), 100, 0).note.startswith("errors in only 3 of 12 blocks")
+    wrong = bootstrap_wer([4] * 3 + [5] * 9, words, range(12), 100, 0)
+    assert wrong.note.startswith("correct words in only 3 of 12 blocks")
+    few = paired_difference([1] * 12, [2] * 3 + [1] * 9, words, range(12), 100, 0)
+    assert few.note.startswith("differences in only 3 of 12 blocks")
+
+
 def test_without_reference_words_nothing_is_significant_or_infinite() -> None:
     result = paired_difference([0] * 12, [1] * 12, [0] * 12, range(12), 100, 0)
     assert np.isfinite([result.low, result.high]).all() and "no reference words" in result.note
