@@ -1,7 +1,7 @@
 """Reads lists of keywords: expected words and phrases."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from unicodedata import category
 
@@ -39,8 +39,10 @@ def parse_keywords(words: str | Iterable[str], commas: bool = False) -> tuple[st
         commas: whether a word of a list can have a comma; in a prompt a comma separates keywords.
 
     Raises:
-        RecipeError: a keyword is not a string, or contains a comma, a semicolon or a control character.
+        RecipeError: a dict, or a keyword that is not a string or contains a comma, a semicolon or a control character.
     """
+    if isinstance(words, Mapping):
+        raise RecipeError("keywords: a dict of weights is not supported; give a list of the keywords")
     unique, refused = dict[str, None](), ";" if commas else ",;"
     parts = re.split("[,;]", words) if isinstance(words, str) else words
     items = list(parts) if isinstance(parts, Iterable) else [parts]

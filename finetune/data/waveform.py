@@ -98,10 +98,11 @@ def _numbers(array: Any, name: str) -> NDArray[Any]:
         raise DataError(f"{name}: not an array of samples ({error})") from error
     if values.dtype.kind == "i":
         peak = max(map(abs, (int(values.max(initial=0)), int(values.min(initial=0)))))
-        if values.dtype.itemsize == 8 and 0 < peak < 2**31:  # a list of 16-bit samples becomes such an array
+        bits = 8 * values.dtype.itemsize
+        if 0 < peak <= {64: 2**31, 32: 2**15}.get(bits, 0):  # a list of 16-bit samples becomes such an array
             raise DataError(
-                f"{name}: samples of 64-bit integers reach only {peak}; convert the array to the type of its samples, "
-                "such as array.astype('int16')"
+                f"{name}: samples of {bits}-bit integers reach only {peak}; convert the array to the type of its "
+                "samples, such as array.astype('int16')"
             )
         return values.astype(np.float32) / np.float32(-int(np.iinfo(values.dtype).min))
     with np.errstate(over="ignore"):  # infinity is refused later

@@ -56,6 +56,11 @@ def test_commas_and_semicolons_separate_the_keywords_of_a_text() -> None:
     assert parse_keywords("losartan; metoprolol,New York;") == ("losartan", "metoprolol", "New York")
 
 
+def test_weights_of_keywords_are_refused() -> None:
+    with pytest.raises(RecipeError, match="a dict of weights is not supported; give a list of the keywords"):
+        parse_keywords({"stent": 2.0, "New York": 1.0})
+
+
 def test_a_line_of_a_table_is_not_a_term() -> None:
     assert columns_problem("Losartan;A") == (
         "'Losartan;A' has a semicolon, as a table with columns; write one term per line and no other column"

@@ -49,6 +49,7 @@ def test_an_array_in_another_memory_layout_is_the_same_recording(array: Any) -> 
         (np.full(500, 1e300), "a: contains samples that are not finite"),
         (np.array(1.0), "a: shape ()"),
         (np.array([0, -30_000, 12] * 200), "a: samples of 64-bit integers reach only 30000; convert the array"),
+        (np.array([0, -(2**15), 12] * 200, np.int32), "a: samples of 32-bit integers reach only 32768; convert"),
         (torch.tensor([0, 2**23, 12] * 200), "a: samples of 64-bit integers reach only 8388608; convert the array"),
         (np.zeros(500, object), "a: not an array of samples (its type is object)"),
     ],
