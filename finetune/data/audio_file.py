@@ -2,11 +2,13 @@
 
 libsndfile reads WAV, FLAC, MP3, Ogg, Opus, AIFF and others; PyAV (`av_file`) reads what libsndfile cannot open. The
 suffix does not matter. libsndfile believes an estimated or stated length, so MP3 frames are counted, the links of a
-chained Ogg file are found, and the size of a WAV is compared with the file.
+chained Ogg file and the parts of a joined FLAC are found, and the size of a WAV is compared with the file.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 
 from finetune.core.errors import DataError
 from finetune.data.audio_readers import TOLERANCE, ArrayReader, FilePieces, JoinedReader, SoundFileReader
-from finetune.data.audio_source import AudioSource, SourceCache, audio_source
+from finetune.data.audio_source import AudioSource, Parts, SourceCache, audio_source
 from finetune.data.mpeg import MpegPart, find_parts, is_mpeg
 from finetune.data.ogg import find_links
 from finetune.data.wav import check_wav_size, data_chunk
@@ -27,8 +29,10 @@ UNKNOWN_FRAMES = 1 << 40  # libsndfile returns a huge number for a FLAC without 
 TAG_TOLERANCE = 2  # frames; some encoders count the tag itself or the frame after the last
 MIN_MPEG_SHARE = 0.5  # of a file that libsndfile does not recognize; with fewer MPEG frames it is something else
 FLAC_HEADER = 26  # bytes up to the end of the number of samples
+FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # and the size of its first block
 
 _parts_of = SourceCache[tuple[MpegPart, ...]](256)
+_flac_starts_of = SourceCache[tuple[int, ...]](256)
 
 
 class AudioFile(Protocol):
@@ -137,7 +141,17 @@ def _better_reader(source: AudioSource, file: SoundFileReader) -> AudioFile | No
         return _open_pieces(source, [(b"", [link]) for link in links])
     if file.frames > UNKNOWN_FRAMES:
         return _open_flac_without_length(source, file)
+    if file.format == "FLAC" and len(starts := _flac_starts_of.get(source, lambda: _flac_starts(source))) > 1:
+        return _open_pieces(source, [(b"", [span]) for span in pairwise((0, *starts[1:], source.size))])
     return None
+
+
+def _flac_starts(source: AudioSource) -> tuple[int, ...]:
+    """Where the FLAC files begin that were joined in one. A large file that is not on this machine is not searched."""
+    if isinstance(source, Parts):
+        return ()
+    with source.buffer() as data:
+        return tuple(match.start() for match in FLAC_START.finditer(data))
 
 
 def _open_flac_without_length(source: AudioSource, file: SoundFileReader) -> AudioFile:
