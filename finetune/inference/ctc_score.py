@@ -1,7 +1,7 @@
 """How probable a text of a window is by the CTC head, over all alignments."""
 
 from collections.abc import Callable, Sequence
-from unicodedata import category
+from unicodedata import category, normalize
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ ANY = NUM_LABELS  # a label that fits any sound, for words whose characters do n
 DIGITS = [ord(digit) for digit in "0123456789"]
 SIGNS = "%&@#"  # that are spoken as words, as are all signs of these Unicode categories
 SIGN_CATEGORIES = ("Sc", "Sm", "So")
+UNKNOWN = -10.0  # log probability that a letter reaches in no frame of a window, if the head was not trained on it
+ACCENTED = {code: ord(normalize("NFD", chr(code))[0]) for code in range(0xE0, 0x100) if normalize("NFD", chr(code))[1:]}
 SILENT = {"'": (BLANK,), "-": (BLANK, SPACE)}  # what the CTC head can write instead of a sign that has no sound
 
 
@@ -67,13 +69,17 @@ class CtcScorer:
 
 
 def with_silent_signs(log_probs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The log probabilities, where a hyphen or an apostrophe can be in frames in which the head writes no such sign.
+    """The log probabilities, where a keyword can have signs that the head does not write.
 
-    The head writes a word that it does not know without them, such as `cotrimoxazole` for `co-trimoxazole`.
+    The head writes a word that it does not know without hyphens and apostrophes, such as `cotrimoxazole` for
+    `co-trimoxazole`. One that was not trained on a letter with an accent writes the letter without it.
     """
     log_probs = log_probs.copy()
     for sign, others in SILENT.items():
         log_probs[:, ord(sign)] = log_probs[:, [ord(sign), *others]].max(1)
+    for label, letter in ACCENTED.items():
+        if log_probs[:, label].max(initial=-np.inf) < UNKNOWN:
+            log_probs[:, label] = log_probs[:, letter]
     return log_probs
 
 

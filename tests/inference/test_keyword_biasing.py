@@ -64,6 +64,13 @@ def test_the_ctc_head_need_not_write_hyphens_and_apostrophes(path: str, text: st
     assert biased_text(log_probs(path), text, (keyword,)) == expected
 
 
+def test_a_head_that_knows_no_accents_hears_a_keyword_without_them() -> None:
+    scores = log_probs("_ask_ _sever_ine_ _now_", peak=0.999)
+    assert biased_text(scores, "ask severe in now", ("Séverine",)) == "ask Séverine now"
+    scores[:, ord("é")] = np.maximum(scores[:, ord("é")], -9.0)  # it knows the letter, and does not hear it
+    assert biased_text(scores, "ask severine now", ("Séverine",)) == "ask severine now"
+
+
 def test_words_that_were_written_together_with_the_keyword_are_kept() -> None:
     scores = log_probs("_she_ _to_o_k_ _lisino_pril_ _and_ _left_")
     assert biased_text(scores, "she tooklesson a prilland left", ("lisinopril",)) == "she took lisinopril and left"
