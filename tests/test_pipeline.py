@@ -682,6 +682,9 @@ def test_the_printed_summary_has_both_models_and_the_most_improved_clips(tmp_pat
         write_utterances(run, ("take drug 1", "take the rug", hypothesis))
         summary = format_summary(run, RunSummary.model_validate(read_json(run.summary)))
         assert "no test clip has fewer errors with the adapted model" in summary and "reference" not in summary
+    content = read_json(run.summary)
+    content["export"]["dir"] = "my runs/export"
+    assert format_summary(run, RunSummary.model_validate(content)).endswith(" 0.wav --model 'my runs/export'")
 
 
 def test_the_printed_improvements_have_no_word_errors_of_translations(tmp_path: Path, fake: FakeStages) -> None:

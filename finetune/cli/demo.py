@@ -1,12 +1,14 @@
 """`finetune demo`: copies the embedded model, the quickstart recipe and its data from the source tree into a folder."""
 
 import argparse
+import shlex
 import shutil
 from functools import partial
 from pathlib import Path
 
 from finetune.cli.arguments import Subparsers
 from finetune.core.errors import DataError
+from finetune.core.terminal import visible
 
 SOURCE_TREE = Path(__file__).resolve().parents[2]
 RECIPE = "recipes/quickstart.yaml"
@@ -42,5 +44,5 @@ def run(args: argparse.Namespace, source_tree: Path) -> int:
             copy(source_tree / name, target / name)
     except (OSError, ValueError, shutil.Error) as error:  # ValueError: a null byte in the name
         raise DataError(f"{target}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
-    print(f"copied to {target}; next: cd {target} && finetune run {RECIPE}")
+    print(visible(f"copied to {target}; next: cd {shlex.quote(str(target))} && finetune run {RECIPE}"))
     return 0

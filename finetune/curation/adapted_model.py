@@ -1,6 +1,7 @@
 """The model of a curation command: a recipe or a run with its best adapter, a model folder or a hub name."""
 
 import logging
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -96,7 +97,8 @@ def find_model(name: str) -> AdaptedModel:
 def _of_run(name: str, recipe: Recipe, run: RunDir | None = None) -> AdaptedModel:
     run = run or RunDir(f"{recipe.runs}/{recipe.name}")
     if not run.best.is_dir():
-        raise CheckpointError(f"{name}: {run.root} has no trained adapter; run `finetune train {name}` first")
+        command = shlex.join(["finetune", "train", name])
+        raise CheckpointError(f"{name}: {run.root} has no trained adapter; run `{command}` first")
     trained = run.done("train")
     if trained is None:
         log.warning("%s: the training has not finished; the best adapter so far is used", run.root)

@@ -7,6 +7,7 @@ import difflib
 import logging
 import os
 import re
+import shlex
 from pathlib import Path
 
 from finetune.core.errors import ModelError
@@ -137,7 +138,8 @@ def _model_suggestion(folder: Path) -> str:
         if (run / "export" / "config.json").is_file():
             return f"did you mean {run / 'export'}?"
         if (run / "resolved.json").is_file():
-            return f"{run} is a run without an export; run `finetune export {run / 'resolved.json'}` first"
+            command = shlex.join(["finetune", "export", str(run / "resolved.json")])
+            return f"{run} is a run without an export; run `{command}` first"
     names = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
     similar = difflib.get_close_matches(folder.name, names, 1) if not folder.exists() else []
     return f"did you mean {folder.parent / similar[0]}?" if similar else "give a model folder or a hub name"

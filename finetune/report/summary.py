@@ -32,7 +32,8 @@ def format_summary(run: RunDir, summary: RunSummary) -> str:
         lines.append(f"report: {summary.report}")
     lines.append(f"adapted model: {summary.export.dir}")
     audio = read_jsonl(run.hypotheses("test", "adapted"))[0]["audio_filepath"]
-    lines.append(f"next: finetune transcribe {shlex.quote(_relative(audio))} --model {summary.export.dir}")
+    command = ["finetune", "transcribe", _relative(audio), "--model", str(summary.export.dir)]
+    lines.append(f"next: {shlex.join(command)}")
     return "\n".join(lines)
 
 

@@ -37,6 +37,14 @@ def test_the_copied_recipe_resolves_with_its_model_and_data(
     assert result.code == 0 and "data/vocabulary/terms.txt" in result.out
 
 
+def test_the_next_command_quotes_a_folder_with_a_space(finetune: Command, tmp_path: Path) -> None:
+    for name in demo.CONTENTS:
+        (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / name).write_text("x")
+    result = finetune("demo", tmp_path / "my demo", commands=[DemoFrom(tmp_path / "tree")])
+    assert f"next: cd '{tmp_path / 'my demo'}' && finetune run" in result.out
+
+
 def test_without_a_source_tree_the_error_names_the_repository(finetune: Command, tmp_path: Path) -> None:
     result = finetune("demo", tmp_path / "demo", commands=[DemoFrom(tmp_path)])
     assert result.code == 1 and result.err.startswith(
