@@ -43,6 +43,8 @@ ADVICE = {
     "encoding errors in transcript": "The transcript stays unchanged. Export it as UTF-8 without HTML entities.",
     "credit of subtitles": "Remove the rows: the model learns to write such a line where nobody speaks.",
     "several channels": "If a transcript belongs to one channel, give its number in a column `channel`.",
+    "late audio": "If the times count from the video, subtract the difference; the toolkit counts from the audio.",
+    "gap in audio": "Convert it: ffmpeg -i IN -vn -af aresample=async=1 OUT.wav (times of players count the gap).",
     "opposite channels": "The first channel with sound is used. No action is needed if it has the speech.",
     "ambiguous sample": "Keep one audio file and one text for each key.",
     "silent audio": "Check the recordings, or remove the rows.",

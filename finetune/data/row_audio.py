@@ -13,6 +13,7 @@ from finetune.data.cells import cell_channel, cell_seconds, cell_text, no_number
 from finetune.data.manifest import VERSION_KEY
 from finetune.data.problems import Finding
 from finetune.data.row import Row
+from finetune.data.video_delay import shifts
 
 Inspect = Callable[[str, float, float | None, int | None, float], AudioInfo]
 
@@ -117,6 +118,8 @@ def time_warnings(row: Row, audio: RowAudio) -> list[Finding]:
     digest = row.values.get("audio_digest") if VERSION_KEY in row.values else None
     if digest and digest != audio.info.digest:
         findings.append(Finding("audio changed", "the samples are not those for which the manifest was written"))
+    if not (no_number(row.values.get("offset")) or VERSION_KEY in row.values or audio.already_cut):
+        findings += shifts(cell_text(row.values.get("audio_filepath")), audio.offset + measured)
     return findings
 
 

@@ -16,6 +16,7 @@ from finetune.data.manifest import Utterance, read_manifest, write_manifest
 from finetune.data.problems import ADVICE, Problem, format_problems
 from finetune.data.row import Row
 from finetune.data.row_checks import Wordless
+from video_file import write_video
 
 
 def write_noise(folder: Path, name: str, seconds: float = 2.0, seed: int | None = None) -> str:
@@ -388,3 +389,27 @@ def test_a_corpus_whose_first_rows_all_fail_for_one_reason_is_not_read_to_its_en
 )
 def test_keywords_of_a_cell(cell: str, words: list[str]) -> None:
     assert cell_keywords(cell) == words
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_segments_of_a_video_with_late_audio_or_a_gap_are_named(tmp_path: Path, suffix: str) -> None:
+    """Their times can count from the pictures, but the samples count from the first one and leave the gap out."""
+    pytest.importorskip("av")
+    wave = np.random.default_rng(1).uniform(-0.3, 0.3, 64_000).astype(np.float32)
+    files = {"now": (0.0, 0.0), "late": (1.5, 0.0), "gap": (0.0, 1.5)}
+    for name, (start, gap) in files.items():
+        write_video(tmp_path / f"{name}.{suffix}", wave, start, gap)
+    rows = [
+        {"audio_filepath": str(tmp_path / f"{name}.{suffix}"), "offset": offset, "duration": 1.0, "text": "words"}
+        for name in files
+        for offset in (0.5, 2.5)
+    ]
+    result = check(*rows)
+    assert len(result.kept) == 6
+    assert [(item.kind, item.id) for item in result.warnings if item.kind != "duplicate audio"] == [
+        ("late audio", "late@0.500"),
+        ("late audio", "late@2.500"),
+        ("gap in audio", "gap@2.500"),
+    ]
+    whole = {"audio_filepath": str(tmp_path / f"late.{suffix}"), "text": "words"}
+    assert check(whole).warnings == []
