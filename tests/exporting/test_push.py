@@ -19,8 +19,9 @@ from finetune.cli import push as cli_push
 from finetune.cli.arguments import Subparsers
 from finetune.core.errors import ModelError
 from finetune.core.run_dir import RunDir
+from finetune.exporting.adaptation import Adaptation
 from finetune.exporting.bundle import transcriber_files
-from finetune.exporting.publish.contents import LEFT_OUT, public_contents
+from finetune.exporting.publish.contents import ADAPTATION_VERSION, LEFT_OUT, public_contents
 from finetune.exporting.publish.private_paths import absolute_path, shortened_text, shortened_values
 from finetune.exporting.publish.secrets import secret_in
 from finetune.exporting.publish.transcripts import transcripts_in
@@ -173,6 +174,13 @@ def test_a_benchmark_replaces_the_results_of_the_folder(finetune: Command, expor
     (export / "adaptation.json").write_text(json.dumps({"scores": {"test": both}}))
     done = finetune("push", export, REPO, "--dry-run", "--benchmark", "org/set:task")
     assert done.code == 0 and ".eval_results/set-task.yaml" in done.out and "set-default" not in done.out
+
+
+def test_a_record_of_another_version_is_refused(export: Path) -> None:
+    assert Adaptation.model_fields["schema_version"].default == ADAPTATION_VERSION
+    (export / "adaptation.json").write_text(json.dumps({"schema_version": ADAPTATION_VERSION + 1}))
+    with pytest.raises(ModelError, match=r"of another version of the toolkit .schema_version 2.; export the run"):
+        public_contents(export, None)
 
 
 REFUSED = {

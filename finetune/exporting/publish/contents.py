@@ -3,11 +3,12 @@
 import json
 import stat
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from finetune.core.errors import ModelError
-from finetune.core.files import read_bytes
+from finetune.core.files import read_bytes, read_json
 from finetune.core.model_limits import ADAPTATION
 from finetune.core.run_dir import RunDir
 from finetune.exporting.bundle import transcriber_files
@@ -26,6 +27,7 @@ AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".webm", ".wm
 DATA = (".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".srt", ".vtt", ".trn", ".stm", ".ctm", ".html", ".npz", ".tar")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".joblib")
 RESULTS = ".eval_results/"
+ADAPTATION_VERSION = 1  # the `schema_version` of `Adaptation`
 HIDDEN = (".eval_results", ".gitattributes")
 LEFT_OUT = (".git", ".cache", "__pycache__")
 VOCABULARY = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer.model")  # pieces of text can look like a path
@@ -86,6 +88,7 @@ def public_contents(
     if (folder / "resolved.json").is_file() and (folder / "manifests").is_dir():
         raise ModelError(f"{folder}: a run directory; name an export in it, such as {folder / 'export'}")
     entries, left_out, problems = _find(folder)
+    problems += _other_version(folder)
     if not any(item.name.endswith(BINARY) for item in entries):
         problems.append("no *.safetensors, *.gguf or *.onnx: this is not a folder that `finetune export` has written")
     if result is not None:
@@ -151,6 +154,15 @@ def _refused(parts: tuple[str, ...]) -> str:
     if suffix in (*BINARY, *TEXT, *IMAGES, ".py") or name in NAMES or name.endswith(RAW):
         return ""
     return "no export writes files of this type; move it away"
+
+
+def _other_version(folder: Path) -> list[str]:
+    """The problem of a record of another version, which commands that get the model refuse."""
+    with suppress(OSError, ValueError, AttributeError):  # none, or damaged, which is reported with its text
+        version = read_json(folder / ADAPTATION).get("schema_version", ADAPTATION_VERSION)
+        if version != ADAPTATION_VERSION:
+            return [f"{ADAPTATION}: of another version of the toolkit (schema_version {version}); export the run again"]
+    return []
 
 
 def _public(item: PublicFile) -> PublicFile:
