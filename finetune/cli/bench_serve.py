@@ -80,15 +80,14 @@ def run(args: argparse.Namespace) -> int:
         DataError, ModelError: see `serving.bench`.
     """
     from finetune.core.extras import require
-    from finetune.core.files import output_folder, write_json
+    from finetune.core.files import check_output_file, write_json
 
     options = chosen_options(args, LoadOptions)
     require("httpx", extra="compare")
     from finetune.serving.bench import load_uploads, measure_server
 
     if args.json:
-        with output_folder(args.json.parent):
-            pass
+        check_output_file(args.json)
     uploads = load_uploads(args.sources, options)
     result = measure_server(args.url, uploads, args.rate, options, args.model, dict(args.form), args.stream)
     print(visible("\n".join(format_load(result))))

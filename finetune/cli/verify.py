@@ -74,14 +74,19 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         RecipeError: --gguf-dtype for an engine that reads no GGUF files, or for GGUF files.
+        DataError: the file of --json cannot be written.
         DataError, ModelError, CheckpointError: see `exporting.engines.verify.verify`.
     """
-    from finetune.core.files import write_json
+    from finetune.core.files import check_output_file, write_json
     from finetune.core.run_dir import RunDir
     from finetune.data.manifest import read_manifest
     from finetune.evaluation.utterances import read_utterances
+    from finetune.exporting.engine_checks import read_checks
     from finetune.exporting.engines.environment import python_of
 
+    if args.json:
+        check_output_file(args.json)
+    earlier = read_checks(args.export).get(args.engine)
     if args.gguf_dtype and GGUF not in ENGINES[args.engine].reads:
         raise RecipeError(f"--gguf-dtype: {args.engine} reads no GGUF files; leave it out")
     if args.gguf_dtype and any(args.export.glob("*.gguf")):
@@ -98,10 +103,13 @@ def run(args: argparse.Namespace) -> int:
     print(visible("\n".join(format_verification(result, decoding_note(args.export)))))
     if args.json:
         write_json(args.json, asdict(result))
-    try:
-        _keep_counts(args.export, args.engine, result)
-    except OSError as error:  # such as a read-only folder; the comparison holds all the same
-        print(visible(f"not recorded in {args.export} ({error.strerror or error})"))
+    if args.limit and earlier and earlier.clips > result.clips:
+        print(visible(f"not recorded in {args.export}, which has the counts of {count(earlier.clips, 'clip')}"))
+    else:
+        try:
+            _keep_counts(args.export, args.engine, result)
+        except OSError as error:  # such as a read-only folder; the comparison holds all the same
+            print(visible(f"not recorded in {args.export} ({error.strerror or error})"))
     return int(bool(result.differences) or result.adapted == 0)
 
 

@@ -154,6 +154,13 @@ def output_folder(folder: Path) -> Iterator[None]:
         raise
 
 
+def check_output_file(path: Path) -> None:
+    """Checks before long work that a result can be written; creates its folder. Raises DataError if it cannot."""
+    with output_folder(path.parent):
+        if path.is_dir():
+            raise DataError(f"{path}: a folder; name a file")
+
+
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     """The objects of a JSON Lines file in UTF-8, with or without a byte-order mark. Blank lines are skipped.
 

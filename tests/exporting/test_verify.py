@@ -117,6 +117,32 @@ def test_an_export_that_cannot_be_written_is_verified_all_the_same(
     assert json.loads(result.read_text())["equal"] == CLIPS
 
 
+def test_a_few_clips_do_not_replace_the_record_of_all(
+    run: RunDir, trained_texts: dict[str, str], tmp_path: Path, finetune: Command
+) -> None:
+    export = tmp_path / "export-peft"
+    shutil.copytree(run.exported("peft"), export)
+    command = ("verify", export, "--engine", "peft", "--python", engine(tmp_path, trained_texts), "--run", run.root)
+    recorded = [finetune(*command, *limit) for limit in (("--limit", 1), (), ("--limit", 1))]
+    assert all(done.code == 0 for done in recorded)
+    assert f"not recorded in {export}, which has the counts of {CLIPS} clips" in recorded[-1].out
+    assert json.loads((export / "engines.json").read_text())["engines"]["peft"]["clips"] == CLIPS
+
+
+def test_what_cannot_be_written_is_an_error_before_the_comparison(
+    run: RunDir, tmp_path: Path, finetune: Command
+) -> None:
+    command = ("verify", run.exported("peft"), "--engine", "peft", "--python", tmp_path / "none", "--json")
+    assert f"{tmp_path}: a folder; name a file" in finetune(*command, tmp_path).err
+    (tmp_path / "file").touch()
+    assert "cannot be written (File exists)" in finetune(*command, tmp_path / "file" / "r.json").err
+    export = tmp_path / "export-peft"
+    shutil.copytree(run.exported("peft"), export)
+    (export / "engines.json").write_text("{}}")
+    done = finetune("verify", export, "--engine", "peft", "--python", tmp_path / "none", "--run", run.root)
+    assert "engines.json: damaged" in done.err
+
+
 @pytest.mark.parametrize("name", ["peft", "vllm-lora"])
 def test_an_adapter_is_compared_with_the_trained_weights(
     run: RunDir,
