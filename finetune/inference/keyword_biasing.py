@@ -184,7 +184,9 @@ class _Window:
             if _plain(old) != _plain(keyword) and gain + bonus > -SLACK:
                 left, right = self._heard_beside(spot, start, end)
                 beside = any(self.unheard[max(0, start - 1) : end + 1])
-                for text in dict.fromkeys([keyword, _between(left, keyword, right)]):
+                around = _between(left, keyword, right)
+                lost = self.written & (_phrases(self.words[start:end]) - _phrases(around.split()) - {_plain(old)})
+                for text in [keyword] if lost or around == keyword else [keyword, around]:
                     if beside and set(old.lower().split()) <= set(text.lower().split()):
                         continue  # it replaces nothing, and what it adds can be the sound of the word beside it
                     yield _Change(spot, text, start, end, more, gain + bonus)
@@ -244,6 +246,12 @@ def _between(left: str, keyword: str, right: str) -> str:
     before, elided = (before, elided) if not elided or ELIDED.fullmatch(elided) else ("", "")
     after, suffix = (after, suffix) if not suffix or SUFFIX.fullmatch(suffix) else ("", "")
     return join_texts([before.strip(), f"{elided}{keyword}{suffix}", after.strip()])
+
+
+def _phrases(words: Sequence[str]) -> set[str]:
+    """All phrases of some words that follow one another, without punctuation."""
+    ends = range(1, len(words) + 1)
+    return {_plain(" ".join(words[start:end])) for end in ends for start in range(end)}
 
 
 def _letter(char: str) -> bool:

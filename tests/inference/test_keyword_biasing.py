@@ -110,6 +110,13 @@ def test_several_keywords_are_written() -> None:
     assert text == "stop apixaban start metoprolol and apixaban"
 
 
+def test_a_keyword_that_is_written_stays_beside_another_one() -> None:
+    """The CTC head misspells it."""
+    scores = log_probs("_gi_ve _citalopr_a_m _apixen_ n_o_w ", peak=0.97)
+    text = biased_text(scores, "give citals pra naproxen now", ("naproxen", "citalopram"))
+    assert text == "give citalopram naproxen now"
+
+
 @pytest.mark.parametrize(("doubt", "text"), [(0.5, "the car"), (0.01, "the cat")])
 def test_a_short_word_must_fit_clearly_better(doubt: float, text: str) -> None:
     """The last letter is rather t than r."""
