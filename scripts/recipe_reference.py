@@ -21,7 +21,7 @@ HEAD = """\
 A recipe is one YAML file. `finetune check RECIPE` prints each value with its origin: the recipe, `--set`, a goal or the
 default. An unknown key, a wrong type or a value out of range is an error with file and line (exit code 2).
 `--set section.key=value` overrides a value. Only `model.base` and `data` are required; other keys have
-the defaults below. Relative paths start at the current directory.
+the defaults below. Relative paths start at the current directory, and `~` is the home directory.
 """
 Schema = dict[str, Any]
 

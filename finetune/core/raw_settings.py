@@ -79,7 +79,8 @@ def _list_item(node: yaml.Node, key: str, path: str, origin: str) -> Any:
             elif value.value is not None:
                 entry[section] = value.value
         return entry
-    raise RecipeError(f"{origin}: {key}: must be a list of plain values")
+    section = "; the settings of a section have no dashes" if isinstance(node, yaml.MappingNode) else ""
+    raise RecipeError(f"{origin}: {key}: must be a list of plain values{section}")
 
 
 def _text_or_none(text: str, style: str | None = None) -> str | None:

@@ -32,6 +32,7 @@ REQUIRED = {
     f"{', '.join(HUB_NAMES)}; to try the toolkit, use the embedded model data/granite-speech-nano of the "
     "source tree (`finetune demo DIR` copies it)"
 }
+PATHS = ("runs", "model.base", "data.terms")  # where `~` is the home directory, as in paths of corpora
 
 
 @dataclass(frozen=True)
@@ -146,12 +147,17 @@ def _check_keys(raw: dict[str, RawValue]) -> dict[str, RawValue]:
             if value is not None:
                 raise RecipeError(f"{origin}: '{key}' is a section; put its settings below it, indented")
         elif key in known:
-            checked[key] = RawValue(_as_field(key, value), origin)
+            try:
+                checked[key] = RawValue(_as_field(key, value), origin)
+            except RecipeError as error:
+                raise RecipeError(f"{origin}: {key}: {error}") from error
         elif key in RENAMED:
             values = f": {NEW_VALUES[key]}" if key in NEW_VALUES else ""
             raise RecipeError(f"{origin}: '{key}' was renamed to '{RENAMED[key]}'{values}")
         else:
             nearest = _nearest(key, known)
+            if nearest in CORPORA and key.startswith(f"{nearest}."):
+                raise RecipeError(f"{origin}: {nearest}: must be a list; write a corpus with settings as `- path: ...`")
             hint = DEVICE_HINT if is_device(key) else f"did you mean '{nearest}'?" if nearest else ""
             raise RecipeError(f"{origin}: unknown key '{short(key)}'" + (f"; {hint}" if hint else ""))
     return checked
@@ -163,6 +169,8 @@ def _as_field(key: str, value: Any) -> Any:
     for part in key.split("."):
         field_type = field_types(field_type)[part]
     value = _with_text_paths(value)
+    if key in PATHS and isinstance(value, str):
+        value = os.path.expanduser(value)
     in_brackets = isinstance(value, str) and value[:1] + value[-1:] == "[]" and not os.path.isfile(value)  # after --set
     if get_origin(field_type) is tuple and (value is None or isinstance(value, str)) and not in_brackets:
         return _list_file(value) if value else []
@@ -178,7 +186,7 @@ def _as_field(key: str, value: Any) -> Any:
 def _list_file(path: str) -> list[str]:
     """The lines of a list; the recipe keeps them, so a run does not depend on the file. Raises RecipeError."""
     try:
-        if lines := term_list(path):
+        if lines := term_list(os.path.expanduser(path)):
             return [line for _, line in lines]
     except DataError as error:
         if Path(path).is_file():

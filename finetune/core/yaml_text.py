@@ -72,7 +72,7 @@ def compose(text: str, origin: str) -> yaml.Node | None:
 def _hint(problem: str) -> str:
     """What to do about a problem that the YAML parser names in its own terms."""
     if "\\t" in problem:
-        return " (indent with spaces)"
+        return " (indent with spaces, and have no tab before a value)"
     if "<block end>" in problem:
         return " (indent this line as its neighbours of the same level)"
     if "<document start>" in problem:
