@@ -15,14 +15,16 @@ PATHS = {  # metavars of files and folders
     *("AUDIO", "CORPUS", "DIR", "EXPORT", "FILE", "FOLDER", "IN", "MANIFEST", "MODEL", "OUT", "PATH", "RECIPE"),
     *("RUN_DIR", "SOURCE", "SYSTEM", "TERMS"),
 }
-# A setting ends with "=", and its value follows without a space.
-BASH_END = """
+# A setting ends with "=", and its value follows without a space. A word with an escaped character is left to bash.
+BASH_END = r"""
 _finetune() {
+  COMPREPLY=()
+  [[ ${COMP_WORDS[COMP_CWORD]-} != *[\\\"\']* ]] || return 0
   _shtab_finetune "$@"
   [[ ${COMPREPLY[0]-} != *= ]] || compopt -o nospace +o filenames 2>/dev/null
   return 0
 }
-complete -o filenames -F _finetune finetune
+complete -o filenames -o default -F _finetune finetune
 """
 
 
@@ -63,7 +65,8 @@ def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
 
 def _completion(action: argparse.Action, shtab: Any, recipes: list[str], settings: list[str]) -> Any:
     if action.dest == "overrides":
-        return _words(shtab, [f"{key}=" for key in settings])
+        words = [f"{key}=" for key in settings]
+        return {**_words(shtab, words), "zsh": f"compadd -S '' {shlex.join(words)}"}  # no space after the "="
     if action.metavar == "NAME" and not action.option_strings:  # of `finetune recipes`
         return _words(shtab, recipes)
     return shtab.FILE if action.metavar in PATHS else None

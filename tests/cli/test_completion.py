@@ -42,6 +42,12 @@ def test_bash_completes(finetune: Command) -> None:
     assert complete(script, ["finetune", "run", "recipes/quick"]) == ["recipes/quickstart.yaml"]
     assert complete(script, ["finetune", "run", "x.yaml", "--set", "train.epo"]) == ["train.epochs="]
     assert "--format" in complete(script, ["finetune", "export", "--for"])
+    assert complete(script, ["finetune", "run", "my\\ recipes/a"]) == [] and "-o default -F _finetune" in script
+
+
+def test_zsh_sets_no_space_after_a_setting(finetune: Command) -> None:
+    pytest.importorskip("shtab")
+    assert ":KEY=VALUE:compadd -S '' name= seed=" in finetune("completion", "zsh").out
 
 
 def test_without_its_extra(finetune: Command, monkeypatch: pytest.MonkeyPatch) -> None:
