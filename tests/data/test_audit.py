@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from video_file import write_video
 
 from finetune.core.data_config import TextSection
 from finetune.core.errors import DataError
@@ -16,7 +17,6 @@ from finetune.data.manifest import Utterance, read_manifest, write_manifest
 from finetune.data.problems import ADVICE, Problem, format_problems
 from finetune.data.row import Row
 from finetune.data.row_checks import Wordless
-from video_file import write_video
 
 
 def write_noise(folder: Path, name: str, seconds: float = 2.0, seed: int | None = None) -> str:
