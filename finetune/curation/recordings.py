@@ -1,5 +1,6 @@
 """Long recordings with their transcripts: one audio file with a text file, or the rows of a corpus."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,9 @@ from finetune.data.audio_file import open_audio
 from finetune.data.audit import stated_utterances
 from finetune.data.cells import no_number
 from finetune.data.corpora import read_corpus
+from finetune.data.formats.annotations import log_notes
 from finetune.data.formats.audio_folder import has_times, heading_of
+from finetune.data.formats.subtitles import without_speakers
 from finetune.data.manifest import Utterance
 from finetune.data.row import Row
 from finetune.data.text_lines import read_text
@@ -76,6 +79,9 @@ def _row(audio: str, text_file: str) -> Row:
         )
     if heading := heading_of(text):
         raise DataError(f"{text_file}: lines such as {heading!r} are not spoken; remove them")
+    notes = Counter[str]()
+    text = without_speakers(text, notes)
+    log_notes(text_file, notes)
     return Row(text_file, {"audio_filepath": str(Path(audio).absolute()), "text": text})
 
 

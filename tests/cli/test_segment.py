@@ -120,6 +120,7 @@ def test_no_clip_is_a_failure_with_advice(finetune: Command, nano: Path, tmp_pat
         (["--min-score", "2"], 2, "min_score: must be less than or equal to 1"),
         (["--text", "subtitles.srt"], 1, "subtitles.srt: the text has times"),
         (["--text", "headings.txt"], 1, "headings.txt: lines such as 'Ann (0:00)' are not spoken; remove them"),
+        (["--text", "names.txt"], 1, "names.txt: lines such as 'Ann: [00:01]' are not spoken; remove them"),
         (["--text", "missing.txt"], 1, "missing.txt: cannot be read"),
         ([], 1, "a.flac: "),
     ],
@@ -136,6 +137,7 @@ def test_wrong_arguments(
     monkeypatch.chdir(tmp_path)
     Path("subtitles.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nhello\n")
     Path("headings.txt").write_text("Ann (0:00)\nhello\nBob (0:04)\nhi\n")
+    Path("names.txt").write_text("Ann: [00:01] hello\nBob: [00:04] hi\n")
     Path("a.flac").write_bytes(b"")
     result = finetune("segment", nano, "a.flac", "-o", "out", *arguments)
     assert result.code == code and message in result.err and not Path("out").exists()

@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
@@ -16,7 +16,7 @@ from finetune.data.cells import cell_seconds
 from finetune.data.formats import annotations
 from finetune.data.formats.audio_names import AudioNames, is_audio
 from finetune.data.formats.metadata_folder import check_splits
-from finetune.data.formats.subtitles import parse_timed_text
+from finetune.data.formats.subtitles import parse_timed_text, without_speakers
 from finetune.data.formats.tables import JSON, TABLES
 from finetune.data.formats.unread_files import cure, most_probable, unread_beside, unread_in
 from finetune.data.problems import Finding
@@ -25,7 +25,7 @@ from finetune.data.text_lines import read_text
 
 log = logging.getLogger(__name__)
 
-_TIME = r"[\[(]?(?:\d+:)*\d+[.,:]\d+[\])]?"
+_TIME = r"[\[(]?(?:\d+[:;])*\d+[.,:;]\d+[\])]?"
 CLOCK = re.compile(r"\s*[\[(]?(?:\d+:)+\d+(?:[.,]\d+)?[\])]?(?:\s|$)")  # a line such as "[00:12] words"
 # Such as "0.0\t2.16\twords" and "00:01.5 --> 00:03.2".
 TWO_TIMES = re.compile(rf"\s*{_TIME}\s*(?:\t|-->|-|–|\s)\s*{_TIME}(?:\s|$)")
@@ -36,6 +36,8 @@ NAMED = re.compile(r"(?:\S+\s+){1,3}\d+\.\d+\s+\d+(?:\.\d+)?\s")  # STM, CTM, an
 HEADING = re.compile(
     r"(?:.{0,40}(?:[(\[]|\s\s|\t|[:,]\s|\w\s*\d+\s))?\s*(?P<time>(?:\d+:)?\d{1,2}:[0-5]\d)(?:[.,]\d+)?[)\]]?:?"
 )
+# A line such as "Speaker 1: [00:12] words" or "Ann (0:12) words", as Rev, Sonix and Descript write them.
+NAME_AND_TIME = re.compile(r".{0,40}?(?:[\[(]|:\W{1,6})(?P<time>(?:\d+:)?\d{1,2}:[0-5]\d)(?:[.,]\d+)?[)\]]?:?(?=\s+\S)")
 TIMIT = re.compile(r"\s*\d+ \d{3,} (?P<text>.*\S)\s*")  # the first and last sample, then the words
 HTK = re.compile(r"\s*\d+\s+\d+\s")  # a label of HTK, in units of 100 ns
 TEXT = (".txt", ".TXT", ".lab", ".normalized.txt", ".original.txt")  # the preferred one first; the last two: LibriTTS
@@ -259,6 +261,7 @@ def _of_text(place: _Place, name: str, notes: Counter[str]) -> Iterator[Row]:
     if {f"{stem}.PHN", f"{stem}.phn"} & place.names and (match := TIMIT.fullmatch(text)):
         text = match["text"]
         notes["numbers of samples before a transcript (TIMIT) are removed"] += 1
+    text = text if fault else without_speakers(text, notes)
     yield Row(str(transcript), {"audio_filepath": audio, "text": text}, fault)
 
 
@@ -274,14 +277,22 @@ def heading_of(text: str) -> str:
     """The first of the lines of a transcript that have a speaker or a time above the words; "" if there are none.
 
     There are at least two, each with a line of words below it, the first among the first two lines, in order of time.
+    Or most lines begin with a speaker and a time.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    starts = [match for line in lines if (match := NAME_AND_TIME.match(line))]
+    if len(starts) > 1 and 2 * len(starts) > len(lines) and _in_order([match["time"] for match in starts]):
+        return starts[0][0].strip()
     found = [(index, match["time"]) for index, line in enumerate(lines) if (match := HEADING.fullmatch(line))]
     if len(found) < 2 or found[0][0] > 1 or any(second[0] - first[0] < 2 for first, second in pairwise(found)):
         return ""
-    times = [cell_seconds(time) for _, time in found]
-    is_ordered = all(first is not None and second is not None and first <= second for first, second in pairwise(times))
+    is_ordered = _in_order([time for _, time in found])
     return lines[found[0][0]][:60] if is_ordered and found[-1][0] + 1 < len(lines) else ""
+
+
+def _in_order(clocks: Sequence[str]) -> bool:
+    times = [cell_seconds(clock) for clock in clocks]
+    return all(first is not None and second is not None and first <= second for first, second in pairwise(times))
 
 
 def table_line_of(text: str) -> str:

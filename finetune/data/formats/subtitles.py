@@ -70,6 +70,7 @@ def parse_subtitles(text: str) -> Annotation:
     _check_rolling([cue.lines for cue in cues])
     _check_scripts(cues)
     _check_languages(cues)
+    _join_names(cues)
     spoken = _without_credits([_cue(cue, is_vtt, notes) for cue in cues], notes)
     return Annotation(_named_speakers(spoken, notes), notes)
 
@@ -209,6 +210,21 @@ def _named_speakers(cues: list[Cue], notes: Counter[str]) -> list[Cue]:
             cue = replace(cue, speaker=match["name"], text=cue.text[match.end() :])
         result.append(cue)
     return result
+
+
+def without_speakers(text: str, notes: Counter[str]) -> str:
+    """The text of a whole recording without names before a colon, if most lines have one of few names."""
+    lines = [Cue("", 0.0, 0.0, line.strip()) for line in text.splitlines() if line.strip()]
+    named = _named_speakers(lines, notes)
+    return text if named is lines else "\n".join(cue.text or "" for cue in named)
+
+
+def _join_names(cues: Sequence[_Lines]) -> None:
+    """Writes `Mary Ann: hello` in one line where each cue has its speaker in a line above the words (Teams)."""
+    names = Counter(cue.lines[0] if len(cue.lines) > 1 else "" for cue in cues)
+    if 2 * len(names) <= len(cues) and all(SPEAKER.match(f"{name}: x") for name in names):
+        for cue in cues:
+            cue.lines[:2] = [f"{cue.lines[0]}: {cue.lines[1]}"]
 
 
 def _cue(cue: _Lines, is_vtt: bool, notes: Counter[str]) -> Cue:

@@ -840,3 +840,12 @@ def test_a_text_file_beside_the_folder_of_audio_with_an_annotation_is_no_row(
     with caplog.at_level(logging.INFO):
         assert [row.values["offset"] for row in read(tmp_path)] == [1.0]
     assert ".txt files are not read, because their audio has another transcript: 1" in caplog.text
+
+
+def test_a_name_in_the_line_above_the_words_of_each_cue_is_the_speaker() -> None:
+    """As in transcripts of Teams."""
+    cues = [("Mary Ann", "hello there"), ("Bob", "good morning"), ("Mary Ann", "how are"), ("Bob", "fine")]
+    text = "".join(f"0:0:{i}.5 --> 0:0:{i + 1}.2\n{name}\n{words}\n\n" for i, (name, words) in enumerate(cues))
+    assert [(cue.speaker, cue.text) for cue in parse_timed_text(text).cues] == cues
+    other = text.replace("Mary Ann\n", "hello\n", 1).replace("Bob\n", "well\n", 1)
+    assert [cue.text for cue in parse_timed_text(other).cues][:2] == ["hello hello there", "well good morning"]

@@ -250,3 +250,35 @@ def test_a_table_of_segments_in_a_text_file_is_a_fault(tmp_path: Path) -> None:
     assert faults["a.txt"] == "lines such as 'Line\\tSpkr\\tStTime\\tContent\\tEnTime' are not spoken"
     assert faults["b.txt"] == ""
     assert faults["c.txt"].startswith("lines such as 'speech")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "Speaker 1:    00:00    hello there\nSpeaker 2:    00:03    good morning",  # Rev
+        "Speaker1 [00:00:01]  hello there\nSpeaker2 [00:00:03]  good morning",  # Sonix
+        "A talk\n\n**Ann:** [00:00:01] hello there\n\n**Bob:** [00:00:03] good morning",  # Descript
+        "00;00;00;12 - 00;00;03;03\nSpeaker 1\nhello there\n\n00;00;03;12 - 00;00;06;03\nSpeaker 2\nhi",  # Premiere
+    ],
+)
+def test_speakers_and_times_before_the_words_of_a_line_are_a_fault(tmp_path: Path, lines: str) -> None:
+    write_audio(tmp_path / "a.wav")
+    (tmp_path / "a.txt").write_text(lines)
+    (row,) = read(tmp_path)
+    assert row.fault and row.fault.kind == "times in transcript"
+
+
+def test_names_of_speakers_before_the_lines_of_a_text_file_are_no_words(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = {
+        "a": "Ann: hello there\nBob: good morning\nAnn: how are you\nBob: fine",
+        "b": "meet at: 10:15 or\nat 11:30",
+    }
+    for name, text in texts.items():
+        write_audio(tmp_path / f"{name}.wav")
+        (tmp_path / f"{name}.txt").write_text(text)
+    with caplog.at_level(logging.INFO):
+        rows = found(read(tmp_path), tmp_path)
+    assert rows == {"a.wav": "hello there\ngood morning\nhow are you\nfine", "b.wav": texts["b"]}
+    assert "names before a colon are the speaker, and not a part of the text: 4" in caplog.text
