@@ -121,7 +121,7 @@ def _charts(results: EvaluationResults, records: Sequence[Record], trained: Reco
     plots: dict[str, charts.Chart] = {}
     metric = results.scores["test"].adapted.error_name
     for table in results.groups["test"]:
-        if table.column == "duration" and len(table.rows) > 1:
+        if table.column == "duration" and sum(row.words > 0 for row in table.rows) > 1:
             plots["duration"] = charts.by_duration(table, metric)
     losses = [(row["step"], row["loss"]) for row in records if row["kind"] == "step" and row["loss"] is not None]
     if len(losses) > 1:

@@ -330,6 +330,23 @@ def test_a_test_set_without_words_has_no_wer(tmp_path: Path) -> None:
     assert "| test, inserted words | 36 | 12 | -24 | – | 0 |" in silent.digest.read_text(encoding="utf-8")
 
 
+def test_a_group_without_words_has_no_wer(tmp_path: Path) -> None:
+    texts = {f"u{n}": "some words" if n < 6 else "" for n in range(12)}
+    clips = [
+        Utterance(name, f"/gone/{name}", 2.0, text, extra={"kind": "speech" if text else "noise"})
+        for name, text in texts.items()
+    ]
+    mixed = synthetic_run(
+        tmp_path / "mixed",
+        {"train": [Utterance("t", "/gone/t", 1.0, "other")], "test": clips},
+        {"base": dict.fromkeys(texts, "some"), "adapted": texts},
+        {"evaluate": {"replicas": 200, "probes": False, "groups": ["kind"]}},
+    )
+    write_report(mixed)
+    text = "".join(Elements(mixed.page.read_text(encoding="utf-8")).text.split())
+    assert "noise600–––––" in text and "speech601250.00.0" in text
+
+
 def test_formats_of_numbers() -> None:
     assert (percent(0.2144), percent(None)) == ("21.4", "–")
     assert (points(-0.595), points(0.018), points(-0.0001), points(0.0)) == ("−59.5", "+1.8", "0.0", "0.0")
