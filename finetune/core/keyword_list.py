@@ -36,7 +36,8 @@ def parse_keywords(words: str | Iterable[str], commas: bool = False) -> tuple[st
 
     Args:
         words: a list, or one string with commas or semicolons between keywords.
-        commas: whether a word of a list can have a comma; in a prompt a comma separates keywords.
+        commas: whether a word of a list, which is then one of terms, can have a comma; in a prompt a comma separates
+            keywords.
 
     Raises:
         RecipeError: a dict, or a keyword that is not a string or contains a comma, a semicolon or a control character.
@@ -47,7 +48,7 @@ def parse_keywords(words: str | Iterable[str], commas: bool = False) -> tuple[st
     parts = re.split("[,;]", words) if isinstance(words, str) else words
     items = list(parts) if isinstance(parts, Iterable) else [parts]
     if wrong := [item for item in items if not isinstance(item, str)]:
-        raise RecipeError(f"keywords: must be strings, got {wrong[0]!r}")
+        raise RecipeError(f"{'terms' if commas else 'keywords'}: must be strings, got {wrong[0]!r}")
     for word in (composed(item).strip() for item in items):
         forbidden = next((char for char in word if char in refused or category(char) in CONTROL_CHARACTERS), None)
         if forbidden:

@@ -46,13 +46,14 @@ def to_recordings(array: Any, sample_rate: int | None, name: str, channel: str) 
         DataError: no sample rate, no such channel, another shape or type, samples that are not finite or exceed full
             scale, too few samples.
     """
+    values = _numbers(array, name)
     if sample_rate is None:
         raise DataError(f"{name}: an array needs its sample rate, such as sample_rate=16000")
     if not isinstance(sample_rate, Real) and getattr(sample_rate, "ndim", None) != 0:  # 0-D tensors are numbers too
         raise DataError(f"{name}: sample_rate must be a number in Hz, got {sample_rate!r}")
     if not MIN_SOURCE_RATE <= sample_rate <= MAX_SOURCE_RATE:
         raise DataError(f"{name}: sample_rate {sample_rate} is not between {MIN_SOURCE_RATE} and {MAX_SOURCE_RATE} Hz")
-    samples = _by_frame(_numbers(array, name), name)
+    samples = _by_frame(values, name)
     count, rate = samples.shape[1], float(sample_rate)
     if channel not in ("", "mix"):
         chosen = range(count) if channel == "each" else [int(channel)]
@@ -92,10 +93,11 @@ def _numbers(array: Any, name: str) -> NDArray[Any]:
         values = np.asarray(array)
         if values.dtype.kind == "u":
             raise TypeError("unsigned integers; convert them to signed integers or floats")
-        if values.dtype.kind not in "fi":
-            raise TypeError(f"its type is {values.dtype}")
     except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor on the meta device
         raise DataError(f"{name}: not an array of samples ({error})") from error
+    if values.dtype.kind not in "fi":
+        paths = "; give paths as a list, such as list(files)" if values.dtype.kind in "OU" else ""
+        raise DataError(f"{name}: not an array of samples (its type is {values.dtype}){paths}")
     if values.dtype.kind == "i":
         peak = max(map(abs, (int(values.max(initial=0)), int(values.min(initial=0)))))
         bits = 8 * values.dtype.itemsize

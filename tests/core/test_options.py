@@ -187,6 +187,7 @@ def test_options_need_neither_torch_nor_pydantic() -> None:
         ({"language": 5}, "language: must be a string, got 5"),
         ({"keywords": 5}, "keywords: must be strings, got 5"),
         ({"keywords": [None]}, "keywords: must be strings, got None"),
+        ({"terms": 5}, "terms: must be strings, got 5"),
         ({"decoding": {"decoder": "greedy"}}, "decoding: must be DecodingOptions, got {'decoder': 'greedy'}"),
     ],
 )
