@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,6 +81,15 @@ def test_csv_dialects(folder: Path, delimiter: str, end: str, encoding: str) -> 
 def test_the_delimiter_line_of_excel_is_read(folder: Path) -> None:
     rows = read(write(folder / "m.csv", "sep=;\r\nfile;text\r\na.wav;one, two\r\n"))
     assert texts(rows) == ["one, two"] and rows[0].where.endswith(":3")
+
+
+@pytest.mark.parametrize("title", ["Calls of March;;", "Calls of March", "# exported, by a tool\n;;", "Calls\n\n"])
+def test_lines_above_the_header_are_not_read(folder: Path, title: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        rows = read(write(folder / "m.csv", f"{title}\nfile;text;language\na.wav;one, two;en\n"))
+    number = title.count("\n") + 2
+    assert texts(rows) == ["one, two"] and rows[0].where.endswith(f":{number + 1}")
+    assert f"the header is in line {number}" in caplog.text
 
 
 @pytest.mark.parametrize("raw", ['"Hello," he said.', '"Hello', '5" pipe', '"a" "b"'])

@@ -1,9 +1,11 @@
 """Reads CSV and TSV files with any delimiter, JSON Lines and JSON lists to rows with the column names of the file."""
 
 import csv
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePath
 from typing import Literal
 
@@ -16,9 +18,12 @@ from finetune.data.raw_rows import LineRows, RawRows
 from finetune.data.row import Row
 from finetune.data.text_lines import LinePosition, TextLines
 
+log = logging.getLogger(__name__)
+
 Quoting = Literal[0, 3]  # csv.QUOTE_MINIMAL, csv.QUOTE_NONE
 JSON = (".jsonl", ".json")
 TABLES = {".csv": ",;\t|", ".tsv": "\t"}
+MAX_TITLE = 10  # lines in which the header is looked for, below a title
 NEXT_ROW = re.compile(r"\S*\.(wav|flac|mp3|ogg|opus|m4a)[\"']?[,;]", re.I)  # the start of a row, inside a cell
 
 
@@ -105,6 +110,8 @@ def _open_table(path: Path, delimiters: str, known: Header | None) -> RawRows:
         delimiters, start, first = hint[1], source.position, next(lines, "")
     while first and not first.strip("\r\n"):
         first = next(lines, "")
+    if known is None:
+        start, first = _header_line(path, delimiters, start, first)
     delimiter = known.delimiter if known else max(delimiters, key=re.sub(r'"[^"]*"', "", first).count)
     quoting = _quoting(path, start, delimiter)
     if known:
@@ -118,6 +125,21 @@ def _open_table(path: Path, delimiters: str, known: Header | None) -> RawRows:
             f"If the table has no header, add one, such as {delimiter.join(('audio_filepath', 'text'))!r}"
         )
     return DelimitedRows(path, table.position, header, quoting)
+
+
+def _header_line(path: Path, delimiters: str, start: LinePosition, first: str) -> tuple[LinePosition, str]:
+    """The header below a title or notes, and its position; else the given first line."""
+    lines = TextLines(path, start, carriage_returns=True)
+    position = lines.position
+    for line in islice(lines, MAX_TITLE):
+        for delimiter in delimiters:
+            cells = [cell.strip().strip('"') for cell in line.split(delimiter)]
+            if {"audio_filepath", "text"} <= {*known_columns(cells).values()}:
+                if line != first:
+                    log.info(f"{path}: the header is in line {position.line}; the lines above it are not read")
+                return position, line
+        position = lines.position
+    return start, first
 
 
 def _quoting(path: Path, start: LinePosition, delimiter: str) -> Quoting:
