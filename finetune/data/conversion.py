@@ -1,8 +1,7 @@
 """Converts the rows of a source to rows with the manifest's keys, in a pass over all rows and then block by block."""
 
-import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -53,7 +52,8 @@ def to_manifest_keys(
         raise _without_audio(facts, len(raw), folder)
     converted, segments = ConvertedRows(raw, finder, facts.keys, bytes(facts.candidates)), None
     if not facts.is_manifest:
-        _warn_of_parts(source, facts.first.values)
+        if facts.parts:
+            log.warning(f"{source}: {facts.parts}")
         if ANSWER in facts.columns.names and "target_language" in (*facts.columns.names, *facts.keys.values()):
             log.info(f"{source}: the text of a translation is its {ANSWER!r}, and its 'text' is {SPOKEN!r}, as in NeMo")
         view = Corpus(converted)
@@ -112,41 +112,6 @@ class ConvertedRows:
             )
             rows.append(row if self._segments is None else self._segments.convert(index, row))
         return rows
-
-
-def _warn_of_parts(source: str, values: Mapping[str, object]) -> None:
-    """Warns if a row has parts with times in one cell, which are not used."""
-    if _has_segments(values):
-        log.warning(
-            f"{source}: column 'segments' has parts with times and texts of their own, as those of Whisper; they "
-            "are not used: each row is its whole file with its text. Write a row with audio, start, end and text "
-            "for each part, or write subtitles (talk.srt)"
-        )
-    if regions := _regions_of_label_studio(values):
-        log.warning(
-            f"{source}: column {regions!r} has regions of Label Studio with times; they are not used: each row is its "
-            "whole file with its text. Write a row with audio, start, end and text for each region"
-        )
-
-
-def _has_segments(values: Mapping[str, object]) -> bool:
-    """Whether a row has a list of parts with times and texts, as in the JSON of Whisper."""
-    parts = values.get("segments")
-    return isinstance(parts, list) and bool(parts) and isinstance(parts[0], dict) and {"start", "text"} <= {*parts[0]}
-
-
-def _regions_of_label_studio(values: Mapping[str, object]) -> str:
-    """The column with a list of labelled regions (JSON-MIN), also as JSON text (CSV); "" if there is none."""
-    for name, value in values.items():
-        if isinstance(value, str) and value.startswith("[{"):
-            try:
-                value = json.loads(value)
-            except (ValueError, RecursionError):
-                continue
-        parts = value if isinstance(value, list) else []
-        if parts and isinstance(parts[0], dict) and {"start", "end", "labels"} <= parts[0].keys():
-            return name
-    return ""
 
 
 def _without_ids(facts: Survey, number: int, total: int) -> dict[str, str]:

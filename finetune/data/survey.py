@@ -17,6 +17,7 @@ from finetune.data.local_speakers import SpeakerNames
 from finetune.data.manifest import ALWAYS_WRITTEN, VERSION_KEY, check_version
 from finetune.data.raw_rows import BLOCK_ROWS, RawRows
 from finetune.data.row import Row
+from finetune.data.row_parts import unused_parts
 from finetune.data.splits import SPLIT_COLUMNS, stated_split
 from finetune.data.time_names import TimeNames
 
@@ -100,6 +101,7 @@ class Survey:
         has_keywords: whether a row has keywords.
         splits: see `CorpusFacts`.
         speakers: the names of the speakers.
+        parts: what to do with parts with times in one cell of a row; "" without any.
         tried: paths of the first name that were tried.
         times: the columns with times.
         has_channels, has_channel_0: whether a row has a number of a channel, and the number 0.
@@ -123,7 +125,7 @@ class Survey:
         self.is_manifest, self.keys = self._keys(columns)
         self.first, self.num_missing, self.tried = Row("", {}), 0, list[str]()
         self.num_faults, self.first_fault, self.has_keywords = 0, 0, False
-        self.speakers = SpeakerNames()
+        self.speakers, self.parts = SpeakerNames(), ""
         self.splits, self._split_columns = set[tuple[str, str]](), list[str]()
         self.candidates, self.files, self.ids, self.clips = bytearray(), array("q"), array("q"), array("q")
         self.times, self.has_channels, self.has_channel_0 = TimeNames(), False, False
@@ -169,6 +171,7 @@ class Survey:
                 place = row.where if is_inside else self.files[-1]
                 self.clips.append(hash((row_id, place, cell_text(values.get("text")))))
             self.times.add(values, has_new_key)
+            self.parts = self.parts or unused_parts(values)
             if channel is not None and not self.has_channel_0 and (index := channel_number(channel)) is not None:
                 self.has_channels, self.has_channel_0 = True, index == 0
 

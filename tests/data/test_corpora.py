@@ -624,3 +624,14 @@ def test_regions_of_label_studio_are_a_warning(tmp_path: Path, name: str, caplog
     (tmp_path / name).write_text(content)
     assert len(read_corpus(str(tmp_path / name), tmp_path)) == 1
     assert "column 'label' has regions of Label Studio with times; they are not used" in caplog.text
+
+
+def test_parts_with_times_in_a_later_row_are_a_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    regions = [{"start": 0.01, "end": 0.05, "channel": 0, "labels": ["Speech"]}]
+    first = {"audio": "a.wav", "text": "one"}
+    read(write(folder / "m.json", json.dumps([first, {"audio": "b.wav", "text": "two", "regions": regions}])))
+    assert "column 'regions' has regions of Label Studio with times" in caplog.text
+    caplog.clear()
+    parts = [{"start": 0.0, "end": 0.5, "text": " one"}]
+    read(write(folder / "m.json", json.dumps([first, {"audio": "b.wav", "text": "two", "segments": parts}])))
+    assert "column 'segments' has parts with times" in caplog.text
