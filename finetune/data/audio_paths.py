@@ -10,6 +10,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import TypeGuard
 
+from finetune.data.audio_suffixes import AUDIO_SUFFIXES
 from finetune.data.byte_range import file_of, is_url, local_path, parse_byte_range
 
 # Common Voice, LJSpeech and others keep the audio of a table there.
@@ -84,10 +85,13 @@ def candidates(name: str, folders: Sequence[str]) -> Iterator[str]:
 
 
 def elsewhere(name: str, folder: Path) -> str:
-    """A file with a name, or its last part, in a folder below or beside that of the table, for a message; else ""."""
+    """A file with a name, or its last part, also with another suffix, in the folder of the table, or in one below or
+    beside it, for a message; else ""."""
     name = name.removeprefix(f"{folder}/").replace("\\", "/").lstrip("/")
-    places = [place for parent in (folder, folder.absolute().parent) for place in _folders_in(parent)]
+    places = [folder, *(place for parent in (folder, folder.absolute().parent) for place in _folders_in(parent))]
     names = [part for part in dict.fromkeys((name, name.rpartition("/")[2])) if part]
+    stem = os.path.splitext(names[-1])[0] if names else ""
+    names += [f"{stem}{suffix}" for each in AUDIO_SUFFIXES for suffix in (each, each.upper()) if stem]
     return next((os.path.relpath(place / part) for part in names for place in places if is_file(place / part)), "")
 
 

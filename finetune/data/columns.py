@@ -94,6 +94,8 @@ def known_columns(names: Iterable[str]) -> dict[str, str]:
         names_of_key = (*aliases, *OTHER_ALIASES.get(key, ()))
         if name := next((normalized[alias] for alias in names_of_key if alias in normalized), None):
             key_of[name] = key
+    if {"task_hash", "text", "transcript"} <= normalized.keys():  # Prodigy: `text` is the name of the audio
+        key_of = {name: key for name, key in key_of.items() if key != "text"} | {normalized["transcript"]: "text"}
     if "id" not in key_of.values() and {"key", "wav", "txt"} <= normalized.keys():  # lists of WeNet
         key_of[normalized["key"]] = "id"
     return key_of

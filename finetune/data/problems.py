@@ -11,6 +11,7 @@ ADVICE = {
     "missing audio": "Correct the paths, or remove the rows.",
     "unreadable audio": "Replace or convert the files, or remove the rows.",
     "invalid offset": "Write the start of each segment in seconds, 0 or more.",
+    "rejected row": "Remove the rows, or write accept in the column answer to use them.",
     "times in transcript": "Write a table with the columns file_name, start, end and text, one row for each segment.",
     "unreadable annotation": "Correct or export the text, subtitle or annotation files again, or remove them.",
     "invalid duration": "Write the durations in seconds, more than 0, or leave the cells empty.",

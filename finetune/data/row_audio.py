@@ -66,6 +66,8 @@ def inspect_row(row: Row, max_duration: float = math.inf, inspect: Inspect = ins
 def _unreadable(error: DataError) -> Finding:
     text = str(error)
     detail = text if len(text) <= 500 else f"{text[:250]} ... {text[-250:]}"  # with a path of any length
+    if "does not exist; the file has" in text:
+        return Finding("invalid channel", detail)
     return Finding("missing audio" if "no such file" in text else "unreadable audio", detail)
 
 

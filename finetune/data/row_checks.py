@@ -11,6 +11,7 @@ from finetune.core.options import MAX_SAMPLING_WEIGHT
 from finetune.core.prompts import prompt_problem, stated_task
 from finetune.core.unicode_text import listed
 from finetune.data.audio import AudioInfo
+from finetune.data.audio_suffixes import AUDIO_SUFFIXES
 from finetune.data.cells import (
     cell_keywords,
     cell_number,
@@ -132,6 +133,8 @@ def _no_transcript(text: str) -> Finding | None:
         return Finding("error value in transcript", f"{text!r} is what a spreadsheet writes if a formula fails")
     if text.startswith(("[", "{")) and (listed(text) or _is_json_object(text)):
         return Finding("JSON in transcript", f"the transcript is {shown(text)}, not a text; write one string")
+    if text.lower().endswith(AUDIO_SUFFIXES) and len(text.split()) == 1:
+        return Finding("no words in transcript", f"{text!r} is the name of an audio file")
     if match := OTHER_MODEL.match(text):
         return Finding("markup in transcript", f"{match[0]!r} is the format of another model")
     return None

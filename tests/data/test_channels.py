@@ -128,7 +128,7 @@ def test_only_the_second_channel_is_a_note(folder: Path, caplog: pytest.LogCaptu
         ("agent", "invalid channel"),
         (-1, "invalid channel"),
         (0.5, "invalid channel"),
-        (2, "unreadable audio"),
+        (2, "invalid channel"),
     ],
 )
 def test_an_unknown_channel_is_a_fault_of_the_row(folder: Path, value: Any, kind: str) -> None:

@@ -603,6 +603,36 @@ def test_audio_in_the_folder_of_the_split_is_named(tmp_path: Path, monkeypatch: 
         read_corpus(str(tmp_path / "train.csv"), tmp_path)
 
 
+@pytest.mark.parametrize("name", ["/home/me/a.wav", r"C:\me\a.wav"])
+def test_audio_beside_the_table_or_with_another_suffix_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(folder)
+    for place in ("another", "tables"):
+        (folder / place).mkdir()
+        (folder / place / "a.wav").write_bytes((folder / "b.wav").read_bytes())
+    (folder / "a.wav").unlink()
+    with pytest.raises(DataError, match="; correct the paths: 'tables/a.wav' has this name"):
+        read(write(folder / "tables" / "m.jsonl", json.dumps({"audio": name, "text": "one"})))
+    with pytest.raises(DataError, match="; correct the paths: 'tables/a.wav' has another suffix"):
+        read(write(folder / "tables" / "m.csv", "file,text\na.WAV,one\n"))
+
+
+def test_rows_that_were_rejected_in_prodigy_are_not_used(folder: Path) -> None:
+    """Its `text` is the name of the audio."""
+    row = {"audio": "a.wav", "text": "a", "transcript": "one", "_task_hash": 1}
+    answers = ("accept", "reject", "ignore")
+    lines = "\n".join(json.dumps(row | {"answer": answer}) for answer in answers)
+    for name, content in (("m.jsonl", lines), ("m.json", f"[{lines.replace(chr(10), ',')}]")):
+        rows = read(write(folder / name, content))
+        assert texts(rows) == ["one"] * 3
+        assert [row.fault.kind if row.fault else "" for row in rows] == ["", "rejected row", "rejected row"]
+    (other,) = read(write(folder / "m.jsonl", json.dumps({"audio": "a.wav", "text": "one", "answer": "reject"})))
+    assert other.fault is None
+    with pytest.raises(DataError, match=r"audio inside the rows \(data:audio/...\) is not read; write files"):
+        read(write(folder / "m.jsonl", json.dumps(row | {"audio": "data:audio/wav;base64,UklGRiQ"})))
+
+
 def test_audio_of_a_table_can_be_in_a_folder_audios(tmp_path: Path) -> None:
     """The layout of Common Voice Spontaneous Speech."""
     (tmp_path / "audios").mkdir()

@@ -1,7 +1,7 @@
 """Reads JSON Lines and JSON lists to rows with the keys of the file."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from finetune.core.errors import DataError
@@ -9,6 +9,7 @@ from finetune.core.files import open_regular, parse_jsonl
 from finetune.data.cells import shown
 from finetune.data.columns import known_columns
 from finetune.data.formats.json_list import RepeatedKeyError, list_items
+from finetune.data.problems import Finding
 from finetune.data.raw_rows import LineRows, RawRows, StoredRows
 from finetune.data.row import Row
 from finetune.data.text_lines import TextLines, read_text, text_encoding
@@ -21,7 +22,15 @@ class JsonLines(LineRows):
 
     def read(self, lines: TextLines) -> Iterator[Row]:
         for where, values in parse_jsonl(lines, self.path, lines.line):
-            yield Row(where, values)
+            yield Row(where, values, _rejection(values))
+
+
+def _rejection(values: Mapping[str, object]) -> Finding | None:
+    """The fault of a row that a reviewer did not accept in Prodigy."""
+    answer = values.get("answer")
+    if "_task_hash" in values and answer in ("reject", "ignore"):
+        return Finding("rejected row", f"the answer of its reviewer in Prodigy is {answer!r}")
+    return None
 
 
 def read_json(path: Path) -> RawRows:
@@ -48,7 +57,7 @@ def _list_rows(path: Path) -> Iterator[Row]:
             for number, values in enumerate(list_items(file), 1):
                 where = f"{path}: item {number}"
                 if isinstance(values, dict):
-                    yield Row(where, values)
+                    yield Row(where, values, _rejection(values))
                 else:
                     wrong = wrong or where
     except RepeatedKeyError as error:
