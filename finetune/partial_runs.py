@@ -33,10 +33,11 @@ def export_adapter(recipe: Recipe, format_name: str, check: Check | None = None)
     Raises:
         ModelError, CheckpointError: the format cannot hold what was trained, or the errors of `run_recipe`.
     """
+    from finetune.exporting.formats import check_adapter, export_adapter
+
+    check_adapter(recipe, format_name)  # before the training
     run = run_recipe(recipe, "train", check=check)
     with run.locked():
-        from finetune.exporting.formats import export_adapter
-
         require_same_base(recipe, run)
         export_adapter(recipe, run, format_name)
     return run

@@ -13,7 +13,6 @@ from finetune.core.model_limits import ModelLimits, read_limits
 from finetune.core.run_dir import RunDir
 from finetune.exporting import adaptation, engine_checks
 from finetune.exporting.adaptation import Adaptation
-from finetune.exporting.trained_weights import TrainedWeights
 from finetune.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, NOTE, write_tensors
 
 FILES = {ADAPTER_CONFIG, ADAPTER_WEIGHTS, NOTE, adaptation.FILE, engine_checks.FILE}
@@ -46,9 +45,9 @@ def base_name(recipe: Recipe, base: Path) -> tuple[str, str | None]:
     return recipe.model.base, base.name
 
 
-def refuse_shipped_lora(weights: TrainedWeights, format_name: str) -> None:
+def refuse_shipped_lora(shipped: bool, format_name: str) -> None:
     """Raises ModelError if the base model has an adapter of its own, to which an engine would not add another."""
-    if weights.shipped is not None:
+    if shipped:
         raise ModelError(
             f"--format {format_name}: the base model has an adapter of its own, and only one of the two would be used; "
             "use the merged model (`finetune export` without --format)"

@@ -71,7 +71,7 @@ def export_peft(recipe: Recipe, run: RunDir, folder: Path, run_process: RunProce
     check_adapter_target(folder)
     base, clips = base_folder(recipe), read_manifest(run.manifest("test"))[: recipe.export.clips]
     weights = TrainedWeights.of_run(recipe, run.best, base)
-    refuse_shipped_lora(weights, "peft")
+    refuse_shipped_lora(weights.shipped is not None, "peft")
     log.info("computing the transcripts of the trained model for %s", count(len(clips), "clip"))
     with task("compare", 2 * seconds_of(clips)):
         trained = trained_outputs(recipe, run.best, base, clips)

@@ -8,7 +8,7 @@ from pathlib import Path
 from peft import LoraConfig
 from torch import Tensor
 
-from finetune.core.config import Recipe
+from finetune.core.config import PartsSection, Recipe
 from finetune.core.errors import ModelError
 from finetune.core.files import replace_folder
 from finetune.core.run_dir import RunDir
@@ -54,7 +54,7 @@ def export_vllm_lora(recipe: Recipe, run: RunDir, folder: Path) -> AdapterResult
     check_adapter_target(folder)
     base = base_folder(recipe)
     weights = TrainedWeights.of_run(recipe, run.best, base)
-    refuse_shipped_lora(weights, "vllm-lora")
+    refuse_shipped_lora(weights.shipped is not None, "vllm-lora")
     config, tensors = vllm_adapter(weights.adapter)
     name, revision = base_name(recipe, base)
     how = USAGE.format(
@@ -73,28 +73,43 @@ def export_vllm_lora(recipe: Recipe, run: RunDir, folder: Path) -> AdapterResult
     return AdapterResult(str(folder), 0.0, 0)
 
 
+def _check(others: set[str], rank: int, dora: bool) -> None:
+    """Raises ModelError if vLLM cannot serve a LoRA of this rank, or other parts that are trained too."""
+    if others:
+        raise ModelError(
+            f"--format vllm-lora: {', '.join(sorted(others))} trained too, and vLLM serves only LoRA of the language "
+            "model; use the merged model (`finetune export` without --format)"
+        )
+    if not rank:
+        raise ModelError("--format vllm-lora: the run has no LoRA; use the merged model")
+    if dora:
+        raise ModelError("--format vllm-lora: vLLM has no DoRA (parts.lora.variant: dora); use the merged model")
+    if rank > RANKS[-1]:
+        raise ModelError(
+            f"--format vllm-lora: rank {rank}, but vLLM serves ranks up to {RANKS[-1]}; use the merged model"
+        )
+
+
 def max_lora_rank(rank: int) -> int:
     """The smallest `--max-lora-rank` that serves a rank; above all of them, the largest."""
     return next((allowed for allowed in RANKS if allowed >= rank), RANKS[-1])
 
 
+def check_parts(parts: PartsSection) -> None:
+    """Raises ModelError if vLLM cannot serve what a recipe trains; no training is needed to know it."""
+    modes = {name: getattr(parts, name).mode for name in ("ctc_head", "encoder", "lm_head", "projector")}
+    others = {name for name, mode in modes.items() if mode != "frozen"}
+    if parts.language_model.layers:
+        others.add("language_model")
+    _check(others, parts.lora.rank, parts.lora.variant == "dora")
+
+
 def vllm_adapter(adapter: Adapter) -> tuple[LoraConfig, dict[str, Tensor]]:
     """Configuration and tensors under vLLM's names. Raises ModelError if vLLM cannot serve the adapter."""
-    other = sorted({part_of(name) for name in adapter.full} | {part_of(name) for name in adapter.lora} - {"lora"})
-    if other:
-        raise ModelError(
-            f"--format vllm-lora: {', '.join(other)} trained too, and vLLM serves only LoRA of the language model; use "
-            "the merged model (`finetune export` without --format)"
-        )
     config = copy(adapter.config)
-    if config is None:
-        raise ModelError("--format vllm-lora: the run has no LoRA; use the merged model")
-    if config.use_dora:
-        raise ModelError("--format vllm-lora: vLLM has no DoRA (parts.lora.variant: dora); use the merged model")
-    if config.r > RANKS[-1]:
-        raise ModelError(
-            f"--format vllm-lora: rank {config.r}, but vLLM serves ranks up to {RANKS[-1]}; use the merged model"
-        )
+    others = {part_of(name) for name in adapter.full} | {part_of(name) for name in adapter.lora} - {"lora"}
+    _check(others, config.r if config else 0, bool(config and config.use_dora))
+    assert config is not None, "its rank is not 0"
     names = {name: name.replace(OURS, THEIRS, 1) for name in adapter.lora}
     config.target_modules = sorted({match[1].rpartition(".")[2] for name in names if (match := LAYER.fullmatch(name))})
     if config.lora_alpha == int(config.lora_alpha):

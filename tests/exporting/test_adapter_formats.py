@@ -20,6 +20,7 @@ from support import hf_tokens
 from trainable_cases import ALL, CASES, LORA, ctc_logits, logits, merge, perturb
 from transformers import GraniteSpeechForConditionalGeneration
 
+from finetune import partial_runs
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, ModelError
 from finetune.core.run_dir import RunDir
@@ -301,6 +302,25 @@ def test_the_command_names_the_reason_of_a_refusal(
     result = finetune("export", run.resolved, "--format", "vllm-lora", "--set", f"runs={tmp_path}")
     assert result.code == 1 and "ctc_head, encoder, projector trained too" in result.err
     assert not run.exported("vllm-lora").exists() and run.done("export") == before
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ({"projector": {"mode": "full"}, "lm_head": {"mode": "full"}}, "lm_head, projector trained too"),
+        ({"lora": {"rank": 0}, "language_model": {"layers": 2}}, "language_model trained too"),
+        ({"lora": {"variant": "dora"}}, "vLLM has no DoRA"),
+        ({"lora": {"rank": 513}}, "rank 513, but vLLM serves"),
+    ],
+)
+def test_what_vllm_cannot_serve_is_refused_before_the_training(
+    nano: Path, tmp_path: Path, parts: dict[str, dict[str, object]], reason: str
+) -> None:
+    content = {"name": "run", "runs": str(tmp_path), "model": {"base": str(nano)}, "parts": parts}
+    recipe = Recipe.model_validate({**content, "data": {"train": ["x"], "valid": ["x"], "test": ["x"]}})
+    with pytest.raises(ModelError, match=reason):
+        partial_runs.export_adapter(recipe, "vllm-lora")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from finetune.core.options import DecodingOptions
 from finetune.core.prompts import read_profile
 from finetune.data.manifest import read_manifest
 from finetune.exporting.export import export
+from finetune.exporting.formats import check_adapter
 from finetune.exporting.peft_format import export_peft
 from finetune.exporting.vllm_format import export_vllm_lora
 from finetune.inference.recognize import recognize
@@ -60,6 +61,8 @@ def test_a_layout_is_trained_exported_and_reloaded(name: str, tiny: Callable[...
     check_folder_of_export(name, base, run.export)
 
     if name.startswith("3.3"):
+        with pytest.raises(ModelError, match="has an adapter of its own"):
+            check_adapter(recipe, "peft")
         for adapter_format in (export_peft, export_vllm_lora):
             with pytest.raises(ModelError, match="has an adapter of its own"):
                 adapter_format(recipe, run, tmp_path / "adapter")
