@@ -14,7 +14,7 @@ from finetune.cli.arguments import Subparsers
 from finetune.core.errors import DataError
 from finetune.core.goals import GOALS
 from finetune.core.terminal import visible
-from finetune.core.wording import count, seconds_below_a_minute, verb
+from finetune.core.wording import count, length_text, verb
 
 if TYPE_CHECKING:
     from finetune.data.manifest import Utterance
@@ -173,12 +173,7 @@ def _write_splits(source: str, folder: Path) -> float:
     for split in ("train", "valid", "test"):
         write_manifest(folder / f"{split}.jsonl", parts[split])
         hours = seconds_of(parts[split]) / 3600
-        print(
-            visible(
-                f"{folder / split}.jsonl: {count(len(parts[split]), 'clip')}, "
-                f"{seconds_below_a_minute(hours) or f'{60 * hours:.1f} minutes'}"
-            )
-        )
+        print(visible(f"{folder / split}.jsonl: {count(len(parts[split]), 'clip')}, {length_text(hours)}"))
     if splits.column:
         added = f"; {' and '.join(splits.added)} {verb(len(splits.added), 'is', 'are')} taken from its train"
         print(visible(f"column {splits.column!r} states them{added if splits.added else ''}"))

@@ -11,11 +11,9 @@ def verb(number: int, one: str, several: str) -> str:
     return one if number == 1 else several
 
 
-def seconds_below_a_minute(hours: float) -> str:
-    """The seconds of a duration of less than a minute; "" for a longer one."""
-    return count(round(3600 * hours), "second") if hours < 1 / 60 else ""
-
-
 def length_text(hours: float) -> str:
-    """12 seconds, 0.02 h, 3.50 h."""
-    return seconds_below_a_minute(hours) or f"{hours:.2f} h"
+    """12 seconds, 2.6 minutes, 23 minutes, 3.5 hours."""
+    if hours < 1 / 60:
+        return count(round(3600 * hours), "second")
+    number, unit = (60 * hours, "minutes") if hours < 1 else (hours, "hours")
+    return f"{number:.1f} {unit}" if number < 10 else f"{number:,.0f} {unit}"

@@ -15,7 +15,7 @@ from finetune.core.array_job import Shard
 from finetune.core.data_config import CorpusEntry, DataSection
 from finetune.core.errors import DataError
 from finetune.core.ray_pool import RayPool
-from finetune.core.wording import count
+from finetune.core.wording import count, length_text
 from finetune.core.worker_pool import WorkerPool, available_cores
 from finetune.data.audit import RowComparison
 from finetune.data.corpus_entries import read_entries
@@ -149,7 +149,7 @@ class SplitJob:
     def _report(self, result: SplitResult, warnings: ProblemSummary, max_dropped: float) -> None:
         split, total, num_dropped = self.split, len(self.rows), result.dropped.total
         dropped = f"; {num_dropped} of {count(total, 'row')} dropped" if num_dropped else ""
-        log.info("%-6s %5d utterances, %s%s", split, result.num_kept, format_duration(result.seconds), dropped)
+        log.info("%-6s %5d clips, %s%s", split, result.num_kept, length_text(result.seconds / 3600), dropped)
         if problems := (result.dropped + warnings).text():
             log.info(problems)
         if not result.num_kept:
@@ -161,10 +161,3 @@ class SplitJob:
             )
         if lines := format_style(split, result.style, self._data.text.language):
             log.info("style (%s):\n%s", BASE_STYLE, "\n".join(lines))
-
-
-def format_duration(seconds: float) -> str:
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"

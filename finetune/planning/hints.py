@@ -12,7 +12,7 @@ from importlib.util import find_spec
 import numpy as np
 
 from finetune.core.config import Recipe
-from finetune.core.wording import count, seconds_below_a_minute, verb
+from finetune.core.wording import count, length_text, verb
 from finetune.metrics.blocks import MIN_BLOCKS
 from finetune.metrics.significance import bootstrap_wer
 from finetune.planning.disk import DiskPlan, gigabytes
@@ -73,15 +73,11 @@ def _speech(facts: PlanFacts) -> float:
     return math.fsum(seconds for seconds in facts.splits["train"].durations if seconds > 0) / 3600
 
 
-def _duration(hours: float) -> str:
-    return f"{hours:.1f} h" if hours >= 2 else seconds_below_a_minute(hours) or count(round(60 * hours), "minute")
-
-
 def _steps(facts: PlanFacts, plan: StepPlan) -> Iterator[str]:
     settings, hours = facts.recipe.train, _speech(facts)
     if plan.steps < FEW_STEPS:
         yield (
-            f"{count(plan.steps, 'optimizer step')} for {_duration(hours)} of speech "
+            f"{count(plan.steps, 'optimizer step')} for {length_text(hours)} of speech "
             f"{verb(plan.steps, 'is', 'are')} few. "
             f"{_more_steps(facts.recipe, plan)}. Twice the steps, from smaller batches, lowered the WER of valid from "
             f"15.1 to 7.7 % ({RESULTS}, 2026-11-23)"
@@ -89,8 +85,8 @@ def _steps(facts: PlanFacts, plan: StepPlan) -> Iterator[str]:
     augment = facts.recipe.augment
     if hours < FEW_HOURS and not (augment.speed or augment.mel_mask or augment.time_mask):
         yield (
-            f"{_duration(hours)} of speech without augmentation: set augment.speed: 0.1. With it, the WER of valid was "
-            f"11.4 % after half of the epochs, without it 20.9 % after a third ({RESULTS}, 2026-11-23)"
+            f"{length_text(hours)} of speech without augmentation: set augment.speed: 0.1. With it, the WER of valid "
+            f"was 11.4 % after half of the epochs, without it 20.9 % after a third ({RESULTS}, 2026-11-23)"
         )
     if settings.batch == "fixed" and plan.padding > 0.3:
         yield (

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from finetune.core.goals import GOALS
-from finetune.core.wording import count, seconds_below_a_minute
+from finetune.core.wording import length_text
 
 DEFAULT_MODEL = "ibm-granite/granite-4.0-1b-speech"
 SMALL_CARD = 24.0  # GB, from which the language model needs no recomputed activations
@@ -64,7 +64,7 @@ def recipe_text(new: NewRecipe) -> str:
         else "  # canary: [general.jsonl]  # add general speech of your language: it shows what the model forgets"
     )
     lines = [
-        f"# {new.name}: {_length(new.hours)} of training audio. Written by `finetune init`.",
+        f"# {new.name}: {length_text(new.hours)} of training audio. Written by `finetune init`.",
         f"# Next: finetune check {new.name}.yaml; finetune run {new.name}.yaml. All settings: docs/recipes.md",
         "model:",
         f"  base: {_yaml(new.model)}",
@@ -110,10 +110,6 @@ def _yaml(text: str) -> str:
     except yaml.YAMLError:
         plain = False
     return text if plain else json.dumps(text, ensure_ascii=False)
-
-
-def _length(hours: float) -> str:
-    return seconds_below_a_minute(hours) or count(round(60 * hours), "minute") if hours < 1 else f"{hours:.1f} hours"
 
 
 def _learning_rate(model: str) -> str:

@@ -217,7 +217,7 @@ def test_the_exit_code_depends_on_the_error(
 def test_prepare_writes_manifests_and_is_skipped_when_repeated(finetune: Command, project: Path) -> None:
     result = finetune("prepare", project / "recipe.yaml")
     assert (result.code, result.err) == (0, "")
-    assert "train      2 utterances, 2.0 s" in result.out
+    assert "train      2 clips, 2 seconds" in result.out
     assert (project / "runs" / "recipe" / "manifests" / "train.jsonl").is_file()
     assert "prepare: skipped, already done" in finetune("prepare", project / "recipe.yaml").out
 

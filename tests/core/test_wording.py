@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from finetune.core.wording import count, length_text, seconds_below_a_minute, verb
+from finetune.core.wording import count, length_text, verb
 
 SOURCES = Path(__file__).resolve().parents[2] / "finetune"
 # A number in an f-string directly before a plural noun; numbers of bytes, channels and constants are never 1 there.
@@ -16,14 +16,18 @@ def test_a_noun_and_its_verb_agree_with_the_number() -> None:
     assert [verb(number, "is", "are") for number in (0, 1, 2)] == ["are", "is", "are"]
 
 
-def test_seconds_of_less_than_a_minute() -> None:
-    assert [seconds_below_a_minute(seconds / 3600) for seconds in (0, 1, 59, 60)] == [
+def test_a_length_has_the_unit_that_suits_it() -> None:
+    assert [length_text(seconds / 3600) for seconds in (0, 1, 59, 60, 155, 1380, 3600, 12_600, 3_600_000)] == [
         "0 seconds",
         "1 second",
         "59 seconds",
-        "",
+        "1.0 minutes",
+        "2.6 minutes",
+        "23 minutes",
+        "1.0 hours",
+        "3.5 hours",
+        "1,000 hours",
     ]
-    assert [length_text(hours) for hours in (0.001, 0.02, 3.5)] == ["4 seconds", "0.02 h", "3.50 h"]
 
 
 def test_messages_use_it() -> None:
