@@ -166,6 +166,8 @@ class Recipe(config.Recipe):
         Raises:
             RecipeError: no such file, invalid YAML, an unknown key, an invalid value; with file and line.
         """
+        if not isinstance(path, str | Path):
+            raise RecipeError(f"expected the path of a recipe file, got {path!r}")
         return cls(**read_recipe(path, overrides).model_dump())
 
 
@@ -290,6 +292,9 @@ def compare(
     for name, value in (("systems", systems), ("fail_if", fail_if)):
         if isinstance(value, str | Path):  # a text is a sequence of its characters
             raise RecipeError(f"{name}: must be a list, got {str(value)!r}; write [{str(value)!r}, ...]")
+    for name, path in (("manifest", manifest), ("terms", terms), ("hypotheses", hypotheses)):
+        if not isinstance(path, str | Path | None):
+            raise RecipeError(f"{name}: must be a path, got {path!r}")
     return run_comparison(
         [str(system) for system in systems],
         None if manifest is None else str(manifest),

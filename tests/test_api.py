@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 
 import finetune
@@ -108,6 +109,12 @@ def test_a_wrong_recipe_is_a_recipe_error(values: dict[str, Any], message: str) 
     assert message in str(caught.value)
 
 
+def test_a_data_set_in_the_place_of_a_file_is_refused() -> None:
+    table = pyarrow.table({"audio_filepath": ["a.wav"], "text": ["a"]})
+    with pytest.raises(RecipeError, match=r"^Recipe: data\.test: must be a list of files, got a Table; write it to "):
+        finetune.Recipe(name="x", model={"base": "b"}, data={"test": table})
+
+
 def test_a_recipe_takes_tuples_and_paths() -> None:
     text = finetune.Recipe(name="x", model={"base": "b"}, data={name: ["c/d"] for name in ("train", "valid", "test")})
     made = finetune.Recipe(
@@ -171,6 +178,11 @@ def test_values_of_another_type_are_refused_with_what_to_give(tmp_path: Path) ->
         finetune.compare("runs/my")
     with pytest.raises(RecipeError, match="^fail_if: must be a list"):
         finetune.compare(["a", "b"], fail_if="wer > base")
+    for name in ("manifest", "terms", "hypotheses"):
+        with pytest.raises(RecipeError, match=rf"^{name}: must be a path, got \['x'\]$"):
+            finetune.compare(["a", "b"], **{name: ["x"]})  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match="^expected the path of a recipe file, got None$"):
+        finetune.Recipe.from_yaml(None)  # type: ignore[arg-type]
     for overrides in ("train.epochs=2", {"train.epochs": 2}, [("train.epochs", 2)]):
         with pytest.raises(RecipeError, match=r"^overrides: must be a list such as \['train\.epochs=2'\]"):
             finetune.Recipe.from_yaml(ROOT / "recipes/quickstart.yaml", overrides)  # type: ignore[arg-type]

@@ -157,7 +157,7 @@ def _check_keys(raw: dict[str, RawValue]) -> dict[str, RawValue]:
         else:
             nearest = _nearest(key, known)
             if nearest in CORPORA and key.startswith(f"{nearest}."):
-                raise RecipeError(f"{origin}: {nearest}: must be a list; write a corpus with settings as `- path: ...`")
+                raise RecipeError(f"{origin}: {nearest}: must be a list, such as [{{path: clips.jsonl, weight: 2}}]")
             hint = DEVICE_HINT if is_device(key) else f"did you mean '{nearest}'?" if nearest else ""
             raise RecipeError(f"{origin}: unknown key '{short(key)}'" + (f"; {hint}" if hint else ""))
     return checked
@@ -169,6 +169,9 @@ def _as_field(key: str, value: Any) -> Any:
     for part in key.split("."):
         field_type = field_types(field_type)[part]
     value = _with_text_paths(value)
+    if key in CORPORA and (hasattr(value, "columns") or hasattr(value, "column_names")):  # it lists its columns
+        kind = type(value).__name__
+        raise RecipeError(f"must be a list of files, got a {kind}; write it to a file, such as clips.parquet")
     if key in PATHS and isinstance(value, str):
         value = os.path.expanduser(value)
     in_brackets = isinstance(value, str) and value[:1] + value[-1:] == "[]" and not os.path.isfile(value)  # after --set

@@ -111,9 +111,7 @@ def test_set_overrides_the_file(recipe: Path, override: str, key: str, expected:
     assert get_setting(load(recipe, RECIPE + "model:\n  instruction: x\n", override), key) == expected
 
 
-def test_a_tilde_in_a_path_is_the_home_directory(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tilde_in_a_path_is_the_home_directory(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "terms.txt").write_text("stent\n")
     paths = "runs: ~/runs\ndata.terms: ~/terms.txt\ndecode.terms: ~/terms.txt\n"
@@ -235,7 +233,7 @@ def test_an_unknown_key_unlike_any_other_is_refused_without_a_suggestion(recipe:
         ("data.canary:\n- [a]", "5: data.canary: must be a list of plain values"),
         ("evaluate.groups:\n- path: b", "5: evaluate.groups: must be a list of plain values"),
         ("train:\n- epochs: 2", "5: train: must be a list of plain values; the settings of a section have no dashes"),
-        ("data.canary: {path: b}", "5: data.canary: must be a list; write a corpus with settings as `- path: ...`"),
+        ("data.canary: {path: b}", "5: data.canary: must be a list, such as [{path: clips.jsonl, "),
         ("decode.terms: gone.txt", "5: decode.terms: gone.txt: cannot be read"),
         ("data.replay:\n- path: b\n  weight: 0", "5: data.replay: weight: Input should be greater than 0, got '0'"),
         ("data.replay:\n- weight: 2", "5: data.replay: path: Field required, got {'weight': '2'}"),
@@ -281,7 +279,10 @@ def test_an_unknown_key_unlike_any_other_is_refused_without_a_suggestion(recipe:
         ("seed: 20261125120000", "5: seed: Input should be less than or equal to 4294967295, got '20261125120000'"),
         ("train:\n  epochs: 1\ntrain:\n  epochs: 2", "8: train.epochs is set twice"),
         ("train:\n\tepochs: 1", "6: invalid YAML: found character '\\t' that cannot start any token (indent with "),
-        ("train:\n  epochs:\t1", "6: invalid YAML: found character '\\t' that cannot start any token (indent with spaces, "),
+        (
+            "train:\n  epochs:\t1",
+            "6: invalid YAML: found character '\\t' that cannot start any token (indent with spaces,",
+        ),
         ("train: {epochs: 1", "6: invalid YAML: "),
         ("--- {}\n{}", "6: invalid YAML: expected '<document start>', but found '{' (a recipe is one YAML document"),
         (
