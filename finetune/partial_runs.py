@@ -43,21 +43,27 @@ def export_adapter(recipe: Recipe, format_name: str, check: Check | None = None)
     return run
 
 
-def export_gguf(recipe: Recipe, dtype: str, check: Check | None = None) -> RunDir:
+def export_gguf(recipe: Recipe, name: str, dtype: str, check: Check | None = None) -> RunDir:
     """Exports the merged model if needed, then writes it as GGUF files. `check` is that of `run_recipe`.
+
+    Args:
+        recipe: The recipe.
+        name: A format of GGUF files.
+        dtype: A data type of `exporting.gguf.export`.
+        check: See `run_recipe`.
 
     Raises:
         ModelError, CheckpointError, MissingExtraError: those of `exporting.gguf.export`, or the errors of `run_recipe`.
     """
-    from finetune.exporting.gguf.quantize import find_program
+    from finetune.exporting.gguf.quantize import check_dtype
 
     require("gguf", extra="gguf")  # before the training
-    find_program(dtype)
+    check_dtype(name, dtype)
     run = run_recipe(recipe, "export", check=check)
     with run.locked():
         from finetune.exporting.gguf.export import export_gguf
 
-        export_gguf(run, dtype)
+        export_gguf(run, dtype, name)
     return run
 
 

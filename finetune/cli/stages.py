@@ -16,7 +16,7 @@ from finetune.core.errors import DataError, RecipeError
 from finetune.core.terminal import visible
 from finetune.core.wording import count
 from finetune.data.splits import SPLITS
-from finetune.exporting.engines.registry import ADAPTERS, ENGINES, GGUF, HF, ONNX
+from finetune.exporting.engines.registry import ADAPTERS, ENGINES, GGUF_FORMATS, HF, ONNX
 from finetune.model.model_source import check_source
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ HELP = {
     "run": "run all stages and print a summary; completed stages are skipped",
 }
 LAST_STAGE = {"prepare": "prepare", "train": "train", "evaluate": "report", "export": "export", "run": "export"}
-GGUF_DTYPE = "F16"  # of --format gguf
+GGUF_DTYPE = "F16"  # of --format gguf and crispasr
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -43,10 +43,10 @@ def add_parser(subparsers: Subparsers) -> None:
         if name == "export":
             parser.add_argument(
                 "--format",
-                choices=(HF, *ADAPTERS, GGUF, ONNX),
+                choices=(HF, *ADAPTERS, *GGUF_FORMATS, ONNX),
                 default=HF,
                 help="hf (default): the merged model; peft, vllm-lora: an adapter; gguf: the model for llama.cpp; "
-                "onnx: the model for onnxruntime; see docs/engines.md",
+                "crispasr: for CrispASR; onnx: for onnxruntime; see docs/engines.md",
             )
             add_gguf_dtype(parser, GGUF_DTYPE)
             parser.add_argument(
@@ -69,8 +69,9 @@ def run(args: argparse.Namespace) -> int:
     from finetune.core.recipe import load_recipe
     from finetune.core.run_dir import damage_is_an_error
 
-    if args.gguf_dtype and args.format != GGUF:
-        raise RecipeError(f"--gguf-dtype: --format {args.format} writes no GGUF files; add --format gguf")
+    if args.gguf_dtype and args.format not in GGUF_FORMATS:
+        formats = " or ".join(GGUF_FORMATS)
+        raise RecipeError(f"--gguf-dtype: --format {args.format} writes no GGUF files; add --format {formats}")
     if args.verify:
         check_engine(args.verify, args.format)
     shard = None if args.shard is None else parse_shard(args.shard)
@@ -94,12 +95,12 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.command == "prepare":
         run_dir = run_prepare(recipe, merge=False, engine=args.engine)
+    elif args.format in GGUF_FORMATS:
+        run_dir = export_gguf(recipe, args.format, args.gguf_dtype or GGUF_DTYPE, check_training)
+    elif args.format == ONNX:
+        run_dir = export_onnx(recipe, check_training)
     elif args.format != HF:
-        exports = {
-            GGUF: lambda: export_gguf(recipe, args.gguf_dtype or GGUF_DTYPE, check_training),
-            ONNX: lambda: export_onnx(recipe, check_training),
-        }
-        run_dir = exports.get(args.format, lambda: export_adapter(recipe, args.format, check_training))()
+        run_dir = export_adapter(recipe, args.format, check_training)
     else:
         run_dir = run_recipe(recipe, LAST_STAGE[args.command], check=check_training)
     if args.shards is not None:

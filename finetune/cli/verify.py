@@ -11,7 +11,7 @@ from finetune.core.errors import DataError, RecipeError
 from finetune.core.options import DecodingOptions
 from finetune.core.terminal import visible
 from finetune.core.wording import count
-from finetune.exporting.engines.registry import ENGINES, GGUF
+from finetune.exporting.engines.registry import ENGINES, gguf_format
 
 if TYPE_CHECKING:
     from finetune.core.run_dir import RunDir
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 DESCRIPTION = """Transcribes clips with this toolkit and with another inference engine, and compares the texts.
 
 Both get the same samples and the same prompt, and decode greedily in float32, so the texts must be equal. An engine has
-an environment of its own, which scripts/engines/setup makes; docs/engines.md has a table of results. For llamacpp, a
-merged model is written as GGUF files for the comparison. An adapter (--engine peft, vllm-lora) is compared with the
-trained weights of its run; if it changes no text of the base model, the comparison shows nothing and fails.
+an environment of its own, which scripts/engines/setup makes; docs/engines.md has a table of results. For llamacpp and
+crispasr, a merged model is written as GGUF files for the comparison. An adapter (--engine peft, vllm-lora) is compared
+with the trained weights of its run; if it changes no text of the base model, the comparison shows nothing and fails.
 
 Exit codes: 0 all texts are equal, 1 a text differs or the engine failed, 2 wrong usage."""
 SHOWN = 5  # differences
@@ -35,7 +35,7 @@ MAX_NEW_TOKENS = DecodingOptions().max_new_tokens
 def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "verify",
-        help="run an export in transformers, PEFT, vLLM, mlx-audio, llama.cpp or onnxruntime, and compare the texts",
+        help="run an export in another engine, such as vLLM, llama.cpp, CrispASR or mlx-audio, and compare the texts",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=DESCRIPTION,
         epilog="example: finetune verify runs/quickstart/export --engine vllm",
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         check_output_file(args.json)
     earlier = read_checks(args.export).get(args.engine)
-    if args.gguf_dtype and GGUF not in ENGINES[args.engine].reads:
+    if args.gguf_dtype and not gguf_format(args.engine):
         raise RecipeError(f"--gguf-dtype: {args.engine} reads no GGUF files; leave it out")
     if args.gguf_dtype and any(args.export.glob("*.gguf")):
         raise RecipeError(f"--gguf-dtype: {args.export} has GGUF files, which are used as they are; leave it out")

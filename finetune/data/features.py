@@ -29,7 +29,7 @@ def num_frames(num_samples: Count) -> Count:
 
 
 @lru_cache(maxsize=8)
-def _mel_filters(device: torch.device) -> Tensor:
+def mel_filters(device: torch.device) -> Tensor:
     """Triangular HTK mel filters without area normalization: (257, 80)."""
     bins = torch.linspace(0, SAMPLE_RATE // 2, N_FFT // 2 + 1)
     top = 2595.0 * math.log10(1.0 + SAMPLE_RATE / 2 / 700.0)
@@ -55,7 +55,7 @@ def log_mel(wave: Tensor) -> Tensor:
     )
     power = spectrum.real.square() + spectrum.imag.square()
     with torch.autocast(wave.device.type, enabled=False):  # also correct inside a bfloat16 training step
-        mel = (power.transpose(0, 1) @ _mel_filters(wave.device)).clamp_min(1e-10).log10()
+        mel = (power.transpose(0, 1) @ mel_filters(wave.device)).clamp_min(1e-10).log10()
     mel = torch.maximum(mel, mel.max() - 8.0) / 4.0 + 1.0
     return mel[: len(mel) // 2 * 2].reshape(-1, FEATURE_DIM)
 

@@ -52,6 +52,8 @@ COMPARISONS = (
     Comparison("mlx-8bit", "mlx", "mlx 8 bit", "export-mlx"),
     Comparison("llamacpp-f32", "llamacpp", "gguf F32", options=("--gguf-dtype", "F32")),
     Comparison("llamacpp-q8_0", "llamacpp", "gguf Q8_0", options=("--gguf-dtype", "Q8_0")),
+    Comparison("crispasr-f32", "crispasr", "crispasr F32", options=("--gguf-dtype", "F32")),
+    Comparison("crispasr-f16", "crispasr", "crispasr F16", options=("--gguf-dtype", "F16")),
     Comparison("onnx", "onnx", "onnx", "export-onnx"),
     Comparison("llamacpp-q4_k_m", "llamacpp", "gguf Q4_K_M", options=("--gguf-dtype", "Q4_K_M")),
 )

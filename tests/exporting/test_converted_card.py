@@ -16,7 +16,7 @@ from finetune.core.run_dir import RunDir
 from finetune.exporting.adaptation import Adaptation
 from finetune.exporting.card.model_card import CardFormat
 from finetune.exporting.card.usage import engine_section
-from finetune.exporting.card.write import GGUF_CARD, ONNX_CARD, write_converted_card
+from finetune.exporting.card.write import CRISPASR_CARD, GGUF_CARD, ONNX_CARD, write_converted_card
 from finetune.exporting.engine_checks import EngineCheck
 from finetune.exporting.peft_format import USAGE as PEFT_USAGE
 from finetune.exporting.vllm_format import USAGE as VLLM_USAGE
@@ -40,7 +40,7 @@ def card(nano: Path, tmp_path: Path, base: str, form: CardFormat, instruction: s
     return (folder / "README.md").read_text()
 
 
-@pytest.mark.parametrize("form", [GGUF_CARD, ONNX_CARD], ids=["gguf", "onnx"])
+@pytest.mark.parametrize("form", [GGUF_CARD, CRISPASR_CARD, ONNX_CARD], ids=["gguf", "crispasr", "onnx"])
 def test_the_base_on_the_hub(nano: Path, tmp_path: Path, form: CardFormat) -> None:
     """The files are of a model that was trained from the base: the hub must not list them as the base, quantized."""
     text = card(nano, tmp_path, HUB, form)

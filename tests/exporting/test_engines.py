@@ -37,7 +37,8 @@ VERSIONS = "answer.write(json.dumps({'versions': {'x': '1'}})+'\\n'); "
 def run(script: str, folder: Path, timeout: float = 60) -> EngineAnswer:
     """A runner of one line, on two clips."""
     (folder / "run_fake.py").write_text(script)
-    clips = [EngineClip(name, np.zeros(16, np.float32), f"USER: <|audio|>{name}", name) for name in ("a", "b")]
+    samples, tokens = np.zeros(16, np.float32), ((1,), (2,))
+    clips = [EngineClip(name, samples, f"USER: <|audio|>{name}", name, tokens) for name in ("a", "b")]
     return run_engine(Path(sys.executable), "fake", {"model": "m"}, clips, 20, folder, timeout, runners=folder)
 
 
@@ -209,7 +210,7 @@ def available(engine: str) -> None:
 
 
 @pytest.mark.engines
-@pytest.mark.parametrize("engine", ["transformers", "transformers-4.57", "llamacpp", "mlx", "vllm"])
+@pytest.mark.parametrize("engine", ["transformers", "transformers-4.57", "llamacpp", "crispasr", "mlx", "vllm"])
 def test_an_engine_writes_the_same_texts(engine: str, nano: Path, tmp_path: Path, finetune: Command) -> None:
     """On the embedded model; the environments are made by scripts/engines/setup."""
     available(engine)
@@ -229,19 +230,22 @@ def test_an_engine_writes_the_same_texts(engine: str, nano: Path, tmp_path: Path
 
 
 @pytest.mark.engines
-def test_llamacpp_reads_the_files_of_an_export(nano: Path, tmp_path: Path, finetune: Command) -> None:
+@pytest.mark.parametrize(("engine", "name"), [("llamacpp", "gguf"), ("crispasr", "crispasr")])
+def test_an_engine_reads_the_files_of_an_export(
+    engine: str, name: str, nano: Path, tmp_path: Path, finetune: Command
+) -> None:
     """As they were written, compared with the merged model of their run; other files are found."""
-    available("llamacpp")
+    available(engine)
     run = RunDir(tmp_path / "run")
     run.root.mkdir()
     run.export.symlink_to(nano)
     write_manifest(run.manifest("test"), embedded("canary", CLIPS))
-    text, _ = export_gguf(run, "F32")
-    done = finetune("verify", run.exported("gguf"), "--engine", "llamacpp")
-    assert done.code == 0 and f"format gguf F32: {CLIPS} of {CLIPS} texts equal" in done.out, (done.out, done.err)
-    content = text.read_bytes()
-    text.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
-    damaged = finetune("verify", run.exported("gguf"), "--engine", "llamacpp")
+    file, *_ = export_gguf(run, "F32", name)
+    done = finetune("verify", run.exported(name), "--engine", engine)
+    assert done.code == 0 and f"format {name} F32: {CLIPS} of {CLIPS} texts equal" in done.out, (done.out, done.err)
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+    damaged = finetune("verify", run.exported(name), "--engine", engine)
     assert damaged.code == 1 and "  engine " in damaged.out, damaged.err
 
 

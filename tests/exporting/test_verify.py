@@ -335,7 +335,7 @@ def test_q4_k_m_is_made_by_llama_quantize(nano: Path, tmp_path: Path, monkeypatc
     path = os.environ["PATH"]
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ModelError, match="Q4_K_M needs llama-quantize .* not on the PATH.* or use Q8_0"):
-        partial_runs.export_gguf(recipe_of(nano).model_copy(update={"runs": str(tmp_path)}), "Q4_K_M")
+        partial_runs.export_gguf(recipe_of(nano).model_copy(update={"runs": str(tmp_path)}), "gguf", "Q4_K_M")
     assert not (tmp_path / "run" / "manifests").exists()
     monkeypatch.setenv("PATH", program(tmp_path, "echo no tensor; exit 3", path))
     with pytest.raises(ModelError, match=r"exit code 3\). Its last messages:\nno tensor"):

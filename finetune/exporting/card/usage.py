@@ -60,6 +60,12 @@ print(load_model("MODEL").generate("clip.wav", prompt={request}, max_tokens={tok
 llama-mtmd-cli -m model-F16.gguf --mmproj mmproj-F16.gguf --audio clip.wav {llamacpp_prompt}
 ```
 """,
+    "crispasr": """CrispASR, with the file of `finetune export --format crispasr`; it writes the prompt by itself:
+
+```
+crispasr --backend granite -m granite-speech-F16.gguf -f clip.wav
+```
+""",
 }
 DEFAULT_DECODING = DecodingOptions()
 MAX_PROMPTS = 8  # instructions in the card, beside that of the recipe

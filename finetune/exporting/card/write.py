@@ -28,7 +28,14 @@ ONNX_USAGE = """For onnxruntime, in float32: `audio.onnx` is encoder with projec
 `decoder.onnx` the language model with its cache; `onnx.json` has the sizes. The log-mel features are those of the
 processor of the base model (`preprocessor_config.json`). Use {prompt_above}.
 """
+CRISPASR_USAGE = """For CrispASR, which writes the prompt by itself:
+
+```
+crispasr --backend granite -m granite-speech-DTYPE.gguf -f clip.wav
+```
+"""
 GGUF_CARD = CardFormat("gguf", "finetune", " (GGUF)", GGUF_USAGE)
+CRISPASR_CARD = CardFormat("gguf", "finetune", " (CrispASR)", CRISPASR_USAGE)
 ONNX_CARD = CardFormat("onnx", "finetune", " (ONNX)", ONNX_USAGE)
 
 

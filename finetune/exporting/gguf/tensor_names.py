@@ -5,7 +5,13 @@ A model is two files: the language model (architecture `granite`), and encoder w
 """
 
 import re
+from collections.abc import Mapping, Sequence
 
+Layers = Sequence[tuple[re.Pattern[str], str, Mapping[str, str]]]
+
+ENCODER_LAYER = re.compile(r"encoder\.layers\.(\d+)\.(.+)")
+PROJECTOR_LAYER = re.compile(r"projector\.qformer\.encoder\.layer\.(\d+)\.(.+)")
+TEXT_LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 TEXT_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 TEXT_LAYER_NAMES = {
     "input_layernorm": "attn_norm",
@@ -61,11 +67,11 @@ PROJECTOR_LAYER_NAMES = {
     "output_query.dense": "ffn_down",
     "output_query.LayerNorm": "ffn_norm",
 }
-BARE = {"attn_rel_pos_emb"}  # without `.weight`
+BARE = ("attn_rel_pos_emb",)  # without `.weight`
 LAYERS = (
-    (re.compile(r"encoder\.layers\.(\d+)\.(.+)"), "a.blk", ENCODER_LAYER_NAMES),
-    (re.compile(r"projector\.qformer\.encoder\.layer\.(\d+)\.(.+)"), "a.proj_blk", PROJECTOR_LAYER_NAMES),
-    (re.compile(r"model\.layers\.(\d+)\.(.+)"), "blk", TEXT_LAYER_NAMES),
+    (ENCODER_LAYER, "a.blk", ENCODER_LAYER_NAMES),
+    (PROJECTOR_LAYER, "a.proj_blk", PROJECTOR_LAYER_NAMES),
+    (TEXT_LAYER, "blk", TEXT_LAYER_NAMES),
 )
 
 
@@ -75,12 +81,27 @@ def gguf_name(name: str) -> str:
     Raises:
         KeyError: llama.cpp has no such tensor.
     """
-    module, _, parameter = name.removeprefix("language_model.").rpartition(".")
     if name == "projector.query":
         return "a.proj_query"
-    for pattern, prefix, names in LAYERS:
+    full_name = renamed(name, TEXT_NAMES | AUDIO_NAMES, LAYERS)
+    bare, _, _ = full_name.rpartition(".")
+    return bare if bare.endswith(BARE) else full_name
+
+
+def renamed(name: str, modules: Mapping[str, str], layers: Layers) -> str:
+    """A tensor's name in a GGUF file, from that of the hub layout.
+
+    Args:
+        name: The name of the hub layout; `language_model.` at its start is ignored.
+        modules: Names of modules that are in no layer.
+        layers: For modules in layers: a pattern with the number of the layer and the rest of the name, what replaces
+            the part before the number, and the names for the rest.
+
+    Raises:
+        KeyError: the name has no counterpart.
+    """
+    module, _, parameter = name.removeprefix("language_model.").rpartition(".")
+    for pattern, prefix, names in layers:
         if match := pattern.fullmatch(module):
-            short = names[match[2]]
-            full_name = f"{prefix}.{match[1]}.{short}"
-            return full_name if short in BARE else f"{full_name}.{parameter}"
-    return f"{(TEXT_NAMES | AUDIO_NAMES)[module]}.{parameter}"
+            return f"{prefix}.{match[1]}.{names[match[2]]}.{parameter}"
+    return f"{modules[module]}.{parameter}"

@@ -4,6 +4,7 @@ Tensors are read, converted and written one at a time, so memory holds one tenso
 """
 
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from finetune.exporting.gguf.metadata import add_audio_metadata, add_text_metada
 from finetune.exporting.gguf.tensors import HubWeights, StoredTensor, stored_tensors
 from finetune.model.model_config import parse_config
 
-FLOAT32_ONLY = ("a.proj_query", "attn_rel_pos_emb", "conv_dw.weight")  # llama.cpp computes with these in float32
+FLOAT32_ONLY = re.compile(r"(a\.proj_query|attn_rel_pos_emb|conv_dw\.weight)$")  # llama.cpp computes so with these
 QUANTIZED_BLOCK = 32  # values that share a scale in Q8_0
 
 
@@ -37,29 +38,46 @@ def write_gguf(folder: Path, target: Path, dtype: str) -> tuple[Path, Path]:
         MissingExtraError: the package `gguf` is missing.
     """
     gguf = require("gguf", extra="gguf")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if config.get("has_lora_adapter"):
-        raise ModelError(f"{folder}: it has an adapter that is not merged; export it with --format hf first")
-    with suppress(KeyError, ValueError):  # positions that transformers refuses; they are refused below with their type
-        config = parse_config(config).to_dict()  # with the defaults of what it does not state
+    config = merged_config(folder)
     text = config["text_config"]
     tensors = stored_tensors(HubWeights(folder), text["num_attention_heads"], text["num_key_value_heads"])
     paths = target / f"model-{dtype}.gguf", target / f"mmproj-{dtype}.gguf"
     writer = gguf.GGUFWriter(paths[0], "granite")
     add_text_metadata(writer, config, folder.resolve().name)
     add_tokenizer(writer, folder, config)
-    _write(writer, [tensor for tensor in tensors if not tensor.of_audio], dtype, gguf)
+    write_tensors(writer, [tensor for tensor in tensors if not tensor.of_audio], dtype, exact=FLOAT32_ONLY)
     writer = gguf.GGUFWriter(paths[1], "clip")
     writer.add_type(gguf.GGUFType.MMPROJ)
     add_audio_metadata(writer, config, folder.resolve().name)
-    _write(writer, [tensor for tensor in tensors if tensor.of_audio], dtype, gguf)
+    write_tensors(writer, [tensor for tensor in tensors if tensor.of_audio], dtype, exact=FLOAT32_ONLY)
     return paths
 
 
-def _write(writer: Any, tensors: list[StoredTensor], dtype: str, gguf: Any) -> None:
+def merged_config(folder: Path) -> dict[str, Any]:
+    """config.json with the defaults of what it does not state. Raises ModelError for weights that are not merged."""
+    config = dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    if config.get("has_lora_adapter"):
+        raise ModelError(f"{folder}: it has an adapter that is not merged; export it with --format hf first")
+    with suppress(KeyError, ValueError):  # positions that transformers refuses; they are refused later with their type
+        config = parse_config(config).to_dict()
+    return config
+
+
+def write_tensors(writer: Any, tensors: list[StoredTensor], dtype: str, exact: re.Pattern[str]) -> None:
+    """Writes the file of a writer that has its metadata, one tensor at a time.
+
+    Args:
+        writer: A `gguf.GGUFWriter`.
+        tensors: The tensors, in their order in the file.
+        dtype: Of the matrices, as in `write_gguf`.
+        exact: Matches names of matrices that stay in float32.
+    """
+    import gguf
+
     writer.add_file_type(int(gguf.LlamaFileType[f"MOSTLY_{dtype}" if dtype != "F32" else "ALL_F32"]))
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    kinds = [_kind(tensor, dtype, gguf) for tensor in tensors]
+    types = gguf.GGMLQuantizationType
+    kinds = [types.F32 if exact.search(tensor.name) else _kind(tensor, dtype, types) for tensor in tensors]
     for tensor, kind in zip(tensors, kinds, strict=True):
         values, size = gguf.GGML_QUANT_SIZES[kind]
         count = int(np.prod(tensor.shape)) // values * size
@@ -72,10 +90,9 @@ def _write(writer: Any, tensors: list[StoredTensor], dtype: str, gguf: Any) -> N
     writer.close()
 
 
-def _kind(tensor: StoredTensor, dtype: str, gguf: Any) -> Any:
+def _kind(tensor: StoredTensor, dtype: str, types: Any) -> Any:
     """The type in which a tensor is stored."""
-    types = gguf.GGMLQuantizationType
-    if len(tensor.shape) < 2 or tensor.name.endswith(FLOAT32_ONLY):
+    if len(tensor.shape) < 2:
         return types.F32
     if dtype == "Q8_0" and tensor.shape[-1] % QUANTIZED_BLOCK:
         return types.F16

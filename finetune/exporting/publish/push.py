@@ -25,7 +25,7 @@ LARGE = 1_000_000  # bytes; smaller files go with the commit
 OF_THE_HUB = (".gitattributes",)  # files of a new repository
 # Of every format. transformers reads the base model that an `adapter_config.json` names, also beside merged weights.
 WEIGHTS = re.compile(
-    r"(?:model|adapter_model|mmproj)[^/]*\.(?:safetensors|gguf)(?:\.index\.json)?|adapter_config\.json"
+    r"(?:model|adapter_model|mmproj|granite-speech)[^/]*\.(?:safetensors|gguf)(?:\.index\.json)?|adapter_config\.json"
     r"|(?:audio|embedding|decoder)\.onnx(?:\.data)?"
 )
 UNAUTHORIZED, FORBIDDEN, TOO_MANY = 401, 403, 429

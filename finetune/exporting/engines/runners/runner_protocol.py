@@ -16,7 +16,7 @@ def serve(load, transcribe, packages, adapter_packages=()):
     Args:
         load: function of the request; loads the model and returns it.
         transcribe: function of model, samples (N,) float32 at 16 kHz, clip (`prompt`: the rendered chat template with
-            `<|audio|>`; `request`: its text after the audio) and the most tokens;
+            `<|audio|>`; `request`: its text after the audio; `tokens`: those before and after it) and the most tokens;
             returns the text.
         packages: names of the distributions whose versions are stated.
         adapter_packages: more of them if the request has an adapter.
