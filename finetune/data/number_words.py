@@ -101,7 +101,7 @@ UNSPACED = ("ja", "th")  # scripts without spaces: digits can touch letters of t
 _DIGIT = "[\\d\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2089\u2150-\u2189\u2460-\u24ff]"
 _MONEY = "€$£¥₹₽₩₺₴₪₫₱₦฿"
 _TOKEN = re.compile(
-    r"(?<!\S)(?<!\d\s)[1-9]\d?\s[1-9]\d\d(?!\S*\d|\S*\s\d)\S*|"  # 1 200 is one number, or two
+    rf"(?<!\S)(?<!\d\s)[{_MONEY}]?[1-9]\d?\s[1-9]\d\d(?:[.,]\d+)?(?!\S*\d|\S*\s\d)\S*|"  # 1 200: one number, or two
     rf"(?:(?<!\S)[A-Z]{{0,3}}[{_MONEY}]\s)?\S*{_DIGIT}\S*"
     rf"(?:\s[-\u2013]\s[{_MONEY}]?\d\S*)*(?:(?<=\d)\s[%{_MONEY}](?!\w))?"
 )
@@ -173,7 +173,7 @@ def _token(token: str, language: str, last: bool) -> str | None:
 
     `last` says whether it is the last token of the text.
     """
-    if _SPACED_DASH.search(token) or re.match(r"\d+\s\d", token):
+    if _SPACED_DASH.search(token) or re.match(r"\D?\d+\s\d", token):
         return None
     core = token.lstrip(_LEADING)
     start = token[: len(token) - len(core)]
