@@ -17,7 +17,7 @@ from finetune.core.errors import DataError
 from finetune.data.audio_suffixes import AUDIO_SUFFIXES
 from finetune.data.byte_range import ByteRange
 from finetune.data.columns import known_columns
-from finetune.data.formats.folders import few_folders, is_known_folder
+from finetune.data.formats.folders import SPLIT_FOLDERS, few_folders, is_known_folder
 from finetune.data.formats.small_members import SmallMembers
 from finetune.data.problems import Finding
 from finetune.data.row import Row
@@ -64,6 +64,12 @@ def read(path: Path, media_dir: Path) -> Iterator[Row]:
         raise DataError(
             f"{path}: the shards are in its subfolders {', '.join(map(os.path.basename, folders[:10]))}; give one of "
             f"them, such as {folders[0]}, or a pattern such as {path}/*/*.tar"
+        )
+    stated = (frozenset(re.split(r"[^a-z]+", shard.stem.lower())) & {*SPLIT_FOLDERS} for shard in shards)
+    if len(splits := sorted({"-".join(sorted(words)) for words in stated} - {""})) > 1:
+        raise DataError(
+            f"{path}: the shards are of the splits {', '.join(splits)}; give one of them, such as "
+            f"'{path}/*{splits[-1]}*.tar'"
         )
     for shard in shards:
         yield from read_shard(os.path.abspath(shard))

@@ -203,3 +203,15 @@ def test_shards_of_urls(finetune: Command, nano: Path, tmp_path: Path, audio: Pa
         assert clip.audio_filepath.startswith(f"memory://{tmp_path.name}/shard-00000{number // 2}.tar::")
     with pytest.raises(DataError, match=r"x\.jsonl: of URLs, only tar shards \(\.tar\), Parquet files and cuts of"):
         read("https://localhost/x.jsonl")
+
+
+def test_shards_of_several_splits_in_one_folder_are_an_error(tmp_path: Path, audio: Path) -> None:
+    for number, name in enumerate(("train-0", "train-1", "test-0")):
+        write_tar(tmp_path / "shards" / f"{name}.tar", {"0.flac": audio / f"{number}.flac", "0.txt": b"one"})
+    with pytest.raises(
+        DataError, match=r"the shards are of the splits test, train; give one of them, .*\*train\*.tar'"
+    ):
+        read(tmp_path / "shards")
+    assert len(read(tmp_path / "shards" / "*train*.tar")) == 2
+    (tmp_path / "shards" / "test-0.tar").rename(tmp_path / "shards" / "more-0.tar")
+    assert len(read(tmp_path / "shards")) == 3
