@@ -4,6 +4,7 @@ Every row is checked as in `finetune prepare`, by default without its limits. A 
 left out.
 """
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,9 +32,12 @@ from finetune.data.problems import ProblemSummary
 from finetune.data.row_blocks import BlockChecker, RowBlocks, uses_processes
 from finetune.data.row_result import RowSettings
 from finetune.data.split_files import SplitItems, SplitResult, SplitWriter
+from finetune.data.style import FEATURES, SplitStyle
 from finetune.data.text_rules import TextRules
 from finetune.data.utterance_table import open_manifest
 from finetune.data.writers.clip_audio import ClipAudio, Codec, encode_clip, write_clips
+
+log = logging.getLogger(__name__)
 
 Target = Literal["manifest", "nemo", "lhotse", "hf", "shards"]
 TARGETS: tuple[Target, ...] = get_args(Target)
@@ -109,12 +113,22 @@ def convert(source: str, out: Path, options: ConvertOptions) -> ConvertResult:
         dropped, warnings = comparison.dropped, comparison.warnings
         if not writer.num_kept:
             raise DataError(f"{source}: 0 of {count(len(rows), 'row')} are usable\n{dropped.text()}")
-        result = SplitResult(Path(work), writer.num_kept, writer.seconds, dropped, comparison.style.style(rules))
+        style = comparison.style.style(rules)
+        _warn_of_languages(source, style)
+        result = SplitResult(Path(work), writer.num_kept, writer.seconds, dropped, style)
         _keep_sources(source, out, options, SplitItems(result))
         folder = out if target in FOLDERS else options.audio
         with output_folder(folder) if folder else nullcontext():
             files = write_corpus(out, target, SplitItems(result), options)
     return ConvertResult(files, result.num_kept, result.seconds, dropped, warnings)
+
+
+def _warn_of_languages(source: str, style: SplitStyle) -> None:
+    for item in style.features:
+        if item.feature == "unknown language":
+            names = ", ".join(f"{name} {number}" for name, number in item.values.items())
+            advice = FEATURES[item.feature]
+            log.warning(f"{source}: unknown language in {count(item.rows, 'row')}: {names}; {advice}")
 
 
 @contextmanager

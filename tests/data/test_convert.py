@@ -188,6 +188,12 @@ def test_unusable_rows_are_reported(corpus: Path, finetune: Command, tmp_path: P
     assert "missing audio" in result.out and "5 clips" in result.out and "1 row left out" in result.out
 
 
+def test_an_unknown_language_is_named(corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    corpus.write_text(corpus.read_text().replace('"language": "en"', '"language": "xx"'))
+    convert(str(corpus), tmp_path / "out.jsonl", ConvertOptions())
+    assert "unknown language in 1 row: 'xx' 1; use a code such as en or ja" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("out", "more", "message"),
     [
