@@ -32,12 +32,16 @@ TWO_TIMES = re.compile(rf"\s*{_TIME}\s*(?:\t|-->|-|–|\s)\s*{_TIME}(?:\s|$)")
 SBV = re.compile(r"\s*\d+(?::\d{2})+\.\d+,\d+(?::\d{2})+\.\d+\s*")  # 0:00:00.000,0:00:02.200 of YouTube
 LRC = re.compile(r"\s*\[\d+:\d{2}(?:[.:]\d+)?\]")  # [00:12.50]words
 NAMED = re.compile(r"(?:\S+\s+){1,3}\d+\.\d+\s+\d+(?:\.\d+)?\s")  # STM, CTM, and "sw2001A-0002 0.98 2.5 words"
-# A line such as "Speaker 1  0:12", "Mary (00:01:05):" or "0:03" above the words, as Otter, Rev and YouTube write them.
+_CLOCK = r"(?:\d+:)?\d{1,2}:[0-5]\d"
+# A line such as "Speaker 1  0:12", "Mary (00:01:05):", "0:03" or "[00:01] - Mary" above the words, as Otter, Rev,
+# YouTube and Happy Scribe write them.
 HEADING = re.compile(
-    r"(?:.{0,40}(?:[(\[]|\s\s|\t|[:,]\s|\w\s*\d+\s))?\s*(?P<time>(?:\d+:)?\d{1,2}:[0-5]\d)(?:[.,]\d+)?[)\]]?:?"
+    rf"(?:.{{0,40}}(?:[(\[|]|\s\s|\t|[:,]\s|\w\s*\d+\s))?\s*(?P<time>{_CLOCK})(?:[.,]\d+)?"
+    rf"(?:\s*[-–]+\s*{_CLOCK}(?:[.,]\d+)?)?[)\]]?(?::|\s+-\s.{{1,40}})?"
 )
-# A line such as "Speaker 1: [00:12] words" or "Ann (0:12) words", as Rev, Sonix and Descript write them.
-NAME_AND_TIME = re.compile(r".{0,40}?(?:[\[(]|:\W{1,6})(?P<time>(?:\d+:)?\d{1,2}:[0-5]\d)(?:[.,]\d+)?[)\]]?:?(?=\s+\S)")
+# A time in a line such as "Ann: 0:12 words", "Ann (0:12) words" and "words #00:00:12-5#", as Rev, Sonix and f4 write it.
+STAMP = re.compile(rf".{{0,40}}?:\W{{1,6}}(?P<first>{_CLOCK})(?=\s+\S)|.*?[\[(#](?P<time>{_CLOCK})(?:[.,-]\d+)?[)\]#]")
+LRS = re.compile(r"Text:\s*(?P<text>.+)\nConf:\s*\d.*", re.DOTALL)  # of LRS2 and LRS3, with times of words
 TIMIT = re.compile(r"\s*\d+ \d{3,} (?P<text>.*\S)\s*")  # the first and last sample, then the words
 HTK = re.compile(r"\s*\d+\s+\d+\s")  # a label of HTK, in units of 100 ns
 TEXT = (".txt", ".TXT", ".lab", ".normalized.txt", ".original.txt")  # the preferred one first; the last two: LibriTTS
@@ -247,6 +251,9 @@ def _of_text(place: _Place, name: str, notes: Counter[str]) -> Iterator[Row]:
         fault = Finding("unreadable annotation", str(error).replace(str(transcript), transcript.name))
         yield Row(str(transcript), {"audio_filepath": audio, "text": None}, fault)
         return
+    if match := LRS.match(text):
+        text = match["text"].partition("\n")[0]
+        notes["confidences and times of words below a transcript (LRS) are removed"] += 1
     if transcript.suffix == ".lab" and HTK.match(text):
         fault = Finding("times in transcript", f"labels of HTK: {text[:60]!r}")
     elif has_times(text):
@@ -277,12 +284,12 @@ def heading_of(text: str) -> str:
     """The first of the lines of a transcript that have a speaker or a time above the words; "" if there are none.
 
     There are at least two, each with a line of words below it, the first among the first two lines, in order of time.
-    Or most lines begin with a speaker and a time.
+    Or most lines have a time of the recording.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    starts = [match for line in lines if (match := NAME_AND_TIME.match(line))]
-    if len(starts) > 1 and 2 * len(starts) > len(lines) and _in_order([match["time"] for match in starts]):
-        return starts[0][0].strip()
+    stamps = [match for line in lines if (match := STAMP.match(line))]
+    if 2 * len(stamps) > len(lines) > 1 and _in_order([match["first"] or match["time"] for match in stamps]):
+        return stamps[0][0][:60].strip()
     found = [(index, match["time"]) for index, line in enumerate(lines) if (match := HEADING.fullmatch(line))]
     if len(found) < 2 or found[0][0] > 1 or any(second[0] - first[0] < 2 for first, second in pairwise(found)):
         return ""

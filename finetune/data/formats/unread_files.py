@@ -47,6 +47,8 @@ def most_probable(paths: Iterable[Path]) -> list[Path]:
 def cure(name: str) -> str:
     """What to do with a transcript of a kind that is not read."""
     suffix = os.path.splitext(name)[1].lower()
+    if suffix == ".json":
+        return "export it as SRT or WebVTT (.srt, .vtt), or write one table (.jsonl) with audio_filepath and text"
     if suffix in TIMED:
         return "export it as SRT or WebVTT (.srt, .vtt)"
     if suffix in DOCUMENTS:

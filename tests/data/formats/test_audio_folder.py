@@ -259,6 +259,10 @@ def test_a_table_of_segments_in_a_text_file_is_a_fault(tmp_path: Path) -> None:
         "Speaker1 [00:00:01]  hello there\nSpeaker2 [00:00:03]  good morning",  # Sonix
         "A talk\n\n**Ann:** [00:00:01] hello there\n\n**Bob:** [00:00:03] good morning",  # Descript
         "00;00;00;12 - 00;00;03;03\nSpeaker 1\nhello there\n\n00;00;03;12 - 00;00;06;03\nSpeaker 2\nhi",  # Premiere
+        "Ann (00:00:00 - 00:00:03):\nhello there\nBob (00:00:03 - 00:00:05):\ngood morning",  # Verbit
+        "[00:00:00.40] - Speaker 1\nhello there\n\n[00:00:03.68] - Speaker 2\ngood morning",  # Happy Scribe
+        "Speaker 1 | 00:00\nhello there\n\nSpeaker 2 | 00:03\ngood morning",  # Amberscript
+        "B1: hello there #00:00:03-2#\nI: good morning #00:00:06-7#",  # f4
     ],
 )
 def test_speakers_and_times_before_the_words_of_a_line_are_a_fault(tmp_path: Path, lines: str) -> None:
@@ -282,3 +286,10 @@ def test_names_of_speakers_before_the_lines_of_a_text_file_are_no_words(
         rows = found(read(tmp_path), tmp_path)
     assert rows == {"a.wav": "hello there\ngood morning\nhow are you\nfine", "b.wav": texts["b"]}
     assert "names before a colon are the speaker, and not a part of the text: 4" in caplog.text
+
+
+def test_the_text_of_lrs_is_read_without_its_confidence_and_words(tmp_path: Path) -> None:
+    for name, more in (("a", ""), ("b", "\nWORD START END ASDSCORE\nHELLO 0.1 0.4 5.7\n")):
+        write_audio(tmp_path / f"{name}.wav")
+        (tmp_path / f"{name}.txt").write_text(f"Text:  HELLO THERE\nConf:  3\n{more}")
+    assert found(read(tmp_path), tmp_path) == {"a.wav": "HELLO THERE", "b.wav": "HELLO THERE"}
