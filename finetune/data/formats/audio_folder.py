@@ -39,7 +39,7 @@ HEADING = re.compile(
     rf"(?:.{{0,40}}(?:[(\[|]|\s\s|\t|[:,]\s|\w\s*\d+\s))?\s*(?P<time>{_CLOCK})(?:[.,]\d+)?"
     rf"(?:\s*[-–]+\s*{_CLOCK}(?:[.,]\d+)?)?[)\]]?(?::|\s+-\s.{{1,40}})?"
 )
-# A time in a line such as "Ann: 0:12 words", "Ann (0:12) words" and "words #00:00:12-5#", as Rev, Sonix and f4 write it.
+# A time in a line, such as "Ann: 0:12 words", "Ann (0:12) words" and "words #00:00:12-5#" of Rev, Sonix and f4.
 STAMP = re.compile(rf".{{0,40}}?:\W{{1,6}}(?P<first>{_CLOCK})(?=\s+\S)|.*?[\[(#](?P<time>{_CLOCK})(?:[.,-]\d+)?[)\]#]")
 LRS = re.compile(r"Text:\s*(?P<text>.+)\nConf:\s*\d.*", re.DOTALL)  # of LRS2 and LRS3, with times of words
 TIMIT = re.compile(r"\s*\d+ \d{3,} (?P<text>.*\S)\s*")  # the first and last sample, then the words
