@@ -21,11 +21,13 @@ from finetune.cli.verify import decoding_note
 from finetune.core.config import Recipe
 from finetune.core.errors import ModelError
 from finetune.core.files import is_disk_full
+from finetune.core.model_limits import ModelLimits
 from finetune.core.options import DecodingOptions
 from finetune.core.prompts import INSTRUCTION
 from finetune.core.run_dir import RunDir
 from finetune.core.unexpected import explain
 from finetune.data.manifest import Utterance, write_manifest
+from finetune.exporting.adaptation import Adaptation
 from finetune.exporting.engines.environment import python_of
 from finetune.exporting.engines.sides import format_of, sides_of
 from finetune.exporting.gguf.export import export_gguf
@@ -41,7 +43,7 @@ ANSWERS = """import json, sys
 request, texts = json.load(open(sys.argv[1])), json.load(open({texts!r}))
 with open(sys.argv[2], "w") as answer:
     row = lambda **values: answer.write(json.dumps(values) + "\\n")
-    row(versions={{"x": json.dumps([request.get("adapter"), request.get("max_lora_rank"), request["model"]])}})
+    row(versions={{"x": json.dumps([request.get("adapter"), request.get("max_lora_rank"), request.get("model")])}})
     for clip in request["clips"]:
         row(id=clip["id"], text=texts[clip["id"]], seconds=1)
     row(peak_memory_bytes=1, complete=True)
@@ -127,6 +129,25 @@ def test_a_few_clips_do_not_replace_the_record_of_all(
     assert all(done.code == 0 for done in recorded)
     assert f"not recorded in {export}, which has the counts of {CLIPS} clips" in recorded[-1].out
     assert json.loads((export / "engines.json").read_text())["engines"]["peft"]["clips"] == CLIPS
+
+
+def test_the_record_and_the_card_of_gguf_files(
+    run: RunDir, nano: Path, base_texts: dict[str, str], tmp_path: Path, finetune: Command
+) -> None:
+    """A further export replaces both, as it replaces the weights."""
+    other = RunDir(tmp_path / "run")
+    shutil.copytree(nano, other.export)
+    Adaptation.of_run(recipe_of(nano), other, ModelLimits()).write(other.export)
+    shutil.copytree(run.manifests, other.manifests)
+    folder = export_gguf(other, "F32")[0].parent
+    python = engine(tmp_path, base_texts)
+    done = finetune("verify", folder, "--engine", "llamacpp", "--python", python)
+    assert done.code == 0 and f"recorded in {folder / 'README.md'}" in done.out, (done.out, done.err)
+    assert f"| gguf F32 | {CLIPS} of {CLIPS} |" in (folder / "README.md").read_text()
+    assert json.loads((folder / "engines.json").read_text())["engines"]["llamacpp"]["clips"] == CLIPS
+    export_gguf(other, "F16")
+    assert sorted(path.suffix for path in folder.iterdir()) == [".gguf", ".gguf", ".json", ".md"]
+    assert "No other engine was verified" in (folder / "README.md").read_text()
 
 
 def test_what_cannot_be_written_is_an_error_before_the_comparison(

@@ -16,7 +16,7 @@ from finetune.data.normalizer_choice import scored_in_characters
 from finetune.exporting.base_facts import BaseFacts, base_facts
 from finetune.exporting.card.results import public_results, results_section, validation_section
 from finetune.exporting.card.training import hub_sets, language_codes, training_section
-from finetune.exporting.card.usage import prompt_section
+from finetune.exporting.card.usage import engine_section, prompt_section
 from finetune.exporting.data_facts import SplitFacts, data_facts, other_prompts
 from finetune.metrics.normalizer import UNSPACED
 from finetune.metrics.results import EvaluationResults, read_results
@@ -133,7 +133,7 @@ def model_card(facts: CardFacts, form: CardFormat) -> str:
     sections = {
         "Results": scores,
         "Prompt": prompt_section(recipe.model.instruction, facts.profile, keywords, facts.prompts),
-        "Use": form.usage,
+        "Use": f"{form.usage}\n{engine_section({}, '', 0)}",
         "Training": training_section(recipe, base, facts.data, facts.record, results, __version__),
         "Limits": _limits(facts, spoken),
         "Citation": CITATION.format(version=__version__, base=_link(base)),

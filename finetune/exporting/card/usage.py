@@ -73,7 +73,7 @@ PROMPT_ABOVE = "the prompt of the section Prompt, with the chat template of the 
 
 
 def usage(instruction: str, profile: PromptProfile, window: float, tokens: int) -> str:
-    """How to run a merged model, with an empty list of verified engines.
+    """How to run a merged model.
 
     Args:
         instruction: Of the recipe.
@@ -83,7 +83,7 @@ def usage(instruction: str, profile: PromptProfile, window: float, tokens: int) 
     """
     turns = [{"role": "system", "content": profile.system}] if profile.system else []
     turns.append({"role": "user", "content": f"<|audio|>{profile.separator}{instruction}"})
-    return TOOLKIT.format(window=window, turns=turns, tokens=tokens) + "\n" + engine_section({}, "", 0)
+    return TOOLKIT.format(window=window, turns=turns, tokens=tokens)
 
 
 def prompt_section(

@@ -85,7 +85,7 @@ def engine_clips(model: SpeechModel, utterances: list[Utterance], instruction: s
 def trained_instruction(folder: Path, run: RunDir | None, merged: bool) -> str:
     """The instruction of the recipe of an export; INSTRUCTION for a base model.
 
-    GGUF files and weights that mlx-audio quantized have no record of their own; the merged model of their run has it.
+    Weights that mlx-audio quantized have no record of their own; the merged model of their run has it.
 
     Raises:
         ModelError: the record cannot be read.
