@@ -64,6 +64,7 @@ def run(args: argparse.Namespace, ask: Ask | None) -> int:
         ModelError: the model is neither a model folder nor OWNER/NAME.
     """
     from finetune.data.corpora import preview_rows
+    from finetune.model.model_config import read_config
     from finetune.model.model_source import check_spelling
     from finetune.planning.new_recipe import DEFAULT_MODEL, recipe_text
 
@@ -86,22 +87,26 @@ def run(args: argparse.Namespace, ask: Ask | None) -> int:
     check_spelling(model)
     if args.canary:
         preview_rows(args.canary)
-    hours = write_splits(source, folder)
-    translation = translation_column(folder / "train.jsonl")
+    blocks = read_config(model).encoder_config.num_layers if Path(model).is_dir() else None
+    train = write_splits(source, folder)
+    translation = translation_column(train[0])
     if translation:
         print(visible(f"column {translation!r} is not trained; {recipe} shows how it can be (docs/tasks.md)"))
-    new = replace(_new_recipe(name, folder, model, goal, hours, terms, args.canary), translation=translation)
+    new = replace(
+        _new_recipe(name, folder, model, goal, train, terms, args.canary),
+        translation=translation,
+        language=train[0].language,
+        blocks=blocks,
+    )
     recipe.write_text(recipe_text(new), encoding="utf-8")
     print(visible(f"{recipe}: written; next:\n  finetune check {recipe}\n  finetune run {recipe}"))
     return 0
 
 
-def translation_column(manifest: Path) -> str:
-    """The column of a manifest that has the translation of the text, by its name and the first row; or ""."""
-    from finetune.data.manifest import stream_manifest
+def translation_column(first: "Utterance") -> str:
+    """The column that has the translation of the text, by its name and the first row of train; or ""."""
     from finetune.data.time_names import words_of
 
-    first = next(stream_manifest(manifest))
     filled = [name for name, value in first.extra.items() if isinstance(value, str) and value.strip()]
     names = [name for name in filled if TRANSLATION & {*words_of(name)} or name == "target_text"]
     return names[0] if names and not first.is_translation else ""
@@ -139,8 +144,8 @@ def default_name(source: str) -> str:
     )
 
 
-def write_splits(source: str, folder: Path) -> float:
-    """Writes the manifests, prints what they have, and returns the hours of train. After an error no folder is left.
+def write_splits(source: str, folder: Path) -> "list[Utterance]":
+    """Writes the manifests, prints what they have, and returns the rows of train. After an error no folder is left.
 
     Raises:
         DataError: the corpus cannot be read, has too few different clips, or the folder cannot be written.
@@ -155,7 +160,7 @@ def write_splits(source: str, folder: Path) -> float:
             raise
 
 
-def _write_splits(source: str, folder: Path) -> float:
+def _write_splits(source: str, folder: Path) -> "list[Utterance]":
     from finetune.data.manifest import Utterance, seconds_of, write_manifest
     from finetune.data.new_splits import new_splits
 
@@ -179,7 +184,7 @@ def _write_splits(source: str, folder: Path) -> float:
         print(visible(f"column {splits.column!r} states them{added if splits.added else ''}"))
     else:
         print(splits.note())
-    return seconds_of(parts["train"]) / 3600
+    return parts["train"]
 
 
 def _usable(source: str, folder: Path) -> "list[Utterance]":
@@ -204,11 +209,15 @@ def _usable(source: str, folder: Path) -> "list[Utterance]":
     return utterances
 
 
-def _new_recipe(name: str, folder: Path, model: str, goal: str, hours: float, terms: str, canary: str) -> "NewRecipe":
+def _new_recipe(
+    name: str, folder: Path, model: str, goal: str, train: "list[Utterance]", terms: str, canary: str
+) -> "NewRecipe":
+    from finetune.data.manifest import seconds_of
     from finetune.model.granite import default_device
     from finetune.planning.machine import memory_of
     from finetune.planning.new_recipe import NewRecipe
 
     device = default_device()
     card = (memory_of(device) or 0) / 1e9 if device == "cuda" else 0.0
-    return NewRecipe(name, folder, model, "" if goal == NONE else goal, hours, card, terms, canary)
+    hours, longest = seconds_of(train) / 3600, max(item.duration for item in train)
+    return NewRecipe(name, folder, model, "" if goal == NONE else goal, hours, card, terms, canary, longest=longest)

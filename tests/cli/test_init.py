@@ -20,7 +20,8 @@ from finetune.core.recipe import load_recipe
 from finetune.data.leaks import find_leaks
 from finetune.data.manifest import Utterance, read_manifest
 from finetune.data.new_splits import divide, new_splits
-from finetune.planning.new_recipe import DEFAULT_MODEL, NewRecipe, epochs_for, recipe_text
+from finetune.planning.hints import ENOUGH_STEPS, FEW_STEPS
+from finetune.planning.new_recipe import DEFAULT_MODEL, NewRecipe, epochs_for, recipe_text, schedule
 
 MODEL = Path(__file__).resolve().parents[2] / "data" / "granite-speech-nano"
 
@@ -72,6 +73,7 @@ def test_five_answers_give_a_recipe_that_check_takes(clips: Path, capsys: pytest
     assert main(["check", "clinic.yaml"]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"test .*\d+ seconds?", printed), printed
+    assert "are few" not in printed and "LoRA at" not in printed  # enough steps
     assert " 0.00 h" not in printed and "0 minutes" not in printed
 
 
@@ -96,7 +98,12 @@ def test_a_column_of_translations_is_named_with_the_entry_that_trains_it(
     clips: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [
-        {"file_name": str(path), "text": path.with_suffix(".txt").read_text(), "Translation EN": f"said {n}"}
+        {
+            "file_name": str(path),
+            "text": path.with_suffix(".txt").read_text(),
+            "Translation EN": f"said {n}",
+            "lang": "es",
+        }
         for n, path in enumerate(sorted(clips.glob("*.wav")))
     ]
     Path("m.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -104,6 +111,7 @@ def test_a_column_of_translations_is_named_with_the_entry_that_trains_it(
     assert "column 'Translation EN' is not trained; x.yaml shows how" in capsys.readouterr().out
     text = Path("x.yaml").read_text()
     assert "  #     text_column: Translation EN\n" in text and "  #     task: translate\n" in text
+    assert "  #     language: es\n  #     target_language: en\n" in text  # of the rows
     load_recipe(Path("x.yaml"), [])
     entry = (
         text[text.index("  #   - path") :]
@@ -114,6 +122,13 @@ def test_a_column_of_translations_is_named_with_the_entry_that_trains_it(
     Path("y.yaml").write_text(text.replace("  valid: [x/valid.jsonl]", f"  valid:\n{entry}"))
     (valid,) = load_recipe(Path("y.yaml"), [])[0].data.valid
     assert (valid.path, valid.text_column) == ("x/valid.jsonl", "Translation EN")
+
+
+def test_a_goal_fits_the_encoder_of_the_base(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([str(clips), "--name", "x", "--model", str(MODEL), "--goal", "language", "--yes"]) == 0
+    assert "    blocks: all  # the goal trains 8, and this encoder has 6\n" in Path("x.yaml").read_text()
+    assert main(["check", "x.yaml"]) == 0  # it refused 8 blocks
+    assert recipe_text(NewRecipe("r", Path("r"), "base", "language", 3.0, 0.0, blocks=8)).count("blocks") == 0
 
 
 def test_flags_ask_nothing(clips: Path) -> None:
@@ -376,6 +391,20 @@ def test_a_path_with_signs_of_yaml_is_kept(name: str, tmp_path: Path, monkeypatc
     recipe, _ = load_recipe(path, [])
     assert (recipe.model.base, recipe.data.terms, recipe.decode.terms) == (name, name, ("stent",))
     assert [entry.path for entry in recipe.data.canary] == [name]
+
+
+@pytest.mark.parametrize("card", [0.0, 24.0])
+@pytest.mark.parametrize("hours", [0.01, 0.2, 0.9, 3.0, 40.0])
+def test_a_recipe_has_the_steps_that_check_advises(hours: float, card: float) -> None:
+    batch, accumulation, epochs = schedule(NewRecipe("r", Path("r"), "base", "", hours, card, longest=4.0))
+    steps = 3600 * hours * epochs / (batch * accumulation)
+    assert steps >= FEW_STEPS and 5 <= batch <= (120 if card else 30)
+    assert steps < 2.5 * ENOUGH_STEPS or batch * accumulation == (240 if card else 30)
+
+
+def test_little_audio_without_a_goal_is_augmented() -> None:
+    texts = [recipe_text(NewRecipe("r", Path("r"), "base", *choice)) for choice in (("", 0.5, 0.0), ("", 1.5, 0.0))]
+    assert ["augment:\n  speed: 0.1\n" in text for text in texts] == [True, False]
 
 
 def test_less_audio_has_more_epochs() -> None:
