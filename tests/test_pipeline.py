@@ -687,6 +687,21 @@ def test_the_printed_summary_has_both_models_and_the_most_improved_clips(tmp_pat
     assert format_summary(run, RunSummary.model_validate(content)).endswith(" 0.wav --model 'my runs/export'")
 
 
+@pytest.mark.parametrize("report", ["out/report.html", None])
+def test_the_next_step_after_a_loss_is_the_report(tmp_path: Path, fake: FakeStages, report: str | None) -> None:
+    run = fake.run(recipe(tmp_path), "export")
+    write_utterances(run, ("take drug 1", "take the rug", "take drug 1"))
+    content = read_json(run.scores)
+    content["differences"]["canary"] |= {"difference": 0.1, "p_holm": 0.001}
+    write_json(run.scores, content)
+    summary = RunSummary.model_validate(read_json(run.summary) | {"report": report})
+    lines = format_summary(run, summary).splitlines()
+    first = lines.index("verdict:")
+    assert lines[first + 1].startswith("  Domain: ") and lines[first + 2].startswith("  General speech: Worse")
+    place = report or f"the report, which `finetune report {run.root}` writes"
+    assert lines[-1] == f"next: general speech is worse; read the next steps in {place}"
+
+
 def test_the_printed_improvements_have_no_word_errors_of_translations(tmp_path: Path, fake: FakeStages) -> None:
     run = fake.run(recipe(tmp_path), "export")
     write_utterances(run, ("take it", "take them", "take it"))

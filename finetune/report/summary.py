@@ -1,21 +1,30 @@
-"""Formats the summary that a run prints at its end: WER, example sentences, and the next command."""
+"""Formats the summary that a run prints at its end: WER, example sentences, the verdict, and the next step."""
 
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 from finetune.core.files import read_jsonl
+from finetune.core.recipe import load_recipe
 from finetune.core.run_dir import RunDir
+from finetune.core.wording import verb
 from finetune.metrics.result_rows import UtteranceResult
-from finetune.metrics.results import RunSummary
+from finetune.metrics.results import RunSummary, read_results
 from finetune.report.clip_errors import gain
+from finetune.report.overlap import read_overlap
+from finetune.report.verdict import BAD, findings, known_speakers
 
 EXAMPLES = 3
+WORSE = ("Domain", "Translation", "General speech")  # findings that are read before the model is used
 LABELS = {"test": "your domain (test)", "canary": "general speech (canary)"}
 WIDTH = 36  # of the first column
 
 
 def format_summary(run: RunDir, summary: RunSummary) -> str:
-    """Scores of both models, the sentences that improve most, the paths of report and model, and the next command."""
+    """Scores of both models, the sentences that improve most, the verdict, paths, and the next step.
+
+    The next step is to transcribe, or to read the advice of the report if domain or general speech are worse.
+    """
     lines = ["", f"{'WER (%)':{WIDTH}} {'base':>8} {'adapted':>9}"]
     for name, label in LABELS.items():
         if (scores := summary.scores.get(name)) and scores.base.chrf is None:
@@ -27,13 +36,20 @@ def format_summary(run: RunDir, summary: RunSummary) -> str:
             lines.append(f"{label:{WIDTH}} {100 * scores.base.wer:8.1f} {100 * scores.adapted.wer:9.1f}")
             if plain := summary.without_terms.get(name):
                 lines.append(f"{'  without decode.terms':{WIDTH}} {100 * plain.base:8.1f} {100 * plain.adapted:9.1f}")
-    lines += [*_tasks(summary), *_terms(summary), "", *_examples(run), "", _speculation(summary)]
+    rows = [UtteranceResult(**row) for row in read_jsonl(run.utterances)]
+    recipe, _ = load_recipe(run.resolved)
+    verdict = findings(read_results(run.scores), read_overlap(run), recipe.train.max_canary_loss, known_speakers(rows))
+    lines += [*_tasks(summary), *_terms(summary), "", *_examples(rows), "", "verdict:"]
+    lines += [*(f"  {item.subject}: {item.headline}" for item in verdict), "", _speculation(summary)]
     if summary.report:
         lines.append(f"report: {summary.report}")
     lines.append(f"adapted model: {summary.export.dir}")
     audio = read_jsonl(run.hypotheses("test", "adapted"))[0]["audio_filepath"]
-    command = ["finetune", "transcribe", _relative(audio), "--model", str(summary.export.dir)]
-    lines.append(f"next: {shlex.join(command)}")
+    step = shlex.join(["finetune", "transcribe", _relative(audio), "--model", str(summary.export.dir)])
+    if worse := [item.subject.lower() for item in verdict if item.state == BAD and item.subject in WORSE]:
+        report = summary.report or f"the report, which `finetune report {run.root}` writes"
+        step = f"{' and '.join(worse)} {verb(len(worse), 'is', 'are')} worse; read the next steps in {report}"
+    lines.append(f"next: {step}")
     return "\n".join(lines)
 
 
@@ -80,10 +96,9 @@ def _relative(path: str) -> str:
     return str(Path(path).relative_to(folder)) if Path(path).is_relative_to(folder) else path
 
 
-def _examples(run: RunDir) -> list[str]:
+def _examples(rows: Iterable[UtteranceResult]) -> list[str]:
     """Reference and both hypotheses of the clips of the set test that improve most, one clip for each sentence."""
-    every_row = (UtteranceResult(**row) for row in read_jsonl(run.utterances))
-    improved = sorted((row for row in every_row if row.set == "test" and gain(row) > 0), key=gain, reverse=True)
+    improved = sorted((row for row in rows if row.set == "test" and gain(row) > 0), key=gain, reverse=True)
     if not improved:
         return ["no test clip has fewer errors with the adapted model"]
     most_improved = dict[str, UtteranceResult]()  # of each sentence

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 
 from finetune.core.wording import count, verb
 from finetune.metrics.blocks import MIN_BLOCKS, scope_text
+from finetune.metrics.result_rows import UtteranceResult
 from finetune.metrics.results import BySystem, EvaluationResults, ProbeResults
 from finetune.metrics.scores import Comparison, Scores
 from finetune.metrics.significance import SIGNIFICANCE, holm
 from finetune.report.facts import Overlap
+from finetune.report.overlap import limited_to_speakers
 from finetune.report.wording import p_value, percent, points, sentence, span_of_points
 
 GOOD, OPEN, BAD, UNKNOWN = "good", "open", "bad", "unknown"
@@ -27,6 +29,30 @@ class Finding:
     headline: str
     detail: str
     caveat: str = ""
+
+
+def findings(results: EvaluationResults, overlap: Overlap, limit: float | None, speakers: int) -> list[Finding]:
+    """All tiles.
+
+    Args:
+        results: results of the evaluation.
+        overlap: overlap of test and canary with the training data.
+        limit: see `forgetting`.
+        speakers: number of known test speakers.
+    """
+    limited = limited_to_speakers(results, overlap)
+    return [
+        domain(limited),
+        *filter(None, [translation(limited)]),
+        forgetting(limited, limit),
+        hallucination(results),
+        leak(overlap, speakers),
+    ]
+
+
+def known_speakers(rows: Iterable[UtteranceResult]) -> int:
+    """The number of speakers of test that have a name."""
+    return len({row.speaker for row in rows if row.set == "test"} - {""})
 
 
 def domain(results: EvaluationResults) -> Finding:

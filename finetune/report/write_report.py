@@ -21,14 +21,15 @@ from finetune.metrics.normalizer import UNSPACED
 from finetune.metrics.result_rows import SuspiciousReference, UtteranceResult
 from finetune.metrics.results import EvaluationResults, read_results
 from finetune.metrics.word_changes import word_changes
-from finetune.report import charts, verdict
+from finetune.report import charts
 from finetune.report.advice import advise
 from finetune.report.charts import ValidationPoint
 from finetune.report.clip_lists import EMBEDDED_BYTES, clip_lists
 from finetune.report.facts import Facts
-from finetune.report.overlap import limited_to_speakers, read_overlap
+from finetune.report.overlap import read_overlap
 from finetune.report.page import Content, html, summary
 from finetune.report.provenance import command, provenance_rows
+from finetune.report.verdict import findings, known_speakers
 
 log = logging.getLogger(__name__)
 
@@ -82,18 +83,11 @@ def _content(run: RunDir, results: EvaluationResults, recipe: Recipe, trained: R
         for texts in ([row.pred_text_base for row in rows], [row.pred_text for row in rows])
     )
     pseudo = {split: number for split in SPLITS if (number := count_pseudo_labels(run.manifest(split)))}
-    limited = limited_to_speakers(results, overlap)
     facts = Facts(results, recipe, _valid(records), overlap, sum(row.errors for row in rows if row.flags), pseudo)
     return Content(
         name=run.root.resolve().name,
         unit="character" if preset in UNSPACED else "word",
-        findings=[
-            verdict.domain(limited),
-            *filter(None, [verdict.translation(limited)]),
-            verdict.forgetting(limited, recipe.train.max_canary_loss),
-            verdict.hallucination(results),
-            verdict.leak(overlap, len({row.speaker for row in rows} - {""})),
-        ],
+        findings=findings(results, overlap, recipe.train.max_canary_loss, known_speakers(rows)),
         advice=advise(facts),
         results=results,
         changes=word_changes(base, adapted),
