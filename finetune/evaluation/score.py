@@ -233,30 +233,32 @@ def score_table(result: ScoreResult) -> list[str]:
     """The model, notes on empty references, a heading, one line for each set and each task, and the means."""
     names = {name: name + ", CER" * (entry.error_name == "CER") for name, entry in result.sets.items()}
     means: dict[str, float | None] = {
-        f"mean of {count(len(_sets_with(result.sets, metric)), 'set')} (macro{suffix})": value
-        for metric, suffix, value in (("WER", "", result.macro_wer), ("CER", " CER", result.macro_cer))
+        f"mean {metric} of {count(len(_sets_with(result.sets, metric)), 'set')}": value
+        for metric, value in (("WER", result.macro_wer), ("CER", result.macro_cer))
         if value is not None
     }
     means = means or {"all sets": None}
     width = max(map(len, [*names.values(), *means]))
+    rate = f"{' or '.join(sorted({entry.error_name for entry in result.sets.values()}, reverse=True))} % (95 % CI)"
     notes = [f"{name}: {note}" for name, entry in result.sets.items() if (note := empty_references_note(entry))]
     tasks = [f"{name}: {task_line(task)}" for name, entry in result.sets.items() for task in entry.tasks]
     lines = [
         f"model: {result.settings.model.base} (model.base of the recipe)",
         *notes,
         "",
-        f"{'':{width}}{'clips':>8}{'no ref.':>10}{'words':>9}{'WER % (95 % CI)':>27}{'CER %':>8}{'RTFx':>9}",
+        f"{'':{width}}{'clips':>8}{'no ref.':>10}{'reference':>20}{rate:>27}{'CER %':>8}{'RTFx':>9}",
     ]
     for name, entry in result.sets.items():
         wer = f"{100 * entry.wer:.2f} ({100 * entry.interval.low:.2f} to {100 * entry.interval.high:.2f})"
         rates = f"{wer:>27}{100 * entry.cer:8.2f}" if entry.chrf is None else f"{'translations, see below':>35}"
         if entry.without_words:
             rates = f"{f'no words, {entry.insertions} inserted':>35}"
-        counts = f"{entry.utterances:8}{entry.unscored:10}{entry.reference_words:9}"
+        unit = "character" if entry.error_name == "CER" else "word"
+        counts = f"{entry.utterances:8}{entry.unscored:10}{count(entry.reference_words, unit):>20}"
         lines.append(f"{names[name]:{width}}{counts}{rates}{entry.rtfx or 0:9.2f}")
     for label, value in means.items():
         mean = "" if value is None else f"{100 * value:.2f}"
-        lines.append(f"{label:{width}}{'':27}{mean:>11}{'':24}{result.rtfx or 0:9.2f}")
+        lines.append(f"{label:{width}}{'':38}{mean:>11}{'':24}{result.rtfx or 0:9.2f}")
     return [*lines, *tasks]
 
 

@@ -117,7 +117,7 @@ def test_scores_of_two_sets(
     out = capsys.readouterr().out
     assert "easy: 4 clips, 2 without a reference" in caplog.text
     last = out.splitlines()[-1]
-    assert last.startswith("mean of 2 sets (macro)") and f"{np.mean(rates):.2f}" in last
+    assert last.startswith("mean WER of 2 sets") and f"{np.mean(rates):.2f}" in last
 
     files = [tmp_path / "openasr" / "score" / f"{name}.jsonl" for name in ("easy", "hard")]
     written = [path.stat().st_mtime_ns for path in files]
@@ -180,7 +180,7 @@ def test_a_set_without_reference_words_has_no_wer_and_no_part_in_the_mean(settin
     table = score_table(result)
     (silent,) = (line for line in table if line.startswith("silent "))
     assert "no words, 9 inserted" in silent and "100.00" not in silent
-    assert any(line.startswith("mean of 1 set (macro)") and "25.00" in line for line in table)
+    assert any(line.startswith("mean WER of 1 set") and "25.00" in line for line in table)
     recipe, _ = load_recipe(
         OPENASR, [*settings, f"data.test={tmp_path / 'silent.jsonl'}", "evaluate.normalizer=basic@2"]
     )

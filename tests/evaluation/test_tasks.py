@@ -274,7 +274,7 @@ def test_score_has_no_wer_of_translations(tmp_path: Path) -> None:
     assert [task.name for task in result.sets["mixed"].tasks] == ["transcribe es", "translate es-en"]
     assert result.sets["only"].chrf == pytest.approx(1.0)
     table = "\n".join(score_table(result))
-    assert "mean of 1 set" in table and "translations, see below" in table
+    assert "mean WER of 1 set" in table and "translations, see below" in table
     assert "only: translate es-en, clips 3: BLEU 100.0" in table
 
 
@@ -300,9 +300,9 @@ def test_score_has_a_mean_of_words_and_a_mean_of_characters(tmp_path: Path) -> N
     result = scored("en", "de", "ja")
     assert (result.macro_wer, result.macro_cer) == (pytest.approx(0.125), pytest.approx(0.4))
     table = "\n".join(score_table(result))
-    assert re.search(
-        r"ja, CER .* 40\.00 .*\nmean of 2 sets \(macro\) +12\.50 .*\nmean of 1 set \(macro CER\) +40\.00", table
-    )
+    assert re.search(r"ja, CER .* 40\.00 .*\nmean WER of 2 sets +12\.50 .*\nmean CER of 1 set +40\.00", table)
+    assert "WER or CER % (95 % CI)" in table and re.search(r"en +1 +0 +4 words", table)
+    assert re.search(r"ja, CER +1 +0 +5 characters", table)
     assert scored("ja").macro_wer is None
 
 
