@@ -40,7 +40,7 @@ def speech_windows(activity: Activity, max_window: float) -> list[tuple[float, f
     padded = _pad(activity, _merge(_runs(activity.speech), min_frames))
     windows = []
     for gap_start, (start, end) in zip([0, *(end for _, end in padded)], [*padded, (total, total)], strict=True):
-        for first, last in _merge(_runs(~activity.silent[gap_start:start]), min_frames):
+        for first, last in _merge(_runs(~activity.silent[gap_start:start]), max(min_frames, min_uncertain)):
             middle = gap_start + (first + last) // 2
             windows.append(
                 (

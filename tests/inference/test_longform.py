@@ -29,6 +29,11 @@ def activity(*parts: tuple[int, float], frame: float = FRAME) -> Activity:
     frame=st.sampled_from([0.02, 0.032]),
 )
 @example(parts=[(SILENCE, 1.0), (SPEECH, 3.0), (SPEECH, 1.3125), (SILENCE, 1.0)], longest=3.0, frame=0.032)
+@example(
+    parts=[(SPEECH, 1.0), (SILENCE, 1.0), (UNCERTAIN, 0.04), (SILENCE, 0.3), (UNCERTAIN, 0.04), (SILENCE, 1.0)],
+    longest=3.0,
+    frame=0.02,
+)
 def test_each_frame_that_is_not_silent_is_in_one_window(
     parts: list[tuple[int, float]], longest: float, frame: float
 ) -> None:
