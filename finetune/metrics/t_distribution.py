@@ -1,4 +1,4 @@
-"""Student's t distribution: cumulative distribution and quantiles."""
+"""Quantiles of Student's t distribution."""
 
 import math
 from functools import cache
@@ -19,15 +19,8 @@ def _table(df: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     return angles, area / area[-1]
 
 
-def t_cdf(t: float, df: int) -> float:
-    """Probability of a value below `t`, for `df` degrees of freedom (1 or more)."""
-    df = min(df, _NORMAL_FROM)
-    angles, cumulative = _table(df)
-    return float(np.interp(math.atan(t / math.sqrt(df)), angles, cumulative))
-
-
 def t_quantile(probability: float, df: int) -> float:
-    """The value of t with cumulative `probability` (between 0 and 1)."""
+    """The value of t with cumulative `probability` (between 0 and 1), for `df` degrees of freedom (1 or more)."""
     df = min(df, _NORMAL_FROM)
     angles, cumulative = _table(df)
     return math.sqrt(df) * math.tan(float(np.interp(probability, cumulative, angles)))

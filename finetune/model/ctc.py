@@ -3,7 +3,6 @@
 The head of granite-speech-3.3 has the first 256 labels.
 """
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,11 +46,6 @@ def is_spelled(text: str) -> bool:
     """Whether the alphabet has most letters and digits of a text, so that its labels say how it sounds."""
     letters = [char for char in text if char.isalnum()]
     return 2 * sum(bool(ctc_labels(char)) for char in letters) > len(letters)
-
-
-def frames_needed(labels: list[int]) -> int:
-    """Minimum number of frames for CTC to emit `labels`: one each, and a blank between two equal neighbours."""
-    return len(labels) + sum(left == right for left, right in pairwise(labels))
 
 
 def to_text(labels: list[int]) -> str:

@@ -89,11 +89,6 @@ def _cached_files(name: str, revision: str | None, cache: Path | None) -> int:
     return len(files) if all(path.is_file() for path in files) else 0
 
 
-def summarize_model(base: str, revision: str | None, parts: TrainableParts) -> ModelSummary:
-    """The summary of `open_without_weights`, which raises its errors."""
-    return open_without_weights(base, revision, parts)[1]
-
-
 def open_without_weights(base: str, revision: str | None, parts: TrainableParts) -> tuple[SpeechModel, ModelSummary]:
     """A base on the meta device with open parts, and its summary. The values of its weights are not read.
 

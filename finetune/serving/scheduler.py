@@ -9,7 +9,7 @@ is in.
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Condition, Thread
@@ -24,7 +24,6 @@ from finetune.inference.window_batches import Result, Window
 log = logging.getLogger(__name__)
 
 GATHER = 0.02  # seconds after its arrival in which a request without windows holds up a batch
-BatchTranscriber = Callable[[Sequence[Window], float], list[Result]]
 
 
 class Model(Protocol):

@@ -40,11 +40,6 @@ def sample_rng(seed: int, epoch: int, utterance_id: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
-def augment_wave(wave: np.ndarray, ranges: WaveAugment, rng: np.random.Generator) -> np.ndarray:
-    """Changes speed (with pitch) and gain, and adds white noise: waveform (N,) float32 -> (N',) float32."""
-    return change_level(change_speed(wave, ranges, rng, []), ranges, rng, [])
-
-
 def change_speed(wave: np.ndarray, ranges: WaveAugment, rng: np.random.Generator, applied: list[Applied]) -> np.ndarray:
     """Changes speed, with pitch: (N,) float32 -> (N',) float32. What was done is appended to `applied`."""
     if ranges.speed:

@@ -261,7 +261,10 @@ def text_block(table: UtteranceTable, rows: ArrayLike, encoder: TextEncoder, key
 
 
 def count_labels(texts: Sequence[str], num_labels: int = NUM_LABELS) -> tuple[Indices, Indices, Indices]:
-    """For each text: its CTC labels (see `to_labels`), the frames they need (see `frames_needed`), other characters."""
+    """For each text: its CTC labels (see `to_labels`), the frames that they need, and other characters.
+
+    CTC needs a frame for each label, and one for a blank between two equal neighbours.
+    """
     lowered = [text.lower() for text in texts]
     points = np.frombuffer("".join(lowered).encode("utf-32-le", "surrogatepass"), "<u4")
     rows = np.repeat(np.arange(len(lowered)), np.fromiter(map(len, lowered), np.int64, len(lowered)))

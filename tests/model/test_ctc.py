@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.model.ctc import BLANK, NUM_LABELS, frames_needed, greedy_text, to_labels, to_text
+from finetune.model.ctc import BLANK, NUM_LABELS, greedy_text, to_labels, to_text
 
 
 def one_hot(path: list[int]) -> torch.Tensor:
@@ -43,20 +43,6 @@ def test_characters_outside_the_alphabet_are_counted() -> None:
 def test_repeats_collapse_unless_a_blank_separates_them() -> None:
     path = [BLANK, *map(ord, "ttoo"), BLANK, ord("o"), BLANK, BLANK]
     assert greedy_text(one_hot(path)) == "too"
-
-
-def test_frames_needed_counts_labels_and_blanks_between_equal_labels() -> None:
-    labels = to_labels("all too")[0]
-    needed = frames_needed(labels)
-    assert needed == 9 and frames_needed([]) == 0
-    for frames, possible in ((needed, True), (needed - 1, False)):
-        loss = torch.nn.functional.ctc_loss(
-            torch.zeros(frames, 1, NUM_LABELS).log_softmax(-1),
-            torch.tensor([labels]),
-            torch.tensor([frames]),
-            torch.tensor([len(labels)]),
-        )
-        assert bool(torch.isfinite(loss)) == possible
 
 
 def test_spaces_collapse_and_blanks_give_empty_text() -> None:

@@ -12,7 +12,7 @@ from transformers import GraniteSpeechConfig
 
 from finetune.core.errors import ModelError
 from finetune.model.granite import on_meta
-from finetune.model.model_summary import count_parts, find_weights, summarize_model
+from finetune.model.model_summary import count_parts, find_weights, open_without_weights
 from finetune.model.trainable import LoraSpec, PartSummary, open_parts, summarize_parts
 
 
@@ -20,7 +20,7 @@ from finetune.model.trainable import LoraSpec, PartSummary, open_parts, summariz
 def test_summary_counts_the_trainable_parts(model: Load, nano: Path, case: str) -> None:
     granite = model()
     open_parts(granite, CASES[case])
-    text = "\n".join(summarize_model(str(nano), None, CASES[case]).lines())
+    text = "\n".join(open_without_weights(str(nano), None, CASES[case])[1].lines())
     rows = re.findall(r"^(\w+) +([\d,]+) parameters  in (\d+) tensors? of (\d+) modules?$", text, re.M)
     assert [
         PartSummary(part, int(modules), int(tensors), int(count.replace(",", "")))
@@ -46,16 +46,16 @@ def test_real_model_has_280_layers_for_the_default_lora() -> None:
 
 def test_a_base_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nobody/nothing: no such folder, and no such model in the local cache"):
-        summarize_model("nobody/nothing", None, LORA)
+        open_without_weights("nobody/nothing", None, LORA)
     with pytest.raises(ModelError, match="no config.json in this folder"):
-        summarize_model(str(tmp_path), None, LORA)
+        open_without_weights(str(tmp_path), None, LORA)
 
 
 def test_wrong_path_below_an_existing_folder_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data" / "granite-speech-nano").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError, match="did you mean data/granite-speech-nano"):
-        summarize_model("data/granite-speech-nono", None, LORA)
+        open_without_weights("data/granite-speech-nono", None, LORA)
 
 
 def cached_model(cache: Path, nano: Path, files: list[str]) -> None:

@@ -6,17 +6,19 @@ import signal
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.core.errors import ModelError
 from finetune.data.manifest import Utterance, write_manifest
 from finetune.data.utterance_table import UtteranceTable, as_table, open_manifest
-from finetune.model.ctc import frames_needed, to_labels
+from finetune.model.ctc import NUM_LABELS, to_labels
 from finetune.model.granite import SpeechModel, load_model
 from finetune.model.prompt import encode_text, render
 from finetune.training.encoded_text import (
@@ -96,6 +98,25 @@ def test_texts_of_two_splits_are_joined(model: SpeechModel, encoder: TextEncoder
     items = utterances([f"word {n}" for n in range(BLOCK + 5)])
     parts = [encoded_texts(as_table(part), encoder) for part in (items[: BLOCK + 2], items[BLOCK + 2 :], [])]
     assert_encoded(EncodedTexts.joined(parts), items, model.tokenizer)
+
+
+def frames_needed(labels: list[int]) -> int:
+    """One for each label, and one for a blank between two equal neighbours."""
+    return len(labels) + sum(left == right for left, right in pairwise(labels))
+
+
+def test_ctc_needs_a_frame_for_each_label_and_for_a_blank_between_equal_labels() -> None:
+    labels = to_labels("all too")[0]
+    needed = frames_needed(labels)
+    assert needed == 9 and frames_needed([]) == 0
+    for frames, possible in ((needed, True), (needed - 1, False)):
+        loss = torch.nn.functional.ctc_loss(
+            torch.zeros(frames, 1, NUM_LABELS).log_softmax(-1),
+            torch.tensor([labels]),
+            torch.tensor([frames]),
+            torch.tensor([len(labels)]),
+        )
+        assert bool(torch.isfinite(loss)) == possible
 
 
 @settings(deadline=None)
