@@ -95,10 +95,12 @@ def convert(source: str, out: Path, options: ConvertOptions) -> ConvertResult:
         options: format, codec, sizes.
 
     Raises:
-        DataError: the corpus cannot be read or has no usable row, or the output exists.
+        DataError: the corpus cannot be read or has no usable row, the output exists, or its format takes no `audio`.
     """
     target = options.target or target_of(out)
     check_output(out, target, options.overwrite)
+    if options.audio is not None and target in FOLDERS:
+        raise DataError(f"--audio {options.audio}: {target} has the audio in its own files; leave out --audio")
     if options.audio is not None:
         check_output(options.audio, "shards", options.overwrite)
     with TemporaryDirectory(prefix="finetune-convert-") as work, _media_of(out, target, options) as media:

@@ -202,6 +202,7 @@ def test_an_unknown_language_is_named(corpus: Path, tmp_path: Path, caplog: pyte
         ("", ["--to", "nemo"], "this is a folder; name a file for --to nemo"),
         ("corpus.jsonl", ["--to", "shards"], "this is a file; name a folder for --to shards"),
         ("", ["--to", "hf"], "already exists"),
+        ("shards", ["--to", "shards", "--audio", "x"], "--audio x: shards has the audio in its own files; leave out"),
     ],
 )
 def test_an_output_that_cannot_be_written(
