@@ -8,9 +8,9 @@ from pathlib import Path
 from finetune.core.errors import DataError
 from finetune.data.audio_paths import AudioFinder, elsewhere, is_searched
 from finetune.data.canary_rows import ANSWER, SPOKEN, with_translation
-from finetune.data.cells import shown
+from finetune.data.cells import cell_text, shown
 from finetune.data.channels import check_numbering
-from finetune.data.columns import renamed, split_audio
+from finetune.data.columns import known_columns, renamed, split_audio
 from finetune.data.corpus import Corpus, CorpusFacts
 from finetune.data.raw_rows import BLOCK_ROWS, RawRows, StoredRows
 from finetune.data.row import Row
@@ -54,6 +54,10 @@ def to_manifest_keys(
     if not facts.is_manifest:
         if facts.parts:
             log.warning(f"{source}: {facts.parts}")
+        if other := _other_texts(facts):
+            log.info(
+                f"{source}: column {facts.name_of('text')!r} is the text, and not {other}; rename them to change it"
+            )
         if ANSWER in facts.columns.names and "target_language" in (*facts.columns.names, *facts.keys.values()):
             log.info(f"{source}: the text of a translation is its {ANSWER!r}, and its 'text' is {SPOKEN!r}, as in NeMo")
         view = Corpus(converted)
@@ -114,9 +118,23 @@ class ConvertedRows:
         return rows
 
 
+def _other_texts(facts: Survey) -> str:
+    """The other columns that could be the text by their names, if the first row has another text there."""
+    text = cell_text(facts.first.values.get("text"))
+    names = [
+        name
+        for name in facts.columns.names
+        if "text" in known_columns([name]).values() and name != facts.name_of("text")
+    ]
+    values = {name: facts.first.values.get(facts.keys.get(name, name)) for name in names}
+    return " or ".join(
+        repr(name) for name, value in values.items() if isinstance(value, str) and value.strip() not in ("", text)
+    )
+
+
 def _without_ids(facts: Survey, number: int, total: int) -> dict[str, str]:
     """The keys of the columns if the column of ids is none, and says so."""
-    name = next((name for name, key in facts.keys.items() if key == "id"), "id")
+    name = facts.name_of("id")
     log.warning(
         f"{facts.source}: in column {name!r}, {number} of {total} rows have the value of another clip, so it is no id; "
         "ids are made from the file names"

@@ -175,6 +175,10 @@ class Survey:
             if channel is not None and not self.has_channel_0 and (index := channel_number(channel)) is not None:
                 self.has_channels, self.has_channel_0 = True, index == 0
 
+    def name_of(self, key: str) -> str:
+        """The column of a key of the manifest."""
+        return next((name for name, renamed_to in self.keys.items() if renamed_to == key), key)
+
     def is_valid(self) -> bool:
         """Whether the rows have the columns that were assumed."""
         return self._keys(self.columns) == (self.is_manifest, self.keys)

@@ -665,3 +665,13 @@ def test_parts_with_times_in_a_later_row_are_a_warning(folder: Path, caplog: pyt
     parts = [{"start": 0.0, "end": 0.5, "text": " one"}]
     read(write(folder / "m.json", json.dumps([first, {"audio": "b.wav", "text": "two", "segments": parts}])))
     assert "column 'segments' has parts with times" in caplog.text
+
+
+def test_another_column_that_could_be_the_text_is_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        rows = read(write(folder / "m.csv", "file,sentence,label,transcript\na.wav,one,yes,one\n"))
+        assert texts(rows) == ["one"]
+        assert "column 'sentence' is the text, and not 'label'; rename them to change it" in caplog.text
+        caplog.clear()
+        read(write(folder / "m.csv", "file,sentence,normalized_text\na.wav,one,\n"))
+    assert "is the text" not in caplog.text
