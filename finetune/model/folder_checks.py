@@ -19,6 +19,7 @@ CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate")  # transformers 
 MAX_JSON, MAX_TOKENIZER = 10_000_000, 200_000_000  # bytes
 MAX_HEADER = 100_000_000  # bytes, as in the safetensors library
 ADAPTER_CONFIG = "adapter_config.json"
+MULTIPLIERS = ("logits_scaling", "embedding_multiplier", "attention_multiplier", "residual_multiplier")
 LARGEST = 10**9  # no size of a model is larger
 INDEX = "model.safetensors.index.json"
 WEIGHTS = "model.safetensors"
@@ -147,12 +148,22 @@ def _check_settings(folder: Path, config: dict[str, Any]) -> None:
     for key, value in _numbers(config):
         if not math.isfinite(value) or abs(value) > LARGEST:
             raise ModelError(f"{path}: {key} is {str(value)[:40]}, which no model has")
-    for keys in (("window_size",), ("downsample_rate",), ("text_config", "logits_scaling")):
+    for keys in (
+        ("window_size",),
+        ("downsample_rate",),
+        *(("text_config", key) for key in (*MULTIPLIERS, "max_position_embeddings")),
+    ):
         _positive(path, config, keys)
+    if (kind := config["text_config"].get("model_type", "granite")) != "granite":
+        raise ModelError(
+            f"{path}: text_config.model_type is {str(kind)[:40]!r}; the language model of the family is 'granite'"
+        )
     if reason := unknown_alphabet(config["encoder_config"].get("output_dim")):
         raise ModelError(f"{path}: {reason}")
     if config.get("downsample_rate", 1) > config.get("window_size", LARGEST):
         raise ModelError(f"{path}: downsample_rate is larger than window_size")
+    if config.get("window_size", 15) % config.get("downsample_rate", 5):  # defaults of transformers
+        raise ModelError(f"{path}: window_size must be a multiple of downsample_rate")
     token = config.get("audio_token_index", config.get("audio_token_id", 0))
     vocabulary = config["text_config"].get("vocab_size", LARGEST)
     if type(token) is not int or not 0 <= token < vocabulary:

@@ -272,12 +272,18 @@ def resolved_dtype(dtype: str, device: torch.device | str) -> str:
     return "bfloat16" if torch.device(device).type == "cuda" else "float32"
 
 
-def load_tokenizer(source: str, revision: str | None = None) -> Tokenizer:
-    """Loads the tokenizer of a model. Raises ModelError if it cannot be loaded."""
+def load_tokenizer(source: str, config: PreTrainedConfig, revision: str | None = None) -> Tokenizer:
+    """Loads the tokenizer of a model. Raises ModelError if it cannot be loaded or does not fit the configuration."""
     try:
-        return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
     except Exception as error:  # transformers raises errors of any type for damaged files
         raise ModelError(f"{source}: the tokenizer cannot be loaded ({excerpt(error)})") from error
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"{source}: the tokenizer has no eos_token, so the model could not end a text")
+    if (token := tokenizer.get_vocab().get(AUDIO_TOKEN)) != config.audio_token_id:
+        stated = f"audio_token_index in config.json is {config.audio_token_id}"
+        raise ModelError(f"{source}: {stated}, but {AUDIO_TOKEN} is the token {token} of its tokenizer")
+    return tokenizer
 
 
 def load_model(
@@ -305,9 +311,7 @@ def load_model(
     config = config or read_config(source, revision)
     dtype = resolved_dtype(dtype, device)
     check_size(config, Path(source))
-    tokenizer = load_tokenizer(source, revision)
-    if tokenizer.eos_token_id is None:
-        raise ModelError(f"{source}: the tokenizer has no eos_token, so the model could not end a text")
+    tokenizer = load_tokenizer(source, config, revision)
     bpe_file = find_bpe_head(source, revision)
     if bpe_file is not None:
         check_bpe_head(bpe_file, config.encoder_config.hidden_dim, config.text_config.vocab_size)

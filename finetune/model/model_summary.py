@@ -101,7 +101,7 @@ def open_without_weights(base: str, revision: str | None, parts: TrainableParts)
     if is_folder_name(base) or _cached_files(base, revision, None):
         model = load_model(base, "float32", "meta", revision)
     else:
-        model = on_meta(config, base, load_tokenizer(base, revision))
+        model = on_meta(config, base, load_tokenizer(base, config, revision))
     counts = count_parts(model)
     with torch.device("meta"):
         open_parts(model, parts)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from finetune.core.errors import ModelError
 from finetune.model.folder_checks import check_folder, count_weights
@@ -74,6 +75,12 @@ def test_a_folder_that_wants_to_run_code_is_refused(folder: Path, file: str, key
         (["text_config", "logits_scaling"], 0, "logits_scaling must be a number above 0, got '0'"),
         (["text_config", "logits_scaling"], float("nan"), "logits_scaling is nan"),
         (["text_config", "logits_scaling"], "8", "logits_scaling must be a number above 0"),
+        (["text_config", "embedding_multiplier"], 0, "text_config.embedding_multiplier must be a number above 0"),
+        (["text_config", "attention_multiplier"], -1, "text_config.attention_multiplier must be a number above 0"),
+        (["text_config", "residual_multiplier"], 0.0, "text_config.residual_multiplier must be a number above 0"),
+        (["text_config", "max_position_embeddings"], 0, "text_config.max_position_embeddings must be a number above"),
+        (["text_config", "model_type"], "llama", "text_config.model_type is 'llama'; .* is 'granite'"),
+        (["window_size"], 16, "window_size must be a multiple of downsample_rate"),
         (["window_size"], 0, "window_size must be a number above 0"),
         (["downsample_rate"], 16, "downsample_rate is larger than window_size"),
         (["audio_token_index"], 1024, "audio_token_index must be a token below vocab_size"),
@@ -85,6 +92,31 @@ def test_impossible_settings_are_named(folder: Path, keys: list[str], value: obj
     edit(folder / "config.json", *keys, value=value)
     with pytest.raises(ModelError, match=message):
         check_folder(folder)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_the_audio_token_is_that_of_the_tokenizer(folder: Path, device: str) -> None:
+    edit(folder / "config.json", "audio_token_index", value=500)
+    with pytest.raises(ModelError, match=r"audio_token_index .* is 500, but <\|audio\|> is the token 1023 of its tok"):
+        load_model(str(folder), "float32", device)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_tied_embeddings_with_another_head_are_refused(folder: Path, device: str) -> None:
+    edit(folder / "config.json", "tie_word_embeddings", value=True)
+    with pytest.raises(ModelError, match="tie_word_embeddings .* differs from the input embeddings; set it to false"):
+        load_model(str(folder), "float32", device)
+
+
+def test_a_head_that_equals_its_tied_embeddings_is_tied_on_the_meta_device(folder: Path) -> None:
+    edit(folder / "config.json", "tie_word_embeddings", value=True)
+    weights = load_file(folder / "model.safetensors")
+    head, embeddings = (next(key for key in weights if name in key) for name in ("lm_head", "embed_tokens"))
+    (folder / "model.safetensors").unlink()
+    save_file({**weights, head: weights[embeddings].clone()}, folder / "model.safetensors", {"format": "pt"})
+    for device in ("cpu", "meta"):
+        model = load_model(str(folder), "float32", device)
+        assert model.lm_head.weight is model.language_model.get_input_embeddings().weight
 
 
 @pytest.mark.parametrize("key", ["hidden_size", "intermediate_size", "vocab_size"])
