@@ -155,6 +155,8 @@ def _tables(content: Content) -> dict[str, Any]:
         **_task_tables(results),
         "flags": flags,
         "has_empty": has_empty,
+        "interval_units": tables.interval_units(results),
+        "interval_notes": tables.interval_notes(results),
         "scale": tables.scale(results.differences["test"]),
         "sections": [(anchor, title) for anchor, title in SECTIONS if optional.get(anchor, True)],
     }

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from finetune.core.wording import count
 from finetune.data.style import StyleFile
 from finetune.metrics.alignment import Confusion
-from finetune.metrics.results import TaskResult
+from finetune.metrics.results import EvaluationResults, TaskResult
 from finetune.metrics.scores import Comparison, TermRow
 from finetune.metrics.significance import PairedDifference
 from finetune.metrics.task_scores import TaskScore
@@ -136,6 +137,26 @@ def task_notes(results: Mapping[str, Sequence[TaskResult]]) -> list[str]:
     unscored = [(name, entry.base.empty_references) for name, entry in entries]
     notes += [f"{name}: not scored, because the reference is empty: {number}" for name, number in unscored if number]
     return list(dict.fromkeys(notes))
+
+
+def interval_units(results: EvaluationResults) -> str:
+    """What intervals and tests are over: 40 speakers; with the sets, if these differ."""
+    sets: dict[str, list[str]] = {}
+    for name, difference in results.differences.items():
+        sets.setdefault(count(difference.blocks, results.scores[name].adapted.blocks.unit), []).append(name)
+    if len(sets) == 1:
+        return next(iter(sets))
+    return "; ".join(f"{unit} ({', '.join(names)})" for unit, names in sets.items())
+
+
+def interval_notes(results: EvaluationResults) -> list[tuple[str, str, str]]:
+    """Set, system, and what limits the interval of its WER."""
+    return [
+        (name, system, scores.interval.note)
+        for name, both in results.scores.items()
+        for system, scores in both.items()
+        if scores.interval.note and scores.chrf is None and not scores.without_words
+    ]
 
 
 def _languages(counts: Mapping[str, int]) -> str:

@@ -101,6 +101,18 @@ def test_scores_of_characters_are_named_cer(facts: CardFacts) -> None:
     assert "CER (%), normalizer ja-cer@2" in text
 
 
+def test_intervals_name_their_units_and_limits(facts: CardFacts) -> None:
+    assert "intervals and tests over 20 speakers. " in model_card(facts, FORM)
+    content = metrics()
+    content["differences"]["canary"]["blocks"] = 80
+    for system in ("base", "adapted"):
+        content["scores"]["canary"][system]["blocks"]["unit"] = "utterance"
+        content["scores"]["test"][system]["interval"]["note"] = f"only 3 blocks of {system}"
+    card = model_card(replace(facts, results=results(content)), FORM)
+    assert "intervals and tests over 20 speakers (test); 80 utterances (canary). " in card
+    assert "\nInterval of `test`: only 3 blocks of adapted.\n" in card and "blocks of base" not in card
+
+
 def test_a_test_set_without_words_has_no_wer(facts: CardFacts) -> None:
     content = metrics()
     for system, words in (("base", 1200), ("adapted", 3)):

@@ -272,6 +272,18 @@ def test_scores_with_a_list_of_terms_say_so(run: RunDir, page: str, tmp_path: Pa
     assert "WER by duration" not in charts and "WER against speed" not in charts and "valid WER (%)" not in charts
 
 
+def test_intervals_that_are_limited_say_so(run: RunDir, page: str, tmp_path: Path) -> None:
+    other = RunDir(shutil.copytree(run.root, tmp_path / "run"))
+    scores = read_json(other.scores)
+    unit = scores["scores"]["test"]["base"]["blocks"]["unit"]
+    blocks = scores["differences"]["test"]["blocks"]
+    assert f"intervals over {blocks} {unit}s (test); " in " ".join(page.replace("&nbsp;", " ").split())
+    scores["scores"]["test"]["base"]["interval"]["note"] = "only 3 <blocks>"
+    write_json(other.scores, scores)
+    write_report(other)
+    assert "Interval of test, base: only 3 <blocks>." in Elements(other.page.read_text()).text
+
+
 def test_the_style_of_the_transcripts_and_the_rules_are_shown(run: RunDir, page: str, tmp_path: Path) -> None:
     text = Elements(page).text
     assert "The base model writes lower case words, numbers in words and no punctuation." in text

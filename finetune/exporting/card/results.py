@@ -9,10 +9,10 @@ from finetune.core.options import MAX_WINDOW, DecodingOptions
 from finetune.core.wording import count
 from finetune.exporting.card.training import HOUR, hours_text
 from finetune.metrics.results import EvaluationResults
-from finetune.metrics.scores import Comparison, Scores
 from finetune.report import verdict
 from finetune.report.facts import Overlap
 from finetune.report.overlap import limited_to_speakers
+from finetune.report.tables import interval_notes, interval_units
 from finetune.report.wording import p_value, percent, points, span
 from finetune.training.state import TrainRecord
 
@@ -51,7 +51,7 @@ def results_section(results: EvaluationResults, recipe: Recipe, overlap: Overlap
     ]
     scores = results.scores["test"].adapted
     notes = [
-        f"Normalizer `{scores.normalizer}`; intervals and tests over {_units(results.differences['test'], scores)}. "
+        f"Normalizer `{scores.normalizer}`; intervals and tests over {interval_units(results)}. "
         "`test` is the domain; `canary` is other speech, which measures forgetting. WER, CER and chrF are in per cent, "
         "differences in percentage points.",
         *_other_engines(results, recipe.decode),
@@ -65,6 +65,7 @@ def results_section(results: EvaluationResults, recipe: Recipe, overlap: Overlap
     if overlap.clips or overlap.speakers:
         findings.append(verdict.leak(overlap, scores.blocks.speakers))
     bullets = [" ".join(filter(None, [f"- **{x.subject}: {x.headline}.**", x.detail, x.caveat])) for x in findings]
+    notes += [f"Interval of `{name}`: {note}." for name, system, note in interval_notes(results) if system != "base"]
     return "\n".join([*lines, "", *notes, "", *bullets, *_terms(results), ""])
 
 
@@ -118,10 +119,6 @@ def _row(name: str, results: EvaluationResults) -> str:
             p_value(difference.p_value),
         )
     return f"| {' | '.join([name, f'{adapted.utterances:,}', hours, *values, *compared])} |"
-
-
-def _units(difference: Comparison, scores: Scores) -> str:
-    return count(difference.blocks, scores.blocks.unit)
 
 
 def _terms(results: EvaluationResults) -> list[str]:
