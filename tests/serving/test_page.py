@@ -359,6 +359,15 @@ def test_a_file_that_the_browser_cannot_play_is_transcribed(tab: Tab, tmp_path: 
     assert tab.page.locator(".word").count() > 5
 
 
+def test_another_file_has_its_own_length_and_the_chosen_speed(tab: Tab, tmp_path: Path) -> None:
+    tab.page.wait_for_selector("#dot.ok")
+    tab.page.select_option("#speed", "1.5")
+    for seconds in (3.0, 2.0):
+        tab.page.set_input_files("#file", str(noise(tmp_path / f"{seconds}.wav", seconds)))
+        tab.until(f"document.getElementById('clock').textContent === '0:00.0 / 0:0{seconds}'")
+    assert tab.page.evaluate("document.getElementById('audio').playbackRate") == 1.5
+
+
 def test_the_word_that_is_spoken_is_marked(tab: Tab, server: TranscriptionServer, tmp_path: Path) -> None:
     """Also in a transcript of more than an hour, whose waveform the browser does not decode."""
     words = [{"word": f"w{n}", "start": n / 2, "end": n / 2 + 0.4} for n in range(9000)]

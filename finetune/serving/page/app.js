@@ -95,6 +95,7 @@ async function load(file) {
   $("play").disabled = !seconds && !decoded;
   $("player").hidden = false;
   wave.set({ peaks: decoded?.peaks ?? null, duration: state.duration });
+  follow();
 }
 
 /** Seconds of the chosen file; 0 if the browser cannot play it, 1 if the file does not state them, as a recording. */
@@ -296,7 +297,8 @@ $("adapter").onchange = () => ($("server").textContent = $("adapter").value || $
 $("form").onsubmit = transcribe;
 $("cancel").onclick = () => state.running?.abort();
 $("play").onclick = () => (audio.paused ? play(audio.ended ? 0 : audio.currentTime) : audio.pause());
-$("speed").onchange = () => (audio.playbackRate = Number($("speed").value));
+// A new file plays at the default rate.
+$("speed").onchange = () => (audio.defaultPlaybackRate = audio.playbackRate = Number($("speed").value));
 for (const name of ["play", "pause", "ended"]) audio.addEventListener(name, showPlaying);
 audio.addEventListener("seeked", () => follow());
 $("srt").onclick = () => download("srt", srt(transcript.segments, state.duration), "application/x-subrip");
