@@ -69,10 +69,10 @@ class LiveAudio:
             return None
         quiet = len(activity.speech) - 1 - int(speech[-1])
         gaps = np.flatnonzero(np.diff(speech) * activity.frame_seconds > PAUSE)
-        if len(gaps):
-            return self._take(int(speech[0]), int(speech[gaps[0]]))
-        if quiet * activity.frame_seconds >= PAUSE:
-            return self._take(int(speech[0]), int(speech[-1]))
+        ended = len(gaps) or quiet * activity.frame_seconds >= PAUSE
+        last = int(speech[gaps[0] if len(gaps) else -1])
+        if ended and (last + 1 - speech[0]) * activity.frame_seconds <= self._max_window:
+            return self._take(int(speech[0]), last)
         begin = self._edge(int(speech[0]), -PADDING)  # silence before it does not make an utterance longer
         utterance = activity.after(begin // ENERGY_FRAME)
         if utterance.duration > self._max_window:
@@ -127,8 +127,10 @@ class LiveAudio:
         return activity.after(skipped)
 
     def _take(self, first: int, last: int) -> Spoken:
-        """The utterance between two frames of speech, with padding."""
-        return self._cut(self._edge(first, -PADDING), self._edge(last + 1, PADDING))
+        """The utterance between two frames of speech, with padding up to the longest window."""
+        room = self._max_window - (last + 1 - first) * ENERGY_FRAME / SAMPLE_RATE
+        padding = min(PADDING, room / 2)
+        return self._cut(self._edge(first, -padding), self._edge(last + 1, padding))
 
     def _edge(self, frame: int, padding: float) -> int:
         return max(0, min(len(self._buffer), frame * ENERGY_FRAME + round(padding * SAMPLE_RATE)))

@@ -107,10 +107,12 @@ def test_utterances_are_found_at_pauses(spoken: Any) -> None:
     assert np.abs(not_covered(spoken, found)).max() < 0.1 * np.abs(spoken).max()
 
 
-def test_speech_without_a_pause_is_cut_at_the_longest_window() -> None:
+@pytest.mark.parametrize("silence", [0, SAMPLE_RATE])  # after the speech; it comes at once with it
+def test_speech_without_a_pause_is_cut_at_the_longest_window(silence: int) -> None:
     rng = np.random.default_rng(1)
     live = LiveAudio(max_window=2.0)
-    live.add(np.concatenate([np.zeros(SAMPLE_RATE), 0.3 * rng.standard_normal(5 * SAMPLE_RATE)]).astype(np.float32))
+    speech = 0.3 * rng.standard_normal(5 * SAMPLE_RATE)
+    live.add(np.concatenate([np.zeros(SAMPLE_RATE), speech, np.zeros(silence)]).astype(np.float32))
     found = []
     while (item := live.finished()) is not None:
         found.append(item)
