@@ -5,7 +5,7 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -159,15 +159,19 @@ def score_shard(recipe: Recipe, run: RunDir, shard: Shard, decoder: Decoder | No
         log.info("%s: shard %s: %d of %d clips are transcribed", name, shard, len(chosen), len(utterances))
 
 
-def _test_sets(recipe: Recipe, run: RunDir) -> Iterator[tuple[str, str, list[Utterance], int, SetFiles]]:
-    """Name, source, scored utterances, number of the others and files of each corpus of `data.test`."""
-    entries = recipe.data.test
+def _test_sets(recipe: Recipe, run: RunDir) -> list[tuple[str, str, list[Utterance], int, SetFiles]]:
+    """Name, source, scored utterances, number of the others and files of each corpus of `data.test`.
+
+    All are read before one is decoded, so that the last one does not stop a scoring that took hours.
+    """
+    entries, sets = recipe.data.test, []
     for name, entry in zip(set_names([entry.path for entry in entries]), entries, strict=True):
         utterances, unscored = _read_set(entry, run.media / name, recipe.evaluate.normalizer)
         left_out = f", {unscored} without a reference left out, as in the leaderboard" if unscored else ""
         log.info("%s: %s%s", name, count(len(utterances), "clip"), left_out)
         require_translation_scorer(utterances)
-        yield name, entry.path, utterances, unscored, SetFiles(run.score, name, _input_hash(recipe, entry))
+        sets.append((name, entry.path, utterances, unscored, SetFiles(run.score, name, _input_hash(recipe, entry))))
+    return sets
 
 
 def _missing_parts(name: str, files: SetFiles, utterances: Sequence[Utterance]) -> str:
