@@ -85,8 +85,8 @@ def run(args: argparse.Namespace, ask: Ask | None) -> int:
     if terms and not Path(terms).is_file():
         raise DataError(f"{terms}: no such file; --terms is a text file with one term in each line")
     check_spelling(model)
-    if args.canary:
-        preview_rows(args.canary)
+    for corpus in filter(None, (source, args.canary)):
+        preview_rows(corpus)
     blocks = read_config(model).encoder_config.num_layers if Path(model).is_dir() else None
     train = write_splits(source, folder)
     translation = translation_column(train[0])

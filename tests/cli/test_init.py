@@ -192,6 +192,7 @@ def test_bad_input_is_an_error_and_writes_nothing(clips: Path, capsys: pytest.Ca
     assert "pass a corpus" in error()
     assert "no such file" in error(str(clips), "--terms", "gone.txt", "--name", "x")
     assert "gone.jsonl: no such file" in error(str(clips), "--canary", "gone.jsonl", "--name", "x")
+    assert "did you mean" not in error("absent", "--yes"), "the new folder absent_recipe is no suggestion"
     assert "x" not in {path.stem for path in clips.parent.iterdir()}
     for path in sorted(clips.iterdir())[4:]:
         path.unlink()

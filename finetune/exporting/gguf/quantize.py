@@ -30,7 +30,8 @@ def check_dtype(name: str, dtype: str) -> None:
     """Raises ModelError if a format of GGUF files lacks a data type, or the program that it needs is missing."""
     if name != GGUF and dtype in QUANTIZED:
         raise ModelError(
-            f"--gguf-dtype {dtype} is not written for --format {name}; use Q8_0, or quantize the F16 file with its own program"
+            f"--gguf-dtype {dtype} is not written for --format {name}; use Q8_0, or quantize the F16 file with its own "
+            "program"
         )
     find_program(dtype)
 
