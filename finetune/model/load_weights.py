@@ -147,18 +147,24 @@ def _from_pretrained(source: str, folder: str, config: PreTrainedConfig, argumen
 
 
 def _check_tied(hf: PreTrainedModel, source: str, folder: str, revision: str | None) -> None:
-    """Refuses tied embeddings with another lm_head in the files: transformers does not tie them, other engines do."""
+    """Refuses tied embeddings with another lm_head in the files: transformers does not tie them, vLLM does.
+
+    vLLM reads `text_config`; if only the value above it says so, which is its default, no engine ties them.
+    """
     head, embeddings = hf.get_output_embeddings(), hf.get_input_embeddings()
     if not hf.config.tie_word_embeddings or head.weight is embeddings.weight:
         return
     path = folder_of(folder, revision)
     names = "lm_head.weight", "model.language_model.embed_tokens.weight"
-    if path is None or not torch.equal(*(WeightFiles(path).read(name).float() for name in names)):
+    if path is None:
+        return
+    if torch.equal(*(WeightFiles(path).read(name).float() for name in names)):
+        head.weight = embeddings.weight  # on the meta device, where transformers cannot compare them
+    elif hf.config.text_config.tie_word_embeddings:
         raise ModelError(
-            f"{source}: tie_word_embeddings in config.json is true or not stated, but the files have an lm_head that "
+            f"{source}: text_config.tie_word_embeddings in config.json is true, but the files have an lm_head that "
             "differs from the input embeddings; set it to false"
         )
-    head.weight = embeddings.weight  # on the meta device, where transformers cannot compare them
 
 
 def _bfloat16_files(folder: str, arguments: dict[str, Any]) -> WeightFiles | None:

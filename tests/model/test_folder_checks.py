@@ -104,6 +104,9 @@ def test_the_audio_token_is_that_of_the_tokenizer(folder: Path, device: str) -> 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_tied_embeddings_with_another_head_are_refused(folder: Path, device: str) -> None:
     edit(folder / "config.json", "tie_word_embeddings", value=True)
+    hf = load_model(str(folder), "float32", device).hf  # the value above text_config, which no engine reads
+    assert hf.lm_head.weight is not hf.get_input_embeddings().weight
+    edit(folder / "config.json", "text_config", "tie_word_embeddings", value=True)
     with pytest.raises(ModelError, match="tie_word_embeddings .* differs from the input embeddings; set it to false"):
         load_model(str(folder), "float32", device)
 
