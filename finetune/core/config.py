@@ -253,7 +253,7 @@ class ExportSection(Section):
     """Test clips on which the exported model is compared with the trained one."""
     tolerance: float = Field(1e-3, gt=0)
     """Largest allowed difference of logits between the merged float32 weights and the unmerged model."""
-    shard_gb: float = Field(5.0, gt=0)
+    shard_gb: float = Field(1.0, gt=0)
     """Largest size of a weights file, in GB (10^9 bytes)."""
 
 

@@ -19,7 +19,6 @@ BATCH = 4  # clips of a step
 GOALS = {  # bytes of a stage, seconds of a step
     "resident": 12e9,
     "transcribe": 6e9,
-    "verify": 16e9,  # transformers itself: float32 weights beside the pages of the bfloat16 file
     "step": 25.0,
 }
 HEAD = "| stage | wall time (s) | CPU time (s) | resident, all processes (GB) | largest process (GB) |"
