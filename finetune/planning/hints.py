@@ -99,9 +99,10 @@ def _more_steps(recipe: Recipe, plan: StepPlan) -> str:
     """Settings that give about ENOUGH_STEPS steps: fewer batches in a step, smaller batches, more epochs."""
     settings, changes, steps = recipe.train, [], float(plan.steps)
     if settings.accumulation > 1:
-        factor = min(settings.accumulation, math.ceil(ENOUGH_STEPS / steps))
-        steps *= factor
-        changes.append(f"train.accumulation: {settings.accumulation // factor or 1}")
+        most = plan.batches / plan.processes  # an accumulation can be larger than an epoch
+        accumulation = max(1, min(settings.accumulation, math.floor(most / ENOUGH_STEPS)))
+        steps = max(steps, most / accumulation)
+        changes.append(f"train.accumulation: {accumulation}")
     smallest = math.ceil(plan.longest_clip / (1 - recipe.augment.speed))
     batch_seconds = max(smallest, math.floor(settings.batch_seconds * steps / ENOUGH_STEPS))
     if steps < ENOUGH_STEPS and batch_seconds < settings.batch_seconds:

@@ -88,6 +88,14 @@ def test_fewer_batches_in_a_step_are_named_first(small: Callable[..., Recipe]) -
     assert "Set train.accumulation: 1 and train.batch_seconds: " in line
 
 
+def test_an_accumulation_larger_than_an_epoch_promises_no_more_steps_than_batches(
+    tiny: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    line = hint(check_recipe(tiny(tmp_path, "x", accumulation=1000)), "are few")
+    found = re.search(r"accumulation: 1 (?:and train.batch_seconds: \d+ )?and train.epochs: (\d+) for about 1,", line)
+    assert found is not None and int(found[1]) > 100
+
+
 def test_scored_sets_and_forgetting(small: Callable[..., Recipe]) -> None:
     result = check_recipe(small(train={"max_canary_loss": 0.02}, data={"canary": [str(VOCABULARY / "canary.jsonl")]}))
     assert "data.valid has one speaker (anna)" in hint(result, "one speaker")
