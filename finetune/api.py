@@ -307,9 +307,10 @@ def compare(
 
 
 def _run(recipe: config.Recipe, last: str, stages: Sequence[Stage] = STAGES) -> RunDir:
-    from finetune.planning.fits import check_training
+    from finetune.planning.fits import check_model, check_training
 
     _require_recipe(recipe)
+    check_model(recipe)
     return run_recipe(recipe, last, stages, check=check_training)
 
 

@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
     from finetune.partial_runs import export_adapter, export_gguf, export_onnx, prepare_shard, run_prepare
     from finetune.pipeline import run_recipe, summarize
-    from finetune.planning.fits import check_training
+    from finetune.planning.fits import check_model, check_training
     from finetune.report.summary import format_summary
 
     if shard is not None:
@@ -93,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
     if args.merge:
         run_prepare(recipe, merge=True, engine="local")
         return 0
+    if args.command != "prepare":
+        check_model(recipe)
     if args.command == "prepare":
         run_dir = run_prepare(recipe, merge=False, engine=args.engine)
     elif args.format in GGUF_FORMATS:

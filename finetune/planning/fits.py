@@ -1,4 +1,4 @@
-"""Refuses a training whose step cannot fit into the memory of its device, with the arithmetic and what needs less."""
+"""Refuses a training that cannot run: its model, or a step that does not fit into memory, and what needs less."""
 
 from collections.abc import Callable
 
@@ -6,13 +6,30 @@ from finetune.core.config import LoraPart, Recipe
 from finetune.core.errors import DataError, ModelError
 from finetune.core.run_dir import RunDir
 from finetune.model.granite import default_device
+from finetune.model.load_weights import check_quantization
 from finetune.model.model_summary import open_without_weights
 from finetune.planning.disk import gigabytes
 from finetune.planning.machine import memory_of
 from finetune.planning.memory import MemoryPlan, plan_memory
 from finetune.planning.steps import largest_batch
 from finetune.training.corpus import manifests_of
+from finetune.training.eight_bit import check_eight_bit
 from finetune.training.parts import trainable_parts
+
+
+def check_model(recipe: Recipe) -> None:
+    """Refuses, before the corpora are prepared, a base, parts or an optimizer with which the training would fail.
+
+    Raises:
+        ModelError, MissingExtraError: what is missing or does not fit.
+    """
+    model = recipe.model
+    if not recipe.data.train or RunDir(f"{recipe.runs}/{recipe.name}").done("prepare") is not None:
+        return
+    check_quantization(model.quantize, default_device())
+    if recipe.train.optimizer == "adamw-8bit":
+        check_eight_bit(default_device())
+    open_without_weights(model.base, model.revision, trainable_parts(recipe.parts))
 
 
 def check_training(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from command import Command
 from finetune.core.config import Recipe
 from finetune.core.errors import DataError
 from finetune.core.run_dir import RunDir
-from finetune.model.granite import SpeechModel
+from finetune.model.granite import SpeechModel, default_device
 from finetune.planning.check import check_recipe
 from finetune.planning.fits import cannot_fit, check_fits, check_training
 from finetune.planning.memory import LessMemory, MemoryPlan
@@ -105,3 +106,23 @@ def test_the_command_refuses_before_it_loads_the_model(
     assert train.err.removeprefix("finetune: ").strip() in check.err
     run = RunDir(tmp_path / "huge")
     assert run.done("prepare") is not None and not run.checkpoint.exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("parts.encoder.blocks=99", "parts.encoder.blocks: 99, but the encoder has only 6"),
+        ("train.optimizer=adamw-8bit", "bitsandbytes is not installed"),
+        ("model.quantize=4bit", "model.quantize: 4bit needs a CUDA GPU"),
+    ],
+)
+def test_what_needs_no_data_is_refused_before_prepare(
+    finetune: Command, tiny: Callable[..., Recipe], tmp_path: Path, setting: str, message: str
+) -> None:
+    if ("CUDA" in message and default_device() == "cuda") or ("8bit" in setting and find_spec("bitsandbytes")):
+        pytest.skip("this machine has it")
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(tiny(tmp_path, "x").model_dump_json())
+    result = finetune("run", recipe, "--set", setting)
+    assert result.code == 1 and message in result.err
+    assert not (tmp_path / "x").exists()
