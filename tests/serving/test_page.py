@@ -361,10 +361,11 @@ def test_a_file_that_the_browser_cannot_play_is_transcribed(tab: Tab, tmp_path: 
 
 def test_another_file_has_its_own_length_and_the_chosen_speed(tab: Tab, tmp_path: Path) -> None:
     tab.page.wait_for_selector("#dot.ok")
-    tab.page.select_option("#speed", "1.5")
-    for seconds in (3.0, 2.0):
+    for seconds, speed in ((3.0, "1.5"), (2.0, "")):
         tab.page.set_input_files("#file", str(noise(tmp_path / f"{seconds}.wav", seconds)))
         tab.until(f"document.getElementById('clock').textContent === '0:00.0 / 0:0{seconds}'")
+        if speed:
+            tab.page.select_option("#speed", speed)
     assert tab.page.evaluate("document.getElementById('audio').playbackRate") == 1.5
 
 
