@@ -78,7 +78,7 @@ def read_parameters(fields: Fields, task: Task, defaults: TranscribeOptions) -> 
     if stream and form not in STREAMED:
         raise ApiError(400, f"stream needs response_format {' or '.join(STREAMED)}", "stream", "invalid_value")
     if _number(fields, "temperature") not in (None, 0.0):
-        raise ApiError(400, "temperature must be 0: the text is decoded greedily", "temperature", "invalid_value")
+        raise ApiError(400, "temperature must be 0: the text is not sampled", "temperature", "invalid_value")
     return Parameters(task, form, granularities, stream, _options(fields, task, defaults), _deadline(fields))
 
 

@@ -108,12 +108,14 @@ def test_a_model_with_a_whole_part_shares_the_other_weights(models: Models) -> N
     assert models.by_name["llm"].network is models.default.network
 
 
+@pytest.mark.filterwarnings("error::UserWarning:peft")
 def test_an_adapter_of_peft_with_complete_modules(model: Load, nano: Path, tmp_path: Path) -> None:
+    """Its base has another path, which is no warning of PEFT."""
     network = model()
     adapted = add_lora(network, LLM, 4)
     config = adapted.peft_config["default"]
     norm, projector = "model.language_model.norm", "model.projector.linear"
-    config.modules_to_save = [norm, projector]
+    config.modules_to_save, config.base_model_name_or_path = [norm, projector], "/another/path/of/the/base"
     config.save_pretrained(str(tmp_path))
     tensors = dict(get_peft_model_state_dict(adapted, save_embedding_layers=False))
     changed = 0
