@@ -87,12 +87,12 @@ def _inputs_of_version_0_2(runs: Path, record: Path) -> str:
 def test_all_sets_are_read_before_one_is_decoded(sets: list[Path], tmp_path: Path, nano: Path) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"audio_filepath": "gone.wav", "text": "gone"}\n', encoding="utf-8")
-    recipe = load_recipe(OPENASR, [f"runs={tmp_path}", f"model.base={nano}", f"data.test={sets[0]},{bad}"])
+    recipe, _ = load_recipe(OPENASR, [f"runs={tmp_path}", f"model.base={nano}", f"data.test={sets[0]},{bad}"])
 
     def decoder(utterances: Sequence[Utterance]) -> list[Hypothesis]:
         pytest.fail("a set was decoded")
 
-    with pytest.raises(DataError, match="bad.jsonl: 1 of 1 clip cannot be used"):
+    with pytest.raises(DataError, match="bad.jsonl: 0 of 1 audio files exist"):
         score(recipe, RunDir(tmp_path / "openasr"), decoder)
 
 
