@@ -41,8 +41,14 @@ def _recordings(item: Any, sample_rate: int | None, name: str, channel: str) -> 
         return to_recordings(item["array"], item["sampling_rate"], name, channel)
     if isinstance(item, int | float | np.number):
         raise DataError(f"{name}: a list is a list of audio; for one list of samples give numpy.array(samples)")
-    if item is None or isinstance(item, bytes) or hasattr(item, "read"):  # an open file
+    if item is None or isinstance(item, bytes | bytearray) or hasattr(item, "read"):  # an open file
         raise DataError(f"{name}: {type(item).__name__} is not audio; give a path, an array, a tensor or a dict")
-    if isinstance(item, Iterator | Set):
+    if isinstance(item, Iterator | Set) or _names_files(item):
         raise DataError(f"{name}: {type(item).__name__} is not audio; give a list, such as list(files)")
     return to_recordings(item, sample_rate, name, channel)
+
+
+def _names_files(item: Any) -> bool:
+    """Whether this is an array or a column of pandas with names of files."""
+    kind = getattr(getattr(item, "dtype", None), "kind", "")
+    return kind in ("O", "T", "U") and any(isinstance(name, str | Path) for name in np.ravel(item)[:1])
