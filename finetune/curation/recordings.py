@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from finetune.core.errors import DataError
 from finetune.data.audio import load_audio, stream_audio
 from finetune.data.audio_file import open_audio
+from finetune.data.audio_suffixes import AUDIO_SUFFIXES
 from finetune.data.audit import stated_utterances
 from finetune.data.cells import no_number
 from finetune.data.corpora import read_corpus
@@ -65,6 +66,8 @@ def read_recordings(source: str, text_file: str | None, media: Path) -> list[Rec
     Raises:
         DataError: the corpus or the text cannot be read, or the text has times.
     """
+    if text_file is None and Path(source).suffix.lower() in AUDIO_SUFFIXES:
+        raise DataError(f"{source}: an audio file; add its transcript without times, --text FILE")
     rows: Sequence[Row] = [_row(source, text_file)] if text_file is not None else read_corpus(source, media)
     utterances = stated_utterances(rows, source)
     return [_recording(row, utterance) for row, utterance in zip(rows, utterances, strict=True)]

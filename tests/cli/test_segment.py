@@ -122,7 +122,7 @@ def test_no_clip_is_a_failure_with_advice(finetune: Command, nano: Path, tmp_pat
         (["--text", "headings.txt"], 1, "headings.txt: lines such as 'Ann (0:00)' are not spoken; remove them"),
         (["--text", "names.txt"], 1, "names.txt: lines such as 'Ann: [00:01]' are not spoken; remove them"),
         (["--text", "missing.txt"], 1, "missing.txt: cannot be read"),
-        ([], 1, "a.flac: "),
+        ([], 1, "a.flac: an audio file; add its transcript without times, --text FILE"),
     ],
 )
 def test_wrong_arguments(
