@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from finetune.core.errors import DataError
 from finetune.data.cells import cell_seconds, shown, with_thousands
 from finetune.data.corpus import Corpus
-from finetune.data.time_names import OF_THE_FILE, TimeColumn, words_of
+from finetune.data.time_names import OF_THE_FILE, TimeColumn, is_pair, words_of
 
 LONGEST = 1e6  # seconds; a larger number is not a time
 COUNTED = "a number of frames or samples; write the times in seconds"
@@ -48,8 +48,11 @@ def usable_columns(rows: Corpus, time_columns: Sequence[TimeColumn], files: NDAr
     if not by_role["start"]:
         if unknown := [column for column in exact if column.count and column.role in ("start", "end")]:
             raise _refused(rows, unknown, COUNTED)
-        if pairs := [column for column in exact if column.role in ("both", "pair")]:
+        stamps = [column for column in exact if column.role == "pair" and not any(map(is_pair, _values(column, rows)))]
+        if pairs := [column for column in exact if column.role in ("both", "pair") and column not in stamps]:
             raise _refused(rows, pairs, "two times in one value; write the columns start and end")
+        if starts := [column for column in stamps if _has_several_starts(rows, [column], files)]:
+            raise _refused(rows, starts, "possibly the start of a segment: the rows of one file have different ones")
         if pair := _unknown_pair(time_columns, rows):
             raise _refused(rows, pair, "possibly the times of a segment; write start and end if they are")
         if by_role["end"]:

@@ -28,11 +28,10 @@ UNITS = {
 UNIT_OF = {word: unit for unit, words in UNITS.items() for word in words}
 COUNTS = _set("frame frames sample samples")
 PAIRS = _set(
-    "segment seg interval span range region bounds timestamp timestamps time times"
+    "segment seg interval span range region bounds timestamp timestamps time times timecode"
 )  # such as "segment": [0.0, 1.7]
-NEUTRAL = PAIRS | _set(
-    "timecode ts tc t zeit temps clip utt utterance audio wav turn chunk cue subtitle at in of mm point"
-)
+STAMPS = _set("timestamp timestamps time times timecode")  # of these, a single time can be the start of a segment
+NEUTRAL = PAIRS | _set("ts tc t zeit temps clip utt utterance audio wav turn chunk cue subtitle at in of mm point")
 EDGES = {"in": "start", "out": "end", "t0": "start", "t1": "end"}  # cue_in and cue_out
 MAX_DEPTH = 4  # of objects in objects
 OF_THE_FILE = _set("file recording total")  # a duration with one of these is not that of a segment
@@ -60,6 +59,10 @@ class TimeColumn:
     @property
     def name(self) -> str:
         return ".".join(self.path)
+
+    def is_stamp(self, value: object) -> bool:
+        """Whether a value can be the start of a segment, by the name of the column."""
+        return bool(STAMPS & {*words_of(self.path[-1])}) and cell_seconds(value) is not None
 
     def value(self, row: Row) -> object:
         """The value in a row; None if it is empty."""
@@ -118,7 +121,7 @@ class TimeNames:
                     self._empty += [column] if column else []
         for column in [*self._empty]:
             value = column.value_in(values)
-            if value is not None and (column.role != "pair" or _is_pair(value)):
+            if value is not None and (column.role != "pair" or is_pair(value) or column.is_stamp(value)):
                 self._empty.remove(column)
 
     def named(self) -> list[TimeColumn]:
@@ -167,7 +170,7 @@ def _column(path: tuple[str, ...], words: set[str]) -> TimeColumn | None:
     )
 
 
-def _is_pair(value: object) -> bool:
+def is_pair(value: object) -> bool:
     if isinstance(value, list | tuple):
         return len(value) == 2 and all(cell_seconds(item) is not None for item in value)
     parts = re.split(r"\s*(?:-+>|-|–|,|;|\.\.+|\s)\s*", cell_text(value).strip("[]() "))

@@ -140,6 +140,9 @@ def test_a_row_without_an_offset_begins_at_0_in_a_corpus_of_segments(
         (lambda start, end, length: {"end": end, "duration": length}, "'end' .*no column has its start"),
         (lambda start, end, length: {"timestamp": [start, end]}, r"'timestamp' \(\[0.0, 1.77\]\): two times"),
         (lambda start, end, length: {"segment": f"{start}-{end}"}, "'segment' .*two times"),
+        (lambda start, end, length: {"Timecode": f"{clock(start)} - {clock(end)}"}, "'Timecode' .*two times"),
+        (lambda start, end, length: {"timestamp": start}, "'timestamp' .*possibly the start of a segment"),
+        (lambda start, end, length: {"time": clock(start)}, "'time' .*possibly the start of a segment"),
         (lambda start, end, length: {"speech_start": start, "speech_end": end}, "'speech_start' and 'speech_end'"),
         (lambda start, end, length: {"start_min": start / 60, "end_min": end / 60}, "'start_min' and 'end_min'"),
         (lambda start, end, length: {"meta": {"start": start, "end": end}}, "'meta.start' and 'meta.end'"),
@@ -155,6 +158,11 @@ def test_a_row_without_an_offset_begins_at_0_in_a_corpus_of_segments(
 def test_a_column_of_unknown_unit_or_meaning_is_refused(folder: Path, spelling: Spelling, message: str) -> None:
     with pytest.raises(DataError, match=rf"m.jsonl:1: column {message}"):
         audited(folder, spelled(spelling))
+
+
+def test_a_time_that_is_the_same_for_all_rows_of_a_file_is_no_start(folder: Path) -> None:
+    rows: list[dict[str, Any]] = [{"timestamp": 7, "segment": number} for number in (1, 2)]
+    assert [clip for clip, _ in clips(audited(folder, rows))] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize(
