@@ -310,7 +310,8 @@ def _run(recipe: config.Recipe, last: str, stages: Sequence[Stage] = STAGES) -> 
     from finetune.planning.fits import check_model, check_training
 
     _require_recipe(recipe)
-    check_model(recipe)
+    if last != "prepare":
+        check_model(recipe)
     return run_recipe(recipe, last, stages, check=check_training)
 
 
