@@ -246,6 +246,16 @@ def repeated_key(text: str, value: Mapping[str, Any]) -> str:
     return next(iter(repeated), "")
 
 
+def cache_home(environment: Mapping[str, str] = os.environ, home: Callable[[], Path] = Path.home) -> Path:
+    """The folder of the user's caches; one of temporary files for a user without a home, as in some containers."""
+    if stated := environment.get("XDG_CACHE_HOME"):
+        return Path(stated)
+    try:
+        return home() / ".cache"
+    except RuntimeError:
+        return Path(tempfile.gettempdir(), f"cache-{os.getuid()}")
+
+
 def sha256_file(path: str | Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:

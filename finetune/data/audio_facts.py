@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.core.errors import DataError
+from finetune.core.files import cache_home
 from finetune.data.audio import AudioInfo, inspect_audio
 from finetune.data.audio_readers import TOLERANCE
 from finetune.data.byte_range import file_of, is_url, parse_byte_range
@@ -44,7 +45,7 @@ def cache_folder() -> Path | None:
     stated = os.environ.get("FINETUNE_CACHE")
     if stated is not None and stated.casefold() in ("", "off", "0", "no", "false"):
         return None
-    folder = Path(stated or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "finetune")).expanduser()
+    folder = Path(stated or cache_home() / "finetune").expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

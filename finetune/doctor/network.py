@@ -41,14 +41,19 @@ def check_hub(environment: Environment = os.environ, answers: Callable[[str], st
 def check_hub_cache(environment: Environment = os.environ) -> Finding:
     """The folder of downloaded models."""
     home = Path(environment.get("HF_HOME") or Path(environment.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface")
-    place = Path(environment.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    place = Path(environment.get("HF_HUB_CACHE") or home / "hub")
     try:
+        place = place.expanduser()
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
         reason = f"{place}: cannot be written ({error.strerror})"
         return failed("hub cache", reason, "set HF_HOME to a folder that you can write")
+    except RuntimeError:  # "~" of a user without a home, as in some containers
+        return failed(
+            "hub cache", f"{place}: this user has no home folder", "set HF_HOME to a folder that you can write"
+        )
     return passed("hub cache", str(place))
 
 

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 
 from finetune.core.errors import ModelError
-from finetune.core.files import read_json, write_json
+from finetune.core.files import cache_home, read_json, write_json
 
 log = logging.getLogger(__name__)
 
 # Messages of a RuntimeError that means out of memory, from CUDA, cuBLAS and the CPU allocator.
 OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory", "not enough memory")
-CACHE_FILE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetune-granite-speech" / "batch.json"
+CACHE_FILE = cache_home() / "finetune-granite-speech" / "batch.json"
 
 
 def release_memory() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from finetune.core.errors import DataError
 from finetune.core.files import (
+    cache_home,
     is_disk_full,
     output_folder,
     read_json,
@@ -88,3 +89,12 @@ def test_an_output_folder_is_removed_after_an_error_only_if_it_is_empty(tmp_path
     with output_folder(tmp_path / "fine"):
         assert list((tmp_path / "fine").iterdir()) == []
     assert (tmp_path / "fine").is_dir()
+
+
+def test_a_user_without_a_home_has_a_folder_for_caches() -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    assert cache_home({}, no_home).is_absolute()
+    assert cache_home({"XDG_CACHE_HOME": "/c"}, no_home) == Path("/c")
+    assert cache_home({}, lambda: Path("/home/a")) == Path("/home/a/.cache")

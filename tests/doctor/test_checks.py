@@ -203,6 +203,8 @@ def test_answers_returns_the_reason() -> None:
 
 
 def test_a_cache_that_cannot_be_written_fails() -> None:
+    found = network.check_hub_cache({"HF_HOME": "~nobody-of-this-name/cache"})
+    assert found.status is Status.FAIL and "no home folder" in found.detail
     found = network.check_hub_cache({"HF_HOME": "/proc/no-such-cache"})
     assert found.status is Status.FAIL and "HF_HOME" in found.cure
 

@@ -1,7 +1,6 @@
 """Finds the Python of an engine's environment, and compares its version with the pinned one."""
 
 import logging
-import os
 import re
 import subprocess
 import sys
@@ -9,11 +8,12 @@ from pathlib import Path
 
 from finetune.core.errors import ModelError
 from finetune.core.extras import DISTRIBUTION
+from finetune.core.files import cache_home
 from finetune.exporting.engines.registry import ENGINES, Engine
 
 log = logging.getLogger(__name__)
 
-ENVIRONMENTS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetune-granite-speech" / "engines"
+ENVIRONMENTS = cache_home() / "finetune-granite-speech" / "engines"
 REQUIREMENTS = Path(__file__).parent / "requirements"
 SECONDS = 120  # for a Python to find a package
 FIND = """import importlib.metadata as m, importlib.util as u, sys
