@@ -379,6 +379,17 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
         public_contents(tmp_path, None)
 
 
+@pytest.mark.parametrize("weights", ["lora.safetensors", "optimizer.safetensors"])
+def test_a_part_of_a_run_that_is_no_export_is_refused(export: Path, weights: str) -> None:
+    """`best/` and checkpoints, which only this toolkit reads."""
+    folder = export.parent / "best"
+    folder.mkdir()
+    save_file({"w": np.zeros(3, np.float32)}, folder / weights)
+    (export.parent / "resolved.json").touch()
+    with pytest.raises(ModelError, match=f"has written; name an export, such as {export}"):
+        public_contents(folder, None)
+
+
 @pytest.mark.parametrize("answer", ["n", ""])
 def test_nothing_is_sent_without_a_yes(finetune: Command, export: Path, answer: str) -> None:
     questions = []

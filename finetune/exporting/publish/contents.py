@@ -1,6 +1,7 @@
 """The files of an export that `finetune push` sends, and the checks of each: nothing private, nothing that runs."""
 
 import json
+import re
 import stat
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -26,6 +27,11 @@ NAMES = ("LICENSE", "NOTICE", ".gitattributes")
 AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".webm", ".wma", ".mp4")  # not sent
 DATA = (".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".srt", ".vtt", ".trn", ".stm", ".ctm", ".html", ".npz", ".tar")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".joblib")
+# Of every format. transformers reads the base model that an `adapter_config.json` names, also beside merged weights.
+WEIGHTS = re.compile(
+    r"(?:model|adapter_model|mmproj|granite-speech)[^/]*\.(?:safetensors|gguf)(?:\.index\.json)?|adapter_config\.json"
+    r"|(?:audio|embedding|decoder)\.onnx(?:\.data)?"
+)
 RESULTS = ".eval_results/"
 ADAPTATION_VERSION = 1  # the `schema_version` of `Adaptation`
 HIDDEN = (".eval_results", ".gitattributes")
@@ -89,8 +95,13 @@ def public_contents(
         raise ModelError(f"{folder}: a run directory; name an export in it, such as {folder / 'export'}")
     entries, left_out, problems = _find(folder)
     problems += _other_version(folder)
-    if not any(item.name.endswith(BINARY) for item in entries):
-        problems.append("no *.safetensors, *.gguf or *.onnx: this is not a folder that `finetune export` has written")
+    if not any(item.name.endswith(BINARY) and WEIGHTS.fullmatch(item.name) for item in entries):
+        hint = f"; name an export, such as {folder.resolve().parent / 'export'}"
+        hint *= (folder.resolve().parent / "resolved.json").is_file()  # `best/` or a checkpoint of a run
+        problems.append(
+            "no model*.safetensors, adapter_model.safetensors, *.gguf or *.onnx: this is not a folder that "
+            f"`finetune export` has written{hint}"
+        )
     if result is not None:
         name, content = result[0], result[1].encode()
         entries = [item for item in entries if not item.name.startswith(RESULTS)]

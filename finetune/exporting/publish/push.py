@@ -16,18 +16,13 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from finetune.core.errors import FinetuneError, HubError, RecipeError
 from finetune.core.wording import count
-from finetune.exporting.publish.contents import PublicFile
+from finetune.exporting.publish.contents import WEIGHTS, PublicFile
 
 log = logging.getLogger(__name__)
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 LARGE = 1_000_000  # bytes; smaller files go with the commit
 OF_THE_HUB = (".gitattributes",)  # files of a new repository
-# Of every format. transformers reads the base model that an `adapter_config.json` names, also beside merged weights.
-WEIGHTS = re.compile(
-    r"(?:model|adapter_model|mmproj|granite-speech)[^/]*\.(?:safetensors|gguf)(?:\.index\.json)?|adapter_config\.json"
-    r"|(?:audio|embedding|decoder)\.onnx(?:\.data)?"
-)
 UNAUTHORIZED, FORBIDDEN, TOO_MANY = 401, 403, 429
 
 
