@@ -19,7 +19,7 @@ ADVICE = {
     "segment outside the audio": "Write the times in seconds; for milliseconds, end the column names in _ms.",
     "wrong duration": "Check path and unit (seconds; for milliseconds `duration_ms`). For a segment, add its offset.",
     "invalid channel": "Number the channels from 0, or write left and right, one channel in each row.",
-    "audio too short": "Remove the rows, or lower data.min_duration.",
+    "audio too short": "Check the unit of stated times (seconds), remove the rows, or lower data.min_duration.",
     "audio too long": "Cut the audio (for train: data.too_long: segment), or raise data.max_duration.",
     "no task": "Write transcribe or translate in the column `task`; a translation also needs target_language.",
     "no prompt": "Correct text_style or target_language, or give the prompt in a column `instruction`.",

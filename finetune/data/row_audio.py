@@ -68,6 +68,8 @@ def _unreadable(error: DataError) -> Finding:
     detail = text if len(text) <= 500 else f"{text[:250]} ... {text[-250:]}"  # with a path of any length
     if "does not exist; the file has" in text:
         return Finding("invalid channel", detail)
+    if "too short: " in text:
+        return Finding("audio too short", detail)
     return Finding("missing audio" if "no such file" in text else "unreadable audio", detail)
 
 

@@ -90,6 +90,7 @@ def test_each_bad_row_has_a_problem(tmp_path: Path) -> None:
         ("invalid channel", {"channel": [0, 1]}),
         ("audio too short", {"audio_filepath": short}),
         ("audio too short", {"offset": 0, "duration": 0.4}),
+        ("audio too short", {"offset": 0, "duration": 0.0001}),
         ("audio too long", {"audio_filepath": long}),
         ("empty transcript", {"text": None}),
         ("empty transcript", {"text": float("nan")}),
