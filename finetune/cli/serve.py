@@ -3,10 +3,11 @@
 import argparse
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.cli.arguments import Subparsers, add_options, chosen_options, parse_bytes
-from finetune.core.errors import DataError, RecipeError
+from finetune.core.errors import CheckpointError, DataError, RecipeError
 from finetune.core.extras import require
 from finetune.core.files import MAX_LIST_BYTES, read_bytes
 from finetune.core.serve_options import API_KEYS, ServeOptions, parse_adapters
@@ -83,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
     folders = parse_adapters(args.adapter)
     os.environ.setdefault(*PRIMITIVES)  # read when torch makes the first one
     check_source(args.model)
+    _check_before_loading(options, folders)
 
     from finetune.serving.adapters import with_adapters
     from finetune.serving.app import create_app
@@ -94,6 +96,19 @@ def run(args: argparse.Namespace) -> int:
     code = serve(app, options)
     _leave_batch(app.state.scheduler, code)
     return code
+
+
+def _check_before_loading(options: ServeOptions, folders: dict[str, Path]) -> None:
+    """Finds before the model is loaded, which can take minutes, what would fail after it. Raises as `run`."""
+    from finetune.serving.correction_store import CorrectionStore
+    from finetune.serving.server import listen
+
+    for name, folder in folders.items():
+        if not folder.is_dir():
+            raise CheckpointError(f"--adapter {name}={folder}: no such folder")
+    if options.corrections:
+        CorrectionStore(Path(options.corrections))
+    listen(options).close()
 
 
 def _leave_batch(scheduler: "Scheduler", code: int) -> None:

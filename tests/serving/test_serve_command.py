@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -35,6 +36,18 @@ from finetune.serving.scheduler import Scheduler
 def test_wrong_arguments(finetune: Command, arguments: list[str], code: int, message: str) -> None:
     result = finetune("serve", "no-model", *arguments)
     assert result.code == code and message in result.err
+
+
+def test_what_would_fail_after_loading_is_found_before(finetune: Command, nano: Path, tmp_path: Path) -> None:
+    adapter = ("--adapter", f"a={tmp_path}")  # no adapter, which is found after the base is loaded
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = finetune("serve", nano, *adapter, "--port", port)
+        assert result.code == 2 and f"cannot listen on 127.0.0.1:{port}" in result.err
+    result = finetune("serve", nano, *adapter, "--port", 0, "--corrections", "/proc/none")
+    assert result.code == 1 and "/proc/none: corrections cannot be saved here" in result.err
+    result = finetune("serve", nano, "--port", 0, "--adapter", "a=missing")
+    assert result.code == 1 and "--adapter a=missing: no such folder" in result.err
 
 
 def test_code_for_few_shapes_is_kept_unless_the_user_says_so(
