@@ -699,7 +699,7 @@ def test_the_next_step_after_a_loss_is_the_report(tmp_path: Path, fake: FakeStag
     first = lines.index("verdict:")
     assert lines[first + 1].startswith("  Domain: ") and lines[first + 2].startswith("  General speech: Worse")
     place = report or f"the report, which `finetune report {run.root}` writes"
-    assert lines[-1] == f"next: general speech is worse; read the next steps in {place}"
+    assert lines[-1] == f"next: read the next steps in {place}, because of the verdict on general speech"
 
 
 def test_the_printed_improvements_have_no_word_errors_of_translations(tmp_path: Path, fake: FakeStages) -> None:

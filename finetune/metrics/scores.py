@@ -142,6 +142,22 @@ class SetScores(WordErrors):
         return self.chrf is None and not self.reference_words
 
     @property
+    def with_speech(self) -> int:
+        """Clips whose reference is not empty."""
+        return self.utterances - (self.empty_references.utterances if self.empty_references else 0)
+
+    @property
+    def silent(self) -> int:
+        """Clips whose reference is not empty, but whose hypothesis is."""
+        empty = self.empty_references
+        return self.empty_hypotheses - (empty.utterances - empty.with_words if empty else 0)
+
+    @property
+    def mostly_silent(self) -> bool:
+        """Whether half of the speech has no text: an error rate of 100 % is then below that of many wrong texts."""
+        return self.with_speech > 0 and 2 * self.silent >= self.with_speech
+
+    @property
     def inserted(self) -> Literal["inserted words", "inserted characters"]:
         """What `insertions` counts."""
         return "inserted characters" if self.error_name == "CER" else "inserted words"

@@ -9,6 +9,7 @@ from finetune.report.facts import Advice, Facts
 
 RULES: tuple[Callable[[Facts], Advice | None], ...] = (
     run.leaking,
+    run.silent,
     run.pseudo_labels,
     run.prompted_keywords,
     run.suspicious,

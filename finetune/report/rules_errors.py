@@ -83,7 +83,7 @@ def style(facts: Facts) -> Advice | None:
 
 def deletions(facts: Facts) -> Advice | None:
     deleted = facts.test.deletions
-    if facts.errors < MIN_COUNT or deleted < DELETION_FRACTION * facts.errors:
+    if facts.errors < MIN_COUNT or deleted < DELETION_FRACTION * facts.errors or facts.test.mostly_silent:
         return None
     return Advice(
         "deletions",

@@ -46,6 +46,18 @@ def pseudo_labels(facts: Facts) -> Advice | None:
     return Advice("pseudo-labels", f"A model wrote the texts of {shown} (pseudo_label).", action)
 
 
+def silent(facts: Facts) -> Advice | None:
+    if not facts.test.mostly_silent:
+        return None
+    return Advice(
+        "silent",
+        f"The adapted model writes nothing for {facts.test.silent} of {count(facts.test.with_speech, 'test clip')} "
+        "with speech.",
+        "An error rate of 100 % can be below that of wrong text, and says nothing. Train longer (train.epochs), on "
+        "more data or with another learning rate.",
+    )
+
+
 def prompted_keywords(facts: Facts) -> Advice | None:
     number = facts.test.prompted.in_reference
     if not number:

@@ -7,7 +7,6 @@ from pathlib import Path
 from finetune.core.files import read_jsonl
 from finetune.core.recipe import load_recipe
 from finetune.core.run_dir import RunDir
-from finetune.core.wording import verb
 from finetune.metrics.result_rows import UtteranceResult
 from finetune.metrics.results import RunSummary, read_results
 from finetune.report.clip_errors import gain
@@ -48,7 +47,7 @@ def format_summary(run: RunDir, summary: RunSummary) -> str:
     step = shlex.join(["finetune", "transcribe", _relative(audio), "--model", str(summary.export.dir)])
     if worse := [item.subject.lower() for item in verdict if item.state == BAD and item.subject in WORSE]:
         report = summary.report or f"the report, which `finetune report {run.root}` writes"
-        step = f"{' and '.join(worse)} {verb(len(worse), 'is', 'are')} worse; read the next steps in {report}"
+        step = f"read the next steps in {report}, because of the verdict on {' and '.join(worse)}"
     lines.append(f"next: {step}")
     return "\n".join(lines)
 

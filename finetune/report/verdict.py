@@ -56,12 +56,17 @@ def known_speakers(rows: Iterable[UtteranceResult]) -> int:
 
 
 def domain(results: EvaluationResults) -> Finding:
-    """Finding on the domain: better or worse only if the p-value of the difference on test is at most 0.05."""
+    """Finding on the domain: better or worse only if the p-value of the difference on test is at most 0.05.
+
+    A model that writes nothing for half of the speech is neither, whatever the p-value.
+    """
     difference, scores = results.differences["test"], results.scores["test"]
     state, headline = OPEN, "No significant difference"
     if difference.p_value <= SIGNIFICANCE:
         state, headline = (GOOD, "Better") if difference.difference < 0 else (BAD, "Worse")
         headline += scope_text(difference.scope, difference.speakers)
+    if scores.adapted.mostly_silent:
+        state, headline = BAD, f"No text for {scores.adapted.silent} of {count(scores.adapted.with_speech, 'clip')}"
     detail = f"{_change(results, 'test')} {_tested(results, 'test')}"
     if state == OPEN and difference.detectable is not None and difference.blocks >= MIN_BLOCKS:
         detail += f" This test set can detect differences of {100 * difference.detectable:.1f} points or more."

@@ -32,6 +32,19 @@ def test_the_p_value_decides(difference: float, p_value: float, state: str, head
     assert finding.caveat == ""
 
 
+def test_a_model_that_writes_nothing_is_not_better() -> None:
+    """Its error rate is 100 %, and that of the wrong text of the base can be higher."""
+    content = metrics()
+    adapted = content["scores"]["test"]["adapted"]
+    adapted |= {"empty_hypotheses": 70, "empty_references": {"utterances": 20, "with_words": 0, "words": 0, "ids": []}}
+    adapted |= {"deletions": 900}
+    assert (domain(results(content)).state, domain(results(content)).headline) == (BAD, "No text for 50 of 80 clips")
+    rules = {advice.rule: advice for advice in advise(facts(content))}
+    assert "writes nothing for 50 of 80 test clips with speech" in rules["silent"].finding and "deletions" not in rules
+    adapted |= {"empty_hypotheses": 50}
+    assert domain(results(content)).headline == "Better"
+
+
 @pytest.mark.parametrize(
     ("scope", "speakers", "suffix", "holds"),
     [
