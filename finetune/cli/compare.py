@@ -8,7 +8,7 @@ from finetune.cli.arguments import Subparsers
 from finetune.core.options import COMPARE_FOLDER
 from finetune.core.prompts import INSTRUCTION
 from finetune.core.terminal import visible
-from finetune.core.wording import count
+from finetune.core.wording import count, length_text
 from finetune.metrics.conditions import GRAMMAR, parse_condition
 
 if TYPE_CHECKING:
@@ -117,13 +117,19 @@ def format_comparison(result: "CompareResult") -> list[str]:
         *_with_names({f"{name} against {baseline}": row.note for name, row in result.comparisons.items()}),
         *(f"{name}: {note}" for name, entry in result.systems.items() if (note := empty_references_note(entry))),
         *result.notes,
+        *(
+            f"{name}: no text for {entry.silent} of {count(entry.with_speech, 'clip')} with speech: its error rate "
+            "says nothing"
+            for name, entry in result.systems.items()
+            if entry.mostly_silent
+        ),
         *_suspicious_clips(result),
         *_normalizer_changes(result),
     ]
     unit = "character" if first.error_name == "CER" else "word"
     return [
-        f"{count(result.clips, 'clip')}, {first.audio_seconds / 60:.1f} min, {count(result.words, unit)}; normalizer "
-        f"{result.settings.normalizer}; intervals by {first.blocks.unit}",
+        f"{count(result.clips, 'clip')}, {length_text(first.audio_seconds / 3600)}, {count(result.words, unit)}; "
+        f"normalizer {result.settings.normalizer}; intervals by {first.blocks.unit}",
         "",
         *_systems_table(result),
         "",

@@ -25,6 +25,7 @@ from finetune.evaluation.compare_result import (
     Verdict,
 )
 from finetune.evaluation.kept_hypotheses import run_and_keep
+from finetune.evaluation.system_terms import terms_note
 from finetune.evaluation.systems import TRANSCRIBERS, System, SystemHypotheses, Transcriber, parse_system, run_system
 from finetune.evaluation.training_overlap import TrainingOverlap, limited, overlap_notes, training_overlap
 from finetune.evaluation.utterances import check_audio, clip_of, read_utterances
@@ -301,6 +302,7 @@ def _notes(inputs: _Inputs, hypotheses: Mapping[str, SystemHypotheses], clips: S
                 f"{name} has a different reference for {count(len(different), 'clip')}, such as {different[0]!r}; "
                 "the references of the manifest are used"
             )
+    yield from terms_note(inputs.systems)
     for note in notes_on_signs(inputs.options.terms, preset, [clip.text for clip in clips]):
         yield f"terms {note}"
     if failed := len(utterances) - len(clips):

@@ -26,6 +26,7 @@ from finetune.evaluation import systems
 from finetune.evaluation.compare import compare as compare_systems
 from finetune.evaluation.compare import write_comparison
 from finetune.evaluation.compare_result import CompareResult
+from finetune.evaluation.system_terms import terms_note
 from finetune.evaluation.systems import System, SystemHypotheses, Transcriber, parse_system, run_system
 from finetune.evaluation.training_overlap import training_overlap
 from finetune.exporting.bundle import add_transcriber
@@ -138,7 +139,7 @@ def test_manifest_without_durations_and_as_csv(compare: Run) -> None:
     Path("table.csv").write_text("id,path,sentence\n" + "".join(f"{row['id']},a.wav,{row['text']}\n" for row in rows))
     for name in ("bare.jsonl", "table.csv"):
         code, out, _ = compare(*args, name)
-        assert code == 0 and "40 clips, 2.7 min" in out
+        assert code == 0 and "40 clips, 2.7 minutes" in out
         assert {name: entry["wer"] for name, entry in json.loads(Path("o.json").read_text())["systems"].items()} == wers
     write(
         "bare.jsonl",
@@ -680,3 +681,24 @@ def test_comparing_files_does_not_import_torch(folder: Path) -> None:
         env={"PYTHONPATH": str(Path(systems.__file__).parents[2])},
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_different_lists_of_terms_are_a_note(tmp_path: Path) -> None:
+    run, model = RunDir(tmp_path / "run"), tmp_path / "model"
+    write_json(run.resolved, {"decode": {"terms": ["digoxin"]}})
+    model.mkdir()
+    compared = [
+        System("r:base", "run", str(run.root), "base"),
+        System("m", "model", str(model)),
+        System("f", "file", ""),
+    ]
+    (note,) = terms_note(compared)
+    assert note.endswith("which the differences include: r:base 1, m 0")
+    write_json(run.resolved, {"decode": {}})
+    assert not [*terms_note(compared)]
+
+
+def test_a_system_that_writes_nothing_is_named(compare: Run) -> None:
+    write("empty.jsonl", [{**row, "pred_text": ""} for row in read("test.jsonl")])
+    code, out, _ = compare("bad.jsonl", "empty.jsonl", "--manifest", "test.jsonl")
+    assert code == 0 and "empty.jsonl: no text for 40 of 40 clips with speech" in out
