@@ -716,6 +716,7 @@ def test_the_printed_improvements_have_no_word_errors_of_translations(tmp_path: 
     ]
     write_utterances(run, *texts, target="en")
     summary = format_summary(run, RunSummary.model_validate(read_json(run.summary)))
+    assert summary.endswith("next: finetune transcribe 0.wav --model out/export --translate-to en")
     assert summary.index("reference  the internationalization") < summary.index("reference  he goes home")
 
 

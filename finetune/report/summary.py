@@ -43,8 +43,9 @@ def format_summary(run: RunDir, summary: RunSummary) -> str:
     if summary.report:
         lines.append(f"report: {summary.report}")
     lines.append(f"adapted model: {summary.export.dir}")
-    audio = read_jsonl(run.hypotheses("test", "adapted"))[0]["audio_filepath"]
-    step = shlex.join(["finetune", "transcribe", _relative(audio), "--model", str(summary.export.dir)])
+    first = next(row for row in rows if row.set.partition(":")[0] == "test")
+    command = ["finetune", "transcribe", _relative(first.audio_filepath), "--model", str(summary.export.dir)]
+    step = shlex.join([*command, *(["--translate-to", first.target_language] if first.target_language else [])])
     if worse := [item.subject.lower() for item in verdict if item.state == BAD and item.subject in WORSE]:
         report = summary.report or f"the report, which `finetune report {run.root}` writes"
         step = f"read the next steps in {report}, because of the verdict on {' and '.join(worse)}"
