@@ -52,7 +52,9 @@ def run(args: argparse.Namespace) -> int:
 
     from finetune.core.config import EvaluateSection
     from finetune.core.model_limits import FILE as LIMITS
+    from finetune.core.wording import count
     from finetune.evaluation.calibrate import calibrate, frontier_table
+    from finetune.evaluation.no_speech import MAX_CLIPS
     from finetune.inference.saved_options import CALIBRATION, options_for
 
     options = options_for(args.model)  # those of `finetune transcribe`, also the longest window and the terms
@@ -70,5 +72,10 @@ def run(args: argparse.Namespace) -> int:
             f"no_speech {guard.threshold:g}, which rejects {100 * guard.rejected:.0f} % of the clips without speech, "
             f"saved to {Path(args.model) / LIMITS}"
         )
+        if guard.clips < MAX_CLIPS:
+            print(
+                f"no_speech comes from only {count(guard.clips, 'clip')}, so it can drop words of other voices: "
+                f"calibrate with {MAX_CLIPS} clips of several speakers, or lower it with --no-speech"
+            )
     print(f"saved to {Path(args.model) / CALIBRATION}; `--decoder relaxed` uses it")
     return 0

@@ -99,6 +99,7 @@ def test_the_command_saves_the_fastest_pair_within_the_limit(
     result = finetune("calibrate", "--model", folder, "--manifest", manifest, "--max-wer-loss", limit)
     assert (result.code, result.err) == (0, "")
     assert result.out.endswith(f"saved to {folder / CALIBRATION}; `--decoder relaxed` uses it\n")
+    assert f"no_speech comes from only {len(speech)} clips" in result.out
     options = options_for(folder).decoding
     assert Thresholds(options.max_entropy, options.min_probability) == chosen.thresholds
     assert json.loads((folder / CALIBRATION).read_text()) == {
