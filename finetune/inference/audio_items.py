@@ -43,7 +43,9 @@ def _recordings(item: Any, sample_rate: int | None, name: str, channel: str) -> 
         raise DataError(f"{name}: a list is a list of audio; for one list of samples give numpy.array(samples)")
     if item is None or isinstance(item, bytes | bytearray) or hasattr(item, "read"):  # an open file
         raise DataError(f"{name}: {type(item).__name__} is not audio; give a path, an array, a tensor or a dict")
-    if isinstance(item, Iterator | Set) or _names_files(item):
+    if _names_files(item):
+        raise DataError(f"{name}: names of files, not an array of samples; give a list, such as list(files)")
+    if isinstance(item, Iterator | Set):
         raise DataError(f"{name}: {type(item).__name__} is not audio; give a list, such as list(files)")
     return to_recordings(item, sample_rate, name, channel)
 
