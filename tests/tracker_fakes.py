@@ -13,7 +13,7 @@ Seen = dict[str, list[Any]]  # calls by tracker; under "fail" the calls that fai
 
 def install_fakes(monkeypatch: pytest.MonkeyPatch) -> Seen:
     """Replaces the modules of the three trackers."""
-    seen: Seen = {"wandb": [], "trackio": [], "tensorboard": [], "fail": []}
+    seen: Seen = {"wandb": [], "trackio": [], "tensorboard": [], "fail": [], "setup": []}
 
     def record(tracker: str, name: str, show: Callable[..., Any]) -> Callable[..., None]:
         def call(*args: Any, **keywords: Any) -> None:
@@ -32,6 +32,7 @@ def install_fakes(monkeypatch: pytest.MonkeyPatch) -> Seen:
     )
     start = record("wandb", "start", lambda **call: call)
     wandb = SimpleNamespace(
+        setup=lambda settings: seen["setup"].append(settings),
         init=lambda **call: start(**call) or run,
         Settings=lambda **call: call,
         Table=lambda **call: call,

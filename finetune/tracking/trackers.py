@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 PROJECT = "finetune-granite-speech"
 CLOSE_SECONDS = 120.0  # for sending what is left at the end; a run does not wait longer for a server
+LOGIN_SECONDS = 60.0  # for an answer in a terminal, where wandb asks for a key that it does not have
 FAILED_SECONDS = 10.0  # for closing a tracker that has failed
 Cell = str | int | float | None
 
@@ -138,6 +139,7 @@ class Wandb:
         import wandb
 
         self.wandb, self.folder = wandb, folder / "wandb"
+        wandb.setup(wandb.Settings(login_timeout=LOGIN_SECONDS))
         options: dict[str, Any] = {"console": "off"}
         if "finish_timeout" in getattr(wandb.Settings, "model_fields", ()):
             options |= {"finish_timeout": CLOSE_SECONDS, "finish_timeout_raises": True}

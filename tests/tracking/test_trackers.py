@@ -87,6 +87,11 @@ def test_trackers_that_fail_are_dropped_with_one_warning_each(
     assert expected in caplog.text
 
 
+def test_wandb_waits_a_minute_for_a_key_in_a_terminal_and_not_for_ever(tmp_path: Path, fakes: Seen) -> None:
+    open_trackers(["wandb"], tmp_path, "run", {}, None)
+    assert fakes["setup"] == [{"login_timeout": 60.0}]
+
+
 def test_one_tracker_that_fails_does_not_stop_the_others(tmp_path: Path, fakes: Seen) -> None:
     trackers = open_trackers(TRACKERS, tmp_path, "run", {}, None)
     fakes["fail"].append("wandb.summary")
