@@ -93,9 +93,7 @@ def add_array_arguments(parser: argparse.ArgumentParser) -> argparse._MutuallyEx
 
 
 def add_shard_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--codec", choices=("flac", "opus"), default="flac", help="of audio that is written (default: flac)"
-    )
+    parser.add_argument("--codec", choices=("flac", "opus"), default="flac", help="of written audio (default: flac)")
     parser.add_argument(
         "--shard-size",
         type=parse_bytes,
