@@ -24,6 +24,23 @@ class Parameters(ctypes.Structure):
     ]
 
 
+ADDRESS, NUMBER, SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(ctypes.c_int)
+MATRIX = (ADDRESS, (ADDRESS, ADDRESS, NUMBER, NUMBER, SIZE, SIZE))
+TOKENS = (ADDRESS, (ADDRESS, ADDRESS, NUMBER))
+FUNCTIONS = {  # results and arguments, as in src/granite_speech.h of CrispASR
+    "init_from_file": (ADDRESS, (ctypes.c_char_p, Parameters)),
+    "kv_init": (ctypes.c_bool, (ADDRESS, NUMBER)),
+    "kv_reset": (None, (ADDRESS,)),
+    "eos_token_id": (NUMBER, (ADDRESS,)),
+    "compute_mel": (ADDRESS, (ADDRESS, ADDRESS, NUMBER, SIZE, SIZE)),
+    "run_encoder": MATRIX,
+    "run_projector": MATRIX,
+    "run_llm_kv": MATRIX,
+    "embed_tokens": TOKENS,
+    "decode_tokens": TOKENS,
+}
+
+
 class Engine:
     """A loaded model."""
 
@@ -31,83 +48,57 @@ class Engine:
         import crispasr
 
         os.environ["CRISPASR_KV_QUANT"] = "f32"
-        self.c = ctypes.CDLL(str(next(Path(crispasr.__file__).parent.glob("libcrispasr.*"))))
+        library = ctypes.CDLL(str(next(Path(crispasr.__file__).parent.glob("libcrispasr.*"))))
         self.free = ctypes.CDLL(None).free
-        self.free.argtypes = [ctypes.c_void_p]
-        init = self.function("init_from_file", ctypes.c_void_p, ctypes.c_char_p, Parameters)
-        self.model = init(str(path).encode(), Parameters(os.cpu_count(), 0, False, False))
-        if not self.model or not self.function("kv_init", ctypes.c_bool, ctypes.c_void_p, ctypes.c_int)(
-            self.model, CONTEXT
-        ):
+        self.free.argtypes = [ADDRESS]
+        self.functions = {name: getattr(library, f"granite_speech_{name}") for name in FUNCTIONS}
+        for name, (result, arguments) in FUNCTIONS.items():
+            self.functions[name].restype, self.functions[name].argtypes = result, arguments
+        self.model = self.functions["init_from_file"](str(path).encode(), Parameters(os.cpu_count(), 0, False, False))
+        if not self.model or not self.call("kv_init", CONTEXT):
             raise RuntimeError(f"CrispASR cannot load {path}")
-        self.end = self.function("eos_token_id", ctypes.c_int, ctypes.c_void_p)(self.model)
+        self.end = self.call("eos_token_id")
 
-    def function(self, name, result, *arguments):
-        """A C function with its types."""
-        found = getattr(self.c, f"granite_speech_{name}")
-        found.restype, found.argtypes = result, arguments
-        return found
+    def call(self, name, *arguments):
+        """A function of the model."""
+        return self.functions[name](self.model, *arguments)
 
     def matrix(self, name, values, *sizes):
         """A function from an array of float32 to a matrix of float32."""
-        rows, columns = ctypes.c_int(), ctypes.c_int()
-        call = self.function(
-            name,
-            ctypes.c_void_p,
-            ctypes.c_void_p,
-            ctypes.c_void_p,
-            *[ctypes.c_int] * len(sizes),
-            *[ctypes.POINTER(ctypes.c_int)] * 2,
-        )
         values = np.ascontiguousarray(values, np.float32)
-        found = call(self.model, values.ctypes.data, *sizes, rows, columns)
-        return self.taken(found, np.float32, (rows.value, columns.value))
+        rows, columns = NUMBER(), NUMBER()
+        return self.taken(self.call(name, values.ctypes.data, *sizes, rows, columns), rows.value, columns.value)
 
-    def taken(self, address, dtype, shape):
-        """A copy of an array of the library, which is freed."""
+    def taken(self, address, rows, columns):
+        """A copy of a matrix of the library, which is freed."""
         if not address:
             raise RuntimeError("CrispASR cannot process the clip")
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        values = np.frombuffer(ctypes.string_at(address, size), dtype).reshape(shape).copy()
+        values = np.frombuffer(ctypes.string_at(address, 4 * rows * columns), np.float32).reshape(rows, columns).copy()
         self.free(address)
         return values
 
-    def embeddings(self, tokens):
-        """Embeddings (N, H) of tokens."""
-        call = self.function("embed_tokens", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
-        tokens = np.ascontiguousarray(tokens, np.int32)
-        return self.taken(call(self.model, tokens.ctypes.data, len(tokens)), np.float32, (len(tokens), self.width))
-
     def audio(self, samples):
         """Embeddings (A, H) of samples."""
-        mels, frames = ctypes.c_int(), ctypes.c_int()
-        call = self.function(
-            "compute_mel",
-            ctypes.c_void_p,
-            ctypes.c_void_p,
-            ctypes.c_void_p,
-            ctypes.c_int,
-            *[ctypes.POINTER(ctypes.c_int)] * 2,
-        )
         samples = np.ascontiguousarray(samples, np.float32)
-        mel = self.taken(
-            call(self.model, samples.ctypes.data, len(samples), mels, frames), np.float32, (frames.value, mels.value)
-        )
-        states = self.matrix("run_encoder", mel, mels.value, frames.value)
-        found = self.matrix("run_projector", states, *states.shape)
-        self.width = found.shape[1]
-        return found
+        bins, frames = NUMBER(), NUMBER()
+        mel = self.call("compute_mel", samples.ctypes.data, len(samples), bins, frames)
+        mel = self.taken(mel, frames.value, bins.value)
+        states = self.matrix("run_encoder", mel, bins.value, frames.value)
+        return self.matrix("run_projector", states, *states.shape)
+
+    def embeddings(self, tokens, width):
+        """Embeddings (N, width) of tokens."""
+        tokens = np.ascontiguousarray(tokens, np.int32)
+        return self.taken(self.call("embed_tokens", tokens.ctypes.data, len(tokens)), len(tokens), width)
 
     def next_token(self, embeddings, past):
         """The most probable token after embeddings (N, H), which follow `past` others."""
-        logits = self.matrix("run_llm_kv", embeddings, len(embeddings), past)
-        return int(logits.reshape(-1).argmax())
+        return int(self.matrix("run_llm_kv", embeddings, len(embeddings), past).argmax())
 
     def text(self, tokens):
         """The text of tokens."""
-        call = self.function("decode_tokens", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
         tokens = np.ascontiguousarray(tokens, np.int32)
-        address = call(self.model, tokens.ctypes.data, len(tokens))
+        address = self.call("decode_tokens", tokens.ctypes.data, len(tokens))
         text = ctypes.string_at(address).decode(errors="replace")
         self.free(address)
         return text
@@ -121,18 +112,17 @@ def load(request):
 def transcribe(engine, samples, clip, limit):
     """Greedy text."""
     audio = engine.audio(samples)
-    before, after = clip["tokens"]
-    parts = [engine.embeddings(part) for part in (before, after) if part]
-    parts.insert(bool(before), audio)
-    embeddings, past, tokens = np.concatenate(parts), 0, []
-    engine.function("kv_reset", None, ctypes.c_void_p)(engine.model)
+    width = audio.shape[1]
+    before, after = (engine.embeddings(part, width) if part else audio[:0] for part in clip["tokens"])
+    embeddings, past, tokens = np.concatenate([before, audio, after]), 0, []
+    engine.call("kv_reset")
     while len(tokens) < limit:
         token = engine.next_token(embeddings, past)
         if token == engine.end:
             break
         tokens.append(token)
         past += len(embeddings)
-        embeddings = engine.embeddings([token])
+        embeddings = engine.embeddings([token], width)
     return engine.text(tokens).strip() if tokens else ""
 
 
