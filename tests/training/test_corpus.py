@@ -1,10 +1,15 @@
 """The typical duration of the training clips, which extends the limit of the base model."""
 
 import random
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from finetune.training.corpus import typical_duration
+from finetune.core.config import Recipe
+from finetune.core.errors import DataError
+from finetune.core.run_dir import RunDir
+from finetune.training.corpus import manifests_of, typical_duration
 
 
 @pytest.mark.parametrize(
@@ -20,3 +25,8 @@ from finetune.training.corpus import typical_duration
 )
 def test_half_of_the_audio_is_in_clips_of_at_most_the_typical_duration(durations: list[float], expected: float) -> None:
     assert typical_duration([random.Random(0).sample(durations, len(durations))]) == expected
+
+
+def test_a_deleted_manifest_is_named_with_what_prepares_it_again(tiny: Callable[..., Recipe], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"train.jsonl: missing; delete .*prepare.done.json and rerun"):
+        manifests_of(tiny(tmp_path, "x"), RunDir(tmp_path / "x"))
