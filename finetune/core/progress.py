@@ -144,7 +144,7 @@ def _bar(waiting: str) -> Any:
     bar = Bar(
         BarColumn(bar_width=12),
         TextColumn("{task.fields[facts]}", markup=False, table_column=Column()),
-        console=Console(force_terminal=True),
+        console=Console(force_terminal=True, soft_wrap=True),  # a text that is printed above it stays on one line
         auto_refresh=False,
         transient=True,
     )

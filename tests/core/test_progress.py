@@ -75,3 +75,14 @@ def test_a_task_ends_after_an_error(caplog: pytest.LogCaptureFixture) -> None:
         clock.now += 100
         advance(10.0)
     assert not caplog.records
+
+
+def test_a_line_that_is_printed_beside_the_bar_is_not_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A transcript that is longer than the terminal is wide."""
+    monkeypatch.setenv("COLUMNS", "40")
+    text = " ".join(["word"] * 40)
+    with task("decoding", 10.0, terminal=True):
+        print(text)
+    assert text in capsys.readouterr().out
