@@ -17,6 +17,7 @@ from finetune.core.recipe import save_recipe
 from finetune.core.run_dir import CHILD, RunDir
 from finetune.data.corpus_state import corpus_state
 from finetune.data.effects.sources import check_augmentation
+from finetune.data.splits import SCORED_SPLITS
 from finetune.metrics.keyword_terms import sampling_inputs
 from finetune.metrics.results import ExportSummary, ParameterCounts, RunSummary, read_results, write_model
 from finetune.training.finished import BASE, base_weights, require_best, require_same_base
@@ -70,8 +71,10 @@ def _train(recipe: Recipe, run: RunDir) -> Any:
 def _evaluate(recipe: Recipe, run: RunDir) -> Any:
     from finetune.evaluation.evaluate import evaluate
     from finetune.evaluation.shared_decoding import SharedDecoding
+    from finetune.training.corpus import manifests_of
     from finetune.training.launch import processes_for
 
+    manifests_of(recipe, run, SCORED_SPLITS)  # a set whose manifest was deleted would be left out without a word
     require_best(run)
     with SharedDecoding(processes_for(recipe)) as backend:
         return evaluate(recipe, run, backend)

@@ -25,6 +25,7 @@ from finetune.core.extras import require
 from finetune.core.files import read_json, read_jsonl, write_json
 from finetune.core.recipe import load_recipe
 from finetune.core.run_dir import CHILD, RunDir
+from finetune.data.manifest import write_manifest
 from finetune.metrics.result_rows import UtteranceResult
 from finetune.metrics.results import RunSummary
 from finetune.metrics.wer import errors_per_utterance
@@ -262,6 +263,16 @@ def test_a_run_of_a_version_without_the_newest_settings_stays_complete(tmp_path:
     changed = settings.model_copy(update={"train": settings.train.model_copy(update={"optimizer": "adamw-8bit"})})
     with pytest.raises(CheckpointError, match=r"differs in train\.optimizer\)"):
         fake.run(changed, "export")
+
+
+def test_a_scored_set_whose_manifest_was_deleted_is_an_error(tmp_path: Path) -> None:
+    """Canary was left out without a word, and with it the verdict on general speech."""
+    run = RunDir(tmp_path / "r")
+    for split in ("valid", "test"):
+        write_manifest(run.manifest(split), [])
+    settings = recipe(tmp_path, data={"train": ["a"], "valid": ["b"], "test": ["c"], "canary": ["d"]})
+    with pytest.raises(DataError, match=r"canary.jsonl: missing; delete .*prepare.done.json and rerun"):
+        STAGES[STAGE_NAMES.index("evaluate")].run(settings, run)
 
 
 def test_a_training_that_runs_again_reruns_what_follows(tmp_path: Path, fake: FakeStages) -> None:

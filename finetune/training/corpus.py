@@ -27,9 +27,9 @@ OUTLINE = "epochs.json"
 VERSION = 3  # raise it when plans change
 
 
-def manifests_of(recipe: Recipe, run: RunDir) -> dict[str, Path]:
-    """The manifests that training reads, by split. Raises DataError if one was deleted."""
-    paths = {split: run.manifest(split) for split in SPLITS if getattr(recipe.data, split)}
+def manifests_of(recipe: Recipe, run: RunDir, splits: Sequence[str] = SPLITS) -> dict[str, Path]:
+    """The manifests of a recipe by split; by default those that training reads. Raises DataError if one is missing."""
+    paths = {split: run.manifest(split) for split in splits if getattr(recipe.data, split)}
     if missing := next((path for path in paths.values() if not path.is_file()), None):
         raise DataError(f"{missing}: missing; delete {run.marker('prepare')} and rerun to prepare the corpora again")
     return paths
