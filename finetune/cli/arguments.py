@@ -19,6 +19,7 @@ else:
 
 
 T = TypeVar("T")
+SETTING = re.compile(r"-{0,2}[a-z_]+\.[a-z_.]+=.*", re.DOTALL)  # train.epochs=3
 INVALID_CHOICE = re.compile(r"invalid choice: '?([^' ]+)'? \(choose from (.*)\)$")
 
 
@@ -34,7 +35,11 @@ class Parser(argparse.ArgumentParser):
         parsed, rest = super().parse_known_args(args, namespace)
         if rest:
             options = [action for name in rest if (action := _similar(name.split("=")[0], self._option_string_actions))]
-            self.error(f"unrecognized arguments: {' '.join(rest)}{''.join(options[:1])}")
+            settings = [
+                f"; a setting needs --set: --set {name.lstrip('-')}" for name in rest if SETTING.fullmatch(name)
+            ]
+            hints = settings if "--set" in self._option_string_actions and settings else options
+            self.error(f"unrecognized arguments: {' '.join(rest)}{''.join(hints[:1])}")
         return parsed, rest
 
     def error(self, message: str) -> Never:

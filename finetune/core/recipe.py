@@ -32,6 +32,13 @@ REQUIRED = {
     f"{', '.join(HUB_NAMES)}; to try the toolkit, use the embedded model data/granite-speech-nano of the "
     "source tree (`finetune demo DIR` copies it)"
 }
+# Names of other toolkits, which no spelling leads to.
+USUAL_NAMES = {
+    "lr": "train.learning_rate",
+    "batch_size": "train.batch_seconds",
+    "gradient_accumulation_steps": "train.accumulation",
+    "num_train_epochs": "train.epochs",
+}
 PATHS = ("runs", "model.base", "data.terms")  # where `~` is the home directory, as in paths of corpora
 
 
@@ -213,6 +220,8 @@ def _nearest(key: str, known: list[str]) -> str | None:
     """The known key that is most similar to an unknown key; compares full keys first, then their last parts."""
     names = {name.rpartition(".")[2]: name for name in reversed(known)}
     key = key[:MAX_SHOWN]
+    if usual := USUAL_NAMES.get(key.rpartition(".")[2]):
+        return usual
     full_matches = difflib.get_close_matches(key, known, 1, 0.8)
     if full_matches:
         return full_matches[0]

@@ -194,6 +194,8 @@ def test_set_refuses_corpora_that_are_not_right(recipe: Path, value: str, proble
         ("encoder.mode", "parts.encoder.mode"),
         ("decode.batch_second", "decode.batch_seconds"),
         ("nam", "name"),
+        ("lr", "train.learning_rate"),
+        ("train.batch_size", "train.batch_seconds"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_known_key(recipe: Path, key: str, near: str) -> None:
