@@ -42,8 +42,12 @@ def real_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with open(folder / "model.safetensors", "wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + size)  # a sparse file: it takes no room on the disk
-    for path in (ROOT / "data" / "granite-speech-nano").glob("tokenizer*.json"):
+    nano = ROOT / "data" / "granite-speech-nano"
+    for path in nano.glob("tokenizer*.json"):
         (folder / path.name).symlink_to(path)
+    config, of_tokenizer = (json.loads((path / "config.json").read_text()) for path in (folder, nano))
+    config["audio_token_index"] = of_tokenizer["audio_token_index"]
+    (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 

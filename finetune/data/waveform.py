@@ -96,8 +96,7 @@ def _numbers(array: Any, name: str) -> NDArray[Any]:
     except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor on the meta device
         raise DataError(f"{name}: not an array of samples ({error})") from error
     if values.dtype.kind not in "fi":
-        paths = "; give paths as a list, such as list(files)" if values.dtype.kind in "OU" else ""
-        raise DataError(f"{name}: not an array of samples (its type is {values.dtype}){paths}")
+        raise DataError(f"{name}: not an array of samples (its type is {values.dtype})")
     if values.dtype.kind == "i":
         peak = max(map(abs, (int(values.max(initial=0)), int(values.min(initial=0)))))
         bits = 8 * values.dtype.itemsize
