@@ -17,7 +17,7 @@ def terms_note(systems: Sequence[System]) -> Iterator[str]:
 
 
 def _terms(system: System) -> tuple[str, ...]:
-    """The terms that a system was told for all clips."""
+    """The list of terms of a system for all clips."""
     if system.kind == "model":
         return clip_options(system.source).decoding.terms
     run = RunDir(system.source)

@@ -68,7 +68,7 @@ class Content:
         absent: title of each missing section, with the reason.
         provenance: label and value of each row.
         command: the command that repeats the run.
-        told_terms: number of terms that both models were told (`decode.terms`).
+        listed_terms: number of terms in the list of both models (`decode.terms`).
     """
 
     name: str
@@ -84,7 +84,7 @@ class Content:
     absent: Sequence[tuple[str, str]]
     provenance: Sequence[tuple[str, str]]
     command: str
-    told_terms: int
+    listed_terms: int
 
 
 def template_environment(autoescape: bool, finalize: Callable[[Any], Any]) -> Environment:

@@ -98,7 +98,7 @@ def _content(run: RunDir, results: EvaluationResults, recipe: Recipe, trained: R
         absent=_absent(results, recipe),
         provenance=provenance_rows(run, results, recipe, trained, pseudo),
         command=command(run, recipe),
-        told_terms=len(recipe.decode.terms),
+        listed_terms=len(recipe.decode.terms),
     )
 
 

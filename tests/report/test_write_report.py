@@ -246,20 +246,20 @@ def test_a_report_with_missing_sections(run: RunDir, tmp_path: Path) -> None:
 
 def test_scores_with_a_list_of_terms_say_so(run: RunDir, page: str, tmp_path: Path) -> None:
     """Also if keywords of rows were written too, so that the WER without the list is not known."""
-    told = "Both models were told 2 terms (decode.terms)."
-    assert told not in page
+    listed = "Both models had a list of 2 terms (decode.terms)."
+    assert listed not in page
     other = RunDir(shutil.copytree(run.root, tmp_path / "run"))
     settings = read_json(other.resolved)
     settings["decode"]["terms"] = ["stent", "aorta"]
     write_json(other.resolved, settings)
     write_report(other)
     for path in (other.page, other.digest):
-        assert told in path.read_text() and "Without them" not in path.read_text()
+        assert listed in path.read_text() and "Without them" not in path.read_text()
     scores = read_json(other.scores)
     write_json(other.scores, scores | {"without_terms": {"test": {"base": 0.5, "adapted": 0.25}}})
     write_report(other)
     for path in (other.page, other.digest):
-        assert f"{told} Without them the WER of test is 50.0 % (base) and 25.0 % (adapted)." in path.read_text()
+        assert f"{listed} Without them the WER of test is 50.0 % (base) and 25.0 % (adapted)." in path.read_text()
     japanese = read_json(other.scores)
     for system in ("base", "adapted"):
         japanese["scores"]["test"][system]["normalizer"] = "ja-cer@2"
