@@ -32,7 +32,7 @@ FLAC_HEADER = 26  # bytes up to the end of the number of samples
 FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # and the size of its first block
 
 _parts_of = SourceCache[tuple[MpegPart, ...]](256)
-_flac_starts_of = SourceCache[tuple[int, ...]](256)
+_flac_starts_of = SourceCache[tuple[int, ...]](1 << 16)  # to find them reads the file, so segments of many need it
 
 
 class AudioFile(Protocol):

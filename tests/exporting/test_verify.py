@@ -150,6 +150,16 @@ def test_the_record_and_the_card_of_gguf_files(
     assert "No other engine was verified" in (folder / "README.md").read_text()
 
 
+def test_a_data_type_that_an_engine_does_not_have(
+    run: RunDir, nano: Path, base_texts: dict[str, str], tmp_path: Path, finetune: Command
+) -> None:
+    """It was a KeyError."""
+    python = engine(tmp_path, base_texts)
+    clips = ("--clips", run.manifest("test"), "--python", python)
+    command = ("verify", nano, "--engine", "crispasr", *clips, "--gguf-dtype", "Q4_K_M")
+    assert "--gguf-dtype Q4_K_M is not written for --format crispasr" in finetune(*command).err
+
+
 def test_what_cannot_be_written_is_an_error_before_the_comparison(
     run: RunDir, tmp_path: Path, finetune: Command
 ) -> None:

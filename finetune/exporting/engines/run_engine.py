@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def run_engine(
     for number, clip in enumerate(clips):
         path = work / f"{number}.npy"
         np.save(path, np.asarray(clip.samples, dtype=np.float32))
-        rows.append({**asdict(clip), "samples": str(path)})
+        rows.append({**vars(clip), "samples": str(path)})
     request, answer = work / "request.json", work / "answer.jsonl"
     request.write_text(json.dumps({**model, "clips": rows, "max_new_tokens": limit}), encoding="utf-8")
     log = work / "engine.log"

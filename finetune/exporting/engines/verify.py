@@ -19,6 +19,7 @@ from finetune.exporting.engines.registry import ENGINES, HF, gguf_format
 from finetune.exporting.engines.run_engine import EngineAnswer, EngineClip, run_engine
 from finetune.exporting.engines.sides import sides_of
 from finetune.exporting.gguf.formats import WRITERS
+from finetune.exporting.gguf.quantize import check_dtype
 from finetune.inference.encode import load_waveforms
 from finetune.inference.recognize import recognize
 from finetune.metrics.wer import score
@@ -132,6 +133,7 @@ def verify(
     with tempfile.TemporaryDirectory(prefix="finetune-verify-") as work:
         request, read = dict(sides.request), sides.format
         if sides.format == HF and (kind := gguf_format(engine)):  # first, because it can fail
+            check_dtype(kind, gguf_dtype)
             WRITERS[kind](folder, Path(work), gguf_dtype)
             request["gguf"], read = work, f"{kind} {gguf_dtype}"
         model = sides.load()
