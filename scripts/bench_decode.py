@@ -38,7 +38,7 @@ HEADER = (
     f"{'as greedy':>11}"
 )
 ERROR_RATES = (0.0, 0.02, 0.05, 0.1)  # of simulated drafts
-DRAFTED = ("lossless", "accurate", "fast", "ibm")  # decoders that use simulated drafts
+DRAFTED = ("lossless", "lossless-graphs", "accurate", "fast", "ibm")  # decoders that use simulated drafts
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=64, help="maximum number of clips (default 64)")
     parser.add_argument("--batches", default="1,8,32", help="batch sizes (default 1,8,32)")
     parser.add_argument("--rounds", type=int, default=3, help="measured rounds (default 3)")
-    parser.add_argument("--only", default=",".join(DECODERS), help="decoders to run, for example greedy,lossless")
+    parser.add_argument("--only", help="decoders to run, for example greedy,lossless (default: all of this device)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cpu for nano, otherwise cuda if available")
     parser.add_argument(
         "--cpu-time",
@@ -82,9 +82,11 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     args.device = args.device or ("cpu" if args.size == "nano" else default_device())
     args.batches = [int(size) for size in args.batches.split(",")]
-    args.only = args.only.split(",")
+    args.only = args.only.split(",") if args.only else [*DECODERS]
     if unknown := set(args.only) - DECODERS.keys():
         parser.error(f"--only: unknown decoder {', '.join(sorted(unknown))}; choose from {', '.join(DECODERS)}")
+    if args.device == "cpu":  # there are no CUDA graphs to measure
+        args.only = [name for name in args.only if not name.endswith("-graphs")]
     if args.size == "full" and args.device == "cpu":
         parser.error("--size full needs a GPU; use --size middle on a CPU")
     if args.cpu_time and args.device != "cpu":

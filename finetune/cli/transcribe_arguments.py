@@ -76,6 +76,11 @@ def _add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-probability", type=float, metavar="P", help="threshold of relaxed decoding")
     parser.add_argument("--batch-seconds", type=float, metavar="S", help="padded audio in a batch")
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="tokens per window of audio")
+    parser.add_argument(
+        "--cuda-graphs",
+        action=argparse.BooleanOptionalAction,
+        help="replay short passes of the language model as CUDA graphs, on a GPU",
+    )
 
 
 def options_from(args: argparse.Namespace, saved: TranscribeOptions) -> TranscribeOptions:
@@ -106,6 +111,7 @@ def options_from(args: argparse.Namespace, saved: TranscribeOptions) -> Transcri
                 "no_speech",
                 "batch_seconds",
                 "max_new_tokens",
+                "cuda_graphs",
             )
         },
     )

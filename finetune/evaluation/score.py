@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 LEADERBOARD = ("openasr", "whisper-en")  # normalizers of the Open ASR Leaderboard, which leaves out empty references
 NOT_A_REFERENCE = "ignore time segment in scoring"  # a mark of NIST's STM files
 # Settings of decoding that version 0.2 did not have. Without them its hypotheses are those of their defaults.
-NEW_SETTINGS = ("max_window", "keyword_method", "terms", "num_beams", "ctc_weight")
+NEW_SETTINGS = ("max_window", "keyword_method", "terms", "num_beams", "ctc_weight", "cuda_graphs")
 Decoder = Callable[[Sequence[Utterance]], list[Hypothesis]]
 
 

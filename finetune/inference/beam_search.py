@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from finetune.inference.session import Session
+from finetune.inference.session import open_session
 from finetune.model.granite import EncodedAudio, SpeechModel
 
 ROWS = 64  # most beams that the language model reads in one pass; each has a cache of its own
@@ -80,7 +80,12 @@ class Search:
 
 @torch.inference_mode()
 def beam_search(
-    model: SpeechModel, audio: EncodedAudio, prompts: list[list[int]], num_beams: int, max_new_tokens: int
+    model: SpeechModel,
+    audio: EncodedAudio,
+    prompts: list[list[int]],
+    num_beams: int,
+    max_new_tokens: int,
+    cuda_graphs: bool = False,
 ) -> list[Search]:
     """The finished search of each clip.
 
@@ -90,6 +95,7 @@ def beam_search(
         prompts: (B) token ids, of any lengths.
         num_beams: texts that are kept at each token.
         max_new_tokens: limit for each text, at least 1.
+        cuda_graphs: see `open_session`.
     """
     size = max(1, ROWS // num_beams)
     return [
@@ -101,15 +107,21 @@ def beam_search(
             prompts[first : first + size],
             num_beams,
             max_new_tokens,
+            cuda_graphs,
         )
     ]
 
 
 def _search_together(
-    model: SpeechModel, audio: EncodedAudio, prompts: list[list[int]], num_beams: int, max_new_tokens: int
+    model: SpeechModel,
+    audio: EncodedAudio,
+    prompts: list[list[int]],
+    num_beams: int,
+    max_new_tokens: int,
+    cuda_graphs: bool,
 ) -> list[Search]:
     eos, searches = model.tokenizer.eos_token_id, [Search(num_beams) for _ in prompts]
-    session = Session(model, len(prompts))
+    session = open_session(model, prompts, max_new_tokens, cuda_graphs)
     ends = torch.tensor([len(prompt) for prompt in prompts], device=model.device).cumsum(0) - 1
     log_probs = _log_probs(model, session.read(prompts, audio)[ends])
     active = list(range(len(prompts)))

@@ -26,6 +26,7 @@ from finetune.inference.draft_sources import CtcText, draft_texts
 from finetune.inference.encode import encode_batches
 from finetune.inference.keyword_biasing import biased_text
 from finetune.inference.segments import join_texts
+from finetune.inference.session import open_session
 from finetune.model.granite import EncodedAudio, SpeechModel
 from finetune.model.prompt import encode_text, render
 
@@ -146,6 +147,7 @@ def transcribe_batch(
             [drafts[row] for row in remaining],
             options.max_new_tokens,
             options.min_probability if options.decoder == "relaxed" else None,
+            open_session(model, [prompts[row] for row in remaining], options.max_new_tokens, options.cuda_graphs),
         )
         for row, out in zip(remaining, decoded, strict=True):
             hypotheses[row] = Hypothesis(
@@ -189,7 +191,7 @@ def _best_of_beams(
     """Hypotheses by beam search, with the keywords that the CTC head hears."""
     spelled = [row for row, item in enumerate(utterances) if has_ctc_text(item)]
     evidence = dict(zip(spelled, _ctc_log_probs(model, audio, spelled), strict=True))
-    searches = beam_search(model, audio, prompts, options.num_beams, options.max_new_tokens)
+    searches = beam_search(model, audio, prompts, options.num_beams, options.max_new_tokens, options.cuda_graphs)
     hypotheses = list[Hypothesis]()
     for row, (item, search) in enumerate(zip(utterances, searches, strict=True)):
         texts, keywords = [_text(model, beam.tokens) for beam in search.best], options.by_ctc(item.keywords)

@@ -48,7 +48,8 @@ class PackedPositions:
     slots: Tensor  # (N,) slot in the row's cache, equal to the position in the row
     offsets: Tensor  # (N,) index among the row's new tokens
     counts: list[int]  # (B,) new tokens of each row
-    used_slots: int  # slots in use after these tokens, in the longest row
+    used_slots: int  # slots that attention reads, at least those in use after these tokens in the longest row
+    exact: bool = True  # whether `used_slots` has no slot more
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -63,7 +64,7 @@ def _causal_mask(positions: PackedPositions, groups: int, dtype: torch.dtype) ->
     Returns None for one row with one token, which attends to all slots in use.
     """
     width, rows = max(positions.counts), len(positions.counts)
-    if width == 1 and rows == 1:
+    if width == 1 and rows == 1 and positions.exact:
         return None
     # A padded query attends to every slot: its output is not used, and a query without any slot would give NaN.
     last_slot = torch.full((rows, width), positions.used_slots, device=positions.slots.device)

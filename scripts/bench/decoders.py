@@ -17,7 +17,7 @@ from finetune.inference.decode import decode
 from finetune.inference.draft import Draft, token_text
 from finetune.inference.draft_sources import ctc_drafts
 from finetune.inference.recognize import Hypothesis, transcribe_batch
-from finetune.inference.session import Session
+from finetune.inference.session import Session, open_session
 from finetune.model.ctc import entropy
 from finetune.model.granite import EncodedAudio, SpeechModel
 from finetune.model.prompt import encode_text, render
@@ -199,7 +199,7 @@ def _decode_simulated(
     if relaxed:
         entropy(logits).amax(1).tolist()
     drafts = [Draft(model.tokenizer, row, [1.0] * len(row), []) for row in tokens]
-    return _decode_drafts(model, batch, audio, drafts, options.min_probability if relaxed else None)
+    return _decode_drafts(model, batch, audio, drafts, options, options.min_probability if relaxed else None)
 
 
 def lookup_only(model: SpeechModel, batch: Batch) -> list[Hypothesis]:
@@ -208,14 +208,20 @@ def lookup_only(model: SpeechModel, batch: Batch) -> list[Hypothesis]:
         Draft(model.tokenizer, phrases=[encode_text(model.tokenizer, f" {word}") for word in item.keywords])
         for item in batch.items
     ]
-    return _decode_drafts(model, batch, encode(model, batch), drafts, None)
+    return _decode_drafts(model, batch, encode(model, batch), drafts, DecodingOptions())
 
 
 def _decode_drafts(
-    model: SpeechModel, batch: Batch, audio: EncodedAudio, drafts: list[Draft], min_probability: float | None
+    model: SpeechModel,
+    batch: Batch,
+    audio: EncodedAudio,
+    drafts: list[Draft],
+    options: DecodingOptions,
+    min_probability: float | None = None,
 ) -> list[Hypothesis]:
     prompts = prompts_of(model, batch, audio.num_tokens.tolist())
-    rows = decode(model, audio, prompts, drafts, batch.max_new_tokens, min_probability)
+    session = open_session(model, prompts, batch.max_new_tokens, options.cuda_graphs)
+    rows = decode(model, audio, prompts, drafts, batch.max_new_tokens, min_probability, session)
     return [
         replace(
             hypothesis(model, item, row.tokens, row.passes, batch.max_new_tokens),
@@ -242,6 +248,8 @@ DECODERS: dict[str, Decoder] = {
     "generate": generate,
     "greedy": toolkit(DecodingOptions("greedy")),
     "lossless": toolkit(DecodingOptions("speculative")),
+    "greedy-graphs": toolkit(DecodingOptions("greedy", cuda_graphs=True)),
+    "lossless-graphs": toolkit(DecodingOptions("speculative", cuda_graphs=True)),
     "accurate": toolkit(ACCURATE),
     "fast": toolkit(FAST),
     "ibm": all_or_nothing,
@@ -252,6 +260,8 @@ NAMES = {
     "generate": "transformers generate",
     "greedy": "greedy",
     "lossless": "lossless",
+    "greedy-graphs": "greedy, CUDA graphs",
+    "lossless-graphs": "lossless, CUDA graphs",
     "accurate": "relaxed 0.7 / 0.2",
     "fast": "relaxed 3.0 / 0.1",
     "ibm": "IBM, all or nothing",

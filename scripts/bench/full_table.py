@@ -12,7 +12,7 @@ from finetune.core.files import read_json
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 TRAINED = "baseline,ours,checkpointing,compile"
-DECODED = "generate,greedy,lossless,floor"
+DECODED = "generate,greedy,greedy-graphs,lossless,lossless-graphs,floor"
 # Options of a measurement in small: two batches of the notebook, two clips.
 TINY = {
     "training": ["--clips", "32", "--steps", "1", "--only", "baseline,ours"],

@@ -121,6 +121,7 @@ OTHER: dict[str, object] = {  # by field, a value that is not the default
     "terms": ("aorta",),
     "num_beams": 3,
     "ctc_weight": 0.5,
+    "cuda_graphs": True,
 }
 
 
