@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice, zip_longest
 
 import numpy as np
 import torch
@@ -81,10 +82,10 @@ def encode_batches(
     load: Loader = load_waveforms,
     grouped: bool = False,
 ) -> Iterator[tuple[list[int], EncodedAudio, float]]:
-    """Encodes utterances batch by batch.
+    """Encodes utterances batch by batch. The audio of the next batch is read meanwhile.
 
     Args:
-        load: returns the samples (N,) at 16 kHz of some of the utterances.
+        load: returns the samples (N,) at 16 kHz of some of the utterances; another thread calls it.
         grouped: encode clips of similar lengths together, to compute less padding; a batch can be several calls.
 
     Yields:
@@ -93,8 +94,10 @@ def encode_batches(
     Raises:
         DataError: unusable audio.
     """
-    for batch in batches([item.duration for item in utterances], batch_seconds):
-        waves = iter(load([utterances[index] for index in batch]))
+    plan = batches([item.duration for item in utterances], batch_seconds)
+    chosen = [[utterances[index] for index in batch] for batch in plan]
+    for batch, loaded in zip(plan, _read_ahead(load, chosen), strict=True):
+        waves = iter(loaded)
         durations = [utterances[index].duration for index in batch]
         sizes = encoder_groups(durations, ENCODER_COST[model.device.type]) if grouped else [len(batch)]
         started = time.perf_counter()
@@ -104,6 +107,16 @@ def encode_batches(
             ]
             audio = EncodedAudio.concat(parts)
         yield batch, audio, time.perf_counter() - started
+
+
+def _read_ahead(load: Loader, groups: list[list[Utterance]]) -> Iterator[list[Waveform]]:
+    """The samples of each group; a thread reads those of the next one."""
+    with ThreadPoolExecutor(1) as reader:
+        ahead: Future[list[Waveform]] | None = None
+        for group, following in zip_longest(groups, groups[1:]):
+            ready = (ahead or reader.submit(load, group)).result()
+            ahead = reader.submit(load, following) if following else None
+            yield ready
 
 
 def _features(model: SpeechModel, wave: Waveform) -> Tensor:

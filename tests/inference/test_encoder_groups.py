@@ -1,15 +1,17 @@
 """Windows of similar lengths are encoded together; the texts do not depend on it."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 from conftest import embedded
 
+from finetune.core.errors import DataError
 from finetune.core.options import TranscribeOptions
 from finetune.data.manifest import Utterance
-from finetune.inference.encode import encode_batches, encoder_groups, load_waveforms
+from finetune.inference.encode import Waveform, encode_batches, encoder_groups, load_waveforms
 from finetune.inference.window_batches import Window, transcribe_windows
 from finetune.model.granite import EncodedAudio, SpeechModel
 
@@ -60,3 +62,26 @@ def test_batches_are_joined_with_zeros_as_padding() -> None:
     assert joined.states[..., 0].tolist() == [[1, 1, 1], [1, 0, 0], [1, 0, 0]]
     assert joined.speech is not None and joined.speech.tolist() == joined.states[..., 0].tolist()
     assert joined.num_frames.tolist() == joined.num_tokens.tolist() == [3, 1, 1] and joined.embeds.shape == (3, 1, 2)
+
+
+def test_the_next_batch_is_read_while_this_one_is_used(
+    model: Callable[[], SpeechModel], clips: list[Utterance]
+) -> None:
+    """One batch ahead and not more, in another thread; its error comes with its own batch."""
+    read, another = list[str](), threading.Event()
+
+    def load(chosen: Sequence[Utterance]) -> list[Waveform]:
+        read.append(chosen[0].id)
+        if len(read) == 2:
+            another.set()
+        if len(read) == 3:
+            raise DataError("damaged")
+        return load_waveforms(chosen)
+
+    batches = encode_batches(model(), clips[:3], 0.1, load)
+    next(batches)
+    assert another.wait(10) and len(read) == 2
+    next(batches)
+    with pytest.raises(DataError, match="damaged"):
+        next(batches)
+    assert not [*encode_batches(model(), [], 60.0)]
