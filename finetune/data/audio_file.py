@@ -2,7 +2,8 @@
 
 libsndfile reads WAV, FLAC, MP3, Ogg, Opus, AIFF and others; PyAV (`av_file`) reads what libsndfile cannot open. The
 suffix does not matter. libsndfile believes an estimated or stated length, so MP3 frames are counted, the links of a
-chained Ogg file and the parts of a joined FLAC are found, and the size of a WAV is compared with the file.
+chained Ogg file and the parts of a joined FLAC, AIFF, AU or CAF are found, and the size of a WAV is compared with the
+file.
 """
 
 import re
@@ -29,10 +30,17 @@ UNKNOWN_FRAMES = 1 << 40  # libsndfile returns a huge number for a FLAC without 
 TAG_TOLERANCE = 2  # frames; some encoders count the tag itself or the frame after the last
 MIN_MPEG_SHARE = 0.5  # of a file that libsndfile does not recognize; with fewer MPEG frames it is something else
 FLAC_HEADER = 26  # bytes up to the end of the number of samples
-FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # and the size of its first block
+STARTS = {  # by the first bytes of a file, the start of each file that was joined in it
+    b"fLaC": re.compile(rb"fLaC[\x00\x80]\x00\x00\x22"),  # and the size of its first block
+    b"FORM": re.compile(rb"FORM.{4}AIF[FC]", re.DOTALL),
+    b".snd": re.compile(
+        rb"\.snd\0\0.{6}\0\0\0[\x01-\x1b]\0.{3}\0\0\0[\x01-\x10]", re.DOTALL
+    ),  # encoding, rate, channels
+    b"caff": re.compile(rb"caff\0\x01..desc\0{7}\x20", re.DOTALL),
+}
 
 _parts_of = SourceCache[tuple[MpegPart, ...]](256)
-_flac_starts_of = SourceCache[tuple[int, ...]](1 << 16)  # to find them reads the file, so segments of many need it
+_starts_of = SourceCache[tuple[int, ...]](1 << 16)  # to find them reads the file, so segments of many need it
 
 
 class AudioFile(Protocol):
@@ -118,6 +126,8 @@ def _open(source: AudioSource, head: bytes) -> AudioFile:
             len(parts) > 1 or any(len(part.ranges) > 1 for part in parts)
         ):
             return _open_mpeg(source, parts)
+    if head[:4] in STARTS and head[:4] != b"fLaC" and (joined := _open_joined(source, head[:4])):
+        return joined
     try:
         file = SoundFileReader(source)
     except UnicodeEncodeError as error:
@@ -141,17 +151,23 @@ def _better_reader(source: AudioSource, file: SoundFileReader) -> AudioFile | No
         return _open_pieces(source, [(b"", [link]) for link in links])
     if file.frames > UNKNOWN_FRAMES:
         return _open_flac_without_length(source, file)
-    if file.format == "FLAC" and len(starts := _flac_starts_of.get(source, lambda: _flac_starts(source))) > 1:
-        return _open_pieces(source, [(b"", [span]) for span in pairwise((0, *starts[1:], source.size))])
-    return None
+    return _open_joined(source, b"fLaC") if file.format == "FLAC" else None
 
 
-def _flac_starts(source: AudioSource) -> tuple[int, ...]:
-    """Where the FLAC files begin that were joined in one. A large file that is not on this machine is not searched."""
+def _open_joined(source: AudioSource, kind: bytes) -> AudioFile | None:
+    """The files that were joined in one; None if there is only one. `kind` is a key of STARTS."""
+    starts = _starts_of.get(source, lambda: _starts(source, STARTS[kind]))
+    if len(starts) < 2:
+        return None
+    return _open_pieces(source, [(b"", [span]) for span in pairwise((0, *starts[1:], source.size))])
+
+
+def _starts(source: AudioSource, start: re.Pattern[bytes]) -> tuple[int, ...]:
+    """Where the files begin that were joined in one. A large file that is not on this machine is not searched."""
     if isinstance(source, Parts):
         return ()
     with source.buffer() as data:
-        return tuple(match.start() for match in FLAC_START.finditer(data))
+        return tuple(match.start() for match in start.finditer(data))
 
 
 def _open_flac_without_length(source: AudioSource, file: SoundFileReader) -> AudioFile:

@@ -174,13 +174,14 @@ def test_encodings_without_random_access(tmp_path: Path, subtype: str) -> None:
     assert np.array_equal(later, wave[32_000:40_000]) and np.array_equal(earlier, wave[8_000:24_000])
 
 
-def test_flac_files_that_were_joined_are_read_to_the_end_of_the_last_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["flac", "aiff", "au", "caf"])
+def test_files_that_were_joined_byte_by_byte_are_read_to_the_end_of_the_last_one(tmp_path: Path, suffix: str) -> None:
     waves, joined = [speechlike(seconds, 16_000, seed=seed) for seed, seconds in enumerate((2, 1, 1.5))], b""
     for wave in waves:
-        soundfile.write(tmp_path / "part.flac", wave, 16_000)
-        joined += (tmp_path / "part.flac").read_bytes()
-    (tmp_path / "joined.flac").write_bytes(joined)
-    path = tmp_path / "joined.flac"
+        soundfile.write(tmp_path / f"part.{suffix}", wave, 16_000)
+        joined += (tmp_path / f"part.{suffix}").read_bytes()
+    path = tmp_path / f"joined.{suffix}"
+    path.write_bytes(joined)
     assert np.abs(load_audio(path) - np.concatenate(waves)[:, 0]).max() < 1e-4
     assert np.array_equal(load_audio(path, 1.5, 2.0), load_audio(path)[24_000:56_000])  # of all three parts
 
