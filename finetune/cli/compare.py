@@ -19,7 +19,8 @@ DESCRIPTION = f"""Scores systems on the same clips with the same normalizer, and
 
 A system is one of
   runs/NAME           the adapted model's hypotheses in a run directory; runs/NAME:base are those of its base model
-  FILE                hypotheses: JSON Lines or CSV/TSV with pred_text and id (or audio_filepath), or TRN
+  FILE                hypotheses: JSON Lines or CSV/TSV with pred_text and id (or audio_filepath), TRN,
+                      or one JSON object of texts by id
   FOLDER              an exported or base model, or a hub name; it transcribes the clips now
   whisper:SIZE        Whisper with faster-whisper, openai-whisper or transformers, the first that is installed
   openai:MODEL        an OpenAI-compatible endpoint at OPENAI_BASE_URL, with OPENAI_API_KEY

@@ -1,17 +1,24 @@
 """Reads hypothesis files of any recognizer (JSON Lines, CSV, TSV, TRN): exactly one text for each clip."""
 
+import json
+import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unicodedata import normalize
 
 from finetune.core.errors import DataError
+from finetune.core.files import repeated_key
 from finetune.core.wording import count
 from finetune.data.byte_range import parse_byte_range
+from finetune.data.formats.nist import one_reading
 from finetune.data.formats.tables import read_table
 from finetune.data.text_lines import read_text
+
+log = logging.getLogger(__name__)
 
 TEXT = "pred_text"
 KEYS = ("id", "audio_filepath")  # columns that identify a clip
@@ -41,7 +48,8 @@ def read_hypotheses(path: Path, clips: Sequence[ClipNames], unmatched: list[str]
     """Reads the hypothesis of each clip.
 
     Rows of JSON Lines, CSV and TSV have `pred_text` and `id`, or `audio_filepath` (relative or absolute: one of the
-    two paths must end with the other). Lines of TRN are `words (id)`, as in sclite and `evaluation/*.trn`.
+    two paths must end with the other). A JSON file can be one object of texts by id. Lines of TRN are `words (id)`, as
+    in sclite and `evaluation/*.trn`; of alternatives `{ a / b }` the first one is read.
 
     Args:
         path: the file.
@@ -105,6 +113,8 @@ def _table_rows(path: Path) -> list[_Row]:
     if path.suffix.lower() not in FORMATS:
         raise DataError(f"{path}: unknown format {path.suffix or '(no suffix)'}; use {', '.join(FORMATS)} or .trn")
     rows = []
+    if texts := _texts_by_id(path):
+        return [_Row({"id": name.strip()}, HypothesisRow(text, {})) for name, text in texts.items()]
     for row in read_table(path):
         cells = {str(name).strip(): value for name, value in row.values.items()}
         if not isinstance(text := cells.get(TEXT), str):
@@ -119,15 +129,37 @@ def _table_rows(path: Path) -> list[_Row]:
     return rows
 
 
+def _texts_by_id(path: Path) -> dict[str, str]:
+    """The texts of a file that is one JSON object `{"id": "text"}`; none if it has rows."""
+    if path.suffix.lower() != ".json":
+        return {}
+    try:
+        content = json.loads(text := read_text(path))
+    except (ValueError, RecursionError):
+        return {}  # JSON Lines, or damaged
+    if not isinstance(content, dict) or TEXT in content:
+        return {}
+    if key := repeated_key(text, content):
+        raise DataError(f"{path}: the id {key!r} is there twice, with different texts")
+    if not all(isinstance(value, str) for value in content.values()):
+        raise DataError(
+            f"{path}: one JSON object, but its values are not texts; give a text for each id, or a list of objects with "
+            f"id and {TEXT}"
+        )
+    return content
+
+
 def _trn_rows(path: Path) -> list[_Row]:
-    rows = []
+    rows, notes = [], Counter[str]()
     for number, line in enumerate(read_text(path).split("\n"), 1):
         line = line.rstrip("\r")
         if not line.strip() or line.startswith(";;"):
             continue
         if not (match := _TRN.fullmatch(line)):
             raise DataError(f"{path}:{number}: not a TRN line; write words, then (id): {line[-60:]!r}")
-        rows.append(_Row({"label": match[2]}, HypothesisRow(match[1].strip(), {})))
+        rows.append(_Row({"label": match[2]}, HypothesisRow(one_reading(match[1], notes), {})))
+    for note in notes:
+        log.info("%s: %s", path, note)
     return rows
 
 

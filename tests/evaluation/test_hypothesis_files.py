@@ -36,6 +36,7 @@ def test_every_format_gives_the_same_texts(tmp_path: Path) -> None:
     files = {
         "a.jsonl": "\n".join(map(json.dumps, rows())) + "\n\n",
         "list.json": json.dumps(rows()),
+        "by_id.json": json.dumps({row["id"]: row["pred_text"] for row in rows()}, indent=1),
         "a.csv": "id,pred_text,note\n" + "".join(f'u{number},"{text}",x\n' for number, text in enumerate(quoted)),
         "a.tsv": "pred_text\tid\n" + "".join(f"{text}\tu{number}\n" for number, text in enumerate(HYPOTHESES)),
         "ids.trn": "".join(f"{text} (u{number})\n" for number, text in enumerate(HYPOTHESES)),
@@ -95,6 +96,21 @@ def test_unknown_formats_are_errors(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("words\n")
     with pytest.raises(DataError, match=r"unknown format \.txt; use \.jsonl"):
         texts(tmp_path / "a.txt")
+
+
+def test_one_json_object_has_a_text_for_each_id(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"u0": "one", "u0": "two"}')
+    with pytest.raises(DataError, match="the id 'u0' is there twice"):
+        texts(path)
+    path.write_text('{"text": "one", "segments": []}')
+    with pytest.raises(DataError, match="values are not texts; give a text for each id, or a list"):
+        texts(path)
+
+
+def test_of_alternatives_in_trn_the_first_one_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.trn").write_text("take { two / 2 } { @ / um } (big) ones { uh / @ } (u0)\n")
+    assert texts(tmp_path / "a.trn", CLIPS[:1]) == ["take two um big ones uh"]
 
 
 def test_missing_unknown_and_duplicate_ids_are_counted_and_named(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def parse_stm(text: str) -> Annotation:
             notes["segments that are not scored (ignore_time_segment_in_scoring) are not read"] += 1
             continue
         speaker = "" if cells[2].lower() in NO_NAME else cells[2]
-        words = _one_reading(words, notes)
+        words = one_reading(words, notes)
         extra: dict[str, object] = {"stm_label": label} if label else {}
         cues.append(Cue(where, start, end, words.strip() or None, speaker, None, cells[0], extra))
         channels.append(cells[1])
@@ -73,8 +73,8 @@ def parse_ctm(text: str) -> Annotation:
     return Annotation(join_words(_with_channels(words, channels)), notes)
 
 
-def _one_reading(words: str, notes: Counter[str]) -> str:
-    """The words of a segment with the first of each alternatives, and optional words without brackets."""
+def one_reading(words: str, notes: Counter[str]) -> str:
+    """Words with the first of each alternatives, and optional words without brackets; `notes` counts both."""
 
     def first(match: re.Match[str]) -> str:
         notes["of alternatives { a / b }, the first one with words is read"] += 1
