@@ -12,7 +12,10 @@ and significance testing for MT", 2005). It decides; an interval of a difference
 """
 
 import math
+import re
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,8 +26,15 @@ from finetune.metrics.significance import CONFIDENCE, POWER, SIGNIFICANCE, Inter
 from finetune.metrics.t_distribution import t_quantile
 
 Statistic = Callable[[FloatArray], FloatArray]  # summed counts (M, N) to scores (N,) from 0 to 1; higher is better
+_Tested = TypeVar("_Tested", Interval, PairedDifference)
 _TAIL = (1 - CONFIDENCE) / 2
 _EQUAL = 1e-12  # standard error of blocks that all have the same effect
+
+
+def with_unit(result: _Tested, unit: str) -> _Tested:
+    """The result of a test over blocks of this unit, which its note names: "only 4 speakers"."""
+    name = {"utterance": "clip"}.get(unit, unit)
+    return replace(result, note=re.sub(r"\bblock", name, result.note))
 
 
 def score_interval(

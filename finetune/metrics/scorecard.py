@@ -11,7 +11,7 @@ from finetune.metrics.chrf import chrf, chrf_counts, chrf_error
 from finetune.metrics.groups import GroupTable, group_table, in_bins
 from finetune.metrics.hallucination import false_keywords, flags
 from finetune.metrics.mapsswe import Mapsswe, mapsswe
-from finetune.metrics.score_intervals import score_difference, share_interval
+from finetune.metrics.score_intervals import score_difference, share_interval, with_unit
 from finetune.metrics.scores import (
     BlockUnit,
     Comparison,
@@ -146,7 +146,7 @@ def scorecard(clips: Sequence[Clip], outputs: Sequence[SystemOutput], options: S
     term_counts = count_terms(references, hypotheses, list(options.terms), preset) if options.terms else None
     scores = Scores(
         **vars(counts),
-        interval=bootstrap_wer(errors, words, blocks.names, options.replicas, options.seed),
+        interval=with_unit(bootstrap_wer(errors, words, blocks.names, options.replicas, options.seed), blocks.unit),
         blocks=BlockUnit(blocks.unit, blocks.note, blocks.scope, blocks.speakers),
         normalizer=preset,
         raw_wer=raw.wer,
@@ -211,7 +211,7 @@ def term_scores(counts: TermCounts, blocks: Blocks, options: ScoringOptions) -> 
         if not total.support:
             return TermScores(**vars(total))
         misses = counts.misses(row.term for row in chosen)
-        missed = share_interval(*misses, blocks.names, options.replicas, options.seed)
+        missed = with_unit(share_interval(*misses, blocks.names, options.replicas, options.seed), blocks.unit)
         return TermScores(**vars(total), low=max(0.0, 1 - missed.high), high=1 - missed.low, note=missed.note)
 
     return TermsBySeen(summary(True), summary(False))
@@ -252,6 +252,7 @@ def comparison(
     words = [count_words(edits) for edits in rows[0]]
     blocks = choose_blocks(units_of(clips))
     pair = paired_difference(errors[0], errors[1], words, blocks.names, options.replicas, options.seed)
+    pair = with_unit(pair, blocks.unit)
     return Comparison(**vars(pair), mapsswe=mapsswe(rows[0], rows[1]), scope=blocks.scope, speakers=blocks.speakers)
 
 
@@ -264,6 +265,7 @@ def _translation_comparison(
     blocks = choose_blocks(units_of([clips[index] for index in scored]))
     counts = [[chrf_counts(clips[index].text, outputs[index].text) for index in scored] for outputs in (first, second)]
     pair = score_difference(counts[0], counts[1], blocks.names, chrf, options.replicas, options.seed)
+    pair = with_unit(pair, blocks.unit)
     return Comparison(
         difference=-pair.difference,
         low=-pair.high,

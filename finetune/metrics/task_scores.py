@@ -12,7 +12,7 @@ from finetune.metrics.blocks import choose_blocks
 from finetune.metrics.chrf import chrf, chrf_counts
 from finetune.metrics.hallucination import written_language
 from finetune.metrics.normalizer import UNSPACED
-from finetune.metrics.score_intervals import Statistic, score_difference, score_interval
+from finetune.metrics.score_intervals import Statistic, score_difference, score_interval, with_unit
 from finetune.metrics.scorecard import Clip, ScoringOptions, SystemOutput, units_of
 from finetune.metrics.scores import BlockUnit
 from finetune.metrics.significance import Interval, PairedDifference, bootstrap_wer, paired_difference
@@ -102,7 +102,7 @@ def task_scores(clips: Sequence[Clip], outputs: Sequence[SystemOutput], options:
             if metric == "CER":  # clips with nearly equal rates can give an interval without an upper end
                 worst = max(map(error_rate, errors, lengths))
                 interval = replace(interval, high=min(interval.high, max(1.0, worst)))
-        scores[metric] = TaskScore(value, interval)
+        scores[metric] = TaskScore(value, with_unit(interval, blocks.unit))
     written = (
         written_language(item.text, text, item.text_language) for item, text in zip(items, hypotheses, strict=True)
     )
@@ -130,18 +130,17 @@ def task_differences(
     """
     chosen = _scored(clips)
     items, seed = [clips[i] for i in chosen], options.seed
-    groups = choose_blocks(units_of(items or clips)).names
+    blocks = choose_blocks(units_of(items or clips))
     a, b = (_counts(items, [outputs[i].text for i in chosen], options.preset) for outputs in (first, second))
     differences: dict[Metric, PairedDifference] = {}
     for metric in a:
         if metric in _STATISTICS:
-            differences[metric] = score_difference(
-                a[metric], b[metric], groups, _STATISTICS[metric], options.replicas, seed
-            )
+            pair = score_difference(a[metric], b[metric], blocks.names, _STATISTICS[metric], options.replicas, seed)
         else:
             errors_a, errors_b = ([row[0] for row in counts[metric]] for counts in (a, b))
             lengths = [row[1] for row in a[metric]]
-            differences[metric] = paired_difference(errors_a, errors_b, lengths, groups, options.replicas, seed)
+            pair = paired_difference(errors_a, errors_b, lengths, blocks.names, options.replicas, seed)
+        differences[metric] = with_unit(pair, blocks.unit)
     return differences
 
 

@@ -398,10 +398,10 @@ def test_no_wer_is_shown_without_reference_words(compare: Run) -> None:
 def test_a_note_on_one_system_has_its_name(compare: Run) -> None:
     write("right.jsonl", [{"id": row["id"], "pred_text": row["text"]} for row in read("test.jsonl")])
     _, out, _ = compare("bad.jsonl", "right.jsonl", "--manifest", "test.jsonl")
-    assert "\nright.jsonl: word errors are equal in all 12 blocks" in out
+    assert "\nright.jsonl: word errors are equal in all 12 speakers" in out
     write("few.jsonl", [{**row, "speaker": "s0"} for row in read("test.jsonl")][:4])
     _, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "few.jsonl")
-    assert out.count("only 4 blocks: the interval is not reliable") == 1 and "jsonl: only" not in out
+    assert out.count("only 4 clips: the interval is not reliable") == 1 and "jsonl: only" not in out
 
 
 def test_no_wer_of_no_clips_is_shown_if_all_clips_are_suspicious(compare: Run) -> None:

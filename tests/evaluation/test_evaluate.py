@@ -217,7 +217,7 @@ def test_scores_terms_and_decoders(run: RunDir, backend: FixedBackend, tmp_path:
     assert (base.wer, base.substitutions, base.insertions) == (pytest.approx(4 / 9), 2, 2)
     assert adapted.wer == pytest.approx(2 / 9)
     assert base.interval.low <= base.wer <= base.interval.high
-    assert "only 3 blocks" in base.interval.note
+    assert "only 3 clips" in base.interval.note
     assert base.terms and adapted.terms
     assert base.terms.seen.recall == 0 and adapted.terms.seen.recall == 1
     unseen = adapted.terms.unseen

@@ -232,7 +232,7 @@ def test_the_verdict_of_translations_follows_chrf(run: RunDir) -> None:
     ]
     assert (rows[-1].wrong_base, rows[-1].wrong_adapted) == ("12 es", "0")
     notes = task_notes(mixed.tasks)
-    assert len(notes) == 2 and notes[0].startswith("test, transcribe es: word errors are equal in all 12 blocks")
+    assert len(notes) == 2 and notes[0].startswith("test, transcribe es: word errors are equal in all 12 clips")
 
 
 def test_lost_translations_of_the_canary_are_forgetting(run: RunDir) -> None:

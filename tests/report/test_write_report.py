@@ -241,7 +241,7 @@ def test_a_report_with_missing_sections(run: RunDir, tmp_path: Path) -> None:
     assert not {"terms", "keywords", "probes", "suspicious", "transcripts"} & set(ids)
     for reason in ("no data.canary", "evaluate.probes is off", "no data.terms, and no column"):
         assert reason in elements.text
-    assert "No significant difference" in elements.text and "only 3 blocks" in elements.text.lower()
+    assert "No significant difference" in elements.text and "only 3 clips" in elements.text.lower()
 
 
 def test_scores_with_a_list_of_terms_say_so(run: RunDir, page: str, tmp_path: Path) -> None:
