@@ -116,7 +116,7 @@ def format_comparison(result: "CompareResult") -> list[str]:
         first.blocks.note,
         *_with_names({name: entry.interval.note for name, entry in result.systems.items()}),
         *_with_names({f"{name} against {baseline}": row.note for name, row in result.comparisons.items()}),
-        *(f"{name}: {note}" for name, entry in result.systems.items() if (note := empty_references_note(entry))),
+        *_with_names({name: empty_references_note(entry) for name, entry in result.systems.items()}),
         *result.notes,
         *(
             f"{name}: no text for {entry.silent} of {count(entry.with_speech, 'clip')} with speech: its error rate "

@@ -143,8 +143,8 @@ def _texts_by_id(path: Path) -> dict[str, str]:
         raise DataError(f"{path}: the id {key!r} is there twice, with different texts")
     if not all(isinstance(value, str) for value in content.values()):
         raise DataError(
-            f"{path}: one JSON object, but its values are not texts; give a text for each id, or a list of objects with "
-            f"id and {TEXT}"
+            f"{path}: one JSON object, but its values are not texts; give a text for each id, or a list of objects "
+            f"with id and {TEXT}"
         )
     return content
 

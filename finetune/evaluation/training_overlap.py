@@ -78,14 +78,19 @@ def limited(test: Comparison, names: Sequence[str], overlaps: Mapping[str, Train
 
 
 def overlap_notes(overlaps: Mapping[str, TrainingOverlap], clips: Sequence[Clip]) -> Iterator[str]:
-    """Sentences on each system with an overlap."""
+    """Sentences on each overlap, with the systems that have it."""
     speakers = len({clip.speaker for clip in clips} - {""})
-    for name, overlap in overlaps.items():
+    for overlap in dict.fromkeys(overlaps.values()):
+        names = [name for name in overlaps if overlaps[name] == overlap]
+        systems, was, its = " and ".join(names), *(("was", "its") if len(names) == 1 else ("were", "their"))
         if overlap.clips:
             number = overlap.clips
-            yield f"{name}: {count(number, 'clip')} {verb(number, 'is', 'are')} in its training data: too good a score"
+            yield (
+                f"{systems}: {count(number, 'clip')} {verb(number, 'is', 'are')} in {its} training data: too good a "
+                "score"
+            )
         if overlap.speakers:
             yield (
-                f"{name} was trained with {len(overlap.speakers)} of {count(speakers, 'speaker')}: its scores do not "
-                "apply to new speakers"
+                f"{systems} {was} trained with {len(overlap.speakers)} of {count(speakers, 'speaker')}: {its} scores "
+                "do not apply to new speakers"
             )

@@ -28,7 +28,7 @@ from finetune.evaluation.compare import write_comparison
 from finetune.evaluation.compare_result import CompareResult
 from finetune.evaluation.system_terms import terms_note
 from finetune.evaluation.systems import System, SystemHypotheses, Transcriber, parse_system, run_system
-from finetune.evaluation.training_overlap import training_overlap
+from finetune.evaluation.training_overlap import TrainingOverlap, overlap_notes, training_overlap
 from finetune.exporting.bundle import add_transcriber
 from finetune.metrics.scorecard import ScoringOptions, SystemOutput
 from finetune.metrics.significance import holm
@@ -324,6 +324,16 @@ def test_training_clips_of_an_export_are_noted(folder: Path) -> None:
     result = compare_with({"model": lambda model, clips: outputs}, "bad.jsonl", "runs/demo/export")
     assert f"runs/demo/export: {CLIPS} clips are in its training data: too good a score" in result.notes
     assert result.comparisons["runs/demo/export"].scope == "these speakers"  # those of the clips, whatever their names
+
+
+def test_systems_with_the_same_training_clips_share_a_note() -> None:
+    overlap = TrainingOverlap(frozenset({"anna"}), 2)
+    notes = list(overlap_notes({"runs/a": overlap, "runs/a/export": overlap, "b": TrainingOverlap(frozenset(), 1)}, []))
+    assert notes == [
+        "runs/a and runs/a/export: 2 clips are in their training data: too good a score",
+        "runs/a and runs/a/export were trained with 1 of 0 speakers: their scores do not apply to new speakers",
+        "b: 1 clip is in its training data: too good a score",
+    ]
 
 
 def test_training_speakers_are_known_by_their_audio_and_by_other_spellings(folder: Path) -> None:
