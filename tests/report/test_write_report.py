@@ -244,6 +244,18 @@ def test_a_report_with_missing_sections(run: RunDir, tmp_path: Path) -> None:
     assert "No significant difference" in elements.text and "only 3 clips" in elements.text.lower()
 
 
+def test_groups_with_equal_rates_have_no_worst_one(run: RunDir, page: str, tmp_path: Path) -> None:
+    other = RunDir(shutil.copytree(run.root, tmp_path / "run"))
+    scores = read_json(other.scores)
+    for gap, shown in ((0.05, True), (0.0, False)):
+        for table in scores["groups"]["test"]:
+            table["worst"], table["gap"] = {"adapted": "north"}, {"adapted": gap}
+        write_json(other.scores, scores)
+        write_report(other)
+        assert ("highest WER: north, gap 5.0 points" in Elements(other.page.read_text()).text) == shown
+        assert ("highest WER" in other.page.read_text()) == shown
+
+
 def test_scores_with_a_list_of_terms_say_so(run: RunDir, page: str, tmp_path: Path) -> None:
     """Also if keywords of rows were written too, so that the WER without the list is not known."""
     listed = "Both models had a list of 2 terms (decode.terms)."
