@@ -731,6 +731,17 @@ def test_the_printed_improvements_have_no_word_errors_of_translations(tmp_path: 
     assert summary.index("reference  the internationalization") < summary.index("reference  he goes home")
 
 
+def test_the_printed_summary_without_a_wer_does_not_say_wer(tmp_path: Path, fake: FakeStages) -> None:
+    run = fake.run(recipe(tmp_path), "export")
+    write_utterances(run, ("he goes home", "he is home", "he goes home"), target="en")
+    content = read_json(run.summary)
+    for scores in content["scores"].values():
+        for system in ("base", "adapted"):
+            scores[system]["chrf"] = 0.5
+    lines = format_summary(run, RunSummary.model_validate(content)).splitlines()
+    assert lines[1].split() == ["scores", "base", "adapted"]
+
+
 def test_the_printed_summary_of_a_japanese_run_counts_characters(tmp_path: Path, fake: FakeStages) -> None:
     run = fake.run(recipe(tmp_path), "export")
     write_utterances(run, ("今日は晴れ", "きのうは雨", "今日は晴れだ"))

@@ -24,7 +24,8 @@ def format_summary(run: RunDir, summary: RunSummary) -> str:
 
     The next step is to transcribe, or to read the advice of the report if domain or general speech are worse.
     """
-    lines = ["", f"{'WER (%)':{WIDTH}} {'base':>8} {'adapted':>9}"]
+    rates = {both.base.error_name for name in LABELS if (both := summary.scores.get(name)) and both.base.chrf is None}
+    lines = ["", f"{'WER (%)' if 'WER' in rates else 'scores':{WIDTH}} {'base':>8} {'adapted':>9}"]
     for name, label in LABELS.items():
         if (scores := summary.scores.get(name)) and scores.base.chrf is None:
             if scores.base.without_words:
