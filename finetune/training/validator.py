@@ -118,4 +118,5 @@ class Validator:
     def score_and_keep_best(self, alpha: float) -> str:
         """Validates the current weights, saves them if they are the best, and returns the scores as text."""
         scores = self.validate()
-        return format_scores(scores) + "  (best)" * self.save_if_best(scores, alpha)
+        mark = "  (best)" if scores.valid < 1 else "  (best so far, but no better than empty texts)"
+        return format_scores(scores) + mark * self.save_if_best(scores, alpha)

@@ -198,6 +198,14 @@ def test_the_scores_of_a_resumed_run_are_those_of_its_best_adapter(
     assert (f"valid WER {100 * repeated:.1f} %  (best)" in caplog.text) == says_best
 
 
+def test_an_adapter_that_is_no_better_than_empty_texts_says_so(
+    trained: Trained, tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        Trainer(tiny(tmp_path, "x"), prepared(trained[1], tmp_path), measure=lambda *_: Scores(1.0, None)).fit()
+    assert "valid WER 100.0 %  (best so far, but no better than empty texts)" in caplog.text
+
+
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"best": {"wer": 1}, "best_epoch": 1, "best_alpha": 1}'])
 def test_a_best_adapter_without_its_scores_has_those_of_the_checkpoint(
     trained: Trained, tmp_path: Path, content: str | None
