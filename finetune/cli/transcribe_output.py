@@ -99,7 +99,7 @@ def summary_line(transcripts: "list[Transcript]") -> str:
     audio, seconds = sum(item.duration for item in transcripts), sum(item.seconds for item in transcripts)
     acceptances = [item.acceptance for item in transcripts if item.acceptance is not None]
     draft = f", {100 * sum(acceptances) / len(acceptances):.0f} % of the draft accepted" if acceptances else ""
-    return f"{audio:.1f} s of audio in {seconds:.1f} s (real-time factor {seconds / audio:.3f}{draft})"
+    return f"{audio:.1f} s of audio in {seconds:.1f} s (RTFx {audio / max(seconds, 1e-3):.1f}{draft})"
 
 
 def log_notes(item: "Transcript", name: str, options: TranscribeOptions) -> None:

@@ -160,8 +160,8 @@ def format_verification(result: "Verification", note: str = "") -> list[str]:
     lines = [
         f"{result.engine} ({versions}), format {result.format}: {result.equal} of {count(result.clips, 'text')} equal; "
         f"WER {100 * result.engine_wer:.1f} %, here {100 * result.toolkit_wer:.1f} %{note}",
-        f"{result.engine_seconds:.1f} s for {result.audio_seconds:.1f} s of audio (real-time factor "
-        f"{result.engine_seconds / result.audio_seconds:.2f}), {result.load_seconds:.1f} s to load, "
+        f"{result.engine_seconds:.1f} s for {result.audio_seconds:.1f} s of audio (RTFx "
+        f"{result.audio_seconds / max(result.engine_seconds, 1e-3):.1f}), {result.load_seconds:.1f} s to load, "
         f"{result.peak_memory_bytes / 1e6:.0f} MB",
     ]
     if result.adapted == 0:

@@ -39,7 +39,7 @@ def test_a_bad_file_is_named_and_the_others_are_transcribed(finetune: Command, t
     assert result.code == 1
     assert f"{bad}: not audio" in result.err and f"{tmp_path / 'gone.wav'}: no such file" in result.err
     assert [line for line in result.out.splitlines() if line.startswith(f"{good}:")]
-    assert "1.0 s of audio in" in result.err
+    assert "1.0 s of audio in" in result.err and "(RTFx " in result.err
 
 
 def test_several_processes_write_what_one_writes(finetune: Command, tmp_path: Path) -> None:
