@@ -12,7 +12,7 @@ from finetune.report.verdict import BAD, forgetting, hallucination
 from finetune.report.wording import percent, points, sentence
 
 GROUP_GAP = 0.1  # WER of the worst group minus WER of the best group
-STILL_FALLING = 0.05  # relative decrease of the validation WER in the last evaluation
+STILL_FALLING = 0.05  # relative decrease of the validation WER in the last evaluation below that of all earlier ones
 SUSPICIOUS_FRACTION = 0.02  # of test clips
 CHANGED_FRACTION = 0.01  # of test clips whose text the normalizer empties or halves
 LARGEST_FACTOR = 100  # a larger test set is not advised
@@ -156,10 +156,12 @@ def hallucinated(facts: Facts) -> Advice | None:
     finding = hallucination(facts.results)
     if finding.state != BAD:
         return None
+    untrained = not facts.recipe.augment.no_speech
     return Advice(
         "hallucinated",
         f"The adapted model hallucinates more than the base. {finding.detail}",
-        "Remove silence before decoding (finetune transcribe splits at pauses; use --vad silero for noisy audio), or "
+        ("Train with clips without speech (augment.no_speech: 0.05), remove" if untrained else "Remove")
+        + " silence before decoding (finetune transcribe splits at pauses; use --vad silero for noisy audio), or "
         "interpolate towards the base (train.interpolate).",
     )
 
@@ -260,12 +262,13 @@ def _recall_of(terms: Sequence[str], rows: Sequence[TermRow]) -> float | None:
 def still_learning(facts: Facts) -> Advice | None:
     if len(facts.valid) < 2:
         return None
-    (_, previous_wer), (epoch, last_wer) = facts.valid[-2:]
-    if not previous_wer or (previous_wer - last_wer) / previous_wer < STILL_FALLING:
+    lowest = min(wer for _, wer in facts.valid[:-1])
+    epoch, last_wer = facts.valid[-1]
+    if not lowest or (lowest - last_wer) / lowest < STILL_FALLING:
         return None
     return Advice(
         "still learning",
-        f"The validation WER still fell at the end, from {percent(previous_wer)} to {percent(last_wer)} % in epoch "
+        f"The validation WER still fell at the end, from {percent(lowest)} to {percent(last_wer)} % in epoch "
         f"{epoch}.",
         "Train longer (train.epochs).",
     )

@@ -226,6 +226,21 @@ def test_rules_of_the_run() -> None:
     )
 
 
+@pytest.mark.parametrize(("last", "applies"), [(0.1, False), (0.2, False), (0.08, True)])
+def test_a_validation_that_only_returns_to_an_earlier_one_is_no_reason_to_train_longer(
+    last: float, applies: bool
+) -> None:
+    assert ("still learning" in rules(valid=[(1, 0.3), (2, 0.1), (3, 0.4), (4, last)])) == applies
+
+
+def test_words_without_speech_name_training_without_speech_if_the_run_had_none() -> None:
+    content = metrics()
+    content["probes"]["adapted"]["with_output"] = 2
+    assert "augment.no_speech: 0.05" in rules(content=content)["hallucinated"]
+    trained = recipe(data={"canary": ["c"]}, augment={"no_speech": 0.05})
+    assert "augment.no_speech" not in rules(content=content, recipe=trained)["hallucinated"]
+
+
 def test_texts_that_a_model_wrote_are_named() -> None:
     text = rules(pseudo_labels={"train": 230})["pseudo-labels"]
     assert "230 clips of train" in text and "Check some" in text
